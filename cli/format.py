@@ -1,0 +1,123 @@
+"""Tables and numbers for people. Everything here returns text or prints; nothing decides."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from reelwright.pipeline.plan import NodePlan
+from reelwright.pipeline.runner import Failure, NodeResult, RunResult
+
+_BYTE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+_MAX_FAILURES_SHOWN = 20
+
+
+def bytes_text(count: float) -> str:
+    """1536000 -> '1.5 MB'."""
+    for unit in _BYTE_UNITS:
+        if count < 1000 or unit == _BYTE_UNITS[-1]:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError
+
+
+def seconds_text(seconds: float) -> str:
+    """75.3 -> '1 min 15 s'."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def table_text(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Columns padded with spaces, as wide as their content; numbers are right-aligned by their header's ``>``."""
+    body = [list(row) for row in rows]
+    names = [name.lstrip(">") for name in header]
+    widths = [max(len(cells[column]) for cells in [names, *body]) for column in range(len(names))]
+    lines = []
+    for cells in [names, *body]:
+        padded = [
+            cell.rjust(width) if name.startswith(">") else cell.ljust(width)
+            for cell, width, name in zip(cells, widths, header, strict=True)
+        ]
+        lines.append("  ".join(padded).rstrip())
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(lines)
+
+
+def plan_table(plans: Sequence[NodePlan]) -> str:
+    """The state of every node and why."""
+    return table_text(
+        ("node", "stage", ">videos", ">to do", "state", "why"),
+        [
+            (plan.node.name, plan.node.stage, _items(plan), _todo(plan), _state(plan), "; ".join(plan.reasons))
+            for plan in plans
+        ],
+    )
+
+
+def result_table(results: Sequence[NodeResult]) -> str:
+    """What every node did."""
+    return table_text(
+        ("node", "stage", "state", ">videos", ">done", ">rows", ">size", ">time"),
+        [
+            (
+                result.node, result.stage, result.state, f"{result.num_items:,}" if result.num_items else "",
+                f"{result.num_done:,}" if result.num_done else "", f"{result.rows:,}" if result.rows else "",
+                bytes_text(result.bytes) if result.bytes else "", seconds_text(result.seconds) if result.seconds else "",
+            )
+            for result in results
+        ],
+    )  # fmt: skip
+
+
+def failure_table(failures: Sequence[Failure]) -> str:
+    """Which videos failed where, why, and what was tried."""
+    rows = [
+        (", ".join(failure.video_ids), failure.node, failure.row.status, failure.row.cause, failure.row.message)
+        for failure in failures[:_MAX_FAILURES_SHOWN]
+    ]
+    text = table_text(("video", "node", "status", "cause", "what happened"), rows)
+    more = len(failures) - len(rows)
+    return f"{text}\n... and {more} more (--json shows all)" if more else text
+
+
+def plan_json(plan: NodePlan) -> dict[str, Any]:
+    """A plan as plain data."""
+    return {
+        "node": plan.node.name, "stage": plan.node.stage, "state": plan.state, "reasons": list(plan.reasons), "key": plan.key,
+        "videos": len(plan.wanted), "to_do": len(plan.todo), "failed": len(plan.failed),
+    }  # fmt: skip
+
+
+def run_json(result: RunResult) -> dict[str, Any]:
+    """A run's result as plain data."""
+    import dataclasses
+
+    return {
+        "exit_code": result.exit_code,
+        "nodes": [dataclasses.asdict(node) for node in result.nodes],
+        "failures": [dataclasses.asdict(failure) for failure in result.failures],
+    }
+
+
+def print_json(value: object) -> None:
+    """Indented JSON on stdout."""
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=False, default=str)
+    sys.stdout.write("\n")
+
+
+def _items(plan: NodePlan) -> str:
+    return f"{len(plan.wanted):,}" if plan.node.config.kind == "items" else ""
+
+
+def _todo(plan: NodePlan) -> str:
+    return f"{len(plan.todo):,}" if plan.todo else ""
+
+
+def _state(plan: NodePlan) -> str:
+    if plan.node.config.kind == "items" and not getattr(plan.node.config, "materialize", True):
+        return "streamed"
+    return plan.state

@@ -1,0 +1,127 @@
+"""Commands that look at things: settings, show, report."""
+
+from __future__ import annotations
+
+import ast
+import inspect as python_inspect
+import textwrap
+from typing import Annotated, Any
+
+import typer
+
+from reelwright.cli.options import ConfigOption, JsonOption, SetOption
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command(rich_help_panel="Look")(settings)
+    app.command(rich_help_panel="Look")(show)
+    app.command(rich_help_panel="Look")(report)
+
+
+def settings(stage: Annotated[str, typer.Argument(help="Name of a stage, or videos, or labels.")]) -> None:
+    """List the settings of a stage: name, default, what it means."""
+    from reelwright.stages.index.config import LabelsConfig, VideosConfig
+    from reelwright.stages.registry import config_model
+
+    blocks: dict[str, type[Any]] = {"videos": VideosConfig, "labels": LabelsConfig}
+    model = blocks.get(stage) or config_model(stage, where="reelwright settings")
+    typer.echo((model.__doc__ or "").strip() + "\n")
+    for line in _setting_lines(model, prefix=""):
+        typer.echo(line)
+
+
+def show(
+    node: Annotated[str, typer.Argument(help="Name of a node.")],
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a node left in the store: where it lies, its record, its outputs."""
+    import dataclasses
+
+    from reelwright.cli.format import bytes_text, print_json, seconds_text
+    from reelwright.pipeline.project import Project
+    from reelwright.storage.errors import StoreError
+
+    project = Project.open(config, overrides=overrides or ())
+    planner = project.planner()
+    planner.graph.check_name(node)
+    plan = planner.plan(node)
+    record = plan.record
+    if record is None:
+        raise StoreError(f"{node} has no record for its present settings: {'; '.join(plan.reasons)}. Run it first")
+    store = project.file.store
+    places = {
+        "frames": store.frames, "embeddings": store.embeddings, "run": store.run, "predictions": store.predictions, "scores": store.report,
+    }  # fmt: skip
+    key = (
+        plan.key
+        if plan.node.config.produces == "predictions"
+        else plan.spec_key
+        if plan.node.config.kind == "items"
+        else plan.key
+    )
+    place = places[plan.node.config.produces](key)
+    if as_json:
+        print_json({"place": str(place), **dataclasses.asdict(record)})
+        return
+    typer.echo(f"{node} ({record.stage}), key {record.key}\nlies in {place}")
+    typer.echo(
+        f"{record.rows:,} rows, {bytes_text(record.bytes)}, {seconds_text(record.seconds)}, finished {record.finished}"
+    )
+    for name, value in record.items.items():
+        typer.echo(f"videos {name}: {value:,}")
+    for name, value in record.outputs.items():
+        typer.echo(f"{name}: {value}")
+
+
+def report(
+    node: Annotated[
+        str | None, typer.Argument(help="An evaluate node; default: all of them.", show_default=False)
+    ] = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Print where the reports lie."""
+    from reelwright.pipeline.project import Project
+
+    project = Project.open(config, overrides=overrides or ())
+    names = [name for name, settings_ in project.file.nodes.items() if settings_.produces == "scores"]
+    for name in [node] if node else names:
+        typer.echo(f"{name}: {project.report(name) / 'report.html'}")
+
+
+def _setting_lines(model: type[Any], *, prefix: str) -> list[str]:
+    notes = _field_notes(model)
+    lines = []
+    for name, info in model.model_fields.items():
+        default = "required" if info.is_required() else repr(info.get_default(call_default_factory=True))
+        nested = (
+            info.annotation if isinstance(info.annotation, type) and hasattr(info.annotation, "model_fields") else None
+        )
+        if nested is not None:
+            lines += _setting_lines(nested, prefix=f"{prefix}{name}.")
+            continue
+        lines.append(f"{prefix}{name} = {default}")
+        lines += textwrap.wrap(notes.get(name, ""), width=110, initial_indent="    ", subsequent_indent="    ")
+    return lines
+
+
+def _field_notes(model: type[Any]) -> dict[str, str]:
+    """The texts that stand below the fields in the source, of the class and what it inherits."""
+    notes: dict[str, str] = {}
+    for owner in reversed(model.__mro__):
+        if not owner.__module__.startswith("reelwright."):
+            continue
+        body = ast.parse(textwrap.dedent(python_inspect.getsource(owner))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for field, text in zip(body.body, body.body[1:], strict=False):
+            if (
+                isinstance(field, ast.AnnAssign)
+                and isinstance(field.target, ast.Name)
+                and isinstance(text, ast.Expr)
+                and isinstance(text.value, ast.Constant)
+            ):
+                notes[field.target.id] = " ".join(str(text.value.value).split())
+    return notes

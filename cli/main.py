@@ -1,0 +1,49 @@
+"""The command `reelwright`: puts the commands together and turns errors into messages and exit codes.
+
+Exit codes: 0 all done or nothing to do; 1 failed; 2 usage or config error; 3 finished, but some videos failed;
+75 interrupted by the scheduler, run again; 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from reelwright.cli import inspect, run, single, start
+from reelwright.storage.errors import ConfigError, InputError, Interrupted, ReelwrightError
+
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_CTRL_C = 1, 2, 75, 130
+
+app = typer.Typer(
+    name="reelwright",
+    help="Turn videos into frame embeddings once; train, fine-tune and run temporal models on them as often as you like.",
+    epilog="Exit codes: 0 done, 1 failed, 2 usage or config error, 3 finished but some videos failed, 75 run again, 130 Ctrl-C.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+)
+for module in (start, run, inspect, single):
+    module.register(app)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        _tell("stopped by Ctrl-C; what was done is kept, run again to go on")
+        sys.exit(EXIT_CTRL_C)
+    except Interrupted as error:
+        _tell(str(error))
+        sys.exit(EXIT_INTERRUPTED)
+    except (ConfigError, InputError) as error:
+        _tell(str(error))
+        sys.exit(EXIT_USAGE)
+    except (ReelwrightError, OSError) as error:
+        _tell(str(error))
+        sys.exit(EXIT_FAILED)
+
+
+def _tell(message: str) -> None:
+    print(f"reelwright: {message}", file=sys.stderr)

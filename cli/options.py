@@ -1,0 +1,44 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "-c",
+        "--config",
+        help="Pipeline file; default: reelwright.yaml or pipeline.yaml in this folder.",
+        show_default=False,
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-S",
+        "--set",
+        metavar="NAME=VALUE",
+        help="Override a setting, as in train.epochs=5. Repeatable.",
+        show_default=False,
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for machines.")]
+JobsOption = Annotated[int | None, typer.Option("-j", "--jobs", min=1, help="Decoding processes.", show_default=False)]
+ForceOption = Annotated[
+    list[str] | None,
+    typer.Option("--force", metavar="NODE", help="Do this node again. Repeatable.", show_default=False),
+]
+KeepGoingOption = Annotated[
+    bool, typer.Option("-k", "--keep-going", help="After a node failed, go on with what does not need it.")
+]
+LimitOption = Annotated[
+    int | None,
+    typer.Option(
+        "--limit", min=1, help="Do at most so many videos a node; what needs them all waits.", show_default=False
+    ),
+]
+DryRunOption = Annotated[bool, typer.Option("-n", "--dry-run", help="Say what would run and why; run nothing.")]

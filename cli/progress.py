@@ -1,0 +1,121 @@
+"""Progress on stderr: a bar with rate and time left on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+from reelwright.cli.format import plan_table, seconds_text
+from reelwright.pipeline.plan import FRESH, NodePlan
+from reelwright.pipeline.runner import FAILED, RAN, NodeResult
+from reelwright.stages.work import Reporter
+from reelwright.storage.items import ItemRow
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class Watcher:
+    """Shows a run to a person; one progress display at a time."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._console = Console(stderr=True, highlight=False, quiet=quiet)
+        self._current: NodeReporter | None = None
+
+    def planned(self, plans: Sequence[NodePlan]) -> None:
+        """Say what will run and why, before it runs."""
+        if any(plan.state != FRESH for plan in plans):
+            self._console.print(plan_table(plans), markup=False, soft_wrap=True)
+
+    def indexing(self, num_videos: int) -> Reporter:
+        """Show the reading of videos."""
+        return self._show(f"videos: reading {num_videos:,}")
+
+    def started(self, plan: NodePlan) -> Reporter:
+        """Show a node at work."""
+        return self._show(plan.node.name)
+
+    def finished(self, result: NodeResult) -> None:
+        """Say how a node ended."""
+        self.close()
+        if result.state == RAN:
+            self._console.print(f"{result.node}: done in {seconds_text(result.seconds)}", markup=False)
+        elif result.state != FRESH:
+            style = "red" if result.state == FAILED else "yellow"
+            self._console.print(
+                f"{result.node}: {result.state}: {result.message}", markup=False, style=style, soft_wrap=True
+            )
+
+    def close(self) -> None:
+        """Take the progress display away."""
+        if self._current is not None:
+            self._current.close()
+            self._current = None
+
+    def _show(self, name: str) -> NodeReporter:
+        self.close()
+        self._current = NodeReporter(name, self._console)
+        return self._current
+
+
+class NodeReporter:
+    """Progress of one node."""
+
+    def __init__(self, name: str, console: Console) -> None:
+        self._name, self._console = name, console
+        self._done, self._amount, self._unit = 0, 0, ""
+        self._failed = 0
+        self._started = self._told = time.monotonic()
+        self._bar: Progress | None = None
+        if console.is_terminal and sys.stderr.isatty():
+            columns = (
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(),
+            )
+            self._bar = Progress(*columns, console=console, transient=True)
+            self._bar.start()
+            self._task = self._bar.add_task(name, total=None, rate="")
+
+    def item(self, row: ItemRow) -> None:
+        """Tell of videos that did not go well at once."""
+        if row.status not in {"ok", "skipped"}:
+            self._failed += 1
+            self.note(f"{row.status} ({row.cause}): {row.message}")
+
+    def total(self, amount: int, unit: str) -> None:
+        """Set the whole."""
+        self._amount, self._unit = amount, unit
+        self._update()
+
+    def advance(self, amount: int) -> None:
+        """Go on by ``amount``."""
+        self._done += amount
+        self._update()
+
+    def note(self, text: str) -> None:
+        """Print one line."""
+        self._console.print(f"{self._name}: {text}", markup=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Stop the bar."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _update(self) -> None:
+        now = time.monotonic()
+        rate = self._done / max(now - self._started, 1e-9)
+        if self._bar is not None:
+            self._bar.update(
+                self._task, completed=self._done, total=self._amount or None, rate=f"{rate:,.0f} {self._unit}/s"
+            )
+        elif now - self._told >= _SECONDS_BETWEEN_LINES:
+            self._told = now
+            left = (self._amount - self._done) / rate if rate and self._amount > self._done else 0.0
+            self.note(f"{self._done:,} of {self._amount:,} {self._unit}, {rate:,.0f}/s, {seconds_text(left)} left")

@@ -1,0 +1,127 @@
+"""One command a stage: the same code path and cache as the node in `run`.
+
+With a pipeline file, its nodes of that stage are brought up to date. With --videos, a pipeline is put together from the
+stage and what it needs, each node under its usual name, all settings from -S.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from omegaconf import OmegaConf
+
+from reelwright.cli.options import (
+    ConfigOption,
+    DryRunOption,
+    ForceOption,
+    JobsOption,
+    JsonOption,
+    KeepGoingOption,
+    LimitOption,
+    SetOption,
+)
+from reelwright.cli.run import run_and_tell, show_plan
+from reelwright.pipeline.file import PipelineFile, PipelineSettings, build_pipeline, find_pipeline_file, load_pipeline
+from reelwright.pipeline.runner import RunOptions
+from reelwright.stages.registry import STAGES
+from reelwright.storage.errors import ConfigError
+from reelwright.storage.manifest import VIDEO_SUFFIXES
+
+VideosOption = Annotated[
+    str | None,
+    typer.Option(
+        "--videos", help="Without a pipeline file: a manifest, a folder, a video or a pattern.", show_default=False
+    ),
+]
+NodesArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="[NODE]...", help="Nodes of this stage; default: all.", show_default=False)
+]
+
+# stage -> (usual name of its node, settings, what it needs)
+_USUAL: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
+    "decode": ("frames", {}, ()),
+    "embed": ("embed", {"frames": "frames"}, ("decode",)),
+    "train": ("train", {"embeddings": ["embed"]}, ("decode", "embed")),
+    "finetune": ("tune", {"frames": "frames", "spatial": "embed", "temporal": "train"}, ("decode", "embed", "train")),
+    "predict": ("predict", {"run": "train"}, ("decode", "embed", "train")),
+    "evaluate": ("scores", {"predictions": "predict"}, ("decode", "embed", "train", "predict")),
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add one command for each stage of the table."""
+    for stage, entry in STAGES.items():
+        app.command(stage, help=_help(stage, entry.summary), rich_help_panel="Stages")(_command(stage))
+
+
+def _command(stage: str) -> Any:
+    def command(
+        nodes: NodesArgument = None,
+        config: ConfigOption = None,
+        videos: VideosOption = None,
+        overrides: SetOption = None,
+        dry_run: DryRunOption = False,
+        force: ForceOption = None,
+        keep_going: KeepGoingOption = False,
+        jobs: JobsOption = None,
+        limit: LimitOption = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        if videos is not None and config is not None:
+            raise ConfigError("give --config or --videos, not both")
+        if videos is not None:
+            file = pipeline_for(stage, videos, overrides or [])
+        else:
+            file = load_pipeline(find_pipeline_file(config), overrides or ())
+        wanted = _nodes(file, stage, nodes or [])
+        if dry_run:
+            show_plan(file, tuple(force or ()), as_json=as_json)
+            return
+        options = RunOptions(until=wanted, force=tuple(force or ()), keep_going=keep_going, limit=limit, jobs=jobs)
+        run_and_tell(file, options, as_json=as_json)
+
+    return command
+
+
+def pipeline_for(stage: str, videos: str, overrides: list[str]) -> PipelineFile:
+    """A pipeline of one stage and what it needs, for a manifest, a folder, one video or a pattern."""
+    nodes = {}
+    for needed in (*_USUAL[stage][2], stage):
+        name, settings, _ = _USUAL[needed]
+        nodes[name] = {"uses": needed, **settings}
+    if stage in {"embed", "train", "predict", "evaluate"}:
+        nodes["frames"]["materialize"] = False
+    known = {*nodes, *PipelineSettings.model_fields}
+    own = _USUAL[stage][0]
+    full = [entry if entry.split("=")[0].split(".")[0] in known else f"{own}.{entry}" for entry in overrides]
+    content = OmegaConf.create({"videos": _videos_block(videos), "stages": nodes})
+    return build_pipeline(content, path=Path.cwd() / f"reelwright-{stage}.yaml", overrides=full)
+
+
+def _videos_block(videos: str) -> dict[str, Any]:
+    path = Path(videos)
+    if path.is_dir():
+        return {"folder": videos}
+    if path.suffix.lower() in {".csv", ".tsv", ".parquet"}:
+        return {"manifest": videos, "root": str(path.parent)}
+    if path.is_file() or path.suffix.lower() in VIDEO_SUFFIXES or any(letter in videos for letter in "*?["):
+        return {"glob": videos}
+    raise ConfigError(
+        f"--videos {videos!r}: give a manifest (.csv, .tsv, .parquet), a folder, a video or a pattern such as 'clips/*.mp4'"
+    )
+
+
+def _nodes(file: PipelineFile, stage: str, names: list[str]) -> tuple[str, ...]:
+    own = [name for name, config in file.nodes.items() if config.stage == stage]
+    wrong = [name for name in names if name not in own]
+    if wrong or not own:
+        raise ConfigError(
+            f"{file.path}: {', '.join(wrong) or 'no node'} uses {stage}. Nodes that do: {', '.join(own) or 'none'}"
+        )
+    return tuple(names or own)
+
+
+def _help(stage: str, summary: str) -> str:
+    return f"{summary}.\n\nSettings (-S NAME=VALUE): `reelwright settings {stage}` lists them with defaults and units."

@@ -1,0 +1,106 @@
+"""Commands to start with: demo, init, index, fetch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reelwright.cli.options import ConfigOption, JobsOption, SetOption
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command(rich_help_panel="Start")(demo)
+    app.command(rich_help_panel="Start")(init)
+    app.command(rich_help_panel="Start")(index)
+    app.command(rich_help_panel="Start")(fetch)
+
+
+def demo(
+    folder: Annotated[Path, typer.Option("--folder", help="Where videos, pipeline file and store go.")] = Path("demo"),
+    overrides: SetOption = None,
+    jobs: JobsOption = None,
+) -> None:
+    """Make labelled videos and run the whole chain on them, fine-tuning included."""
+    from reelwright.cli.demo import run_demo
+
+    run_demo(folder, overrides or [], jobs=jobs)
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="Folder of the new pipeline file.")] = Path(),
+    recipe: Annotated[str, typer.Option("--recipe", help="Which pipeline: see --list.")] = "default",
+    listing: Annotated[bool, typer.Option("--list", help="List the recipes.")] = False,
+) -> None:
+    """Write a pipeline file to start from."""
+    from reelwright.pipeline.recipes import read_recipe, recipe_summaries
+    from reelwright.storage.errors import ConfigError
+    from reelwright.storage.files import write_text
+
+    if listing:
+        for name, summary in recipe_summaries().items():
+            typer.echo(f"{name}: {summary}")
+        return
+    text = read_recipe(recipe)
+    target = folder / "reelwright.yaml"
+    if target.exists():
+        raise ConfigError(f"{target} is there already; remove it or choose another folder")
+    write_text(target, text)
+    typer.echo(f"wrote {target}")
+
+
+def index(
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    jobs: JobsOption = None,
+    again: Annotated[bool, typer.Option("--again", help="Also read videos again that could not be used.")] = False,
+) -> None:
+    """Check manifest and labels, read and probe new videos, and list what there is."""
+    from reelwright.cli.format import table_text
+    from reelwright.cli.progress import Watcher
+    from reelwright.pipeline.dataset import load_dataset
+    from reelwright.pipeline.file import find_pipeline_file, load_pipeline
+    from reelwright.pipeline.runner import read_videos
+    from reelwright.storage.known import KnownProbes
+
+    file = load_pipeline(find_pipeline_file(config), overrides or ())
+    watcher = Watcher()
+    try:
+        read_videos(file, watcher, jobs=jobs, anew=again)
+    finally:
+        watcher.close()
+    dataset = load_dataset(file)
+    probes = KnownProbes(file.store.videos).load()
+    rows = []
+    for video in dataset.videos:
+        probe = probes[dataset.digests[video.video_id] or ""]
+        usable = probe["status"] == "ok"
+        size = f"{probe['width']}x{probe['height']}" if usable else ""
+        seconds = f"{probe['duration_seconds']:.2f}" if usable else ""
+        rate = f"{probe['fps']:.2f}{'~' if probe['variable_frame_rate'] else ''}" if usable else ""
+        frames = f"{probe['num_frames']}" if usable else ""
+        state = str(probe["status"]) if usable else f"{probe['status']}: {probe['cause']}: {probe['message']}"
+        rows.append((video.video_id, video.split, seconds, frames, rate, size, str(probe["codec"]), state))
+    typer.echo(table_text(("video", "split", ">seconds", ">frames", ">fps", ">size", "codec", "status"), rows))
+    for note in dataset.labels.notes:
+        typer.echo(note)
+    if dataset.unusable:
+        raise typer.Exit(3)
+
+
+def fetch(config: ConfigOption = None, overrides: SetOption = None) -> None:
+    """Bring the pretrained weights that a pipeline needs from their hub into the store."""
+    from reelwright.pipeline.file import find_pipeline_file, load_pipeline
+    from reelwright.stages.registry import load
+
+    file = load_pipeline(find_pipeline_file(config), overrides or ())
+    names = sorted({name for node in file.nodes.values() if (name := node.hub_weights()) is not None})
+    for name in names:
+        place = file.store.weights(name)
+        if not place.is_file():
+            load("reelwright.stages.embed.fetch:fetch")(name, file.store)
+        typer.echo(f"{name}: {place}")
+    if not names:
+        typer.echo("no node takes weights from a hub")

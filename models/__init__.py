@@ -1,0 +1,1 @@
+"""Encoders, temporal models, losses, schedules and metrics on arrays and tensors; knows no files."""

@@ -1,0 +1,83 @@
+"""Losses on logits, averaged over the entries that have a target.
+
+Shape letters: B batch, T rows of a window, K classes or labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+IGNORED = -1  # a target that is not known
+
+
+def classification_loss(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    mask: Tensor | None = None,
+    class_weights: Tensor | None = None,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Cross entropy, the mean over entries whose target is not -1 and whose `mask` (bool) is True.
+
+    `logits` (B,K) or (B,T,K), `target` (B) or (B,T) int in [-1, K). With `class_weights` (K,) it is the weighted mean
+    (divided by the sum of the targets' weights), as in torch. A batch without any target gives 0 with zero gradients.
+    """
+    if mask is not None:
+        target = target.masked_fill(~mask, IGNORED)
+    flat_logits, flat_target = logits.flatten(0, -2).float(), target.flatten().long()
+    total = functional.cross_entropy(
+        flat_logits,
+        flat_target,
+        weight=class_weights,
+        ignore_index=IGNORED,
+        reduction="sum",
+        label_smoothing=label_smoothing,
+    )
+    is_valid = flat_target != IGNORED
+    weights = torch.ones_like(flat_logits[0]) if class_weights is None else class_weights
+    divisor = (weights[flat_target.clamp(min=0)] * is_valid).sum()
+    # Without targets the sum is 0 with gradients of 0; dividing by 1 keeps both.
+    return total / torch.where(divisor > 0, divisor, torch.ones_like(divisor))
+
+
+def multilabel_loss(
+    logits: Tensor, target: Tensor, *, mask: Tensor | None = None, pos_weight: Tensor | None = None
+) -> Tensor:
+    """Binary cross entropy per label, the mean over entries whose target is 0 or 1 (-1 is not known).
+
+    `logits` and `target` (B,K) or (B,T,K); `mask` (B) or (B,T) bool, True where rows count; `pos_weight` (K,)
+    multiplies the loss of the ones. A batch without any target gives 0 with zero gradients.
+    """
+    is_valid = target != IGNORED
+    if mask is not None:
+        is_valid = is_valid & mask.unsqueeze(-1)
+    losses = functional.binary_cross_entropy_with_logits(
+        logits.float(), target.clamp(min=0).float(), pos_weight=pos_weight, reduction="none"
+    )
+    return losses.masked_fill(~is_valid, 0.0).sum() / is_valid.sum().clamp(min=1)
+
+
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    "cross_entropy": classification_loss,
+    "binary_cross_entropy": multilabel_loss,
+}
+
+
+def balanced_class_weights(counts: Sequence[int] | Tensor) -> Tensor:
+    """Weights (K,) float32 that give every class the same share: n / (P * count), n items over P classes present.
+
+    The mean weight over all items is 1. A class without items gets weight 0: no item could ever use it, and label
+    smoothing shall not draw towards it. Raises ValueError when there is no item or a count is negative.
+    """
+    counts_K = torch.as_tensor(counts, dtype=torch.float64)
+    if counts_K.numel() == 0 or counts_K.min() < 0 or counts_K.sum() == 0:
+        message = f"class counts are {counts_K.tolist()}; they must not be negative and one must be above 0."
+        raise ValueError(message)
+    is_present = counts_K > 0
+    weights_K = counts_K.sum() / (is_present.sum() * counts_K.clamp(min=1))
+    return (weights_K * is_present).float()

@@ -1,0 +1,88 @@
+"""The simplest temporal models: a linear probe, and an MLP on the concatenated window.
+
+Shape letters: B batch, T rows of a window, D features, K outputs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from reelwright.models.temporal_parts import (
+    POOLS,
+    TemporalModel,
+    TemporalSizes,
+    check_dropout,
+    check_positive,
+    resolve_pool,
+    zero_padding,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearOptions:
+    """Options of `linear`."""
+
+    norm: bool = False
+    # LayerNorm on each row first.
+    pool: str | None = None
+    # last or mean of the rows; None: last. Not for per-row models.
+
+
+class LinearProbe(TemporalModel):
+    """One linear layer on each row, or on the pooled rows."""
+
+    def __init__(self, sizes: TemporalSizes, options: LinearOptions) -> None:
+        """Raises ValueError for an unknown pool."""
+        super().__init__(sizes)
+        self.pool = resolve_pool(options.pool, per_row=sizes.per_row, default="last", allowed=list(POOLS))
+        self.norm = nn.LayerNorm(sizes.input_dim) if options.norm else nn.Identity()
+        self.head = nn.Linear(sizes.input_dim, sizes.num_outputs)
+
+    def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        """See TemporalModel."""
+        x_BTD = self.norm(zero_padding(x_BTD, mask_BT))
+        pooled = x_BTD if self.pool is None else POOLS[self.pool](x_BTD, mask_BT)
+        logits: Tensor = self.head(pooled)
+        return logits
+
+
+@dataclass(frozen=True, kw_only=True)
+class MlpOptions:
+    """Options of `mlp`."""
+
+    hidden: int = 512
+    dropout: float = 0.1
+
+
+class WindowMlp(TemporalModel):
+    """Linear(T*D -> hidden), GELU, dropout, Linear(hidden -> K) on the window as one vector; padded rows are 0."""
+
+    def __init__(self, sizes: TemporalSizes, options: MlpOptions) -> None:
+        """Raises ValueError for per-row logits: there is one vector per window."""
+        super().__init__(sizes)
+        if sizes.per_row:
+            message = (
+                "mlp sees the window as one vector and gives no logits per row; use linear, gru, transformer or tcn."
+            )
+            raise ValueError(message)
+        check_positive("hidden", options.hidden)
+        check_dropout(options.dropout)
+        self.layers = nn.Sequential(
+            nn.Linear(sizes.length * sizes.input_dim, options.hidden),
+            nn.GELU(),
+            nn.Dropout(options.dropout),
+            nn.Linear(options.hidden, sizes.num_outputs),
+        )
+
+    def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        """See TemporalModel; a window shorter than `length` is padded at its end, a longer one is a ValueError."""
+        num_absent = self.sizes.length - x_BTD.shape[1]
+        if num_absent < 0:
+            message = f"the window has {x_BTD.shape[1]} rows, but this mlp was built for {self.sizes.length}."
+            raise ValueError(message)
+        x_BTD = functional.pad(zero_padding(x_BTD, mask_BT), (0, 0, 0, num_absent))
+        logits: Tensor = self.layers(x_BTD.flatten(1))
+        return logits

@@ -1,0 +1,113 @@
+"""Multi-stage dilated temporal convolutions (MS-TCN; Farha and Gall 2019, sections 3.1 and 3.2).
+
+Shape letters: B batch, T rows of a window, D features, W width, K outputs. Convolutions want channels second: BWT.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from reelwright.models.temporal_parts import (
+    POOLS,
+    TemporalModel,
+    TemporalSizes,
+    check_dropout,
+    check_positive,
+    resolve_pool,
+    zero_padding,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TcnOptions:
+    """Options of `tcn`."""
+
+    stages: int = 1
+    # The first predicts from the rows, each further one refines the class probabilities of the one before.
+    layers: int = 8
+    # Dilated layers per stage; layer i looks 2**i rows to each side.
+    width: int = 64
+    dropout: float = 0.3
+    causal: bool = False
+    # True: layers look back only, twice as far.
+    input_norm: bool = False
+    # LayerNorm on each row first.
+    pool: str | None = None
+    # mean or last of the rows' logits; None: mean. Not for per-row models.
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        for name in ("stages", "layers", "width"):
+            check_positive(name, getattr(self, name))
+        check_dropout(self.dropout)
+
+
+class DilatedLayer(nn.Module):
+    """x + dropout(1x1(relu(dilated conv of 3 taps))), padded rows kept at 0 as if the sequence ended there."""
+
+    def __init__(self, width: int, *, dilation: int, dropout: float, causal: bool) -> None:
+        """`dilation` in rows between the taps."""
+        super().__init__()
+        self.padding = (2 * dilation, 0) if causal else (dilation, dilation)
+        self.dilated = nn.Conv1d(width, width, 3, dilation=dilation)
+        self.mix = nn.Conv1d(width, width, 1)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x_BWT: Tensor, mask_B1T: Tensor) -> Tensor:
+        """`mask_B1T` is 1 at real rows, in the dtype of `x_BWT`."""
+        hidden_BWT = functional.relu(self.dilated(functional.pad(x_BWT, self.padding)))
+        out_BWT: Tensor = (x_BWT + self.dropout(self.mix(hidden_BWT))) * mask_B1T
+        return out_BWT
+
+
+class Stage(nn.Module):
+    """1x1 in, dilated layers, 1x1 out to the classes."""
+
+    def __init__(self, input_dim: int, num_outputs: int, options: TcnOptions) -> None:
+        """Dilations are 1, 2, 4, ... `2**(layers - 1)`."""
+        super().__init__()
+        self.enter = nn.Conv1d(input_dim, options.width, 1)
+        self.layers = nn.ModuleList(
+            DilatedLayer(options.width, dilation=2**index, dropout=options.dropout, causal=options.causal)
+            for index in range(options.layers)
+        )
+        self.leave = nn.Conv1d(options.width, num_outputs, 1)
+
+    def forward(self, x_BDT: Tensor, mask_B1T: Tensor) -> Tensor:
+        """Logits (B,K,T)."""
+        x_BWT = self.enter(x_BDT) * mask_B1T
+        for layer in self.layers:
+            x_BWT = layer(x_BWT, mask_B1T)
+        logits_BKT: Tensor = self.leave(x_BWT)
+        return logits_BKT
+
+
+class Tcn(TemporalModel):
+    """Stages one after the other; `forward` gives the last one's logits, `forward_stages` all."""
+
+    def __init__(self, sizes: TemporalSizes, options: TcnOptions) -> None:
+        """Raises ValueError for an unknown pool."""
+        super().__init__(sizes)
+        self.pool = resolve_pool(options.pool, per_row=sizes.per_row, default="mean", allowed=list(POOLS))
+        self.norm = nn.LayerNorm(sizes.input_dim) if options.input_norm else nn.Identity()
+        input_dims = [sizes.input_dim] + [sizes.num_outputs] * (options.stages - 1)
+        self.stages = nn.ModuleList(Stage(dim, sizes.num_outputs, options) for dim in input_dims)
+
+    def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        """See TemporalModel."""
+        return self.forward_stages(x_BTD, mask_BT)[-1]
+
+    def forward_stages(self, x_BTD: Tensor, mask_BT: Tensor) -> list[Tensor]:
+        """Logits of every stage, first to last, each as `forward` gives them; MS-TCN sums the losses of all."""
+        x_BDT = zero_padding(self.norm(zero_padding(x_BTD, mask_BT)), mask_BT).transpose(1, 2)
+        mask_B1T = mask_BT[:, None].to(x_BDT.dtype)
+        results = []
+        for stage in self.stages:
+            logits_BKT = stage(x_BDT, mask_B1T)
+            logits_BTK = logits_BKT.transpose(1, 2)
+            results.append(logits_BTK if self.pool is None else POOLS[self.pool](logits_BTK, mask_BT))
+            x_BDT = functional.softmax(logits_BKT, dim=1) * mask_B1T
+        return results

@@ -1,0 +1,142 @@
+"""Reelwright from Python: open a pipeline file, run it, and read what it made.
+
+project = Project.open("reelwright.yaml", overrides=["train.epochs=5"])
+result = project.run(until=["train"])
+rows = project.embeddings("embed")["some_video"]
+rows.output("pooled"), rows.spans.start_seconds
+project.predictions("predict").windows().to_pandas()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reelwright.pipeline.file import PipelineFile, find_pipeline_file, load_pipeline
+from reelwright.pipeline.plan import NodePlan, Planner
+from reelwright.pipeline.runner import NodeResult, Observer, RunOptions, RunResult, open_planner, run_pipeline
+from reelwright.stages.work import Reporter, SilentReporter
+from reelwright.storage.errors import ConfigError, StoreError, nearest
+from reelwright.storage.records import Record
+
+if TYPE_CHECKING:
+    from reelwright.storage.embeddings import EmbeddingRows
+    from reelwright.storage.frames import FrameRows
+    from reelwright.storage.predictions import PredictionSet
+    from reelwright.storage.runs import RunFolder
+
+
+class SilentObserver:
+    """Watches a run and says nothing."""
+
+    def planned(self, plans: Sequence[NodePlan]) -> None:
+        """Ignore the plan."""
+
+    def started(self, plan: NodePlan) -> Reporter:
+        """Ignore progress."""
+        del plan
+        return SilentReporter()
+
+    def finished(self, result: NodeResult) -> None:
+        """Ignore results; `run` returns them."""
+
+    def indexing(self, num_videos: int) -> Reporter:
+        """Ignore progress."""
+        del num_videos
+        return SilentReporter()
+
+
+class Project:
+    """A pipeline file and the store behind it."""
+
+    def __init__(self, file: PipelineFile) -> None:
+        self.file = file
+
+    @classmethod
+    def open(cls, path: str | Path | None = None, *, overrides: Sequence[str] = ()) -> Project:
+        """Read and check a pipeline file; None: the one in the working folder. Raises ConfigError."""
+        return cls(load_pipeline(find_pipeline_file(None if path is None else Path(path)), overrides))
+
+    def run(self, *, observer: Observer | None = None, **options: Any) -> RunResult:
+        """Bring nodes up to date; options are those of `RunOptions` (only, until, force, limit, ...)."""
+        chosen = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+        return run_pipeline(self.file, observer or SilentObserver(), RunOptions(**chosen))
+
+    def planner(self) -> Planner:
+        """What is up to date and why, as the store is now."""
+        return open_planner(self.file)
+
+    def status(self) -> list[NodePlan]:
+        """The plan of every node, in running order; nothing is run."""
+        return self.planner().plans()
+
+    def frames(self, node: str) -> Mapping[str, FrameRows]:
+        """Stored frames of a decode node by video_id."""
+        from reelwright.storage.frames import FrameStore
+
+        plan = self._plan(node, "frames")
+        return _ByVideo(FrameStore(self.file.store.frames(plan.spec_key)), self.planner())
+
+    def embeddings(self, node: str) -> Mapping[str, EmbeddingRows]:
+        """Stored embeddings of an embed node by video_id."""
+        from reelwright.storage.embeddings import EmbeddingStore
+
+        plan = self._plan(node, "embeddings")
+        return _ByVideo(EmbeddingStore(self.file.store.embeddings(plan.spec_key)), self.planner())
+
+    def trained(self, node: str) -> RunFolder:
+        """The run of a train or finetune node: config, metrics, weights."""
+        from reelwright.storage.runs import RunFolder
+
+        return RunFolder(self.file.store.run(self._plan(node, "run").key))
+
+    def predictions(self, node: str) -> PredictionSet:
+        """The tables of a predict node."""
+        from reelwright.storage.predictions import PredictionSet
+
+        return PredictionSet(self.file.store.predictions(self._plan(node, "predictions").key))
+
+    def report(self, node: str) -> Path:
+        """The folder of an evaluate node: metrics.json, report.html."""
+        return self.file.store.report(self._plan(node, "scores").key)
+
+    def record(self, node: str) -> Record | None:
+        """The record of a node as it is set now; None when it is not up to date."""
+        return self.planner().plan(node).record
+
+    def _plan(self, node: str, produces: str) -> NodePlan:
+        planner = self.planner()
+        planner.graph.check_name(node)
+        plan = planner.plan(node)
+        if plan.node.config.produces != produces:
+            fitting = [other.name for other in planner.graph.nodes.values() if other.config.produces == produces]
+            raise ConfigError(
+                f"node {node!r} makes {plan.node.config.produces}, not {produces}; these do: {', '.join(fitting) or 'none'}"
+            )
+        if not plan.key:
+            raise StoreError(f"node {node!r} has not run yet: {'; '.join(plan.reasons)}. Run it first")
+        return plan
+
+
+class _ByVideo(Mapping[str, Any]):
+    """Rows of a store by video_id."""
+
+    def __init__(self, store: Any, planner: Planner) -> None:
+        self._store = store
+        present = set(store.digests())
+        digests = planner.dataset.digests
+        self._digests = {name: digest for name, digest in digests.items() if digest is not None and digest in present}
+
+    def __getitem__(self, video_id: str) -> Any:
+        if video_id not in self._digests:
+            raise KeyError(
+                f"no rows of video {video_id!r}.{nearest(video_id, self._digests)} {len(self._digests)} videos have rows"
+            )
+        return self._store.rows(self._digests[video_id])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._digests)
+
+    def __len__(self) -> int:
+        return len(self._digests)

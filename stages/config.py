@@ -1,0 +1,152 @@
+"""What every stage's settings share: frozen models, unknown keys refused, and which fields enter the key.
+
+A field is in the key unless it is declared with `execution(...)` (how it is done, not what comes out). A field declared
+with `node_input(...)` names another node; it enters the key as that node's digest, not by name. A field declared with
+`source_file(...)` names a file; it enters the key by the file's content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from reelwright.storage.errors import ConfigError, nearest
+
+
+C = TypeVar("C", bound="Settings")
+
+
+def execution(default: Any = ..., **options: Any) -> Any:
+    """A field that changes how the work is done but not its output; it never enters a key."""
+    return Field(default, json_schema_extra={"role": "execution"}, **options)
+
+
+def node_input(default: Any = ..., *, kinds: tuple[str, ...], **options: Any) -> Any:
+    """A field that names one node (str) or several (list) whose stage produces one of ``kinds``."""
+    return Field(default, json_schema_extra={"role": "input", "kinds": list(kinds)}, **options)
+
+
+def source_file(default: Any = ..., **options: Any) -> Any:
+    """A field that names a file which enters the key by content; relative paths start at the pipeline file's folder."""
+    return Field(default, json_schema_extra={"role": "source"}, **options)
+
+
+class Settings(BaseModel):
+    """A frozen block of settings: unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+
+
+class StageConfig(Settings):
+    """The settings of one node. Subclasses name their stage and say what it makes."""
+
+    stage: ClassVar[str]
+    version: ClassVar[int]  # raised by hand when the stage's output changes
+    kind: ClassVar[str]  # 'items' (per video), 'run' (one trained model) or 'table' (one small result)
+    produces: ClassVar[str]  # frames | embeddings | run | predictions | scores
+    publishes: ClassVar[bool] = False  # of 'items': tables with names and targets are made of all items together
+
+    @classmethod
+    def role(cls, name: str) -> str:
+        """'spec', 'execution', 'input' or 'source' for the field ``name``."""
+        return str(_extra(cls.model_fields[name]).get("role", "spec"))
+
+    @classmethod
+    def input_kinds(cls, name: str) -> tuple[str, ...]:
+        """What the input field ``name`` may point to, as `produces` values."""
+        return tuple(_extra(cls.model_fields[name])["kinds"])
+
+    def spec(self) -> dict[str, Any]:
+        """What enters the key by value: plain data, fields in alphabetical order."""
+        names = [name for name in sorted(type(self).model_fields) if self.role(name) == "spec"]
+        dumped = self.model_dump(mode="json", include=set(names))
+        return {name: _without_execution(getattr(self, name), dumped[name]) for name in names}
+
+    def inputs(self) -> dict[str, list[str]]:
+        """Input field -> names of the nodes it points to (empty when not set)."""
+        named: dict[str, list[str]] = {}
+        for name in type(self).model_fields:
+            if self.role(name) == "input":
+                value = getattr(self, name)
+                named[name] = [] if value is None else [value] if isinstance(value, str) else list(value)
+        return named
+
+    def complete(self, read: Mapping[str, StageConfig], *, where: str) -> Self:
+        """These settings with inputs filled in that follow from the nodes they name (``read``, by name)."""
+        del read, where
+        return self
+
+    def check_inputs(self, inputs: Mapping[str, Sequence[StageConfig]]) -> None:
+        """Raise ConfigError when these settings do not fit those of the nodes they read (by input field)."""
+
+    def wanted_splits(self) -> tuple[str, ...] | None:
+        """Only videos of these splits are read; None: all."""
+        return None
+
+    def hub_weights(self) -> str | None:
+        """Name of an encoder whose weights come from a hub; they are fetched into the store first."""
+        return None
+
+    def sources(self) -> dict[str, str]:
+        """Source field -> path as written, for those that are set."""
+        named = ((name, getattr(self, name)) for name in type(self).model_fields if self.role(name) == "source")
+        return {name: str(value) for name, value in named if value is not None}
+
+
+def parse_config(model: type[C], values: dict[str, Any], *, where: str) -> C:
+    """Check ``values`` against ``model``.
+
+    Raises ConfigError that names every wrong key, its value, what is allowed, and the nearest known name.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        lines = [_problem(model, problem) for problem in error.errors()]
+        raise ConfigError("\n  ".join([f"{where}: {len(lines)} problem(s) in the settings", *lines])) from None
+
+
+def _problem(model: type[BaseModel], problem: Any) -> str:
+    location = ".".join(str(part) for part in problem["loc"]) or "(whole block)"
+    if problem["type"] == "extra_forbidden":
+        owner = _model_at(model, problem["loc"][:-1])
+        known = sorted(owner.model_fields) if owner else []
+        allowed = f" Known: {', '.join(known)}." if known else ""
+        return f"{location}: unknown key.{nearest(str(problem['loc'][-1]), known)}{allowed}"
+    if problem["type"] == "missing":
+        return f"{location}: missing; it has no default."
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{location}: {problem['input']!r} is not allowed: {message}"
+
+
+def _model_at(model: type[BaseModel], location: tuple[Any, ...]) -> type[BaseModel] | None:
+    current: Any = model
+    for part in location:
+        if not (isinstance(current, type) and issubclass(current, BaseModel)) or part not in current.model_fields:
+            return None
+        current = _inner_model(current.model_fields[part].annotation)
+    return current if isinstance(current, type) and issubclass(current, BaseModel) else None
+
+
+def _inner_model(annotation: Any) -> Any:
+    if isinstance(annotation, type):
+        return annotation
+    return next((entry for entry in getattr(annotation, "__args__", ()) if isinstance(entry, type)), None)
+
+
+def _extra(info: FieldInfo) -> dict[str, Any]:
+    return info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+
+
+def _without_execution(value: Any, dumped: Any) -> Any:
+    """Drop execution fields of nested blocks too."""
+    if not isinstance(value, Settings):
+        return dumped
+    fields = type(value).model_fields
+    return {
+        name: _without_execution(getattr(value, name), dumped[name])
+        for name in sorted(fields)
+        if _extra(fields[name]).get("role") != "execution"
+    }

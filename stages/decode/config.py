@@ -1,0 +1,75 @@
+"""Settings of decode: which frames of a video, at which size, and how they are stored."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from reelwright.stages.config import StageConfig, execution
+
+Backend = Literal["auto", "decord", "torchcodec", "pyav"]
+
+
+class DecodeConfig(StageConfig):
+    """Frames of each video. Give at most one of fps, stride and times; with none of them every frame is taken."""
+
+    stage: ClassVar[str] = "decode"
+    version: ClassVar[int] = 1
+    kind: ClassVar[str] = "items"
+    produces: ClassVar[str] = "frames"
+
+    fps: PositiveFloat | None = None
+    """Frames per second of presentation time: the frame on screen at first + k / fps, right for variable frame rate."""
+    stride: PositiveInt | None = None
+    """Every stride-th source frame."""
+    times: tuple[float, ...] | None = None
+    """Explicit presentation times in seconds, ascending: the frame on screen at each."""
+    start: float | None = Field(None, ge=0)
+    """Seconds of presentation time from which frames are taken; null: from the first frame."""
+    stop: float | None = Field(None, gt=0)
+    """Seconds of presentation time before which frames are taken (half-open); null: to the last frame."""
+    short_side: PositiveInt | None = None
+    """Resize so that the shorter side has this many pixels, keeping the aspect."""
+    size: tuple[PositiveInt, PositiveInt] | None = None
+    """Resize to (height, width) in pixels."""
+    crop: tuple[int, int, PositiveInt, PositiveInt] | None = None
+    """Cut out (top, left, height, width) in pixels of the upright source frame, before resizing."""
+    interpolation: Literal["bilinear", "bicubic", "lanczos", "nearest"] = "bilinear"
+    """Filter of the resize (Pillow's, with antialiasing)."""
+    backend: Backend = "auto"
+    """What decodes first: auto is decord where it has wheels, else pyav. Another one is tried when it fails."""
+    codec: Literal["lossless", "jpeg"] = "lossless"
+    """How stored frames are coded: lossless (zstd), or jpeg, about 10 times smaller."""
+    quality: int = Field(92, ge=1, le=100)
+    """Quality of jpeg."""
+    image_fps: PositiveFloat = 25.0
+    """Frames per second of videos that are folders of numbered images."""
+    image_tmpl: str | None = None
+    """File name pattern of such folders, as in img_{:05d}.jpg; null: every image file in natural order."""
+    image_start: int | None = Field(None, ge=0)
+    """Number of the first image with image_tmpl; null: 0 if that file is there, else 1."""
+
+    materialize: bool = execution(True)
+    """Store the frames; false streams them into what needs them, and nothing is stored."""
+    workers: int | None = execution(None, ge=1)
+    """Decoding processes; null: one for each CPU core, at most 8."""
+    timeout_seconds: PositiveFloat | None = execution(None)
+    """Time limit for one video and one backend, waiting for others not counted; null: 60 s plus twice its duration."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DecodeConfig:
+        ways = [name for name in ("fps", "stride", "times") if getattr(self, name) is not None]
+        if len(ways) > 1:
+            raise ValueError(f"give at most one of fps, stride, times, not {' and '.join(ways)}")
+        if self.short_side and self.size:
+            raise ValueError("give short_side or size, not both")
+        if self.start is not None and self.stop is not None and self.stop <= self.start:
+            raise ValueError(f"stop ({self.stop}) must lie after start ({self.start})")
+        if self.times is not None and list(self.times) != sorted(set(self.times)):
+            raise ValueError("times must ascend without repeats")
+        if self.codec == "jpeg" and not self.materialize:
+            raise ValueError("codec jpeg is how frames are stored; with materialize: false nothing is. Remove codec")
+        if self.crop and min(self.crop[:2]) < 0:
+            raise ValueError("crop's top and left must not be negative")
+        return self

@@ -1,0 +1,119 @@
+"""Settings of embed: which encoder turns frames into rows, and how the rows are stored."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from reelwright.stages.config import Settings, StageConfig, execution, node_input, source_file
+
+NO_FILE = ("hub", "none")
+
+
+class PreprocessSettings(Settings):
+    """Overrides of the encoder's own preprocessing; null keeps the encoder's."""
+
+    size: tuple[PositiveInt, PositiveInt] | None = None
+    """(height, width) in pixels that the encoder sees."""
+    resize: PositiveInt | tuple[PositiveInt, PositiveInt] | None = None
+    """Short side in pixels, or (height, width), before the crop."""
+    interpolation: Literal["bilinear", "bicubic", "lanczos", "nearest"] | None = None
+    antialias: bool | None = None
+    crop: Literal["center", "squash", "border"] | None = None
+    """center: cut the middle; squash: resize to size, aspect not kept; border: keep all, fill with the mean."""
+    mean: tuple[float, float, float] | None = None
+    """Of RGB in [0, 1]."""
+    std: tuple[float, float, float] | None = None
+    """Of RGB in [0, 1]."""
+
+
+class ClipSettings(Settings):
+    """Clips of a video encoder, in rows of the frame store; image encoders take no clips."""
+
+    length: PositiveInt | None = None
+    """Frames in a clip; null: what the encoder was trained with."""
+    stride: PositiveInt = 8
+    """Frames from the start of one clip to the start of the next."""
+    skip: int = Field(0, ge=0)
+    """Frames left out between two frames of a clip."""
+
+
+class EmbedConfig(StageConfig):
+    """Embeddings of each video: one row a frame (image encoders) or a clip (video encoders)."""
+
+    stage: ClassVar[str] = "embed"
+    version: ClassVar[int] = 1
+    kind: ClassVar[str] = "items"
+    produces: ClassVar[str] = "embeddings"
+
+    frames: str = node_input("frames", kinds=("frames",))
+    """The decode node whose frames are embedded."""
+    run: str | None = node_input(None, kinds=("run",))
+    """A finetune node whose spatial encoder is used, a new generation; then encoder and weights are not given."""
+    encoder: str | None = None
+    """timm/NAME, hf-hub:ORG/NAME or torchvision/NAME (its video models)."""
+    weights: str = source_file("hub")
+    """hub: the encoder's own pretrained weights; none: random ones drawn with seed; else a .safetensors/.pth/.pt file."""
+    seed: int = Field(0, ge=0)
+    """Of random weights (weights: none)."""
+    prefix: str | None = None
+    """Only weights whose names start so are used, without it (module., backbone.)."""
+    key_map: dict[str, str] = Field(default_factory=dict)
+    """Regular expression -> replacement for names of weights, applied in order."""
+    ignore: tuple[str, ...] = ()
+    """Patterns (as of file names) of weights that may be missing, unexpected or of another shape."""
+    model_args: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of the model's constructor, such as pad_type: same."""
+    outputs: tuple[str, ...] = Field(("pooled",), min_length=1)
+    """pooled (D,), tokens (N, D), map (C, H, W), logits (K,), or of a layer: layer9.tokens, layer-1.map."""
+    preprocess: PreprocessSettings = PreprocessSettings()
+    clip: ClipSettings = ClipSettings()
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Of the forward pass (autocast for bf16 and fp16)."""
+    dtype: Literal["float32", "float16"] = "float16"
+    """Of the stored rows."""
+
+    batch_size: PositiveInt | None = execution(None)
+    """Frames (clips) a forward pass; null: chosen by measuring, once for a model and device. Halved on out-of-memory."""
+    device: str = execution("auto")
+    """auto: the first GPU, else the CPU; or cpu, cuda, cuda:1."""
+    channels_last: bool | None = execution(None)
+    """Memory layout; null: chosen by measuring."""
+    compile: bool = execution(False)
+    """torch.compile the encoder."""
+    deterministic: bool = execution(False)
+    """Batches stay inside a shard, so that an interrupted run ends with the same bits as an undisturbed one."""
+    codec: Literal["none", "lz4", "zstd", "pcodec"] = execution("none")
+    """Compression of stored rows (lossless; tests/benchmarks measures size and speed)."""
+    chunk_bytes: PositiveInt = execution(1 << 18)
+    """Size of a chunk, the smallest part that is read, before compression."""
+    shard_rows: PositiveInt = execution(1024)
+    """Rows of a shard file, the unit of writing and of resume."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> EmbedConfig:
+        if (self.encoder is None) == (self.run is None):
+            raise ValueError(
+                "give either encoder (timm/NAME, hf-hub:ORG/NAME, torchvision/NAME) or run (a finetune node)"
+            )
+        if self.run is not None and self.weights != "hub":
+            raise ValueError("weights come with the run; remove weights")
+        if len(set(self.outputs)) != len(self.outputs):
+            raise ValueError("outputs must not repeat")
+        return self
+
+    def spec(self) -> dict[str, Any]:
+        """As in StageConfig; the seed counts only for random weights."""
+        values = super().spec()
+        if self.weights != "none":
+            values.pop("seed")
+        return values
+
+    def hub_weights(self) -> str | None:
+        """The encoder's name, when its own pretrained weights are used."""
+        return self.encoder if self.weights == "hub" else None
+
+    def sources(self) -> dict[str, str]:
+        """The weights file, when it is one."""
+        return {} if self.weights in NO_FILE else {"weights": self.weights}

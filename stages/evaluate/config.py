@@ -1,0 +1,34 @@
+"""Settings of evaluate: which predictions are scored, and how."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field, PositiveInt
+
+from reelwright.stages.config import StageConfig, execution, node_input
+
+
+class EvaluateConfig(StageConfig):
+    """Scores of predictions against targets, and a report to look at."""
+
+    stage: ClassVar[str] = "evaluate"
+    version: ClassVar[int] = 1
+    kind: ClassVar[str] = "table"
+    produces: ClassVar[str] = "scores"
+
+    predictions: str = node_input(kinds=("predictions",))
+    """The predict node."""
+    splits: tuple[str, ...] = ("test",)
+    """Videos of these splits are scored; each split is also scored alone."""
+    topk: tuple[PositiveInt, ...] = (1, 5)
+    background: str | None = None
+    """Class left out of segmental scores, besides rows without a target."""
+    report: bool = True
+    """Write report.html."""
+    thumbnails: int = execution(8, ge=0)
+    """Frames shown above each video's timeline in the report."""
+    report_videos: PositiveInt = execution(50)
+    """Videos with a timeline in the report, the worst ones first; all are in the tables."""
+    threshold: float = Field(0.5, gt=0, lt=1)
+    """Probability from which a class counts as present (task multi_label)."""

@@ -1,0 +1,133 @@
+"""Scores of predictions against targets, per unit (windows, rows, videos) and split, beside their chance levels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from reelwright.models.metrics import chance_levels, classification_metrics, multilabel_metrics, segmental_metrics
+from reelwright.stages.evaluate.config import EvaluateConfig
+from reelwright.stages.evaluate.videos import VideoLabels, target_ids, target_sets
+from reelwright.storage.annotations import UNKNOWN, IntArray
+from reelwright.storage.errors import StageError, nearest
+from reelwright.storage.predictions import PredictionInfo, PredictionSet, scores_matrix
+
+ALL_SPLITS = "all"
+SEQUENCE_TASKS = frozenset({"per_row", "last_row"})  # one label a row: the order of labels can be scored
+SEGMENTAL = ("frame_accuracy", "edit", "f1@10", "f1@25", "f1@50")
+
+
+def main_unit(info: PredictionInfo) -> str:
+    """What is scored first: every row where the task labels rows, else every window."""
+    return "rows" if info.task == "per_row" else "windows"
+
+
+def score_predictions(
+    predictions: PredictionSet, labels: Sequence[VideoLabels], config: EvaluateConfig
+) -> dict[str, Any]:
+    """Metrics of the videos in ``config.splits``, plain data for JSON: ``{split: {unit: metrics}}``.
+
+    Splits are the names in the predictions and, where there are several, `all`. A unit is there when it has a target:
+    `rows` (task per_row), `windows` (the other tasks), `videos`, and `segmental` (tasks per_row and last_row) with its
+    numbers in percent. Each holds `chance`: the same metrics of an answer that is always the shares of the classes in
+    the scored targets, and `uniform` and `majority`. Raises StageError when scores are not numbers.
+    """
+    info = predictions.info
+    background = class_id(info, config.background)
+    present = sorted({video.split for video in labels})
+    splits = {name: {name} for name in present} | ({ALL_SPLITS: set(present)} if len(present) > 1 else {})
+    tables = {unit: _unit_table(predictions, unit) for unit in (main_unit(info), "videos")}
+    scores: dict[str, Any] = {}
+    for name, members in splits.items():
+        scores[name] = {}
+        for unit, table in tables.items():
+            metrics = _unit_metrics(_of_splits(table, members), info=info, config=config, where=f"{unit} of split {name}")
+            scores[name] |= {unit: metrics} if metrics else {}
+        if info.task in SEQUENCE_TASKS:
+            sequences = [video for video in labels if video.split in members and video.has_target]
+            scores[name] |= {"segmental": segmental_scores(sequences, background=background)} if sequences else {}
+    return scores
+
+
+def segmental_scores(videos: Sequence[VideoLabels], *, background: int | None) -> dict[str, Any]:
+    """Frame accuracy, edit score and F1@10/25/50 in percent, with those of always naming the commonest class."""
+    targets = [video.target_ids for video in videos]
+    known = np.concatenate(targets)
+    commonest = int(np.bincount(known[known != UNKNOWN]).argmax())
+    constant = [np.full_like(target, commonest) for target in targets]
+    chance = segmental_metrics(constant, targets, background=background)
+    metrics: dict[str, Any] = dict(segmental_metrics([video.label_ids for video in videos], targets, background=background))
+    return metrics | {"chance": {name: chance[name] for name in SEGMENTAL}}
+
+
+def classification_scores(scores_NK: npt.NDArray[np.float32], targets: IntArray, *, topk: Sequence[int]) -> dict[str, Any]:
+    """`classification_metrics` with `chance`."""
+    wanted = sorted({1, *topk})
+    metrics = classification_metrics(scores_NK, targets, topk=wanted)
+    shares = np.bincount(targets[targets != UNKNOWN], minlength=scores_NK.shape[1]) / metrics["num_entries"]
+    constant = classification_metrics(np.broadcast_to(shares, scores_NK.shape), targets, topk=wanted)
+    return metrics | {"chance": chance_levels(targets, scores_NK.shape[1]) | _numbers(constant)}
+
+
+def multilabel_scores(
+    scores_NK: npt.NDArray[np.float32], targets_NK: npt.NDArray[np.bool_], *, threshold: float
+) -> dict[str, Any]:
+    """`multilabel_metrics` with `chance`."""
+    constant = np.broadcast_to(targets_NK.mean(axis=0), targets_NK.shape)
+    chance = multilabel_metrics(constant, targets_NK, threshold=threshold)
+    return multilabel_metrics(scores_NK, targets_NK, threshold=threshold) | {"chance": _numbers(chance)}
+
+
+def headline(scores: dict[str, Any], info: PredictionInfo) -> dict[str, float]:
+    """The few numbers that stand for all: of all splits together, shares in [0, 1], segmental ones in percent.
+
+    Windows or rows have plain names (`top1`), videos `video_top1`; `chance_top1` and `chance_video_top1` beside them.
+    Empty when nothing had a target.
+    """
+    chosen = scores.get(ALL_SPLITS) or next(iter(scores.values()), {})
+    numbers: dict[str, float] = {}
+    for unit, prefix in ((main_unit(info), ""), ("segmental", ""), ("videos", "video_")):
+        metrics = chosen.get(unit, {})
+        names = [name for name in metrics.get("chance", {}) if name in metrics]
+        for name in names:
+            numbers[f"{prefix}{name}"] = metrics[name]
+            numbers[f"chance_{prefix}{name}"] = metrics["chance"][name]
+    return numbers
+
+
+def class_id(info: PredictionInfo, name: str | None) -> int | None:
+    """The id of a class by name. Raises StageError with the nearest name when there is none."""
+    if name is None or name in info.classes:
+        return None if name is None else info.classes.index(name)
+    known = ", ".join(info.classes)
+    raise StageError(f"evaluate: background {name!r} is no class.{nearest(name, info.classes)} Classes: {known}.")
+
+
+def _unit_table(predictions: PredictionSet, unit: str) -> pa.Table:
+    columns = ["split", "scores", "target_id"] + ([] if unit == "rows" else ["targets"])
+    return predictions.rows(columns=columns) if unit == "rows" else getattr(predictions, unit)(columns=columns)
+
+
+def _of_splits(table: pa.Table, splits: set[str]) -> pa.Table:
+    return table.filter(pc.is_in(table["split"].cast(pa.string()), pa.array(sorted(splits))))
+
+
+def _unit_metrics(table: pa.Table, *, info: PredictionInfo, config: EvaluateConfig, where: str) -> dict[str, Any] | None:
+    """Metrics of one table, or None when it has no target."""
+    scores_NK = scores_matrix(table)
+    if not np.isfinite(scores_NK).all():
+        raise StageError(f"evaluate: scores of {where} hold numbers that are not finite; the run diverged, train it again")
+    if info.task == "multi_label":
+        targets_NK, known = target_sets(table)
+        return multilabel_scores(scores_NK[known], targets_NK, threshold=config.threshold) if known.any() else None
+    targets = target_ids(table)
+    return classification_scores(scores_NK, targets, topk=config.topk) if (targets != UNKNOWN).any() else None
+
+
+def _numbers(metrics: dict[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if isinstance(value, float)}

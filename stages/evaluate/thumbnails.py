@@ -1,0 +1,43 @@
+"""Small pictures of a video at given times, as JPEG data URIs: from stored frames, else decoded from the file."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+HEIGHT_PIXELS = 96
+QUALITY = 72
+
+Frame = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thumbnail:
+    """One picture."""
+
+    time_seconds: float  # of the frame shown
+    source: str  # data:image/jpeg;base64,...
+
+
+def slice_times(start_seconds: float, stop_seconds: float, *, number: int) -> list[float]:
+    """The middles of ``number`` equal slices of a time span."""
+    width = (stop_seconds - start_seconds) / number
+    return [start_seconds + (index + 0.5) * width for index in range(number)]
+
+
+def encode(frame: Frame, *, time_seconds: float) -> Thumbnail:
+    """A frame, uint8 (H, W, 3), as a JPEG of HEIGHT_PIXELS."""
+    image = Image.fromarray(frame)
+    width = max(1, round(image.width * HEIGHT_PIXELS / image.height))
+    file = io.BytesIO()
+    image.resize((width, HEIGHT_PIXELS), Image.Resampling.BILINEAR).save(file, "JPEG", quality=QUALITY)
+    content = base64.b64encode(file.getvalue()).decode("ascii")
+    return Thumbnail(time_seconds=time_seconds, source=f"data:image/jpeg;base64,{content}")

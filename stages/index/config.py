@@ -1,0 +1,65 @@
+"""Settings of the videos and labels blocks: where the videos are and what is known of them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import PositiveFloat, PositiveInt, model_validator
+
+from reelwright.stages.config import Settings
+
+
+class VideosConfig(Settings):
+    """Where the videos are: one of manifest, folder and glob. Relative paths start at the pipeline file's folder."""
+
+    manifest: str | None = None
+    """A .csv, .tsv or .parquet table with the columns path and, if wanted, video_id, split, label and more."""
+    folder: str | None = None
+    """A folder: every video file below it; train/, val/, test/ on top are the splits."""
+    glob: str | None = None
+    """A pattern such as clips/**/*.mp4, or one that names folders of numbered images."""
+    root: str = "."
+    """Where relative paths of the manifest and the glob start."""
+    split: str = "train"
+    """Split of videos for which none is given."""
+    splits: tuple[str, ...] = ("train", "val", "test")
+    """Splits that may occur."""
+    digest: Literal["full", "quick"] = "full"
+    """How contents are told apart; quick reads 3 MiB of each file, for huge sets."""
+    missing: Literal["error", "skip"] = "error"
+    """What to do with rows whose file is not there."""
+    workers: PositiveInt | None = None
+    """Probing processes; null: one for each CPU core, at most 8."""
+    timeout_seconds: PositiveFloat = 120.0
+    """Time limit for probing one video."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> VideosConfig:
+        given = [name for name in ("manifest", "folder", "glob") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of manifest, folder, glob, not {' and '.join(given) or 'none'}")
+        return self
+
+
+class LabelsConfig(Settings):
+    """What is known of the videos: one of column, segments, steps and rows."""
+
+    column: str | None = None
+    """A column of the manifest with the video's own label."""
+    segments: str | None = None
+    """A table video_id, start_seconds, stop_seconds, label; half-open; later starts win where segments overlap."""
+    steps: str | None = None
+    """A table video_id, time_seconds, step of completions."""
+    rows: str | None = None
+    """A table video_id, frame (or time_seconds), label of single frames."""
+    classes: tuple[str, ...] | None = None
+    """Class names in the order of their ids; null: all names that occur, sorted."""
+    background: str | None = None
+    """Class of time that no segment covers; null: such rows have no label."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> LabelsConfig:
+        given = [name for name in ("column", "segments", "steps", "rows") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of column, segments, steps, rows, not {' and '.join(given) or 'none'}")
+        return self

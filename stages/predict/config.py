@@ -1,0 +1,72 @@
+"""Settings of predict: a run, what it looks at, and the windows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Self
+
+from pydantic import PositiveInt, model_validator
+
+from reelwright.stages.config import Settings, StageConfig, execution, node_input
+from reelwright.storage.errors import ConfigError
+
+
+class PredictWindowSettings(Settings):
+    """Windows to predict; what is not given is as the run was trained."""
+
+    length: PositiveInt | None = None
+    """Rows in a window; null: as in training. Models with a fixed length allow no other."""
+    stride: PositiveInt = 1
+    """Rows from one window to the next."""
+    skip: int | None = None
+    """Rows left out between two rows of a window; null: as in training."""
+    pad: bool = True
+    """One padded window for videos shorter than a window; false: they have no row and are listed as skipped."""
+
+
+class PredictConfig(StageConfig):
+    """Sliding-window predictions of a run, over embeddings or over frames."""
+
+    stage: ClassVar[str] = "predict"
+    version: ClassVar[int] = 1
+    kind: ClassVar[str] = "items"
+    produces: ClassVar[str] = "predictions"
+    publishes: ClassVar[bool] = True
+
+    run: str = node_input(kinds=("run",))
+    """The train or finetune node."""
+    embeddings: tuple[str, ...] = node_input((), kinds=("embeddings",))
+    """Embeddings to predict from, in the order of training; of a train run, its own are the default."""
+    frames: str | None = node_input(None, kinds=("frames",))
+    """Frames to predict from: each goes through the spatial encoder once, however many windows contain it."""
+    window: PredictWindowSettings = PredictWindowSettings()
+    splits: tuple[str, ...] | None = execution(None)
+    """Only videos of these splits; null: all."""
+
+    batch_size: PositiveInt = execution(256)
+    """Windows a forward pass of the temporal model."""
+    frame_batch_size: PositiveInt | None = execution(None)
+    """Frames a forward pass of the spatial encoder; null: chosen by measuring."""
+    device: str = execution("auto")
+    """auto: the first GPU, else the CPU; or cpu, cuda, cuda:1."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PredictConfig:
+        if self.frames is not None and self.embeddings:
+            raise ValueError("predict from embeddings or from frames, not both; remove one")
+        return self
+
+    def complete(self, read: Mapping[str, StageConfig], *, where: str) -> Self:
+        """Without embeddings and frames, what the run was trained on is read."""
+        if self.embeddings or self.frames is not None or self.run not in read:
+            return self
+        trained_on = read[self.run].inputs()
+        if trained_on.get("embeddings"):
+            return self.model_copy(update={"embeddings": tuple(trained_on["embeddings"])})
+        if trained_on.get("frames"):
+            return self.model_copy(update={"frames": trained_on["frames"][0]})
+        raise ConfigError(f"{where}: give embeddings or frames to predict from")
+
+    def wanted_splits(self) -> tuple[str, ...] | None:
+        """As set."""
+        return self.splits

@@ -1,0 +1,70 @@
+"""The table of stages, as text: nothing is imported until a node needs it."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+from reelwright.stages.config import StageConfig
+from reelwright.storage.errors import ConfigError, nearest
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where a stage's settings and work are found, as ``module:name``, and one line for `--help`."""
+
+    config: str
+    work: str
+    summary: str
+    publish: str | None = None  # of stages with items: what is made of all items together
+
+
+STAGES: dict[str, Stage] = {
+    "decode": Stage(
+        "reelwright.stages.decode.config:DecodeConfig",
+        "reelwright.stages.decode.work:run_items",
+        "Decode frames into the frame store",
+    ),
+    "embed": Stage(
+        "reelwright.stages.embed.config:EmbedConfig",
+        "reelwright.stages.embed.work:run_items",
+        "Turn frames into embeddings",
+    ),
+    "train": Stage(
+        "reelwright.stages.train.config:TrainConfig",
+        "reelwright.stages.train.work:run",
+        "Train a temporal model on stored embeddings",
+    ),
+    "finetune": Stage(
+        "reelwright.stages.finetune.config:FinetuneConfig",
+        "reelwright.stages.finetune.work:run",
+        "Fine-tune encoder and temporal model together",
+    ),
+    "predict": Stage(
+        "reelwright.stages.predict.config:PredictConfig",
+        "reelwright.stages.predict.work:run_items",
+        "Predict sliding windows to Parquet",
+        publish="reelwright.stages.predict.work:publish",
+    ),
+    "evaluate": Stage(
+        "reelwright.stages.evaluate.config:EvaluateConfig",
+        "reelwright.stages.evaluate.work:run",
+        "Score predictions and write a report",
+    ),
+}
+
+
+def load(entry: str) -> Any:
+    """The object that ``module:name`` names."""
+    module, name = entry.split(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def config_model(stage: str, *, where: str) -> type[StageConfig]:
+    """The settings model of a stage. Raises ConfigError for an unknown name."""
+    if stage not in STAGES:
+        raise ConfigError(f"{where}: uses: {stage!r} is no stage.{nearest(stage, STAGES)} Known: {', '.join(STAGES)}")
+    model = load(STAGES[stage].config)
+    assert issubclass(model, StageConfig)
+    return model

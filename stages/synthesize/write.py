@@ -1,0 +1,267 @@
+"""Write a data set of labelled procedure videos: H.264 files, manifest, segments and steps.
+
+    folder/
+      dataset.json     the parameters, written first: videos found later are known to be made from them
+      videos/          <split>_<nn>.mp4, each put in place whole
+      segments.csv     video_id,start_seconds,stop_seconds,label
+      steps.csv        video_id,time_seconds,step
+      manifest.csv     video_id,path,split,label; written last, so where it lies everything else is there
+
+A killed call is taken up by calling again: what is finished stays, what is missing is made. One call at a time per
+folder.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import multiprocessing
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from reelwright.stages.synthesize.procedure import VARIANTS, Script, make_script, state_at
+from reelwright.stages.synthesize.render import Look, Renderer, draw_look
+from reelwright.storage.errors import ConfigError, InputError
+from reelwright.storage.files import TEMPORARY, remove, replacing, write_json, write_text
+
+# Raise by hand whenever the same parameters give other videos or labels.
+VERSION = 1
+SPLITS = ("train", "val", "test")
+MIN_SIDE_PIXELS = 48
+# One thread, since x264's threads may change the bytes; a key frame at least every 50 frames.
+ENCODER_OPTIONS = {"crf": "23", "preset": "veryfast", "threads": "1", "g": "50"}
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class DatasetParameters:
+    """All that decides the content of a data set."""
+
+    num_train: int
+    num_val: int
+    num_test: int
+    seed: int
+    height: int
+    width: int
+    fps: float
+    version: int = VERSION
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError naming the first parameter that is out of range."""
+        for name in ("num_train", "num_val", "num_test", "seed"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "a whole number from 0")
+        for name in ("height", "width"):
+            pixels = getattr(self, name)
+            allowed = f"an even number of pixels from {MIN_SIDE_PIXELS} (H.264 with 4:2:0 colour)"
+            _require(pixels >= MIN_SIDE_PIXELS and pixels % 2 == 0, name, pixels, allowed)
+        _require(math.isfinite(self.fps) and 1 <= self.fps <= 240, "fps", self.fps, "1 to 240 frames per second")
+
+    def num_videos(self, split: str) -> int:
+        """How many videos a split of `SPLITS` has."""
+        return {"train": self.num_train, "val": self.num_val, "test": self.num_test}[split]
+
+
+@dataclass(frozen=True)
+class VideoJob:
+    """One video to make: plain data, so that it can go to another process."""
+
+    parameters: DatasetParameters
+    split: str
+    index: int
+
+    @property
+    def video_id(self) -> str:
+        """The video's name, unique in the data set."""
+        return f"{self.split}_{self.index:02d}"
+
+    @property
+    def path(self) -> str:
+        """The video's file, relative to the data set's folder."""
+        return f"videos/{self.video_id}.mp4"
+
+    @property
+    def variant(self) -> str:
+        """The order of assembly: variants take turns, shifted per split, so that they are balanced."""
+        names = tuple(VARIANTS)
+        return names[(self.index + SPLITS.index(self.split)) % len(names)]
+
+    def script_and_look(self) -> tuple[Script, Look]:
+        """What happens and how it looks, drawn from this video's own seed sequence, whatever other videos there are."""
+        key = (SPLITS.index(self.split), self.index)
+        script_seed, look_seed = np.random.SeedSequence(entropy=self.parameters.seed, spawn_key=key).spawn(2)
+        script = make_script(np.random.default_rng(script_seed), variant=self.variant, fps=self.parameters.fps)
+        return script, draw_look(np.random.default_rng(look_seed))
+
+
+def make_procedure_dataset(
+    folder: str | Path,
+    *,
+    num_train: int = 12,
+    num_val: int = 4,
+    num_test: int = 4,
+    seed: int = 0,
+    size: tuple[int, int] = (128, 128),
+    fps: float = 10.0,
+    workers: int = 1,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> None:
+    """Write labelled videos of 12 to 25 s that show a base and three parts being put together.
+
+    `size` is (height, width) in pixels, both even and at least 48; `fps` is 1 to 240 frames per second. A video depends
+    on the seed, the size, the fps and its own split and index, nothing else: not on the number of videos or of
+    `workers` (processes). Finished videos are kept when the same parameters made them. `overwrite` removes what an
+    earlier call wrote and starts anew. `progress(num_done, num_videos)` is called once at the start and then after each
+    video, in this process.
+
+    Raises ConfigError when a parameter is out of range, InputError when the folder holds a data set of other parameters
+    or files that are not ours.
+    """
+    height, width = size
+    parameters = DatasetParameters(num_train, num_val, num_test, seed, height, width, float(fps))
+    _require(workers >= 1, "workers", workers, "a number of processes from 1")
+    folder = Path(folder)
+    _prepare_folder(folder, parameters, overwrite=overwrite)
+    jobs = list_jobs(parameters)
+    _make_videos(folder, jobs, workers=workers, progress=progress)
+    _write_tables(folder, jobs)
+
+
+def list_jobs(parameters: DatasetParameters) -> list[VideoJob]:
+    """All videos of a data set, split by split."""
+    return [VideoJob(parameters, split, index) for split in SPLITS for index in range(parameters.num_videos(split))]
+
+
+def write_video(folder: Path, job: VideoJob) -> None:
+    """Render and encode one video (H.264, yuv420p, frame i at i / fps seconds) and put it in place whole."""
+    script, look = job.script_and_look()
+    renderer = Renderer(look, size=(job.parameters.height, job.parameters.width), work_centre=script.work_centre)
+    rate = Fraction(script.fps).limit_denominator(1001)
+    with replacing(folder / job.path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=rate, options=dict(ENCODER_OPTIONS))
+        stream.height, stream.width, stream.pix_fmt = job.parameters.height, job.parameters.width, "yuv420p"
+        stream.time_base = stream.codec_context.time_base = 1 / rate
+        for index in range(script.num_frames):
+            time_seconds = index / script.fps
+            pixels = renderer.render(state_at(script, time_seconds), index=index, time_seconds=time_seconds)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = index, 1 / rate
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def _require(is_right: bool, name: str, value: object, allowed: str) -> None:
+    if not is_right:
+        raise ConfigError(f"{name} is {value!r}: it has to be {allowed}")
+
+
+def _prepare_folder(folder: Path, parameters: DatasetParameters, *, overwrite: bool) -> None:
+    """Make the folder ours with `dataset.json`, or raise InputError when it is not ours to fill."""
+    record = folder / "dataset.json"
+    if record.exists():
+        found = _read_record(record)
+        if found == asdict(parameters) and not overwrite:
+            return
+        if not overwrite:
+            raise InputError(
+                f"{folder} holds a data set made with other parameters ({_differences(found, asdict(parameters))}): "
+                "choose another folder, the same parameters, or overwrite=True"
+            )
+        _remove_dataset(folder)
+    elif folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder} is not empty and has no dataset.json: choose a new or an empty folder")
+    write_json(record, asdict(parameters))
+
+
+def _read_record(record: Path) -> dict[str, object]:
+    try:
+        found = json.loads(record.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{record} is not JSON ({error}): choose another folder or remove this one") from error
+    if not isinstance(found, dict) or not set(DatasetParameters.__dataclass_fields__) <= set(found):
+        raise InputError(f"{record} was not written by this generator: choose another folder or remove this one")
+    return found
+
+
+def _differences(found: dict[str, object], asked: dict[str, object]) -> str:
+    names = [name for name in asked if found.get(name) != asked[name]]
+    return ", ".join(f"{name}: {found.get(name)} -> {asked[name]}" for name in names)
+
+
+def _remove_dataset(folder: Path) -> None:
+    """Remove what the generator writes but the record: a killed removal leaves an unfinished data set of it."""
+    for name in ("manifest.csv", "steps.csv", "segments.csv"):
+        remove(folder / name)
+    for split in SPLITS:
+        for path in folder.glob(f"videos/{split}_*.mp4"):
+            remove(path)
+
+
+def _make_videos(folder: Path, jobs: list[VideoJob], *, workers: int, progress: Progress | None) -> None:
+    for leftover in folder.glob(f"videos/{TEMPORARY}*.mp4"):
+        remove(leftover)
+    missing = [job for job in jobs if not (folder / job.path).exists()]
+    num_done = len(jobs) - len(missing)
+    report = progress or (lambda _num_done, _num_videos: None)
+    report(num_done, len(jobs))
+    for _ in _each_made(folder, missing, workers=workers):
+        num_done += 1
+        report(num_done, len(jobs))
+
+
+def _each_made(folder: Path, jobs: list[VideoJob], *, workers: int) -> Iterable[VideoJob]:
+    """Make the videos, here or in fresh processes, and yield each job when its video is in place."""
+    if workers == 1 or len(jobs) < 2:
+        for job in jobs:
+            write_video(folder, job)
+            yield job
+        return
+    # Spawned, since a forked copy of a process with threads (torch, av) may hang.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
+        futures = {pool.submit(write_video, folder, job): job for job in jobs}
+        try:
+            for future in as_completed(futures):
+                future.result()
+                yield futures[future]
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _write_tables(folder: Path, jobs: list[VideoJob]) -> None:
+    segments: list[tuple[object, ...]] = []
+    steps: list[tuple[object, ...]] = []
+    for job in jobs:
+        script, _ = job.script_and_look()
+        segments += [
+            (job.video_id, _seconds(s.start_seconds), _seconds(s.stop_seconds), s.label) for s in script.segments
+        ]
+        steps += [(job.video_id, _seconds(time_seconds), step) for time_seconds, step in script.steps]
+    _write_csv(folder / "segments.csv", ("video_id", "start_seconds", "stop_seconds", "label"), segments)
+    _write_csv(folder / "steps.csv", ("video_id", "time_seconds", "step"), steps)
+    manifest = [(job.video_id, job.path, job.split, job.variant) for job in jobs]
+    _write_csv(folder / "manifest.csv", ("video_id", "path", "split", "label"), manifest)
+
+
+def _seconds(seconds: float) -> str:
+    """Microseconds are enough and keep the text short."""
+    return str(round(seconds, 6))
+
+
+def _write_csv(path: Path, header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> None:
+    """Write a table in one step; an equal file stays untouched, so that its times do not change either."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    if not path.exists() or path.read_text(encoding="utf-8") != text.getvalue():
+        write_text(path, text.getvalue())

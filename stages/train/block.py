@@ -1,0 +1,184 @@
+"""Embeddings of all videos of a run as one contiguous block, so that a batch of windows is one index operation.
+
+    block    |--- video 0 ---|- video 1 -|------ video 2 ------|      (R, D)
+    offsets  0               17          29                    53
+
+Rows of several stores are joined by time and concatenated along D: every row of the first store takes the row of
+another store that saw its middle.
+
+    first    | 0 | 1 | 2 | 3 | 4 | 5 |      a row a frame
+    second   |     0     |     1     |      a row a clip
+    joined    0,0 1,0 2,0 3,1 4,1 5,1
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from reelwright.stages.train.windows import IntArray, Windows, WindowShape, window_rows
+from reelwright.storage.annotations import Spans
+from reelwright.storage.embeddings import EmbeddingRows, EmbeddingStore
+from reelwright.storage.errors import InputError, ItemError
+
+READ_ROWS = 1024  # rows of a token or map output that are in memory while they are averaged
+
+
+@dataclass(frozen=True)
+class Block:
+    """All rows of V videos."""
+
+    rows: Tensor  # (R, D) float16 or float32, in memory or mapped from a scratch file
+    offsets: IntArray  # (V + 1,) where the rows of each video start
+    spans: tuple[Spans, ...]  # of each video's rows
+    digests: tuple[str, ...]  # of each video
+
+    @property
+    def num_rows(self) -> list[int]:
+        """Rows of each video."""
+        return [int(rows) for rows in np.diff(self.offsets)]
+
+    @property
+    def input_dim(self) -> int:
+        """D, features of a row."""
+        return int(self.rows.shape[1])
+
+    def gather(self, windows: Windows, shape: WindowShape) -> tuple[Tensor, Tensor]:
+        """Rows float32 (B, length, D) and mask bool (B, length) of windows, on the block's device."""
+        rows, mask = window_rows(windows, shape)
+        index = torch.from_numpy(rows + self.offsets[windows.video][:, None])
+        device = self.rows.device
+        picked = self.rows.index_select(0, index.to(device).flatten())
+        return picked.view(*index.shape, -1).float(), torch.from_numpy(mask).to(device)
+
+    def on(self, device: torch.device) -> Block:
+        """The block on a GPU when at most half of its free memory is needed; else where it is."""
+        if device.type != "cuda":
+            return self
+        free_bytes, _ = torch.cuda.mem_get_info(device)
+        if self.rows.numel() * self.rows.element_size() * 2 > free_bytes:
+            return self
+        return Block(self.rows.to(device), self.offsets, self.spans, self.digests)
+
+
+def load_block(
+    stores: Sequence[EmbeddingStore], names: Mapping[str, str], *, output: str, memory_bytes: int, scratch: Path
+) -> Block:
+    """Read ``output`` of the videos ``names`` (digest -> video_id, for messages) of all stores, each once.
+
+    A block above ``memory_bytes`` is mapped from the file ``scratch``, which the caller removes. Raises InputError for
+    rows that are not finite, StoreError for an output that is not stored. Every digest must be in every store.
+    """
+    opened = {digest: [store.rows(digest) for store in stores] for digest in names}
+    offsets = np.cumsum([0, *(videos[0].num_rows for videos in opened.values())], dtype=np.int64)
+    first = next(iter(opened.values()))
+    shape = (int(offsets[-1]), sum(_num_features(rows, output) for rows in first))
+    block = _empty(shape, _block_dtype(stores, first, output), memory_bytes=memory_bytes, scratch=scratch)
+    spans = []
+    for position, (digest, videos) in enumerate(opened.items()):
+        start = int(offsets[position])
+        try:
+            spans.append(_fill(block[start : int(offsets[position + 1])], videos, output))
+        except ItemError as error:
+            raise InputError(f"video {names[digest]!r}: {error} Run embed again for it, or leave it out.") from error
+    return Block(torch.from_numpy(block), offsets, tuple(spans), tuple(opened))
+
+
+def read_video(stores: Sequence[EmbeddingStore], digest: str, *, output: str) -> tuple[npt.NDArray[Any], Spans]:
+    """The joined rows (T, D) of one video and their spans. Raises ItemError (not_finite) for NaN or infinite rows."""
+    videos = [store.rows(digest) for store in stores]
+    shape = (videos[0].num_rows, sum(_num_features(rows, output) for rows in videos))
+    rows = np.empty(shape, dtype=_block_dtype(stores, videos, output))
+    return rows, _fill(rows, videos, output)
+
+
+def split_missing(stores: Sequence[EmbeddingStore], digests: Sequence[str]) -> tuple[list[str], list[str]]:
+    """``digests`` that are in all stores, and those that are not."""
+    present = [digest for digest in digests if all(digest in store for store in stores)]
+    return present, sorted(set(digests) - set(present))
+
+
+def join_by_time(first: Spans, other: Spans) -> IntArray:
+    """For every row of ``first`` (T,) the row of ``other`` that saw its middle; between rows, the nearer one.
+
+    Where several saw it (clips that overlap), the one whose own middle is nearest. Starts and stops of ``other`` must
+    not decrease.
+    """
+    middle = (first.start_seconds + first.stop_seconds) / 2
+    centres = (other.start_seconds + other.stop_seconds) / 2
+    last = len(centres) - 1
+    low = np.searchsorted(other.stop_seconds, middle, side="right")  # the first row that ends after the middle
+    high = np.searchsorted(other.start_seconds, middle, side="right") - 1  # the last row that starts before it
+    inside = np.clip(_nearest(centres, middle), low, np.maximum(low, high))
+    before, after = np.clip(high, 0, last), np.clip(low, 0, last)
+    is_before = middle - other.stop_seconds[before] <= other.start_seconds[after] - middle
+    return np.where(low <= high, np.minimum(inside, last), np.where(is_before, before, after)).astype(np.int64)
+
+
+def _nearest(sorted_values: npt.NDArray[np.float64], wanted: npt.NDArray[np.float64]) -> IntArray:
+    after = np.clip(np.searchsorted(sorted_values, wanted), 0, len(sorted_values) - 1)
+    before = np.maximum(after - 1, 0)
+    is_before = wanted - sorted_values[before] <= sorted_values[after] - wanted
+    return np.where(is_before, before, after).astype(np.int64)
+
+
+def _fill(target: npt.NDArray[Any], videos: Sequence[EmbeddingRows], output: str) -> Spans:
+    """Write the joined rows of one video into ``target`` (T, D)."""
+    spans = videos[0].spans
+    column = 0
+    for position, rows in enumerate(videos):
+        features = slice(column, column + _num_features(rows, output))
+        column = features.stop
+        if position == 0:
+            for start, values in _vectors(rows, output):
+                target[start : start + len(values), features] = values
+        else:
+            whole = np.concatenate([values for _, values in _vectors(rows, output)])
+            target[:, features] = whole[join_by_time(spans, rows.spans)]
+    _check_finite(target)
+    return spans
+
+
+def _vectors(rows: EmbeddingRows, output: str) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    """Rows as vectors, part by part with the first row's number: tokens (N, D) and maps (C, ...) are averaged."""
+    if len(rows.row_shape(output)) == 1:
+        yield 0, rows.output(output)
+        return
+    for start in range(0, rows.num_rows, READ_ROWS):
+        values = rows.output(output, start, start + READ_ROWS).astype(np.float32)
+        yield start, values.mean(axis=1 if values.ndim == 3 else tuple(range(2, values.ndim)))
+
+
+def _num_features(rows: EmbeddingRows, output: str) -> int:
+    shape = rows.row_shape(output)
+    return shape[-1] if len(shape) <= 2 else shape[0]
+
+
+def _block_dtype(stores: Sequence[EmbeddingStore], videos: Sequence[EmbeddingRows], output: str) -> np.dtype[Any]:
+    """float16 where that is what was stored, so that nothing is lost and half the memory is saved."""
+    is_averaged = any(len(rows.row_shape(output)) > 1 for rows in videos)
+    is_half = all(store.spec["dtype"] == "float16" for store in stores)
+    return np.dtype(np.float16 if is_half and not is_averaged else np.float32)
+
+
+def _empty(shape: tuple[int, int], dtype: np.dtype[Any], *, memory_bytes: int, scratch: Path) -> npt.NDArray[Any]:
+    if shape[0] * shape[1] * dtype.itemsize <= memory_bytes:
+        return np.empty(shape, dtype=dtype)
+    scratch.parent.mkdir(parents=True, exist_ok=True)
+    return np.memmap(scratch, dtype=dtype, mode="w+", shape=shape)
+
+
+def _check_finite(values: npt.NDArray[Any]) -> None:
+    is_bad = ~np.isfinite(values).all(axis=1)
+    if is_bad.any():
+        raise ItemError(
+            "not_finite",
+            f"row {int(is_bad.argmax())} of its embeddings (and {int(is_bad.sum()) - 1} more) holds NaN or infinity.",
+        )

@@ -1,0 +1,118 @@
+"""Videos with what is known of them, as a node's payload has them, and their windows with a known target."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from reelwright.stages.train.targets import LabelSpace, Targets, known_windows, window_targets
+from reelwright.stages.train.windows import Windows, WindowShape, grid_windows
+from reelwright.storage.annotations import Annotation, Spans
+from reelwright.storage.errors import InputError
+
+
+@dataclass(frozen=True)
+class LabelledVideo:
+    """A video with what is known of it."""
+
+    video_id: str
+    digest: str
+    split: str
+    annotation: Annotation
+
+
+@dataclass(frozen=True)
+class LabelledWindows:
+    """N windows with a known target; ``windows.video`` counts in the digests that were given."""
+
+    windows: Windows
+    targets: Targets
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+
+@dataclass(frozen=True)
+class KnownRows:
+    """Which videos have rows, and where these lie in time."""
+
+    digests: tuple[str, ...]
+    spans: tuple[Spans, ...]
+
+
+def label_space(payload: Mapping[str, Any], *, node: str) -> LabelSpace:
+    """The classes of a payload. Raises InputError when there is none."""
+    if not payload["classes"]:
+        raise InputError(f"{node}: the videos have no labels; give `labels:` or a label column in the manifest.")
+    return LabelSpace(classes=tuple(payload["classes"]), background=payload["background"])
+
+
+def payload_videos(payload: Mapping[str, Any], *, splits: Sequence[str] | None = None) -> list[LabelledVideo]:
+    """The videos of a payload in their own order, of all splits or some."""
+    return [
+        LabelledVideo(entry["video_id"], entry["digest"], entry["split"], Annotation.from_plain(entry["annotation"]))
+        for entry in payload["videos"]
+        if splits is None or entry["split"] in splits
+    ]
+
+
+def distinct_videos(payload: Mapping[str, Any], *, splits: Sequence[str]) -> list[LabelledVideo]:
+    """Videos of some splits, each content with each annotation once, in an order that no name and no row changes.
+
+    Training on them gives the same run after a rename, a copy, or another order of the manifest.
+    """
+    found: dict[tuple[str, str], LabelledVideo] = {}
+    for video in payload_videos(payload, splits=splits):
+        found.setdefault((video.digest, json.dumps(video.annotation.plain(), sort_keys=True)), video)
+    return [video for _, video in sorted(found.items(), key=lambda entry: entry[0])]
+
+
+def label_windows(
+    videos: Sequence[LabelledVideo], rows: KnownRows, *, shape: WindowShape, task: str, labels: LabelSpace
+) -> LabelledWindows:
+    """The grid windows of ``videos`` whose target is known, video by video; videos without rows are left out."""
+    positions = {digest: position for position, digest in enumerate(rows.digests)}
+    parts = [
+        _of_video(video, positions[video.digest], rows, (shape, task, labels))
+        for video in videos
+        if video.digest in positions
+    ]
+    if not parts:
+        empty = np.zeros(0, dtype=np.int64)
+        return LabelledWindows(Windows(empty, empty, empty), empty)
+    columns = ([getattr(part.windows, name) for part in parts] for name in ("video", "start", "count"))
+    windows = Windows(*(np.concatenate(column) for column in columns))
+    return LabelledWindows(windows, np.concatenate([part.targets for part in parts]))
+
+
+def why_no_windows(videos: Sequence[LabelledVideo], rows: KnownRows, shape: WindowShape) -> str:
+    """What to do about an empty result of `label_windows`."""
+    used = {video.digest for video in videos}
+    longest = max(
+        (len(spans.start_seconds) for digest, spans in zip(rows.digests, rows.spans, strict=True) if digest in used),
+        default=0,
+    )
+    if not used:
+        return "No video is in its splits; look at train_splits and the manifest's split column."
+    if 0 < longest < shape.span_rows and not shape.pad:
+        return (
+            f"A window reaches over {shape.span_rows} rows (length {shape.length}, skip {shape.skip}), but the longest "
+            f"video has {longest}. Shorten window.length, or set window.pad: true."
+        )
+    return f"None of the {len(used)} videos has a label where a window needs one; look at the annotation table."
+
+
+def _of_video(
+    video: LabelledVideo, position: int, rows: KnownRows, how: tuple[WindowShape, str, LabelSpace]
+) -> LabelledWindows:
+    shape, task, labels = how
+    spans = rows.spans[position]
+    windows = grid_windows([len(spans.start_seconds)], shape)
+    targets = window_targets(task, windows, shape=shape, annotation=video.annotation, spans=spans, labels=labels)
+    is_known = known_windows(task, targets)
+    kept = windows.take(is_known)
+    return LabelledWindows(Windows(np.full_like(kept.start, position), kept.start, kept.count), targets[is_known])

@@ -1,0 +1,77 @@
+"""What a task is trained for and judged by: loss, probabilities and metrics, for train, finetune and predict alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from reelwright.models.losses import balanced_class_weights, classification_loss, multilabel_loss
+from reelwright.models.metrics import classification_metrics, multilabel_metrics
+from reelwright.stages.train.batches import Batches
+from reelwright.stages.train.config import LossSettings
+from reelwright.storage.errors import ConfigError, nearest
+
+Loss = Callable[[Tensor, Tensor], Tensor]  # logits, targets -> mean loss
+Forward = Callable[..., Tensor]  # the module under autocast
+
+
+def build_loss(task: str, settings: LossSettings, *, counts: npt.NDArray[np.int64], device: torch.device) -> Loss:
+    """Cross entropy, or binary cross entropy for multi_label. ``counts`` (K,) are the training targets by class."""
+    is_balanced = settings.class_weights == "balanced"
+    if task == "multi_label":
+        if is_balanced or settings.label_smoothing:
+            raise ConfigError(
+                "loss.class_weights and loss.label_smoothing are of cross entropy; remove them for multi_label"
+            )
+        return multilabel_loss
+    weights = balanced_class_weights(torch.from_numpy(counts)).to(device) if is_balanced else None
+
+    def loss(logits: Tensor, targets: Tensor) -> Tensor:
+        return classification_loss(logits, targets, class_weights=weights, label_smoothing=settings.label_smoothing)
+
+    return loss
+
+
+def probabilities(task: str, logits: Tensor) -> Tensor:
+    """Softmax over classes, or sigmoid for multi_label; float32, shape as ``logits`` (..., K)."""
+    return logits.float().sigmoid() if task == "multi_label" else logits.float().softmax(dim=-1)
+
+
+def scalar_metrics(task: str, scores: npt.NDArray[np.float32], targets: npt.NDArray[Any]) -> dict[str, float]:
+    """All metrics that are one number; ``scores`` (N, K) or (N, T, K), ``targets`` (N,), (N, T) or (N, K) multi_label."""
+    if task == "multi_label":
+        found = multilabel_metrics(scores, targets)
+    else:
+        found = classification_metrics(scores.reshape(-1, scores.shape[-1]), targets.reshape(-1))
+    return {name: value for name, value in found.items() if isinstance(value, float)}
+
+
+def choose_metric(task: str, name: str | None, *, num_classes: int) -> str:
+    """The metric that chooses the best weights. Raises ConfigError for an unknown one, with those that are known."""
+    if name is None:
+        return "mean_average_precision" if task == "multi_label" else "macro_f1"
+    perfect = np.eye(num_classes, dtype=np.float32)
+    targets = np.eye(num_classes, dtype=np.int64) if task == "multi_label" else np.arange(num_classes)
+    known = ["loss", *scalar_metrics(task, perfect, targets)]
+    if name not in known:
+        raise ConfigError(f"metric: {name!r} is not known.{nearest(name, known)} Known: {', '.join(known)}.")
+    return name
+
+
+def evaluate(forward: Forward, batches: Batches, *, task: str, loss: Loss, device: torch.device) -> dict[str, float]:
+    """Loss and metrics over all batches, in inference mode; the caller puts the module in eval mode."""
+    losses, scores, targets = [], [], []
+    with torch.inference_mode():
+        for batch in batches.epoch(0):
+            moved = batch.to(device)
+            logits = forward(*moved.inputs)
+            losses.append(float(loss(logits, moved.targets)) * len(batch))
+            scores.append(probabilities(task, logits).cpu().numpy())
+            targets.append(batch.targets.cpu().numpy())
+    metrics = scalar_metrics(task, np.concatenate(scores), np.concatenate(targets))
+    return {"loss": sum(losses) / batches.num_items, **metrics}

@@ -1,0 +1,100 @@
+"""What windows are to be told: targets of windows from a video's annotation, by task.
+
+    task          target of a window                                      dtype, shape
+    video         the video's own label                                   int64 (N,)
+    last_row      the label at the window's last row                      int64 (N,)
+    majority      the commonest known label of its rows                   int64 (N,)
+    per_row       a label a row, UNKNOWN at padding                       int64 (N, length)
+    multi_label   the set of labels that occur in its span of time        float32 (N, K) of 0 and 1
+
+UNKNOWN (-1) means that nothing is known; such windows are not trained on, and metrics leave them out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from reelwright.stages.train.windows import Windows, WindowShape, window_rows
+from reelwright.storage.annotations import UNKNOWN, Annotation, Spans, majority, row_labels, window_label_set
+
+Targets = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelSpace:
+    """The classes, and what a row without a label has."""
+
+    classes: tuple[str, ...]
+    background: int = UNKNOWN  # class id of rows about which nothing is said
+
+
+def window_targets(
+    task: str, windows: Windows, *, shape: WindowShape, annotation: Annotation, spans: Spans, labels: LabelSpace
+) -> Targets:
+    """Targets of the windows of one video (``windows.video`` is not looked at); see the table above.
+
+    Raises KeyError for an unknown task.
+    """
+    return _TARGETS[task](windows, shape, annotation, spans, labels)
+
+
+def known_windows(task: str, targets: Targets) -> npt.NDArray[np.bool_]:
+    """Which windows can be trained on, bool (N,)."""
+    if task == "multi_label":
+        return np.ones(len(targets), dtype=np.bool_)
+    is_known: npt.NDArray[np.bool_] = (targets != UNKNOWN).reshape(len(targets), -1).any(axis=1)
+    return is_known
+
+
+def class_counts(task: str, targets: Targets, *, num_classes: int) -> npt.NDArray[np.int64]:
+    """How often each class is a target, int64 (K,)."""
+    if task == "multi_label":
+        return np.asarray(targets.sum(axis=0), dtype=np.int64)
+    return np.bincount(targets[targets != UNKNOWN].ravel(), minlength=num_classes).astype(np.int64)
+
+
+def _video(windows: Windows, _: WindowShape, annotation: Annotation, _spans: Spans, _labels: LabelSpace) -> Targets:
+    return np.full(len(windows), annotation.label, dtype=np.int64)
+
+
+def _last_row(
+    windows: Windows, shape: WindowShape, annotation: Annotation, spans: Spans, labels: LabelSpace
+) -> Targets:
+    return row_labels(annotation, spans, background=labels.background)[windows.last_row(shape)]
+
+
+def _per_row(windows: Windows, shape: WindowShape, annotation: Annotation, spans: Spans, labels: LabelSpace) -> Targets:
+    rows, mask = window_rows(windows, shape)
+    return np.where(mask, row_labels(annotation, spans, background=labels.background)[rows], UNKNOWN)
+
+
+def _majority(
+    windows: Windows, shape: WindowShape, annotation: Annotation, spans: Spans, labels: LabelSpace
+) -> Targets:
+    of_rows = _per_row(windows, shape, annotation, spans, labels)
+    return np.array([majority(row) for row in of_rows], dtype=np.int64)
+
+
+def _multi_label(
+    windows: Windows, shape: WindowShape, annotation: Annotation, spans: Spans, labels: LabelSpace
+) -> Targets:
+    starts, stops = spans.start_seconds[windows.start], spans.stop_seconds[windows.last_row(shape)]
+    sets = [
+        window_label_set(annotation, start_seconds=start, stop_seconds=stop, num_classes=len(labels.classes))
+        for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)
+    ]
+    return np.array(sets, dtype=np.float32).reshape(len(windows), len(labels.classes))
+
+
+_TARGETS: dict[str, Callable[[Windows, WindowShape, Annotation, Spans, LabelSpace], Targets]] = {
+    "video": _video,
+    "last_row": _last_row,
+    "majority": _majority,
+    "per_row": _per_row,
+    "multi_label": _multi_label,
+}

@@ -1,0 +1,149 @@
+"""Train a temporal model on stored embeddings: one run.
+
+embeddings -> block -> windows and targets (train, val) -> model -> Trainer -> runs/<key>/
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from reelwright.stages.config import parse_config
+from reelwright.stages.train.batches import Sampling, WindowBatches
+from reelwright.stages.train.block import Block, load_block, split_missing
+from reelwright.stages.train.config import TrainConfig
+from reelwright.stages.train.labelled import (
+    KnownRows,
+    LabelledWindows,
+    distinct_videos,
+    label_space,
+    label_windows,
+    why_no_windows,
+)
+from reelwright.stages.train.objectives import build_loss, choose_metric
+from reelwright.stages.train.setup import Learning, build_run_model, choose_device, finish_run, fit, run_values
+from reelwright.stages.train.targets import LabelSpace, class_counts
+from reelwright.stages.train.windows import WindowShape
+from reelwright.stages.work import Reporter, Work
+from reelwright.storage.embeddings import EmbeddingStore
+from reelwright.storage.errors import InputError
+from reelwright.storage.files import remove
+from reelwright.storage.runs import RunFolder
+from reelwright.storage.store import Store
+
+
+def run(work: Work, reporter: Reporter) -> dict[str, Any]:
+    """Train the run ``work.key``, or go on with it where it was interrupted; a complete one is trained anew.
+
+    Returns {"weights": digest of the best weights, "metrics": the best epoch's line of metrics.jsonl}. Raises
+    ConfigError, InputError or StoreError before training where that can be seen, StageError when it diverges,
+    Interrupted on SIGTERM.
+    """
+    config = parse_config(TrainConfig, dict(work.config), where=work.node)
+    labels = label_space(work.payload, node=work.node)
+    metric = choose_metric(config.task, config.metric, num_classes=len(labels.classes))
+    device = choose_device(config.device)
+    folder = RunFolder(Store.at(work.store).run(work.key))
+    if folder.is_complete:
+        folder.clear()
+    scratch = folder.path / "block.scratch"
+    try:
+        block = _load(work, config, reporter, scratch)
+        values = _model_values(config, input_dim=block.input_dim, num_classes=len(labels.classes))
+        model = build_run_model(values["model"], seed=config.seed).to(device)
+        learning = _learning(work, config, block.on(device), labels, reporter=reporter, module=model, metric=metric)
+        folder.write_config(run_values(work, labels, values))
+        progress = fit(model, learning, work=work, config=config, folder=folder, reporter=reporter)
+    finally:
+        remove(scratch)
+    return finish_run(folder, model, progress, metric=metric)
+
+
+def _load(work: Work, config: TrainConfig, reporter: Reporter, scratch: Path) -> Block:
+    stores = [EmbeddingStore(Store.at(work.store).embeddings(ref.key)) for ref in work.inputs["embeddings"]]
+    videos = distinct_videos(work.payload, splits=(*config.train_splits, *config.val_splits))
+    names = {video.digest: video.video_id for video in videos}
+    present, missing = split_missing(stores, list(names))
+    if missing:
+        listed = ", ".join(names[digest] for digest in missing[:5])
+        reporter.note(f"{len(missing)} of {len(names)} videos have no embeddings and are left out: {listed}")
+    if not present:
+        raise InputError(
+            f"{work.node}: none of the {len(names)} videos of splits {', '.join(config.train_splits)} has embeddings; "
+            "`reelwright status` says why, or look at train_splits."
+        )
+    present_names = {digest: names[digest] for digest in present}
+    return load_block(stores, present_names, output=config.output, memory_bytes=config.memory_bytes, scratch=scratch)
+
+
+def _learning(
+    work: Work,
+    config: TrainConfig,
+    block: Block,
+    labels: LabelSpace,
+    *,
+    reporter: Reporter,
+    module: nn.Module,
+    metric: str,
+) -> Learning:
+    """Windows of train and val, and the loss."""
+    grid = WindowShape(**config.window.model_dump(include={"length", "stride", "skip", "pad"}))
+    rows = KnownRows(block.digests, block.spans)
+    train, per_epoch = _train_windows(work, config, rows, labels, grid=grid)
+    val_videos = distinct_videos(work.payload, splits=config.val_splits)
+    val = label_windows(val_videos, rows, shape=grid, task=config.task, labels=labels)
+    counts = class_counts(config.task, train.targets, num_classes=len(labels.classes))
+    absent = [name for name, count in zip(labels.classes, counts, strict=True) if count == 0]
+    if absent:
+        reporter.note(f"warning: no training window has the classes {', '.join(absent)}; they cannot be learned")
+    reporter.note(f"{len(train)} windows to train on, {len(val)} to validate on")
+
+    def batches(of: LabelledWindows, sampling: Sampling) -> WindowBatches:
+        return WindowBatches(
+            block=block,
+            windows=of.windows,
+            targets=of.targets,
+            shape=grid,
+            batch_size=config.batch_size,
+            sampling=sampling,
+        )
+
+    return Learning(
+        train=batches(train, Sampling(seed=config.seed, per_epoch=per_epoch)),
+        val=batches(val, Sampling()) if len(val) else None,
+        loss=build_loss(config.task, config.loss, counts=counts, device=next(module.parameters()).device),
+        task=config.task,
+        metric=metric,
+        multipliers={},
+    )
+
+
+def _train_windows(
+    work: Work, config: TrainConfig, rows: KnownRows, labels: LabelSpace, *, grid: WindowShape
+) -> tuple[LabelledWindows, int | None]:
+    """Candidates to train on, and how many of them an epoch draws (None: all)."""
+    videos = distinct_videos(work.payload, splits=config.train_splits)
+    found = label_windows(videos, rows, shape=grid, task=config.task, labels=labels)
+    if len(found) == 0:
+        raise InputError(f"{work.node}: no window to train on. {why_no_windows(videos, rows, grid)}")
+    if config.window.sampling == "grid":
+        return found, None
+    every_start = WindowShape(length=grid.length, skip=grid.skip, pad=grid.pad)
+    candidates = label_windows(videos, rows, shape=every_start, task=config.task, labels=labels)
+    return candidates, config.window.per_epoch or len(found)
+
+
+def _model_values(config: TrainConfig, *, input_dim: int, num_classes: int) -> dict[str, Any]:
+    """The part of config.yaml from which predict and finetune build the model again."""
+    model = {
+        "name": config.model.name,
+        "options": config.model.options(),
+        "input_dim": input_dim,
+        "num_outputs": num_classes,
+        "length": config.window.length,
+        "per_row": config.task == "per_row",
+    }
+    window = config.window.model_dump(include={"length", "stride", "skip", "pad"})
+    return {"task": config.task, "output": config.output, "window": window, "model": model}

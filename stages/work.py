@@ -1,0 +1,81 @@
+"""Units of work as plain data, and how a stage tells its runner what it did. Stages know nothing of executors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from reelwright.storage.items import ItemRow
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoItem:
+    """One video to do: found by content, named for people."""
+
+    digest: str
+    path: str  # absolute: a file or a folder of frames
+    video_id: str  # one of its names, for messages only
+    duration_seconds: float | None = None  # as probed; None when unknown
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputRef:
+    """One input of a node: where it lies in the store and how it was made."""
+
+    node: str
+    stage: str
+    key: str  # spec key of frames/embeddings, key of a run or of predictions
+    config: Mapping[str, Any] = field(default_factory=dict)  # the producing node's settings, plain data
+    inputs: Mapping[str, tuple[InputRef, ...]] = field(default_factory=dict)  # the producing node's own inputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What a stage needs to know to do one node, or a part of its items."""
+
+    node: str
+    stage: str
+    key: str  # spec key for 'items' stages, node key otherwise
+    config: Mapping[str, Any]  # the node's settings, plain data; sources are absolute paths
+    spec: Mapping[str, Any]  # what stands in the key, for people who read the store
+    store: str
+    inputs: Mapping[str, tuple[InputRef, ...]]
+    items: tuple[VideoItem, ...] = ()
+    payload: Mapping[str, Any] = field(default_factory=dict)  # stage-specific plain data (targets, splits, classes)
+
+
+class Reporter(Protocol):
+    """What a stage may say while it works."""
+
+    def item(self, row: ItemRow) -> None:
+        """One video is done, for good or ill; its row is committed already."""
+
+    def advance(self, amount: int) -> None:
+        """``amount`` more rows (frames, windows, steps) are done."""
+
+    def total(self, amount: int, unit: str) -> None:
+        """``amount`` rows of ``unit`` are to be done in all; may be said again when more is known."""
+
+    def note(self, text: str) -> None:
+        """One line for the log."""
+
+
+class SilentReporter:
+    """Says nothing; keeps the item rows."""
+
+    def __init__(self) -> None:
+        self.rows: list[ItemRow] = []
+
+    def item(self, row: ItemRow) -> None:
+        """Keep the row."""
+        self.rows.append(row)
+
+    def advance(self, amount: int) -> None:
+        """Ignore progress."""
+
+    def total(self, amount: int, unit: str) -> None:
+        """Ignore totals."""
+
+    def note(self, text: str) -> None:
+        """Ignore notes."""

@@ -1,0 +1,300 @@
+"""The embedding store: rows of every video under one spec, and the span of time that each row saw.
+
+    embeddings/<spec key>.zarr/                 attributes: spec, encoder, weights digest, preprocessing, versions
+        <video digest>/
+            pooled (T, D), layer9.tokens (T, N, D), ...   one array per output, float16 or float32
+            start_seconds, stop_seconds (T,) float64      half-open span of presentation time
+            source_start, source_stop (T,) int64          half-open span of source frame numbers
+
+A video is written under a hidden name, shard by shard, and gets its own name when it is complete. Which shards are there
+is seen from the files themselves, so a killed run goes on at the first one that is missing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+
+from reelwright.storage.annotations import Spans
+from reelwright.storage.errors import StoreError, nearest
+from reelwright.storage.files import folder_bytes, remove
+from reelwright.storage.zarrs import (
+    ArrayLayout,
+    create_array,
+    create_group,
+    item_names,
+    open_group,
+    partial_group,
+    publish,
+    quiet,
+)
+
+Rows = npt.NDArray[Any]
+
+SPAN_DTYPES = {"start_seconds": "float64", "stop_seconds": "float64", "source_start": "int64", "source_stop": "int64"}
+SHARD_BYTES = 32 << 20  # a shard is held in memory until it is written, one for each video in work
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowLayout:
+    """How the rows of a spec are stored; what a reader must not need to know."""
+
+    outputs: Mapping[str, tuple[int, ...]]  # shape of one row, by output
+    dtype: str = "float16"
+    codec: str = "none"
+    chunk_bytes: int = 1 << 18  # read together
+    shard_rows: int = 1024  # at most; fewer where rows are big
+
+    def rows_per_shard(self) -> int:
+        """Rows of one shard file: shard_rows, halved until all outputs together stay within SHARD_BYTES."""
+        row_bytes = sum(math.prod(shape) for shape in self.outputs.values()) * np.dtype(self.dtype).itemsize
+        rows = self.shard_rows
+        while rows > 1 and rows * row_bytes > SHARD_BYTES:
+            rows //= 2
+        return rows
+
+    def rows_per_chunk(self, output: str, *, num_rows: int) -> int:
+        """Rows of one chunk, so that chunks fill the shard and the last chunk of a video is padded little.
+
+        A video of 520 rows with 512 allowed takes two chunks of 260, not 512 and 8 (stored as 512).
+        """
+        row_bytes = max(1, math.prod(self.outputs[output]) * np.dtype(self.dtype).itemsize)
+        allowed = max(1, min(self.chunk_bytes // row_bytes, self.rows_per_shard(), num_rows))
+        extent = min(self.rows_per_shard(), num_rows)
+        balanced = math.ceil(extent / math.ceil(extent / allowed))
+        return balanced if extent == num_rows else _largest_divisor(extent, allowed)
+
+
+class EmbeddingRows:
+    """The rows of one video. Arrays are read when asked for."""
+
+    def __init__(self, group: zarr.Group, *, digest: str, outputs: tuple[str, ...]) -> None:
+        self.digest = digest
+        self.outputs = outputs
+        self._group = group
+
+    @property
+    def num_rows(self) -> int:
+        """T, the number of rows."""
+        return int(_array(self._group, "start_seconds").shape[0])
+
+    @property
+    def spans(self) -> Spans:
+        """Where the rows lie in time: float64 seconds (T,) and int64 source frames (T,), half-open."""
+        return Spans(**{name: np.asarray(_array(self._group, name)[:]) for name in SPAN_DTYPES})
+
+    def row_shape(self, output: str) -> tuple[int, ...]:
+        """Shape of one row of ``output``: (D,), (N, D), (C, H, W) or (K,)."""
+        return tuple(int(extent) for extent in self._output(output).shape[1:])
+
+    def output(self, name: str, start: int = 0, stop: int | None = None) -> Rows:
+        """Rows [start, stop) of one output, (T, ...) in the stored dtype; a copy.
+
+        Raises StoreError for an output that was not stored, or for damaged chunks.
+        """
+        array = self._output(name)
+        try:
+            with quiet():
+                return np.asarray(array[start:stop])
+        except (ValueError, RuntimeError, OSError) as error:
+            raise StoreError(
+                f"{name!r} of video {self.digest} cannot be read ({error}). Run `reelwright verify --repair`."
+            ) from error
+
+    def _output(self, name: str) -> zarr.Array[Any]:
+        if name not in self.outputs:
+            raise StoreError(
+                f"output {name!r} is not stored for video {self.digest}.{nearest(name, self.outputs)} "
+                f"Stored: {', '.join(self.outputs)}. Ask the embed node for it with `outputs`."
+            )
+        return _array(self._group, name)
+
+
+class EmbeddingStore:
+    """One spec's embeddings, for reading. ``path`` is its Zarr group (`Store.embeddings(key)`)."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._group = open_group(self.path)
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The attributes: spec, encoder, weights_digest, preprocessing, outputs, dtype, versions."""
+        return dict(self._group.attrs.asdict())
+
+    def digests(self) -> list[str]:
+        """Digests of the videos that are complete, sorted."""
+        return item_names(self.path)
+
+    def __contains__(self, digest: object) -> bool:
+        return isinstance(digest, str) and not digest.startswith(".") and (self.path / digest / "zarr.json").exists()
+
+    def rows(self, digest: str) -> EmbeddingRows:
+        """The rows of one video. Raises StoreError when it has none."""
+        if digest not in self:
+            raise StoreError(
+                f"video {digest!r} has no embeddings in {self.path}. Is it in the manifest, and did embed succeed for it?"
+            )
+        return EmbeddingRows(self._group[digest], digest=digest, outputs=tuple(self.spec["outputs"]))
+
+
+class EmbeddingWriter:
+    """One spec's embeddings, for writing: begin, write_shard ..., finish for each video. One writer for each video."""
+
+    def __init__(self, path: Path, *, layout: RowLayout, group: zarr.Group) -> None:
+        self.path = path
+        self.layout = layout
+        self._group = group
+        self._open: dict[str, dict[str, zarr.Array[Any]]] = {}
+
+    @classmethod
+    def create(cls, path: Path, attributes: Mapping[str, Any], *, layout: RowLayout) -> EmbeddingWriter:
+        """The group at ``path``, made if it is not there. ``attributes`` says whose rows these are.
+
+        Raises StoreError when the group holds rows of another spec, encoder or weights.
+        """
+        described = {**attributes, "outputs": {name: list(shape) for name, shape in layout.outputs.items()}}
+        return cls(path, layout=layout, group=create_group(path, {**described, "dtype": layout.dtype}))
+
+    def begin(self, digest: str, *, num_rows: int) -> int:
+        """Make the arrays of one video at their full size; those of an interrupted run are kept where they fit.
+
+        Returns the first row that is not stored yet, the start of a shard (``num_rows`` when all are). Raises ValueError
+        unless num_rows is positive.
+        """
+        if num_rows < 1:
+            raise ValueError(f"a video must have at least one row, not {num_rows}")
+        arrays = self._reopen(digest, num_rows)
+        if arrays is None:
+            remove(partial_group(self.path, digest))
+            arrays = self._create(digest, num_rows)
+        self._open[digest] = arrays
+        return min(num_rows, self.next_missing_shard(digest) * self.shard_rows(digest))
+
+    def resume_row(self, digest: str) -> int:
+        """The row at which `begin` will go on, for a video of which an interrupted run left shards; else 0."""
+        temporary = partial_group(self.path, digest)
+        if not (temporary / "start_seconds" / "zarr.json").exists():
+            return 0
+        num_rows = int(zarr.open_array(temporary / "start_seconds", mode="r").shape[0])
+        arrays = self._reopen(digest, num_rows)
+        if arrays is None:
+            return 0
+        self._open[digest] = arrays
+        return min(num_rows, self.next_missing_shard(digest) * self.shard_rows(digest))
+
+    def shard_rows(self, digest: str) -> int:
+        """Rows of a shard file of a video that was begun; the last shard may be shorter."""
+        return _shard_rows(self._open[digest]["start_seconds"])
+
+    def next_missing_shard(self, digest: str) -> int:
+        """Index of the first shard of which a file is missing."""
+        arrays = self._open[digest]
+        count = math.ceil(arrays["start_seconds"].shape[0] / self.shard_rows(digest))
+        for index in range(count):
+            if not all(self._shard_file(digest, name, array, index).exists() for name, array in arrays.items()):
+                return index
+        return count
+
+    def write_shard(self, digest: str, index: int, *, arrays: Mapping[str, Rows], spans: Spans) -> None:
+        """Write shard ``index`` whole: rows (n, ...) of every output, and their spans.
+
+        n is the shard's own number of rows; less only in the last shard of a video that ends early.
+        """
+        start = index * self.shard_rows(digest)
+        stop = start + len(spans.start_seconds)
+        for name, target in self._open[digest].items():
+            values = getattr(spans, name) if name in SPAN_DTYPES else arrays[name]
+            assert len(values) == stop - start
+            with quiet():
+                target[start:stop] = values
+
+    def read_back(self, digest: str, name: str, start: int, stop: int) -> Rows:
+        """Rows of a video that is not finished yet, as they lie in shards already written."""
+        with quiet():
+            return np.asarray(self._open[digest][name][start:stop])
+
+    def finish(self, digest: str, *, num_rows: int) -> int:
+        """Cut the video to ``num_rows`` where it ended early, and publish it. Returns its bytes on disk."""
+        for array in self._open.pop(digest).values():
+            if array.shape[0] != num_rows:
+                array.resize((num_rows, *array.shape[1:]))
+        publish(partial_group(self.path, digest), self.path / digest)
+        return folder_bytes(self.path / digest)
+
+    def discard(self, digest: str) -> None:
+        """Throw away what was written of a video that is not finished."""
+        self._open.pop(digest, None)
+        remove(partial_group(self.path, digest))
+
+    def _reopen(self, digest: str, num_rows: int) -> dict[str, zarr.Array[Any]] | None:
+        temporary = partial_group(self.path, digest)
+        names = (*self.layout.outputs, *SPAN_DTYPES)
+        if not all((temporary / name / "zarr.json").exists() for name in names):
+            return None
+        with _every_chunk_written(), quiet():
+            arrays = {name: zarr.open_array(temporary / name, mode="r+") for name in names}
+        wanted = {name: (num_rows, *shape) for name, shape in self.layout.outputs.items()}
+        fits = all(arrays[name].shape == shape for name, shape in wanted.items())
+        same = all(arrays[name].dtype == np.dtype(self.layout.dtype) for name in wanted)
+        return arrays if fits and same and len({_shard_rows(array) for array in arrays.values()}) == 1 else None
+
+    def _create(self, digest: str, num_rows: int) -> dict[str, zarr.Array[Any]]:
+        shard_rows = min(self.layout.rows_per_shard(), num_rows)
+        with _every_chunk_written():
+            group = zarr.create_group(partial_group(self.path, digest))
+            arrays = {
+                name: create_array(group, name, self._layout(name, num_rows, shard_rows), axes=_axes(shape))
+                for name, shape in self.layout.outputs.items()
+            }
+            for name, dtype in SPAN_DTYPES.items():
+                spans = ArrayLayout(
+                    shape=(num_rows,), dtype=np.dtype(dtype), chunk_rows=shard_rows, shard_rows=shard_rows
+                )
+                arrays[name] = create_array(group, name, spans, axes=("time",))
+        return arrays
+
+    def _layout(self, output: str, num_rows: int, shard_rows: int) -> ArrayLayout:
+        return ArrayLayout(
+            shape=(num_rows, *self.layout.outputs[output]),
+            dtype=np.dtype(self.layout.dtype),
+            chunk_rows=self.layout.rows_per_chunk(output, num_rows=num_rows),
+            shard_rows=shard_rows,
+            codec=self.layout.codec,
+        )
+
+    def _shard_file(self, digest: str, name: str, array: zarr.Array[Any], index: int) -> Path:
+        inner = ["0"] * (array.ndim - 1)
+        return partial_group(self.path, digest) / name / "c" / "/".join([str(index), *inner])
+
+
+def _every_chunk_written() -> Any:
+    """Chunks of nothing but zeros are written too, so that a shard that is done always has a file."""
+    return zarr.config.set({"array.write_empty_chunks": True})
+
+
+def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    with quiet():
+        found: zarr.Array[Any] = group[name]
+    return found
+
+
+def _shard_rows(array: zarr.Array[Any]) -> int:
+    # The only shard of a short video may be longer than the video, so that it holds whole chunks.
+    return int(min((array.shards or array.chunks)[0], array.shape[0]))
+
+
+def _largest_divisor(number: int, limit: int) -> int:
+    return next(rows for rows in range(min(limit, number), 0, -1) if number % rows == 0)
+
+
+def _axes(row_shape: tuple[int, ...]) -> tuple[str, ...]:
+    inner = {1: ("feature",), 2: ("token", "feature"), 3: ("channel", "height", "width")}
+    return ("time", *inner.get(len(row_shape), ("channel", "time_in_clip", "height", "width")))

@@ -1,0 +1,60 @@
+"""The errors of Reelwright, one tree.
+
+ReelwrightError
+|-- ConfigError (ValueError)    a pipeline file, a setting or an override is wrong; exit code 2
+|-- InputError (ValueError)     a manifest, label table, weights file or video list is wrong; exit code 2
+|-- StoreError                  what lies in the store is missing, damaged or cannot be written; exit code 1
+|-- StageError                  a stage could not do its work at all; exit code 1
+|-- ItemError                   one video could not be done; becomes a row, the others go on; exit code 3
+`-- Interrupted                 the scheduler asked to stop; what was done is kept, run again; exit code 75
+
+Every message says what, the value, what is allowed and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ReelwrightError(Exception):
+    """The root of all errors that are meant for people."""
+
+
+class ConfigError(ReelwrightError, ValueError):
+    """A pipeline file, a setting or an override is wrong."""
+
+
+class InputError(ReelwrightError, ValueError):
+    """A manifest, a label table or a weights file is wrong. ``problems`` lists all of them, one line each."""
+
+    def __init__(self, message: str, problems: Iterable[str] = ()) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n  ".join([message, *self.problems]))
+
+
+class StoreError(ReelwrightError):
+    """What lies in the store is missing, damaged or cannot be written."""
+
+
+class StageError(ReelwrightError):
+    """A stage could not do its work at all."""
+
+
+class ItemError(ReelwrightError):
+    """One video could not be done: ``cause`` is a short word (``no_video_stream``), the message tells the rest."""
+
+    def __init__(self, cause: str, message: str, *, status: str = "failed") -> None:
+        self.cause = cause
+        self.status = status
+        super().__init__(message)
+
+
+class Interrupted(ReelwrightError):  # noqa: N818 - not an error: run again
+    """The scheduler asked to stop (SIGTERM, SIGUSR1); what was done is kept, and the next run goes on from there."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint such as `` Did you mean 'stride'?``, or an empty text when nothing is near."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" Did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,112 @@
+"""The item ledger: which videos of one spec are done, which failed, and what each cost.
+
+An item is committed with one small JSON mark, written after its data. `compact` folds marks into `items.parquet`, so that
+100,000 finished items are one file to read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from reelwright.storage.files import remove, write_table, write_text
+
+DONE = frozenset({"ok", "truncated"})
+STATUSES = ("ok", "truncated", "failed", "timeout", "crashed", "skipped")
+
+SCHEMA = pa.schema(
+    [
+        ("digest", pa.string()),
+        ("status", pa.string()),
+        ("rows", pa.int64()),
+        ("bytes", pa.int64()),
+        ("seconds", pa.float64()),
+        ("backend", pa.string()),
+        ("cause", pa.string()),
+        ("message", pa.string()),
+        ("attempts", pa.int32()),
+    ]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemRow:
+    """What became of one video in one stage."""
+
+    digest: str  # content digest of the video
+    status: str  # one of STATUSES; ok and truncated have rows in the store
+    rows: int = 0
+    bytes: int = 0  # as stored
+    seconds: float = 0.0  # of work
+    backend: str = ""  # what decoded it
+    cause: str = ""  # short word: why it is not ok
+    message: str = ""
+    attempts: int = 1
+
+    @property
+    def is_done(self) -> bool:
+        """Whether rows are in the store, so that the item is not tried again."""
+        return self.status in DONE
+
+
+class ItemLedger:
+    """The item rows of one spec key, in ``folder`` (``nodes/<spec key>``)."""
+
+    def __init__(self, folder: Path) -> None:
+        self._table = folder / "items.parquet"
+        self._marks = folder / "items"
+
+    def commit(self, row: ItemRow) -> None:
+        """Note ``row`` durably, after its data is in place. A later row of the same video replaces it."""
+        write_text(self._marks / f"{row.digest}.json", json.dumps(asdict(row)))
+
+    def load(self) -> dict[str, ItemRow]:
+        """All rows by video digest."""
+        rows = self._compacted()
+        rows.update((row.digest, row) for _, row in self._pending())
+        return rows
+
+    def done(self) -> set[str]:
+        """Digests of the videos whose rows are in the store; reads columns only, so that 100,000 cost little."""
+        done: set[str] = set()
+        if self._table.exists():
+            table = pq.read_table(self._table, columns=["digest", "status"])
+            digests, statuses = table["digest"].to_pylist(), table["status"].to_pylist()
+            done = {name for name, status in zip(digests, statuses, strict=True) if status in DONE}
+        for _, row in self._pending():
+            (done.add if row.is_done else done.discard)(row.digest)
+        return done
+
+    def compact(self) -> None:
+        """Fold the marks into items.parquet."""
+        pending = list(self._pending())
+        if not pending:
+            return
+        rows = self._compacted()
+        rows.update((row.digest, row) for _, row in pending)
+        write_table(self._table, items_table(rows.values()))
+        for path, _ in pending:
+            remove(path)
+
+    def _compacted(self) -> dict[str, ItemRow]:
+        if not self._table.exists():
+            return {}
+        return {entry["digest"]: ItemRow(**entry) for entry in pq.read_table(self._table).to_pylist()}
+
+    def _pending(self) -> Iterable[tuple[Path, ItemRow]]:
+        names = {field.name for field in fields(ItemRow)}
+        for path in sorted(self._marks.glob("*.json")) if self._marks.is_dir() else ():
+            if path.name.startswith("."):
+                continue
+            entry = json.loads(path.read_text(encoding="utf-8"))
+            yield path, ItemRow(**{name: value for name, value in entry.items() if name in names})
+
+
+def items_table(rows: Iterable[ItemRow]) -> pa.Table:
+    """Item rows as an Arrow table, sorted by digest."""
+    return pa.Table.from_pylist([asdict(row) for row in sorted(rows, key=lambda row: row.digest)], schema=SCHEMA)

@@ -1,0 +1,121 @@
+"""A run: one trained model in a folder, complete exactly when its weights are there.
+
+runs/<key>/
+    config.yaml           all that is needed to build the model again and to know what it saw
+    metrics.jsonl         one line an epoch: epoch, update, lr, train_loss, ..., val_loss, val_<metric>, ...
+    events.out.tfevents.* the same for TensorBoard
+    summary.json          epochs, best epoch, metric and its value, seconds
+    checkpoints/          best.safetensors; last/: from where an interrupted run goes on
+    model.safetensors     the best weights; written last, in one step
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from reelwright.storage.digests import file_digest
+from reelwright.storage.errors import StoreError
+from reelwright.storage.files import remove, write_json, write_text
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one run below ``path`` (`Store.run(key)`)."""
+
+    path: Path
+
+    @property
+    def weights(self) -> Path:
+        """The best weights."""
+        return self.path / "model.safetensors"
+
+    @property
+    def best(self) -> Path:
+        """The best weights so far, while training goes on."""
+        return self.path / "checkpoints" / "best.safetensors"
+
+    @property
+    def last(self) -> Path:
+        """The folder from which an interrupted run goes on."""
+        return self.path / "checkpoints" / "last"
+
+    @property
+    def metrics_file(self) -> Path:
+        """One JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether training has ended well."""
+        return self.weights.is_file()
+
+    def config(self) -> dict[str, Any]:
+        """The resolved settings. Raises StoreError when they are not there or no mapping."""
+        file = self.path / "config.yaml"
+        if not file.is_file():
+            raise StoreError(f"{file} is not there: no run was trained here. Run the train or finetune node first.")
+        try:
+            values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise StoreError(f"{file} is no plain YAML ({error}). Train the run again with --force.") from error
+        if not isinstance(values, dict):
+            raise StoreError(f"{file} holds {type(values).__name__}, not a mapping. Train the run again with --force.")
+        return values
+
+    def write_config(self, values: Mapping[str, Any]) -> None:
+        """Write the resolved settings: plain data, keys in the order given."""
+        text = yaml.safe_dump(_plain(values), sort_keys=False, allow_unicode=True, width=120)
+        write_text(self.path / "config.yaml", text)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl, oldest first; a last line cut off by a crash is left out."""
+        if not self.metrics_file.is_file():
+            return []
+        lines = self.metrics_file.read_text(encoding="utf-8").split("\n")
+        return [json.loads(line) for line in lines[:-1]]
+
+    def add_metrics(self, values: Mapping[str, Any]) -> None:
+        """Append one line to metrics.jsonl."""
+        self.metrics_file.parent.mkdir(parents=True, exist_ok=True)
+        with self.metrics_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(dict(values), allow_nan=False) + "\n")
+
+    def keep_metrics(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Replace metrics.jsonl by ``records``: what a run that goes on has seen so far."""
+        write_text(self.metrics_file, "".join(json.dumps(dict(record)) + "\n" for record in records))
+
+    def summary(self) -> dict[str, Any]:
+        """What summary.json says. Raises StoreError when it is not there."""
+        file = self.path / "summary.json"
+        if not file.is_file():
+            raise StoreError(f"{file} is not there: training has not ended. Run the node again.")
+        values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return values
+
+    def write_summary(self, values: Mapping[str, Any]) -> None:
+        """Write summary.json."""
+        write_json(self.path / "summary.json", dict(values))
+
+    def weights_digest(self) -> str:
+        """The content digest of the best weights. Raises StoreError when the run is not complete."""
+        if not self.is_complete:
+            raise StoreError(f"{self.weights} is not there: training has not ended. Run the node again.")
+        return file_digest(self.weights)
+
+    def clear(self) -> None:
+        """Remove all of the run, its weights first, so that a half-removed run never looks complete."""
+        remove(self.weights)
+        remove(self.path)
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists and mappings as dicts: all that plain YAML knows."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,75 @@
+"""The store: where every cached output lies, and nothing but the paths.
+
+frames/<spec key>.zarr/<video digest>/      decoded frames
+embeddings/<spec key>.zarr/<video digest>/  embeddings
+runs/<key>/                                 trained models
+predictions/<spec key>/<video digest>.parquet, predictions/<key>/   scores by content; tables with names and targets
+reports/<key>/                              metrics.json, report.html
+nodes/<key>/                                record.json, items.parquet
+weights/                                    pretrained weights fetched from a hub
+files.parquet                               content digests of files, by path and stat
+videos.parquet                              probes of videos, by content digest
+projects/<name>/                            the last record of every node of a pipeline file, for `explain`
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from reelwright.storage.digests import digest
+
+
+@dataclass(frozen=True)
+class Store:
+    """Paths below one root folder; shared by experiments, projects and people."""
+
+    root: Path
+
+    @classmethod
+    def at(cls, root: str | Path) -> Store:
+        """The store at ``root``; the folder is made on first write."""
+        return cls(Path(root).expanduser().absolute())
+
+    def frames(self, spec_key: str) -> Path:
+        """The Zarr group of one decode spec."""
+        return self.root / "frames" / f"{spec_key}.zarr"
+
+    def embeddings(self, spec_key: str) -> Path:
+        """The Zarr group of one embed spec."""
+        return self.root / "embeddings" / f"{spec_key}.zarr"
+
+    def run(self, key: str) -> Path:
+        """The folder of one trained model."""
+        return self.root / "runs" / key
+
+    def predictions(self, key: str) -> Path:
+        """The folder of one prediction: by spec key the cached scores, by node key the published tables."""
+        return self.root / "predictions" / key
+
+    def report(self, key: str) -> Path:
+        """The folder of one evaluation."""
+        return self.root / "reports" / key
+
+    def node(self, key: str) -> Path:
+        """The folder of one node's record and item table."""
+        return self.root / "nodes" / key
+
+    def weights(self, name: str) -> Path:
+        """The file that holds pretrained weights fetched from a hub under ``name``."""
+        readable = "".join(letter if letter.isalnum() or letter in "-._" else "_" for letter in name)
+        return self.root / "weights" / f"{readable}-{digest(name)[:8]}.safetensors"
+
+    @property
+    def videos(self) -> Path:
+        """The table of video probes."""
+        return self.root / "videos.parquet"
+
+    @property
+    def files(self) -> Path:
+        """The table of known file digests."""
+        return self.root / "files.parquet"
+
+    def project(self, pipeline_file: Path) -> Path:
+        """The folder with the last records of one pipeline file."""
+        return self.root / "projects" / f"{pipeline_file.stem}-{digest(str(pipeline_file.absolute()))[:8]}"

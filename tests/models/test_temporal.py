@@ -1,0 +1,216 @@
+"""All temporal models against one contract, and each against what it alone promises."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from reelwright.models.temporal import TEMPORAL_MODELS, build_temporal
+from reelwright.models.transformer import sinusoidal_positions, visibility
+
+DIM, OUTPUTS, LENGTH = 8, 3, 7
+
+CASES = [
+    ("linear", {}),
+    ("linear", {"norm": True, "pool": "mean"}),
+    ("mlp", {"hidden": 16}),
+    ("transformer", {"layers": 2}),
+    ("transformer", {"layers": 1, "pool": "mean", "positions": "sinusoidal"}),
+    ("transformer", {"layers": 1, "pool": "last", "causal": True, "width": 12, "mlp_width": 5, "heads": 3}),
+    ("transformer", {"layers": 1, "heads": 3, "head_dim": 5, "causal": True}),
+    ("gru", {"width": 6}),
+    ("gru", {"width": 6, "layers": 2, "bidirectional": True, "pool": "mean"}),
+    ("lstm", {"width": 6}),
+    ("lstm", {"width": 6, "bidirectional": True}),
+    ("tcn", {"layers": 3, "width": 6}),
+    ("tcn", {"layers": 2, "width": 6, "stages": 3, "causal": True, "pool": "last", "input_norm": True}),
+]
+IDS = [f"{name}-{'-'.join(f'{k}={v}' for k, v in options.items())}" for name, options in CASES]
+PER_ROW = [(name, {k: v for k, v in options.items() if k != "pool"}) for name, options in CASES if name != "mlp"]
+PER_ROW_IDS = [f"{name}-{'-'.join(f'{k}={v}' for k, v in options.items())}" for name, options in PER_ROW]
+
+MASKS = {
+    "tail": [1, 1, 1, 1, 0, 0, 0],
+    "head": [0, 0, 1, 1, 1, 1, 1],
+    "holes": [0, 1, 1, 0, 0, 1, 0],
+    "full": [1, 1, 1, 1, 1, 1, 1],
+}
+
+
+def build(name, *, per_row=False, length=LENGTH, **options):
+    torch.manual_seed(0)
+    return build_temporal(name, input_dim=DIM, num_outputs=OUTPUTS, length=length, per_row=per_row, **options).eval()
+
+
+def rows(num_windows=4, num_rows=LENGTH, *, seed=0):
+    return torch.randn(num_windows, num_rows, DIM, generator=torch.Generator().manual_seed(seed))
+
+
+def all_masks():
+    return torch.tensor(list(MASKS.values()), dtype=torch.bool)
+
+
+def test_every_model_is_covered():
+    assert {name for name, _ in CASES} == set(TEMPORAL_MODELS)
+
+
+@pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
+@pytest.mark.parametrize("filler", [1e4, math.nan, math.inf], ids=["large", "nan", "inf"])
+def test_padding_is_never_seen(name, options, filler):
+    model, x, mask = build(name, **options), rows(), all_masks()
+    clean, dirty = (model(x.masked_fill(~mask[..., None], value), mask) for value in (0.0, filler))
+    assert clean.shape == (4, OUTPUTS)
+    assert clean.isfinite().all()
+    assert torch.equal(clean, dirty)
+
+
+@pytest.mark.parametrize(("name", "options"), PER_ROW, ids=PER_ROW_IDS)
+@pytest.mark.parametrize("filler", [1e4, math.nan], ids=["large", "nan"])
+def test_padding_is_never_seen_per_row(name, options, filler):
+    model, x, mask = build(name, per_row=True, **options), rows(), all_masks()
+    clean, dirty = (model(x.masked_fill(~mask[..., None], value), mask) for value in (0.0, filler))
+    assert clean.shape == (4, LENGTH, OUTPUTS)
+    assert clean[mask].isfinite().all()
+    assert torch.equal(clean[mask], dirty[mask])
+
+
+@pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
+def test_short_windows_equal_padded_ones(name, options):
+    model, x = build(name, **options), rows()
+    mask = torch.tensor([MASKS["tail"]] * 4, dtype=torch.bool)
+    torch.testing.assert_close(model(x, mask), model(x[:, :4], mask[:, :4]))
+
+
+@pytest.mark.parametrize(("name", "options"), PER_ROW, ids=PER_ROW_IDS)
+def test_short_windows_equal_padded_ones_per_row(name, options):
+    model, x = build(name, per_row=True, **options), rows()
+    mask = torch.tensor([MASKS["tail"]] * 4, dtype=torch.bool)
+    torch.testing.assert_close(model(x, mask)[:, :4], model(x[:, :4], mask[:, :4]))
+
+
+@pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
+def test_real_rows_are_seen_and_learned_from(name, options):
+    model, x, mask = build(name, **options), rows().requires_grad_(), torch.ones(4, LENGTH, dtype=torch.bool)
+    assert not torch.equal(model(x, mask), model(rows(seed=1), mask))
+    model.train()
+    model(x, mask).square().sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
+def test_a_window_without_rows_is_finite(name, options):
+    mask = torch.tensor([[False] * LENGTH, [True] * LENGTH])
+    assert build(name, **options)(rows(2), mask).isfinite().all()
+
+
+@pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
+def test_windows_of_a_batch_do_not_mix(name, options):
+    model, x, mask = build(name, **options), rows(), all_masks()
+    alone = torch.cat([model(x[index : index + 1], mask[index : index + 1]) for index in range(4)])
+    torch.testing.assert_close(model(x, mask), alone)
+
+
+CAUSAL = [("gru", {}), ("lstm", {}), ("transformer", {"causal": True}), ("tcn", {"causal": True, "layers": 3})]
+NOT_CAUSAL = [("gru", {"bidirectional": True}), ("transformer", {}), ("tcn", {"layers": 3})]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "is_causal"),
+    [(*case, True) for case in CAUSAL] + [(*case, False) for case in NOT_CAUSAL],
+    ids=[f"{name}-causal" for name, _ in CAUSAL] + [f"{name}-both_ways" for name, _ in NOT_CAUSAL],
+)
+def test_only_both_way_models_see_later_rows(name, options, is_causal):
+    model, x, mask = build(name, per_row=True, **options), rows(), torch.ones(4, LENGTH, dtype=torch.bool)
+    changed = x.clone()
+    changed[:, 4:] *= -1  # adding a constant would vanish in LayerNorm
+    before, after = model(x, mask)[:, :4], model(changed, mask)[:, :4]
+    assert torch.allclose(before, after, atol=1e-6) == is_causal
+
+
+@pytest.mark.parametrize(("pool", "expected"), [("last", 30.0), ("mean", 20.0)])
+def test_linear_pools_by_hand(pool, expected):
+    model = build_temporal("linear", input_dim=1, num_outputs=1, length=4, per_row=False, pool=pool)
+    nn.init.ones_(model.head.weight)
+    nn.init.zeros_(model.head.bias)
+    x, mask = torch.tensor([[[10.0], [20.0], [30.0], [99.0]]]), torch.tensor([[True, True, True, False]])
+    assert model(x, mask).item() == expected
+
+
+def test_gru_equals_torch():
+    model, x = build("gru", per_row=True, width=6), rows()
+    states, _ = model.rnn(x)
+    torch.testing.assert_close(model(x, torch.ones(4, LENGTH, dtype=torch.bool)), model.head(states))
+
+
+def test_padding_in_front_shifts_a_recurrent_result():
+    model, x = build("lstm", width=6, bidirectional=True), rows()
+    mask = torch.tensor([MASKS["head"]] * 4, dtype=torch.bool)
+    torch.testing.assert_close(model(x, mask), model(x[:, 2:], mask[:, 2:]))
+
+
+def test_tcn_stages_and_reach():
+    model, x = build("tcn", per_row=True, layers=2, width=6, stages=3), rows(num_rows=15)
+    mask = torch.ones(4, 15, dtype=torch.bool)
+    stages = model.forward_stages(x, mask)
+    assert len(stages) == 3
+    assert torch.equal(stages[-1], model(x, mask))
+    changed = x.clone()
+    changed[:, 7] += 1
+    # Dilations 1 and 2 reach 3 rows to either side in the first stage.
+    differs = (model.forward_stages(changed, mask)[0] != stages[0]).any(dim=-1).any(dim=0)
+    assert differs.nonzero().flatten().tolist() == list(range(4, 11))
+
+
+def test_visibility_by_hand():
+    present = torch.tensor([[True, False, True]])
+    assert visibility(present, causal=False)[0].int().tolist() == [[1, 0, 1], [1, 1, 1], [1, 0, 1]]
+    assert visibility(present, causal=True)[0].int().tolist() == [[1, 0, 0], [1, 1, 0], [1, 0, 1]]
+
+
+def test_sinusoidal_positions_by_hand():
+    # Vaswani et al. 2017, section 3.5: column 2i is sin(t / 10000^(2i/width)), column 2i+1 the cosine.
+    found = sinusoidal_positions(3, width=4, like=torch.zeros(1))
+    expected = [[math.sin(t), math.cos(t), math.sin(t / 100), math.cos(t / 100)] for t in range(3)]
+    torch.testing.assert_close(found, torch.tensor(expected))
+    assert sinusoidal_positions(3, width=5, like=torch.zeros(1)).shape == (3, 5)
+
+
+def test_positions_tell_the_order_of_rows():
+    mask = torch.ones(4, LENGTH, dtype=torch.bool)
+    for positions in ("learned", "sinusoidal"):
+        model, x = build("transformer", layers=1, pool="mean", positions=positions), rows()
+        assert not torch.allclose(model(x, mask), model(x.flip(1), mask), atol=1e-6), positions
+
+
+def test_too_long_windows():
+    x, mask = rows(num_rows=LENGTH + 1), torch.ones(4, LENGTH + 1, dtype=torch.bool)
+    assert build("transformer", positions="sinusoidal")(x, mask).shape == (4, OUTPUTS)
+    with pytest.raises(ValueError, match=r"window has 8 rows, but positions were learned for 7"):
+        build("transformer")(x, mask)
+    with pytest.raises(ValueError, match=r"window has 8 rows, but this mlp was built for 7"):
+        build("mlp")(x, mask)
+
+
+REFUSED = [
+    ("name", "transfomer", {}, r"'transfomer'; allowed: linear, mlp, .*did you mean 'transformer'"),
+    ("option", "gru", {"widht": 3}, r"option of gru 'widht'; allowed: layers, width, .*did you mean 'width'"),
+    ("foreign option", "linear", {"layers": 3}, r"option of linear 'layers'; allowed: norm, pool"),
+    ("pool", "gru", {"pool": "cls"}, r"pool is 'cls'; allowed: mean, last"),
+    ("pool per row", "gru", {"pool": "mean", "per_row": True}, r"per-row model pools nothing"),
+    ("mlp per row", "mlp", {"per_row": True}, r"mlp .* gives no logits per row"),
+    ("heads", "transformer", {"heads": 3}, r"width 8 does not divide into 3 heads"),
+    ("positions", "transformer", {"positions": "rotary"}, r"positions is 'rotary'; allowed: learned, sinusoidal"),
+    ("layers", "tcn", {"layers": 0}, r"layers is 0; it must be at least 1"),
+    ("dropout", "lstm", {"dropout": 1.0}, r"dropout is 1.0; it must be at least 0 and below 1"),
+    ("mlp dropout", "mlp", {"dropout": -0.1}, r"dropout is -0.1"),
+    ("length", "linear", {"length": 0}, r"length is 0; it must be at least 1"),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "message"), [c[1:] for c in REFUSED], ids=[c[0] for c in REFUSED])
+def test_refused(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        build(name, **options)
