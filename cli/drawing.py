@@ -43,25 +43,23 @@ def _svg(graph: Graph) -> str:
     places = _places(graph)
     width = max(x for x, _ in places.values()) + _BOX_WIDTH + _MARGIN
     height = max(y for _, y in places.values()) + _BOX_HEIGHT + _MARGIN
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        'font-family="sans-serif" font-size="14">'
-    ]
+    size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="14">']
     for parent, child in _edges(graph):
         (x1, y1), (x2, y2) = places[parent], places[child]
-        start, stop = x1 + _BOX_WIDTH, x2
+        start, stop, half = x1 + _BOX_WIDTH, x2, _BOX_HEIGHT / 2
         middle = (start + stop) / 2
-        path = f"M{start} {y1 + _BOX_HEIGHT / 2} C{middle} {y1 + _BOX_HEIGHT / 2} {middle} {y2 + _BOX_HEIGHT / 2} {stop} {y2 + _BOX_HEIGHT / 2}"
-        parts.append(f'<path d="{path}" fill="none" stroke="#888" stroke-width="1.5"/>')
+        curve = f"M{start} {y1 + half} C{middle} {y1 + half} {middle} {y2 + half} {stop} {y2 + half}"
+        parts.append(f'<path d="{curve}" fill="none" stroke="#888" stroke-width="1.5"/>')
     for name, (x, y) in places.items():
-        parts.append(
-            f'<rect x="{x}" y="{y}" width="{_BOX_WIDTH}" height="{_BOX_HEIGHT}" rx="6" fill="#eef3f8" stroke="#34618d"/>'
-        )
-        parts.append(
-            f'<text x="{x + _BOX_WIDTH / 2}" y="{y + 19}" text-anchor="middle" font-weight="bold" fill="#122">{escape(name)}</text>'
-        )
-        stage = escape(graph.nodes[name].stage)
-        parts.append(f'<text x="{x + _BOX_WIDTH / 2}" y="{y + 37}" text-anchor="middle" fill="#456">{stage}</text>')
+        centre = x + _BOX_WIDTH / 2
+        box = f'x="{x}" y="{y}" width="{_BOX_WIDTH}" height="{_BOX_HEIGHT}"'
+        title, stage = escape(name), escape(graph.nodes[name].stage)
+        parts += [
+            f'<rect {box} rx="6" fill="#eef3f8" stroke="#34618d"/>',
+            f'<text x="{centre}" y="{y + 19}" text-anchor="middle" font-weight="bold" fill="#122">{title}</text>',
+            f'<text x="{centre}" y="{y + 37}" text-anchor="middle" fill="#456">{stage}</text>',
+        ]
     return "\n".join([*parts, "</svg>"])
 
 

@@ -64,13 +64,18 @@ def result_table(results: Sequence[NodeResult]) -> str:
         ("node", "stage", "state", ">videos", ">done", ">rows", ">size", ">time"),
         [
             (
-                result.node, result.stage, result.state, f"{result.num_items:,}" if result.num_items else "",
-                f"{result.num_done:,}" if result.num_done else "", f"{result.rows:,}" if result.rows else "",
-                bytes_text(result.bytes) if result.bytes else "", seconds_text(result.seconds) if result.seconds else "",
+                result.node,
+                result.stage,
+                result.state,
+                f"{result.num_items:,}" if result.num_items else "",
+                f"{result.num_done:,}" if result.num_done else "",
+                f"{result.rows:,}" if result.rows else "",
+                bytes_text(result.bytes) if result.bytes else "",
+                seconds_text(result.seconds) if result.seconds else "",
             )
             for result in results
         ],
-    )  # fmt: skip
+    )
 
 
 def failure_table(failures: Sequence[Failure]) -> str:
@@ -87,9 +92,15 @@ def failure_table(failures: Sequence[Failure]) -> str:
 def plan_json(plan: NodePlan) -> dict[str, Any]:
     """A plan as plain data."""
     return {
-        "node": plan.node.name, "stage": plan.node.stage, "state": plan.state, "reasons": list(plan.reasons), "key": plan.key,
-        "videos": len(plan.wanted), "to_do": len(plan.todo), "failed": len(plan.failed),
-    }  # fmt: skip
+        "node": plan.node.name,
+        "stage": plan.node.stage,
+        "state": plan.state,
+        "reasons": list(plan.reasons),
+        "key": plan.key,
+        "videos": len(plan.wanted),
+        "to_do": len(plan.todo),
+        "failed": len(plan.failed),
+    }
 
 
 def run_json(result: RunResult) -> dict[str, Any]:

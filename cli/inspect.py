@@ -53,8 +53,12 @@ def show(
         raise StoreError(f"{node} has no record for its present settings: {'; '.join(plan.reasons)}. Run it first")
     store = project.file.store
     places = {
-        "frames": store.frames, "embeddings": store.embeddings, "run": store.run, "predictions": store.predictions, "scores": store.report,
-    }  # fmt: skip
+        "frames": store.frames,
+        "embeddings": store.embeddings,
+        "run": store.run,
+        "predictions": store.predictions,
+        "scores": store.report,
+    }
     key = (
         plan.key
         if plan.node.config.produces == "predictions"

@@ -17,8 +17,9 @@ EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_CTRL_C = 1, 2, 75, 130
 
 app = typer.Typer(
     name="reelwright",
-    help="Turn videos into frame embeddings once; train, fine-tune and run temporal models on them as often as you like.",
-    epilog="Exit codes: 0 done, 1 failed, 2 usage or config error, 3 finished but some videos failed, 75 run again, 130 Ctrl-C.",
+    help="Turn videos into frame embeddings once; train, fine-tune and run temporal models on them at will.",
+    epilog="Exit codes: 0 done, 1 failed, 2 usage or config error, 3 finished but some videos failed, "
+    "75 interrupted, run again, 130 Ctrl-C.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,

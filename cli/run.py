@@ -1,21 +1,29 @@
-"""Commands over a whole pipeline: run, status, explain, graph."""
+"""Commands over a whole pipeline: run, status, explain, graph. What they need is imported when they are called."""
 
 from __future__ import annotations
 
 import signal
 import sys
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from reelwright.cli.options import (
-    ConfigOption, DryRunOption, ForceOption, JobsOption, JsonOption, KeepGoingOption, LimitOption, SetOption,
-)  # fmt: skip
-from reelwright.pipeline.file import PipelineFile, find_pipeline_file, load_pipeline
-from reelwright.pipeline.plan import FRESH
-from reelwright.pipeline.runner import RunOptions, open_planner, run_pipeline
+    ConfigOption,
+    DryRunOption,
+    ForceOption,
+    JobsOption,
+    JsonOption,
+    KeepGoingOption,
+    LimitOption,
+    SetOption,
+)
 from reelwright.storage.errors import Interrupted
+
+if TYPE_CHECKING:
+    from reelwright.pipeline.file import PipelineFile
+    from reelwright.pipeline.runner import RunOptions
 
 OnlyOption = Annotated[
     list[str] | None, typer.Option("--only", metavar="NODE", help="Run just this node. Repeatable.", show_default=False)
@@ -47,10 +55,18 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Bring every node up to date; what is, is skipped, video by video."""
+    from reelwright.pipeline.file import find_pipeline_file, load_pipeline
+    from reelwright.pipeline.runner import RunOptions
+
     file = load_pipeline(find_pipeline_file(config), overrides or ())
     options = RunOptions(
-        only=tuple(only or ()), until=tuple(until or ()), force=tuple(force or ()), keep_going=keep_going, limit=limit, jobs=jobs
-    )  # fmt: skip
+        only=tuple(only or ()),
+        until=tuple(until or ()),
+        force=tuple(force or ()),
+        keep_going=keep_going,
+        limit=limit,
+        jobs=jobs,
+    )
     if dry_run:
         show_plan(file, options.force, as_json=as_json)
         return
@@ -66,6 +82,8 @@ def status(
     ] = False,
 ) -> None:
     """Say of every node whether it is up to date, and if not, why. Runs nothing."""
+    from reelwright.pipeline.file import find_pipeline_file, load_pipeline
+
     fresh = show_plan(load_pipeline(find_pipeline_file(config), overrides or ()), (), as_json=as_json)
     if exit_code and not fresh:
         raise typer.Exit(1)
@@ -82,6 +100,8 @@ def explain(
 ) -> None:
     """Say why a node (or one of its videos) is or is not up to date, down to the setting."""
     from reelwright.cli.explaining import explain_node, explain_video
+    from reelwright.pipeline.file import find_pipeline_file, load_pipeline
+    from reelwright.pipeline.runner import open_planner
 
     planner = open_planner(load_pipeline(find_pipeline_file(config), overrides or ()))
     planner.graph.check_name(node)
@@ -98,6 +118,7 @@ def graph(
 ) -> None:
     """Draw the nodes and what each reads."""
     from reelwright.cli.drawing import draw_graph
+    from reelwright.pipeline.file import find_pipeline_file, load_pipeline
     from reelwright.pipeline.graph import build_graph
 
     typer.echo(draw_graph(build_graph(load_pipeline(find_pipeline_file(config), overrides or ())), form))
@@ -106,6 +127,8 @@ def graph(
 def show_plan(file: PipelineFile, force: tuple[str, ...], *, as_json: bool) -> bool:
     """Print the plan; returns whether everything is up to date."""
     from reelwright.cli.format import plan_json, plan_table, print_json
+    from reelwright.pipeline.plan import FRESH
+    from reelwright.pipeline.runner import open_planner
 
     planner = open_planner(file, forced=force)
     plans = planner.plans()
@@ -131,6 +154,7 @@ def run_and_tell(file: PipelineFile, options: RunOptions, *, as_json: bool) -> N
     """Run, show progress on stderr and the outcome on stdout; exits with the run's code when it is not 0."""
     from reelwright.cli.format import failure_table, print_json, result_table, run_json
     from reelwright.cli.progress import Watcher
+    from reelwright.pipeline.runner import run_pipeline
 
     watcher = Watcher()
     previous = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGUSR1)}

@@ -7,10 +7,9 @@ stage and what it needs, each node under its usual name, all settings from -S.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from omegaconf import OmegaConf
 
 from reelwright.cli.options import (
     ConfigOption,
@@ -23,11 +22,11 @@ from reelwright.cli.options import (
     SetOption,
 )
 from reelwright.cli.run import run_and_tell, show_plan
-from reelwright.pipeline.file import PipelineFile, PipelineSettings, build_pipeline, find_pipeline_file, load_pipeline
-from reelwright.pipeline.runner import RunOptions
 from reelwright.stages.registry import STAGES
 from reelwright.storage.errors import ConfigError
-from reelwright.storage.manifest import VIDEO_SUFFIXES
+
+if TYPE_CHECKING:
+    from reelwright.pipeline.file import PipelineFile
 
 VideosOption = Annotated[
     str | None,
@@ -69,6 +68,9 @@ def _command(stage: str) -> Any:
         limit: LimitOption = None,
         as_json: JsonOption = False,
     ) -> None:
+        from reelwright.pipeline.file import find_pipeline_file, load_pipeline
+        from reelwright.pipeline.runner import RunOptions
+
         if videos is not None and config is not None:
             raise ConfigError("give --config or --videos, not both")
         if videos is not None:
@@ -87,6 +89,10 @@ def _command(stage: str) -> Any:
 
 def pipeline_for(stage: str, videos: str, overrides: list[str]) -> PipelineFile:
     """A pipeline of one stage and what it needs, for a manifest, a folder, one video or a pattern."""
+    from omegaconf import OmegaConf
+
+    from reelwright.pipeline.file import PipelineSettings, build_pipeline
+
     nodes = {}
     for needed in (*_USUAL[stage][2], stage):
         name, settings, _ = _USUAL[needed]
@@ -101,15 +107,17 @@ def pipeline_for(stage: str, videos: str, overrides: list[str]) -> PipelineFile:
 
 
 def _videos_block(videos: str) -> dict[str, Any]:
+    from reelwright.storage.manifest import VIDEO_SUFFIXES
+
     path = Path(videos)
     if path.is_dir():
         return {"folder": videos}
     if path.suffix.lower() in {".csv", ".tsv", ".parquet"}:
-        return {"manifest": videos, "root": str(path.parent)}
+        return {"manifest": videos}
     if path.is_file() or path.suffix.lower() in VIDEO_SUFFIXES or any(letter in videos for letter in "*?["):
         return {"glob": videos}
     raise ConfigError(
-        f"--videos {videos!r}: give a manifest (.csv, .tsv, .parquet), a folder, a video or a pattern such as 'clips/*.mp4'"
+        f"--videos {videos!r}: give a manifest (.csv, .tsv, .parquet), a folder, a video or a pattern ('clips/*.mp4')"
     )
 
 

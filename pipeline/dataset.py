@@ -88,9 +88,11 @@ def load_dataset(file: PipelineFile) -> Dataset:
 
 
 def _read_videos(file: PipelineFile) -> list[ManifestVideo]:
-    settings, root = file.videos, file.resolve(file.videos.root)
+    settings = file.videos
+    root = file.resolve(settings.root or ".")
     if settings.manifest is not None:
         source = file.resolve(settings.manifest)
+        root = root if settings.root else source.parent
         videos = read_manifest(source, root=root, default_split=settings.split)
     elif settings.folder is not None:
         source = file.resolve(settings.folder)

@@ -145,9 +145,17 @@ class Planner:
             if not todo and not reasons:
                 reasons.append("names or labels changed" if self._last(node) else "never ran")
         return NodePlan(
-            node=node, state=STALE if reasons else FRESH, reasons=tuple(dict.fromkeys(reasons)), material=material, spec_key=spec_key,
-            key=key, wanted=wanted, todo=todo, failed=failed, record=record,
-        )  # fmt: skip
+            node=node,
+            state=STALE if reasons else FRESH,
+            reasons=tuple(dict.fromkeys(reasons)),
+            material=material,
+            spec_key=spec_key,
+            key=key,
+            wanted=wanted,
+            todo=todo,
+            failed=failed,
+            record=record,
+        )
 
     def _plan_whole(
         self,
@@ -168,9 +176,15 @@ class Planner:
         elif not self._output_exists(node, key):
             reasons.append("its output is gone from the store")
         return NodePlan(
-            node=node, state=STALE if reasons else FRESH, reasons=tuple(reasons), material=material, spec_key=spec_key, key=key,
-            wanted=wanted, record=record,
-        )  # fmt: skip
+            node=node,
+            state=STALE if reasons else FRESH,
+            reasons=tuple(reasons),
+            material=material,
+            spec_key=spec_key,
+            key=key,
+            wanted=wanted,
+            record=record,
+        )
 
     # -- keys ----------------------------------------------------------------------------------------------------
 
@@ -280,12 +294,16 @@ class Planner:
             **payload,
             "videos": [
                 {
-                    "video_id": video_id, "digest": digest_, "split": split, "annotation": annotation, "path": paths[video_id],
+                    "video_id": video_id,
+                    "digest": digest_,
+                    "split": split,
+                    "annotation": annotation,
+                    "path": paths[video_id],
                     "duration_seconds": self.dataset.items[digest_].duration_seconds,
                 }
                 for video_id, digest_, split, annotation in self._named(plan.node, plan.wanted)
             ],
-        }  # fmt: skip
+        }
 
     # -- what is there already -----------------------------------------------------------------------------------
 

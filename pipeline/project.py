@@ -60,7 +60,9 @@ class Project:
 
     def run(self, *, observer: Observer | None = None, **options: Any) -> RunResult:
         """Bring nodes up to date; options are those of `RunOptions` (only, until, force, limit, ...)."""
-        chosen = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+        chosen: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in options.items()
+        }
         return run_pipeline(self.file, observer or SilentObserver(), RunOptions(**chosen))
 
     def planner(self) -> Planner:
@@ -112,7 +114,7 @@ class Project:
         if plan.node.config.produces != produces:
             fitting = [other.name for other in planner.graph.nodes.values() if other.config.produces == produces]
             raise ConfigError(
-                f"node {node!r} makes {plan.node.config.produces}, not {produces}; these do: {', '.join(fitting) or 'none'}"
+                f"node {node!r} makes {plan.node.config.produces}, not {produces}; these do: {', '.join(fitting)}"
             )
         if not plan.key:
             raise StoreError(f"node {node!r} has not run yet: {'; '.join(plan.reasons)}. Run it first")
@@ -131,7 +133,7 @@ class _ByVideo(Mapping[str, Any]):
     def __getitem__(self, video_id: str) -> Any:
         if video_id not in self._digests:
             raise KeyError(
-                f"no rows of video {video_id!r}.{nearest(video_id, self._digests)} {len(self._digests)} videos have rows"
+                f"no rows of video {video_id!r}.{nearest(video_id, self._digests)} {len(self._digests)} videos have some"
             )
         return self._store.rows(self._digests[video_id])
 

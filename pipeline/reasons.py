@@ -61,7 +61,7 @@ def read_samples(store: Store, key: str) -> list[list[str]]:
 
 
 def _sample_difference(old: Sequence[Sequence[str]], new: Sequence[Any]) -> str:
-    before = dict(map(tuple, old))
+    before = {entry[0]: entry[1] for entry in old}
     after = {entry[0]: digest(list(entry[1:])) for entry in new}
     counts = {
         "new": len(after.keys() - before.keys()),

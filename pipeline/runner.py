@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import importlib.metadata
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from reelwright.pipeline.dataset import load_dataset
@@ -15,7 +15,7 @@ from reelwright.pipeline.graph import Graph, build_graph
 from reelwright.pipeline.plan import FRESH, STALE, WAITING, NodePlan, Planner
 from reelwright.pipeline.reasons import write_samples
 from reelwright.stages.registry import STAGES, load
-from reelwright.stages.work import Reporter, VideoItem
+from reelwright.stages.work import Reporter, VideoItem, Work
 from reelwright.storage.errors import InputError, Interrupted, ReelwrightError, StageError
 from reelwright.storage.items import ItemLedger, ItemRow
 from reelwright.storage.known import KnownFiles
@@ -183,7 +183,7 @@ def _run_node(
 
 
 def _ready_plan(name: str, planner: Planner) -> NodePlan:
-    """The plan once everything its key needs is there; fetches hub weights. Raises StageError when it cannot be ready."""
+    """The plan once everything its key needs is there; fetches hub weights. Raises StageError when that cannot be."""
     plan = planner.plan(name)
     hub = plan.node.config.hub_weights()
     if plan.state == WAITING and hub is not None and not planner.file.store.weights(hub).is_file():
@@ -215,7 +215,7 @@ def _execute(
     if plan.node.config.kind == "items":
         if not plan.wanted:
             raise InputError(
-                f"{plan.node.name}: there is no video to do; every one failed before, or none is in the splits asked for"
+                f"{plan.node.name}: no video to do: every one failed before, or none is in the splits asked for"
             )
         todo = plan.todo if options.limit is None else plan.todo[: options.limit]
         if todo:
@@ -235,9 +235,17 @@ def _execute(
         _note_record(plan, planner, outputs=outputs, seconds=seconds)
     planner.forget()
     result = NodeResult(
-        node=plan.node.name, stage=plan.node.stage, state=RAN, reasons=plan.reasons, num_items=len(plan.wanted), num_done=len(done),
-        rows=sum(row.rows for row in done), bytes=sum(row.bytes for row in done), seconds=seconds, outputs=outputs,
-    )  # fmt: skip
+        node=plan.node.name,
+        stage=plan.node.stage,
+        state=RAN,
+        reasons=plan.reasons,
+        num_items=len(plan.wanted),
+        num_done=len(done),
+        rows=sum(row.rows for row in done),
+        bytes=sum(row.bytes for row in done),
+        seconds=seconds,
+        outputs=outputs,
+    )
     return result, _failures(planner, planner.plan(plan.node.name))
 
 
@@ -252,12 +260,10 @@ def _finish_items(plan: NodePlan, todo: Sequence[VideoItem], planner: Planner) -
     return [rows[item.digest] for item in todo if rows[item.digest].is_done]
 
 
-def _with_jobs(work: Any, jobs: int | None) -> Any:
+def _with_jobs(work: Work, jobs: int | None) -> Work:
     if jobs is None or "workers" not in work.config:
         return work
-    import dataclasses
-
-    return dataclasses.replace(work, config={**work.config, "workers": jobs})
+    return replace(work, config={**work.config, "workers": jobs})
 
 
 def _note_record(plan: NodePlan, planner: Planner, *, outputs: dict[str, Any], seconds: float) -> None:
@@ -268,11 +274,19 @@ def _note_record(plan: NodePlan, planner: Planner, *, outputs: dict[str, Any], s
     done = [row for row in rows if row.is_done]
     assert plan.material is not None
     record = Record(
-        node=plan.node.name, stage=plan.node.stage, key=plan.key, spec_key=plan.spec_key, material=dict(plan.material),
+        node=plan.node.name,
+        stage=plan.node.stage,
+        key=plan.key,
+        spec_key=plan.spec_key,
+        material=dict(plan.material),
         items={"total": len(plan.wanted), "done": len(done), "failed": len(rows) - len(done)} if rows else {},
-        outputs=outputs, rows=sum(row.rows for row in done), bytes=sum(row.bytes for row in done), seconds=round(seconds, 3),
-        versions=_versions(), finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    )  # fmt: skip
+        outputs=outputs,
+        rows=sum(row.rows for row in done),
+        bytes=sum(row.bytes for row in done),
+        seconds=round(seconds, 3),
+        versions=_versions(),
+        finished=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+    )
     if plan.node.config.kind == "run":
         write_samples(planner.file.store, plan.key, planner.samples(plan))
     write_record(planner.file.store, record, project=planner.project)

@@ -15,7 +15,6 @@ from pydantic.fields import FieldInfo
 
 from reelwright.storage.errors import ConfigError, nearest
 
-
 C = TypeVar("C", bound="Settings")
 
 

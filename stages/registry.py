@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
-from reelwright.stages.config import StageConfig
 from reelwright.storage.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from reelwright.stages.config import StageConfig
 
 
 @dataclass(frozen=True)
@@ -66,5 +68,4 @@ def config_model(stage: str, *, where: str) -> type[StageConfig]:
     if stage not in STAGES:
         raise ConfigError(f"{where}: uses: {stage!r} is no stage.{nearest(stage, STAGES)} Known: {', '.join(STAGES)}")
     model = load(STAGES[stage].config)
-    assert issubclass(model, StageConfig)
-    return model
+    return cast("type[StageConfig]", model)

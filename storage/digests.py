@@ -70,7 +70,7 @@ def _quick_digest(path: Path) -> str:
     return hasher.hexdigest()[:KEY_HEX_DIGITS]
 
 
-def _tagged(value: object) -> object:
+def _tagged(value: object) -> object:  # noqa: PLR0911 - one return a type
     match value:
         case None:
             return None

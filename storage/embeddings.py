@@ -1,6 +1,6 @@
 """The embedding store: rows of every video under one spec, and the span of time that each row saw.
 
-    embeddings/<spec key>.zarr/                 attributes: spec, encoder, weights digest, preprocessing, versions
+    embeddings/<spec key>.zarr/                 attributes: spec, encoder, weights digest, preprocessing
         <video digest>/
             pooled (T, D), layer9.tokens (T, N, D), ...   one array per output, float16 or float32
             start_seconds, stop_seconds (T,) float64      half-open span of presentation time
@@ -81,6 +81,11 @@ class EmbeddingRows:
         self._group = group
 
     @property
+    def attributes(self) -> dict[str, Any]:
+        """What was noted with this video: the versions of the libraries that made its rows."""
+        return dict(self._group.attrs.asdict())
+
+    @property
     def num_rows(self) -> int:
         """T, the number of rows."""
         return int(_array(self._group, "start_seconds").shape[0])
@@ -126,7 +131,7 @@ class EmbeddingStore:
 
     @property
     def spec(self) -> dict[str, Any]:
-        """The attributes: spec, encoder, weights_digest, preprocessing, outputs, dtype, versions."""
+        """The attributes: spec, encoder, weights_digest, preprocessing, outputs, dtype."""
         return dict(self._group.attrs.asdict())
 
     def digests(self) -> list[str]:
@@ -148,20 +153,30 @@ class EmbeddingStore:
 class EmbeddingWriter:
     """One spec's embeddings, for writing: begin, write_shard ..., finish for each video. One writer for each video."""
 
-    def __init__(self, path: Path, *, layout: RowLayout, group: zarr.Group) -> None:
+    def __init__(self, path: Path, *, layout: RowLayout, item_attributes: Mapping[str, Any]) -> None:
         self.path = path
         self.layout = layout
-        self._group = group
+        self._item_attributes = dict(item_attributes)
         self._open: dict[str, dict[str, zarr.Array[Any]]] = {}
 
     @classmethod
-    def create(cls, path: Path, attributes: Mapping[str, Any], *, layout: RowLayout) -> EmbeddingWriter:
+    def create(
+        cls,
+        path: Path,
+        attributes: Mapping[str, Any],
+        *,
+        layout: RowLayout,
+        item_attributes: Mapping[str, Any] | None = None,
+    ) -> EmbeddingWriter:
         """The group at ``path``, made if it is not there. ``attributes`` says whose rows these are.
+
+        ``item_attributes`` (versions of libraries, say) go with every video and may differ between videos.
 
         Raises StoreError when the group holds rows of another spec, encoder or weights.
         """
         described = {**attributes, "outputs": {name: list(shape) for name, shape in layout.outputs.items()}}
-        return cls(path, layout=layout, group=create_group(path, {**described, "dtype": layout.dtype}))
+        create_group(path, {**described, "dtype": layout.dtype})
+        return cls(path, layout=layout, item_attributes=item_attributes or {})
 
     def begin(self, digest: str, *, num_rows: int) -> int:
         """Make the arrays of one video at their full size; those of an interrupted run are kept where they fit.
@@ -249,7 +264,7 @@ class EmbeddingWriter:
     def _create(self, digest: str, num_rows: int) -> dict[str, zarr.Array[Any]]:
         shard_rows = min(self.layout.rows_per_shard(), num_rows)
         with _every_chunk_written():
-            group = zarr.create_group(partial_group(self.path, digest))
+            group = zarr.create_group(partial_group(self.path, digest), attributes=self._item_attributes)
             arrays = {
                 name: create_array(group, name, self._layout(name, num_rows, shard_rows), axes=_axes(shape))
                 for name, shape in self.layout.outputs.items()

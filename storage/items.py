@@ -1,7 +1,7 @@
 """The item ledger: which videos of one spec are done, which failed, and what each cost.
 
-An item is committed with one small JSON mark, written after its data. `compact` folds marks into `items.parquet`, so that
-100,000 finished items are one file to read.
+An item is committed with one small JSON mark, written after its data. `compact` folds marks into `items.parquet`, so
+that 100,000 finished items are one file to read.
 """
 
 from __future__ import annotations

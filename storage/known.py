@@ -51,12 +51,21 @@ class VideoProbe:
 
 _PROBES_SCHEMA = pa.schema(
     [
-        ("digest", pa.string()), ("status", pa.string()), ("cause", pa.string()), ("message", pa.string()),
-        ("duration_seconds", pa.float64()), ("num_frames", pa.int64()), ("fps", pa.float64()),
-        ("height", pa.int32()), ("width", pa.int32()), ("codec", pa.string()), ("rotation", pa.int32()),
-        ("start_seconds", pa.float64()), ("variable_frame_rate", pa.bool_()),
+        ("digest", pa.string()),
+        ("status", pa.string()),
+        ("cause", pa.string()),
+        ("message", pa.string()),
+        ("duration_seconds", pa.float64()),
+        ("num_frames", pa.int64()),
+        ("fps", pa.float64()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("codec", pa.string()),
+        ("rotation", pa.int32()),
+        ("start_seconds", pa.float64()),
+        ("variable_frame_rate", pa.bool_()),
     ]
-)  # fmt: skip
+)
 
 
 def stamp(path: Path) -> Stamp:
@@ -86,6 +95,11 @@ class KnownFiles:
                 zip(columns["path"], zip(stamps, columns["quick"], columns["digest"], strict=True), strict=True)
             )
 
+    @property
+    def entries(self) -> Mapping[str, tuple[Stamp, bool, str]]:
+        """Stamp, whether quick, and digest by path."""
+        return self._entries
+
     def get(self, path: Path, *, quick: bool = False) -> str | None:
         """The digest of a file that is as it was when it was read; None when it is new, changed or gone."""
         entry = self._entries.get(str(path))
@@ -114,7 +128,7 @@ class KnownFiles:
         """Write what was added; what others added to the table in between is kept."""
         if not self._changed:
             return
-        merged = KnownFiles(self._path)._entries
+        merged = dict(KnownFiles(self._path).entries)
         merged.update({path: self._entries[path] for path in self._changed})
         rows = [
             {"path": path, "size": size, "mtime_ns": mtime, "inode": inode, "quick": quick, "digest": known}

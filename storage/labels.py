@@ -51,9 +51,9 @@ def labels_from_table(
 ) -> LabelSet:
     """Labels from a table of ``segments``, ``steps`` or ``rows``.
 
-    segments: video_id, start_seconds, stop_seconds, label. steps: video_id, time_seconds, step (or label). rows: video_id,
-    frame or time_seconds, label. Raises InputError that lists every wrong row. Rows of videos that the manifest does not
-    name are left out and counted in ``notes``; if no row names a known video, that is an error.
+    segments: video_id, start_seconds, stop_seconds, label. steps: video_id, time_seconds, step (or label). rows:
+    video_id, frame or time_seconds, label. Raises InputError that lists every wrong row. Rows of videos that the
+    manifest does not name are left out and counted in ``notes``; if no row names a known video, that is an error.
     """
     rows = read_rows(path, required=["video_id"])
     known = {video.video_id for video in videos}

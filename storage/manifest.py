@@ -12,7 +12,26 @@ from reelwright.storage.errors import InputError, nearest
 from reelwright.storage.tables import TextRow, read_rows
 
 VIDEO_SUFFIXES = frozenset(
-    ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .m2ts .mts .wmv .flv .ogv .3gp .gif .vob .asf".split()
+    [
+        ".mp4",
+        ".m4v",
+        ".mov",
+        ".mkv",
+        ".webm",
+        ".avi",
+        ".mpg",
+        ".mpeg",
+        ".ts",
+        ".m2ts",
+        ".mts",
+        ".wmv",
+        ".flv",
+        ".ogv",
+        ".3gp",
+        ".gif",
+        ".vob",
+        ".asf",
+    ]
 )
 _KNOWN_COLUMNS = ("video_id", "path", "split", "label")
 
@@ -47,7 +66,7 @@ def scan_folder(folder: Path, *, default_split: str) -> list[ManifestVideo]:
 
 def scan_glob(pattern: str, *, root: Path, default_split: str) -> list[ManifestVideo]:
     """Every file or folder of frames that matches ``pattern`` (``**`` goes down), relative to ``root``."""
-    paths = sorted(Path(match) for match in glob.glob(str(root / pattern), recursive=True))
+    paths = sorted(Path(match) for match in glob.glob(str(root / pattern), recursive=True))  # noqa: PTH207 - absolute patterns too
     base = Path(os.path.commonpath([path.parent for path in paths])) if paths else root
     return _from_paths(paths, base=base, default_split=default_split)
 

@@ -54,25 +54,27 @@ class Clip:
         return max(0, num_frames - self.extent) // self.stride + 1
 
 
-def frame_durations(pts_seconds: Seconds, source_frame: Numbers) -> Seconds:
-    """How long each frame is on screen, in seconds (n,).
+def frame_durations(pts_seconds: Seconds, source_frame: Numbers, *, before: float = 0.0) -> Seconds:
+    """How long each frame is on screen, in seconds (n,); ``before`` is how long the frame before the first one was.
 
-    Until the next source frame would begin: the time to the next frame over the source frames in between. The last frame
-    lasts as long as the one before it; the only frame of a video has no length that is known, so 0.
+    Until the next source frame would begin: the time to the next other frame over the source frames in between. The last
+    frame lasts as long as the one before it; the only frame of a video has no length that is known, so 0.
 
         frames stored   0 . . 3 . . 6       of a 30 fps video, every third
         seconds         0.0   0.1   0.2     frame 0 lasts [0, 0.0333)
     """
-    if len(pts_seconds) < 2:
-        return np.zeros(len(pts_seconds))
-    lasting = np.diff(pts_seconds) / np.maximum(np.diff(source_frame), 1)
-    return np.append(lasting, lasting[-1])
+    steps = np.diff(source_frame)
+    changes = np.flatnonzero(steps > 0)  # frames may repeat where rows are denser than the video
+    lasting = np.diff(pts_seconds)[changes] / steps[changes]
+    last = lasting[-1] if len(lasting) else before
+    of_row: Seconds = np.append(lasting, last)[np.searchsorted(changes, np.arange(len(pts_seconds)))]
+    return of_row
 
 
 class RowMaker:
     """Turns the frames of one video, in order, into rows with their spans, however the frames are cut into chunks.
 
-    A row is given out when the frame after it is known, since that says how long its last frame lasted. So at most one
+    A row is given out when another frame after it is known, since that says how long its last frame lasted. So at most one
     clip, one frame and one chunk are held. With ``start_row``, frames begin at `first_needed`.
     """
 
@@ -84,6 +86,8 @@ class RowMaker:
         self._frames: list[Frames] = []
         self._pts: Seconds = np.empty(0)
         self._sources: Numbers = np.empty(0, dtype=np.int64)
+        self._lasting: Seconds = np.empty(0)
+        self._before = 0.0
 
     @property
     def num_frames(self) -> int:
@@ -100,7 +104,9 @@ class RowMaker:
         self._frames.append(frames)
         self._pts = np.concatenate([self._pts, pts_seconds])
         self._sources = np.concatenate([self._sources, source_frame])
-        yield from self._take_until(self._num_complete(self.num_frames - 1))
+        self._lasting = frame_durations(self._pts, self._sources, before=self._before)
+        known = int(np.searchsorted(self._sources, self._sources[-1]))
+        yield from self._take_until(self._num_complete(self._first + known))
         self._forget()
 
     def close(self) -> Iterator[InputRows]:
@@ -117,20 +123,19 @@ class RowMaker:
             return
         held = self._frames[0] if len(self._frames) == 1 else np.concatenate(self._frames)
         self._frames = [held]
-        lasting = frame_durations(self._pts, self._sources)
         while self._next_row < stop:
             rows = np.arange(self._next_row, stop if self._clip.length == 1 else min(stop, self._next_row + self._rows_at_once))
             self._next_row += len(rows)
-            yield self._rows(rows, held, lasting)
+            yield self._rows(rows, held)
 
-    def _rows(self, rows: Numbers, held: Frames, lasting: Seconds) -> InputRows:
+    def _rows(self, rows: Numbers, held: Frames) -> InputRows:
         inner = np.arange(self._clip.length) * (self._clip.skip + 1)
         first = rows * self._clip.stride - self._first
         wanted = np.minimum(first[:, None] + inner[None, :], len(held) - 1)
         last = wanted[:, -1]
         spans = Spans(
             start_seconds=self._pts[first],
-            stop_seconds=self._pts[last] + lasting[last],
+            stop_seconds=self._pts[last] + self._lasting[last],
             source_start=self._sources[first],
             source_stop=self._sources[last] + 1,
         )
@@ -146,7 +151,8 @@ class RowMaker:
         held = self._frames[0] if len(self._frames) == 1 else np.concatenate(self._frames)
         # A copy: a view would keep the whole chunk alive.
         self._frames = [held[drop:].copy()]
-        self._pts, self._sources = self._pts[drop:], self._sources[drop:]
+        self._before = float(self._lasting[drop - 1])
+        self._pts, self._sources, self._lasting = self._pts[drop:], self._sources[drop:], self._lasting[drop:]
         self._first += drop
 
 

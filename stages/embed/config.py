@@ -54,7 +54,7 @@ class EmbedConfig(StageConfig):
     encoder: str | None = None
     """timm/NAME, hf-hub:ORG/NAME or torchvision/NAME (its video models)."""
     weights: str = source_file("hub")
-    """hub: the encoder's own pretrained weights; none: random ones drawn with seed; else a .safetensors/.pth/.pt file."""
+    """hub: the encoder's pretrained weights; none: random ones drawn with seed; else a .safetensors/.pth/.pt file."""
     seed: int = Field(0, ge=0)
     """Of random weights (weights: none)."""
     prefix: str | None = None

@@ -5,20 +5,20 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from reelwright.models.encoders import DataConfig, Encoder
 from reelwright.stages.embed.forward import Execution, ForwardPass
 from reelwright.storage.digests import digest
-from reelwright.storage.errors import StageError
 from reelwright.storage.files import write_json
 
 BUDGET_SECONDS = 3.0  # of measuring, warm-up included
+ROUNDS = 2
 BATCHES = {"cpu": (8, 16, 32), "cuda": (64, 128, 256, 512)}
 CLIP_BATCHES = {"cpu": (1, 2, 4), "cuda": (8, 16, 32, 64)}
 
@@ -44,50 +44,45 @@ def tuned(encoder: Encoder, config: DataConfig, wish: Execution, *, folder: Path
 
 
 def measure(encoder: Encoder, config: DataConfig, wish: Execution) -> tuple[Choice, dict[str, float]]:
-    """Time both layouts at the smallest batch, then larger batches in the better one, until the budget is spent."""
+    """Time both layouts in turns at the smallest batch, then larger batches in the better one, until the budget is spent.
+
+    Turns, and the best of each, because other work on the machine comes and goes.
+    """
+    wish = replace(wish, compile=False)  # compiling every candidate would take minutes
     deadline = time.perf_counter() + BUDGET_SECONDS
     sizes = (CLIP_BATCHES if encoder.kind == "video" else BATCHES)[wish.device.type]
-    found: dict[tuple[bool, int], float] = {}
-    _try_all(encoder, config, wish, ((layout, sizes[0]) for layout in (True, False)), found, deadline)
-    best_layout = max(found, key=lambda key: found[key])[0]
-    _try_all(encoder, config, wish, ((best_layout, size) for size in sizes[1:]), found, deadline)
-    (layout, size), speed = max(found.items(), key=lambda entry: entry[1])
-    measured = {f"channels_last={key[0]} batch_size={key[1]}": round(value, 1) for key, value in found.items()}
+    best: dict[tuple[bool, int], float] = {}
+    for _ in range(ROUNDS):
+        for channels_last in (True, False):
+            candidate = replace(wish, channels_last=channels_last, batch_size=sizes[0])
+            _try(encoder, config, candidate, best, deadline)
+    layout = max(best, key=lambda key: best[key])[0]
+    for size in sizes[1:]:
+        _try(encoder, config, replace(wish, channels_last=layout, batch_size=size), best, deadline)
+    (layout, size), speed = max(best.items(), key=lambda entry: entry[1])
+    measured = {f"channels_last={key[0]} batch_size={key[1]}": round(value, 1) for key, value in best.items()}
     return Choice(channels_last=layout, batch_size=size, rows_per_second=round(speed, 1)), measured
 
 
-def _try_all(
-    encoder: Encoder,
-    config: DataConfig,
-    wish: Execution,
-    candidates: Iterable[tuple[bool, int]],
-    found: dict[tuple[bool, int], float],
-    deadline: float,
+def _try(
+    encoder: Encoder, config: DataConfig, candidate: Execution, best: dict[tuple[bool, int], float], deadline: float
 ) -> None:
-    for layout, size in candidates:
-        if found and time.perf_counter() > deadline:
-            return
-        try:
-            speed = _rows_per_second(encoder, config, replace(wish, channels_last=layout, batch_size=size), deadline)
-        except StageError:
-            return
-        found[layout, size] = speed
-
-
-def _rows_per_second(encoder: Encoder, config: DataConfig, execution: Execution, deadline: float) -> float:
-    forward = ForwardPass(encoder, config, execution)
+    """Time one candidate, after a pass that is not counted. Beyond the deadline nothing is tried, but the very first."""
+    if best and time.perf_counter() > deadline:
+        return
+    forward = ForwardPass(encoder, config, candidate)
     clip = (config.clip_length,) if encoder.kind == "video" else ()
-    frames = np.zeros((execution.batch_size, *clip, *config.size, 3), dtype=np.uint8)
-    warm_seconds = _timed(forward, frames)
-    if forward.batch_size < execution.batch_size:
-        raise StageError(f"batch size {execution.batch_size} does not fit into memory")
-    # A slow encoder: the warm-up is all that there is time for.
-    if time.perf_counter() + warm_seconds > deadline:
-        return execution.batch_size / warm_seconds
-    return execution.batch_size / min(_timed(forward, frames) for _ in range(2))
+    frames = np.zeros((candidate.batch_size, *clip, *config.size, 3), dtype=np.uint8)
+    seconds = _timed(forward, frames)
+    if forward.batch_size < candidate.batch_size:
+        return  # it does not fit into memory
+    if time.perf_counter() + seconds < deadline:
+        seconds = _timed(forward, frames)
+    name = (candidate.channels_last, candidate.batch_size)
+    best[name] = max(best.get(name, 0.0), candidate.batch_size / seconds)
 
 
-def _timed(forward: ForwardPass, frames: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> float:
+def _timed(forward: ForwardPass, frames: npt.NDArray[np.uint8]) -> float:
     start = time.perf_counter()
     for part in forward.submit(frames):
         part.result()

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from reelwright.stages.evaluate.markup import Markup, tag
 
 MAX_MATRIX_CLASSES = 40
+UNDEFINED = "\N{EN DASH}"
 _LABEL_PIXELS = 150
 _LABEL_LETTERS = 20
 _PLOT_PIXELS = 190  # height of a line chart
@@ -44,7 +45,9 @@ def confusion_chart(confusion: npt.NDArray[np.int64], classes: Sequence[str]) ->
     width, height = _LABEL_PIXELS + side + _LABEL_PIXELS * 0.6, head + side + 4
     style = f"max-width:{width:.0f}px;min-width:{min(width, 340 + side / 4):.0f}px"
     name = "Confusion matrix, rows are truth, columns are predictions"
-    return tag("svg", *parts, class_="chart", viewBox=f"0 0 {width:.0f} {height:.0f}", style=style, role="img", aria_label=name)
+    return tag(
+        "svg", *parts, class_="chart", viewBox=f"0 0 {width:.0f} {height:.0f}", style=style, role="img", aria_label=name
+    )
 
 
 def _matrix_label(name: str, *, x: float, y: float, anchor: str = "start", turn: int | None = None) -> Markup:
@@ -66,14 +69,21 @@ def _matrix_cell(place: tuple[float, float, float], *, share: float, count: int,
 def bar(share: float | None, *, chance: float | None = None, kind: str = "bar", label: str = "") -> Markup:
     """A bar of 0 to 1 across the whole width of its place, with a tick at ``chance``; a dash where it is undefined."""
     if share is None:
-        return tag("span", "–", class_="undefined", title=f"{label}: undefined, nothing to divide by")
+        return tag("span", UNDEFINED, class_="undefined", title=f"{label}: undefined, nothing to divide by")
     parts = [
         tag("rect", width="100%", height="100%", rx=3, class_="track"),
         tag("rect", width=_percent(share), height="100%", rx=3, class_=kind),
     ]
     if chance is not None:
         parts.append(tag("rect", x=_percent(min(chance, 0.995)), y=0, width=2, height="100%", class_="chance"))
-    return tag("svg", tag("title", f"{label} {share:.1%}"), *parts, class_="bar-chart", role="img", aria_label=f"{label} {share:.1%}")
+    return tag(
+        "svg",
+        tag("title", f"{label} {share:.1%}"),
+        *parts,
+        class_="bar-chart",
+        role="img",
+        aria_label=f"{label} {share:.1%}",
+    )
 
 
 def line_chart(lines: Mapping[str, Line], *, title: str, x_name: str) -> Markup:
@@ -86,25 +96,44 @@ def line_chart(lines: Mapping[str, Line], *, title: str, x_name: str) -> Markup:
     drawn = []
     for index, (name, line) in enumerate(lines.items()):
         spots = " ".join(
-            f"{(x - low_x) / (high_x - low_x) * 1000:.1f},{(1 - (y - low_y) / (high_y - low_y)) * 1000:.1f}" for x, y in line
+            f"{(x - low_x) / (high_x - low_x) * 1000:.1f},{(1 - (y - low_y) / (high_y - low_y)) * 1000:.1f}"
+            for x, y in line
         )
         # a line of one point is drawn as a dot by its round caps
         spots = spots if len(line) > 1 else f"{spots} {spots}"
         drawn.append(tag("polyline", tag("title", name), points=spots, class_=f"line line{index % 4}"))
-    plot = tag("svg", *drawn, viewBox="0 0 1000 1000", preserveAspectRatio="none", height=_PLOT_PIXELS, width="100%", y=16, overflow="visible")
+    plot = tag(
+        "svg",
+        *drawn,
+        viewBox="0 0 1000 1000",
+        preserveAspectRatio="none",
+        height=_PLOT_PIXELS,
+        width="100%",
+        y=16,
+        overflow="visible",
+    )
     foot = [_x_label(low_x, "0%", "start"), _x_label(high_x, "100%", "end"), _x_label(x_name, "50%", "middle")]
     keys = [tag("li", tag("span", class_=f"key key{index % 4}"), name) for index, name in enumerate(lines)]
-    chart = tag("svg", *grid, plot, *foot, class_="lines", width="100%", height=_PLOT_PIXELS + 40, role="img", aria_label=title)
+    chart = tag(
+        "svg",
+        *[line for line, _ in grid],
+        plot,
+        *[label for _, label in grid],
+        *foot,
+        class_="lines",
+        width="100%",
+        height=_PLOT_PIXELS + 40,
+        role="img",
+        aria_label=title,
+    )
     return tag("figure", tag("figcaption", title, tag("ul", *keys, class_="legend")), chart)
 
 
-def _grid_line(value: float, height: float) -> Markup:
+def _grid_line(value: float, height: float) -> tuple[Markup, Markup]:
+    """The line, and its label, which stands in front of the data."""
     y = 16 + height * _PLOT_PIXELS
-    return tag(
-        "g",
-        tag("line", x1="0", x2="100%", y1=y, y2=y, class_="grid"),
-        tag("text", f"{value:g}", x=0, y=y - 3, class_="tick"),
-    )
+    line = tag("line", x1=0, x2="100%", y1=y, y2=y, class_="grid")
+    return line, tag("text", f"{value:g}", x=0, y=y - 3, class_="tick")
 
 
 def _x_label(value: float | str, x: str, anchor: str) -> Markup:

@@ -61,5 +61,10 @@ def _pattern(name: str, colour: int) -> Markup:
         "dots": tag("circle", cx=_STEP / 2, cy=_STEP / 2, r=_STEP / 4, fill="#10151b", fill_opacity=0.75),
     }
     turn = "rotate(45)" if name == "stripes" else None
-    size = {"width": _STEP, "height": _STEP, "patternUnits": "userSpaceOnUse", "patternTransform": turn}
+    size: dict[str, str | float | None] = {
+        "width": _STEP,
+        "height": _STEP,
+        "patternUnits": "userSpaceOnUse",
+        "patternTransform": turn,
+    }
     return tag("pattern", base, marks[name], id=f"{name}-{colour}", **size)

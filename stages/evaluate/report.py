@@ -71,14 +71,16 @@ def _score_parts(report: Report, palette: Palette) -> list[Markup | None]:
 
 def _video_parts(report: Report, palette: Palette) -> list[Markup]:
     info = report.info
-    text = f"{len(report.cards)} of {report.num_videos:,} videos, the ones with the most mistakes first."
+    order = "the ones with the most mistakes first" if report.scores else "the least sure ones first"
+    text = f"{len(report.cards)} of {report.num_videos:,} videos, {order}."
     if info.task == "multi_label":
         text += " In each lane the upper half is the predicted probability, the lower half the truth."
     legend = palette.legend(range(len(palette.classes)))
     head = tag("section", tag("h2", "Videos"), tag("p", text, class_="soft"), legend)
     unit = main_unit(info)
-    options = {"unit": unit, "task": info.task, "threshold": report.config.threshold}
-    return [head, *[video_article(card, palette, **options) for card in report.cards]]
+    threshold = report.config.threshold
+    articles = [video_article(card, palette, unit=unit, task=info.task, threshold=threshold) for card in report.cards]
+    return [head, *articles]
 
 
 def _resource(name: str) -> str:

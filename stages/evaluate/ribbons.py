@@ -50,14 +50,15 @@ def axis_of(timeline: Timeline, duration_seconds: float | None) -> Axis:
 
 
 def ribbon(label_ids: IntArray, edges_seconds: FloatArray, *, axis: Axis, palette: Palette, name: str) -> Markup:
-    """Labels (N,) over their cells (N + 1,): one coloured piece for each run of a label; nothing where it is UNKNOWN."""
+    """Labels (N,) over their cells (N + 1,): a coloured piece for each run of a label; nothing where UNKNOWN."""
     segments = find_segments(label_ids, background=UNKNOWN)
     pieces = []
     for label, first, last in zip(segments.label.tolist(), segments.start, segments.stop, strict=True):
         start, stop = float(edges_seconds[first]), float(edges_seconds[last])
         title = f"{palette.classes[label]}, {seconds_text(start)} to {seconds_text(stop)}"
         box = tag("rect", width="100%", height="100%", fill=palette.fill(label), class_="piece")
-        words = tag("text", palette.classes[label], x=6, y=17, fill=palette.ink(label), class_=_words_class(palette, label))
+        look = _words_class(palette, label)
+        words = tag("text", palette.classes[label], x=6, y=17, fill=palette.ink(label), class_=look)
         parts = [tag("title", title), box]
         if axis.share(stop) - axis.share(start) > 0.05:
             parts.append(words)
@@ -87,18 +88,22 @@ def confidence(timeline: Timeline, *, axis: Axis) -> Markup:
     best, middle = _thinned(timeline.scores.max(axis=1), (timeline.edges_seconds[1:] + timeline.edges_seconds[:-1]) / 2)
     x = np.concatenate([timeline.edges_seconds[:1], middle, timeline.edges_seconds[-1:]])
     y = np.concatenate([best[:1], best, best[-1:]])
-    spots = [f"{1000 * axis.share(float(time)):.1f},{100 * (1 - float(value)):.1f}" for time, value in zip(x, y, strict=True)]
+    spots = [
+        f"{1000 * axis.share(float(time)):.1f},{100 * (1 - float(value)):.1f}" for time, value in zip(x, y, strict=True)
+    ]
     left, right = (1000 * axis.share(float(time)) for time in (x[0], x[-1]))
     area = tag("polygon", points=f"{left:.1f},100 {' '.join(spots)} {right:.1f},100", class_="area")
     line = tag("polyline", points=" ".join(spots), class_="line line0")
-    plot = tag("svg", area, line, viewBox="0 0 1000 100", preserveAspectRatio="none", width="100%", height=_STRIP_PIXELS)
+    plot = tag(
+        "svg", area, line, viewBox="0 0 1000 100", preserveAspectRatio="none", width="100%", height=_STRIP_PIXELS
+    )
     half = tag("line", x1=0, x2="100%", y1="50%", y2="50%", class_="grid")
     mean = f"mean {float(timeline.scores.max(axis=1).mean()):.2f}"
     return _frame(half, plot, height=_STRIP_PIXELS, name=f"confidence over time, {mean}", class_="strip")
 
 
 def lanes(timeline: Timeline, *, axis: Axis, palette: Palette, threshold: float) -> list[tuple[int, Markup]]:
-    """For task multi_label: (class, lane) of the classes that occur or are predicted; truth below, probability above."""
+    """For task multi_label: (class, lane) of the classes that occur or are predicted; probability above truth."""
     assert timeline.targets is not None
     interest = timeline.targets.sum(axis=0) + (timeline.scores >= threshold).sum(axis=0)
     chosen = [int(index) for index in np.argsort(-interest, kind="stable")[:MAX_LANES] if interest[index]]
@@ -139,7 +144,9 @@ def time_axis(axis: Axis) -> Markup:
     first = int(np.ceil(axis.start_seconds / step - 1e-9))
     times = [index * step for index in range(first, int(np.floor(axis.stop_seconds / step + 1e-9)) + 1)]
     marks = [_tick(time, axis) for time in times]
-    return _frame(*marks, height=20, name=f"time from {axis.start_seconds:g} to {axis.stop_seconds:g} seconds", class_="axis")
+    return _frame(
+        *marks, height=20, name=f"time from {axis.start_seconds:g} to {axis.stop_seconds:g} seconds", class_="axis"
+    )
 
 
 def _tick(time: float, axis: Axis) -> Markup:

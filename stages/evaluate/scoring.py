@@ -46,7 +46,9 @@ def score_predictions(
     for name, members in splits.items():
         scores[name] = {}
         for unit, table in tables.items():
-            metrics = _unit_metrics(_of_splits(table, members), info=info, config=config, where=f"{unit} of split {name}")
+            metrics = _unit_metrics(
+                _of_splits(table, members), info=info, config=config, where=f"{unit} of split {name}"
+            )
             scores[name] |= {unit: metrics} if metrics else {}
         if info.task in SEQUENCE_TASKS:
             sequences = [video for video in labels if video.split in members and video.has_target]
@@ -61,11 +63,15 @@ def segmental_scores(videos: Sequence[VideoLabels], *, background: int | None) -
     commonest = int(np.bincount(known[known != UNKNOWN]).argmax())
     constant = [np.full_like(target, commonest) for target in targets]
     chance = segmental_metrics(constant, targets, background=background)
-    metrics: dict[str, Any] = dict(segmental_metrics([video.label_ids for video in videos], targets, background=background))
+    metrics: dict[str, Any] = dict(
+        segmental_metrics([video.label_ids for video in videos], targets, background=background)
+    )
     return metrics | {"chance": {name: chance[name] for name in SEGMENTAL}}
 
 
-def classification_scores(scores_NK: npt.NDArray[np.float32], targets: IntArray, *, topk: Sequence[int]) -> dict[str, Any]:
+def classification_scores(
+    scores_NK: npt.NDArray[np.float32], targets: IntArray, *, topk: Sequence[int]
+) -> dict[str, Any]:
     """`classification_metrics` with `chance`."""
     wanted = sorted({1, *topk})
     metrics = classification_metrics(scores_NK, targets, topk=wanted)
@@ -77,9 +83,11 @@ def classification_scores(scores_NK: npt.NDArray[np.float32], targets: IntArray,
 def multilabel_scores(
     scores_NK: npt.NDArray[np.float32], targets_NK: npt.NDArray[np.bool_], *, threshold: float
 ) -> dict[str, Any]:
-    """`multilabel_metrics` with `chance`."""
+    """`multilabel_metrics` with `chance`: F1 of claiming every class, average precision of the classes' shares."""
     constant = np.broadcast_to(targets_NK.mean(axis=0), targets_NK.shape)
     chance = multilabel_metrics(constant, targets_NK, threshold=threshold)
+    claim_all = multilabel_metrics(np.ones(targets_NK.shape), targets_NK, threshold=threshold)
+    chance |= {name: claim_all[name] for name in ("macro_f1", "micro_f1")}
     return multilabel_metrics(scores_NK, targets_NK, threshold=threshold) | {"chance": _numbers(chance)}
 
 
@@ -89,7 +97,7 @@ def headline(scores: dict[str, Any], info: PredictionInfo) -> dict[str, float]:
     Windows or rows have plain names (`top1`), videos `video_top1`; `chance_top1` and `chance_video_top1` beside them.
     Empty when nothing had a target.
     """
-    chosen = scores.get(ALL_SPLITS) or next(iter(scores.values()), {})
+    chosen: dict[str, Any] = scores.get(ALL_SPLITS) or next(iter(scores.values()), {})
     numbers: dict[str, float] = {}
     for unit, prefix in ((main_unit(info), ""), ("segmental", ""), ("videos", "video_")):
         metrics = chosen.get(unit, {})
@@ -117,11 +125,15 @@ def _of_splits(table: pa.Table, splits: set[str]) -> pa.Table:
     return table.filter(pc.is_in(table["split"].cast(pa.string()), pa.array(sorted(splits))))
 
 
-def _unit_metrics(table: pa.Table, *, info: PredictionInfo, config: EvaluateConfig, where: str) -> dict[str, Any] | None:
+def _unit_metrics(
+    table: pa.Table, *, info: PredictionInfo, config: EvaluateConfig, where: str
+) -> dict[str, Any] | None:
     """Metrics of one table, or None when it has no target."""
     scores_NK = scores_matrix(table)
     if not np.isfinite(scores_NK).all():
-        raise StageError(f"evaluate: scores of {where} hold numbers that are not finite; the run diverged, train it again")
+        raise StageError(
+            f"evaluate: scores of {where} hold numbers that are not finite; the run diverged, train it again"
+        )
     if info.task == "multi_label":
         targets_NK, known = target_sets(table)
         return multilabel_scores(scores_NK[known], targets_NK, threshold=config.threshold) if known.any() else None

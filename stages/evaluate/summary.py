@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from reelwright.stages.evaluate.charts import MAX_MATRIX_CLASSES, Line, bar, confusion_chart, line_chart
+from reelwright.stages.evaluate.charts import MAX_MATRIX_CLASSES, UNDEFINED, Line, bar, confusion_chart, line_chart
 from reelwright.stages.evaluate.markup import Markup, tag
 from reelwright.stages.evaluate.palette import Palette
-from reelwright.stages.evaluate.scoring import SEGMENTAL, SEQUENCE_TASKS
+from reelwright.stages.evaluate.scoring import ALL_SPLITS, SEGMENTAL, SEQUENCE_TASKS
 from reelwright.storage.predictions import PredictionInfo
 
 _NAMES = {
@@ -27,8 +28,17 @@ _NAMES = {
     "f1@25": "Segments F1@25",
     "f1@50": "Segments F1@50",
 }
-_MEASURES = (("precision", "bar"), ("recall", "bar bar2"), ("f1", "bar bar3"), ("average_precision", "bar bar4"))
+_MEASURES = {
+    "precision": "Precision",
+    "recall": "Recall",
+    "f1": "F1",
+    "average_precision": "Average precision",
+}
 _MAX_PAIRS = 8
+_CHANCE = {
+    "labels": "an answer that never looks: always the shares of the classes among the targets, the commonest first.",
+    "sets": "an answer that never looks: the shares of the classes for average precision, every class for F1.",
+}
 _LOSS = re.compile(r"(^|_)loss(_|$)")
 
 
@@ -42,9 +52,17 @@ def headline_section(scores: Mapping[str, Any], info: PredictionInfo, *, split: 
     groups = []
     for unit in ("rows", "windows", "segmental", "videos"):
         if unit in scores:
-            groups += [tag("p", _unit_text(unit, scores[unit]), class_="group"), _cards(scores[unit], unit=unit, info=info)]
-    chance = "Chance (the dark tick) is an answer that is always the shares of the classes among the targets."
-    return tag("section", tag("h2", f"Scores, {_split_text(split)}"), *groups, tag("p", chance, class_="soft"))
+            groups += [
+                tag("p", _unit_text(unit, scores[unit]), class_="group"),
+                _cards(scores[unit], unit=unit, info=info),
+            ]
+    chance = f"Chance (the tick) is {_CHANCE['sets' if info.task == 'multi_label' else 'labels']}"
+    return tag(
+        "section",
+        tag("h2", f"Scores, {'all splits' if split == ALL_SPLITS else f'split {split}'}"),
+        *groups,
+        tag("p", chance, class_="soft"),
+    )
 
 
 def _unit_text(unit: str, metrics: Mapping[str, Any]) -> str:
@@ -61,11 +79,20 @@ def _cards(metrics: Mapping[str, Any], *, unit: str, info: PredictionInfo) -> Ma
     cards = []
     for name in names:
         value, chance = metrics[name] / scale, metrics["chance"][name] / scale
-        label = "Frame accuracy (top-1)" if name == "top1" and is_frames else metric_name(name)
-        kind = "bar" if value > chance else "bar bar4"
+        label = "Frame accuracy" if name == "top1" and is_frames else metric_name(name)
+        kind = "bar" if value > chance else "below"
         against = tag("span", f"chance {chance:.1%}", class_="against")
         number = tag("b", f"{value:.1%}")
-        cards.append(tag("div", tag("span", label, class_="name"), number, bar(value, chance=chance, kind=kind, label=label), against, class_="score"))
+        cards.append(
+            tag(
+                "div",
+                tag("span", label, class_="name"),
+                number,
+                bar(value, chance=chance, kind=kind, label=label),
+                against,
+                class_="score",
+            )
+        )
     return tag("div", *cards, class_="cards")
 
 
@@ -74,39 +101,63 @@ def splits_section(scores: Mapping[str, Mapping[str, Any]]) -> Markup | None:
     if len(scores) < 2:
         return None
     columns = _columns(scores)
-    head = tag("tr", tag("th", "Split"), *[tag("th", f"{unit}: {metric_name(name)}", class_="number") for unit, name in columns])
-    rows = [tag("tr", tag("td", split), *[_number_cell(units, unit, name) for unit, name in columns]) for split, units in scores.items()]
-    table = tag("table", tag("thead", head), tag("tbody", *rows))
-    return tag("section", tag("h2", "Splits"), tag("div", table, class_="scroll"))
+    groups = [
+        tag("th", unit.capitalize(), colspan=sum(owner == unit for owner, _ in columns), class_="number")
+        for unit in dict.fromkeys(unit for unit, _ in columns)
+    ]
+    names = [tag("th", metric_name(name), class_="number") for _, name in columns]
+    rows = [
+        tag("tr", tag("td", split), *[_number_cell(units, unit, name) for unit, name in columns])
+        for split, units in scores.items()
+    ]
+    head = tag("thead", tag("tr", tag("th"), *groups), tag("tr", tag("th", "Split"), *names))
+    return tag("section", tag("h2", "Splits"), tag("div", tag("table", head, tag("tbody", *rows)), class_="scroll"))
 
 
 def _columns(scores: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
     wanted = ("top1", "mean_class_accuracy", "macro_f1", "mean_average_precision", *SEGMENTAL[1:])
     units = dict.fromkeys(unit for entry in scores.values() for unit in entry)
-    return [(unit, name) for unit in units for name in wanted if any(name in entry.get(unit, {}) for entry in scores.values())]
+    return [
+        (unit, name)
+        for unit in units
+        for name in wanted
+        if any(name in entry.get(unit, {}) for entry in scores.values())
+    ]
 
 
 def _number_cell(units: Mapping[str, Any], unit: str, name: str) -> Markup:
     value = units.get(unit, {}).get(name)
     scale = 100.0 if unit == "segmental" else 1.0
-    return tag("td", "–" if value is None else f"{value / scale:.1%}", class_="number")
+    return tag("td", UNDEFINED if value is None else f"{value / scale:.1%}", class_="number")
 
 
 def classes_section(metrics: Mapping[str, Any], palette: Palette, *, unit: str) -> Markup:
     """Precision, recall, F1 and average precision of each class as bars with numbers."""
     per_class = metrics["per_class"]
-    head = [tag("th", "Class"), tag("th", "Targets", class_="number"), *[tag("th", metric_name(name) if name in _NAMES else name.replace("_", " ").capitalize().replace("F1", "F1")) for name, _ in _MEASURES]]
     rows = []
     for index, name in enumerate(palette.classes):
-        measures = [
-            tag("td", "–" if value is None else f"{value:.2f}", bar(value, kind=kind, label=f"{name}: {measure}") if value is not None else None, class_="measure")
-            for measure, kind in _MEASURES
-            for value in [per_class[measure][index]]
-        ]
-        label = tag("td", palette.swatch(index), " ", name, class_="class")
-        rows.append(tag("tr", label, tag("td", f"{per_class['support'][index]:,}", class_="number"), *measures))
-    table = tag("table", tag("thead", tag("tr", *head)), tag("tbody", *rows))
+        measures = [_measure_cell(per_class[key][index], label=f"{name}: {title}") for key, title in _MEASURES.items()]
+        support = tag("td", f"{per_class['support'][index]:,}", class_="number")
+        rows.append(tag("tr", _class_cell(palette, index), support, *measures))
+    head = _head("Class", "Targets#", *_MEASURES.values())
+    table = tag("table", head, tag("tbody", *rows), class_="classes")
     return tag("section", tag("h2", f"Classes, by {unit}"), tag("div", table, class_="scroll"))
+
+
+def _head(*names: str) -> Markup:
+    """A table's head; a name that ends with # stands above numbers."""
+    cells = [tag("th", name.removesuffix("#"), class_="number" if name.endswith("#") else None) for name in names]
+    return tag("thead", tag("tr", *cells))
+
+
+def _class_cell(palette: Palette, index: int) -> Markup:
+    return tag("td", tag("span", palette.swatch(index), tag("span", palette.classes[index])), class_="class")
+
+
+def _measure_cell(value: float | None, *, label: str) -> Markup:
+    if value is None:
+        return tag("td", tag("span", UNDEFINED, title="undefined: nothing to divide by"), class_="measure soft")
+    return tag("td", f"{value:.2f}", bar(value, label=label), class_="measure")
 
 
 def confusion_section(metrics: Mapping[str, Any], classes: Sequence[str], *, unit: str) -> Markup:
@@ -115,33 +166,47 @@ def confusion_section(metrics: Mapping[str, Any], classes: Sequence[str], *, uni
     cut = f" The {MAX_MATRIX_CLASSES} classes with the most targets." if len(classes) > MAX_MATRIX_CLASSES else ""
     text = tag("p", f"Rows are truth, columns are predictions; colour is the share of the row.{cut}", class_="soft")
     chart = tag("div", confusion_chart(confusion, classes), class_="scroll")
-    return tag("section", tag("h2", f"Confusion of {unit}"), text, chart, _confused_pairs(confusion, classes))
+    both = tag("div", chart, _confused_pairs(confusion, classes), class_="pair" if len(classes) <= 10 else None)
+    return tag("section", tag("h2", f"Confusion of {unit}"), text, both)
 
 
-def _confused_pairs(confusion: np.ndarray[Any, np.dtype[np.int64]], classes: Sequence[str]) -> Markup | None:
+def _confused_pairs(confusion: npt.NDArray[np.int64], classes: Sequence[str]) -> Markup:
     mistakes = confusion * (1 - np.eye(len(classes), dtype=np.int64))
     order = np.argsort(-mistakes, axis=None, kind="stable")[:_MAX_PAIRS]
     pairs = [divmod(int(place), len(classes)) for place in order if mistakes.flat[place]]
     if not pairs:
-        return None
+        return tag("p", "Nothing is confused.", class_="soft")
     rows = [
-        tag("tr", tag("td", classes[true], class_="class"), tag("td", classes[predicted], class_="class"), tag("td", f"{confusion[true, predicted]:,}", class_="number"), tag("td", f"{confusion[true, predicted] / confusion[true].sum():.0%}", class_="number"))
+        tag(
+            "tr",
+            tag("td", classes[true], class_="class"),
+            tag("td", classes[predicted], class_="class"),
+            tag("td", f"{confusion[true, predicted]:,}", class_="number"),
+            tag("td", f"{confusion[true, predicted] / confusion[true].sum():.0%}", class_="number"),
+        )
         for true, predicted in pairs
     ]
-    head = tag("tr", tag("th", "Truth"), tag("th", "Taken for"), tag("th", "Count", class_="number"), tag("th", "Of the class", class_="number"))
-    return tag("div", tag("p", "Confused most", class_="group"), tag("table", tag("thead", head), tag("tbody", *rows)))
+    table = tag("table", _head("Truth", "Taken for", "Count#", "Of the class#"), tag("tbody", *rows))
+    return tag("div", tag("p", "Confused most", class_="group"), table, class_="scroll")
 
 
 def distribution_section(counts: Sequence[int], palette: Palette, *, unit: str) -> Markup:
     """How often each class is predicted, where there is no target to compare with."""
     total = max(sum(counts), 1)
     rows = [
-        tag("tr", tag("td", palette.swatch(index), " ", name, class_="class"), tag("td", f"{counts[index]:,}", class_="number"), tag("td", f"{counts[index] / total:.1%}", bar(counts[index] / total, label=name), class_="measure"))
-        for index, name in enumerate(palette.classes)
+        tag(
+            "tr",
+            _class_cell(palette, index),
+            tag("td", f"{count:,}", class_="number"),
+            tag("td", f"{count / total:.1%}", bar(count / total, label=palette.classes[index]), class_="measure"),
+        )
+        for index, count in enumerate(counts)
     ]
-    head = tag("tr", tag("th", "Class"), tag("th", "Predicted", class_="number"), tag("th", f"Share of {unit}"))
-    note = tag("p", "None of these videos has a target, so nothing can be scored. This is what was predicted.", class_="soft")
-    return tag("section", tag("h2", "Predicted labels"), note, tag("table", tag("thead", head), tag("tbody", *rows)))
+    head = _head("Class", "Predicted#", f"Share of {unit}")
+    note = tag(
+        "p", "None of these videos has a target, so nothing can be scored. This is what was predicted.", class_="soft"
+    )
+    return tag("section", tag("h2", "Predicted labels"), note, tag("table", head, tag("tbody", *rows)))
 
 
 def training_section(records: Sequence[Mapping[str, Any]]) -> Markup | None:

@@ -64,8 +64,8 @@ def _verdict(card: VideoCard, palette: Palette, *, unit: str, task: str) -> Mark
     if card.labels.quality is None:
         parts.append(f"{number}, no target")
     else:
-        measure = "micro F1" if task == "multi_label" else "right"
-        parts.append(f"{card.labels.quality:.0%} {measure} of {number}")
+        share = f"{card.labels.quality:.0%}"
+        parts.append(f"micro F1 {share}, {number}" if task == "multi_label" else f"{share} of {number} right")
     return tag("span", *parts, class_="verdict soft")
 
 
@@ -98,8 +98,8 @@ def _picture_rows(thumbnails: Sequence[Thumbnail]) -> list[Markup]:
 def _ribbon_rows(card: VideoCard, axis: Axis, palette: Palette, *, task: str, threshold: float) -> list[Markup]:
     timeline = card.timeline
     if task == "multi_label":
-        rows = lanes(timeline, axis=axis, palette=palette, threshold=threshold)
-        return [part for index, lane in rows for part in _row(palette.classes[index], lane)]
+        drawn = lanes(timeline, axis=axis, palette=palette, threshold=threshold)
+        return [part for index, lane in drawn for part in _row(palette.classes[index], lane)]
     edges = timeline.edges_seconds
     rows = _row("confidence", confidence(timeline, axis=axis))
     predicted = ribbon(timeline.label_ids, edges, axis=axis, palette=palette, name="prediction over time")

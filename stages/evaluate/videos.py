@@ -1,8 +1,9 @@
-"""One video after the other: the sequence of its predicted and true labels, where they lie in time, and how right it is."""
+"""One video after the other: its predicted and true labels, where they lie in time, and how right they are."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +48,9 @@ class Timeline:
     targets: npt.NDArray[np.bool_] | None  # (N, K) classes present (multi_label), all False where unknown
 
 
-def video_labels(predictions: PredictionSet, *, unit: str, splits: Set[str], threshold: float) -> list[VideoLabels]:
+def video_labels(
+    predictions: PredictionSet, *, unit: str, splits: AbstractSet[str], threshold: float
+) -> list[VideoLabels]:
     """Labels of every video in ``splits``, in the order of the file. ``unit`` is 'rows' or 'windows'."""
     is_multi_label = predictions.info.task == "multi_label"
     columns = [*_COLUMNS, *(["scores", "targets"] if is_multi_label else [])]
@@ -59,7 +62,7 @@ def video_labels(predictions: PredictionSet, *, unit: str, splits: Set[str], thr
     ]
 
 
-def timelines(predictions: PredictionSet, *, unit: str, video_ids: Set[str]) -> Iterator[tuple[str, Timeline]]:
+def timelines(predictions: PredictionSet, *, unit: str, video_ids: AbstractSet[str]) -> Iterator[tuple[str, Timeline]]:
     """(video_id, Timeline) of the videos named, in the order of the file; one is in memory at a time."""
     info = predictions.info
     for table in predictions.by_video(unit):
@@ -96,7 +99,9 @@ def timeline(table: pa.Table, *, info: PredictionInfo, unit: str) -> Timeline:
 
 def worst_first(labels: list[VideoLabels]) -> list[VideoLabels]:
     """The videos to look at first: most wrong, then least sure; those without a target last."""
-    return sorted(labels, key=lambda video: (video.quality is None, video.quality or 0.0, video.confidence, video.video_id))
+    return sorted(
+        labels, key=lambda video: (video.quality is None, video.quality or 0.0, video.confidence, video.video_id)
+    )
 
 
 def target_ids(table: pa.Table) -> IntArray:

@@ -18,8 +18,8 @@ class VideosConfig(Settings):
     """A folder: every video file below it; train/, val/, test/ on top are the splits."""
     glob: str | None = None
     """A pattern such as clips/**/*.mp4, or one that names folders of numbered images."""
-    root: str = "."
-    """Where relative paths of the manifest and the glob start."""
+    root: str | None = None
+    """Where relative paths of the manifest and the glob start; null: the manifest's, the pipeline file's for a glob."""
     split: str = "train"
     """Split of videos for which none is given."""
     splits: tuple[str, ...] = ("train", "val", "test")

@@ -129,6 +129,16 @@ def _nearest(sorted_values: npt.NDArray[np.float64], wanted: npt.NDArray[np.floa
     return np.where(is_before, before, after).astype(np.int64)
 
 
+def mean_vectors(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Vectors (T, D) as they are; tokens (T, N, D) and maps (T, C, ...) averaged over their positions, float32."""
+    if values.ndim == 2:
+        return values
+    averaged: npt.NDArray[np.float32] = values.astype(np.float32).mean(
+        axis=1 if values.ndim == 3 else tuple(range(2, values.ndim))
+    )
+    return averaged
+
+
 def _fill(target: npt.NDArray[Any], videos: Sequence[EmbeddingRows], output: str) -> Spans:
     """Write the joined rows of one video into ``target`` (T, D)."""
     spans = videos[0].spans
@@ -152,8 +162,7 @@ def _vectors(rows: EmbeddingRows, output: str) -> Iterator[tuple[int, npt.NDArra
         yield 0, rows.output(output)
         return
     for start in range(0, rows.num_rows, READ_ROWS):
-        values = rows.output(output, start, start + READ_ROWS).astype(np.float32)
-        yield start, values.mean(axis=1 if values.ndim == 3 else tuple(range(2, values.ndim)))
+        yield start, mean_vectors(rows.output(output, start, start + READ_ROWS))
 
 
 def _num_features(rows: EmbeddingRows, output: str) -> int:

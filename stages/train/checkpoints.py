@@ -28,15 +28,16 @@ def save_weights(path: Path, module: nn.Module) -> None:
     _writing(path, lambda temporary: save_file(state, temporary))
 
 
-def load_weights(path: Path, module: nn.Module) -> None:
-    """Fill ``module`` with the weights of a file written by `save_weights`.
+def load_weights(path: Path, module: nn.Module, *, prefix: str = "") -> None:
+    """Fill ``module`` with the weights of a file of `save_weights`: those that begin with ``prefix``, without it.
 
     Raises StoreError for a damaged file, StageError where names or shapes are not the module's.
     """
     try:
-        found = load_file(path)
+        stored = load_file(path)
     except (SafetensorError, OSError) as error:
         raise StoreError(f"{path} is no readable safetensors file ({error}). Remove it and train again.") from error
+    found = {name.removeprefix(prefix): value for name, value in stored.items() if name.startswith(prefix)}
     wanted = module.state_dict()
     differing = sorted(
         name

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from reelwright.stages.train.targets import LabelSpace, Targets, known_windows, window_targets
+from reelwright.stages.train.targets import LabelSpace, Targets, is_described, known_windows, window_targets
 from reelwright.stages.train.windows import Windows, WindowShape, grid_windows
 from reelwright.storage.annotations import Annotation, Spans
 from reelwright.storage.errors import InputError
@@ -113,6 +113,6 @@ def _of_video(
     spans = rows.spans[position]
     windows = grid_windows([len(spans.start_seconds)], shape)
     targets = window_targets(task, windows, shape=shape, annotation=video.annotation, spans=spans, labels=labels)
-    is_known = known_windows(task, targets)
+    is_known = known_windows(task, targets) & (task != "multi_label" or is_described(video.annotation, labels))
     kept = windows.take(is_known)
     return LabelledWindows(Windows(np.full_like(kept.start, position), kept.start, kept.count), targets[is_known])

@@ -43,7 +43,7 @@ def probabilities(task: str, logits: Tensor) -> Tensor:
 
 
 def scalar_metrics(task: str, scores: npt.NDArray[np.float32], targets: npt.NDArray[Any]) -> dict[str, float]:
-    """All metrics that are one number; ``scores`` (N, K) or (N, T, K), ``targets`` (N,), (N, T) or (N, K) multi_label."""
+    """All metrics that are one number; scores (N, K) or (N, T, K), targets (N,), (N, T) or (N, K) multi_label."""
     if task == "multi_label":
         found = multilabel_metrics(scores, targets)
     else:

@@ -1,4 +1,4 @@
-"""What train and finetune do alike around the trainer: device, optimizer and schedule, config.yaml, the end of a run."""
+"""What train and finetune do alike around the trainer: device, optimizer, schedule, config.yaml, the end of a run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from reelwright.models.temporal import build_temporal
 from reelwright.stages.train.batches import Batches

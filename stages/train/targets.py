@@ -7,7 +7,8 @@
     per_row       a label a row, UNKNOWN at padding                       int64 (N, length)
     multi_label   the set of labels that occur in its span of time        float32 (N, K) of 0 and 1
 
-UNKNOWN (-1) means that nothing is known; such windows are not trained on, and metrics leave them out.
+UNKNOWN (-1) means that nothing is known; such windows are not trained on, and metrics leave them out. The set of labels
+of a video without any annotation is known, as empty, only where the pipeline names a background class.
 """
 
 from __future__ import annotations
@@ -41,6 +42,11 @@ def window_targets(
     Raises KeyError for an unknown task.
     """
     return _TARGETS[task](windows, shape, annotation, spans, labels)
+
+
+def is_described(annotation: Annotation, labels: LabelSpace) -> bool:
+    """Whether it is known which labels occur: something is annotated, or a background stands for nothing annotated."""
+    return annotation != Annotation() or labels.background != UNKNOWN
 
 
 def known_windows(task: str, targets: Targets) -> npt.NDArray[np.bool_]:

@@ -8,11 +8,12 @@ import timm
 import torch
 from PIL import Image
 from timm.data.transforms_factory import transforms_imagenet_eval
+from torch import nn
 from torchvision.models.video.mvit import MSBlockConfig, MViT
 from torchvision.models.video.swin_transformer import SwinTransformer3d
 
 from reelwright.models.encoders import DataConfig, build_encoder, output_shapes
-from reelwright.models.timm_encoders import timm_data_config
+from reelwright.models.timm_encoders import TimmEncoder, timm_data_config
 from reelwright.models.video_encoders import VIDEO_FAMILIES, VideoEncoder, video_data_config
 
 
@@ -275,13 +276,17 @@ def test_refused(arguments, message):
     [
         ("timm/coat_lite_tiny", "map", r"its 50 tokens form no grid over \(224, 224\) pixels; ask for tokens"),
         ("timm/crossvit_tiny_240", "tokens", r"its features are a list of tensors; ask for pooled"),
-        ("timm/crossvit_tiny_240", "layer0.map", r"timm gives no layers for it; ask for pooled"),
     ],
-    ids=["no grid", "two sequences", "no layers"],
+    ids=["no grid", "two sequences"],
 )
 def test_forms_a_model_does_not_have(name, output, message):
     with pytest.raises(ValueError, match=message):
         output_shapes(build_encoder(name, outputs=[output]))
+
+
+def test_layers_of_a_model_without_intermediates():
+    with pytest.raises(ValueError, match=r"'layer0.map' cannot be had from flat: timm gives no layers for it"):
+        TimmEncoder(nn.Flatten(), name="flat", outputs=["layer0.map"])
 
 
 def preprocess(config, picture):

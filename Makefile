@@ -1,0 +1,47 @@
+# make demo, make test, make check, make bench: each does its own set-up in .venv; a second call installs nothing.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help setup demo test test-slow check format bench clean
+
+help:  ## List what can be made
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(INSTALLED)  ## Make .venv with everything in it
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python >= 3.11 is needed, this is $$($(PYTHON) --version). Name another one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "making .venv failed; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	$(BIN)/pip install --disable-pip-version-check --quiet --upgrade pip
+	$(BIN)/pip install --disable-pip-version-check --progress-bar off --editable '.[dev,torchcodec]'
+	@touch $@
+
+demo: $(INSTALLED)  ## Run the whole chain on made-up procedure videos (about 5 minutes, then nothing to do)
+	@$(BIN)/reelwright demo --folder demo
+
+test: check  ## Format, lint, types, import arrows, then the default tests (about 3 minutes)
+	$(BIN)/python -m pytest
+
+test-slow: $(INSTALLED)  ## The tests that take longer
+	$(BIN)/python -m pytest -m slow
+
+check: $(INSTALLED)  ## Format, lint, types, import arrows
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy $(foreach package,cli pipeline stages models storage,-p reelwright.$(package))
+	$(BIN)/lint-imports
+
+format: $(INSTALLED)  ## Format the code and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(INSTALLED)  ## Measure speed against bare loops and peers, in one run
+	$(BIN)/python -m tests.benchmarks
+
+clean:  ## Remove what make made, the demo too
+	rm -rf .venv demo build *.egg-info

@@ -1,0 +1,29 @@
+"""The demo: made-up procedure videos and the pipeline file that runs the whole chain on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from reelwright.pipeline.file import PipelineFile, load_pipeline
+from reelwright.pipeline.recipes import read_recipe
+from reelwright.stages.registry import load
+from reelwright.storage.files import write_text
+
+NUM_VIDEOS = {"num_train": 24, "num_val": 6, "num_test": 8}
+
+
+def prepare_demo(
+    folder: Path, *, overrides: Sequence[str], workers: int, progress: Callable[[int, int], None] | None = None
+) -> PipelineFile:
+    """Make the videos (skipped where they are finished) and the pipeline file in ``folder``.
+
+    A pipeline file that is there already is kept: it may have been edited. Raises ConfigError when ``folder/data``
+    holds videos made with other parameters.
+    """
+    make_videos = load("reelwright.stages.synthesize.write:make_procedure_dataset")
+    make_videos(folder / "data", workers=workers, progress=progress, **NUM_VIDEOS)
+    path = folder / "reelwright.yaml"
+    if not path.exists():
+        write_text(path, read_recipe("demo"))
+    return load_pipeline(path.absolute(), overrides)

@@ -1,0 +1,132 @@
+"""Try each video with one backend after the other, in killable processes, and say what became of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
+
+from reelwright.stages.decode.pool import Message, Task, TaskEnded, WorkerPool
+from reelwright.stages.work import VideoItem
+from reelwright.storage.items import DONE
+
+MAX_WORKERS = 8
+_BASE_LIMIT_SECONDS = 60.0
+_UNKNOWN_DURATION_SECONDS = 600.0
+# What another backend may do better. All else (a file that is missing, empty, no video) is the same for every backend.
+_ANOTHER_MAY = frozenset({"backend_unsuited", "backend_failed", "error", "out_of_memory"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How a list of videos is worked on."""
+
+    function: str  # of the worker, as `module:name`
+    arguments: Callable[[VideoItem, str, int], Mapping[str, Any]]  # (item, backend, attempt from 0) -> its arguments
+    backends: Callable[[VideoItem], Sequence[str]]  # to try, in order
+    workers: int
+    timeout_seconds: float | None = None  # per attempt; None: 60 s plus twice the duration
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A message of one attempt at one video."""
+
+    item: VideoItem
+    number: int  # 0 for the first
+    backend: str
+    body: dict[str, Any]
+    arrays: list[NDArray[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of a video in the end."""
+
+    item: VideoItem
+    status: str
+    cause: str
+    message: str  # every attempt that failed, with its reason
+    backend: str
+    seconds: float
+    attempts: int
+
+
+@dataclass
+class _Progress:
+    item: VideoItem
+    backends: Sequence[str]
+    number: int = 0
+    seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+    failures: list[tuple[str, str]] = field(default_factory=list)
+
+
+def num_workers(wanted: int | None, num_items: int) -> int:
+    """Processes to start: as wanted, else one for each usable core, at most 8 and no more than there are videos."""
+    return max(1, min(wanted or min(MAX_WORKERS, num_cores()), num_items))
+
+
+def num_cores() -> int:
+    """Processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def attempt_all(items: Sequence[VideoItem], plan: Plan) -> Iterator[Attempt | Outcome]:
+    """Messages of all videos as they come (those of one video in order), and one `Outcome` for each."""
+    states = {str(index): _Progress(item, plan.backends(item)) for index, item in enumerate(items)}
+    with WorkerPool(plan.workers) as pool:
+        for name, state in states.items():
+            pool.submit(_task(name, state, plan))
+        for event in pool.events():
+            state = states[event.name]
+            if isinstance(event, Message):
+                yield Attempt(state.item, state.number, state.backends[state.number], event.body, event.arrays)
+            elif _should_retry(event, state):
+                pool.submit(_task(event.name, state, plan), first=True)
+            else:
+                yield _outcome(event, states.pop(event.name))
+
+
+def _task(name: str, state: _Progress, plan: Plan) -> Task:
+    duration = state.item.duration_seconds
+    limit = _BASE_LIMIT_SECONDS + (_UNKNOWN_DURATION_SECONDS if duration is None else 2 * duration)
+    return Task(
+        name=name,
+        function=plan.function,
+        arguments=plan.arguments(state.item, state.backends[state.number], state.number),
+        timeout_seconds=plan.timeout_seconds or limit,
+    )
+
+
+def _should_retry(ended: TaskEnded, state: _Progress) -> bool:
+    """Note a failed attempt, and whether another backend is to be tried."""
+    state.seconds += ended.seconds
+    if ended.status == "ok":
+        return False
+    state.notes.append(f"{state.backends[state.number]}: {ended.message}")
+    state.failures.append((ended.status, ended.cause))
+    may = ended.status in ("timeout", "crashed") or (ended.status == "failed" and ended.cause in _ANOTHER_MAY)
+    if may and state.number + 1 < len(state.backends):
+        state.number += 1
+        return True
+    return False
+
+
+def _outcome(ended: TaskEnded, state: _Progress) -> Outcome:
+    status, cause = ended.status, ended.cause
+    if status not in DONE:  # the telling failure is the last that says more than "not for this backend"
+        telling = [failure for failure in state.failures if failure[1] != "backend_unsuited"]
+        status, cause = telling[-1] if telling else (status, cause)
+    return Outcome(
+        item=state.item,
+        status=status,
+        cause=cause,
+        message="; ".join(state.notes),
+        backend=state.backends[state.number],
+        seconds=round(state.seconds, 3),
+        attempts=state.number + 1,
+    )

@@ -1,0 +1,56 @@
+"""Readers of video files and image folders by backend name; imports a backend only when it is asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reelwright.storage.errors import ConfigError, ItemError
+
+if TYPE_CHECKING:
+    from reelwright.stages.decode.config import DecodeConfig
+    from reelwright.stages.decode.readers.base import Reader
+
+BACKENDS = {"decord": "DecordReader", "torchcodec": "TorchcodecReader", "pyav": "PyavReader"}
+
+
+def installed(backend: str) -> bool:
+    """Whether the package of ``backend`` is there (it is not imported)."""
+    return find_spec({"pyav": "av"}.get(backend, backend)) is not None
+
+
+def backend_order(backend: str) -> list[str]:
+    """The backends to try, first to last; PyAV, which takes everything, always comes last.
+
+    `auto` is decord, where it is installed. torchcodec is tried only where it is asked for: it brings torch (300 MB, seconds)
+    into every decoding process. Raises ConfigError when the one asked for is not installed.
+    """
+    if backend == "auto":
+        return [name for name in ("decord", "pyav") if installed(name)]
+    if not installed(backend):
+        known = ", ".join(name for name in BACKENDS if installed(name))
+        raise ConfigError(f"backend {backend!r} is not installed: pip install {backend}, or use one of: auto, {known}.")
+    return list(dict.fromkeys(name for name in (backend, "decord", "pyav") if installed(name)))
+
+
+def open_reader(path: Path, config: DecodeConfig, *, backend: str, num_threads: int = 1) -> Reader:
+    """Open a file with ``backend``, or a folder of images.
+
+    Raises ItemError when it cannot be opened; the cause `backend_unsuited` or `backend_failed` says that another may.
+    """
+    if path.is_dir():
+        from reelwright.stages.decode.readers.images import ImagesReader, list_images
+
+        images = list_images(path, template=config.image_tmpl, start=config.image_start)
+        return ImagesReader(images, fps=config.image_fps)
+    from reelwright.stages.decode.readers.scan import scan_video
+
+    scan = scan_video(path)
+    try:
+        module = import_module(f"reelwright.stages.decode.readers.{backend}")
+        reader: Any = getattr(module, BACKENDS[backend])
+        return reader(path, scan, num_threads=num_threads)  # type: ignore[no-any-return]
+    except (ImportError, OSError) as error:  # shared libraries of the backend are missing on this machine
+        raise ItemError("backend_failed", f"{backend} cannot be loaded: {' '.join(str(error).split())[:200]}") from None

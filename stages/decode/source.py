@@ -1,0 +1,191 @@
+"""Frames of many videos as one stream of events, decoded (or read from the frame store) in killable processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reelwright.stages.decode.attempts import Attempt, Outcome, Plan, attempt_all, num_cores, num_workers
+from reelwright.stages.decode.config import DecodeConfig
+from reelwright.stages.decode.geometry import Geometry
+from reelwright.stages.decode.readers import backend_order
+from reelwright.stages.work import VideoItem
+
+_TASKS = "reelwright.stages.decode.tasks"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Event:
+    item: VideoItem
+
+    @property
+    def digest(self) -> str:
+        """Content digest of the video."""
+        return self.item.digest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened(_Event):
+    """The first event of a video that can be opened; chunks follow."""
+
+    num_rows: int  # planned, of the whole video; a damaged one gives fewer
+    backend: str
+    start_row: int  # of the first chunk
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameChunk(_Event):
+    """Rows [start_row, start_row + n) of a video."""
+
+    start_row: int
+    frames: NDArray[np.uint8]  # (n, h, w, 3) RGB
+    start_seconds: NDArray[np.float64]  # (n,) presentation time of the frame
+    stop_seconds: NDArray[np.float64]  # (n,) presentation time of the next source frame; of the last: its end
+    source_frame: NDArray[np.int64]  # (n,) number of the frame in the video
+
+    @property
+    def pts_seconds(self) -> NDArray[np.float64]:
+        """(n,) presentation times, the same as start_seconds."""
+        return self.start_seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Restarted(_Event):
+    """Another backend begins again at row 0: throw away all that came of this video. Chunks follow."""
+
+    num_rows: int
+    backend: str
+    start_row: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended(_Event):
+    """The last event of every video; the only one of a video that cannot be opened."""
+
+    status: str  # ok, truncated (rows that came are good), failed, timeout, crashed
+    cause: str
+    message: str  # every attempt that failed, with its reason
+    backend: str
+    seconds: float
+    attempts: int
+    num_rows: (
+        int  # of the video that came, those before start_row counted; they are good where status is ok or truncated
+    )
+
+
+def stream_frames(
+    items: Sequence[VideoItem],
+    *,
+    decode: DecodeConfig,
+    frames_store: Path | None,
+    geometry: Geometry | None,
+    workers: int | None,
+    chunk_rows: int = 32,
+    start_rows: Mapping[str, int] | None = None,
+) -> Iterator[Opened | FrameChunk | Restarted | Ended]:
+    """Yield the frames of all ``items``; events of several videos interleave, those of one come in order.
+
+    decode: which frames, at which size. frames_store: read the rows stored there instead of decoding. geometry: applied after
+    that of ``decode``. workers: processes; None: one per core, at most 8. chunk_rows: rows of a chunk, at most. start_rows:
+    by digest, the first row wanted of a long video (the same frames come as from the start). At most two chunks per
+    worker are held ready. Closing the generator kills the processes. Raises ConfigError for a backend that is not installed.
+    """
+    starts = dict(start_rows or {})
+    plain = None if geometry is None else geometry.to_plain()
+    shared = {"geometry": plain, "chunk_rows": chunk_rows}
+    if frames_store is not None:
+        plan = _stored_plan(frames_store, shared, starts, num_workers(workers, len(items)))
+    else:
+        plan = _decoding_plan(decode, shared, starts, num_workers(workers, len(items)))
+    return _events(items, plan, starts)
+
+
+def decoding(config: DecodeConfig, workers: int) -> dict[str, Any]:
+    """The arguments of a task that are the same for every video."""
+    return {"config": config.model_dump(mode="json"), "num_threads": max(1, num_cores() // workers)}
+
+
+def backends_of(item: VideoItem, order: Sequence[str]) -> Sequence[str]:
+    """A folder of images is read in one way only."""
+    return ["images"] if Path(item.path).is_dir() else order
+
+
+def _decoding_plan(config: DecodeConfig, shared: dict[str, Any], starts: Mapping[str, int], workers: int) -> Plan:
+    order, common = backend_order(config.backend), {**shared, **decoding(config, workers)}
+
+    def arguments(item: VideoItem, backend: str, attempt: int) -> dict[str, Any]:
+        start = starts.get(item.digest, 0) if attempt == 0 else 0
+        return {**common, "path": item.path, "backend": backend, "start_row": start}
+
+    return Plan(
+        function=f"{_TASKS}:stream_video",
+        arguments=arguments,
+        backends=lambda item: backends_of(item, order),
+        workers=workers,
+        timeout_seconds=config.timeout_seconds,
+    )
+
+
+def _stored_plan(store: Path, shared: dict[str, Any], starts: Mapping[str, int], workers: int) -> Plan:
+    def arguments(item: VideoItem, _backend: str, _attempt: int) -> dict[str, Any]:
+        return {**shared, "store": str(store), "digest": item.digest, "start_row": starts.get(item.digest, 0)}
+
+    return Plan(
+        function=f"{_TASKS}:stream_stored", arguments=arguments, backends=lambda _item: ["store"], workers=workers
+    )
+
+
+def _events(
+    items: Sequence[VideoItem], plan: Plan, starts: Mapping[str, int]
+) -> Iterator[Opened | FrameChunk | Restarted | Ended]:
+    opened: set[int] = set()
+    rows: dict[int, int] = {}  # by id of the item: two names may share one digest
+    for event in attempt_all(items, plan):
+        if isinstance(event, Attempt):
+            if event.body["event"] == "opened":
+                yield _opening(event, starts, is_first=id(event.item) not in opened)
+                opened.add(id(event.item))
+            else:
+                chunk = _chunk(event)
+                rows[id(event.item)] = chunk.start_row + len(chunk.frames)
+                yield chunk
+        else:
+            yield _ended(event, rows.pop(id(event.item), 0))
+
+
+def _opening(event: Attempt, starts: Mapping[str, int], *, is_first: bool) -> Opened | Restarted:
+    num_rows = int(event.body["num_rows"])
+    if not is_first:
+        return Restarted(item=event.item, num_rows=num_rows, backend=event.backend)
+    start = starts.get(event.item.digest, 0) if event.number == 0 else 0
+    return Opened(item=event.item, num_rows=num_rows, backend=event.backend, start_row=start)
+
+
+def _chunk(event: Attempt) -> FrameChunk:
+    frames, start_seconds, stop_seconds, source_frame = event.arrays
+    return FrameChunk(
+        item=event.item,
+        start_row=int(event.body["start_row"]),
+        frames=frames,
+        start_seconds=start_seconds,
+        stop_seconds=stop_seconds,
+        source_frame=source_frame,
+    )
+
+
+def _ended(outcome: Outcome, num_rows: int) -> Ended:
+    return Ended(
+        item=outcome.item,
+        status=outcome.status,
+        cause=outcome.cause,
+        message=outcome.message,
+        backend=outcome.backend,
+        seconds=outcome.seconds,
+        attempts=outcome.attempts,
+        num_rows=num_rows,
+    )

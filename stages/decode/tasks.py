@@ -1,0 +1,153 @@
+"""What runs inside a decoding process: rows of one video, to the parent or into the frame store. Never imports torch itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reelwright.stages.decode import geometry as geometries
+from reelwright.stages.decode.config import DecodeConfig
+from reelwright.stages.decode.geometry import Geometry
+from reelwright.stages.decode.readers import open_reader
+from reelwright.stages.decode.readers.base import Frame, Reader, span_stops
+from reelwright.stages.decode.sampling import plan_rows
+from reelwright.storage.errors import ItemError
+from reelwright.storage.frames import FrameLayout, FrameStore, FrameWriter, RowTimes
+
+Sent = tuple[dict[str, Any], list[NDArray[Any]]]
+STORE_BATCH_ROWS = 8
+
+
+def stream_video(
+    *,
+    path: str,
+    config: Mapping[str, Any],
+    backend: str,
+    num_threads: int,
+    geometry: Any,
+    chunk_rows: int,
+    start_row: int,
+) -> Iterator[Sent]:
+    """Send `opened`, then chunks of frames, decoded with ``backend``."""
+    settings = DecodeConfig.model_validate(dict(config))
+    reader = open_reader(Path(path), settings, backend=backend, num_threads=num_threads)
+    try:
+        times = planned_times(reader, settings)
+        steps = [Geometry.of(settings), Geometry.from_plain(geometry) if geometry else None]
+        yield {"event": "opened", "num_rows": times.num_rows}, []
+        start = start_row
+        for frames in _batches(reader, times.source_frame[start_row:], steps, chunk_rows):
+            stop = start + len(frames)
+            yield _chunk(times, frames, start, stop)
+            start = stop
+        check_complete(reader, settings)
+    finally:
+        reader.close()
+
+
+def stream_stored(*, store: str, digest: str, geometry: Any, chunk_rows: int, start_row: int) -> Iterator[Sent]:
+    """Send `opened`, then chunks of frames, from the frame store."""
+    rows = FrameStore(Path(store)).rows(digest)
+    step = Geometry.from_plain(geometry) if geometry else None
+    yield {"event": "opened", "num_rows": rows.num_rows}, []
+    for start in range(start_row, rows.num_rows, chunk_rows):
+        stop = min(start + chunk_rows, rows.num_rows)
+        frames = rows.read(start, stop)
+        yield _chunk(rows.times, _apply(frames, [step]), start, stop)
+
+
+def store_video(
+    *, path: str, config: Mapping[str, Any], backend: str, num_threads: int, store: str, digest: str
+) -> Iterator[Sent]:
+    """Decode into the frame store; send the number of rows written now and then, at the end the bytes."""
+    settings = DecodeConfig.model_validate(dict(config))
+    reader = open_reader(Path(path), settings, backend=backend, num_threads=num_threads)
+    damage: ItemError | None = None
+    try:
+        times = planned_times(reader, settings)
+        yield {"event": "opened", "num_rows": times.num_rows}, []
+        with FrameWriter(Path(store), digest, times, FrameLayout(settings.codec, settings.quality)) as writer:
+            try:
+                for frames in _batches(reader, times.source_frame, [Geometry.of(settings)], STORE_BATCH_ROWS):
+                    writer.append(frames)
+                    yield {"event": "rows", "rows": len(frames)}, []
+                check_complete(reader, settings)
+            except ItemError as error:
+                if error.status != "truncated" or not writer.num_rows:
+                    raise
+                damage = error
+            num_bytes = writer.commit()
+        yield {"event": "stored", "rows": writer.num_rows, "bytes": num_bytes}, []
+    finally:
+        reader.close()
+    if damage is not None:
+        raise damage
+
+
+def planned_times(reader: Reader, config: DecodeConfig) -> RowTimes:
+    """Source frame and span of every row that ``config`` asks for."""
+    source = plan_rows(reader.pts_seconds, config, end_seconds=reader.end_seconds)
+    stops = span_stops(reader.pts_seconds, reader.end_seconds)
+    return RowTimes(source_frame=source, pts_seconds=reader.pts_seconds[source], stop_seconds=stops[source])
+
+
+def check_complete(reader: Reader, config: DecodeConfig) -> None:
+    """Raises ItemError (truncated) when the header promises frames that are not there and that were asked for."""
+    present = len(reader.pts_seconds)
+    reaches_end = config.times is None and (config.stop is None or config.stop > reader.end_seconds)
+    if reader.promised_frames > present and reaches_end:
+        message = (
+            f"the file is cut off: {present} of the {reader.promised_frames} frames its header promises are there."
+        )
+        raise ItemError("missing_frames", message, status="truncated")
+
+
+def _batches(
+    reader: Reader, source_frames: NDArray[np.int64], steps: list[Geometry | None], rows: int
+) -> Iterator[geometries.Frames]:
+    """(n, h, w, 3) frames after all steps; what was read before an error comes out before the error."""
+    batch: list[Frame] = []
+    produced, reading = 0, reader.read(source_frames)
+    while True:
+        damage: ItemError | None = None
+        try:
+            item = next(reading, None)
+        except ItemError as error:
+            damage, item = error, None
+        if item is not None:
+            batch.append(item[1])
+        if batch and (item is None or len(batch) == rows):
+            produced += len(batch)
+            yield _apply(np.stack(batch), steps)
+            batch = []
+        if damage is not None:
+            raise _counted(damage, produced, len(source_frames))
+        if item is None:
+            return
+
+
+def _counted(error: ItemError, produced: int, total: int) -> ItemError:
+    if error.status != "truncated":
+        return error
+    if produced == 0:
+        return ItemError("no_frames", f"no row could be decoded: {error}")
+    return ItemError(error.cause, f"{produced} of {total} rows are there, then {error}", status="truncated")
+
+
+def _apply(frames: geometries.Frames, steps: list[Geometry | None]) -> geometries.Frames:
+    for step in steps:
+        if step is not None:
+            try:
+                frames = geometries.apply(frames, step)
+            except ValueError as error:
+                raise ItemError("geometry", str(error)) from None
+    return frames
+
+
+def _chunk(times: RowTimes, frames: geometries.Frames, start: int, stop: int) -> Sent:
+    spans = [times.pts_seconds[start:stop], times.stop_seconds[start:stop], times.source_frame[start:stop]]
+    return {"event": "chunk", "start_row": start}, [frames, *spans]

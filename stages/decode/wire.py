@@ -1,0 +1,59 @@
+"""Messages between a decoding process and its parent: a JSON header and raw arrays over a socket, nothing pickled."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Arrays = Sequence[NDArray[Any]]
+_LENGTH = struct.Struct("<Q")
+_MAX_HEADER_BYTES = 1 << 26
+
+
+def send(connection: socket.socket, header: dict[str, Any], arrays: Arrays = ()) -> None:
+    """Send plain data and arrays; blocks while the other side does not read (that bounds the memory)."""
+    packed = [np.ascontiguousarray(array) for array in arrays]
+    shapes = [[array.dtype.str, list(array.shape)] for array in packed]
+    text = json.dumps({"header": header, "arrays": shapes}).encode()
+    connection.sendall(_LENGTH.pack(len(text)) + text)
+    for array in packed:
+        if array.size:
+            connection.sendall(memoryview(array).cast("B"))
+
+
+def receive(connection: socket.socket) -> tuple[dict[str, Any], list[NDArray[Any]]]:
+    """The next message. Raises EOFError when the other side is gone, TimeoutError after the socket's time limit."""
+    (length,) = _LENGTH.unpack(_read(connection, _LENGTH.size))
+    if length > _MAX_HEADER_BYTES:
+        raise EOFError(f"a header of {length} bytes: the other side does not speak this protocol")
+    message = json.loads(_read(connection, length))
+    arrays = []
+    for dtype, shape in message["arrays"]:
+        array = np.empty(shape, np.dtype(dtype))
+        if array.size:
+            _read_into(connection, memoryview(array).cast("B"))
+        arrays.append(array)
+    return message["header"], arrays
+
+
+def _read(connection: socket.socket, length: int) -> bytes:
+    buffer = bytearray(length)
+    _read_into(connection, memoryview(buffer))
+    return bytes(buffer)
+
+
+def _read_into(connection: socket.socket, view: memoryview) -> None:
+    while len(view):
+        try:
+            count = connection.recv_into(view)
+        except ConnectionError as error:
+            raise EOFError(str(error)) from None
+        if count == 0:
+            raise EOFError("the other side is gone")
+        view = view[count:]

@@ -1,0 +1,248 @@
+"""The engine: frames of many videos in, rows of each into a sink; decoding, forward pass and writing overlap.
+
+    decode + geometry        reader thread          main thread                    writer thread
+    worker processes  ---->  events, bounded  --->  rows -> batches -> encoder --->  sink (shards, ledger)
+
+Batches are filled across videos. What a failed attempt left is dropped, wherever it is on its way. Memory is bounded by
+the queues and by one shard for each video in work, whatever the length of a video.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from reelwright.stages.decode.source import Ended, FrameChunk, Opened, Restarted
+from reelwright.stages.embed.batches import Batch, Batcher, Owner, Part
+from reelwright.stages.embed.clips import Clip, InputRows, RowMaker
+from reelwright.stages.embed.forward import ForwardPass, Pending, Rows
+from reelwright.stages.embed.progress import FrameProgress
+from reelwright.stages.embed.sink import OutputRows, RowSink
+from reelwright.stages.embed.threads import Background, read_ahead
+from reelwright.storage.errors import ItemError
+from reelwright.storage.items import DONE, ItemRow
+
+Event = Opened | FrameChunk | Restarted | Ended
+Events = Generator[Event, None, None]
+
+EVENTS_AHEAD = 4  # chunks of frames that wait for the forward pass
+WRITES_AHEAD = 16  # batches of rows that wait for the disk
+BATCHES_ON_GPU = 2  # so that the copy of one and the kernels of the next overlap
+
+
+@dataclass(kw_only=True)
+class _Video:
+    """One video on its way through the engine. Only ``error`` is touched by the writer thread."""
+
+    digest: str
+    maker: RowMaker
+    rows_done: int  # handed to the writer, those of earlier runs included
+    attempt: int = 0
+    ended: Ended | None = None
+    forward_seconds: float = 0.0
+    error: ItemError | None = None
+
+    @property
+    def owner(self) -> Owner:
+        """The present attempt."""
+        return Owner(self.digest, self.attempt)
+
+
+@dataclass
+class _InFlight:
+    batch: Batch
+    pending: list[Pending]
+    started: float  # on the performance counter
+
+
+class EmbedEngine:
+    """One pass over a stream of frame events."""
+
+    def __init__(
+        self, forward: ForwardPass, *, clip: Clip, sink: RowSink, progress: FrameProgress, shard_rows: int | None = None
+    ) -> None:
+        self._forward = forward
+        self._clip = clip
+        self._sink = sink
+        self._progress = progress
+        self._batcher = Batcher(shard_rows=shard_rows)
+        self._videos: dict[str, _Video] = {}
+        self._in_flight: deque[_InFlight] = deque()
+        self._max_in_flight = BATCHES_ON_GPU if forward.execution.device.type == "cuda" else 0
+
+    def run(self, events: Events, *, start_rows: Mapping[str, int]) -> None:
+        """Take all events; on return every video is in the sink, finished or failed.
+
+        ``start_rows`` says at which row videos go on that an earlier run left unfinished.
+        """
+        with Background(depth=WRITES_AHEAD) as writer, read_ahead(events, depth=EVENTS_AHEAD) as incoming:
+            self._write = writer.call
+            for event in incoming:
+                match event:
+                    case Opened():
+                        self._open(event, start_rows.get(event.digest, 0))
+                    case FrameChunk():
+                        self._take(event)
+                    case Restarted():
+                        self._restart(event)
+                    case Ended():
+                        self._end(event)
+            self._submit(self._batcher.flush())
+            self._drain(0)
+        assert not self._videos, f"videos that never ended: {sorted(self._videos)}"
+
+    def _open(self, event: Opened, start: int) -> None:
+        video = _Video(digest=event.digest, maker=RowMaker(self._clip, start_row=start), rows_done=start)
+        self._videos[event.digest] = video
+        self._progress.opened(event.digest, event.num_rows)
+        self._begin(video, num_frames=event.num_rows, start=start)
+
+    def _take(self, event: FrameChunk) -> None:
+        video = self._videos[event.digest]
+        self._progress.advance(len(event.frames))
+        self._feed(video, video.maker.add(event.frames, event.pts_seconds, event.source_frame))
+
+    def _restart(self, event: Restarted) -> None:
+        """Another attempt begins at the first frame: what came of the one before is void."""
+        video = self._videos[event.digest]
+        self._void(video)
+        self._begin(video, num_frames=event.num_rows, start=0)
+
+    def _end(self, event: Ended) -> None:
+        video = self._videos.get(event.digest)
+        if video is None:  # it could not even be opened
+            row = _failed(event, ItemError(event.cause, event.message, status=event.status))
+            self._write(lambda: self._sink.fail(row))
+            return
+        if event.status in DONE:
+            self._feed(video, video.maker.close())
+            self._submit(self._batcher.flush(video.owner))
+        else:
+            self._void(video)
+        video.ended = event
+        self._finish_if_complete(video)
+
+    def _void(self, video: _Video) -> None:
+        video.attempt += 1
+        video.maker = RowMaker(self._clip)
+        video.rows_done = 0
+
+        def discard() -> None:
+            self._sink.discard(video.digest)
+            video.error = None
+
+        self._write(discard)
+
+    def _begin(self, video: _Video, *, num_frames: int, start: int) -> None:
+        num_rows = self._clip.num_rows(num_frames)
+
+        def begin() -> None:
+            if num_rows < 1:
+                raise ItemError("no_frames", "the sampling takes no frame of this video; check fps, start and stop")
+            if self._sink.begin(video.digest, num_rows=num_rows) != start:
+                raise ItemError("changed", "the video does not go on where an interrupted run left it; run again")
+
+        self._write(lambda: self._guard(video, begin))
+
+    def _guard(self, video: _Video, function: Callable[[], None]) -> None:
+        """Run a sink call in the writer thread; an ItemError is kept for the end of the video, the rest is skipped."""
+        if video.error is not None:
+            return
+        try:
+            function()
+        except ItemError as error:
+            video.error = error
+            self._sink.discard(video.digest)
+
+    def _feed(self, video: _Video, rows: Iterable[InputRows]) -> None:
+        for part in rows:
+            self._submit(self._batcher.add(video.owner, part, batch_size=self._forward.batch_size))
+
+    def _submit(self, batches: Iterable[Batch]) -> None:
+        for batch in batches:
+            if not any(self._is_current(part) for part in batch.parts):
+                continue
+            started = time.perf_counter()
+            self._in_flight.append(_InFlight(batch, self._forward.submit(batch.frames()), started))
+            self._drain(self._max_in_flight)
+
+    def _drain(self, depth: int) -> None:
+        while len(self._in_flight) > depth:
+            done = self._in_flight.popleft()
+            results = [pending.result() for pending in done.pending]
+            outputs = {name: _joined([result[name] for result in results]) for name in results[0]}
+            seconds = (time.perf_counter() - done.started) / done.batch.size
+            start = 0
+            for part in done.batch.parts:
+                self._deliver(part, {name: rows[start : start + len(part)] for name, rows in outputs.items()}, seconds)
+                start += len(part)
+
+    def _deliver(self, part: Part, outputs: dict[str, Rows], seconds_each: float) -> None:
+        if not self._is_current(part):
+            return
+        video = self._videos[part.owner.digest]
+        rows = OutputRows(part.rows.start, outputs, part.rows.spans)
+        self._write(lambda: self._guard(video, lambda: self._sink.rows(video.digest, rows)))
+        video.rows_done += len(part)
+        video.forward_seconds += seconds_each * len(part)
+        self._finish_if_complete(video)
+
+    def _is_current(self, part: Part) -> bool:
+        video = self._videos.get(part.owner.digest)
+        return video is not None and video.attempt == part.owner.attempt
+
+    def _finish_if_complete(self, video: _Video) -> None:
+        event = video.ended
+        if event is None or video.rows_done < video.maker.num_rows:
+            return
+        del self._videos[video.digest]
+        num_rows, seconds = video.rows_done, event.seconds + video.forward_seconds
+
+        def finish() -> None:
+            self._guard(video, lambda: _check_rows(event, num_rows))
+            if video.error is not None:
+                self._sink.fail(_failed(event, video.error, seconds=seconds))
+            else:
+                self._sink.finish(_done(event, num_rows=num_rows, seconds=seconds))
+
+        self._write(finish)
+
+
+def _check_rows(event: Ended, num_rows: int) -> None:
+    if event.status not in DONE:
+        raise ItemError(event.cause, event.message, status=event.status)
+    if num_rows < 1:
+        raise ItemError("no_frames", "no frame of this video could be decoded")
+
+
+def _joined(parts: list[Rows]) -> Rows:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _done(event: Ended, *, num_rows: int, seconds: float) -> ItemRow:
+    return ItemRow(
+        digest=event.digest,
+        status=event.status,
+        rows=num_rows,
+        seconds=round(seconds, 3),
+        backend=event.backend,
+        cause=event.cause,
+        message=event.message,
+        attempts=event.attempts,
+    )
+
+
+def _failed(event: Ended, error: ItemError, *, seconds: float = 0.0) -> ItemRow:
+    return ItemRow(
+        digest=event.digest,
+        status=error.status,
+        seconds=round(seconds, 3),
+        backend=event.backend,
+        cause=error.cause,
+        message=str(error),
+        attempts=event.attempts,
+    )

@@ -1,0 +1,118 @@
+"""Embed a list of videos into any sink: the encoder with its preprocessing, on its device, tuned, over a frame stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+from reelwright.stages.decode.config import DecodeConfig
+from reelwright.stages.decode.source import stream_frames
+from reelwright.stages.embed.clips import Clip, first_needed
+from reelwright.stages.embed.config import ClipSettings, EmbedConfig
+from reelwright.stages.embed.encoder import LoadedEncoder
+from reelwright.stages.embed.engine import EmbedEngine
+from reelwright.stages.embed.forward import Execution, ForwardPass, pick_device
+from reelwright.stages.embed.preprocess import described, geometry_of
+from reelwright.stages.embed.progress import FrameProgress
+from reelwright.stages.embed.sink import RowSink
+from reelwright.stages.embed.tuning import tuned
+from reelwright.stages.work import Reporter, VideoItem
+from reelwright.storage.errors import ConfigError
+
+CHUNK_BYTES = 4 << 20  # of frames as the encoder sees them, handed over by a decoding process at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameInput:
+    """Where frames come from: decoded on the way, or read from the frame store where they were materialised."""
+
+    decode: DecodeConfig
+    frames_store: Path | None  # None: decoded on the way
+
+
+def embed_videos(
+    items: Sequence[VideoItem],
+    *,
+    loaded: LoadedEncoder,
+    forward: ForwardPass,
+    frames: FrameInput,
+    sink: RowSink,
+    reporter: Reporter,
+    shard_rows: int | None = None,
+) -> None:
+    """Send the rows of every video to ``sink``; videos that cannot be done end there as failures.
+
+    ``shard_rows`` keeps batches inside shards of that many rows (deterministic results). Raises StageError when the
+    device's memory does not suffice for one row.
+    """
+    clip = clip_of(loaded, where="embed")
+    starts = {item.digest: row for item in items if (row := sink.start_row(item.digest))}
+    height, width = loaded.data_config.size
+    events = stream_frames(
+        items,
+        decode=frames.decode,
+        frames_store=frames.frames_store,
+        geometry=geometry_of(loaded.data_config),
+        workers=frames.decode.workers,
+        chunk_rows=max(1, CHUNK_BYTES // (height * width * 3)),
+        start_rows={digest: first_needed(clip, row) for digest, row in starts.items()},
+    )
+    engine = EmbedEngine(
+        forward, clip=clip, sink=sink, progress=FrameProgress(items, reporter), shard_rows=shard_rows
+    )
+    engine.run(events, start_rows=starts)
+
+
+def prepare_forward(loaded: LoadedEncoder, config: EmbedConfig, *, tuning: Path, note: Callable[[str], None]) -> ForwardPass:
+    """The encoder on its device; layout and batch size as set, else as measured once (remembered under ``tuning``)."""
+    wish = Execution(
+        device=pick_device(config.device),
+        precision=config.precision,
+        dtype=config.dtype,
+        compile=config.compile,
+        channels_last=bool(config.channels_last),
+        batch_size=config.batch_size or 1,
+    )
+    if config.batch_size is None or config.channels_last is None:
+        encoder = loaded.encoder.to(wish.device)
+        choice = tuned(encoder, loaded.data_config, wish, folder=tuning, name=loaded.name)
+        note(
+            f"{loaded.name} on {wish.device}: channels_last={choice.channels_last}, batch size {choice.batch_size}, "
+            f"{choice.rows_per_second:.0f} rows/s measured"
+        )
+        wish = replace(
+            wish,
+            channels_last=choice.channels_last if config.channels_last is None else config.channels_last,
+            batch_size=config.batch_size or choice.batch_size,
+        )
+    return ForwardPass(loaded.encoder, loaded.data_config, wish, note=note)
+
+
+def clip_of(loaded: LoadedEncoder, *, where: str) -> Clip:
+    """Which frames make a row. Raises ConfigError when clips are asked of an image encoder."""
+    settings = loaded.config.clip
+    if loaded.encoder.kind == "video":
+        return Clip(length=loaded.data_config.clip_length, stride=settings.stride, skip=settings.skip)
+    if settings != ClipSettings():
+        raise ConfigError(f"{where}: clip is for video encoders; {loaded.name} takes single frames. Remove clip.")
+    return Clip()
+
+
+def attributes_of(loaded: LoadedEncoder, spec: Mapping[str, object]) -> dict[str, object]:
+    """What the store says about itself: spec, encoder, weights and preprocessing."""
+    return {
+        "spec": dict(spec),
+        "encoder": loaded.name,
+        "kind": loaded.encoder.kind,
+        "weights_digest": loaded.weights_digest,
+        "preprocessing": dict(described(loaded.data_config)),
+        "clip": vars(clip_of(loaded, where="embed")),
+        "precision": loaded.config.precision,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of the libraries that rows depend on, noted with every video."""
+    return {name: version(name) for name in ("torch", "torchvision", "timm")}

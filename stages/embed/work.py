@@ -1,0 +1,60 @@
+"""The embed stage: the videos of one node into its embedding store, each committed as soon as its rows are there."""
+
+from __future__ import annotations
+
+from reelwright.stages.config import parse_config
+from reelwright.stages.decode.config import DecodeConfig
+from reelwright.stages.embed.encoder import LoadedEncoder, load_encoder
+from reelwright.stages.embed.forward import row_shapes
+from reelwright.stages.embed.sink import StoreSink
+from reelwright.stages.embed.videos import FrameInput, attributes_of, embed_videos, prepare_forward, versions
+from reelwright.stages.work import Reporter, Work
+from reelwright.storage.embeddings import EmbeddingWriter, RowLayout
+from reelwright.storage.items import ItemLedger
+from reelwright.storage.store import Store
+
+
+def run_items(work: Work, reporter: Reporter) -> None:
+    """Embed ``work.items``; every one ends as a row of the node's ledger, done or failed.
+
+    Raises ConfigError, InputError and StoreError before any video is touched.
+    """
+    store = Store.at(work.store)
+    loaded = load_encoder(work)
+    writer = EmbeddingWriter.create(
+        store.embeddings(work.key),
+        attributes_of(loaded, work.spec),
+        layout=_layout(loaded, where=work.node),
+        item_attributes={"versions": versions()},
+    )
+    ledger = ItemLedger(store.node(work.key))
+    config = loaded.config
+    embed_videos(
+        work.items,
+        loaded=loaded,
+        forward=prepare_forward(loaded, config, tuning=store.root / "tuning", note=reporter.note),
+        frames=frame_input(work),
+        sink=StoreSink(writer, ledger=ledger, reporter=reporter),
+        reporter=reporter,
+        shard_rows=writer.layout.rows_per_shard() if config.deterministic else None,
+    )
+    ledger.compact()
+
+
+def frame_input(work: Work) -> FrameInput:
+    """Where the frames of ``work`` come from: its decode node, stored or decoded on the way."""
+    (source,) = work.inputs["frames"]
+    decode = parse_config(DecodeConfig, dict(source.config), where=source.node)
+    stored = Store.at(work.store).frames(source.key)
+    return FrameInput(decode=decode, frames_store=stored if decode.materialize else None)
+
+
+def _layout(loaded: LoadedEncoder, *, where: str) -> RowLayout:
+    config = loaded.config
+    return RowLayout(
+        outputs=row_shapes(loaded.encoder, loaded.data_config, where=where),
+        dtype=config.dtype,
+        codec=config.codec,
+        chunk_bytes=config.chunk_bytes,
+        shard_rows=config.shard_rows,
+    )

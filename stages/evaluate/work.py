@@ -1,0 +1,239 @@
+"""Evaluate: scores of predictions, as JSON and CSV, and the report; the folder is written in one step."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reelwright.stages.evaluate.config import EvaluateConfig
+from reelwright.stages.evaluate.frame_source import FrameSource, find_stage
+from reelwright.stages.evaluate.report import Report, render
+from reelwright.stages.evaluate.ribbons import axis_of
+from reelwright.stages.evaluate.scoring import (
+    ALL_SPLITS,
+    SEGMENTAL,
+    SEQUENCE_TASKS,
+    class_id,
+    headline,
+    main_unit,
+    score_predictions,
+    segmental_scores,
+)
+from reelwright.stages.evaluate.thumbnails import slice_times
+from reelwright.stages.evaluate.video_cards import VideoCard, VideoResult
+from reelwright.stages.evaluate.videos import Timeline, VideoLabels, target_ids, timelines, video_labels, worst_first
+from reelwright.stages.work import InputRef, Reporter, Work
+from reelwright.storage.annotations import UNKNOWN
+from reelwright.storage.errors import StageError
+from reelwright.storage.folders import replacing_folder
+from reelwright.storage.predictions import PredictionSet
+from reelwright.storage.runs import RunFolder
+from reelwright.storage.store import Store
+
+
+def run(work: Work, reporter: Reporter) -> dict[str, Any]:
+    """Score the predictions of one node.
+
+    Writes `Store.report(key)`: metrics.json, per_video.csv, confusion.csv (one label an entry only) and report.html.
+    Returns the headline numbers (see `scoring.headline`) with `num_videos` and `num_scored`; where no video has a
+    target, num_scored is 0, there are no scores, and the report shows what was predicted. Raises StageError when no
+    video is in the splits asked for.
+    """
+    config = EvaluateConfig.model_validate(dict(work.config))
+    store = Store.at(work.store)
+    predictions = PredictionSet(store.predictions(work.inputs["predictions"][0].key))
+    info = predictions.info
+    class_id(info, config.background)
+    labels = video_labels(predictions, unit=main_unit(info), splits=set(config.splits), threshold=config.threshold)
+    if not labels:
+        raise StageError(_no_videos(predictions, config))
+    results = video_results(predictions)
+    scores = {name: units for name, units in score_predictions(predictions, labels, config).items() if units}
+    summary = {"num_videos": len(labels), "num_scored": _num_scored(labels, results), **headline(scores, info)}
+    if not scores:
+        reporter.note("no video has a target: nothing is scored, the report shows what was predicted")
+    with replacing_folder(store.report(work.key)) as folder:
+        _write_json(folder / "metrics.json", _metrics(work, predictions, summary=summary, scores=scores))
+        _write_csv(folder / "per_video.csv", _per_video(labels, results, predictions, config=config))
+        confusion = scores and _overall(scores).get(main_unit(info), {}).get("confusion")
+        if confusion:
+            _write_csv(folder / "confusion.csv", _confusion_table(confusion, info.classes))
+        if config.report:
+            report = _report(work, predictions, labels=labels, results=results, scores=scores, reporter=reporter)
+            (folder / "report.html").write_text(render(report), encoding="utf-8")
+    return summary
+
+
+def video_results(predictions: PredictionSet) -> dict[str, VideoResult]:
+    """What was predicted for each whole video, by video_id."""
+    table = predictions.videos(columns=["video_id", "label_id", "score", "target_id"])
+    columns = [table["video_id"].to_pylist(), table["label_id"].to_pylist(), table["score"].to_pylist()]
+    return {
+        video_id: VideoResult(label_id=label, score=score, target_id=int(target))
+        for video_id, label, score, target in zip(*columns, target_ids(table), strict=True)
+    }
+
+
+def _num_scored(labels: Sequence[VideoLabels], results: Mapping[str, VideoResult]) -> int:
+    def has_target(video: VideoLabels) -> bool:
+        return video.quality is not None or (video.video_id in results and results[video.video_id].target_id != UNKNOWN)
+
+    return sum(has_target(video) for video in labels)
+
+
+def _no_videos(predictions: PredictionSet, config: EvaluateConfig) -> str:
+    there = sorted(set(predictions.videos(columns=["split"])["split"].to_pylist()))
+    return (
+        f"evaluate: no prediction is of the splits {list(config.splits)}; predictions are of "
+        f"{there or 'no video at all'}. Set splits to some of them, or predict those splits"
+    )
+
+
+def _overall(scores: Mapping[str, Any]) -> dict[str, Any]:
+    chosen: dict[str, Any] = scores.get(ALL_SPLITS) or next(iter(scores.values()))
+    return chosen
+
+
+def _metrics(
+    work: Work, predictions: PredictionSet, *, summary: Mapping[str, Any], scores: Mapping[str, Any]
+) -> dict[str, Any]:
+    info = predictions.info
+    return {
+        "key": work.key,
+        "predictions": info.key,
+        "run": info.run,
+        "task": info.task,
+        "classes": list(info.classes),
+        "headline": dict(summary),
+        "splits": dict(scores),
+    }
+
+
+def _per_video(
+    labels: Sequence[VideoLabels],
+    results: Mapping[str, VideoResult],
+    predictions: PredictionSet,
+    *,
+    config: EvaluateConfig,
+) -> Iterable[Sequence[Any]]:
+    info = predictions.info
+    quality = "micro_f1" if info.task == "multi_label" else "accuracy"
+    segmental = list(SEGMENTAL[1:]) if info.task in SEQUENCE_TASKS else []
+    entries = f"num_{main_unit(info)}"
+    yield ["video_id", "video_digest", "split", entries, quality, *segmental, "confidence", "label", "score", "target"]
+    background = class_id(info, config.background)
+    for video in labels:
+        numbers = segmental_scores([video], background=background) if segmental and video.has_target else {}
+        result = results.get(video.video_id)
+        names = _names(result, info.classes) if result else ["", "", ""]
+        head = [video.video_id, video.digest, video.split, len(video.label_ids), _number(video.quality)]
+        yield [*head, *[_number(numbers.get(name)) for name in segmental], _number(video.confidence), *names]
+
+
+def _names(result: VideoResult, classes: Sequence[str]) -> list[str]:
+    target = "" if result.target_id == UNKNOWN else classes[result.target_id]
+    return [classes[result.label_id], _number(result.score), target]
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
+
+
+def _confusion_table(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> Iterable[Sequence[Any]]:
+    yield ["truth \\ prediction", *classes]
+    for name, counts in zip(classes, confusion, strict=True):
+        yield [name, *counts]
+
+
+def _report(
+    work: Work,
+    predictions: PredictionSet,
+    *,
+    labels: list[VideoLabels],
+    results: Mapping[str, VideoResult],
+    scores: Mapping[str, Any],
+    reporter: Reporter,
+) -> Report:
+    config = EvaluateConfig.model_validate(dict(work.config))
+    info = predictions.info
+    reference = work.inputs["predictions"][0]
+    run_reference = find_stage(reference, "finetune") or find_stage(reference, "train")
+    shown = worst_first(labels)[: config.report_videos]
+    reporter.total(len(shown), "videos")
+    records = RunFolder(Store.at(work.store).run(info.run)).metrics()
+    counts = sum((np.bincount(video.label_ids, minlength=len(info.classes)) for video in labels), np.zeros(1, np.int64))
+    return Report(
+        title=f"{work.node}: {', '.join(config.splits)}",
+        info=info,
+        config=config,
+        scores=scores,
+        predicted_counts=[int(count) for count in counts],
+        records=records,
+        cards=_cards(work, predictions, shown=shown, results=results, reporter=reporter),
+        num_videos=len(labels),
+        facts=_facts(reference, run_reference, task=info.task, run=info.run),
+    )
+
+
+def _cards(
+    work: Work,
+    predictions: PredictionSet,
+    *,
+    shown: Sequence[VideoLabels],
+    results: Mapping[str, VideoResult],
+    reporter: Reporter,
+) -> list[VideoCard]:
+    config = EvaluateConfig.model_validate(dict(work.config))
+    known = {video["digest"]: video for video in work.payload.get("videos", ())}
+    files = {digest: str(video["path"]) for digest, video in known.items()}
+    source = FrameSource.of(work.inputs["predictions"][0], store=Store.at(work.store), files=files)
+    wanted = {video.video_id for video in shown}
+    lines = dict(timelines(predictions, unit=main_unit(predictions.info), video_ids=wanted))
+    cards = []
+    for video in shown:
+        duration = known.get(video.digest, {}).get("duration_seconds")
+        line = lines[video.video_id]
+        pictures, note = source.pictures(video.digest, _times(line, duration, number=config.thumbnails))
+        cards.append(
+            VideoCard(
+                labels=video,
+                timeline=line,
+                result=results.get(video.video_id),
+                duration_seconds=duration,
+                thumbnails=pictures,
+                note=note,
+            )
+        )
+        reporter.advance(1)
+    return cards
+
+
+def _times(line: Timeline, duration_seconds: float | None, *, number: int) -> list[float]:
+    axis = axis_of(line, duration_seconds)
+    return slice_times(axis.start_seconds, axis.stop_seconds, number=number) if number else []
+
+
+def _facts(reference: InputRef, run_reference: InputRef | None, *, task: str, run: str) -> dict[str, str]:
+    facts = {"task": task, "predictions": f"{reference.node} {reference.key[:12]}"}
+    if run_reference is not None:
+        model = run_reference.config.get("model") or {}
+        facts["run"] = f"{run_reference.node} {run[:12]}"
+        facts |= {"model": str(model["name"])} if "name" in model else {}
+    embed = find_stage(reference, "embed")
+    if embed is not None and "encoder" in embed.config:
+        facts["encoder"] = str(embed.config["encoder"])
+    return facts
+
+
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _write_csv(path: Path, lines: Iterable[Sequence[Any]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(lines)

@@ -1,0 +1,82 @@
+"""Rows to predict from, straight out of the spatial encoder: each frame is encoded once, whatever windows hold it."""
+
+from __future__ import annotations
+
+from reelwright.stages.config import parse_config
+from reelwright.stages.embed.config import EmbedConfig
+from reelwright.stages.embed.encoder import LoadedEncoder, build_from_config
+from reelwright.stages.embed.sink import MemorySink
+from reelwright.stages.embed.videos import embed_videos, prepare_forward
+from reelwright.stages.embed.work import frame_input
+from reelwright.stages.predict.config import PredictConfig
+from reelwright.stages.predict.scorer import LoadedRun, VideoRows
+from reelwright.stages.predict.sink import ScoreWriter
+from reelwright.stages.train.block import mean_vectors
+from reelwright.stages.work import InputRef, Reporter, Work
+from reelwright.storage.errors import ConfigError
+from reelwright.storage.items import ItemRow
+from reelwright.storage.store import Store
+
+
+class FrameScoreSink(MemorySink):
+    """Rows of a video until it is complete; then they are scored and forgotten."""
+
+    def __init__(self, writer: ScoreWriter, *, output: str) -> None:
+        super().__init__()
+        self._writer = writer
+        self._output = output
+
+    def finish(self, row: ItemRow) -> None:
+        """All rows of a video have come."""
+        rows = self.take(row.digest)
+        self._writer.add(VideoRows(row.digest, mean_vectors(rows.outputs[self._output]), rows.spans), row)
+
+    def fail(self, row: ItemRow) -> None:
+        """The video could not be decoded or encoded."""
+        self._writer.fail(row)
+
+
+def score_frames(work: Work, config: PredictConfig, run: LoadedRun, *, writer: ScoreWriter, reporter: Reporter) -> None:
+    """Send the frames of ``work.items`` through the run's spatial encoder and score the rows as videos complete.
+
+    Raises ConfigError when the run was trained on several embeddings, whose rows cannot be joined on the way.
+    """
+    loaded = _encoder(work, run)
+    settings = loaded.config.model_copy(update={"device": config.device, "batch_size": config.frame_batch_size})
+    embed_videos(
+        work.items,
+        loaded=loaded,
+        forward=prepare_forward(loaded, settings, tuning=Store.at(work.store).root / "tuning", note=reporter.note),
+        frames=frame_input(work),
+        sink=FrameScoreSink(writer, output=_output(loaded, run)),
+        reporter=reporter,
+    )
+
+
+def _encoder(work: Work, run: LoadedRun) -> LoadedEncoder:
+    """The encoder inside a finetune run; of a train run, the one whose embeddings it was trained on."""
+    (ref,) = work.inputs["run"]
+    store = Store.at(work.store)
+    if run.stage == "finetune":
+        wanted = EmbedConfig(run=ref.node, outputs=(run.output,), dtype="float32")
+        return build_from_config(wanted, store=store, run=ref, where=work.node)
+    embedding = _single_embedding(ref, where=work.node)
+    settings = parse_config(EmbedConfig, dict(embedding.config), where=embedding.node)
+    generation = embedding.inputs.get("run", ())
+    return build_from_config(settings, store=store, run=generation[0] if generation else None, where=work.node)
+
+
+def _single_embedding(ref: InputRef, *, where: str) -> InputRef:
+    embeddings = ref.inputs.get("embeddings", ())
+    if len(embeddings) != 1:
+        raise ConfigError(
+            f"{where}: run {ref.node} was trained on {len(embeddings)} embeddings; over frames there must be one. "
+            "Give embeddings instead of frames."
+        )
+    return embeddings[0]
+
+
+def _output(loaded: LoadedEncoder, run: LoadedRun) -> str:
+    if run.output not in loaded.config.outputs:
+        raise ConfigError(f"the run reads {run.output!r}, but its encoder gives {', '.join(loaded.config.outputs)}.")
+    return run.output

@@ -1,0 +1,149 @@
+"""The published tables of a predict node: cached scores with names, splits and targets, video by video."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from reelwright.stages.train.labelled import LabelledVideo, payload_videos
+from reelwright.stages.train.targets import LabelSpace, is_described, window_targets
+from reelwright.stages.train.windows import Windows, WindowShape
+from reelwright.stages.work import Work
+from reelwright.storage.annotations import UNKNOWN, Annotation, row_labels, window_label_set
+from reelwright.storage.errors import StoreError
+from reelwright.storage.items import ItemLedger
+from reelwright.storage.predictions import PredictedVideo, PredictionInfo, PredictionWriter, Scored, open_writer
+from reelwright.storage.scores import VideoScores, read_scores
+from reelwright.storage.store import Store
+
+
+def publish_tables(work: Work, folder: Path, *, cache: Path, run: str, run_values: Mapping[str, Any]) -> None:
+    """Write windows, rows and videos.parquet of the payload's videos that have scores, in the order of the manifest.
+
+    One video is in memory at a time. Class names are those of the run; a label that the run does not know is an unknown
+    target. Raises StoreError when no video has scores.
+    """
+    published = _Published(
+        task=run_values["task"],
+        labels=LabelSpace(
+            classes=tuple(run_values["classes"]), background=_class_id(work.payload, run_values["classes"])
+        ),
+        shape=_shape(work, run_values),
+    )
+    done = ItemLedger(Store.at(work.store).node(work.key)).done()
+    videos = [_known_to(video, work.payload, run_values) for video in payload_videos(work.payload)]
+    videos = [video for video in videos if video.digest in done]
+    if not videos:
+        raise StoreError(
+            f"{work.node}: no video has scores, so there is nothing to publish; `reelwright status` says why."
+        )
+    info = PredictionInfo(
+        key=folder.name,
+        run=run,
+        task=published.task,
+        classes=published.labels.classes,
+        extra={
+            "window": {"length": published.shape.length, "stride": published.shape.stride, "skip": published.shape.skip}
+        },
+    )
+    with open_writer(folder, info, with_rows=True) as writer:
+        for video in videos:
+            published.write(writer, video, read_scores(cache, video.digest))
+
+
+class _Published:
+    """What is written of one video after the other."""
+
+    def __init__(self, *, task: str, labels: LabelSpace, shape: WindowShape) -> None:
+        self.task = task
+        self.labels = labels
+        self.shape = shape
+
+    def write(self, writer: PredictionWriter, video: LabelledVideo, scores: VideoScores) -> None:
+        """The windows, rows and the whole of one video."""
+        named = PredictedVideo(video_id=video.video_id, digest=video.digest, split=video.split)
+        writer.write_windows(named, scores.window_columns(), self._windows(video.annotation, scores))
+        rows, row_scores = scores.of_rows()
+        columns = {
+            "row": rows.astype(np.int32),
+            "start_seconds": scores.spans.start_seconds[rows],
+            "stop_seconds": scores.spans.stop_seconds[rows],
+            "source_start": scores.spans.source_start[rows],
+        }
+        of_rows = row_labels(video.annotation, scores.spans, background=self.labels.background)[rows]
+        writer.write_rows(
+            named, columns, Scored(scores=row_scores, target_ids=None if self.task == "multi_label" else of_rows)
+        )
+        writer.write_video(named, num_windows=len(scores.start_row), scored=self._video(video.annotation, scores))
+
+    def _windows(self, annotation: Annotation, scores: VideoScores) -> Scored:
+        last = scores.stop_row - 1
+        count = (last - scores.start_row) // self.shape.step + 1
+        windows = Windows(np.zeros_like(count), scores.start_row, count)
+        # The score of a per_row window is that of its last row.
+        task = "last_row" if self.task == "per_row" else self.task
+        targets = window_targets(
+            task, windows, shape=self.shape, annotation=annotation, spans=scores.spans, labels=self.labels
+        )
+        return self._scored(annotation, scores.scores, targets)
+
+    def _video(self, annotation: Annotation, scores: VideoScores) -> Scored:
+        """The mean of the windows' probabilities, beside the video's own label."""
+        mean = scores.scores.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
+        if self.task != "multi_label":
+            return self._scored(annotation, mean, np.array([annotation.label], dtype=np.int64))
+        present = window_label_set(
+            annotation, start_seconds=-np.inf, stop_seconds=np.inf, num_classes=len(self.labels.classes)
+        )
+        return self._scored(annotation, mean, present[None])
+
+    def _scored(self, annotation: Annotation, scores: npt.NDArray[np.float32], targets: npt.NDArray[Any]) -> Scored:
+        if self.task != "multi_label":
+            return Scored(scores=scores, target_ids=targets)
+        is_known = np.full(len(targets), is_described(annotation, self.labels))
+        return Scored(scores=scores, targets=targets.astype(bool), known=is_known)
+
+
+def _shape(work: Work, run_values: Mapping[str, Any]) -> WindowShape:
+    """The windows that were predicted: as the node says, else as the run was trained."""
+    asked, trained = work.config.get("window") or {}, run_values["window"]
+    length, skip = asked.get("length"), asked.get("skip")
+    return WindowShape(
+        length=trained["length"] if length is None else length,
+        stride=asked.get("stride", 1),
+        skip=trained["skip"] if skip is None else skip,
+    )
+
+
+def _class_id(payload: Mapping[str, Any], classes: list[str]) -> int:
+    """The run's id of the payload's background class; UNKNOWN when there is none, or the run does not know it."""
+    return _ids(payload, classes).get(payload["background"], UNKNOWN)
+
+
+def _ids(payload: Mapping[str, Any], classes: list[str]) -> dict[int, int]:
+    """Class ids of the pipeline's labels -> those of the run, by name."""
+    of_run = {name: position for position, name in enumerate(classes)}
+    return {position: of_run[name] for position, name in enumerate(payload["classes"]) if name in of_run}
+
+
+def _known_to(video: LabelledVideo, payload: Mapping[str, Any], run_values: Mapping[str, Any]) -> LabelledVideo:
+    """``video`` with the run's class ids; parts with a label that the run does not know are left out."""
+    if list(payload["classes"]) == list(run_values["classes"]):
+        return video
+    ids = _ids(payload, run_values["classes"])
+    known = video.annotation
+    return replace(
+        video,
+        annotation=Annotation(
+            label=ids.get(known.label, UNKNOWN),
+            segments=tuple((start, stop, ids[label]) for start, stop, label in known.segments if label in ids),
+            steps=tuple((time, ids[step]) for time, step in known.steps if step in ids),
+            times=tuple((time, ids.get(label, UNKNOWN)) for time, label in known.times),
+            frames=tuple((frame, ids[label]) for frame, label in known.frames if label in ids),
+        ),
+    )

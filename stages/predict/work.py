@@ -1,0 +1,79 @@
+"""Predict: sliding-window scores of each video into the cache, and the published tables with names and targets.
+
+embeddings --------------------+
+frames -> spatial encoder -----+-> rows of a video -> windows -> scores -> predictions/<spec key>/<digest>.parquet
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from reelwright.stages.config import parse_config
+from reelwright.stages.predict.config import PredictConfig
+from reelwright.stages.predict.publishing import publish_tables
+from reelwright.stages.predict.scorer import Scorer, VideoRows, load_run
+from reelwright.stages.predict.sink import ScoreWriter
+from reelwright.stages.train.block import read_video
+from reelwright.stages.train.setup import choose_device
+from reelwright.stages.work import Reporter, Work
+from reelwright.storage.embeddings import EmbeddingStore
+from reelwright.storage.errors import ConfigError, ItemError, StoreError
+from reelwright.storage.items import ItemLedger, ItemRow
+from reelwright.storage.runs import RunFolder
+from reelwright.storage.store import Store
+
+
+def run_items(work: Work, reporter: Reporter) -> None:
+    """Score ``work.items``; every one ends as a row of the node's ledger, done, skipped or failed.
+
+    Raises ConfigError, StoreError or StageError before any video is touched where that can be seen.
+    """
+    config = parse_config(PredictConfig, dict(work.config), where=work.node)
+    store = Store.at(work.store)
+    run = load_run(RunFolder(store.run(work.inputs["run"][0].key)), device=choose_device(config.device))
+    ledger = ItemLedger(store.node(work.key))
+    writer = ScoreWriter(
+        Scorer(run, config.window, batch_size=config.batch_size),
+        folder=store.predictions(work.key),
+        ledger=ledger,
+        reporter=reporter,
+        batch_size=config.batch_size,
+    )
+    if work.inputs.get("frames"):
+        from reelwright.stages.predict.frames import score_frames
+
+        score_frames(work, config, run, writer=writer, reporter=reporter)
+    else:
+        _score_embeddings(work, output=run.output, writer=writer, reporter=reporter)
+    writer.flush()
+    ledger.compact()
+
+
+def publish(work: Work, folder: Path) -> None:
+    """Write the published tables into ``folder`` (predictions/<node key>) from the cached scores of ``work.key``."""
+    store = Store.at(work.store)
+    run = work.inputs["run"][0].key
+    publish_tables(
+        work, folder, cache=store.predictions(work.key), run=run, run_values=RunFolder(store.run(run)).config()
+    )
+
+
+def _score_embeddings(work: Work, *, output: str, writer: ScoreWriter, reporter: Reporter) -> None:
+    refs = work.inputs.get("embeddings", ())
+    if not refs:
+        raise ConfigError(f"{work.node}: nothing to predict from; give embeddings or frames.")
+    stores = [EmbeddingStore(Store.at(work.store).embeddings(ref.key)) for ref in refs]
+    reporter.total(len(work.items), "videos")
+    for item in work.items:
+        started = time.perf_counter()
+        try:
+            rows, spans = read_video(stores, item.digest, output=output)
+        except ItemError as error:
+            writer.fail(ItemRow(digest=item.digest, status=error.status, cause=error.cause, message=str(error)))
+        except StoreError as error:
+            writer.fail(ItemRow(digest=item.digest, status="failed", cause="no_embeddings", message=str(error)))
+        else:
+            row = ItemRow(digest=item.digest, status="ok", seconds=time.perf_counter() - started)
+            writer.add(VideoRows(item.digest, rows, spans), row)
+        reporter.advance(1)

@@ -1,0 +1,304 @@
+"""The frame store: decoded frames with their times, in Zarr v3 that plain zarr-python opens.
+
+    frames/<spec key>.zarr/                  attributes: spec
+        <video digest>/
+            frame         (T, H, W, 3) uint8     with codec lossless
+            frame_jpeg    (B,) uint8             with codec jpeg: all JPEG files one after the other, and
+            jpeg_start    (T + 1,) i64           where each begins; frame i is frame_jpeg[jpeg_start[i]:jpeg_start[i + 1]]
+            pts_seconds   (T,) f64               presentation time of each row's frame
+            stop_seconds  (T,) f64               when it leaves the screen
+            source_frame  (T,) i64               its number in the video
+
+Without our code:  rows = zarr.open_group(path, mode="r")[digest];  rows["frame"][10:20]
+           jpeg:   PIL.Image.open(io.BytesIO(rows["frame_jpeg"][a:b].tobytes())) with a, b = rows["jpeg_start"][i : i + 2]
+"""
+
+from __future__ import annotations
+
+import io
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from PIL import Image
+
+from reelwright.storage.errors import StoreError
+from reelwright.storage.files import folder_bytes, remove
+from reelwright.storage.zarrs import (
+    PARTIAL,
+    ArrayLayout,
+    create_array,
+    create_group,
+    item_names,
+    open_group,
+    publish,
+    small_array,
+)
+
+Frames = NDArray[np.uint8]
+CHUNK_BYTES = 1 << 20  # read at once: a few frames, so that one window costs little
+SHARD_BYTES = 32 << 20  # written at once, held in memory by the writer
+JPEG_CHUNK_BYTES = 1 << 18
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowTimes:
+    """Which frame each row is: (T,) arrays."""
+
+    source_frame: NDArray[np.int64]
+    pts_seconds: NDArray[np.float64]
+    stop_seconds: NDArray[np.float64]
+
+    @property
+    def num_rows(self) -> int:
+        """T."""
+        return len(self.source_frame)
+
+
+@dataclass(frozen=True)
+class FrameLayout:
+    """How frames are coded: `lossless` (zstd) or `jpeg` with a quality of 1 to 100."""
+
+    codec: str = "lossless"
+    quality: int = 92
+
+
+class FrameStore:
+    """The frames of one decode spec, for reading."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+
+    @classmethod
+    def create(cls, path: Path, spec: Mapping[str, object]) -> FrameStore:
+        """The store at ``path``, made with ``spec`` in its attributes where it is not there yet."""
+        create_group(path, {"spec": dict(spec)})
+        return cls(path)
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The decode settings that made these frames."""
+        return dict(open_group(self.path).attrs["spec"])
+
+    def digests(self) -> list[str]:
+        """Content digests of the videos whose frames are here, sorted."""
+        return item_names(self.path)
+
+    def rows(self, digest: str) -> FrameRows:
+        """The frames of one video. Raises StoreError when they are not here."""
+        if not (self.path / digest / "zarr.json").exists():
+            raise StoreError(f"the frames of video {digest} are not in {self.path}. Run decode.")
+        return FrameRows(open_group(self.path / digest))
+
+
+class FrameRows:
+    """The stored frames of one video, read as they are asked for."""
+
+    def __init__(self, group: zarr.Group) -> None:
+        self._group = group
+
+    @cached_property
+    def times(self) -> RowTimes:
+        """Source frame and span of every row."""
+        names = ("source_frame", "pts_seconds", "stop_seconds")
+        return RowTimes(**{name: np.asarray(self._group[name][:]) for name in names})
+
+    @property
+    def num_rows(self) -> int:
+        """T."""
+        return self.times.num_rows
+
+    @property
+    def pts_seconds(self) -> NDArray[np.float64]:
+        """(T,) presentation times in seconds."""
+        return self.times.pts_seconds
+
+    @property
+    def stop_seconds(self) -> NDArray[np.float64]:
+        """(T,) seconds at which each frame leaves the screen."""
+        return self.times.stop_seconds
+
+    @property
+    def source_frame(self) -> NDArray[np.int64]:
+        """(T,) numbers of the frames in the video."""
+        return self.times.source_frame
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        height, width = self._group.attrs["size"]
+        return int(height), int(width)
+
+    def read(self, start: int, stop: int) -> Frames:
+        """Rows [start, stop) as (n, H, W, 3) uint8 RGB. Raises IndexError outside [0, num_rows]."""
+        if not 0 <= start <= stop <= self.num_rows:
+            raise IndexError(f"rows [{start}, {stop}) are not within the {self.num_rows} rows of this video")
+        if "frame" in self._group:
+            return np.asarray(self._group["frame"][start:stop])
+        starts = self._jpeg_start[start : stop + 1]
+        packed = np.asarray(self._group["frame_jpeg"][int(starts[0]) : int(starts[-1])])
+        return self._decode([packed[a:b] for a, b in zip(starts - starts[0], starts[1:] - starts[0], strict=False)])
+
+    def take(self, rows: Sequence[int] | NDArray[np.int64]) -> Frames:
+        """The given rows, in the given order, as (n, H, W, 3) uint8 RGB. Raises IndexError outside [0, num_rows)."""
+        wanted = np.asarray(rows, np.int64)
+        out = np.empty((len(wanted), *self.frame_size, 3), np.uint8)
+        unique, places = np.unique(wanted, return_inverse=True)
+        for first, last in _adjacent(unique):
+            found = self.read(int(unique[first]), int(unique[last - 1]) + 1)
+            chosen = (places >= first) & (places < last)
+            out[chosen] = found[places[chosen] - first]
+        return out
+
+    @cached_property
+    def _jpeg_start(self) -> NDArray[np.int64]:
+        return np.asarray(self._group["jpeg_start"][:])
+
+    def _decode(self, files: Sequence[NDArray[np.uint8]]) -> Frames:
+        out = np.empty((len(files), *self.frame_size, 3), np.uint8)
+        for index, packed in enumerate(files):
+            with Image.open(io.BytesIO(packed.tobytes())) as image:
+                out[index] = np.asarray(image.convert("RGB"))
+        return out
+
+
+class FrameWriter:
+    """Writes the frames of one video, a shard at a time, under a temporary name until `commit`.
+
+    Use it in a `with` block: leaving it without `commit` removes what was written. Holds at most one shard in memory.
+    """
+
+    def __init__(self, store: Path, digest: str, times: RowTimes, layout: FrameLayout) -> None:
+        self.num_rows = 0
+        self._times, self._layout = times, layout
+        self._path = store / digest
+        self._temporary = store / f"{PARTIAL}{digest}-{uuid.uuid4().hex[:8]}"
+        for leftover in store.glob(f"{PARTIAL}{digest}-*"):
+            remove(leftover)  # of a process that was killed; one process writes a video at a time
+        self._coder: _LosslessCoder | _JpegCoder | None = None
+        self._size = (0, 0)
+
+    def __enter__(self) -> FrameWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        remove(self._temporary)
+
+    def append(self, frames: Frames) -> None:
+        """Add (n, H, W, 3) uint8 frames after those that came before."""
+        if self._coder is None:
+            self._size = (frames.shape[1], frames.shape[2])
+            group = zarr.create_group(
+                self._temporary, attributes={"size": list(self._size), "codec": self._layout.codec}
+            )
+            coder = {"lossless": _LosslessCoder, "jpeg": _JpegCoder}[self._layout.codec]
+            self._coder = coder(group, self._times.num_rows, self._size, self._layout)
+            self._group = group
+        self._coder.append(frames)
+        self.num_rows += len(frames)
+
+    def commit(self) -> int:
+        """Shrink to the rows that came, write the times, give the group its name. Returns the bytes on disk."""
+        if self._coder is None:
+            raise StoreError(f"no frames were written for {self._path.name}")
+        self._coder.finish(self.num_rows)
+        for name in ("source_frame", "pts_seconds", "stop_seconds"):
+            small_array(self._group, name, getattr(self._times, name)[: self.num_rows], axes=("row",))
+        publish(self._temporary, self._path)
+        return folder_bytes(self._path)
+
+
+class _LosslessCoder:
+    """Fills one shard in memory, then writes it in one piece."""
+
+    def __init__(self, group: zarr.Group, num_rows: int, size: tuple[int, int], layout: FrameLayout) -> None:
+        del layout
+        frame_bytes = size[0] * size[1] * 3
+        chunk_rows = max(1, CHUNK_BYTES // frame_bytes)
+        shard_rows = chunk_rows * max(1, SHARD_BYTES // (frame_bytes * chunk_rows))
+        array = ArrayLayout(
+            shape=(num_rows, *size, 3),
+            dtype=np.dtype(np.uint8),
+            chunk_rows=chunk_rows,
+            shard_rows=shard_rows,
+            codec="zstd",
+        )
+        self._array = create_array(group, "frame", array, axes=("row", "height", "width", "channel"))
+        self._shard_rows = int(self._array.shards[0]) if self._array.shards else shard_rows
+        self._buffer = np.empty((self._shard_rows, *size, 3), np.uint8)
+        self._filled, self._written = 0, 0
+
+    def append(self, frames: Frames) -> None:
+        while len(frames):
+            count = min(len(frames), self._shard_rows - self._filled)
+            self._buffer[self._filled : self._filled + count] = frames[:count]
+            self._filled += count
+            frames = frames[count:]
+            if self._filled == self._shard_rows:
+                self._flush()
+
+    def finish(self, num_rows: int) -> None:
+        self._flush()
+        if num_rows < self._array.shape[0]:
+            self._array.resize((num_rows, *self._array.shape[1:]))
+
+    def _flush(self) -> None:
+        if self._filled:
+            self._array[self._written : self._written + self._filled] = self._buffer[: self._filled]
+            self._written += self._filled
+            self._filled = 0
+
+
+class _JpegCoder:
+    """Appends JPEG files to one long array, a shard at a time."""
+
+    def __init__(self, group: zarr.Group, num_rows: int, size: tuple[int, int], layout: FrameLayout) -> None:
+        del num_rows, size
+        self._group, self._quality = group, layout.quality
+        array = ArrayLayout(
+            shape=(SHARD_BYTES,), dtype=np.dtype(np.uint8), chunk_rows=JPEG_CHUNK_BYTES, shard_rows=SHARD_BYTES
+        )
+        self._array = create_array(group, "frame_jpeg", array, axes=("byte",))
+        self._pending = bytearray()
+        self._written = 0
+        self._starts = [0]
+
+    def append(self, frames: Frames) -> None:
+        for frame in frames:
+            file = io.BytesIO()
+            Image.fromarray(np.ascontiguousarray(frame)).save(file, "JPEG", quality=self._quality)
+            self._pending += file.getbuffer()
+            self._starts.append(self._starts[-1] + file.tell())
+            if len(self._pending) >= SHARD_BYTES:
+                self._flush(SHARD_BYTES)
+
+    def finish(self, num_rows: int) -> None:
+        assert num_rows == len(self._starts) - 1
+        self._flush(len(self._pending))
+        self._array.resize((self._written,))
+        small_array(self._group, "jpeg_start", np.asarray(self._starts, np.int64), axes=("row_edge",))
+
+    def _flush(self, count: int) -> None:
+        """Write ``count`` bytes: whole shards, but for the last."""
+        if self._written + count > self._array.shape[0]:
+            self._array.resize((self._array.shape[0] + SHARD_BYTES,))
+        self._array[self._written : self._written + count] = np.frombuffer(bytes(self._pending[:count]), np.uint8)
+        self._written += count
+        del self._pending[:count]
+
+
+def _adjacent(values: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Index ranges [first, last) of ascending values that follow one another without a gap."""
+    if not len(values):
+        return []
+    edges = np.flatnonzero(np.diff(values) != 1) + 1
+    return list(zip([0, *edges.tolist()], [*edges.tolist(), len(values)], strict=True))

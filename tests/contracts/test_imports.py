@@ -1,0 +1,57 @@
+"""Start-up is quick because nothing heavy is imported, and no module of ours exists under a bare name."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = ("torch", "torchvision", "timm", "decord", "av", "zarr", "sklearn", "tensorboard")
+PIPELINE = "videos: {manifest: videos.csv}\nstages:\n  frames: {uses: decode, fps: 5}\n  embed: {uses: embed, frames: frames, encoder: timm/resnet10t, weights: none}\n"
+
+
+def run_python(code: str, *arguments: str, cwd: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=cwd, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["status"], ["graph"], ["embed", "--help"]], ids=" ".join)
+def test_light_commands_import_nothing_heavy(tmp_path: Path, arguments: list[str]) -> None:
+    (tmp_path / "a.mp4").touch()
+    (tmp_path / "videos.csv").write_text("path\na.mp4\n")
+    (tmp_path / "reelwright.yaml").write_text(PIPELINE)
+    code = (
+        "import sys, json, atexit\n"
+        "from reelwright.cli.main import main\n"
+        "sys.argv = ['reelwright', *sys.argv[1:]]\n"
+        "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code, stop.code\n"
+        "print('\\n' + json.dumps(sorted({name.split('.')[0] for name in sys.modules})))\n"
+    )
+    modules = json.loads(run_python(code, *arguments, cwd=tmp_path).splitlines()[-1])
+    assert not set(modules) & set(HEAVY)
+    assert "typer" in modules
+
+
+def test_storage_never_imports_torch(tmp_path: Path) -> None:
+    code = (
+        "import importlib, pkgutil, sys, reelwright.storage as storage\n"
+        "for module in pkgutil.iter_modules(storage.__path__):\n"
+        "    importlib.import_module('reelwright.storage.' + module.name)\n"
+        "print('torch' in sys.modules)\n"
+    )
+    assert run_python(code, cwd=tmp_path).split() == ["False"]
+
+
+def test_no_module_of_ours_has_a_bare_name(tmp_path: Path) -> None:
+    code = (
+        "import sys, reelwright.pipeline.project, reelwright.stages.train.work, reelwright.models.temporal\n"
+        "bare = {'pipeline', 'stages', 'models', 'storage', 'cli'}\n"
+        "print(sorted(bare & {name.split('.')[0] for name in sys.modules}))\n"
+    )
+    assert run_python(code, cwd=tmp_path).strip() == "[]"

@@ -1,0 +1,81 @@
+"""A small real project: five short videos with two phases each, and the whole chain over them."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+PIPELINE = """
+videos: {manifest: videos.csv}
+labels: {segments: segments.csv}
+stages:
+  frames: {uses: decode, fps: 5, short_side: 48, workers: 1}
+  embed: {uses: embed, frames: frames, encoder: timm/test_resnet, weights: none, batch_size: 8, channels_last: false}
+  train:
+    uses: train
+    embeddings: [embed]
+    task: per_row
+    window: {length: 4, stride: 2}
+    model: {name: linear}
+    epochs: 2
+    batch_size: 8
+    val_splits: []
+  predict: {uses: predict, run: train}
+  scores: {uses: evaluate, predictions: predict, thumbnails: 0}
+"""
+
+SPLITS = {"a": "train", "b": "train", "c": "train", "d": "test", "e": "test"}
+
+
+def write_video(path: Path, *, seed: int, num_frames: int = 20, fps: int = 10) -> None:
+    """A dark square that moves over a bright, then over a blue ground."""
+    rng = np.random.default_rng(seed)
+    x, y = rng.integers(0, 40, 2)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=fps, options={"threads": "1"})
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        for number in range(num_frames):
+            image = np.full((64, 64, 3), (230, 230, 210) if number < num_frames // 2 else (40, 60, 160), dtype=np.uint8)
+            image[y : y + 16, (x + number) % 48 : (x + number) % 48 + 16] = 20
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def write_rows(path: Path, rows: list[dict[str, object]]) -> None:
+    """A CSV of equal dictionaries."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The project, not run yet."""
+    for seed, name in enumerate(SPLITS):
+        write_video(tmp_path / f"{name}.mp4", seed=seed)
+    write_rows(
+        tmp_path / "videos.csv",
+        [{"video_id": name, "path": f"{name}.mp4", "split": split} for name, split in SPLITS.items()],
+    )
+    write_rows(
+        tmp_path / "segments.csv",
+        [
+            {"video_id": name, "start_seconds": start, "stop_seconds": start + 1, "label": label}
+            for name in SPLITS
+            for start, label in ((0, "bright"), (1, "blue"))
+        ],
+    )
+    (tmp_path / "reelwright.yaml").write_text(PIPELINE, encoding="utf-8")
+    return tmp_path

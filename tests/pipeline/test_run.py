@@ -1,0 +1,139 @@
+"""The runner: change one thing, see which nodes ran and how many videos they did."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from reelwright.pipeline.project import Project
+from reelwright.pipeline.runner import RunResult
+from tests.pipeline.conftest import read_rows, write_rows, write_video
+
+NODES = ("frames", "embed", "train", "predict", "scores")
+Ran = dict[str, int]  # nodes that ran -> videos they did
+
+
+def run(folder: Path, *overrides: str, **options: object) -> RunResult:
+    return Project.open(folder / "reelwright.yaml", overrides=overrides).run(**options)
+
+
+def ran(result: RunResult) -> Ran:
+    return {node.node: node.num_done for node in result.nodes if node.state == "ran"}
+
+
+def edit(folder: Path, old: str, new: str, name: str = "reelwright.yaml") -> None:
+    text = (folder / name).read_text(encoding="utf-8")
+    assert old in text
+    (folder / name).write_text(text.replace(old, new), encoding="utf-8")
+
+
+def edit_manifest(folder: Path, change: Callable[[list[dict[str, str]]], list[dict[str, str]]]) -> None:
+    write_rows(folder / "videos.csv", list(change(read_rows(folder / "videos.csv"))))
+
+
+def test_a_second_run_does_nothing_and_each_change_does_just_its_work(folder: Path) -> None:
+    """One long story, since each step needs the one before; the table says what each step must do."""
+    first = run(folder)
+    assert first.exit_code == 0, first
+    assert ran(first) == {"frames": 5, "embed": 5, "train": 0, "predict": 5, "scores": 0}
+    second = run(folder)
+    assert second.nothing_to_do
+
+    def add_video(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+        write_video(folder / "f.mp4", seed=9)
+        return [*rows, {"video_id": "f", "path": "f.mp4", "split": "test"}]
+
+    def rename(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+        return [{**row, "video_id": "a2" if row["video_id"] == "a" else row["video_id"]} for row in rows]
+
+    def rename_labels() -> None:
+        rows = read_rows(folder / "segments.csv")
+        write_rows(
+            folder / "segments.csv",
+            [{**row, "video_id": "a2" if row["video_id"] == "a" else row["video_id"]} for row in rows],
+        )
+
+    def move(row: str) -> None:
+        (folder / "sub").mkdir()
+        shutil.move(folder / f"{row}.mp4", folder / "sub" / f"{row}.mp4")
+        edit(folder, f"{row}.mp4", f"sub/{row}.mp4", "videos.csv")
+
+    steps: list[tuple[str, Callable[[], object], Ran]] = [
+        ("a training setting", lambda: edit(folder, "epochs: 2", "epochs: 3"), {"train": 0, "predict": 5, "scores": 0}),
+        ("back again: a hit", lambda: edit(folder, "epochs: 3", "epochs: 2"), {}),
+        ("number of workers", lambda: edit(folder, "workers: 1", "workers: 2"), {}),
+        ("batch size of embedding", lambda: edit(folder, "batch_size: 8, channels", "batch_size: 4, channels"), {}),
+        ("a comment", lambda: edit(folder, "stages:", "# more\nstages:"), {}),
+        ("the time of a file", lambda: (folder / "b.mp4").touch(), {}),
+        ("a file moved", lambda: move("c"), {}),
+        ("an evaluate setting", lambda: edit(folder, "thumbnails: 0", "thumbnails: 0, topk: [1]"), {"scores": 0}),
+        ("one test video more", lambda: edit_manifest(folder, add_video), {"frames": 1, "embed": 1, "predict": 1, "scores": 0}),
+        ("a video renamed", lambda: (edit_manifest(folder, rename), rename_labels()), {"predict": 0, "scores": 0}),
+        ("a train video relabelled", lambda: edit(folder, "b,1,2,blue", "b,1.5,2,blue", "segments.csv"), {"train": 0, "predict": 6, "scores": 0}),
+        ("the rate", lambda: edit(folder, "fps: 5", "fps: 2.5"), {"frames": 6, "embed": 6, "train": 0, "predict": 6, "scores": 0}),
+    ]  # fmt: skip
+    for name, change, expected in steps:
+        change()
+        result = run(folder)
+        assert result.exit_code == 0, (name, result)
+        assert ran(result) == expected, name
+
+
+def test_reasons_name_the_setting(folder: Path) -> None:
+    run(folder)
+    project = Project.open(folder / "reelwright.yaml", overrides=["frames.fps=2", "train.optimizer.lr=0.5"])
+    plans = {plan.node.name: plan for plan in project.status()}
+    assert "spec.fps: 5.0 -> 2.0" in plans["frames"].reasons
+    assert "input frames: frames changed" in plans["embed"].reasons
+    assert "spec.optimizer.lr: 0.001 -> 0.5" in plans["train"].reasons
+    assert plans["predict"].reasons == ("waits for train",)
+    edit_manifest(folder, lambda rows: rows[1:])
+    plans = {plan.node.name: plan for plan in Project.open(folder / "reelwright.yaml").status()}
+    assert plans["frames"].state == plans["embed"].state == "up to date"
+    assert plans["train"].reasons == ("videos: 1 gone (of 2)",)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "cause"),
+    [("empty", b"", "empty_file"), ("text", b"hello\n" * 50, "not_a_video")],
+    ids=["empty", "text"],
+)
+def test_one_broken_video_never_stops_the_others(folder: Path, name: str, content: bytes, cause: str) -> None:
+    good = (folder / "b.mp4").read_bytes()
+    (folder / "b.mp4").write_bytes(content)
+    result = run(folder)
+    assert result.exit_code == 3
+    assert ran(result)["embed"] == 4
+    assert [(failure.video_ids, failure.row.cause) for failure in result.failures] == [(("b",), cause)]
+    assert run(folder).exit_code == 3
+    (folder / "b.mp4").write_bytes(good)
+    mended = run(folder)
+    assert mended.exit_code == 0
+    assert ran(mended)["frames"] == ran(mended)["embed"] == 1
+
+
+def test_only_until_force_and_limit(folder: Path) -> None:
+    until = run(folder, until=["embed"])
+    assert ran(until) == {"frames": 5, "embed": 5}
+    forced = run(folder, force=["frames"], only=["frames"])
+    assert ran(forced) == {"frames": 5}
+    limited = run(folder, "frames.fps=2", limit=2)
+    assert {node.node: (node.state, node.num_done) for node in limited.nodes}["frames"] == ("ran", 2)
+    assert limited.exit_code == 1
+
+
+def test_a_second_experiment_on_the_same_store_embeds_nothing(folder: Path) -> None:
+    run(folder)
+    text = (folder / "reelwright.yaml").read_text(encoding="utf-8")
+    (folder / "second.yaml").write_text(text.replace("name: linear", "name: gru"), encoding="utf-8")
+    result = Project.open(folder / "second.yaml").run()
+    assert ran(result) == {"train": 0, "predict": 5, "scores": 0}
+
+
+def test_streaming_or_storing_frames_gives_the_same_embeddings(folder: Path) -> None:
+    run(folder, until=["embed"])
+    streamed = run(folder, "frames.materialize=false", until=["embed"])
+    assert streamed.nothing_to_do

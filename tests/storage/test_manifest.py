@@ -1,0 +1,144 @@
+"""Manifests and label tables: what is read, and that every problem is told at once with its row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from reelwright.storage.errors import InputError
+from reelwright.storage.labels import labels_from_column, labels_from_table
+from reelwright.storage.manifest import ManifestVideo, check_videos, read_manifest, scan_folder, scan_glob
+
+SPLITS = ("train", "val", "test")
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def videos(*names: str, label: str = "") -> list[ManifestVideo]:
+    return [
+        ManifestVideo(video_id=name, path=Path(f"/{name}"), split="train", label=label, row=row)
+        for row, name in enumerate(names, 2)
+    ]
+
+
+def test_a_table_keeps_ids_as_written_and_further_columns(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.csv", "\ufeffvideo_id, path ,split,label,subject\n007,a.mp4,val,run,S1\n,sub/b.mp4,,,\n")
+    first, second = read_manifest(path, root=tmp_path, default_split="train")
+    assert (first.video_id, first.split, first.label, first.extra) == ("007", "val", "run", {"subject": "S1"})
+    assert first.path == tmp_path / "a.mp4"
+    assert (second.video_id, second.split, second.row) == ("sub/b", "train", 3)
+
+
+def test_parquet_is_read_as_text(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"video_id": ["x"], "path": ["x.mp4"], "take": [3]}), tmp_path / "m.parquet")
+    (video,) = read_manifest(tmp_path / "m.parquet", root=tmp_path, default_split="train")
+    assert video.extra == {"take": "3"}
+
+
+def test_a_folder_with_splits_on_top(tmp_path: Path) -> None:
+    for name in ("train/a.mp4", "test/deep/b.MKV", "test/notes.txt", "c.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = {video.video_id: video.split for video in scan_folder(tmp_path, default_split="val")}
+    assert found == {"train/a": "train", "test/deep/b": "test", "c": "val"}
+
+
+def test_a_pattern_may_name_folders_of_frames(tmp_path: Path) -> None:
+    for name in ("jump/0001", "run/0002"):
+        (tmp_path / name).mkdir(parents=True)
+    assert [video.video_id for video in scan_glob("*/*", root=tmp_path, default_split="train")] == [
+        "jump/0001",
+        "run/0002",
+    ]
+
+
+def test_all_problems_of_a_manifest_are_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").touch()
+    path = write(tmp_path / "m.csv", "video_id,path,split\na,a.mp4,train\na,a.mp4,trian\nb,gone.mp4,test\n")
+    found = read_manifest(path, root=tmp_path, default_split="train")
+    with pytest.raises(InputError, match=r"3 problem\(s\)") as error:
+        check_videos(found, source="m.csv", splits=SPLITS, allow_missing=False)
+    told = "\n".join(error.value.problems)
+    assert "row 3: video_id 'a' stands in row 2 already" in told
+    assert "row 3: split 'trian' is unknown. Did you mean 'train'? Known: train, val, test" in told
+    assert "row 4: no such file" in told
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "match"),
+    [
+        ("m.csv", "video_id,pth\na,b\n", r"column 'path' is missing. Did you mean 'pth'\?"),
+        ("m.csv", "path\na.mp4,b\n", "2 cells under 1 columns"),
+        ("m.json", "{}", r"tables are .csv, .tsv or .parquet, not .json"),
+    ],
+    ids=["missing column", "ragged row", "other format"],
+)
+def test_wrong_tables_are_refused(tmp_path: Path, name: str, text: str, match: str) -> None:
+    with pytest.raises(InputError, match=match):
+        read_manifest(write(tmp_path / name, text), root=tmp_path, default_split="train")
+
+
+def test_no_videos_is_a_problem() -> None:
+    with pytest.raises(InputError, match="not a single video"):
+        check_videos([], source="x", splits=SPLITS, allow_missing=False)
+
+
+def test_segments_get_ids_in_sorted_or_given_order(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "s.csv", "video_id,start_seconds,stop_seconds,label\na,0,1.5,walk\na,1.5,3,fall\nother,0,1,walk\n"
+    )
+    labels = labels_from_table(path, kind="segments", videos=videos("a"), classes=None)
+    assert labels.classes == ("fall", "walk")
+    assert labels.of("a").segments == ((0.0, 1.5, 1), (1.5, 3.0, 0))
+    assert labels.notes == ("s.csv: 1 of 3 rows name videos that the manifest does not",)
+    given = labels_from_table(path, kind="segments", videos=videos("a"), classes=["walk", "fall", "run"])
+    assert given.of("a").segments[0][2] == 0
+
+
+def test_all_problems_of_segments_are_told_at_once(tmp_path: Path) -> None:
+    text = "video_id,start_seconds,stop_seconds,label\na,2,1,walk\na,x,1,walk\na,0,1,wlak\na,-1,1,walk\n"
+    with pytest.raises(InputError, match=r"4 problem\(s\)") as error:
+        labels_from_table(write(tmp_path / "s.csv", text), kind="segments", videos=videos("a"), classes=["walk"])
+    told = "\n".join(error.value.problems)
+    for part in (
+        "row 2: stop_seconds 1.0 must lie after",
+        "row 3: start_seconds 'x' is not a number",
+        "row 4: label 'wlak'",
+        "row 5: start_seconds '-1'",
+    ):
+        assert part in told
+
+
+def test_labels_of_other_videos_only_are_an_error(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.csv", "video_id,time_seconds,step\nvid_1,2,mount\n")
+    with pytest.raises(InputError, match=r"none of its 1 rows names a video.*Did you mean 'vid_01'\?"):
+        labels_from_table(path, kind="steps", videos=videos("vid_01"), classes=None)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("video_id,frame,label\na,4,x\na,2,y\n", {"frames": ((2, 1), (4, 0))}),
+        ("video_id,time_seconds,label\na,.5,x\n", {"times": ((0.5, 0),)}),
+    ],
+    ids=["by frame", "by time"],
+)
+def test_labels_of_single_rows(tmp_path: Path, text: str, expected: dict) -> None:
+    labels = labels_from_table(write(tmp_path / "r.csv", text), kind="rows", videos=videos("a"), classes=["x", "y"])
+    for name, value in expected.items():
+        assert getattr(labels.of("a"), name) == value
+
+
+def test_labels_from_the_manifest() -> None:
+    labels = labels_from_column([*videos("a", label="run"), *videos("b")], column="label", classes=["jump", "run"])
+    assert (labels.of("a").label, labels.of("b").label) == (1, -1)
+    with pytest.raises(InputError, match=r"row 2: label 'run' is not in the class list. Did you mean 'runs'\?"):
+        labels_from_column(videos("a", label="run"), column="label", classes=["runs"])
+    with pytest.raises(InputError, match="no column 'kind'"):
+        labels_from_column(videos("a"), column="kind", classes=None)
