@@ -33,7 +33,7 @@ test-slow: $(INSTALLED)  ## The tests that take longer
 check: $(INSTALLED)  ## Format, lint, types, import arrows
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
-	$(BIN)/mypy $(foreach package,cli pipeline stages models storage,-p reelwright.$(package))
+	$(BIN)/mypy $(addprefix typings/reelwright/,cli pipeline stages models storage)
 	$(BIN)/lint-imports
 
 format: $(INSTALLED)  ## Format the code and mend what can be mended

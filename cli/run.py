@@ -154,6 +154,7 @@ def run_and_tell(file: PipelineFile, options: RunOptions, *, as_json: bool) -> N
     """Run, show progress on stderr and the outcome on stdout; exits with the run's code when it is not 0."""
     from reelwright.cli.format import failure_table, print_json, result_table, run_json
     from reelwright.cli.progress import Watcher
+    from reelwright.cli.scores import scores_table
     from reelwright.pipeline.runner import run_pipeline
 
     watcher = Watcher()
@@ -170,8 +171,11 @@ def run_and_tell(file: PipelineFile, options: RunOptions, *, as_json: bool) -> N
         typer.echo(f"nothing to do: all {len(result.nodes)} nodes are up to date")
     else:
         typer.echo(result_table(result.nodes))
-    if result.failures and not as_json:
-        typer.echo(f"\n{len(result.failures)} failed:\n{failure_table(result.failures)}")
+    if not as_json:
+        scores = scores_table({node.node: node.outputs for node in result.nodes if node.stage == "evaluate"})
+        typer.echo(f"\n{scores}" if scores else "", nl=bool(scores))
+        if result.failures:
+            typer.echo(f"\n{len(result.failures)} failed:\n{failure_table(result.failures)}")
     sys.stdout.flush()
     if result.exit_code:
         raise typer.Exit(result.exit_code)

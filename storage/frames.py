@@ -17,12 +17,12 @@ from __future__ import annotations
 
 import io
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import zarr
@@ -185,7 +185,7 @@ class FrameWriter:
         self._coder: _LosslessCoder | _JpegCoder | None = None
         self._size = (0, 0)
 
-    def __enter__(self) -> FrameWriter:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -200,8 +200,7 @@ class FrameWriter:
             group = zarr.create_group(
                 self._temporary, attributes={"size": list(self._size), "codec": self._layout.codec}
             )
-            coder = {"lossless": _LosslessCoder, "jpeg": _JpegCoder}[self._layout.codec]
-            self._coder = coder(group, self._times.num_rows, self._size, self._layout)
+            self._coder = _CODERS[self._layout.codec](group, self._times.num_rows, self._size, self._layout)
             self._group = group
         self._coder.append(frames)
         self.num_rows += len(frames)
@@ -294,6 +293,12 @@ class _JpegCoder:
         self._array[self._written : self._written + count] = np.frombuffer(bytes(self._pending[:count]), np.uint8)
         self._written += count
         del self._pending[:count]
+
+
+_CODERS: dict[str, Callable[[zarr.Group, int, tuple[int, int], FrameLayout], _LosslessCoder | _JpegCoder]] = {
+    "lossless": _LosslessCoder,
+    "jpeg": _JpegCoder,
+}
 
 
 def _adjacent(values: NDArray[np.int64]) -> list[tuple[int, int]]:

@@ -107,9 +107,10 @@ def _should_retry(ended: TaskEnded, state: _Progress) -> bool:
     state.seconds += ended.seconds
     if ended.status == "ok":
         return False
-    state.notes.append(f"{state.backends[state.number]}: {ended.message}")
     state.failures.append((ended.status, ended.cause))
     may = ended.status in ("timeout", "crashed") or (ended.status == "failed" and ended.cause in _ANOTHER_MAY)
+    by_backend = may or ended.status == "truncated"
+    state.notes.append(f"{state.backends[state.number]}: {ended.message}" if by_backend else ended.message)
     if may and state.number + 1 < len(state.backends):
         state.number += 1
         return True

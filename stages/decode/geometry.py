@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,14 +65,10 @@ class Geometry:
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> Geometry:
         """The inverse of `to_plain`; lists count as tuples."""
-        names = {entry.name for entry in fields(cls)}
-        return cls(
-            **{
-                name: tuple(value) if isinstance(value, list) else value
-                for name, value in values.items()
-                if name in names
-            }
-        )
+        given: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+        }
+        return cls(**given)
 
 
 def apply(frames: Frames, geometry: Geometry) -> Frames:

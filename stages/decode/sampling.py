@@ -75,7 +75,7 @@ def _in_range(pts_seconds: NDArray[np.float64], config: DecodeConfig, end_second
 
 def _on_screen(pts_seconds: NDArray[np.float64], times: NDArray[np.float64]) -> NDArray[np.int64]:
     found = np.searchsorted(pts_seconds, times + TOLERANCE_SECONDS, side="right") - 1
-    return np.clip(found, 0, len(pts_seconds) - 1).astype(np.int64)
+    return np.asarray(np.clip(found, 0, len(pts_seconds) - 1), np.int64)
 
 
 def _check_times(times: NDArray[np.float64], first_seconds: float, end_seconds: float) -> None:

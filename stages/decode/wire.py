@@ -24,7 +24,7 @@ def send(connection: socket.socket, header: dict[str, Any], arrays: Arrays = ())
     connection.sendall(_LENGTH.pack(len(text)) + text)
     for array in packed:
         if array.size:
-            connection.sendall(memoryview(array).cast("B"))
+            connection.sendall(_bytes(array))
 
 
 def receive(connection: socket.socket) -> tuple[dict[str, Any], list[NDArray[Any]]]:
@@ -37,9 +37,13 @@ def receive(connection: socket.socket) -> tuple[dict[str, Any], list[NDArray[Any
     for dtype, shape in message["arrays"]:
         array = np.empty(shape, np.dtype(dtype))
         if array.size:
-            _read_into(connection, memoryview(array).cast("B"))
+            _read_into(connection, _bytes(array))
         arrays.append(array)
     return message["header"], arrays
+
+
+def _bytes(array: NDArray[Any]) -> memoryview:
+    return memoryview(array.data).cast("B")
 
 
 def _read(connection: socket.socket, length: int) -> bytes:

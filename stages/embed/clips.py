@@ -53,109 +53,92 @@ class Clip:
             return 0
         return max(0, num_frames - self.extent) // self.stride + 1
 
+    def first_frame(self, row: int) -> int:
+        """The frame with which ``row`` begins."""
+        return row * self.stride
 
-def frame_durations(pts_seconds: Seconds, source_frame: Numbers, *, before: float = 0.0) -> Seconds:
-    """How long each frame is on screen, in seconds (n,); ``before`` is how long the frame before the first one was.
 
-    Until the next source frame would begin: the time to the next other frame over the source frames in between. The last
-    frame lasts as long as the one before it; the only frame of a video has no length that is known, so 0.
+@dataclass(frozen=True)
+class FrameSpans:
+    """Presentation times (n,) float64 seconds, half-open, and source frame numbers (n,) int64 of consecutive frames."""
 
-        frames stored   0 . . 3 . . 6       of a 30 fps video, every third
-        seconds         0.0   0.1   0.2     frame 0 lasts [0, 0.0333)
-    """
-    steps = np.diff(source_frame)
-    changes = np.flatnonzero(steps > 0)  # frames may repeat where rows are denser than the video
-    lasting = np.diff(pts_seconds)[changes] / steps[changes]
-    last = lasting[-1] if len(lasting) else before
-    of_row: Seconds = np.append(lasting, last)[np.searchsorted(changes, np.arange(len(pts_seconds)))]
-    return of_row
+    start_seconds: Seconds
+    stop_seconds: Seconds
+    source_frame: Numbers
+
+    def joined(self, later: FrameSpans) -> FrameSpans:
+        """These and those that follow."""
+        return FrameSpans(
+            np.concatenate([self.start_seconds, later.start_seconds]),
+            np.concatenate([self.stop_seconds, later.stop_seconds]),
+            np.concatenate([self.source_frame, later.source_frame]),
+        )
+
+    def after(self, count: int) -> FrameSpans:
+        """All but the first ``count``."""
+        return FrameSpans(self.start_seconds[count:], self.stop_seconds[count:], self.source_frame[count:])
+
+    def of_rows(self, first: Numbers, last: Numbers) -> Spans:
+        """Spans of rows from frame ``first`` to frame ``last``, both included."""
+        return Spans(
+            start_seconds=self.start_seconds[first],
+            stop_seconds=self.stop_seconds[last],
+            source_start=self.source_frame[first],
+            source_stop=self.source_frame[last] + 1,
+        )
 
 
 class RowMaker:
     """Turns the frames of one video, in order, into rows with their spans, however the frames are cut into chunks.
 
-    A row is given out when another frame after it is known, since that says how long its last frame lasted. So at most one
-    clip, one frame and one chunk are held. With ``start_row``, frames begin at `first_needed`.
+    At most one clip and one chunk are held. With ``start_row``, frames begin at `Clip.first_frame(start_row)`.
     """
 
     def __init__(self, clip: Clip, *, start_row: int = 0, rows_at_once: int = 8) -> None:
         self._clip = clip
-        self._next_row = start_row
         self._rows_at_once = rows_at_once
-        self._first = first_needed(clip, start_row)  # number of the first frame held
-        self._frames: list[Frames] = []
-        self._pts: Seconds = np.empty(0)
-        self._sources: Numbers = np.empty(0, dtype=np.int64)
-        self._lasting: Seconds = np.empty(0)
-        self._before = 0.0
+        self._first = clip.first_frame(start_row)  # number of the first frame held
+        self._frames: Frames | None = None
+        self._spans: FrameSpans | None = None
+        self.num_rows = start_row  # given out up to now, those before the start included
 
-    @property
-    def num_frames(self) -> int:
-        """Frames of the video up to now, those before the start included."""
-        return self._first + len(self._pts)
-
-    @property
-    def num_rows(self) -> int:
-        """Rows given out up to now, those before the start included."""
-        return self._next_row
-
-    def add(self, frames: Frames, pts_seconds: Seconds, source_frame: Numbers) -> Iterator[InputRows]:
+    def add(self, frames: Frames, spans: FrameSpans) -> Iterator[InputRows]:
         """The rows that ``frames`` (n,H,W,3), which follow those before, complete."""
-        self._frames.append(frames)
-        self._pts = np.concatenate([self._pts, pts_seconds])
-        self._sources = np.concatenate([self._sources, source_frame])
-        self._lasting = frame_durations(self._pts, self._sources, before=self._before)
-        known = int(np.searchsorted(self._sources, self._sources[-1]))
-        yield from self._take_until(self._num_complete(self._first + known))
+        if self._clip == Clip():
+            rows = np.arange(len(frames))
+            self.num_rows += len(frames)
+            yield InputRows(self.num_rows - len(frames), frames, spans.of_rows(rows, rows))
+            return
+        self._frames = frames if self._frames is None else np.concatenate([self._frames, frames])
+        self._spans = spans if self._spans is None else self._spans.joined(spans)
+        num_frames = self._first + len(self._frames)
+        complete = (num_frames - self._clip.extent) // self._clip.stride + 1 if num_frames >= self._clip.extent else 0
+        while self.num_rows < complete:
+            yield self._take(min(complete - self.num_rows, self._rows_at_once))
         self._forget()
 
     def close(self) -> Iterator[InputRows]:
-        """What is left at the end of the video; one row, its last frame repeated, for one shorter than a clip."""
-        if len(self._pts):
-            yield from self._take_until(self._clip.num_rows(self.num_frames))
-        self._frames = []
+        """The one row, its last frame repeated, of a video that is shorter than a clip."""
+        if self.num_rows == 0 and self._frames is not None:
+            yield self._take(1)
+        self._frames = self._spans = None
 
-    def _num_complete(self, num_frames: int) -> int:
-        return (num_frames - self._clip.extent) // self._clip.stride + 1 if num_frames >= self._clip.extent else 0
-
-    def _take_until(self, stop: int) -> Iterator[InputRows]:
-        if stop <= self._next_row:
-            return
-        held = self._frames[0] if len(self._frames) == 1 else np.concatenate(self._frames)
-        self._frames = [held]
-        while self._next_row < stop:
-            rows = np.arange(self._next_row, stop if self._clip.length == 1 else min(stop, self._next_row + self._rows_at_once))
-            self._next_row += len(rows)
-            yield self._rows(rows, held)
-
-    def _rows(self, rows: Numbers, held: Frames) -> InputRows:
+    def _take(self, count: int) -> InputRows:
+        assert self._frames is not None
+        assert self._spans is not None
+        rows = np.arange(self.num_rows, self.num_rows + count)
         inner = np.arange(self._clip.length) * (self._clip.skip + 1)
         first = rows * self._clip.stride - self._first
-        wanted = np.minimum(first[:, None] + inner[None, :], len(held) - 1)
-        last = wanted[:, -1]
-        spans = Spans(
-            start_seconds=self._pts[first],
-            stop_seconds=self._pts[last] + self._lasting[last],
-            source_start=self._sources[first],
-            source_stop=self._sources[last] + 1,
-        )
-        if self._clip.length > 1:
-            return InputRows(int(rows[0]), held[wanted], spans)
-        return InputRows(int(rows[0]), held[first[0] : first[-1] + 1 : self._clip.stride], spans)
+        wanted = np.minimum(first[:, None] + inner[None, :], len(self._frames) - 1)
+        self.num_rows += count
+        return InputRows(int(rows[0]), self._frames[wanted], self._spans.of_rows(first, wanted[:, -1]))
 
     def _forget(self) -> None:
-        """Drop the frames that no later row needs, but one, from which the last frame's length may have to be told."""
-        drop = min(first_needed(self._clip, self._next_row) - self._first, len(self._pts))
-        if drop <= 0:
-            return
-        held = self._frames[0] if len(self._frames) == 1 else np.concatenate(self._frames)
-        # A copy: a view would keep the whole chunk alive.
-        self._frames = [held[drop:].copy()]
-        self._before = float(self._lasting[drop - 1])
-        self._pts, self._sources, self._lasting = self._pts[drop:], self._sources[drop:], self._lasting[drop:]
-        self._first += drop
-
-
-def first_needed(clip: Clip, row: int) -> int:
-    """Number of the first frame that must be read to go on at ``row``: the one before it tells the spans at the end."""
-    return max(0, row * clip.stride - 1)
+        """Drop the frames before the next clip; where the stride is longer than a clip, also some still to come."""
+        assert self._frames is not None
+        assert self._spans is not None
+        drop = min(self._clip.first_frame(self.num_rows) - self._first, len(self._frames))
+        if drop > 0:
+            # A copy: a view would keep the whole chunk alive.
+            self._frames, self._spans = self._frames[drop:].copy(), self._spans.after(drop)
+            self._first += drop

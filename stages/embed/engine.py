@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from reelwright.stages.decode.source import Ended, FrameChunk, Opened, Restarted
 from reelwright.stages.embed.batches import Batch, Batcher, Owner, Part
-from reelwright.stages.embed.clips import Clip, InputRows, RowMaker
+from reelwright.stages.embed.clips import Clip, FrameSpans, InputRows, RowMaker
 from reelwright.stages.embed.forward import ForwardPass, Pending, Rows
 from reelwright.stages.embed.progress import FrameProgress
 from reelwright.stages.embed.sink import OutputRows, RowSink
@@ -27,7 +27,7 @@ from reelwright.storage.errors import ItemError
 from reelwright.storage.items import DONE, ItemRow
 
 Event = Opened | FrameChunk | Restarted | Ended
-Events = Generator[Event, None, None]
+Events = Iterator[Event]
 
 EVENTS_AHEAD = 4  # chunks of frames that wait for the forward pass
 WRITES_AHEAD = 16  # batches of rows that wait for the disk
@@ -96,15 +96,20 @@ class EmbedEngine:
         assert not self._videos, f"videos that never ended: {sorted(self._videos)}"
 
     def _open(self, event: Opened, start: int) -> None:
+        is_whole = event.start_row < self._clip.first_frame(start)  # a second backend begins at the first frame
+        start = 0 if is_whole else start
         video = _Video(digest=event.digest, maker=RowMaker(self._clip, start_row=start), rows_done=start)
         self._videos[event.digest] = video
-        self._progress.opened(event.digest, event.num_rows)
+        self._progress.opened(event.digest, event.num_rows - event.start_row)
+        if is_whole:
+            self._write(lambda: self._sink.discard(video.digest))
         self._begin(video, num_frames=event.num_rows, start=start)
 
     def _take(self, event: FrameChunk) -> None:
         video = self._videos[event.digest]
         self._progress.advance(len(event.frames))
-        self._feed(video, video.maker.add(event.frames, event.pts_seconds, event.source_frame))
+        spans = FrameSpans(event.start_seconds, event.stop_seconds, event.source_frame)
+        self._feed(video, video.maker.add(event.frames, spans))
 
     def _restart(self, event: Restarted) -> None:
         """Another attempt begins at the first frame: what came of the one before is void."""

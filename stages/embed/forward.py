@@ -118,7 +118,9 @@ class ForwardPass:
         is_cuda = self.execution.device.type == "cuda"
         host = torch.from_numpy(np.ascontiguousarray(frames))
         with torch.inference_mode():
-            x = self._normalise((host.pin_memory() if is_cuda else host).to(self.execution.device, non_blocking=is_cuda))
+            x = self._normalise(
+                (host.pin_memory() if is_cuda else host).to(self.execution.device, non_blocking=is_cuda)
+            )
             with autocast(self.execution.device, self.execution.precision):
                 outputs = self._call(x)
             rows = {name: self._to_host(tensor) for name, tensor in outputs.items()}
@@ -153,5 +155,3 @@ def row_shapes(encoder: Encoder, config: DataConfig, *, where: str) -> dict[str,
             "Remove preprocess.size and clip.length, or say the size in model_args too (img_size for vision transformers)."
         ) from error
     return {name: tuple(tensor.shape[1:]) for name, tensor in found.items()}
-
-

@@ -148,7 +148,8 @@ class StoreSink:
             shard = self._shards[digest]
             if shard.capacity == 0:
                 raise ItemError(
-                    "more_rows", f"more than the {self._num_rows[digest]} rows that were announced came out of this video"
+                    "more_rows",
+                    f"more than the {self._num_rows[digest]} rows that were announced came out of this video",
                 )
             offset += shard.take(rows, offset)
             if shard.filled == shard.capacity:

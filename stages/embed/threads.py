@@ -21,8 +21,8 @@ class _End:
 
 
 @contextlib.contextmanager
-def read_ahead(events: Generator[E, None, None], *, depth: int) -> Iterator[Iterator[E]]:
-    """Run the generator ``events`` in a thread of its own, at most ``depth`` events ahead of who takes them.
+def read_ahead(events: Iterator[E], *, depth: int) -> Iterator[Iterator[E]]:
+    """Take ``events`` in a thread of its own, at most ``depth`` events ahead of who takes them.
 
     An error of the generator is raised where its next event would be taken. On leaving the block the generator is closed
     in its own thread, so that it ends its processes.
@@ -46,7 +46,8 @@ def read_ahead(events: Generator[E, None, None], *, depth: int) -> Iterator[Iter
         except BaseException as caught:  # noqa: BLE001 - carried to the thread that takes the events, and raised there
             error = caught
         finally:
-            events.close()
+            if isinstance(events, Generator):
+                events.close()
         put(_End(error))
 
     def take() -> Iterator[E]:

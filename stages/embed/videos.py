@@ -9,7 +9,7 @@ from pathlib import Path
 
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.source import stream_frames
-from reelwright.stages.embed.clips import Clip, first_needed
+from reelwright.stages.embed.clips import Clip
 from reelwright.stages.embed.config import ClipSettings, EmbedConfig
 from reelwright.stages.embed.encoder import LoadedEncoder
 from reelwright.stages.embed.engine import EmbedEngine
@@ -48,6 +48,7 @@ def embed_videos(
     device's memory does not suffice for one row.
     """
     clip = clip_of(loaded, where="embed")
+    items = list({item.digest: item for item in items}.values())  # one content under two names is embedded once
     starts = {item.digest: row for item in items if (row := sink.start_row(item.digest))}
     height, width = loaded.data_config.size
     events = stream_frames(
@@ -57,15 +58,15 @@ def embed_videos(
         geometry=geometry_of(loaded.data_config),
         workers=frames.decode.workers,
         chunk_rows=max(1, CHUNK_BYTES // (height * width * 3)),
-        start_rows={digest: first_needed(clip, row) for digest, row in starts.items()},
+        start_rows={digest: clip.first_frame(row) for digest, row in starts.items()},
     )
-    engine = EmbedEngine(
-        forward, clip=clip, sink=sink, progress=FrameProgress(items, reporter), shard_rows=shard_rows
-    )
+    engine = EmbedEngine(forward, clip=clip, sink=sink, progress=FrameProgress(items, reporter), shard_rows=shard_rows)
     engine.run(events, start_rows=starts)
 
 
-def prepare_forward(loaded: LoadedEncoder, config: EmbedConfig, *, tuning: Path, note: Callable[[str], None]) -> ForwardPass:
+def prepare_forward(
+    loaded: LoadedEncoder, config: EmbedConfig, *, tuning: Path, note: Callable[[str], None]
+) -> ForwardPass:
     """The encoder on its device; layout and batch size as set, else as measured once (remembered under ``tuning``)."""
     wish = Execution(
         device=pick_device(config.device),

@@ -1,61 +1,54 @@
-"""Where the pictures of a report come from: stored frames, else the video file, decoded in a killable process."""
+"""Where the pictures of a report come from: stored frames, else the video files, decoded in killable processes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from reelwright.stages.decode.attempts import Attempt, Plan, attempt_all, num_workers
 from reelwright.stages.decode.config import DecodeConfig
+from reelwright.stages.decode.readers import backend_order
+from reelwright.stages.decode.source import backends_of, decoding
 from reelwright.stages.evaluate.thumbnails import HEIGHT_PIXELS, Thumbnail, encode
-from reelwright.stages.work import InputRef
-from reelwright.storage.errors import ItemError, StoreError
+from reelwright.stages.work import InputRef, VideoItem
+from reelwright.storage.errors import StoreError
 from reelwright.storage.frames import FrameStore
-from reelwright.storage.store import Store
 
 _SOURCE_SETTINGS = ("crop", "backend", "image_fps", "image_tmpl", "image_start")  # how a file is read, not which frames
+_GONE = "No pictures: the frames are not stored and the video file is not there any more."
 
 
 @dataclass(frozen=True, kw_only=True)
-class FrameSource:
-    """Stored frames of one decode spec (when there are any) and the videos' files."""
+class Wanted:
+    """Pictures of one video."""
 
-    stored: FrameStore | None
-    files: Mapping[str, str]  # video digest -> path
-    settings: Mapping[str, Any]  # of decoding, for what is not stored
+    item: VideoItem
+    times: tuple[float, ...]  # seconds, ascending
 
-    @classmethod
-    def of(cls, predictions: InputRef, *, store: Store, files: Mapping[str, str]) -> FrameSource:
-        """The frames that the predictions were made from, found along their inputs."""
-        reference = find_stage(predictions, "decode")
-        path = store.frames(reference.key) if reference else None
-        settings = (
-            {name: reference.config[name] for name in _SOURCE_SETTINGS if name in reference.config} if reference else {}
-        )
-        return cls(stored=FrameStore(path) if path and path.is_dir() else None, files=files, settings=settings)
 
-    def pictures(self, digest: str, times: Sequence[float]) -> tuple[tuple[Thumbnail, ...], str]:
-        """Thumbnails of one video at ``times`` (seconds, ascending), and why there are none."""
-        if not times:
-            return (), ""
-        try:
-            if self.stored is not None and digest in self.stored:
-                return _stored_pictures(self.stored, digest, times), ""
-            return self._decoded_pictures(digest, times)
-        except (ItemError, StoreError) as error:
-            return (), f"No pictures: {error}"
+@dataclass(kw_only=True)
+class Pictures:
+    """What was found, and why there is nothing."""
 
-    def _decoded_pictures(self, digest: str, times: Sequence[float]) -> tuple[tuple[Thumbnail, ...], str]:
-        path = self.files.get(digest)
-        if path is None or not Path(path).exists():
-            return (), "No pictures: the frames are not stored and the video file is not there any more."
-        from reelwright.stages.decode.source import stream_frames
+    thumbnails: list[Thumbnail] = field(default_factory=list)
+    note: str = ""
 
-        config = DecodeConfig(**self.settings, times=tuple(times), short_side=HEIGHT_PIXELS, materialize=False)
-        raise NotImplementedError(stream_frames, config)
+
+def pictures(wanted: Sequence[Wanted], *, predictions: InputRef, frames: Path | None) -> dict[str, Pictures]:
+    """Pictures of every video, by video_id. A video that cannot be shown has a note instead.
+
+    frames: the frame store of the decode node that the predictions come from, None when there is none.
+    """
+    found = {entry.item.video_id: _stored(entry, frames) for entry in wanted}
+    missing = [entry for entry in wanted if entry.times and found[entry.item.video_id] is None]
+    there = [entry for entry in missing if Path(entry.item.path).exists()]
+    decoded = _decoded(there, settings=_source_settings(predictions)) if there else {}
+    empty = {entry.item.video_id: Pictures(note=_GONE) for entry in missing}
+    return {name: entry or decoded.get(name) or empty.get(name, Pictures()) for name, entry in found.items()}
 
 
 def find_stage(reference: InputRef, stage: str) -> InputRef | None:
@@ -69,9 +62,59 @@ def find_stage(reference: InputRef, stage: str) -> InputRef | None:
     return None
 
 
-def _stored_pictures(stored: FrameStore, digest: str, times: Sequence[float]) -> tuple[Thumbnail, ...]:
-    """The frame on screen at each time (the first one before its own time), each frame once."""
-    rows = stored.rows(digest)
+def _source_settings(predictions: InputRef) -> dict[str, Any]:
+    reference = find_stage(predictions, "decode")
+    config = reference.config if reference else {}
+    return {name: config[name] for name in _SOURCE_SETTINGS if name in config}
+
+
+def _stored(wanted: Wanted, frames: Path | None) -> Pictures | None:
+    """The frame on screen at each time (the first one before its own time), each frame once; None when not stored."""
+    if frames is None or not wanted.times:
+        return None
+    try:
+        rows = FrameStore(frames).rows(wanted.item.digest)
+    except StoreError:
+        return None  # the video's file is the other way
     pts_seconds = rows.pts_seconds
-    chosen = np.unique(np.maximum(np.searchsorted(pts_seconds, np.asarray(times), side="right") - 1, 0)).tolist()
-    return tuple(encode(rows.read(row, row + 1)[0], time_seconds=float(pts_seconds[row])) for row in chosen)
+    chosen = np.unique(np.maximum(np.searchsorted(pts_seconds, np.asarray(wanted.times), side="right") - 1, 0))
+    shown = zip(rows.take(chosen), pts_seconds[chosen], strict=True)
+    return Pictures(thumbnails=[encode(frame, time_seconds=float(time)) for frame, time in shown])
+
+
+def _decoded(wanted: Sequence[Wanted], *, settings: Mapping[str, Any]) -> dict[str, Pictures]:
+    workers = num_workers(None, len(wanted))
+    order = backend_order(settings.get("backend", "auto"))
+    configs = {id(entry.item): _config(entry, settings) for entry in wanted}
+
+    def arguments(item: VideoItem, backend: str, _attempt: int) -> dict[str, Any]:
+        fixed = {"backend": backend, "geometry": None, "chunk_rows": 4, "start_row": 0}
+        return {**decoding(configs[id(item)], workers), **fixed, "path": item.path}
+
+    plan = Plan(
+        function="reelwright.stages.decode.tasks:stream_video",
+        arguments=arguments,
+        backends=lambda item: backends_of(item, order),
+        workers=workers,
+    )
+    return _collect(attempt_all([entry.item for entry in wanted], plan))
+
+
+def _collect(events: Iterable[Any]) -> dict[str, Pictures]:
+    found: dict[str, Pictures] = {}
+    for event in events:
+        name = event.item.video_id
+        if not isinstance(event, Attempt):
+            gathered = found.setdefault(name, Pictures())
+            gathered.note = "" if gathered.thumbnails else f"No pictures: {event.message}"
+        elif event.body["event"] == "opened":
+            found[name] = Pictures()  # another backend begins again
+        else:
+            frames, start_seconds = event.arrays[:2]
+            shown = zip(frames, start_seconds, strict=True)
+            found[name].thumbnails += [encode(frame, time_seconds=float(time)) for frame, time in shown]
+    return found
+
+
+def _config(wanted: Wanted, settings: Mapping[str, Any]) -> DecodeConfig:
+    return DecodeConfig(**settings, times=wanted.times, short_side=HEIGHT_PIXELS, materialize=False)

@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from reelwright.stages.evaluate.config import EvaluateConfig
-from reelwright.stages.evaluate.frame_source import FrameSource, find_stage
+from reelwright.stages.evaluate.frame_source import Wanted, find_stage, pictures
 from reelwright.stages.evaluate.report import Report, render
 from reelwright.stages.evaluate.ribbons import axis_of
 from reelwright.stages.evaluate.scoring import (
     ALL_SPLITS,
-    SEGMENTAL,
-    SEQUENCE_TASKS,
     class_id,
     headline,
     main_unit,
     score_predictions,
-    segmental_scores,
 )
+from reelwright.stages.evaluate.tables import confusion_lines, video_lines, write_csv
 from reelwright.stages.evaluate.thumbnails import slice_times
 from reelwright.stages.evaluate.video_cards import VideoCard, VideoResult
 from reelwright.stages.evaluate.videos import Timeline, VideoLabels, target_ids, timelines, video_labels, worst_first
-from reelwright.stages.work import InputRef, Reporter, Work
+from reelwright.stages.work import InputRef, Reporter, VideoItem, Work
 from reelwright.storage.annotations import UNKNOWN
 from reelwright.storage.errors import StageError
 from reelwright.storage.folders import replacing_folder
@@ -59,10 +56,10 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
         reporter.note("no video has a target: nothing is scored, the report shows what was predicted")
     with replacing_folder(store.report(work.key)) as folder:
         _write_json(folder / "metrics.json", _metrics(work, predictions, summary=summary, scores=scores))
-        _write_csv(folder / "per_video.csv", _per_video(labels, results, predictions, config=config))
+        write_csv(folder / "per_video.csv", video_lines(labels, results, info=info, config=config))
         confusion = scores and _overall(scores).get(main_unit(info), {}).get("confusion")
         if confusion:
-            _write_csv(folder / "confusion.csv", _confusion_table(confusion, info.classes))
+            write_csv(folder / "confusion.csv", confusion_lines(confusion, info.classes))
         if config.report:
             report = _report(work, predictions, labels=labels, results=results, scores=scores, reporter=reporter)
             (folder / "report.html").write_text(render(report), encoding="utf-8")
@@ -114,42 +111,6 @@ def _metrics(
     }
 
 
-def _per_video(
-    labels: Sequence[VideoLabels],
-    results: Mapping[str, VideoResult],
-    predictions: PredictionSet,
-    *,
-    config: EvaluateConfig,
-) -> Iterable[Sequence[Any]]:
-    info = predictions.info
-    quality = "micro_f1" if info.task == "multi_label" else "accuracy"
-    segmental = list(SEGMENTAL[1:]) if info.task in SEQUENCE_TASKS else []
-    entries = f"num_{main_unit(info)}"
-    yield ["video_id", "video_digest", "split", entries, quality, *segmental, "confidence", "label", "score", "target"]
-    background = class_id(info, config.background)
-    for video in labels:
-        numbers = segmental_scores([video], background=background) if segmental and video.has_target else {}
-        result = results.get(video.video_id)
-        names = _names(result, info.classes) if result else ["", "", ""]
-        head = [video.video_id, video.digest, video.split, len(video.label_ids), _number(video.quality)]
-        yield [*head, *[_number(numbers.get(name)) for name in segmental], _number(video.confidence), *names]
-
-
-def _names(result: VideoResult, classes: Sequence[str]) -> list[str]:
-    target = "" if result.target_id == UNKNOWN else classes[result.target_id]
-    return [classes[result.label_id], _number(result.score), target]
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.6g}"
-
-
-def _confusion_table(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> Iterable[Sequence[Any]]:
-    yield ["truth \\ prediction", *classes]
-    for name, counts in zip(classes, confusion, strict=True):
-        yield [name, *counts]
-
-
 def _report(
     work: Work,
     predictions: PredictionSet,
@@ -164,7 +125,6 @@ def _report(
     reference = work.inputs["predictions"][0]
     run_reference = find_stage(reference, "finetune") or find_stage(reference, "train")
     shown = worst_first(labels)[: config.report_videos]
-    reporter.total(len(shown), "videos")
     records = RunFolder(Store.at(work.store).run(info.run)).metrics()
     counts = sum((np.bincount(video.label_ids, minlength=len(info.classes)) for video in labels), np.zeros(1, np.int64))
     return Report(
@@ -189,33 +149,48 @@ def _cards(
     reporter: Reporter,
 ) -> list[VideoCard]:
     config = EvaluateConfig.model_validate(dict(work.config))
-    known = {video["digest"]: video for video in work.payload.get("videos", ())}
-    files = {digest: str(video["path"]) for digest, video in known.items()}
-    source = FrameSource.of(work.inputs["predictions"][0], store=Store.at(work.store), files=files)
-    wanted = {video.video_id for video in shown}
-    lines = dict(timelines(predictions, unit=main_unit(predictions.info), video_ids=wanted))
-    cards = []
-    for video in shown:
-        duration = known.get(video.digest, {}).get("duration_seconds")
-        line = lines[video.video_id]
-        pictures, note = source.pictures(video.digest, _times(line, duration, number=config.thumbnails))
-        cards.append(
-            VideoCard(
-                labels=video,
-                timeline=line,
-                result=results.get(video.video_id),
-                duration_seconds=duration,
-                thumbnails=pictures,
-                note=note,
-            )
+    names = {video.video_id for video in shown}
+    lines = dict(timelines(predictions, unit=main_unit(predictions.info), video_ids=names))
+    known = {entry["digest"]: entry for entry in work.payload.get("videos", ())}
+    items = {video.video_id: _item(known.get(video.digest, {}), video) for video in shown}
+    wanted = [
+        Wanted(item=items[name], times=_times(line, items[name], number=config.thumbnails))
+        for name, line in lines.items()
+    ]
+    reference = work.inputs["predictions"][0]
+    decode = find_stage(reference, "decode")
+    frames = Store.at(work.store).frames(decode.key) if decode else None
+    reporter.note(f"pictures of {len(wanted)} videos for the report")
+    found = pictures(wanted, predictions=reference, frames=frames)
+    return [
+        VideoCard(
+            labels=video,
+            timeline=lines[video.video_id],
+            result=results.get(video.video_id),
+            duration_seconds=items[video.video_id].duration_seconds,
+            thumbnails=tuple(found[video.video_id].thumbnails),
+            note=found[video.video_id].note,
         )
-        reporter.advance(1)
-    return cards
+        for video in shown
+    ]
 
 
-def _times(line: Timeline, duration_seconds: float | None, *, number: int) -> list[float]:
-    axis = axis_of(line, duration_seconds)
-    return slice_times(axis.start_seconds, axis.stop_seconds, number=number) if number else []
+def _item(known: Mapping[str, Any], video: VideoLabels) -> VideoItem:
+    """The video's file, when it is known; a path that is not there otherwise."""
+    return VideoItem(
+        digest=video.digest,
+        path=str(known.get("path", "")) or "unknown",
+        video_id=video.video_id,
+        duration_seconds=known.get("duration_seconds"),
+    )
+
+
+def _times(line: Timeline, item: VideoItem, *, number: int) -> tuple[float, ...]:
+    """Times of pictures, spread over the axis; none after the last row, where a file may have no frame any more."""
+    axis = axis_of(line, item.duration_seconds)
+    last = float(line.edges_seconds[-2])
+    times = slice_times(axis.start_seconds, axis.stop_seconds, number=number) if number else []
+    return tuple(dict.fromkeys(max(0.0, min(time, last)) for time in times))
 
 
 def _facts(reference: InputRef, run_reference: InputRef | None, *, task: str, run: str) -> dict[str, str]:
@@ -232,8 +207,3 @@ def _facts(reference: InputRef, run_reference: InputRef | None, *, task: str, ru
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def _write_csv(path: Path, lines: Iterable[Sequence[Any]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows(lines)

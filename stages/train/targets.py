@@ -53,7 +53,7 @@ def known_windows(task: str, targets: Targets) -> npt.NDArray[np.bool_]:
     """Which windows can be trained on, bool (N,)."""
     if task == "multi_label":
         return np.ones(len(targets), dtype=np.bool_)
-    is_known: npt.NDArray[np.bool_] = (targets != UNKNOWN).reshape(len(targets), -1).any(axis=1)
+    is_known: npt.NDArray[np.bool_] = (targets != UNKNOWN).any(axis=tuple(range(1, targets.ndim)))
     return is_known
 
 

@@ -5,6 +5,7 @@ A row holds noise and, in its first feature, the pulse itself; only a model that
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -143,12 +144,20 @@ def toy(tmp_path: Path) -> Toy:
     return Toy(tmp_path / "store")
 
 
-@pytest.fixture
-def pulse_toy(toy: Toy) -> Toy:
-    """Six videos to train on, two to validate on, one to test."""
+@pytest.fixture(scope="session")
+def pulse_template(tmp_path_factory: pytest.TempPathFactory) -> Toy:
+    """Six videos to train on, two to validate on, one to test; written once."""
+    made = Toy(tmp_path_factory.mktemp("pulses") / "store")
     for number, split in enumerate(["train"] * 6 + ["val"] * 2 + ["test"]):
-        toy.pulses(f"d{number}", split, seed=number)
-    return toy
+        made.pulses(f"d{number}", split, seed=number)
+    return made
+
+
+@pytest.fixture
+def pulse_toy(pulse_template: Toy, tmp_path: Path) -> Toy:
+    """A copy of `pulse_template`, for one test."""
+    shutil.copytree(pulse_template.root, tmp_path / "store")
+    return Toy(tmp_path / "store", videos=list(pulse_template.videos))
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ and its get_batch may never return. So: only plain files, frame by frame with `n
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ class DecordReader:
     backend = "decord"
 
     def __init__(self, path: Path, scan: Scan, *, num_threads: int = 1) -> None:
-        refuse_unsuited(self.backend, scan)
+        refuse_unsuited(scan)
         import decord
 
         decord.logging.set_level(decord.logging.QUIET)
@@ -71,7 +72,7 @@ class DecordReader:
                 self._video.next()
 
 
-def refuse_unsuited(backend: str, scan: Scan) -> None:
+def refuse_unsuited(scan: Scan) -> None:
     """Raises ItemError `backend_unsuited` where only PyAV keeps the contract."""
     if scan.pixel_format not in EIGHT_BITS:
         reason = f"pixel format {scan.pixel_format}: its conversion to RGB differs"
@@ -83,8 +84,10 @@ def refuse_unsuited(backend: str, scan: Scan) -> None:
         reason = "a display matrix that mirrors"
     else:
         return
-    raise ItemError("backend_unsuited", f"{backend} is not used for this file ({reason})")
+    raise ItemError("backend_unsuited", f"not used for this file: {reason}")
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    """The first sentence of decord's message, without its stamps and source lines."""
+    text = re.sub(r"\[\d\d:\d\d:\d\d\] \S+:\d+: |Stack trace.*", "", " ".join(str(error).split()))
+    return text[:160] or type(error).__name__

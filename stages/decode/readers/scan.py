@@ -46,7 +46,7 @@ class Scan:
     @property
     def pts_seconds(self) -> NDArray[np.float64]:
         """(N,) presentation times in seconds."""
-        return self.ticks * self.tick_seconds
+        return np.asarray(self.ticks * self.tick_seconds, np.float64)
 
     @property
     def rotation(self) -> int:

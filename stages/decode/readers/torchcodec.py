@@ -21,7 +21,7 @@ class TorchcodecReader:
     backend = "torchcodec"
 
     def __init__(self, path: Path, scan: Scan, *, num_threads: int = 1) -> None:
-        refuse_unsuited(self.backend, scan)
+        refuse_unsuited(scan)
         import torch
         from torchcodec.decoders import VideoDecoder
 

@@ -1,11 +1,12 @@
-"""Predictions of toy runs: windows, rows and videos, by hand-made models and by trained ones."""
+"""Predictions of toy runs: windows, rows and videos, targets by name, and videos that cannot be done."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from dataclasses import replace
 
 from reelwright.stages.predict.work import publish, run_items
 from reelwright.stages.train.work import run
@@ -20,26 +21,189 @@ def _trained(toy, **config):
     run(toy.train_work(**{"epochs": 1, "model": {"name": "linear"}, **config}), toy.reporter)
 
 
-def _published(toy, work, node_key="published"):
-    folder = toy.store.predictions(node_key)
-    publish(work, folder)
-    return PredictionSet(folder)
+def _predicted(toy, work, folder="published"):
+    run_items(work, toy.reporter)
+    publish(work, toy.store.predictions(folder))
+    return PredictionSet(toy.store.predictions(folder))
 
 
-def test_windows_of_a_trained_run_are_published_in_the_manifests_order(pulse_toy):
+def test_a_trained_run_is_right_about_a_video_it_has_not_seen(pulse_toy):
     run(pulse_toy.train_work(epochs=8, optimizer={"lr": 0.01}, schedule={"warmup_epochs": 0.5}), pulse_toy.reporter)
-    work = pulse_toy.predict_work()
-    run_items(work, pulse_toy.reporter)
-    found = _published(pulse_toy, work)
+    found = _predicted(pulse_toy, pulse_toy.predict_work())
     windows = found.windows().to_pandas()
     assert list(windows.video_id.unique()) == [entry["video_id"] for entry in pulse_toy.videos]
     test = windows[windows.split == "test"]
     assert len(test) == 120 - 12 + 1
     assert (test.label == test.target).mean() > 0.85
-    assert test.iloc[0][["start_row", "stop_row", "start_seconds", "stop_seconds", "time_seconds"]].tolist() == [
-        0, 12, 0.0, 6.0, 5.5,
-    ]
+    first = test.iloc[0][["start_row", "stop_row", "start_seconds", "stop_seconds", "time_seconds"]]
+    assert first.tolist() == [0, 12, 0.0, 6.0, 5.5]
     assert (found.info.key, found.info.run, found.info.task) == ("published", "run", "last_row")
     rows = found.rows().to_pandas()
     assert rows[rows.split == "test"].row.tolist() == list(range(11, 120))
     assert pq.ParquetFile(found.folder / "windows.parquet").num_row_groups == 9
+
+
+@pytest.mark.parametrize("task", ["video", "last_row", "majority", "per_row", "multi_label"])
+def test_every_task_is_predicted(pulse_toy, task):
+    _trained(pulse_toy, task=task)
+    found = _predicted(pulse_toy, pulse_toy.predict_work(window={"stride": 5}))
+    windows, videos = found.windows(), found.videos()
+    assert windows.num_rows == 9 * len(range(0, 120 - 12 + 1, 5))
+    scores = scores_matrix(windows)
+    if task == "multi_label":
+        assert windows["target_id"].null_count == windows.num_rows
+        assert all(sum(entry) >= 1 for entry in windows["targets"].to_pylist())
+    else:
+        np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-5)
+        assert windows["target_id"].null_count == 0
+    mine = np.array(windows["video_digest"].to_pylist()) == "d3"
+    of_video = scores_matrix(videos.filter(np.array(videos["video_digest"].to_pylist()) == "d3"))
+    np.testing.assert_allclose(of_video[0], scores[mine].mean(axis=0), rtol=1e-5)
+    assert videos["num_windows"].to_pylist() == [22] * 9
+
+
+def test_rows_are_the_mean_over_the_windows_that_hold_them(toy):
+    """A linear model of single rows says the same of a row in every window; a smoothing one is averaged by hand."""
+    toy.pulses("d0", "train", num_rows=7)
+    _trained(toy, task="per_row", window={"length": 3}, model={"name": "tcn", "layers": 2})
+    work = toy.predict_work(window={"stride": 2})
+    run_items(work, toy.reporter)
+    dense = toy.predict_work(key="dense")
+    run_items(dense, toy.reporter)
+    sparse, all_windows = (read_scores(toy.store.predictions(key), "d0") for key in ("scores", "dense"))
+    assert sparse.start_row.tolist() == [0, 2, 4]
+    assert sparse.num_windows.tolist() == [1, 1, 2, 1, 2, 1, 1]
+    assert all_windows.num_windows.tolist() == [1, 2, 3, 3, 3, 2, 1]
+    # The window's own score is that of its last row; row 6 is held by the last window alone.
+    np.testing.assert_array_equal(all_windows.scores[-1], all_windows.row_scores[6])
+    np.testing.assert_array_equal(sparse.scores[-1], sparse.row_scores[6])
+    np.testing.assert_allclose(sparse.row_scores.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_batches_and_company_change_nothing(pulse_toy):
+    pulse_toy.videos = pulse_toy.videos[:2]
+    for number, num_rows in enumerate((3, 12, 30)):
+        pulse_toy.pulses(f"short{number}", "test", num_rows=num_rows, seed=50 + number)
+    for task in ("last_row", "per_row"):
+        _trained(pulse_toy, task=task, key=task, model={"name": "gru"})
+        for size in (1, 7, 256):
+            run_items(pulse_toy.predict_work(key=f"{task}{size}", run=task, batch_size=size), pulse_toy.reporter)
+        for digest in ("d0", "short0", "short2"):
+            found = [read_scores(pulse_toy.store.predictions(f"{task}{size}"), digest) for size in (1, 7, 256)]
+            for other in found[1:]:
+                np.testing.assert_allclose(other.scores, found[0].scores, atol=1e-6)
+                np.testing.assert_array_equal(other.num_windows, found[0].num_windows)
+
+
+def test_a_short_video_has_one_padded_window_or_is_skipped(pulse_toy):
+    pulse_toy.pulses("short", "test", num_rows=5)
+    _trained(pulse_toy)
+    found = _predicted(pulse_toy, pulse_toy.predict_work())
+    short = found.windows().to_pandas().query("video_digest == 'short'")
+    assert short[["start_row", "stop_row"]].to_numpy().tolist() == [[0, 5]]
+    assert found.rows().to_pandas().query("video_digest == 'short'").row.tolist() == [4]
+    work = pulse_toy.predict_work(key="no pad", window={"pad": False})
+    found = _predicted(pulse_toy, work, "no pad published")
+    assert "short" not in found.windows()["video_digest"].to_pylist()
+    row = ItemLedger(pulse_toy.store.node("no pad")).load()["short"]
+    assert (row.status, row.cause) == ("skipped", "too_short")
+    assert row.message == "5 rows are fewer than the 12 of a window; set window.pad: true"
+
+
+def test_one_bad_video_does_not_stop_the_others(pulse_toy):
+    _trained(pulse_toy)
+    rows = np.ones((20, 6), np.float32)
+    rows[3, 2] = np.nan
+    pulse_toy.write("emb", "bad", rows)
+    pulse_toy.add("bad", "test", Annotation(), video_id="has NaN")
+    pulse_toy.add("gone", "test", Annotation(), video_id="never embedded")
+    work = pulse_toy.predict_work()
+    run_items(work, pulse_toy.reporter)
+    ledger = ItemLedger(pulse_toy.store.node("scores"))
+    rows = ledger.load()
+    assert {digest: (row.status, row.cause) for digest, row in rows.items() if not row.is_done} == {
+        "bad": ("failed", "not_finite"),
+        "gone": ("failed", "no_embeddings"),
+    }
+    assert len(ledger.done()) == 9
+    assert {row.digest for row in pulse_toy.reporter.rows} == set(rows)
+    publish(work, pulse_toy.store.predictions("published"))
+    assert PredictionSet(pulse_toy.store.predictions("published")).videos().num_rows == 9
+
+
+def test_copies_and_names_share_scores(pulse_toy):
+    _trained(pulse_toy)
+    copy = {**pulse_toy.videos[0], "video_id": "a copy", "split": "test"}
+    pulse_toy.videos.append(copy)
+    found = _predicted(pulse_toy, pulse_toy.predict_work())
+    assert len(pulse_toy.reporter.rows) == 9
+    videos = found.videos().to_pandas().set_index("video_id")
+    assert videos.loc["a copy"].scores.tolist() == videos.loc["name of d0"].scores.tolist()
+    assert videos.loc["a copy"].split == "test"
+
+
+def test_targets_are_matched_by_class_name(pulse_toy):
+    _trained(pulse_toy)
+    work = pulse_toy.predict_work()
+    run_items(work, pulse_toy.reporter)
+    publish(work, pulse_toy.store.predictions("same"))
+    payload = {**work.payload, "classes": ["pulse", "bang"]}  # what was quiet is called pulse now, what was pulse, bang
+    publish(replace(work, payload=payload), pulse_toy.store.predictions("other"))
+    same, other = (PredictionSet(pulse_toy.store.predictions(name)).windows().to_pandas() for name in ("same", "other"))
+    assert set(other.label) <= {"quiet", "pulse"}
+    assert (other.target[same.target == "quiet"] == "pulse").all()
+    assert other.target[same.target == "pulse"].isna().all()
+
+
+def test_unlabelled_videos_have_unknown_targets(pulse_toy):
+    for task in ("last_row", "multi_label"):
+        _trained(pulse_toy, task=task, key=task)
+        work = pulse_toy.predict_work(key=f"{task} scores", run=task)
+        videos = [{**entry, "annotation": Annotation().plain()} for entry in work.payload["videos"]]
+        found = _predicted(pulse_toy, replace(work, payload={**work.payload, "videos": videos}), f"{task} published")
+        assert found.windows()["target_id"].null_count == found.windows().num_rows
+        assert found.windows()["targets"].null_count == found.windows().num_rows
+
+
+def test_the_windows_of_another_length(pulse_toy):
+    _trained(pulse_toy, model={"name": "gru"})
+    found = _predicted(pulse_toy, pulse_toy.predict_work(window={"length": 4, "skip": 2, "stride": 3}))
+    first = found.windows().to_pandas().iloc[:2]
+    assert first[["start_row", "stop_row"]].to_numpy().tolist() == [[0, 10], [3, 13]]
+    assert found.info.extra == {"window": {"length": 4, "stride": 3, "skip": 2}}
+
+
+REFUSED = {
+    "no run": ({"run": "nothing"}, {}, StoreError, "no run was trained here"),
+    "length": (
+        {},
+        {"window": {"length": 13}},
+        ConfigError,
+        "window.length: 13 is not allowed for this model, trained with 12",
+    ),
+    "other rows": ({"stores": ("other",)}, {}, StageError, "trained on rows of 6 features, these have 2"),
+    "both": ({}, {"frames": "frames"}, ConfigError, "from embeddings or from frames, not both"),
+    "device": ({}, {"device": "cuda:77"}, ConfigError, "device: 'cuda:77', but"),
+}
+
+
+@pytest.mark.parametrize(("inputs", "config", "kind", "message"), REFUSED.values(), ids=REFUSED)
+def test_refused(pulse_toy, inputs, config, kind, message):
+    _trained(pulse_toy, model={"name": "mlp"})
+    for entry in pulse_toy.videos:
+        pulse_toy.write("other", entry["digest"], np.ones((20, 2), np.float32))
+    with pytest.raises(kind, match=message):
+        run_items(pulse_toy.predict_work(**inputs, **config), pulse_toy.reporter)
+
+
+def test_a_run_that_has_not_ended_is_refused(pulse_toy):
+    _trained(pulse_toy)
+    (pulse_toy.store.run("run") / "model.safetensors").unlink()
+    with pytest.raises(StoreError, match="training has not ended"):
+        run_items(pulse_toy.predict_work(), pulse_toy.reporter)
+
+
+def test_nothing_to_publish(pulse_toy):
+    _trained(pulse_toy)
+    with pytest.raises(StoreError, match="no video has scores"):
+        publish(pulse_toy.predict_work(), pulse_toy.store.predictions("published"))

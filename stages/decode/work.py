@@ -1,0 +1,105 @@
+"""Decode the videos of a node into the frame store; the decoding processes write, nothing but counts comes back here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from reelwright.stages.decode.attempts import Attempt, Outcome, Plan, attempt_all, num_workers
+from reelwright.stages.decode.config import DecodeConfig
+from reelwright.stages.decode.readers import backend_order
+from reelwright.stages.decode.source import backends_of, decoding
+from reelwright.stages.work import Reporter, VideoItem, Work
+from reelwright.storage.frames import FrameStore
+from reelwright.storage.items import DONE, ItemLedger, ItemRow
+from reelwright.storage.store import Store
+
+
+def run_items(work: Work, reporter: Reporter) -> None:
+    """Decode all ``work.items``; each is committed in the item ledger after its frames are in place.
+
+    A video that cannot be decoded becomes a row with status, cause and what was tried; the others go on. Raises ConfigError
+    for a backend that is not installed, StoreError when the store holds another spec under this key.
+    """
+    store = Store.at(work.store)
+    frames = FrameStore.create(store.frames(work.key), work.spec)
+    ledger = ItemLedger(store.node(work.key))
+    counts = _Counts(reporter)
+    plan = _plan(work.items, DecodeConfig.model_validate(dict(work.config)), frames.path)
+    try:
+        for event in attempt_all(work.items, plan):
+            if isinstance(event, Attempt):
+                counts.take(event)
+            else:
+                row = counts.row(event)
+                ledger.commit(row)
+                reporter.item(row)
+    finally:
+        ledger.compact()
+
+
+def _plan(items: Sequence[VideoItem], config: DecodeConfig, store: Path) -> Plan:
+    order, workers = backend_order(config.backend), num_workers(config.workers, len(items))
+    common = {**decoding(config, workers), "store": str(store)}
+
+    def arguments(item: VideoItem, backend: str, _attempt: int) -> dict[str, Any]:
+        return {**common, "path": item.path, "digest": item.digest, "backend": backend}
+
+    return Plan(
+        function="reelwright.stages.decode.tasks:store_video",
+        arguments=arguments,
+        backends=lambda item: backends_of(item, order),
+        workers=workers,
+        timeout_seconds=config.timeout_seconds,
+    )
+
+
+class _Counts:
+    """Rows planned and written, so that progress never runs backwards when a second backend starts again."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self._total = 0
+        self._planned: dict[str, int] = {}
+        self._reported: dict[str, int] = {}  # the most rows any attempt has written
+        self._written: dict[str, tuple[int, int]] = {}  # (attempt, rows so far)
+        self._stored: dict[str, tuple[int, int]] = {}  # (rows, bytes) in the store
+
+    def take(self, event: Attempt) -> None:
+        """Count one message of a decoding process."""
+        digest, body = event.item.digest, event.body
+        match body["event"]:
+            case "opened":
+                self._total += body["num_rows"] - self._planned.get(digest, 0)
+                self._planned[digest] = body["num_rows"]
+                self._reporter.total(self._total, "frames")
+            case "rows":
+                number, rows = self._written.get(digest, (event.number, 0))
+                rows = body["rows"] + (rows if number == event.number else 0)
+                self._written[digest] = (event.number, rows)
+                self._advance(digest, rows)
+            case "stored":
+                self._stored[digest] = (body["rows"], body["bytes"])
+
+    def row(self, outcome: Outcome) -> ItemRow:
+        """The item row of a video that is finished."""
+        digest = outcome.item.digest
+        rows, num_bytes = self._stored.get(digest, (0, 0)) if outcome.status in DONE else (0, 0)
+        return ItemRow(
+            digest=digest,
+            status=outcome.status,
+            rows=rows,
+            bytes=num_bytes,
+            seconds=outcome.seconds,
+            backend=outcome.backend,
+            cause=outcome.cause,
+            message=outcome.message,
+            attempts=outcome.attempts,
+        )
+
+    def _advance(self, digest: str, rows: int) -> None:
+        new = rows - self._reported.get(digest, 0)
+        if new > 0:
+            self._reported[digest] = rows
+            self._reporter.advance(new)

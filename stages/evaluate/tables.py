@@ -1,0 +1,61 @@
+"""The tables of an evaluation as CSV: one of videos, one of confusion."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from reelwright.stages.evaluate.config import EvaluateConfig
+from reelwright.stages.evaluate.scoring import SEGMENTAL, SEQUENCE_TASKS, class_id, main_unit, segmental_scores
+from reelwright.stages.evaluate.video_cards import VideoResult
+from reelwright.stages.evaluate.videos import VideoLabels
+from reelwright.storage.annotations import UNKNOWN
+from reelwright.storage.predictions import PredictionInfo
+
+
+def video_lines(
+    labels: Sequence[VideoLabels],
+    results: Mapping[str, VideoResult],
+    *,
+    info: PredictionInfo,
+    config: EvaluateConfig,
+) -> Iterable[Sequence[Any]]:
+    """A head and a line a video: how right its windows or rows are, its segments, and the verdict on the whole video.
+
+    Shares are in [0, 1], segmental numbers in percent; empty where there is no target.
+    """
+    quality = "micro_f1" if info.task == "multi_label" else "accuracy"
+    segmental = list(SEGMENTAL[1:]) if info.task in SEQUENCE_TASKS else []
+    entries = f"num_{main_unit(info)}"
+    yield ["video_id", "video_digest", "split", entries, quality, *segmental, "confidence", "label", "score", "target"]
+    background = class_id(info, config.background)
+    for video in labels:
+        numbers = segmental_scores([video], background=background) if segmental and video.has_target else {}
+        result = results.get(video.video_id)
+        names = _names(result, info.classes) if result else ["", "", ""]
+        head = [video.video_id, video.digest, video.split, len(video.label_ids), _number(video.quality)]
+        yield [*head, *[_number(numbers.get(name)) for name in segmental], _number(video.confidence), *names]
+
+
+def _names(result: VideoResult, classes: Sequence[str]) -> list[str]:
+    target = "" if result.target_id == UNKNOWN else classes[result.target_id]
+    return [classes[result.label_id], _number(result.score), target]
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
+
+
+def confusion_lines(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> Iterable[Sequence[Any]]:
+    """A head with the predicted classes, and a line of counts a true class."""
+    yield ["truth \\ prediction", *classes]
+    for name, counts in zip(classes, confusion, strict=True):
+        yield [name, *counts]
+
+
+def write_csv(path: Path, lines: Iterable[Sequence[Any]]) -> None:
+    """Write lines as UTF-8 CSV."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(lines)

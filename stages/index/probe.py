@@ -1,0 +1,111 @@
+"""What a video file is: digest, duration, counted frames, rate, size, codec, rotation; asked in killable processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reelwright.stages.decode.attempts import num_workers
+from reelwright.stages.decode.pool import Message, Task, WorkerPool
+from reelwright.stages.work import Reporter
+from reelwright.storage.digests import file_digest
+from reelwright.storage.errors import ItemError
+from reelwright.storage.known import VideoProbe
+
+_VARIABLE_TICKS = 1.5  # frame spans that differ by more than the rounding to the time base are of variable rate
+
+
+def probe_videos(
+    paths: Sequence[Path],
+    *,
+    workers: int | None = None,
+    reporter: Reporter | None = None,
+    quick: bool = False,
+    image_fps: float = 25.0,
+    timeout_seconds: float = 300.0,
+) -> Iterator[tuple[Path, VideoProbe]]:
+    """Yield (path, probe) for each file or folder of images, as they are done.
+
+    What cannot be used yields a probe whose status is not ok, with cause and message; its digest is empty where the file
+    could not be read. quick: see `file_digest`. image_fps: frames per second of folders of images.
+    """
+    if reporter is not None:
+        reporter.total(len(paths), "videos")
+    probes: dict[str, VideoProbe] = {}
+    with WorkerPool(num_workers(workers, len(paths))) as pool:
+        for index, path in enumerate(paths):
+            arguments = {"path": str(path), "quick": quick, "image_fps": image_fps}
+            function = f"{__name__}:probe_task"
+            pool.submit(Task(name=str(index), function=function, arguments=arguments, timeout_seconds=timeout_seconds))
+        for event in pool.events():
+            if isinstance(event, Message):
+                probes[event.name] = VideoProbe(**event.body)
+                continue
+            probe = probes.pop(event.name, VideoProbe(digest=""))
+            if event.status != "ok":
+                probe = VideoProbe(digest=probe.digest, status=event.status, cause=event.cause, message=event.message)
+            if reporter is not None:
+                reporter.advance(1)
+            yield paths[int(event.name)], probe
+
+
+def probe_task(*, path: str, quick: bool, image_fps: float) -> Iterator[tuple[dict[str, Any], list[Any]]]:
+    """Runs in a worker: the digest first, so that it is known even of what does not open; then the whole probe."""
+    from reelwright.stages.decode.readers.scan import check_file
+
+    source = Path(path)
+    if not source.is_dir():
+        check_file(source)
+    try:
+        digest = file_digest(source, quick=quick)
+    except PermissionError as error:
+        raise ItemError("no_permission", f"{path} cannot be read: {error}. Change its mode or owner.") from None
+    except OSError as error:
+        raise ItemError("unreadable", f"{path} cannot be read: {error}. Check the disk.") from None
+    yield asdict(VideoProbe(digest=digest)), []
+    yield asdict(_probe_images(source, digest, image_fps) if source.is_dir() else probe_file(source, digest)), []
+
+
+def probe_file(path: Path, digest: str) -> VideoProbe:
+    """Probe one video file in this process. Raises ItemError when it is no usable video."""
+    from reelwright.stages.decode.readers.scan import scan_video
+
+    scan = scan_video(path)
+    if not len(scan.ticks):
+        raise ItemError("no_frames", f"{path}: the video stream has no frames. Replace the file.")
+    spans = np.diff(scan.ticks)
+    duration = scan.end_seconds - float(scan.pts_seconds[0])
+    return VideoProbe(
+        digest=digest,
+        duration_seconds=duration,
+        num_frames=len(scan.ticks),
+        fps=len(scan.ticks) / duration if duration > 0 else scan.average_fps,
+        height=scan.height,
+        width=scan.width,
+        codec=scan.codec,
+        rotation=scan.rotation,
+        start_seconds=float(scan.pts_seconds[0]),
+        variable_frame_rate=bool(len(spans)) and bool(spans.max() - spans.min() > _VARIABLE_TICKS),
+    )
+
+
+def _probe_images(folder: Path, digest: str, fps: float) -> VideoProbe:
+    from PIL import Image
+
+    from reelwright.stages.decode.readers.images import list_images
+
+    images = list_images(folder, template=None, start=None)
+    try:
+        with Image.open(images[0]) as image:
+            width, height = image.size
+            codec = (image.format or "").lower()
+    except OSError as error:
+        raise ItemError("not_a_video", f"{images[0]} is no image that can be read: {error}. Replace it.") from None
+    return VideoProbe(
+        digest=digest, duration_seconds=len(images) / fps, num_frames=len(images), fps=fps, height=height, width=width,
+        codec=codec,
+    )  # fmt: skip

@@ -1,0 +1,112 @@
+"""Commands as a person types them: what stands on stdout, and the exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from reelwright.cli.format import bytes_text, seconds_text, table_text
+from tests.pipeline.conftest import PIPELINE, folder  # noqa: F401 - the fixture
+
+
+def reelwright(cwd: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    code = "import sys; from reelwright.cli.main import main; sys.argv[0] = 'reelwright'; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=cwd,
+        env={**os.environ, "NO_COLOR": "1", "COLUMNS": "120", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+
+
+def test_run_status_explain_show_and_a_broken_video(folder: Path) -> None:  # noqa: F811
+    stale = reelwright(folder, "status", "--exit-code")
+    assert stale.returncode == 1
+    assert "5 new or changed" in stale.stdout
+    (folder / "e.mp4").write_text("not a video")
+    first = reelwright(folder, "run", "--json")
+    assert first.returncode == 3, first.stderr
+    told = json.loads(first.stdout)
+    assert told["exit_code"] == 3
+    assert [failure["video_ids"] for failure in told["failures"]] == [["e"]]
+    second = reelwright(folder, "run")
+    assert second.returncode == 3
+    assert "not_a_video" in second.stdout
+    assert reelwright(folder, "explain", "embed", "a").stdout.startswith("a in embed: up to date: ok, 10 rows")
+    assert "unusable: not_a_video" in reelwright(folder, "explain", "embed", "e").stdout
+    assert "weights: " in reelwright(folder, "show", "train").stdout
+    dry = reelwright(folder, "run", "-n", "-S", "frames.fps=2", "--json")
+    states = {node["node"]: node["state"] for node in json.loads(dry.stdout)["nodes"]}
+    assert states == {"frames": "stale", "embed": "stale", "train": "stale", "predict": "waiting", "scores": "waiting"}
+    assert "report.html" in reelwright(folder, "report").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["run"], "no reelwright.yaml or pipeline.yaml"),
+        (["run", "-c", "gone.yaml"], "gone.yaml: no such pipeline file"),
+        (["embed", "--videos", "x.docx"], "--videos 'x.docx': give a manifest"),
+        (["init", "--recipe", "demp"], "no recipe 'demp'. Did you mean 'demo'?"),
+        (["settings", "decoed"], "'decoed' is no stage. Did you mean 'decode'?"),
+        (["nonsense"], "No such command"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_wrong_usage_exits_with_2(tmp_path: Path, arguments: list[str], told: str) -> None:
+    done = reelwright(tmp_path, *arguments)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert done.stdout == ""
+
+
+def test_every_setting_of_every_stage_is_explained(tmp_path: Path) -> None:
+    for stage in ("decode", "embed", "train", "finetune", "predict", "evaluate", "videos", "labels"):
+        lines = reelwright(tmp_path, "settings", stage).stdout.splitlines()
+        names = [line for line in lines if " = " in line and not line.startswith(" ")]
+        assert len(names) >= 5, stage
+
+
+def test_init_writes_a_file_that_is_read_and_never_overwrites(tmp_path: Path) -> None:
+    assert reelwright(tmp_path, "init").returncode == 0
+    again = reelwright(tmp_path, "init")
+    assert again.returncode == 2
+    assert "is there already" in again.stderr
+    assert reelwright(tmp_path, "graph").stdout.splitlines()[1].strip().startswith("frames (decode)")
+
+
+@pytest.mark.parametrize(("form", "part"), [("mermaid", "frames --> embed"), ("dot", '"frames" -> "embed";'), ("svg", "</svg>")])
+def test_graphs(tmp_path: Path, form: str, part: str) -> None:
+    (tmp_path / "reelwright.yaml").write_text(PIPELINE)
+    assert part in reelwright(tmp_path, "graph", "--format", form).stdout
+
+
+def test_help_and_status_answer_quickly(folder: Path) -> None:  # noqa: F811
+    """No bound is asserted on a busy machine beyond what an import of torch would take; `make bench` prints the times."""
+    for arguments in (["--help"], ["status"]):
+        started = time.perf_counter()
+        reelwright(folder, *arguments)
+        assert time.perf_counter() - started < 5
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (999, "999 B"), (1_536_000, "1.5 MB"), (2e12, "2.0 TB")])
+def test_bytes(count: float, text: str) -> None:
+    assert bytes_text(count) == text
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.04, "0.0 s"), (59.94, "59.9 s"), (75.3, "1 min 15 s"), (7260, "2 h 1 min")])
+def test_seconds(seconds: float, text: str) -> None:
+    assert seconds_text(seconds) == text
+
+
+def test_tables_align() -> None:
+    assert table_text(("a", ">n"), [("x", "1"), ("long", "10")]) == "a      n\n----  --\nx      1\nlong  10"

@@ -1,0 +1,84 @@
+"""Window arithmetic. The cases named psr come from STORM-PSR's video_dataset_action_label.py (commit 71261dc), run on
+recordings of so many frames with temporal windows of T rows, skip_factor s; its windows start s + 1 rows apart."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from reelwright.stages.train.windows import WindowShape, grid_starts, grid_windows, window_rows
+
+# num_rows, length, skip -> number of windows, first last-rows, final last-rows
+PSR = {
+    "20 T5 s0": (20, 5, 0, 16, [4, 5, 6, 7], [18, 19]),
+    "20 T5 s1": (20, 5, 1, 6, [8, 10, 12, 14], [16, 18]),
+    "16 T5 s3": (16, 5, 3, 0, [], []),
+    "17 T5 s3": (17, 5, 3, 1, [16], [16]),
+    "300 T65 s3": (300, 65, 3, 11, [256, 260, 264, 268], [292, 296]),
+    "257 T65 s3": (257, 65, 3, 1, [256], [256]),
+    "64 T65 s0": (64, 65, 0, 0, [], []),
+    "65 T65 s0": (65, 65, 0, 1, [64], [64]),
+}
+
+
+@pytest.mark.parametrize(("num_rows", "length", "skip", "count", "head", "tail"), PSR.values(), ids=PSR)
+def test_psr_windows(num_rows, length, skip, count, head, tail):
+    shape = WindowShape(length=length, skip=skip, stride=skip + 1, pad=False)
+    last = grid_windows([num_rows], shape).last_row(shape).tolist()
+    assert len(last) == count
+    assert last[: len(head)] == head
+    assert last[len(last) - len(tail) :] == tail
+
+
+def test_psr_rows():
+    shape = WindowShape(length=5, skip=3, stride=4, pad=False)
+    rows, mask = window_rows(grid_windows([60], shape), shape)
+    assert rows.tolist() == [[start, start + 4, start + 8, start + 12, start + 16] for start in range(0, 44, 4)]
+    assert mask.all()
+
+
+SHORT = {
+    # num_rows, length, skip -> rows, mask
+    "drawn example": (4, 3, 1, [0, 2, 2], [True, True, False]),
+    "one row": (1, 3, 0, [0, 0, 0], [True, False, False]),
+    "one row short": (4, 5, 0, [0, 1, 2, 3, 3], [True, True, True, True, False]),
+    "last gap cut": (6, 3, 2, [0, 3, 3], [True, True, False]),
+    "just whole": (7, 3, 2, [0, 3, 6], [True, True, True]),
+}
+
+
+@pytest.mark.parametrize(("num_rows", "length", "skip", "rows", "mask"), SHORT.values(), ids=SHORT)
+def test_padding_comes_after_real_rows(num_rows, length, skip, rows, mask):
+    shape = WindowShape(length=length, skip=skip)
+    windows = grid_windows([num_rows], shape)
+    found_rows, found_mask = window_rows(windows, shape)
+    assert found_rows.tolist() == [rows]
+    assert found_mask.tolist() == [mask]
+    assert windows.last_row(shape).tolist() == [max(row for row, real in zip(rows, mask, strict=True) if real)]
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "pad", "starts"),
+    [(5, True, [0]), (5, False, [0]), (4, True, [0]), (4, False, []), (0, True, []), (9, False, [0, 2, 4])],
+)
+def test_starts_of_length_5_stride_2(num_rows, pad, starts):
+    assert grid_starts(num_rows, WindowShape(length=5, stride=2, pad=pad)).tolist() == starts
+
+
+def test_windows_of_several_videos():
+    windows = grid_windows([5, 2, 0, 4], WindowShape(length=3, stride=2))
+    assert windows.video.tolist() == [0, 0, 1, 3]
+    assert windows.start.tolist() == [0, 2, 0, 0]
+    assert windows.count.tolist() == [3, 3, 2, 3]
+
+
+def test_no_window_ever_leaves_its_video():
+    generator = np.random.default_rng(0)
+    for num_rows, length, skip, stride in generator.integers([1, 1, 0, 1], [40, 12, 4, 6], (300, 4)):
+        shape = WindowShape(length=int(length), skip=int(skip), stride=int(stride))
+        windows = grid_windows([int(num_rows)], shape)
+        rows, mask = window_rows(windows, shape)
+        assert len(windows) >= 1
+        assert rows.max() < num_rows
+        assert mask.sum(axis=1).tolist() == windows.count.tolist()
+        assert mask.all() or len(windows) == 1
