@@ -110,11 +110,7 @@ class Planner:
         material = self._material(node, parents)
         spec_key = digest(material)
         wanted = self._wanted(node, parents)
-        key = (
-            spec_key
-            if node.config.kind == "run"
-            else stage_key(node.stage, node.config.version, {}, self._all(spec_key, node, wanted))
-        )
+        key = self._node_key(node, spec_key, wanted)
         record = read_record(self.file.store, key)
         if node.config.kind == "items":
             return self._plan_items(node, material, spec_key, key, wanted, record)
@@ -241,13 +237,15 @@ class Planner:
                 raise InputError(f"{self.file.path}: stages.{node.name}.{name}: no such file: {path}")
         return {name: self.known.digest(path) for name, path in paths.items()}
 
-    def _all(self, spec_key: str, node: Node, wanted: tuple[VideoItem, ...]) -> dict[str, Any]:
-        """Inputs of the key of a node that has items or publishes tables: its spec and the set of its videos."""
-        if node.config.kind == "items" and not node.config.publishes:
-            return {"spec": spec_key, "videos": sorted(item.digest for item in wanted)}
-        if node.config.kind == "table":
-            return {"spec": spec_key, "videos": []}
-        return {"spec": spec_key, "videos": self._named(node, wanted), "classes": list(self.dataset.labels.classes)}
+    def _node_key(self, node: Node, spec_key: str, wanted: tuple[VideoItem, ...]) -> str:
+        """The spec key with the set of videos; where tables are published, with their names and labels too."""
+        if node.config.kind != "items":
+            return spec_key
+        videos: list[Any] = sorted(item.digest for item in wanted)
+        inputs: dict[str, Any] = {"spec": spec_key, "videos": videos}
+        if node.config.publishes:
+            inputs = {"spec": spec_key, "videos": self._named(node, wanted), "classes": list(self.dataset.labels.classes)}
+        return stage_key(node.stage, node.config.version, {}, inputs)
 
     # -- videos --------------------------------------------------------------------------------------------------
 

@@ -6,8 +6,8 @@
             start_seconds, stop_seconds (T,) float64      half-open span of presentation time
             source_start, source_stop (T,) int64          half-open span of source frame numbers
 
-A video is written under a hidden name, shard by shard, and gets its own name when it is complete. Which shards are there
-is seen from the files themselves, so a killed run goes on at the first one that is missing.
+A video is written under a hidden name, shard by shard, and gets its own name when it is complete. Which shards are
+there is seen from the files themselves, so a killed run goes on at the first one that is missing.
 """
 
 from __future__ import annotations
@@ -46,15 +46,16 @@ SHARD_BYTES = 32 << 20  # a shard is held in memory until it is written, one for
 class RowLayout:
     """How the rows of a spec are stored; what a reader must not need to know.
 
-    Defaults measured with tests/benchmarks/bench_embedding_codecs.py (mobilenetv2_100 with ImageNet weights on real videos,
-    two busy CPU cores, 2026-11): size over float32, MB/s of float32 written and read in 256 KiB chunks.
+    Defaults measured with tests/benchmarks/bench_embedding_codecs.py (mobilenetv2_100 with ImageNet weights on real
+    videos, two busy CPU cores, 2026-11): size over float32, and MB/s of float32 written and read in 256 KiB chunks.
 
-        pooled (516, 1280)      float32 none 1.00  72  412    float16 none 0.50  56  584    lz4 0.50  zstd 0.42  pcodec 0.37
-        map (516, 320, 7, 7)    float32 none 1.00 349  689    float16 none 0.50 490 1814    lz4 0.50  zstd 0.46  pcodec 0.44
+                                float32 none         float16 none         float16 lz4          float16 zstd         pcodec
+        pooled (516, 1280)      1.00   72   412      0.50   56   584      0.50   78   552      0.42   60   355      0.37
+        map (516, 320, 7, 7)    1.00  349   689      0.50  490  1814      0.50  405   905      0.46  375   756      0.44
 
-    float16 halves every embedding; on top of it lz4 gains nothing, zstd and pcodec 8 to 25 % at half the reading speed or
-    less. So float16 without a codec, and zstd for archives. 64 rows at random: 3.5 ms in 256 KiB chunks, 4.7 in 64 KiB,
-    3.2 in 1 MiB, which wastes up to 1 MiB at the end of a video.
+    float16 halves every embedding; on top of it lz4 gains nothing, zstd and pcodec 8 to 25 % at half the reading speed.
+    So float16 without a codec is the default, zstd is for archives. 64 rows at random take 3.5 ms in 256 KiB chunks,
+    4.7 in 64 KiB, 3.2 in 1 MiB, which wastes up to 1 MiB at the end of a video.
     """
 
     outputs: Mapping[str, tuple[int, ...]]  # shape of one row, by output
@@ -156,7 +157,7 @@ class EmbeddingStore:
         """The rows of one video. Raises StoreError when it has none."""
         if digest not in self:
             raise StoreError(
-                f"video {digest!r} has no embeddings in {self.path}. Is it in the manifest, and did embed succeed for it?"
+                f"video {digest!r} has no embeddings in {self.path}. Is it in the manifest, and did embed succeed?"
             )
         return EmbeddingRows(self._group[digest], digest=digest, outputs=tuple(self.spec["outputs"]))
 
@@ -192,8 +193,8 @@ class EmbeddingWriter:
     def begin(self, digest: str, *, num_rows: int) -> int:
         """Make the arrays of one video at their full size; those of an interrupted run are kept where they fit.
 
-        Returns the first row that is not stored yet, the start of a shard (``num_rows`` when all are). Raises ValueError
-        unless num_rows is positive.
+        Returns the first row that is not stored yet, the start of a shard (``num_rows`` when all are). Raises
+        ValueError unless num_rows is positive.
         """
         if num_rows < 1:
             raise ValueError(f"a video must have at least one row, not {num_rows}")
@@ -223,7 +224,7 @@ class EmbeddingWriter:
     def next_missing_shard(self, digest: str) -> int:
         """Index of the first shard of which a file is missing."""
         arrays = self._open[digest]
-        count = math.ceil(arrays["start_seconds"].shape[0] / self.shard_rows(digest))
+        count = math.ceil(int(arrays["start_seconds"].shape[0]) / self.shard_rows(digest))
         for index in range(count):
             if not all(self._shard_file(digest, name, array, index).exists() for name, array in arrays.items()):
                 return index

@@ -3,14 +3,14 @@
     frames/<spec key>.zarr/                  attributes: spec
         <video digest>/
             frame         (T, H, W, 3) uint8     with codec lossless
-            frame_jpeg    (B,) uint8             with codec jpeg: all JPEG files one after the other, and
-            jpeg_start    (T + 1,) i64           where each begins; frame i is frame_jpeg[jpeg_start[i]:jpeg_start[i + 1]]
+            frame_jpeg    (B,) uint8             with codec jpeg: JPEG files one after the other, and
+            jpeg_start    (T + 1,) i64           where each begins: frame i is [jpeg_start[i], jpeg_start[i + 1])
             pts_seconds   (T,) f64               presentation time of each row's frame
             stop_seconds  (T,) f64               when it leaves the screen
             source_frame  (T,) i64               its number in the video
 
 Without our code:  rows = zarr.open_group(path, mode="r")[digest];  rows["frame"][10:20]
-           jpeg:   PIL.Image.open(io.BytesIO(rows["frame_jpeg"][a:b].tobytes())) with a, b = rows["jpeg_start"][i : i + 2]
+           jpeg:   a, b = rows["jpeg_start"][i : i + 2];  PIL.Image.open(io.BytesIO(rows["frame_jpeg"][a:b].tobytes()))
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from reelwright.storage.zarrs import (
 Frames = NDArray[np.uint8]
 CHUNK_BYTES = 1 << 20  # read at once: a few frames, so that one window costs little
 SHARD_BYTES = 32 << 20  # written at once, held in memory by the writer
-JPEG_CHUNK_BYTES = 1 << 18
+JPEG_CHUNK_BYTES = 1 << 18  # zstd over them costs little and makes the empty end of the last one vanish
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,7 +264,11 @@ class _JpegCoder:
         del num_rows, size
         self._group, self._quality = group, layout.quality
         array = ArrayLayout(
-            shape=(SHARD_BYTES,), dtype=np.dtype(np.uint8), chunk_rows=JPEG_CHUNK_BYTES, shard_rows=SHARD_BYTES
+            shape=(SHARD_BYTES,),
+            dtype=np.dtype(np.uint8),
+            chunk_rows=JPEG_CHUNK_BYTES,
+            shard_rows=SHARD_BYTES,
+            codec="zstd",
         )
         self._array = create_array(group, "frame_jpeg", array, axes=("byte",))
         self._pending = bytearray()

@@ -1,14 +1,14 @@
 """Killable worker processes: decoders hang and crash in native code, and must not take the run with them.
 
-Each worker is a fresh interpreter (never a fork, and no import of the caller's __main__ as multiprocessing's spawn does), and
-one thread here feeds it:
+Each worker is a fresh interpreter (never a fork, and no import of the caller's __main__ as multiprocessing's spawn
+does), and one thread here feeds it:
 
     tasks -> thread 0 -> process 0 -> bounded queue -> events()
           -> thread 1 -> process 1 ->
 
-The thread starts the process, receives messages under the time limit of the task, and kills and replaces the process when the
-limit is over or it died. A full queue blocks the thread, then the process's socket: memory stays bounded, and time
-spent so does not count.
+The thread starts the process, receives messages under the time limit of the task, and kills and replaces the process
+when the limit is over or it died. A full queue blocks the thread, then the process's socket: memory stays bounded, and
+time spent so does not count.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ def plan_rows(pts_seconds: NDArray[np.float64], config: DecodeConfig, *, end_sec
 
     First `start` and `stop` (half-open, on presentation times) choose frames, as if the video had only those. Then:
 
-        fps     rows lie on the regular grid t_k = first + k / fps, before the end of the last frame's span. Row k is the
-                frame on screen at t_k, the last one with pts <= t_k. A frame repeats where fps exceeds the video's own
+        fps     rows lie on the grid t_k = first + k / fps, before the end of the last frame's span. Row k is the frame
+                on screen at t_k, the last one with pts <= t_k. A frame repeats where fps exceeds the video's own
                 rate, so that row k always stands for the k-th step of the grid.
 
                 frames  |0--------|1---|2-------------|3----|     rows at fps: 0 0 1 2 2 3
@@ -49,7 +49,7 @@ def plan_rows(pts_seconds: NDArray[np.float64], config: DecodeConfig, *, end_sec
         rows = _on_screen(pts_seconds[chosen], times)
     else:
         rows = np.arange(0, chosen.stop - chosen.start, config.stride or 1)
-    return (rows + chosen.start).astype(np.int64)
+    return np.asarray(rows + chosen.start, dtype=np.int64)
 
 
 def grid_times(first_seconds: float, end_seconds: float, fps: float) -> NDArray[np.float64]:
@@ -74,8 +74,8 @@ def _in_range(pts_seconds: NDArray[np.float64], config: DecodeConfig, end_second
 
 
 def _on_screen(pts_seconds: NDArray[np.float64], times: NDArray[np.float64]) -> NDArray[np.int64]:
-    found = np.searchsorted(pts_seconds, times + TOLERANCE_SECONDS, side="right") - 1
-    return np.asarray(np.clip(found, 0, len(pts_seconds) - 1), np.int64)
+    found: NDArray[np.int64] = np.searchsorted(pts_seconds, times + TOLERANCE_SECONDS, side="right") - 1
+    return np.asarray(np.clip(found, 0, len(pts_seconds) - 1), dtype=np.int64)
 
 
 def _check_times(times: NDArray[np.float64], first_seconds: float, end_seconds: float) -> None:

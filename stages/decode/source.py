@@ -90,10 +90,11 @@ def stream_frames(
 ) -> Iterator[Opened | FrameChunk | Restarted | Ended]:
     """Yield the frames of all ``items``; events of several videos interleave, those of one come in order.
 
-    decode: which frames, at which size. frames_store: read the rows stored there instead of decoding. geometry: applied after
-    that of ``decode``. workers: processes; None: one per core, at most 8. chunk_rows: rows of a chunk, at most. start_rows:
-    by digest, the first row wanted of a long video (the same frames come as from the start). At most two chunks per
-    worker are held ready. Closing the generator kills the processes. Raises ConfigError for a backend that is not installed.
+    decode: which frames, at which size. frames_store: read the rows stored there instead of decoding. geometry: applied
+    after that of ``decode``. workers: processes; None: one per core, at most 8. chunk_rows: rows of a chunk, at most.
+    start_rows: by digest, the first row wanted of a long video (the same frames come as from the start). At most two
+    chunks per worker are held ready. Closing the generator kills the processes. Raises ConfigError for a backend that
+    is not installed.
     """
     starts = dict(start_rows or {})
     plain = None if geometry is None else geometry.to_plain()

@@ -1,4 +1,4 @@
-"""What runs inside a decoding process: rows of one video, to the parent or into the frame store. Never imports torch itself."""
+"""What runs inside a decoding process: rows of one video, sent to the parent or written into the frame store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decode the videos of a node into the frame store; the decoding processes write, nothing but counts comes back here."""
+"""Decode the videos of a node into the frame store; decoding processes write, nothing but counts comes back."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from reelwright.storage.store import Store
 def run_items(work: Work, reporter: Reporter) -> None:
     """Decode all ``work.items``; each is committed in the item ledger after its frames are in place.
 
-    A video that cannot be decoded becomes a row with status, cause and what was tried; the others go on. Raises ConfigError
-    for a backend that is not installed, StoreError when the store holds another spec under this key.
+    A video that cannot be decoded becomes a row with status, cause and what was tried; the others go on. Raises
+    ConfigError for a backend that is not installed, StoreError when the store holds another spec under this key.
     """
     store = Store.at(work.store)
     frames = FrameStore.create(store.frames(work.key), work.spec)

@@ -75,7 +75,7 @@ class EmbedConfig(StageConfig):
     """Of the stored rows."""
 
     batch_size: PositiveInt | None = execution(None)
-    """Frames (clips) a forward pass; null: chosen by measuring, once for a model and device. Halved on out-of-memory."""
+    """Frames (clips) a forward pass; null: measured, once for a model and device. Halved on out-of-memory."""
     device: str = execution("auto")
     """auto: the first GPU, else the CPU; or cpu, cuda, cuda:1."""
     channels_last: bool | None = execution(None)

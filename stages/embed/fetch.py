@@ -25,8 +25,8 @@ def fetch(encoder: str, store: Store) -> Path:
         built = build_encoder(encoder, outputs=("logits",), pretrained=True)
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(
-            f"pretrained weights of {encoder!r} could not be fetched: {error}. Run once on a machine with a network and "
-            f"copy {path.name} into {path.parent}, or give `weights` a .safetensors, .pth or .pt file, or `weights: none`."
+            f"pretrained weights of {encoder!r} could not be fetched: {error}. Run once on a machine with a network "
+            f"and copy {path.name} into {path.parent}, or give `weights` a .safetensors, .pth or .pt file, or none."
         ) from error
     tensors = {name: tensor.contiguous() for name, tensor in built.model.state_dict().items()}
     with replacing(path) as temporary:

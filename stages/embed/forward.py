@@ -81,10 +81,10 @@ class ForwardPass:
         self._encoder = encoder.eval().to(execution.device)
         if execution.channels_last:
             memory_format = torch.channels_last_3d if encoder.kind == "video" else torch.channels_last
-            self._encoder = self._encoder.to(memory_format=memory_format)  # type: ignore[call-overload]
+            self._encoder = self._encoder.to(memory_format=memory_format)
         self._call = torch.compile(self._encoder) if execution.compile else self._encoder
         self._normalise = Normalise(config, device=execution.device, channels_last=execution.channels_last)
-        self._note = note or (lambda text: None)
+        self._note = note or (_quiet)
 
     def submit(self, frames: npt.NDArray[np.uint8]) -> list[Pending]:
         """Start the forward pass of frames (B,H,W,3) or clips (B,T,H,W,3); several parts when memory ran out.
@@ -126,7 +126,7 @@ class ForwardPass:
             rows = {name: self._to_host(tensor) for name, tensor in outputs.items()}
         event = None
         if is_cuda:
-            event = torch.cuda.Event()
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             event.record()
         return Pending(rows, event)
 
@@ -152,6 +152,10 @@ def row_shapes(encoder: Encoder, config: DataConfig, *, where: str) -> dict[str,
     except (AssertionError, RuntimeError, ValueError) as error:
         raise ConfigError(
             f"{where}: the encoder does not take rows of shape {tuple(zeros.shape[1:])} ({error}). "
-            "Remove preprocess.size and clip.length, or say the size in model_args too (img_size for vision transformers)."
+            "Remove preprocess.size and clip.length, or say the size in model_args too (img_size of vision transformers)."
         ) from error
     return {name: tuple(tensor.shape[1:]) for name, tensor in found.items()}
+
+
+def _quiet(_: str) -> None:
+    """Say nothing."""

@@ -2,8 +2,8 @@
 
     frame (H,W,3) uint8 --resize, crop--> (h,w,3) uint8 --copy to device--> (x / 255 - mean) / std, float
 
-Frames travel as bytes, a quarter of their float size. Resize and crop are those of the model's own transform (Pillow's on
-uint8), so that rows equal a plain loop over that transform.
+Frames travel as bytes, a quarter of their float size. Resize and crop are those of the model's own transform
+(Pillow's on uint8), so that rows equal a plain loop over that transform.
 Shape letters: B batch, T frames of a clip, H height, W width, C channels.
 """
 
@@ -44,13 +44,14 @@ def _scaled(own: DataConfig, size: tuple[int, int]) -> int | tuple[int, int]:
 
 def geometry_of(config: DataConfig) -> Geometry:
     """Resize and crop of ``config``, to be done in the decoding processes."""
+    red, green, blue = (round(255 * value) for value in config.mean)
     return Geometry(
         size=config.size,
         resize=config.resize,
         crop=config.crop,
         interpolation=config.interpolation,
         antialias=config.antialias,
-        fill=tuple(round(255 * value) for value in config.mean),
+        fill=(red, green, blue),
     )
 
 

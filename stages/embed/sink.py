@@ -59,11 +59,11 @@ class MemorySink:
         self.items: dict[str, ItemRow] = {}
         self._parts: dict[str, list[OutputRows]] = {}
 
-    def start_row(self, digest: str) -> int:
+    def start_row(self, digest: str) -> int:  # noqa: ARG002 - the protocol's
         """Always from the start."""
         return 0
 
-    def begin(self, digest: str, *, num_rows: int) -> int:
+    def begin(self, digest: str, *, num_rows: int) -> int:  # noqa: ARG002 - the protocol's
         """Open a video."""
         self._parts[digest] = []
         return 0
@@ -189,6 +189,6 @@ def check_finite(rows: OutputRows) -> None:
             bad = rows.start + int(np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))[0])
             raise ItemError(
                 "not_finite",
-                f"output {name!r} of row {bad} holds NaN or infinity as {values.dtype}. Use dtype: float32 or precision: fp32 "
-                "where values are large; else the weights are damaged.",
+                f"output {name!r} of row {bad} holds NaN or infinity as {values.dtype}. Where values are large, use "
+                "dtype: float32 or precision: fp32; else the weights are damaged.",
             )

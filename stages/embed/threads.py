@@ -6,7 +6,7 @@ import contextlib
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterator
-from typing import TypeVar
+from typing import Self, TypeVar
 
 E = TypeVar("E")
 
@@ -21,11 +21,11 @@ class _End:
 
 
 @contextlib.contextmanager
-def read_ahead(events: Iterator[E], *, depth: int) -> Iterator[Iterator[E]]:
+def read_ahead(events: Iterator[E], *, depth: int) -> Iterator[Iterator[E]]:  # noqa: C901 - three small functions
     """Take ``events`` in a thread of its own, at most ``depth`` events ahead of who takes them.
 
-    An error of the generator is raised where its next event would be taken. On leaving the block the generator is closed
-    in its own thread, so that it ends its processes.
+    An error of the generator is raised where its next event would be taken. On leaving the block a generator is
+    closed in its own thread, so that it ends its processes.
     """
     waiting: queue.Queue[E | _End] = queue.Queue(maxsize=depth)
     stopped = threading.Event()
@@ -66,14 +66,14 @@ def read_ahead(events: Iterator[E], *, depth: int) -> Iterator[Iterator[E]]:
 
 
 class Background:
-    """Runs calls in order in one thread of its own. The first error is raised at the next call, or on leaving the block."""
+    """Runs calls in order in one thread of its own; their first error is raised at the next call or at the end."""
 
     def __init__(self, *, depth: int) -> None:
         self._calls: queue.Queue[Callable[[], None] | None] = queue.Queue(maxsize=depth)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="reelwright-writer", daemon=True)
 
-    def __enter__(self) -> Background:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

@@ -44,7 +44,7 @@ def tuned(encoder: Encoder, config: DataConfig, wish: Execution, *, folder: Path
 
 
 def measure(encoder: Encoder, config: DataConfig, wish: Execution) -> tuple[Choice, dict[str, float]]:
-    """Time both layouts in turns at the smallest batch, then larger batches in the better one, until the budget is spent.
+    """Time both layouts in turns at the smallest batch, then larger batches in the better one, while the budget lasts.
 
     Turns, and the best of each, because other work on the machine comes and goes.
     """
@@ -67,7 +67,7 @@ def measure(encoder: Encoder, config: DataConfig, wish: Execution) -> tuple[Choi
 def _try(
     encoder: Encoder, config: DataConfig, candidate: Execution, best: dict[tuple[bool, int], float], deadline: float
 ) -> None:
-    """Time one candidate, after a pass that is not counted. Beyond the deadline nothing is tried, but the very first."""
+    """Time one candidate, after a pass that is not counted. Beyond the deadline only the very first is tried."""
     if best and time.perf_counter() > deadline:
         return
     forward = ForwardPass(encoder, config, candidate)

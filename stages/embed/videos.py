@@ -1,4 +1,4 @@
-"""Embed a list of videos into any sink: the encoder with its preprocessing, on its device, tuned, over a frame stream."""
+"""Embed a list of videos into any sink: encoder, preprocessing and device, tuned, over a stream of frames."""
 
 from __future__ import annotations
 

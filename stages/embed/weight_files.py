@@ -21,7 +21,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a .safetensors, .pth or .pt file by name, on the CPU, in the dtypes of the file.
 
     A state dict may lie under one of NESTED_KEYS (one level). Raises InputError for a missing file, another suffix, a
-    damaged file, one that holds anything but tensors, or one that would run code: it is refused and nothing is executed.
+    damaged file, one that holds anything but tensors, or one that would run code (nothing is executed).
     """
     if not path.is_file():
         raise InputError(f"weights {str(path)!r}: there is no such file. Give hub, none, or a file that exists.")
@@ -45,7 +45,7 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(
-            f"weights {path.name!r} hold more than tensors, and loading that could run code, so nothing of it was loaded "
+            f"weights {path.name!r} hold more than tensors, and loading that could run code, so nothing was loaded "
             f"({reason}). Save the state dict alone, best with safetensors.torch.save_file."
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:

@@ -43,7 +43,7 @@ def confusion_chart(confusion: npt.NDArray[np.int64], classes: Sequence[str]) ->
             parts.append(_matrix_cell(place, share=share, count=int(confusion[true, predicted]), title=title))
     # the last slanted column name needs room to its right
     width, height = _LABEL_PIXELS + side + _LABEL_PIXELS * 0.6, head + side + 4
-    style = f"max-width:{width:.0f}px;min-width:{min(width, 340 + side / 4):.0f}px"
+    style = f"max-width:{width:.0f}px;min-width:{min(width, 340 + side / 2):.0f}px"
     name = "Confusion matrix, rows are truth, columns are predictions"
     return tag(
         "svg", *parts, class_="chart", viewBox=f"0 0 {width:.0f} {height:.0f}", style=style, role="img", aria_label=name

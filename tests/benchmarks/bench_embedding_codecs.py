@@ -7,7 +7,7 @@ float32 bytes, write and read MB/s of float32 (median of the repeats), and milli
 """
 
 import argparse
-import datetime
+import datetime as dt
 import os
 import platform
 import statistics
@@ -77,7 +77,9 @@ def main():
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
     store = EmbeddingStore(arguments.store)
-    print(f"{store.spec['encoder']}, {platform.machine()}, {os.cpu_count()} cores, {datetime.datetime.now():%Y-%m-%d}")
+    print(
+        f"{store.spec['encoder']}, {platform.machine()}, {os.cpu_count()} cores, {dt.datetime.now(tz=dt.UTC):%Y-%m-%d}"
+    )
     for name in store.spec["outputs"]:
         rows = np.concatenate([store.rows(digest).output(name) for digest in store.digests()]).astype("float32")
         print(f"\n{name} {rows.shape}, {(rows == 0).mean():.0%} zeros")

@@ -59,7 +59,7 @@ def test_rows_of_windows_are_their_last_rows_and_of_rows_their_means():
 
 
 def test_damaged_scores_are_named(tmp_path):
-    with pytest.raises(StoreError, match="scores of video gone .* cannot be read"):
+    with pytest.raises(StoreError, match=r"scores of video gone .* cannot be read"):
         read_scores(tmp_path, "gone")
     write_scores(tmp_path, "d", WINDOWS)
     (tmp_path / "d.parquet").write_bytes(b"no parquet")

@@ -24,8 +24,8 @@ def installed(backend: str) -> bool:
 def backend_order(backend: str) -> list[str]:
     """The backends to try, first to last; PyAV, which takes everything, always comes last.
 
-    `auto` is decord, where it is installed. torchcodec is tried only where it is asked for: it brings torch (300 MB, seconds)
-    into every decoding process. Raises ConfigError when the one asked for is not installed.
+    `auto` is decord, where it is installed. torchcodec is tried only where it is asked for: it brings torch (300 MB,
+    seconds) into every decoding process. Raises ConfigError when the one asked for is not installed.
     """
     if backend == "auto":
         return [name for name in ("decord", "pyav") if installed(name)]

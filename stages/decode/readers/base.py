@@ -25,7 +25,7 @@ class Reader(Protocol):
     def read(self, source_frames: Sequence[int] | NDArray[np.int64]) -> Iterator[tuple[int, Frame]]:
         """Yield (source_frame, frame) for each of ``source_frames``, which ascend and may repeat.
 
-        Frames are (H, W, 3) uint8 RGB at the video's own size, turned upright by its display matrix, and never written to
+        Frames are (H, W, 3) uint8 RGB at the video's own size, turned upright by its display matrix, and not written to
         again. Raises ItemError: status `truncated` where the rest of the file cannot be decoded, `backend_unsuited`
         where this backend cannot keep the contract but another may.
         """
@@ -48,9 +48,9 @@ def runs(source_frames: Sequence[int] | NDArray[np.int64]) -> Iterator[tuple[int
 def orient(frame: NDArray[Any], matrix: Sequence[int] | None) -> Frame:
     """Turn a (H, W, 3) frame upright.
 
-    matrix: the nine entries of the container's display matrix, (x', y') = (a x + c y, b x + d y) with a, b, c, d at 0, 1,
-    3, 4 (ISO 14496-12, 8.5.2); None: upright already. Quarter turns and mirrors are done; a matrix between them counts as
-    the nearest.
+    matrix: the nine entries of the container's display matrix, (x', y') = (a x + c y, b x + d y) with a, b, c, d at 0,
+    1, 3, 4 (ISO 14496-12, 8.5.2); None: upright already. Quarter turns and mirrors are done; a matrix between them
+    counts as the nearest.
     """
     if matrix is None:
         return frame

@@ -1,8 +1,8 @@
 """Read frames with decord: fast, but only where it keeps the contract.
 
-decord 0.6 duplicates or invents frames of cut-off files, counts frames that an edit list hides, gets the colours of 10-bit
-video wrong (up to 176 of 255 on h264_10bits.mp4), loses frames when it seeks or skips in open groups of pictures (h265_video.mp4),
-and its get_batch may never return. So: only plain files, frame by frame with `next`, seeking only in closed groups.
+decord 0.6 may repeat frames at the end of cut-off files, counts frames that an edit list hides, gives other colours for
+10-bit video (differences up to 176 of 255 on h264_10bits.mp4), gives the wrong frame when it seeks or skips in open
+groups of pictures (h265_video.mp4), and its get_batch may never return. So: only plain files, frame by frame with `next`, seeking only in closed groups.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class DecordReader:
                 for _ in range(repeats):
                     yield number, frame
         except (self._error, RuntimeError, StopIteration) as error:
-            raise ItemError("backend_failed", f"at frame {position or 0}: {_line(error)}") from None
+            raise ItemError("backend_failed", f"cannot decode: {_line(error)}") from None
 
     def close(self) -> None:
         """See `Reader.close`."""

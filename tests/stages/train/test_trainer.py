@@ -266,7 +266,7 @@ def test_clipping_bounds_the_update(tmp_path):
 def test_a_checkpoint_of_another_model_is_refused_and_left_alone(tmp_path):
     _fit(_trainer(tmp_path))
     before = (tmp_path / "checkpoints" / "last" / "state.pt").read_bytes()
-    with pytest.raises(StageError, match="weights of another model: 6 tensors differ by name or shape, such as 0.bias"):
+    with pytest.raises(StageError, match=r"weights of another model: 6 tensors differ by name or shape, such as 0.bias"):
         _fit(_trainer(tmp_path, module=nn.Linear(DIM, 2)))
     with pytest.raises(StoreError, match="is of run k, not of other"):
         _fit(_trainer(tmp_path, key="other"))
@@ -305,7 +305,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_intact(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("reelwright.stages.train.checkpoints.save_file", full)
-    with pytest.raises(StoreError, match="No space left on device.*the one before is intact"):
+    with pytest.raises(StoreError, match=r"No space left on device.*the one before is intact"):
         _fit(trainer)
     assert (tmp_path / "checkpoints" / "last" / "state.pt").read_bytes() == before
 
