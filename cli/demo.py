@@ -12,7 +12,7 @@ import typer
 from reelwright.cli.run import run_and_tell
 from reelwright.pipeline.demo import prepare_demo
 from reelwright.pipeline.project import Project
-from reelwright.pipeline.runner import RunOptions
+from reelwright.pipeline.results import RunOptions
 
 
 def run_demo(folder: Path, overrides: Sequence[str], *, jobs: int | None) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from reelwright.pipeline.plan import NodePlan
-from reelwright.pipeline.runner import Failure, NodeResult, RunResult
+from reelwright.pipeline.results import Failure, NodeResult, RunResult
 
 _BYTE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 _MAX_FAILURES_SHOWN = 20
@@ -129,6 +129,6 @@ def _todo(plan: NodePlan) -> str:
 
 
 def _state(plan: NodePlan) -> str:
-    if plan.node.config.kind == "items" and not getattr(plan.node.config, "materialize", True):
+    if not plan.node.config.stores:
         return "streamed"
     return plan.state

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from reelwright.cli.format import plan_table, seconds_text
 from reelwright.pipeline.plan import FRESH, NodePlan
-from reelwright.pipeline.runner import FAILED, RAN, NodeResult
+from reelwright.pipeline.results import FAILED, RAN, NodeResult
 from reelwright.stages.work import Reporter
 from reelwright.storage.items import ItemRow
 

@@ -23,7 +23,7 @@ from reelwright.storage.errors import Interrupted
 
 if TYPE_CHECKING:
     from reelwright.pipeline.file import PipelineFile
-    from reelwright.pipeline.runner import RunOptions
+    from reelwright.pipeline.results import RunOptions
 
 OnlyOption = Annotated[
     list[str] | None, typer.Option("--only", metavar="NODE", help="Run just this node. Repeatable.", show_default=False)
@@ -56,7 +56,7 @@ def run(
 ) -> None:
     """Bring every node up to date; what is, is skipped, video by video."""
     from reelwright.pipeline.file import find_pipeline_file, load_pipeline
-    from reelwright.pipeline.runner import RunOptions
+    from reelwright.pipeline.results import RunOptions
 
     file = load_pipeline(find_pipeline_file(config), overrides or ())
     options = RunOptions(

@@ -69,7 +69,7 @@ def _command(stage: str) -> Any:
         as_json: JsonOption = False,
     ) -> None:
         from reelwright.pipeline.file import find_pipeline_file, load_pipeline
-        from reelwright.pipeline.runner import RunOptions
+        from reelwright.pipeline.results import RunOptions
 
         if videos is not None and config is not None:
             raise ConfigError("give --config or --videos, not both")

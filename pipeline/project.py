@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from reelwright.pipeline.file import PipelineFile, find_pipeline_file, load_pipeline
 from reelwright.pipeline.plan import NodePlan, Planner
-from reelwright.pipeline.runner import NodeResult, Observer, RunOptions, RunResult, open_planner, run_pipeline
+from reelwright.pipeline.results import NodeResult, Observer, RunOptions, RunResult
+from reelwright.pipeline.runner import open_planner, run_pipeline
 from reelwright.stages.work import Reporter, SilentReporter
 from reelwright.storage.errors import ConfigError, StoreError, nearest
 from reelwright.storage.records import Record
@@ -133,7 +134,7 @@ class _ByVideo(Mapping[str, Any]):
     def __getitem__(self, video_id: str) -> Any:
         if video_id not in self._digests:
             raise KeyError(
-                f"no rows of video {video_id!r}.{nearest(video_id, self._digests)} {len(self._digests)} videos have some"
+                f"no rows of video {video_id!r}.{nearest(video_id, self._digests)} {len(self._digests)} have some"
             )
         return self._store.rows(self._digests[video_id])
 

@@ -48,6 +48,11 @@ class StageConfig(Settings):
     produces: ClassVar[str]  # frames | embeddings | run | predictions | scores
     publishes: ClassVar[bool] = False  # of 'items': tables with names and targets are made of all items together
 
+    @property
+    def stores(self) -> bool:
+        """Whether items are stored; false where they are only streamed into what reads them."""
+        return True
+
     @classmethod
     def role(cls, name: str) -> str:
         """'spec', 'execution', 'input' or 'source' for the field ``name``."""

@@ -47,9 +47,9 @@ class RowLayout:
     """How the rows of a spec are stored; what a reader must not need to know.
 
     Defaults measured with tests/benchmarks/bench_embedding_codecs.py (mobilenetv2_100 with ImageNet weights on real
-    videos, two busy CPU cores, 2026-11): size over float32, and MB/s of float32 written and read in 256 KiB chunks.
+    videos, two CPU cores, 2026-11): size over float32, and MB/s of float32 written and read in 256 KiB chunks.
 
-                                float32 none         float16 none         float16 lz4          float16 zstd         pcodec
+                                float32 none         float16 none         float16 lz4          float16 zstd       pcodec
         pooled (516, 1280)      1.00   72   412      0.50   56   584      0.50   78   552      0.42   60   355      0.37
         map (516, 320, 7, 7)    1.00  349   689      0.50  490  1814      0.50  405   905      0.46  375   756      0.44
 

@@ -1,6 +1,6 @@
 """Predictions as Parquet: the documented schema, a streaming writer, a reader. DuckDB, pandas and polars need neither.
 
-A folder holds `windows.parquet`, `videos.parquet` and, where the task has a label a row, `rows.parquet`. K is the
+A folder holds `windows.parquet`, `videos.parquet` and, where rows were predicted, `rows.parquet`. K is the
 number of classes; the key-value metadata of each file has one entry `reelwright`, JSON of `PredictionInfo`.
 
 | column | type | windows | rows | videos | meaning |
@@ -152,7 +152,7 @@ class PredictionSet:
         return self._read("windows", columns)
 
     def rows(self, *, columns: Sequence[str] | None = None) -> pa.Table:
-        """rows.parquet, or some of its columns. Raises InputError where the task has none."""
+        """rows.parquet, or some of its columns. Raises InputError where there are none."""
         return self._read("rows", columns)
 
     def videos(self, *, columns: Sequence[str] | None = None) -> pa.Table:
@@ -171,7 +171,7 @@ class PredictionSet:
     def _path(self, name: str) -> Path:
         path = self.folder / f"{name}.parquet"
         if not path.is_file():
-            raise InputError(f"no {name} at {self.folder}: only task per_row writes rows; there are {self._names()}")
+            raise InputError(f"no {name} at {self.folder}: predict again; there are {self._names()}")
         return path
 
     def _names(self) -> str:

@@ -57,6 +57,11 @@ class DecodeConfig(StageConfig):
     timeout_seconds: PositiveFloat | None = execution(None)
     """Time limit for one video and one backend, waiting for others not counted; null: 60 s plus twice its duration."""
 
+    @property
+    def stores(self) -> bool:
+        """As materialize says."""
+        return self.materialize
+
     @model_validator(mode="after")
     def _consistent(self) -> DecodeConfig:
         ways = [name for name in ("fps", "stride", "times") if getattr(self, name) is not None]

@@ -152,7 +152,7 @@ def row_shapes(encoder: Encoder, config: DataConfig, *, where: str) -> dict[str,
     except (AssertionError, RuntimeError, ValueError) as error:
         raise ConfigError(
             f"{where}: the encoder does not take rows of shape {tuple(zeros.shape[1:])} ({error}). "
-            "Remove preprocess.size and clip.length, or say the size in model_args too (img_size of vision transformers)."
+            "Remove preprocess.size and clip.length, or give model_args the size too (img_size of transformers)."
         ) from error
     return {name: tuple(tensor.shape[1:]) for name, tensor in found.items()}
 

@@ -11,6 +11,7 @@ from typing import Self, TypeVar
 E = TypeVar("E")
 
 _POLL_SECONDS = 0.1
+_CLOSE_SECONDS = 5.0  # a reader that hangs in a decoder dies with us; do not wait for its time limit
 
 
 class _End:
@@ -62,7 +63,7 @@ def read_ahead(events: Iterator[E], *, depth: int) -> Iterator[Iterator[E]]:  # 
         yield take()
     finally:
         stopped.set()
-        thread.join()
+        thread.join(_CLOSE_SECONDS)
 
 
 class Background:

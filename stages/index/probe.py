@@ -16,6 +16,7 @@ from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import ItemError
 from reelwright.storage.known import VideoProbe
 
+_FUNCTION = "reelwright.stages.index.probe:probe_task"
 _VARIABLE_TICKS = 1.5  # frame spans that differ by more than the rounding to the time base are of variable rate
 
 
@@ -30,8 +31,9 @@ def probe_videos(
 ) -> Iterator[tuple[Path, VideoProbe]]:
     """Yield (path, probe) for each file or folder of images, as they are done.
 
-    What cannot be used yields a probe whose status is not ok, with cause and message; its digest is empty where the file
-    could not be read. quick: see `file_digest`. image_fps: frames per second of folders of images.
+    What cannot be used yields a probe whose status is not ok, with cause and message; its digest is empty where the
+    file could not be read. quick: see `file_digest`. image_fps: frames per second of folders of images.
+    timeout_seconds: for each file.
     """
     if reporter is not None:
         reporter.total(len(paths), "videos")
@@ -39,8 +41,8 @@ def probe_videos(
     with WorkerPool(num_workers(workers, len(paths))) as pool:
         for index, path in enumerate(paths):
             arguments = {"path": str(path), "quick": quick, "image_fps": image_fps}
-            function = f"{__name__}:probe_task"
-            pool.submit(Task(name=str(index), function=function, arguments=arguments, timeout_seconds=timeout_seconds))
+            task = Task(name=str(index), function=_FUNCTION, arguments=arguments, timeout_seconds=timeout_seconds)
+            pool.submit(task)
         for event in pool.events():
             if isinstance(event, Message):
                 probes[event.name] = VideoProbe(**event.body)

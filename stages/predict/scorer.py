@@ -96,28 +96,42 @@ class Scorer:
                 )
         block = _block(videos).on(self._device)
         windows = grid_windows(block.num_rows, self.shape)
-        probabilities_ = self._forward(block, windows)
-        window_scores = probabilities_
-        row_sums, row_counts = None, np.zeros(int(block.offsets[-1]), dtype=np.int64)
-        if self.run.task == "per_row":
-            window_scores = probabilities_[np.arange(len(windows)), windows.count - 1]
-            row_sums, row_counts = _row_means(probabilities_, block, windows, self.shape)
-        else:
-            np.add.at(row_counts, block.offsets[windows.video] + windows.last_row(self.shape), 1)
-        return [
-            _of_video(position, block, windows, (self.shape, window_scores, row_sums, row_counts))
-            for position in range(len(videos))
-        ]
-
-    def _forward(self, block: Block, windows: Windows) -> npt.NDArray[np.float32]:
-        """Probabilities (N, K), or (N, length, K) for per_row."""
+        rows = _RowMeans(int(block.offsets[-1]))
         parts = []
         with torch.inference_mode():
             for start in range(0, len(windows), self._batch_size):
                 picked = windows.take(np.arange(start, min(start + self._batch_size, len(windows))))
-                rows, mask = (value.to(self._device) for value in block.gather(picked, self.shape))
-                parts.append(probabilities(self.run.task, self.run.module(rows, mask)).cpu())
-        return torch.cat(parts).numpy()
+                parts.append(self._score_batch(block, picked, rows))
+        scores = np.concatenate(parts)
+        return [self._of_video(position, block, windows, scores, rows) for position in range(len(videos))]
+
+    def _score_batch(self, block: Block, windows: Windows, rows: _RowMeans) -> npt.NDArray[np.float32]:
+        """Scores of the windows (B, K); what they say of rows goes into ``rows``."""
+        values, mask = (tensor.to(self._device) for tensor in block.gather(windows, self.shape))
+        scores = probabilities(self.run.task, self.run.module(values, mask)).cpu().numpy()
+        first_rows = block.offsets[windows.video]
+        if self.run.task != "per_row":
+            rows.add(first_rows + windows.last_row(self.shape), None)
+            return scores
+        positions, is_real = window_rows(windows, self.shape)
+        rows.add((positions + first_rows[:, None])[is_real], scores[is_real])
+        last: npt.NDArray[np.float32] = scores[np.arange(len(windows)), windows.count - 1]
+        return last
+
+    def _of_video(
+        self, position: int, block: Block, windows: Windows, scores: npt.NDArray[np.float32], rows: _RowMeans
+    ) -> VideoScores:
+        is_mine = windows.video == position
+        mine = windows.take(is_mine)
+        span = slice(int(block.offsets[position]), int(block.offsets[position + 1]))
+        return VideoScores(
+            start_row=mine.start,
+            stop_row=mine.last_row(self.shape) + 1,
+            scores=scores[is_mine],
+            spans=block.spans[position],
+            num_windows=rows.counts[span],
+            row_scores=rows.means(span),
+        )
 
     def _try(self) -> None:
         """One forward pass over zeros, so that a wrong length is found before any video is read."""
@@ -138,30 +152,26 @@ def _block(videos: Sequence[VideoRows]) -> Block:
     return Block(rows, offsets, tuple(video.spans for video in videos), tuple(video.digest for video in videos))
 
 
-def _row_means(
-    scores: npt.NDArray[np.float32], block: Block, windows: Windows, shape: WindowShape
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """Mean scores (R, K) over all windows that hold a row, NaN where none does, and how many do (R,)."""
-    rows, mask = window_rows(windows, shape)
-    index = torch.from_numpy((rows + block.offsets[windows.video][:, None])[mask])
-    values = torch.from_numpy(scores[mask])
-    num_rows = int(block.offsets[-1])
-    sums = torch.zeros(num_rows, values.shape[1], dtype=torch.float64).index_add_(0, index, values.double())
-    counts = torch.bincount(index, minlength=num_rows)
-    means = (sums / counts[:, None]).float()  # 0 / 0 is NaN: no window holds the row
-    return means.numpy(), counts.numpy()
+class _RowMeans:
+    """Running means over the windows that hold a row, so that memory does not grow with the windows' length."""
 
+    def __init__(self, num_rows: int) -> None:
+        self.counts = np.zeros(num_rows, dtype=np.int64)
+        self._sums: Tensor | None = None
 
-def _of_video(position: int, block: Block, windows: Windows, results: tuple[Any, ...]) -> VideoScores:
-    shape, window_scores, row_means, row_counts = results
-    mine = windows.video == position
-    own = windows.take(mine)
-    span = slice(int(block.offsets[position]), int(block.offsets[position + 1]))
-    return VideoScores(
-        start_row=own.start,
-        stop_row=own.last_row(shape) + 1,
-        scores=window_scores[mine],
-        spans=block.spans[position],
-        num_windows=row_counts[span],
-        row_scores=None if row_means is None else row_means[span],
-    )
+    def add(self, rows: npt.NDArray[np.int64], scores: npt.NDArray[np.float32] | None) -> None:
+        """Count ``rows`` (N,), which may repeat, and add their ``scores`` (N, K), if they have any of their own."""
+        self.counts += np.bincount(rows, minlength=len(self.counts))
+        if scores is None:
+            return
+        if self._sums is None:
+            self._sums = torch.zeros(len(self.counts), scores.shape[1], dtype=torch.float64)
+        self._sums.index_add_(0, torch.from_numpy(rows), torch.from_numpy(scores).double())
+
+    def means(self, span: slice) -> npt.NDArray[np.float32] | None:
+        """Mean scores (T, K) of a span of rows, NaN where no window holds the row; None without scores of rows."""
+        if self._sums is None:
+            return None
+        counts = torch.from_numpy(self.counts[span])[:, None]
+        means: npt.NDArray[np.float32] = (self._sums[span] / counts).float().numpy()  # 0 / 0 is NaN
+        return means

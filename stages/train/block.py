@@ -14,6 +14,7 @@ another store that saw its middle.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from reelwright.storage.annotations import Spans
 from reelwright.storage.embeddings import EmbeddingRows, EmbeddingStore
 from reelwright.storage.errors import InputError, ItemError
 
+READERS = 8  # threads that read videos: on a network file system most of the time is waiting
 READ_ROWS = 1024  # rows of a token or map output that are in memory while they are averaged
 
 
@@ -77,26 +79,34 @@ def load_block(
     rows that are not finite, StoreError for an output that is not stored. Every digest must be in every store.
     """
     opened = {digest: [store.rows(digest) for store in stores] for digest in names}
-    offsets = np.cumsum([0, *(videos[0].num_rows for videos in opened.values())], dtype=np.int64)
-    first = next(iter(opened.values()))
-    shape = (int(offsets[-1]), sum(_num_features(rows, output) for rows in first))
-    block = _empty(shape, _block_dtype(stores, first, output), memory_bytes=memory_bytes, scratch=scratch)
-    spans = []
-    for position, (digest, videos) in enumerate(opened.items()):
-        start = int(offsets[position])
-        try:
-            spans.append(_fill(block[start : int(offsets[position + 1])], videos, output))
-        except ItemError as error:
-            raise InputError(f"video {names[digest]!r}: {error} Run embed again for it, or leave it out.") from error
-    return Block(torch.from_numpy(block), offsets, tuple(spans), tuple(opened))
+    source = _Source.of(stores, next(iter(opened.values())), output)
+    with ThreadPoolExecutor(READERS) as pool:
+        spans = tuple(pool.map(lambda videos: videos[0].spans, opened.values()))
+        offsets = np.cumsum([0, *(len(each.start_seconds) for each in spans)], dtype=np.int64)
+        block = _empty(
+            (int(offsets[-1]), source.num_features), source.dtype, memory_bytes=memory_bytes, scratch=scratch
+        )
+
+        def fill(position: int, digest: str) -> None:
+            target = block[offsets[position] : offsets[position + 1]]
+            try:
+                source.fill(target, opened[digest], spans[position])
+            except ItemError as error:
+                raise InputError(
+                    f"video {names[digest]!r}: {error} Run embed again for it, or leave it out."
+                ) from error
+
+        list(pool.map(fill, range(len(opened)), opened))
+    return Block(torch.from_numpy(block), offsets, spans, tuple(opened))
 
 
 def read_video(stores: Sequence[EmbeddingStore], digest: str, *, output: str) -> tuple[npt.NDArray[Any], Spans]:
     """The joined rows (T, D) of one video and their spans. Raises ItemError (not_finite) for NaN or infinite rows."""
     videos = [store.rows(digest) for store in stores]
-    shape = (videos[0].num_rows, sum(_num_features(rows, output) for rows in videos))
-    rows = np.empty(shape, dtype=_block_dtype(stores, videos, output))
-    return rows, _fill(rows, videos, output)
+    source, spans = _Source.of(stores, videos, output), videos[0].spans
+    rows = np.empty((len(spans.start_seconds), source.num_features), dtype=source.dtype)
+    source.fill(rows, videos, spans)
+    return rows, spans
 
 
 def split_missing(stores: Sequence[EmbeddingStore], digests: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -139,42 +149,53 @@ def mean_vectors(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return averaged
 
 
-def _fill(target: npt.NDArray[Any], videos: Sequence[EmbeddingRows], output: str) -> Spans:
-    """Write the joined rows of one video into ``target`` (T, D)."""
-    spans = videos[0].spans
-    column = 0
-    for position, rows in enumerate(videos):
-        features = slice(column, column + _num_features(rows, output))
-        column = features.stop
-        if position == 0:
-            for start, values in _vectors(rows, output):
-                target[start : start + len(values), features] = values
-        else:
-            whole = np.concatenate([values for _, values in _vectors(rows, output)])
-            target[:, features] = whole[join_by_time(spans, rows.spans)]
-    _check_finite(target)
-    return spans
+@dataclass(frozen=True)
+class _Source:
+    """How the rows of all stores become vectors side by side."""
+
+    output: str
+    row_shapes: tuple[tuple[int, ...], ...]  # of one row, by store
+    dtype: np.dtype[Any]  # of the joined rows
+
+    @classmethod
+    def of(cls, stores: Sequence[EmbeddingStore], videos: Sequence[EmbeddingRows], output: str) -> _Source:
+        """All videos of a store have rows of one shape, so one video tells it. Raises StoreError for no such output."""
+        shapes = tuple(rows.row_shape(output) for rows in videos)
+        is_half = all(store.spec["dtype"] == "float16" for store in stores) and all(len(shape) == 1 for shape in shapes)
+        # float16 where that is what was stored: nothing is lost and half the memory is saved
+        return cls(output, shapes, np.dtype(np.float16 if is_half else np.float32))
+
+    @property
+    def num_features(self) -> int:
+        """D of the joined rows."""
+        return sum(_num_features(shape) for shape in self.row_shapes)
+
+    def fill(self, target: npt.NDArray[Any], videos: Sequence[EmbeddingRows], spans: Spans) -> None:
+        """Write the joined rows of one video into ``target`` (T, D); ``spans`` are those of its first store."""
+        column = 0
+        for position, (rows, shape) in enumerate(zip(videos, self.row_shapes, strict=True)):
+            features = slice(column, column + _num_features(shape))
+            column = features.stop
+            if position == 0:
+                for start, values in self._vectors(rows, shape):
+                    target[start : start + len(values), features] = values
+            else:
+                whole = np.concatenate([values for _, values in self._vectors(rows, shape)])
+                target[:, features] = whole[join_by_time(spans, rows.spans)]
+        _check_finite(target)
+
+    def _vectors(self, rows: EmbeddingRows, shape: tuple[int, ...]) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+        """Rows as vectors, part by part with the first row's number, so that wide outputs are never held whole."""
+        if len(shape) == 1:
+            yield 0, rows.output(self.output)
+            return
+        for start in range(0, rows.num_rows, READ_ROWS):
+            yield start, mean_vectors(rows.output(self.output, start, start + READ_ROWS))
 
 
-def _vectors(rows: EmbeddingRows, output: str) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    """Rows as vectors, part by part with the first row's number: tokens (N, D) and maps (C, ...) are averaged."""
-    if len(rows.row_shape(output)) == 1:
-        yield 0, rows.output(output)
-        return
-    for start in range(0, rows.num_rows, READ_ROWS):
-        yield start, mean_vectors(rows.output(output, start, start + READ_ROWS))
-
-
-def _num_features(rows: EmbeddingRows, output: str) -> int:
-    shape = rows.row_shape(output)
+def _num_features(shape: tuple[int, ...]) -> int:
+    """Of a row of that shape: vectors (D,) and tokens (N, D) have D, maps (C, ...) have C."""
     return shape[-1] if len(shape) <= 2 else shape[0]
-
-
-def _block_dtype(stores: Sequence[EmbeddingStore], videos: Sequence[EmbeddingRows], output: str) -> np.dtype[Any]:
-    """float16 where that is what was stored, so that nothing is lost and half the memory is saved."""
-    is_averaged = any(len(rows.row_shape(output)) > 1 for rows in videos)
-    is_half = all(store.spec["dtype"] == "float16" for store in stores)
-    return np.dtype(np.float16 if is_half and not is_averaged else np.float32)
 
 
 def _empty(shape: tuple[int, int], dtype: np.dtype[Any], *, memory_bytes: int, scratch: Path) -> npt.NDArray[Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from reelwright.pipeline.project import Project
-from reelwright.pipeline.runner import RunResult
+from reelwright.pipeline.results import RunResult
 from tests.pipeline.conftest import read_rows, write_rows, write_video
 
 NODES = ("frames", "embed", "train", "predict", "scores")

@@ -180,7 +180,7 @@ def test_missing_predictions_say_what_to_do(tmp_path: Path) -> None:
 def test_missing_rows_say_which_tables_are_there(tmp_path: Path) -> None:
     with open_writer(tmp_path / "p", INFO):
         pass
-    with pytest.raises(InputError, match=r"only task per_row writes rows; there are videos.parquet, windows.parquet"):
+    with pytest.raises(InputError, match=r"predict again; there are videos.parquet, windows.parquet"):
         PredictionSet(tmp_path / "p").rows()
 
 

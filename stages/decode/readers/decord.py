@@ -1,8 +1,10 @@
 """Read frames with decord: fast, but only where it keeps the contract.
 
 decord 0.6 may repeat frames at the end of cut-off files, counts frames that an edit list hides, gives other colours for
-10-bit video (differences up to 176 of 255 on h264_10bits.mp4), gives the wrong frame when it seeks or skips in open
-groups of pictures (h265_video.mp4), and its get_batch may never return. So: only plain files, frame by frame with `next`, seeking only in closed groups.
+10-bit video (differences up to 176 of 255 on h264_10bits.mp4), gives the wrong frame when it seeks in open groups of
+pictures (h265_video.mp4), its skip_frames lands a whole group too far in common phone videos (frame 60 for 30 in half
+of gmdcsa24), and its get_batch may never return. So: only plain files, one frame after the other with `next`, and one
+seek at the beginning where groups are closed.
 """
 
 from __future__ import annotations
@@ -61,15 +63,13 @@ class DecordReader:
         self._video = None
 
     def _go_to(self, number: int, position: int | None) -> None:
-        if position is None and self._scan.is_closed:
+        if position is None and self._scan.is_closed and number > 0:
             self._video.seek_accurate(number)
-        elif position is not None and self._scan.is_closed and number > position:
-            self._video.skip_frames(number - position)
-        elif position is None or number > position:
-            if position is None:
-                self._video.seek(0)
-            for _ in range(number - (position or 0)):
-                self._video.next()
+            return
+        if position is None:
+            self._video.seek(0)
+        for _ in range(number - (position or 0)):
+            self._video.next()
 
 
 def refuse_unsuited(scan: Scan) -> None:

@@ -59,8 +59,8 @@ class ImagesReader:
 def list_images(folder: Path, *, template: str | None, start: int | None) -> list[Path]:
     """The image files of a folder in order.
 
-    template: as in `img_{:05d}.jpg`; the numbers run from ``start`` (None: 0 if that file is there, else 1) to the first
-    gap. Without a template: every image file in natural order (2 before 10). Raises ItemError `no_frames`.
+    template: as in `img_{:05d}.jpg`; the numbers run from ``start`` (None: 0 if that file is there, else 1) to the
+    first gap. Without a template: every image file in natural order (2 before 10). Raises ItemError `no_frames`.
     """
     if template is None:
         paths = sorted(

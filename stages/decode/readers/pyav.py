@@ -95,7 +95,7 @@ class PyavReader:
         if seek_ticks is not None:
             container.seek(seek_ticks, stream=stream, backward=True)
         ticks, previous = self._scan.ticks, -1
-        for picture in container.decode(stream):
+        for picture in _pictures(container, stream):
             pts = picture.pts if picture.pts is not None else picture.dts
             if pts is None:
                 continue
@@ -103,3 +103,10 @@ class PyavReader:
             if number < len(ticks) and ticks[number] == pts and number > previous:
                 previous = number
                 yield number, picture
+
+
+def _pictures(container: Any, stream: Any) -> Iterator[Any]:
+    """Decode the packets that are whole, as `scan_video` counts them, until one cannot be decoded."""
+    for packet in container.demux(stream):
+        if not packet.is_corrupt:
+            yield from packet.decode()

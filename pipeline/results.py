@@ -1,0 +1,87 @@
+"""What becomes of a run: results, failures, options, and who watches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from reelwright.pipeline.plan import FRESH, NodePlan
+from reelwright.stages.work import Reporter
+from reelwright.storage.items import ItemRow
+
+RAN, FAILED, SKIPPED = "ran", "failed", "not run"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """One video that a node could not do."""
+
+    node: str
+    video_ids: tuple[str, ...]
+    row: ItemRow
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeResult:
+    """What became of one node in a run."""
+
+    node: str
+    stage: str
+    state: str  # RAN, FRESH, FAILED or SKIPPED
+    reasons: tuple[str, ...] = ()
+    num_items: int = 0  # in all
+    num_done: int = 0  # items done in this run
+    rows: int = 0  # of this run
+    bytes: int = 0  # of this run
+    seconds: float = 0.0
+    outputs: dict[str, Any] = field(default_factory=dict)
+    message: str = ""  # why it failed or was not run
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """What became of a whole run."""
+
+    nodes: tuple[NodeResult, ...]
+    failures: tuple[Failure, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0 all done, 1 a node failed, 3 finished but some videos failed."""
+        if any(node.state in {FAILED, SKIPPED} for node in self.nodes):
+            return 1
+        return 3 if self.failures else 0
+
+    @property
+    def nothing_to_do(self) -> bool:
+        """Whether everything was up to date."""
+        return all(node.state == FRESH for node in self.nodes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Which part of a pipeline runs, and how."""
+
+    only: tuple[str, ...] = ()  # just these nodes
+    until: tuple[str, ...] = ()  # these and what they depend on
+    force: tuple[str, ...] = ()  # as if never done
+    keep_going: bool = False  # after a node failed, go on with those that do not depend on it
+    limit: int | None = None  # at most so many videos a node; what depends on an incomplete node is not run
+    jobs: int | None = None  # decoding processes
+
+
+class Observer(Protocol):
+    """Who watches a run."""
+
+    def planned(self, plans: Sequence[NodePlan]) -> None:
+        """The plan, before anything runs."""
+
+    def started(self, plan: NodePlan) -> Reporter:
+        """A node starts; what it says goes to the reporter that is returned."""
+
+    def finished(self, result: NodeResult) -> None:
+        """A node is done, was up to date, failed, or was not run."""
+
+    def indexing(self, num_videos: int) -> Reporter:
+        """Videos are read for the first time, or again after a change."""

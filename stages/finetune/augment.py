@@ -1,0 +1,81 @@
+"""Clip-consistent augmentation on the device: what is drawn for a clip is the same for all its frames.
+
+Shape letters: B clips, T frames of a clip, C channels (RGB), H height, W width.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from reelwright.stages.finetune.config import AugmentSettings
+
+BLUR_RADIUS = 3  # pixels on each side
+BLUR_SIGMA = (0.1, 2.0)  # pixels
+_GRAY = (0.299, 0.587, 0.114)  # luma of RGB (ITU-R BT.601)
+
+
+def augment(x_BTCHW: Tensor, settings: AugmentSettings) -> Tensor:
+    """Randomly crop, flip, recolour and blur frames in [0, 1]; same shape and range. Draws from torch's own state."""
+    x_BTCHW = crop_and_flip(x_BTCHW, settings)
+    if settings.color_jitter:
+        x_BTCHW = recolour(x_BTCHW, settings.color_jitter)
+    if settings.blur:
+        x_BTCHW = blur(x_BTCHW, settings.blur)
+    return x_BTCHW
+
+
+def crop_and_flip(x_BTCHW: Tensor, settings: AugmentSettings) -> Tensor:
+    """One crop of random area and place (aspect kept) and one decision to mirror for each clip; bilinear."""
+    if settings.crop_scale is None and not settings.flip:
+        return x_BTCHW
+    num_clips, length = x_BTCHW.shape[:2]
+    low, high = settings.crop_scale or (1.0, 1.0)
+    side_B = _uniform(num_clips, low, high).sqrt()
+    centre_B2 = _uniform(2 * num_clips, -1, 1).reshape(num_clips, 2) * (1 - side_B)[:, None]
+    mirror_B = 1 - 2 * (torch.rand(num_clips) < settings.flip).float()
+    theta_B23 = torch.zeros(num_clips, 2, 3)
+    theta_B23[:, 0, 0], theta_B23[:, 1, 1] = side_B * mirror_B, side_B
+    theta_B23[:, :, 2] = centre_B2
+    frames = x_BTCHW.flatten(0, 1)
+    theta = theta_B23.to(frames.device, frames.dtype).repeat_interleave(length, 0)
+    grid = functional.affine_grid(theta, list(frames.shape), align_corners=False)
+    moved = functional.grid_sample(frames, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    return moved.reshape(x_BTCHW.shape)
+
+
+def recolour(x_BTCHW: Tensor, strength: float) -> Tensor:
+    """Brightness, contrast and saturation, each by a factor in [1 - strength, 1 + strength] for each clip."""
+    num_clips = len(x_BTCHW)
+    factors_3B = _uniform(3 * num_clips, 1 - strength, 1 + strength).reshape(3, num_clips).to(x_BTCHW)
+    brightness, contrast, saturation = factors_3B[:, :, None, None, None, None].unbind(0)
+    x = x_BTCHW * brightness
+    mean = x.mean(dim=(1, 2, 3, 4), keepdim=True)
+    x = (x - mean) * contrast + mean
+    luma = torch.tensor(_GRAY).to(x).reshape(3, 1, 1)
+    gray = (x * luma).sum(2, keepdim=True)
+    return ((x - gray) * saturation + gray).clamp(0, 1)
+
+
+def blur(x_BTCHW: Tensor, probability: float) -> Tensor:
+    """A Gaussian blur of random width for some of the clips."""
+    num_clips, length, channels = x_BTCHW.shape[:3]
+    sigma_B = _uniform(num_clips, *BLUR_SIGMA)
+    is_blurred_B = torch.rand(num_clips) < probability
+    position = torch.arange(-BLUR_RADIUS, BLUR_RADIUS + 1)
+    kernel_BK = torch.exp(-0.5 * (position[None] / sigma_B[:, None]) ** 2)
+    kernel_BK = kernel_BK / kernel_BK.sum(1, keepdim=True)
+    kernel_BK[~is_blurred_B] = (position == 0).float()  # leaves a clip as it is
+    weight = kernel_BK.to(x_BTCHW).repeat_interleave(length * channels, 0)
+    planes = x_BTCHW.reshape(1, -1, *x_BTCHW.shape[-2:])
+    padded = functional.pad(planes, [BLUR_RADIUS] * 4, mode="replicate")
+    rows = functional.conv2d(padded, weight[:, None, :, None], groups=len(weight))
+    return functional.conv2d(rows, weight[:, None, None, :], groups=len(weight)).reshape(x_BTCHW.shape)
+
+
+def _uniform(count: int, low: float, high: float) -> Tensor:
+    assert math.isfinite(low + high)
+    return torch.rand(count) * (high - low) + low

@@ -1,0 +1,113 @@
+"""Windows of frames for training: as the encoder sees them, from memory where they fit, else from the frame store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from reelwright.stages.decode.config import DecodeConfig
+from reelwright.stages.decode.geometry import Geometry, apply
+from reelwright.stages.decode.source import Ended, FrameChunk, stream_frames
+from reelwright.stages.embed.threads import read_ahead
+from reelwright.stages.train.batches import Batch, Sampling
+from reelwright.stages.train.targets import Targets
+from reelwright.stages.train.windows import Windows, WindowShape, window_rows
+from reelwright.stages.work import VideoItem
+from reelwright.storage.annotations import Spans
+from reelwright.storage.errors import StoreError
+from reelwright.storage.frames import FrameRows, FrameStore
+from reelwright.storage.items import DONE
+
+Frames = npt.NDArray[np.uint8]
+Read = Callable[[int, npt.NDArray[np.int64]], Frames]  # position of a video, its rows -> (n, h, w, 3)
+
+BATCHES_AHEAD = 2
+
+
+@dataclass(frozen=True)
+class StoredVideos:
+    """Videos whose frames are stored, and where their rows lie in time."""
+
+    digests: tuple[str, ...]
+    rows: tuple[FrameRows, ...]
+    spans: tuple[Spans, ...]
+
+
+def open_videos(store: FrameStore, digests: Sequence[str]) -> StoredVideos:
+    """The videos of ``digests`` that are in the store; each row has the span of its frame."""
+    present = set(store.digests())
+    found = tuple(digest for digest in digests if digest in present)
+    rows = tuple(store.rows(digest) for digest in found)
+    return StoredVideos(found, rows, tuple(_spans(entry) for entry in rows))
+
+
+def _spans(rows: FrameRows) -> Spans:
+    return Spans(rows.pts_seconds, rows.stop_seconds, rows.source_frame, rows.source_frame + 1)
+
+
+def reader(videos: StoredVideos, geometry: Geometry, *, store: Path, size: tuple[int, int], memory_bytes: int) -> Read:
+    """How rows are read: all frames are brought into memory at once where they fit into ``memory_bytes``."""
+    total_bytes = sum(rows.num_rows for rows in videos.rows) * size[0] * size[1] * 3
+    if total_bytes > memory_bytes:
+        return lambda video, rows: apply(videos.rows[video].take(rows), geometry)
+    held = _load(videos, geometry, store=store, size=size)
+    return lambda video, rows: held[videos.digests[video]][rows]
+
+
+def _load(videos: StoredVideos, geometry: Geometry, *, store: Path, size: tuple[int, int]) -> Mapping[str, Frames]:
+    held = {
+        digest: np.empty((rows.num_rows, *size, 3), np.uint8)
+        for digest, rows in zip(videos.digests, videos.rows, strict=True)
+    }
+    items = [VideoItem(digest=digest, path="", video_id=digest) for digest in videos.digests]
+    events = stream_frames(items, decode=DecodeConfig(), frames_store=store, geometry=geometry, workers=None)
+    with closing(events):  # type: ignore[type-var]  # it is a generator, which has close
+        for event in events:
+            if isinstance(event, FrameChunk):
+                held[event.digest][event.start_row : event.start_row + len(event.frames)] = event.frames
+            elif isinstance(event, Ended) and event.status not in DONE:
+                raise StoreError(f"stored frames of video {event.digest} cannot be read: {event.message}")
+    return held
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameBatches:
+    """Batches of windows of frames: inputs are frames (B, length, h, w, 3) uint8 and mask (B, length)."""
+
+    read: Read
+    windows: Windows
+    targets: Targets  # of the windows, (N, ...)
+    shape: WindowShape
+    batch_size: int
+    sampling: Sampling
+
+    @property
+    def num_items(self) -> int:
+        """Windows of an epoch."""
+        return self.sampling.per_epoch or len(self.windows)
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of an epoch; the last may be smaller."""
+        return -(-self.num_items // self.batch_size)
+
+    def epoch(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
+        """As `train.batches.Batches.epoch`; the next batches are read while one is in use."""
+        with read_ahead(self._read(epoch, first), depth=BATCHES_AHEAD) as batches:
+            yield from batches
+
+    def _read(self, epoch: int, first: int) -> Iterator[Batch]:
+        order = self.sampling.order(len(self.windows), epoch)
+        for start in range(first * self.batch_size, len(order), self.batch_size):
+            picked = order[start : start + self.batch_size]
+            windows = self.windows.take(picked)
+            rows, mask = window_rows(windows, self.shape)
+            frames = np.stack([self.read(int(video), row) for video, row in zip(windows.video, rows, strict=True)])
+            inputs = (torch.from_numpy(frames), torch.from_numpy(mask))
+            yield Batch(inputs, torch.from_numpy(self.targets[picked]))

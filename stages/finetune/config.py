@@ -1,0 +1,91 @@
+"""Settings of finetune: an encoder and a temporal model learn on together, from stored frames."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
+
+from reelwright.stages.config import Settings, StageConfig, execution, node_input
+from reelwright.stages.train.config import LearningSettings, OptimizerSettings
+from reelwright.storage.errors import ConfigError
+
+
+class AugmentSettings(Settings):
+    """Random changes of the training frames, drawn once a clip: the same for all its frames."""
+
+    flip: float = Field(0.5, ge=0, le=1)
+    """Probability of a mirror image (left and right); 0 where sides matter."""
+    crop_scale: tuple[float, float] | None = (0.7, 1.0)
+    """Smallest and largest share of the area that a random crop keeps (aspect kept, resized back); null: no crop."""
+    color_jitter: float = Field(0.2, ge=0, lt=1)
+    """Brightness, contrast and saturation are each multiplied by a factor from [1 - x, 1 + x]."""
+    blur: float = Field(0.0, ge=0, le=1)
+    """Probability of a Gaussian blur, sigma 0.1 to 2 pixels."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> AugmentSettings:
+        if self.crop_scale is not None and not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
+            raise ValueError(
+                f"crop_scale must be two shares of the area, 0 < smallest <= largest <= 1: {self.crop_scale}"
+            )
+        return self
+
+
+class FinetuneOptimizerSettings(OptimizerSettings):
+    """As in train, with a smaller learning rate: both parts are trained already."""
+
+    lr: float = Field(1e-4, gt=0)
+
+
+class FinetuneConfig(LearningSettings):
+    """Encoder and temporal model trained together from frames; window, task and model are those of the temporal run."""
+
+    stage: ClassVar[str] = "finetune"
+    version: ClassVar[int] = 1
+    kind: ClassVar[str] = "run"
+    produces: ClassVar[str] = "run"
+
+    frames: str = node_input("frames", kinds=("frames",))
+    """The decode node, with materialize: true; the one that the embeddings were made from."""
+    spatial: str = node_input(kinds=("embeddings",))
+    """The embed node whose encoder, weights and preprocessing are taken."""
+    temporal: str = node_input(kinds=("run",))
+    """The train node whose model, weights, window and task are taken."""
+    spatial_lr_scale: NonNegativeFloat = 0.1
+    """Factor on the learning rate for the encoder; 0 freezes it."""
+    temporal_lr_scale: NonNegativeFloat = 1.0
+    """Factor on the learning rate for the temporal model; 0 freezes it."""
+    freeze: tuple[str, ...] = ()
+    """spatial, temporal, or patterns of parameter names (as of file names), such as spatial.model.layer1.*"""
+    frozen_norm: bool = True
+    """Batch norms of the encoder keep their statistics: windows are too alike to estimate new ones."""
+    augment: AugmentSettings = AugmentSettings()
+    windows_per_epoch: PositiveInt | None = None
+    """Windows drawn an epoch; null: all of the grid (of the temporal run's window)."""
+
+    epochs: PositiveInt = 5
+    batch_size: PositiveInt = 4
+    """Windows a batch; each has as many frames as the window is long."""
+    optimizer: FinetuneOptimizerSettings = FinetuneOptimizerSettings()
+    memory_bytes: PositiveInt = execution(2 << 30)
+    """Frames, as the encoder sees them, are held in memory up to this size; beyond, they are read for every window."""
+
+    @model_validator(mode="after")
+    def _something_learns(self) -> FinetuneConfig:
+        frozen = {
+            part for part in ("spatial", "temporal") if part in self.freeze or getattr(self, f"{part}_lr_scale") == 0
+        }
+        if len(frozen) == 2:
+            raise ValueError("spatial and temporal are both frozen (freeze, lr_scale: 0); nothing is left to learn")
+        return self
+
+    def check_inputs(self, inputs: Mapping[str, Sequence[StageConfig]]) -> None:
+        """Refuse frames that are not stored: windows are read again and again, in random order."""
+        for frames in inputs.get("frames", ()):
+            if getattr(frames, "materialize", True) is False:
+                raise ConfigError(
+                    f"frames: node {self.frames!r} has materialize: false, but finetune reads its frames many times. "
+                    f"Set materialize: true for {self.frames!r}; its embeddings stay as they are."
+                )

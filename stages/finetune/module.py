@@ -1,0 +1,80 @@
+"""The network that finetune trains: bytes of frames in, augmentation and normalisation on the device, logits out.
+
+Shape letters: B windows, T frames of a window, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from reelwright.models.encoders import DataConfig, Encoder
+from reelwright.models.joint import JointModel
+from reelwright.stages.finetune.augment import augment
+from reelwright.stages.finetune.config import AugmentSettings
+from reelwright.storage.errors import ConfigError
+
+PARTS = ("spatial", "temporal")
+
+
+class FinetuneModule(JointModel):
+    """A JointModel fed with uint8 frames. Its state is that of the two parts, `spatial.*` and `temporal.*`."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        spatial: Encoder,
+        temporal: nn.Module,
+        *,
+        data_config: DataConfig,
+        augmentation: AugmentSettings,
+        frozen_norm: bool,
+    ) -> None:
+        super().__init__(spatial, temporal)
+        self._augmentation = augmentation
+        self._frozen_norm = frozen_norm
+        for name in ("mean", "std"):
+            values = torch.tensor(getattr(data_config, name)).reshape(3, 1, 1)
+            self.register_buffer(name, values, persistent=False)
+
+    def forward(self, frames_BTHWC: Tensor, mask_BT: Tensor, *, chunk: int | None = None) -> Tensor:
+        """uint8 frames and their mask -> logits (B,K) or (B,T,K); augmented in train mode."""
+        x_BTCHW = frames_BTHWC.movedim(-1, 2).to(self.mean.dtype) / 255
+        if self.training:
+            x_BTCHW = augment(x_BTCHW, self._augmentation)
+        return super().forward((x_BTCHW - self.mean) / self.std, mask_BT, chunk=chunk)
+
+    def train(self, mode: bool = True) -> Self:
+        """As always, but parts without a trainable parameter stay as they are, and batch norms where asked for."""
+        super().train(mode)
+        for part in (self.spatial, self.temporal):
+            if not any(parameter.requires_grad for parameter in part.parameters()):
+                part.eval()
+        if self._frozen_norm:
+            for module in self.spatial.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+
+def freeze(module: FinetuneModule, patterns: Sequence[str], *, where: str) -> None:
+    """Freeze parameters whose name fits a part or a pattern. ConfigError for one that fits nothing."""
+    names = dict(module.named_parameters())
+    for pattern in patterns:
+        fits = [name for name in names if fnmatchcase(name, f"{pattern}.*" if pattern in PARTS else pattern)]
+        if not fits:
+            raise ConfigError(
+                f"{where}: freeze: {pattern!r} fits no parameter. Give spatial, temporal, or a pattern of names, as in "
+                f"{', '.join(list(names)[:3])}."
+            )
+        for name in fits:
+            names[name].requires_grad = False
+    if not any(parameter.requires_grad for parameter in names.values()):
+        raise ConfigError(f"{where}: freeze: {', '.join(patterns)} freezes every parameter; nothing is left to learn.")

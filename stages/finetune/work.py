@@ -1,0 +1,259 @@
+"""Fine-tune an encoder and a temporal model together: one run.
+
+frame store -> windows of frames -> augmentation -> encoder -> temporal model -> Trainer -> runs/<key>/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from reelwright.models.encoders import Encoder
+from reelwright.stages.config import parse_config
+from reelwright.stages.decode.config import DecodeConfig
+from reelwright.stages.embed.config import EmbedConfig
+from reelwright.stages.embed.encoder import LoadedEncoder, build_from_config
+from reelwright.stages.embed.forward import row_shapes
+from reelwright.stages.embed.preprocess import geometry_of
+from reelwright.stages.finetune.clips import FrameBatches, StoredVideos, open_videos, reader
+from reelwright.stages.finetune.config import FinetuneConfig
+from reelwright.stages.finetune.module import PARTS, FinetuneModule, freeze
+from reelwright.stages.finetune.trainer import StartingTrainer
+from reelwright.stages.train.batches import Sampling
+from reelwright.stages.train.checkpoints import load_weights
+from reelwright.stages.train.labelled import (
+    KnownRows,
+    LabelledWindows,
+    distinct_videos,
+    label_space,
+    label_windows,
+    why_no_windows,
+)
+from reelwright.stages.train.objectives import build_loss, choose_metric, evaluate
+from reelwright.stages.train.optimizers import build_lr_schedule, build_optimizer, parameter_groups
+from reelwright.stages.train.setup import Learning, build_run_model, choose_device, finish_run, run_values
+from reelwright.stages.train.targets import LabelSpace, class_counts
+from reelwright.stages.train.trainer import Progress, TrainerSettings
+from reelwright.stages.train.windows import WindowShape
+from reelwright.stages.work import InputRef, Reporter, Work
+from reelwright.storage.errors import ConfigError, InputError
+from reelwright.storage.frames import FrameStore
+from reelwright.storage.runs import RunFolder
+from reelwright.storage.store import Store
+
+
+def run(work: Work, reporter: Reporter) -> dict[str, Any]:
+    """Train the run ``work.key``, or go on with it where it was interrupted; a complete one is trained anew.
+
+    Returns {"weights": digest of the best weights, "metrics": the best epoch's line of metrics.jsonl}. The best weights
+    on val may be those it started from (epoch 0). Raises ConfigError, InputError or StoreError before training where
+    that can be seen, StageError when it diverges, Interrupted on SIGTERM.
+    """
+    config = parse_config(FinetuneConfig, dict(work.config), where=work.node)
+    _check_frames(work, config)
+    store = Store.at(work.store)
+    start = RunFolder(store.run(_only(work, "temporal").key))
+    values = start.config()
+    labels = _labels(work, values)
+    loaded = _spatial(work, store, values)
+    device = choose_device(config.device)
+    metric = choose_metric(values["task"], config.metric, num_classes=len(labels.classes))
+    module = _module(config, loaded, start, values, where=work.node).to(device)
+    folder = RunFolder(store.run(work.key))
+    if folder.is_complete:
+        folder.clear()
+    learning = _learning(work, config, values, loaded, labels, reporter=reporter, metric=metric, device=device)
+    folder.write_config(run_values(work, labels, _described(values, loaded)))
+    progress = _fit(module, learning, work=work, config=config, folder=folder, reporter=reporter)
+    return finish_run(folder, module, progress, metric=metric)
+
+
+def _only(work: Work, name: str) -> InputRef:
+    (reference,) = work.inputs[name]
+    return reference
+
+
+def _check_frames(work: Work, config: FinetuneConfig) -> None:
+    decode = parse_config(DecodeConfig, dict(_only(work, "frames").config), where=_only(work, "frames").node)
+    config.check_inputs({"frames": [decode]})
+
+
+def _labels(work: Work, values: Mapping[str, Any]) -> LabelSpace:
+    """The classes; the same as the temporal run's."""
+    labels = label_space(work.payload, node=work.node)
+    if list(labels.classes) != list(values["classes"]):
+        raise InputError(
+            f"{work.node}: the temporal run knows the classes {', '.join(values['classes'])}, the labels have "
+            f"{', '.join(labels.classes)}. Run the train node again."
+        )
+    return labels
+
+
+def _spatial(work: Work, store: Store, values: Mapping[str, Any]) -> LoadedEncoder:
+    """The encoder of the embed node, with the one output that the temporal model reads."""
+    reference = _only(work, "spatial")
+    config = parse_config(EmbedConfig, dict(reference.config), where=reference.node)
+    output = str(values.get("output", "pooled"))
+    if output not in config.outputs:
+        raise ConfigError(
+            f"{work.node}: the temporal run reads {output!r}, but {reference.node} gives {', '.join(config.outputs)}. "
+            "Name the embed node that it was trained on."
+        )
+    generation = reference.inputs.get("run", ())
+    only = config.model_copy(update={"outputs": (output,)})
+    loaded = build_from_config(only, store=store, run=generation[0] if generation else None, where=reference.node)
+    shape = row_shapes(loaded.encoder, loaded.data_config, where=reference.node)[output]
+    _check_fit(work, loaded.encoder, shape, values)
+    return loaded
+
+
+def _check_fit(work: Work, encoder: Encoder, shape: tuple[int, ...], values: Mapping[str, Any]) -> None:
+    if encoder.kind != "image":
+        raise ConfigError(
+            f"{work.node}: rows of a video encoder are clips; finetune needs one of images (timm/NAME)."
+        )
+    if len(shape) != 1:
+        raise ConfigError(
+            f"{work.node}: the temporal run reads output {values['output']!r} of shape {shape}, averaged over "
+            "positions; finetune needs a pooled output. Train with output: pooled (or layerK.pooled)."
+        )
+    if shape[0] != values["model"]["input_dim"]:
+        raise ConfigError(
+            f"{work.node}: the encoder gives {shape[0]} features, but the temporal run reads "
+            f"{values['model']['input_dim']}. Was it trained on several embeddings, or on another embed node?"
+        )
+
+
+def _module(
+    config: FinetuneConfig, loaded: LoadedEncoder, start: RunFolder, values: Mapping[str, Any], *, where: str
+) -> FinetuneModule:
+    """Both parts with the weights they have learned, frozen where asked for."""
+    start.weights_digest()
+    temporal = build_run_model(values["model"])
+    load_weights(start.weights, temporal, prefix="temporal." if values["stage"] == "finetune" else "")
+    module = FinetuneModule(
+        loaded.encoder,
+        temporal,
+        data_config=loaded.data_config,
+        augmentation=config.augment,
+        frozen_norm=config.frozen_norm,
+    )
+    still = [part for part in PARTS if getattr(config, f"{part}_lr_scale") == 0]
+    freeze(module, (*config.freeze, *still), where=where)
+    return module
+
+
+def _learning(
+    work: Work,
+    config: FinetuneConfig,
+    values: Mapping[str, Any],
+    loaded: LoadedEncoder,
+    labels: LabelSpace,
+    *,
+    reporter: Reporter,
+    metric: str,
+    device: torch.device,
+) -> Learning:
+    """Windows of train and val over stored frames, and the loss."""
+    task, shape = values["task"], WindowShape(**values["window"])
+    path = Store.at(work.store).frames(_only(work, "frames").key)
+    videos = _videos(work, config, FrameStore(path), reporter)
+    known = KnownRows(videos.digests, videos.spans)
+    train_videos, val_videos = (
+        distinct_videos(work.payload, splits=splits) for splits in (config.train_splits, config.val_splits)
+    )
+    train = label_windows(train_videos, known, shape=shape, task=task, labels=labels)
+    if len(train) == 0:
+        raise InputError(f"{work.node}: no window to train on. {why_no_windows(train_videos, known, shape)}")
+    val = label_windows(val_videos, known, shape=shape, task=task, labels=labels)
+    reporter.note(f"{len(train)} windows to train on, {len(val)} to validate on")
+    read = reader(
+        videos,
+        geometry_of(loaded.data_config),
+        store=path,
+        size=loaded.data_config.size,
+        memory_bytes=config.memory_bytes,
+    )
+
+    def batches(of: LabelledWindows, sampling: Sampling) -> FrameBatches:
+        return FrameBatches(
+            read=read,
+            windows=of.windows,
+            targets=of.targets,
+            shape=shape,
+            batch_size=config.batch_size,
+            sampling=sampling,
+        )
+
+    counts = class_counts(task, train.targets, num_classes=len(labels.classes))
+    return Learning(
+        train=batches(train, Sampling(seed=config.seed, per_epoch=config.windows_per_epoch)),
+        val=batches(val, Sampling()) if len(val) else None,
+        loss=build_loss(task, config.loss, counts=counts, device=device),
+        task=task,
+        metric=metric,
+        multipliers={f"{part}.": getattr(config, f"{part}_lr_scale") for part in PARTS},
+    )
+
+
+def _videos(work: Work, config: FinetuneConfig, store: FrameStore, reporter: Reporter) -> StoredVideos:
+    wanted = distinct_videos(work.payload, splits=(*config.train_splits, *config.val_splits))
+    videos = open_videos(store, list(dict.fromkeys(video.digest for video in wanted)))
+    missing = [video.video_id for video in wanted if video.digest not in videos.digests]
+    if missing:
+        reporter.note(f"{len(missing)} videos have no stored frames and are left out: {', '.join(missing[:5])}")
+    return videos
+
+
+def _fit(
+    module: FinetuneModule,
+    learning: Learning,
+    *,
+    work: Work,
+    config: FinetuneConfig,
+    folder: RunFolder,
+    reporter: Reporter,
+) -> Progress:
+    groups = parameter_groups(module, config.optimizer, multipliers=learning.multipliers)
+    updates_per_epoch = -(-learning.train.num_batches // config.optimizer.accumulate)
+    trainer = StartingTrainer(
+        module,
+        optimizer=build_optimizer(groups, config.optimizer),
+        schedule=build_lr_schedule(config.schedule, epochs=config.epochs, updates_per_epoch=updates_per_epoch),
+        loss=learning.loss,
+        settings=TrainerSettings(
+            key=work.key,
+            epochs=config.epochs,
+            seed=config.seed,
+            precision=config.precision,
+            accumulate=config.optimizer.accumulate,
+            clip_norm=config.optimizer.clip_norm,
+            evaluate_every=config.evaluate_every,
+            checkpoint_every=config.checkpoint_every,
+            metric=learning.metric,
+            patience=config.early_stop.patience if config.early_stop else None,
+        ),
+        folder=folder,
+        reporter=reporter,
+    )
+    val = learning.val
+    if val is None:
+        return trainer.fit(learning.train)
+
+    def validate(forward: Any) -> dict[str, float]:
+        return evaluate(forward, val, task=learning.task, loss=learning.loss, device=trainer.device)
+
+    return trainer.fit(learning.train, validate)
+
+
+def _described(values: Mapping[str, Any], loaded: LoadedEncoder) -> dict[str, Any]:
+    """What config.yaml says of both parts, enough to build them again."""
+    kept = {name: values[name] for name in ("task", "output", "window", "model")}
+    used = ("encoder", "model_args", "outputs", "preprocess", "clip")
+    return {
+        **kept,
+        "spatial": {**loaded.config.model_dump(mode="json", include=set(used)), "weights": "none"},
+        "started_from": loaded.weights_digest,
+    }

@@ -1,0 +1,103 @@
+"""Decoding: frames/s of each backend through `stream_frames` and into the frame store, against the bare library loop.
+
+Whole 640x480 frames, all of them. One worker process with as many decoder threads as the bare loop has. What comes
+before the first frame (start of the process, imports, first look at a file) stands in rows of its own.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from reelwright.stages.decode.config import DecodeConfig
+from reelwright.stages.decode.source import FrameChunk, Opened, stream_frames
+from reelwright.stages.decode.work import run_items
+from reelwright.stages.work import SilentReporter, VideoItem, Work
+from reelwright.storage.digests import digest, file_digest
+from tests.benchmarks.bare import backends, decode_rate
+from tests.benchmarks.harness import Options, Row, Turns, rate_ratios, usable_cores
+from tests.benchmarks.videos import bench_videos
+
+CODECS = {"lossless": {}, "jpeg": {"codec": "jpeg"}}
+
+
+def run(options: Options) -> list[Row]:
+    """Rows of the table."""
+    paths = bench_videos()[: 1 if options.quick else None]
+    items = [VideoItem(digest=file_digest(path), path=str(path), video_id=path.stem) for path in paths]
+    threads, names = usable_cores(), backends()
+    turns, starts = Turns(options.repeats), {name: [] for name in names}
+    for name in names:
+        turns.add(f"{name} bare", partial(decode_rate, paths, backend=name, threads=threads))
+        turns.add(f"{name} stream", partial(_stream_rate, items, name, starts[name]))
+    number = itertools.count()
+    for codec, settings in CODECS.items():
+        turns.add(f"store {codec}", lambda settings=settings: _store_rate(items, settings, options.folder, number))
+    found = turns.measure()
+    rows = [row for name in names for row in _backend_rows(name, found, starts[name][1:])]
+    reference = f"{names[0]} bare"
+    rows += [
+        Row(
+            what=f"into the frame store, {codec}",
+            unit="frames/s",
+            samples=found[f"store {codec}"],
+            reference=reference,
+            ratios=rate_ratios(found[f"store {codec}"], found[reference]),
+        )
+        for codec in CODECS
+    ]
+    return rows
+
+
+def _backend_rows(name: str, found: dict[str, tuple[float, ...]], starts: Sequence[float]) -> list[Row]:
+    bare, ours = found[f"{name} bare"], found[f"{name} stream"]
+    return [
+        Row(what=f"{name} bare", unit="frames/s", samples=bare),
+        Row(
+            what=f"{name} stream_frames",
+            unit="frames/s",
+            samples=ours,
+            reference=f"{name} bare",
+            ratios=rate_ratios(ours, bare),
+        ),
+        Row(what=f"{name} until the first video is open", unit="s", samples=tuple(starts)),
+    ]
+
+
+def _stream_rate(items: Sequence[VideoItem], backend: str, starts: list[float]) -> float:
+    """Frames a second from the moment that the first video is open; the time before goes into ``starts``."""
+    started, opened, frames = time.perf_counter(), 0.0, 0
+    decode = DecodeConfig(backend=backend)
+    for event in stream_frames(items, decode=decode, frames_store=None, geometry=None, workers=1):
+        if isinstance(event, Opened) and not frames:
+            opened = time.perf_counter()
+            assert event.backend == backend
+        elif isinstance(event, FrameChunk):
+            frames += len(event.frames)
+    starts.append(opened - started)
+    return frames / (time.perf_counter() - opened)
+
+
+def _store_rate(items: Sequence[VideoItem], settings: dict[str, str], folder: Path, number: itertools.count) -> float:
+    """Frames a second of the decode stage, all of it, default workers."""
+    config = DecodeConfig(**settings)
+    key = digest(["bench_decode", settings, next(number)])
+    work = Work(
+        node="frames",
+        stage="decode",
+        key=key,
+        config=config.model_dump(mode="json"),
+        spec=config.spec(),
+        store=str(folder / "decode"),
+        inputs={},
+        items=tuple(items),
+    )
+    reporter = SilentReporter()
+    started = time.perf_counter()
+    run_items(work, reporter)
+    seconds = time.perf_counter() - started
+    assert [row.status for row in reporter.rows] == ["ok"] * len(items), reporter.rows
+    return sum(row.rows for row in reporter.rows) / seconds

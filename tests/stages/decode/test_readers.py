@@ -1,0 +1,211 @@
+"""The contract of readers, on every backend that is installed; folders of images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from reelwright.stages.decode.config import DecodeConfig
+from reelwright.stages.decode.readers import BACKENDS, backend_order, installed, open_reader
+from reelwright.stages.decode.readers.base import orient
+from reelwright.stages.decode.readers.images import list_images
+from reelwright.storage.errors import ConfigError, ItemError
+
+
+class ReaderContract:
+    """What every reader does; subclasses name the backend."""
+
+    backend: str
+
+    @pytest.fixture(autouse=True)
+    def _installed(self) -> None:
+        if not installed(self.backend):
+            pytest.skip(f"{self.backend} is not installed")
+
+    def read(self, path: Path, frames: list[int]) -> list[tuple[int, int]]:
+        reader = open_reader(path, DecodeConfig(), backend=self.backend)
+        try:
+            return [(number, round(frame.mean() / 4)) for number, frame in reader.read(frames)]
+        finally:
+            reader.close()
+            reader.close()
+
+    @pytest.mark.parametrize(
+        "frames",
+        [
+            pytest.param(list(range(40)), id="all"),
+            pytest.param([0, 0, 1, 7, 7, 7, 8, 39], id="repeats-and-gaps"),
+            pytest.param([23], id="one-in-the-middle"),
+            pytest.param([39], id="last"),
+            pytest.param([3, 30, 31], id="far-apart"),
+            pytest.param([], id="none"),
+        ],
+    )
+    def test_frames_are_those_asked_for(self, grey_video: Path, frames: list[int]) -> None:
+        assert self.read(grey_video, frames) == [(number, number) for number in frames]
+
+    def test_times_are_those_of_the_container(self, uneven_video: Path) -> None:
+        reader = open_reader(uneven_video, DecodeConfig(), backend=self.backend)
+        np.testing.assert_allclose(reader.pts_seconds, [0, 0.1, 0.5, 0.6, 1.0], atol=1e-9)
+        assert reader.end_seconds > 1.0
+        reader.close()
+
+    def test_frames_are_upright_rgb_bytes(self, grey_video: Path) -> None:
+        reader = open_reader(grey_video, DecodeConfig(), backend=self.backend)
+        _, frame = next(iter(reader.read([5])))
+        assert (frame.shape, frame.dtype) == ((48, 64, 3), np.uint8)
+        reader.close()
+
+
+class TestPyav(ReaderContract):
+    backend = "pyav"
+
+
+class TestDecord(ReaderContract):
+    backend = "decord"
+
+
+class TestTorchcodec(ReaderContract):
+    backend = "torchcodec"
+
+
+def cut_off(path: Path, grey_video: Path) -> Path:
+    """The first half of the bytes of an MPEG-4 file whose index lies in front."""
+    import av
+
+    whole = path.with_name("whole.mp4")
+    with av.open(str(grey_video)) as source, av.open(str(whole), "w", options={"movflags": "faststart"}) as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    data = whole.read_bytes()
+    start = data.index(b"mdat")
+    path.write_bytes(data[: start + (len(data) - start) // 2])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("content", "cause", "match"),
+    [
+        pytest.param(None, "missing_file", "is not there", id="missing"),
+        pytest.param(b"", "empty_file", "0 bytes", id="empty"),
+        pytest.param(b"hello world\n" * 20, "not_a_video", "no video that FFmpeg knows", id="text"),
+    ],
+)
+@pytest.mark.parametrize("backend", list(BACKENDS))
+def test_what_is_no_video(tmp_path: Path, content: bytes | None, cause: str, match: str, backend: str) -> None:
+    path = tmp_path / "a.mp4"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ItemError, match=match) as caught:
+        open_reader(path, DecodeConfig(), backend=backend)
+    assert caught.value.cause == cause
+
+
+def test_sound_alone_is_no_video_stream(tmp_path: Path) -> None:
+    import wave
+
+    path = tmp_path / "sound.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", "not compressed"))
+        file.writeframes(bytes(8000))
+    with pytest.raises(ItemError, match="no video stream") as caught:
+        open_reader(path, DecodeConfig(), backend="pyav")
+    assert caught.value.cause == "no_video_stream"
+
+
+def test_cut_off_file_keeps_what_is_there(tmp_path: Path, grey_video: Path) -> None:
+    reader = open_reader(cut_off(tmp_path / "cut.mp4", grey_video), DecodeConfig(), backend="pyav")
+    present = len(reader.pts_seconds)
+    assert 0 < present < 40
+    assert reader.promised_frames == 40
+    assert [number for number, _ in reader.read(range(present))] == list(range(present))
+    reader.close()
+    for backend in ("decord", "torchcodec"):
+        with pytest.raises(ItemError, match="not used for this file") as caught:
+            open_reader(tmp_path / "cut.mp4", DecodeConfig(), backend=backend)
+        assert caught.value.cause == "backend_unsuited"
+
+
+def test_backend_order() -> None:
+    assert backend_order("pyav")[0] == "pyav"
+    assert backend_order("auto")[-1] == "pyav"
+    assert "torchcodec" not in backend_order("auto")
+
+
+def test_backend_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reelwright.stages.decode.readers.find_spec", lambda name: None if name == "decord" else name)
+    assert backend_order("auto") == ["pyav"]
+    with pytest.raises(ConfigError, match="backend 'decord' is not installed: pip install decord"):
+        backend_order("decord")
+
+
+# A 2 x 3 frame of numbers, and what it looks like under each matrix (a, b, c, d), by hand.
+PICTURE = [[1, 2, 3], [4, 5, 6]]
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "c", "d", "expected"),
+    [
+        pytest.param(1, 0, 0, 1, [[1, 2, 3], [4, 5, 6]], id="as-is"),
+        pytest.param(0, 1, -1, 0, [[4, 1], [5, 2], [6, 3]], id="quarter-clockwise"),
+        pytest.param(-1, 0, 0, -1, [[6, 5, 4], [3, 2, 1]], id="half"),
+        pytest.param(0, -1, 1, 0, [[3, 6], [2, 5], [1, 4]], id="quarter-counterclockwise"),
+        pytest.param(-1, 0, 0, 1, [[3, 2, 1], [6, 5, 4]], id="mirrored-left-right"),
+        pytest.param(1, 0, 0, -1, [[4, 5, 6], [1, 2, 3]], id="mirrored-top-bottom"),
+        pytest.param(0, 1, 1, 0, [[1, 4], [2, 5], [3, 6]], id="transposed"),
+    ],
+)
+def test_orient(a: int, b: int, c: int, d: int, expected: list[list[int]]) -> None:
+    frame = np.repeat(np.asarray(PICTURE, np.uint8)[:, :, None], 3, axis=2)
+    assert orient(frame, (a, b, 0, c, d, 0, 0, 0, 1))[:, :, 0].tolist() == expected
+
+
+def write_images(folder: Path, names: list[str], *, size: tuple[int, int] = (8, 6)) -> Path:
+    folder.mkdir(exist_ok=True)
+    for number, name in enumerate(names):
+        Image.new("RGB", size, (10 * number,) * 3).save(folder / name)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("names", "template", "start", "expected"),
+    [
+        (["i10.png", "i9.png", "i1.png"], None, None, ["i1.png", "i9.png", "i10.png"]),
+        (["i_00.png", "i_01.png", "i_03.png"], "i_{:02d}.png", None, ["i_00.png", "i_01.png"]),
+        (["i_1.png", "i_2.png"], "i_{}.png", None, ["i_1.png", "i_2.png"]),
+        (["i_5.png", "i_6.png"], "i_{}.png", 5, ["i_5.png", "i_6.png"]),
+    ],
+    ids=["natural-order", "from-zero-to-the-gap", "from-one", "from-five"],
+)
+def test_list_images(
+    tmp_path: Path, names: list[str], template: str | None, start: int | None, expected: list[str]
+) -> None:
+    folder = write_images(tmp_path / "clip", names)
+    assert [path.name for path in list_images(folder, template=template, start=start)] == expected
+
+
+def test_images_are_frames(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "clip", [f"{number}.png" for number in range(12)])
+    reader = open_reader(folder, DecodeConfig(image_fps=4), backend="images")
+    assert reader.pts_seconds[:3].tolist() == [0.0, 0.25, 0.5]
+    assert reader.end_seconds == 3.0
+    assert [(number, int(frame[0, 0, 0])) for number, frame in reader.read([2, 2, 11])] == [(2, 20), (2, 20), (11, 110)]
+
+
+def test_images_that_cannot_be_used(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "clip", ["1.png", "2.png"])
+    write_images(folder, ["3.png"], size=(4, 4))
+    with pytest.raises(ItemError, match="one size"):
+        list(open_reader(folder, DecodeConfig(), backend="images").read([0, 2]))
+    (folder / "2.png").write_bytes(b"broken")
+    with pytest.raises(ItemError, match=r"image 1 \(2.png\) cannot be read") as caught:
+        list(open_reader(folder, DecodeConfig(), backend="images").read([0, 1]))
+    assert caught.value.status == "truncated"
+    with pytest.raises(ItemError, match=r"has no images named 'x_\{\}.png' from number 1 on"):
+        list_images(folder, template="x_{}.png", start=None)

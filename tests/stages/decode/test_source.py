@@ -1,0 +1,174 @@
+"""Streams of frames: order, resuming, second backends, and videos that cannot be decoded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reelwright.stages.decode.config import DecodeConfig
+from reelwright.stages.decode.geometry import Geometry
+from reelwright.stages.decode.source import Ended, FrameChunk, Opened, Restarted, stream_frames
+from reelwright.stages.decode.work import run_items
+from reelwright.stages.work import SilentReporter, VideoItem, Work
+from reelwright.storage.frames import FrameStore
+from reelwright.storage.items import ItemLedger
+from reelwright.storage.store import Store
+
+
+def item(path: Path, digest: str | None = None) -> VideoItem:
+    return VideoItem(digest=digest or path.stem, path=str(path), video_id=path.stem, duration_seconds=2.0)
+
+
+def collect(events) -> tuple[dict[str, list[FrameChunk]], dict[str, Ended], list]:
+    chunks: dict[str, list[FrameChunk]] = {}
+    ends, others = {}, []
+    for event in events:
+        match event:
+            case FrameChunk():
+                chunks.setdefault(event.digest, []).append(event)
+            case Restarted():
+                chunks[event.digest] = []
+                others.append(event)
+            case Ended():
+                ends[event.digest] = event
+            case _:
+                others.append(event)
+    return chunks, ends, others
+
+
+def greys(chunks: list[FrameChunk]) -> list[int]:
+    return [round(frame.mean() / 4) for chunk in chunks for frame in chunk.frames]
+
+
+@pytest.fixture
+def config() -> DecodeConfig:
+    return DecodeConfig(fps=12.5, workers=2)
+
+
+def test_chunks_of_a_video_come_in_order(grey_video: Path, uneven_video: Path, config: DecodeConfig) -> None:
+    events = stream_frames(
+        [item(grey_video), item(uneven_video)], decode=config, frames_store=None, geometry=None, workers=2, chunk_rows=8
+    )
+    chunks, ends, opened = collect(events)
+    assert greys(chunks["grey"]) == list(range(0, 40, 2))
+    assert [chunk.start_row for chunk in chunks["grey"]] == [0, 8, 16]
+    assert all(isinstance(event, Opened) for event in opened)
+    assert {event.digest: event.num_rows for event in opened} == {"grey": 20, "uneven": len(greys(chunks["uneven"]))}
+    assert {name: (end.status, end.num_rows) for name, end in ends.items()}["grey"] == ("ok", 20)
+    first = chunks["grey"][0]
+    np.testing.assert_allclose(first.start_seconds, np.arange(8) * 0.08)
+    np.testing.assert_allclose(first.stop_seconds - first.start_seconds, 0.04)  # until the next source frame
+    assert first.source_frame.tolist() == list(range(0, 16, 2))
+
+
+@pytest.mark.parametrize("start", [0, 7, 19])
+def test_a_long_video_goes_on_at_a_row(grey_video: Path, config: DecodeConfig, start: int) -> None:
+    events = stream_frames(
+        [item(grey_video)],
+        decode=config, frames_store=None, geometry=None, workers=1, chunk_rows=5, start_rows={"grey": start},
+    )  # fmt: skip
+    chunks, ends, opened = collect(events)
+    assert opened[0].start_row == chunks["grey"][0].start_row == start
+    assert greys(chunks["grey"]) == list(range(0, 40, 2))[start:]
+    assert ends["grey"].num_rows == 20
+
+
+def test_geometries_come_one_after_the_other(grey_video: Path) -> None:
+    decode = DecodeConfig(stride=10, short_side=24)
+    events = stream_frames(
+        [item(grey_video)], decode=decode, frames_store=None, geometry=Geometry(size=(16, 20)), workers=1
+    )
+    chunks, _, _ = collect(events)
+    assert chunks["grey"][0].frames.shape == (4, 16, 20, 3)
+
+
+def bad_files(folder: Path) -> list[VideoItem]:
+    (folder / "empty.mp4").write_bytes(b"")
+    (folder / "text.mp4").write_text("not a video\n" * 50)
+    (folder / "images").mkdir()
+    return [item(folder / name) for name in ("empty.mp4", "text.mp4", "gone.mp4", "images")]
+
+
+CAUSES = {"empty": "empty_file", "text": "not_a_video", "gone": "missing_file", "images": "no_frames"}
+
+
+def test_bad_videos_stop_nobody(tmp_path: Path, grey_video: Path, config: DecodeConfig) -> None:
+    items = [*bad_files(tmp_path), item(grey_video)]
+    _, ends, _ = collect(stream_frames(items, decode=config, frames_store=None, geometry=None, workers=2))
+    assert {name: ends[name].cause for name in CAUSES} == CAUSES
+    assert {ends[name].status for name in CAUSES} == {"failed"}
+    assert ends["grey"].status == "ok"
+
+
+def test_too_slow_is_tried_with_every_backend(grey_video: Path) -> None:
+    decode = DecodeConfig(backend="auto", timeout_seconds=1e-6)
+    _, ends, _ = collect(stream_frames([item(grey_video)], decode=decode, frames_store=None, geometry=None, workers=1))
+    assert (ends["grey"].status, ends["grey"].attempts) == ("timeout", 2)
+    assert "decord: no end after" in ends["grey"].message
+    assert "pyav: no end after" in ends["grey"].message
+
+
+def test_closing_early_leaves_no_process(grey_video: Path) -> None:
+    events = stream_frames([item(grey_video)] * 3, decode=DecodeConfig(), frames_store=None, geometry=None, workers=2)
+    next(events)
+    events.close()
+
+
+def work(store: Path, items: list[VideoItem], config: DecodeConfig) -> Work:
+    return Work(
+        node="frames",
+        stage="decode",
+        key="k" * 32,
+        config=config.model_dump(mode="json"),
+        spec=config.spec(),
+        store=str(store),
+        inputs={},
+        items=tuple(items),
+    )
+
+
+class Progress(SilentReporter):
+    """Adds up what is reported."""
+
+    done = planned = 0
+
+    def advance(self, amount: int) -> None:
+        self.done += amount
+
+    def total(self, amount: int, unit: str) -> None:
+        assert unit == "frames"
+        self.planned = amount
+
+
+def test_stored_frames_equal_streamed_ones(tmp_path: Path, grey_video: Path, uneven_video: Path) -> None:
+    config, reporter = DecodeConfig(fps=10, short_side=24, workers=2), Progress()
+    items = [item(grey_video), item(uneven_video)]
+    run_items(work(tmp_path, items, config), reporter)
+    store = Store.at(tmp_path)
+    frames = FrameStore(store.frames("k" * 32))
+    assert frames.digests() == ["grey", "uneven"]
+    assert frames.spec == config.spec()
+    direct, _, _ = collect(stream_frames(items, decode=config, frames_store=None, geometry=None, workers=1))
+    stored, ends, _ = collect(stream_frames(items, decode=config, frames_store=frames.path, geometry=None, workers=1))
+    for name in ("grey", "uneven"):
+        for field in ("frames", "start_seconds", "stop_seconds", "source_frame"):
+            one, other = (
+                np.concatenate([getattr(chunk, field) for chunk in found[name]]) for found in (direct, stored)
+            )
+            np.testing.assert_array_equal(one, other)
+    assert ends["grey"].backend == "store"
+    assert reporter.done == reporter.planned == sum(row.rows for row in reporter.rows) > 0
+    assert ItemLedger(store.node("k" * 32)).load() == {row.digest: row for row in reporter.rows}
+    assert all(row.bytes > 0 and row.seconds > 0 for row in reporter.rows)
+
+
+def test_bad_videos_are_rows_of_the_ledger(tmp_path: Path, grey_video: Path) -> None:
+    (tmp_path / "bad").mkdir()
+    items = [*bad_files(tmp_path / "bad"), item(grey_video)]
+    run_items(work(tmp_path, items, DecodeConfig(workers=2)), SilentReporter())
+    rows = ItemLedger(Store.at(tmp_path).node("k" * 32)).load()
+    assert {name: rows[name].cause for name in CAUSES} == CAUSES
+    assert (rows["grey"].status, rows["grey"].rows) == ("ok", 40)
+    assert FrameStore(Store.at(tmp_path).frames("k" * 32)).digests() == ["grey"]

@@ -1,0 +1,79 @@
+"""Augmentation: the same for all frames of a clip, another for the next clip, and nothing where nothing is asked."""
+
+import pytest
+import torch
+
+from reelwright.stages.finetune.augment import augment, blur, crop_and_flip, recolour
+from reelwright.stages.finetune.config import AugmentSettings
+
+NOTHING = AugmentSettings(flip=0, crop_scale=None, color_jitter=0, blur=0)
+
+
+def still_clips(num_clips=3, length=4):
+    """Clips whose frames are all the same picture, each clip another one; (B, T, 3, 12, 10) in [0, 1]."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(num_clips, 1, 3, 12, 10, generator=generator).expand(-1, length, -1, -1, -1).contiguous()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        NOTHING.model_copy(update={"flip": 0.5}),
+        NOTHING.model_copy(update={"crop_scale": (0.3, 0.9)}),
+        NOTHING.model_copy(update={"color_jitter": 0.5}),
+        NOTHING.model_copy(update={"blur": 0.5}),
+        AugmentSettings(blur=0.5),
+    ],
+    ids=["flip", "crop", "colour", "blur", "all"],
+)
+def test_all_frames_of_a_clip_change_alike(settings):
+    clips = still_clips(num_clips=8)
+    torch.manual_seed(1)
+    changed = augment(clips, settings)
+    assert changed.shape == clips.shape
+    assert torch.allclose(changed, changed[:, :1].expand_as(changed), atol=1e-6)
+    assert not torch.allclose(changed, clips, atol=1e-3)
+    assert 0 <= changed.min() <= changed.max() <= 1
+
+
+def test_nothing_asked_changes_nothing():
+    clips = still_clips()
+    assert torch.equal(augment(clips, NOTHING), clips)
+
+
+def test_flip_is_an_exact_mirror_image():
+    clips = still_clips()
+    flipped = crop_and_flip(clips, NOTHING.model_copy(update={"flip": 1.0}))
+    assert torch.allclose(flipped, clips.flip(-1), atol=1e-5)
+
+
+def test_crop_of_the_whole_area_changes_nothing():
+    clips = still_clips()
+    assert torch.allclose(crop_and_flip(clips, NOTHING.model_copy(update={"crop_scale": (1.0, 1.0)})), clips, atol=1e-5)
+
+
+def test_clips_are_drawn_apart():
+    clips = still_clips(num_clips=1).expand(6, -1, -1, -1, -1)
+    torch.manual_seed(0)
+    changed = augment(clips, AugmentSettings(blur=0.5))
+    assert len({tuple(clip.flatten()[:50].tolist()) for clip in changed}) == 6
+
+
+def test_gray_pictures_keep_their_mean_colour_under_saturation():
+    gray = torch.full((2, 3, 3, 4, 4), 0.5)
+    changed = recolour(gray, 0.3)
+    assert torch.allclose(changed, changed[:, :, :1].expand_as(changed), atol=1e-6)
+
+
+def test_blur_keeps_flat_pictures_and_flattens_edges():
+    flat = torch.full((2, 2, 3, 8, 8), 0.3)
+    assert torch.allclose(blur(flat, 1.0), flat, atol=1e-6)
+    edge = torch.zeros(1, 1, 3, 8, 8)
+    edge[..., 4:] = 1
+    torch.manual_seed(3)
+    assert blur(edge, 1.0)[..., 3].max() > 0
+
+
+def test_crop_scale_that_is_no_range_is_refused():
+    with pytest.raises(ValueError, match="two shares of the area"):
+        AugmentSettings(crop_scale=(0.9, 0.5))

@@ -1,0 +1,182 @@
+"""Fine-tuning over a small filmed world: starts from both parts, freezes, resumes, and its encoder can be used."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from reelwright.models.encoders import build_encoder
+from reelwright.stages.embed.work import run_items as embed_items
+from reelwright.stages.finetune.config import FinetuneConfig
+from reelwright.stages.finetune.module import FinetuneModule, freeze
+from reelwright.stages.predict.work import run_items as predict_items
+from reelwright.stages.work import InputRef
+from reelwright.storage.embeddings import EmbeddingStore
+from reelwright.storage.errors import ConfigError, Interrupted
+from reelwright.storage.runs import RunFolder
+
+from .conftest import EMBED, Notes
+
+STILL = {"flip": 0, "crop_scale": None, "color_jitter": 0}
+
+
+def parts(folder, part):
+    return {name: value for name, value in load_file(folder.weights).items() if name.startswith(f"{part}.")}
+
+
+def start_state(film, part):
+    if part == "temporal":
+        return {
+            f"temporal.{name}": value
+            for name, value in load_file(film.store.run("train") / "model.safetensors").items()
+        }
+    state = build_encoder("timm/test_resnet", seed=0).model.state_dict()
+    return {f"spatial.model.{name}": value for name, value in state.items()}
+
+
+def learned(state, other):
+    return {name for name in state if not torch.equal(state[name], other[name])}
+
+
+def test_it_starts_where_both_parts_ended(film):
+    folder = film.tune(key="start")
+    first, train = folder.metrics()[0], RunFolder(film.store.run("train"))
+    best = next(record for record in train.metrics() if record["epoch"] == train.summary()["best_epoch"])
+    assert first["epoch"] == 0
+    for name in ("val_macro_f1", "val_top1", "val_loss"):
+        assert first[name] == pytest.approx(best[name], abs=1e-4)
+
+
+def test_both_parts_learn_and_the_best_is_never_worse_than_the_start(film):
+    folder = film.tune(key="learn", epochs=3, spatial_lr_scale=1.0, optimizer={"lr": 3e-3})
+    records, summary = folder.metrics(), folder.summary()
+    assert [record["epoch"] for record in records] == [0, 1, 2, 3]
+    assert records[-1]["train_loss"] < records[1]["train_loss"]
+    assert summary["best"] == max(record["val_macro_f1"] for record in records)
+    for part in ("spatial", "temporal"):
+        assert learned(parts(folder, part), start_state(film, part))
+
+
+def test_a_run_that_only_gets_worse_keeps_its_start(film):
+    folder = film.tune(key="worse", epochs=1, optimizer={"lr": 30.0, "name": "sgd", "clip_norm": 1.0}, metric="loss")
+    assert folder.summary()["best_epoch"] == 0
+    for part in ("spatial", "temporal"):
+        assert not learned(parts(folder, part), start_state(film, part))
+
+
+@pytest.mark.parametrize(
+    ("settings", "still"),
+    [({"freeze": ["spatial"]}, "spatial"), ({"temporal_lr_scale": 0}, "temporal")],
+    ids=["freeze", "scale-0"],
+)
+def test_a_frozen_part_stays_bit_for_bit(film, settings, still):
+    folder = film.tune(key=f"frozen {still}", epochs=1, metric="loss", optimizer={"lr": 1e-3}, **settings)
+    assert not learned(parts(folder, still), start_state(film, still))
+    moving = "temporal" if still == "spatial" else "spatial"
+    last = load_file(next(folder.last.glob("weights-*.safetensors")))
+    assert learned({name: value for name, value in last.items() if name.startswith(moving)}, start_state(film, moving))
+
+
+@pytest.mark.parametrize("frozen_norm", [True, False])
+def test_statistics_of_batch_norms(film, frozen_norm):
+    folder = film.tune(key=f"norm {frozen_norm}", epochs=1, frozen_norm=frozen_norm)
+    last = load_file(next(folder.last.glob("weights-*.safetensors")))
+    start = start_state(film, "spatial")
+    means = {name for name in start if name.endswith("running_mean")}
+    assert means
+    assert bool(means & learned({name: last[name] for name in means}, start)) is not frozen_norm
+
+
+class _Terminates(Notes):
+    """Gets a SIGTERM, as from a scheduler, while the third update is reported."""
+
+    calls = 0
+
+    def advance(self, amount):
+        self.calls += 1
+        if self.calls == 4:  # the first call says what a resume brought
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_interrupted_run_goes_on_with_the_same_numbers(film):
+    settings = {"epochs": 2, "optimizer": {"lr": 1e-3}}
+    whole = film.tune(key="whole", **settings)
+    with pytest.raises(Interrupted, match="after update 3"):
+        film.tune(key="cut", reporter=_Terminates(), **settings)
+    cut = film.tune(key="cut", **settings)
+    records = [[{**record, "seconds": 0} for record in run.metrics()] for run in (whole, cut)]
+    assert records[0] == records[1]
+    assert not learned(load_file(whole.weights), load_file(cut.weights))
+
+
+def test_frames_read_from_the_store_are_those_held_in_memory(film):
+    held = film.tune(key="held", epochs=1)
+    read = film.tune(key="read", epochs=1, memory_bytes=1)
+    assert not learned(load_file(held.weights), load_file(read.weights))
+
+
+def test_the_tuned_encoder_makes_a_new_generation(film):
+    film.tune(key="generation", epochs=1, metric="loss", spatial_lr_scale=1.0, optimizer={"lr": 3e-3})
+    tuned = InputRef(node="tune", stage="finetune", key="generation")
+    plain = {
+        name: value
+        for name, value in EMBED.items()
+        if name in ("frames", "batch_size", "channels_last", "device", "dtype")
+    }
+    embed_items(film.work("embed", "again", {**plain, "run": "tune"}, frames=film.frames, run=tuned), Notes())
+    first, second = (EmbeddingStore(film.store.embeddings(key)) for key in ("embed", "again"))
+    assert first.spec["preprocessing"] == second.spec["preprocessing"]
+    assert first.spec["weights_digest"] != second.spec["weights_digest"]
+    one, other = (store.rows("d0").output("pooled") for store in (first, second))
+    assert one.shape == other.shape
+    assert not np.allclose(one, other, atol=1e-4)
+
+
+def test_predict_over_frames_takes_the_run(film):
+    film.tune(key="for predict", epochs=1)
+    tuned = InputRef(node="tune", stage="finetune", key="for predict", inputs={"frames": (film.frames,)})
+    config = {"run": "tune", "frames": "frames", "device": "cpu"}
+    reporter = Notes()
+    predict_items(film.work("predict", "scores", config, run=tuned, frames=film.frames), reporter)
+    assert {row.status for row in reporter.rows} == {"ok"}
+
+
+def test_frames_that_are_not_stored_are_refused_before_any_work(film):
+    streamed = InputRef(node="frames", stage="decode", key="frames", config={"materialize": False})
+    with pytest.raises(ConfigError, match=r"node 'frames' has materialize: false.*Set materialize: true"):
+        film.tune(key="streamed", frames=streamed)
+    assert not film.store.run("streamed").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"freeze": ["spatial.nothing.*"]}, r"'spatial.nothing.\*' fits no parameter"),
+        ({"freeze": ["spatial", "temporal"]}, "both frozen"),
+        ({"spatial_lr_scale": 0, "freeze": ["temporal"]}, "both frozen"),
+        ({"freeze": ["*"]}, "nothing is left to learn"),
+        ({"augment": {"flipp": 1}}, "Did you mean 'flip'"),
+    ],
+    ids=["pattern", "both", "both-ways", "all", "typo"],
+)
+def test_settings_that_cannot_work_are_refused(film, settings, message):
+    with pytest.raises(ConfigError, match=message):
+        film.tune(key="refused", **settings)
+
+
+def test_patterns_freeze_what_they_fit(film):
+    encoder = build_encoder("timm/test_resnet", seed=0)
+    config = FinetuneConfig(spatial="embed", temporal="train")
+    module = FinetuneModule(
+        encoder, torch.nn.Linear(2, 2), data_config=encoder.data_config, augmentation=config.augment, frozen_norm=True
+    )
+    freeze(module, ["spatial.model.layer1.*", "temporal"], where="tune")
+    frozen = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
+    assert frozen == {
+        name for name, _ in module.named_parameters() if name.startswith(("spatial.model.layer1.", "temporal."))
+    }
+    module.train()
+    assert not module.temporal.training
