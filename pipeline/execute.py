@@ -49,6 +49,10 @@ def _incomplete(plan: NodePlan) -> bool:
 def execute(
     plan: NodePlan, planner: Planner, observer: Observer, options: RunOptions
 ) -> tuple[NodeResult, list[Failure]]:
+    """Do what is to be done of a stale node. Returns what became of it and its failed videos.
+
+    Raises InputError when no video is left to do, and what the stage raises.
+    """
     reporter = observer.started(plan)
     started = time.monotonic()
     outputs: dict[str, Any] = {}
@@ -108,6 +112,7 @@ def _with_jobs(work: Work, jobs: int | None) -> Work:
 
 
 def note_record(plan: NodePlan, planner: Planner, *, outputs: dict[str, Any], seconds: float) -> None:
+    """Leave the record of a finished node, after all it made is in place."""
     rows: list[ItemRow] = []
     if plan.node.config.kind == "items" and plan.node.config.stores:
         ledger = ItemLedger(planner.file.store.node(plan.spec_key)).load()

@@ -27,7 +27,7 @@ from torch import Tensor
 from reelwright.stages.train.windows import IntArray, Windows, WindowShape, window_rows
 from reelwright.storage.annotations import Spans
 from reelwright.storage.embeddings import EmbeddingRows, EmbeddingStore
-from reelwright.storage.errors import InputError, ItemError
+from reelwright.storage.errors import InputError, ItemError, StoreError, nearest
 
 READERS = 8  # threads that read videos: on a network file system most of the time is waiting
 READ_ROWS = 1024  # rows of a token or map output that are in memory while they are averaged
@@ -107,6 +107,20 @@ def read_video(stores: Sequence[EmbeddingStore], digest: str, *, output: str) ->
     rows = np.empty((len(spans.start_seconds), source.num_features), dtype=source.dtype)
     source.fill(rows, videos, spans)
     return rows, spans
+
+
+def num_features(stores: Sequence[EmbeddingStore], output: str) -> int:
+    """D of the joined rows, as the stores describe themselves. Raises StoreError for an output that is not stored."""
+    total = 0
+    for store in stores:
+        shapes = store.spec["outputs"]
+        if output not in shapes:
+            raise StoreError(
+                f"output {output!r} is not stored in {store.path}.{nearest(output, shapes)} Stored: {', '.join(shapes)}. "
+                "Ask the embed node for it with `outputs`."
+            )
+        total += _num_features(tuple(shapes[output]))
+    return total
 
 
 def split_missing(stores: Sequence[EmbeddingStore], digests: Sequence[str]) -> tuple[list[str], list[str]]:

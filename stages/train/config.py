@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from reelwright.stages.config import Settings, StageConfig, execution, node_input
 
@@ -115,6 +115,15 @@ class LearningSettings(StageConfig):
     """auto: the first GPU, else the CPU; or cpu, cuda, cuda:1."""
     checkpoint_every: PositiveInt = execution(1)
     """Epochs between two `last` checkpoints, from which an interrupted run goes on."""
+
+    @model_validator(mode="after")
+    def _warm_up_ends(self) -> Self:
+        if self.schedule.warmup_epochs > self.epochs:
+            raise ValueError(
+                f"schedule.warmup_epochs is {self.schedule.warmup_epochs:g}, but there are only {self.epochs} epochs; "
+                "shorten it"
+            )
+        return self
 
     def wanted_splits(self) -> tuple[str, ...] | None:
         """Those that are learned from and validated on."""

@@ -12,7 +12,7 @@ from torch import nn
 
 from reelwright.stages.config import parse_config
 from reelwright.stages.train.batches import Sampling, WindowBatches
-from reelwright.stages.train.block import Block, load_block, split_missing
+from reelwright.stages.train.block import Block, load_block, num_features, split_missing
 from reelwright.stages.train.config import TrainConfig
 from reelwright.stages.train.labelled import (
     KnownRows,
@@ -45,15 +45,17 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
     labels = label_space(work.payload, node=work.node)
     metric = choose_metric(config.task, config.metric, num_classes=len(labels.classes))
     device = choose_device(config.device)
-    folder = RunFolder(Store.at(work.store).run(work.key))
-    if folder.is_complete:
-        folder.clear()
-    scratch = folder.path / "block.scratch"
+    store = Store.at(work.store)
+    stores = [EmbeddingStore(store.embeddings(ref.key)) for ref in work.inputs["embeddings"]]
+    values = _model_values(config, input_dim=num_features(stores, config.output), num_classes=len(labels.classes))
+    model = build_run_model(values["model"], seed=config.seed).to(device)
+    folder = RunFolder(store.run(work.key))
+    scratch = store.root / "scratch" / f"{work.key}.rows"
     try:
-        block = _load(work, config, reporter, scratch)
-        values = _model_values(config, input_dim=block.input_dim, num_classes=len(labels.classes))
-        model = build_run_model(values["model"], seed=config.seed).to(device)
-        learning = _learning(work, config, block.on(device), labels, reporter=reporter, module=model, metric=metric)
+        block = _load(work, config, stores, reporter=reporter, scratch=scratch).on(device)
+        learning = _learning(work, config, block, labels, reporter=reporter, module=model, metric=metric)
+        if folder.is_complete:
+            folder.clear()
         folder.write_config(run_values(work, labels, values))
         progress = fit(model, learning, work=work, config=config, folder=folder, reporter=reporter)
     finally:
@@ -61,8 +63,7 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
     return finish_run(folder, model, progress, metric=metric)
 
 
-def _load(work: Work, config: TrainConfig, reporter: Reporter, scratch: Path) -> Block:
-    stores = [EmbeddingStore(Store.at(work.store).embeddings(ref.key)) for ref in work.inputs["embeddings"]]
+def _load(work: Work, config: TrainConfig, stores: list[EmbeddingStore], *, reporter: Reporter, scratch: Path) -> Block:
     videos = distinct_videos(work.payload, splits=(*config.train_splits, *config.val_splits))
     names = {video.digest: video.video_id for video in videos}
     present, missing = split_missing(stores, list(names))

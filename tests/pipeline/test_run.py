@@ -61,20 +61,28 @@ def test_a_second_run_does_nothing_and_each_change_does_just_its_work(folder: Pa
         shutil.move(folder / f"{row}.mp4", folder / "sub" / f"{row}.mp4")
         edit(folder, f"{row}.mp4", f"sub/{row}.mp4", "videos.csv")
 
+    def replace(old: str, new: str, name: str = "reelwright.yaml") -> Callable[[], None]:
+        return lambda: edit(folder, old, new, name)
+
+    all_of = {"frames": 6, "embed": 6, "train": 0, "predict": 6, "scores": 0}
     steps: list[tuple[str, Callable[[], object], Ran]] = [
-        ("a training setting", lambda: edit(folder, "epochs: 2", "epochs: 3"), {"train": 0, "predict": 5, "scores": 0}),
-        ("back again: a hit", lambda: edit(folder, "epochs: 3", "epochs: 2"), {}),
-        ("number of workers", lambda: edit(folder, "workers: 1", "workers: 2"), {}),
-        ("batch size of embedding", lambda: edit(folder, "batch_size: 8, channels", "batch_size: 4, channels"), {}),
-        ("a comment", lambda: edit(folder, "stages:", "# more\nstages:"), {}),
-        ("the time of a file", lambda: (folder / "b.mp4").touch(), {}),
+        ("a training setting", replace("epochs: 2", "epochs: 3"), {"train": 0, "predict": 5, "scores": 0}),
+        ("back again: a hit", replace("epochs: 3", "epochs: 2"), {}),
+        ("number of workers", replace("workers: 1", "workers: 2"), {}),
+        ("batch size of embedding", replace("batch_size: 8, channels", "batch_size: 4, channels"), {}),
+        ("a comment", replace("stages:", "# more\nstages:"), {}),
+        ("the time of a file", (folder / "b.mp4").touch, {}),
         ("a file moved", lambda: move("c"), {}),
-        ("an evaluate setting", lambda: edit(folder, "thumbnails: 0", "thumbnails: 0, topk: [1]"), {"scores": 0}),
-        ("one test video more", lambda: edit_manifest(folder, add_video), {"frames": 1, "embed": 1, "predict": 1, "scores": 0}),
+        ("an evaluate setting", replace("thumbnails: 0", "thumbnails: 0, topk: [1]"), {"scores": 0}),
+        (
+            "one more video",
+            lambda: edit_manifest(folder, add_video),
+            {"frames": 1, "embed": 1, "predict": 1, "scores": 0},
+        ),
         ("a video renamed", lambda: (edit_manifest(folder, rename), rename_labels()), {"predict": 0, "scores": 0}),
-        ("a train video relabelled", lambda: edit(folder, "b,1,2,blue", "b,1.5,2,blue", "segments.csv"), {"train": 0, "predict": 6, "scores": 0}),
-        ("the rate", lambda: edit(folder, "fps: 5", "fps: 2.5"), {"frames": 6, "embed": 6, "train": 0, "predict": 6, "scores": 0}),
-    ]  # fmt: skip
+        ("relabelled", replace("b,1,2,blue", "b,1.5,2,blue", "segments.csv"), {"train": 0, "predict": 6, "scores": 0}),
+        ("the rate", replace("fps: 5", "fps: 2.5"), all_of),
+    ]
     for name, change, expected in steps:
         change()
         result = run(folder)

@@ -266,7 +266,9 @@ def test_clipping_bounds_the_update(tmp_path):
 def test_a_checkpoint_of_another_model_is_refused_and_left_alone(tmp_path):
     _fit(_trainer(tmp_path))
     before = (tmp_path / "checkpoints" / "last" / "state.pt").read_bytes()
-    with pytest.raises(StageError, match=r"weights of another model: 6 tensors differ by name or shape, such as 0.bias"):
+    with pytest.raises(
+        StageError, match=r"weights of another model: 6 tensors differ by name or shape, such as 0.bias"
+    ):
         _fit(_trainer(tmp_path, module=nn.Linear(DIM, 2)))
     with pytest.raises(StoreError, match="is of run k, not of other"):
         _fit(_trainer(tmp_path, key="other"))

@@ -68,7 +68,6 @@ def test_the_run_folder_explains_itself(pulse_toy):
     assert (config["stage"], config["key"], config["classes"]) == ("train", "run", ["quiet", "pulse"])
     assert config["inputs"]["embeddings"][0]["key"] == "emb"
     assert [line["epoch"] for line in folder.metrics()] == [1, 2]
-    assert not (folder.path / "block.scratch").exists()
 
 
 def _weights(toy, key="run"):
@@ -91,7 +90,7 @@ def test_a_mapped_block_gives_the_same_run(pulse_toy):
     run(pulse_toy.train_work(), pulse_toy.reporter)
     run(pulse_toy.train_work(key="mapped", memory_bytes=1), pulse_toy.reporter)
     assert _equal(_weights(pulse_toy), _weights(pulse_toy, "mapped"))
-    assert not list(pulse_toy.store.run("mapped").glob("*.scratch"))
+    assert not list((pulse_toy.root / "scratch").iterdir())
 
 
 def test_an_interrupted_run_goes_on_and_a_complete_one_starts_anew(pulse_toy):
@@ -201,3 +200,10 @@ def test_no_labels_where_windows_need_them(pulse_toy):
     for task in ("last_row", "multi_label"):
         with pytest.raises(InputError, match="None of the 6 videos has a label where a window needs one"):
             run(pulse_toy.train_work(task=task), pulse_toy.reporter)
+
+
+def test_a_complete_run_survives_a_training_that_cannot_start(pulse_toy):
+    run(pulse_toy.train_work(), pulse_toy.reporter)
+    with pytest.raises(InputError, match="no window to train on"):
+        run(pulse_toy.train_work(train_splits=["fit"]), pulse_toy.reporter)
+    assert RunFolder(pulse_toy.store.run("run")).is_complete
