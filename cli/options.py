@@ -42,3 +42,15 @@ LimitOption = Annotated[
     ),
 ]
 DryRunOption = Annotated[bool, typer.Option("-n", "--dry-run", help="Say what would run and why; run nothing.")]
+FrozenOption = Annotated[
+    bool, typer.Option("--frozen", help="Refuse to differ from the lock file beside the pipeline file.")
+]
+RetriesOption = Annotated[
+    int, typer.Option("--retries", min=0, help="Within this run, try a failed video again up to so many times.")
+]
+NoRetryOption = Annotated[
+    bool, typer.Option("--no-retry", help="Leave videos as they are that failed in earlier runs; they are told of.")
+]
+MultirunOption = Annotated[
+    bool, typer.Option("-m", "--multirun", help="Run all combinations of the NAME=VALUE,VALUE that follow.")
+]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
+from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,15 +15,20 @@ from reelwright.cli.options import (
     ConfigOption,
     DryRunOption,
     ForceOption,
+    FrozenOption,
     JobsOption,
     JsonOption,
     KeepGoingOption,
     LimitOption,
+    MultirunOption,
+    NoRetryOption,
+    RetriesOption,
     SetOption,
 )
-from reelwright.storage.errors import Interrupted
+from reelwright.storage.errors import ConfigError, Interrupted
 
 if TYPE_CHECKING:
+    from reelwright.cli.progress import Watcher
     from reelwright.pipeline.file import PipelineFile
     from reelwright.pipeline.results import RunOptions
 
@@ -43,6 +50,10 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME=VALUE,VALUE]...", help="With -m: settings to vary.", show_default=False),
+    ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     dry_run: DryRunOption = False,
@@ -52,13 +63,22 @@ def run(
     keep_going: KeepGoingOption = False,
     jobs: JobsOption = None,
     limit: LimitOption = None,
+    frozen: FrozenOption = False,
+    retries: RetriesOption = 0,
+    no_retry: NoRetryOption = False,
+    multirun: MultirunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Bring every node up to date; what is, is skipped, video by video."""
+    """Bring every node up to date; what is, is skipped, video by video.
+
+    With -m, every combination of the values given is run over the same store, as in
+    `run -m train.optimizer.lr=1e-3,1e-4 train.window.length=33,65`, one after the other.
+    """
     from reelwright.pipeline.file import find_pipeline_file, load_pipeline
     from reelwright.pipeline.results import RunOptions
 
-    file = load_pipeline(find_pipeline_file(config), overrides or ())
+    _check_combined(settings or [], multirun=multirun, frozen=frozen, retries=retries, no_retry=no_retry)
+    path = find_pipeline_file(config)
     options = RunOptions(
         only=tuple(only or ()),
         until=tuple(until or ()),
@@ -66,8 +86,19 @@ def run(
         keep_going=keep_going,
         limit=limit,
         jobs=jobs,
+        frozen=frozen,
+        retries=retries,
+        retry_failed=not no_retry,
     )
+    if multirun:
+        from reelwright.cli.grids import run_grid_and_tell
+
+        run_grid_and_tell(path, settings or [], overrides or (), options, dry_run=dry_run, as_json=as_json)
+        return
+    file = load_pipeline(path, overrides or ())
     if dry_run:
+        if frozen:
+            check_frozen(file)
         show_plan(file, options.force, as_json=as_json)
         return
     run_and_tell(file, options, as_json=as_json)
@@ -84,7 +115,8 @@ def status(
     """Say of every node whether it is up to date, and if not, why. Runs nothing."""
     from reelwright.pipeline.file import find_pipeline_file, load_pipeline
 
-    fresh = show_plan(load_pipeline(find_pipeline_file(config), overrides or ()), (), as_json=as_json)
+    file = load_pipeline(find_pipeline_file(config), overrides or ())
+    fresh = show_plan(file, (), as_json=as_json, with_estimate=as_json)
     if exit_code and not fresh:
         raise typer.Exit(1)
 
@@ -124,18 +156,22 @@ def graph(
     typer.echo(draw_graph(build_graph(load_pipeline(find_pipeline_file(config), overrides or ())), form))
 
 
-def show_plan(file: PipelineFile, force: tuple[str, ...], *, as_json: bool) -> bool:
-    """Print the plan; returns whether everything is up to date."""
+def show_plan(file: PipelineFile, force: tuple[str, ...], *, as_json: bool, with_estimate: bool = True) -> bool:
+    """Print the plan, with what it will cost; returns whether everything is up to date."""
+    from reelwright.cli.costs import estimate_json, estimate_lines
     from reelwright.cli.format import plan_json, plan_table, print_json
+    from reelwright.pipeline.estimate import estimates
     from reelwright.pipeline.plan import FRESH
     from reelwright.pipeline.runner import open_planner
 
     planner = open_planner(file, forced=force)
     plans = planner.plans()
+    costs = estimates(planner) if with_estimate else {}
     dataset = planner.dataset
     if as_json:
         videos = {"videos": len(dataset.videos), "unread": len(dataset.new), "unusable": len(dataset.unusable)}
-        print_json({**videos, "nodes": [plan_json(plan) for plan in plans]})
+        nodes = [{**plan_json(plan), "estimate": estimate_json(costs.get(plan.node.name))} for plan in plans]
+        print_json({**videos, "nodes": nodes})
     else:
         splits = ", ".join(
             f"{name} {sum(video.split == name for video in dataset.videos)}" for name in file.videos.splits
@@ -147,6 +183,8 @@ def show_plan(file: PipelineFile, force: tuple[str, ...], *, as_json: bool) -> b
             probe = dataset.probes[dataset.digests[video.video_id] or ""]
             typer.echo(f"unusable: {video.video_id}: {probe['cause']}: {probe['message']}")
         typer.echo(plan_table(plans))
+        for line in estimate_lines(costs):
+            typer.echo(line)
     return not dataset.unread and all(plan.state == FRESH for plan in plans)
 
 
@@ -158,13 +196,10 @@ def run_and_tell(file: PipelineFile, options: RunOptions, *, as_json: bool) -> N
     from reelwright.pipeline.runner import run_pipeline
 
     watcher = Watcher()
-    previous = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGUSR1)}
-    try:
+    with stopping(watcher):
         result = run_pipeline(file, watcher, options)
-    finally:
-        watcher.close()
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    for note in result.notes:
+        print(f"note: {note}", file=sys.stderr)
     if as_json:
         print_json(run_json(result))
     elif result.nothing_to_do and not result.failures:
@@ -179,6 +214,41 @@ def run_and_tell(file: PipelineFile, options: RunOptions, *, as_json: bool) -> N
     sys.stdout.flush()
     if result.exit_code:
         raise typer.Exit(result.exit_code)
+
+
+@contextlib.contextmanager
+def stopping(watcher: Watcher) -> Iterator[None]:
+    """While the block runs, the scheduler's signals end it as `Interrupted`; progress is taken away at its end."""
+    previous = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        watcher.close()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def check_frozen(file: PipelineFile) -> None:
+    """Raise ConfigError where a pipeline differs from its lock file, as far as the videos read so far tell."""
+    from reelwright.pipeline.lockfile import Frozen
+    from reelwright.pipeline.runner import open_planner
+
+    planner, lock = open_planner(file), Frozen(file)
+    lock.check_settings(planner.graph)
+    if not planner.dataset.unread:
+        lock.check_plans(planner)
+
+
+def _check_combined(settings: Sequence[str], *, multirun: bool, frozen: bool, retries: int, no_retry: bool) -> None:
+    """Raise ConfigError for options that contradict each other."""
+    if settings and not multirun:
+        raise ConfigError(
+            f"run {settings[0]!r}: a setting is given with -S {settings[0]}; to vary settings, put -m before them"
+        )
+    if multirun and frozen:
+        raise ConfigError("--frozen and -m: a grid differs from the lock file by what it varies; give one of the two")
+    if retries and no_retry:
+        raise ConfigError("--retries and --no-retry: give one of the two")
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from reelwright.cli.format import table_text
@@ -24,12 +24,27 @@ def scores_table(headlines: Mapping[str, Mapping[str, Any]]) -> str:
 
     Chance is that of an answer that never looks: always the commonest class.
     """
-    names = [name for name in _NAMES if any(name in headline for headline in headlines.values())][:_MAX_COLUMNS]
+    names = _metrics(headlines.values())
     if not names:
         return ""
     rows = [(node, *(_cell(headline, name) for name in names)) for node, headline in headlines.items()]
     header = ("scores in % (chance)", *(f">{_NAMES[name]}" for name in names))
     return table_text(header, rows)
+
+
+def score_cells(sets: Sequence[Mapping[str, Mapping[str, Any]]]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows for a table with one line a set of evaluate nodes; the node is named where there are several."""
+    nodes = list(dict.fromkeys(node for headlines in sets for node in headlines))
+    columns = [
+        (node, name) for node in nodes for name in _metrics(headlines[node] for headlines in sets if node in headlines)
+    ]
+    header = [f">{node} {_NAMES[name]}" if len(nodes) > 1 else f">{_NAMES[name]}" for node, name in columns]
+    return header, [[_cell(headlines.get(node, {}), name) for node, name in columns] for headlines in sets]
+
+
+def _metrics(headlines: Iterable[Mapping[str, Any]]) -> list[str]:
+    found = list(headlines)
+    return [name for name in _NAMES if any(name in headline for headline in found)][:_MAX_COLUMNS]
 
 
 def _cell(headline: Mapping[str, Any], name: str) -> str:

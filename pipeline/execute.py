@@ -15,10 +15,12 @@ from reelwright.pipeline.results import RAN, Failure, NodeResult, Observer, RunO
 from reelwright.pipeline.selection import samples
 from reelwright.pipeline.units import build_work
 from reelwright.stages.registry import STAGES, load
-from reelwright.stages.work import VideoItem, Work
+from reelwright.stages.work import Reporter, VideoItem, Work
+from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import InputError, StageError
 from reelwright.storage.items import ItemLedger, ItemRow
 from reelwright.storage.records import Record, write_record
+from reelwright.storage.store import Store
 
 _VERSIONED = ("reelwright", "torch", "torchvision", "timm", "zarr", "numpy", "decord", "av", "torchcodec")
 
@@ -62,9 +64,8 @@ def execute(
             raise InputError(
                 f"{plan.node.name}: no video to do: every one failed before, or none is in the splits asked for"
             )
-        todo = plan.todo if options.limit is None else plan.todo[: options.limit]
-        if todo:
-            load(stage.work)(_with_jobs(build_work(planner, plan, todo), options.jobs), reporter)
+        todo = _todo(plan, planner, options)
+        _do_items(plan, todo, planner=planner, reporter=reporter, options=options)
         done = _finish_items(plan, todo, planner)
         planner.forced -= {plan.node.name}
         planner.forget()
@@ -77,7 +78,7 @@ def execute(
         planner.forced -= {plan.node.name}
     seconds = time.monotonic() - started
     if len(plan.failed) == len(plan.todo):
-        note_record(plan, planner, outputs=outputs, seconds=seconds)
+        note_record(plan, planner, outputs=outputs, seconds=seconds, done=done)
     planner.forget()
     result = NodeResult(
         node=plan.node.name,
@@ -92,6 +93,43 @@ def execute(
         outputs=outputs,
     )
     return result, item_failures(planner, planner.plan(plan.node.name))
+
+
+def is_settled(plan: NodePlan) -> bool:
+    """Whether a stale node lacks nothing but videos that failed in an earlier run."""
+    return bool(plan.failed) and len(plan.failed) == len(plan.todo) and plan.record is not None
+
+
+def _todo(plan: NodePlan, planner: Planner, options: RunOptions) -> tuple[VideoItem, ...]:
+    """The videos to do in this run; those that failed before only when they are to be tried again, or forced."""
+    todo = plan.todo
+    if not options.retry_failed and plan.node.name not in planner.forced:
+        failed = {row.digest for row in plan.failed}
+        todo = tuple(item for item in todo if item.digest not in failed)
+    return todo if options.limit is None else todo[: options.limit]
+
+
+def _do_items(
+    plan: NodePlan, todo: tuple[VideoItem, ...], *, planner: Planner, reporter: Reporter, options: RunOptions
+) -> None:
+    """Do ``todo``, and as often as asked for again what failed of it; the ledger counts attempts over all runs."""
+    ledger = ItemLedger(planner.file.store.node(plan.spec_key))
+    work = load(STAGES[plan.node.stage].work)
+    tried_before = {row.digest: row.attempts for row in plan.failed}
+    for attempt in range(1 + options.retries):
+        if not todo:
+            return
+        if attempt:
+            reporter.note(f"{len(todo)} failed; trying again, {attempt} of {options.retries}")
+        work(_with_jobs(build_work(planner, plan, todo), options.jobs), reporter)
+        rows = ledger.load()
+        for digest in tried_before.keys() & {item.digest for item in todo} & rows.keys():
+            row = rows[digest]
+            rows[digest] = replace(row, attempts=row.attempts + tried_before[digest])
+            ledger.commit(rows[digest])
+        ledger.compact()
+        todo = tuple(item for item in todo if item.digest in rows and not rows[item.digest].is_done)
+        tried_before = {item.digest: rows[item.digest].attempts for item in todo}
 
 
 def _finish_items(plan: NodePlan, todo: Sequence[VideoItem], planner: Planner) -> list[ItemRow]:
@@ -111,13 +149,15 @@ def _with_jobs(work: Work, jobs: int | None) -> Work:
     return replace(work, config={**work.config, "workers": jobs})
 
 
-def note_record(plan: NodePlan, planner: Planner, *, outputs: dict[str, Any], seconds: float) -> None:
-    """Leave the record of a finished node, after all it made is in place."""
+def note_record(
+    plan: NodePlan, planner: Planner, *, outputs: dict[str, Any], seconds: float, done: Sequence[ItemRow] = ()
+) -> None:
+    """Leave the record of a finished node, after all it made is in place; ``done`` are the items of this run."""
     rows: list[ItemRow] = []
     if plan.node.config.kind == "items" and plan.node.config.stores:
         ledger = ItemLedger(planner.file.store.node(plan.spec_key)).load()
         rows = [ledger[item.digest] for item in plan.wanted if item.digest in ledger]
-    done = [row for row in rows if row.is_done]
+    present = [row for row in rows if row.is_done]
     assert plan.material is not None
     record = Record(
         node=plan.node.name,
@@ -125,11 +165,13 @@ def note_record(plan: NodePlan, planner: Planner, *, outputs: dict[str, Any], se
         key=plan.key,
         spec_key=plan.spec_key,
         material=dict(plan.material),
-        items={"total": len(plan.wanted), "done": len(done), "failed": len(rows) - len(done)} if rows else {},
+        items={"total": len(plan.wanted), "done": len(present), "failed": len(rows) - len(present)} if rows else {},
         outputs=outputs,
-        rows=sum(row.rows for row in done),
-        bytes=sum(row.bytes for row in done),
+        rows=sum(row.rows for row in present),
+        bytes=sum(row.bytes for row in present),
         seconds=round(seconds, 3),
+        work=_work_done(plan, done, seconds) if seconds else {},
+        files=_files(plan, planner.file.store),
         versions=_versions(),
         finished=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     )
@@ -138,6 +180,30 @@ def note_record(plan: NodePlan, planner: Planner, *, outputs: dict[str, Any], se
             planner.file.store, plan.key, [entry[1:] for entry in samples(planner.dataset, plan.node, plan.wanted)]
         )
     write_record(planner.file.store, record, project=planner.project)
+
+
+def _files(plan: NodePlan, store: Store) -> dict[str, list[Any]]:
+    """[bytes, digest] of the files of a run, of published tables or of a report, by their path in the store."""
+    folders = {"run": store.run, "predictions": store.predictions, "scores": store.report}
+    folder_of = folders.get(plan.node.config.produces)
+    if folder_of is None:
+        return {}
+    paths = sorted(path for path in folder_of(plan.key).rglob("*") if path.is_file())
+    return {path.relative_to(store.root).as_posix(): [path.stat().st_size, file_digest(path)] for path in paths}
+
+
+def _work_done(plan: NodePlan, done: Sequence[ItemRow], seconds: float) -> dict[str, float]:
+    """How much was done in how long, so that a later run can be estimated."""
+    digests = {row.digest for row in done}
+    is_whole = plan.node.config.kind != "items"
+    items = [item for item in plan.wanted if is_whole or item.digest in digests]
+    return {
+        "videos": len(items),
+        "video_seconds": round(sum(item.duration_seconds or 0.0 for item in items), 3),
+        "rows": sum(row.rows for row in done),
+        "bytes": sum(row.bytes for row in done),
+        "seconds": round(seconds, 3),
+    }
 
 
 def item_failures(planner: Planner, plan: NodePlan) -> list[Failure]:

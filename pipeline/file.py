@@ -41,6 +41,7 @@ class PipelineFile:
     labels: LabelsConfig | None
     nodes: dict[str, StageConfig]  # in the order of the file
     store: Store
+    overrides: tuple[str, ...] = ()  # name=value that were laid over the file
 
     @property
     def folder(self) -> Path:
@@ -83,6 +84,7 @@ def build_pipeline(content: DictConfig, *, path: Path, overrides: Sequence[str] 
         labels=labels,
         nodes=nodes,
         store=_store(settings.store, path),
+        overrides=tuple(overrides),
     )
 
 

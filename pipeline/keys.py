@@ -6,7 +6,7 @@ with, so that recomputing them on another machine re-trains nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,8 +52,13 @@ def identity(plan: NodePlan, plan_of: Callable[[str], NodePlan]) -> str:
         return plan.spec_key
     if plan.node.config.produces == "run":
         assert plan.record is not None
-        return digest({"weights": plan.record.outputs["weights"], "reads": _reads(plan, plan_of)})
+        return run_identity(plan.record.outputs["weights"], _reads(plan, plan_of))
     return plan.key
+
+
+def run_identity(weights: str, read: Mapping[str, Any]) -> str:
+    """How a run stands in the keys of those that read it: its weights' digest, and what they expect (`reads`)."""
+    return digest({"weights": weights, "reads": read})
 
 
 def node_key(node: Node, dataset: Dataset, spec_key: str, wanted: tuple[VideoItem, ...]) -> str:
@@ -86,11 +91,17 @@ def hub_file(node: Node, file: PipelineFile) -> Path | None:
     return None if name is None else file.store.weights(name)
 
 
-def _reads(plan: NodePlan, plan_of: Callable[[str], NodePlan]) -> dict[str, Any]:
-    """What a run expects of its input, besides its weights; how it was trained is left out."""
-    assert plan.material is not None
-    spec, inputs = plan.material["spec"], plan.material["inputs"]
+def reads(made_of: Mapping[str, Any], temporal: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a run made of ``made_of`` expects of its input, besides its weights; how it was trained is left out.
+
+    ``temporal`` is the same of the runs it started from.
+    """
+    spec, inputs = made_of["spec"], made_of["inputs"]
     kept = {name: spec[name] for name in _READ_BY_USERS if name in spec}
     named = {name: value for name, value in inputs.items() if name not in _ONLY_TRAINING}
-    temporal = [_reads(plan_of(parent), plan_of) for parent in plan.node.inputs.get("temporal", ())]
-    return {**kept, "inputs": named, "temporal": temporal}
+    return {**kept, "inputs": named, "temporal": list(temporal)}
+
+
+def _reads(plan: NodePlan, plan_of: Callable[[str], NodePlan]) -> dict[str, Any]:
+    assert plan.material is not None
+    return reads(plan.material, [_reads(plan_of(parent), plan_of) for parent in plan.node.inputs.get("temporal", ())])

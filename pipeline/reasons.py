@@ -8,10 +8,10 @@ from typing import Any
 
 from reelwright.pipeline.graph import Node
 from reelwright.storage.digests import digest
-from reelwright.storage.files import write_json
+from reelwright.storage.files import write_sealed
 from reelwright.storage.store import Store
 
-_MISSING = object()
+MISSING: Any = object()  # in place of a value that one side does not have
 
 
 def explain_difference(
@@ -22,7 +22,7 @@ def explain_difference(
     if old.get("version") != new["version"]:
         lines.append(f"stage version: {old.get('version')} -> {new['version']}")
     lines += [
-        f"spec.{path}: {_shown(before)} -> {_shown(after)}"
+        f"spec.{path}: {shown(before)} -> {shown(after)}"
         for path, before, after in differing(old.get("spec", {}), new["spec"])
     ]
     before_inputs, after_inputs = old.get("inputs", {}), new["inputs"]
@@ -34,7 +34,7 @@ def explain_difference(
         elif name in node.inputs:
             lines.append(f"input {name}: {', '.join(node.inputs[name]) or 'none'} changed")
         elif name == "classes":
-            lines.append(f"classes: {_shown(before_inputs.get(name))} -> {_shown(after_inputs.get(name))}")
+            lines.append(f"classes: {shown(before_inputs.get(name))} -> {shown(after_inputs.get(name))}")
         else:
             lines.append(f"{name} changed")
     return lines
@@ -44,20 +44,22 @@ def differing(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, An
     """(dotted path, old value, new value) of every leaf that differs between two nested mappings."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for name in sorted({*old, *new}):
-            yield from differing(old.get(name, _MISSING), new.get(name, _MISSING), f"{path}.{name}" if path else name)
-    elif old is _MISSING or new is _MISSING or digest(_plain(old)) != digest(_plain(new)):
+            yield from differing(old.get(name, MISSING), new.get(name, MISSING), f"{path}.{name}" if path else name)
+    elif old is MISSING or new is MISSING or digest(_plain(old)) != digest(_plain(new)):
         yield path, old, new
 
 
 def write_samples(store: Store, key: str, samples: Sequence[Any]) -> None:
     """Note what a run learned from, so that a later difference can be counted."""
-    write_json(store.node(key) / "samples.json", [[entry[0], digest(list(entry[1:]))] for entry in samples])
+    entries = [[entry[0], digest(list(entry[1:]))] for entry in samples]
+    write_sealed(store.node(key) / "samples.json", {"samples": entries})
 
 
 def read_samples(store: Store, key: str) -> list[list[str]]:
     """Pairs of video digest and digest of split and targets; empty when nothing was noted."""
     path = store.node(key) / "samples.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    found: list[list[str]] = json.loads(path.read_text(encoding="utf-8"))["samples"] if path.is_file() else []
+    return found
 
 
 def _sample_difference(old: Sequence[Sequence[str]], new: Sequence[Any]) -> str:
@@ -72,8 +74,9 @@ def _sample_difference(old: Sequence[Sequence[str]], new: Sequence[Any]) -> str:
     return f"videos: {told or 'changed'} (of {len(after):,})"
 
 
-def _shown(value: Any) -> str:
-    if value is _MISSING:
+def shown(value: Any) -> str:
+    """A value as JSON, cut to a line."""
+    if value is MISSING:
         return "(not set)"
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 80 else text[:77] + "..."

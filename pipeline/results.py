@@ -45,6 +45,7 @@ class RunResult:
 
     nodes: tuple[NodeResult, ...]
     failures: tuple[Failure, ...]
+    notes: tuple[str, ...] = ()  # what a person should know, though nothing is wrong
 
     @property
     def exit_code(self) -> int:
@@ -69,6 +70,9 @@ class RunOptions:
     keep_going: bool = False  # after a node failed, go on with those that do not depend on it
     limit: int | None = None  # at most so many videos a node; what depends on an incomplete node is not run
     jobs: int | None = None  # decoding processes
+    frozen: bool = False  # refuse to differ from the lock file, and leave it as it is
+    retries: int = 0  # within this run, times that a video is tried again after it failed
+    retry_failed: bool = True  # try again what failed in earlier runs; false leaves those videos as they are
 
 
 class Observer(Protocol):

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from reelwright.pipeline.dataset import load_dataset
-from reelwright.pipeline.execute import execute, item_failures, note_record, ready_plan
+from reelwright.pipeline.execute import execute, is_settled, item_failures, note_record, ready_plan
 from reelwright.pipeline.file import PipelineFile
 from reelwright.pipeline.graph import Graph, build_graph
+from reelwright.pipeline.lockfile import Frozen, write_lock
 from reelwright.pipeline.plan import FRESH, NodePlan, Planner
 from reelwright.pipeline.results import FAILED, SKIPPED, Failure, NodeResult, Observer, RunOptions, RunResult
 from reelwright.stages.registry import load
@@ -33,22 +34,31 @@ def run_pipeline(file: PipelineFile, observer: Observer, options: RunOptions | N
     options = options or RunOptions()
     graph = build_graph(file)
     selected = _selected(graph, options)
-    read_videos(file, observer, jobs=options.jobs)
+    frozen = Frozen(file) if options.frozen else None
+    if frozen is not None:
+        frozen.check_settings(graph)
+    for attempt in range(1 + options.retries):
+        read_videos(file, observer, jobs=options.jobs, anew=options.retry_failed or attempt > 0)
     planner = open_planner(file, forced=options.force)
+    if frozen is not None:
+        frozen.check_plans(planner)
     observer.planned([plan for plan in planner.plans() if plan.node.name in selected])
     results: dict[str, NodeResult] = {}
     failures: list[Failure] = _unusable(planner)
     for name in graph.nodes:
         if name not in selected:
             continue
-        result, failed = _run_node(name, planner, observer, options, results)
+        result, failed = _run_node(name, planner, observer, options, results, frozen)
         results[name] = result
         failures += failed
         observer.finished(result)
         if result.state == FAILED and not options.keep_going:
             break
     planner.known.save()
-    return RunResult(nodes=tuple(results.values()), failures=tuple(failures))
+    notes = frozen.notes(planner) if frozen is not None else ()
+    if frozen is None and not any(result.state in {FAILED, SKIPPED} for result in results.values()):
+        write_lock(planner)
+    return RunResult(nodes=tuple(results.values()), failures=tuple(failures), notes=notes)
 
 
 def read_videos(file: PipelineFile, observer: Observer, *, jobs: int | None = None, anew: bool = True) -> None:
@@ -67,6 +77,12 @@ def read_videos(file: PipelineFile, observer: Observer, *, jobs: int | None = No
         )
 
 
+def all_failures(planner: Planner) -> list[Failure]:
+    """Every video that failed in any node, or could not even be probed, as the store knows it."""
+    plans = [plan for plan in planner.plans() if plan.spec_key]
+    return [*_unusable(planner), *(failure for plan in plans for failure in item_failures(planner, plan))]
+
+
 def _selected(graph: Graph, options: RunOptions) -> set[str]:
     for name in (*options.only, *options.until, *options.force):
         graph.check_name(name)
@@ -76,7 +92,12 @@ def _selected(graph: Graph, options: RunOptions) -> set[str]:
 
 
 def _run_node(
-    name: str, planner: Planner, observer: Observer, options: RunOptions, results: dict[str, NodeResult]
+    name: str,
+    planner: Planner,
+    observer: Observer,
+    options: RunOptions,
+    results: dict[str, NodeResult],
+    frozen: Frozen | None,
 ) -> tuple[NodeResult, list[Failure]]:
     node = planner.graph.nodes[name]
     broken = [parent for parent in node.parents if parent in results and results[parent].state in {FAILED, SKIPPED}]
@@ -86,9 +107,12 @@ def _run_node(
     started = time.monotonic()
     try:
         plan = ready_plan(name, planner)
-        if plan.state == FRESH:
+        if frozen is not None:
+            frozen.check_node(plan, planner)
+        if plan.state == FRESH or (not options.retry_failed and is_settled(plan)):
             if plan.record is None:
                 note_record(plan, planner, outputs={}, seconds=0.0)
+                planner.forget()
             fresh = NodeResult(
                 node=name, stage=node.stage, state=FRESH, num_items=len(plan.wanted), outputs=_outputs(plan)
             )

@@ -27,6 +27,7 @@ from reelwright.storage.errors import StoreError, nearest
 from reelwright.storage.files import folder_bytes, remove
 from reelwright.storage.zarrs import (
     ArrayLayout,
+    attributes_of,
     create_array,
     create_group,
     item_names,
@@ -95,7 +96,7 @@ class EmbeddingRows:
     @property
     def attributes(self) -> dict[str, Any]:
         """What was noted with this video: the versions of the libraries that made its rows."""
-        return dict(self._group.attrs.asdict())
+        return attributes_of(self._group)
 
     @property
     def num_rows(self) -> int:
@@ -144,7 +145,7 @@ class EmbeddingStore:
     @property
     def spec(self) -> dict[str, Any]:
         """The attributes: spec, encoder, weights_digest, preprocessing, outputs, dtype."""
-        return dict(self._group.attrs.asdict())
+        return attributes_of(self._group)
 
     def digests(self) -> list[str]:
         """Digests of the videos that are complete, sorted."""

@@ -7,11 +7,13 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from reelwright.storage.seals import SEAL, UNSEALED, seal
 
 TEMPORARY = ".tmp-"
 
@@ -42,10 +44,21 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def write_table(path: Path, table: pa.Table) -> None:
-    """Write a Parquet file (zstd) in one step."""
+def write_sealed(path: Path, value: Mapping[str, object]) -> None:
+    """Write an object as indented JSON with a field `seal`, in one step, so that `verify` sees every changed byte."""
     with replacing(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+        text = json.dumps({**value, SEAL: UNSEALED}, indent=2, ensure_ascii=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+        seal(temporary)
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a Parquet file (zstd) in one step; its metadata has an entry `seal` (storage/seals.py)."""
+    with replacing(path) as temporary:
+        # Page checksums of Parquet leave out the footer; the seal covers every byte.
+        sealed = table.replace_schema_metadata({**(table.schema.metadata or {}), SEAL: UNSEALED})
+        pq.write_table(sealed, temporary, compression="zstd")
+        seal(temporary)
 
 
 def remove(path: Path) -> None:

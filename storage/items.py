@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reelwright.storage.files import remove, write_table, write_text
+from reelwright.storage.files import remove, write_sealed, write_table
 
 DONE = frozenset({"ok", "truncated"})
 STATUSES = ("ok", "truncated", "failed", "timeout", "crashed", "skipped")
@@ -63,7 +63,7 @@ class ItemLedger:
 
     def commit(self, row: ItemRow) -> None:
         """Note ``row`` durably, after its data is in place. A later row of the same video replaces it."""
-        write_text(self._marks / f"{row.digest}.json", json.dumps(asdict(row)))
+        write_sealed(self._marks / f"{row.digest}.json", asdict(row))
 
     def load(self) -> dict[str, ItemRow]:
         """All rows by video digest."""
@@ -91,6 +91,17 @@ class ItemLedger:
         rows.update((row.digest, row) for _, row in pending)
         write_table(self._table, items_table(rows.values()))
         for path, _ in pending:
+            remove(path)
+
+    def drop(self, digests: Iterable[str]) -> None:
+        """Forget items, so that they are to be done again."""
+        gone = set(digests)
+        self.replace([row for name, row in self.load().items() if name not in gone])
+
+    def replace(self, rows: Iterable[ItemRow]) -> None:
+        """Let ``rows`` be all that is known; nothing is read of what was there."""
+        write_table(self._table, items_table(rows))
+        for path in list(self._marks.glob("*.json")) if self._marks.is_dir() else ():
             remove(path)
 
     def _compacted(self) -> dict[str, ItemRow]:

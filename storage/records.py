@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from reelwright.storage.errors import StoreError
-from reelwright.storage.files import write_json
+from reelwright.storage.files import write_sealed
+from reelwright.storage.seals import SEAL
 from reelwright.storage.store import Store
 
 
@@ -26,33 +27,47 @@ class Record:
     rows: int = 0
     bytes: int = 0
     seconds: float = 0.0
+    files: dict[str, list[Any]] = field(
+        default_factory=dict
+    )  # path in the store -> [bytes, digest]; not those of items
     versions: dict[str, str] = field(default_factory=dict)
+    work: dict[str, float] = field(default_factory=dict)
+    """What the run that finished it did: videos, video_seconds, rows, bytes, seconds; `run -n` estimates from it."""
     finished: str = ""  # UTC, for people; nothing depends on it
 
 
 def write_record(store: Store, record: Record, *, project: Path) -> None:
     """Note a finished node in the store, then as the newest of its pipeline file."""
-    write_json(store.node(record.key) / "record.json", asdict(record))
-    write_json(project / f"{record.node}.json", asdict(record))
+    write_sealed(store.node(record.key) / "record.json", asdict(record))
+    write_sealed(project / f"{record.node}.json", asdict(record))
 
 
 def read_record(store: Store, key: str) -> Record | None:
     """The record of a key; None when that key was never finished."""
-    return _read(store.node(key) / "record.json")
+    return load_record(store.node(key) / "record.json")
+
+
+def read_records(store: Store) -> list[Record]:
+    """All records of a store, by key."""
+    found = (load_record(path) for path in sorted((store.root / "nodes").glob("*/record.json")))
+    return [record for record in found if record is not None]
 
 
 def last_record(project: Path, node: str) -> Record | None:
     """The newest record of a node of a pipeline file, whatever its key."""
-    return _read(project / f"{node}.json")
+    return load_record(project / f"{node}.json")
 
 
-def _read(path: Path) -> Record | None:
+def load_record(path: Path) -> Record | None:
+    """The record in a file; None when there is no such file. Raises StoreError when it is damaged."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise StoreError(
-            f"{path}: not a readable record ({error}). Remove the file; the node is then checked again"
-        ) from None
-    return Record(**values)
+        raise StoreError(f"{path}: not a readable record ({error}). Run `reelwright verify --repair`") from None
+    try:
+        values.pop(SEAL, None)
+        return Record(**values)
+    except (AttributeError, TypeError) as error:
+        raise StoreError(f"{path}: not a record of ours ({error}). Run `reelwright verify --repair`") from None

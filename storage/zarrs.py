@@ -5,6 +5,7 @@ Everything written here opens with plain zarr-python: `zarr.open_group(path, mod
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
 import warnings
@@ -18,11 +19,14 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
+from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import ConfigError, StoreError, nearest
 from reelwright.storage.files import remove
+from reelwright.storage.seals import SEAL, UNSEALED, seal
 
 PARTIAL = ".partial-"
-ZSTD_LEVEL = 1  # measured on real frames: level 3 saves 2 % of the bytes and takes twice the time
+OWN = "reelwright"  # the attribute of groups that holds their seal and, of videos, the list of files
+ZSTD_LEVEL = 1  # on real 480p frames: level 1 keeps 0.77 of the bytes at 150 MB/s, level 3 keeps 0.72 at 80 MB/s
 PCODEC_LEVEL = 4
 CODECS = ("none", "lz4", "zstd", "pcodec")
 
@@ -107,13 +111,19 @@ def small_array(group: zarr.Group, name: str, values: np.ndarray[Any, Any], *, a
     create_array(group, name, layout, axes=axes)[:] = values
 
 
+def attributes_of(group: zarr.Group) -> dict[str, Any]:
+    """The attributes of a group, without what `verify` keeps there."""
+    return {name: value for name, value in group.attrs.asdict().items() if name != OWN}
+
+
 def partial_group(path: Path, name: str) -> Path:
     """The path under which group ``name`` is written until it is complete (`publish` gives it its name)."""
     return path / f"{PARTIAL}{name}"
 
 
 def publish(temporary: Path, path: Path) -> None:
-    """Give a finished group its name in one step; what had the name before is removed."""
+    """Seal a finished group and give it its name in one step; what had the name before is removed."""
+    _seal_group(temporary, {"files": _files_of(temporary)})
     if path.exists():
         old = path.with_name(f"{PARTIAL}old-{uuid.uuid4().hex[:8]}")
         os.replace(path, old)  # noqa: PTH105 - the one atomic step, named as the system call it is
@@ -153,13 +163,34 @@ def _create_root(path: Path, attributes: Mapping[str, object]) -> None:
     """Make the group under another name first, so that no reader and no second writer sees it without attributes."""
     temporary = path.with_name(f"{PARTIAL}{uuid.uuid4().hex[:12]}-{path.name}")
     zarr.create_group(temporary, attributes=_plain(attributes))
+    _seal_group(temporary, {})
     try:
         os.rename(temporary, path)  # noqa: PTH104 - refuses to replace a group that another process made meanwhile
     except OSError:
-        if not (path / "zarr.json").exists():
+        if not path.is_dir():
             raise
+        if not (path / "zarr.json").exists():  # `verify --repair` removed it
+            os.replace(temporary / "zarr.json", path / "zarr.json")  # noqa: PTH105
     finally:
         remove(temporary)
+
+
+def _files_of(group: Path) -> dict[str, list[Any]]:
+    """[bytes, digest] of all files below a group but its own zarr.json; shards have their crc32c and no digest."""
+    paths = {path.relative_to(group).as_posix(): path for path in sorted(group.rglob("*")) if path.is_file()}
+    return {
+        name: [path.stat().st_size, file_digest(path) if path.name == "zarr.json" else ""]
+        for name, path in paths.items()
+        if name != "zarr.json" and not path.name.endswith(".partial")  # left by zarr when it was killed
+    }
+
+
+def _seal_group(group: Path, values: Mapping[str, Any]) -> None:
+    path = group / "zarr.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["attributes"] = {**content.get("attributes", {}), OWN: {**values, SEAL: UNSEALED}}
+    path.write_text(json.dumps(content, indent=2), encoding="utf-8")
+    seal(path)
 
 
 def _plain(value: Any) -> Any:

@@ -225,5 +225,10 @@ class _Worker:
 
 
 def _environment() -> dict[str, str]:
-    """One thread for numeric libraries: the processes are the parallelism."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    """One thread for numeric libraries: the processes are the parallelism.
+
+    glibc gives freed frames back to the system at once as long as they lie above a threshold that is fixed; left to
+    itself it raises the threshold to 32 MB and keeps them (PyAV, 720p: 327 MB instead of 141).
+    """
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    return {**os.environ, **threads, "MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_ARENA_MAX": "2"}

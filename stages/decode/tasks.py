@@ -119,10 +119,10 @@ def _batches(
         except ItemError as error:
             damage, item = error, None
         if item is not None:
-            batch.append(item[1])
+            batch.append(_apply(item[1][None], steps)[0])  # at once: small frames wait, not large ones
         if batch and (item is None or len(batch) == rows):
             produced += len(batch)
-            yield _apply(np.stack(batch), steps)
+            yield np.stack(batch)
             batch = []
         if damage is not None:
             raise _counted(damage, produced, len(source_frames))

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from reelwright.models.encoders import build_encoder
 from reelwright.storage.errors import InputError
 from reelwright.storage.files import replacing
+from reelwright.storage.seals import SEAL, UNSEALED, seal
 from reelwright.storage.store import Store
 
 
@@ -30,5 +31,6 @@ def fetch(encoder: str, store: Store) -> Path:
         ) from error
     tensors = {name: tensor.contiguous() for name, tensor in built.model.state_dict().items()}
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={"encoder": encoder})
+        save_file(tensors, temporary, metadata={"encoder": encoder, SEAL: UNSEALED})
+        seal(temporary)
     return path

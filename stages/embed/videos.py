@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
+from reelwright.stages.decode.attempts import num_cores
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.source import stream_frames
 from reelwright.stages.embed.clips import Clip
@@ -56,12 +57,17 @@ def embed_videos(
         decode=frames.decode,
         frames_store=frames.frames_store,
         geometry=geometry_of(loaded.data_config),
-        workers=frames.decode.workers,
+        workers=frames.decode.workers or _workers_beside(forward),
         chunk_rows=max(1, CHUNK_BYTES // (height * width * 3)),
         start_rows={digest: clip.first_frame(row) for digest, row in starts.items()},
     )
     engine = EmbedEngine(forward, clip=clip, sink=sink, progress=FrameProgress(items, reporter), shard_rows=shard_rows)
     engine.run(events, start_rows=starts)
+
+
+def _workers_beside(forward: ForwardPass) -> int | None:
+    """Decoding processes: on a CPU half the cores, since the forward pass shares them; beside a GPU as decode likes."""
+    return max(1, num_cores() // 2) if forward.execution.device.type == "cpu" else None
 
 
 def prepare_forward(

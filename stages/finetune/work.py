@@ -111,9 +111,7 @@ def _spatial(work: Work, store: Store, values: Mapping[str, Any]) -> LoadedEncod
 
 def _check_fit(work: Work, encoder: Encoder, shape: tuple[int, ...], values: Mapping[str, Any]) -> None:
     if encoder.kind != "image":
-        raise ConfigError(
-            f"{work.node}: rows of a video encoder are clips; finetune needs one of images (timm/NAME)."
-        )
+        raise ConfigError(f"{work.node}: rows of a video encoder are clips; finetune needs one of images (timm/NAME).")
     if len(shape) != 1:
         raise ConfigError(
             f"{work.node}: the temporal run reads output {values['output']!r} of shape {shape}, averaged over "

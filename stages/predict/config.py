@@ -18,6 +18,8 @@ class PredictWindowSettings(Settings):
     """Rows in a window; null: as in training. Models with a fixed length allow no other."""
     stride: PositiveInt = 1
     """Rows from one window to the next."""
+    to_end: bool | None = None
+    """One window more where the last one of the grid does not reach a video's last row; null: for task per_row only."""
     skip: int | None = None
     """Rows left out between two rows of a window; null: as in training."""
     pad: bool = True

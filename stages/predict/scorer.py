@@ -77,6 +77,7 @@ class Scorer:
             stride=window.stride,
             skip=run.window["skip"] if window.skip is None else window.skip,
             pad=window.pad,
+            to_end=run.task == "per_row" if window.to_end is None else window.to_end,
         )
         self._batch_size = batch_size
         self._device = next(run.module.parameters()).device

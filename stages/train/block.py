@@ -116,8 +116,8 @@ def num_features(stores: Sequence[EmbeddingStore], output: str) -> int:
         shapes = store.spec["outputs"]
         if output not in shapes:
             raise StoreError(
-                f"output {output!r} is not stored in {store.path}.{nearest(output, shapes)} Stored: {', '.join(shapes)}. "
-                "Ask the embed node for it with `outputs`."
+                f"output {output!r} is not stored in {store.path}.{nearest(output, shapes)} "
+                f"Stored: {', '.join(shapes)}. Ask the embed node for it with `outputs`."
             )
         total += _num_features(tuple(shapes[output]))
     return total

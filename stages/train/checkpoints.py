@@ -25,7 +25,7 @@ _NAMED = 3  # differing tensors that a message names
 def save_weights(path: Path, module: nn.Module) -> None:
     """Write the module's state in one step. Raises StoreError when it cannot be written; what was there stays."""
     state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
-    _writing(path, lambda temporary: save_file(state, temporary))
+    _writing(path, lambda temporary: save_file(state, temporary, metadata={"format": "pt"}))
 
 
 def load_weights(path: Path, module: nn.Module, *, prefix: str = "") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from reelwright.models.losses import balanced_class_weights, classification_loss
 from reelwright.models.metrics import classification_metrics, multilabel_metrics
 from reelwright.stages.train.batches import Batches
 from reelwright.stages.train.config import LossSettings
-from reelwright.storage.errors import ConfigError, nearest
+from reelwright.storage.errors import ConfigError, StageError, nearest
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # logits, targets -> mean loss
 Forward = Callable[..., Tensor]  # the module under autocast
@@ -48,7 +49,7 @@ def scalar_metrics(task: str, scores: npt.NDArray[np.float32], targets: npt.NDAr
         found = multilabel_metrics(scores, targets)
     else:
         found = classification_metrics(scores.reshape(-1, scores.shape[-1]), targets.reshape(-1))
-    return {name: value for name, value in found.items() if isinstance(value, float)}
+    return {name: float(value) for name, value in found.items() if isinstance(value, float)}
 
 
 def choose_metric(task: str, name: str | None, *, num_classes: int) -> str:
@@ -64,7 +65,10 @@ def choose_metric(task: str, name: str | None, *, num_classes: int) -> str:
 
 
 def evaluate(forward: Forward, batches: Batches, *, task: str, loss: Loss, device: torch.device) -> dict[str, float]:
-    """Loss and metrics over all batches, in inference mode; the caller puts the module in eval mode."""
+    """Loss and metrics over all batches, in inference mode; the caller puts the module in eval mode.
+
+    Raises StageError when an answer is not finite.
+    """
     losses, scores, targets = [], [], []
     with torch.inference_mode():
         for batch in batches.epoch(0):
@@ -73,5 +77,10 @@ def evaluate(forward: Forward, batches: Batches, *, task: str, loss: Loss, devic
             losses.append(float(loss(logits, moved.targets)) * len(batch))
             scores.append(probabilities(task, logits).cpu().numpy())
             targets.append(batch.targets.cpu().numpy())
-    metrics = scalar_metrics(task, np.concatenate(scores), np.concatenate(targets))
-    return {"loss": sum(losses) / batches.num_items, **metrics}
+    mean_loss, all_scores = sum(losses) / batches.num_items, np.concatenate(scores)
+    if not (math.isfinite(mean_loss) and np.isfinite(all_scores).all()):
+        raise StageError(
+            "the model's answers on val are not finite. Lower optimizer.lr, or use precision: fp32; "
+            "the last checkpoint is intact."
+        )
+    return {"loss": mean_loss, **scalar_metrics(task, all_scores, np.concatenate(targets))}

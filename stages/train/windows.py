@@ -36,6 +36,7 @@ class WindowShape:
     stride: int = 1  # rows from one start to the next
     skip: int = 0  # rows left out between two rows of a window
     pad: bool = True  # one padded window for a video that is too short; else it has none
+    to_end: bool = False  # one window more, off the grid, where the last one on it does not reach the last row
 
     @property
     def step(self) -> int:
@@ -69,9 +70,11 @@ class Windows:
 
 
 def grid_starts(num_rows: int, shape: WindowShape) -> IntArray:
-    """First rows of all windows that lie wholly inside ``num_rows`` rows; of a shorter video ``[0]`` or none."""
+    """First rows of the windows that lie wholly inside ``num_rows`` rows, in order; of a shorter video [0] or none."""
     if num_rows >= shape.span_rows:
-        return np.arange(0, num_rows - shape.span_rows + 1, shape.stride, dtype=np.int64)
+        last = num_rows - shape.span_rows
+        starts = np.arange(0, last + 1, shape.stride, dtype=np.int64)
+        return np.append(starts, last) if shape.to_end and starts[-1] != last else starts
     return np.zeros(int(shape.pad and num_rows > 0), dtype=np.int64)
 
 

@@ -11,7 +11,7 @@ import time
 from importlib import import_module
 from pathlib import Path
 
-from tests.benchmarks.harness import Options, heading, machine, table
+from tests.benchmarks.harness import LEGEND, Options, heading, machine, table
 
 BENCHMARKS = {  # name: (module, title)
     "startup": ("bench_startup", "Start-up: seconds on the clock of a command, and of a run with nothing to do"),
@@ -27,7 +27,7 @@ def main() -> None:
     """Print a table for every benchmark asked for; all without a name."""
     arguments = _arguments()
     names = arguments.name or list(BENCHMARKS)
-    print("\n".join(heading()), flush=True)
+    print("\n".join([*heading(), LEGEND]), flush=True)
     results = {}
     with tempfile.TemporaryDirectory(prefix="reelwright-bench-") as folder:
         options = Options(

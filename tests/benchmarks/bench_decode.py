@@ -18,7 +18,7 @@ from reelwright.stages.decode.work import run_items
 from reelwright.stages.work import SilentReporter, VideoItem, Work
 from reelwright.storage.digests import digest, file_digest
 from tests.benchmarks.bare import backends, decode_rate
-from tests.benchmarks.harness import Options, Row, Turns, rate_ratios, usable_cores
+from tests.benchmarks.harness import Figures, Options, Row, Turns, usable_cores
 from tests.benchmarks.videos import bench_videos
 
 CODECS = {"lossless": {}, "jpeg": {"codec": "jpeg"}}
@@ -39,31 +39,20 @@ def run(options: Options) -> list[Row]:
     found = turns.measure()
     rows = [row for name in names for row in _backend_rows(name, found, starts[name][1:])]
     reference = f"{names[0]} bare"
-    rows += [
-        Row(
-            what=f"into the frame store, {codec}",
-            unit="frames/s",
-            samples=found[f"store {codec}"],
-            reference=reference,
-            ratios=rate_ratios(found[f"store {codec}"], found[reference]),
-        )
-        for codec in CODECS
-    ]
+    for codec in CODECS:
+        what, figures = f"into the frame store, {codec}", found[f"store {codec}"]
+        rows.append(Row(what=what, unit="frames/s", figures=figures, reference=reference, against=found[reference]))
     return rows
 
 
-def _backend_rows(name: str, found: dict[str, tuple[float, ...]], starts: Sequence[float]) -> list[Row]:
-    bare, ours = found[f"{name} bare"], found[f"{name} stream"]
+def _backend_rows(name: str, found: dict[str, Figures], starts: Sequence[float]) -> list[Row]:
+    reference = f"{name} bare"
+    bare, ours = found[reference], found[f"{name} stream"]
+    opening = Figures(tuple(starts), ours.cores)
     return [
-        Row(what=f"{name} bare", unit="frames/s", samples=bare),
-        Row(
-            what=f"{name} stream_frames",
-            unit="frames/s",
-            samples=ours,
-            reference=f"{name} bare",
-            ratios=rate_ratios(ours, bare),
-        ),
-        Row(what=f"{name} until the first video is open", unit="s", samples=tuple(starts)),
+        Row(what=reference, unit="frames/s", figures=bare),
+        Row(what=f"{name} stream_frames", unit="frames/s", figures=ours, reference=reference, against=bare),
+        Row(what=f"{name} until the first video is open", unit="s", figures=opening),
     ]
 
 

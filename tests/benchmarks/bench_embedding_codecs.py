@@ -1,6 +1,6 @@
 """Size and speed of embedding codecs, dtypes and chunk sizes, on embeddings that exist.
 
-    python tests/benchmarks/bench_embedding_codecs.py STORE/embeddings/KEY.zarr [--repeats 5]
+    python -m tests.benchmarks.bench_embedding_codecs STORE/embeddings/KEY.zarr [--repeats 5]
 
 Embed with dtype: float32 first, so that both dtypes can be compared. Prints a table per output: stored bytes over
 float32 bytes, write and read MB/s of float32 (median of the repeats), and milliseconds for 64 rows at random places.
@@ -16,10 +16,15 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from reelwright.models.encoders import build_encoder
 from reelwright.storage.annotations import Spans
 from reelwright.storage.embeddings import EmbeddingStore, EmbeddingWriter, RowLayout
 from reelwright.storage.errors import ConfigError
+from tests.benchmarks.bare import decord_images
+from tests.benchmarks.harness import Figures, Row
+from tests.benchmarks.videos import bench_videos
 
 CODECS = ("none", "lz4", "zstd", "pcodec")
 DTYPES = ("float32", "float16")
@@ -69,6 +74,43 @@ def measure(name, rows, *, dtype, codec, chunk_bytes, repeats):
             )
             found["random"].append(seconds / len(starts))
     return stored, {key: statistics.median(values) for key, values in found.items()}
+
+
+def run(options):
+    """Rows for `python -m tests.benchmarks codecs`: megabytes a second of reading, with the size in the note."""
+    rows = []
+    for name, values in _real_rows(options).items():
+        figures = {}
+        for codec in CODECS:
+            try:
+                stored, seconds = measure(
+                    name, values, dtype="float16", codec=codec, chunk_bytes=1 << 18, repeats=options.repeats
+                )
+            except ConfigError:
+                continue  # pcodec is an extra
+            figures[codec] = Figures((values.nbytes / 1e6 / seconds["read"],))
+            written = values.nbytes / 1e6 / seconds["write"]
+            rows.append(
+                Row(
+                    what=f"{name} float16 {codec}: read",
+                    unit="MB/s",
+                    figures=figures[codec],
+                    reference="none",
+                    against=None if codec == "none" else figures["none"],
+                    note=f"size {stored / values.nbytes:.2f} of float32, written at {written:.0f} MB/s",
+                )
+            )
+    return rows
+
+
+def _real_rows(options):
+    """Rows of an untrained mobilenetv2_100 on a bench video, float32; run this file on a store of yours for others."""
+    num_rows = 16 if options.quick else 128
+    encoder = build_encoder("timm/mobilenetv2_100", outputs=("pooled", "layer-1.map"), seed=0).eval()
+    images = torch.from_numpy(decord_images(bench_videos()[0])[:num_rows, 128:352, 208:432].copy())
+    with torch.inference_mode():
+        parts = [encoder(part.permute(0, 3, 1, 2).float() / 127.5 - 1) for part in images.split(8)]
+    return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
 
 
 def main():

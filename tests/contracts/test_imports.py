@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 
+PACKAGES = ("cli", "pipeline", "stages", "models", "storage")
 HEAVY = ("torch", "torchvision", "timm", "decord", "av", "zarr", "sklearn", "tensorboard")
-PIPELINE = "videos: {manifest: videos.csv}\nstages:\n  frames: {uses: decode, fps: 5}\n  embed: {uses: embed, frames: frames, encoder: timm/resnet10t, weights: none}\n"
+PIPELINE = """
+videos: {manifest: videos.csv}
+stages:
+  frames: {uses: decode, fps: 5}
+  embed: {uses: embed, frames: frames, encoder: timm/resnet10t, weights: none}
+"""
 
 
 def run_python(code: str, *arguments: str, cwd: Path) -> str:
@@ -55,3 +63,25 @@ def test_no_module_of_ours_has_a_bare_name(tmp_path: Path) -> None:
         "print(sorted(bare & {name.split('.')[0] for name in sys.modules}))\n"
     )
     assert run_python(code, cwd=tmp_path).strip() == "[]"
+
+
+@pytest.mark.slow
+def test_a_wheel_holds_our_packages_under_one_name(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    source = tmp_path / "source"
+    ignored = shutil.ignore_patterns(".*", "build", "*.egg-info", "demo", "typings")
+    shutil.copytree(root, source, ignore=ignored)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(source)],
+        check=True,
+        timeout=300,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"reelwright"}
+    for needed in ("cli/main.py", "pipeline/recipes/demo.yaml", "stages/evaluate/report.html", "storage/store.py"):
+        assert f"reelwright/{needed}" in names
+    committed = {
+        path.relative_to(source).as_posix() for package in PACKAGES for path in (source / package).rglob("*.py")
+    }
+    assert {f"reelwright/{name}" for name in committed} <= set(names)

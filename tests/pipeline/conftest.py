@@ -60,22 +60,27 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def write_project(folder: Path) -> Path:
     """The project, not run yet."""
     for seed, name in enumerate(SPLITS):
-        write_video(tmp_path / f"{name}.mp4", seed=seed)
+        write_video(folder / f"{name}.mp4", seed=seed)
     write_rows(
-        tmp_path / "videos.csv",
+        folder / "videos.csv",
         [{"video_id": name, "path": f"{name}.mp4", "split": split} for name, split in SPLITS.items()],
     )
     write_rows(
-        tmp_path / "segments.csv",
+        folder / "segments.csv",
         [
             {"video_id": name, "start_seconds": start, "stop_seconds": start + 1, "label": label}
             for name in SPLITS
             for start, label in ((0, "bright"), (1, "blue"))
         ],
     )
-    (tmp_path / "reelwright.yaml").write_text(PIPELINE, encoding="utf-8")
-    return tmp_path
+    (folder / "reelwright.yaml").write_text(PIPELINE, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The project, not run yet."""
+    return write_project(tmp_path)

@@ -146,9 +146,9 @@ def toy(tmp_path: Path) -> Toy:
 
 @pytest.fixture(scope="session")
 def pulse_template(tmp_path_factory: pytest.TempPathFactory) -> Toy:
-    """Six videos to train on, two to validate on, one to test; written once."""
+    """Three videos to train on, one to validate on, one to test, of 120 rows; written once."""
     made = Toy(tmp_path_factory.mktemp("pulses") / "store")
-    for number, split in enumerate(["train"] * 6 + ["val"] * 2 + ["test"]):
+    for number, split in enumerate(["train"] * 3 + ["val", "test"]):
         made.pulses(f"d{number}", split, seed=number)
     return made
 

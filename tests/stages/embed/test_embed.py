@@ -80,7 +80,7 @@ def test_several_outputs_come_from_one_pass(three, monkeypatch):
     assert first == passes.count(36)
 
 
-@pytest.mark.parametrize("batch_size", [1, 7])
+@pytest.mark.parametrize("batch_size", [pytest.param(1, marks=pytest.mark.slow), 7])
 def test_batches_across_videos_change_nothing(three, batch_size):
     three.embed(key="across", batch_size=batch_size)
     three.embed(key="alone", batch_size=batch_size, deterministic=True)
@@ -160,7 +160,7 @@ def test_batch_size_halves_on_out_of_memory(three, small_memory):
     assert np.allclose(three.rows("b").output("pooled"), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("stop_after", [9, 25])
+@pytest.mark.parametrize("stop_after", [9, pytest.param(25, marks=pytest.mark.slow)])
 def test_interrupted_video_goes_on_with_the_same_bits(project, stop_after, monkeypatch):
     from reelwright.stages.embed import videos
 
@@ -181,7 +181,9 @@ def test_interrupted_video_goes_on_with_the_same_bits(project, stop_after, monke
     assert np.array_equal(project.rows("a").spans.stop_seconds, project.rows("a", key="whole").spans.stop_seconds)
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [("bf16", 0.05), ("fp16", 0.01)])
+@pytest.mark.parametrize(
+    ("precision", "tolerance"), [("bf16", 0.05), pytest.param("fp16", 0.01, marks=pytest.mark.slow)]
+)
 def test_reduced_precision_is_near(project, precision, tolerance):
     project.add("a", 6)
     project.embed(key="exact")

@@ -40,7 +40,7 @@ def test_a_trained_run_is_right_about_a_video_it_has_not_seen(pulse_toy):
     assert (found.info.key, found.info.run, found.info.task) == ("published", "run", "last_row")
     rows = found.rows().to_pandas()
     assert rows[rows.split == "test"].row.tolist() == list(range(11, 120))
-    assert pq.ParquetFile(found.folder / "windows.parquet").num_row_groups == 9
+    assert pq.ParquetFile(found.folder / "windows.parquet").num_row_groups == 5
 
 
 @pytest.mark.parametrize("task", ["video", "last_row", "majority", "per_row", "multi_label"])
@@ -48,7 +48,7 @@ def test_every_task_is_predicted(pulse_toy, task):
     _trained(pulse_toy, task=task)
     found = _predicted(pulse_toy, pulse_toy.predict_work(window={"stride": 5}))
     windows, videos = found.windows(), found.videos()
-    assert windows.num_rows == 9 * len(range(0, 120 - 12 + 1, 5))
+    assert windows.num_rows == 5 * len(range(0, 120 - 12 + 1, 5))
     scores = scores_matrix(windows)
     if task == "multi_label":
         assert windows["target_id"].null_count == windows.num_rows
@@ -59,7 +59,7 @@ def test_every_task_is_predicted(pulse_toy, task):
     mine = np.array(windows["video_digest"].to_pylist()) == "d3"
     of_video = scores_matrix(videos.filter(np.array(videos["video_digest"].to_pylist()) == "d3"))
     np.testing.assert_allclose(of_video[0], scores[mine].mean(axis=0), rtol=1e-5)
-    assert videos["num_windows"].to_pylist() == [22] * 9
+    assert videos["num_windows"].to_pylist() == [22] * 5
 
 
 def test_rows_are_the_mean_over_the_windows_that_hold_them(toy):
@@ -125,10 +125,10 @@ def test_one_bad_video_does_not_stop_the_others(pulse_toy):
         "bad": ("failed", "not_finite"),
         "gone": ("failed", "no_embeddings"),
     }
-    assert len(ledger.done()) == 9
+    assert len(ledger.done()) == 5
     assert {row.digest for row in pulse_toy.reporter.rows} == set(rows)
     publish(work, pulse_toy.store.predictions("published"))
-    assert PredictionSet(pulse_toy.store.predictions("published")).videos().num_rows == 9
+    assert PredictionSet(pulse_toy.store.predictions("published")).videos().num_rows == 5
 
 
 def test_copies_and_names_share_scores(pulse_toy):
@@ -136,7 +136,7 @@ def test_copies_and_names_share_scores(pulse_toy):
     copy = {**pulse_toy.videos[0], "video_id": "a copy", "split": "test"}
     pulse_toy.videos.append(copy)
     found = _predicted(pulse_toy, pulse_toy.predict_work())
-    assert len(pulse_toy.reporter.rows) == 9
+    assert len(pulse_toy.reporter.rows) == 5
     videos = found.videos().to_pandas().set_index("video_id")
     assert videos.loc["a copy"].scores.tolist() == videos.loc["name of d0"].scores.tolist()
     assert videos.loc["a copy"].split == "test"

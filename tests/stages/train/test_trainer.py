@@ -15,6 +15,7 @@ from torch import nn
 
 from reelwright.stages.train.batches import Batch, Sampling
 from reelwright.stages.train.config import OptimizerSettings, ScheduleSettings
+from reelwright.stages.train.objectives import evaluate
 from reelwright.stages.train.optimizers import build_lr_schedule, build_optimizer, parameter_groups
 from reelwright.stages.train.stopping import StopRequests
 from reelwright.stages.train.trainer import Trainer, TrainerSettings
@@ -94,12 +95,12 @@ def _trainer(path, *, reporter=None, module=None, optimizer=None, **settings):
 
 
 def _evaluate(data):
-    def evaluate(forward):
+    def judge(forward):
         with torch.inference_mode():
             logits = forward(data.x)
             return {"loss": float(nn.functional.cross_entropy(logits, data.y))}
 
-    return evaluate
+    return judge
 
 
 def _fit(trainer, data=None):
@@ -187,11 +188,11 @@ def test_the_best_weights_are_kept_not_the_last(tmp_path):
     trainer = _trainer(tmp_path, metric="top1")
     seen = []
 
-    def evaluate(forward):
+    def judge(forward):
         seen.append({name: value.clone() for name, value in trainer.module.state_dict().items()})
         return {"top1": next(values)}
 
-    progress = trainer.fit(Rows(), evaluate)
+    progress = trainer.fit(Rows(), judge)
     assert (progress.best, progress.best_epoch) == (0.9, 2)
     assert all(torch.equal(value, seen[1][name]) for name, value in trainer.module.state_dict().items())
 
@@ -199,12 +200,12 @@ def test_the_best_weights_are_kept_not_the_last(tmp_path):
 def test_training_stops_early_and_stays_stopped(tmp_path):
     values = iter([0.5, 0.6, 0.4, 0.4, 0.9])
 
-    def evaluate(_forward):
+    def judge(_forward):
         return {"top1": next(values)}
 
-    progress = _trainer(tmp_path, epochs=9, metric="top1", patience=2).fit(Rows(), evaluate)
+    progress = _trainer(tmp_path, epochs=9, metric="top1", patience=2).fit(Rows(), judge)
     assert (progress.epoch, progress.best_epoch) == (4, 2)
-    again = _trainer(tmp_path, epochs=9, metric="top1", patience=2).fit(Rows(), evaluate)
+    again = _trainer(tmp_path, epochs=9, metric="top1", patience=2).fit(Rows(), judge)
     assert again.epoch == 4
 
 
@@ -371,3 +372,15 @@ def test_orders_follow_from_seed_and_epoch(sampling, count, distinct):
     assert first.tolist() == sampling.order(10, 0).tolist()
     assert first.tolist() != sampling.order(10, 1).tolist()
     assert first.tolist() != replace(sampling, seed=2).order(10, 0).tolist()
+
+
+def test_answers_on_val_that_are_not_finite_are_refused():
+    batches = Rows()
+    with pytest.raises(StageError, match="answers on val are not finite"):
+        evaluate(
+            lambda x: x[:, :2] * float("inf"),
+            batches,
+            task="last_row",
+            loss=nn.functional.cross_entropy,
+            device=torch.device("cpu"),
+        )

@@ -82,3 +82,18 @@ def test_no_window_ever_leaves_its_video():
         assert rows.max() < num_rows
         assert mask.sum(axis=1).tolist() == windows.count.tolist()
         assert mask.all() or len(windows) == 1
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "to_end", "starts"),
+    [
+        (11, False, [0, 3, 6]),
+        (10, True, [0, 3, 6]),
+        (11, True, [0, 3, 6, 7]),
+        (4, True, [0]),
+        (2, True, [0]),
+    ],
+    ids=["not wanted", "on the grid anyway", "off the grid", "just one", "padded"],
+)
+def test_a_last_window_that_reaches_the_end(num_rows, to_end, starts):
+    assert grid_starts(num_rows, WindowShape(length=4, stride=3, to_end=to_end)).tolist() == starts

@@ -1,0 +1,100 @@
+"""`verify --repair`: take out what is broken, and do just that again, through the same code as a run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+
+from reelwright.pipeline.execute import execute
+from reelwright.pipeline.file import PipelineFile
+from reelwright.pipeline.keys import hub_file
+from reelwright.pipeline.plan import WAITING, NodePlan, Planner
+from reelwright.pipeline.reasons import write_samples
+from reelwright.pipeline.results import NodeResult, Observer, RunOptions
+from reelwright.pipeline.runner import open_planner, read_videos
+from reelwright.pipeline.selection import samples
+from reelwright.pipeline.units import build_work
+from reelwright.pipeline.verify import find_problems, reachable
+from reelwright.stages.registry import STAGES, load
+from reelwright.storage.checking import FOREIGN, Problem
+from reelwright.storage.files import write_sealed
+from reelwright.storage.mending import Removed, mend_tables, remove_broken
+
+_ROUNDS = 3  # what is mended may show more: a ledger that was damaged hides broken items
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What was mended, what was done again, and what is still wrong."""
+
+    told: tuple[str, ...]
+    results: tuple[NodeResult, ...]
+    problems: tuple[Problem, ...]
+
+
+def repair(file: PipelineFile, observer: Observer, options: RunOptions | None = None) -> Repair:
+    """Mend everything that the pipeline file reaches.
+
+    Items that are not broken, and nodes that are stale for another reason, are left as they are; so is what is foreign,
+    and what only other pipeline files reach. Raises what the stages raise.
+    """
+    told = mend_tables(file.store)
+    read_videos(file, observer, anew=False)
+    results: list[NodeResult] = []
+    for _ in range(_ROUNDS):
+        planner = open_planner(file)
+        _put_back(planner)
+        problems = [problem for problem in find_problems(file.store, reachable(planner)) if problem.is_wrong]
+        broken = [problem for problem in problems if problem.kind != FOREIGN]
+        if not broken:
+            break
+        removed = remove_broken(file.store, [problem.path for problem in broken])
+        told += removed.told
+        planner.forget()
+        results += _do_again(planner, removed, observer, options or RunOptions())
+        planner.known.save()
+    else:
+        planner = open_planner(file)
+        problems = [problem for problem in find_problems(file.store, reachable(planner)) if problem.is_wrong]
+    return Repair(tuple(told), tuple(results), tuple(problems))
+
+
+def _put_back(planner: Planner) -> None:
+    """Write again the small files that follow from others: copies of records, lists of samples."""
+    store = planner.file.store
+    for plan in planner.plans():
+        if plan.record is None:
+            continue
+        if not (planner.project / f"{plan.node.name}.json").exists():
+            write_sealed(planner.project / f"{plan.node.name}.json", asdict(plan.record))
+        if plan.node.config.kind == "run" and not (store.node(plan.key) / "samples.json").exists():
+            write_samples(store, plan.key, [entry[1:] for entry in samples(planner.dataset, plan.node, plan.wanted)])
+
+
+def _do_again(planner: Planner, removed: Removed, observer: Observer, options: RunOptions) -> list[NodeResult]:
+    """Run the nodes that lost something, in running order, on what they lost."""
+    results = []
+    groups, items = set(removed.groups), {key: set(digests) for key, digests in removed.items.items()}
+    for name, node in planner.graph.nodes.items():
+        hub = hub_file(node, planner.file)
+        if hub in removed.weights and not hub.exists():
+            load("reelwright.stages.embed.fetch:fetch")(node.config.hub_weights(), planner.file.store)
+            planner.forget()
+        plan = planner.plan(name)
+        if plan.state == WAITING:
+            continue
+        lost = items.pop(plan.spec_key, set())
+        broken = replace(plan, todo=tuple(item for item in plan.wanted if item.digest in lost))
+        if plan.spec_key in groups:
+            groups.discard(plan.spec_key)
+            _make_group(broken, planner, observer)
+        if broken.todo or plan.key in removed.nodes:
+            result, _ = execute(broken, planner, observer, options)
+            observer.finished(result)
+            results.append(result)
+    return results
+
+
+def _make_group(plan: NodePlan, planner: Planner, observer: Observer) -> None:
+    """Let the stage write the attributes of its group, for no video."""
+    load(STAGES[plan.node.stage].work)(build_work(planner, plan, ()), observer.started(plan))
+    planner.forget()

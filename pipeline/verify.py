@@ -1,0 +1,198 @@
+"""What is wrong in a store: everything that a pipeline file reaches, or the whole store, against what was written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+
+from reelwright.pipeline.file import PipelineFile
+from reelwright.pipeline.keys import hub_file
+from reelwright.pipeline.plan import Planner
+from reelwright.pipeline.runner import open_planner
+from reelwright.storage.checking import (
+    LEFTOVER,
+    MISSING,
+    Problem,
+    Rows,
+    check_group,
+    check_node,
+    check_outputs,
+    check_scores,
+    check_sealed,
+    check_tables,
+    check_weights,
+    is_key,
+    ledger_is_whole,
+    strange,
+)
+from reelwright.storage.errors import ConfigError, InputError, ReelwrightError
+from reelwright.storage.items import ItemLedger
+from reelwright.storage.known import KnownFiles
+from reelwright.storage.records import Record, load_record
+from reelwright.storage.seals import broken_seal
+from reelwright.storage.store import Store
+
+AREAS = ("frames", "embeddings", "predictions", "runs", "reports", "nodes", "projects", "weights")
+_OURS = frozenset({*AREAS, "scratch", "tuning", "locks", "files.parquet", "videos.parquet"})
+_WITH_RECORD = frozenset({"runs", "reports", "predictions"})
+Items = tuple[str, str]  # area and spec key
+
+
+@dataclass
+class Scope:
+    """What is looked at."""
+
+    nodes: set[str] = field(default_factory=set)  # folders below nodes/
+    records: set[str] = field(default_factory=set)  # keys whose outputs are checked
+    items: dict[Items, frozenset[str] | None] = field(default_factory=dict)  # digests of videos; None: all
+    projects: set[Path] = field(default_factory=set)
+    weights: set[Path] = field(default_factory=set)
+    is_whole: bool = False  # also what belongs to nothing
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `verify` found."""
+
+    problems: tuple[Problem, ...]
+    note: str = ""  # when something else was looked at than asked for
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is wrong; leftovers are not."""
+        return not any(problem.is_wrong for problem in self.problems)
+
+
+def verify(file: PipelineFile, *, whole: bool = False) -> Report:
+    """Check what the pipeline file reaches, or the whole store of it.
+
+    Where damage keeps the pipeline from being planned, the whole store is checked. Raises ConfigError and InputError
+    when pipeline file, manifest or labels are wrong.
+    """
+    if whole:
+        return Report(tuple(find_problems(file.store, everything(file.store))))
+    try:
+        scope = reachable(open_planner(file))
+    except (ConfigError, InputError):
+        raise
+    except (ReelwrightError, OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
+        problems = tuple(find_problems(file.store, everything(file.store)))
+        return Report(problems, f"the pipeline cannot be planned ({error}), so the whole store was checked")
+    return Report(tuple(find_problems(file.store, scope)))
+
+
+def reachable(planner: Planner) -> Scope:
+    """What the pipeline file needs as it is set now."""
+    scope = Scope(projects=set(planner.project.glob("*.json")) if planner.project.is_dir() else set())
+    for plan in planner.plans():
+        hub = hub_file(plan.node, planner.file)
+        if hub is not None and hub.exists():
+            scope.weights.add(hub)
+        if plan.key:
+            scope.nodes |= {plan.key, plan.spec_key}
+            scope.records.add(plan.key)
+        if plan.spec_key and plan.node.config.kind == "items" and plan.node.config.stores:
+            name = (plan.node.config.produces, plan.spec_key)
+            before = scope.items.get(name) or frozenset()
+            scope.items[name] = before | {item.digest for item in plan.wanted}
+    return scope
+
+
+def everything(store: Store) -> Scope:
+    """All that lies in the store."""
+    scope = Scope(is_whole=True)
+    scope.nodes = {path.name for path in _listed(store, "nodes") if is_key(path.name)}
+    scope.records = {name for name in scope.nodes if (store.node(name) / "record.json").exists()}
+    for area in ("frames", "embeddings"):
+        scope.items.update({(area, path.stem): None for path in _listed(store, area) if is_key(path.stem)})
+    ledgers = {name for name in scope.nodes if _has_ledger(store, name)}
+    scope.items.update(
+        {("predictions", path.name): None for path in _listed(store, "predictions") if path.name in ledgers}
+    )
+    scope.projects = {path for folder in _listed(store, "projects") for path in folder.glob("*.json")}
+    scope.weights = set(_listed(store, "weights"))
+    return scope
+
+
+def find_problems(store: Store, scope: Scope) -> Iterator[Problem]:
+    """Everything that is not as it was written, small files first."""
+    yield from check_tables(store)
+    for path in sorted(scope.projects):
+        yield from check_sealed(path)
+    for key in sorted(scope.nodes):
+        if store.node(key).is_dir():
+            yield from check_node(store.node(key))
+    yield from _weights(store, scope)
+    for (area, key), digests in sorted(scope.items.items()):
+        yield from _CHECKS[area](_FOLDERS[area](store, key), _done(store, key), digests)
+    records = [record for key in sorted(scope.records) if (record := whole_record(store, key)) is not None]
+    for record in records:
+        yield from check_outputs(store, record)
+    if scope.is_whole:
+        yield from _belongs_to_nothing(store, scope, records)
+
+
+def whole_record(store: Store, key: str) -> Record | None:
+    """The record of a key when it is there and intact."""
+    path = store.node(key) / "record.json"
+    return load_record(path) if broken_seal(path) is None else None
+
+
+def _done(store: Store, key: str) -> Rows | None:
+    """Rows of the items that are done; None when the ledger is damaged."""
+    folder = store.node(key)
+    if not ledger_is_whole(folder):
+        return None
+    return {name: row for name, row in ItemLedger(folder).load().items() if row.is_done}
+
+
+def _weights(store: Store, scope: Scope) -> Iterator[Problem]:
+    known = KnownFiles(store.files) if broken_seal(store.files) is None else None
+    for path in sorted(scope.weights):
+        if path.suffix == ".safetensors" and not path.name.startswith("."):
+            yield from check_weights(path, known)
+        else:
+            yield strange(path)
+
+
+def _belongs_to_nothing(store: Store, scope: Scope, records: list[Record]) -> Iterator[Problem]:
+    """Files that nothing of ours wrote, runs that never ended, items whose data is gone as a whole."""
+    for path in sorted(store.root.iterdir()) if store.root.is_dir() else ():
+        if path.name not in _OURS:
+            yield strange(path)
+    named = {"/".join(name.split("/")[:2]) for record in records for name in record.files}
+    for area in ("runs", "reports", "predictions", "nodes", "frames", "embeddings"):
+        for path in _listed(store, area):
+            key = path.stem if area in {"frames", "embeddings"} else path.name
+            if not is_key(key):
+                yield strange(path)
+            elif area in _WITH_RECORD and (area, key) not in scope.items and f"{area}/{key}" not in named:
+                yield Problem(path, LEFTOVER, "was never finished, or its record is damaged")
+    keys = {key for _, key in scope.items}
+    for key in sorted(name for name in scope.nodes - keys if _has_ledger(store, name)):
+        if _done(store, key):
+            yield Problem(store.node(key), MISSING, "lists items, but none of their data is there")
+
+
+def _has_ledger(store: Store, key: str) -> bool:
+    return (store.node(key) / "items.parquet").exists() or (store.node(key) / "items").is_dir()
+
+
+def _listed(store: Store, area: str) -> list[Path]:
+    folder = store.root / area
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+_CHECKS: Mapping[str, Callable[[Path, Rows | None, frozenset[str] | None], Iterator[Problem]]] = {
+    "frames": check_group,
+    "embeddings": check_group,
+    "predictions": check_scores,
+}
+_FOLDERS: Mapping[str, Callable[[Store, str], Path]] = {
+    "frames": Store.frames,
+    "embeddings": Store.embeddings,
+    "predictions": Store.predictions,
+}

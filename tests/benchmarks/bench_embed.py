@@ -1,0 +1,154 @@
+"""Embedding: frames/s of the whole embed stage, against its bound and against the loop that a user would write.
+
+Ours is the stage's own work function on a fresh key: building the encoder, its digest, starting the decoding
+processes, geometry, forward passes, writing and committing included; layout and batch size were measured once before.
+The bound is what cannot be avoided: bare decoding and bare forward passes over tensors that are ready (layout and batch
+as measured), one after the other on a CPU, whose cores they share; on a GPU the slower of the two.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from reelwright.pipeline.project import Project
+from reelwright.stages.embed.encoder import load_encoder
+from reelwright.stages.embed.forward import ForwardPass, autocast, pick_device
+from reelwright.stages.embed.videos import prepare_forward
+from reelwright.storage.store import Store
+from tests.benchmarks.bare import decode_rate
+from tests.benchmarks.chain import fresh_work, make_project, timed_items
+from tests.benchmarks.harness import Figures, Options, Row, Turns, usable_cores
+from tests.benchmarks.videos import bench_videos
+
+ENCODER = "mobilenetv2_100"
+AIM = 0.9
+SIMPLE_BATCH = 32
+PRECISIONS = ("fp32", "bf16")
+STAGES = f"""
+  streamed: {{uses: decode, materialize: false}}
+  stored: {{uses: decode, short_side: 256, codec: jpeg}}
+  fp32: {{uses: embed, frames: streamed, encoder: timm/{ENCODER}, weights: none}}
+  bf16: {{uses: embed, frames: streamed, encoder: timm/{ENCODER}, weights: none, precision: bf16}}
+  from_store_fp32: {{uses: embed, frames: stored, encoder: timm/{ENCODER}, weights: none}}
+  from_store_bf16: {{uses: embed, frames: stored, encoder: timm/{ENCODER}, weights: none, precision: bf16}}
+"""
+
+
+def run(options: Options) -> list[Row]:
+    """Rows of the table."""
+    paths = bench_videos()[: 1 if options.quick else None]
+    project = make_project(options.folder / "embed", paths, STAGES)
+    project.run(only=["stored"])
+    bare = {precision: _Bare(project, precision) for precision in PRECISIONS}
+    turns = Turns(options.repeats)
+    turns.add("decode", partial(decode_rate, paths, backend="decord", threads=usable_cores()))
+    for precision in PRECISIONS:
+        turns.add(f"forward {precision}", bare[precision].rate)
+        turns.add(precision, partial(_stage_rate, project, precision))
+        turns.add(f"from_store_{precision}", partial(_stage_rate, project, f"from_store_{precision}"))
+    simple = _SimpleLoop()
+    turns.add("simple", partial(simple.rate, paths[:1]))
+    found = turns.measure(warm_up=False)  # each case has its own, and the simple loop takes long
+    rows = [Row(what="bare decode (decord)", unit="frames/s", figures=found["decode"])]
+    for precision in PRECISIONS:
+        rows += _precision_rows(precision, found, settings=bare[precision].settings)
+    what = f"simple loop fp32 (batch {SIMPLE_BATCH})"
+    rows.append(Row(what=what, unit="frames/s", figures=found["simple"]))
+    ours = found["fp32"]
+    rows.append(Row(what="embed fp32", unit="frames/s", figures=ours, reference="simple loop", against=found["simple"]))
+    return rows
+
+
+def _precision_rows(precision: str, found: dict[str, Figures], *, settings: str) -> list[Row]:
+    forward = found[f"forward {precision}"]
+    bound = _bound(found["decode"], forward)
+    rows = [
+        Row(what=f"bare forward {precision}", unit="frames/s", figures=forward, note=settings),
+        Row(what=f"bound {precision}", unit="frames/s", figures=bound),
+    ]
+    for what, case in ((f"embed {precision}", precision), (f"embed {precision}, stored", f"from_store_{precision}")):
+        rows.append(Row(what=what, unit="frames/s", figures=found[case], reference="bound", against=bound, aim=AIM))
+    return rows
+
+
+def _bound(decode: Figures, forward: Figures) -> Figures:
+    """What cannot be passed: the slower on a GPU; on a CPU, one after the other."""
+    pairs = list(zip(decode.values, forward.values, strict=True))
+    if pick_device("auto").type != "cpu":
+        return Figures(tuple(min(pair) for pair in pairs), decode.cores)
+    values = tuple(1 / (1 / first + 1 / second) for first, second in pairs)
+    both = zip(pairs, zip(decode.cores, forward.cores, strict=True), values, strict=True)
+    cores = tuple(value * (c[0] / pair[0] + c[1] / pair[1]) for pair, c, value in both)
+    return Figures(values, cores)
+
+
+def _stage_rate(project: Project, node: str) -> float:
+    frames, seconds = timed_items(fresh_work(project, node))
+    return frames / seconds
+
+
+class _Bare:
+    """The encoder alone, in the layout and batch that our own measuring chose (it is remembered from here on)."""
+
+    def __init__(self, project: Project, precision: str) -> None:
+        work = fresh_work(project, precision)
+        loaded = load_encoder(work)
+        self._forward: ForwardPass = prepare_forward(
+            loaded, loaded.config, tuning=Store.at(work.store).root / "tuning", note=lambda _text: None
+        )
+        chosen = self._forward.execution
+        self.settings = f"channels_last={chosen.channels_last}, batch {chosen.batch_size}"
+        layout = torch.channels_last if chosen.channels_last else torch.contiguous_format
+        shape = (chosen.batch_size, 3, *loaded.data_config.size)
+        self._x = torch.randn(shape, device=chosen.device).contiguous(memory_format=layout)
+        self._encoder = loaded.encoder.to(chosen.device).to(memory_format=layout).eval()
+        self._batches = 1 + 320 // chosen.batch_size
+
+    def rate(self) -> float:
+        """Frames a second, after one batch that is not counted."""
+        device, precision = self._forward.execution.device, self._forward.execution.precision
+        with torch.inference_mode(), autocast(device, precision):
+            self._encoder(self._x)
+            _wait(device)
+            started = time.perf_counter()
+            for _ in range(self._batches):
+                self._encoder(self._x)
+            _wait(device)
+        return self._batches * len(self._x) / (time.perf_counter() - started)
+
+
+class _SimpleLoop:
+    """decord's get_batch, timm's own transform frame by frame, batches of 32: written in ten minutes."""
+
+    def __init__(self) -> None:
+        import timm
+
+        self._device = pick_device("auto")
+        self._model = timm.create_model(ENCODER, pretrained=False, num_classes=0).eval().to(self._device)
+        config = timm.data.resolve_model_data_config(self._model)
+        self._transform = timm.data.create_transform(**config, is_training=False)
+
+    def rate(self, paths: Sequence[Path]) -> float:
+        """Frames a second over ``paths``; every video costs the same."""
+        import decord
+        from PIL import Image
+
+        started, frames = time.perf_counter(), 0
+        with torch.no_grad():
+            for path in paths:
+                video = decord.VideoReader(str(path))
+                for start in range(0, len(video), SIMPLE_BATCH):
+                    images = video.get_batch(range(start, min(start + SIMPLE_BATCH, len(video)))).asnumpy()
+                    batch = torch.stack([self._transform(Image.fromarray(image)) for image in images])
+                    frames += len(self._model(batch.to(self._device)).cpu().numpy())
+        return frames / (time.perf_counter() - started)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,116 @@
+"""Prediction over frames: windows/s of the predict stage, against running the encoder on every window.
+
+Neighbouring windows share frames: 16 rows, stride 1, hold every frame up to 16 times, and ours encodes it once. The
+reference has its frames decoded, resized and in memory, the same encoder in the same layout and precision, and the same
+temporal model; it encodes some windows spread over the videos, as every window costs the same.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import torch
+
+from reelwright.pipeline.project import Project
+from reelwright.stages.decode.geometry import apply
+from reelwright.stages.embed.encoder import load_encoder
+from reelwright.stages.embed.preprocess import geometry_of
+from reelwright.stages.embed.videos import prepare_forward
+from reelwright.stages.predict.scorer import load_run
+from reelwright.stages.train.windows import WindowShape, grid_windows, window_rows
+from reelwright.storage.runs import RunFolder
+from reelwright.storage.store import Store
+from tests.benchmarks.bare import decord_images
+from tests.benchmarks.chain import fresh_work, make_project, timed_items
+from tests.benchmarks.harness import Options, Row, Turns
+from tests.benchmarks.videos import NUM_FRAMES, bench_videos
+
+LENGTH, STRIDES, NUM_VIDEOS, SAMPLED_WINDOWS = 16, (1, 2, 4), 2, 24
+STAGES = f"""
+  frames: {{uses: decode, materialize: false}}
+  embed: {{uses: embed, frames: frames, encoder: timm/mobilenetv2_100, weights: none}}
+  train:
+    uses: train
+    embeddings: [embed]
+    task: last_row
+    window: {{length: {LENGTH}, stride: 4}}
+    model: {{name: gru, width: 128}}
+    epochs: 1
+    val_splits: []
+""" + "".join(
+    f"  stride{stride}: {{uses: predict, run: train, frames: frames, window: {{stride: {stride}}}}}\n"
+    for stride in STRIDES
+)
+
+
+def run(options: Options) -> list[Row]:
+    """Rows of the table."""
+    num_videos = 1 if options.quick else NUM_VIDEOS
+    project = make_project(options.folder / "predict", bench_videos()[:num_videos], STAGES)
+    result = project.run(until=["train"])
+    assert result.exit_code == 0, result
+    every_window = _EveryWindow(project, num_windows=4 if options.quick else SAMPLED_WINDOWS)
+    turns = Turns(options.repeats)
+    turns.add("per window", every_window.rate)
+    for stride in STRIDES:
+        turns.add(f"stride {stride}", partial(_stage_rate, project, f"stride{stride}"))
+    found = turns.measure(warm_up=False)
+    reference = found["per window"]
+    rows = [Row(what="encoder on every window", unit="windows/s", figures=reference)]
+    for stride in STRIDES:
+        row = Row(
+            what=f"predict over frames, stride {stride}",
+            unit="windows/s",
+            figures=found[f"stride {stride}"],
+            reference="every window",
+            against=reference,
+        )
+        factor = overlap_factor(NUM_FRAMES, stride)
+        share = statistics.median(row.ratios) / factor
+        rows.append(replace(row, note=f"overlap factor {factor:.1f}, {share:.2f} of it"))
+    return rows
+
+
+def overlap_factor(num_rows: int, stride: int) -> float:
+    """Rows in all windows over rows of the video: what encoding each once can save."""
+    num_windows = len(grid_windows([num_rows], WindowShape(length=LENGTH, stride=stride)))
+    return num_windows * LENGTH / num_rows
+
+
+def _stage_rate(project: Project, node: str) -> float:
+    windows, seconds = timed_items(fresh_work(project, node))
+    return windows / seconds
+
+
+class _EveryWindow:
+    """Encode the frames of one window, score it, go on to the next."""
+
+    def __init__(self, project: Project, *, num_windows: int) -> None:
+        work = fresh_work(project, "embed")
+        store = Store.at(work.store)
+        loaded = load_encoder(work)
+        self._forward = prepare_forward(loaded, loaded.config, tuning=store.root / "tuning", note=lambda _text: None)
+        run_key = fresh_work(project, "stride1").inputs["run"][0].key
+        self._run = load_run(RunFolder(store.run(run_key)), device=self._forward.execution.device)
+        path = bench_videos()[0]
+        self._frames = apply(decord_images(path), geometry_of(loaded.data_config))
+        shape = WindowShape(length=LENGTH, stride=1)
+        windows = grid_windows([len(self._frames)], shape)
+        picked = windows.take(np.linspace(0, len(windows) - 1, num_windows).astype(int))
+        self._rows, _ = window_rows(picked, shape)
+
+    def rate(self) -> float:
+        """Windows a second."""
+        started = time.perf_counter()
+        device = self._forward.execution.device
+        mask = torch.ones(1, LENGTH, dtype=torch.bool, device=device)
+        with torch.inference_mode():
+            for rows in self._rows:
+                parts = [part.result()["pooled"] for part in self._forward.submit(self._frames[rows])]
+                values = torch.from_numpy(np.concatenate(parts)).float().to(device)
+                self._run.module(values[None], mask).softmax(-1).cpu().numpy()
+        return len(self._rows) / (time.perf_counter() - started)

@@ -1,0 +1,169 @@
+"""verify and repair: one byte flipped in each kind of stored file is named, and mended without doing more again."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from reelwright.pipeline.project import Project, SilentObserver
+from reelwright.pipeline.repair import repair
+from reelwright.pipeline.results import NodeResult
+from reelwright.pipeline.verify import verify
+from reelwright.storage.files import folder_bytes
+from tests.pipeline.conftest import write_project
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_project(tmp_path_factory.mktemp("project"))
+    assert Project.open(folder / "reelwright.yaml").run().exit_code == 0
+    shutil.copytree(folder / ".reelwright", folder / "pristine")
+    return folder
+
+
+@pytest.fixture
+def project(finished: Path) -> Project:
+    """The finished project in the state in which it was left; paths stay, since digests are known by path."""
+    shutil.rmtree(finished / ".reelwright")
+    shutil.copytree(finished / "pristine", finished / ".reelwright")
+    return Project.open(finished / "reelwright.yaml")
+
+
+def one(project: Project, pattern: str) -> Path:
+    return sorted(project.file.store.root.glob(pattern))[0]
+
+
+def record_of(node: str) -> Callable[[Project], Path]:
+    return lambda project: project.file.store.node(project.planner().plan(node).key) / "record.json"
+
+
+def ledger_of(node: str) -> Callable[[Project], Path]:
+    return lambda project: project.file.store.node(project.planner().plan(node).spec_key) / "items.parquet"
+
+
+def at(pattern: str) -> Callable[[Project], Path]:
+    return lambda project: one(project, pattern)
+
+
+def flip(path: Path, *, share: float = 0.5) -> None:
+    content = bytearray(path.read_bytes())
+    content[int((len(content) - 1) * share)] ^= 1
+    path.write_bytes(content)
+
+
+def did(results: tuple[NodeResult, ...]) -> dict[str, int]:
+    return {result.node: result.num_done for result in results}
+
+
+# What is flipped -> nodes that run again, and how many videos they do.
+KINDS: dict[str, tuple[Callable[[Project], Path], dict[str, int]]] = {
+    "frames, a chunk": (at("frames/*.zarr/*/frame/c/0/0/0/0"), {"frames": 1}),
+    "frames, times": (at("frames/*.zarr/*/pts_seconds/c/0"), {"frames": 1}),
+    "frames, attributes of the spec": (at("frames/*.zarr/zarr.json"), {}),
+    "embeddings, a chunk": (at("embeddings/*.zarr/*/pooled/c/0/0"), {"embed": 1}),
+    "embeddings, an array's zarr.json": (at("embeddings/*.zarr/*/pooled/zarr.json"), {"embed": 1}),
+    "embeddings, a video's zarr.json": (at("embeddings/*.zarr/*/zarr.json"), {"embed": 1}),
+    "embeddings, attributes of the spec": (at("embeddings/*.zarr/zarr.json"), {}),
+    "scores of a video": (at("predictions/*/*.rows.parquet"), {"predict": 1}),
+    "published table": (at("predictions/*/windows.parquet"), {"predict": 0}),
+    "record of a run": (record_of("train"), {}),
+    "record of items": (record_of("embed"), {}),
+    "ledger of embeddings": (ledger_of("embed"), {}),
+    "ledger of scores": (ledger_of("predict"), {}),
+    "samples of a run": (at("nodes/*/samples.json"), {}),
+    "weights of a run": (at("runs/*/model.safetensors"), {}),
+    "settings of a run": (at("runs/*/config.yaml"), {"train": 0}),
+    "metrics of a run": (at("runs/*/metrics.jsonl"), {"train": 0}),
+    "events of a run": (at("runs/*/events*"), {}),
+    "checkpoint, best": (at("runs/*/checkpoints/best.safetensors"), {}),
+    "checkpoint, last": (at("runs/*/checkpoints/last/state.pt"), {}),
+    "metrics of a report": (at("reports/*/metrics.json"), {"scores": 0}),
+    "report": (at("reports/*/report.html"), {"scores": 0}),
+    "copy of a record": (at("projects/*/train.json"), {}),
+    "digests of files": (at("files.parquet"), {}),
+    "probes of videos": (at("videos.parquet"), {}),
+}
+
+
+def test_a_finished_store_is_whole_and_every_kind_of_file_is_in_the_table(project: Project) -> None:
+    assert verify(project.file).problems == verify(project.file, whole=True).problems == ()
+    root = project.file.store.root
+    areas = {path.relative_to(root).parts[0] for path in root.rglob("*") if path.is_file()}
+    assert areas == {choose(project).relative_to(root).parts[0] for choose, _ in KINDS.values()}
+
+
+@pytest.mark.parametrize(("choose", "expected"), KINDS.values(), ids=list(KINDS))
+def test_a_flipped_byte_is_named_and_mended(
+    project: Project, choose: Callable[[Project], Path], expected: dict[str, int]
+) -> None:
+    path = choose(project)
+    weights = project.record("train").outputs["weights"]
+    flip(path)
+    found = [problem for problem in verify(project.file).problems if problem.is_wrong]
+    assert [(problem.path, problem.kind) for problem in found] == [(path, "altered")]
+    mended = repair(project.file, SilentObserver())
+    assert did(mended.results) == expected
+    assert mended.problems == verify(project.file, whole=True).problems == ()
+    assert project.run().nothing_to_do
+    assert project.record("train").outputs["weights"] == weights
+
+
+def test_any_byte_of_any_file_counts(project: Project) -> None:
+    """Every file of the store, at its beginning, its end and two places between."""
+    for path in sorted(project.file.store.root.rglob("*")):
+        if not path.is_file():
+            continue
+        content = path.read_bytes()
+        for share in (0.0, 0.37, 0.81, 1.0):
+            flip(path, share=share)
+            named = [problem.path for problem in verify(project.file, whole=True).problems if problem.is_wrong]
+            assert path in named, (path, share)
+            path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("frames/*.zarr/*/source_frame/c/0", {"frames": 1}),
+        ("embeddings/*.zarr/*", {"embed": 1}),
+        ("predictions/*/*.rows.parquet", {"predict": 1}),
+        ("runs/*/model.safetensors", {}),
+    ],
+    ids=["shard", "item", "scores", "weights"],
+)
+def test_what_is_missing_or_cut_is_named_so(project: Project, pattern: str, expected: dict[str, int]) -> None:
+    path = one(project, pattern)
+    if path.is_file():
+        path.write_bytes(path.read_bytes()[: folder_bytes(path) // 2])
+        assert [(problem.path, problem.kind) for problem in verify(project.file, whole=True).problems] == [
+            (path, "truncated")
+        ]
+        path.unlink()
+    else:
+        shutil.rmtree(path)
+    found = verify(project.file, whole=True).problems
+    assert [problem.kind for problem in found] == ["missing"]
+    assert found[0].path.is_relative_to(path)
+    assert did(repair(project.file, SilentObserver()).results) == expected
+    assert verify(project.file, whole=True).problems == ()
+
+
+def test_leftovers_are_no_errors_and_foreign_files_stay(project: Project) -> None:
+    root = project.file.store.root
+    leftovers = [root / ".tmp-1-x", one(project, "embeddings/*.zarr") / ".partial-0", root / "runs" / ("0" * 32)]
+    for path in leftovers:
+        path.mkdir()
+    report = verify(project.file, whole=True)
+    assert {problem.path: problem.kind for problem in report.problems} == dict.fromkeys(leftovers, "leftover")
+    assert report.is_whole
+    foreign = one(project, "runs/[1-9a-f]*") / "notes.txt"
+    foreign.write_text("mine")
+    assert [(problem.path, problem.kind) for problem in verify(project.file).problems if problem.is_wrong] == [
+        (foreign, "foreign")
+    ]
+    mended = repair(project.file, SilentObserver())
+    assert [problem.path for problem in mended.problems] == [foreign]
+    assert foreign.read_text() == "mine"
