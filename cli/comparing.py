@@ -84,7 +84,7 @@ def compare(
     elif not rows:
         typer.echo("no run in this store yet; `reelwright run` trains one")
     else:
-        typer.echo(_run_table(rows))
+        typer.echo(_run_table(rows, sort))
 
 
 def failures(
@@ -211,11 +211,13 @@ def _run_json(row: RunRow) -> dict[str, Any]:
     return {**named, "seconds": record.seconds, "scores": dict(row.scores), "settings": dict(row.settings)}
 
 
-def _run_table(rows: Sequence[RunRow]) -> str:
+def _run_table(rows: Sequence[RunRow], sort: str | None) -> str:
     from reelwright.cli.format import table_text
+    from reelwright.cli.scores import is_headline
     from reelwright.pipeline.history import short
 
-    scores = list(dict.fromkeys(name for row in rows for name in row.scores))
+    known = dict.fromkeys(name for row in rows for name in row.scores)
+    scores = [name for name in known if is_headline(name) or sort in {name, name.rpartition(".")[2]}]
     settings = list(dict.fromkeys(name for row in rows for name in row.settings))
     body = [
         (

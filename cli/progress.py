@@ -117,5 +117,7 @@ class NodeReporter:
             )
         elif now - self._told >= _SECONDS_BETWEEN_LINES:
             self._told = now
-            left = (self._amount - self._done) / rate if rate and self._amount > self._done else 0.0
-            self.note(f"{self._done:,} of {self._amount:,} {self._unit}, {rate:,.0f}/s, {seconds_text(left)} left")
+            told = f"{self._done:,} of {self._amount:,} {self._unit}, {rate:,.0f}/s"
+            if self._done and self._amount > self._done:
+                told += f", {seconds_text((self._amount - self._done) / rate)} left"
+            self.note(told)

@@ -7,6 +7,7 @@ from typing import Any
 
 from reelwright.cli.format import table_text
 
+# scores that tables for people show
 _NAMES = {
     "top1": "accuracy",
     "macro_f1": "macro F1",
@@ -40,6 +41,11 @@ def score_cells(sets: Sequence[Mapping[str, Mapping[str, Any]]]) -> tuple[list[s
     ]
     header = [f">{node} {_NAMES[name]}" if len(nodes) > 1 else f">{_NAMES[name]}" for node, name in columns]
     return header, [[_cell(headlines.get(node, {}), name) for node, name in columns] for headlines in sets]
+
+
+def is_headline(name: str) -> bool:
+    """Whether ``<node>.<metric>`` or ``val_<metric>`` is shown to people; --json has all."""
+    return name.startswith("val_") or name.rpartition(".")[2] in _NAMES
 
 
 def _metrics(headlines: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -8,6 +8,7 @@ as measured), one after the other on a CPU, whose cores they share; on a GPU the
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -44,10 +45,11 @@ def run(options: Options) -> list[Row]:
     paths = bench_videos()[: 1 if options.quick else None]
     project = make_project(options.folder / "embed", paths, STAGES)
     project.run(only=["stored"])
-    bare = {precision: _Bare(project, precision) for precision in PRECISIONS}
+    precisions = [name for name in PRECISIONS if name != "bf16" or _has_bfloat16()]
+    bare = {precision: _Bare(project, precision) for precision in precisions}
     turns = Turns(options.repeats)
     turns.add("decode", partial(decode_rate, paths, backend="decord", threads=usable_cores()))
-    for precision in PRECISIONS:
+    for precision in precisions:
         turns.add(f"forward {precision}", bare[precision].rate)
         turns.add(precision, partial(_stage_rate, project, precision))
         turns.add(f"from_store_{precision}", partial(_stage_rate, project, f"from_store_{precision}"))
@@ -55,13 +57,20 @@ def run(options: Options) -> list[Row]:
     turns.add("simple", partial(simple.rate, paths[:1]))
     found = turns.measure(warm_up=False)  # each case has its own, and the simple loop takes long
     rows = [Row(what="bare decode (decord)", unit="frames/s", figures=found["decode"])]
-    for precision in PRECISIONS:
+    for precision in precisions:
         rows += _precision_rows(precision, found, settings=bare[precision].settings)
     what = f"simple loop fp32 (batch {SIMPLE_BATCH})"
     rows.append(Row(what=what, unit="frames/s", figures=found["simple"]))
     ours = found["fp32"]
     rows.append(Row(what="embed fp32", unit="frames/s", figures=ours, reference="simple loop", against=found["simple"]))
     return rows
+
+
+def _has_bfloat16() -> bool:
+    """Without AVX-512 a CPU computes bfloat16 many times slower than float32: nobody would use it."""
+    if pick_device("auto").type != "cpu" or platform.machine() != "x86_64":
+        return True
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _precision_rows(precision: str, found: dict[str, Figures], *, settings: str) -> list[Row]:

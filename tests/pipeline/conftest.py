@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+
+from reelwright.pipeline.project import Project
 
 PIPELINE = """
 videos: {manifest: videos.csv}
@@ -83,4 +86,26 @@ def write_project(folder: Path) -> Path:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """The project, not run yet."""
+    return make_project(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project, run to its end once; read only."""
+    folder = make_project(tmp_path_factory.mktemp("finished"))
+    assert Project.open(folder / "reelwright.yaml").run().exit_code == 0
+    return folder
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished project to change; its videos are those of the original, so that none is read again."""
+    shutil.copytree(finished, tmp_path, ignore=shutil.ignore_patterns("*.mp4"), dirs_exist_ok=True)
+    text = PIPELINE.replace("manifest: videos.csv", f"manifest: videos.csv, root: {finished}")
+    (tmp_path / "reelwright.yaml").write_text(text, encoding="utf-8")
+    return tmp_path
+
+
+def make_project(tmp_path: Path) -> Path:
+    """Write videos, manifest, labels and pipeline file."""
     return write_project(tmp_path)

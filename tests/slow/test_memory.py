@@ -51,7 +51,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1500)
 @pytest.mark.parametrize(("stage", "materialize"), [("frames", "true"), ("embed", "false")], ids=["decode", "embed"])
 def test_peak_memory_does_not_grow_with_the_length(
     stage: str, materialize: str, videos: dict[str, Path], tmp_path: Path

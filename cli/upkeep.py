@@ -1,0 +1,217 @@
+"""Commands that keep a store in order: verify, gc."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from reelwright.cli.options import ConfigOption, JobsOption, JsonOption, SetOption
+from reelwright.storage.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from reelwright.pipeline.collect import Sweep
+    from reelwright.pipeline.file import PipelineFile
+    from reelwright.pipeline.verify import Report
+    from reelwright.storage.checking import Problem
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_BYTES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+_SHOWN = 20
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command(rich_help_panel="Store")(verify)
+    app.command("gc", rich_help_panel="Store")(collect)
+
+
+def verify(
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Remove what is broken and do just that again; foreign files stay.")
+    ] = False,
+    whole: Annotated[
+        bool, typer.Option("--all", help="Check the whole store, not only what the pipeline file reaches.")
+    ] = False,
+    jobs: JobsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check every stored byte against its checksum: missing, truncated, altered, foreign. Exit code 1 when so."""
+    from reelwright.cli.format import print_json
+    from reelwright.pipeline.file import find_pipeline_file, load_pipeline
+    from reelwright.pipeline.verify import verify as check
+
+    file = load_pipeline(find_pipeline_file(config), overrides or ())
+    found = check(file, whole=whole)
+    told: tuple[str, ...] = ()
+    left = found
+    if repair and not found.is_whole:
+        if not as_json:
+            _print_problems(found.problems, file.store.root)
+        told = _repair(file, jobs=jobs, as_json=as_json)
+        left = check(file, whole=whole)
+    if as_json:
+        values = {"problems": _plain(found.problems), "mended": list(told), "left": _plain(left.problems)}
+        print_json({"store": str(file.store.root), "note": found.note, **values})
+    else:
+        _tell(left, file.store.root, is_second=bool(told), whole=whole)
+    if not left.is_whole:
+        raise typer.Exit(1)
+
+
+def collect(
+    configs: Annotated[
+        list[Path] | None,
+        typer.Option("-c", "--config", help="Pipeline file whose outputs stay. Repeatable.", show_default=False),
+    ] = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Do it; without it, only tell.")] = False,
+    older_than: Annotated[
+        str | None, typer.Option("--older-than", metavar="30d", help="Only what is older: 12h, 30d, 8w.")
+    ] = None,
+    max_bytes: Annotated[
+        str | None,
+        typer.Option("--max-bytes", metavar="50GB", help="Oldest first, only until the whole store is this small."),
+    ] = None,
+    now: Annotated[bool, typer.Option("--now", help="Also what was changed within the last hour; no job may run.")] = (
+        False
+    ),
+    only_these: Annotated[
+        bool, typer.Option("--only-these", help="Give up what other pipeline files left in this store.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List what no pipeline file reaches any more, and how many bytes it takes; --delete removes it."""
+    from reelwright.cli.format import print_json
+    from reelwright.cli.progress import Watcher
+    from reelwright.pipeline.collect import GUARD_SECONDS, Limits, sweep
+    from reelwright.pipeline.file import find_pipeline_file, load_pipeline
+    from reelwright.storage.garbage import delete as remove_all
+
+    files = [load_pipeline(find_pipeline_file(path)) for path in configs or [None]]
+    limits = Limits(
+        older_than_seconds=parse_age(older_than) if older_than else 0.0,
+        max_bytes=parse_bytes(max_bytes) if max_bytes else None,
+        guard_seconds=0.0 if now else GUARD_SECONDS,
+    )
+    watcher = Watcher()
+    try:
+        found = sweep(files, watcher, limits=limits, only_these=only_these)
+    finally:
+        watcher.close()
+    if delete:
+        remove_all(files[0].store, found.going)
+    if as_json:
+        print_json(_sweep_json(found, is_deleted=delete))
+    else:
+        _print_sweep(found, files[0].store.root, is_deleted=delete)
+
+
+def parse_age(text: str) -> float:
+    """'30d' -> seconds. Raises ConfigError."""
+    return _parse(text, _SECONDS, option="--older-than", example="12h, 30d, 8w")
+
+
+def parse_bytes(text: str) -> int:
+    """'50GB' -> bytes. Raises ConfigError."""
+    return int(_parse(text, _BYTES, option="--max-bytes", example="500MB, 50GB, 2TB"))
+
+
+def _parse(text: str, units: dict[str, int], *, option: str, example: str) -> float:
+    number = text.strip().rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ")
+    unit = text.strip()[len(number) :].strip().lower()
+    try:
+        value = float(number) * units[unit]
+    except (ValueError, KeyError):
+        raise ConfigError(
+            f"{option} {text!r}: write a number and a unit ({', '.join(units)}), such as {example}"
+        ) from None
+    if not 0 <= value < float("inf"):
+        raise ConfigError(f"{option} {text!r}: must not be negative, such as {example}")
+    return value
+
+
+def _repair(file: PipelineFile, *, jobs: int | None, as_json: bool) -> tuple[str, ...]:
+    from reelwright.cli.format import result_table
+    from reelwright.cli.progress import Watcher
+    from reelwright.pipeline.repair import repair
+    from reelwright.pipeline.results import RunOptions
+
+    watcher = Watcher()
+    try:
+        mended = repair(file, watcher, RunOptions(jobs=jobs))
+    finally:
+        watcher.close()
+    if not as_json:
+        for line in mended.told:
+            typer.echo(f"mended: {line}")
+        if mended.results:
+            typer.echo(f"\n{result_table(mended.results)}")
+    return (*mended.told, *(f"{result.node}: {result.num_done} videos done again" for result in mended.results))
+
+
+def _tell(report: Report, root: Path, *, is_second: bool, whole: bool) -> None:
+    _print_problems(report.problems, root)
+    if report.note:
+        typer.echo(report.note)
+    scope = "the whole store" if whole else "everything that the pipeline file reaches"
+    num_wrong = sum(problem.is_wrong for problem in report.problems)
+    if not num_wrong:
+        typer.echo(f"nothing is wrong {'any more ' if is_second else ''}in {root}: {scope} was checked")
+    elif is_second:
+        typer.echo(f"{num_wrong} still wrong: foreign files stay, and only what this pipeline file reaches is mended")
+    else:
+        typer.echo(f"{num_wrong} wrong in {root}; `reelwright verify --repair` does just that again")
+
+
+def _print_problems(problems: Iterable[Problem], root: Path) -> None:
+    for problem in problems:
+        typer.echo(f"{problem.kind}: {problem.path.relative_to(root)}: {problem.what}")
+
+
+def _plain(problems: Iterable[Problem]) -> list[dict[str, str]]:
+    return [{"path": str(problem.path), "kind": problem.kind, "what": problem.what} for problem in problems]
+
+
+def _print_sweep(found: Sweep, root: Path, *, is_deleted: bool) -> None:
+    from reelwright.cli.format import bytes_text, table_text
+
+    kinds: dict[str, list[int]] = {}
+    for garbage in found.going:
+        kinds.setdefault(garbage.kind, []).append(garbage.num_bytes)
+    if kinds:
+        rows = sorted(kinds.items(), key=lambda entry: -sum(entry[1]))
+        typer.echo(table_text(("kind", ">things", ">size"), [(k, f"{len(s):,}", bytes_text(sum(s))) for k, s in rows]))
+        typer.echo("")
+    for garbage in found.going[:_SHOWN]:
+        typer.echo(f"{bytes_text(garbage.num_bytes):>10}  {garbage.path.relative_to(root)}")
+    if len(found.going) > _SHOWN:
+        typer.echo(f"... and {len(found.going) - _SHOWN} more (--json shows all)")
+    for reason in dict.fromkeys(reason for _, reason in found.kept):
+        sizes = [garbage.num_bytes for garbage, why in found.kept if why == reason]
+        typer.echo(f"{len(sizes):,} things stay ({bytes_text(sum(sizes))}): {reason}")
+    if found.projects:
+        typer.echo(f"{len(found.projects)} other pipeline files used this store; what they left last stays")
+    done = "removed" if is_deleted else "would go; --delete removes it"
+    told = f"{bytes_text(found.num_bytes)} of {bytes_text(found.store_bytes)} {done}"
+    typer.echo(told if found.going else f"nothing to remove: the store has {bytes_text(found.store_bytes)}")
+
+
+def _sweep_json(found: Sweep, *, is_deleted: bool) -> dict[str, object]:
+    return {
+        "deleted": is_deleted,
+        "store_bytes": found.store_bytes,
+        "bytes": found.num_bytes,
+        "going": [
+            {"path": str(garbage.path), "kind": garbage.kind, "bytes": garbage.num_bytes} for garbage in found.going
+        ],
+        "kept": [
+            {"path": str(garbage.path), "kind": garbage.kind, "bytes": garbage.num_bytes, "why": why}
+            for garbage, why in found.kept
+        ],
+        "other_projects": list(found.projects),
+    }

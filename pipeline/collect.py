@@ -1,0 +1,116 @@
+"""`gc`: what no pipeline file reaches any more may go, oldest first.
+
+Roots are the pipeline files given: the keys of their nodes as they are set now and, of items, those of the manifest's
+videos. The key of a node that waits for another is not known: what it left last stays until it runs. Other pipeline
+files that ran on this store (their last records lie in projects/) are roots too, as they were when they ran last, with
+all items under their spec keys, since their manifests are not known; `only_these` gives them up. Unfinished work of a
+node that is still wanted stays, since the next run goes on from it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from reelwright.pipeline.file import PipelineFile
+from reelwright.pipeline.keys import hub_file
+from reelwright.pipeline.plan import WAITING, Planner
+from reelwright.pipeline.results import Observer
+from reelwright.pipeline.runner import open_planner, read_videos
+from reelwright.storage.errors import ConfigError
+from reelwright.storage.garbage import Garbage, Roots, find_garbage, sizes
+from reelwright.storage.records import load_record
+
+GUARD_SECONDS = 3600  # what was changed since may be in use by a running job
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Which garbage may go."""
+
+    older_than_seconds: float = 0.0
+    max_bytes: int | None = None  # of the whole store: oldest garbage goes until it fits; None: all goes
+    guard_seconds: float = GUARD_SECONDS
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What would go, and what stays though nothing reaches it."""
+
+    going: tuple[Garbage, ...]
+    kept: tuple[tuple[Garbage, str], ...]  # with the reason
+    store_bytes: int
+    projects: tuple[str, ...]  # other pipeline files whose last outputs are kept
+
+    @property
+    def num_bytes(self) -> int:
+        """How much goes."""
+        return sum(garbage.num_bytes for garbage in self.going)
+
+
+def sweep(
+    files: Sequence[PipelineFile], observer: Observer, *, limits: Limits | None = None, only_these: bool = False
+) -> Sweep:
+    """Find what may go. Reads videos that are new or moved, so that what they reach is known.
+
+    Raises ConfigError when the pipeline files are not of one store.
+    """
+    store = files[0].store
+    others = sorted({str(file.store.root) for file in files} - {str(store.root)})
+    if others:
+        raise ConfigError(
+            f"gc works on one store, but the pipeline files use {store.root} and {', '.join(others)}; give those of "
+            "one store"
+        )
+    for file in files:
+        read_videos(file, observer, anew=False)
+    roots = find_roots([open_planner(file) for file in files], only_these=only_these)
+    limits = limits or Limits()
+    found = sorted(find_garbage(store, roots), key=lambda garbage: (garbage.changed, str(garbage.path)))
+    store_bytes = sum(size for size, _ in sizes(store.root))
+    going, kept, left, now = [], [], store_bytes, time.time()
+    for garbage in found:
+        age = now - garbage.changed
+        if age < limits.guard_seconds:
+            kept.append((garbage, "changed within the last hour, a running job may use it (--now takes it too)"))
+        elif age < limits.older_than_seconds:
+            kept.append((garbage, "not old enough"))
+        elif limits.max_bytes is not None and left <= limits.max_bytes:
+            kept.append((garbage, "the store is within --max-bytes without it"))
+        else:
+            going.append(garbage)
+            left -= garbage.num_bytes
+    going.sort(key=lambda garbage: -garbage.num_bytes)
+    return Sweep(tuple(going), tuple(kept), store_bytes, roots.projects)
+
+
+def find_roots(planners: Sequence[Planner], *, only_these: bool) -> Roots:
+    """What the pipeline files reach as they are set now and, unless ``only_these``, what others left last."""
+    roots = Roots()
+    wanted: dict[str, set[str]] = defaultdict(set)
+    remembered: list[Path] = []  # records whose keys are roots, with all their items
+    for planner in planners:
+        for plan in planner.plans():
+            hub = hub_file(plan.node, planner.file)
+            roots.weights.update(() if hub is None else (hub,))
+            roots.keys.update({plan.key, plan.spec_key} - {""})
+            if plan.state == WAITING:
+                remembered.append(planner.project / f"{plan.node.name}.json")
+            elif plan.node.config.kind == "items":
+                wanted[plan.spec_key].update(item.digest for item in plan.wanted)
+    if not only_these:
+        own = {planner.project.name for planner in planners}
+        projects = planners[0].file.store.root / "projects"
+        others = [path for path in sorted(projects.iterdir()) if path.name not in own] if projects.is_dir() else []
+        remembered += [path for folder in others for path in sorted(folder.glob("*.json"))]
+        roots.projects = tuple(folder.name for folder in others)
+    for record in map(load_record, remembered):
+        if record is not None:
+            roots.keys |= {record.key, record.spec_key}
+            wanted.pop(record.spec_key, None)
+            roots.weight_digests.update({record.material.get("inputs", {}).get("weights")} - {None})
+    roots.items = dict(wanted)
+    return roots

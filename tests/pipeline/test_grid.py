@@ -1,0 +1,68 @@
+"""Grids: how values are written, and that combinations share what they can."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from reelwright.pipeline.grid import combinations, run_grid, split_values, worst_exit_code
+from reelwright.pipeline.project import SilentObserver
+from reelwright.pipeline.results import RunOptions
+from reelwright.storage.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("1e-3,1e-4", ["1e-3", "1e-4"]),
+        ("5", ["5"]),
+        ("[1,2],[3]", ["[1,2]", "[3]"]),
+        ("{name: gru, size: 8},{name: linear}", ["{name: gru, size: 8}", "{name: linear}"]),
+        ("'a,b',c", ["'a,b'", "c"]),
+        ('"it\'s, so", x', ['"it\'s, so"', "x"]),
+        ("[[1,2],[3,4]],null", ["[[1,2],[3,4]]", "null"]),
+    ],
+    ids=str,
+)
+def test_values(text: str, values: list[str]) -> None:
+    assert split_values(text) == values
+
+
+@pytest.mark.parametrize(
+    ("axes", "told"),
+    [
+        ([], "-m: no setting is given"),
+        (["train.epochs"], "-m 'train.epochs': write name=value,value"),
+        (["train.epochs=1,,2"], "-m 'train.epochs=1,,2': a value is empty"),
+        (["train.epochs=[1,2"], "a bracket is not closed"),
+        (["train.epochs='1,2"], "' is not closed"),
+        (["train.seed=1", "train.seed=2"], "train.seed is given twice"),
+        (["train.epoch=1,2"], "epoch: unknown key. Did you mean 'epochs'"),
+        (["train.epochs=1,-2"], "epochs: -2 is not allowed"),
+    ],
+    ids=["none", "no value", "empty value", "bracket", "quote", "twice", "unknown", "second value wrong"],
+)
+def test_wrong_grids_are_refused_before_anything_runs(copied: Path, axes: list[str], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        combinations(copied / "reelwright.yaml", axes)
+
+
+def test_combinations_share_what_they_can_and_one_that_fails_stops_none(copied: Path) -> None:
+    lock = (copied / "reelwright.lock").read_text(encoding="utf-8")
+    axes = ["train.model.name=linear,nonsense", "train.epochs=2,3", "predict.window.stride=1,2"]
+    grid = combinations(copied / "reelwright.yaml", axes)
+    told: list[int] = []
+    outcomes = list(run_grid(grid, SilentObserver(), RunOptions(), tell=lambda _, number: told.append(number)))
+    assert told == list(range(8))
+    assert dict(outcomes[3].combination.settings) == {
+        "train.model.name": "linear",
+        "train.epochs": "3",
+        "predict.window.stride": "2",
+    }
+    ran = [[node.node for node in outcome.result.nodes if node.state == "ran"] for outcome in outcomes]
+    assert ran[:4] == [[], ["predict", "scores"], ["train", "predict", "scores"], ["predict", "scores"]]
+    assert [outcome.result.exit_code for outcome in outcomes] == [0] * 4 + [1] * 4
+    assert worst_exit_code(outcomes) == 1
+    assert worst_exit_code(outcomes[:4]) == 0
+    assert (copied / "reelwright.lock").read_text(encoding="utf-8") == lock
