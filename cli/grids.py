@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,24 +20,31 @@ if TYPE_CHECKING:
     from reelwright.pipeline.results import RunOptions
 
 
-def run_grid_and_tell(
-    path: Path, axes: Sequence[str], overrides: Sequence[str], options: RunOptions, *, dry_run: bool, as_json: bool
-) -> None:
-    """Run all combinations, or show their plans; exits with the worst code when it is not 0."""
-    from reelwright.cli.progress import Watcher
-    from reelwright.cli.run import show_plan, stopping
-    from reelwright.pipeline.grid import combinations, run_grid, worst_exit_code
+@dataclass(frozen=True, kw_only=True)
+class GridCommand:
+    """What a person typed after `run -m`."""
 
-    grid = combinations(path, axes, overrides=overrides)
-    if dry_run:
+    path: Path
+    axes: Sequence[str]
+    overrides: Sequence[str]
+    dry_run: bool
+    as_json: bool
+    parallel: int  # processes
+
+
+def run_grid_and_tell(command: GridCommand, options: RunOptions) -> None:
+    """Run all combinations, or show their plans; exits with the worst code when it is not 0."""
+    from reelwright.cli.run import show_plan
+    from reelwright.pipeline.grid import combinations, worst_exit_code
+
+    grid = combinations(command.path, command.axes, overrides=command.overrides)
+    as_json = command.as_json
+    if command.dry_run:
         for number, combination in enumerate(grid):
-            typer.echo(f"{_head(combination, number, len(grid))}", err=as_json)
+            typer.echo(_head(combination, number, len(grid)), err=as_json)
             show_plan(combination.file, options.force, as_json=as_json)
         return
-    watcher = Watcher()
-    with stopping(watcher):
-        told = partial(_tell, count=len(grid))
-        outcomes = list(run_grid(grid, watcher, options, tell=told))
+    outcomes = _run_all(grid, command, options)
     code = worst_exit_code(outcomes)
     if as_json:
         print_json({"exit_code": code, "combinations": [_outcome_json(outcome) for outcome in outcomes]})
@@ -45,6 +53,34 @@ def run_grid_and_tell(
     sys.stdout.flush()
     if code:
         raise typer.Exit(code)
+
+
+def _run_all(grid: Sequence[Combination], command: GridCommand, options: RunOptions) -> list[Outcome]:
+    from reelwright.cli.parallel import run_parallel
+    from reelwright.cli.progress import Watcher
+    from reelwright.cli.run import stopping
+    from reelwright.pipeline.grid import outcomes_of, run_grid
+    from reelwright.pipeline.runner import read_videos
+
+    watcher = Watcher()
+    with stopping(watcher):
+        if command.parallel > 1:
+            read_videos(grid[0].file, watcher, jobs=options.jobs, anew=options.retry_failed)
+            arguments = _arguments(command, options)
+            return outcomes_of(grid, run_parallel(grid, arguments, processes=command.parallel))
+        told = partial(_tell, count=len(grid))
+        return list(run_grid(grid, watcher, options, tell=told))
+
+
+def _arguments(command: GridCommand, options: RunOptions) -> list[str]:
+    """The options of a grid, as they are typed for one of its combinations."""
+    named = {"--only": options.only, "--until": options.until, "--force": options.force, "-S": command.overrides}
+    found = ["-c", str(command.path), "--retries", str(options.retries)]
+    found += [part for option, values in named.items() for value in values for part in (option, value)]
+    found += ["--limit", str(options.limit)] if options.limit is not None else []
+    found += ["-j", str(options.jobs)] if options.jobs is not None else []
+    found += ["-k"] if options.keep_going else []
+    return found if options.retry_failed else [*found, "--no-retry"]
 
 
 def _tell(combination: Combination, number: int, *, count: int) -> None:

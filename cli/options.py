@@ -54,3 +54,6 @@ NoRetryOption = Annotated[
 MultirunOption = Annotated[
     bool, typer.Option("-m", "--multirun", help="Run all combinations of the NAME=VALUE,VALUE that follow.")
 ]
+ParallelOption = Annotated[
+    int, typer.Option("--parallel", min=1, help="With -m: so many combinations at once, each in its own process.")
+]

@@ -22,6 +22,7 @@ from reelwright.cli.options import (
     LimitOption,
     MultirunOption,
     NoRetryOption,
+    ParallelOption,
     RetriesOption,
     SetOption,
 )
@@ -67,6 +68,7 @@ def run(
     retries: RetriesOption = 0,
     no_retry: NoRetryOption = False,
     multirun: MultirunOption = False,
+    parallel: ParallelOption = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Bring every node up to date; what is, is skipped, video by video.
@@ -78,6 +80,12 @@ def run(
     from reelwright.pipeline.results import RunOptions
 
     _check_combined(settings or [], multirun=multirun, frozen=frozen, retries=retries, no_retry=no_retry)
+    if parallel > 1 and not multirun:
+        raise ConfigError("--parallel runs the combinations of -m at once; for one run, -j sets the decoding processes")
+    if parallel > 1 and force:
+        raise ConfigError(
+            "--parallel and --force: each combination would make the node again; force it in a run before"
+        )
     path = find_pipeline_file(config)
     options = RunOptions(
         only=tuple(only or ()),
@@ -91,9 +99,17 @@ def run(
         retry_failed=not no_retry,
     )
     if multirun:
-        from reelwright.cli.grids import run_grid_and_tell
+        from reelwright.cli.grids import GridCommand, run_grid_and_tell
 
-        run_grid_and_tell(path, settings or [], overrides or (), options, dry_run=dry_run, as_json=as_json)
+        command = GridCommand(
+            path=path,
+            axes=settings or [],
+            overrides=overrides or (),
+            dry_run=dry_run,
+            as_json=as_json,
+            parallel=parallel,
+        )
+        run_grid_and_tell(command, options)
         return
     file = load_pipeline(path, overrides or ())
     if dry_run:

@@ -13,12 +13,18 @@ from pathlib import Path
 from reelwright.pipeline.file import PipelineFile, load_pipeline
 from reelwright.pipeline.graph import build_graph
 from reelwright.pipeline.history import RUN_STAGES, History
+from reelwright.pipeline.plan import FRESH
 from reelwright.pipeline.results import Observer, RunOptions, RunResult
 from reelwright.pipeline.runner import open_planner, run_pipeline
+from reelwright.storage.digests import digest
 from reelwright.storage.errors import ConfigError
 
 _WORST_FIRST = (1, 3, 0)  # exit codes
 _OPENING, _CLOSING = "[{(", "]})"
+
+
+# name of what a node will make -> the record it leaves when it has; None where a record lies there already
+Unmade = dict[str, Path | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +74,30 @@ def run_grid(
         tell(combination, number)
         result = run_pipeline(combination.file, observer, options)
         yield Outcome(combination=combination, result=result, best=_best(combination.file, result))
+
+
+def outcomes_of(grid: Sequence[Combination], results: Sequence[RunResult]) -> list[Outcome]:
+    """Combinations with their results, when all have run."""
+    pairs = zip(grid, results, strict=True)
+    return [Outcome(combination=one, result=result, best=_best(one.file, result)) for one, result in pairs]
+
+
+def unmade(file: PipelineFile, *, forced: Sequence[str] = ()) -> Unmade:
+    """What a run of ``file`` will make; equal names of two files mean the same output.
+
+    A node whose key depends on weights that are not there yet is named by its settings and what it reads.
+    """
+    planner = open_planner(file, forced=forced)
+    names: dict[str, str] = {}
+    found: Unmade = {}
+    for plan in planner.plans():
+        parents = [names[parent] for parent in plan.node.parents]
+        known = plan.spec_key or digest([plan.node.stage, plan.node.config.spec(), parents])
+        names[plan.node.name] = known
+        if plan.state != FRESH or plan.record is None:
+            record = file.store.node(plan.key) / "record.json" if plan.key and plan.record is None else None
+            found[known] = record
+    return found
 
 
 def worst_exit_code(outcomes: Sequence[Outcome]) -> int:

@@ -145,13 +145,12 @@ def _extra(info: FieldInfo) -> dict[str, Any]:
 
 
 def _without_execution(value: Any, dumped: Any) -> Any:
-    """Drop execution fields of nested blocks too; options that a block allows beyond its fields are kept."""
+    """Drop execution fields of nested blocks too; what a block takes beyond its fields (a model's options) stays."""
     if not isinstance(value, Settings):
         return dumped
     fields = type(value).model_fields
-    options = {name: dumped[name] for name in sorted(value.model_extra or {})}
-    return options | {
+    return {
         name: _without_execution(getattr(value, name), dumped[name])
-        for name in sorted(fields)
-        if _extra(fields[name]).get("role") != "execution"
+        for name in sorted(dumped)
+        if name not in fields or _extra(fields[name]).get("role") != "execution"
     }

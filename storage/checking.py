@@ -82,7 +82,8 @@ def check_group(group: Path, done: Rows | None, digests: frozenset[str] | None) 
 
     What is ``done`` must be there; None: the ledger is damaged, so what is there is checked by itself.
     """
-    yield from check_sealed(group / "zarr.json")
+    if group.is_dir() or done:
+        yield from check_sealed(group / "zarr.json")
     found = {path.name: path for path in sorted(group.iterdir())} if group.is_dir() else {}
     items = {name for name, path in found.items() if (path / "zarr.json").is_file() and not _is_leftover(path)}
     for digest in sorted(items if done is None else done):

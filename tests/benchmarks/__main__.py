@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 
 from tests.benchmarks.harness import LEGEND, Options, heading, machine, table
+from tests.benchmarks.videos import NUM_VIDEOS
 
 BENCHMARKS = {  # name: (module, title)
     "startup": ("bench_startup", "Start-up: seconds on the clock of a command, and of a run with nothing to do"),
@@ -31,7 +32,10 @@ def main() -> None:
     results = {}
     with tempfile.TemporaryDirectory(prefix="reelwright-bench-") as folder:
         options = Options(
-            repeats=1 if arguments.quick else arguments.repeats, quick=arguments.quick, folder=Path(folder)
+            repeats=1 if arguments.quick else arguments.repeats,
+            quick=arguments.quick,
+            num_videos=1 if arguments.quick else arguments.videos,
+            folder=Path(folder),
         )
         for name in names:
             module, title = BENCHMARKS[name]
@@ -54,6 +58,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("name", nargs="*", choices=[*BENCHMARKS, []], help=f"of {', '.join(BENCHMARKS)}; all without")
     parser.add_argument("--repeats", type=int, default=5, help="rounds; every case runs once in each")
+    parser.add_argument("--videos", type=int, default=NUM_VIDEOS, help="bench videos that are used, at most 6")
     parser.add_argument("--json", type=Path, help="write all figures there too")
     parser.add_argument("--quick", action="store_true", help="one round on little input: only to see that it runs")
     return parser.parse_args()

@@ -26,7 +26,7 @@ CODECS = {"lossless": {}, "jpeg": {"codec": "jpeg"}}
 
 def run(options: Options) -> list[Row]:
     """Rows of the table."""
-    paths = bench_videos()[: 1 if options.quick else None]
+    paths = bench_videos()[: options.num_videos]
     items = [VideoItem(digest=file_digest(path), path=str(path), video_id=path.stem) for path in paths]
     threads, names = usable_cores(), backends()
     turns, starts = Turns(options.repeats), {name: [] for name in names}

@@ -42,7 +42,7 @@ STAGES = f"""
 
 def run(options: Options) -> list[Row]:
     """Rows of the table."""
-    paths = bench_videos()[: 1 if options.quick else None]
+    paths = bench_videos()[: options.num_videos]
     project = make_project(options.folder / "embed", paths, STAGES)
     project.run(only=["stored"])
     precisions = [name for name in PRECISIONS if name != "bf16" or _has_bfloat16()]

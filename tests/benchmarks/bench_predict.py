@@ -49,7 +49,7 @@ STAGES = f"""
 
 def run(options: Options) -> list[Row]:
     """Rows of the table."""
-    num_videos = 1 if options.quick else NUM_VIDEOS
+    num_videos = min(NUM_VIDEOS, options.num_videos)
     project = make_project(options.folder / "predict", bench_videos()[:num_videos], STAGES)
     result = project.run(until=["train"])
     assert result.exit_code == 0, result

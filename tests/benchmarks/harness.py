@@ -28,6 +28,7 @@ class Options:
 
     repeats: int
     quick: bool  # a smoke test: little input, figures mean nothing
+    num_videos: int  # of the bench videos, at most
     folder: Path  # temporary, for stores; benchmarks take a folder of their own inside
 
 

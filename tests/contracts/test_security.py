@@ -15,7 +15,7 @@ HOSTILE = (
     "../../../escaped",
     "<script>document.title='run'</script>",
     "$(touch executed)",
-    "=HYPERLINK(\"http://example.invalid\")",
+    '=HYPERLINK("http://example.invalid")',
     "'; import os; os.system('touch executed') #",
 )
 

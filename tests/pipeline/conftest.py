@@ -86,13 +86,13 @@ def write_project(folder: Path) -> Path:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """The project, not run yet."""
-    return make_project(tmp_path)
+    return write_project(tmp_path)
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project, run to its end once; read only."""
-    folder = make_project(tmp_path_factory.mktemp("finished"))
+    folder = write_project(tmp_path_factory.mktemp("finished"))
     assert Project.open(folder / "reelwright.yaml").run().exit_code == 0
     return folder
 
@@ -106,6 +106,21 @@ def copied(finished: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def make_project(tmp_path: Path) -> Path:
-    """Write videos, manifest, labels and pipeline file."""
-    return write_project(tmp_path)
+@pytest.fixture(scope="session")
+def restorable(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the finished project for `put_back`; its videos are those of the original."""
+    folder = tmp_path_factory.mktemp("restorable")
+    shutil.copytree(finished, folder, ignore=shutil.ignore_patterns("*.mp4"), dirs_exist_ok=True)
+    text = PIPELINE.replace("manifest: videos.csv", f"manifest: videos.csv, root: {finished}")
+    (folder / "reelwright.yaml").write_text(text, encoding="utf-8")
+    file = Project.open(folder / "reelwright.yaml").file
+    file.store.project(finished / "reelwright.yaml").rename(file.store.project(file.path))
+    shutil.copytree(folder / ".reelwright", folder / "pristine")
+    return folder
+
+
+def put_back(folder: Path) -> Project:
+    """The restorable project as it was left by its run, in its place: last records are known by path."""
+    shutil.rmtree(folder / ".reelwright")
+    shutil.copytree(folder / "pristine", folder / ".reelwright")
+    return Project.open(folder / "reelwright.yaml")

@@ -15,23 +15,17 @@ from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.pipeline.verify import verify
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.garbage import delete
-from tests.pipeline.conftest import read_rows, write_rows
-from tests.pipeline.finished import finish_project, put_back
+from tests.pipeline.conftest import put_back, read_rows, write_rows
 
 NOW = Limits(guard_seconds=0.0)
 DAY = 86_400.0
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return finish_project(tmp_path_factory.mktemp("project"))
-
-
 @pytest.fixture
-def folder(finished: Path) -> Path:
-    put_back(finished)
-    (finished / "other.yaml").unlink(missing_ok=True)
-    return finished
+def folder(restorable: Path) -> Path:
+    put_back(restorable)
+    (restorable / "other.yaml").unlink(missing_ok=True)
+    return restorable
 
 
 def opened(folder: Path, *overrides: str, name: str = "reelwright.yaml") -> Project:

@@ -61,7 +61,9 @@ def known(copied: Path) -> Path:
     ],
     ids=["nothing to do", "epochs", "table", "rate", "other precision"],
 )
-def test_time_and_size(known: Path, overrides: list[str], expected: dict[str, tuple[float | None, float | None]]) -> None:
+def test_time_and_size(
+    known: Path, overrides: list[str], expected: dict[str, tuple[float | None, float | None]]
+) -> None:
     assert {name: (cost.seconds, cost.bytes) for name, cost in told(known, *overrides).items()} == expected
 
 

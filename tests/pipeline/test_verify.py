@@ -14,21 +14,16 @@ from reelwright.pipeline.repair import repair
 from reelwright.pipeline.results import NodeResult
 from reelwright.pipeline.verify import verify
 from reelwright.storage.files import folder_bytes
-from tests.pipeline.finished import finish_project, put_back
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return finish_project(tmp_path_factory.mktemp("project"))
+from tests.pipeline.conftest import put_back
 
 
 @pytest.fixture
-def project(finished: Path) -> Project:
-    return put_back(finished)
+def project(restorable: Path) -> Project:
+    return put_back(restorable)
 
 
 def one(project: Project, pattern: str) -> Path:
-    return sorted(project.file.store.root.glob(pattern))[0]
+    return min(project.file.store.root.glob(pattern))
 
 
 def record_of(node: str) -> Callable[[Project], Path]:

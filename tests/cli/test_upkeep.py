@@ -1,0 +1,44 @@
+"""verify and gc as a person types them, on a pipeline that is done in part."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from reelwright.pipeline.project import Project
+from tests.cli.test_commands import reelwright
+from tests.pipeline.conftest import folder  # noqa: F401 - the fixture
+
+
+def test_verify_repair_and_gc(folder: Path) -> None:  # noqa: F811
+    nothing = reelwright(folder, "verify", "--all")
+    assert (nothing.returncode, "nothing is wrong" in nothing.stdout) == (0, True), nothing.stderr
+    assert Project.open(folder / "reelwright.yaml").run(until=["frames"]).exit_code == 0
+    store = folder / ".reelwright" / "store"
+    shard = min(store.glob("frames/*.zarr/*/frame/c/0/0/0/0"))
+    content = bytearray(shard.read_bytes())
+    content[100] ^= 1
+    shard.write_bytes(content)
+    wrong = reelwright(folder, "verify")
+    assert wrong.returncode == 1
+    assert f"altered: {shard.relative_to(store)}: the checksum of chunk 0 (of 1) is wrong" in wrong.stdout
+    told = json.loads(reelwright(folder, "verify", "--repair", "--json").stdout)
+    assert [problem["path"] for problem in told["problems"]] == [str(shard)]
+    assert told["mended"][-1] == "frames: 1 videos done again"
+    assert told["left"] == []
+
+    kept = reelwright(folder, "gc", "-S", "frames.fps=2")
+    assert kept.returncode == 2  # gc takes pipeline files as they are
+    (folder / "next.yaml").write_text((folder / "reelwright.yaml").read_text().replace("fps: 5", "fps: 2"))
+    guarded = reelwright(folder, "gc", "-c", "next.yaml", "--only-these")
+    assert "within the last hour" in guarded.stdout
+    listed = reelwright(folder, "gc", "-c", "next.yaml", "--only-these", "--now")
+    assert "would go; --delete removes it" in listed.stdout
+    assert shard.exists()
+    other = json.loads(reelwright(folder, "gc", "-c", "next.yaml", "--now", "--json").stdout)
+    assert (other["going"], len(other["other_projects"])) == ([], 1)
+    gone = reelwright(folder, "gc", "-c", "next.yaml", "--only-these", "--now", "--delete")
+    assert "removed" in gone.stdout
+    assert not shard.exists()
+    assert reelwright(folder, "verify", "--all").returncode == 0
+    assert "--max-bytes '3 parsec'" in reelwright(folder, "gc", "--max-bytes", "3 parsec").stderr

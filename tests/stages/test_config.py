@@ -1,0 +1,100 @@
+"""Specs: every setting is either in the key or declared as execution; a change of any that is in it changes the key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from reelwright.stages.config import Settings, StageConfig, parse_config
+from reelwright.stages.registry import STAGES, config_model
+from reelwright.storage.digests import digest
+from reelwright.storage.errors import ConfigError
+
+REQUIRED: dict[str, dict[str, Any]] = {
+    "decode": {},
+    "embed": {"frames": "f", "encoder": "timm/resnet10t", "weights": "none"},
+    "train": {"embeddings": ["e"], "model": {"name": "tcn", "width": 32}},
+    "finetune": {"frames": "f", "spatial": "e", "temporal": "t"},
+    "predict": {"run": "r"},
+    "evaluate": {"predictions": "p"},
+}
+
+
+def config_of(stage: str, **values: Any) -> StageConfig:
+    return parse_config(config_model(stage, where="test"), {**REQUIRED[stage], **values}, where="test")
+
+
+def leaves(model: BaseModel, prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Paths of all settings, those of nested blocks too."""
+    found = []
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        found += leaves(value, (*prefix, name)) if isinstance(value, Settings) else [(*prefix, name)]
+    return found
+
+
+def at(values: Any, path: tuple[str, ...]) -> Any:
+    for name in path:
+        values = values[name]
+    return values
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_setting_is_in_the_spec_or_declared_otherwise(stage: str) -> None:
+    config = config_of(stage)
+    spec = config.spec()
+    for path in leaves(config):
+        role = config.role(path[0])
+        in_spec = path[0] in spec
+        assert in_spec == (role == "spec"), path
+    assert "workers" not in spec
+    assert "device" not in spec
+
+
+@pytest.mark.parametrize(
+    ("stage", "changes"),
+    [
+        ("train", {"model": {"name": "tcn", "width": 64}}),
+        ("train", {"model": {"name": "tcn", "width": 32, "layers": 3}}),
+        ("train", {"window": {"skip": 1}}),
+        ("train", {"optimizer": {"lr": 2e-3}}),
+        ("embed", {"outputs": ["pooled", "tokens"]}),
+        ("embed", {"preprocess": {"size": [96, 96]}}),
+        ("embed", {"model_args": {"pad_type": "same"}}),
+        ("embed", {"seed": 1}),
+        ("decode", {"fps": 5}),
+        ("predict", {"window": {"stride": 2}}),
+    ],
+    ids=str,
+)
+def test_a_setting_that_changes_the_output_changes_the_spec(stage: str, changes: dict[str, Any]) -> None:
+    assert digest(config_of(stage, **changes).spec()) != digest(config_of(stage).spec())
+
+
+@pytest.mark.parametrize(
+    ("stage", "changes"),
+    [
+        ("embed", {"batch_size": 3, "device": "cpu", "codec": "zstd", "compile": True}),
+        ("decode", {"workers": 2, "timeout_seconds": 3, "materialize": False}),
+        ("train", {"device": "cpu", "memory_bytes": 5}),
+        ("predict", {"batch_size": 2}),
+        ("train", {"model": {"width": 32, "name": "tcn"}}),
+        ("train", {"optimizer": {"lr": 0.001}}),
+    ],
+    ids=str,
+)
+def test_how_it_is_done_or_written_does_not(stage: str, changes: dict[str, Any]) -> None:
+    assert digest(config_of(stage, **changes).spec()) == digest(config_of(stage).spec())
+
+
+def test_the_seed_of_random_weights_counts_only_for_random_weights() -> None:
+    given = {"weights": "w.safetensors"}
+    assert config_of("embed", seed=1, **given).spec() == config_of("embed", **given).spec()
+    assert config_of("embed", **given).sources() == {"weights": "w.safetensors"}
+
+
+def test_unknown_keys_of_nested_blocks_name_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"window.lenght: unknown key. Did you mean 'length'\? Known: length, pad"):
+        config_of("train", window={"lenght": 3})
