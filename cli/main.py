@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from reelwright.cli import comparing, inspect, run, single, start, upkeep
+from reelwright.cli import comparing, failing, inspect, run, single, start, upkeep
 from reelwright.storage.errors import ConfigError, InputError, Interrupted, ReelwrightError
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_CTRL_C = 1, 2, 75, 130
@@ -24,7 +24,7 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
 )
-for module in (start, run, inspect, comparing, upkeep, single):
+for module in (start, run, inspect, comparing, failing, upkeep, single):
     module.register(app)
 
 

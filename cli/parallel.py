@@ -74,7 +74,7 @@ def _settings(combination: Combination) -> list[str]:
 
 
 def _start(number: int, nodes: Unmade, arguments: Sequence[str], *, threads: int, stack: contextlib.ExitStack) -> _Job:
-    answer, log = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(2))
+    answer, log = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(2))  # noqa: SIM115
     process = subprocess.Popen(  # noqa: S603 - our own command, arguments are never read by a shell
         [sys.executable, "-c", _START, "run", "--json", *arguments],
         stdout=answer,

@@ -92,7 +92,8 @@ def collect(
     from reelwright.pipeline.file import find_pipeline_file, load_pipeline
     from reelwright.storage.garbage import delete as remove_all
 
-    files = [load_pipeline(find_pipeline_file(path)) for path in configs or [None]]
+    given: list[Path | None] = [*configs] if configs else [None]
+    files = [load_pipeline(find_pipeline_file(path)) for path in given]
     limits = Limits(
         older_than_seconds=parse_age(older_than) if older_than else 0.0,
         max_bytes=parse_bytes(max_bytes) if max_bytes else None,

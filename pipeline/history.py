@@ -75,10 +75,15 @@ class History:
 
     def scores_of(self, run: Record) -> dict[str, dict[str, Any]]:
         """Headline scores of the evaluate records that rest on a run, by node name; the newest where several do."""
-        found: dict[str, dict[str, Any]] = {}
+        return self._scores.get(run.key, {})
+
+    @cached_property
+    def _scores(self) -> dict[str, dict[str, dict[str, Any]]]:
+        found: dict[str, dict[str, dict[str, Any]]] = {}
         for record in sorted(self.records.values(), key=lambda record: record.finished):
-            if record.stage == "evaluate" and any(run.key == base.key for base in self._runs_behind(record)):
-                found[record.node] = dict(record.outputs)
+            if record.stage == "evaluate":
+                for run in self._runs_behind(record):
+                    found.setdefault(run.key, {})[record.node] = dict(record.outputs)
         return found
 
     def best(self, run: Record) -> tuple[str, float] | None:

@@ -91,7 +91,9 @@ def delete(store: Store, going: Iterable[Garbage]) -> None:
 def _items_of_group(group: Path, area: str, key: str, roots: Roots) -> Iterator[Garbage]:
     """Videos that are gone from the manifests; unfinished ones that are wanted stay, work goes on from them."""
     wanted = roots.items.get(key)
-    for path in _real(group) if wanted is not None else ():
+    if wanted is None:
+        return
+    for path in _real(group):
         digest = path.name.removeprefix(PARTIAL).partition("-")[0]
         if _is_leftover(path) and digest not in wanted:
             yield _garbage(path, "leftovers")

@@ -29,10 +29,11 @@ from tests.benchmarks.videos import bench_videos
 ENCODER = "mobilenetv2_100"
 AIM = 0.9
 SIMPLE_BATCH = 32
+FORWARD_FRAMES = 320  # of a round of bare forward passes
 PRECISIONS = ("fp32", "bf16")
 STAGES = f"""
-  streamed: {{uses: decode, materialize: false}}
-  stored: {{uses: decode, short_side: 256, codec: jpeg}}
+  streamed: {{uses: decode, materialize: false, stop: LAST}}
+  stored: {{uses: decode, short_side: 256, codec: jpeg, stop: LAST}}
   fp32: {{uses: embed, frames: streamed, encoder: timm/{ENCODER}, weights: none}}
   bf16: {{uses: embed, frames: streamed, encoder: timm/{ENCODER}, weights: none, precision: bf16}}
   from_store_fp32: {{uses: embed, frames: stored, encoder: timm/{ENCODER}, weights: none}}
@@ -43,10 +44,13 @@ STAGES = f"""
 def run(options: Options) -> list[Row]:
     """Rows of the table."""
     paths = bench_videos()[: options.num_videos]
-    project = make_project(options.folder / "embed", paths, STAGES)
+    project = make_project(options.folder / "embed", paths, STAGES.replace("LAST", "1" if options.quick else "null"))
     project.run(only=["stored"])
     precisions = [name for name in PRECISIONS if name != "bf16" or _has_bfloat16()]
-    bare = {precision: _Bare(project, precision) for precision in precisions}
+    bare = {
+        precision: _Bare(project, precision, num_frames=32 if options.quick else FORWARD_FRAMES)
+        for precision in precisions
+    }
     turns = Turns(options.repeats)
     turns.add("decode", partial(decode_rate, paths, backend="decord", threads=usable_cores()))
     for precision in precisions:
@@ -104,7 +108,7 @@ def _stage_rate(project: Project, node: str) -> float:
 class _Bare:
     """The encoder alone, in the layout and batch that our own measuring chose (it is remembered from here on)."""
 
-    def __init__(self, project: Project, precision: str) -> None:
+    def __init__(self, project: Project, precision: str, *, num_frames: int) -> None:
         work = fresh_work(project, precision)
         loaded = load_encoder(work)
         self._forward: ForwardPass = prepare_forward(
@@ -116,7 +120,7 @@ class _Bare:
         shape = (chosen.batch_size, 3, *loaded.data_config.size)
         self._x = torch.randn(shape, device=chosen.device).contiguous(memory_format=layout)
         self._encoder = loaded.encoder.to(chosen.device).to(memory_format=layout).eval()
-        self._batches = 1 + 320 // chosen.batch_size
+        self._batches = 1 + num_frames // chosen.batch_size
 
     def rate(self) -> float:
         """Frames a second, after one batch that is not counted."""

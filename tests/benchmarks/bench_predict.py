@@ -27,11 +27,11 @@ from reelwright.storage.store import Store
 from tests.benchmarks.bare import decord_images
 from tests.benchmarks.chain import fresh_work, make_project, timed_items
 from tests.benchmarks.harness import Options, Row, Turns
-from tests.benchmarks.videos import NUM_FRAMES, bench_videos
+from tests.benchmarks.videos import FPS, NUM_FRAMES, bench_videos
 
 LENGTH, STRIDES, NUM_VIDEOS, SAMPLED_WINDOWS = 16, (1, 2, 4), 2, 24
 STAGES = f"""
-  frames: {{uses: decode, materialize: false}}
+  frames: {{uses: decode, materialize: false, stop: LAST}}
   embed: {{uses: embed, frames: frames, encoder: timm/mobilenetv2_100, weights: none}}
   train:
     uses: train
@@ -49,8 +49,9 @@ STAGES = f"""
 
 def run(options: Options) -> list[Row]:
     """Rows of the table."""
-    num_videos = min(NUM_VIDEOS, options.num_videos)
-    project = make_project(options.folder / "predict", bench_videos()[:num_videos], STAGES)
+    paths = bench_videos()[: min(NUM_VIDEOS, options.num_videos)]
+    stages, num_frames = STAGES.replace("LAST", "1" if options.quick else "null"), FPS if options.quick else NUM_FRAMES
+    project = make_project(options.folder / "predict", paths, stages)
     result = project.run(until=["train"])
     assert result.exit_code == 0, result
     every_window = _EveryWindow(project, num_windows=4 if options.quick else SAMPLED_WINDOWS)
@@ -69,7 +70,7 @@ def run(options: Options) -> list[Row]:
             reference="every window",
             against=reference,
         )
-        factor = overlap_factor(NUM_FRAMES, stride)
+        factor = overlap_factor(num_frames, stride)
         share = statistics.median(row.ratios) / factor
         rows.append(replace(row, note=f"overlap factor {factor:.1f}, {share:.2f} of it"))
     return rows

@@ -91,6 +91,7 @@ def test_a_grid_ends_with_a_table_and_the_worst_code(copied: Path) -> None:  # n
     assert "[2/2] train.model.name=nonsense scores.topk=[1,5]" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_parallel_grid_gives_what_one_after_the_other_gives(copied: Path) -> None:  # noqa: F811
     """Both need the same new embeddings, and one run each; the second must wait for the first to embed."""
     axes = ["embed.seed=1", "train.epochs=3,4"]

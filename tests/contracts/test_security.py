@@ -39,7 +39,7 @@ def test_hostile_names_and_labels_are_text(tmp_path: Path) -> None:
     project = Project.open(project_folder / "reelwright.yaml")
     result = project.run()
     assert result.exit_code == 0, result
-    assert not [path for path in tmp_path.rglob("*executed*")]
+    assert not list(tmp_path.rglob("*executed*"))
     assert {path.name for path in tmp_path.iterdir()} == {"a"}
     assert {path.name for path in (tmp_path / "a").iterdir()} == {"b"}
     page = (project.report("scores") / "report.html").read_text(encoding="utf-8")

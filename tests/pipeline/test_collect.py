@@ -143,6 +143,20 @@ def test_links_and_what_is_not_ours_are_left_alone(folder: Path, tmp_path: Path)
     assert (outside / "file").read_text() == "mine"
 
 
+def test_weights_that_no_node_names_go(folder: Path) -> None:
+    """Unless another pipeline file may use them: of a file whose content was never noted that cannot be known."""
+    project = opened(folder)
+    store = project.file.store
+    used, unused = store.weights("timm/test_resnet"), store.weights("timm/other")
+    used.parent.mkdir()
+    for path in (used, unused):
+        path.write_bytes(b"weights")
+    named = opened(folder, "embed.weights=hub")
+    assert [garbage.path for garbage in swept(named).going if garbage.kind == "weights"] == [unused]
+    (store.root / "projects" / "other-0").mkdir()
+    assert "weights" not in areas(swept(named))
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"), [("30d", 30 * DAY), ("12h", 43_200), ("1.5 w", 10.5 * DAY), ("90s", 90)], ids=str
 )

@@ -86,8 +86,7 @@ def drop_video(folder: Path) -> None:
         (lambda at: edit(at, "reelwright.yaml", "fps: 5", "fps: 10"), r"frames\.settings\.fps: locked 5\.0, now 10\.0"),
         (
             lambda at: edit(at, "reelwright.yaml", "name: linear", "name: gru, size: 4"),
-            r'train\.settings\.model\.name: locked "linear", now "gru"\n  '
-            r"train\.settings\.model\.size: locked \(not set\), now 4",
+            r'model\.name: locked "linear", now "gru"\n  train\.settings\.model\.size: locked \(not set\), now 4',
         ),
         (
             lambda at: edit(
@@ -142,7 +141,7 @@ def test_frozen_refuses_before_any_work(copied: Path, change: Callable[[Path], o
 @pytest.mark.parametrize(
     "change",
     [
-        lambda at: None,
+        Path.exists,
         lambda at: edit(at, "reelwright.yaml", "workers: 1", "workers: 2"),
         lambda at: edit(at, "reelwright.yaml", "stages:", "# a comment\nstages:"),
         lambda at: write_rows(at / "videos.csv", read_rows(at / "videos.csv")),

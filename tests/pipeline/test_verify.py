@@ -158,3 +158,29 @@ def test_leftovers_are_no_errors_and_foreign_files_stay(project: Project) -> Non
     mended = repair(project.file, SilentObserver())
     assert [problem.path for problem in mended.problems] == [foreign]
     assert foreign.read_text() == "mine"
+
+
+def test_repair_leaves_what_is_stale_for_another_reason(project: Project) -> None:
+    changed = Project.open(project.file.path, overrides=["train.epochs=3"])
+    path = one(changed, "embeddings/*.zarr/*/pooled/c/0/0")
+    flip(path)
+    assert [problem.path for problem in verify(changed.file).problems] == [path]
+    mended = repair(changed.file, SilentObserver())
+    assert (did(mended.results), mended.problems) == ({"embed": 1}, ())
+    assert changed.planner().plan("train").state == "stale"
+    assert verify(project.file, whole=True).problems == ()
+
+
+def test_damage_that_keeps_the_pipeline_from_being_planned(project: Project) -> None:
+    """Several broken at once: the whole store is looked at, and all is mended."""
+    paths = [choose(project) for choose in (record_of("train"), ledger_of("frames"), at("reports/*/report.html"))]
+    for path in paths[:2]:
+        path.write_bytes(path.read_bytes()[:-9])
+    flip(paths[2])
+    report = verify(project.file)
+    assert "cannot be planned" in report.note
+    assert {problem.path: problem.kind for problem in report.problems if problem.is_wrong} == dict(
+        zip(paths, ("truncated", "truncated", "altered"), strict=True)
+    )
+    assert did(repair(project.file, SilentObserver()).results) == {"scores": 0}
+    assert project.run().nothing_to_do

@@ -1,0 +1,40 @@
+"""The README's tree names every module with the first line of its docstring; `python -m tests.contracts.test_readme` prints it."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("cli", "pipeline", "stages", "models", "storage")
+WIDTH = 118
+
+
+def tree() -> str:
+    """One line a module: path and the first line of its docstring, cut at its first sentence."""
+    lines = []
+    for package in PACKAGES:
+        lines.append(f"{package}/")
+        for path in sorted((ROOT / package).rglob("*.py")):
+            text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+            if text:
+                name = path.relative_to(ROOT / package).as_posix().removesuffix("/__init__.py")
+                lines.append(_line(name, text.splitlines()[0]))
+    return "\n".join(lines)
+
+
+def _line(name: str, summary: str) -> str:
+    line = f"  {name:<26} {summary.rstrip('.')}"
+    return line if len(line) <= WIDTH else line[: WIDTH - 3].rstrip() + "..."
+
+
+def test_the_tree_of_the_readme_is_true() -> None:
+    assert tree() in (ROOT / "README.md").read_text(encoding="utf-8"), "run: python -m tests.contracts.test_readme"
+
+
+def test_nothing_is_left_to_fill_in() -> None:
+    assert "@@" not in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+if __name__ == "__main__":
+    print(tree())
