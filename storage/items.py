@@ -12,9 +12,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from reelwright.storage.files import remove, write_sealed, write_table
+from reelwright.storage.files import read_table, remove, write_sealed, write_table
 
 DONE = frozenset({"ok", "truncated"})
 STATUSES = ("ok", "truncated", "failed", "timeout", "crashed", "skipped")
@@ -75,7 +74,7 @@ class ItemLedger:
         """Digests of the videos whose rows are in the store; reads columns only, so that 100,000 cost little."""
         done: set[str] = set()
         if self._table.exists():
-            table = pq.read_table(self._table, columns=["digest", "status"])
+            table = read_table(self._table, ["digest", "status"])
             digests, statuses = table["digest"].to_pylist(), table["status"].to_pylist()
             done = {name for name, status in zip(digests, statuses, strict=True) if status in DONE}
         for _, row in self._pending():
@@ -107,7 +106,7 @@ class ItemLedger:
     def _compacted(self) -> dict[str, ItemRow]:
         if not self._table.exists():
             return {}
-        return {entry["digest"]: ItemRow(**entry) for entry in pq.read_table(self._table).to_pylist()}
+        return {entry["digest"]: ItemRow(**entry) for entry in read_table(self._table).to_pylist()}
 
     def _pending(self) -> Iterable[tuple[Path, ItemRow]]:
         names = {field.name for field in fields(ItemRow)}

@@ -11,10 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from reelwright.storage.digests import file_digest
-from reelwright.storage.files import write_table
+from reelwright.storage.files import read_table, write_table
 
 Stamp = tuple[int, int, int]  # size in bytes, mtime in ns, inode; of a folder: of all its files together
 
@@ -89,7 +88,7 @@ class KnownFiles:
         self._entries: dict[str, tuple[Stamp, bool, str]] = {}
         self._changed: set[str] = set()
         if table.exists():
-            columns = pq.read_table(table).to_pydict()
+            columns = read_table(table).to_pydict()
             stamps = zip(columns["size"], columns["mtime_ns"], columns["inode"], strict=True)
             self._entries = dict(
                 zip(columns["path"], zip(stamps, columns["quick"], columns["digest"], strict=True), strict=True)
@@ -149,7 +148,7 @@ class KnownProbes:
         if not self._path.exists():
             return {}
         names = None if columns is None else ["digest", *columns]
-        table = pq.read_table(self._path, columns=names).to_pydict()
+        table = read_table(self._path, names).to_pydict()
         fields = list(table)
         return {
             values[0]: dict(zip(fields, values, strict=True))

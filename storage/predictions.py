@@ -37,6 +37,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reelwright.storage.errors import InputError
+from reelwright.storage.files import read_table
 from reelwright.storage.folders import replacing_folder
 from reelwright.storage.prediction_schema import (
     METADATA_KEY,
@@ -166,7 +167,7 @@ class PredictionSet:
                 yield file.read_row_group(group, columns=list(columns) if columns else None)
 
     def _read(self, name: str, columns: Sequence[str] | None) -> pa.Table:
-        return pq.read_table(self._path(name), columns=list(columns) if columns else None)
+        return read_table(self._path(name), columns or None)
 
     def _path(self, name: str) -> Path:
         path = self.folder / f"{name}.parquet"

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from reelwright.storage.errors import InputError, nearest
+from reelwright.storage.files import read_table
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def _read_text(path: Path, *, delimiter: str) -> tuple[list[str], list[TextRow]]
 
 
 def _read_parquet(path: Path) -> tuple[list[str], list[TextRow]]:
-    table = pq.read_table(path)
+    table = read_table(path)
     columns = [
         ["" if value is None else str(value) for value in table[name].to_pylist()] for name in table.column_names
     ]
