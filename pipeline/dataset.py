@@ -83,7 +83,7 @@ def load_dataset(file: PipelineFile) -> Dataset:
         labels=labels,
         background=_background(file, labels),
         digests={video.video_id: known.get(video.path, quick=quick) for video in videos},
-        probes=KnownProbes(file.store.videos).load(["status", "cause", "message", "duration_seconds"]),
+        probes=KnownProbes(file.store.videos).load(),
     )
 
 

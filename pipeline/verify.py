@@ -36,7 +36,7 @@ from reelwright.storage.seals import broken_seal
 from reelwright.storage.store import Store
 
 AREAS = ("frames", "embeddings", "predictions", "runs", "reports", "nodes", "projects", "weights")
-_OURS = frozenset({*AREAS, "scratch", "tuning", "locks", "files.parquet", "videos.parquet"})
+_OURS = frozenset({*AREAS, "scratch", "tuning", "locks", "files.json", "videos.json"})
 _WITH_RECORD = frozenset({"runs", "reports", "predictions"})
 Items = tuple[str, str]  # area and spec key
 

@@ -22,9 +22,9 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from reelwright.storage.annotations import Spans
 from reelwright.storage.errors import StoreError, nearest
 from reelwright.storage.files import folder_bytes, remove
+from reelwright.storage.spans import Spans
 from reelwright.storage.zarrs import (
     ArrayLayout,
     attributes_of,

@@ -9,11 +9,12 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING
 
 from reelwright.storage.seals import SEAL, UNSEALED, seal
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 TEMPORARY = ".tmp-"
 
@@ -44,10 +45,10 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def write_sealed(path: Path, value: Mapping[str, object]) -> None:
-    """Write an object as indented JSON with a field `seal`, in one step, so that `verify` sees every changed byte."""
+def write_sealed(path: Path, value: Mapping[str, object], *, indent: int | None = 2) -> None:
+    """Write an object as JSON with a field `seal`, in one step, so that `verify` sees every changed byte."""
     with replacing(path) as temporary:
-        text = json.dumps({**value, SEAL: UNSEALED}, indent=2, ensure_ascii=False)
+        text = json.dumps({**value, SEAL: UNSEALED}, indent=indent, ensure_ascii=False)
         temporary.write_text(text + "\n", encoding="utf-8")
         seal(temporary)
 
@@ -55,15 +56,19 @@ def write_sealed(path: Path, value: Mapping[str, object]) -> None:
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """Read a Parquet file, or some of its columns.
 
-    By the file reader: `pyarrow.parquet.read_table` imports pyarrow.dataset, and that pandas, which would cost
-    `status` half a second.
+    By the file reader: `pyarrow.parquet.read_table` imports pyarrow.dataset, and that pandas. pyarrow is imported
+    here: `status` can do without it as long as everything is up to date.
     """
+    import pyarrow.parquet as pq
+
     with pq.ParquetFile(path) as file:
         return file.read(columns=None if columns is None else list(columns))
 
 
 def write_table(path: Path, table: pa.Table) -> None:
     """Write a Parquet file (zstd) in one step; its metadata has an entry `seal` (storage/seals.py)."""
+    import pyarrow.parquet as pq
+
     with replacing(path) as temporary:
         # Page checksums of Parquet leave out the footer; the seal covers every byte.
         sealed = table.replace_schema_metadata({**(table.schema.metadata or {}), SEAL: UNSEALED})

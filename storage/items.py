@@ -10,27 +10,15 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-
-import pyarrow as pa
+from typing import TYPE_CHECKING
 
 from reelwright.storage.files import read_table, remove, write_sealed, write_table
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 DONE = frozenset({"ok", "truncated"})
 STATUSES = ("ok", "truncated", "failed", "timeout", "crashed", "skipped")
-
-SCHEMA = pa.schema(
-    [
-        ("digest", pa.string()),
-        ("status", pa.string()),
-        ("rows", pa.int64()),
-        ("bytes", pa.int64()),
-        ("seconds", pa.float64()),
-        ("backend", pa.string()),
-        ("cause", pa.string()),
-        ("message", pa.string()),
-        ("attempts", pa.int32()),
-    ]
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,4 +107,19 @@ class ItemLedger:
 
 def items_table(rows: Iterable[ItemRow]) -> pa.Table:
     """Item rows as an Arrow table, sorted by digest."""
-    return pa.Table.from_pylist([asdict(row) for row in sorted(rows, key=lambda row: row.digest)], schema=SCHEMA)
+    import pyarrow as pa
+
+    schema = pa.schema(
+        [
+            ("digest", pa.string()),
+            ("status", pa.string()),
+            ("rows", pa.int64()),
+            ("bytes", pa.int64()),
+            ("seconds", pa.float64()),
+            ("backend", pa.string()),
+            ("cause", pa.string()),
+            ("message", pa.string()),
+            ("attempts", pa.int32()),
+        ]
+    )
+    return pa.Table.from_pylist([asdict(row) for row in sorted(rows, key=lambda row: row.digest)], schema=schema)

@@ -5,28 +5,19 @@ Reading a digest back costs one stat, so that 100,000 unchanged videos are not r
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-
-import pyarrow as pa
+from typing import Any
 
 from reelwright.storage.digests import file_digest
-from reelwright.storage.files import read_table, write_table
+from reelwright.storage.files import write_sealed
 
 Stamp = tuple[int, int, int]  # size in bytes, mtime in ns, inode; of a folder: of all its files together
 
-_FILES_SCHEMA = pa.schema(
-    [
-        ("path", pa.string()),
-        ("size", pa.int64()),
-        ("mtime_ns", pa.int64()),
-        ("inode", pa.uint64()),
-        ("quick", pa.bool_()),
-        ("digest", pa.string()),
-    ]
-)
+_FILE_FIELDS = ("path", "size", "mtime_ns", "inode", "quick", "digest")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,25 +39,6 @@ class VideoProbe:
     variable_frame_rate: bool = False
 
 
-_PROBES_SCHEMA = pa.schema(
-    [
-        ("digest", pa.string()),
-        ("status", pa.string()),
-        ("cause", pa.string()),
-        ("message", pa.string()),
-        ("duration_seconds", pa.float64()),
-        ("num_frames", pa.int64()),
-        ("fps", pa.float64()),
-        ("height", pa.int32()),
-        ("width", pa.int32()),
-        ("codec", pa.string()),
-        ("rotation", pa.int32()),
-        ("start_seconds", pa.float64()),
-        ("variable_frame_rate", pa.bool_()),
-    ]
-)
-
-
 def stamp(path: Path) -> Stamp:
     """Size, time of change and inode. Raises OSError when the path is not there."""
     status = os.stat(path)  # noqa: PTH116 - 100,000 calls a run; Path.stat costs a third more
@@ -81,14 +53,14 @@ def stamp(path: Path) -> Stamp:
 
 
 class KnownFiles:
-    """The table of file digests in a store (``files.parquet``); `save` keeps what was added."""
+    """The table of file digests in a store (``files.json``); `save` keeps what was added."""
 
     def __init__(self, table: Path) -> None:
         self._path = table
         self._entries: dict[str, tuple[Stamp, bool, str]] = {}
         self._changed: set[str] = set()
         if table.exists():
-            columns = read_table(table).to_pydict()
+            columns = _read_columns(table)
             stamps = zip(columns["size"], columns["mtime_ns"], columns["inode"], strict=True)
             self._entries = dict(
                 zip(columns["path"], zip(stamps, columns["quick"], columns["digest"], strict=True), strict=True)
@@ -129,36 +101,42 @@ class KnownFiles:
             return
         merged = dict(KnownFiles(self._path).entries)
         merged.update({path: self._entries[path] for path in self._changed})
-        rows = [
-            {"path": path, "size": size, "mtime_ns": mtime, "inode": inode, "quick": quick, "digest": known}
-            for path, ((size, mtime, inode), quick, known) in sorted(merged.items())
-        ]
-        write_table(self._path, pa.Table.from_pylist(rows, schema=_FILES_SCHEMA))
+        rows = [(path, *stamped, quick, known) for path, (stamped, quick, known) in sorted(merged.items())]
+        _write_columns(self._path, _FILE_FIELDS, rows)
         self._changed.clear()
 
 
 class KnownProbes:
-    """The table of video probes in a store (``videos.parquet``), by content digest."""
+    """The table of video probes in a store (``videos.json``), by content digest."""
 
     def __init__(self, table: Path) -> None:
         self._path = table
 
-    def load(self, columns: Iterable[str] | None = None) -> dict[str, dict[str, object]]:
-        """Probe fields by digest; only ``columns`` (and the digest) when given."""
+    def load(self) -> dict[str, dict[str, Any]]:
+        """Probe fields by digest."""
         if not self._path.exists():
             return {}
-        names = None if columns is None else ["digest", *columns]
-        table = read_table(self._path, names).to_pydict()
-        fields = list(table)
-        return {
-            values[0]: dict(zip(fields, values, strict=True))
-            for values in zip(*(table[name] for name in fields), strict=True)
-        }
+        columns = _read_columns(self._path)
+        rows = zip(*columns.values(), strict=True)
+        names = list(columns)
+        return {row[names.index("digest")]: dict(zip(names, row, strict=True)) for row in rows}
 
     def add(self, probes: Mapping[str, VideoProbe]) -> None:
         """Add probes, or replace those of the same content."""
         if probes:
             merged = self.load()
             merged.update({name: asdict(probe) for name, probe in probes.items()})
-            rows = [merged[name] for name in sorted(merged)]
-            write_table(self._path, pa.Table.from_pylist(rows, schema=_PROBES_SCHEMA))
+            names = [field.name for field in fields(VideoProbe)]
+            rows = [tuple(merged[digest][name] for name in names) for digest in sorted(merged)]
+            _write_columns(self._path, names, rows)
+
+
+def _read_columns(path: Path) -> dict[str, list[Any]]:
+    """Columns by name. JSON and not Parquet: 100,000 rows read as fast, and nothing heavy is imported for them."""
+    columns: dict[str, list[Any]] = json.loads(path.read_text(encoding="utf-8"))["columns"]
+    return columns
+
+
+def _write_columns(path: Path, names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
+    columns = {name: [row[position] for row in rows] for position, name in enumerate(names)}
+    write_sealed(path, {"columns": columns}, indent=None)

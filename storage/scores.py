@@ -20,9 +20,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reelwright.storage.annotations import IntArray, Spans
 from reelwright.storage.errors import StoreError
 from reelwright.storage.files import write_table
+from reelwright.storage.spans import IntArray, Spans
 
 Scores = npt.NDArray[np.float32]
 _SPAN_COLUMNS = ("start_seconds", "stop_seconds", "source_start", "source_stop")

@@ -7,8 +7,8 @@ predictions/<spec key>/<video digest>.parquet, predictions/<key>/   scores by co
 reports/<key>/                              metrics.json, report.html
 nodes/<key>/                                record.json, items.parquet
 weights/                                    pretrained weights fetched from a hub
-files.parquet                               content digests of files, by path and stat
-videos.parquet                              probes of videos, by content digest
+files.json                               content digests of files, by path and stat
+videos.json                              probes of videos, by content digest
 projects/<name>/                            the last record of every node of a pipeline file, for `explain`
 """
 
@@ -63,12 +63,12 @@ class Store:
     @property
     def videos(self) -> Path:
         """The table of video probes."""
-        return self.root / "videos.parquet"
+        return self.root / "videos.json"
 
     @property
     def files(self) -> Path:
         """The table of known file digests."""
-        return self.root / "files.parquet"
+        return self.root / "files.json"
 
     def project(self, pipeline_file: Path) -> Path:
         """The folder with the last records of one pipeline file."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from reelwright.storage.annotations import Spans
+from reelwright.storage.spans import Spans
 
 Frames = npt.NDArray[np.uint8]
 Seconds = npt.NDArray[np.float64]

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from reelwright.stages.work import Reporter
-from reelwright.storage.annotations import Spans
 from reelwright.storage.embeddings import SPAN_DTYPES, EmbeddingWriter
 from reelwright.storage.errors import ItemError
 from reelwright.storage.items import ItemLedger, ItemRow
+from reelwright.storage.spans import Spans
 
 Rows = npt.NDArray[Any]
 

@@ -11,7 +11,8 @@ from reelwright.models.segmental import find_segments
 from reelwright.stages.evaluate.markup import Markup, tag
 from reelwright.stages.evaluate.palette import Palette
 from reelwright.stages.evaluate.videos import Timeline
-from reelwright.storage.annotations import UNKNOWN, FloatArray, IntArray
+from reelwright.storage.annotations import UNKNOWN
+from reelwright.storage.spans import FloatArray, IntArray
 
 _RIBBON_PIXELS = 26
 _LANE_PIXELS = 14  # of one class in multi_label ribbons

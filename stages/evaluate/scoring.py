@@ -13,9 +13,10 @@ import pyarrow.compute as pc
 from reelwright.models.metrics import chance_levels, classification_metrics, multilabel_metrics, segmental_metrics
 from reelwright.stages.evaluate.config import EvaluateConfig
 from reelwright.stages.evaluate.videos import VideoLabels, target_ids, target_sets
-from reelwright.storage.annotations import UNKNOWN, IntArray
+from reelwright.storage.annotations import UNKNOWN
 from reelwright.storage.errors import StageError, nearest
 from reelwright.storage.predictions import PredictionInfo, PredictionSet, scores_matrix
+from reelwright.storage.spans import IntArray
 
 ALL_SPLITS = "all"
 SEQUENCE_TASKS = frozenset({"per_row", "last_row"})  # one label a row: the order of labels can be scored

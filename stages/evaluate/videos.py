@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reelwright.models.metrics import multilabel_metrics
-from reelwright.storage.annotations import UNKNOWN, FloatArray, IntArray
+from reelwright.storage.annotations import UNKNOWN
 from reelwright.storage.predictions import PredictionInfo, PredictionSet, scores_matrix
+from reelwright.storage.spans import FloatArray, IntArray
 
 _COLUMNS = ("video_id", "video_digest", "split", "label_id", "score", "target_id")
 

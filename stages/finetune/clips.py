@@ -19,10 +19,10 @@ from reelwright.stages.train.batches import Batch, Sampling
 from reelwright.stages.train.targets import Targets
 from reelwright.stages.train.windows import Windows, WindowShape, window_rows
 from reelwright.stages.work import VideoItem
-from reelwright.storage.annotations import Spans
 from reelwright.storage.errors import StoreError
 from reelwright.storage.frames import FrameRows, FrameStore
 from reelwright.storage.items import DONE
+from reelwright.storage.spans import Spans
 
 Frames = npt.NDArray[np.uint8]
 Read = Callable[[int, npt.NDArray[np.int64]], Frames]  # position of a video, its rows -> (n, h, w, 3)

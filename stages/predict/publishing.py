@@ -14,11 +14,12 @@ from reelwright.stages.train.labelled import LabelledVideo, payload_videos
 from reelwright.stages.train.targets import LabelSpace, is_described, window_targets
 from reelwright.stages.train.windows import Windows, WindowShape
 from reelwright.stages.work import Work
-from reelwright.storage.annotations import UNKNOWN, Annotation, row_labels, window_label_set
+from reelwright.storage.annotations import UNKNOWN, Annotation
 from reelwright.storage.errors import StoreError
 from reelwright.storage.items import ItemLedger
 from reelwright.storage.predictions import PredictedVideo, PredictionInfo, PredictionWriter, Scored, open_writer
 from reelwright.storage.scores import VideoScores, read_scores
+from reelwright.storage.spans import row_labels, window_label_set
 from reelwright.storage.store import Store
 
 

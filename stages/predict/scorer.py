@@ -17,10 +17,10 @@ from reelwright.stages.train.checkpoints import load_weights
 from reelwright.stages.train.objectives import probabilities
 from reelwright.stages.train.setup import build_run_model
 from reelwright.stages.train.windows import Windows, WindowShape, grid_windows, window_rows
-from reelwright.storage.annotations import Spans
 from reelwright.storage.errors import ConfigError, StageError
 from reelwright.storage.runs import RunFolder
 from reelwright.storage.scores import VideoScores
+from reelwright.storage.spans import Spans
 
 TEMPORAL_PREFIX = "temporal."  # of the temporal model's weights in a finetune run
 

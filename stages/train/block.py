@@ -25,9 +25,9 @@ import torch
 from torch import Tensor
 
 from reelwright.stages.train.windows import IntArray, Windows, WindowShape, window_rows
-from reelwright.storage.annotations import Spans
 from reelwright.storage.embeddings import EmbeddingRows, EmbeddingStore
 from reelwright.storage.errors import InputError, ItemError, StoreError, nearest
+from reelwright.storage.spans import Spans
 
 READERS = 8  # threads that read videos: on a network file system most of the time is waiting
 READ_ROWS = 1024  # rows of a token or map output that are in memory while they are averaged

@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from reelwright.stages.train.windows import Windows, WindowShape, window_rows
-from reelwright.storage.annotations import UNKNOWN, Annotation, Spans, majority, row_labels, window_label_set
+from reelwright.storage.annotations import UNKNOWN, Annotation
+from reelwright.storage.spans import Spans, majority, row_labels, window_label_set
 
 Targets = npt.NDArray[Any]
 

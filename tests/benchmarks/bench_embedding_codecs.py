@@ -19,9 +19,9 @@ import numpy as np
 import torch
 
 from reelwright.models.encoders import build_encoder
-from reelwright.storage.annotations import Spans
 from reelwright.storage.embeddings import EmbeddingStore, EmbeddingWriter, RowLayout
 from reelwright.storage.errors import ConfigError
+from reelwright.storage.spans import Spans
 from tests.benchmarks.bare import decord_images
 from tests.benchmarks.harness import Figures, Row
 from tests.benchmarks.videos import bench_videos

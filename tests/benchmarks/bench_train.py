@@ -24,8 +24,8 @@ from reelwright.stages.train.setup import choose_device
 from reelwright.stages.train.trainer import Trainer, TrainerSettings
 from reelwright.stages.train.windows import WindowShape, grid_windows
 from reelwright.stages.work import SilentReporter
-from reelwright.storage.annotations import Spans
 from reelwright.storage.runs import RunFolder
+from reelwright.storage.spans import Spans
 from tests.benchmarks.harness import Figures, Options, Row, Turns
 
 NUM_VIDEOS, ROWS, DIM, NUM_CLASSES, BATCH_SIZE, AIM = 20, 400, 384, 6, 64, 0.9

@@ -73,8 +73,8 @@ KINDS: dict[str, tuple[Callable[[Project], Path], dict[str, int]]] = {
     "metrics of a report": (at("reports/*/metrics.json"), {"scores": 0}),
     "report": (at("reports/*/report.html"), {"scores": 0}),
     "copy of a record": (at("projects/*/train.json"), {}),
-    "digests of files": (at("files.parquet"), {}),
-    "probes of videos": (at("videos.parquet"), {}),
+    "digests of files": (at("files.json"), {}),
+    "probes of videos": (at("videos.json"), {}),
 }
 
 

@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from reelwright.stages.work import InputRef, SilentReporter, VideoItem, Work
-from reelwright.storage.annotations import Annotation, Spans
+from reelwright.storage.annotations import Annotation
 from reelwright.storage.embeddings import EmbeddingWriter, RowLayout
+from reelwright.storage.spans import Spans
 from reelwright.storage.store import Store
 
 torch.set_num_threads(1)

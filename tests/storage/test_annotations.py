@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reelwright.storage.annotations import UNKNOWN, Annotation, Spans, majority, row_labels, window_label_set
+from reelwright.storage.annotations import UNKNOWN, Annotation
+from reelwright.storage.spans import Spans, majority, row_labels, window_label_set
 
 
 def spans(num_rows: int, seconds: float = 1.0) -> Spans:

@@ -135,7 +135,7 @@ def test_bytes_between_chunks_are_told(tmp_path: Path) -> None:
 def test_weights_that_a_person_put_there_are_held_to_their_first_use(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     save_file({"w": np.zeros(3, dtype=np.float32)}, path)
-    known = KnownFiles(tmp_path / "files.parquet")
+    known = KnownFiles(tmp_path / "files.json")
     assert list(check_weights(path, known)) == []
     known.digest(path)
     content = bytearray(path.read_bytes())

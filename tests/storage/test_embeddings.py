@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import zarr
 
-from reelwright.storage.annotations import Spans
 from reelwright.storage.embeddings import EmbeddingStore, EmbeddingWriter, RowLayout
 from reelwright.storage.errors import StoreError
+from reelwright.storage.spans import Spans
 
 OUTPUTS = {"pooled": (6,), "layer9.tokens": (3, 4), "map": (2, 3, 3)}
 ATTRIBUTES = {"spec": {"encoder": "timm/x", "outputs": ["pooled"]}, "weights_digest": "abc"}

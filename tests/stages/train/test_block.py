@@ -8,9 +8,9 @@ import torch
 
 from reelwright.stages.train.block import join_by_time, load_block, read_video, split_missing
 from reelwright.stages.train.windows import WindowShape, grid_windows
-from reelwright.storage.annotations import Spans
 from reelwright.storage.embeddings import EmbeddingStore
 from reelwright.storage.errors import InputError, StoreError
+from reelwright.storage.spans import Spans
 
 
 def _spans(*pairs):
