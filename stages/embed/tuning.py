@@ -18,8 +18,8 @@ from reelwright.storage.digests import digest
 from reelwright.storage.files import write_json
 
 BUDGET_SECONDS = 3.0  # of measuring, warm-up included
-ROUNDS = 2
-BATCHES = {"cpu": (8, 16, 32), "cuda": (64, 128, 256, 512)}
+ROUNDS = 3
+BATCHES = {"cpu": (4, 8, 16), "cuda": (64, 128, 256, 512)}
 CLIP_BATCHES = {"cpu": (1, 2, 4), "cuda": (8, 16, 32, 64)}
 
 
@@ -44,7 +44,7 @@ def tuned(encoder: Encoder, config: DataConfig, wish: Execution, *, folder: Path
 
 
 def measure(encoder: Encoder, config: DataConfig, wish: Execution) -> tuple[Choice, dict[str, float]]:
-    """Time both layouts in turns at the smallest batch, then larger batches in the better one, while the budget lasts.
+    """Time every layout and batch size in turns, the small ones first, while the budget lasts.
 
     Turns, and the best of each, because other work on the machine comes and goes.
     """
@@ -53,12 +53,10 @@ def measure(encoder: Encoder, config: DataConfig, wish: Execution) -> tuple[Choi
     sizes = (CLIP_BATCHES if encoder.kind == "video" else BATCHES)[wish.device.type]
     best: dict[tuple[bool, int], float] = {}
     for _ in range(ROUNDS):
-        for channels_last in (True, False):
-            candidate = replace(wish, channels_last=channels_last, batch_size=sizes[0])
-            _try(encoder, config, candidate, best, deadline)
-    layout = max(best, key=lambda key: best[key])[0]
-    for size in sizes[1:]:
-        _try(encoder, config, replace(wish, channels_last=layout, batch_size=size), best, deadline)
+        for size in sizes:
+            for channels_last in (True, False):
+                candidate = replace(wish, channels_last=channels_last, batch_size=size)
+                _try(encoder, config, candidate, best, deadline)
     (layout, size), speed = max(best.items(), key=lambda entry: entry[1])
     measured = {f"channels_last={key[0]} batch_size={key[1]}": round(value, 1) for key, value in best.items()}
     return Choice(channels_last=layout, batch_size=size, rows_per_second=round(speed, 1)), measured
