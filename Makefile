@@ -25,7 +25,7 @@ demo: $(INSTALLED)  ## Run the whole chain on made-up procedure videos (about 5 
 	@$(BIN)/reelwright demo --folder demo
 
 test: check  ## Format, lint, types, import arrows, then the default tests (about 3 minutes)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 test-slow: $(INSTALLED)  ## The tests that take longer
 	$(BIN)/python -m pytest -m slow

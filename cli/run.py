@@ -226,7 +226,7 @@ def run_and_tell(file: PipelineFile, options: RunOptions, *, as_json: bool) -> N
         scores = scores_table({node.node: node.outputs for node in result.nodes if node.stage == "evaluate"})
         typer.echo(f"\n{scores}" if scores else "", nl=bool(scores))
         if result.failures:
-            typer.echo(f"\n{len(result.failures)} failed:\n{failure_table(result.failures)}")
+            typer.echo(f"\n{len(result.failures)} not whole or failed:\n{failure_table(result.failures)}")
     sys.stdout.flush()
     if result.exit_code:
         raise typer.Exit(result.exit_code)
