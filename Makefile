@@ -31,7 +31,7 @@ test-slow: $(INSTALLED)  ## The tests that take longer
 	$(BIN)/python -m pytest -m slow
 
 check: $(INSTALLED)  ## Format, lint, types, import arrows
-	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff format --check --diff --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy $(addprefix typings/reelwright/,cli pipeline stages models storage)
 	$(BIN)/lint-imports

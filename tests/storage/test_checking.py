@@ -49,7 +49,9 @@ def test_every_byte_is_under_the_seal(tmp_path: Path, write: object) -> None:
     assert broken_seal(path) is None
 
 
-@pytest.mark.parametrize(("write", "kind"), [(sealed_json, "truncated"), (sealed_table, "truncated")], ids=["json", "table"])
+@pytest.mark.parametrize(
+    ("write", "kind"), [(sealed_json, "truncated"), (sealed_table, "truncated")], ids=["json", "table"]
+)
 def test_what_is_cut_is_called_truncated(tmp_path: Path, write: object, kind: str) -> None:
     path: Path = write(tmp_path)  # type: ignore[operator]
     content = path.read_bytes()
