@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from reelwright.pipeline.project import Project
 from tests.cli.test_commands import reelwright
 from tests.pipeline.conftest import folder  # noqa: F401 - the fixture
 
 
+@pytest.mark.slow
 def test_verify_repair_and_gc(folder: Path) -> None:  # noqa: F811
     assert Project.open(folder / "reelwright.yaml").run(until=["frames"]).exit_code == 0
     store = folder / ".reelwright" / "store"

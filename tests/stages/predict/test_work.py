@@ -60,7 +60,7 @@ def test_every_task_is_predicted(pulse_toy, task):
     mine = np.array(windows["video_digest"].to_pylist()) == "d3"
     of_video = scores_matrix(videos.filter(np.array(videos["video_digest"].to_pylist()) == "d3"))
     np.testing.assert_allclose(of_video[0], scores[mine].mean(axis=0), rtol=1e-5)
-    assert videos["num_windows"].to_pylist() == [22] * 5
+    assert videos["num_windows"].to_pylist() == [22 + to_end] * 5
 
 
 def test_rows_are_the_mean_over_the_windows_that_hold_them(toy):
