@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from reelwright.pipeline.dataset import Dataset, load_dataset
 from reelwright.pipeline.execute import execute, is_settled, item_failures, note_record, ready_plan
@@ -18,6 +17,7 @@ from reelwright.stages.registry import load
 from reelwright.storage.errors import Interrupted, ReelwrightError
 from reelwright.storage.items import ItemRow
 from reelwright.storage.known import KnownFiles
+from reelwright.storage.locks import exclusive
 
 
 def open_planner(file: PipelineFile, *, forced: Sequence[str] = (), dataset: Dataset | None = None) -> Planner:
@@ -125,20 +125,35 @@ def _run_node(
         plan = ready_plan(name, planner)
         if frozen is not None:
             frozen.check_node(plan, planner)
-        if plan.state == FRESH or (not options.retry_failed and is_settled(plan)):
-            if plan.record is None:
-                note_record(plan, planner, outputs={}, seconds=0.0)
+        if _needs_nothing(plan, options):
+            return _left_as_is(plan, planner)
+        lock = planner.file.store.lock(plan.spec_key)
+        with exclusive(lock, tell=lambda told: observer.started(plan).note(told)) as waited:
+            if waited:  # another run did some or all of it meanwhile
                 planner.forget()
-            fresh = NodeResult(
-                node=name, stage=node.stage, state=FRESH, num_items=len(plan.wanted), outputs=_outputs(plan)
-            )
-            return fresh, item_failures(planner, plan)
-        return execute(plan, planner, observer, options)
+                plan = planner.plan(name)
+                if _needs_nothing(plan, options):
+                    return _left_as_is(plan, planner)
+            return execute(plan, planner, observer, options)
     except Interrupted:
         raise
     except (ReelwrightError, OSError) as error:
         seconds = time.monotonic() - started
         return NodeResult(node=name, stage=node.stage, state=FAILED, message=str(error), seconds=seconds), []
+
+
+def _needs_nothing(plan: NodePlan, options: RunOptions) -> bool:
+    return plan.state == FRESH or (not options.retry_failed and is_settled(plan))
+
+
+def _left_as_is(plan: NodePlan, planner: Planner) -> tuple[NodeResult, list[Failure]]:
+    if plan.record is None:
+        note_record(plan, planner, outputs={}, seconds=0.0)
+        planner.forget()
+    node = plan.node
+    outputs = dict(plan.record.outputs) if plan.record else {}
+    left = NodeResult(node=node.name, stage=node.stage, state=FRESH, num_items=len(plan.wanted), outputs=outputs)
+    return left, item_failures(planner, plan)
 
 
 def _unusable(planner: Planner) -> list[Failure]:
@@ -150,7 +165,3 @@ def _unusable(planner: Planner) -> list[Failure]:
         row = ItemRow(digest=digest, status=probe["status"], cause=probe["cause"], message=probe["message"])
         found.append(Failure(node="videos", video_ids=(video.video_id,), row=row))
     return found
-
-
-def _outputs(plan: NodePlan) -> dict[str, Any]:
-    return dict(plan.record.outputs) if plan.record else {}

@@ -36,7 +36,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reelwright.storage.errors import InputError
+from reelwright.storage.errors import InputError, nearest
 from reelwright.storage.files import read_table
 from reelwright.storage.folders import replacing_folder
 from reelwright.storage.prediction_schema import (
@@ -167,7 +167,13 @@ class PredictionSet:
                 yield file.read_row_group(group, columns=list(columns) if columns else None)
 
     def _read(self, name: str, columns: Sequence[str] | None) -> pa.Table:
-        return read_table(self._path(name), columns or None)
+        path = self._path(name)
+        known = pq.read_schema(path).names
+        unknown = [column for column in columns or () if column not in known]
+        if unknown:
+            hint = nearest(unknown[0], known)
+            raise InputError(f"{path.name} has no column {unknown[0]!r}.{hint} It has: {', '.join(known)}")
+        return read_table(path, columns or None)
 
     def _path(self, name: str) -> Path:
         path = self.folder / f"{name}.parquet"

@@ -60,6 +60,10 @@ class Store:
         readable = "".join(letter if letter.isalnum() or letter in "-._" else "_" for letter in name)
         return self.root / "weights" / f"{readable}-{digest(name)[:8]}.safetensors"
 
+    def lock(self, key: str) -> Path:
+        """The lock file of one spec or run."""
+        return self.root / "locks" / f"{key}.lock"
+
     @property
     def videos(self) -> Path:
         """The table of video probes."""

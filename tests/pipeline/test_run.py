@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -145,3 +147,21 @@ def test_streaming_or_storing_frames_gives_the_same_embeddings(folder: Path) -> 
     run(folder, until=["embed"])
     streamed = run(folder, "frames.materialize=false", until=["embed"])
     assert streamed.nothing_to_do
+
+
+def test_two_runs_at_once_share_the_work(folder: Path) -> None:
+    """Started together, both end well, and no video is embedded twice."""
+    code = (
+        "import sys; from reelwright.pipeline.project import Project\n"
+        "result = Project.open(sys.argv[1]).run(until=['embed'])\n"
+        "print(result.exit_code, sum(node.num_done for node in result.nodes))"
+    )
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(folder / "reelwright.yaml")], stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    told = [process.communicate(timeout=120)[0].split() for process in started]
+    assert [code for code, _ in told] == ["0", "0"]
+    assert sum(int(done) for _, done in told) == 10  # five decoded, five embedded, by one or the other
