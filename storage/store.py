@@ -7,8 +7,9 @@ predictions/<spec key>/<video digest>.parquet, predictions/<key>/   scores by co
 reports/<key>/                              metrics.json, report.html
 nodes/<key>/                                record.json, items.parquet
 weights/                                    pretrained weights fetched from a hub
-files.json                               content digests of files, by path and stat
-videos.json                              probes of videos, by content digest
+locks/                                      who works on which key now
+files.json                                  content digests of files, by path and stat
+videos.json                                 probes of videos, by content digest
 projects/<name>/                            the last record of every node of a pipeline file, for `explain`
 """
 
