@@ -31,11 +31,9 @@ from reelwright.stages.train.labelled import (
     label_windows,
     why_no_windows,
 )
-from reelwright.stages.train.objectives import build_loss, choose_metric, evaluate
-from reelwright.stages.train.optimizers import build_lr_schedule, build_optimizer, parameter_groups
-from reelwright.stages.train.setup import Learning, build_run_model, choose_device, finish_run, run_values
+from reelwright.stages.train.objectives import build_loss, choose_metric
+from reelwright.stages.train.setup import Learning, build_run_model, choose_device, finish_run, fit, run_values
 from reelwright.stages.train.targets import LabelSpace, class_counts
-from reelwright.stages.train.trainer import Progress, TrainerSettings
 from reelwright.stages.train.windows import WindowShape
 from reelwright.stages.work import InputRef, Reporter, Work
 from reelwright.storage.errors import ConfigError, InputError
@@ -66,7 +64,9 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
         folder.clear()
     learning = _learning(work, config, values, loaded, labels, reporter=reporter, metric=metric, device=device)
     folder.write_config(run_values(work, labels, _described(values, loaded)))
-    progress = _fit(module, learning, work=work, config=config, folder=folder, reporter=reporter)
+    progress = fit(
+        module, learning, work=work, config=config, folder=folder, reporter=reporter, trainer_type=StartingTrainer
+    )
     return finish_run(folder, module, progress, metric=metric)
 
 
@@ -203,47 +203,6 @@ def _videos(work: Work, config: FinetuneConfig, store: FrameStore, reporter: Rep
     if missing:
         reporter.note(f"{len(missing)} videos have no stored frames and are left out: {', '.join(missing[:5])}")
     return videos
-
-
-def _fit(
-    module: FinetuneModule,
-    learning: Learning,
-    *,
-    work: Work,
-    config: FinetuneConfig,
-    folder: RunFolder,
-    reporter: Reporter,
-) -> Progress:
-    groups = parameter_groups(module, config.optimizer, multipliers=learning.multipliers)
-    updates_per_epoch = -(-learning.train.num_batches // config.optimizer.accumulate)
-    trainer = StartingTrainer(
-        module,
-        optimizer=build_optimizer(groups, config.optimizer),
-        schedule=build_lr_schedule(config.schedule, epochs=config.epochs, updates_per_epoch=updates_per_epoch),
-        loss=learning.loss,
-        settings=TrainerSettings(
-            key=work.key,
-            epochs=config.epochs,
-            seed=config.seed,
-            precision=config.precision,
-            accumulate=config.optimizer.accumulate,
-            clip_norm=config.optimizer.clip_norm,
-            evaluate_every=config.evaluate_every,
-            checkpoint_every=config.checkpoint_every,
-            metric=learning.metric,
-            patience=config.early_stop.patience if config.early_stop else None,
-        ),
-        folder=folder,
-        reporter=reporter,
-    )
-    val = learning.val
-    if val is None:
-        return trainer.fit(learning.train)
-
-    def validate(forward: Any) -> dict[str, float]:
-        return evaluate(forward, val, task=learning.task, loss=learning.loss, device=trainer.device)
-
-    return trainer.fit(learning.train, validate)
 
 
 def _described(values: Mapping[str, Any], loaded: LoadedEncoder) -> dict[str, Any]:

@@ -69,11 +69,12 @@ def fit(
     config: LearningSettings,
     folder: RunFolder,
     reporter: Reporter,
+    trainer_type: type[Trainer] = Trainer,
 ) -> Progress:
     """Train ``module`` as the settings of a node say, going on with the last checkpoint if there is one."""
     groups = parameter_groups(module, config.optimizer, multipliers=learning.multipliers)
     updates_per_epoch = -(-learning.train.num_batches // config.optimizer.accumulate)
-    trainer = Trainer(
+    trainer = trainer_type(
         module,
         optimizer=build_optimizer(groups, config.optimizer),
         schedule=build_lr_schedule(config.schedule, epochs=config.epochs, updates_per_epoch=updates_per_epoch),
