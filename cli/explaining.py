@@ -37,7 +37,7 @@ def explain_video(planner: Planner, node: str, video: str, *, as_json: bool) -> 
         answer = "new or changed: its content has not been read yet"
     elif digest not in planner.dataset.items:
         probe = planner.dataset.probes[digest]
-        answer = f"unusable: {probe['cause']}: {probe['message']}"
+        answer = f"unusable: {probe.cause}: {probe.message}"
     elif row is None:
         answer = "up to date" if plan.state == FRESH else "not done yet"
     elif row.is_done:

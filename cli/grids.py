@@ -34,7 +34,7 @@ class GridCommand:
 
 def run_grid_and_tell(command: GridCommand, options: RunOptions) -> None:
     """Run all combinations, or show their plans; exits with the worst code when it is not 0."""
-    from reelwright.cli.run import show_plan
+    from reelwright.cli.planning import show_plan
     from reelwright.pipeline.grid import combinations, worst_exit_code
 
     grid = combinations(command.path, command.axes, overrides=command.overrides)

@@ -113,6 +113,8 @@ def run(
         return
     file = load_pipeline(path, overrides or ())
     if dry_run:
+        from reelwright.cli.planning import show_plan
+
         if frozen:
             check_frozen(file)
         show_plan(file, options.force, as_json=as_json)
@@ -128,7 +130,8 @@ def status(
         bool, typer.Option("--exit-code", help="Exit with 1 when something is not up to date.")
     ] = False,
 ) -> None:
-    """Say of every node whether it is up to date, and if not, why. Runs nothing."""
+    """Say of every node whether it is up to date, if not, why, and who works on it now. Runs nothing."""
+    from reelwright.cli.planning import show_plan
     from reelwright.pipeline.file import find_pipeline_file, load_pipeline
 
     file = load_pipeline(find_pipeline_file(config), overrides or ())
@@ -170,38 +173,6 @@ def graph(
     from reelwright.pipeline.graph import build_graph
 
     typer.echo(draw_graph(build_graph(load_pipeline(find_pipeline_file(config), overrides or ())), form))
-
-
-def show_plan(file: PipelineFile, force: tuple[str, ...], *, as_json: bool, with_estimate: bool = True) -> bool:
-    """Print the plan, with what it will cost; returns whether everything is up to date."""
-    from reelwright.cli.costs import estimate_json, estimate_lines
-    from reelwright.cli.format import plan_json, plan_table, print_json
-    from reelwright.pipeline.estimate import estimates
-    from reelwright.pipeline.plan import FRESH
-    from reelwright.pipeline.runner import open_planner
-
-    planner = open_planner(file, forced=force)
-    plans = planner.plans()
-    costs = estimates(planner) if with_estimate else {}
-    dataset = planner.dataset
-    if as_json:
-        videos = {"videos": len(dataset.videos), "unread": len(dataset.new), "unusable": len(dataset.unusable)}
-        nodes = [{**plan_json(plan), "estimate": estimate_json(costs.get(plan.node.name))} for plan in plans]
-        print_json({**videos, "nodes": nodes})
-    else:
-        splits = ", ".join(
-            f"{name} {sum(video.split == name for video in dataset.videos)}" for name in file.videos.splits
-        )
-        typer.echo(f"{len(dataset.videos):,} videos ({splits})")
-        if dataset.new:
-            typer.echo(f"{len(dataset.new):,} new or changed: `run` reads them first")
-        for video in dataset.unusable:
-            probe = dataset.probes[dataset.digests[video.video_id] or ""]
-            typer.echo(f"unusable: {video.video_id}: {probe['cause']}: {probe['message']}")
-        typer.echo(plan_table(plans))
-        for line in estimate_lines(costs):
-            typer.echo(line)
-    return not dataset.unread and all(plan.state == FRESH for plan in plans)
 
 
 def run_and_tell(file: PipelineFile, options: RunOptions, *, as_json: bool) -> None:

@@ -21,7 +21,7 @@ from reelwright.cli.options import (
     LimitOption,
     SetOption,
 )
-from reelwright.cli.run import run_and_tell, show_plan
+from reelwright.cli.run import run_and_tell
 from reelwright.stages.registry import STAGES
 from reelwright.storage.errors import ConfigError
 
@@ -79,6 +79,8 @@ def _command(stage: str) -> Any:
             file = load_pipeline(find_pipeline_file(config), overrides or ())
         wanted = _nodes(file, stage, nodes or [])
         if dry_run:
+            from reelwright.cli.planning import show_plan
+
             show_plan(file, tuple(force or ()), as_json=as_json)
             return
         options = RunOptions(until=wanted, force=tuple(force or ()), keep_going=keep_going, limit=limit, jobs=jobs)

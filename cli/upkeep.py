@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -88,9 +89,8 @@ def collect(
     """List what no pipeline file reaches any more, and how many bytes it takes; --delete removes it."""
     from reelwright.cli.format import print_json
     from reelwright.cli.progress import Watcher
-    from reelwright.pipeline.collect import GUARD_SECONDS, Limits, sweep
+    from reelwright.pipeline.collect import GUARD_SECONDS, Limits, delete_unused, sweep
     from reelwright.pipeline.file import find_pipeline_file, load_pipeline
-    from reelwright.storage.garbage import delete as remove_all
 
     given: list[Path | None] = [*configs] if configs else [None]
     files = [load_pipeline(find_pipeline_file(path)) for path in given]
@@ -105,7 +105,7 @@ def collect(
     finally:
         watcher.close()
     if delete:
-        remove_all(files[0].store, found.going)
+        found = replace(found, going=delete_unused(files[0].store, found.going))
     if as_json:
         print_json(_sweep_json(found, is_deleted=delete))
     else:

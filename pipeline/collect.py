@@ -4,7 +4,8 @@ Roots are the pipeline files given: the keys of their nodes as they are set now 
 videos. The key of a node that waits for another is not known: what it left last stays until it runs. Other pipeline
 files that ran on this store (their last records lie in projects/) are roots too, as they were when they ran last, with
 all items under their spec keys, since their manifests are not known; `only_these` gives them up. Unfinished work of a
-node that is still wanted stays, since the next run goes on from it.
+node that is still wanted stays, since the next run goes on from it. What a running process says it uses
+(storage/locks.py) stays with all its items, whoever runs it.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from reelwright.pipeline.plan import WAITING, Planner
 from reelwright.pipeline.results import Observer
 from reelwright.pipeline.runner import open_planner, read_videos
 from reelwright.storage.errors import ConfigError
-from reelwright.storage.garbage import Garbage, Roots, find_garbage, sizes
+from reelwright.storage.garbage import Garbage, Roots, delete, find_garbage, sizes
+from reelwright.storage.locks import holdings, uses
 from reelwright.storage.records import load_record
+from reelwright.storage.store import Store
 
 GUARD_SECONDS = 3600  # what was changed since may be in use by a running job
 
@@ -112,5 +115,26 @@ def find_roots(planners: Sequence[Planner], *, only_these: bool) -> Roots:
             roots.keys |= {record.key, record.spec_key}
             wanted.pop(record.spec_key, None)
             roots.weight_digests.update({record.material.get("inputs", {}).get("weights")} - {None})
-    roots.items = dict(wanted)
+    in_use = keys_in_use(planners[0].file.store)
+    roots.keys |= in_use
+    roots.weights.update(planners[0].file.store.root / "weights" / name for name in in_use)
+    roots.items = {key: digests for key, digests in wanted.items() if key not in in_use}
     return roots
+
+
+def delete_unused(store: Store, going: Sequence[Garbage]) -> tuple[Garbage, ...]:
+    """Remove garbage but what a process has begun to use since it was found; returns what went."""
+    in_use = keys_in_use(store)
+    free = tuple(garbage for garbage in going if in_use.isdisjoint((_key(garbage), garbage.path.name)))
+    delete(store, free)
+    return free
+
+
+def _key(garbage: Garbage) -> str:
+    return garbage.ledger[0] if garbage.ledger is not None else garbage.path.name.removesuffix(".zarr")
+
+
+def keys_in_use(store: Store) -> set[str]:
+    """Keys, and names of files of weights, that running processes have told they use."""
+    used = {key for use in uses(store.locks) if not use.is_dead for key in use.owner.keys}
+    return used | {held.key for held in holdings(store.locks)}

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from reelwright.pipeline.file import PipelineFile
 from reelwright.stages.work import VideoItem
 from reelwright.storage.annotations import UNKNOWN, Annotation
 from reelwright.storage.errors import ConfigError, nearest
 from reelwright.storage.items import DONE
-from reelwright.storage.known import KnownFiles, KnownProbes
+from reelwright.storage.known import KnownFiles, KnownProbes, VideoProbe
 from reelwright.storage.labels import LabelSet, labels_from_column, labels_from_table
 from reelwright.storage.manifest import ManifestVideo, check_videos, read_manifest, scan_folder, scan_glob
 
@@ -25,12 +24,13 @@ class Dataset:
     labels: LabelSet
     background: int  # class id of rows that no label covers, UNKNOWN for none
     digests: dict[str, str | None]  # video_id -> content digest; None: not read yet, or changed
-    probes: dict[str, dict[str, Any]]  # digest -> status, cause, message, duration_seconds
+    probes: dict[str, VideoProbe]  # by digest
+    files: KnownFiles  # the store's table of file digests
 
     @cached_property
     def unread(self) -> tuple[ManifestVideo, ...]:
         """Videos that must be read and probed before anything else: new, changed, or not usable last time."""
-        return tuple(video for video in self.videos if not self._usable(video))
+        return tuple(video for video in self.videos if self.digests[video.video_id] not in self.items)
 
     @cached_property
     def new(self) -> tuple[ManifestVideo, ...]:
@@ -46,14 +46,19 @@ class Dataset:
     def items(self) -> dict[str, VideoItem]:
         """Usable videos by digest; a video that occurs under two names is one item."""
         found: dict[str, VideoItem] = {}
-        for video in self.videos:
-            digest = self.digests[video.video_id]
-            if digest is not None and digest not in found and self._usable(video):
-                duration = self.probes[digest]["duration_seconds"]
-                found[digest] = VideoItem(
-                    digest=digest, path=str(video.path), video_id=video.video_id, duration_seconds=duration
-                )
+        for video_id, path, *_ in self.videos:
+            digest = self.digests[video_id]
+            if digest is None or digest in found:
+                continue
+            probe = self.probes.get(digest)
+            if probe is not None and probe.status in DONE:
+                found[digest] = VideoItem(digest, path, video_id, probe.duration_seconds)
         return found
+
+    @cached_property
+    def all_items(self) -> tuple[VideoItem, ...]:
+        """The usable videos."""
+        return tuple(self.items.values())
 
     def named(self, digests: set[str]) -> list[tuple[ManifestVideo, str, Annotation]]:
         """Videos whose digest is among ``digests``, in manifest order, with their annotation."""
@@ -64,45 +69,49 @@ class Dataset:
         """The ids under which a content occurs."""
         return [video.video_id for video in self.videos if self.digests[video.video_id] == digest]
 
-    def _usable(self, video: ManifestVideo) -> bool:
-        digest = self.digests[video.video_id]
-        return digest is not None and digest in self.probes and self.probes[digest]["status"] in DONE
-
 
 def load_dataset(file: PipelineFile) -> Dataset:
     """Read manifest and labels and look up what the store knows of the files.
 
     Raises InputError that lists all problems with row numbers.
     """
-    videos = _read_videos(file)
-    labels = _read_labels(file, videos)
+    videos, source = _read_videos(file)
     known = KnownFiles(file.store.files)
     quick = file.videos.digest == "quick"
+    digests = [known.get(video.path, quick=quick) for video in videos]  # a file that is not there has none
+    missing = [
+        video for video, digest in zip(videos, digests, strict=True) if digest is None and not Path(video.path).exists()
+    ]
+    is_skipped = file.videos.missing == "skip"
+    check_videos(videos, source=source, splits=file.videos.splits, missing=() if is_skipped else missing)
+    digest_of = {video.video_id: digest for video, digest in zip(videos, digests, strict=True)}
+    for video in missing:
+        del digest_of[video.video_id]
+    present = [video for video in videos if video.video_id in digest_of] if missing else videos
+    labels = _read_labels(file, present)
     return Dataset(
-        videos=tuple(videos),
+        videos=tuple(present),
         labels=labels,
         background=_background(file, labels),
-        digests={video.video_id: known.get(video.path, quick=quick) for video in videos},
+        digests=digest_of,
         probes=KnownProbes(file.store.videos).load(),
+        files=known,
     )
 
 
-def _read_videos(file: PipelineFile) -> list[ManifestVideo]:
+def _read_videos(file: PipelineFile) -> tuple[list[ManifestVideo], str]:
+    """The rows of the manifest, and what it is called in messages."""
     settings = file.videos
     root = file.resolve(settings.root or ".")
     if settings.manifest is not None:
         source = file.resolve(settings.manifest)
         root = root if settings.root else source.parent
-        videos = read_manifest(source, root=root, default_split=settings.split)
-    elif settings.folder is not None:
+        return read_manifest(source, root=root, default_split=settings.split), str(source)
+    if settings.folder is not None:
         source = file.resolve(settings.folder)
-        videos = scan_folder(source, default_split=settings.split)
-    else:
-        source = Path(str(settings.glob))
-        videos = scan_glob(str(settings.glob), root=root, default_split=settings.split)
-    skip = settings.missing == "skip"
-    check_videos(videos, source=str(source), splits=settings.splits, allow_missing=skip)
-    return [video for video in videos if video.path.exists()] if skip else videos
+        return scan_folder(source, default_split=settings.split), str(source)
+    pattern = str(settings.glob)
+    return scan_glob(pattern, root=root, default_split=settings.split), pattern
 
 
 def _read_labels(file: PipelineFile, videos: list[ManifestVideo]) -> LabelSet:

@@ -165,7 +165,7 @@ def note_record(
         key=plan.key,
         spec_key=plan.spec_key,
         material=dict(plan.material),
-        items={"total": len(plan.wanted), "done": len(present), "failed": len(rows) - len(present)} if rows else {},
+        items=_counts(plan, rows),
         outputs=outputs,
         rows=sum(row.rows for row in present),
         bytes=sum(row.bytes for row in present),
@@ -180,6 +180,13 @@ def note_record(
             planner.file.store, plan.key, [entry[1:] for entry in samples(planner.dataset, plan.node, plan.wanted)]
         )
     write_record(planner.file.store, record, project=planner.project)
+
+
+def _counts(plan: NodePlan, rows: Sequence[ItemRow]) -> dict[str, int]:
+    if not rows:
+        return {}
+    done, truncated = sum(row.is_done for row in rows), sum(row.status == "truncated" for row in rows)
+    return {"total": len(plan.wanted), "done": done, "failed": len(rows) - done, "truncated": truncated}
 
 
 def _files(plan: NodePlan, store: Store) -> dict[str, list[Any]]:
@@ -208,7 +215,7 @@ def _work_done(plan: NodePlan, done: Sequence[ItemRow], seconds: float) -> dict[
 
 def item_failures(planner: Planner, plan: NodePlan) -> list[Failure]:
     """Videos of a node without rows, and those of which only a part could be done."""
-    if plan.node.config.kind != "items" or not plan.node.config.stores:
+    if plan.node.config.kind != "items" or not plan.node.config.stores or plan.is_whole:
         return []
     rows = ItemLedger(planner.file.store.node(plan.spec_key)).load()
     bad = [

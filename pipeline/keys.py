@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from reelwright.pipeline.graph import Node
 from reelwright.pipeline.selection import named_videos, samples
 from reelwright.stages.work import VideoItem
-from reelwright.storage.digests import digest, stage_key
+from reelwright.storage.digests import digest, set_digest, stage_key
 from reelwright.storage.errors import InputError
 
 if TYPE_CHECKING:
@@ -65,8 +65,7 @@ def node_key(node: Node, dataset: Dataset, spec_key: str, wanted: tuple[VideoIte
     """The spec key; of nodes with items, with the set of videos; where tables are published, names and labels too."""
     if node.config.kind != "items":
         return spec_key
-    videos: list[Any] = sorted(item.digest for item in wanted)
-    inputs: dict[str, Any] = {"spec": spec_key, "videos": videos}
+    inputs: dict[str, Any] = {"spec": spec_key, "videos": set_digest(item.digest for item in wanted)}
     if node.config.publishes:
         named = named_videos(dataset, node, wanted)
         inputs = {"spec": spec_key, "videos": named, "classes": list(dataset.labels.classes)}

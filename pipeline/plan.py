@@ -8,6 +8,7 @@ succeed, so that it tells beforehand what a run will do.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -45,6 +46,12 @@ class NodePlan:
     record: Record | None = None  # of this key
 
     @property
+    def is_whole(self) -> bool:
+        """Whether the record says that every item is done to its end, so that its rows need not be read."""
+        counts = self.record.items if self.record is not None and not self.todo else {}
+        return bool(counts) and counts["done"] == counts["total"] and counts.get("truncated") == 0
+
+    @property
     def available(self) -> set[str]:
         """Digests of items that have rows, or will have when nothing fails that has not failed before."""
         failed = {row.digest for row in self.failed}
@@ -58,9 +65,13 @@ class Planner:
     file: PipelineFile
     graph: Graph
     dataset: Dataset
-    known: KnownFiles
     forced: frozenset[str] = frozenset()
     _plans: dict[str, NodePlan] = field(default_factory=dict)
+
+    @property
+    def known(self) -> KnownFiles:
+        """Content digests of files, those of weights too."""
+        return self.dataset.files
 
     @property
     def project(self) -> Path:
@@ -105,7 +116,9 @@ class Planner:
         """The plan with what is done of its items, and why the rest is not."""
         done, rows = self._done(plan)
         forced = plan.node.name in self.forced
-        todo = plan.wanted if forced else tuple(item for item in plan.wanted if item.digest not in done)
+        is_done = len(done) == len(plan.wanted) and not rows
+        rest = () if is_done else tuple(item for item in plan.wanted if item.digest not in done)
+        todo = plan.wanted if forced else rest
         failed = tuple(rows[item.digest] for item in todo if item.digest in rows and not rows[item.digest].is_done)
         reasons: list[str] = ["forced"] if forced else []
         if todo or not self._published(plan):
@@ -144,7 +157,7 @@ class Planner:
         store = self.file.store
         folders = {"frames": store.frames, "embeddings": store.embeddings, "predictions": store.predictions}
         folder = folders[plan.node.config.produces](plan.spec_key)
-        present = {entry.name.split(".")[0] for entry in folder.iterdir()} if folder.is_dir() else set()
+        present = {name.partition(".")[0] for name in os.listdir(folder)} if folder.is_dir() else set()  # noqa: PTH208 - names only
         wanted = {item.digest for item in plan.wanted}
         if _all_done(plan.record) and wanted <= present:
             return wanted, {}  # the record is of this very set of videos: its rows need not be read

@@ -16,7 +16,9 @@ from reelwright.pipeline.units import build_work
 from reelwright.pipeline.verify import find_problems, reachable
 from reelwright.stages.registry import STAGES, load
 from reelwright.storage.checking import FOREIGN, Problem
+from reelwright.storage.errors import StoreError
 from reelwright.storage.files import write_sealed
+from reelwright.storage.locks import holdings, uses
 from reelwright.storage.mending import Removed, mend_tables, remove_broken
 
 _ROUNDS = 3  # what is mended may show more: a ledger that was damaged hides broken items
@@ -47,6 +49,7 @@ def repair(file: PipelineFile, observer: Observer, options: RunOptions | None = 
         broken = [problem for problem in problems if problem.kind != FOREIGN]
         if not broken:
             break
+        _check_unused(planner)
         removed = remove_broken(file.store, [problem.path for problem in broken])
         told += removed.told
         planner.forget()
@@ -56,6 +59,15 @@ def repair(file: PipelineFile, observer: Observer, options: RunOptions | None = 
         planner = open_planner(file)
         problems = [problem for problem in find_problems(file.store, reachable(planner)) if problem.is_wrong]
     return Repair(tuple(told), tuple(results), tuple(problems))
+
+
+def _check_unused(planner: Planner) -> None:
+    """Raise StoreError while another process uses what the pipeline file reaches."""
+    keys = {key for plan in planner.plans() for key in (plan.key, plan.spec_key) if key}
+    locks = planner.file.store.locks
+    for use in [*uses(locks), *holdings(locks)]:
+        if not use.is_dead and not keys.isdisjoint((*use.owner.keys, use.key)):
+            raise StoreError(f"{use.owner} works on this since {use.owner.since} ({use.owner.what}); wait for its end")
 
 
 def _put_back(planner: Planner) -> None:

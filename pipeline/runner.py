@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from reelwright.pipeline.dataset import Dataset, load_dataset
 from reelwright.pipeline.execute import execute, is_settled, item_failures, note_record, ready_plan
 from reelwright.pipeline.file import PipelineFile
 from reelwright.pipeline.graph import Graph, build_graph
+from reelwright.pipeline.keys import hub_file
 from reelwright.pipeline.lockfile import Frozen, write_lock
 from reelwright.pipeline.plan import FRESH, NodePlan, Planner
 from reelwright.pipeline.results import FAILED, SKIPPED, Failure, NodeResult, Observer, RunOptions, RunResult
 from reelwright.stages.registry import load
 from reelwright.storage.errors import Interrupted, ReelwrightError
 from reelwright.storage.items import ItemRow
-from reelwright.storage.known import KnownFiles
-from reelwright.storage.locks import exclusive
+from reelwright.storage.locks import exclusive, using
 
 
 def open_planner(file: PipelineFile, *, forced: Sequence[str] = (), dataset: Dataset | None = None) -> Planner:
     """A planner over what the store knows now (or ``dataset``, when it was just read); reads no video."""
     graph = build_graph(file)
     forced_names = frozenset(graph.check_name(name) for name in forced)
-    return Planner(file, graph, dataset or load_dataset(file), KnownFiles(file.store.files), forced_names)
+    return Planner(file, graph, dataset or load_dataset(file), forced_names)
 
 
 def run_pipeline(file: PipelineFile, observer: Observer, options: RunOptions | None = None) -> RunResult:
@@ -48,15 +51,17 @@ def run_pipeline(file: PipelineFile, observer: Observer, options: RunOptions | N
     observer.planned([plan for plan in planner.plans() if plan.node.name in selected])
     results: dict[str, NodeResult] = {}
     failures: list[Failure] = _unusable(planner)
-    for name in graph.nodes:
-        if name not in selected:
-            continue
-        result, failed = _run_node(name, planner, observer, options, results, frozen)
-        results[name] = result
-        failures += failed
-        observer.finished(result)
-        if result.state == FAILED and not options.keep_going:
-            break
+    with using(file.store.locks, what=f"run of {file.path.name}") as note:
+        run = _Run(planner, observer, options, frozen, note)
+        for name in graph.nodes:
+            if name not in selected:
+                continue
+            result, failed = _run_node(name, run, results)
+            results[name] = result
+            failures += failed
+            observer.finished(result)
+            if result.state == FAILED and not options.keep_going:
+                break
     planner.known.save()
     notes = frozen.notes(planner) if frozen is not None else ()
     if frozen is None and not any(result.state in {FAILED, SKIPPED} for result in results.values()):
@@ -73,15 +78,20 @@ def read_videos(file: PipelineFile, observer: Observer, *, jobs: int | None = No
     unread = dataset.unread if anew else dataset.new
     if not unread:
         return dataset
-    index_videos = load("reelwright.stages.index.work:index_videos")
-    index_videos(
-        [video.path for video in unread],
-        file.store,
-        quick=file.videos.digest == "quick",
-        workers=jobs or file.videos.workers,
-        timeout_seconds=file.videos.timeout_seconds,
-        reporter=observer.indexing(len(unread)),
-    )
+    reporter = observer.indexing(len(unread))
+    with exclusive(file.store.lock("videos"), tell=reporter.note, what=f"videos of {file.path.name}") as waited:
+        if waited:  # another run read some or all of them meanwhile
+            dataset = load_dataset(file)
+            unread = dataset.new
+        if unread:
+            load("reelwright.stages.index.work:index_videos")(
+                [Path(video.path) for video in unread],
+                file.store,
+                quick=file.videos.digest == "quick",
+                workers=jobs or file.videos.workers,
+                timeout_seconds=file.videos.timeout_seconds,
+                reporter=reporter,
+            )
     return load_dataset(file)
 
 
@@ -107,14 +117,19 @@ def _selected(graph: Graph, options: RunOptions) -> set[str]:
     return graph.upstream(options.until) if options.until else set(graph.nodes)
 
 
-def _run_node(
-    name: str,
-    planner: Planner,
-    observer: Observer,
-    options: RunOptions,
-    results: dict[str, NodeResult],
-    frozen: Frozen | None,
-) -> tuple[NodeResult, list[Failure]]:
+@dataclass(frozen=True)
+class _Run:
+    """What all nodes of a run share."""
+
+    planner: Planner
+    observer: Observer
+    options: RunOptions
+    frozen: Frozen | None
+    note_use: Callable[[Collection[str]], None]  # tells other processes what must stay
+
+
+def _run_node(name: str, run: _Run, results: Mapping[str, NodeResult]) -> tuple[NodeResult, list[Failure]]:
+    planner, options = run.planner, run.options
     node = planner.graph.nodes[name]
     broken = [parent for parent in node.parents if parent in results and results[parent].state in {FAILED, SKIPPED}]
     if broken:
@@ -123,23 +138,36 @@ def _run_node(
     started = time.monotonic()
     try:
         plan = ready_plan(name, planner)
-        if frozen is not None:
-            frozen.check_node(plan, planner)
+        if run.frozen is not None:
+            run.frozen.check_node(plan, planner)
         if _needs_nothing(plan, options):
             return _left_as_is(plan, planner)
+        run.note_use(_needed(planner))
         lock = planner.file.store.lock(plan.spec_key)
-        with exclusive(lock, tell=lambda told: observer.started(plan).note(told)) as waited:
+        tell = functools.partial(_tell_waiting, plan, run.observer)
+        with exclusive(lock, tell=tell, what=f"{name} of {planner.file.path.name}") as waited:
             if waited:  # another run did some or all of it meanwhile
                 planner.forget()
                 plan = planner.plan(name)
                 if _needs_nothing(plan, options):
                     return _left_as_is(plan, planner)
-            return execute(plan, planner, observer, options)
+            return execute(plan, planner, run.observer, options)
     except Interrupted:
         raise
     except (ReelwrightError, OSError) as error:
         seconds = time.monotonic() - started
         return NodeResult(node=name, stage=node.stage, state=FAILED, message=str(error), seconds=seconds), []
+
+
+def _needed(planner: Planner) -> set[str]:
+    """Keys of all nodes, as far as they are known, and names of fetched weights: `gc` must leave them alone."""
+    keys = {key for plan in planner.plans() for key in (plan.key, plan.spec_key) if key}
+    hubs = (hub_file(node, planner.file) for node in planner.graph.nodes.values())
+    return keys | {hub.name for hub in hubs if hub is not None}
+
+
+def _tell_waiting(plan: NodePlan, observer: Observer, told: str) -> None:
+    observer.started(plan).note(told)
 
 
 def _needs_nothing(plan: NodePlan, options: RunOptions) -> bool:
@@ -162,6 +190,6 @@ def _unusable(planner: Planner) -> list[Failure]:
     for video in planner.dataset.unusable:
         digest = planner.dataset.digests[video.video_id] or ""
         probe = planner.dataset.probes[digest]
-        row = ItemRow(digest=digest, status=probe["status"], cause=probe["cause"], message=probe["message"])
+        row = ItemRow(digest=digest, status=probe.status, cause=probe.cause, message=probe.message)
         found.append(Failure(node="videos", video_ids=(video.video_id,), row=row))
     return found

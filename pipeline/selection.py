@@ -20,6 +20,8 @@ def wanted_items(dataset: Dataset, node: Node, available: Iterable[set[str]]) ->
     splits = node.config.wanted_splits()
     if splits is not None:
         digests = {found for video, found, _ in dataset.named(digests) if video.split in splits}
+    if len(digests) == len(dataset.items):
+        return dataset.all_items
     return tuple(item for found, item in dataset.items.items() if found in digests)
 
 

@@ -42,7 +42,7 @@ def _videos(planner: Planner, plan: NodePlan) -> dict[str, Any]:
         return {"videos": sorted(videos, key=lambda video: (video["digest"], video["split"]))}
     if plan.node.config.kind == "items" and not plan.node.config.publishes:
         return {}
-    paths = {video.video_id: str(video.path) for video in dataset.videos}
+    paths = {video.video_id: video.path for video in dataset.videos}
     return {
         "videos": [
             {

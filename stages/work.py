@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from reelwright.storage.items import ItemRow
 
 
-@dataclass(frozen=True, kw_only=True)
-class VideoItem:
+class VideoItem(NamedTuple):
     """One video to do: found by content, named for people."""
 
     digest: str

@@ -1,36 +1,260 @@
-"""Locks: two runs on one store never do the same node at the same time; the second waits, then finds the work done.
+"""Locks on a shared folder that never need a person, and who works in a store now.
 
-The operating system holds the lock (flock), so a process that dies, however, lets it go: no lock ever needs a person.
+A lock is a folder with one file a generation:
+
+    locks/<key>/000007.free     the last holder has let it go
+    locks/<key>/000008.json     its holder now: process, host, since when; touched every few seconds
+
+Taking it means creating the next generation, which the file system lets only one process do. A holder that died is
+passed over the same way: at once when it ran on this machine, since its process can be looked for; from elsewhere when
+its file was not touched for STALE_SECONDS by the clock of the one who waits, so that clocks need not agree. flock would
+not do: several network file systems keep it to one machine.
 """
 
 from __future__ import annotations
 
+import _thread
 import contextlib
-import fcntl
+import datetime as dt
+import json
 import os
+import signal
 import socket
-from collections.abc import Callable, Iterator
+import threading
+import time
+import uuid
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+
+from reelwright.storage.errors import StoreError
+from reelwright.storage.files import write_json
+from reelwright.storage.processes import machine, own_start, started, user
+
+BEAT_SECONDS = 5.0  # between two signs of life
+STALE_SECONDS = 60.0  # without one: the holder on another machine is dead
+FORGOTTEN_SECONDS = 86_400.0  # without one: what a process on another machine once used may go
+_LOOK_SECONDS = 0.2  # between two looks at a lock that is held
+_USES = "uses"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Owner:
+    """Who holds a lock, or uses something."""
+
+    process: int = field(default_factory=os.getpid)
+    started: str = field(default_factory=own_start)  # a process number is used again
+    host: str = field(default_factory=socket.gethostname)
+    machine: str = field(default_factory=machine)
+    user: str = field(default_factory=user)
+    since: str = field(default_factory=lambda: dt.datetime.now(dt.UTC).isoformat(timespec="seconds"))
+    what: str = ""  # for people
+    keys: tuple[str, ...] = ()  # of what is used; keys, and names of files of weights
+
+    def __str__(self) -> str:
+        return f"process {self.process} of {self.user} on {self.host}"
+
+    @property
+    def is_dead(self) -> bool | None:
+        """Whether the process is gone; None when it ran where we cannot look."""
+        return started(self.process) != self.started if self.machine == machine() else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holding:
+    """A lock that is held, or something that is used, as `status` tells of it."""
+
+    key: str  # of the lock; empty for uses
+    owner: Owner
+    silent_seconds: float  # since its last sign of life, by this machine's clock
+    path: Path
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether its owner is gone, or was not heard of for a day."""
+        return bool(self.owner.is_dead) or self.silent_seconds > FORGOTTEN_SECONDS
 
 
 @contextlib.contextmanager
-def exclusive(path: Path, *, tell: Callable[[str], None]) -> Iterator[bool]:
-    """Hold the lock file at ``path`` while the block runs; yields whether another process had it first.
+def exclusive(
+    folder: Path, *, tell: Callable[[str], None], what: str = "", stale_seconds: float = STALE_SECONDS
+) -> Iterator[bool]:
+    """Hold the lock ``folder`` while the block runs; yields whether another process had it first.
 
-    ``tell`` is called with who has it before waiting. Raises OSError where the file cannot be written.
+    ``tell`` is called with who has it before waiting. Raises OSError where nothing can be written, and StoreError after
+    the block when the lock was taken over meanwhile: this process was stopped, or could not reach the store, for
+    longer than ``stale_seconds``. It is then also asked to stop, as by SIGTERM.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as file:
-        waited = False
+    path, waited = _take(folder, Owner(what=what), tell=tell, stale_seconds=stale_seconds)
+    try:
+        with _beating(path, is_ours=lambda: _newest(folder) == path) as beat:
+            yield waited
+    finally:
+        is_kept = _let_go(path)
+    if beat.is_lost or not is_kept:
+        raise StoreError(
+            f"{path}: another process took this lock over, since this one gave no sign of life for "
+            f"{stale_seconds:.0f} s (was it suspended?). Nothing is damaged; run again"
+        )
+
+
+@contextlib.contextmanager
+def using(locks: Path, *, what: str) -> Iterator[Callable[[Collection[str]], None]]:
+    """While the block runs, others are told what this process uses: call what is yielded with keys.
+
+    Where nothing can be written nothing is told, since nobody can remove anything either.
+    """
+    path = locks / _USES / f"{uuid.uuid4().hex}.json"
+    told: set[str] = set()
+
+    def note(keys: Collection[str]) -> None:
+        if told.issuperset(keys):
+            return
+        told.update(keys)
+        with contextlib.suppress(OSError):
+            write_json(path, asdict(Owner(what=what, keys=tuple(sorted(told)))))
+
+    with _beating(path, is_ours=lambda: True):
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            yield note
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+
+
+def holdings(locks: Path) -> list[Holding]:
+    """Locks of a store that are held now, and by whom; those whose owners are known to be gone are left out."""
+    folders = sorted(path for path in locks.iterdir() if path.name != _USES) if locks.is_dir() else []
+    newest = [path for folder in folders if (path := _newest(folder)) is not None and path.suffix == ".json"]
+    return [found for path in newest if (found := _holding(path, path.parent.name)) is not None and not found.is_dead]
+
+
+def uses(locks: Path) -> list[Holding]:
+    """What is used by which process, those that are gone too."""
+    folder = locks / _USES
+    paths = sorted(folder.glob("*.json")) if folder.is_dir() else []
+    return [found for path in paths if (found := _holding(path, "")) is not None]
+
+
+def _take(folder: Path, owner: Owner, *, tell: Callable[[str], None], stale_seconds: float) -> tuple[Path, bool]:
+    """The file of our generation, and whether another process had the lock first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    waited, seen, since = False, (0, ""), time.monotonic()
+    while True:
+        newest = _newest(folder)
+        if newest is None or newest.suffix != ".json" or _is_gone(newest):
+            path = _claim(folder, newest, owner)
+            if path is not None:
+                return path, waited
+            continue
+        sign = _sign_of_life(newest)
+        if sign != seen:
+            seen, since = sign, time.monotonic()
+        elif time.monotonic() - since > stale_seconds:
+            path = _claim(folder, newest, owner)
+            if path is not None:
+                return path, True
+        if not waited:
             waited = True
-            file.seek(0)
-            tell(f"waits for {file.read().strip() or 'another process'}, which works on the same")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        file.seek(0)
-        file.truncate()
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
-        yield waited
+            tell(f"waits for {_read(newest) or 'another process'}, which works on the same")
+        time.sleep(_LOOK_SECONDS)
+
+
+def _claim(folder: Path, newest: Path | None, owner: Owner) -> Path | None:
+    """Create the generation after ``newest``; None when another process was faster."""
+    number = 1 + (int(newest.stem) if newest is not None else 0)
+    path = folder / f"{number:06d}.json"
+    try:
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+    except FileExistsError:
+        return None
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(owner)) + "\n")
+    generations = _generations(folder)
+    if any(other != path and number <= int(other.stem) for other in generations):
+        path.unlink(missing_ok=True)  # we looked long ago: others took this very number, let it go, cleared it away
+        return None
+    for older in generations:
+        if older != path:
+            older.unlink(missing_ok=True)
+    return path
+
+
+def _let_go(path: Path) -> bool:
+    """Whether the lock was still ours."""
+    try:
+        path.rename(path.with_suffix(".free"))
+    except OSError:
+        return False
+    return True
+
+
+def _newest(folder: Path) -> Path | None:
+    """The file of the highest generation; of a number that is free and taken, the one that says taken."""
+    return max(_generations(folder), key=lambda path: (int(path.stem), path.suffix == ".json"), default=None)
+
+
+def _generations(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.stem.isdecimal() and path.suffix in {".json", ".free"}]
+
+
+def _is_gone(path: Path) -> bool:
+    owner = _read(path)
+    return owner is not None and owner.is_dead is True
+
+
+def _sign_of_life(path: Path) -> tuple[int, str]:
+    """What changes with every sign of life. The file is opened, which makes network file systems look again."""
+    try:
+        with path.open("rb") as file:
+            return os.fstat(file.fileno()).st_mtime_ns, path.name
+    except FileNotFoundError:
+        return 0, path.name
+
+
+def _holding(path: Path, key: str) -> Holding | None:
+    owner = _read(path)
+    if owner is None:
+        return None
+    silent_seconds = max(0.0, time.time() - _sign_of_life(path)[0] / 1e9)
+    return Holding(key=key, owner=owner, silent_seconds=silent_seconds, path=path)
+
+
+def _read(path: Path) -> Owner | None:
+    """The owner; None while it is just being written, or when it is gone."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        known = {name.name: values[name.name] for name in fields(Owner)}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return Owner(**{**known, "keys": tuple(known["keys"])})
+
+
+@dataclass
+class _Beat:
+    is_lost: bool = False
+    stop: threading.Event = field(default_factory=threading.Event)
+
+
+@contextlib.contextmanager
+def _beating(path: Path, *, is_ours: Callable[[], bool]) -> Iterator[_Beat]:
+    """Touch ``path`` every BEAT_SECONDS from a thread while the block runs."""
+    beat = _Beat()
+    thread = threading.Thread(target=_beats, args=(beat, path, is_ours), daemon=True, name=f"lock {path.parent.name}")
+    thread.start()
+    try:
+        yield beat
+    finally:
+        beat.stop.set()
+        thread.join()
+
+
+def _beats(beat: _Beat, path: Path, is_ours: Callable[[], bool]) -> None:
+    while not beat.stop.wait(BEAT_SECONDS):
+        with contextlib.suppress(OSError):  # the store cannot be reached: the work that needs it will tell
+            if not is_ours():
+                beat.is_lost = True
+                _thread.interrupt_main(signal.SIGTERM)
+                return
+            if path.exists():
+                os.utime(path)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 from reelwright.storage.errors import InputError, nearest
-from reelwright.storage.tables import TextRow, read_rows
+from reelwright.storage.tables import read_columns
 
 VIDEO_SUFFIXES = frozenset(
     [
@@ -34,18 +36,19 @@ VIDEO_SUFFIXES = frozenset(
     ]
 )
 _KNOWN_COLUMNS = ("video_id", "path", "split", "label")
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+_NORMAL = re.compile(r"[^/.][^/]*(/[^/.][^/]*)*")  # relative paths that normpath leaves as they are
 
 
-@dataclass(frozen=True, kw_only=True)
-class ManifestVideo:
-    """One row of the manifest."""
+class ManifestVideo(NamedTuple):
+    """One row of the manifest. Paths are text: 100,000 `Path` objects cost a second."""
 
     video_id: str
-    path: Path  # absolute
+    path: str  # absolute
     split: str
     label: str = ""  # empty: not labelled
     row: int = 0  # where it stands, for messages
-    extra: dict[str, str] = field(default_factory=dict)  # further columns, kept as text
+    extra: Mapping[str, str] = _NOTHING  # further columns, kept as text
 
 
 def read_manifest(path: Path, *, root: Path, default_split: str) -> list[ManifestVideo]:
@@ -53,7 +56,23 @@ def read_manifest(path: Path, *, root: Path, default_split: str) -> list[Manifes
 
     Relative paths start at ``root``. Without a ``video_id`` the path without its ending is the id.
     """
-    return [_from_row(row, root, default_split) for row in read_rows(path, required=["path"])]
+    numbers, cells = read_columns(path, required=["path"])
+    blank = [""] * len(numbers)
+    written, ids, splits, labels = (cells.get(name, blank) for name in ("path", "video_id", "split", "label"))
+    names = [name for name in cells if name not in _KNOWN_COLUMNS]
+    extras: list[Mapping[str, str]] = [
+        dict(zip(names, values, strict=True)) for values in zip(*(cells[name] for name in names), strict=True)
+    ]
+    rows = zip(
+        (video_id or str(Path(name).with_suffix("")) for video_id, name in zip(ids, written, strict=True)),
+        _absolute(written, str(root)),
+        (split or default_split for split in splits),
+        labels,
+        numbers,
+        extras or [_NOTHING] * len(numbers),
+        strict=True,
+    )
+    return list(map(ManifestVideo._make, rows))
 
 
 def scan_folder(folder: Path, *, default_split: str) -> list[ManifestVideo]:
@@ -71,41 +90,48 @@ def scan_glob(pattern: str, *, root: Path, default_split: str) -> list[ManifestV
     return _from_paths(paths, base=base, default_split=default_split)
 
 
-def check_videos(videos: Sequence[ManifestVideo], *, source: str, splits: Sequence[str], allow_missing: bool) -> None:
-    """Raise InputError that lists, with row numbers, all duplicate ids, missing files and unknown splits at once."""
-    problems: list[str] = []
+def check_videos(
+    videos: Sequence[ManifestVideo], *, source: str, splits: Sequence[str], missing: Sequence[ManifestVideo] = ()
+) -> None:
+    """Raise InputError that lists, with row numbers, all duplicate ids, missing files and unknown splits at once.
+
+    ``missing`` are the videos whose file is not there, and must be.
+    """
+    ids = {video.video_id for video in videos}
+    is_clean = len(ids) == len(videos) > 0 and "" not in ids and {video.split for video in videos} <= set(splits)
+    if is_clean and not missing:
+        return
+    problems = [*_row_problems(videos, splits), *(_missing(video) for video in missing)]
+    raise InputError(f"{source}: {len(problems)} problem(s)", problems)
+
+
+def _row_problems(videos: Sequence[ManifestVideo], splits: Sequence[str]) -> Iterable[str]:
     first_rows: dict[str, int] = {}
+    if not videos:
+        yield "not a single video"
     for video in videos:
         if not video.video_id:
-            problems.append(f"row {video.row}: no video_id")
+            yield f"row {video.row}: no video_id"
         elif video.video_id in first_rows:
-            problems.append(
-                f"row {video.row}: video_id {video.video_id!r} stands in row {first_rows[video.video_id]} already"
-            )
+            yield f"row {video.row}: video_id {video.video_id!r} stands in row {first_rows[video.video_id]} already"
         first_rows.setdefault(video.video_id, video.row)
         if video.split not in splits:
-            problems.append(
+            yield (
                 f"row {video.row}: split {video.split!r} is unknown.{nearest(video.split, splits)} "
                 f"Known: {', '.join(splits)} (videos.splits)"
             )
-        if not allow_missing and not video.path.exists():
-            problems.append(f"row {video.row}: no such file: {video.path} (videos.missing: skip leaves such rows out)")
-    if not videos:
-        problems.append("not a single video")
-    if problems:
-        raise InputError(f"{source}: {len(problems)} problem(s)", problems)
 
 
-def _from_row(row: TextRow, root: Path, default_split: str) -> ManifestVideo:
-    written = row.get("path")
-    return ManifestVideo(
-        video_id=row.get("video_id") or str(Path(written).with_suffix("")),
-        path=Path(os.path.normpath(os.path.join(root, written))),  # noqa: PTH118 - resolve() would follow users' links, and Path costs five times as much a row
-        split=row.get("split") or default_split,
-        label=row.get("label"),
-        row=row.number,
-        extra={name: value for name, value in row.cells.items() if name not in _KNOWN_COLUMNS},
-    )
+def _missing(video: ManifestVideo) -> str:
+    return f"row {video.row}: no such file: {video.path} (videos.missing: skip leaves such rows out)"
+
+
+def _absolute(written: Iterable[str], root: str) -> list[str]:
+    """Paths below ``root``, links not followed; normpath costs ten times the check whether it is needed."""
+    return [
+        f"{root}/{path}" if _NORMAL.fullmatch(path) else os.path.normpath(os.path.join(root, path))  # noqa: PTH118
+        for path in written
+    ]
 
 
 def _from_paths(paths: Sequence[Path], *, base: Path, default_split: str) -> list[ManifestVideo]:
@@ -115,5 +141,5 @@ def _from_paths(paths: Sequence[Path], *, base: Path, default_split: str) -> lis
         top = relative.parts[0] if len(relative.parts) > 1 else ""
         split = top if top in {"train", "val", "test"} else default_split
         name = str(relative.with_suffix("") if path.is_file() else relative)
-        videos.append(ManifestVideo(video_id=name, path=path.absolute(), split=split, row=number))
+        videos.append(ManifestVideo(video_id=name, path=str(path.absolute()), split=split, row=number))
     return videos

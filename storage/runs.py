@@ -5,7 +5,10 @@ runs/<key>/
     metrics.jsonl         one line an epoch: epoch, update, lr, train_loss, ..., val_loss, val_<metric>, ...
     events.out.tfevents.* the same for TensorBoard
     summary.json          epochs, best epoch, metric and its value, seconds
-    checkpoints/          best.safetensors; last/: from where an interrupted run goes on
+    checkpoints/          best.safetensors; epoch-10.safetensors, ... where asked for; last/: from where an interrupted
+                          run goes on
+    init.json             what was taken of the weights it started from (init_from)
+    profile.txt           where a step's time went, where asked for
     model.safetensors     the best weights; written last, in one step
 """
 
@@ -44,6 +47,20 @@ class RunFolder:
     def last(self) -> Path:
         """The folder from which an interrupted run goes on."""
         return self.path / "checkpoints" / "last"
+
+    def kept(self, epoch: int) -> Path:
+        """The weights after an epoch, where they were asked to stay."""
+        return self.path / "checkpoints" / f"epoch-{epoch}.safetensors"
+
+    @property
+    def init_report(self) -> Path:
+        """What was taken of the weights it started from."""
+        return self.path / "init.json"
+
+    @property
+    def profile(self) -> Path:
+        """Where a step's time went."""
+        return self.path / "profile.txt"
 
     @property
     def metrics_file(self) -> Path:

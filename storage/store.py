@@ -62,8 +62,13 @@ class Store:
         return self.root / "weights" / f"{readable}-{digest(name)[:8]}.safetensors"
 
     def lock(self, key: str) -> Path:
-        """The lock file of one spec or run."""
-        return self.root / "locks" / f"{key}.lock"
+        """The lock of one spec or run, a folder."""
+        return self.locks / key
+
+    @property
+    def locks(self) -> Path:
+        """All locks, and who uses what."""
+        return self.root / "locks"
 
     @property
     def videos(self) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +67,9 @@ def probe_task(*, path: str, quick: bool, image_fps: float) -> Iterator[tuple[di
         raise ItemError("no_permission", f"{path} cannot be read: {error}. Change its mode or owner.") from None
     except OSError as error:
         raise ItemError("unreadable", f"{path} cannot be read: {error}. Check the disk.") from None
-    yield asdict(VideoProbe(digest=digest)), []
-    yield asdict(_probe_images(source, digest, image_fps) if source.is_dir() else probe_file(source, digest)), []
+    yield VideoProbe(digest=digest)._asdict(), []
+    probe = _probe_images(source, digest, image_fps) if source.is_dir() else probe_file(source, digest)
+    yield probe._asdict(), []
 
 
 def probe_file(path: Path, digest: str) -> VideoProbe:

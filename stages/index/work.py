@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from reelwright.stages.index.probe import probe_videos
@@ -33,7 +32,7 @@ def index_videos(
     for path, answer in probe_videos(
         list(stamps), workers=workers, reporter=reporter, quick=quick, timeout_seconds=timeout_seconds
     ):
-        probe = answer if answer.digest else replace(answer, digest=_stand_in(path))
+        probe = answer if answer.digest else answer._replace(digest=_stand_in(path))
         known.add(path, probe.digest, stamps[path], quick=quick)
         found[probe.digest] = probe
         if probe.status != "ok":

@@ -48,7 +48,7 @@ def test_it_is_sorted_and_says_what_the_store_says(finished: Path) -> None:
     assert text.split("\n", 1)[1] == yaml.safe_dump({"format": 1, "nodes": nodes}, sort_keys=True, width=120)
     plans = {plan.node.name: plan for plan in Project.open(finished / "reelwright.yaml").status()}
     assert {name: node["key"] for name, node in nodes.items()} == {name: plan.key for name, plan in plans.items()}
-    assert nodes["embed"]["videos"] == {"total": 5, "done": 5, "failed": 0}
+    assert nodes["embed"]["videos"] == {"total": 5, "done": 5, "failed": 0, "truncated": 0}
     assert nodes["train"]["outputs"]["weights"] == plans["train"].record.outputs["weights"]
     assert nodes["frames"]["settings"]["fps"] == 5.0
     assert "/" not in text.replace("timm/test_resnet", "")

@@ -1,7 +1,10 @@
-"""Locks between processes: one waits for the other, and a dead owner holds nothing."""
+"""Locks between processes: one waits for the other, a dead owner holds nothing, and nobody holds what another has."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import os
 import signal
 import subprocess
 import sys
@@ -10,16 +13,34 @@ from pathlib import Path
 
 import pytest
 
-from reelwright.storage.locks import exclusive
+from reelwright.storage import locks
+from reelwright.storage.errors import StoreError
+from reelwright.storage.locks import Owner, exclusive, holdings, uses, using
 
 HOLD = """
 import sys, time
 from pathlib import Path
 from reelwright.storage.locks import exclusive
-with exclusive(Path(sys.argv[1]), tell=print) as waited:
+with exclusive(Path(sys.argv[1]), tell=print, what="embed") as waited:
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))
 """
+COUNT = """
+import sys
+from pathlib import Path
+from reelwright.storage.locks import exclusive
+counter, inside = Path(sys.argv[2]), Path(sys.argv[3])
+for _ in range(int(sys.argv[4])):
+    with exclusive(Path(sys.argv[1]), tell=lambda told: None):
+        inside.mkdir()  # fails where two are inside
+        counter.write_text(str(int(counter.read_text()) + 1))
+        inside.rmdir()
+"""
+
+
+def ignore(told: str) -> None:
+    """Say nothing."""
+    del told
 
 
 def holder(path: Path, seconds: float) -> subprocess.Popen[str]:
@@ -29,20 +50,122 @@ def holder(path: Path, seconds: float) -> subprocess.Popen[str]:
     return process
 
 
+def make_elsewhere(folder: Path) -> Path:
+    """The lock as if another machine held it."""
+    (held,) = folder.glob("*.json")
+    values = json.loads(held.read_text(encoding="utf-8"))
+    held.write_text(json.dumps({**values, "machine": "another", "host": "node7"}), encoding="utf-8")
+    return held
+
+
 def test_the_second_waits_and_is_told_for_whom(tmp_path: Path) -> None:
     told: list[str] = []
-    with holder(tmp_path / "x.lock", 1.0) as first:
+    with holder(tmp_path / "key", 1.0) as first:
         started = time.monotonic()
-        with exclusive(tmp_path / "x.lock", tell=told.append) as waited:
+        with exclusive(tmp_path / "key", tell=told.append) as waited:
             assert time.monotonic() - started > 0.3
             assert waited
-        assert told == [f"waits for process {first.pid} on {told[0].split()[5].rstrip(',')}, which works on the same"]
+        assert len(told) == 1
+        assert told[0].startswith(f"waits for process {first.pid} of ")
+        assert told[0].endswith(", which works on the same")
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda number: number.name)
-def test_a_dead_owner_holds_nothing(tmp_path: Path, number: signal.Signals) -> None:
-    with holder(tmp_path / "x.lock", 60) as first:
+def test_a_dead_owner_holds_nothing_even_before_its_parent_looks(tmp_path: Path, number: signal.Signals) -> None:
+    with holder(tmp_path / "key", 60) as first:
         first.send_signal(number)
+        started = time.monotonic()
+        with exclusive(tmp_path / "key", tell=ignore):
+            assert time.monotonic() - started < 10
         first.wait(timeout=10)
-    with exclusive(tmp_path / "x.lock", tell=pytest.fail) as waited:
+    assert holdings(tmp_path) == []
+
+
+def test_a_process_number_that_is_used_again_is_not_the_owner(tmp_path: Path) -> None:
+    (tmp_path / "key").mkdir()
+    dead = dataclasses.asdict(Owner(started="long ago"))  # our own number, of an earlier process
+    (tmp_path / "key" / "000003.json").write_text(json.dumps(dead), encoding="utf-8")
+    with exclusive(tmp_path / "key", tell=pytest.fail) as waited:
         assert not waited
+        assert [path.name for path in (tmp_path / "key").iterdir()] == ["000004.json"]
+    assert [path.name for path in (tmp_path / "key").iterdir()] == ["000004.free"]
+
+
+def test_a_silent_owner_on_another_machine_is_passed_over_by_our_clock_alone(tmp_path: Path) -> None:
+    with holder(tmp_path / "key", 60) as first:
+        first.kill()
+        held = make_elsewhere(tmp_path / "key")
+        os.utime(held, (4e9, 4e9))  # its clock runs a century ahead: says nothing
+        started = time.monotonic()
+        with exclusive(tmp_path / "key", tell=ignore, stale_seconds=1.0) as waited:
+            assert waited
+            assert 0.9 < time.monotonic() - started < 20
+        first.wait(timeout=10)
+
+
+def test_an_owner_on_another_machine_that_gives_signs_of_life_is_waited_for(tmp_path: Path) -> None:
+    with holder(tmp_path / "key", 60) as first:
+        held = make_elsewhere(tmp_path / "key")
+        script = "import os,sys,time\nfor n in range(20): os.utime(sys.argv[1], (n, n)); time.sleep(0.1)"
+        with subprocess.Popen([sys.executable, "-c", script, str(held)]):
+            started = time.monotonic()
+            with exclusive(tmp_path / "key", tell=ignore, stale_seconds=1.0):
+                assert time.monotonic() - started > 1.5
+        first.kill()
+
+
+def test_who_was_passed_over_is_told_and_asked_to_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "BEAT_SECONDS", 0.1)
+    asked: list[int] = []
+    previous = signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+    try:
+        with (  # noqa: PT012 - the lock is lost inside and told of at its end
+            pytest.raises(StoreError, match=r"took this lock over.*run again"),
+            exclusive(tmp_path / "key", tell=ignore),
+        ):
+            (tmp_path / "key" / "000009.json").write_text("{}", encoding="utf-8")
+            until = time.monotonic() + 10
+            while not asked and time.monotonic() < until:
+                time.sleep(0.05)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    assert asked == [signal.SIGTERM]
+
+
+def test_an_owner_that_died_while_writing_its_name_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "key").mkdir()
+    (tmp_path / "key" / "000001.json").touch()
+    told: list[str] = []
+    with exclusive(tmp_path / "key", tell=told.append, stale_seconds=0.5):
+        assert told == ["waits for another process, which works on the same"]
+
+
+def test_never_two_inside(tmp_path: Path) -> None:
+    """Four processes take turns fast; each generation is one turn."""
+    (tmp_path / "counter").write_text("0", encoding="utf-8")
+    arguments = [str(tmp_path / name) for name in ("key", "counter", "inside")]
+    racing = [subprocess.Popen([sys.executable, "-c", COUNT, *arguments, "15"]) for _ in range(4)]
+    assert [process.wait(timeout=100) for process in racing] == [0, 0, 0, 0]
+    assert (tmp_path / "counter").read_text(encoding="utf-8") == "60"
+
+
+def test_an_error_inside_lets_the_lock_go(tmp_path: Path) -> None:
+    with pytest.raises(KeyError, match="x"), exclusive(tmp_path / "key", tell=print):
+        raise KeyError("x")
+    assert holdings(tmp_path) == []
+
+
+def test_holdings_and_uses_tell_who_and_what(tmp_path: Path) -> None:
+    with holder(tmp_path / "abc", 60) as first:
+        (held,) = holdings(tmp_path)
+        assert (held.key, held.owner.process, held.owner.what) == ("abc", first.pid, "embed")
+        assert held.silent_seconds < 60
+        first.kill()
+    with using(tmp_path, what="reelwright.yaml") as note:
+        assert uses(tmp_path) == []
+        note({"k1", "k2"})
+        note({"k3"})
+        (used,) = uses(tmp_path)
+        assert used.owner.keys == ("k1", "k2", "k3")
+        assert not used.is_dead
+    assert uses(tmp_path) == []

@@ -31,7 +31,7 @@ def test_a_table_keeps_ids_as_written_and_further_columns(tmp_path: Path) -> Non
     path = write(tmp_path / "m.csv", "\ufeffvideo_id, path ,split,label,subject\n007,a.mp4,val,run,S1\n,sub/b.mp4,,,\n")
     first, second = read_manifest(path, root=tmp_path, default_split="train")
     assert (first.video_id, first.split, first.label, first.extra) == ("007", "val", "run", {"subject": "S1"})
-    assert first.path == tmp_path / "a.mp4"
+    assert first.path == str(tmp_path / "a.mp4")
     assert (second.video_id, second.split, second.row) == ("sub/b", "train", 3)
 
 
@@ -63,7 +63,7 @@ def test_all_problems_of_a_manifest_are_told_at_once(tmp_path: Path) -> None:
     path = write(tmp_path / "m.csv", "video_id,path,split\na,a.mp4,train\na,a.mp4,trian\nb,gone.mp4,test\n")
     found = read_manifest(path, root=tmp_path, default_split="train")
     with pytest.raises(InputError, match=r"3 problem\(s\)") as error:
-        check_videos(found, source="m.csv", splits=SPLITS, allow_missing=False)
+        check_videos(found, source="m.csv", splits=SPLITS, missing=found[2:])
     told = "\n".join(error.value.problems)
     assert "row 3: video_id 'a' stands in row 2 already" in told
     assert "row 3: split 'trian' is unknown. Did you mean 'train'? Known: train, val, test" in told
@@ -86,7 +86,7 @@ def test_wrong_tables_are_refused(tmp_path: Path, name: str, text: str, match: s
 
 def test_no_videos_is_a_problem() -> None:
     with pytest.raises(InputError, match="not a single video"):
-        check_videos([], source="x", splits=SPLITS, allow_missing=False)
+        check_videos([], source="x", splits=SPLITS)
 
 
 def test_segments_get_ids_in_sorted_or_given_order(tmp_path: Path) -> None:
