@@ -1,0 +1,52 @@
+"""Merge the predictions of several views of a video: mean of softmax, each view counted once.
+
+Shape letters: N views of all videos, V numbers that name a view (segment, crop), G videos, K classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class MergedViews:
+    """Predictions by video."""
+
+    video: npt.NDArray[np.int64]  # (G,) ascending
+    probabilities: npt.NDArray[np.float64]  # (G,K)
+    num_views: npt.NDArray[np.int64]  # (G,) different views of each
+
+
+def merge_views(logits_NK: npt.ArrayLike, *, video_N: npt.ArrayLike, view_NV: npt.ArrayLike) -> MergedViews:
+    """Mean over each video's views of the softmax of `logits_NK`; of a view that is there twice the first row counts.
+
+    `video_N` int, `view_NV` int (N,) or (N,V), for example segment and crop. The order of the rows, rows that are there
+    twice and how they were spread over processes change nothing, not a bit. Raises ValueError for wrong shapes or NaN.
+    Source: CAST's merging of its test views (KHU-VLL/CAST, section 1.6 of the domain reference).
+    """
+    logits, videos, views = np.asarray(logits_NK, dtype=np.float64), np.asarray(video_N), np.asarray(view_NV)
+    if logits.ndim != 2 or videos.shape != logits.shape[:1] or views.shape[:1] != logits.shape[:1]:
+        message = (
+            f"logits must be (N, K), videos (N,), views (N, V); got {logits.shape}, {videos.shape}, {views.shape}."
+        )
+        raise ValueError(message)
+    if np.isnan(logits).any():
+        raise ValueError(f"{int(np.isnan(logits).any(axis=1).sum())} of {len(logits)} views have logits that are NaN.")
+    names = np.column_stack([videos, views.reshape(len(views), -1)]).astype(np.int64)
+    different, first = np.unique(names, axis=0, return_index=True)  # sorted: sums do not depend on the order of rows
+    merged, position = np.unique(different[:, 0], return_inverse=True)
+    sums = np.zeros((len(merged), logits.shape[1]))
+    np.add.at(sums, position, softmax(logits[first]))
+    counts = np.bincount(position, minlength=len(merged)).astype(np.int64)
+    return MergedViews(merged, sums / counts[:, None], counts)
+
+
+def softmax(logits: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
+    """Softmax over the last axis, in float64."""
+    raised = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    shares: npt.NDArray[np.float64] = raised / raised.sum(axis=-1, keepdims=True)
+    return shares

@@ -1,0 +1,112 @@
+"""Random erasing of clips: boxes that are the same in every frame, filled with black, a colour or noise.
+
+Applied to normalised frames, as timm and CAST do. Sources: Zhong et al. 2020; CAST (1.3 of the domain reference).
+Shape letters: B clips, T frames of a clip, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+MAX_TRIES = 100  # draws until a box fits into the frame
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErasingSettings:
+    """How often and how much is erased."""
+
+    probability: float = 0.25
+    # Of a clip to lose something.
+    mode: str = "pixel"
+    # const: 0 (the mean colour); rand: one colour a box; pixel: noise, new in every frame. Colours and noise ~ N(0, 1).
+    max_count: int = 1
+    # Boxes of a clip, 1 to this many; the area is shared out among them.
+    area: tuple[float, float] = (0.02, 1 / 3)
+    # Share of the frame that is erased in all.
+    aspect: tuple[float, float] = (0.3, 1 / 0.3)
+    # Height by width of a box, log-uniform.
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be drawn."""
+        if self.mode not in FILLS:
+            raise ValueError(f"mode {self.mode!r} is not known; allowed: {', '.join(FILLS)}.")
+        if not 0 <= self.probability <= 1 or self.max_count < 1:
+            message = f"probability {self.probability} must lie in [0, 1] and max_count {self.max_count} be at least 1."
+            raise ValueError(message)
+        if not (0 < self.area[0] <= self.area[1] <= 1 and 0 < self.aspect[0] <= self.aspect[1]):
+            raise ValueError(f"area {self.area} must lie in (0, 1], aspect {self.aspect} above 0, smallest first.")
+
+
+@dataclass(frozen=True)
+class ErasedBox:
+    """Pixels that are lost: rows [top, bottom), columns [left, right)."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+
+def draw_boxes(
+    settings: ErasingSettings, *, height: int, width: int, generator: np.random.Generator
+) -> tuple[ErasedBox, ...]:
+    """The boxes of one clip; none where the coin says so, or where none of 100 draws fits."""
+    if generator.random() >= settings.probability:
+        return ()
+    count = int(generator.integers(1, settings.max_count + 1))
+    found = [_draw_box(settings, count, (height, width), generator) for _ in range(count)]
+    return tuple(box for box in found if box is not None)
+
+
+def erase(x_BTCHW: Tensor, settings: ErasingSettings, generators: Sequence[np.random.Generator]) -> Tensor:
+    """Erase boxes of normalised clips, a generator a clip; a new tensor of the same shape.
+
+    What a clip loses depends on its own generator alone, not on the batch that it is in or the device.
+    """
+    assert len(generators) == len(x_BTCHW)
+    erased = x_BTCHW.clone()
+    height, width = x_BTCHW.shape[-2:]
+    for clip, generator in zip(erased, generators, strict=True):
+        for box in draw_boxes(settings, height=height, width=width, generator=generator):
+            hole = clip[:, :, box.top : box.bottom, box.left : box.right]
+            hole.copy_(FILLS[settings.mode](tuple(hole.shape), generator).to(hole).expand_as(hole))
+    return erased
+
+
+def _draw_box(
+    settings: ErasingSettings, count: int, size: tuple[int, int], generator: np.random.Generator
+) -> ErasedBox | None:
+    low, high = (math.log(bound) for bound in settings.aspect)
+    for _ in range(MAX_TRIES):
+        area = generator.uniform(*settings.area) * size[0] * size[1] / count
+        aspect = math.exp(generator.uniform(low, high))
+        height, width = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < height < size[0] and 0 < width < size[1]:
+            top, left = generator.integers(0, [size[0] - height + 1, size[1] - width + 1]).tolist()
+            return ErasedBox(top, top + height, left, left + width)
+    return None
+
+
+def _const(_shape: tuple[int, ...], _generator: np.random.Generator) -> Tensor:
+    return torch.zeros(1)
+
+
+def _rand(shape: tuple[int, ...], generator: np.random.Generator) -> Tensor:
+    return torch.from_numpy(generator.standard_normal((1, shape[1], 1, 1), dtype=np.float32))
+
+
+def _pixel(shape: tuple[int, ...], generator: np.random.Generator) -> Tensor:
+    return torch.from_numpy(generator.standard_normal(shape, dtype=np.float32))
+
+
+FILLS: dict[str, Callable[[tuple[int, ...], np.random.Generator], Tensor]] = {
+    "const": _const,
+    "rand": _rand,
+    "pixel": _pixel,
+}

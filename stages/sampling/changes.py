@@ -1,0 +1,67 @@
+"""Labels of windows from changes of state: which components changed, once, twice or an odd number of times.
+
+    state of a component    0 0 1 1 0 0 1        changes      . . x . x . x
+    window                    [- - - - )         or:  changed     xor: no net change
+
+Source: STORM-PSR (A3.6 of the domain reference). Shape letters: R rows of a state table, K components, N windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+MODES = ("xor", "or")
+
+
+def state_changes(states_RK: npt.ArrayLike, *, with_errors: bool = False) -> npt.NDArray[np.int64]:
+    """How far each state moved from the row before, int64 (R, K); zeros in the first row, which begins.
+
+    States are 1 (right), 0 (absent) and -1 (wrong). Without errors -1 counts as 0, and all changes are 0 or 1;
+    with errors a step from -1 to 1 is 2. Raises ValueError for other states.
+    """
+    states = np.asarray(states_RK, dtype=np.int64)
+    if states.ndim != 2 or not np.isin(states, (-1, 0, 1)).all():
+        raise ValueError(f"states must be (R, K) of -1, 0 and 1; got shape {states.shape}, {np.unique(states)[:9]}.")
+    if not with_errors:
+        states = np.maximum(states, 0)
+    changes: npt.NDArray[np.int64] = np.abs(np.diff(states, axis=0, prepend=states[:1]))
+    return changes
+
+
+def step_changes(
+    steps: Sequence[tuple[float, int]], *, num_classes: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Completed steps (time, class), as an annotation has them, as changes: times (R,) ascending and changes (R, K)."""
+    ordered = sorted(steps)
+    changes = np.zeros((len(ordered), num_classes), dtype=np.int64)
+    changes[np.arange(len(ordered)), [step for _, step in ordered]] = 1
+    return np.array([time for time, _ in ordered], dtype=np.float64), changes
+
+
+def window_changes(
+    times: npt.ArrayLike,
+    changes_RK: npt.NDArray[np.int64],
+    *,
+    start: npt.ArrayLike,
+    stop: npt.ArrayLike,
+    mode: str = "xor",
+) -> npt.NDArray[np.float32]:
+    """Which components changed in the half-open windows [start, stop), float32 (N, K) of 0 and 1.
+
+    `times` (R,) ascending, in the unit of `start` and `stop` (N,); a change counts where it is exactly 1.
+    xor: changed an odd number of times, so that first and last state differ; or: changed at all.
+    Raises ValueError for an unknown mode or times that are not in order.
+    """
+    if mode not in MODES:
+        raise ValueError(f"mode {mode!r} is not known; allowed: {', '.join(MODES)}.")
+    when = np.asarray(times, dtype=np.float64)
+    if (np.diff(when) < 0).any():
+        raise ValueError("times of changes must be in ascending order; sort the state table by time.")
+    total_RK = np.concatenate([np.zeros((1, changes_RK.shape[1]), dtype=np.int64), np.cumsum(changes_RK == 1, axis=0)])
+    first, last = (np.searchsorted(when, np.atleast_1d(np.asarray(bound, dtype=np.float64))) for bound in (start, stop))
+    counts_NK = total_RK[np.maximum(last, first)] - total_RK[first]
+    labels: npt.NDArray[np.float32] = (counts_NK % 2 if mode == "xor" else counts_NK > 0).astype(np.float32)
+    return labels
