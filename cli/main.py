@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from reelwright.cli import comparing, failing, inspect, run, single, start, upkeep
+from reelwright.cli import comparing, failing, inspect, run, single, start, synthesize, upkeep
 from reelwright.storage.errors import ConfigError, InputError, Interrupted, ReelwrightError
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_CTRL_C = 1, 2, 75, 130
@@ -25,7 +25,7 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
 )
-for module in (start, run, inspect, comparing, failing, upkeep, single):
+for module in (start, synthesize, run, inspect, comparing, failing, upkeep, single):
     module.register(app)
 
 

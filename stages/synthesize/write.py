@@ -21,23 +21,20 @@ import multiprocessing
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 
+from reelwright.stages.synthesize import encode
 from reelwright.stages.synthesize.procedure import VARIANTS, Script, make_script, state_at
 from reelwright.stages.synthesize.render import Look, Renderer, draw_look
 from reelwright.storage.errors import ConfigError, InputError
-from reelwright.storage.files import TEMPORARY, remove, replacing, write_json, write_text
+from reelwright.storage.files import TEMPORARY, remove, write_json, write_text
 
 # Raise by hand whenever the same parameters give other videos or labels.
 VERSION = 1
 SPLITS = ("train", "val", "test")
 MIN_SIDE_PIXELS = 48
-# One thread, since x264's threads may change the bytes; a key frame at least every 50 frames.
-ENCODER_OPTIONS = {"crf": "23", "preset": "veryfast", "threads": "1", "g": "50"}
 
 Progress = Callable[[int, int], None]
 
@@ -145,18 +142,13 @@ def write_video(folder: Path, job: VideoJob) -> None:
     """Render and encode one video (H.264, yuv420p, frame i at i / fps seconds) and put it in place whole."""
     script, look = job.script_and_look()
     renderer = Renderer(look, size=(job.parameters.height, job.parameters.width), work_centre=script.work_centre)
-    rate = Fraction(script.fps).limit_denominator(1001)
-    with replacing(folder / job.path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=rate, options=dict(ENCODER_OPTIONS))
-        stream.height, stream.width, stream.pix_fmt = job.parameters.height, job.parameters.width, "yuv420p"
-        stream.time_base = stream.codec_context.time_base = 1 / rate
-        for index in range(script.num_frames):
-            time_seconds = index / script.fps
-            pixels = renderer.render(state_at(script, time_seconds), index=index, time_seconds=time_seconds)
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            frame.pts, frame.time_base = index, 1 / rate
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+    times = (index / script.fps for index in range(script.num_frames))
+    frames = (
+        renderer.render(state_at(script, time_seconds), index=index, time_seconds=time_seconds)
+        for index, time_seconds in enumerate(times)
+    )
+    size = (job.parameters.height, job.parameters.width)
+    encode.write_video(folder / job.path, frames, size=size, fps=script.fps, codec="h264")
 
 
 def _require(is_right: bool, name: str, value: object, allowed: str) -> None:

@@ -21,6 +21,7 @@ BENCHMARKS = {  # name: (module, title)
     "train": ("bench_train", "Train: windows/s of our loop, against the plain loop on tensors in memory"),
     "predict": ("bench_predict", "Predict over frames: windows/s, against the encoder on every window"),
     "codecs": ("bench_embedding_codecs", "Embedding codecs: size and speed on real rows"),
+    "synthesize": ("bench_synthesize", "Synthesize: videos/s, against the compiled generator and on all cores"),
 }
 
 

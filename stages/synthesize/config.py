@@ -1,0 +1,138 @@
+"""What can be asked of the generators of synthetic videos, and what is refused before anything is drawn."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from reelwright.stages.config import Settings, execution
+from reelwright.storage.errors import ConfigError
+
+FAMILY_NAMES = ("fractal", "perlin", "octopus", "dead_leaves")
+FamilyName = Literal["fractal", "perlin", "octopus", "dead_leaves"]
+MIXED_VARIATIONS = -1  # half linear, half of MIXED_NON_LINEAR
+MIXED_NON_LINEAR = (4, 14, 16, 17, 20, 27, 29)
+VARIATION_NUMBERS = (*range(23), 27, 28, 29, 31, 42, 44, 45, 48)
+PERLIN_SIZE = 240  # its lattices divide this side
+MIN_SIZE, MAX_SIZE = 32, 2048  # counts of 20 frames of the largest take 0.7 GB
+
+_UNIT_SECONDS = {"h": 3600, "m": 60, "s": 1}
+_MAX_COUNTS = {"m": 59, "s": 59}
+
+
+class FractalConfig(Settings):
+    """How fractals are drawn. The defaults draw as many points as the published generator (128 x 7,300 a frame)."""
+
+    still: bool = False
+    """16 independent images of a draw in place of a video; each normalised and framed for itself."""
+    variations: tuple[int, ...] = (MIXED_VARIATIONS,)
+    """Flame variations to choose from, by number; 0 is linear, -1 (alone) half linear and half of seven others."""
+    linear_motion: bool = False
+    """All parameters move evenly from start to end."""
+    num_points: int = Field(8192, ge=1)
+    """Points that move at once."""
+    num_iterations: int = Field(140, ge=1)
+    """Jumps of every point in a frame."""
+    num_window_iterations: int = Field(69, ge=1)
+    """Jumps of every point when the view window is looked for."""
+    num_skipped: int = Field(25, ge=1)
+    """First jumps that are not drawn; after about 20 a point has forgotten its start."""
+    window_keep: float = Field(0.9, gt=0, lt=1)
+    """Share of the occupied pixels that the window has to hold."""
+    window_size: int = Field(128, ge=2, le=MAX_SIZE)
+    """Side of the canvas on which the window is looked for, in pixels."""
+
+    @field_validator("variations")
+    @classmethod
+    def _known_variations(cls, values: tuple[int, ...]) -> tuple[int, ...]:
+        known = ", ".join(map(str, VARIATION_NUMBERS))
+        if not values:
+            raise ValueError(f"name at least one variation: -1 (mixed) or of {known}")
+        unknown = [value for value in values if value not in (MIXED_VARIATIONS, *VARIATION_NUMBERS)]
+        if unknown:
+            raise ValueError(f"no variation has the number {unknown[0]}. Allowed: -1 (mixed) alone, or of {known}")
+        if len(set(values)) < len(values):
+            raise ValueError("a variation is named twice; name each once")
+        if MIXED_VARIATIONS in values and len(values) > 1:
+            raise ValueError("-1 (mixed) stands alone; leave it out, or the others")
+        return values
+
+    @model_validator(mode="after")
+    def _draws_something(self) -> Self:
+        for name in ("num_iterations", "num_window_iterations"):
+            if getattr(self, name) <= self.num_skipped:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)} and num_skipped {self.num_skipped}: nothing would be drawn. "
+                    f"Raise {name} above num_skipped"
+                )
+        return self
+
+
+class SynthesizeConfig(Settings):
+    """What is made; fields that are not about the content (how many, where to) are marked as execution."""
+
+    family: FamilyName
+    """Family of videos."""
+    size: int = Field(256, ge=MIN_SIZE, le=MAX_SIZE, multiple_of=2)
+    """Height and width in pixels, even (4:2:0 colour). perlin is always 240: its lattices divide that."""
+    fps: float = Field(12.0, ge=1, le=240)
+    """Frames a second; a video has 18 to 20 frames."""
+    seed: int = Field(1, ge=0)
+    """Root of all random numbers."""
+    codec: Literal["h264", "h265"] = "h264"
+    """Of video files, 4:2:0 colour."""
+    into: Literal["files", "frames"] = "files"
+    """Video files (images in the still mode), or rows of a frame store, lossless and without a codec."""
+    fractal: FractalConfig = FractalConfig()
+    """Of the family fractal only."""
+    num_val: int = execution(0, ge=0)
+    """Videos of every class (of all where there are no classes) that go to the split val, the first ones."""
+    num_test: int = execution(0, ge=0)
+    """The same for the split test; they come after those of val."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _perlin_size(cls, values: object) -> object:
+        if isinstance(values, dict) and values.get("family") == "perlin":
+            size = values.get("size", PERLIN_SIZE)
+            if size != PERLIN_SIZE:
+                raise ValueError(f"size is {size!r}: perlin is {PERLIN_SIZE} x {PERLIN_SIZE} only; leave size out")
+            return {**values, "size": PERLIN_SIZE}
+        return values
+
+    @model_validator(mode="after")
+    def _fits_family(self) -> Self:
+        if self.family != "fractal" and self.fractal != FractalConfig():
+            raise ValueError(f"settings of fractal have no meaning for {self.family}; leave them out")
+        return self
+
+    @property
+    def is_still(self) -> bool:
+        """Whether images are made, not videos."""
+        return self.fractal.still
+
+    def content(self) -> dict[str, object]:
+        """What decides the content of a data set, as plain data: everything but how many there are of a split."""
+        return self.model_dump(mode="json", exclude={"num_val", "num_test"})
+
+
+def parse_duration(text: str) -> int:
+    """Seconds of `2h30m`, `45m`, `30s`: whole numbers with the units h, m and s, each once, in any order.
+
+    Minutes and seconds are below 60 (90m is written 1h30m). Raises ConfigError for anything else, and for 0: where the
+    published generator would take such a text as no limit at all.
+    """
+    parts = re.findall(r"([0-9]{1,6})([hms])", text)
+    units = [unit for _, unit in parts]
+    fits = all(int(count) <= _MAX_COUNTS.get(unit, int(count)) for count, unit in parts)
+    if not parts or "".join(map("".join, parts)) != text or len(set(units)) < len(units) or not fits:
+        raise ConfigError(
+            f"{text!r} is no duration: write whole hours, minutes and seconds such as 2h30m, 45m or 1h30m15s, "
+            "each unit once, minutes and seconds below 60 (90m is 1h30m)"
+        )
+    seconds = sum(int(count) * _UNIT_SECONDS[unit] for count, unit in parts)
+    if seconds == 0:
+        raise ConfigError(f"{text!r} is no time at all: give at least 1s, or leave it out for no limit")
+    return seconds
