@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import typer
 
 from reelwright.cli.format import plan_json, print_json
-from reelwright.pipeline.plan import FRESH, Planner
-from reelwright.storage.errors import ConfigError, nearest
-from reelwright.storage.items import ItemLedger
+from reelwright.pipeline.plan import Planner
+from reelwright.pipeline.why import VideoWhy, explain_video
 
 
-def explain_node(planner: Planner, node: str, *, as_json: bool) -> None:
+def show_node(planner: Planner, node: str, *, as_json: bool) -> None:
     """State, reasons, key and what the key is made of."""
     plan = planner.plan(node)
     if as_json:
@@ -25,26 +26,24 @@ def explain_node(planner: Planner, node: str, *, as_json: bool) -> None:
         typer.echo(f"finished {plan.record.finished}: {plan.record.rows:,} rows")
 
 
-def explain_video(planner: Planner, node: str, video: str, *, as_json: bool) -> None:
+def show_video(planner: Planner, node: str, video: str, *, as_json: bool) -> None:
     """What is known of one video in one node."""
-    digests = planner.dataset.digests
-    if video not in digests:
-        raise ConfigError(f"no video {video!r} in the manifest.{nearest(video, digests)}")
-    plan = planner.plan(node)
-    digest = digests[video]
-    row = ItemLedger(planner.file.store.node(plan.spec_key)).load().get(digest or "") if plan.spec_key else None
-    if digest is None:
-        answer = "new or changed: its content has not been read yet"
-    elif digest not in planner.dataset.items:
-        probe = planner.dataset.probes[digest]
-        answer = f"unusable: {probe.cause}: {probe.message}"
-    elif row is None:
-        answer = "up to date" if plan.state == FRESH else "not done yet"
-    elif row.is_done:
-        answer = f"up to date: {row.status}, {row.rows:,} rows, {row.backend}".rstrip(", ")
-    else:
-        answer = f"{row.status} after {row.attempts} attempt(s): {row.cause}: {row.message}"
+    why = explain_video(planner, node, video)
     if as_json:
-        print_json({"video": video, "digest": digest, "node": node, "answer": answer})
-    else:
-        typer.echo(f"{video} in {node}: {answer}\ncontent {digest or 'unknown'}")
+        row = None if why.row is None else dataclasses.asdict(why.row)
+        told = {"state": why.state, "reasons": list(why.reasons)}
+        print_json({"video": video, "digest": why.content, "node": node, **told, "row": row})
+        return
+    typer.echo(f"{video} in {node}: {_answer(why)}")
+    for reason in why.reasons[1:]:
+        typer.echo(f"  {reason}")
+    typer.echo(f"content {why.content or 'unknown'}")
+
+
+def _answer(why: VideoWhy) -> str:
+    """State and the first reason, or what is there."""
+    if why.reasons:
+        return f"{why.state}: {why.reasons[0]}"
+    if why.row is None:
+        return why.state
+    return f"{why.state}: {why.row.status}, {why.row.rows:,} rows, {why.row.backend}".rstrip(", ")

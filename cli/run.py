@@ -150,16 +150,16 @@ def explain(
     as_json: JsonOption = False,
 ) -> None:
     """Say why a node (or one of its videos) is or is not up to date, down to the setting."""
-    from reelwright.cli.explaining import explain_node, explain_video
+    from reelwright.cli.explaining import show_node, show_video
     from reelwright.pipeline.file import find_pipeline_file, load_pipeline
     from reelwright.pipeline.runner import open_planner
 
     planner = open_planner(load_pipeline(find_pipeline_file(config), overrides or ()))
     planner.graph.check_name(node)
     if video is None:
-        explain_node(planner, node, as_json=as_json)
+        show_node(planner, node, as_json=as_json)
     else:
-        explain_video(planner, node, video, as_json=as_json)
+        show_video(planner, node, video, as_json=as_json)
 
 
 def graph(

@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from reelwright.pipeline.noted import write_noted
 from reelwright.pipeline.plan import STALE, WAITING, NodePlan, Planner
-from reelwright.pipeline.reasons import write_samples
 from reelwright.pipeline.results import RAN, Failure, NodeResult, Observer, RunOptions
-from reelwright.pipeline.selection import samples
 from reelwright.pipeline.units import build_work
 from reelwright.stages.registry import STAGES, load
 from reelwright.stages.work import Reporter, VideoItem, Work
@@ -175,10 +174,8 @@ def note_record(
         versions=_versions(),
         finished=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     )
-    if plan.node.config.kind == "run":
-        write_samples(
-            planner.file.store, plan.key, [entry[1:] for entry in samples(planner.dataset, plan.node, plan.wanted)]
-        )
+    if plan.node.config.kind == "run" or plan.node.config.publishes:
+        write_noted(planner.file.store, plan.key, planner.noted_now(plan))
     write_record(planner.file.store, record, project=planner.project)
 
 

@@ -18,8 +18,9 @@ from reelwright.pipeline.dataset import Dataset
 from reelwright.pipeline.file import PipelineFile
 from reelwright.pipeline.graph import Graph, Node
 from reelwright.pipeline.keys import hub_file, identity, material, node_key, source_digests
-from reelwright.pipeline.reasons import explain_difference
-from reelwright.pipeline.selection import samples, wanted_items
+from reelwright.pipeline.noted import Noted, noted, read_noted, video_differences
+from reelwright.pipeline.reasons import explain_difference, item_reasons, rows_field
+from reelwright.pipeline.selection import named_videos, samples, wanted_items
 from reelwright.stages.work import VideoItem
 from reelwright.storage.digests import digest
 from reelwright.storage.items import ItemLedger, ItemRow
@@ -122,9 +123,21 @@ class Planner:
         failed = tuple(rows[item.digest] for item in todo if item.digest in rows and not rows[item.digest].is_done)
         reasons: list[str] = ["forced"] if forced else []
         if todo or not self._published(plan):
-            reasons += [*self._differences(plan), *_item_reasons(plan.wanted, todo, failed=failed, done=done)]
+            differences = self.differences(plan)
+            last = self.last(plan.node)
+            reasons += differences
+            reasons += item_reasons(
+                num_wanted=len(plan.wanted),
+                num_fresh=0 if forced else len(todo) - len(failed),
+                num_failed=len(failed),
+                is_known_spec=last is not None and last.spec_key == plan.spec_key and not differences,
+                is_known_set=_all_done(plan.record),
+                field=rows_field(plan.node),
+            )
+            if not todo:
+                reasons += self._unpublished(plan, last)
             if not reasons:
-                reasons.append("names or labels changed" if self._last(plan.node) else "never ran")
+                reasons.append("never ran" if last is None else "names or labels changed")
         state = STALE if reasons else FRESH
         return replace(plan, state=state, reasons=tuple(dict.fromkeys(reasons)), todo=todo, failed=failed)
 
@@ -134,8 +147,8 @@ class Planner:
         if plan.node.name in self.forced:
             reasons.append("forced")
         elif plan.record is None:
-            never = "never ran" if self._last(plan.node) is None else "never ran with these inputs"
-            reasons = self._differences(plan) or [never]
+            never = "never ran" if self.last(plan.node) is None else "never ran with these inputs"
+            reasons = self.differences(plan) or [never]
         elif not self._output_file(plan).is_file():
             reasons.append("its output is gone from the store")
         return replace(plan, state=STALE if reasons else FRESH, reasons=tuple(reasons))
@@ -174,33 +187,37 @@ class Planner:
         files = {"run": store.run(plan.key) / "model.safetensors", "scores": store.report(plan.key) / "metrics.json"}
         return files[plan.node.config.produces]
 
-    def _last(self, node: Node) -> Record | None:
+    def last(self, node: Node) -> Record | None:
+        """The newest record of a node, whatever its key."""
         return last_record(self.project, node.name)
 
-    def _differences(self, plan: NodePlan) -> list[str]:
-        last = self._last(plan.node)
-        if last is None:
+    def differences(self, plan: NodePlan) -> list[str]:
+        """What is otherwise than in the last run of the node; empty when there was none."""
+        last = self.last(plan.node)
+        if last is None or plan.material is None:
             return []
-        assert plan.material is not None
-        is_run = plan.node.config.kind == "run"
-        learned = [entry[1:] for entry in samples(self.dataset, plan.node, plan.wanted)] if is_run else []
         return explain_difference(
-            last.material, plan.material, node=plan.node, samples=learned, store=self.file.store, last_key=last.key
+            last.material, plan.material, node=plan.node, videos=lambda: (self.noted_before(plan), self.noted_now(plan))
         )
 
+    def noted_now(self, plan: NodePlan) -> list[Noted]:
+        """What a run learns from, or a prediction is published of, as the videos and labels are now."""
+        choose = samples if plan.node.config.kind == "run" else named_videos
+        return noted(choose(self.dataset, plan.node, plan.wanted))
 
-def _item_reasons(
-    wanted: tuple[VideoItem, ...], todo: tuple[VideoItem, ...], *, failed: tuple[ItemRow, ...], done: set[str]
-) -> list[str]:
-    reasons = []
-    fresh = len(todo) - len(failed)
-    if fresh:
-        kept = any(item.digest in done for item in wanted)
-        told = f"{fresh:,} of {len(wanted):,} videos to do" if kept else f"nothing done yet of {len(wanted):,} videos"
-        reasons.append(told)
-    if failed:
-        reasons.append(f"failed: {len(failed)}")
-    return reasons
+    def noted_before(self, plan: NodePlan) -> list[Noted]:
+        """The same of the last run; empty when there was none."""
+        last = self.last(plan.node)
+        return [] if last is None else read_noted(self.file.store, last.key)
+
+    def _unpublished(self, plan: NodePlan, last: Record | None) -> list[str]:
+        """Why tables are to be written though the scores of all videos are there."""
+        if last is None:
+            return []
+        if last.key == plan.key:
+            return ["its tables are gone from the store"]
+        before, now = self.noted_before(plan), self.noted_now(plan)
+        return video_differences(before, now, field=rows_field(plan.node), with_names=True)
 
 
 def _all_done(record: Record | None) -> bool:

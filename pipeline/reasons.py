@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from reelwright.pipeline.graph import Node
+from reelwright.pipeline.noted import Noted, video_differences
+from reelwright.storage.annotations import UNKNOWN
 from reelwright.storage.digests import digest
-from reelwright.storage.files import write_sealed
-from reelwright.storage.store import Store
 
 MISSING: Any = object()  # in place of a value that one side does not have
 
 
 def explain_difference(
-    old: Mapping[str, Any], new: Mapping[str, Any], *, node: Node, samples: Sequence[Any], store: Store, last_key: str
+    old: Mapping[str, Any], new: Mapping[str, Any], *, node: Node, videos: Callable[[], tuple[Sequence[Noted], ...]]
 ) -> list[str]:
-    """One line a difference: ``spec.fps: 5 -> 10``, ``input embeddings: embed changed``, ``videos: 1 new``."""
+    """One line a difference: ``spec.fps: 5 -> 10``, ``input embeddings: 1 of 4 videos new``, ``weights changed``.
+
+    ``videos`` gives what the node read then and reads now; it is called only where that differs.
+    """
     lines: list[str] = []
     if old.get("version") != new["version"]:
         lines.append(f"stage version: {old.get('version')} -> {new['version']}")
@@ -27,17 +30,26 @@ def explain_difference(
     ]
     before_inputs, after_inputs = old.get("inputs", {}), new["inputs"]
     for name in sorted({*before_inputs, *after_inputs}):
-        if before_inputs.get(name) == after_inputs.get(name):
+        before, after = before_inputs.get(name), after_inputs.get(name)
+        if before == after:
             continue
         if name == "videos":
-            lines.append(_sample_difference(read_samples(store, last_key), samples))
+            lines += video_differences(*videos(), field=rows_field(node)) or ["videos or labels changed"]
         elif name in node.inputs:
             lines.append(f"input {name}: {', '.join(node.inputs[name]) or 'none'} changed")
         elif name == "classes":
-            lines.append(f"classes: {shown(before_inputs.get(name))} -> {shown(after_inputs.get(name))}")
+            lines.append(f"classes: {shown(before)} -> {shown(after)}")
+        elif name == "background":
+            named = [_class_name(before, before_inputs), _class_name(after, after_inputs)]
+            lines.append(f"background: {named[0]} -> {named[1]}")
         else:
             lines.append(f"{name} changed")
     return lines
+
+
+def rows_field(node: Node) -> str:
+    """The input of a node that has rows of single videos; empty for nodes that read the videos themselves."""
+    return next((name for name in ("embeddings", "frames") if node.inputs.get(name)), "")
 
 
 def differing(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -49,37 +61,38 @@ def differing(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, An
         yield path, old, new
 
 
-def write_samples(store: Store, key: str, samples: Sequence[Any]) -> None:
-    """Note what a run learned from, so that a later difference can be counted."""
-    entries = [[entry[0], digest(list(entry[1:]))] for entry in samples]
-    write_sealed(store.node(key) / "samples.json", {"samples": entries})
-
-
-def read_samples(store: Store, key: str) -> list[list[str]]:
-    """Pairs of video digest and digest of split and targets; empty when nothing was noted."""
-    path = store.node(key) / "samples.json"
-    found: list[list[str]] = json.loads(path.read_text(encoding="utf-8"))["samples"] if path.is_file() else []
-    return found
-
-
-def _sample_difference(old: Sequence[Sequence[str]], new: Sequence[Any]) -> str:
-    before = {entry[0]: entry[1] for entry in old}
-    after = {entry[0]: digest(list(entry[1:])) for entry in new}
-    counts = {
-        "new": len(after.keys() - before.keys()),
-        "gone": len(before.keys() - after.keys()),
-        "with other labels or split": sum(after[name] != before[name] for name in after.keys() & before.keys()),
-    }
-    told = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
-    return f"videos: {told or 'changed'} (of {len(after):,})"
-
-
 def shown(value: Any) -> str:
-    """A value as JSON, cut to a line."""
+    """A value as JSON, whole numbers without a fraction, cut to a line."""
     if value is MISSING:
         return "(not set)"
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        value = int(value)
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def item_reasons(
+    *, num_wanted: int, num_fresh: int, num_failed: int, is_known_spec: bool, is_known_set: bool, field: str
+) -> Iterable[str]:
+    """What is to be done of a node with items: ``num_fresh`` were not tried yet, ``num_failed`` failed.
+
+    ``is_known_spec``: the last run had the same settings and inputs, so that what is not done is new; ``is_known_set``:
+    these very videos were all done, so that what is not done is gone.
+    """
+    if num_fresh and is_known_set:
+        yield f"gone from the store: {num_fresh:,} of {num_wanted:,} videos"
+    elif num_fresh and is_known_spec:
+        yield f"{f'input {field}' if field else 'videos'}: {num_fresh:,} of {num_wanted:,} videos new"
+    elif num_fresh + num_failed == num_wanted and num_fresh:
+        yield f"nothing done yet of {num_wanted:,} videos"
+    elif num_fresh:
+        yield f"incomplete: {num_fresh:,} of {num_wanted:,} videos to do"
+    if num_failed:
+        yield f"failed: {num_failed:,}"
+
+
+def _class_name(position: int | None, inputs: Mapping[str, Any]) -> str:
+    return "none" if position in {None, UNKNOWN} else shown(inputs["classes"][position])
 
 
 def _plain(value: Any) -> Any:

@@ -7,11 +7,10 @@ from dataclasses import asdict, dataclass, replace
 from reelwright.pipeline.execute import execute
 from reelwright.pipeline.file import PipelineFile
 from reelwright.pipeline.keys import hub_file
+from reelwright.pipeline.noted import write_noted
 from reelwright.pipeline.plan import WAITING, NodePlan, Planner
-from reelwright.pipeline.reasons import write_samples
 from reelwright.pipeline.results import NodeResult, Observer, RunOptions
 from reelwright.pipeline.runner import open_planner, read_videos
-from reelwright.pipeline.selection import samples
 from reelwright.pipeline.units import build_work
 from reelwright.pipeline.verify import find_problems, reachable
 from reelwright.stages.registry import STAGES, load
@@ -78,8 +77,9 @@ def _put_back(planner: Planner) -> None:
             continue
         if not (planner.project / f"{plan.node.name}.json").exists():
             write_sealed(planner.project / f"{plan.node.name}.json", asdict(plan.record))
-        if plan.node.config.kind == "run" and not (store.node(plan.key) / "samples.json").exists():
-            write_samples(store, plan.key, [entry[1:] for entry in samples(planner.dataset, plan.node, plan.wanted)])
+        is_noted = plan.node.config.kind == "run" or plan.node.config.publishes
+        if is_noted and not (store.node(plan.key) / "samples.json").exists():
+            write_noted(store, plan.key, planner.noted_now(plan))
 
 
 def _do_again(planner: Planner, removed: Removed, observer: Observer, options: RunOptions) -> list[NodeResult]:

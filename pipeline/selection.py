@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from operator import itemgetter
 from typing import Any
 
 from reelwright.pipeline.dataset import Dataset
@@ -26,13 +27,14 @@ def wanted_items(dataset: Dataset, node: Node, available: Iterable[set[str]]) ->
 
 
 def named_videos(dataset: Dataset, node: Node, wanted: Iterable[VideoItem]) -> list[Named]:
-    """The rows of the manifest behind ``wanted``, in the splits of the node, in manifest order."""
+    """The rows of the manifest behind ``wanted``, in the splits of the node, by video_id whatever their order."""
     splits = node.config.wanted_splits()
-    return [
+    rows = [
         [video.video_id, found, video.split, annotation.plain()]
         for video, found, annotation in dataset.named({item.digest for item in wanted})
         if splits is None or video.split in splits
     ]
+    return sorted(rows, key=itemgetter(0))
 
 
 def samples(dataset: Dataset, node: Node, wanted: Iterable[VideoItem]) -> list[Named]:

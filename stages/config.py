@@ -147,10 +147,19 @@ def _extra(info: FieldInfo) -> dict[str, Any]:
 def _without_execution(value: Any, dumped: Any) -> Any:
     """Drop execution fields of nested blocks too; what a block takes beyond its fields (a model's options) stays."""
     if not isinstance(value, Settings):
-        return dumped
+        return _same_numbers(dumped) if isinstance(value, Mapping) else dumped
     fields = type(value).model_fields
     return {
-        name: _without_execution(getattr(value, name), dumped[name])
+        name: _without_execution(getattr(value, name), dumped[name]) if name in fields else _same_numbers(dumped[name])
         for name in sorted(dumped)
         if name not in fields or _extra(fields[name]).get("role") != "execution"
     }
+
+
+def _same_numbers(value: Any) -> Any:
+    """0.0 as 0 where no field says which type is meant (options of a model): both are the same number."""
+    if isinstance(value, Mapping):
+        return {name: _same_numbers(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_same_numbers(entry) for entry in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value

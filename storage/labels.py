@@ -90,12 +90,17 @@ def labels_from_table(
 def _annotation(kind: str, by_frame: bool, entries: list[tuple[float, ...]]) -> Annotation:
     empty = Annotation()
     if kind == "segments":
-        return replace(empty, segments=tuple((start, stop, int(label)) for start, stop, label in entries))
+        return replace(empty, segments=tuple((start, stop, int(label)) for start, stop, label in _by_start(entries)))
     if kind == "steps":
         return replace(empty, steps=tuple((time, int(step)) for time, step in sorted(entries)))
     if by_frame:
         return replace(empty, frames=tuple((int(frame), int(label)) for frame, label in sorted(entries)))
     return replace(empty, times=tuple((time, int(label)) for time, label in sorted(entries)))
+
+
+def _by_start(entries: list[tuple[float, ...]]) -> list[tuple[float, ...]]:
+    """In order of their starts; where these are equal the later line of the table wins, so that order stays."""
+    return sorted(entries, key=lambda entry: entry[0])
 
 
 def _label_column(path: Path, kind: str, rows: Sequence[TextRow]) -> str:

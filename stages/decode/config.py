@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -61,6 +61,17 @@ class DecodeConfig(StageConfig):
     def stores(self) -> bool:
         """As materialize says."""
         return self.materialize
+
+    def spec(self) -> dict[str, Any]:
+        """As in StageConfig; settings that say nothing without another one count only with it."""
+        values = super().spec()
+        if self.codec == "lossless":
+            values.pop("quality")
+        if self.size is None and self.short_side is None:
+            values.pop("interpolation")
+        if self.image_tmpl is None:
+            values.pop("image_start")
+        return values
 
     @model_validator(mode="after")
     def _consistent(self) -> DecodeConfig:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field, PositiveInt
 
-from reelwright.stages.config import StageConfig, execution, node_input
+from reelwright.stages.config import StageConfig, node_input
 
 
 class EvaluateConfig(StageConfig):
@@ -26,9 +26,14 @@ class EvaluateConfig(StageConfig):
     """Class left out of segmental scores, besides rows without a target."""
     report: bool = True
     """Write report.html."""
-    thumbnails: int = execution(8, ge=0)
+    thumbnails: int = Field(8, ge=0)
     """Frames shown above each video's timeline in the report."""
-    report_videos: PositiveInt = execution(50)
+    report_videos: PositiveInt = 50
     """Videos with a timeline in the report, the worst ones first; all are in the tables."""
     threshold: float = Field(0.5, gt=0, lt=1)
     """Probability from which a class counts as present (task multi_label)."""
+
+    def spec(self) -> dict[str, Any]:
+        """As in StageConfig; what is in the report counts only where there is one."""
+        values = super().spec()
+        return values if self.report else {**values, "thumbnails": 0, "report_videos": 0}

@@ -24,7 +24,7 @@ from reelwright.storage.store import Store
 
 
 def publish_tables(work: Work, folder: Path, *, cache: Path, run: str, run_values: Mapping[str, Any]) -> None:
-    """Write windows, rows and videos.parquet of the payload's videos that have scores, in the order of the manifest.
+    """Write windows, rows and videos.parquet of the payload's videos that have scores, in the order of their ids.
 
     One video is in memory at a time. Class names are those of the run; a label that the run does not know is an unknown
     target. Raises StoreError when no video has scores.

@@ -7,13 +7,19 @@ Published predictions carry names, splits and targets, so a change of these writ
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from reelwright.pipeline.plan import FRESH, WAITING
 from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.pipeline.results import RunResult
-from reelwright.pipeline.runner import read_videos
-from tests.pipeline.changes import EDITS, Scene
+from reelwright.pipeline.runner import open_planner, read_videos
+from reelwright.pipeline.why import explain_video
+from reelwright.storage.items import ItemLedger, ItemRow
+from tests.pipeline.changes import EDITS, Scene, restore, write_changeable
 
 Ran = dict[str, int]  # nodes that run -> videos they do; 0 for those that are not per video
 
@@ -58,7 +64,7 @@ SETTINGS: dict[str, Ran] = {
     "train.window.length=3": TRAIN,
     "train.window.stride=1": TRAIN,
     "train.window.skip=1": TRAIN,
-    "train.model.name=gru": TRAIN,
+    "train.model.name=linear": TRAIN,
     "train.optimizer.lr=0.01": TRAIN,
     "train.optimizer.name=sgd": TRAIN,
     "train.loss.label_smoothing=0.1": TRAIN,
@@ -120,7 +126,7 @@ OTHERS: dict[str, Ran] = {
     "video of training replaced": {"frames": 1, "embed": 1, **TRAIN},
     "video replaced by another that is there": {"train": 0, "predict": 4, **SCORES},  # b.mp4 is now what a.mp4 is
     "video_id renamed, in the labels too": PUBLISH,
-    "file renamed": NOTHING,
+    "video file renamed": NOTHING,
     "file moved to another folder": NOTHING,
     "all files moved, root says where": NOTHING,
     "paths made absolute": NOTHING,
@@ -170,7 +176,7 @@ OTHERS: dict[str, Ran] = {
     "anchors and aliases": NOTHING,
     "a value from the environment": NOTHING,
     "a value from another place of the file": NOTHING,
-    "file renamed": NOTHING,
+    "pipeline file renamed": NOTHING,
     "nodes renamed": NOTHING,
     "a node more": {"train_again": 0},
     "a node less": NOTHING,
@@ -181,3 +187,200 @@ OTHERS: dict[str, Ran] = {
     "report removed by hand": SCORES,
     "published tables removed by hand": {"predict": 0},
 }
+
+CHANGES = {**SETTINGS, **OTHERS}
+
+# What `status` and `explain` say of a node then.
+REASONS: dict[tuple[str, str], tuple[str, ...]] = {
+    ("frames.fps=2.5", "frames"): ("spec.fps: 5 -> 2.5", "nothing done yet of 5 videos"),
+    ("frames.fps=2.5", "embed"): ("input frames: frames changed", "nothing done yet of 5 videos"),
+    ("frames.fps=2.5", "train"): ("input embeddings: embed changed",),
+    ("frames.fps=2.5", "predict"): ("waits for train",),
+    ("frames.stop=1.6", "frames"): ("spec.stop: null -> 1.6", "nothing done yet of 5 videos"),
+    ("embed.outputs=[pooled,map]", "embed"): (
+        'spec.outputs: ["pooled"] -> ["pooled", "map"]',
+        "nothing done yet of 5 videos",
+    ),
+    ("embed.weights=none", "embed"): ("spec.seed: (not set) -> 0", "weights changed", "nothing done yet of 5 videos"),
+    ("train.optimizer.lr=0.01", "train"): ("spec.optimizer.lr: 0.001 -> 0.01",),
+    ("train.val_splits=[test]", "train"): (
+        'spec.val_splits: [] -> ["test"]',
+        "input embeddings: 2 of 5 videos new",
+    ),
+    ("predict.window.stride=2", "predict"): ("spec.window.stride: 1 -> 2", "nothing done yet of 5 videos"),
+    ("predict.window.stride=2", "scores"): ("input predictions: predict changed",),
+    ("predict.splits=[test]", "predict"): ("input embeddings: 3 of 5 videos gone",),
+    ("labels.classes=[bright,blue]", "train"): (
+        'classes: ["blue", "bright"] -> ["bright", "blue"]',
+        "labels: 3 of 3 videos changed",
+    ),
+    ("labels.background=blue", "train"): ('background: none -> "blue"',),
+    ("video added for testing", "frames"): ("videos: 1 of 6 videos new",),
+    ("video added for testing", "embed"): ("input frames: 1 of 6 videos new",),
+    ("video added for testing", "predict"): ("input embeddings: 1 of 6 videos new",),
+    ("video added for training", "train"): ("input embeddings: 1 of 4 videos new",),
+    ("video of training removed", "train"): ("input embeddings: 1 of 3 videos gone",),
+    ("video of training replaced", "train"): (
+        "input embeddings: 1 of 3 videos new",
+        "input embeddings: 1 of 3 videos gone",
+    ),
+    ("video of testing removed", "predict"): ("input embeddings: 1 of 5 videos gone",),
+    ("video_id renamed, in the labels too", "predict"): ("names: 1 of 5 videos changed",),
+    ("split from test to one that nothing reads", "predict"): ("splits: 1 of 5 videos changed",),
+    ("split from train to test", "train"): ("input embeddings: 1 of 3 videos gone",),
+    ("label of training edited", "train"): ("labels: 1 of 3 videos changed",),
+    ("label of testing edited", "predict"): ("labels: 1 of 5 videos changed",),
+    ("class renamed", "train"): ('classes: ["blue", "bright"] -> ["blue", "light"]',),
+    ("weights replaced", "embed"): ("weights changed", "nothing done yet of 5 videos"),
+    ("train version raised", "train"): ("stage version: 1 -> 2",),
+    ("a node more", "train_again"): ("never ran",),
+    ("embeddings of a video removed by hand", "embed"): ("gone from the store: 1 of 5 videos",),
+    ("report removed by hand", "scores"): ("its output is gone from the store",),
+    ("published tables removed by hand", "predict"): ("its tables are gone from the store",),
+}
+
+# What `explain NODE VIDEO` says then: state, and reasons or what is there.
+OF_VIDEOS: dict[tuple[str, str, str], tuple[str, ...]] = {
+    ("embed.batch_size=2", "embed", "a"): ("up to date",),
+    ("frames.fps=2.5", "frames", "a"): ("to do", "spec.fps: 5 -> 2.5"),
+    ("weights replaced", "embed", "a"): ("to do", "weights changed"),
+    ("weights replaced", "predict", "a"): ("waiting", "waits for train"),
+    ("weights replaced", "train", "d"): ("left out", "its split is test; train reads train"),
+    ("video added for testing", "embed", "f"): ("to do", "new since the last run: another video, or other content"),
+    ("video added for testing", "embed", "a"): ("up to date",),
+    ("video added for testing", "predict", "a"): ("up to date",),
+    ("video added for training", "train", "f"): (
+        "stale",
+        "this video: new content since the last run",
+        "input embeddings: 1 of 4 videos new",
+    ),
+    ("video added for training", "train", "a"): ("stale", "input embeddings: 1 of 4 videos new"),
+    ("video of training replaced", "frames", "b"): ("to do", "new since the last run: another video, or other content"),
+    ("label of training edited", "train", "b"): (
+        "stale",
+        "this video: labels changed",
+        "labels: 1 of 3 videos changed",
+    ),
+    ("label of training edited", "embed", "b"): ("up to date",),
+    ("label of testing edited", "predict", "d"): ("stale", "labels: 1 of 5 videos changed"),
+    ("embeddings of a video removed by hand", "frames", "a"): ("up to date",),
+}
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project, run to its end once, in the folder ``project``; and all of it once more beside it."""
+    folder = write_changeable(tmp_path_factory.mktemp("changes") / "project")
+    assert Project.open(folder / "reelwright.yaml").run().exit_code == 0
+    return restore(folder, folder.with_name("pristine"))
+
+
+@pytest.fixture
+def scene(pristine: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
+    """The finished project, in the place where it ran."""
+    folder = pristine.with_name("project")
+    yield Scene(folder, monkeypatch)
+    restore(pristine, folder)
+
+
+def change(scene: Scene, name: str) -> None:
+    if name in SETTINGS:
+        scene.overrides.append(name)
+    else:
+        EDITS[name](scene)
+
+
+def planned(project: Project) -> Ran:
+    """What the plan says will run; -1 where the number of videos is not known before."""
+    read_videos(project.file, SilentObserver(), jobs=1)
+    stale = [plan for plan in project.status() if plan.state != FRESH]
+    return {plan.node.name: -1 if plan.state == WAITING else len(plan.todo) for plan in stale}
+
+
+def check_plan(project: Project, name: str) -> None:
+    """`status` tells beforehand what will run; what waits for weights runs when they come out otherwise."""
+    expected, found = CHANGES[name], planned(project)
+    assert {node: expected.get(node) if videos == -1 else videos for node, videos in found.items()} == expected
+
+
+def ran(result: RunResult) -> Ran:
+    assert result.exit_code == 0, result
+    return {node.node: node.num_done for node in result.nodes if node.state == "ran"}
+
+
+def test_every_change_is_in_the_table() -> None:
+    assert set(EDITS) == set(OTHERS)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_plan_of_a_setting(pristine: Path, name: str) -> None:
+    check_plan(Project.open(pristine.with_name("project") / "reelwright.yaml", overrides=[name]), name)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_plan_of_a_change(scene: Scene, name: str) -> None:
+    change(scene, name)
+    check_plan(scene.project(), name)
+
+
+@pytest.mark.parametrize("name", dict.fromkeys(name for name, _ in REASONS))
+def test_reasons(scene: Scene, name: str) -> None:
+    change(scene, name)
+    read_videos(scene.project().file, SilentObserver(), jobs=1)
+    told = {plan.node.name: plan.reasons for plan in scene.project().status()}
+    expected = {node: reasons for (changed, node), reasons in REASONS.items() if changed == name}
+    assert {node: told[node] for node in expected} == expected
+
+
+@pytest.mark.parametrize("name", dict.fromkeys(name for name, *_ in OF_VIDEOS))
+def test_reasons_of_videos(scene: Scene, name: str) -> None:
+    change(scene, name)
+    read_videos(scene.project().file, SilentObserver(), jobs=1)
+    for node, video in (entry[1:] for entry in OF_VIDEOS if entry[0] == name):
+        why = explain_video(scene.project().planner(), node, video)
+        assert (why.state, *why.reasons) == OF_VIDEOS[name, node, video], (node, video)
+
+
+def test_what_failed_is_incomplete_or_forced_is_told(scene: Scene) -> None:
+    """Marks in the ledger, as a run leaves them that was killed, or in which a video failed."""
+    scene.overrides.append("embed.seed=1")  # nothing
+    project = scene.project()
+    plan = project.planner().plan("embed")
+    failed = ItemRow(digest=plan.wanted[0].digest, status="failed", cause="no_frames", message="none", attempts=2)
+    ItemLedger(project.file.store.node(plan.spec_key)).commit(failed)
+    shutil.rmtree(project.file.store.node(plan.key))
+    assert project.planner().plan("embed").reasons == ("failed: 1",)
+    told = ("failed", "failed after 2 attempt(s): no_frames: none", "`run` tries it again, `run --no-retry` leaves it")
+    why = explain_video(project.planner(), "embed", "a")
+    assert (why.state, *why.reasons) == told
+    assert open_planner(project.file, forced=["embed"]).plan("embed").reasons == ("forced", "failed: 1")
+    why = explain_video(open_planner(project.file, forced=["embed"]), "embed", "b")
+    assert (why.state, *why.reasons) == ("to do", "forced")
+    why = explain_video(project.planner(), "predict", "a")
+    assert (why.state, *why.reasons) == ("left out", "failed in embed: no_frames: none")
+    shutil.rmtree(project.file.store.embeddings(plan.spec_key) / plan.wanted[1].digest)
+    shutil.rmtree(project.planner().project)
+    assert project.planner().plan("embed").reasons == ("incomplete: 1 of 5 videos to do", "failed: 1")
+    assert project.planner().plan("train").reasons == ("never ran",)
+    scene.clip("c").unlink()
+    scene.clip("c").write_bytes(b"not a video")
+    assert explain_video(scene.project().planner(), "frames", "c").reasons[0].startswith("changed since it was read")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CHANGES)
+def test_run(scene: Scene, name: str) -> None:
+    """It does just that, and then there is nothing to do."""
+    change(scene, name)
+    assert ran(scene.project().run(jobs=1)) == CHANGES[name]
+    assert scene.project().run().nothing_to_do
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, expected in SETTINGS.items() if "train" in expected])
+def test_going_back_is_a_hit_at_once(scene: Scene, name: str) -> None:
+    """Training too: whatever was set and run, the earlier setting has nothing to do."""
+    change(scene, name)
+    assert scene.project().run(jobs=1, until=["predict"]).exit_code == 0
+    scene.overrides.clear()
+    assert scene.project().run().nothing_to_do

@@ -96,14 +96,14 @@ def test_reasons_name_the_setting(folder: Path) -> None:
     run(folder)
     project = Project.open(folder / "reelwright.yaml", overrides=["frames.fps=2", "train.optimizer.lr=0.5"])
     plans = {plan.node.name: plan for plan in project.status()}
-    assert "spec.fps: 5.0 -> 2.0" in plans["frames"].reasons
+    assert "spec.fps: 5 -> 2" in plans["frames"].reasons
     assert "input frames: frames changed" in plans["embed"].reasons
     assert "spec.optimizer.lr: 0.001 -> 0.5" in plans["train"].reasons
     assert plans["predict"].reasons == ("waits for train",)
     edit_manifest(folder, lambda rows: rows[1:])
     plans = {plan.node.name: plan for plan in Project.open(folder / "reelwright.yaml").status()}
     assert plans["frames"].state == plans["embed"].state == "up to date"
-    assert plans["train"].reasons == ("videos: 1 gone (of 2)",)
+    assert plans["train"].reasons == ("input embeddings: 1 of 3 videos gone",)
 
 
 @pytest.mark.parametrize(
