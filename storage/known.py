@@ -5,15 +5,17 @@ Reading a digest back costs one stat, so that 100,000 unchanged videos are not r
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from reelwright.storage.digests import file_digest
 from reelwright.storage.files import write_sealed
+from reelwright.storage.locks import exclusive
 
 Stamp = tuple[int, int, int]  # size in bytes, mtime in ns, inode; of a folder: of all its files together
 
@@ -98,13 +100,14 @@ class KnownFiles:
         self._changed.add(str(path))
 
     def save(self) -> None:
-        """Write what was added; what others added to the table in between is kept."""
+        """Write what was added; what other processes added to the table in between is kept."""
         if not self._changed:
             return
-        merged = dict(KnownFiles(self._path).entries)
-        merged.update({path: self._entries[path] for path in self._changed})
-        rows = [(path, *stamped, quick, known) for path, (stamped, quick, known) in sorted(merged.items())]
-        _write_columns(self._path, _FILE_FIELDS, rows)
+        with _merging(self._path):
+            merged = dict(KnownFiles(self._path).entries)
+            merged.update({path: self._entries[path] for path in self._changed})
+            rows = [(path, *stamped, quick, known) for path, (stamped, quick, known) in sorted(merged.items())]
+            _write_columns(self._path, _FILE_FIELDS, rows)
         self._changed.clear()
 
 
@@ -124,10 +127,19 @@ class KnownProbes:
 
     def add(self, probes: Mapping[str, VideoProbe]) -> None:
         """Add probes, or replace those of the same content."""
-        if probes:
+        if not probes:
+            return
+        with _merging(self._path):
             merged = self.load()
             merged.update(probes)
             _write_columns(self._path, VideoProbe._fields, [merged[digest] for digest in sorted(merged)])
+
+
+@contextlib.contextmanager
+def _merging(table: Path) -> Iterator[None]:
+    """Let no other process read, merge and write a table of this store meanwhile; held for a second at most."""
+    with exclusive(table.parent / "locks" / "files", tell=lambda _: None, what=f"writing {table.name}"):
+        yield
 
 
 def _read_columns(path: Path) -> dict[str, list[Any]]:
