@@ -14,13 +14,14 @@ from reelwright.pipeline.execute import execute, is_settled, item_failures, note
 from reelwright.pipeline.file import PipelineFile
 from reelwright.pipeline.graph import Graph, build_graph
 from reelwright.pipeline.keys import hub_file
-from reelwright.pipeline.lockfile import Frozen, write_lock
+from reelwright.pipeline.lockfile import Frozen, lock_path, write_lock
 from reelwright.pipeline.plan import FRESH, NodePlan, Planner
 from reelwright.pipeline.results import FAILED, SKIPPED, Failure, NodeResult, Observer, RunOptions, RunResult
 from reelwright.stages.registry import load
-from reelwright.storage.errors import Interrupted, ReelwrightError
+from reelwright.storage.errors import Interrupted, ReelwrightError, StoreError, UnusableStoreError
 from reelwright.storage.items import ItemRow
 from reelwright.storage.locks import exclusive, using
+from reelwright.storage.unusable import is_full, room, usable, why_unusable
 
 
 def open_planner(file: PipelineFile, *, forced: Sequence[str] = (), dataset: Dataset | None = None) -> Planner:
@@ -62,10 +63,9 @@ def run_pipeline(file: PipelineFile, observer: Observer, options: RunOptions | N
             observer.finished(result)
             if result.state == FAILED and not options.keep_going:
                 break
-    planner.known.save()
     notes = frozen.notes(planner) if frozen is not None else ()
-    if frozen is None and not any(result.state in {FAILED, SKIPPED} for result in results.values()):
-        write_lock(planner)
+    is_whole = not any(result.state in {FAILED, SKIPPED} for result in results.values())
+    notes = (*notes, *_conclude(planner, with_lock=frozen is None and is_whole))
     return RunResult(nodes=tuple(results.values()), failures=tuple(failures), notes=notes)
 
 
@@ -79,7 +79,8 @@ def read_videos(file: PipelineFile, observer: Observer, *, jobs: int | None = No
     if not unread:
         return dataset
     reporter = observer.indexing(len(unread))
-    with exclusive(file.store.lock("videos"), tell=reporter.note, what=f"videos of {file.path.name}") as waited:
+    lock, what = file.store.lock("videos"), f"videos of {file.path.name}"
+    with usable(file.store.root), exclusive(lock, tell=reporter.note, what=what) as waited:
         if waited:  # another run read some or all of them meanwhile
             dataset = load_dataset(file)
             unread = dataset.new
@@ -93,6 +94,24 @@ def read_videos(file: PipelineFile, observer: Observer, *, jobs: int | None = No
                 reporter=reporter,
             )
     return load_dataset(file)
+
+
+def _conclude(planner: Planner, *, with_lock: bool) -> tuple[str, ...]:
+    """Remember digests and write the lock file. What cannot be written is a note: all work is done and in place."""
+    notes = []
+    root = planner.file.store.root
+    try:
+        planner.known.save()
+    except OSError as error:
+        told = why_unusable(error, root) or error
+        notes.append(f"digests of files could not be remembered, so they are read again next time. {told}")
+    try:
+        if with_lock:
+            write_lock(planner)
+    except OSError as error:
+        path = lock_path(planner.file)
+        notes.append(f"the lock file was not written. {why_unusable(error, path.parent) or error}")
+    return tuple(notes)
 
 
 def all_failures(planner: Planner) -> list[Failure]:
@@ -129,34 +148,44 @@ class _Run:
 
 
 def _run_node(name: str, run: _Run, results: Mapping[str, NodeResult]) -> tuple[NodeResult, list[Failure]]:
-    planner, options = run.planner, run.options
+    planner = run.planner
     node = planner.graph.nodes[name]
     broken = [parent for parent in node.parents if parent in results and results[parent].state in {FAILED, SKIPPED}]
     if broken:
         message = f"{', '.join(broken)} did not finish"
         return NodeResult(node=name, stage=node.stage, state=SKIPPED, message=message), []
-    started = time.monotonic()
+    started, root = time.monotonic(), planner.file.store.root
     try:
-        plan = ready_plan(name, planner)
-        if run.frozen is not None:
-            run.frozen.check_node(plan, planner)
-        if _needs_nothing(plan, options):
-            return _left_as_is(plan, planner)
-        run.note_use(_needed(planner))
-        lock = planner.file.store.lock(plan.spec_key)
-        tell = functools.partial(_tell_waiting, plan, run.observer)
-        with exclusive(lock, tell=tell, what=f"{name} of {planner.file.path.name}") as waited:
-            if waited:  # another run did some or all of it meanwhile
-                planner.forget()
-                plan = planner.plan(name)
-                if _needs_nothing(plan, options):
-                    return _left_as_is(plan, planner)
-            return execute(plan, planner, run.observer, options)
+        with usable(root):
+            return _bring_up(name, run)
     except Interrupted:
         raise
     except (ReelwrightError, OSError) as error:
+        told = str(error)
+        if isinstance(error, StoreError) and not isinstance(error, UnusableStoreError) and is_full(root):
+            told = f"{told} {room(root)}."
         seconds = time.monotonic() - started
-        return NodeResult(node=name, stage=node.stage, state=FAILED, message=str(error), seconds=seconds), []
+        return NodeResult(node=name, stage=node.stage, state=FAILED, message=told, seconds=seconds), []
+
+
+def _bring_up(name: str, run: _Run) -> tuple[NodeResult, list[Failure]]:
+    """Run a node, or leave it as it is, alone among all processes."""
+    planner, options = run.planner, run.options
+    plan = ready_plan(name, planner)
+    if run.frozen is not None:
+        run.frozen.check_node(plan, planner)
+    if _needs_nothing(plan, options):
+        return _left_as_is(plan, planner)
+    run.note_use(_needed(planner))
+    lock = planner.file.store.lock(plan.spec_key)
+    tell = functools.partial(_tell_waiting, plan, run.observer)
+    with exclusive(lock, tell=tell, what=f"{name} of {planner.file.path.name}") as waited:
+        if waited:  # another run did some or all of it meanwhile
+            planner.forget()
+            plan = planner.plan(name)
+            if _needs_nothing(plan, options):
+                return _left_as_is(plan, planner)
+        return execute(plan, planner, run.observer, options)
 
 
 def _needed(planner: Planner) -> set[str]:

@@ -25,6 +25,7 @@ import zarr
 from reelwright.storage.errors import StoreError, nearest
 from reelwright.storage.files import folder_bytes, remove
 from reelwright.storage.spans import Spans
+from reelwright.storage.unusable import check_there, named
 from reelwright.storage.zarrs import (
     ArrayLayout,
     attributes_of,
@@ -157,6 +158,7 @@ class EmbeddingStore:
     def rows(self, digest: str) -> EmbeddingRows:
         """The rows of one video. Raises StoreError when it has none."""
         if digest not in self:
+            check_there(self.path / "zarr.json")
             raise StoreError(
                 f"video {digest!r} has no embeddings in {self.path}. Is it in the manifest, and did embed succeed?"
             )
@@ -199,10 +201,12 @@ class EmbeddingWriter:
         """
         if num_rows < 1:
             raise ValueError(f"a video must have at least one row, not {num_rows}")
-        arrays = self._reopen(digest, num_rows)
-        if arrays is None:
-            remove(partial_group(self.path, digest))
-            arrays = self._create(digest, num_rows)
+        check_there(self.path / "zarr.json")
+        with named(self.path / digest):
+            arrays = self._reopen(digest, num_rows)
+            if arrays is None:
+                remove(partial_group(self.path, digest))
+                arrays = self._create(digest, num_rows)
         self._open[digest] = arrays
         return min(num_rows, self.next_missing_shard(digest) * self.shard_rows(digest))
 
@@ -241,7 +245,7 @@ class EmbeddingWriter:
         for name, target in self._open[digest].items():
             values = getattr(spans, name) if name in SPAN_DTYPES else arrays[name]
             assert len(values) == stop - start
-            with quiet():
+            with quiet(), named(self.path / digest / name):
                 target[start:stop] = values
 
     def read_back(self, digest: str, name: str, start: int, stop: int) -> Rows:
@@ -251,11 +255,13 @@ class EmbeddingWriter:
 
     def finish(self, digest: str, *, num_rows: int) -> int:
         """Cut the video to ``num_rows`` where it ended early, and publish it. Returns its bytes on disk."""
-        for array in self._open.pop(digest).values():
-            if array.shape[0] != num_rows:
-                array.resize((num_rows, *array.shape[1:]))
-        publish(partial_group(self.path, digest), self.path / digest)
-        return folder_bytes(self.path / digest)
+        with named(self.path / digest):
+            for array in self._open.pop(digest).values():
+                if array.shape[0] != num_rows:
+                    array.resize((num_rows, *array.shape[1:]))
+            check_there(self.path / "zarr.json")
+            publish(partial_group(self.path, digest), self.path / digest)
+            return folder_bytes(self.path / digest)
 
     def discard(self, digest: str) -> None:
         """Throw away what was written of a video that is not finished."""

@@ -4,6 +4,7 @@ ReelwrightError
 |-- ConfigError (ValueError)    a pipeline file, a setting or an override is wrong; exit code 2
 |-- InputError (ValueError)     a manifest, label table, weights file or video list is wrong; exit code 2
 |-- StoreError                  what lies in the store is missing, damaged or cannot be written; exit code 1
+|   `-- UnusableStoreError     the store as a whole: full, read-only, gone; ends a run, where StoreError may end an item
 |-- StageError                  a stage could not do its work at all; exit code 1
 |-- ItemError                   one video could not be done; becomes a row, the others go on; exit code 3
 `-- Interrupted                 the scheduler asked to stop; what was done is kept, run again; exit code 75
@@ -35,6 +36,10 @@ class InputError(ReelwrightError, ValueError):
 
 class StoreError(ReelwrightError):
     """What lies in the store is missing, damaged or cannot be written."""
+
+
+class UnusableStoreError(StoreError):
+    """The store as a whole cannot be used: the disk is full, it is read-only, or it is gone."""
 
 
 class StageError(ReelwrightError):

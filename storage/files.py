@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reelwright.storage.seals import SEAL, UNSEALED, seal
+from reelwright.storage.unusable import named
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,13 +26,15 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Works for a file and, where nothing is there yet, for a folder.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:12]}-{path.name}")
-    try:
-        yield temporary
-        os.replace(temporary, path)  # noqa: PTH105 - the one atomic step, named as the system call it is
-    finally:
-        remove(temporary)
+    with named(path):
+        try:
+            yield temporary
+            os.replace(temporary, path)  # noqa: PTH105 - the one atomic step, named as the system call it is
+        finally:
+            remove(temporary)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from reelwright.storage.files import TEMPORARY, remove
+from reelwright.storage.unusable import named
 
 
 @contextlib.contextmanager
@@ -22,12 +23,13 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     mark = uuid.uuid4().hex[:12]
     temporary = path.with_name(f"{TEMPORARY}{mark}-{path.name}")
     aside = path.with_name(f"{TEMPORARY}{mark}-old-{path.name}")
-    temporary.mkdir()
-    try:
-        yield temporary
-        if path.exists():
-            os.replace(path, aside)  # noqa: PTH105 - named as the system call it is
-        os.replace(temporary, path)  # noqa: PTH105
-    finally:
-        remove(temporary)
-        remove(aside)
+    with named(path):
+        temporary.mkdir()
+        try:
+            yield temporary
+            if path.exists():
+                os.replace(path, aside)  # noqa: PTH105 - named as the system call it is
+            os.replace(temporary, path)  # noqa: PTH105
+        finally:
+            remove(temporary)
+            remove(aside)

@@ -31,6 +31,7 @@ from PIL import Image
 
 from reelwright.storage.errors import StoreError
 from reelwright.storage.files import folder_bytes, remove
+from reelwright.storage.unusable import check_there, named, usable
 from reelwright.storage.zarrs import (
     PARTIAL,
     ArrayLayout,
@@ -94,6 +95,7 @@ class FrameStore:
     def rows(self, digest: str) -> FrameRows:
         """The frames of one video. Raises StoreError when they are not here."""
         if not (self.path / digest / "zarr.json").exists():
+            check_there(self.path / "zarr.json")
             raise StoreError(f"the frames of video {digest} are not in {self.path}. Run decode.")
         return FrameRows(open_group(self.path / digest))
 
@@ -194,8 +196,17 @@ class FrameWriter:
         remove(self._temporary)
 
     def append(self, frames: Frames) -> None:
-        """Add (n, H, W, 3) uint8 frames after those that came before."""
+        """Add (n, H, W, 3) uint8 frames after those that came before.
+
+        Raises UnusableStoreError when the disk is full, the store read-only or gone.
+        """
+        with usable(self._path.parents[2]), named(self._path):
+            self._append(frames)
+        self.num_rows += len(frames)
+
+    def _append(self, frames: Frames) -> None:
         if self._coder is None:
+            check_there(self._path.parent / "zarr.json")
             self._size = (frames.shape[1], frames.shape[2])
             group = zarr.create_group(
                 self._temporary, attributes={"size": list(self._size), "codec": self._layout.codec}
@@ -203,17 +214,18 @@ class FrameWriter:
             self._coder = _CODERS[self._layout.codec](group, self._times.num_rows, self._size, self._layout)
             self._group = group
         self._coder.append(frames)
-        self.num_rows += len(frames)
 
     def commit(self) -> int:
         """Shrink to the rows that came, write the times, give the group its name. Returns the bytes on disk."""
         if self._coder is None:
             raise StoreError(f"no frames were written for {self._path.name}")
-        self._coder.finish(self.num_rows)
-        for name in ("source_frame", "pts_seconds", "stop_seconds"):
-            small_array(self._group, name, getattr(self._times, name)[: self.num_rows], axes=("row",))
-        publish(self._temporary, self._path)
-        return folder_bytes(self._path)
+        with usable(self._path.parents[2]), named(self._path):
+            self._coder.finish(self.num_rows)
+            for name in ("source_frame", "pts_seconds", "stop_seconds"):
+                small_array(self._group, name, getattr(self._times, name)[: self.num_rows], axes=("row",))
+            check_there(self._path.parent / "zarr.json")
+            publish(self._temporary, self._path)
+            return folder_bytes(self._path)
 
 
 class _LosslessCoder:

@@ -27,9 +27,10 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-from reelwright.storage.errors import StoreError
+from reelwright.storage.errors import StoreError, UnusableStoreError
 from reelwright.storage.files import write_json
 from reelwright.storage.processes import machine, own_start, started, user
+from reelwright.storage.unusable import named
 
 BEAT_SECONDS = 5.0  # between two signs of life
 STALE_SECONDS = 60.0  # without one: the holder on another machine is dead
@@ -82,20 +83,24 @@ def exclusive(
     """Hold the lock ``folder`` while the block runs; yields whether another process had it first.
 
     ``tell`` is called with who has it before waiting. Raises OSError where nothing can be written, and StoreError after
-    the block when the lock was taken over meanwhile: this process was stopped, or could not reach the store, for
-    longer than ``stale_seconds``. It is then also asked to stop, as by SIGTERM.
+    the block when the lock was lost meanwhile: the store was removed, or another process took the lock over since this
+    one was stopped, or could not reach the store, for longer than ``stale_seconds``. It is then also asked to stop, as
+    by SIGTERM.
     """
     path, waited = _take(folder, Owner(what=what), tell=tell, stale_seconds=stale_seconds)
+    beat = _Beat()
     try:
-        with _beating(path, is_ours=lambda: _newest(folder) == path) as beat:
+        with _beating(path, beat, is_ours=lambda: _is_newest(path)):
             yield waited
-    finally:
-        is_kept = _let_go(path)
-    if beat.is_lost or not is_kept:
-        raise StoreError(
-            f"{path}: another process took this lock over, since this one gave no sign of life for "
-            f"{stale_seconds:.0f} s (was it suspended?). Nothing is damaged; run again"
-        )
+    except BaseException as error:
+        is_there = folder.is_dir()
+        _let_go(path)
+        if beat.is_lost or not is_there:  # what was raised follows from it
+            raise _lost(path, is_there=is_there, stale_seconds=stale_seconds) from error
+        raise
+    is_there = folder.is_dir()
+    if not _let_go(path) or beat.is_lost:
+        raise _lost(path, is_there=is_there, stale_seconds=stale_seconds)
 
 
 @contextlib.contextmanager
@@ -114,7 +119,7 @@ def using(locks: Path, *, what: str) -> Iterator[Callable[[Collection[str]], Non
         with contextlib.suppress(OSError):
             write_json(path, asdict(Owner(what=what, keys=tuple(sorted(told)))))
 
-    with _beating(path, is_ours=lambda: True):
+    with _beating(path, _Beat(), is_ours=lambda: True):
         try:
             yield note
         finally:
@@ -168,8 +173,12 @@ def _claim(folder: Path, newest: Path | None, owner: Owner) -> Path | None:
         handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     except FileExistsError:
         return None
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(json.dumps(asdict(owner)) + "\n")
+    try:
+        with named(path), os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(owner)) + "\n")
+    except OSError:
+        path.unlink(missing_ok=True)  # the disk is full; without a name in it others would wait for nobody
+        raise
     generations = _generations(folder)
     if any(other != path and number <= int(other.stem) for other in generations):
         path.unlink(missing_ok=True)  # we looked long ago: others took this very number, let it go, cleared it away
@@ -178,6 +187,26 @@ def _claim(folder: Path, newest: Path | None, owner: Owner) -> Path | None:
         if older != path:
             older.unlink(missing_ok=True)
     return path
+
+
+def _lost(path: Path, *, is_there: bool, stale_seconds: float) -> StoreError:
+    if not is_there:
+        return UnusableStoreError(
+            f"{path} is gone: the store was removed while this ran. Mount it again if it was unmounted; else run "
+            "again, which starts anew"
+        )
+    return StoreError(
+        f"{path}: another process took this lock over, since this one gave no sign of life for "
+        f"{stale_seconds:.0f} s (was it suspended?). Nothing is damaged; run again"
+    )
+
+
+def _is_newest(path: Path) -> bool:
+    """Whether a lock is still ours; not so when its folder is gone."""
+    try:
+        return _newest(path.parent) == path
+    except FileNotFoundError:
+        return False
 
 
 def _let_go(path: Path) -> bool:
@@ -237,13 +266,12 @@ class _Beat:
 
 
 @contextlib.contextmanager
-def _beating(path: Path, *, is_ours: Callable[[], bool]) -> Iterator[_Beat]:
+def _beating(path: Path, beat: _Beat, *, is_ours: Callable[[], bool]) -> Iterator[None]:
     """Touch ``path`` every BEAT_SECONDS from a thread while the block runs."""
-    beat = _Beat()
     thread = threading.Thread(target=_beats, args=(beat, path, is_ours), daemon=True, name=f"lock {path.parent.name}")
     thread.start()
     try:
-        yield beat
+        yield
     finally:
         beat.stop.set()
         thread.join()

@@ -10,7 +10,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from reelwright.stages.decode.pool import Message, Task, TaskEnded, WorkerPool
+from reelwright.stages.decode.wire import UNUSABLE
 from reelwright.stages.work import VideoItem
+from reelwright.storage.errors import UnusableStoreError
 from reelwright.storage.items import DONE
 
 MAX_WORKERS = 8
@@ -76,13 +78,18 @@ def num_cores() -> int:
 
 
 def attempt_all(items: Sequence[VideoItem], plan: Plan) -> Iterator[Attempt | Outcome]:
-    """Messages of all videos as they come (those of one video in order), and one `Outcome` for each."""
+    """Messages of all videos as they come (those of one video in order), and one `Outcome` for each.
+
+    Raises UnusableStoreError when a process finds the store full, read-only or gone.
+    """
     states = {str(index): _Progress(item, plan.backends(item)) for index, item in enumerate(items)}
     with WorkerPool(plan.workers) as pool:
         for name, state in states.items():
             pool.submit(_task(name, state, plan))
         for event in pool.events():
             state = states[event.name]
+            if isinstance(event, TaskEnded) and event.status == UNUSABLE:
+                raise UnusableStoreError(event.message)
             if isinstance(event, Message):
                 yield Attempt(state.item, state.number, state.backends[state.number], event.body, event.arrays)
             elif _should_retry(event, state):

@@ -59,7 +59,7 @@ class TaskEnded:
     """The last event of a task."""
 
     name: str
-    status: str  # ok, or failed, truncated, ... of an ItemError; timeout; crashed
+    status: str  # ok, or failed, truncated, ... of an ItemError; timeout; crashed; wire.UNUSABLE
     cause: str
     message: str
     seconds: float  # waited for

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+UNUSABLE = "unusable"  # status of a task that found the store full, read-only or gone: no video is to blame
+
 Arrays = Sequence[NDArray[Any]]
 _LENGTH = struct.Struct("<Q")
 _MAX_HEADER_BYTES = 1 << 26

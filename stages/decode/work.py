@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ def run_items(work: Work, reporter: Reporter) -> None:
     """Decode all ``work.items``; each is committed in the item ledger after its frames are in place.
 
     A video that cannot be decoded becomes a row with status, cause and what was tried; the others go on. Raises
-    ConfigError for a backend that is not installed, StoreError when the store holds another spec under this key.
+    ConfigError for a backend that is not installed, StoreError when the store holds another spec under this key, is
+    full, read-only or gone.
     """
     store = Store.at(work.store)
     frames = FrameStore.create(store.frames(work.key), work.spec)
@@ -35,8 +37,11 @@ def run_items(work: Work, reporter: Reporter) -> None:
                 row = counts.row(event)
                 ledger.commit(row)
                 reporter.item(row)
-    finally:
-        ledger.compact()
+    except BaseException:
+        with contextlib.suppress(OSError):  # the disk may be full: marks say the same
+            ledger.compact()
+        raise
+    ledger.compact()
 
 
 def _plan(items: Sequence[VideoItem], config: DecodeConfig, store: Path) -> Plan:

@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import Any
 
 from reelwright.stages.decode import wire
-from reelwright.storage.errors import ItemError
+from reelwright.storage.errors import ItemError, UnusableStoreError
 
 _PR_SET_PDEATHSIG = 1
 
@@ -43,6 +43,8 @@ def _serve(connection: socket.socket, task: dict[str, Any]) -> None:
         wire.send(connection, {"kind": "done"})
     except ItemError as error:
         wire.send(connection, _failure(error.status, error.cause, str(error)))
+    except UnusableStoreError as error:
+        wire.send(connection, _failure(wire.UNUSABLE, "store", str(error)))
     except ConnectionError:
         raise
     except MemoryError:

@@ -18,7 +18,7 @@ from reelwright.stages.train.block import read_video
 from reelwright.stages.train.setup import choose_device
 from reelwright.stages.work import Reporter, Work
 from reelwright.storage.embeddings import EmbeddingStore
-from reelwright.storage.errors import ConfigError, ItemError, StoreError
+from reelwright.storage.errors import ConfigError, ItemError, StoreError, UnusableStoreError
 from reelwright.storage.items import ItemLedger, ItemRow
 from reelwright.storage.runs import RunFolder
 from reelwright.storage.store import Store
@@ -71,6 +71,8 @@ def _score_embeddings(work: Work, *, output: str, writer: ScoreWriter, reporter:
             rows, spans = read_video(stores, item.digest, output=output)
         except ItemError as error:
             writer.fail(ItemRow(digest=item.digest, status=error.status, cause=error.cause, message=str(error)))
+        except UnusableStoreError:
+            raise
         except StoreError as error:
             writer.fail(ItemRow(digest=item.digest, status="failed", cause="no_embeddings", message=str(error)))
         else:

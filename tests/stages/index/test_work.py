@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -112,5 +111,5 @@ def test_processes_that_save_at_once_lose_nothing(tmp_path: Path) -> None:
     wanted = {f"{name}{number}" for name in names for number in range(15)}
     assert {digest for _, _, digest in KnownFiles(tmp_path / "files.json").entries.values()} == wanted
     assert KnownProbes(tmp_path / "videos.json").load().keys() == wanted
-    assert not [name for name in os.listdir(tmp_path) if name.startswith(".tmp-")]
+    assert not list(tmp_path.glob(".tmp-*"))
     assert len(json.loads((tmp_path / "files.json").read_text())["columns"]["path"]) == len(wanted)
