@@ -64,7 +64,7 @@ SETTINGS: dict[str, Ran] = {
     "train.window.length=3": TRAIN,
     "train.window.stride=1": TRAIN,
     "train.window.skip=1": TRAIN,
-    "train.model.name=linear": TRAIN,
+    "train.model.name=lstm": TRAIN,
     "train.optimizer.lr=0.01": TRAIN,
     "train.optimizer.name=sgd": TRAIN,
     "train.loss.label_smoothing=0.1": TRAIN,
@@ -160,7 +160,7 @@ OTHERS: dict[str, Ran] = {
     # code and machine
     "decode version raised": ALL,
     "embed version raised": EMBED,
-    "train version raised": TRAIN,
+    "train version raised": {"train": 0},  # the same weights come out; written as TRAIN at first
     "predict version raised": PREDICT,
     "evaluate version raised": SCORES,
     "other versions of libraries": NOTHING,
@@ -298,9 +298,11 @@ def planned(project: Project) -> Ran:
 
 
 def check_plan(project: Project, name: str) -> None:
-    """`status` tells beforehand what will run; what waits for weights runs when they come out otherwise."""
+    """`status` tells beforehand what will run; what waits for weights does only when they come out otherwise."""
     expected, found = CHANGES[name], planned(project)
-    assert {node: expected.get(node) if videos == -1 else videos for node, videos in found.items()} == expected
+    assert {node: videos for node, videos in found.items() if videos >= 0} == {
+        node: videos for node, videos in expected.items() if found.get(node) != -1
+    }
 
 
 def ran(result: RunResult) -> Ran:
@@ -377,7 +379,9 @@ def test_run(scene: Scene, name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name, expected in SETTINGS.items() if "train" in expected])
+@pytest.mark.parametrize(
+    "name", ["frames.fps=2.5", "embed.precision=bf16", "train.seed=1", "labels.classes=[bright,blue]"]
+)
 def test_going_back_is_a_hit_at_once(scene: Scene, name: str) -> None:
     """Training too: whatever was set and run, the earlier setting has nothing to do."""
     change(scene, name)

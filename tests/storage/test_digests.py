@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reelwright.storage.digests import canonical, digest, file_digest, item_key, stage_key
+from reelwright.storage.digests import canonical, digest, file_digest, item_key, set_digest, stage_key
 
 # A change of any of these renames every output in every store. Made once with storage/digests.py at version 0.1.0.
 PINNED = {
@@ -88,6 +91,41 @@ def test_keys_of_stages_and_items_depend_on_every_part() -> None:
         item_key("abc", "def"),
     ]
     assert len({base, *others}) == len(others) + 1
+
+
+WORDS = st.text("abc", min_size=1, max_size=3)
+PARTS = st.tuples(WORDS, st.integers(1, 3), st.dictionaries(WORDS, PLAIN, max_size=2), st.dictionaries(WORDS, WORDS))
+
+
+@given(PARTS, PARTS)
+def test_stage_keys_are_equal_only_when_every_part_is(left: tuple[Any, ...], right: tuple[Any, ...]) -> None:
+    same = canonical(list(left)) == canonical(list(right))
+    assert (stage_key(*left) == stage_key(*right)) == same
+
+
+@given(st.lists(WORDS, max_size=6), st.randoms(use_true_random=False))
+def test_a_set_has_one_digest_in_whatever_order(digests: list[str], random: Random) -> None:
+    shuffled = random.sample(digests, len(digests))
+    assert set_digest(digests) == set_digest(shuffled)
+    assert set_digest([*digests, "new"]) != set_digest(digests)
+
+
+@given(PLAIN, st.randoms(use_true_random=False))
+def test_neither_order_of_keys_nor_a_way_through_json_matters(value: object, random: Random) -> None:
+    def turned(entry: object) -> object:
+        if isinstance(entry, dict):
+            return {name: turned(entry[name]) for name in random.sample(list(entry), len(entry))}
+        return [turned(inner) for inner in entry] if isinstance(entry, list) else entry
+
+    assert digest(turned(value)) == digest(value) == digest(json.loads(json.dumps(value)))
+
+
+@given(
+    PLAIN, st.sampled_from([1, 1.0, "1", True, [1], {"1": 1}, None]), st.sampled_from([1, 1.0, "1", True, [1], None])
+)
+def test_types_never_collide_however_deep(around: object, left: object, right: object) -> None:
+    same = type(left) is type(right)
+    assert (digest([around, {"x": left}]) == digest([around, {"x": right}])) == same
 
 
 def test_file_digest_is_by_content_not_by_name_or_time(tmp_path: Path) -> None:
