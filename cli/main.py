@@ -7,6 +7,7 @@ Exit codes: 0 all done or nothing to do; 1 failed; 2 usage or config error; 3 fi
 from __future__ import annotations
 
 import gc
+import os
 import sys
 
 import typer
@@ -34,6 +35,8 @@ def main() -> None:
     # A plan of 100,000 videos makes objects that stay, and training few that are in circles: with Python's thresholds
     # (700, 10, 10) a third of the time of a run with nothing to do is spent looking for circles.
     gc.set_threshold(50_000, 20, 100)
+    # Our settings use no plugin of pydantic; looking for some reads the metadata of every installed package.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         app()
     except KeyboardInterrupt:

@@ -16,6 +16,7 @@ from tests.benchmarks.videos import NUM_VIDEOS
 
 BENCHMARKS = {  # name: (module, title)
     "startup": ("bench_startup", "Start-up: seconds on the clock of a command, and of a run with nothing to do"),
+    "scale": ("bench_scale", "Scale: nothing to do, and one video more, against DVC and Snakemake"),
     "decode": ("bench_decode", "Decode: frames/s through our stream and into the store, against the bare loop"),
     "embed": ("bench_embed", "Embed: frames/s of the whole stage, against its bound and the simple loop"),
     "train": ("bench_train", "Train: windows/s of our loop, against the plain loop on tensors in memory"),
@@ -37,6 +38,7 @@ def main() -> None:
             quick=arguments.quick,
             num_videos=1 if arguments.quick else arguments.videos,
             folder=Path(folder),
+            peers=arguments.peers,
         )
         for name in names:
             module, title = BENCHMARKS[name]
@@ -60,6 +62,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("name", nargs="*", choices=[*BENCHMARKS, []], help=f"of {', '.join(BENCHMARKS)}; all without")
     parser.add_argument("--repeats", type=int, default=5, help="rounds; every case runs once in each")
     parser.add_argument("--videos", type=int, default=NUM_VIDEOS, help="bench videos that are used, at most 6")
+    parser.add_argument("--peers", type=Path, help="folder where DVC and Snakemake are, or are installed to stay")
     parser.add_argument("--json", type=Path, help="write all figures there too")
     parser.add_argument("--quick", action="store_true", help="one round on little input: only to see that it runs")
     return parser.parse_args()

@@ -30,6 +30,7 @@ class Options:
     quick: bool  # a smoke test: little input, figures mean nothing
     num_videos: int  # of the bench videos, at most
     folder: Path  # temporary, for stores; benchmarks take a folder of their own inside
+    peers: Path | None = None  # where other tools are installed and stay; None: in ``folder``
 
 
 @dataclass(frozen=True)
