@@ -1,0 +1,96 @@
+"""`explain` and `status --exit-code`, as text and as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from reelwright.cli.main import app
+from reelwright.storage.errors import ConfigError
+from tests.pipeline.conftest import finished, put_back, restorable
+
+__all__ = ["finished", "restorable"]
+
+
+@pytest.fixture
+def project(restorable: Path) -> Path:
+    put_back(restorable)
+    return restorable / "reelwright.yaml"
+
+
+def told(*arguments: str, code: int = 0) -> str:
+    result = CliRunner().invoke(app, list(arguments))
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lines"),
+    [
+        (["embed"], ["embed (embed): up to date", "key "]),
+        (
+            ["embed", "-S", "embed.precision=bf16"],
+            ["embed (embed): stale", '  spec.precision: "fp32" -> "bf16"', "  nothing done yet of 5 videos", "key "],
+        ),
+        (["predict", "-S", "train.epochs=3"], ["predict (predict): waiting", "  waits for train"]),
+        (["embed", "a"], ["a in embed: up to date: ok, 10 rows", "content "]),
+        (["train", "a"], ["a in train: up to date", "content "]),
+        (["train", "d"], ["d in train: left out: its split is test; train reads train", "content "]),
+        (["frames", "a", "-S", "frames.fps=2"], ["a in frames: to do: spec.fps: 5 -> 2", "content "]),
+        (
+            ["train", "a", "-S", "train.epochs=3", "-S", "train.seed=1"],
+            ["a in train: stale: spec.epochs: 2 -> 3", "  spec.seed: 0 -> 1", "content "],
+        ),
+    ],
+    ids=lambda value: " ".join(value[:2]) if value[0].isalpha() else "",
+)
+def test_explain(project: Path, arguments: list[str], lines: list[str]) -> None:
+    shown = told("explain", "-c", str(project), *arguments).splitlines()
+    assert all(line.startswith(expected) for line, expected in zip(shown, lines, strict=False)), shown
+    assert len(shown) - len(lines) in {0, 1}  # when it finished
+
+
+def test_explain_as_json(project: Path) -> None:
+    node = json.loads(told("explain", "-c", str(project), "train", "-S", "train.epochs=3", "--json"))
+    assert (node["state"], node["reasons"]) == ("stale", ["spec.epochs: 2 -> 3"])
+    assert node["material"]["spec"]["epochs"] == 3
+    video = json.loads(told("explain", "-c", str(project), "embed", "a", "--json"))
+    assert (video["video"], video["node"], video["state"], video["reasons"]) == ("a", "embed", "up to date", [])
+    assert (video["row"]["status"], video["row"]["rows"]) == ("ok", 10)
+    assert video["digest"] == video["row"]["digest"]
+
+
+def test_explain_names_the_nearest(project: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no node 'embde'. Did you mean 'embed'\?"):
+        told("explain", "-c", str(project), "embde")
+    with pytest.raises(ConfigError, match="no video 'z' in the manifest"):
+        told("explain", "-c", str(project), "embed", "z")
+
+
+def test_the_exit_code_of_status(project: Path) -> None:
+    told("status", "-c", str(project), "--exit-code")
+    told("status", "-c", str(project), "--exit-code", "-S", "train.epochs=3", code=1)
+    told("status", "-c", str(project), "-S", "train.epochs=3")
+
+
+def test_another_process_elsewhere_finds_all_up_to_date(project: Path, tmp_path: Path) -> None:
+    other = {"PYTHONHASHSEED": "7", "HOME": str(tmp_path), "TZ": "Asia/Tokyo", "LC_ALL": "C", "USER": "someone"}
+    command = "from reelwright.cli.main import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", command, "status", "-c", str(project), "--exit-code"],
+        cwd=tmp_path,
+        env={**os.environ, **other},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
