@@ -1,0 +1,128 @@
+"""While another process works in a store: `status` tells of it, `gc` and `verify --repair` leave alone what it uses."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from reelwright.pipeline.collect import Limits, Sweep, delete_unused, sweep
+from reelwright.pipeline.project import Project, SilentObserver
+from reelwright.pipeline.repair import repair
+from reelwright.storage.errors import StoreError
+from reelwright.storage.locks import holdings, uses
+from tests.cli.test_comparing import reelwright
+from tests.pipeline.conftest import put_back
+
+WORK = """
+import sys, time
+from pathlib import Path
+from reelwright.storage.locks import exclusive, using
+locks, kind, *keys = Path(sys.argv[1]), *sys.argv[2:]
+with exclusive(locks / keys[0], tell=print, what="embed of other.yaml") if kind == "holds" else using(
+    locks, what="run of other.yaml"
+) as note:
+    if kind == "uses":
+        note(keys)
+    print("ready", flush=True)
+    time.sleep(120)
+"""
+
+
+@pytest.fixture
+def project(restorable: Path) -> Project:
+    return put_back(restorable)
+
+
+@contextlib.contextmanager
+def working(project: Project, kind: str, *keys: str) -> Iterator[subprocess.Popen[str]]:
+    """Another process that ``uses`` keys, or ``holds`` the lock of one."""
+    command = [sys.executable, "-c", WORK, str(project.file.store.locks), kind, *keys]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield process
+        process.kill()
+
+
+def key_of(project: Project, node: str) -> str:
+    return project.planner().plan(node).spec_key
+
+
+def swept(project: Project) -> Sweep:
+    return sweep([project.file], SilentObserver(), limits=Limits(guard_seconds=0.0))
+
+
+def going(found: Sweep) -> set[str]:
+    return {f"{garbage.kind}/{garbage.path.name.removesuffix('.zarr')}" for garbage in found.going}
+
+
+@pytest.mark.parametrize("kind", ["uses", "holds"])
+def test_gc_leaves_what_a_running_process_uses(project: Project, kind: str) -> None:
+    """The project at another rate of frames reaches nothing that is there; the other process still does."""
+    changed = Project.open(project.file.path, overrides=["frames.fps=2"])
+    frames, embed = key_of(project, "frames"), key_of(project, "embed")
+    assert {f"frames/{frames}", f"embeddings/{embed}"} <= going(swept(changed))
+    with working(changed, kind, embed):
+        found = going(swept(changed))
+        assert f"frames/{frames}" in found
+        assert f"embeddings/{embed}" not in found
+    assert f"embeddings/{embed}" in going(swept(changed))  # it is dead: what it left says nothing
+
+
+def test_gc_looks_again_before_it_removes(project: Project) -> None:
+    """A process may begin to use something between the list and the removal."""
+    changed = Project.open(project.file.path, overrides=["frames.fps=2"])
+    embed = key_of(project, "embed")
+    found = swept(changed)
+    with working(changed, "uses", embed):
+        gone = delete_unused(changed.file.store, found.going)
+    assert 0 < len(gone) < len(found.going)
+    assert changed.file.store.embeddings(embed).is_dir()
+    assert not changed.file.store.frames(key_of(project, "frames")).exists()
+
+
+@pytest.mark.parametrize("kind", ["uses", "holds"])
+def test_repair_waits_for_a_person_while_what_is_broken_is_used(project: Project, kind: str) -> None:
+    shard = min(project.file.store.root.glob("embeddings/*.zarr/*/pooled/c/0/0"))
+    content = bytearray(shard.read_bytes())
+    content[10] ^= 1
+    shard.write_bytes(content)
+    with working(project, kind, key_of(project, "embed")) as other:
+        with pytest.raises(StoreError, match=rf"process {other.pid} of .* works on this since .* wait for its end"):
+            repair(project.file, SilentObserver())
+        assert shard.read_bytes() == content
+    with working(project, kind, "another"):  # works on something else
+        mended = repair(project.file, SilentObserver())
+    assert [(result.node, result.num_done) for result in mended.results] == [("embed", 1)]
+    assert mended.problems == ()
+
+
+def test_repair_ignores_a_process_that_died(project: Project) -> None:
+    with working(project, "uses", key_of(project, "embed")):
+        pass
+    assert [use.is_dead for use in uses(project.file.store.locks)] == [True]
+    shard = min(project.file.store.root.glob("embeddings/*.zarr/*/pooled/c/0/0"))
+    shard.unlink()
+    mended = repair(project.file, SilentObserver())
+    assert [(result.node, result.num_done) for result in mended.results] == [("embed", 1)]
+
+
+def test_status_tells_who_works_on_a_node(project: Project) -> None:
+    folder = project.file.folder
+    assert "works on it" not in reelwright(folder, "status").stdout
+    assert json.loads(reelwright(folder, "status", "--json").stdout)["held"] == []
+    with working(project, "holds", key_of(project, "embed")) as other:
+        (line,) = [line for line in reelwright(folder, "status").stdout.splitlines() if "works on it" in line]
+        assert line.startswith(f"embed: process {other.pid} of ")
+        assert "(embed of other.yaml), last sign of life " in line
+        (held,) = json.loads(reelwright(folder, "status", "--json").stdout)["held"]
+        assert (held["node"], held["process"], held["what"]) == ("embed", other.pid, "embed of other.yaml")
+        assert held["silent_seconds"] < 60
+    assert "works on it" not in reelwright(folder, "status").stdout
+    assert holdings(project.file.store.locks) == []
