@@ -81,12 +81,17 @@ def result_table(results: Sequence[NodeResult]) -> str:
 def failure_table(failures: Sequence[Failure]) -> str:
     """Which videos failed where, why, and what was tried."""
     rows = [
-        (", ".join(failure.video_ids), failure.node, failure.row.status, failure.row.cause, failure.row.message)
+        (", ".join(failure.video_ids), failure.node, _status(failure), failure.row.cause, failure.row.message)
         for failure in failures[:_MAX_FAILURES_SHOWN]
     ]
     text = table_text(("video", "node", "status", "cause", "what happened"), rows)
     more = len(failures) - len(rows)
     return f"{text}\n... and {more} more (--json shows all)" if more else text
+
+
+def _status(failure: Failure) -> str:
+    tries = f" after {failure.row.attempts} attempts" if failure.row.attempts > 1 else ""
+    return f"quarantined{tries}" if failure.is_quarantined else failure.row.status
 
 
 def plan_json(plan: NodePlan) -> dict[str, Any]:
@@ -100,6 +105,7 @@ def plan_json(plan: NodePlan) -> dict[str, Any]:
         "videos": len(plan.wanted),
         "to_do": len(plan.todo),
         "failed": len(plan.failed),
+        "quarantined": len(plan.quarantined),
     }
 
 

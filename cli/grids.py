@@ -65,7 +65,13 @@ def _run_all(grid: Sequence[Combination], command: GridCommand, options: RunOpti
     watcher = Watcher()
     with stopping(watcher):
         if command.parallel > 1:
-            read_videos(grid[0].file, watcher, jobs=options.jobs, anew=options.retry_failed)
+            read_videos(
+                grid[0].file,
+                watcher,
+                jobs=options.jobs,
+                anew=options.retry_failed,
+                quarantined=options.retry_quarantined,
+            )
             arguments = _arguments(command, options)
             return outcomes_of(grid, run_parallel(grid, arguments, processes=command.parallel))
         told = partial(_tell, count=len(grid))
@@ -80,6 +86,7 @@ def _arguments(command: GridCommand, options: RunOptions) -> list[str]:
     found += ["--limit", str(options.limit)] if options.limit is not None else []
     found += ["-j", str(options.jobs)] if options.jobs is not None else []
     found += ["-k"] if options.keep_going else []
+    found += ["--retry-quarantined"] if options.retry_quarantined else []
     return found if options.retry_failed else [*found, "--no-retry"]
 
 

@@ -51,6 +51,12 @@ RetriesOption = Annotated[
 NoRetryOption = Annotated[
     bool, typer.Option("--no-retry", help="Leave videos as they are that failed in earlier runs; they are told of.")
 ]
+RetryQuarantinedOption = Annotated[
+    bool,
+    typer.Option(
+        "--retry-quarantined", help="Also try videos again that failed videos.quarantine_after times, over all runs."
+    ),
+]
 MultirunOption = Annotated[
     bool, typer.Option("-m", "--multirun", help="Run all combinations of the NAME=VALUE,VALUE that follow.")
 ]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from reelwright.cli.costs import estimate_json, estimate_lines
-from reelwright.cli.format import plan_json, plan_table, print_json, seconds_text
+from reelwright.cli.format import failure_table, plan_json, plan_table, print_json, seconds_text
 from reelwright.pipeline.estimate import estimates
 from reelwright.pipeline.plan import FRESH, NodePlan, Planner
-from reelwright.pipeline.runner import open_planner
+from reelwright.pipeline.runner import all_failures, open_planner
 from reelwright.storage.locks import Holding, holdings
 
 if TYPE_CHECKING:
@@ -23,10 +24,19 @@ def show_plan(file: PipelineFile, force: tuple[str, ...], *, as_json: bool, with
     plans = planner.plans()
     costs = estimates(planner) if with_estimate else {}
     dataset = planner.dataset
+    left = [failure for failure in all_failures(planner) if failure.is_quarantined] if _has_quarantined(planner) else []
     if as_json:
         videos = {"videos": len(dataset.videos), "unread": len(dataset.new), "unusable": len(dataset.unusable)}
+        told = [dataclasses.asdict(failure) for failure in left]
         nodes = [{**plan_json(plan), "estimate": estimate_json(costs.get(plan.node.name))} for plan in plans]
-        print_json({**videos, "nodes": nodes, "held": [_held_json(plan, held) for plan, held in _held(planner)]})
+        print_json(
+            {
+                **videos,
+                "nodes": nodes,
+                "quarantined": told,
+                "held": [_held_json(plan, held) for plan, held in _held(planner)],
+            }
+        )
     else:
         splits = ", ".join(
             f"{name} {sum(video.split == name for video in dataset.videos)}" for name in file.videos.splits
@@ -34,10 +44,14 @@ def show_plan(file: PipelineFile, force: tuple[str, ...], *, as_json: bool, with
         typer.echo(f"{len(dataset.videos):,} videos ({splits})")
         if dataset.new:
             typer.echo(f"{len(dataset.new):,} new or changed: `run` reads them first")
-        for video in dataset.unusable:
+        alone = {video.video_id for video in dataset.quarantined}
+        for video in (video for video in dataset.unusable if video.video_id not in alone):
             probe = dataset.probes[dataset.digests[video.video_id] or ""]
             typer.echo(f"unusable: {video.video_id}: {probe.cause}: {probe.message}")
         typer.echo(plan_table(plans))
+        if left:
+            typer.echo(f"{len(left)} quarantined; `failures --release` or `run --retry-quarantined` tries them again:")
+            typer.echo(failure_table(left))
         for plan, held in _held(planner):
             typer.echo(
                 f"{plan.node.name}: {held.owner} works on it since {held.owner.since} ({held.owner.what}), "
@@ -45,7 +59,11 @@ def show_plan(file: PipelineFile, force: tuple[str, ...], *, as_json: bool, with
             )
         for line in estimate_lines(costs):
             typer.echo(line)
-    return not dataset.unread and all(plan.state == FRESH for plan in plans)
+    return len(dataset.unread) == len(dataset.quarantined) and all(plan.state == FRESH for plan in plans)
+
+
+def _has_quarantined(planner: Planner) -> bool:
+    return bool(planner.dataset.quarantined) or any(plan.quarantined for plan in planner.plans())
 
 
 def _held(planner: Planner) -> list[tuple[NodePlan, Holding]]:

@@ -24,6 +24,7 @@ from reelwright.cli.options import (
     NoRetryOption,
     ParallelOption,
     RetriesOption,
+    RetryQuarantinedOption,
     SetOption,
 )
 from reelwright.storage.errors import ConfigError, Interrupted
@@ -67,6 +68,7 @@ def run(
     frozen: FrozenOption = False,
     retries: RetriesOption = 0,
     no_retry: NoRetryOption = False,
+    retry_quarantined: RetryQuarantinedOption = False,
     multirun: MultirunOption = False,
     parallel: ParallelOption = 1,
     as_json: JsonOption = False,
@@ -79,6 +81,8 @@ def run(
     from reelwright.pipeline.file import find_pipeline_file, load_pipeline
     from reelwright.pipeline.results import RunOptions
 
+    if retry_quarantined and no_retry:
+        raise ConfigError("--retry-quarantined and --no-retry: give one of the two")
     _check_combined(settings or [], multirun=multirun, frozen=frozen, retries=retries, no_retry=no_retry)
     if parallel > 1 and not multirun:
         raise ConfigError("--parallel runs the combinations of -m at once; for one run, -j sets the decoding processes")
@@ -97,6 +101,7 @@ def run(
         frozen=frozen,
         retries=retries,
         retry_failed=not no_retry,
+        retry_quarantined=retry_quarantined,
     )
     if multirun:
         from reelwright.cli.grids import GridCommand, run_grid_and_tell

@@ -68,7 +68,7 @@ def index(
     file = load_pipeline(find_pipeline_file(config), overrides or ())
     watcher = Watcher()
     try:
-        read_videos(file, watcher, jobs=jobs, anew=again)
+        read_videos(file, watcher, jobs=jobs, anew=again, quarantined=again)
     finally:
         watcher.close()
     dataset = load_dataset(file)

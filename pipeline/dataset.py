@@ -26,6 +26,7 @@ class Dataset:
     digests: dict[str, str | None]  # video_id -> content digest; None: not read yet, or changed
     probes: dict[str, VideoProbe]  # by digest
     files: KnownFiles  # the store's table of file digests
+    quarantine_after: int | None = None  # attempts after which a video is left alone
 
     @cached_property
     def unread(self) -> tuple[ManifestVideo, ...]:
@@ -41,6 +42,26 @@ class Dataset:
     def unusable(self) -> tuple[ManifestVideo, ...]:
         """Videos that were read and cannot be used."""
         return tuple(video for video in self.unread if self.digests[video.video_id] in self.probes)
+
+    def is_quarantined(self, attempts: int) -> bool:
+        """Whether a video that failed so often is left alone."""
+        return self.quarantine_after is not None and attempts >= self.quarantine_after
+
+    @cached_property
+    def quarantined(self) -> tuple[ManifestVideo, ...]:
+        """Those that cannot be used and were tried often enough."""
+        return tuple(
+            video
+            for video in self.unusable
+            if self.is_quarantined(self.probes[self.digests[video.video_id] or ""].attempts)
+        )
+
+    def to_read(self, *, failed: bool, quarantined: bool) -> tuple[ManifestVideo, ...]:
+        """New and changed videos and, if asked for, those that could not be used, or not often enough."""
+        if not failed and not quarantined:
+            return self.new
+        left = set() if quarantined else {video.video_id for video in self.quarantined}
+        return tuple(video for video in self.unread if video.video_id not in left)
 
     @cached_property
     def items(self) -> dict[str, VideoItem]:
@@ -96,6 +117,7 @@ def load_dataset(file: PipelineFile) -> Dataset:
         digests=digest_of,
         probes=KnownProbes(file.store.videos).load(),
         files=known,
+        quarantine_after=file.videos.quarantine_after,
     )
 
 

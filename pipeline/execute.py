@@ -102,6 +102,9 @@ def is_settled(plan: NodePlan) -> bool:
 def _todo(plan: NodePlan, planner: Planner, options: RunOptions) -> tuple[VideoItem, ...]:
     """The videos to do in this run; those that failed before only when they are to be tried again, or forced."""
     todo = plan.todo
+    if options.retry_quarantined and plan.quarantined:
+        again = {row.digest for row in plan.quarantined} | {item.digest for item in todo}
+        todo = tuple(item for item in plan.wanted if item.digest in again)
     if not options.retry_failed and plan.node.name not in planner.forced:
         failed = {row.digest for row in plan.failed}
         todo = tuple(item for item in todo if item.digest not in failed)
@@ -114,7 +117,7 @@ def _do_items(
     """Do ``todo``, and as often as asked for again what failed of it; the ledger counts attempts over all runs."""
     ledger = ItemLedger(planner.file.store.node(plan.spec_key))
     work = load(STAGES[plan.node.stage].work)
-    tried_before = {row.digest: row.attempts for row in plan.failed}
+    tried_before = {row.digest: row.attempts for row in (*plan.failed, *plan.quarantined)}
     for attempt in range(1 + options.retries):
         if not todo:
             return
@@ -220,7 +223,16 @@ def item_failures(planner: Planner, plan: NodePlan) -> list[Failure]:
         for item in plan.wanted
         if item.digest in rows and rows[item.digest].status not in {"ok", "skipped"}
     ]
-    return [Failure(node=plan.node.name, video_ids=tuple(planner.dataset.names_of(row.digest)), row=row) for row in bad]
+    left = {row.digest for row in plan.quarantined}
+    return [
+        Failure(
+            node=plan.node.name,
+            video_ids=tuple(planner.dataset.names_of(row.digest)),
+            row=row,
+            is_quarantined=row.digest in left,
+        )
+        for row in bad
+    ]
 
 
 def _versions() -> dict[str, str]:

@@ -37,25 +37,29 @@ class NodePlan:
 
     node: Node
     state: str  # FRESH, STALE, or WAITING: its key depends on a node that must run first
-    reasons: tuple[str, ...] = ()  # why it is not fresh
+    reasons: tuple[str, ...] = ()  # why it is not fresh, and how many videos are left alone
     material: Mapping[str, Any] | None = None  # what the spec key is the digest of; None while WAITING
     spec_key: str = ""  # of items; equals key for stages without items
     key: str = ""  # of the node: spec key and set of videos
     wanted: tuple[VideoItem, ...] = ()  # all items
     todo: tuple[VideoItem, ...] = ()  # items without rows in the store
-    failed: tuple[ItemRow, ...] = ()  # items that were tried and have no rows
+    failed: tuple[ItemRow, ...] = ()  # those of todo that were tried before
+    quarantined: tuple[
+        ItemRow, ...
+    ] = ()  # items that failed so often that they are left alone, and skipped ones; not in todo
     record: Record | None = None  # of this key
 
     @property
     def is_whole(self) -> bool:
         """Whether the record says that every item is done to its end, so that its rows need not be read."""
-        counts = self.record.items if self.record is not None and not self.todo else {}
+        is_left = bool(self.todo or self.quarantined)
+        counts = self.record.items if self.record is not None and not is_left else {}
         return bool(counts) and counts["done"] == counts["total"] and counts.get("truncated") == 0
 
     @property
     def available(self) -> set[str]:
         """Digests of items that have rows, or will have when nothing fails that has not failed before."""
-        failed = {row.digest for row in self.failed}
+        failed = {row.digest for row in (*self.failed, *self.quarantined)}
         return {item.digest for item in self.wanted} - failed
 
 
@@ -119,7 +123,9 @@ class Planner:
         forced = plan.node.name in self.forced
         is_done = len(done) == len(plan.wanted) and not rows
         rest = () if is_done else tuple(item for item in plan.wanted if item.digest not in done)
-        todo = plan.wanted if forced else rest
+        left = () if forced else tuple(row for item in rest if (row := self._quarantined(rows.get(item.digest))))
+        alone = {row.digest for row in left}
+        todo = plan.wanted if forced else tuple(item for item in rest if item.digest not in alone) if alone else rest
         failed = tuple(rows[item.digest] for item in todo if item.digest in rows and not rows[item.digest].is_done)
         reasons: list[str] = ["forced"] if forced else []
         if todo or not self._published(plan):
@@ -139,7 +145,17 @@ class Planner:
             if not reasons:
                 reasons.append("never ran" if last is None else "names or labels changed")
         state = STALE if reasons else FRESH
-        return replace(plan, state=state, reasons=tuple(dict.fromkeys(reasons)), todo=todo, failed=failed)
+        skipped = sum(row.status == "skipped" for row in left)
+        reasons += [f"skipped: {skipped}"] if skipped else []
+        reasons += [f"quarantined: {len(left) - skipped}"] if len(left) > skipped else []
+        told = tuple(dict.fromkeys(reasons))
+        return replace(plan, state=state, reasons=told, todo=todo, failed=failed, quarantined=left)
+
+    def _quarantined(self, row: ItemRow | None) -> ItemRow | None:
+        """The row of an item that is left alone: it failed often enough, or the stage has no use for it."""
+        if row is None or row.is_done:
+            return None
+        return row if row.status == "skipped" or self.dataset.is_quarantined(row.attempts) else None
 
     def _checked_whole(self, plan: NodePlan) -> NodePlan:
         """The plan of a run or a table, which is there or not."""

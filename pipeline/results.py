@@ -20,6 +20,7 @@ class Failure:
     node: str
     video_ids: tuple[str, ...]
     row: ItemRow
+    is_quarantined: bool = False  # it failed so often that it is left alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,7 @@ class RunOptions:
     frozen: bool = False  # refuse to differ from the lock file, and leave it as it is
     retries: int = 0  # within this run, times that a video is tried again after it failed
     retry_failed: bool = True  # try again what failed in earlier runs; false leaves those videos as they are
+    retry_quarantined: bool = False  # also what failed so often that it is left alone otherwise
 
 
 class Observer(Protocol):

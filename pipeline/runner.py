@@ -45,7 +45,10 @@ def run_pipeline(file: PipelineFile, observer: Observer, options: RunOptions | N
         frozen.check_settings(graph)
     dataset = None
     for attempt in range(1 + options.retries):
-        dataset = read_videos(file, observer, jobs=options.jobs, anew=options.retry_failed or attempt > 0)
+        anew = options.retry_failed or attempt > 0
+        dataset = read_videos(
+            file, observer, jobs=options.jobs, anew=anew, quarantined=options.retry_quarantined and attempt == 0
+        )
     planner = open_planner(file, forced=options.force, dataset=dataset)
     if frozen is not None:
         frozen.check_plans(planner)
@@ -69,13 +72,17 @@ def run_pipeline(file: PipelineFile, observer: Observer, options: RunOptions | N
     return RunResult(nodes=tuple(results.values()), failures=tuple(failures), notes=notes)
 
 
-def read_videos(file: PipelineFile, observer: Observer, *, jobs: int | None = None, anew: bool = True) -> Dataset:
+def read_videos(
+    file: PipelineFile, observer: Observer, *, jobs: int | None = None, anew: bool = True, quarantined: bool = False
+) -> Dataset:
     """Digest and probe the videos that are new or changed; with ``anew`` also those that were not usable.
+
+    Those that were not usable too often only with ``quarantined``.
 
     Returns the videos as they are known then.
     """
     dataset = load_dataset(file)
-    unread = dataset.unread if anew else dataset.new
+    unread = dataset.to_read(failed=anew, quarantined=quarantined)
     if not unread:
         return dataset
     reporter = observer.indexing(len(unread))
@@ -200,6 +207,8 @@ def _tell_waiting(plan: NodePlan, observer: Observer, told: str) -> None:
 
 
 def _needs_nothing(plan: NodePlan, options: RunOptions) -> bool:
+    if options.retry_quarantined and plan.quarantined:
+        return False
     return plan.state == FRESH or (not options.retry_failed and is_settled(plan))
 
 
@@ -219,6 +228,13 @@ def _unusable(planner: Planner) -> list[Failure]:
     for video in planner.dataset.unusable:
         digest = planner.dataset.digests[video.video_id] or ""
         probe = planner.dataset.probes[digest]
-        row = ItemRow(digest=digest, status=probe.status, cause=probe.cause, message=probe.message)
-        found.append(Failure(node="videos", video_ids=(video.video_id,), row=row))
+        row = ItemRow(
+            digest=digest,
+            status=probe.status,
+            cause=probe.cause,
+            message=probe.message,
+            attempts=probe.attempts,
+        )
+        is_left = planner.dataset.is_quarantined(probe.attempts)
+        found.append(Failure(node="videos", video_ids=(video.video_id,), row=row, is_quarantined=is_left))
     return found

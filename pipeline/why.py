@@ -47,13 +47,17 @@ def explain_video(planner: Planner, name: str, video_id: str) -> VideoWhy:
 
 def _of_item(planner: Planner, plan: NodePlan, content: str) -> VideoWhy:
     row = ItemLedger(planner.file.store.node(plan.spec_key)).load().get(content)
-    if content not in {item.digest for item in plan.todo}:
+    is_left = content in {entry.digest for entry in plan.quarantined}
+    if not is_left and content not in {item.digest for item in plan.todo}:
         # The plan is stale where its tables are to be written anew with scores that are there.
         reasons = () if plan.state == FRESH or plan.todo else plan.reasons
         return VideoWhy(state=STALE if reasons else FRESH, reasons=reasons, content=content, row=row)
     if row is not None and not row.is_done:
-        told = f"{row.status} after {row.attempts} attempt(s): {row.cause}: {row.message}"
+        told = f"{row.status}{', quarantined' if is_left else ''} after {row.attempts} attempt(s): {row.cause}: "
+        told += row.message
         again = "`run` tries it again, `run --no-retry` leaves it"
+        if is_left:
+            again = "`run` leaves it alone until its content changes, or `failures --release` lets it go"
         return VideoWhy(state=FAILED, reasons=(told, again), content=content, row=row)
     return VideoWhy(state=TO_DO, reasons=tuple(_why_to_do(planner, plan, row)), content=content, row=row)
 

@@ -41,6 +41,7 @@ class VideoProbe(NamedTuple):
     rotation: int = 0  # degrees clockwise that were applied to make it upright
     start_seconds: float = 0.0  # presentation time of the first frame
     variable_frame_rate: bool = False
+    attempts: int = 1  # so often it was tried, where it cannot be used
 
 
 def stamp(path: str | Path) -> Stamp:
@@ -122,7 +123,8 @@ class KnownProbes:
         if not self._path.exists():
             return {}
         columns = _read_columns(self._path)
-        rows = zip(*(columns[name] for name in VideoProbe._fields), strict=True)
+        blank = [1] * len(columns["digest"])  # of tables written before there were attempts
+        rows = zip(*(columns.get(name, blank) for name in VideoProbe._fields), strict=True)
         return dict(zip(columns["digest"], map(VideoProbe._make, rows), strict=True))
 
     def add(self, probes: Mapping[str, VideoProbe]) -> None:

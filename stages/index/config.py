@@ -32,6 +32,8 @@ class VideosConfig(Settings):
     """Probing processes; null: one for each CPU core, at most 8."""
     timeout_seconds: PositiveFloat = 120.0
     """Time limit for probing one video."""
+    quarantine_after: PositiveInt | None = 3
+    """Failed attempts of a video at one node, over all runs, after which it is left alone; null: never."""
 
     @model_validator(mode="after")
     def _one_source(self) -> VideosConfig:

@@ -52,11 +52,14 @@ class _Found:
     def __init__(self, store: Store) -> None:
         self.files = KnownFiles(store.files)
         self._table = KnownProbes(store.videos)
+        self._before = {digest: probe for digest, probe in self._table.load().items() if probe.status != "ok"}
         self._probes: dict[str, VideoProbe] = {}
         self._due = time.monotonic() + SAVE_SECONDS
 
     def add(self, probe: VideoProbe) -> None:
         """Keep a probe, and write all that has gathered when it is time."""
+        if probe.status != "ok" and (before := self._before.get(probe.digest)) is not None:
+            probe = probe._replace(attempts=before.attempts + 1)
         self._probes[probe.digest] = probe
         if time.monotonic() >= self._due:
             self.save()

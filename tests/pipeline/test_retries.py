@@ -22,12 +22,14 @@ def failing(copied: Path) -> Path:
 
 
 def run(folder: Path, **options: object) -> RunResult:
-    project = Project.open(folder / "reelwright.yaml", overrides=["frames.start=1"])
+    project = Project.open(folder / "reelwright.yaml", overrides=["frames.start=1", "videos.quarantine_after=null"])
     return project.run(until=["frames"], **options)
 
 
 def attempts(folder: Path) -> dict[str, int]:
-    planner = Project.open(folder / "reelwright.yaml", overrides=["frames.start=1"]).planner()
+    planner = Project.open(
+        folder / "reelwright.yaml", overrides=["frames.start=1", "videos.quarantine_after=null"]
+    ).planner()
     return {failure.video_ids[0]: failure.row.attempts for failure in all_failures(planner)}
 
 

@@ -1,0 +1,149 @@
+"""Quarantine: what failed often enough is left alone until its content changes or a person lets it go."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from reelwright.pipeline.project import Project
+from reelwright.pipeline.quarantine import release
+from reelwright.pipeline.results import Failure, RunResult
+from reelwright.pipeline.runner import all_failures
+from reelwright.storage.errors import ConfigError
+from tests.cli.test_comparing import reelwright
+from tests.pipeline.conftest import read_rows, write_rows, write_video
+from tests.pipeline.test_retries import failing  # noqa: F401 - the fixture
+
+CALM = ["frames.start=1", "videos.quarantine_after=2"]
+
+
+def opened(folder: Path, *overrides: str) -> Project:
+    return Project.open(folder / "reelwright.yaml", overrides=[*CALM, *overrides])
+
+
+def run(folder: Path, *overrides: str, **options: object) -> RunResult:
+    return opened(folder, *overrides).run(until=["frames"], **options)
+
+
+def failure(folder: Path) -> Failure:
+    (found,) = all_failures(opened(folder).planner())
+    return found
+
+
+@pytest.fixture
+def quarantined(failing: Path) -> Path:  # noqa: F811
+    """The video f could not be decoded in two runs."""
+    for _ in range(2):
+        assert run(failing).exit_code == 3
+    return failing
+
+
+def test_a_video_that_failed_often_enough_is_left_alone(quarantined: Path) -> None:
+    found = failure(quarantined)
+    assert (found.video_ids, found.is_quarantined) == (("f",), True)
+    result = run(quarantined)
+    assert result.exit_code == 3  # it is still told of
+    assert result.nothing_to_do
+    assert [each.is_quarantined for each in result.failures] == [True]
+    assert failure(quarantined).row.attempts == found.row.attempts
+    plan = opened(quarantined).planner().plan("frames")
+    assert (plan.state, plan.todo, plan.failed) == ("up to date", (), ())
+    assert plan.reasons == ("quarantined: 1",)
+    assert found.row.digest not in plan.available
+
+
+def test_other_work_goes_on_beside_it(quarantined: Path) -> None:
+    write_video(quarantined / "g.mp4", seed=10)
+    rows = read_rows(quarantined / "videos.csv")
+    write_rows(quarantined / "videos.csv", [*rows, {**rows[0], "video_id": "g", "path": str(quarantined / "g.mp4")}])
+    result = run(quarantined)
+    assert [(node.state, node.num_done) for node in result.nodes] == [("ran", 1)]
+    assert result.exit_code == 3
+    assert failure(quarantined).is_quarantined
+    assert run(quarantined).nothing_to_do
+
+
+def test_a_run_may_try_it_again(quarantined: Path) -> None:
+    before = failure(quarantined).row.attempts
+    result = run(quarantined, retry_quarantined=True)
+    assert [node.state for node in result.nodes] == ["ran"]
+    assert failure(quarantined).row.attempts > before
+    assert failure(quarantined).is_quarantined
+    forced = run(quarantined, force=["frames"])
+    assert forced.nodes[0].num_done == 5
+    assert forced.exit_code == 3
+
+
+def test_the_setting_can_be_raised_and_is_not_in_the_key(quarantined: Path) -> None:
+    key = opened(quarantined).planner().plan("frames").spec_key
+    raised = opened(quarantined, "videos.quarantine_after=100")
+    plan = raised.planner().plan("frames")
+    assert (plan.spec_key, plan.state, len(plan.failed), plan.quarantined) == (key, "stale", 1, ())
+    never = opened(quarantined, "videos.quarantine_after=null").planner().plan("frames")
+    assert len(never.failed) == 1
+
+
+def test_released_it_is_tried_as_often_again(quarantined: Path) -> None:
+    planner = opened(quarantined).planner()
+    assert release(planner, ["a"]) == []
+    with pytest.raises(ConfigError, match=r"no video .ff. in the manifest\. Did you mean"):
+        release(planner, ["ff"])
+    assert release(planner, ["f"]) == [("frames", "f")]
+    assert failure(quarantined).row.attempts == 0
+    assert [node.state for node in run(quarantined).nodes] == ["ran"]
+    assert release(opened(quarantined).planner()) in ([], [("frames", "f")])
+
+
+def test_another_content_is_another_video(quarantined: Path) -> None:
+    write_video(quarantined / "f.mp4", seed=11)
+    result = run(quarantined)
+    assert result.exit_code == 0
+    assert [node.num_done for node in result.nodes] == [1]
+
+
+def test_a_video_that_cannot_be_read_is_quarantined_too(failing: Path) -> None:  # noqa: F811
+    (failing / "f.mp4").write_text("not a video")
+    attempts = []
+    for _ in range(3):
+        assert run(failing).exit_code == 3
+        attempts.append(failure(failing).row.attempts)
+    assert attempts == [1, 2, 2]
+    assert (failure(failing).node, failure(failing).is_quarantined) == ("videos", True)
+    run(failing, retry_quarantined=True)
+    assert failure(failing).row.attempts == 3
+    assert release(opened(failing).planner()) == [("videos", "f")]
+    run(failing)
+    assert failure(failing).row.attempts == 1
+    write_video(failing / "f.mp4", seed=11)
+    assert run(failing).exit_code == 0
+
+
+def test_failures_status_and_explain_tell_of_it(quarantined: Path) -> None:
+    """As a person types them."""
+    (quarantined / "reelwright.yaml").write_text(
+        (quarantined / "reelwright.yaml").read_text().replace("videos: {", "videos: {quarantine_after: 2, ")
+    )
+    given = ["-S", "frames.start=1"]
+    attempts = failure(quarantined).row.attempts
+    told = reelwright(quarantined, "failures", *given)
+    assert told.returncode == 0, told.stderr
+    assert f"quarantined after {attempts} attempts" in told.stdout
+    (cause,) = json.loads(reelwright(quarantined, "failures", "--json", *given).stdout)["causes"]
+    assert (cause["videos"], cause["quarantined"], cause["attempts"]) == (1, 1, attempts)
+    status = reelwright(quarantined, "status", *given).stdout
+    assert "quarantined: 1" in status
+    assert "1 quarantined; `failures --release` or `run --retry-quarantined` tries them again:" in status
+    (entry,) = json.loads(reelwright(quarantined, "status", "--json", *given).stdout)["quarantined"]
+    assert (entry["video_ids"], entry["row"]["attempts"]) == (["f"], attempts)
+    assert "quarantined after" in reelwright(quarantined, "explain", "frames", "f", *given).stdout
+    assert reelwright(quarantined, "run", "--until", "frames", *given).returncode == 3
+    assert failure(quarantined).row.attempts == attempts
+    wrong = reelwright(quarantined, "failures", "f", *given)
+    assert (wrong.returncode, "videos are named with --release" in wrong.stderr) == (2, True)
+    both = reelwright(quarantined, "run", "--retry-quarantined", "--no-retry")
+    assert (both.returncode, "give one of the two" in both.stderr) == (2, True)
+    gone = reelwright(quarantined, "failures", "f", "--release", *given)
+    assert gone.stdout == "f of frames is tried again by the next `run`\n"
+    assert reelwright(quarantined, "failures", "--release", *given).stdout == "no video is quarantined\n"
