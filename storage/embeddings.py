@@ -12,6 +12,7 @@ there is seen from the files themselves, so a killed run goes on at the first on
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ import zarr
 
 from reelwright.storage.errors import StoreError, nearest
 from reelwright.storage.files import folder_bytes, remove
+from reelwright.storage.shards import is_cut
 from reelwright.storage.spans import Spans
 from reelwright.storage.unusable import check_there, named
 from reelwright.storage.zarrs import (
@@ -227,11 +229,14 @@ class EmbeddingWriter:
         return _shard_rows(self._open[digest]["start_seconds"])
 
     def next_missing_shard(self, digest: str) -> int:
-        """Index of the first shard of which a file is missing."""
+        """Index of the first shard of which a file is missing or cut off."""
         arrays = self._open[digest]
+        folder = partial_group(self.path, digest)
+        described = {name: json.loads((folder / name / "zarr.json").read_text(encoding="utf-8")) for name in arrays}
         count = math.ceil(int(arrays["start_seconds"].shape[0]) / self.shard_rows(digest))
         for index in range(count):
-            if not all(self._shard_file(digest, name, array, index).exists() for name, array in arrays.items()):
+            files = {name: self._shard_file(digest, name, array, index) for name, array in arrays.items()}
+            if any(is_cut(path, described[name]) for name, path in files.items()):
                 return index
         return count
 
@@ -243,6 +248,7 @@ class EmbeddingWriter:
         start = index * self.shard_rows(digest)
         stop = start + len(spans.start_seconds)
         for name, target in self._open[digest].items():
+            remove(self._shard_file(digest, name, target, index))  # cut off; zarr would read it, and fail
             values = getattr(spans, name) if name in SPAN_DTYPES else arrays[name]
             assert len(values) == stop - start
             with quiet(), named(self.path / digest / name):

@@ -16,7 +16,7 @@ Without our code:  rows = zarr.open_group(path, mode="r")[digest];  rows["frame"
 from __future__ import annotations
 
 import io
-import uuid
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,8 +29,9 @@ import zarr
 from numpy.typing import NDArray
 from PIL import Image
 
-from reelwright.storage.errors import StoreError
+from reelwright.storage.errors import StoreError, UnusableStoreError
 from reelwright.storage.files import folder_bytes, remove
+from reelwright.storage.shards import is_cut
 from reelwright.storage.unusable import check_there, named, usable
 from reelwright.storage.zarrs import (
     PARTIAL,
@@ -46,6 +47,7 @@ from reelwright.storage.zarrs import (
 Frames = NDArray[np.uint8]
 CHUNK_BYTES = 1 << 20  # read at once: a few frames, so that one window costs little
 SHARD_BYTES = 32 << 20  # written at once, held in memory by the writer
+_TIMES = ("source_frame", "pts_seconds", "stop_seconds")
 JPEG_CHUNK_BYTES = 1 << 18  # zstd over them costs little and makes the empty end of the last one vanish
 
 
@@ -174,18 +176,22 @@ class FrameRows:
 class FrameWriter:
     """Writes the frames of one video, a shard at a time, under a temporary name until `commit`.
 
-    Use it in a `with` block: leaving it without `commit` removes what was written. Holds at most one shard in memory.
+    Use it in a `with` block: leaving it by an error removes what was written, unless the store is to blame. A process
+    that is killed leaves its shards, and the next writer with the same ``tag`` (who decodes) goes on after them:
+    `num_rows` says where. With codec jpeg it begins anew. Holds at most one shard in memory.
     """
 
-    def __init__(self, store: Path, digest: str, times: RowTimes, layout: FrameLayout) -> None:
+    def __init__(self, store: Path, digest: str, times: RowTimes, layout: FrameLayout, *, tag: str = "") -> None:
         self.num_rows = 0
         self._times, self._layout = times, layout
         self._path = store / digest
-        self._temporary = store / f"{PARTIAL}{digest}-{uuid.uuid4().hex[:8]}"
-        for leftover in store.glob(f"{PARTIAL}{digest}-*"):
-            remove(leftover)  # of a process that was killed; one process writes a video at a time
+        self._temporary = store / f"{PARTIAL}{digest}-{tag}"
         self._coder: _LosslessCoder | _JpegCoder | None = None
         self._size = (0, 0)
+        is_kept = self._resume()
+        for leftover in store.glob(f"{PARTIAL}{digest}-*"):
+            if leftover != self._temporary or not is_kept:
+                remove(leftover)  # of a process that was killed; one process writes a video at a time
 
     def __enter__(self) -> Self:
         return self
@@ -193,7 +199,8 @@ class FrameWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        remove(self._temporary)
+        if not isinstance(error, UnusableStoreError):
+            remove(self._temporary)
 
     def append(self, frames: Frames) -> None:
         """Add (n, H, W, 3) uint8 frames after those that came before.
@@ -213,6 +220,7 @@ class FrameWriter:
             )
             self._coder = _CODERS[self._layout.codec](group, self._times.num_rows, self._size, self._layout)
             self._group = group
+            self._write_times(self._times.num_rows)
         self._coder.append(frames)
 
     def commit(self) -> int:
@@ -221,15 +229,38 @@ class FrameWriter:
             raise StoreError(f"no frames were written for {self._path.name}")
         with usable(self._path.parents[2]), named(self._path):
             self._coder.finish(self.num_rows)
-            for name in ("source_frame", "pts_seconds", "stop_seconds"):
-                small_array(self._group, name, getattr(self._times, name)[: self.num_rows], axes=("row",))
+            if self.num_rows < self._times.num_rows:
+                self._write_times(self.num_rows)
             check_there(self._path.parent / "zarr.json")
             publish(self._temporary, self._path)
             return folder_bytes(self._path)
 
+    def _write_times(self, num_rows: int) -> None:
+        for name in _TIMES:
+            remove(self._temporary / name)
+            small_array(self._group, name, getattr(self._times, name)[:num_rows], axes=("row",))
+
+    def _resume(self) -> bool:
+        """Take up what a killed process left of the very rows that are to be written; whether there was such."""
+        names = ("", "frame", *_TIMES)
+        if not all((self._temporary / name / "zarr.json").is_file() for name in names):
+            return False
+        group = zarr.open_group(self._temporary, mode="r+", use_consolidated=False)
+        try:
+            found = {name: np.asarray(group[name][:]) for name in _TIMES}
+        except (ValueError, OSError):  # killed while they were written
+            return False
+        is_same = all(np.array_equal(found[name], getattr(self._times, name)) for name in _TIMES)
+        if not is_same or group["frame"].shape[0] != self._times.num_rows:
+            return False
+        self._group, self._size = group, (int(group.attrs["size"][0]), int(group.attrs["size"][1]))
+        self._coder = _LosslessCoder(group, self._times.num_rows, self._size, self._layout)
+        self.num_rows = self._coder.written
+        return True
+
 
 class _LosslessCoder:
-    """Fills one shard in memory, then writes it in one piece."""
+    """Fills one shard in memory, then writes it in one piece; goes on after the shards that are there."""
 
     def __init__(self, group: zarr.Group, num_rows: int, size: tuple[int, int], layout: FrameLayout) -> None:
         del layout
@@ -243,10 +274,13 @@ class _LosslessCoder:
             shard_rows=shard_rows,
             codec="zstd",
         )
-        self._array = create_array(group, "frame", array, axes=("row", "height", "width", "channel"))
+        is_new = "frame" not in group
+        axes = ("row", "height", "width", "channel")
+        self._array = create_array(group, "frame", array, axes=axes) if is_new else group["frame"]
         self._shard_rows = int(self._array.shards[0]) if self._array.shards else shard_rows
         self._buffer = np.empty((self._shard_rows, *size, 3), np.uint8)
-        self._filled, self._written = 0, 0
+        self._filled = 0
+        self.written = 0 if is_new else min(num_rows, self._shard_rows * _keep_whole_shards(self._array))
 
     def append(self, frames: Frames) -> None:
         while len(frames):
@@ -264,8 +298,8 @@ class _LosslessCoder:
 
     def _flush(self) -> None:
         if self._filled:
-            self._array[self._written : self._written + self._filled] = self._buffer[: self._filled]
-            self._written += self._filled
+            self._array[self.written : self.written + self._filled] = self._buffer[: self._filled]
+            self.written += self._filled
             self._filled = 0
 
 
@@ -315,6 +349,22 @@ _CODERS: dict[str, Callable[[zarr.Group, int, tuple[int, int], FrameLayout], _Lo
     "lossless": _LosslessCoder,
     "jpeg": _JpegCoder,
 }
+
+
+def _keep_whole_shards(array: zarr.Array[Any]) -> int:
+    """How many shard files from the first on are there and not cut off; those after them are removed.
+
+    zarr reads what is there before it writes, and fails where that is cut off.
+    """
+    folder = Path(str(array.store_path.store.root)) / array.path
+    metadata = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))
+    count = 0
+    while not is_cut(folder / "c" / str(count) / "0" / "0" / "0", metadata):
+        count += 1
+    for shard in (folder / "c").glob("*"):
+        if shard.name.isdecimal() and int(shard.name) >= count:
+            remove(shard)
+    return count
 
 
 def _adjacent(values: NDArray[np.int64]) -> list[tuple[int, int]]:

@@ -123,6 +123,8 @@ def partial_group(path: Path, name: str) -> Path:
 
 def publish(temporary: Path, path: Path) -> None:
     """Seal a finished group and give it its name in one step; what had the name before is removed."""
+    for leftover in [*temporary.rglob("*.partial")]:  # half a chunk's file, from when zarr was killed
+        remove(leftover)
     _seal_group(temporary, {"files": _files_of(temporary)})
     if path.exists():
         old = path.with_name(f"{PARTIAL}old-{uuid.uuid4().hex[:8]}")
@@ -181,7 +183,7 @@ def _files_of(group: Path) -> dict[str, list[Any]]:
     return {
         name: [path.stat().st_size, file_digest(path) if path.name == "zarr.json" else ""]
         for name, path in paths.items()
-        if name != "zarr.json" and not path.name.endswith(".partial")  # left by zarr when it was killed
+        if name != "zarr.json"
     }
 
 

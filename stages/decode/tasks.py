@@ -40,7 +40,7 @@ def stream_video(
         steps = [Geometry.of(settings), Geometry.from_plain(geometry) if geometry else None]
         yield {"event": "opened", "num_rows": times.num_rows}, []
         start = start_row
-        for frames in _batches(reader, times.source_frame[start_row:], steps, chunk_rows):
+        for frames in _batches(reader, times.source_frame, steps, chunk_rows, start=start_row):
             stop = start + len(frames)
             yield _chunk(times, frames, start, stop)
             start = stop
@@ -70,9 +70,14 @@ def store_video(
     try:
         times = planned_times(reader, settings)
         yield {"event": "opened", "num_rows": times.num_rows}, []
-        with FrameWriter(Path(store), digest, times, FrameLayout(settings.codec, settings.quality)) as writer:
+        layout = FrameLayout(settings.codec, settings.quality)
+        with FrameWriter(Path(store), digest, times, layout, tag=backend) as writer:
+            start = writer.num_rows  # after what a killed process left
+            if start:
+                yield {"event": "rows", "rows": start}, []
             try:
-                for frames in _batches(reader, times.source_frame, [Geometry.of(settings)], STORE_BATCH_ROWS):
+                steps = [Geometry.of(settings)]
+                for frames in _batches(reader, times.source_frame, steps, STORE_BATCH_ROWS, start=start):
                     writer.append(frames)
                     yield {"event": "rows", "rows": len(frames)}, []
                 check_complete(reader, settings)
@@ -107,11 +112,11 @@ def check_complete(reader: Reader, config: DecodeConfig) -> None:
 
 
 def _batches(
-    reader: Reader, source_frames: NDArray[np.int64], steps: list[Geometry | None], rows: int
+    reader: Reader, source_frames: NDArray[np.int64], steps: list[Geometry | None], rows: int, *, start: int
 ) -> Iterator[geometries.Frames]:
-    """(n, h, w, 3) frames after all steps; what was read before an error comes out before the error."""
+    """(n, h, w, 3) frames from row ``start`` on after all steps; what was read before an error comes out before it."""
     batch: list[Frame] = []
-    produced, reading = 0, reader.read(source_frames)
+    produced, reading = start, reader.read(source_frames[start:])
     while True:
         damage: ItemError | None = None
         try:

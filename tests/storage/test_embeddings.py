@@ -119,6 +119,32 @@ def test_shard_with_one_file_missing_is_done_again(writer, tmp_path):
     assert writer.next_missing_shard("v") == 1
 
 
+@pytest.mark.parametrize("kept", [0, 4, -1], ids=["empty", "a few bytes", "all but one byte"])
+def test_shard_with_a_file_that_is_cut_off_is_done_again(writer, tmp_path, kept):
+    write(writer, "v", 29, shards=3, finish=False)
+    path = tmp_path / "e.zarr" / ".partial-v" / "pooled" / "c" / "1" / "0"
+    path.write_bytes(path.read_bytes()[:kept])
+    again = EmbeddingWriter.create(tmp_path / "e.zarr", ATTRIBUTES, layout=layout())
+    assert again.begin("v", num_rows=29) == 8
+    for start in (8, 16, 24):
+        stop = min(29, start + 8)
+        again.write_shard("v", start // 8, arrays=values(start, stop), spans=spans(start, stop))
+    again.finish("v", num_rows=29)
+    assert np.array_equal(EmbeddingStore(tmp_path / "e.zarr").rows("v").output("pooled"), values(0, 29)["pooled"])
+
+
+def test_half_a_chunk_that_a_killed_process_left_is_not_published(writer, tmp_path):
+    write(writer, "v", 29, shards=3, finish=False)
+    left = tmp_path / "e.zarr" / ".partial-v" / "pooled" / "c" / "1" / "0.0123.partial"
+    left.write_bytes(b"half")
+    again = EmbeddingWriter.create(tmp_path / "e.zarr", ATTRIBUTES, layout=layout())
+    assert again.begin("v", num_rows=29) == 24
+    again.write_shard("v", 3, arrays=values(24, 29), spans=spans(24, 29))
+    again.finish("v", num_rows=29)
+    assert list((tmp_path / "e.zarr").rglob("*.partial")) == []
+    assert np.array_equal(EmbeddingStore(tmp_path / "e.zarr").rows("v").output("pooled"), values(0, 29)["pooled"])
+
+
 def test_other_number_of_rows_begins_anew(writer):
     write(writer, "v", 29, shards=2, finish=False)
     assert writer.begin("v", num_rows=30) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import zarr
 from PIL import Image
 
 from reelwright.storage import frames as module
-from reelwright.storage.errors import StoreError
+from reelwright.storage.errors import ItemError, StoreError, UnusableStoreError
 from reelwright.storage.frames import FrameLayout, FrameStore, FrameWriter, RowTimes
 
 DIGEST = "d" * 32
@@ -122,3 +123,81 @@ def test_one_spec_per_store(tmp_path: Path) -> None:
     FrameStore.create(tmp_path / "a.zarr", SPEC)
     with pytest.raises(StoreError, match="holds another spec"):
         FrameStore.create(tmp_path / "a.zarr", {"fps": 5.0})
+
+
+@pytest.fixture
+def killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What a process left that was killed after 30 of 50 rows; a shard has 8 rows."""
+    monkeypatch.setattr(module, "CHUNK_BYTES", 2 * 20 * 32 * 3)
+    monkeypatch.setattr(module, "SHARD_BYTES", 8 * 20 * 32 * 3)
+    path = tmp_path / "a.zarr"
+    FrameStore.create(path, SPEC)
+    FrameWriter(path, DIGEST, times(50), FrameLayout(), tag="pyav").append(pictures(50)[:30])
+    return path
+
+
+def shards(path: Path) -> dict[str, int]:
+    return {file.parents[2].name: file.stat().st_ino for file in path.rglob("frame/c/*/0/0/0")}
+
+
+def test_a_killed_writer_is_gone_on_from_at_its_next_shard(killed: Path) -> None:
+    before = shards(killed)
+    assert len(before) == 3
+    with FrameWriter(killed, DIGEST, times(50), FrameLayout(), tag="pyav") as writer:
+        assert writer.num_rows == 24
+        writer.append(pictures(50)[24:])
+        writer.commit()
+    np.testing.assert_array_equal(FrameStore(killed).rows(DIGEST).read(0, 50), pictures(50))
+    after = shards(killed)
+    assert {name: after[name] for name in before} == before
+    assert not list(killed.glob(".partial-*"))
+
+
+def test_what_a_killed_writer_left_may_turn_out_to_be_cut(killed: Path) -> None:
+    with FrameWriter(killed, DIGEST, times(50), FrameLayout(), tag="pyav") as writer:
+        writer.append(pictures(50)[24:27])
+        writer.commit()
+    found = FrameStore(killed).rows(DIGEST)
+    assert (found.num_rows, len(found.pts_seconds)) == (27, 27)
+    np.testing.assert_array_equal(found.read(0, 27), pictures(50)[:27])
+
+
+def test_shards_that_are_all_there_need_only_be_published(killed: Path) -> None:
+    writer = FrameWriter(killed, DIGEST, times(50), FrameLayout(), tag="pyav")
+    writer.append(pictures(50)[24:])
+    writer._coder.finish(50)
+    with FrameWriter(killed, DIGEST, times(50), FrameLayout(), tag="pyav") as again:
+        assert again.num_rows == 50
+        again.commit()
+    np.testing.assert_array_equal(FrameStore(killed).rows(DIGEST).read(0, 50), pictures(50))
+
+
+@pytest.mark.parametrize(
+    ("rows", "tag", "cut", "kept"),
+    [(50, "pyav", 1, 8), (50, "decord", None, 0), (49, "pyav", None, 0)],
+    ids=["a shard cut off", "another backend", "other times"],
+)
+def test_only_what_is_the_same_and_whole_is_gone_on_from(
+    killed: Path, rows: int, tag: str, cut: int | None, kept: int
+) -> None:
+    if cut is not None:
+        (shard,) = killed.rglob(f"frame/c/{cut}/0/0/0")
+        shard.write_bytes(shard.read_bytes()[:-1])
+    with FrameWriter(killed, DIGEST, times(rows), FrameLayout(), tag=tag) as writer:
+        assert writer.num_rows == kept
+        writer.append(pictures(50)[kept:rows])
+        writer.commit()
+    np.testing.assert_array_equal(FrameStore(killed).rows(DIGEST).read(0, rows), pictures(50)[:rows])
+    assert not list(killed.glob(".partial-*"))
+
+
+def test_a_full_disk_leaves_the_shards_another_error_does_not(killed: Path) -> None:
+    for error, left in ((UnusableStoreError("full"), 24), (ItemError("damaged", "x"), 0)):
+        with (
+            contextlib.suppress(type(error)),
+            FrameWriter(killed, DIGEST, times(50), FrameLayout(), tag="pyav") as writer,
+        ):
+            assert writer.num_rows == 24
+            raise error
+        again = FrameWriter(killed, DIGEST, times(50), FrameLayout(), tag="pyav")
+        assert again.num_rows == left
