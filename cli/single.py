@@ -6,6 +6,7 @@ stage and what it needs, each node under its usual name, all settings from -S.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,6 +39,11 @@ NodesArgument = Annotated[
     list[str] | None, typer.Argument(metavar="[NODE]...", help="Nodes of this stage; default: all.", show_default=False)
 ]
 
+ProcessesOption = Annotated[
+    int | None,
+    typer.Option("--nproc", min=1, help="train, finetune: processes that share each batch (DDP).", show_default=False),
+]
+
 # stage -> (usual name of its node, settings, what it needs)
 _USUAL: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     "decode": ("frames", {}, ()),
@@ -66,6 +72,7 @@ def _command(stage: str) -> Any:
         keep_going: KeepGoingOption = False,
         jobs: JobsOption = None,
         limit: LimitOption = None,
+        nproc: ProcessesOption = None,
         as_json: JsonOption = False,
     ) -> None:
         from reelwright.pipeline.file import find_pipeline_file, load_pipeline
@@ -73,11 +80,16 @@ def _command(stage: str) -> Any:
 
         if videos is not None and config is not None:
             raise ConfigError("give --config or --videos, not both")
-        if videos is not None:
-            file = pipeline_for(stage, videos, overrides or [])
-        else:
-            file = load_pipeline(find_pipeline_file(config), overrides or ())
+
+        def load(given: Sequence[str]) -> PipelineFile:
+            if videos is not None:
+                return pipeline_for(stage, videos, list(given))
+            return load_pipeline(find_pipeline_file(config), given)
+
+        file = load(overrides or [])
         wanted = _nodes(file, stage, nodes or [])
+        if nproc is not None:
+            file = load([*(overrides or []), *_processes(file, stage, wanted, nproc)])
         if dry_run:
             from reelwright.cli.planning import show_plan
 
@@ -131,6 +143,13 @@ def _nodes(file: PipelineFile, stage: str, names: list[str]) -> tuple[str, ...]:
             f"{file.path}: {', '.join(wrong) or 'no node'} uses {stage}. Nodes that do: {', '.join(own) or 'none'}"
         )
     return tuple(names or own)
+
+
+def _processes(file: PipelineFile, stage: str, nodes: Sequence[str], number: int) -> list[str]:
+    """Overrides for --nproc."""
+    if any("processes" not in type(file.nodes[name]).model_fields for name in nodes):
+        raise ConfigError(f"--nproc is for train and finetune, not for {stage}; -j sets decoding processes")
+    return [f"{name}.processes={number}" for name in nodes]
 
 
 def _help(stage: str, summary: str) -> str:

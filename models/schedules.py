@@ -1,7 +1,11 @@
-"""Learning-rate schedules as pure functions: step -> multiplier of the base rate.
+"""Schedules of a rate (learning rate, weight decay) as pure functions: step -> multiplier of the base rate.
 
 A step is whatever the caller counts (an optimizer step or an epoch). Warm-up is linear from `warmup_start` at step 0 to
-1 at step `warmup_steps`, where the schedule proper starts with its own step 0.
+1 at step `warmup_steps`, where the schedule proper starts with its own step 0:
+
+    step          0     1     2     3     4     5            warmup_steps 3, warmup_start 0.1
+    warm-up      0.1   0.4   0.7
+    schedule                       s(0)  s(1)  s(2)          s(0) is 1
 """
 
 from __future__ import annotations
@@ -78,36 +82,118 @@ class Step:
         return self.gamma ** (step // self.size)
 
 
+@dataclass(frozen=True, kw_only=True)
+class MultiStep:
+    """Times `gamma` at each of the steps in `milestones`."""
+
+    milestones: tuple[int, ...]
+    gamma: float = 0.1
+
+    def multiplier(self, step: int, num_steps: int) -> float:  # noqa: ARG002 -- the signature all schedules share
+        """Powers of `gamma`: as many as there are milestones up to `step`, itself included."""
+        num_passed = sum(step >= milestone for milestone in self.milestones)
+        return float(self.gamma**num_passed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cyclic:
+    """Up in `size` steps from `min_ratio` to 1 and down again; the rise shrinks by `gamma` a step.
+
+    Smith 2017, "Cyclical learning rates for training neural networks", section 3.2: `triangular` with gamma 1, else
+    `exp_range`, as torch's CyclicLR.
+    """
+
+    size: int
+    gamma: float = 1.0
+    min_ratio: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse a size below 1."""
+        _check_at_least_one(size=self.size)
+
+    def multiplier(self, step: int, num_steps: int) -> float:  # noqa: ARG002 -- the signature all schedules share
+        """`min_ratio` at the first step of every cycle, the peak `size` steps later."""
+        position = step % (2 * self.size)
+        rise = 1.0 - abs(position / self.size - 1.0)
+        return self.min_ratio + (1.0 - self.min_ratio) * rise * self.gamma**step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Polynomial:
+    """(1 - progress) to a power, from 1 to `min_ratio` at the last step; a straight line with power 1."""
+
+    power: float = 1.0
+    min_ratio: float = 0.0
+
+    def multiplier(self, step: int, num_steps: int) -> float:
+        """Reaches `min_ratio` at `step == num_steps`."""
+        left = 1.0 - min(step / max(num_steps, 1), 1.0)
+        return self.min_ratio + (1.0 - self.min_ratio) * math.pow(left, self.power)
+
+
 SCHEDULES: dict[str, Callable[..., _ScheduleAfterWarmup]] = {
     "constant": Constant,
     "cosine": Cosine,
     "cosine_restarts": CosineRestarts,
     "step": Step,
+    "multi_step": MultiStep,
+    "cyclic": Cyclic,
+    "polynomial": Polynomial,
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Warmup:
+    """A linear warm-up, and three odd forms of it that some papers' code has."""
+
+    steps: int = 0
+    start: float = 0.0
+    # Share of the base rate at step 0.
+    is_inclusive: bool = False
+    # The last step of the warm-up has the whole rate already, as numpy's linspace (CAST, CARL); the peak comes twice.
+    overlaps: bool = False
+    # The schedule counts from step 0 instead of the end of the warm-up, so the rate jumps there (fractal_video).
+    lag: int = 0
+    # Steps by which every rate comes late; with 1 the first two steps share the first rate (fractal_video).
+
+    def factor(self, step: int) -> float:
+        """Multiplier at a step below `steps`."""
+        whole = self.steps - 1 if self.is_inclusive else self.steps
+        return self.start + (1.0 - self.start) * (step / whole if whole else 0.0)
+
+
 def build_schedule(
-    name: str, *, total_steps: int, warmup_steps: int = 0, warmup_start: float = 0.0, **options: Any
+    name: str,
+    *,
+    total_steps: int,
+    warmup_steps: int = 0,
+    warmup_start: float = 0.0,
+    warmup: Warmup | None = None,
+    **options: Any,
 ) -> Schedule:
     """The schedule `name` over `total_steps` steps, warm-up included, as a function step (from 0) -> multiplier.
 
-    `options` are the fields of the schedule's dataclass. Raises ValueError for an unknown name or option, a missing
-    option, a `warmup_start` outside [0, 1], or a warm-up that is longer than the whole.
+    `warmup` says the warm-up with its odd forms, instead of `warmup_steps` and `warmup_start`. `options` are the fields
+    of the schedule's dataclass. Raises ValueError for an unknown name or option, a missing option, a start outside
+    [0, 1], or a warm-up that is longer than the whole.
     """
     if name not in SCHEDULES:
         raise ValueError(_unknown("schedule", name, list(SCHEDULES)))
-    if not 0 <= warmup_start <= 1:
-        message = f"warmup_start is {warmup_start}; it must be a share of the base rate in [0, 1]."
+    rising = warmup or Warmup(steps=warmup_steps, start=warmup_start)
+    if not 0 <= rising.start <= 1:
+        message = f"warmup_start is {rising.start}; it must be a share of the base rate in [0, 1]."
         raise ValueError(message)
-    if not 0 <= warmup_steps <= total_steps:
-        message = f"warmup_steps is {warmup_steps}; it must lie in [0, total_steps = {total_steps}]."
+    if not 0 <= rising.steps <= total_steps:
+        message = f"warmup_steps is {rising.steps}; it must lie in [0, total_steps = {total_steps}]."
         raise ValueError(message)
     after = _build_after_warmup(name, options)
+    first = 0 if rising.overlaps else rising.steps
 
     def schedule(step: int) -> float:
-        if step < warmup_steps:
-            return warmup_start + (1.0 - warmup_start) * step / warmup_steps
-        return after.multiplier(step - warmup_steps, total_steps - warmup_steps)
+        step = max(step - rising.lag, 0)
+        if step < rising.steps:
+            return rising.factor(step)
+        return after.multiplier(step - first, total_steps - first)
 
     return schedule
 

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from reelwright.storage.known import KnownFiles
 
 _READ_BY_USERS = ("task", "window", "output", "model")  # of a run's spec: what its weights expect
-_ONLY_TRAINING = frozenset({"videos", "temporal", "frames"})  # inputs of a run that its weights do not expect
+_ONLY_TRAINING = frozenset(
+    {"videos", "temporal", "frames", "init_from"}
+)  # inputs of a run that its weights do not expect
 
 
 def material(

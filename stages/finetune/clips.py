@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,10 @@ from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.geometry import Geometry, apply
 from reelwright.stages.decode.source import Ended, FrameChunk, stream_frames
 from reelwright.stages.embed.threads import read_ahead
-from reelwright.stages.train.batches import Batch, Sampling
+from reelwright.stages.train.batches import Batch, Sampling, Split, describe_windows
 from reelwright.stages.train.targets import Targets
 from reelwright.stages.train.windows import Windows, WindowShape, window_rows
+from reelwright.stages.train.world import ALONE, Share
 from reelwright.stages.work import VideoItem
 from reelwright.storage.errors import StoreError
 from reelwright.storage.frames import FrameRows, FrameStore
@@ -86,16 +88,24 @@ class FrameBatches:
     shape: WindowShape
     batch_size: int
     sampling: Sampling
+    share: Share = ALONE
+    drop_last: bool = False
+    names: tuple[str, ...] = ()  # of the videos, for messages
+
+    @property
+    def split(self) -> Split:
+        """How an epoch becomes batches."""
+        return Split(batch_size=self.batch_size, share=self.share, drop_last=self.drop_last)
 
     @property
     def num_items(self) -> int:
         """Windows of an epoch."""
-        return self.sampling.per_epoch or len(self.windows)
+        return self.split.num_items(self.sampling.per_epoch or len(self.windows))
 
     @property
     def num_batches(self) -> int:
         """Batches of an epoch; the last may be smaller."""
-        return -(-self.num_items // self.batch_size)
+        return self.split.num_batches(self.sampling.per_epoch or len(self.windows))
 
     def epoch(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
         """As `train.batches.Batches.epoch`; the next batches are read while one is in use."""
@@ -104,10 +114,10 @@ class FrameBatches:
 
     def _read(self, epoch: int, first: int) -> Iterator[Batch]:
         order = self.sampling.order(len(self.windows), epoch)
-        for start in range(first * self.batch_size, len(order), self.batch_size):
-            picked = order[start : start + self.batch_size]
+        for picked, num_all, is_counted in self.split.parts(order, first=first):
             windows = self.windows.take(picked)
             rows, mask = window_rows(windows, self.shape)
             frames = np.stack([self.read(int(video), row) for video, row in zip(windows.video, rows, strict=True)])
             inputs = (torch.from_numpy(frames), torch.from_numpy(mask))
-            yield Batch(inputs, torch.from_numpy(self.targets[picked]))
+            about = partial(describe_windows, windows, self.shape, self.names)
+            yield Batch(inputs, torch.from_numpy(self.targets[picked]), num_all, is_counted, about)

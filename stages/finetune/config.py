@@ -43,7 +43,7 @@ class FinetuneConfig(LearningSettings):
     """Encoder and temporal model trained together from frames; window, task and model are those of the temporal run."""
 
     stage: ClassVar[str] = "finetune"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     kind: ClassVar[str] = "run"
     produces: ClassVar[str] = "run"
 
@@ -69,6 +69,8 @@ class FinetuneConfig(LearningSettings):
     batch_size: PositiveInt = 4
     """Windows a batch; each has as many frames as the window is long."""
     optimizer: FinetuneOptimizerSettings = FinetuneOptimizerSettings()
+    channels_last: bool | None = execution(None)
+    """Layout of pictures in memory; null: where it is faster (convolutions on GPUs)."""
     memory_bytes: PositiveInt = execution(2 << 30)
     """Frames, as the encoder sees them, are held in memory up to this size; beyond, they are read for every window."""
 

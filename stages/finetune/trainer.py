@@ -22,10 +22,11 @@ class StartingTrainer(Trainer):
         if self._judge is None or self.progress.update > 0 or self.progress.records:
             return
         self.module.eval()
-        found = self._judge(self.forward)
+        found = self._judge(self.forward)  # a mean of the weights starts where the weights do
         record = {"epoch": 0, "update": 0, **{f"val_{name}": value for name, value in found.items()}}
         self.progress.best, self.progress.best_epoch = found[self.settings.metric], 0
         self.progress.records.append(record)
-        self.folder.add_metrics(record)
-        save_weights(self.folder.best, self.module)
+        if self.world.is_main:
+            self.folder.add_metrics(record)
+            save_weights(self.folder.best, self.module)
         self.reporter.note(f"before fine-tuning: val {self.settings.metric} {found[self.settings.metric]:.4f}")

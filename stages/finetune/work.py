@@ -31,8 +31,16 @@ from reelwright.stages.train.labelled import (
     label_windows,
     why_no_windows,
 )
-from reelwright.stages.train.objectives import build_loss, choose_metric
-from reelwright.stages.train.setup import Learning, build_run_model, choose_device, finish_run, fit, run_values
+from reelwright.stages.train.objectives import build_loss, build_weigh, choose_metric
+from reelwright.stages.train.place import Place, train_in_processes
+from reelwright.stages.train.setup import (
+    Learning,
+    build_run_model,
+    finish_run,
+    fit,
+    prepare,
+    run_values,
+)
 from reelwright.stages.train.targets import LabelSpace, class_counts
 from reelwright.stages.train.windows import WindowShape
 from reelwright.stages.work import InputRef, Reporter, Work
@@ -51,23 +59,37 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
     """
     config = parse_config(FinetuneConfig, dict(work.config), where=work.node)
     _check_frames(work, config)
+    return train_in_processes(work, reporter, config=config, train=_tune)
+
+
+def _tune(work: Work, config: FinetuneConfig, place: Place) -> dict[str, Any] | None:
     store = Store.at(work.store)
     start = RunFolder(store.run(_only(work, "temporal").key))
     values = start.config()
     labels = _labels(work, values)
     loaded = _spatial(work, store, values)
-    device = choose_device(config.device)
     metric = choose_metric(values["task"], config.metric, num_classes=len(labels.classes))
-    module = _module(config, loaded, start, values, where=work.node).to(device)
+    module = _module(config, loaded, start, values, where=work.node).to(place.device)
+    if config.channels_last or (config.channels_last is None and place.device.type == "cuda"):
+        module.spatial.to(memory_format=torch.channels_last)
+    init = prepare(module, work=work, config=config, labels=labels)
     folder = RunFolder(store.run(work.key))
-    if folder.is_complete:
+    if folder.is_complete and place.world.is_main:
         folder.clear()
-    learning = _learning(work, config, values, loaded, labels, reporter=reporter, metric=metric, device=device)
-    folder.write_config(run_values(work, labels, _described(values, loaded)))
+    learning = _learning(work, config, values, loaded, labels, place=place, metric=metric)
+    if place.world.is_main:
+        folder.write_config(run_values(work, labels, _described(values, loaded)))
     progress = fit(
-        module, learning, work=work, config=config, folder=folder, reporter=reporter, trainer_type=StartingTrainer
+        module,
+        learning,
+        work=work,
+        config=config,
+        folder=folder,
+        place=place,
+        init=init,
+        trainer_type=StartingTrainer,
     )
-    return finish_run(folder, module, progress, metric=metric)
+    return finish_run(folder, module, progress, metric=metric, world=place.world)
 
 
 def _only(work: Work, name: str) -> InputRef:
@@ -150,11 +172,11 @@ def _learning(
     loaded: LoadedEncoder,
     labels: LabelSpace,
     *,
-    reporter: Reporter,
+    place: Place,
     metric: str,
-    device: torch.device,
 ) -> Learning:
     """Windows of train and val over stored frames, and the loss."""
+    reporter = place.reporter
     task, shape = values["task"], WindowShape(**values["window"])
     path = Store.at(work.store).frames(_only(work, "frames").key)
     videos = _videos(work, config, FrameStore(path), reporter)
@@ -175,7 +197,10 @@ def _learning(
         memory_bytes=config.memory_bytes,
     )
 
-    def batches(of: LabelledWindows, sampling: Sampling) -> FrameBatches:
+    by_digest = {video.digest: video.video_id for video in (*train_videos, *val_videos)}
+    names = tuple(by_digest.get(digest, digest) for digest in videos.digests)
+
+    def batches(of: LabelledWindows, sampling: Sampling, *, drop_last: bool = False) -> FrameBatches:
         return FrameBatches(
             read=read,
             windows=of.windows,
@@ -183,13 +208,19 @@ def _learning(
             shape=shape,
             batch_size=config.batch_size,
             sampling=sampling,
+            share=place.world.share,
+            drop_last=drop_last,
+            names=names,
         )
 
     counts = class_counts(task, train.targets, num_classes=len(labels.classes))
     return Learning(
-        train=batches(train, Sampling(seed=config.seed, per_epoch=config.windows_per_epoch)),
+        train=batches(
+            train, Sampling(seed=config.seed, per_epoch=config.windows_per_epoch), drop_last=config.drop_last
+        ),
         val=batches(val, Sampling()) if len(val) else None,
-        loss=build_loss(task, config.loss, counts=counts, device=device),
+        loss=build_loss(task, config.loss, counts=counts, device=place.device),
+        weigh=build_weigh(task, config.loss, counts=counts, device=place.device),
         task=task,
         metric=metric,
         multipliers={f"{part}.": getattr(config, f"{part}_lr_scale") for part in PARTS},

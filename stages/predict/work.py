@@ -15,7 +15,7 @@ from reelwright.stages.predict.publishing import publish_tables
 from reelwright.stages.predict.scorer import Scorer, VideoRows, load_run
 from reelwright.stages.predict.sink import ScoreWriter
 from reelwright.stages.train.block import read_video
-from reelwright.stages.train.setup import choose_device
+from reelwright.stages.train.place import choose_device
 from reelwright.stages.work import Reporter, Work
 from reelwright.storage.embeddings import EmbeddingStore
 from reelwright.storage.errors import ConfigError, ItemError, StoreError, UnusableStoreError

@@ -54,11 +54,31 @@ class Block:
 
     def gather(self, windows: Windows, shape: WindowShape) -> tuple[Tensor, Tensor]:
         """Rows float32 (B, length, D) and mask bool (B, length) of windows, on the block's device."""
+        index, mask = self.index(windows, shape)
+        return self.pick(index), mask
+
+    def index(self, windows: Windows, shape: WindowShape) -> tuple[Tensor, Tensor]:
+        """Where the rows of windows lie in the block, int64 (B, length), and their mask, on the block's device."""
         rows, mask = window_rows(windows, shape)
-        index = torch.from_numpy(rows + self.offsets[windows.video][:, None])
+        rows += self.offsets[windows.video][:, None]
         device = self.rows.device
-        picked = self.rows.index_select(0, index.to(device).flatten())
-        return picked.view(*index.shape, -1).float(), torch.from_numpy(mask).to(device)
+        return torch.from_numpy(rows).to(device), torch.from_numpy(mask).to(device)
+
+    def pick(self, index: Tensor, *, scratch: Tensor | None = None) -> Tensor:
+        """Rows float32 (B, length, D) at places of `index`.
+
+        ``scratch`` (from `scratch_for`) spares a new allocation for rows that are widened.
+        """
+        places = index.flatten()
+        if scratch is None or len(scratch) < len(places):
+            picked = self.rows.index_select(0, places)
+        else:
+            picked = torch.index_select(self.rows, 0, places, out=scratch[: len(places)])
+        return picked.view(*index.shape, -1).float()
+
+    def scratch_for(self, num_rows: int) -> Tensor | None:
+        """Room for so many rows as they are stored; None where `pick` would hand out the room itself."""
+        return None if self.rows.dtype == torch.float32 else self.rows.new_empty(num_rows, self.input_dim)
 
     def on(self, device: torch.device) -> Block:
         """The block on a GPU when at most half of its free memory is needed; else where it is."""
@@ -71,21 +91,31 @@ class Block:
 
 
 def load_block(
-    stores: Sequence[EmbeddingStore], names: Mapping[str, str], *, output: str, memory_bytes: int, scratch: Path
+    stores: Sequence[EmbeddingStore],
+    names: Mapping[str, str],
+    *,
+    output: str,
+    memory_bytes: int,
+    scratch: Path,
+    is_written: bool = False,
 ) -> Block:
     """Read ``output`` of the videos ``names`` (digest -> video_id, for messages) of all stores, each once.
 
-    A block above ``memory_bytes`` is mapped from the file ``scratch``, which the caller removes. Raises InputError for
-    rows that are not finite, StoreError for an output that is not stored. Every digest must be in every store.
+    A block above ``memory_bytes`` is mapped from the file ``scratch``, which the caller removes; with ``is_written``
+    another process has filled that file already, and it is mapped as it is. Raises InputError for rows that are not
+    finite, StoreError for an output that is not stored. Every digest must be in every store.
     """
     opened = {digest: [store.rows(digest) for store in stores] for digest in names}
     source = _Source.of(stores, next(iter(opened.values())), output)
     with ThreadPoolExecutor(READERS) as pool:
         spans = tuple(pool.map(lambda videos: videos[0].spans, opened.values()))
         offsets = np.cumsum([0, *(len(each.start_seconds) for each in spans)], dtype=np.int64)
-        block = _empty(
-            (int(offsets[-1]), source.num_features), source.dtype, memory_bytes=memory_bytes, scratch=scratch
-        )
+        shape = (int(offsets[-1]), source.num_features)
+        if is_written:
+            # copy on write: torch warns of arrays that cannot be written
+            mapped = np.memmap(scratch, dtype=source.dtype, mode="c", shape=shape)
+            return Block(torch.from_numpy(mapped), offsets, spans, tuple(opened))
+        block = _empty(shape, source.dtype, memory_bytes=memory_bytes, scratch=scratch)
 
         def fill(position: int, digest: str) -> None:
             target = block[offsets[position] : offsets[position + 1]]

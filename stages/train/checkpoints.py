@@ -1,20 +1,24 @@
 """Checkpoints: weights as safetensors, all else that a resume needs as tensors and plain values; no code in either.
 
-checkpoints/best.safetensors          best weights so far
+checkpoints/best.safetensors              best weights so far
+checkpoints/epoch-10.safetensors          weights that stay, where asked for
 checkpoints/last/weights-12.safetensors   weights after update 12
-checkpoints/last/state.pt             the rest, naming its weights file; replaced in one step, after the weights
+checkpoints/last/mean-12.safetensors      their running mean (EMA), if there is one
+checkpoints/last/state.pt                 the rest, naming its weights files; replaced in one step, after the weights
 """
 
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from reelwright.storage.errors import StageError, StoreError
 from reelwright.storage.files import remove, replacing
@@ -22,10 +26,28 @@ from reelwright.storage.files import remove, replacing
 _NAMED = 3  # differing tensors that a message names
 
 
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What a resume needs: sets of weights by name (`weights`, `mean`), tensors and plain values."""
+
+    update: int
+    weights: Mapping[str, Mapping[str, Tensor]]
+    state: Mapping[str, Any]
+
+    def fill(self, module: nn.Module, path: Path) -> None:
+        """Give ``module`` its weights; ``path`` is for messages. Raises StageError where they are not the module's."""
+        _fill(module, dict(self.weights["weights"]), path)
+
+
+def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Write tensors by name in one step. Raises StoreError when it cannot be done; what was there stays."""
+    held = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    _writing(path, lambda temporary: save_file(held, temporary, metadata={"format": "pt"}))
+
+
 def save_weights(path: Path, module: nn.Module) -> None:
     """Write the module's state in one step. Raises StoreError when it cannot be written; what was there stays."""
-    state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
-    _writing(path, lambda temporary: save_file(state, temporary, metadata={"format": "pt"}))
+    save_state(path, module.state_dict())
 
 
 def load_weights(path: Path, module: nn.Module, *, prefix: str = "") -> None:
@@ -33,11 +55,50 @@ def load_weights(path: Path, module: nn.Module, *, prefix: str = "") -> None:
 
     Raises StoreError for a damaged file, StageError where names or shapes are not the module's.
     """
+    stored = _read(path)
+    _fill(module, {name.removeprefix(prefix): value for name, value in stored.items() if name.startswith(prefix)}, path)
+
+
+def save_last(folder: Path, checkpoint: Checkpoint) -> None:
+    """Replace the checkpoint in ``folder``. Raises StoreError when it cannot be written; the one before stays."""
+    files = {kind: f"{kind}-{checkpoint.update}.safetensors" for kind in checkpoint.weights}
+    for kind, name in files.items():
+        save_state(folder / name, checkpoint.weights[kind])
+    state = {**checkpoint.state, "update": checkpoint.update, "files": files}
+    _writing(folder / "state.pt", lambda temporary: torch.save(state, temporary))
+    for old in folder.glob("*.safetensors"):
+        if old.name not in files.values():
+            remove(old)
+
+
+def load_last(folder: Path) -> Checkpoint | None:
+    """The checkpoint in ``folder``; None when there is none.
+
+    Only tensors and plain values are read: a file that holds anything else is refused (StoreError), never executed.
+    """
+    path = folder / "state.pt"
+    if not path.is_file():
+        return None
     try:
-        stored = load_file(path)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        files, update = dict(state["files"]), int(state["update"])
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"{path} is no checkpoint of ours or is damaged ({(str(error).splitlines() or [''])[0]}). "
+            f"Remove {folder} to train from the beginning."
+        ) from error
+    weights = {kind: _read(folder / name) for kind, name in files.items()}
+    return Checkpoint(update=update, weights=weights, state=state)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        return dict(load_file(path))
     except (SafetensorError, OSError) as error:
         raise StoreError(f"{path} is no readable safetensors file ({error}). Remove it and train again.") from error
-    found = {name.removeprefix(prefix): value for name, value in stored.items() if name.startswith(prefix)}
+
+
+def _fill(module: nn.Module, found: dict[str, Tensor], path: Path) -> None:
     wanted = module.state_dict()
     differing = sorted(
         name
@@ -50,35 +111,6 @@ def load_weights(path: Path, module: nn.Module, *, prefix: str = "") -> None:
             f"such as {', '.join(differing[:_NAMED])}. Train with --force, or give the settings it was made with."
         )
     module.load_state_dict(found)
-
-
-def save_last(folder: Path, module: nn.Module, state: dict[str, Any]) -> None:
-    """Replace the checkpoint in ``folder``; ``state`` holds tensors and plain values and has an entry ``update``."""
-    weights = folder / f"weights-{state['update']}.safetensors"
-    save_weights(weights, module)
-    _writing(folder / "state.pt", lambda temporary: torch.save({**state, "weights": weights.name}, temporary))
-    for old in folder.glob("weights-*.safetensors"):
-        if old != weights:
-            remove(old)
-
-
-def load_last(folder: Path, module: nn.Module) -> dict[str, Any] | None:
-    """Fill ``module`` from the checkpoint in ``folder`` and return its state; None when there is none.
-
-    Only tensors and plain values are read: a file that holds anything else is refused (StoreError), never executed.
-    """
-    path = folder / "state.pt"
-    if not path.is_file():
-        return None
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise StoreError(
-            f"{path} is no checkpoint of ours or is damaged ({str(error).splitlines()[0]}). "
-            f"Remove {folder} to train from the beginning."
-        ) from error
-    load_weights(folder / state["weights"], module)
-    return state
 
 
 def _writing(path: Path, write: Any) -> None:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from reelwright.models.losses import balanced_class_weights, classification_loss, multilabel_loss
+from reelwright.models.losses import IGNORED, balanced_class_weights, classification_loss, multilabel_loss
 from reelwright.models.metrics import classification_metrics, multilabel_metrics
 from reelwright.stages.train.batches import Batches
 from reelwright.stages.train.config import LossSettings
+from reelwright.stages.train.world import World
 from reelwright.storage.errors import ConfigError, StageError, nearest
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # logits, targets -> mean loss
+Weigh = Callable[[Tensor], Tensor]  # targets -> what the mean loss was divided by
 Forward = Callable[..., Tensor]  # the module under autocast
 
 
@@ -30,12 +34,34 @@ def build_loss(task: str, settings: LossSettings, *, counts: npt.NDArray[np.int6
                 "loss.class_weights and loss.label_smoothing are of cross entropy; remove them for multi_label"
             )
         return multilabel_loss
+    if task != "per_row" and not is_balanced:
+        # every window that is trained on has a target: torch's own mean is all there is to do
+        return partial(_plain_cross_entropy, label_smoothing=settings.label_smoothing)
     weights = balanced_class_weights(torch.from_numpy(counts)).to(device) if is_balanced else None
 
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
         return classification_loss(logits, targets, class_weights=weights, label_smoothing=settings.label_smoothing)
 
     return loss
+
+
+def _plain_cross_entropy(logits: Tensor, targets: Tensor, *, label_smoothing: float) -> Tensor:
+    return functional.cross_entropy(logits.float(), targets, label_smoothing=label_smoothing)
+
+
+def build_weigh(
+    task: str, settings: LossSettings, *, counts: npt.NDArray[np.int64], device: torch.device
+) -> Weigh | None:
+    """What the mean loss of a batch counts for beside others: the weights of its known targets.
+
+    None where that is the number of items. With it, parts of a batch add up to the loss of the whole.
+    """
+    if settings.class_weights == "balanced" and task != "multi_label":
+        weights = balanced_class_weights(torch.from_numpy(counts)).to(device)
+        return lambda targets: (weights[targets.clamp(min=0)] * (targets != IGNORED)).sum()
+    if task == "per_row":
+        return lambda targets: (targets != IGNORED).sum().float()
+    return None
 
 
 def probabilities(task: str, logits: Tensor) -> Tensor:
@@ -64,23 +90,39 @@ def choose_metric(task: str, name: str | None, *, num_classes: int) -> str:
     return name
 
 
-def evaluate(forward: Forward, batches: Batches, *, task: str, loss: Loss, device: torch.device) -> dict[str, float]:
+def evaluate(
+    forward: Forward,
+    batches: Batches,
+    *,
+    task: str,
+    loss: Loss,
+    device: torch.device,
+    weigh: Weigh | None = None,
+    world: World | None = None,
+) -> dict[str, float]:
     """Loss and metrics over all batches, in inference mode; the caller puts the module in eval mode.
 
-    Raises StageError when an answer is not finite.
+    Each process answers for its share, none twice; all return the same. Raises StageError when an answer is not finite.
     """
-    losses, scores, targets = [], [], []
+    answers: list[tuple[float, float, Any, Any]] = []  # loss x weight, weight, scores, targets
     with torch.inference_mode():
         for batch in batches.epoch(0):
+            if not batch.is_counted:
+                answers.append((0.0, 0.0, None, None))  # keeps its place among the batches
+                continue
             moved = batch.to(device)
             logits = forward(*moved.inputs)
-            losses.append(float(loss(logits, moved.targets)) * len(batch))
-            scores.append(probabilities(task, logits).cpu().numpy())
-            targets.append(batch.targets.cpu().numpy())
-    mean_loss, all_scores = sum(losses) / batches.num_items, np.concatenate(scores)
+            weight = float(len(batch) if weigh is None else weigh(moved.targets))
+            scores = probabilities(task, logits).cpu().numpy()
+            answers.append((float(loss(logits, moved.targets)) * weight, weight, scores, batch.targets.cpu().numpy()))
+    gathered = (world or World()).gather(answers)
+    found = [part for parts in zip(*gathered, strict=True) for part in parts if part[2] is not None]
+    mean_loss = sum(part[0] for part in found) / max(sum(part[1] for part in found), 1e-12)
+    all_scores = np.concatenate([part[2] for part in found])
     if not (math.isfinite(mean_loss) and np.isfinite(all_scores).all()):
         raise StageError(
             "the model's answers on val are not finite. Lower optimizer.lr, or use precision: fp32; "
             "the last checkpoint is intact."
         )
-    return {"loss": mean_loss, **scalar_metrics(task, all_scores, np.concatenate(targets))}
+    targets = np.concatenate([part[3] for part in found])
+    return {"loss": mean_loss, **scalar_metrics(task, all_scores, targets)}

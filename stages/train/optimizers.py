@@ -1,76 +1,129 @@
-"""Optimizer and learning rates: parameter groups by name, and the rate of every update."""
+"""Optimizer and its rates: timm's factory, the linear scaling rule, learning rate and weight decay of every update."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from timm.optim import create_optimizer_v2, get_optimizer_class
 
-from reelwright.models.schedules import build_schedule
+from reelwright.models.schedules import Warmup, build_schedule
 from reelwright.stages.train.config import OptimizerSettings, ScheduleSettings
+from reelwright.stages.train.groups import parameter_groups
+from reelwright.stages.train.optimizer_names import LOOKAHEAD
 from reelwright.storage.errors import ConfigError
+
+__all__ = ["Schedule", "build_decay_schedule", "build_lr_schedule", "build_optimizer", "parameter_groups", "scaled_lr"]
 
 Schedule = Callable[[int], float]  # update 0, 1, ... -> factor on the learning rate
 
+FUSED_DEVICES = ("cpu", "cuda")  # where torch has fused steps
 
-def parameter_groups(
-    module: nn.Module, settings: OptimizerSettings, *, multipliers: Mapping[str, float] | None = None
-) -> list[dict[str, Any]]:
-    """Groups of trainable parameters that share learning rate and decay, in the order of the module.
 
-    ``multipliers`` (start of a parameter's name -> factor on the learning rate) take the first start that fits. Biases
-    and 1-D parameters (norms) are not decayed.
-    """
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in module.named_parameters():
-        if parameter.requires_grad:
-            fits = (factor for start, factor in (multipliers or {}).items() if name.startswith(start))
-            decay = settings.weight_decay if parameter.ndim > 1 else 0.0
-            groups.setdefault((next(fits, 1.0), decay), []).append(parameter)
-    return [
-        {"params": params, "lr": settings.lr * factor, "initial_lr": settings.lr * factor, "weight_decay": decay}
-        for (factor, decay), params in groups.items()
-    ]
+def scaled_lr(settings: OptimizerSettings, *, batch_size: int) -> tuple[float, str]:
+    """The learning rate by the linear scaling rule (Goyal et al. 2017, section 2.1), and a line that tells it."""
+    total = batch_size * settings.accumulate
+    if settings.lr_base_batch is None:
+        return settings.lr, f"learning rate {settings.lr:g}; {total} windows an update"
+    lr = settings.lr * total / settings.lr_base_batch
+    return lr, f"learning rate {settings.lr:g} x {total} / {settings.lr_base_batch} = {lr:g}; {total} windows an update"
 
 
 def build_optimizer(groups: list[dict[str, Any]], settings: OptimizerSettings) -> torch.optim.Optimizer:
-    """AdamW or SGD over parameter groups."""
-    return _OPTIMIZERS[settings.name](groups, settings)
+    """The optimizer over parameter groups, in its fused form where torch has one.
+
+    Raises ConfigError for values or options it refuses, and where a package is missing.
+    """
+    options: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in settings.options().items()
+    }
+    try:
+        if _can_be_fused(groups, settings.name):
+            options["fused"] = True
+        optimizer: torch.optim.Optimizer = create_optimizer_v2(
+            groups,
+            opt=settings.name,
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            momentum=settings.momentum,
+            **options,
+        )
+    except (ValueError, TypeError, AssertionError, ImportError, IndexError) as error:
+        raise ConfigError(
+            f"optimizer: {settings.name} with {settings.options() or 'no options'} cannot be made: {error}. "
+            "Look at its options; fused... needs NVIDIA's apex, bnb... needs bitsandbytes."
+        ) from error
+    return optimizer
 
 
 def build_lr_schedule(settings: ScheduleSettings, *, epochs: int, updates_per_epoch: int) -> Schedule:
     """The factor on the learning rate at each update. Raises ConfigError when the warm-up outlasts the training."""
-    if settings.warmup_epochs > epochs:
-        raise ConfigError(
-            f"schedule.warmup_epochs is {settings.warmup_epochs:g}, but there are only {epochs} epochs; shorten it."
+    steps_per_epoch = 1 if settings.per == "epoch" else updates_per_epoch
+
+    def steps(in_epochs: float, in_updates: int | None) -> int:
+        return round(in_epochs * steps_per_epoch) if in_updates is None else in_updates
+
+    total = steps(settings.decay_epochs or epochs, None)
+    warmup = steps(settings.warmup_epochs, settings.warmup_updates)
+    if settings.warmup_epochs > epochs or warmup > total:
+        given = (
+            f"warmup_epochs is {settings.warmup_epochs:g}, but there are only {epochs} epochs"
+            if settings.warmup_updates is None
+            else f"warmup_updates is {warmup}, but there are only {total} updates"
         )
-    period = max(1, round(settings.period_epochs * updates_per_epoch))
+        raise ConfigError(f"schedule.{given}; shorten it.")
+    rising = Warmup(
+        steps=warmup,
+        start=settings.warmup_start,
+        is_inclusive=settings.warmup_inclusive,
+        overlaps=settings.warmup_overlaps,
+        lag=settings.lag,
+    )
+    period = max(1, steps(settings.period_epochs, settings.period_updates))
+    first = 0 if settings.warmup_overlaps else warmup
+    milestones = tuple(steps(epoch, None) - first for epoch in settings.milestones_epochs)
+    gamma = {} if settings.gamma is None else {"gamma": settings.gamma}
+    low = {"min_ratio": settings.min_factor}
     options: dict[str, dict[str, Any]] = {
         "constant": {},
-        "cosine": {"min_ratio": settings.min_factor},
-        "cosine_restarts": {"T_0": period, "T_mult": settings.period_factor, "min_ratio": settings.min_factor},
-        "step": {"size": period, "gamma": settings.gamma},
+        "cosine": low,
+        "cosine_restarts": {"T_0": period, "T_mult": settings.period_factor, **low},
+        "step": {"size": period, **gamma},
+        "multi_step": {"milestones": milestones, **gamma},
+        "cyclic": {"size": period, **gamma, **low},
+        "polynomial": {"power": settings.power, **low},
     }
-    return build_schedule(
-        settings.name,
-        total_steps=epochs * updates_per_epoch,
-        warmup_steps=round(settings.warmup_epochs * updates_per_epoch),
-        warmup_start=settings.warmup_start,
-        **options[settings.name],
-    )
+    schedule = build_schedule(settings.name, total_steps=total, warmup=rising, **options[settings.name])
+    if settings.per == "update":
+        return schedule
+    return lambda update: schedule(update // updates_per_epoch)
 
 
-def _adamw(groups: list[dict[str, Any]], settings: OptimizerSettings) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
+def build_decay_schedule(
+    optimizer: OptimizerSettings, schedule: ScheduleSettings, *, epochs: int, updates_per_epoch: int
+) -> Schedule | None:
+    """The factor on the weight decay at each update: half a cosine over all of them; None where it is constant."""
+    if optimizer.weight_decay_end is None:
+        return None
+    ratio = optimizer.weight_decay_end / optimizer.weight_decay
+    if schedule.per == "epoch":
+        by_epoch = build_schedule("cosine", total_steps=epochs, min_ratio=ratio)
+        return lambda update: by_epoch(update // updates_per_epoch)
+    return build_schedule("cosine", total_steps=epochs * updates_per_epoch, min_ratio=ratio)
 
 
-def _sgd(groups: list[dict[str, Any]], settings: OptimizerSettings) -> torch.optim.Optimizer:
-    return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
+def set_rates(optimizer: torch.optim.Optimizer, lr_factor: float, decay_factor: float | None) -> None:
+    """Give every group its learning rate and, unless it is constant, its weight decay."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * lr_factor
+        if decay_factor is not None:
+            group["weight_decay"] = group["initial_weight_decay"] * decay_factor
 
 
-_OPTIMIZERS: dict[str, Callable[[list[dict[str, Any]], OptimizerSettings], torch.optim.Optimizer]] = {
-    "adamw": _adamw,
-    "sgd": _sgd,
-}
+def _can_be_fused(groups: list[dict[str, Any]], name: str) -> bool:
+    kind = get_optimizer_class(name.removeprefix(LOOKAHEAD), bind_defaults=False)
+    devices = {parameter.device.type for group in groups for parameter in group["params"]}
+    has_fused = "fused" in inspect.signature(kind).parameters
+    return has_fused and devices <= set(FUSED_DEVICES) and kind is not torch.optim.Adagrad

@@ -1,4 +1,4 @@
-"""What train and finetune do alike around the trainer: device, optimizer, schedule, config.yaml, the end of a run."""
+"""What train and finetune do alike around the trainer: start, optimizer, schedules, config.yaml, the end of a run."""
 
 from __future__ import annotations
 
@@ -9,16 +9,22 @@ from typing import Any
 import torch
 from torch import nn
 
+from reelwright.models.recompute import recompute_blocks
 from reelwright.models.temporal import build_temporal
 from reelwright.stages.train.batches import Batches
 from reelwright.stages.train.checkpoints import save_weights
 from reelwright.stages.train.config import LearningSettings
-from reelwright.stages.train.objectives import Loss, evaluate
-from reelwright.stages.train.optimizers import build_lr_schedule, build_optimizer, parameter_groups
+from reelwright.stages.train.groups import freeze_groups, parameter_groups
+from reelwright.stages.train.objectives import Loss, Weigh, evaluate
+from reelwright.stages.train.optimizers import build_decay_schedule, build_lr_schedule, build_optimizer, scaled_lr
+from reelwright.stages.train.place import Place
+from reelwright.stages.train.starting import init_weights
 from reelwright.stages.train.targets import LabelSpace
-from reelwright.stages.train.trainer import Progress, Trainer, TrainerSettings
-from reelwright.stages.work import InputRef, Reporter, Work
-from reelwright.storage.errors import ConfigError
+from reelwright.stages.train.trainer import Progress, Rates, Trainer, TrainerSettings
+from reelwright.stages.train.world import World
+from reelwright.stages.work import InputRef, Work
+from reelwright.storage.errors import ConfigError, StageError
+from reelwright.storage.files import write_json
 from reelwright.storage.runs import RunFolder
 
 
@@ -29,22 +35,10 @@ class Learning:
     train: Batches
     val: Batches | None  # None: no validation
     loss: Loss
+    weigh: Weigh | None  # what the mean loss was divided by; None: the number of items
     task: str
     metric: str
     multipliers: Mapping[str, float]  # start of a parameter's name -> factor on the learning rate
-
-
-def choose_device(name: str) -> torch.device:
-    """The device that `auto`, `cpu`, `cuda` or `cuda:1` means. Raises ConfigError for one that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"device: {name!r} is not known. Allowed: auto, cpu, cuda, cuda:1, ...") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"device: {name!r}, but {torch.cuda.device_count()} GPUs are here. Use auto or cpu.")
-    return device
 
 
 def build_run_model(values: Mapping[str, Any], *, seed: int = 0) -> nn.Module:
@@ -61,6 +55,17 @@ def build_run_model(values: Mapping[str, Any], *, seed: int = 0) -> nn.Module:
             raise ConfigError(f"model: {error}") from error
 
 
+def prepare(module: nn.Module, *, work: Work, config: LearningSettings, labels: LabelSpace) -> dict[str, Any] | None:
+    """Start ``module`` from other weights and freeze what is to stay; returns the report of `init_from`.
+
+    Raises ConfigError or InputError before anything heavy: for groups that fit nothing, an optimizer that cannot be
+    made, weights of another model.
+    """
+    freeze_groups(module, config.optimizer.groups, where=work.node)
+    build_optimizer(parameter_groups(module, config.optimizer), config.optimizer)
+    return init_weights(module, work, config, classes=labels.classes)
+
+
 def fit(
     module: nn.Module,
     learning: Learning,
@@ -68,27 +73,58 @@ def fit(
     work: Work,
     config: LearningSettings,
     folder: RunFolder,
-    reporter: Reporter,
+    place: Place,
+    init: dict[str, Any] | None = None,
     trainer_type: type[Trainer] = Trainer,
 ) -> Progress:
     """Train ``module`` as the settings of a node say, going on with the last checkpoint if there is one."""
-    groups = parameter_groups(module, config.optimizer, multipliers=learning.multipliers)
-    updates_per_epoch = -(-learning.train.num_batches // config.optimizer.accumulate)
+    lr, line = scaled_lr(config.optimizer, batch_size=config.batch_size)
+    place.reporter.note(line)
+    if init is not None:
+        place.reporter.note(init["line"])
+        if place.world.is_main:
+            write_json(folder.init_report, init)
+    if learning.train.num_batches == 0:
+        raise StageError(
+            f"{work.node}: drop_last leaves no batch: {config.batch_size} windows make one. Lower batch_size."
+        )
+    if config.gradient_checkpointing:
+        recompute_blocks(module)
+    if config.compile:
+        module.compile()
+    groups = parameter_groups(module, config.optimizer, lr=lr, multipliers=learning.multipliers)
+    counts = {
+        "epochs": config.epochs,
+        "updates_per_epoch": -(-learning.train.num_batches // config.optimizer.accumulate),
+    }
     trainer = trainer_type(
         module,
         optimizer=build_optimizer(groups, config.optimizer),
-        schedule=build_lr_schedule(config.schedule, epochs=config.epochs, updates_per_epoch=updates_per_epoch),
+        rates=Rates(
+            lr=build_lr_schedule(config.schedule, **counts),
+            decay=build_decay_schedule(config.optimizer, config.schedule, **counts),
+        ),
         loss=learning.loss,
-        settings=_trainer_settings(work.key, config, metric=learning.metric),
+        weigh=learning.weigh,
+        settings=_trainer_settings(work, config, metric=learning.metric),
         folder=folder,
-        reporter=reporter,
+        reporter=place.reporter,
+        world=place.world,
     )
     val = learning.val
     if val is None:
         return trainer.fit(learning.train)
 
     def validate(forward: Any) -> dict[str, float]:
-        return evaluate(forward, val, task=learning.task, loss=learning.loss, device=trainer.device)
+        return evaluate(
+            forward,
+            val,
+            task=learning.task,
+            loss=learning.loss,
+            weigh=learning.weigh,
+            device=trainer.device,
+            world=place.world,
+        )
 
     return trainer.fit(learning.train, validate)
 
@@ -108,8 +144,15 @@ def run_values(work: Work, labels: LabelSpace, values: Mapping[str, Any]) -> dic
     }
 
 
-def finish_run(folder: RunFolder, module: nn.Module, progress: Progress, *, metric: str) -> dict[str, Any]:
-    """Write summary and best weights (these last: they make the run complete); returns what the node's record keeps."""
+def finish_run(
+    folder: RunFolder, module: nn.Module, progress: Progress, *, metric: str, world: World
+) -> dict[str, Any] | None:
+    """Write summary and best weights (these last: they make the run complete); returns what the node's record keeps.
+
+    None in processes that are not the first, which write nothing.
+    """
+    if not world.is_main:
+        return None
     best = next((record for record in progress.records if record["epoch"] == progress.best_epoch), {})
     folder.write_summary(
         {
@@ -125,18 +168,26 @@ def finish_run(folder: RunFolder, module: nn.Module, progress: Progress, *, metr
     return {"weights": folder.weights_digest(), "metrics": best}
 
 
-def _trainer_settings(key: str, config: LearningSettings, *, metric: str) -> TrainerSettings:
+def _trainer_settings(work: Work, config: LearningSettings, *, metric: str) -> TrainerSettings:
     return TrainerSettings(
-        key=key,
+        key=work.key,
         epochs=config.epochs,
         seed=config.seed,
         precision=config.precision,
         accumulate=config.optimizer.accumulate,
         clip_norm=config.optimizer.clip_norm,
+        ema_decay=config.ema.decay if config.ema else None,
+        ema_warmup=config.ema.warmup if config.ema else True,
         evaluate_every=config.evaluate_every,
         checkpoint_every=config.checkpoint_every,
+        keep_every=config.keep_every,
+        resume=config.resume,
         metric=metric,
         patience=config.early_stop.patience if config.early_stop else None,
+        max_minutes=config.max_minutes,
+        profile=config.profile,
+        log_to=config.log_to,
+        about={"node": work.node, "key": work.key, **work.config},
     )
 
 

@@ -5,10 +5,11 @@ embeddings -> block -> windows and targets (train, val) -> model -> Trainer -> r
 
 from __future__ import annotations
 
+import platform
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-from torch import nn
 
 from reelwright.stages.config import parse_config
 from reelwright.stages.train.batches import Sampling, WindowBatches
@@ -22,8 +23,16 @@ from reelwright.stages.train.labelled import (
     label_windows,
     why_no_windows,
 )
-from reelwright.stages.train.objectives import build_loss, choose_metric
-from reelwright.stages.train.setup import Learning, build_run_model, choose_device, finish_run, fit, run_values
+from reelwright.stages.train.objectives import build_loss, build_weigh, choose_metric
+from reelwright.stages.train.place import Place, train_in_processes
+from reelwright.stages.train.setup import (
+    Learning,
+    build_run_model,
+    finish_run,
+    fit,
+    prepare,
+    run_values,
+)
 from reelwright.stages.train.targets import LabelSpace, class_counts
 from reelwright.stages.train.windows import WindowShape
 from reelwright.stages.work import Reporter, Work
@@ -42,55 +51,82 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
     Interrupted on SIGTERM.
     """
     config = parse_config(TrainConfig, dict(work.config), where=work.node)
+    return train_in_processes(work, reporter, config=config, train=_train)
+
+
+def _train(work: Work, config: TrainConfig, place: Place) -> dict[str, Any] | None:
     labels = label_space(work.payload, node=work.node)
     metric = choose_metric(config.task, config.metric, num_classes=len(labels.classes))
-    device = choose_device(config.device)
     store = Store.at(work.store)
     stores = [EmbeddingStore(store.embeddings(ref.key)) for ref in work.inputs["embeddings"]]
     values = _model_values(config, input_dim=num_features(stores, config.output), num_classes=len(labels.classes))
-    model = build_run_model(values["model"], seed=config.seed).to(device)
+    model = build_run_model(values["model"], seed=config.seed).to(place.device)
+    init = prepare(model, work=work, config=config, labels=labels)
     folder = RunFolder(store.run(work.key))
-    scratch = store.root / "scratch" / f"{work.key}.rows"
+    scratch = store.root / "scratch" / f"{work.key}.{platform.node()}.rows"
     try:
-        block = _load(work, config, stores, reporter=reporter, scratch=scratch).on(device)
-        learning = _learning(work, config, block, labels, reporter=reporter, module=model, metric=metric)
-        if folder.is_complete:
-            folder.clear()
-        folder.write_config(run_values(work, labels, values))
-        progress = fit(model, learning, work=work, config=config, folder=folder, reporter=reporter)
+        block = _load(work, config, stores, place=place, scratch=scratch)
+        learning = _learning(work, config, block, labels, place=place, metric=metric)
+        if place.world.is_main:
+            if folder.is_complete:
+                folder.clear()
+            folder.write_config(run_values(work, labels, values))
+        progress = fit(model, learning, work=work, config=config, folder=folder, place=place, init=init)
     finally:
-        remove(scratch)
-    return finish_run(folder, model, progress, metric=metric)
+        if place.world.local_rank == 0:
+            remove(scratch)
+    return finish_run(folder, model, progress, metric=metric, world=place.world)
 
 
-def _load(work: Work, config: TrainConfig, stores: list[EmbeddingStore], *, reporter: Reporter, scratch: Path) -> Block:
+@dataclass(frozen=True, kw_only=True)
+class _Loaded:
+    """The rows of all videos, and the names of these."""
+
+    block: Block
+    names: tuple[str, ...]
+
+
+def _load(work: Work, config: TrainConfig, stores: list[EmbeddingStore], *, place: Place, scratch: Path) -> _Loaded:
+    """The block; several processes on a machine share one, which the first of them writes."""
     videos = distinct_videos(work.payload, splits=(*config.train_splits, *config.val_splits))
     names = {video.digest: video.video_id for video in videos}
     present, missing = split_missing(stores, list(names))
     if missing:
         listed = ", ".join(names[digest] for digest in missing[:5])
-        reporter.note(f"{len(missing)} of {len(names)} videos have no embeddings and are left out: {listed}")
+        place.reporter.note(f"{len(missing)} of {len(names)} videos have no embeddings and are left out: {listed}")
     if not present:
         raise InputError(
             f"{work.node}: none of the {len(names)} videos of splits {', '.join(config.train_splits)} has embeddings; "
             "`reelwright status` says why, or look at train_splits."
         )
     present_names = {digest: names[digest] for digest in present}
-    return load_block(stores, present_names, output=config.output, memory_bytes=config.memory_bytes, scratch=scratch)
+    is_shared = place.world.size > 1
+    read = partial(
+        load_block,
+        stores,
+        present_names,
+        output=config.output,
+        memory_bytes=0 if is_shared else config.memory_bytes,
+        scratch=scratch,
+    )
+    if not is_shared:
+        block = read()
+    elif place.world.local_rank == 0:
+        block = read()
+        place.world.wait()
+    else:
+        place.world.wait()
+        block = read(is_written=True)
+    place.world.wait()
+    return _Loaded(block=block.on(place.device), names=tuple(present_names[digest] for digest in block.digests))
 
 
 def _learning(
-    work: Work,
-    config: TrainConfig,
-    block: Block,
-    labels: LabelSpace,
-    *,
-    reporter: Reporter,
-    module: nn.Module,
-    metric: str,
+    work: Work, config: TrainConfig, loaded: _Loaded, labels: LabelSpace, *, place: Place, metric: str
 ) -> Learning:
     """Windows of train and val, and the loss."""
     grid = WindowShape(**config.window.model_dump(include={"length", "stride", "skip", "pad"}))
+    block, reporter = loaded.block, place.reporter
     rows = KnownRows(block.digests, block.spans)
     train, per_epoch = _train_windows(work, config, rows, labels, grid=grid)
     val_videos = distinct_videos(work.payload, splits=config.val_splits)
@@ -98,10 +134,18 @@ def _learning(
     counts = class_counts(config.task, train.targets, num_classes=len(labels.classes))
     absent = [name for name, count in zip(labels.classes, counts, strict=True) if count == 0]
     if absent:
-        reporter.note(f"warning: no training window has the classes {', '.join(absent)}; they cannot be learned")
+        reporter.note(
+            f"warning: no training window has the classes {', '.join(absent)}; they cannot be learned. Annotate some, "
+            "or take these classes out"
+        )
     reporter.note(f"{len(train)} windows to train on, {len(val)} to validate on")
+    if max(block.num_rows) < grid.span_rows:
+        reporter.note(
+            f"warning: a window reaches over {grid.span_rows} rows, but the longest video has {max(block.num_rows)}: "
+            "every window is padded. Shorten window.length or window.skip"
+        )
 
-    def batches(of: LabelledWindows, sampling: Sampling) -> WindowBatches:
+    def batches(of: LabelledWindows, sampling: Sampling, *, drop_last: bool) -> WindowBatches:
         return WindowBatches(
             block=block,
             windows=of.windows,
@@ -109,12 +153,16 @@ def _learning(
             shape=grid,
             batch_size=config.batch_size,
             sampling=sampling,
+            share=place.world.share,
+            drop_last=drop_last,
+            names=loaded.names,
         )
 
     return Learning(
-        train=batches(train, Sampling(seed=config.seed, per_epoch=per_epoch)),
-        val=batches(val, Sampling()) if len(val) else None,
-        loss=build_loss(config.task, config.loss, counts=counts, device=next(module.parameters()).device),
+        train=batches(train, Sampling(seed=config.seed, per_epoch=per_epoch), drop_last=config.drop_last),
+        val=batches(val, Sampling(), drop_last=False) if len(val) else None,
+        loss=build_loss(config.task, config.loss, counts=counts, device=place.device),
+        weigh=build_weigh(config.task, config.loss, counts=counts, device=place.device),
         task=config.task,
         metric=metric,
         multipliers={},

@@ -20,8 +20,8 @@ from reelwright.stages.train.block import Block
 from reelwright.stages.train.config import LossSettings, OptimizerSettings
 from reelwright.stages.train.objectives import build_loss
 from reelwright.stages.train.optimizers import build_optimizer, parameter_groups
-from reelwright.stages.train.setup import choose_device
-from reelwright.stages.train.trainer import Trainer, TrainerSettings
+from reelwright.stages.train.place import choose_device
+from reelwright.stages.train.trainer import Rates, Trainer, TrainerSettings
 from reelwright.stages.train.windows import WindowShape, grid_windows
 from reelwright.stages.work import SilentReporter
 from reelwright.storage.runs import RunFolder
@@ -93,7 +93,7 @@ def _our_rate(name: str, batches: WindowBatches, *, device: torch.device) -> flo
         trainer = Trainer(
             model,
             optimizer=build_optimizer(parameter_groups(model, chosen), chosen),
-            schedule=lambda _update: 1.0,
+            rates=Rates(lr=lambda _update: 1.0),
             loss=build_loss("last_row", LossSettings(), counts=np.ones(NUM_CLASSES, np.int64), device=device),
             settings=settings,
             folder=RunFolder(Path(folder)),

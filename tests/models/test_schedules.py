@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reelwright.models.schedules import SCHEDULES, build_schedule
+from reelwright.models.schedules import SCHEDULES, Warmup, build_schedule
 
 CASES = [
     ("constant", {"total_steps": 4}, [1, 1, 1, 1]),
@@ -20,6 +20,15 @@ CASES = [
     ("step", {"total_steps": 5, "size": 2, "gamma": 0.5}, [1, 1, 0.5, 0.5, 0.25]),
     ("step", {"total_steps": 5, "size": 1, "warmup_steps": 1}, [0, 1, 0.1, 0.01]),
     ("cosine", {"total_steps": 2, "warmup_steps": 2}, [0, 0.5, 1]),
+    ("multi_step", {"total_steps": 5, "milestones": (1, 3), "gamma": 0.5}, [1, 0.5, 0.5, 0.25, 0.25]),
+    ("cyclic", {"total_steps": 5, "size": 2, "min_ratio": 0.2}, [0.2, 0.6, 1, 0.6, 0.2, 0.6]),
+    ("cyclic", {"total_steps": 5, "size": 1, "gamma": 0.5}, [0, 0.5, 0, 0.125]),
+    ("polynomial", {"total_steps": 4, "min_ratio": 0.2}, [1, 0.8, 0.6, 0.4, 0.2, 0.2]),
+    ("polynomial", {"total_steps": 2, "power": 2}, [1, 0.25, 0]),
+    ("cosine", {"total_steps": 5, "warmup": Warmup(steps=3, is_inclusive=True)}, [0, 0.5, 1, 1, 0.5]),
+    ("constant", {"total_steps": 5, "warmup": Warmup(steps=1, start=0.3, is_inclusive=True)}, [0.3, 1]),
+    ("cosine", {"total_steps": 4, "warmup": Warmup(steps=2, overlaps=True)}, [0, 0.5, 0.5, 0.146447]),
+    ("constant", {"total_steps": 4, "warmup": Warmup(steps=2, lag=1)}, [0, 0, 0.5, 1]),
 ]
 
 
@@ -39,6 +48,7 @@ REFUSED = [
     ("no options", "constant", {"gamma": 0.1}, r"option of schedule constant 'gamma'; allowed: none"),
     ("lacking", "step", {}, r"'step' lacks an option: .*size"),
     ("size", "step", {"size": 0}, r"size is 0; it must be at least 1"),
+    ("cycle", "cyclic", {"size": 0}, r"size is 0"),
     ("period", "cosine_restarts", {"T_0": 0}, r"T_0 is 0"),
     ("warmup", "constant", {"warmup_steps": 11}, r"warmup_steps is 11; it must lie in \[0, total_steps = 10\]"),
     ("start", "constant", {"warmup_start": 1.5}, r"warmup_start is 1.5"),

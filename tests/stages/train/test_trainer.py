@@ -17,8 +17,9 @@ from reelwright.stages.train.batches import Batch, Sampling
 from reelwright.stages.train.config import OptimizerSettings, ScheduleSettings
 from reelwright.stages.train.objectives import evaluate
 from reelwright.stages.train.optimizers import build_lr_schedule, build_optimizer, parameter_groups
+from reelwright.stages.train.progress import TIMINGS
 from reelwright.stages.train.stopping import StopRequests
-from reelwright.stages.train.trainer import Trainer, TrainerSettings
+from reelwright.stages.train.trainer import Rates, Trainer, TrainerSettings
 from reelwright.stages.work import SilentReporter
 from reelwright.storage.errors import ConfigError, Interrupted, StageError, StoreError
 from reelwright.storage.runs import RunFolder
@@ -86,7 +87,7 @@ def _trainer(path, *, reporter=None, module=None, optimizer=None, **settings):
     return Trainer(
         module,
         optimizer=build_optimizer(parameter_groups(module, chosen), chosen),
-        schedule=build_lr_schedule(ScheduleSettings(), epochs=wanted["epochs"], updates_per_epoch=6),
+        rates=Rates(lr=build_lr_schedule(ScheduleSettings(), epochs=wanted["epochs"], updates_per_epoch=6)),
         loss=nn.functional.cross_entropy,
         settings=TrainerSettings(**wanted),
         folder=RunFolder(path),
@@ -110,7 +111,7 @@ def _fit(trainer, data=None):
 
 
 def _numbers(folder):
-    return [{name: value for name, value in line.items() if name != "seconds"} for line in folder.metrics()]
+    return [{name: value for name, value in line.items() if name not in TIMINGS} for line in folder.metrics()]
 
 
 def _same_weights(first, second):
@@ -253,10 +254,10 @@ def test_gradients_that_are_not_finite_are_named(tmp_path):
 
 
 def test_clipping_bounds_the_update(tmp_path):
-    plain = {"name": "sgd", "lr": 1.0, "momentum": 0.0, "weight_decay": 0.0}
+    plain = {"name": "momentum", "lr": 1.0, "momentum": 0.0, "weight_decay": 0.0}
     before = _module()
     trainer = _trainer(tmp_path, optimizer=plain, epochs=1, clip_norm=1e-3)
-    trainer.schedule = lambda _update: 1.0
+    trainer.updater.rates = Rates(lr=lambda _update: 1.0)
     trainer.fit(Rows(batch_size=NUM_ITEMS))
     moved = torch.cat(
         [(a - b).flatten() for a, b in zip(before.parameters(), trainer.module.parameters(), strict=True)]
@@ -317,7 +318,7 @@ def test_metrics_are_lines_of_json_and_tensorboard_events(tmp_path):
     trainer = _fit(_trainer(tmp_path))
     lines = [json.loads(line) for line in trainer.folder.metrics_file.read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
-    assert set(lines[0]) == {"epoch", "update", "lr", "train_loss", "gradient_norm", "seconds", "val_loss"}
+    assert set(lines[0]) == {"epoch", "update", "lr", "train_loss", "gradient_norm", "val_loss", *TIMINGS}
     assert list(tmp_path.glob("events.out.tfevents.*"))
 
 

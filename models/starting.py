@@ -1,0 +1,165 @@
+"""Start a module from another one's weights: take what fits, resize positions, leave heads that differ, tell it all.
+
+Shape letters: N positions, D features, H rows, W columns of a grid of positions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+_LISTED = 4
+
+POSITIONS = ("*pos_embed*", "*positions_TW", "*positional_embedding*", "*_time_pos", "*_space_pos")
+
+
+@dataclass(frozen=True)
+class InitReport:
+    """What became of every entry, by name."""
+
+    matched: tuple[str, ...] = ()  # taken as they are
+    resized: tuple[str, ...] = ()  # "name (from) -> (to)"
+    new: tuple[str, ...] = ()  # of the module only: they keep their initial values
+    replaced: tuple[str, ...] = ()  # heads that the source has too, but that start anew
+    unused: tuple[str, ...] = ()  # of the source only
+
+    def line(self) -> str:
+        """One line for the log."""
+        parts = [f"{len(self.matched)} matched"]
+        for kind in ("resized", "replaced", "new", "unused"):
+            names = getattr(self, kind)
+            if names:
+                more = ", ..." if len(names) > _LISTED else ""
+                label = "heads replaced" if kind == "replaced" else kind
+                parts.append(f"{len(names)} {label} ({', '.join(names[:_LISTED])}{more})")
+        return ", ".join(parts)
+
+    def plain(self) -> dict[str, Any]:
+        """For a file: kind -> names."""
+        return {kind: list(names) for kind, names in asdict(self).items()}
+
+
+def start_from(module: nn.Module, state: Mapping[str, Tensor], *, replace_heads: bool, keep_heads: bool) -> InitReport:
+    """Copy what of `state` fits into `module` by name, and say what became of the rest.
+
+    Position embeddings of another length are interpolated. A head of another shape, and with `replace_heads` every head
+    (the last linear layer), keeps its initial values; with `keep_heads` it has to fit. `module.` in front of all names
+    (torch's data parallel) is ignored. Raises ValueError, and leaves `module` as it was, when nothing fits or any
+    other shape differs.
+    """
+    state = _without_wrapper(state)
+    own = module.state_dict()
+    shared = [name for name in own if name in state]
+    heads = _head_names(module)
+    replaced = [name for name in shared if name in heads and (replace_heads or _is_other_head(own, state, name, heads))]
+    resized = [
+        name for name in shared if name not in replaced and own[name].shape != state[name].shape and _is_positions(name)
+    ]
+    differing = [name for name in shared if name not in (*replaced, *resized) and own[name].shape != state[name].shape]
+    if keep_heads and replaced:
+        differing, replaced = [*differing, *replaced], []
+    _refuse(own, state, [name for name in shared if name not in heads or heads >= set(own)], differing)
+    matched = [name for name in shared if name not in (*replaced, *resized)]
+    values = {name: state[name] for name in matched}
+    values |= {name: resize_positions(state[name], own[name].shape) for name in resized}
+    module.load_state_dict(values, strict=False)
+    return InitReport(
+        matched=tuple(matched),
+        resized=tuple(f"{name} {tuple(state[name].shape)} -> {tuple(own[name].shape)}" for name in resized),
+        new=tuple(name for name in own if name not in state and not name.endswith("num_batches_tracked")),
+        replaced=tuple(replaced),
+        unused=tuple(name for name in state if name not in own),
+    )
+
+
+def resize_positions(values: Tensor, shape: torch.Size) -> Tensor:
+    """Position embeddings interpolated to `shape`: along time for (N, D), on a square grid for (1, N, D).
+
+    Bicubic without aligned corners on grids, as BEiT and VideoMAE do; leading class positions, which make the number no
+    square, are kept. Raises ValueError when the features differ or the positions are no grid.
+    """
+    if values.shape[-1] != shape[-1] or values.ndim != len(shape):
+        message = f"positions of shape {tuple(values.shape)} cannot be resized to {tuple(shape)}: the features differ."
+        raise ValueError(message)
+    if values.ndim == 2:
+        moved = functional.interpolate(values.T[None].float(), size=shape[0], mode="linear", align_corners=False)
+        return moved[0].T.to(values.dtype)
+    extra, old_side = _grid(values.shape[1])
+    new_extra, new_side = _grid(shape[1])
+    if extra != new_extra:
+        message = (
+            f"positions of shape {tuple(values.shape)} cannot be resized to {tuple(shape)}: they are no square grids "
+            "with equally many class positions."
+        )
+        raise ValueError(message)
+    grid = resize_grid(values[:, extra:], (old_side, old_side), (new_side, new_side))
+    return torch.cat([values[:, :extra], grid], dim=1)
+
+
+def resize_grid(x_1ND: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """Positions (1, T * H * W, D) of T frames from the grid `old` (H, W) to `new`, frame by frame; bicubic."""
+    frames = x_1ND.shape[1] // (old[0] * old[1])
+    x_TDHW = x_1ND.reshape(frames, *old, -1).permute(0, 3, 1, 2).float()
+    moved = functional.interpolate(x_TDHW, size=new, mode="bicubic", align_corners=False)
+    return moved.permute(0, 2, 3, 1).reshape(1, frames * new[0] * new[1], -1).to(x_1ND.dtype)
+
+
+def _without_wrapper(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    wrapped = bool(state) and all(name.startswith("module.") for name in state)
+    return {name.removeprefix("module."): value for name, value in state.items()} if wrapped else state
+
+
+def _head_names(module: nn.Module) -> set[str]:
+    """Parameters of linear layers named as a head, those of the last linear layer in any case."""
+    linear = [(name, part) for name, part in module.named_modules() if isinstance(part, nn.Linear)]
+    names = {name for name, _ in linear[-1:]}
+    names |= {
+        name for name, _ in linear if any(fnmatchcase(f"{name}.", pattern) for pattern in ("*head*.", "*classifier."))
+    }
+    return {f"{name}.{kind}" for name in names for kind in ("weight", "bias")}
+
+
+def _is_other_head(own: Mapping[str, Tensor], state: Mapping[str, Tensor], name: str, heads: set[str]) -> bool:
+    """Whether the layer of ``name`` has another number of outputs: then weight and bias go together."""
+    layer = name.rpartition(".")[0]
+    pair = [
+        entry for entry in (f"{layer}.weight", f"{layer}.bias") if entry in heads and entry in own and entry in state
+    ]
+    inputs_equal = all(own[entry].shape[1:] == state[entry].shape[1:] for entry in pair)
+    return inputs_equal and any(own[entry].shape != state[entry].shape for entry in pair)
+
+
+def _is_positions(name: str) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in POSITIONS)
+
+
+def _grid(count: int) -> tuple[int, int]:
+    """Class positions (0, 1 or 2) in front, and the side of the square that the rest makes."""
+    for extra in (0, 1, 2):
+        side = math.isqrt(count - extra)
+        if side * side == count - extra:
+            return extra, side
+    return -1, 0
+
+
+def _refuse(own: Mapping[str, Tensor], state: Mapping[str, Tensor], shared: list[str], differing: list[str]) -> None:
+    if not shared:  # but heads, whose names all models share
+        message = (
+            f"none of its {len(state)} tensors (such as {', '.join(list(state)[:_LISTED])}) is one of the model's "
+            f"{len(own)} (such as {', '.join(list(own)[:_LISTED])}): these are the weights of another model."
+        )
+        raise ValueError(message)
+    if differing:
+        named = [f"{name} (model {tuple(own[name].shape)}, source {tuple(state[name].shape)})" for name in differing]
+        message = (
+            f"{len(differing)} tensors have another shape: {', '.join(named[:_LISTED])}. Give the model settings it "
+            "was trained with."
+        )
+        raise ValueError(message)

@@ -1,0 +1,71 @@
+"""Where a run is trained: the device, and one process or several."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from reelwright.stages.train.config import LearningSettings
+from reelwright.stages.train.launch import launch
+from reelwright.stages.train.loggers import check_loggers
+from reelwright.stages.train.world import World, joined, wanted_size
+from reelwright.stages.work import Reporter, SilentReporter, Work
+from reelwright.storage.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where this process trains, and with whom."""
+
+    device: torch.device
+    world: World
+    reporter: Reporter  # silent in all processes but the first
+
+
+class Train(Protocol):
+    """Does the work of a run in one process."""
+
+    def __call__(self, work: Work, config: Any, place: Place) -> dict[str, Any] | None:
+        """The outputs of the run; None in processes that are not the first."""
+
+
+def train_in_processes(work: Work, reporter: Reporter, *, config: LearningSettings, train: Train) -> dict[str, Any]:
+    """Do ``train`` here, in as many new processes as the settings want, or in this one of those torchrun started.
+
+    Raises ConfigError for devices or loggers that are not there.
+    """
+    check_loggers(config.log_to)
+    choose_device(config.device, num_processes=config.processes)
+    size = wanted_size()
+    if size == 1 and config.processes > 1:
+        return launch(work, reporter, num_processes=config.processes)
+    if size > 1 and config.batch_size < size:
+        raise ConfigError(f"{work.node}: batch_size is {config.batch_size}, but {size} processes share each batch.")
+    use_gpu = choose_device(config.device).type == "cuda"
+    with joined(use_gpu=use_gpu) as world:
+        device = torch.device("cuda", world.local_rank) if use_gpu and size > 1 else choose_device(config.device)
+        place = Place(device=device, world=world, reporter=reporter if world.is_main else SilentReporter())
+        outputs: dict[str, Any] = world.gather(train(work, config, place))[0]
+        return outputs
+
+
+def choose_device(name: str, *, num_processes: int = 1) -> torch.device:
+    """The device that `auto`, `cpu`, `cuda` or `cuda:1` means. Raises ConfigError for one that is not there."""
+    if name == "auto":
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    else:
+        try:
+            device = torch.device(name)
+        except RuntimeError as error:
+            raise ConfigError(f"device: {name!r} is not known. Allowed: auto, cpu, cuda, cuda:1, ...") from error
+    found = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= found:
+        raise ConfigError(f"device: {name!r}, but {found} GPUs are here. Use auto or cpu.")
+    if device.type == "cuda" and num_processes > 1 and (device.index is not None or num_processes > found):
+        raise ConfigError(
+            f"processes: {num_processes} on device: {name!r}, but each takes a GPU of its own and {found} are here. "
+            "Use device: auto with as many processes as GPUs, or device: cpu."
+        )
+    return device

@@ -1,0 +1,96 @@
+"""Where training stands and how it is to go on: plain values, all of them in every checkpoint."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+TIMINGS = ("seconds", "items_per_second", "updates_per_second", "peak_memory_bytes")  # differ from run to run
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerSettings:
+    """How long, how, and from which seed."""
+
+    key: str  # of the run: a checkpoint of another one is refused
+    epochs: int
+    seed: int = 0
+    precision: str = "fp32"  # one of PRECISIONS
+    accumulate: int = 1  # batches an update
+    clip_norm: float | None = 1.0
+    ema_decay: float | None = None  # None: no mean of the weights
+    ema_warmup: bool = True
+    evaluate_every: int = 1  # epochs
+    checkpoint_every: int = 1  # epochs
+    keep_every: int | None = None  # epochs between weights that stay; None: none stay
+    resume: bool = True  # from the last checkpoint, if there is one
+    metric: str = "macro_f1"  # 'loss' is better when lower, all others when higher
+    patience: int | None = None  # evaluations without improvement before stopping
+    max_minutes: float | None = None  # of this process; then a checkpoint and Interrupted
+    profile: bool = False
+    log_to: tuple[str, ...] = ()  # besides TensorBoard
+    about: Mapping[str, Any] = field(default_factory=dict)  # what loggers are told of the run
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """Where training stands: all that changes besides weights, optimizer, scaler and random states."""
+
+    epoch: int = 0  # finished epochs
+    batch: int = 0  # finished batches of the epoch that runs
+    update: int = 0  # finished updates of all epochs
+    loss_sum: float = 0.0  # of this epoch so far, by weight
+    weight_sum: float = 0.0
+    norm_sum: float = 0.0  # of this epoch, over its updates
+    num_items: int = 0  # of this epoch so far
+    num_skipped: int = 0  # updates in a row that fp16 left out
+    best: float | None = None  # best value of the metric
+    best_epoch: int = 0
+    num_stale: int = 0  # evaluations since then
+    seconds: float = 0.0  # of training, over all interruptions
+    records: list[dict[str, Any]] = field(default_factory=list)  # lines of metrics.jsonl
+
+    def start_epoch(self) -> None:
+        """Forget what belongs to the epoch that ended."""
+        self.batch, self.num_items = 0, 0
+        self.loss_sum, self.weight_sum, self.norm_sum = 0.0, 0.0, 0.0
+
+
+@dataclass
+class Speed:
+    """Throughput of this process's part of an epoch."""
+
+    seconds: float = 0.0
+    num_items: int = 0
+    num_updates: int = 0
+
+    def values(self, device: torch.device) -> dict[str, float]:
+        """What a line of metrics says of it; peak memory is that of the GPU, else of the process."""
+        seconds = max(self.seconds, 1e-9)
+        return {
+            "items_per_second": round(self.num_items / seconds, 3),
+            "updates_per_second": round(self.num_updates / seconds, 3),
+            "peak_memory_bytes": peak_memory_bytes(device),
+        }
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most memory that tensors on the GPU, or this process, have had so far."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def line(record: Mapping[str, Any], *, epochs: int, metric: str) -> str:
+    """A line of the log for an epoch."""
+    value = record.get(f"val_{metric}")
+    judged = "" if value is None else f", val {metric} {value:.4f}"
+    speed = f", {record['items_per_second']:,.0f} items/s ({record['updates_per_second']:.3g} updates/s)"
+    memory = f", {record['peak_memory_bytes'] / (1 << 20):,.0f} MiB"
+    return f"epoch {record['epoch']}/{epochs}: loss {record['train_loss']:.4f}{judged}{speed}{memory}"

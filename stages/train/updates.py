@@ -1,0 +1,199 @@
+"""One weight update: forward and backward of its batches, what the processes agree on, the finite check, the step.
+
+The loss of an update is the mean over all items of all its batches on all processes: every part is weighted by what it
+counts for, so that neither accumulation nor the number of processes changes it, uneven last batches included.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
+from torch.nn.parallel import DistributedDataParallel
+
+from reelwright.models.synced_norm import convert_batch_norms, count_batches
+from reelwright.stages.train.batches import Batch
+from reelwright.stages.train.clock import Clock
+from reelwright.stages.train.finite import MAX_SKIPPED, refuse
+from reelwright.stages.train.objectives import Loss, Weigh
+from reelwright.stages.train.optimizers import Schedule, set_rates
+from reelwright.stages.train.progress import Progress, TrainerSettings
+from reelwright.stages.train.world import World
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rates:
+    """Learning rate and weight decay over the updates."""
+
+    lr: Schedule
+    decay: Schedule | None = None  # None: constant
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What an update was like, over all processes."""
+
+    loss: float
+    weight: float  # what the loss counts for beside other updates
+    norm: float  # of the gradients before clipping; 0 where fp16 overflowed
+    is_stepped: bool
+    is_stopping: bool  # some process was asked to stop
+
+
+class Updater:
+    """Makes the updates of ``module``, alone or with the other processes of ``world``."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        optimizer: torch.optim.Optimizer,
+        rates: Rates,
+        loss: Loss,
+        weigh: Weigh | None,
+        settings: TrainerSettings,
+        world: World,
+    ) -> None:
+        self.module, self.optimizer, self.rates, self.settings, self.world = module, optimizer, rates, settings, world
+        self.loss, self.weigh = loss, weigh
+        self.device = next(module.parameters()).device
+        self.parameters = list(module.parameters())
+        self.dtype = PRECISIONS[settings.precision]
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
+        self.clock = Clock(self.device, is_on=settings.profile)
+        self.has_synced_norms = world.size > 1 and convert_batch_norms(module) > 0
+        self.network: Any = _distributed(module, self.device, self.clock) if world.size > 1 else module
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """The module's logits under the settings' precision."""
+        network = self.network if self.module.training else self.module
+        with self.autocast():
+            logits: Tensor = network(*inputs)
+        return logits
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The settings' precision."""
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        cast: AbstractContextManager[Any] = torch.autocast(self.device.type, dtype=self.dtype)
+        return cast
+
+    def update(self, group: Sequence[Batch], progress: Progress, *, is_stopping: bool) -> Outcome:
+        """One weight update from a group of batches. Raises StageError, before any weight changes, when not finite."""
+        factor = self.rates.lr(progress.update)
+        decay = None if self.rates.decay is None else self.rates.decay(progress.update)
+        set_rates(self.optimizer, factor, decay)
+        for parameter in self.parameters:
+            parameter.grad = None
+        with self.clock.part("data"):
+            moved = [batch.to(self.device) for batch in group]
+        shares, weight = self._shares(moved)
+        total: Tensor | None = None
+        for position, (batch, share) in enumerate(zip(moved, shares, strict=True)):
+            with self._sync(is_last=position == len(moved) - 1):
+                part = self._backward(batch, share)
+            total = part if total is None else total + part
+        assert total is not None
+        with self.clock.part("optimizer"):
+            self.scaler.unscale_(self.optimizer)
+            norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm or math.inf)
+        loss_value, norm_value, is_stopping = self._agree(total, norm, is_stopping=is_stopping)
+        is_stepped = self._check(loss_value, norm_value, moved, progress)
+        with self.clock.part("optimizer"):
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        return Outcome(
+            loss=loss_value,
+            weight=float(weight),
+            norm=norm_value if is_stepped else 0.0,
+            is_stepped=is_stepped,
+            is_stopping=is_stopping,
+        )
+
+    def _shares(self, batches: Sequence[Batch]) -> tuple[list[float | Tensor], float | Tensor]:
+        """The factor on the mean loss of each batch, and the weight of all together."""
+        if self.weigh is None:
+            whole = sum(batch.num_items for batch in batches)
+            return [self.world.size * batch.num_counted / whole for batch in batches], whole
+        weights = [self.weigh(batch.targets) * float(batch.is_counted) for batch in batches]
+        total = self.world.sum(torch.stack(weights).sum())
+        divisor = total.clamp(min=torch.finfo(total.dtype).tiny)  # nothing known at all: every loss is 0
+        return [self.world.size * weight / divisor for weight in weights], total
+
+    def _backward(self, batch: Batch, share: float | Tensor) -> Tensor:
+        """Add the gradients of one batch; returns what it adds to the loss of the update."""
+        if self.has_synced_norms:
+            count_batches(self.module, is_counted=batch.is_counted)
+        with self.clock.part("forward"):
+            loss = self.loss(self.forward(*batch.inputs), batch.targets)
+            if isinstance(share, Tensor) or share != 1.0:
+                loss = loss * share
+        with self.clock.part("backward"):
+            scaled: Any = self.scaler.scale(loss)  # torch types backward only in part
+            scaled.backward()
+        return loss.detach()
+
+    def _sync(self, *, is_last: bool) -> AbstractContextManager[Any]:
+        """Gradients travel with the last batch of an update only."""
+        if self.world.size > 1 and not is_last:
+            held: AbstractContextManager[Any] = self.network.no_sync()
+            return held
+        return contextlib.nullcontext()
+
+    def _agree(self, loss: Tensor, norm: Tensor, *, is_stopping: bool) -> tuple[float, float, bool]:
+        """Loss, norm and whether to stop, the same on all processes; the one wait for the device in an update."""
+        if self.world.size == 1:
+            if self.device.type == "cpu":
+                return loss.item(), norm.item(), is_stopping
+            loss_value, norm_value = torch.stack([loss.float(), norm.float()]).tolist()
+            return loss_value, norm_value, is_stopping
+        with self.clock.part("communication"):
+            told = torch.tensor(float(is_stopping), device=self.device)
+            values = self.world.sum(torch.stack([loss.float() / self.world.size, told]))
+            loss_value, stopping = values.tolist()
+        return loss_value, norm.item(), stopping > 0
+
+    def _check(self, loss: float, norm: float, batches: Sequence[Batch], progress: Progress) -> bool:
+        """Whether the step will be made: fp16 overflows are left out by the scaler, within reason."""
+        if math.isfinite(loss) and math.isfinite(norm):
+            progress.num_skipped = 0
+            return True
+        is_overflow = self.scaler.is_enabled() and math.isfinite(loss)
+        progress.num_skipped = progress.num_skipped + 1 if is_overflow else 0
+        if not is_overflow or progress.num_skipped >= MAX_SKIPPED:
+            refuse(self.module, batches, self.world, progress, loss=loss, norm=norm)
+        return False
+
+
+def _distributed(module: nn.Module, device: torch.device, clock: Clock) -> DistributedDataParallel:
+    network = DistributedDataParallel(
+        module,
+        device_ids=[device.index] if device.type == "cuda" else None,
+        broadcast_buffers=False,  # the synced norms keep them equal
+        find_unused_parameters=True,  # a model may leave some out, as an unused pooling token
+    )
+    if clock.is_on:
+        network.register_comm_hook(clock, _timed_exchange)
+    return network
+
+
+def _timed_exchange(clock: Clock, bucket: Any) -> torch.futures.Future[Tensor]:
+    """DDP's own exchange of gradients, with the time from its start to its end."""
+    started = time.perf_counter()
+
+    def note(done: torch.futures.Future[Tensor]) -> Tensor:
+        clock.seconds["communication"] += time.perf_counter() - started
+        return done.value()
+
+    group: Any = torch.distributed.group.WORLD
+    return default_hooks.allreduce_hook(group, bucket).then(note)

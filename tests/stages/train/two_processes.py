@@ -1,0 +1,138 @@
+"""Run by test_processes.py in each of two processes: trainings of a small module, alone, together, cut and resumed.
+
+Every scenario is one line of JSON on stdout of the first process. `python two_processes.py FOLDER`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from reelwright.stages.train.batches import Batch, Sampling, Split
+from reelwright.stages.train.config import OptimizerSettings, ScheduleSettings
+from reelwright.stages.train.optimizers import build_lr_schedule, build_optimizer, parameter_groups
+from reelwright.stages.train.progress import TIMINGS
+from reelwright.stages.train.trainer import Rates, Trainer, TrainerSettings
+from reelwright.stages.train.world import Share, World, joined
+from reelwright.stages.work import SilentReporter
+from reelwright.storage.errors import Interrupted, StageError
+from reelwright.storage.runs import RunFolder
+
+NUM_ITEMS, DIM, EPOCHS = 22, 5, 3
+
+
+class Rows:
+    """Random vectors with labels, some unknown; each process takes its share of every batch."""
+
+    num_items = NUM_ITEMS
+
+    def __init__(self, *, batch_size, share, poisoned=None):
+        self.x = torch.randn(NUM_ITEMS, DIM, generator=torch.Generator().manual_seed(7))
+        self.y = (self.x[:, 0] > 0).long()
+        self.y[::5] = -1
+        if poisoned is not None:
+            self.x[poisoned, 0] = float("nan")
+        self.split = Split(batch_size=batch_size, share=share)
+        self.num_batches = self.split.num_batches(NUM_ITEMS)
+
+    def epoch(self, epoch, *, first=0):
+        for part, num_all, is_counted in self.split.parts(Sampling(seed=3).order(NUM_ITEMS, epoch), first=first):
+            picked = torch.from_numpy(part)
+
+            def about(part=part):
+                return [f"row {number}" for number in part]
+
+            yield Batch((self.x[picked],), self.y[picked], num_all, is_counted, about)
+
+
+class SignalAt(SilentReporter):
+    """Sends this process a SIGTERM after so many updates."""
+
+    def __init__(self, update):
+        super().__init__()
+        self.left = update + 1
+
+    def advance(self, amount):
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), 15)
+
+
+def loss(logits, targets):
+    total = nn.functional.cross_entropy(logits, targets, ignore_index=-1, reduction="sum")
+    return total / (targets >= 0).sum().clamp(min=1)
+
+
+def train(folder, world, *, kind, batch_size, accumulate=1, reporter=None, poisoned=None):
+    """One training; returns the trainer."""
+    torch.manual_seed(1)
+    middle = {"plain": nn.Identity(), "dropout": nn.Dropout(0.4), "norm": nn.BatchNorm1d(8)}[kind]
+    # a bias in front of a batch norm has no gradient but noise, which Adam would blow up
+    module = nn.Sequential(nn.Linear(DIM, 8, bias=kind != "norm"), middle, nn.ReLU(), nn.Linear(8, 2))
+    chosen = OptimizerSettings(lr=0.05)
+    trainer = Trainer(
+        module,
+        optimizer=build_optimizer(parameter_groups(module, chosen), chosen),
+        rates=Rates(lr=build_lr_schedule(ScheduleSettings(), epochs=EPOCHS, updates_per_epoch=6)),
+        loss=loss,
+        weigh=lambda targets: (targets >= 0).sum().float(),
+        settings=TrainerSettings(
+            key="k", epochs=EPOCHS, seed=5, metric="loss", accumulate=accumulate, ema_decay=0.9, clip_norm=0.5
+        ),
+        folder=RunFolder(folder),
+        reporter=reporter or SilentReporter(),
+        world=world,
+    )
+    data = Rows(batch_size=batch_size, share=Share(world.rank, world.size), poisoned=poisoned)
+
+    def judge(forward):
+        with torch.inference_mode():
+            return {"loss": float(loss(forward(data.x), data.y))}
+
+    trainer.fit(data, judge)
+    return trainer
+
+
+def numbers(trainer):
+    """All that two trainings may differ in."""
+    lines = [{name: value for name, value in line.items() if name not in TIMINGS} for line in trainer.progress.records]
+    return {"lines": lines, "weights": [value.tolist() for value in trainer.module.state_dict().values()]}
+
+
+def main(folder):
+    alone = World()
+    with joined(use_gpu=False) as world:
+        found = {}
+        for kind, batch_size, accumulate in (("plain", 7, 1), ("plain", 5, 2), ("plain", 3, 1), ("norm", 4, 1)):
+            name = f"{kind}-{batch_size}-{accumulate}"
+            together = train(folder / name, world, kind=kind, batch_size=batch_size, accumulate=accumulate)
+            single = folder / f"{name} alone {world.rank}"
+            by_itself = train(single, alone, kind=kind, batch_size=batch_size, accumulate=accumulate)
+            found[f"equal {name}"] = [numbers(by_itself), numbers(together)]
+        whole = train(folder / "whole", world, kind="dropout", batch_size=4)
+        for update in (1, 5, 6, 11):
+            cut = folder / f"cut {update}"
+            reporter = SignalAt(update) if world.rank == 1 else None  # only one of them is asked to stop
+            try:
+                train(cut, world, kind="dropout", batch_size=4, reporter=reporter)
+                message = "not interrupted"
+            except Interrupted as stopped:
+                message = str(stopped)
+            resumed = train(cut, world, kind="dropout", batch_size=4)
+            found[f"cut {update}"] = [message, numbers(whole), numbers(resumed)]
+        try:
+            train(folder / "poisoned", world, kind="plain", batch_size=4, poisoned=13)
+        except StageError as error:
+            found["poisoned"] = world.gather(str(error))
+        if world.is_main:
+            print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(Path(sys.argv[1]))
