@@ -16,10 +16,11 @@ from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.geometry import Geometry, apply
 from reelwright.stages.decode.source import Ended, FrameChunk, stream_frames
 from reelwright.stages.embed.threads import read_ahead
-from reelwright.stages.train.batches import Batch, Sampling, Split, describe_windows
+from reelwright.stages.learning.batches import Batch, Sampling, Split
+from reelwright.stages.learning.world import ALONE, Share
+from reelwright.stages.sampling.windows import Windows, WindowShape, window_rows
 from reelwright.stages.train.targets import Targets
-from reelwright.stages.train.windows import Windows, WindowShape, window_rows
-from reelwright.stages.train.world import ALONE, Share
+from reelwright.stages.train.window_batches import describe_windows
 from reelwright.stages.work import VideoItem
 from reelwright.storage.errors import StoreError
 from reelwright.storage.frames import FrameRows, FrameStore

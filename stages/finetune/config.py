@@ -8,7 +8,8 @@ from typing import ClassVar
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from reelwright.stages.config import Settings, StageConfig, execution, node_input
-from reelwright.stages.train.config import LearningSettings, OptimizerSettings
+from reelwright.stages.learning.config import LearningSettings
+from reelwright.stages.learning.optimizer_config import OptimizerSettings
 from reelwright.storage.errors import ConfigError
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from reelwright.stages.train.batches import Batches
-from reelwright.stages.train.checkpoints import save_weights
-from reelwright.stages.train.trainer import Evaluate, Progress, Trainer
+from reelwright.stages.learning.batches import Batches
+from reelwright.stages.learning.checkpoints import save_weights
+from reelwright.stages.learning.trainer import Evaluate, Progress, Trainer
 
 
 class StartingTrainer(Trainer):

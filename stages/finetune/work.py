@@ -21,8 +21,19 @@ from reelwright.stages.finetune.clips import FrameBatches, StoredVideos, open_vi
 from reelwright.stages.finetune.config import FinetuneConfig
 from reelwright.stages.finetune.module import PARTS, FinetuneModule, freeze
 from reelwright.stages.finetune.trainer import StartingTrainer
-from reelwright.stages.train.batches import Sampling
-from reelwright.stages.train.checkpoints import load_weights
+from reelwright.stages.learning.batches import Sampling
+from reelwright.stages.learning.checkpoints import load_weights
+from reelwright.stages.learning.objectives import build_loss, build_weigh, choose_metric
+from reelwright.stages.learning.place import Place, train_in_processes
+from reelwright.stages.learning.setup import (
+    Learning,
+    build_run_model,
+    finish_run,
+    fit,
+    prepare,
+    run_values,
+)
+from reelwright.stages.sampling.windows import WindowShape
 from reelwright.stages.train.labelled import (
     KnownRows,
     LabelledWindows,
@@ -31,18 +42,7 @@ from reelwright.stages.train.labelled import (
     label_windows,
     why_no_windows,
 )
-from reelwright.stages.train.objectives import build_loss, build_weigh, choose_metric
-from reelwright.stages.train.place import Place, train_in_processes
-from reelwright.stages.train.setup import (
-    Learning,
-    build_run_model,
-    finish_run,
-    fit,
-    prepare,
-    run_values,
-)
 from reelwright.stages.train.targets import LabelSpace, class_counts
-from reelwright.stages.train.windows import WindowShape
 from reelwright.stages.work import InputRef, Reporter, Work
 from reelwright.storage.errors import ConfigError, InputError
 from reelwright.storage.frames import FrameStore

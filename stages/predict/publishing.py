@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from reelwright.stages.sampling.windows import Windows, WindowShape
 from reelwright.stages.train.labelled import LabelledVideo, payload_videos
 from reelwright.stages.train.targets import LabelSpace, is_described, window_targets
-from reelwright.stages.train.windows import Windows, WindowShape
 from reelwright.stages.work import Work
 from reelwright.storage.annotations import UNKNOWN, Annotation
 from reelwright.storage.errors import StoreError

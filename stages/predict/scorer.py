@@ -11,12 +11,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from reelwright.stages.learning.checkpoints import load_weights
+from reelwright.stages.learning.objectives import probabilities
+from reelwright.stages.learning.setup import build_run_model
 from reelwright.stages.predict.config import PredictWindowSettings
+from reelwright.stages.sampling.windows import Windows, WindowShape, grid_windows, window_rows
 from reelwright.stages.train.block import Block
-from reelwright.stages.train.checkpoints import load_weights
-from reelwright.stages.train.objectives import probabilities
-from reelwright.stages.train.setup import build_run_model
-from reelwright.stages.train.windows import Windows, WindowShape, grid_windows, window_rows
 from reelwright.storage.errors import ConfigError, StageError
 from reelwright.storage.runs import RunFolder
 from reelwright.storage.scores import VideoScores

@@ -10,12 +10,12 @@ import time
 from pathlib import Path
 
 from reelwright.stages.config import parse_config
+from reelwright.stages.learning.place import choose_device
 from reelwright.stages.predict.config import PredictConfig
 from reelwright.stages.predict.publishing import publish_tables
 from reelwright.stages.predict.scorer import Scorer, VideoRows, load_run
 from reelwright.stages.predict.sink import ScoreWriter
 from reelwright.stages.train.block import read_video
-from reelwright.stages.train.place import choose_device
 from reelwright.stages.work import Reporter, Work
 from reelwright.storage.embeddings import EmbeddingStore
 from reelwright.storage.errors import ConfigError, ItemError, StoreError, UnusableStoreError

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from reelwright.stages.train.windows import IntArray, Windows, WindowShape, real_counts
+from reelwright.stages.sampling.windows import IntArray, Windows, WindowShape, real_counts
 
 
 def random_starts(

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from reelwright.stages.train.windows import IntArray, WindowShape
+from reelwright.stages.sampling.windows import IntArray, WindowShape
 
 FloatArray = npt.NDArray[np.float64]
 

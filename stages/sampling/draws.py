@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reelwright.stages.sampling.densities import EventDensity, row_density, start_probabilities
-from reelwright.stages.train.windows import IntArray, Windows, WindowShape, grid_windows
+from reelwright.stages.sampling.windows import IntArray, Windows, WindowShape, grid_windows
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -24,7 +24,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from reelwright.stages.train.windows import IntArray, Windows, WindowShape, window_rows
+from reelwright.stages.sampling.windows import IntArray, Windows, WindowShape, window_rows
 from reelwright.storage.embeddings import EmbeddingRows, EmbeddingStore
 from reelwright.storage.errors import InputError, ItemError, StoreError, nearest
 from reelwright.storage.spans import Spans

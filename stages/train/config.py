@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveInt
 
-from reelwright.stages.config import Settings, StageConfig, execution, node_input
-from reelwright.stages.train.optimizer_config import EmaSettings, GroupSettings, OptimizerSettings, ScheduleSettings
-
-__all__ = [
-    "EmaSettings",
-    "GroupSettings",
-    "LearningSettings",
-    "LossSettings",
-    "ModelSettings",
-    "OptimizerSettings",
-    "ScheduleSettings",
-    "TrainConfig",
-    "WindowSettings",
-]
-
-WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")
+from reelwright.stages.config import Settings, execution, node_input
+from reelwright.stages.learning.config import LearningSettings
 
 Task = Literal["video", "last_row", "majority", "per_row", "multi_label"]
 
@@ -57,100 +43,6 @@ class ModelSettings(Settings, extra="allow"):
     def options(self) -> dict[str, Any]:
         """All but the name."""
         return dict(self.model_extra or {})
-
-
-class LossSettings(Settings):
-    """Cross entropy, or binary cross entropy for task multi_label."""
-
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    class_weights: Literal["none", "balanced"] = "none"
-    """balanced: inverse to the class's share of the training targets."""
-
-
-class EarlyStopSettings(Settings):
-    """Stop when the metric has not improved for so many evaluations."""
-
-    patience: PositiveInt = 10
-
-
-class LearningSettings(StageConfig):
-    """What train and finetune share."""
-
-    loss: LossSettings = LossSettings()
-    optimizer: OptimizerSettings = OptimizerSettings()
-    schedule: ScheduleSettings = ScheduleSettings()
-    ema: EmaSettings | None = None
-    epochs: PositiveInt = 20
-    batch_size: PositiveInt = 64
-    """Windows a batch, over all processes together."""
-    drop_last: bool = False
-    """The windows that do not fill a batch are left out of the epoch."""
-    seed: int = Field(0, ge=0)
-    """Of weights, order of windows, dropout and augmentation."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    evaluate_every: PositiveInt = 1
-    """Epochs between two evaluations on val."""
-    metric: str | None = None
-    """Metric on val that chooses the best checkpoint; null: macro_f1 (mean_average_precision for multi_label)."""
-    early_stop: EarlyStopSettings | None = None
-    train_splits: tuple[str, ...] = ("train",)
-    val_splits: tuple[str, ...] = ("val",)
-    """Without a video in these splits there is no validation, and the last weights are the best."""
-    init_from: str | None = node_input(None, kinds=("run",))
-    """Weights to start from: a run node, or a file (.safetensors, .pth, .pt; with a slash or one of these endings).
-    What fits by name is taken, positions are resized, other heads start anew; init.json in the run folder tells all."""
-    init_head: Literal["auto", "keep", "replace"] = "auto"
-    """Of init_from. auto: a head is taken where classes and sizes are the same; keep: it has to fit; replace: never."""
-
-    device: str = execution("auto")
-    """auto: the first GPU, else the CPU; or cpu, cuda, cuda:1. With several processes each has a GPU of its own."""
-    processes: PositiveInt = execution(1)
-    """Processes that share each batch (DDP): a GPU each, else all on the CPU. Under torchrun its number counts."""
-    resume: bool = execution(True)
-    """Go on with the checkpoint that an interrupted training of this very run left; false: begin anew."""
-    checkpoint_every: PositiveInt = execution(1)
-    """Epochs between two `last` checkpoints, from which a killed run goes on (a signal writes one at once); epochs
-    shorter than 2 seconds share one."""
-    keep_every: PositiveInt | None = execution(None)
-    """Epochs between two sets of weights that stay (checkpoints/epoch-10.safetensors); null: best and last only."""
-    max_minutes: PositiveFloat | None = execution(None)
-    """Time limit: a checkpoint is written and the command exits with 75; run again to go on."""
-    compile: bool = execution(False)
-    """torch.compile: slow to start, then faster; not the same in the last bits."""
-    gradient_checkpointing: bool = execution(False)
-    """Blocks are computed again in the backward pass: less memory, about a third more time."""
-    log_to: tuple[Literal["mlflow", "wandb"], ...] = execution(())
-    """Besides metrics.jsonl and TensorBoard, which are always written."""
-    profile: bool = execution(False)
-    """Say where a step's time goes (profile.txt in the run folder); slows training down."""
-
-    @model_validator(mode="after")
-    def _warm_up_ends(self) -> Self:
-        if self.schedule.warmup_updates is None and self.schedule.warmup_epochs > self.epochs:
-            raise ValueError(
-                f"schedule.warmup_epochs is {self.schedule.warmup_epochs:g}, but there are only {self.epochs} epochs; "
-                "shorten it"
-            )
-        return self
-
-    def wanted_splits(self) -> tuple[str, ...] | None:
-        """Those that are learned from and validated on."""
-        return (*self.train_splits, *self.val_splits)
-
-    @property
-    def init_file(self) -> str | None:
-        """``init_from`` where it names a file."""
-        name = self.init_from
-        is_file = name is not None and ("/" in name or name.endswith(WEIGHT_SUFFIXES))
-        return name if is_file else None
-
-    def inputs(self) -> dict[str, list[str]]:
-        """As of every stage; a file is no node."""
-        return super().inputs() | ({"init_from": []} if self.init_file else {})
-
-    def sources(self) -> dict[str, str]:
-        """As of every stage, with the file to start from."""
-        return super().sources() | ({"init_from": self.init_file} if self.init_file else {})
 
 
 class TrainConfig(LearningSettings):

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from reelwright.stages.sampling.windows import Windows, WindowShape, grid_windows
 from reelwright.stages.train.targets import LabelSpace, Targets, is_described, known_windows, window_targets
-from reelwright.stages.train.windows import Windows, WindowShape, grid_windows
 from reelwright.storage.annotations import Annotation
 from reelwright.storage.errors import InputError
 from reelwright.storage.spans import Spans

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reelwright.stages.train.windows import Windows, WindowShape, window_rows
+from reelwright.stages.sampling.windows import Windows, WindowShape, window_rows
 from reelwright.storage.annotations import UNKNOWN, Annotation
 from reelwright.storage.spans import Spans, majority, row_labels, window_label_set
 

@@ -12,7 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from reelwright.stages.config import parse_config
-from reelwright.stages.train.batches import Sampling, WindowBatches
+from reelwright.stages.learning.batches import Sampling
+from reelwright.stages.learning.objectives import build_loss, build_weigh, choose_metric
+from reelwright.stages.learning.place import Place, train_in_processes
+from reelwright.stages.learning.setup import (
+    Learning,
+    build_run_model,
+    finish_run,
+    fit,
+    prepare,
+    run_values,
+)
+from reelwright.stages.sampling.windows import WindowShape
 from reelwright.stages.train.block import Block, load_block, num_features, split_missing
 from reelwright.stages.train.config import TrainConfig
 from reelwright.stages.train.labelled import (
@@ -23,18 +34,8 @@ from reelwright.stages.train.labelled import (
     label_windows,
     why_no_windows,
 )
-from reelwright.stages.train.objectives import build_loss, build_weigh, choose_metric
-from reelwright.stages.train.place import Place, train_in_processes
-from reelwright.stages.train.setup import (
-    Learning,
-    build_run_model,
-    finish_run,
-    fit,
-    prepare,
-    run_values,
-)
 from reelwright.stages.train.targets import LabelSpace, class_counts
-from reelwright.stages.train.windows import WindowShape
+from reelwright.stages.train.window_batches import WindowBatches
 from reelwright.stages.work import Reporter, Work
 from reelwright.storage.embeddings import EmbeddingStore
 from reelwright.storage.errors import InputError

@@ -21,7 +21,7 @@ from reelwright.stages.embed.encoder import load_encoder
 from reelwright.stages.embed.preprocess import geometry_of
 from reelwright.stages.embed.videos import prepare_forward
 from reelwright.stages.predict.scorer import load_run
-from reelwright.stages.train.windows import WindowShape, grid_windows, window_rows
+from reelwright.stages.sampling.windows import WindowShape, grid_windows, window_rows
 from reelwright.storage.runs import RunFolder
 from reelwright.storage.store import Store
 from tests.benchmarks.bare import decord_images

@@ -15,14 +15,16 @@ import numpy as np
 import torch
 
 from reelwright.models.temporal import build_temporal
-from reelwright.stages.train.batches import Sampling, WindowBatches
+from reelwright.stages.learning.batches import Sampling
+from reelwright.stages.learning.config import LossSettings
+from reelwright.stages.learning.objectives import build_loss
+from reelwright.stages.learning.optimizer_config import OptimizerSettings
+from reelwright.stages.learning.optimizers import build_optimizer, parameter_groups
+from reelwright.stages.learning.place import choose_device
+from reelwright.stages.learning.trainer import Rates, Trainer, TrainerSettings
+from reelwright.stages.sampling.windows import WindowShape, grid_windows
 from reelwright.stages.train.block import Block
-from reelwright.stages.train.config import LossSettings, OptimizerSettings
-from reelwright.stages.train.objectives import build_loss
-from reelwright.stages.train.optimizers import build_optimizer, parameter_groups
-from reelwright.stages.train.place import choose_device
-from reelwright.stages.train.trainer import Rates, Trainer, TrainerSettings
-from reelwright.stages.train.windows import WindowShape, grid_windows
+from reelwright.stages.train.window_batches import WindowBatches
 from reelwright.stages.work import SilentReporter
 from reelwright.storage.runs import RunFolder
 from reelwright.storage.spans import Spans

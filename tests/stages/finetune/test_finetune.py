@@ -12,8 +12,8 @@ from reelwright.models.encoders import build_encoder
 from reelwright.stages.embed.work import run_items as embed_items
 from reelwright.stages.finetune.config import FinetuneConfig
 from reelwright.stages.finetune.module import FinetuneModule, freeze
+from reelwright.stages.learning.progress import TIMINGS
 from reelwright.stages.predict.work import run_items as predict_items
-from reelwright.stages.train.progress import TIMINGS
 from reelwright.stages.work import InputRef
 from reelwright.storage.embeddings import EmbeddingStore
 from reelwright.storage.errors import ConfigError, Interrupted

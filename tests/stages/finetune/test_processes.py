@@ -6,7 +6,7 @@ import pytest
 from safetensors.torch import load_file
 
 from reelwright.stages.finetune.work import run as finetune
-from reelwright.stages.train.progress import TIMINGS
+from reelwright.stages.learning.progress import TIMINGS
 from reelwright.stages.train.work import run as train
 from reelwright.storage.runs import RunFolder
 

@@ -28,7 +28,7 @@ from reelwright.stages.sampling.draws import (
     per_video_weights,
     sampling_weights,
 )
-from reelwright.stages.train.windows import WindowShape
+from reelwright.stages.sampling.windows import WindowShape
 
 PSR = json.loads((Path(__file__).parents[2] / "data" / "sampling_vectors.json").read_text())["psr"]
 KCAS = {f"{case['mode']} {case['events']}": case for case in PSR["kcas"]["cases"]}

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from reelwright.stages.sampling.windows import WindowShape, grid_windows
 from reelwright.stages.train.block import join_by_time, load_block, read_video, split_missing
-from reelwright.stages.train.windows import WindowShape, grid_windows
 from reelwright.storage.embeddings import EmbeddingStore
 from reelwright.storage.errors import InputError, StoreError
 from reelwright.storage.spans import Spans

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from reelwright.stages.sampling.windows import WindowShape, grid_windows
 from reelwright.stages.train.targets import LabelSpace, class_counts, is_described, known_windows, window_targets
-from reelwright.stages.train.windows import WindowShape, grid_windows
 from reelwright.storage.annotations import Annotation
 
 LABELS = LabelSpace(classes=("a", "b", "c"))

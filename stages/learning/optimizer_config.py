@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from reelwright.stages.config import Settings
-from reelwright.stages.train.optimizer_names import LOOKAHEAD, OPTIONS, check_optimizer
+from reelwright.stages.learning.optimizer_names import LOOKAHEAD, OPTIONS, check_optimizer
 
 
 class GroupSettings(Settings):

@@ -15,9 +15,9 @@ from torch.nn import functional
 
 from reelwright.models.losses import IGNORED, balanced_class_weights, classification_loss, multilabel_loss
 from reelwright.models.metrics import classification_metrics, multilabel_metrics
-from reelwright.stages.train.batches import Batches
-from reelwright.stages.train.config import LossSettings
-from reelwright.stages.train.world import World
+from reelwright.stages.learning.batches import Batches
+from reelwright.stages.learning.config import LossSettings
+from reelwright.stages.learning.world import World
 from reelwright.storage.errors import ConfigError, StageError, nearest
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # logits, targets -> mean loss

@@ -17,8 +17,8 @@ from reelwright.models.recompute import recompute_blocks
 from reelwright.models.starting import resize_positions, start_from
 from reelwright.models.temporal import build_temporal
 from reelwright.stages.config import parse_config
+from reelwright.stages.learning.progress import TIMINGS
 from reelwright.stages.train.config import TrainConfig
-from reelwright.stages.train.progress import TIMINGS
 from reelwright.stages.train.work import run
 from reelwright.stages.work import InputRef
 from reelwright.storage.annotations import Annotation

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reelwright.stages.train.windows import WindowShape, grid_starts, grid_windows, window_rows
+from reelwright.stages.sampling.windows import WindowShape, grid_starts, grid_windows, window_rows
 
 # num_rows, length, skip -> number of windows, first last-rows, final last-rows
 PSR = {

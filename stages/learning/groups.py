@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from reelwright.models.layers import layer_ids, layer_scales, undecayed_names
-from reelwright.stages.train.config import GroupSettings, OptimizerSettings
+from reelwright.stages.learning.optimizer_config import GroupSettings, OptimizerSettings
 from reelwright.storage.errors import ConfigError, nearest
 
 UNDECAYED = ("*pos_embed*", "*positions_TW", "*cls_token*", "*cls_W")  # position and class embeddings

@@ -13,13 +13,13 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from reelwright.stages.train.batches import Batch, Sampling
-from reelwright.stages.train.config import OptimizerSettings, ScheduleSettings
-from reelwright.stages.train.objectives import evaluate
-from reelwright.stages.train.optimizers import build_lr_schedule, build_optimizer, parameter_groups
-from reelwright.stages.train.progress import TIMINGS
-from reelwright.stages.train.stopping import StopRequests
-from reelwright.stages.train.trainer import Rates, Trainer, TrainerSettings
+from reelwright.stages.learning.batches import Batch, Sampling
+from reelwright.stages.learning.objectives import evaluate
+from reelwright.stages.learning.optimizer_config import OptimizerSettings, ScheduleSettings
+from reelwright.stages.learning.optimizers import build_lr_schedule, build_optimizer, parameter_groups
+from reelwright.stages.learning.progress import TIMINGS
+from reelwright.stages.learning.stopping import StopRequests
+from reelwright.stages.learning.trainer import Rates, Trainer, TrainerSettings
 from reelwright.stages.work import SilentReporter
 from reelwright.storage.errors import ConfigError, Interrupted, StageError, StoreError
 from reelwright.storage.runs import RunFolder
@@ -308,7 +308,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_intact(tmp_path, monkeypatch):
     def full(*_arguments, **_options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("reelwright.stages.train.checkpoints.save_file", full)
+    monkeypatch.setattr("reelwright.stages.learning.checkpoints.save_file", full)
     with pytest.raises(StoreError, match=r"No space left on device.*the one before is intact"):
         _fit(trainer)
     assert (tmp_path / "checkpoints" / "last" / "state.pt").read_bytes() == before

@@ -11,17 +11,17 @@ from torch import nn
 
 from reelwright.models.recompute import recompute_blocks
 from reelwright.models.temporal import build_temporal
-from reelwright.stages.train.batches import Batches
-from reelwright.stages.train.checkpoints import save_weights
-from reelwright.stages.train.config import LearningSettings
-from reelwright.stages.train.groups import freeze_groups, parameter_groups
-from reelwright.stages.train.objectives import Loss, Weigh, evaluate
-from reelwright.stages.train.optimizers import build_decay_schedule, build_lr_schedule, build_optimizer, scaled_lr
-from reelwright.stages.train.place import Place
-from reelwright.stages.train.starting import init_weights
+from reelwright.stages.learning.batches import Batches
+from reelwright.stages.learning.checkpoints import save_weights
+from reelwright.stages.learning.config import LearningSettings
+from reelwright.stages.learning.groups import freeze_groups, parameter_groups
+from reelwright.stages.learning.objectives import Loss, Weigh, evaluate
+from reelwright.stages.learning.optimizers import build_decay_schedule, build_lr_schedule, build_optimizer, scaled_lr
+from reelwright.stages.learning.place import Place
+from reelwright.stages.learning.starting import init_weights
+from reelwright.stages.learning.trainer import Progress, Rates, Trainer, TrainerSettings
+from reelwright.stages.learning.world import World
 from reelwright.stages.train.targets import LabelSpace
-from reelwright.stages.train.trainer import Progress, Rates, Trainer, TrainerSettings
-from reelwright.stages.train.world import World
 from reelwright.stages.work import InputRef, Work
 from reelwright.storage.errors import ConfigError, StageError
 from reelwright.storage.files import write_json

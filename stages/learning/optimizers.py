@@ -10,9 +10,9 @@ import torch
 from timm.optim import create_optimizer_v2, get_optimizer_class
 
 from reelwright.models.schedules import Warmup, build_schedule
-from reelwright.stages.train.config import OptimizerSettings, ScheduleSettings
-from reelwright.stages.train.groups import parameter_groups
-from reelwright.stages.train.optimizer_names import LOOKAHEAD
+from reelwright.stages.learning.groups import parameter_groups
+from reelwright.stages.learning.optimizer_config import OptimizerSettings, ScheduleSettings
+from reelwright.stages.learning.optimizer_names import LOOKAHEAD
 from reelwright.storage.errors import ConfigError
 
 __all__ = ["Schedule", "build_decay_schedule", "build_lr_schedule", "build_optimizer", "parameter_groups", "scaled_lr"]

@@ -1,8 +1,8 @@
 """Start the processes that train one run together, pass on what the first one says, and end them all if one dies.
 
 They are started as torchrun starts them (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT; the store of the
-rendezvous lives here), as `python -m reelwright.stages.train.process WORK`. torchrun itself, on one machine or several,
-can start the same command.
+rendezvous lives here), as `python -m reelwright.stages.learning.process WORK`. torchrun itself, on one machine or
+several, can start the same command.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from typing import Any
 
 import torch.distributed
 
-from reelwright.stages.train.plain_work import work_to_plain
-from reelwright.stages.train.stopping import StopRequests
+from reelwright.stages.learning.plain_work import work_to_plain
+from reelwright.stages.learning.stopping import StopRequests
 from reelwright.stages.work import Reporter, Work
 from reelwright.storage import errors
 from reelwright.storage.errors import Interrupted, ReelwrightError, StageError
@@ -77,7 +77,7 @@ def _started(file: Path, num_processes: int, *, port: int) -> Iterator[list[_Pro
             stderr = file.with_name(f"stderr-{rank}")
             with stderr.open("w", encoding="utf-8") as written:
                 popen = subprocess.Popen(  # noqa: S603 - our own module
-                    [sys.executable, "-m", "reelwright.stages.train.process", str(file)],
+                    [sys.executable, "-m", "reelwright.stages.learning.process", str(file)],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=written,

@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from reelwright.stages.train.batches import Batch, Sampling, Split
-from reelwright.stages.train.config import OptimizerSettings, ScheduleSettings
-from reelwright.stages.train.optimizers import build_lr_schedule, build_optimizer, parameter_groups
-from reelwright.stages.train.progress import TIMINGS
-from reelwright.stages.train.trainer import Rates, Trainer, TrainerSettings
-from reelwright.stages.train.world import Share, World, joined
+from reelwright.stages.learning.batches import Batch, Sampling, Split
+from reelwright.stages.learning.optimizer_config import OptimizerSettings, ScheduleSettings
+from reelwright.stages.learning.optimizers import build_lr_schedule, build_optimizer, parameter_groups
+from reelwright.stages.learning.progress import TIMINGS
+from reelwright.stages.learning.trainer import Rates, Trainer, TrainerSettings
+from reelwright.stages.learning.world import Share, World, joined
 from reelwright.stages.work import SilentReporter
 from reelwright.storage.errors import Interrupted, StageError
 from reelwright.storage.runs import RunFolder

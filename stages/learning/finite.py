@@ -8,9 +8,9 @@ from typing import NoReturn
 import torch
 from torch import nn
 
-from reelwright.stages.train.batches import Batch
-from reelwright.stages.train.progress import Progress
-from reelwright.stages.train.world import World
+from reelwright.stages.learning.batches import Batch
+from reelwright.stages.learning.progress import Progress
+from reelwright.stages.learning.world import World
 from reelwright.storage.errors import StageError
 
 MAX_SKIPPED = 25  # updates in a row whose fp16 gradients overflow before we give up: 2**16 is halved to below 1

@@ -7,10 +7,10 @@ from typing import Any, Protocol
 
 import torch
 
-from reelwright.stages.train.config import LearningSettings
-from reelwright.stages.train.launch import launch
-from reelwright.stages.train.loggers import check_loggers
-from reelwright.stages.train.world import World, joined, wanted_size
+from reelwright.stages.learning.config import LearningSettings
+from reelwright.stages.learning.launch import launch
+from reelwright.stages.learning.loggers import check_loggers
+from reelwright.stages.learning.world import World, joined, wanted_size
 from reelwright.stages.work import Reporter, SilentReporter, Work
 from reelwright.storage.errors import ConfigError
 

@@ -16,10 +16,11 @@ from reelwright.models.joint import JointModel
 from reelwright.models.layers import layer_ids, layer_scales
 from reelwright.models.temporal import build_temporal
 from reelwright.stages.config import parse_config
-from reelwright.stages.train.config import GroupSettings, OptimizerSettings, ScheduleSettings, TrainConfig
-from reelwright.stages.train.groups import freeze_groups, parameter_groups
-from reelwright.stages.train.optimizer_names import OPTIONS, UNFIT
-from reelwright.stages.train.optimizers import build_decay_schedule, build_lr_schedule, build_optimizer, scaled_lr
+from reelwright.stages.learning.groups import freeze_groups, parameter_groups
+from reelwright.stages.learning.optimizer_config import GroupSettings, OptimizerSettings, ScheduleSettings
+from reelwright.stages.learning.optimizer_names import OPTIONS, UNFIT
+from reelwright.stages.learning.optimizers import build_decay_schedule, build_lr_schedule, build_optimizer, scaled_lr
+from reelwright.stages.train.config import TrainConfig
 from reelwright.storage.errors import ConfigError
 
 VECTORS = json.loads((Path(__file__).parents[2] / "data" / "training_schedules.json").read_text())

@@ -20,13 +20,13 @@ from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 from torch.nn.parallel import DistributedDataParallel
 
 from reelwright.models.synced_norm import convert_batch_norms, count_batches
-from reelwright.stages.train.batches import Batch
-from reelwright.stages.train.clock import Clock
-from reelwright.stages.train.finite import MAX_SKIPPED, refuse
-from reelwright.stages.train.objectives import Loss, Weigh
-from reelwright.stages.train.optimizers import Schedule, set_rates
-from reelwright.stages.train.progress import Progress, TrainerSettings
-from reelwright.stages.train.world import World
+from reelwright.stages.learning.batches import Batch
+from reelwright.stages.learning.clock import Clock
+from reelwright.stages.learning.finite import MAX_SKIPPED, refuse
+from reelwright.stages.learning.objectives import Loss, Weigh
+from reelwright.stages.learning.optimizers import Schedule, set_rates
+from reelwright.stages.learning.progress import Progress, TrainerSettings
+from reelwright.stages.learning.world import World
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from reelwright.models.starting import InitReport, start_from
 from reelwright.stages.embed.weight_files import read_weights
-from reelwright.stages.train.config import LearningSettings
+from reelwright.stages.learning.config import LearningSettings
 from reelwright.stages.work import Work
 from reelwright.storage.errors import InputError
 from reelwright.storage.runs import RunFolder

@@ -1,4 +1,4 @@
-"""One of several processes that train a run together: `python -m reelwright.stages.train.process WORK.json`.
+"""One of several processes that train a run together: `python -m reelwright.stages.learning.process WORK.json`.
 
 Who it is stands in the environment, as torchrun sets it. The first process says on stdout what happens, a JSON object a
 line; every process says how it ended. Exit codes: 0, 1 failed, 75 interrupted with a checkpoint.
@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from reelwright.stages.learning.plain_work import work_from_plain
 from reelwright.stages.registry import STAGES, load
-from reelwright.stages.train.plain_work import work_from_plain
 from reelwright.storage.errors import Interrupted, ReelwrightError
 from reelwright.storage.items import ItemRow
 

@@ -23,15 +23,15 @@ import torch
 from torch import Tensor, nn
 
 from reelwright.models.ema import WeightMean
-from reelwright.stages.train.batches import Batch, Batches
-from reelwright.stages.train.checkpoints import Checkpoint, load_last, load_weights, save_last, save_state
-from reelwright.stages.train.loggers import Logger, open_loggers
-from reelwright.stages.train.objectives import Loss, Weigh
-from reelwright.stages.train.progress import Progress, Speed, TrainerSettings, line
-from reelwright.stages.train.stopping import StopRequests
-from reelwright.stages.train.streams import own_stream, seeded, take_stream
-from reelwright.stages.train.updates import PRECISIONS, Rates, Updater
-from reelwright.stages.train.world import World
+from reelwright.stages.learning.batches import Batch, Batches
+from reelwright.stages.learning.checkpoints import Checkpoint, load_last, load_weights, save_last, save_state
+from reelwright.stages.learning.loggers import Logger, open_loggers
+from reelwright.stages.learning.objectives import Loss, Weigh
+from reelwright.stages.learning.progress import Progress, Speed, TrainerSettings, line
+from reelwright.stages.learning.stopping import StopRequests
+from reelwright.stages.learning.streams import own_stream, seeded, take_stream
+from reelwright.stages.learning.updates import PRECISIONS, Rates, Updater
+from reelwright.stages.learning.world import World
 from reelwright.stages.work import Reporter
 from reelwright.storage.errors import Interrupted, StoreError
 from reelwright.storage.files import remove, write_text

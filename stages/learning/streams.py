@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from reelwright.stages.train.world import World
+from reelwright.stages.learning.world import World
 
 Stream = tuple[Tensor, Tensor | None]  # torch's state on the CPU and on the GPU
 

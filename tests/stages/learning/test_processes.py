@@ -15,12 +15,12 @@ import psutil
 import pytest
 import torch
 
-from reelwright.stages.train.batches import Split
-from reelwright.stages.train.launch import _environment
-from reelwright.stages.train.plain_work import work_from_plain, work_to_plain
-from reelwright.stages.train.progress import TIMINGS
+from reelwright.stages.learning.batches import Split
+from reelwright.stages.learning.launch import _environment
+from reelwright.stages.learning.plain_work import work_from_plain, work_to_plain
+from reelwright.stages.learning.progress import TIMINGS
+from reelwright.stages.learning.world import Share
 from reelwright.stages.train.work import run
-from reelwright.stages.train.world import Share
 from reelwright.storage.annotations import Annotation
 from reelwright.storage.errors import ConfigError, InputError, Interrupted, StageError
 from reelwright.storage.runs import RunFolder
@@ -209,7 +209,7 @@ def test_torchrun_starts_the_same_processes(pulse_toy, tmp_path):
     file.write_text(json.dumps(work_to_plain(work)))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*command, "-m", "reelwright.stages.train.process", str(file)],
+        [*command, "-m", "reelwright.stages.learning.process", str(file)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

@@ -1,0 +1,85 @@
+"""Batches of windows over a block of stored embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from reelwright.stages.learning.batches import IN_ORDER, Batch, Sampling, Split
+from reelwright.stages.learning.world import ALONE, Share
+from reelwright.stages.sampling.windows import IntArray, Windows, WindowShape
+from reelwright.stages.train.block import Block
+from reelwright.stages.train.targets import Targets
+
+_BATCHES_AT_ONCE = 64  # whose row numbers are worked out together
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowBatches:
+    """Batches of windows over a block of embeddings: inputs are rows (B, length, D) and mask (B, length)."""
+
+    block: Block
+    windows: Windows
+    targets: Targets  # of the windows, (N, ...)
+    shape: WindowShape
+    batch_size: int
+    sampling: Sampling = IN_ORDER
+    share: Share = ALONE
+    drop_last: bool = False
+    names: tuple[str, ...] = ()  # of the block's videos, for messages
+
+    @property
+    def split(self) -> Split:
+        """How an epoch becomes batches."""
+        return Split(batch_size=self.batch_size, share=self.share, drop_last=self.drop_last)
+
+    @property
+    def num_items(self) -> int:
+        """Windows of an epoch."""
+        return self.split.num_items(self.sampling.per_epoch or len(self.windows))
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of an epoch; the last may be smaller."""
+        return self.split.num_batches(self.sampling.per_epoch or len(self.windows))
+
+    def epoch(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
+        """See `Batches.epoch`."""
+        order = self.sampling.order(len(self.windows), epoch)
+        parts = self.split.parts(order, first=first)
+        device = self.block.rows.device
+        targets = torch.from_numpy(self.targets).to(device)
+        scratch = self.block.scratch_for(min(self.batch_size, max(len(order), 1)) * self.shape.length)
+        while group := [part for _, part in zip(range(_BATCHES_AT_ONCE), parts, strict=False)]:
+            picked = np.concatenate([part for part, _, _ in group])
+            windows = self.windows.take(picked)
+            index, mask = self.block.index(windows, self.shape)
+            chosen = targets[torch.from_numpy(picked).to(device)]
+            start = 0
+            for part, num_all, is_counted in group:
+                place = slice(start, start + len(part))
+                start = place.stop
+                rows = self.block.pick(index[place], scratch=scratch)
+                about = _About(self, part)
+                yield Batch((rows, mask[place]), chosen[place], num_all, is_counted, about)
+
+
+@dataclass(frozen=True)
+class _About:
+    """Names the windows of a batch when somebody asks."""
+
+    source: WindowBatches
+    picked: IntArray
+
+    def __call__(self) -> list[str]:
+        return describe_windows(self.source.windows.take(self.picked), self.source.shape, self.source.names)
+
+
+def describe_windows(windows: Windows, shape: WindowShape, names: tuple[str, ...]) -> list[str]:
+    """`video 'a' rows 12-43` for every window; a number in place of an unknown name."""
+    known = dict(enumerate(names))
+    columns = zip(windows.video.tolist(), windows.start.tolist(), windows.last_row(shape).tolist(), strict=True)
+    return [f"video {known.get(video, video)!r} rows {start}-{last}" for video, start, last in columns]
