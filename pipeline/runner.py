@@ -109,8 +109,8 @@ def _conclude(planner: Planner, *, with_lock: bool) -> tuple[str, ...]:
     root = planner.file.store.root
     try:
         planner.known.save()
-    except OSError as error:
-        told = why_unusable(error, root) or error
+    except (OSError, StoreError) as error:
+        told = (why_unusable(error, root) if isinstance(error, OSError) else None) or error
         notes.append(f"digests of files could not be remembered, so they are read again next time. {told}")
     try:
         if with_lock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -75,7 +76,9 @@ def write_table(path: Path, table: pa.Table) -> None:
     with replacing(path) as temporary:
         # Page checksums of Parquet leave out the footer; the seal covers every byte.
         sealed = table.replace_schema_metadata({**(table.schema.metadata or {}), SEAL: UNSEALED})
-        pq.write_table(sealed, temporary, compression="zstd")
+        content = io.BytesIO()  # a writer to a file that cannot be closed complains once more when it is collected
+        pq.write_table(sealed, content, compression="zstd")
+        temporary.write_bytes(content.getbuffer())
         seal(temporary)
 
 

@@ -72,8 +72,9 @@ class Holding:
 
     @property
     def is_dead(self) -> bool:
-        """Whether its owner is gone, or was not heard of for a day."""
-        return bool(self.owner.is_dead) or self.silent_seconds > FORGOTTEN_SECONDS
+        """Whether its owner is gone; where we cannot look, whether it was not heard of for a day."""
+        is_gone = self.owner.is_dead
+        return self.silent_seconds > FORGOTTEN_SECONDS if is_gone is None else is_gone
 
 
 @contextlib.contextmanager

@@ -31,6 +31,7 @@ from reelwright.storage.locks import holdings
 from tests.pipeline.conftest import PIPELINE, read_rows, write_rows, write_video
 
 DISK_BYTES = 24 << 20
+FILE_BYTES = 1_000  # larger than a lock, smaller than what any node writes
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,14 @@ class Disk:
 
     @contextlib.contextmanager
     def full(self, *, free_bytes: int) -> Iterator[None]:
-        """No more than ``free_bytes`` can be written: all files together on a tmpfs, a single file elsewhere."""
+        """No more than ``free_bytes`` can be written in all; where nothing can be mounted, no file of FILE_BYTES."""
         if not self.is_mounted:
             before = resource.getrlimit(resource.RLIMIT_FSIZE)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (free_bytes, before[1]))
-            yield
-            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (min(free_bytes, FILE_BYTES), before[1]))
+            try:
+                yield
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, before)
             return
         ballast = self.path.parent / "ballast"
         size = shutil.disk_usage(self.path).free - free_bytes
@@ -80,7 +83,11 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
     place = tmp_path / "disk"
     place.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(place)]
-    may = os.geteuid() == 0 and subprocess.run(mount, check=False, capture_output=True).returncode == 0
+    may = (
+        os.geteuid() == 0
+        and bool(shutil.which("mount"))
+        and subprocess.run(mount, check=False, capture_output=True).returncode == 0
+    )
     try:
         yield Disk(place / "store", is_mounted=may)
     finally:

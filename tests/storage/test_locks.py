@@ -149,6 +149,28 @@ def test_never_two_inside(tmp_path: Path) -> None:
     assert (tmp_path / "counter").read_text(encoding="utf-8") == "60"
 
 
+@pytest.mark.parametrize("seconds", [0.0, 4e9], ids=["a clock set forward", "a clock set back"])
+def test_a_living_owner_holds_whatever_the_clock_says(tmp_path: Path, seconds: float) -> None:
+    with holder(tmp_path / "key", 60) as first:
+        (held,) = (tmp_path / "key").glob("*.json")
+        os.utime(held, (seconds, seconds))
+        assert [found.is_dead for found in holdings(tmp_path)] == [False]
+        first.kill()
+        first.wait(timeout=10)
+        os.utime(held, (4e9, 4e9))
+        assert holdings(tmp_path) == []
+
+
+def test_an_owner_elsewhere_is_forgotten_after_a_day(tmp_path: Path) -> None:
+    with holder(tmp_path / "key", 60) as first:
+        held = make_elsewhere(tmp_path / "key")
+        first.kill()
+        for days, is_listed in ((0.5, True), (1.5, False)):
+            then = time.time() - days * 86_400
+            os.utime(held, (then, then))
+            assert bool(holdings(tmp_path)) is is_listed
+
+
 def test_an_error_inside_lets_the_lock_go(tmp_path: Path) -> None:
     with pytest.raises(KeyError, match="x"), exclusive(tmp_path / "key", tell=print):
         raise KeyError("x")
