@@ -79,16 +79,24 @@ def _nothing_to_do(options: Options, programs: dict[str, Path], count: int) -> l
     explained = Turns(options.repeats)
     for arguments in (["status"], ["explain", "embed"], ["explain", "embed", "v7"]):
         explained.add(f"reelwright {' '.join(arguments)}, {count:,}", partial(_seconds, arguments, ours))
-    aim = f"aim under {AIMS[count]:g} s" if count in AIMS else ""
+    aim = f", aim under {AIMS[count]:g} s" if count in AIMS else ""
     title = f"nothing to do, {count:,}"
     return [
-        Row(what=f"{title}: reelwright", unit="s", figures=mine, note=aim),
+        Row(what=f"{title}: reelwright", unit="s", figures=mine, note=f"{_processor(mine)}{aim}"),
         *(
-            Row(what=f"{title}: {name}", unit="s", figures=figures, note=_times_as_long(figures, mine))
+            Row(
+                what=f"{title}: {name}",
+                unit="s",
+                figures=figures,
+                note=f"{_times_as_long(figures, mine)}, {_processor(figures)}",
+            )
             for name, figures in measured.items()
         ),
         *rows,
-        *(Row(what=name, unit="s", figures=figures) for name, figures in explained.measure().items()),
+        *(
+            Row(what=name, unit="s", figures=figures, note=_processor(figures))
+            for name, figures in explained.measure().items()
+        ),
     ]
 
 
@@ -154,6 +162,14 @@ def _one_more(options: Options, programs: dict[str, Path], count: int) -> list[R
 def _times_as_long(figures: Figures, mine: Figures) -> str:
     ratios = [theirs / ours for theirs, ours in zip(figures.values, mine.values, strict=False)]
     return f"{statistics.median(ratios):.1f} times as long as reelwright"
+
+
+def _processor(figures: Figures) -> str:
+    """What other work on the machine changes little."""
+    if not figures.cores:
+        return "measured once"
+    used = statistics.median(seconds * cores for seconds, cores in zip(figures.values, figures.cores, strict=True))
+    return f"{used:.2f} processor seconds"
 
 
 def _late(tool: str, count: int, limit: float, what: str) -> Row:
