@@ -58,6 +58,8 @@ _USUAL: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
 def register(app: typer.Typer) -> None:
     """Add one command for each stage of the table."""
     for stage, entry in STAGES.items():
+        if stage not in _USUAL:  # what is imported has commands of its own, or stands in pipeline files only
+            continue
         app.command(stage, help=_help(stage, entry.summary), rich_help_panel="Stages")(_command(stage))
 
 

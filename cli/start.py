@@ -77,10 +77,11 @@ def index(
     for video in dataset.videos:
         probe = probes[dataset.digests[video.video_id] or ""]
         usable = probe.status == "ok"
-        size = f"{probe.width}x{probe.height}" if usable else ""
-        seconds = f"{probe.duration_seconds:.2f}" if usable else ""
-        rate = f"{probe.fps:.2f}{'~' if probe.variable_frame_rate else ''}" if usable else ""
-        frames = f"{probe.num_frames}" if usable else ""
+        measured = usable and probe.num_frames > 0  # files of features say nothing of this
+        size = f"{probe.width}x{probe.height}" if measured else ""
+        seconds = f"{probe.duration_seconds:.2f}" if measured else ""
+        rate = f"{probe.fps:.2f}{'~' if probe.variable_frame_rate else ''}" if measured else ""
+        frames = f"{probe.num_frames}" if measured else ""
         state = str(probe.status) if usable else f"{probe.status}: {probe.cause}: {probe.message}"
         rows.append((video.video_id, video.split, seconds, frames, rate, size, str(probe.codec), state))
     typer.echo(table_text(("video", "split", ">seconds", ">frames", ">fps", ">size", "codec", "status"), rows))

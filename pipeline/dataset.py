@@ -10,6 +10,7 @@ from reelwright.pipeline.file import PipelineFile
 from reelwright.stages.work import VideoItem
 from reelwright.storage.annotations import UNKNOWN, Annotation
 from reelwright.storage.errors import ConfigError, nearest
+from reelwright.storage.feature_files import scan_features
 from reelwright.storage.items import DONE
 from reelwright.storage.known import KnownFiles, KnownProbes, VideoProbe
 from reelwright.storage.labels import LabelSet, labels_from_column, labels_from_table
@@ -73,7 +74,7 @@ class Dataset:
                 continue
             probe = self.probes.get(digest)
             if probe is not None and probe.status in DONE:
-                found[digest] = VideoItem(digest, path, video_id, probe.duration_seconds)
+                found[digest] = VideoItem(digest, path, video_id, probe.duration_seconds or None)
         return found
 
     @cached_property
@@ -132,6 +133,9 @@ def _read_videos(file: PipelineFile) -> tuple[list[ManifestVideo], str]:
     if settings.folder is not None:
         source = file.resolve(settings.folder)
         return scan_folder(source, default_split=settings.split), str(source)
+    if settings.features is not None:
+        source = file.resolve(settings.features)
+        return scan_features(source, default_split=settings.split), str(source)
     pattern = str(settings.glob)
     return scan_glob(pattern, root=root, default_split=settings.split), pattern
 

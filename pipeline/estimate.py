@@ -18,6 +18,8 @@ from reelwright.storage.records import Record, read_records
 _COSTS: dict[str, tuple[str, ...]] = {
     "decode": ("short_side", "size", "crop", "codec"),
     "embed": ("encoder", "precision", "clip", "outputs", "dtype", "model_args", "preprocess"),
+    "features": (),
+    "take_scores": (),
     "train": ("model", "task", "precision"),
     "finetune": ("precision",),
     "predict": (),

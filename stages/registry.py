@@ -33,6 +33,17 @@ STAGES: dict[str, Stage] = {
         "reelwright.stages.embed.work:run_items",
         "Turn frames into embeddings",
     ),
+    "features": Stage(
+        "reelwright.stages.features.config:FeaturesConfig",
+        "reelwright.stages.features.work:run_items",
+        "Import features that people already have",
+    ),
+    "take_scores": Stage(
+        "reelwright.stages.take_scores.config:TakeScoresConfig",
+        "reelwright.stages.take_scores.work:run_items",
+        "Take imported rows as predictions",
+        publish="reelwright.stages.take_scores.work:publish",
+    ),
     "train": Stage(
         "reelwright.stages.train.config:TrainConfig",
         "reelwright.stages.train.work:run",

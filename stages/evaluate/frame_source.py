@@ -16,9 +16,11 @@ from reelwright.stages.decode.source import backends_of, decoding
 from reelwright.stages.evaluate.thumbnails import HEIGHT_PIXELS, Thumbnail, encode
 from reelwright.stages.work import InputRef, VideoItem
 from reelwright.storage.errors import StoreError
+from reelwright.storage.feature_files import is_feature_file
 from reelwright.storage.frames import FrameStore
 
 _SOURCE_SETTINGS = ("crop", "backend", "image_fps", "image_tmpl", "image_start")  # how a file is read, not which frames
+_FEATURES = "No pictures: there is a file of features, and no video."
 _GONE = "No pictures: the frames are not stored and the video file is not there any more."
 
 
@@ -46,7 +48,11 @@ def pictures(wanted: Sequence[Wanted], *, predictions: InputRef, frames: Path | 
     found = {entry.item.video_id: _stored(entry, frames) for entry in wanted}
     missing = [entry for entry in wanted if entry.times and found[entry.item.video_id] is None]
     there = [entry for entry in missing if Path(entry.item.path).exists()]
-    decoded = _decoded(there, settings=_source_settings(predictions)) if there else {}
+    decodable = [entry for entry in there if not is_feature_file(entry.item.path)]
+    decoded = _decoded(decodable, settings=_source_settings(predictions)) if decodable else {}
+    for entry in there:
+        if is_feature_file(entry.item.path):
+            decoded[entry.item.video_id] = Pictures(note=_FEATURES)
     empty = {entry.item.video_id: Pictures(note=_GONE) for entry in missing}
     return {name: entry or decoded.get(name) or empty.get(name, Pictures()) for name, entry in found.items()}
 

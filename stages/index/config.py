@@ -10,12 +10,14 @@ from reelwright.stages.config import Settings
 
 
 class VideosConfig(Settings):
-    """Where the videos are: one of manifest, folder and glob. Relative paths start at the pipeline file's folder."""
+    """Where the videos are: one of manifest, folder, features, glob. Relative paths start at the pipeline file."""
 
     manifest: str | None = None
     """A .csv, .tsv or .parquet table with the columns path and, if wanted, video_id, split, label and more."""
     folder: str | None = None
     """A folder: every video file below it; train/, val/, test/ on top are the splits."""
+    features: str | None = None
+    """A folder of files of features (.npy .npz .pt .h5 .mat), each standing for its video; splits as for folder."""
     glob: str | None = None
     """A pattern such as clips/**/*.mp4, or one that names folders of numbered images."""
     root: str | None = None
@@ -37,9 +39,11 @@ class VideosConfig(Settings):
 
     @model_validator(mode="after")
     def _one_source(self) -> VideosConfig:
-        given = [name for name in ("manifest", "folder", "glob") if getattr(self, name) is not None]
+        given = [name for name in ("manifest", "folder", "features", "glob") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"give exactly one of manifest, folder, glob, not {' and '.join(given) or 'none'}")
+            raise ValueError(
+                f"give exactly one of manifest, folder, features, glob, not {' and '.join(given) or 'none'}"
+            )
         return self
 
 

@@ -13,6 +13,7 @@ from reelwright.stages.decode.pool import Message, Task, WorkerPool
 from reelwright.stages.work import Reporter
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import ItemError
+from reelwright.storage.feature_files import is_feature_file
 from reelwright.storage.known import VideoProbe
 
 _FUNCTION = "reelwright.stages.index.probe:probe_task"
@@ -68,7 +69,10 @@ def probe_task(*, path: str, quick: bool, image_fps: float) -> Iterator[tuple[di
     except OSError as error:
         raise ItemError("unreadable", f"{path} cannot be read: {error}. Check the disk.") from None
     yield VideoProbe(digest=digest)._asdict(), []
-    probe = _probe_images(source, digest, image_fps) if source.is_dir() else probe_file(source, digest)
+    if is_feature_file(source) and source.is_file():
+        probe = VideoProbe(digest=digest, codec=source.suffix[1:].lower())  # its rows are read where they are imported
+    else:
+        probe = _probe_images(source, digest, image_fps) if source.is_dir() else probe_file(source, digest)
     yield probe._asdict(), []
 
 

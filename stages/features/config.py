@@ -1,0 +1,65 @@
+"""Settings of features: how files of features are read, and when each of their rows was."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from reelwright.stages.config import StageConfig, execution, source_file
+
+
+class FeaturesConfig(StageConfig):
+    """Features that people already have, as an embedding store: one file a video (.npy .npz .pt .h5 .mat).
+
+    The file of features is the video: `videos: {features: FOLDER}`, or a manifest whose `path` names such files. Each
+    is keyed by its content, so that only new and changed files are imported. Nothing in a file is executed.
+    """
+
+    stage: ClassVar[str] = "features"
+    version: ClassVar[int] = 1
+    kind: ClassVar[str] = "items"
+    produces: ClassVar[str] = "embeddings"
+
+    fps: PositiveFloat | None = None
+    """Frames per second of the video that the features were taken from; one of fps, times and times_key is needed."""
+    stride: PositiveInt = 1
+    """Frames from the start of one row to the start of the next."""
+    length: PositiveInt | None = None
+    """Frames that a row saw, as of a clip encoder; null: stride."""
+    start_seconds: NonNegativeFloat = 0.0
+    """Time of the first row (with fps)."""
+    times: str | None = source_file(None)
+    """A table video_id, start_seconds and, if wanted, stop_seconds: a line a row of the features, in their order."""
+    times_key: str | None = None
+    """Array in the same file with start_seconds (T,), or start_seconds and stop_seconds (T, 2)."""
+    key: str | None = None
+    """Which array of a file that holds several (a/b in .h5); null: the only one."""
+    transposed: bool = False
+    """Files hold time last, as (D, T); false: time first, as (T, D) or (T, N, D) or (T, C, H, W)."""
+    one_hot: PositiveInt | None = None
+    """Files hold a class id a row (T,): store rows of so many zeros with a one; null: files hold the rows."""
+    dim: PositiveInt | None = None
+    """Features of a row; files with another number fail. null: as in most of the first files."""
+    output: str = Field("pooled", pattern=r"^[a-z0-9_.-]+$")
+    """Name of the stored output: pooled for (D,), tokens for (N, D), map for (C, H, W)."""
+    dtype: Literal["float32", "float16"] = "float32"
+    """Of the stored rows."""
+
+    codec: Literal["none", "lz4", "zstd", "pcodec"] = execution("none")
+    """Compression of stored rows (lossless)."""
+    chunk_bytes: PositiveInt = execution(1 << 18)
+    """Size of a chunk, the smallest part that is read, before compression."""
+    shard_rows: PositiveInt = execution(1024)
+    """Rows of a shard file."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> FeaturesConfig:
+        given = [name for name in ("fps", "times", "times_key") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of fps, times and times_key, not {' and '.join(given) or 'none'}")
+        if self.start_seconds and self.fps is None:
+            raise ValueError("start_seconds goes with fps; times say themselves when they start")
+        if self.times_key is not None and self.times_key == self.key:
+            raise ValueError(f"key and times_key are both {self.key!r}: features and times are two arrays")
+        return self

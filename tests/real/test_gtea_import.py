@@ -1,0 +1,149 @@
+"""GTEA's class scores as somebody else left them: imported, evaluated, and lifted by a temporal model."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from reelwright.pipeline.project import Project
+from reelwright.stages.features.members import take_apart
+from tests.pipeline.conftest import write_rows
+from tests.real.test_gtea_metrics import KEYS, METHODS
+
+CLASSES = [f"class{number:02d}" for number in range(11)]
+FOLDS = (1, 2, 3)
+SEEDS = (0, 1, 2)
+
+PUBLISHED = """
+videos: {{manifest: videos.csv, splits: [{methods}]}}
+labels: {{rows: rows.csv, classes: [{classes}]}}
+stages:
+  predicted: {{uses: features, fps: 15, one_hot: 11}}
+  taken: {{uses: take_scores, embeddings: predicted}}
+{scores}
+"""
+TRAINED = """
+videos: {{manifest: fold{fold}.csv}}
+labels: {{rows: rows.csv, classes: [{classes}]}}
+store: store
+stages:
+  scores: {{uses: features, fps: 15}}
+  train:
+    uses: train
+    embeddings: [scores]
+    task: per_row
+    window: {{length: 128, stride: 32}}
+    model: {{name: tcn}}
+    epochs: 40
+    batch_size: 16
+    optimizer: {{lr: 2e-3}}
+    val_splits: []
+    seed: {seed}
+  predict: {{uses: predict, run: train, window: {{length: 128, stride: 16}}, splits: [test]}}
+"""
+
+
+def import_fold(real_data, folder, *, fold, kind):
+    """The arrays of one fold named METHOD_KIND_NUMBER as files; the targets as lines of a label table."""
+    source = real_data / "gtea_scores" / f"fold{fold}.npz"
+    take_apart(source, folder / kind / f"fold{fold}", pattern=f"*_{kind}_*")
+    with np.load(source, allow_pickle=False) as arrays:
+        return {name.replace("_target_", f"_{kind}_"): arrays[name].tolist() for name in arrays if "_target_" in name}
+
+
+def label_lines(video_id, targets):
+    return [{"video_id": video_id, "frame": row, "label": CLASSES[target]} for row, target in enumerate(targets)]
+
+
+@pytest.mark.slow
+def test_published_metrics_out_of_evaluate(real_data, tmp_path):
+    videos, labels = [], []
+    for fold in FOLDS:
+        for name, targets in import_fold(real_data, tmp_path, fold=fold, kind="pred").items():
+            video_id = f"fold{fold}/{name}"
+            split = name.partition("_")[0]
+            videos.append({"video_id": video_id, "path": f"pred/{video_id}.npy", "split": split})
+            labels += label_lines(video_id, targets)
+    write_rows(tmp_path / "videos.csv", videos)
+    write_rows(tmp_path / "rows.csv", labels)
+    nodes = [
+        f"  {method}_{name}: {{uses: evaluate, predictions: taken, splits: [{method}], report: false{more}}}"
+        for method in METHODS
+        for name, more in (("all", ""), ("0", ", background: class00"))
+    ]
+    text = PUBLISHED.format(methods=", ".join(METHODS), classes=", ".join(CLASSES), scores="\n".join(nodes))
+    (tmp_path / "reelwright.yaml").write_text(text, encoding="utf-8")
+    project = Project.open(tmp_path / "reelwright.yaml")
+    assert project.run().exit_code == 0
+    published = json.loads((real_data / "gtea_scores" / "metrics.json").read_text())
+    for method, title in METHODS.items():
+        for name, background in (("all", None), ("0", 0)):
+            expected = published[f"GTEA|{title}|bg={background}"]
+            metrics = json.loads((project.report(f"{method}_{name}") / "metrics.json").read_text())
+            found = metrics["splits"][method]["segmental"]
+            assert found["num_videos"] == expected["n"]
+            assert found["num_rows"] == expected["frames"]
+            for ours, theirs in KEYS.items():
+                assert found[ours] == pytest.approx(expected[theirs], abs=1e-9), (method, name, ours)
+
+
+@pytest.fixture
+def folds(real_data, tmp_path):
+    """One manifest a fold: its own videos are test, those of the other two are train."""
+    names, labels = {}, []
+    for fold in FOLDS:
+        targets = import_fold(real_data, tmp_path, fold=fold, kind="scores")
+        names[fold] = [name for name in targets if name.startswith("svm_")]
+        labels += [line for name in names[fold] for line in label_lines(f"fold{fold}/{name}", targets[name])]
+    write_rows(tmp_path / "rows.csv", labels)
+    for held_out in FOLDS:
+        rows = [
+            {
+                "video_id": f"fold{fold}/{name}",
+                "path": f"scores/fold{fold}/{name}.npy",
+                "split": "test" if fold == held_out else "train",
+            }
+            for fold in FOLDS
+            for name in names[fold]
+        ]
+        write_rows(tmp_path / f"fold{held_out}.csv", rows)
+    return tmp_path
+
+
+def held_out_labels(folder, *, seed):
+    """Predicted and true labels of the 21 videos, each from the model that has not seen its fold."""
+    predictions, targets = [], []
+    for fold in FOLDS:
+        path = folder / f"fold{fold}.yaml"
+        path.write_text(TRAINED.format(fold=fold, seed=seed, classes=", ".join(CLASSES)), encoding="utf-8")
+        project = Project.open(path)
+        assert project.run().exit_code == 0
+        for table in project.predictions("predict").by_video("rows"):
+            predictions.append(table["label_id"].to_numpy())
+            targets.append(table["target_id"].to_numpy())
+    return predictions, targets
+
+
+@pytest.mark.slow
+def test_a_temporal_model_lifts_the_imported_scores(real_data, folds, capsys):
+    """As the data's README says: edit from about 36 to 56, F1@10 from about 44 to 60, frame accuracy as it was."""
+    from reelwright.models.metrics import segmental_metrics
+
+    published = json.loads((real_data / "gtea_scores" / "metrics.json").read_text())
+    before = published["GTEA|video_SVM|bg=0"]
+    figures = [before[name] for name in ("acc_video_mean", "edit", "F1@10_video_mean")]
+    lines = ["SVM     accuracy {:.1f}  edit {:.1f}  F1@10 {:.1f}".format(*figures)]
+    found = []
+    for seed in SEEDS:
+        metrics = segmental_metrics(*held_out_labels(folds, seed=seed), background=0)
+        assert metrics["num_videos"] == 21
+        found.append([metrics["frame_accuracy_video_mean"], metrics["edit"], metrics["f1@10_video_mean"]])
+        lines.append("seed {}  accuracy {:.1f}  edit {:.1f}  F1@10 {:.1f}".format(seed, *found[-1]))
+    with capsys.disabled():
+        print("\n" + "\n".join(lines))
+    accuracy, edit, f1 = np.mean(found, axis=0)
+    assert accuracy > before["acc_video_mean"] - 2
+    assert edit > before["edit"] + 10
+    assert f1 > before["F1@10_video_mean"] + 8

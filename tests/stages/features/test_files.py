@@ -1,0 +1,117 @@
+"""Arrays come out of every kind of file as they went in, and nothing that would run code is read."""
+
+from __future__ import annotations
+
+import pickle
+
+import h5py
+import numpy as np
+import pytest
+import scipy.io
+import torch
+
+from reelwright.stages.features.files import choose, open_arrays
+from reelwright.stages.features.members import take_apart
+from reelwright.storage.errors import InputError, ItemError
+
+ROWS = np.arange(12, dtype=np.float32).reshape(4, 3)
+
+
+def write_h5(path, arrays):
+    with h5py.File(path, "w") as file:
+        for name, values in arrays.items():
+            file[name] = values
+
+
+def write_matlab73(path, arrays):
+    """As MATLAB writes version 7.3: HDF5 with the axes the other way round, and a header of 512 bytes."""
+    with h5py.File(path, "w", userblock_size=512) as file:
+        for name, values in arrays.items():
+            file[name] = values.T
+    with path.open("r+b") as file:
+        file.write(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM")
+
+
+WRITERS = {
+    "a.npy": lambda path: np.save(path, ROWS),
+    "a.npz": lambda path: np.savez_compressed(path, rows=ROWS),
+    "a.pt": lambda path: torch.save(torch.from_numpy(ROWS), path),
+    "a.pth": lambda path: torch.save({"rows": torch.from_numpy(ROWS).bfloat16()}, path),
+    "a.h5": lambda path: write_h5(path, {"video/rows": ROWS}),
+    "a.mat": lambda path: scipy.io.savemat(path, {"rows": ROWS}),
+    "b.mat": lambda path: write_matlab73(path, {"rows": ROWS}),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_reads_what_was_written(tmp_path, name):
+    WRITERS[name](tmp_path / name)
+    with open_arrays(tmp_path / name) as arrays:
+        found = choose(arrays, None, besides=None, path=tmp_path / name)()
+        np.testing.assert_array_equal(found, ROWS)
+
+
+class Payload:
+    def __reduce__(self):
+        return (print, ("executed",))
+
+
+def write_pickle(path):
+    path.write_bytes(pickle.dumps(Payload()))
+
+
+def write_external(path):
+    np.save(path.with_name("other.npy"), ROWS)
+    with h5py.File(path, "w") as file:
+        file["link"] = h5py.ExternalLink("other.h5", "rows")
+        file.create_dataset("rows", (4, 3), "f4", external=[(str(path.with_name("other.npy")), 128, 48)])
+
+
+REFUSED = {
+    "npy with objects": ("a.npy", lambda path: np.save(path, np.array([Payload()]), allow_pickle=True), "run code"),
+    "npz with objects": ("a.npz", lambda path: np.savez(path, a=np.array([Payload()])), "run code"),
+    "pt with objects": ("a.pt", lambda path: torch.save({"a": Payload()}, path), "nothing was loaded"),
+    "pickle as pt": ("a.pt", write_pickle, "nothing was loaded|cannot be read"),
+    "h5 that points elsewhere": ("a.h5", write_external, "holds 0 arrays"),
+    "text as npy": ("a.npy", lambda path: path.write_text("hello"), "cannot be read"),
+    "cut npz": ("a.npz", lambda path: path.write_bytes(b"PK\x03\x04"), "cannot be read"),
+    "text as h5": ("a.h5", lambda path: path.write_text("hello"), "cannot be read"),
+    "text as mat": ("a.mat", lambda path: path.write_text("hello"), "cannot be read"),
+    "a video": ("a.mp4", lambda path: path.write_text("hello"), "no file of features"),
+    "several": ("a.npz", lambda path: np.savez(path, x=ROWS, y=ROWS), "holds 2 arrays .'x', 'y'.: name one"),
+    "not there": ("a.npy", lambda path: path.exists(), "cannot be read"),
+}
+
+
+@pytest.mark.parametrize(("name", "write", "message"), REFUSED.values(), ids=REFUSED)
+def test_refused(tmp_path, capsys, name, write, message):
+    path = tmp_path / name
+    write(path)
+    with pytest.raises(ItemError, match=message), open_arrays(path) as arrays:
+        choose(arrays, None, besides=None, path=path)()
+    assert "executed" not in capsys.readouterr().out
+
+
+def test_unknown_key_names_the_nearest(tmp_path):
+    np.savez(tmp_path / "a.npz", features=ROWS, times=ROWS)
+    with (
+        pytest.raises(ItemError, match=r"no array 'feature'\. Did you mean 'features'"),
+        open_arrays(tmp_path / "a.npz") as arrays,
+    ):
+        choose(arrays, "feature", besides=None, path=tmp_path / "a.npz")
+
+
+def test_members_stay_inside_the_folder_and_are_written_once(tmp_path):
+    write_h5(tmp_path / "all.h5", {"day1/cup": ROWS, "day2/cup": ROWS + 1})
+    np.savez(tmp_path / "bad.npz", **{"../../escaped": ROWS})
+    assert take_apart(tmp_path / "all.h5", tmp_path / "out" / "in") == (2, 2)
+    assert take_apart(tmp_path / "all.h5", tmp_path / "out" / "in") == (2, 0)
+    assert take_apart(tmp_path / "bad.npz", tmp_path / "out" / "in") == (1, 1)
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*.npy")) == [
+        "_.._escaped.npy",
+        "day1_cup.npy",
+        "day2_cup.npy",
+    ]
+    assert not list(tmp_path.glob("*escaped*"))
+    with pytest.raises(InputError, match=r"no array is named like 'x\*'. It has: day1/cup"):
+        take_apart(tmp_path / "all.h5", tmp_path / "out", pattern="x*")

@@ -1,0 +1,140 @@
+"""Features as a source of a pipeline: only new and changed files are imported; training and scores run on them."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from reelwright.pipeline.project import Project
+from reelwright.storage.errors import InputError
+from tests.pipeline.conftest import write_rows
+
+CHAIN = """
+videos: {features: feats}
+labels: {rows: rows.csv}
+stages:
+  feats: {uses: features, fps: 2}
+  train:
+    uses: train
+    embeddings: [feats]
+    task: per_row
+    window: {length: 4, stride: 4}
+    model: {name: linear}
+    epochs: 30
+    optimizer: {lr: 0.1}
+    batch_size: 4
+    val_splits: []
+  predict: {uses: predict, run: train}
+  scores: {uses: evaluate, predictions: predict}
+"""
+TAKEN = """
+videos: {features: feats}
+labels: {rows: rows.csv, classes: [still, moves]}
+stages:
+  feats: {uses: features, fps: 2}
+  taken: {uses: take_scores, embeddings: feats, activation: softmax}
+  scores: {uses: evaluate, predictions: taken, splits: [train, test]}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Six videos of eight rows: (2, -2) where nothing moves, (-2, 2) where something does, and a little noise."""
+    rng = np.random.default_rng(0)
+    labels = []
+    for number in range(6):
+        moves = np.arange(8) >= number + 1
+        rows = np.where(moves[:, None], (-2.0, 2.0), (2.0, -2.0)) + rng.normal(size=(8, 2)) * 0.01
+        name = f"{'train' if number < 4 else 'test'}/v{number}"
+        (tmp_path / "feats" / name).parent.mkdir(parents=True, exist_ok=True)
+        np.save(tmp_path / "feats" / f"{name}.npy", rows)
+        labels += [
+            {"video_id": name, "frame": row, "label": "moves" if moved else "still"} for row, moved in enumerate(moves)
+        ]
+    write_rows(tmp_path / "rows.csv", labels)
+    return tmp_path
+
+
+def open_project(folder, text):
+    (folder / "reelwright.yaml").write_text(text, encoding="utf-8")
+    return Project.open(folder / "reelwright.yaml")
+
+
+def states(result):
+    return {node.node: (node.state, node.num_done) for node in result.nodes}
+
+
+@pytest.mark.slow
+def test_whole_chain_and_only_what_changed(folder):
+    project = open_project(folder, CHAIN)
+    assert project.run().exit_code == 0
+    rows = project.embeddings("feats")["test/v4"]
+    np.testing.assert_array_equal(rows.output("pooled"), np.load(folder / "feats/test/v4.npy").astype(np.float32))
+    assert rows.spans.start_seconds.tolist() == [number / 2 for number in range(8)]
+    metrics = json.loads((project.report("scores") / "metrics.json").read_text())
+    assert metrics["headline"]["frame_accuracy"] == 100
+    assert metrics["headline"]["num_videos"] == 2
+    assert "there is a file of features, and no video" in (project.report("scores") / "report.html").read_text()
+    assert project.run().nothing_to_do
+
+    changed = np.load(folder / "feats/train/v0.npy")
+    np.save(folder / "feats/train/v0.npy", changed + 0.001)
+    (folder / "feats/train/v1.npy").rename(folder / "feats/train/renamed.npy")
+    again = states(project.run(until=["feats"]))
+    assert again["feats"] == ("ran", 1)
+
+
+def test_scores_of_others_become_predictions(folder):
+    project = open_project(folder, TAKEN)
+    assert project.run().exit_code == 0
+    table = project.predictions("taken").rows()
+    assert table.num_rows == 48
+    assert table["label"].to_pylist() == table["target"].to_pylist()
+    assert table["score"][0].as_py() == pytest.approx(1 / (1 + np.exp(-4)), abs=0.01)
+    assert project.run().nothing_to_do
+
+
+def test_a_bad_file_is_a_row_and_the_others_are_imported(folder):
+    np.save(folder / "feats/train/v0.npy", np.zeros((8, 3)))
+    (folder / "feats/train/v1.npy").write_text("no array")
+    np.save(folder / "feats/train/v2.npy", np.full((8, 2), np.inf))
+    result = open_project(folder, CHAIN).run(until=["feats"])
+    assert result.exit_code == 3
+    assert sorted(failure.row.cause for failure in result.failures) == ["not_finite", "other_shape", "unreadable"]
+    assert states(result)["feats"] == ("ran", 3)
+
+
+BROKEN = {
+    "no classes for the columns": (TAKEN.replace("[still, moves]", "[still, moves, jumps]"), "there are 3 classes"),
+    "no file fits": (CHAIN.replace("fps: 2", "fps: 2, dim: 7"), "none of the 6 files"),
+    "logits as they are": (TAKEN.replace("softmax", "none"), "no video"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("text", "message"), BROKEN.values(), ids=BROKEN)
+def test_what_cannot_be_is_told(folder, text, message):
+    result = open_project(folder, text).run()
+    assert result.exit_code
+    told = [node.message for node in result.nodes] + [failure.row.message for failure in result.failures]
+    assert any(message in text or "probabilities" in text for text in told), told
+
+
+def test_no_folder(tmp_path):
+    with pytest.raises(InputError, match="no such folder of features"):
+        open_project(tmp_path, CHAIN.replace("labels: {rows: rows.csv}\n", "")).run()
+
+
+@pytest.mark.slow
+def test_times_of_a_table(folder):
+    entries = [
+        {"video_id": f"{'train' if number < 4 else 'test'}/v{number}", "start_seconds": row * 3}
+        for number in range(6)
+        for row in range(8)
+    ]
+    write_rows(folder / "times.csv", entries)
+    project = open_project(folder, CHAIN.replace("fps: 2", "times: times.csv"))
+    assert project.run(until=["feats"]).exit_code == 0
+    assert project.embeddings("feats")["test/v5"].spans.stop_seconds.tolist() == [3, 6, 9, 12, 15, 18, 21, 24]
