@@ -21,8 +21,8 @@ def export(
         str,
         typer.Option(
             "--to",
-            help="Of predictions: mstcn (a label a frame, text), activitynet (segments, JSON). Of embeddings: npy (a file "
-            "a video), webdataset (tar shards).",
+            help="Of predictions: mstcn (a label a frame, text), activitynet (segments, JSON). Of embeddings: npy (a "
+            "file a video), webdataset (tar shards).",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", help="A new folder, or one that an export made.")],

@@ -1,0 +1,153 @@
+"""The command prepare: manifest and label tables of a data set that people have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from reelwright.cli.options import JobsOption, JsonOption
+from reelwright.storage.errors import ConfigError
+
+if TYPE_CHECKING:
+    from reelwright.stages.prepare.work import PrepareResult
+
+_SHOWN = 3  # problems of a kind that are printed; all are in problems.csv
+# kinds that mean less data than the lists promise: exit code 3
+_SERIOUS = frozenset({"missing", "unreadable", "ambiguous", "not_read"})
+
+DatasetArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="[DATASET]", help="Name of a data set; without it, all are listed.", show_default=False),
+]
+RootOption = Annotated[
+    Path | None, typer.Option("--root", help="Folder (or archive) of the data set as you have it.", show_default=False)
+]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", help="Where tables go; default: ./DATASET.", show_default=False)
+]
+ListOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--list", metavar="SPLIT=FILE", help="This list instead of the data set's own. Repeatable.", show_default=False
+    ),
+]
+RenameOption = Annotated[
+    list[str] | None,
+    typer.Option("--rename", metavar="OLD=NEW", help="Call a split so, as val=test.", show_default=False),
+]
+SplitOption = Annotated[
+    list[str] | None, typer.Option("--split", help="Only this split. Repeatable.", show_default=False)
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(rich_help_panel="Data")(prepare)
+
+
+def prepare(
+    dataset: DatasetArgument = None,
+    root: RootOption = None,
+    out: OutOption = None,
+    split_number: Annotated[int, typer.Option("--split-number", min=1, help="Of sets with several splits.")] = 1,
+    splits: SplitOption = None,
+    rename: RenameOption = None,
+    lists: ListOption = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Look at names only; open no video.")] = False,
+    max_entries: Annotated[int, typer.Option("--max-entries", min=1, help="Of one archive.")] = 500_000,
+    max_gigabytes: Annotated[int, typer.Option("--max-gigabytes", min=1, help="Of one archive, unpacked.")] = 500,
+    jobs: JobsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write manifest and label tables of a data set you have; move nothing, download nothing, check every file.
+
+    What is missing, unreadable, there twice or without a label goes into problems.csv. Exit code 3 when videos that the
+    lists name cannot be used.
+    """
+    from reelwright.cli.progress import Watcher
+    from reelwright.stages.prepare.specs import dataset as known_dataset
+    from reelwright.stages.prepare.work import PrepareRequest
+    from reelwright.stages.prepare.work import prepare as prepare_dataset
+    from reelwright.storage.archives import ArchiveLimits
+
+    if dataset is None:
+        list_datasets()
+        return
+    spec = known_dataset(dataset)
+    if root is None:
+        raise ConfigError(f"{dataset}: give --root FOLDER. {spec.title}; people get it from {spec.where}")
+    request = PrepareRequest(
+        dataset=dataset,
+        root=root,
+        out=out or Path(dataset),
+        split_number=split_number,
+        splits=tuple(splits or ()),
+        rename=_pairs(rename, "--rename"),
+        lists={name: Path(path) for name, path in _pairs(lists, "--list").items()},
+        check="names" if quick else "full",
+        workers=jobs,
+        limits=ArchiveLimits(max_entries=max_entries, max_bytes=max_gigabytes << 30),
+    )
+    watcher = Watcher()
+    try:
+        result = prepare_dataset(request, watcher.indexing(0))
+    finally:
+        watcher.close()
+    _tell(result, as_json=as_json)
+    if any(problem.kind in _SERIOUS for problem in result.problems):
+        raise typer.Exit(3)
+
+
+def list_datasets() -> None:
+    """Print what `prepare` knows."""
+    from reelwright.cli.format import table_text
+    from reelwright.stages.prepare.specs import datasets
+
+    typer.echo(
+        table_text(("data set", "what", "from"), [(name, spec.title, spec.where) for name, spec in datasets().items()])
+    )
+
+
+def _tell(result: PrepareResult, *, as_json: bool) -> None:
+    from collections import Counter
+
+    from reelwright.cli.format import print_json, table_text
+
+    counts, kinds = result.counts(), Counter(problem.kind for problem in result.problems)
+    if as_json:
+        print_json({"manifest": str(result.manifest), "videos": counts, "problems": dict(kinds)})
+        return
+    rows = [
+        (split, f"{count:,}", f"{result.classes(split):,}", f"{result.full[split]:,}" if split in result.full else "")
+        for split, count in sorted(counts.items())
+    ]
+    typer.echo(table_text(("split", ">videos", ">classes", ">whole set"), rows))
+    if result.num_frame_labels:
+        typer.echo(f"{result.num_frame_labels:,} frames with a label of their own")
+    for kind, count in sorted(kinds.items()):
+        typer.echo(f"\n{kind}: {count:,}")
+        for problem in [problem for problem in result.problems if problem.kind == kind][:_SHOWN]:
+            typer.echo(f"  {problem.video}  {problem.detail}".rstrip())
+    if kinds:
+        typer.echo(f"\nall problems: {result.manifest.with_name('problems.csv')}")
+    labels = f"rows: {result.manifest.with_name('rows.csv')}" if result.num_frame_labels else "column: label"
+    typer.echo(f"\nfor a pipeline file:\nvideos: {{manifest: {result.manifest}{_splits(counts)}}}")
+    typer.echo(f"labels: {{{labels}}}" if result.has_labels or result.num_frame_labels else "", nl=bool(counts))
+    if result.fps is not None and any(video.found.path.is_dir() for video in result.videos):
+        typer.echo(f"and image_fps: {result.fps:g} in the decode node")
+
+
+def _splits(counts: dict[str, int]) -> str:
+    return "" if set(counts) <= {"train", "val", "test"} else f", splits: [{', '.join(sorted(counts))}]"
+
+
+def _pairs(entries: list[str] | None, option: str) -> dict[str, str]:
+    pairs = {}
+    for entry in entries or ():
+        name, equals, value = entry.partition("=")
+        if not (name and equals and value):
+            raise ConfigError(f"{option} {entry!r}: write NAME=VALUE")
+        pairs[name] = value
+    return pairs

@@ -1,0 +1,170 @@
+"""Read the lists of a data set: every line becomes values by name, whatever the list's format is."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from reelwright.stages.prepare.specs import LayoutSpec, ListSpec
+from reelwright.storage.errors import InputError
+
+_EVENT = re.compile(r"(?P<event_id>(?P<video>.{11})_(?P<event_key>E_\d+_\d+))_(?P<segment>A_\d+_\d+)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One video as a list names it."""
+
+    source: str  # list and line, for messages
+    values: dict[str, str]
+    frame_labels: tuple[int, ...] | None = None  # of every frame, negative where there is none
+    segments: tuple[tuple[float, float, str], ...] = field(default=())  # seconds, both ends' frames included
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something about a data set that a person should know."""
+
+    kind: str  # missing, ambiguous, unreadable, duplicate, unlabelled, unlisted, frames, not_read, twice
+    video: str
+    detail: str
+
+
+def read_list(path: Path, spec: ListSpec, layout: LayoutSpec, problems: list[Problem]) -> list[Line]:
+    """All lines of one list; what cannot be read is added to ``problems``. Raises InputError for a broken file."""
+    return list(READERS[spec.format](path, spec, layout, problems))
+
+
+def read_names(path: Path, line: str) -> dict[tuple[str, str], str]:
+    """(group, its value) -> name, of a table of class names."""
+    found: dict[tuple[str, str], str] = {}
+    for text in _text(path).splitlines():
+        match = re.fullmatch(line, text.strip())
+        if match:
+            values = match.groupdict()
+            name = values.pop("name")
+            found.update(dict.fromkeys(values.items(), name))
+    return found
+
+
+def _lines(path: Path, spec: ListSpec, layout: LayoutSpec, problems: list[Problem]) -> Iterator[Line]:
+    assert spec.line is not None
+    pattern = re.compile(spec.line)
+    for number, raw in enumerate(_text(path).splitlines(), start=1):
+        text = raw.strip()
+        if not text or text.startswith("#"):
+            continue
+        match = pattern.fullmatch(text)
+        values = {name: value for name, value in (match.groupdict() if match else {}).items() if value is not None}
+        if number == 1 and layout.header and {value.lower() for value in values.values()} & set(layout.header):
+            continue
+        if match is None:
+            problems.append(
+                Problem("not_read", "", f"{path.name}:{number}: {text[:120]!r} is not as the list's lines are")
+            )
+            continue
+        yield Line(source=f"{path.name}:{number}", values=values)
+
+
+def _json(path: Path, spec: ListSpec, layout: LayoutSpec, problems: list[Problem]) -> Iterator[Line]:
+    del spec, layout
+    try:
+        entries = json.loads(_text(path))
+    except ValueError as error:
+        raise InputError(f"{path}: no readable JSON: {error}") from None
+    if not isinstance(entries, list):
+        raise InputError(f"{path}: a list of objects is needed, not {type(entries).__name__}")
+    for number, entry in enumerate(entries, start=1):
+        if not isinstance(entry, Mapping):
+            problems.append(Problem("not_read", "", f"{path.name}: entry {number} is no object"))
+            continue
+        values = {str(name): str(value) for name, value in entry.items() if isinstance(value, str | int | float)}
+        yield Line(source=f"{path.name}:{number}", values=values)
+
+
+def _csv(path: Path, spec: ListSpec, layout: LayoutSpec, problems: list[Problem]) -> Iterator[Line]:
+    del spec, layout, problems
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        for number, row in enumerate(csv.DictReader(file), start=2):
+            values = {name: value for name, value in row.items() if name and isinstance(value, str)}
+            yield Line(source=f"{path.name}:{number}", values=values)
+
+
+def _frames(path: Path, spec: ListSpec, layout: LayoutSpec, problems: list[Problem]) -> Iterator[Line]:
+    """CARL's lists: dictionaries with a label for every frame (`psr_and_carl` B1)."""
+    del spec, layout
+    from reelwright.stages.prepare.plain_pickle import read_plain_pickle
+
+    content = read_plain_pickle(path)
+    entries = content[0] if isinstance(content, tuple) else content  # PennAction's has its table of actions behind
+    if not isinstance(entries, list):
+        raise InputError(f"{path}: a list of dictionaries is needed, not {type(entries).__name__}")
+    for number, entry in enumerate(entries, start=1):
+        if not isinstance(entry, Mapping) or "frame_label" not in entry:
+            problems.append(Problem("not_read", "", f"{path.name}: entry {number} has no frame_label"))
+            continue
+        values = {str(name): _plain(value) for name, value in entry.items() if name != "frame_label"}
+        labels = tuple(int(label) for label in entry["frame_label"])
+        yield Line(source=f"{path.name}:{number}", values=values, frame_labels=labels)
+
+
+def _events(path: Path, spec: ListSpec, layout: LayoutSpec, problems: list[Problem]) -> Iterator[Line]:
+    """FineGym's elements: `VIDEO_E_start_end_A_start_end LABEL`, with the times of each in the annotation file."""
+    del spec, layout
+    info = _event_info(path)
+    events: dict[str, list[tuple[float, float, str]]] = {}
+    known: dict[str, dict[str, str]] = {}
+    for number, text in enumerate(_text(path).splitlines(), start=1):
+        name, _, label = text.strip().rpartition(" ")
+        match = _EVENT.fullmatch(name)
+        if not match:
+            problems.append(Problem("not_read", "", f"{path.name}:{number}: {text[:120]!r} is no element with a label"))
+            continue
+        found = match.groupdict()
+        event = info.get(found["video"], {}).get(found["event_key"]) or {}
+        times = ((event.get("segments") or {}).get(found["segment"]) or {}).get("timestamps")
+        if not times:
+            problems.append(Problem("not_read", name, f"{path.name}:{number}: the annotation file has no times of it"))
+            continue
+        start, stop = times[-1]  # the last pair, as CARL takes it
+        events.setdefault(found["event_id"], []).append((float(start), float(stop), label))
+        known[found["event_id"]] = {"event_id": found["event_id"], "event": str(event.get("event", ""))}
+    for event_id, segments in events.items():
+        yield Line(source=f"{path.name} {event_id}", values=known[event_id], segments=tuple(segments))
+
+
+def _event_info(path: Path) -> dict[str, Any]:
+    folders = [path.parent, path.parent.parent]
+    found = [file for folder in folders for file in sorted(folder.glob("finegym_annotation_info_v1.*.json"))]
+    if not found:
+        raise InputError(
+            f"{path}: finegym_annotation_info_v1.0.json is needed beside it, for the times of the elements"
+        )
+    content = json.loads(_text(found[0]))
+    assert isinstance(content, dict)
+    return content
+
+
+def _plain(value: Any) -> str:
+    return str(value.item() if hasattr(value, "item") and getattr(value, "numel", lambda: 2)() == 1 else value)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a text in UTF-8: {error}") from None
+
+
+READERS: dict[str, Callable[[Path, ListSpec, LayoutSpec, list[Problem]], Iterator[Line]]] = {
+    "lines": _lines,
+    "json": _json,
+    "csv": _csv,
+    "frames": _frames,
+    "events": _events,
+}

@@ -1,0 +1,200 @@
+"""Unpack archives that somebody else made: nothing leads out of the folder, no links, and limits that are kept.
+
+What an archive says of itself is checked before the first byte is written, what it really holds while it is written.
+"""
+
+from __future__ import annotations
+
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Self
+
+from reelwright.storage.errors import InputError
+from reelwright.storage.folders import replacing_folder
+
+ZIP_SUFFIXES = (".zip",)
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+FOREIGN_SUFFIXES = (".rar", ".7z")  # need programs of their own
+_COPIED_BYTES = 1 << 20
+_DIRECTORY_BYTES = 512  # of the directory of a zip, for each entry that is allowed
+_END_BYTES = 22 + (1 << 16)  # the end record of a zip, and the longest comment behind it
+# The end of a tar is a block of zeros; a file that just stops was cut.
+_TarHeaderError, _TarReadError = tarfile.HeaderError, tarfile.ReadError
+_EndOfTar: type[Exception] = tarfile.EOFHeaderError  # type: ignore[attr-defined]
+_BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, ValueError, NotImplementedError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchiveLimits:
+    """What one archive may hold."""
+
+    max_entries: int = 500_000
+    max_bytes: int = 500 << 30  # of all files together, unpacked
+
+
+def is_archive(path: Path) -> bool:
+    """Whether `extract` knows this kind."""
+    return path.name.lower().endswith(ZIP_SUFFIXES + TAR_SUFFIXES)
+
+
+def extract(path: Path, folder: Path, limits: ArchiveLimits) -> int:
+    """Unpack into ``folder``, which appears when all is written; returns the number of files.
+
+    Raises InputError for names that lead out, links, devices, encrypted or doubled entries, more entries or bytes than
+    allowed, sizes that are not what was claimed, and damaged archives; then nothing stays behind.
+    """
+    unpack = _unzip if path.name.lower().endswith(ZIP_SUFFIXES) else _untar
+    try:
+        with replacing_folder(folder) as temporary:
+            return unpack(path, temporary, limits)
+    except InputError:
+        raise
+    except _BROKEN as error:
+        raise InputError(
+            f"{path}: cannot be unpacked: {error or type(error).__name__}. Fetch the archive again."
+        ) from error
+
+
+def safe_name(name: str, *, archive: Path) -> PurePosixPath:
+    """The path of an entry below the folder. Raises InputError for one that could lead anywhere else."""
+    path = PurePosixPath(name)
+    parts = [part for part in path.parts if part != "."]
+    is_wrong = path.is_absolute() or ".." in parts or "\\" in name or ":" in name or "\0" in name
+    if is_wrong or not parts:
+        raise InputError(f"{archive}: entry {name!r} leads out of the folder; this archive is not to be trusted.")
+    return PurePosixPath(*parts)
+
+
+def _unzip(path: Path, folder: Path, limits: ArchiveLimits) -> int:
+    _check_directory(path, limits)
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        names = [safe_name(entry.filename, archive=path) for entry in entries]
+        for entry in entries:
+            kind = stat.S_IFMT(entry.external_attr >> 16)
+            if kind not in {0, stat.S_IFREG, stat.S_IFDIR}:
+                raise InputError(f"{path}: entry {entry.filename!r} is a link or a device; only files are unpacked.")
+            if entry.flag_bits & 1:
+                raise InputError(f"{path}: entry {entry.filename!r} is encrypted; unpack the archive yourself.")
+        _check_claims(path, len(entries), [entry.file_size for entry in entries], names, limits)
+        files = [(entry, name) for entry, name in zip(entries, names, strict=True) if not entry.is_dir()]
+        for entry, name in files:
+            with archive.open(entry) as source:
+                _copy(source, folder / name, size=entry.file_size, archive=path)
+    return len(files)
+
+
+def _untar(path: Path, folder: Path, limits: ArchiveLimits) -> int:
+    """A tar has no directory: each entry is checked when it comes."""
+    seen: set[PurePosixPath] = set()
+    num_files = num_bytes = 0
+    with tarfile.open(path, "r:*", tarinfo=_StrictInfo) as archive:
+        for number, entry in enumerate(_members(archive), start=1):
+            if entry.name in {".", "./"} and entry.isdir():
+                continue
+            name = safe_name(entry.name, archive=path)
+            if entry.isdir():
+                _check_claims(path, number, [num_bytes], [], limits)
+                continue
+            if not entry.isreg() or entry.issparse():
+                raise InputError(
+                    f"{path}: entry {entry.name!r} is a link, a device or sparse; only files are unpacked."
+                )
+            num_bytes += entry.size
+            _check_claims(path, number, [num_bytes], [name, *([name] if name in seen else [])], limits)
+            seen.add(name)
+            source = archive.extractfile(entry)
+            assert source is not None
+            with source:
+                _copy(source, folder / name, size=entry.size, archive=path)
+            num_files += 1
+    return num_files
+
+
+class _StrictInfo(tarfile.TarInfo):
+    """tarfile takes a damaged or cut header behind the first entry for the end of the archive; here it is an error."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(tarfile)
+        except _EndOfTar:
+            raise
+        except _TarHeaderError as error:
+            raise _TarReadError(f"the header of an entry is damaged or cut off ({error})") from error
+
+
+def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Entries one by one; tarfile would remember them all."""
+    while (entry := archive.next()) is not None:
+        archive.members = []  # type: ignore[attr-defined]
+        yield entry
+
+
+def _check_directory(path: Path, limits: ArchiveLimits) -> None:
+    """Refuse a zip by its end record, before its directory is read: zipfile reads that whole into memory."""
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        start = max(0, size - _END_BYTES)
+        file.seek(start)
+        tail = file.read()
+        found = tail.rfind(b"PK\x05\x06")
+        if found < 0:
+            raise InputError(f"{path}: is no zip archive, or its end is missing. Fetch it again.")
+        count, directory_bytes = (
+            int.from_bytes(tail[found + at : found + to], "little") for at, to in ((10, 12), (12, 16))
+        )
+        locator = tail.rfind(b"PK\x06\x07", 0, found)
+        if locator >= 0:  # zip64: the true numbers stand elsewhere
+            file.seek(int.from_bytes(tail[locator + 8 : locator + 16], "little"))
+            record = file.read(56)
+            count, directory_bytes = (int.from_bytes(record[at : at + 8], "little") for at in (32, 40))
+    if count > limits.max_entries or directory_bytes > limits.max_entries * _DIRECTORY_BYTES:
+        raise InputError(
+            f"{path}: {count:,} entries in a directory of {directory_bytes:,} bytes; at most {limits.max_entries:,} "
+            "are unpacked (--max-entries)."
+        )
+
+
+def _check_claims(
+    path: Path, num_entries: int, sizes: Iterable[int], names: list[PurePosixPath], limits: ArchiveLimits
+) -> None:
+    if num_entries > limits.max_entries:
+        raise InputError(
+            f"{path}: more than {limits.max_entries:,} entries ({num_entries:,}); allow more with --max-entries if you "
+            "trust it."
+        )
+    total = sum(sizes)
+    free = shutil.disk_usage(path.parent).free
+    if total > limits.max_bytes:
+        raise InputError(
+            f"{path}: {total:,} bytes unpacked, more than the {limits.max_bytes:,} allowed; allow more with "
+            "--max-gigabytes if you trust it."
+        )
+    if total > free:
+        raise InputError(f"{path}: {total:,} bytes unpacked, but only {free:,} are free on the disk.")
+    if len(set(names)) != len(names):
+        doubled = next(name for position, name in enumerate(names) if name in names[:position])
+        raise InputError(f"{path}: entry {str(doubled)!r} is there twice; one would replace the other.")
+
+
+def _copy(source: IO[bytes], target: Path, *, size: int, archive: Path) -> None:
+    """Write a file of exactly ``size`` bytes, owned and readable as any new file."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    written = 0
+    with target.open("xb") as file:
+        while block := source.read(_COPIED_BYTES):
+            written += len(block)
+            if written > size:
+                break
+            file.write(block)
+    if written != size:
+        raise InputError(
+            f"{archive}: {target.name!r} claims {size:,} bytes and holds {'more' if written > size else written}."
+        )

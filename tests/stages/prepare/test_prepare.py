@@ -1,0 +1,231 @@
+"""What prepare finds wrong, and how it reads lists, patterns and pickles."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+import zipfile
+
+import pytest
+import torch
+
+from reelwright.pipeline.project import Project
+from reelwright.stages.prepare.patterns import PathIndex, compile_pattern, fill
+from reelwright.stages.prepare.plain_pickle import read_plain_pickle
+from reelwright.stages.prepare.tables import resampled
+from reelwright.stages.prepare.work import PrepareRequest, missing_numbers, prepare
+from reelwright.stages.work import SilentReporter
+from reelwright.storage.errors import ConfigError, InputError
+from tests.pipeline.conftest import write_video
+from tests.stages.prepare.test_datasets import images, read_manifest, text, touch
+
+
+def run(root, name, **options):
+    request = PrepareRequest(dataset=name, root=root, out=root.parent / "out", workers=1, **options)
+    return prepare(request, SilentReporter())
+
+
+def kinds(result):
+    return sorted((problem.kind, problem.video) for problem in result.problems)
+
+
+@pytest.mark.slow
+def test_every_file_is_checked_and_the_manifest_runs(tmp_path):
+    root = tmp_path / "root"
+    root.mkdir()
+    for number, name in enumerate(["a", "b", "c"]):
+        write_video(root / f"{name}.mp4", seed=number, num_frames=4)
+    shutil.copy(root / "a.mp4", root / "copy of a.mp4")
+    text(root, "broken.mp4", "no video")
+    images(root / "frames", [1, 2, 4])
+    text(root, "train.csv", "a.mp4,x", "b.mp4,x", "gone.mp4,x", "broken.mp4,y", "a.mp4,y", "frames,y", "rubbish")
+    text(root, "val.csv", "copy of a.mp4,y", "b.mp4,x", "c.mp4,")
+    result = run(root, "csv")
+    assert kinds(result) == [
+        ("duplicate", "copy of a"),
+        ("missing", "gone.mp4"),
+        ("not_read", ""),
+        ("twice", "a.mp4"),
+        ("twice", "b.mp4"),
+        ("unlabelled", "c"),
+        ("unreadable", "broken"),
+    ]
+    leak = next(problem.detail for problem in result.problems if problem.kind == "duplicate")
+    assert "same content as a.mp4; a leak from train to val; labels differ: 'x' and 'y'" in leak
+    assert [row[:5] for row in read_manifest(tmp_path / "out")] == [
+        ["video_id", "path", "split", "label", "num_frames"],
+        ["a", "../root/a.mp4", "train", "x", "4"],
+        ["b", "../root/b.mp4", "train", "x", "4"],
+        ["frames", "../root/frames", "train", "y", "3"],
+        ["copy of a", "../root/copy of a.mp4", "val", "y", "4"],
+        ["c", "../root/c.mp4", "val", "", "4"],
+    ]
+    (tmp_path / "reelwright.yaml").write_text(
+        "videos: {manifest: out/manifest.csv}\nlabels: {column: label}\n"
+        "stages:\n  frames: {uses: decode, fps: 5, short_side: 32, workers: 1}\n"
+    )
+    assert Project.open(tmp_path / "reelwright.yaml").run().exit_code == 0
+
+
+@pytest.mark.slow
+def test_raw_frames_are_counted(tmp_path):
+    images(tmp_path / "root/a", [1, 2, 4])
+    images(tmp_path / "root/b", [0, 1])
+    text(tmp_path / "root", "train.txt", "a 4 0", "b 2 1")
+    result = run(tmp_path / "root", "rawframes")
+    details = [problem.detail for problem in result.problems]
+    assert details == [
+        "4 frames are promised, 3 are there",
+        "image 3 is missing",
+        "images are numbered from 0, not from 1",
+    ]
+
+
+def test_missing_numbers(tmp_path):
+    images(tmp_path / "whole", [1, 2, 3])
+    assert missing_numbers(tmp_path / "whole", first=1) == ""
+
+
+def test_archives_are_unpacked_once_beside_the_tables(tmp_path):
+    root = tmp_path / "root"
+    root.mkdir()
+    with zipfile.ZipFile(root / "clips.zip", "w") as archive:
+        archive.writestr("clips/a.mp4", b"1")
+        archive.writestr("clips/train.csv", "a.mp4 jump\n")
+    touch(root, "old.rar")
+    result = run(root, "csv", check="names")
+    assert kinds(result) == [("not_read", "old.rar")]
+    assert read_manifest(tmp_path / "out")[1][:4] == ["a", "files/clips/clips/a.mp4", "train", "jump"]
+    unpacked = tmp_path / "out/files/clips/clips/a.mp4"
+    first = unpacked.stat().st_ino
+    run(root, "csv", check="names")
+    assert unpacked.stat().st_ino == first
+
+
+def test_an_archive_that_leads_out_is_refused(tmp_path):
+    root = tmp_path / "root"
+    root.mkdir()
+    with zipfile.ZipFile(root / "clips.zip", "w") as archive:
+        archive.writestr("../../escaped.txt", b"1")
+    with pytest.raises(InputError, match="leads out of the folder"):
+        run(root, "csv", check="names")
+    assert not list(tmp_path.rglob("escaped*"))
+
+
+def test_splits_are_chosen_and_renamed(tmp_path):
+    root = tmp_path / "root"
+    touch(root, "cut/a.avi", "cut/b.avi")
+    text(root, "cut_test_split1.txt", "a.avi 1", "b.avi 2")
+    text(root, "cut_test_split3.txt", "a.avi 2", "b.avi 1")
+    result = run(root, "hmdb51", check="names", split_number=3, splits=("test",), rename={"val": "test"})
+    assert [(video.video_id, video.found.split) for video in result.videos] == [("a", "test")]
+    with pytest.raises(ConfigError, match="no video is in the split 'dev'; there are train, val"):
+        run(root, "hmdb51", check="names", splits=("dev",))
+
+
+def test_lists_of_ones_own(tmp_path):
+    root = tmp_path / "root"
+    touch(root, "a.mp4", "b.mp4")
+    text(tmp_path, "mine.txt", "a.mp4 x", "b.mp4 y")
+    result = run(root, "csv", check="names", lists={"test": tmp_path / "mine.txt"})
+    assert result.counts() == {"test": 2}
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda root: root.exists(), "no such folder or archive\nHMDB51.*people get it from https://serre-lab"),
+        (lambda root: root.mkdir(), r"no list of videos(.|\n)*people get it from https://serre-lab"),
+        (lambda root: text(root, "cut_test_split1.txt", "a.avi 1"), "not one video(.|\n)*missing: cut/a.avi"),
+    ],
+    ids=["no root", "no lists", "no videos"],
+)
+def test_where_to_get_it_is_told(tmp_path, make, message):
+    make(tmp_path / "root")
+    with pytest.raises(InputError, match=message):
+        run(tmp_path / "root", "hmdb51", check="names")
+
+
+def test_two_files_that_fit(tmp_path):
+    root = tmp_path / "root"
+    touch(root, "one/a.mp4", "two/a.mp4", "b.mp4", "deep/b.mp4")
+    text(root, "train.csv", "a.mp4 x", "b.mp4 x")
+    assert kinds(run(root, "csv", check="names")) == [
+        ("ambiguous", "a.mp4"),
+        ("unlisted", "deep/b.mp4"),
+        ("unlisted", "one/a.mp4"),
+        ("unlisted", "two/a.mp4"),
+    ]
+
+
+def test_finegym_elements(tmp_path):
+    """Times of the last pair of each element, frames int(start fps) to int(stop fps), both included, at 25 a second."""
+    root = tmp_path / "root"
+    event = "0LtLS9wROrk_E_002407_002435"
+    touch(root, f"processed_videos/{event}.mp4")
+    segments = {"A_0003_0005": {"timestamps": [[0.0, 0.1], [3.0, 3.1]]}, "A_0011_0014": {"timestamps": [[4.0, 4.04]]}}
+    info = {"0LtLS9wROrk": {"E_002407_002435": {"event": 2, "segments": segments}}}
+    text(root, "finegym_annotation_info_v1.0.json", json.dumps(info))
+    text(root, "gym99_train_element_v1.0.txt", f"{event}_A_0003_0005 17", f"{event}_A_0011_0014 3", f"{event}_A_9 1")
+    result = run(root, "finegym99", check="names")
+    assert read_manifest(tmp_path / "out")[1][:4] == [event, f"../root/processed_videos/{event}.mp4", "train", "2"]
+    lines = (tmp_path / "out/rows.csv").read_text().splitlines()[1:]
+    assert lines == [f"{event},{frame},{label}" for frame, label in [(75, 17), (76, 17), (77, 17), (100, 3), (101, 3)]]
+    assert [problem.kind for problem in result.problems] == ["not_read"]
+
+
+RESAMPLED = {
+    "as many": ("abc", 3, "abc"),
+    "more labels": ("abcd", 2, "ac"),
+    "more labels, odd": ("abcde", 3, "abd"),
+    "more frames": ("ab", 4, "aabb"),
+    "more frames, odd": ("ab", 5, "aabbb"),
+}
+
+
+@pytest.mark.parametrize(("labels", "num_frames", "expected"), RESAMPLED.values(), ids=RESAMPLED)
+def test_resampled(labels, num_frames, expected):
+    assert "".join(map(chr, resampled([ord(letter) for letter in labels], num_frames=num_frames))) == expected
+
+
+class Payload:
+    def __reduce__(self):
+        return (print, ("executed",))
+
+
+def test_pickles_are_data(tmp_path, capsys):
+    path = tmp_path / "a.pkl"
+    path.write_bytes(pickle.dumps([{"a": torch.arange(4)[1:], "b": ("x", 1.5, None)}]))
+    ((first,),) = (read_plain_pickle(path),)
+    assert first["a"].tolist() == [1, 2, 3]
+    assert first["b"] == ("x", 1.5, None)
+    path.write_bytes(pickle.dumps([Payload()]))
+    with pytest.raises(InputError, match=r"names builtins.print, and loading that could run code"):
+        read_plain_pickle(path)
+    path.write_bytes(b"rubbish")
+    with pytest.raises(InputError, match="no readable pickle"):
+        read_plain_pickle(path)
+    assert "executed" not in capsys.readouterr().out
+
+
+PATTERNS = {
+    "deep": ("{label}/a.avi", {}, "x/cut/a.avi", {"label": "cut"}),
+    "whole": ("{label}/a.avi", {}, "cut/a.avi", {"label": "cut"}),
+    "known": ("{label}/{file}", {"file": "a.avi"}, "cut/A.AVI", {"label": "cut"}),
+    "any ending": ("{id}.*", {"id": "7"}, "x/7.webm", {}),
+    "number": ("{id}_{start:06d}.mp4", {"id": "q", "start": "12"}, "q_000012.mp4", {}),
+    "not inside a name": ("a.avi", {}, "cut/ba.avi", None),
+    "brackets are text": ("{file}", {"file": "a(1)+.avi"}, "x/a(1)+.avi", {}),
+}
+
+
+@pytest.mark.parametrize(("pattern", "values", "path", "groups"), PATTERNS.values(), ids=PATTERNS)
+def test_patterns(pattern, values, path, groups):
+    match = compile_pattern(pattern, values).fullmatch(path)
+    assert (None if match is None else match.groupdict()) == groups
+    assert [found for _, found in PathIndex([path]).matches(pattern, values)] == ([] if groups is None else [groups])
+
+
+def test_hostile_values_stay_text():
+    assert fill("{name}", {"name": "{0.__class__}"}) == "{0.__class__}"
