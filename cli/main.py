@@ -12,7 +12,19 @@ import sys
 
 import typer
 
-from reelwright.cli import comparing, exporting, failing, importing, inspect, preparing, run, single, start, synthesize, upkeep
+from reelwright.cli import (
+    comparing,
+    data,
+    exporting,
+    failing,
+    importing,
+    inspect,
+    preparing,
+    run,
+    single,
+    start,
+    upkeep,
+)
 from reelwright.storage.errors import ConfigError, InputError, Interrupted, ReelwrightError
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_CTRL_C = 1, 2, 75, 130
@@ -26,7 +38,7 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
 )
-for module in (start, synthesize, preparing, importing, exporting, run, inspect, comparing, failing, upkeep, single):
+for module in (start, synthesize, preparing, importing, data, exporting, run, inspect, comparing, failing, upkeep, single):
     module.register(app)
 
 

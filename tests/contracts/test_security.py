@@ -1,7 +1,8 @@
 """Names, labels and settings are data: hostile ones end as text, inside the store, and execute nothing.
 
 Hostile weights and checkpoints: tests/stages/embed, tests/stages/train. Hostile YAML: tests/pipeline/test_file.py.
-No stage reads archives.
+Hostile archives: tests/storage/test_archives.py. Hostile features, pickles:
+tests/stages/features, tests/stages/prepare.
 """
 
 from __future__ import annotations

@@ -1,0 +1,48 @@
+"""Frames of one video for people to look at, decoded in a process that can be killed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from reelwright.stages.decode.attempts import Attempt, Plan, attempt_all
+from reelwright.stages.decode.config import DecodeConfig
+from reelwright.stages.decode.readers import backend_order
+from reelwright.stages.decode.source import backends_of, decoding
+from reelwright.stages.work import VideoItem
+from reelwright.storage.errors import ItemError
+
+Frame = npt.NDArray[np.uint8]
+
+
+def frames_at(item: VideoItem, times: tuple[float, ...], *, short_side: int) -> list[tuple[float, Frame]]:
+    """(time, frame) of the frames on screen at ``times`` (ascending seconds), each frame once, uint8 (H, W, 3).
+
+    Raises ItemError when no backend can decode the video.
+    """
+    config = DecodeConfig(times=times, short_side=short_side, materialize=False)
+    order = backend_order(config.backend)
+
+    def arguments(video: VideoItem, backend: str, _attempt: int) -> dict[str, Any]:
+        fixed = {"backend": backend, "geometry": None, "chunk_rows": 4, "start_row": 0}
+        return {**decoding(config, 1), **fixed, "path": video.path}
+
+    plan = Plan(
+        function="reelwright.stages.decode.tasks:stream_video",
+        arguments=arguments,
+        backends=lambda video: backends_of(video, order),
+        workers=1,
+    )
+    found: list[tuple[float, Frame]] = []
+    for event in attempt_all([item], plan):
+        if not isinstance(event, Attempt):
+            if not found:
+                raise ItemError(event.cause, event.message, status=event.status)
+        elif event.body["event"] == "opened":
+            found = []  # another backend begins again
+        else:
+            frames, start_seconds = event.arrays[:2]
+            found += [(float(time), np.array(frame)) for frame, time in zip(frames, start_seconds, strict=True)]
+    return list({time: (time, frame) for time, frame in found}.values())

@@ -1,0 +1,72 @@
+"""The commands about data, as a person types them."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.cli.test_commands import reelwright
+from tests.pipeline.conftest import write_video
+
+
+def picture_size(path):
+    with Image.open(path) as image:
+        return image.size
+
+
+@pytest.mark.slow
+def test_prepare_show_sheet_import_export(tmp_path):
+    for number, name in enumerate("abc"):
+        (tmp_path / "set").mkdir(exist_ok=True)
+        write_video(tmp_path / f"set/{name}.mp4", seed=number)
+    (tmp_path / "set/c.mp4").write_bytes((tmp_path / "set/a.mp4").read_bytes())
+    (tmp_path / "set/train.csv").write_text("a.mp4 cut\nb.mp4 pour\ngone.mp4 pour\n")
+    (tmp_path / "set/val.csv").write_text("c.mp4 cut\n")
+    prepared = reelwright(tmp_path, "prepare", "csv", "--root", "set", "--out", "tables")
+    assert prepared.returncode == 3, prepared.stderr
+    assert "missing: 1\n  gone.mp4" in prepared.stdout
+    assert "a leak from train to val" in prepared.stdout
+
+    shown = reelwright(tmp_path, "data", "show", "tables/manifest.csv", "--picture", "all.png", "--exit-code")
+    assert shown.returncode == 1, shown.stderr
+    assert "leak: a (train), c (val)" in shown.stdout
+    assert picture_size(tmp_path / "all.png")[0] > 1000
+    machine = reelwright(tmp_path, "data", "show", "tables/manifest.csv", "--json")
+    assert json.loads(machine.stdout)["labels"] == {"cut": {"train": 1, "val": 1}, "pour": {"train": 1}}
+    sheet = reelwright(
+        tmp_path, "data", "sheet", "b", "--videos", "tables/manifest.csv", "--out", "b.png", "--frames", "6"
+    )
+    assert sheet.stdout == "b: 6 frames in b.png\n", sheet.stderr
+    assert picture_size(tmp_path / "b.png") == (12 * 2 + 6 * 128 - 8, 44 + 144 + 12)
+
+    np.savez(tmp_path / "all.npz", a=np.eye(4), b=np.zeros((6, 4)))
+    imported = reelwright(tmp_path, "import-features", "all.npz", "--members", "feats", "--fps", "2")
+    assert imported.returncode == 0, imported.stderr
+    assert "2 arrays, 2 new or changed" in imported.stderr
+    again = reelwright(tmp_path, "import-features", "feats", "--fps", "2")
+    assert again.stdout == "nothing to do: all 1 nodes are up to date\n"
+    (tmp_path / "reelwright.yaml").write_text("videos: {features: feats}\nstages: {feats: {uses: features, fps: 2}}\n")
+    exported = reelwright(tmp_path, "export", "feats", "--to", "webdataset", "--out", "shards")
+    assert exported.stdout == "feats: 2 videos as webdataset in shards\n", exported.stderr
+
+
+TOLD = {
+    "no rate": (["import-features", "feats"], "give exactly one of fps, times and times_key"),
+    "no root": (["prepare", "hmdb51"], "give --root FOLDER. HMDB51"),
+    "no such set": (["prepare", "hmdb52", "--root", "."], "Did you mean 'hmdb51'"),
+    "no such form": (["export", "feats", "--to", "webdatset", "--out", "x"], "Did you mean 'webdataset'"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("arguments", "told"), TOLD.values(), ids=TOLD)
+def test_mistakes_are_told(tmp_path, arguments, told):
+    (tmp_path / "feats").mkdir()
+    np.save(tmp_path / "feats/a.npy", np.eye(2))
+    (tmp_path / "reelwright.yaml").write_text("videos: {features: feats}\nstages: {feats: {uses: features, fps: 2}}\n")
+    found = reelwright(tmp_path, *arguments)
+    assert found.returncode == 2
+    assert told in found.stderr
