@@ -1,0 +1,116 @@
+"""Contrastive losses on embeddings: supervised contrastive, SimCLR, and triplets, with or without background anchors.
+
+SupCon: Khosla et al. 2020, equation 2. SimCLR: Chen et al. 2020, equation 1. Without background: the intermediate-state
+informed loss of Schoonbeek et al. 2024, "Supervised Representation Learning towards Generalizable Assembly State
+Recognition". Triplets: Hermans et al. 2017, scaled by a mean distance as the public code does.
+Shape letters: B groups, V views of a group, N = B * V images, D embedding size.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+BACKGROUND = 0  # the label of what is no state
+_TINY = 1e-16
+
+
+class TripletLoss(NamedTuple):
+    """A triplet loss and the share of triplets that still are wrong, both scalars."""
+
+    loss: Tensor
+    fraction_positive: Tensor
+
+
+def supervised_contrastive_loss(
+    z_BVD: Tensor,
+    label_B: Tensor | None = None,
+    *,
+    temperature: float = 0.07,
+    base_temperature: float | None = 0.07,
+    exclude_background: bool = False,
+) -> Tensor:
+    """SupCon over groups of V views that share a label; without labels only the views of one group are alike (SimCLR).
+
+    The mean over images i of -(t / t_base) * mean over the others p of i's label of log softmax_p(z_i z_p / t), where
+    the softmax is over all images but i; an image with none of its label counts 0. With ``exclude_background`` images
+    of label 0 are never anchors, but stand in every denominator; a batch of nothing else gives 0. ``z_BVD`` is of unit
+    length. ``base_temperature`` None: that of ``temperature``. Raises ValueError for wrong shapes.
+    """
+    if z_BVD.dim() != 3 or (label_B is not None and label_B.shape != z_BVD.shape[:1]):
+        given = None if label_B is None else tuple(label_B.shape)
+        raise ValueError(f"embeddings must be (B, V, D) and labels (B), got {tuple(z_BVD.shape)} and {given}.")
+    if exclude_background and label_B is None:
+        raise ValueError("the background cannot be left out without labels; give labels or exclude_background=False.")
+    num_groups, num_views, _ = z_BVD.shape
+    z_ND = z_BVD.flatten(0, 1)
+    group_N = torch.arange(num_groups, device=z_ND.device) if label_B is None else label_B
+    group_N = group_N.repeat_interleave(num_views)
+    is_self_NN = torch.eye(len(z_ND), dtype=torch.bool, device=z_ND.device)
+    is_alike_NN = (group_N[:, None] == group_N[None]) & ~is_self_NN
+    logits_NN = (z_ND @ z_ND.T / temperature).masked_fill(is_self_NN, -torch.inf)
+    log_share_NN = torch.log_softmax(logits_NN, dim=1).masked_fill(~is_alike_NN, 0.0)
+    mean_N = log_share_NN.sum(dim=1) / is_alike_NN.sum(dim=1).clamp(min=1)
+    if exclude_background:
+        mean_N = mean_N[group_N != BACKGROUND]
+    scale = temperature / (temperature if base_temperature is None else base_temperature)
+    return -scale * mean_N.sum() / max(len(mean_N), 1)
+
+
+def pairwise_distances(z_ND: Tensor) -> Tensor:
+    """Euclidean distances (N, N), by squares and products; exactly 0, with a gradient of 0, where images coincide."""
+    dot_NN = z_ND @ z_ND.T
+    square_N = dot_NN.diagonal()
+    square_NN = (square_N[None] - 2 * dot_NN + square_N[:, None]).clamp(min=0)
+    is_zero_NN = square_NN == 0
+    return torch.where(is_zero_NN, 0.0, torch.where(is_zero_NN, 1.0, square_NN).sqrt())
+
+
+def batch_all_triplet_loss(
+    z_ND: Tensor, label_N: Tensor, *, margin: float = 0.01, exclude_background: bool = False
+) -> TripletLoss:
+    """All triplets (anchor, other of its label, one of another label), the mean over those that are wrong.
+
+    relu((d_ap - d_an) / m + margin), m the mean over all N * N distances, zeros and all. With ``exclude_background``
+    label 0 is never the anchor's. 0 where no triplet is wrong.
+    """
+    distance_NN = pairwise_distances(z_ND)
+    is_alike_NN, is_other_NN = _pairs(label_N)
+    if exclude_background:
+        is_alike_NN = is_alike_NN & (label_N != BACKGROUND)[:, None]
+    is_valid_NNN = is_alike_NN[:, :, None] & is_other_NN[:, None, :]
+    scaled_NN = distance_NN / (distance_NN.mean() + _TINY)
+    loss_NNN = (scaled_NN[:, :, None] - scaled_NN[:, None, :] + margin).clamp(min=0) * is_valid_NNN
+    num_wrong = (loss_NNN > _TINY).sum()
+    return TripletLoss(loss_NNN.sum() / (num_wrong + _TINY), num_wrong / (is_valid_NNN.sum() + _TINY))
+
+
+def batch_hard_triplet_loss(
+    z_ND: Tensor, label_N: Tensor, *, margin: float = 0.01, exclude_background: bool = False
+) -> TripletLoss:
+    """Of every anchor the farthest image of its label and the nearest of another, the mean over anchors.
+
+    relu((d_ap - d_an) / m + margin), m the mean of the d_an. With ``exclude_background`` anchors are left out whose
+    farthest of their label is at distance 0: those of label 0, and those alone in their label.
+    """
+    distance_NN = pairwise_distances(z_ND)
+    is_alike_NN, is_other_NN = _pairs(label_N)
+    if exclude_background:
+        is_alike_NN = is_alike_NN & (label_N != BACKGROUND)[:, None]
+    positive_N = (distance_NN * is_alike_NN).amax(dim=1)
+    # What is no negative is moved behind all that are.
+    negative_N = (distance_NN + distance_NN.amax(dim=1, keepdim=True) * ~is_other_NN).amin(dim=1)
+    if exclude_background:
+        positive_N, negative_N = (values[positive_N != 0] for values in (positive_N, negative_N))
+    total = max(len(positive_N), 1)
+    scale = negative_N.sum() / total + _TINY
+    loss_N = ((positive_N - negative_N) / scale + margin).clamp(min=0)
+    return TripletLoss(loss_N.sum() / total, (loss_N > _TINY).sum() / total)
+
+
+def _pairs(label_N: Tensor) -> tuple[Tensor, Tensor]:
+    """Bool (N, N): pairs of the same label but not the same image, and pairs of different labels."""
+    is_same_NN = label_N[:, None] == label_N[None]
+    return is_same_NN & ~torch.eye(len(label_N), dtype=torch.bool, device=label_N.device), ~is_same_NN
