@@ -57,6 +57,7 @@ def show(
         "embeddings": store.embeddings,
         "run": store.run,
         "predictions": store.predictions,
+        "steps": store.steps,
         "scores": store.report,
     }
     key = (

@@ -23,6 +23,8 @@ from reelwright.cli import (
     run,
     single,
     start,
+    steps,
+    synthesize,
     upkeep,
 )
 from reelwright.storage.errors import ConfigError, InputError, Interrupted, ReelwrightError
@@ -38,7 +40,22 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
 )
-for module in (start, synthesize, preparing, importing, data, exporting, run, inspect, comparing, failing, upkeep, single):
+MODULES = (
+    start,
+    synthesize,
+    preparing,
+    importing,
+    data,
+    exporting,
+    run,
+    inspect,
+    comparing,
+    failing,
+    upkeep,
+    steps,
+    single,
+)
+for module in MODULES:
     module.register(app)
 
 

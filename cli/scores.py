@@ -15,13 +15,18 @@ _NAMES = {
     "edit": "edit",
     "f1@50": "F1@50",
     "video_top1": "video accuracy",
+    "step_pos": "POS",
+    "step_f1": "step F1",
+    "step_delay_seconds": "delay in s",
 }
-_PERCENT = {"edit", "f1@50"}  # in percent already; the others are shares
+_AS_IT_IS = {"edit", "f1@50", "step_delay_seconds"}  # in percent already, or in seconds; the others are shares
 _MAX_COLUMNS = 5
 
 
 def scores_table(headlines: Mapping[str, Mapping[str, Any]]) -> str:
     """``value (chance)`` in percent for each node and metric that any of them has; empty when there is none.
+
+    Metrics of completed steps have no chance level, and their delay is in seconds.
 
     Chance is that of an answer that never looks: always the commonest class.
     """
@@ -56,5 +61,7 @@ def _metrics(headlines: Iterable[Mapping[str, Any]]) -> list[str]:
 def _cell(headline: Mapping[str, Any], name: str) -> str:
     if name not in headline:
         return "-"
-    scale = 1 if name in _PERCENT else 100
-    return f"{headline[name] * scale:.1f} ({headline[f'chance_{name}'] * scale:.1f})"
+    scale = 1 if name in _AS_IT_IS else 100
+    value = f"{headline[name] * scale:.1f}"
+    chance = headline.get(f"chance_{name}")
+    return value if chance is None else f"{value} ({chance * scale:.1f})"

@@ -51,6 +51,7 @@ _USUAL: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     "train": ("train", {"embeddings": ["embed"]}, ("decode", "embed")),
     "finetune": ("tune", {"frames": "frames", "spatial": "embed", "temporal": "train"}, ("decode", "embed", "train")),
     "predict": ("predict", {"run": "train"}, ("decode", "embed", "train")),
+    "steps": ("steps", {"predictions": ["predict"]}, ("decode", "embed", "train", "predict")),
     "evaluate": ("scores", {"predictions": "predict"}, ("decode", "embed", "train", "predict")),
 }
 
@@ -113,7 +114,7 @@ def pipeline_for(stage: str, videos: str, overrides: list[str]) -> PipelineFile:
     for needed in (*_USUAL[stage][2], stage):
         name, settings, _ = _USUAL[needed]
         nodes[name] = {"uses": needed, **settings}
-    if stage in {"embed", "train", "predict", "evaluate"}:
+    if stage in {"embed", "train", "predict", "steps", "evaluate"}:
         nodes["frames"]["materialize"] = False
     known = {*nodes, *PipelineSettings.model_fields}
     own = _USUAL[stage][0]

@@ -23,6 +23,7 @@ _COSTS: dict[str, tuple[str, ...]] = {
     "train": ("model", "task", "precision"),
     "finetune": ("precision",),
     "predict": (),
+    "steps": (),
     "evaluate": ("report",),
 }
 

@@ -191,7 +191,7 @@ def _counts(plan: NodePlan, rows: Sequence[ItemRow]) -> dict[str, int]:
 
 def _files(plan: NodePlan, store: Store) -> dict[str, list[Any]]:
     """[bytes, digest] of the files of a run, of published tables or of a report, by their path in the store."""
-    folders = {"run": store.run, "predictions": store.predictions, "scores": store.report}
+    folders = {"run": store.run, "predictions": store.predictions, "steps": store.steps, "scores": store.report}
     folder_of = folders.get(plan.node.config.produces)
     if folder_of is None:
         return {}

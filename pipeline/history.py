@@ -97,7 +97,7 @@ class History:
         for _, parent in self.parents(record):
             if parent.stage in RUN_STAGES:
                 yield parent
-            elif parent.stage == "predict":
+            elif parent.stage in {"predict", "steps"}:
                 yield from self._runs_behind(parent)
 
 

@@ -45,6 +45,8 @@ def material(
         inputs["videos"] = digest([entry[1:] for entry in samples(dataset, node, wanted)])
         inputs["classes"] = list(dataset.labels.classes)
         inputs["background"] = dataset.background
+    if node.config.reads_labels:
+        inputs["names and labels"] = digest([named_videos(dataset, node, wanted), list(dataset.labels.classes)])
     return {"stage": node.stage, "version": node.config.version, "spec": node.config.spec(), "inputs": inputs}
 
 

@@ -200,7 +200,11 @@ class Planner:
 
     def _output_file(self, plan: NodePlan) -> Path:
         store = self.file.store
-        files = {"run": store.run(plan.key) / "model.safetensors", "scores": store.report(plan.key) / "metrics.json"}
+        files = {
+            "run": store.run(plan.key) / "model.safetensors",
+            "steps": store.steps(plan.key) / "steps.parquet",
+            "scores": store.report(plan.key) / "metrics.json",
+        }
         return files[plan.node.config.produces]
 
     def last(self, node: Node) -> Record | None:

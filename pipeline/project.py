@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from reelwright.storage.frames import FrameRows
     from reelwright.storage.predictions import PredictionSet
     from reelwright.storage.runs import RunFolder
+    from reelwright.storage.steps import StepSet
 
 
 class SilentObserver:
@@ -99,6 +100,12 @@ class Project:
         from reelwright.storage.predictions import PredictionSet
 
         return PredictionSet(self.file.store.predictions(self._plan(node, "predictions").key))
+
+    def steps(self, node: str) -> StepSet:
+        """The tables of a steps node: recognised and true steps."""
+        from reelwright.storage.steps import StepSet
+
+        return StepSet(self.file.store.steps(self._plan(node, "steps").key))
 
     def report(self, node: str) -> Path:
         """The folder of an evaluate node: metrics.json, report.html."""

@@ -35,9 +35,9 @@ from reelwright.storage.records import Record, load_record
 from reelwright.storage.seals import broken_seal
 from reelwright.storage.store import Store
 
-AREAS = ("frames", "embeddings", "predictions", "runs", "reports", "nodes", "projects", "weights")
+AREAS = ("frames", "embeddings", "predictions", "runs", "steps", "reports", "nodes", "projects", "weights")
 _OURS = frozenset({*AREAS, "scratch", "tuning", "locks", "files.json", "videos.json"})
-_WITH_RECORD = frozenset({"runs", "reports", "predictions"})
+_WITH_RECORD = frozenset({"runs", "steps", "reports", "predictions"})
 Items = tuple[str, str]  # area and spec key
 
 
@@ -164,7 +164,7 @@ def _belongs_to_nothing(store: Store, scope: Scope, records: list[Record]) -> It
         if path.name not in _OURS:
             yield strange(path)
     named = {"/".join(name.split("/")[:2]) for record in records for name in record.files}
-    for area in ("runs", "reports", "predictions", "nodes", "frames", "embeddings"):
+    for area in ("runs", "steps", "reports", "predictions", "nodes", "frames", "embeddings"):
         for path in _listed(store, area):
             key = path.stem if area in {"frames", "embeddings"} else path.name
             if not is_key(key):

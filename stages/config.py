@@ -45,8 +45,9 @@ class StageConfig(Settings):
     stage: ClassVar[str]
     version: ClassVar[int]  # raised by hand when the stage's output changes
     kind: ClassVar[str]  # 'items' (per video), 'run' (one trained model) or 'table' (one small result)
-    produces: ClassVar[str]  # frames | embeddings | run | predictions | scores
+    produces: ClassVar[str]  # frames | embeddings | run | predictions | steps | scores
     publishes: ClassVar[bool] = False  # of 'items': tables with names and targets are made of all items together
+    reads_labels: ClassVar[bool] = False  # of 'table': names, splits and labels of the videos are read, not only inputs
 
     @property
     def stores(self) -> bool:

@@ -60,6 +60,11 @@ STAGES: dict[str, Stage] = {
         "Predict sliding windows to Parquet",
         publish="reelwright.stages.predict.work:publish",
     ),
+    "steps": Stage(
+        "reelwright.stages.steps.config:StepsConfig",
+        "reelwright.stages.steps.work:run",
+        "Turn predictions and detections into completed steps",
+    ),
     "evaluate": Stage(
         "reelwright.stages.evaluate.config:EvaluateConfig",
         "reelwright.stages.evaluate.work:run",

@@ -70,7 +70,7 @@ def remove_broken(store: Store, paths: Iterable[Path]) -> Removed:
             for name in (f"{digest}.parquet", f"{digest}.rows.parquet"):
                 remove(store.predictions(rest[0]) / name)
             removed.items[rest[0]].add(digest)
-        elif area in {"predictions", "reports"}:
+        elif area in {"predictions", "steps", "reports"}:
             remove(store.root / area / rest[0])
             removed.nodes.add(rest[0])
         elif area == "runs":

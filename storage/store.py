@@ -4,6 +4,7 @@ frames/<spec key>.zarr/<video digest>/      decoded frames
 embeddings/<spec key>.zarr/<video digest>/  embeddings
 runs/<key>/                                 trained models
 predictions/<spec key>/<video digest>.parquet, predictions/<key>/   scores by content; tables with names and targets
+steps/<key>/                                completed steps: steps.parquet, truth.parquet, videos.parquet
 reports/<key>/                              metrics.json, report.html
 nodes/<key>/                                record.json, items.parquet
 weights/                                    pretrained weights fetched from a hub
@@ -47,6 +48,10 @@ class Store:
     def predictions(self, key: str) -> Path:
         """The folder of one prediction: by spec key the cached scores, by node key the published tables."""
         return self.root / "predictions" / key
+
+    def steps(self, key: str) -> Path:
+        """The folder of the completed steps of one node."""
+        return self.root / "steps" / key
 
     def report(self, key: str) -> Path:
         """The folder of one evaluation."""

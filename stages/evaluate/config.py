@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
-from reelwright.stages.config import StageConfig, node_input
+from reelwright.stages.config import Settings, StageConfig, node_input
+
+
+class StepScoreSettings(Settings):
+    """How completed steps are scored; of steps nodes only."""
+
+    variant: Literal["corrected", "industreal", "storm"] = "corrected"
+    """How steps are matched: the nearest in time, or as the public code of IndustReal or STORM-PSR has it."""
+    pos_tie_window: PositiveFloat | None = None
+    """Frames (without fps in the procedure: seconds) within which a swapped order is mended before POS; null: never."""
 
 
 class EvaluateConfig(StageConfig):
@@ -17,8 +26,8 @@ class EvaluateConfig(StageConfig):
     kind: ClassVar[str] = "table"
     produces: ClassVar[str] = "scores"
 
-    predictions: str = node_input(kinds=("predictions",))
-    """The predict node."""
+    predictions: str = node_input(kinds=("predictions", "steps"))
+    """The predict or steps node."""
     splits: tuple[str, ...] = ("test",)
     """Videos of these splits are scored; each split is also scored alone."""
     topk: tuple[PositiveInt, ...] = (1, 5)
@@ -32,6 +41,7 @@ class EvaluateConfig(StageConfig):
     """Videos with a timeline in the report, the worst ones first; all are in the tables."""
     threshold: float = Field(0.5, gt=0, lt=1)
     """Probability from which a class counts as present (task multi_label)."""
+    steps: StepScoreSettings = StepScoreSettings()
 
     def spec(self) -> dict[str, Any]:
         """As in StageConfig; what is in the report counts only where there is one."""

@@ -48,7 +48,7 @@ def video_article(card: VideoCard, palette: Palette, *, unit: str, task: str, th
     axis = axis_of(card.timeline, card.duration_seconds)
     head = tag("header", tag("h3", card.labels.video_id), _verdict(card, palette, unit=unit, task=task))
     rows = [
-        *_picture_rows(card.thumbnails),
+        *picture_rows(card.thumbnails),
         *_ribbon_rows(card, axis, palette, task=task, threshold=threshold),
         *_row("", time_axis(axis)),
     ]
@@ -81,7 +81,8 @@ def _result_text(result: VideoResult, palette: Palette, *, task: str) -> Markup:
     return join(f"{said} ", tag("span", f"✗ truth: {palette.classes[result.target_id]}", class_="wrong-word"), " · ")
 
 
-def _picture_rows(thumbnails: Sequence[Thumbnail]) -> list[Markup]:
+def picture_rows(thumbnails: Sequence[Thumbnail]) -> list[Markup]:
+    """Pictures side by side with their times; nothing where there are none."""
     if not thumbnails:
         return []
     figures = [

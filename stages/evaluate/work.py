@@ -20,6 +20,7 @@ from reelwright.stages.evaluate.scoring import (
     main_unit,
     score_predictions,
 )
+from reelwright.stages.evaluate.steps import run_steps
 from reelwright.stages.evaluate.tables import confusion_lines, video_lines, write_csv
 from reelwright.stages.evaluate.thumbnails import slice_times
 from reelwright.stages.evaluate.video_cards import VideoCard, VideoResult
@@ -34,13 +35,15 @@ from reelwright.storage.store import Store
 
 
 def run(work: Work, reporter: Reporter) -> dict[str, Any]:
-    """Score the predictions of one node.
+    """Score the predictions of one node, or the completed steps of a steps node (`steps.run_steps`).
 
     Writes `Store.report(key)`: metrics.json, per_video.csv, confusion.csv (one label an entry only) and report.html.
     Returns the headline numbers (see `scoring.headline`) with `num_videos` and `num_scored`; where no video has a
     target, num_scored is 0, there are no scores, and the report shows what was predicted. Raises StageError when no
     video is in the splits asked for.
     """
+    if work.inputs["predictions"][0].stage == "steps":
+        return run_steps(work, reporter)
     config = EvaluateConfig.model_validate(dict(work.config))
     store = Store.at(work.store)
     predictions = PredictionSet(store.predictions(work.inputs["predictions"][0].key))

@@ -18,6 +18,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "train": {"embeddings": ["e"], "model": {"name": "tcn", "width": 32}},
     "finetune": {"frames": "f", "spatial": "e", "temporal": "t"},
     "predict": {"run": "r"},
+    "steps": {"procedure": "p.yaml", "predictions": ["p"]},
     "evaluate": {"predictions": "p"},
 }
 
@@ -70,6 +71,8 @@ def test_every_setting_is_in_the_spec_or_declared_otherwise(stage: str) -> None:
         ("embed", {"seed": 1}),
         ("decode", {"fps": 5}),
         ("predict", {"window": {"stride": 2}}),
+        ("steps", {"threshold": 8.0}),
+        ("evaluate", {"steps": {"variant": "storm"}}),
     ],
     ids=str,
 )

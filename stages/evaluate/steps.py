@@ -1,0 +1,127 @@
+"""Evaluate a steps node: metrics.json, CSV tables and the report; the folder is written in one step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from reelwright.stages.evaluate.config import EvaluateConfig
+from reelwright.stages.evaluate.frame_source import Pictures, Wanted, find_stage, pictures
+from reelwright.stages.evaluate.scoring import ALL_SPLITS
+from reelwright.stages.evaluate.step_report import StepReport, axis_of, render
+from reelwright.stages.evaluate.step_scores import StepVideo, headline, score_steps, step_videos
+from reelwright.stages.evaluate.step_tables import curve_lines, event_lines, step_lines, video_lines
+from reelwright.stages.evaluate.tables import write_csv
+from reelwright.stages.evaluate.thumbnails import slice_times
+from reelwright.stages.work import InputRef, Reporter, VideoItem, Work
+from reelwright.storage.errors import StageError
+from reelwright.storage.folders import replacing_folder
+from reelwright.storage.steps import StepSet
+from reelwright.storage.store import Store
+
+
+def run_steps(work: Work, reporter: Reporter) -> dict[str, Any]:
+    """Score the steps of one node.
+
+    Writes `Store.report(key)`: metrics.json, per_video.csv, per_step.csv, delay_curve.csv, events.csv and report.html.
+    Returns the headline numbers with `num_videos` and `num_scored`; where no video has known steps, num_scored is 0 and
+    there are no scores. Raises StageError when no video is in the splits asked for.
+    """
+    config = EvaluateConfig.model_validate(dict(work.config))
+    store = Store.at(work.store)
+    steps = StepSet(store.steps(work.inputs["predictions"][0].key))
+    info = steps.info
+    videos = step_videos(steps, splits=config.splits, settings=config.steps)
+    if not videos:
+        there = sorted(set(steps.videos()["split"].to_pylist()))
+        raise StageError(f"evaluate: no video is of the splits {list(config.splits)}; steps are of {there}. Set splits")
+    scores = score_steps(videos, info=info)
+    num_scored = sum(video.performance is not None for video in videos)
+    summary = {"num_videos": len(videos), "num_scored": num_scored, **headline(scores)}
+    if not scores:
+        reporter.note("of no video it is known which steps were completed: nothing is scored")
+    metrics = {
+        "key": work.key,
+        "steps": info.key,
+        "procedure": info.procedure,
+        "decoder": info.decoder,
+        "variant": config.steps.variant,
+        "pos_tie_window": config.steps.pos_tie_window,
+        "headline": summary,
+        "splits": scores,
+    }
+    with replacing_folder(store.report(work.key)) as folder:
+        (folder / "metrics.json").write_text(_json(metrics), encoding="utf-8")
+        write_csv(folder / "per_video.csv", video_lines(videos, info=info))
+        write_csv(folder / "events.csv", event_lines(videos, info=info))
+        if scores:
+            chosen = scores.get(ALL_SPLITS) or next(iter(scores.values()))
+            write_csv(folder / "per_step.csv", step_lines(chosen["per_step"]))
+            write_csv(folder / "delay_curve.csv", curve_lines(chosen["delay_curve"]))
+        if config.report:
+            page = render(_report(work, config, steps=steps, videos=videos, scores=scores, reporter=reporter))
+            (folder / "report.html").write_text(page, encoding="utf-8")
+    return summary
+
+
+def worst_first(videos: Sequence[StepVideo]) -> list[StepVideo]:
+    """By F1, then POS; those without a known truth last."""
+
+    def rank(video: StepVideo) -> tuple[bool, float, float]:
+        found = video.performance
+        return (True, 0.0, 0.0) if found is None else (False, found.f1, found.pos)
+
+    return sorted(videos, key=rank)
+
+
+def _report(
+    work: Work,
+    config: EvaluateConfig,
+    *,
+    steps: StepSet,
+    videos: Sequence[StepVideo],
+    scores: Mapping[str, Any],
+    reporter: Reporter,
+) -> StepReport:
+    info, reference = steps.info, work.inputs["predictions"][0]
+    shown = worst_first(videos)[: config.report_videos]
+    reporter.note(f"pictures of {len(shown)} videos for the report")
+    facts = {"steps": f"{reference.node} {reference.key[:12]}", "procedure": info.procedure, "decoder": info.decoder}
+    facts |= {"variant": config.steps.variant}
+    if info.decoder != "naive":
+        facts |= {"threshold": f"{info.extra['threshold']:g}", "decay": f"{info.extra['decay']:g}"}
+    if info.window is not None:
+        facts |= {"window": f"{info.window} frames"}
+    for ref in reference.inputs.get("predictions", ()):
+        facts[ref.node] = ref.key[:12]
+    return StepReport(
+        title=f"{work.node}: {', '.join(config.splits)}",
+        info=info,
+        scores=scores,
+        shown=shown,
+        num_videos=len(videos),
+        pictures=_pictures(work, reference, shown=shown, number=config.thumbnails),
+        facts=facts,
+    )
+
+
+def _pictures(work: Work, reference: InputRef, *, shown: Sequence[StepVideo], number: int) -> dict[str, Pictures]:
+    known = {entry["video_id"]: entry for entry in work.payload.get("videos", ())}
+    wanted = []
+    for video in shown:
+        axis, entry = axis_of(video), known.get(video.video_id, {})
+        times = slice_times(axis.start_seconds, axis.stop_seconds, number=number) if number else []
+        path = str(entry.get("path", "")) or "unknown"
+        item = VideoItem(
+            digest=video.digest, path=path, video_id=video.video_id, duration_seconds=video.duration_seconds
+        )
+        wanted.append(Wanted(item=item, times=tuple(times)))
+    decode = find_stage(reference, "decode")
+    frames: Path | None = Store.at(work.store).frames(decode.key) if decode else None
+    return pictures(wanted, predictions=reference, frames=frames)
+
+
+def _json(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

@@ -1,0 +1,167 @@
+"""Steps: predictions and detections of all videos into three tables, written in one go.
+
+predictions (changes) ----+
+                          +-> streams by frame -> decoders -> steps.parquet
+predictions or detections +                       labels ---> truth.parquet
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from reelwright.models.step_states import has_errors
+from reelwright.stages.config import parse_config
+from reelwright.stages.procedure import Procedure, read_procedure
+from reelwright.stages.steps.config import StepsConfig
+from reelwright.stages.steps.decoding import Recognised, decode
+from reelwright.stages.steps.streams import VideoStreams, is_changes, joined, read_changes, read_objects, read_states
+from reelwright.stages.steps.truth import TrueSteps, annotated_steps, read_truth
+from reelwright.stages.train.labelled import LabelledVideo, payload_videos
+from reelwright.stages.work import Reporter, Work
+from reelwright.storage.detections import read_detections
+from reelwright.storage.errors import ConfigError, StageError
+from reelwright.storage.folders import replacing_folder
+from reelwright.storage.predictions import PredictionSet
+from reelwright.storage.steps import StepsInfo, write_steps
+from reelwright.storage.store import Store
+
+
+def run(work: Work, reporter: Reporter) -> dict[str, Any]:
+    """Write `Store.steps(key)`: steps.parquet, truth.parquet and videos.parquet (storage/steps.py).
+
+    Returns num_videos, num_steps, num_true_steps and num_with_truth. Raises ConfigError or InputError when streams and
+    procedure do not fit, StageError when no video has anything to decode.
+    """
+    config = parse_config(StepsConfig, dict(work.config), where=work.node)
+    procedure = read_procedure(Path(config.procedure))
+    store = Store.at(work.store)
+    videos = payload_videos(work.payload)
+    streams = _streams(work, config, procedure, {video.video_id for video in videos})
+    shown = [video for video in videos if video.video_id in streams]
+    if not shown:
+        raise StageError(f"{work.node}: no video of the manifest has predictions or detections in the splits asked for")
+    if len(shown) < len(videos):
+        reporter.note(f"{len(videos) - len(shown):,} of {len(videos):,} videos have nothing to decode and are left out")
+    truth = read_truth(Path(config.truth), procedure) if config.truth is not None else None
+    tables: dict[str, list[Mapping[str, Any]]] = {"steps": [], "truth": [], "videos": []}
+    reporter.total(len(shown), "videos")
+    durations = {entry["video_id"]: entry.get("duration_seconds") for entry in work.payload["videos"]}
+    for video in shown:
+        kind = procedure.kind_of(video.video_id)
+        found = decode(streams[video.video_id], kind=kind, procedure=procedure, config=config)
+        true = _truth(video, truth, work.payload["classes"], procedure)
+        tables["steps"] += _step_rows(video, found, streams[video.video_id], procedure)
+        tables["truth"] += _truth_rows(video, true or [], streams[video.video_id], procedure)
+        expected = procedure.expected(kind)
+        tables["videos"].append(
+            {
+                **_named(video),
+                "procedure": kind,
+                "duration_seconds": durations[video.video_id],
+                "num_steps": len(found),
+                "has_truth": true is not None,
+                "has_errors": None if true is None else has_errors([step for _, step in true], expected=expected),
+            }
+        )
+        reporter.advance(1)
+    windows = [found.window for found in streams.values() if found.window is not None]
+    info = _info(work, config, procedure, window=config.window or (max(windows) if windows else None))
+    with replacing_folder(store.steps(work.key)) as folder:
+        write_steps(folder, info, tables)
+    return {
+        "num_videos": len(shown),
+        "num_steps": len(tables["steps"]),
+        "num_true_steps": len(tables["truth"]),
+        "num_with_truth": sum(row["has_truth"] for row in tables["videos"]),
+    }
+
+
+def _streams(work: Work, config: StepsConfig, procedure: Procedure, names: set[str]) -> dict[str, VideoStreams]:
+    """Both streams of every video that has one."""
+    parts = []
+    sets = [PredictionSet(Store.at(work.store).predictions(ref.key)) for ref in work.inputs.get("predictions", ())]
+    kinds = [is_changes(predictions) for predictions in sets] + ([False] if config.detections is not None else [])
+    if len(kinds) > 1 and (len(set(kinds)) == 1 or procedure.fps is None):
+        raise ConfigError(
+            f"{work.node}: two streams must be one of changes (task multi_label) and one of states, and the procedure "
+            f"needs an fps to bring them together; fps is {procedure.fps}, tasks are {[s.info.task for s in sets]}"
+        )
+    for predictions in sets:
+        read: Iterator[tuple[str, VideoStreams]] = (
+            read_changes(predictions, procedure) if is_changes(predictions) else read_states(predictions, procedure)
+        )
+        parts.append(dict(read))
+    if config.detections is not None:
+        objects = read_detections(Path(config.detections), num_classes=len(procedure.states) + 2)
+        known = {name: listed for name, listed in objects.items() if name in names}
+        # A detector that saw nothing in a video has no line of it.
+        parts.append({**dict.fromkeys(names, VideoStreams(is_dense=True)), **read_objects(known, procedure)})
+    if len(parts) == 1:
+        return parts[0]
+    first, second = parts
+    return {name: joined(first[name], second[name]) for name in first.keys() & second.keys()}
+
+
+def _truth(
+    video: LabelledVideo, truth: Mapping[str, TrueSteps] | None, classes: Sequence[str], procedure: Procedure
+) -> TrueSteps | None:
+    if truth is not None:
+        return truth.get(video.video_id)
+    return annotated_steps(video.annotation, classes, procedure)
+
+
+def _named(video: LabelledVideo) -> dict[str, str]:
+    return {"video_id": video.video_id, "video_digest": video.digest, "split": video.split}
+
+
+def _step_rows(
+    video: LabelledVideo, found: Sequence[Recognised], streams: VideoStreams, procedure: Procedure
+) -> Iterator[dict[str, Any]]:
+    for position, (completion, source) in enumerate(found):
+        time = streams.time_of(completion.frame, procedure.fps)
+        yield {
+            **_named(video),
+            **_step(position, time, completion.frame, completion.step, procedure),
+            "score": completion.score,
+            "observed": True,
+            "source": source,
+        }
+
+
+def _truth_rows(
+    video: LabelledVideo, true: TrueSteps, streams: VideoStreams, procedure: Procedure
+) -> Iterator[dict[str, Any]]:
+    for position, (time, step) in enumerate(true):
+        if procedure.fps is not None:
+            frame = round(time * procedure.fps)
+        else:  # the first row that shows it
+            frame = min((row for row, seconds in streams.times.items() if seconds >= time), default=-1)
+        yield {**_named(video), **_step(position, time, frame, step, procedure)}
+
+
+def _step(position: int, time: float, frame: int, step: int, procedure: Procedure) -> dict[str, Any]:
+    return {
+        "position": position,
+        "time_seconds": time,
+        "frame": frame,
+        "step_id": step,
+        "step": procedure.step_names[step],
+        "component": procedure.components[step // 3],
+        "action": procedure.action_of(step),
+    }
+
+
+def _info(work: Work, config: StepsConfig, procedure: Procedure, *, window: int | None) -> StepsInfo:
+    shown = ("confidence", "threshold", "decay", "initial", "fusion", "weight", "non_states")
+    return StepsInfo(
+        key=work.key,
+        procedure=procedure.name,
+        decoder=config.decoder,
+        fps=procedure.fps,
+        window=window,
+        step_names=procedure.step_names,
+        expected={kind: list(procedure.expected(kind)) for kind in procedure.procedures},
+        extra={name: getattr(config, name) for name in shown},
+    )
