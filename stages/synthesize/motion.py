@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import make_interp_spline  # type: ignore[import-untyped]
+from scipy.interpolate import make_interp_spline
 
 Floats = NDArray[np.float64]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage  # type: ignore[import-untyped]
+from scipy import ndimage
 
 from reelwright.stages.synthesize.config import SynthesizeConfig
 from reelwright.stages.synthesize.motion import draw_jitter, draw_profiles, interpolate, spline_through
