@@ -6,6 +6,7 @@ told to kill its whole process group when it is about to give a file its name: t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -93,6 +94,8 @@ def serve() -> None:
         child = os.fork()
         if child == 0:
             _become(json.loads(line))
+        with contextlib.suppress(ProcessLookupError):  # before its number is told, so that the group can be killed
+            os.setpgid(child, child)
         print(child, flush=True)
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
@@ -102,7 +105,7 @@ def _become(asked: dict[str, Any]) -> None:
     """Be `reelwright run` in a process group of its own."""
     from reelwright.cli.main import main
 
-    os.setsid()
+    os.setpgid(0, 0)
     os.chdir(asked["folder"])
     log = os.open("log.txt", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
