@@ -64,7 +64,10 @@ def test_the_store_is_beside_the_file_or_as_set(tmp_path: Path, monkeypatch: pyt
         (("run: train", "run: embed"), "'embed' makes embeddings; needed is run. Nodes that do: train"),
         (("weights: none", "weights: none, run: train"), "give either encoder"),
         (("videos:", "vidoes:"), r"vidoes: unknown key. Did you mean 'videos'\?"),
-        (("{manifest: videos.csv}", "{manifest: videos.csv, folder: x}"), "exactly one of manifest, folder, glob"),
+        (
+            ("{manifest: videos.csv}", "{manifest: videos.csv, folder: x}"),
+            "exactly one of manifest, folder, features, glob",
+        ),
         (("labels: {segments: segments.csv}", "labels: {}"), "exactly one of column, segments, steps, rows"),
         (("embeddings: [embed]", "embeddings: []"), "at least 1 item"),
         (("  train:", "  tr ain:"), "letters, digits"),

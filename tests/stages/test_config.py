@@ -20,6 +20,8 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "predict": {"run": "r"},
     "steps": {"procedure": "p.yaml", "predictions": ["p"]},
     "evaluate": {"predictions": "p"},
+    "features": {"fps": 15},
+    "take_scores": {"embeddings": "e"},
 }
 
 
