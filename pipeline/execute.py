@@ -19,6 +19,7 @@ from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import InputError, StageError
 from reelwright.storage.items import ItemLedger, ItemRow
 from reelwright.storage.records import Record, write_record
+from reelwright.storage.runs import RunFolder
 from reelwright.storage.store import Store
 
 _VERSIONED = ("reelwright", "torch", "torchvision", "timm", "zarr", "numpy", "decord", "av", "torchcodec")
@@ -72,6 +73,8 @@ def execute(
         if stage.publish is not None and len(plan.failed) == len(plan.todo):
             load(stage.publish)(build_work(planner, plan, plan.wanted), planner.file.store.predictions(plan.key))
     else:
+        if plan.node.config.kind == "run" and plan.node.name in planner.forced:
+            RunFolder(planner.file.store.run(plan.key)).clear()  # else it goes on, or finds that it has ended
         outputs = dict(load(stage.work)(build_work(planner, plan), reporter))
         done = []
         planner.forced -= {plan.node.name}

@@ -74,8 +74,6 @@ def _tune(work: Work, config: FinetuneConfig, place: Place) -> dict[str, Any] | 
         module.spatial.to(memory_format=torch.channels_last)
     init = prepare(module, work=work, config=config, labels=labels)
     folder = RunFolder(store.run(work.key))
-    if folder.is_complete and place.world.is_main:
-        folder.clear()
     learning = _learning(work, config, values, loaded, labels, place=place, metric=metric)
     if place.world.is_main:
         folder.write_config(run_values(work, labels, _described(values, loaded)))

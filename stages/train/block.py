@@ -13,6 +13,7 @@ another store that saw its middle.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from reelwright.stages.sampling.windows import IntArray, Windows, WindowShape, w
 from reelwright.storage.embeddings import EmbeddingRows, EmbeddingStore
 from reelwright.storage.errors import InputError, ItemError, StoreError, nearest
 from reelwright.storage.spans import Spans
+from reelwright.storage.unusable import named
 
 READERS = 8  # threads that read videos: on a network file system most of the time is waiting
 READ_ROWS = 1024  # rows of a token or map output that are in memory while they are averaged
@@ -246,7 +248,14 @@ def _empty(shape: tuple[int, int], dtype: np.dtype[Any], *, memory_bytes: int, s
     if shape[0] * shape[1] * dtype.itemsize <= memory_bytes:
         return np.empty(shape, dtype=dtype)
     scratch.parent.mkdir(parents=True, exist_ok=True)
-    return np.memmap(scratch, dtype=dtype, mode="w+", shape=shape)
+    with named(scratch), scratch.open("wb") as file:
+        # A full disk is told of here; found out while writing to the mapping, it ends the process without a word.
+        num_bytes = shape[0] * shape[1] * dtype.itemsize
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, num_bytes)
+        else:  # macOS
+            file.truncate(num_bytes)
+    return np.memmap(scratch, dtype=dtype, mode="r+", shape=shape)
 
 
 def _check_finite(values: npt.NDArray[Any]) -> None:

@@ -69,8 +69,6 @@ def _train(work: Work, config: TrainConfig, place: Place) -> dict[str, Any] | No
         block = _load(work, config, stores, place=place, scratch=scratch)
         learning = _learning(work, config, block, labels, place=place, metric=metric)
         if place.world.is_main:
-            if folder.is_complete:
-                folder.clear()
             folder.write_config(run_values(work, labels, values))
         progress = fit(model, learning, work=work, config=config, folder=folder, place=place, init=init)
     finally:
