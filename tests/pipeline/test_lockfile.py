@@ -83,7 +83,7 @@ def drop_video(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda at: edit(at, "reelwright.yaml", "fps: 5", "fps: 10"), r"frames\.settings\.fps: locked 5\.0, now 10\.0"),
+        (lambda at: edit(at, "reelwright.yaml", "fps: 5", "fps: 10"), r"frames\.settings\.fps: locked 5, now 10\n"),
         (
             lambda at: edit(at, "reelwright.yaml", "name: linear", "name: gru, size: 4"),
             r'model\.name: locked "linear", now "gru"\n  train\.settings\.model\.size: locked \(not set\), now 4',
