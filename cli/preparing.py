@@ -92,7 +92,7 @@ def prepare(
     )
     watcher = Watcher()
     try:
-        result = prepare_dataset(request, watcher.indexing(0))
+        result = prepare_dataset(request, watcher.working(dataset))
     finally:
         watcher.close()
     _tell(result, as_json=as_json)
@@ -119,11 +119,12 @@ def _tell(result: PrepareResult, *, as_json: bool) -> None:
     if as_json:
         print_json({"manifest": str(result.manifest), "videos": counts, "problems": dict(kinds)})
         return
-    rows = [
-        (split, f"{count:,}", f"{result.classes(split):,}", f"{result.full[split]:,}" if split in result.full else "")
-        for split, count in sorted(counts.items())
-    ]
-    typer.echo(table_text(("split", ">videos", ">classes", ">whole set"), rows))
+    header = (">videos", ">classes", *([">whole set"] if result.full else []))
+    rows = []
+    for split, count in sorted(counts.items()):
+        whole = [f"{result.full[split]:,}" if split in result.full else ""] if result.full else []
+        rows.append((split, f"{count:,}", f"{result.classes(split):,}", *whole))
+    typer.echo(table_text(("split", *header), rows))
     if result.num_frame_labels:
         typer.echo(f"{result.num_frame_labels:,} frames with a label of their own")
     for kind, count in sorted(kinds.items()):

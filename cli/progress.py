@@ -45,6 +45,10 @@ class Watcher:
         """Show the reading of videos."""
         return self._show(f"videos: reading {num_videos:,}")
 
+    def working(self, name: str) -> Reporter:
+        """Show work that is no node of a pipeline."""
+        return self._show(name)
+
     def started(self, plan: NodePlan) -> Reporter:
         """Show a node at work."""
         return self._show(plan.node.name)

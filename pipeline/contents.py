@@ -12,7 +12,7 @@ from reelwright.storage.annotations import UNKNOWN, Annotation
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.items import DONE
 from reelwright.storage.known import VideoProbe
-from reelwright.storage.manifest import ManifestVideo
+from reelwright.storage.manifest import ManifestVideo, scan_folder
 from reelwright.storage.tables import read_columns
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def contents_of(dataset: Dataset) -> Contents:
 
 
 def source_file(source: str, overrides: Sequence[str]) -> PipelineFile:
-    """A pipeline file without nodes for a manifest, a folder of videos or a pattern; its label column is used.
+    """A pipeline file without nodes for a manifest, a folder of videos or features, or a pattern; its label column is used.
 
     Raises ConfigError when there is no such thing.
     """
@@ -126,7 +126,7 @@ def source_file(source: str, overrides: Sequence[str]) -> PipelineFile:
     path = Path(source)
     content: dict[str, Any] = {"stages": {}}
     if path.is_dir():
-        content["videos"] = {"folder": source}
+        content["videos"] = {"folder" if scan_folder(path, default_split="train") else "features": source}
     elif path.suffix.lower() in {".csv", ".tsv", ".parquet"}:
         columns = read_columns(path, required=["path"]).cells
         splits = list(dict.fromkeys(["train", "val", "test", *filter(None, columns.get("split", []))]))

@@ -10,10 +10,11 @@ import stat
 import tarfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Self
+from typing import IO, Any, Self, cast
 
 from reelwright.storage.errors import InputError
 from reelwright.storage.folders import replacing_folder
@@ -21,12 +22,16 @@ from reelwright.storage.folders import replacing_folder
 ZIP_SUFFIXES = (".zip",)
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 FOREIGN_SUFFIXES = (".rar", ".7z")  # need programs of their own
+_ENTRY = b"PK\x01\x02"  # begins each entry of the directory of a zip
+_ZIP64_BYTES = 76  # two records of zip64 that may lie between the directory and the end record
 _COPIED_BYTES = 1 << 20
 _DIRECTORY_BYTES = 512  # of the directory of a zip, for each entry that is allowed
 _END_BYTES = 22 + (1 << 16)  # the end record of a zip, and the longest comment behind it
 # The end of a tar is a block of zeros; a file that just stops was cut.
 _TarHeaderError, _TarReadError = tarfile.HeaderError, tarfile.ReadError
 _EndOfTar: type[Exception] = tarfile.EOFHeaderError  # type: ignore[attr-defined]
+_NAME_TYPES = frozenset({b"L", b"K", b"x", b"g", b"X"})  # long names and extended headers
+_NAME_BYTES = 1 << 16
 _BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, ValueError, NotImplementedError)
 
 
@@ -91,30 +96,33 @@ def _unzip(path: Path, folder: Path, limits: ArchiveLimits) -> int:
 
 
 def _untar(path: Path, folder: Path, limits: ArchiveLimits) -> int:
-    """A tar has no directory: each entry is checked when it comes."""
-    seen: set[PurePosixPath] = set()
-    num_files = num_bytes = 0
+    """A tar has no directory, so it is read twice: once to check every entry, then to unpack."""
+    sizes: dict[PurePosixPath, int] = {}
     with tarfile.open(path, "r:*", tarinfo=_StrictInfo) as archive:
-        for number, entry in enumerate(_members(archive), start=1):
-            if entry.name in {".", "./"} and entry.isdir():
-                continue
-            name = safe_name(entry.name, archive=path)
-            if entry.isdir():
-                _check_claims(path, number, [num_bytes], [], limits)
-                continue
-            if not entry.isreg() or entry.issparse():
-                raise InputError(
-                    f"{path}: entry {entry.name!r} is a link, a device or sparse; only files are unpacked."
-                )
+        num_bytes = 0
+        for number, (entry, name) in enumerate(_entries(archive, path), start=1):
             num_bytes += entry.size
-            _check_claims(path, number, [num_bytes], [name, *([name] if name in seen else [])], limits)
-            seen.add(name)
-            source = archive.extractfile(entry)
-            assert source is not None
-            with source:
-                _copy(source, folder / name, size=entry.size, archive=path)
-            num_files += 1
-    return num_files
+            doubled = [name, name] if name in sizes else []
+            _check_claims(path, number, [num_bytes], doubled, limits)
+            if not entry.isdir():
+                sizes[name] = entry.size
+    with tarfile.open(path, "r:*", tarinfo=_StrictInfo) as archive:
+        for entry, name in _entries(archive, path):
+            source = None if entry.isdir() else archive.extractfile(entry)
+            if source is not None:
+                with source:
+                    _copy(source, folder / name, size=sizes[name], archive=path)
+    return len(sizes)
+
+
+def _entries(archive: tarfile.TarFile, path: Path) -> Iterator[tuple[tarfile.TarInfo, PurePosixPath]]:
+    """Files and folders one by one, each with the name it gets. Raises InputError for anything else."""
+    for entry in _members(archive):
+        if entry.isdir() and entry.name in {".", "./"}:
+            continue
+        if not (entry.isdir() or entry.isreg()) or entry.issparse():
+            raise InputError(f"{path}: entry {entry.name!r} is a link, a device or sparse; only files are unpacked.")
+        yield entry, safe_name(entry.name, archive=path)
 
 
 class _StrictInfo(tarfile.TarInfo):
@@ -128,6 +136,12 @@ class _StrictInfo(tarfile.TarInfo):
             raise
         except _TarHeaderError as error:
             raise _TarReadError(f"the header of an entry is damaged or cut off ({error})") from error
+
+    def _proc_member(self, tarfile: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type[:1] in _NAME_TYPES and self.size > _NAME_BYTES:  # is read into memory whole
+            raise _TarReadError(f"a name or header of {self.size:,} bytes")
+        member: Any = super()._proc_member(tarfile)  # type: ignore[misc]
+        return cast("_StrictInfo", member)
 
 
 def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
@@ -155,11 +169,23 @@ def _check_directory(path: Path, limits: ArchiveLimits) -> None:
             file.seek(int.from_bytes(tail[locator + 8 : locator + 16], "little"))
             record = file.read(56)
             count, directory_bytes = (int.from_bytes(record[at : at + 8], "little") for at in (32, 40))
+        if directory_bytes <= limits.max_entries * _DIRECTORY_BYTES:
+            file.seek(max(0, size - len(tail) + found - directory_bytes - _ZIP64_BYTES))
+            count = max(count, _count(file, _ENTRY))  # the end record may claim fewer than there are
     if count > limits.max_entries or directory_bytes > limits.max_entries * _DIRECTORY_BYTES:
         raise InputError(
             f"{path}: {count:,} entries in a directory of {directory_bytes:,} bytes; at most {limits.max_entries:,} "
             "are unpacked (--max-entries)."
         )
+
+
+def _count(file: IO[bytes], wanted: bytes) -> int:
+    """How often ``wanted`` occurs from here to the end, a block in memory at a time."""
+    total, rest = 0, b""
+    while block := file.read(_COPIED_BYTES):
+        total += (rest + block).count(wanted)
+        rest = block[-(len(wanted) - 1) :]
+    return total
 
 
 def _check_claims(
@@ -180,7 +206,7 @@ def _check_claims(
     if total > free:
         raise InputError(f"{path}: {total:,} bytes unpacked, but only {free:,} are free on the disk.")
     if len(set(names)) != len(names):
-        doubled = next(name for position, name in enumerate(names) if name in names[:position])
+        doubled = Counter(names).most_common(1)[0][0]
         raise InputError(f"{path}: entry {str(doubled)!r} is there twice; one would replace the other.")
 
 

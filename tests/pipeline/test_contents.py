@@ -70,6 +70,13 @@ def test_segments_are_counted_in_seconds_too(manifest):
     assert contents.label_unit == "segments"
 
 
+def test_a_folder_of_features(manifest):
+    (manifest / "feats").mkdir()
+    (manifest / "feats/a.npy").write_text("rows")
+    assert source_file("feats", []).videos.features == "feats"
+    assert source_file(".", []).videos.folder == "."
+
+
 def test_no_such_source(manifest):
     with pytest.raises(ConfigError, match=r"gone\.docx: no such manifest"):
         source_file("gone.docx", [])

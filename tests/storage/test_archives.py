@@ -69,6 +69,18 @@ def zip_with_false_count(path):
     path.write_bytes(content)
 
 
+def zip_that_hides_entries(path):
+    """Its end record claims one entry, and its directory has eleven."""
+    write_zip(path, many(11))
+    content = bytearray(path.read_bytes())
+    content[-12:-10] = content[-14:-12] = struct.pack("<H", 1)
+    path.write_bytes(content)
+
+
+def tar_with_a_long_name(path):
+    write_tar(path, {"x" * 70_000: b""})
+
+
 def encrypted(path):
     write_zip(path, {"a.txt": b"x"})
     content = bytearray(path.read_bytes())
@@ -97,6 +109,7 @@ REFUSED = {
     "zip link": (ZIP, lambda path: write_zip(path, {"a": b"/etc/passwd"}, mode=0o120777), "link or a device"),
     "zip of many": (ZIP, lambda path: write_zip(path, many(11)), "11 entries .*at most 10"),
     "zip false count": (ZIP, zip_with_false_count, "65,000 entries .*at most 10"),
+    "zip hides entries": (ZIP, zip_that_hides_entries, "11 entries .*at most 10"),
     "zip bomb": (ZIP, lambda path: write_zip(path, {"a": bytes(2 << 20)}), "2,097,152 bytes unpacked, more than"),
     "zip false size": (ZIP, zip_with_false_size, "cannot be unpacked|claims"),
     "zip encrypted": (ZIP, encrypted, "encrypted"),
@@ -108,6 +121,7 @@ REFUSED = {
     "tar device": (TAR, lambda path: write_tar(path, {"a": b""}, type=tarfile.CHRTYPE), "a device"),
     "tar of many": (TAR, lambda path: write_tar(path, many(11)), "more than 10 entries"),
     "tar bomb": ("x.tar.gz", lambda path: write_tar(path, {"a": bytes(2 << 20)}), "bytes unpacked, more than"),
+    "tar long name": (TAR, tar_with_a_long_name, "a name or header of 70,"),
     "tar cut": (TAR, cut, "cannot be unpacked"),
     "tar damaged": (TAR, damaged, "header of an entry is damaged"),
     "no tar": (TAR, lambda path: path.write_text("hello"), "cannot be unpacked"),
