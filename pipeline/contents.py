@@ -115,7 +115,7 @@ def contents_of(dataset: Dataset) -> Contents:
 
 
 def source_file(source: str, overrides: Sequence[str]) -> PipelineFile:
-    """A pipeline file without nodes for a manifest, a folder of videos or features, or a pattern; its label column is used.
+    """A pipeline file without nodes for a manifest (with its label column), a folder of videos or features, a pattern.
 
     Raises ConfigError when there is no such thing.
     """

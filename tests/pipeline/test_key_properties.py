@@ -24,6 +24,8 @@ Setting = tuple[str, ...]
 BASE: dict[str, dict[str, Any]] = {
     "decode": {"short_side": 64},
     "embed": {"frames": "f", "encoder": "timm/resnet10t", "weights": "none"},
+    "features": {"fps": 15},
+    "take_scores": {"embeddings": "e"},
     "train": {"embeddings": ["e"], "model": {"name": "tcn", "width": 32}},
     "finetune": {"frames": "f", "spatial": "e", "temporal": "t"},
     "predict": {"run": "r"},
@@ -34,9 +36,12 @@ NEEDS: dict[tuple[str, Setting], dict[str, Any]] = {
     ("decode", ("size",)): {"short_side": None},
     ("decode", ("quality",)): {"codec": "jpeg"},
     ("decode", ("image_start",)): {"image_tmpl": "{:05d}.jpg"},
+    ("features", ("times_key",)): {"fps": None},
 }
 STRATEGIES: dict[tuple[str, Setting], st.SearchStrategy[Any]] = {
     ("decode", ("times",)): st.lists(st.floats(0, 100), min_size=1, max_size=4, unique=True).map(sorted),
+    ("features", ("fps",)): st.floats(1, 240),
+    ("features", ("times_key",)): st.text("abc", min_size=1, max_size=3),
 }
 
 NUMBERS = st.integers(0, 4096) | st.floats(0, 1) | st.floats(1, 4096)
