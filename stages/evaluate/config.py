@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from reelwright.stages.config import Settings, StageConfig, node_input
 
@@ -16,6 +16,8 @@ class StepScoreSettings(Settings):
     """How steps are matched: the nearest in time, or as the public code of IndustReal or STORM-PSR has it."""
     pos_tie_window: PositiveFloat | None = None
     """Frames (without fps in the procedure: seconds) within which a swapped order is mended before POS; null: never."""
+    videos: NonNegativeInt = 0
+    """Recordings of which a video with the steps written below it is made, the worst ones first."""
 
 
 class EvaluateConfig(StageConfig):

@@ -49,7 +49,7 @@ def pictures(wanted: Sequence[Wanted], *, predictions: InputRef, frames: Path | 
     missing = [entry for entry in wanted if entry.times and found[entry.item.video_id] is None]
     there = [entry for entry in missing if Path(entry.item.path).exists()]
     decodable = [entry for entry in there if not is_feature_file(entry.item.path)]
-    decoded = _decoded(decodable, settings=_source_settings(predictions)) if decodable else {}
+    decoded = _decoded(decodable, settings=source_settings(predictions)) if decodable else {}
     for entry in there:
         if is_feature_file(entry.item.path):
             decoded[entry.item.video_id] = Pictures(note=_FEATURES)
@@ -68,7 +68,8 @@ def find_stage(reference: InputRef, stage: str) -> InputRef | None:
     return None
 
 
-def _source_settings(predictions: InputRef) -> dict[str, Any]:
+def source_settings(predictions: InputRef) -> dict[str, Any]:
+    """How the decode node behind ``predictions`` reads its files; nothing where there is none."""
     reference = find_stage(predictions, "decode")
     config = reference.config if reference else {}
     return {name: config[name] for name in _SOURCE_SETTINGS if name in config}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from string import Template
 from typing import Any
@@ -34,6 +34,7 @@ class StepReport:
     num_videos: int
     pictures: Mapping[str, Pictures]  # by video_id
     facts: Mapping[str, str]
+    films: Mapping[str, str] = field(default_factory=dict)  # by video_id, places beside the page
 
 
 def render(report: StepReport) -> str:
@@ -176,6 +177,9 @@ def _article(video: StepVideo, report: StepReport) -> Markup:
     head = tag("header", tag("h3", video.video_id), _verdict(video, report.info))
     notes = [found.note, "" if events else "No step was completed or recognised."]
     told = [tag("p", note, class_="soft") for note in notes if note]
+    if video.video_id in report.films:
+        link = tag("a", "video with these steps written below it", href=report.films[video.video_id])
+        told.append(tag("p", link, class_="soft"))
     return tag("article", head, *told, tag("div", *rows, class_="rows step-rows"), class_="video")
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from reelwright.stages.evaluate.config import EvaluateConfig
-from reelwright.stages.evaluate.frame_source import Pictures, Wanted, find_stage, pictures
+from reelwright.stages.evaluate.frame_source import Pictures, Wanted, find_stage, pictures, source_settings
 from reelwright.stages.evaluate.scoring import ALL_SPLITS
 from reelwright.stages.evaluate.step_report import StepReport, axis_of, render
 from reelwright.stages.evaluate.step_scores import StepVideo, headline, score_steps, step_videos
@@ -25,7 +26,8 @@ from reelwright.storage.store import Store
 def run_steps(work: Work, reporter: Reporter) -> dict[str, Any]:
     """Score the steps of one node.
 
-    Writes `Store.report(key)`: metrics.json, per_video.csv, per_step.csv, delay_curve.csv, events.csv and report.html.
+    Writes `Store.report(key)`: metrics.json, per_video.csv, per_step.csv, delay_curve.csv, events.csv, report.html and
+    videos/*.mp4.
     Returns the headline numbers with `num_videos` and `num_scored`; where no video has known steps, num_scored is 0 and
     there are no scores. Raises StageError when no video is in the splits asked for.
     """
@@ -60,8 +62,10 @@ def run_steps(work: Work, reporter: Reporter) -> dict[str, Any]:
             chosen = scores.get(ALL_SPLITS) or next(iter(scores.values()))
             write_csv(folder / "per_step.csv", step_lines(chosen["per_step"]))
             write_csv(folder / "delay_curve.csv", curve_lines(chosen["delay_curve"]))
+        films = _films(work, config, folder=folder, steps=steps, videos=videos, reporter=reporter)
         if config.report:
-            page = render(_report(work, config, steps=steps, videos=videos, scores=scores, reporter=reporter))
+            report = _report(work, config, steps=steps, videos=videos, scores=scores, reporter=reporter)
+            page = render(replace(report, films=films))
             (folder / "report.html").write_text(page, encoding="utf-8")
     return summary
 
@@ -107,17 +111,57 @@ def _report(
     )
 
 
-def _pictures(work: Work, reference: InputRef, *, shown: Sequence[StepVideo], number: int) -> dict[str, Pictures]:
+def _films(
+    work: Work,
+    config: EvaluateConfig,
+    *,
+    folder: Path,
+    steps: StepSet,
+    videos: Sequence[StepVideo],
+    reporter: Reporter,
+) -> dict[str, str]:
+    """Write videos with the steps below them; returns their places in the report's folder by video_id."""
+    if not config.steps.videos:
+        return {}
+    from reelwright.stages.evaluate.step_overlay import write_overlays
+
+    (folder / "videos").mkdir()
+    chosen = worst_first(videos)[: config.steps.videos]
+    reporter.note(f"videos of {len(chosen)} recordings with their steps")
+    items = _items(work, chosen)
+    places = {video.video_id: f"videos/{place:03d}-{_safe(video.video_id)}.mp4" for place, video in enumerate(chosen)}
+    jobs = [(video, items[video.video_id], folder / places[video.video_id]) for video in chosen]
+    source = source_settings(work.inputs["predictions"][0])
+    for video_id, note in write_overlays(jobs, step_names=steps.info.step_names, source=source).items():
+        reporter.note(f"{video_id}: {note}")
+    return {video_id: place for video_id, place in places.items() if (folder / place).exists()}
+
+
+def _safe(video_id: str) -> str:
+    """A part of a file name that every system takes."""
+    return "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in video_id)[:60]
+
+
+def _items(work: Work, videos: Sequence[StepVideo]) -> dict[str, VideoItem]:
+    """The files of recordings, as far as they are known."""
     known = {entry["video_id"]: entry for entry in work.payload.get("videos", ())}
-    wanted = []
-    for video in shown:
-        axis, entry = axis_of(video), known.get(video.video_id, {})
-        times = slice_times(axis.start_seconds, axis.stop_seconds, number=number) if number else []
-        path = str(entry.get("path", "")) or "unknown"
-        item = VideoItem(
-            digest=video.digest, path=path, video_id=video.video_id, duration_seconds=video.duration_seconds
+    return {
+        video.video_id: VideoItem(
+            digest=video.digest,
+            path=str(known.get(video.video_id, {}).get("path", "")) or "unknown",
+            video_id=video.video_id,
+            duration_seconds=video.duration_seconds,
         )
-        wanted.append(Wanted(item=item, times=tuple(times)))
+        for video in videos
+    }
+
+
+def _pictures(work: Work, reference: InputRef, *, shown: Sequence[StepVideo], number: int) -> dict[str, Pictures]:
+    items, wanted = _items(work, shown), []
+    for video in shown:
+        axis = axis_of(video)
+        times = slice_times(axis.start_seconds, axis.stop_seconds, number=number) if number else []
+        wanted.append(Wanted(item=items[video.video_id], times=tuple(times)))
     decode = find_stage(reference, "decode")
     frames: Path | None = Store.at(work.store).frames(decode.key) if decode else None
     return pictures(wanted, predictions=reference, frames=frames)

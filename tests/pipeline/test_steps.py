@@ -27,13 +27,13 @@ stages:
   scores: {uses: evaluate, predictions: steps, splits: [train, test], thumbnails: 0}
 """
 TRAINED = """
-  frames: {uses: decode, fps: 10, short_side: 48, workers: 1}
+  frames: {uses: decode, fps: 5, short_side: 48, workers: 1}
   embed: {uses: embed, frames: frames, encoder: timm/test_resnet, weights: none, batch_size: 32, channels_last: false}
   train:
     uses: train
     embeddings: [embed]
     task: multi_label
-    window: {length: 20, stride: 4}
+    window: {length: 10, stride: 4}
     model: {name: linear}
     epochs: 1
     batch_size: 16
@@ -112,18 +112,19 @@ def test_what_runs_again(demo):
 def test_the_whole_chain(demo):
     text = PIPELINE + TRAINED.removeprefix("\n")
     (demo / "whole.yaml").write_text(text, encoding="utf-8")
-    project = Project.open(demo / "whole.yaml", overrides=["both_scores.thumbnails=2"])
+    project = Project.open(demo / "whole.yaml", overrides=["both_scores.thumbnails=2", "both_scores.steps.videos=1"])
     result = project.run()
     assert result.exit_code == 0
     both = project.steps("both")
-    assert both.info.window == 20
+    assert both.info.window == 20  # frames at 10 a second: windows of 10 rows at 5 a second
     # silence of the change stream halves what the detector adds, twice over: steps come later, or not at all
     assert both.steps().num_rows <= project.steps("steps").steps().num_rows + 4
     metrics = json.loads((project.report("change_scores") / "metrics.json").read_text(encoding="utf-8"))
     assert [metrics["variant"], metrics["decoder"], metrics["headline"]["num_scored"]] == ["storm", "naive", 1]
-    again = Project.open(demo / "whole.yaml", overrides=["both.fusion=shared"])
+    again = Project.open(demo / "whole.yaml", overrides=["both.fusion=shared", "both_scores.steps.videos=1"])
     assert ran(again.run()) == ["both", "both_scores"]
+    assert [path.name for path in (project.report("both_scores") / "videos").iterdir()] == ["000-test_00.mp4"]
     assert "data:image/" in (project.report("both_scores") / "report.html").read_text(encoding="utf-8")
     with (project.report("both_scores") / "events.csv").open(encoding="utf-8") as file:
         assert {row["verdict"] for row in csv.DictReader(file)} <= {"right", "early", "missed", "extra"}
-    assert verify(project.file).is_whole
+    assert verify(project.file, whole=True).is_whole

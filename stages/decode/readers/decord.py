@@ -58,6 +58,9 @@ class DecordReader:
             for number, repeats in runs(source_frames):
                 self._go_to(number, position)
                 frame = self._video.next().asnumpy()
+                if frame.shape[2] != 3:  # decord takes the padding of narrow rows for more channels
+                    reason = f"not used for this file: decord gives frames of shape {frame.shape}, not of 3 channels"
+                    raise ItemError("backend_unsuited", reason)
                 position = number + 1
                 for _ in range(repeats):
                     yield number, frame

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -130,6 +131,23 @@ def test_cut_off_file_keeps_what_is_there(tmp_path: Path, grey_video: Path) -> N
         with pytest.raises(ItemError, match="not used for this file") as caught:
             open_reader(tmp_path / "cut.mp4", DecodeConfig(), backend=backend)
         assert caught.value.cause == "backend_unsuited"
+
+
+@pytest.mark.skipif(not installed("decord"), reason="decord is not installed")
+def test_narrow_frames_are_left_to_another_backend(tmp_path: Path) -> None:
+    # 48 pixels are rows of 144 bytes padded to 192, which decord takes for 4 channels
+    path = tmp_path / "narrow.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 48, 48, "yuv420p"
+        for grey in (20, 200):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((48, 48, 3), grey, np.uint8))))
+        container.mux(stream.encode(None))
+    reader = open_reader(path, DecodeConfig(), backend="decord")
+    with pytest.raises(ItemError, match=r"gives frames of shape \(48, 48, 4\)") as caught:
+        next(iter(reader.read([0])))
+    assert caught.value.cause == "backend_unsuited"
+    reader.close()
 
 
 def test_backend_order() -> None:

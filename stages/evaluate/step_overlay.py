@@ -1,0 +1,145 @@
+"""Recordings as videos with the recognised and the true steps written below the picture as they happen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from reelwright.stages.decode.attempts import Attempt, Plan, attempt_all, num_workers
+from reelwright.stages.decode.config import DecodeConfig
+from reelwright.stages.decode.readers import backend_order
+from reelwright.stages.decode.source import backends_of, decoding
+from reelwright.stages.evaluate.step_scores import StepVideo
+from reelwright.stages.evaluate.step_tables import EARLY, EXTRA, RIGHT, Event, events_of
+from reelwright.stages.work import VideoItem
+from reelwright.storage.feature_files import is_feature_file
+from reelwright.storage.items import DONE
+
+FPS = 10
+SHORT_SIDE_PIXELS = 360
+SHOWN_SECONDS = 5.0  # how long a step stays written, as in the public code
+NUM_LINES = 5
+_LINE_PIXELS = 24
+_MIN_WIDTH_PIXELS = 480
+_COLOURS = {RIGHT: (76, 201, 160), EARLY: (255, 122, 110), EXTRA: (255, 122, 110), "truth": (154, 168, 183)}
+_ENCODER = {"crf": "26", "preset": "veryfast", "threads": "1"}  # one thread: the bytes are the same twice
+_GROUND = (17, 22, 28)
+
+Frame = npt.NDArray[np.uint8]
+Line = tuple[float, str, str]  # seconds from which it is shown, text, kind
+
+
+def overlay_lines(video: StepVideo, step_names: Sequence[str]) -> list[Line]:
+    """What is written and from when: true steps when they are done, recognised ones with their delay or mistake."""
+    events = events_of(video) if video.performance is not None else []
+    if video.performance is None:
+        steps = zip(video.predicted, video.predicted_seconds, strict=True)
+        events = [Event(event.step, RIGHT, None, seconds) for event, seconds in steps]
+    lines: list[Line] = []
+    for event in events:
+        name = step_names[event.step]
+        if event.true_seconds is not None:
+            lines.append((event.true_seconds, f"done: {name}", "truth"))
+        if event.seconds is not None:
+            lines.append((event.seconds, f"recognised: {name}{_judged(event)}", event.verdict))
+    return sorted(lines, key=lambda line: line[0])
+
+
+def _judged(event: Event) -> str:
+    if event.verdict == EXTRA:
+        return ", but not done"
+    if event.seconds is None or event.true_seconds is None:
+        return ""
+    delay = event.seconds - event.true_seconds
+    return f" (+{delay:.1f} s)" if delay >= 0 else f" ({-delay:.1f} s too early)"
+
+
+def drawn(frame: Frame, time_seconds: float, lines: Sequence[Line]) -> Frame:
+    """A frame, uint8 (H, W, 3), above a band with the time and the lines of the last `SHOWN_SECONDS`; even sides."""
+    height, width = frame.shape[0] // 2 * 2, max(frame.shape[1], _MIN_WIDTH_PIXELS) // 2 * 2
+    canvas = Image.new("RGB", (width, height + (NUM_LINES + 1) * _LINE_PIXELS), _GROUND)
+    canvas.paste(Image.fromarray(frame), ((width - frame.shape[1]) // 2, 0))
+    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=16)
+    pen.text((10, height + 3), f"{time_seconds:.1f} s", fill=_COLOURS["truth"], font=font)
+    shown = [line for line in lines if line[0] <= time_seconds < line[0] + SHOWN_SECONDS][-NUM_LINES:]
+    for place, (_, text, kind) in enumerate(reversed(shown), start=1):
+        pen.text((10, height + place * _LINE_PIXELS + 3), text, fill=_COLOURS[kind], font=font)
+    return np.asarray(canvas)
+
+
+@dataclass
+class _Film:
+    """One video that is being written."""
+
+    path: Path
+    lines: Sequence[Line]
+    note: str = ""
+    container: Any = None
+    stream: Any = field(default=None, repr=False)
+
+    def add(self, frame: Frame, time_seconds: float) -> None:
+        picture = drawn(frame, time_seconds, self.lines)
+        if self.container is None:
+            self.container = av.open(str(self.path), "w", format="mp4")
+            self.stream = self.container.add_stream("libx264", rate=Fraction(FPS), options=dict(_ENCODER))
+            self.stream.height, self.stream.width, self.stream.pix_fmt = *picture.shape[:2], "yuv420p"
+        self.container.mux(self.stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+
+    def close(self) -> None:
+        if self.container is not None:
+            self.container.mux(self.stream.encode(None))
+            self.container.close()
+            self.container = None
+
+
+def write_overlays(
+    videos: Sequence[tuple[StepVideo, VideoItem, Path]], *, step_names: Sequence[str], source: Mapping[str, Any]
+) -> dict[str, str]:
+    """Write each recording's video to its path; returns, by video_id, why one could not be written whole.
+
+    ``source`` are settings of decode that say how files are read. Files are decoded in processes that can be killed; a
+    recording that fails leaves no file, one that is cut short ends early.
+    """
+    films = {item.video_id: _Film(path, overlay_lines(video, step_names)) for video, item, path in videos}
+    there = [item for _, item, _ in videos if Path(item.path).exists() and not is_feature_file(item.path)]
+    for event in attempt_all(there, _plan(len(there), source)) if there else ():
+        film = films[event.item.video_id]
+        if not isinstance(event, Attempt):
+            film.close()
+            film.note = "" if event.status == "ok" else event.message
+            if event.status not in DONE:
+                film.path.unlink(missing_ok=True)
+        elif event.body["event"] == "opened":
+            film.close()  # another backend begins again
+        else:
+            for frame, time_seconds in zip(*event.arrays[:2], strict=True):
+                film.add(frame, float(time_seconds))
+    for _, item, _ in videos:
+        if item not in there:
+            films[item.video_id].note = "there is no video file, or it is not there any more"
+    return {video_id: film.note for video_id, film in films.items() if film.note}
+
+
+def _plan(number: int, source: Mapping[str, Any]) -> Plan:
+    workers = num_workers(None, number)
+    config = DecodeConfig(**source, fps=FPS, short_side=SHORT_SIDE_PIXELS, materialize=False)
+    order = backend_order(config.backend)
+    common = {**decoding(config, workers), "geometry": None, "chunk_rows": 8, "start_row": 0}
+
+    def arguments(item: VideoItem, backend: str, _attempt: int) -> dict[str, Any]:
+        return {**common, "path": item.path, "backend": backend}
+
+    return Plan(
+        function="reelwright.stages.decode.tasks:stream_video",
+        arguments=arguments,
+        backends=lambda item: backends_of(item, order),
+        workers=workers,
+    )
