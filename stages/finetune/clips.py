@@ -16,8 +16,9 @@ from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.geometry import Geometry, apply
 from reelwright.stages.decode.source import Ended, FrameChunk, stream_frames
 from reelwright.stages.embed.threads import read_ahead
-from reelwright.stages.learning.batches import Batch, Sampling, Split
+from reelwright.stages.learning.batches import Batch, Split
 from reelwright.stages.learning.world import ALONE, Share
+from reelwright.stages.sampling.draws import IN_ORDER, Draws
 from reelwright.stages.sampling.windows import Windows, WindowShape, window_rows
 from reelwright.stages.train.targets import Targets
 from reelwright.stages.train.window_batches import describe_windows
@@ -88,7 +89,7 @@ class FrameBatches:
     targets: Targets  # of the windows, (N, ...)
     shape: WindowShape
     batch_size: int
-    sampling: Sampling
+    draws: Draws = IN_ORDER
     share: Share = ALONE
     drop_last: bool = False
     names: tuple[str, ...] = ()  # of the videos, for messages
@@ -101,12 +102,12 @@ class FrameBatches:
     @property
     def num_items(self) -> int:
         """Windows of an epoch."""
-        return self.split.num_items(self.sampling.per_epoch or len(self.windows))
+        return self.split.num_items(self.draws.num_drawn(len(self.windows)))
 
     @property
     def num_batches(self) -> int:
         """Batches of an epoch; the last may be smaller."""
-        return self.split.num_batches(self.sampling.per_epoch or len(self.windows))
+        return self.split.num_batches(self.draws.num_drawn(len(self.windows)))
 
     def epoch(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
         """As `train.batches.Batches.epoch`; the next batches are read while one is in use."""
@@ -114,7 +115,7 @@ class FrameBatches:
             yield from batches
 
     def _read(self, epoch: int, first: int) -> Iterator[Batch]:
-        order = self.sampling.order(len(self.windows), epoch)
+        order = self.draws.order(len(self.windows), epoch)
         for picked, num_all, is_counted in self.split.parts(order, first=first):
             windows = self.windows.take(picked)
             rows, mask = window_rows(windows, self.shape)

@@ -65,6 +65,8 @@ class FinetuneConfig(LearningSettings):
     augment: AugmentSettings = AugmentSettings()
     windows_per_epoch: PositiveInt | None = None
     """Windows drawn an epoch; null: all of the grid (of the temporal run's window)."""
+    repeats: PositiveInt = 1
+    """How often each of them comes, side by side and augmented anew each time: so many times the windows an epoch."""
 
     epochs: PositiveInt = 5
     batch_size: PositiveInt = 4

@@ -21,7 +21,6 @@ from reelwright.stages.finetune.clips import FrameBatches, StoredVideos, open_vi
 from reelwright.stages.finetune.config import FinetuneConfig
 from reelwright.stages.finetune.module import PARTS, FinetuneModule, freeze
 from reelwright.stages.finetune.trainer import StartingTrainer
-from reelwright.stages.learning.batches import Sampling
 from reelwright.stages.learning.checkpoints import load_weights
 from reelwright.stages.learning.objectives import build_loss, build_weigh, choose_metric
 from reelwright.stages.learning.place import Place, train_in_processes
@@ -33,6 +32,7 @@ from reelwright.stages.learning.setup import (
     prepare,
     run_values,
 )
+from reelwright.stages.sampling.draws import IN_ORDER, Draws
 from reelwright.stages.sampling.windows import WindowShape
 from reelwright.stages.train.labelled import (
     KnownRows,
@@ -198,25 +198,24 @@ def _learning(
     by_digest = {video.digest: video.video_id for video in (*train_videos, *val_videos)}
     names = tuple(by_digest.get(digest, digest) for digest in videos.digests)
 
-    def batches(of: LabelledWindows, sampling: Sampling, *, drop_last: bool = False) -> FrameBatches:
+    def batches(of: LabelledWindows, draws: Draws, *, drop_last: bool = False) -> FrameBatches:
         return FrameBatches(
             read=read,
             windows=of.windows,
             targets=of.targets,
             shape=shape,
             batch_size=config.batch_size,
-            sampling=sampling,
+            draws=draws,
             share=place.world.share,
             drop_last=drop_last,
             names=names,
         )
 
+    draws = Draws(seed=config.seed, per_epoch=config.windows_per_epoch, repeats=config.repeats)
     counts = class_counts(task, train.targets, num_classes=len(labels.classes))
     return Learning(
-        train=batches(
-            train, Sampling(seed=config.seed, per_epoch=config.windows_per_epoch), drop_last=config.drop_last
-        ),
-        val=batches(val, Sampling()) if len(val) else None,
+        train=batches(train, draws, drop_last=config.drop_last),
+        val=batches(val, IN_ORDER) if len(val) else None,
         loss=build_loss(task, config.loss, counts=counts, device=place.device),
         weigh=build_weigh(task, config.loss, counts=counts, device=place.device),
         task=task,

@@ -68,26 +68,6 @@ class Batches(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """Which of N candidates an epoch takes, and in which order."""
-
-    seed: int | None = None  # None: all candidates in their own order (validation)
-    per_epoch: int | None = None  # drawn uniformly each epoch; None: all
-
-    def order(self, num_items: int, epoch: int) -> IntArray:
-        """Positions of the candidates that the epoch takes."""
-        if self.seed is None:
-            return np.arange(num_items, dtype=np.int64)
-        generator = np.random.default_rng([self.seed, epoch])
-        if self.per_epoch is None:
-            return generator.permutation(num_items)
-        return generator.choice(num_items, self.per_epoch, replace=self.per_epoch > num_items)
-
-
-IN_ORDER = Sampling()
-
-
-@dataclass(frozen=True, kw_only=True)
 class Split:
     """How an epoch's items become batches, and which share of each this process takes."""
 

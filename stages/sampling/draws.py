@@ -2,7 +2,7 @@
 
 sampling      weight of a window
 all           every window once an epoch, in random order
-random        equal
+random        as all, for epochs that take only some of them
 per_video     equal share for every video, equal within it
 balanced      equal share for every class that occurs, equal within it
 events        equal share for every video, within it the density around its events (`densities`)
@@ -26,7 +26,7 @@ FloatArray = npt.NDArray[np.float64]
 class Draws:
     """What an epoch takes of N windows. It can be asked again for any epoch, so a resumed run goes on in its order."""
 
-    seed: int
+    seed: int | None = None  # None: all windows in their own order (validation)
     per_epoch: int | None = None  # windows an epoch; None: as many as there are
     weights: FloatArray | None = None  # (N,) drawn with replacement; None: each once, in random order
     repeats: int = 1  # of each, side by side: repeated augmentation (Hoffer et al. 2020)
@@ -43,11 +43,15 @@ class Draws:
 
     def num_drawn(self, num_items: int) -> int:
         """How many windows an epoch takes, repeats counted."""
+        if self.seed is None:
+            return num_items
         count = self.per_epoch or num_items
         return count if self.keep_length else count * self.repeats
 
     def order(self, num_items: int, epoch: int) -> IntArray:
         """Positions of the windows that the epoch takes; repeats of one stand side by side."""
+        if self.seed is None:
+            return np.arange(num_items, dtype=np.int64)
         generator = np.random.default_rng([self.seed, epoch])
         count = self.per_epoch or num_items
         different = -(-count // self.repeats) if self.keep_length else count
@@ -61,6 +65,9 @@ class Draws:
         rounds = -(-count // num_items) if num_items else 0
         orders = [generator.permutation(num_items) for _ in range(rounds)]
         return np.concatenate([np.zeros(0, dtype=np.int64), *orders])[:count]
+
+
+IN_ORDER = Draws()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +160,7 @@ def _label_shares(targets: npt.NDArray[np.generic]) -> FloatArray:
 
 SAMPLINGS: dict[str, Callable[[Candidates], FloatArray | None]] = {
     "all": lambda _: None,
-    "random": lambda given: np.full(len(given.windows), 1 / max(len(given.windows), 1)),
+    "random": lambda _: None,
     "per_video": lambda given: per_video_weights(given.windows),
     "balanced": lambda given: balanced_weights(given.targets),
     "events": lambda given: event_weights(

@@ -23,13 +23,30 @@ class WindowSettings(Settings):
     """Rows left out between two rows of a window."""
 
 
+class EventSettings(Settings):
+    """Where windows lie around events (starts of segments, times of steps): a density over their last rows."""
+
+    density: Literal["uniform", "gaussian", "bimodal", "poisson"] = "bimodal"
+    """gaussian: windows end near an event; bimodal: well before it (it is not in them) or well after it; poisson: near
+    it, rather later."""
+    sigma_rows: float = Field(15.0, gt=0)
+    """Width of a peak; of poisson its mean."""
+    separation_rows: float = Field(80.0, ge=0)
+    """bimodal: from the event to either peak; windows should be longer."""
+    epsilon: float = Field(1e-8, ge=0)
+    """Added to the density of every row, so that any window may be drawn."""
+
+
 class TrainWindowSettings(WindowSettings):
     """Windows to train on."""
 
-    sampling: Literal["grid", "random"] = "grid"
-    """grid: every window of the grid once an epoch, in random order; random: starts drawn uniformly."""
+    sampling: Literal["grid", "random", "all", "per_video", "balanced", "events"] = "grid"
+    """grid: windows of the grid, in random order. Others draw from every possible start; random: uniformly; all: each
+    once an epoch; per_video: each video alike; balanced: each class alike; events: around events, each video alike."""
     per_epoch: PositiveInt | None = None
-    """Windows an epoch with random sampling, which draws from every possible start; null: as many as the grid has."""
+    """Windows an epoch; null: as many as the grid has (all: as there are starts)."""
+    events: EventSettings = EventSettings()
+    """Of sampling: events."""
     pad: bool = True
     """One padded window (with a mask) for videos shorter than a window; false leaves them out."""
 

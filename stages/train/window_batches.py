@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from reelwright.stages.learning.batches import IN_ORDER, Batch, Sampling, Split
+from reelwright.stages.learning.batches import Batch, Split
 from reelwright.stages.learning.world import ALONE, Share
+from reelwright.stages.sampling.draws import IN_ORDER, Draws
 from reelwright.stages.sampling.windows import IntArray, Windows, WindowShape
 from reelwright.stages.train.block import Block
 from reelwright.stages.train.targets import Targets
@@ -26,7 +27,7 @@ class WindowBatches:
     targets: Targets  # of the windows, (N, ...)
     shape: WindowShape
     batch_size: int
-    sampling: Sampling = IN_ORDER
+    draws: Draws = IN_ORDER
     share: Share = ALONE
     drop_last: bool = False
     names: tuple[str, ...] = ()  # of the block's videos, for messages
@@ -39,16 +40,16 @@ class WindowBatches:
     @property
     def num_items(self) -> int:
         """Windows of an epoch."""
-        return self.split.num_items(self.sampling.per_epoch or len(self.windows))
+        return self.split.num_items(self.draws.num_drawn(len(self.windows)))
 
     @property
     def num_batches(self) -> int:
         """Batches of an epoch; the last may be smaller."""
-        return self.split.num_batches(self.sampling.per_epoch or len(self.windows))
+        return self.split.num_batches(self.draws.num_drawn(len(self.windows)))
 
     def epoch(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
         """See `Batches.epoch`."""
-        order = self.sampling.order(len(self.windows), epoch)
+        order = self.draws.order(len(self.windows), epoch)
         parts = self.split.parts(order, first=first)
         device = self.block.rows.device
         targets = torch.from_numpy(self.targets).to(device)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from reelwright.stages.config import parse_config
-from reelwright.stages.learning.batches import Sampling
 from reelwright.stages.learning.objectives import build_loss, build_weigh, choose_metric
 from reelwright.stages.learning.place import Place, train_in_processes
 from reelwright.stages.learning.setup import (
@@ -23,16 +22,17 @@ from reelwright.stages.learning.setup import (
     prepare,
     run_values,
 )
+from reelwright.stages.sampling.draws import IN_ORDER, Draws
 from reelwright.stages.sampling.windows import WindowShape
 from reelwright.stages.train.block import Block, load_block, num_features, split_missing
 from reelwright.stages.train.config import TrainConfig
+from reelwright.stages.train.drawn_windows import drawn_windows, event_density
 from reelwright.stages.train.labelled import (
     KnownRows,
     LabelledWindows,
     distinct_videos,
     label_space,
     label_windows,
-    why_no_windows,
 )
 from reelwright.stages.train.targets import LabelSpace, class_counts
 from reelwright.stages.train.window_batches import WindowBatches
@@ -127,7 +127,11 @@ def _learning(
     grid = WindowShape(**config.window.model_dump(include={"length", "stride", "skip", "pad"}))
     block, reporter = loaded.block, place.reporter
     rows = KnownRows(block.digests, block.spans)
-    train, per_epoch = _train_windows(work, config, rows, labels, grid=grid)
+    train_videos = distinct_videos(work.payload, splits=config.train_splits)
+    try:
+        train, draws = drawn_windows(train_videos, rows, config=config, shape=grid, labels=labels)
+    except InputError as error:
+        raise InputError(f"{work.node}: {error}") from error
     val_videos = distinct_videos(work.payload, splits=config.val_splits)
     val = label_windows(val_videos, rows, shape=grid, task=config.task, labels=labels)
     counts = class_counts(config.task, train.targets, num_classes=len(labels.classes))
@@ -138,49 +142,37 @@ def _learning(
             "or take these classes out"
         )
     reporter.note(f"{len(train)} windows to train on, {len(val)} to validate on")
+    problem = event_density(config).problem(grid) if config.window.sampling == "events" else None
+    if problem is not None:
+        reporter.note(f"warning: window.events: {problem}")
     if max(block.num_rows) < grid.span_rows:
         reporter.note(
             f"warning: a window reaches over {grid.span_rows} rows, but the longest video has {max(block.num_rows)}: "
             "every window is padded. Shorten window.length or window.skip"
         )
 
-    def batches(of: LabelledWindows, sampling: Sampling, *, drop_last: bool) -> WindowBatches:
+    def batches(of: LabelledWindows, draws: Draws, *, drop_last: bool) -> WindowBatches:
         return WindowBatches(
             block=block,
             windows=of.windows,
             targets=of.targets,
             shape=grid,
             batch_size=config.batch_size,
-            sampling=sampling,
+            draws=draws,
             share=place.world.share,
             drop_last=drop_last,
             names=loaded.names,
         )
 
     return Learning(
-        train=batches(train, Sampling(seed=config.seed, per_epoch=per_epoch), drop_last=config.drop_last),
-        val=batches(val, Sampling(), drop_last=False) if len(val) else None,
+        train=batches(train, draws, drop_last=config.drop_last),
+        val=batches(val, IN_ORDER, drop_last=False) if len(val) else None,
         loss=build_loss(config.task, config.loss, counts=counts, device=place.device),
         weigh=build_weigh(config.task, config.loss, counts=counts, device=place.device),
         task=config.task,
         metric=metric,
         multipliers={},
     )
-
-
-def _train_windows(
-    work: Work, config: TrainConfig, rows: KnownRows, labels: LabelSpace, *, grid: WindowShape
-) -> tuple[LabelledWindows, int | None]:
-    """Candidates to train on, and how many of them an epoch draws (None: all)."""
-    videos = distinct_videos(work.payload, splits=config.train_splits)
-    found = label_windows(videos, rows, shape=grid, task=config.task, labels=labels)
-    if len(found) == 0:
-        raise InputError(f"{work.node}: no window to train on. {why_no_windows(videos, rows, grid)}")
-    if config.window.sampling == "grid":
-        return found, None
-    every_start = WindowShape(length=grid.length, skip=grid.skip, pad=grid.pad)
-    candidates = label_windows(videos, rows, shape=every_start, task=config.task, labels=labels)
-    return candidates, config.window.per_epoch or len(found)
 
 
 def _model_values(config: TrainConfig, *, input_dim: int, num_classes: int) -> dict[str, Any]:

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 
 from reelwright.models.temporal import build_temporal
-from reelwright.stages.learning.batches import Sampling
 from reelwright.stages.learning.config import LossSettings
 from reelwright.stages.learning.objectives import build_loss
 from reelwright.stages.learning.optimizer_config import OptimizerSettings
 from reelwright.stages.learning.optimizers import build_optimizer, parameter_groups
 from reelwright.stages.learning.place import choose_device
 from reelwright.stages.learning.trainer import Rates, Trainer, TrainerSettings
+from reelwright.stages.sampling.draws import Draws
 from reelwright.stages.sampling.windows import WindowShape, grid_windows
 from reelwright.stages.train.block import Block
 from reelwright.stages.train.window_batches import WindowBatches
@@ -48,7 +48,7 @@ def run(options: Options) -> list[Row]:
     windows = grid_windows(block.num_rows, SHAPE)
     targets = np.random.default_rng(1).integers(0, NUM_CLASSES, len(windows))
     batches = WindowBatches(
-        block=block, windows=windows, targets=targets, shape=SHAPE, batch_size=BATCH_SIZE, sampling=Sampling(seed=0)
+        block=block, windows=windows, targets=targets, shape=SHAPE, batch_size=BATCH_SIZE, draws=Draws(seed=0)
     )
     rows, mask = block.gather(windows, SHAPE)
     tensors = (rows.to(device), mask.to(device), torch.from_numpy(targets).to(device))

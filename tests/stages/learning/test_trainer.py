@@ -13,13 +13,14 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from reelwright.stages.learning.batches import Batch, Sampling
+from reelwright.stages.learning.batches import Batch
 from reelwright.stages.learning.objectives import evaluate
 from reelwright.stages.learning.optimizer_config import OptimizerSettings, ScheduleSettings
 from reelwright.stages.learning.optimizers import build_lr_schedule, build_optimizer, parameter_groups
 from reelwright.stages.learning.progress import TIMINGS
 from reelwright.stages.learning.stopping import StopRequests
 from reelwright.stages.learning.trainer import Rates, Trainer, TrainerSettings
+from reelwright.stages.sampling.draws import Draws
 from reelwright.stages.work import SilentReporter
 from reelwright.storage.errors import ConfigError, Interrupted, StageError, StoreError
 from reelwright.storage.runs import RunFolder
@@ -42,7 +43,7 @@ class Rows:
         return -(-NUM_ITEMS // self.batch_size)
 
     def epoch(self, epoch, *, first=0):
-        order = Sampling(seed=3).order(NUM_ITEMS, epoch)
+        order = Draws(seed=3).order(NUM_ITEMS, epoch)
         for start in range(first * self.batch_size, NUM_ITEMS, self.batch_size):
             picked = torch.from_numpy(order[start : start + self.batch_size])
             yield Batch((self.x[picked],), self.y[picked])
@@ -225,7 +226,7 @@ def test_without_validation_the_last_weights_are_the_best(tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path):
     data = Rows()
-    data.x[int(Sampling(seed=3).order(NUM_ITEMS, 1)[9])] = float("nan")  # epoch 2, third batch: update 9
+    data.x[int(Draws(seed=3).order(NUM_ITEMS, 1)[9])] = float("nan")  # epoch 2, third batch: update 9
     data.x[data.x.isnan().any(dim=1)] = float("nan")
     trainer = _trainer(tmp_path)
     source = Rows()
@@ -364,7 +365,7 @@ def test_a_warm_up_longer_than_the_training_is_refused():
 
 @pytest.mark.parametrize(
     ("sampling", "count", "distinct"),
-    [(Sampling(seed=1), 10, 10), (Sampling(seed=1, per_epoch=4), 4, 4), (Sampling(seed=1, per_epoch=25), 25, None)],
+    [(Draws(seed=1), 10, 10), (Draws(seed=1, per_epoch=4), 4, 4), (Draws(seed=1, per_epoch=25), 25, None)],
 )
 def test_orders_follow_from_seed_and_epoch(sampling, count, distinct):
     first = sampling.order(10, 0)

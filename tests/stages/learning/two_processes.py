@@ -13,12 +13,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from reelwright.stages.learning.batches import Batch, Sampling, Split
+from reelwright.stages.learning.batches import Batch, Split
 from reelwright.stages.learning.optimizer_config import OptimizerSettings, ScheduleSettings
 from reelwright.stages.learning.optimizers import build_lr_schedule, build_optimizer, parameter_groups
 from reelwright.stages.learning.progress import TIMINGS
 from reelwright.stages.learning.trainer import Rates, Trainer, TrainerSettings
 from reelwright.stages.learning.world import Share, World, joined
+from reelwright.stages.sampling.draws import Draws
 from reelwright.stages.work import SilentReporter
 from reelwright.storage.errors import Interrupted, StageError
 from reelwright.storage.runs import RunFolder
@@ -41,7 +42,7 @@ class Rows:
         self.num_batches = self.split.num_batches(NUM_ITEMS)
 
     def epoch(self, epoch, *, first=0):
-        for part, num_all, is_counted in self.split.parts(Sampling(seed=3).order(NUM_ITEMS, epoch), first=first):
+        for part, num_all, is_counted in self.split.parts(Draws(seed=3).order(NUM_ITEMS, epoch), first=first):
             picked = torch.from_numpy(part)
 
             def about(part=part):

@@ -1,0 +1,71 @@
+"""Which windows train looks at: the candidates with a known target, and how an epoch draws from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from reelwright.stages.sampling.densities import EventDensity, rows_at
+from reelwright.stages.sampling.draws import Candidates, Draws, sampling_weights
+from reelwright.stages.sampling.windows import WindowShape
+from reelwright.stages.train.config import TrainConfig
+from reelwright.stages.train.labelled import KnownRows, LabelledVideo, LabelledWindows, label_windows, why_no_windows
+from reelwright.stages.train.targets import LabelSpace
+from reelwright.storage.errors import InputError
+
+
+def drawn_windows(
+    videos: Sequence[LabelledVideo], rows: KnownRows, *, config: TrainConfig, shape: WindowShape, labels: LabelSpace
+) -> tuple[LabelledWindows, Draws]:
+    """Candidates to train on, and what an epoch takes of them. Raises InputError where there is nothing to draw."""
+    window = config.window
+    grid = label_windows(videos, rows, shape=shape, task=config.task, labels=labels)
+    if len(grid) == 0:
+        raise InputError(f"no window to train on. {why_no_windows(videos, rows, shape)}")
+    if window.sampling == "grid":
+        return grid, Draws(seed=config.seed, per_epoch=window.per_epoch)
+    every_start = WindowShape(length=shape.length, skip=shape.skip, pad=shape.pad)
+    found = label_windows(videos, rows, shape=every_start, task=config.task, labels=labels)
+    candidates = Candidates(
+        windows=found.windows,
+        num_rows=[len(spans.start_seconds) for spans in rows.spans],
+        shape=every_start,
+        targets=found.targets,
+        events=event_rows(videos, rows) if window.sampling == "events" else (),
+        density=event_density(config),
+    )
+    per_epoch = window.per_epoch or (None if window.sampling == "all" else len(grid))
+    return found, Draws(seed=config.seed, per_epoch=per_epoch, weights=sampling_weights(window.sampling, candidates))
+
+
+def event_density(config: TrainConfig) -> EventDensity:
+    """The density that ``window.events`` describes."""
+    events = config.window.events
+    return EventDensity(
+        kind=events.density,
+        sigma_rows=events.sigma_rows,
+        separation_rows=events.separation_rows,
+        epsilon=events.epsilon,
+    )
+
+
+def event_rows(videos: Sequence[LabelledVideo], rows: KnownRows) -> list[list[float]]:
+    """For each of ``rows.digests`` the rows at which a segment of its annotations starts or a step is completed.
+
+    Raises InputError where no video has any: densities around events would all be flat.
+    """
+    times: dict[str, set[float]] = {digest: set() for digest in rows.digests}
+    for video in videos:
+        if video.digest in times:
+            times[video.digest] |= {start for start, _, _ in video.annotation.segments}
+            times[video.digest] |= {time for time, _ in video.annotation.steps}
+    if not any(times.values()):
+        raise InputError(
+            "window.sampling is events, but no video to train on has a segment or a step. Annotate some, or choose "
+            "random, per_video or balanced."
+        )
+    return [
+        np.asarray(rows_at(sorted(times[digest]), spans.start_seconds), dtype=np.float64).tolist()
+        for digest, spans in zip(rows.digests, rows.spans, strict=True)
+    ]
