@@ -37,8 +37,10 @@ NEEDS: dict[tuple[str, Setting], dict[str, Any]] = {
     ("decode", ("quality",)): {"codec": "jpeg"},
     ("decode", ("image_start",)): {"image_tmpl": "{:05d}.jpg"},
     ("features", ("times_key",)): {"fps": None},
+    **{(stage, ("optimizer", "momentum")): {"optimizer": {"name": "sgd"}} for stage in ("train", "finetune")},
 }
 STRATEGIES: dict[tuple[str, Setting], st.SearchStrategy[Any]] = {
+    **{(stage, ("optimizer", "name")): st.sampled_from(["adamw", "sgd", "lamb"]) for stage in ("train", "finetune")},
     ("decode", ("times",)): st.lists(st.floats(0, 100), min_size=1, max_size=4, unique=True).map(sorted),
     ("features", ("fps",)): st.floats(1, 240),
     ("features", ("times_key",)): st.text("abc", min_size=1, max_size=3),
