@@ -106,7 +106,9 @@ class Frozen:
         if name in unsure:
             present["inputs"]["videos"] = _UNKNOWN
         for field, parents in node.inputs.items():
-            by_videos = any(planner.graph.nodes[parent].config.produces in {"run", "predictions"} for parent in parents)
+            by_videos = any(
+                planner.graph.nodes[parent].config.produces in {"run", "predictions", "steps"} for parent in parents
+            )
             if moved.intersection(parents) or (by_videos and unsure.intersection(parents)):
                 present["inputs"][field] = _UNKNOWN
         return list(self._compare(name, present))

@@ -1,6 +1,7 @@
 """What is decoded, video by video: predictions and detected states on one axis of frames.
 
-The axis is the procedure's: frame = time * fps, rounded, from 0. Without an fps, frames are rows of the store.
+The axis is the procedure's: frame = time * fps, rounded, from 0. Without an fps, frames are rows of the store. Of
+several rows in one frame the last one counts.
 """
 
 from __future__ import annotations
