@@ -18,6 +18,7 @@ from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.pipeline.results import RunResult
 from reelwright.pipeline.runner import open_planner, read_videos
 from reelwright.pipeline.why import explain_video
+from reelwright.stages.train.config import TrainConfig
 from reelwright.storage.items import ItemLedger, ItemRow
 from tests.pipeline.changes import EDITS, Scene, restore, write_changeable
 
@@ -232,7 +233,7 @@ REASONS: dict[tuple[str, str], tuple[str, ...]] = {
     ("label of testing edited", "predict"): ("labels: 1 of 5 videos changed",),
     ("class renamed", "train"): ('classes: ["blue", "bright"] -> ["blue", "light"]',),
     ("weights replaced", "embed"): ("weights changed", "nothing done yet of 5 videos"),
-    ("train version raised", "train"): ("stage version: 1 -> 2",),
+    ("train version raised", "train"): (f"stage version: {TrainConfig.version} -> {TrainConfig.version + 1}",),
     ("a node more", "train_again"): ("never ran",),
     ("embeddings of a video removed by hand", "embed"): ("gone from the store: 1 of 5 videos",),
     ("report removed by hand", "scores"): ("its output is gone from the store",),

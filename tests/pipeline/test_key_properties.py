@@ -30,6 +30,7 @@ BASE: dict[str, dict[str, Any]] = {
     "finetune": {"frames": "f", "spatial": "e", "temporal": "t"},
     "predict": {"run": "r"},
     "evaluate": {"predictions": "p"},
+    "steps": {"procedure": "procedure.yaml", "predictions": ["p"]},
 }
 # What else must be set for a setting to say something, or to be allowed.
 NEEDS: dict[tuple[str, Setting], dict[str, Any]] = {
