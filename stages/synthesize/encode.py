@@ -24,7 +24,8 @@ CODECS: dict[str, tuple[str, dict[str, str], str]] = {
     "h264": ("libx264", {"crf": "23", **_COMMON}, "avc1"),
     "h265": (
         "libx265",
-        {"crf": "24", **_COMMON, "x265-params": "pools=none:frame-threads=1:log-level=none"},
+        # without cutree: x265's AVX2 code for it writes past its buffers where pictures are narrow (48 pixels)
+        {"crf": "24", **_COMMON, "x265-params": "pools=none:frame-threads=1:log-level=none:no-cutree=1"},
         "hvc1",
     ),
 }
