@@ -27,6 +27,7 @@ def reelwright(cwd: Path, *arguments: str, **environment: str) -> subprocess.Com
     )
 
 
+@pytest.mark.slow
 def test_run_status_explain_show_and_a_broken_video(folder: Path) -> None:  # noqa: F811
     stale = reelwright(folder, "status", "--exit-code")
     assert stale.returncode == 1

@@ -56,6 +56,7 @@ def test_storage_never_imports_torch(tmp_path: Path) -> None:
     assert run_python(code, cwd=tmp_path).split() == ["False"]
 
 
+@pytest.mark.slow
 def test_no_module_of_ours_has_a_bare_name(tmp_path: Path) -> None:
     code = (
         "import sys, reelwright.pipeline.project, reelwright.stages.train.work, reelwright.models.temporal\n"

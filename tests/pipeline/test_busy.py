@@ -87,6 +87,7 @@ def test_gc_looks_again_before_it_removes(project: Project) -> None:
     assert not changed.file.store.frames(key_of(project, "frames")).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["uses", "holds"])
 def test_repair_waits_for_a_person_while_what_is_broken_is_used(project: Project, kind: str) -> None:
     shard = min(project.file.store.root.glob("embeddings/*.zarr/*/pooled/c/0/0"))

@@ -134,6 +134,7 @@ FULL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("node", "setting", "free_bytes"), [(n, *v) for n, v in FULL.items()], ids=list(FULL))
 def test_a_full_disk_ends_the_node_with_a_clear_message_and_loses_nothing(
     project: Path, disk: Disk, node: str, setting: str, free_bytes: int

@@ -54,6 +54,7 @@ def test_a_video_that_failed_often_enough_is_left_alone(quarantined: Path) -> No
     assert found.row.digest not in plan.available
 
 
+@pytest.mark.slow
 def test_other_work_goes_on_beside_it(quarantined: Path) -> None:
     write_video(quarantined / "g.mp4", seed=10)
     rows = read_rows(quarantined / "videos.csv")
@@ -65,6 +66,7 @@ def test_other_work_goes_on_beside_it(quarantined: Path) -> None:
     assert run(quarantined).nothing_to_do
 
 
+@pytest.mark.slow
 def test_a_run_may_try_it_again(quarantined: Path) -> None:
     before = failure(quarantined).row.attempts
     result = run(quarantined, retry_quarantined=True)
@@ -76,6 +78,7 @@ def test_a_run_may_try_it_again(quarantined: Path) -> None:
     assert forced.exit_code == 3
 
 
+@pytest.mark.slow
 def test_the_setting_can_be_raised_and_is_not_in_the_key(quarantined: Path) -> None:
     key = opened(quarantined).planner().plan("frames").spec_key
     raised = opened(quarantined, "videos.quarantine_after=100")
@@ -85,6 +88,7 @@ def test_the_setting_can_be_raised_and_is_not_in_the_key(quarantined: Path) -> N
     assert len(never.failed) == 1
 
 
+@pytest.mark.slow
 def test_released_it_is_tried_as_often_again(quarantined: Path) -> None:
     planner = opened(quarantined).planner()
     assert release(planner, ["a"]) == []
@@ -96,6 +100,7 @@ def test_released_it_is_tried_as_often_again(quarantined: Path) -> None:
     assert release(opened(quarantined).planner()) in ([], [("frames", "f")])
 
 
+@pytest.mark.slow
 def test_another_content_is_another_video(quarantined: Path) -> None:
     write_video(quarantined / "f.mp4", seed=11)
     result = run(quarantined)
@@ -103,6 +108,7 @@ def test_another_content_is_another_video(quarantined: Path) -> None:
     assert [node.num_done for node in result.nodes] == [1]
 
 
+@pytest.mark.slow
 def test_a_video_that_cannot_be_read_is_quarantined_too(failing: Path) -> None:  # noqa: F811
     (failing / "f.mp4").write_text("not a video")
     attempts = []

@@ -33,6 +33,7 @@ def attempts(folder: Path) -> dict[str, int]:
     return {failure.video_ids[0]: failure.row.attempts for failure in all_failures(planner)}
 
 
+@pytest.mark.slow
 def test_a_failed_video_is_tried_once_a_run_unless_told_otherwise(failing: Path) -> None:
     first = run(failing)
     assert first.exit_code == 3
@@ -54,6 +55,7 @@ def test_a_failed_video_is_tried_once_a_run_unless_told_otherwise(failing: Path)
     assert attempts(failing) == {"f": 5 * once}
 
 
+@pytest.mark.slow
 def test_without_retry_new_videos_are_still_done(failing: Path) -> None:
     run(failing)
     write_video(failing / "g.mp4", seed=10)

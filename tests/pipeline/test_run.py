@@ -92,6 +92,7 @@ def test_a_second_run_does_nothing_and_each_change_does_just_its_work(folder: Pa
         assert ran(result) == expected, name
 
 
+@pytest.mark.slow
 def test_reasons_name_the_setting(folder: Path) -> None:
     run(folder)
     project = Project.open(folder / "reelwright.yaml", overrides=["frames.fps=2", "train.optimizer.lr=0.5"])
@@ -125,6 +126,7 @@ def test_one_broken_video_never_stops_the_others(folder: Path, name: str, conten
     assert ran(mended)["frames"] == ran(mended)["embed"] == 1
 
 
+@pytest.mark.slow
 def test_only_until_force_and_limit(folder: Path) -> None:
     until = run(folder, until=["embed"])
     assert ran(until) == {"frames": 5, "embed": 5}
@@ -143,12 +145,14 @@ def test_a_second_experiment_on_the_same_store_embeds_nothing(folder: Path) -> N
     assert ran(result) == {"train": 0, "predict": 5, "scores": 0}
 
 
+@pytest.mark.slow
 def test_streaming_or_storing_frames_gives_the_same_embeddings(folder: Path) -> None:
     run(folder, until=["embed"])
     streamed = run(folder, "frames.materialize=false", until=["embed"])
     assert streamed.nothing_to_do
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_share_the_work(folder: Path) -> None:
     """Started together, both end well, and no video is embedded twice."""
     code = (

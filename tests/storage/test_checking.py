@@ -82,6 +82,7 @@ def item(folder: Path, *, codec: str) -> Path:
     return folder / "v"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", ["none", "lz4", "zstd"])
 def test_every_byte_of_an_item_counts(tmp_path: Path, codec: str) -> None:
     folder = item(tmp_path, codec=codec)

@@ -63,6 +63,7 @@ def test_chunks_of_a_video_come_in_order(grey_video: Path, uneven_video: Path, c
     assert first.source_frame.tolist() == list(range(0, 16, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [0, 7, 19])
 def test_a_long_video_goes_on_at_a_row(grey_video: Path, config: DecodeConfig, start: int) -> None:
     events = stream_frames(

@@ -212,6 +212,7 @@ def test_values_that_are_not_finite_fail_the_video(project):
     assert EmbeddingStore(project.store.embeddings("emb")).digests() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_frames", [11, 3], ids=["three-clips", "shorter-than-a-clip"])
 def test_video_encoder_rows_are_clips(project, num_frames):
     item = project.add("a", num_frames)

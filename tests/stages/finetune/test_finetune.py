@@ -125,6 +125,7 @@ def test_frames_read_from_the_store_are_those_held_in_memory(film):
     assert not learned(load_file(held.weights), load_file(read.weights))
 
 
+@pytest.mark.slow
 def test_the_tuned_encoder_makes_a_new_generation(film):
     film.tune(key="generation", epochs=1, metric="loss", spatial_lr_scale=1.0, optimizer={"lr": 3e-3})
     tuned = InputRef(node="tune", stage="finetune", key="generation")
@@ -142,6 +143,7 @@ def test_the_tuned_encoder_makes_a_new_generation(film):
     assert not np.allclose(one, other, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_predict_over_frames_takes_the_run(film):
     film.tune(key="for predict", epochs=1)
     tuned = InputRef(node="tune", stage="finetune", key="for predict", inputs={"frames": (film.frames,)})

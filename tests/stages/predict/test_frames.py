@@ -106,6 +106,7 @@ def test_frames_give_the_scores_of_their_embeddings_and_are_encoded_once(filmed,
     assert PredictionSet(toy.store.predictions("published")).rows().num_rows == 6 + 11 + 1
 
 
+@pytest.mark.slow
 def test_a_finetune_run_uses_its_own_encoder(filmed):
     """The run's spatial part is the very encoder of `emb`, so the scores must be those over `emb`."""
     toy, items = filmed
@@ -135,6 +136,7 @@ def test_a_broken_video_is_a_row_and_the_others_are_scored(filmed, tmp_path):
     assert rows["a"].backend
 
 
+@pytest.mark.slow
 def test_a_run_on_two_embeddings_cannot_see_frames(filmed):
     toy, items = filmed
     work = _over_frames(toy, items)
