@@ -5,8 +5,9 @@ Shape letters: B clips, T frames of a clip, C channels (RGB), H height, W width.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -15,28 +16,35 @@ from reelwright.stages.finetune.config import AugmentSettings
 
 BLUR_RADIUS = 3  # pixels on each side
 BLUR_SIGMA = (0.1, 2.0)  # pixels
+Generators = Sequence[np.random.Generator]  # one a clip
+GeneratorsFor = Callable[[str], Generators]  # of a purpose
+
 _GRAY = (0.299, 0.587, 0.114)  # luma of RGB (ITU-R BT.601)
 
 
-def augment(x_BTCHW: Tensor, settings: AugmentSettings) -> Tensor:
-    """Randomly crop, flip, recolour and blur frames in [0, 1]; same shape and range. Draws from torch's own state."""
-    x_BTCHW = crop_and_flip(x_BTCHW, settings)
+def augment(x_BTCHW: Tensor, settings: AugmentSettings, generators: GeneratorsFor) -> Tensor:
+    """Randomly crop, flip, recolour and blur frames in [0, 1]; same shape and range.
+
+    What a clip gets depends on its own generators alone, not on the batch that it is in or the device.
+    """
+    x_BTCHW = crop_and_flip(x_BTCHW, settings, generators("crop"))
     if settings.color_jitter:
-        x_BTCHW = recolour(x_BTCHW, settings.color_jitter)
+        x_BTCHW = recolour(x_BTCHW, settings.color_jitter, generators("colour"))
     if settings.blur:
-        x_BTCHW = blur(x_BTCHW, settings.blur)
+        x_BTCHW = blur(x_BTCHW, settings.blur, generators("blur"))
     return x_BTCHW
 
 
-def crop_and_flip(x_BTCHW: Tensor, settings: AugmentSettings) -> Tensor:
+def crop_and_flip(x_BTCHW: Tensor, settings: AugmentSettings, generators: Generators) -> Tensor:
     """One crop of random area and place (aspect kept) and one decision to mirror for each clip; bilinear."""
     if settings.crop_scale is None and not settings.flip:
         return x_BTCHW
     num_clips, length = x_BTCHW.shape[:2]
     low, high = settings.crop_scale or (1.0, 1.0)
-    side_B = _uniform(num_clips, low, high).sqrt()
-    centre_B2 = _uniform(2 * num_clips, -1, 1).reshape(num_clips, 2) * (1 - side_B)[:, None]
-    mirror_B = 1 - 2 * (torch.rand(num_clips) < settings.flip).float()
+    drawn_B4 = _uniform(generators, 4)
+    side_B = (low + (high - low) * drawn_B4[:, 0]).sqrt()
+    centre_B2 = (2 * drawn_B4[:, 1:3] - 1) * (1 - side_B)[:, None]
+    mirror_B = 1 - 2 * (drawn_B4[:, 3] < settings.flip).float()
     theta_B23 = torch.zeros(num_clips, 2, 3)
     theta_B23[:, 0, 0], theta_B23[:, 1, 1] = side_B * mirror_B, side_B
     theta_B23[:, :, 2] = centre_B2
@@ -47,10 +55,9 @@ def crop_and_flip(x_BTCHW: Tensor, settings: AugmentSettings) -> Tensor:
     return moved.reshape(x_BTCHW.shape)
 
 
-def recolour(x_BTCHW: Tensor, strength: float) -> Tensor:
+def recolour(x_BTCHW: Tensor, strength: float, generators: Generators) -> Tensor:
     """Brightness, contrast and saturation, each by a factor in [1 - strength, 1 + strength] for each clip."""
-    num_clips = len(x_BTCHW)
-    factors_3B = _uniform(3 * num_clips, 1 - strength, 1 + strength).reshape(3, num_clips).to(x_BTCHW)
+    factors_3B = (1 + strength * (2 * _uniform(generators, 3).T - 1)).to(x_BTCHW)
     brightness, contrast, saturation = factors_3B[:, :, None, None, None, None].unbind(0)
     x = x_BTCHW * brightness
     mean = x.mean(dim=(1, 2, 3, 4), keepdim=True)
@@ -60,11 +67,12 @@ def recolour(x_BTCHW: Tensor, strength: float) -> Tensor:
     return ((x - gray) * saturation + gray).clamp(0, 1)
 
 
-def blur(x_BTCHW: Tensor, probability: float) -> Tensor:
+def blur(x_BTCHW: Tensor, probability: float, generators: Generators) -> Tensor:
     """A Gaussian blur of random width for some of the clips."""
-    num_clips, length, channels = x_BTCHW.shape[:3]
-    sigma_B = _uniform(num_clips, *BLUR_SIGMA)
-    is_blurred_B = torch.rand(num_clips) < probability
+    length, channels = x_BTCHW.shape[1:3]
+    drawn_B2, (low, high) = _uniform(generators, 2), BLUR_SIGMA
+    sigma_B = low + (high - low) * drawn_B2[:, 0]
+    is_blurred_B = drawn_B2[:, 1] < probability
     position = torch.arange(-BLUR_RADIUS, BLUR_RADIUS + 1)
     kernel_BK = torch.exp(-0.5 * (position[None] / sigma_B[:, None]) ** 2)
     kernel_BK = kernel_BK / kernel_BK.sum(1, keepdim=True)
@@ -76,6 +84,6 @@ def blur(x_BTCHW: Tensor, probability: float) -> Tensor:
     return functional.conv2d(rows, weight[:, None, None, :], groups=len(weight)).reshape(x_BTCHW.shape)
 
 
-def _uniform(count: int, low: float, high: float) -> Tensor:
-    assert math.isfinite(low + high)
-    return torch.rand(count) * (high - low) + low
+def _uniform(generators: Generators, count: int) -> Tensor:
+    """Float32 (B, count) in [0, 1), a row from each clip's generator."""
+    return torch.from_numpy(np.stack([generator.random(count, dtype=np.float32) for generator in generators]))

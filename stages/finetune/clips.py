@@ -16,7 +16,7 @@ from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.geometry import Geometry, apply
 from reelwright.stages.decode.source import Ended, FrameChunk, stream_frames
 from reelwright.stages.embed.threads import read_ahead
-from reelwright.stages.learning.batches import Batch, Split
+from reelwright.stages.learning.batches import Batch, Origin, Split
 from reelwright.stages.learning.world import ALONE, Share
 from reelwright.stages.sampling.draws import IN_ORDER, Draws
 from reelwright.stages.sampling.windows import Windows, WindowShape, window_rows
@@ -116,10 +116,12 @@ class FrameBatches:
 
     def _read(self, epoch: int, first: int) -> Iterator[Batch]:
         order = self.draws.order(len(self.windows), epoch)
-        for picked, num_all, is_counted in self.split.parts(order, first=first):
+        for places, num_all, is_counted in self.split.parts(np.arange(len(order)), first=first):
+            picked = order[places]
             windows = self.windows.take(picked)
             rows, mask = window_rows(windows, self.shape)
             frames = np.stack([self.read(int(video), row) for video, row in zip(windows.video, rows, strict=True)])
             inputs = (torch.from_numpy(frames), torch.from_numpy(mask))
             about = partial(describe_windows, windows, self.shape, self.names)
-            yield Batch(inputs, torch.from_numpy(self.targets[picked]), num_all, is_counted, about)
+            targets = torch.from_numpy(self.targets[picked])
+            yield Batch(inputs, targets, num_all, is_counted, about, Origin(epoch, places))

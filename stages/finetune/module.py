@@ -1,4 +1,4 @@
-"""The network that finetune trains: bytes of frames in, augmentation and normalisation on the device, logits out.
+"""The network that finetune trains: bytes of frames in, normalisation on the device, logits out.
 
 Shape letters: B windows, T frames of a window, C channels, H height, W width.
 """
@@ -15,15 +15,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from reelwright.models.encoders import DataConfig, Encoder
 from reelwright.models.joint import JointModel
-from reelwright.stages.finetune.augment import augment
-from reelwright.stages.finetune.config import AugmentSettings
 from reelwright.storage.errors import ConfigError
 
 PARTS = ("spatial", "temporal")
 
 
 class FinetuneModule(JointModel):
-    """A JointModel fed with uint8 frames. Its state is that of the two parts, `spatial.*` and `temporal.*`."""
+    """A JointModel fed with uint8 frames, or with what `preparing` made of them.
+
+    Its state is that of the two parts, `spatial.*` and `temporal.*`.
+    """
 
     mean: Tensor
     std: Tensor
@@ -34,22 +35,27 @@ class FinetuneModule(JointModel):
         temporal: nn.Module,
         *,
         data_config: DataConfig,
-        augmentation: AugmentSettings,
         frozen_norm: bool,
     ) -> None:
         super().__init__(spatial, temporal)
-        self._augmentation = augmentation
         self._frozen_norm = frozen_norm
         for name in ("mean", "std"):
             values = torch.tensor(getattr(data_config, name)).reshape(3, 1, 1)
             self.register_buffer(name, values, persistent=False)
 
     def forward(self, frames_BTHWC: Tensor, mask_BT: Tensor, *, chunk: int | None = None) -> Tensor:
-        """uint8 frames and their mask -> logits (B,K) or (B,T,K); augmented in train mode."""
-        x_BTCHW = frames_BTHWC.movedim(-1, 2).to(self.mean.dtype) / 255
-        if self.training:
-            x_BTCHW = augment(x_BTCHW, self._augmentation)
-        return super().forward((x_BTCHW - self.mean) / self.std, mask_BT, chunk=chunk)
+        """Frames uint8, or normalised float (B,T,C,H,W), and their mask -> logits (B,K) or (B,T,K)."""
+        is_prepared = frames_BTHWC.is_floating_point()
+        x_BTCHW = frames_BTHWC if is_prepared else self.normalised(self.unit_range(frames_BTHWC))
+        return super().forward(x_BTCHW, mask_BT, chunk=chunk)
+
+    def unit_range(self, frames_BTHWC: Tensor) -> Tensor:
+        """uint8 frames as float (B,T,C,H,W) in [0, 1]."""
+        return frames_BTHWC.movedim(-1, 2).to(self.mean.dtype) / 255
+
+    def normalised(self, x_BTCHW: Tensor) -> Tensor:
+        """Frames in [0, 1] as the encoder wants them."""
+        return (x_BTCHW - self.mean) / self.std
 
     def train(self, mode: bool = True) -> Self:
         """As always, but parts without a trainable parameter stay as they are, and batch norms where asked for."""

@@ -6,6 +6,7 @@ frame store -> windows of frames -> augmentation -> encoder -> temporal model ->
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,8 +21,10 @@ from reelwright.stages.embed.preprocess import geometry_of
 from reelwright.stages.finetune.clips import FrameBatches, StoredVideos, open_videos, reader
 from reelwright.stages.finetune.config import FinetuneConfig
 from reelwright.stages.finetune.module import PARTS, FinetuneModule, freeze
+from reelwright.stages.finetune.preparing import Preparation
 from reelwright.stages.finetune.trainer import StartingTrainer
 from reelwright.stages.learning.checkpoints import load_weights
+from reelwright.stages.learning.mixing import build_mixing, mix_frames
 from reelwright.stages.learning.objectives import build_loss, build_weigh, choose_metric
 from reelwright.stages.learning.place import Place, train_in_processes
 from reelwright.stages.learning.setup import (
@@ -74,7 +77,13 @@ def _tune(work: Work, config: FinetuneConfig, place: Place) -> dict[str, Any] | 
         module.spatial.to(memory_format=torch.channels_last)
     init = prepare(module, work=work, config=config, labels=labels)
     folder = RunFolder(store.run(work.key))
-    learning = _learning(work, config, values, loaded, labels, place=place, metric=metric)
+    mixing = build_mixing(
+        config, mix_frames, num_extents=2, task=values["task"], num_classes=len(labels.classes), world=place.world
+    )
+    learning = replace(
+        _learning(work, config, values, loaded, labels, place=place, metric=metric),
+        prepare=Preparation(module, settings=config.augment, seed=config.seed, mixing=mixing),
+    )
     if place.world.is_main:
         folder.write_config(run_values(work, labels, _described(values, loaded)))
     progress = fit(
@@ -155,7 +164,6 @@ def _module(
         loaded.encoder,
         temporal,
         data_config=loaded.data_config,
-        augmentation=config.augment,
         frozen_norm=config.frozen_norm,
     )
     still = [part for part in PARTS if getattr(config, f"{part}_lr_scale") == 0]

@@ -7,7 +7,7 @@ process, and nothing is looked at twice.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -21,6 +21,14 @@ IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where a batch stands in the training: what is drawn for its items follows from this alone."""
+
+    epoch: int
+    positions: IntArray  # (B,) of its items in the epoch's order
+
+
+@dataclass(frozen=True)
 class Batch:
     """One forward pass: ``module(*inputs)`` gives logits to compare with ``targets`` (B, ...)."""
 
@@ -29,6 +37,7 @@ class Batch:
     num_all: int | None = None  # items of the batch over all processes; None: these are all
     is_counted: bool = True  # False: a stand-in, for a process whose share is empty
     about: Callable[[], list[str]] | None = None  # names the items, for messages
+    origin: Origin | None = None  # needed where something is drawn for it (mixing, augmentation)
 
     def to(self, device: torch.device) -> Batch:
         """The same on a device."""
@@ -36,7 +45,7 @@ class Batch:
             return self
         moved = tuple(value.to(device, non_blocking=True) for value in self.inputs)
         targets = self.targets.to(device, non_blocking=True)
-        return Batch(moved, targets, self.num_all, self.is_counted, self.about)
+        return replace(self, inputs=moved, targets=targets)
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -50,6 +59,9 @@ class Batch:
     def num_items(self) -> int:
         """Items of the batch over all processes."""
         return len(self.targets) if self.num_all is None else self.num_all
+
+
+Prepare = Callable[[Batch], Batch]  # what is done to a training batch on the device, before the module sees it
 
 
 class Batches(Protocol):

@@ -20,6 +20,40 @@ class LossSettings(Settings):
     """balanced: inverse to the class's share of the training targets."""
 
 
+class MixingSettings(Settings):
+    """Mixup and cutmix: each window is mixed with another one of its batch, and so are their targets."""
+
+    mixup_alpha: float = Field(0.8, ge=0)
+    """The share that a window keeps of itself is drawn from Beta(alpha, alpha); 0: no mixup."""
+    cutmix_alpha: float = Field(1.0, ge=0)
+    """The same of cutmix, which replaces a stretch of rows (train) or a box of pixels, the same in all frames of a clip
+    (finetune); 0: no cutmix."""
+    cutmix_minmax: tuple[float, float] | None = None
+    """Smallest and largest side of what is cut, as shares of the whole; in place of cutmix_alpha."""
+    probability: float = Field(1.0, ge=0, le=1)
+    """Of mixing at all."""
+    switch_probability: float = Field(0.5, ge=0, le=1)
+    """Of cutmix, where there are both."""
+    mode: Literal["batch", "pair", "elem"] = "batch"
+    """What is drawn once: for the batch, for each pair, or for each window (elem)."""
+
+    @model_validator(mode="after")
+    def _something_is_mixed(self) -> Self:
+        low, high = self.cutmix_minmax or (0.0, 1.0)
+        if not 0 <= low < high <= 1:
+            raise ValueError(f"cutmix_minmax is {self.cutmix_minmax}; 0 <= smallest < largest <= 1 is needed")
+        if not (self.mixup_alpha or self.can_cut):
+            raise ValueError("mixup_alpha and cutmix_alpha are both 0: nothing would be mixed; set mix: null")
+        return self
+
+    @property
+    def can_cut(self) -> bool:
+        """Whether cutmix may be drawn."""
+        return (self.cutmix_alpha > 0 or self.cutmix_minmax is not None) and (
+            self.mixup_alpha == 0 or self.switch_probability > 0
+        )
+
+
 class EarlyStopSettings(Settings):
     """Stop when the metric has not improved for so many evaluations."""
 
@@ -30,6 +64,8 @@ class LearningSettings(StageConfig):
     """What train and finetune share."""
 
     loss: LossSettings = LossSettings()
+    mix: MixingSettings | None = None
+    """Mixup and cutmix of training batches; with several processes each mixes within its share of the batch."""
     optimizer: OptimizerSettings = OptimizerSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     ema: EmaSettings | None = None
@@ -84,6 +120,12 @@ class LearningSettings(StageConfig):
                 f"schedule.warmup_epochs is {self.schedule.warmup_epochs:g}, but there are only {self.epochs} epochs; "
                 "shorten it"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _some_to_mix_with(self) -> Self:
+        if self.mix is not None and self.batch_size < 2:
+            raise ValueError("mix needs batches of at least 2 windows, but batch_size is 1; raise it, or set mix: null")
         return self
 
     def wanted_splits(self) -> tuple[str, ...] | None:

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from reelwright.models.losses import IGNORED, balanced_class_weights, classification_loss, multilabel_loss
 from reelwright.models.metrics import classification_metrics, multilabel_metrics
+from reelwright.models.soft_targets import soft_target_loss
 from reelwright.stages.learning.batches import Batches
 from reelwright.stages.learning.config import LossSettings
 from reelwright.stages.learning.world import World
@@ -26,7 +27,10 @@ Forward = Callable[..., Tensor]  # the module under autocast
 
 
 def build_loss(task: str, settings: LossSettings, *, counts: npt.NDArray[np.int64], device: torch.device) -> Loss:
-    """Cross entropy, or binary cross entropy for multi_label. ``counts`` (K,) are the training targets by class."""
+    """Cross entropy, or binary cross entropy for multi_label. ``counts`` (K,) are the training targets by class.
+
+    Targets are classes, or shares of classes (..., K) float where they were mixed; these are smoothed already.
+    """
     is_balanced = settings.class_weights == "balanced"
     if task == "multi_label":
         if is_balanced or settings.label_smoothing:
@@ -35,17 +39,21 @@ def build_loss(task: str, settings: LossSettings, *, counts: npt.NDArray[np.int6
             )
         return multilabel_loss
     if task != "per_row" and not is_balanced:
-        # every window that is trained on has a target: torch's own mean is all there is to do
         return partial(_plain_cross_entropy, label_smoothing=settings.label_smoothing)
     weights = balanced_class_weights(torch.from_numpy(counts)).to(device) if is_balanced else None
 
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
+        if targets.is_floating_point():
+            return soft_target_loss(logits, targets, class_weights=weights)
         return classification_loss(logits, targets, class_weights=weights, label_smoothing=settings.label_smoothing)
 
     return loss
 
 
 def _plain_cross_entropy(logits: Tensor, targets: Tensor, *, label_smoothing: float) -> Tensor:
+    """For targets that are all known: torch's own mean is all there is to do."""
+    if targets.is_floating_point():
+        return functional.cross_entropy(logits.float(), targets)
     return functional.cross_entropy(logits.float(), targets, label_smoothing=label_smoothing)
 
 
@@ -58,10 +66,19 @@ def build_weigh(
     """
     if settings.class_weights == "balanced" and task != "multi_label":
         weights = balanced_class_weights(torch.from_numpy(counts)).to(device)
-        return lambda targets: (weights[targets.clamp(min=0)] * (targets != IGNORED)).sum()
-    if task == "per_row":
-        return lambda targets: (targets != IGNORED).sum().float()
-    return None
+        return partial(_sum_of_weights, weights)
+    return _num_known if task == "per_row" else None
+
+
+def _sum_of_weights(weights: Tensor, targets: Tensor) -> Tensor:
+    if targets.is_floating_point():
+        return (targets * weights).sum()
+    return (weights[targets.clamp(min=0)] * (targets != IGNORED)).sum()
+
+
+def _num_known(targets: Tensor) -> Tensor:
+    is_known = targets.ne(0).any(-1) if targets.is_floating_point() else targets != IGNORED
+    return is_known.sum().float()
 
 
 def probabilities(task: str, logits: Tensor) -> Tensor:

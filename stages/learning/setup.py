@@ -11,7 +11,7 @@ from torch import nn
 
 from reelwright.models.recompute import recompute_blocks
 from reelwright.models.temporal import build_temporal
-from reelwright.stages.learning.batches import Batches
+from reelwright.stages.learning.batches import Batches, Prepare
 from reelwright.stages.learning.checkpoints import save_weights
 from reelwright.stages.learning.config import LearningSettings
 from reelwright.stages.learning.groups import freeze_groups, parameter_groups
@@ -39,6 +39,7 @@ class Learning:
     task: str
     metric: str
     multipliers: Mapping[str, float]  # start of a parameter's name -> factor on the learning rate
+    prepare: Prepare | None = None  # what is done to training batches on the device
 
 
 def build_run_model(values: Mapping[str, Any], *, seed: int = 0) -> nn.Module:
@@ -110,6 +111,7 @@ def fit(
         folder=folder,
         reporter=place.reporter,
         world=place.world,
+        prepare=learning.prepare,
     )
     val = learning.val
     if val is None:

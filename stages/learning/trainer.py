@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from reelwright.models.ema import WeightMean
-from reelwright.stages.learning.batches import Batch, Batches
+from reelwright.stages.learning.batches import Batch, Batches, Prepare
 from reelwright.stages.learning.checkpoints import Checkpoint, load_last, load_weights, save_last, save_state
 from reelwright.stages.learning.loggers import Logger, open_loggers
 from reelwright.stages.learning.objectives import Loss, Weigh
@@ -59,12 +59,20 @@ class Trainer:
         reporter: Reporter,
         weigh: Weigh | None = None,
         world: World | None = None,
+        prepare: Prepare | None = None,
     ) -> None:
         self.module, self.settings, self.folder, self.reporter = module, settings, folder, reporter
         self.world = world or World()
         self.optimizer = optimizer
         self.updater = Updater(
-            module, optimizer=optimizer, rates=rates, loss=loss, weigh=weigh, settings=settings, world=self.world
+            module,
+            optimizer=optimizer,
+            rates=rates,
+            loss=loss,
+            weigh=weigh,
+            settings=settings,
+            world=self.world,
+            prepare=prepare,
         )
         self.device = self.updater.device
         decay = settings.ema_decay

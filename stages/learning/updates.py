@@ -20,7 +20,7 @@ from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 from torch.nn.parallel import DistributedDataParallel
 
 from reelwright.models.synced_norm import convert_batch_norms, count_batches
-from reelwright.stages.learning.batches import Batch
+from reelwright.stages.learning.batches import Batch, Prepare
 from reelwright.stages.learning.clock import Clock
 from reelwright.stages.learning.finite import MAX_SKIPPED, refuse
 from reelwright.stages.learning.objectives import Loss, Weigh
@@ -63,9 +63,10 @@ class Updater:
         weigh: Weigh | None,
         settings: TrainerSettings,
         world: World,
+        prepare: Prepare | None = None,
     ) -> None:
         self.module, self.optimizer, self.rates, self.settings, self.world = module, optimizer, rates, settings, world
-        self.loss, self.weigh = loss, weigh
+        self.loss, self.weigh, self.prepare = loss, weigh, prepare
         self.device = next(module.parameters()).device
         self.parameters = list(module.parameters())
         self.dtype = PRECISIONS[settings.precision]
@@ -97,10 +98,11 @@ class Updater:
             parameter.grad = None
         with self.clock.part("data"):
             moved = [batch.to(self.device) for batch in group]
-        shares, weight = self._shares(moved)
+            prepared = moved if self.prepare is None else [self.prepare(batch) for batch in moved]
+        shares, weight = self._shares(prepared)
         total: Tensor | None = None
-        for position, (batch, share) in enumerate(zip(moved, shares, strict=True)):
-            with self._sync(is_last=position == len(moved) - 1):
+        for position, (batch, share) in enumerate(zip(prepared, shares, strict=True)):
+            with self._sync(is_last=position == len(prepared) - 1):
                 part = self._backward(batch, share)
             total = part if total is None else total + part
         assert total is not None

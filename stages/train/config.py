@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from reelwright.stages.config import Settings, execution, node_input
 from reelwright.stages.learning.config import LearningSettings
@@ -81,3 +81,12 @@ class TrainConfig(LearningSettings):
     model: ModelSettings = ModelSettings()
     memory_bytes: PositiveInt = execution(4 << 30)
     """Embeddings above this size are memory-mapped from a scratch file instead of held in memory."""
+
+    @model_validator(mode="after")
+    def _there_is_time_to_cut(self) -> Self:
+        if self.mix is not None and self.mix.can_cut and self.window.length == 1:
+            raise ValueError(
+                "mix: cutmix replaces a stretch of rows, but window.length is 1; set mix.cutmix_alpha: 0 "
+                "(and no cutmix_minmax) for mixup alone"
+            )
+        return self

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from reelwright.stages.learning.batches import Batch, Split
+from reelwright.stages.learning.batches import Batch, Origin, Split
 from reelwright.stages.learning.world import ALONE, Share
 from reelwright.stages.sampling.draws import IN_ORDER, Draws
 from reelwright.stages.sampling.windows import IntArray, Windows, WindowShape
@@ -50,12 +50,12 @@ class WindowBatches:
     def epoch(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
         """See `Batches.epoch`."""
         order = self.draws.order(len(self.windows), epoch)
-        parts = self.split.parts(order, first=first)
+        parts = self.split.parts(np.arange(len(order)), first=first)
         device = self.block.rows.device
         targets = torch.from_numpy(self.targets).to(device)
         scratch = self.block.scratch_for(min(self.batch_size, max(len(order), 1)) * self.shape.length)
         while group := [part for _, part in zip(range(_BATCHES_AT_ONCE), parts, strict=False)]:
-            picked = np.concatenate([part for part, _, _ in group])
+            picked = order[np.concatenate([part for part, _, _ in group])]
             windows = self.windows.take(picked)
             index, mask = self.block.index(windows, self.shape)
             chosen = targets[torch.from_numpy(picked).to(device)]
@@ -64,8 +64,9 @@ class WindowBatches:
                 place = slice(start, start + len(part))
                 start = place.stop
                 rows = self.block.pick(index[place], scratch=scratch)
-                about = _About(self, part)
-                yield Batch((rows, mask[place]), chosen[place], num_all, is_counted, about)
+                about = _About(self, order[part])
+                origin = Origin(epoch, part)
+                yield Batch((rows, mask[place]), chosen[place], num_all, is_counted, about, origin)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from reelwright.stages.config import parse_config
+from reelwright.stages.learning.mixing import build_mixing, mix_windows
 from reelwright.stages.learning.objectives import build_loss, build_weigh, choose_metric
 from reelwright.stages.learning.place import Place, train_in_processes
 from reelwright.stages.learning.setup import (
@@ -172,6 +173,9 @@ def _learning(
         task=config.task,
         metric=metric,
         multipliers={},
+        prepare=build_mixing(
+            config, mix_windows, num_extents=1, task=config.task, num_classes=len(labels.classes), world=place.world
+        ),
     )
 
 

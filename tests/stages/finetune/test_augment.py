@@ -5,8 +5,14 @@ import torch
 
 from reelwright.stages.finetune.augment import augment, blur, crop_and_flip, recolour
 from reelwright.stages.finetune.config import AugmentSettings
+from reelwright.stages.sampling.generators import generators_at
 
 NOTHING = AugmentSettings(flip=0, crop_scale=None, color_jitter=0, blur=0)
+
+
+def drawn_at(seed):
+    """Generators of as many clips as are asked for, a stream a purpose."""
+    return lambda purpose, num_clips=8: generators_at(seed, purpose, epoch=0, places=range(num_clips))
 
 
 def still_clips(num_clips=3, length=4):
@@ -28,8 +34,7 @@ def still_clips(num_clips=3, length=4):
 )
 def test_all_frames_of_a_clip_change_alike(settings):
     clips = still_clips(num_clips=8)
-    torch.manual_seed(1)
-    changed = augment(clips, settings)
+    changed = augment(clips, settings, drawn_at(1))
     assert changed.shape == clips.shape
     assert torch.allclose(changed, changed[:, :1].expand_as(changed), atol=1e-6)
     assert not torch.allclose(changed, clips, atol=1e-3)
@@ -38,40 +43,49 @@ def test_all_frames_of_a_clip_change_alike(settings):
 
 def test_nothing_asked_changes_nothing():
     clips = still_clips()
-    assert torch.equal(augment(clips, NOTHING), clips)
+    assert torch.equal(augment(clips, NOTHING, lambda purpose: drawn_at(0)(purpose, 3)), clips)
 
 
 def test_flip_is_an_exact_mirror_image():
     clips = still_clips()
-    flipped = crop_and_flip(clips, NOTHING.model_copy(update={"flip": 1.0}))
+    flipped = crop_and_flip(clips, NOTHING.model_copy(update={"flip": 1.0}), drawn_at(0)("crop", 3))
     assert torch.allclose(flipped, clips.flip(-1), atol=1e-5)
 
 
 def test_crop_of_the_whole_area_changes_nothing():
     clips = still_clips()
-    assert torch.allclose(crop_and_flip(clips, NOTHING.model_copy(update={"crop_scale": (1.0, 1.0)})), clips, atol=1e-5)
+    whole = NOTHING.model_copy(update={"crop_scale": (1.0, 1.0)})
+    assert torch.allclose(crop_and_flip(clips, whole, drawn_at(0)("crop", 3)), clips, atol=1e-5)
+
+
+def test_what_a_clip_gets_depends_on_itself_alone():
+    clips, settings = still_clips(num_clips=8), AugmentSettings(blur=0.5)
+    torch.manual_seed(1)
+    whole = augment(clips, settings, drawn_at(4))
+    torch.manual_seed(2)
+    for part in (slice(0, 3), slice(3, 8)):
+        alone = augment(clips[part], settings, lambda purpose, part=part: drawn_at(4)(purpose)[part])
+        assert torch.allclose(alone, whole[part], atol=1e-6)
 
 
 def test_clips_are_drawn_apart():
     clips = still_clips(num_clips=1).expand(6, -1, -1, -1, -1)
-    torch.manual_seed(0)
-    changed = augment(clips, AugmentSettings(blur=0.5))
+    changed = augment(clips, AugmentSettings(blur=0.5), lambda purpose: drawn_at(0)(purpose, 6))
     assert len({tuple(clip.flatten()[:50].tolist()) for clip in changed}) == 6
 
 
 def test_gray_pictures_keep_their_mean_colour_under_saturation():
     gray = torch.full((2, 3, 3, 4, 4), 0.5)
-    changed = recolour(gray, 0.3)
+    changed = recolour(gray, 0.3, drawn_at(0)("colour", 2))
     assert torch.allclose(changed, changed[:, :, :1].expand_as(changed), atol=1e-6)
 
 
 def test_blur_keeps_flat_pictures_and_flattens_edges():
     flat = torch.full((2, 2, 3, 8, 8), 0.3)
-    assert torch.allclose(blur(flat, 1.0), flat, atol=1e-6)
+    assert torch.allclose(blur(flat, 1.0, drawn_at(0)("blur", 2)), flat, atol=1e-6)
     edge = torch.zeros(1, 1, 3, 8, 8)
     edge[..., 4:] = 1
-    torch.manual_seed(3)
-    assert blur(edge, 1.0)[..., 3].max() > 0
+    assert blur(edge, 1.0, drawn_at(3)("blur", 1))[..., 3].max() > 0
 
 
 def test_crop_scale_that_is_no_range_is_refused():

@@ -10,7 +10,6 @@ from safetensors.torch import load_file
 
 from reelwright.models.encoders import build_encoder
 from reelwright.stages.embed.work import run_items as embed_items
-from reelwright.stages.finetune.config import FinetuneConfig
 from reelwright.stages.finetune.module import FinetuneModule, freeze
 from reelwright.stages.learning.progress import TIMINGS
 from reelwright.stages.predict.work import run_items as predict_items
@@ -178,10 +177,7 @@ def test_settings_that_cannot_work_are_refused(film, settings, message):
 
 def test_patterns_freeze_what_they_fit(film):
     encoder = build_encoder("timm/test_resnet", seed=0)
-    config = FinetuneConfig(spatial="embed", temporal="train")
-    module = FinetuneModule(
-        encoder, torch.nn.Linear(2, 2), data_config=encoder.data_config, augmentation=config.augment, frozen_norm=True
-    )
+    module = FinetuneModule(encoder, torch.nn.Linear(2, 2), data_config=encoder.data_config, frozen_norm=True)
     freeze(module, ["spatial.model.layer1.*", "temporal"], where="tune")
     frozen = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
     assert frozen == {

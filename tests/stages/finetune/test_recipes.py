@@ -32,8 +32,8 @@ def pixels(clips):
 
 
 def flipped(x):
-    torch.manual_seed(0)
-    return crop_and_flip(x, AugmentSettings(crop_scale=None, flip=0.5))
+    flips = generators_at(SEED, "flip", epoch=EPOCH, places=ITEMS)
+    return crop_and_flip(x, AugmentSettings(crop_scale=None, flip=0.5), flips)
 
 
 def cast():
