@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from reelwright.stages.finetune.config import AugmentSettings
+from reelwright.stages.finetune.resized_crop import ResizedCropSettings, resized_crops
 
 BLUR_RADIUS = 3  # pixels on each side
 BLUR_SIGMA = (0.1, 2.0)  # pixels
@@ -27,6 +28,11 @@ def augment(x_BTCHW: Tensor, settings: AugmentSettings, generators: GeneratorsFo
 
     What a clip gets depends on its own generators alone, not on the batch that it is in or the device.
     """
+    if settings.crop_aspect is not None:
+        assert settings.crop_scale is not None
+        boxes = ResizedCropSettings(area=settings.crop_scale, aspect=settings.crop_aspect)
+        x_BTCHW = resized_crops(x_BTCHW, boxes, generators("box"))
+        settings = settings.model_copy(update={"crop_scale": None})
     x_BTCHW = crop_and_flip(x_BTCHW, settings, generators("crop"))
     if settings.color_jitter:
         x_BTCHW = recolour(x_BTCHW, settings.color_jitter, generators("colour"))

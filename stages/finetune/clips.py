@@ -16,6 +16,7 @@ from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.geometry import Geometry, apply
 from reelwright.stages.decode.source import Ended, FrameChunk, stream_frames
 from reelwright.stages.embed.threads import read_ahead
+from reelwright.stages.finetune.preparing import Redraw
 from reelwright.stages.learning.batches import Batch, Origin, Split
 from reelwright.stages.learning.world import ALONE, Share
 from reelwright.stages.sampling.draws import IN_ORDER, Draws
@@ -93,6 +94,7 @@ class FrameBatches:
     share: Share = ALONE
     drop_last: bool = False
     names: tuple[str, ...] = ()  # of the videos, for messages
+    redraw: Redraw | None = None  # of every clip, as it is read
 
     @property
     def split(self) -> Split:
@@ -120,8 +122,10 @@ class FrameBatches:
             picked = order[places]
             windows = self.windows.take(picked)
             rows, mask = window_rows(windows, self.shape)
-            frames = np.stack([self.read(int(video), row) for video, row in zip(windows.video, rows, strict=True)])
-            inputs = (torch.from_numpy(frames), torch.from_numpy(mask))
+            frames = [self.read(int(video), row) for video, row in zip(windows.video, rows, strict=True)]
+            if self.redraw is not None:
+                frames = [self.redraw(clip, epoch, int(at)) for clip, at in zip(frames, places, strict=True)]
+            inputs = (torch.from_numpy(np.stack(frames)), torch.from_numpy(mask))
             about = partial(describe_windows, windows, self.shape, self.names)
             targets = torch.from_numpy(self.targets[picked])
             yield Batch(inputs, targets, num_all, is_counted, about, Origin(epoch, places))

@@ -1,14 +1,6 @@
 """RandAugment for clips: what is drawn, how strongly and to which side, is the same for all frames of a clip.
 
-    rand-m7-n4-mstd0.5-inc1     timm's grammar; sections in any order
-      m7        magnitude, 0 to 10 (10)
-      n4        operations a clip (2), drawn with replacement where all are as likely
-      p0.5      probability of each to be carried out (0.5)
-      mstd0.5   normal noise on the magnitude (0); above 100: uniform in [0, magnitude]
-      mmax15    largest magnitude after the noise (10)
-      inc1      operations whose effect rises with the magnitude (0)
-      t3a       another set of operations: weights, 3a or 3aw; those with weights are drawn without replacement
-      w0        the weighted set of timm before 1.0
+    rand-m7-n4-mstd0.5-inc1     4 operations a clip at magnitude 7 +- 0.5, of the increasing set (`rand_augment_text`)
 
 Operations are timm's, on Pillow images; draws come from a generator that is given. Sources: Cubuk et al. 2020
 (RandAugment), timm's auto_augment, CAST (1.3 of the domain reference).
@@ -17,7 +9,6 @@ Operations are timm's, on Pillow images; draws come from a generator that is giv
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -27,12 +18,13 @@ import numpy.typing as npt
 from PIL import Image
 from timm.data.auto_augment import NAME_TO_OP, rand_augment_choices
 
+from reelwright.stages.finetune.rand_augment_text import read_sections
+
 Frames = npt.NDArray[np.uint8]  # (T, H, W, 3) RGB
 
 LARGEST = 10.0  # magnitude that levels are fractions of
 UNIFORM_ABOVE = 100.0  # mstd from which on the magnitude is uniform
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-SETS = ("weights", "3a", "3aw")
 # Of the section w0; names without "Increasing".
 _WEIGHTS_0 = {
     "Rotate": 0.3,
@@ -72,13 +64,10 @@ class Operation:
 def parse_rand_augment(
     text: str, *, interpolation: str = "bicubic", fill: tuple[int, int, int] = (128, 128, 128)
 ) -> RandAugment:
-    """Read the grammar above. Raises ValueError that names the section that cannot be read."""
+    """Read the grammar of `rand_augment_text`. Raises ValueError that names the section that cannot be read."""
     if interpolation not in (*RESAMPLING, "random"):
         raise ValueError(f"interpolation {interpolation!r} is not known; allowed: {', '.join(RESAMPLING)}, random.")
-    head, *sections = text.split("-")
-    if head != "rand":
-        raise ValueError(f"RandAugment {text!r} must begin with 'rand', as in rand-m7-n4-mstd0.5-inc1.")
-    given = dict(_section(section, text) for section in sections)
+    given = read_sections(text)
     names, chances = _operations(given.get("t", given.get("w")), is_increasing=bool(given.get("inc", 0)))
     num_operations = int(given.get("n", 2))
     if chances is not None and num_operations > len(names):
@@ -194,31 +183,3 @@ def _operations(chosen: Any, *, is_increasing: bool) -> tuple[tuple[str, ...], t
 
 def _weighted(name: str) -> bool:
     return name.removesuffix("Increasing") in _WEIGHTS_0
-
-
-_RANGES = {  # kind, least, most
-    "m": (int, 0, 100),
-    "n": (int, 1, 100),
-    "p": (float, 0, 1),
-    "mstd": (float, 0, math.inf),
-    "mmax": (int, 0, 100),
-    "inc": (int, 0, 1),
-}
-
-
-def _section(section: str, text: str) -> tuple[str, Any]:
-    if section[:1] == "t" and section[1:] in SETS:
-        return "t", section[1:]
-    if section == "w0":
-        return "w", "0"
-    found = re.fullmatch(r"([a-z]+)([0-9.]+|inf)", section)
-    if found and found[1] in _RANGES:
-        kind, least, most = _RANGES[found[1]]
-        try:
-            value = kind(found[2])
-        except ValueError:
-            value = math.nan
-        if least <= value <= most:
-            return found[1], value
-    allowed = "m0 to m100, n1 to n100, p0 to p1, mstd0.5, mmax10, inc0 or inc1, w0, " + ", ".join(f"t{s}" for s in SETS)
-    raise ValueError(f"RandAugment {text!r}: section {section!r} cannot be read; allowed: {allowed}.")

@@ -21,7 +21,7 @@ from reelwright.stages.embed.preprocess import geometry_of
 from reelwright.stages.finetune.clips import FrameBatches, StoredVideos, open_videos, reader
 from reelwright.stages.finetune.config import FinetuneConfig
 from reelwright.stages.finetune.module import PARTS, FinetuneModule, freeze
-from reelwright.stages.finetune.preparing import Preparation
+from reelwright.stages.finetune.preparing import Preparation, Redraw, build_redraw
 from reelwright.stages.finetune.trainer import StartingTrainer
 from reelwright.stages.learning.checkpoints import load_weights
 from reelwright.stages.learning.mixing import build_mixing, mix_frames
@@ -54,7 +54,7 @@ from reelwright.storage.store import Store
 
 
 def run(work: Work, reporter: Reporter) -> dict[str, Any]:
-    """Train the run ``work.key``, or go on with it where it was interrupted; a complete one is trained anew.
+    """Train the run ``work.key``, or go on with it where it was interrupted; a complete one stays as it is.
 
     Returns {"weights": digest of the best weights, "metrics": the best epoch's line of metrics.jsonl}. The best weights
     on val may be those it started from (epoch 0). Raises ConfigError, InputError or StoreError before training where
@@ -82,7 +82,13 @@ def _tune(work: Work, config: FinetuneConfig, place: Place) -> dict[str, Any] | 
     )
     learning = replace(
         _learning(work, config, values, loaded, labels, place=place, metric=metric),
-        prepare=Preparation(module, settings=config.augment, seed=config.seed, mixing=mixing),
+        prepare=Preparation(
+            module,
+            settings=config.augment,
+            seed=config.seed,
+            redraw_last=build_redraw(config.augment, seed=config.seed) if config.augment.rand_augment_last else None,
+            mixing=mixing,
+        ),
     )
     if place.world.is_main:
         folder.write_config(run_values(work, labels, _described(values, loaded)))
@@ -206,7 +212,9 @@ def _learning(
     by_digest = {video.digest: video.video_id for video in (*train_videos, *val_videos)}
     names = tuple(by_digest.get(digest, digest) for digest in videos.digests)
 
-    def batches(of: LabelledWindows, draws: Draws, *, drop_last: bool = False) -> FrameBatches:
+    def batches(
+        of: LabelledWindows, draws: Draws, *, drop_last: bool = False, redraw: Redraw | None = None
+    ) -> FrameBatches:
         return FrameBatches(
             read=read,
             windows=of.windows,
@@ -217,12 +225,14 @@ def _learning(
             share=place.world.share,
             drop_last=drop_last,
             names=names,
+            redraw=redraw,
         )
 
+    redraw = None if config.augment.rand_augment_last else build_redraw(config.augment, seed=config.seed)
     draws = Draws(seed=config.seed, per_epoch=config.windows_per_epoch, repeats=config.repeats)
     counts = class_counts(task, train.targets, num_classes=len(labels.classes))
     return Learning(
-        train=batches(train, draws, drop_last=config.drop_last),
+        train=batches(train, draws, drop_last=config.drop_last, redraw=redraw),
         val=batches(val, IN_ORDER) if len(val) else None,
         loss=build_loss(task, config.loss, counts=counts, device=place.device),
         weigh=build_weigh(task, config.loss, counts=counts, device=place.device),

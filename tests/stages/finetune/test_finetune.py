@@ -20,6 +20,13 @@ from reelwright.storage.runs import RunFolder
 
 from .conftest import EMBED, Notes
 
+EVERYTHING = {
+    "rand_augment": "rand-m7-n4-mstd0.5-inc1",
+    "crop_scale": [0.2, 1.0],
+    "crop_aspect": [0.75, 1.3333],
+    "blur": 0.5,
+    "erasing": {"probability": 0.5},
+}
 STILL = {"flip": 0, "crop_scale": None, "color_jitter": 0}
 
 
@@ -102,7 +109,7 @@ class _Terminates(Notes):
 
 
 def test_interrupted_run_goes_on_with_the_same_numbers(film):
-    settings = {"epochs": 2, "optimizer": {"lr": 1e-3}}
+    settings = {"epochs": 2, "optimizer": {"lr": 1e-3}, "augment": EVERYTHING, "mix": {}}
     whole = film.tune(key="whole", **settings)
     with pytest.raises(Interrupted, match="after update 3"):
         film.tune(key="cut", reporter=_Terminates(), **settings)
