@@ -40,10 +40,12 @@ from reelwright.stages.sampling.windows import WindowShape
 from reelwright.stages.train.labelled import (
     KnownRows,
     LabelledWindows,
+    check_classes,
+    check_reach,
     distinct_videos,
     label_space,
     label_windows,
-    why_no_windows,
+    no_windows,
 )
 from reelwright.stages.train.targets import LabelSpace, class_counts
 from reelwright.stages.work import InputRef, Reporter, Work
@@ -197,8 +199,18 @@ def _learning(
         distinct_videos(work.payload, splits=splits) for splits in (config.train_splits, config.val_splits)
     )
     train = label_windows(train_videos, known, shape=shape, task=task, labels=labels)
-    if len(train) == 0:
-        raise InputError(f"{work.node}: no window to train on. {why_no_windows(train_videos, known, shape)}")
+    counts = class_counts(task, train.targets, num_classes=len(labels.classes))
+    is_balanced = config.loss.class_weights == "balanced"
+    try:
+        if len(train) == 0:
+            raise no_windows(train_videos, known, shape)
+        check_reach(train_videos, known, shape)
+        balanced_by = "loss.class_weights: balanced" if is_balanced else None
+        warning = check_classes(counts, labels, balanced_by=balanced_by)
+    except InputError as error:
+        raise InputError(f"{work.node}: {error}") from error
+    if warning:
+        reporter.note(warning)
     val = label_windows(val_videos, known, shape=shape, task=task, labels=labels)
     reporter.note(f"{len(train)} windows to train on, {len(val)} to validate on")
     read = reader(
@@ -230,7 +242,6 @@ def _learning(
 
     redraw = None if config.augment.rand_augment_last else build_redraw(config.augment, seed=config.seed)
     draws = Draws(seed=config.seed, per_epoch=config.windows_per_epoch, repeats=config.repeats)
-    counts = class_counts(task, train.targets, num_classes=len(labels.classes))
     return Learning(
         train=batches(train, draws, drop_last=config.drop_last, redraw=redraw),
         val=batches(val, IN_ORDER) if len(val) else None,

@@ -10,7 +10,14 @@ from reelwright.stages.sampling.densities import EventDensity, rows_at
 from reelwright.stages.sampling.draws import Candidates, Draws, sampling_weights
 from reelwright.stages.sampling.windows import WindowShape
 from reelwright.stages.train.config import TrainConfig
-from reelwright.stages.train.labelled import KnownRows, LabelledVideo, LabelledWindows, label_windows, why_no_windows
+from reelwright.stages.train.labelled import (
+    KnownRows,
+    LabelledVideo,
+    LabelledWindows,
+    check_reach,
+    label_windows,
+    no_windows,
+)
 from reelwright.stages.train.targets import LabelSpace
 from reelwright.storage.errors import InputError
 
@@ -22,7 +29,8 @@ def drawn_windows(
     window = config.window
     grid = label_windows(videos, rows, shape=shape, task=config.task, labels=labels)
     if len(grid) == 0:
-        raise InputError(f"no window to train on. {why_no_windows(videos, rows, shape)}")
+        raise no_windows(videos, rows, shape)
+    check_reach(videos, rows, shape)
     if window.sampling == "grid":
         return grid, Draws(seed=config.seed, per_epoch=window.per_epoch)
     every_start = WindowShape(length=shape.length, skip=shape.skip, pad=shape.pad)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from reelwright.stages.sampling.windows import Windows, WindowShape, grid_windows
 from reelwright.stages.train.targets import LabelSpace, Targets, is_described, known_windows, window_targets
@@ -90,21 +91,57 @@ def label_windows(
     return LabelledWindows(windows, np.concatenate([part.targets for part in parts]))
 
 
-def why_no_windows(videos: Sequence[LabelledVideo], rows: KnownRows, shape: WindowShape) -> str:
+def no_windows(videos: Sequence[LabelledVideo], rows: KnownRows, shape: WindowShape) -> InputError:
     """What to do about an empty result of `label_windows`."""
     used = {video.digest for video in videos}
-    longest = max(
-        (len(spans.start_seconds) for digest, spans in zip(rows.digests, rows.spans, strict=True) if digest in used),
-        default=0,
-    )
     if not used:
-        return "No video is in its splits; look at train_splits and the manifest's split column."
-    if 0 < longest < shape.span_rows and not shape.pad:
-        return (
-            f"A window reaches over {shape.span_rows} rows (length {shape.length}, skip {shape.skip}), but the longest "
-            f"video has {longest}. Shorten window.length, or set window.pad: true."
+        why = "No video is in its splits; look at train_splits and the manifest's split column."
+    elif 0 < _longest(videos, rows) < shape.span_rows and not shape.pad:
+        why = f"{_too_long(videos, rows, shape)} Shorten window.length, or set window.pad: true."
+    else:
+        why = f"None of the {len(used)} videos has a label where a window needs one; look at the annotation table."
+    return InputError(f"no window to train on. {why}")
+
+
+def check_reach(videos: Sequence[LabelledVideo], rows: KnownRows, shape: WindowShape) -> None:
+    """Raise InputError where no video is as long as a window: a model would only ever see padding at its end."""
+    longest = _longest(videos, rows)
+    if 0 < longest < shape.span_rows:
+        fitting = (longest - 1) // shape.step + 1
+        raise InputError(
+            f"{_too_long(videos, rows, shape)} Every window would be padded. Set window.length to at most {fitting}, "
+            "or lessen window.skip."
         )
-    return f"None of the {len(used)} videos has a label where a window needs one; look at the annotation table."
+
+
+def check_classes(counts: npt.NDArray[np.int64], labels: LabelSpace, *, balanced_by: str | None) -> str:
+    """A warning about classes that no training window has; "" where each has some.
+
+    Raises InputError where something (``balanced_by``, a setting) is to make all classes alike: these it cannot.
+    """
+    absent = [name for name, count in zip(labels.classes, counts, strict=True) if count == 0]
+    if not absent:
+        return ""
+    said = f"no training window has the classes {', '.join(absent)}"
+    if balanced_by is not None:
+        raise InputError(
+            f"{balanced_by} makes all classes count alike, but {said}. Annotate some, take these classes out, or "
+            "do without balancing."
+        )
+    return f"warning: {said}; they cannot be learned. Annotate some, or take these classes out"
+
+
+def _longest(videos: Sequence[LabelledVideo], rows: KnownRows) -> int:
+    used = {video.digest for video in videos}
+    known = zip(rows.digests, rows.spans, strict=True)
+    return max((len(spans.start_seconds) for digest, spans in known if digest in used), default=0)
+
+
+def _too_long(videos: Sequence[LabelledVideo], rows: KnownRows, shape: WindowShape) -> str:
+    return (
+        f"A window reaches over {shape.span_rows} rows (length {shape.length}, skip {shape.skip}), but the longest "
+        f"video has {_longest(videos, rows)}."
+    )
 
 
 def _of_video(

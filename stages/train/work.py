@@ -31,6 +31,7 @@ from reelwright.stages.train.drawn_windows import drawn_windows, event_density
 from reelwright.stages.train.labelled import (
     KnownRows,
     LabelledWindows,
+    check_classes,
     distinct_videos,
     label_space,
     label_windows,
@@ -131,26 +132,18 @@ def _learning(
     train_videos = distinct_videos(work.payload, splits=config.train_splits)
     try:
         train, draws = drawn_windows(train_videos, rows, config=config, shape=grid, labels=labels)
+        counts = class_counts(config.task, train.targets, num_classes=len(labels.classes))
+        warning = check_classes(counts, labels, balanced_by=_balanced_by(config))
     except InputError as error:
         raise InputError(f"{work.node}: {error}") from error
     val_videos = distinct_videos(work.payload, splits=config.val_splits)
     val = label_windows(val_videos, rows, shape=grid, task=config.task, labels=labels)
-    counts = class_counts(config.task, train.targets, num_classes=len(labels.classes))
-    absent = [name for name, count in zip(labels.classes, counts, strict=True) if count == 0]
-    if absent:
-        reporter.note(
-            f"warning: no training window has the classes {', '.join(absent)}; they cannot be learned. Annotate some, "
-            "or take these classes out"
-        )
+    if warning:
+        reporter.note(warning)
     reporter.note(f"{len(train)} windows to train on, {len(val)} to validate on")
     problem = event_density(config).problem(grid) if config.window.sampling == "events" else None
     if problem is not None:
         reporter.note(f"warning: window.events: {problem}")
-    if max(block.num_rows) < grid.span_rows:
-        reporter.note(
-            f"warning: a window reaches over {grid.span_rows} rows, but the longest video has {max(block.num_rows)}: "
-            "every window is padded. Shorten window.length or window.skip"
-        )
 
     def batches(of: LabelledWindows, draws: Draws, *, drop_last: bool) -> WindowBatches:
         return WindowBatches(
@@ -177,6 +170,13 @@ def _learning(
             config, mix_windows, num_extents=1, task=config.task, num_classes=len(labels.classes), world=place.world
         ),
     )
+
+
+def _balanced_by(config: TrainConfig) -> str | None:
+    """The setting that wants all classes alike, if there is one."""
+    if config.window.sampling == "balanced":
+        return "window.sampling: balanced"
+    return "loss.class_weights: balanced" if config.loss.class_weights == "balanced" else None
 
 
 def _model_values(config: TrainConfig, *, input_dim: int, num_classes: int) -> dict[str, Any]:

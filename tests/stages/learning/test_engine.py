@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
+import shutil
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -356,6 +359,68 @@ def test_a_loss_that_runs_away_is_told_with_its_inputs(pulse_toy):
         )
 
 
-def test_windows_longer_than_every_video_are_told(pulse_toy):
-    run(_work(pulse_toy, window={"length": 200}, model={"name": "linear"}, batch_size=2), pulse_toy.reporter)
-    assert any("the longest video has 120: every window is padded" in note for note in pulse_toy.reporter.notes)
+TOO_MUCH = {
+    "long": (
+        {"length": 200},
+        r"over 200 rows \(length 200, skip 0\).*longest video has 120.*window.length to at most 120",
+    ),
+    "skip": ({"length": 25, "skip": 9}, r"over 241 rows .*Set window.length to at most 12, or lessen window.skip"),
+    "drawn": ({"length": 121, "sampling": "random"}, "Every window would be padded"),
+    "left out": ({"length": 200, "pad": False}, "Shorten window.length, or set window.pad: true"),
+}
+
+
+@pytest.mark.parametrize(("window", "message"), TOO_MUCH.values(), ids=TOO_MUCH)
+def test_windows_longer_than_every_video_are_refused(pulse_toy, window, message):
+    with pytest.raises(InputError, match=f"train: .*{message}"):
+        run(_work(pulse_toy, window=window, model={"name": "linear"}), pulse_toy.reporter)
+
+
+def test_a_window_as_long_as_the_longest_video_is_not(pulse_toy):
+    run(_work(pulse_toy, window={"length": 12, "skip": 9}, model={"name": "linear"}, epochs=1), pulse_toy.reporter)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"loss": {"class_weights": "balanced"}}, "train: loss.class_weights: balanced makes all classes count alike"),
+        ({"window": {"length": 12, "sampling": "balanced"}}, "train: window.sampling: balanced makes all"),
+        (
+            {"window": {"length": 12, "sampling": "balanced"}, "task": "multi_label"},
+            "no training window has the classes bang. Annotate some, take these classes out, or do without",
+        ),
+    ],
+    ids=["weights", "sampling", "multi_label"],
+)
+def test_a_class_without_samples_cannot_be_balanced(pulse_toy, settings, message):
+    work = _work(pulse_toy, **settings)
+    with pytest.raises(InputError, match=message):
+        run(replace(work, payload={**work.payload, "classes": ["quiet", "pulse", "bang"]}), pulse_toy.reporter)
+    assert not RunFolder(pulse_toy.store.run(work.key)).metrics()
+
+
+def test_a_checkpoint_of_another_model_is_refused_by_the_stage_and_stays(pulse_toy):
+    """As after a hand that moved folders about: the key says so, and where it does not, the names and shapes do."""
+
+    class Stop(type(pulse_toy.reporter)):
+        def advance(self, amount):
+            super().advance(amount)
+            if self.advanced >= 100:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    other = {"model": {"name": "mlp"}}
+    for key, settings in (("one", {}), ("two", other)):
+        with pytest.raises(Interrupted):
+            run(_work(pulse_toy, key=key, **settings), Stop())
+    one, two = (RunFolder(pulse_toy.store.run(key)).last for key in ("one", "two"))
+    shutil.rmtree(two)
+    shutil.copytree(one, two)
+    before = {path.name: path.read_bytes() for path in two.iterdir()}
+    with pytest.raises(StoreError, match=r"is of run one, not of two\. Remove it to train from the beginning"):
+        run(_work(pulse_toy, key="two", **other), pulse_toy.reporter)
+    state = torch.load(two / "state.pt", weights_only=True)
+    torch.save({**state, "key": "two"}, two / "state.pt")
+    with pytest.raises(StageError, match=r"holds the weights of another model: \d+ tensors differ.*Train with --force"):
+        run(_work(pulse_toy, key="two", **other), pulse_toy.reporter)
+    after = {path.name: path.read_bytes() for path in two.iterdir() if path.name != "state.pt"}
+    assert after == {name: content for name, content in before.items() if name != "state.pt"}
