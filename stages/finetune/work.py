@@ -119,7 +119,7 @@ def _check_frames(work: Work, config: FinetuneConfig) -> None:
 
 def _labels(work: Work, values: Mapping[str, Any]) -> LabelSpace:
     """The classes; the same as the temporal run's."""
-    labels = label_space(work.payload, node=work.node)
+    labels = replace(label_space(work.payload, node=work.node), of_window=values.get("labels_of_window", "or"))
     if list(labels.classes) != list(values["classes"]):
         raise InputError(
             f"{work.node}: the temporal run knows the classes {', '.join(values['classes'])}, the labels have "
@@ -264,7 +264,8 @@ def _videos(work: Work, config: FinetuneConfig, store: FrameStore, reporter: Rep
 
 def _described(values: Mapping[str, Any], loaded: LoadedEncoder) -> dict[str, Any]:
     """What config.yaml says of both parts, enough to build them again."""
-    kept = {name: values[name] for name in ("task", "output", "window", "model")}
+    names = ("task", "labels_of_window", "output", "window", "model")
+    kept = {name: values[name] for name in names if name in values}
     used = ("encoder", "model_args", "outputs", "preprocess", "clip")
     return {
         **kept,

@@ -12,14 +12,14 @@ import numpy.typing as npt
 
 from reelwright.stages.sampling.windows import Windows, WindowShape
 from reelwright.stages.train.labelled import LabelledVideo, payload_videos
-from reelwright.stages.train.targets import LabelSpace, is_described, window_targets
+from reelwright.stages.train.targets import LabelSpace, is_described, label_sets, window_targets
 from reelwright.stages.work import Work
 from reelwright.storage.annotations import UNKNOWN, Annotation
 from reelwright.storage.errors import StoreError
 from reelwright.storage.items import ItemLedger
 from reelwright.storage.predictions import PredictedVideo, PredictionInfo, PredictionWriter, Scored, open_writer
 from reelwright.storage.scores import VideoScores, read_scores
-from reelwright.storage.spans import row_labels, window_label_set
+from reelwright.storage.spans import row_labels
 from reelwright.storage.store import Store
 
 
@@ -32,7 +32,9 @@ def publish_tables(work: Work, folder: Path, *, cache: Path, run: str, run_value
     published = _Published(
         task=run_values["task"],
         labels=LabelSpace(
-            classes=tuple(run_values["classes"]), background=_class_id(work.payload, run_values["classes"])
+            classes=tuple(run_values["classes"]),
+            background=_class_id(work.payload, run_values["classes"]),
+            of_window=run_values.get("labels_of_window", "or"),
         ),
         shape=_shape(work, run_values),
     )
@@ -98,10 +100,8 @@ class _Published:
         mean = scores.scores.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
         if self.task != "multi_label":
             return self._scored(annotation, mean, np.array([annotation.label], dtype=np.int64))
-        present = window_label_set(
-            annotation, start_seconds=-np.inf, stop_seconds=np.inf, num_classes=len(self.labels.classes)
-        )
-        return self._scored(annotation, mean, present[None])
+        present = label_sets(annotation, np.array([-np.inf]), np.array([np.inf]), self.labels)
+        return self._scored(annotation, mean, present)
 
     def _scored(self, annotation: Annotation, scores: npt.NDArray[np.float32], targets: npt.NDArray[Any]) -> Scored:
         if self.task != "multi_label":

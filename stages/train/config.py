@@ -77,10 +77,22 @@ class TrainConfig(LearningSettings):
     task: Task = "last_row"
     """video: the video's own label; last_row: the label at the window's last row; majority: the window's commonest
     label; per_row: a label a row; multi_label: the set of labels that occur in the window."""
+    labels_of_window: Literal["or", "xor"] = "or"
+    """Of multi_label. or: labels that occur in the window; xor: its net change, labels of which it holds an odd number
+    of steps (or of ends of segments), so that a part put on and taken off again is none."""
     window: TrainWindowSettings = TrainWindowSettings()
     model: ModelSettings = ModelSettings()
     memory_bytes: PositiveInt = execution(4 << 30)
     """Embeddings above this size are memory-mapped from a scratch file instead of held in memory."""
+
+    @model_validator(mode="after")
+    def _changes_are_sets(self) -> Self:
+        if self.labels_of_window == "xor" and self.task != "multi_label":
+            raise ValueError(
+                f"labels_of_window: xor is of task multi_label, but task is {self.task}; leave it out, or set "
+                "task: multi_label"
+            )
+        return self
 
     @model_validator(mode="after")
     def _there_is_time_to_cut(self) -> Self:

@@ -5,7 +5,8 @@
     last_row      the label at the window's last row                      int64 (N,)
     majority      the commonest known label of its rows                   int64 (N,)
     per_row       a label a row, UNKNOWN at padding                       int64 (N, length)
-    multi_label   the set of labels that occur in its span of time        float32 (N, K) of 0 and 1
+    multi_label   the set of labels that occur in its span of time, or    float32 (N, K) of 0 and 1
+                  of those that it changed (`LabelSpace.of_window`)
 
 UNKNOWN (-1) means that nothing is known; such windows are not trained on, and metrics leave them out. The set of labels
 of a video without any annotation is known, as empty, only where the pipeline names a background class.
@@ -13,6 +14,7 @@ of a video without any annotation is known, as empty, only where the pipeline na
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,11 +22,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from reelwright.stages.sampling.changes import step_changes, window_changes
 from reelwright.stages.sampling.windows import Windows, WindowShape, window_rows
 from reelwright.storage.annotations import UNKNOWN, Annotation
 from reelwright.storage.spans import Spans, majority, row_labels, window_label_set
 
 Targets = npt.NDArray[Any]
+FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +37,7 @@ class LabelSpace:
 
     classes: tuple[str, ...]
     background: int = UNKNOWN  # class id of rows about which nothing is said
+    of_window: str = "or"  # of multi_label: or, what occurs; xor, what is not as it was before
 
 
 def window_targets(
@@ -91,11 +96,41 @@ def _multi_label(
     windows: Windows, shape: WindowShape, annotation: Annotation, spans: Spans, labels: LabelSpace
 ) -> Targets:
     starts, stops = spans.start_seconds[windows.start], spans.stop_seconds[windows.last_row(shape)]
+    return label_sets(annotation, starts, stops, labels)
+
+
+def label_sets(
+    annotation: Annotation, start_seconds: FloatArray, stop_seconds: FloatArray, labels: LabelSpace
+) -> npt.NDArray[np.float32]:
+    """Labels of windows ``[start_seconds, stop_seconds)`` (N,), float32 (N, K) of 0 and 1.
+
+    or: steps that are completed inside, segments that overlap, the video's own label. xor (the net change: state before
+    the window against state at its end): what changed an odd number of times inside, where a step is a change of its
+    class, and so is each end of a segment or of a label that holds until the next; the video's own label never
+    changes. Source: STORM-PSR (A3.6 of the domain
+    reference).
+    """
+    num_classes = len(labels.classes)
+    if labels.of_window == "xor":
+        times, changes = step_changes(_changes(annotation), num_classes=num_classes)
+        return window_changes(times, changes, start=start_seconds, stop=stop_seconds, mode="xor")
     sets = [
-        window_label_set(annotation, start_seconds=start, stop_seconds=stop, num_classes=len(labels.classes))
-        for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)
+        window_label_set(annotation, start_seconds=start, stop_seconds=stop, num_classes=num_classes)
+        for start, stop in zip(start_seconds.tolist(), stop_seconds.tolist(), strict=True)
     ]
-    return np.array(sets, dtype=np.float32).reshape(len(windows), len(labels.classes))
+    return np.array(sets, dtype=np.float32).reshape(len(start_seconds), num_classes)
+
+
+def _changes(annotation: Annotation) -> list[tuple[float, int]]:
+    """When which class came or went."""
+    ends = [(time, label) for start, stop, label in annotation.segments for time in (start, stop)]
+    turns = [
+        (time, label)
+        for (_, before), (time, after) in itertools.pairwise(sorted(annotation.times))
+        for label in (before, after)
+        if before != after and label != UNKNOWN
+    ]
+    return [*annotation.steps, *ends, *turns]
 
 
 _TARGETS: dict[str, Callable[[Windows, WindowShape, Annotation, Spans, LabelSpace], Targets]] = {

@@ -6,7 +6,7 @@ embeddings -> block -> windows and targets (train, val) -> model -> Trainer -> r
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
 
 
 def _train(work: Work, config: TrainConfig, place: Place) -> dict[str, Any] | None:
-    labels = label_space(work.payload, node=work.node)
+    labels = replace(label_space(work.payload, node=work.node), of_window=config.labels_of_window)
     metric = choose_metric(config.task, config.metric, num_classes=len(labels.classes))
     store = Store.at(work.store)
     stores = [EmbeddingStore(store.embeddings(ref.key)) for ref in work.inputs["embeddings"]]
@@ -190,4 +190,5 @@ def _model_values(config: TrainConfig, *, input_dim: int, num_classes: int) -> d
         "per_row": config.task == "per_row",
     }
     window = config.window.model_dump(include={"length", "stride", "skip", "pad"})
-    return {"task": config.task, "output": config.output, "window": window, "model": model}
+    task = {"task": config.task, "labels_of_window": config.labels_of_window}
+    return {**task, "output": config.output, "window": window, "model": model}

@@ -208,3 +208,11 @@ def test_nothing_to_publish(pulse_toy):
     _trained(pulse_toy)
     with pytest.raises(StoreError, match="no video has scores"):
         publish(pulse_toy.predict_work(), pulse_toy.store.predictions("published"))
+
+
+def test_a_run_of_net_changes_is_published_with_them(pulse_toy):
+    """The rows' labels come and go; a window in which they did both has the empty set."""
+    _trained(pulse_toy, task="multi_label", labels_of_window="xor")
+    windows = _predicted(pulse_toy, pulse_toy.predict_work(window={"stride": 5})).windows()
+    sets = {tuple(entry) for entry in windows["targets"].to_pylist()}
+    assert sets == {(False, False), (True, True)}  # of two classes both change, or none

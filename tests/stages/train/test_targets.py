@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from reelwright.stages.sampling.windows import WindowShape, grid_windows
-from reelwright.stages.train.targets import LabelSpace, class_counts, is_described, known_windows, window_targets
+from reelwright.stages.sampling.windows import Windows, WindowShape, grid_windows
+from reelwright.stages.train.targets import (
+    LabelSpace,
+    class_counts,
+    is_described,
+    known_windows,
+    label_sets,
+    window_targets,
+)
 from reelwright.storage.annotations import Annotation
 
 LABELS = LabelSpace(classes=("a", "b", "c"))
@@ -67,3 +77,55 @@ def test_known_windows_and_counts():
 )
 def test_a_video_without_annotation_is_described_by_a_background_only(annotation, background, expected):
     assert is_described(annotation, LabelSpace(classes=LABELS.classes, background=background)) is expected
+
+
+PSR = json.loads((Path(__file__).parents[2] / "data" / "sampling_vectors.json").read_text())["psr"]
+NET = LabelSpace(classes=("a", "b", "c"), of_window="xor")
+SPANS = np.array([0.0, 1.0, 2.0]), np.array([1.5, 2.5, 3.5])  # start and stop of three windows, seconds
+NET_CHANGES = {
+    "steps": (Annotation(steps=((1.2, 1), (3.4, 2))), [[0, 1, 0], [0, 1, 0], [0, 0, 1]]),
+    "put on and taken off": (Annotation(steps=((1.1, 1), (1.4, 1), (2.4, 0))), [[0, 0, 0], [1, 0, 0], [1, 0, 0]]),
+    "three times": (Annotation(steps=((1.0, 1), (1.1, 1), (1.2, 1))), [[0, 1, 0], [0, 1, 0], [0, 0, 0]]),
+    # open from 0.5 to 2.2 s: begins in window 0, ends in windows 1 and 2
+    "segments": (Annotation(segments=((0.5, 2.2, 1),)), [[0, 1, 0], [0, 1, 0], [0, 1, 0]]),
+    "a segment inside": (Annotation(segments=((1.1, 1.4, 1),)), [[0, 0, 0], [0, 0, 0], [0, 0, 0]]),
+    "two that meet": (Annotation(segments=((0.0, 1.2, 1), (1.2, 9.0, 1))), [[0, 1, 0], [0, 0, 0], [0, 0, 0]]),
+    "labels that hold": (Annotation(times=((0.0, 0), (0.5, 0), (2.1, 1))), [[0, 0, 0], [1, 1, 0], [1, 1, 0]]),
+    "the video's own": (Annotation(label=2), [[0, 0, 0]] * 3),
+}
+
+
+@pytest.mark.parametrize(("annotation", "expected"), NET_CHANGES.values(), ids=NET_CHANGES)
+def test_net_changes_of_windows(annotation, expected):
+    found = label_sets(annotation, *SPANS, NET)
+    assert found.tolist() == expected
+    assert found.dtype == np.float32
+
+
+@pytest.mark.parametrize("of_window", ["or", "xor"])
+def test_windows_of_storm_psr(of_window, spans_of):
+    """A component's changes as steps: training clips there are "or", the GT column at test is "xor" (A3.6)."""
+    raw = PSR["change_labels"]["raw"]
+    states = np.maximum([state for _, state in raw], 0)
+    steps = [
+        (float(time), int(component))
+        for (time, _), change in zip(raw[1:], np.diff(states, axis=0), strict=True)
+        for component in np.flatnonzero(change)
+    ]
+    labels = LabelSpace(classes=("a", "b", "c", "d"), of_window=of_window)
+    spans = spans_of(200, seconds=1.0)
+    if of_window == "or":
+        cases = [
+            (case["T"], case["skip_factor"], case["expected"]["first"], case["expected"]["label"])
+            for case in PSR["train_clip"]
+        ]
+    else:
+        case = PSR["window_labels_test_mode"]
+        cases = [(case["T"], 0, int(last) - case["T"] + 1, label) for last, label in case["by_last_frame"].items()]
+    for length, skip, start, expected in cases:
+        shape = WindowShape(length=length, skip=skip)
+        windows = Windows(np.array([0]), np.array([start]), np.array([length]))
+        found = window_targets(
+            "multi_label", windows, shape=shape, annotation=Annotation(steps=tuple(steps)), spans=spans, labels=labels
+        )
+        assert found.tolist() == [expected]

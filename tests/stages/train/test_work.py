@@ -178,6 +178,7 @@ REFUSED = {
     "device name": ({"device": "abacus"}, {}, ConfigError, "'abacus' is not known. Allowed: auto, cpu"),
     "warm-up": ({"schedule": {"warmup_epochs": 3}}, {}, ConfigError, "there are only 2 epochs"),
     "loss": ({"task": "multi_label", "loss": {"label_smoothing": 0.1}}, {}, ConfigError, "remove them for multi_label"),
+    "net changes": ({"labels_of_window": "xor"}, {}, ConfigError, "xor is of task multi_label, but task is last_row"),
     "unknown key": ({"epoch": 3}, {}, ConfigError, "epoch: unknown key. Did you mean 'epochs'"),
 }
 
