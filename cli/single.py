@@ -48,6 +48,7 @@ ProcessesOption = Annotated[
 _USUAL: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     "decode": ("frames", {}, ()),
     "embed": ("embed", {"frames": "frames"}, ("decode",)),
+    "pretrain": ("pretrain", {"frames": "frames"}, ("decode",)),
     "train": ("train", {"embeddings": ["embed"]}, ("decode", "embed")),
     "finetune": ("tune", {"frames": "frames", "spatial": "embed", "temporal": "train"}, ("decode", "embed", "train")),
     "predict": ("predict", {"run": "train"}, ("decode", "embed", "train")),

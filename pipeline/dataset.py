@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from reelwright.pipeline.file import PipelineFile
+from reelwright.stages.index.config import LabelsConfig
 from reelwright.stages.work import VideoItem
 from reelwright.storage.annotations import UNKNOWN, Annotation
 from reelwright.storage.errors import ConfigError, nearest
@@ -110,11 +111,11 @@ def load_dataset(file: PipelineFile) -> Dataset:
     for video in missing:
         del digest_of[video.video_id]
     present = [video for video in videos if video.video_id in digest_of] if missing else videos
-    labels = _read_labels(file, present)
+    labels = _read_labels(file, file.labels, present)
     return Dataset(
         videos=tuple(present),
         labels=labels,
-        background=_background(file, labels),
+        background=_background(file, file.labels, labels),
         digests=digest_of,
         probes=KnownProbes(file.store.videos).load(),
         files=known,
@@ -140,8 +141,13 @@ def _read_videos(file: PipelineFile) -> tuple[list[ManifestVideo], str]:
     return scan_glob(pattern, root=root, default_split=settings.split), pattern
 
 
-def _read_labels(file: PipelineFile, videos: list[ManifestVideo]) -> LabelSet:
-    settings = file.labels
+def with_labels(dataset: Dataset, file: PipelineFile, settings: LabelsConfig) -> Dataset:
+    """The same videos with other labels, as a node may have its own. Raises as `load_dataset` does."""
+    labels = _read_labels(file, settings, list(dataset.videos))
+    return replace(dataset, labels=labels, background=_background(file, settings, labels))
+
+
+def _read_labels(file: PipelineFile, settings: LabelsConfig | None, videos: list[ManifestVideo]) -> LabelSet:
     if settings is None:
         return LabelSet((), {})
     classes = list(settings.classes) if settings.classes is not None else None
@@ -151,8 +157,8 @@ def _read_labels(file: PipelineFile, videos: list[ManifestVideo]) -> LabelSet:
     return labels_from_table(file.resolve(getattr(settings, kind)), kind=kind, videos=videos, classes=classes)
 
 
-def _background(file: PipelineFile, labels: LabelSet) -> int:
-    name = file.labels.background if file.labels else None
+def _background(file: PipelineFile, settings: LabelsConfig | None, labels: LabelSet) -> int:
+    name = settings.background if settings else None
     if name is None:
         return UNKNOWN
     if name not in labels.classes:

@@ -20,6 +20,7 @@ _COSTS: dict[str, tuple[str, ...]] = {
     "embed": ("encoder", "precision", "clip", "outputs", "dtype", "model_args", "preprocess"),
     "features": (),
     "take_scores": (),
+    "pretrain": ("encoder", "precision", "model_args", "preprocess", "batch"),
     "train": ("model", "task", "precision"),
     "finetune": ("precision",),
     "predict": (),
@@ -139,7 +140,7 @@ def _factors(
 
     Fewer frames a second make decoding hardly quicker, since the frames between are decoded all the same.
     """
-    if plan.node.stage in {"train", "finetune"}:
+    if plan.node.stage in {"train", "finetune", "pretrain"}:
         return plan.node.config.spec()["epochs"] / base.material["spec"]["epochs"], 1.0
     if plan.node.stage not in {"decode", "embed"} or base.spec_key == plan.spec_key:
         return 1.0, 1.0

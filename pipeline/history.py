@@ -13,7 +13,7 @@ from reelwright.storage.records import Record, read_records
 from reelwright.storage.runs import RunFolder
 from reelwright.storage.store import Store
 
-RUN_STAGES = frozenset({"train", "finetune"})
+RUN_STAGES = frozenset({"train", "finetune", "pretrain"})
 _SHOWN_KEY_DIGITS = 8
 
 

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from reelwright.pipeline.plan import NodePlan
     from reelwright.storage.known import KnownFiles
 
-_READ_BY_USERS = ("task", "window", "output", "model")  # of a run's spec: what its weights expect
+_READ_BY_USERS = (  # of a run's spec: what its weights expect
+    *("task", "window", "output", "model"),
+    *("encoder", "model_args", "preprocess", "embed_dim"),  # of pretrain
+)
 _ONLY_TRAINING = frozenset(
     {"videos", "temporal", "frames", "init_from"}
 )  # inputs of a run that its weights do not expect

@@ -223,8 +223,8 @@ def _inputs(plan: NodePlan, planner: Planner) -> dict[str, Any]:
 def _videos(plan: NodePlan, planner: Planner) -> list[Any]:
     """What of the videos is in the key of a node with items."""
     if plan.node.config.publishes:
-        named = named_videos(planner.dataset, plan.node, plan.wanted)
-        return [named, list(planner.dataset.labels.classes)]
+        dataset = planner.dataset_of(plan.node)
+        return [named_videos(dataset, plan.node, plan.wanted), list(dataset.labels.classes)]
     return sorted(item.digest for item in plan.wanted)
 
 
@@ -242,7 +242,11 @@ def _known_inputs(plan: NodePlan, planner: Planner) -> dict[str, Any]:
     is_fetched = hub is None or hub.is_file()
     sources = source_digests(node, planner.file, planner.known) if is_fetched else {}
     made_of = material(
-        dataclasses.replace(node, inputs=known), planner.dataset, plan.wanted, identities=identities, sources=sources
+        dataclasses.replace(node, inputs=known),
+        planner.dataset_of(node),
+        plan.wanted,
+        identities=identities,
+        sources=sources,
     )
     unknown = [field for field, names in node.inputs.items() if open_parents.intersection(names)]
     unknown += [] if is_fetched else ["weights", *node.config.sources()]

@@ -14,13 +14,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from reelwright.pipeline.dataset import Dataset
+from reelwright.pipeline.dataset import Dataset, with_labels
 from reelwright.pipeline.file import PipelineFile
 from reelwright.pipeline.graph import Graph, Node
 from reelwright.pipeline.keys import hub_file, identity, material, node_key, source_digests
 from reelwright.pipeline.noted import Noted, noted, read_noted, video_differences
 from reelwright.pipeline.reasons import explain_difference, item_reasons, rows_field
 from reelwright.pipeline.selection import named_videos, samples, wanted_items
+from reelwright.stages.config import Settings
+from reelwright.stages.index.config import LabelsConfig
 from reelwright.stages.work import VideoItem
 from reelwright.storage.digests import digest
 from reelwright.storage.items import ItemLedger, ItemRow
@@ -72,6 +74,7 @@ class Planner:
     dataset: Dataset
     forced: frozenset[str] = frozenset()
     _plans: dict[str, NodePlan] = field(default_factory=dict)
+    _relabelled: dict[Settings, Dataset] = field(default_factory=dict)
 
     @property
     def known(self) -> KnownFiles:
@@ -82,6 +85,16 @@ class Planner:
     def project(self) -> Path:
         """Where the newest records of this pipeline file lie."""
         return self.file.store.project(self.file.path)
+
+    def dataset_of(self, node: Node) -> Dataset:
+        """The videos with the labels that the node learns from: its own, or those of the pipeline."""
+        settings = node.config.own_labels
+        if settings is None:
+            return self.dataset
+        assert isinstance(settings, LabelsConfig)
+        if settings not in self._relabelled:
+            self._relabelled[settings] = with_labels(self.dataset, self.file, settings)
+        return self._relabelled[settings]
 
     def forget(self) -> None:
         """Look at the store anew."""
@@ -105,10 +118,10 @@ class Planner:
         if unmet:
             return NodePlan(node=node, state=WAITING, reasons=unmet, wanted=wanted)
         identities = {name: identity(plan, self.plan) for name, plan in parents.items()}
-        sources = source_digests(node, self.file, self.known)
-        made_of = material(node, self.dataset, wanted, identities=identities, sources=sources)
+        sources, dataset = source_digests(node, self.file, self.known), self.dataset_of(node)
+        made_of = material(node, dataset, wanted, identities=identities, sources=sources)
         spec_key = digest(made_of)
-        key = node_key(node, self.dataset, spec_key, wanted)
+        key = node_key(node, dataset, spec_key, wanted)
         record = read_record(self.file.store, key)
         plan = NodePlan(
             node=node, state=FRESH, material=made_of, spec_key=spec_key, key=key, wanted=wanted, record=record
@@ -223,7 +236,7 @@ class Planner:
     def noted_now(self, plan: NodePlan) -> list[Noted]:
         """What a run learns from, or a prediction is published of, as the videos and labels are now."""
         choose = samples if plan.node.config.kind == "run" else named_videos
-        return noted(choose(self.dataset, plan.node, plan.wanted))
+        return noted(choose(self.dataset_of(plan.node), plan.node, plan.wanted))
 
     def noted_before(self, plan: NodePlan) -> list[Noted]:
         """The same of the last run; empty when there was none."""

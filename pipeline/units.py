@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 def build_work(planner: Planner, plan: NodePlan, items: tuple[VideoItem, ...] | None = None) -> Work:
     """The unit of work of a node that is ready; of ``items``, or of all that are to be done."""
     assert plan.material is not None
+    dataset = planner.dataset_of(plan.node)
     return Work(
         node=plan.node.name,
         stage=plan.node.stage,
@@ -25,8 +26,8 @@ def build_work(planner: Planner, plan: NodePlan, items: tuple[VideoItem, ...] | 
         inputs=_input_refs(planner, plan.node),
         items=plan.todo if items is None else items,
         payload={
-            "classes": list(planner.dataset.labels.classes),
-            "background": planner.dataset.background,
+            "classes": list(dataset.labels.classes),
+            "background": dataset.background,
             **_videos(planner, plan),
         },
     )
@@ -34,7 +35,7 @@ def build_work(planner: Planner, plan: NodePlan, items: tuple[VideoItem, ...] | 
 
 def _videos(planner: Planner, plan: NodePlan) -> dict[str, Any]:
     """Names, splits and annotations, for stages that need them."""
-    dataset = planner.dataset
+    dataset = planner.dataset_of(plan.node)
     if plan.node.config.kind == "run":
         fields = ("video_id", "digest", "split", "annotation")
         entries = samples(dataset, plan.node, plan.wanted)

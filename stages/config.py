@@ -54,6 +54,12 @@ class StageConfig(Settings):
         """Whether items are stored; false where they are only streamed into what reads them."""
         return True
 
+    @property
+    def own_labels(self) -> Settings | None:
+        """Labels of this node alone (a LabelsConfig); None: those of the pipeline."""
+        labels: Settings | None = getattr(self, "labels", None)
+        return labels
+
     @classmethod
     def role(cls, name: str) -> str:
         """'spec', 'execution', 'input' or 'source' for the field ``name``."""

@@ -28,6 +28,11 @@ STAGES: dict[str, Stage] = {
         "reelwright.stages.decode.work:run_items",
         "Decode frames into the frame store",
     ),
+    "pretrain": Stage(
+        "reelwright.stages.pretrain.config:PretrainConfig",
+        "reelwright.stages.pretrain.work:run",
+        "Pre-train an image encoder on key frames of states",
+    ),
     "embed": Stage(
         "reelwright.stages.embed.config:EmbedConfig",
         "reelwright.stages.embed.work:run_items",

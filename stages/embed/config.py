@@ -50,7 +50,7 @@ class EmbedConfig(StageConfig):
     frames: str = node_input("frames", kinds=("frames",))
     """The decode node whose frames are embedded."""
     run: str | None = node_input(None, kinds=("run",))
-    """A finetune node whose spatial encoder is used, a new generation; then encoder and weights are not given."""
+    """A finetune or pretrain node whose encoder is used, a new generation; then encoder and weights are not given."""
     encoder: str | None = None
     """timm/NAME, hf-hub:ORG/NAME or torchvision/NAME (its video models)."""
     weights: str = source_file("hub")
@@ -65,6 +65,8 @@ class EmbedConfig(StageConfig):
     """Patterns (as of file names) of weights that may be missing, unexpected or of another shape."""
     model_args: dict[str, Any] = Field(default_factory=dict)
     """Arguments of the model's constructor, such as pad_type: same."""
+    embed_dim: PositiveInt | None = None
+    """Size of an embedding head behind the pooled features, as pretrain makes it; its weights are in the file."""
     outputs: tuple[str, ...] = Field(("pooled",), min_length=1)
     """pooled (D,), tokens (N, D), map (C, H, W), logits (K,), or of a layer: layer9.tokens, layer-1.map."""
     preprocess: PreprocessSettings = PreprocessSettings()
@@ -95,17 +97,22 @@ class EmbedConfig(StageConfig):
     def _consistent(self) -> EmbedConfig:
         if (self.encoder is None) == (self.run is None):
             raise ValueError(
-                "give either encoder (timm/NAME, hf-hub:ORG/NAME, torchvision/NAME) or run (a finetune node)"
+                "give either encoder (timm/NAME, hf-hub:ORG/NAME, torchvision/NAME) or run (a finetune or pretrain "
+                "node)"
             )
         if self.run is not None and self.weights != "hub":
             raise ValueError("weights come with the run; remove weights")
+        if self.embed_dim is not None and (self.run is not None or self.weights == "hub"):
+            raise ValueError("embed_dim is of encoders out of a file, or with weights: none; a run knows its own")
         if len(set(self.outputs)) != len(self.outputs):
             raise ValueError("outputs must not repeat")
         return self
 
     def spec(self) -> dict[str, Any]:
-        """As in StageConfig; the seed counts only for random weights."""
+        """As in StageConfig; the seed counts only for random weights, the embedding head only where there is one."""
         values = super().spec()
+        if self.embed_dim is None:
+            values.pop("embed_dim")
         if self.weights != "none":
             values.pop("seed")
         return values

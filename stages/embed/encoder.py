@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from reelwright.models.encoders import DataConfig, Encoder, build_encoder
+from reelwright.models.embedding_head import EmbeddingEncoder
+from reelwright.models.encoders import DataConfig, Encoder, build_encoder, output_shapes
 from reelwright.models.weights import load_weights, remap_state_dict, state_digest
 from reelwright.stages.config import parse_config
 from reelwright.stages.embed.config import EmbedConfig
@@ -21,7 +23,7 @@ from reelwright.stages.work import InputRef, Work
 from reelwright.storage.errors import ConfigError, InputError, StoreError
 from reelwright.storage.store import Store
 
-RUN_PREFIX = "spatial."  # of the encoder's weights in a finetune run
+RUN_PREFIX = "spatial."  # of the encoder's weights in a run of finetune or pretrain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +49,7 @@ def load_encoder(work: Work) -> LoadedEncoder:
 
 
 def build_from_config(config: EmbedConfig, *, store: Store, run: InputRef | None, where: str) -> LoadedEncoder:
-    """As `load_encoder`, from settings that are parsed; ``run`` is the finetune run whose encoder is used."""
+    """As `load_encoder`, from settings that are parsed; ``run`` is the run whose encoder is used."""
     if run is not None:
         config = _config_of_run(config, store.run(run.key), where=where)
     encoder = _build(config, where=where)
@@ -68,11 +70,20 @@ def build_from_config(config: EmbedConfig, *, store: Store, run: InputRef | None
 def _build(config: EmbedConfig, *, where: str) -> Encoder:
     assert config.encoder is not None
     try:
-        return build_encoder(
+        encoder = build_encoder(
             config.encoder, outputs=config.outputs, seed=config.seed, model_args=config.model_args or None
         )
+        return encoder if config.embed_dim is None else with_embedding(encoder, config.embed_dim, seed=config.seed)
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from error
+
+
+def with_embedding(encoder: Encoder, embed_dim: int, *, seed: int) -> EmbeddingEncoder:
+    """``encoder`` with a random embedding head drawn from ``seed``. Raises ValueError where it takes none."""
+    shape = output_shapes(encoder).get("pooled", (0,))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return EmbeddingEncoder(encoder, embed_dim, num_features=shape[0])
 
 
 def _load(encoder: Encoder, config: EmbedConfig, store: Store, run: InputRef | None) -> None:
@@ -117,6 +128,7 @@ def _config_of_run(config: EmbedConfig, folder: Path, *, where: str) -> EmbedCon
         "encoder": spatial.encoder,
         "weights": "none",
         "model_args": spatial.model_args,
+        "embed_dim": spatial.embed_dim,
         "preprocess": preprocess,
         "clip": given.get("clip", spatial.clip.model_dump()),
         "frames": config.frames,
@@ -125,14 +137,16 @@ def _config_of_run(config: EmbedConfig, folder: Path, *, where: str) -> EmbedCon
 
 
 def spatial_config(folder: Path) -> EmbedConfig:
-    """The embed settings of the encoder inside a finetune run, from its config.yaml.
+    """The embed settings of the encoder inside a run of finetune or pretrain, from its config.yaml.
 
     Raises StoreError when the folder holds no such run.
     """
     path = folder / "config.yaml"
     if not path.exists():
-        raise StoreError(f"{folder} holds no run (config.yaml is missing). Run the finetune node first.")
+        raise StoreError(f"{folder} holds no run (config.yaml is missing). Run its node first.")
     values: Any = OmegaConf.to_container(OmegaConf.load(path))
     if not isinstance(values, dict) or "spatial" not in values:
-        raise ConfigError(f"{path} is a run without an encoder of its own; name a finetune node, not a train node.")
+        raise ConfigError(
+            f"{path} is a run without an encoder of its own; name a finetune or pretrain node, not a train node."
+        )
     return parse_config(EmbedConfig, values["spatial"], where=str(path))

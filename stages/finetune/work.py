@@ -266,7 +266,7 @@ def _described(values: Mapping[str, Any], loaded: LoadedEncoder) -> dict[str, An
     """What config.yaml says of both parts, enough to build them again."""
     names = ("task", "labels_of_window", "output", "window", "model")
     kept = {name: values[name] for name in names if name in values}
-    used = ("encoder", "model_args", "outputs", "preprocess", "clip")
+    used = ("encoder", "model_args", "embed_dim", "outputs", "preprocess", "clip")
     return {
         **kept,
         "spatial": {**loaded.config.model_dump(mode="json", include=set(used)), "weights": "none"},

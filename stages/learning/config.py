@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from reelwright.stages.config import Settings, StageConfig, execution, node_input
+from reelwright.stages.index.config import LabelsConfig
 from reelwright.stages.learning.optimizer_config import EmaSettings, OptimizerSettings, ScheduleSettings
 
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")
@@ -85,6 +86,8 @@ class LearningSettings(StageConfig):
     train_splits: tuple[str, ...] = ("train",)
     val_splits: tuple[str, ...] = ("val",)
     """Without a video in these splits there is no validation, and the last weights are the best."""
+    labels: LabelsConfig | None = execution(None)
+    """Labels of this node alone, as the `labels` block has them; null: those of the pipeline."""
     init_from: str | None = node_input(None, kinds=("run",))
     """Weights to start from: a run node, or a file (.safetensors, .pth, .pt; with a slash or one of these endings).
     What fits by name is taken, positions are resized, other heads start anew; init.json in the run folder tells all."""

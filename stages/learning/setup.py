@@ -19,7 +19,7 @@ from reelwright.stages.learning.objectives import Loss, Weigh, evaluate
 from reelwright.stages.learning.optimizers import build_decay_schedule, build_lr_schedule, build_optimizer, scaled_lr
 from reelwright.stages.learning.place import Place
 from reelwright.stages.learning.starting import init_weights
-from reelwright.stages.learning.trainer import Progress, Rates, Trainer, TrainerSettings
+from reelwright.stages.learning.trainer import Evaluate, Progress, Rates, Trainer, TrainerSettings
 from reelwright.stages.learning.world import World
 from reelwright.stages.train.targets import LabelSpace
 from reelwright.stages.work import InputRef, Work
@@ -40,6 +40,7 @@ class Learning:
     metric: str
     multipliers: Mapping[str, float]  # start of a parameter's name -> factor on the learning rate
     prepare: Prepare | None = None  # what is done to training batches on the device
+    judge: Evaluate | None = None  # instead of `val`, where metrics are not those of a task
 
 
 def build_run_model(values: Mapping[str, Any], *, seed: int = 0) -> nn.Module:
@@ -115,7 +116,7 @@ def fit(
     )
     val = learning.val
     if val is None:
-        return trainer.fit(learning.train)
+        return trainer.fit(learning.train, learning.judge)
 
     def validate(forward: Any) -> dict[str, float]:
         return evaluate(

@@ -8,6 +8,7 @@ from typing import ClassVar, Self
 from pydantic import PositiveInt, model_validator
 
 from reelwright.stages.config import Settings, StageConfig, execution, node_input
+from reelwright.stages.index.config import LabelsConfig
 from reelwright.storage.errors import ConfigError
 
 
@@ -44,6 +45,8 @@ class PredictConfig(StageConfig):
     window: PredictWindowSettings = PredictWindowSettings()
     splits: tuple[str, ...] | None = execution(None)
     """Only videos of these splits; null: all."""
+    labels: LabelsConfig | None = execution(None)
+    """What targets are taken from, as the `labels` block has it; null: as of the run, else those of the pipeline."""
 
     batch_size: PositiveInt = execution(256)
     """Windows a forward pass of the temporal model."""
@@ -59,7 +62,15 @@ class PredictConfig(StageConfig):
         return self
 
     def complete(self, read: Mapping[str, StageConfig], *, where: str) -> Self:
-        """Without embeddings and frames, what the run was trained on is read."""
+        """Without embeddings and frames, what the run was trained on is read; without labels, those of the run."""
+        known = read.get(self.run)
+        if known is not None and known.stage == "pretrain":
+            raise ConfigError(
+                f"{where}: run: {self.run!r} is a pretrain node, whose encoder gives embeddings and no predictions. "
+                "Name a train or finetune node"
+            )
+        if self.labels is None and getattr(known, "labels", None) is not None:
+            return self.model_copy(update={"labels": known.labels}).complete(read, where=where)  # type: ignore[union-attr]
         if self.embeddings or self.frames is not None or self.run not in read:
             return self
         trained_on = read[self.run].inputs()

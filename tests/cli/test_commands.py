@@ -70,7 +70,7 @@ def test_wrong_usage_exits_with_2(tmp_path: Path, arguments: list[str], told: st
 
 
 def test_every_setting_of_every_stage_is_explained(tmp_path: Path) -> None:
-    for stage in ("decode", "embed", "train", "finetune", "predict", "evaluate", "videos", "labels"):
+    for stage in ("decode", "pretrain", "embed", "train", "finetune", "predict", "evaluate", "videos", "labels"):
         lines = reelwright(tmp_path, "settings", stage).stdout.splitlines()
         names = [line for line in lines if " = " in line and not line.startswith(" ")]
         assert len(names) >= 5, stage

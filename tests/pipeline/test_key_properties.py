@@ -20,12 +20,14 @@ from reelwright.stages.registry import STAGES, config_model
 from reelwright.storage.digests import digest
 
 Setting = tuple[str, ...]
+_LEARNING = ("train", "finetune", "pretrain")
 
 BASE: dict[str, dict[str, Any]] = {
     "decode": {"short_side": 64},
     "embed": {"frames": "f", "encoder": "timm/resnet10t", "weights": "none"},
     "features": {"fps": 15},
     "take_scores": {"embeddings": "e"},
+    "pretrain": {"frames": "f", "encoder": "timm/resnet10t", "weights": "none"},
     "train": {"embeddings": ["e"], "model": {"name": "tcn", "width": 32}},
     "finetune": {"frames": "f", "spatial": "e", "temporal": "t"},
     "predict": {"run": "r"},
@@ -38,10 +40,10 @@ NEEDS: dict[tuple[str, Setting], dict[str, Any]] = {
     ("decode", ("quality",)): {"codec": "jpeg"},
     ("decode", ("image_start",)): {"image_tmpl": "{:05d}.jpg"},
     ("features", ("times_key",)): {"fps": None},
-    **{(stage, ("optimizer", "momentum")): {"optimizer": {"name": "sgd"}} for stage in ("train", "finetune")},
+    **{(stage, ("optimizer", "momentum")): {"optimizer": {"name": "sgd"}} for stage in _LEARNING},
 }
 STRATEGIES: dict[tuple[str, Setting], st.SearchStrategy[Any]] = {
-    **{(stage, ("optimizer", "name")): st.sampled_from(["adamw", "sgd", "lamb"]) for stage in ("train", "finetune")},
+    **{(stage, ("optimizer", "name")): st.sampled_from(["adamw", "sgd", "lamb"]) for stage in _LEARNING},
     ("decode", ("times",)): st.lists(st.floats(0, 100), min_size=1, max_size=4, unique=True).map(sorted),
     ("features", ("fps",)): st.floats(1, 240),
     ("features", ("times_key",)): st.text("abc", min_size=1, max_size=3),

@@ -1,0 +1,192 @@
+"""Settings of pretrain: an image encoder learns to tell states apart, from the frames in which they begin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from reelwright.stages.config import Settings, StageConfig, execution, node_input, source_file
+from reelwright.stages.embed.config import NO_FILE, PreprocessSettings
+from reelwright.stages.learning.config import LearningSettings
+from reelwright.stages.learning.optimizer_config import OptimizerSettings
+from reelwright.storage.errors import ConfigError
+
+METRICS = (
+    "precision_at_1",
+    "precision_at_1_class_mean",
+    "mean_average_precision_at_r",
+    "mean_average_precision_at_r_states",
+    "f1_at_1",
+)
+
+
+class KeyFrameSettings(Settings):
+    """Which frames stand for a state: those right after it began, though nobody labelled them one by one."""
+
+    seconds: PositiveFloat = 2.0
+    """From the beginning of a state; so long frames show it."""
+    negatives_from: Literal["first", "last"] = "first"
+    """Background is taken from 7 to 6 such spans before a state's first frame (as the paper says) or before the last
+    of its frames (as the public code does)."""
+
+
+class BatchSettings(Settings):
+    """What a batch is made of: as many frames of each state, and background."""
+
+    classes: PositiveInt | None = None
+    """States in a batch, drawn anew for each; null: all."""
+    per_class: PositiveInt = 8
+    """Frames of each; taken more than once where there are fewer."""
+    synthetic_per_class: NonNegativeInt = 0
+    """Further frames of each, from videos of the synthetic splits."""
+    background: NonNegativeInt = 16
+    """Frames of no state."""
+    per_epoch: PositiveInt = 500
+    """Batches an epoch."""
+
+
+class ImageAugmentSettings(Settings):
+    """Random changes of a training frame."""
+
+    brightness: float = Field(0.1, ge=0, lt=1)
+    """Multiplied by a factor from [1 - x, 1 + x]; contrast and saturation alike."""
+    contrast: float = Field(0.1, ge=0, lt=1)
+    saturation: float = Field(0.7, ge=0, lt=1)
+    blur: float = Field(1.0, ge=0, le=1)
+    """Probability of a Gaussian blur."""
+    blur_sigma: tuple[PositiveFloat, PositiveFloat] = (0.01, 2.0)
+    """Smallest and largest width in pixels."""
+    crop_scale: tuple[float, float] | None = None
+    """Smallest and largest share of the area that a random crop keeps, resized back; null: no crop."""
+    flip: float = Field(0.0, ge=0, le=1)
+    """Probability of a mirror image."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ImageAugmentSettings:
+        if self.crop_scale is not None and not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
+            raise ValueError(
+                f"crop_scale must be two shares of the area, 0 < smallest <= largest <= 1: {self.crop_scale}"
+            )
+        if self.blur_sigma[0] > self.blur_sigma[1]:
+            raise ValueError(f"blur_sigma must be smallest and largest width: {self.blur_sigma}")
+        return self
+
+
+class ContrastSettings(Settings):
+    """The loss, and what it counts as alike."""
+
+    name: Literal["supcon", "simclr", "batch_all", "batch_hard", "ce"] = "supcon"
+    """supcon: all frames of a state are alike; simclr: two changed copies of a frame, states are not looked at;
+    batch_all, batch_hard: triplets; ce: a linear classifier on the embedding."""
+    temperature: PositiveFloat = 0.07
+    """Of supcon and simclr."""
+    margin: PositiveFloat = 0.01
+    """Of triplets."""
+    exclude_background: bool = False
+    """supcon and triplets: background is never an anchor and like nothing, but everything is unlike it."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ContrastSettings:
+        if self.exclude_background and self.name in {"simclr", "ce"}:
+            raise ValueError(f"exclude_background is of supcon and triplets, not of {self.name}")
+        return self
+
+
+class PretrainOptimizerSettings(OptimizerSettings):
+    """As in train, with the rates of STORM-PSR."""
+
+    lr: float = Field(1e-4, gt=0)
+    weight_decay: float = Field(1e-4, ge=0)
+
+
+class PretrainConfig(LearningSettings):
+    """An image encoder trained on key frames of states. The labels are states: rows or segments of them."""
+
+    stage: ClassVar[str] = "pretrain"
+    version: ClassVar[int] = 1
+    kind: ClassVar[str] = "run"
+    produces: ClassVar[str] = "run"
+
+    frames: str = node_input("frames", kinds=("frames",))
+    """The decode node, with materialize: true."""
+    encoder: str = Field(min_length=1)
+    """timm/NAME or hf-hub:ORG/NAME."""
+    weights: str = source_file("hub")
+    """What it starts from. hub: its pretrained weights; none: random ones; else a .safetensors/.pth/.pt file."""
+    prefix: str | None = None
+    """Only weights of the file whose names start so are used, without it."""
+    key_map: dict[str, str] = Field(default_factory=dict)
+    """Regular expression -> replacement for names of weights, applied in order."""
+    ignore: tuple[str, ...] = ()
+    """Patterns of weights that may be missing, unexpected or of another shape."""
+    model_args: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of the model's constructor."""
+    preprocess: PreprocessSettings = PreprocessSettings()
+    embed_dim: PositiveInt | None = 128
+    """Size of the embedding; a linear layer, batch norm, ReLU and unit length make it. null: the pooled features."""
+    projection: bool = True
+    """A further head between the embedding and the loss (not for ce), thrown away afterwards."""
+    states: tuple[str, ...] | None = None
+    """Labels that are learned; null: all but those of others and ignored."""
+    others: tuple[str, ...] = ("other",)
+    """Labels that are no state; background before them is taken all the same."""
+    ignored: tuple[str, ...] = ("error",)
+    """Labels from which nothing is taken, not even background."""
+    sampling: Literal["key_frames", "all"] = "key_frames"
+    """all: every frame is of the label that holds then, and those without one are background."""
+    key_frames: KeyFrameSettings = KeyFrameSettings()
+    batch: BatchSettings = BatchSettings()
+    contrast: ContrastSettings = ContrastSettings()
+    augment: ImageAugmentSettings = ImageAugmentSettings()
+    synthetic_splits: tuple[str, ...] = ("synthetic",)
+    """Splits of pictures made by programs, each frame with its label; see batch.synthetic_per_class."""
+
+    epochs: PositiveInt = 100
+    batch_size: PositiveInt = execution(64)
+    """Frames a forward pass of the evaluation on val."""
+    optimizer: PretrainOptimizerSettings = PretrainOptimizerSettings()
+    metric: Literal[METRICS] | None = None  # type: ignore[valid-type]
+    """Retrieval of val among train that chooses the best weights; null: precision_at_1."""
+    memory_bytes: PositiveInt = execution(4 << 30)
+    """Frames, as the encoder sees them, are held in memory up to this size; beyond, they are read for every batch."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PretrainConfig:
+        if self.processes > 1:
+            raise ValueError(
+                "processes: losses that compare frames need the whole batch in one process; leave processes at 1"
+            )
+        if self.loss != type(self.loss)() or self.optimizer.lr_base_batch is not None:
+            raise ValueError("loss.* and optimizer.lr_base_batch are of windows; the loss here is `contrast`")
+        return self
+
+    def spec(self) -> dict[str, Any]:
+        """As in StageConfig; what is of windows is left out."""
+        values = super().spec()
+        values.pop("loss")
+        return values
+
+    def wanted_splits(self) -> tuple[str, ...] | None:
+        """Those that are learned from and validated on, and the synthetic ones where they are used."""
+        synthetic = self.synthetic_splits if self.batch.synthetic_per_class else ()
+        return (*self.train_splits, *self.val_splits, *synthetic)
+
+    def hub_weights(self) -> str | None:
+        """The encoder's name, when its own pretrained weights are used."""
+        return self.encoder if self.weights == "hub" else None
+
+    def sources(self) -> dict[str, str]:
+        """The weights file, when it is one."""
+        found = super().sources()
+        return {name: path for name, path in found.items() if name != "weights" or path not in NO_FILE}
+
+    def check_inputs(self, inputs: Mapping[str, Sequence[StageConfig]]) -> None:
+        """Refuse frames that are not stored: they are read again and again, in random order."""
+        for frames in inputs.get("frames", ()):
+            if getattr(frames, "materialize", True) is False:
+                raise ConfigError(
+                    f"frames: node {self.frames!r} has materialize: false, but pretrain reads its frames many times. "
+                    f"Set materialize: true for {self.frames!r}"
+                )

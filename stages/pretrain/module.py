@@ -1,0 +1,113 @@
+"""The network that pretrain trains: bytes of frames in, augmentation on the device, what the loss compares out.
+
+Shape letters: B frames, C channels, H height, W width, E embedding size, K classes with background.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from reelwright.models.contrastive import (
+    batch_all_triplet_loss,
+    batch_hard_triplet_loss,
+    supervised_contrastive_loss,
+)
+from reelwright.models.embedding_head import EmbeddingEncoder, ProjectionHead
+from reelwright.models.encoders import DataConfig, Encoder
+from reelwright.stages.pretrain.augment import augment_images
+from reelwright.stages.pretrain.config import ContrastSettings, ImageAugmentSettings
+
+Loss = Callable[[Tensor, Tensor], Tensor]  # what the module gives, targets (B,) -> loss
+
+
+class PretrainModule(nn.Module):
+    """`spatial`, the encoder, and the head that the loss needs. In eval mode it gives embeddings."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        spatial: Encoder,
+        *,
+        data_config: DataConfig,
+        augmentation: ImageAugmentSettings,
+        embed_dim: int,
+        projection: bool,
+        num_classes: int | None,
+    ) -> None:
+        """`num_classes` K makes a classifier of it; None compares embeddings. `embed_dim` is E."""
+        super().__init__()
+        self.spatial = spatial
+        self.projection = ProjectionHead(embed_dim) if projection and num_classes is None else None
+        self.classifier = None if num_classes is None else nn.Linear(embed_dim, num_classes)
+        self._augmentation = augmentation
+        for name in ("mean", "std"):
+            self.register_buffer(name, torch.tensor(getattr(data_config, name)).reshape(3, 1, 1), persistent=False)
+
+    def forward(self, frames_BHWC: Tensor) -> Tensor:
+        """uint8 frames -> (B,E) of unit length; in train mode the projection of it, or logits (B,K)."""
+        x_BCHW = frames_BHWC.movedim(-1, 1).to(self.mean.dtype) / 255
+        if self.training:
+            x_BCHW = augment_images(x_BCHW, self._augmentation)
+        x_BCHW = (x_BCHW - self.mean) / self.std
+        if self.training and self.classifier is not None:
+            logits: Tensor = self.classifier(self._unscaled(x_BCHW))
+            return logits
+        embedding_BE = functional.normalize(self.spatial(x_BCHW)["pooled"].float(), dim=1)
+        if not self.training or self.projection is None:
+            return embedding_BE
+        projected: Tensor = self.projection(embedding_BE)
+        return projected
+
+    def _unscaled(self, x_BCHW: Tensor) -> Tensor:
+        if isinstance(self.spatial, EmbeddingEncoder):
+            return self.spatial.unscaled(x_BCHW)
+        pooled: Tensor = self.spatial(x_BCHW)["pooled"]
+        return pooled
+
+
+def build_contrast(settings: ContrastSettings) -> Loss:
+    """The loss by name; targets are classes, 0 the background (of simclr, numbers of frames)."""
+    return _LOSSES[settings.name](settings)
+
+
+def _supcon(settings: ContrastSettings) -> Loss:
+    def loss(z_BE: Tensor, label_B: Tensor) -> Tensor:
+        return supervised_contrastive_loss(
+            z_BE.float()[:, None],
+            label_B,
+            temperature=settings.temperature,
+            base_temperature=None,
+            exclude_background=settings.exclude_background,
+        )
+
+    return loss
+
+
+def _triplets(find: Callable[..., tuple[Tensor, Tensor]]) -> Callable[[ContrastSettings], Loss]:
+    def build(settings: ContrastSettings) -> Loss:
+        def loss(z_BE: Tensor, label_B: Tensor) -> Tensor:
+            found = find(z_BE.float(), label_B, margin=settings.margin, exclude_background=settings.exclude_background)
+            return found[0]
+
+        return loss
+
+    return build
+
+
+def _cross_entropy(_: ContrastSettings) -> Loss:
+    return lambda logits_BK, label_B: functional.cross_entropy(logits_BK.float(), label_B)
+
+
+_LOSSES: dict[str, Callable[[ContrastSettings], Loss]] = {
+    "supcon": _supcon,
+    "simclr": _supcon,  # with a label for each frame and its copies
+    "batch_all": _triplets(batch_all_triplet_loss),
+    "batch_hard": _triplets(batch_hard_triplet_loss),
+    "ce": _cross_entropy,
+}

@@ -1,0 +1,219 @@
+"""Pre-train an image encoder on key frames of states: one run, whose encoder `embed` takes.
+
+frame store -> key frames and background -> batches -> encoder -> embedding -> projection -> loss -> runs/<key>/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reelwright.models.encoders import output_shapes
+from reelwright.models.retrieval import retrieval_metrics
+from reelwright.stages.config import parse_config
+from reelwright.stages.decode.config import DecodeConfig
+from reelwright.stages.decode.geometry import Geometry, apply
+from reelwright.stages.embed.config import EmbedConfig
+from reelwright.stages.embed.encoder import LoadedEncoder, build_from_config, with_embedding
+from reelwright.stages.embed.preprocess import geometry_of
+from reelwright.stages.finetune.clips import StoredVideos, open_videos
+from reelwright.stages.learning.place import Place, train_in_processes
+from reelwright.stages.learning.setup import Learning, finish_run, fit, prepare, run_values
+from reelwright.stages.pretrain.batches import KeyFrameBatches, ReadFrames, make_pool
+from reelwright.stages.pretrain.config import METRICS, PretrainConfig
+from reelwright.stages.pretrain.examples import BACKGROUND, Examples, IntArray, find_examples, state_classes
+from reelwright.stages.pretrain.module import PretrainModule, build_contrast
+from reelwright.stages.train.labelled import distinct_videos, label_space
+from reelwright.stages.train.targets import LabelSpace
+from reelwright.stages.work import Reporter, Work
+from reelwright.storage.errors import ConfigError, InputError
+from reelwright.storage.frames import FrameStore
+from reelwright.storage.runs import RunFolder
+from reelwright.storage.store import Store
+
+_OF_ENCODER = ("encoder", "weights", "prefix", "key_map", "ignore", "model_args", "preprocess", "seed")
+
+
+def run(work: Work, reporter: Reporter) -> dict[str, Any]:
+    """Train the run ``work.key``, or go on with it where it was interrupted; a complete one is trained anew.
+
+    Returns {"weights": digest of the best weights, "metrics": the best epoch's line of metrics.jsonl}. Raises
+    ConfigError, InputError or StoreError before training where that can be seen, StageError when it diverges,
+    Interrupted on SIGTERM.
+    """
+    config = parse_config(PretrainConfig, dict(work.config), where=work.node)
+    (frames,) = work.inputs["frames"]
+    config.check_inputs({"frames": [parse_config(DecodeConfig, dict(frames.config), where=frames.node)]})
+    return train_in_processes(work, reporter, config=config, train=_train)
+
+
+def _train(work: Work, config: PretrainConfig, place: Place) -> dict[str, Any] | None:
+    if place.world.size > 1:
+        raise ConfigError(f"{work.node}: losses that compare frames need the whole batch; run it in one process.")
+    labels = label_space(work.payload, node=work.node)
+    states = state_classes(config, labels.classes, background=labels.background)
+    loaded, embed_dim = _encoder(work, config)
+    data = _examples(work, config, labels, loaded, place)
+    num_classes = len(states.names) + 1 if config.contrast.name == "ce" else None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        module = PretrainModule(
+            loaded.encoder,
+            data_config=loaded.data_config,
+            augmentation=config.augment,
+            embed_dim=embed_dim,
+            projection=config.projection,
+            num_classes=num_classes,
+        ).to(place.device)
+    if place.device.type == "cuda":
+        module.spatial.to(memory_format=torch.channels_last)
+    init = prepare(module, work=work, config=config, labels=labels)
+    folder = RunFolder(Store.at(work.store).run(work.key))
+    folder.write_config(run_values(work, labels, _described(config, loaded, states.names)))
+    metric = config.metric or METRICS[0]
+    learning = Learning(
+        train=data.batches,
+        val=None,
+        loss=build_contrast(config.contrast),
+        weigh=None,
+        task="pretrain",
+        metric=metric,
+        multipliers={},
+        judge=partial(_judge, data=data, batch_size=config.batch_size, device=place.device) if len(data.val) else None,
+    )
+    progress = fit(module, learning, work=work, config=config, folder=folder, place=place, init=init)
+    return finish_run(folder, module, progress, metric=metric, world=place.world)
+
+
+def _encoder(work: Work, config: PretrainConfig) -> tuple[LoadedEncoder, int]:
+    """The encoder with the weights it starts from, its embedding head new, and the size of its embedding."""
+    given = config.model_dump(include=set(_OF_ENCODER))
+    wanted = parse_config(EmbedConfig, {**given, "frames": config.frames}, where=work.node)
+    loaded = build_from_config(wanted, store=Store.at(work.store), run=None, where=work.node)
+    if loaded.encoder.kind != "image":
+        raise ConfigError(f"{work.node}: encoder: {config.encoder!r} reads clips, key frames are images; use timm/NAME")
+    if config.embed_dim is None:
+        return loaded, output_shapes(loaded.encoder)["pooled"][0]
+    encoder = with_embedding(loaded.encoder, config.embed_dim, seed=config.seed)
+    return LoadedEncoder(**{**vars(loaded), "encoder": encoder}), config.embed_dim
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Data:
+    """Frames to learn from and to judge by."""
+
+    batches: KeyFrameBatches
+    read: ReadFrames
+    train: Examples  # the references of the retrieval
+    val: Examples  # its queries
+
+
+def _examples(work: Work, config: PretrainConfig, labels: LabelSpace, loaded: LoadedEncoder, place: Place) -> _Data:
+    states = state_classes(config, labels.classes, background=labels.background)
+    splits = config.wanted_splits() or ()
+    wanted = distinct_videos(work.payload, splits=splits)
+    store = FrameStore(Store.at(work.store).frames(work.inputs["frames"][0].key))
+    videos = open_videos(store, list(dict.fromkeys(video.digest for video in wanted)))
+    rows = {digest: (place_of, videos.spans[place_of]) for place_of, digest in enumerate(videos.digests)}
+
+    def of(names: tuple[str, ...], *, every_frame: bool = False) -> Examples:
+        chosen = distinct_videos(work.payload, splits=names)
+        return find_examples(chosen, rows, config=config, states=states, every_frame=every_frame)
+
+    try:
+        real, val = of(config.train_splits), of(config.val_splits)
+        synthetic = of(config.synthetic_splits if config.batch.synthetic_per_class else (), every_frame=True)
+        pool = make_pool(real, synthetic, batch=config.batch)
+    except InputError as error:
+        raise InputError(f"{work.node}: {error}") from error
+    _tell(place.reporter, real, val, synthetic, names=states.names)
+    read = frame_reader(
+        videos,
+        Examples.joined([real, synthetic, val]),
+        geometry=geometry_of(loaded.data_config),
+        size=loaded.data_config.size,
+        memory_bytes=config.memory_bytes,
+    )
+    batches = KeyFrameBatches(
+        read=read,
+        pool=pool,
+        batch=config.batch,
+        seed=config.seed,
+        num_copies=2 if config.contrast.name == "simclr" else 1,
+    )
+    known = np.isin(val.label, real.label)
+    kept = Examples(val.video[known], val.row[known], val.label[known])
+    return _Data(batches=batches, read=read, train=real, val=kept)
+
+
+def _tell(reporter: Reporter, real: Examples, val: Examples, synthetic: Examples, *, names: tuple[str, ...]) -> None:
+    num_background = int((real.label == BACKGROUND).sum())
+    reporter.note(
+        f"{len(real) - num_background:,} frames of {len(names)} states and {num_background:,} of background to learn "
+        f"from, {len(synthetic):,} synthetic ones; {len(val):,} to validate on"
+    )
+    absent = [name for number, name in enumerate(names, start=1) if number not in {*real.label, *synthetic.label}]
+    if absent:
+        reporter.note(f"warning: no frame to learn from shows the states {', '.join(absent)}")
+
+
+def frame_reader(
+    videos: StoredVideos, examples: Examples, *, geometry: Geometry, size: tuple[int, int], memory_bytes: int
+) -> ReadFrames:
+    """How examples are read: all of them are brought into memory at once where they fit into ``memory_bytes``."""
+    needed = np.unique(np.stack([examples.video, examples.row], axis=1), axis=0)
+
+    def stored(video: IntArray, row: IntArray) -> Any:
+        frames = np.empty((len(row), *size, 3), np.uint8)
+        for one in np.unique(video).tolist():
+            mine = video == one
+            frames[mine] = apply(videos.rows[one].take(row[mine]), geometry)
+        return frames
+
+    if len(needed) * size[0] * size[1] * 3 > memory_bytes:
+        return stored
+    held = stored(needed[:, 0], needed[:, 1])
+    place_of = {(video, row): place for place, (video, row) in enumerate(needed.tolist())}
+
+    def in_memory(video: IntArray, row: IntArray) -> Any:
+        return held[[place_of[pair] for pair in zip(video.tolist(), row.tolist(), strict=True)]]
+
+    return in_memory
+
+
+def _judge(forward: Callable[..., Tensor], *, data: _Data, batch_size: int, device: torch.device) -> dict[str, float]:
+    """Retrieval of the val frames among those of train."""
+
+    def embedded(of: Examples) -> Any:
+        parts = []
+        with torch.inference_mode():
+            for start in range(0, len(of), batch_size):
+                part = slice(start, start + batch_size)
+                frames = torch.from_numpy(data.read(of.video[part], of.row[part])).to(device)
+                parts.append(forward(frames).float().cpu().numpy())
+        return np.concatenate(parts)
+
+    found = retrieval_metrics(
+        embedded(data.val), data.val.label, embedded(data.train), data.train.label, distance="cosine"
+    )
+    of_states = [entry["mean_average_precision_at_r"] for label, entry in found["per_class"].items() if label]
+    found["mean_average_precision_at_r_states"] = float(np.mean(of_states)) if of_states else 0.0
+    return {name: float(found[name]) for name in METRICS}
+
+
+def _described(config: PretrainConfig, loaded: LoadedEncoder, states: tuple[str, ...]) -> dict[str, Any]:
+    """What config.yaml says of the encoder, enough to build it again."""
+    used = {"encoder", "model_args", "preprocess", "clip"}
+    spatial = loaded.config.model_dump(mode="json", include=used)
+    return {
+        "task": "pretrain",
+        "states": list(states),
+        "spatial": {**spatial, "embed_dim": config.embed_dim, "outputs": ["pooled"], "weights": "none"},
+        "started_from": loaded.weights_digest,
+    }
