@@ -32,6 +32,8 @@ _TarHeaderError, _TarReadError = tarfile.HeaderError, tarfile.ReadError
 _EndOfTar: type[Exception] = tarfile.EOFHeaderError  # type: ignore[attr-defined]
 _NAME_TYPES = frozenset({b"L", b"K", b"x", b"g", b"X"})  # long names and extended headers
 _NAME_BYTES = 1 << 16
+_BLOCK_BYTES = 512
+_WITH_CONTENT = _NAME_TYPES | {b"0", b"\0", b"7"}  # links, devices and folders have none
 _BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, ValueError, NotImplementedError)
 
 
@@ -99,13 +101,17 @@ def _untar(path: Path, folder: Path, limits: ArchiveLimits) -> int:
     """A tar has no directory, so it is read twice: once to check every entry, then to unpack."""
     sizes: dict[PurePosixPath, int] = {}
     with tarfile.open(path, "r:*", tarinfo=_StrictInfo) as archive:
+        count = _count_headers(cast("IO[bytes]", archive.fileobj), limits.max_entries)
+    _check_claims(path, count, [], [], limits)
+    with tarfile.open(path, "r:*", tarinfo=_StrictInfo) as archive:
         num_bytes = 0
         for number, (entry, name) in enumerate(_entries(archive, path), start=1):
             num_bytes += entry.size
-            doubled = [name, name] if name in sizes else []
-            _check_claims(path, number, [num_bytes], doubled, limits)
+            if number > limits.max_entries or num_bytes > limits.max_bytes or name in sizes:
+                _check_claims(path, number, [num_bytes], [name, *sizes], limits)
             if not entry.isdir():
                 sizes[name] = entry.size
+    _check_claims(path, len(sizes), [num_bytes], [], limits)
     with tarfile.open(path, "r:*", tarinfo=_StrictInfo) as archive:
         for entry, name in _entries(archive, path):
             source = None if entry.isdir() else archive.extractfile(entry)
@@ -113,6 +119,38 @@ def _untar(path: Path, folder: Path, limits: ArchiveLimits) -> int:
                 with source:
                     _copy(source, folder / name, size=sizes[name], archive=path)
     return len(sizes)
+
+
+def _count_headers(file: IO[bytes], limit: int) -> int:
+    """Entries of a tar up to one more than ``limit``: tarfile needs a minute for what takes seconds here.
+
+    The count ends at the first header that is not plain; whether the archive is right is not told here.
+    """
+    file.seek(0)
+    count = 0
+    while count <= limit and len(header := file.read(_BLOCK_BYTES)) == _BLOCK_BYTES:
+        content_bytes = _content_bytes(header)
+        if content_bytes is None:
+            break
+        padded = -(-content_bytes // _BLOCK_BYTES) * _BLOCK_BYTES
+        if header[156:157] in _NAME_TYPES:
+            if content_bytes > _NAME_BYTES or b"size=" in file.read(padded):  # one that replaces the next header's
+                break
+        else:
+            count += 1
+            file.seek(padded, 1)
+    return count
+
+
+def _content_bytes(header: bytes) -> int | None:
+    """What follows a header of a tar; None where it is no plain one."""
+    try:
+        size, checksum = (int(header[start:stop].strip(b" \0"), 8) for start, stop in ((124, 136), (148, 156)))
+    except ValueError:
+        return None
+    if checksum != sum(header) - sum(header[148:156]) + 8 * ord(" "):  # its own eight bytes count as spaces
+        return None
+    return size if header[156:157] in _WITH_CONTENT else 0
 
 
 def _entries(archive: tarfile.TarFile, path: Path) -> Iterator[tuple[tarfile.TarInfo, PurePosixPath]]:

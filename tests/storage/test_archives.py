@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import struct
 import tarfile
+import time
 import zipfile
 
 import pytest
@@ -81,6 +83,13 @@ def tar_with_a_long_name(path):
     write_tar(path, {"x" * 70_000: b""})
 
 
+def tar_with_false_size(path):
+    """Its only entry claims 900,000 bytes and 10 follow."""
+    entry = tarfile.TarInfo("a.txt")
+    entry.size = 900_000
+    path.write_bytes(entry.tobuf() + b"1234567890".ljust(512, b"\0") + bytes(1024))
+
+
 def encrypted(path):
     write_zip(path, {"a.txt": b"x"})
     content = bytearray(path.read_bytes())
@@ -120,6 +129,12 @@ REFUSED = {
     "tar hard link": (TAR, lambda path: write_tar(path, {"a": b""}, type=tarfile.LNKTYPE, linkname="/etc/x"), "a link"),
     "tar device": (TAR, lambda path: write_tar(path, {"a": b""}, type=tarfile.CHRTYPE), "a device"),
     "tar of many": (TAR, lambda path: write_tar(path, many(11)), "more than 10 entries"),
+    "tar of many long names": (
+        TAR,
+        lambda path: write_tar(path, {f"{i}" * 200: b"x" for i in range(11)}),
+        "more than 10",
+    ),
+    "tar false size": (TAR, tar_with_false_size, "cannot be unpacked"),
     "tar bomb": ("x.tar.gz", lambda path: write_tar(path, {"a": bytes(2 << 20)}), "bytes unpacked, more than"),
     "tar long name": (TAR, tar_with_a_long_name, "a name or header of 70,"),
     "tar cut": (TAR, cut, "cannot be unpacked"),
@@ -146,3 +161,39 @@ def test_refused_when_an_entry_is_there_twice(tmp_path):
             archive.addfile(entry, io.BytesIO(content))
     with pytest.raises(InputError, match=r"'a\.txt' is there twice"):
         extract(tmp_path / "x.tar", tmp_path / "out", SMALL)
+
+
+def write_million(path):
+    """A million entries, of one name, so that they are written in seconds."""
+    if path.suffix == ".gz":
+        with gzip.open(path, "wb", compresslevel=1) as file:
+            headers = tarfile.TarInfo("a.txt").tobuf() * 10_000
+            for _ in range(100):
+                file.write(headers)
+        return
+    write_zip(path, many(1))
+    content = path.read_bytes()
+    start, end = content.index(b"PK\x01\x02"), content.index(b"PK\x05\x06")
+    directory = content[start:end] * 1_000_000
+    counts = struct.pack("<HHLL", 0xFFFF, 0xFFFF, len(directory), start)
+    path.write_bytes(content[:start] + directory + content[end : end + 8] + counts + bytes(2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["x.zip", "x.tar.gz"])
+def test_a_million_entries_are_refused_in_seconds(tmp_path, name):
+    write_million(tmp_path / name)
+    started = time.monotonic()
+    with pytest.raises(InputError, match=r"entries .*--max-entries"):
+        extract(tmp_path / name, tmp_path / "out", ArchiveLimits())
+    seconds = time.monotonic() - started
+    print(f"{name}: a million entries refused after {seconds:.1f} s")
+    assert seconds < 30  # 5 s where tarfile alone takes 47 s
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_the_quick_count_of_a_tar_is_that_of_its_entries(tmp_path):
+    write_tar(tmp_path / "x.tar", {**FILES, "folder/" + "long" * 60: b"x" * 513})
+    assert extract(tmp_path / "x.tar", tmp_path / "out", ArchiveLimits(max_entries=3)) == 3
+    with pytest.raises(InputError, match=r"more than 2 entries \(3\)"):
+        extract(tmp_path / "x.tar", tmp_path / "out2", ArchiveLimits(max_entries=2))
