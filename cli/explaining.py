@@ -7,7 +7,8 @@ import dataclasses
 import typer
 
 from reelwright.cli.format import plan_json, print_json
-from reelwright.pipeline.plan import Planner
+from reelwright.pipeline.plan import FRESH, STALE, Planner
+from reelwright.pipeline.synthesized import NODE, why_to_make
 from reelwright.pipeline.why import VideoWhy, explain_video
 
 
@@ -24,6 +25,23 @@ def show_node(planner: Planner, node: str, *, as_json: bool) -> None:
         typer.echo(f"key {plan.key}")
     if plan.record is not None:
         typer.echo(f"finished {plan.record.finished}: {plan.record.rows:,} rows")
+
+
+def show_synthetic(planner: Planner, *, as_json: bool) -> None:
+    """The videos that the pipeline makes for itself: what is to be made and why, the key, where they lie."""
+    synthetic = planner.dataset.synthetic
+    assert synthetic is not None
+    reasons = why_to_make(planner.file, synthetic) if planner.dataset.num_to_make else []
+    state = STALE if reasons else FRESH
+    if as_json:
+        told = {"state": state, "reasons": reasons, "to_make": planner.dataset.num_to_make}
+        print_json({"node": NODE, **told, "key": synthetic.key, "material": synthetic.material})
+        return
+    typer.echo(f"{NODE} ({synthetic.material['stage']} {synthetic.config.family}): {state}")
+    for reason in reasons:
+        typer.echo(f"  {reason}")
+    typer.echo(f"key {synthetic.key}")
+    typer.echo(f"in {synthetic.folder}: {len(synthetic.videos):,} videos, {len(synthetic.given_up):,} given up")
 
 
 def show_video(planner: Planner, node: str, video: str, *, as_json: bool) -> None:

@@ -12,6 +12,7 @@ from reelwright.cli.format import failure_table, plan_json, plan_table, print_js
 from reelwright.pipeline.estimate import estimates
 from reelwright.pipeline.plan import FRESH, NodePlan, Planner
 from reelwright.pipeline.runner import all_failures, open_planner
+from reelwright.pipeline.synthesized import why_to_make
 from reelwright.storage.locks import Holding, holdings
 
 if TYPE_CHECKING:
@@ -26,7 +27,12 @@ def show_plan(file: PipelineFile, force: tuple[str, ...], *, as_json: bool, with
     dataset = planner.dataset
     left = [failure for failure in all_failures(planner) if failure.is_quarantined] if _has_quarantined(planner) else []
     if as_json:
-        videos = {"videos": len(dataset.videos), "unread": len(dataset.new), "unusable": len(dataset.unusable)}
+        videos = {
+            "videos": len(dataset.videos),
+            "to_make": dataset.num_to_make,
+            "unread": len(dataset.new),
+            "unusable": len(dataset.unusable),
+        }
         told = [dataclasses.asdict(failure) for failure in left]
         nodes = [{**plan_json(plan), "estimate": estimate_json(costs.get(plan.node.name))} for plan in plans]
         print_json(
@@ -42,6 +48,8 @@ def show_plan(file: PipelineFile, force: tuple[str, ...], *, as_json: bool, with
             f"{name} {sum(video.split == name for video in dataset.videos)}" for name in file.videos.splits
         )
         typer.echo(f"{len(dataset.videos):,} videos ({splits})")
+        if dataset.synthetic is not None and dataset.num_to_make:
+            typer.echo(f"videos: {'; '.join(why_to_make(file, dataset.synthetic))}: `run` makes them first")
         if dataset.new:
             typer.echo(f"{len(dataset.new):,} new or changed: `run` reads them first")
         alone = {video.video_id for video in dataset.quarantined}
@@ -59,7 +67,8 @@ def show_plan(file: PipelineFile, force: tuple[str, ...], *, as_json: bool, with
             )
         for line in estimate_lines(costs):
             typer.echo(line)
-    return len(dataset.unread) == len(dataset.quarantined) and all(plan.state == FRESH for plan in plans)
+    is_read = len(dataset.unread) == len(dataset.quarantined) and not dataset.num_to_make
+    return is_read and all(plan.state == FRESH for plan in plans)
 
 
 def _has_quarantined(planner: Planner) -> bool:

@@ -41,6 +41,10 @@ class Watcher:
         if any(plan.state != FRESH for plan in plans):
             self._console.print(plan_table(plans), markup=False, soft_wrap=True)
 
+    def making(self, num_videos: int) -> Reporter:
+        """Show the making of synthetic videos."""
+        return self._show(f"videos: making {num_videos:,}")
+
     def indexing(self, num_videos: int) -> Reporter:
         """Show the reading of videos."""
         return self._show(f"videos: reading {num_videos:,}")

@@ -146,7 +146,7 @@ def status(
 
 
 def explain(
-    node: Annotated[str, typer.Argument(help="Name of a node.")],
+    node: Annotated[str, typer.Argument(help="Name of a node, or videos where the pipeline makes them.")],
     video: Annotated[
         str | None, typer.Argument(help="A video_id: what is known of this one.", show_default=False)
     ] = None,
@@ -155,11 +155,15 @@ def explain(
     as_json: JsonOption = False,
 ) -> None:
     """Say why a node (or one of its videos) is or is not up to date, down to the setting."""
-    from reelwright.cli.explaining import show_node, show_video
+    from reelwright.cli.explaining import show_node, show_synthetic, show_video
     from reelwright.pipeline.file import find_pipeline_file, load_pipeline
     from reelwright.pipeline.runner import open_planner
+    from reelwright.pipeline.synthesized import NODE
 
     planner = open_planner(load_pipeline(find_pipeline_file(config), overrides or ()))
+    if node == NODE and planner.dataset.synthetic is not None:
+        show_synthetic(planner, as_json=as_json)
+        return
     planner.graph.check_name(node)
     if video is None:
         show_node(planner, node, as_json=as_json)
@@ -227,7 +231,8 @@ def check_frozen(file: PipelineFile) -> None:
 
     planner, lock = open_planner(file), Frozen(file)
     lock.check_settings(planner.graph)
-    if not planner.dataset.unread:
+    lock.check_videos(planner.dataset.synthetic)
+    if not planner.dataset.unread and not planner.dataset.num_to_make:
         lock.check_plans(planner)
 
 

@@ -1,11 +1,11 @@
 """`gc`: what no pipeline file reaches any more may go, oldest first.
 
 Roots are the pipeline files given: the keys of their nodes as they are set now and, of items, those of the manifest's
-videos. The key of a node that waits for another is not known: what it left last stays until it runs. Other pipeline
-files that ran on this store (their last records lie in projects/) are roots too, as they were when they ran last, with
-all items under their spec keys, since their manifests are not known; `only_these` gives them up. Unfinished work of a
-node that is still wanted stays, since the next run goes on from it. What a running process says it uses
-(storage/locks.py) stays with all its items, whoever runs it.
+videos; while synthetic videos are still to be made, all. The key of a node that waits for another is not known: what
+it left last stays until it runs. Other pipeline files that ran on this store (their last records lie in projects/) are
+roots too, as they were when they ran last, with all items under their spec keys, since their manifests are not known;
+`only_these` gives them up. Unfinished work of a node that is still wanted stays, since the next run goes on from it.
+What a running process says it uses (storage/locks.py) stays with all its items, whoever runs it.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def sweep(
             "one store"
         )
     for file in files:
-        read_videos(file, observer, anew=False)
+        read_videos(file, observer, anew=False, make=False)
     roots = find_roots([open_planner(file) for file in files], only_these=only_these)
     limits = limits or Limits()
     found = sorted(find_garbage(store, roots), key=lambda garbage: (garbage.changed, str(garbage.path)))
@@ -96,13 +96,15 @@ def find_roots(planners: Sequence[Planner], *, only_these: bool) -> Roots:
     wanted: dict[str, set[str]] = defaultdict(set)
     remembered: list[Path] = []  # records whose keys are roots, with all their items
     for planner in planners:
+        synthetic = planner.dataset.synthetic
+        roots.keys |= synthetic.keys if synthetic is not None else set()
         for plan in planner.plans():
             hub = hub_file(plan.node, planner.file)
             roots.weights.update(() if hub is None else (hub,))
             roots.keys.update({plan.key, plan.spec_key} - {""})
             if plan.state == WAITING:
                 remembered.append(planner.project / f"{plan.node.name}.json")
-            elif plan.node.config.kind == "items":
+            elif plan.node.config.kind == "items" and not planner.dataset.num_to_make:
                 wanted[plan.spec_key].update(item.digest for item in plan.wanted)
     if not only_these:
         own = {planner.project.name for planner in planners}

@@ -7,7 +7,9 @@ from functools import cached_property
 from pathlib import Path
 
 from reelwright.pipeline.file import PipelineFile
+from reelwright.pipeline.synthesized import num_to_make, synthetic_set_of
 from reelwright.stages.index.config import LabelsConfig
+from reelwright.stages.synthesize.source import STAGE, SyntheticSet
 from reelwright.stages.work import VideoItem
 from reelwright.storage.annotations import UNKNOWN, Annotation
 from reelwright.storage.errors import ConfigError, nearest
@@ -29,6 +31,12 @@ class Dataset:
     probes: dict[str, VideoProbe]  # by digest
     files: KnownFiles  # the store's table of file digests
     quarantine_after: int | None = None  # attempts after which a video is left alone
+    synthetic: SyntheticSet | None = None  # what the pipeline makes for itself
+
+    @cached_property
+    def num_to_make(self) -> int:
+        """Synthetic videos that are not there."""
+        return 0 if self.synthetic is None else num_to_make(self.synthetic)
 
     @cached_property
     def unread(self) -> tuple[ManifestVideo, ...]:
@@ -98,28 +106,31 @@ def load_dataset(file: PipelineFile) -> Dataset:
 
     Raises InputError that lists all problems with row numbers.
     """
-    videos, source = _read_videos(file)
     known = KnownFiles(file.store.files)
+    synthetic = synthetic_set_of(file, known)
+    videos, source = (synthetic.videos, str(synthetic.folder)) if synthetic is not None else _read_videos(file)
     quick = file.videos.digest == "quick"
     digests = [known.get(video.path, quick=quick) for video in videos]  # a file that is not there has none
     missing = [
         video for video, digest in zip(videos, digests, strict=True) if digest is None and not Path(video.path).exists()
     ]
-    is_skipped = file.videos.missing == "skip"
-    check_videos(videos, source=source, splits=file.videos.splits, missing=() if is_skipped else missing)
+    is_skipped = file.videos.missing == "skip" or synthetic is not None  # `run` makes them
+    if videos or synthetic is None:
+        check_videos(videos, source=source, splits=file.videos.splits, missing=() if is_skipped else missing)
     digest_of = {video.video_id: digest for video, digest in zip(videos, digests, strict=True)}
     for video in missing:
         del digest_of[video.video_id]
     present = [video for video in videos if video.video_id in digest_of] if missing else videos
-    labels = _read_labels(file, file.labels, present)
+    labels = _read_labels(file, file.labels, present, synthetic)
     return Dataset(
         videos=tuple(present),
         labels=labels,
-        background=_background(file, file.labels, labels),
+        background=_background(file, file.labels, labels) if present else UNKNOWN,
         digests=digest_of,
         probes=KnownProbes(file.store.videos).load(),
         files=known,
         quarantine_after=file.videos.quarantine_after,
+        synthetic=synthetic,
     )
 
 
@@ -143,18 +154,29 @@ def _read_videos(file: PipelineFile) -> tuple[list[ManifestVideo], str]:
 
 def with_labels(dataset: Dataset, file: PipelineFile, settings: LabelsConfig) -> Dataset:
     """The same videos with other labels, as a node may have its own. Raises as `load_dataset` does."""
-    labels = _read_labels(file, settings, list(dataset.videos))
-    return replace(dataset, labels=labels, background=_background(file, settings, labels))
+    labels = _read_labels(file, settings, list(dataset.videos), dataset.synthetic)
+    background = _background(file, settings, labels) if dataset.videos else UNKNOWN
+    return replace(dataset, labels=labels, background=background)
 
 
-def _read_labels(file: PipelineFile, settings: LabelsConfig | None, videos: list[ManifestVideo]) -> LabelSet:
-    if settings is None:
+def _read_labels(
+    file: PipelineFile, settings: LabelsConfig | None, videos: list[ManifestVideo], synthetic: SyntheticSet | None
+) -> LabelSet:
+    if settings is None or not videos:  # none: synthetic ones that are still to be made
         return LabelSet((), {})
     classes = list(settings.classes) if settings.classes is not None else None
     if settings.column is not None:
         return labels_from_column(videos, column=settings.column, classes=classes)
     kind = next(kind for kind in ("segments", "steps", "rows") if getattr(settings, kind) is not None)
-    return labels_from_table(file.resolve(getattr(settings, kind)), kind=kind, videos=videos, classes=classes)
+    written = getattr(settings, kind)
+    path = file.resolve(written)
+    if synthetic is not None and written == STAGE:
+        path = synthetic.folder / f"{kind}.csv"
+        if not path.exists():
+            raise ConfigError(
+                f"{file.path}: labels.{kind}: {synthetic.config.family} videos have no {kind}. Use column: label"
+            )
+    return labels_from_table(path, kind=kind, videos=videos, classes=classes)
 
 
 def _background(file: PipelineFile, settings: LabelsConfig | None, labels: LabelSet) -> int:

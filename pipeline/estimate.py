@@ -67,7 +67,7 @@ def estimates(planner: Planner) -> dict[str, Estimate]:
         amount = _amount(plan, planner, found=found, anew=anew)
         if amount is None:
             continue
-        unread = len(_unread(plan.node, planner))
+        unread = _num_unread(plan.node, planner)
         base = _base(plan, records)
         factors = None if base is None else _factors(plan, base, planner, by_spec)
         seconds = size = None
@@ -90,7 +90,7 @@ def estimates(planner: Planner) -> dict[str, Estimate]:
 
 def _amount(plan: NodePlan, planner: Planner, *, found: Mapping[str, Estimate], anew: set[str]) -> _Amount | None:
     """What is to be done of a node; None when nothing is. Adds to ``anew``."""
-    node, unread = plan.node, _unread(plan.node, planner)
+    node, unread = plan.node, _num_unread(plan.node, planner)
     whole = plan.state == WAITING or bool(anew.intersection(node.parents))
     if node.config.kind == "items":
         items = plan.wanted if whole else plan.todo
@@ -105,13 +105,15 @@ def _amount(plan: NodePlan, planner: Planner, *, found: Mapping[str, Estimate], 
         anew.add(node.name)
     known = [item.duration_seconds or 0.0 for item in planner.dataset.items.values()]
     mean = sum(known) / len(known) if known else 0.0
-    seconds = sum(item.duration_seconds or mean for item in items) + mean * len(unread)
-    return _Amount(videos=len(items) + len(unread), video_seconds=seconds)
+    seconds = sum(item.duration_seconds or mean for item in items) + mean * unread
+    return _Amount(videos=len(items) + unread, video_seconds=seconds)
 
 
-def _unread(node: Node, planner: Planner) -> Sequence[object]:
+def _num_unread(node: Node, planner: Planner) -> int:
+    """Videos whose content is not known; those that are still to be made are taken to be of the node's splits."""
     splits = node.config.wanted_splits()
-    return [video for video in planner.dataset.new if splits is None or video.split in splits]
+    new = sum(splits is None or video.split in splits for video in planner.dataset.new)
+    return new + planner.dataset.num_to_make
 
 
 def _base(plan: NodePlan, records: Sequence[Record]) -> Record | None:

@@ -132,6 +132,8 @@ def _full_name(override: str, nodes: Sequence[str]) -> str:
 
 def _node(name: str, block: dict[str, Any], path: Path) -> StageConfig:
     where = f"{path}: stages.{name}"
+    if name in PipelineSettings.model_fields:
+        raise ConfigError(f"{where}: a node cannot be called {name}, which is a block of the file")
     if not name.replace("_", "").replace("-", "").isalnum():
         raise ConfigError(f"{where}: a node's name has letters, digits, _ and - only")
     if not isinstance(block, dict) or "uses" not in block:

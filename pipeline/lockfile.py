@@ -26,6 +26,7 @@ from reelwright.pipeline.keys import hub_file, identity, material, source_digest
 from reelwright.pipeline.plan import FRESH, STALE, WAITING, NodePlan, Planner
 from reelwright.pipeline.reasons import MISSING, differing, shown
 from reelwright.pipeline.selection import named_videos
+from reelwright.stages.synthesize.source import SyntheticSet
 from reelwright.storage.digests import digest
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.files import write_text
@@ -50,10 +51,12 @@ def write_lock(planner: Planner) -> bool:
     file, plans = planner.file, planner.plans()
     if file.overrides or not file.path.is_file() or not all(_finished(plan) for plan in plans):
         return False
-    if _is_current(lock_path(file), plans):
+    if _is_current(lock_path(file), plans, _made_videos(planner)):
         return False
     nodes = {plan.node.name: {**_entry(plan, planner), **_outcome(plan)} for plan in plans}
-    body = yaml.safe_dump({"format": _FORMAT, "nodes": nodes}, sort_keys=True, allow_unicode=True, width=120)
+    body = yaml.safe_dump(
+        {"format": _FORMAT, **_made_videos(planner), "nodes": nodes}, sort_keys=True, allow_unicode=True, width=120
+    )
     write_text(lock_path(file), _HEAD + body)
     return True
 
@@ -64,7 +67,9 @@ class Frozen:
     def __init__(self, file: PipelineFile) -> None:
         self.path = lock_path(file)
         self._file = file
-        self._nodes = _read_lock(self.path)
+        content = _read_lock(self.path)
+        self._nodes: dict[str, dict[str, Any]] = content["nodes"]
+        self._videos = content.get("videos", MISSING)
 
     def check_settings(self, graph: Graph) -> None:
         """Compare what is known without the videos. Raises ConfigError that names every difference."""
@@ -75,6 +80,12 @@ class Frozen:
             else:
                 differences.append((name, name in self._nodes or "no such node", name in graph.nodes or "no such node"))
         self._refuse(differences)
+
+    def check_videos(self, synthetic: SyntheticSet | None) -> None:
+        """Compare what videos the pipeline makes for itself, before any is made. Raises ConfigError."""
+        now = MISSING if synthetic is None else _plain_videos(synthetic)
+        if now is not self._videos:
+            self._refuse(list(differing(self._videos, now, "videos")))
 
     def check_plans(self, planner: Planner) -> None:
         """Compare keys and inputs as far as they are known before work starts. Raises ConfigError."""
@@ -161,13 +172,14 @@ class Frozen:
             )
 
 
-def _is_current(path: Path, plans: Sequence[NodePlan]) -> bool:
+def _is_current(path: Path, plans: Sequence[NodePlan], videos: Mapping[str, Any]) -> bool:
     """Whether a lock says the same; equal keys say it of settings and inputs, which are long to compare."""
     try:
-        nodes = _read_lock(path)
+        content = _read_lock(path)
     except ConfigError:
         return False  # not there or damaged, by a merge for instance: it is written anew
-    if list(nodes) != sorted(plan.node.name for plan in plans):
+    nodes = content["nodes"]
+    if list(nodes) != sorted(plan.node.name for plan in plans) or content.get("videos") != videos.get("videos"):
         return False
     told = {plan.node.name: {"key": plan.key, **_outcome(plan)} for plan in plans}
     return all(
@@ -253,8 +265,26 @@ def _known_inputs(plan: NodePlan, planner: Planner) -> dict[str, Any]:
     return {**made_of["inputs"], **dict.fromkeys(unknown, _UNKNOWN)}
 
 
-def _read_lock(path: Path) -> dict[str, dict[str, Any]]:
-    """The nodes of a lock file. Raises ConfigError when it is not there or not readable."""
+def _made_videos(planner: Planner) -> dict[str, Any]:
+    """The entry of videos that the pipeline makes for itself; none of others."""
+    synthetic = planner.dataset.synthetic
+    return {} if synthetic is None else {"videos": _plain_videos(synthetic)}
+
+
+def _plain_videos(synthetic: SyntheticSet) -> dict[str, Any]:
+    made_of = synthetic.material
+    return {
+        "stage": made_of["stage"],
+        "stage_version": made_of["version"],
+        "settings": dict(flat(made_of["spec"])),
+        "class_files": made_of["inputs"]["class_files"],
+        "samples": synthetic.config.samples,
+        "key": synthetic.key,
+    }
+
+
+def _read_lock(path: Path) -> dict[str, Any]:
+    """What is in a lock file. Raises ConfigError when it is not there or not readable."""
     if not path.is_file():
         raise ConfigError(f"{path}: no lock file, which --frozen needs. Run once without --frozen, and commit the file")
     try:
@@ -263,4 +293,4 @@ def _read_lock(path: Path) -> dict[str, dict[str, Any]]:
         raise ConfigError(f"{path}: not readable ({error}). Mend it, or run without --frozen") from None
     if not isinstance(content, dict) or content.get("format") != _FORMAT or not isinstance(content.get("nodes"), dict):
         raise ConfigError(f"{path}: not a lock file of format {_FORMAT}. Run without --frozen, which writes it anew")
-    return dict(content["nodes"])
+    return content

@@ -157,6 +157,8 @@ class Planner:
                 reasons += self._unpublished(plan, last)
             if not reasons:
                 reasons.append("never ran" if last is None else "names or labels changed")
+        if self.dataset.num_to_make:
+            reasons.append(f"videos: {self.dataset.num_to_make:,} still to be made")
         state = STALE if reasons else FRESH
         skipped = sum(row.status == "skipped" for row in left)
         reasons += [f"skipped: {skipped}"] if skipped else []

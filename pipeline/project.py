@@ -43,6 +43,11 @@ class SilentObserver:
     def finished(self, result: NodeResult) -> None:
         """Ignore results; `run` returns them."""
 
+    def making(self, num_videos: int) -> Reporter:
+        """Ignore progress."""
+        del num_videos
+        return SilentReporter()
+
     def indexing(self, num_videos: int) -> Reporter:
         """Ignore progress."""
         del num_videos

@@ -39,9 +39,9 @@ def repair(file: PipelineFile, observer: Observer, options: RunOptions | None = 
     and what only other pipeline files reach. Raises what the stages raise.
     """
     told = mend_tables(file.store)
-    read_videos(file, observer, anew=False)
     results: list[NodeResult] = []
     for _ in range(_ROUNDS):
+        read_videos(file, observer, anew=False)
         planner = open_planner(file)
         _put_back(planner)
         problems = [problem for problem in find_problems(file.store, reachable(planner)) if problem.is_wrong]

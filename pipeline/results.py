@@ -89,5 +89,8 @@ class Observer(Protocol):
     def finished(self, result: NodeResult) -> None:
         """A node is done, was up to date, failed, or was not run."""
 
+    def making(self, num_videos: int) -> Reporter:
+        """Synthetic videos are made."""
+
     def indexing(self, num_videos: int) -> Reporter:
         """Videos are read for the first time, or again after a change."""

@@ -17,9 +17,12 @@ from reelwright.pipeline.keys import hub_file
 from reelwright.pipeline.lockfile import Frozen, lock_path, write_lock
 from reelwright.pipeline.plan import FRESH, NodePlan, Planner
 from reelwright.pipeline.results import FAILED, SKIPPED, Failure, NodeResult, Observer, RunOptions, RunResult
+from reelwright.pipeline.supply import supply_videos, synthetic_failures
+from reelwright.pipeline.synthesized import synthetic_digests, synthetic_set_of
 from reelwright.stages.registry import load
 from reelwright.storage.errors import Interrupted, ReelwrightError, StoreError, UnusableStoreError
 from reelwright.storage.items import ItemRow
+from reelwright.storage.known import KnownFiles
 from reelwright.storage.locks import exclusive, using
 from reelwright.storage.unusable import is_full, room, usable, why_unusable
 
@@ -43,6 +46,7 @@ def run_pipeline(file: PipelineFile, observer: Observer, options: RunOptions | N
     frozen = Frozen(file) if options.frozen else None
     if frozen is not None:
         frozen.check_settings(graph)
+        frozen.check_videos(synthetic_set_of(file, KnownFiles(file.store.files)))
     dataset = None
     for attempt in range(1 + options.retries):
         anew = options.retry_failed or attempt > 0
@@ -73,14 +77,23 @@ def run_pipeline(file: PipelineFile, observer: Observer, options: RunOptions | N
 
 
 def read_videos(
-    file: PipelineFile, observer: Observer, *, jobs: int | None = None, anew: bool = True, quarantined: bool = False
+    file: PipelineFile,
+    observer: Observer,
+    *,
+    jobs: int | None = None,
+    anew: bool = True,
+    quarantined: bool = False,
+    make: bool = True,
 ) -> Dataset:
     """Digest and probe the videos that are new or changed; with ``anew`` also those that were not usable.
 
-    Those that were not usable too often only with ``quarantined``.
+    Those that were not usable too often only with ``quarantined``. Synthetic videos that are missing are made first,
+    unless ``make`` is false.
 
     Returns the videos as they are known then.
     """
+    if make:
+        supply_videos(file, observer, jobs=jobs)
     dataset = load_dataset(file)
     unread = dataset.to_read(failed=anew, quarantined=quarantined)
     if not unread:
@@ -99,6 +112,7 @@ def read_videos(
                 workers=jobs or file.videos.workers,
                 timeout_seconds=file.videos.timeout_seconds,
                 reporter=reporter,
+                digests=synthetic_digests(dataset.synthetic, unread),
             )
     return load_dataset(file)
 
@@ -198,6 +212,7 @@ def _bring_up(name: str, run: _Run) -> tuple[NodeResult, list[Failure]]:
 def _needed(planner: Planner) -> set[str]:
     """Keys of all nodes, as far as they are known, and names of fetched weights: `gc` must leave them alone."""
     keys = {key for plan in planner.plans() for key in (plan.key, plan.spec_key) if key}
+    keys |= planner.dataset.synthetic.keys if planner.dataset.synthetic is not None else set()
     hubs = (hub_file(node, planner.file) for node in planner.graph.nodes.values())
     return keys | {hub.name for hub in hubs if hub is not None}
 
@@ -223,8 +238,8 @@ def _left_as_is(plan: NodePlan, planner: Planner) -> tuple[NodeResult, list[Fail
 
 
 def _unusable(planner: Planner) -> list[Failure]:
-    """Videos that could not even be probed."""
-    found = []
+    """Videos that could not even be made or probed."""
+    found = synthetic_failures(planner.dataset.synthetic)
     for video in planner.dataset.unusable:
         digest = planner.dataset.digests[video.video_id] or ""
         probe = planner.dataset.probes[digest]

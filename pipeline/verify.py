@@ -12,6 +12,7 @@ from reelwright.pipeline.file import PipelineFile
 from reelwright.pipeline.keys import hub_file
 from reelwright.pipeline.plan import Planner
 from reelwright.pipeline.runner import open_planner
+from reelwright.stages.synthesize.check import check_set
 from reelwright.storage.checking import (
     LEFTOVER,
     MISSING,
@@ -35,7 +36,7 @@ from reelwright.storage.records import Record, load_record
 from reelwright.storage.seals import broken_seal
 from reelwright.storage.store import Store
 
-AREAS = ("frames", "embeddings", "predictions", "runs", "steps", "reports", "nodes", "projects", "weights")
+AREAS = ("frames", "embeddings", "predictions", "runs", "steps", "reports", "nodes", "projects", "weights", "synthetic")
 _OURS = frozenset({*AREAS, "scratch", "tuning", "locks", "files.json", "videos.json"})
 _WITH_RECORD = frozenset({"runs", "steps", "reports", "predictions"})
 Items = tuple[str, str]  # area and spec key
@@ -50,6 +51,7 @@ class Scope:
     items: dict[Items, frozenset[str] | None] = field(default_factory=dict)  # digests of videos; None: all
     projects: set[Path] = field(default_factory=set)
     weights: set[Path] = field(default_factory=set)
+    synthetic: set[str] = field(default_factory=set)  # keys of sets of videos and of classes
     is_whole: bool = False  # also what belongs to nothing
 
 
@@ -87,6 +89,9 @@ def verify(file: PipelineFile, *, whole: bool = False) -> Report:
 def reachable(planner: Planner) -> Scope:
     """What the pipeline file needs as it is set now."""
     scope = Scope(projects=set(planner.project.glob("*.json")) if planner.project.is_dir() else set())
+    if planner.dataset.synthetic is not None:
+        scope.synthetic |= planner.dataset.synthetic.keys
+        scope.nodes.add(planner.dataset.synthetic.key)
     for plan in planner.plans():
         hub = hub_file(plan.node, planner.file)
         if hub is not None and hub.exists():
@@ -114,6 +119,7 @@ def everything(store: Store) -> Scope:
     )
     scope.projects = {path for folder in _listed(store, "projects") for path in folder.glob("*.json")}
     scope.weights = set(_listed(store, "weights"))
+    scope.synthetic = {path.name for path in _listed(store, "synthetic") if is_key(path.name)}
     return scope
 
 
@@ -126,6 +132,8 @@ def find_problems(store: Store, scope: Scope) -> Iterator[Problem]:
         if store.node(key).is_dir():
             yield from check_node(store.node(key))
     yield from _weights(store, scope)
+    for key in sorted(scope.synthetic):
+        yield from check_set(store.synthetic(key))
     for (area, key), digests in sorted(scope.items.items()):
         yield from _CHECKS[area](_FOLDERS[area](store, key), _done(store, key), digests)
     records = [record for key in sorted(scope.records) if (record := whole_record(store, key)) is not None]
@@ -164,7 +172,7 @@ def _belongs_to_nothing(store: Store, scope: Scope, records: list[Record]) -> It
         if path.name not in _OURS:
             yield strange(path)
     named = {"/".join(name.split("/")[:2]) for record in records for name in record.files}
-    for area in ("runs", "steps", "reports", "predictions", "nodes", "frames", "embeddings"):
+    for area in ("runs", "steps", "reports", "predictions", "nodes", "frames", "embeddings", "synthetic"):
         for path in _listed(store, area):
             key = path.stem if area in {"frames", "embeddings"} else path.name
             if not is_key(key):

@@ -75,9 +75,9 @@ def remove_broken(store: Store, paths: Iterable[Path]) -> Removed:
             removed.nodes.add(rest[0])
         elif area == "runs":
             runs[rest[0]].add("/".join(rest[1:]))
-        elif area == "weights":
-            remove(path)
-            removed.weights.add(path)
+        elif area in {"weights", "synthetic"}:
+            remove(path)  # what is made for the pipeline is made again where videos are read
+            removed.weights.update([path] if area == "weights" else [])
     for key, names in runs.items():
         _mend_run(store, key, names, removed)
     for key, digests in removed.items.items():

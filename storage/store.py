@@ -7,6 +7,7 @@ predictions/<spec key>/<video digest>.parquet, predictions/<key>/   scores by co
 steps/<key>/                                completed steps: steps.parquet, truth.parquet, videos.parquet
 reports/<key>/                              metrics.json, report.html
 nodes/<key>/                                record.json, items.parquet
+synthetic/<key>/                            videos that the pipeline makes for itself, and their class files
 weights/                                    pretrained weights fetched from a hub
 locks/                                      who works on which key now
 files.json                                  content digests of files, by path and stat
@@ -56,6 +57,10 @@ class Store:
     def report(self, key: str) -> Path:
         """The folder of one evaluation."""
         return self.root / "reports" / key
+
+    def synthetic(self, key: str) -> Path:
+        """The folder of one set of synthetic videos, or of classes of them."""
+        return self.root / "synthetic" / key
 
     def node(self, key: str) -> Path:
         """The folder of one node's record and item table."""

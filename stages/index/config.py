@@ -7,10 +7,14 @@ from typing import Literal
 from pydantic import PositiveFloat, PositiveInt, model_validator
 
 from reelwright.stages.config import Settings
+from reelwright.stages.synthesize.config import SourceConfig
 
 
 class VideosConfig(Settings):
-    """Where the videos are: one of manifest, folder, features, glob. Relative paths start at the pipeline file."""
+    """Where the videos are: one of manifest, folder, features, glob, synthesize.
+
+    Relative paths start at the pipeline file.
+    """
 
     manifest: str | None = None
     """A .csv, .tsv or .parquet table with the columns path and, if wanted, video_id, split, label and more."""
@@ -20,6 +24,8 @@ class VideosConfig(Settings):
     """A folder of files of features (.npy .npz .pt .h5 .mat), each standing for its video; splits as for folder."""
     glob: str | None = None
     """A pattern such as clips/**/*.mp4, or one that names folders of numbered images."""
+    synthesize: SourceConfig | None = None
+    """Videos that are made, in the store; `reelwright settings synthesize` lists what can be asked for."""
     root: str | None = None
     """Where relative paths of the manifest and the glob start; null: the manifest's, the pipeline file's for a glob."""
     split: str = "train"
@@ -31,7 +37,7 @@ class VideosConfig(Settings):
     missing: Literal["error", "skip"] = "error"
     """What to do with rows whose file is not there."""
     workers: PositiveInt | None = None
-    """Probing processes; null: one for each CPU core, at most 8."""
+    """Probing (and, of synthesize, making) processes; null: one for each CPU core, at most 8."""
     timeout_seconds: PositiveFloat = 120.0
     """Time limit for probing one video."""
     quarantine_after: PositiveInt | None = 3
@@ -39,11 +45,13 @@ class VideosConfig(Settings):
 
     @model_validator(mode="after")
     def _one_source(self) -> VideosConfig:
-        given = [name for name in ("manifest", "folder", "features", "glob") if getattr(self, name) is not None]
+        sources = ("manifest", "folder", "features", "glob", "synthesize")
+        given = [name for name in sources if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(
-                f"give exactly one of manifest, folder, features, glob, not {' and '.join(given) or 'none'}"
-            )
+            raise ValueError(f"give exactly one of {', '.join(sources)}, not {' and '.join(given) or 'none'}")
+        without = [name for name in ("root", "split", "digest", "missing") if name in self.model_fields_set]
+        if self.synthesize is not None and without:
+            raise ValueError(f"{without[0]} has no meaning for videos that are made; leave it out")
         return self
 
 
@@ -53,7 +61,8 @@ class LabelsConfig(Settings):
     column: str | None = None
     """A column of the manifest with the video's own label."""
     segments: str | None = None
-    """A table video_id, start_seconds, stop_seconds, label; half-open; later starts win where segments overlap."""
+    """A table video_id, start_seconds, stop_seconds, label; half-open; later starts win where segments overlap.
+    synthesize: that of the procedure videos which the pipeline makes; the same for steps."""
     steps: str | None = None
     """A table video_id, time_seconds, step of completions."""
     rows: str | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from reelwright.stages.index.probe import probe_videos
@@ -25,10 +25,12 @@ def index_videos(
     workers: int | None,
     timeout_seconds: float,
     reporter: Reporter,
+    digests: Mapping[Path, str] | None = None,
 ) -> None:
     """Note content digest and probe of each file or folder of frames in the store.
 
-    A video that cannot be used is noted too, with cause and message, and tried again by the next run.
+    ``digests`` are noted in place of those of the contents: of videos whose digest is known otherwise. A video that
+    cannot be used is noted too, with cause and message, and tried again by the next run.
     """
     stamps = {path: stamp(path) for path in dict.fromkeys(paths)}
     found = _Found(store)
@@ -37,6 +39,7 @@ def index_videos(
             list(stamps), workers=workers, reporter=reporter, quick=quick, timeout_seconds=timeout_seconds
         ):
             probe = answer if answer.digest else answer._replace(digest=_stand_in(path))
+            probe = probe if digests is None else probe._replace(digest=digests[path])
             if probe.status != "ok":
                 row = ItemRow(digest=probe.digest, status=probe.status, cause=probe.cause, message=probe.message)
                 reporter.item(row)

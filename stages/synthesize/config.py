@@ -7,8 +7,12 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from reelwright.stages.config import Settings, execution
+from reelwright.stages.config import Settings, execution, source_file
 from reelwright.storage.errors import ConfigError
+
+# Raise by hand whenever the same settings give other frames.
+VERSION = 1
+PROCEDURE_VERSION = 1  # the same of procedure videos
 
 FAMILY_NAMES = ("fractal", "perlin", "octopus", "dead_leaves")
 FamilyName = Literal["fractal", "perlin", "octopus", "dead_leaves"]
@@ -16,6 +20,9 @@ MIXED_VARIATIONS = -1  # half linear, half of MIXED_NON_LINEAR
 MIXED_NON_LINEAR = (4, 14, 16, 17, 20, 27, 29)
 VARIATION_NUMBERS = (*range(23), 27, 28, 29, 31, 42, 44, 45, 48)
 PERLIN_SIZE = 240  # its lattices divide this side
+NUM_PERLIN_CLASSES = 256
+PROCEDURE = "procedure"
+PROCEDURE_SIZE, PROCEDURE_FPS, MIN_PROCEDURE_SIZE = 128, 10.0, 48
 MIN_SIZE, MAX_SIZE = 32, 2048  # counts of 20 frames of the largest take 0.7 GB
 
 _UNIT_SECONDS = {"h": 3600, "m": 60, "s": 1}
@@ -115,7 +122,52 @@ class SynthesizeConfig(Settings):
 
     def content(self) -> dict[str, object]:
         """What decides the content of a data set, as plain data: everything but how many there are of a split."""
-        return self.model_dump(mode="json", exclude={"num_val", "num_test"})
+        return self.model_dump(mode="json", include=set(SynthesizeConfig.model_fields) - {"num_val", "num_test"})
+
+    def split_of(self, index: int) -> str:
+        """The split of instance ``index`` (from 0) of a class."""
+        if index < self.num_val:
+            return "val"
+        return "test" if index < self.num_val + self.num_test else "train"
+
+
+class SourceConfig(SynthesizeConfig):
+    """Videos that a pipeline makes for itself: the block `videos.synthesize`, with the content of the command's."""
+
+    family: Literal["fractal", "perlin", "octopus", "dead_leaves", "procedure"]  # type: ignore[assignment]
+    """Family of videos; procedure has labels.segments and labels.steps (both: synthesize), the others labels.column."""
+    samples: int = execution(..., ge=1)
+    """How many videos there shall be; with a larger number only the new ones are made."""
+    num_classes: int | None = Field(None, ge=1)
+    """So many classes are drawn, and videos are labelled instances of them; null: unlabelled (perlin: always 256)."""
+    class_files: str | None = source_file(None)
+    """A folder of class files in place of classes that are drawn."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _procedure_defaults(cls, values: object) -> object:
+        if isinstance(values, dict) and values.get("family") == PROCEDURE:
+            return {"size": PROCEDURE_SIZE, "fps": PROCEDURE_FPS, **values}
+        return values
+
+    @model_validator(mode="after")
+    def _fits_a_pipeline(self) -> Self:
+        if self.into != "files" or self.is_still:
+            raise ValueError("a pipeline reads videos: leave out `into: frames` and `still`; the command makes these")
+        if self.num_classes is not None and self.class_files is not None:
+            raise ValueError("give num_classes, to draw them, or class_files, not both")
+        if self.family in {"perlin", PROCEDURE} and (self.num_classes or self.class_files):
+            raise ValueError(f"{self.family} has classes of its own: leave num_classes and class_files out")
+        if self.family == PROCEDURE and (self.codec != "h264" or self.size < MIN_PROCEDURE_SIZE):
+            raise ValueError(f"procedure videos are h264 and {MIN_PROCEDURE_SIZE} pixels or larger")
+        if self.family == PROCEDURE and self.samples < self.num_val + self.num_test:
+            raise ValueError(f"samples is {self.samples}: give at least num_val and num_test together")
+        return self
+
+    @property
+    def generator(self) -> SynthesizeConfig:
+        """The settings as of the command; not of procedures."""
+        return SynthesizeConfig(**{name: getattr(self, name) for name in SynthesizeConfig.model_fields})
 
 
 def parse_duration(text: str) -> int:

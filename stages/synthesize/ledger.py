@@ -18,11 +18,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reelwright.stages.synthesize.make import Made
+from reelwright.stages.synthesize.made import Made
 from reelwright.storage.errors import InputError
 from reelwright.storage.files import TEMPORARY, folder_bytes, remove, write_json, write_text
 
 RECORD, LEDGER, MANIFEST, REPORT, LOCK = "dataset.json", "made.jsonl", "manifest.csv", "report.json", ".lock"
+TABLES = (RECORD, LEDGER, MANIFEST, REPORT, "segments.csv", "steps.csv")  # all files but samples
 _OURS = {LOCK, RECORD}
 
 
@@ -60,13 +61,18 @@ def finished(folder: Path) -> dict[str, Made]:
 
     A line counts where its files have the size it says. Degenerate ones count too: they would be so again.
     """
-    ledger = folder / LEDGER
-    if not ledger.exists():
-        return {}
-    found = {made.name: made for line in ledger.read_text(encoding="utf-8").splitlines() if (made := _made_of(line))}
-    whole = {name: made for name, made in found.items() if _is_whole(folder, made)}
-    write_text(ledger, "".join(_line(made) for made in whole.values()))
+    found = listed(folder)
+    whole = {name: made for name, made in found.items() if is_whole(folder, made)}
+    if found:
+        write_text(folder / LEDGER, "".join(_line(made) for made in whole.values()))
     return whole
+
+
+def listed(folder: Path) -> dict[str, Made]:
+    """What the ledger says, by name; nothing is changed, and no file looked at."""
+    ledger = folder / LEDGER
+    lines = ledger.read_text(encoding="utf-8").splitlines() if ledger.exists() else []
+    return {made.name: made for line in lines if (made := _made_of(line))}
 
 
 def append(folder: Path, made: Made) -> None:
@@ -107,7 +113,8 @@ def report_of(samples: Sequence[Made]) -> dict[str, Any]:
     }
 
 
-def _is_whole(folder: Path, made: Made) -> bool:
+def is_whole(folder: Path, made: Made) -> bool:
+    """Whether all files of a sample are there, with the size that they had."""
     places = [folder / path for path in made.paths]
     return all(place.exists() for place in places) and sum(map(folder_bytes, places)) == made.num_bytes
 

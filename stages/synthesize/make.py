@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from reelwright.stages.synthesize.class_files import SUFFIX, read_class, write_c
 from reelwright.stages.synthesize.config import SynthesizeConfig
 from reelwright.stages.synthesize.encode import as_colour, write_images, write_rows, write_video
 from reelwright.stages.synthesize.families import FAMILIES, Frames, Parameters, is_degenerate
+from reelwright.stages.synthesize.made import Made, digest_of
 from reelwright.stages.synthesize.perlin import parameters_of
 from reelwright.stages.synthesize.samples import Sample, class_stream, generator_of, variation_of
 from reelwright.storage.digests import digest
@@ -23,30 +22,6 @@ from reelwright.storage.errors import ItemError
 
 MAX_ATTEMPTS = 50
 FRAME_STORE = "frames.zarr"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Made:
-    """What came of one sample or class. Paths are relative to the folder."""
-
-    name: str
-    label: str
-    split: str
-    paths: tuple[str, ...]
-    num_frames: int
-    num_bytes: int
-    seconds: float
-    num_rejected: int  # degenerate draws before the one that was kept
-    problem: str = ""  # why there is none
-
-    def plain(self) -> dict[str, Any]:
-        """For the ledger."""
-        return {**asdict(self), "paths": list(self.paths)}
-
-    @classmethod
-    def of_plain(cls, values: Mapping[str, Any]) -> Made:
-        """Back from the ledger."""
-        return cls(**{**values, "paths": tuple(values["paths"])})
 
 
 def make_sample(folder: Path, config: SynthesizeConfig, sample: Sample, class_file: Path | None) -> Made:
@@ -66,6 +41,7 @@ def make_sample(folder: Path, config: SynthesizeConfig, sample: Sample, class_fi
         num_bytes=num_bytes,
         seconds=time.perf_counter() - started,
         num_rejected=num_rejected,
+        digest=digest_of(folder, paths),
     )
 
 
@@ -104,6 +80,7 @@ def make_class(folder: Path, config: SynthesizeConfig, number: int) -> Made:
         num_bytes=path.stat().st_size,
         seconds=time.perf_counter() - started,
         num_rejected=num_rejected,
+        digest=digest_of(folder, [path.name]),
     )
 
 

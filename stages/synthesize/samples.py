@@ -54,16 +54,11 @@ class SamplePlan:
         name = f"{label}/{step}" if label else str(step)
         if self.config.family == "fractal" and not label:
             name = f"{step}-{variation_of(self.config, stream, index)}"
-        return Sample(step=step, label=label, index=index, stream=stream, split=self._split(index), name=name)
+        return Sample(step=step, label=label, index=index, stream=stream, split=self.config.split_of(index), name=name)
 
     def _order(self) -> list[str]:
         rng = generator_of(self.config, _ORDER_STREAM)
         return [self.labels[place] for place in rng.permutation(len(self.labels))]
-
-    def _split(self, index: int) -> str:
-        if index < self.config.num_val:
-            return "val"
-        return "test" if index < self.config.num_val + self.config.num_test else "train"
 
 
 def generator_of(config: SynthesizeConfig, *key: int) -> np.random.Generator:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from reelwright.stages.synthesize.class_files import find_classes, read_class
-from reelwright.stages.synthesize.config import SynthesizeConfig
+from reelwright.stages.synthesize.config import VERSION, SynthesizeConfig
 from reelwright.stages.synthesize.families import FAMILIES
 from reelwright.stages.synthesize.ifs import NUM_STILLS
 from reelwright.stages.synthesize.ledger import (
@@ -23,7 +23,8 @@ from reelwright.stages.synthesize.ledger import (
     report_of,
     write_manifest,
 )
-from reelwright.stages.synthesize.make import FRAME_STORE, Made, make_class, make_sample
+from reelwright.stages.synthesize.made import Made
+from reelwright.stages.synthesize.make import FRAME_STORE, make_class, make_sample
 from reelwright.stages.synthesize.perlin import labels
 from reelwright.stages.synthesize.samples import Sample, SamplePlan
 from reelwright.stages.synthesize.spread import spread
@@ -34,8 +35,7 @@ from reelwright.storage.files import write_json
 from reelwright.storage.frames import FrameStore
 from reelwright.storage.locks import exclusive
 
-# Raise by hand whenever the same settings give other frames.
-VERSION = 1
+__all__ = ["VERSION", "Effort", "Outcome", "synthesize", "synthesize_classes"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
     folder/
       dataset.json     the parameters, written first: videos found later are known to be made from them
       videos/          <split>_<nn>.mp4, each put in place whole
-      segments.csv     video_id,start_seconds,stop_seconds,label
+      segments.csv     video_id,start_seconds,stop_seconds,label; like steps.csv of all videos that are there
       steps.csv        video_id,time_seconds,step
       manifest.csv     video_id,path,split,label; written last, so where it lies everything else is there
 
@@ -26,14 +26,14 @@ from pathlib import Path
 import numpy as np
 
 from reelwright.stages.synthesize import encode
+from reelwright.stages.synthesize.config import PROCEDURE_VERSION
 from reelwright.stages.synthesize.procedure import VARIANTS, Script, make_script, state_at
 from reelwright.stages.synthesize.render import Look, Renderer, draw_look
 from reelwright.storage.errors import ConfigError, InputError
 from reelwright.storage.files import TEMPORARY, remove, write_json, write_text
 
-# Raise by hand whenever the same parameters give other videos or labels.
-VERSION = 1
 SPLITS = ("train", "val", "test")
+_CONTENT = ("seed", "height", "width", "fps", "version")
 MIN_SIDE_PIXELS = 48
 
 Progress = Callable[[int, int], None]
@@ -50,7 +50,7 @@ class DatasetParameters:
     height: int
     width: int
     fps: float
-    version: int = VERSION
+    version: int = PROCEDURE_VERSION
 
     def __post_init__(self) -> None:
         """Raise ConfigError naming the first parameter that is out of range."""
@@ -61,6 +61,10 @@ class DatasetParameters:
             allowed = f"an even number of pixels from {MIN_SIDE_PIXELS} (H.264 with 4:2:0 colour)"
             _require(pixels >= MIN_SIDE_PIXELS and pixels % 2 == 0, name, pixels, allowed)
         _require(math.isfinite(self.fps) and 1 <= self.fps <= 240, "fps", self.fps, "1 to 240 frames per second")
+
+    def content(self) -> dict[str, object]:
+        """What decides how a video looks: all but how many there are."""
+        return {name: value for name, value in asdict(self).items() if not name.startswith("num_")}
 
     def num_videos(self, split: str) -> int:
         """How many videos a split of `SPLITS` has."""
@@ -130,7 +134,7 @@ def make_procedure_dataset(
     _prepare_folder(folder, parameters, overwrite=overwrite)
     jobs = list_jobs(parameters)
     _make_videos(folder, jobs, workers=workers, progress=progress)
-    _write_tables(folder, jobs)
+    _write_tables(folder, jobs, [*jobs, *_other_videos(folder, parameters)])
 
 
 def list_jobs(parameters: DatasetParameters) -> list[VideoJob]:
@@ -161,17 +165,18 @@ def _prepare_folder(folder: Path, parameters: DatasetParameters, *, overwrite: b
     record = folder / "dataset.json"
     if record.exists():
         found = _read_record(record)
-        if found == asdict(parameters) and not overwrite:
+        same = {name: found[name] for name in parameters.content()} == parameters.content()
+        if same and not overwrite:
             return
         if not overwrite:
             raise InputError(
-                f"{folder} holds a data set made with other parameters ({_differences(found, asdict(parameters))}): "
+                f"{folder} holds a data set made with other parameters ({_differences(found, parameters.content())}): "
                 "choose another folder, the same parameters, or overwrite=True"
             )
         _remove_dataset(folder)
     elif folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty and has no dataset.json: choose a new or an empty folder")
-    write_json(record, asdict(parameters))
+    write_json(record, parameters.content())
 
 
 def _read_record(record: Path) -> dict[str, object]:
@@ -179,7 +184,7 @@ def _read_record(record: Path) -> dict[str, object]:
         found = json.loads(record.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{record} is not JSON ({error}): choose another folder or remove this one") from error
-    if not isinstance(found, dict) or not set(DatasetParameters.__dataclass_fields__) <= set(found):
+    if not isinstance(found, dict) or not set(_CONTENT) <= set(found):
         raise InputError(f"{record} was not written by this generator: choose another folder or remove this one")
     return found
 
@@ -229,10 +234,21 @@ def _each_made(folder: Path, jobs: list[VideoJob], *, workers: int) -> Iterable[
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _write_tables(folder: Path, jobs: list[VideoJob]) -> None:
+def _other_videos(folder: Path, parameters: DatasetParameters) -> list[VideoJob]:
+    """Finished videos of earlier calls that asked for more."""
+    found = []
+    for split in SPLITS:
+        numbers = [path.stem.removeprefix(f"{split}_") for path in folder.glob(f"videos/{split}_*.mp4")]
+        indices = sorted(int(number) for number in numbers if number.isdigit())
+        found += [VideoJob(parameters, split, index) for index in indices if index >= parameters.num_videos(split)]
+    return found
+
+
+def _write_tables(folder: Path, jobs: list[VideoJob], known: list[VideoJob]) -> None:
+    """The manifest of ``jobs``, and what is known of all videos that are there."""
     segments: list[tuple[object, ...]] = []
     steps: list[tuple[object, ...]] = []
-    for job in jobs:
+    for job in known:
         script, _ = job.script_and_look()
         segments += [
             (job.video_id, _seconds(s.start_seconds), _seconds(s.stop_seconds), s.label) for s in script.segments

@@ -136,13 +136,27 @@ def test_other_parameters_are_refused_and_overwrite_starts_anew(tmp_path: Path) 
     one = {"num_train": 2, "num_val": 0, "num_test": 0, "size": (48, 48), "fps": 2.0}
     make_procedure_dataset(tmp_path, **one)
     before = contents(tmp_path)
-    with pytest.raises(InputError, match=r"other parameters \(num_train: 2 -> 1, seed: 0 -> 5\): .*overwrite=True"):
+    with pytest.raises(InputError, match=r"other parameters \(seed: 0 -> 5\): .*overwrite=True"):
         make_procedure_dataset(tmp_path, **{**one, "num_train": 1, "seed": 5})
     assert contents(tmp_path) == before
     make_procedure_dataset(tmp_path, **{**one, "num_train": 1, "seed": 5}, overwrite=True)
     assert sorted(path.name for path in (tmp_path / "videos").iterdir()) == ["train_00.mp4"]
     assert contents(tmp_path)["videos/train_00.mp4"] != before["videos/train_00.mp4"]
     assert json.loads((tmp_path / "dataset.json").read_text())["seed"] == 5
+
+
+def test_more_videos_are_added_and_what_is_known_of_all_stays(tmp_path: Path) -> None:
+    one = {"num_train": 1, "num_val": 0, "num_test": 1, "size": (48, 48), "fps": 2.0}
+    calls: list[tuple[int, int]] = []
+    make_procedure_dataset(tmp_path, **one)
+    make_procedure_dataset(
+        tmp_path, **{**one, "num_train": 2}, progress=lambda done, total: calls.append((done, total))
+    )
+    assert calls == [(2, 3), (3, 3)]
+    make_procedure_dataset(tmp_path, **one)
+    assert [row["video_id"] for row in rows_of(tmp_path / "manifest.csv")] == ["train_00", "test_00"]
+    for name in ("segments.csv", "steps.csv"):
+        assert {row["video_id"] for row in rows_of(tmp_path / name)} == {"train_00", "train_01", "test_00"}
 
 
 @pytest.mark.parametrize(

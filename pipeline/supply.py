@@ -1,0 +1,91 @@
+"""Make the synthetic videos of a pipeline that are missing, and tell of those that were given up."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import time
+
+from reelwright.pipeline.file import PipelineFile
+from reelwright.pipeline.results import Failure, Observer
+from reelwright.pipeline.synthesized import NODE, num_to_make, synthetic_set_of
+from reelwright.stages.registry import load
+from reelwright.stages.synthesize.made import digest_of
+from reelwright.stages.synthesize.source import STAGE, SyntheticSet, synthetic_set
+from reelwright.storage.files import remove
+from reelwright.storage.items import ItemRow
+from reelwright.storage.known import KnownFiles
+from reelwright.storage.locks import exclusive
+from reelwright.storage.records import Record, last_record, write_record
+from reelwright.storage.unusable import usable
+
+_MOST_WORKERS = 8
+
+
+def supply_videos(file: PipelineFile, observer: Observer, *, jobs: int | None) -> None:
+    """Make the videos that are missing or are not what was made; nothing where all are there."""
+    known = KnownFiles(file.store.files)
+    wanted = synthetic_set_of(file, known)
+    if wanted is None:
+        return
+    _remove_altered(wanted, known)
+    last = last_record(file.store.project(file.path), NODE)
+    is_noted = last is not None and last.key == wanted.key
+    if is_noted and not num_to_make(wanted):
+        return
+    reporter = observer.making(num_to_make(wanted))
+    workers = jobs or file.videos.workers or min(os.cpu_count() or 1, _MOST_WORKERS)
+    lock, what = file.store.lock(wanted.key), f"videos of {file.path.name}"
+    with usable(file.store.root), exclusive(lock, tell=reporter.note, what=what):
+        wanted = _anew(wanted)  # another run may have made some or all of them meanwhile
+        started, num_missing = time.monotonic(), num_to_make(wanted)
+        if num_missing:
+            load("reelwright.stages.synthesize.supply:supply")(wanted, workers=workers, reporter=reporter)
+        _note(file, _anew(wanted), num_made=num_missing, seconds=time.monotonic() - started)
+
+
+def synthetic_failures(wanted: SyntheticSet | None) -> list[Failure]:
+    """Samples that were given up; they would be so again."""
+    if wanted is None:
+        return []
+    return [
+        Failure(
+            node=NODE,
+            video_ids=(made.name,),
+            row=ItemRow(digest=wanted.digest_of(made.name), status="failed", cause="degenerate", message=made.problem),
+            is_quarantined=True,
+        )
+        for made in wanted.given_up
+    ]
+
+
+def _anew(wanted: SyntheticSet) -> SyntheticSet:
+    """The same, without what was read of its ledger."""
+    return synthetic_set(wanted.config, store=wanted.store, classes=wanted.classes, folder=wanted.class_folder)
+
+
+def _remove_altered(wanted: SyntheticSet, known: KnownFiles) -> None:
+    """A file that is not as it was read is compared with what was made; another content is made again."""
+    for made in wanted.made.values():
+        path = wanted.folder / made.paths[0] if made.paths else None
+        is_changed = path is not None and path.exists() and known.get(path) is None
+        if is_changed and digest_of(wanted.folder, made.paths) != made.digest:
+            remove(wanted.folder / made.paths[0])
+
+
+def _note(file: PipelineFile, wanted: SyntheticSet, *, num_made: int, seconds: float) -> None:
+    """Leave a record: what other pipeline files reach is kept by it, and changes are explained against it."""
+    failed = len(wanted.given_up)
+    record = Record(
+        node=NODE,
+        stage=STAGE,
+        key=wanted.key,
+        spec_key=wanted.class_key,
+        material=wanted.material,
+        items={"total": wanted.config.samples, "done": len(wanted.made) - failed, "failed": failed},
+        bytes=sum(made.num_bytes for made in wanted.made.values()),
+        seconds=seconds,
+        work={"videos": num_made, "seconds": seconds},
+        finished=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+    )
+    write_record(file.store, record, project=file.store.project(file.path))

@@ -1,0 +1,75 @@
+"""Make what is missing of the videos of a pipeline, through the code of the command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from reelwright.stages.synthesize.config import PROCEDURE
+from reelwright.stages.synthesize.ledger import append, is_whole, listed
+from reelwright.stages.synthesize.made import Made, digest_of
+from reelwright.stages.synthesize.procedures import make_procedures
+from reelwright.stages.synthesize.source import SyntheticSet
+from reelwright.stages.synthesize.work import Effort, Outcome, synthesize, synthesize_classes
+from reelwright.stages.synthesize.write import DatasetParameters, VideoJob, list_jobs
+from reelwright.stages.work import Reporter
+from reelwright.storage.errors import StageError
+
+
+def supply(wanted: SyntheticSet, *, workers: int, reporter: Reporter) -> Outcome:
+    """Make the samples that are missing, and the classes before them; one call at a time for a set.
+
+    Raises StageError where a class cannot be drawn.
+    """
+    config = wanted.config
+    if config.family == PROCEDURE:
+        return _supply_procedures(wanted, workers=workers, reporter=reporter)
+    if config.num_classes is not None:
+        assert wanted.class_folder is not None
+        drawn = synthesize_classes(
+            wanted.class_folder, config.generator, num_classes=config.num_classes, workers=workers, reporter=reporter
+        )
+        if drawn.num_given_up:
+            told = drawn.report["given_up"][0]["problem"]
+            raise StageError(f"videos.synthesize: {told}. Choose another seed, or other settings of {config.family}")
+    effort = Effort(num_samples=config.samples, workers=workers)
+    return synthesize(wanted.folder, config.generator, effort=effort, reporter=reporter, classes=wanted.class_folder)
+
+
+def _supply_procedures(wanted: SyntheticSet, *, workers: int, reporter: Reporter) -> Outcome:
+    """Procedure videos have no ledger of their own: here it says what their content was."""
+    config, folder = wanted.config, wanted.folder
+    outcome = make_procedures(
+        folder,
+        num_samples=config.samples,
+        num_val=config.num_val,
+        num_test=config.num_test,
+        workers=workers,
+        reporter=reporter,
+        seed=config.seed,
+        size=config.size,
+        fps=config.fps,
+    )
+    known = listed(folder)
+    num_train = config.samples - config.num_val - config.num_test
+    parameters = DatasetParameters(
+        num_train, config.num_val, config.num_test, config.seed, config.size, config.size, config.fps
+    )
+    for job in list_jobs(parameters):
+        if job.video_id not in known or not is_whole(folder, known[job.video_id]):
+            append(folder, _line_of(folder, job))
+    return outcome
+
+
+def _line_of(folder: Path, job: VideoJob) -> Made:
+    script, _ = job.script_and_look()
+    return Made(
+        name=job.video_id,
+        label=job.variant,
+        split=job.split,
+        paths=(job.path,),
+        num_frames=script.num_frames,
+        num_bytes=(folder / job.path).stat().st_size,
+        seconds=0.0,
+        num_rejected=0,
+        digest=digest_of(folder, [job.path]),
+    )

@@ -1,0 +1,422 @@
+"""Videos that a pipeline makes for itself: what is made when, what that changes, and who knows of it.
+
+The table says of each change how many videos are made and how many the decode node does; it was written by hand, from:
+the key of a set follows from the settings and the seed of the generator, a video's from that and its number; how many
+there are, and of which split, is in no key.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from typer.testing import CliRunner
+
+from reelwright.cli.main import app
+from reelwright.pipeline.collect import Limits, sweep
+from reelwright.pipeline.file import load_pipeline
+from reelwright.pipeline.lockfile import Frozen
+from reelwright.pipeline.project import Project, SilentObserver
+from reelwright.pipeline.repair import repair
+from reelwright.pipeline.runner import open_planner, read_videos
+from reelwright.pipeline.synthesized import why_to_make
+from reelwright.pipeline.verify import verify
+from reelwright.stages.config import parse_config
+from reelwright.stages.synthesize import source
+from reelwright.stages.synthesize.config import SourceConfig
+from reelwright.stages.synthesize.source import synthetic_set
+from reelwright.stages.work import Reporter, SilentReporter
+from reelwright.storage.errors import ConfigError, InputError
+from reelwright.storage.store import Store
+from tests.pipeline.test_key_properties import QUICK, at, leaves, name_of, values_of
+
+PIPELINE = """
+videos:
+  synthesize: {family: dead_leaves, size: 32, seed: 3, samples: 4, num_classes: 2, num_test: 1}
+  workers: 1
+labels: {column: label}
+stages:
+  frames: {uses: decode, fps: 6, workers: 1}
+"""
+Change = Callable[[Path], object] | str
+
+
+class Counting(SilentObserver):
+    """Counts the videos that are made."""
+
+    def __init__(self) -> None:
+        self.num_made = 0
+
+    def making(self, num_videos: int) -> Reporter:
+        self.num_made += num_videos
+        return SilentReporter()
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made") / "project"
+    folder.mkdir()
+    (folder / "reelwright.yaml").write_text(PIPELINE, encoding="utf-8")
+    assert run(folder) == {"made": 4, "decoded": 4}
+    return folder
+
+
+@pytest.fixture
+def project(pristine: Path, tmp_path: Path) -> Path:
+    """The finished project, moved; so nothing may depend on where it lies."""
+    return Path(shutil.copytree(pristine, tmp_path / "project", symlinks=True))
+
+
+def run(folder: Path, *overrides: str) -> dict[str, int]:
+    observer = Counting()
+    result = Project.open(folder / "reelwright.yaml", overrides=overrides).run(observer=observer)
+    assert result.exit_code == 0, result
+    return {"made": observer.num_made, "decoded": sum(node.num_done for node in result.nodes)}
+
+
+def planner_of(folder: Path, *overrides: str) -> Any:
+    return open_planner(load_pipeline(folder / "reelwright.yaml", overrides))
+
+
+def videos_of(folder: Path, *overrides: str) -> dict[str, Path]:
+    return {video.video_id: Path(video.path) for video in planner_of(folder, *overrides).dataset.videos}
+
+
+def first(folder: Path) -> Path:
+    return next(iter(videos_of(folder).values()))
+
+
+def move_store(folder: Path) -> str:
+    (folder / ".reelwright" / "store").rename(folder / "elsewhere")
+    return "store=elsewhere"
+
+
+def append_nothing_in_time(folder: Path) -> None:
+    os.utime(first(folder), ns=(1, 1))
+
+
+CHANGES: dict[str, tuple[Change, int, int]] = {
+    # what                        change, videos made, videos decoded
+    "more samples": ("videos.synthesize.samples=6", 2, 2),
+    "fewer samples": ("videos.synthesize.samples=3", 0, 0),
+    "another split": ("videos.synthesize.num_test=0", 0, 0),
+    "a split more": ("videos.synthesize.num_val=1", 0, 0),
+    "processes": ("videos.workers=2", 0, 0),
+    "seed": ("videos.synthesize.seed=4", 4, 4),
+    "size": ("videos.synthesize.size=34", 4, 4),
+    "size, the same written otherwise": ("videos.synthesize.size='32'", 0, 0),
+    "rate": ("videos.synthesize.fps=10", 4, 4),
+    "codec": ("videos.synthesize.codec=h265", 4, 4),
+    "a class more": ("videos.synthesize.num_classes=3", 4, 4),
+    "no classes": ("videos.synthesize.num_classes=null", 4, 4),
+    "family": ("videos.synthesize.family=octopus", 4, 4),
+    "a setting of another stage": ("frames.fps=3", 0, 4),
+    "a file removed": (lambda folder: first(folder).unlink(), 1, 0),
+    "a file altered": (lambda folder: first(folder).write_bytes(b"x"), 1, 0),
+    "a file touched": (append_nothing_in_time, 0, 0),
+    "all files removed": (lambda folder: [path.unlink() for path in videos_of(folder).values()], 4, 0),
+    "frames removed": (lambda folder: shutil.rmtree(folder / ".reelwright" / "store" / "frames"), 0, 4),
+    "store moved": (move_store, 0, 0),
+    "what is known of files removed": (lambda folder: (folder / ".reelwright/store/files.json").unlink(), 0, 0),
+    "labels left out": (lambda folder: edit(folder, "labels:", "# labels:"), 0, 0),
+}
+
+
+def edit(folder: Path, old: str, new: str) -> None:
+    text = (folder / "reelwright.yaml").read_text(encoding="utf-8")
+    assert old in text
+    (folder / "reelwright.yaml").write_text(text.replace(old, new), encoding="utf-8")
+
+
+def overrides_of(change: Change, folder: Path) -> list[str]:
+    if isinstance(change, str):
+        return [change]
+    told = change(folder)
+    return [told] if isinstance(told, str) else []
+
+
+@pytest.mark.parametrize(("change", "made", "decoded"), CHANGES.values(), ids=CHANGES)
+def test_a_change_is_known_before_anything_runs(project: Path, change: Change, made: int, decoded: int) -> None:
+    overrides = overrides_of(change, project)
+    planner = planner_of(project, *overrides)
+    altered = change is CHANGES["a file altered"][0]  # its content is looked at by `run`
+    assert planner.dataset.num_to_make == (0 if altered else made)
+    told = planner.plan("frames").reasons
+    assert (f"videos: {made} still to be made" in told) == (made > 0 and not altered)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("change", "made", "decoded"), CHANGES.values(), ids=CHANGES)
+def test_a_change_makes_just_that(project: Path, change: Change, made: int, decoded: int) -> None:
+    overrides = overrides_of(change, project)
+    assert run(project, *overrides) == {"made": made, "decoded": decoded}
+    assert run(project, *overrides) == {"made": 0, "decoded": 0}
+
+
+def test_more_samples_make_only_the_new_ones_and_going_back_is_a_hit(project: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in videos_of(project).values()}
+    assert run(project, "videos.synthesize.samples=5") == {"made": 1, "decoded": 1}
+    assert {path: path.stat().st_mtime_ns for path in videos_of(project).values()} == before
+    assert run(project) == {"made": 0, "decoded": 0}
+    assert not planner_of(project).dataset.unread
+
+
+@pytest.mark.slow
+def test_what_is_made_is_what_the_command_makes(project: Path, tmp_path: Path) -> None:
+    out, classes = tmp_path / "set", tmp_path / "classes"
+    common = ["dead_leaves", "--res", "32", "--seed", "3", "-j", "1"]
+    for more in (["--gen-param", "2", "--out", classes], ["--dir-in", classes, "--samples", "4", "--out", out]):
+        done = CliRunner().invoke(app, ["synthesize", *common, *map(str, more)], catch_exceptions=False)
+        assert done.exit_code == 0
+    made = videos_of(project)
+    assert sorted(made) == sorted(path.relative_to(out).with_suffix("").as_posix() for path in out.rglob("*.mp4"))
+    assert all(path.read_bytes() == (out / f"{name}.mp4").read_bytes() for name, path in made.items())
+
+
+def test_labels_and_splits(project: Path) -> None:
+    dataset = planner_of(project).dataset
+    assert dataset.labels.classes == ("1", "2")
+    assert [video.label for video in dataset.videos] == [video.video_id.split("/")[0] for video in dataset.videos]
+    assert sorted((video.label, video.split) for video in dataset.videos) == [
+        ("1", "test"), ("1", "train"), ("2", "test"), ("2", "train"),
+    ]  # fmt: skip
+
+
+def test_reasons(project: Path) -> None:
+    assert run(project) == {"made": 0, "decoded": 0}  # notes them for the pipeline file in this place
+
+    def told(*overrides: str) -> list[str]:
+        planner = planner_of(project, *overrides)
+        return why_to_make(planner.file, planner.dataset.synthetic)
+
+    assert told("videos.synthesize.seed=4", "videos.synthesize.fps=10") == [
+        "fps: 12 -> 10",
+        "seed: 3 -> 4",
+        "4 of 4 to make",
+    ]
+    shutil.rmtree(project / ".reelwright" / "store" / "projects")
+    assert told("videos.synthesize.seed=4") == ["never ran", "4 of 4 to make"]
+
+
+def test_the_lock_file_has_them_and_frozen_runs_keep_to_it(project: Path) -> None:
+    file = load_pipeline(project / "reelwright.yaml")
+    lock = Frozen(file)
+    lock.check_videos(planner_of(project).dataset.synthetic)
+    for override, match in (
+        ("videos.synthesize.seed=4", r"videos\.settings\.seed: locked 3, now 4"),
+        ("videos.synthesize.samples=5", r"videos\.samples: locked 4, now 5"),
+        ("videos.synthesize.num_classes=1", r"videos\.settings\.num_classes: locked 2, now 1"),
+    ):
+        with pytest.raises(ConfigError, match=match):
+            lock.check_videos(planner_of(project, override).dataset.synthetic)
+    with pytest.raises(ConfigError, match=r"videos: locked \{.*now \(not set\)"):
+        lock.check_videos(None)
+    observer = Counting()
+    overridden = Project.open(project / "reelwright.yaml", overrides=["videos.synthesize.seed=4"])
+    with pytest.raises(ConfigError, match="seed: locked 3"):
+        overridden.run(observer=observer, frozen=True)
+    assert observer.num_made == 0
+
+
+@pytest.mark.slow
+def test_gc_keeps_what_is_reached_by_this_or_another_pipeline_file(project: Path) -> None:
+    sets = project / ".reelwright" / "store" / "synthetic"
+    (project / "other.yaml").write_text(PIPELINE.replace("seed: 3", "seed: 5"), encoding="utf-8")
+    read_videos(load_pipeline(project / "other.yaml"), SilentObserver())
+    assert len(list(sets.iterdir())) == 4  # videos and classes of two
+    now = Limits(guard_seconds=0)
+    file = load_pipeline(project / "reelwright.yaml")
+    assert not [item for item in sweep([file], SilentObserver(), limits=now).going if item.kind == "synthetic"]
+    going = sweep([file], SilentObserver(), limits=now, only_these=True).going
+    reached = planner_of(project).dataset.synthetic.keys
+    assert {item.path.name for item in going if item.kind == "synthetic"} == {
+        path.name for path in sets.iterdir()
+    } - reached
+    assert len(reached) == 2
+
+
+def test_gc_makes_nothing_and_keeps_frames_of_videos_that_are_to_be_made(project: Path) -> None:
+    first(project).unlink()
+    file, observer = load_pipeline(project / "reelwright.yaml"), Counting()
+    assert not sweep([file], observer, limits=Limits(guard_seconds=0)).going
+    assert observer.num_made == 0
+
+
+@pytest.mark.slow
+def test_verify_finds_what_is_altered_missing_or_foreign_and_repair_makes_it_again(project: Path) -> None:
+    file = load_pipeline(project / "reelwright.yaml")
+    assert verify(file, whole=True).problems == ()
+    whole = {path: path.read_bytes() for path in videos_of(project).values()}
+    altered, missing = list(whole)[:2]
+    altered.write_bytes(whole[altered][:-1] + b"?")
+    missing.unlink()
+    assert {(problem.path, problem.kind) for problem in verify(file).problems} == {
+        (altered, "altered"),
+        (missing, "missing"),
+    }
+    assert repair(file, SilentObserver()).problems == ()
+    assert {path: path.read_bytes() for path in whole} == whole
+    (altered.parent / "mine.txt").write_text("x", encoding="utf-8")
+    assert [problem.kind for problem in verify(file).problems] == ["foreign"]
+
+
+def test_status_and_explain_say_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    assert run(project) == {"made": 0, "decoded": 0}
+
+    def told(*arguments: str, code: int = 0) -> str:
+        done = CliRunner().invoke(app, [*arguments], catch_exceptions=False)
+        assert done.exit_code == code
+        return done.stdout
+
+    assert "to make" not in told("status", "--exit-code")
+    changed = told("status", "--exit-code", "-S", "videos.synthesize.seed=4", code=1)
+    assert "videos: seed: 3 -> 4; 4 of 4 to make: `run` makes them first" in changed
+    assert json.loads(told("status", "--json", "-S", "videos.synthesize.samples=7"))["to_make"] == 3
+    assert told("explain", "videos").startswith("videos (synthesize dead_leaves): up to date\nkey ")
+    assert "\n  seed: 3 -> 4\n  4 of 4 to make\n" in told("explain", "videos", "-S", "videos.synthesize.seed=4")
+    assert "frames: 4 of 7 videos to decode (3 not read yet)" not in told("run", "-n")
+    assert "(3 not read yet)" in told("run", "-n", "-S", "videos.synthesize.samples=7")
+
+
+@pytest.mark.slow
+def test_class_files_enter_by_content(project: Path) -> None:
+    made = next(path for path in (project / ".reelwright/store/synthetic").iterdir() if (path / "1.npz").exists())
+    (project / "classes").mkdir()
+    for name in ("1.npz", "2.npz"):
+        shutil.copy(made / name, project / "classes" / name)
+    named = ["videos.synthesize.num_classes=null", "videos.synthesize.class_files=classes"]
+    assert run(project, *named) == {"made": 4, "decoded": 4}
+    assert set(planner_of(project, *named).dataset.labels.classes) == {"1", "2"}
+    shutil.copy(project / "classes" / "1.npz", project / "classes" / "2.npz")
+    assert planner_of(project, *named).dataset.num_to_make == 4
+    shutil.rmtree(project / "classes")
+    with pytest.raises(InputError, match=r"no class file \(\*\.npz\) in .*classes"):
+        planner_of(project, *named)
+
+
+@pytest.mark.slow
+def test_procedures_bring_their_segments_and_steps(tmp_path: Path) -> None:
+    (tmp_path / "reelwright.yaml").write_text(
+        "videos:\n  synthesize: {family: procedure, size: 48, fps: 2, samples: 3, num_val: 1, num_test: 1}\n"
+        "labels: {segments: synthesize}\nstages:\n  frames: {uses: decode, fps: 2, workers: 1}\n",
+        encoding="utf-8",
+    )
+    file = load_pipeline(tmp_path / "reelwright.yaml")
+    dataset = read_videos(file, SilentObserver(), jobs=1)
+    assert [(video.video_id, video.split) for video in dataset.videos] == [
+        ("train_00", "train"), ("val_00", "val"), ("test_00", "test"),
+    ]  # fmt: skip
+    assert "idle" in dataset.labels.classes
+    assert all(dataset.labels.of(video.video_id).segments for video in dataset.videos)
+    steps = load_pipeline(file.path, ["labels.segments=null", "labels.steps=synthesize"])
+    assert open_planner(steps).dataset.labels.of("val_00").steps
+    more = load_pipeline(file.path, ["videos.synthesize.samples=4"])
+    assert open_planner(more).dataset.num_to_make == 1
+    assert len(read_videos(more, SilentObserver(), jobs=1).videos) == 4
+    assert open_planner(file).dataset.num_to_make == 0
+    assert len(open_planner(file).dataset.videos) == 3  # though there are four in the store
+    assert verify(file).problems == ()
+
+
+BASE = {"family": "fractal", "samples": 4}
+
+
+def key_of(values: dict[str, Any]) -> str | None:
+    try:
+        config = SourceConfig.model_validate({**BASE, **values})
+    except ValidationError:
+        return None
+    return synthetic_set(config, store=Store.at("store"), classes={}, folder=None).key
+
+
+def nested(path: tuple[str, ...], value: Any) -> dict[str, Any]:
+    return {path[0]: value if len(path) == 1 else nested(path[1:], value)}
+
+
+STRATEGIES: dict[tuple[str, ...], st.SearchStrategy[Any]] = {
+    ("size",): st.integers(16, 300).map(lambda half: 2 * half),
+    ("fps",): st.integers(1, 240) | st.floats(1, 240),
+    ("fractal", "variations"): st.lists(st.integers(0, 3), min_size=1, max_size=2, unique=True),
+    ("fractal", "num_skipped"): st.integers(1, 60),
+    ("fractal", "num_iterations"): st.integers(26, 400),
+    ("fractal", "num_window_iterations"): st.integers(26, 400),
+}
+# into and still have one value that is allowed in a pipeline.
+SETTINGS = [leaf for leaf in leaves(SourceConfig) if leaf[0][-1] not in {"into", "still"}]
+
+
+@pytest.mark.parametrize(("path", "kind"), [leaf[:2] for leaf in SETTINGS if leaf[2]], ids=name_of)
+@QUICK
+@given(data=st.data())
+def test_two_settings_have_one_key_only_when_they_are_equal(
+    path: tuple[str, ...], kind: Any, data: st.DataObject
+) -> None:
+    values = STRATEGIES.get(path, values_of(kind))
+    first, second = (nested(path, data.draw(values)) for _ in range(2))
+    keys = key_of(first), key_of(second)
+    assume(None not in keys)
+    configs = [SourceConfig.model_validate({**BASE, **entry}) for entry in (first, second)]
+    assert (keys[0] == keys[1]) == (at(configs[0], path) == at(configs[1], path))
+
+
+@pytest.mark.parametrize(("path", "kind"), [leaf[:2] for leaf in SETTINGS if not leaf[2]], ids=name_of)
+@QUICK
+@given(data=st.data())
+def test_how_many_there_are_is_in_no_key(path: tuple[str, ...], kind: Any, data: st.DataObject) -> None:
+    key = key_of(nested(path, data.draw(values_of(kind))))
+    assume(key is not None)
+    assert key == key_of({})
+
+
+def test_the_version_is_in_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = key_of({})
+    monkeypatch.setattr(source, "VERSION", source.VERSION + 1)
+    assert key_of({}) != before
+
+
+@pytest.mark.parametrize(
+    ("values", "match"),
+    [
+        ({"family": "fractl", "samples": 4}, "family: 'fractl' is not allowed"),
+        ({"family": "fractal"}, "samples: missing"),
+        ({"family": "fractal", "samples": 0}, "samples: 0 is not allowed"),
+        ({**BASE, "sample": 4}, "sample: unknown key. Did you mean 'samples'"),
+        ({**BASE, "into": "frames"}, "a pipeline reads videos"),
+        ({**BASE, "fractal": {"still": True}}, "a pipeline reads videos"),
+        ({**BASE, "num_classes": 2, "class_files": "x"}, "not both"),
+        ({"family": "perlin", "samples": 4, "num_classes": 2}, "perlin has classes of its own"),
+        ({"family": "perlin", "samples": 4, "size": 64}, "perlin is 240 x 240 only"),
+        ({"family": "procedure", "samples": 1, "num_test": 2}, "at least num_val and num_test"),
+        ({"family": "procedure", "samples": 1, "codec": "h265"}, "h264"),
+        ({"family": "procedure", "samples": 1, "fractal": {"num_points": 5}}, "no meaning for procedure"),
+    ],
+    ids=lambda value: None if isinstance(value, str) else "_".join(map(str, value.values())),
+)
+def test_wrong_settings_are_told(values: dict[str, Any], match: str) -> None:
+    with pytest.raises(ConfigError, match=match):
+        parse_config(SourceConfig, values, where="videos.synthesize")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "match"),
+    [
+        ("  workers: 1\n", "  split: test\n", "split has no meaning for videos that are made"),
+        ("  workers: 1\n", "  folder: x\n", "give exactly one of .* not folder and synthesize"),
+        ("{column: label}", "{segments: synthesize}", "dead_leaves videos have no segments"),
+        ("  frames:", "  videos:", "a node cannot be called videos"),
+    ],
+    ids=["split", "two sources", "no segments", "node called videos"],
+)
+def test_what_does_not_go_together_is_told(project: Path, old: str, new: str, match: str) -> None:
+    edit(project, old, new)
+    with pytest.raises(ConfigError, match=match):
+        planner_of(project)
