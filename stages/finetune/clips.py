@@ -118,9 +118,9 @@ class FrameBatches:
 
     def _read(self, epoch: int, first: int) -> Iterator[Batch]:
         order = self.draws.order(len(self.windows), epoch)
+        ordered = self.draws.windows(self.windows, order, epoch)
         for places, num_all, is_counted in self.split.parts(np.arange(len(order)), first=first):
-            picked = order[places]
-            windows = self.windows.take(picked)
+            picked, windows = order[places], ordered.take(places)
             rows, mask = window_rows(windows, self.shape)
             frames = [self.read(int(video), row) for video, row in zip(windows.video, rows, strict=True)]
             if self.redraw is not None:

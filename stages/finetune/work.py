@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from reelwright.models.encoders import Encoder
@@ -30,11 +31,13 @@ from reelwright.stages.learning.place import Place, train_in_processes
 from reelwright.stages.learning.setup import (
     Learning,
     build_run_model,
+    clips_of_run,
     finish_run,
     fit,
     prepare,
     run_values,
 )
+from reelwright.stages.sampling.clips import DrawnClips
 from reelwright.stages.sampling.draws import IN_ORDER, Draws
 from reelwright.stages.sampling.windows import WindowShape
 from reelwright.stages.train.labelled import (
@@ -192,26 +195,28 @@ def _learning(
     """Windows of train and val over stored frames, and the loss."""
     reporter = place.reporter
     task, shape = values["task"], WindowShape(**values["window"])
+    clips = clips_of_run(values, shape)
     path = Store.at(work.store).frames(_only(work, "frames").key)
     videos = _videos(work, config, FrameStore(path), reporter)
     known = KnownRows(videos.digests, videos.spans)
     train_videos, val_videos = (
         distinct_videos(work.payload, splits=splits) for splits in (config.train_splits, config.val_splits)
     )
-    train = label_windows(train_videos, known, shape=shape, task=task, labels=labels)
+    train = label_windows(train_videos, known, shape=shape, task=task, labels=labels, clips=clips)
     counts = class_counts(task, train.targets, num_classes=len(labels.classes))
     is_balanced = config.loss.class_weights == "balanced"
     try:
         if len(train) == 0:
             raise no_windows(train_videos, known, shape)
-        check_reach(train_videos, known, shape)
+        if clips is None or clips.kind != "segments":
+            check_reach(train_videos, known, shape)
         balanced_by = "loss.class_weights: balanced" if is_balanced else None
         warning = check_classes(counts, labels, balanced_by=balanced_by)
     except InputError as error:
         raise InputError(f"{work.node}: {error}") from error
     if warning:
         reporter.note(warning)
-    val = label_windows(val_videos, known, shape=shape, task=task, labels=labels)
+    val = label_windows(val_videos, known, shape=shape, task=task, labels=labels, clips=clips)
     reporter.note(f"{len(train)} windows to train on, {len(val)} to validate on")
     read = reader(
         videos,
@@ -241,7 +246,13 @@ def _learning(
         )
 
     redraw = None if config.augment.rand_augment_last else build_redraw(config.augment, seed=config.seed)
-    draws = Draws(seed=config.seed, per_epoch=config.windows_per_epoch, repeats=config.repeats)
+    num_rows = np.array([rows.num_rows for rows in videos.rows])
+    draws = Draws(
+        seed=config.seed,
+        per_epoch=config.windows_per_epoch,
+        repeats=config.repeats,
+        clips=None if clips is None else DrawnClips(clips, num_rows),
+    )
     return Learning(
         train=batches(train, draws, drop_last=config.drop_last, redraw=redraw),
         val=batches(val, IN_ORDER) if len(val) else None,
@@ -264,7 +275,7 @@ def _videos(work: Work, config: FinetuneConfig, store: FrameStore, reporter: Rep
 
 def _described(values: Mapping[str, Any], loaded: LoadedEncoder) -> dict[str, Any]:
     """What config.yaml says of both parts, enough to build them again."""
-    names = ("task", "labels_of_window", "output", "window", "model")
+    names = ("task", "labels_of_window", "output", "window", "clips", "model")
     kept = {name: values[name] for name in names if name in values}
     used = ("encoder", "model_args", "embed_dim", "outputs", "preprocess", "clip")
     return {

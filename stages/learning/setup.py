@@ -21,6 +21,8 @@ from reelwright.stages.learning.place import Place
 from reelwright.stages.learning.starting import init_weights
 from reelwright.stages.learning.trainer import Evaluate, Progress, Rates, Trainer, TrainerSettings
 from reelwright.stages.learning.world import World
+from reelwright.stages.sampling.clips import ClipSampling, clip_sampling
+from reelwright.stages.sampling.windows import WindowShape
 from reelwright.stages.train.targets import LabelSpace
 from reelwright.stages.work import InputRef, Work
 from reelwright.storage.errors import ConfigError, StageError
@@ -55,6 +57,14 @@ def build_run_model(values: Mapping[str, Any], *, seed: int = 0) -> nn.Module:
             return build_temporal(values["name"], **sizes, **values["options"])
         except (ValueError, TypeError) as error:
             raise ConfigError(f"model: {error}") from error
+
+
+def clips_of_run(values: Mapping[str, Any], shape: WindowShape) -> ClipSampling | None:
+    """How the run of a config.yaml takes clips; None where it has windows."""
+    clips = values.get("clips", {"sampling": "grid"})
+    return clip_sampling(
+        clips["sampling"], shape, segments=clips.get("segments"), segment_rule=clips.get("segment_rule", "even")
+    )
 
 
 def prepare(module: nn.Module, *, work: Work, config: LearningSettings, labels: LabelSpace) -> dict[str, Any] | None:

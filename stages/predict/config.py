@@ -23,6 +23,9 @@ class PredictWindowSettings(Settings):
     """One window more where the last one of the grid does not reach a video's last row; null: for task per_row only."""
     skip: int | None = None
     """Rows left out between two rows of a window; null: as in training."""
+    views: PositiveInt | None = None
+    """Of runs on clips (window.sampling segments, dense or multi_start): clips of each video, spread over it; the
+    video's answer is the mean of theirs. multi_start: at most so many, `stride` rows apart. null: one, the middle."""
     pad: bool = True
     """One padded window for videos shorter than a window; false: they have no row and are listed as skipped."""
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from reelwright.stages.learning.checkpoints import load_weights
 from reelwright.stages.learning.objectives import probabilities
-from reelwright.stages.learning.setup import build_run_model
+from reelwright.stages.learning.setup import build_run_model, clips_of_run
 from reelwright.stages.predict.config import PredictWindowSettings
 from reelwright.stages.sampling.windows import Windows, WindowShape, grid_windows, window_rows
 from reelwright.stages.train.block import Block
@@ -37,6 +37,7 @@ class LoadedRun:
     output: str  # which output of the embeddings it reads
     input_dim: int
     window: Mapping[str, Any]  # length, stride, skip, pad in training
+    clips: Mapping[str, Any]  # sampling, segments, segment_rule in training
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ def load_run(folder: RunFolder, *, device: torch.device) -> LoadedRun:
         output=values.get("output", "pooled"),
         input_dim=values["model"]["input_dim"],
         window=values["window"],
+        clips=values.get("clips", {"sampling": "grid"}),
     )
 
 
@@ -79,13 +81,25 @@ class Scorer:
             pad=window.pad,
             to_end=run.task == "per_row" if window.to_end is None else window.to_end,
         )
+        self._clips = clips_of_run({"clips": run.clips}, self.shape)
+        if window.views is not None and self._clips is None:
+            raise ConfigError(
+                f"window.views is {window.views}, but the run was trained on windows (sampling "
+                f"{run.clips['sampling']}), not on clips. Leave it out; window.stride says how many windows there are."
+            )
+        self._num_views = window.views or 1
         self._batch_size = batch_size
         self._device = next(run.module.parameters()).device
         self._try()
 
     def num_windows(self, num_rows: int) -> int:
         """Windows of a video with so many rows."""
-        return len(grid_windows([num_rows], self.shape))
+        return len(self._windows([num_rows]))
+
+    def _windows(self, num_rows: Sequence[int]) -> Windows:
+        if self._clips is not None:
+            return self._clips.views(num_rows, num_views=self._num_views)
+        return grid_windows(num_rows, self.shape)
 
     def score(self, videos: Sequence[VideoRows]) -> list[VideoScores]:
         """Scores of each video. Raises StageError when the rows are not those that the run was trained on."""
@@ -96,7 +110,7 @@ class Scorer:
                     "Predict from the embeddings that it was trained on, in the same order."
                 )
         block = _block(videos).on(self._device)
-        windows = grid_windows(block.num_rows, self.shape)
+        windows = self._windows(block.num_rows)
         rows = _RowMeans(int(block.offsets[-1]))
         parts = []
         with torch.inference_mode():

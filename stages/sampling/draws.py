@@ -16,7 +16,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from reelwright.stages.sampling.clips import DrawnClips
 from reelwright.stages.sampling.densities import EventDensity, row_density, start_probabilities
+from reelwright.stages.sampling.generators import generator_at
 from reelwright.stages.sampling.windows import IntArray, Windows, WindowShape, grid_windows
 
 FloatArray = npt.NDArray[np.float64]
@@ -31,6 +33,7 @@ class Draws:
     weights: FloatArray | None = None  # (N,) drawn with replacement; None: each once, in random order
     repeats: int = 1  # of each, side by side: repeated augmentation (Hoffer et al. 2020)
     keep_length: bool = False  # with repeats, an epoch still takes `per_epoch`, of fewer different windows
+    clips: DrawnClips | None = None  # a window stands for its video, of which each epoch draws a clip
 
     def __post_init__(self) -> None:
         """Refuse weights from which nothing could be drawn."""
@@ -56,6 +59,12 @@ class Draws:
         count = self.per_epoch or num_items
         different = -(-count // self.repeats) if self.keep_length else count
         return np.repeat(self._drawn(num_items, different, generator), self.repeats)[: self.num_drawn(num_items)]
+
+    def windows(self, windows: Windows, order: IntArray, epoch: int) -> Windows:
+        """The windows of an epoch in its ``order``; clips are drawn for each place, so repeats differ."""
+        if self.clips is None or self.seed is None:
+            return windows.take(order)
+        return self.clips.of(windows.video[order], generator_at(self.seed, "clips", epoch=epoch, place=0))
 
     def _drawn(self, num_items: int, count: int, generator: np.random.Generator) -> IntArray:
         if self.weights is not None:

@@ -56,17 +56,21 @@ class Windows:
     video: IntArray  # position of the video among those considered
     start: IntArray  # first row, counted within the video
     count: IntArray  # real rows, 1 to length; the rest is padding
+    rows: IntArray | None = None  # (N, length) row numbers, where they are not evenly apart (`clips`)
 
     def __len__(self) -> int:
         return len(self.start)
 
     def last_row(self, shape: WindowShape) -> IntArray:
         """The last real row of each window, (N,)."""
+        if self.rows is not None:
+            return np.take_along_axis(self.rows, self.count[:, None] - 1, axis=1)[:, 0]
         return self.start + (self.count - 1) * shape.step
 
     def take(self, selection: IntArray | BoolArray) -> Windows:
         """Some of the windows, in the order of ``selection``."""
-        return Windows(self.video[selection], self.start[selection], self.count[selection])
+        rows = None if self.rows is None else self.rows[selection]
+        return Windows(self.video[selection], self.start[selection], self.count[selection], rows)
 
 
 def grid_starts(num_rows: int, shape: WindowShape) -> IntArray:
@@ -92,6 +96,8 @@ def window_rows(windows: Windows, shape: WindowShape) -> tuple[IntArray, BoolArr
     """Row numbers int64 (N, length) and mask bool (N, length), True at real rows; padding repeats the last real row."""
     position = np.arange(shape.length, dtype=np.int64)
     mask = position < windows.count[:, None]
+    if windows.rows is not None:
+        return windows.rows.copy(), mask
     return windows.start[:, None] + np.minimum(position, windows.count[:, None] - 1) * shape.step, mask
 
 

@@ -9,6 +9,7 @@ from pydantic import Field, PositiveInt, model_validator
 from reelwright.stages.config import Settings, execution, node_input
 from reelwright.stages.learning.config import LearningSettings
 
+CLIPS = ("segments", "dense", "multi_start")  # samplings of clips that stand for their video
 Task = Literal["video", "last_row", "majority", "per_row", "multi_label"]
 
 
@@ -40,11 +41,22 @@ class EventSettings(Settings):
 class TrainWindowSettings(WindowSettings):
     """Windows to train on."""
 
-    sampling: Literal["grid", "random", "all", "per_video", "balanced", "events"] = "grid"
+    sampling: Literal[
+        "grid", "random", "all", "per_video", "balanced", "events", "segments", "dense", "multi_start"
+    ] = "grid"
     """grid: windows of the grid, in random order. Others draw from every possible start; random: uniformly; all: each
-    once an epoch; per_video: each video alike; balanced: each class alike; events: around events, each video alike."""
+    once an epoch; per_video: each video alike; balanced: each class alike; events: around events, each video alike.
+    Clips that stand for their video (task: video), one each an epoch: segments: a row somewhere in each of `segments`
+    equal parts, the middle in validation; dense and multi_start: from a random start, the middle in validation; they
+    differ in how predict spreads its `views`."""
+    segments: PositiveInt | None = None
+    """Of sampling segments: parts of the video; each has length / segments rows, `skip` left out between them; null:
+    one row each."""
+    segment_rule: Literal["even", "whole"] = "even"
+    """even: any row can be drawn; whole: parts have a whole number of rows and those left over at the end are never
+    drawn (TSN, CAST, ST-ABN)."""
     per_epoch: PositiveInt | None = None
-    """Windows an epoch; null: as many as the grid has (all: as there are starts)."""
+    """Windows an epoch; null: as many as the grid has (all: as there are starts; clips: one of each video)."""
     events: EventSettings = EventSettings()
     """Of sampling: events."""
     pad: bool = True
@@ -84,6 +96,25 @@ class TrainConfig(LearningSettings):
     model: ModelSettings = ModelSettings()
     memory_bytes: PositiveInt = execution(4 << 30)
     """Embeddings above this size are memory-mapped from a scratch file instead of held in memory."""
+
+    @model_validator(mode="after")
+    def _clips_stand_for_videos(self) -> Self:
+        window = self.window
+        if window.sampling in CLIPS and self.task != "video":
+            raise ValueError(
+                f"window.sampling: {window.sampling} takes clips that stand for their video, but task is {self.task}; "
+                "set task: video, or choose sampling per_video"
+            )
+        if window.segments is None:
+            return self
+        if window.sampling != "segments":
+            raise ValueError(f"window.segments is of sampling: segments, not of {window.sampling}; leave it out")
+        if window.length % window.segments:
+            raise ValueError(
+                f"window.length {window.length} is no multiple of window.segments {window.segments}; each segment has "
+                "as many rows"
+            )
+        return self
 
     @model_validator(mode="after")
     def _changes_are_sets(self) -> Self:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from reelwright.stages.sampling.clips import ClipSampling, DrawnClips, clip_sampling
 from reelwright.stages.sampling.densities import EventDensity, rows_at
 from reelwright.stages.sampling.draws import Candidates, Draws, sampling_weights
 from reelwright.stages.sampling.windows import WindowShape
@@ -26,7 +27,9 @@ def drawn_windows(
     videos: Sequence[LabelledVideo], rows: KnownRows, *, config: TrainConfig, shape: WindowShape, labels: LabelSpace
 ) -> tuple[LabelledWindows, Draws]:
     """Candidates to train on, and what an epoch takes of them. Raises InputError where there is nothing to draw."""
-    window = config.window
+    window, clips = config.window, clips_of(config, shape)
+    if clips is not None:
+        return _drawn_clips(videos, rows, config=config, clips=clips, labels=labels)
     grid = label_windows(videos, rows, shape=shape, task=config.task, labels=labels)
     if len(grid) == 0:
         raise no_windows(videos, rows, shape)
@@ -45,6 +48,24 @@ def drawn_windows(
     )
     per_epoch = window.per_epoch or (None if window.sampling == "all" else len(grid))
     return found, Draws(seed=config.seed, per_epoch=per_epoch, weights=sampling_weights(window.sampling, candidates))
+
+
+def clips_of(config: TrainConfig, shape: WindowShape) -> ClipSampling | None:
+    """How clips are taken; None where there are windows."""
+    window = config.window
+    return clip_sampling(window.sampling, shape, segments=window.segments, segment_rule=window.segment_rule)
+
+
+def _drawn_clips(
+    videos: Sequence[LabelledVideo], rows: KnownRows, *, config: TrainConfig, clips: ClipSampling, labels: LabelSpace
+) -> tuple[LabelledWindows, Draws]:
+    if clips.kind != "segments":
+        check_reach(videos, rows, clips.shape)
+    found = label_windows(videos, rows, shape=clips.shape, task=config.task, labels=labels, clips=clips)
+    if len(found) == 0:
+        raise no_windows(videos, rows, clips.shape)
+    num_rows = np.array([len(spans.start_seconds) for spans in rows.spans])
+    return found, Draws(seed=config.seed, per_epoch=config.window.per_epoch, clips=DrawnClips(clips, num_rows))
 
 
 def event_density(config: TrainConfig) -> EventDensity:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from reelwright.stages.sampling.clips import ClipSampling
 from reelwright.stages.sampling.windows import Windows, WindowShape, grid_windows
 from reelwright.stages.train.targets import LabelSpace, Targets, is_described, known_windows, window_targets
 from reelwright.storage.annotations import Annotation
@@ -74,20 +75,32 @@ def distinct_videos(payload: Mapping[str, Any], *, splits: Sequence[str]) -> lis
 
 
 def label_windows(
-    videos: Sequence[LabelledVideo], rows: KnownRows, *, shape: WindowShape, task: str, labels: LabelSpace
+    videos: Sequence[LabelledVideo],
+    rows: KnownRows,
+    *,
+    shape: WindowShape,
+    task: str,
+    labels: LabelSpace,
+    clips: ClipSampling | None = None,
 ) -> LabelledWindows:
-    """The grid windows of ``videos`` whose target is known, video by video; videos without rows are left out."""
+    """The grid windows of ``videos`` whose target is known, video by video; videos without rows are left out.
+
+    With ``clips`` each video has one window instead, the middle clip.
+    """
     positions = {digest: position for position, digest in enumerate(rows.digests)}
     parts = [
-        _of_video(video, positions[video.digest], rows, (shape, task, labels))
+        _of_video(video, positions[video.digest], rows, (shape, task, labels, clips))
         for video in videos
         if video.digest in positions
     ]
     if not parts:
         empty = np.zeros(0, dtype=np.int64)
         return LabelledWindows(Windows(empty, empty, empty), empty)
-    columns = ([getattr(part.windows, name) for part in parts] for name in ("video", "start", "count"))
-    windows = Windows(*(np.concatenate(column) for column in columns))
+    video, start, count = (
+        np.concatenate([getattr(part.windows, name) for part in parts]) for name in ("video", "start", "count")
+    )
+    picked = [part.windows.rows for part in parts if part.windows.rows is not None]
+    windows = Windows(video, start, count, np.concatenate(picked) if picked else None)
     return LabelledWindows(windows, np.concatenate([part.targets for part in parts]))
 
 
@@ -145,12 +158,13 @@ def _too_long(videos: Sequence[LabelledVideo], rows: KnownRows, shape: WindowSha
 
 
 def _of_video(
-    video: LabelledVideo, position: int, rows: KnownRows, how: tuple[WindowShape, str, LabelSpace]
+    video: LabelledVideo, position: int, rows: KnownRows, how: tuple[WindowShape, str, LabelSpace, ClipSampling | None]
 ) -> LabelledWindows:
-    shape, task, labels = how
+    shape, task, labels, clips = how
     spans = rows.spans[position]
-    windows = grid_windows([len(spans.start_seconds)], shape)
+    num_rows = [len(spans.start_seconds)]
+    windows = grid_windows(num_rows, shape) if clips is None else clips.views(num_rows)
     targets = window_targets(task, windows, shape=shape, annotation=video.annotation, spans=spans, labels=labels)
     is_known = known_windows(task, targets) & (task != "multi_label" or is_described(video.annotation, labels))
     kept = windows.take(is_known)
-    return LabelledWindows(Windows(np.full_like(kept.start, position), kept.start, kept.count), targets[is_known])
+    return LabelledWindows(replace(kept, video=np.full_like(kept.start, position)), targets[is_known])

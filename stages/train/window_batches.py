@@ -50,13 +50,14 @@ class WindowBatches:
     def epoch(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
         """See `Batches.epoch`."""
         order = self.draws.order(len(self.windows), epoch)
+        ordered = self.draws.windows(self.windows, order, epoch)
         parts = self.split.parts(np.arange(len(order)), first=first)
         device = self.block.rows.device
         targets = torch.from_numpy(self.targets).to(device)
         scratch = self.block.scratch_for(min(self.batch_size, max(len(order), 1)) * self.shape.length)
         while group := [part for _, part in zip(range(_BATCHES_AT_ONCE), parts, strict=False)]:
-            picked = order[np.concatenate([part for part, _, _ in group])]
-            windows = self.windows.take(picked)
+            places = np.concatenate([part for part, _, _ in group])
+            picked, windows = order[places], ordered.take(places)
             index, mask = self.block.index(windows, self.shape)
             chosen = targets[torch.from_numpy(picked).to(device)]
             start = 0
@@ -64,7 +65,7 @@ class WindowBatches:
                 place = slice(start, start + len(part))
                 start = place.stop
                 rows = self.block.pick(index[place], scratch=scratch)
-                about = _About(self, order[part])
+                about = _About(self, ordered, part)
                 origin = Origin(epoch, part)
                 yield Batch((rows, mask[place]), chosen[place], num_all, is_counted, about, origin)
 
@@ -74,10 +75,11 @@ class _About:
     """Names the windows of a batch when somebody asks."""
 
     source: WindowBatches
+    ordered: Windows  # of the epoch
     picked: IntArray
 
     def __call__(self) -> list[str]:
-        return describe_windows(self.source.windows.take(self.picked), self.source.shape, self.source.names)
+        return describe_windows(self.ordered.take(self.picked), self.source.shape, self.source.names)
 
 
 def describe_windows(windows: Windows, shape: WindowShape, names: tuple[str, ...]) -> list[str]:

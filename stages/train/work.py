@@ -27,7 +27,7 @@ from reelwright.stages.sampling.draws import IN_ORDER, Draws
 from reelwright.stages.sampling.windows import WindowShape
 from reelwright.stages.train.block import Block, load_block, num_features, split_missing
 from reelwright.stages.train.config import TrainConfig
-from reelwright.stages.train.drawn_windows import drawn_windows, event_density
+from reelwright.stages.train.drawn_windows import clips_of, drawn_windows, event_density
 from reelwright.stages.train.labelled import (
     KnownRows,
     LabelledWindows,
@@ -137,7 +137,8 @@ def _learning(
     except InputError as error:
         raise InputError(f"{work.node}: {error}") from error
     val_videos = distinct_videos(work.payload, splits=config.val_splits)
-    val = label_windows(val_videos, rows, shape=grid, task=config.task, labels=labels)
+    clips = clips_of(config, grid)
+    val = label_windows(val_videos, rows, shape=grid, task=config.task, labels=labels, clips=clips)
     if warning:
         reporter.note(warning)
     reporter.note(f"{len(train)} windows to train on, {len(val)} to validate on")
@@ -191,4 +192,5 @@ def _model_values(config: TrainConfig, *, input_dim: int, num_classes: int) -> d
     }
     window = config.window.model_dump(include={"length", "stride", "skip", "pad"})
     task = {"task": config.task, "labels_of_window": config.labels_of_window}
-    return {**task, "output": config.output, "window": window, "model": model}
+    clips = config.window.model_dump(include={"sampling", "segments", "segment_rule"})
+    return {**task, "output": config.output, "window": window, "clips": clips, "model": model}
