@@ -16,7 +16,7 @@ from reelwright.storage.errors import ConfigError, nearest
 from reelwright.storage.feature_files import scan_features
 from reelwright.storage.items import DONE
 from reelwright.storage.known import KnownFiles, KnownProbes, VideoProbe
-from reelwright.storage.labels import LabelSet, labels_from_column, labels_from_table
+from reelwright.storage.labels import LabelSet, labels_from_column, labels_from_columns, labels_from_table
 from reelwright.storage.manifest import ManifestVideo, check_videos, read_manifest, scan_folder, scan_glob
 
 
@@ -167,6 +167,8 @@ def _read_labels(
     classes = list(settings.classes) if settings.classes is not None else None
     if settings.column is not None:
         return labels_from_column(videos, column=settings.column, classes=classes)
+    if settings.columns is not None:
+        return labels_from_columns(videos, columns=settings.columns)
     kind = next(kind for kind in ("segments", "steps", "rows") if getattr(settings, kind) is not None)
     written = getattr(settings, kind)
     path = file.resolve(written)

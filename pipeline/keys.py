@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from reelwright.storage.known import KnownFiles
 
 _READ_BY_USERS = (  # of a run's spec: what its weights expect
-    *("task", "window", "output", "model"),
+    *("task", "labels_of_window", "window", "output", "model"),
     *("encoder", "model_args", "preprocess", "embed_dim"),  # of pretrain
 )
 _ONLY_TRAINING = frozenset(

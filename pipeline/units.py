@@ -28,6 +28,7 @@ def build_work(planner: Planner, plan: NodePlan, items: tuple[VideoItem, ...] | 
         payload={
             "classes": list(dataset.labels.classes),
             "background": dataset.background,
+            "heads": [list(head) for head in dataset.labels.heads],
             **_videos(planner, plan),
         },
     )

@@ -18,10 +18,13 @@ class Annotation:
     steps: tuple[tuple[float, int], ...] = ()  # time_seconds of completion, step
     times: tuple[tuple[float, int], ...] = ()  # time_seconds from which on the label holds, class
     frames: tuple[tuple[int, int], ...] = ()  # source frame number, class
+    labels: tuple[int, ...] = ()  # of the whole video, one of each head (verb, noun), UNKNOWN where it has none
 
     def plain(self) -> dict[str, Any]:
         """Plain data for work units and keys."""
+        heads = {"labels": list(self.labels)} if self.labels else {}  # only then: other keys stay what they were
         return {
+            **heads,
             "label": self.label,
             "segments": [list(entry) for entry in self.segments],
             "steps": [list(entry) for entry in self.steps],
@@ -38,4 +41,5 @@ class Annotation:
             steps=tuple((float(time), int(step)) for time, step in values["steps"]),
             times=tuple((float(time), int(label)) for time, label in values["times"]),
             frames=tuple((int(frame), int(label)) for frame, label in values["frames"]),
+            labels=tuple(int(label) for label in values.get("labels", ())),
         )

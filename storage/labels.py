@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from reelwright.storage.annotations import Annotation
+from reelwright.storage.annotations import UNKNOWN, Annotation
 from reelwright.storage.errors import InputError, nearest
 from reelwright.storage.manifest import ManifestVideo
 from reelwright.storage.tables import TextRow, read_rows
@@ -22,6 +22,7 @@ class LabelSet:
     classes: tuple[str, ...]
     by_video: dict[str, Annotation]
     notes: tuple[str, ...] = ()
+    heads: tuple[tuple[str, int], ...] = ()  # name and number of classes, where each head has its own, side by side
 
     def of(self, video_id: str) -> Annotation:
         """The annotation of a video; an empty one when nothing is known."""
@@ -44,6 +45,29 @@ def labels_from_column(videos: Sequence[ManifestVideo], *, column: str, classes:
     if problems:
         raise InputError(f"manifest, column {column!r}: {len(problems)} problem(s)", problems)
     return LabelSet(names, {video_id: Annotation(label=ids[value]) for video_id, value in values.items() if value})
+
+
+def labels_from_columns(videos: Sequence[ManifestVideo], *, columns: Mapping[str, str]) -> LabelSet:
+    """Labels of several heads, each from its own column of the manifest (``columns``: head -> column).
+
+    Classes of a head are the names that occur in its column, sorted; here they are called `verb: open`, and those of
+    all heads lie side by side. An empty cell means that this head is not labelled.
+    """
+    classes: list[str] = []
+    heads: list[tuple[str, int]] = []
+    found: dict[str, list[int]] = {video.video_id: [] for video in videos}
+    for head, column in columns.items():
+        own = labels_from_column(videos, column=column, classes=None)
+        for video_id, ids in found.items():
+            label = own.of(video_id).label
+            ids.append(UNKNOWN if label == UNKNOWN else len(classes) + label)
+        classes += [f"{head}: {name}" for name in own.classes]
+        heads.append((head, len(own.classes)))
+        if not own.classes:
+            raise InputError(f"labels.columns: column {column!r} of head {head!r} is empty; fill it, or leave it out.")
+    known = {video_id: ids for video_id, ids in found.items() if any(label != UNKNOWN for label in ids)}
+    annotations = {video_id: Annotation(labels=tuple(ids)) for video_id, ids in known.items()}
+    return LabelSet(tuple(classes), annotations, heads=tuple(heads))
 
 
 def labels_from_table(

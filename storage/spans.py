@@ -67,8 +67,9 @@ def window_label_set(
         present[label] |= start < stop_seconds and stop > start_seconds
     for time, step in (*annotation.steps, *annotation.times):
         present[step] |= start_seconds <= time < stop_seconds
-    if annotation.label != UNKNOWN:
-        present[annotation.label] = True
+    for label in (annotation.label, *annotation.labels):
+        if label != UNKNOWN:
+            present[label] = True
     return present
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from reelwright.models.heads import Head
 from reelwright.models.metrics import chance_levels, classification_metrics, multilabel_metrics, segmental_metrics
 from reelwright.stages.evaluate.config import EvaluateConfig
 from reelwright.stages.evaluate.videos import VideoLabels, target_ids, target_sets
+from reelwright.stages.learning.head_objectives import head_metrics
 from reelwright.storage.annotations import UNKNOWN
 from reelwright.storage.errors import StageError, nearest
 from reelwright.storage.predictions import PredictionInfo, PredictionSet, scores_matrix
@@ -92,6 +94,36 @@ def multilabel_scores(
     return multilabel_metrics(scores_NK, targets_NK, threshold=threshold) | {"chance": _numbers(chance)}
 
 
+def head_scores(
+    found: dict[str, Any],
+    scores_NK: npt.NDArray[np.float32],
+    targets_NK: npt.NDArray[np.bool_],
+    heads: Mapping[str, int],
+    *,
+    topk: Sequence[int],
+) -> dict[str, Any]:
+    """``found`` with `verb_top1`, ... of each head and `action_top1`, ... of all at once, and chance beside them.
+
+    Actions are ranked by the product of their probabilities (EPIC-Kitchens-100). Chance is an answer that is always
+    the shares of the classes in the targets.
+    """
+    known_heads = [Head(name=name, num_classes=size) for name, size in heads.items()]
+    edges = np.cumsum(list(heads.values()))[:-1]
+    parts = np.split(targets_NK, edges, axis=1)
+    target_NH = np.stack([np.where(part.any(1), part.argmax(1), UNKNOWN) for part in parts], axis=1)
+    if not (target_NH != UNKNOWN).all(axis=1).any():
+        return found
+    shares = np.concatenate([part.mean(axis=0) / max(part.any(1).mean(), 1e-12) for part in parts])
+    wanted = sorted({1, *topk})
+    constant = np.broadcast_to(shares.astype(np.float32), scores_NK.shape)
+    chance = head_metrics(constant, target_NH, known_heads, topk=wanted)
+    return {
+        **found,
+        **head_metrics(scores_NK, target_NH, known_heads, topk=wanted),
+        "chance": found["chance"] | chance,
+    }
+
+
 def headline(scores: dict[str, Any], info: PredictionInfo) -> dict[str, float]:
     """The few numbers that stand for all: of all splits together, shares in [0, 1], segmental ones in percent.
 
@@ -137,7 +169,11 @@ def _unit_metrics(
         )
     if info.task == "multi_label":
         targets_NK, known = target_sets(table)
-        return multilabel_scores(scores_NK[known], targets_NK, threshold=config.threshold) if known.any() else None
+        if not known.any():
+            return None
+        found = multilabel_scores(scores_NK[known], targets_NK, threshold=config.threshold)
+        heads = info.extra.get("heads")
+        return head_scores(found, scores_NK[known], targets_NK, heads, topk=config.topk) if heads else found
     targets = target_ids(table)
     return classification_scores(scores_NK, targets, topk=config.topk) if (targets != UNKNOWN).any() else None
 

@@ -25,6 +25,7 @@ from reelwright.stages.finetune.module import PARTS, FinetuneModule, freeze
 from reelwright.stages.finetune.preparing import Preparation, Redraw, build_redraw
 from reelwright.stages.finetune.trainer import StartingTrainer
 from reelwright.stages.learning.checkpoints import load_weights
+from reelwright.stages.learning.head_objectives import heads_of
 from reelwright.stages.learning.mixing import build_mixing, mix_frames
 from reelwright.stages.learning.objectives import build_loss, build_weigh, choose_metric
 from reelwright.stages.learning.place import Place, train_in_processes
@@ -44,6 +45,7 @@ from reelwright.stages.train.labelled import (
     KnownRows,
     LabelledWindows,
     check_classes,
+    check_joint,
     check_reach,
     distinct_videos,
     label_space,
@@ -76,14 +78,21 @@ def _tune(work: Work, config: FinetuneConfig, place: Place) -> dict[str, Any] | 
     values = start.config()
     labels = _labels(work, values)
     loaded = _spatial(work, store, values)
-    metric = choose_metric(values["task"], config.metric, num_classes=len(labels.classes))
+    heads = heads_of(values.get("heads", ()))
+    metric = choose_metric(values["task"], config.metric, num_classes=len(labels.classes), heads=heads)
     module = _module(config, loaded, start, values, where=work.node).to(place.device)
     if config.channels_last or (config.channels_last is None and place.device.type == "cuda"):
         module.spatial.to(memory_format=torch.channels_last)
     init = prepare(module, work=work, config=config, labels=labels)
     folder = RunFolder(store.run(work.key))
     mixing = build_mixing(
-        config, mix_frames, num_extents=2, task=values["task"], num_classes=len(labels.classes), world=place.world
+        config,
+        mix_frames,
+        num_extents=2,
+        task=values["task"],
+        num_classes=len(labels.classes),
+        world=place.world,
+        heads=heads,
     )
     learning = replace(
         _learning(work, config, values, loaded, labels, place=place, metric=metric),
@@ -194,6 +203,7 @@ def _learning(
 ) -> Learning:
     """Windows of train and val over stored frames, and the loss."""
     reporter = place.reporter
+    heads = heads_of(values.get("heads", ()))
     task, shape = values["task"], WindowShape(**values["window"])
     clips = clips_of_run(values, shape)
     path = Store.at(work.store).frames(_only(work, "frames").key)
@@ -203,20 +213,21 @@ def _learning(
         distinct_videos(work.payload, splits=splits) for splits in (config.train_splits, config.val_splits)
     )
     train = label_windows(train_videos, known, shape=shape, task=task, labels=labels, clips=clips)
-    counts = class_counts(task, train.targets, num_classes=len(labels.classes))
+    val = label_windows(val_videos, known, shape=shape, task=task, labels=labels, clips=clips)
+    counts = class_counts(task, train.targets, labels=labels)
     is_balanced = config.loss.class_weights == "balanced"
     try:
         if len(train) == 0:
             raise no_windows(train_videos, known, shape)
         if clips is None or clips.kind != "segments":
             check_reach(train_videos, known, shape)
+        check_joint(task, val.targets)
         balanced_by = "loss.class_weights: balanced" if is_balanced else None
         warning = check_classes(counts, labels, balanced_by=balanced_by)
     except InputError as error:
         raise InputError(f"{work.node}: {error}") from error
     if warning:
         reporter.note(warning)
-    val = label_windows(val_videos, known, shape=shape, task=task, labels=labels, clips=clips)
     reporter.note(f"{len(train)} windows to train on, {len(val)} to validate on")
     read = reader(
         videos,
@@ -256,10 +267,11 @@ def _learning(
     return Learning(
         train=batches(train, draws, drop_last=config.drop_last, redraw=redraw),
         val=batches(val, IN_ORDER) if len(val) else None,
-        loss=build_loss(task, config.loss, counts=counts, device=place.device),
+        loss=build_loss(task, config.loss, counts=counts, device=place.device, heads=heads),
         weigh=build_weigh(task, config.loss, counts=counts, device=place.device),
         task=task,
         metric=metric,
+        heads=heads,
         multipliers={f"{part}.": getattr(config, f"{part}_lr_scale") for part in PARTS},
     )
 
@@ -275,7 +287,7 @@ def _videos(work: Work, config: FinetuneConfig, store: FrameStore, reporter: Rep
 
 def _described(values: Mapping[str, Any], loaded: LoadedEncoder) -> dict[str, Any]:
     """What config.yaml says of both parts, enough to build them again."""
-    names = ("task", "labels_of_window", "output", "window", "clips", "model")
+    names = ("task", "labels_of_window", "output", "window", "clips", "heads", "model")
     kept = {name: values[name] for name in names if name in values}
     used = ("encoder", "model_args", "embed_dim", "outputs", "preprocess", "clip")
     return {

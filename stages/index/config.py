@@ -56,10 +56,12 @@ class VideosConfig(Settings):
 
 
 class LabelsConfig(Settings):
-    """What is known of the videos: one of column, segments, steps and rows."""
+    """What is known of the videos: one of column, columns, segments, steps and rows."""
 
     column: str | None = None
     """A column of the manifest with the video's own label."""
+    columns: dict[str, str] | None = None
+    """Columns of the manifest with several labels of the video, by head: {verb: verb_class, noun: noun_class}."""
     segments: str | None = None
     """A table video_id, start_seconds, stop_seconds, label; half-open; later starts win where segments overlap.
     synthesize: that of the procedure videos which the pipeline makes; the same for steps."""
@@ -74,7 +76,22 @@ class LabelsConfig(Settings):
 
     @model_validator(mode="after")
     def _one_source(self) -> LabelsConfig:
-        given = [name for name in ("column", "segments", "steps", "rows") if getattr(self, name) is not None]
+        names = ("column", "columns", "segments", "steps", "rows")
+        given = [name for name in names if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"give exactly one of column, segments, steps, rows, not {' and '.join(given) or 'none'}")
+            raise ValueError(f"give exactly one of {', '.join(names)}, not {' and '.join(given) or 'none'}")
+        return self
+
+    @model_validator(mode="after")
+    def _heads_have_names(self) -> LabelsConfig:
+        if self.columns is None:
+            return self
+        wrong = [name for name in self.columns if not name.isidentifier() or name == "action"]
+        if wrong or not self.columns:
+            raise ValueError(
+                f"columns: heads are named with letters, digits and underscores, and not 'action', which stands for "
+                f"all heads at once; not {', '.join(map(repr, wrong)) or 'none'}"
+            )
+        if self.classes is not None or self.background is not None:
+            raise ValueError("columns have classes of their own, head by head; leave classes and background out")
         return self

@@ -6,12 +6,13 @@ several processes each mixes within its own share of the batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from reelwright.models.heads import Head, mix_head_targets, soft_head_targets
 from reelwright.models.mixing import (
     Mix,
     MixSettings,
@@ -44,6 +45,7 @@ class Mixing:
     num_classes: int
     label_smoothing: float
     seed: int
+    heads: Sequence[Head] = ()  # of task heads
 
     def __call__(self, batch: Batch) -> Batch:
         """The same batch, mixed: targets are shares of classes (..., K) float32, labels in [0, 1] for multi_label."""
@@ -60,6 +62,8 @@ class Mixing:
     def _targets(self, targets: Tensor, share: Tensor) -> Tensor:
         if self.task == "multi_label":
             return mix_labels(targets, share)
+        if self.task == "heads":
+            return mix_head_targets(soft_head_targets(targets, self.heads), share, self.heads)
         return mix_targets(soft_targets(targets, num_classes=self.num_classes, smoothing=self.label_smoothing), share)
 
 
@@ -80,7 +84,14 @@ def mix_frames(frames_BTCHW: Tensor, _mask_BT: Tensor, mix: Mix, _task: str) -> 
 
 
 def build_mixing(
-    config: LearningSettings, mix_inputs: MixInputs, *, num_extents: int, task: str, num_classes: int, world: World
+    config: LearningSettings,
+    mix_inputs: MixInputs,
+    *,
+    num_extents: int,
+    task: str,
+    num_classes: int,
+    world: World,
+    heads: Sequence[Head] = (),
 ) -> Mixing | None:
     """What ``config.mix`` asks for; None where it asks for nothing.
 
@@ -101,4 +112,5 @@ def build_mixing(
         num_classes=num_classes,
         label_smoothing=config.loss.label_smoothing,
         seed=config.seed,
+        heads=heads,
     )

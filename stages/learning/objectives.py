@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,25 +13,37 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from reelwright.models.heads import Head
 from reelwright.models.losses import IGNORED, balanced_class_weights, classification_loss, multilabel_loss
 from reelwright.models.metrics import classification_metrics, multilabel_metrics
 from reelwright.models.soft_targets import soft_target_loss
 from reelwright.stages.learning.batches import Batches
 from reelwright.stages.learning.config import LossSettings
+from reelwright.stages.learning.head_objectives import ACTION, HeadLoss, head_metrics, head_probabilities
 from reelwright.stages.learning.world import World
 from reelwright.storage.errors import ConfigError, StageError, nearest
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # logits, targets -> mean loss
 Weigh = Callable[[Tensor], Tensor]  # targets -> what the mean loss was divided by
 Forward = Callable[..., Tensor]  # the module under autocast
+Heads = Sequence[Head]  # of task heads
 
 
-def build_loss(task: str, settings: LossSettings, *, counts: npt.NDArray[np.int64], device: torch.device) -> Loss:
+def build_loss(
+    task: str,
+    settings: LossSettings,
+    *,
+    counts: npt.NDArray[np.int64],
+    device: torch.device,
+    heads: Heads = (),
+) -> Loss:
     """Cross entropy, or binary cross entropy for multi_label. ``counts`` (K,) are the training targets by class.
 
     Targets are classes, or shares of classes (..., K) float where they were mixed; these are smoothed already.
     """
     is_balanced = settings.class_weights == "balanced"
+    if task == "heads":
+        return HeadLoss(heads, counts=counts if is_balanced else None, device=device)
     if task == "multi_label":
         if is_balanced or settings.label_smoothing:
             raise ConfigError(
@@ -64,7 +76,7 @@ def build_weigh(
 
     None where that is the number of items. With it, parts of a batch add up to the loss of the whole.
     """
-    if settings.class_weights == "balanced" and task != "multi_label":
+    if settings.class_weights == "balanced" and task not in {"multi_label", "heads"}:
         weights = balanced_class_weights(torch.from_numpy(counts)).to(device)
         return partial(_sum_of_weights, weights)
     return _num_known if task == "per_row" else None
@@ -81,13 +93,19 @@ def _num_known(targets: Tensor) -> Tensor:
     return is_known.sum().float()
 
 
-def probabilities(task: str, logits: Tensor) -> Tensor:
-    """Softmax over classes, or sigmoid for multi_label; float32, shape as ``logits`` (..., K)."""
+def probabilities(task: str, logits: Tensor, *, heads: Heads = ()) -> Tensor:
+    """Softmax over classes (of each head), or sigmoid for multi_label; float32, shape as ``logits`` (..., K)."""
+    if task == "heads":
+        return head_probabilities(logits, heads)
     return logits.float().sigmoid() if task == "multi_label" else logits.float().softmax(dim=-1)
 
 
-def scalar_metrics(task: str, scores: npt.NDArray[np.float32], targets: npt.NDArray[Any]) -> dict[str, float]:
+def scalar_metrics(
+    task: str, scores: npt.NDArray[np.float32], targets: npt.NDArray[Any], *, heads: Heads = ()
+) -> dict[str, float]:
     """All metrics that are one number; scores (N, K) or (N, T, K), targets (N,), (N, T) or (N, K) multi_label."""
+    if task == "heads":
+        return head_metrics(scores, targets, heads)
     if task == "multi_label":
         found = multilabel_metrics(scores, targets)
     else:
@@ -95,13 +113,15 @@ def scalar_metrics(task: str, scores: npt.NDArray[np.float32], targets: npt.NDAr
     return {name: float(value) for name, value in found.items() if isinstance(value, float)}
 
 
-def choose_metric(task: str, name: str | None, *, num_classes: int) -> str:
+def choose_metric(task: str, name: str | None, *, num_classes: int, heads: Heads = ()) -> str:
     """The metric that chooses the best weights. Raises ConfigError for an unknown one, with those that are known."""
     if name is None:
-        return "mean_average_precision" if task == "multi_label" else "macro_f1"
+        return {"multi_label": "mean_average_precision", "heads": f"{ACTION}_top1"}.get(task, "macro_f1")
     perfect = np.eye(num_classes, dtype=np.float32)
     targets = np.eye(num_classes, dtype=np.int64) if task == "multi_label" else np.arange(num_classes)
-    known = ["loss", *scalar_metrics(task, perfect, targets)]
+    if task == "heads":
+        targets = np.zeros((num_classes, len(heads)), dtype=np.int64)
+    known = ["loss", *scalar_metrics(task, perfect, targets, heads=heads)]
     if name not in known:
         raise ConfigError(f"metric: {name!r} is not known.{nearest(name, known)} Known: {', '.join(known)}.")
     return name
@@ -116,6 +136,7 @@ def evaluate(
     device: torch.device,
     weigh: Weigh | None = None,
     world: World | None = None,
+    heads: Heads = (),
 ) -> dict[str, float]:
     """Loss and metrics over all batches, in inference mode; the caller puts the module in eval mode.
 
@@ -130,7 +151,7 @@ def evaluate(
             moved = batch.to(device)
             logits = forward(*moved.inputs)
             weight = float(len(batch) if weigh is None else weigh(moved.targets))
-            scores = probabilities(task, logits).cpu().numpy()
+            scores = probabilities(task, logits, heads=heads).cpu().numpy()
             answers.append((float(loss(logits, moved.targets)) * weight, weight, scores, batch.targets.cpu().numpy()))
     gathered = (world or World()).gather(answers)
     found = [part for parts in zip(*gathered, strict=True) for part in parts if part[2] is not None]
@@ -142,4 +163,4 @@ def evaluate(
             "the last checkpoint is intact."
         )
     targets = np.concatenate([part[3] for part in found])
-    return {"loss": mean_loss, **scalar_metrics(task, all_scores, targets)}
+    return {"loss": mean_loss, **scalar_metrics(task, all_scores, targets, heads=heads)}

@@ -15,7 +15,7 @@ from reelwright.stages.learning.batches import Batches, Prepare
 from reelwright.stages.learning.checkpoints import save_weights
 from reelwright.stages.learning.config import LearningSettings
 from reelwright.stages.learning.groups import freeze_groups, parameter_groups
-from reelwright.stages.learning.objectives import Loss, Weigh, evaluate
+from reelwright.stages.learning.objectives import Heads, Loss, Weigh, evaluate
 from reelwright.stages.learning.optimizers import build_decay_schedule, build_lr_schedule, build_optimizer, scaled_lr
 from reelwright.stages.learning.place import Place
 from reelwright.stages.learning.starting import init_weights
@@ -41,6 +41,7 @@ class Learning:
     task: str
     metric: str
     multipliers: Mapping[str, float]  # start of a parameter's name -> factor on the learning rate
+    heads: Heads = ()  # of task heads
     prepare: Prepare | None = None  # what is done to training batches on the device
     judge: Evaluate | None = None  # instead of `val`, where metrics are not those of a task
 
@@ -137,6 +138,7 @@ def fit(
             weigh=learning.weigh,
             device=trainer.device,
             world=place.world,
+            heads=learning.heads,
         )
 
     return trainer.fit(learning.train, validate)

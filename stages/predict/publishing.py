@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from reelwright.stages.sampling.windows import Windows, WindowShape
 from reelwright.stages.train.labelled import LabelledVideo, payload_videos
-from reelwright.stages.train.targets import LabelSpace, is_described, label_sets, window_targets
+from reelwright.stages.train.targets import LabelSpace, head_sets, is_described, label_sets, window_targets
 from reelwright.stages.work import Work
 from reelwright.storage.annotations import UNKNOWN, Annotation
 from reelwright.storage.errors import StoreError
@@ -21,6 +21,8 @@ from reelwright.storage.predictions import PredictedVideo, PredictionInfo, Predi
 from reelwright.storage.scores import VideoScores, read_scores
 from reelwright.storage.spans import row_labels
 from reelwright.storage.store import Store
+
+SETS = ("multi_label", "heads")  # tasks whose targets are sets of classes
 
 
 def publish_tables(work: Work, folder: Path, *, cache: Path, run: str, run_values: Mapping[str, Any]) -> None:
@@ -34,6 +36,7 @@ def publish_tables(work: Work, folder: Path, *, cache: Path, run: str, run_value
         labels=LabelSpace(
             classes=tuple(run_values["classes"]),
             background=_class_id(work.payload, run_values["classes"]),
+            heads=tuple((head["name"], head["num_classes"]) for head in run_values.get("heads", ())),
             of_window=run_values.get("labels_of_window", "or"),
         ),
         shape=_shape(work, run_values),
@@ -48,10 +51,15 @@ def publish_tables(work: Work, folder: Path, *, cache: Path, run: str, run_value
     info = PredictionInfo(
         key=folder.name,
         run=run,
-        task=published.task,
+        task="multi_label" if published.task == "heads" else published.task,  # sets with one class of each head
         classes=published.labels.classes,
         extra={
-            "window": {"length": published.shape.length, "stride": published.shape.stride, "skip": published.shape.skip}
+            **({"heads": dict(published.labels.heads)} if published.labels.heads else {}),
+            "window": {
+                "length": published.shape.length,
+                "stride": published.shape.stride,
+                "skip": published.shape.skip,
+            },
         },
     )
     with open_writer(folder, info, with_rows=True) as writer:
@@ -79,9 +87,7 @@ class _Published:
             "source_start": scores.spans.source_start[rows],
         }
         of_rows = row_labels(video.annotation, scores.spans, background=self.labels.background)[rows]
-        writer.write_rows(
-            named, columns, Scored(scores=row_scores, target_ids=None if self.task == "multi_label" else of_rows)
-        )
+        writer.write_rows(named, columns, Scored(scores=row_scores, target_ids=None if self.task in SETS else of_rows))
         writer.write_video(named, num_windows=len(scores.start_row), scored=self._video(video.annotation, scores))
 
     def _windows(self, annotation: Annotation, scores: VideoScores) -> Scored:
@@ -98,12 +104,21 @@ class _Published:
     def _video(self, annotation: Annotation, scores: VideoScores) -> Scored:
         """The mean of the windows' probabilities, beside the video's own label."""
         mean = scores.scores.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
+        if self.task == "heads":
+            one = Windows(*(np.zeros(1, dtype=np.int64) for _ in range(3)))
+            own = window_targets(
+                self.task, one, shape=self.shape, annotation=annotation, spans=scores.spans, labels=self.labels
+            )
+            return self._scored(annotation, mean, own)
         if self.task != "multi_label":
             return self._scored(annotation, mean, np.array([annotation.label], dtype=np.int64))
         present = label_sets(annotation, np.array([-np.inf]), np.array([np.inf]), self.labels)
         return self._scored(annotation, mean, present)
 
     def _scored(self, annotation: Annotation, scores: npt.NDArray[np.float32], targets: npt.NDArray[Any]) -> Scored:
+        if self.task == "heads":
+            sets = head_sets(targets, self.labels)
+            return Scored(scores=scores, targets=sets, known=np.asarray(sets.any(axis=1)))
         if self.task != "multi_label":
             return Scored(scores=scores, target_ids=targets)
         is_known = np.full(len(targets), is_described(annotation, self.labels))
@@ -146,5 +161,6 @@ def _known_to(video: LabelledVideo, payload: Mapping[str, Any], run_values: Mapp
             steps=tuple((time, ids[step]) for time, step in known.steps if step in ids),
             times=tuple((time, ids.get(label, UNKNOWN)) for time, label in known.times),
             frames=tuple((frame, ids[label]) for frame, label in known.frames if label in ids),
+            labels=tuple(ids.get(label, UNKNOWN) for label in known.labels),
         ),
     )

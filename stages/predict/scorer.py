@@ -11,7 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from reelwright.models.heads import Head
 from reelwright.stages.learning.checkpoints import load_weights
+from reelwright.stages.learning.head_objectives import heads_of
 from reelwright.stages.learning.objectives import probabilities
 from reelwright.stages.learning.setup import build_run_model, clips_of_run
 from reelwright.stages.predict.config import PredictWindowSettings
@@ -38,6 +40,7 @@ class LoadedRun:
     input_dim: int
     window: Mapping[str, Any]  # length, stride, skip, pad in training
     clips: Mapping[str, Any]  # sampling, segments, segment_rule in training
+    heads: tuple[Head, ...] = ()  # of task heads
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ def load_run(folder: RunFolder, *, device: torch.device) -> LoadedRun:
         input_dim=values["model"]["input_dim"],
         window=values["window"],
         clips=values.get("clips", {"sampling": "grid"}),
+        heads=heads_of(values.get("heads", ())),
     )
 
 
@@ -123,7 +127,7 @@ class Scorer:
     def _score_batch(self, block: Block, windows: Windows, rows: _RowMeans) -> npt.NDArray[np.float32]:
         """Scores of the windows (B, K); what they say of rows goes into ``rows``."""
         values, mask = (tensor.to(self._device) for tensor in block.gather(windows, self.shape))
-        scores = probabilities(self.run.task, self.run.module(values, mask)).cpu().numpy()
+        scores = probabilities(self.run.task, self.run.module(values, mask), heads=self.run.heads).cpu().numpy()
         first_rows = block.offsets[windows.video]
         if self.run.task != "per_row":
             rows.add(first_rows + windows.last_row(self.shape), None)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from reelwright.stages.config import Settings, execution, node_input
 from reelwright.stages.learning.config import LearningSettings
 
 CLIPS = ("segments", "dense", "multi_start")  # samplings of clips that stand for their video
-Task = Literal["video", "last_row", "majority", "per_row", "multi_label"]
+Task = Literal["video", "last_row", "majority", "per_row", "multi_label", "heads"]
 
 
 class WindowSettings(Settings):
@@ -88,7 +88,10 @@ class TrainConfig(LearningSettings):
     """Which stored output is learned from; token and map outputs are averaged over their positions."""
     task: Task = "last_row"
     """video: the video's own label; last_row: the label at the window's last row; majority: the window's commonest
-    label; per_row: a label a row; multi_label: the set of labels that occur in the window."""
+    label; per_row: a label a row; multi_label: the set of labels that occur in the window;
+    heads: the video's own label of each head, such as verb and noun (labels.columns)."""
+    head_weights: dict[str, NonNegativeFloat] = Field(default_factory=dict)
+    """Of task heads: factors on the losses of heads by name, which are summed; 1 where none is given."""
     labels_of_window: Literal["or", "xor"] = "or"
     """Of multi_label. or: labels that occur in the window; xor: its net change, labels of which it holds an odd number
     of steps (or of ends of segments), so that a part put on and taken off again is none."""
@@ -100,7 +103,7 @@ class TrainConfig(LearningSettings):
     @model_validator(mode="after")
     def _clips_stand_for_videos(self) -> Self:
         window = self.window
-        if window.sampling in CLIPS and self.task != "video":
+        if window.sampling in CLIPS and self.task not in {"video", "heads"}:
             raise ValueError(
                 f"window.sampling: {window.sampling} takes clips that stand for their video, but task is {self.task}; "
                 "set task: video, or choose sampling per_video"
@@ -113,6 +116,17 @@ class TrainConfig(LearningSettings):
             raise ValueError(
                 f"window.length {window.length} is no multiple of window.segments {window.segments}; each segment has "
                 "as many rows"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _heads_are_several(self) -> Self:
+        if self.head_weights and self.task != "heads":
+            raise ValueError(f"head_weights are of task heads, but task is {self.task}; leave them out")
+        if self.task == "heads" and self.window.sampling == "balanced":
+            raise ValueError(
+                "window.sampling: balanced makes classes of one label alike, but task heads has several; choose "
+                "per_video, or loss.class_weights: balanced, which weighs each head's classes"
             )
         return self
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from reelwright.stages.sampling.clips import ClipSampling
 from reelwright.stages.sampling.windows import Windows, WindowShape, grid_windows
 from reelwright.stages.train.targets import LabelSpace, Targets, is_described, known_windows, window_targets
-from reelwright.storage.annotations import Annotation
+from reelwright.storage.annotations import UNKNOWN, Annotation
 from reelwright.storage.errors import InputError
 from reelwright.storage.spans import Spans
 
@@ -51,7 +51,8 @@ def label_space(payload: Mapping[str, Any], *, node: str) -> LabelSpace:
     """The classes of a payload. Raises InputError when there is none."""
     if not payload["classes"]:
         raise InputError(f"{node}: the videos have no labels; give `labels:` or a label column in the manifest.")
-    return LabelSpace(classes=tuple(payload["classes"]), background=payload["background"])
+    heads = tuple((name, int(size)) for name, size in payload.get("heads", ()))
+    return LabelSpace(classes=tuple(payload["classes"]), background=payload["background"], heads=heads)
 
 
 def payload_videos(payload: Mapping[str, Any], *, splits: Sequence[str] | None = None) -> list[LabelledVideo]:
@@ -142,6 +143,15 @@ def check_classes(counts: npt.NDArray[np.int64], labels: LabelSpace, *, balanced
             "do without balancing."
         )
     return f"warning: {said}; they cannot be learned. Annotate some, or take these classes out"
+
+
+def check_joint(task: str, targets: Targets) -> None:
+    """Raise InputError where windows of several heads are to be validated on, but none has a label of every head."""
+    if task == "heads" and len(targets) and not (targets != UNKNOWN).all(axis=1).any():
+        raise InputError(
+            "no video to validate on has a label of every head, so actions cannot be scored. Label some, or leave "
+            "val_splits empty."
+        )
 
 
 def _longest(videos: Sequence[LabelledVideo], rows: KnownRows) -> int:

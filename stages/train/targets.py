@@ -8,6 +8,8 @@
     multi_label   the set of labels that occur in its span of time, or    float32 (N, K) of 0 and 1
                   of those that it changed (`LabelSpace.of_window`)
 
+    heads         the video's own label of each head (verb, noun)         int64 (N, H), counted within the head
+
 UNKNOWN (-1) means that nothing is known; such windows are not trained on, and metrics leave them out. The set of labels
 of a video without any annotation is known, as empty, only where the pipeline names a background class.
 """
@@ -37,6 +39,7 @@ class LabelSpace:
 
     classes: tuple[str, ...]
     background: int = UNKNOWN  # class id of rows about which nothing is said
+    heads: tuple[tuple[str, int], ...] = ()  # name and number of classes, where `classes` are those of several heads
     of_window: str = "or"  # of multi_label: or, what occurs; xor, what is not as it was before
 
 
@@ -63,8 +66,13 @@ def known_windows(task: str, targets: Targets) -> npt.NDArray[np.bool_]:
     return is_known
 
 
-def class_counts(task: str, targets: Targets, *, num_classes: int) -> npt.NDArray[np.int64]:
+def class_counts(task: str, targets: Targets, *, labels: LabelSpace) -> npt.NDArray[np.int64]:
     """How often each class is a target, int64 (K,)."""
+    num_classes = len(labels.classes)
+    if task == "heads":
+        columns = zip(targets.T, labels.heads, strict=True)
+        counts = [np.bincount(column[column != UNKNOWN], minlength=size) for column, (_, size) in columns]
+        return np.concatenate(counts).astype(np.int64)
     if task == "multi_label":
         return np.asarray(targets.sum(axis=0), dtype=np.int64)
     return np.bincount(targets[targets != UNKNOWN].ravel(), minlength=num_classes).astype(np.int64)
@@ -72,6 +80,19 @@ def class_counts(task: str, targets: Targets, *, num_classes: int) -> npt.NDArra
 
 def _video(windows: Windows, _: WindowShape, annotation: Annotation, _spans: Spans, _labels: LabelSpace) -> Targets:
     return np.full(len(windows), annotation.label, dtype=np.int64)
+
+
+def _heads(windows: Windows, _: WindowShape, annotation: Annotation, _spans: Spans, labels: LabelSpace) -> Targets:
+    known = annotation.labels or (UNKNOWN,) * len(labels.heads)
+    first = np.cumsum([0, *(size for _, size in labels.heads)])[:-1]
+    own = [UNKNOWN if label == UNKNOWN else label - start for label, start in zip(known, first, strict=True)]
+    return np.tile(np.array(own, dtype=np.int64), (len(windows), 1))
+
+
+def head_sets(target_NH: Targets, labels: LabelSpace) -> npt.NDArray[np.bool_]:
+    """Targets of heads as sets of classes, bool (N, K): one class of each head that is known."""
+    columns = zip(target_NH.T, labels.heads, strict=True)
+    return np.concatenate([column[:, None] == np.arange(size) for column, (_, size) in columns], axis=1)
 
 
 def _last_row(
@@ -135,6 +156,7 @@ def _changes(annotation: Annotation) -> list[tuple[float, int]]:
 
 _TARGETS: dict[str, Callable[[Windows, WindowShape, Annotation, Spans, LabelSpace], Targets]] = {
     "video": _video,
+    "heads": _heads,
     "last_row": _last_row,
     "majority": _majority,
     "per_row": _per_row,

@@ -6,14 +6,15 @@ embeddings -> block -> windows and targets (train, val) -> model -> Trainer -> r
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from reelwright.models.heads import Head
 from reelwright.stages.config import parse_config
 from reelwright.stages.learning.mixing import build_mixing, mix_windows
-from reelwright.stages.learning.objectives import build_loss, build_weigh, choose_metric
+from reelwright.stages.learning.objectives import Heads, build_loss, build_weigh, choose_metric
 from reelwright.stages.learning.place import Place, train_in_processes
 from reelwright.stages.learning.setup import (
     Learning,
@@ -32,6 +33,7 @@ from reelwright.stages.train.labelled import (
     KnownRows,
     LabelledWindows,
     check_classes,
+    check_joint,
     distinct_videos,
     label_space,
     label_windows,
@@ -40,7 +42,7 @@ from reelwright.stages.train.targets import LabelSpace, class_counts
 from reelwright.stages.train.window_batches import WindowBatches
 from reelwright.stages.work import Reporter, Work
 from reelwright.storage.embeddings import EmbeddingStore
-from reelwright.storage.errors import InputError
+from reelwright.storage.errors import ConfigError, InputError, nearest
 from reelwright.storage.files import remove
 from reelwright.storage.runs import RunFolder
 from reelwright.storage.store import Store
@@ -59,17 +61,19 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
 
 def _train(work: Work, config: TrainConfig, place: Place) -> dict[str, Any] | None:
     labels = replace(label_space(work.payload, node=work.node), of_window=config.labels_of_window)
-    metric = choose_metric(config.task, config.metric, num_classes=len(labels.classes))
+    heads = _heads(config, labels, where=work.node)
+    metric = choose_metric(config.task, config.metric, num_classes=len(labels.classes), heads=heads)
     store = Store.at(work.store)
     stores = [EmbeddingStore(store.embeddings(ref.key)) for ref in work.inputs["embeddings"]]
     values = _model_values(config, input_dim=num_features(stores, config.output), num_classes=len(labels.classes))
+    values |= {"heads": [asdict(head) for head in heads]} if heads else {}
     model = build_run_model(values["model"], seed=config.seed).to(place.device)
     init = prepare(model, work=work, config=config, labels=labels)
     folder = RunFolder(store.run(work.key))
     scratch = store.root / "scratch" / f"{work.key}.{platform.node()}.rows"
     try:
         block = _load(work, config, stores, place=place, scratch=scratch)
-        learning = _learning(work, config, block, labels, place=place, metric=metric)
+        learning = _learning(work, config, block, labels, place=place, metric=metric, heads=heads)
         if place.world.is_main:
             folder.write_config(run_values(work, labels, values))
         progress = fit(model, learning, work=work, config=config, folder=folder, place=place, init=init)
@@ -123,22 +127,23 @@ def _load(work: Work, config: TrainConfig, stores: list[EmbeddingStore], *, plac
 
 
 def _learning(
-    work: Work, config: TrainConfig, loaded: _Loaded, labels: LabelSpace, *, place: Place, metric: str
+    work: Work, config: TrainConfig, loaded: _Loaded, labels: LabelSpace, *, place: Place, metric: str, heads: Heads
 ) -> Learning:
     """Windows of train and val, and the loss."""
     grid = WindowShape(**config.window.model_dump(include={"length", "stride", "skip", "pad"}))
     block, reporter = loaded.block, place.reporter
     rows = KnownRows(block.digests, block.spans)
     train_videos = distinct_videos(work.payload, splits=config.train_splits)
-    try:
-        train, draws = drawn_windows(train_videos, rows, config=config, shape=grid, labels=labels)
-        counts = class_counts(config.task, train.targets, num_classes=len(labels.classes))
-        warning = check_classes(counts, labels, balanced_by=_balanced_by(config))
-    except InputError as error:
-        raise InputError(f"{work.node}: {error}") from error
     val_videos = distinct_videos(work.payload, splits=config.val_splits)
     clips = clips_of(config, grid)
     val = label_windows(val_videos, rows, shape=grid, task=config.task, labels=labels, clips=clips)
+    try:
+        train, draws = drawn_windows(train_videos, rows, config=config, shape=grid, labels=labels)
+        counts = class_counts(config.task, train.targets, labels=labels)
+        check_joint(config.task, val.targets)
+        warning = check_classes(counts, labels, balanced_by=_balanced_by(config))
+    except InputError as error:
+        raise InputError(f"{work.node}: {error}") from error
     if warning:
         reporter.note(warning)
     reporter.note(f"{len(train)} windows to train on, {len(val)} to validate on")
@@ -162,15 +167,42 @@ def _learning(
     return Learning(
         train=batches(train, draws, drop_last=config.drop_last),
         val=batches(val, IN_ORDER, drop_last=False) if len(val) else None,
-        loss=build_loss(config.task, config.loss, counts=counts, device=place.device),
+        loss=build_loss(config.task, config.loss, counts=counts, device=place.device, heads=heads),
         weigh=build_weigh(config.task, config.loss, counts=counts, device=place.device),
         task=config.task,
         metric=metric,
         multipliers={},
+        heads=heads,
         prepare=build_mixing(
-            config, mix_windows, num_extents=1, task=config.task, num_classes=len(labels.classes), world=place.world
+            config,
+            mix_windows,
+            num_extents=1,
+            task=config.task,
+            num_classes=len(labels.classes),
+            world=place.world,
+            heads=heads,
         ),
     )
+
+
+def _heads(config: TrainConfig, labels: LabelSpace, *, where: str) -> Heads:
+    """Those of task heads. Raises InputError where the labels have none, ConfigError for weights of others."""
+    if config.task != "heads":
+        return ()
+    if not labels.heads:
+        raise InputError(
+            f"{where}: task is heads, but the labels are of one kind. Give labels.columns, a column of the manifest "
+            "for each head, or choose another task."
+        )
+    names = [name for name, _ in labels.heads]
+    for name in config.head_weights:
+        if name not in names:
+            raise ConfigError(
+                f"{where}: head_weights: no head {name!r}.{nearest(name, names)} Heads: {', '.join(names)}."
+            )
+    weights = {name: config.head_weights.get(name, 1.0) for name in names}
+    smoothing = config.loss.label_smoothing
+    return [Head(name=n, num_classes=k, weight=weights[n], label_smoothing=smoothing) for n, k in labels.heads]
 
 
 def _balanced_by(config: TrainConfig) -> str | None:

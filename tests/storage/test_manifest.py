@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from reelwright.storage.annotations import Annotation
 from reelwright.storage.errors import InputError
-from reelwright.storage.labels import labels_from_column, labels_from_table
+from reelwright.storage.labels import labels_from_column, labels_from_columns, labels_from_table
 from reelwright.storage.manifest import ManifestVideo, check_videos, read_manifest, scan_folder, scan_glob
 
 SPLITS = ("train", "val", "test")
@@ -142,3 +143,27 @@ def test_labels_from_the_manifest() -> None:
         labels_from_column(videos("a", label="run"), column="label", classes=["runs"])
     with pytest.raises(InputError, match="no column 'kind'"):
         labels_from_column(videos("a"), column="kind", classes=None)
+
+
+def test_columns_of_heads_lie_side_by_side(tmp_path: Path) -> None:
+    text = "video_id,path,verb_class,noun\na,a.mp4,open,lid\nb,b.mp4,close,\nc,c.mp4,,\nd,d.mp4,close,door\n"
+    found = read_manifest(write(tmp_path / "m.csv", text), root=tmp_path, default_split="train")
+    labels = labels_from_columns(found, columns={"verb": "verb_class", "noun": "noun"})
+    assert labels.classes == ("verb: close", "verb: open", "noun: door", "noun: lid")
+    assert labels.heads == (("verb", 2), ("noun", 2))
+    assert {name: annotation.labels for name, annotation in labels.by_video.items()} == {
+        "a": (1, 3),
+        "b": (0, -1),
+        "d": (0, 2),
+    }
+    assert Annotation.from_plain(labels.of("b").plain()) == labels.of("b")
+    assert "labels" not in Annotation(label=3).plain()  # keys of what has no heads stay what they were
+
+
+def test_columns_of_heads_that_are_not_there_or_empty(tmp_path: Path) -> None:
+    text = "video_id,path,verb,noun\na,a.mp4,open,\n"
+    found = read_manifest(write(tmp_path / "m.csv", text), root=tmp_path, default_split="train")
+    with pytest.raises(InputError, match=r"no column 'verbs'. Did you mean 'verb'"):
+        labels_from_columns(found, columns={"verb": "verbs"})
+    with pytest.raises(InputError, match=r"column 'noun' of head 'noun' is empty"):
+        labels_from_columns(found, columns={"verb": "verb", "noun": "noun"})

@@ -65,11 +65,11 @@ def test_background_stands_for_rows_without_a_label(spans_of):
 def test_known_windows_and_counts():
     per_row = np.array([[0, -1], [-1, -1], [1, 1]])
     assert known_windows("per_row", per_row).tolist() == [True, False, True]
-    assert class_counts("per_row", per_row, num_classes=3).tolist() == [1, 2, 0]
+    assert class_counts("per_row", per_row, labels=LABELS).tolist() == [1, 2, 0]
     assert known_windows("last_row", np.array([-1, 2])).tolist() == [False, True]
     sets = np.array([[1, 0], [1, 1]], dtype=np.float32)
     assert known_windows("multi_label", sets).tolist() == [True, True]
-    assert class_counts("multi_label", sets, num_classes=2).tolist() == [2, 1]
+    assert class_counts("multi_label", sets, labels=LabelSpace(classes=("a", "b"))).tolist() == [2, 1]
 
 
 @pytest.mark.parametrize(
