@@ -420,3 +420,45 @@ def test_what_does_not_go_together_is_told(project: Path, old: str, new: str, ma
     edit(project, old, new)
     with pytest.raises(ConfigError, match=match):
         planner_of(project)
+
+
+PROBE = """
+videos:
+  synthesize:
+    family: fractal
+    size: 48
+    seed: 1
+    samples: 200
+    num_classes: 10
+    num_test: 8
+    fractal: {num_points: 1024, num_iterations: 45, num_window_iterations: 45}
+labels: {column: label}
+stages:
+  frames: {uses: decode, fps: 3, materialize: false}
+  embed: {uses: embed, frames: frames, encoder: timm/resnet10t, weights: none, preprocess: {size: [64, 64]}, precision: bf16}
+  probe:
+    uses: train
+    embeddings: [embed]
+    task: video
+    window: {length: 5, stride: 5}
+    model: {name: linear, norm: true, pool: mean}
+    optimizer: {lr: 0.3}
+    epochs: 50
+    val_splits: []
+  predict: {uses: predict, run: probe}
+  scores: {uses: evaluate, predictions: predict, report: false}
+"""  # noqa: E501 - as one would write it
+
+
+@pytest.mark.slow
+def test_a_linear_probe_tells_classes_of_fractals_apart(tmp_path: Path) -> None:
+    """10 classes of 20 videos; of each class 8 instances are held out. Nothing was trained but the probe."""
+    (tmp_path / "reelwright.yaml").write_text(PROBE, encoding="utf-8")
+    project = Project.open(tmp_path / "reelwright.yaml")
+    assert project.run(jobs=2).exit_code == 0
+    headline = json.loads((project.report("scores") / "metrics.json").read_text())["headline"]
+    accuracy, chance = headline["video_top1"], headline["chance_video_top1"]
+    print(f"linear probe on embeddings of fractals: {100 * accuracy:.1f} % of {headline['num_videos']} held-out videos")
+    assert headline["num_videos"] == 80
+    assert chance == pytest.approx(0.1)
+    assert accuracy > 3 * chance
