@@ -11,11 +11,25 @@ from reelwright.cli.options import JobsOption, JsonOption
 from reelwright.storage.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from reelwright.stages.prepare.lists import Problem
+    from reelwright.stages.prepare.recordings import RecordingsResult
     from reelwright.stages.prepare.work import PrepareResult
 
 _SHOWN = 3  # problems of a kind that are printed; all are in problems.csv
 # kinds that mean less data than the lists promise: exit code 3
 _SERIOUS = frozenset({"missing", "unreadable", "ambiguous", "not_read"})
+
+_PROCEDURES = {
+    "industreal": "https://github.com/TimSchoonbeek/IndustReal",
+    "meccano": "https://iplab.dmi.unict.it/MECCANO (frames), https://github.com/TimSchoonbeek/PSR-annotations (steps)",
+}
+
+_PROCEDURES = {
+    "industreal": "https://github.com/TimSchoonbeek/IndustReal",
+    "meccano": "https://iplab.dmi.unict.it/MECCANO (frames), https://github.com/TimSchoonbeek/PSR-annotations (steps)",
+}
 
 DatasetArgument = Annotated[
     str | None,
@@ -58,13 +72,21 @@ def prepare(
     quick: Annotated[bool, typer.Option("--quick", help="Look at names only; open no video.")] = False,
     max_entries: Annotated[int, typer.Option("--max-entries", min=1, help="Of one archive.")] = 500_000,
     max_gigabytes: Annotated[int, typer.Option("--max-gigabytes", min=1, help="Of one archive, unpacked.")] = 500,
+    labels: Annotated[
+        Path | None,
+        typer.Option("--labels", help="Of procedures: folder of the label files; default: --root.", show_default=False),
+    ] = None,
+    with_errors: Annotated[
+        bool, typer.Option("--with-errors", help="Of procedures: wrong installations count as changes too.")
+    ] = False,
     jobs: JobsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write manifest and label tables of a data set you have; move nothing, download nothing, check every file.
 
-    What is missing, unreadable, there twice or without a label goes into problems.csv. Exit code 3 when videos that the
-    lists name cannot be used.
+    DATASET is a name of the list that is shown without it; industreal or meccano, recordings of a procedure; or the
+    file of a procedure (.yaml) whose recordings are laid out as theirs are. What is missing, unreadable, there twice
+    or without a label goes into problems.csv. Exit code 3 when videos that the lists name cannot be used.
     """
     from reelwright.cli.progress import Watcher
     from reelwright.stages.prepare.specs import dataset as known_dataset
@@ -74,6 +96,9 @@ def prepare(
 
     if dataset is None:
         list_datasets()
+        return
+    if _is_procedure(dataset):
+        prepare_recordings(dataset, root=root, labels=labels, out=out, include_errors=with_errors, as_json=as_json)
         return
     spec = known_dataset(dataset)
     if root is None:
@@ -100,14 +125,62 @@ def prepare(
         raise typer.Exit(3)
 
 
+def _is_procedure(name: str) -> bool:
+    from reelwright.stages.prepare.recordings import builtin_procedure
+
+    return name.endswith((".yaml", ".yml")) or builtin_procedure(name) is not None
+
+
+def prepare_recordings(
+    name: str, *, root: Path | None, labels: Path | None, out: Path | None, include_errors: bool, as_json: bool
+) -> None:
+    """Tables of the recordings of a procedure, and what is inconsistent in them."""
+    from reelwright.stages.prepare.recordings import RecordingsRequest, builtin_procedure
+    from reelwright.stages.prepare.recordings import prepare_recordings as make
+
+    if root is None:
+        raise ConfigError(f"{name}: give --root FOLDER, which holds [recordings/]train, val and test")
+    path = builtin_procedure(name) or Path(name)
+    found = make(
+        RecordingsRequest(
+            procedure=path, root=root, labels=labels, out=out or Path(path.stem), include_errors=include_errors
+        )
+    )
+    _tell_recordings(found, as_json=as_json)
+    if any(problem.kind in _SERIOUS for problem in found.problems):
+        raise typer.Exit(3)
+
+
+def _tell_recordings(found: RecordingsResult, *, as_json: bool) -> None:
+    from collections import Counter
+
+    from reelwright.cli.format import print_json, table_text
+
+    if as_json:
+        kinds = Counter(problem.kind for problem in found.problems)
+        print_json({"out": str(found.out), "splits": found.counts, "problems": dict(kinds)})
+        return
+    columns = list(next(iter(found.counts.values())))
+    totals = {name: sum(counts[name] for counts in found.counts.values()) for name in columns}
+    rows = [
+        (split, *(f"{counts[name]:,}" for name in columns)) for split, counts in {**found.counts, "all": totals}.items()
+    ]
+    typer.echo(table_text(("split", *(f">{name}" for name in columns)), rows))
+    _tell_problems(found.problems, found.out)
+    components = ", ".join(found.procedure.components)
+    typer.echo(f"\nfor a pipeline file:\nvideos: {{manifest: {found.out / 'manifest.csv'}}}")
+    typer.echo(f"labels: {{steps: {found.out / 'changes.csv'}, classes: [{components}]}}")
+    typer.echo(f"and image_fps: {found.procedure.fps:g} in the decode node")
+
+
 def list_datasets() -> None:
     """Print what `prepare` knows."""
     from reelwright.cli.format import table_text
     from reelwright.stages.prepare.specs import datasets
 
-    typer.echo(
-        table_text(("data set", "what", "from"), [(name, spec.title, spec.where) for name, spec in datasets().items()])
-    )
+    rows = [(name, spec.title, spec.where) for name, spec in datasets().items()]
+    rows += [(name, "recordings of an assembly, with steps", where) for name, where in _PROCEDURES.items()]
+    typer.echo(table_text(("data set", "what", "from"), rows))
 
 
 def _tell(result: PrepareResult, *, as_json: bool) -> None:
@@ -127,17 +200,23 @@ def _tell(result: PrepareResult, *, as_json: bool) -> None:
     typer.echo(table_text(("split", *header), rows))
     if result.num_frame_labels:
         typer.echo(f"{result.num_frame_labels:,} frames with a label of their own")
-    for kind, count in sorted(kinds.items()):
-        typer.echo(f"\n{kind}: {count:,}")
-        for problem in [problem for problem in result.problems if problem.kind == kind][:_SHOWN]:
-            typer.echo(f"  {problem.video}  {problem.detail}".rstrip())
-    if kinds:
-        typer.echo(f"\nall problems: {result.manifest.with_name('problems.csv')}")
+    _tell_problems(result.problems, result.manifest.parent)
     labels = f"rows: {result.manifest.with_name('rows.csv')}" if result.num_frame_labels else "column: label"
     typer.echo(f"\nfor a pipeline file:\nvideos: {{manifest: {result.manifest}{_splits(counts)}}}")
     typer.echo(f"labels: {{{labels}}}" if result.has_labels or result.num_frame_labels else "", nl=bool(counts))
     if result.fps is not None and any(video.found.path.is_dir() for video in result.videos):
         typer.echo(f"and image_fps: {result.fps:g} in the decode node")
+
+
+def _tell_problems(problems: Sequence[Problem], out: Path) -> None:
+    from collections import Counter
+
+    for kind, count in sorted(Counter(problem.kind for problem in problems).items()):
+        typer.echo(f"\n{kind}: {count:,}")
+        for problem in [problem for problem in problems if problem.kind == kind][:_SHOWN]:
+            typer.echo(f"  {problem.video}  {problem.detail}".rstrip())
+    if problems:
+        typer.echo(f"\nall problems: {out / 'problems.csv'}")
 
 
 def _splits(counts: dict[str, int]) -> str:

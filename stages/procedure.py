@@ -57,6 +57,8 @@ class Procedure(Settings):
     """What classes 1, 2, ... of a detector of whole states mean, a digit for each component."""
     procedures: dict[str, ProcedureKind] = Field(default_factory=lambda: {"procedure": ProcedureKind()})
     """Kinds by name."""
+    splits: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Recordings of each official split; `prepare` tells of those that lie elsewhere."""
     mean: tuple[float, float, float] | None = None
     """Of red, green and blue over the recordings, in [0, 1], for encoders trained on them."""
     std: tuple[float, float, float] | None = None
