@@ -14,6 +14,7 @@ from reelwright.models.temporal_parts import (
     POOLS,
     TemporalModel,
     TemporalSizes,
+    check_choice,
     check_dropout,
     check_positive,
     resolve_pool,
@@ -55,6 +56,14 @@ class MlpOptions:
 
     hidden: int = 512
     dropout: float = 0.1
+    between: str = "gelu"
+    # gelu, or norm: LayerNorm and nothing else, with hidden 2048 the baseline of STORM-PSR.
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        check_positive("hidden", self.hidden)
+        check_choice("between", self.between, ("gelu", "norm"))
+        check_dropout(self.dropout)
 
 
 class WindowMlp(TemporalModel):
@@ -68,12 +77,10 @@ class WindowMlp(TemporalModel):
                 "mlp sees the window as one vector and gives no logits per row; use linear, gru, transformer or tcn."
             )
             raise ValueError(message)
-        check_positive("hidden", options.hidden)
-        check_dropout(options.dropout)
         self.layers = nn.Sequential(
             nn.Linear(sizes.length * sizes.input_dim, options.hidden),
-            nn.GELU(),
-            nn.Dropout(options.dropout),
+            nn.GELU() if options.between == "gelu" else nn.LayerNorm(options.hidden),
+            nn.Dropout(options.dropout if options.between == "gelu" else 0.0),
             nn.Linear(options.hidden, sizes.num_outputs),
         )
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from reelwright.models.clip_transformer import ClipTransformer, ClipTransformerOptions
 from reelwright.models.probes import LinearOptions, LinearProbe, MlpOptions, WindowMlp
 from reelwright.models.recurrent import Gru, Lstm, RecurrentOptions
 from reelwright.models.tcn import Tcn, TcnOptions
@@ -29,6 +30,7 @@ TEMPORAL_MODELS: dict[str, TemporalEntry] = {
     "linear": TemporalEntry(LinearProbe, LinearOptions),
     "mlp": TemporalEntry(WindowMlp, MlpOptions),
     "transformer": TemporalEntry(Transformer, TransformerOptions),
+    "clip_transformer": TemporalEntry(ClipTransformer, ClipTransformerOptions),
     "gru": TemporalEntry(Gru, RecurrentOptions),
     "lstm": TemporalEntry(Lstm, RecurrentOptions),
     "tcn": TemporalEntry(Tcn, TcnOptions),

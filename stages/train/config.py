@@ -67,7 +67,7 @@ class ModelSettings(Settings, extra="allow"):
     """The temporal model: its name and its own options (checked by the model before training starts)."""
 
     name: str = "transformer"
-    """linear, mlp, transformer, gru, lstm or tcn."""
+    """linear, mlp, transformer, clip_transformer (STORM-PSR's), gru, lstm or tcn."""
 
     def options(self) -> dict[str, Any]:
         """All but the name."""
