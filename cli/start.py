@@ -33,9 +33,15 @@ def init(
     folder: Annotated[Path, typer.Argument(help="Folder of the new pipeline file.")] = Path(),
     recipe: Annotated[str, typer.Option("--recipe", help="Which pipeline: see --list.")] = "default",
     listing: Annotated[bool, typer.Option("--list", help="List the recipes.")] = False,
+    data: Annotated[bool, typer.Option(help="Of recipes with a stand-in for their data set: make it, too.")] = True,
+    jobs: JobsOption = None,
 ) -> None:
-    """Write a pipeline file to start from."""
+    """Write a pipeline file to start from; of some recipes, made-up data too, so that they run as they are."""
+    import os
+    import sys
+
     from reelwright.pipeline.recipes import read_recipe, recipe_summaries
+    from reelwright.pipeline.stand_ins import STAND_INS
     from reelwright.storage.errors import ConfigError
     from reelwright.storage.files import write_text
 
@@ -47,6 +53,13 @@ def init(
     target = folder / "reelwright.yaml"
     if target.exists():
         raise ConfigError(f"{target} is there already; remove it or choose another folder")
+    if data and recipe in STAND_INS:
+
+        def tell(num_done: int, num_all: int) -> None:
+            if num_done == num_all:
+                print(f"recordings: {num_all} made in {folder / 'data'}", file=sys.stderr)
+
+        STAND_INS[recipe](folder, workers=jobs or os.cpu_count() or 1, progress=tell)
     write_text(target, text)
     typer.echo(f"wrote {target}")
 

@@ -1,0 +1,96 @@
+"""What the recipe `psr` shows on held-out recordings: python -m tests.benchmarks.psr_shows FOLDER [--seeds N].
+
+FOLDER is what `reelwright init --recipe psr FOLDER` wrote; pre-training and embeddings are those of its store. Per seed
+three temporal streams are trained on the same embeddings, decoded with the same threshold and scored on the test split:
+windows drawn around changes (key clips), windows drawn uniformly, and the state that each single frame shows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from reelwright.pipeline.file import build_pipeline, read_yaml
+from reelwright.pipeline.project import Project
+
+STREAMS = {"key clips": "train", "uniform": "train", "single frames": "frame_train"}  # and the node it is made of
+METRICS = {
+    "pos": "POS %",
+    "f1": "F1 %",
+    "delay_seconds": "delay s",
+    "false_negatives": "missed",
+    "false_positives": "wrong",
+}
+
+
+def main() -> None:
+    """Train, decode and score what is not there yet; print mean and spread over the seeds."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.psr_shows", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--json", type=Path, help="write all figures there too")
+    arguments = parser.parse_args()
+    found = measure(arguments.folder, range(arguments.seeds))
+    print(table(found))
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(found, indent=2), encoding="utf-8")
+
+
+def measure(folder: Path, seeds: range) -> dict[str, list[dict[str, float]]]:
+    """Of every stream, the scores of every seed."""
+    path = (folder / "reelwright.yaml").absolute()
+    content = OmegaConf.to_container(read_yaml(path), resolve=True)
+    assert isinstance(content, dict)
+    content["stages"] = stages_of(content["stages"], seeds)
+    project = Project(build_pipeline(OmegaConf.create(content), path=path.with_name("psr_shows.yaml")))
+    result = project.run()
+    if result.exit_code:
+        sys.exit("\n".join(f"{node.node}: {node.message}" for node in result.nodes if node.state == "failed"))
+    return {stream: [_scores(project, f"{_name(stream)}_{seed}_scores") for seed in seeds] for stream in STREAMS}
+
+
+def stages_of(stages: dict[str, Any], seeds: range) -> dict[str, Any]:
+    """The nodes up to the embeddings, and those of every stream and seed."""
+    made = {name: stages[name] for name in ("frames", "pretrain", "embed")}
+    for stream, source in STREAMS.items():
+        for seed in seeds:
+            name = f"{_name(stream)}_{seed}"
+            made[name] = {**stages[source], "seed": seed}
+            if stream == "uniform":
+                made[name]["window"] = {**stages[source]["window"], "sampling": "per_video"}
+            made[f"{name}_predict"] = {"uses": "predict", "run": name, "splits": ["test"]}
+            made[f"{name}_steps"] = {**stages["steps"], "predictions": [f"{name}_predict"]}
+            made[f"{name}_scores"] = {"uses": "evaluate", "predictions": f"{name}_steps", "report": False}
+    return made
+
+
+def table(found: dict[str, list[dict[str, float]]]) -> str:
+    """Mean and standard deviation over the seeds."""
+    lines = [f"{'stream':14}" + "".join(f"{title:>16}" for title in METRICS.values())]
+    for stream, runs in found.items():
+        cells = []
+        for name in METRICS:
+            values = [run[name] * (100 if name in {"pos", "f1"} else 1) for run in runs]
+            spread = statistics.stdev(values) if len(values) > 1 else 0.0
+            cells.append(f"{statistics.mean(values):.1f} +- {spread:.1f}")
+        lines.append(f"{stream:14}" + "".join(f"{cell:>16}" for cell in cells))
+    return "\n".join(lines)
+
+
+def _name(stream: str) -> str:
+    return stream.replace(" ", "_")
+
+
+def _scores(project: Project, node: str) -> dict[str, float]:
+    headline = json.loads((project.report(node) / "metrics.json").read_text(encoding="utf-8"))["headline"]
+    return {name: float(headline.get(f"step_{name}", "nan")) for name in METRICS}
+
+
+if __name__ == "__main__":
+    main()
