@@ -20,6 +20,18 @@ class StepScoreSettings(Settings):
     """Recordings of which a video with the steps written below it is made, the worst ones first."""
 
 
+class MapSettings(Settings):
+    """The map of embeddings in the report."""
+
+    method: Literal["pca", "tsne", "umap"] = "pca"
+    """umap where umap-learn is installed."""
+    output: str = "pooled"
+    """Which stored output."""
+    rows: PositiveInt = 2000
+    """How many rows are drawn, spread evenly over the videos."""
+    seed: NonNegativeInt = 0
+
+
 class EvaluateConfig(StageConfig):
     """Scores of predictions against targets, and a report to look at."""
 
@@ -44,8 +56,13 @@ class EvaluateConfig(StageConfig):
     threshold: float = Field(0.5, gt=0, lt=1)
     """Probability from which a class counts as present (task multi_label)."""
     steps: StepScoreSettings = StepScoreSettings()
+    embeddings: str | None = node_input(None, kinds=("embeddings",))
+    """An embed node whose rows the report shows in a plane, coloured by label; of steps, by the true state."""
+    map: MapSettings = MapSettings()
 
     def spec(self) -> dict[str, Any]:
         """As in StageConfig; what is in the report counts only where there is one."""
         values = super().spec()
+        if self.embeddings is None or not self.report:
+            values.pop("map")
         return values if self.report else {**values, "thumbnails": 0, "report_videos": 0}

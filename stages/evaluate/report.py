@@ -38,12 +38,19 @@ class Report:
     num_videos: int  # in the splits, shown or not
     facts: Mapping[str, str]  # name -> value, shown below the title
     notes: Sequence[str] = ()
+    embeddings: tuple[Markup, ...] = ()  # the map of embeddings
 
 
 def render(report: Report) -> str:
     """The page as text. All names are escaped; the page's policy forbids scripts and every request."""
     palette = Palette(report.info.classes, background=class_id(report.info, report.config.background))
-    body = join(palette.definitions(), _head(report), *_score_parts(report, palette), *_video_parts(report, palette))
+    body = join(
+        palette.definitions(),
+        _head(report),
+        *_score_parts(report, palette),
+        *report.embeddings,
+        *_video_parts(report, palette),
+    )
     template = Template(_resource("report.html"))
     return template.substitute(title=join(report.title), style=_resource("report.css"), body=body)
 

@@ -35,13 +35,20 @@ class StepReport:
     pictures: Mapping[str, Pictures]  # by video_id
     facts: Mapping[str, str]
     films: Mapping[str, str] = field(default_factory=dict)  # by video_id, places beside the page
+    embeddings: tuple[Markup, ...] = ()  # the map of embeddings
 
 
 def render(report: StepReport) -> str:
     """The page as text. All names are escaped; the page's policy forbids scripts and every request."""
     facts = [tag("li", f"{name} ", tag("code", value)) for name, value in report.facts.items()]
     head = tag("header", tag("h1", report.title), tag("ul", *facts, class_="facts"))
-    body = join(head, *_score_parts(report), _videos_head(report), *[_article(video, report) for video in report.shown])
+    body = join(
+        head,
+        *_score_parts(report),
+        *report.embeddings,
+        _videos_head(report),
+        *[_article(video, report) for video in report.shown],
+    )
     template = Template(_resource("report.html"))
     return template.substitute(title=join(report.title), style=_resource("report.css"), body=body)
 

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from reelwright.stages.evaluate.config import EvaluateConfig
+from reelwright.stages.evaluate.embedding_map import drawn_map, states_over_time
 from reelwright.stages.evaluate.frame_source import Pictures, Wanted, find_stage, pictures, source_settings
+from reelwright.stages.evaluate.markup import Markup
 from reelwright.stages.evaluate.scoring import ALL_SPLITS
 from reelwright.stages.evaluate.step_report import StepReport, axis_of, render
 from reelwright.stages.evaluate.step_scores import StepVideo, headline, score_steps, step_videos
 from reelwright.stages.evaluate.step_tables import curve_lines, event_lines, step_lines, video_lines
 from reelwright.stages.evaluate.tables import write_csv
 from reelwright.stages.evaluate.thumbnails import slice_times
+from reelwright.stages.procedure import read_procedure
 from reelwright.stages.work import InputRef, Reporter, VideoItem, Work
 from reelwright.storage.errors import StageError
 from reelwright.storage.folders import replacing_folder
@@ -65,7 +68,7 @@ def run_steps(work: Work, reporter: Reporter) -> dict[str, Any]:
         films = _films(work, config, folder=folder, steps=steps, videos=videos, reporter=reporter)
         if config.report:
             report = _report(work, config, steps=steps, videos=videos, scores=scores, reporter=reporter)
-            page = render(replace(report, films=films))
+            page = render(replace(report, films=films, embeddings=_map(work, config, steps=steps, videos=videos)))
             (folder / "report.html").write_text(page, encoding="utf-8")
     return summary
 
@@ -135,6 +138,21 @@ def _films(
     for video_id, note in write_overlays(jobs, step_names=steps.info.step_names, source=source).items():
         reporter.note(f"{video_id}: {note}")
     return {video_id: place for video_id, place in places.items() if (folder / place).exists()}
+
+
+def _map(work: Work, config: EvaluateConfig, *, steps: StepSet, videos: Sequence[StepVideo]) -> tuple[Markup, ...]:
+    """The map of embeddings, coloured by the true state of the procedure."""
+    if config.embeddings is None:
+        return ()
+    procedure = read_procedure(Path(str(work.inputs["predictions"][0].config["procedure"])))
+    done: dict[str, list[tuple[float, int]]] = {video.digest: [] for video in videos}
+    truth = steps.truth().select(["video_digest", "time_seconds", "step_id"])
+    for digest, seconds, step in zip(*(truth[name].to_pylist() for name in truth.column_names), strict=True):
+        if digest in done:
+            done[digest].append((seconds, step))
+    known = [video for video in videos if video.performance is not None]
+    labels = {video.digest: states_over_time(procedure.initial(video.procedure), done[video.digest]) for video in known}
+    return drawn_map(work, labels, settings=config.map)
 
 
 def _safe(video_id: str) -> str:

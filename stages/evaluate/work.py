@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from reelwright.stages.evaluate.config import EvaluateConfig
+from reelwright.stages.evaluate.embedding_map import drawn_map, labels_of_rows
 from reelwright.stages.evaluate.frame_source import Wanted, find_stage, pictures
+from reelwright.stages.evaluate.markup import Markup
 from reelwright.stages.evaluate.report import Report, render
 from reelwright.stages.evaluate.ribbons import axis_of
 from reelwright.stages.evaluate.scoring import (
@@ -140,7 +142,27 @@ def _report(
         cards=_cards(work, predictions, shown=shown, results=results, reporter=reporter),
         num_videos=len(labels),
         facts=_facts(reference, run_reference, task=info.task, run=info.run),
+        embeddings=_map(work, config, predictions, labels=labels, reporter=reporter),
     )
+
+
+def _map(
+    work: Work, config: EvaluateConfig, predictions: PredictionSet, *, labels: Sequence[VideoLabels], reporter: Reporter
+) -> tuple[Markup, ...]:
+    """The map of embeddings, coloured by the true label of each row."""
+    if config.embeddings is None:
+        return ()
+    if predictions.info.task == "multi_label":
+        reporter.note("the rows of these predictions have several labels or none: no map of embeddings is drawn")
+        return ()
+    shown = {video.video_id: video.digest for video in labels}
+    found = {}
+    for table in predictions.by_video("rows", columns=["video_id", "start_seconds", "target"]):
+        name = table["video_id"][0].as_py()
+        if name in shown:
+            starts, targets = table["start_seconds"].to_pylist(), table["target"].to_pylist()
+            found[shown[name]] = labels_of_rows(starts, targets)
+    return drawn_map(work, found, settings=config.map)
 
 
 def _cards(

@@ -37,6 +37,7 @@ BASE: dict[str, dict[str, Any]] = {
 # What else must be set for a setting to say something, or to be allowed.
 NEEDS: dict[tuple[str, Setting], dict[str, Any]] = {
     ("decode", ("size",)): {"short_side": None},
+    **{("evaluate", ("map", name)): {"embeddings": "e"} for name in ("method", "output", "rows", "seed")},
     ("decode", ("quality",)): {"codec": "jpeg"},
     ("decode", ("image_start",)): {"image_tmpl": "{:05d}.jpg"},
     ("features", ("times_key",)): {"fps": None},

@@ -40,6 +40,13 @@ def test_the_recipe_runs_whole_and_a_second_experiment_reuses_the_embeddings(tmp
         headline = metrics["headline"]
         assert headline["step_true_positives"] + headline["step_false_negatives"] <= 4
         assert 0 <= headline["step_pos"] <= 1
+    page = (project.report("scores") / "report.html").read_text(encoding="utf-8")
+    assert "pca of" in page
+    assert {state for state in ("0000", "1000", "1111") if f"<title>{state}</title>" in page} == {
+        "0000",
+        "1000",
+        "1111",
+    }
     truth = project.steps("steps").truth()
     assert truth.num_rows == 4 * 4
     assert set(truth["step"].to_pylist()) == {"place_base", "add_red_bar", "add_blue_disc", "add_green_triangle"}

@@ -1,0 +1,145 @@
+"""The map of embeddings in the report: rows of the scored videos in a plane, coloured by label or state.
+
+PCA needs nothing more; t-SNE and UMAP keep neighbours together and say nothing of distances.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from reelwright.models.step_states import WRONG, action_of, component_of
+from reelwright.stages.evaluate.config import MapSettings
+from reelwright.stages.evaluate.markup import Markup, tag
+from reelwright.stages.evaluate.palette import Palette
+from reelwright.stages.work import Work
+from reelwright.storage.embeddings import EmbeddingStore
+from reelwright.storage.errors import ConfigError
+from reelwright.storage.store import Store
+
+Floats = npt.NDArray[np.float64]
+LabelAt = Callable[[float], str]  # seconds -> label
+UNKNOWN_LABEL = "not known"
+_SIDE = 560  # pixels of the map
+_INSTALLED, _ABSENT, _WRONG = "1", "0", "x"
+
+
+def embedding_map(
+    store: EmbeddingStore, labels: Mapping[str, LabelAt], *, settings: MapSettings
+) -> tuple[Floats, list[str]] | None:
+    """Places (N, 2) in [0, 1] of rows spread evenly over the videos of ``labels`` (by digest), and their labels.
+
+    None where no video has rows. Raises ConfigError for umap where it is not installed.
+    """
+    present = set(store.digests())
+    digests = [digest for digest in labels if digest in present]
+    rows: list[npt.NDArray[Any]] = []
+    names: list[str] = []
+    each = max(1, settings.rows // max(1, len(digests)))
+    for digest in digests:
+        found = store.rows(digest)
+        spans, values = found.spans, found.output(settings.output)
+        picked = np.unique(np.linspace(0, len(values) - 1, min(each, len(values))).round().astype(int))
+        rows.append(values[picked].reshape(len(picked), -1).astype(np.float64))
+        middle = (spans.start_seconds[picked] + spans.stop_seconds[picked]) / 2
+        names += [labels[digest](seconds) for seconds in middle.tolist()]
+    if len(names) < 3:
+        return None
+    places = METHODS[settings.method](np.concatenate(rows), settings.seed)
+    low, high = places.min(axis=0), places.max(axis=0)
+    return (places - low) / np.maximum(high - low, 1e-12), names
+
+
+def states_over_time(initial: Sequence[int], steps: Sequence[tuple[float, int]]) -> LabelAt:
+    """The state that holds at a time, a letter for each component: 1, 0, or x where it is installed wrongly."""
+    state = [_INSTALLED if value else _ABSENT for value in initial]
+    times, states = [], ["".join(state)]
+    for seconds, step in sorted(steps):
+        action = action_of(step)
+        state[component_of(step)] = _WRONG if action == WRONG else _INSTALLED if action == 0 else _ABSENT
+        times.append(seconds)
+        states.append("".join(state))
+    return lambda seconds: states[bisect_right(times, seconds)]
+
+
+def labels_of_rows(starts: Sequence[float], labels: Sequence[str | None]) -> LabelAt:
+    """The label of the row that began last; ``starts`` ascending."""
+    ordered = list(starts)
+
+    def at(seconds: float) -> str:
+        place = bisect_right(ordered, seconds) - 1
+        return (labels[place] if place >= 0 else None) or UNKNOWN_LABEL
+
+    return at
+
+
+def map_section(places: Floats, labels: Sequence[str], *, method: str) -> tuple[Markup, Markup]:
+    """The section, and definitions of its patterns for the page."""
+    names = sorted(set(labels))
+    background = names.index(UNKNOWN_LABEL) if UNKNOWN_LABEL in names else None
+    palette = Palette(names, background=background)
+    number = {name: index for index, name in enumerate(names)}
+    spots = [
+        tag(
+            "circle",
+            tag("title", label),
+            cx=round(8 + x * (_SIDE - 16), 1),
+            cy=round(_SIDE - 8 - y * (_SIDE - 16), 1),
+            r=3,
+            fill=palette.fill(number[label]),
+            fill_opacity=0.7,
+        )
+        for (x, y), label in zip(places.tolist(), labels, strict=True)
+    ]
+    chart = tag(
+        "svg",
+        *spots,
+        class_="chart",
+        viewBox=f"0 0 {_SIDE} {_SIDE}",
+        style=f"max-width:{_SIDE}px",
+        role="img",
+        aria_label=f"{method} of {len(labels)} embeddings, coloured by label",
+    )
+    text = f"{method} of {len(labels):,} rows, spread evenly over the videos. One spot is one row."
+    legend = palette.legend(range(len(names)))
+    return tag("section", tag("h2", "Embeddings"), tag("p", text, class_="soft"), legend, chart), palette.definitions()
+
+
+def drawn_map(work: Work, labels: Mapping[str, LabelAt], *, settings: MapSettings) -> tuple[Markup, ...]:
+    """The parts of the page for the `embeddings` of ``work``; nothing where no video of ``labels`` has rows."""
+    (reference,) = work.inputs["embeddings"]
+    store = EmbeddingStore(Store.at(work.store).embeddings(reference.key))
+    found = embedding_map(store, labels, settings=settings)
+    return () if found is None else map_section(*found, method=settings.method)[::-1]
+
+
+def _pca(rows_ND: Floats, seed: int) -> Floats:
+    from sklearn.decomposition import PCA
+
+    places: Floats = PCA(n_components=2, random_state=seed).fit_transform(rows_ND)
+    return places
+
+
+def _tsne(rows_ND: Floats, seed: int) -> Floats:
+    from sklearn.manifold import TSNE
+
+    perplexity = min(30.0, (len(rows_ND) - 1) / 3)
+    found: Floats = TSNE(n_components=2, init="pca", perplexity=perplexity, random_state=seed).fit_transform(rows_ND)
+    return found
+
+
+def _umap(rows_ND: Floats, seed: int) -> Floats:
+    if find_spec("umap") is None:
+        raise ConfigError("map.method: umap needs the package umap-learn; install it, or choose pca or tsne")
+    reducer = import_module("umap").UMAP(n_neighbors=30, min_dist=0.3, metric="cosine", random_state=seed)
+    found: Floats = reducer.fit_transform(rows_ND)
+    return found
+
+
+METHODS: dict[str, Callable[[Floats, int], Floats]] = {"pca": _pca, "tsne": _tsne, "umap": _umap}
