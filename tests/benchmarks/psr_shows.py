@@ -1,8 +1,9 @@
 """What the recipe `psr` shows on held-out recordings: python -m tests.benchmarks.psr_shows FOLDER [--seeds N].
 
 FOLDER is what `reelwright init --recipe psr FOLDER` wrote; pre-training and embeddings are those of its store. Per seed
-three temporal streams are trained on the same embeddings, decoded with the same threshold and scored on the test split:
-windows drawn around changes (key clips), windows drawn uniformly, and the state that each single frame shows.
+three temporal streams are trained on the same embeddings, decoded and scored on the test split: windows drawn around
+changes (key clips), windows drawn uniformly, and the state that each single frame shows. They are scored with one and
+the same threshold, and with the one of THRESHOLDS that is best on val, for each run its own.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import json
 import statistics
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from omegaconf import OmegaConf
 from reelwright.pipeline.file import build_pipeline, read_yaml
 from reelwright.pipeline.project import Project
 
+THRESHOLDS = (1.5, 3, 6, 9, 12)  # the recipe's own is among them
+SPLITS = ("val", "test")
 STREAMS = {"key clips": "train", "uniform": "train", "single frames": "frame_train"}  # and the node it is made of
 METRICS = {
     "pos": "POS %",
@@ -35,24 +39,32 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="write all figures there too")
+    parser.add_argument(
+        "--set", action="append", default=[], help="a setting of a node otherwise: train.window.length=12"
+    )
     arguments = parser.parse_args()
-    found = measure(arguments.folder, range(arguments.seeds))
-    print(table(found))
+    found = measure(arguments.folder, range(arguments.seeds), changes=arguments.set)
+    for title, streams in found.items():
+        print(f"{title}\n{table(streams)}\n")
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(found, indent=2), encoding="utf-8")
 
 
-def measure(folder: Path, seeds: range) -> dict[str, list[dict[str, float]]]:
-    """Of every stream, the scores of every seed."""
+def measure(folder: Path, seeds: range, *, changes: Sequence[str] = ()) -> dict[str, dict[str, list[dict[str, float]]]]:
+    """With either threshold, of every stream the scores of every seed."""
     path = (folder / "reelwright.yaml").absolute()
-    content = OmegaConf.to_container(read_yaml(path), resolve=True)
+    changed = OmegaConf.merge(read_yaml(path), OmegaConf.from_dotlist([f"stages.{change}" for change in changes]))
+    content = OmegaConf.to_container(changed, resolve=True)
     assert isinstance(content, dict)
     content["stages"] = stages_of(content["stages"], seeds)
     project = Project(build_pipeline(OmegaConf.create(content), path=path.with_name("psr_shows.yaml")))
     result = project.run()
     if result.exit_code:
         sys.exit("\n".join(f"{node.node}: {node.message}" for node in result.nodes if node.state == "failed"))
-    return {stream: [_scores(project, f"{_name(stream)}_{seed}_scores") for seed in seeds] for stream in STREAMS}
+    given = content["stages"]["key_clips_0_steps_6"]["threshold"]
+    same = {stream: [_scores(project, stream, seed, given, "test") for seed in seeds] for stream in STREAMS}
+    best = {stream: [_best(project, stream, seed) for seed in seeds] for stream in STREAMS}
+    return {f"threshold {given}": same, "threshold chosen on val": best}
 
 
 def stages_of(stages: dict[str, Any], seeds: range) -> dict[str, Any]:
@@ -64,9 +76,13 @@ def stages_of(stages: dict[str, Any], seeds: range) -> dict[str, Any]:
             made[name] = {**stages[source], "seed": seed}
             if stream == "uniform":
                 made[name]["window"] = {**stages[source]["window"], "sampling": "per_video"}
-            made[f"{name}_predict"] = {"uses": "predict", "run": name, "splits": ["test"]}
-            made[f"{name}_steps"] = {**stages["steps"], "predictions": [f"{name}_predict"]}
-            made[f"{name}_scores"] = {"uses": "evaluate", "predictions": f"{name}_steps", "report": False}
+            made[f"{name}_predict"] = {"uses": "predict", "run": name, "splits": list(SPLITS)}
+            for threshold in THRESHOLDS:
+                steps = f"{name}_steps_{threshold:g}".replace(".", "_")
+                made[steps] = {**stages["steps"], "predictions": [f"{name}_predict"], "threshold": threshold}
+                for split in SPLITS:
+                    scores = {"uses": "evaluate", "predictions": steps, "report": False, "splits": [split]}
+                    made[f"{steps}_{split}"] = scores
     return made
 
 
@@ -87,9 +103,17 @@ def _name(stream: str) -> str:
     return stream.replace(" ", "_")
 
 
-def _scores(project: Project, node: str) -> dict[str, float]:
+def _scores(project: Project, stream: str, seed: int, threshold: float, split: str) -> dict[str, float]:
+    node = f"{_name(stream)}_{seed}_steps_{threshold:g}".replace(".", "_") + f"_{split}"
     headline = json.loads((project.report(node) / "metrics.json").read_text(encoding="utf-8"))["headline"]
     return {name: float(headline.get(f"step_{name}", "nan")) for name in METRICS}
+
+
+def _best(project: Project, stream: str, seed: int) -> dict[str, float]:
+    """Scores on test with the threshold that is best on val, by F1, then POS."""
+    on_val = {threshold: _scores(project, stream, seed, threshold, "val") for threshold in THRESHOLDS}
+    chosen = max(THRESHOLDS, key=lambda threshold: (on_val[threshold]["f1"], on_val[threshold]["pos"]))
+    return {**_scores(project, stream, seed, chosen, "test"), "threshold": chosen}
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import pytest
 from reelwright.pipeline.project import Project
 from reelwright.pipeline.recipes import read_recipe
 from reelwright.pipeline.stand_ins import make_psr
-from tests.benchmarks.psr_shows import stages_of, table
+from tests.benchmarks.psr_shows import THRESHOLDS, stages_of, table
 
 SMALL = [
     *("frames.short_side=32", "pretrain.encoder=timm/test_resnet", "pretrain.preprocess={size: [32, 32], resize: 32}"),
@@ -66,7 +66,9 @@ def test_streams_that_are_compared_differ_in_nothing_else():
     assert (key_clips["window"]["sampling"], uniform["window"]["sampling"]) == ("events", "per_video")
     assert {**key_clips, "window": {**key_clips["window"], "sampling": "per_video"}} == uniform
     assert made["uniform_0"]["seed"] == 0
-    assert made["single_frames_0_steps"]["threshold"] == made["key_clips_0_steps"]["threshold"]
+    assert made["single_frames_0_steps_3"]["threshold"] == made["key_clips_0_steps_3"]["threshold"] == 3
+    assert stages["steps"]["threshold"] in THRESHOLDS
+    assert made["key_clips_0_steps_1_5_val"]["splits"] == ["val"]
 
 
 def _recipe_stages():
