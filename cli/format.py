@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -138,3 +139,9 @@ def _state(plan: NodePlan) -> str:
     if not plan.node.config.stores:
         return "streamed"
     return plan.state
+
+
+def rate_text(rate: float) -> str:
+    """Two digits, or all where there are more: 0.42, 4.2, 42, 4,200."""
+    digits = max(0, 1 - math.floor(math.log10(rate))) if 0 < rate < 10 else 0
+    return f"{rate:,.{min(digits, 4)}f}"

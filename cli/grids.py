@@ -85,6 +85,9 @@ def _arguments(command: GridCommand, options: RunOptions) -> list[str]:
     found += [part for option, values in named.items() for value in values for part in (option, value)]
     found += ["--limit", str(options.limit)] if options.limit is not None else []
     found += ["-j", str(options.jobs)] if options.jobs is not None else []
+    found += [
+        part for name, value in options.cluster.items() if value is not None for part in (f"--{name}", str(value))
+    ]
     found += ["-k"] if options.keep_going else []
     found += ["--retry-quarantined"] if options.retry_quarantined else []
     return found if options.retry_failed else [*found, "--no-retry"]

@@ -19,13 +19,21 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel="Look")(report)
 
 
-def settings(stage: Annotated[str, typer.Argument(help="Name of a stage, or videos, labels, synthesize.")]) -> None:
+def settings(
+    stage: Annotated[str, typer.Argument(help="Name of a stage, or videos, labels, synthesize, cluster.")],
+) -> None:
     """List the settings of a stage: name, default, what it means."""
+    from reelwright.pipeline.cluster.config import ClusterSettings
     from reelwright.stages.index.config import LabelsConfig, VideosConfig
     from reelwright.stages.registry import config_model
     from reelwright.stages.synthesize.config import SourceConfig
 
-    blocks: dict[str, type[Any]] = {"videos": VideosConfig, "labels": LabelsConfig, "synthesize": SourceConfig}
+    blocks: dict[str, type[Any]] = {
+        "videos": VideosConfig,
+        "labels": LabelsConfig,
+        "synthesize": SourceConfig,
+        "cluster": ClusterSettings,
+    }
     model = blocks.get(stage) or config_model(stage, where="reelwright settings")
     typer.echo((model.__doc__ or "").strip() + "\n")
     for line in _setting_lines(model, prefix=""):

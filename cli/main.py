@@ -13,6 +13,7 @@ import sys
 import typer
 
 from reelwright.cli import (
+    cluster,
     comparing,
     data,
     exporting,
@@ -51,6 +52,7 @@ MODULES = (
     inspect,
     comparing,
     failing,
+    cluster,
     upkeep,
     steps,
     single,

@@ -28,6 +28,26 @@ SetOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for machines.")]
 JobsOption = Annotated[int | None, typer.Option("-j", "--jobs", min=1, help="Decoding processes.", show_default=False)]
+ExecutorOption = Annotated[
+    str | None,
+    typer.Option(
+        "--executor",
+        metavar="local|dask|slurm",
+        help="Where it runs; default: as the file's cluster block says, else local.",
+        show_default=False,
+    ),
+]
+SchedulerOption = Annotated[
+    str | None,
+    typer.Option("--scheduler", metavar="ADDRESS", help="Dask scheduler that is there.", show_default=False),
+]
+ProfileOption = Annotated[
+    str | None, typer.Option("--profile", help="Block of your file of clusters.", show_default=False)
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, help="dask, slurm: at most so many workers.", show_default=False),
+]
 ForceOption = Annotated[
     list[str] | None,
     typer.Option("--force", metavar="NODE", help="Do this node again. Repeatable.", show_default=False),

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from reelwright.cli.costs import estimate_json, estimate_lines
-from reelwright.cli.format import failure_table, plan_json, plan_table, print_json, seconds_text
+from reelwright.cli.format import failure_table, plan_json, plan_table, print_json, rate_text, seconds_text
+from reelwright.pipeline.cluster.live import Progress, read_progress
 from reelwright.pipeline.estimate import estimates
 from reelwright.pipeline.plan import FRESH, NodePlan, Planner
 from reelwright.pipeline.runner import all_failures, open_planner
@@ -40,7 +41,7 @@ def show_plan(file: PipelineFile, force: tuple[str, ...], *, as_json: bool, with
                 **videos,
                 "nodes": nodes,
                 "quarantined": told,
-                "held": [_held_json(plan, held) for plan, held in _held(planner)],
+                "held": [_held_json(planner, plan, held) for plan, held in _held(planner)],
             }
         )
     else:
@@ -65,6 +66,9 @@ def show_plan(file: PipelineFile, force: tuple[str, ...], *, as_json: bool, with
                 f"{plan.node.name}: {held.owner} works on it since {held.owner.since} ({held.owner.what}), "
                 f"last sign of life {seconds_text(held.silent_seconds)} ago"
             )
+            progress = read_progress(planner.file.store, plan.spec_key)
+            if progress is not None:
+                typer.echo(f"{plan.node.name}: {progress_text(progress)}")
         for line in estimate_lines(costs):
             typer.echo(line)
     is_read = len(dataset.unread) == len(dataset.quarantined) and not dataset.num_to_make
@@ -75,13 +79,26 @@ def _has_quarantined(planner: Planner) -> bool:
     return bool(planner.dataset.quarantined) or any(plan.quarantined for plan in planner.plans())
 
 
+def progress_text(progress: Progress) -> str:
+    """Done, running, failed and waiting, how quick, and how long yet."""
+    rate, unit = progress.rate
+    told = f"{progress.amount:,} of {progress.total:,} {progress.unit}"
+    if progress.videos:
+        running = "" if progress.running is None else f"{progress.running:,} running, "
+        told = f"{progress.done:,} done, {running}{progress.failed:,} failed, {progress.waiting:,} waiting"
+    left = "" if progress.seconds_left is None else f", {seconds_text(progress.seconds_left)} left"
+    return f"{told}; {rate_text(rate)} {unit}/s{left}"
+
+
 def _held(planner: Planner) -> list[tuple[NodePlan, Holding]]:
     """Nodes that a process works on now."""
     found = {held.key: held for held in holdings(planner.file.store.locks)}
     return [(plan, found[plan.spec_key]) for plan in planner.plans() if plan.spec_key in found]
 
 
-def _held_json(plan: NodePlan, held: Holding) -> dict[str, Any]:
+def _held_json(planner: Planner, plan: NodePlan, held: Holding) -> dict[str, Any]:
     owner = held.owner
     told = {"process": owner.process, "host": owner.host, "user": owner.user, "since": owner.since, "what": owner.what}
-    return {"node": plan.node.name, **told, "silent_seconds": round(held.silent_seconds, 1)}
+    progress = read_progress(planner.file.store, plan.spec_key)
+    live = None if progress is None else {**dataclasses.asdict(progress), "waiting": progress.waiting}
+    return {"node": plan.node.name, **told, "silent_seconds": round(held.silent_seconds, 1), "progress": live}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from reelwright.cli.format import plan_table, seconds_text
+from reelwright.cli.format import plan_table, rate_text, seconds_text
 from reelwright.pipeline.plan import FRESH, NodePlan
 from reelwright.pipeline.results import FAILED, RAN, NodeResult
 from reelwright.stages.work import Reporter
@@ -124,20 +123,14 @@ class NodeReporter:
         rate = self._done / max(now - self._started, 1e-9)
         if self._bar is not None:
             self._bar.update(
-                self._task, completed=self._done, total=self._amount or None, rate=f"{_rate_text(rate)} {self._unit}/s"
+                self._task, completed=self._done, total=self._amount or None, rate=f"{rate_text(rate)} {self._unit}/s"
             )
         elif now - self._told >= _SECONDS_BETWEEN_LINES:
             self._told = now
-            told = f"{self._done:,} of {self._amount:,} {self._unit}, {_rate_text(rate)}/s"
+            told = f"{self._done:,} of {self._amount:,} {self._unit}, {rate_text(rate)}/s"
             if self._done and self._amount > self._done:
                 told += f", {seconds_text((self._amount - self._done) / rate)} left"
             self.note(told)
-
-
-def _rate_text(rate: float) -> str:
-    """Two digits, or all where there are more: 0.42, 4.2, 42, 4,200."""
-    digits = max(0, 1 - math.floor(math.log10(rate))) if 0 < rate < 10 else 0
-    return f"{rate:,.{min(digits, 4)}f}"
 
 
 def _bar(console: Console) -> Progress:

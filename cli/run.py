@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +14,7 @@ import typer
 from reelwright.cli.options import (
     ConfigOption,
     DryRunOption,
+    ExecutorOption,
     ForceOption,
     FrozenOption,
     JobsOption,
@@ -23,9 +24,12 @@ from reelwright.cli.options import (
     MultirunOption,
     NoRetryOption,
     ParallelOption,
+    ProfileOption,
     RetriesOption,
     RetryQuarantinedOption,
+    SchedulerOption,
     SetOption,
+    WorkersOption,
 )
 from reelwright.storage.errors import ConfigError, Interrupted
 
@@ -71,6 +75,10 @@ def run(
     retry_quarantined: RetryQuarantinedOption = False,
     multirun: MultirunOption = False,
     parallel: ParallelOption = 1,
+    executor: ExecutorOption = None,
+    scheduler: SchedulerOption = None,
+    profile: ProfileOption = None,
+    workers: WorkersOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Bring every node up to date; what is, is skipped, video by video.
@@ -102,6 +110,8 @@ def run(
         retries=retries,
         retry_failed=not no_retry,
         retry_quarantined=retry_quarantined,
+        cluster={"executor": executor, "scheduler": scheduler, "profile": profile, "workers": workers},
+        ask=asking(),
     )
     if multirun:
         from reelwright.cli.grids import GridCommand, run_grid_and_tell
@@ -210,6 +220,20 @@ def run_and_tell(file: PipelineFile, options: RunOptions, *, as_json: bool) -> N
     sys.stdout.flush()
     if result.exit_code:
         raise typer.Exit(result.exit_code)
+
+
+def asking() -> Callable[[str], bool] | None:
+    """How a person is asked; None where nobody sits at a terminal."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return None
+
+    def ask(question: str) -> bool:
+        try:
+            return typer.confirm(question, err=True)
+        except typer.Abort:  # a second Ctrl-C is no answer
+            return False
+
+    return ask
 
 
 @contextlib.contextmanager

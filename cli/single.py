@@ -15,14 +15,18 @@ import typer
 from reelwright.cli.options import (
     ConfigOption,
     DryRunOption,
+    ExecutorOption,
     ForceOption,
     JobsOption,
     JsonOption,
     KeepGoingOption,
     LimitOption,
+    ProfileOption,
+    SchedulerOption,
     SetOption,
+    WorkersOption,
 )
-from reelwright.cli.run import run_and_tell
+from reelwright.cli.run import asking, run_and_tell
 from reelwright.stages.registry import STAGES
 from reelwright.storage.errors import ConfigError
 
@@ -77,6 +81,10 @@ def _command(stage: str) -> Any:
         jobs: JobsOption = None,
         limit: LimitOption = None,
         nproc: ProcessesOption = None,
+        executor: ExecutorOption = None,
+        scheduler: SchedulerOption = None,
+        profile: ProfileOption = None,
+        workers: WorkersOption = None,
         as_json: JsonOption = False,
     ) -> None:
         from reelwright.pipeline.file import find_pipeline_file, load_pipeline
@@ -99,7 +107,15 @@ def _command(stage: str) -> Any:
 
             show_plan(file, tuple(force or ()), as_json=as_json)
             return
-        options = RunOptions(until=wanted, force=tuple(force or ()), keep_going=keep_going, limit=limit, jobs=jobs)
+        options = RunOptions(
+            until=wanted,
+            force=tuple(force or ()),
+            keep_going=keep_going,
+            limit=limit,
+            jobs=jobs,
+            cluster={"executor": executor, "scheduler": scheduler, "profile": profile, "workers": workers},
+            ask=asking(),
+        )
         run_and_tell(file, options, as_json=as_json)
 
     return command

@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from reelwright.pipeline.cluster.executors import Executor
+from reelwright.pipeline.cluster.live import LiveReporter, telling
 from reelwright.pipeline.noted import write_noted
 from reelwright.pipeline.plan import STALE, WAITING, NodePlan, Planner
 from reelwright.pipeline.results import RAN, Failure, NodeResult, Observer, RunOptions
 from reelwright.pipeline.units import build_work
 from reelwright.stages.registry import STAGES, load
-from reelwright.stages.work import Reporter, VideoItem, Work
+from reelwright.stages.work import VideoItem, Work
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import InputError, StageError
 from reelwright.storage.items import ItemLedger, ItemRow
@@ -49,13 +51,21 @@ def _incomplete(plan: NodePlan) -> bool:
 
 
 def execute(
-    plan: NodePlan, planner: Planner, observer: Observer, options: RunOptions
+    plan: NodePlan, planner: Planner, observer: Observer, options: RunOptions, *, executor: Executor
 ) -> tuple[NodeResult, list[Failure]]:
     """Do what is to be done of a stale node. Returns what became of it and its failed videos.
 
     Raises InputError when no video is left to do, and what the stage raises.
     """
     reporter = observer.started(plan)
+    num_todo = len(plan.todo) if plan.node.config.kind == "items" else 0
+    with telling(reporter, planner.file.store, key=plan.spec_key, node=plan.node.name, videos=num_todo) as live:
+        return _execute(plan, planner, live, options, executor=executor)
+
+
+def _execute(
+    plan: NodePlan, planner: Planner, reporter: LiveReporter, options: RunOptions, *, executor: Executor
+) -> tuple[NodeResult, list[Failure]]:
     started = time.monotonic()
     outputs: dict[str, Any] = {}
     stage = STAGES[plan.node.stage]
@@ -65,7 +75,7 @@ def execute(
                 f"{plan.node.name}: no video to do: every one failed before, or none is in the splits asked for"
             )
         todo = _todo(plan, planner, options)
-        _do_items(plan, todo, planner=planner, reporter=reporter, options=options)
+        _do_items(plan, todo, planner=planner, reporter=reporter, options=options, executor=executor)
         done = _finish_items(plan, todo, planner)
         planner.forced -= {plan.node.name}
         planner.forget()
@@ -75,7 +85,7 @@ def execute(
     else:
         if plan.node.config.kind == "run" and plan.node.name in planner.forced:
             RunFolder(planner.file.store.run(plan.key)).clear()  # else it goes on, or finds that it has ended
-        outputs = dict(load(stage.work)(build_work(planner, plan), reporter))
+        outputs = executor.whole(build_work(planner, plan), reporter)
         done = []
         planner.forced -= {plan.node.name}
     seconds = time.monotonic() - started
@@ -115,18 +125,23 @@ def _todo(plan: NodePlan, planner: Planner, options: RunOptions) -> tuple[VideoI
 
 
 def _do_items(
-    plan: NodePlan, todo: tuple[VideoItem, ...], *, planner: Planner, reporter: Reporter, options: RunOptions
+    plan: NodePlan,
+    todo: tuple[VideoItem, ...],
+    *,
+    planner: Planner,
+    reporter: LiveReporter,
+    options: RunOptions,
+    executor: Executor,
 ) -> None:
     """Do ``todo``, and as often as asked for again what failed of it; the ledger counts attempts over all runs."""
     ledger = ItemLedger(planner.file.store.node(plan.spec_key))
-    work = load(STAGES[plan.node.stage].work)
     tried_before = {row.digest: row.attempts for row in (*plan.failed, *plan.quarantined)}
     for attempt in range(1 + options.retries):
         if not todo:
             return
         if attempt:
             reporter.note(f"{len(todo)} failed; trying again, {attempt} of {options.retries}")
-        work(_with_jobs(build_work(planner, plan, todo), options.jobs), reporter)
+        executor.items(_with_jobs(build_work(planner, plan, todo), options.jobs), reporter)
         rows = ledger.load()
         for digest in tried_before.keys() & {item.digest for item in todo} & rows.keys():
             row = rows[digest]

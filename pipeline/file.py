@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import Field
 
+from reelwright.pipeline.cluster.config import ClusterSettings
 from reelwright.stages.config import Settings, StageConfig, parse_config
 from reelwright.stages.index.config import LabelsConfig, VideosConfig
 from reelwright.stages.registry import config_model
@@ -29,6 +31,8 @@ class PipelineSettings(Settings):
     labels: dict[str, Any] | None = None
     store: str | None = None
     """Folder of cached outputs; null: $REELWRIGHT_STORE, else .reelwright/store beside the pipeline file."""
+    cluster: dict[str, Any] = Field(default_factory=dict)
+    """Where it runs, and with what; `reelwright settings cluster` lists the settings."""
     stages: dict[str, dict[str, Any]]
 
 
@@ -42,6 +46,7 @@ class PipelineFile:
     nodes: dict[str, StageConfig]  # in the order of the file
     store: Store
     overrides: tuple[str, ...] = ()  # name=value that were laid over the file
+    cluster: dict[str, Any] = field(default_factory=dict)  # checked when an executor is chosen; never in a key
 
     @property
     def folder(self) -> Path:
@@ -85,6 +90,7 @@ def build_pipeline(content: DictConfig, *, path: Path, overrides: Sequence[str] 
         nodes=nodes,
         store=_store(settings.store, path),
         overrides=tuple(overrides),
+        cluster=_cluster(settings.cluster, path),
     )
 
 
@@ -140,6 +146,11 @@ def _node(name: str, block: dict[str, Any], path: Path) -> StageConfig:
         raise ConfigError(f"{where}: `uses:` is missing; it names the stage, as in `uses: embed`")
     values = {key: value for key, value in block.items() if key != "uses"}
     return parse_config(config_model(str(block["uses"]), where=where), values, where=where)
+
+
+def _cluster(block: dict[str, Any], path: Path) -> dict[str, Any]:
+    parse_config(ClusterSettings, block, where=f"{path}: cluster")
+    return block
 
 
 def _store(written: str | None, path: Path) -> Store:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 
+from reelwright.pipeline.cluster.executors import LocalExecutor
 from reelwright.pipeline.execute import execute
 from reelwright.pipeline.file import PipelineFile
 from reelwright.pipeline.keys import hub_file
@@ -100,7 +101,7 @@ def _do_again(planner: Planner, removed: Removed, observer: Observer, options: R
             groups.discard(plan.spec_key)
             _make_group(broken, planner, observer)
         if broken.todo or plan.key in removed.nodes:
-            result, _ = execute(broken, planner, observer, options)
+            result, _ = execute(broken, planner, observer, options, executor=LocalExecutor())
             observer.finished(result)
             results.append(result)
     return results

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -75,6 +75,10 @@ class RunOptions:
     retries: int = 0  # within this run, times that a video is tried again after it failed
     retry_failed: bool = True  # try again what failed in earlier runs; false leaves those videos as they are
     retry_quarantined: bool = False  # also what failed so often that it is left alone otherwise
+    cluster: Mapping[str, Any] = field(default_factory=dict)  # over the file's `cluster:` block, as executor, scheduler
+    ask: Callable[[str], bool] | None = (
+        None  # a question for a person, as whether to cancel a job; None: nobody is there
+    )
 
 
 class Observer(Protocol):

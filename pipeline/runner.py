@@ -9,6 +9,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from reelwright.pipeline.cluster.executors import Executor, executing
+from reelwright.pipeline.cluster.profiles import cluster_settings
 from reelwright.pipeline.dataset import Dataset, load_dataset
 from reelwright.pipeline.execute import execute, is_settled, item_failures, note_record, ready_plan
 from reelwright.pipeline.file import PipelineFile
@@ -43,6 +45,7 @@ def run_pipeline(file: PipelineFile, observer: Observer, options: RunOptions | N
     options = options or RunOptions()
     graph = build_graph(file)
     selected = _selected(graph, options)
+    cluster_settings(file, options.cluster)  # wrong ones are told before videos are read
     frozen = Frozen(file) if options.frozen else None
     if frozen is not None:
         frozen.check_settings(graph)
@@ -59,8 +62,11 @@ def run_pipeline(file: PipelineFile, observer: Observer, options: RunOptions | N
     observer.planned([plan for plan in planner.plans() if plan.node.name in selected])
     results: dict[str, NodeResult] = {}
     failures: list[Failure] = _unusable(planner)
-    with using(file.store.locks, what=f"run of {file.path.name}") as note:
-        run = _Run(planner, observer, options, frozen, note)
+    with (
+        using(file.store.locks, what=f"run of {file.path.name}") as note,
+        executing(file, options.cluster, ask=options.ask) as executor,
+    ):
+        run = _Run(planner, observer, options, frozen, note, executor)
         for name in graph.nodes:
             if name not in selected:
                 continue
@@ -166,6 +172,7 @@ class _Run:
     options: RunOptions
     frozen: Frozen | None
     note_use: Callable[[Collection[str]], None]  # tells other processes what must stay
+    executor: Executor
 
 
 def _run_node(name: str, run: _Run, results: Mapping[str, NodeResult]) -> tuple[NodeResult, list[Failure]]:
@@ -206,7 +213,7 @@ def _bring_up(name: str, run: _Run) -> tuple[NodeResult, list[Failure]]:
             plan = planner.plan(name)
             if _needs_nothing(plan, options):
                 return _left_as_is(plan, planner)
-        return execute(plan, planner, run.observer, options)
+        return execute(plan, planner, run.observer, options, executor=run.executor)
 
 
 def _needed(planner: Planner) -> set[str]:

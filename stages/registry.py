@@ -20,6 +20,9 @@ class Stage:
     work: str
     summary: str
     publish: str | None = None  # of stages with items: what is made of all items together
+    spreads: bool = False  # its items are worth sharing out over the workers of a cluster
+    trains: bool = False  # it makes a run, in one process or several
+    prepare: str | None = None  # of those: what a worker loads once, before its first items
 
 
 STAGES: dict[str, Stage] = {
@@ -27,6 +30,7 @@ STAGES: dict[str, Stage] = {
         "reelwright.stages.decode.config:DecodeConfig",
         "reelwright.stages.decode.work:run_items",
         "Decode frames into the frame store",
+        spreads=True,
     ),
     "pretrain": Stage(
         "reelwright.stages.pretrain.config:PretrainConfig",
@@ -37,6 +41,8 @@ STAGES: dict[str, Stage] = {
         "reelwright.stages.embed.config:EmbedConfig",
         "reelwright.stages.embed.work:run_items",
         "Turn frames into embeddings",
+        spreads=True,
+        prepare="reelwright.stages.embed.work:prepare",
     ),
     "features": Stage(
         "reelwright.stages.features.config:FeaturesConfig",
@@ -53,17 +59,21 @@ STAGES: dict[str, Stage] = {
         "reelwright.stages.train.config:TrainConfig",
         "reelwright.stages.train.work:run",
         "Train a temporal model on stored embeddings",
+        trains=True,
     ),
     "finetune": Stage(
         "reelwright.stages.finetune.config:FinetuneConfig",
         "reelwright.stages.finetune.work:run",
         "Fine-tune encoder and temporal model together",
+        trains=True,
     ),
     "predict": Stage(
         "reelwright.stages.predict.config:PredictConfig",
         "reelwright.stages.predict.work:run_items",
         "Predict sliding windows to Parquet",
         publish="reelwright.stages.predict.work:publish",
+        spreads=True,
+        prepare="reelwright.stages.predict.work:prepare",
     ),
     "steps": Stage(
         "reelwright.stages.steps.config:StepsConfig",

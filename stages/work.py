@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from reelwright.storage.items import ItemRow
+from reelwright.storage.items import ItemLedger, ItemRow
+from reelwright.storage.store import Store
 
 
 class VideoItem(NamedTuple):
@@ -42,6 +43,12 @@ class Work:
     inputs: Mapping[str, tuple[InputRef, ...]]
     items: tuple[VideoItem, ...] = ()
     payload: Mapping[str, Any] = field(default_factory=dict)  # stage-specific plain data (targets, splits, classes)
+    is_part: bool = False  # other processes do other items of the same node at the same time
+
+
+def ledger_of(work: Work) -> ItemLedger:
+    """The item ledger of a node with items."""
+    return ItemLedger(Store.at(work.store).node(work.key), is_shared=work.is_part)
 
 
 class Reporter(Protocol):

@@ -7,10 +7,10 @@ that 100,000 finished items are one file to read.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reelwright.storage.files import read_table, remove, write_sealed, write_table
 
@@ -44,7 +44,8 @@ class ItemRow:
 class ItemLedger:
     """The item rows of one spec key, in ``folder`` (``nodes/<spec key>``)."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, is_shared: bool = False) -> None:
+        self._is_shared = is_shared  # by several processes at work: only the one that shares the work out folds marks
         self._table = folder / "items.parquet"
         self._marks = folder / "items"
 
@@ -58,6 +59,14 @@ class ItemLedger:
         rows.update((row.digest, row) for _, row in self._pending())
         return rows
 
+    def pending(self, digest: str) -> ItemRow | None:
+        """The row of a video whose mark is not folded yet; None where there is none."""
+        path = self._marks / f"{digest}.json"
+        try:
+            return _row(json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+
     def done(self) -> set[str]:
         """Digests of the videos whose rows are in the store; reads columns only, so that 100,000 cost little."""
         done: set[str] = set()
@@ -70,8 +79,8 @@ class ItemLedger:
         return done
 
     def compact(self) -> None:
-        """Fold the marks into items.parquet."""
-        pending = list(self._pending())
+        """Fold the marks into items.parquet; left to others where the ledger is shared."""
+        pending = [] if self._is_shared else list(self._pending())
         if not pending:
             return
         rows = self._compacted()
@@ -79,6 +88,14 @@ class ItemLedger:
         write_table(self._table, items_table(rows.values()))
         for path, _ in pending:
             remove(path)
+
+    def fold(self, rows: Iterable[ItemRow]) -> None:
+        """Fold the marks of ``rows``, which are known to be committed; other processes may commit others meanwhile."""
+        told = {row.digest: row for row in rows}
+        if told:
+            write_table(self._table, items_table({**self._compacted(), **told}.values()))
+        for digest in told:
+            remove(self._marks / f"{digest}.json")
 
     def drop(self, digests: Iterable[str]) -> None:
         """Forget items, so that they are to be done again."""
@@ -97,12 +114,14 @@ class ItemLedger:
         return {entry["digest"]: ItemRow(**entry) for entry in read_table(self._table).to_pylist()}
 
     def _pending(self) -> Iterable[tuple[Path, ItemRow]]:
-        names = {field.name for field in fields(ItemRow)}
         for path in sorted(self._marks.glob("*.json")) if self._marks.is_dir() else ():
             if path.name.startswith("."):
                 continue
-            entry = json.loads(path.read_text(encoding="utf-8"))
-            yield path, ItemRow(**{name: value for name, value in entry.items() if name in names})
+            yield path, _row(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _row(entry: Mapping[str, Any]) -> ItemRow:
+    return ItemRow(**{field.name: entry[field.name] for field in fields(ItemRow) if field.name in entry})
 
 
 def items_table(rows: Iterable[ItemRow]) -> pa.Table:

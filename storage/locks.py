@@ -79,14 +79,19 @@ class Holding:
 
 @contextlib.contextmanager
 def exclusive(
-    folder: Path, *, tell: Callable[[str], None], what: str = "", stale_seconds: float = STALE_SECONDS
+    folder: Path,
+    *,
+    tell: Callable[[str], None],
+    what: str = "",
+    stale_seconds: float = STALE_SECONDS,
+    is_kept: bool = True,
 ) -> Iterator[bool]:
     """Hold the lock ``folder`` while the block runs; yields whether another process had it first.
 
     ``tell`` is called with who has it before waiting. Raises OSError where nothing can be written, and StoreError after
     the block when the lock was lost meanwhile: the store was removed, or another process took the lock over since this
     one was stopped, or could not reach the store, for longer than ``stale_seconds``. It is then also asked to stop, as
-    by SIGTERM.
+    by SIGTERM. Without ``is_kept`` the folder is removed where nobody waits: for locks of which there are very many.
     """
     path, waited = _take(folder, Owner(what=what), tell=tell, stale_seconds=stale_seconds)
     beat = _Beat()
@@ -98,10 +103,12 @@ def exclusive(
         _let_go(path)
         if beat.is_lost or not is_there:  # what was raised follows from it
             raise _lost(path, is_there=is_there, stale_seconds=stale_seconds) from error
+        _tidy(folder, is_kept=is_kept)
         raise
     is_there = folder.is_dir()
     if not _let_go(path) or beat.is_lost:
         raise _lost(path, is_there=is_there, stale_seconds=stale_seconds)
+    _tidy(folder, is_kept=is_kept)
 
 
 @contextlib.contextmanager
@@ -144,10 +151,13 @@ def uses(locks: Path) -> list[Holding]:
 
 def _take(folder: Path, owner: Owner, *, tell: Callable[[str], None], stale_seconds: float) -> tuple[Path, bool]:
     """The file of our generation, and whether another process had the lock first."""
-    folder.mkdir(parents=True, exist_ok=True)
     waited, seen, since = False, (0, ""), time.monotonic()
     while True:
-        newest = _newest(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            newest = _newest(folder)
+        except FileNotFoundError:  # whoever had it took the folder away with it
+            continue
         if newest is None or newest.suffix != ".json" or _is_gone(newest):
             path = _claim(folder, newest, owner)
             if path is not None:
@@ -167,12 +177,12 @@ def _take(folder: Path, owner: Owner, *, tell: Callable[[str], None], stale_seco
 
 
 def _claim(folder: Path, newest: Path | None, owner: Owner) -> Path | None:
-    """Create the generation after ``newest``; None when another process was faster."""
+    """Create the generation after ``newest``; None when another process was faster, or took the folder away."""
     number = 1 + (int(newest.stem) if newest is not None else 0)
     path = folder / f"{number:06d}.json"
     try:
         handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-    except FileExistsError:
+    except (FileExistsError, FileNotFoundError):
         return None
     try:
         with named(path), os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -181,7 +191,8 @@ def _claim(folder: Path, newest: Path | None, owner: Owner) -> Path | None:
         path.unlink(missing_ok=True)  # the disk is full; without a name in it others would wait for nobody
         raise
     generations = _generations(folder)
-    if any(other != path and number <= int(other.stem) for other in generations):
+    is_late = any(other != path and number <= int(other.stem) for other in generations)
+    if is_late or (newest is not None and newest not in generations):
         path.unlink(missing_ok=True)  # we looked long ago: others took this very number, let it go, cleared it away
         return None
     for older in generations:
@@ -217,6 +228,16 @@ def _let_go(path: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def _tidy(folder: Path, *, is_kept: bool) -> None:
+    """Take a lock's folder away, unless another process has taken the lock meanwhile."""
+    if is_kept:
+        return
+    with contextlib.suppress(OSError):
+        for path in folder.glob("*.free"):
+            path.unlink(missing_ok=True)
+        folder.rmdir()
 
 
 def _newest(folder: Path) -> Path | None:

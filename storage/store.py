@@ -10,6 +10,10 @@ nodes/<key>/                                record.json, items.parquet
 synthetic/<key>/                            videos that the pipeline makes for itself, and their class files
 weights/                                    pretrained weights fetched from a hub
 locks/                                      who works on which key now
+claims/<spec key>/                          which process writes which video now, while several work on a node
+logs/<spec key>/                            what was said while videos failed, on workers of a cluster
+jobs/<key>/                                 the job of a run that is trained on SLURM: script, work, events, log
+progress/<key>.json                         how far a node is, while it is done
 files.json                                  content digests of files, by path and stat
 videos.json                                 probes of videos, by content digest
 projects/<name>/                            the last record of every node of a pipeline file, for `explain`
@@ -74,6 +78,22 @@ class Store:
     def lock(self, key: str) -> Path:
         """The lock of one spec or run, a folder."""
         return self.locks / key
+
+    def claims(self, spec_key: str) -> Path:
+        """Locks of single videos, and marks of units of work under way."""
+        return self.root / "claims" / spec_key
+
+    def logs(self, spec_key: str) -> Path:
+        """What workers said while videos of one spec failed."""
+        return self.root / "logs" / spec_key
+
+    def job(self, key: str) -> Path:
+        """The folder of the job that trains one run."""
+        return self.root / "jobs" / key
+
+    def progress(self, key: str) -> Path:
+        """How far one node is, while it is done."""
+        return self.root / "progress" / f"{key}.json"
 
     @property
     def locks(self) -> Path:

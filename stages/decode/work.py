@@ -11,9 +11,9 @@ from reelwright.stages.decode.attempts import Attempt, Outcome, Plan, attempt_al
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.readers import backend_order
 from reelwright.stages.decode.source import backends_of, decoding
-from reelwright.stages.work import Reporter, VideoItem, Work
+from reelwright.stages.work import Reporter, VideoItem, Work, ledger_of
 from reelwright.storage.frames import FrameStore
-from reelwright.storage.items import DONE, ItemLedger, ItemRow
+from reelwright.storage.items import DONE, ItemRow
 from reelwright.storage.store import Store
 
 
@@ -26,7 +26,7 @@ def run_items(work: Work, reporter: Reporter) -> None:
     """
     store = Store.at(work.store)
     frames = FrameStore.create(store.frames(work.key), work.spec)
-    ledger = ItemLedger(store.node(work.key))
+    ledger = ledger_of(work)
     counts = _Counts(reporter)
     plan = _plan(work.items, DecodeConfig.model_validate(dict(work.config)), frames.path)
     try:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from reelwright.stages.config import parse_config
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.embed.encoder import LoadedEncoder, load_encoder
-from reelwright.stages.embed.forward import row_shapes
+from reelwright.stages.embed.forward import ForwardPass, row_shapes
 from reelwright.stages.embed.sink import StoreSink
 from reelwright.stages.embed.videos import FrameInput, attributes_of, embed_videos, prepare_forward, versions
-from reelwright.stages.work import Reporter, Work
+from reelwright.stages.held import held
+from reelwright.stages.work import Reporter, Work, ledger_of
 from reelwright.storage.embeddings import EmbeddingWriter, RowLayout
-from reelwright.storage.items import ItemLedger
 from reelwright.storage.store import Store
 
 
@@ -20,25 +20,39 @@ def run_items(work: Work, reporter: Reporter) -> None:
     Raises ConfigError, InputError and StoreError before any video is touched.
     """
     store = Store.at(work.store)
-    loaded = load_encoder(work)
+    loaded, forward = _ready(work, reporter)
     writer = EmbeddingWriter.create(
         store.embeddings(work.key),
         attributes_of(loaded, work.spec),
         layout=_layout(loaded, where=work.node),
         item_attributes={"versions": versions()},
     )
-    ledger = ItemLedger(store.node(work.key))
+    ledger = ledger_of(work)
     config = loaded.config
     embed_videos(
         work.items,
         loaded=loaded,
-        forward=prepare_forward(loaded, config, tuning=store.root / "tuning", note=reporter.note),
+        forward=forward,
         frames=frame_input(work),
         sink=StoreSink(writer, ledger=ledger, reporter=reporter),
         reporter=reporter,
         shard_rows=writer.layout.rows_per_shard() if config.deterministic else None,
     )
     ledger.compact()
+
+
+def prepare(work: Work, reporter: Reporter) -> None:
+    """Load the encoder and put it on its device, to be kept for the units of work that follow."""
+    _ready(work, reporter)
+
+
+def _ready(work: Work, reporter: Reporter) -> tuple[LoadedEncoder, ForwardPass]:
+    def make() -> tuple[LoadedEncoder, ForwardPass]:
+        loaded = load_encoder(work)
+        tuning = Store.at(work.store).root / "tuning"
+        return loaded, prepare_forward(loaded, loaded.config, tuning=tuning, note=reporter.note)
+
+    return held(f"embed {work.key}", make)
 
 
 def frame_input(work: Work) -> FrameInput:

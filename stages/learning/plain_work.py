@@ -20,6 +20,7 @@ def work_to_plain(work: Work) -> dict[str, Any]:
         "inputs": {name: [_ref_to_plain(ref) for ref in refs] for name, refs in work.inputs.items()},
         "items": [[item.digest, item.path, item.video_id, item.duration_seconds] for item in work.items],
         "payload": dict(work.payload),
+        "is_part": work.is_part,
     }
 
 

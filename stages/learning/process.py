@@ -1,7 +1,9 @@
 """One of several processes that train a run together: `python -m reelwright.stages.learning.process WORK.json`.
 
 Who it is stands in the environment, as torchrun sets it. The first process says on stdout what happens, a JSON object a
-line; every process says how it ended. Exit codes: 0, 1 failed, 75 interrupted with a checkpoint.
+line; every process says how it ended. Where REELWRIGHT_EVENTS names a file they say it there instead, each in a file of
+its own (FILE.<rank>.jsonl), and one that was interrupted leaves `stopped.<rank>` beside it. Exit codes: 0, 1 failed, 75
+interrupted with a checkpoint.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from reelwright.stages.learning.plain_work import work_from_plain
 from reelwright.stages.registry import STAGES, load
 from reelwright.storage.errors import Interrupted, ReelwrightError
 from reelwright.storage.items import ItemRow
+
+EVENTS_VARIABLE = "REELWRIGHT_EVENTS"
 
 
 class EventReporter:
@@ -60,6 +64,7 @@ def main(path: str) -> int:
             result = load(STAGES[work.stage].work)(work, reporter)
         except Interrupted as stopped:
             reporter.send("interrupted", message=str(stopped))
+            _note_stop()
             return 75
         except ReelwrightError as error:
             reporter.send("error", kind=type(error).__name__, message=str(error))
@@ -74,10 +79,27 @@ def main(path: str) -> int:
 
 @contextlib.contextmanager
 def _events() -> Iterator[TextIO]:
-    """Stdout for events alone: whatever else is printed goes to stderr."""
+    """The file of events, or stdout for events alone: whatever else is printed goes to stderr."""
+    path = _events_file()
+    if path is not None:
+        with path.open("a", encoding="utf-8") as out:
+            yield out
+        return
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
         os.dup2(2, 1)
         yield out
+
+
+def _events_file() -> Path | None:
+    given = os.environ.get(EVENTS_VARIABLE)
+    return None if not given else Path(f"{given}.{os.environ.get('RANK', '0')}.jsonl")
+
+
+def _note_stop() -> None:
+    """So that the job, which sees only torchrun's exit code, queues itself again."""
+    path = _events_file()
+    if path is not None:
+        (path.parent / f"stopped.{os.environ.get('RANK', '0')}").touch()
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import os
+import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -84,6 +85,12 @@ class World:
 def wanted_size() -> int:
     """How many processes the environment says there are; 1 without torchrun."""
     return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+
+
+def machine_name() -> str:
+    """What the processes of one machine share and no other machine has: torchrun may start several on one."""
+    group = os.environ.get("GROUP_RANK")
+    return platform.node() if group is None else f"{platform.node()}.{group}"
 
 
 @contextlib.contextmanager

@@ -5,9 +5,11 @@ from __future__ import annotations
 from reelwright.stages.config import parse_config
 from reelwright.stages.embed.config import EmbedConfig
 from reelwright.stages.embed.encoder import LoadedEncoder, build_from_config
+from reelwright.stages.embed.forward import ForwardPass
 from reelwright.stages.embed.sink import MemorySink
 from reelwright.stages.embed.videos import embed_videos, prepare_forward
 from reelwright.stages.embed.work import frame_input
+from reelwright.stages.held import held
 from reelwright.stages.predict.config import PredictConfig
 from reelwright.stages.predict.scorer import LoadedRun, VideoRows
 from reelwright.stages.predict.sink import ScoreWriter
@@ -41,12 +43,18 @@ def score_frames(work: Work, config: PredictConfig, run: LoadedRun, *, writer: S
 
     Raises ConfigError when the run was trained on several embeddings, whose rows cannot be joined on the way.
     """
-    loaded = _encoder(work, run)
-    settings = loaded.config.model_copy(update={"device": config.device, "batch_size": config.frame_batch_size})
+
+    def make() -> tuple[LoadedEncoder, ForwardPass]:
+        loaded = _encoder(work, run)
+        settings = loaded.config.model_copy(update={"device": config.device, "batch_size": config.frame_batch_size})
+        tuning = Store.at(work.store).root / "tuning"
+        return loaded, prepare_forward(loaded, settings, tuning=tuning, note=reporter.note)
+
+    loaded, forward = held(f"predict frames {work.key}", make)
     embed_videos(
         work.items,
         loaded=loaded,
-        forward=prepare_forward(loaded, settings, tuning=Store.at(work.store).root / "tuning", note=reporter.note),
+        forward=forward,
         frames=frame_input(work),
         sink=FrameScoreSink(writer, output=_output(loaded, run)),
         reporter=reporter,

@@ -10,16 +10,17 @@ import time
 from pathlib import Path
 
 from reelwright.stages.config import parse_config
+from reelwright.stages.held import held
 from reelwright.stages.learning.place import choose_device
 from reelwright.stages.predict.config import PredictConfig
 from reelwright.stages.predict.publishing import publish_tables
-from reelwright.stages.predict.scorer import Scorer, VideoRows, load_run
+from reelwright.stages.predict.scorer import LoadedRun, Scorer, VideoRows, load_run
 from reelwright.stages.predict.sink import ScoreWriter
 from reelwright.stages.train.block import read_video
-from reelwright.stages.work import Reporter, Work
+from reelwright.stages.work import Reporter, Work, ledger_of
 from reelwright.storage.embeddings import EmbeddingStore
 from reelwright.storage.errors import ConfigError, ItemError, StoreError, UnusableStoreError
-from reelwright.storage.items import ItemLedger, ItemRow
+from reelwright.storage.items import ItemRow
 from reelwright.storage.runs import RunFolder
 from reelwright.storage.store import Store
 
@@ -31,8 +32,8 @@ def run_items(work: Work, reporter: Reporter) -> None:
     """
     config = parse_config(PredictConfig, dict(work.config), where=work.node)
     store = Store.at(work.store)
-    run = load_run(RunFolder(store.run(work.inputs["run"][0].key)), device=choose_device(config.device))
-    ledger = ItemLedger(store.node(work.key))
+    run = _ready(work, config)
+    ledger = ledger_of(work)
     writer = ScoreWriter(
         Scorer(run, config.window, batch_size=config.batch_size),
         folder=store.predictions(work.key),
@@ -48,6 +49,17 @@ def run_items(work: Work, reporter: Reporter) -> None:
         _score_embeddings(work, output=run.output, writer=writer, reporter=reporter)
     writer.flush()
     ledger.compact()
+
+
+def prepare(work: Work, reporter: Reporter) -> None:
+    """Load the trained model, to be kept for the units of work that follow."""
+    del reporter
+    _ready(work, parse_config(PredictConfig, dict(work.config), where=work.node))
+
+
+def _ready(work: Work, config: PredictConfig) -> LoadedRun:
+    folder = RunFolder(Store.at(work.store).run(work.inputs["run"][0].key))
+    return held(f"predict {work.key}", lambda: load_run(folder, device=choose_device(config.device)))
 
 
 def publish(work: Work, folder: Path) -> None:

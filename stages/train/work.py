@@ -5,7 +5,6 @@ embeddings -> block -> windows and targets (train, val) -> model -> Trainer -> r
 
 from __future__ import annotations
 
-import platform
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +23,7 @@ from reelwright.stages.learning.setup import (
     prepare,
     run_values,
 )
+from reelwright.stages.learning.world import machine_name
 from reelwright.stages.sampling.draws import IN_ORDER, Draws
 from reelwright.stages.sampling.windows import WindowShape
 from reelwright.stages.train.block import Block, load_block, num_features, split_missing
@@ -70,7 +70,7 @@ def _train(work: Work, config: TrainConfig, place: Place) -> dict[str, Any] | No
     model = build_run_model(values["model"], seed=config.seed).to(place.device)
     init = prepare(model, work=work, config=config, labels=labels)
     folder = RunFolder(store.run(work.key))
-    scratch = store.root / "scratch" / f"{work.key}.{platform.node()}.rows"
+    scratch = store.root / "scratch" / f"{work.key}.{machine_name()}.rows"
     try:
         block = _load(work, config, stores, place=place, scratch=scratch)
         learning = _learning(work, config, block, labels, place=place, metric=metric, heads=heads)

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.pipeline.conftest import folder  # noqa: F401 - the fixture
+
 PACKAGES = ("cli", "pipeline", "stages", "models", "storage")
-HEAVY = ("torch", "torchvision", "timm", "decord", "av", "zarr", "sklearn", "tensorboard")
+HEAVY = ("torch", "torchvision", "timm", "decord", "av", "zarr", "sklearn", "tensorboard", "dask", "distributed")
 PIPELINE = """
 videos: {manifest: videos.csv}
 stages:
@@ -44,6 +46,16 @@ def test_light_commands_import_nothing_heavy(tmp_path: Path, arguments: list[str
     modules = json.loads(run_python(code, *arguments, cwd=tmp_path).splitlines()[-1])
     assert not set(modules) & set(HEAVY)
     assert "typer" in modules
+
+
+def test_a_local_run_imports_no_dask(folder: Path) -> None:  # noqa: F811
+    code = (
+        "import sys\n"
+        "from reelwright.pipeline.project import Project\n"
+        "assert Project.open('reelwright.yaml').run(until=['embed']).exit_code == 0\n"
+        "print(sorted({'dask', 'distributed', 'dask_jobqueue'} & {name.split('.')[0] for name in sys.modules}))\n"
+    )
+    assert run_python(code, cwd=folder).splitlines()[-1] == "[]"
 
 
 def test_storage_never_imports_torch(tmp_path: Path) -> None:

@@ -1,0 +1,117 @@
+"""Commands about where a pipeline runs: doctor, logs, cluster script."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from reelwright.cli.options import ConfigOption, ExecutorOption, JsonOption, ProfileOption, SchedulerOption, SetOption
+
+if TYPE_CHECKING:
+    from reelwright.pipeline.cluster.logs import Said
+
+_TAIL_LINES = 40
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command(rich_help_panel="Start")(doctor)
+    app.command(rich_help_panel="Look")(logs)
+    group = typer.Typer(no_args_is_help=True, help="What would run on a cluster.")
+    group.command("script")(script)
+    group.callback()(lambda: None)  # a group of one command is still a group
+    app.add_typer(group, name="cluster", rich_help_panel="Look")
+
+
+def doctor(
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    executor: ExecutorOption = None,
+    scheduler: SchedulerOption = None,
+    profile: ProfileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check versions, GPU, FFmpeg, the store and the cluster, and say what to do. Exit code 1 when something is bad."""
+    from reelwright.cli.format import print_json
+    from reelwright.pipeline.cluster.profiles import cluster_settings
+    from reelwright.pipeline.doctor import BAD, examine
+    from reelwright.pipeline.file import find_pipeline_file, load_pipeline
+
+    file = load_pipeline(find_pipeline_file(config), overrides or ())
+    settings = cluster_settings(file, {"executor": executor, "scheduler": scheduler, "profile": profile})
+    found = []
+    for check in examine(file, settings):
+        found.append(check)
+        if not as_json:
+            typer.echo(f"{check.state:<5} {check.what:<10} {check.told}")
+            if check.advice:
+                typer.echo(f"{'':<16} -> {check.advice}")
+    if as_json:
+        print_json([dataclasses.asdict(check) for check in found])
+    if any(check.state == BAD for check in found):
+        raise typer.Exit(1)
+
+
+def logs(
+    video: Annotated[str, typer.Argument(help="A video_id.")],
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    whole: Annotated[bool, typer.Option("--all", help="The whole logs, not only their ends.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what became of a video in every node, and what was said while it failed."""
+    from reelwright.cli.format import print_json
+    from reelwright.pipeline.cluster.logs import account
+    from reelwright.pipeline.file import find_pipeline_file, load_pipeline
+    from reelwright.pipeline.runner import open_planner
+
+    planner = open_planner(load_pipeline(find_pipeline_file(config), overrides or ()))
+    found = account(planner, video)
+    if as_json:
+        print_json([_plain(said) for said in found])
+        return
+    for said in found:
+        typer.echo(f"{video} in {said.node}: {_told(said)}")
+        for path in said.files:
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            shown = lines if whole else lines[:1] + [line for line in lines[1:] if line[:1] != "#"][-_TAIL_LINES:]
+            typer.echo("\n".join([f"  {path}", *(f"  | {line}" for line in shown)]))
+    if not found:
+        typer.echo(f"nothing is known of {video} yet: no node has tried it")
+
+
+def script(
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    profile: ProfileOption = None,
+) -> None:
+    """Print the job scripts as they would be submitted: of a worker, and of training. Submits nothing."""
+    from reelwright.pipeline.cluster.profiles import cluster_settings
+    from reelwright.pipeline.cluster.scripts import training_script, worker_script
+    from reelwright.pipeline.file import find_pipeline_file, load_pipeline
+    from reelwright.stages.registry import STAGES
+
+    file = load_pipeline(find_pipeline_file(config), overrides or ())
+    settings = cluster_settings(file, {"executor": "slurm", "profile": profile})
+    typer.echo(
+        f"# a worker, at most {settings.workers} of them\n{worker_script(settings, logs=file.store.logs('workers'))}"
+    )
+    for name, node in file.nodes.items():
+        if STAGES[node.stage].trains:
+            folder = file.store.job("KEY")
+            typer.echo(f"# {name}\n{training_script(settings, folder=folder, name=f'reelwright-{name}-KEY')}")
+
+
+def _told(said: Said) -> str:
+    row = said.row
+    if row is None:
+        return "not finished"
+    cause = f" ({row.cause}): {row.message}" if row.cause else ""
+    return f"{row.status}, {row.rows} rows, {row.attempts} attempts{cause}"
+
+
+def _plain(said: Said) -> dict[str, object]:
+    row = dataclasses.asdict(said.row) if said.row is not None else None
+    return {"node": said.node, "row": row, "logs": [str(path) for path in said.files]}

@@ -1,0 +1,117 @@
+"""The seam between what is to be done and where: `execute` knows an Executor, a stage knows neither."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from reelwright.pipeline.cluster.config import ClusterSettings
+from reelwright.pipeline.cluster.live import LiveReporter
+from reelwright.pipeline.cluster.profiles import cluster_settings
+from reelwright.pipeline.file import PipelineFile
+from reelwright.stages.registry import STAGES, load
+from reelwright.stages.work import Reporter, Work
+
+if TYPE_CHECKING:
+    from reelwright.pipeline.cluster.dask_pool import DaskPool
+
+Ask = Callable[[str], bool]  # a question for a person; whether the answer is yes
+
+
+class Executor(Protocol):
+    """Does the work of a node."""
+
+    def items(self, work: Work, reporter: LiveReporter) -> None:
+        """Do the videos of ``work``; every one ends as a row of the node's ledger."""
+
+    def whole(self, work: Work, reporter: LiveReporter) -> dict[str, Any]:
+        """Do a node that has no items, a run or a table; returns its outputs."""
+
+
+class LocalExecutor:
+    """In this process and those that stages start."""
+
+    def items(self, work: Work, reporter: LiveReporter) -> None:
+        """See Executor."""
+        load(STAGES[work.stage].work)(work, reporter)
+
+    def whole(self, work: Work, reporter: LiveReporter) -> dict[str, Any]:
+        """See Executor."""
+        outputs: dict[str, Any] = load(STAGES[work.stage].work)(work, reporter)
+        return dict(outputs)
+
+
+class DaskExecutor(LocalExecutor):
+    """Videos of the stages that are worth it on dask workers, all else here."""
+
+    def __init__(self, settings: ClusterSettings, *, logs: Path) -> None:
+        self.settings = settings
+        self._logs = logs
+        self._pool: DaskPool | None = None
+        self._reporter: Reporter | None = None
+
+    def items(self, work: Work, reporter: LiveReporter) -> None:
+        """See Executor."""
+        if not STAGES[work.stage].spreads:
+            super().items(work, reporter)
+            return
+        from reelwright.pipeline.cluster.dask_pool import DaskPool
+        from reelwright.pipeline.cluster.spread import Spreader
+
+        self._reporter = reporter
+        if self._pool is None:
+            self._pool = DaskPool(self.settings, logs=self._logs, tell=self._tell)
+        try:
+            Spreader(work, self._pool, reporter, self.settings.unit_seconds, reporter.running).run()
+        finally:
+            self._pool.want(0)
+
+    def close(self) -> None:
+        """End what was started."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+    def _tell(self, text: str) -> None:
+        if self._reporter is not None:
+            self._reporter.note(text)
+
+
+class SlurmExecutor(DaskExecutor):
+    """Videos on workers that dask-jobqueue starts, training as jobs of its own, all else here."""
+
+    def __init__(self, settings: ClusterSettings, *, logs: Path, ask: Ask | None) -> None:
+        super().__init__(settings, logs=logs)
+        self._ask = ask
+
+    def whole(self, work: Work, reporter: LiveReporter) -> dict[str, Any]:
+        """See Executor."""
+        if not STAGES[work.stage].trains:
+            return super().whole(work, reporter)
+        from reelwright.pipeline.cluster.training import train_as_job
+
+        return train_as_job(work, reporter, self.settings, ask=self._ask)
+
+
+@contextlib.contextmanager
+def executing(file: PipelineFile, given: Mapping[str, Any], *, ask: Ask | None = None) -> Iterator[Executor]:
+    """The executor that options, file and profile name; what it starts ends with the block.
+
+    Raises ConfigError for settings that are wrong, before anything is started.
+    """
+    settings = cluster_settings(file, given)
+    if settings.executor == "local":
+        yield LocalExecutor()
+        return
+    logs = file.store.logs("workers")
+    executor = (
+        DaskExecutor(settings, logs=logs)
+        if settings.executor == "dask"
+        else SlurmExecutor(settings, logs=logs, ask=ask)
+    )
+    try:
+        yield executor
+    finally:
+        executor.close()

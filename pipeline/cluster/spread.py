@@ -1,0 +1,203 @@
+"""A node's videos as units of work: what is under way, what died, what is tried again, and what is given up.
+
+A worker that dies over a unit takes the innocent with it, so its videos are then done one by one. A video that has
+killed DEATHS workers, the last of them alone, is given up: it becomes a row that says so. A unit that no worker had
+started is not to blame, and when workers die before they start anything the node ends with what to look at.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from reelwright.pipeline.cluster.grouping import Grouping
+from reelwright.stages.registry import STAGES
+from reelwright.stages.unit import LEFT, STARTED, Unit, UnitDone, forget
+from reelwright.stages.work import Reporter, VideoItem, Work
+from reelwright.storage.errors import StageError
+from reelwright.storage.items import ItemLedger, ItemRow
+from reelwright.storage.store import Store
+
+DEATHS = 3  # workers that a video may kill
+IDLE_DEATHS = 4  # workers in a row that may die before they start anything
+_FOLD_ROWS = 2_000  # marks of items are folded into the table when so many more, and a quarter of it, have come
+_LOOK_SECONDS = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """A unit that is not under way any more."""
+
+    name: str
+    done: dict[str, Any] | None = None  # a `UnitDone` as plain data; None: its worker died
+    why: str = ""  # how the worker died
+    is_lost: bool = False  # with the scheduler, not with a worker: nobody is to blame
+
+
+class Pool(Protocol):
+    """Processes that do units of work."""
+
+    def size(self) -> int:
+        """Units that may be under way now; at least 1, so that workers are started."""
+
+    def want(self, num_units: int) -> None:
+        """So many units wait or are under way: start workers, up to the most allowed; 0: they may go."""
+
+    def submit(self, name: str, unit: dict[str, Any], *, needs_gpu: bool) -> None:
+        """Start a unit."""
+
+    def ended(self, timeout_seconds: float) -> list[Ended]:
+        """Units that have ended since; waits for the first, at most so long. Raises StageError without scheduler."""
+
+    def cancel(self) -> None:
+        """Drop all units under way."""
+
+
+@dataclass
+class Spreader:
+    """One node's videos on their way through a pool."""
+
+    work: Work
+    pool: Pool
+    reporter: Reporter
+    unit_seconds: float
+    tell_running: Callable[[int], None] = lambda _: None  # videos that are with workers
+    under_way: dict[str, Unit] = field(default_factory=dict)
+    alone: deque[VideoItem] = field(default_factory=deque)  # to be done one by one
+    deaths: Counter[str] = field(default_factory=Counter)  # digest -> workers that died over it
+    idle_deaths: int = 0
+    unfolded: list[ItemRow] = field(default_factory=list)
+    told: set[str] = field(default_factory=set)  # notes of workers: each says the same
+    num_folded: int = 0
+    num_units: int = 0
+
+    def run(self) -> None:
+        """Do all items. Raises what ends the stage as a whole; what is under way is dropped then."""
+        store = Store.at(self.work.store)
+        self._clear_marks(store)
+        self.grouping = Grouping.of(self._distinct(), unit_seconds=self.unit_seconds)
+        self.ledger = ItemLedger(store.node(self.work.key))
+        self.payload = {name: value for name, value in self.work.payload.items() if name != "videos"}
+        self.needs_gpu = STAGES[self.work.stage].prepare is not None and self.work.config.get("device") != "cpu"
+        self.reporter.total(len(self.grouping.waiting), "videos")
+        try:
+            while self.grouping.waiting or self.alone or self.under_way:
+                self._submit()
+                for ended in self.pool.ended(_LOOK_SECONDS):
+                    self._end(ended)
+        finally:
+            if self.under_way:
+                self.pool.cancel()
+            with contextlib.suppress(OSError):  # the disk may be full: marks say the same
+                self._fold()
+
+    def _distinct(self) -> Iterable[VideoItem]:
+        return {item.digest: item for item in self.work.items}.values()
+
+    def _submit(self) -> None:
+        """Fill the pool."""
+        self.pool.want(len(self.under_way) + len(self.alone) + len(self.grouping.waiting))
+        size = self.pool.size()
+        while len(self.under_way) < size and (self.alone or self.grouping.waiting):
+            items = (self.alone.popleft(),) if self.alone else self.grouping.take(num_workers=size)
+            work = replace(self.work, items=items, payload=self.payload)
+            unit = Unit.of(work, name=uuid.uuid4().hex[:16])
+            self.under_way[unit.name] = unit
+            self.num_units += 1
+            self.pool.submit(unit.name, unit.plain(), needs_gpu=self.needs_gpu)
+        self.tell_running(sum(len(unit.work.items) for unit in self.under_way.values()))
+
+    def _end(self, ended: Ended) -> None:
+        unit = self.under_way.pop(ended.name)
+        was_started = forget(unit)
+        if ended.is_lost:
+            self._wait_again(unit.work.items)
+            return
+        done = UnitDone(died=True) if ended.done is None else UnitDone.from_plain(ended.done)
+        for note in done.notes:
+            if note not in self.told:
+                self.told.add(note)
+                self.reporter.note(note)
+        done.raise_error()
+        if done.died:
+            self._mourn(unit, ended.why, was_started=was_started)
+            return
+        self.idle_deaths = 0
+        self.grouping.seen(unit.work.items, seconds=done.seconds)
+        self._take(done.rows)
+
+    def _take(self, rows: Iterable[ItemRow]) -> None:
+        for row in rows:
+            self.unfolded.append(row)
+            self.reporter.item(row)
+            self.reporter.advance(1)
+        if len(self.unfolded) >= max(_FOLD_ROWS, self.num_folded // 4):
+            self._fold()
+
+    def _mourn(self, unit: Unit, why: str, *, was_started: bool) -> None:
+        """A worker died over a unit."""
+        items = unit.work.items
+        if not was_started:
+            self.idle_deaths += 1
+            if self.idle_deaths >= IDLE_DEATHS:
+                raise StageError(
+                    f"{self.work.node}: {self.idle_deaths} workers in a row died before they started on a video"
+                    f"{f' ({why})' if why else ''}: too little memory for the model, or the environment is broken. See "
+                    "the logs of the workers; `reelwright doctor` checks the rest"
+                )
+            self.alone.extend(items) if len(items) == 1 else self._wait_again(items)
+            return
+        self.idle_deaths = 0
+        rest = self._not_done(items)
+        for item in rest:
+            self.deaths[item.digest] += 1
+        if len(items) == 1 and rest and self.deaths[rest[0].digest] >= DEATHS:
+            self._give_up(rest[0], why)
+            return
+        self.reporter.note(
+            f"a worker died{f' ({why})' if why else ''}; {len(rest)} videos it had are done again, one by one"
+        )
+        self.alone.extend(rest)
+
+    def _wait_again(self, items: Iterable[VideoItem]) -> None:
+        self.grouping = Grouping.of([*self.grouping.waiting, *items], unit_seconds=self.unit_seconds)
+
+    def _not_done(self, items: Iterable[VideoItem]) -> list[VideoItem]:
+        """Those without a row that is done; rows of the others are told as usual."""
+        rows = {item.digest: row for item in items if (row := self.ledger.pending(item.digest)) is not None}
+        done = [row for row in rows.values() if row.is_done]
+        self._take(done)
+        digests = {row.digest for row in done}
+        return [item for item in items if item.digest not in digests]
+
+    def _give_up(self, item: VideoItem, why: str) -> None:
+        count = self.deaths[item.digest]
+        row = ItemRow(
+            digest=item.digest,
+            status="crashed",
+            cause="killed_worker",
+            message=(
+                f"{count} workers died over this video, the last one with nothing else to do"
+                f"{f' ({why})' if why else ''}. It may need more memory than a worker has (cluster.memory). "
+                f"`reelwright logs {item.video_id}` shows what was said"
+            ),
+            attempts=count,
+        )
+        self.ledger.commit(row)
+        self._take([row])
+
+    def _fold(self) -> None:
+        self.num_folded += len(self.unfolded)
+        self.ledger.fold(self.unfolded)
+        self.unfolded = []
+
+    def _clear_marks(self, store: Store) -> None:
+        """Of units whose driver is gone: this process alone shares out the node's work."""
+        folder = store.claims(self.work.key)
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if path.suffix in {STARTED, LEFT}:
+                path.unlink(missing_ok=True)

@@ -1,0 +1,215 @@
+"""A unit of work on a worker of a cluster: some videos of one node, as plain data in, and what became of each out.
+
+    unit --> mark `started` --> models, once a process --> claims on its videos --> the stage --> rows
+
+Arrays go from the stage straight into the store. A unit that is started a second time, because its worker died or left,
+says so instead of doing it again, unless the worker left in peace: who shares the work out decides what is tried next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from reelwright.stages.held import hold
+from reelwright.stages.learning.plain_work import work_from_plain, work_to_plain
+from reelwright.stages.registry import STAGES, load
+from reelwright.stages.work import SilentReporter, Work, ledger_of
+from reelwright.storage import errors
+from reelwright.storage.errors import ReelwrightError
+from reelwright.storage.items import ItemRow
+from reelwright.storage.locks import exclusive
+from reelwright.storage.store import Store
+
+STARTED, LEFT = ".started", ".left"
+_MODELS_HELD = 2
+_HEAD = "# unit"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """Some videos of one node."""
+
+    name: str  # unlike that of any other unit
+    work: Work
+    function: str  # `module:name` of the stage's work
+    prepare: str | None  # `module:name` of what a worker loads once
+
+    @classmethod
+    def of(cls, work: Work, *, name: str) -> Unit:
+        """The unit of a part of a node's work."""
+        stage = STAGES[work.stage]
+        return cls(name=name, work=replace(work, is_part=True), function=stage.work, prepare=stage.prepare)
+
+    def plain(self) -> dict[str, Any]:
+        """Dicts, lists, texts and numbers."""
+        return {
+            "name": self.name,
+            "work": work_to_plain(self.work),
+            "function": self.function,
+            "prepare": self.prepare,
+        }
+
+    @classmethod
+    def from_plain(cls, values: Mapping[str, Any]) -> Unit:
+        """What `plain` gave."""
+        return cls(**{**values, "work": work_from_plain(values["work"])})
+
+    def mark(self, ending: str) -> Path:
+        """The file that says that the unit was started, or that its worker left it in peace."""
+        return Store.at(self.work.store).claims(self.work.key) / f"{self.name}{ending}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitDone:
+    """What became of a unit; plain data."""
+
+    rows: tuple[ItemRow, ...] = ()
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0  # on the items, without loading
+    host: str = field(default_factory=socket.gethostname)
+    process: int = field(default_factory=os.getpid)
+    died: bool = False  # a worker died over it before; nothing was done now
+    error: tuple[str, str] | None = None  # kind and message of what ended the stage as a whole
+
+    def plain(self) -> dict[str, Any]:
+        """Dicts, lists, texts and numbers."""
+        return {**asdict(self), "rows": [asdict(row) for row in self.rows]}
+
+    @classmethod
+    def from_plain(cls, values: Mapping[str, Any]) -> UnitDone:
+        """What `plain` gave."""
+        return cls(**{**values, "rows": tuple(ItemRow(**row) for row in values["rows"])})
+
+    def raise_error(self) -> None:
+        """Raise what ended the stage as a whole."""
+        if self.error is not None:
+            kind = getattr(errors, self.error[0], errors.StageError)
+            raise kind(self.error[1])
+
+
+class _Collector(SilentReporter):
+    """Keeps rows and notes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        """Keep the note."""
+        self.notes.append(text)
+
+
+_running: dict[str, Unit] = {}  # in this process
+
+
+def do_unit(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Do a unit, as plain data; returns a `UnitDone` as plain data. Runs in a process of a worker."""
+    unit = Unit.from_plain(values)
+    collector = _Collector()
+    hold(_MODELS_HELD)
+    try:
+        if unit.prepare is not None:
+            load(unit.prepare)(unit.work, collector)
+        if _was_started(unit):
+            return UnitDone(died=True).plain()
+        _running[unit.name] = unit
+        started = time.monotonic()
+        with _logged(unit, collector):
+            _do(unit, collector)
+    except ReelwrightError as error:
+        return UnitDone(notes=tuple(collector.notes), error=(type(error).__name__, str(error))).plain()
+    finally:
+        _running.pop(unit.name, None)
+    seconds = time.monotonic() - started
+    return UnitDone(rows=tuple(collector.rows), notes=tuple(collector.notes), seconds=seconds).plain()
+
+
+def leave() -> bool:
+    """Say that this process leaves what it does in peace, so that nothing is blamed; whether there was anything."""
+    units = list(_running.values())
+    for unit in units:
+        with contextlib.suppress(OSError):
+            unit.mark(STARTED).rename(unit.mark(LEFT))
+    return bool(units)
+
+
+def forget(unit: Unit) -> bool:
+    """Take the marks of a unit away; whether it had been started."""
+    was_started = unit.mark(STARTED).exists() or unit.mark(LEFT).exists()
+    for ending in (STARTED, LEFT):
+        unit.mark(ending).unlink(missing_ok=True)
+    return was_started
+
+
+def _was_started(unit: Unit) -> bool:
+    """Mark the unit as started; whether it was before, by a process that did not leave in peace."""
+    unit.mark(STARTED).parent.mkdir(parents=True, exist_ok=True)
+    unit.mark(LEFT).unlink(missing_ok=True)
+    try:
+        os.close(os.open(unit.mark(STARTED), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+    except FileExistsError:
+        return True
+    return False
+
+
+def _do(unit: Unit, collector: _Collector) -> None:
+    """Do the items, alone among all processes; those that another one has done meanwhile are reported as they are."""
+    work, claims = unit.work, Store.at(unit.work.store).claims(unit.work.key)
+    with contextlib.ExitStack() as stack:
+        waits = [
+            stack.enter_context(exclusive(claims / digest, tell=collector.note, what=unit.name, is_kept=False))
+            for digest in sorted({item.digest for item in work.items})
+        ]
+        if any(waits):
+            known = ledger_of(work).load()
+            done = [known[item.digest] for item in work.items if item.digest in known and known[item.digest].is_done]
+            collector.rows += done
+            digests = {row.digest for row in done}
+            work = replace(work, items=tuple(item for item in work.items if item.digest not in digests))
+        if work.items:
+            load(unit.function)(work, collector)
+
+
+@contextlib.contextmanager
+def _logged(unit: Unit, collector: _Collector) -> Iterator[None]:
+    """What is written on stderr goes to a file beside the store's other logs; it stays where not all went well."""
+    folder = Store.at(unit.work.store).logs(unit.work.key)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{unit.name}.log"
+    sys.stderr.flush()
+    before = os.dup(2)
+    file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
+    try:
+        os.write(file, _head(unit).encode())
+        os.dup2(file, 2)
+        yield
+        sys.stderr.flush()
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        bad = [row for row in collector.rows if not row.is_done]
+        for row in bad:
+            os.write(file, f"{row.digest} {row.status} ({row.cause}): {row.message}\n".encode())
+        os.close(file)
+    if not bad:
+        path.unlink(missing_ok=True)
+
+
+def _head(unit: Unit) -> str:
+    """When, where, and of which videos, a line each, so that the log of a video is found by its digest."""
+    now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+    job = f", SLURM job {os.environ['SLURM_JOB_ID']}" if "SLURM_JOB_ID" in os.environ else ""
+    where = f"process {os.getpid()} on {socket.gethostname()}{job}"
+    node = os.environ.get("SLURMD_NODENAME")
+    lines = [f"{_HEAD} {unit.name} of {unit.work.node}, {now}, {where}{f', node {node}' if node else ''}"]
+    lines += [f"# video {item.digest} {item.video_id} {item.path}" for item in unit.work.items]
+    return "\n".join(lines) + "\n"
