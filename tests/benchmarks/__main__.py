@@ -21,6 +21,7 @@ BENCHMARKS = {  # name: (module, title)
     "embed": ("bench_embed", "Embed: frames/s of the whole stage, against its bound and the simple loop"),
     "train": ("bench_train", "Train: windows/s of our loop, against the plain loop on tensors in memory"),
     "predict": ("bench_predict", "Predict over frames: windows/s, against the encoder on every window"),
+    "psr": ("bench_psr", "Predict steps on video: ViT-S, windows of 65 frames at every frame"),
     "codecs": ("bench_embedding_codecs", "Embedding codecs: size and speed on real rows"),
     "synthesize": ("bench_synthesize", "Synthesize: videos/s, against the compiled generator and on all cores"),
 }

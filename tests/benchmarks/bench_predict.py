@@ -11,6 +11,7 @@ import statistics
 import time
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -54,7 +55,9 @@ def run(options: Options) -> list[Row]:
     project = make_project(options.folder / "predict", paths, stages)
     result = project.run(until=["train"])
     assert result.exit_code == 0, result
-    every_window = _EveryWindow(project, num_windows=4 if options.quick else SAMPLED_WINDOWS)
+    every_window = EveryWindow(
+        project, bench_videos()[0], length=LENGTH, num_windows=4 if options.quick else SAMPLED_WINDOWS
+    )
     turns = Turns(options.repeats)
     turns.add("per window", every_window.rate)
     for stride in STRIDES:
@@ -76,10 +79,10 @@ def run(options: Options) -> list[Row]:
     return rows
 
 
-def overlap_factor(num_rows: int, stride: int) -> float:
+def overlap_factor(num_rows: int, stride: int, *, length: int = LENGTH) -> float:
     """Rows in all windows over rows of the video: what encoding each once can save."""
-    num_windows = len(grid_windows([num_rows], WindowShape(length=LENGTH, stride=stride)))
-    return num_windows * LENGTH / num_rows
+    num_windows = len(grid_windows([num_rows], WindowShape(length=length, stride=stride)))
+    return num_windows * length / num_rows
 
 
 def _stage_rate(project: Project, node: str) -> float:
@@ -87,19 +90,20 @@ def _stage_rate(project: Project, node: str) -> float:
     return windows / seconds
 
 
-class _EveryWindow:
+class EveryWindow:
     """Encode the frames of one window, score it, go on to the next."""
 
-    def __init__(self, project: Project, *, num_windows: int) -> None:
+    def __init__(self, project: Project, path: Path, *, length: int, num_windows: int) -> None:
+        """The project has the nodes embed and stride1."""
         work = fresh_work(project, "embed")
         store = Store.at(work.store)
         loaded = load_encoder(work)
         self._forward = prepare_forward(loaded, loaded.config, tuning=store.root / "tuning", note=lambda _text: None)
         run_key = fresh_work(project, "stride1").inputs["run"][0].key
         self._run = load_run(RunFolder(store.run(run_key)), device=self._forward.execution.device)
-        path = bench_videos()[0]
+        self._length = length
         self._frames = apply(decord_images(path), geometry_of(loaded.data_config))
-        shape = WindowShape(length=LENGTH, stride=1)
+        shape = WindowShape(length=length, stride=1)
         windows = grid_windows([len(self._frames)], shape)
         picked = windows.take(np.linspace(0, len(windows) - 1, num_windows).astype(int))
         self._rows, _ = window_rows(picked, shape)
@@ -108,7 +112,7 @@ class _EveryWindow:
         """Windows a second."""
         started = time.perf_counter()
         device = self._forward.execution.device
-        mask = torch.ones(1, LENGTH, dtype=torch.bool, device=device)
+        mask = torch.ones(1, self._length, dtype=torch.bool, device=device)
         with torch.inference_mode():
             for rows in self._rows:
                 parts = [part.result()["pooled"] for part in self._forward.submit(self._frames[rows])]
