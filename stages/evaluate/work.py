@@ -225,7 +225,7 @@ def _facts(reference: InputRef, run_reference: InputRef | None, *, task: str, ru
         facts["run"] = f"{run_reference.node} {run[:12]}"
         facts |= {"model": str(model["name"])} if "name" in model else {}
     embed = find_stage(reference, "embed")
-    if embed is not None and "encoder" in embed.config:
+    if embed is not None and embed.config.get("encoder"):
         facts["encoder"] = str(embed.config["encoder"])
     return facts
 
