@@ -37,7 +37,8 @@ from reelwright.storage.seals import broken_seal
 from reelwright.storage.store import Store
 
 AREAS = ("frames", "embeddings", "predictions", "runs", "steps", "reports", "nodes", "projects", "weights", "synthetic")
-_OURS = frozenset({*AREAS, "scratch", "tuning", "locks", "files.json", "videos.json"})
+_OF_CLUSTERS = ("claims", "jobs", "logs", "progress")
+_OURS = frozenset({*AREAS, "scratch", "tuning", "locks", *_OF_CLUSTERS, "files.json", "videos.json"})
 _WITH_RECORD = frozenset({"runs", "steps", "reports", "predictions"})
 Items = tuple[str, str]  # area and spec key
 

@@ -21,7 +21,7 @@ from reelwright.storage.store import Store
 from reelwright.storage.zarrs import PARTIAL
 
 _GROUPS = ("frames", "embeddings")
-_KEYED = ("synthetic", "predictions", "runs", "steps", "reports", "nodes")
+_KEYED = ("synthetic", "predictions", "runs", "steps", "reports", "nodes", "jobs", "logs", "claims")
 
 
 @dataclass

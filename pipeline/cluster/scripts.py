@@ -70,7 +70,9 @@ def training_script(settings: ClusterSettings, *, folder: Path, name: str) -> st
     """The script of a job that trains the run whose work lies in ``folder``/work.json, with torchrun on every node.
 
     The warning before the end of its time goes to the training processes, as SIGUSR1: they write a checkpoint and end
-    with 75, and the job queues itself again. torchrun itself must not take that signal, which would end it.
+    with 75, and the job queues itself again. torchrun itself must not take that signal, which would end it. The script
+    has a timer of its own, since SLURM warns once only: not a job that it starts again (22.05), and not again where the
+    processes were not ready to listen yet.
     """
     training = settings.training
     gpus = settings.gpus if training.gpus is None else training.gpus
@@ -100,6 +102,7 @@ def training_script(settings: ClusterSettings, *, folder: Path, name: str) -> st
         python=shlex.quote(settings.python or sys.executable),
         folder=shlex.quote(str(folder)),
         processes=processes,
+        warn_seconds=training.warn_seconds,
     )
 
 
@@ -128,6 +131,13 @@ export REELWRIGHT_EVENTS=$folder/events
 export MASTER_ADDR=$(hostname)  # a batch script runs on the first of its nodes
 export MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
 rm -f "$folder"/stopped.*
+(
+  end=$(date -d "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%e)" +%s)
+  left=$((end - $(date +%s) - {warn_seconds}))
+  sleep $((left > 1 ? left : 1))
+  while scancel --signal=USR1 "$SLURM_JOB_ID"; do sleep 5; done
+) > /dev/null 2>&1 &
+timer=$!
 srun --kill-on-bad-exit=1 bash -c '
   trap "" USR1  # for the processes that train, not for torchrun
   exec {python} -m torch.distributed.run --nnodes="$SLURM_NNODES" --node-rank="$SLURM_NODEID" \\
@@ -135,6 +145,7 @@ srun --kill-on-bad-exit=1 bash -c '
     --master-port="$MASTER_PORT" -m reelwright.stages.learning.process "$0"/work.json
 ' "$folder"
 code=$?
+kill "$timer"
 if ls "$folder"/stopped.* > /dev/null 2>&1; then  # a checkpoint is written: go on in the next job
   scontrol requeue "$SLURM_JOB_ID"
 fi

@@ -92,6 +92,7 @@ class _Watch:
     result: dict[str, Any] | None = None
     problem: ReelwrightError | None = None
     told: str = ""  # state of the job that was told last
+    said: str = ""  # by the training processes last
     reported: int = 0  # of the progress, so that it never runs backwards when a job goes on
     counted: int = 0
     moves: int = 0  # times that the job came further than any before
@@ -125,12 +126,18 @@ class _Watch:
             case "note":
                 self.reporter.note(event["text"])
             case "interrupted":
-                self.reporter.note(f"its time is over: {event['message'].split(';')[0]}")
+                self._tell_once(f"its time is over: {event['message'].split(';')[0]}")
             case "result" if event["result"] is not None:
                 self.result = event["result"]
             case "error":
                 kind = getattr(errors, event["kind"], StageError)
                 self.problem = self.problem or kind(event["message"])
+
+    def _tell_once(self, text: str) -> None:
+        """What each of the processes says."""
+        if text != self.said:
+            self.said = text
+            self.reporter.note(text)
 
     def tell(self, job: int, state: jobs.JobState) -> None:
         """Say what became of the job, when it is news."""

@@ -23,6 +23,7 @@ BENCHMARKS = {  # name: (module, title)
     "predict": ("bench_predict", "Predict over frames: windows/s, against the encoder on every window"),
     "psr": ("bench_psr", "Predict steps on video: ViT-S, windows of 65 frames at every frame"),
     "codecs": ("bench_embedding_codecs", "Embedding codecs: size and speed on real rows"),
+    "cluster": ("bench_cluster", "Executors: what an item costs, how embed scales, and the driver of a million videos"),
     "synthesize": ("bench_synthesize", "Synthesize: videos/s, against the compiled generator and on all cores"),
 }
 

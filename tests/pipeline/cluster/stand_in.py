@@ -1,7 +1,7 @@
 """A stage that does nothing, for tests and benchmarks of what surrounds work: what an item does stands in its path.
 
 `ok` is done, `fail` fails, `kill` ends its process by SIGKILL, `slow` takes a fifth of a second, `raise` ends the
-stage.
+stage, `memory` takes more and more memory until it is stopped.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ def run_items(work: Work, reporter: Reporter) -> None:
     for item in work.items:
         if item.path == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        if item.path == "memory":
+            _take_memory()
         if item.path == "raise":
             raise StageError("the stand-in was told to raise")
         if item.path == "slow":
@@ -46,6 +48,14 @@ def run_items(work: Work, reporter: Reporter) -> None:
             row = ItemRow(digest=item.digest, status="ok", rows=1)
         ledger.commit(row)
         reporter.item(row)
+
+
+def _take_memory() -> None:
+    """A worker is ended when it has more than it may; 4 GB at most, so that no machine suffers."""
+    held = []
+    for _ in range(80):
+        held.append(b"x" * 50_000_000)
+        time.sleep(0.1)
 
 
 def make_work(store: Path, items: Iterable[VideoItem], *, notes: bool = True) -> Work:

@@ -123,4 +123,5 @@ def test_a_training_job_is_warned_and_queued_again(tmp_path: Path) -> None:
     assert {"--signal=USR1@300", "--requeue", "--account=abc", "--mem=95368M", "--open-mode=append"} <= directives
     assert lines.index("module load cuda") < next(n for n, line in enumerate(lines) if line.startswith("srun"))
     assert "--nproc-per-node=4" in "\n".join(lines)
+    assert "  left=$((end - $(date +%s) - 300))" in lines
     assert "export OMP_NUM_THREADS=${OMP_NUM_THREADS:-4}" in lines  # 16 cores for 4 processes

@@ -1,0 +1,241 @@
+"""Executors: what an item costs beyond its work, how embed scales, and what a million videos cost the driver.
+
+Per item: 10,000 items of a stage that does nothing but leave its row, through each executor; workers are there already.
+Scaling: embed on one and on two warm dask workers, beside one and two bare processes that call the stage's function on
+their share of the videos. Driver: a pool that answers at once (and says that a video took half a second), so that what
+is left is the driver's own: units, messages as JSON, rows, the table of items; in a process of its own, for its memory.
+
+python -m tests.benchmarks.bench_cluster driver COUNT prints the last one for a number of videos, as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from reelwright.pipeline.cluster.config import ClusterSettings
+from reelwright.pipeline.cluster.dask_pool import DaskPool
+from reelwright.pipeline.cluster.executors import LocalExecutor
+from reelwright.pipeline.cluster.live import LiveReporter
+from reelwright.pipeline.cluster.spread import Ended, Spreader
+from reelwright.stages.held import hold
+from reelwright.stages.registry import STAGES, load
+from reelwright.stages.unit import UnitDone
+from reelwright.stages.work import SilentReporter, VideoItem, Work
+from reelwright.storage.items import ItemLedger, ItemRow
+from reelwright.storage.store import Store
+from tests.benchmarks.chain import fresh_work, make_project
+from tests.benchmarks.harness import Figures, Options, Row, Turns
+from tests.benchmarks.videos import bench_videos
+from tests.pipeline.cluster.stand_in import STAGE, make_work
+
+NUM_ITEMS = 10_000
+AIMS = {"local": 2.0, "dask": 10.0}  # ms an item
+SCALING_AIM = 0.9
+MILLION = 1_000_000
+_SECONDS_A_VIDEO = 0.5
+STAGES_OF_SCALING = """
+  streamed: {uses: decode, materialize: false, stop: LAST, workers: 1}
+  embed: {uses: embed, frames: streamed, encoder: timm/mobilenetv2_100, weights: none, batch_size: 16,
+          channels_last: true, preprocess: {size: [112, 112], resize: 112}}
+"""
+
+
+def run(options: Options) -> list[Row]:
+    """Rows of the table."""
+    STAGES["stand_in"] = STAGE
+    return [*_per_item(options), *_scaling(options), *_driver(options)]
+
+
+def _items(count: int) -> list[VideoItem]:
+    return [VideoItem(f"{number:064x}", "ok", f"v{number}", 10.0) for number in range(count)]
+
+
+def _per_item(options: Options) -> list[Row]:
+    items = _items(200 if options.quick else NUM_ITEMS)
+    settings = ClusterSettings(executor="dask", workers=2)
+    pool = DaskPool(settings, logs=options.folder, tell=lambda _: None)
+    try:
+        _spread(pool, _items(20), options.folder)  # workers start
+        turns = Turns(options.repeats)
+        turns.add("local", partial(_local, items, options.folder))
+        turns.add("dask", lambda: _spread(pool, items, options.folder))
+        found = turns.measure(warm_up=False)
+    finally:
+        pool.close()
+    return [
+        Row(
+            what=f"an item of empty work, {name}, of {len(items):,}",
+            unit="ms",
+            figures=Figures(tuple(1000 * seconds / len(items) for seconds in figures.values), figures.cores),
+            note=f"aim under {AIMS[name]:g} ms",
+        )
+        for name, figures in found.items()
+    ]
+
+
+def _local(items: Sequence[VideoItem], folder: Path) -> float:
+    with tempfile.TemporaryDirectory(dir=folder) as store:
+        work = make_work(Path(store), items, notes=False)
+        reporter = LiveReporter(SilentReporter(), Path(store) / "live.json", node="n", videos=len(items))
+        started = time.perf_counter()
+        LocalExecutor().items(work, reporter)
+        ItemLedger(Store.at(store).node(work.key)).compact()
+        return time.perf_counter() - started
+
+
+def _spread(pool: DaskPool, items: Sequence[VideoItem], folder: Path) -> float:
+    with tempfile.TemporaryDirectory(dir=folder) as store:
+        started = time.perf_counter()
+        Spreader(make_work(Path(store), items, notes=False), pool, SilentReporter(), 20.0).run()
+        return time.perf_counter() - started
+
+
+def _scaling(options: Options) -> list[Row]:
+    paths = bench_videos()[: options.num_videos]
+    stages = STAGES_OF_SCALING.replace("LAST", "0.5" if options.quick else "6")
+    project = make_project(options.folder / "scaling", paths, stages)
+    project.run(until=["streamed"])
+    turns = Turns(options.repeats)
+    pools = []
+    try:
+        for count in (1, 2):
+            pool = DaskPool(ClusterSettings(executor="dask", workers=count), logs=options.folder, tell=lambda _: None)
+            pools.append(pool)
+            bare = multiprocessing.get_context("spawn").Pool(count)
+            turns.add(f"{count} bare", partial(_rate, project, partial(_bare, bare, count)))
+            turns.add(f"{count} dask", partial(_rate, project, partial(_on_workers, pool)))
+        found = turns.measure()
+    finally:
+        for pool in pools:
+            pool.close()
+    rows = []
+    for kind in ("bare", "dask"):
+        one, two = found[f"1 {kind}"], found[f"2 {kind}"]
+        rows.append(Row(what=f"embed, 1 {kind}", unit="rows/s", figures=one))
+        rows.append(Row(what=f"embed, 2 {kind}", unit="rows/s", figures=two, reference=f"1 {kind}", against=one))
+    two_bare = found["2 bare"]
+    rows[-1] = replace(
+        rows[-1], note=f"of 2 bare: {_median(found['2 dask']) / _median(two_bare):.2f}, aim {SCALING_AIM}"
+    )
+    return rows
+
+
+def _median(figures: Figures) -> float:
+    return sorted(figures.values)[len(figures.values) // 2]
+
+
+def _rate(project: Any, do: Callable[[Work], None]) -> float:
+    work = fresh_work(project, "embed")
+    started = time.perf_counter()
+    do(work)
+    seconds = time.perf_counter() - started
+    rows = ItemLedger(Store.at(work.store).node(work.key)).load().values()
+    assert all(row.is_done for row in rows)
+    shutil.rmtree(Store.at(work.store).embeddings(work.key))
+    return sum(row.rows for row in rows) / seconds
+
+
+def _bare(pool: Any, count: int, work: Work) -> None:
+    pool.map(_do_share, [replace(work, items=work.items[start::count], is_part=True) for start in range(count)])
+
+
+def _do_share(work: Work) -> None:
+    hold(2)
+    load(STAGES[work.stage].work)(work, SilentReporter())
+
+
+def _on_workers(pool: DaskPool, work: Work) -> None:
+    Spreader(work, pool, SilentReporter(), 2.0).run()
+
+
+def _driver(options: Options) -> list[Row]:
+    count = 2_000 if options.quick else MILLION
+    command = [sys.executable, "-m", "tests.benchmarks.bench_cluster", "driver", str(count)]
+    told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    note = (
+        f"{told['units']:,} units, {told['message_bytes'] / 1e6:,.0f} MB of messages, at most {told['peak_mb']:,.0f} MB"
+    )
+    seconds = Figures((told["seconds"],))
+    listed = Figures((told["listing_seconds"],))
+    return [
+        Row(what=f"driver's own time for {count:,} videos", unit="s", figures=seconds, note=note),
+        Row(what=f"reading what is done of {count:,} videos", unit="s", figures=listed),
+    ]
+
+
+@dataclass
+class _Answering:
+    """A pool whose workers have done everything at once."""
+
+    message_bytes: int = 0
+    _queue: deque[Ended] = field(default_factory=deque)
+
+    def size(self) -> int:
+        return 64
+
+    def want(self, num_units: int) -> None:
+        pass
+
+    def submit(self, name: str, unit: dict[str, Any], *, needs_gpu: bool) -> None:
+        text = json.dumps(unit)
+        rows = tuple(ItemRow(digest=item[0], status="ok", rows=100, bytes=10**6) for item in unit["work"]["items"])
+        answer = json.dumps(
+            {**UnitDone(seconds=_SECONDS_A_VIDEO * len(rows)).plain(), "rows": [asdict(row) for row in rows]}
+        )
+        self.message_bytes += len(text) + len(answer)
+        self._queue.append(Ended(name=name, done=json.loads(answer)))
+
+    def ended(self, timeout_seconds: float) -> list[Ended]:
+        found, self._queue = list(self._queue), deque()
+        return found
+
+    def cancel(self) -> None:
+        pass
+
+
+class _Forgetful(SilentReporter):
+    """As the command's: shows rows, keeps none."""
+
+    def item(self, row: ItemRow) -> None:
+        pass
+
+
+def measure_driver(count: int) -> dict[str, float]:
+    """Seconds, bytes of messages and peak memory of sharing out ``count`` videos of a minute."""
+    STAGES["stand_in"] = STAGE
+    items = [VideoItem(f"{number:064x}", f"/videos/{number}.mp4", f"v{number}", 60.0) for number in range(count)]
+    with tempfile.TemporaryDirectory() as store:
+        pool = _Answering()
+        started = time.perf_counter()
+        spreader = Spreader(make_work(Path(store), items, notes=False), pool, _Forgetful(), 20.0)
+        spreader.run()
+        seconds = time.perf_counter() - started
+        started = time.perf_counter()
+        assert len(ItemLedger(Store.at(store).node("0" * 32)).done()) == count
+        listing = time.perf_counter() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {
+        "seconds": seconds,
+        "units": spreader.num_units,
+        "message_bytes": pool.message_bytes,
+        "peak_mb": peak,
+        "listing_seconds": listing,
+    }
+
+
+if __name__ == "__main__":
+    assert sys.argv[1] == "driver", __doc__
+    print(json.dumps(measure_driver(int(sys.argv[2]))))

@@ -1,0 +1,188 @@
+"""On real dask workers: deaths by signal and by memory, a scheduler that is started again, and Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from reelwright.pipeline.cluster.config import ClusterSettings
+from reelwright.pipeline.cluster.dask_pool import DaskPool
+from reelwright.pipeline.cluster.spread import DEATHS, Spreader
+from reelwright.pipeline.project import Project
+from reelwright.stages.registry import STAGES
+from reelwright.stages.work import SilentReporter
+from reelwright.storage.errors import StageError
+from reelwright.storage.items import ItemLedger, ItemRow
+from reelwright.storage.store import Store
+from tests.pipeline.cluster.stand_in import STAGE, begun, make_items, make_work
+from tests.slow.test_kills import outcome, verify_whole, write_project
+
+ROOT = Path(__file__).parents[2]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(400),
+    pytest.mark.filterwarnings("default"),  # of distributed, about loops and sockets of processes that are killed
+]
+
+
+@pytest.fixture(autouse=True)
+def _stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(STAGES, "stand_in", STAGE)
+
+
+class Noting(SilentReporter):
+    """Keeps notes too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@contextlib.contextmanager
+def pool(tmp_path: Path, reporter: Noting, **settings: object) -> Iterator[DaskPool]:
+    chosen = ClusterSettings(**{"executor": "dask", "workers": 2, "memory": "500MB", "unit_seconds": 5.0, **settings})
+    opened = DaskPool(chosen, logs=tmp_path / "logs", tell=reporter.note)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def rows_of(tmp_path: Path, items) -> dict[str, ItemRow]:
+    names = {item.digest: item.video_id for item in items}
+    return {names[digest]: row for digest, row in ItemLedger(Store.at(tmp_path).node("0" * 32)).load().items()}
+
+
+def test_killers_are_given_up_the_innocent_are_done_once_and_nothing_is_left_running(tmp_path: Path) -> None:
+    items, reporter = make_items(*["ok"] * 30, "kill", *["ok"] * 30, "memory"), Noting()
+    with pool(tmp_path, reporter) as opened:
+        Spreader(make_work(tmp_path, items), opened, reporter, 5.0).run()
+        children = psutil.Process().children(recursive=True)
+    rows = rows_of(tmp_path, items)
+    bad = {name: (row.status, row.cause, row.attempts) for name, row in rows.items() if not row.is_done}
+    assert bad == dict.fromkeys(("v30", "v61"), ("crashed", "killed_worker", DEATHS))
+    assert len(rows) == 62
+    assert max(Counter(begun(tmp_path)).values()) == 1
+    assert any("dashboard http://" in note for note in reporter.notes)
+    assert children
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert [child for child in alive if not is_tracker(child)] == []
+
+
+def is_tracker(process: psutil.Process) -> bool:
+    """multiprocessing's own, which ends with this process; or gone by now."""
+    try:
+        return "resource_tracker" in " ".join(process.cmdline())
+    except psutil.Error:
+        return True
+
+
+def dask_process(*arguments: str) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
+    return subprocess.Popen(
+        [sys.executable, "-m", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
+    )
+
+
+@contextlib.contextmanager
+def ending(*processes: subprocess.Popen[bytes]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+        for process in processes:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(20)
+            process.kill()
+            process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def wait_until(true, *, seconds: float = 90) -> None:
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_a_scheduler_that_is_there_kills_and_comes_back_and_work_goes_on(tmp_path: Path) -> None:
+    port, items = free_port(), make_items(*["slow"] * 40, "kill")
+    address = f"tcp://127.0.0.1:{port}"
+    scheduler_command = ("distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard")
+    worker_command = ("distributed.cli.dask_worker", address, "--nthreads", "1", "--no-dashboard")
+    reporter = Noting()
+    with contextlib.ExitStack() as stack, pool(tmp_path, reporter, scheduler=address) as opened:
+        first = dask_process(*scheduler_command)
+        stack.enter_context(ending(first, dask_process(*worker_command)))
+        spreader = Spreader(make_work(tmp_path, items), opened, reporter, 1.0)
+        thread = threading.Thread(target=spreader.run)
+        thread.start()
+        wait_until(lambda: len(begun(tmp_path)) >= 5)
+        first.kill()
+        stack.enter_context(ending(dask_process(*scheduler_command), dask_process(*worker_command)))
+        thread.join(200)
+        assert not thread.is_alive()
+    rows = rows_of(tmp_path, items)
+    assert len(rows) == 41
+    assert {name for name, row in rows.items() if not row.is_done} == {"v40"}
+    assert sum(Counter(begun(tmp_path)).values()) <= 40 + 6  # a unit or two were in flight
+
+
+def test_a_scheduler_that_is_not_there_is_told_of(tmp_path: Path) -> None:
+    reporter = Noting()
+    with pool(tmp_path, reporter, scheduler=f"tcp://127.0.0.1:{free_port()}") as opened:
+        spreader = Spreader(make_work(tmp_path, make_items("ok")), opened, reporter, 5.0)
+        with pytest.raises(StageError, match="no dask scheduler answers at tcp://127"):
+            spreader.run()
+
+
+def test_the_whole_pipeline_equals_that_of_one_process_and_ctrl_c_is_clean(tmp_path: Path) -> None:
+    reference = write_project(make(tmp_path / "local"), videos=None)
+    assert Project.open(reference / "reelwright.yaml").run().exit_code == 0
+    folder = write_project(make(tmp_path / "dask"), videos=reference)
+    command = "import sys; from reelwright.cli.main import main; sys.argv[0] = 'reelwright'; main()"
+    run = [sys.executable, "-c", command, "run", "--executor", "dask"]
+    with (folder / "log.txt").open("wb") as log:
+        process = subprocess.Popen(run, cwd=folder, stdout=log, stderr=log, start_new_session=True)
+        wait_until(lambda: list(folder.glob(".reelwright/store/nodes/*/items/*.json")))
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(60) == 130, (folder / "log.txt").read_text()
+    wait_until(lambda: not [p for p in psutil.process_iter() if group_of(p) == process.pid], seconds=30)
+    assert "Traceback" not in (folder / "log.txt").read_text()
+    done = subprocess.run(run, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert outcome(folder) == outcome(reference)
+    assert verify_whole(folder) == []
+
+
+def make(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def group_of(process: psutil.Process) -> int | None:
+    try:
+        return os.getsid(process.pid) if process.status() != psutil.STATUS_ZOMBIE else None
+    except (psutil.Error, ProcessLookupError):
+        return None

@@ -1,0 +1,192 @@
+"""On a real SLURM of two nodes: the whole pipeline, a lost node, a killed submitter, and training beyond its time."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from reelwright.pipeline.project import Project
+from tests.pipeline.conftest import write_rows, write_video
+from tests.slow.slurm import Slurm, why_not
+from tests.slow.test_kills import finished_files, outcome, stamps, verify_whole, write_project
+
+COMMAND = "import sys; from reelwright.cli.main import main; sys.argv[0] = 'reelwright'; main()"
+CLUSTER = "\ncluster: {{executor: slurm, workers: 2, memory: 3GB, time: '00:10:00', unit_seconds: 0.2{more}}}\n"
+NUM_LONG, LONG_FRAMES = 10, 500
+LONG = """
+videos: {manifest: videos.csv}
+stages:
+  frames: {uses: decode, fps: 10, short_side: 48, materialize: false, workers: 1}
+  embed:
+    {uses: embed, frames: frames, encoder: timm/test_resnet, weights: none, batch_size: 4, channels_last: false,
+     deterministic: true, shard_rows: 64}
+"""
+TRAINING = """
+  long:
+    {uses: train, embeddings: [embed], task: per_row, window: {length: 4, stride: 2}, model: {name: linear},
+     epochs: 600, batch_size: 8, val_splits: [], optimizer: {lr: 1e-3}, checkpoint_every: 600}
+"""
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(why_not() is not None, reason=f"SLURM cannot be started here: {why_not()}"),
+]
+
+
+@pytest.fixture(scope="module")
+def slurm() -> Iterator[Slurm]:
+    with Slurm() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project, run here."""
+    folder = write_project(tmp_path_factory.mktemp("local"), videos=None)
+    assert Project.open(folder / "reelwright.yaml").run().exit_code == 0
+    return folder
+
+
+@contextmanager
+def started(slurm: Slurm, folder: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """`reelwright run` in a process of its own; what it says goes to log.txt."""
+    with (folder / "log.txt").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", COMMAND, "run", *arguments],
+            cwd=folder,
+            env={**os.environ, **slurm.environment, "NO_COLOR": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def run(slurm: Slurm, folder: Path, *arguments: str) -> str:
+    """Run to the end; what was said."""
+    with started(slurm, folder, *arguments) as process:
+        code = process.wait(400)
+    said = (folder / "log.txt").read_text()
+    assert code == 0, said + "\n".join(path.read_text() for path in folder.glob(".reelwright/store/jobs/*/job.log"))
+    return said
+
+
+def wait_until(
+    true: Callable[[], object], process: subprocess.Popen[bytes], folder: Path, *, seconds: float = 200
+) -> None:
+    until = time.monotonic() + seconds
+    while not true():
+        assert process.poll() is None, (folder / "log.txt").read_text()
+        assert time.monotonic() < until, (folder / "log.txt").read_text()
+        time.sleep(0.05)
+
+
+def write_long(folder: Path) -> Path:
+    """Videos that take a moment to embed."""
+    names = [f"v{number}" for number in range(NUM_LONG)]
+    for number, name in enumerate(names):
+        write_video(folder / f"{name}.mp4", seed=number, num_frames=LONG_FRAMES)
+    write_rows(folder / "videos.csv", [{"video_id": name, "path": f"{name}.mp4"} for name in names])
+    (folder / "reelwright.yaml").write_text(LONG)
+    return folder
+
+
+def test_the_whole_pipeline_on_two_nodes_equals_that_on_this_machine(slurm, reference: Path, tmp_path: Path) -> None:
+    folder = write_project(tmp_path, videos=reference)
+    with (folder / "reelwright.yaml").open("a") as file:
+        file.write(CLUSTER.format(more=""))
+    said = run(slurm, folder)
+    assert outcome(folder) == outcome(reference)
+    assert verify_whole(folder) == []
+    assert "submitted; it writes" in said  # training was a job of its own
+    hosts = [path.read_text() for path in folder.glob(".reelwright/store/logs/workers/*.err")]
+    assert len(hosts) >= 2
+    assert "nothing to do" in run(slurm, folder)
+
+
+def test_a_lost_node_and_a_killed_submitter_cost_what_was_in_flight(slurm, tmp_path: Path) -> None:
+    folder = write_long(tmp_path)
+    local = Project.open(folder / "reelwright.yaml", overrides=["store=local"])
+    assert local.run().exit_code == 0
+    (folder / "reelwright.yaml").write_text(LONG + CLUSTER.format(more=", cpus: 2"))
+    store = Project.open(folder / "reelwright.yaml").file.store.root
+
+    def num_done() -> int:
+        return len(list(store.glob("nodes/*/items/*.json")))
+
+    with started(slurm, folder) as process:
+        wait_until(lambda: num_done() >= 1, process, folder)
+        slurm.kill_node("n1")
+        wait_until(lambda: num_done() >= 4, process, folder)
+        process.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while slurm.processes("n2", holding="dask_worker") and time.monotonic() < deadline:
+        time.sleep(0.1)  # workers end by themselves when their scheduler is gone
+    assert not slurm.processes("n2", holding="dask_worker")
+    assert [problem for problem in verify_whole(folder) if problem.is_wrong] == []
+    before = finished_files(store)
+    slurm.start_node("n1")
+    slurm.run("scancel", "--user=root")
+    slurm.wait_for_nodes()
+    run(slurm, folder)
+    after = stamps(store)
+    assert {path: after.get(path) for path in before} == before  # nothing is done twice
+    assert [problem for problem in verify_whole(folder) if problem.is_wrong] == []
+    assert arrays(store) == arrays(local.file.store.root)
+    assert not list(store.glob("claims/*/*"))
+
+
+def arrays(store: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(store).as_posix(): path.read_bytes()
+        for path in store.glob("embeddings/*/*/**/c/**/*")
+        if path.is_file()
+    }
+
+
+def test_training_over_two_nodes_goes_on_after_its_time_and_after_its_submitter(
+    slurm, reference: Path, tmp_path: Path
+) -> None:
+    folder = write_project(tmp_path, videos=reference)
+    text = (folder / "reelwright.yaml").read_text().replace("  predict:", f"{TRAINING}  predict:")
+    more = ", training: {nodes: 2, warn_seconds: 45, time: '00:01:00'}"
+    (folder / "reelwright.yaml").write_text(f"{text}store: {reference}/.reelwright/store\n" + CLUSTER.format(more=more))
+    project = Project.open(folder / "reelwright.yaml")
+    store = project.file.store
+    with started(slurm, folder, "--until", "long") as process:
+        wait_until(lambda: "running n[1-2]" in (folder / "log.txt").read_text(), process, folder)
+        process.send_signal(signal.SIGKILL)
+    (job,) = (json.loads(path.read_text())["job"] for path in store.root.glob("jobs/*/job.json"))
+    with started(slurm, folder, "--until", "long") as process:
+        wait_until(lambda: "its time is over" in (folder / "log.txt").read_text(), process, folder)
+        slurm.run(
+            "scontrol", "update", f"job={job}", "TimeLimit=10"
+        )  # minutes; else a busy machine comes never to an end
+        code = process.wait(400)
+    said = (folder / "log.txt").read_text()
+    assert code == 0, said
+    assert "trains it already" in said
+    assert said.count("submitted; it writes") == 1  # SLURM queued it again itself
+    trained = project.trained("long")
+    found = [line["train_loss"] for line in trained.metrics()]
+    assert [line["epoch"] for line in trained.metrics()] == list(range(1, 601))
+    told = slurm.run("scontrol", "show", "job", str(job))
+    assert "Restarts=0" not in told
+    assert "NumNodes=2" in told
+    alone = Project.open(folder / "reelwright.yaml", overrides=["cluster={}"])
+    alone.run(only=["long"], force=["long"])
+    expected = [line["train_loss"] for line in alone.trained("long").metrics()]
+    assert found == pytest.approx(expected, rel=1e-4)
