@@ -172,9 +172,10 @@ def _config(values: dict[str, Any], fractal: dict[str, Any]) -> Any:
 
 def _make(out: Path, config: Any, effort: dict[str, Any], *, duration: str | None, classes: Path | None) -> Outcome:
     from reelwright.stages.synthesize.config import parse_duration
-    from reelwright.stages.synthesize.work import Effort, synthesize
 
     seconds = None if duration is None else parse_duration(duration)
+    from reelwright.stages.synthesize.work import Effort, synthesize
+
     with _reporter(config.family) as reporter:
         return synthesize(out, config, effort=Effort(**effort, seconds=seconds), reporter=reporter, classes=classes)
 

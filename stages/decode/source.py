@@ -112,7 +112,7 @@ def decoding(config: DecodeConfig, workers: int) -> dict[str, Any]:
 
 
 def backends_of(item: VideoItem, order: Sequence[str]) -> Sequence[str]:
-    """A folder of images is read in one way only."""
+    """A folder (of images, of stored frames) is read in one way only; which one is seen when it is opened."""
     return ["images"] if Path(item.path).is_dir() else order
 
 

@@ -72,7 +72,7 @@ def probe_task(*, path: str, quick: bool, image_fps: float) -> Iterator[tuple[di
     if is_feature_file(source) and source.is_file():
         probe = VideoProbe(digest=digest, codec=source.suffix[1:].lower())  # its rows are read where they are imported
     else:
-        probe = _probe_images(source, digest, image_fps) if source.is_dir() else probe_file(source, digest)
+        probe = _probe_folder(source, digest, image_fps) if source.is_dir() else probe_file(source, digest)
     yield probe._asdict(), []
 
 
@@ -99,11 +99,21 @@ def probe_file(path: Path, digest: str) -> VideoProbe:
     )
 
 
-def _probe_images(folder: Path, digest: str, fps: float) -> VideoProbe:
+def _probe_folder(folder: Path, digest: str, fps: float) -> VideoProbe:
+    """Probe a folder of images (which take ``fps``) or of stored frames."""
     from PIL import Image
 
     from reelwright.stages.decode.readers.images import list_images
+    from reelwright.stages.decode.readers.stored import is_stored, stored_rows
 
+    if is_stored(folder):
+        rows = stored_rows(folder)
+        start, stop = float(rows.pts_seconds[0]), float(rows.stop_seconds[-1])
+        (height, width), count = rows.frame_size, rows.num_rows
+        return VideoProbe(
+            digest=digest, duration_seconds=stop - start, num_frames=count, fps=count / (stop - start), height=height,
+            width=width, codec="zarr", start_seconds=start,
+        )  # fmt: skip
     images = list_images(folder, template=None, start=None)
     try:
         with Image.open(images[0]) as image:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from reelwright.stages.synthesize.ledger import LOCK, TABLES, listed
-from reelwright.stages.synthesize.made import digest_of
+from reelwright.stages.synthesize.made import FRAME_STORE, digest_of
 from reelwright.storage.checking import ALTERED, MISSING, Problem, strange
 
 
@@ -20,6 +20,7 @@ def check_set(folder: Path) -> Iterator[Problem]:
         elif digest_of(folder, sample.paths) != sample.digest:
             yield Problem(folder / sample.paths[0], ALTERED, "its bytes are not those that were made")
     ours = {folder / path for sample in made for path in sample.paths} | {folder / name for name in TABLES}
+    ours.add(folder / FRAME_STORE / "zarr.json")
     for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
-        if path.is_file() and path not in ours and path.parent != folder / LOCK:
+        if path.is_file() and ours.isdisjoint((path, *path.parents)) and path.parent != folder / LOCK:
             yield strange(path)

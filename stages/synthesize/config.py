@@ -152,14 +152,16 @@ class SourceConfig(SynthesizeConfig):
 
     @model_validator(mode="after")
     def _fits_a_pipeline(self) -> Self:
-        if self.into != "files" or self.is_still:
-            raise ValueError("a pipeline reads videos: leave out `into: frames` and `still`; the command makes these")
+        if self.is_still:
+            raise ValueError("a pipeline reads videos: leave out `still`; the command makes images")
         if self.num_classes is not None and self.class_files is not None:
             raise ValueError("give num_classes, to draw them, or class_files, not both")
         if self.family in {"perlin", PROCEDURE} and (self.num_classes or self.class_files):
             raise ValueError(f"{self.family} has classes of its own: leave num_classes and class_files out")
-        if self.family == PROCEDURE and (self.codec != "h264" or self.size < MIN_PROCEDURE_SIZE):
-            raise ValueError(f"procedure videos are h264 and {MIN_PROCEDURE_SIZE} pixels or larger")
+        if self.family == PROCEDURE and (
+            self.codec != "h264" or self.into != "files" or self.size < MIN_PROCEDURE_SIZE
+        ):
+            raise ValueError(f"procedure videos are h264 files and {MIN_PROCEDURE_SIZE} pixels or larger")
         if self.family == PROCEDURE and self.samples < self.num_val + self.num_test:
             raise ValueError(f"samples is {self.samples}: give at least num_val and num_test together")
         return self

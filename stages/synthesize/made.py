@@ -10,6 +10,8 @@ from typing import Any
 from reelwright.storage.digests import digest as digest_of_value
 from reelwright.storage.digests import file_digest
 
+FRAME_STORE = "frames.zarr"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Made:

@@ -23,8 +23,8 @@ from reelwright.stages.synthesize.ledger import (
     report_of,
     write_manifest,
 )
-from reelwright.stages.synthesize.made import Made
-from reelwright.stages.synthesize.make import FRAME_STORE, make_class, make_sample
+from reelwright.stages.synthesize.made import FRAME_STORE, Made
+from reelwright.stages.synthesize.make import make_class, make_sample
 from reelwright.stages.synthesize.perlin import labels
 from reelwright.stages.synthesize.samples import Sample, SamplePlan
 from reelwright.stages.synthesize.spread import spread

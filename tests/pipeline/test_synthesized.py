@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -35,6 +36,7 @@ from reelwright.stages.synthesize.config import SourceConfig
 from reelwright.stages.synthesize.source import synthetic_set
 from reelwright.stages.work import Reporter, SilentReporter
 from reelwright.storage.errors import ConfigError, InputError
+from reelwright.storage.frames import FrameStore
 from reelwright.storage.store import Store
 from tests.pipeline.test_key_properties import QUICK, at, leaves, name_of, values_of
 
@@ -118,6 +120,7 @@ CHANGES: dict[str, tuple[Change, int, int]] = {
     "a class more": ("videos.synthesize.num_classes=3", 4, 4),
     "no classes": ("videos.synthesize.num_classes=null", 4, 4),
     "family": ("videos.synthesize.family=octopus", 4, 4),
+    "frames in place of files": ("videos.synthesize.into=frames", 4, 4),
     "a setting of another stage": ("frames.fps=3", 0, 4),
     "a file removed": (lambda folder: first(folder).unlink(), 1, 0),
     "a file altered": (lambda folder: first(folder).write_bytes(b"x"), 1, 0),
@@ -350,8 +353,8 @@ STRATEGIES: dict[tuple[str, ...], st.SearchStrategy[Any]] = {
     ("fractal", "num_iterations"): st.integers(26, 400),
     ("fractal", "num_window_iterations"): st.integers(26, 400),
 }
-# into and still have one value that is allowed in a pipeline.
-SETTINGS = [leaf for leaf in leaves(SourceConfig) if leaf[0][-1] not in {"into", "still"}]
+# still has one value that is allowed in a pipeline.
+SETTINGS = [leaf for leaf in leaves(SourceConfig) if leaf[0][-1] != "still"]
 
 
 @pytest.mark.parametrize(("path", "kind"), [leaf[:2] for leaf in SETTINGS if leaf[2]], ids=name_of)
@@ -390,7 +393,7 @@ def test_the_version_is_in_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"family": "fractal"}, "samples: missing"),
         ({"family": "fractal", "samples": 0}, "samples: 0 is not allowed"),
         ({**BASE, "sample": 4}, "sample: unknown key. Did you mean 'samples'"),
-        ({**BASE, "into": "frames"}, "a pipeline reads videos"),
+        ({"family": "procedure", "samples": 1, "into": "frames"}, "h264 files"),
         ({**BASE, "fractal": {"still": True}}, "a pipeline reads videos"),
         ({**BASE, "num_classes": 2, "class_files": "x"}, "not both"),
         ({"family": "perlin", "samples": 4, "num_classes": 2}, "perlin has classes of its own"),
@@ -420,6 +423,26 @@ def test_what_does_not_go_together_is_told(project: Path, old: str, new: str, ma
     edit(project, old, new)
     with pytest.raises(ConfigError, match=match):
         planner_of(project)
+
+
+@pytest.mark.slow
+def test_stored_frames_are_read_as_they_were_made(project: Path) -> None:
+    """No codec in between; verify and repair know the folders."""
+    lossless = ["videos.synthesize.into=frames"]
+    assert run(project, *lossless, "frames.fps=12") == {"made": 4, "decoded": 4}
+    opened = Project.open(project / "reelwright.yaml", overrides=[*lossless, "frames.fps=12"])
+    found = opened.frames("frames")
+    for video, folder in videos_of(project, *lossless).items():
+        made = FrameStore(folder.parent).rows(folder.name)
+        assert np.array_equal(found[video].read(0, made.num_rows), made.read(0, made.num_rows))
+        assert found[video].pts_seconds == pytest.approx(made.pts_seconds)
+    assert verify(opened.file, whole=True).problems == ()
+    broken = next(path for path in folder.rglob("*") if path.is_file() and "/c/" in path.as_posix())
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert [problem.path for problem in verify(opened.file).problems] == [folder]
+    assert repair(opened.file, SilentObserver()).problems == ()
+    assert broken.read_bytes() == whole
 
 
 PROBE = """

@@ -34,14 +34,14 @@ stages:
     uses: train
     embeddings: [scores]
     task: per_row
-    window: {{length: 388, stride: 388}}
+    window: {{length: 357, stride: 357}}
     model: {{name: tcn, layers: 6, width: 32, dropout: 0.5}}
     epochs: 50
     batch_size: 4
     optimizer: {{lr: 2e-3}}
     val_splits: []
     seed: {seed}
-  predict: {{uses: predict, run: train, window: {{length: 388, stride: 388}}, splits: [test]}}
+  predict: {{uses: predict, run: train, window: {{length: 357, stride: 357}}, splits: [test]}}
 """
 
 

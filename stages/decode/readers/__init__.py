@@ -1,4 +1,4 @@
-"""Readers of video files and image folders by backend name; imports a backend only when it is asked for."""
+"""Readers of video files, image folders and stored frames by backend name; a backend is imported when asked for."""
 
 from __future__ import annotations
 
@@ -36,13 +36,16 @@ def backend_order(backend: str) -> list[str]:
 
 
 def open_reader(path: Path, config: DecodeConfig, *, backend: str, num_threads: int = 1) -> Reader:
-    """Open a file with ``backend``, or a folder of images.
+    """Open a file with ``backend``, or a folder of images or of stored frames.
 
     Raises ItemError when it cannot be opened; the cause `backend_unsuited` or `backend_failed` says that another may.
     """
     if path.is_dir():
         from reelwright.stages.decode.readers.images import ImagesReader, list_images
+        from reelwright.stages.decode.readers.stored import StoredReader, is_stored
 
+        if is_stored(path):
+            return StoredReader(path)
         images = list_images(path, template=config.image_tmpl, start=config.image_start)
         return ImagesReader(images, fps=config.image_fps)
     from reelwright.stages.decode.readers.scan import scan_video

@@ -1,0 +1,60 @@
+"""Read rows of a frame store (a folder `frames.zarr/<name>`) as if they were a video: lossless, no codec in between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reelwright.stages.decode.readers.base import Frame
+from reelwright.storage.errors import ItemError
+from reelwright.storage.frames import FrameRows, FrameStore
+
+_READ_AT_ONCE = 16  # frames in memory
+
+
+def is_stored(folder: Path) -> bool:
+    """Whether a folder holds rows of a frame store."""
+    return (folder / "zarr.json").is_file()
+
+
+def stored_rows(folder: Path) -> FrameRows:
+    """The rows in a folder. Raises ItemError where they are none, or none that can be read."""
+    try:
+        rows = FrameStore(folder.parent).rows(folder.name)
+        _ = rows.times, rows.frame_size
+    except (KeyError, ValueError, OSError) as error:
+        raise ItemError("not_a_video", f"{folder} has no frames that can be read: {error}. Make it again.") from None
+    if not rows.num_rows:
+        raise ItemError("no_frames", f"{folder} has no frames. Make it again.")
+    return rows
+
+
+class StoredReader:
+    """A `Reader`: frame i is row i, with the times that the row has."""
+
+    backend = "stored"
+
+    def __init__(self, folder: Path) -> None:
+        """Raises ItemError where the folder holds no rows."""
+        self._folder, self._rows = folder, stored_rows(folder)
+        self.pts_seconds = self._rows.pts_seconds
+        self.end_seconds = float(self._rows.stop_seconds[-1])
+        self.promised_frames = self._rows.num_rows
+
+    def read(self, source_frames: Sequence[int] | NDArray[np.int64]) -> Iterator[tuple[int, Frame]]:
+        """See `Reader.read`."""
+        wanted = np.asarray(source_frames, np.int64)
+        for start in range(0, len(wanted), _READ_AT_ONCE):
+            part = wanted[start : start + _READ_AT_ONCE]
+            try:
+                frames = self._rows.take(part)
+            except (KeyError, ValueError, OSError) as error:
+                message = f"frames {part[0]} to {part[-1]} of {self._folder} cannot be read: {error}."
+                raise ItemError("invalid_data", message, status="truncated") from None
+            yield from zip(part.tolist(), frames, strict=True)
+
+    def close(self) -> None:
+        """See `Reader.close`."""
