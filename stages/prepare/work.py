@@ -72,6 +72,12 @@ def prepare(request: PrepareRequest, reporter: Reporter) -> PrepareResult:
     name or a split that is not known.
     """
     spec = dataset(request.dataset)
+    is_numbered = any("{split_number}" in entry.files for layout in spec.layouts for entry in layout.lists)
+    if request.split_number != 1 and (request.lists or not is_numbered):
+        raise ConfigError(
+            f"--split-number {request.split_number}: {'the lists are given' if request.lists else request.dataset}"
+            f"{'' if request.lists else ' has one official split only'}; leave it out"
+        )
     if not request.root.exists():
         raise InputError(_where(request, spec, f"{request.root}: no such folder or archive"))
     problems: list[Problem] = []

@@ -6,6 +6,7 @@ import json
 import pickle
 import shutil
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -122,6 +123,20 @@ def test_splits_are_chosen_and_renamed(tmp_path):
     assert [(video.video_id, video.found.split) for video in result.videos] == [("a", "test")]
     with pytest.raises(ConfigError, match="no video is in the split 'dev'; there are train, val"):
         run(root, "hmdb51", check="names", splits=("dev",))
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({}, "--split-number 2: csv has one official split only"),
+        ({"lists": {"train": Path("mine.txt")}}, "--split-number 2: the lists are given"),
+    ],
+    ids=["one split", "own lists"],
+)
+def test_a_split_number_that_says_nothing_is_refused(tmp_path, options, match):
+    text(tmp_path / "root", "train.csv", "a.mp4,x")
+    with pytest.raises(ConfigError, match=match):
+        run(tmp_path / "root", "csv", check="names", split_number=2, **options)
 
 
 def test_lists_of_ones_own(tmp_path):
