@@ -142,12 +142,12 @@ def leave() -> bool:
     return bool(units)
 
 
-def forget(unit: Unit) -> bool:
-    """Take the marks of a unit away; whether it had been started."""
-    was_started = unit.mark(STARTED).exists() or unit.mark(LEFT).exists()
+def forget(unit: Unit) -> str | None:
+    """Take the marks of a unit away. Returns LEFT where its worker left in peace, STARTED, or None: never started."""
+    found = next((ending for ending in (LEFT, STARTED) if unit.mark(ending).exists()), None)
     for ending in (STARTED, LEFT):
         unit.mark(ending).unlink(missing_ok=True)
-    return was_started
+    return found
 
 
 def _was_started(unit: Unit) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,7 +13,7 @@ from reelwright.pipeline.cluster.live import LiveReporter
 from reelwright.pipeline.cluster.profiles import cluster_settings
 from reelwright.pipeline.file import PipelineFile
 from reelwright.stages.registry import STAGES, load
-from reelwright.stages.work import Reporter, Work
+from reelwright.stages.work import InputRef, Reporter, Work
 
 if TYPE_CHECKING:
     from reelwright.pipeline.cluster.dask_pool import DaskPool
@@ -64,7 +65,9 @@ class DaskExecutor(LocalExecutor):
         if self._pool is None:
             self._pool = DaskPool(self.settings, logs=self._logs, tell=self._tell)
         try:
-            Spreader(work, self._pool, reporter, self.settings.unit_seconds, reporter.running).run()
+            Spreader(
+                sized(work, cpus=self.settings.cpus), self._pool, reporter, self.settings.unit_seconds, reporter.running
+            ).run()
         finally:
             self._pool.want(0)
 
@@ -77,6 +80,21 @@ class DaskExecutor(LocalExecutor):
     def _tell(self, text: str) -> None:
         if self._reporter is not None:
             self._reporter.note(text)
+
+
+def sized(work: Work, *, cpus: int) -> Work:
+    """The same work with as many decoding processes as a worker has cores, where the settings leave it open."""
+    refs = {name: tuple(_sized_input(ref, cpus) for ref in given) for name, given in work.inputs.items()}
+    return replace(work, config=_sized_config(work.config, cpus), inputs=refs)
+
+
+def _sized_input(ref: InputRef, cpus: int) -> InputRef:
+    return replace(ref, config=_sized_config(ref.config, max(1, cpus // 2)))  # beside a forward pass
+
+
+def _sized_config(config: Mapping[str, Any], cpus: int) -> dict[str, Any]:
+    is_open = "workers" in config and config["workers"] is None
+    return {**config, "workers": cpus} if is_open else dict(config)
 
 
 class SlurmExecutor(DaskExecutor):

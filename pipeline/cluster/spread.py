@@ -113,8 +113,8 @@ class Spreader:
 
     def _end(self, ended: Ended) -> None:
         unit = self.under_way.pop(ended.name)
-        was_started = forget(unit)
-        if ended.is_lost:
+        mark = forget(unit)
+        if ended.is_lost or (ended.done is None and mark == LEFT):
             self._wait_again(unit.work.items)
             return
         done = UnitDone(died=True) if ended.done is None else UnitDone.from_plain(ended.done)
@@ -124,7 +124,7 @@ class Spreader:
                 self.reporter.note(note)
         done.raise_error()
         if done.died:
-            self._mourn(unit, ended.why, was_started=was_started)
+            self._mourn(unit, ended.why, was_started=mark is not None)
             return
         self.idle_deaths = 0
         self.grouping.seen(unit.work.items, seconds=done.seconds)

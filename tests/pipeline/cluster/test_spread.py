@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from reelwright.pipeline.cluster.executors import sized
 from reelwright.pipeline.cluster.grouping import MOST_ITEMS, Grouping
 from reelwright.pipeline.cluster.logs import logs_of
 from reelwright.pipeline.cluster.spread import DEATHS, Ended, Spreader
 from reelwright.stages.held import held, hold
 from reelwright.stages.registry import STAGES
 from reelwright.stages.unit import LEFT, STARTED, Unit, UnitDone, do_unit, leave
-from reelwright.stages.work import SilentReporter
+from reelwright.stages.work import InputRef, SilentReporter
 from reelwright.storage.errors import StageError
 from reelwright.storage.items import ItemLedger, ItemRow
 from reelwright.storage.locks import exclusive
@@ -35,6 +36,7 @@ class PoolHere:
     """Does units in this process. A unit with a video to kill marks its start, does what comes before it, and dies."""
 
     workers: int = 2
+    leaves: int = 0  # so many units are left in peace by their workers
     breaks: int = 0  # so many units die before they are started
     lost: int = 0  # so many are lost with the scheduler
     units: list[tuple[str, ...]] = field(default_factory=list)
@@ -53,6 +55,10 @@ class PoolHere:
         if self.lost:
             self.lost -= 1
             self._queue.append(Ended(name=name, is_lost=True))
+        elif self.leaves:
+            self.leaves -= 1
+            Unit.from_plain(unit).mark(LEFT).touch()
+            self._queue.append(Ended(name=name, why="asked to go"))
         elif self.breaks:
             self.breaks -= 1
             self._queue.append(Ended(name=name, why="no memory"))
@@ -115,6 +121,13 @@ def test_units_lost_with_the_scheduler_are_done_again_without_blame(tmp_path: Pa
     assert all(row.is_done for row in rows.values())
 
 
+def test_workers_that_leave_in_peace_blame_nobody_however_often(tmp_path: Path) -> None:
+    Store.at(tmp_path).claims("0" * 32).mkdir(parents=True)
+    rows, reporter = spread(tmp_path, PoolHere(leaves=9), "ok", "ok")
+    assert [row.attempts for row in rows.values()] == [1, 1]
+    assert len(reporter.rows) == 2
+
+
 def test_an_error_of_the_stage_ends_the_node_with_its_own_kind(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="the stand-in was told to raise"):
         spread(tmp_path, PoolHere(), "ok", "raise")
@@ -169,6 +182,15 @@ def test_models_are_made_once_where_they_are_held_and_the_oldest_goes() -> None:
     for name in "aabcba":
         held(name, lambda name=name: made.append(name))
     assert made == list("abca")
+
+
+def test_workers_decode_with_their_own_cores_where_the_settings_leave_it_open(tmp_path: Path) -> None:
+    frames = InputRef(node="frames", stage="decode", key="k", config={"workers": None, "fps": 5})
+    work = replace(make_work(tmp_path, []), config={"workers": 3}, inputs={"frames": (frames,)})
+    found = sized(work, cpus=4)
+    assert found.config["workers"] == 3
+    assert found.inputs["frames"][0].config == {"workers": 2, "fps": 5}  # beside the encoder
+    assert sized(replace(work, config={"workers": None}), cpus=4).config["workers"] == 4
 
 
 def test_units_take_as_long_as_wished_once_the_rate_is_known_and_shrink_at_the_end() -> None:
