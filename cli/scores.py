@@ -12,6 +12,7 @@ _NAMES = {
     "top1": "accuracy",
     "macro_f1": "macro F1",
     "mean_average_precision": "mAP",
+    "action_top1": "action top-1",
     "edit": "edit",
     "f1@50": "F1@50",
     "video_top1": "video accuracy",
