@@ -32,7 +32,7 @@ _SCHEDULER_SETTINGS = {
     "distributed.scheduler.allowed-failures": 0,  # each death is told at once: we know better what to try again
     "distributed.scheduler.worker-saturation": 1.0,
     "distributed.worker.daemon": False,  # decoding processes are children of workers
-    "distributed.deploy.lost-worker-timeout": "5s",
+    "distributed.deploy.lost-worker-timeout": "15s",  # a nanny may start another process meanwhile
     "distributed.admin.log-format": "%(message)s",
 }
 
