@@ -22,11 +22,20 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "evaluate": {"predictions": "p"},
     "features": {"fps": 15},
     "take_scores": {"embeddings": "e"},
+    "pretrain": {"frames": "f", "encoder": "timm/resnet10t", "weights": "none"},
 }
 
 
-# Settings that say nothing without another one; test_settings_count_only_where_they_say_something has both.
-CONDITIONAL = {("decode", "interpolation"), ("decode", "quality"), ("decode", "image_start")}
+# Settings that say nothing without another one; test_settings_count_only_where_they_say_something has both. The loss of
+# windows must not be set in pretrain.
+CONDITIONAL = {
+    ("decode", "interpolation"),
+    ("decode", "quality"),
+    ("decode", "image_start"),
+    ("embed", "embed_dim"),
+    ("evaluate", "map"),
+    ("pretrain", "loss"),
+}
 
 
 def config_of(stage: str, **values: Any) -> StageConfig:
@@ -113,6 +122,7 @@ def test_the_seed_of_random_weights_counts_only_for_random_weights() -> None:
         ("decode", {"image_start": 3}, {"image_tmpl": "{:05d}.jpg"}),
         ("evaluate", {"thumbnails": 3}, {"report": True}),
         ("evaluate", {"report_videos": 3}, {"report": True}),
+        ("evaluate", {"map": {"seed": 3}}, {"embeddings": "e"}),
     ],
     ids=str,
 )
