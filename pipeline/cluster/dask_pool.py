@@ -25,6 +25,7 @@ from reelwright.storage.errors import ConfigError, StageError
 _SCALE_SECONDS = 2.0  # between two looks whether workers are missing
 _COUNT_SECONDS = 0.5
 _RECONNECT_SECONDS = 30.0
+_CONNECT_SECONDS = 20.0
 _TELL_SECONDS = 60.0
 _DEAD_JOBS_SECONDS = 15.0
 _CLOSE_SECONDS = 10.0
@@ -188,7 +189,7 @@ class DaskPool:
         self._stack.enter_context(dask.config.set(_SCHEDULER_SETTINGS))
         opened = {"dask": self._open_dask, "slurm": self._open_slurm}[self.settings.executor]()
         try:
-            self._client = Client(opened, timeout="20s", set_as_default=False)
+            self._client = Client(opened, timeout=_CONNECT_SECONDS, set_as_default=False)
         except OSError as error:
             raise StageError(
                 f"no dask scheduler answers at {self.settings.scheduler} ({error}). Start one with `dask scheduler`, "

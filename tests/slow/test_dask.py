@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from reelwright.pipeline.cluster import dask_pool
 from reelwright.pipeline.cluster.config import ClusterSettings
 from reelwright.pipeline.cluster.dask_pool import DaskPool
 from reelwright.pipeline.cluster.spread import DEATHS, Spreader
@@ -149,7 +150,8 @@ def test_a_scheduler_that_is_there_kills_and_comes_back_and_work_goes_on(tmp_pat
     assert sum(Counter(begun(tmp_path)).values()) <= 40 + 6  # a unit or two were in flight
 
 
-def test_a_scheduler_that_is_not_there_is_told_of(tmp_path: Path) -> None:
+def test_a_scheduler_that_is_not_there_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dask_pool, "_CONNECT_SECONDS", 1.0)
     reporter = Noting()
     with pool(tmp_path, reporter, scheduler=f"tcp://127.0.0.1:{free_port()}") as opened:
         spreader = Spreader(make_work(tmp_path, make_items("ok")), opened, reporter, 5.0)
