@@ -43,6 +43,7 @@ class LeavePlugin(WorkerPlugin):  # type: ignore[misc]  # distributed has no typ
             os._exit(128 + number)
 
         signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who shares out the work, and ends the workers
 
     def teardown(self, worker: Any) -> None:
         """Called when a worker closes; not when it is killed. What it does goes on until the process ends."""

@@ -167,7 +167,7 @@ def test_the_whole_pipeline_equals_that_of_one_process_and_ctrl_c_is_clean(tmp_p
     run = [sys.executable, "-c", command, "run", "--executor", "dask"]
     with (folder / "log.txt").open("wb") as log:
         process = subprocess.Popen(run, cwd=folder, stdout=log, stderr=log, start_new_session=True)
-        wait_until(lambda: list(folder.glob(".reelwright/store/nodes/*/items/*.json")))
+        wait_until(lambda: list(folder.glob(".reelwright/store/embeddings/*/*/zarr.json")), seconds=200)
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(60) == 130, (folder / "log.txt").read_text()
     wait_until(lambda: not [p for p in psutil.process_iter() if group_of(p) == process.pid], seconds=30)
@@ -175,7 +175,7 @@ def test_the_whole_pipeline_equals_that_of_one_process_and_ctrl_c_is_clean(tmp_p
     done = subprocess.run(run, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     assert outcome(folder) == outcome(reference)
-    assert verify_whole(folder) == []
+    assert list(verify_whole(folder)) == []
 
 
 def make(folder: Path) -> Path:

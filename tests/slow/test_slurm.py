@@ -110,7 +110,7 @@ def test_the_whole_pipeline_on_two_nodes_equals_that_on_this_machine(slurm, refe
         file.write(CLUSTER.format(more=""))
     said = run(slurm, folder)
     assert outcome(folder) == outcome(reference)
-    assert verify_whole(folder) == []
+    assert list(verify_whole(folder)) == []
     assert "submitted; it writes" in said  # training was a job of its own
     hosts = [path.read_text() for path in folder.glob(".reelwright/store/logs/workers/*.err")]
     assert len(hosts) >= 2
