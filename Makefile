@@ -28,7 +28,7 @@ test: check  ## Format, lint, types, import arrows, then the default tests (abou
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 test-slow: $(INSTALLED)  ## The tests that take longer
-	$(BIN)/python -m pytest -m slow --durations 20
+	$(BIN)/python -m pytest -m slow --numprocesses auto --dist loadfile --durations 20
 
 check: $(INSTALLED)  ## Format, lint, types, import arrows
 	$(BIN)/ruff format --check --diff --quiet .

@@ -48,6 +48,7 @@ def test_light_commands_import_nothing_heavy(tmp_path: Path, arguments: list[str
     assert "typer" in modules
 
 
+@pytest.mark.slow
 def test_a_local_run_imports_no_dask(folder: Path) -> None:  # noqa: F811
     code = (
         "import sys\n"

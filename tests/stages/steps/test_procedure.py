@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from importlib.resources import files
 from pathlib import Path
 
@@ -28,24 +27,6 @@ def test_names_and_ids():
     assert found == [3, 5, 5, None, None, None]
     assert [procedure.component_of(name) for name in ("screw", "Remove board", "nail")] == [1, 0, None]
     assert [procedure.initial("procedure"), procedure.expected("procedure")] == [(0, 0), (0, 3)]
-
-
-@pytest.mark.parametrize(("name", "data"), [("industreal", "industreal"), ("meccano", "MECCANO")])
-def test_shipped(name, data, real_procedures):
-    procedure = read_procedure(Path(str(SHIPPED / f"{name}.yaml")))
-    steps = json.loads((real_procedures / f"procedure_info_{data}.json").read_text(encoding="utf-8"))
-    assert procedure.step_names == tuple(step["description"] for step in steps)
-    for kind, column in (("assy", "assy"), ("main", "main")) if name == "industreal" else (("assembly", "assy"),):
-        assert procedure.expected(kind) == tuple(step["id"] for step in steps if step[f"expected_in_{column}"])
-    assert {len(state) for state in procedure.states} == {len(procedure.components)}
-
-
-@pytest.fixture
-def real_procedures(request: pytest.FixtureRequest) -> Path:
-    folder = Path(request.config.rootpath).parent / "shared" / "data" / "psr"
-    if not folder.is_dir():
-        pytest.skip("no real procedures beside the repository")
-    return folder
 
 
 def test_kinds():
