@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+PARALLEL := --numprocesses auto --dist loadfile --no-loadscope-reorder  # a file's tests share what they set up
 
 .PHONY: help setup demo test test-slow check format bench clean
 
@@ -25,10 +26,10 @@ demo: $(INSTALLED)  ## Run the whole chain on made-up procedure videos (about 5 
 	@$(BIN)/reelwright demo --folder demo
 
 test: check  ## Format, lint, types, import arrows, then the default tests (about 3 minutes)
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-slow: $(INSTALLED)  ## The tests that take longer
-	$(BIN)/python -m pytest -m slow --numprocesses auto --dist loadfile --durations 20
+	$(BIN)/python -m pytest -m slow $(PARALLEL) --durations 20
 
 check: $(INSTALLED)  ## Format, lint, types, import arrows
 	$(BIN)/ruff format --check --diff --quiet .

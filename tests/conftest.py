@@ -16,6 +16,11 @@ def _own_store(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("REELWRIGHT_STORE", raising=False)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first, so that none of several processes has one of them left at the end."""
+    items.sort(key=lambda item: not {"slow", "real"} & set(item.path.parts))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
     """Where REELWRIGHT_NO_SKIPS is set (CI), a skipped test is a failed one: what it wants was to be provided."""

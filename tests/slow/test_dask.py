@@ -163,7 +163,11 @@ def test_the_whole_pipeline_equals_that_of_one_process_and_ctrl_c_is_clean(tmp_p
     reference = write_project(make(tmp_path / "local"), videos=None)
     assert Project.open(reference / "reelwright.yaml").run().exit_code == 0
     folder = write_project(make(tmp_path / "dask"), videos=reference)
-    command = "import sys; from reelwright.cli.main import main; sys.argv[0] = 'reelwright'; main()"
+    # Where pytest was started in the background, its children ignore Ctrl-C unless they ask for it.
+    command = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from reelwright.cli.main import main; sys.argv[0] = 'reelwright'; main()"
+    )
     run = [sys.executable, "-c", command, "run", "--executor", "dask"]
     with (folder / "log.txt").open("wb") as log:
         process = subprocess.Popen(run, cwd=folder, stdout=log, stderr=log, start_new_session=True)

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 MINUTES = {"short": 2, "long": 20}
-FPS, HEIGHT, WIDTH, GROUP_FRAMES = 30, 720, 1280, 60
+FPS, HEIGHT, WIDTH, GROUP_FRAMES = 10, 720, 1280, 20  # 12,000 frames in 20 minutes: enough to see memory grow
 LIMIT_BYTES = 2e9
 MAY_GROW = 1.15  # sampled peaks of equal work differ by some percent
 PIPELINE = """
@@ -162,7 +162,7 @@ def write_group(path: Path) -> None:
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         for number in range(GROUP_FRAMES):
             image = ground.copy()
-            image[100:300, 10 * number : 10 * number + 200] = 250
+            image[100:300, 30 * number : 30 * number + 200] = 250
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
 
