@@ -28,19 +28,21 @@ def merge_views(logits_NK: npt.ArrayLike, *, video_N: npt.ArrayLike, view_NV: np
     twice and how they were spread over processes change nothing, not a bit. Raises ValueError for wrong shapes or NaN.
     Source: CAST's merging of its test views (KHU-VLL/CAST, section 1.6 of the domain reference).
     """
-    logits, videos, views = np.asarray(logits_NK, dtype=np.float64), np.asarray(video_N), np.asarray(view_NV)
-    if logits.ndim != 2 or videos.shape != logits.shape[:1] or views.shape[:1] != logits.shape[:1]:
-        message = (
-            f"logits must be (N, K), videos (N,), views (N, V); got {logits.shape}, {videos.shape}, {views.shape}."
-        )
-        raise ValueError(message)
-    if np.isnan(logits).any():
-        raise ValueError(f"{int(np.isnan(logits).any(axis=1).sum())} of {len(logits)} views have logits that are NaN.")
+    logits = _checked(logits_NK, video_N, view_NV, what="logits")
+    return merge_probabilities(softmax(logits), video_N=video_N, view_NV=view_NV)
+
+
+def merge_probabilities(
+    probabilities_NK: npt.ArrayLike, *, video_N: npt.ArrayLike, view_NV: npt.ArrayLike
+) -> MergedViews:
+    """As `merge_views`, of what is no softmax over all K (several heads, sigmoids) or has been through one."""
+    values = _checked(probabilities_NK, video_N, view_NV, what="probabilities")
+    videos, views = np.asarray(video_N), np.asarray(view_NV)
     names = np.column_stack([videos, views.reshape(len(views), -1)]).astype(np.int64)
     different, first = np.unique(names, axis=0, return_index=True)  # sorted: sums do not depend on the order of rows
     merged, position = np.unique(different[:, 0], return_inverse=True)
-    sums = np.zeros((len(merged), logits.shape[1]))
-    np.add.at(sums, position, softmax(logits[first]))
+    sums = np.zeros((len(merged), values.shape[1]))
+    np.add.at(sums, position, values[first])
     counts = np.bincount(position, minlength=len(merged)).astype(np.int64)
     return MergedViews(merged, sums / counts[:, None], counts)
 
@@ -50,3 +52,17 @@ def softmax(logits: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
     raised = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
     shares: npt.NDArray[np.float64] = raised / raised.sum(axis=-1, keepdims=True)
     return shares
+
+
+def _checked(
+    values_NK: npt.ArrayLike, video_N: npt.ArrayLike, view_NV: npt.ArrayLike, *, what: str
+) -> npt.NDArray[np.float64]:
+    values, videos, views = np.asarray(values_NK, dtype=np.float64), np.asarray(video_N), np.asarray(view_NV)
+    if values.ndim != 2 or videos.shape != values.shape[:1] or views.shape[:1] != values.shape[:1]:
+        message = (
+            f"{what} must be (N, K), videos (N,), views (N, V); got {values.shape}, {videos.shape}, {views.shape}."
+        )
+        raise ValueError(message)
+    if np.isnan(values).any():
+        raise ValueError(f"{int(np.isnan(values).any(axis=1).sum())} of {len(values)} views have {what} that are NaN.")
+    return values

@@ -14,6 +14,7 @@ from reelwright.stages.decode.attempts import Attempt, Outcome, Plan, attempt_al
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.geometry import Geometry
 from reelwright.stages.decode.readers import backend_order
+from reelwright.stages.sampling.needed import Needed
 from reelwright.stages.work import VideoItem
 
 _TASKS = "reelwright.stages.decode.tasks"
@@ -29,6 +30,15 @@ class _Event:
         return self.item.digest
 
 
+@dataclass(frozen=True)
+class FrameTimes:
+    """Of all T rows of a video, as `FrameChunk` has them of some, (T,) each."""
+
+    start_seconds: NDArray[np.float64]
+    stop_seconds: NDArray[np.float64]
+    source_frame: NDArray[np.int64]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Opened(_Event):
     """The first event of a video that can be opened; chunks follow."""
@@ -36,11 +46,12 @@ class Opened(_Event):
     num_rows: int  # planned, of the whole video; a damaged one gives fewer
     backend: str
     start_row: int  # of the first chunk
+    times: FrameTimes | None = None  # of all rows, where only those needed come; None: all come
 
 
 @dataclass(frozen=True, kw_only=True)
 class FrameChunk(_Event):
-    """Rows [start_row, start_row + n) of a video."""
+    """Rows [start_row, start_row + n) of a video; where only some are needed, counted among these."""
 
     start_row: int
     frames: NDArray[np.uint8]  # (n, h, w, 3) RGB
@@ -61,6 +72,7 @@ class Restarted(_Event):
     num_rows: int
     backend: str
     start_row: int = 0
+    times: FrameTimes | None = None  # as in Opened
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,18 +99,22 @@ def stream_frames(
     workers: int | None,
     chunk_rows: int = 32,
     start_rows: Mapping[str, int] | None = None,
+    needed: Needed | None = None,
 ) -> Iterator[Opened | FrameChunk | Restarted | Ended]:
     """Yield the frames of all ``items``; events of several videos interleave, those of one come in order.
 
     decode: which frames, at which size. frames_store: read the rows stored there instead of decoding. geometry: applied
     after that of ``decode``. workers: processes; None: one per core, at most 8. chunk_rows: rows of a chunk, at most.
-    start_rows: by digest, the first row wanted of a long video (the same frames come as from the start). At most two
+    start_rows: by digest, the first row wanted of a long video (the same frames come as from the start). needed: only
+    these rows of each video come (of a damaged one all); backends decode no more than leads to them. At most two
     chunks per worker are held ready. Closing the generator kills the processes. Raises ConfigError for a backend that
     is not installed.
     """
     starts = dict(start_rows or {})
     plain = None if geometry is None else geometry.to_plain()
-    shared = {"geometry": plain, "chunk_rows": chunk_rows}
+    shared: dict[str, Any] = {"geometry": plain, "chunk_rows": chunk_rows}
+    if needed is not None:
+        shared["needed"] = needed.to_plain()
     if frames_store is not None:
         plan = _stored_plan(frames_store, shared, starts, num_workers(workers, len(items)))
     else:
@@ -161,10 +177,11 @@ def _events(
 
 def _opening(event: Attempt, starts: Mapping[str, int], *, is_first: bool) -> Opened | Restarted:
     num_rows = int(event.body["num_rows"])
+    times = FrameTimes(*event.arrays) if event.arrays else None
     if not is_first:
-        return Restarted(item=event.item, num_rows=num_rows, backend=event.backend)
+        return Restarted(item=event.item, num_rows=num_rows, backend=event.backend, times=times)
     start = starts.get(event.item.digest, 0) if event.number == 0 else 0
-    return Opened(item=event.item, num_rows=num_rows, backend=event.backend, start_row=start)
+    return Opened(item=event.item, num_rows=num_rows, backend=event.backend, start_row=start, times=times)
 
 
 def _chunk(event: Attempt) -> FrameChunk:

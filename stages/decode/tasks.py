@@ -15,6 +15,7 @@ from reelwright.stages.decode.geometry import Geometry
 from reelwright.stages.decode.readers import open_reader
 from reelwright.stages.decode.readers.base import Frame, Reader, span_stops
 from reelwright.stages.decode.sampling import plan_rows
+from reelwright.stages.sampling.needed import Needed
 from reelwright.storage.errors import ItemError
 from reelwright.storage.frames import FrameLayout, FrameStore, FrameWriter, RowTimes
 
@@ -31,13 +32,27 @@ def stream_video(
     geometry: Any,
     chunk_rows: int,
     start_row: int,
+    needed: Any = None,
 ) -> Iterator[Sent]:
-    """Send `opened`, then chunks of frames, decoded with ``backend``."""
+    """Send `opened`, then chunks of frames, decoded with ``backend``.
+
+    With ``needed`` (`sampling.needed`, plain) only these rows are sent, and `opened` carries the times of all rows.
+    When the file turns out to be damaged, all is sent anew: what is needed depends on how many rows there are.
+    """
     settings = DecodeConfig.model_validate(dict(config))
     reader = open_reader(Path(path), settings, backend=backend, num_threads=num_threads)
     try:
         times = planned_times(reader, settings)
         steps = [Geometry.of(settings), Geometry.from_plain(geometry) if geometry else None]
+        if needed is not None:
+            try:
+                yield from _needed_chunks(reader, times, steps, Needed.from_plain(needed), chunk_rows)
+                check_complete(reader, settings)
+            except ItemError as error:
+                if error.cause != "no_frames" and (error.status != "truncated" or error.cause == "missing_frames"):
+                    raise
+            else:
+                return
         yield {"event": "opened", "num_rows": times.num_rows}, []
         start = start_row
         for frames in _batches(reader, times.source_frame, steps, chunk_rows, start=start_row):
@@ -49,10 +64,42 @@ def stream_video(
         reader.close()
 
 
-def stream_stored(*, store: str, digest: str, geometry: Any, chunk_rows: int, start_row: int) -> Iterator[Sent]:
-    """Send `opened`, then chunks of frames, from the frame store."""
+def _needed_chunks(
+    reader: Reader, times: RowTimes, steps: list[Geometry | None], needed: Needed, chunk_rows: int
+) -> Iterator[Sent]:
+    wanted = needed.frames(times.num_rows)
+    yield _opened_needed(times)
+    picked, start = _picked(times, wanted), 0
+    for frames in _batches(reader, picked.source_frame, steps, chunk_rows, start=0):
+        yield _chunk(picked, frames, start, start + len(frames))
+        start += len(frames)
+
+
+def _opened_needed(times: RowTimes) -> Sent:
+    return {"event": "opened", "num_rows": times.num_rows}, [times.pts_seconds, times.stop_seconds, times.source_frame]
+
+
+def _picked(times: RowTimes, rows: NDArray[np.int64]) -> RowTimes:
+    return RowTimes(
+        source_frame=times.source_frame[rows],
+        pts_seconds=times.pts_seconds[rows],
+        stop_seconds=times.stop_seconds[rows],
+    )
+
+
+def stream_stored(
+    *, store: str, digest: str, geometry: Any, chunk_rows: int, start_row: int, needed: Any = None
+) -> Iterator[Sent]:
+    """As `stream_video`, from the frame store."""
     rows = FrameStore(Path(store)).rows(digest)
     step = Geometry.from_plain(geometry) if geometry else None
+    if needed is not None:
+        wanted = Needed.from_plain(needed).frames(rows.num_rows)
+        yield _opened_needed(rows.times)
+        for start in range(0, len(wanted), chunk_rows):
+            part = wanted[start : start + chunk_rows]
+            yield _chunk(_picked(rows.times, wanted), _apply(rows.take(part), [step]), start, start + len(part))
+        return
     yield {"event": "opened", "num_rows": rows.num_rows}, []
     for start in range(start_row, rows.num_rows, chunk_rows):
         stop = min(start + chunk_rows, rows.num_rows)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from reelwright.stages.sampling.needed import Needed
 from reelwright.storage.spans import Spans
 
 Frames = npt.NDArray[np.uint8]
@@ -142,3 +143,50 @@ class RowMaker:
             # A copy: a view would keep the whole chunk alive.
             self._frames, self._spans = self._frames[drop:].copy(), self._spans.after(drop)
             self._first += drop
+
+
+class NeededRowMaker:
+    """As `RowMaker`, of a video of which only the frames of some rows come (`sampling.needed`), in order.
+
+    Rows count among those needed; their spans are those of their frames.
+    """
+
+    def __init__(self, needed: Needed, *, num_frames: int, rows_at_once: int = 8) -> None:
+        frames = needed.frames_of_rows(num_frames)
+        self._places = np.searchsorted(needed.frames(num_frames), frames)  # (R, length) among the frames that come
+        self._rows_at_once = rows_at_once
+        self._first = 0
+        self._frames: Frames | None = None
+        self._spans: FrameSpans | None = None
+        self.num_rows = 0
+
+    @property
+    def num_planned(self) -> int:
+        """Rows that there will be."""
+        return len(self._places)
+
+    def add(self, frames: Frames, spans: FrameSpans) -> Iterator[InputRows]:
+        """The rows that ``frames`` (n,H,W,3), the next of those needed, complete."""
+        self._frames = frames if self._frames is None else np.concatenate([self._frames, frames])
+        self._spans = spans if self._spans is None else self._spans.joined(spans)
+        complete = int(np.searchsorted(self._places[:, -1], self._first + len(self._frames)))
+        while self.num_rows < complete:
+            yield self._take(min(complete - self.num_rows, self._rows_at_once))
+        drop = len(self._frames) if self.num_rows == len(self._places) else self._places[self.num_rows, 0] - self._first
+        if drop > 0:
+            self._frames, self._spans = self._frames[drop:].copy(), self._spans.after(drop)
+            self._first += drop
+
+    def close(self) -> Iterator[InputRows]:
+        """Nothing is left: every row was complete with its last frame."""
+        self._frames = self._spans = None
+        yield from ()
+
+    def _take(self, count: int) -> InputRows:
+        assert self._frames is not None
+        assert self._spans is not None
+        start = self.num_rows
+        places = self._places[start : start + count] - self._first
+        self.num_rows += count
+        rows = self._frames[places[:, 0]] if places.shape[1] == 1 else self._frames[places]
+        return InputRows(start, rows, self._spans.of_rows(places[:, 0], places[:, -1]))

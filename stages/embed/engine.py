@@ -18,11 +18,12 @@ import numpy as np
 
 from reelwright.stages.decode.source import Ended, FrameChunk, Opened, Restarted
 from reelwright.stages.embed.batches import Batch, Batcher, Owner, Part
-from reelwright.stages.embed.clips import Clip, FrameSpans, InputRows, RowMaker
+from reelwright.stages.embed.clips import Clip, FrameSpans, InputRows, NeededRowMaker, RowMaker
 from reelwright.stages.embed.forward import ForwardPass, Pending, Rows
 from reelwright.stages.embed.progress import FrameProgress
 from reelwright.stages.embed.sink import OutputRows, RowSink
 from reelwright.stages.embed.threads import Background, read_ahead
+from reelwright.stages.sampling.needed import Needed
 from reelwright.storage.errors import ItemError
 from reelwright.storage.items import DONE, ItemRow
 
@@ -39,7 +40,7 @@ class _Video:
     """One video on its way through the engine. Only ``error`` is touched by the writer thread."""
 
     digest: str
-    maker: RowMaker
+    maker: RowMaker | NeededRowMaker
     rows_done: int  # handed to the writer, those of earlier runs included
     attempt: int = 0
     ended: Ended | None = None
@@ -63,10 +64,18 @@ class EmbedEngine:
     """One pass over a stream of frame events."""
 
     def __init__(
-        self, forward: ForwardPass, *, clip: Clip, sink: RowSink, progress: FrameProgress, shard_rows: int | None = None
+        self,
+        forward: ForwardPass,
+        *,
+        clip: Clip,
+        sink: RowSink,
+        progress: FrameProgress,
+        shard_rows: int | None = None,
+        needed: Needed | None = None,
     ) -> None:
         self._forward = forward
         self._clip = clip
+        self._needed = needed
         self._sink = sink
         self._progress = progress
         self._batcher = Batcher(shard_rows=shard_rows)
@@ -98,12 +107,24 @@ class EmbedEngine:
     def _open(self, event: Opened, start: int) -> None:
         is_whole = event.start_row < self._clip.first_frame(start)  # a second backend begins at the first frame
         start = 0 if is_whole else start
-        video = _Video(digest=event.digest, maker=RowMaker(self._clip, start_row=start), rows_done=start)
+        video = _Video(digest=event.digest, maker=self._maker(event, start=start), rows_done=start)
         self._videos[event.digest] = video
-        self._progress.opened(event.digest, event.num_rows - event.start_row)
+        self._progress.opened(event.digest, self._num_coming(event) - event.start_row)
         if is_whole:
             self._write(lambda: self._sink.discard(video.digest))
-        self._begin(video, num_frames=event.num_rows, start=start)
+        self._begin(video, event, start=start)
+
+    def _maker(self, event: Opened | Restarted, *, start: int = 0) -> RowMaker | NeededRowMaker:
+        if event.times is None:
+            return RowMaker(self._clip, start_row=start)
+        assert self._needed is not None
+        return NeededRowMaker(self._needed, num_frames=event.num_rows)
+
+    def _num_coming(self, event: Opened) -> int:
+        if event.times is None:
+            return event.num_rows
+        assert self._needed is not None
+        return len(self._needed.frames(event.num_rows))
 
     def _take(self, event: FrameChunk) -> None:
         video = self._videos[event.digest]
@@ -115,7 +136,8 @@ class EmbedEngine:
         """Another attempt begins at the first frame: what came of the one before is void."""
         video = self._videos[event.digest]
         self._void(video)
-        self._begin(video, num_frames=event.num_rows, start=0)
+        video.maker = self._maker(event)
+        self._begin(video, event, start=0)
 
     def _end(self, event: Ended) -> None:
         video = self._videos.get(event.digest)
@@ -142,8 +164,9 @@ class EmbedEngine:
 
         self._write(discard)
 
-    def _begin(self, video: _Video, *, num_frames: int, start: int) -> None:
-        num_rows = self._clip.num_rows(num_frames)
+    def _begin(self, video: _Video, event: Opened | Restarted, *, start: int) -> None:
+        maker = video.maker
+        num_rows = maker.num_planned if isinstance(maker, NeededRowMaker) else self._clip.num_rows(event.num_rows)
 
         def begin() -> None:
             if num_rows < 1:

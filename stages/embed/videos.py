@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 from reelwright.stages.decode.attempts import num_cores
 from reelwright.stages.decode.config import DecodeConfig
-from reelwright.stages.decode.source import stream_frames
+from reelwright.stages.decode.geometry import Geometry
+from reelwright.stages.decode.source import Ended, FrameChunk, Opened, Restarted, stream_frames
 from reelwright.stages.embed.clips import Clip
 from reelwright.stages.embed.config import ClipSettings, EmbedConfig
 from reelwright.stages.embed.encoder import LoadedEncoder
@@ -19,6 +20,7 @@ from reelwright.stages.embed.preprocess import described, geometry_of
 from reelwright.stages.embed.progress import FrameProgress
 from reelwright.stages.embed.sink import RowSink
 from reelwright.stages.embed.tuning import tuned
+from reelwright.stages.sampling.needed import Needed
 from reelwright.stages.work import Reporter, VideoItem
 from reelwright.storage.errors import ConfigError
 
@@ -33,6 +35,18 @@ class FrameInput:
     frames_store: Path | None  # None: decoded on the way
 
 
+Events = Iterator[Opened | FrameChunk | Restarted | Ended]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """What of the videos goes through the encoder, where that is not every frame as the encoder wants it."""
+
+    needed: Needed | None = None  # only these frames
+    geometry: Geometry | None = None  # instead of the encoder's; `through` then gives frames of the encoder's size
+    through: Callable[[Events], Events] | None = None  # what becomes of the frames before the encoder sees them
+
+
 def embed_videos(
     items: Sequence[VideoItem],
     *,
@@ -42,6 +56,7 @@ def embed_videos(
     sink: RowSink,
     reporter: Reporter,
     shard_rows: int | None = None,
+    selection: Selection = Selection(),
 ) -> None:
     """Send the rows of every video to ``sink``; videos that cannot be done end there as failures.
 
@@ -56,13 +71,21 @@ def embed_videos(
         items,
         decode=frames.decode,
         frames_store=frames.frames_store,
-        geometry=geometry_of(loaded.data_config),
+        geometry=selection.geometry or geometry_of(loaded.data_config),
         workers=frames.decode.workers or _workers_beside(forward),
         chunk_rows=max(1, CHUNK_BYTES // (height * width * 3)),
         start_rows={digest: clip.first_frame(row) for digest, row in starts.items()},
+        needed=selection.needed,
     )
-    engine = EmbedEngine(forward, clip=clip, sink=sink, progress=FrameProgress(items, reporter), shard_rows=shard_rows)
-    engine.run(events, start_rows=starts)
+    engine = EmbedEngine(
+        forward,
+        clip=clip,
+        sink=sink,
+        progress=FrameProgress(items, reporter),
+        shard_rows=shard_rows,
+        needed=selection.needed,
+    )
+    engine.run(events if selection.through is None else selection.through(events), start_rows=starts)
 
 
 def _workers_beside(forward: ForwardPass) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import PositiveInt, model_validator
 
@@ -25,7 +25,8 @@ class PredictWindowSettings(Settings):
     """Rows left out between two rows of a window; null: as in training."""
     views: PositiveInt | None = None
     """Of runs on clips (window.sampling segments, dense or multi_start): clips of each video, spread over it; the
-    video's answer is the mean of theirs. multi_start: at most so many, `stride` rows apart. null: one, the middle."""
+    video's answer is the mean of theirs, those of short videos that show the same frames counted once. multi_start: at
+    most so many, `stride` rows apart. null: one, the middle."""
     pad: bool = True
     """One padded window for videos shorter than a window; false: they have no row and are listed as skipped."""
 
@@ -46,6 +47,11 @@ class PredictConfig(StageConfig):
     frames: str | None = node_input(None, kinds=("frames",))
     """Frames to predict from: each goes through the spatial encoder once, however many windows contain it."""
     window: PredictWindowSettings = PredictWindowSettings()
+    crops: PositiveInt = 1
+    """Over frames: square crops of every frame, spread over its longer side (3: left, centre, right, or top, centre,
+    bottom); every answer is the mean of theirs. 1: frames as the encoder was trained to see them."""
+    short_side: PositiveInt | None = None
+    """Of crops: pixels of a frame's shorter side before it is cropped to what the encoder sees; null: just that."""
     splits: tuple[str, ...] | None = execution(None)
     """Only videos of these splits; null: all."""
     labels: LabelsConfig | None = execution(None)
@@ -62,7 +68,24 @@ class PredictConfig(StageConfig):
     def _consistent(self) -> PredictConfig:
         if self.frames is not None and self.embeddings:
             raise ValueError("predict from embeddings or from frames, not both; remove one")
+        if self.embeddings and self.is_cropped:
+            raise ValueError("crops and short_side are of frames, embeddings have none; predict from frames")
         return self
+
+    @property
+    def is_cropped(self) -> bool:
+        """Whether frames are cropped otherwise than the encoder says."""
+        return self.crops > 1 or self.short_side is not None
+
+    def spec(self) -> dict[str, Any]:
+        """As in StageConfig; crops and views count where they are asked for (of a single view nothing is dropped)."""
+        values = super().spec()
+        if not self.is_cropped:
+            values.pop("crops")
+            values.pop("short_side")
+        if (self.window.views or 1) > 1:
+            values["merged"] = "distinct views"
+        return values
 
     def complete(self, read: Mapping[str, StageConfig], *, where: str) -> Self:
         """Without embeddings and frames, what the run was trained on is read; without labels, those of the run."""
@@ -77,6 +100,11 @@ class PredictConfig(StageConfig):
         if self.embeddings or self.frames is not None or self.run not in read:
             return self
         trained_on = read[self.run].inputs()
+        if trained_on.get("embeddings") and self.is_cropped:
+            raise ConfigError(
+                f"{where}: crops and short_side are of frames, but {self.run!r} was trained on embeddings, which are "
+                "predicted from. Give `frames` too"
+            )
         if trained_on.get("embeddings"):
             return self.model_copy(update={"embeddings": tuple(trained_on["embeddings"])})
         if trained_on.get("frames"):

@@ -1,4 +1,7 @@
-"""Rows to predict from, straight out of the spatial encoder: each frame is encoded once, whatever windows hold it."""
+"""Rows to predict from, straight out of the spatial encoder: each frame is encoded once, whatever windows hold it.
+
+Of runs on clips only the frames that some clip needs are decoded and encoded; with crops, each crop of them.
+"""
 
 from __future__ import annotations
 
@@ -6,43 +9,26 @@ from reelwright.stages.config import parse_config
 from reelwright.stages.embed.config import EmbedConfig
 from reelwright.stages.embed.encoder import LoadedEncoder, build_from_config
 from reelwright.stages.embed.forward import ForwardPass
-from reelwright.stages.embed.sink import MemorySink
-from reelwright.stages.embed.videos import embed_videos, prepare_forward
+from reelwright.stages.embed.videos import Selection, clip_of, embed_videos, prepare_forward
 from reelwright.stages.embed.work import frame_input
 from reelwright.stages.held import held
 from reelwright.stages.predict.config import PredictConfig
-from reelwright.stages.predict.scorer import LoadedRun, VideoRows
+from reelwright.stages.predict.crops import Crops
+from reelwright.stages.predict.frame_rows import FrameScoreSink, Looks
+from reelwright.stages.predict.scorer import LoadedRun, Scorer
 from reelwright.stages.predict.sink import ScoreWriter
-from reelwright.stages.train.block import mean_vectors
 from reelwright.stages.work import InputRef, Reporter, Work
 from reelwright.storage.errors import ConfigError
-from reelwright.storage.items import ItemRow
 from reelwright.storage.store import Store
 
 
-class FrameScoreSink(MemorySink):
-    """Rows of a video until it is complete; then they are scored and forgotten."""
-
-    def __init__(self, writer: ScoreWriter, *, output: str) -> None:
-        super().__init__()
-        self._writer = writer
-        self._output = output
-
-    def finish(self, row: ItemRow) -> None:
-        """All rows of a video have come."""
-        rows = self.take(row.digest)
-        self._writer.add(VideoRows(row.digest, mean_vectors(rows.outputs[self._output]), rows.spans), row)
-
-    def fail(self, row: ItemRow) -> None:
-        """The video could not be decoded or encoded."""
-        self._writer.fail(row)
-
-
-def score_frames(work: Work, config: PredictConfig, run: LoadedRun, *, writer: ScoreWriter, reporter: Reporter) -> None:
+def score_frames(work: Work, config: PredictConfig, scorer: Scorer, *, writer: ScoreWriter, reporter: Reporter) -> None:
     """Send the frames of ``work.items`` through the run's spatial encoder and score the rows as videos complete.
 
-    Raises ConfigError when the run was trained on several embeddings, whose rows cannot be joined on the way.
+    Raises ConfigError when the run was trained on several embeddings, whose rows cannot be joined on the way, and for
+    crops that the encoder does not take.
     """
+    run = scorer.run
 
     def make() -> tuple[LoadedEncoder, ForwardPass]:
         loaded = _encoder(work, run)
@@ -51,14 +37,28 @@ def score_frames(work: Work, config: PredictConfig, run: LoadedRun, *, writer: S
         return loaded, prepare_forward(loaded, settings, tuning=tuning, note=reporter.note)
 
     loaded, forward = held(f"predict frames {work.key}", make)
+    crops = _crops(config, loaded, where=work.node)
+    needed = scorer.needed(clip_of(loaded, where=work.node))
+    looks = Looks(needed, crops)
     embed_videos(
         work.items,
         loaded=loaded,
         forward=forward,
         frames=frame_input(work),
-        sink=FrameScoreSink(writer, output=_output(loaded, run)),
+        sink=FrameScoreSink(writer, output=_output(loaded, run), looks=looks),
         reporter=reporter,
+        selection=Selection(
+            needed=needed,
+            geometry=None if crops is None else crops.geometry(loaded.data_config),
+            through=looks.through,
+        ),
     )
+
+
+def _crops(config: PredictConfig, loaded: LoadedEncoder, *, where: str) -> Crops | None:
+    if not config.is_cropped:
+        return None
+    return Crops.of(loaded.data_config, num_crops=config.crops, short_side=config.short_side, where=where)
 
 
 def _encoder(work: Work, run: LoadedRun) -> LoadedEncoder:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from reelwright.stages.predict.merging import merge_windows
 from reelwright.stages.sampling.windows import Windows, WindowShape
 from reelwright.stages.train.labelled import LabelledVideo, payload_videos
 from reelwright.stages.train.targets import LabelSpace, head_sets, is_described, label_sets, window_targets
@@ -103,7 +104,7 @@ class _Published:
 
     def _video(self, annotation: Annotation, scores: VideoScores) -> Scored:
         """The mean of the windows' probabilities, beside the video's own label."""
-        mean = scores.scores.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
+        mean = merge_windows(scores.scores)
         if self.task == "heads":
             one = Windows(*(np.zeros(1, dtype=np.int64) for _ in range(3)))
             own = window_targets(

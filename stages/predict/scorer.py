@@ -12,11 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from reelwright.models.heads import Head
+from reelwright.stages.embed.clips import Clip
 from reelwright.stages.learning.checkpoints import load_weights
 from reelwright.stages.learning.head_objectives import heads_of
 from reelwright.stages.learning.objectives import probabilities
 from reelwright.stages.learning.setup import build_run_model, clips_of_run
 from reelwright.stages.predict.config import PredictWindowSettings
+from reelwright.stages.predict.merging import merge_crops
+from reelwright.stages.sampling.clips import distinct, repeats_of
+from reelwright.stages.sampling.needed import Needed
 from reelwright.stages.sampling.windows import Windows, WindowShape, grid_windows, window_rows
 from reelwright.stages.train.block import Block
 from reelwright.storage.errors import ConfigError, StageError
@@ -50,6 +54,17 @@ class VideoRows:
     digest: str
     rows: npt.NDArray[Any]
     spans: Spans
+    crops: tuple[npt.NDArray[Any], ...] = ()  # rows of further crops of the same frames
+
+    @property
+    def looks(self) -> tuple[npt.NDArray[Any], ...]:
+        """The rows of every crop."""
+        return (self.rows, *self.crops)
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all rows in memory."""
+        return sum(rows.nbytes for rows in self.looks)
 
 
 def load_run(folder: RunFolder, *, device: torch.device) -> LoadedRun:
@@ -97,24 +112,48 @@ class Scorer:
         self._try()
 
     def num_windows(self, num_rows: int) -> int:
-        """Windows of a video with so many rows."""
-        return len(self._windows([num_rows]))
+        """Windows of a video with so many rows, at most: those that show the same are scored once."""
+        return len(self._all_windows([num_rows]))
 
-    def _windows(self, num_rows: Sequence[int]) -> Windows:
+    def needed(self, clip: Clip) -> Needed | None:
+        """Which frames the clips take where ``clip`` makes rows of frames; None where windows take all."""
+        if self._clips is None:
+            return None
+        return Needed(
+            clips=self._clips, num_views=self._num_views, length=clip.length, stride=clip.stride, skip=clip.skip
+        )
+
+    def _all_windows(self, num_rows: Sequence[int]) -> Windows:
         if self._clips is not None:
             return self._clips.views(num_rows, num_views=self._num_views)
         return grid_windows(num_rows, self.shape)
 
+    def _windows(self, block: Block) -> Windows:
+        windows = self._all_windows(block.num_rows)
+        if self._clips is None or self._num_views == 1:
+            return windows
+        return distinct(
+            windows, self.shape, [repeats_of(spans.source_start, spans.source_stop) for spans in block.spans]
+        )
+
     def score(self, videos: Sequence[VideoRows]) -> list[VideoScores]:
-        """Scores of each video. Raises StageError when the rows are not those that the run was trained on."""
+        """Scores of each video, the mean over its crops.
+
+        Raises StageError when the rows are not those that the run was trained on, or the scores are NaN.
+        """
         for video in videos:
             if video.rows.shape[1] != self.run.input_dim:
                 raise StageError(
                     f"the run was trained on rows of {self.run.input_dim} features, these have {video.rows.shape[1]}. "
                     "Predict from the embeddings that it was trained on, in the same order."
                 )
+        looks = [VideoRows(video.digest, rows, video.spans) for video in videos for rows in video.looks]
+        scored = iter(self._score(looks))
+        return [merge_crops([next(scored) for _ in video.looks]) for video in videos]
+
+    def _score(self, videos: Sequence[VideoRows]) -> list[VideoScores]:
         block = _block(videos).on(self._device)
-        windows = self._windows(block.num_rows)
+        windows = self._windows(block)
         rows = _RowMeans(int(block.offsets[-1]))
         parts = []
         with torch.inference_mode():
@@ -131,11 +170,17 @@ class Scorer:
         first_rows = block.offsets[windows.video]
         if self.run.task != "per_row":
             rows.add(first_rows + windows.last_row(self.shape), None)
+            self._check(scores)
             return scores
         positions, is_real = window_rows(windows, self.shape)
+        self._check(scores[is_real])
         rows.add((positions + first_rows[:, None])[is_real], scores[is_real])
         last: npt.NDArray[np.float32] = scores[np.arange(len(windows)), windows.count - 1]
         return last
+
+    def _check(self, scores: npt.NDArray[np.float32]) -> None:
+        if np.isnan(scores).any():
+            raise StageError(f"the scores of run {self.run.key} are NaN: its weights are damaged. Train it again.")
 
     def _of_video(
         self, position: int, block: Block, windows: Windows, scores: npt.NDArray[np.float32], rows: _RowMeans

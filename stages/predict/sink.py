@@ -41,8 +41,10 @@ class ScoreWriter:
             self.fail(replace(row, status="skipped", cause="too_short", message=message))
             return
         self._waiting.append(_Waiting(video, row))
-        num_windows = sum(self._scorer.num_windows(len(entry.video.rows)) for entry in self._waiting)
-        num_bytes = sum(entry.video.rows.nbytes for entry in self._waiting)
+        num_windows = sum(
+            self._scorer.num_windows(len(entry.video.rows)) * len(entry.video.looks) for entry in self._waiting
+        )
+        num_bytes = sum(entry.video.num_bytes for entry in self._waiting)
         if num_windows >= self._batch_size or num_bytes >= WAITING_BYTES:
             self.flush()
 

@@ -34,8 +34,9 @@ def run_items(work: Work, reporter: Reporter) -> None:
     store = Store.at(work.store)
     run = _ready(work, config)
     ledger = ledger_of(work)
+    scorer = Scorer(run, config.window, batch_size=config.batch_size)
     writer = ScoreWriter(
-        Scorer(run, config.window, batch_size=config.batch_size),
+        scorer,
         folder=store.predictions(work.key),
         ledger=ledger,
         reporter=reporter,
@@ -44,7 +45,9 @@ def run_items(work: Work, reporter: Reporter) -> None:
     if work.inputs.get("frames"):
         from reelwright.stages.predict.frames import score_frames
 
-        score_frames(work, config, run, writer=writer, reporter=reporter)
+        score_frames(work, config, scorer, writer=writer, reporter=reporter)
+    elif config.is_cropped:
+        raise ConfigError(f"{work.node}: crops and short_side are of frames, and there are none. Give frames.")
     else:
         _score_embeddings(work, output=run.output, writer=writer, reporter=reporter)
     writer.flush()

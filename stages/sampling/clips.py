@@ -17,7 +17,7 @@ import numpy as np
 
 from reelwright.stages.sampling.dense import dense_views, multi_starts, random_starts
 from reelwright.stages.sampling.segments import SegmentShape, clip_frames, train_starts, view_starts
-from reelwright.stages.sampling.windows import IntArray, Windows, WindowShape
+from reelwright.stages.sampling.windows import IntArray, Windows, WindowShape, window_rows
 
 KINDS = ("segments", "dense", "multi_start")
 
@@ -61,6 +61,25 @@ class ClipSampling:
     def _segments(self) -> SegmentShape:
         count = self.segments or self.shape.length
         return SegmentShape(num_segments=count, length=self.shape.length // count, step=self.shape.step)
+
+
+def distinct(windows: Windows, shape: WindowShape, shown: Sequence[IntArray]) -> Windows:
+    """The windows, in order, without those that show the very rows of one before them of the same video.
+
+    ``shown`` says of each video, (T,), what its rows show: rows of one number are the same (`repeats_of`).
+    """
+    rows, mask = window_rows(windows, shape)
+    content = np.full_like(rows, -1)  # padding is not what it repeats: a model sees the mask
+    for video in np.unique(windows.video):
+        mine = windows.video == video
+        content[mine] = np.where(mask[mine], shown[video][rows[mine]], -1)
+    _, first = np.unique(np.column_stack([windows.video, content]), axis=0, return_index=True)
+    return windows.take(np.sort(first))
+
+
+def repeats_of(source_start: IntArray, source_stop: IntArray) -> IntArray:
+    """A number for each row (T,), the same for rows that saw the same source frames."""
+    return np.unique(np.column_stack([source_start, source_stop]), axis=0, return_inverse=True)[1].reshape(-1)
 
 
 @dataclass(frozen=True)

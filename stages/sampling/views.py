@@ -4,7 +4,7 @@
 
     three crops along the longer side    |000|111|222|   start, middle, end (they overlap where the side is shorter)
 
-Predictions of the views are merged by `models.views.merge_views`. Source: CAST (1.2, 1.6), ST-ABN (2.2).
+Predictions of the views are merged by `models.views`. Source: CAST (1.2, 1.6), ST-ABN (2.2).
 """
 
 from __future__ import annotations
@@ -48,20 +48,27 @@ def enumerate_views(num_videos: int, *, num_segments: int = 1, num_crops: int = 
     return Views(video, segment, crop)
 
 
-def line_crops(height: int, width: int, *, num_crops: int, single: str = "centre") -> tuple[Box, ...]:
-    """Square crops of the shorter side's size, from the start of the longer side to its end.
+def line_crops(
+    height: int, width: int, *, num_crops: int, single: str = "centre", size: int | None = None
+) -> tuple[Box, ...]:
+    """Square crops of `size` (None: the shorter side), from the start of the longer side to its end.
 
-    Crop c starts at int(c * (longer - shorter) / (num_crops - 1)). One crop lies in the centre, or with
-    `single="first"` at the start, as in CAST. Raises ValueError for no crop or another word.
+    Crop c starts at int(c * (longer - size) / (num_crops - 1)); across, it lies in the middle. One crop lies in the
+    centre, or with `single="first"` at the start, as in CAST. Crops of a frame that is nearly square may be the same.
+    Raises ValueError for no crop, another word, or a frame smaller than the crop.
     """
     if num_crops < 1 or single not in ("centre", "first"):
         raise ValueError(f"num_crops {num_crops} must be at least 1, single {single!r} centre or first.")
-    side, room = min(height, width), abs(height - width)
+    side = min(height, width) if size is None else size
+    room, across = max(height, width) - side, (min(height, width) - side) // 2
+    if across < 0:
+        raise ValueError(f"crops of {side} pixels do not fit into frames of {height} by {width}; resize to more first.")
     if num_crops == 1:
         starts = [room // 2 if single == "centre" else 0]
     else:
         starts = [int(crop * (room / (num_crops - 1))) for crop in range(num_crops)]
-    return tuple(Box(start, 0, side, side) if height >= width else Box(0, start, side, side) for start in starts)
+    places = [(start, across) if height >= width else (across, start) for start in starts]
+    return tuple(Box(top, left, side, side) for top, left in places)
 
 
 def corner_crops(height: int, width: int, *, size: int, mirrored: bool = False) -> tuple[Box, ...]:

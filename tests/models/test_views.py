@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from reelwright.models.metrics import classification_metrics
-from reelwright.models.views import merge_views
+from reelwright.models.views import merge_probabilities, merge_views
 
 VECTORS = json.loads((Path(__file__).parents[1] / "data" / "training_vectors.json").read_text())
 
@@ -67,6 +67,16 @@ def test_fractal_clip_average():
 
 def test_huge_logits():
     assert merge_views([[1000.0, -1000.0]], video_N=[0], view_NV=[0]).probabilities.tolist() == [[1.0, 0.0]]
+
+
+def test_probabilities_are_averaged_as_they_are():
+    """Sigmoids or several heads: no softmax over all. (0.2 + 0.6) / 2 and (0.9 + 0.5) / 2; the double counts once."""
+    values, views = [[0.2, 0.9], [0.6, 0.5], [0.6, 0.5]], [[0, 0], [0, 1], [0, 1]]
+    merged = merge_probabilities(values, video_N=[3, 3, 3], view_NV=views)
+    np.testing.assert_allclose(merged.probabilities, [[0.4, 0.7]])
+    assert merged.num_views.tolist() == [2]
+    with pytest.raises(ValueError, match="1 of 1 views have probabilities that are NaN"):
+        merge_probabilities([[float("nan")]], video_N=[0], view_NV=[0])
 
 
 BAD = {

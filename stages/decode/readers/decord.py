@@ -3,7 +3,8 @@
 decord 0.6 counts frames that an edit list hides, gives other colours for 10-bit video (differences up to 176 of 255 on
 h264_10bits.mp4), gives the wrong frame when it seeks in open groups of pictures (h265_video.mp4), and its skip_frames
 lands a whole group too far (frame 60 for 30 in 5 of 8 clips of gmdcsa24); its get_batch is known never to return at
-times. So: only plain files, one frame after the other with `next`, and one seek at the start where groups are closed.
+times. So: only plain files, one frame after the other with `next`, and seeks only where groups are closed and a key
+frame lies far enough ahead to be worth it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from reelwright.stages.decode.readers.base import Frame, runs
 from reelwright.stages.decode.readers.scan import EIGHT_BITS, Scan
 from reelwright.storage.errors import ItemError
 
+WORTH_SEEKING_FRAMES = 8  # frames that must be saved for a jump to a key frame to pay
 # A worker at its peak, 720p at 10 frames/s, 1 taken: decord 323 MB (2 minutes), 1,299 MB (20); PyAV 141 MB (20)
 _MAX_PIXELS = 3_000_000_000  # of all frames together: 5.4 minutes of 640 x 480 or 1.8 of 720p, at 30 frames/s
 
@@ -72,13 +74,19 @@ class DecordReader:
         self._video = None
 
     def _go_to(self, number: int, position: int | None) -> None:
-        if position is None and self._scan.is_closed and number > 0:
+        if self._scan.is_closed and number > 0 and (position is None or self._saves(number, position)):
             self._video.seek_accurate(number)
             return
         if position is None:
             self._video.seek(0)
         for _ in range(number - (position or 0)):
             self._video.next()
+
+    def _saves(self, number: int, position: int) -> bool:
+        """Whether a key frame lies so far between that decoding from it is less work."""
+        keys = self._scan.key_frames
+        before = int(np.searchsorted(keys, number, side="right")) - 1
+        return before >= 0 and int(keys[before]) > position + WORTH_SEEKING_FRAMES
 
 
 def refuse_unsuited(scan: Scan) -> None:

@@ -9,8 +9,12 @@ import pytest
 
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.geometry import Geometry
+from reelwright.stages.decode.readers import installed
 from reelwright.stages.decode.source import Ended, FrameChunk, Opened, Restarted, stream_frames
 from reelwright.stages.decode.work import run_items
+from reelwright.stages.sampling.clips import ClipSampling
+from reelwright.stages.sampling.needed import Needed
+from reelwright.stages.sampling.windows import WindowShape
 from reelwright.stages.work import SilentReporter, VideoItem, Work
 from reelwright.storage.frames import FrameStore
 from reelwright.storage.items import ItemLedger
@@ -45,6 +49,27 @@ def greys(chunks: list[FrameChunk]) -> list[int]:
 @pytest.fixture
 def config() -> DecodeConfig:
     return DecodeConfig(fps=12.5, workers=2)
+
+
+@pytest.mark.parametrize("backend", ["decord", "pyav"])
+def test_only_needed_rows_come_with_the_times_of_all(grey_video: Path, backend: str) -> None:
+    """Two views of three segments of 40 rows: tick 13.3, at 1/4 and 3/4; key frames lie between them."""
+    if not installed(backend):
+        pytest.skip(f"{backend} has no wheel for this platform")
+    needed = Needed(clips=ClipSampling(kind="segments", shape=WindowShape(length=3)), num_views=2)
+    events = stream_frames(
+        [item(grey_video)], decode=DecodeConfig(backend=backend), frames_store=None, geometry=None, workers=1,
+        chunk_rows=4, needed=needed,
+    )  # fmt: skip
+    chunks, ends, (opened,) = collect(events)
+    wanted = [3, 10, 16, 23, 30, 36]
+    assert greys(chunks["grey"]) == wanted
+    assert [chunk.start_row for chunk in chunks["grey"]] == [0, 4]
+    assert np.concatenate([chunk.source_frame for chunk in chunks["grey"]]).tolist() == wanted
+    assert opened.num_rows == 40
+    assert opened.times.source_frame.tolist() == list(range(40))
+    np.testing.assert_allclose(opened.times.start_seconds, np.arange(40) / 25)
+    assert (ends["grey"].status, ends["grey"].backend) == ("ok", backend)
 
 
 def test_chunks_of_a_video_come_in_order(grey_video: Path, uneven_video: Path, config: DecodeConfig) -> None:

@@ -28,6 +28,16 @@ def test_one_crop_is_the_centre():
     assert line_crops(224, 398, num_crops=1) == (Box(0, 87, 224, 224),)
 
 
+def test_crops_smaller_than_the_shorter_side():
+    """16 x 10 pixels, crops of 6: along the longer side at 0, 5, 10, across in the middle, at 2."""
+    assert line_crops(10, 16, num_crops=3, size=6) == tuple(Box(2, left, 6, 6) for left in (0, 5, 10))
+    assert line_crops(16, 10, num_crops=3, size=6) == tuple(Box(top, 2, 6, 6) for top in (0, 5, 10))
+
+
+def test_crops_of_a_frame_that_is_nearly_square_repeat():
+    assert line_crops(8, 9, num_crops=5) == (*(Box(0, 0, 8, 8),) * 4, Box(0, 1, 8, 8))
+
+
 def test_three_crops_of_st_abn():
     boxes = line_crops(256, 340, num_crops=3)
     as_corners = [[box.left, box.top, box.left + box.width - 1, box.top + box.height - 1] for box in boxes]
@@ -67,6 +77,7 @@ BAD = {
     "segments": (lambda: enumerate_views(2, num_segments=0), "num_segments 0"),
     "crops": (lambda: line_crops(2, 2, num_crops=0), "num_crops 0 must be at least 1"),
     "single": (lambda: line_crops(2, 2, num_crops=1, single="left"), "single 'left' centre or first"),
+    "size": (lambda: line_crops(8, 20, num_crops=3, size=9), "crops of 9 pixels do not fit into frames of 8 by 20"),
     "small": (lambda: corner_crops(200, 300, size=224), "crops of 224 pixels do not fit into frames of 200 by 300"),
 }
 
