@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from reelwright.stages.config import Settings
+from reelwright.stages.config import Settings, execution
 from reelwright.stages.learning.optimizer_names import LOOKAHEAD, OPTIONS, check_optimizer
 
 
@@ -46,6 +46,9 @@ class OptimizerSettings(Settings, extra="allow"):
     """Largest norm of the gradients of one update; null: not clipped."""
     accumulate: PositiveInt = 1
     """Batches a weight update."""
+    fused: bool | None = execution(None)
+    """One kernel for the whole step: null: where torch has one for the optimizer and the device; true: the log says so
+    where it has none, and the plain step is made; false: the plain step. They differ by rounding."""
 
     @model_validator(mode="after")
     def _optimizer_is_known(self) -> Self:

@@ -31,17 +31,23 @@ def scaled_lr(settings: OptimizerSettings, *, batch_size: int) -> tuple[float, s
     return lr, f"learning rate {settings.lr:g} x {total} / {settings.lr_base_batch} = {lr:g}; {total} windows an update"
 
 
-def build_optimizer(groups: list[dict[str, Any]], settings: OptimizerSettings) -> torch.optim.Optimizer:
-    """The optimizer over parameter groups, in its fused form where torch has one.
+def _quiet(_: str) -> None:
+    """Say nothing."""
 
-    Raises ConfigError for values or options it refuses, and where a package is missing.
+
+def build_optimizer(
+    groups: list[dict[str, Any]], settings: OptimizerSettings, *, note: Callable[[str], None] = _quiet
+) -> torch.optim.Optimizer:
+    """The optimizer over parameter groups, in its fused form where torch has one and the settings do not forbid it.
+
+    ``note`` is told where a fused form was asked for, or torch seemed to have one, and there is none. Raises
+    ConfigError for values or options it refuses, and where a package is missing.
     """
     options: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in settings.options().items()
     }
-    try:
-        if _can_be_fused(groups, settings.name):
-            options["fused"] = True
+
+    def made(**speed: bool) -> torch.optim.Optimizer:
         optimizer: torch.optim.Optimizer = create_optimizer_v2(
             groups,
             opt=settings.name,
@@ -49,13 +55,25 @@ def build_optimizer(groups: list[dict[str, Any]], settings: OptimizerSettings) -
             weight_decay=settings.weight_decay,
             momentum=settings.momentum,
             **options,
+            **speed,
         )
+        return optimizer
+
+    try:
+        lacks = "" if settings.fused is False else _why_not_fused(groups, settings.name)
+        if settings.fused is not False and not lacks:
+            try:
+                return made(fused=True)
+            except RuntimeError as error:  # an older torch, or parameters it has no kernel for
+                note(f"optimizer {settings.name}: torch has no fused step here ({error}); the plain step is used")
+        elif settings.fused and lacks:
+            note(f"optimizer.fused: {lacks}; the plain step is used")
+        return made()
     except (ValueError, TypeError, AssertionError, ImportError, IndexError) as error:
         raise ConfigError(
             f"optimizer: {settings.name} with {settings.options() or 'no options'} cannot be made: {error}. "
             "Look at its options; fused... needs NVIDIA's apex, bnb... needs bitsandbytes."
         ) from error
-    return optimizer
 
 
 def build_lr_schedule(settings: ScheduleSettings, *, epochs: int, updates_per_epoch: int) -> Schedule:
@@ -122,8 +140,10 @@ def set_rates(optimizer: torch.optim.Optimizer, lr_factor: float, decay_factor: 
             group["weight_decay"] = group["initial_weight_decay"] * decay_factor
 
 
-def _can_be_fused(groups: list[dict[str, Any]], name: str) -> bool:
+def _why_not_fused(groups: list[dict[str, Any]], name: str) -> str:
+    """Why there is no fused step; "" where there should be one."""
     kind = get_optimizer_class(name.removeprefix(LOOKAHEAD), bind_defaults=False)
-    devices = {parameter.device.type for group in groups for parameter in group["params"]}
-    has_fused = "fused" in inspect.signature(kind).parameters
-    return has_fused and devices <= set(FUSED_DEVICES) and kind is not torch.optim.Adagrad
+    if "fused" not in inspect.signature(kind).parameters or kind is torch.optim.Adagrad:
+        return f"{name} has none in torch"
+    devices = {parameter.device.type for group in groups for parameter in group["params"]} - set(FUSED_DEVICES)
+    return f"torch has none for {', '.join(sorted(devices))}" if devices else ""

@@ -112,7 +112,7 @@ def fit(
     }
     trainer = trainer_type(
         module,
-        optimizer=build_optimizer(groups, config.optimizer),
+        optimizer=build_optimizer(groups, config.optimizer, note=place.reporter.note),
         rates=Rates(
             lr=build_lr_schedule(config.schedule, **counts),
             decay=build_decay_schedule(config.optimizer, config.schedule, **counts),

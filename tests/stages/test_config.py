@@ -35,6 +35,8 @@ CONDITIONAL = {
     ("embed", "embed_dim"),
     ("evaluate", "map"),
     ("pretrain", "loss"),
+    ("predict", "crops"),  # 1 of the encoder's own size are no crops, and older keys stay
+    ("predict", "short_side"),
 }
 
 
@@ -100,6 +102,8 @@ def test_a_setting_that_changes_the_output_changes_the_spec(stage: str, changes:
         ("predict", {"batch_size": 2}),
         ("train", {"model": {"width": 32, "name": "tcn"}}),
         ("train", {"optimizer": {"lr": 0.001}}),
+        ("train", {"optimizer": {"fused": False}}),
+        ("predict", {"crops": 1}),
     ],
     ids=str,
 )

@@ -19,7 +19,13 @@ from reelwright.stages.config import parse_config
 from reelwright.stages.learning.groups import freeze_groups, parameter_groups
 from reelwright.stages.learning.optimizer_config import GroupSettings, OptimizerSettings, ScheduleSettings
 from reelwright.stages.learning.optimizer_names import OPTIONS, UNFIT
-from reelwright.stages.learning.optimizers import build_decay_schedule, build_lr_schedule, build_optimizer, scaled_lr
+from reelwright.stages.learning.optimizers import (
+    build_decay_schedule,
+    build_lr_schedule,
+    build_optimizer,
+    scaled_lr,
+    set_rates,
+)
 from reelwright.stages.train.config import TrainConfig
 from reelwright.storage.errors import ConfigError
 
@@ -210,6 +216,82 @@ def test_sgd_is_nesterov_as_in_timm_and_momentum_is_not():
     assert [made[name].defaults["nesterov"] for name in made] == [True, False, False]
     assert [made[name].defaults["momentum"] for name in made] == [0.9, 0.8, 0.9]
     assert all(optimizer.defaults["fused"] for optimizer in made.values())
+
+
+FUSED = {
+    "adamw": {"name": "adamw"},
+    "adamw amsgrad": {"name": "adamw", "amsgrad": True},
+    "adam": {"name": "adam"},
+    "sgd": {"name": "sgd", "lr": 0.05},
+    "momentum": {"name": "momentum", "lr": 0.05, "dampening": 0.1},
+    "lookahead": {"name": "lookahead_adamw"},
+}
+
+
+@pytest.mark.parametrize("settings", FUSED.values(), ids=FUSED)
+def test_fused_and_foreach_steps_are_the_plain_ones(settings):
+    """Twelve updates, with weight decay, a group at a slower rate, and a rate that changes: equal but for rounding."""
+    found = {}
+    for way in ("plain", "fused", "foreach"):
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Linear(5, 7), nn.LayerNorm(7), nn.Linear(7, 3)).double()
+        chosen = OptimizerSettings(
+            **{"lr": 0.01, **settings},
+            fused=way == "fused",
+            groups=[GroupSettings(match="0", lr_scale=0.1)],
+        )
+        notes = []
+        optimizer = build_optimizer(parameter_groups(module, chosen), chosen, note=notes.append)
+        for group in optimizer.param_groups:
+            assert bool(group.get("fused")) == (way == "fused")
+            group["foreach"] = way == "foreach"
+        x, y = torch.randn(24, 5, dtype=torch.float64), torch.randn(24, 3, dtype=torch.float64)
+        before = [parameter.detach().clone() for parameter in module.parameters()]
+        for update in range(12):
+            set_rates(optimizer, 1 / (1 + update), None)
+            optimizer.zero_grad()
+            (module(x) - y).square().mean().backward()
+            optimizer.step()
+        assert not notes
+        assert all((a != b).any() for a, b in zip(before, module.parameters(), strict=True))
+        found[way] = torch.cat([parameter.detach().flatten() for parameter in module.parameters()])
+    for way in ("fused", "foreach"):
+        torch.testing.assert_close(found[way], found["plain"], rtol=1e-9, atol=1e-12)
+
+
+def test_a_fused_step_that_torch_does_not_have_is_told(monkeypatch):
+    module = nn.Linear(2, 2)
+
+    def told(**values):
+        notes = []
+        settings = OptimizerSettings(**values)
+        optimizer = build_optimizer(parameter_groups(module, settings), settings, note=notes.append)
+        return notes, bool(optimizer.defaults.get("fused"))
+
+    assert told(name="lamb", fused=True) == (
+        ["optimizer.fused: lamb has none in torch; the plain step is used"], False,
+    )  # fmt: skip
+    assert told(name="lamb") == ([], False)
+    assert told(name="adamw", fused=True) == told(name="adamw") == ([], True)
+    assert told(name="adamw", fused=False) == ([], False)
+    made = torch.optim.AdamW.__init__
+
+    def older(self, *arguments, fused=None, **options):
+        """As torch before it had fused steps for the CPU."""
+        if fused:
+            raise RuntimeError("`fused=True` requires all the params to be on supported devices: ['cuda']")
+        made(self, *arguments, fused=fused, **options)
+
+    monkeypatch.setattr(torch.optim.AdamW, "__init__", older)
+    for fused in (True, None):
+        (note,), is_fused = told(name="adamw", fused=fused)
+        assert note.startswith("optimizer adamw: torch has no fused step here (`fused=True` requires all")
+        assert note.endswith("; the plain step is used")
+        assert not is_fused
+    meta = nn.Linear(2, 2, device="meta")
+    settings, notes = OptimizerSettings(fused=True), []
+    build_optimizer(parameter_groups(meta, settings), settings, note=notes.append)
+    assert notes == ["optimizer.fused: torch has none for meta; the plain step is used"]
 
 
 def test_options_reach_the_optimizer_and_bad_values_are_told():
