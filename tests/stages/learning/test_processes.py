@@ -110,10 +110,13 @@ def test_a_bad_row_is_named_by_all_processes(together):
 
 
 class _KillsOne:
-    """Ends one of the training processes without warning, as the kernel does when memory is short."""
+    """Ends one of the training processes without warning, as the kernel does when memory is short.
 
-    def __init__(self, number):
-        self.number, self.killed, self.notes = number, 0, []
+    It does so as soon as there is a checkpoint.
+    """
+
+    def __init__(self, rank, folder):
+        self.rank, self.folder, self.killed, self.notes = rank, folder, 0, []
 
     def item(self, row):
         pass
@@ -125,25 +128,31 @@ class _KillsOne:
         self.notes.append(text)
 
     def advance(self, amount):
-        if amount and not self.killed:
+        if amount and not self.killed and (self.folder.last / "state.pt").is_file():
             children = sorted(psutil.Process().children(), key=lambda child: child.pid)
-            self.killed = children[1].pid
-            os.kill(self.killed, self.number)
+            self.killed = children[self.rank].pid
+            os.kill(self.killed, signal.SIGKILL)
 
 
 LONG = {"model": {"name": "mlp", "hidden": 16}, "batch_size": 16, "epochs": 6, "processes": 2, "device": "cpu"}
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_is_told_at_once_and_training_can_go_on(pulse_toy):
-    started = time.monotonic()
-    with pytest.raises(StageError, match=r"process 1 of 2 was ended by SIGKILL .*run again to go on"):
-        run(pulse_toy.train_work(**LONG), _KillsOne(signal.SIGKILL))
+@pytest.mark.parametrize("rank", [0, 1], ids=["the-one-that-writes", "another"])
+def test_a_process_that_dies_is_told_at_once_and_training_goes_on_from_the_last_checkpoint(pulse_toy, rank):
+    folder, started = RunFolder(pulse_toy.store.run("run")), time.monotonic()
+    with pytest.raises(StageError, match=rf"process {rank} of 2 was ended by SIGKILL .*run again to go on"):
+        run(pulse_toy.train_work(**LONG), _KillsOne(rank, folder))
     assert time.monotonic() - started < 60
     assert not psutil.Process().children()
-    outputs = run(pulse_toy.train_work(**LONG), pulse_toy.reporter)
-    assert RunFolder(pulse_toy.store.run("run")).is_complete
-    assert outputs["weights"]
+    state = torch.load(folder.last / "state.pt", weights_only=True)  # whole: it can be read
+    assert (state["key"], state["update"] > 0) == ("run", True)
+    assert not folder.is_complete
+    run(pulse_toy.train_work(**LONG), pulse_toy.reporter)
+    (line,) = [note for note in pulse_toy.reporter.notes if "goes on after update" in note]
+    assert int(line.split("update ")[1].split()[0]) >= state["update"]
+    assert folder.is_complete
+    assert [line["epoch"] for line in folder.metrics()] == [1, 2, 3, 4, 5, 6]
 
 
 class _StopAfter:
