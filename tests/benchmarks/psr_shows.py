@@ -3,7 +3,8 @@
 FOLDER is what `reelwright init --recipe psr FOLDER` wrote; pre-training and embeddings are those of its store. Per seed
 three temporal streams are trained on the same embeddings, decoded and scored on the test split: windows drawn around
 changes (key clips), windows drawn uniformly, and the state that each single frame shows. They are scored with one and
-the same threshold, and with the one of THRESHOLDS that is best on val, for each run its own.
+the same threshold, and with the one of THRESHOLDS that is best on val, for each run its own. Beside means and standard
+deviations stand the differences of the first two streams, seed by seed, with the standard error of their mean.
 """
 
 from __future__ import annotations
@@ -42,35 +43,38 @@ def main() -> None:
     parser.add_argument(
         "--set", action="append", default=[], help="a setting of a node otherwise: train.window.length=12"
     )
+    parser.add_argument("--streams", nargs="+", default=list(STREAMS), choices=list(STREAMS), help="only these")
     arguments = parser.parse_args()
-    found = measure(arguments.folder, range(arguments.seeds), changes=arguments.set)
+    found = measure(arguments.folder, range(arguments.seeds), changes=arguments.set, streams=arguments.streams)
     for title, streams in found.items():
-        print(f"{title}\n{table(streams)}\n")
+        print("\n".join([title, table(streams), *differences(streams), ""]))
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(found, indent=2), encoding="utf-8")
 
 
-def measure(folder: Path, seeds: range, *, changes: Sequence[str] = ()) -> dict[str, dict[str, list[dict[str, float]]]]:
+def measure(
+    folder: Path, seeds: range, *, changes: Sequence[str] = (), streams: Sequence[str] = tuple(STREAMS)
+) -> dict[str, dict[str, list[dict[str, float]]]]:
     """With either threshold, of every stream the scores of every seed."""
     path = (folder / "reelwright.yaml").absolute()
     changed = OmegaConf.merge(read_yaml(path), OmegaConf.from_dotlist([f"stages.{change}" for change in changes]))
     content = OmegaConf.to_container(changed, resolve=True)
     assert isinstance(content, dict)
-    content["stages"] = stages_of(content["stages"], seeds)
+    given = content["stages"]["steps"]["threshold"]
+    content["stages"] = stages_of(content["stages"], seeds, streams=streams)
     project = Project(build_pipeline(OmegaConf.create(content), path=path.with_name("psr_shows.yaml")))
     result = project.run()
     if result.exit_code:
         sys.exit("\n".join(f"{node.node}: {node.message}" for node in result.nodes if node.state == "failed"))
-    given = content["stages"]["key_clips_0_steps_6"]["threshold"]
-    same = {stream: [_scores(project, stream, seed, given, "test") for seed in seeds] for stream in STREAMS}
-    best = {stream: [_best(project, stream, seed) for seed in seeds] for stream in STREAMS}
+    same = {stream: [_scores(project, stream, seed, given, "test") for seed in seeds] for stream in streams}
+    best = {stream: [_best(project, stream, seed) for seed in seeds] for stream in streams}
     return {f"threshold {given}": same, "threshold chosen on val": best}
 
 
-def stages_of(stages: dict[str, Any], seeds: range) -> dict[str, Any]:
+def stages_of(stages: dict[str, Any], seeds: range, *, streams: Sequence[str] = tuple(STREAMS)) -> dict[str, Any]:
     """The nodes up to the embeddings, and those of every stream and seed."""
     made = {name: stages[name] for name in ("frames", "pretrain", "embed")}
-    for stream, source in STREAMS.items():
+    for stream, source in ((stream, STREAMS[stream]) for stream in streams):
         for seed in seeds:
             name = f"{_name(stream)}_{seed}"
             made[name] = {**stages[source], "seed": seed}
@@ -97,6 +101,24 @@ def table(found: dict[str, list[dict[str, float]]]) -> str:
             cells.append(f"{statistics.mean(values):.1f} +- {spread:.1f}")
         lines.append(f"{stream:14}" + "".join(f"{cell:>16}" for cell in cells))
     return "\n".join(lines)
+
+
+def differences(found: dict[str, list[dict[str, float]]]) -> list[str]:
+    """Of the first two streams, in POS and F1: mean, standard deviation and standard error over the seeds, and each."""
+    if not {"key clips", "uniform"} <= found.keys():
+        return []
+    lines = []
+    for name in ("pos", "f1"):
+        pairs = zip(found["key clips"], found["uniform"], strict=True)
+        values = [100 * (one[name] - other[name]) for one, other in pairs]
+        spread = statistics.stdev(values) if len(values) > 1 else 0.0
+        error = spread / len(values) ** 0.5
+        each = " ".join(f"{value:+.1f}" for value in values)
+        lines.append(
+            f"key clips - uniform, {METRICS[name]}: {statistics.mean(values):+.1f} +- {spread:.1f}, "
+            f"standard error {error:.1f}; seed by seed {each}"
+        )
+    return lines
 
 
 def _name(stream: str) -> str:

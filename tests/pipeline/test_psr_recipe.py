@@ -9,7 +9,7 @@ import pytest
 from reelwright.pipeline.project import Project
 from reelwright.pipeline.recipes import read_recipe
 from reelwright.pipeline.stand_ins import make_psr
-from tests.benchmarks.psr_shows import THRESHOLDS, stages_of, table
+from tests.benchmarks.psr_shows import THRESHOLDS, differences, stages_of, table
 
 SMALL = [
     *("frames.short_side=32", "pretrain.encoder=timm/test_resnet", "pretrain.preprocess={size: [32, 32], resize: 32}"),
@@ -76,6 +76,19 @@ def _recipe_stages():
 
     content = OmegaConf.to_container(OmegaConf.create(read_recipe("psr")))
     return content["stages"]
+
+
+def test_differences_seed_by_seed_by_hand():
+    """F1 50 60 70 against 48 62 64: +2 -2 +6, mean 2, deviation 4, standard error 4 / sqrt(3)."""
+    found = {
+        name: [{"pos": 0.5, "f1": value / 100} for value in values]
+        for name, values in {"key clips": (50, 60, 70), "uniform": (48, 62, 64)}.items()
+    }
+    _, line = differences(found)
+    assert line == "key clips - uniform, F1 %: +2.0 +- 4.0, standard error 2.3; seed by seed +2.0 -2.0 +6.0"
+    assert differences({"key clips": found["key clips"]}) == []
+    assert set(stages_of(_recipe_stages(), range(1), streams=["uniform"])) >= {"frames", "uniform_0"}
+    assert "key_clips_0" not in stages_of(_recipe_stages(), range(1), streams=["uniform"])
 
 
 def test_means_and_spreads_by_hand():
