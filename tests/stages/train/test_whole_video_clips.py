@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from reelwright.stages.predict.work import publish, run_items
 from reelwright.stages.train.work import run
 from reelwright.storage.annotations import Annotation
+from reelwright.storage.embeddings import EmbeddingStore
 from reelwright.storage.errors import ConfigError, Interrupted
 from reelwright.storage.predictions import PredictionSet, scores_matrix
 from reelwright.storage.runs import RunFolder
@@ -55,10 +56,14 @@ def test_a_run_on_clips_learns_and_its_views_are_averaged(clip_toy, kind):
     found = PredictionSet(folder)
     windows, videos = found.windows().to_pandas(), found.videos().to_pandas()
     lengths = {entry: len(part) for entry, part in windows.groupby("video_digest")}
+    rows = {digest: EmbeddingStore(clip_toy.store.embeddings("emb")).rows(digest).num_rows for digest in lengths}
     if kind == "multi_start":
         assert set(lengths.values()) == {1, 3}  # the shorter videos have no room for more than one
-    else:
-        assert set(lengths.values()) == {3}
+    elif kind == "dense":  # places 0, int(room / 2), room: those that are the same count once
+        assert lengths == {digest: min(max(num - 8, 0), 2) + 1 for digest, num in rows.items()}
+    else:  # 24 different rows for three views of eight segments
+        assert all(lengths[digest] == 3 for digest, num in rows.items() if num >= 24)
+        assert min(lengths.values()) < 3
     scores, of_videos = scores_matrix(found.windows()), scores_matrix(found.videos())
     for position, digest in enumerate(videos.video_digest):
         mine = (windows.video_digest == digest).to_numpy()
