@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from reelwright.cli.format import bytes_text
-from reelwright.pipeline.estimate import Estimate
+from reelwright.pipeline.estimate import MAKING, Estimate
 
 
 def about_text(seconds: float) -> str:
@@ -39,6 +39,7 @@ def estimate_json(estimate: Estimate | None) -> dict[str, Any] | None:
 
 def _line(estimate: Estimate) -> str:
     what = {
+        MAKING: f"{estimate.num_todo:,} of {estimate.num_videos:,} videos to make",
         "items": f"{estimate.num_todo:,} of {estimate.num_videos:,} videos to {estimate.stage}",
         "run": f"to {estimate.stage} on {estimate.num_todo:,} videos",
         "table": f"to {estimate.stage}",

@@ -10,7 +10,7 @@ import typer
 from reelwright.cli.costs import estimate_json, estimate_lines
 from reelwright.cli.format import failure_table, plan_json, plan_table, print_json, rate_text, seconds_text
 from reelwright.pipeline.cluster.live import Progress, read_progress
-from reelwright.pipeline.estimate import estimates
+from reelwright.pipeline.estimate import MAKING, estimates
 from reelwright.pipeline.plan import FRESH, NodePlan, Planner
 from reelwright.pipeline.runner import all_failures, open_planner
 from reelwright.pipeline.synthesized import why_to_make
@@ -39,6 +39,7 @@ def show_plan(file: PipelineFile, force: tuple[str, ...], *, as_json: bool, with
         print_json(
             {
                 **videos,
+                "making": estimate_json(next((cost for cost in costs.values() if cost.kind == MAKING), None)),
                 "nodes": nodes,
                 "quarantined": told,
                 "held": [_held_json(planner, plan, held) for plan, held in _held(planner)],

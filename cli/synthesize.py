@@ -194,7 +194,8 @@ def _make_procedure(
 
     with _reporter(PROCEDURE) as reporter:
         given = {name: value for name, value in common.items() if value is not None}
-        return make_procedures(_needed(out), num_samples=samples, **counts, **given, workers=workers, reporter=reporter)
+        amounts = {"num_samples": samples, **counts}
+        return make_procedures(_needed(out), **{**amounts, **given}, workers=workers, reporter=reporter)
 
 
 def _draw_sheet(path: Path, config: Any, *, num_samples: int | None, classes: Path | None) -> None:

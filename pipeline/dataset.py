@@ -83,7 +83,9 @@ class Dataset:
                 continue
             probe = self.probes.get(digest)
             if probe is not None and probe.status in DONE:
-                found[digest] = VideoItem(digest, path, video_id, probe.duration_seconds or None)
+                found[digest] = VideoItem(
+                    digest, path, video_id, probe.duration_seconds or None, probe.num_frames or None
+                )
         return found
 
     @cached_property

@@ -12,6 +12,8 @@ from typing import Any
 
 from reelwright.pipeline.graph import Node
 from reelwright.pipeline.plan import FRESH, WAITING, NodePlan, Planner
+from reelwright.pipeline.synthesized import NODE as VIDEOS
+from reelwright.stages.synthesize.source import STAGE as SYNTHESIZE
 from reelwright.storage.records import Record, read_records
 
 # stage -> settings on which time and size for a second of video depend; the rate of frames is reckoned with apart
@@ -28,6 +30,9 @@ _COSTS: dict[str, tuple[str, ...]] = {
     "evaluate": ("report",),
 }
 
+MAKING = "making"
+_FREE = ("seed", "num_classes")  # settings of synthetic videos on which their cost does not depend
+
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
@@ -35,7 +40,7 @@ class Estimate:
 
     node: str
     stage: str
-    kind: str  # items, run or table, as of the stage
+    kind: str  # items, run or table, as of the stage; MAKING of synthetic videos
     num_todo: int  # videos to do; of runs and tables, videos they read
     num_videos: int  # in all
     num_unread: int  # of num_todo: their content is not known yet
@@ -60,6 +65,9 @@ def estimates(planner: Planner) -> dict[str, Estimate]:
     by_spec = {record.spec_key: record for record in known}
     records = [record for record in known if record.work.get("videos")]
     found: dict[str, Estimate] = {}
+    making = _making(planner, records)
+    if making is not None:
+        found[making.node] = making
     anew: set[str] = set()  # nodes whose result will be another, so that what reads them is done whole
     for plan in planner.plans():
         if not plan.node.config.stores:
@@ -86,6 +94,34 @@ def estimates(planner: Planner) -> dict[str, Estimate]:
             bytes=size or None,
         )
     return found
+
+
+def _making(planner: Planner, records: Sequence[Record]) -> Estimate | None:
+    """What synthetic videos cost that are still to be made, by the rate of the largest earlier making of their kind."""
+    wanted = planner.dataset.synthetic
+    if wanted is None or not planner.dataset.num_to_make:
+        return None
+    spec = {name: value for name, value in wanted.material["spec"].items() if name not in _FREE}
+    alike = [
+        record
+        for record in records
+        if record.stage == SYNTHESIZE
+        and {name: value for name, value in record.material["spec"].items() if name not in _FREE} == spec
+    ]
+    exact = [record for record in alike if record.key == wanted.key]
+    base = max(exact or alike, key=lambda record: record.work["videos"], default=None)
+    num_todo = planner.dataset.num_to_make
+    size = base.bytes / base.items["done"] * num_todo if base is not None and base.items.get("done") else None
+    return Estimate(
+        node=VIDEOS,
+        stage=SYNTHESIZE,
+        kind=MAKING,
+        num_todo=num_todo,
+        num_videos=wanted.config.samples,
+        num_unread=0,
+        seconds=None if base is None else base.work["seconds"] / base.work["videos"] * num_todo,
+        bytes=size,
+    )
 
 
 def _amount(plan: NodePlan, planner: Planner, *, found: Mapping[str, Estimate], anew: set[str]) -> _Amount | None:

@@ -22,7 +22,7 @@ from reelwright.pipeline.results import FAILED, SKIPPED, Failure, NodeResult, Ob
 from reelwright.pipeline.supply import supply_videos, synthetic_failures
 from reelwright.pipeline.synthesized import synthetic_digests, synthetic_set_of
 from reelwright.stages.registry import load
-from reelwright.storage.errors import Interrupted, ReelwrightError, StoreError, UnusableStoreError
+from reelwright.storage.errors import ConfigError, Interrupted, ReelwrightError, StoreError, UnusableStoreError
 from reelwright.storage.items import ItemRow
 from reelwright.storage.known import KnownFiles
 from reelwright.storage.locks import exclusive, using
@@ -41,6 +41,7 @@ def run_pipeline(file: PipelineFile, observer: Observer, options: RunOptions | N
 
     Raises ConfigError or InputError before any heavy work; Interrupted when the scheduler asks to stop.
     """
+    _check_alone()
     _calm_threads()
     options = options or RunOptions()
     graph = build_graph(file)
@@ -50,36 +51,38 @@ def run_pipeline(file: PipelineFile, observer: Observer, options: RunOptions | N
     if frozen is not None:
         frozen.check_settings(graph)
         frozen.check_videos(synthetic_set_of(file, KnownFiles(file.store.files)))
-    dataset = None
-    for attempt in range(1 + options.retries):
-        anew = options.retry_failed or attempt > 0
-        dataset = read_videos(
-            file, observer, jobs=options.jobs, anew=anew, quarantined=options.retry_quarantined and attempt == 0
-        )
-    planner = open_planner(file, forced=options.force, dataset=dataset)
-    if frozen is not None:
-        frozen.check_plans(planner)
-    observer.planned([plan for plan in planner.plans() if plan.node.name in selected])
-    results: dict[str, NodeResult] = {}
-    failures: list[Failure] = _unusable(planner)
-    with (
-        using(file.store.locks, what=f"run of {file.path.name}") as note,
-        executing(file, options.cluster, ask=options.ask) as executor,
-    ):
-        run = _Run(planner, observer, options, frozen, note, executor)
-        for name in graph.nodes:
-            if name not in selected:
-                continue
-            result, failed = _run_node(name, run, results)
-            results[name] = result
-            failures += failed
-            observer.finished(result)
-            if result.state == FAILED and not options.keep_going:
-                break
+    with executing(file, options.cluster, ask=options.ask) as executor:
+        planner = open_planner(file, forced=options.force, dataset=_read(file, observer, options, executor))
+        if frozen is not None:
+            frozen.check_plans(planner)
+        observer.planned([plan for plan in planner.plans() if plan.node.name in selected])
+        results: dict[str, NodeResult] = {}
+        failures: list[Failure] = _unusable(planner)
+        with using(file.store.locks, what=f"run of {file.path.name}") as note:
+            run = _Run(planner, observer, options, frozen, note, executor)
+            for name in graph.nodes:
+                if name not in selected:
+                    continue
+                result, failed = _run_node(name, run, results)
+                results[name] = result
+                failures += failed
+                observer.finished(result)
+                if result.state == FAILED and not options.keep_going:
+                    break
     notes = frozen.notes(planner) if frozen is not None else ()
     is_whole = not any(result.state in {FAILED, SKIPPED} for result in results.values())
     notes = (*notes, *_conclude(planner, with_lock=frozen is None and is_whole))
     return RunResult(nodes=tuple(results.values()), failures=tuple(failures), notes=notes)
+
+
+def _read(file: PipelineFile, observer: Observer, options: RunOptions, executor: Executor) -> Dataset | None:
+    """The videos, as often tried as asked for."""
+    dataset = None
+    for attempt in range(1 + options.retries):
+        anew = options.retry_failed or attempt > 0
+        quarantined = options.retry_quarantined and attempt == 0
+        dataset = read_videos(file, observer, jobs=options.jobs, anew=anew, quarantined=quarantined, executor=executor)
+    return dataset
 
 
 def read_videos(
@@ -90,16 +93,17 @@ def read_videos(
     anew: bool = True,
     quarantined: bool = False,
     make: bool = True,
+    executor: Executor | None = None,
 ) -> Dataset:
     """Digest and probe the videos that are new or changed; with ``anew`` also those that were not usable.
 
-    Those that were not usable too often only with ``quarantined``. Synthetic videos that are missing are made first,
-    unless ``make`` is false.
+    Those that were not usable too often only with ``quarantined``. Synthetic videos that are missing are made first, by
+    ``executor`` where there is one, unless ``make`` is false.
 
     Returns the videos as they are known then.
     """
     if make:
-        supply_videos(file, observer, jobs=jobs)
+        supply_videos(file, observer, jobs=jobs, executor=executor)
     dataset = load_dataset(file)
     unread = dataset.to_read(failed=anew, quarantined=quarantined)
     if not unread:
@@ -145,6 +149,20 @@ def all_failures(planner: Planner) -> list[Failure]:
     """Every video that failed in any node, or could not even be probed, as the store knows it."""
     plans = [plan for plan in planner.plans() if plan.spec_key]
     return [*_unusable(planner), *(failure for plan in plans for failure in item_failures(planner, plan))]
+
+
+def _check_alone() -> None:
+    """Raises ConfigError in one of several processes that torchrun started: they would wait for one another.
+
+    The processes that a run starts itself, and those of a SLURM job, train one run and never come here.
+    """
+    size = os.environ.get("WORLD_SIZE", "1")
+    if "RANK" in os.environ and size != "1":
+        raise ConfigError(
+            f"this is one of {size} processes that torchrun or the like started (RANK={os.environ['RANK']}, "
+            f"WORLD_SIZE={size} in the environment). A run starts its own: `reelwright train --nproc {size}` on one "
+            "machine, `cluster: {executor: slurm, training: {nodes: N}}` on several; leave torchrun out"
+        )
 
 
 def _calm_threads() -> None:

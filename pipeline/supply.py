@@ -6,6 +6,7 @@ import datetime as dt
 import os
 import time
 
+from reelwright.pipeline.cluster.executors import Executor, LocalExecutor
 from reelwright.pipeline.file import PipelineFile
 from reelwright.pipeline.results import Failure, Observer
 from reelwright.pipeline.synthesized import NODE, num_to_make, synthetic_set_of
@@ -16,14 +17,19 @@ from reelwright.storage.files import remove
 from reelwright.storage.items import ItemRow
 from reelwright.storage.known import KnownFiles
 from reelwright.storage.locks import exclusive
-from reelwright.storage.records import Record, last_record, write_record
+from reelwright.storage.records import Record, last_record, read_record, write_record
 from reelwright.storage.unusable import usable
 
 _MOST_WORKERS = 8
 
 
-def supply_videos(file: PipelineFile, observer: Observer, *, jobs: int | None) -> None:
-    """Make the videos that are missing or are not what was made; nothing where all are there."""
+def supply_videos(
+    file: PipelineFile, observer: Observer, *, jobs: int | None, executor: Executor | None = None
+) -> None:
+    """Make the videos that are missing or are not what was made; nothing where all are there.
+
+    By ``executor``, else by processes of this machine.
+    """
     known = KnownFiles(file.store.files)
     wanted = synthetic_set_of(file, known)
     if wanted is None:
@@ -40,7 +46,8 @@ def supply_videos(file: PipelineFile, observer: Observer, *, jobs: int | None) -
         wanted = _anew(wanted)  # another run may have made some or all of them meanwhile
         started, num_missing = time.monotonic(), num_to_make(wanted)
         if num_missing:
-            load("reelwright.stages.synthesize.supply:supply")(wanted, workers=workers, reporter=reporter)
+            by = (executor or LocalExecutor()).calls(reporter)
+            load("reelwright.stages.synthesize.supply:supply")(wanted, workers=workers, reporter=reporter, by=by)
         _note(file, _anew(wanted), num_made=num_missing, seconds=time.monotonic() - started)
 
 
@@ -76,6 +83,7 @@ def _remove_altered(wanted: SyntheticSet, known: KnownFiles) -> None:
 def _note(file: PipelineFile, wanted: SyntheticSet, *, num_made: int, seconds: float) -> None:
     """Leave a record: what other pipeline files reach is kept by it, and changes are explained against it."""
     failed = len(wanted.given_up)
+    before = read_record(file.store, wanted.key)  # how quick it was stays known when nothing was made now
     record = Record(
         node=NODE,
         stage=STAGE,
@@ -85,7 +93,7 @@ def _note(file: PipelineFile, wanted: SyntheticSet, *, num_made: int, seconds: f
         items={"total": wanted.config.samples, "done": len(wanted.made) - failed, "failed": failed},
         bytes=sum(made.num_bytes for made in wanted.made.values()),
         seconds=seconds,
-        work={"videos": num_made, "seconds": seconds},
+        work={"videos": num_made, "seconds": seconds} if num_made or before is None else before.work,
         finished=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     )
     write_record(file.store, record, project=file.store.project(file.path))

@@ -23,6 +23,7 @@ class Stage:
     spreads: bool = False  # its items are worth sharing out over the workers of a cluster
     trains: bool = False  # it makes a run, in one process or several
     prepare: str | None = None  # of those: what a worker loads once, before its first items
+    share: str | None = None  # of those: a `SharedVideo` of (work, reporter), for videos that several workers do
 
 
 STAGES: dict[str, Stage] = {
@@ -43,6 +44,7 @@ STAGES: dict[str, Stage] = {
         "Turn frames into embeddings",
         spreads=True,
         prepare="reelwright.stages.embed.work:prepare",
+        share="reelwright.stages.embed.sharing:SharedEmbedding",
     ),
     "features": Stage(
         "reelwright.stages.features.config:FeaturesConfig",

@@ -1,5 +1,7 @@
 """A unit of work on a worker of a cluster: some videos of one node, as plain data in, and what became of each out.
 
+A long video is a unit's only one, and the unit some of its shards; see `SharedVideo`.
+
     unit --> mark `started` --> models, once a process --> claims on its videos --> the stage --> rows
 
 Arrays go from the stage straight into the store. A unit that is started a second time, because its worker died or left,
@@ -19,16 +21,17 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from reelwright.stages.claimed import do_shards, do_videos
 from reelwright.stages.held import hold
 from reelwright.stages.learning.plain_work import work_from_plain, work_to_plain
 from reelwright.stages.registry import STAGES, load
-from reelwright.stages.work import SilentReporter, Work, ledger_of
+from reelwright.stages.work import Shards, SilentReporter, Work
 from reelwright.storage import errors
 from reelwright.storage.errors import ReelwrightError
 from reelwright.storage.items import ItemRow
-from reelwright.storage.locks import exclusive
 from reelwright.storage.store import Store
 
+ENTRY = "reelwright.stages.unit:do_unit"
 STARTED, LEFT = ".started", ".left"
 _MODELS_HELD = 2
 _HEAD = "# unit"
@@ -42,12 +45,15 @@ class Unit:
     work: Work
     function: str  # `module:name` of the stage's work
     prepare: str | None  # `module:name` of what a worker loads once
+    shards: tuple[int, int] | None = None  # of its only video, half-open; (0, 0) begins the video; None: all of it
 
     @classmethod
-    def of(cls, work: Work, *, name: str) -> Unit:
+    def of(cls, work: Work, *, name: str, shards: tuple[int, int] | None = None) -> Unit:
         """The unit of a part of a node's work."""
         stage = STAGES[work.stage]
-        return cls(name=name, work=replace(work, is_part=True), function=stage.work, prepare=stage.prepare)
+        function = stage.work if shards is None else str(stage.share)
+        part = replace(work, is_part=True)
+        return cls(name=name, work=part, function=function, prepare=stage.prepare, shards=shards)
 
     def plain(self) -> dict[str, Any]:
         """Dicts, lists, texts and numbers."""
@@ -56,12 +62,15 @@ class Unit:
             "work": work_to_plain(self.work),
             "function": self.function,
             "prepare": self.prepare,
+            "shards": self.shards,
         }
 
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> Unit:
         """What `plain` gave."""
-        return cls(**{**values, "work": work_from_plain(values["work"])})
+        shards = values["shards"]
+        given = {**values, "shards": None if shards is None else (int(shards[0]), int(shards[1]))}
+        return cls(**{**given, "work": work_from_plain(values["work"])})
 
     def mark(self, ending: str) -> Path:
         """The file that says that the unit was started, or that its worker left it in peace."""
@@ -79,6 +88,7 @@ class UnitDone:
     process: int = field(default_factory=os.getpid)
     died: bool = False  # a worker died over it before; nothing was done now
     error: tuple[str, str] | None = None  # kind and message of what ended the stage as a whole
+    shards: Shards | None = None  # of a video in work; None without a row: it cannot be shared
 
     def plain(self) -> dict[str, Any]:
         """Dicts, lists, texts and numbers."""
@@ -87,7 +97,9 @@ class UnitDone:
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> UnitDone:
         """What `plain` gave."""
-        return cls(**{**values, "rows": tuple(ItemRow(**row) for row in values["rows"])})
+        rows = tuple(ItemRow(**row) for row in values["rows"])
+        shards = None if values["shards"] is None else Shards(**values["shards"])
+        return cls(**{**values, "rows": rows, "shards": shards})
 
     def raise_error(self) -> None:
         """Raise what ended the stage as a whole."""
@@ -124,13 +136,18 @@ def do_unit(values: Mapping[str, Any]) -> dict[str, Any]:
         _running[unit.name] = unit
         started = time.monotonic()
         with _logged(unit, collector):
-            _do(unit, collector)
+            shards = None
+            if unit.shards is None:
+                do_videos(unit.work, unit.function, what=unit.name, reporter=collector)
+            else:
+                shards = do_shards(unit.work, unit.function, unit.shards, what=unit.name, reporter=collector)
     except ReelwrightError as error:
         return UnitDone(notes=tuple(collector.notes), error=(type(error).__name__, str(error))).plain()
     finally:
         _running.pop(unit.name, None)
     seconds = time.monotonic() - started
-    return UnitDone(rows=tuple(collector.rows), notes=tuple(collector.notes), seconds=seconds).plain()
+    rows, notes = tuple(collector.rows), tuple(collector.notes)
+    return UnitDone(rows=rows, notes=notes, seconds=seconds, shards=shards).plain()
 
 
 def leave() -> bool:
@@ -159,24 +176,6 @@ def _was_started(unit: Unit) -> bool:
     except FileExistsError:
         return True
     return False
-
-
-def _do(unit: Unit, collector: _Collector) -> None:
-    """Do the items, alone among all processes; those that another one has done meanwhile are reported as they are."""
-    work, claims = unit.work, Store.at(unit.work.store).claims(unit.work.key)
-    with contextlib.ExitStack() as stack:
-        waits = [
-            stack.enter_context(exclusive(claims / digest, tell=collector.note, what=unit.name, is_kept=False))
-            for digest in sorted({item.digest for item in work.items})
-        ]
-        if any(waits):
-            known = ledger_of(work).load()
-            done = [known[item.digest] for item in work.items if item.digest in known and known[item.digest].is_done]
-            collector.rows += done
-            digests = {row.digest for row in done}
-            work = replace(work, items=tuple(item for item in work.items if item.digest not in digests))
-        if work.items:
-            load(unit.function)(work, collector)
 
 
 @contextlib.contextmanager

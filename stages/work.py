@@ -17,6 +17,7 @@ class VideoItem(NamedTuple):
     path: str  # absolute: a file or a folder of frames
     video_id: str  # one of its names, for messages only
     duration_seconds: float | None = None  # as probed; None when unknown
+    num_frames: int | None = None  # the same
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,34 @@ class Work:
     items: tuple[VideoItem, ...] = ()
     payload: Mapping[str, Any] = field(default_factory=dict)  # stage-specific plain data (targets, splits, classes)
     is_part: bool = False  # other processes do other items of the same node at the same time
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shards:
+    """How far a video is that several processes write together."""
+
+    count: int  # in all
+    missing: tuple[int, ...]  # ascending
+
+
+class SharedVideo(Protocol):
+    """A video that several processes write together, each some of its shards.
+
+    begin (one process) -> write (each shard by one process) -> publish (one process, when none is missing). Where a
+    video turns out to be damaged, or to need a second backend, it cannot be shared: one process does it whole then.
+    """
+
+    def begin(self) -> Shards | None:
+        """Make the arrays at their full size, or find them; None for a video that cannot be shared."""
+
+    def look(self) -> Shards | None:
+        """How far it is now; None where it was not begun."""
+
+    def write(self, start: int, stop: int) -> bool:
+        """Write shards [start, stop) after `begin` or `look`; whether all went well. If not it cannot be shared."""
+
+    def publish(self) -> None:
+        """Give it its name and commit it, after `look` has found nothing missing."""
 
 
 def ledger_of(work: Work) -> ItemLedger:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -168,7 +168,10 @@ class EmbeddingStore:
 
 
 class EmbeddingWriter:
-    """One spec's embeddings, for writing: begin, write_shard ..., finish for each video. One writer for each video."""
+    """One spec's embeddings, for writing: begin, write_shard ..., finish for each video.
+
+    One process writes a video, or several do, each other shards of it, after one of them has begun it.
+    """
 
     def __init__(self, path: Path, *, layout: RowLayout, item_attributes: Mapping[str, Any]) -> None:
         self.path = path
@@ -214,31 +217,46 @@ class EmbeddingWriter:
 
     def resume_row(self, digest: str) -> int:
         """The row at which `begin` will go on, for a video of which an interrupted run left shards; else 0."""
+        if not self.reopen(digest):
+            return 0
+        return min(self.num_rows(digest), self.next_missing_shard(digest) * self.shard_rows(digest))
+
+    def reopen(self, digest: str) -> bool:
+        """Open the arrays of a video that was begun before, here or in another process; whether they are there."""
         temporary = partial_group(self.path, digest)
         if not (temporary / "start_seconds" / "zarr.json").exists():
-            return 0
-        num_rows = int(zarr.open_array(temporary / "start_seconds", mode="r").shape[0])
-        arrays = self._reopen(digest, num_rows)
+            return False
+        arrays = self._reopen(digest, int(zarr.open_array(temporary / "start_seconds", mode="r").shape[0]))
         if arrays is None:
-            return 0
+            return False
         self._open[digest] = arrays
-        return min(num_rows, self.next_missing_shard(digest) * self.shard_rows(digest))
+        return True
 
     def shard_rows(self, digest: str) -> int:
         """Rows of a shard file of a video that was begun; the last shard may be shorter."""
         return _shard_rows(self._open[digest]["start_seconds"])
 
+    def num_rows(self, digest: str) -> int:
+        """Rows of a video that was begun, written or not."""
+        return int(self._open[digest]["start_seconds"].shape[0])
+
+    def num_shards(self, digest: str) -> int:
+        """Shards of a video that was begun, written or not."""
+        return math.ceil(self.num_rows(digest) / self.shard_rows(digest))
+
     def next_missing_shard(self, digest: str) -> int:
-        """Index of the first shard of which a file is missing or cut off."""
+        """Index of the first shard of which a file is missing or cut off; `num_shards` when none is."""
+        return next(self.missing_shards(digest), self.num_shards(digest))
+
+    def missing_shards(self, digest: str) -> Iterator[int]:
+        """Indices of the shards of which a file is missing or cut off, ascending."""
         arrays = self._open[digest]
         folder = partial_group(self.path, digest)
         described = {name: json.loads((folder / name / "zarr.json").read_text(encoding="utf-8")) for name in arrays}
-        count = math.ceil(int(arrays["start_seconds"].shape[0]) / self.shard_rows(digest))
-        for index in range(count):
+        for index in range(self.num_shards(digest)):
             files = {name: self._shard_file(digest, name, array, index) for name, array in arrays.items()}
             if any(is_cut(path, described[name]) for name, path in files.items()):
-                return index
-        return count
+                yield index
 
     def write_shard(self, digest: str, index: int, *, arrays: Mapping[str, Rows], spans: Spans) -> None:
         """Write shard ``index`` whole: rows (n, ...) of every output, and their spans.

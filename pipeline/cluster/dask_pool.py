@@ -20,6 +20,7 @@ from reelwright.pipeline.cluster import jobs
 from reelwright.pipeline.cluster.config import ClusterSettings
 from reelwright.pipeline.cluster.scripts import worker_lines, worker_options
 from reelwright.pipeline.cluster.spread import Ended
+from reelwright.stages.unit import ENTRY
 from reelwright.storage.errors import ConfigError, StageError
 
 _SCALE_SECONDS = 2.0  # between two looks whether workers are missing
@@ -81,12 +82,13 @@ class DaskPool:
             self._watch_loneliness()
         return self._num_workers if self._cluster is None else min(self._num_workers, self.settings.workers)
 
-    def submit(self, name: str, unit: dict[str, Any], *, needs_gpu: bool) -> None:
+    def submit(self, name: str, unit: dict[str, Any], *, needs_gpu: bool, entry: str = ENTRY) -> None:
         """See `Pool`."""
         from reelwright.pipeline.cluster.dask_worker import do_text
 
         resources = {"GPU": 1} if needs_gpu and self.settings.gpus else None
-        future = self._client.submit(do_text, json.dumps(unit), key=f"unit-{name}", pure=False, resources=resources)
+        text, key = json.dumps(unit), f"unit-{name}"
+        future = self._client.submit(do_text, text, entry, key=key, pure=False, resources=resources)
         self._futures[name] = future
         future.add_done_callback(lambda ended: self._ended.put((name, ended)))
 

@@ -12,17 +12,18 @@ from typing import Any
 
 from distributed import WorkerPlugin
 
-from reelwright.stages.unit import do_unit, leave
+from reelwright.stages.registry import load
+from reelwright.stages.unit import leave
 
 PLUGIN = "reelwright-leave"
 _TOO_MUCH = 0.8  # of the memory a worker may have: what is stopped then is stopped for it
 _alone = threading.Lock()  # a worker may have several threads; stderr and models are of the process
 
 
-def do_text(unit: str) -> str:
-    """A unit as JSON; what became of it as JSON."""
+def do_text(unit: str, entry: str) -> str:
+    """A unit as JSON; what ``entry`` (`module:name`) made of it as JSON."""
     with _alone:
-        return json.dumps(do_unit(json.loads(unit)))
+        return json.dumps(load(entry)(json.loads(unit)))
 
 
 class LeavePlugin(WorkerPlugin):  # type: ignore[misc]  # distributed has no types

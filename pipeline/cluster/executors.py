@@ -13,6 +13,7 @@ from reelwright.pipeline.cluster.live import LiveReporter
 from reelwright.pipeline.cluster.profiles import cluster_settings
 from reelwright.pipeline.file import PipelineFile
 from reelwright.stages.registry import STAGES, load
+from reelwright.stages.synthesize.spread import Spread, spread
 from reelwright.stages.work import InputRef, Reporter, Work
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ class Executor(Protocol):
     def whole(self, work: Work, reporter: LiveReporter) -> dict[str, Any]:
         """Do a node that has no items, a run or a table; returns its outputs."""
 
+    def calls(self, reporter: Reporter) -> Spread:
+        """What makes synthetic videos."""
+
 
 class LocalExecutor:
     """In this process and those that stages start."""
@@ -42,6 +46,11 @@ class LocalExecutor:
         """See Executor."""
         outputs: dict[str, Any] = load(STAGES[work.stage].work)(work, reporter)
         return dict(outputs)
+
+    def calls(self, reporter: Reporter) -> Spread:
+        """See Executor."""
+        del reporter
+        return spread
 
 
 class DaskExecutor(LocalExecutor):
@@ -58,24 +67,42 @@ class DaskExecutor(LocalExecutor):
         if not STAGES[work.stage].spreads:
             super().items(work, reporter)
             return
-        from reelwright.pipeline.cluster.dask_pool import DaskPool
+        from reelwright.pipeline.cluster.sharing import split_of
         from reelwright.pipeline.cluster.spread import Spreader
 
-        self._reporter = reporter
-        if self._pool is None:
-            self._pool = DaskPool(self.settings, logs=self._logs, tell=self._tell)
+        pool = self._opened(reporter)
         try:
             Spreader(
-                sized(work, cpus=self.settings.cpus), self._pool, reporter, self.settings.unit_seconds, reporter.running
+                sized(work, cpus=self.settings.cpus),
+                pool,
+                reporter,
+                self.settings.unit_seconds,
+                split=split_of(self.settings),
+                tell_running=reporter.running,
             ).run()
         finally:
-            self._pool.want(0)
+            pool.want(0)
+
+    def calls(self, reporter: Reporter) -> Spread:
+        """See Executor."""
+        from reelwright.pipeline.cluster.calls import CallSpreader
+
+        return CallSpreader(self._opened(reporter), self.settings.cpus, self.settings.unit_seconds)
 
     def close(self) -> None:
         """End what was started."""
         if self._pool is not None:
             self._pool.close()
             self._pool = None
+
+    def _opened(self, reporter: Reporter) -> DaskPool:
+        """The pool, which tells ``reporter`` from now on."""
+        from reelwright.pipeline.cluster.dask_pool import DaskPool
+
+        self._reporter = reporter
+        if self._pool is None:
+            self._pool = DaskPool(self.settings, logs=self._logs, tell=self._tell)
+        return self._pool
 
     def _tell(self, text: str) -> None:
         if self._reporter is not None:

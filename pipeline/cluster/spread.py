@@ -3,6 +3,7 @@
 A worker that dies over a unit takes the innocent with it, so its videos are then done one by one. A video that has
 killed DEATHS workers, the last of them alone, is given up: it becomes a row that says so. A unit that no worker had
 started is not to blame, and when workers die before they start anything the node ends with what to look at.
+Long videos are shared by several workers (see `sharing`).
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from reelwright.pipeline.cluster.grouping import Grouping
+from reelwright.pipeline.cluster.sharing import DEATHS, Sharing, Split
 from reelwright.stages.registry import STAGES
-from reelwright.stages.unit import LEFT, STARTED, Unit, UnitDone, forget
+from reelwright.stages.unit import ENTRY, LEFT, STARTED, Unit, UnitDone, forget
 from reelwright.stages.work import Reporter, VideoItem, Work
 from reelwright.storage.errors import StageError
 from reelwright.storage.items import ItemLedger, ItemRow
 from reelwright.storage.store import Store
 
-DEATHS = 3  # workers that a video may kill
 IDLE_DEATHS = 4  # workers in a row that may die before they start anything
 _FOLD_ROWS = 2_000  # marks of items are folded into the table when so many more, and a quarter of it, have come
 _LOOK_SECONDS = 0.5
@@ -42,13 +43,13 @@ class Pool(Protocol):
     """Processes that do units of work."""
 
     def size(self) -> int:
-        """Units that may be under way now; at least 1, so that workers are started."""
+        """Units that may be under way now: one for each worker that is there, 0 while none is; `want` starts some."""
 
     def want(self, num_units: int) -> None:
-        """So many units wait or are under way: start workers, up to the most allowed; 0: they may go."""
+        """So many units wait or are under way: see that workers come, up to the most allowed; 0: they may go."""
 
-    def submit(self, name: str, unit: dict[str, Any], *, needs_gpu: bool) -> None:
-        """Start a unit."""
+    def submit(self, name: str, unit: dict[str, Any], *, needs_gpu: bool, entry: str = ENTRY) -> None:
+        """Start a unit: ``entry`` (`module:name`) takes it and gives its result, both plain data."""
 
     def ended(self, timeout_seconds: float) -> list[Ended]:
         """Units that have ended since; waits for the first, at most so long. Raises StageError without scheduler."""
@@ -65,6 +66,7 @@ class Spreader:
     pool: Pool
     reporter: Reporter
     unit_seconds: float
+    split: Split | None = None  # None: no video is shared
     tell_running: Callable[[int], None] = lambda _: None  # videos that are with workers
     under_way: dict[str, Unit] = field(default_factory=dict)
     alone: deque[VideoItem] = field(default_factory=deque)  # to be done one by one
@@ -79,13 +81,16 @@ class Spreader:
         """Do all items. Raises what ends the stage as a whole; what is under way is dropped then."""
         store = Store.at(self.work.store)
         self._clear_marks(store)
-        self.grouping = Grouping.of(self._distinct(), unit_seconds=self.unit_seconds)
+        items = {item.digest: item for item in self.work.items}
+        self.sharing = Sharing.of(items.values(), self.work, split=self.split)
+        single = (item for digest, item in items.items() if digest not in self.sharing.videos)
+        self.grouping = Grouping.of(single, unit_seconds=self.unit_seconds)
         self.ledger = ItemLedger(store.node(self.work.key))
         self.payload = {name: value for name, value in self.work.payload.items() if name != "videos"}
         self.needs_gpu = STAGES[self.work.stage].prepare is not None and self.work.config.get("device") != "cpu"
-        self.reporter.total(len(self.grouping.waiting), "videos")
+        self.reporter.total(len(items), "videos")
         try:
-            while self.grouping.waiting or self.alone or self.under_way:
+            while self.num_waiting or self.under_way:
                 self._submit()
                 for ended in self.pool.ended(_LOOK_SECONDS):
                     self._end(ended)
@@ -95,27 +100,38 @@ class Spreader:
             with contextlib.suppress(OSError):  # the disk may be full: marks say the same
                 self._fold()
 
-    def _distinct(self) -> Iterable[VideoItem]:
-        return {item.digest: item for item in self.work.items}.values()
+    @property
+    def num_waiting(self) -> int:
+        """Videos, and ranges of long ones, that wait."""
+        return len(self.alone) + self.sharing.num_waiting + len(self.grouping.waiting)
 
     def _submit(self) -> None:
         """Fill the pool."""
-        self.pool.want(len(self.under_way) + len(self.alone) + len(self.grouping.waiting))
+        self.pool.want(len(self.under_way) + self.num_waiting)
         size = self.pool.size()
-        while len(self.under_way) < size and (self.alone or self.grouping.waiting):
-            items = (self.alone.popleft(),) if self.alone else self.grouping.take(num_workers=size)
-            work = replace(self.work, items=items, payload=self.payload)
-            unit = Unit.of(work, name=uuid.uuid4().hex[:16])
+        while len(self.under_way) < size and (unit := self._next(num_workers=size)) is not None:
             self.under_way[unit.name] = unit
             self.num_units += 1
             self.pool.submit(unit.name, unit.plain(), needs_gpu=self.needs_gpu)
-        self.tell_running(sum(len(unit.work.items) for unit in self.under_way.values()))
+        self.tell_running(len({item.digest for unit in self.under_way.values() for item in unit.work.items}))
+
+    def _next(self, *, num_workers: int) -> Unit | None:
+        """What was with a worker that died, ranges of long videos, then all others."""
+        name, shards = uuid.uuid4().hex[:16], None
+        if self.alone:
+            items: tuple[VideoItem, ...] = (self.alone.popleft(),)
+        elif (found := self.sharing.take(name)) is not None:
+            items, shards = (found[0],), found[1]
+        else:
+            items = self.grouping.take(num_workers=num_workers)
+        work = replace(self.work, items=items, payload=self.payload)
+        return Unit.of(work, name=name, shards=shards) if items else None
 
     def _end(self, ended: Ended) -> None:
         unit = self.under_way.pop(ended.name)
         mark = forget(unit)
         if ended.is_lost or (ended.done is None and mark == LEFT):
-            self._wait_again(unit.work.items)
+            self._wait_again(unit)
             return
         done = UnitDone(died=True) if ended.done is None else UnitDone.from_plain(ended.done)
         for note in done.notes:
@@ -127,8 +143,19 @@ class Spreader:
             self._mourn(unit, ended.why, was_started=mark is not None)
             return
         self.idle_deaths = 0
+        if unit.shards is not None:
+            self._take_part(unit, done)
+            return
         self.grouping.seen(unit.work.items, seconds=done.seconds)
         self._take(done.rows)
+
+    def _take_part(self, unit: Unit, done: UnitDone) -> None:
+        """Some shards of a long video are written."""
+        row, told = self.sharing.ended(unit.name, unit.work.items[0].digest, done)
+        if told:
+            self.reporter.note(told)
+        self._take([row] if row is not None else [])
+        self.alone.extend(self.sharing.whole())
 
     def _take(self, rows: Iterable[ItemRow]) -> None:
         for row in rows:
@@ -149,9 +176,15 @@ class Spreader:
                     f"{f' ({why})' if why else ''}: too little memory for the model, or the environment is broken. See "
                     "the logs of the workers; `reelwright doctor` checks the rest"
                 )
-            self.alone.extend(items) if len(items) == 1 else self._wait_again(items)
+            if len(items) == 1 and unit.shards is None:
+                self.alone.extend(items)
+            else:
+                self._wait_again(unit)
             return
         self.idle_deaths = 0
+        if unit.shards is not None:
+            self._mourn_part(unit, why)
+            return
         rest = self._not_done(items)
         for item in rest:
             self.deaths[item.digest] += 1
@@ -163,8 +196,28 @@ class Spreader:
         )
         self.alone.extend(rest)
 
-    def _wait_again(self, items: Iterable[VideoItem]) -> None:
-        self.grouping = Grouping.of([*self.grouping.waiting, *items], unit_seconds=self.unit_seconds)
+    def _mourn_part(self, unit: Unit, why: str) -> None:
+        """A worker died over shards of a long video, which may have been published by then."""
+        (item,) = unit.work.items
+        self.deaths[item.digest] = self.sharing.died(unit.name, item.digest)
+        if self.deaths[item.digest] and not self._not_done([item]):
+            self.sharing.drop(item.digest)
+        elif self.deaths[item.digest] >= DEATHS:
+            self.sharing.drop(item.digest)
+            self._give_up(item, why)
+        else:
+            self.reporter.note(
+                f"a worker died{f' ({why})' if why else ''}; its shards of {item.video_id} are done again"
+            )
+        self.alone.extend(self.sharing.whole())
+
+    def _wait_again(self, unit: Unit) -> None:
+        """Nobody is to blame."""
+        if unit.shards is not None:
+            self.sharing.again(unit.name, unit.work.items[0].digest)
+            self.alone.extend(self.sharing.whole())
+            return
+        self.grouping = Grouping.of([*self.grouping.waiting, *unit.work.items], unit_seconds=self.unit_seconds)
 
     def _not_done(self, items: Iterable[VideoItem]) -> list[VideoItem]:
         """Those without a row that is done; rows of the others are told as usual."""

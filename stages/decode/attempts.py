@@ -27,7 +27,7 @@ class Plan:
     """How a list of videos is worked on."""
 
     function: str  # of the worker, as `module:name`
-    arguments: Callable[[VideoItem, str, int], Mapping[str, Any]]  # (item, backend, attempt from 0) -> its arguments
+    arguments: Callable[[VideoItem, str, int], Mapping[str, Any]]  # (item, backend, attempts broken off) -> arguments
     backends: Callable[[VideoItem], Sequence[str]]  # to try, in order
     workers: int
     timeout_seconds: float | None = None  # per attempt; None: 60 s plus twice the duration
@@ -65,6 +65,8 @@ class _Progress:
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
     failures: list[tuple[str, str]] = field(default_factory=list)
+    is_begun: bool = False  # something came of the present attempt
+    num_broken: int = 0  # attempts that failed after something had come of them
 
 
 def num_workers(wanted: int | None, num_items: int) -> int:
@@ -91,6 +93,7 @@ def attempt_all(items: Sequence[VideoItem], plan: Plan) -> Iterator[Attempt | Ou
             if isinstance(event, TaskEnded) and event.status == UNUSABLE:
                 raise UnusableStoreError(event.message)
             if isinstance(event, Message):
+                state.is_begun = True
                 yield Attempt(state.item, state.number, state.backends[state.number], event.body, event.arrays)
             elif _should_retry(event, state):
                 pool.submit(_task(event.name, state, plan), first=True)
@@ -104,7 +107,7 @@ def _task(name: str, state: _Progress, plan: Plan) -> Task:
     return Task(
         name=name,
         function=plan.function,
-        arguments=plan.arguments(state.item, state.backends[state.number], state.number),
+        arguments=plan.arguments(state.item, state.backends[state.number], state.num_broken),
         timeout_seconds=plan.timeout_seconds or limit,
     )
 
@@ -115,6 +118,8 @@ def _should_retry(ended: TaskEnded, state: _Progress) -> bool:
     if ended.status == "ok":
         return False
     state.failures.append((ended.status, ended.cause))
+    state.num_broken += state.is_begun
+    state.is_begun = False
     may = ended.status in ("timeout", "crashed") or (ended.status == "failed" and ended.cause in _ANOTHER_MAY)
     by_backend = may or ended.status == "truncated"
     state.notes.append(f"{state.backends[state.number]}: {ended.message}" if by_backend else ended.message)

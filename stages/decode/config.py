@@ -73,6 +73,16 @@ class DecodeConfig(StageConfig):
             values.pop("image_start")
         return values
 
+    def expected_frames(self, *, num_frames: int, duration_seconds: float) -> float:
+        """About how many frames are taken of a video of so many frames and so long."""
+        if self.times is not None:
+            return len(self.times)
+        stop = duration_seconds if self.stop is None else min(self.stop, duration_seconds)
+        chosen_seconds = max(0.0, stop - (self.start or 0.0))
+        if self.fps is not None:
+            return chosen_seconds * self.fps
+        return num_frames * chosen_seconds / duration_seconds / (self.stride or 1)
+
     @model_validator(mode="after")
     def _consistent(self) -> DecodeConfig:
         ways = [name for name in ("fps", "stride", "times") if getattr(self, name) is not None]

@@ -100,26 +100,41 @@ def stream_frames(
     chunk_rows: int = 32,
     start_rows: Mapping[str, int] | None = None,
     needed: Needed | None = None,
+    stop_rows: Mapping[str, int] | None = None,
 ) -> Iterator[Opened | FrameChunk | Restarted | Ended]:
     """Yield the frames of all ``items``; events of several videos interleave, those of one come in order.
 
     decode: which frames, at which size. frames_store: read the rows stored there instead of decoding. geometry: applied
     after that of ``decode``. workers: processes; None: one per core, at most 8. chunk_rows: rows of a chunk, at most.
-    start_rows: by digest, the first row wanted of a long video (the same frames come as from the start). needed: only
+    start_rows: by digest, the first row wanted of a long video (the same frames come as from the start); a backend that
+    takes over from one that failed begins at row 0. stop_rows: by digest, the row before which to end. needed: only
     these rows of each video come (of a damaged one all); backends decode no more than leads to them. At most two
     chunks per worker are held ready. Closing the generator kills the processes. Raises ConfigError for a backend that
     is not installed.
     """
-    starts = dict(start_rows or {})
     plain = None if geometry is None else geometry.to_plain()
     shared: dict[str, Any] = {"geometry": plain, "chunk_rows": chunk_rows}
     if needed is not None:
         shared["needed"] = needed.to_plain()
+    wanted = _Wanted(start_rows or {}, stop_rows or {})
     if frames_store is not None:
-        plan = _stored_plan(frames_store, shared, starts, num_workers(workers, len(items)))
+        plan = _stored_plan(frames_store, shared, wanted, num_workers(workers, len(items)))
     else:
-        plan = _decoding_plan(decode, shared, starts, num_workers(workers, len(items)))
-    return _events(items, plan, starts)
+        plan = _decoding_plan(decode, shared, wanted, num_workers(workers, len(items)))
+    return _events(items, plan)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """The rows wanted of videos that are not wanted whole, by digest."""
+
+    starts: Mapping[str, int]
+    stops: Mapping[str, int]
+
+    def of(self, item: VideoItem, broken: int) -> dict[str, int | None]:
+        """The first row and the one before which to end; from the start where an attempt was broken off."""
+        start = 0 if broken else self.starts.get(item.digest, 0)
+        return {"start_row": start, "stop_row": self.stops.get(item.digest)}
 
 
 def decoding(config: DecodeConfig, workers: int) -> dict[str, Any]:
@@ -132,12 +147,11 @@ def backends_of(item: VideoItem, order: Sequence[str]) -> Sequence[str]:
     return ["images"] if Path(item.path).is_dir() else order
 
 
-def _decoding_plan(config: DecodeConfig, shared: dict[str, Any], starts: Mapping[str, int], workers: int) -> Plan:
+def _decoding_plan(config: DecodeConfig, shared: dict[str, Any], wanted: _Wanted, workers: int) -> Plan:
     order, common = backend_order(config.backend), {**shared, **decoding(config, workers)}
 
-    def arguments(item: VideoItem, backend: str, attempt: int) -> dict[str, Any]:
-        start = starts.get(item.digest, 0) if attempt == 0 else 0
-        return {**common, "path": item.path, "backend": backend, "start_row": start}
+    def arguments(item: VideoItem, backend: str, broken: int) -> dict[str, Any]:
+        return {**common, **wanted.of(item, broken), "path": item.path, "backend": backend}
 
     return Plan(
         function=f"{_TASKS}:stream_video",
@@ -148,24 +162,22 @@ def _decoding_plan(config: DecodeConfig, shared: dict[str, Any], starts: Mapping
     )
 
 
-def _stored_plan(store: Path, shared: dict[str, Any], starts: Mapping[str, int], workers: int) -> Plan:
-    def arguments(item: VideoItem, _backend: str, _attempt: int) -> dict[str, Any]:
-        return {**shared, "store": str(store), "digest": item.digest, "start_row": starts.get(item.digest, 0)}
+def _stored_plan(store: Path, shared: dict[str, Any], wanted: _Wanted, workers: int) -> Plan:
+    def arguments(item: VideoItem, _backend: str, broken: int) -> dict[str, Any]:
+        return {**shared, **wanted.of(item, broken), "store": str(store), "digest": item.digest}
 
     return Plan(
         function=f"{_TASKS}:stream_stored", arguments=arguments, backends=lambda _item: ["store"], workers=workers
     )
 
 
-def _events(
-    items: Sequence[VideoItem], plan: Plan, starts: Mapping[str, int]
-) -> Iterator[Opened | FrameChunk | Restarted | Ended]:
+def _events(items: Sequence[VideoItem], plan: Plan) -> Iterator[Opened | FrameChunk | Restarted | Ended]:
     opened: set[int] = set()
     rows: dict[int, int] = {}  # by id of the item: two names may share one digest
     for event in attempt_all(items, plan):
         if isinstance(event, Attempt):
             if event.body["event"] == "opened":
-                yield _opening(event, starts, is_first=id(event.item) not in opened)
+                yield _opening(event, is_first=id(event.item) not in opened)
                 opened.add(id(event.item))
             else:
                 chunk = _chunk(event)
@@ -175,12 +187,11 @@ def _events(
             yield _ended(event, rows.pop(id(event.item), 0))
 
 
-def _opening(event: Attempt, starts: Mapping[str, int], *, is_first: bool) -> Opened | Restarted:
-    num_rows = int(event.body["num_rows"])
+def _opening(event: Attempt, *, is_first: bool) -> Opened | Restarted:
+    num_rows, start = int(event.body["num_rows"]), int(event.body["start_row"])
     times = FrameTimes(*event.arrays) if event.arrays else None
     if not is_first:
         return Restarted(item=event.item, num_rows=num_rows, backend=event.backend, times=times)
-    start = starts.get(event.item.digest, 0) if event.number == 0 else 0
     return Opened(item=event.item, num_rows=num_rows, backend=event.backend, start_row=start, times=times)
 
 

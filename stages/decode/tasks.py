@@ -32,9 +32,10 @@ def stream_video(
     geometry: Any,
     chunk_rows: int,
     start_row: int,
+    stop_row: int | None = None,
     needed: Any = None,
 ) -> Iterator[Sent]:
-    """Send `opened`, then chunks of frames, decoded with ``backend``.
+    """Send `opened`, then chunks of frames from ``start_row`` up to ``stop_row``, decoded with ``backend``.
 
     With ``needed`` (`sampling.needed`, plain) only these rows are sent, and `opened` carries the times of all rows.
     When the file turns out to be damaged, all is sent anew: what is needed depends on how many rows there are.
@@ -53,9 +54,9 @@ def stream_video(
                     raise
             else:
                 return
-        yield {"event": "opened", "num_rows": times.num_rows}, []
+        yield {"event": "opened", "num_rows": times.num_rows, "start_row": start_row}, []
         start = start_row
-        for frames in _batches(reader, times.source_frame, steps, chunk_rows, start=start_row):
+        for frames in _batches(reader, times.source_frame[:stop_row], steps, chunk_rows, start=start_row):
             stop = start + len(frames)
             yield _chunk(times, frames, start, stop)
             start = stop
@@ -76,7 +77,11 @@ def _needed_chunks(
 
 
 def _opened_needed(times: RowTimes) -> Sent:
-    return {"event": "opened", "num_rows": times.num_rows}, [times.pts_seconds, times.stop_seconds, times.source_frame]
+    return {"event": "opened", "num_rows": times.num_rows, "start_row": 0}, [
+        times.pts_seconds,
+        times.stop_seconds,
+        times.source_frame,
+    ]
 
 
 def _picked(times: RowTimes, rows: NDArray[np.int64]) -> RowTimes:
@@ -88,7 +93,14 @@ def _picked(times: RowTimes, rows: NDArray[np.int64]) -> RowTimes:
 
 
 def stream_stored(
-    *, store: str, digest: str, geometry: Any, chunk_rows: int, start_row: int, needed: Any = None
+    *,
+    store: str,
+    digest: str,
+    geometry: Any,
+    chunk_rows: int,
+    start_row: int,
+    stop_row: int | None = None,
+    needed: Any = None,
 ) -> Iterator[Sent]:
     """As `stream_video`, from the frame store."""
     rows = FrameStore(Path(store)).rows(digest)
@@ -100,9 +112,10 @@ def stream_stored(
             part = wanted[start : start + chunk_rows]
             yield _chunk(_picked(rows.times, wanted), _apply(rows.take(part), [step]), start, start + len(part))
         return
-    yield {"event": "opened", "num_rows": rows.num_rows}, []
-    for start in range(start_row, rows.num_rows, chunk_rows):
-        stop = min(start + chunk_rows, rows.num_rows)
+    yield {"event": "opened", "num_rows": rows.num_rows, "start_row": start_row}, []
+    end = rows.num_rows if stop_row is None else min(stop_row, rows.num_rows)
+    for start in range(start_row, end, chunk_rows):
+        stop = min(start + chunk_rows, end)
         frames = rows.read(start, stop)
         yield _chunk(rows.times, _apply(frames, [step]), start, stop)
 

@@ -58,6 +58,10 @@ class Clip:
         """The frame with which ``row`` begins."""
         return row * self.stride
 
+    def stop_frame(self, row: int) -> int:
+        """The frame before which to stop when the rows before ``row`` are wanted, at least one."""
+        return self.first_frame(row - 1) + self.extent
+
 
 @dataclass(frozen=True)
 class FrameSpans:

@@ -119,26 +119,18 @@ class _Shard:
         writer.write_shard(digest, self.start // shard_rows, arrays=filled, spans=spans)
 
 
-class StoreSink:
-    """Writes rows into the embedding store, shard by shard, and commits each video after its data."""
+class ShardFiller:
+    """Collects the rows of videos into shards, and writes each shard when it is full."""
 
-    def __init__(self, writer: EmbeddingWriter, *, ledger: ItemLedger, reporter: Reporter) -> None:
+    def __init__(self, writer: EmbeddingWriter) -> None:
         self._writer = writer
-        self._ledger = ledger
-        self._reporter = reporter
         self._shards: dict[str, _Shard] = {}
         self._num_rows: dict[str, int] = {}
 
-    def start_row(self, digest: str) -> int:
-        """The first row that an interrupted run left undone."""
-        return self._writer.resume_row(digest)
-
-    def begin(self, digest: str, *, num_rows: int) -> int:
-        """Make or reopen the arrays of a video."""
-        start = self._writer.begin(digest, num_rows=num_rows)
+    def go_on(self, digest: str, *, start: int, num_rows: int) -> None:
+        """The rows of a video of ``num_rows`` come from ``start`` on, the start of a shard."""
         self._num_rows[digest] = num_rows
         self._shards[digest] = self._shard(digest, start)
-        return start
 
     def rows(self, digest: str, rows: OutputRows) -> None:
         """Fill shards and write those that are full. Raises ItemError for values that are not finite."""
@@ -155,6 +147,29 @@ class StoreSink:
             if shard.filled == shard.capacity:
                 shard.write(self._writer, digest, self._writer.shard_rows(digest))
                 self._shards[digest] = self._shard(digest, shard.start + shard.filled)
+
+    def _shard(self, digest: str, start: int) -> _Shard:
+        capacity = min(self._writer.shard_rows(digest), self._num_rows[digest] - start)
+        return _Shard(start=start, capacity=capacity)
+
+
+class StoreSink(ShardFiller):
+    """Writes rows into the embedding store, shard by shard, and commits each video after its data."""
+
+    def __init__(self, writer: EmbeddingWriter, *, ledger: ItemLedger, reporter: Reporter) -> None:
+        super().__init__(writer)
+        self._ledger = ledger
+        self._reporter = reporter
+
+    def start_row(self, digest: str) -> int:
+        """The first row that an interrupted run left undone."""
+        return self._writer.resume_row(digest)
+
+    def begin(self, digest: str, *, num_rows: int) -> int:
+        """Make or reopen the arrays of a video."""
+        start = self._writer.begin(digest, num_rows=num_rows)
+        self.go_on(digest, start=start, num_rows=num_rows)
+        return start
 
     def discard(self, digest: str) -> None:
         """Remove what was written of the video."""
@@ -176,10 +191,6 @@ class StoreSink:
     def _commit(self, row: ItemRow) -> None:
         self._ledger.commit(row)
         self._reporter.item(row)
-
-    def _shard(self, digest: str, start: int) -> _Shard:
-        capacity = min(self._writer.shard_rows(digest), self._num_rows[digest] - start)
-        return _Shard(start=start, capacity=capacity)
 
 
 def check_finite(rows: OutputRows) -> None:

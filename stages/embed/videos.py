@@ -57,11 +57,12 @@ def embed_videos(
     reporter: Reporter,
     shard_rows: int | None = None,
     selection: Selection = Selection(),
+    stop_rows: Mapping[str, int] | None = None,
 ) -> None:
     """Send the rows of every video to ``sink``; videos that cannot be done end there as failures.
 
-    ``shard_rows`` keeps batches inside shards of that many rows (deterministic results). Raises StageError when the
-    device's memory does not suffice for one row.
+    ``shard_rows`` keeps batches inside shards of that many rows (deterministic results). ``stop_rows`` says, by digest,
+    before which row to end. Raises StageError when the device's memory does not suffice for one row.
     """
     clip = clip_of(loaded, where="embed")
     items = list({item.digest: item for item in items}.values())  # one content under two names is embedded once
@@ -76,6 +77,7 @@ def embed_videos(
         chunk_rows=max(1, CHUNK_BYTES // (height * width * 3)),
         start_rows={digest: clip.first_frame(row) for digest, row in starts.items()},
         needed=selection.needed,
+        stop_rows={digest: clip.stop_frame(row) for digest, row in (stop_rows or {}).items()},
     )
     engine = EmbedEngine(
         forward,

@@ -19,14 +19,8 @@ def run_items(work: Work, reporter: Reporter) -> None:
 
     Raises ConfigError, InputError and StoreError before any video is touched.
     """
-    store = Store.at(work.store)
-    loaded, forward = _ready(work, reporter)
-    writer = EmbeddingWriter.create(
-        store.embeddings(work.key),
-        attributes_of(loaded, work.spec),
-        layout=_layout(loaded, where=work.node),
-        item_attributes={"versions": versions()},
-    )
+    loaded, forward = ready(work, reporter)
+    writer = open_writer(work, loaded)
     ledger = ledger_of(work)
     config = loaded.config
     embed_videos(
@@ -43,16 +37,28 @@ def run_items(work: Work, reporter: Reporter) -> None:
 
 def prepare(work: Work, reporter: Reporter) -> None:
     """Load the encoder and put it on its device, to be kept for the units of work that follow."""
-    _ready(work, reporter)
+    ready(work, reporter)
 
 
-def _ready(work: Work, reporter: Reporter) -> tuple[LoadedEncoder, ForwardPass]:
+def ready(work: Work, reporter: Reporter) -> tuple[LoadedEncoder, ForwardPass]:
+    """The encoder of the node, and its forward pass on its device."""
+
     def make() -> tuple[LoadedEncoder, ForwardPass]:
         loaded = load_encoder(work)
         tuning = Store.at(work.store).root / "tuning"
         return loaded, prepare_forward(loaded, loaded.config, tuning=tuning, note=reporter.note)
 
     return held(f"embed {work.key}", make)
+
+
+def open_writer(work: Work, loaded: LoadedEncoder) -> EmbeddingWriter:
+    """The node's embeddings, for writing."""
+    return EmbeddingWriter.create(
+        Store.at(work.store).embeddings(work.key),
+        attributes_of(loaded, work.spec),
+        layout=_layout(loaded, where=work.node),
+        item_attributes={"versions": versions()},
+    )
 
 
 def frame_input(work: Work) -> FrameInput:

@@ -97,7 +97,7 @@ class LearningSettings(StageConfig):
     device: str = execution("auto")
     """auto: the first GPU, else the CPU; or cpu, cuda, cuda:1. With several processes each has a GPU of its own."""
     processes: PositiveInt = execution(1)
-    """Processes that share each batch (DDP): a GPU each, else all on the CPU. Under torchrun its number counts."""
+    """Processes that share each batch (DDP): a GPU each, else all on the CPU. A run starts them itself."""
     resume: bool = execution(True)
     """Go on with the checkpoint that an interrupted training of this very run left; false: begin anew."""
     checkpoint_every: PositiveInt = execution(1)

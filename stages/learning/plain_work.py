@@ -18,7 +18,7 @@ def work_to_plain(work: Work) -> dict[str, Any]:
         "spec": dict(work.spec),
         "store": work.store,
         "inputs": {name: [_ref_to_plain(ref) for ref in refs] for name, refs in work.inputs.items()},
-        "items": [[item.digest, item.path, item.video_id, item.duration_seconds] for item in work.items],
+        "items": [list(item) for item in work.items],
         "payload": dict(work.payload),
         "is_part": work.is_part,
     }
@@ -26,10 +26,7 @@ def work_to_plain(work: Work) -> dict[str, Any]:
 
 def work_from_plain(values: Mapping[str, Any]) -> Work:
     """The work that `work_to_plain` wrote."""
-    items = tuple(
-        VideoItem(digest=digest, path=path, video_id=video_id, duration_seconds=seconds)
-        for digest, path, video_id, seconds in values["items"]
-    )
+    items = tuple(VideoItem(*item) for item in values["items"])
     inputs = {name: tuple(_ref_from_plain(ref) for ref in refs) for name, refs in values["inputs"].items()}
     return Work(**{**values, "items": items, "inputs": inputs})
 

@@ -110,8 +110,8 @@ def joined(*, use_gpu: bool) -> Iterator[World]:
         dist.init_process_group("cpu:gloo,cuda:nccl" if use_gpu else "gloo", timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
         raise StageError(
-            f"process {world.rank} of {size} cannot reach the others ({error}). Start it with `reelwright train "
-            "--nproc N` or with torchrun, which set MASTER_ADDR and MASTER_PORT."
+            f"process {world.rank} of {size} cannot reach the others ({error}). Start them with `reelwright train "
+            "--nproc N`, which sets MASTER_ADDR and MASTER_PORT."
         ) from error
     try:
         yield world

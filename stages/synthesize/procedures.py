@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from reelwright.stages.synthesize.spread import Spread, spread
 from reelwright.stages.synthesize.work import Outcome
 from reelwright.stages.synthesize.write import make_procedure_dataset
 from reelwright.stages.work import Reporter
@@ -23,6 +24,7 @@ def make_procedures(
     seed: int = 0,
     size: int = 128,
     fps: float = 10.0,
+    by: Spread = spread,
 ) -> Outcome:
     """Make ``num_samples`` procedure videos, ``num_val`` and ``num_test`` of them for these splits.
 
@@ -52,6 +54,7 @@ def make_procedures(
         fps=fps,
         workers=workers,
         progress=tell,
+        by=by,
     )
     report = {
         "samples": num_samples,

@@ -9,33 +9,43 @@ from reelwright.stages.synthesize.ledger import append, is_whole, listed
 from reelwright.stages.synthesize.made import Made, digest_of
 from reelwright.stages.synthesize.procedures import make_procedures
 from reelwright.stages.synthesize.source import SyntheticSet
+from reelwright.stages.synthesize.spread import Spread, spread
 from reelwright.stages.synthesize.work import Effort, Outcome, synthesize, synthesize_classes
 from reelwright.stages.synthesize.write import DatasetParameters, VideoJob, list_jobs
 from reelwright.stages.work import Reporter
 from reelwright.storage.errors import StageError
 
 
-def supply(wanted: SyntheticSet, *, workers: int, reporter: Reporter) -> Outcome:
+def supply(wanted: SyntheticSet, *, workers: int, reporter: Reporter, by: Spread = spread) -> Outcome:
     """Make the samples that are missing, and the classes before them; one call at a time for a set.
+
+    ``workers`` are processes of this machine, where ``by`` uses it.
 
     Raises StageError where a class cannot be drawn.
     """
     config = wanted.config
     if config.family == PROCEDURE:
-        return _supply_procedures(wanted, workers=workers, reporter=reporter)
+        return _supply_procedures(wanted, workers=workers, reporter=reporter, by=by)
     if config.num_classes is not None:
         assert wanted.class_folder is not None
         drawn = synthesize_classes(
-            wanted.class_folder, config.generator, num_classes=config.num_classes, workers=workers, reporter=reporter
+            wanted.class_folder,
+            config.generator,
+            num_classes=config.num_classes,
+            workers=workers,
+            reporter=reporter,
+            by=by,
         )
         if drawn.num_given_up:
             told = drawn.report["given_up"][0]["problem"]
             raise StageError(f"videos.synthesize: {told}. Choose another seed, or other settings of {config.family}")
     effort = Effort(num_samples=config.samples, workers=workers)
-    return synthesize(wanted.folder, config.generator, effort=effort, reporter=reporter, classes=wanted.class_folder)
+    return synthesize(
+        wanted.folder, config.generator, effort=effort, reporter=reporter, classes=wanted.class_folder, by=by
+    )
 
 
-def _supply_procedures(wanted: SyntheticSet, *, workers: int, reporter: Reporter) -> Outcome:
+def _supply_procedures(wanted: SyntheticSet, *, workers: int, reporter: Reporter, by: Spread) -> Outcome:
     """Procedure videos have no ledger of their own: here it says what their content was."""
     config, folder = wanted.config, wanted.folder
     outcome = make_procedures(
@@ -48,6 +58,7 @@ def _supply_procedures(wanted: SyntheticSet, *, workers: int, reporter: Reporter
         seed=config.seed,
         size=config.size,
         fps=config.fps,
+        by=by,
     )
     known = listed(folder)
     num_train = config.samples - config.num_val - config.num_test

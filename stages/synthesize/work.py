@@ -27,7 +27,7 @@ from reelwright.stages.synthesize.made import FRAME_STORE, Made
 from reelwright.stages.synthesize.make import make_class, make_sample
 from reelwright.stages.synthesize.perlin import labels
 from reelwright.stages.synthesize.samples import Sample, SamplePlan
-from reelwright.stages.synthesize.spread import spread
+from reelwright.stages.synthesize.spread import Spread, spread
 from reelwright.stages.work import Reporter
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import ConfigError
@@ -69,13 +69,19 @@ class Outcome:
 
 
 def synthesize(
-    folder: Path, config: SynthesizeConfig, *, effort: Effort, reporter: Reporter, classes: Path | None = None
+    folder: Path,
+    config: SynthesizeConfig,
+    *,
+    effort: Effort,
+    reporter: Reporter,
+    classes: Path | None = None,
+    by: Spread = spread,
 ) -> Outcome:
     """Make samples into ``folder`` until there are enough of them or the time is over, and write the tables.
 
     ``classes`` is a folder of class files: videos are then instances of these classes and labelled so. A sample
     depends on the settings, its class and its own number, nothing else; finished ones are kept. A killed call leaves
-    nothing that looks whole, and the same call goes on from there.
+    nothing that looks whole, and the same call goes on from there. ``by`` may make them elsewhere.
 
     Raises ConfigError for settings that do not go together, InputError for a folder or a class file that is not right.
     """
@@ -88,11 +94,17 @@ def synthesize(
         if config.into == "frames":
             FrameStore.create(folder / FRAME_STORE, {"synthesized": config.content()})
         plan = SamplePlan(config, tuple(labels()) if config.family == "perlin" else tuple(files))
-        return _make_samples(folder, plan, files, effort, reporter)
+        return _make_samples(folder, plan, files, effort, reporter, by=by)
 
 
 def synthesize_classes(
-    folder: Path, config: SynthesizeConfig, *, num_classes: int, workers: int, reporter: Reporter
+    folder: Path,
+    config: SynthesizeConfig,
+    *,
+    num_classes: int,
+    workers: int,
+    reporter: Reporter,
+    by: Spread = spread,
 ) -> Outcome:
     """Draw ``num_classes`` classes into class files `<n>.npz` (fractals: `<n>-<variation>.npz`).
 
@@ -108,7 +120,7 @@ def synthesize_classes(
         missing = [number for number in range(1, num_classes + 1) if str(number) not in numbers]
         telling = _Telling(reporter, Effort(num_samples=num_classes), len(found), unit="classes")
         calls = ((folder, config, number) for number in missing)
-        for made in spread(make_class, calls, workers=min(workers, max(1, len(missing)))):
+        for made in by(make_class, calls, workers=min(workers, max(1, len(missing)))):
             append(folder, made)
             telling.take(made)
         everything = [*found.values(), *telling.made]
@@ -117,7 +129,7 @@ def synthesize_classes(
 
 
 def _make_samples(
-    folder: Path, plan: SamplePlan, files: dict[str, Path], effort: Effort, reporter: Reporter
+    folder: Path, plan: SamplePlan, files: dict[str, Path], effort: Effort, reporter: Reporter, *, by: Spread
 ) -> Outcome:
     found = finished(folder)
     count = None if effort.num_samples is None else _num_steps(plan.config, effort.num_samples)
@@ -139,7 +151,7 @@ def _make_samples(
 
     workers = effort.workers if count is None else max(1, min(effort.workers, count - len(found)))
     try:
-        for made in spread(make_sample, calls(), workers=workers):
+        for made in by(make_sample, calls(), workers=workers):
             append(folder, made)
             telling.take(made)
     finally:

@@ -17,9 +17,7 @@ import csv
 import io
 import json
 import math
-import multiprocessing
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -29,6 +27,7 @@ from reelwright.stages.synthesize import encode
 from reelwright.stages.synthesize.config import PROCEDURE_VERSION
 from reelwright.stages.synthesize.procedure import VARIANTS, Script, make_script, state_at
 from reelwright.stages.synthesize.render import Look, Renderer, draw_look
+from reelwright.stages.synthesize.spread import Spread, spread
 from reelwright.storage.errors import ConfigError, InputError
 from reelwright.storage.files import TEMPORARY, remove, write_json, write_text
 
@@ -115,6 +114,7 @@ def make_procedure_dataset(
     workers: int = 1,
     overwrite: bool = False,
     progress: Progress | None = None,
+    by: Spread = spread,
 ) -> None:
     """Write labelled videos of 12 to 25 s that show a base and three parts being put together.
 
@@ -122,7 +122,7 @@ def make_procedure_dataset(
     on the seed, the size, the fps and its own split and index, nothing else: not on the number of videos or of
     `workers` (processes). Finished videos are kept when the same parameters made them. `overwrite` removes what an
     earlier call wrote and starts anew. `progress(num_done, num_videos)` is called once at the start and then after each
-    video, in this process.
+    video, in this process. `by` may make the videos elsewhere.
 
     Raises ConfigError when a parameter is out of range, InputError when the folder holds a data set of other parameters
     or files that are not ours.
@@ -133,7 +133,7 @@ def make_procedure_dataset(
     folder = Path(folder)
     _prepare_folder(folder, parameters, overwrite=overwrite)
     jobs = list_jobs(parameters)
-    _make_videos(folder, jobs, workers=workers, progress=progress)
+    _make_videos(folder, jobs, workers=workers, progress=progress, by=by)
     _write_tables(folder, jobs, [*jobs, *_other_videos(folder, parameters)])
 
 
@@ -203,35 +203,16 @@ def _remove_dataset(folder: Path) -> None:
             remove(path)
 
 
-def _make_videos(folder: Path, jobs: list[VideoJob], *, workers: int, progress: Progress | None) -> None:
+def _make_videos(folder: Path, jobs: list[VideoJob], *, workers: int, progress: Progress | None, by: Spread) -> None:
     for leftover in folder.glob(f"videos/{TEMPORARY}*.mp4"):
         remove(leftover)
     missing = [job for job in jobs if not (folder / job.path).exists()]
     num_done = len(jobs) - len(missing)
     report = progress or (lambda _num_done, _num_videos: None)
     report(num_done, len(jobs))
-    for _ in _each_made(folder, missing, workers=workers):
+    for _ in by(write_video, ((folder, job) for job in missing), workers=max(1, min(workers, len(missing)))):
         num_done += 1
         report(num_done, len(jobs))
-
-
-def _each_made(folder: Path, jobs: list[VideoJob], *, workers: int) -> Iterable[VideoJob]:
-    """Make the videos, here or in fresh processes, and yield each job when its video is in place."""
-    if workers == 1 or len(jobs) < 2:
-        for job in jobs:
-            write_video(folder, job)
-            yield job
-        return
-    # Spawned, since a forked copy of a process with threads (torch, av) may hang.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
-        futures = {pool.submit(write_video, folder, job): job for job in jobs}
-        try:
-            for future in as_completed(futures):
-                future.result()
-                yield futures[future]
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _other_videos(folder: Path, parameters: DatasetParameters) -> list[VideoJob]:

@@ -12,6 +12,7 @@ import pytest
 
 from reelwright.pipeline.project import Project
 from reelwright.pipeline.results import RunResult
+from reelwright.storage.errors import ConfigError
 from tests.pipeline.conftest import read_rows, write_rows, write_video
 
 NODES = ("frames", "embed", "train", "predict", "scores")
@@ -169,3 +170,15 @@ def test_two_runs_at_once_share_the_work(folder: Path) -> None:
     told = [process.communicate(timeout=120)[0].split() for process in started]
     assert [code for code, _ in told] == ["0", "0"]
     assert sum(int(done) for _, done in told) == 10  # five decoded, five embedded, by one or the other
+
+
+def test_a_run_under_torchrun_is_refused_before_it_would_wait_for_itself(folder: Path, monkeypatch) -> None:
+    project = Project.open(folder / "reelwright.yaml")
+    for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("TORCHELASTIC_RUN_ID", "none")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=r"one of 2 processes .*`reelwright train --nproc 2` on one machine"):
+        project.run()
+    assert not project.file.store.root.exists()
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv("RANK", "0")
+    assert project.run(until=["frames"]).exit_code == 0

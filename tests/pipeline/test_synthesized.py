@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +24,28 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from reelwright.cli.main import app
+from reelwright.pipeline.cluster.calls import CallSpreader
+from reelwright.pipeline.cluster.executors import LocalExecutor
+from reelwright.pipeline.cluster.spread import Ended
 from reelwright.pipeline.collect import Limits, sweep
+from reelwright.pipeline.estimate import MAKING, estimates
 from reelwright.pipeline.file import load_pipeline
 from reelwright.pipeline.lockfile import Frozen
 from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.pipeline.repair import repair
 from reelwright.pipeline.runner import open_planner, read_videos
-from reelwright.pipeline.synthesized import why_to_make
+from reelwright.pipeline.synthesized import NODE, why_to_make
 from reelwright.pipeline.verify import verify
 from reelwright.stages.config import parse_config
+from reelwright.stages.registry import load
 from reelwright.stages.synthesize import source
-from reelwright.stages.synthesize.config import SourceConfig
+from reelwright.stages.synthesize.config import SourceConfig, SynthesizeConfig
 from reelwright.stages.synthesize.source import synthetic_set
+from reelwright.stages.synthesize.work import Effort, synthesize
 from reelwright.stages.work import Reporter, SilentReporter
-from reelwright.storage.errors import ConfigError, InputError
+from reelwright.storage.errors import ConfigError, InputError, StageError
 from reelwright.storage.frames import FrameStore
+from reelwright.storage.records import read_records, write_record
 from reelwright.storage.store import Store
 from tests.pipeline.test_key_properties import QUICK, at, leaves, name_of, values_of
 
@@ -485,3 +494,98 @@ def test_a_linear_probe_tells_classes_of_fractals_apart(tmp_path: Path) -> None:
     assert headline["num_videos"] == 80
     assert chance == pytest.approx(0.1)
     assert accuracy > 3 * chance
+
+
+def test_a_dry_run_estimates_the_making_by_the_rate_of_earlier_ones(project: Path) -> None:
+    """Six of a seed that is new, of which four were made of another seed in 8 seconds."""
+    planner = planner_of(project)
+    assert NODE not in estimates(planner)
+    (record,) = (found for found in read_records(planner.file.store) if found.node == NODE)
+    assert record.work["videos"] == 4
+    assert record.bytes == sum(path.stat().st_size for path in videos_of(project).values())
+    write_record(planner.file.store, replace(record, work={"videos": 4, "seconds": 8.0}), project=planner.project)
+    wanted = ("videos.synthesize.seed=4", "videos.synthesize.samples=6")
+    made = estimates(planner_of(project, *wanted))[NODE]
+    assert (made.kind, made.num_todo, made.num_videos, made.seconds) == (MAKING, 6, 6, 12.0)
+    assert made.bytes == record.bytes * 1.5
+    assert estimates(planner_of(project, "videos.synthesize.samples=5"))[NODE].seconds == 2.0
+    assert estimates(planner_of(project, "videos.synthesize.size=34"))[NODE].seconds is None
+    command = [
+        "run",
+        "-n",
+        "-c",
+        str(project / "reelwright.yaml"),
+        *(part for entry in wanted for part in ("-S", entry)),
+    ]
+    told = CliRunner().invoke(app, command, catch_exceptions=False).stdout
+    assert re.search(r"^videos: 6 of 6 videos to make, about 12 s, [\d.]+ kB$", told, re.MULTILINE), told
+    found = json.loads(CliRunner().invoke(app, [*command, "--json"], catch_exceptions=False).stdout)
+    assert (found["making"]["num_todo"], found["making"]["seconds"]) == (6, 12.0)
+
+
+class PoolHere:
+    """Does units in this process; of every unit the first try dies with its worker."""
+
+    def __init__(self, *, deaths: int) -> None:
+        self.deaths, self.units, self.wants = deaths, 0, []
+        self._queue: list[tuple[str, dict[str, Any], str]] = []
+
+    def size(self) -> int:
+        return 2
+
+    def want(self, num_units: int) -> None:
+        self.wants.append(num_units)
+
+    def submit(self, name: str, unit: dict[str, Any], *, needs_gpu: bool, entry: str = "") -> None:
+        self.units += 1
+        self._queue.append((name, json.loads(json.dumps(unit)), entry))
+
+    def ended(self, timeout_seconds: float) -> list[Ended]:
+        name, unit, entry = self._queue.pop()
+        if self.deaths:
+            self.deaths -= 1
+            return [Ended(name=name, why="killed")]
+        return [Ended(name=name, done=json.loads(json.dumps(load(entry)(unit))))]
+
+    def cancel(self) -> None:
+        self._queue.clear()
+
+
+MADE_BY_WORKERS = {
+    "samples of classes": PIPELINE,
+    "procedures": PIPELINE.replace("family: dead_leaves, size: 32", "family: procedure, size: 48, fps: 2")
+    .replace("samples: 4, num_classes: 2", "samples: 2")
+    .replace("column: label", "segments: synthesize"),
+}
+
+
+@pytest.mark.parametrize("name", MADE_BY_WORKERS)
+def test_videos_made_by_workers_of_a_cluster_are_those_made_here(name: str, tmp_path: Path) -> None:
+    folders = [tmp_path / "here", tmp_path / "there"]
+    pool = PoolHere(deaths=2)
+
+    class There(LocalExecutor):
+        def calls(self, reporter: Reporter) -> Any:
+            return CallSpreader(pool, 1, 5.0)
+
+    for folder, executor in zip(folders, (None, There()), strict=True):
+        folder.mkdir()
+        (folder / "reelwright.yaml").write_text(MADE_BY_WORKERS[name], encoding="utf-8")
+        read_videos(load_pipeline(folder / "reelwright.yaml"), SilentObserver(), executor=executor)
+    here, there = (
+        {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.mp4")} for folder in folders
+    )
+    assert here == there
+    assert len(here) == (4 if name == "samples of classes" else 2)
+    assert pool.units == len(here) + 2 + (2 if name == "samples of classes" else 0)  # classes, videos, those that died
+    assert pool.wants[-1] == 0
+
+
+def test_a_sample_over_which_three_workers_die_ends_the_making(tmp_path: Path) -> None:
+    config = SynthesizeConfig(family="dead_leaves", size=32)
+    effort = Effort(num_samples=2)
+    by = CallSpreader(PoolHere(deaths=9), 1, 5.0)
+    with pytest.raises(StageError, match=r"3 workers died over one sample \(killed\): too little memory"):
+        synthesize(tmp_path / "set", config, effort=effort, reporter=SilentReporter(), by=by)
+    done = synthesize(tmp_path / "set", config, effort=effort, reporter=SilentReporter())
+    assert done.num_new == 2

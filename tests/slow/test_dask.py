@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -21,13 +23,15 @@ from reelwright.pipeline.cluster import dask_pool
 from reelwright.pipeline.cluster.config import ClusterSettings
 from reelwright.pipeline.cluster.dask_pool import DaskPool
 from reelwright.pipeline.cluster.spread import DEATHS, Spreader
-from reelwright.pipeline.project import Project
+from reelwright.pipeline.plan import NodePlan
+from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.stages.registry import STAGES
 from reelwright.stages.work import SilentReporter
 from reelwright.storage.errors import StageError
 from reelwright.storage.items import ItemLedger, ItemRow
 from reelwright.storage.store import Store
 from tests.pipeline.cluster.stand_in import STAGE, begun, make_items, make_work
+from tests.pipeline.conftest import write_rows, write_video
 from tests.slow.test_kills import outcome, verify_whole, write_project
 
 ROOT = Path(__file__).parents[2]
@@ -52,6 +56,18 @@ class Noting(SilentReporter):
 
     def note(self, text: str) -> None:
         self.notes.append(text)
+
+
+class Watching(SilentObserver):
+    """Keeps the notes of all nodes."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def started(self, plan: NodePlan) -> Noting:
+        reporter = Noting()
+        reporter.notes = self.notes
+        return reporter
 
 
 @contextlib.contextmanager
@@ -180,6 +196,73 @@ def test_the_whole_pipeline_equals_that_of_one_process_and_ctrl_c_is_clean(tmp_p
     assert done.returncode == 0, done.stderr
     assert outcome(folder) == outcome(reference)
     assert list(verify_whole(folder)) == []
+
+
+LONG = """
+videos: {manifest: videos.csv}
+stages:
+  frames: {uses: decode, fps: 10, materialize: false, workers: 1}
+  embed:
+    {uses: embed, frames: frames, encoder: timm/test_resnet, weights: none, batch_size: 4, channels_last: false,
+     deterministic: true, shard_rows: 64}
+cluster: {workers: 2, unit_seconds: 1, split_seconds: 5, frames_per_second: 64}
+"""
+
+
+def test_a_long_video_is_shared_and_a_killed_worker_costs_its_shard(tmp_path: Path) -> None:
+    """512 frames are 8 seconds of work as declared, and 8 shards, one to a unit."""
+    write_video(tmp_path / "long.mp4", seed=0, num_frames=512)
+    write_video(tmp_path / "short.mp4", seed=1, num_frames=20)
+    write_rows(tmp_path / "videos.csv", [{"video_id": name, "path": f"{name}.mp4"} for name in ("long", "short")])
+    (tmp_path / "reelwright.yaml").write_text(LONG)
+    local = Project.open(tmp_path / "reelwright.yaml", overrides=["store=local"])
+    assert local.run().exit_code == 0
+    project = Project.open(tmp_path / "reelwright.yaml")
+    store, observer = project.file.store.root, Watching()
+    before: dict[str, int] = {}
+
+    def kill_a_writer() -> None:
+        """A claim says which process writes a shard."""
+        wait_until(lambda: len(written(store)) >= 3)
+        while not before:
+            for path in store.glob("claims/*/*.[0-9]*/*.json"):
+                with contextlib.suppress(OSError, ValueError):
+                    victim = json.loads(path.read_text())["process"]
+                    os.kill(victim, signal.SIGKILL)
+                    before.update(written(store))
+                    return
+
+    thread = threading.Thread(target=kill_a_writer)
+    thread.start()
+    result = project.run(observer=observer, cluster={"executor": "dask"})
+    thread.join()
+    assert result.exit_code == 0
+    assert len(before) >= 3
+    after = written(store)
+    assert len(after) == 9
+    assert {name: after.get(name) for name in before} == before  # no shard is written again
+    assert any("its shards of long are done again" in note for note in observer.notes)
+    assert [note for note in observer.notes if re.fullmatch(r"long: 512 rows by [23] processes", note)]
+    assert contents(store) == contents(local.file.store.root)
+    assert list(verify_whole(tmp_path)) == []
+
+
+def written(store: Path) -> dict[str, int]:
+    """Shards that are there, by video and number, and the inodes of their files."""
+    found = {}
+    for path in store.glob("embeddings/*/*/pooled/c/*/0"):
+        with contextlib.suppress(OSError):
+            video = path.parents[3].name.removeprefix(".partial-")
+            found[f"{video} {path.parent.name}"] = path.stat().st_ino
+    return found
+
+
+def contents(store: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(store).as_posix(): path.read_bytes()
+        for path in store.glob("embeddings/**/*")
+        if path.is_file()
+    }
 
 
 def make(folder: Path) -> Path:

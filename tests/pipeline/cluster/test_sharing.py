@@ -1,0 +1,277 @@
+"""Long videos that several workers write together: against one process that does them whole, bit for bit."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reelwright.pipeline.cluster.sharing import BEGIN, DEATHS, Sharing, Split
+from reelwright.pipeline.cluster.spread import Ended, Spreader
+from reelwright.stages.claimed import do_shards, do_videos
+from reelwright.stages.decode.config import DecodeConfig
+from reelwright.stages.embed import videos
+from reelwright.stages.held import hold
+from reelwright.stages.registry import STAGES
+from reelwright.stages.unit import UnitDone, do_unit
+from reelwright.stages.work import Shards, VideoItem
+from reelwright.storage.embeddings import EmbeddingWriter
+from reelwright.storage.items import ItemLedger, ItemRow
+from reelwright.storage.locks import exclusive
+from reelwright.storage.zarrs import partial_group
+from tests.stages.embed.conftest import Notes, Project
+
+SPLIT = Split(split_seconds=1.0, frames_per_second=10.0, unit_seconds=1.6)  # 16 frames a range: two shards of 8
+SETTINGS = {"deterministic": True, "shard_rows": 8, "batch_size": 3, "outputs": ["pooled", "layer1.map"]}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """An empty project."""
+    return Project(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _let_go():
+    yield
+    hold(0)
+
+
+@dataclass
+class PoolHere:
+    """Does units in this process, the one that came last first; a unit that is interrupted was killed."""
+
+    units: list[tuple[str, Any]] = field(default_factory=list)  # (first video, shards)
+    _queue: deque[dict[str, Any]] = field(default_factory=deque)
+
+    def size(self) -> int:
+        return 3
+
+    def want(self, num_units: int) -> None:
+        assert num_units >= 0
+
+    def submit(self, name: str, unit: dict[str, Any], *, needs_gpu: bool) -> None:
+        self.units.append((unit["work"]["items"][0][0], unit["shards"]))
+        self._queue.append(unit)
+
+    def ended(self, timeout_seconds: float) -> list[Ended]:
+        unit = self._queue.pop()
+        try:
+            return [Ended(name=unit["name"], done=do_unit(unit))]
+        except KeyboardInterrupt:
+            return [Ended(name=unit["name"], why="killed")]
+
+    def cancel(self) -> None:
+        self._queue.clear()
+
+
+def add(project: Project, digest: str, num_frames: int) -> VideoItem:
+    """A video as it was probed."""
+    project.add(digest, num_frames)
+    item = project.items[-1]._replace(duration_seconds=num_frames / 10, num_frames=num_frames)
+    project.items[-1] = item
+    return item
+
+
+def shared(project: Project, pool: PoolHere, **settings: Any) -> tuple[dict[str, ItemRow], Notes]:
+    """Embed by units; rows by digest."""
+    work, reporter = project.work(**{**SETTINGS, **settings}), Notes()
+    Spreader(work, pool, reporter, SPLIT.unit_seconds, split=SPLIT).run()
+    return ItemLedger(project.store.node(work.key)).load(), reporter
+
+
+def files(project: Project, digest: str, *, key: str = "emb") -> dict[str, bytes]:
+    folder = project.store.embeddings(key) / digest
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("decode", "num_frames", "seconds"),
+    [
+        ({}, 300, 30.0),
+        ({"stride": 10}, 300, 3.0),
+        ({"fps": 2}, 300, 2.0),
+        ({"fps": 2, "start": 4, "stop": 8}, 300, None),
+        ({"start": 5}, 300, 15.0),
+        ({"times": [0.5, 1.0]}, 300, None),
+        ({}, 10, None),
+        ({}, None, None),
+    ],
+    ids=["all", "stride", "fps", "of-a-part", "half", "times", "short", "unknown"],
+)
+def test_what_is_long_follows_from_probes_and_declared_speed(tmp_path, decode, num_frames, seconds) -> None:
+    item = VideoItem("a", "a.mp4", "a", 10.0 if num_frames != 10 else 1.0, num_frames)
+    work = Project(tmp_path).work(decode=decode)
+    assert SPLIT.long_seconds(item, work) == (None if seconds is None else pytest.approx(seconds))
+    assert DecodeConfig(**decode).expected_frames(num_frames=300, duration_seconds=10.0) >= 2
+
+
+@pytest.mark.parametrize(
+    ("missing", "seconds", "expected"),
+    [
+        ((), 8.0, []),
+        (range(10), 8.0, [(0, 2), (2, 4), (4, 6), (6, 8), (8, 10)]),
+        (range(3), 2.4, [(0, 2), (2, 3)]),
+        ((0, 2, 3, 4, 9), 8.0, [(0, 1), (2, 4), (4, 5), (9, 10)]),
+        (range(10), 1000.0, [(number, number + 1) for number in range(10)]),
+        (range(10), 1.0, [(0, 10)]),
+    ],
+    ids=["none", "two-a-range", "rest", "gaps", "slow", "quick"],
+)
+def test_ranges_take_about_as_long_as_a_unit(missing, seconds, expected) -> None:
+    count = 3 if len(tuple(missing)) == 3 else 10
+    assert list(SPLIT.ranges(Shards(count=count, missing=tuple(missing)), seconds=seconds)) == expected
+
+
+def test_nothing_is_shared_without_a_limit_or_by_stages_that_cannot(tmp_path) -> None:
+    items = [VideoItem("a", "a.mp4", "a", 1000.0, 10_000)]
+    work = Project(tmp_path).work()
+    assert list(Sharing.of(items, work, split=SPLIT).videos) == ["a"]
+    for other, split in (
+        (work, replace(SPLIT, split_seconds=None)),
+        (work, None),
+        (replace(work, stage="decode"), SPLIT),
+    ):
+        assert not Sharing.of(items, other, split=split).videos
+
+
+def test_a_long_video_shared_by_ranges_equals_that_of_one_process(project: Project, monkeypatch) -> None:
+    """A worker is killed in its second shard: that one is done again, and no other."""
+    for digest, num_frames in (("a", 5), ("long", 36)):
+        add(project, digest, num_frames)
+    project.embed(key="whole", **SETTINGS)
+    written, write = [], EmbeddingWriter.write_shard
+
+    def write_shard(self, digest, index, **values):
+        if self.path.name.startswith("emb"):
+            written.append((digest, index))
+            if written.count(("long", 1)) == 1 and written[-1] == ("long", 1):
+                raise KeyboardInterrupt
+        write(self, digest, index, **values)
+
+    monkeypatch.setattr(EmbeddingWriter, "write_shard", write_shard)
+    pool = PoolHere()
+    rows, reporter = shared(project, pool)
+    for digest in ("a", "long"):
+        assert files(project, digest) == files(project, digest, key="whole")
+    assert {digest: (row.status, row.rows) for digest, row in rows.items()} == {
+        "a": ("ok", 5), "long": ("ok", 36)
+    }  # fmt: skip
+    assert rows["long"].seconds > 0
+    of_long = [index for digest, index in written if digest == "long"]
+    assert sorted(of_long) == [0, 1, 1, 2, 3, 4]
+    assert of_long != sorted(of_long)  # the ranges came in another order
+    ranges = [tuple(wanted) for digest, wanted in pool.units if digest == "long"]
+    assert ranges[0] == BEGIN
+    assert sorted(ranges[1:]) == [(0, 2), (0, 2), (2, 4), (4, 5)]
+    assert len(reporter.rows) == 2
+    assert not list(project.store.claims("emb").iterdir())
+
+
+@pytest.mark.slow
+def test_a_shared_video_goes_on_where_one_process_was_killed_and_the_other_way_round(
+    project: Project, monkeypatch
+) -> None:
+    monkeypatch.setattr(videos, "CHUNK_BYTES", 4 * 32 * 32 * 3)
+    add(project, "long", 60)
+    project.embed(key="whole", **SETTINGS)
+    with pytest.raises(KeyboardInterrupt):
+        project.embed(reporter=Notes(stop_after=30), **SETTINGS)
+    pool = PoolHere()
+    shared(project, pool)
+    begun = next(wanted for _, wanted in pool.units[1:])
+    assert begun[0] > 0
+    assert files(project, "long") == files(project, "long", key="whole")
+    work = project.work(key="back", **SETTINGS)
+    do_shards(work, str(STAGES["embed"].share), BEGIN, what="", reporter=Notes())
+    for wanted in ((0, 2), (6, 8)):
+        assert do_shards(work, str(STAGES["embed"].share), wanted, what="", reporter=Notes()) is not None
+    again = Notes()
+    project.embed(key="back", reporter=again, **SETTINGS)
+    assert again.frames == 44
+    assert files(project, "long", key="back") == files(project, "long", key="whole")
+
+
+@pytest.mark.slow
+def test_a_video_that_is_cut_off_is_done_whole_with_what_there_is_of_it(project: Project) -> None:
+    item = add(project, "long", 60)
+    content = Path(item.path).read_bytes()
+    add(project, "b", 9)
+    import av
+
+    with av.open(item.path) as container:
+        last = [packet.pos for packet in container.demux(video=0) if packet.pos is not None][45]
+    Path(item.path).write_bytes(content[:last] + bytes(len(content) - last))  # the index is there, frames are not
+    project.embed(key="whole", **SETTINGS)
+    whole = ItemLedger(project.store.node("whole")).load()
+    assert whole["long"].status in {"truncated", "failed"}
+    rows, _ = shared(project, PoolHere())
+    assert {digest: (row.status, row.cause, row.rows) for digest, row in rows.items()} == {
+        digest: (row.status, row.cause, row.rows) for digest, row in whole.items()
+    }
+    assert files(project, "long") == files(project, "long", key="whole")
+
+
+@pytest.mark.slow
+def test_a_range_that_kills_three_workers_ends_its_video_alone(project: Project, monkeypatch) -> None:
+    for digest, num_frames in (("long", 60), ("other", 40), ("b", 9)):
+        add(project, digest, num_frames)
+    write = EmbeddingWriter.write_shard
+
+    def write_shard(self, digest, index, **values):
+        if (digest, index) == ("long", 5):
+            raise KeyboardInterrupt
+        write(self, digest, index, **values)
+
+    monkeypatch.setattr(EmbeddingWriter, "write_shard", write_shard)
+    pool = PoolHere()
+    rows, _ = shared(project, pool)
+    assert {digest: (row.status, row.cause) for digest, row in rows.items()} == {
+        "long": ("crashed", "killed_worker"), "other": ("ok", ""), "b": ("ok", "")
+    }  # fmt: skip
+    assert rows["long"].attempts == DEATHS
+    assert [tuple(wanted or ()) for _, wanted in pool.units].count((4, 6)) == DEATHS
+
+
+def test_a_shard_has_one_writer_and_a_whole_video_waits_for_the_writers_of_its_shards(project: Project) -> None:
+    add(project, "long", 30)
+    work = project.work(**SETTINGS)
+    share, claims = str(STAGES["embed"].share), project.store.claims("emb")
+    assert do_shards(work, share, BEGIN, what="", reporter=Notes()) == Shards(count=4, missing=(0, 1, 2, 3))
+    done: list[str] = []
+    waiting = [
+        threading.Thread(target=lambda: done.append(str(do_shards(work, share, (0, 2), what="", reporter=Notes())))),
+        threading.Thread(
+            target=lambda: done.append(str(do_videos(work, STAGES["embed"].work, what="", reporter=Notes())))
+        ),
+    ]
+    with exclusive(claims / "long.1", tell=lambda _: None, is_kept=False):
+        waiting[0].start()
+        waiting[0].join(1.0)
+        assert not (partial_group(project.store.embeddings("emb"), "long") / "pooled/c/0").exists()
+    waiting[0].join()
+    assert done == ["Shards(count=4, missing=(2, 3))"]
+    with exclusive(claims / "long.3", tell=lambda _: None, is_kept=False):
+        waiting[1].start()
+        waiting[1].join(0.5)
+        assert len(done) == 1
+    waiting[1].join()
+    assert ItemLedger(project.store.node("emb")).load()["long"].status == "ok"
+    assert not list(claims.iterdir())
+
+
+def test_a_unit_told_of_a_video_that_was_done_meanwhile_reports_its_row(project: Project) -> None:
+    from reelwright.stages.unit import Unit
+
+    add(project, "long", 30)
+    project.embed(**SETTINGS)
+    ItemLedger(project.store.node("emb")).commit(ItemRow(digest="long", status="ok", rows=30))
+    unit = Unit.of(project.work(**SETTINGS), name="u", shards=(0, 2))
+    assert Unit.from_plain(unit.plain()) == unit
+    done = UnitDone.from_plain(do_unit(unit.plain()))
+    assert [row.rows for row in done.rows] == [30]
+    assert done.shards is None
