@@ -42,7 +42,7 @@ InactiveLimit=0
 SchedulerType=sched/backfill
 SchedulerParameters=sched_interval=2,bf_interval=2
 SelectType=select/cons_tres
-SelectTypeParameters=CR_Core
+SelectTypeParameters=CR_Core_Memory
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/d-%n
 SlurmctldPidFile={folder}/ctld.pid
@@ -50,7 +50,9 @@ SlurmdPidFile={folder}/d-%n.pid
 SlurmctldLogFile={folder}/ctld.log
 SlurmdLogFile={folder}/d-%n.log
 AccountingStorageType=accounting_storage/none
-JobAcctGatherType=jobacct_gather/none
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=task=1
+JobAcctGatherParams=OverMemoryKill
 MpiDefault=none
 NodeName=n1 NodeHostName={host} Port={first_port} CPUs=2 RealMemory=10000 State=UNKNOWN
 NodeName=n2 NodeHostName={host} Port={second_port} CPUs=2 RealMemory=10000 State=UNKNOWN

@@ -1,4 +1,4 @@
-"""On a real SLURM of two nodes: the whole pipeline, a lost node, a killed submitter, and training beyond its time."""
+"""On a real SLURM of two nodes: the whole pipeline, lost nodes, killed submitters, memory, training beyond its time."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 
 from reelwright.pipeline.project import Project
+from reelwright.storage.items import ItemLedger
 from tests.pipeline.conftest import write_rows, write_video
 from tests.slow.slurm import Slurm, why_not
 from tests.slow.test_kills import finished_files, outcome, stamps, verify_whole, write_project
@@ -146,6 +149,52 @@ def test_a_lost_node_and_a_killed_submitter_cost_what_was_in_flight(slurm, tmp_p
     assert {path: after.get(path) for path in before} == before  # nothing is done twice
     assert [problem for problem in verify_whole(folder) if problem.is_wrong] == []
     assert arrays(store) == arrays(local.file.store.root)
+
+
+def test_a_video_that_takes_more_memory_than_a_job_may_have_is_quarantined_and_the_others_are_done(
+    slurm, tmp_path: Path
+) -> None:
+    """SLURM itself kills the jobs: slurmstepd adds up the memory of all their processes once a second (OverMemoryKill).
+
+    It is a real video that takes the memory, in the process that decodes it. What is not shown is a kill by the
+    kernel's cgroups, which this SLURM does not use; there the process dies a moment earlier.
+    """
+    names = [f"v{number}" for number in range(6)]
+    for number, name in enumerate(names):
+        write_video(tmp_path / f"{name}.mp4", seed=number)
+    write_giant(tmp_path / "giant.mp4")
+    write_rows(tmp_path / "videos.csv", [{"video_id": name, "path": f"{name}.mp4"} for name in (*names, "giant")])
+    cluster = CLUSTER.format(more=", directives: ['--mem=1200M']")
+    pipeline = "videos: {manifest: videos.csv}\nstages:\n  frames: {uses: decode, fps: 5, short_side: 48}"
+    (tmp_path / "reelwright.yaml").write_text(pipeline + cluster)
+    with started(slurm, tmp_path) as process:
+        assert process.wait(300) == 3, (tmp_path / "log.txt").read_text()
+    store = Project.open(tmp_path / "reelwright.yaml").file.store.root
+    rows = [row for node in store.glob("nodes/*") for row in ItemLedger(node).load().values()]
+    assert sorted((row.status, row.cause, row.attempts) for row in rows) == [
+        ("crashed", "killed_worker", 3), *[("ok", "", 1)] * 6
+    ]  # fmt: skip
+    logs = [path.read_text(errors="replace") for path in store.glob("logs/workers/*.err")]
+    assert sum("exceeded memory limit" in log for log in logs) == 3, "\n".join(logs)
+    num_jobs = len(logs)
+    with started(slurm, tmp_path) as process:
+        assert process.wait(100) == 3
+    assert len(list(store.glob("logs/workers/*.err"))) == num_jobs  # it is left alone
+    said = (tmp_path / "log.txt").read_text()
+    assert "It may need more memory than a worker has (cluster.memory)" in said.replace("\n", " ")
+
+
+def write_giant(path: Path) -> None:
+    """Five grey frames of 8192 x 8192 pixels in a few kB: decoding them takes more than 2 GB."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=1, options={"preset": "ultrafast", "threads": "1"})
+        stream.width = stream.height = 8192
+        stream.pix_fmt = "yuv420p"
+        frame = av.VideoFrame.from_ndarray(np.full((8192 * 3 // 2, 8192), 128, np.uint8), format="yuv420p")
+        for number in range(5):
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
 
 
 def arrays(store: Path) -> dict[str, bytes]:
