@@ -24,14 +24,14 @@ from tests.slow.test_kills import finished_files, outcome, stamps, verify_whole,
 
 COMMAND = "import sys; from reelwright.cli.main import main; sys.argv[0] = 'reelwright'; main()"
 CLUSTER = "\ncluster: {{executor: slurm, workers: 2, memory: 3GB, time: '00:10:00', unit_seconds: 0.2{more}}}\n"
-NUM_LONG, LONG_FRAMES = 8, 300
+NUM_LONG, LONG_FRAMES = 7, 200
 LONG = """
 videos: {manifest: videos.csv}
 stages:
   frames: {uses: decode, fps: 10, short_side: 48, materialize: false, workers: 1}
   embed:
     {uses: embed, frames: frames, encoder: timm/test_resnet, weights: none, batch_size: 4, channels_last: false,
-     deterministic: true, shard_rows: 64}
+     preprocess: {size: [64, 64]}, deterministic: true, shard_rows: 32}
 """
 TRAINING = """
   long:
