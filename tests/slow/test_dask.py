@@ -64,7 +64,10 @@ class Watching(SilentObserver):
     def __init__(self) -> None:
         self.notes: list[str] = []
 
-    def started(self, plan: NodePlan) -> Noting:
+    def making(self, num_videos: int) -> Noting:
+        return self.started(None)
+
+    def started(self, plan: NodePlan | None) -> Noting:
         reporter = Noting()
         reporter.notes = self.notes
         return reporter
@@ -245,6 +248,35 @@ def test_a_long_video_is_shared_and_a_killed_worker_costs_its_shard(tmp_path: Pa
     assert [note for note in observer.notes if re.fullmatch(r"long: 512 rows by [23] processes", note)]
     assert contents(store) == contents(local.file.store.root)
     assert list(verify_whole(tmp_path)) == []
+
+
+MADE = """
+videos:
+  synthesize: {family: dead_leaves, size: 64, seed: 3, samples: 12, num_classes: 2, num_test: 1}
+  workers: 1
+labels: {column: label}
+stages:
+  frames: {uses: decode, fps: 6, workers: 1}
+cluster: {workers: 2, unit_seconds: 0.5}
+"""
+
+
+def test_videos_made_by_workers_are_those_made_here(tmp_path: Path) -> None:
+    made: dict[str, dict[str, bytes]] = {}
+    for executor in ("local", "dask"):
+        folder = make(tmp_path / executor)
+        (folder / "reelwright.yaml").write_text(MADE)
+        project, observer = Project.open(folder / "reelwright.yaml"), Watching()
+        assert project.run(observer=observer, cluster={"executor": executor}).exit_code == 0
+        assert any("dask: scheduler tcp://" in note for note in observer.notes) == (executor == "dask")
+        store = project.file.store.root
+        made[executor] = {
+            path.relative_to(store).as_posix(): path.read_bytes()
+            for path in (*store.glob("synthetic/**/*.mp4"), *store.glob("synthetic/**/*.npz"))
+        }
+        assert len(project.status()[0].wanted) == 12
+    assert len(made["local"]) == 14
+    assert made["dask"] == made["local"]
 
 
 def written(store: Path) -> dict[str, int]:
