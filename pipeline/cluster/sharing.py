@@ -10,6 +10,7 @@ backend in its middle) is done whole, by one worker.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -116,6 +117,14 @@ class Sharing:
     def num_waiting(self) -> int:
         """Ranges that wait."""
         return sum(len(video.waiting) + len(video.suspects) for video in self.videos.values())
+
+    @property
+    def num_expected(self) -> int:
+        """Ranges that wait, or will when their videos are begun: so that workers for them come meanwhile."""
+        if self.split is None:
+            return 0
+        unbegun = [video for video in self.videos.values() if not video.num_begun]
+        return self.num_waiting + sum(math.ceil(video.seconds / self.split.unit_seconds) for video in unbegun)
 
     def take(self, name: str) -> tuple[VideoItem, Range] | None:
         """The next range, for the unit ``name``; None when none may be started now."""

@@ -107,7 +107,8 @@ class Spreader:
 
     def _submit(self) -> None:
         """Fill the pool."""
-        self.pool.want(len(self.under_way) + self.num_waiting)
+        waiting = len(self.alone) + self.sharing.num_expected + len(self.grouping.waiting)
+        self.pool.want(len(self.under_way) + waiting)
         size = self.pool.size()
         while len(self.under_way) < size and (unit := self._next(num_workers=size)) is not None:
             self.under_way[unit.name] = unit

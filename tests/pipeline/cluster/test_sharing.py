@@ -130,7 +130,9 @@ def test_ranges_take_about_as_long_as_a_unit(missing, seconds, expected) -> None
 def test_nothing_is_shared_without_a_limit_or_by_stages_that_cannot(tmp_path) -> None:
     items = [VideoItem("a", "a.mp4", "a", 1000.0, 10_000)]
     work = Project(tmp_path).work()
-    assert list(Sharing.of(items, work, split=SPLIT).videos) == ["a"]
+    sharing = Sharing.of(items, work, split=SPLIT)
+    assert list(sharing.videos) == ["a"]
+    assert (sharing.num_waiting, sharing.num_expected) == (1, 1 + 625)  # 1,000 seconds in ranges of 1.6
     for other, split in (
         (work, replace(SPLIT, split_seconds=None)),
         (work, None),
