@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reelwright.cli.options import ConfigOption, JobsOption, JsonOption, SetOption
+from reelwright.cli.options import ConfigOption, JobsOption, JsonOption, SetOption, on_this_machine
 from reelwright.storage.errors import ConfigError, InputError, ItemError, nearest
 
 if TYPE_CHECKING:
@@ -39,7 +39,10 @@ def show(
             help="A manifest, a folder or a pattern; default: the pipeline file's videos.", show_default=False
         ),
     ] = None,
-    picture: Annotated[Path | None, typer.Option("--picture", help="Also draw it, as PNG.", show_default=False)] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option("--picture", callback=on_this_machine, help="Also draw it, as PNG.", show_default=False),
+    ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     jobs: JobsOption = None,
@@ -71,7 +74,7 @@ def show(
 @data.command()
 def sheet(
     video: Annotated[str, typer.Argument(help="A video_id, or a video file.")],
-    out: Annotated[Path, typer.Option("--out", help="The PNG to write.")],
+    out: Annotated[Path, typer.Option("--out", callback=on_this_machine, help="The PNG to write.")],
     frames: Annotated[int, typer.Option("--frames", min=1, max=400, help="How many, equally far apart.")] = 24,
     columns: Annotated[int, typer.Option("--columns", min=1, max=40)] = 6,
     short_side: Annotated[int, typer.Option("--short-side", min=16, max=1080, help="Of each frame, in pixels.")] = 120,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -25,7 +24,7 @@ def export(
             "file a video), webdataset (tar shards).",
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", help="A new folder, or one that an export made.")],
+    out: Annotated[str, typer.Option("--out", help="A new folder or URL (s3://...), or one that an export made.")],
     splits: Annotated[
         list[str] | None, typer.Option("--split", help="Only this split. Repeatable.", show_default=False)
     ] = None,

@@ -76,9 +76,10 @@ def show(
         if plan.node.config.kind == "items"
         else plan.key
     )
-    place = places[plan.node.config.produces](key)
+    folder = places[plan.node.config.produces](key)
+    place = f"{store.url}/{folder.relative_to(store.root).as_posix()}" if store.url else str(folder)
     if as_json:
-        print_json({"place": str(place), **dataclasses.asdict(record)})
+        print_json({"place": place, **dataclasses.asdict(record)})
         return
     typer.echo(f"{node} ({record.stage}), key {record.key}\nlies in {place}")
     typer.echo(

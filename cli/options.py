@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from reelwright.storage.errors import ConfigError
+
+
+def on_this_machine(path: Path | None) -> Path | None:
+    """A place to write to. Raises ConfigError for a URL, which as a path would be a folder called ``s3:``."""
+    if path is not None and _URL.match(str(path)):
+        scheme, _, rest = str(path).partition(":/")
+        raise ConfigError(f"{scheme}://{rest}: give a path on this machine; only `export --out` takes URLs yet")
+    return path
+
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 ConfigOption = Annotated[
     Path | None,

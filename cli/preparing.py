@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reelwright.cli.options import JobsOption, JsonOption
+from reelwright.cli.options import JobsOption, JsonOption, on_this_machine
 from reelwright.storage.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ RootOption = Annotated[
     Path | None, typer.Option("--root", help="Folder (or archive) of the data set as you have it.", show_default=False)
 ]
 OutOption = Annotated[
-    Path | None, typer.Option("--out", help="Where tables go; default: ./DATASET.", show_default=False)
+    Path | None,
+    typer.Option("--out", callback=on_this_machine, help="Where tables go; default: ./DATASET.", show_default=False),
 ]
 ListOption = Annotated[
     list[str] | None,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from reelwright.cli.options import on_this_machine
 from reelwright.storage.errors import ConfigError
 
 
@@ -33,7 +34,9 @@ def procedure(
 
 def import_detections(
     sources: Annotated[list[Path], typer.Argument(help="Folders of, or single files, <recording>_results_pred.csv.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The table to write, a .csv.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", callback=on_this_machine, help="The table to write, a .csv.")
+    ],
 ) -> None:
     """Make one table of detected states, for `steps`, of files as the public code of IndustReal leaves them."""
     from reelwright.storage.detections import import_detections as make

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reelwright.cli.options import JsonOption
+from reelwright.cli.options import JsonOption, on_this_machine
 
 if TYPE_CHECKING:
     from reelwright.stages.synthesize.work import Outcome
@@ -28,7 +28,10 @@ def synthesize(
         str, typer.Argument(metavar="TYPE", help="fractal, perlin, octopus, dead_leaves, or the demo's procedure.")
     ],
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the data set (or class files).", show_default=False)
+        Path | None,
+        typer.Option(
+            "--out", callback=on_this_machine, help="Folder of the data set (or class files).", show_default=False
+        ),
     ] = None,
     samples: Annotated[
         int | None,

@@ -62,7 +62,8 @@ def sweep(
     Raises ConfigError when the pipeline files are not of one store.
     """
     store = files[0].store
-    others = sorted({str(file.store.root) for file in files} - {str(store.root)})
+    store.check_local("gc")
+    others = sorted({file.store.place for file in files} - {store.place})
     if others:
         raise ConfigError(
             f"gc works on one store, but the pipeline files use {store.root} and {', '.join(others)}; give those of "

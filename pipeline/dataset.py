@@ -14,10 +14,13 @@ from reelwright.stages.work import VideoItem
 from reelwright.storage.annotations import UNKNOWN, Annotation
 from reelwright.storage.errors import ConfigError, nearest
 from reelwright.storage.feature_files import scan_features
+from reelwright.storage.fetched import local_file
 from reelwright.storage.items import DONE
 from reelwright.storage.known import KnownFiles, KnownProbes, VideoProbe
 from reelwright.storage.labels import LabelSet, labels_from_column, labels_from_columns, labels_from_table
-from reelwright.storage.manifest import ManifestVideo, check_videos, read_manifest, scan_folder, scan_glob
+from reelwright.storage.manifest import ManifestVideo, check_videos, read_manifest, scan_folder, scan_glob, scan_url
+from reelwright.storage.mirror import connect
+from reelwright.storage.urls import is_url
 
 
 @dataclass(frozen=True)
@@ -108,13 +111,15 @@ def load_dataset(file: PipelineFile) -> Dataset:
 
     Raises InputError that lists all problems with row numbers.
     """
+    connect(file.store.root)
     known = KnownFiles(file.store.files)
     synthetic = synthetic_set_of(file, known)
     videos, source = (synthetic.videos, str(synthetic.folder)) if synthetic is not None else _read_videos(file)
     quick = file.videos.digest == "quick"
+    known.look([video.path for video in videos if is_url(video.path)])
     digests = [known.get(video.path, quick=quick) for video in videos]  # a file that is not there has none
     missing = [
-        video for video, digest in zip(videos, digests, strict=True) if digest is None and not Path(video.path).exists()
+        video for video, digest in zip(videos, digests, strict=True) if digest is None and known.is_missing(video.path)
     ]
     is_skipped = file.videos.missing == "skip" or synthetic is not None  # `run` makes them
     if videos or synthetic is None:
@@ -139,11 +144,13 @@ def load_dataset(file: PipelineFile) -> Dataset:
 def _read_videos(file: PipelineFile) -> tuple[list[ManifestVideo], str]:
     """The rows of the manifest, and what it is called in messages."""
     settings = file.videos
-    root = file.resolve(settings.root or ".")
+    root = file.place(settings.root or ".")
     if settings.manifest is not None:
-        source = file.resolve(settings.manifest)
-        root = root if settings.root else source.parent
-        return read_manifest(source, root=root, default_split=settings.split), str(source)
+        written = file.place(settings.manifest)
+        root = root if settings.root else written.rpartition("/")[0]
+        return read_manifest(local_file(written), root=root, default_split=settings.split), written
+    if settings.folder is not None and is_url(settings.folder):
+        return scan_url(settings.folder, default_split=settings.split), settings.folder
     if settings.folder is not None:
         source = file.resolve(settings.folder)
         return scan_folder(source, default_split=settings.split), str(source)
@@ -151,7 +158,7 @@ def _read_videos(file: PipelineFile) -> tuple[list[ManifestVideo], str]:
         source = file.resolve(settings.features)
         return scan_features(source, default_split=settings.split), str(source)
     pattern = str(settings.glob)
-    return scan_glob(pattern, root=root, default_split=settings.split), pattern
+    return scan_glob(pattern, root=Path(root), default_split=settings.split), pattern
 
 
 def with_labels(dataset: Dataset, file: PipelineFile, settings: LabelsConfig) -> Dataset:
@@ -173,7 +180,7 @@ def _read_labels(
         return labels_from_columns(videos, columns=settings.columns)
     kind = next(kind for kind in ("segments", "steps", "rows") if getattr(settings, kind) is not None)
     written = getattr(settings, kind)
-    path = file.resolve(written)
+    path = local_file(file.place(written))
     if synthetic is not None and written == STAGE:
         path = synthetic.folder / f"{kind}.csv"
         if not path.exists():

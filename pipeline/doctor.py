@@ -18,7 +18,8 @@ from reelwright.pipeline.cluster import jobs
 from reelwright.pipeline.cluster.config import ClusterSettings
 from reelwright.pipeline.file import PipelineFile
 from reelwright.stages.registry import load
-from reelwright.storage.errors import ConfigError, StageError
+from reelwright.storage.bringing import is_there
+from reelwright.storage.errors import ConfigError, StageError, StoreError
 from reelwright.storage.files import remove, replacing
 from reelwright.storage.store import Store
 
@@ -108,7 +109,10 @@ def _codecs() -> Check:
 
 
 def examine_store(store: Store) -> Iterator[Check]:
-    """Checks of the folder of a store, in a folder of their own that is removed again."""
+    """Checks of the folder of a store, in a folder of their own that is removed again, or of its bucket."""
+    if store.url is not None:
+        yield from _examine_bucket(store)
+        return
     folder = store.root / f"doctor-{uuid.uuid4().hex[:8]}"
     try:
         folder.mkdir(parents=True)
@@ -124,6 +128,30 @@ def examine_store(store: Store) -> Iterator[Check]:
         yield Check("store", BAD, f"{store.root}: {error}", "Look at the file system, or name another store (store:)")
     finally:
         remove(folder)
+
+
+def _examine_bucket(store: Store) -> Iterator[Check]:
+    """Whether it answers, how fast, and whether machines can keep out of each other's way there."""
+    from reelwright.storage import remote
+
+    url = f"{store.url}/doctor-{uuid.uuid4().hex[:8]}"
+    try:
+        remote.check_bucket(url)
+        seconds = []
+        for _ in range(5):
+            started = time.perf_counter()
+            remote.write_object(url, b"{}")
+            remote.read_object(url)
+            seconds.append(time.perf_counter() - started)
+        remote.remove_objects([url])
+        told = f"{store.url}: a small object is written and read in {1000 * statistics.median(seconds):.0f} ms"
+        yield Check("store", GOOD, told)
+        remote.check_creates_once(str(store.url))
+        yield Check("locks", GOOD, "conditional writes hold")
+    except (ConfigError, StoreError) as error:
+        yield Check("store", BAD, str(error), "Correct it, or name another store (store:)")
+        return
+    yield _room(store.root)
 
 
 def _room(root: Path) -> Check:
@@ -203,7 +231,7 @@ def _clock(folder: Path) -> Check:
 
 def _weights(file: PipelineFile) -> Check:
     names = sorted({name for node in file.nodes.values() if (name := node.hub_weights()) is not None})
-    missing = [name for name in names if not file.store.weights(name).is_file()]
+    missing = [name for name in names if not is_there(file.store.weights(name))]
     if missing:
         return Check(
             "weights", NOTE, f"not in the store yet: {', '.join(missing)}", "`reelwright fetch` where there is network"

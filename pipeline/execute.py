@@ -17,11 +17,14 @@ from reelwright.pipeline.results import RAN, Failure, NodeResult, Observer, RunO
 from reelwright.pipeline.units import build_work
 from reelwright.stages.registry import STAGES, load
 from reelwright.stages.work import VideoItem, Work
+from reelwright.storage.bringing import at_hand
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import InputError, StageError
+from reelwright.storage.files import remove_files
 from reelwright.storage.items import ItemLedger, ItemRow
 from reelwright.storage.records import Record, write_record
 from reelwright.storage.runs import RunFolder
+from reelwright.storage.sharing import share_rest
 from reelwright.storage.store import Store
 
 _VERSIONED = ("reelwright", "torch", "torchvision", "timm", "zarr", "numpy", "decord", "av", "torchcodec")
@@ -31,7 +34,7 @@ def ready_plan(name: str, planner: Planner) -> NodePlan:
     """The plan once everything its key needs is there; fetches hub weights. Raises StageError when that cannot be."""
     plan = planner.plan(name)
     hub = plan.node.config.hub_weights()
-    if plan.state == WAITING and hub is not None and not planner.file.store.weights(hub).is_file():
+    if plan.state == WAITING and hub is not None and not at_hand(planner.file.store.weights(hub)):
         load("reelwright.stages.embed.fetch:fetch")(hub, planner.file.store)
         planner.forget()
         plan = planner.plan(name)
@@ -69,6 +72,8 @@ def _execute(
     started = time.monotonic()
     outputs: dict[str, Any] = {}
     stage = STAGES[plan.node.stage]
+    if plan.node.name in planner.forced and planner.file.store.url:
+        remove_files([planner.file.store.node(plan.key) / "record.json"])  # others would take half of it for whole
     if plan.node.config.kind == "items":
         if not plan.wanted:
             raise InputError(
@@ -213,6 +218,7 @@ def _files(plan: NodePlan, store: Store) -> dict[str, list[Any]]:
     folder_of = folders.get(plan.node.config.produces)
     if folder_of is None:
         return {}
+    share_rest(folder_of(plan.key))
     paths = sorted(path for path in folder_of(plan.key).rglob("*") if path.is_file())
     return {path.relative_to(store.root).as_posix(): [path.stat().st_size, file_digest(path)] for path in paths}
 

@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from reelwright.stages.registry import load
 from reelwright.storage.annotations import UNKNOWN
+from reelwright.storage.bringing import refresh
 from reelwright.storage.errors import ConfigError, StoreError, nearest
 from reelwright.storage.files import write_json
 from reelwright.storage.folders import replacing_folder
+from reelwright.storage.remote import list_names
+from reelwright.storage.sharing import sending_folder
+from reelwright.storage.urls import is_url
 
 if TYPE_CHECKING:
     from reelwright.pipeline.plan import NodePlan, Planner
@@ -33,7 +37,7 @@ class ExportRequest:
 
     node: str
     form: str  # one of FORMS
-    folder: Path
+    folder: str | Path  # or a URL
     splits: tuple[str, ...] = ()  # empty: all
     output: str = "pooled"  # of embeddings
     background: str | None = None  # of activitynet
@@ -65,9 +69,13 @@ def export_node(project: Project, request: ExportRequest) -> int:
         raise StoreError(
             f"{request.node} has nothing for its present settings: {'; '.join(plan.reasons)}. Run it first"
         )
-    _check_folder(request.folder)
+    place = str(request.folder)
+    if is_url(place):
+        _check_url(place)
+    else:
+        _check_folder(Path(place))
     export = _predictions if made_of == "predictions" else _embeddings
-    with replacing_folder(request.folder) as temporary:
+    with sending_folder(place, last=NOTE) if is_url(place) else replacing_folder(Path(place)) as temporary:
         count = export(planner, plan, request, load(writer), temporary)
         if not count:
             raise StoreError(f"{request.node} has no video in the splits {', '.join(request.splits) or '(all)'}")
@@ -80,6 +88,7 @@ def _predictions(planner: Planner, plan: NodePlan, request: ExportRequest, write
     options = load("reelwright.stages.export.predictions:PredictionExport")(
         splits=frozenset(request.splits) or None, background=request.background, per_row=request.per_row
     )
+    refresh(planner.file.store.predictions(plan.key))
     predictions = load("reelwright.storage.predictions:PredictionSet")(planner.file.store.predictions(plan.key))
     return int(write(predictions, folder, options))
 
@@ -107,6 +116,12 @@ def _videos(planner: Planner, *, present: set[str], splits: Sequence[str]) -> li
         for video, digest, annotation in dataset.named(present)
         if not splits or video.split in splits
     ]
+
+
+def _check_url(url: str) -> None:
+    names = list_names(url)
+    if names and NOTE not in names:
+        raise ConfigError(f"{url} holds objects that are no export of ours; give an empty place, or a new one")
 
 
 def _check_folder(folder: Path) -> None:

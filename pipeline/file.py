@@ -19,6 +19,7 @@ from reelwright.stages.index.config import LabelsConfig, VideosConfig
 from reelwright.stages.registry import config_model
 from reelwright.storage.errors import ConfigError, nearest
 from reelwright.storage.store import Store
+from reelwright.storage.urls import is_url
 
 DEFAULT_NAMES = ("reelwright.yaml", "pipeline.yaml")
 STORE_VARIABLE = "REELWRIGHT_STORE"
@@ -52,6 +53,10 @@ class PipelineFile:
     def folder(self) -> Path:
         """Where relative paths start."""
         return self.path.parent
+
+    def place(self, written: str) -> str:
+        """A URL as it is, else the absolute path, as text."""
+        return written if is_url(written) else str(self.resolve(written))
 
     def resolve(self, written: str) -> Path:
         """An absolute path for one that is written in the file."""
@@ -155,5 +160,5 @@ def _cluster(block: dict[str, Any], path: Path) -> dict[str, Any]:
 
 def _store(written: str | None, path: Path) -> Store:
     if written is not None:
-        return Store.at(path.parent / Path(written).expanduser())
+        return Store.at(written if is_url(written) else path.parent / Path(written).expanduser())
     return Store.at(os.environ.get(STORE_VARIABLE) or path.parent / ".reelwright" / "store")

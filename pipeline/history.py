@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from reelwright.pipeline.keys import reads, run_identity
+from reelwright.storage.bringing import is_there, refresh
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.records import Record, read_records
 from reelwright.storage.runs import RunFolder
@@ -89,7 +90,8 @@ class History:
     def best(self, run: Record) -> tuple[str, float] | None:
         """The metric on val that chose the weights, and its best value; None without validation."""
         file = RunFolder(self.store.run(run.key))
-        summary = file.summary() if file.is_complete else {}
+        refresh(file.path, skip=lambda name: name != "summary.json")
+        summary = file.summary() if is_there(file.weights) else {}
         return None if summary.get("best") is None else (f"val_{summary['metric']}", float(summary["best"]))
 
     def _runs_behind(self, record: Record) -> Iterator[Record]:

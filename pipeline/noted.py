@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from reelwright.storage.bringing import refresh
 from reelwright.storage.digests import digest
 from reelwright.storage.files import write_sealed
 from reelwright.storage.store import Store
@@ -33,6 +34,7 @@ def write_noted(store: Store, key: str, videos: Sequence[Noted]) -> None:
 
 def read_noted(store: Store, key: str) -> list[Noted]:
     """What was noted; empty when nothing was, or in an earlier form."""
+    refresh(store.node(key))
     path = store.node(key) / "samples.json"
     found = json.loads(path.read_text(encoding="utf-8"))["samples"] if path.is_file() else []
     return [Noted(*entry) for entry in found] if all(len(entry) == len(Noted._fields) for entry in found) else []

@@ -8,7 +8,6 @@ succeed, so that it tells beforehand what a run will do.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from reelwright.pipeline.selection import named_videos, samples, wanted_items
 from reelwright.stages.config import Settings
 from reelwright.stages.index.config import LabelsConfig
 from reelwright.stages.work import VideoItem
+from reelwright.storage.bringing import at_hand, is_there, names_in
 from reelwright.storage.digests import digest
 from reelwright.storage.items import ItemLedger, ItemRow
 from reelwright.storage.known import KnownFiles
@@ -180,7 +180,7 @@ class Planner:
         elif plan.record is None:
             never = "never ran" if self.last(plan.node) is None else "never ran with these inputs"
             reasons = self.differences(plan) or [never]
-        elif not self._output_file(plan).is_file():
+        elif not is_there(self._output_file(plan)):
             reasons.append("its output is gone from the store")
         return replace(plan, state=STALE if reasons else FRESH, reasons=tuple(reasons))
 
@@ -192,7 +192,7 @@ class Planner:
             if plan.state == WAITING or (plan.state == STALE and plan.node.config.produces == "run")
         ]
         hub = hub_file(node, self.file)
-        if hub is not None and not hub.is_file():
+        if hub is not None and not at_hand(hub):
             reasons.append(f"weights of {node.config.hub_weights()} are not fetched yet")
         return tuple(reasons)
 
@@ -201,7 +201,7 @@ class Planner:
         store = self.file.store
         folders = {"frames": store.frames, "embeddings": store.embeddings, "predictions": store.predictions}
         folder = folders[plan.node.config.produces](plan.spec_key)
-        present = {name.partition(".")[0] for name in os.listdir(folder)} if folder.is_dir() else set()  # noqa: PTH208 - names only
+        present = {name.partition(".")[0] for name in names_in(folder)}
         wanted = {item.digest for item in plan.wanted}
         if _all_done(plan.record) and wanted <= present:
             return wanted, {}  # the record is of this very set of videos: its rows need not be read
@@ -211,7 +211,7 @@ class Planner:
     def _published(self, plan: NodePlan) -> bool:
         """Whether the tables that are made of all items are in place; true for nodes that publish none."""
         folder = self.file.store.predictions(plan.key)
-        return not plan.node.config.publishes or (folder / "windows.parquet").is_file()
+        return not plan.node.config.publishes or is_there(folder / "windows.parquet")
 
     def _output_file(self, plan: NodePlan) -> Path:
         store = self.file.store

@@ -18,6 +18,7 @@ from reelwright.pipeline.plan import NodePlan, Planner
 from reelwright.pipeline.results import NodeResult, Observer, RunOptions, RunResult
 from reelwright.pipeline.runner import open_planner, run_pipeline
 from reelwright.stages.work import Reporter, SilentReporter
+from reelwright.storage.bringing import refresh
 from reelwright.storage.errors import ConfigError, StoreError, nearest
 from reelwright.storage.records import Record
 
@@ -98,23 +99,23 @@ class Project:
         """The run of a train or finetune node: config, metrics, weights."""
         from reelwright.storage.runs import RunFolder
 
-        return RunFolder(self.file.store.run(self._plan(node, "run").key))
+        return RunFolder(_here(self.file.store.run(self._plan(node, "run").key)))
 
     def predictions(self, node: str) -> PredictionSet:
         """The tables of a predict node."""
         from reelwright.storage.predictions import PredictionSet
 
-        return PredictionSet(self.file.store.predictions(self._plan(node, "predictions").key))
+        return PredictionSet(_here(self.file.store.predictions(self._plan(node, "predictions").key)))
 
     def steps(self, node: str) -> StepSet:
         """The tables of a steps node: recognised and true steps."""
         from reelwright.storage.steps import StepSet
 
-        return StepSet(self.file.store.steps(self._plan(node, "steps").key))
+        return StepSet(_here(self.file.store.steps(self._plan(node, "steps").key)))
 
     def report(self, node: str) -> Path:
         """The folder of an evaluate node: metrics.json, report.html."""
-        return self.file.store.report(self._plan(node, "scores").key)
+        return _here(self.file.store.report(self._plan(node, "scores").key))
 
     def record(self, node: str) -> Record | None:
         """The record of a node as it is set now; None when it is not up to date."""
@@ -132,6 +133,12 @@ class Project:
         if not plan.key:
             raise StoreError(f"node {node!r} has not run yet: {'; '.join(plan.reasons)}. Run it first")
         return plan
+
+
+def _here(folder: Path) -> Path:
+    """The same folder, brought to this machine where the store is in a bucket."""
+    refresh(folder)
+    return folder
 
 
 class _ByVideo(Mapping[str, Any]):

@@ -39,6 +39,7 @@ def repair(file: PipelineFile, observer: Observer, options: RunOptions | None = 
     Items that are not broken, and nodes that are stale for another reason, are left as they are; so is what is foreign,
     and what only other pipeline files reach. Raises what the stages raise.
     """
+    file.store.check_local("verify --repair")
     told = mend_tables(file.store)
     results: list[NodeResult] = []
     for _ in range(_ROUNDS):

@@ -22,15 +22,18 @@ from reelwright.pipeline.results import FAILED, SKIPPED, Failure, NodeResult, Ob
 from reelwright.pipeline.supply import supply_videos, synthetic_failures
 from reelwright.pipeline.synthesized import synthetic_digests, synthetic_set_of
 from reelwright.stages.registry import load
+from reelwright.storage.bringing import look_again
 from reelwright.storage.errors import ConfigError, Interrupted, ReelwrightError, StoreError, UnusableStoreError
 from reelwright.storage.items import ItemRow
 from reelwright.storage.known import KnownFiles
 from reelwright.storage.locks import exclusive, using
 from reelwright.storage.unusable import is_full, room, usable, why_unusable
+from reelwright.storage.urls import is_url
 
 
 def open_planner(file: PipelineFile, *, forced: Sequence[str] = (), dataset: Dataset | None = None) -> Planner:
     """A planner over what the store knows now (or ``dataset``, when it was just read); reads no video."""
+    look_again(file.store.root)
     graph = build_graph(file)
     forced_names = frozenset(graph.check_name(name) for name in forced)
     return Planner(file, graph, dataset or load_dataset(file), forced_names)
@@ -116,7 +119,7 @@ def read_videos(
             unread = dataset.new
         if unread:
             load("reelwright.stages.index.work:index_videos")(
-                [Path(video.path) for video in unread],
+                [video.path if is_url(video.path) else Path(video.path) for video in unread],
                 file.store,
                 quick=file.videos.digest == "quick",
                 workers=jobs or file.videos.workers,
@@ -226,7 +229,8 @@ def _bring_up(name: str, run: _Run) -> tuple[NodeResult, list[Failure]]:
     lock = planner.file.store.lock(plan.spec_key)
     tell = functools.partial(_tell_waiting, plan, run.observer)
     with exclusive(lock, tell=tell, what=f"{name} of {planner.file.path.name}") as waited:
-        if waited:  # another run did some or all of it meanwhile
+        if waited or planner.file.store.url:  # another run did some or all of it meanwhile
+            look_again(planner.file.store.root)
             planner.forget()
             plan = planner.plan(name)
             if _needs_nothing(plan, options):

@@ -22,6 +22,7 @@ def synthetic_set_of(file: PipelineFile, known: KnownFiles) -> SyntheticSet | No
     config = file.videos.synthesize
     if config is None:
         return None
+    file.store.check_local("videos.synthesize")
     folder = None if config.class_files is None else file.resolve(config.class_files)
     paths = [] if folder is None else sorted(folder.glob("*.npz"))
     if folder is not None and not paths:

@@ -22,7 +22,7 @@ def build_work(planner: Planner, plan: NodePlan, items: tuple[VideoItem, ...] | 
         key=plan.spec_key,
         config=_config(planner, plan.node),
         spec=dict(plan.material),
-        store=str(planner.file.store.root),
+        store=planner.file.store.place,
         inputs=_input_refs(planner, plan.node),
         items=plan.todo if items is None else items,
         payload={

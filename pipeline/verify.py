@@ -75,6 +75,7 @@ def verify(file: PipelineFile, *, whole: bool = False) -> Report:
     Where damage keeps the pipeline from being planned, the whole store is checked. Raises ConfigError and InputError
     when pipeline file, manifest or labels are wrong.
     """
+    file.store.check_local("verify")
     if whole:
         return Report(tuple(find_problems(file.store, everything(file.store))))
     try:

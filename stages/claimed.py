@@ -20,8 +20,16 @@ from reelwright.storage.store import Store
 
 
 def do_videos(work: Work, function: str, *, what: str, reporter: Reporter) -> None:
-    """Do the items by ``function``; those that another process has done meanwhile are reported as they are."""
-    claims = Store.at(work.store).claims(work.key)
+    """Do the items by ``function``; those that another process has done meanwhile are reported as they are.
+
+    In a bucket no videos are claimed: objects appear whole there, two workers would write the same rows of one, and a
+    claim costs as many requests as the video itself.
+    """
+    store = Store.at(work.store)
+    if store.url is not None:
+        load(function)(work, reporter)
+        return
+    claims = store.claims(work.key)
     with contextlib.ExitStack() as stack:
         digests = sorted({item.digest for item in work.items})
         waits = [

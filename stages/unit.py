@@ -23,12 +23,15 @@ from typing import Any
 
 from reelwright.stages.claimed import do_shards, do_videos
 from reelwright.stages.held import hold
+from reelwright.stages.inputs import bring_inputs
 from reelwright.stages.learning.plain_work import work_from_plain, work_to_plain
 from reelwright.stages.registry import STAGES, load
 from reelwright.stages.work import Shards, SilentReporter, Work
 from reelwright.storage import errors
 from reelwright.storage.errors import ReelwrightError
 from reelwright.storage.items import ItemRow
+from reelwright.storage.marks import is_set, move_mark, set_mark, unset
+from reelwright.storage.sharing import share
 from reelwright.storage.store import Store
 
 ENTRY = "reelwright.stages.unit:do_unit"
@@ -129,6 +132,7 @@ def do_unit(values: Mapping[str, Any]) -> dict[str, Any]:
     collector = _Collector()
     hold(_MODELS_HELD)
     try:
+        bring_inputs(unit.work)
         if unit.prepare is not None:
             load(unit.prepare)(unit.work, collector)
         if _was_started(unit):
@@ -154,28 +158,22 @@ def leave() -> bool:
     """Say that this process leaves what it does in peace, so that nothing is blamed; whether there was anything."""
     units = list(_running.values())
     for unit in units:
-        with contextlib.suppress(OSError):
-            unit.mark(STARTED).rename(unit.mark(LEFT))
+        with contextlib.suppress(OSError, ReelwrightError):
+            move_mark(unit.mark(STARTED), unit.mark(LEFT))
     return bool(units)
 
 
 def forget(unit: Unit) -> str | None:
     """Take the marks of a unit away. Returns LEFT where its worker left in peace, STARTED, or None: never started."""
-    found = next((ending for ending in (LEFT, STARTED) if unit.mark(ending).exists()), None)
-    for ending in (STARTED, LEFT):
-        unit.mark(ending).unlink(missing_ok=True)
+    found = next((ending for ending in (LEFT, STARTED) if is_set(unit.mark(ending))), None)
+    unset([unit.mark(STARTED), unit.mark(LEFT)])
     return found
 
 
 def _was_started(unit: Unit) -> bool:
     """Mark the unit as started; whether it was before, by a process that did not leave in peace."""
-    unit.mark(STARTED).parent.mkdir(parents=True, exist_ok=True)
-    unit.mark(LEFT).unlink(missing_ok=True)
-    try:
-        os.close(os.open(unit.mark(STARTED), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
-    except FileExistsError:
-        return True
-    return False
+    unset([unit.mark(LEFT)])
+    return not set_mark(unit.mark(STARTED))
 
 
 @contextlib.contextmanager
@@ -199,7 +197,9 @@ def _logged(unit: Unit, collector: _Collector) -> Iterator[None]:
         for row in bad:
             os.write(file, f"{row.digest} {row.status} ({row.cause}): {row.message}\n".encode())
         os.close(file)
-    if not bad:
+    if bad:
+        share(path)
+    else:
         path.unlink(missing_ok=True)
 
 

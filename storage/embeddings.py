@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
+from reelwright.storage.bringing import items_at_hand
 from reelwright.storage.errors import StoreError, nearest
 from reelwright.storage.files import folder_bytes, remove
 from reelwright.storage.shards import is_cut
@@ -33,6 +34,7 @@ from reelwright.storage.zarrs import (
     attributes_of,
     create_array,
     create_group,
+    has_item,
     item_names,
     open_group,
     partial_group,
@@ -155,7 +157,11 @@ class EmbeddingStore:
         return item_names(self.path)
 
     def __contains__(self, digest: object) -> bool:
-        return isinstance(digest, str) and not digest.startswith(".") and (self.path / digest / "zarr.json").exists()
+        return isinstance(digest, str) and not digest.startswith(".") and has_item(self.path, digest)
+
+    def bring(self, digests: Sequence[str]) -> None:
+        """Bring the rows of many videos at once where the store is in a bucket; else they come one by one when read."""
+        items_at_hand(self.path, digests)
 
     def rows(self, digest: str) -> EmbeddingRows:
         """The rows of one video. Raises StoreError when it has none."""

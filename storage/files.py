@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reelwright.storage.seals import SEAL, UNSEALED, seal
+from reelwright.storage.sharing import share, unshare
 from reelwright.storage.unusable import named
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def replacing(path: Path) -> Iterator[Path]:
             os.replace(temporary, path)  # noqa: PTH105 - the one atomic step, named as the system call it is
         finally:
             remove(temporary)
+    share(path)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -83,10 +85,18 @@ def write_table(path: Path, table: pa.Table) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder with all in it; nothing happens when it is not there."""
+    """Remove a file or a folder with all in it, from a store in a bucket too; nothing happens when it is not there."""
+    unshare([path], is_folder=path.suffix == "" or path.is_dir())
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
+        path.unlink(missing_ok=True)
+
+
+def remove_files(paths: Sequence[Path]) -> None:
+    """Remove many files at once; nothing happens for those that are not there."""
+    unshare(paths)
+    for path in paths:
         path.unlink(missing_ok=True)
 
 

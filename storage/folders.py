@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from reelwright.storage.files import TEMPORARY, remove
+from reelwright.storage.sharing import share
 from reelwright.storage.unusable import named
 
 
@@ -33,3 +34,4 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         finally:
             remove(temporary)
             remove(aside)
+    share(path)

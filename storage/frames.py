@@ -38,6 +38,7 @@ from reelwright.storage.zarrs import (
     ArrayLayout,
     create_array,
     create_group,
+    has_item,
     item_names,
     open_group,
     publish,
@@ -96,7 +97,7 @@ class FrameStore:
 
     def rows(self, digest: str) -> FrameRows:
         """The frames of one video. Raises StoreError when they are not here."""
-        if not (self.path / digest / "zarr.json").exists():
+        if not has_item(self.path, digest):
             check_there(self.path / "zarr.json")
             raise StoreError(f"the frames of video {digest} are not in {self.path}. Run decode.")
         return FrameRows(open_group(self.path / digest))

@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reelwright.storage.files import read_table, remove, write_sealed, write_table
+from reelwright.storage.bringing import refresh, refresh_file
+from reelwright.storage.files import read_table, remove_files, write_sealed, write_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -46,6 +47,7 @@ class ItemLedger:
 
     def __init__(self, folder: Path, *, is_shared: bool = False) -> None:
         self._is_shared = is_shared  # by several processes at work: only the one that shares the work out folds marks
+        self._folder = folder
         self._table = folder / "items.parquet"
         self._marks = folder / "items"
 
@@ -55,6 +57,7 @@ class ItemLedger:
 
     def load(self) -> dict[str, ItemRow]:
         """All rows by video digest."""
+        refresh(self._folder)
         rows = self._compacted()
         rows.update((row.digest, row) for _, row in self._pending())
         return rows
@@ -62,6 +65,7 @@ class ItemLedger:
     def pending(self, digest: str) -> ItemRow | None:
         """The row of a video whose mark is not folded yet; None where there is none."""
         path = self._marks / f"{digest}.json"
+        refresh_file(path)
         try:
             return _row(json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
@@ -69,6 +73,7 @@ class ItemLedger:
 
     def done(self) -> set[str]:
         """Digests of the videos whose rows are in the store; reads columns only, so that 100,000 cost little."""
+        refresh(self._folder)
         done: set[str] = set()
         if self._table.exists():
             table = read_table(self._table, ["digest", "status"])
@@ -86,8 +91,7 @@ class ItemLedger:
         rows = self._compacted()
         rows.update((row.digest, row) for _, row in pending)
         write_table(self._table, items_table(rows.values()))
-        for path, _ in pending:
-            remove(path)
+        remove_files([path for path, _ in pending])
 
     def fold(self, rows: Iterable[ItemRow]) -> None:
         """Fold the marks of ``rows``, which are known to be committed; other processes may commit others meanwhile."""
@@ -102,8 +106,7 @@ class ItemLedger:
             table = pa.concat_tables([before.filter(is_older), table]).sort_by("digest")
         if told:
             write_table(self._table, table)
-        for digest in told:
-            remove(self._marks / f"{digest}.json")
+        remove_files([self._marks / f"{digest}.json" for digest in told])
 
     def drop(self, digests: Iterable[str]) -> None:
         """Forget items, so that they are to be done again."""
@@ -113,8 +116,7 @@ class ItemLedger:
     def replace(self, rows: Iterable[ItemRow]) -> None:
         """Let ``rows`` be all that is known; nothing is read of what was there."""
         write_table(self._table, items_table(rows))
-        for path in list(self._marks.glob("*.json")) if self._marks.is_dir() else ():
-            remove(path)
+        remove_files(list(self._marks.glob("*.json")) if self._marks.is_dir() else [])
 
     def _compacted(self) -> dict[str, ItemRow]:
         if not self._table.exists():

@@ -1,6 +1,8 @@
 """What is known of files already: content digests by path and stat, and probes of videos by content digest.
 
-Reading a digest back costs one stat, so that 100,000 unchanged videos are not read again.
+Reading a digest back costs one stat, so that 100,000 unchanged videos are not read again. Of objects in buckets, the
+version (ETag) takes the place of the stat; where the store itself is in a bucket, theirs are a table of its own, since
+paths mean nothing to other machines.
 """
 
 from __future__ import annotations
@@ -13,11 +15,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from reelwright.storage.bringing import refresh_file
 from reelwright.storage.digests import file_digest
 from reelwright.storage.files import write_sealed
 from reelwright.storage.locks import exclusive
+from reelwright.storage.mirror import mirror_of
+from reelwright.storage.urls import is_url
 
-Stamp = tuple[int, int, int]  # size in bytes, mtime in ns, inode; of a folder: of all its files together
+# Size in bytes, mtime in ns, inode; of a folder: of all its files; of an object: size, 0, the number of its version.
+Stamp = tuple[int, int, int]
 
 _FILE_FIELDS = ("path", "size", "mtime_ns", "inode", "quick", "digest")
 
@@ -64,12 +70,12 @@ class KnownFiles:
         self._path = table
         self._entries: dict[str, tuple[Stamp, bool, str]] = {}
         self._changed: set[str] = set()
-        if table.exists():
-            columns = _read_columns(table)
-            stamps = zip(columns["size"], columns["mtime_ns"], columns["inode"], strict=True)
-            self._entries = dict(
-                zip(columns["path"], zip(stamps, columns["quick"], columns["digest"], strict=True), strict=True)
-            )
+        self._looked: dict[str, Stamp | None] = {}  # of objects, as they are now
+        self._urls = table.with_name("urls.json") if mirror_of(table) is not None else table
+        self._entries = _read_files(table)
+        if self._urls != table:
+            refresh_file(self._urls)
+            self._entries |= _read_files(self._urls)
 
     @property
     def entries(self) -> Mapping[str, tuple[Stamp, bool, str]]:
@@ -81,10 +87,23 @@ class KnownFiles:
         entry = self._entries.get(str(path))
         if entry is None or entry[1] != quick:
             return None
+        if str(path) in self._looked:
+            return entry[2] if self._looked[str(path)] == entry[0] else None
         try:
             return entry[2] if stamp(path) == entry[0] else None
         except OSError:
             return None
+
+    def look(self, urls: Sequence[str]) -> None:
+        """See what objects are like now, with few requests; `get` and `is_missing` answer by it."""
+        if urls:
+            from reelwright.storage.fetched import stamps
+
+            self._looked |= stamps(urls)
+
+    def is_missing(self, path: str) -> bool:
+        """Whether there is no such file, or no such object when it was looked at."""
+        return self._looked[path] is None if path in self._looked else not os.path.exists(path)  # noqa: PTH110
 
     def digest(self, path: Path, *, quick: bool = False) -> str:
         """The digest, read from the file when it is not known. Raises OSError when the file cannot be read."""
@@ -95,7 +114,7 @@ class KnownFiles:
             self.add(path, known, before, quick=quick)
         return known
 
-    def add(self, path: Path, file_digest: str, file_stamp: Stamp, *, quick: bool = False) -> None:
+    def add(self, path: Path | str, file_digest: str, file_stamp: Stamp, *, quick: bool = False) -> None:
         """Note a digest read from a file that had ``file_stamp`` before reading."""
         self._entries[str(path)] = (file_stamp, quick, file_digest)
         self._changed.add(str(path))
@@ -105,10 +124,14 @@ class KnownFiles:
         if not self._changed:
             return
         with _merging(self._path):
-            merged = dict(KnownFiles(self._path).entries)
-            merged.update({path: self._entries[path] for path in self._changed})
-            rows = [(path, *stamped, quick, known) for path, (stamped, quick, known) in sorted(merged.items())]
-            _write_columns(self._path, _FILE_FIELDS, rows)
+            for table in dict.fromkeys((self._path, self._urls)):
+                changed = {path for path in self._changed if (self._urls if is_url(path) else self._path) == table}
+                if changed:
+                    if table != self._path:
+                        refresh_file(table)
+                    merged = _read_files(table) | {path: self._entries[path] for path in changed}
+                    rows = [(path, *stamped, quick, known) for path, (stamped, quick, known) in sorted(merged.items())]
+                    _write_columns(table, _FILE_FIELDS, rows)
         self._changed.clear()
 
 
@@ -120,6 +143,7 @@ class KnownProbes:
 
     def load(self) -> dict[str, VideoProbe]:
         """Probes by digest."""
+        refresh_file(self._path)
         if not self._path.exists():
             return {}
         columns = _read_columns(self._path)
@@ -142,6 +166,14 @@ def _merging(table: Path) -> Iterator[None]:
     """Let no other process read, merge and write a table of this store meanwhile; held for a second at most."""
     with exclusive(table.parent / "locks" / "files", tell=lambda _: None, what=f"writing {table.name}"):
         yield
+
+
+def _read_files(table: Path) -> dict[str, tuple[Stamp, bool, str]]:
+    if not table.exists():
+        return {}
+    columns = _read_columns(table)
+    stamps = zip(columns["size"], columns["mtime_ns"], columns["inode"], strict=True)
+    return dict(zip(columns["path"], zip(stamps, columns["quick"], columns["digest"], strict=True), strict=True))
 
 
 def _read_columns(path: Path) -> dict[str, list[Any]]:

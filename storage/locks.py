@@ -26,9 +26,11 @@ import uuid
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from reelwright.storage.errors import StoreError, UnusableStoreError
 from reelwright.storage.files import write_json
+from reelwright.storage.mirror import mirror_of
 from reelwright.storage.processes import machine, own_start, started, user
 from reelwright.storage.unusable import named
 
@@ -93,6 +95,14 @@ def exclusive(
     one was stopped, or could not reach the store, for longer than ``stale_seconds``. It is then also asked to stop, as
     by SIGTERM. Without ``is_kept`` the folder is removed where nobody waits: for locks of which there are very many.
     """
+    url = _url_of(folder)
+    if url is not None:
+        from reelwright.storage.remote_locks import exclusive_in
+
+        owner = Owner(what=what)
+        with exclusive_in(url, owner=owner, tell=tell, stale_seconds=stale_seconds, is_kept=is_kept) as was_held:
+            yield was_held
+        return
     path, waited = _take(folder, Owner(what=what), tell=tell, stale_seconds=stale_seconds)
     beat = _Beat()
     try:
@@ -119,6 +129,19 @@ def using(locks: Path, *, what: str) -> Iterator[Callable[[Collection[str]], Non
     """
     path = locks / _USES / f"{uuid.uuid4().hex}.json"
     told: set[str] = set()
+    url = _url_of(path)
+    if url is not None:
+        from reelwright.storage.remote_locks import using_in
+
+        with using_in(url, note_of=lambda: Owner(what=what, keys=tuple(sorted(told))) if told else None) as write:
+
+            def send(keys: Collection[str]) -> None:
+                if not told.issuperset(keys):
+                    told.update(keys)
+                    write()
+
+            yield send
+        return
 
     def note(keys: Collection[str]) -> None:
         if told.issuperset(keys):
@@ -137,6 +160,11 @@ def using(locks: Path, *, what: str) -> Iterator[Callable[[Collection[str]], Non
 
 def holdings(locks: Path) -> list[Holding]:
     """Locks of a store that are held now, and by whom; those whose owners are known to be gone are left out."""
+    url = _url_of(locks)
+    if url is not None:
+        from reelwright.storage.remote_locks import holdings_in
+
+        return [found for found in holdings_in(url, uses=_USES)[0] if not found.is_dead]
     folders = sorted(path for path in locks.iterdir() if path.name != _USES) if locks.is_dir() else []
     newest = [path for folder in folders if (path := _newest(folder)) is not None and path.suffix == ".json"]
     return [found for path in newest if (found := _holding(path, path.parent.name)) is not None and not found.is_dead]
@@ -144,6 +172,11 @@ def holdings(locks: Path) -> list[Holding]:
 
 def uses(locks: Path) -> list[Holding]:
     """What is used by which process, those that are gone too."""
+    url = _url_of(locks)
+    if url is not None:
+        from reelwright.storage.remote_locks import holdings_in
+
+        return holdings_in(url, uses=_USES)[1]
     folder = locks / _USES
     paths = sorted(folder.glob("*.json")) if folder.is_dir() else []
     return [found for path in paths if (found := _holding(path, "")) is not None]
@@ -274,11 +307,24 @@ def _holding(path: Path, key: str) -> Holding | None:
 def _read(path: Path) -> Owner | None:
     """The owner; None while it is just being written, or when it is gone."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        known = {name.name: values[name.name] for name in fields(Owner)}
-    except (OSError, ValueError, KeyError, TypeError):
+        return owner_from(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
         return None
-    return Owner(**{**known, "keys": tuple(known["keys"])})
+
+
+def owner_from(values: Any) -> Owner | None:
+    """The owner as it was written; None when it is not whole."""
+    try:
+        known = {name.name: values[name.name] for name in fields(Owner)}
+        return Owner(**{**known, "keys": tuple(known["keys"])})
+    except (KeyError, TypeError):
+        return None
+
+
+def _url_of(folder: Path) -> str | None:
+    """Where a lock of a store in a bucket lies."""
+    mirror = mirror_of(folder)
+    return None if mirror is None else mirror.url_of(folder)
 
 
 @dataclass

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from reelwright.storage.errors import InputError, nearest
 from reelwright.storage.tables import read_columns
+from reelwright.storage.urls import is_url, join_url
 
 VIDEO_SUFFIXES = frozenset(
     [
@@ -51,10 +52,11 @@ class ManifestVideo(NamedTuple):
     extra: Mapping[str, str] = _NOTHING  # further columns, kept as text
 
 
-def read_manifest(path: Path, *, root: Path, default_split: str) -> list[ManifestVideo]:
+def read_manifest(path: Path, *, root: Path | str, default_split: str) -> list[ManifestVideo]:
     """Videos of a table with the columns ``path`` and, if wanted, ``video_id``, ``split``, ``label`` and more.
 
-    Relative paths start at ``root``. Without a ``video_id`` the path without its ending is the id.
+    Relative paths start at ``root``, a folder or a URL; paths may be URLs too. Without a ``video_id`` the path without
+    its ending is the id.
     """
     numbers, cells = read_columns(path, required=["path"])
     blank = [""] * len(numbers)
@@ -64,7 +66,7 @@ def read_manifest(path: Path, *, root: Path, default_split: str) -> list[Manifes
         dict(zip(names, values, strict=True)) for values in zip(*(cells[name] for name in names), strict=True)
     ]
     rows = zip(
-        (video_id or str(Path(name).with_suffix("")) for video_id, name in zip(ids, written, strict=True)),
+        (video_id or _named(name) for video_id, name in zip(ids, written, strict=True)),
         _absolute(written, str(root)),
         (split or default_split for split in splits),
         labels,
@@ -128,18 +130,49 @@ def _missing(video: ManifestVideo) -> str:
 
 def _absolute(written: Iterable[str], root: str) -> list[str]:
     """Paths below ``root``, links not followed; normpath costs ten times the check whether it is needed."""
+    if is_url(root):
+        return [path if is_url(path) or os.path.isabs(path) else join_url(root, path) for path in written]  # noqa: PTH117
     return [
-        f"{root}/{path}" if _NORMAL.fullmatch(path) else os.path.normpath(os.path.join(root, path))  # noqa: PTH118
+        f"{root}/{path}" if _NORMAL.fullmatch(path) else _normal(root, path)  # the pattern takes no URL
         for path in written
     ]
+
+
+def _normal(root: str, path: str) -> str:
+    return path if is_url(path) else os.path.normpath(os.path.join(root, path))  # noqa: PTH118
+
+
+def _named(written: str) -> str:
+    """The id of a video that has none of its own."""
+    path = written.partition("://")[2] if is_url(written) else written
+    return str(Path(path).with_suffix(""))
+
+
+def scan_url(url: str, *, default_split: str) -> list[ManifestVideo]:
+    """`scan_folder` for what lies below a URL."""
+    from reelwright.storage.remote import list_objects
+
+    names = sorted(name for name in list_objects(url) if Path(name).suffix.lower() in VIDEO_SUFFIXES)
+    if not names:
+        raise InputError(f"{url}: no videos there")
+    return [
+        ManifestVideo(
+            video_id=_named(name), path=join_url(url, name), split=_top_split(Path(name), default_split), row=number
+        )
+        for number, name in enumerate(names, start=1)
+    ]
+
+
+def _top_split(relative: Path, default_split: str) -> str:
+    top = relative.parts[0] if len(relative.parts) > 1 else ""
+    return top if top in {"train", "val", "test"} else default_split
 
 
 def _from_paths(paths: Sequence[Path], *, base: Path, default_split: str) -> list[ManifestVideo]:
     videos = []
     for number, path in enumerate(paths, start=1):
         relative = path.relative_to(base)
-        top = relative.parts[0] if len(relative.parts) > 1 else ""
-        split = top if top in {"train", "val", "test"} else default_split
+        split = _top_split(relative, default_split)
         name = str(relative.with_suffix("") if path.is_file() else relative)
         videos.append(ManifestVideo(video_id=name, path=str(path.absolute()), split=split, row=number))
     return videos

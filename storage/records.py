@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from reelwright.storage.bringing import refresh
 from reelwright.storage.errors import StoreError
 from reelwright.storage.files import write_sealed
 from reelwright.storage.seals import SEAL
@@ -44,17 +45,20 @@ def write_record(store: Store, record: Record, *, project: Path) -> None:
 
 def read_record(store: Store, key: str) -> Record | None:
     """The record of a key; None when that key was never finished."""
+    refresh(store.node(key))
     return load_record(store.node(key) / "record.json")
 
 
 def read_records(store: Store) -> list[Record]:
     """All records of a store, by key."""
+    refresh(store.root / "nodes", skip=lambda name: not name.endswith("/record.json"))
     found = (load_record(path) for path in sorted((store.root / "nodes").glob("*/record.json")))
     return [record for record in found if record is not None]
 
 
 def last_record(project: Path, node: str) -> Record | None:
     """The newest record of a node of a pipeline file, whatever its key."""
+    refresh(project)
     return load_record(project / f"{node}.json")
 
 

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from reelwright.storage.bringing import at_hand
 from reelwright.storage.errors import StoreError
 from reelwright.storage.files import write_table
 from reelwright.storage.spans import IntArray, Spans
@@ -77,6 +78,7 @@ def write_scores(folder: Path, digest: str, scores: VideoScores) -> int:
 
 def read_scores(folder: Path, digest: str) -> VideoScores:
     """The inverse of `write_scores`. Raises StoreError when the video's files are missing or damaged."""
+    at_hand(_windows_file(folder, digest), _rows_file(folder, digest))
     try:
         windows, rows = pq.read_table(_windows_file(folder, digest)), pq.read_table(_rows_file(folder, digest))
     except (OSError, pa.ArrowInvalid) as error:

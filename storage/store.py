@@ -15,6 +15,7 @@ logs/<spec key>/                            what was said while videos failed, o
 jobs/<key>/                                 the job of a run that is trained on SLURM: script, work, events, log
 progress/<key>.json                         how far a node is, while it is done
 files.json                                  content digests of files, by path and stat
+urls.json                                   the same of objects in buckets, where the store is in one itself
 videos.json                                 probes of videos, by content digest
 projects/<name>/                            the last record of every node of a pipeline file, for `explain`
 """
@@ -25,6 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reelwright.storage.digests import digest
+from reelwright.storage.errors import ConfigError
+from reelwright.storage.urls import is_url, working_copy
 
 
 @dataclass(frozen=True)
@@ -32,11 +35,28 @@ class Store:
     """Paths below one root folder; shared by experiments, projects and people."""
 
     root: Path
+    url: str | None = None  # of a store in a bucket; root is then this machine's working copy (storage/mirror.py)
 
     @classmethod
-    def at(cls, root: str | Path) -> Store:
-        """The store at ``root``; the folder is made on first write."""
-        return cls(Path(root).expanduser().absolute())
+    def at(cls, place: str | Path) -> Store:
+        """The store in a folder, which is made on first write, or at a URL such as ``s3://bucket/store``."""
+        if isinstance(place, str) and is_url(place):
+            url = place.rstrip("/")
+            return cls(working_copy(url), url)
+        return cls(Path(place).expanduser().absolute())
+
+    @property
+    def place(self) -> str:
+        """What `at` makes the same store of on every machine, and how it is called."""
+        return self.url or str(self.root)
+
+    def check_local(self, what: str) -> None:
+        """Raise ConfigError for a store in a bucket, of which ``what`` would only see what is on this machine."""
+        if self.url is not None:
+            raise ConfigError(
+                f"{what}: not for object stores yet, and the store is {self.url}. Copy it into a folder and name that "
+                f"(store:), or use the service's own tools"
+            )
 
     def frames(self, spec_key: str) -> Path:
         """The Zarr group of one decode spec."""

@@ -19,10 +19,13 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
+from reelwright.storage.bringing import at_hand, items_at_hand, names_in
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import ConfigError, StoreError, nearest
 from reelwright.storage.files import remove
+from reelwright.storage.mirror import mirror_of
 from reelwright.storage.seals import SEAL, UNSEALED, seal
+from reelwright.storage.sharing import share, share_item
 
 PARTIAL = ".partial-"
 OWN = "reelwright"  # the attribute of groups that holds their seal and, of videos, the list of files
@@ -66,7 +69,7 @@ def create_group(path: Path, attributes: Mapping[str, object]) -> zarr.Group:
 
     Raises StoreError when a group is there whose attributes differ: a spec key names one spec only.
     """
-    if not (path / "zarr.json").exists():
+    if not at_hand(path / "zarr.json"):
         _create_root(path, attributes)
     group = zarr.open_group(path, mode="r+", use_consolidated=False)
     found = {name: group.attrs.get(name) for name in attributes}
@@ -79,7 +82,7 @@ def create_group(path: Path, attributes: Mapping[str, object]) -> zarr.Group:
 
 def open_group(path: Path) -> zarr.Group:
     """The group at ``path``, for reading. Raises StoreError when there is none."""
-    if not (path / "zarr.json").exists():
+    if not at_hand(path / "zarr.json"):
         raise StoreError(f"{path} is not there, or no Zarr v3 group. Run the stage that makes it.")
     return zarr.open_group(path, mode="r", use_consolidated=False)
 
@@ -133,10 +136,19 @@ def publish(temporary: Path, path: Path) -> None:
         remove(old)
     else:
         os.replace(temporary, path)  # noqa: PTH105
+    share_item(path)
+
+
+def has_item(path: Path, name: str) -> bool:
+    """Whether the group ``name`` is finished; brings it from the bucket of a store that is in one."""
+    items_at_hand(path, [name])
+    return (path / name / "zarr.json").exists()
 
 
 def item_names(path: Path) -> list[str]:
     """Names of the finished groups below ``path``, sorted; unfinished ones are left out."""
+    if mirror_of(path) is not None:
+        return sorted(name for name in names_in(path) if not name.startswith(".") and name != "zarr.json")
     if not path.is_dir():
         return []
     return sorted(
@@ -175,6 +187,7 @@ def _create_root(path: Path, attributes: Mapping[str, object]) -> None:
             os.replace(temporary / "zarr.json", path / "zarr.json")  # noqa: PTH105
     finally:
         remove(temporary)
+    share(path / "zarr.json")
 
 
 def _files_of(group: Path) -> dict[str, list[Any]]:

@@ -12,9 +12,11 @@ from reelwright.pipeline.cluster.config import ClusterSettings
 from reelwright.pipeline.cluster.live import LiveReporter
 from reelwright.pipeline.cluster.profiles import cluster_settings
 from reelwright.pipeline.file import PipelineFile
+from reelwright.stages.inputs import bring_inputs
 from reelwright.stages.registry import STAGES, load
 from reelwright.stages.synthesize.spread import Spread, spread
 from reelwright.stages.work import InputRef, Reporter, Work
+from reelwright.storage.urls import is_url
 
 if TYPE_CHECKING:
     from reelwright.pipeline.cluster.dask_pool import DaskPool
@@ -40,10 +42,12 @@ class LocalExecutor:
 
     def items(self, work: Work, reporter: LiveReporter) -> None:
         """See Executor."""
+        bring_inputs(work)
         load(STAGES[work.stage].work)(work, reporter)
 
     def whole(self, work: Work, reporter: LiveReporter) -> dict[str, Any]:
         """See Executor."""
+        bring_inputs(work)
         outputs: dict[str, Any] = load(STAGES[work.stage].work)(work, reporter)
         return dict(outputs)
 
@@ -77,7 +81,7 @@ class DaskExecutor(LocalExecutor):
                 pool,
                 reporter,
                 self.settings.unit_seconds,
-                split=split_of(self.settings),
+                split=None if is_url(work.store) else split_of(self.settings),  # others do not see unfinished work there
                 tell_running=reporter.running,
             ).run()
         finally:

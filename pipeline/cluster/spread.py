@@ -22,6 +22,7 @@ from reelwright.stages.unit import ENTRY, LEFT, STARTED, Unit, UnitDone, forget
 from reelwright.stages.work import Reporter, VideoItem, Work
 from reelwright.storage.errors import StageError
 from reelwright.storage.items import ItemLedger, ItemRow
+from reelwright.storage.marks import marks_in, unset
 from reelwright.storage.store import Store
 
 IDLE_DEATHS = 4  # workers in a row that may die before they start anything
@@ -251,7 +252,4 @@ class Spreader:
 
     def _clear_marks(self, store: Store) -> None:
         """Of units whose driver is gone: this process alone shares out the node's work."""
-        folder = store.claims(self.work.key)
-        for path in folder.iterdir() if folder.is_dir() else ():
-            if path.suffix in {STARTED, LEFT}:
-                path.unlink(missing_ok=True)
+        unset(path for path in marks_in(store.claims(self.work.key)) if path.suffix in {STARTED, LEFT})

@@ -12,6 +12,7 @@ The job goes on when this process dies; the next `run` finds it by job.json, or 
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -24,10 +25,12 @@ from reelwright.pipeline.cluster.scripts import training_script
 from reelwright.stages.learning.plain_work import work_to_plain
 from reelwright.stages.work import Reporter, Work
 from reelwright.storage import errors
-from reelwright.storage.errors import ReelwrightError, StageError, StoreError
+from reelwright.storage.bringing import refresh
+from reelwright.storage.errors import ConfigError, ReelwrightError, StageError, StoreError
 from reelwright.storage.files import remove, write_json, write_text
 from reelwright.storage.runs import RunFolder
 from reelwright.storage.store import Store
+from reelwright.storage.urls import CACHE_VARIABLE
 
 _POLL_SECONDS = 0.5
 _LOOK_SECONDS = 5.0  # between two questions to the queue
@@ -154,6 +157,11 @@ def train_as_job(work: Work, reporter: Reporter, settings: ClusterSettings, *, a
     """
     jobs.check_slurm()
     store = Store.at(work.store)
+    if store.url is not None and CACHE_VARIABLE not in os.environ:
+        raise ConfigError(
+            f"{work.node}: the store is {store.url}, so set {CACHE_VARIABLE} to a folder that all nodes of the cluster "
+            "see: scripts and logs of training jobs lie there"
+        )
     folder = JobFolder(store.job(work.key))
     run = RunFolder(store.run(work.key))
     watch = _Watch(work, reporter, settings, folder)
@@ -199,6 +207,7 @@ def _follow(watch: _Watch, run: RunFolder, job: int | None) -> dict[str, Any]:
 
 def _taken(watch: _Watch, run: RunFolder, told: str) -> dict[str, Any]:
     assert watch.result is not None
+    refresh(run.path, anew=True)
     until = time.monotonic() + _SHOWN_SECONDS
     while not run.is_complete and time.monotonic() < until:
         time.sleep(_POLL_SECONDS)

@@ -30,6 +30,9 @@ from typing import Any, Self
 from numpy.typing import NDArray
 
 from reelwright.stages.decode import wire
+from reelwright.storage.errors import InputError, ReelwrightError
+from reelwright.storage.fetched import local_file
+from reelwright.storage.urls import is_url
 
 _START_LIMIT_SECONDS = 60.0
 _QUEUED_PER_WORKER = 2  # messages: one being used, one ready
@@ -138,10 +141,13 @@ class WorkerPool:
             return None if self._closing else self._tasks.popleft()
 
     def _run(self, worker: _Worker, task: Task) -> TaskEnded:
+        arguments = _brought_here(task)
+        if isinstance(arguments, TaskEnded):
+            return arguments
         waited = 0.0
         try:
             worker.start()
-            worker.send({"function": task.function, "arguments": dict(task.arguments)})
+            worker.send({"function": task.function, "arguments": arguments})
             while not self._closing:
                 limit = None if task.timeout_seconds is None else task.timeout_seconds - waited
                 started = time.perf_counter()
@@ -163,6 +169,19 @@ class WorkerPool:
             cause = worker.kill()
             return TaskEnded(task.name, "crashed", cause, f"the decoding process died ({cause})", waited)
         return TaskEnded(task.name, "failed", "closed", "the pool was closed", waited)
+
+
+def _brought_here(task: Task) -> dict[str, Any] | TaskEnded:
+    """The arguments with a local copy where `path` is a URL; fetching does not count as the task's time."""
+    path = str(task.arguments.get("path", ""))
+    if not is_url(path):
+        return dict(task.arguments)
+    try:
+        return {**task.arguments, "path": str(local_file(path))}
+    except InputError as error:
+        return TaskEnded(task.name, "failed", "missing_file", str(error), 0.0)
+    except ReelwrightError as error:
+        return TaskEnded(task.name, wire.UNUSABLE, "source", str(error), 0.0)
 
 
 class _Worker:

@@ -17,6 +17,7 @@ from reelwright.stages.evaluate.thumbnails import HEIGHT_PIXELS, Thumbnail, enco
 from reelwright.stages.work import InputRef, VideoItem
 from reelwright.storage.errors import StoreError
 from reelwright.storage.feature_files import is_feature_file
+from reelwright.storage.fetched import exists
 from reelwright.storage.frames import FrameStore
 
 _SOURCE_SETTINGS = ("crop", "backend", "image_fps", "image_tmpl", "image_start")  # how a file is read, not which frames
@@ -47,7 +48,7 @@ def pictures(wanted: Sequence[Wanted], *, predictions: InputRef, frames: Path | 
     """
     found = {entry.item.video_id: _stored(entry, frames) for entry in wanted}
     missing = [entry for entry in wanted if entry.times and found[entry.item.video_id] is None]
-    there = [entry for entry in missing if Path(entry.item.path).exists()]
+    there = [entry for entry in missing if exists(entry.item.path)]
     decodable = [entry for entry in there if not is_feature_file(entry.item.path)]
     decoded = _decoded(decodable, settings=source_settings(predictions)) if decodable else {}
     for entry in there:

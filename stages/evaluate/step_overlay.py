@@ -21,6 +21,7 @@ from reelwright.stages.evaluate.step_scores import StepVideo
 from reelwright.stages.evaluate.step_tables import EARLY, EXTRA, RIGHT, Event, events_of
 from reelwright.stages.work import VideoItem
 from reelwright.storage.feature_files import is_feature_file
+from reelwright.storage.fetched import exists
 from reelwright.storage.items import DONE
 
 FPS = 10
@@ -109,7 +110,7 @@ def write_overlays(
     recording that fails leaves no file, one that is cut short ends early.
     """
     films = {item.video_id: _Film(path, overlay_lines(video, step_names)) for video, item, path in videos}
-    there = [item for _, item, _ in videos if Path(item.path).exists() and not is_feature_file(item.path)]
+    there = [item for _, item, _ in videos if exists(item.path) and not is_feature_file(item.path)]
     for event in attempt_all(there, _plan(len(there), source)) if there else ():
         film = films[event.item.video_id]
         if not isinstance(event, Attempt):

@@ -14,6 +14,7 @@ from reelwright.stages.features.rows import Array, read_features, times_by_video
 from reelwright.stages.work import Reporter, VideoItem, Work
 from reelwright.storage.embeddings import EmbeddingStore, EmbeddingWriter, RowLayout
 from reelwright.storage.errors import InputError, ItemError
+from reelwright.storage.fetched import local_file
 from reelwright.storage.items import ItemLedger, ItemRow
 from reelwright.storage.store import Store
 from reelwright.storage.tables import read_columns
@@ -51,7 +52,7 @@ def run_items(work: Work, reporter: Reporter) -> None:
 def _import(
     item: VideoItem, config: FeaturesConfig, sink: StoreSink, *, shape: tuple[int, ...], times: Array | None
 ) -> int:
-    rows, spans = read_features(Path(item.path), config, times=times)
+    rows, spans = read_features(local_file(item.path), config, times=times)
     if rows.shape[1:] != shape:
         raise ItemError(
             "other_shape",
@@ -85,7 +86,7 @@ def _row_shape(
     problems: list[str] = []
     for item in items:
         try:
-            rows, _ = read_features(Path(item.path), config, times=times.get(item.video_id))
+            rows, _ = read_features(local_file(item.path), config, times=times.get(item.video_id))
             found[rows.shape[1:]] += 1
         except ItemError as error:
             problems.append(str(error))

@@ -10,9 +10,10 @@ import numpy as np
 
 from reelwright.stages.decode.attempts import num_workers
 from reelwright.stages.decode.pool import Message, Task, WorkerPool
+from reelwright.stages.decode.wire import UNUSABLE
 from reelwright.stages.work import Reporter
 from reelwright.storage.digests import file_digest
-from reelwright.storage.errors import ItemError
+from reelwright.storage.errors import ItemError, UnusableStoreError
 from reelwright.storage.feature_files import is_feature_file
 from reelwright.storage.known import VideoProbe
 
@@ -21,15 +22,15 @@ _VARIABLE_TICKS = 1.5  # frame spans that differ by more than the rounding to th
 
 
 def probe_videos(
-    paths: Sequence[Path],
+    paths: Sequence[Path | str],
     *,
     workers: int | None = None,
     reporter: Reporter | None = None,
     quick: bool = False,
     image_fps: float = 25.0,
     timeout_seconds: float = 300.0,
-) -> Iterator[tuple[Path, VideoProbe]]:
-    """Yield (path, probe) for each file or folder of images, as they are done.
+) -> Iterator[tuple[Path | str, VideoProbe]]:
+    """Yield (path, probe) for each file, folder of images or URL, as they are done.
 
     What cannot be used yields a probe whose status is not ok, with cause and message; its digest is empty where the
     file could not be read. quick: see `file_digest`. image_fps: frames per second of folders of images.
@@ -47,6 +48,8 @@ def probe_videos(
             if isinstance(event, Message):
                 probes[event.name] = VideoProbe(**event.body)
                 continue
+            if event.status == UNUSABLE:
+                raise UnusableStoreError(event.message)
             probe = probes.pop(event.name, VideoProbe(digest=""))
             if event.status != "ok":
                 probe = VideoProbe(digest=probe.digest, status=event.status, cause=event.cause, message=event.message)

@@ -9,16 +9,18 @@ from pathlib import Path
 from reelwright.stages.index.probe import probe_videos
 from reelwright.stages.work import Reporter
 from reelwright.storage.digests import digest
+from reelwright.storage.fetched import stamps as object_stamps
 from reelwright.storage.items import ItemRow
 from reelwright.storage.known import KnownFiles, KnownProbes, VideoProbe, stamp
 from reelwright.storage.store import Store
+from reelwright.storage.urls import is_url
 
 SAVE_SECONDS = 10.0  # between two writings of what was found: no more than this is lost when the process is killed
 _SAVE_SHARE = 0.05  # of the time goes into writing, at most: with 100,000 videos the tables take a second
 
 
 def index_videos(
-    paths: Sequence[Path],
+    paths: Sequence[Path | str],
     store: Store,
     *,
     quick: bool,
@@ -27,19 +29,20 @@ def index_videos(
     reporter: Reporter,
     digests: Mapping[Path, str] | None = None,
 ) -> None:
-    """Note content digest and probe of each file or folder of frames in the store.
+    """Note content digest and probe of each file, folder of frames or object (a URL) in the store.
 
     ``digests`` are noted in place of those of the contents: of videos whose digest is known otherwise. A video that
     cannot be used is noted too, with cause and message, and tried again by the next run.
     """
-    stamps = {path: stamp(path) for path in dict.fromkeys(paths)}
+    objects = object_stamps([str(path) for path in dict.fromkeys(paths) if is_url(path)])
+    stamps = {path: objects.get(str(path)) or stamp(path) for path in dict.fromkeys(paths)}
     found = _Found(store)
     try:
         for path, answer in probe_videos(
             list(stamps), workers=workers, reporter=reporter, quick=quick, timeout_seconds=timeout_seconds
         ):
             probe = answer if answer.digest else answer._replace(digest=_stand_in(path))
-            probe = probe if digests is None else probe._replace(digest=digests[path])
+            probe = probe if digests is None else probe._replace(digest=digests[Path(path)])
             if probe.status != "ok":
                 row = ItemRow(digest=probe.digest, status=probe.status, cause=probe.cause, message=probe.message)
                 reporter.item(row)
@@ -77,6 +80,6 @@ class _Found:
         self._due = ended + max(SAVE_SECONDS, (ended - started) / _SAVE_SHARE)
 
 
-def _stand_in(path: Path) -> str:
+def _stand_in(path: Path | str) -> str:
     """What stands for the digest of a file that could not be read, so that its failure can be told."""
     return digest({"unreadable": str(path)})

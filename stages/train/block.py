@@ -157,6 +157,8 @@ def num_features(stores: Sequence[EmbeddingStore], output: str) -> int:
 
 def split_missing(stores: Sequence[EmbeddingStore], digests: Sequence[str]) -> tuple[list[str], list[str]]:
     """``digests`` that are in all stores, and those that are not."""
+    for store in stores:
+        store.bring(digests)
     present = [digest for digest in digests if all(digest in store for store in stores)]
     return present, sorted(set(digests) - set(present))
 

@@ -14,7 +14,19 @@ import pytest
 from tests.pipeline.conftest import folder  # noqa: F401 - the fixture
 
 PACKAGES = ("cli", "pipeline", "stages", "models", "storage")
-HEAVY = ("torch", "torchvision", "timm", "decord", "av", "zarr", "sklearn", "tensorboard", "dask", "distributed")
+HEAVY = (
+    "fsspec",
+    "torch",
+    "torchvision",
+    "timm",
+    "decord",
+    "av",
+    "zarr",
+    "sklearn",
+    "tensorboard",
+    "dask",
+    "distributed",
+)
 PIPELINE = """
 videos: {manifest: videos.csv}
 stages:

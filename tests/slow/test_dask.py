@@ -112,8 +112,8 @@ def is_tracker(process: psutil.Process) -> bool:
         return True
 
 
-def dask_process(*arguments: str) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
+def dask_process(*arguments: str, variables: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, **(variables or {}), "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
     return subprocess.Popen(
         [sys.executable, "-m", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
     )

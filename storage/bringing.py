@@ -1,0 +1,167 @@
+"""Bringing what is read from a bucket into the working copy of its store.
+
+nodes/<key>/, projects/<name>/   small and changing: made equal to the bucket by `refresh`
+frames, embeddings: items        never change once they are complete: brought once, when they are read
+runs, predictions, steps, ...    brought as wholes by `refresh`; what changed only
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from reelwright.storage import remote
+from reelwright.storage.errors import StoreError
+from reelwright.storage.mirror import LAST, Mirror, files_below, is_unfinished, load_seen, mirror_of, save_seen
+
+_ADDED_TO = frozenset({"runs", "logs"})  # nothing is removed: these files are sent later than they are written
+_INCOMING = ".incoming"
+_BATCH = 64  # items that are brought at once
+_fresh: set[Path] = set()  # folders that this process has refreshed
+
+
+def refresh(folder: Path, *, skip: Callable[[str], bool] = lambda _: False, anew: bool = False) -> None:
+    """Bring the files of a folder that are new or changed in the bucket, and remove those that are gone there.
+
+    Once a process, until `look_again`; always with ``anew``. ``skip`` says of names what is left out.
+    """
+    mirror = mirror_of(folder)
+    if mirror is None or (folder in _fresh and not anew):
+        return
+    found = {name: entry for name, entry in remote.list_objects(mirror.url_of(folder)).items() if not skip(name)}
+    seen = load_seen(mirror, folder)
+    lacking = [
+        name for name, entry in found.items() if seen.get(name) != entry.version or not (folder / name).is_file()
+    ]
+    _bring(mirror, folder, sorted(lacking, key=lambda name: (name in LAST, name)))
+    if folder.relative_to(mirror.root).parts[0] not in _ADDED_TO:
+        for file in files_below(folder):
+            name = file.relative_to(folder).as_posix()
+            if name not in found and not skip(name) and not is_unfinished(file, folder):
+                file.unlink(missing_ok=True)
+    if lacking or seen.keys() - found.keys():
+        save_seen(mirror, folder, {name: entry.version for name, entry in found.items()})
+    _fresh.add(folder)
+
+
+def refresh_file(path: Path) -> None:
+    """Bring a single file when it is new or changed; remove it when it is gone."""
+    mirror = mirror_of(path)
+    if mirror is None:
+        return
+    found = remote.look(mirror.url_of(path))
+    if found is None:
+        path.unlink(missing_ok=True)
+        return
+    seen = load_seen(mirror, path)
+    if seen.get("") != found.version or not path.is_file():
+        _bring(mirror, path.parent, [path.name])
+        save_seen(mirror, path, {"": found.version})
+
+
+def look_again(root: Path) -> None:
+    """Others may have written to the store: what was refreshed counts no longer."""
+    for folder in [folder for folder in _fresh if folder.is_relative_to(root)]:
+        _fresh.discard(folder)
+
+
+def at_hand(*paths: Path) -> bool:
+    """Whether files are here, after bringing those that are not but could be; files that never change once there."""
+    mirror = mirror_of(paths[0])
+    lacking = [path for path in paths if not path.is_file()]
+    if mirror is None or not lacking:
+        return not lacking
+    there = [path for path in lacking if remote.look(mirror.url_of(path)) is not None]
+    for path in there:
+        _bring(mirror, path.parent, [path.name])
+    return len(there) == len(lacking)
+
+
+def items_at_hand(group: Path, names: Sequence[str]) -> None:
+    """Bring the items ``names`` of a group that are complete in the bucket and not here yet.
+
+    Raises StoreError for one that is not as its list of files says.
+    """
+    mirror = mirror_of(group)
+    if mirror is None:
+        return
+    lacking = [name for name in dict.fromkeys(names) if not (group / name / "zarr.json").exists()]
+    for start in range(0, len(lacking), _BATCH):
+        markers = {mirror.url_of(group / name / "zarr.json"): name for name in lacking[start : start + _BATCH]}
+        found = remote.read_objects(list(markers))
+        _bring_items(mirror, group, {markers[url]: content for url, content in found.items()})
+
+
+def names_in(folder: Path) -> set[str]:
+    """Names of what lies right in a folder of a store: in the bucket, where it is one."""
+    mirror = mirror_of(folder)
+    if mirror is not None:
+        return remote.list_names(mirror.url_of(folder))
+    return set(os.listdir(folder)) if folder.is_dir() else set()  # noqa: PTH208 - names only
+
+
+def is_there(path: Path) -> bool:
+    """Whether a file is in its store: in the bucket, where it is one."""
+    mirror = mirror_of(path)
+    return path.is_file() if mirror is None else remote.look(mirror.url_of(path)) is not None
+
+
+def _bring(mirror: Mirror, folder: Path, names: Sequence[str]) -> None:
+    """Files under other names first; each gets its own in one step."""
+    if not names:
+        return
+    with _incoming(mirror) as place:
+        try:
+            remote.download({f"{mirror.url_of(folder)}/{name}": place / name for name in names})
+        except FileNotFoundError as error:
+            raise StoreError(
+                f"{mirror.url_of(folder)}: {error} was there and is gone: another machine replaces it. Run again"
+            ) from error
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(place / name, folder / name)  # noqa: PTH105 - named as the system call it is
+
+
+def _bring_items(mirror: Mirror, group: Path, markers: dict[str, bytes]) -> None:
+    files = {name: json.loads(content)["attributes"]["reelwright"]["files"] for name, content in markers.items()}
+    with _incoming(mirror) as place:
+        wanted = [(name, file) for name, listed in files.items() for file in listed]
+        try:
+            remote.download({mirror.url_of(group / name / file): place / name / file for name, file in wanted})
+        except FileNotFoundError as error:
+            raise StoreError(
+                f"{mirror.url_of(group)}: {error} is gone. If another machine replaces it, run again; else run the "
+                "node that makes it with --force"
+            ) from error
+        for name, content in markers.items():
+            _check_sizes(mirror.url_of(group / name), place / name, files[name])
+            (place / name / "zarr.json").write_bytes(content)
+            group.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(OSError):  # another process of this machine has brought it meanwhile
+                os.rename(place / name, group / name)  # noqa: PTH104
+
+
+def _check_sizes(url: str, folder: Path, listed: dict[str, Sequence[object]]) -> None:
+    for name, (size, *_) in listed.items():
+        found = (folder / name).stat().st_size
+        if found != size:
+            raise StoreError(
+                f"{url}/{name} has {found:,} bytes, not the {size:,} of its list: damaged, or being replaced by "
+                "another machine. Run again, or the node that makes it with --force"
+            )
+
+
+@contextlib.contextmanager
+def _incoming(mirror: Mirror) -> Iterator[Path]:
+    """A folder of the working copy that is removed again."""
+    place = mirror.root / _INCOMING / uuid.uuid4().hex[:12]
+    place.mkdir(parents=True)
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)

@@ -1,0 +1,102 @@
+"""Local copies of objects that are read: videos, manifests and label tables, each fetched once.
+
+    <cache>/files/<digest of URL and version>/<name>      used last when it was touched last
+
+A copy is used as long as the object has the version it had. When all copies together exceed the budget, those that were
+used longest ago go; one that was used within the last minutes is being read, and stays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+from reelwright.storage import remote
+from reelwright.storage.digests import digest
+from reelwright.storage.errors import ConfigError, InputError
+from reelwright.storage.urls import cache_folder, is_url, url_name
+
+BUDGET_VARIABLE = "REELWRIGHT_CACHE_GB"
+BUDGET_GB = 50.0
+IN_USE_SECONDS = 600.0  # after it was asked for last
+
+
+def local_file(place: str | Path) -> Path:
+    """A path as it is; of a URL the path of a local copy of what the object is now.
+
+    Raises InputError when there is no such object, ConfigError and UnusableStoreError as storage/remote.py does.
+    """
+    if not is_url(place):
+        return Path(place)
+    url = str(place)
+    found = remote.look(url)
+    if found is None:
+        raise InputError(f"{url}: no such object")
+    folder = cache_folder() / "files" / digest({"url": url, "size": found.size, "version": found.version})
+    path = folder / url_name(url)
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        _make_room(found.size)
+        _fetch(url, path)
+    return path
+
+
+def exists(place: str) -> bool:
+    """Whether there is such a file or object."""
+    return remote.look(place) is not None if is_url(place) else Path(place).exists()
+
+
+def stamps(urls: Sequence[str]) -> dict[str, tuple[int, int, int] | None]:
+    """Size, 0 and the version's number of objects; None for those that are not there."""
+    found = remote.look_at(urls)
+    return {
+        url: None if entry is None else (entry.size, 0, remote.version_number(entry.version))
+        for url, entry in found.items()
+    }
+
+
+def _fetch(url: str, path: Path) -> None:
+    temporary = path.parent.with_name(f".tmp-{uuid.uuid4().hex[:12]}")
+    try:
+        try:
+            remote.download({url: temporary / path.name})
+        except FileNotFoundError:
+            raise InputError(f"{url}: no such object") from None
+        with contextlib.suppress(OSError):  # another process has fetched it meanwhile
+            temporary.rename(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _make_room(num_bytes: int) -> None:
+    """Remove the copies used longest ago until ``num_bytes`` more are within the budget; and what was cut off."""
+    folder = cache_folder() / "files"
+    copies = sorted((_used(entry), entry) for entry in folder.iterdir()) if folder.is_dir() else []
+    total, now = num_bytes + sum(size for (_, size), _ in copies), time.time()
+    for (used, size), entry in copies:
+        is_left = entry.name.startswith(".tmp-")
+        if now - used > IN_USE_SECONDS and (is_left or total > _budget_bytes()):
+            shutil.rmtree(entry, ignore_errors=True)
+            total -= size
+
+
+def _used(entry: Path) -> tuple[float, int]:
+    """When a copy was used last, and its bytes."""
+    files = []
+    with contextlib.suppress(FileNotFoundError):
+        files = [file.stat() for file in entry.iterdir()]
+    return max((file.st_mtime for file in files), default=time.time()), sum(file.st_size for file in files)
+
+
+def _budget_bytes() -> float:
+    written = os.environ.get(BUDGET_VARIABLE) or str(BUDGET_GB)
+    try:
+        return float(written) * 1e9
+    except ValueError:
+        raise ConfigError(f"{BUDGET_VARIABLE}={written}: give gigabytes, such as 50") from None

@@ -1,0 +1,266 @@
+"""Requests to object stores by fsspec: list, read, write, create exclusively, remove; errors in our own words.
+
+Every URL that fsspec has a file system for is taken; `s3://` needs s3fs, `gs://` gcsfs. Nothing is remembered between
+requests, since other machines change the same objects.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from blake3 import blake3
+
+from reelwright.storage.errors import ConfigError, UnusableStoreError
+from reelwright.storage.urls import is_url
+
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}  # scheme -> extra of our package
+_VERSIONS = ("ETag", "etag", "e_tag", "md5Hash", "generation", "mtime", "updated", "created", "LastModified")
+_LIBRARIES = (  # whose errors do not derive from OSError
+    ("botocore.exceptions", "BotoCoreError"),
+    ("botocore.exceptions", "ClientError"),
+    ("aiohttp", "ClientError"),
+    ("google.auth.exceptions", "GoogleAuthError"),
+    ("gcsfs.retry", "HttpError"),
+)
+_NO_CREDENTIALS = frozenset(
+    {"NoCredentialsError", "PartialCredentialsError", "NoAuthTokenError", "DefaultCredentialsError"}
+)
+_NO_BUCKET = ("specified bucket does not exist", "NoSuchBucket", "the bucket ")
+
+
+class Found(NamedTuple):
+    """One object."""
+
+    size: int  # bytes
+    version: str  # another whenever its content is: the ETag where there is one
+
+
+def list_objects(url: str) -> dict[str, Found]:
+    """Everything below ``url`` by its name relative to it; empty where there is nothing.
+
+    Raises ConfigError where the bucket is not there or may not be read, UnusableStoreError where nobody answers.
+    """
+    with asking(url) as (system, path):
+        try:
+            found = system.find(path, detail=True, withdirs=False)
+        except FileNotFoundError:
+            _check_bucket(system, path)
+            return {}
+        base = system._strip_protocol(path).rstrip("/") + "/"  # noqa: SLF001 - how fsspec names paths in its answers
+        return {name[len(base) :]: _found(entry) for name, entry in found.items() if name.startswith(base)}
+
+
+def list_names(url: str) -> set[str]:
+    """Names right below ``url``, objects and folders; empty where there is nothing."""
+    with asking(url) as (system, path):
+        try:
+            return {str(entry).rstrip("/").rpartition("/")[2] for entry in system.ls(path, detail=False)}
+        except (FileNotFoundError, NotADirectoryError):
+            return set()
+
+
+def look(url: str) -> Found | None:
+    """Size and version of an object; None where there is none."""
+    with asking(url) as (system, path):
+        try:
+            entry = system.info(path)
+        except FileNotFoundError:
+            return None
+        return None if entry.get("type") == "directory" else _found(entry)
+
+
+def look_at(urls: Sequence[str]) -> dict[str, Found | None]:
+    """`look` at many, folder by folder where several lie in one."""
+    folders: dict[str, list[str]] = {}
+    for url in urls:
+        folders.setdefault(url.rpartition("/")[0], []).append(url)
+    found: dict[str, Found | None] = {}
+    for folder, members in folders.items():
+        if len(members) < 3:
+            found.update((url, look(url)) for url in members)
+            continue
+        with asking(folder) as (system, path):
+            try:
+                entries = system.ls(path, detail=True)
+            except FileNotFoundError:
+                entries = []
+        there = {str(entry["name"]).rpartition("/")[2]: entry for entry in entries if entry["type"] != "directory"}
+        for url in members:
+            entry = there.get(url.rpartition("/")[2])
+            found[url] = None if entry is None else _found(entry)
+    return found
+
+
+def read_object(url: str) -> bytes | None:
+    """The content of a small object; None where there is none."""
+    with asking(url) as (system, path):
+        try:
+            content: bytes = system.cat_file(path)
+        except FileNotFoundError:
+            return None
+        return content
+
+
+def read_objects(urls: Sequence[str]) -> dict[str, bytes]:
+    """The contents of many small objects, read at once; those that are not there are left out."""
+    if not urls:
+        return {}
+    with asking(urls[0]) as (system, _):
+        paths = {system._strip_protocol(url): url for url in urls}  # noqa: SLF001 - how fsspec names paths in its answers
+        found = system.cat(list(paths), on_error="omit")
+        return {paths[path]: content for path, content in found.items()}
+
+
+def download(files: Mapping[str, Path]) -> None:
+    """Bring objects (by URL) to local files, several at a time; their folders are made."""
+    if not files:
+        return
+    for path in files.values():
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with asking(next(iter(files))) as (system, _):
+        system.get([system._strip_protocol(url) for url in files], [str(path) for path in files.values()])  # noqa: SLF001
+
+
+def upload(files: Mapping[Path, str]) -> None:
+    """Write local files to objects (URLs), several at a time; each appears whole."""
+    if not files:
+        return
+    with asking(next(iter(files.values()))) as (system, _):
+        system.put([str(path) for path in files], [system._strip_protocol(url) for url in files.values()])  # noqa: SLF001
+
+
+def write_object(url: str, content: bytes) -> None:
+    """Write a small object."""
+    with asking(url) as (system, path):
+        system.pipe_file(path, content)
+
+
+def create_object(url: str, content: bytes) -> bool:
+    """Write an object unless there is one; whether this call made it. Of several at once only one does."""
+    with asking(url) as (system, path):
+        try:
+            system.pipe_file(path, content, mode="create")
+        except FileExistsError:
+            return False
+        return True
+
+
+def remove_objects(urls: Iterable[str]) -> None:
+    """Remove objects; those that are not there are none the worse."""
+    wanted = list(urls)
+    if not wanted:
+        return
+    with asking(wanted[0]) as (system, _):
+        paths = [system._strip_protocol(url) for url in wanted]  # noqa: SLF001
+        if len(paths) == 1 or not system.async_impl:
+            for path in paths:
+                with contextlib.suppress(FileNotFoundError):
+                    system.rm_file(path)
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                system.rm(paths)
+
+
+def check_creates_once(url: str) -> None:
+    """Raise ConfigError where the store would let two processes create the same object: locks need that it does not."""
+    probe = f"{url.rstrip('/')}/locks/probe-{uuid.uuid4().hex}"
+    try:
+        first, second = create_object(probe, b"1"), create_object(probe, b"2")
+    except NotImplementedError:
+        first, second = False, True
+    remove_objects([probe])
+    if not first or second:
+        raise ConfigError(
+            f"{url} takes no conditional writes (If-None-Match: *), so machines cannot keep out of each other's way. "
+            "Use a newer server, or a store in a shared folder (store:)"
+        )
+
+
+@contextlib.contextmanager
+def asking(url: str) -> Iterator[tuple[Any, str]]:
+    """The file system of a URL and the path in it; errors of the block in our words.
+
+    Raises ConfigError for a scheme, package, bucket or credentials that are wrong, UnusableStoreError for all else.
+    """
+    try:
+        yield _system(url)
+    except (FileNotFoundError, FileExistsError) as error:
+        if any(mark in str(error) for mark in _NO_BUCKET):
+            raise ConfigError(_no_bucket(url, error)) from error
+        raise
+    except PermissionError as error:
+        raise ConfigError(f"{url}: access is refused ({_short(error)}). {_CREDENTIALS}") from error
+    except NotImplementedError:
+        raise
+    except _failures() as error:
+        if type(error).__name__ in _NO_CREDENTIALS:
+            raise ConfigError(f"{url}: no credentials ({_short(error)}). {_CREDENTIALS}") from error
+        raise UnusableStoreError(
+            f"{url} cannot be reached or failed: {type(error).__name__}: {_short(error)}. What was done is kept; run "
+            "again when it answers"
+        ) from error
+
+
+def _system(url: str) -> tuple[Any, str]:
+    import fsspec
+
+    scheme = url.partition("://")[0] if is_url(url) else "file"
+    options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": False}
+    if scheme == "file":
+        options["auto_mkdir"] = True
+    try:
+        return fsspec.filesystem(scheme, **options), str(url)
+    except ImportError as error:
+        extra = _EXTRAS.get(scheme)
+        advice = f"pip install 'reelwright[{extra}]'" if extra else f"install what fsspec names: {error}"
+        raise ConfigError(f"{url}: {scheme}:// needs a package that is not installed: {advice}") from None
+    except ValueError as error:
+        raise ConfigError(f"{url}: {error}. Known are s3://, gs:// and all others that fsspec has") from None
+
+
+def check_bucket(url: str) -> None:
+    """Raise ConfigError where the bucket of ``url`` is not there or may not be read."""
+    with asking(url) as (system, path):
+        _check_bucket(system, path)
+
+
+def _check_bucket(system: Any, path: str) -> None:
+    """Tell an empty folder from a bucket that is not there."""
+    bucket = str(system._strip_protocol(path)).lstrip("/").partition("/")[0]  # noqa: SLF001
+    if bucket and system.async_impl and not system.exists(bucket):
+        raise FileNotFoundError(f"the bucket {bucket} does not exist")
+
+
+def _found(entry: Mapping[str, Any]) -> Found:
+    version = next((str(entry[name]) for name in _VERSIONS if entry.get(name) is not None), "")
+    return Found(int(entry.get("size") or 0), version.strip('"'))
+
+
+def version_number(version: str) -> int:
+    """A version as a number of 63 bits, for tables that hold numbers."""
+    return int.from_bytes(blake3(version.encode()).digest()[:8], "little") >> 1
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What a request may raise: system errors, and those of the libraries below fsspec that are loaded."""
+    found = (getattr(sys.modules.get(module), name, None) for module, name in _LIBRARIES)
+    return (OSError, *(kind for kind in found if isinstance(kind, type)))
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def _no_bucket(url: str, error: BaseException) -> str:
+    return f"{url}: no such bucket ({_short(error)}). Make it, or correct the name; we make none"
+
+
+_CREDENTIALS = (
+    "Give them as the service wants them: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a profile for s3:// "
+    "(AWS_ENDPOINT_URL for a server of your own), GOOGLE_APPLICATION_CREDENTIALS for gs://"
+)

@@ -1,0 +1,327 @@
+"""Stores, videos and manifests in a bucket, against a server that speaks S3, as several machines would use them.
+
+A machine is a folder of local copies (REELWRIGHT_CACHE): what is not in the bucket is not known to another one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+import zarr
+
+from tests.slow.buckets import BUCKET, Server, environment, serving
+from tests.slow.test_dask import dask_process, ending, free_port
+from tests.slow.test_kills import write_project
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+LIMIT_SECONDS = 200
+VIDEOS = f"s3://{BUCKET}/videos"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serving() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same pipeline, done on a store in a folder."""
+    folder = write_project(tmp_path_factory.mktemp("local"), videos=None)
+    done = subprocess.run(
+        [*COMMAND, "run"], cwd=folder, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+COMMAND = (sys.executable, "-c", "from reelwright.cli.main import main; main()")
+
+
+@dataclass
+class Machine:
+    """One machine: the pipeline file is the same on all."""
+
+    server: Server
+    cache: Path
+    project: Path
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """A command in a process group of its own."""
+        return subprocess.Popen(
+            [*COMMAND, *arguments],
+            cwd=self.project,
+            env=environment(self.server, self.cache),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """A command, waited for."""
+        process = self.start(*arguments)
+        out, errors = process.communicate(timeout=LIMIT_SECONDS)
+        return subprocess.CompletedProcess(arguments, process.returncode, out, errors)
+
+    def done(self, *arguments: str) -> str:
+        """What a command prints that ends well."""
+        ended = self.run(*arguments)
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        return ended.stdout + ended.stderr
+
+
+@dataclass
+class Bucket:
+    """A bucket with videos, and a store in it of its own."""
+
+    server: Server
+    store: str
+    project: Path
+    machines: Path
+
+    def machine(self, name: str) -> Machine:
+        """A machine with an empty cache."""
+        return Machine(self.server, self.machines / name, self.project)
+
+    @property
+    def files(self) -> fsspec.AbstractFileSystem:
+        """Seen past our code."""
+        options = {"endpoint_url": self.server.variables["AWS_ENDPOINT_URL"], "region_name": "us-east-1"}
+        return fsspec.filesystem("s3", key="anybody", secret="nothing", client_kwargs=options, use_listings_cache=False)
+
+    def names(self) -> set[str]:
+        """All objects of the store."""
+        return {name.removeprefix(f"{self.store[5:]}/") for name in self.files.find(self.store)}
+
+    def content(self, name: str) -> bytes:
+        """That of one object of the store."""
+        return self.files.cat_file(f"{self.store}/{name}")
+
+
+@pytest.fixture
+def bucket(server: Server, local: Path, tmp_path: Path) -> Bucket:
+    store = f"s3://{BUCKET}/stores/{tmp_path.name}"
+    made = Bucket(server, store, tmp_path / "project", tmp_path / "machines")
+    made.project.mkdir()
+    for path in sorted(local.iterdir()):
+        if path.suffix in {".mp4", ".csv"}:
+            made.files.put_file(str(path), f"{VIDEOS}/{path.name}")
+    text = (local / "reelwright.yaml").read_text()
+    for before, after in (
+        ("manifest: videos.csv", f"manifest: {VIDEOS}/videos.csv"),
+        (f"root: {local}", f"root: {VIDEOS}"),
+        ("segments.csv", f"{VIDEOS}/segments.csv"),
+    ):
+        assert before in text
+        text = text.replace(before, after)
+    (made.project / "reelwright.yaml").write_text(f"store: {store}\n{text}")
+    return made
+
+
+def outcome(names: dict[str, bytes]) -> dict[str, bytes]:
+    """What must be equal wherever it was made: rows with their shape, scores, weights; by key."""
+    kept = {}
+    for name, content in names.items():
+        area, last = name.partition("/")[0], name.rpartition("/")[2]
+        if (area in {"embeddings", "frames"} and last != "zarr.json") or last == "model.safetensors":
+            kept[name] = content
+        if area == "predictions" and last in {"windows.parquet", "rows.parquet", "videos.parquet"}:
+            kept[name] = content
+    return kept
+
+
+def local_outcome(folder: Path) -> dict[str, bytes]:
+    root = folder / ".reelwright" / "store"
+    return outcome({p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()})
+
+
+def bucket_outcome(bucket: Bucket) -> dict[str, bytes]:
+    return outcome({name: bucket.content(name) for name in bucket.names()})
+
+
+def test_a_run_in_a_bucket_gives_keys_bytes_and_predictions_of_a_run_in_a_folder(local: Path, bucket: Bucket) -> None:
+    one, two = bucket.machine("one"), bucket.machine("two")
+    one.done("run")
+    wanted = local_outcome(local)
+    assert len(wanted) > 50
+    assert bucket_outcome(bucket) == wanted
+    names = bucket.names()
+    assert not [name for name in names if ".tmp-" in name or ".partial-" in name or name.startswith("locks/uses")]
+
+    # Another machine knows all of it, with neither rows nor videos brought there.
+    assert "nothing to do: all 4 nodes are up to date" in two.done("run")
+    brought = [path for path in two.cache.rglob("*") if path.is_file()]
+    assert not [path for path in brought if path.suffix in {".mp4", ".safetensors"} or "embeddings" in path.parts]
+    assert bucket_outcome(bucket) == wanted
+
+    # One more video of an old name: read once by content, by whoever comes first.
+    bucket.files.pipe_file(f"{VIDEOS}/unused.mp4", b"")
+    started = time.monotonic()
+    assert "stale" not in two.done("status")
+    assert time.monotonic() - started < 20  # of which Python takes one
+
+    # Any reader of Zarr opens it.
+    (group,) = {name.split("/")[1] for name in names if name.startswith("embeddings/")}
+    options = {"key": "anybody", "secret": "nothing", "client_kwargs": {"region_name": "us-east-1"}}
+    options["client_kwargs"]["endpoint_url"] = bucket.server.variables["AWS_ENDPOINT_URL"]
+    opened = zarr.open_group(f"{bucket.store}/embeddings/{group}", mode="r", storage_options=options)
+    item = next(name.split("/")[2] for name in names if name.startswith(f"embeddings/{group}/") and name.count("/") > 2)
+    assert opened[f"{item}/pooled"].shape[0] == 24
+    assert np.isfinite(opened[f"{item}/pooled"][:]).all()
+
+
+def test_what_another_machine_needs_is_brought_there_and_nothing_else(bucket: Bucket) -> None:
+    one, two = bucket.machine("one"), bucket.machine("two")
+    one.done("run", "--until", "train")
+    before = bucket_outcome(bucket)
+    assert "train: done" not in two.done("run")  # predicts over rows and with weights that it never made
+    after = bucket_outcome(bucket)
+    assert {name: after[name] for name in before} == before
+    assert any(name.startswith("predictions/") for name in after)
+    assert not list(two.cache.rglob("frames/*/*/frame"))  # predict reads embeddings
+    assert not list(two.cache.rglob("*.mp4"))
+    refused = two.run("gc")
+    assert refused.returncode == 2
+    assert "gc: not for object stores yet" in refused.stderr
+    assert two.run("verify").returncode == 2
+
+
+def test_a_machine_that_is_killed_leaves_nothing_half_and_another_one_finishes(local: Path, bucket: Bucket) -> None:
+    one, two = bucket.machine("one"), bucket.machine("two")
+    process = one.start("run")
+    until = time.monotonic() + LIMIT_SECONDS
+    while not any(name.startswith("embeddings/") and name.count("/") > 2 for name in bucket.names()):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    names = bucket.names()
+    complete = [
+        name for name in names if name.startswith("embeddings/") and name.count("/") == 3 and name.endswith(".json")
+    ]
+    for marker in complete:
+        folder = marker.rpartition("/")[0]
+        assert names >= {f"{folder}/pooled/c/{number}/0" for number in range(3)}
+    assert not [name for name in names if name.startswith("runs/")]
+    two.done("run")  # same host, so that the lock of the dead is passed over at once
+    assert bucket_outcome(bucket) == local_outcome(local)
+
+
+def test_training_that_is_killed_goes_on_elsewhere_from_its_checkpoint(local: Path, bucket: Bucket) -> None:
+    one, two = bucket.machine("one"), bucket.machine("two")
+    one.done("run", "--until", "embed")
+    process = one.start("run")
+    until = time.monotonic() + LIMIT_SECONDS
+    while not any(name.endswith("/checkpoints/last/state.pt") for name in bucket.names()):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not [name for name in bucket.names() if name.endswith("model.safetensors")]
+    assert "goes on after update" in two.done("run")
+    assert bucket_outcome(bucket) == local_outcome(local)
+    run = next(name for name in bucket.names() if name.endswith("metrics.jsonl"))
+    assert bucket.content(run).count(b"\n") == 6  # epochs, those of the first machine too
+
+
+def test_two_machines_at_once_do_everything_once(local: Path, bucket: Bucket) -> None:
+    one, two = bucket.machine("one"), bucket.machine("two")
+    processes = [one.start("run"), two.start("run")]
+    told = [process.communicate(timeout=LIMIT_SECONDS) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], told
+    assert bucket_outcome(bucket) == local_outcome(local)
+    for node in ("frames", "embed", "train", "predict"):
+        done = [sum(line.startswith(f"{node}: done") for line in errors.splitlines()) for _, errors in told]
+        assert sum(done) == 1, (node, told)
+
+
+def test_dask_workers_that_share_no_folder_do_the_work_in_the_bucket(local: Path, bucket: Bucket) -> None:
+    port = free_port()
+    address, driver = f"tcp://127.0.0.1:{port}", bucket.machine("driver")
+    with contextlib.ExitStack() as stack:
+        options = ("--host", "127.0.0.1", "--port", str(port), "--no-dashboard")
+        stack.enter_context(ending(dask_process("distributed.cli.dask_scheduler", *options)))
+        for name in ("one", "two"):
+            variables = environment(bucket.server, bucket.machine(name).cache)
+            options = (address, "--nthreads", "1", "--no-dashboard")
+            stack.enter_context(ending(dask_process("distributed.cli.dask_worker", *options, variables=variables)))
+        driver.done("run", "--scheduler", address)
+    assert bucket_outcome(bucket) == local_outcome(local)
+    for area in ("frames", "embeddings"):  # rows were never on the machine that shares out the work
+        assert not list(driver.cache.glob(f"stores/*/{area}/*/*/zarr.json"))
+    worked = [
+        name for name in ("one", "two") if list(bucket.machines.glob(f"{name}/stores/*/embeddings/*/*/zarr.json"))
+    ]
+    assert worked
+    assert not [name for name in bucket.names() if name.startswith(("claims/", "logs/")) or "/items/" in name]
+
+
+def test_a_server_that_is_gone_ends_the_run_with_a_clear_error(local: Path, tmp_path: Path) -> None:
+    with serving() as own:
+        made = Bucket(own, f"s3://{BUCKET}/store", tmp_path / "project", tmp_path / "machines")
+        write_project_in(made, local)
+        process = made.machine("one").start("run")
+        until = time.monotonic() + LIMIT_SECONDS
+        while not any(name.startswith("frames/") for name in made.names()):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        own.stop()
+        out, errors = process.communicate(timeout=LIMIT_SECONDS)
+    assert process.returncode == 1, errors
+    assert "cannot be reached or failed" in out + errors
+    assert "Traceback" not in errors
+
+
+def write_project_in(bucket: Bucket, local: Path) -> None:
+    """Videos in a folder, the store in the bucket."""
+    bucket.project.mkdir()
+    write_project(bucket.project, videos=local)
+    text = (bucket.project / "reelwright.yaml").read_text()
+    (bucket.project / "reelwright.yaml").write_text(f"store: {bucket.store}\n{text}")
+
+
+@pytest.mark.parametrize(
+    ("store", "variables", "told"),
+    [
+        ("s3://nobody-made-this/store", {}, "no such bucket"),
+        (f"s3://{BUCKET}/x", {"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None}, "no credentials"),
+        (f"s4://{BUCKET}/x", {}, "s4"),
+    ],
+    ids=["bucket", "credentials", "scheme"],
+)
+def test_what_is_wrong_is_told_before_any_work(
+    bucket: Bucket, store: str, variables: dict[str, str | None], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(bucket.machines))  # no profile of whoever runs this
+    machine = bucket.machine("one")
+    for name, value in variables.items():
+        assert value is None
+        monkeypatch.delenv(name, raising=False)
+    given = {name: value for name, value in environment(bucket.server, machine.cache).items() if name not in variables}
+    done = subprocess.run(
+        [*COMMAND, "run", "-S", f"store={store}"],
+        cwd=bucket.project,
+        env=given,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
