@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from reelwright.pipeline.file import PipelineFile
     from reelwright.pipeline.verify import Report
     from reelwright.storage.checking import Problem
+    from reelwright.storage.store import Store
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _BYTES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30}
@@ -48,6 +49,8 @@ def verify(
     from reelwright.pipeline.verify import verify as check
 
     file = load_pipeline(find_pipeline_file(config), overrides or ())
+    if repair:
+        file.store.check_local("verify --repair")
     found = check(file, whole=whole)
     told: tuple[str, ...] = ()
     left = found
@@ -58,9 +61,9 @@ def verify(
         left = check(file, whole=whole)
     if as_json:
         values = {"problems": _plain(found.problems), "mended": list(told), "left": _plain(left.problems)}
-        print_json({"store": str(file.store.root), "note": found.note, **values})
+        print_json({"store": file.store.place, "note": found.note, **values})
     else:
-        _tell(left, file.store.root, is_second=bool(told), whole=whole)
+        _tell(left, file.store, is_second=bool(told), whole=whole)
     if not left.is_whole:
         raise typer.Exit(1)
 
@@ -155,18 +158,21 @@ def _repair(file: PipelineFile, *, jobs: int | None, as_json: bool) -> tuple[str
     return (*mended.told, *(f"{result.node}: {result.num_done} videos done again" for result in mended.results))
 
 
-def _tell(report: Report, root: Path, *, is_second: bool, whole: bool) -> None:
-    _print_problems(report.problems, root)
+def _tell(report: Report, store: Store, *, is_second: bool, whole: bool) -> None:
+    _print_problems(report.problems, store.root)
     if report.note:
         typer.echo(report.note)
     scope = "the whole store" if whole else "everything that the pipeline file reaches"
     num_wrong = sum(problem.is_wrong for problem in report.problems)
     if not num_wrong:
-        typer.echo(f"nothing is wrong {'any more ' if is_second else ''}in {root}: {scope} was checked")
+        typer.echo(f"nothing is wrong {'any more ' if is_second else ''}in {store.place}: {scope} was checked")
     elif is_second:
         typer.echo(f"{num_wrong} still wrong: foreign files stay, and only what this pipeline file reaches is mended")
     else:
-        typer.echo(f"{num_wrong} wrong in {root}; `reelwright verify --repair` does just that again")
+        advice = (
+            "`run --force NODE` makes it anew" if store.url else "`reelwright verify --repair` does just that again"
+        )
+        typer.echo(f"{num_wrong} wrong in {store.place}; {advice}")
 
 
 def _print_problems(problems: Iterable[Problem], root: Path) -> None:

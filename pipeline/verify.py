@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
 
+from reelwright.pipeline.bucket_copy import copied, moved
 from reelwright.pipeline.file import PipelineFile
 from reelwright.pipeline.keys import hub_file
 from reelwright.pipeline.plan import Planner
 from reelwright.pipeline.runner import open_planner
 from reelwright.stages.synthesize.check import check_set
+from reelwright.storage.bringing import refresh
 from reelwright.storage.checking import (
     LEFTOVER,
     MISSING,
@@ -38,7 +40,7 @@ from reelwright.storage.store import Store
 
 AREAS = ("frames", "embeddings", "predictions", "runs", "steps", "reports", "nodes", "projects", "weights", "synthetic")
 _OF_CLUSTERS = ("claims", "jobs", "logs", "progress")
-_OURS = frozenset({*AREAS, "scratch", "tuning", "locks", *_OF_CLUSTERS, "files.json", "videos.json"})
+_OURS = frozenset({*AREAS, "scratch", "tuning", "locks", *_OF_CLUSTERS, "files.json", "videos.json", "urls.json"})
 _WITH_RECORD = frozenset({"runs", "steps", "reports", "predictions"})
 Items = tuple[str, str]  # area and spec key
 
@@ -70,26 +72,35 @@ class Report:
 
 
 def verify(file: PipelineFile, *, whole: bool = False) -> Report:
-    """Check what the pipeline file reaches, or the whole store of it.
+    """Check what the pipeline file reaches, or the whole store of it; of a store in a bucket, a copy made for this.
 
     Where damage keeps the pipeline from being planned, the whole store is checked. Raises ConfigError and InputError
     when pipeline file, manifest or labels are wrong.
     """
-    file.store.check_local("verify")
     if whole:
-        return Report(tuple(find_problems(file.store, everything(file.store))))
+        return Report(_found(file.store, None))
     try:
         scope = reachable(open_planner(file))
     except (ConfigError, InputError):
         raise
     except (ReelwrightError, OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
-        problems = tuple(find_problems(file.store, everything(file.store)))
+        problems = _found(file.store, None)
         return Report(problems, f"the pipeline cannot be planned ({error}), so the whole store was checked")
-    return Report(tuple(find_problems(file.store, scope)))
+    return Report(_found(file.store, scope))
+
+
+def _found(store: Store, scope: Scope | None) -> tuple[Problem, ...]:
+    """Problems within a scope, or in all of the store for None."""
+    if store.url is None:
+        return tuple(find_problems(store, scope or everything(store)))
+    with copied(store, scope) as copy:
+        found = find_problems(copy, everything(copy) if scope is None else moved(scope, of=store, to=copy))
+        return tuple(replace(problem, path=store.root / problem.path.relative_to(copy.root)) for problem in found)
 
 
 def reachable(planner: Planner) -> Scope:
     """What the pipeline file needs as it is set now."""
+    refresh(planner.project)
     scope = Scope(projects=set(planner.project.glob("*.json")) if planner.project.is_dir() else set())
     if planner.dataset.synthetic is not None:
         scope.synthetic |= planner.dataset.synthetic.keys

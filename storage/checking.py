@@ -182,7 +182,7 @@ def check_weights(path: Path, known: KnownFiles | None) -> Iterator[Problem]:
 
 def check_tables(store: Store) -> Iterator[Problem]:
     """What the store knows of files and videos."""
-    for path in (store.files, store.videos):
+    for path in (store.files, store.videos, store.root / "urls.json"):
         if path.exists():
             yield from check_sealed(path)
 

@@ -7,6 +7,8 @@ requests, since other machines change the same objects.
 from __future__ import annotations
 
 import contextlib
+import inspect
+import os
 import sys
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -144,7 +146,11 @@ def create_object(url: str, content: bytes) -> bool:
     """Write an object unless there is one; whether this call made it. Of several at once only one does."""
     with asking(url) as (system, path):
         try:
-            system.pipe_file(path, content, mode="create")
+            if system.protocol[0] == "file":
+                with system.open(path, "xb") as file:
+                    file.write(content)
+            else:
+                system.pipe_file(path, content, mode="create")
         except FileExistsError:
             return False
         return True
@@ -168,6 +174,13 @@ def remove_objects(urls: Iterable[str]) -> None:
 
 def check_creates_once(url: str) -> None:
     """Raise ConfigError where the store would let two processes create the same object: locks need that it does not."""
+    with asking(url) as (system, _):
+        # The other file systems of fsspec look whether there is an object, and then write one.
+        is_one_step = system.protocol[0] == "file" or (
+            system.async_impl and "mode" in inspect.signature(system._pipe_file).parameters  # noqa: SLF001
+        )
+    if not is_one_step:
+        raise ConfigError(f"{url}: fsspec cannot create objects exclusively there, and locks need that. {_ELSEWHERE}")
     probe = f"{url.rstrip('/')}/locks/probe-{uuid.uuid4().hex}"
     try:
         first, second = create_object(probe, b"1"), create_object(probe, b"2")
@@ -177,7 +190,7 @@ def check_creates_once(url: str) -> None:
     if not first or second:
         raise ConfigError(
             f"{url} takes no conditional writes (If-None-Match: *), so machines cannot keep out of each other's way. "
-            "Use a newer server, or a store in a shared folder (store:)"
+            f"Use a newer server. {_ELSEWHERE}"
         )
 
 
@@ -213,6 +226,13 @@ def _system(url: str) -> tuple[Any, str]:
     options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": False}
     if scheme == "file":
         options["auto_mkdir"] = True
+    if scheme in {"s3", "s3a"} and "AWS_MAX_ATTEMPTS" not in os.environ:
+        # s3fs tries five times what botocore tries five times: seven minutes for a server that takes requests and
+        # never answers, instead of two and a half.
+        options["config_kwargs"] = {
+            "retries": {"max_attempts": 1},
+            **fsspec.config.conf.get(scheme, {}).get("config_kwargs", {}),
+        }
     try:
         return fsspec.filesystem(scheme, **options), str(url)
     except ImportError as error:
@@ -260,6 +280,7 @@ def _no_bucket(url: str, error: BaseException) -> str:
     return f"{url}: no such bucket ({_short(error)}). Make it, or correct the name; we make none"
 
 
+_ELSEWHERE = "Stores may lie in folders, in s3:// and in gs://; videos anywhere"
 _CREDENTIALS = (
     "Give them as the service wants them: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a profile for s3:// "
     "(AWS_ENDPOINT_URL for a server of your own), GOOGLE_APPLICATION_CREDENTIALS for gs://"

@@ -82,9 +82,16 @@ def test_a_package_that_is_missing_is_named_with_its_extra(monkeypatch: pytest.M
         remote.look("gs://bucket/x")
 
 
-def test_a_server_that_overwrites_what_is_to_be_created_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_overwrites_what_is_to_be_created_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(remote, "create_object", lambda *_: True)
     with pytest.raises(ConfigError, match="takes no conditional writes"):
+        remote.check_creates_once(f"file://{tmp_path}/store")
+
+
+def test_a_file_system_that_looks_before_it_writes_holds_no_store() -> None:
+    with pytest.raises(ConfigError, match="cannot create objects exclusively there"):
         remote.check_creates_once("memory://careless/store")
 
 

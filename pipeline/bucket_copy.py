@@ -1,0 +1,61 @@
+"""A fresh copy of what a store in a bucket holds, for `verify`: the working copy says nothing of the bucket's bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reelwright.storage import remote
+from reelwright.storage.store import Store
+from reelwright.storage.urls import cache_folder
+
+if TYPE_CHECKING:
+    from reelwright.pipeline.verify import Scope
+
+_OUTPUTS = ("runs", "steps", "reports", "predictions")
+_NOT_WRITTEN_ONCE = ("locks/", "claims/", "logs/")  # they come and go while others work
+_FILES_AT_ONCE = 500
+
+
+@contextlib.contextmanager
+def copied(store: Store, scope: Scope | None) -> Iterator[Store]:
+    """The copy of what ``scope`` looks at, of everything for None, as a store in a folder that is removed again."""
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="verify-", dir=cache_folder()) as name:
+        root = Path(name)
+        names = list(remote.list_objects(str(store.url))) if scope is None else sorted(_named(store, scope))
+        wanted = [entry for entry in names if not entry.startswith(_NOT_WRITTEN_ONCE)]
+        for start in range(0, len(wanted), _FILES_AT_ONCE):
+            part = wanted[start : start + _FILES_AT_ONCE]
+            remote.download({f"{store.url}/{entry}": root / entry for entry in part})
+        yield Store(root)
+
+
+def moved(scope: Scope, *, of: Store, to: Store) -> Scope:
+    """The same scope in another copy of the store."""
+
+    def places(paths: set[Path]) -> set[Path]:
+        return {to.root / path.relative_to(of.root) for path in paths}
+
+    return replace(scope, projects=places(scope.projects), weights=places(scope.weights))
+
+
+def _named(store: Store, scope: Scope) -> Iterator[str]:
+    """Names of the objects that a scope looks at."""
+    top = {"videos.json", "urls.json"}
+    yield from top & remote.list_names(str(store.url))
+    folders = {f"nodes/{key}" for key in scope.nodes}
+    folders |= {f"{area}/{key}" for area in _OUTPUTS for key in scope.records}
+    for (area, key), digests in scope.items.items():
+        if area == "predictions" or digests is None:
+            folders.add(f"{area}/{key}" if area == "predictions" else f"{area}/{key}.zarr")
+            continue
+        yield from {f"{area}/{key}.zarr/zarr.json"} if remote.look(f"{store.url}/{area}/{key}.zarr/zarr.json") else ()
+        folders |= {f"{area}/{key}.zarr/{digest}" for digest in digests}
+    for folder in sorted(folders):
+        yield from (f"{folder}/{name}" for name in remote.list_objects(f"{store.url}/{folder}"))
+    yield from (path.relative_to(store.root).as_posix() for path in scope.projects | scope.weights)
