@@ -81,7 +81,9 @@ class DaskExecutor(LocalExecutor):
                 pool,
                 reporter,
                 self.settings.unit_seconds,
-                split=None if is_url(work.store) else split_of(self.settings),  # others do not see unfinished work there
+                split=None
+                if is_url(work.store)
+                else split_of(self.settings),  # others do not see unfinished work there
                 tell_running=reporter.running,
             ).run()
         finally:
