@@ -23,7 +23,7 @@ class Stage:
     spreads: bool = False  # its items are worth sharing out over the workers of a cluster
     trains: bool = False  # it makes a run, in one process or several
     prepare: str | None = None  # of those: what a worker loads once, before its first items
-    share: str | None = None  # of those: a `SharedVideo` of (work, reporter), for videos that several workers do
+    share: str | None = None  # of those that spread: a `SharedVideo` of (work, reporter), for long videos
 
 
 STAGES: dict[str, Stage] = {
@@ -32,6 +32,7 @@ STAGES: dict[str, Stage] = {
         "reelwright.stages.decode.work:run_items",
         "Decode frames into the frame store",
         spreads=True,
+        share="reelwright.stages.decode.sharing:SharedDecode",
     ),
     "pretrain": Stage(
         "reelwright.stages.pretrain.config:PretrainConfig",

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -260,25 +261,102 @@ class FrameWriter:
         return True
 
 
+class SharedFrames:
+    """The frames of one long video that several processes write, each other shards of it; lossless only.
+
+    It lies where a `FrameWriter` of the same ``tag`` would write it, so that either goes on after the other.
+    """
+
+    def __init__(self, store: Path, digest: str, *, tag: str) -> None:
+        self._path = store / digest
+        self._temporary = store / f"{PARTIAL}{digest}-{tag}"
+
+    @classmethod
+    def find(cls, store: Path, digest: str) -> tuple[SharedFrames, str] | None:
+        """A video that was begun, and its tag; None where there is none."""
+        for path in sorted(store.glob(f"{PARTIAL}{digest}-*")):
+            if all((path / name / "zarr.json").is_file() for name in ("", "frame", *_TIMES)):
+                tag = path.name.rpartition("-")[2]
+                return cls(store, digest, tag=tag), tag
+        return None
+
+    def begin(self, times: RowTimes, size: tuple[int, int]) -> None:
+        """Make the arrays at their full size, for frames of ``size`` (height, width); those that fit are kept."""
+        with usable(self._path.parents[2]), named(self._path):
+            check_there(self._path.parent / "zarr.json")
+            is_kept = self._fits(times, size)
+            for leftover in self._path.parent.glob(f"{PARTIAL}{self._path.name}-*"):
+                if leftover != self._temporary or not is_kept:
+                    remove(leftover)
+            if not is_kept:
+                attributes = {"size": list(size), "codec": "lossless"}
+                group = zarr.create_group(self._temporary, attributes=attributes)
+                _lossless_array(group, times.num_rows, size)
+                for name in _TIMES:
+                    small_array(group, name, getattr(times, name), axes=("row",))
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the video, written or not."""
+        return int(self._array().shape[0])
+
+    @property
+    def shard_rows(self) -> int:
+        """Rows of a shard; the last one may have fewer."""
+        return int(self._array().shards[0])
+
+    @property
+    def num_shards(self) -> int:
+        """Shards of the video, written or not."""
+        return _num_shards(self._array())
+
+    def missing_shards(self) -> list[int]:
+        """Shards that are not there or cut off, ascending."""
+        return _missing_shards(self._temporary / "frame")
+
+    def write_shard(self, index: int, frames: Frames) -> None:
+        """Write a shard, (n, H, W, 3) uint8, if it is whole: where a video is damaged it is not.
+
+        Raises UnusableStoreError when the disk is full, the store read-only or gone.
+        """
+        array = self._array()
+        start = index * int(array.shards[0])
+        if len(frames) < min(int(array.shards[0]), array.shape[0] - start):
+            return
+        with usable(self._path.parents[2]), named(self._path):
+            remove(self._temporary / "frame" / "c" / str(index))  # cut off; zarr would read it, and fail
+            array[start : start + len(frames)] = frames
+
+    def commit(self) -> int:
+        """Give the video its name. Returns the bytes on disk."""
+        with usable(self._path.parents[2]), named(self._path):
+            check_there(self._path.parent / "zarr.json")
+            publish(self._temporary, self._path)
+            return folder_bytes(self._path)
+
+    def _array(self) -> zarr.Array[Any]:
+        found: zarr.Array[Any] = zarr.open_group(self._temporary, mode="r+", use_consolidated=False)["frame"]
+        return found
+
+    def _fits(self, times: RowTimes, size: tuple[int, int]) -> bool:
+        if not all((self._temporary / name / "zarr.json").is_file() for name in ("", "frame", *_TIMES)):
+            return False
+        group = zarr.open_group(self._temporary, mode="r", use_consolidated=False)
+        try:
+            is_same = all(np.array_equal(group[name][:], getattr(times, name)) for name in _TIMES)
+        except (ValueError, OSError):  # killed while they were written
+            return False
+        return is_same and group["frame"].shape == (times.num_rows, *size, 3)
+
+
 class _LosslessCoder:
     """Fills one shard in memory, then writes it in one piece; goes on after the shards that are there."""
 
     def __init__(self, group: zarr.Group, num_rows: int, size: tuple[int, int], layout: FrameLayout) -> None:
         del layout
-        frame_bytes = size[0] * size[1] * 3
-        chunk_rows = max(1, CHUNK_BYTES // frame_bytes)
-        shard_rows = chunk_rows * max(1, SHARD_BYTES // (frame_bytes * chunk_rows))
-        array = ArrayLayout(
-            shape=(num_rows, *size, 3),
-            dtype=np.dtype(np.uint8),
-            chunk_rows=chunk_rows,
-            shard_rows=shard_rows,
-            codec="zstd",
-        )
         is_new = "frame" not in group
-        axes = ("row", "height", "width", "channel")
-        self._array = create_array(group, "frame", array, axes=axes) if is_new else group["frame"]
-        self._shard_rows = int(self._array.shards[0]) if self._array.shards else shard_rows
+        self._array = _lossless_array(group, num_rows, size) if is_new else group["frame"]
+        self._shard_rows = int(self._array.shards[0])
         self._buffer = np.empty((self._shard_rows, *size, 3), np.uint8)
         self._filled = 0
         self.written = 0 if is_new else min(num_rows, self._shard_rows * _keep_whole_shards(self._array))
@@ -302,6 +380,19 @@ class _LosslessCoder:
             self._array[self.written : self.written + self._filled] = self._buffer[: self._filled]
             self.written += self._filled
             self._filled = 0
+
+
+def _lossless_array(group: zarr.Group, num_rows: int, size: tuple[int, int]) -> zarr.Array[Any]:
+    frame_bytes = size[0] * size[1] * 3
+    chunk_rows = max(1, CHUNK_BYTES // frame_bytes)
+    layout = ArrayLayout(
+        shape=(num_rows, *size, 3),
+        dtype=np.dtype(np.uint8),
+        chunk_rows=chunk_rows,
+        shard_rows=chunk_rows * max(1, SHARD_BYTES // (frame_bytes * chunk_rows)),
+        codec="zstd",
+    )
+    return create_array(group, "frame", layout, axes=("row", "height", "width", "channel"))
 
 
 class _JpegCoder:
@@ -358,14 +449,23 @@ def _keep_whole_shards(array: zarr.Array[Any]) -> int:
     zarr reads what is there before it writes, and fails where that is cut off.
     """
     folder = Path(str(array.store_path.store.root)) / array.path
-    metadata = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))
-    count = 0
-    while not is_cut(folder / "c" / str(count) / "0" / "0" / "0", metadata):
-        count += 1
+    missing = _missing_shards(folder)
+    count = missing[0] if missing else _num_shards(array)
     for shard in (folder / "c").glob("*"):
         if shard.name.isdecimal() and int(shard.name) >= count:
             remove(shard)
     return count
+
+
+def _missing_shards(folder: Path) -> list[int]:
+    """Shards of the array in a folder that are not there or cut off, ascending."""
+    metadata = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))
+    count = -(-metadata["shape"][0] // metadata["chunk_grid"]["configuration"]["chunk_shape"][0])
+    return [index for index in range(count) if is_cut(folder / "c" / str(index) / "0" / "0" / "0", metadata)]
+
+
+def _num_shards(array: zarr.Array[Any]) -> int:
+    return math.ceil(int(array.shape[0]) / int(array.shards[0]))
 
 
 def _adjacent(values: NDArray[np.int64]) -> list[tuple[int, int]]:

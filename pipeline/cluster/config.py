@@ -77,9 +77,9 @@ class ClusterSettings(Settings):
     unit_seconds: PositiveFloat = 20.0
     """Work that a worker is given at once, as far as it can be foreseen."""
     split_seconds: PositiveFloat | None = 120.0
-    """A video whose embedding would take one worker longer is shared by several, by ranges of shards; null: none is."""
+    """A video that takes one worker longer to decode or embed is shared by several, by ranges of shards; null: none."""
     frames_per_second: PositiveFloat = 50.0
-    """Frames that a worker embeds in a second, as declared: what split_seconds and the ranges are reckoned with."""
+    """Frames that a worker decodes or embeds in a second, as declared: what is long is reckoned with it, and ranges."""
     idle_seconds: PositiveFloat = 60.0
     """Without work for so long, all workers go."""
     wait_minutes: PositiveFloat | None = None

@@ -42,7 +42,8 @@ class Split:
         """What a video takes one worker, by its probed frames and the declared speed; None unless it is long."""
         if self.split_seconds is None or not item.num_frames or not item.duration_seconds:
             return None
-        decode = DecodeConfig.model_validate(dict(work.inputs["frames"][0].config))
+        config = work.config if work.stage == DecodeConfig.stage else work.inputs["frames"][0].config
+        decode = DecodeConfig.model_validate(dict(config))
         frames = decode.expected_frames(num_frames=item.num_frames, duration_seconds=item.duration_seconds)
         seconds = frames / self.frames_per_second
         return seconds if seconds > self.split_seconds else None

@@ -17,7 +17,7 @@ from reelwright.stages.decode.readers.base import Frame, Reader, span_stops
 from reelwright.stages.decode.sampling import plan_rows
 from reelwright.stages.sampling.needed import Needed
 from reelwright.storage.errors import ItemError
-from reelwright.storage.frames import FrameLayout, FrameStore, FrameWriter, RowTimes
+from reelwright.storage.frames import FrameLayout, FrameStore, FrameWriter, RowTimes, SharedFrames
 
 Sent = tuple[dict[str, Any], list[NDArray[Any]]]
 STORE_BATCH_ROWS = 8
@@ -151,6 +151,39 @@ def store_video(
         reader.close()
     if damage is not None:
         raise damage
+
+
+def share_video(
+    *,
+    path: str,
+    config: Mapping[str, Any],
+    backend: str,
+    num_threads: int,
+    store: str,
+    digest: str,
+    start: int,
+    stop: int,
+) -> Iterator[Sent]:
+    """Decode shards [start, stop) of a video that several processes write; none: begin it, by its first frame."""
+    settings = DecodeConfig.model_validate(dict(config))
+    reader = open_reader(Path(path), settings, backend=backend, num_threads=num_threads)
+    try:
+        times = planned_times(reader, settings)
+        yield {"event": "opened", "num_rows": times.num_rows}, []
+        check_complete(reader, settings)
+        shared, steps = SharedFrames(Path(store), digest, tag=backend), [Geometry.of(settings)]
+        if start == stop:
+            first = next(_batches(reader, times.source_frame[:1], steps, 1, start=0))
+            shared.begin(times, (first.shape[1], first.shape[2]))
+            return
+        if shared.num_rows != times.num_rows:
+            raise ItemError("changed", f"{times.num_rows} rows, but its arrays were made for {shared.num_rows}")
+        rows = shared.shard_rows
+        shards = _batches(reader, times.source_frame[: stop * rows], steps, rows, start=start * rows)
+        for index, frames in enumerate(shards, start=start):
+            shared.write_shard(index, frames)
+    finally:
+        reader.close()
 
 
 def planned_times(reader: Reader, config: DecodeConfig) -> RowTimes:

@@ -16,14 +16,15 @@ from reelwright.stages.claimed import do_shards, do_videos
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.embed import videos
 from reelwright.stages.held import hold
-from reelwright.stages.registry import STAGES
+from reelwright.stages.registry import STAGES, load
 from reelwright.stages.unit import UnitDone, do_unit
-from reelwright.stages.work import Shards, VideoItem
+from reelwright.stages.work import Shards, VideoItem, Work
 from reelwright.storage.embeddings import EmbeddingWriter
 from reelwright.storage.items import ItemLedger, ItemRow
 from reelwright.storage.locks import exclusive
+from reelwright.storage.store import Store
 from reelwright.storage.zarrs import partial_group
-from tests.stages.embed.conftest import Notes, Project
+from tests.stages.embed.conftest import Notes, Project, write_video
 
 SPLIT = Split(split_seconds=1.0, frames_per_second=10.0, unit_seconds=1.6)  # 16 frames a range: two shards of 8
 SETTINGS = {"deterministic": True, "shard_rows": 8, "batch_size": 3, "outputs": ["pooled", "layer1.map"]}
@@ -136,7 +137,7 @@ def test_nothing_is_shared_without_a_limit_or_by_stages_that_cannot(tmp_path) ->
     for other, split in (
         (work, replace(SPLIT, split_seconds=None)),
         (work, None),
-        (replace(work, stage="decode"), SPLIT),
+        (replace(work, stage="predict"), SPLIT),
     ):
         assert not Sharing.of(items, other, split=split).videos
 
@@ -196,6 +197,36 @@ def test_a_shared_video_goes_on_where_one_process_was_killed_and_the_other_way_r
     project.embed(key="back", reporter=again, **SETTINGS)
     assert again.frames == 44
     assert files(project, "long", key="back") == files(project, "long", key="whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("codec", "is_shared"), [("lossless", True), ("jpeg", False)])
+def test_decoding_is_shared_alike_where_frames_are_lossless(tmp_path: Path, codec: str, is_shared: bool) -> None:
+    """A shard is 32 MB, 64 frames of 400 x 416."""
+    path = tmp_path / "long.mp4"
+    write_video(path, num_frames=150, size=(400, 416))
+    item = VideoItem("long", str(path), "long", 15.0, 150)
+    keys = ("whole", "shared")
+    works = [
+        Work(
+            node="frames", stage="decode", key=key, config={"workers": 1, "codec": codec}, spec={}, inputs={},
+            store=str(tmp_path / "store"), items=(item,),
+        )
+        for key in keys
+    ]  # fmt: skip
+    pool = PoolHere()
+    load(STAGES["decode"].work)(works[0], Notes())
+    Spreader(works[1], pool, Notes(), SPLIT.unit_seconds, split=SPLIT).run()
+    whole, shared = (Store.at(tmp_path / "store").frames(key) / "long" for key in keys)
+    found, expected = (
+        {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        for folder in (shared, whole)
+    )
+    assert found == expected
+    ranges = [wanted and tuple(wanted) for _, wanted in pool.units]
+    assert ranges == ([BEGIN, (0, 1), (1, 2), (2, 3)] if is_shared else [BEGIN, None])
+    rows = [ItemLedger(Store.at(tmp_path / "store").node(key)).load()["long"] for key in keys]
+    assert rows[0] == replace(rows[1], seconds=rows[0].seconds)
 
 
 @pytest.mark.slow

@@ -49,13 +49,14 @@ class Notes(SilentReporter):
             raise KeyboardInterrupt
 
 
-def write_video(path: Path, *, num_frames: int, seed: int = 0, fps: int = 10) -> None:
-    """H.264 of a moving pattern, 48 x 64 pixels."""
+def write_video(path: Path, *, num_frames: int, seed: int = 0, fps: int = 10, size: tuple[int, int] = (48, 64)) -> None:
+    """H.264 of a moving pattern of ``size`` (height, width), multiples of 8 pixels."""
     generator = np.random.default_rng(seed)
-    base = generator.integers(0, 256, (6, 8, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+    base = generator.integers(0, 256, (size[0] // 8, size[1] // 8, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=fps)
-        stream.width, stream.height, stream.pix_fmt, stream.time_base = 64, 48, "yuv420p", Fraction(1, fps)
+        stream.height, stream.width = size
+        stream.pix_fmt, stream.time_base = "yuv420p", Fraction(1, fps)
         for number in range(num_frames):
             picture = np.roll(base, 3 * number, axis=1)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
