@@ -27,6 +27,7 @@ from reelwright.storage.errors import ConfigError, Interrupted, ReelwrightError,
 from reelwright.storage.items import ItemRow
 from reelwright.storage.known import KnownFiles
 from reelwright.storage.locks import exclusive, using
+from reelwright.storage.mirror import check_writable
 from reelwright.storage.unusable import is_full, room, usable, why_unusable
 from reelwright.storage.urls import is_url
 
@@ -50,6 +51,7 @@ def run_pipeline(file: PipelineFile, observer: Observer, options: RunOptions | N
     graph = build_graph(file)
     selected = _selected(graph, options)
     cluster_settings(file, options.cluster)  # wrong ones are told before videos are read
+    check_writable(file.store.root)
     frozen = Frozen(file) if options.frozen else None
     if frozen is not None:
         frozen.check_settings(graph)

@@ -56,12 +56,19 @@ def mirror_of(path: Path) -> Mirror | None:
 
 
 def connect(root: Path) -> None:
-    """Raise ConfigError where a store's bucket is not there, may not be used, or takes no exclusive writes."""
+    """Raise ConfigError where a store's bucket is not there or may not be read."""
     mirror = mirror_of(root)
     if mirror is not None and mirror.url not in _connected:
         remote.check_bucket(mirror.url)
-        remote.check_creates_once(mirror.url)
         _connected.add(mirror.url)
+
+
+def check_writable(root: Path) -> None:
+    """Raise ConfigError where a store's bucket may not be written, or takes no exclusive writes, which locks need."""
+    mirror = mirror_of(root)
+    if mirror is not None:
+        remote.check_bucket(mirror.url)
+        remote.check_creates_once(mirror.url)
 
 
 def files_below(folder: Path) -> list[Path]:

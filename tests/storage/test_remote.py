@@ -24,7 +24,8 @@ from reelwright.storage.known import KnownFiles
 from reelwright.storage.locks import Owner, exclusive, holdings, using
 from reelwright.storage.manifest import read_manifest, scan_url
 from reelwright.storage.marks import is_set, marks_in, move_mark, set_mark, unset
-from reelwright.storage.mirror import mirror_of
+from reelwright.storage.mirror import check_writable, connect, mirror_of
+from reelwright.storage.records import read_records
 from reelwright.storage.sharing import sending_folder
 from reelwright.storage.spans import Spans
 from reelwright.storage.store import Store
@@ -88,6 +89,19 @@ def test_a_server_that_overwrites_what_is_to_be_created_is_refused(
     monkeypatch.setattr(remote, "create_object", lambda *_: True)
     with pytest.raises(ConfigError, match="takes no conditional writes"):
         remote.check_creates_once(f"file://{tmp_path}/store")
+
+
+def test_who_only_reads_writes_nothing(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = machines.use("one")
+    machines.bucket.mkdir(parents=True)
+    monkeypatch.setattr(remote, "create_object", lambda *_: pytest.fail("written"))
+    connect(store.root)
+    assert read_records(store) == []
+    assert ItemLedger(store.node("k")).load() == {}
+    assert not list(machines.bucket.iterdir())
+    monkeypatch.setattr(remote, "create_object", lambda *_: True)
+    with pytest.raises(ConfigError, match="takes no conditional writes"):
+        check_writable(store.root)
 
 
 def test_a_file_system_that_looks_before_it_writes_holds_no_store() -> None:
