@@ -50,7 +50,8 @@ class EmbedConfig(StageConfig):
     frames: str = node_input("frames", kinds=("frames",))
     """The decode node whose frames are embedded."""
     run: str | None = node_input(None, kinds=("run",))
-    """A finetune or pretrain node whose encoder is used, a new generation; then encoder and weights are not given."""
+    """A finetune or pretrain node whose encoder is used, a new generation; then encoder and weights are not given, and
+    preprocess and clip are those of the run unless they are."""
     encoder: str | None = None
     """timm/NAME, hf-hub:ORG/NAME or torchvision/NAME (its video models)."""
     weights: str = source_file("hub")
@@ -109,8 +110,13 @@ class EmbedConfig(StageConfig):
         return self
 
     def spec(self) -> dict[str, Any]:
-        """As in StageConfig; the seed counts only for random weights, the embedding head only where there is one."""
+        """As in StageConfig; the seed counts only for random weights, the embedding head only where there is one.
+
+        That frames are seen as the run saw them was not so in earlier releases, whose embeddings are others.
+        """
         values = super().spec()
+        if self.run is not None:
+            values["seen"] = "as in the run"
         if self.embed_dim is None:
             values.pop("embed_dim")
         if self.weights != "none":

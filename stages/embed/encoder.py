@@ -119,18 +119,21 @@ def _classifier_names(encoder: Encoder) -> tuple[str, ...]:
 
 
 def _config_of_run(config: EmbedConfig, folder: Path, *, where: str) -> EmbedConfig:
-    """``config`` with encoder, model arguments and preprocessing of the run's own spatial part."""
+    """``config`` with encoder, model arguments, preprocessing and clips of the run's own spatial part.
+
+    Of preprocessing and clips, what ``config`` gives counts: all that differs from the defaults, since settings that
+    have travelled as plain data all look given.
+    """
     spatial = spatial_config(folder)
     given = config.model_dump(exclude_unset=True)
-    preprocess = {**spatial.preprocess.model_dump(), **given.get("preprocess", {})}
     taken: dict[str, Any] = {
         "run": None,
         "encoder": spatial.encoder,
         "weights": "none",
         "model_args": spatial.model_args,
         "embed_dim": spatial.embed_dim,
-        "preprocess": preprocess,
-        "clip": given.get("clip", spatial.clip.model_dump()),
+        "preprocess": {**spatial.preprocess.model_dump(), **config.preprocess.model_dump(exclude_defaults=True)},
+        "clip": {**spatial.clip.model_dump(), **config.clip.model_dump(exclude_defaults=True)},
         "frames": config.frames,
     }
     return parse_config(EmbedConfig, {**given, **taken}, where=where)

@@ -9,6 +9,7 @@ import pytest
 from reelwright.pipeline.project import Project
 from reelwright.pipeline.recipes import read_recipe
 from reelwright.pipeline.stand_ins import make_psr
+from reelwright.storage.embeddings import EmbeddingStore
 from tests.benchmarks.psr_shows import THRESHOLDS, differences, stages_of, table
 
 SMALL = [
@@ -35,6 +36,9 @@ def test_the_recipe_runs_whole_and_a_second_experiment_reuses_the_embeddings(tmp
     result = project.run()
     assert result.exit_code == 0, [node.message for node in result.nodes]
     assert ran(result) == set(project.file.nodes)
+    spec_key = project.planner().plan("embed").spec_key
+    seen = EmbeddingStore(project.file.store.embeddings(spec_key)).spec["preprocessing"]
+    assert (seen["size"], seen["resize"]) == ([32, 32], 32)  # as the encoder was pre-trained
     for node in ("scores", "frame_scores", "both_scores", "scores_tuned"):
         metrics = json.loads((project.report(node) / "metrics.json").read_text(encoding="utf-8"))
         headline = metrics["headline"]

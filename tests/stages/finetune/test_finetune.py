@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from reelwright.models.encoders import build_encoder
+from reelwright.stages.embed.config import EmbedConfig
 from reelwright.stages.embed.work import run_items as embed_items
 from reelwright.stages.finetune.module import FinetuneModule, freeze
 from reelwright.stages.learning.progress import TIMINGS
@@ -140,7 +141,8 @@ def test_the_tuned_encoder_makes_a_new_generation(film):
         for name, value in EMBED.items()
         if name in ("frames", "batch_size", "channels_last", "device", "dtype")
     }
-    embed_items(film.work("embed", "again", {**plain, "run": "tune"}, frames=film.frames, run=tuned), Notes())
+    settings = EmbedConfig(**plain, run="tune").model_dump(mode="json")  # all of them, as a pipeline passes them on
+    embed_items(film.work("embed", "again", settings, frames=film.frames, run=tuned), Notes())
     first, second = (EmbeddingStore(film.store.embeddings(key)) for key in ("embed", "again"))
     assert first.spec["preprocessing"] == second.spec["preprocessing"]
     assert first.spec["weights_digest"] != second.spec["weights_digest"]
