@@ -245,6 +245,9 @@ def _system(url: str) -> tuple[Any, str]:
 
 def check_bucket(url: str) -> None:
     """Raise ConfigError where the bucket of ``url`` is not there or may not be read."""
+    look(
+        f"{url.rstrip('/')}/videos.json"
+    )  # says what is wrong; to be asked for a bucket, s3fs answers no to all of that
     with asking(url) as (system, path):
         _check_bucket(system, path)
 
