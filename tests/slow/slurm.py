@@ -152,6 +152,14 @@ class Slurm:
         log = (self.folder / "ctld.log").read_text(errors="replace")
         raise TimeoutError(f"SLURM's nodes are not {state} after {_START_SECONDS} s:\n{log[-3000:]}")
 
+    def wait_for_node(self, node: str, *, state: str) -> None:
+        """Until SLURM has noticed what became of a node. Raises TimeoutError."""
+        until = time.monotonic() + _START_SECONDS
+        while not (found := self.run("sinfo", "--noheader", "--nodes", node, "--format=%T").strip()).startswith(state):
+            if time.monotonic() > until:
+                raise TimeoutError(f"SLURM's node {node} is {found}, not {state}, after {_START_SECONDS} s")
+            time.sleep(0.2)
+
     def _start_munge(self) -> None:
         folder = self.folder / "munge"
         (folder / "key").write_bytes(os.urandom(128))

@@ -141,6 +141,7 @@ def test_a_lost_node_and_a_killed_submitter_cost_what_was_in_flight(slurm, tmp_p
     assert not slurm.processes("n2", holding="dask_worker")
     assert [problem for problem in verify_whole(folder) if problem.is_wrong] == []
     before = finished_files(store)
+    slurm.wait_for_node("n1", state="down")  # started again before that, its lost job would be completing for minutes
     slurm.start_node("n1")
     slurm.run("scancel", "--user=root")
     slurm.wait_for_nodes()
