@@ -134,6 +134,7 @@ def test_video_outputs(name, expected):
 SMALL_CLIPS = [("r3d_18", (8, 32, 32)), ("mc3_18", (8, 32, 32)), ("r2plus1d_18", (8, 32, 32)), ("s3d", (16, 224, 224))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "clip"), SMALL_CLIPS, ids=[name for name, _ in SMALL_CLIPS])
 def test_video_logits_equal_the_bare_model(name, clip):
     outputs = ["logits", "pooled", "map", "tokens", "layer1.map"]

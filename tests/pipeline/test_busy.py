@@ -62,6 +62,7 @@ def going(found: Sweep) -> set[str]:
     return {f"{garbage.kind}/{garbage.path.name.removesuffix('.zarr')}" for garbage in found.going}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["uses", "holds"])
 def test_gc_leaves_what_a_running_process_uses(project: Project, kind: str) -> None:
     """The project at another rate of frames reaches nothing that is there; the other process still does."""

@@ -61,6 +61,7 @@ def test_a_file_and_itself_do_not_differ(copied: Path) -> None:
     assert (found.settings, found.nodes, found.scores) == ((), (), ())
 
 
+@pytest.mark.slow
 def test_all_runs_with_the_settings_in_which_they_differ(grown: Path) -> None:
     rows = run_rows(History.of(Project.open(grown / "reelwright.yaml").file.store))
     assert [{name: value for name, value in row.settings.items() if name != "videos"} for row in rows] == [

@@ -57,6 +57,7 @@ def test_nasa_pixels_and_times_are_those_of_ffmpeg(real_data: Path, backend: str
     reader.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(VIDEOS))
 def test_every_backend_gives_the_same_frames(real_data: Path, name: str) -> None:
     num_frames, size, able = VIDEOS[name]
@@ -74,6 +75,7 @@ def test_every_backend_gives_the_same_frames(real_data: Path, name: str) -> None
             np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", INSTALLED)
 @pytest.mark.parametrize("clip", ["Subject_1/ADL/10.mp4", "Subject_2/ADL/23.mp4"])
 def test_sparse_reading_gives_the_same_frames(real_data: Path, clip: str, backend: str) -> None:
@@ -101,6 +103,7 @@ def test_rotated_videos_are_upright(real_data: Path) -> None:
         assert (probes[name].num_frames, (probes[name].height, probes[name].width)) == (num_frames, size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", INSTALLED)
 def test_corrupted_keeps_what_decodes(real_data: Path, backend: str) -> None:
     path = real_data / "edge_videos" / "corrupted.mp4"

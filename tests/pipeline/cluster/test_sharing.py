@@ -142,6 +142,7 @@ def test_nothing_is_shared_without_a_limit_or_by_stages_that_cannot(tmp_path) ->
         assert not Sharing.of(items, other, split=split).videos
 
 
+@pytest.mark.slow
 def test_a_long_video_shared_by_ranges_equals_that_of_one_process(project: Project, monkeypatch) -> None:
     """A worker is killed in its second shard: that one is done again, and no other."""
     for digest, num_frames in (("a", 5), ("long", 36)):
@@ -270,6 +271,7 @@ def test_a_range_that_kills_three_workers_ends_its_video_alone(project: Project,
     assert [tuple(wanted or ()) for _, wanted in pool.units].count((4, 6)) == DEATHS
 
 
+@pytest.mark.slow
 def test_a_shard_has_one_writer_and_a_whole_video_waits_for_the_writers_of_its_shards(project: Project) -> None:
     add(project, "long", 30)
     work = project.work(**SETTINGS)

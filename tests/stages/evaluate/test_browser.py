@@ -46,6 +46,7 @@ def browse(page: Path, folder: Path, *options: str) -> tuple[str, set[str]]:
     return done.stderr, urls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [500, 1400])
 def test_report_opens_quietly(fake_store: Callable[..., Any], tmp_path: Path, width: int) -> None:
     made = fake_store(splits=("test", "val"), background="background")
@@ -60,6 +61,7 @@ def test_report_opens_quietly(fake_store: Callable[..., Any], tmp_path: Path, wi
         assert len(image.convert("RGB").getcolors(maxcolors=1 << 24) or []) > 50  # not a blank page
 
 
+@pytest.mark.slow
 def test_the_check_sees_what_it_looks_for(tmp_path: Path) -> None:
     """A page that asks for something and fails is noticed, so that silence means something."""
     page = tmp_path / "bad.html"

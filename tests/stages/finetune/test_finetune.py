@@ -49,6 +49,7 @@ def learned(state, other):
     return {name for name in state if not torch.equal(state[name], other[name])}
 
 
+@pytest.mark.slow
 def test_it_starts_where_both_parts_ended(film):
     folder = film.tune(key="start")
     first, train = folder.metrics()[0], RunFolder(film.store.run("train"))
@@ -120,12 +121,14 @@ def test_interrupted_run_goes_on_with_the_same_numbers(film):
     assert not learned(load_file(whole.weights), load_file(cut.weights))
 
 
+@pytest.mark.slow
 def test_repeats_come_side_by_side_and_lengthen_the_epoch(film):
     once = film.tune(key="once", epochs=1, windows_per_epoch=6)
     twice = film.tune(key="twice", epochs=1, windows_per_epoch=6, repeats=2)
     assert [run.metrics()[-1]["update"] for run in (once, twice)] == [2, 3]
 
 
+@pytest.mark.slow
 def test_frames_read_from_the_store_are_those_held_in_memory(film):
     held = film.tune(key="held", epochs=1)
     read = film.tune(key="read", epochs=1, memory_bytes=1)

@@ -77,6 +77,7 @@ def test_views_that_show_the_same_frames_count_once(toy):
     assert np.abs(wanted[[0, 1, 1, 2]].mean(axis=0) - wanted.mean(axis=0)).max() > 1e-4  # what it would be else
 
 
+@pytest.mark.slow
 def test_crops_are_merged_by_hand(clipped, tmp_path):
     """A wide, a tall and a square video: three crops, three, one; each clip's line is the mean of their softmax."""
     toy, _ = clipped
