@@ -129,9 +129,23 @@ class _KillsOne:
 
     def advance(self, amount):
         if amount and not self.killed and (self.folder.last / "state.pt").is_file():
-            children = sorted(psutil.Process().children(), key=lambda child: child.pid)
-            self.killed = children[self.rank].pid
+            self.killed = _training_processes()[self.rank].pid
             os.kill(self.killed, signal.SIGKILL)
+
+
+def _training_processes():
+    """By rank; the test's own process may have other children, of tests before."""
+    children = [
+        child for child in psutil.Process().children() if "reelwright.stages.learning.process" in _command(child)
+    ]
+    return {int(child.environ()["RANK"]): child for child in children}
+
+
+def _command(process):
+    try:
+        return process.cmdline()
+    except psutil.Error:  # it is gone
+        return []
 
 
 LONG = {"model": {"name": "mlp", "hidden": 16}, "batch_size": 16, "epochs": 6, "processes": 2, "device": "cpu"}
@@ -144,7 +158,7 @@ def test_a_process_that_dies_is_told_at_once_and_training_goes_on_from_the_last_
     with pytest.raises(StageError, match=rf"process {rank} of 2 was ended by SIGKILL .*run again to go on"):
         run(pulse_toy.train_work(**LONG), _KillsOne(rank, folder))
     assert time.monotonic() - started < 60
-    assert not psutil.Process().children()
+    assert not _training_processes()
     state = torch.load(folder.last / "state.pt", weights_only=True)  # whole: it can be read
     assert (state["key"], state["update"] > 0) == ("run", True)
     assert not folder.is_complete
