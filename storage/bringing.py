@@ -22,6 +22,7 @@ from reelwright.storage.mirror import LAST, Mirror, files_below, is_unfinished, 
 _ADDED_TO = frozenset({"runs", "logs"})  # nothing is removed: these files are sent later than they are written
 _INCOMING = ".incoming"
 _BATCH = 64  # items that are brought at once
+_TRIES = 5  # when what was listed is gone, since another machine replaces or removes it just then
 _fresh: set[Path] = set()  # folders that this process has refreshed
 
 
@@ -33,6 +34,11 @@ def refresh(folder: Path, *, skip: Callable[[str], bool] = lambda _: False, anew
     mirror = mirror_of(folder)
     if mirror is None or (folder in _fresh and not anew):
         return
+    _persist(lambda: _refresh(mirror, folder, skip))
+    _fresh.add(folder)
+
+
+def _refresh(mirror: Mirror, folder: Path, skip: Callable[[str], bool]) -> None:
     found = {name: entry for name, entry in remote.list_objects(mirror.url_of(folder)).items() if not skip(name)}
     seen = load_seen(mirror, folder)
     lacking = [
@@ -46,14 +52,16 @@ def refresh(folder: Path, *, skip: Callable[[str], bool] = lambda _: False, anew
                 file.unlink(missing_ok=True)
     if lacking or seen.keys() - found.keys():
         save_seen(mirror, folder, {name: entry.version for name, entry in found.items()})
-    _fresh.add(folder)
 
 
 def refresh_file(path: Path) -> None:
     """Bring a single file when it is new or changed; remove it when it is gone."""
     mirror = mirror_of(path)
-    if mirror is None:
-        return
+    if mirror is not None:
+        _persist(lambda: _refresh_file(mirror, path))
+
+
+def _refresh_file(mirror: Mirror, path: Path) -> None:
     found = remote.look(mirror.url_of(path))
     if found is None:
         path.unlink(missing_ok=True)
@@ -111,6 +119,22 @@ def is_there(path: Path) -> bool:
     return path.is_file() if mirror is None else remote.look(mirror.url_of(path)) is not None
 
 
+class _GoneError(StoreError):
+    """What was there a moment ago is not any more."""
+
+
+def _persist(bring: Callable[[], None]) -> None:
+    """Look again when something goes while it is brought. Raises StoreError when it goes on like that."""
+    for left in reversed(range(_TRIES)):
+        try:
+            bring()
+        except _GoneError:
+            if not left:
+                raise
+        else:
+            return
+
+
 def _bring(mirror: Mirror, folder: Path, names: Sequence[str]) -> None:
     """Files under other names first; each gets its own in one step."""
     if not names:
@@ -119,7 +143,7 @@ def _bring(mirror: Mirror, folder: Path, names: Sequence[str]) -> None:
         try:
             remote.download({f"{mirror.url_of(folder)}/{name}": place / name for name in names})
         except FileNotFoundError as error:
-            raise StoreError(
+            raise _GoneError(
                 f"{mirror.url_of(folder)}: {error} was there and is gone: another machine replaces it. Run again"
             ) from error
         for name in names:

@@ -417,3 +417,32 @@ def test_a_url_is_no_folder_on_this_machine() -> None:
 def test_what_would_see_only_this_machine_is_refused(machines: Machines) -> None:
     with pytest.raises(ConfigError, match="gc: not for object stores yet"):
         machines.use("one").check_local("gc")
+
+
+@pytest.mark.parametrize("num_times", [1, 100], ids=["once", "for ever"])
+def test_what_goes_while_it_is_brought_is_looked_for_again(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch, num_times: int
+) -> None:
+    one = machines.use("one")
+    write_json(one.node("k") / "stays.json", {"a": 1})
+    write_json(one.node("k") / "goes.json", {"a": 2})
+    two = machines.use("two")
+    download, left = remote.download, [num_times]
+
+    def slow_download(files):
+        """Another machine is quicker: it removes a file that was listed."""
+        if left[0]:
+            left[0] -= 1
+            (machines.bucket / "nodes" / "k" / "goes.json").unlink(missing_ok=True)
+            raise FileNotFoundError("goes.json")
+        download(files)
+
+    monkeypatch.setattr(remote, "download", slow_download)
+    if num_times == 100:
+        with pytest.raises(
+            StoreError, match=r"goes\.json was there and is gone: another machine replaces it\. Run again"
+        ):
+            refresh(two.node("k"))
+        return
+    refresh(two.node("k"))
+    assert [path.name for path in two.node("k").iterdir()] == ["stays.json"]
