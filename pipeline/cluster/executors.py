@@ -14,12 +14,12 @@ from reelwright.pipeline.cluster.profiles import cluster_settings
 from reelwright.pipeline.file import PipelineFile
 from reelwright.stages.inputs import bring_inputs
 from reelwright.stages.registry import STAGES, load
-from reelwright.stages.synthesize.spread import Spread, spread
 from reelwright.stages.work import InputRef, Reporter, Work
 from reelwright.storage.urls import is_url
 
 if TYPE_CHECKING:
     from reelwright.pipeline.cluster.dask_pool import DaskPool
+    from reelwright.stages.synthesize.spread import Spread
 
 Ask = Callable[[str], bool]  # a question for a person; whether the answer is yes
 
@@ -53,6 +53,8 @@ class LocalExecutor:
 
     def calls(self, reporter: Reporter) -> Spread:
         """See Executor."""
+        from reelwright.stages.synthesize.spread import spread
+
         del reporter
         return spread
 
