@@ -90,7 +90,7 @@ class History:
     def best(self, run: Record) -> tuple[str, float] | None:
         """The metric on val that chose the weights, and its best value; None without validation."""
         file = RunFolder(self.store.run(run.key))
-        refresh(file.path, skip=lambda name: name != "summary.json")
+        refresh(file.path, skip=_is_no_summary)
         summary = file.summary() if is_there(file.weights) else {}
         return None if summary.get("best") is None else (f"val_{summary['metric']}", float(summary["best"]))
 
@@ -120,3 +120,7 @@ def short(key: str) -> str:
 def _reads(record: Record, named: Mapping[str, Record]) -> dict[str, Any]:
     started_from = record.material["inputs"].get("temporal", [])
     return reads(record.material, [_reads(named[name], named) for name in started_from if name in named])
+
+
+def _is_no_summary(name: str) -> bool:
+    return name != "summary.json"

@@ -23,22 +23,29 @@ _ADDED_TO = frozenset({"runs", "logs"})  # nothing is removed: these files are s
 _INCOMING = ".incoming"
 _BATCH = 64  # items that are brought at once
 _TRIES = 5  # when what was listed is gone, since another machine replaces or removes it just then
-_fresh: set[Path] = set()  # folders that this process has refreshed
+Skip = Callable[[str], bool]
+_fresh: set[tuple[Path, Skip]] = set()  # folders that this process has refreshed, and what was left out
 
 
-def refresh(folder: Path, *, skip: Callable[[str], bool] = lambda _: False, anew: bool = False) -> None:
+def nothing(_: str) -> bool:
+    """Leave nothing out."""
+    return False
+
+
+def refresh(folder: Path, *, skip: Skip = nothing, anew: bool = False) -> None:
     """Bring the files of a folder that are new or changed in the bucket, and remove those that are gone there.
 
-    Once a process, until `look_again`; always with ``anew``. ``skip`` says of names what is left out.
+    Once a process and ``skip``, until `look_again`; always with ``anew``. ``skip``, a function of a module, says of
+    names what is left out.
     """
     mirror = mirror_of(folder)
-    if mirror is None or (folder in _fresh and not anew):
+    if mirror is None or ((folder, skip) in _fresh and not anew):
         return
     _persist(lambda: _refresh(mirror, folder, skip))
-    _fresh.add(folder)
+    _fresh.add((folder, skip))
 
 
-def _refresh(mirror: Mirror, folder: Path, skip: Callable[[str], bool]) -> None:
+def _refresh(mirror: Mirror, folder: Path, skip: Skip) -> None:
     found = {name: entry for name, entry in remote.list_objects(mirror.url_of(folder)).items() if not skip(name)}
     seen = load_seen(mirror, folder)
     lacking = [
@@ -50,8 +57,9 @@ def _refresh(mirror: Mirror, folder: Path, skip: Callable[[str], bool]) -> None:
             name = file.relative_to(folder).as_posix()
             if name not in found and not skip(name) and not is_unfinished(file, folder):
                 file.unlink(missing_ok=True)
-    if lacking or seen.keys() - found.keys():
-        save_seen(mirror, folder, {name: entry.version for name, entry in found.items()})
+    if lacking or any(not skip(name) for name in seen.keys() - found.keys()):
+        left_out = {name: version for name, version in seen.items() if skip(name)}
+        save_seen(mirror, folder, left_out | {name: entry.version for name, entry in found.items()})
 
 
 def refresh_file(path: Path) -> None:
@@ -74,8 +82,8 @@ def _refresh_file(mirror: Mirror, path: Path) -> None:
 
 def look_again(root: Path) -> None:
     """Others may have written to the store: what was refreshed counts no longer."""
-    for folder in [folder for folder in _fresh if folder.is_relative_to(root)]:
-        _fresh.discard(folder)
+    for entry in [entry for entry in _fresh if entry[0].is_relative_to(root)]:
+        _fresh.discard(entry)
 
 
 def at_hand(*paths: Path) -> bool:
@@ -111,6 +119,15 @@ def names_in(folder: Path) -> set[str]:
     if mirror is not None:
         return remote.list_names(mirror.url_of(folder))
     return set(os.listdir(folder)) if folder.is_dir() else set()  # noqa: PTH208 - names only
+
+
+def items_in(group: Path) -> set[str] | None:
+    """Names of the items of a group that are complete in the bucket; None for a store in a folder."""
+    mirror = mirror_of(group)
+    if mirror is None:
+        return None
+    names = (name.partition("/") for name in remote.list_objects(mirror.url_of(group)))
+    return {item for item, _, rest in names if rest == "zarr.json"}
 
 
 def is_there(path: Path) -> bool:

@@ -51,9 +51,13 @@ def read_record(store: Store, key: str) -> Record | None:
 
 def read_records(store: Store) -> list[Record]:
     """All records of a store, by key."""
-    refresh(store.root / "nodes", skip=lambda name: not name.endswith("/record.json"))
+    refresh(store.root / "nodes", skip=_is_no_record)
     found = (load_record(path) for path in sorted((store.root / "nodes").glob("*/record.json")))
     return [record for record in found if record is not None]
+
+
+def _is_no_record(name: str) -> bool:
+    return not name.endswith("/record.json")
 
 
 def last_record(project: Path, node: str) -> Record | None:

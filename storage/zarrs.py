@@ -19,11 +19,10 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
-from reelwright.storage.bringing import at_hand, items_at_hand, names_in
+from reelwright.storage.bringing import at_hand, items_at_hand, items_in
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import ConfigError, StoreError, nearest
 from reelwright.storage.files import remove
-from reelwright.storage.mirror import mirror_of
 from reelwright.storage.seals import SEAL, UNSEALED, seal
 from reelwright.storage.sharing import share, share_item
 
@@ -147,8 +146,9 @@ def has_item(path: Path, name: str) -> bool:
 
 def item_names(path: Path) -> list[str]:
     """Names of the finished groups below ``path``, sorted; unfinished ones are left out."""
-    if mirror_of(path) is not None:
-        return sorted(name for name in names_in(path) if not name.startswith(".") and name != "zarr.json")
+    in_bucket = items_in(path)
+    if in_bucket is not None:
+        return sorted(in_bucket)
     if not path.is_dir():
         return []
     return sorted(

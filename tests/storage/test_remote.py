@@ -446,3 +446,27 @@ def test_what_goes_while_it_is_brought_is_looked_for_again(
         return
     refresh(two.node("k"))
     assert [path.name for path in two.node("k").iterdir()] == ["stays.json"]
+
+
+def test_what_was_left_out_is_brought_when_it_is_asked_for(machines: Machines) -> None:
+    one = machines.use("one")
+    for name in ("summary.json", "model.safetensors"):
+        write_text(one.run("k") / name, name)
+    two = machines.use("two")
+    refresh(two.run("k"), skip=_is_no_summary)
+    assert [path.name for path in two.run("k").iterdir()] == ["summary.json"]
+    refresh(two.run("k"))
+    assert {path.name for path in two.run("k").iterdir()} == {"summary.json", "model.safetensors"}
+
+
+def _is_no_summary(name: str) -> bool:
+    return name != "summary.json"
+
+
+def test_items_that_are_not_complete_are_not_listed(machines: Machines) -> None:
+    one = machines.use("one")
+    for digest in ("a" * 32, "b" * 32):
+        write_item(one, digest)
+    (machines.bucket / "embeddings" / "k.zarr" / ("b" * 32) / "zarr.json").unlink()
+    two = machines.use("two")
+    assert EmbeddingStore(two.embeddings("k")).digests() == ["a" * 32]
