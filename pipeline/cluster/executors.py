@@ -77,15 +77,14 @@ class DaskExecutor(LocalExecutor):
         from reelwright.pipeline.cluster.spread import Spreader
 
         pool = self._opened(reporter)
+        split = None if is_url(work.store) else split_of(self.settings)  # in a bucket others see no unfinished work
         try:
             Spreader(
                 sized(work, cpus=self.settings.cpus),
                 pool,
                 reporter,
                 self.settings.unit_seconds,
-                split=None
-                if is_url(work.store)
-                else split_of(self.settings),  # others do not see unfinished work there
+                split=split,
                 tell_running=reporter.running,
             ).run()
         finally:

@@ -13,7 +13,7 @@ from reelwright.stages.decode.pool import Message, Task, TaskEnded, WorkerPool
 from reelwright.stages.decode.wire import UNUSABLE
 from reelwright.stages.work import VideoItem
 from reelwright.storage.errors import UnusableStoreError
-from reelwright.storage.items import DONE
+from reelwright.storage.items import DONE, ItemRow
 
 MAX_WORKERS = 8
 _BASE_LIMIT_SECONDS = 60.0
@@ -55,6 +55,20 @@ class Outcome:
     backend: str
     seconds: float
     attempts: int
+
+    def row(self, *, rows: int = 0, num_bytes: int = 0, seconds: float = 0.0) -> ItemRow:
+        """The item row of a video that ended so, with ``rows`` in ``num_bytes`` of its stage after ``seconds``."""
+        return ItemRow(
+            digest=self.item.digest,
+            status=self.status,
+            rows=rows,
+            bytes=num_bytes,
+            seconds=seconds,
+            backend=self.backend,
+            cause=self.cause,
+            message=self.message,
+            attempts=self.attempts,
+        )
 
 
 @dataclass

@@ -77,12 +77,5 @@ class SharedDecode:
                 continue
             if event.status != "ok" or num_opened != 1:
                 return False
-            self._row = ItemRow(
-                digest=event.item.digest,
-                status=event.status,
-                backend=event.backend,
-                cause=event.cause,
-                message=event.message,
-                attempts=event.attempts,
-            )
+            self._row = event.row()
         return self._row is not None

@@ -76,18 +76,13 @@ class Restarted(_Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ended(_Event):
-    """The last event of every video; the only one of a video that cannot be opened."""
+class Ended(_Event, Outcome):
+    """The last event of every video; the only one of a video that cannot be opened.
 
-    status: str  # ok, truncated (rows that came are good), failed, timeout, crashed
-    cause: str
-    message: str  # every attempt that failed, with its reason
-    backend: str
-    seconds: float
-    attempts: int
-    num_rows: (
-        int  # of the video that came, those before start_row counted; they are good where status is ok or truncated
-    )
+    Rows that came are good where status is ok or truncated.
+    """
+
+    num_rows: int  # of the video that came, those before start_row counted
 
 
 def stream_frames(
@@ -208,13 +203,4 @@ def _chunk(event: Attempt) -> FrameChunk:
 
 
 def _ended(outcome: Outcome, num_rows: int) -> Ended:
-    return Ended(
-        item=outcome.item,
-        status=outcome.status,
-        cause=outcome.cause,
-        message=outcome.message,
-        backend=outcome.backend,
-        seconds=outcome.seconds,
-        attempts=outcome.attempts,
-        num_rows=num_rows,
-    )
+    return Ended(**vars(outcome), num_rows=num_rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,19 @@ Sent = tuple[dict[str, Any], list[NDArray[Any]]]
 STORE_BATCH_ROWS = 8
 
 
+@contextlib.contextmanager
+def reading(
+    path: str, config: Mapping[str, Any], *, backend: str, num_threads: int
+) -> Iterator[tuple[Reader, DecodeConfig, RowTimes]]:
+    """A video opened with ``backend``, and the frame and span of every row that ``config`` (plain) asks for."""
+    settings = DecodeConfig.model_validate(dict(config))
+    reader = open_reader(Path(path), settings, backend=backend, num_threads=num_threads)
+    try:
+        yield reader, settings, planned_times(reader, settings)
+    finally:
+        reader.close()
+
+
 def stream_video(
     *,
     path: str,
@@ -40,10 +54,7 @@ def stream_video(
     With ``needed`` (`sampling.needed`, plain) only these rows are sent, and `opened` carries the times of all rows.
     When the file turns out to be damaged, all is sent anew: what is needed depends on how many rows there are.
     """
-    settings = DecodeConfig.model_validate(dict(config))
-    reader = open_reader(Path(path), settings, backend=backend, num_threads=num_threads)
-    try:
-        times = planned_times(reader, settings)
+    with reading(path, config, backend=backend, num_threads=num_threads) as (reader, settings, times):
         steps = [Geometry.of(settings), Geometry.from_plain(geometry) if geometry else None]
         if needed is not None:
             try:
@@ -61,8 +72,6 @@ def stream_video(
             yield _chunk(times, frames, start, stop)
             start = stop
         check_complete(reader, settings)
-    finally:
-        reader.close()
 
 
 def _needed_chunks(
@@ -124,11 +133,8 @@ def store_video(
     *, path: str, config: Mapping[str, Any], backend: str, num_threads: int, store: str, digest: str
 ) -> Iterator[Sent]:
     """Decode into the frame store; send the number of rows written now and then, at the end the bytes."""
-    settings = DecodeConfig.model_validate(dict(config))
-    reader = open_reader(Path(path), settings, backend=backend, num_threads=num_threads)
     damage: ItemError | None = None
-    try:
-        times = planned_times(reader, settings)
+    with reading(path, config, backend=backend, num_threads=num_threads) as (reader, settings, times):
         yield {"event": "opened", "num_rows": times.num_rows}, []
         layout = FrameLayout(settings.codec, settings.quality)
         with FrameWriter(Path(store), digest, times, layout, tag=backend) as writer:
@@ -147,8 +153,6 @@ def store_video(
                 damage = error
             num_bytes = writer.commit()
         yield {"event": "stored", "rows": writer.num_rows, "bytes": num_bytes}, []
-    finally:
-        reader.close()
     if damage is not None:
         raise damage
 
@@ -165,10 +169,7 @@ def share_video(
     stop: int,
 ) -> Iterator[Sent]:
     """Decode shards [start, stop) of a video that several processes write; none: begin it, by its first frame."""
-    settings = DecodeConfig.model_validate(dict(config))
-    reader = open_reader(Path(path), settings, backend=backend, num_threads=num_threads)
-    try:
-        times = planned_times(reader, settings)
+    with reading(path, config, backend=backend, num_threads=num_threads) as (reader, settings, times):
         yield {"event": "opened", "num_rows": times.num_rows}, []
         check_complete(reader, settings)
         shared, steps = SharedFrames(Path(store), digest, tag=backend), [Geometry.of(settings)]
@@ -182,8 +183,6 @@ def share_video(
         shards = _batches(reader, times.source_frame[: stop * rows], steps, rows, start=start * rows)
         for index, frames in enumerate(shards, start=start):
             shared.write_shard(index, frames)
-    finally:
-        reader.close()
 
 
 def planned_times(reader: Reader, config: DecodeConfig) -> RowTimes:

@@ -89,19 +89,8 @@ class _Counts:
 
     def row(self, outcome: Outcome) -> ItemRow:
         """The item row of a video that is finished."""
-        digest = outcome.item.digest
-        rows, num_bytes = self._stored.get(digest, (0, 0)) if outcome.status in DONE else (0, 0)
-        return ItemRow(
-            digest=digest,
-            status=outcome.status,
-            rows=rows,
-            bytes=num_bytes,
-            seconds=outcome.seconds,
-            backend=outcome.backend,
-            cause=outcome.cause,
-            message=outcome.message,
-            attempts=outcome.attempts,
-        )
+        rows, num_bytes = self._stored.get(outcome.item.digest, (0, 0)) if outcome.status in DONE else (0, 0)
+        return outcome.row(rows=rows, num_bytes=num_bytes, seconds=outcome.seconds)
 
     def _advance(self, digest: str, rows: int) -> None:
         new = rows - self._reported.get(digest, 0)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -235,7 +235,7 @@ class EmbedEngine:
             if video.error is not None:
                 self._sink.fail(_failed(event, video.error, seconds=seconds))
             else:
-                self._sink.finish(_done(event, num_rows=num_rows, seconds=seconds))
+                self._sink.finish(event.row(rows=num_rows, seconds=round(seconds, 3)))
 
         self._write(finish)
 
@@ -251,26 +251,6 @@ def _joined(parts: list[Rows]) -> Rows:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def _done(event: Ended, *, num_rows: int, seconds: float) -> ItemRow:
-    return ItemRow(
-        digest=event.digest,
-        status=event.status,
-        rows=num_rows,
-        seconds=round(seconds, 3),
-        backend=event.backend,
-        cause=event.cause,
-        message=event.message,
-        attempts=event.attempts,
-    )
-
-
 def _failed(event: Ended, error: ItemError, *, seconds: float = 0.0) -> ItemRow:
-    return ItemRow(
-        digest=event.digest,
-        status=error.status,
-        seconds=round(seconds, 3),
-        backend=event.backend,
-        cause=error.cause,
-        message=str(error),
-        attempts=event.attempts,
-    )
+    how = replace(event, status=error.status, cause=error.cause, message=str(error))
+    return how.row(seconds=round(seconds, 3))

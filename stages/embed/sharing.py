@@ -88,14 +88,7 @@ class SharedEmbedding:
                 case Restarted():
                     return 0
                 case Ended():
-                    self._row = ItemRow(
-                        digest=self._digest,
-                        status=event.status,
-                        backend=event.backend,
-                        cause=event.cause,
-                        message=event.message,
-                        attempts=event.attempts,
-                    )
+                    self._row = event.row()
         return num_frames if self._row is not None and self._row.status == "ok" else 0
 
 
