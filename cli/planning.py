@@ -14,7 +14,8 @@ from reelwright.pipeline.estimate import MAKING, estimates
 from reelwright.pipeline.plan import FRESH, NodePlan, Planner
 from reelwright.pipeline.runner import all_failures, open_planner
 from reelwright.pipeline.synthesized import why_to_make
-from reelwright.storage.locks import Holding, holdings
+from reelwright.storage.locks import holdings
+from reelwright.storage.owners import Holding
 
 if TYPE_CHECKING:
     from reelwright.pipeline.file import PipelineFile

@@ -21,7 +21,7 @@ from typing import Any
 
 from reelwright.storage import remote
 from reelwright.storage.errors import ReelwrightError, StoreError
-from reelwright.storage.locks import BEAT_SECONDS, Holding, Owner, owner_from
+from reelwright.storage.owners import BEAT_SECONDS, Holding, Owner, owner_from
 from reelwright.storage.remote import Found
 
 LOOK_SECONDS = 1.0  # between two looks at a lock that is held: each is a request

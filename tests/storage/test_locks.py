@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from reelwright.storage import locks
+from reelwright.storage import folder_locks
 from reelwright.storage.errors import StoreError
-from reelwright.storage.locks import Owner, exclusive, holdings, uses, using
+from reelwright.storage.locks import exclusive, holdings, uses, using
+from reelwright.storage.owners import Owner
 
 HOLD = """
 import sys, time
@@ -115,7 +116,7 @@ def test_an_owner_on_another_machine_that_gives_signs_of_life_is_waited_for(tmp_
 
 
 def test_who_was_passed_over_is_told_and_asked_to_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locks, "BEAT_SECONDS", 0.1)
+    monkeypatch.setattr(folder_locks, "BEAT_SECONDS", 0.1)
     asked: list[int] = []
     previous = signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
     try:

@@ -21,10 +21,11 @@ from reelwright.storage.files import remove, write_json, write_text
 from reelwright.storage.folders import replacing_folder
 from reelwright.storage.items import ItemLedger, ItemRow
 from reelwright.storage.known import KnownFiles
-from reelwright.storage.locks import Owner, exclusive, holdings, using
+from reelwright.storage.locks import exclusive, holdings, using
 from reelwright.storage.manifest import read_manifest, scan_url
 from reelwright.storage.marks import is_set, marks_in, move_mark, set_mark, unset
 from reelwright.storage.mirror import check_writable, connect, mirror_of
+from reelwright.storage.owners import Owner
 from reelwright.storage.records import read_records
 from reelwright.storage.sharing import sending_folder
 from reelwright.storage.spans import Spans

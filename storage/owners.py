@@ -1,0 +1,63 @@
+"""Who holds a lock of a store or uses something in it, and how long without a sign of life is how bad."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import socket
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from reelwright.storage.processes import machine, own_start, started, user
+
+BEAT_SECONDS = 5.0  # between two signs of life
+STALE_SECONDS = 60.0  # without one: the holder on another machine is dead
+FORGOTTEN_SECONDS = 86_400.0  # without one: what a process on another machine once used may go
+
+
+@dataclass(frozen=True, kw_only=True)
+class Owner:
+    """Who holds a lock, or uses something."""
+
+    process: int = field(default_factory=os.getpid)
+    started: str = field(default_factory=own_start)  # a process number is used again
+    host: str = field(default_factory=socket.gethostname)
+    machine: str = field(default_factory=machine)
+    user: str = field(default_factory=user)
+    since: str = field(default_factory=lambda: dt.datetime.now(dt.UTC).isoformat(timespec="seconds"))
+    what: str = ""  # for people
+    keys: tuple[str, ...] = ()  # of what is used; keys, and names of files of weights
+
+    def __str__(self) -> str:
+        return f"process {self.process} of {self.user} on {self.host}"
+
+    @property
+    def is_dead(self) -> bool | None:
+        """Whether the process is gone; None when it ran where we cannot look."""
+        return started(self.process) != self.started if self.machine == machine() else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holding:
+    """A lock that is held, or something that is used, as `status` tells of it."""
+
+    key: str  # of the lock; empty for uses
+    owner: Owner
+    silent_seconds: float  # since its last sign of life, by this machine's clock
+    path: Path
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether its owner is gone; where we cannot look, whether it was not heard of for a day."""
+        is_gone = self.owner.is_dead
+        return self.silent_seconds > FORGOTTEN_SECONDS if is_gone is None else is_gone
+
+
+def owner_from(values: Any) -> Owner | None:
+    """The owner as it was written; None when it is not whole."""
+    try:
+        known = {name.name: values[name.name] for name in fields(Owner)}
+        return Owner(**{**known, "keys": tuple(known["keys"])})
+    except (KeyError, TypeError):
+        return None
