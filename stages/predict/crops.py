@@ -77,6 +77,11 @@ class CropStreams:
         """Different crops of a video, once its streams have begun; 1 before."""
         return len(self._boxes.get(video, ("",)))
 
+    def forget(self, video: str) -> None:
+        """All its streams have ended."""
+        for number in range(1, len(self._boxes.pop(video, ()))):
+            self._video.pop(_name(video, number), None)
+
     def through(self, events: Events) -> Events:
         """The events of the crops; closing it closes ``events``."""
         with closing(events):  # type: ignore[type-var]  # it is a generator, which has close
@@ -113,9 +118,13 @@ class CropStreams:
     def _named(self, event: Event, number: int) -> Event:
         if number == 0:
             return event
-        name = f"{event.digest}.{number}"
+        name = _name(event.digest, number)
         self._video[name] = event.digest
         return replace(event, item=event.item._replace(digest=name))
+
+
+def _name(video: str, number: int) -> str:
+    return f"{video}.{number}"
 
 
 def _first(event: Opened | Restarted) -> Opened:

@@ -48,6 +48,8 @@ class Looks:
 
     def take_whole(self, video: str) -> Whole | None:
         """Which rows of a video came; None: all. The video is then forgotten."""
+        if self._streams is not None:
+            self._streams.forget(video)
         times = self._times.pop(video, None)
         if times is None:
             return None

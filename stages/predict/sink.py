@@ -32,20 +32,20 @@ class ScoreWriter:
         self._reporter = reporter
         self._batch_size = batch_size
         self._waiting: list[_Waiting] = []
+        self._num_windows = self._num_bytes = 0  # of all that waits
 
     def add(self, video: VideoRows, row: ItemRow) -> None:
         """Take one video; ``row`` says how its rows came about. It may be scored later, with others (`flush`)."""
-        if self._scorer.num_windows(len(video.rows)) == 0:
+        num_windows = self._scorer.num_windows(len(video.rows))
+        if num_windows == 0:
             needed = self._scorer.shape.span_rows
             message = f"{len(video.rows)} rows are fewer than the {needed} of a window; set window.pad: true"
             self.fail(replace(row, status="skipped", cause="too_short", message=message))
             return
         self._waiting.append(_Waiting(video, row))
-        num_windows = sum(
-            self._scorer.num_windows(len(entry.video.rows)) * len(entry.video.looks) for entry in self._waiting
-        )
-        num_bytes = sum(entry.video.num_bytes for entry in self._waiting)
-        if num_windows >= self._batch_size or num_bytes >= WAITING_BYTES:
+        self._num_windows += num_windows * len(video.looks)
+        self._num_bytes += video.num_bytes
+        if self._num_windows >= self._batch_size or self._num_bytes >= WAITING_BYTES:
             self.flush()
 
     def fail(self, row: ItemRow) -> None:
@@ -56,6 +56,7 @@ class ScoreWriter:
     def flush(self) -> None:
         """Score, write and commit what waits."""
         waiting, self._waiting = self._waiting, []
+        self._num_windows = self._num_bytes = 0
         if not waiting:
             return
         started = time.perf_counter()
