@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reelwright.storage import remote
+from reelwright.storage.reserved import URLS, VIDEOS
 from reelwright.storage.store import Store
 from reelwright.storage.urls import cache_folder
 
@@ -46,7 +47,7 @@ def moved(scope: Scope, *, of: Store, to: Store) -> Scope:
 
 def _named(store: Store, scope: Scope) -> Iterator[str]:
     """Names of the objects that a scope looks at."""
-    top = {"videos.json", "urls.json"}
+    top = {VIDEOS, URLS}
     yield from top & remote.list_names(str(store.url))
     folders = {f"nodes/{key}" for key in scope.nodes}
     folders |= {f"{area}/{key}" for area in _OUTPUTS for key in scope.records}

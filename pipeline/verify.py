@@ -35,12 +35,13 @@ from reelwright.storage.errors import ConfigError, InputError, ReelwrightError
 from reelwright.storage.items import ItemLedger
 from reelwright.storage.known import KnownFiles
 from reelwright.storage.records import Record, load_record
+from reelwright.storage.reserved import URLS, VIDEOS
 from reelwright.storage.seals import broken_seal
 from reelwright.storage.store import Store
 
 AREAS = ("frames", "embeddings", "predictions", "runs", "steps", "reports", "nodes", "projects", "weights", "synthetic")
 _OF_CLUSTERS = ("claims", "jobs", "logs", "progress")
-_OURS = frozenset({*AREAS, "scratch", "tuning", "locks", *_OF_CLUSTERS, "files.json", "videos.json", "urls.json"})
+_OURS = frozenset({*AREAS, "scratch", "tuning", "locks", *_OF_CLUSTERS, "files.json", VIDEOS, URLS})
 _WITH_RECORD = frozenset({"runs", "steps", "reports", "predictions"})
 Items = tuple[str, str]  # area and spec key
 

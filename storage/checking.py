@@ -16,14 +16,14 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from reelwright.storage.digests import KEY_HEX_DIGITS, file_digest
-from reelwright.storage.files import TEMPORARY
 from reelwright.storage.items import ItemRow
 from reelwright.storage.known import KnownFiles
 from reelwright.storage.records import Record
+from reelwright.storage.reserved import PARTIAL, TEMPORARY, URLS
 from reelwright.storage.seals import broken_seal, has_seal
 from reelwright.storage.shards import broken_shard
 from reelwright.storage.store import Store
-from reelwright.storage.zarrs import OWN, PARTIAL
+from reelwright.storage.zarrs import OWN
 
 MISSING, TRUNCATED, ALTERED, FOREIGN, LEFTOVER = "missing", "truncated", "altered", "foreign", "leftover"
 Rows = Mapping[str, ItemRow]  # by video digest
@@ -182,7 +182,7 @@ def check_weights(path: Path, known: KnownFiles | None) -> Iterator[Problem]:
 
 def check_tables(store: Store) -> Iterator[Problem]:
     """What the store knows of files and videos."""
-    for path in (store.files, store.videos, store.root / "urls.json"):
+    for path in (store.files, store.videos, store.root / URLS):
         if path.exists():
             yield from check_sealed(path)
 

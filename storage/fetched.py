@@ -19,6 +19,7 @@ from pathlib import Path
 from reelwright.storage import remote
 from reelwright.storage.digests import digest
 from reelwright.storage.errors import ConfigError, InputError
+from reelwright.storage.reserved import TEMPORARY
 from reelwright.storage.urls import cache_folder, is_url, url_name
 
 BUDGET_VARIABLE = "REELWRIGHT_CACHE_GB"
@@ -62,7 +63,7 @@ def stamps(urls: Sequence[str]) -> dict[str, tuple[int, int, int] | None]:
 
 
 def _fetch(url: str, path: Path) -> None:
-    temporary = path.parent.with_name(f".tmp-{uuid.uuid4().hex[:12]}")
+    temporary = path.parent.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:12]}")
     try:
         try:
             remote.download({url: temporary / path.name})
@@ -80,7 +81,7 @@ def _make_room(num_bytes: int) -> None:
     copies = sorted((_used(entry), entry) for entry in folder.iterdir()) if folder.is_dir() else []
     total, now = num_bytes + sum(size for (_, size), _ in copies), time.time()
     for (used, size), entry in copies:
-        is_left = entry.name.startswith(".tmp-")
+        is_left = entry.name.startswith(TEMPORARY)
         if now - used > IN_USE_SECONDS and (is_left or total > _budget_bytes()):
             shutil.rmtree(entry, ignore_errors=True)
             total -= size

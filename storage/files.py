@@ -12,14 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from reelwright.storage.reserved import TEMPORARY
 from reelwright.storage.seals import SEAL, UNSEALED, seal
 from reelwright.storage.sharing import share, unshare
 from reelwright.storage.unusable import named
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-TEMPORARY = ".tmp-"
 
 
 @contextlib.contextmanager

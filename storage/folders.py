@@ -8,7 +8,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from reelwright.storage.files import TEMPORARY, remove
+from reelwright.storage.files import remove
+from reelwright.storage.reserved import TEMPORARY
 from reelwright.storage.sharing import share
 from reelwright.storage.unusable import named
 

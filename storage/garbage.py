@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from reelwright.storage.checking import is_key
-from reelwright.storage.files import TEMPORARY, remove
+from reelwright.storage.files import remove
 from reelwright.storage.items import ItemLedger
 from reelwright.storage.known import KnownFiles
+from reelwright.storage.reserved import PARTIAL, TEMPORARY
 from reelwright.storage.store import Store
-from reelwright.storage.zarrs import PARTIAL
 
 _GROUPS = ("frames", "embeddings")
 _KEYED = ("synthetic", "predictions", "runs", "steps", "reports", "nodes", "jobs", "logs", "claims")

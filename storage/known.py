@@ -20,6 +20,7 @@ from reelwright.storage.digests import file_digest
 from reelwright.storage.files import write_sealed
 from reelwright.storage.locks import exclusive
 from reelwright.storage.mirror import mirror_of
+from reelwright.storage.reserved import URLS
 from reelwright.storage.urls import is_url
 
 # Size in bytes, mtime in ns, inode; of a folder: of all its files; of an object: size, 0, the number of its version.
@@ -71,7 +72,7 @@ class KnownFiles:
         self._entries: dict[str, tuple[Stamp, bool, str]] = {}
         self._changed: set[str] = set()
         self._looked: dict[str, Stamp | None] = {}  # of objects, as they are now
-        self._urls = table.with_name("urls.json") if mirror_of(table) is not None else table
+        self._urls = table.with_name(URLS) if mirror_of(table) is not None else table
         self._entries = _read_files(table)
         if self._urls != table:
             refresh_file(self._urls)

@@ -17,13 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reelwright.storage import remote
+from reelwright.storage.reserved import PARTIAL, TEMPORARY, URLS, VIDEOS
 from reelwright.storage.urls import owner_of
 
 _SHARED = frozenset(
     {"frames", "embeddings", "runs", "predictions", "steps", "reports", "nodes", "weights", "projects", "logs"}
 )
-_TABLES = frozenset({"videos.json", "urls.json"})
-_UNFINISHED = (".tmp-", ".partial-")
+_TABLES = frozenset({VIDEOS, URLS})
+_UNFINISHED = (TEMPORARY, PARTIAL)
 LAST = ("zarr.json", "record.json", "model.safetensors")  # what says that the rest is there
 _SEEN = ".seen"
 _connected: set[str] = set()
@@ -98,7 +99,7 @@ def save_seen(mirror: Mirror, place: Path, seen: dict[str, str]) -> None:
     """Remember them."""
     path = _seen_file(mirror, place)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{uuid.uuid4().hex[:12]}-{path.name}")
+    temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:12]}-{path.name}")
     temporary.write_text(json.dumps(seen), encoding="utf-8")
     temporary.replace(path)
 

@@ -27,6 +27,7 @@ from pathlib import Path
 
 from reelwright.storage.digests import digest
 from reelwright.storage.errors import ConfigError
+from reelwright.storage.reserved import VIDEOS
 from reelwright.storage.urls import is_url, working_copy
 
 
@@ -123,7 +124,7 @@ class Store:
     @property
     def videos(self) -> Path:
         """The table of video probes."""
-        return self.root / "videos.json"
+        return self.root / VIDEOS
 
     @property
     def files(self) -> Path:

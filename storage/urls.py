@@ -14,6 +14,7 @@ from pathlib import Path
 
 from reelwright.storage.digests import digest
 from reelwright.storage.errors import ConfigError
+from reelwright.storage.reserved import TEMPORARY
 
 CACHE_VARIABLE = "REELWRIGHT_CACHE"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -65,7 +66,7 @@ def working_copy(url: str) -> Path:
     marker = folder / _MARKER
     if not marker.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = marker.with_name(f".tmp-{os.getpid()}-{_MARKER}")
+        temporary = marker.with_name(f"{TEMPORARY}{os.getpid()}-{_MARKER}")
         temporary.write_text(url, encoding="utf-8")
         temporary.replace(marker)
     return folder

@@ -23,10 +23,10 @@ from reelwright.storage.bringing import at_hand, items_at_hand, items_in
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import ConfigError, StoreError, nearest
 from reelwright.storage.files import remove
+from reelwright.storage.reserved import PARTIAL
 from reelwright.storage.seals import SEAL, UNSEALED, seal
 from reelwright.storage.sharing import share, share_item
 
-PARTIAL = ".partial-"
 OWN = "reelwright"  # the attribute of groups that holds their seal and, of videos, the list of files
 ZSTD_LEVEL = 1  # on real 480p frames: level 1 keeps 0.77 of the bytes at 150 MB/s, level 3 keeps 0.72 at 80 MB/s
 PCODEC_LEVEL = 4

@@ -11,7 +11,8 @@ from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.readers import backend_order
 from reelwright.stages.decode.source import backends_of, decoding
 from reelwright.stages.work import Reporter, Shards, VideoItem, Work, ledger_of
-from reelwright.storage.frames import FrameStore, SharedFrames
+from reelwright.storage.frame_writer import SharedFrames
+from reelwright.storage.frames import FrameStore
 from reelwright.storage.items import ItemRow
 from reelwright.storage.store import Store
 
@@ -64,7 +65,7 @@ class SharedDecode:
             return {**common, "path": item.path, "digest": item.digest, "backend": backend}
 
         plan = Plan(
-            function="reelwright.stages.decode.tasks:share_video",
+            function="reelwright.stages.decode.store_tasks:share_video",
             arguments=arguments,
             backends=lambda _item: backends,
             workers=1,

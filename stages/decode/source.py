@@ -17,8 +17,6 @@ from reelwright.stages.decode.readers import backend_order
 from reelwright.stages.sampling.needed import Needed
 from reelwright.stages.work import VideoItem
 
-_TASKS = "reelwright.stages.decode.tasks"
-
 
 @dataclass(frozen=True, kw_only=True)
 class _Event:
@@ -149,7 +147,7 @@ def _decoding_plan(config: DecodeConfig, shared: dict[str, Any], wanted: _Wanted
         return {**common, **wanted.of(item, broken), "path": item.path, "backend": backend}
 
     return Plan(
-        function=f"{_TASKS}:stream_video",
+        function="reelwright.stages.decode.tasks:stream_video",
         arguments=arguments,
         backends=lambda item: backends_of(item, order),
         workers=workers,
@@ -162,7 +160,10 @@ def _stored_plan(store: Path, shared: dict[str, Any], wanted: _Wanted, workers: 
         return {**shared, **wanted.of(item, broken), "store": str(store), "digest": item.digest}
 
     return Plan(
-        function=f"{_TASKS}:stream_stored", arguments=arguments, backends=lambda _item: ["store"], workers=workers
+        function="reelwright.stages.decode.store_tasks:stream_stored",
+        arguments=arguments,
+        backends=lambda _item: ["store"],
+        workers=workers,
     )
 
 

@@ -52,7 +52,7 @@ def _plan(items: Sequence[VideoItem], config: DecodeConfig, store: Path) -> Plan
         return {**common, "path": item.path, "digest": item.digest, "backend": backend}
 
     return Plan(
-        function="reelwright.stages.decode.tasks:store_video",
+        function="reelwright.stages.decode.store_tasks:store_video",
         arguments=arguments,
         backends=lambda item: backends_of(item, order),
         workers=workers,

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from reelwright.storage.files import replacing
-from reelwright.storage.frames import FrameLayout, FrameWriter, RowTimes
+from reelwright.storage.frame_writer import FrameWriter
+from reelwright.storage.frames import FrameLayout
+from reelwright.storage.row_times import RowTimes
 
 Frames = NDArray[np.uint8]
 

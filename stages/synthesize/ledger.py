@@ -20,7 +20,8 @@ from typing import Any
 
 from reelwright.stages.synthesize.made import Made
 from reelwright.storage.errors import InputError
-from reelwright.storage.files import TEMPORARY, folder_bytes, remove, write_json, write_text
+from reelwright.storage.files import folder_bytes, remove, write_json, write_text
+from reelwright.storage.reserved import TEMPORARY
 
 RECORD, LEDGER, MANIFEST, REPORT, LOCK = "dataset.json", "made.jsonl", "manifest.csv", "report.json", ".lock"
 TABLES = (RECORD, LEDGER, MANIFEST, REPORT, "segments.csv", "steps.csv")  # all files but samples

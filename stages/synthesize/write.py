@@ -29,7 +29,8 @@ from reelwright.stages.synthesize.procedure import VARIANTS, Script, make_script
 from reelwright.stages.synthesize.render import Look, Renderer, draw_look
 from reelwright.stages.synthesize.spread import Spread, spread
 from reelwright.storage.errors import ConfigError, InputError
-from reelwright.storage.files import TEMPORARY, remove, write_json, write_text
+from reelwright.storage.files import remove, write_json, write_text
+from reelwright.storage.reserved import TEMPORARY
 
 SPLITS = ("train", "val", "test")
 _CONTENT = ("seed", "height", "width", "fps", "version")

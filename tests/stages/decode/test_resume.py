@@ -11,8 +11,9 @@ import pytest
 
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.readers.pyav import PyavReader
-from reelwright.stages.decode.tasks import store_video, stream_video
-from reelwright.storage import frames
+from reelwright.stages.decode.store_tasks import store_video
+from reelwright.stages.decode.tasks import stream_video
+from reelwright.storage import frame_coders
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import ItemError
 from reelwright.storage.frames import FrameStore
@@ -25,8 +26,8 @@ ROW_BYTES = 32 * 32 * 3
 @pytest.fixture
 def video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Of 60 frames; a shard has 16 rows."""
-    monkeypatch.setattr(frames, "CHUNK_BYTES", 4 * ROW_BYTES)
-    monkeypatch.setattr(frames, "SHARD_BYTES", 16 * ROW_BYTES)
+    monkeypatch.setattr(frame_coders, "CHUNK_BYTES", 4 * ROW_BYTES)
+    monkeypatch.setattr(frame_coders, "SHARD_BYTES", 16 * ROW_BYTES)
     write_video(tmp_path / "v.mp4", seed=3, num_frames=60)
     return tmp_path / "v.mp4"
 

@@ -14,7 +14,9 @@ from PIL import Image
 from reelwright.stages.evaluate.frame_source import Pictures, Wanted, find_stage, pictures
 from reelwright.stages.evaluate.thumbnails import HEIGHT_PIXELS, Thumbnail
 from reelwright.stages.work import InputRef, VideoItem
-from reelwright.storage.frames import FrameLayout, FrameStore, FrameWriter, RowTimes
+from reelwright.storage.frame_writer import FrameWriter
+from reelwright.storage.frames import FrameLayout, FrameStore
+from reelwright.storage.row_times import RowTimes
 
 LEVELS = (40, 90, 140, 190)  # brightness of each frame, one a second
 DECODE = InputRef(node="frames", stage="decode", key="f" * 32, config={"backend": "pyav", "fps": 1.0})
