@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import typer
 
+from reelwright.cli.progress import counted
 from reelwright.cli.run import run_and_tell
 from reelwright.pipeline.demo import prepare_demo
 from reelwright.pipeline.project import Project
@@ -17,12 +17,8 @@ from reelwright.pipeline.results import RunOptions
 
 def run_demo(folder: Path, overrides: Sequence[str], *, jobs: int | None) -> None:
     """Make the videos, run the chain, print what came out."""
-
-    def tell(num_done: int, num_videos: int) -> None:
-        if num_done == num_videos:
-            print(f"videos: {num_videos} made in {folder / 'data'}", file=sys.stderr)
-
-    file = prepare_demo(folder, overrides=overrides, workers=jobs or os.cpu_count() or 1, progress=tell)
+    with counted(f"videos in {folder / 'data'}", "videos") as tell:
+        file = prepare_demo(folder, overrides=overrides, workers=jobs or os.cpu_count() or 1, progress=tell)
     run_and_tell(file, RunOptions(jobs=jobs), as_json=False)
     project = Project(file)
     typer.echo("")

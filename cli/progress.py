@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -77,6 +78,26 @@ class Watcher:
         self.close()
         self._current = NodeReporter(name, self._console)
         return self._current
+
+
+@contextlib.contextmanager
+def counted(name: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Show work that is no node: call what is yielded with how many are done, and of how many."""
+    watcher = Watcher()
+    reporter, shown = watcher.working(name), 0
+
+    def tell(num_done: int, num_all: int) -> None:
+        nonlocal shown
+        reporter.total(num_all, unit)
+        reporter.advance(num_done - shown)
+        shown = num_done
+        if num_done == num_all:
+            reporter.note(f"{num_all:,} made")
+
+    try:
+        yield tell
+    finally:
+        watcher.close()
 
 
 class NodeReporter:

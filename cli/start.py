@@ -38,8 +38,8 @@ def init(
 ) -> None:
     """Write a pipeline file to start from; of some recipes, made-up data too, so that they run as they are."""
     import os
-    import sys
 
+    from reelwright.cli.progress import counted
     from reelwright.pipeline.recipes import read_recipe, recipe_summaries
     from reelwright.pipeline.stand_ins import STAND_INS
     from reelwright.storage.errors import ConfigError
@@ -54,12 +54,8 @@ def init(
     if target.exists():
         raise ConfigError(f"{target} is there already; remove it or choose another folder")
     if data and recipe in STAND_INS:
-
-        def tell(num_done: int, num_all: int) -> None:
-            if num_done == num_all:
-                print(f"recordings: {num_all} made in {folder / 'data'}", file=sys.stderr)
-
-        STAND_INS[recipe](folder, workers=jobs or os.cpu_count() or 1, progress=tell)
+        with counted(f"recordings in {folder / 'data'}", "recordings") as tell:
+            STAND_INS[recipe](folder, workers=jobs or os.cpu_count() or 1, progress=tell)
     write_text(target, text)
     typer.echo(f"wrote {target}")
 

@@ -18,12 +18,13 @@ def prepare_demo(
 ) -> PipelineFile:
     """Make the videos (skipped where they are finished) and the pipeline file in ``folder``.
 
-    A pipeline file that is there already is kept: it may have been edited. Raises ConfigError when ``folder/data``
-    holds videos made with other parameters.
+    A pipeline file that is there already is kept: it may have been edited. Raises ConfigError, before anything is made,
+    for settings that are not right, and when ``folder/data`` holds videos made with other parameters.
     """
-    make_videos = load("reelwright.stages.synthesize.write:make_procedure_dataset")
-    make_videos(folder / "data", workers=workers, progress=progress, **NUM_VIDEOS)
     path = folder / "reelwright.yaml"
     if not path.exists():
         write_text(path, read_recipe("demo"))
-    return load_pipeline(path.absolute(), overrides)
+    file = load_pipeline(path.absolute(), overrides)
+    make_videos = load("reelwright.stages.synthesize.write:make_procedure_dataset")
+    make_videos(folder / "data", workers=workers, progress=progress, **NUM_VIDEOS)
+    return file

@@ -69,6 +69,13 @@ def test_wrong_usage_exits_with_2(tmp_path: Path, arguments: list[str], told: st
     assert done.stdout == ""
 
 
+def test_the_demo_refuses_a_wrong_setting_before_it_makes_videos(tmp_path: Path) -> None:
+    result = reelwright(tmp_path, "demo", "-S", "train.epoch=1")
+    assert result.returncode == 2
+    assert "epoch: unknown key. Did you mean 'epochs'?" in result.stderr
+    assert [path.name for path in tmp_path.glob("demo/*")] == ["reelwright.yaml"]
+
+
 def test_every_setting_of_every_stage_is_explained(tmp_path: Path) -> None:
     for stage in ("decode", "pretrain", "embed", "train", "finetune", "predict", "evaluate", "videos", "labels"):
         lines = reelwright(tmp_path, "settings", stage).stdout.splitlines()
