@@ -86,7 +86,8 @@ class EmbedConfig(StageConfig):
     compile: bool = execution(False)
     """torch.compile the encoder."""
     deterministic: bool = execution(False)
-    """Batches stay inside a shard, so that an interrupted run ends with the same bits as an undisturbed one."""
+    """The same bits wherever and in whichever pieces a video is embedded (on one kind of machine): batches stay inside
+    a shard, what is null is not measured but fixed, on a CPU one thread computes."""
     codec: Literal["none", "lz4", "zstd", "pcodec"] = execution("none")
     """Compression of stored rows (lossless; tests/benchmarks measures size and speed)."""
     chunk_bytes: PositiveInt = execution(1 << 18)

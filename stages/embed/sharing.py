@@ -8,6 +8,7 @@ from reelwright.stages.decode.source import Ended, Opened, Restarted, stream_fra
 from reelwright.stages.embed.sink import ShardFiller
 from reelwright.stages.embed.videos import clip_of, embed_videos
 from reelwright.stages.embed.work import frame_input, open_writer, ready
+from reelwright.stages.steady import steady
 from reelwright.stages.work import Reporter, Shards, SilentReporter, Work, ledger_of
 from reelwright.storage.embeddings import EmbeddingWriter
 from reelwright.storage.errors import ItemError
@@ -44,16 +45,18 @@ class SharedEmbedding:
         shard_rows, num_rows = self._writer.shard_rows(self._digest), self._writer.num_rows(self._digest)
         stop_row = stop * shard_rows
         sink = ShardSink(self._writer, start_row=start * shard_rows, stop_row=min(stop_row, num_rows))
-        embed_videos(
-            [self._item],
-            loaded=self._loaded,
-            forward=self._forward,
-            frames=self._frames,
-            sink=sink,
-            reporter=SilentReporter(),
-            shard_rows=self._writer.layout.rows_per_shard() if self._loaded.config.deterministic else None,
-            stop_rows={self._digest: stop_row} if stop_row < num_rows else None,
-        )
+        is_steady = self._loaded.config.deterministic
+        with steady(is_steady):
+            embed_videos(
+                [self._item],
+                loaded=self._loaded,
+                forward=self._forward,
+                frames=self._frames,
+                sink=sink,
+                reporter=SilentReporter(),
+                shard_rows=self._writer.layout.rows_per_shard() if is_steady else None,
+                stop_rows={self._digest: stop_row} if stop_row < num_rows else None,
+            )
         self._row = sink.row
         return sink.row is not None
 

@@ -32,6 +32,12 @@ class Choice:
     rows_per_second: float
 
 
+def fixed_batch(encoder: Encoder, device: torch.device) -> int:
+    """The batch size where none may be measured."""
+    sizes = (CLIP_BATCHES if encoder.kind == "video" else BATCHES)[device.type]
+    return sizes[len(sizes) // 2]
+
+
 def tuned(encoder: Encoder, config: DataConfig, wish: Execution, *, folder: Path, name: str) -> Choice:
     """The remembered choice for ``encoder`` under ``wish``, or one measured now and remembered in ``folder``."""
     path = folder / f"{_device_name(wish.device)}-{_identity(encoder, config, wish, name)}.json"

@@ -19,7 +19,7 @@ from reelwright.stages.embed.forward import Execution, ForwardPass, pick_device
 from reelwright.stages.embed.preprocess import described, geometry_of
 from reelwright.stages.embed.progress import FrameProgress
 from reelwright.stages.embed.sink import RowSink
-from reelwright.stages.embed.tuning import tuned
+from reelwright.stages.embed.tuning import fixed_batch, tuned
 from reelwright.stages.sampling.needed import Needed
 from reelwright.stages.work import Reporter, VideoItem
 from reelwright.storage.errors import ConfigError
@@ -98,7 +98,10 @@ def _workers_beside(forward: ForwardPass) -> int | None:
 def prepare_forward(
     loaded: LoadedEncoder, config: EmbedConfig, *, tuning: Path, note: Callable[[str], None]
 ) -> ForwardPass:
-    """The encoder on its device; layout and batch size as set, else as measured once (remembered under ``tuning``)."""
+    """The encoder on its device; layout and batch size as set, else as measured once (remembered under ``tuning``).
+
+    What is deterministic does not hang on measurements: it has a fixed batch size and layout.
+    """
     wish = Execution(
         device=pick_device(config.device),
         precision=config.precision,
@@ -107,7 +110,9 @@ def prepare_forward(
         channels_last=bool(config.channels_last),
         batch_size=config.batch_size or 1,
     )
-    if config.batch_size is None or config.channels_last is None:
+    if config.deterministic:
+        wish = replace(wish, batch_size=config.batch_size or fixed_batch(loaded.encoder, wish.device))
+    elif config.batch_size is None or config.channels_last is None:
         encoder = loaded.encoder.to(wish.device)
         choice = tuned(encoder, loaded.data_config, wish, folder=tuning, name=loaded.name)
         note(

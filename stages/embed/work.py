@@ -9,6 +9,7 @@ from reelwright.stages.embed.forward import ForwardPass, row_shapes
 from reelwright.stages.embed.sink import StoreSink
 from reelwright.stages.embed.videos import FrameInput, attributes_of, embed_videos, prepare_forward, versions
 from reelwright.stages.held import held
+from reelwright.stages.steady import steady
 from reelwright.stages.work import Reporter, Work, ledger_of
 from reelwright.storage.embeddings import EmbeddingWriter, RowLayout
 from reelwright.storage.store import Store
@@ -23,15 +24,16 @@ def run_items(work: Work, reporter: Reporter) -> None:
     writer = open_writer(work, loaded)
     ledger = ledger_of(work)
     config = loaded.config
-    embed_videos(
-        work.items,
-        loaded=loaded,
-        forward=forward,
-        frames=frame_input(work),
-        sink=StoreSink(writer, ledger=ledger, reporter=reporter),
-        reporter=reporter,
-        shard_rows=writer.layout.rows_per_shard() if config.deterministic else None,
-    )
+    with steady(config.deterministic):
+        embed_videos(
+            work.items,
+            loaded=loaded,
+            forward=forward,
+            frames=frame_input(work),
+            sink=StoreSink(writer, ledger=ledger, reporter=reporter),
+            reporter=reporter,
+            shard_rows=writer.layout.rows_per_shard() if config.deterministic else None,
+        )
     ledger.compact()
 
 

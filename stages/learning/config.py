@@ -96,6 +96,9 @@ class LearningSettings(StageConfig):
 
     device: str = execution("auto")
     """auto: the first GPU, else the CPU; or cpu, cuda, cuda:1. With several processes each has a GPU of its own."""
+    deterministic: bool = execution(False)
+    """The same weights, bit for bit, wherever it is trained (on one kind of machine, with as many processes): on a CPU
+    one thread computes, on a GPU only kernels that repeat themselves."""
     processes: PositiveInt = execution(1)
     """Processes that share each batch (DDP): a GPU each, else all on the CPU. A run starts them itself."""
     resume: bool = execution(True)

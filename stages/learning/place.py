@@ -11,6 +11,7 @@ from reelwright.stages.learning.config import LearningSettings
 from reelwright.stages.learning.launch import launch
 from reelwright.stages.learning.loggers import check_loggers
 from reelwright.stages.learning.world import World, joined, wanted_size
+from reelwright.stages.steady import steady
 from reelwright.stages.work import Reporter, SilentReporter, Work
 from reelwright.storage.errors import ConfigError
 
@@ -47,7 +48,8 @@ def train_in_processes(work: Work, reporter: Reporter, *, config: LearningSettin
     with joined(use_gpu=use_gpu) as world:
         device = torch.device("cuda", world.local_rank) if use_gpu and size > 1 else choose_device(config.device)
         place = Place(device=device, world=world, reporter=reporter if world.is_main else SilentReporter())
-        outputs: dict[str, Any] = world.gather(train(work, config, place))[0]
+        with steady(config.deterministic):
+            outputs: dict[str, Any] = world.gather(train(work, config, place))[0]
         return outputs
 
 

@@ -63,6 +63,9 @@ class PredictConfig(StageConfig):
     """Frames a forward pass of the spatial encoder; null: chosen by measuring."""
     device: str = execution("auto")
     """auto: the first GPU, else the CPU; or cpu, cuda, cuda:1."""
+    deterministic: bool = execution(False)
+    """The same bits whichever videos are predicted together (on one kind of machine): a batch holds windows of one
+    video, what is null is not measured but fixed, on a CPU one thread computes."""
 
     @model_validator(mode="after")
     def _consistent(self) -> PredictConfig:

@@ -32,7 +32,13 @@ def score_frames(work: Work, config: PredictConfig, scorer: Scorer, *, writer: S
 
     def make() -> tuple[LoadedEncoder, ForwardPass]:
         loaded = _encoder(work, run)
-        settings = loaded.config.model_copy(update={"device": config.device, "batch_size": config.frame_batch_size})
+        settings = loaded.config.model_copy(
+            update={
+                "device": config.device,
+                "batch_size": config.frame_batch_size,
+                "deterministic": config.deterministic,
+            }
+        )
         tuning = Store.at(work.store).root / "tuning"
         return loaded, prepare_forward(loaded, settings, tuning=tuning, note=reporter.note)
 
@@ -47,6 +53,7 @@ def score_frames(work: Work, config: PredictConfig, scorer: Scorer, *, writer: S
         frames=frame_input(work),
         sink=FrameScoreSink(writer, output=_output(loaded, run), looks=looks),
         reporter=reporter,
+        shard_rows=loaded.config.shard_rows if config.deterministic else None,
         selection=Selection(
             needed=needed,
             geometry=None if crops is None else crops.geometry(loaded.data_config),

@@ -21,7 +21,7 @@ class _Waiting:
 
 
 class ScoreWriter:
-    """Scores videos in groups that fill a batch, and writes each video's scores under its digest."""
+    """Scores videos in groups of at least ``batch_size`` windows, and writes each video's scores under its digest."""
 
     def __init__(
         self, scorer: Scorer, *, folder: Path, ledger: ItemLedger, reporter: Reporter, batch_size: int

@@ -16,6 +16,7 @@ from reelwright.stages.predict.config import PredictConfig
 from reelwright.stages.predict.publishing import publish_tables
 from reelwright.stages.predict.scorer import LoadedRun, Scorer, VideoRows, load_run
 from reelwright.stages.predict.sink import ScoreWriter
+from reelwright.stages.steady import steady
 from reelwright.stages.train.block import read_video
 from reelwright.stages.work import Reporter, Work, ledger_of
 from reelwright.storage.embeddings import EmbeddingStore
@@ -40,17 +41,18 @@ def run_items(work: Work, reporter: Reporter) -> None:
         folder=store.predictions(work.key),
         ledger=ledger,
         reporter=reporter,
-        batch_size=config.batch_size,
+        batch_size=1 if config.deterministic else config.batch_size,
     )
-    if work.inputs.get("frames"):
-        from reelwright.stages.predict.frames import score_frames
+    with steady(config.deterministic):
+        if work.inputs.get("frames"):
+            from reelwright.stages.predict.frames import score_frames
 
-        score_frames(work, config, scorer, writer=writer, reporter=reporter)
-    elif config.is_cropped:
-        raise ConfigError(f"{work.node}: crops and short_side are of frames, and there are none. Give frames.")
-    else:
-        _score_embeddings(work, output=run.output, writer=writer, reporter=reporter)
-    writer.flush()
+            score_frames(work, config, scorer, writer=writer, reporter=reporter)
+        elif config.is_cropped:
+            raise ConfigError(f"{work.node}: crops and short_side are of frames, and there are none. Give frames.")
+        else:
+            _score_embeddings(work, output=run.output, writer=writer, reporter=reporter)
+        writer.flush()
     ledger.compact()
 
 

@@ -6,6 +6,7 @@ A row holds noise and, in its first feature, the pulse itself; only a model that
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -165,3 +166,11 @@ def pulse_toy(pulse_template: Toy, tmp_path: Path) -> Toy:
 def spans_of():
     """`even_spans`, for tests."""
     return even_spans
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    """Set the threads of torch; as before afterwards."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)

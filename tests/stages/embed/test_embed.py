@@ -1,5 +1,7 @@
 """The embed stage on real small videos: against a plain loop, across videos, resumed, out of memory, failing."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import timm
@@ -87,6 +89,22 @@ def test_batches_across_videos_change_nothing(three, batch_size):
     for digest in "abc":
         across, alone = (three.rows(digest, key=key).output("pooled") for key in ("across", "alone"))
         assert np.allclose(across, alone, atol=1e-5)
+
+
+def test_deterministic_rows_hang_neither_on_threads_nor_on_measurements_nor_on_other_videos(three, threads):
+    how = {"deterministic": True, "batch_size": None, "channels_last": None, "dtype": "float32"}
+    notes = Notes()
+    threads(1)
+    three.embed(key="together", reporter=notes, **how)
+    threads(4)
+    for item in three.items[::-1]:
+        run_items(replace(three.work(key="apart", **how), items=(item,)), Notes())
+    for digest in "abc":
+        together, apart = (three.rows(digest, key=key).output("pooled") for key in ("together", "apart"))
+        assert np.array_equal(together, apart)
+    assert torch.get_num_threads() == 4
+    assert not any("measured" in note for note in notes.notes)
+    assert not (three.store.root / "tuning").exists()
 
 
 def test_short_videos_fill_batches_together(three, monkeypatch):

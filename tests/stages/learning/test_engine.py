@@ -129,6 +129,17 @@ def test_a_time_limit_is_an_interruption(pulse_toy):
     assert _lines(pulse_toy, "run") == _lines(pulse_toy, "whole")
 
 
+def test_deterministic_training_gives_the_same_weights_with_any_threads(pulse_toy, threads):
+    config = {"model": {"name": "tcn", "layers": 2, "width": 32}, "epochs": 2, "deterministic": True}
+    found = []
+    for number in (1, 4):
+        threads(number)
+        run(pulse_toy.train_work(key=f"with {number}", **config), pulse_toy.reporter)
+        found.append(RunFolder(pulse_toy.store.run(f"with {number}")).weights_digest())
+        assert torch.get_num_threads() == number
+    assert found[0] == found[1]
+
+
 def test_resume_false_begins_anew(pulse_toy):
     work = _work(pulse_toy)
     limited = replace(work, config={**work.config, "max_minutes": 1e-9})

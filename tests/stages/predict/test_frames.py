@@ -49,6 +49,24 @@ def test_frames_give_the_scores_of_their_embeddings_and_are_encoded_once(filmed,
     assert PredictionSet(toy.store.predictions("published")).rows().num_rows == 6 + 11 + 1
 
 
+@pytest.mark.parametrize("over", ["embeddings", "frames"])
+def test_deterministic_scores_hang_neither_on_threads_nor_on_other_videos(filmed, over, threads):
+    toy, items = filmed
+    if over == "frames":
+        work = over_frames(toy, items, deterministic=True, frame_batch_size=None)
+    else:
+        work = toy.predict_work(deterministic=True)
+    threads(1)
+    run_items(replace(work, key="together", items=items), toy.reporter)
+    threads(4)
+    for item in items[::-1]:
+        run_items(replace(work, key="apart", items=(item,)), toy.reporter)
+    for digest in LENGTHS:
+        together, apart = (read_scores(toy.store.predictions(key), digest) for key in ("together", "apart"))
+        np.testing.assert_array_equal(together.scores, apart.scores)
+    assert not (toy.store.root / "tuning").exists()
+
+
 @pytest.mark.slow
 def test_a_finetune_run_uses_its_own_encoder(filmed):
     """The run's spatial part is the very encoder of `emb`, so the scores must be those over `emb`."""
