@@ -132,6 +132,16 @@ class Slurm:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGKILL)
 
+    def restart_node(self, node: str) -> None:
+        """Start a node that was killed; no job is left on either.
+
+        SLURM is told that it was down: else the jobs it had would be completing for minutes.
+        """
+        self.run("scontrol", "update", f"nodename={node}", "state=down", "reason=killed")
+        self.start_node(node)
+        self.run("scancel", "--user=root")
+        self.wait_for_nodes()
+
     def processes(self, node: str, *, holding: str) -> list[psutil.Process]:
         """Processes of jobs on a node with a text in their command line."""
         found = []
@@ -151,14 +161,6 @@ class Slurm:
             time.sleep(0.2)
         log = (self.folder / "ctld.log").read_text(errors="replace")
         raise TimeoutError(f"SLURM's nodes are not {state} after {_START_SECONDS} s:\n{log[-3000:]}")
-
-    def wait_for_node(self, node: str, *, state: str) -> None:
-        """Until SLURM has noticed what became of a node. Raises TimeoutError."""
-        until = time.monotonic() + _START_SECONDS
-        while not (found := self.run("sinfo", "--noheader", "--nodes", node, "--format=%T").strip()).startswith(state):
-            if time.monotonic() > until:
-                raise TimeoutError(f"SLURM's node {node} is {found}, not {state}, after {_START_SECONDS} s")
-            time.sleep(0.2)
 
     def _start_munge(self) -> None:
         folder = self.folder / "munge"

@@ -292,7 +292,8 @@ def written(store: Path) -> dict[str, int]:
 def contents(store: Path) -> dict[str, bytes]:
     return {
         path.relative_to(store).as_posix(): path.read_bytes()
-        for path in store.glob("embeddings/**/*")
+        for area in ("frames", "embeddings")
+        for path in store.glob(f"{area}/**/*")
         if path.is_file()
     }
 

@@ -1,4 +1,6 @@
-"""On a real SLURM of two nodes: the whole pipeline, lost nodes, killed submitters, memory, training beyond its time."""
+"""On a real SLURM of two nodes: the whole pipeline, long videos, lost nodes, killed submitters, memory, training beyond
+its time.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +11,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import av
 import numpy as np
+import psutil
 import pytest
 
 from reelwright.pipeline.project import Project
 from reelwright.storage.items import ItemLedger
 from tests.pipeline.conftest import write_rows, write_video
-from tests.slow.slurm import Slurm, why_not
+from tests.slow.slurm import NODES, Slurm, why_not
+from tests.slow.test_dask import contents, written
 from tests.slow.test_kills import finished_files, outcome, stamps, verify_whole, write_project
 
 COMMAND = "import sys; from reelwright.cli.main import main; sys.argv[0] = 'reelwright'; main()"
@@ -33,6 +37,7 @@ stages:
     {uses: embed, frames: frames, encoder: timm/test_resnet, weights: none, batch_size: 4, channels_last: false,
      preprocess: {size: [64, 64]}, deterministic: true, shard_rows: 32}
 """
+STORED = LONG.replace("materialize: false, ", "")
 TRAINING = """
   long:
     {uses: train, embeddings: [embed], task: per_row, window: {length: 4, stride: 2}, model: {name: linear},
@@ -141,15 +146,60 @@ def test_a_lost_node_and_a_killed_submitter_cost_what_was_in_flight(slurm, tmp_p
     assert not slurm.processes("n2", holding="dask_worker")
     assert [problem for problem in verify_whole(folder) if problem.is_wrong] == []
     before = finished_files(store)
-    slurm.wait_for_node("n1", state="down")  # started again before that, its lost job would be completing for minutes
-    slurm.start_node("n1")
-    slurm.run("scancel", "--user=root")
-    slurm.wait_for_nodes()
+    slurm.restart_node("n1")
     run(slurm, folder)
     after = stamps(store)
     assert {path: after.get(path) for path in before} == before  # nothing is done twice
     assert [problem for problem in verify_whole(folder) if problem.is_wrong] == []
     assert arrays(store) == arrays(local.file.store.root)
+
+
+def test_a_long_video_is_shared_by_both_nodes_and_a_lost_one_costs_its_shards(slurm, tmp_path: Path) -> None:
+    """512 frames are 16 seconds of work as declared, and 16 shards, one to a unit; decode has brought both workers."""
+    names = {"long": 512, "one": 20, "two": 20}
+    for number, (name, num_frames) in enumerate(names.items()):
+        write_video(tmp_path / f"{name}.mp4", seed=number, num_frames=num_frames)
+    write_rows(tmp_path / "videos.csv", [{"video_id": name, "path": f"{name}.mp4"} for name in names])
+    (tmp_path / "reelwright.yaml").write_text(STORED)
+    local = Project.open(tmp_path / "reelwright.yaml", overrides=["store=local"])
+    assert local.run().exit_code == 0
+    more = ", cpus: 2, split_seconds: 5, frames_per_second: 32"
+    (tmp_path / "reelwright.yaml").write_text(STORED + CLUSTER.format(more=more))
+    store = Project.open(tmp_path / "reelwright.yaml").file.store.root
+    writers: dict[str, str] = {}
+
+    def both_have_written_and_one_writes() -> bool:
+        claimed = claims(store)
+        writers.update(claimed)
+        done = {writers[shard] for shard in written(store).keys() - claimed.keys() if shard in writers}
+        return done == set(NODES) and "n1" in claimed.values()
+
+    with started(slurm, tmp_path) as process:
+        wait_until(both_have_written_and_one_writes, process, tmp_path)
+        slurm.kill_node("n1")
+        before = written(store)
+        assert process.wait(100) == 0, (tmp_path / "log.txt").read_text()
+    after = written(store)
+    assert len(before) < len(after) == 16 + 2
+    assert {name: after.get(name) for name in before} == before  # no shard is written again
+    said = " ".join((tmp_path / "log.txt").read_text().split())
+    assert "its shards of long are done again" in said
+    assert "long: 512 rows by 2 processes" in said
+    assert contents(store) == contents(local.file.store.root)
+    assert list(verify_whole(tmp_path)) == []
+    slurm.restart_node("n1")
+
+
+def claims(store: Path) -> dict[str, str]:
+    """Shards of embeddings that are being written, and on which node: a claim says by which process."""
+    found = {}
+    for group in store.glob("embeddings/*.zarr"):
+        for path in store.glob(f"claims/{group.stem}/*.[0-9]*/*.json"):
+            with suppress(OSError, ValueError, psutil.Error):
+                process = psutil.Process(json.loads(path.read_text())["process"])
+                digest, _, number = path.parent.name.partition(".")
+                found[f"{digest} {number}"] = process.environ()["SLURMD_NODENAME"]
+    return found
 
 
 def test_a_video_that_takes_more_memory_than_a_job_may_have_is_quarantined_and_the_others_are_done(
