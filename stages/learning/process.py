@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from reelwright.stages.inputs import bring_inputs
 from reelwright.stages.learning.plain_work import work_from_plain
 from reelwright.stages.registry import STAGES, load
 from reelwright.storage.errors import Interrupted, ReelwrightError
@@ -61,6 +62,7 @@ def main(path: str) -> int:
     with _events() as out:
         reporter = EventReporter(out, is_main=os.environ.get("RANK", "0") == "0")
         try:
+            bring_inputs(work)  # no process trains before all have joined, and so have brought theirs
             result = load(STAGES[work.stage].work)(work, reporter)
         except Interrupted as stopped:
             reporter.send("interrupted", message=str(stopped))

@@ -56,7 +56,7 @@ JobAcctGatherParams=OverMemoryKill
 MpiDefault=none
 NodeName=n1 NodeHostName={host} Port={first_port} CPUs=2 RealMemory=10000 State=UNKNOWN
 NodeName=n2 NodeHostName={host} Port={second_port} CPUs=2 RealMemory=10000 State=UNKNOWN
-PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+PartitionName=main Nodes=ALL LLN=YES Default=YES MaxTime=INFINITE State=UP
 """
 
 

@@ -9,24 +9,31 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import fsspec
 import numpy as np
 import pytest
 import zarr
 
-from tests.slow.buckets import BUCKET, Server, environment, serving
+from tests.slow.buckets import (
+    BUCKET,
+    COMMAND,
+    LIMIT_SECONDS,
+    VIDEOS,
+    Bucket,
+    Server,
+    bucket_of,
+    bucket_outcome,
+    environment,
+    local_outcome,
+    serving,
+)
 from tests.slow.test_dask import dask_process, ending, free_port
 from tests.slow.test_kills import write_project
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(700)]
-LIMIT_SECONDS = 300
-VIDEOS = f"s3://{BUCKET}/videos"
 
 
 @pytest.fixture(scope="module")
@@ -46,109 +53,9 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-COMMAND = (sys.executable, "-c", "from reelwright.cli.main import main; main()")
-
-
-@dataclass
-class Machine:
-    """One machine: the pipeline file is the same on all."""
-
-    server: Server
-    cache: Path
-    project: Path
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """A command in a process group of its own."""
-        return subprocess.Popen(
-            [*COMMAND, *arguments],
-            cwd=self.project,
-            env=environment(self.server, self.cache),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """A command, waited for."""
-        process = self.start(*arguments)
-        out, errors = process.communicate(timeout=LIMIT_SECONDS)
-        return subprocess.CompletedProcess(arguments, process.returncode, out, errors)
-
-    def done(self, *arguments: str) -> str:
-        """What a command prints that ends well."""
-        ended = self.run(*arguments)
-        assert ended.returncode == 0, ended.stdout + ended.stderr
-        return ended.stdout + ended.stderr
-
-
-@dataclass
-class Bucket:
-    """A bucket with videos, and a store in it of its own."""
-
-    server: Server
-    store: str
-    project: Path
-    machines: Path
-
-    def machine(self, name: str) -> Machine:
-        """A machine with an empty cache."""
-        return Machine(self.server, self.machines / name, self.project)
-
-    @property
-    def files(self) -> fsspec.AbstractFileSystem:
-        """Seen past our code."""
-        options = {"endpoint_url": self.server.variables["AWS_ENDPOINT_URL"], "region_name": "us-east-1"}
-        return fsspec.filesystem("s3", key="anybody", secret="nothing", client_kwargs=options, use_listings_cache=False)
-
-    def names(self) -> set[str]:
-        """All objects of the store."""
-        return {name.removeprefix(f"{self.store[5:]}/") for name in self.files.find(self.store)}
-
-    def content(self, name: str) -> bytes:
-        """That of one object of the store."""
-        return self.files.cat_file(f"{self.store}/{name}")
-
-
 @pytest.fixture
 def bucket(server: Server, local: Path, tmp_path: Path) -> Bucket:
-    store = f"s3://{BUCKET}/stores/{tmp_path.name}"
-    made = Bucket(server, store, tmp_path / "project", tmp_path / "machines")
-    made.project.mkdir()
-    for path in sorted(local.iterdir()):
-        if path.suffix in {".mp4", ".csv"}:
-            made.files.put_file(str(path), f"{VIDEOS}/{path.name}")
-    text = (local / "reelwright.yaml").read_text()
-    for before, after in (
-        ("manifest: videos.csv", f"manifest: {VIDEOS}/videos.csv"),
-        (f"root: {local}", f"root: {VIDEOS}"),
-        ("segments.csv", f"{VIDEOS}/segments.csv"),
-    ):
-        assert before in text
-        text = text.replace(before, after)
-    (made.project / "reelwright.yaml").write_text(f"store: {store}\n{text}")
-    return made
-
-
-def outcome(names: dict[str, bytes]) -> dict[str, bytes]:
-    """What must be equal wherever it was made: rows with their shape, scores, weights; by key."""
-    kept = {}
-    for name, content in names.items():
-        area, last = name.partition("/")[0], name.rpartition("/")[2]
-        if (area in {"embeddings", "frames"} and last != "zarr.json") or last == "model.safetensors":
-            kept[name] = content
-        if area == "predictions" and last in {"windows.parquet", "rows.parquet", "videos.parquet"}:
-            kept[name] = content
-    return kept
-
-
-def local_outcome(folder: Path) -> dict[str, bytes]:
-    root = folder / ".reelwright" / "store"
-    return outcome({p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()})
-
-
-def bucket_outcome(bucket: Bucket) -> dict[str, bytes]:
-    return outcome({name: bucket.content(name) for name in bucket.names()})
+    return bucket_of(server, local, tmp_path)
 
 
 def test_a_run_in_a_bucket_gives_keys_bytes_and_predictions_of_a_run_in_a_folder(local: Path, bucket: Bucket) -> None:

@@ -1,5 +1,5 @@
-"""On a real SLURM of two nodes: the whole pipeline, long videos, lost nodes, killed submitters, memory, training beyond
-its time.
+"""On a real SLURM of two nodes: the whole pipeline, in a folder and in a bucket; long videos, lost nodes, killed
+submitters, memory, training beyond its time.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -22,6 +22,7 @@ import pytest
 from reelwright.pipeline.project import Project
 from reelwright.storage.items import ItemLedger
 from tests.pipeline.conftest import write_rows, write_video
+from tests.slow.buckets import bucket_of, bucket_outcome, environment, local_outcome, serving
 from tests.slow.slurm import NODES, Slurm, why_not
 from tests.slow.test_dask import contents, written
 from tests.slow.test_kills import finished_files, outcome, stamps, verify_whole, write_project
@@ -65,13 +66,15 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def started(slurm: Slurm, folder: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+def started(
+    slurm: Slurm, folder: Path, *arguments: str, variables: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """`reelwright run` in a process of its own; what it says goes to log.txt."""
     with (folder / "log.txt").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-c", COMMAND, "run", *arguments],
             cwd=folder,
-            env={**os.environ, **slurm.environment, "NO_COLOR": "1"},
+            env={**os.environ, **(variables or {}), **slurm.environment, "NO_COLOR": "1"},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -83,9 +86,9 @@ def started(slurm: Slurm, folder: Path, *arguments: str) -> Iterator[subprocess.
         process.wait()
 
 
-def run(slurm: Slurm, folder: Path, *arguments: str) -> str:
+def run(slurm: Slurm, folder: Path, *arguments: str, variables: Mapping[str, str] | None = None) -> str:
     """Run to the end; what was said."""
-    with started(slurm, folder, *arguments) as process:
+    with started(slurm, folder, *arguments, variables=variables) as process:
         code = process.wait(400)
     said = (folder / "log.txt").read_text()
     assert code == 0, said + "\n".join(path.read_text() for path in folder.glob(".reelwright/store/jobs/*/job.log"))
@@ -123,6 +126,24 @@ def test_the_whole_pipeline_on_two_nodes_equals_that_on_this_machine(slurm, refe
     hosts = [path.read_text() for path in folder.glob(".reelwright/store/logs/workers/*.err")]
     assert len(hosts) >= 2
     assert "nothing to do" in run(slurm, folder)
+
+
+def test_the_whole_pipeline_in_a_bucket_on_two_nodes_equals_that_in_a_folder(
+    slurm, reference: Path, tmp_path: Path
+) -> None:
+    """The nodes and the submitting machine share nothing but the bucket, and the folder of logs and job scripts."""
+    caches = tmp_path / "machines"
+    own_cache = f"environment: ['export REELWRIGHT_CACHE={caches}/$SLURMD_NODENAME']"
+    with serving() as server:
+        bucket = bucket_of(server, reference, tmp_path)
+        with (bucket.project / "reelwright.yaml").open("a") as file:
+            file.write(CLUSTER.format(more=f", {own_cache}"))
+        said = run(slurm, bucket.project, variables=environment(server, caches / "driver"))
+        assert bucket_outcome(bucket) == local_outcome(reference)
+    assert "submitted; it writes" in said  # training was a job of its own
+    for node in NODES:
+        assert list(caches.glob(f"{node}/stores/*/embeddings/*/*/zarr.json")), node
+    assert not list(caches.glob("driver/stores/*/*/*.zarr/*/zarr.json"))  # it neither makes rows nor reads them
 
 
 def test_a_lost_node_and_a_killed_submitter_cost_what_was_in_flight(slurm, tmp_path: Path) -> None:

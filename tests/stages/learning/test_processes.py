@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ import torch
 from reelwright.stages.learning.batches import Split
 from reelwright.stages.learning.launch import _environment
 from reelwright.stages.learning.plain_work import work_from_plain, work_to_plain
+from reelwright.stages.learning.process import main
 from reelwright.stages.learning.progress import TIMINGS
 from reelwright.stages.learning.world import Share
 from reelwright.stages.train.work import run
@@ -245,3 +247,20 @@ def test_torchrun_starts_the_same_processes(pulse_toy, tmp_path):
     assert len(results) == 2
     assert results[0] == results[1]
     assert RunFolder(pulse_toy.store.run("run")).is_complete
+
+
+def test_a_process_goes_on_on_another_machine_with_a_run_in_a_bucket(pulse_toy, tmp_path, monkeypatch):
+    """A job that is queued again comes to any node."""
+    settings = {"model": {"name": "linear"}, "epochs": 4, "device": "cpu"}
+    run(pulse_toy.train_work(key="whole", **settings), pulse_toy.reporter)
+    work = pulse_toy.train_work(key="cut", **settings)
+    with pytest.raises(Interrupted):
+        run(work, _StopAfter(300, signal.SIGUSR1))
+    monkeypatch.setenv("REELWRIGHT_CACHE", str(tmp_path / "other"))
+    monkeypatch.setenv("REELWRIGHT_EVENTS", str(tmp_path / "events"))
+    file = tmp_path / "work.json"
+    file.write_text(json.dumps(work_to_plain(replace(work, store=f"file://{pulse_toy.root}"))))
+    assert main(str(file)) == 0
+    assert "goes on after update" in (tmp_path / "events.0.jsonl").read_text()
+    assert _lines(pulse_toy, "cut") == _lines(pulse_toy, "whole")
+    assert RunFolder(pulse_toy.store.run("cut")).is_complete
