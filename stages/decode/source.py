@@ -141,7 +141,8 @@ def backends_of(item: VideoItem, order: Sequence[str]) -> Sequence[str]:
 
 
 def _decoding_plan(config: DecodeConfig, shared: dict[str, Any], wanted: _Wanted, workers: int) -> Plan:
-    order, common = backend_order(config.backend), {**shared, **decoding(config, workers)}
+    common = {**shared, **decoding(config, workers)}
+    orders = {is_range: backend_order(config.backend, is_range=is_range) for is_range in (False, True)}
 
     def arguments(item: VideoItem, backend: str, broken: int) -> dict[str, Any]:
         return {**common, **wanted.of(item, broken), "path": item.path, "backend": backend}
@@ -149,7 +150,7 @@ def _decoding_plan(config: DecodeConfig, shared: dict[str, Any], wanted: _Wanted
     return Plan(
         function="reelwright.stages.decode.tasks:stream_video",
         arguments=arguments,
-        backends=lambda item: backends_of(item, order),
+        backends=lambda item: backends_of(item, orders[item.digest in wanted.stops]),
         workers=workers,
         timeout_seconds=config.timeout_seconds,
     )

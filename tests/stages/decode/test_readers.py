@@ -154,6 +154,8 @@ def test_backend_order() -> None:
     assert backend_order("pyav")[0] == "pyav"
     assert backend_order("auto")[-1] == "pyav"
     assert "torchcodec" not in backend_order("auto")
+    assert backend_order("auto", is_range=True) == ["pyav"]
+    assert backend_order("decord", is_range=True)[0] == "decord"
 
 
 def test_backend_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:

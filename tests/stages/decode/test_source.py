@@ -101,6 +101,17 @@ def test_a_long_video_goes_on_at_a_row(grey_video: Path, config: DecodeConfig, s
     assert ends["grey"].num_rows == 20
 
 
+def test_rows_before_a_stop_come_from_who_does_not_decode_on_after_it(grey_video: Path, config: DecodeConfig) -> None:
+    events = stream_frames(
+        [item(grey_video)], decode=config, frames_store=None, geometry=None, workers=1, chunk_rows=5,
+        start_rows={"grey": 7}, stop_rows={"grey": 16},
+    )  # fmt: skip
+    chunks, ends, (opened,) = collect(events)
+    assert greys(chunks["grey"]) == list(range(14, 32, 2))
+    assert (opened.backend, opened.num_rows, opened.start_row) == ("pyav", 20, 7)
+    assert (ends["grey"].status, ends["grey"].num_rows) == ("ok", 16)
+
+
 def test_geometries_come_one_after_the_other(grey_video: Path) -> None:
     decode = DecodeConfig(stride=10, short_side=24)
     events = stream_frames(
