@@ -2,8 +2,10 @@
 
 Per item: 10,000 items of a stage that does nothing but leave its row, through each executor; workers are there already.
 Scaling: embed on one and on two warm dask workers, beside one and two bare processes that call the stage's function on
-their share of the videos. Driver: a pool that answers at once (and says that a video took half a second), so that what
-is left is the driver's own: units, messages as JSON, rows, the table of items; in a process of its own, for its memory.
+their share of the videos. Sharing: one long video, whole on one worker and by ranges of shards on two, beside two bare
+processes that do half of its rows each. Driver: a pool that answers at once (and says that a video took half a second),
+so that what is left is the driver's own: units, messages as JSON, rows, the table of items; in a process of its own,
+for its memory.
 
 python -m tests.benchmarks.bench_cluster driver COUNT prints the last one for a number of videos, as JSON.
 """
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import resource
 import shutil
 import subprocess
@@ -29,6 +32,7 @@ from reelwright.pipeline.cluster.config import ClusterSettings
 from reelwright.pipeline.cluster.dask_pool import DaskPool
 from reelwright.pipeline.cluster.executors import LocalExecutor
 from reelwright.pipeline.cluster.live import LiveReporter
+from reelwright.pipeline.cluster.sharing import Split
 from reelwright.pipeline.cluster.spread import Ended, Spreader
 from reelwright.stages.held import hold
 from reelwright.stages.registry import STAGES, load
@@ -38,7 +42,7 @@ from reelwright.storage.items import ItemLedger, ItemRow
 from reelwright.storage.store import Store
 from tests.benchmarks.chain import fresh_work, make_project
 from tests.benchmarks.harness import Figures, Options, Row, Turns
-from tests.benchmarks.videos import bench_videos
+from tests.benchmarks.videos import FPS, NUM_FRAMES, bench_videos, long_video
 from tests.pipeline.cluster.stand_in import STAGE, make_work
 
 NUM_ITEMS = 10_000
@@ -46,17 +50,28 @@ AIMS = {"local": 2.0, "dask": 10.0}  # ms an item
 SCALING_AIM = 0.9
 MILLION = 1_000_000
 _SECONDS_A_VIDEO = 0.5
-STAGES_OF_SCALING = """
-  streamed: {uses: decode, materialize: false, stop: LAST, workers: 1}
-  embed: {uses: embed, frames: streamed, encoder: timm/mobilenetv2_100, weights: none, batch_size: 16,
-          channels_last: true, preprocess: {size: [112, 112], resize: 112}}
+DECODE = "{uses: decode, materialize: false, workers: 1"
+EMBED = """{uses: embed, encoder: timm/mobilenetv2_100, weights: none, batch_size: 16,
+          channels_last: true, preprocess: {size: [112, 112], resize: 112}"""
+STAGES_OF_SCALING = f"""
+  streamed: {DECODE}, stop: LAST}}
+  embed: {EMBED}, frames: streamed}}
+"""
+SHARD_ROWS, SHARDS_A_RANGE = 60, 4
+STAGES_OF_SHARING = f"""
+  whole: {DECODE}}}
+  first: {DECODE}, stop: HALF, backend: pyav}}
+  second: {DECODE}, start: HALF, backend: pyav}}
+  embed: {EMBED}, shard_rows: {SHARD_ROWS}, frames: whole}}
+  embed_first: {EMBED}, shard_rows: {SHARD_ROWS}, frames: first}}
+  embed_second: {EMBED}, shard_rows: {SHARD_ROWS}, frames: second}}
 """
 
 
 def run(options: Options) -> list[Row]:
     """Rows of the table."""
     STAGES["stand_in"] = STAGE
-    return [*_per_item(options), *_scaling(options), *_driver(options)]
+    return [*_per_item(options), *_scaling(options), *_sharing(options), *_driver(options)]
 
 
 def _items(count: int) -> list[VideoItem]:
@@ -112,9 +127,9 @@ def _scaling(options: Options) -> list[Row]:
     pools = []
     try:
         for count in (1, 2):
-            pool = DaskPool(ClusterSettings(executor="dask", workers=count), logs=options.folder, tell=lambda _: None)
+            pool = _dask(count, options)
             pools.append(pool)
-            bare = multiprocessing.get_context("spawn").Pool(count)
+            bare = _processes(count)
             turns.add(f"{count} bare", partial(_rate, project, partial(_bare, bare, count)))
             turns.add(f"{count} dask", partial(_rate, project, partial(_on_workers, pool)))
         found = turns.measure()
@@ -137,15 +152,34 @@ def _median(figures: Figures) -> float:
     return sorted(figures.values)[len(figures.values) // 2]
 
 
-def _rate(project: Any, do: Callable[[Work], None]) -> float:
-    work = fresh_work(project, "embed")
+def _rate(project: Any, do: Callable[..., None], nodes: Sequence[str] = ("embed",)) -> float:
+    works = [fresh_work(project, node) for node in nodes]
     started = time.perf_counter()
-    do(work)
+    do(*works)
     seconds = time.perf_counter() - started
-    rows = ItemLedger(Store.at(work.store).node(work.key)).load().values()
-    assert all(row.is_done for row in rows)
-    shutil.rmtree(Store.at(work.store).embeddings(work.key))
-    return sum(row.rows for row in rows) / seconds
+    num_rows = 0
+    for work in works:
+        rows = ItemLedger(Store.at(work.store).node(work.key)).load().values()
+        assert rows
+        assert all(row.is_done for row in rows)
+        num_rows += sum(row.rows for row in rows)
+        shutil.rmtree(Store.at(work.store).embeddings(work.key))
+    return num_rows / seconds
+
+
+def _dask(count: int, options: Options) -> DaskPool:
+    return DaskPool(ClusterSettings(executor="dask", workers=count), logs=options.folder, tell=lambda _: None)
+
+
+def _processes(count: int) -> Any:
+    """Bare ones, with as many threads as a worker of one core has."""
+    return multiprocessing.get_context("spawn").Pool(count, initializer=_use_threads)
+
+
+def _use_threads() -> None:
+    import torch
+
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
 def _bare(pool: Any, count: int, work: Work) -> None:
@@ -159,6 +193,43 @@ def _do_share(work: Work) -> None:
 
 def _on_workers(pool: DaskPool, work: Work) -> None:
     Spreader(work, pool, SilentReporter(), 2.0).run()
+
+
+def _sharing(options: Options) -> list[Row]:
+    video = long_video(options.folder / "long.mp4", num_videos=options.num_videos)
+    half = options.num_videos * NUM_FRAMES / FPS / 2
+    project = make_project(options.folder / "sharing", [video], STAGES_OF_SHARING.replace("HALF", str(half)))
+    project.run(until=["whole"])
+    turns, bare, pools = Turns(options.repeats), _processes(2), [_dask(1, options), _dask(2, options)]
+    try:
+        turns.add("1 dask", partial(_rate, project, partial(_on_workers, pools[0])))
+        turns.add("2 dask", partial(_rate, project, partial(_shared, pools[1])))
+        turns.add("2 bare", partial(_rate, project, partial(_halves, bare), ("embed_first", "embed_second")))
+        found = turns.measure()
+    finally:
+        for pool in pools:
+            pool.close()
+        bare.terminate()
+    one, two, halves = found["1 dask"], found["2 dask"], found["2 bare"]
+    note = f"of 2 bare: {_median(two) / _median(halves):.2f}, aim {SCALING_AIM}"
+    what, unit = "embed a long video", "rows/s"
+    return [
+        Row(what=f"{what}, 1 dask", unit=unit, figures=one),
+        Row(what=f"{what}, 2 bare, half each", unit=unit, figures=halves, reference="1 dask", against=one),
+        Row(what=f"{what}, shared by 2 dask", unit=unit, figures=two, reference="1 dask", against=one, note=note),
+    ]
+
+
+def _shared(pool: DaskPool, work: Work) -> None:
+    """Ranges of SHARDS_A_RANGE shards: of a real long video they would be longer, and cost less beside their work."""
+    split = Split(split_seconds=0.1, frames_per_second=1.0, unit_seconds=SHARDS_A_RANGE * SHARD_ROWS)
+    spreader = Spreader(work, pool, SilentReporter(), 2.0, split=split)
+    spreader.run()
+    assert spreader.num_units > 1
+
+
+def _halves(pool: Any, *works: Work) -> None:
+    pool.map(_do_share, works)
 
 
 def _driver(options: Options) -> list[Row]:

@@ -34,6 +34,22 @@ def bench_videos() -> list[Path]:
     return paths
 
 
+def long_video(path: Path, *, num_videos: int) -> Path:
+    """The first of them one after the other in one file at ``path``, their packets as they are."""
+    with av.open(str(path), "w", format="mp4") as container:
+        stream, offset = None, 0
+        for part in bench_videos()[:num_videos]:
+            with av.open(str(part)) as source:
+                video = source.streams.video[0]
+                stream = stream or container.add_stream_from_template(video)
+                for packet in source.demux(video):
+                    if packet.dts is not None:  # the last one is empty
+                        packet.pts, packet.dts, packet.stream = packet.pts + offset, packet.dts + offset, stream
+                        container.mux(packet)
+                offset += video.duration
+    return path
+
+
 def _write(path: Path, *, seed: int) -> None:
     with av.open(str(path), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=FPS, options={"threads": "1", "preset": "veryfast", "crf": "23"})
