@@ -121,7 +121,13 @@ def _pipeline(source: str, settings: dict[str, Any], overrides: list[str]) -> Pi
 
 
 def _videos(source: str) -> dict[str, str]:
+    from reelwright.storage.feature_files import is_feature_file
+    from reelwright.storage.urls import is_url
+
     path = Path(source)
     if path.is_dir():
         return {"features": source}
-    return {"manifest" if path.suffix.lower() in {".csv", ".tsv", ".parquet"} else "glob": source}
+    if path.suffix.lower() in {".csv", ".tsv", ".parquet"}:
+        return {"manifest": source}
+    is_folder = is_url(source) and not is_feature_file(source) and not any(letter in source for letter in "*?[")
+    return {"features" if is_folder else "glob": source}

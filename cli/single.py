@@ -142,6 +142,7 @@ def pipeline_for(stage: str, videos: str, overrides: list[str]) -> PipelineFile:
 
 def _videos_block(videos: str) -> dict[str, Any]:
     from reelwright.storage.manifest import VIDEO_SUFFIXES
+    from reelwright.storage.urls import is_url
 
     path = Path(videos)
     if path.is_dir():
@@ -150,6 +151,8 @@ def _videos_block(videos: str) -> dict[str, Any]:
         return {"manifest": videos}
     if path.is_file() or path.suffix.lower() in VIDEO_SUFFIXES or any(letter in videos for letter in "*?["):
         return {"glob": videos}
+    if is_url(videos):
+        return {"folder": videos}
     raise ConfigError(
         f"--videos {videos!r}: give a manifest (.csv, .tsv, .parquet), a folder, a video or a pattern ('clips/*.mp4')"
     )

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from reelwright.storage.annotations import UNKNOWN, Annotation
 from reelwright.storage.errors import ConfigError
+from reelwright.storage.fetched import local_file
 from reelwright.storage.items import DONE
 from reelwright.storage.known import VideoProbe
-from reelwright.storage.manifest import ManifestVideo, scan_folder
+from reelwright.storage.manifest import ManifestVideo, is_video_name, scan_folder
 from reelwright.storage.tables import read_columns
+from reelwright.storage.urls import is_url
 
 if TYPE_CHECKING:
     from reelwright.pipeline.dataset import Dataset
@@ -128,13 +130,15 @@ def source_file(source: str, overrides: Sequence[str]) -> PipelineFile:
     if path.is_dir():
         content["videos"] = {"folder" if scan_folder(path, default_split="train") else "features": source}
     elif path.suffix.lower() in {".csv", ".tsv", ".parquet"}:
-        columns = read_columns(path, required=["path"]).cells
+        columns = read_columns(local_file(source), required=["path"]).cells
         splits = list(dict.fromkeys(["train", "val", "test", *filter(None, columns.get("split", []))]))
         content["videos"] = {"manifest": source, "splits": splits}
         if any(columns.get("label", [])) and not any(entry.startswith("labels.") for entry in overrides):
             content["labels"] = {"column": "label"}
-    elif path.is_file() or any(letter in source for letter in "*?["):
+    elif any(letter in source for letter in "*?[") or (is_video_name(source) if is_url(source) else path.is_file()):
         content["videos"] = {"glob": source}
+    elif is_url(source):
+        content["videos"] = {"folder": source}
     else:
         raise ConfigError(f"{source}: no such manifest (.csv, .tsv, .parquet), folder, video or pattern")
     return build_pipeline(OmegaConf.create(content), path=Path.cwd() / "reelwright-data.yaml", overrides=overrides)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 from reelwright.pipeline.file import PipelineFile
 from reelwright.pipeline.synthesized import num_to_make, synthetic_set_of
@@ -155,10 +154,10 @@ def _read_videos(file: PipelineFile) -> tuple[list[ManifestVideo], str]:
         source = file.resolve(settings.folder)
         return scan_folder(source, default_split=settings.split), str(source)
     if settings.features is not None:
-        source = file.resolve(settings.features)
-        return scan_features(source, default_split=settings.split), str(source)
+        place = file.place(settings.features)
+        return scan_features(place, default_split=settings.split), place
     pattern = str(settings.glob)
-    return scan_glob(pattern, root=Path(root), default_split=settings.split), pattern
+    return scan_glob(pattern, root=root, default_split=settings.split), pattern
 
 
 def with_labels(dataset: Dataset, file: PipelineFile, settings: LabelsConfig) -> Dataset:

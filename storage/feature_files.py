@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from reelwright.storage.errors import InputError
-from reelwright.storage.manifest import ManifestVideo
+from reelwright.storage.manifest import ManifestVideo, scan_url
+from reelwright.storage.urls import is_url
 
 FEATURE_SUFFIXES = frozenset([".npy", ".npz", ".pt", ".pth", ".h5", ".hdf5", ".mat"])
 
@@ -15,11 +16,14 @@ def is_feature_file(path: str | Path) -> bool:
     return Path(path).suffix.lower() in FEATURE_SUFFIXES
 
 
-def scan_features(folder: Path, *, default_split: str) -> list[ManifestVideo]:
-    """Every feature file below ``folder``. With ``train/``, ``val/``, ``test/`` on top, these are the splits.
+def scan_features(folder: Path | str, *, default_split: str) -> list[ManifestVideo]:
+    """Every feature file below ``folder``, or a URL. With ``train/``, ``val/``, ``test/`` on top, these are the splits.
 
     The video_id is the path below the folder without its ending. Raises InputError when there is no such folder.
     """
+    if is_url(str(folder)):
+        return scan_url(str(folder), default_split=default_split, is_wanted=is_feature_file, what="features")
+    folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder of features")
     paths = sorted(path for path in folder.rglob("*") if is_feature_file(path) and path.is_file())

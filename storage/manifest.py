@@ -5,12 +5,13 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
 from reelwright.storage.errors import InputError, nearest
+from reelwright.storage.patterns import folders_of, in_folders, matching, split_pattern
 from reelwright.storage.tables import read_columns
 from reelwright.storage.urls import is_url, join_url
 
@@ -81,14 +82,19 @@ def scan_folder(folder: Path, *, default_split: str) -> list[ManifestVideo]:
     """Every video file below ``folder``. With ``train/``, ``val/``, ``test/`` on top, these are the splits."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder of videos")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
+    paths = sorted(path for path in folder.rglob("*") if is_video_name(path.name) and path.is_file())
     return _from_paths(paths, base=folder, default_split=default_split)
 
 
-def scan_glob(pattern: str, *, root: Path, default_split: str) -> list[ManifestVideo]:
-    """Every file or folder of frames that matches ``pattern`` (``**`` goes down), relative to ``root``."""
-    paths = sorted(Path(match) for match in glob.glob(str(root / pattern), recursive=True))  # noqa: PTH207 - absolute patterns too
-    base = Path(os.path.commonpath([path.parent for path in paths])) if paths else root
+def scan_glob(pattern: str, *, root: Path | str, default_split: str) -> list[ManifestVideo]:
+    """Every file or folder of frames that matches ``pattern`` (``**`` goes down), relative to ``root``.
+
+    Where pattern or root is a URL, every object. Raises InputError when none does, ConfigError for a wrong bucket.
+    """
+    if is_url(pattern) or (is_url(str(root)) and not os.path.isabs(pattern)):  # noqa: PTH117
+        return _scan_objects(pattern if is_url(pattern) else join_url(str(root), pattern), default_split)
+    paths = sorted(Path(match) for match in glob.glob(str(Path(root) / pattern), recursive=True))  # noqa: PTH207 - absolute patterns too
+    base = Path(os.path.commonpath([path.parent for path in paths])) if paths else Path(root)
     return _from_paths(paths, base=base, default_split=default_split)
 
 
@@ -148,16 +154,48 @@ def _named(written: str) -> str:
     return str(Path(path).with_suffix(""))
 
 
-def scan_url(url: str, *, default_split: str) -> list[ManifestVideo]:
-    """`scan_folder` for what lies below a URL."""
+def is_video_name(name: str) -> bool:
+    """Whether something is named as a video file."""
+    return Path(name).suffix.lower() in VIDEO_SUFFIXES
+
+
+def scan_url(
+    url: str, *, default_split: str, is_wanted: Callable[[str], bool] = is_video_name, what: str = "videos"
+) -> list[ManifestVideo]:
+    """`scan_folder` for what lies below a URL and has a name that is wanted."""
     from reelwright.storage.remote import list_objects
 
-    names = sorted(name for name in list_objects(url) if Path(name).suffix.lower() in VIDEO_SUFFIXES)
+    names = sorted(filter(is_wanted, list_objects(url)), key=in_folders)
     if not names:
-        raise InputError(f"{url}: no videos there")
+        raise InputError(f"{url}: no {what} there")
+    return _from_names(names, url=url, base="", default_split=default_split)
+
+
+def _scan_objects(url: str, default_split: str) -> list[ManifestVideo]:
+    from reelwright.storage.remote import list_objects
+
+    folder, pattern = split_pattern(url)
+    found = list_objects(folder)
+    folders, names = matching(folders_of(found), pattern), matching(found, pattern)
+    if folders:
+        raise InputError(
+            f"{url} fits folders too, such as {folders[0]}/, and those are no videos in a bucket. Name files, as "
+            f"*.mp4 does"
+        )
+    if not names:
+        raise InputError(f"{url}: no object fits. Below {folder} there are {len(found):,}")
+    base = os.path.commonpath([name.rpartition("/")[0] for name in names])
+    return _from_names(names, url=folder, base=f"{base}/" if base else "", default_split=default_split)
+
+
+def _from_names(names: Sequence[str], *, url: str, base: str, default_split: str) -> list[ManifestVideo]:
+    """Objects below ``url``; their ids and splits start at the folder ``base`` there, which ends with a slash."""
     return [
         ManifestVideo(
-            video_id=_named(name), path=join_url(url, name), split=_top_split(Path(name), default_split), row=number
+            video_id=_named(name.removeprefix(base)),
+            path=join_url(url, name),
+            split=_top_split(Path(name.removeprefix(base)), default_split),
+            row=number,
         )
         for number, name in enumerate(names, start=1)
     ]

@@ -8,7 +8,6 @@ from pydantic import PositiveFloat, PositiveInt, model_validator
 
 from reelwright.stages.config import Settings
 from reelwright.stages.synthesize.config import SourceConfig
-from reelwright.storage.urls import is_url
 
 
 class VideosConfig(Settings):
@@ -18,8 +17,8 @@ class VideosConfig(Settings):
     """
 
     manifest: str | None = None
-    """A .csv, .tsv or .parquet table with the columns path and, if wanted, video_id, split, label and more; this, root
-    and folder may be URLs (s3://bucket/...)."""
+    """A .csv, .tsv or .parquet table with the columns path and, if wanted, video_id, split, label and more. This,
+    folder, features, glob and root may be URLs (s3://bucket/...)."""
     folder: str | None = None
     """A folder: every video file below it; train/, val/, test/ on top are the splits."""
     features: str | None = None
@@ -44,15 +43,6 @@ class VideosConfig(Settings):
     """Time limit for probing one video."""
     quarantine_after: PositiveInt | None = 3
     """Failed attempts of a video at one node, over all runs, after which it is left alone; null: never."""
-
-    @model_validator(mode="after")
-    def _urls(self) -> VideosConfig:
-        for name in ("features", "glob"):
-            if is_url(getattr(self, name)):
-                raise ValueError(f"{name} is not for object stores yet; use manifest or folder")
-        if self.glob is not None and is_url(self.root):
-            raise ValueError("glob is not for object stores yet; use manifest or folder")
-        return self
 
     @model_validator(mode="after")
     def _one_source(self) -> VideosConfig:

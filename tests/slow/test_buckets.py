@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -17,12 +18,14 @@ import numpy as np
 import pytest
 import zarr
 
+from tests.pipeline.conftest import SPLITS
 from tests.slow.buckets import (
     BUCKET,
     COMMAND,
     LIMIT_SECONDS,
     VIDEOS,
     Bucket,
+    Machine,
     Server,
     bucket_of,
     bucket_outcome,
@@ -87,6 +90,38 @@ def test_a_run_in_a_bucket_gives_keys_bytes_and_predictions_of_a_run_in_a_folder
     item = next(name.split("/")[2] for name in names if name.startswith(f"embeddings/{group}/") and name.count("/") > 2)
     assert opened[f"{item}/pooled"].shape[0] == 24
     assert np.isfinite(opened[f"{item}/pooled"][:]).all()
+
+
+def test_a_pattern_in_a_bucket_names_the_videos_that_it_names_in_a_folder(
+    local: Path, bucket: Bucket, tmp_path: Path
+) -> None:
+    stages = (local / "reelwright.yaml").read_text().partition("stages:")[2].partition("  train:")[0]
+    here, videos = tmp_path / "here", f"{bucket.store}-videos"
+    for name, split in SPLITS.items():
+        (here / split).mkdir(parents=True, exist_ok=True)
+        shutil.copy(local / f"{name}.mp4", here / split)
+        bucket.files.put_file(str(local / f"{name}.mp4"), f"{videos}/{split}/{name}.mp4")
+    (here / "reelwright.yaml").write_text(f"videos: {{glob: '**/*.mp4'}}\nstages:{stages}")
+    text = f"store: {bucket.store}\nvideos: {{glob: '{videos}/**/*.mp4'}}\nstages:{stages}"
+    (bucket.project / "reelwright.yaml").write_text(text)
+    machine = Machine(bucket.server, tmp_path / "folder", here)
+    assert "frames: done" in machine.done("run")
+    one, two = bucket.machine("one"), bucket.machine("two")
+    one.done("run")
+    assert bucket_outcome(bucket) == local_outcome(here)
+    assert "nothing to do: all 2 nodes are up to date" in two.done("run")
+    assert not list(two.cache.rglob("*.mp4"))
+
+    # Only what is another one now is fetched.
+    bucket.files.put_file(str(local / "b.mp4"), f"{videos}/test/more.mp4")
+    two.done("run")
+    assert [path.name for path in two.cache.rglob("*.mp4")] == ["more.mp4"]
+
+    for pattern, told in ((f"{videos}/*.avi", "no object fits"), ("s3://nobody-made-this/*.mp4", "no such bucket")):
+        refused = two.run("run", "-S", f"videos.glob={pattern}")
+        assert refused.returncode == 2
+        assert told in refused.stderr
+        assert "Traceback" not in refused.stderr
 
 
 def test_what_another_machine_needs_is_brought_there_and_nothing_else(bucket: Bucket) -> None:
