@@ -108,9 +108,9 @@ def collect(
     finally:
         watcher.close()
     if delete:
-        found = replace(found, going=delete_unused(files[0].store, found.going))
+        found = replace(found, going=delete_unused(files[0].store, found.going, found.copies))
     if as_json:
-        print_json(_sweep_json(found, is_deleted=delete))
+        print_json(_sweep_json(found, files[0].store, is_deleted=delete))
     else:
         _print_sweep(found, files[0].store.root, is_deleted=delete)
 
@@ -201,6 +201,9 @@ def _print_sweep(found: Sweep, root: Path, *, is_deleted: bool) -> None:
     for reason in dict.fromkeys(reason for _, reason in found.kept):
         sizes = [garbage.num_bytes for garbage, why in found.kept if why == reason]
         typer.echo(f"{len(sizes):,} things stay ({bytes_text(sum(sizes))}): {reason}")
+    if found.copies:
+        copies = bytes_text(sum(garbage.num_bytes for garbage in found.copies))
+        typer.echo(f"{len(found.copies):,} copies on this machine of what is not in the bucket any more: {copies}")
     if found.projects:
         typer.echo(f"{len(found.projects)} other pipeline files used this store; what they left last stays")
     done = "removed" if is_deleted else "would go; --delete removes it"
@@ -208,17 +211,19 @@ def _print_sweep(found: Sweep, root: Path, *, is_deleted: bool) -> None:
     typer.echo(told if found.going else f"nothing to remove: the store has {bytes_text(found.store_bytes)}")
 
 
-def _sweep_json(found: Sweep, *, is_deleted: bool) -> dict[str, object]:
+def _sweep_json(found: Sweep, store: Store, *, is_deleted: bool) -> dict[str, object]:
     return {
         "deleted": is_deleted,
         "store_bytes": found.store_bytes,
         "bytes": found.num_bytes,
         "going": [
-            {"path": str(garbage.path), "kind": garbage.kind, "bytes": garbage.num_bytes} for garbage in found.going
+            {"path": store.name_of(garbage.path), "kind": garbage.kind, "bytes": garbage.num_bytes}
+            for garbage in found.going
         ],
         "kept": [
-            {"path": str(garbage.path), "kind": garbage.kind, "bytes": garbage.num_bytes, "why": why}
+            {"path": store.name_of(garbage.path), "kind": garbage.kind, "bytes": garbage.num_bytes, "why": why}
             for garbage, why in found.kept
         ],
         "other_projects": list(found.projects),
+        "copies": [{"path": str(garbage.path), "bytes": garbage.num_bytes} for garbage in found.copies],
     }

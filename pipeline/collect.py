@@ -5,7 +5,10 @@ videos; while synthetic videos are still to be made, all. The key of a node that
 it left last stays until it runs. Other pipeline files that ran on this store (their last records lie in projects/) are
 roots too, as they were when they ran last, with all items under their spec keys, since their manifests are not known;
 `only_these` gives them up. Unfinished work of a node that is still wanted stays, since the next run goes on from it.
-What a running process says it uses (storage/locks.py) stays with all its items, whoever runs it.
+What a running process says it uses (storage/locks.py) stays with all its items, whoever runs it, wherever it runs.
+
+Of a store in a bucket, what counts lies there. One listing tells sizes and, by the clock of the service, when what was
+changed; services refuse machines whose clocks differ by more than minutes. What only this machine has is told apart.
 """
 
 from __future__ import annotations
@@ -21,8 +24,10 @@ from reelwright.pipeline.keys import hub_file
 from reelwright.pipeline.plan import WAITING, Planner
 from reelwright.pipeline.results import Observer
 from reelwright.pipeline.runner import open_planner, read_videos
+from reelwright.storage.bringing import refresh
 from reelwright.storage.errors import ConfigError
-from reelwright.storage.garbage import Garbage, Roots, delete, find_garbage, sizes
+from reelwright.storage.garbage import Garbage, Roots, delete, find_garbage
+from reelwright.storage.listings import FolderListing, listing_of
 from reelwright.storage.locks import holdings, uses
 from reelwright.storage.records import load_record
 from reelwright.storage.store import Store
@@ -47,6 +52,7 @@ class Sweep:
     kept: tuple[tuple[Garbage, str], ...]  # with the reason
     store_bytes: int
     projects: tuple[str, ...]  # other pipeline files whose last outputs are kept
+    copies: tuple[Garbage, ...] = ()  # of a store in a bucket: what goes too, and lies in this machine's copy only
 
     @property
     def num_bytes(self) -> int:
@@ -62,7 +68,6 @@ def sweep(
     Raises ConfigError when the pipeline files are not of one store.
     """
     store = files[0].store
-    store.check_local("gc")
     others = sorted({file.store.place for file in files} - {store.place})
     if others:
         raise ConfigError(
@@ -73,8 +78,9 @@ def sweep(
         read_videos(file, observer, anew=False, make=False)
     roots = find_roots([open_planner(file) for file in files], only_these=only_these)
     limits = limits or Limits()
-    found = sorted(find_garbage(store, roots), key=lambda garbage: (garbage.changed, str(garbage.path)))
-    store_bytes = sum(size for size, _ in sizes(store.root))
+    listing = listing_of(store.root)
+    found = sorted(find_garbage(store, roots, listing), key=lambda garbage: (garbage.changed, str(garbage.path)))
+    store_bytes = sum(size for size, _ in listing.sizes(store.root))
     going, kept, left, now = [], [], store_bytes, time.time()
     for garbage in found:
         age = now - garbage.changed
@@ -88,7 +94,17 @@ def sweep(
             going.append(garbage)
             left -= garbage.num_bytes
     going.sort(key=lambda garbage: -garbage.num_bytes)
-    return Sweep(tuple(going), tuple(kept), store_bytes, roots.projects)
+    copies = _only_copies(store, roots, {garbage.path for garbage in found}, guard_seconds=limits.guard_seconds)
+    return Sweep(tuple(going), tuple(kept), store_bytes, roots.projects, copies)
+
+
+def _only_copies(store: Store, roots: Roots, there: set[Path], *, guard_seconds: float) -> tuple[Garbage, ...]:
+    """What this machine's copy of a bucket has and the roots do not reach, besides what is in the bucket too."""
+    if store.url is None:
+        return ()
+    found = find_garbage(store, roots, FolderListing())
+    now = time.time()
+    return tuple(garbage for garbage in found if garbage.path not in there and now - garbage.changed >= guard_seconds)
 
 
 def find_roots(planners: Sequence[Planner], *, only_these: bool) -> Roots:
@@ -110,6 +126,7 @@ def find_roots(planners: Sequence[Planner], *, only_these: bool) -> Roots:
     if not only_these:
         own = {planner.project.name for planner in planners}
         projects = planners[0].file.store.root / "projects"
+        refresh(projects)
         others = [path for path in sorted(projects.iterdir()) if path.name not in own] if projects.is_dir() else []
         remembered += [path for folder in others for path in sorted(folder.glob("*.json"))]
         roots.projects = tuple(folder.name for folder in others)
@@ -125,16 +142,18 @@ def find_roots(planners: Sequence[Planner], *, only_these: bool) -> Roots:
     return roots
 
 
-def delete_unused(store: Store, going: Sequence[Garbage]) -> tuple[Garbage, ...]:
-    """Remove garbage but what a process has begun to use since it was found; returns what went."""
+def delete_unused(store: Store, going: Sequence[Garbage], copies: Sequence[Garbage] = ()) -> tuple[Garbage, ...]:
+    """Remove garbage but what a process has begun to use since it was found; returns what went of ``going``."""
     in_use = keys_in_use(store)
-    free = tuple(garbage for garbage in going if in_use.isdisjoint((_key(garbage), garbage.path.name)))
+    free = tuple(garbage for garbage in going if in_use.isdisjoint(_keys(garbage)))
     delete(store, free)
+    FolderListing().remove([garbage.path for garbage in copies if in_use.isdisjoint(_keys(garbage))])
     return free
 
 
-def _key(garbage: Garbage) -> str:
-    return garbage.ledger[0] if garbage.ledger is not None else garbage.path.name.removesuffix(".zarr")
+def _keys(garbage: Garbage) -> tuple[str, str]:
+    """What a process that uses it may have told."""
+    return garbage.group or garbage.path.name.removesuffix(".zarr"), garbage.path.name
 
 
 def keys_in_use(store: Store) -> set[str]:

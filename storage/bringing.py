@@ -18,9 +18,9 @@ from pathlib import Path
 from reelwright.storage import remote
 from reelwright.storage.errors import StoreError
 from reelwright.storage.mirror import LAST, Mirror, files_below, is_unfinished, load_seen, mirror_of, save_seen
+from reelwright.storage.reserved import INCOMING
 
 _ADDED_TO = frozenset({"runs", "logs"})  # nothing is removed: these files are sent later than they are written
-_INCOMING = ".incoming"
 _BATCH = 64  # items that are brought at once
 _TRIES = 5  # when what was listed is gone, since another machine replaces or removes it just then
 Skip = Callable[[str], bool]
@@ -200,7 +200,7 @@ def _check_sizes(url: str, folder: Path, listed: dict[str, Sequence[object]]) ->
 @contextlib.contextmanager
 def _incoming(mirror: Mirror) -> Iterator[Path]:
     """A folder of the working copy that is removed again."""
-    place = mirror.root / _INCOMING / uuid.uuid4().hex[:12]
+    place = mirror.root / INCOMING / uuid.uuid4().hex[:12]
     place.mkdir(parents=True)
     try:
         yield place

@@ -1,27 +1,29 @@
 """What lies in a store and is reached from nowhere, and its removal.
 
 Only what is named as ours (keys, digests, unfinished work) in the store's own folders is ever listed. Links are
-not followed: one in the store is left alone, and a folder of the store that is a link is not looked into.
+not followed: one in the store is left alone, and a folder of the store that is a link is not looked into. Where the
+store lies, in a folder or in a bucket, only storage/listings.py knows.
 """
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from reelwright.storage.bringing import look_again, refresh
 from reelwright.storage.checking import is_key
-from reelwright.storage.files import remove
 from reelwright.storage.items import ItemLedger
 from reelwright.storage.known import KnownFiles
-from reelwright.storage.reserved import PARTIAL, TEMPORARY
+from reelwright.storage.listings import Listing, listing_of
+from reelwright.storage.locks import exclusive
+from reelwright.storage.reserved import INCOMING, PARTIAL, TEMPORARY
 from reelwright.storage.store import Store
 
 _GROUPS = ("frames", "embeddings")
 _KEYED = ("synthetic", "predictions", "runs", "steps", "reports", "nodes", "jobs", "logs", "claims")
+_LEFTOVERS = "leftovers"
 
 
 @dataclass
@@ -43,116 +45,150 @@ class Garbage:
     kind: str  # the store's folder it lies in, or leftovers
     num_bytes: int
     changed: float  # seconds since the epoch, of its newest file
+    group: str = ""  # spec key of items that stay, among which it lies
     ledger: tuple[str, str] | None = None  # spec key and digest of an item, to be taken from the ledger
     beside: tuple[Path, ...] = ()  # more files of the same thing
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All that goes."""
+        return (self.path, *self.beside)
 
-def find_garbage(store: Store, roots: Roots) -> Iterator[Garbage]:
-    """Everything in the store's own folders that the roots do not reach."""
+
+def find_garbage(store: Store, roots: Roots, listing: Listing | None = None) -> Iterator[Garbage]:
+    """Everything in the store's own folders that the roots do not reach; ``listing`` is that of the store if not given.
+
+    Of a store in a bucket, the listing of this machine's copy finds what the copy has.
+    """
+    found = _Finder(store, roots, listing or listing_of(store.root))
     for area in _GROUPS:
-        for group in _real(store.root / area):
-            key = group.name.removesuffix(".zarr")
-            yield from _items_of_group(group, area, key, roots) if key in roots.keys else _unreached(group, area, key)
+        yield from found.groups(area)
     for area in _KEYED:
-        for folder in _real(store.root / area):
-            if folder.name not in roots.keys:
-                yield from _unreached(folder, area, folder.name)
-            elif area == "predictions" and folder.name in roots.items:
-                yield from _scores(folder, roots)
-    yield from _weights(store, roots)
-    yield from (_garbage(path, "leftovers") for path in _real(store.root / "scratch"))
-    yield from (_garbage(path, "leftovers") for path in _real(store.root) if _is_leftover(path))
-
-
-def _unreached(folder: Path, area: str, key: str) -> Iterator[Garbage]:
-    """All of a key that no root has; what is not named like a key is not ours to remove."""
-    if is_key(key) or _is_leftover(folder):
-        yield _garbage(folder, area if is_key(key) else "leftovers")
+        yield from found.keyed(area)
+    yield from found.weights()
+    yield from found.leftovers()
 
 
 def delete(store: Store, going: Iterable[Garbage]) -> None:
-    """Remove garbage: marks first, then the data, which loses its name in one step before it goes."""
-    ledgers: dict[str, set[str]] = defaultdict(set)
+    """Remove garbage: records and ledgers first, so that what is half removed never looks finished.
+
+    Of items that stay, the lock is held meanwhile: their ledger is changed, and another process may begin to work.
+    """
+    listing = listing_of(store.root)
     listed = list(going)
+    free = [garbage for garbage in listed if not garbage.group]
+    look_again(store.root)
+    for is_record in (True, False):
+        listing.remove([path for garbage in free if (garbage.kind == "nodes") == is_record for path in garbage.paths])
+    groups: dict[str, list[Garbage]] = defaultdict(list)
     for garbage in listed:
-        if garbage.ledger is not None:
-            ledgers[garbage.ledger[0]].add(garbage.ledger[1])
-    for key, digests in ledgers.items():
-        if store.node(key).is_dir():
-            ItemLedger(store.node(key)).drop(digests)
-    # Records and ledgers first: what is half removed must not look finished.
-    for garbage in sorted(listed, key=lambda garbage: garbage.kind != "nodes"):
-        for path in (garbage.path, *garbage.beside):
-            aside = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:12]}-gone")
-            os.replace(path, aside)  # noqa: PTH105 - named as the system call it is
-            remove(aside)
+        groups[garbage.group].append(garbage)
+    groups.pop("", None)
+    for key, members in groups.items():
+        with exclusive(store.lock(key), tell=lambda _: None, what="gc"):
+            _forget_items(store, key, {garbage.ledger[1] for garbage in members if garbage.ledger is not None})
+            still = [garbage for garbage in members if garbage.ledger is not None or not listing.has_come(garbage.path)]
+            listing.remove([path for garbage in still for path in garbage.paths])
 
 
-def _items_of_group(group: Path, area: str, key: str, roots: Roots) -> Iterator[Garbage]:
-    """Videos that are gone from the manifests; unfinished ones that are wanted stay, work goes on from them."""
-    wanted = roots.items.get(key)
-    if wanted is None:
-        return
-    for path in _real(group):
-        digest = path.name.removeprefix(PARTIAL).partition("-")[0]
-        if _is_leftover(path) and digest not in wanted:
-            yield _garbage(path, "leftovers")
-        elif is_key(path.name) and digest not in wanted:
-            yield _garbage(path, area, ledger=(key, digest))
+def _forget_items(store: Store, key: str, digests: set[str]) -> None:
+    refresh(store.node(key))
+    if digests and store.node(key).is_dir():
+        ItemLedger(store.node(key)).drop(digests)
 
 
-def _scores(folder: Path, roots: Roots) -> Iterator[Garbage]:
-    files: dict[str, list[Path]] = defaultdict(list)
-    for path in _real(folder):
-        digest = path.name.partition(".")[0]
-        if _is_leftover(path):
-            yield _garbage(path, "leftovers")
-        elif is_key(digest) and digest not in roots.items[folder.name]:
-            files[digest].append(path)
-    for digest, (first, *rest) in files.items():
-        yield _garbage(first, "predictions", ledger=(folder.name, digest), beside=tuple(rest))
+@dataclass(frozen=True)
+class _Finder:
+    """Looks through a listing for what the roots do not reach."""
 
+    store: Store
+    roots: Roots
+    listing: Listing
 
-def _weights(store: Store, roots: Roots) -> Iterator[Garbage]:
-    """Fetched weights that no node names; those whose content was never noted stay while there are other projects."""
-    known = KnownFiles(store.files)
-    for path in _real(store.root / "weights"):
-        entry = known.entries.get(str(path))
-        is_used = path in roots.weights or (
-            bool(roots.projects) and (entry is None or entry[2] in roots.weight_digests)
+    def groups(self, area: str) -> Iterator[Garbage]:
+        """Frames or embeddings: whole groups, and items of those that stay."""
+        for group in self.listing.inside(self.store.root / area):
+            key = group.name.removesuffix(".zarr")
+            yield from self._items(group, area, key) if key in self.roots.keys else self._unreached(group, area, key)
+
+    def keyed(self, area: str) -> Iterator[Garbage]:
+        """What lies in a folder for each key."""
+        for folder in self.listing.inside(self.store.root / area):
+            if folder.name not in self.roots.keys:
+                yield from self._unreached(folder, area, folder.name)
+            elif area == "predictions" and folder.name in self.roots.items:
+                yield from self._scores(folder)
+
+    def weights(self) -> Iterator[Garbage]:
+        """Fetched weights that no node names; those whose content was never noted stay if there are other projects."""
+        known = KnownFiles(self.store.files)
+        for path in self.listing.inside(self.store.root / "weights"):
+            entry = known.entries.get(str(path))
+            is_used = path in self.roots.weights or (
+                bool(self.roots.projects) and (entry is None or entry[2] in self.roots.weight_digests)
+            )
+            if _is_leftover(path):
+                yield self._garbage(path, _LEFTOVERS)
+            elif path.suffix == ".safetensors" and not is_used:
+                yield self._garbage(path, "weights")
+
+    def leftovers(self) -> Iterator[Garbage]:
+        """What belongs to no key."""
+        for folder in ("scratch", INCOMING):
+            yield from (self._garbage(path, _LEFTOVERS) for path in self.listing.inside(self.store.root / folder))
+        at_top = self.listing.inside(self.store.root)
+        yield from (self._garbage(path, _LEFTOVERS) for path in at_top if _is_leftover(path))
+
+    def _unreached(self, folder: Path, area: str, key: str) -> Iterator[Garbage]:
+        """All of a key that no root has; what is not named like a key is not ours to remove."""
+        if is_key(key) or _is_leftover(folder):
+            yield self._garbage(folder, area if is_key(key) else _LEFTOVERS)
+
+    def _items(self, group: Path, area: str, key: str) -> Iterator[Garbage]:
+        """Videos gone from the manifests; unfinished ones that are wanted stay where work goes on from them."""
+        wanted = self.roots.items.get(key)
+        if wanted is None:
+            return
+        for path in self.listing.inside(group):
+            digest, is_finished = path.name.removeprefix(PARTIAL).partition("-")[0], self.listing.is_finished(path)
+            if digest in wanted and (is_finished or self.listing.is_resumed):
+                continue
+            if not is_finished:
+                yield self._garbage(path, _LEFTOVERS, group=key)
+            elif is_key(path.name):
+                yield self._garbage(path, area, group=key, ledger=(key, digest))
+
+    def _scores(self, folder: Path) -> Iterator[Garbage]:
+        files: dict[str, list[Path]] = defaultdict(list)
+        for path in self.listing.inside(folder):
+            digest = path.name.partition(".")[0]
+            if _is_leftover(path):
+                yield self._garbage(path, _LEFTOVERS, group=folder.name)
+            elif is_key(digest) and digest not in self.roots.items[folder.name]:
+                files[digest].append(path)
+        for digest, (first, *rest) in files.items():
+            ledger = (folder.name, digest)
+            yield self._garbage(first, "predictions", group=folder.name, ledger=ledger, beside=tuple(rest))
+
+    def _garbage(
+        self,
+        path: Path,
+        kind: str,
+        *,
+        group: str = "",
+        ledger: tuple[str, str] | None = None,
+        beside: tuple[Path, ...] = (),
+    ) -> Garbage:
+        found = [entry for part in (path, *beside) for entry in self.listing.sizes(part)]
+        return Garbage(
+            path=path,
+            kind=kind,
+            num_bytes=sum(size for size, _ in found),
+            changed=max(changed for _, changed in found),
+            group=group,
+            ledger=ledger,
+            beside=beside,
         )
-        if _is_leftover(path):
-            yield _garbage(path, "leftovers")
-        elif path.suffix == ".safetensors" and not is_used:
-            yield _garbage(path, "weights")
-
-
-def _garbage(path: Path, kind: str, *, ledger: tuple[str, str] | None = None, beside: tuple[Path, ...] = ()) -> Garbage:
-    found = [entry for part in (path, *beside) for entry in sizes(part)]
-    return Garbage(
-        path=path,
-        kind=kind,
-        num_bytes=sum(size for size, _ in found),
-        changed=max(changed for _, changed in found),
-        ledger=ledger,
-        beside=beside,
-    )
-
-
-def sizes(path: Path) -> Iterator[tuple[int, float]]:
-    """(bytes, time of change) of a file or of everything below a folder, the folders too; links are not followed."""
-    status = path.lstat()
-    is_folder = path.is_dir() and not path.is_symlink()
-    yield (0 if is_folder else status.st_size), status.st_mtime
-    for entry in os.scandir(path) if is_folder else ():
-        yield from sizes(Path(entry.path))
-
-
-def _real(folder: Path) -> list[Path]:
-    """What lies in a folder, without links; nothing where the folder is one itself."""
-    if folder.is_symlink() or not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if not path.is_symlink())
 
 
 def _is_leftover(path: Path) -> bool:

@@ -7,9 +7,11 @@ requests, since other machines change the same objects.
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import inspect
 import os
 import sys
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +24,7 @@ from reelwright.storage.urls import is_url
 
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}  # scheme -> extra of our package
 _VERSIONS = ("ETag", "etag", "e_tag", "md5Hash", "generation", "mtime", "updated", "created", "LastModified")
+_TIMES = ("LastModified", "last_modified", "mtime", "updated", "created")
 _LIBRARIES = (  # whose errors do not derive from OSError
     ("botocore.exceptions", "BotoCoreError"),
     ("botocore.exceptions", "ClientError"),
@@ -40,6 +43,7 @@ class Found(NamedTuple):
 
     size: int  # bytes
     version: str  # another whenever its content is: the ETag where there is one
+    changed: float  # seconds since the epoch, by the clock of the server
 
 
 def list_objects(url: str) -> dict[str, Found]:
@@ -261,7 +265,17 @@ def _check_bucket(system: Any, path: str) -> None:
 
 def _found(entry: Mapping[str, Any]) -> Found:
     version = next((str(entry[name]) for name in _VERSIONS if entry.get(name) is not None), "")
-    return Found(int(entry.get("size") or 0), version.strip('"'))
+    return Found(int(entry.get("size") or 0), version.strip('"'), _changed(entry))
+
+
+def _changed(entry: Mapping[str, Any]) -> float:
+    """When an object was written last; of file systems that do not tell, now."""
+    when = next((entry[name] for name in _TIMES if entry.get(name) is not None), None)
+    if isinstance(when, str):
+        when = dt.datetime.fromisoformat(when)
+    if isinstance(when, dt.datetime):
+        return (when if when.tzinfo else when.replace(tzinfo=dt.UTC)).timestamp()
+    return float(when) if isinstance(when, (int, float)) else time.time()
 
 
 def version_number(version: str) -> int:

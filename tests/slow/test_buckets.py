@@ -6,6 +6,7 @@ A machine is a folder of local copies (REELWRIGHT_CACHE): what is not in the buc
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -134,9 +135,6 @@ def test_what_another_machine_needs_is_brought_there_and_nothing_else(bucket: Bu
     assert any(name.startswith("predictions/") for name in after)
     assert not list(two.cache.rglob("frames/*/*/frame"))  # predict reads embeddings
     assert not list(two.cache.rglob("*.mp4"))
-    refused = two.run("gc")
-    assert refused.returncode == 2
-    assert "gc: not for object stores yet" in refused.stderr
     assert "verify --repair: not for object stores yet" in two.run("verify", "--repair").stderr
 
     # What is checked is the bucket, not what is here.
@@ -172,6 +170,63 @@ def test_a_machine_that_is_killed_leaves_nothing_half_and_another_one_finishes(l
     assert not [name for name in names if name.startswith("runs/")]
     two.done("run")  # same host, so that the lock of the dead is passed over at once
     assert bucket_outcome(bucket) == local_outcome(local)
+
+
+def test_gc_takes_what_nothing_reaches_out_of_the_bucket_and_leaves_what_is_used(local: Path, bucket: Bucket) -> None:
+    one, two, text = bucket.machine("one"), bucket.machine("two"), (bucket.project / "reelwright.yaml").read_text()
+    one.done("run")
+    before, wanted = bucket.names(), bucket_outcome(bucket)
+    (bucket.project / "reelwright.yaml").write_text(text.replace("short_side: 48", "short_side: 40"))
+
+    # The other setting's are made while gc runs on another machine, which does not know of them and gives up others.
+    process = one.start("run")
+    until = time.monotonic() + LIMIT_SECONDS
+    while not any(name.startswith("frames/") for name in bucket.names() - before):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    other = bucket.project / "other.yaml"
+    other.write_text(text)
+    in_use = bucket.names() - before
+    assert "nothing to remove" in two.done("gc", "-c", str(other), "--now", "--only-these", "--delete")
+    out, errors = process.communicate(timeout=LIMIT_SECONDS)
+    assert process.returncode == 0, out + errors
+    assert not {name for name in in_use if not name.startswith("locks/")} - bucket.names()
+
+    # Then the first ones are reached by nothing; by the service's clock they are new.
+    old = {name.split("/")[1] for name in wanted}
+    kept = json.loads(two.done("gc", "--json"))
+    assert kept["going"] == []
+    assert {entry["kind"] for entry in kept["kept"]} >= {"frames", "embeddings", "runs", "nodes"}
+    found = json.loads(two.done("gc", "--json", "--now"))
+    objects = {name: info["size"] for name, info in bucket.files.find(bucket.store, detail=True).items()}
+    assert found["store_bytes"] == sum(objects.values())
+    for entry in found["going"]:
+        below = [size for name, size in objects.items() if f"s3://{name}/".startswith(f"{entry['path']}/")]
+        assert entry["bytes"] == sum(below) > 0
+    brought = [path for path in two.cache.rglob("*") if path.is_file()]
+    assert not [path for path in brought if path.suffix in {".mp4", ".safetensors"} or "embeddings" in path.parts]
+
+    # A gc that is killed leaves nothing that looks whole, and the next one ends its work.
+    names, process = bucket.names(), two.start("gc", "--now", "--delete")
+    while bucket.names() >= names and process.poll() is None:
+        pass
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    left = bucket.names()
+    for marker in (name for name in left if name.startswith("embeddings/") and name.count("/") == 3):
+        folder = marker.rpartition("/")[0]
+        assert not marker.endswith("/zarr.json") or left >= {f"{folder}/pooled/c/{number}/0" for number in range(3)}
+    two.done("gc", "--now", "--delete")
+    assert not {name for name in wanted if name in bucket.names()}
+
+    # The first machine has copies of what is gone, and all that it needs.
+    told = one.done("gc", "--now", "--delete")
+    assert "nothing to remove" in told
+    assert "copies on this machine of what is not in the bucket any more" in told
+    assert not [path for path in one.cache.rglob("*") if path.is_file() and old.intersection(path.parts)]
+    assert "nothing to do: all 4 nodes are up to date" in one.done("run")
 
 
 def test_training_that_is_killed_goes_on_elsewhere_from_its_checkpoint(local: Path, bucket: Bucket) -> None:

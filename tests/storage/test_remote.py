@@ -167,8 +167,8 @@ def rows(count: int) -> tuple[np.ndarray, Spans]:
     return np.ones((count, 4), np.float16), Spans(times / 5, (times + 1) / 5, times, times + 1)
 
 
-def write_item(store: Store, digest: str = "d" * 32) -> None:
-    writer = EmbeddingWriter.create(store.embeddings("k"), {"spec": {}}, layout=RowLayout(outputs={"pooled": (4,)}))
+def write_item(store: Store, digest: str = "d" * 32, *, key: str = "k") -> None:
+    writer = EmbeddingWriter.create(store.embeddings(key), {"spec": {}}, layout=RowLayout(outputs={"pooled": (4,)}))
     values, spans = rows(6)
     writer.begin(digest, num_rows=6)
     writer.write_shard(digest, 0, arrays={"pooled": values}, spans=spans)
@@ -416,8 +416,8 @@ def test_a_url_is_no_folder_on_this_machine() -> None:
 
 
 def test_what_would_see_only_this_machine_is_refused(machines: Machines) -> None:
-    with pytest.raises(ConfigError, match="gc: not for object stores yet"):
-        machines.use("one").check_local("gc")
+    with pytest.raises(ConfigError, match="verify --repair: not for object stores yet"):
+        machines.use("one").check_local("verify --repair")
 
 
 @pytest.mark.parametrize("num_times", [1, 100], ids=["once", "for ever"])
