@@ -49,8 +49,6 @@ def verify(
     from reelwright.pipeline.verify import verify as check
 
     file = load_pipeline(find_pipeline_file(config), overrides or ())
-    if repair:
-        file.store.check_local("verify --repair")
     found = check(file, whole=whole)
     told: tuple[str, ...] = ()
     left = found
@@ -169,10 +167,7 @@ def _tell(report: Report, store: Store, *, is_second: bool, whole: bool) -> None
     elif is_second:
         typer.echo(f"{num_wrong} still wrong: foreign files stay, and only what this pipeline file reaches is mended")
     else:
-        advice = (
-            "`run --force NODE` makes it anew" if store.url else "`reelwright verify --repair` does just that again"
-        )
-        typer.echo(f"{num_wrong} wrong in {store.place}; {advice}")
+        typer.echo(f"{num_wrong} wrong in {store.place}; `reelwright verify --repair` does just that again")
 
 
 def _print_problems(problems: Iterable[Problem], root: Path) -> None:

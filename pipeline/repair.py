@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 
+from reelwright.pipeline.bucket_copy import editable, editable_tables, moved
 from reelwright.pipeline.cluster.executors import LocalExecutor
 from reelwright.pipeline.execute import execute
 from reelwright.pipeline.file import PipelineFile
@@ -13,8 +14,9 @@ from reelwright.pipeline.plan import WAITING, NodePlan, Planner
 from reelwright.pipeline.results import NodeResult, Observer, RunOptions
 from reelwright.pipeline.runner import open_planner, read_videos
 from reelwright.pipeline.units import build_work
-from reelwright.pipeline.verify import find_problems, reachable
+from reelwright.pipeline.verify import find_problems, found_in, reachable
 from reelwright.stages.registry import STAGES, load
+from reelwright.storage.bringing import look_again, refresh
 from reelwright.storage.checking import FOREIGN, Problem
 from reelwright.storage.errors import StoreError
 from reelwright.storage.files import write_sealed
@@ -34,32 +36,46 @@ class Repair:
 
 
 def repair(file: PipelineFile, observer: Observer, options: RunOptions | None = None) -> Repair:
-    """Mend everything that the pipeline file reaches.
+    """Mend everything that the pipeline file reaches; of a store in a bucket, by fresh copies of its bytes.
 
     Items that are not broken, and nodes that are stale for another reason, are left as they are; so is what is foreign,
     and what only other pipeline files reach. Raises what the stages raise.
     """
-    file.store.check_local("verify --repair")
-    told = mend_tables(file.store)
+    store = file.store
+    with editable_tables(store) as copy:
+        told = mend_tables(copy)
     results: list[NodeResult] = []
     for _ in range(_ROUNDS):
+        look_again(store.root)
         read_videos(file, observer, anew=False)
         planner = open_planner(file)
         _put_back(planner)
-        problems = [problem for problem in find_problems(file.store, reachable(planner)) if problem.is_wrong]
-        broken = [problem for problem in problems if problem.kind != FOREIGN]
-        if not broken:
+        problems, removed = _take_out(planner)
+        if removed is None:
             break
-        _check_unused(planner)
-        removed = remove_broken(file.store, [problem.path for problem in broken])
         told += removed.told
         planner.forget()
         results += _do_again(planner, removed, observer, options or RunOptions())
         planner.known.save()
     else:
-        planner = open_planner(file)
-        problems = [problem for problem in find_problems(file.store, reachable(planner)) if problem.is_wrong]
+        found = found_in(store, reachable(open_planner(file)))
+        problems = [problem for problem in found if problem.is_wrong]
     return Repair(tuple(told), tuple(results), tuple(problems))
+
+
+def _take_out(planner: Planner) -> tuple[list[Problem], Removed | None]:
+    """What is wrong; and what was removed of it, None where there was nothing to remove."""
+    store, scope = planner.file.store, reachable(planner)
+    with editable(store, scope) as copy:
+        problems = [problem for problem in find_problems(copy, moved(scope, of=store, to=copy)) if problem.is_wrong]
+        broken = [problem.path for problem in problems if problem.kind != FOREIGN]
+        if broken:
+            _check_unused(planner)
+        removed = remove_broken(copy, broken) if broken else None
+    look_again(store.root)
+    if removed is not None:
+        removed.weights = {store.root / path.relative_to(copy.root) for path in removed.weights}
+    return [replace(problem, path=store.root / problem.path.relative_to(copy.root)) for problem in problems], removed
 
 
 def _check_unused(planner: Planner) -> None:
@@ -74,6 +90,7 @@ def _check_unused(planner: Planner) -> None:
 def _put_back(planner: Planner) -> None:
     """Write again the small files that follow from others: copies of records, lists of samples."""
     store = planner.file.store
+    refresh(planner.project)
     for plan in planner.plans():
         if plan.record is None:
             continue

@@ -14,7 +14,7 @@ from reelwright.pipeline.keys import hub_file
 from reelwright.pipeline.plan import Planner
 from reelwright.pipeline.runner import open_planner
 from reelwright.stages.synthesize.check import check_set
-from reelwright.storage.bringing import refresh
+from reelwright.storage.bringing import is_there, refresh
 from reelwright.storage.checking import (
     LEFTOVER,
     MISSING,
@@ -79,18 +79,18 @@ def verify(file: PipelineFile, *, whole: bool = False) -> Report:
     when pipeline file, manifest or labels are wrong.
     """
     if whole:
-        return Report(_found(file.store, None))
+        return Report(found_in(file.store, None))
     try:
         scope = reachable(open_planner(file))
     except (ConfigError, InputError):
         raise
     except (ReelwrightError, OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
-        problems = _found(file.store, None)
+        problems = found_in(file.store, None)
         return Report(problems, f"the pipeline cannot be planned ({error}), so the whole store was checked")
-    return Report(_found(file.store, scope))
+    return Report(found_in(file.store, scope))
 
 
-def _found(store: Store, scope: Scope | None) -> tuple[Problem, ...]:
+def found_in(store: Store, scope: Scope | None) -> tuple[Problem, ...]:
     """Problems within a scope, or in all of the store for None."""
     if store.url is None:
         return tuple(find_problems(store, scope or everything(store)))
@@ -108,7 +108,7 @@ def reachable(planner: Planner) -> Scope:
         scope.nodes.add(planner.dataset.synthetic.key)
     for plan in planner.plans():
         hub = hub_file(plan.node, planner.file)
-        if hub is not None and hub.exists():
+        if hub is not None and is_there(hub):
             scope.weights.add(hub)
         if plan.key:
             scope.nodes |= {plan.key, plan.spec_key}

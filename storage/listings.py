@@ -121,12 +121,17 @@ class BucketListing:
         """As `Listing.remove`; this machine's copies go too."""
         with ThreadPoolExecutor(_LISTED_AT_ONCE) as pool:
             urls = [url for found in pool.map(_objects, map(self._mirror.url_of, paths)) for url in found]
-        first = [url for url in urls if url.rpartition("/")[2] in LAST]
+        first = [url for url in urls if self._completes(url)]
         remote.remove_objects(first)
         remote.remove_objects(sorted(set(urls).difference(first)))
         for path in paths:
             forget_seen(self._mirror, path)
         FolderListing().remove([path for path in paths if path.exists()])
+
+    def _completes(self, url: str) -> bool:
+        """Whether an item, run or node is complete by this object; arrays have a zarr.json too, but lie deeper."""
+        *folders, name = url.removeprefix(f"{self._mirror.url}/").split("/")
+        return name in LAST and len(folders) <= _DEPTH
 
     def _place(self, path: Path) -> str:
         place = path.relative_to(self._mirror.root).as_posix()

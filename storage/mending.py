@@ -17,6 +17,7 @@ from reelwright.storage.checking import check_item, check_item_scores, is_key, i
 from reelwright.storage.files import folder_bytes, remove, replacing, write_sealed
 from reelwright.storage.items import ItemLedger, ItemRow
 from reelwright.storage.records import Record, load_record
+from reelwright.storage.reserved import URLS
 from reelwright.storage.seals import broken_seal
 from reelwright.storage.store import Store
 
@@ -37,7 +38,7 @@ class Removed:
 def mend_tables(store: Store) -> list[str]:
     """Mend what planning reads: records, ledgers, lists of samples, what is known of files. Says what it did."""
     told = []
-    for path in (store.files, store.videos):
+    for path in (store.files, store.videos, store.root / URLS):
         if path.exists() and broken_seal(path):
             remove(path)
             told.append(f"{path.name}: removed; the videos are read again")

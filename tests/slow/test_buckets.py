@@ -135,7 +135,6 @@ def test_what_another_machine_needs_is_brought_there_and_nothing_else(bucket: Bu
     assert any(name.startswith("predictions/") for name in after)
     assert not list(two.cache.rglob("frames/*/*/frame"))  # predict reads embeddings
     assert not list(two.cache.rglob("*.mp4"))
-    assert "verify --repair: not for object stores yet" in two.run("verify", "--repair").stderr
 
     # What is checked is the bucket, not what is here.
     assert f"nothing is wrong in {bucket.store}" in two.done("verify")
@@ -170,6 +169,49 @@ def test_a_machine_that_is_killed_leaves_nothing_half_and_another_one_finishes(l
     assert not [name for name in names if name.startswith("runs/")]
     two.done("run")  # same host, so that the lock of the dead is passed over at once
     assert bucket_outcome(bucket) == local_outcome(local)
+
+
+def test_what_is_broken_in_the_bucket_is_made_again_and_no_more(local: Path, bucket: Bucket) -> None:
+    one, two = bucket.machine("one"), bucket.machine("two")
+    one.done("run")
+    wanted, names = bucket_outcome(bucket), sorted(bucket.names())
+    shard = next(name for name in names if name.startswith("embeddings/") and name.endswith("/pooled/c/1/0"))
+    lost = next(name for name in names if name.startswith("frames/") and name.endswith("/0") and "/c/" in name)
+    scored = {name.split("/")[1] for name in names if name.startswith("predictions/")}
+    ledger = next(name for name in names if name.endswith("/items.parquet") and name.split("/")[1] in scored)
+    damaged = (
+        shard,
+        ledger,
+        next(name for name in names if name.endswith("/model.safetensors")),
+    )
+    damaged += tuple(name for name in names if name.startswith("nodes/") and name.endswith("record.json"))[:1]
+    for name in (*damaged, "videos.json", "urls.json"):
+        content = bytearray(bucket.content(name))
+        content[len(content) // 2] ^= 1
+        bucket.files.pipe_file(f"{bucket.store}/{name}", bytes(content))
+    bucket.files.rm_file(f"{bucket.store}/{lost}")
+    times = {name: bucket.files.info(f"{bucket.store}/{name}")["LastModified"] for name in wanted if name != lost}
+
+    # The first machine has all of it unharmed, which is of no use to others.
+    told = one.done("verify", "--repair")
+    assert "nothing is wrong any more" in told
+    for mended in (
+        "record.json: copied from projects/",
+        "items kept",
+        "copied from checkpoints/",
+        "videos.json: removed",
+    ):
+        assert mended in told
+    assert bucket_outcome(bucket) == wanted
+    again = {name.split("/")[2] for name in (shard, lost)}
+    after = {name: bucket.files.info(f"{bucket.store}/{name}")["LastModified"] for name in times}
+    kept = [name for name in times if name.startswith(("embeddings/", "frames/")) and again.isdisjoint(name.split("/"))]
+    assert len(kept) > 10
+    assert {name: after[name] for name in kept} == {name: times[name] for name in kept}
+    assert all(after[name] > times[name] for name in (shard, damaged[2]))
+    assert not list(one.cache.glob("verify-*"))
+    assert "nothing to do: all 4 nodes are up to date" in two.done("run")
+    assert "nothing is wrong" in two.done("verify")
 
 
 def test_gc_takes_what_nothing_reaches_out_of_the_bucket_and_leaves_what_is_used(local: Path, bucket: Bucket) -> None:

@@ -140,7 +140,8 @@ def test_what_is_removed_never_looks_finished_wherever_it_is_cut_off(
         delete(one, found)
     monkeypatch.setattr(remote, "remove_objects", remove_objects)
     after = names(machines.bucket)
-    for mark, rest in (("zarr.json", "pooled/c/0/0"), ("model.safetensors", "checkpoints/last/state.pt")):
+    wholes = (("zarr.json", "pooled/c/0/0"), ("zarr.json", "pooled/zarr.json"))
+    for mark, rest in (*wholes, ("model.safetensors", "checkpoints/last/state.pt")):
         items = {name.removesuffix(f"/{mark}") for name in before if name.endswith(mark) and name.count("/") in {2, 3}}
         for item in (item for item in items if f"{item}/{rest}" in before and f"{item}/{mark}" in after):
             assert f"{item}/{rest}" in after
