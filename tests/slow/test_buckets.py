@@ -1,4 +1,4 @@
-"""Stores, videos and manifests in a bucket, against a server that speaks S3, as several machines would use them.
+"""Stores, videos and manifests in a bucket, against servers that speak S3 and GCS, as several machines would use them.
 
 A machine is a folder of local copies (REELWRIGHT_CACHE): what is not in the bucket is not known to another one.
 """
@@ -24,7 +24,6 @@ from tests.slow.buckets import (
     BUCKET,
     COMMAND,
     LIMIT_SECONDS,
-    VIDEOS,
     Bucket,
     Machine,
     Server,
@@ -41,8 +40,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(700)]
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with serving() as running:
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    with serving(getattr(request, "param", "s3")) as running:
         yield running
 
 
@@ -62,6 +61,7 @@ def bucket(server: Server, local: Path, tmp_path: Path) -> Bucket:
     return bucket_of(server, local, tmp_path)
 
 
+@pytest.mark.parametrize("server", ["s3", "gs"], indirect=True)
 def test_a_run_in_a_bucket_gives_keys_bytes_and_predictions_of_a_run_in_a_folder(local: Path, bucket: Bucket) -> None:
     one, two = bucket.machine("one"), bucket.machine("two")
     one.done("run")
@@ -78,16 +78,14 @@ def test_a_run_in_a_bucket_gives_keys_bytes_and_predictions_of_a_run_in_a_folder
     assert bucket_outcome(bucket) == wanted
 
     # One more video of an old name: read once by content, by whoever comes first.
-    bucket.files.pipe_file(f"{VIDEOS}/unused.mp4", b"")
+    bucket.files.pipe_file(f"{bucket.videos}/unused.mp4", b"")
     started = time.monotonic()
     assert "stale" not in two.done("status")
     assert time.monotonic() - started < 20  # of which Python takes one
 
     # Any reader of Zarr opens it.
     (group,) = {name.split("/")[1] for name in names if name.startswith("embeddings/")}
-    options = {"key": "anybody", "secret": "nothing", "client_kwargs": {"region_name": "us-east-1"}}
-    options["client_kwargs"]["endpoint_url"] = bucket.server.variables["AWS_ENDPOINT_URL"]
-    opened = zarr.open_group(f"{bucket.store}/embeddings/{group}", mode="r", storage_options=options)
+    opened = zarr.open_group(f"{bucket.store}/embeddings/{group}", mode="r", storage_options=bucket.server.options)
     item = next(name.split("/")[2] for name in names if name.startswith(f"embeddings/{group}/") and name.count("/") > 2)
     assert opened[f"{item}/pooled"].shape[0] == 24
     assert np.isfinite(opened[f"{item}/pooled"][:]).all()
@@ -214,6 +212,7 @@ def test_what_is_broken_in_the_bucket_is_made_again_and_no_more(local: Path, buc
     assert "nothing is wrong" in two.done("verify")
 
 
+@pytest.mark.parametrize("server", ["s3", "gs"], indirect=True)
 def test_gc_takes_what_nothing_reaches_out_of_the_bucket_and_leaves_what_is_used(local: Path, bucket: Bucket) -> None:
     one, two, text = bucket.machine("one"), bucket.machine("two"), (bucket.project / "reelwright.yaml").read_text()
     one.done("run")
@@ -244,7 +243,11 @@ def test_gc_takes_what_nothing_reaches_out_of_the_bucket_and_leaves_what_is_used
     objects = {name: info["size"] for name, info in bucket.files.find(bucket.store, detail=True).items()}
     assert found["store_bytes"] == sum(objects.values())
     for entry in found["going"]:
-        below = [size for name, size in objects.items() if f"s3://{name}/".startswith(f"{entry['path']}/")]
+        below = [
+            size
+            for name, size in objects.items()
+            if f"{bucket.server.scheme}://{name}/".startswith(f"{entry['path']}/")
+        ]
         assert entry["bytes"] == sum(below) > 0
     brought = [path for path in two.cache.rglob("*") if path.is_file()]
     assert not [path for path in brought if path.suffix in {".mp4", ".safetensors"} or "embeddings" in path.parts]
