@@ -198,7 +198,10 @@ def _print_sweep(found: Sweep, root: Path, *, is_deleted: bool) -> None:
         typer.echo(f"{len(sizes):,} things stay ({bytes_text(sum(sizes))}): {reason}")
     if found.copies:
         copies = bytes_text(sum(garbage.num_bytes for garbage in found.copies))
-        typer.echo(f"{len(found.copies):,} copies on this machine of what is not in the bucket any more: {copies}")
+        done = "removed" if is_deleted else "would go"
+        typer.echo(
+            f"{len(found.copies):,} copies on this machine of what is not in the bucket any more {done}: {copies}"
+        )
     if found.projects:
         typer.echo(f"{len(found.projects)} other pipeline files used this store; what they left last stays")
     done = "removed" if is_deleted else "would go; --delete removes it"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from reelwright.cli.importing import _videos
+from reelwright.cli.single import _videos_block
 from reelwright.pipeline.contents import contents_of, source_file
 from reelwright.pipeline.dataset import load_dataset
 from reelwright.storage.errors import ConfigError
@@ -75,6 +77,29 @@ def test_a_folder_of_features(manifest):
     (manifest / "feats/a.npy").write_text("rows")
     assert source_file("feats", []).videos.features == "feats"
     assert source_file(".", []).videos.folder == "."
+
+
+@pytest.mark.parametrize(
+    ("source", "features", "source_of_videos"),
+    [
+        ("s3://lab/videos", {"features": "s3://lab/videos"}, {"folder": "s3://lab/videos"}),
+        ("s3://lab/**/*.mp4", {"glob": "s3://lab/**/*.mp4"}, {"glob": "s3://lab/**/*.mp4"}),
+    ],
+)
+def test_sources_at_urls(source, features, source_of_videos):
+    assert source_file(source, []).videos.model_dump(exclude_unset=True) == source_of_videos
+    assert _videos_block(source) == source_of_videos
+    assert _videos(source) == features
+    assert _videos_block("s3://lab/a.mp4") == {"glob": "s3://lab/a.mp4"}
+    assert _videos("s3://lab/a.npy") == {"glob": "s3://lab/a.npy"}
+
+
+def test_a_manifest_at_a_url(manifest, tmp_path, monkeypatch):
+    monkeypatch.setenv("REELWRIGHT_CACHE", str(tmp_path / "cache"))
+    url = f"file://{manifest}/videos.csv"
+    videos = source_file(url, []).videos
+    assert videos.manifest == url
+    assert videos.splits == source_file("videos.csv", []).videos.splits
 
 
 def test_no_such_source(manifest):
