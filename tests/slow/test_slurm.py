@@ -24,7 +24,7 @@ from reelwright.storage.items import ItemLedger
 from tests.pipeline.conftest import write_rows, write_video
 from tests.slow.buckets import bucket_of, bucket_outcome, environment, local_outcome, serving
 from tests.slow.slurm import NODES, Slurm, why_not
-from tests.slow.test_dask import contents, written
+from tests.slow.test_dask import contents, there_now, written
 from tests.slow.test_kills import finished_files, outcome, stamps, verify_whole, write_project
 
 COMMAND = "import sys; from reelwright.cli.main import main; sys.argv[0] = 'reelwright'; main()"
@@ -215,7 +215,7 @@ def claims(store: Path) -> dict[str, str]:
     """Shards of embeddings that are being written, and on which node: a claim says by which process."""
     found = {}
     for group in store.glob("embeddings/*.zarr"):
-        for path in store.glob(f"claims/{group.stem}/*.[0-9]*/*.json"):
+        for path in there_now(store, f"claims/{group.stem}/*.[0-9]*/*.json"):
             with suppress(OSError, ValueError, psutil.Error):
                 process = psutil.Process(json.loads(path.read_text())["process"])
                 digest, _, number = path.parent.name.partition(".")
