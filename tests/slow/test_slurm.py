@@ -228,8 +228,10 @@ def test_a_video_that_takes_more_memory_than_a_job_may_have_is_quarantined_and_t
 ) -> None:
     """SLURM itself kills the jobs: slurmstepd adds up the memory of all their processes once a second (OverMemoryKill).
 
-    It is a real video that takes the memory, in the process that decodes it. What is not shown is a kill by the
-    kernel's cgroups, which this SLURM does not use; there the process dies a moment earlier.
+    It is a real video that takes the memory, in the process that decodes it. What is not shown is a kill by the kernel
+    (task/cgroup): SLURM would move the test's processes out of the cgroup that whoever runs the tests keeps them in.
+    There the process that took the memory dies alone, by SIGKILL: a decoder as in stages/decode/test_pool.py, or a
+    worker as in test_dask.py.
     """
     names = [f"v{number}" for number in range(6)]
     for number, name in enumerate(names):
