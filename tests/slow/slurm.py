@@ -124,7 +124,7 @@ class Slurm:
     def kill_node(self, node: str) -> None:
         """As if its power was cut: slurmd and all that runs under it are killed at once."""
         daemon = self._daemons.pop(node, None)
-        victims = [process for process in psutil.process_iter() if _node_of(process) == node]
+        victims = [process for process in psutil.process_iter() if self._node_of(process) == node]
         if daemon is not None:
             daemon.kill()
             daemon.wait()
@@ -147,7 +147,7 @@ class Slurm:
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
-                if _node_of(process) == node and holding in " ".join(process.cmdline()):
+                if self._node_of(process) == node and holding in " ".join(process.cmdline()):
                     found.append(process)
         return found
 
@@ -175,6 +175,21 @@ class Slurm:
                 raise TimeoutError(f"munged did not start: {(self.folder / 'munged.out').read_text()}")
             time.sleep(0.05)
 
+    def _node_of(self, process: psutil.Process) -> str | None:
+        """The node on whose behalf a process runs: of jobs by their environment, of daemons by their name.
+
+        None for processes of another cluster on this machine.
+        """
+        try:
+            command, environment = process.cmdline(), process.environ()
+        except psutil.Error:
+            return None
+        if environment.get("SLURM_CONF") != self.environment["SLURM_CONF"]:
+            return None
+        if "SLURMD_NODENAME" in environment:
+            return environment["SLURMD_NODENAME"]
+        return command[-1] if command and Path(command[0]).name == "slurmd" and "-N" in command else None
+
     def _daemon(self, name: str, *command: str) -> None:
         with (self.folder / f"{name}.out").open("ab") as out:
             self._daemons[name] = subprocess.Popen(
@@ -185,17 +200,6 @@ class Slurm:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-
-
-def _node_of(process: psutil.Process) -> str | None:
-    """The node on whose behalf a process runs: of jobs by their environment, of slurmstepd by its name."""
-    try:
-        command = process.cmdline()
-        if "SLURMD_NODENAME" in (environment := process.environ()):
-            return environment["SLURMD_NODENAME"]
-    except psutil.Error:
-        return None
-    return command[-1] if command and Path(command[0]).name == "slurmd" and "-N" in command else None
 
 
 def _free_ports(count: int) -> list[int]:
