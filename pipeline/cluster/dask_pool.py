@@ -33,6 +33,7 @@ _CLOSE_SECONDS = 10.0
 _SCHEDULER_SETTINGS = {
     "distributed.scheduler.allowed-failures": 0,  # each death is told at once: we know better what to try again
     "distributed.scheduler.worker-saturation": 1.0,
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,  # see scripts.py
     "distributed.worker.daemon": False,  # decoding processes are children of workers
     "distributed.deploy.lost-worker-timeout": "15s",  # a nanny may start another process meanwhile
     "distributed.admin.log-format": "%(message)s",

@@ -60,10 +60,13 @@ def worker_script(settings: ClusterSettings, *, logs: Path) -> str:
 
 def worker_lines(settings: ClusterSettings) -> list[str]:
     """Lines of shell before a worker starts."""
-    return [*settings.environment, f"export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-{settings.cpus}}}", *_CALM]
+    threads = f"export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-{settings.cpus}}}"
+    return [*settings.environment, threads, *_CALM, _KEEP_MEMORY]
 
 
 _CALM = ["export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}", "export HF_HUB_OFFLINE=1  # nothing is fetched here"]
+# dask has malloc give memory back at once, which a forward pass needs again at once: it then takes twice the time
+_KEEP_MEMORY = """export DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON="{'MALLOC_TRIM_THRESHOLD_': None}\""""
 
 
 def training_script(settings: ClusterSettings, *, folder: Path, name: str) -> str:

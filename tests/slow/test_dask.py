@@ -192,6 +192,9 @@ def test_the_whole_pipeline_equals_that_of_one_process_and_ctrl_c_is_clean(tmp_p
     with (folder / "log.txt").open("wb") as log:
         process = subprocess.Popen(run, cwd=folder, stdout=log, stderr=log, start_new_session=True)
         wait_until(lambda: list(folder.glob(".reelwright/store/embeddings/*/*/zarr.json")), seconds=200)
+        environments = [environment_of(p) for p in psutil.process_iter() if group_of(p) == process.pid]
+        assert any("OMP_NUM_THREADS" in found for found in environments)
+        assert not any("MALLOC_TRIM_THRESHOLD_" in found for found in environments)  # dask's doubles a forward pass
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(60) == 130, (folder / "log.txt").read_text()
     wait_until(lambda: not [p for p in psutil.process_iter() if group_of(p) == process.pid], seconds=30)
@@ -307,6 +310,12 @@ def contents(store: Path) -> dict[str, bytes]:
 def make(folder: Path) -> Path:
     folder.mkdir()
     return folder
+
+
+def environment_of(process: psutil.Process) -> dict[str, str]:
+    with contextlib.suppress(psutil.Error):
+        return process.environ()
+    return {}
 
 
 def group_of(process: psutil.Process) -> int | None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from reelwright.pipeline.cluster.config import ClusterSettings, bytes_of, seconds_of
 from reelwright.pipeline.cluster.profiles import VARIABLE, cluster_settings
-from reelwright.pipeline.cluster.scripts import slurm_time, training_script, worker_options, worker_script
+from reelwright.pipeline.cluster.scripts import slurm_time, training_script, worker_lines, worker_options, worker_script
 from reelwright.pipeline.file import load_pipeline
 from reelwright.pipeline.project import SilentObserver
 from reelwright.pipeline.runner import open_planner, read_videos
@@ -112,6 +115,14 @@ def test_a_worker_ends_before_its_job_does_and_offers_its_gpu(tmp_path: Path) ->
     assert "--resources GPU=1" in text
     assert {"#SBATCH -p gpu", "#SBATCH --gres=gpu:1", "#SBATCH --constraint=a100"} <= set(text.splitlines())
     assert worker_options(found, logs=tmp_path)["processes"] == 1
+
+
+def test_workers_of_slurm_keep_the_memory_that_a_forward_pass_needs_again() -> None:
+    code = "import dask, distributed; print(dask.config.get('distributed.nanny.pre-spawn-environ'))"
+    lines = [*worker_lines(ClusterSettings(executor="slurm")), shlex.join([sys.executable, "-c", code])]
+    told = subprocess.run(["bash", "-c", "\n".join(lines)], capture_output=True, text=True, check=True).stdout
+    assert "'MALLOC_TRIM_THRESHOLD_': None" in told
+    assert "OMP_NUM_THREADS" in told  # the rest stays as it is
 
 
 def test_a_training_job_is_warned_and_queued_again(tmp_path: Path) -> None:
