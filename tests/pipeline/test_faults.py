@@ -231,6 +231,8 @@ class Removing(SilentObserver):
 
 
 @pytest.mark.slow
+# TensorBoard's own thread may be the first to miss its folder, as above.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize(
     ("node", "setting"), [(node, setting) for node, (setting, _) in FULL.items() if node != "scores"]
 )
