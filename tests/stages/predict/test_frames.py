@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from reelwright.models.encoders import build_encoder
 from reelwright.stages.embed.forward import ForwardPass
+from reelwright.stages.predict.scorer import Scorer
 from reelwright.stages.predict.work import publish, run_items
 from reelwright.stages.work import InputRef, VideoItem
 from reelwright.storage.errors import ConfigError
@@ -50,8 +51,10 @@ def test_frames_give_the_scores_of_their_embeddings_and_are_encoded_once(filmed,
 
 
 @pytest.mark.parametrize("over", ["embeddings", "frames"])
-def test_deterministic_scores_hang_neither_on_threads_nor_on_other_videos(filmed, over, threads):
+def test_deterministic_scores_hang_neither_on_threads_nor_on_other_videos(filmed, over, threads, monkeypatch):
     toy, items = filmed
+    scored, score = [], Scorer.score
+    monkeypatch.setattr(Scorer, "score", lambda self, videos: scored.append(len(videos)) or score(self, videos))
     if over == "frames":
         work = over_frames(toy, items, deterministic=True, frame_batch_size=None)
     else:
@@ -64,6 +67,7 @@ def test_deterministic_scores_hang_neither_on_threads_nor_on_other_videos(filmed
     for digest in LENGTHS:
         together, apart = (read_scores(toy.store.predictions(key), digest) for key in ("together", "apart"))
         np.testing.assert_array_equal(together.scores, apart.scores)
+    assert scored == [1] * 6  # the model of this test is too small for its bits to tell
     assert not (toy.store.root / "tuning").exists()
 
 

@@ -201,7 +201,7 @@ def test_a_killed_call_leaves_nothing_that_looks_whole_and_is_taken_up(tmp_path:
     folder = tmp_path / "set"
     process = subprocess.Popen([sys.executable, str(script), str(folder)], start_new_session=True)
     deadline = time.monotonic() + 60
-    while not list(folder.glob("*.mp4")) and time.monotonic() < deadline:
+    while not any(".tmp-" not in path.name for path in folder.glob("*.mp4")) and time.monotonic() < deadline:
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
