@@ -38,13 +38,10 @@ class FrameWriter:
         self.num_rows = 0
         self._times, self._layout = times, layout
         self._path = store / digest
-        self._temporary = store / f"{PARTIAL}{digest}-{tag}"
+        self._temporary = _temporary_of(self._path, tag)
         self._coder: LosslessCoder | JpegCoder | None = None
-        self._size = (0, 0)
         is_kept = self._resume()
-        for leftover in store.glob(f"{PARTIAL}{digest}-*"):
-            if leftover != self._temporary or not is_kept:
-                remove(leftover)  # of a process that was killed; one process writes a video at a time
+        _remove_leftovers(self._path, but=self._temporary if is_kept else None)
 
     def __enter__(self) -> Self:
         return self
@@ -67,11 +64,9 @@ class FrameWriter:
     def _append(self, frames: Frames) -> None:
         if self._coder is None:
             check_there(self._path.parent / "zarr.json")
-            self._size = (frames.shape[1], frames.shape[2])
-            group = zarr.create_group(
-                self._temporary, attributes={"size": list(self._size), "codec": self._layout.codec}
-            )
-            self._coder = CODERS[self._layout.codec](group, self._times.num_rows, self._size, self._layout)
+            size = (frames.shape[1], frames.shape[2])
+            group = zarr.create_group(self._temporary, attributes={"size": list(size), "codec": self._layout.codec})
+            self._coder = CODERS[self._layout.codec](group, self._times.num_rows, size, self._layout)
             self._group = group
             self._write_times(self._times.num_rows)
         self._coder.append(frames)
@@ -98,8 +93,9 @@ class FrameWriter:
         group = _left_behind(self._temporary, self._times)
         if group is None:
             return False
-        self._group, self._size = group, (int(group.attrs["size"][0]), int(group.attrs["size"][1]))
-        self._coder = LosslessCoder(group, self._times.num_rows, self._size, self._layout)
+        height, width = group["frame"].shape[1:3]
+        self._group = group
+        self._coder = LosslessCoder(group, self._times.num_rows, (height, width), self._layout)
         self.num_rows = self._coder.written
         return True
 
@@ -112,12 +108,12 @@ class SharedFrames:
 
     def __init__(self, store: Path, digest: str, *, tag: str) -> None:
         self._path = store / digest
-        self._temporary = store / f"{PARTIAL}{digest}-{tag}"
+        self._temporary = _temporary_of(self._path, tag)
 
     @classmethod
     def find(cls, store: Path, digest: str) -> tuple[SharedFrames, str] | None:
         """A video that was begun, and its tag; None where there is none."""
-        for path in sorted(store.glob(f"{PARTIAL}{digest}-*")):
+        for path in _begun_by_anyone(store / digest):
             if _is_begun(path):
                 tag = path.name.rpartition("-")[2]
                 return cls(store, digest, tag=tag), tag
@@ -128,9 +124,7 @@ class SharedFrames:
         with usable(self._path.parents[2]), named(self._path):
             check_there(self._path.parent / "zarr.json")
             is_kept = self._fits(times, size)
-            for leftover in self._path.parent.glob(f"{PARTIAL}{self._path.name}-*"):
-                if leftover != self._temporary or not is_kept:
-                    remove(leftover)
+            _remove_leftovers(self._path, but=self._temporary if is_kept else None)
             if not is_kept:
                 attributes = {"size": list(size), "codec": "lossless"}
                 group = zarr.create_group(self._temporary, attributes=attributes)
@@ -184,6 +178,21 @@ class SharedFrames:
     def _fits(self, times: RowTimes, size: tuple[int, int]) -> bool:
         group = _left_behind(self._temporary, times)
         return group is not None and group["frame"].shape == (times.num_rows, *size, 3)
+
+
+def _temporary_of(video: Path, tag: str) -> Path:
+    return video.with_name(f"{PARTIAL}{video.name}-{tag}")
+
+
+def _begun_by_anyone(video: Path) -> list[Path]:
+    return sorted(video.parent.glob(f"{PARTIAL}{video.name}-*"))
+
+
+def _remove_leftovers(video: Path, *, but: Path | None) -> None:
+    """Of processes that were killed; one writes a video at a time, or several that have one tag."""
+    for leftover in _begun_by_anyone(video):
+        if leftover != but:
+            remove(leftover)
 
 
 def _is_begun(temporary: Path) -> bool:

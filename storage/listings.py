@@ -92,9 +92,7 @@ class FolderListing:
 class BucketListing:
     """What lies in a bucket. It is listed when it is first asked; only `has_come` and `remove` look again."""
 
-    is_resumed: ClassVar[bool] = (
-        False  # items are sent when they are finished: what is there of others, a machine that died left
-    )
+    is_resumed: ClassVar[bool] = False  # items are sent when finished: a machine that died left what is there of others
 
     def __init__(self, mirror: Mirror) -> None:
         self._mirror = mirror

@@ -58,11 +58,11 @@ def batches(
 ) -> Iterator[geometries.Frames]:
     """(n, h, w, 3) frames from row ``start`` on after all steps; what was read before an error comes out before it."""
     batch: list[Frame] = []
-    produced, reading = start, reader.read(source_frames[start:])
+    produced, decoded = start, reader.read(source_frames[start:])
     while True:
         damage: ItemError | None = None
         try:
-            item = next(reading, None)
+            item = next(decoded, None)
         except ItemError as error:
             damage, item = error, None
         if item is not None:

@@ -32,9 +32,10 @@ def stream_stored(
     if needed is not None:
         wanted = Needed.from_plain(needed).frames(rows.num_rows)
         yield opened_needed(rows.times)
+        times = rows.times.take(wanted)
         for start in range(0, len(wanted), chunk_rows):
             part = wanted[start : start + chunk_rows]
-            yield chunk(rows.times.take(wanted), apply_steps(rows.take(part), [step]), start, start + len(part))
+            yield chunk(times, apply_steps(rows.take(part), [step]), start, start + len(part))
         return
     yield {"event": "opened", "num_rows": rows.num_rows, "start_row": start_row}, []
     end = rows.num_rows if stop_row is None else min(stop_row, rows.num_rows)
