@@ -122,12 +122,13 @@ def _pipeline(source: str, settings: dict[str, Any], overrides: list[str]) -> Pi
 
 def _videos(source: str) -> dict[str, str]:
     from reelwright.storage.feature_files import is_feature_file
+    from reelwright.storage.manifest import is_table_name
+    from reelwright.storage.patterns import is_pattern
     from reelwright.storage.urls import is_url
 
-    path = Path(source)
-    if path.is_dir():
+    if Path(source).is_dir():
         return {"features": source}
-    if path.suffix.lower() in {".csv", ".tsv", ".parquet"}:
+    if is_table_name(source):
         return {"manifest": source}
-    is_folder = is_url(source) and not is_feature_file(source) and not any(letter in source for letter in "*?[")
+    is_folder = is_url(source) and not is_feature_file(source) and not is_pattern(source)
     return {"features" if is_folder else "glob": source}

@@ -141,15 +141,16 @@ def pipeline_for(stage: str, videos: str, overrides: list[str]) -> PipelineFile:
 
 
 def _videos_block(videos: str) -> dict[str, Any]:
-    from reelwright.storage.manifest import VIDEO_SUFFIXES
+    from reelwright.storage.manifest import is_table_name, is_video_name
+    from reelwright.storage.patterns import is_pattern
     from reelwright.storage.urls import is_url
 
     path = Path(videos)
     if path.is_dir():
         return {"folder": videos}
-    if path.suffix.lower() in {".csv", ".tsv", ".parquet"}:
+    if is_table_name(videos):
         return {"manifest": videos}
-    if path.is_file() or path.suffix.lower() in VIDEO_SUFFIXES or any(letter in videos for letter in "*?["):
+    if path.is_file() or is_video_name(videos) or is_pattern(videos):
         return {"glob": videos}
     if is_url(videos):
         return {"folder": videos}

@@ -13,7 +13,8 @@ from reelwright.storage.errors import ConfigError
 from reelwright.storage.fetched import local_file
 from reelwright.storage.items import DONE
 from reelwright.storage.known import VideoProbe
-from reelwright.storage.manifest import ManifestVideo, is_video_name, scan_folder
+from reelwright.storage.manifest import ManifestVideo, is_table_name, is_video_name, scan_folder
+from reelwright.storage.patterns import is_pattern
 from reelwright.storage.tables import read_columns
 from reelwright.storage.urls import is_url
 
@@ -129,13 +130,13 @@ def source_file(source: str, overrides: Sequence[str]) -> PipelineFile:
     content: dict[str, Any] = {"stages": {}}
     if path.is_dir():
         content["videos"] = {"folder" if scan_folder(path, default_split="train") else "features": source}
-    elif path.suffix.lower() in {".csv", ".tsv", ".parquet"}:
+    elif is_table_name(source):
         columns = read_columns(local_file(source), required=["path"]).cells
         splits = list(dict.fromkeys(["train", "val", "test", *filter(None, columns.get("split", []))]))
         content["videos"] = {"manifest": source, "splits": splits}
         if any(columns.get("label", [])) and not any(entry.startswith("labels.") for entry in overrides):
             content["labels"] = {"column": "label"}
-    elif any(letter in source for letter in "*?[") or (is_video_name(source) if is_url(source) else path.is_file()):
+    elif is_pattern(source) or (is_video_name(source) if is_url(source) else path.is_file()):
         content["videos"] = {"glob": source}
     elif is_url(source):
         content["videos"] = {"folder": source}

@@ -154,6 +154,11 @@ def _named(written: str) -> str:
     return str(Path(path).with_suffix(""))
 
 
+def is_table_name(name: str) -> bool:
+    """Whether something is named as a manifest."""
+    return Path(name).suffix.lower() in {".csv", ".tsv", ".parquet"}
+
+
 def is_video_name(name: str) -> bool:
     """Whether something is named as a video file."""
     return Path(name).suffix.lower() in VIDEO_SUFFIXES

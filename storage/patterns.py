@@ -13,6 +13,11 @@ from reelwright.storage.errors import ConfigError
 _Parts = tuple[re.Pattern[str] | None, ...]  # None: `**`, any number of folders
 
 
+def is_pattern(text: str) -> bool:
+    """Whether a text may fit several names, as ``*.mp4`` does."""
+    return glob.has_magic(text)
+
+
 def split_pattern(url: str) -> tuple[str, str]:
     """The folder below which all matches of a URL lie, and the pattern from there on.
 
@@ -20,7 +25,7 @@ def split_pattern(url: str) -> tuple[str, str]:
     """
     scheme, _, rest = url.partition("://")
     parts = rest.split("/")
-    fixed = next((number for number, part in enumerate(parts) if glob.has_magic(part)), len(parts) - 1)
+    fixed = next((number for number, part in enumerate(parts) if is_pattern(part)), len(parts) - 1)
     if not fixed:
         raise ConfigError(f"{url}: name the bucket; only what comes after it may be a pattern")
     return f"{scheme}://{'/'.join(parts[:fixed])}", "/".join(parts[fixed:])
