@@ -10,7 +10,7 @@ from reelwright.stages.embed.videos import clip_of, embed_videos
 from reelwright.stages.embed.work import frame_input, open_writer, ready
 from reelwright.stages.steady import steady
 from reelwright.stages.work import Reporter, Shards, SilentReporter, Work, ledger_of
-from reelwright.storage.embeddings import EmbeddingWriter
+from reelwright.storage.embedding_writer import EmbeddingWriter
 from reelwright.storage.errors import ItemError
 from reelwright.storage.items import ItemRow
 

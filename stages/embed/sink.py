@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from reelwright.stages.work import Reporter
-from reelwright.storage.embeddings import SPAN_DTYPES, EmbeddingWriter
+from reelwright.storage.embedding_writer import EmbeddingWriter
+from reelwright.storage.embeddings import SPAN_DTYPES
 from reelwright.storage.errors import ItemError
 from reelwright.storage.items import ItemLedger, ItemRow
 from reelwright.storage.spans import Spans

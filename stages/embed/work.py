@@ -11,7 +11,7 @@ from reelwright.stages.embed.videos import FrameInput, attributes_of, embed_vide
 from reelwright.stages.held import held
 from reelwright.stages.steady import steady
 from reelwright.stages.work import Reporter, Work, ledger_of
-from reelwright.storage.embeddings import EmbeddingWriter, RowLayout
+from reelwright.storage.embedding_writer import EmbeddingWriter, RowLayout
 from reelwright.storage.store import Store
 
 

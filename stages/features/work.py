@@ -12,7 +12,8 @@ from reelwright.stages.embed.sink import OutputRows, StoreSink
 from reelwright.stages.features.config import FeaturesConfig
 from reelwright.stages.features.rows import Array, read_features, times_by_video
 from reelwright.stages.work import Reporter, VideoItem, Work
-from reelwright.storage.embeddings import EmbeddingStore, EmbeddingWriter, RowLayout
+from reelwright.storage.embedding_writer import EmbeddingWriter, RowLayout
+from reelwright.storage.embeddings import EmbeddingStore
 from reelwright.storage.errors import InputError, ItemError
 from reelwright.storage.fetched import local_file
 from reelwright.storage.items import ItemLedger, ItemRow

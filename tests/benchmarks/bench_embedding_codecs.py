@@ -19,7 +19,8 @@ import numpy as np
 import torch
 
 from reelwright.models.encoders import build_encoder
-from reelwright.storage.embeddings import EmbeddingStore, EmbeddingWriter, RowLayout
+from reelwright.storage.embedding_writer import EmbeddingWriter, RowLayout
+from reelwright.storage.embeddings import EmbeddingStore
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.spans import Spans
 from tests.benchmarks.bare import decord_images

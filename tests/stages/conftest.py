@@ -17,7 +17,7 @@ import torch
 
 from reelwright.stages.work import InputRef, SilentReporter, VideoItem, Work
 from reelwright.storage.annotations import Annotation
-from reelwright.storage.embeddings import EmbeddingWriter, RowLayout
+from reelwright.storage.embedding_writer import EmbeddingWriter, RowLayout
 from reelwright.storage.spans import Spans
 from reelwright.storage.store import Store
 

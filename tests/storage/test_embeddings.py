@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import zarr
 
-from reelwright.storage.embeddings import EmbeddingStore, EmbeddingWriter, RowLayout
+from reelwright.storage.embedding_writer import EmbeddingWriter, RowLayout
+from reelwright.storage.embeddings import EmbeddingStore
 from reelwright.storage.errors import StoreError
 from reelwright.storage.spans import Spans
 

@@ -14,7 +14,8 @@ import pytest
 from reelwright.cli.options import on_this_machine
 from reelwright.storage import fetched, locks, remote, remote_locks
 from reelwright.storage.bringing import at_hand, items_at_hand, look_again, names_in, refresh
-from reelwright.storage.embeddings import EmbeddingStore, EmbeddingWriter, RowLayout
+from reelwright.storage.embedding_writer import EmbeddingWriter, RowLayout
+from reelwright.storage.embeddings import EmbeddingStore
 from reelwright.storage.errors import ConfigError, InputError, StoreError
 from reelwright.storage.fetched import local_file
 from reelwright.storage.files import remove, write_json, write_text

@@ -19,7 +19,7 @@ from reelwright.stages.held import hold
 from reelwright.stages.registry import STAGES, load
 from reelwright.stages.unit import UnitDone, do_unit
 from reelwright.stages.work import Shards, VideoItem, Work
-from reelwright.storage.embeddings import EmbeddingWriter
+from reelwright.storage.embedding_writer import EmbeddingWriter
 from reelwright.storage.items import ItemLedger, ItemRow
 from reelwright.storage.locks import exclusive
 from reelwright.storage.store import Store

@@ -11,7 +11,8 @@ from reelwright.stages.evaluate.embedding_map import (
     map_section,
     states_over_time,
 )
-from reelwright.storage.embeddings import EmbeddingStore, EmbeddingWriter, RowLayout
+from reelwright.storage.embedding_writer import EmbeddingWriter, RowLayout
+from reelwright.storage.embeddings import EmbeddingStore
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.spans import Spans
 
