@@ -6,7 +6,6 @@ import contextlib
 import importlib.util
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,8 @@ from typing import Any
 from unittest import mock
 
 import fsspec
+
+from tests.slow.ports import free_ports
 
 BUCKET = "reels"
 START_SECONDS = 60.0
@@ -70,9 +71,7 @@ class Server:
 @contextlib.contextmanager
 def serving(scheme: str = "s3") -> Iterator[Server]:
     """A server with an empty bucket."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = int(found.getsockname()[1])
+    (port,) = free_ports(1)
     process = subprocess.Popen(_COMMANDS[scheme](str(port)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     server = Server(scheme, port, process)
     try:

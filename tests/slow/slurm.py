@@ -20,6 +20,8 @@ from typing import Self
 
 import psutil
 
+from tests.slow.ports import free_ports
+
 COMMANDS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scancel", "scontrol", "sinfo")
 NODES = ("n1", "n2")
 _START_SECONDS = 60.0
@@ -79,7 +81,7 @@ class Slurm:
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Self:
-        ports = _free_ports(3)
+        ports = free_ports(3)
         text = _CONFIG.format(
             host=socket.gethostname(),
             folder=self.folder,
@@ -200,14 +202,6 @@ class Slurm:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 if __name__ == "__main__":  # to try things by hand: python -m tests.slow.slurm COMMAND ...

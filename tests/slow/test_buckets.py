@@ -33,7 +33,8 @@ from tests.slow.buckets import (
     local_outcome,
     serving,
 )
-from tests.slow.test_dask import dask_process, ending, free_port
+from tests.slow.ports import free_ports
+from tests.slow.test_dask import dask_process, ending
 from tests.slow.test_kills import write_project
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(700)]
@@ -304,7 +305,7 @@ def test_two_machines_at_once_do_everything_once(local: Path, bucket: Bucket) ->
 
 
 def test_dask_workers_that_share_no_folder_do_the_work_in_the_bucket(local: Path, bucket: Bucket) -> None:
-    port = free_port()
+    (port,) = free_ports(1)
     address, driver = f"tcp://127.0.0.1:{port}", bucket.machine("driver")
     with contextlib.ExitStack() as stack:
         options = ("--host", "127.0.0.1", "--port", str(port), "--no-dashboard")

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -33,6 +32,7 @@ from reelwright.storage.items import ItemLedger, ItemRow
 from reelwright.storage.store import Store
 from tests.pipeline.cluster.stand_in import STAGE, begun, make_items, make_work
 from tests.pipeline.conftest import write_rows, write_video
+from tests.slow.ports import free_ports
 from tests.slow.test_kills import outcome, verify_whole, write_project
 
 ROOT = Path(__file__).parents[2]
@@ -134,15 +134,6 @@ def ending(*processes: subprocess.Popen[bytes]) -> Iterator[None]:
             process.wait()
 
 
-def free_port() -> int:
-    """One that no outgoing connection of another process takes meanwhile: below those that the system gives."""
-    for port in range(20_000 + os.getpid() % 10_000, 32_000):
-        with socket.socket() as found, contextlib.suppress(OSError):
-            found.bind(("127.0.0.1", port))
-            return port
-    raise OSError("no port is free")
-
-
 def wait_until(true, *, seconds: float = 90) -> None:
     until = time.monotonic() + seconds
     while not true():
@@ -151,7 +142,7 @@ def wait_until(true, *, seconds: float = 90) -> None:
 
 
 def test_a_scheduler_that_is_there_kills_and_comes_back_and_work_goes_on(tmp_path: Path) -> None:
-    port, items = free_port(), make_items(*["slow"] * 40, "kill")
+    (port,), items = free_ports(1), make_items(*["slow"] * 40, "kill")
     address = f"tcp://127.0.0.1:{port}"
     scheduler_command = ("distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard")
     worker_command = ("distributed.cli.dask_worker", address, "--nthreads", "1", "--no-dashboard")
@@ -176,7 +167,7 @@ def test_a_scheduler_that_is_there_kills_and_comes_back_and_work_goes_on(tmp_pat
 def test_a_scheduler_that_is_not_there_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dask_pool, "_CONNECT_SECONDS", 1.0)
     reporter = Noting()
-    with pool(tmp_path, reporter, scheduler=f"tcp://127.0.0.1:{free_port()}") as opened:
+    with pool(tmp_path, reporter, scheduler=f"tcp://127.0.0.1:{free_ports(1)[0]}") as opened:
         spreader = Spreader(make_work(tmp_path, make_items("ok")), opened, reporter, 5.0)
         with pytest.raises(StageError, match="no dask scheduler answers at tcp://127"):
             spreader.run()
