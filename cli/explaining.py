@@ -41,7 +41,7 @@ def show_synthetic(planner: Planner, *, as_json: bool) -> None:
     for reason in reasons:
         typer.echo(f"  {reason}")
     typer.echo(f"key {synthetic.key}")
-    typer.echo(f"in {synthetic.folder}: {len(synthetic.videos):,} videos, {len(synthetic.given_up):,} given up")
+    typer.echo(f"in {synthetic.place}: {len(synthetic.videos):,} videos, {len(synthetic.given_up):,} given up")
 
 
 def show_video(planner: Planner, node: str, video: str, *, as_json: bool) -> None:

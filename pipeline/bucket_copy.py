@@ -124,6 +124,7 @@ def _named(store: Store, scope: Scope) -> Iterator[str]:
     yield from _TABLES & remote.list_names(str(store.url))
     folders = {f"nodes/{key}" for key in scope.nodes}
     folders |= {f"{area}/{key}" for area in _OUTPUTS for key in scope.records}
+    folders |= {f"synthetic/{key}" for key in scope.synthetic}
     for (area, key), digests in scope.items.items():
         if area == "predictions" or digests is None:
             folders.add(f"{area}/{key}" if area == "predictions" else f"{area}/{key}.zarr")

@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from reelwright.pipeline.file import PipelineFile
-from reelwright.pipeline.synthesized import num_to_make, synthetic_set_of
+from reelwright.pipeline.synthesized import synthetic_set_of
 from reelwright.stages.index.config import LabelsConfig
 from reelwright.stages.synthesize.source import STAGE, SyntheticSet
 from reelwright.stages.work import VideoItem
 from reelwright.storage.annotations import UNKNOWN, Annotation
+from reelwright.storage.bringing import refresh_file
 from reelwright.storage.errors import ConfigError, nearest
 from reelwright.storage.feature_files import scan_features
 from reelwright.storage.fetched import local_file
@@ -38,7 +39,7 @@ class Dataset:
     @cached_property
     def num_to_make(self) -> int:
         """Synthetic videos that are not there."""
-        return 0 if self.synthetic is None else num_to_make(self.synthetic)
+        return 0 if self.synthetic is None else self.synthetic.num_to_make
 
     @cached_property
     def unread(self) -> tuple[ManifestVideo, ...]:
@@ -113,7 +114,7 @@ def load_dataset(file: PipelineFile) -> Dataset:
     connect(file.store.root)
     known = KnownFiles(file.store.files)
     synthetic = synthetic_set_of(file, known)
-    videos, source = (synthetic.videos, str(synthetic.folder)) if synthetic is not None else _read_videos(file)
+    videos, source = (synthetic.videos, synthetic.place) if synthetic is not None else _read_videos(file)
     quick = file.videos.digest == "quick"
     known.look([video.path for video in videos if is_url(video.path)])
     digests = [known.get(video.path, quick=quick) for video in videos]  # a file that is not there has none
@@ -182,6 +183,7 @@ def _read_labels(
     path = local_file(file.place(written))
     if synthetic is not None and written == STAGE:
         path = synthetic.folder / f"{kind}.csv"
+        refresh_file(path)
         if not path.exists():
             raise ConfigError(
                 f"{file.path}: labels.{kind}: {synthetic.config.family} videos have no {kind}. Use column: label"

@@ -9,16 +9,18 @@ import time
 from reelwright.pipeline.cluster.executors import Executor, LocalExecutor
 from reelwright.pipeline.file import PipelineFile
 from reelwright.pipeline.results import Failure, Observer
-from reelwright.pipeline.synthesized import NODE, num_to_make, synthetic_set_of
+from reelwright.pipeline.synthesized import NODE, synthetic_set_of
 from reelwright.stages.registry import load
-from reelwright.stages.synthesize.made import digest_of
+from reelwright.stages.synthesize.made import digest_of_all
 from reelwright.stages.synthesize.source import STAGE, SyntheticSet, synthetic_set
+from reelwright.storage.fetched import local_file
 from reelwright.storage.files import remove
 from reelwright.storage.items import ItemRow
 from reelwright.storage.known import KnownFiles
 from reelwright.storage.locks import exclusive
 from reelwright.storage.records import Record, last_record, read_record, write_record
 from reelwright.storage.unusable import usable
+from reelwright.storage.urls import is_url
 
 _MOST_WORKERS = 8
 
@@ -37,14 +39,14 @@ def supply_videos(
     _remove_altered(wanted, known)
     last = last_record(file.store.project(file.path), NODE)
     is_noted = last is not None and last.key == wanted.key
-    if is_noted and not num_to_make(wanted):
+    if is_noted and not wanted.num_to_make:
         return
-    reporter = observer.making(num_to_make(wanted))
+    reporter = observer.making(wanted.num_to_make)
     workers = jobs or file.videos.workers or min(os.cpu_count() or 1, _MOST_WORKERS)
     lock, what = file.store.lock(wanted.key), f"videos of {file.path.name}"
     with usable(file.store.root), exclusive(lock, tell=reporter.note, what=what):
         wanted = _anew(wanted)  # another run may have made some or all of them meanwhile
-        started, num_missing = time.monotonic(), num_to_make(wanted)
+        started, num_missing = time.monotonic(), wanted.num_to_make
         if num_missing:
             by = (executor or LocalExecutor()).calls(reporter)
             load("reelwright.stages.synthesize.supply:supply")(wanted, workers=workers, reporter=reporter, by=by)
@@ -73,10 +75,12 @@ def _anew(wanted: SyntheticSet) -> SyntheticSet:
 
 def _remove_altered(wanted: SyntheticSet, known: KnownFiles) -> None:
     """A file that is not as it was read is compared with what was made; another content is made again."""
+    places = {made.name: [f"{wanted.place}/{path}" for path in made.paths] for made in wanted.made.values()}
+    known.look([place for each in places.values() for place in each if is_url(place)])
     for made in wanted.made.values():
-        path = wanted.folder / made.paths[0] if made.paths else None
-        is_changed = path is not None and path.exists() and known.get(path) is None
-        if is_changed and digest_of(wanted.folder, made.paths) != made.digest:
+        there = [place for place in places[made.name] if not known.is_missing(place)]
+        is_changed = bool(there) and known.get(there[0]) is None
+        if is_changed and digest_of_all([local_file(place) for place in places[made.name]]) != made.digest:
             remove(wanted.folder / made.paths[0])
 
 

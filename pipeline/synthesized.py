@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from reelwright.pipeline.file import PipelineFile
 from reelwright.pipeline.reasons import differing, shown
@@ -22,7 +20,8 @@ def synthetic_set_of(file: PipelineFile, known: KnownFiles) -> SyntheticSet | No
     config = file.videos.synthesize
     if config is None:
         return None
-    file.store.check_local("videos.synthesize")
+    if config.into != "files":
+        file.store.check_local(f"videos.synthesize.into: {config.into}")
     folder = None if config.class_files is None else file.resolve(config.class_files)
     paths = [] if folder is None else sorted(folder.glob("*.npz"))
     if folder is not None and not paths:
@@ -31,22 +30,16 @@ def synthetic_set_of(file: PipelineFile, known: KnownFiles) -> SyntheticSet | No
     return synthetic_set(config, store=file.store, classes=classes, folder=folder)
 
 
-def synthetic_digests(wanted: SyntheticSet | None, videos: Sequence[ManifestVideo]) -> dict[Path, str] | None:
-    """What stands for the contents of synthetic videos; None for others."""
-    return None if wanted is None else {Path(video.path): wanted.digest_of(video.video_id) for video in videos}
-
-
-def num_to_make(wanted: SyntheticSet) -> int:
-    """How many samples are not there."""
-    gone = sum(not os.path.exists(video.path) for video in wanted.videos)  # noqa: PTH110 - 100,000 of them
-    return wanted.config.samples - len(wanted.made) + gone
+def synthetic_digests(wanted: SyntheticSet | None, videos: Sequence[ManifestVideo]) -> dict[str, str] | None:
+    """What stands for the contents of synthetic videos, by path; None for others."""
+    return None if wanted is None else {video.path: wanted.digest_of(video.video_id) for video in videos}
 
 
 def why_to_make(file: PipelineFile, wanted: SyntheticSet) -> list[str]:
     """What is otherwise than when this pipeline file made videos last, and how many are to be made."""
     last = last_record(file.store.project(file.path), NODE)
     reasons = ["never ran"] if last is None else differences(last.material, wanted.material)
-    return [*reasons, f"{num_to_make(wanted):,} of {wanted.config.samples:,} to make"]
+    return [*reasons, f"{wanted.num_to_make:,} of {wanted.config.samples:,} to make"]
 
 
 def differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:

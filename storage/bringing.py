@@ -130,6 +130,14 @@ def items_in(group: Path) -> set[str] | None:
     return {item for item, _, rest in names if rest == "zarr.json"}
 
 
+def sizes_below(folder: Path) -> dict[str, int] | None:
+    """Bytes of every object below a folder of a store, by its name in it; None for a store in a folder."""
+    mirror = mirror_of(folder)
+    if mirror is None:
+        return None
+    return {name: found.size for name, found in remote.list_objects(mirror.url_of(folder)).items()}
+
+
 def is_there(path: Path) -> bool:
     """Whether a file is in its store: in the bucket, where it is one."""
     mirror = mirror_of(path)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from reelwright.storage.bringing import refresh_file
 from reelwright.storage.reserved import TEMPORARY
 from reelwright.storage.seals import SEAL, UNSEALED, seal
 from reelwright.storage.sharing import share, unshare
@@ -43,6 +44,13 @@ def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text in one step."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_if_other(path: Path, text: str) -> None:
+    """The same, but an equal file stays untouched, so that its times do not change either."""
+    refresh_file(path)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)
 
 
 def write_json(path: Path, value: object) -> None:

@@ -13,15 +13,28 @@ from __future__ import annotations
 import contextlib
 import json
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from reelwright.storage import remote
 from reelwright.storage.reserved import PARTIAL, TEMPORARY, URLS, VIDEOS
-from reelwright.storage.urls import owner_of
+from reelwright.storage.urls import owner_of, working_copy
 
 _SHARED = frozenset(
-    {"frames", "embeddings", "runs", "predictions", "steps", "reports", "nodes", "weights", "projects", "logs"}
+    {
+        "frames",
+        "embeddings",
+        "runs",
+        "predictions",
+        "steps",
+        "reports",
+        "nodes",
+        "weights",
+        "projects",
+        "logs",
+        "synthetic",
+    }
 )
 _TABLES = frozenset({VIDEOS, URLS})
 _UNFINISHED = (TEMPORARY, PARTIAL)
@@ -54,6 +67,18 @@ def mirror_of(path: Path) -> Mirror | None:
     """The working copy that ``path`` lies in; None for paths in no working copy, which cost nothing here."""
     found = owner_of(path)
     return None if found is None else Mirror(*found)
+
+
+def to_plain(path: Path) -> list[str]:
+    """A path as plain data that `of_plain` understands on every machine: of a working copy its store and the rest."""
+    mirror = mirror_of(path)
+    return ["", str(path)] if mirror is None else [mirror.url, path.relative_to(mirror.root).as_posix()]
+
+
+def of_plain(written: Sequence[str]) -> Path:
+    """The path on this machine that `to_plain` told of on another."""
+    url, name = written
+    return working_copy(url) / name if url else Path(name)
 
 
 def connect(root: Path) -> None:

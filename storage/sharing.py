@@ -53,6 +53,14 @@ def share_rest(folder: Path) -> None:
         _share_lacking(mirror, folder, files_below(folder))
 
 
+def hand_over(paths: Iterable[Path]) -> None:
+    """Remove this machine's copies of files that were shared; nothing of a store in a folder."""
+    for path in paths:
+        mirror = mirror_of(path)
+        if mirror is not None and mirror.is_shared(path):
+            path.unlink(missing_ok=True)
+
+
 def unshare(paths: Iterable[Path], *, is_folder: bool = False) -> None:
     """Remove from the bucket what was removed here."""
     wanted = list(paths)

@@ -27,12 +27,12 @@ def index_videos(
     workers: int | None,
     timeout_seconds: float,
     reporter: Reporter,
-    digests: Mapping[Path, str] | None = None,
+    digests: Mapping[str, str] | None = None,
 ) -> None:
     """Note content digest and probe of each file, folder of frames or object (a URL) in the store.
 
-    ``digests`` are noted in place of those of the contents: of videos whose digest is known otherwise. A video that
-    cannot be used is noted too, with cause and message, and tried again by the next run.
+    ``digests``, by path, are noted in place of those of the contents: of videos whose digest is known otherwise. A
+    video that cannot be used is noted too, with cause and message, and tried again by the next run.
     """
     objects = object_stamps([str(path) for path in dict.fromkeys(paths) if is_url(path)])
     stamps = {path: objects.get(str(path)) or stamp(path) for path in dict.fromkeys(paths)}
@@ -42,7 +42,7 @@ def index_videos(
             list(stamps), workers=workers, reporter=reporter, quick=quick, timeout_seconds=timeout_seconds
         ):
             probe = answer if answer.digest else answer._replace(digest=_stand_in(path))
-            probe = probe if digests is None else probe._replace(digest=digests[Path(path)])
+            probe = probe if digests is None else probe._replace(digest=digests[str(path)])
             if probe.status != "ok":
                 row = ItemRow(digest=probe.digest, status=probe.status, cause=probe.cause, message=probe.message)
                 reporter.item(row)

@@ -14,7 +14,9 @@ from reelwright.stages.synthesize.make import make_class, make_sample
 from reelwright.stages.synthesize.samples import Sample
 from reelwright.stages.synthesize.spread import spread
 from reelwright.stages.synthesize.write import DatasetParameters, VideoJob, write_video
+from reelwright.storage.bringing import at_hand
 from reelwright.storage.errors import ReelwrightError
+from reelwright.storage.mirror import of_plain, to_plain
 
 ENTRY = "reelwright.stages.synthesize.calls:do_calls"
 
@@ -30,31 +32,36 @@ class _Kind:
 
 def _sample_to_plain(folder: Path, config: SynthesizeConfig, sample: Sample, class_file: Path | None) -> list[Any]:
     return [
-        str(folder),
+        to_plain(folder),
         config.model_dump(mode="json"),
         asdict(sample),
-        None if class_file is None else str(class_file),
+        None if class_file is None else to_plain(class_file),
     ]
 
 
 def _sample_from_plain(
-    folder: str, config: Mapping[str, Any], sample: Mapping[str, Any], class_file: str | None
+    folder: Sequence[str], config: Mapping[str, Any], sample: Mapping[str, Any], class_file: Sequence[str] | None
 ) -> tuple[Any, ...]:
-    path = None if class_file is None else Path(class_file)
-    return Path(folder), SynthesizeConfig(**config), Sample(**sample), path
+    path = None if class_file is None else of_plain(class_file)
+    if path is not None:
+        at_hand(path)
+    return of_plain(folder), SynthesizeConfig(**config), Sample(**sample), path
 
 
 _KINDS: dict[str, _Kind] = {
     "sample": _Kind(make_sample, _sample_to_plain, _sample_from_plain),
     "class": _Kind(
         make_class,
-        lambda folder, config, number: [str(folder), config.model_dump(mode="json"), number],
-        lambda folder, config, number: (Path(folder), SynthesizeConfig(**config), number),
+        lambda folder, config, number: [to_plain(folder), config.model_dump(mode="json"), number],
+        lambda folder, config, number: (of_plain(folder), SynthesizeConfig(**config), number),
     ),
     "procedure": _Kind(
         write_video,
-        lambda folder, job: [str(folder), asdict(job)],
-        lambda folder, job: (Path(folder), VideoJob(**{**job, "parameters": DatasetParameters(**job["parameters"])})),
+        lambda folder, job: [to_plain(folder), asdict(job)],
+        lambda folder, job: (
+            of_plain(folder),
+            VideoJob(**{**job, "parameters": DatasetParameters(**job["parameters"])}),
+        ),
     ),
 }
 

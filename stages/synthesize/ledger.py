@@ -10,22 +10,65 @@ folder/
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
+import os
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from reelwright.stages.synthesize.made import Made
+from reelwright.storage.bringing import refresh_file, sizes_below
 from reelwright.storage.errors import InputError
-from reelwright.storage.files import folder_bytes, remove, write_json, write_text
+from reelwright.storage.files import folder_bytes, remove, write_if_other, write_json, write_text
 from reelwright.storage.reserved import TEMPORARY
+from reelwright.storage.sharing import share
 
 RECORD, LEDGER, MANIFEST, REPORT, LOCK = "dataset.json", "made.jsonl", "manifest.csv", "report.json", ".lock"
 TABLES = (RECORD, LEDGER, MANIFEST, REPORT, "segments.csv", "steps.csv")  # all files but samples
 _OURS = {LOCK, RECORD}
+_SEND_SECONDS = 20.0  # so much is made again where the machine is lost and the store is in a bucket
+
+
+@dataclass(frozen=True)
+class Present:
+    """What lies in the folder now; of a store in a bucket, in the bucket. Paths are relative to the folder."""
+
+    folder: Path
+    sizes: Mapping[str, int] | None  # of a bucket
+
+    @classmethod
+    def of(cls, folder: Path) -> Present:
+        """Looks at a bucket once."""
+        return cls(folder, sizes_below(folder))
+
+    def has(self, path: str) -> bool:
+        """Whether a file or folder is there."""
+        return os.path.exists(self.folder / path) if self.sizes is None else path in self.sizes  # noqa: PTH110 - 100,000
+
+    def names(self, below: str) -> list[str]:
+        """Names of what lies right in a folder."""
+        if self.sizes is None:
+            place = self.folder / below
+            return sorted(path.name for path in place.iterdir()) if place.is_dir() else []
+        return sorted(name.removeprefix(f"{below}/") for name in self.sizes if name.rpartition("/")[0] == below)
+
+    def is_whole(self, made: Made) -> bool:
+        """Whether all files of a sample are there, with the size that they had."""
+        return all(map(self.has, made.paths)) and sum(map(self.num_bytes, made.paths)) == made.num_bytes
+
+    def num_bytes(self, path: str) -> int:
+        """The size of a file, or of all files below a folder."""
+        if self.sizes is None:
+            return folder_bytes(self.folder / path)
+        if path in self.sizes:
+            return self.sizes[path]
+        return sum(size for name, size in self.sizes.items() if name.startswith(f"{path}/"))
 
 
 def claim(folder: Path, content: Mapping[str, Any]) -> None:
@@ -34,6 +77,7 @@ def claim(folder: Path, content: Mapping[str, Any]) -> None:
     Raises InputError where it holds one of other content, or files that are not ours.
     """
     record = folder / RECORD
+    refresh_file(record)
     asked = json.loads(json.dumps(content))
     if record.exists():
         try:
@@ -63,7 +107,8 @@ def finished(folder: Path) -> dict[str, Made]:
     A line counts where its files have the size it says. Degenerate ones count too: they would be so again.
     """
     found = listed(folder)
-    whole = {name: made for name, made in found.items() if is_whole(folder, made)}
+    present = Present.of(folder)
+    whole = {name: made for name, made in found.items() if present.is_whole(made)}
     if found:
         write_text(folder / LEDGER, "".join(_line(made) for made in whole.values()))
     return whole
@@ -72,14 +117,29 @@ def finished(folder: Path) -> dict[str, Made]:
 def listed(folder: Path) -> dict[str, Made]:
     """What the ledger says, by name; nothing is changed, and no file looked at."""
     ledger = folder / LEDGER
+    refresh_file(ledger)
     lines = ledger.read_text(encoding="utf-8").splitlines() if ledger.exists() else []
     return {made.name: made for line in lines if (made := _made_of(line))}
 
 
-def append(folder: Path, made: Made) -> None:
-    """Note that a sample is finished."""
-    with (folder / LEDGER).open("a", encoding="utf-8") as file:
-        file.write(_line(made))
+@contextlib.contextmanager
+def appending(folder: Path) -> Iterator[Callable[[Made], None]]:
+    """Call what is yielded with samples that are finished; a bucket is told of them now and then, and at the end."""
+    ledger, sent = folder / LEDGER, time.monotonic()
+
+    def append(made: Made) -> None:
+        nonlocal sent
+        with ledger.open("a", encoding="utf-8") as file:
+            file.write(_line(made))
+        if time.monotonic() - sent > _SEND_SECONDS:
+            share(ledger)
+            sent = time.monotonic()
+
+    try:
+        yield append
+    finally:
+        if ledger.exists():
+            share(ledger)
 
 
 def write_manifest(folder: Path, samples: Sequence[Made]) -> None:
@@ -91,9 +151,7 @@ def write_manifest(folder: Path, samples: Sequence[Made]) -> None:
         for path in made.paths:
             video_id = made.name if len(made.paths) == 1 else str(Path(path).with_suffix(""))
             writer.writerow((video_id, path, made.label, made.split))
-    target = folder / MANIFEST
-    if not target.exists() or target.read_text(encoding="utf-8") != text.getvalue():
-        write_text(target, text.getvalue())
+    write_if_other(folder / MANIFEST, text.getvalue())
 
 
 def report_of(samples: Sequence[Made]) -> dict[str, Any]:
@@ -112,12 +170,6 @@ def report_of(samples: Sequence[Made]) -> dict[str, Any]:
         "rejected_by_label": {label: count for label, count in sorted(rejected.items()) if count and label},
         "given_up": [{"name": made.name, "problem": made.problem} for made in samples if made.problem],
     }
-
-
-def is_whole(folder: Path, made: Made) -> bool:
-    """Whether all files of a sample are there, with the size that they had."""
-    places = [folder / path for path in made.paths]
-    return all(place.exists() for place in places) and sum(map(folder_bytes, places)) == made.num_bytes
 
 
 def _line(made: Made) -> str:

@@ -40,4 +40,9 @@ class Made:
 
 def digest_of(folder: Path, paths: Sequence[str]) -> str:
     """The digest of the content of files or folders, by their paths relative to ``folder``."""
-    return digest_of_value([file_digest(folder / path) for path in paths])
+    return digest_of_all([folder / path for path in paths])
+
+
+def digest_of_all(places: Sequence[Path]) -> str:
+    """The same, by the paths themselves."""
+    return digest_of_value([file_digest(place) for place in places])

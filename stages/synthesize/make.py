@@ -19,6 +19,7 @@ from reelwright.stages.synthesize.perlin import parameters_of
 from reelwright.stages.synthesize.samples import Sample, class_stream, generator_of, variation_of
 from reelwright.storage.digests import digest
 from reelwright.storage.errors import ItemError
+from reelwright.storage.sharing import hand_over
 
 MAX_ATTEMPTS = 50
 
@@ -31,7 +32,7 @@ def make_sample(folder: Path, config: SynthesizeConfig, sample: Sample, class_fi
     except ItemError as error:
         return _failed(sample.name, label=sample.label, split=sample.split, started=started, error=error)
     paths, num_bytes = _write(folder, config, sample, frames)
-    return Made(
+    made = Made(
         name=sample.name,
         label=sample.label,
         split=sample.split,
@@ -42,6 +43,8 @@ def make_sample(folder: Path, config: SynthesizeConfig, sample: Sample, class_fi
         num_rejected=num_rejected,
         digest=digest_of(folder, paths),
     )
+    hand_over(folder / path for path in paths)
+    return made
 
 
 def render_sample(config: SynthesizeConfig, sample: Sample, class_file: Path | None) -> tuple[Frames, int]:

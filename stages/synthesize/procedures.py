@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from reelwright.stages.synthesize.ledger import Present
 from reelwright.stages.synthesize.spread import Spread, spread
 from reelwright.stages.synthesize.work import Outcome
-from reelwright.stages.synthesize.write import make_procedure_dataset
+from reelwright.stages.synthesize.write import Note, make_procedure_dataset
 from reelwright.stages.work import Reporter
 from reelwright.storage.errors import ConfigError
-from reelwright.storage.files import folder_bytes
 
 
 def make_procedures(
@@ -24,9 +24,12 @@ def make_procedures(
     seed: int = 0,
     size: int = 128,
     fps: float = 10.0,
+    note: Note | None = None,
     by: Spread = spread,
 ) -> Outcome:
     """Make ``num_samples`` procedure videos, ``num_val`` and ``num_test`` of them for these splits.
+
+    ``note`` is called with each that is new.
 
     Raises ConfigError without a number of samples or with more in the splits than there are.
     """
@@ -54,12 +57,13 @@ def make_procedures(
         fps=fps,
         workers=workers,
         progress=tell,
+        note=note,
         by=by,
     )
     report = {
         "samples": num_samples,
         "files": num_samples,
-        "bytes": folder_bytes(folder / "videos"),
+        "bytes": Present.of(folder).num_bytes("videos"),
         "process_seconds": round(time.monotonic() - started, 3),
         "rejected_degenerate_draws": 0,
         "given_up": [],

@@ -19,7 +19,7 @@ from reelwright.stages.synthesize.config import (
     VERSION,
     SourceConfig,
 )
-from reelwright.stages.synthesize.ledger import listed
+from reelwright.stages.synthesize.ledger import Present, listed
 from reelwright.stages.synthesize.made import Made
 from reelwright.storage.digests import digest, item_key
 from reelwright.storage.manifest import ManifestVideo
@@ -65,6 +65,11 @@ class SyntheticSet:
         return self.store.synthetic(self.key)
 
     @cached_property
+    def place(self) -> str:
+        """The same, as people and other machines call it: in a bucket its URL."""
+        return self.store.name_of(self.folder)
+
+    @cached_property
     def made(self) -> dict[str, Made]:
         """What is finished of what is asked for, by name, in the order of samples; those given up too."""
         if self.config.family == PROCEDURE:
@@ -79,9 +84,16 @@ class SyntheticSet:
         """The finished videos, with labels and splits."""
         good = ((row, made) for row, made in enumerate(self.made.values(), start=1) if not made.problem)
         return [
-            ManifestVideo(made.name, str(self.folder / made.paths[0]), self._split(made), made.label, row)
+            ManifestVideo(made.name, f"{self.place}/{made.paths[0]}", self._split(made), made.label, row)
             for row, made in good
         ]
+
+    @property
+    def num_to_make(self) -> int:
+        """How many samples are not there."""
+        present = Present.of(self.folder)
+        gone = sum(not present.has(made.paths[0]) for made in self.made.values() if made.paths)
+        return self.config.samples - len(self.made) + gone
 
     @property
     def given_up(self) -> tuple[Made, ...]:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from reelwright.stages.synthesize.config import PROCEDURE
-from reelwright.stages.synthesize.ledger import append, is_whole, listed
-from reelwright.stages.synthesize.made import Made, digest_of
+from reelwright.stages.synthesize.ledger import Present, appending, listed
+from reelwright.stages.synthesize.made import Made
 from reelwright.stages.synthesize.procedures import make_procedures
 from reelwright.stages.synthesize.source import SyntheticSet
 from reelwright.stages.synthesize.spread import Spread, spread
 from reelwright.stages.synthesize.work import Effort, Outcome, synthesize, synthesize_classes
-from reelwright.stages.synthesize.write import DatasetParameters, VideoJob, list_jobs
+from reelwright.stages.synthesize.write import DatasetParameters, describe, list_jobs
 from reelwright.stages.work import Reporter
 from reelwright.storage.errors import StageError
+from reelwright.storage.fetched import local_file
 
 
 def supply(wanted: SyntheticSet, *, workers: int, reporter: Reporter, by: Spread = spread) -> Outcome:
@@ -48,6 +47,11 @@ def supply(wanted: SyntheticSet, *, workers: int, reporter: Reporter, by: Spread
 def _supply_procedures(wanted: SyntheticSet, *, workers: int, reporter: Reporter, by: Spread) -> Outcome:
     """Procedure videos have no ledger of their own: here it says what their content was."""
     config, folder = wanted.config, wanted.folder
+    num_train = config.samples - config.num_val - config.num_test
+    parameters = DatasetParameters(
+        num_train, config.num_val, config.num_test, config.seed, config.size, config.size, config.fps
+    )
+    new: list[Made] = []
     outcome = make_procedures(
         folder,
         num_samples=config.samples,
@@ -58,29 +62,15 @@ def _supply_procedures(wanted: SyntheticSet, *, workers: int, reporter: Reporter
         seed=config.seed,
         size=config.size,
         fps=config.fps,
+        note=new.append,
         by=by,
     )
-    known = listed(folder)
-    num_train = config.samples - config.num_val - config.num_test
-    parameters = DatasetParameters(
-        num_train, config.num_val, config.num_test, config.seed, config.size, config.size, config.fps
-    )
-    for job in list_jobs(parameters):
-        if job.video_id not in known or not is_whole(folder, known[job.video_id]):
-            append(folder, _line_of(folder, job))
+    with appending(folder) as append:  # now that the tables have them
+        for made in new:
+            append(made)
+    known, present = listed(folder), Present.of(folder)
+    with appending(folder) as append:
+        for job in list_jobs(parameters):
+            if job.video_id not in known or not present.is_whole(known[job.video_id]):  # made by a call that was killed
+                append(describe(job, local_file(f"{wanted.place}/{job.path}")))
     return outcome
-
-
-def _line_of(folder: Path, job: VideoJob) -> Made:
-    script, _ = job.script_and_look()
-    return Made(
-        name=job.video_id,
-        label=job.variant,
-        split=job.split,
-        paths=(job.path,),
-        num_frames=script.num_frames,
-        num_bytes=(folder / job.path).stat().st_size,
-        seconds=0.0,
-        num_rejected=0,
-        digest=digest_of(folder, [job.path]),
-    )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reelwright.stages.synthesize.class_files import find_classes, read_class
+from reelwright.stages.synthesize.class_files import SUFFIX, find_classes, read_class
 from reelwright.stages.synthesize.config import VERSION, SynthesizeConfig
 from reelwright.stages.synthesize.families import FAMILIES
 from reelwright.stages.synthesize.ifs import NUM_STILLS
@@ -16,7 +16,7 @@ from reelwright.stages.synthesize.ledger import (
     LOCK,
     MANIFEST,
     REPORT,
-    append,
+    appending,
     claim,
     clear_leftovers,
     finished,
@@ -29,6 +29,7 @@ from reelwright.stages.synthesize.perlin import labels
 from reelwright.stages.synthesize.samples import Sample, SamplePlan
 from reelwright.stages.synthesize.spread import Spread, spread
 from reelwright.stages.work import Reporter
+from reelwright.storage.bringing import refresh
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.files import write_json
@@ -120,9 +121,10 @@ def synthesize_classes(
         missing = [number for number in range(1, num_classes + 1) if str(number) not in numbers]
         telling = _Telling(reporter, Effort(num_samples=num_classes), len(found), unit="classes")
         calls = ((folder, config, number) for number in missing)
-        for made in by(make_class, calls, workers=min(workers, max(1, len(missing)))):
-            append(folder, made)
-            telling.take(made)
+        with appending(folder) as append:
+            for made in by(make_class, calls, workers=min(workers, max(1, len(missing)))):
+                append(made)
+                telling.take(made)
         everything = [*found.values(), *telling.made]
         write_json(folder / REPORT, report_of(everything))
     return Outcome(folder=folder, num_new=len(telling.made), num_found=len(found), report=report_of(everything))
@@ -151,9 +153,10 @@ def _make_samples(
 
     workers = effort.workers if count is None else max(1, min(effort.workers, count - len(found)))
     try:
-        for made in by(make_sample, calls(), workers=workers):
-            append(folder, made)
-            telling.take(made)
+        with appending(folder) as append:
+            for made in by(make_sample, calls(), workers=workers):
+                append(made)
+                telling.take(made)
     finally:
         everything = sorted([*kept, *telling.made], key=_step_of)
         write_manifest(folder, everything)
@@ -171,6 +174,7 @@ def _class_files(config: SynthesizeConfig, folder: Path | None) -> dict[str, Pat
         return {}
     if not FAMILIES[config.family].has_class_files:
         raise ConfigError(f"{config.family} takes no class files: its 256 classes are fixed. Leave them out")
+    refresh(folder, skip=_is_no_class, anew=True)
     files = find_classes(folder)
     for path in files.values():
         is_still = "weights" in read_class(path, family=config.family)
@@ -178,6 +182,10 @@ def _class_files(config: SynthesizeConfig, folder: Path | None) -> dict[str, Pat
             made, hint = ("images", "ask for still images") if is_still else ("videos", "do not ask for still images")
             raise ConfigError(f"{path} is a class of {made}: {hint}, or give other classes")
     return {name: path.absolute() for name, path in files.items()}
+
+
+def _is_no_class(name: str) -> bool:
+    return not name.endswith(SUFFIX)
 
 
 def _record(config: SynthesizeConfig) -> dict[str, Any]:

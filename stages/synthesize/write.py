@@ -17,6 +17,7 @@ import csv
 import io
 import json
 import math
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,18 +26,23 @@ import numpy as np
 
 from reelwright.stages.synthesize import encode
 from reelwright.stages.synthesize.config import PROCEDURE_VERSION
+from reelwright.stages.synthesize.ledger import Present
+from reelwright.stages.synthesize.made import Made, digest_of_all
 from reelwright.stages.synthesize.procedure import VARIANTS, Script, make_script, state_at
 from reelwright.stages.synthesize.render import Look, Renderer, draw_look
 from reelwright.stages.synthesize.spread import Spread, spread
+from reelwright.storage.bringing import refresh_file
 from reelwright.storage.errors import ConfigError, InputError
-from reelwright.storage.files import remove, write_json, write_text
+from reelwright.storage.files import remove, write_if_other, write_json
 from reelwright.storage.reserved import TEMPORARY
+from reelwright.storage.sharing import hand_over
 
 SPLITS = ("train", "val", "test")
 _CONTENT = ("seed", "height", "width", "fps", "version")
 MIN_SIDE_PIXELS = 48
 
 Progress = Callable[[int, int], None]
+Note = Callable[[Made], None]
 
 
 @dataclass(frozen=True)
@@ -115,6 +121,7 @@ def make_procedure_dataset(
     workers: int = 1,
     overwrite: bool = False,
     progress: Progress | None = None,
+    note: Note | None = None,
     by: Spread = spread,
 ) -> None:
     """Write labelled videos of 12 to 25 s that show a base and three parts being put together.
@@ -123,7 +130,7 @@ def make_procedure_dataset(
     on the seed, the size, the fps and its own split and index, nothing else: not on the number of videos or of
     `workers` (processes). Finished videos are kept when the same parameters made them. `overwrite` removes what an
     earlier call wrote and starts anew. `progress(num_done, num_videos)` is called once at the start and then after each
-    video, in this process. `by` may make the videos elsewhere.
+    video, in this process, after `note(made)`. `by` may make the videos elsewhere.
 
     Raises ConfigError when a parameter is out of range, InputError when the folder holds a data set of other parameters
     or files that are not ours.
@@ -134,7 +141,7 @@ def make_procedure_dataset(
     folder = Path(folder)
     _prepare_folder(folder, parameters, overwrite=overwrite)
     jobs = list_jobs(parameters)
-    _make_videos(folder, jobs, workers=workers, progress=progress, by=by)
+    _make_videos(folder, jobs, workers=workers, progress=progress, note=note, by=by)
     _write_tables(folder, jobs, [*jobs, *_other_videos(folder, parameters)])
 
 
@@ -143,8 +150,9 @@ def list_jobs(parameters: DatasetParameters) -> list[VideoJob]:
     return [VideoJob(parameters, split, index) for split in SPLITS for index in range(parameters.num_videos(split))]
 
 
-def write_video(folder: Path, job: VideoJob) -> None:
+def write_video(folder: Path, job: VideoJob) -> Made:
     """Render and encode one video (H.264, yuv420p, frame i at i / fps seconds) and put it in place whole."""
+    started = time.perf_counter()
     script, look = job.script_and_look()
     renderer = Renderer(look, size=(job.parameters.height, job.parameters.width), work_centre=script.work_centre)
     times = (index / script.fps for index in range(script.num_frames))
@@ -154,6 +162,25 @@ def write_video(folder: Path, job: VideoJob) -> None:
     )
     size = (job.parameters.height, job.parameters.width)
     encode.write_video(folder / job.path, frames, size=size, fps=script.fps, codec="h264")
+    made = describe(job, folder / job.path, seconds=time.perf_counter() - started)
+    hand_over([folder / job.path])
+    return made
+
+
+def describe(job: VideoJob, video: Path, *, seconds: float = 0.0) -> Made:
+    """What a job has made, by its file; ``seconds`` is how long that took, 0 where it is not known."""
+    script, _ = job.script_and_look()
+    return Made(
+        name=job.video_id,
+        label=job.variant,
+        split=job.split,
+        paths=(job.path,),
+        num_frames=script.num_frames,
+        num_bytes=video.stat().st_size,
+        seconds=seconds,
+        num_rejected=0,
+        digest=digest_of_all([video]),
+    )
 
 
 def _require(is_right: bool, name: str, value: object, allowed: str) -> None:
@@ -164,6 +191,7 @@ def _require(is_right: bool, name: str, value: object, allowed: str) -> None:
 def _prepare_folder(folder: Path, parameters: DatasetParameters, *, overwrite: bool) -> None:
     """Make the folder ours with `dataset.json`, or raise InputError when it is not ours to fill."""
     record = folder / "dataset.json"
+    refresh_file(record)
     if record.exists():
         found = _read_record(record)
         same = {name: found[name] for name in parameters.content()} == parameters.content()
@@ -204,23 +232,28 @@ def _remove_dataset(folder: Path) -> None:
             remove(path)
 
 
-def _make_videos(folder: Path, jobs: list[VideoJob], *, workers: int, progress: Progress | None, by: Spread) -> None:
+def _make_videos(
+    folder: Path, jobs: list[VideoJob], *, workers: int, progress: Progress | None, note: Note | None, by: Spread
+) -> None:
     for leftover in folder.glob(f"videos/{TEMPORARY}*.mp4"):
         remove(leftover)
-    missing = [job for job in jobs if not (folder / job.path).exists()]
+    present = Present.of(folder)
+    missing = [job for job in jobs if not present.has(job.path)]
     num_done = len(jobs) - len(missing)
     report = progress or (lambda _num_done, _num_videos: None)
     report(num_done, len(jobs))
-    for _ in by(write_video, ((folder, job) for job in missing), workers=max(1, min(workers, len(missing)))):
+    for made in by(write_video, ((folder, job) for job in missing), workers=max(1, min(workers, len(missing)))):
+        if note is not None:
+            note(made)
         num_done += 1
         report(num_done, len(jobs))
 
 
 def _other_videos(folder: Path, parameters: DatasetParameters) -> list[VideoJob]:
     """Finished videos of earlier calls that asked for more."""
-    found = []
+    found, names = [], Present.of(folder).names("videos")
     for split in SPLITS:
-        numbers = [path.stem.removeprefix(f"{split}_") for path in folder.glob(f"videos/{split}_*.mp4")]
+        numbers = [name.removeprefix(f"{split}_").removesuffix(".mp4") for name in names if name.startswith(split)]
         indices = sorted(int(number) for number in numbers if number.isdigit())
         found += [VideoJob(parameters, split, index) for index in indices if index >= parameters.num_videos(split)]
     return found
@@ -248,10 +281,8 @@ def _seconds(seconds: float) -> str:
 
 
 def _write_csv(path: Path, header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> None:
-    """Write a table in one step; an equal file stays untouched, so that its times do not change either."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
-    if not path.exists() or path.read_text(encoding="utf-8") != text.getvalue():
-        write_text(path, text.getvalue())
+    write_if_other(path, text.getvalue())

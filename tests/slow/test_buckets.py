@@ -34,7 +34,7 @@ from tests.slow.buckets import (
     serving,
 )
 from tests.slow.ports import free_ports
-from tests.slow.test_dask import dask_process, ending
+from tests.slow.test_dask import MADE, dask_process, ending
 from tests.slow.test_kills import write_project
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(700)]
@@ -304,9 +304,11 @@ def test_two_machines_at_once_do_everything_once(local: Path, bucket: Bucket) ->
         assert sum(done) == 1, (node, told)
 
 
-def test_dask_workers_that_share_no_folder_do_the_work_in_the_bucket(local: Path, bucket: Bucket) -> None:
+@contextlib.contextmanager
+def dask_workers(bucket: Bucket) -> Iterator[str]:
+    """A scheduler, whose address is given, and the workers "one" and "two", each a machine of its own."""
     (port,) = free_ports(1)
-    address, driver = f"tcp://127.0.0.1:{port}", bucket.machine("driver")
+    address = f"tcp://127.0.0.1:{port}"
     with contextlib.ExitStack() as stack:
         options = ("--host", "127.0.0.1", "--port", str(port), "--no-dashboard")
         stack.enter_context(ending(dask_process("distributed.cli.dask_scheduler", *options)))
@@ -314,6 +316,12 @@ def test_dask_workers_that_share_no_folder_do_the_work_in_the_bucket(local: Path
             variables = environment(bucket.server, bucket.machine(name).cache)
             options = (address, "--nthreads", "1", "--no-dashboard")
             stack.enter_context(ending(dask_process("distributed.cli.dask_worker", *options, variables=variables)))
+        yield address
+
+
+def test_dask_workers_that_share_no_folder_do_the_work_in_the_bucket(local: Path, bucket: Bucket) -> None:
+    driver = bucket.machine("driver")
+    with dask_workers(bucket) as address:
         driver.done("run", "--scheduler", address)
     assert bucket_outcome(bucket) == local_outcome(local)
     assert not list(driver.cache.glob("stores/*/frames/*/*/zarr.json"))  # it shares out the work, and trains over rows
@@ -322,6 +330,30 @@ def test_dask_workers_that_share_no_folder_do_the_work_in_the_bucket(local: Path
     ]
     assert worked
     assert not [name for name in bucket.names() if name.startswith(("claims/", "logs/")) or "/items/" in name]
+
+
+def test_synthetic_videos_are_made_by_workers_that_share_no_folder(bucket: Bucket, tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "reelwright.yaml").write_text(MADE)
+    machine = Machine(bucket.server, tmp_path / "folder", here)
+    machine.done("run")
+    (bucket.project / "reelwright.yaml").write_text(f"store: {bucket.store}\n{MADE}")
+    driver = bucket.machine("driver")
+    with dask_workers(bucket) as address:
+        driver.done("run", "--scheduler", address)
+    sets = here / ".reelwright" / "store" / "synthetic"
+    wanted = {
+        f"synthetic/{path.relative_to(sets).as_posix()}": path.read_bytes()
+        for path in sets.rglob("*")
+        if path.suffix in {".mp4", ".npz"}
+    }
+    assert len(wanted) == 12 + 2
+    names = {name for name in bucket.names() if name.startswith("synthetic/")}
+    assert {name: bucket.content(name) for name in names if name.endswith((".mp4", ".npz"))} == wanted
+    assert bucket_outcome(bucket) == local_outcome(here)
+    assert "nothing to do: all 1 nodes are up to date" in bucket.machine("three").done("run")
+    assert not [path for path in bucket.machines.rglob("*.mp4") if "synthetic" in path.parts]  # sent, and not kept
 
 
 def test_a_server_that_is_gone_ends_the_run_with_a_clear_error(local: Path, tmp_path: Path) -> None:
