@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from timm.models import group_parameters
 from torch import nn
 
 from reelwright.models.encoder_base import Encoder
@@ -33,6 +32,8 @@ def layer_ids(module: nn.Module) -> dict[str, int]:
         return _prefixed("model.", layer_ids(module.model), 0)
     of_timm: Any = getattr(module, "group_matcher", None)
     if callable(of_timm):
+        from timm.models import group_parameters  # here, since it takes seconds and most models are none of timm's
+
         found: Mapping[str, int] = group_parameters(module, of_timm(coarse=False), reverse=True)
         return _counted(dict(found))
     return _counted(_by_blocks([name for name, _ in module.named_parameters()]))

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import average_precision_score
 
 from reelwright.models.segmental import segmental_metrics
 
@@ -109,6 +108,8 @@ def _mean_defined(values: Sequence[float | None]) -> float:
 
 
 def _average_precisions(scores_NK: Scores, is_positive_NK: npt.NDArray[np.bool_]) -> list[float | None]:
+    from sklearn.metrics import average_precision_score  # here, since importing it takes seconds
+
     columns = zip(scores_NK.T, is_positive_NK.T, strict=True)
     return [
         float(average_precision_score(positive, scores)) if positive.any() else None for scores, positive in columns

@@ -29,10 +29,9 @@ from reelwright.stages.learning.head_objectives import heads_of
 from reelwright.stages.learning.mixing import build_mixing, mix_frames
 from reelwright.stages.learning.objectives import build_loss, build_weigh, choose_metric
 from reelwright.stages.learning.place import Place, train_in_processes
+from reelwright.stages.learning.run_models import build_run_model, clips_of_run
 from reelwright.stages.learning.setup import (
     Learning,
-    build_run_model,
-    clips_of_run,
     finish_run,
     fit,
     prepare,

@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from torch.utils.tensorboard import SummaryWriter
-
 from reelwright.storage.errors import ConfigError
 
 
@@ -28,6 +26,8 @@ class TensorBoardLogger:
 
     def __init__(self, folder: Path, *, first_epoch: int, about: Mapping[str, Any]) -> None:
         del about
+        from torch.utils.tensorboard import SummaryWriter  # here, since predict asks this module for names only
+
         self._board = SummaryWriter(folder, purge_step=first_epoch)
 
     def log(self, values: Mapping[str, float], epoch: int) -> None:

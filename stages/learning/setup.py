@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from reelwright.models.recompute import recompute_blocks
-from reelwright.models.temporal import build_temporal
 from reelwright.stages.learning.batches import Batches, Prepare
 from reelwright.stages.learning.checkpoints import save_weights
 from reelwright.stages.learning.config import LearningSettings
@@ -21,11 +19,9 @@ from reelwright.stages.learning.place import Place
 from reelwright.stages.learning.starting import init_weights
 from reelwright.stages.learning.trainer import Evaluate, Progress, Rates, Trainer, TrainerSettings
 from reelwright.stages.learning.world import World
-from reelwright.stages.sampling.clips import ClipSampling, clip_sampling
-from reelwright.stages.sampling.windows import WindowShape
 from reelwright.stages.train.targets import LabelSpace
 from reelwright.stages.work import InputRef, Work
-from reelwright.storage.errors import ConfigError, StageError
+from reelwright.storage.errors import StageError
 from reelwright.storage.files import write_json
 from reelwright.storage.runs import RunFolder
 
@@ -44,28 +40,6 @@ class Learning:
     heads: Heads = ()  # of task heads
     prepare: Prepare | None = None  # what is done to training batches on the device
     judge: Evaluate | None = None  # instead of `val`, where metrics are not those of a task
-
-
-def build_run_model(values: Mapping[str, Any], *, seed: int = 0) -> nn.Module:
-    """The temporal model that the `model` block of a config.yaml describes, with random weights from ``seed``.
-
-    Raises ConfigError for an unknown name or option.
-    """
-    sizes = {name: values[name] for name in ("input_dim", "num_outputs", "length", "per_row")}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            return build_temporal(values["name"], **sizes, **values["options"])
-        except (ValueError, TypeError) as error:
-            raise ConfigError(f"model: {error}") from error
-
-
-def clips_of_run(values: Mapping[str, Any], shape: WindowShape) -> ClipSampling | None:
-    """How the run of a config.yaml takes clips; None where it has windows."""
-    clips = values.get("clips", {"sampling": "grid"})
-    return clip_sampling(
-        clips["sampling"], shape, segments=clips.get("segments"), segment_rule=clips.get("segment_rule", "even")
-    )
 
 
 def prepare(module: nn.Module, *, work: Work, config: LearningSettings, labels: LabelSpace) -> dict[str, Any] | None:

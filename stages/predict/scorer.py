@@ -16,7 +16,7 @@ from reelwright.stages.embed.clips import Clip
 from reelwright.stages.learning.checkpoints import load_weights
 from reelwright.stages.learning.head_objectives import heads_of
 from reelwright.stages.learning.objectives import probabilities
-from reelwright.stages.learning.setup import build_run_model, clips_of_run
+from reelwright.stages.learning.run_models import build_run_model, clips_of_run
 from reelwright.stages.predict.config import PredictWindowSettings
 from reelwright.stages.predict.merging import merge_crops
 from reelwright.stages.sampling.clips import distinct, repeats_of

@@ -15,9 +15,9 @@ from reelwright.stages.config import parse_config
 from reelwright.stages.learning.mixing import build_mixing, mix_windows
 from reelwright.stages.learning.objectives import Heads, build_loss, build_weigh, choose_metric
 from reelwright.stages.learning.place import Place, train_in_processes
+from reelwright.stages.learning.run_models import build_run_model
 from reelwright.stages.learning.setup import (
     Learning,
-    build_run_model,
     finish_run,
     fit,
     prepare,

@@ -81,6 +81,16 @@ def test_storage_never_imports_torch(tmp_path: Path) -> None:
     assert run_python(code, cwd=tmp_path).split() == ["False"]
 
 
+def test_predicting_over_embeddings_imports_what_it_needs_only(tmp_path: Path) -> None:
+    """These take longer to import than most predictions take."""
+    code = (
+        "import sys, reelwright.stages.predict.work\n"
+        "found = {name.split('.')[0] for name in sys.modules}\n"
+        "print(sorted({'timm', 'torchvision', 'sklearn', 'tensorboard'} & found))\n"
+    )
+    assert run_python(code, cwd=tmp_path).strip() == "[]"
+
+
 @pytest.mark.slow
 def test_no_module_of_ours_has_a_bare_name(tmp_path: Path) -> None:
     code = (
