@@ -24,7 +24,7 @@ from reelwright.storage.items import ItemLedger
 from tests.pipeline.conftest import write_rows, write_video
 from tests.slow.buckets import bucket_of, bucket_outcome, environment, local_outcome, serving
 from tests.slow.slurm import NODES, Slurm, why_not
-from tests.slow.test_dask import contents, there_now, written
+from tests.slow.test_dask import claims, contents, written
 from tests.slow.test_kills import finished_files, outcome, stamps, verify_whole, write_project
 
 COMMAND = "import sys; from reelwright.cli.main import main; sys.argv[0] = 'reelwright'; main()"
@@ -190,7 +190,7 @@ def test_a_long_video_is_shared_by_both_nodes_and_a_lost_one_costs_its_shards(sl
     writers: dict[str, str] = {}
 
     def both_have_written_and_one_writes() -> bool:
-        claimed = claims(store)
+        claimed = claims_by_node(store)
         writers.update(claimed)
         done = {writers[shard] for shard in written(store).keys() - claimed.keys() if shard in writers}
         return done == set(NODES) and "n1" in claimed.values()
@@ -211,15 +211,12 @@ def test_a_long_video_is_shared_by_both_nodes_and_a_lost_one_costs_its_shards(sl
     slurm.restart_node("n1")
 
 
-def claims(store: Path) -> dict[str, str]:
-    """Shards of embeddings that are being written, and on which node: a claim says by which process."""
+def claims_by_node(store: Path) -> dict[str, str]:
+    """Shards of embeddings that are being written, and on which node."""
     found = {}
-    for group in store.glob("embeddings/*.zarr"):
-        for path in there_now(store, f"claims/{group.stem}/*.[0-9]*/*.json"):
-            with suppress(OSError, ValueError, psutil.Error):
-                process = psutil.Process(json.loads(path.read_text())["process"])
-                digest, _, number = path.parent.name.partition(".")
-                found[f"{digest} {number}"] = process.environ()["SLURMD_NODENAME"]
+    for shard, process in claims(store).items():
+        with suppress(psutil.Error):
+            found[shard] = psutil.Process(process).environ()["SLURMD_NODENAME"]
     return found
 
 
