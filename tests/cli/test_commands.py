@@ -76,6 +76,7 @@ def test_the_demo_refuses_a_wrong_setting_before_it_makes_videos(tmp_path: Path)
     assert [path.name for path in tmp_path.glob("demo/*")] == ["reelwright.yaml"]
 
 
+@pytest.mark.slow
 def test_every_setting_of_every_stage_is_explained(tmp_path: Path) -> None:
     for stage in ("decode", "pretrain", "embed", "train", "finetune", "predict", "evaluate", "videos", "labels"):
         lines = reelwright(tmp_path, "settings", stage).stdout.splitlines()

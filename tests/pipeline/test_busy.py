@@ -76,6 +76,7 @@ def test_gc_leaves_what_a_running_process_uses(project: Project, kind: str) -> N
     assert f"embeddings/{embed}" in going(swept(changed))  # it is dead: what it left says nothing
 
 
+@pytest.mark.slow
 def test_gc_looks_again_before_it_removes(project: Project) -> None:
     """A process may begin to use something between the list and the removal."""
     changed = Project.open(project.file.path, overrides=["frames.fps=2"])

@@ -70,6 +70,7 @@ def test_an_older_setting_goes_with_all_that_followed_from_it(folder: Path) -> N
     assert swept(changed).going == ()
 
 
+@pytest.mark.slow
 def test_items_of_a_removed_video_go(folder: Path) -> None:
     rows = read_rows(folder / "videos.csv")
     segments = read_rows(folder / "segments.csv")

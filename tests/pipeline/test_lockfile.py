@@ -155,6 +155,7 @@ def test_frozen_lets_pass_what_changes_no_result(copied: Path, change: Callable[
     assert result.notes == ()
 
 
+@pytest.mark.slow
 def test_a_fresh_clone_may_train_and_other_weights_are_a_note(copied: Path) -> None:
     """An empty store and a lock of another machine: everything runs, the keys behind the weights may differ."""
     shutil.rmtree(copied / ".reelwright")

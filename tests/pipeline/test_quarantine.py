@@ -40,6 +40,7 @@ def quarantined(failing: Path) -> Path:  # noqa: F811
     return failing
 
 
+@pytest.mark.slow
 def test_a_video_that_failed_often_enough_is_left_alone(quarantined: Path) -> None:
     found = failure(quarantined)
     assert (found.video_ids, found.is_quarantined) == (("f",), True)

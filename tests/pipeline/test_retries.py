@@ -68,6 +68,7 @@ def test_without_retry_new_videos_are_still_done(failing: Path) -> None:
     assert attempts(failing) == before
 
 
+@pytest.mark.slow
 def test_a_video_that_cannot_be_probed_is_left_alone_too(failing: Path) -> None:
     (failing / "f.mp4").write_text("not a video")
     assert run(failing).exit_code == 3

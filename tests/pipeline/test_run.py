@@ -110,8 +110,10 @@ def test_reasons_name_the_setting(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "content", "cause"),
-    [("empty", b"", "empty_file"), ("text", b"hello\n" * 50, "not_a_video")],
-    ids=["empty", "text"],
+    [
+        pytest.param("empty", b"", "empty_file", id="empty", marks=pytest.mark.slow),
+        pytest.param("text", b"hello\n" * 50, "not_a_video", id="text"),
+    ],
 )
 def test_one_broken_video_never_stops_the_others(folder: Path, name: str, content: bytes, cause: str) -> None:
     good = (folder / "b.mp4").read_bytes()

@@ -90,7 +90,23 @@ def test_a_finished_store_is_whole_and_every_kind_of_file_is_in_the_table(projec
     assert areas == {choose(project).relative_to(root).parts[0] for choose, _ in KINDS.values()}
 
 
-@pytest.mark.parametrize(("choose", "expected"), KINDS.values(), ids=list(KINDS))
+# One of each area; the others with the slow tests.
+QUICK = {
+    "frames, a chunk",
+    "embeddings, a chunk",
+    "scores of a video",
+    "record of a run",
+    "ledger of embeddings",
+    "weights of a run",
+    "report",
+    "probes of videos",
+}
+
+
+@pytest.mark.parametrize(
+    ("choose", "expected"),
+    [pytest.param(*values, id=name, marks=[] if name in QUICK else pytest.mark.slow) for name, values in KINDS.items()],
+)
 def test_a_flipped_byte_is_named_and_mended(
     project: Project, choose: Callable[[Project], Path], expected: dict[str, int]
 ) -> None:
@@ -106,6 +122,7 @@ def test_a_flipped_byte_is_named_and_mended(
     assert project.record("train").outputs["weights"] == weights
 
 
+@pytest.mark.slow
 def test_the_first_and_the_last_byte_count_too(project: Project) -> None:
     """Of one file of each kind; names differ by keys and numbers."""
     root = project.file.store.root
@@ -165,6 +182,7 @@ def test_leftovers_are_no_errors_and_foreign_files_stay(project: Project) -> Non
     assert foreign.read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_repair_leaves_what_is_stale_for_another_reason(project: Project) -> None:
     changed = Project.open(project.file.path, overrides=["train.epochs=3"])
     path = one(changed, "embeddings/*.zarr/*/pooled/c/0/0")

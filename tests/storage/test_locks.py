@@ -104,6 +104,7 @@ def test_a_silent_owner_on_another_machine_is_passed_over_by_our_clock_alone(tmp
         first.wait(timeout=10)
 
 
+@pytest.mark.slow
 def test_an_owner_on_another_machine_that_gives_signs_of_life_is_waited_for(tmp_path: Path) -> None:
     with holder(tmp_path / "key", 60) as first:
         held = make_elsewhere(tmp_path / "key")

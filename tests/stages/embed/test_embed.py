@@ -67,6 +67,7 @@ def test_spans_are_those_of_the_frames(three):
     assert np.array_equal(spans.source_stop, np.arange(1, 21))
 
 
+@pytest.mark.slow
 def test_several_outputs_come_from_one_pass(three, monkeypatch):
     passes = []
     forward = nn.Conv2d.forward
@@ -255,7 +256,7 @@ def test_video_encoder_rows_are_clips(project, num_frames):
         assert np.allclose(rows.output("pooled")[row], expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+@pytest.mark.parametrize("suffix", ["safetensors", pytest.param("pth", marks=pytest.mark.slow)])
 def test_weights_from_a_file_with_prefix(project, suffix):
     project.add("a", 4)
     state = build_encoder(NAME, seed=7).model.state_dict()
@@ -309,6 +310,7 @@ def test_config_errors_come_before_any_work(project, settings, message):
     assert not project.store.node("emb").exists()
 
 
+@pytest.mark.slow
 def test_layout_and_batch_size_are_measured_once(project, monkeypatch):
     from reelwright.stages.embed import tuning
 

@@ -69,6 +69,7 @@ def test_both_parts_learn_and_the_best_is_never_worse_than_the_start(film):
         assert learned(parts(folder, part), start_state(film, part))
 
 
+@pytest.mark.slow
 def test_a_run_that_only_gets_worse_keeps_its_start(film):
     folder = film.tune(key="worse", epochs=1, optimizer={"lr": 30.0, "name": "sgd", "clip_norm": 1.0}, metric="loss")
     assert folder.summary()["best_epoch"] == 0
@@ -78,8 +79,10 @@ def test_a_run_that_only_gets_worse_keeps_its_start(film):
 
 @pytest.mark.parametrize(
     ("settings", "still"),
-    [({"freeze": ["spatial"]}, "spatial"), ({"temporal_lr_scale": 0}, "temporal")],
-    ids=["freeze", "scale-0"],
+    [
+        pytest.param({"freeze": ["spatial"]}, "spatial", id="freeze"),
+        pytest.param({"temporal_lr_scale": 0}, "temporal", id="scale-0", marks=pytest.mark.slow),
+    ],
 )
 def test_a_frozen_part_stays_bit_for_bit(film, settings, still):
     folder = film.tune(key=f"frozen {still}", epochs=1, metric="loss", optimizer={"lr": 1e-3}, **settings)
@@ -89,7 +92,7 @@ def test_a_frozen_part_stays_bit_for_bit(film, settings, still):
     assert learned({name: value for name, value in last.items() if name.startswith(moving)}, start_state(film, moving))
 
 
-@pytest.mark.parametrize("frozen_norm", [True, False])
+@pytest.mark.parametrize("frozen_norm", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_statistics_of_batch_norms(film, frozen_norm):
     folder = film.tune(key=f"norm {frozen_norm}", epochs=1, frozen_norm=frozen_norm)
     last = load_file(next(folder.last.glob("weights-*.safetensors")))

@@ -96,6 +96,7 @@ def test_decoded_frames_are_the_rendered_ones_but_for_compression(dataset: Path)
         assert errors[index] <= min(errors) + 0.3
 
 
+@pytest.mark.slow
 def test_equal_parameters_give_equal_bytes_with_any_number_of_workers(dataset: Path, tmp_path: Path) -> None:
     make_procedure_dataset(tmp_path / "again", **SMALL, workers=2)
     assert contents(tmp_path / "again") == contents(dataset)

@@ -19,7 +19,7 @@ from reelwright.storage.predictions import PredictionSet, scores_matrix
 from reelwright.storage.runs import RunFolder
 from tests.stages.conftest import Toy
 
-KINDS = ("segments", "dense", "multi_start")
+SOME = ("dense", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("segments", "multi_start")))
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def work(toy, *, key="run", kind="segments", epochs=3, **config):
     return toy.train_work(key=key, task="video", window=window, epochs=epochs, batch_size=4, **config)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SOME)
 def test_a_run_on_clips_learns_and_its_views_are_averaged(clip_toy, kind):
     settings = {"optimizer": {"lr": 0.1}, "schedule": {"warmup_epochs": 0}}
     outputs = run(
@@ -76,7 +76,7 @@ def _lines(toy, key):
     return [(line["train_loss"], line["gradient_norm"]) for line in RunFolder(toy.store.run(key)).metrics()]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SOME)
 def test_clips_are_drawn_anew_and_a_resume_sees_the_same(clip_toy, kind):
     class Stop(type(clip_toy.reporter)):
         def advance(self, amount):

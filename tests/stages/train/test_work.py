@@ -36,6 +36,7 @@ def _best(toy, name, options):
     return run(work, toy.reporter)["metrics"]["val_macro_f1"]
 
 
+@pytest.mark.slow
 def test_models_of_time_beat_the_linear_probe(pulse_toy):
     for seed in range(10, 13):
         pulse_toy.pulses(f"d{seed}", "train", seed=seed)
