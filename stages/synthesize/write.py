@@ -253,8 +253,8 @@ def _other_videos(folder: Path, parameters: DatasetParameters) -> list[VideoJob]
     """Finished videos of earlier calls that asked for more."""
     found, names = [], Present.of(folder).names("videos")
     for split in SPLITS:
-        numbers = [name.removeprefix(f"{split}_").removesuffix(".mp4") for name in names if name.startswith(split)]
-        indices = sorted(int(number) for number in numbers if number.isdigit())
+        parts = [name.removesuffix(".mp4").partition("_") for name in names]
+        indices = sorted(int(number) for before, _, number in parts if before == split and number.isdigit())
         found += [VideoJob(parameters, split, index) for index in indices if index >= parameters.num_videos(split)]
     return found
 
