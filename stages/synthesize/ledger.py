@@ -17,7 +17,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,14 +144,21 @@ def appending(folder: Path) -> Iterator[Callable[[Made], None]]:
 
 def write_manifest(folder: Path, samples: Sequence[Made]) -> None:
     """Write the table of what there is; an equal one stays untouched."""
+    rows = [
+        (made.name if len(made.paths) == 1 else str(Path(path).with_suffix("")), path, made.label, made.split)
+        for made in samples
+        for path in made.paths
+    ]
+    write_rows(folder / MANIFEST, ("video_id", "path", "label", "split"), rows)
+
+
+def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a CSV in one step; an equal file stays untouched."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("video_id", "path", "label", "split"))
-    for made in samples:
-        for path in made.paths:
-            video_id = made.name if len(made.paths) == 1 else str(Path(path).with_suffix(""))
-            writer.writerow((video_id, path, made.label, made.split))
-    write_if_other(folder / MANIFEST, text.getvalue())
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_if_other(path, text.getvalue())
 
 
 def report_of(samples: Sequence[Made]) -> dict[str, Any]:

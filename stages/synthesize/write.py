@@ -13,12 +13,10 @@ folder.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,14 +24,14 @@ import numpy as np
 
 from reelwright.stages.synthesize import encode
 from reelwright.stages.synthesize.config import PROCEDURE_VERSION
-from reelwright.stages.synthesize.ledger import Present
+from reelwright.stages.synthesize.ledger import Present, write_rows
 from reelwright.stages.synthesize.made import Made, digest_of_all
 from reelwright.stages.synthesize.procedure import VARIANTS, Script, make_script, state_at
 from reelwright.stages.synthesize.render import Look, Renderer, draw_look
 from reelwright.stages.synthesize.spread import Spread, spread
 from reelwright.storage.bringing import refresh_file
 from reelwright.storage.errors import ConfigError, InputError
-from reelwright.storage.files import remove, write_if_other, write_json
+from reelwright.storage.files import remove, write_json
 from reelwright.storage.reserved import TEMPORARY
 from reelwright.storage.sharing import hand_over
 
@@ -269,20 +267,12 @@ def _write_tables(folder: Path, jobs: list[VideoJob], known: list[VideoJob]) -> 
             (job.video_id, _seconds(s.start_seconds), _seconds(s.stop_seconds), s.label) for s in script.segments
         ]
         steps += [(job.video_id, _seconds(time_seconds), step) for time_seconds, step in script.steps]
-    _write_csv(folder / "segments.csv", ("video_id", "start_seconds", "stop_seconds", "label"), segments)
-    _write_csv(folder / "steps.csv", ("video_id", "time_seconds", "step"), steps)
+    write_rows(folder / "segments.csv", ("video_id", "start_seconds", "stop_seconds", "label"), segments)
+    write_rows(folder / "steps.csv", ("video_id", "time_seconds", "step"), steps)
     manifest = [(job.video_id, job.path, job.split, job.variant) for job in jobs]
-    _write_csv(folder / "manifest.csv", ("video_id", "path", "split", "label"), manifest)
+    write_rows(folder / "manifest.csv", ("video_id", "path", "split", "label"), manifest)
 
 
 def _seconds(seconds: float) -> str:
     """Microseconds are enough and keep the text short."""
     return str(round(seconds, 6))
-
-
-def _write_csv(path: Path, header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_if_other(path, text.getvalue())
