@@ -123,24 +123,33 @@ class DaskPool:
         self._client = self._cluster = None
 
     def _outcome(self, name: str, future: Any) -> Ended:
-        if future.status == "finished":
-            return Ended(name=name, done=json.loads(future.result(timeout=_RECONNECT_SECONDS)))
-        if future.status == "error":
-            problem = future.exception(timeout=_RECONNECT_SECONDS)
-            if type(problem).__name__ == "KilledWorker":
-                return Ended(name=name, why=f"worker {getattr(problem.last_worker, 'name', '?')}")
-            raise StageError(f"a worker failed: {type(problem).__name__}: {problem}. Its log says more") from problem
-        self._wait_for_scheduler()
-        return Ended(name=name, is_lost=True)
+        """What became of it; the scheduler may be lost at any moment, and the result with it."""
+        from distributed import CancelledError
+
+        problem = None
+        with contextlib.suppress(OSError, CancelledError):  # OSError: times that ran out, too
+            if future.status == "finished":
+                return Ended(name=name, done=json.loads(future.result(timeout=_RECONNECT_SECONDS)))
+            if future.status == "error":
+                problem = future.exception(timeout=_RECONNECT_SECONDS)
+        if problem is None:
+            self._wait_for_scheduler()
+            return Ended(name=name, is_lost=True)
+        if type(problem).__name__ == "KilledWorker":
+            return Ended(name=name, why=f"worker {getattr(problem.last_worker, 'name', '?')}")
+        raise StageError(f"a worker failed: {type(problem).__name__}: {problem}. Its log says more") from problem
 
     def _wait_for_scheduler(self) -> None:
         """After the connection was lost, until it is there again. Raises StageError when it does not come back."""
         until = time.monotonic() + _RECONNECT_SECONDS
-        while self._client.status != "running":
+        while True:
+            if self._client.status == "running":
+                with contextlib.suppress(OSError):  # the client may learn of the loss only now
+                    self._client.register_plugin(_plugin())
+                    return
             if time.monotonic() > until or self._client.status in {"closed", "closing"}:
                 raise self._gone()
             time.sleep(0.1)
-        self._client.register_plugin(_plugin())
 
     def _gone(self) -> StageError:
         where = self.settings.scheduler or "the dask scheduler"

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -22,10 +23,11 @@ import pytest
 from reelwright.pipeline.cluster import dask_pool
 from reelwright.pipeline.cluster.config import ClusterSettings
 from reelwright.pipeline.cluster.dask_pool import DaskPool
-from reelwright.pipeline.cluster.spread import DEATHS, Spreader
+from reelwright.pipeline.cluster.spread import DEATHS, Ended, Spreader
 from reelwright.pipeline.plan import NodePlan
 from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.stages.registry import STAGES
+from reelwright.stages.unit import Unit
 from reelwright.stages.work import SilentReporter
 from reelwright.storage.errors import StageError
 from reelwright.storage.items import ItemLedger, ItemRow
@@ -120,6 +122,14 @@ def dask_process(*arguments: str, variables: dict[str, str] | None = None) -> su
     )
 
 
+def dask_commands(port: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Of a scheduler and of a worker with one thread."""
+    return (
+        ("distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"),
+        ("distributed.cli.dask_worker", f"tcp://127.0.0.1:{port}", "--nthreads", "1", "--no-dashboard"),
+    )
+
+
 @contextlib.contextmanager
 def ending(*processes: subprocess.Popen[bytes]) -> Iterator[None]:
     try:
@@ -143,11 +153,9 @@ def wait_until(true, *, seconds: float = 90) -> None:
 
 def test_a_scheduler_that_is_there_kills_and_comes_back_and_work_goes_on(tmp_path: Path) -> None:
     (port,), items = free_ports(1), make_items(*["slow"] * 40, "kill")
-    address = f"tcp://127.0.0.1:{port}"
-    scheduler_command = ("distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard")
-    worker_command = ("distributed.cli.dask_worker", address, "--nthreads", "1", "--no-dashboard")
+    scheduler_command, worker_command = dask_commands(port)
     reporter = Noting()
-    with contextlib.ExitStack() as stack, pool(tmp_path, reporter, scheduler=address) as opened:
+    with contextlib.ExitStack() as stack, pool(tmp_path, reporter, scheduler=f"tcp://127.0.0.1:{port}") as opened:
         first = dask_process(*scheduler_command)
         stack.enter_context(ending(first, dask_process(*worker_command)))
         spreader = Spreader(make_work(tmp_path, items), opened, reporter, 1.0)
@@ -162,6 +170,59 @@ def test_a_scheduler_that_is_there_kills_and_comes_back_and_work_goes_on(tmp_pat
     assert len(rows) == 41
     assert {name for name, row in rows.items() if not row.is_done} == {"v40"}
     assert sum(Counter(begun(tmp_path)).values()) <= 40 + 6  # a unit or two were in flight
+
+
+def test_a_result_that_is_lost_with_the_scheduler_is_made_again(tmp_path: Path) -> None:
+    """The unit has ended, and its result is with the worker when the scheduler and the worker are killed."""
+    (port,), (item,) = free_ports(1), make_items("ok")
+    scheduler_command, worker_command = dask_commands(port)
+    reporter = Noting()
+    with contextlib.ExitStack() as stack, pool(tmp_path, reporter, scheduler=f"tcp://127.0.0.1:{port}") as opened:
+        first = [dask_process(*scheduler_command), dask_process(*worker_command)]
+        stack.enter_context(ending(*first))
+        opened.want(1)
+        unit = Unit.of(make_work(tmp_path, [item]), name="first")
+        opened.submit("first", unit.plain(), needs_gpu=False)
+        wait_until(lambda: opened._futures["first"].status == "finished")
+        for process in first:
+            process.kill()
+        stack.enter_context(ending(dask_process(*scheduler_command), dask_process(*worker_command)))
+        assert opened.ended(60) == [Ended(name="first", is_lost=True)]
+        opened.submit("again", replace(unit, name="again").plain(), needs_gpu=False)
+        (ended,) = opened.ended(60)
+    assert ended.name == "again"
+    assert ended.done is not None
+
+
+def test_a_scheduler_that_does_not_come_back_ends_the_stage_and_what_was_done_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_CONNECT_SECONDS", "_RECONNECT_SECONDS"):
+        monkeypatch.setattr(dask_pool, name, 10.0)
+    (port,), items = free_ports(1), make_items(*["slow"] * 40)
+    scheduler_command, worker_command = dask_commands(port)
+    reporter, found = Noting(), []
+
+    def run() -> None:
+        try:
+            spreader.run()
+        except StageError as error:
+            found.append(str(error))
+
+    with contextlib.ExitStack() as stack, pool(tmp_path, reporter, scheduler=f"tcp://127.0.0.1:{port}") as opened:
+        first = dask_process(*scheduler_command)
+        stack.enter_context(ending(first, dask_process(*worker_command)))
+        spreader = Spreader(make_work(tmp_path, items), opened, reporter, 1.0)
+        thread = threading.Thread(target=run)
+        thread.start()
+        wait_until(lambda: len(begun(tmp_path)) >= 5)
+        first.kill()
+        thread.join(100)
+        assert not thread.is_alive()
+    assert [re.sub(r":\d+", "", text) for text in found] == [
+        "tcp://127.0.0.1 is gone and did not come back. What was done is kept: run again to go on"
+    ]
+    assert sum(row.is_done for row in rows_of(tmp_path, items).values()) >= 1
 
 
 def test_a_scheduler_that_is_not_there_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
