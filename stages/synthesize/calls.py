@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +16,7 @@ from reelwright.stages.synthesize.samples import Sample
 from reelwright.stages.synthesize.spread import spread
 from reelwright.stages.synthesize.write import DatasetParameters, VideoJob, write_video
 from reelwright.storage.bringing import at_hand
-from reelwright.storage.errors import ReelwrightError
+from reelwright.storage.errors import InputError, ReelwrightError
 from reelwright.storage.mirror import of_plain, to_plain
 
 ENTRY = "reelwright.stages.synthesize.calls:do_calls"
@@ -43,8 +44,11 @@ def _sample_from_plain(
     folder: Sequence[str], config: Mapping[str, Any], sample: Mapping[str, Any], class_file: Sequence[str] | None
 ) -> tuple[Any, ...]:
     path = None if class_file is None else of_plain(class_file)
-    if path is not None:
-        at_hand(path)
+    if path is not None and not at_hand(path):
+        raise InputError(
+            f"{path} is not on {socket.gethostname()}: every worker must see the class files of videos.synthesize. Put "
+            "them into a folder that all machines share, or let them be drawn (num_classes)"
+        )
     return of_plain(folder), SynthesizeConfig(**config), Sample(**sample), path
 
 
@@ -82,9 +86,9 @@ def do_calls(values: Mapping[str, Any]) -> dict[str, Any]:
     Returns ``results`` in the order they end and the ``seconds`` of all, or the ``error`` that ended them.
     """
     kind = _KINDS[values["kind"]]
-    calls: Sequence[tuple[Any, ...]] = [kind.from_plain(*arguments) for arguments in values["calls"]]
     started = time.monotonic()
     try:
+        calls: Sequence[tuple[Any, ...]] = [kind.from_plain(*arguments) for arguments in values["calls"]]
         made = list(spread(kind.function, calls, workers=min(values["workers"], len(calls))))
     except ReelwrightError as error:
         return {"error": [type(error).__name__, str(error)]}
