@@ -16,9 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from reelwright.pipeline.cluster import jobs
 from reelwright.pipeline.cluster.config import ClusterSettings
-from reelwright.pipeline.cluster.scripts import worker_lines, worker_options
 from reelwright.pipeline.cluster.spread import Ended
 from reelwright.stages.unit import ENTRY
 from reelwright.storage.errors import ConfigError, StageError
@@ -27,8 +25,8 @@ _SCALE_SECONDS = 2.0  # between two looks whether workers are missing
 _COUNT_SECONDS = 0.5
 _RECONNECT_SECONDS = 30.0
 _CONNECT_SECONDS = 20.0
-_TELL_SECONDS = 60.0
-_DEAD_JOBS_SECONDS = 15.0
+_TELL_SECONDS = (15.0, 60.0)  # without any worker: for the first time, and between two times
+_DEAD_JOBS_SECONDS = 30.0  # more than dask needs to forget a worker that was lost, whose job is replaced then
 _CLOSE_SECONDS = 10.0
 _SCHEDULER_SETTINGS = {
     "distributed.scheduler.allowed-failures": 0,  # each death is told at once: we know better what to try again
@@ -55,6 +53,8 @@ class DaskPool:
         self._wanted = self._num_workers = 0
         self._alone_since: float | None = None  # without any worker
         self._told_alone = 0.0
+        self._jobs: Any = None  # `slurm_workers.WorkerJobs`
+        self._told_refusal = ""
 
     def want(self, num_units: int) -> None:
         """See `Pool`. Workers are never taken away while there is work: dask might choose a busy one."""
@@ -72,6 +72,7 @@ class DaskPool:
         target = min(self.settings.workers, max(num_units, self._wanted))
         if self._cluster is not None and (target > self._wanted or time.monotonic() - self._scaled > _SCALE_SECONDS):
             self._scaled, self._wanted = time.monotonic(), target
+            self._look_at_refused()
             self._cluster.scale(target)  # the same number again replaces what was lost
 
     def size(self) -> int:
@@ -120,7 +121,7 @@ class DaskPool:
         if self._idle is not None:
             self._idle.cancel()
         self._stack.close()
-        self._client = self._cluster = None
+        self._client = self._cluster = self._jobs = None
 
     def _outcome(self, name: str, future: Any) -> Ended:
         """What became of it; the scheduler may be lost at any moment, and the result with it."""
@@ -162,27 +163,31 @@ class DaskPool:
             self._alone_since = None
             return
         if self._alone_since is None:
-            self._alone_since = self._told_alone = now
+            self._alone_since = now
+            self._told_alone = now + _TELL_SECONDS[0] - _TELL_SECONDS[1]
         limit = self.settings.wait_minutes
         if limit is not None and now - self._alone_since > 60 * limit:
-            raise StageError(f"no worker came within cluster.wait_minutes ({limit:g}). {self._where_to_look()}")
-        if now - self._alone_since > _DEAD_JOBS_SECONDS and (dead := self._dead_jobs()):
             raise StageError(
-                f"the jobs of all workers ended before a worker was there: {dead}. {self._where_to_look()}"
+                f"no worker came within cluster.wait_minutes: {limit:g}{self._jobs_in_words()}. {self._where_to_look()}"
             )
-        if now - self._told_alone > _TELL_SECONDS:
+        if self._jobs is not None and now - self._alone_since > _DEAD_JOBS_SECONDS and self._jobs.are_dead():
+            raise StageError(
+                f"the jobs of all workers ended before a worker was there: {self._jobs}. {self._where_to_look()}"
+            )
+        if now - self._told_alone > _TELL_SECONDS[1]:
             self._told_alone = now
-            self._tell(f"waits for workers since {now - self._alone_since:.0f} s. {self._where_to_look()}")
+            waited = f"{now - self._alone_since:.0f} s"
+            self._tell(f"waits for workers since {waited}{self._jobs_in_words()}. {self._where_to_look()}")
 
-    def _dead_jobs(self) -> str:
-        """What became of the workers' jobs, when none of them runs or waits any more; else nothing."""
-        if self.settings.executor != "slurm":
-            return ""
-        numbers = [int(job.job_id) for job in self._cluster.workers.values() if getattr(job, "job_id", None)]
-        states = {number: jobs.look(number) for number in numbers}
-        if not states or any(state.is_active for state in states.values()):
-            return ""
-        return ", ".join(f"job {number} {state}" for number, state in states.items())
+    def _jobs_in_words(self) -> str:
+        return "" if self._jobs is None else f" ({self._jobs})"
+
+    def _look_at_refused(self) -> None:
+        """Tell of jobs of workers that SLURM does not take, when it is news."""
+        refusal = "" if self._jobs is None else self._jobs.forget_refused(is_any_there=self._num_workers > 0)
+        if refusal and refusal != self._told_refusal:
+            self._told_refusal = refusal
+            self._tell(f"the job of a worker is not in the queue yet: {refusal}; it is tried again")
 
     def _where_to_look(self) -> str:
         look = {"slurm": "`squeue --me` shows their jobs", "dask": "see the scheduler's dashboard"}
@@ -245,17 +250,12 @@ class DaskPool:
 
     def _open_slurm(self) -> Any:
         try:
-            from dask_jobqueue import SLURMCluster
+            from reelwright.pipeline.cluster.slurm_workers import WorkerJobs
         except ImportError:
             raise ConfigError("executor slurm needs dask-jobqueue: pip install 'reelwright[slurm]'") from None
 
-        self._logs.mkdir(parents=True, exist_ok=True)
-        self._cluster = SLURMCluster(
-            **worker_options(self.settings, logs=self._logs),
-            job_script_prologue=worker_lines(self.settings),
-            scheduler_options={"dashboard_address": ":0"},
-            silence_logs=logging.CRITICAL,
-        )
+        self._jobs = WorkerJobs(self.settings, logs=self._logs)
+        self._cluster = self._jobs.cluster
         self._stack.callback(self._close_cluster)
         return self._cluster
 

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import getpass
 import shutil
 import subprocess
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from reelwright.storage.errors import ConfigError, StageError
 
+PATIENCE_SECONDS = 1800.0  # for a controller that does not answer, as while it is started again or moved
 _LIMIT_SECONDS = 60.0
+_AGAIN_SECONDS = 5.0
+_T = TypeVar("_T")
 GONE = "GONE"  # not in the queue any more
 ACTIVE = frozenset(
     {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "REQUEUE_HOLD", "SUSPENDED", "STAGE_OUT"}
 )
+# Of slurm_strerror: the controller was not reached, or did not answer in time.
+_SILENCE = ("Unable to contact slurm controller", "Socket timed out", "Zero Bytes were transmitted", "in standby mode")
+
+
+class NoAnswerError(StageError):
+    """SLURM's controller does not answer; its jobs go on."""
 
 
 @dataclass(frozen=True)
@@ -43,20 +56,30 @@ def check_slurm() -> None:
 
 def submit(script: Path) -> int:
     """Put a script into the queue; returns the number of the job. Raises StageError with what sbatch said."""
-    told = _run("sbatch", "--parsable", str(script))
-    return int(told.split(";")[0])
+    return int(_run("sbatch", "--parsable", str(script)).split(";")[0])
 
 
-def look(job: int) -> JobState:
-    """What the queue says. Raises StageError when it does not answer."""
+def find(script: Path) -> int | None:
+    """The number of the job in the queue that runs the script; None where there is none."""
+    told = _run("squeue", "--noheader", f"--user={getpass.getuser()}", "--format=%i|%o")
+    lines = (line.strip().partition("|") for line in told.splitlines())
+    return next((int(job) for job, _, command in lines if command.strip() == str(script)), None)
+
+
+def look(*numbers: int) -> dict[int, JobState]:
+    """What the queue says of jobs. Raises NoAnswerError when it says nothing."""
+    if not numbers:
+        return {}
+    chosen = ",".join(map(str, numbers))
     try:
-        told = _run("squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%T|%R")
+        told = _run("squeue", "--noheader", "--states=all", f"--jobs={chosen}", "--format=%i|%T|%R")
     except StageError as error:
-        if "Invalid job id" in str(error):
-            return JobState(GONE)
-        raise
-    state, _, where = told.strip().partition("|")
-    return JobState(state, where) if state else JobState(GONE)
+        if "Invalid job id" not in str(error):
+            raise
+        told = ""
+    lines = (line.strip().split("|", 2) for line in told.splitlines())
+    found = {int(number): JobState(state, where) for number, state, where in lines}
+    return {number: found.get(number, JobState(GONE)) for number in numbers}
 
 
 def cancel(job: int) -> None:
@@ -69,13 +92,37 @@ def partitions() -> list[str]:
     return sorted(set(_run("sinfo", "--noheader", "--format=%R").split()))
 
 
+def is_silence(said: str) -> bool:
+    """Whether a command of SLURM said that the controller does not answer, rather than no."""
+    return any(text in said for text in _SILENCE)
+
+
+def patiently(ask: Callable[[], _T], *, tell: Callable[[str], None]) -> _T:
+    """What SLURM answers. Raises NoAnswerError when it did not for PATIENCE_SECONDS."""
+    until, told = time.monotonic() + PATIENCE_SECONDS, ""
+    while True:
+        try:
+            return ask()
+        except NoAnswerError as error:
+            if time.monotonic() > until:
+                raise
+            if str(error) != told:
+                told = str(error)
+                tell(f"{told}; it is asked again")
+            time.sleep(_AGAIN_SECONDS)
+
+
 def _run(*command: str) -> str:
+    asked = f"`{' '.join(command)}`"
     try:
         done = subprocess.run(  # noqa: S603 - SLURM's commands with our own arguments, no shell
             command, capture_output=True, text=True, check=False, timeout=_LIMIT_SECONDS, stdin=subprocess.DEVNULL
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise StageError(f"`{' '.join(command)}` does not answer ({error}). Is SLURM reachable from here?") from error
+    except subprocess.TimeoutExpired:
+        raise NoAnswerError(f"{asked} took over {_LIMIT_SECONDS:g} s") from None
+    except OSError as error:
+        raise StageError(f"{asked} cannot be run ({error}). Is SLURM reachable from here?") from error
     if done.returncode:
-        raise StageError(f"`{' '.join(command)}` failed: {done.stderr.strip() or done.stdout.strip()}")
+        said = done.stderr.strip() or done.stdout.strip()
+        raise (NoAnswerError if is_silence(said) else StageError)(f"{asked} failed: {said}")
     return done.stdout

@@ -16,6 +16,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -129,15 +130,15 @@ class _Watch:
             case "note":
                 self.reporter.note(event["text"])
             case "interrupted":
-                self._tell_once(f"its time is over: {event['message'].split(';')[0]}")
+                self.tell_once(f"its time is over: {event['message'].split(';')[0]}")
             case "result" if event["result"] is not None:
                 self.result = event["result"]
             case "error":
                 kind = getattr(errors, event["kind"], StageError)
                 self.problem = self.problem or kind(event["message"])
 
-    def _tell_once(self, text: str) -> None:
-        """What each of the processes says."""
+    def tell_once(self, text: str) -> None:
+        """What is said again and again, as by each of the processes."""
         if text != self.said:
             self.said = text
             self.reporter.note(text)
@@ -168,7 +169,7 @@ def train_as_job(work: Work, reporter: Reporter, settings: ClusterSettings, *, a
     job = folder.job()
     if job is not None:
         watch.read()
-        state = jobs.look(job)
+        state = jobs.patiently(partial(jobs.look, job), tell=reporter.note)[job]
         if watch.result is not None and run.is_complete and not state.is_active:
             return _taken(watch, run, f"job {job} has trained it meanwhile")
         if state.is_active:
@@ -220,23 +221,44 @@ def _taken(watch: _Watch, run: RunFolder, told: str) -> dict[str, Any]:
 def _submit(watch: _Watch) -> int:
     watch.folder.write(watch.work, watch.settings)
     watch.offsets, watch.result, watch.problem, watch.moves = {}, None, None, 0
-    job = jobs.submit(watch.folder.script)
+    job = jobs.patiently(Submission(watch.folder.script), tell=watch.reporter.note)
     watch.folder.note_job(job)
     watch.reporter.note(f"job {job} submitted; it writes {watch.folder.log}")
     return job
 
 
+@dataclass
+class Submission:
+    """Put a script into the queue, once: sbatch may have been heard where it got no answer."""
+
+    script: Path
+    was_tried: bool = False
+
+    def __call__(self) -> int:
+        """The number of its job. Raises what `jobs` does."""
+        found = jobs.find(self.script) if self.was_tried else None
+        self.was_tried = True
+        return jobs.submit(self.script) if found is None else found
+
+
 def _wait(watch: _Watch, job: int) -> None:
     """Until the job is not in the queue any more, or has said how training ended."""
-    looked, ended = -_LOOK_SECONDS, None
+    looked, ended, answered = -_LOOK_SECONDS, None, time.monotonic()
     while True:
         watch.read()
         now = time.monotonic()
         if ended is None and now - looked >= _LOOK_SECONDS:
             looked = now
-            state = jobs.look(job)
-            watch.tell(job, state)
-            ended = None if state.is_active else now
+            try:
+                state = jobs.look(job)[job]
+            except jobs.NoAnswerError as error:
+                if now - answered > jobs.PATIENCE_SECONDS:
+                    raise
+                watch.tell_once(f"{error}; job {job} goes on meanwhile")
+            else:
+                answered = now
+                watch.tell(job, state)
+                ended = None if state.is_active else now
         if watch.result is not None or watch.problem is not None:
             return
         if ended is not None and now - ended > _FLUSH_SECONDS:

@@ -94,7 +94,7 @@ class Slurm:
             (self.folder / name).mkdir(mode=0o755)
         try:
             self._start_munge()
-            self._daemon("slurmctld", "slurmctld", "-D", "-i")
+            self.start_controller()
             for node in NODES:
                 self.start_node(node)
             self.wait_for_nodes()
@@ -118,6 +118,17 @@ class Slurm:
         return subprocess.run(
             command, env={**os.environ, **self.environment}, capture_output=True, text=True, check=True, timeout=60
         ).stdout
+
+    def start_controller(self) -> None:
+        """Start the controller, or start it again with what it knew; nothing where it runs."""
+        if "slurmctld" not in self._daemons:
+            self._daemon("slurmctld", "slurmctld", "-D", "-i")
+
+    def stop_controller(self) -> None:
+        """As for an update of SLURM: what runs goes on, and no command gets an answer."""
+        daemon = self._daemons.pop("slurmctld")
+        daemon.terminate()
+        daemon.wait(60)
 
     def start_node(self, node: str) -> None:
         """Start a node, or start it again."""

@@ -1,11 +1,12 @@
 """On a real SLURM of two nodes: the whole pipeline, in a folder and in a bucket; long videos, lost nodes, killed
-submitters, memory, training beyond its time.
+submitters, memory, training beyond its time, jobs that SLURM does not take, a controller that is started again.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,9 @@ import numpy as np
 import psutil
 import pytest
 
+from reelwright.pipeline.cluster import jobs
+from reelwright.pipeline.cluster.jobs import JobState
+from reelwright.pipeline.cluster.training import Submission
 from reelwright.pipeline.project import Project
 from reelwright.storage.items import ItemLedger
 from tests.pipeline.conftest import write_rows, write_video
@@ -308,3 +312,71 @@ def test_training_over_two_nodes_goes_on_after_its_time_and_after_its_submitter(
     assert project.run(only=["long"], force=["long"], cluster={"executor": "local"}).exit_code == 0
     expected = [line["train_loss"] for line in project.trained("long").metrics()]
     assert found == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        (", partition: nope", "SLURM refuses the job of a worker: .*Invalid partition name specified. See the cluster"),
+        (
+            ", environment: [exit 7], wait_minutes: 2",
+            r"the jobs of all workers ended before a worker was there: 1 x failed \(NonZero",
+        ),
+        (", directives: ['--begin=now+1hour'], wait_minutes: 0.3", r"wait_minutes: 0.3 \(1 x pending \(BeginTime\)\)"),
+    ],
+)
+def test_why_there_is_no_worker_is_told(slurm, tmp_path: Path, more: str, reason: str) -> None:
+    write_video(tmp_path / "v.mp4", seed=0)
+    write_rows(tmp_path / "videos.csv", [{"video_id": "v", "path": "v.mp4"}])
+    pipeline = "videos: {manifest: videos.csv}\nstages:\n  frames: {uses: decode, fps: 5, short_side: 48}"
+    (tmp_path / "reelwright.yaml").write_text(pipeline + CLUSTER.format(more=more))
+    with started(slurm, tmp_path) as process:
+        assert process.wait(150) == 1
+    said = " ".join((tmp_path / "log.txt").read_text().split())
+    assert re.search(reason, said), said
+
+
+def test_a_controller_that_is_started_again_costs_nothing_but_time(slurm, reference: Path, tmp_path: Path) -> None:
+    folder = write_project(tmp_path, videos=reference)
+    text = (folder / "reelwright.yaml").read_text().replace("  predict:", f"{TRAINING}  predict:")
+    (folder / "reelwright.yaml").write_text(text + CLUSTER.format(more=""))
+    said = folder / "log.txt"
+
+    def is_said(text: str) -> Callable[[], bool]:
+        return lambda: text in " ".join(said.read_text().split())
+
+    slurm.stop_controller()
+    try:
+        with started(slurm, folder, "--until", "long") as process:
+            wait_until(is_said("Unable to contact slurm controller"), process, folder)
+            slurm.start_controller()
+            wait_until(is_said("long: job"), process, folder)
+            wait_until(is_said(": running n"), process, folder)
+            slurm.stop_controller()
+            wait_until(is_said("goes on meanwhile"), process, folder)
+            slurm.start_controller()
+            assert process.wait(400) == 0, said.read_text()
+    finally:
+        slurm.start_controller()
+    assert is_said("the job of a worker is not in the queue yet")()
+    assert said.read_text().count("submitted; it writes") == 1
+    assert Project.open(folder / "reelwright.yaml").trained("long").metrics()[-1]["epoch"] == 600
+    assert list(verify_whole(folder)) == []
+
+
+def test_a_script_that_is_in_the_queue_is_not_put_there_again(
+    slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in slurm.environment.items():
+        monkeypatch.setenv(name, value)
+    script = tmp_path / "job.sh"
+    script.write_text("#!/bin/bash\n#SBATCH --hold\nsleep 100\n")
+    submission = Submission(script)
+    job = submission()
+    assert submission() == job  # as after an sbatch that was heard and got no answer
+    assert jobs.look(job, job + 100) == {job: JobState("PENDING", "(JobHeldUser)"), job + 100: JobState(jobs.GONE)}
+    jobs.cancel(job)
+    assert not jobs.look(job)[job].is_active
+    again = submission()
+    assert again > job
+    jobs.cancel(again)
