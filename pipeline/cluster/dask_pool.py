@@ -55,6 +55,7 @@ class DaskPool:
         self._told_alone = 0.0
         self._jobs: Any = None  # `slurm_workers.WorkerJobs`
         self._told_refusal = ""
+        self._was_gpu_sought = False
 
     def want(self, num_units: int) -> None:
         """See `Pool`. Workers are never taken away while there is work: dask might choose a busy one."""
@@ -89,6 +90,8 @@ class DaskPool:
         from reelwright.pipeline.cluster.dask_worker import do_text
 
         resources = {"GPU": 1} if needs_gpu and self.settings.gpus else None
+        if resources is not None and self.settings.scheduler is not None:
+            self._look_for_gpus()
         text, key = json.dumps(unit), f"unit-{name}"
         future = self._client.submit(do_text, text, entry, key=key, pure=False, resources=resources)
         self._futures[name] = future
@@ -178,6 +181,18 @@ class DaskPool:
             self._told_alone = now
             waited = f"{now - self._alone_since:.0f} s"
             self._tell(f"waits for workers since {waited}{self._jobs_in_words()}. {self._where_to_look()}")
+
+    def _look_for_gpus(self) -> None:
+        """Say, once, that no worker of somebody else's scheduler has what units wait for."""
+        if self._was_gpu_sought:
+            return
+        self._was_gpu_sought = True
+        workers = self._client.scheduler_info()["workers"].values()
+        if not any("GPU" in worker.get("resources", {}) for worker in workers):
+            self._tell(
+                "no worker has said that it has a GPU, and units wait for one that does. Start workers with "
+                "`dask worker ADDRESS --nthreads 1 --resources GPU=1`, or ask for none with cluster.gpus=0"
+            )
 
     def _jobs_in_words(self) -> str:
         return "" if self._jobs is None else f" ({self._jobs})"

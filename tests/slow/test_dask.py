@@ -225,6 +225,22 @@ def test_a_scheduler_that_does_not_come_back_ends_the_stage_and_what_was_done_is
     assert sum(row.is_done for row in rows_of(tmp_path, items).values()) >= 1
 
 
+def test_that_no_worker_has_a_gpu_is_told_and_one_that_comes_is_taken(tmp_path: Path) -> None:
+    (port,), (item,) = free_ports(1), make_items("ok")
+    scheduler_command, worker_command = dask_commands(port)
+    reporter, address = Noting(), f"tcp://127.0.0.1:{port}"
+    with contextlib.ExitStack() as stack, pool(tmp_path, reporter, scheduler=address, gpus=1) as opened:
+        stack.enter_context(ending(dask_process(*scheduler_command), dask_process(*worker_command)))
+        opened.want(1)
+        wait_until(lambda: opened.size() == 1)
+        opened.submit("unit", Unit.of(make_work(tmp_path, [item]), name="unit").plain(), needs_gpu=True)
+        assert ["Start workers with" in note for note in reporter.notes if "no worker has said" in note] == [True]
+        assert opened.ended(2) == []
+        stack.enter_context(ending(dask_process(*worker_command, "--resources", "GPU=1")))
+        (ended,) = opened.ended(60)
+    assert ended.done is not None
+
+
 def test_a_scheduler_that_is_not_there_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dask_pool, "_CONNECT_SECONDS", 1.0)
     reporter = Noting()
