@@ -6,6 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PARALLEL := --numprocesses auto --dist loadfile --no-loadscope-reorder  # a file's tests share what they set up
+export PYTHONDONTWRITEBYTECODE :=  # else each of the many processes that tests start compiles everything anew
 
 .PHONY: help setup demo test test-slow check format bench clean
 
