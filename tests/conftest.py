@@ -1,4 +1,4 @@
-"""What all tests share: few threads, own stores, and no silent skips where everything was provided."""
+"""What all tests share: few threads, own stores, a small project, and no silent skips where everything was provided."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import pytest
 from hypothesis import settings
 
+pytest_plugins = ["tests.small_project"]  # its fixtures, after the variables below are set
 settings.register_profile("same", derandomize=True)  # the same examples in every run, so that none fails by bad luck
 settings.load_profile("same")
 os.environ.setdefault("OMP_NUM_THREADS", "1")

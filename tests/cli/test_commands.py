@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from reelwright.cli.format import bytes_text, seconds_text, table_text
-from tests.pipeline.conftest import PIPELINE, folder  # noqa: F401 - the fixture
+from tests.small_project import PIPELINE
 
 
 def reelwright(cwd: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -28,7 +28,7 @@ def reelwright(cwd: Path, *arguments: str, **environment: str) -> subprocess.Com
 
 
 @pytest.mark.slow
-def test_run_status_explain_show_and_a_broken_video(folder: Path) -> None:  # noqa: F811
+def test_run_status_explain_show_and_a_broken_video(folder: Path) -> None:
     stale = reelwright(folder, "status", "--exit-code")
     assert stale.returncode == 1
     assert "5 new or changed" in stale.stdout

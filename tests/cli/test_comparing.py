@@ -15,7 +15,6 @@ import pytest
 from reelwright.cli.costs import about_text, estimate_lines
 from reelwright.cli.main import main
 from reelwright.pipeline.estimate import Estimate
-from tests.pipeline.conftest import copied, finished  # noqa: F401 - the fixtures
 
 
 def reelwright(folder: Path, *arguments: str) -> SimpleNamespace:
@@ -33,7 +32,7 @@ def reelwright(folder: Path, *arguments: str) -> SimpleNamespace:
     return SimpleNamespace(returncode=code or 0, stdout=stdout.getvalue(), stderr=stderr.getvalue())
 
 
-def test_diff_and_compare(copied: Path) -> None:  # noqa: F811
+def test_diff_and_compare(copied: Path) -> None:
     text = (copied / "reelwright.yaml").read_text(encoding="utf-8")
     (copied / "other.yaml").write_text(text.replace("epochs: 2", "epochs: 3"), encoding="utf-8")
     told = reelwright(copied, "diff", "reelwright.yaml", "other.yaml")
@@ -66,14 +65,14 @@ def test_diff_and_compare(copied: Path) -> None:  # noqa: F811
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_wrong_usage_exits_with_2(copied: Path, arguments: list[str], told: str) -> None:  # noqa: F811
+def test_wrong_usage_exits_with_2(copied: Path, arguments: list[str], told: str) -> None:
     done = reelwright(copied, *arguments)
     assert done.returncode == 2, done
     assert told in done.stderr
     assert done.stdout == ""
 
 
-def test_a_grid_ends_with_a_table_and_the_worst_code(copied: Path) -> None:  # noqa: F811
+def test_a_grid_ends_with_a_table_and_the_worst_code(copied: Path) -> None:
     dry = reelwright(copied, "run", "-n", "-m", "scores.topk=[1],[1,2]")
     assert dry.returncode == 0, dry.stderr
     assert [line for line in dry.stdout.splitlines() if line[0] == "["] == [
@@ -92,7 +91,7 @@ def test_a_grid_ends_with_a_table_and_the_worst_code(copied: Path) -> None:  # n
 
 
 @pytest.mark.slow
-def test_a_parallel_grid_gives_what_one_after_the_other_gives(copied: Path) -> None:  # noqa: F811
+def test_a_parallel_grid_gives_what_one_after_the_other_gives(copied: Path) -> None:
     """Both need the same new embeddings, and one run each; the second must wait for the first to embed."""
     axes = ["embed.seed=1", "train.epochs=3,4"]
     done = reelwright(copied, "run", "-m", "--parallel", "2", "--json", *axes)
@@ -107,7 +106,7 @@ def test_a_parallel_grid_gives_what_one_after_the_other_gives(copied: Path) -> N
     assert again.stdout.count("up to date") == 2
 
 
-def test_failures_by_cause_and_status_with_estimates(copied: Path) -> None:  # noqa: F811
+def test_failures_by_cause_and_status_with_estimates(copied: Path) -> None:
     assert reelwright(copied, "failures").stdout == "no video failed\n"
     status = json.loads(reelwright(copied, "status", "--json", "-S", "train.epochs=4").stdout)
     costs = {node["node"]: node["estimate"] for node in status["nodes"]}

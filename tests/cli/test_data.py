@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.cli.test_commands import reelwright
-from tests.pipeline.conftest import write_video
+from tests.small_project import write_video
 
 
 def picture_size(path):

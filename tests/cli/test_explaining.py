@@ -13,9 +13,7 @@ from typer.testing import CliRunner
 
 from reelwright.cli.main import app
 from reelwright.storage.errors import ConfigError
-from tests.pipeline.conftest import finished, put_back, restorable
-
-__all__ = ["finished", "restorable"]
+from tests.small_project import put_back
 
 
 @pytest.fixture

@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.cli.test_commands import reelwright
-from tests.pipeline.conftest import folder  # noqa: F401 - the fixture
 
 
 @pytest.mark.slow
-def test_two_processes_train_one_run_and_need_no_second(folder: Path) -> None:  # noqa: F811
+def test_two_processes_train_one_run_and_need_no_second(folder: Path) -> None:
     first = reelwright(folder, "train", "--nproc", "2", "-S", "train.device=cpu")
     assert first.returncode == 0, first.stderr
     assert "2 processes share each batch" in first.stderr
@@ -20,7 +19,7 @@ def test_two_processes_train_one_run_and_need_no_second(folder: Path) -> None:  
 
 
 @pytest.mark.slow
-def test_other_stages_have_no_processes_to_share_a_batch(folder: Path) -> None:  # noqa: F811
+def test_other_stages_have_no_processes_to_share_a_batch(folder: Path) -> None:
     refused = reelwright(folder, "decode", "--nproc", "2")
     assert refused.returncode == 2
     assert "--nproc is for train and finetune, not for decode" in refused.stderr

@@ -9,11 +9,10 @@ import pytest
 
 from reelwright.pipeline.project import Project
 from tests.cli.test_commands import reelwright
-from tests.pipeline.conftest import folder  # noqa: F401 - the fixture
 
 
 @pytest.mark.slow
-def test_verify_repair_and_gc(folder: Path) -> None:  # noqa: F811
+def test_verify_repair_and_gc(folder: Path) -> None:
     assert Project.open(folder / "reelwright.yaml").run(until=["frames"]).exit_code == 0
     store = folder / ".reelwright" / "store"
     shard = min(store.glob("frames/*.zarr/*/frame/c/0/0/0/0"))

@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.conftest import folder  # noqa: F401 - the fixture
-
 PACKAGES = ("cli", "pipeline", "stages", "models", "storage")
 HEAVY = (
     "fsspec",
@@ -61,7 +59,7 @@ def test_light_commands_import_nothing_heavy(tmp_path: Path, arguments: list[str
 
 
 @pytest.mark.slow
-def test_a_local_run_imports_no_dask(folder: Path) -> None:  # noqa: F811
+def test_a_local_run_imports_no_dask(folder: Path) -> None:
     code = (
         "import sys\n"
         "from reelwright.pipeline.project import Project\n"
@@ -81,6 +79,7 @@ def test_storage_never_imports_torch(tmp_path: Path) -> None:
     assert run_python(code, cwd=tmp_path).split() == ["False"]
 
 
+@pytest.mark.slow
 def test_predicting_over_embeddings_imports_what_it_needs_only(tmp_path: Path) -> None:
     """These take longer to import than most predictions take."""
     code = (

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from reelwright.pipeline.project import Project
-from tests.pipeline.conftest import PIPELINE, read_rows, write_rows, write_video
+from tests.small_project import PIPELINE, read_rows, write_rows, write_video
 
 HOSTILE = (
     "../../../escaped",

@@ -225,7 +225,7 @@ def weights_of(encoder):
     return torch.cat([parameter.flatten() for parameter in encoder.parameters()])
 
 
-@pytest.mark.parametrize("name", ["timm/test_vit", "torchvision/r3d_18"])
+@pytest.mark.parametrize("name", ["timm/test_vit", pytest.param("torchvision/r3d_18", marks=pytest.mark.slow)])
 def test_seed_fixes_the_weights_and_leaves_the_global_state(name):
     torch.manual_seed(5)
     before = torch.get_rng_state()

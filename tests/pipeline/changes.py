@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from reelwright.pipeline.project import Project
-from tests.pipeline.conftest import SPLITS, read_rows, write_rows, write_video
+from tests.small_project import SPLITS, read_rows, write_rows, write_video
 
 PIPELINE = """
 videos: {manifest: videos.csv}

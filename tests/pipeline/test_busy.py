@@ -17,7 +17,7 @@ from reelwright.pipeline.repair import repair
 from reelwright.storage.errors import StoreError
 from reelwright.storage.locks import holdings, uses
 from tests.cli.test_comparing import reelwright
-from tests.pipeline.conftest import put_back
+from tests.small_project import put_back
 
 WORK = """
 import sys, time
@@ -106,6 +106,7 @@ def test_repair_waits_for_a_person_while_what_is_broken_is_used(project: Project
     assert mended.problems == ()
 
 
+@pytest.mark.slow
 def test_repair_ignores_a_process_that_died(project: Project) -> None:
     with working(project, "uses", key_of(project, "embed")):
         pass

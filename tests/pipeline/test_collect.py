@@ -15,7 +15,7 @@ from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.pipeline.verify import verify
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.garbage import delete
-from tests.pipeline.conftest import put_back, read_rows, write_rows
+from tests.small_project import put_back, read_rows, write_rows
 
 NOW = Limits(guard_seconds=0.0)
 DAY = 86_400.0

@@ -10,7 +10,7 @@ from reelwright.pipeline.contents import contents_of, source_file
 from reelwright.pipeline.dataset import load_dataset
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.known import KnownFiles, KnownProbes, VideoProbe, stamp
-from tests.pipeline.conftest import write_rows
+from tests.small_project import write_rows
 
 VIDEOS = [
     ("a", "train", "cut", "d1", 2.0),

@@ -10,7 +10,7 @@ import pytest
 from reelwright.pipeline.estimate import Estimate, estimates
 from reelwright.pipeline.project import Project
 from reelwright.storage.records import write_record
-from tests.pipeline.conftest import read_rows, write_rows, write_video
+from tests.small_project import read_rows, write_rows, write_video
 
 # five videos of 2 s each
 WORK = {

@@ -28,7 +28,7 @@ from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import UnusableStoreError
 from reelwright.storage.items import ItemLedger
 from reelwright.storage.locks import holdings
-from tests.pipeline.conftest import PIPELINE, read_rows, write_rows, write_video
+from tests.small_project import PIPELINE, read_rows, write_rows, write_video
 
 DISK_BYTES = 24 << 20
 FILE_BYTES = 1_000  # larger than a lock, smaller than what any node writes

@@ -48,6 +48,7 @@ def test_wrong_grids_are_refused_before_anything_runs(copied: Path, axes: list[s
         combinations(copied / "reelwright.yaml", axes)
 
 
+@pytest.mark.slow
 def test_combinations_share_what_they_can_and_one_that_fails_stops_none(copied: Path) -> None:
     lock = (copied / "reelwright.lock").read_text(encoding="utf-8")
     axes = ["train.model.name=linear,nonsense", "train.epochs=2,3", "predict.window.stride=1,2"]

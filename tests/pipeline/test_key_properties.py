@@ -128,7 +128,7 @@ def name_of(value: Any) -> str | None:
 
 
 QUICK = settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow]
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow]
 )
 
 
@@ -214,7 +214,7 @@ def said(file: PipelineFile) -> dict[str, Any]:
     return {"videos": file.videos.model_dump(), "labels": file.labels.model_dump(), "nodes": nodes}
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=written())
 def test_order_and_formatting_of_the_file_mean_nothing(tmp_path: Path, text: str) -> None:
     plain, other = tmp_path / "plain.yaml", tmp_path / "other.yaml"
@@ -223,7 +223,7 @@ def test_order_and_formatting_of_the_file_mean_nothing(tmp_path: Path, text: str
     assert digest(said(load_pipeline(other))) == digest(said(load_pipeline(plain)))
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(left=NUMBERS, right=NUMBERS, shown=st.sampled_from(["{!r}", "'{!r}'"]))
 def test_numbers_in_yaml_are_equal_as_numbers(tmp_path: Path, left: float, right: float, shown: str) -> None:
     """In quotes or not, and as an override; of a field, and of a model's own options (where quotes mean a text)."""

@@ -15,7 +15,7 @@ from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.pipeline.results import RunResult
 from reelwright.pipeline.runner import open_planner, read_videos
 from reelwright.storage.errors import ConfigError
-from tests.pipeline.conftest import read_rows, write_rows
+from tests.small_project import read_rows, write_rows
 
 
 def run(folder: Path, *overrides: str, **options: object) -> RunResult:

@@ -12,7 +12,7 @@ from reelwright.pipeline.verify import verify
 from reelwright.stages.embed.encoder import spatial_config
 from reelwright.stages.synthesize.write import make_procedure_dataset
 from reelwright.storage.errors import ConfigError
-from tests.pipeline.conftest import read_rows, write_rows
+from tests.small_project import read_rows, write_rows
 
 PIPELINE = """
 videos: {manifest: data/manifest.csv, root: data}

@@ -13,8 +13,8 @@ from reelwright.pipeline.results import Failure, RunResult
 from reelwright.pipeline.runner import all_failures
 from reelwright.storage.errors import ConfigError
 from tests.cli.test_comparing import reelwright
-from tests.pipeline.conftest import read_rows, write_rows, write_video
 from tests.pipeline.test_retries import failing  # noqa: F401 - the fixture
+from tests.small_project import read_rows, write_rows, write_video
 
 CALM = ["frames.start=1", "videos.quarantine_after=2"]
 

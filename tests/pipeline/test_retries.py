@@ -9,7 +9,7 @@ import pytest
 from reelwright.pipeline.project import Project
 from reelwright.pipeline.results import RunResult
 from reelwright.pipeline.runner import all_failures
-from tests.pipeline.conftest import read_rows, write_rows, write_video
+from tests.small_project import read_rows, write_rows, write_video
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from reelwright.pipeline.project import Project
 from reelwright.pipeline.results import RunResult
 from reelwright.storage.errors import ConfigError
-from tests.pipeline.conftest import read_rows, write_rows, write_video
+from tests.small_project import read_rows, write_rows, write_video
 
 NODES = ("frames", "embed", "train", "predict", "scores")
 Ran = dict[str, int]  # nodes that ran -> videos they did
@@ -174,6 +174,7 @@ def test_two_runs_at_once_share_the_work(folder: Path) -> None:
     assert sum(int(done) for _, done in told) == 10  # five decoded, five embedded, by one or the other
 
 
+@pytest.mark.slow
 def test_a_run_under_torchrun_is_refused_before_it_would_wait_for_itself(folder: Path, monkeypatch) -> None:
     project = Project.open(folder / "reelwright.yaml")
     for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("TORCHELASTIC_RUN_ID", "none")):

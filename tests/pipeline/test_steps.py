@@ -10,7 +10,7 @@ import pytest
 from reelwright.pipeline.project import Project
 from reelwright.pipeline.verify import verify
 from reelwright.stages.synthesize.write import make_procedure_dataset
-from tests.pipeline.conftest import read_rows, write_rows
+from tests.small_project import read_rows, write_rows
 
 PROCEDURE = """
 name: demo
@@ -72,6 +72,7 @@ def ran(result):
     return [node.node for node in result.nodes if node.state == "ran"]
 
 
+@pytest.mark.slow
 def test_detections_to_scores(demo):
     project = Project.open(demo / "reelwright.yaml")
     assert ran(project.run()) == ["steps", "scores"]

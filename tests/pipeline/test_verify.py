@@ -14,7 +14,7 @@ from reelwright.pipeline.repair import repair
 from reelwright.pipeline.results import NodeResult
 from reelwright.pipeline.verify import verify
 from reelwright.storage.files import folder_bytes
-from tests.pipeline.conftest import put_back
+from tests.small_project import put_back
 
 
 @pytest.fixture

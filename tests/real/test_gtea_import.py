@@ -9,8 +9,8 @@ import pytest
 
 from reelwright.pipeline.project import Project
 from reelwright.stages.features.members import take_apart
-from tests.pipeline.conftest import write_rows
 from tests.real.test_gtea_metrics import KEYS, METHODS
+from tests.small_project import write_rows
 
 CLASSES = [f"class{number:02d}" for number in range(11)]
 FOLDS = (1, 2, 3)

@@ -19,7 +19,6 @@ import numpy as np
 import pytest
 import zarr
 
-from tests.pipeline.conftest import SPLITS
 from tests.slow.buckets import (
     BUCKET,
     COMMAND,
@@ -36,6 +35,7 @@ from tests.slow.buckets import (
 from tests.slow.ports import free_ports
 from tests.slow.test_dask import MADE, dask_process, ending
 from tests.slow.test_kills import write_project
+from tests.small_project import SPLITS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(700)]
 

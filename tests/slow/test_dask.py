@@ -33,9 +33,9 @@ from reelwright.storage.errors import StageError
 from reelwright.storage.items import ItemLedger, ItemRow
 from reelwright.storage.store import Store
 from tests.pipeline.cluster.stand_in import STAGE, begun, make_items, make_work
-from tests.pipeline.conftest import write_rows, write_video
 from tests.slow.ports import free_ports
 from tests.slow.test_kills import outcome, verify_whole, write_project
+from tests.small_project import write_rows, write_video
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [

@@ -24,8 +24,8 @@ from reelwright.pipeline.project import Project
 from reelwright.pipeline.verify import verify
 from reelwright.storage.digests import file_digest
 from reelwright.storage.items import ItemLedger
-from tests.pipeline.conftest import SPLITS, write_rows, write_video
 from tests.slow.forks import Forks, Moment
+from tests.small_project import SPLITS, write_rows, write_video
 
 SEED = int(os.environ.get("REELWRIGHT_KILL_SEED", "3"))
 NUM_BY_TIME = 7

@@ -25,11 +25,11 @@ from reelwright.pipeline.cluster.jobs import JobState
 from reelwright.pipeline.cluster.training import Submission
 from reelwright.pipeline.project import Project
 from reelwright.storage.items import ItemLedger
-from tests.pipeline.conftest import write_rows, write_video
 from tests.slow.buckets import bucket_of, bucket_outcome, environment, local_outcome, serving
 from tests.slow.slurm import NODES, Slurm, why_not
 from tests.slow.test_dask import claims, contents, written
 from tests.slow.test_kills import finished_files, outcome, stamps, verify_whole, write_project
+from tests.small_project import write_rows, write_video
 
 COMMAND = "import sys; from reelwright.cli.main import main; sys.argv[0] = 'reelwright'; main()"
 CLUSTER = "\ncluster: {{executor: slurm, workers: 2, memory: 3GB, time: '00:10:00', unit_seconds: 0.2{more}}}\n"

@@ -16,7 +16,7 @@ from reelwright.pipeline.file import load_pipeline
 from reelwright.pipeline.project import SilentObserver
 from reelwright.pipeline.runner import open_planner, read_videos
 from reelwright.storage.errors import ConfigError
-from tests.pipeline.conftest import PIPELINE
+from tests.small_project import PIPELINE
 
 PROFILES = """
 big: {executor: slurm, partition: gpu, account: abc, gpus: 1, cpus: 8, memory: 60GB, workers: 16}

@@ -81,6 +81,7 @@ def test_one_bad_task_does_not_stop_the_others(bad: Task, status: str, cause: st
     assert ends["good"].status == "ok"
 
 
+@pytest.mark.slow
 def test_waiting_for_the_reader_is_no_time_of_the_worker() -> None:
     with WorkerPool(1) as pool:
         pool.submit(task("slow-reader", "count", rows=30, timeout_seconds=1.0))

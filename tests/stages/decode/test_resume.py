@@ -17,7 +17,7 @@ from reelwright.storage import frame_coders
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import ItemError
 from reelwright.storage.frames import FrameStore
-from tests.pipeline.conftest import write_video
+from tests.small_project import write_video
 
 CONFIG = DecodeConfig(fps=10, short_side=32).model_dump(mode="json")
 ROW_BYTES = 32 * 32 * 3

@@ -179,6 +179,7 @@ class Progress(SilentReporter):
         self.planned = amount
 
 
+@pytest.mark.slow
 def test_stored_frames_equal_streamed_ones(tmp_path: Path, grey_video: Path, uneven_video: Path) -> None:
     config, reporter = DecodeConfig(fps=10, short_side=24, workers=2), Progress()
     items = [item(grey_video), item(uneven_video)]

@@ -92,6 +92,7 @@ def test_batches_across_videos_change_nothing(three, batch_size):
         assert np.allclose(across, alone, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_deterministic_rows_hang_neither_on_threads_nor_on_measurements_nor_on_other_videos(three, threads):
     how = {"deterministic": True, "batch_size": None, "channels_last": None, "dtype": "float32"}
     notes = Notes()

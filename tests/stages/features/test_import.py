@@ -9,7 +9,7 @@ import pytest
 
 from reelwright.pipeline.project import Project
 from reelwright.storage.errors import InputError
-from tests.pipeline.conftest import write_rows
+from tests.small_project import write_rows
 
 CHAIN = """
 videos: {features: feats}

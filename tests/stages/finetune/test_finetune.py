@@ -59,6 +59,7 @@ def test_it_starts_where_both_parts_ended(film):
         assert first[name] == pytest.approx(best[name], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_both_parts_learn_and_the_best_is_never_worse_than_the_start(film):
     folder = film.tune(key="learn", epochs=3, spatial_lr_scale=1.0, optimizer={"lr": 3e-3})
     records, summary = folder.metrics(), folder.summary()

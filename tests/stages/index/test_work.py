@@ -15,7 +15,7 @@ from reelwright.stages.work import SilentReporter
 from reelwright.storage.known import KnownFiles, KnownProbes
 from reelwright.storage.seals import broken_seal
 from reelwright.storage.store import Store
-from tests.pipeline.conftest import write_video
+from tests.small_project import write_video
 
 KILLED = """
 import os, signal, sys

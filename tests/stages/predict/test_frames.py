@@ -50,7 +50,7 @@ def test_frames_give_the_scores_of_their_embeddings_and_are_encoded_once(filmed,
     assert PredictionSet(toy.store.predictions("published")).rows().num_rows == 6 + 11 + 1
 
 
-@pytest.mark.parametrize("over", ["embeddings", "frames"])
+@pytest.mark.parametrize("over", ["embeddings", pytest.param("frames", marks=pytest.mark.slow)])
 def test_deterministic_scores_hang_neither_on_threads_nor_on_other_videos(filmed, over, threads, monkeypatch):
     toy, items = filmed
     scored, score = [], Scorer.score

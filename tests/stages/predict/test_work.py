@@ -81,6 +81,7 @@ def test_rows_are_the_mean_over_the_windows_that_hold_them(toy):
     np.testing.assert_allclose(sparse.row_scores.sum(axis=1), 1, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_batches_and_company_change_nothing(pulse_toy):
     pulse_toy.videos = pulse_toy.videos[:2]
     for number, num_rows in enumerate((3, 12, 30)):

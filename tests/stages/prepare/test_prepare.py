@@ -18,7 +18,7 @@ from reelwright.stages.prepare.tables import resampled
 from reelwright.stages.prepare.work import PrepareRequest, missing_numbers, prepare
 from reelwright.stages.work import SilentReporter
 from reelwright.storage.errors import ConfigError, InputError
-from tests.pipeline.conftest import write_video
+from tests.small_project import write_video
 from tests.stages.prepare.test_datasets import images, read_manifest, text, touch
 
 

@@ -124,7 +124,8 @@ def test_files_show_the_rendered_frames(tmp_path: Path, codec: str, name: str, t
     assert np.abs(frames.astype(int) - rendered).mean() < tolerance
 
 
-@pytest.mark.parametrize("into", ["files", pytest.param("frames", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("into", ["files", "frames"])
 def test_two_workers_make_the_same_bytes_as_one(tmp_path: Path, fractals: Path, into: str) -> None:
     if into == "frames":
         fractals = tmp_path / "one"

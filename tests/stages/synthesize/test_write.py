@@ -195,6 +195,7 @@ def test_parameters_are_checked_before_anything_is_written(
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_call_leaves_nothing_that_looks_whole_and_is_taken_up(dataset: Path, tmp_path: Path) -> None:
     code = f"import sys; from {write.__name__} import *; make_procedure_dataset(sys.argv[1], **{SMALL!r})"
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])

@@ -1,4 +1,4 @@
-"""A small real project: five short videos with two phases each, and the whole chain over them."""
+"""A small real project and its fixtures: five short videos with two phases each, and the whole chain over them."""
 
 from __future__ import annotations
 
