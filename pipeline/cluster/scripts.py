@@ -135,10 +135,11 @@ export MASTER_ADDR=$(hostname)  # a batch script runs on the first of its nodes
 export MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
 rm -f "$folder"/stopped.*
 (
-  end=$(date -d "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%e)" +%s)
+  until ends=$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%e) && [ -n "$ends" ] && end=$(date -d "$ends" +%s)
+  do sleep 5; done  # SLURM may not answer for a while
   left=$((end - $(date +%s) - {warn_seconds}))
   sleep $((left > 1 ? left : 1))
-  while scancel --signal=USR1 "$SLURM_JOB_ID"; do sleep 5; done
+  while true; do scancel --signal=USR1 "$SLURM_JOB_ID"; sleep 5; done
 ) > /dev/null 2>&1 &
 timer=$!
 srun --kill-on-bad-exit=1 bash -c '
@@ -150,7 +151,10 @@ srun --kill-on-bad-exit=1 bash -c '
 code=$?
 kill "$timer"
 if ls "$folder"/stopped.* > /dev/null 2>&1; then  # a checkpoint is written: go on in the next job
-  scontrol requeue "$SLURM_JOB_ID"
+  until said=$(scontrol requeue "$SLURM_JOB_ID" 2>&1); do
+    echo "$said"
+    case $said in *contact*|*"timed out"*|*Zero*|*standby*) sleep 5 ;; *) break ;; esac
+  done
 fi
 exit $code
 """

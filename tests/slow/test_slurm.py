@@ -293,7 +293,10 @@ def test_training_over_two_nodes_goes_on_after_its_time_and_after_its_submitter(
         wait_until(lambda: "running n[1-2]" in (folder / "log.txt").read_text(), process, folder)
         process.send_signal(signal.SIGKILL)
     (job,) = (json.loads(path.read_text())["job"] for path in store.root.glob("jobs/*/job.json"))
+    slurm.stop_controller()
     with started(slurm, folder, "--until", "long") as process:
+        wait_until(lambda: "it is asked again" in " ".join((folder / "log.txt").read_text().split()), process, folder)
+        slurm.start_controller()
         wait_until(lambda: "its time is over" in (folder / "log.txt").read_text(), process, folder)
         slurm.run(
             "scontrol", "update", f"job={job}", "TimeLimit=10"
