@@ -111,6 +111,10 @@ class Slurm:
         for process in self._daemons.values():
             process.kill()
             process.wait()
+        for left in psutil.process_iter():  # steps that would tell the controller of their end
+            with contextlib.suppress(psutil.Error):
+                if left.environ().get("SLURM_CONF") == self.environment["SLURM_CONF"]:
+                    left.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def run(self, *command: str) -> str:
