@@ -25,7 +25,7 @@ _SCALE_SECONDS = 2.0  # between two looks whether workers are missing
 _COUNT_SECONDS = 0.5
 _RECONNECT_SECONDS = 30.0
 _CONNECT_SECONDS = 20.0
-_TELL_SECONDS = (15.0, 60.0)  # without any worker: for the first time, and between two times
+_FIRST_TELL_SECONDS, _TELL_SECONDS = 15.0, 60.0  # that no worker is there: for the first time, and again
 _DEAD_JOBS_SECONDS = 30.0  # more than dask needs to forget a worker that was lost, whose job is replaced then
 _CLOSE_SECONDS = 10.0
 _SCHEDULER_SETTINGS = {
@@ -52,7 +52,7 @@ class DaskPool:
         self._scaled = self._counted = -1e9
         self._wanted = self._num_workers = 0
         self._alone_since: float | None = None  # without any worker
-        self._told_alone = 0.0
+        self._next_tell = 0.0
         self._jobs: Any = None  # `slurm_workers.WorkerJobs`
         self._told_refusal = ""
         self._was_gpu_sought = False
@@ -167,7 +167,7 @@ class DaskPool:
             return
         if self._alone_since is None:
             self._alone_since = now
-            self._told_alone = now + _TELL_SECONDS[0] - _TELL_SECONDS[1]
+            self._next_tell = now + _FIRST_TELL_SECONDS
         limit = self.settings.wait_minutes
         if limit is not None and now - self._alone_since > 60 * limit:
             raise StageError(
@@ -177,8 +177,8 @@ class DaskPool:
             raise StageError(
                 f"the jobs of all workers ended before a worker was there: {self._jobs}. {self._where_to_look()}"
             )
-        if now - self._told_alone > _TELL_SECONDS[1]:
-            self._told_alone = now
+        if now > self._next_tell:
+            self._next_tell = now + _TELL_SECONDS
             waited = f"{now - self._alone_since:.0f} s"
             self._tell(f"waits for workers since {waited}{self._jobs_in_words()}. {self._where_to_look()}")
 

@@ -22,7 +22,7 @@ ACTIVE = frozenset(
     {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "REQUEUE_HOLD", "SUSPENDED", "STAGE_OUT"}
 )
 # Of slurm_strerror: the controller was not reached, or did not answer in time.
-_SILENCE = ("Unable to contact slurm controller", "Socket timed out", "Zero Bytes were transmitted", "in standby mode")
+SILENCE = ("Unable to contact slurm controller", "Socket timed out", "Zero Bytes were transmitted", "in standby mode")
 
 
 class NoAnswerError(StageError):
@@ -94,7 +94,7 @@ def partitions() -> list[str]:
 
 def is_silence(said: str) -> bool:
     """Whether a command of SLURM said that the controller does not answer, rather than no."""
-    return any(text in said for text in _SILENCE)
+    return any(text in said for text in SILENCE)
 
 
 def patiently(ask: Callable[[], _T], *, tell: Callable[[str], None]) -> _T:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from reelwright.pipeline.cluster import jobs
 from reelwright.pipeline.cluster.config import ClusterSettings, bytes_of, seconds_of
 from reelwright.storage.errors import ConfigError
 
@@ -106,6 +107,7 @@ def training_script(settings: ClusterSettings, *, folder: Path, name: str) -> st
         folder=shlex.quote(str(folder)),
         processes=processes,
         warn_seconds=training.warn_seconds,
+        silence="|".join(f'*"{said}"*' for said in jobs.SILENCE),
     )
 
 
@@ -153,7 +155,7 @@ kill "$timer"
 if ls "$folder"/stopped.* > /dev/null 2>&1; then  # a checkpoint is written: go on in the next job
   until said=$(scontrol requeue "$SLURM_JOB_ID" 2>&1); do
     echo "$said"
-    case $said in *contact*|*"timed out"*|*Zero*|*standby*) sleep 5 ;; *) break ;; esac
+    case $said in {silence}) sleep 5 ;; *) break ;; esac
   done
 fi
 exit $code
