@@ -41,7 +41,7 @@ from reelwright.storage.store import Store
 
 AREAS = ("frames", "embeddings", "predictions", "runs", "steps", "reports", "nodes", "projects", "weights", "synthetic")
 _OF_CLUSTERS = ("claims", "jobs", "logs", "progress")
-_OURS = frozenset({*AREAS, "scratch", "tuning", "locks", *_OF_CLUSTERS, "files.json", VIDEOS, URLS})
+_OURS = frozenset({*AREAS, "scratch", "tuning", "frame_index", "locks", *_OF_CLUSTERS, "files.json", VIDEOS, URLS})
 _WITH_RECORD = frozenset({"runs", "steps", "reports", "predictions"})
 Items = tuple[str, str]  # area and spec key
 

@@ -112,6 +112,19 @@ class EmbeddingWriter:
         self._open[digest] = arrays
         return min(num_rows, self.next_missing_shard(digest) * self.shard_rows(digest))
 
+    def reach(self, digest: str, *, num_rows: int, is_last: bool) -> None:
+        """Make or lengthen the arrays of a video whose rows are not known before they come, up to ``num_rows``.
+
+        Without ``is_last`` these end with a whole shard, and more may follow.
+        """
+        length = num_rows if is_last else num_rows + 1  # one more: laid out as a video of several shards
+        if digest not in self._open:
+            self.begin(digest, num_rows=length)
+            return
+        with named(self.path / digest):
+            for array in self._open[digest].values():
+                array.resize((length, *array.shape[1:]))
+
     def resume_row(self, digest: str) -> int:
         """The row at which `begin` will go on, for a video of which an interrupted run left shards; else 0."""
         if not self.reopen(digest):

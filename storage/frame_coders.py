@@ -26,14 +26,15 @@ JPEG_CHUNK_BYTES = 1 << 18  # zstd over them costs little and makes the empty en
 class LosslessCoder:
     """Fills one shard in memory, then writes it in one piece; goes on after the shards that are there."""
 
-    def __init__(self, group: zarr.Group, num_rows: int, size: tuple[int, int], layout: FrameLayout) -> None:
+    def __init__(self, group: zarr.Group, num_rows: int | None, size: tuple[int, int], layout: FrameLayout) -> None:
         del layout
         is_new = "frame" not in group
-        self._array = lossless_array(group, num_rows, size) if is_new else group["frame"]
+        rows = _rows_of_shard(size)[1] if num_rows is None else num_rows  # None: it grows, shard by shard
+        self._array = lossless_array(group, rows, size) if is_new else group["frame"]
         self._shard_rows = int(self._array.shards[0])
         self._buffer = np.empty((self._shard_rows, *size, 3), np.uint8)
         self._filled = 0
-        self.written = 0 if is_new else min(num_rows, self._shard_rows * _keep_whole_shards(self._array))
+        self.written = 0 if is_new else min(rows, self._shard_rows * _keep_whole_shards(self._array))
 
     def append(self, frames: Frames) -> None:
         """Add (n, H, W, 3) uint8 frames; whole shards are written."""
@@ -53,6 +54,8 @@ class LosslessCoder:
 
     def _flush(self) -> None:
         if self._filled:
+            if self.written + self._filled > self._array.shape[0]:
+                self._array.resize((self.written + self._filled, *self._array.shape[1:]))
             self._array[self.written : self.written + self._filled] = self._buffer[: self._filled]
             self.written += self._filled
             self._filled = 0
@@ -60,22 +63,28 @@ class LosslessCoder:
 
 def lossless_array(group: zarr.Group, num_rows: int, size: tuple[int, int]) -> zarr.Array[Any]:
     """Make the array of ``num_rows`` frames of ``size`` (height, width), empty."""
-    frame_bytes = size[0] * size[1] * 3
-    chunk_rows = max(1, CHUNK_BYTES // frame_bytes)
+    chunk_rows, shard_rows = _rows_of_shard(size)
     layout = ArrayLayout(
         shape=(num_rows, *size, 3),
         dtype=np.dtype(np.uint8),
         chunk_rows=chunk_rows,
-        shard_rows=chunk_rows * max(1, SHARD_BYTES // (frame_bytes * chunk_rows)),
+        shard_rows=shard_rows,
         codec="zstd",
     )
     return create_array(group, "frame", layout, axes=("row", "height", "width", "channel"))
 
 
+def _rows_of_shard(size: tuple[int, int]) -> tuple[int, int]:
+    """Rows of a chunk and of a shard of frames of ``size`` (height, width)."""
+    frame_bytes = size[0] * size[1] * 3
+    chunk_rows = max(1, CHUNK_BYTES // frame_bytes)
+    return chunk_rows, chunk_rows * max(1, SHARD_BYTES // (frame_bytes * chunk_rows))
+
+
 class JpegCoder:
     """Appends JPEG files to one long array, a shard at a time."""
 
-    def __init__(self, group: zarr.Group, num_rows: int, size: tuple[int, int], layout: FrameLayout) -> None:
+    def __init__(self, group: zarr.Group, num_rows: int | None, size: tuple[int, int], layout: FrameLayout) -> None:
         del num_rows, size
         self._group, self._quality = group, layout.quality
         array = ArrayLayout(
@@ -116,7 +125,7 @@ class JpegCoder:
         del self._pending[:count]
 
 
-CODERS: dict[str, Callable[[zarr.Group, int, tuple[int, int], FrameLayout], LosslessCoder | JpegCoder]] = {
+CODERS: dict[str, Callable[[zarr.Group, int | None, tuple[int, int], FrameLayout], LosslessCoder | JpegCoder]] = {
     "lossless": LosslessCoder,
     "jpeg": JpegCoder,
 }

@@ -52,11 +52,14 @@ class FrameWriter:
         if not isinstance(error, UnusableStoreError):
             remove(self._temporary)
 
-    def append(self, frames: Frames) -> None:
-        """Add (n, H, W, 3) uint8 frames after those that came before.
+    def append(self, frames: Frames, times: RowTimes | None = None) -> None:
+        """Add (n, H, W, 3) uint8 frames after those that came before; with their times where not all are planned.
 
         Raises UnusableStoreError when the disk is full, the store read-only or gone.
         """
+        if self._planned is None:
+            assert times is not None
+            self._appended.append(times)
         with usable(self._path.parents[2]), named(self._path):
             self._append(frames)
         self.num_rows += len(frames)
@@ -66,9 +69,11 @@ class FrameWriter:
             check_there(self._path.parent / "zarr.json")
             size = (frames.shape[1], frames.shape[2])
             group = zarr.create_group(self._temporary, attributes={"size": list(size), "codec": self._layout.codec})
-            self._coder = CODERS[self._layout.codec](group, self._times.num_rows, size, self._layout)
+            num_rows = None if self._planned is None else self._planned.num_rows
+            self._coder = CODERS[self._layout.codec](group, num_rows, size, self._layout)
             self._group = group
-            self._write_times(self._times.num_rows)
+            if self._planned is not None:
+                self._write_times(self._planned)
         self._coder.append(frames)
 
     def commit(self) -> int:
@@ -77,25 +82,27 @@ class FrameWriter:
             raise StoreError(f"no frames were written for {self._path.name}")
         with usable(self._path.parents[2]), named(self._path):
             self._coder.finish(self.num_rows)
-            if self.num_rows < self._times.num_rows:
-                self._write_times(self.num_rows)
+            if self._planned is None:
+                self._write_times(RowTimes.join(self._appended))
+            elif self.num_rows < self._planned.num_rows:
+                self._write_times(self._planned.take(np.arange(self.num_rows)))
             check_there(self._path.parent / "zarr.json")
             publish(self._temporary, self._path)
             return folder_bytes(self._path)
 
-    def _write_times(self, num_rows: int) -> None:
+    def _write_times(self, times: RowTimes) -> None:
         for name in TIMES:
             remove(self._temporary / name)
-            small_array(self._group, name, getattr(self._times, name)[:num_rows], axes=("row",))
+            small_array(self._group, name, getattr(times, name), axes=("row",))
 
     def _resume(self) -> bool:
         """Take up what a killed process left of the very rows that are to be written; whether there was such."""
-        group = _left_behind(self._temporary, self._times)
-        if group is None:
+        group = None if self._planned is None else _left_behind(self._temporary, self._planned)
+        if group is None or self._planned is None:
             return False
         height, width = group["frame"].shape[1:3]
         self._group = group
-        self._coder = LosslessCoder(group, self._times.num_rows, (height, width), self._layout)
+        self._coder = LosslessCoder(group, self._planned.num_rows, (height, width), self._layout)
         self.num_rows = self._coder.written
         return True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,4 +28,13 @@ class RowTimes:
             source_frame=self.source_frame[rows],
             pts_seconds=self.pts_seconds[rows],
             stop_seconds=self.stop_seconds[rows],
+        )
+
+    @classmethod
+    def join(cls, parts: Sequence[RowTimes]) -> RowTimes:
+        """Those of ``parts``, one after the other."""
+        return cls(
+            source_frame=np.concatenate([part.source_frame for part in parts]),
+            pts_seconds=np.concatenate([part.pts_seconds for part in parts]),
+            stop_seconds=np.concatenate([part.stop_seconds for part in parts]),
         )

@@ -16,6 +16,7 @@ jobs/<key>/                                 the job of a run that is trained on 
 progress/<key>.json                         how far a node is, while it is done
 files.json                                  content digests of files, by path and stat
 urls.json                                   the same of objects in buckets, where the store is in one itself
+frame_index/<aa>/<video digest>.npz         times and key frames of the frames of a video, read once; a cache
 videos.json                                 probes of videos, by content digest
 projects/<name>/                            the last record of every node of a pipeline file, for `explain`
 """
@@ -129,6 +130,11 @@ class Store:
     def videos(self) -> Path:
         """The table of video probes."""
         return self.root / VIDEOS
+
+    @property
+    def frame_index(self) -> Path:
+        """The folder of frame indexes, by content digest."""
+        return self.root / "frame_index"
 
     @property
     def files(self) -> Path:

@@ -15,7 +15,7 @@ class DecodeConfig(StageConfig):
     """Frames of each video. Give at most one of fps, stride and times; with none of them every frame is taken."""
 
     stage: ClassVar[str] = "decode"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2  # 2: frames and times are those that FFmpeg decodes, in every container
     kind: ClassVar[str] = "items"
     produces: ClassVar[str] = "frames"
 
@@ -29,6 +29,9 @@ class DecodeConfig(StageConfig):
     """Seconds of presentation time from which frames are taken; null: from the first frame."""
     stop: float | None = Field(None, gt=0)
     """Seconds of presentation time before which frames are taken (half-open); null: to the last frame."""
+    square_pixels: bool = False
+    """Widen (or narrow) frames whose pixels are not square, as `index` says of them, before anything else; false: as
+    they are stored, as every other tool gives them."""
     short_side: PositiveInt | None = None
     """Resize so that the shorter side has this many pixels, keeping the aspect."""
     size: tuple[PositiveInt, PositiveInt] | None = None
@@ -38,7 +41,8 @@ class DecodeConfig(StageConfig):
     interpolation: Literal["bilinear", "bicubic", "lanczos", "nearest"] = "bilinear"
     """Filter of the resize (Pillow's, with antialiasing)."""
     backend: Backend = "auto"
-    """What decodes first: auto is decord where it has wheels, else pyav. Another one is tried when it fails."""
+    """What decodes first: auto is decord where it has wheels, else pyav. A fast one is used only for kinds of files
+    for which it was shown to give FFmpeg's frames; pyav takes the others, and those where it fails."""
     codec: Literal["lossless", "jpeg"] = "lossless"
     """How stored frames are coded: lossless (zstd), or jpeg, about 10 times smaller."""
     quality: int = Field(92, ge=1, le=100)

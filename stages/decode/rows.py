@@ -1,9 +1,11 @@
-"""The rows of a video as they are read: the frame and span of each, batches of frames, and what is sent of them."""
+"""The rows of a video as they are read: the frame and span of each, batches of them, and what is sent of them."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,67 +16,182 @@ from reelwright.stages.decode import geometry as geometries
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.geometry import Geometry
 from reelwright.stages.decode.readers import open_reader
-from reelwright.stages.decode.readers.base import Frame, Reader, span_stops
-from reelwright.stages.decode.sampling import plan_rows
+from reelwright.stages.decode.readers.base import Frame, FrameTimes, Reader
+from reelwright.stages.decode.sampling import RowPicker, plan_rows
 from reelwright.storage.errors import ItemError
 from reelwright.storage.row_times import RowTimes
 
 Sent = tuple[dict[str, Any], list[NDArray[Any]]]
+Row = tuple[int, float, float, Frame]  # source frame, when it appears and leaves the screen, pixels
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Consecutive rows: frames (n, h, w, 3) and their times (n,)."""
+
+    frames: geometries.Frames
+    times: RowTimes
+
+
+@dataclass
+class VideoRows:
+    """The rows of an open video that a decode configuration asks for."""
+
+    reader: Reader
+    settings: DecodeConfig
+    times: RowTimes | None = field(init=False)  # of all rows; None where only decoding tells them
+
+    def __post_init__(self) -> None:
+        """Plan the rows where the frames are known."""
+        self.plan()
+
+    def plan(self) -> None:
+        """Plan the rows where the frames are known by now."""
+        times = self.reader.times
+        self.times = None if times is None else planned_times(times, self.settings)
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows there are; about, where only decoding tells."""
+        if self.times is not None:
+            return self.times.num_rows
+        first, end = self.reader.estimated_seconds
+        seconds = max(end - first, 1e-3)
+        return max(1, math.ceil(self.settings.expected_frames(num_frames=self.reader.estimated_frames, duration_seconds=seconds)))
+
+    def opened(self, start_row: int) -> Sent:
+        """What is sent first."""
+        body = {"event": "opened", "num_rows": self.num_rows, "start_row": start_row}
+        return {**body, "is_open": self.times is None}, []
+
+    def batches(
+        self, steps: list[Geometry | None], rows: int, *, start: int = 0, stop: int | None = None
+    ) -> Iterator[Batch]:
+        """Rows [start, stop) after all steps, ``rows`` at once; what was read before an error comes out before it.
+
+        Raises ItemError at the end where the file is damaged, or other rows were asked for than it has.
+        """
+        yield from batches(self._rows(start, stop), steps, rows, start=start, total=self.num_rows)
+
+    def take(self, steps: list[Geometry | None], rows: int, *, wanted: NDArray[np.int64]) -> Iterator[Batch]:
+        """Some rows (ascending) of a video whose rows are known, as `batches`."""
+        assert self.times is not None
+        picked = self.times.take(wanted)
+        yield from batches(planned_rows(self.reader, picked), steps, rows, start=0, total=len(wanted))
+
+    def check_complete(self) -> None:
+        """Raises ItemError (truncated) when what the file has lost may have been asked for."""
+        settings, reader = self.settings, self.reader
+        end = reader.times.end_seconds if reader.times is not None else math.inf
+        reaches_end = settings.times is None and (settings.stop is None or settings.stop > end)
+        if reader.damage and reaches_end:
+            raise ItemError("damaged_file", f"{reader.damage}; what can be decoded is there", status="truncated")
+
+    def _rows(self, start: int, stop: int | None) -> Iterator[Row]:
+        if self.times is None:
+            return self._picked(start, stop)
+        return planned_rows(self.reader, self.times.take(np.arange(self.times.num_rows)[start:stop]))
+
+    def _picked(self, start: int, stop: int | None) -> Iterator[Row]:
+        """Rows of a video whose frames are not known, chosen while it is decoded."""
+        picker, first = RowPicker(self.settings), None
+        waiting = None
+        for shown in self.reader.frames():
+            first = shown.pts_seconds if first is None else first
+            if waiting is not None:
+                yield from _repeated(waiting, picker, start, stop, is_last=False)
+                if picker.is_done or (stop is not None and picker.num_rows >= stop):
+                    return
+            waiting = shown
+        assert waiting is not None
+        assert first is not None
+        yield from _repeated(waiting, picker, start, stop, is_last=True)
+        picker.close(first, waiting.stop_seconds)
+
+
+def _repeated(shown: Any, picker: RowPicker, start: int, stop: int | None, *, is_last: bool) -> Iterator[Row]:
+    row = picker.num_rows
+    count = picker.rows_of(shown.pts_seconds, shown.stop_seconds, is_last=is_last)
+    wanted = range(max(row, start), row + count if stop is None else min(row + count, stop))
+    if len(wanted):
+        pixels = shown.pixels()
+        for _ in wanted:
+            yield shown.number, shown.pts_seconds, shown.stop_seconds, pixels
 
 
 @contextlib.contextmanager
 def reading(
-    path: str, config: Mapping[str, Any], *, backend: str, num_threads: int
-) -> Iterator[tuple[Reader, DecodeConfig, RowTimes]]:
-    """A video opened with ``backend``, and the frame and span of every row that ``config`` (plain) asks for."""
+    path: str, config: Mapping[str, Any], *, backend: str, num_threads: int, digest: str = "", index: str | None = None
+) -> Iterator[VideoRows]:
+    """A video opened with ``backend``, and the rows that ``config`` (plain) asks for.
+
+    index: the folder of frame indexes; what decoding teaches of the video ``digest`` is kept there.
+    """
     settings = DecodeConfig.model_validate(dict(config))
-    reader = open_reader(Path(path), settings, backend=backend, num_threads=num_threads)
+    folder = None if index is None else Path(index)
+    reader = open_reader(
+        Path(path), settings, backend=backend, num_threads=num_threads, digest=digest, index_folder=folder
+    )
+    before = getattr(reader, "index", None)
     try:
-        yield reader, settings, planned_times(reader, settings)
+        yield VideoRows(reader, settings)
     finally:
         reader.close()
+        after = getattr(reader, "index", None)
+        if after is not None and after is not before:
+            from reelwright.stages.decode.readers.index import keep_index
+
+            keep_index(after, digest=digest, folder=folder)
 
 
-def planned_times(reader: Reader, config: DecodeConfig) -> RowTimes:
+def planned_times(times: FrameTimes, config: DecodeConfig) -> RowTimes:
     """Source frame and span of every row that ``config`` asks for."""
-    source = plan_rows(reader.pts_seconds, config, end_seconds=reader.end_seconds)
-    stops = span_stops(reader.pts_seconds, reader.end_seconds)
-    return RowTimes(source_frame=source, pts_seconds=reader.pts_seconds[source], stop_seconds=stops[source])
+    source = plan_rows(times.pts_seconds, config, end_seconds=times.end_seconds)
+    return RowTimes(
+        source_frame=source, pts_seconds=times.pts_seconds[source], stop_seconds=times.stop_seconds[source]
+    )
 
 
-def check_complete(reader: Reader, config: DecodeConfig) -> None:
-    """Raises ItemError (truncated) when the header promises frames that are not there and that were asked for."""
-    present = len(reader.pts_seconds)
-    reaches_end = config.times is None and (config.stop is None or config.stop > reader.end_seconds)
-    if reader.promised_frames > present and reaches_end:
-        message = (
-            f"the file is cut off: {present} of the {reader.promised_frames} frames its header promises are there."
-        )
-        raise ItemError("missing_frames", message, status="truncated")
+def planned_rows(reader: Reader, times: RowTimes) -> Iterator[Row]:
+    """The rows of ``times``, read by number."""
+    spans = zip(times.pts_seconds.tolist(), times.stop_seconds.tolist(), strict=True)
+    for (number, frame), (start, stop) in zip(reader.read(times.source_frame), spans, strict=True):
+        yield number, start, stop, frame
 
 
 def batches(
-    reader: Reader, source_frames: NDArray[np.int64], steps: list[Geometry | None], rows: int, *, start: int
-) -> Iterator[geometries.Frames]:
-    """(n, h, w, 3) frames from row ``start`` on after all steps; what was read before an error comes out before it."""
-    batch: list[Frame] = []
-    produced, decoded = start, reader.read(source_frames[start:])
+    rows: Iterator[Row], steps: list[Geometry | None], size: int, *, start: int, total: int
+) -> Iterator[Batch]:
+    """Rows from row ``start`` on after all steps; what was read before an error comes out before it."""
+    batch: list[Row] = []
+    produced = start
     while True:
         damage: ItemError | None = None
         try:
-            item = next(decoded, None)
+            row = next(rows, None)
         except ItemError as error:
-            damage, item = error, None
-        if item is not None:
-            batch.append(apply_steps(item[1][None], steps)[0])  # at once: small frames wait, not large ones
-        if batch and (item is None or len(batch) == rows):
+            damage, row = error, None
+        if row is not None:
+            frame = apply_steps(row[3][None], steps)[0]  # at once: small frames wait, not large ones
+            batch.append((*row[:3], frame))
+        if batch and (row is None or len(batch) == size):
             produced += len(batch)
-            yield np.stack(batch)
+            yield _stacked(batch)
             batch = []
         if damage is not None:
-            raise _counted(damage, produced, len(source_frames))
-        if item is None:
+            raise _counted(damage, produced, total)
+        if row is None:
             return
+
+
+def _stacked(rows: list[Row]) -> Batch:
+    numbers, starts, stops, frames = zip(*rows, strict=True)
+    times = RowTimes(
+        source_frame=np.asarray(numbers, np.int64),
+        pts_seconds=np.asarray(starts, np.float64),
+        stop_seconds=np.asarray(stops, np.float64),
+    )
+    return Batch(np.stack(frames), times)
 
 
 def _counted(error: ItemError, produced: int, total: int) -> ItemError:
@@ -98,14 +215,24 @@ def apply_steps(frames: geometries.Frames, steps: list[Geometry | None]) -> geom
 
 def opened_needed(times: RowTimes) -> Sent:
     """What is sent first where only some rows follow: the times of all."""
-    return {"event": "opened", "num_rows": times.num_rows, "start_row": 0}, [
+    return {"event": "opened", "num_rows": times.num_rows, "start_row": 0, "is_open": False}, [
         times.pts_seconds,
         times.stop_seconds,
         times.source_frame,
     ]
 
 
-def chunk(times: RowTimes, frames: geometries.Frames, start: int, stop: int) -> Sent:
-    """What is sent of rows [start, stop): their frames and times."""
-    spans = [times.pts_seconds[start:stop], times.stop_seconds[start:stop], times.source_frame[start:stop]]
-    return {"event": "chunk", "start_row": start}, [frames, *spans]
+def chunk(batch: Batch, start: int) -> Sent:
+    """What is sent of rows [start, start + n): their frames and times."""
+    times = batch.times
+    return {"event": "chunk", "start_row": start}, [
+        batch.frames,
+        times.pts_seconds,
+        times.stop_seconds,
+        times.source_frame,
+    ]
+
+
+def notes(reader: Reader) -> Sent:
+    """What is sent last: what people should know of the file."""
+    return {"event": "notes", "notes": list(reader.notes)}, []

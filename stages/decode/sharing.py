@@ -9,7 +9,7 @@ from typing import Any
 from reelwright.stages.decode.attempts import Attempt, Plan, attempt_all
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.readers import backend_order
-from reelwright.stages.decode.source import backends_of, decoding
+from reelwright.stages.decode.source import backends_of, decoding, of_item
 from reelwright.stages.work import Reporter, Shards, VideoItem, Work, ledger_of
 from reelwright.storage.frame_writer import SharedFrames
 from reelwright.storage.frames import FrameStore
@@ -23,7 +23,8 @@ class SharedDecode:
     def __init__(self, work: Work, reporter: Reporter) -> None:
         (self._item,) = work.items
         self._config = DecodeConfig.model_validate(dict(work.config))
-        self._frames = FrameStore.create(Store.at(work.store).frames(work.key), work.spec)
+        store = Store.at(work.store)
+        self._frames, self._index = FrameStore.create(store.frames(work.key), work.spec), store.frame_index
         self._ledger, self._reporter = ledger_of(work), reporter
         self._shared: SharedFrames | None = None
         self._tag = ""  # the backend that began it, and decodes all of it
@@ -59,10 +60,11 @@ class SharedDecode:
 
     def _decode(self, start: int, stop: int, *, backends: Sequence[str]) -> bool:
         """Shards [start, stop), or begin the video, in a process that can be killed; whether all went well at once."""
-        common = {**decoding(self._config, 1), "store": str(self._frames.path), "start": start, "stop": stop}
+        place = {"store": str(self._frames.path), "start": start, "stop": stop}
+        common = {**decoding(self._config, 1, index=self._index), **place}
 
         def arguments(item: VideoItem, backend: str, _broken: int) -> dict[str, Any]:
-            return {**common, "path": item.path, "digest": item.digest, "backend": backend}
+            return {**common, **of_item(item), "backend": backend}
 
         plan = Plan(
             function="reelwright.stages.decode.store_tasks:share_video",

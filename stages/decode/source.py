@@ -45,6 +45,7 @@ class Opened(_Event):
     backend: str
     start_row: int  # of the first chunk
     times: FrameTimes | None = None  # of all rows, where only those needed come; None: all come
+    is_open: bool = False  # only the end of the video will tell how many rows there are; num_rows is about right
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +72,7 @@ class Restarted(_Event):
     backend: str
     start_row: int = 0
     times: FrameTimes | None = None  # as in Opened
+    is_open: bool = False  # the same
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +96,7 @@ def stream_frames(
     start_rows: Mapping[str, int] | None = None,
     needed: Needed | None = None,
     stop_rows: Mapping[str, int] | None = None,
+    index: Path | None = None,
 ) -> Iterator[Opened | FrameChunk | Restarted | Ended]:
     """Yield the frames of all ``items``; events of several videos interleave, those of one come in order.
 
@@ -101,8 +104,8 @@ def stream_frames(
     after that of ``decode``. workers: processes; None: one per core, at most 8. chunk_rows: rows of a chunk, at most.
     start_rows: by digest, the first row wanted of a long video (the same frames come as from the start); a backend that
     takes over from one that failed begins at row 0. stop_rows: by digest, the row before which to end. needed: only
-    these rows of each video come (of a damaged one all); backends decode no more than leads to them. At most two
-    chunks per worker are held ready. Closing the generator kills the processes. Raises ConfigError for a backend that
+    these rows of each video come (of a damaged one all); backends decode no more than leads to them. index: the folder
+    where frame indexes are kept by digest. At most two chunks per worker are held ready. Closing the generator kills the processes. Raises ConfigError for a backend that
     is not installed.
     """
     plain = None if geometry is None else geometry.to_plain()
@@ -113,7 +116,7 @@ def stream_frames(
     if frames_store is not None:
         plan = _stored_plan(frames_store, shared, wanted, num_workers(workers, len(items)))
     else:
-        plan = _decoding_plan(decode, shared, wanted, num_workers(workers, len(items)))
+        plan = _decoding_plan(decode, shared, wanted, num_workers(workers, len(items)), index=index)
     return _events(items, plan)
 
 
@@ -130,9 +133,18 @@ class _Wanted:
         return {"start_row": start, "stop_row": self.stops.get(item.digest)}
 
 
-def decoding(config: DecodeConfig, workers: int) -> dict[str, Any]:
-    """The arguments of a task that are the same for every video."""
-    return {"config": config.model_dump(mode="json"), "num_threads": max(1, num_cores() // workers)}
+def decoding(config: DecodeConfig, workers: int, *, index: Path | None) -> dict[str, Any]:
+    """The arguments of a task that are the same for every video. index: where frame indexes are kept."""
+    return {
+        "config": config.model_dump(mode="json"),
+        "num_threads": max(1, num_cores() // workers),
+        "index": None if index is None else str(index),
+    }
+
+
+def of_item(item: VideoItem) -> dict[str, Any]:
+    """The arguments of a task that say which video."""
+    return {"path": item.path, "digest": item.digest}
 
 
 def backends_of(item: VideoItem, order: Sequence[str]) -> Sequence[str]:
@@ -140,12 +152,14 @@ def backends_of(item: VideoItem, order: Sequence[str]) -> Sequence[str]:
     return ["images"] if Path(item.path).is_dir() else order
 
 
-def _decoding_plan(config: DecodeConfig, shared: dict[str, Any], wanted: _Wanted, workers: int) -> Plan:
-    common = {**shared, **decoding(config, workers)}
+def _decoding_plan(
+    config: DecodeConfig, shared: dict[str, Any], wanted: _Wanted, workers: int, *, index: Path | None
+) -> Plan:
+    common = {**shared, **decoding(config, workers, index=index)}
     orders = {is_range: backend_order(config.backend, is_range=is_range) for is_range in (False, True)}
 
     def arguments(item: VideoItem, backend: str, broken: int) -> dict[str, Any]:
-        return {**common, **wanted.of(item, broken), "path": item.path, "backend": backend}
+        return {**common, **wanted.of(item, broken), **of_item(item), "backend": backend}
 
     return Plan(
         function="reelwright.stages.decode.tasks:stream_video",
@@ -176,7 +190,7 @@ def _events(items: Sequence[VideoItem], plan: Plan) -> Iterator[Opened | FrameCh
             if event.body["event"] == "opened":
                 yield _opening(event, is_first=id(event.item) not in opened)
                 opened.add(id(event.item))
-            else:
+            elif event.body["event"] == "chunk":
                 chunk = _chunk(event)
                 rows[id(event.item)] = chunk.start_row + len(chunk.frames)
                 yield chunk
@@ -187,9 +201,10 @@ def _events(items: Sequence[VideoItem], plan: Plan) -> Iterator[Opened | FrameCh
 def _opening(event: Attempt, *, is_first: bool) -> Opened | Restarted:
     num_rows, start = int(event.body["num_rows"]), int(event.body["start_row"])
     times = FrameTimes(*event.arrays) if event.arrays else None
+    how: dict[str, Any] = {"times": times, "is_open": bool(event.body["is_open"])}
     if not is_first:
-        return Restarted(item=event.item, num_rows=num_rows, backend=event.backend, times=times)
-    return Opened(item=event.item, num_rows=num_rows, backend=event.backend, start_row=start, times=times)
+        return Restarted(item=event.item, num_rows=num_rows, backend=event.backend, **how)
+    return Opened(item=event.item, num_rows=num_rows, backend=event.backend, start_row=start, **how)
 
 
 def _chunk(event: Attempt) -> FrameChunk:

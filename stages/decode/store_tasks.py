@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from reelwright.stages.decode.geometry import Geometry
-from reelwright.stages.decode.rows import Sent, apply_steps, batches, check_complete, chunk, opened_needed, reading
+from reelwright.stages.decode.rows import Batch, Sent, apply_steps, chunk, notes, opened_needed, reading
 from reelwright.stages.sampling.needed import Needed
 from reelwright.storage.errors import ItemError
 from reelwright.storage.frame_writer import FrameWriter, SharedFrames
@@ -35,40 +37,47 @@ def stream_stored(
         times = rows.times.take(wanted)
         for start in range(0, len(wanted), chunk_rows):
             part = wanted[start : start + chunk_rows]
-            yield chunk(times, apply_steps(rows.take(part), [step]), start, start + len(part))
+            yield chunk(Batch(apply_steps(rows.take(part), [step]), times.take(np.arange(start, start + len(part)))), start)
         return
-    yield {"event": "opened", "num_rows": rows.num_rows, "start_row": start_row}, []
+    yield {"event": "opened", "num_rows": rows.num_rows, "start_row": start_row, "is_open": False}, []
     end = rows.num_rows if stop_row is None else min(stop_row, rows.num_rows)
     for start in range(start_row, end, chunk_rows):
         stop = min(start + chunk_rows, end)
         frames = rows.read(start, stop)
-        yield chunk(rows.times, apply_steps(frames, [step]), start, stop)
+        yield chunk(Batch(apply_steps(frames, [step]), rows.times.take(np.arange(start, stop))), start)
 
 
 def store_video(
-    *, path: str, config: Mapping[str, Any], backend: str, num_threads: int, store: str, digest: str
+    *,
+    path: str,
+    config: Mapping[str, Any],
+    backend: str,
+    num_threads: int,
+    store: str,
+    digest: str,
+    index: str | None = None,
 ) -> Iterator[Sent]:
     """Decode into the frame store; send the number of rows written now and then, at the end the bytes."""
     damage: ItemError | None = None
-    with reading(path, config, backend=backend, num_threads=num_threads) as (reader, settings, times):
-        yield {"event": "opened", "num_rows": times.num_rows}, []
-        layout = FrameLayout(settings.codec, settings.quality)
-        with FrameWriter(Path(store), digest, times, layout, tag=backend) as writer:
+    with reading(path, config, backend=backend, num_threads=num_threads, digest=digest, index=index) as rows:
+        yield rows.opened(0)
+        layout = FrameLayout(rows.settings.codec, rows.settings.quality)
+        with FrameWriter(Path(store), digest, rows.times, layout, tag=backend) as writer:
             start = writer.num_rows  # after what a killed process left
             if start:
                 yield {"event": "rows", "rows": start}, []
             try:
-                steps = [Geometry.of(settings)]
-                for frames in batches(reader, times.source_frame, steps, STORE_BATCH_ROWS, start=start):
-                    writer.append(frames)
-                    yield {"event": "rows", "rows": len(frames)}, []
-                check_complete(reader, settings)
+                for batch in rows.batches([Geometry.of(rows.settings)], STORE_BATCH_ROWS, start=start):
+                    writer.append(batch.frames, batch.times)
+                    yield {"event": "rows", "rows": len(batch.frames)}, []
+                rows.check_complete()
             except ItemError as error:
                 if error.status != "truncated" or not writer.num_rows:
                     raise
                 damage = error
             num_bytes = writer.commit()
         yield {"event": "stored", "rows": writer.num_rows, "bytes": num_bytes}, []
+        yield notes(rows.reader)
     if damage is not None:
         raise damage
 
@@ -83,19 +92,25 @@ def share_video(
     digest: str,
     start: int,
     stop: int,
+    index: str | None = None,
 ) -> Iterator[Sent]:
-    """Decode shards [start, stop) of a video that several processes write; none: begin it, by its first frame."""
-    with reading(path, config, backend=backend, num_threads=num_threads) as (reader, settings, times):
-        yield {"event": "opened", "num_rows": times.num_rows}, []
-        check_complete(reader, settings)
-        shared, steps = SharedFrames(Path(store), digest, tag=backend), [Geometry.of(settings)]
+    """Decode shards [start, stop) of a video that several processes write; none: begin it, by its first frame.
+
+    Raises ItemError `unknown_times` for a video that must be decoded from its start: one process does it whole.
+    """
+    with reading(path, config, backend=backend, num_threads=num_threads, digest=digest, index=index) as rows:
+        yield rows.opened(0)
+        if rows.times is None:
+            raise ItemError("unknown_times", "its frames are not known before it has been decoded in order")
+        rows.check_complete()
+        shared, steps = SharedFrames(Path(store), digest, tag=backend), [Geometry.of(rows.settings)]
         if start == stop:
-            first = next(batches(reader, times.source_frame[:1], steps, 1, start=0))
-            shared.begin(times, (first.shape[1], first.shape[2]))
+            first = next(rows.batches(steps, 1, stop=1)).frames
+            shared.begin(rows.times, (first.shape[1], first.shape[2]))
             return
-        if shared.num_rows != times.num_rows:
-            raise ItemError("changed", f"{times.num_rows} rows, but its arrays were made for {shared.num_rows}")
-        rows = shared.shard_rows
-        shards = batches(reader, times.source_frame[: stop * rows], steps, rows, start=start * rows)
-        for index, frames in enumerate(shards, start=start):
-            shared.write_shard(index, frames)
+        if shared.num_rows != rows.times.num_rows:
+            raise ItemError("changed", f"{rows.times.num_rows} rows, but its arrays were made for {shared.num_rows}")
+        size = shared.shard_rows
+        shards = rows.batches(steps, size, start=start * size, stop=stop * size)
+        for number, batch in enumerate(shards, start=start):
+            shared.write_shard(number, batch.frames)

@@ -9,11 +9,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from reelwright.stages.decode.geometry import Geometry
-from reelwright.stages.decode.readers.base import Reader
-from reelwright.stages.decode.rows import Sent, batches, check_complete, chunk, opened_needed, reading
+from reelwright.stages.decode.rows import Sent, VideoRows, chunk, notes, opened_needed, reading
 from reelwright.stages.sampling.needed import Needed
 from reelwright.storage.errors import ItemError
-from reelwright.storage.row_times import RowTimes
 
 
 def stream_video(
@@ -27,38 +25,54 @@ def stream_video(
     start_row: int,
     stop_row: int | None = None,
     needed: Any = None,
+    digest: str = "",
+    index: str | None = None,
 ) -> Iterator[Sent]:
     """Send `opened`, then chunks of frames from ``start_row`` up to ``stop_row``, decoded with ``backend``.
 
     With ``needed`` (`sampling.needed`, plain) only these rows are sent, and `opened` carries the times of all rows.
-    When the file turns out to be damaged, all is sent anew: what is needed depends on how many rows there are.
+    When the file turns out to be damaged, all is sent anew: what is needed depends on how many rows there are. At the
+    end come the notes on the file.
     """
-    with reading(path, config, backend=backend, num_threads=num_threads) as (reader, settings, times):
-        steps = [Geometry.of(settings), Geometry.from_plain(geometry) if geometry else None]
+    with reading(path, config, backend=backend, num_threads=num_threads, digest=digest, index=index) as rows:
+        steps = [Geometry.of(rows.settings), Geometry.from_plain(geometry) if geometry else None]
         if needed is not None:
+            _learn_times(rows)
             try:
-                yield from _needed_chunks(reader, times, steps, Needed.from_plain(needed), chunk_rows)
-                check_complete(reader, settings)
+                yield from _needed_chunks(rows, steps, Needed.from_plain(needed), chunk_rows)
+                rows.check_complete()
             except ItemError as error:
-                if error.cause != "no_frames" and (error.status != "truncated" or error.cause == "missing_frames"):
+                if error.cause != "no_frames" and error.status != "truncated":
+                    raise
+                if error.cause == "damaged_file":  # all rows that there are were known, and came
                     raise
             else:
+                yield notes(rows.reader)
                 return
-        yield {"event": "opened", "num_rows": times.num_rows, "start_row": start_row}, []
+        yield rows.opened(start_row)
         start = start_row
-        for frames in batches(reader, times.source_frame[:stop_row], steps, chunk_rows, start=start_row):
-            stop = start + len(frames)
-            yield chunk(times, frames, start, stop)
-            start = stop
-        check_complete(reader, settings)
+        for batch in rows.batches(steps, chunk_rows, start=start_row, stop=stop_row):
+            yield chunk(batch, start)
+            start += len(batch.frames)
+        yield notes(rows.reader)
+        rows.check_complete()
+
+
+def _learn_times(rows: VideoRows) -> None:
+    """Decode all frames of a video whose times are not known: which rows are needed depends on how many there are."""
+    if rows.times is None:
+        for _ in rows.reader.frames():
+            pass
+        rows.plan()
 
 
 def _needed_chunks(
-    reader: Reader, times: RowTimes, steps: list[Geometry | None], needed: Needed, chunk_rows: int
+    rows: VideoRows, steps: list[Geometry | None], needed: Needed, chunk_rows: int
 ) -> Iterator[Sent]:
-    wanted = needed.frames(times.num_rows)
-    yield opened_needed(times)
-    picked, start = times.take(wanted), 0
-    for frames in batches(reader, picked.source_frame, steps, chunk_rows, start=0):
-        yield chunk(picked, frames, start, start + len(frames))
-        start += len(frames)
+    assert rows.times is not None
+    wanted = needed.frames(rows.times.num_rows)
+    yield opened_needed(rows.times)
+    start = 0
+    for batch in rows.take(steps, chunk_rows, wanted=wanted):
+        yield chunk(batch, start)
+        start += len(batch.frames)

@@ -10,7 +10,7 @@ from typing import Any
 from reelwright.stages.decode.attempts import Attempt, Outcome, Plan, attempt_all, num_workers
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.readers import backend_order
-from reelwright.stages.decode.source import backends_of, decoding
+from reelwright.stages.decode.source import backends_of, decoding, of_item
 from reelwright.stages.work import Reporter, VideoItem, Work, ledger_of
 from reelwright.storage.frames import FrameStore
 from reelwright.storage.items import DONE, ItemRow
@@ -28,7 +28,7 @@ def run_items(work: Work, reporter: Reporter) -> None:
     frames = FrameStore.create(store.frames(work.key), work.spec)
     ledger = ledger_of(work)
     counts = _Counts(reporter)
-    plan = _plan(work.items, DecodeConfig.model_validate(dict(work.config)), frames.path)
+    plan = _plan(work.items, DecodeConfig.model_validate(dict(work.config)), frames.path, index=store.frame_index)
     try:
         for event in attempt_all(work.items, plan):
             if isinstance(event, Attempt):
@@ -44,12 +44,12 @@ def run_items(work: Work, reporter: Reporter) -> None:
     ledger.compact()
 
 
-def _plan(items: Sequence[VideoItem], config: DecodeConfig, store: Path) -> Plan:
+def _plan(items: Sequence[VideoItem], config: DecodeConfig, store: Path, *, index: Path) -> Plan:
     order, workers = backend_order(config.backend), num_workers(config.workers, len(items))
-    common = {**decoding(config, workers), "store": str(store)}
+    common = {**decoding(config, workers, index=index), "store": str(store)}
 
     def arguments(item: VideoItem, backend: str, _attempt: int) -> dict[str, Any]:
-        return {**common, "path": item.path, "digest": item.digest, "backend": backend}
+        return {**common, **of_item(item), "backend": backend}
 
     return Plan(
         function="reelwright.stages.decode.store_tasks:store_video",

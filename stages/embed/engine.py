@@ -166,10 +166,14 @@ class EmbedEngine:
 
     def _begin(self, video: _Video, event: Opened | Restarted, *, start: int) -> None:
         maker = video.maker
-        num_rows = maker.num_planned if isinstance(maker, NeededRowMaker) else self._clip.num_rows(event.num_rows)
+        num_rows: int | None = self._clip.num_rows(event.num_rows)
+        if isinstance(maker, NeededRowMaker):
+            num_rows = maker.num_planned
+        elif event.is_open:
+            num_rows = None
 
         def begin() -> None:
-            if num_rows < 1:
+            if num_rows is not None and num_rows < 1:
                 raise ItemError("no_frames", "the sampling takes no frame of this video; check fps, start and stop")
             if self._sink.begin(video.digest, num_rows=num_rows) != start:
                 raise ItemError("changed", "the video does not go on where an interrupted run left it; run again")

@@ -79,6 +79,7 @@ class SharedEmbedding:
             [self._item],
             decode=self._frames.decode,
             frames_store=self._frames.frames_store,
+            index=self._frames.index,
             geometry=None,
             workers=1,
             stop_rows={self._digest: 0},
@@ -87,7 +88,7 @@ class SharedEmbedding:
         for event in events:
             match event:
                 case Opened():
-                    num_frames = event.num_rows
+                    num_frames = 0 if event.is_open else event.num_rows  # an open one is decoded from its start
                 case Restarted():
                     return 0
                 case Ended():
@@ -107,7 +108,7 @@ class ShardSink(ShardFiller):
         """Where the shards begin."""
         return self._start_row
 
-    def begin(self, digest: str, *, num_rows: int) -> int:
+    def begin(self, digest: str, *, num_rows: int | None) -> int:
         """Raises ItemError where the video has another number of rows than its arrays."""
         if num_rows != self._writer.num_rows(digest):
             raise ItemError("changed", f"{num_rows} rows, but its arrays were made for {self._writer.num_rows(digest)}")

@@ -37,8 +37,8 @@ class RowSink(Protocol):
     def start_row(self, digest: str) -> int:
         """The row at which work on this video may go on; 0 for all of it. Asked before anything else."""
 
-    def begin(self, digest: str, *, num_rows: int) -> int:
-        """A video was opened that has at most ``num_rows``; returns the row at which it goes on."""
+    def begin(self, digest: str, *, num_rows: int | None) -> int:
+        """A video was opened that has at most ``num_rows`` (None: only its end tells); returns where it goes on."""
 
     def rows(self, digest: str, rows: OutputRows) -> None:
         """The next rows. May raise ItemError: the video then fails."""
@@ -64,7 +64,7 @@ class MemorySink:
         """Always from the start."""
         return 0
 
-    def begin(self, digest: str, *, num_rows: int) -> int:  # noqa: ARG002 - the protocol's
+    def begin(self, digest: str, *, num_rows: int | None) -> int:  # noqa: ARG002 - the protocol's
         """Open a video."""
         self._parts[digest] = []
         return 0
@@ -126,10 +126,10 @@ class ShardFiller:
     def __init__(self, writer: EmbeddingWriter) -> None:
         self._writer = writer
         self._shards: dict[str, _Shard] = {}
-        self._num_rows: dict[str, int] = {}
+        self._num_rows: dict[str, int | None] = {}
 
-    def go_on(self, digest: str, *, start: int, num_rows: int) -> None:
-        """The rows of a video of ``num_rows`` come from ``start`` on, the start of a shard."""
+    def go_on(self, digest: str, *, start: int, num_rows: int | None) -> None:
+        """The rows of a video of ``num_rows`` (None: of any number) come from ``start`` on, the start of a shard."""
         self._num_rows[digest] = num_rows
         self._shards[digest] = self._shard(digest, start)
 
@@ -146,12 +146,19 @@ class ShardFiller:
                 )
             offset += shard.take(rows, offset)
             if shard.filled == shard.capacity:
-                shard.write(self._writer, digest, self._writer.shard_rows(digest))
+                self._write(digest, shard)
                 self._shards[digest] = self._shard(digest, shard.start + shard.filled)
 
+    def _write(self, digest: str, shard: _Shard, *, is_last: bool = False) -> None:
+        if self._num_rows[digest] is None:  # arrays as long as the rows that are there, so that short ones stay small
+            self._writer.reach(digest, num_rows=shard.start + shard.filled, is_last=is_last)
+        shard.write(self._writer, digest, self._writer.shard_rows(digest))
+
     def _shard(self, digest: str, start: int) -> _Shard:
-        capacity = min(self._writer.shard_rows(digest), self._num_rows[digest] - start)
-        return _Shard(start=start, capacity=capacity)
+        num_rows = self._num_rows[digest]
+        if num_rows is None:
+            return _Shard(start=start, capacity=self._writer.layout.rows_per_shard())
+        return _Shard(start=start, capacity=min(self._writer.shard_rows(digest), num_rows - start))
 
 
 class StoreSink(ShardFiller):
@@ -166,9 +173,11 @@ class StoreSink(ShardFiller):
         """The first row that an interrupted run left undone."""
         return self._writer.resume_row(digest)
 
-    def begin(self, digest: str, *, num_rows: int) -> int:
-        """Make or reopen the arrays of a video."""
-        start = self._writer.begin(digest, num_rows=num_rows)
+    def begin(self, digest: str, *, num_rows: int | None) -> int:
+        """Make or reopen the arrays of a video; where its rows are not known, when the first shard is complete."""
+        start = 0 if num_rows is None else self._writer.begin(digest, num_rows=num_rows)
+        if num_rows is None:
+            self._writer.discard(digest)
         self.go_on(digest, start=start, num_rows=num_rows)
         return start
 
@@ -181,7 +190,7 @@ class StoreSink(ShardFiller):
         """Write the last shard, publish the video, commit it."""
         shard = self._shards.pop(row.digest)
         if shard.filled:
-            shard.write(self._writer, row.digest, self._writer.shard_rows(row.digest))
+            self._write(row.digest, shard, is_last=True)
         stored_bytes = self._writer.finish(row.digest, num_rows=row.rows)
         self._commit(replace(row, bytes=stored_bytes))
 

@@ -33,6 +33,7 @@ class FrameInput:
 
     decode: DecodeConfig
     frames_store: Path | None  # None: decoded on the way
+    index: Path | None = None  # where frame indexes are kept
 
 
 Events = Iterator[Opened | FrameChunk | Restarted | Ended]
@@ -72,6 +73,7 @@ def embed_videos(
         items,
         decode=frames.decode,
         frames_store=frames.frames_store,
+        index=frames.index,
         geometry=selection.geometry or geometry_of(loaded.data_config),
         workers=frames.decode.workers or _workers_beside(forward),
         chunk_rows=max(1, CHUNK_BYTES // (height * width * 3)),

@@ -67,8 +67,9 @@ def frame_input(work: Work) -> FrameInput:
     """Where the frames of ``work`` come from: its decode node, stored or decoded on the way."""
     (source,) = work.inputs["frames"]
     decode = parse_config(DecodeConfig, dict(source.config), where=source.node)
-    stored = Store.at(work.store).frames(source.key)
-    return FrameInput(decode=decode, frames_store=stored if decode.materialize else None)
+    store = Store.at(work.store)
+    stored = store.frames(source.key) if decode.materialize else None
+    return FrameInput(decode=decode, frames_store=stored, index=store.frame_index)
 
 
 def _layout(loaded: LoadedEncoder, *, where: str) -> RowLayout:

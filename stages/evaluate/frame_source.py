@@ -12,7 +12,7 @@ import numpy as np
 from reelwright.stages.decode.attempts import Attempt, Plan, attempt_all, num_workers
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.readers import backend_order
-from reelwright.stages.decode.source import backends_of, decoding
+from reelwright.stages.decode.source import backends_of, decoding, of_item
 from reelwright.stages.evaluate.thumbnails import HEIGHT_PIXELS, Thumbnail, encode
 from reelwright.stages.work import InputRef, VideoItem
 from reelwright.storage.errors import StoreError
@@ -97,7 +97,7 @@ def _decoded(wanted: Sequence[Wanted], *, settings: Mapping[str, Any]) -> dict[s
 
     def arguments(item: VideoItem, backend: str, _attempt: int) -> dict[str, Any]:
         fixed = {"backend": backend, "geometry": None, "chunk_rows": 4, "start_row": 0}
-        return {**decoding(configs[id(item)], workers), **fixed, "path": item.path}
+        return {**decoding(configs[id(item)], workers, index=None), **fixed, **of_item(item)}
 
     plan = Plan(
         function="reelwright.stages.decode.tasks:stream_video",
@@ -117,7 +117,7 @@ def _collect(events: Iterable[Any]) -> dict[str, Pictures]:
             gathered.note = "" if gathered.thumbnails else f"No pictures: {event.message}"
         elif event.body["event"] == "opened":
             found[name] = Pictures()  # another backend begins again
-        else:
+        elif event.body["event"] == "chunk":
             frames, start_seconds = event.arrays[:2]
             shown = zip(frames, start_seconds, strict=True)
             found[name].thumbnails += [encode(frame, time_seconds=float(time)) for frame, time in shown]

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from reelwright.stages.decode.attempts import Attempt, Plan, attempt_all, num_workers
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.readers import backend_order
-from reelwright.stages.decode.source import backends_of, decoding
+from reelwright.stages.decode.source import backends_of, decoding, of_item
 from reelwright.stages.evaluate.step_scores import StepVideo
 from reelwright.stages.evaluate.step_tables import EARLY, EXTRA, RIGHT, Event, events_of
 from reelwright.stages.work import VideoItem
@@ -120,7 +120,7 @@ def write_overlays(
                 film.path.unlink(missing_ok=True)
         elif event.body["event"] == "opened":
             film.close()  # another backend begins again
-        else:
+        elif event.body["event"] == "chunk":
             for frame, time_seconds in zip(*event.arrays[:2], strict=True):
                 film.add(frame, float(time_seconds))
     for _, item, _ in videos:
@@ -133,10 +133,10 @@ def _plan(number: int, source: Mapping[str, Any]) -> Plan:
     workers = num_workers(None, number)
     config = DecodeConfig(**source, fps=FPS, short_side=SHORT_SIDE_PIXELS, materialize=False)
     order = backend_order(config.backend)
-    common = {**decoding(config, workers), "geometry": None, "chunk_rows": 8, "start_row": 0}
+    common = {**decoding(config, workers, index=None), "geometry": None, "chunk_rows": 8, "start_row": 0}
 
     def arguments(item: VideoItem, backend: str, _attempt: int) -> dict[str, Any]:
-        return {**common, "path": item.path, "backend": backend}
+        return {**common, **of_item(item), "backend": backend}
 
     return Plan(
         function="reelwright.stages.decode.tasks:stream_video",

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from reelwright.stages.decode.attempts import Attempt, Plan, attempt_all
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.readers import backend_order
-from reelwright.stages.decode.source import backends_of, decoding
+from reelwright.stages.decode.source import backends_of, decoding, of_item
 from reelwright.stages.work import VideoItem
 from reelwright.storage.errors import ItemError
 
@@ -27,7 +27,7 @@ def frames_at(item: VideoItem, times: tuple[float, ...], *, short_side: int) -> 
 
     def arguments(video: VideoItem, backend: str, _attempt: int) -> dict[str, Any]:
         fixed = {"backend": backend, "geometry": None, "chunk_rows": 4, "start_row": 0}
-        return {**decoding(config, 1), **fixed, "path": video.path}
+        return {**decoding(config, 1, index=None), **fixed, **of_item(video)}
 
     plan = Plan(
         function="reelwright.stages.decode.tasks:stream_video",
@@ -42,7 +42,7 @@ def frames_at(item: VideoItem, times: tuple[float, ...], *, short_side: int) -> 
                 raise ItemError(event.cause, event.message, status=event.status)
         elif event.body["event"] == "opened":
             found = []  # another backend begins again
-        else:
+        elif event.body["event"] == "chunk":
             frames, start_seconds = event.arrays[:2]
             found += [(float(time), np.array(frame)) for frame, time in zip(frames, start_seconds, strict=True)]
     return list({time: (time, frame) for time, frame in found}.values())

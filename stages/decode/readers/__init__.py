@@ -37,9 +37,18 @@ def backend_order(backend: str, *, is_range: bool = False) -> list[str]:
     return list(dict.fromkeys(name for name in (backend, "decord", "pyav") if installed(name)))
 
 
-def open_reader(path: Path, config: DecodeConfig, *, backend: str, num_threads: int = 1) -> Reader:
+def open_reader(
+    path: Path,
+    config: DecodeConfig,
+    *,
+    backend: str,
+    num_threads: int = 1,
+    digest: str = "",
+    index_folder: Path | None = None,
+) -> Reader:
     """Open a file with ``backend``, or a folder of images or of stored frames.
 
+    digest, index_folder: the content of the file, and where indexes are kept by content; none: the file is read for it.
     Raises ItemError when it cannot be opened; the cause `backend_unsuited` or `backend_failed` says that another may.
     """
     if path.is_dir():
@@ -50,12 +59,18 @@ def open_reader(path: Path, config: DecodeConfig, *, backend: str, num_threads: 
             return StoredReader(path)
         images = list_images(path, template=config.image_tmpl, start=config.image_start)
         return ImagesReader(images, fps=config.image_fps)
-    from reelwright.stages.decode.readers.scan import scan_video
+    from reelwright.stages.decode.readers.index import index_of
+    from reelwright.stages.decode.readers.proven import CheckedReader, refuse_unproven
+    from reelwright.stages.decode.readers.pyav import PyavReader
 
-    scan = scan_video(path)
+    index = index_of(path, digest=digest, folder=index_folder)
+    stretch = index.pixel_aspect if config.square_pixels else 1.0
+    if backend == "pyav":
+        return PyavReader(path, index, num_threads=num_threads, stretch=stretch)
+    refuse_unproven(backend, index, stretch=stretch)
     try:
         module = import_module(f"reelwright.stages.decode.readers.{backend}")
         reader: Any = getattr(module, BACKENDS[backend])
-        return reader(path, scan, num_threads=num_threads)  # type: ignore[no-any-return]
+        return CheckedReader(reader(path, index, num_threads=num_threads), path, index)
     except (ImportError, OSError) as error:  # shared libraries of the backend are missing on this machine
         raise ItemError("backend_failed", f"{backend} cannot be loaded: {' '.join(str(error).split())[:200]}") from None

@@ -1,10 +1,9 @@
-"""Read frames with decord: fast, but only where it keeps the contract.
+"""Read frames with decord: fast, but only kinds of files for which tests/decode_matrix has shown it to be right.
 
-decord 0.6 counts frames that an edit list hides, gives other colours for 10-bit video (differences up to 176 of 255 on
-h264_10bits.mp4), gives the wrong frame when it seeks in open groups of pictures (h265_video.mp4), and its skip_frames
-lands a whole group too far (frame 60 for 30 in 5 of 8 clips of gmdcsa24); its get_batch is known never to return at
-times. So: only plain files, one frame after the other with `next`, and seeks only where groups are closed and a key
-frame lies far enough ahead to be worth it.
+decord 0.6 counts frames that an edit list hides, gives other colours for 10-bit video, the wrong frame when it seeks in
+open groups of pictures or in AVI and WMV, and its get_batch is known never to return at times. So: kinds of `proven`
+only, one frame after the other with `next`, and seeks only where groups are closed and a key frame lies far enough
+ahead to be worth it.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reelwright.stages.decode.readers.base import Frame, runs
-from reelwright.stages.decode.readers.scan import EIGHT_BITS, Scan
+from reelwright.stages.decode.readers.base import Frame, Shown, runs
+from reelwright.stages.decode.readers.index import FrameIndex, Indexed
 from reelwright.storage.errors import ItemError
 
 WORTH_SEEKING_FRAMES = 8  # frames that must be saved for a jump to a key frame to pay
@@ -26,31 +25,27 @@ WORTH_SEEKING_FRAMES = 8  # frames that must be saved for a jump to a key frame 
 _MAX_PIXELS = 3_000_000_000  # of all frames together: 5.4 minutes of 640 x 480 or 1.8 of 720p, at 30 frames/s
 
 
-class DecordReader:
+class DecordReader(Indexed):
     """A `Reader` for plain 8-bit files."""
 
     backend = "decord"
 
-    def __init__(self, path: Path, scan: Scan, *, num_threads: int = 1) -> None:
-        refuse_unsuited(scan)
-        if len(scan.ticks) * scan.height * scan.width > _MAX_PIXELS:
+    def __init__(self, path: Path, index: FrameIndex, *, num_threads: int = 1) -> None:
+        if index.num_frames * index.height * index.width > _MAX_PIXELS:
             raise ItemError(
                 "backend_unsuited", "not used for this file: it is long, and decord's memory grows with length"
             )
         import decord
 
         decord.logging.set_level(decord.logging.QUIET)
+        self.index = index
         self._error: type[Exception] = decord.DECORDError
-        self._scan = scan
-        self.pts_seconds = scan.pts_seconds
-        self.end_seconds = scan.end_seconds
-        self.promised_frames = scan.promised_frames
         try:
             self._video: Any = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=num_threads)
         except (self._error, RuntimeError) as error:
             raise ItemError("backend_failed", f"cannot open: {_line(error)}") from None
-        if len(self._video) != len(self.pts_seconds):
-            message = f"counts {len(self._video)} frames, the file has {len(self.pts_seconds)}"
+        if len(self._video) != index.num_frames:
+            message = f"counts {len(self._video)} frames, the file has {index.num_frames}"
             raise ItemError("backend_unsuited", message)
 
     def read(self, source_frames: Sequence[int] | NDArray[np.int64]) -> Iterator[tuple[int, Frame]]:
@@ -69,12 +64,16 @@ class DecordReader:
         except (self._error, RuntimeError, StopIteration) as error:
             raise ItemError("backend_failed", f"cannot decode: {_line(error)}") from None
 
+    def frames(self) -> Iterator[Shown]:
+        """Never asked for: an index that is not known is no proven kind."""
+        raise AssertionError(self.index.kind)
+
     def close(self) -> None:
         """See `Reader.close`."""
         self._video = None
 
     def _go_to(self, number: int, position: int | None) -> None:
-        if self._scan.is_closed and number > 0 and (position is None or self._saves(number, position)):
+        if "open-gop" not in self.index.structure and number > 0 and (position is None or self._saves(number, position)):
             self._video.seek_accurate(number)
             return
         if position is None:
@@ -84,24 +83,7 @@ class DecordReader:
 
     def _saves(self, number: int, position: int) -> bool:
         """Whether a key frame lies so far between that decoding from it is less work."""
-        keys = self._scan.key_frames
-        before = int(np.searchsorted(keys, number, side="right")) - 1
-        return before >= 0 and int(keys[before]) > position + WORTH_SEEKING_FRAMES
-
-
-def refuse_unsuited(scan: Scan) -> None:
-    """Raises ItemError `backend_unsuited` where only PyAV keeps the contract."""
-    if scan.pixel_format not in EIGHT_BITS:
-        reason = f"pixel format {scan.pixel_format}: its conversion to RGB differs"
-    elif not scan.is_plain:
-        reason = "packets that are hidden, damaged or without a time of their own"
-    elif scan.promised_frames > len(scan.ticks):
-        reason = f"the header promises {scan.promised_frames} frames and {len(scan.ticks)} are there"
-    elif scan.matrix is not None and scan.matrix[0] * scan.matrix[4] < scan.matrix[1] * scan.matrix[3]:
-        reason = "a display matrix that mirrors"
-    else:
-        return
-    raise ItemError("backend_unsuited", f"not used for this file: {reason}")
+        return self.index.key_before(number) > position + WORTH_SEEKING_FRAMES
 
 
 def _line(error: BaseException) -> str:

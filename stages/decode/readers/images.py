@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from reelwright.stages.decode.readers.base import Frame, runs
+from reelwright.stages.decode.readers.base import Frame, FrameTimes, Shown, runs
 from reelwright.storage.errors import ItemError
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
@@ -23,9 +23,11 @@ class ImagesReader:
 
     def __init__(self, paths: Sequence[Path], *, fps: float) -> None:
         self._paths = list(paths)
-        self.pts_seconds = np.arange(len(self._paths)) / fps
-        self.end_seconds = len(self._paths) / fps
-        self.promised_frames = len(self._paths)
+        self.times = FrameTimes(np.arange(len(self._paths)) / fps, len(self._paths) / fps)
+        self.estimated_seconds = 0.0, self.times.end_seconds
+        self.estimated_frames = len(self._paths)
+        self.damage = ""
+        self.notes: tuple[str, ...] = ()
         self._size: tuple[int, int] | None = None
 
     def read(self, source_frames: Sequence[int] | NDArray[np.int64]) -> Iterator[tuple[int, Frame]]:
@@ -34,6 +36,10 @@ class ImagesReader:
             frame = self._image(number)
             for _ in range(repeats):
                 yield number, frame
+
+    def frames(self) -> Iterator[Shown]:
+        """Never asked for: the times are known."""
+        raise AssertionError(self._paths)
 
     def close(self) -> None:
         """See `Reader.close`."""

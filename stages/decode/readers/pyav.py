@@ -1,4 +1,9 @@
-"""Read frames with PyAV: goes everywhere, takes every format, and decides what can be decoded of a damaged file."""
+"""Read frames with PyAV: takes every format, in the order in which FFmpeg decodes them, and learns what only that tells.
+
+    known index      frames by number: in order from the start, or from a key frame where one lies ahead; each frame's
+                     time is compared with the index, so that a wrong one is found and made again by decoding
+    unknown index    all frames in order with their times (`frames`); at the end the index is known
+"""
 
 from __future__ import annotations
 
@@ -10,37 +15,66 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from reelwright.stages.decode.readers.base import Frame, orient, runs
-from reelwright.stages.decode.readers.scan import Scan, open_stream
+from reelwright.stages.decode.readers.base import Frame, Shown, runs
+from reelwright.stages.decode.readers.bitstream import is_random_access
+from reelwright.stages.decode.readers.index import FrameIndex, Indexed, learned, open_stream
+from reelwright.stages.decode.readers.pictures import Pictures
+from reelwright.stages.decode.readers.timeline import Timeline, guess_step
 from reelwright.storage.errors import ItemError
 
 _WORTH_SEEKING_FRAMES = 8  # frames that must be saved for a jump to a key frame to pay
+INDEX_CORRECTED = "index_corrected"  # cause: packets had said other frames than decode; opened again, all is right
 
 
-class PyavReader:
-    """A `Reader`. Pixels are those of the FFmpeg command line (swscale's default flags; tested on nasa_13013)."""
+class _WrongLanding(Exception):  # noqa: N818 - control flow inside this module
+    """What follows a seek is not what the index says."""
+
+
+class PyavReader(Indexed):
+    """A `Reader`; the pixels are those of `pictures`."""
 
     backend = "pyav"
 
-    def __init__(self, path: Path, scan: Scan, *, num_threads: int = 1) -> None:
-        self._path, self._scan, self._num_threads = path, scan, num_threads
-        self.pts_seconds = scan.pts_seconds
-        self.end_seconds = scan.end_seconds
-        self.promised_frames = scan.promised_frames
+    def __init__(self, path: Path, index: FrameIndex, *, num_threads: int = 1, stretch: float = 1.0) -> None:
+        self.index = index
+        self._path, self._num_threads = path, num_threads
+        self._pictures = Pictures(index.matrix, stretch=stretch)
         self._opened: Any = None
+        self._keys: dict[int, int] = {}  # decoding times of key frames by their presentation time, as they were met
+        self._num_bad = 0  # packets that could not be decoded
+        self._first_bad = ""
 
     def read(self, source_frames: Sequence[int] | NDArray[np.int64]) -> Iterator[tuple[int, Frame]]:
         """See `Reader.read`."""
         wanted = list(runs(source_frames))
-        decoding = self._decode_from(wanted[0][0]) if wanted else iter(())
+        decoding = self._numbered(wanted[0][0]) if wanted else iter(())
         position = -1
         for number, repeats in wanted:
-            if position >= 0 and self._key_before(number) > position + _WORTH_SEEKING_FRAMES:
-                decoding = self._decode_from(number)
-            position, picture = self._advance(decoding, number)
-            frame = orient(picture.to_ndarray(format="rgb24"), self._scan.matrix)
+            if position >= 0 and self.index.key_before(number) > position + _WORTH_SEEKING_FRAMES:
+                decoding = self._numbered(number)
+            position, picture = next(found for found in decoding if found[0] == number)
+            frame = self._pictures.pixels(picture)
             for _ in range(repeats):
                 yield number, frame
+
+    def frames(self) -> Iterator[Shown]:
+        """See `Reader.frames`."""
+        timeline = self._timeline()
+        waiting: tuple[int, Any] | None = None
+        keys: list[tuple[int, int]] = []
+        for number, picture in enumerate(self._in_order()):
+            tick = timeline.add(picture.pts, picture.dts)
+            if picture.pts in self._keys:
+                keys.append((number, self._keys[picture.pts]))
+            if waiting is not None:
+                yield self._shown(number - 1, waiting, tick)
+            waiting = (tick, picture)
+        if waiting is None:
+            raise ItemError("no_frames", "not one frame can be decoded. Replace the file.")
+        duration = int(getattr(waiting[1], "duration", 0) or 0)
+        self.index = learned(self.index, timeline, keys, last_duration=duration, damage=self._damage())
+        end = round(self.index.end_seconds / self.index.tick_seconds)
+        yield self._shown(self.index.num_frames - 1, waiting, end)
 
     def close(self) -> None:
         """See `Reader.close`."""
@@ -48,65 +82,112 @@ class PyavReader:
             self._opened.__exit__(None, None, None)
             self._opened = None
 
-    def _advance(self, decoding: Iterator[tuple[int, Any]], number: int) -> tuple[int, Any]:
-        reached = -1
-        try:
-            for reached, picture in decoding:
-                if reached == number:
-                    return reached, picture
-                if reached > number:
-                    break  # a damaged frame in the middle was left out by the decoder
-        except av.FFmpegError as error:
-            raise self._truncated(number, str(error.strerror or error)) from None
-        reason = "the decoder leaves out the next" if reached >= 0 else "the stream ends"
-        raise self._truncated(number, reason)
+    def _shown(self, number: int, waiting: tuple[int, Any], stop: int) -> Shown:
+        tick, picture = waiting
+        seconds = self.index.tick_seconds
+        return Shown(number, tick * seconds, stop * seconds, lambda: self._pictures.pixels(picture))
 
-    def _truncated(self, number: int, reason: str) -> ItemError:
-        total = max(self.promised_frames, len(self.pts_seconds))
-        return ItemError("invalid_data", f"frame {number} of {total} cannot be decoded: {reason}.", status="truncated")
+    def _timeline(self) -> Timeline:
+        index = self.index
+        step = guess_step(index.average_fps, index.tick_seconds)
+        return Timeline(index.container, index.codec, tick_seconds=index.tick_seconds, step=step)
 
-    def _key_before(self, number: int) -> int:
-        """The last frame at or before ``number`` at which decoding may begin; 0 where nothing better is known."""
-        place = int(np.searchsorted(self._scan.key_frames, number, side="right")) - 1
-        return int(self._scan.key_frames[place]) if place >= 0 else 0
-
-    def _decode_from(self, number: int) -> Iterator[tuple[int, Any]]:
-        """(frame number, picture) from the key frame before ``number``, else from the start of the file."""
-        key = self._key_before(number)
+    def _numbered(self, number: int) -> Iterator[tuple[int, Any]]:
+        """(frame number, picture), from the key frame before ``number`` or from the start, without a gap."""
+        key, reached = self.index.key_before(number), -1
         if key > _WORTH_SEEKING_FRAMES:
-            place = int(np.searchsorted(self._scan.key_frames, key))
-            decoding = self._decode(int(self._scan.key_dts[place]))
             try:
-                first = next(decoding, None)
-            except av.FFmpegError:
-                first = None
-            if first is not None and first[0] <= number:
-                yield first
-                yield from decoding
-                return
-        yield from self._decode(None)
+                for reached, picture in self._landed(key):  # noqa: B007 - where to go on
+                    yield reached, picture
+            except _WrongLanding:
+                pass
+            else:
+                if reached == self.index.num_frames - 1:
+                    return
+        yield from (found for found in self._checked() if found[0] > reached)
 
-    def _decode(self, seek_ticks: int | None) -> Iterator[tuple[int, Any]]:
+    def _landed(self, key: int) -> Iterator[tuple[int, Any]]:
+        """Frames from key frame ``key`` on, sought by its time."""
+        place = int(np.searchsorted(self.index.key_frames, key))
+        ticks, number = self.index.ticks, key
+        try:
+            for picture in self._decode(self._num_threads, seek=int(self.index.key_dts[place])):
+                time = picture.pts if picture.pts is not None else picture.dts
+                if number == key and time is not None and time < ticks[key]:
+                    continue  # shown before the key frame, decoded after it
+                if number >= len(ticks) or time != ticks[number]:
+                    raise _WrongLanding
+                yield number, picture
+                number += 1
+        except av.FFmpegError:
+            raise _WrongLanding from None
+
+    def _checked(self) -> Iterator[tuple[int, Any]]:
+        """All frames from the start. Raises ItemError where they are not those of the index."""
+        timeline, ticks, number = self._timeline(), self.index.ticks, -1
+        for number, picture in enumerate(self._in_order()):
+            if number >= len(ticks) or timeline.add(picture.pts, picture.dts) != ticks[number]:
+                raise self._corrected(number)
+            yield number, picture
+        raise self._corrected(number + 1)  # whoever has all frames that the index knows of asks for no more
+
+    def _corrected(self, number: int) -> ItemError:
+        self.index = self.index.doubted()
+        message = f"the packets promise {len(self.index.ticks)} frames, and from frame {number} on others are decoded"
+        return ItemError(INDEX_CORRECTED, message)
+
+    def _in_order(self) -> Iterator[Any]:
+        """All pictures that FFmpeg decodes, packets that cannot be decoded left out.
+
+        With threads, PyAV loses pictures beside a packet that fails: all is then decoded by one.
+        """
+        count = 0
+        if self._num_threads > 1:
+            try:
+                for picture in self._decode(self._num_threads):
+                    yield picture
+                    count += 1
+            except av.FFmpegError:
+                pass
+            else:
+                return
+        for place, picture in enumerate(self._decode(1, is_lenient=True)):
+            if place >= count:
+                yield picture
+
+    def _decode(self, num_threads: int, *, seek: int | None = None, is_lenient: bool = False) -> Iterator[Any]:
+        """Pictures as they are decoded. Raises av.FFmpegError at the first bad packet unless lenient."""
         self.close()
         self._opened = open_stream(self._path)
         container, stream = self._opened.__enter__()
         stream.thread_type = "AUTO"
-        stream.codec_context.thread_count = self._num_threads
-        if seek_ticks is not None:
-            container.seek(seek_ticks, stream=stream, backward=True)
-        ticks, previous = self._scan.ticks, -1
-        for picture in _pictures(container, stream):
-            pts = picture.pts if picture.pts is not None else picture.dts
-            if pts is None:
-                continue
-            number = int(np.searchsorted(ticks, pts))
-            if number < len(ticks) and ticks[number] == pts and number > previous:
-                previous = number
-                yield number, picture
+        stream.codec_context.thread_count = num_threads
+        extradata = bytes(stream.codec_context.extradata or b"")
+        if seek is not None:
+            container.seek(seek, stream=stream, backward=True)
+        self._num_bad, num_pictures = 0, 0
+        packets = container.demux(stream)
+        while True:
+            try:
+                packet = next(packets, None)
+                if packet is None:
+                    return
+                if seek is None and packet.is_keyframe and packet.pts is not None and packet.dts is not None:
+                    if is_random_access(self.index.codec, extradata, packet):
+                        self._keys[packet.pts] = packet.dts
+                pictures = packet.decode()
+            except av.FFmpegError as error:
+                if not is_lenient:
+                    raise
+                self._num_bad += 1
+                if self._num_bad == 1:
+                    self._first_bad = f"after frame {num_pictures - 1}: {error.strerror or error}"
+                continue  # where reading itself has failed, there is no further packet
+            num_pictures += len(pictures)
+            yield from pictures
 
+    def _damage(self) -> str:
+        if not self._num_bad:
+            return ""
+        return f"{self._num_bad} packets cannot be decoded, the first {self._first_bad}"
 
-def _pictures(container: Any, stream: Any) -> Iterator[Any]:
-    """Decode the packets that are whole, as `scan_video` counts them, until one cannot be decoded."""
-    for packet in container.demux(stream):
-        if not packet.is_corrupt:
-            yield from packet.decode()

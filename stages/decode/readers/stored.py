@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from reelwright.stages.decode.readers.base import Frame
+from reelwright.stages.decode.readers.base import Frame, FrameTimes, Shown
 from reelwright.storage.errors import ItemError
 from reelwright.storage.frames import FrameRows, FrameStore
 
@@ -40,9 +40,11 @@ class StoredReader:
     def __init__(self, folder: Path) -> None:
         """Raises ItemError where the folder holds no rows."""
         self._folder, self._rows = folder, stored_rows(folder)
-        self.pts_seconds = self._rows.pts_seconds
-        self.end_seconds = float(self._rows.stop_seconds[-1])
-        self.promised_frames = self._rows.num_rows
+        self.times = FrameTimes(self._rows.pts_seconds, float(self._rows.stop_seconds[-1]))
+        self.estimated_seconds = float(self._rows.pts_seconds[0]), self.times.end_seconds
+        self.estimated_frames = self._rows.num_rows
+        self.damage = ""
+        self.notes: tuple[str, ...] = ()
 
     def read(self, source_frames: Sequence[int] | NDArray[np.int64]) -> Iterator[tuple[int, Frame]]:
         """See `Reader.read`."""
@@ -55,6 +57,10 @@ class StoredReader:
                 message = f"frames {part[0]} to {part[-1]} of {self._folder} cannot be read: {error}."
                 raise ItemError("invalid_data", message, status="truncated") from None
             yield from zip(part.tolist(), frames, strict=True)
+
+    def frames(self) -> Iterator[Shown]:
+        """Never asked for: the times are known."""
+        raise AssertionError(self._folder)
 
     def close(self) -> None:
         """See `Reader.close`."""

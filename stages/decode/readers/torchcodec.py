@@ -1,4 +1,7 @@
-"""Read frames with torchcodec (exact seek mode, CPU): fast and maintained, needs FFmpeg's shared libraries."""
+"""Read frames with torchcodec (exact seek mode, CPU): fast and maintained, needs FFmpeg's shared libraries.
+
+Like decord it is used only for kinds of files for which tests/decode_matrix has shown it to be right (`proven`).
+"""
 
 from __future__ import annotations
 
@@ -9,38 +12,34 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reelwright.stages.decode.readers.base import Frame, runs
-from reelwright.stages.decode.readers.decord import refuse_unsuited
-from reelwright.stages.decode.readers.scan import Scan
+from reelwright.stages.decode.readers.base import Frame, Shown, runs
+from reelwright.stages.decode.readers.index import FrameIndex, Indexed
 from reelwright.storage.errors import ItemError
 
 
-class TorchcodecReader:
+class TorchcodecReader(Indexed):
     """A `Reader` for plain 8-bit files; other formats depend on the FFmpeg release it finds on the machine."""
 
     backend = "torchcodec"
 
-    def __init__(self, path: Path, scan: Scan, *, num_threads: int = 1) -> None:
-        refuse_unsuited(scan)
+    def __init__(self, path: Path, index: FrameIndex, *, num_threads: int = 1) -> None:
         import torch
         from torchcodec.decoders import VideoDecoder
 
         torch.set_num_threads(1)
-        self.pts_seconds = scan.pts_seconds
-        self.end_seconds = scan.end_seconds
-        self.promised_frames = scan.promised_frames
+        self.index = index
         try:
             self._video: Any = VideoDecoder(
                 str(path),
-                stream_index=scan.stream_index,
+                stream_index=index.stream_index,
                 dimension_order="NHWC",
                 num_ffmpeg_threads=num_threads,
                 seek_mode="exact",
             )
         except (RuntimeError, ValueError) as error:
             raise ItemError("backend_failed", f"cannot open: {_line(error)}") from None
-        if len(self._video) != len(self.pts_seconds):
-            message = f"counts {len(self._video)} frames, the file has {len(self.pts_seconds)}"
+        if len(self._video) != index.num_frames:
+            message = f"counts {len(self._video)} frames, the file has {index.num_frames}"
             raise ItemError("backend_unsuited", message)
 
     def read(self, source_frames: Sequence[int] | NDArray[np.int64]) -> Iterator[tuple[int, Frame]]:
@@ -52,6 +51,10 @@ class TorchcodecReader:
                 raise ItemError("backend_failed", f"at frame {number}: {_line(error)}") from None
             for _ in range(repeats):
                 yield number, frame
+
+    def frames(self) -> Iterator[Shown]:
+        """Never asked for: an index that is not known is no proven kind."""
+        raise AssertionError(self.index.kind)
 
     def close(self) -> None:
         """See `Reader.close`."""

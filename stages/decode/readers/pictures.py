@@ -1,0 +1,86 @@
+"""From a decoded picture to pixels: one definition for every video.
+
+RGB is what the ffmpeg command line gives for `-pix_fmt rgb24` (FFmpeg's swscale, flags bicubic, the stream's own colour
+matrix and range, pictures of two fields as one), turned upright by the display matrix. tests/decode_matrix compares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from reelwright.stages.decode.readers.base import Frame
+from reelwright.storage.errors import ItemError
+
+_SCALE = "flags=bicubic"
+
+
+class Pictures:
+    """Turns the PyAV frames of one video into upright (H, W, 3) uint8 RGB.
+
+    matrix: the display matrix, None where frames are upright as stored. stretch: width of a pixel over its height, by
+    which pictures are made wider; 1: as stored.
+    """
+
+    def __init__(self, matrix: tuple[int, ...] | None, *, stretch: float = 1.0) -> None:
+        self._matrix, self._stretch = matrix, stretch
+        self._graph: Any = None
+        self._source: Any = None  # what the graph was made for
+        self._size: tuple[int, int] | None = None
+
+    def pixels(self, picture: Any) -> Frame:
+        """The pixels of a frame. Raises ItemError `size_changes` where it has another size than those before."""
+        size = (picture.height, picture.width)
+        self._size = self._size or size
+        if size != self._size:
+            raise ItemError(
+                "size_changes",
+                f"a frame is {size}, the first one {self._size} (height, width). Cut the video where its size changes.",
+            )
+        source = (picture.format.name, picture.colorspace, picture.color_range)
+        if source != self._source:
+            self._graph, self._source = self._new_graph(picture), source
+        self._graph.vpush(picture)
+        frame: NDArray[np.uint8] = self._graph.vpull().to_ndarray()
+        return orient(frame, self._matrix)
+
+    def _new_graph(self, picture: Any) -> Any:
+        scale = _SCALE
+        if self._stretch != 1.0:
+            turned = self._matrix is not None and abs(self._matrix[1]) > abs(self._matrix[0])
+            side, length = ("h", picture.height) if turned else ("w", picture.width)
+            scale = f"{side}={max(1, round(length * self._stretch))}:{_SCALE}"
+        graph = av.filter.Graph()
+        graph.threads = 1
+        nodes = [
+            graph.add_buffer(
+                width=picture.width, height=picture.height, format=picture.format, time_base=picture.time_base or 1
+            ),
+            graph.add("scale", scale),
+            graph.add("format", "rgb24"),
+            graph.add("buffersink"),
+        ]
+        for node, following in zip(nodes, nodes[1:], strict=False):
+            node.link_to(following)
+        graph.configure()
+        return graph
+
+
+def orient(frame: NDArray[Any], matrix: Sequence[int] | None) -> Frame:
+    """Turn a (H, W, 3) frame upright.
+
+    matrix: the nine entries of the container's display matrix, (x', y') = (a x + c y, b x + d y) with a, b, c, d at 0,
+    1, 3, 4 (ISO 14496-12, 8.5.2); None: upright already. Quarter turns and mirrors are done; a matrix between them
+    counts as the nearest.
+    """
+    if matrix is None:
+        return frame
+    a, b, c, d = matrix[0], matrix[1], matrix[3], matrix[4]
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        frame, a, d = frame.transpose(1, 0, 2), c, b
+    turned = frame[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+    return np.ascontiguousarray(turned)

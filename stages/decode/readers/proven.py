@@ -1,0 +1,98 @@
+"""The kinds of files for which a fast backend was shown to give FFmpeg's frames; all others go to PyAV.
+
+A kind is container, codec, pixel format and structure, as `FrameIndex.kind` says. `python -m tests.decode_matrix
+--kinds` writes this table from comparisons of every frame with the ffmpeg command line, and tests/decode_matrix fails
+where an entry is not borne out. Beside the kind: an even size, as pictures of odd ones are converted otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reelwright.stages.decode.readers.base import Frame, Reader
+from reelwright.stages.decode.readers.index import FrameIndex
+from reelwright.stages.decode.readers.pyav import PyavReader
+from reelwright.storage.errors import ItemError
+
+PROVEN: dict[str, frozenset[str]] = {
+    "decord": frozenset(
+        {
+            "mkv h264 yuv420p",
+            "mkv h264 yuv420p b-frames",
+            "mkv hevc yuv420p b-frames",
+            "mp4 h264 yuv420p",
+            "mp4 h264 yuv420p b-frames",
+            "mp4 hevc yuv420p b-frames",
+        }
+    ),
+    "torchcodec": frozenset(
+        {
+            "mkv h264 yuv420p",
+            "mkv h264 yuv420p b-frames",
+            "mkv hevc yuv420p b-frames",
+            "mp4 h264 yuv420p",
+            "mp4 h264 yuv420p b-frames",
+            "mp4 hevc yuv420p b-frames",
+        }
+    ),
+}
+_NEAR_KEY_FRAMES = 32  # a frame for the check lies so near its key frame, so that checking costs little
+
+
+def refuse_unproven(backend: str, index: FrameIndex, *, stretch: float) -> None:
+    """Raises ItemError `backend_unsuited` where it is not shown that ``backend`` gives FFmpeg's frames."""
+    if index.kind not in PROVEN[backend] or index.origin != "packets":
+        reason = f"it was not compared for files of this kind ({index.kind})"
+    elif index.height % 2 or index.width % 2:
+        reason = f"frames of odd size ({index.width} x {index.height}) are converted otherwise"
+    elif index.ended_early:
+        reason = "the file is cut off"
+    elif index.matrix is not None and index.matrix[0] * index.matrix[4] < index.matrix[1] * index.matrix[3]:
+        reason = "its display matrix mirrors"
+    elif stretch != 1.0:
+        reason = "its pixels are not square, and shall be"
+    else:
+        return
+    raise ItemError("backend_unsuited", f"not used for this file: {reason}")
+
+
+class CheckedReader:
+    """A fast `Reader` whose first frame and a later one are compared with FFmpeg's own once all were read."""
+
+    def __init__(self, reader: Reader, path: Path, index: FrameIndex) -> None:
+        self.backend, self.times = reader.backend, reader.times
+        self.estimated_seconds, self.estimated_frames = reader.estimated_seconds, reader.estimated_frames
+        self.damage, self.notes = reader.damage, reader.notes
+        self.frames, self.close = reader.frames, reader.close
+        self._reader, self._path, self._index = reader, path, index
+
+    def read(self, source_frames: Sequence[int] | NDArray[np.int64]) -> Iterator[tuple[int, Frame]]:
+        """See `Reader.read`. Raises ItemError `backend_unsuited` at the end where a frame is another one."""
+        wanted = _to_check(self._index, np.unique(np.asarray(source_frames, np.int64)))
+        found: dict[int, Frame] = {}
+        for number, frame in self._reader.read(source_frames):
+            if number in wanted:
+                found[number] = frame
+            yield number, frame
+        truth = PyavReader(self._path, self._index)
+        try:
+            for number, frame in truth.read(sorted(found)):
+                if not np.array_equal(frame, found[number]):
+                    reason = f"dropped for this file: its frame {number} is not the one that FFmpeg decodes"
+                    raise ItemError("backend_unsuited", reason)
+        finally:
+            truth.close()
+
+
+def _to_check(index: FrameIndex, numbers: NDArray[np.int64]) -> set[int]:
+    """The first of the frames, and the last of them that is soon decoded."""
+    if not len(numbers):
+        return set()
+    places = np.searchsorted(index.key_frames, numbers, side="right") - 1
+    keys = index.key_frames[places] if len(index.key_frames) else np.zeros_like(numbers)
+    near = numbers[numbers - keys <= _NEAR_KEY_FRAMES]
+    return {int(numbers[0]), int(near[-1] if len(near) else numbers[0])}
