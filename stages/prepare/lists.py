@@ -31,7 +31,7 @@ class Line:
 class Problem:
     """Something about a data set that a person should know."""
 
-    kind: str  # missing, ambiguous, unreadable, duplicate, unlabelled, unlisted, frames, not_read, twice
+    kind: str  # missing, ambiguous, unreadable, duplicate, unlabelled, unlisted, frames, not_read, left_out, twice
     video: str
     detail: str
 

@@ -16,6 +16,7 @@ from reelwright.stages.prepare.patterns import PathIndex, compile_pattern, fill
 from reelwright.stages.prepare.specs import DatasetSpec, LayoutSpec, ListSpec, SegmentsSpec
 from reelwright.storage.errors import InputError
 from reelwright.storage.manifest import VIDEO_SUFFIXES
+from reelwright.storage.names import is_text, shown
 
 Lists = list[tuple[ListSpec, Path, dict[str, str]]]  # how it is read, where it lies, what its name says
 _TIME = re.compile(r"(\d+:){0,2}\d+(\.\d+)?")
@@ -43,24 +44,31 @@ class Resolved:
     lists: list[str] = field(default_factory=list)  # that were read
 
 
-def list_files(roots: Sequence[Path], *, leave_out: Path | None = None) -> dict[str, Path]:
+def list_files(
+    roots: Sequence[Path], *, leave_out: Path | None = None, problems: list[Problem] | None = None
+) -> dict[str, Path]:
     """Every file below ``roots``, and every folder that holds images, by its path relative to its root.
 
-    Hidden ones are not looked at, nor what lies in ``leave_out`` (unless a root lies there itself).
+    Hidden ones are not looked at, nor what lies in ``leave_out`` (unless a root lies there itself). Names that are not
+    UTF-8 go into ``problems``.
     """
     left_out = None if leave_out is None else leave_out.resolve()
     found: dict[str, Path] = {}
     for root in roots:
         for folder, folders, files in os.walk(root):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
             place = Path(folder)
+            for name in (name for name in (*folders, *files) if not is_text(name)):
+                detail = "the name is not UTF-8, so no table can hold it; rename it"
+                if problems is not None:
+                    problems.append(Problem("left_out", shown(str(place / name)), detail))
+            folders[:] = sorted(name for name in folders if not name.startswith(".") and is_text(name))
             folders[:] = [name for name in folders if (place / name).resolve() != left_out] if left_out else folders
             relative = place.relative_to(root)
-            shown = [name for name in files if not name.startswith(".")]
-            images = any(Path(name).suffix.lower() in EXTENSIONS for name in shown)
+            seen = [name for name in files if not name.startswith(".") and is_text(name)]
+            images = any(Path(name).suffix.lower() in EXTENSIONS for name in seen)
             if images and relative.parts:
                 found.setdefault(relative.as_posix(), place)
-            for name in shown:
+            for name in seen:
                 if Path(name).suffix.lower() not in EXTENSIONS:  # millions of frames are not looked at one by one
                     found.setdefault((relative / name).as_posix(), place / name)
     return found

@@ -90,7 +90,9 @@ def prepare(request: PrepareRequest, reporter: Reporter) -> PrepareResult:
         raise InputError(_where(request, spec, f"{request.root}: no such folder or archive"))
     problems: list[Problem] = []
     roots = _roots(request, problems, reporter)
-    files = {name: path for root in roots for name, path in list_files([root], leave_out=request.out).items()}
+    files: dict[str, Path] = {}
+    for root in roots:
+        files.update(list_files([root], leave_out=request.out, problems=problems))
     try:
         resolved = resolve(spec, files, problems, split_number=request.split_number, given=request.lists)
     except InputError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 import zipfile
@@ -345,3 +346,14 @@ def test_one_of_several_lists_that_fits_no_pattern_is_named(tmp_path):
     lists = {"train": tmp_path / "train.csv", "val": tmp_path / "val.csv"}
     with pytest.raises(InputError, match=r"val\.csv: none of its lines fits"):
         run(tmp_path / "root", "epic-kitchens-100", check="names", lists=lists)
+
+
+def test_a_name_that_is_not_utf8_is_left_out(tmp_path):
+    root = tmp_path / "root"
+    touch(root, "a.mp4", os.fsdecode(b"caf\xe9.mp4"), os.fsdecode(b"d\xe9/b.mp4"))
+    text(root, "train.csv", "a.mp4,x")
+    result = run(root, "csv", check="names")
+    found = [problem.video for problem in result.problems if problem.kind == "left_out"]
+    assert found == [rf"{root}/d\xe9", rf"{root}/caf\xe9.mp4"]
+    assert r"caf\xe9.mp4" in (tmp_path / "out/problems.csv").read_text(encoding="utf-8")
+    assert len(result.videos) == 1
