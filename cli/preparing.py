@@ -201,10 +201,14 @@ def _tell(result: PrepareResult, *, as_json: bool) -> None:
     typer.echo(table_text(("split", *header), rows))
     if result.num_frame_labels:
         typer.echo(f"{result.num_frame_labels:,} frames with a label of their own")
+    if result.num_segments:
+        typer.echo(f"{result.num_segments:,} segments")
     _tell_problems(result.problems, result.manifest.parent)
-    labels = f"rows: {result.manifest.with_name('rows.csv')}" if result.num_frame_labels else "column: label"
+    tables = {"rows": result.num_frame_labels, "segments": result.num_segments}
+    kind = next((name for name, count in tables.items() if count), None)
+    labels = "column: label" if kind is None else f"{kind}: {result.manifest.with_name(f'{kind}.csv')}"
     typer.echo(f"\nfor a pipeline file:\nvideos: {{manifest: {result.manifest}{_splits(counts)}}}")
-    typer.echo(f"labels: {{{labels}}}" if result.has_labels or result.num_frame_labels else "", nl=bool(counts))
+    typer.echo(f"labels: {{{labels}}}" if result.has_labels or kind else "", nl=bool(counts))
     if result.fps is not None and any(video.found.path.is_dir() for video in result.videos):
         typer.echo(f"and image_fps: {result.fps:g} in the decode node")
 

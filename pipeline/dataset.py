@@ -35,6 +35,7 @@ class Dataset:
     files: KnownFiles  # the store's table of file digests
     quarantine_after: int | None = None  # attempts after which a video is left alone
     synthetic: SyntheticSet | None = None  # what the pipeline makes for itself
+    notes: tuple[str, ...] = ()  # files that were taken for no videos, and why
 
     @cached_property
     def num_to_make(self) -> int:
@@ -114,7 +115,8 @@ def load_dataset(file: PipelineFile) -> Dataset:
     connect(file.store.root)
     known = KnownFiles(file.store.files)
     synthetic = synthetic_set_of(file, known)
-    videos, source = (synthetic.videos, synthetic.place) if synthetic is not None else _read_videos(file)
+    left_out: list[str] = []
+    videos, source = (synthetic.videos, synthetic.place) if synthetic is not None else _read_videos(file, left_out)
     quick = file.videos.digest == "quick"
     known.look([video.path for video in videos if is_url(video.path)])
     digests = [known.get(video.path, quick=quick) for video in videos]  # a file that is not there has none
@@ -123,7 +125,8 @@ def load_dataset(file: PipelineFile) -> Dataset:
     ]
     is_skipped = file.videos.missing == "skip" or synthetic is not None  # `run` makes them
     if videos or synthetic is None:
-        check_videos(videos, source=source, splits=file.videos.splits, missing=() if is_skipped else missing)
+        gone = () if is_skipped else missing
+        check_videos(videos, source=source, splits=file.videos.splits, missing=gone, left_out=left_out)
     digest_of = {video.video_id: digest for video, digest in zip(videos, digests, strict=True)}
     for video in missing:
         del digest_of[video.video_id]
@@ -138,11 +141,12 @@ def load_dataset(file: PipelineFile) -> Dataset:
         files=known,
         quarantine_after=file.videos.quarantine_after,
         synthetic=synthetic,
+        notes=tuple(left_out),
     )
 
 
-def _read_videos(file: PipelineFile) -> tuple[list[ManifestVideo], str]:
-    """The rows of the manifest, and what it is called in messages."""
+def _read_videos(file: PipelineFile, left_out: list[str]) -> tuple[list[ManifestVideo], str]:
+    """The rows of the manifest, and what it is called in messages; why files are no videos goes to ``left_out``."""
     settings = file.videos
     root = file.place(settings.root or ".")
     if settings.manifest is not None:
@@ -150,15 +154,15 @@ def _read_videos(file: PipelineFile) -> tuple[list[ManifestVideo], str]:
         root = root if settings.root else written.rpartition("/")[0]
         return read_manifest(local_file(written), root=root, default_split=settings.split), written
     if settings.folder is not None and is_url(settings.folder):
-        return scan_url(settings.folder, default_split=settings.split), settings.folder
+        return scan_url(settings.folder, default_split=settings.split, left_out=left_out), settings.folder
     if settings.folder is not None:
         source = file.resolve(settings.folder)
-        return scan_folder(source, default_split=settings.split), str(source)
+        return scan_folder(source, default_split=settings.split, left_out=left_out), str(source)
     if settings.features is not None:
         place = file.place(settings.features)
-        return scan_features(place, default_split=settings.split), place
+        return scan_features(place, default_split=settings.split, left_out=left_out), place
     pattern = str(settings.glob)
-    return scan_glob(pattern, root=root, default_split=settings.split), pattern
+    return scan_glob(pattern, root=root, default_split=settings.split, left_out=left_out), pattern
 
 
 def with_labels(dataset: Dataset, file: PipelineFile, settings: LabelsConfig) -> Dataset:

@@ -74,7 +74,7 @@ def run_pipeline(file: PipelineFile, observer: Observer, options: RunOptions | N
                 observer.finished(result)
                 if result.state == FAILED and not options.keep_going:
                     break
-    notes = frozen.notes(planner) if frozen is not None else ()
+    notes = (*planner.dataset.notes, *(frozen.notes(planner) if frozen is not None else ()))
     is_whole = not any(result.state in {FAILED, SKIPPED} for result in results.values())
     notes = (*notes, *_conclude(planner, with_lock=frozen is None and is_whole))
     return RunResult(nodes=tuple(results.values()), failures=tuple(failures), notes=notes)

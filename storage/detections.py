@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from reelwright.storage.errors import InputError
 from reelwright.storage.files import replacing
-from reelwright.storage.tables import TextRow, read_rows
+from reelwright.storage.tables import TextRow, read_lines, read_rows
 
 ENDING = "_results_pred.csv"
 _COLUMNS = ("video_id", "frame", "class", "confidence", "x", "y", "w", "h")
@@ -118,17 +118,12 @@ def import_detections(sources: Sequence[Path], target: Path, *, names: Mapping[s
 
 
 def _public_rows(path: Path) -> Iterator[list[str]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file)
-        next(reader, None)
-        for cells in reader:
-            if not cells:
-                continue
-            try:
-                frame, class_id, confidence = int(cells[1]), int(cells[2]), round(float(cells[3]), _DIGITS)
-            except (IndexError, ValueError):
-                raise InputError(
-                    f"{path}:{reader.line_num}: {','.join(cells)!r} is no line of a detector: columns 2 to 4 must be "
-                    "frame, class and confidence"
-                ) from None
-            yield [str(frame), str(class_id), str(confidence), *cells[4:8]]
+    for number, cells in read_lines(path)[1:]:
+        try:
+            frame, class_id, confidence = int(cells[1]), int(cells[2]), round(float(cells[3]), _DIGITS)
+        except (IndexError, ValueError):
+            raise InputError(
+                f"{path}:{number}: {','.join(cells)!r} is no line of a detector: columns 2 to 4 must be "
+                "frame, class and confidence"
+            ) from None
+        yield [str(frame), str(class_id), str(confidence), *cells[4:8]]

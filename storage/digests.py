@@ -26,8 +26,11 @@ def canonical(value: object) -> str:
 
 
 def digest(value: object) -> str:
-    """The key of ``value``: 32 hexadecimal digits of the blake3 of its canonical text."""
-    return blake3(canonical(value).encode()).hexdigest()[:KEY_HEX_DIGITS]
+    """The key of ``value``: 32 hexadecimal digits of the blake3 of its canonical text.
+
+    Lone surrogates, as of file names that are not UTF-8, enter as they are.
+    """
+    return blake3(canonical(value).encode(errors="surrogatepass")).hexdigest()[:KEY_HEX_DIGITS]
 
 
 def stage_key(stage: str, version: int, spec: Mapping[str, object], inputs: Mapping[str, object]) -> str:

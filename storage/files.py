@@ -10,7 +10,7 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from reelwright.storage.bringing import refresh_file
 from reelwright.storage.reserved import TEMPORARY
@@ -66,7 +66,7 @@ def write_sealed(path: Path, value: Mapping[str, object], *, indent: int | None 
         seal(temporary)
 
 
-def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+def read_table(path: Path | BinaryIO, columns: Sequence[str] | None = None) -> pa.Table:
     """Read a Parquet file, or some of its columns.
 
     By the file reader: `pyarrow.parquet.read_table` imports pyarrow.dataset, and that pandas. pyarrow is imported

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from reelwright.storage.errors import InputError, nearest
+from reelwright.storage.names import inputs_among, is_text, shown
 from reelwright.storage.patterns import folders_of, in_folders, matching, split_pattern
 from reelwright.storage.tables import read_columns
 from reelwright.storage.urls import is_url, join_url
@@ -78,56 +79,103 @@ def read_manifest(path: Path, *, root: Path | str, default_split: str) -> list[M
     return list(map(ManifestVideo._make, rows))
 
 
-def scan_folder(folder: Path, *, default_split: str) -> list[ManifestVideo]:
-    """Every video file below ``folder``. With ``train/``, ``val/``, ``test/`` on top, these are the splits."""
+def scan_folder(
+    folder: Path,
+    *,
+    default_split: str,
+    is_wanted: Callable[[str], bool] | None = None,
+    left_out: list[str] | None = None,
+    what: str = "videos",
+) -> list[ManifestVideo]:
+    """Every video file below ``folder``. With ``train/``, ``val/``, ``test/`` on top, these are the splits.
+
+    Hidden files, unfinished downloads and names that are not UTF-8 are no videos; what is to be said of them is added
+    to ``left_out``. ``is_wanted`` takes other files by their names.
+    """
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder of videos")
-    paths = sorted(path for path in folder.rglob("*") if is_video_name(path.name) and path.is_file())
-    return _from_paths(paths, base=folder, default_split=default_split)
+        raise InputError(f"{folder}: no such folder of {what}")
+    base = str(folder.absolute()).rstrip("/")
+    found = (
+        f"{place.rstrip('/')}/{name}"[len(base) + 1 :] for place, _, files in os.walk(f"{base}/") for name in files
+    )
+    names = inputs_among(
+        sorted(found, key=in_folders),
+        folder=base,
+        is_wanted=is_wanted or is_video_name,
+        left_out=[] if left_out is None else left_out,
+    )
+    return _from_files([name for name in names if os.path.isfile(f"{base}/{name}")], base, default_split)  # noqa: PTH113 - see below
 
 
-def scan_glob(pattern: str, *, root: Path | str, default_split: str) -> list[ManifestVideo]:
+def scan_glob(
+    pattern: str, *, root: Path | str, default_split: str, left_out: list[str] | None = None
+) -> list[ManifestVideo]:
     """Every file or folder of frames that matches ``pattern`` (``**`` goes down), relative to ``root``.
 
     Where pattern or root is a URL, every object. Raises InputError when none does, ConfigError for a wrong bucket.
     """
+    left_out = [] if left_out is None else left_out
     if is_url(pattern) or (is_url(str(root)) and not os.path.isabs(pattern)):  # noqa: PTH117
-        return _scan_objects(pattern if is_url(pattern) else join_url(str(root), pattern), default_split)
-    paths = sorted(Path(match) for match in glob.glob(str(Path(root) / pattern), recursive=True))  # noqa: PTH207 - absolute patterns too
-    base = Path(os.path.commonpath([path.parent for path in paths])) if paths else Path(root)
-    return _from_paths(paths, base=base, default_split=default_split)
+        return _scan_objects(pattern if is_url(pattern) else join_url(str(root), pattern), default_split, left_out)
+    found = sorted(Path(match) for match in glob.glob(str(Path(root) / pattern), recursive=True))  # noqa: PTH207 - absolute patterns too
+    base = Path(os.path.commonpath([path.parent for path in found])) if found else Path(root)
+    names = inputs_among(
+        (path.relative_to(base).as_posix() for path in found),
+        folder=str(base.absolute()),
+        is_wanted=lambda _: True,
+        left_out=left_out,
+    )
+    return _from_files(names, str(base.absolute()), default_split)
 
 
 def check_videos(
-    videos: Sequence[ManifestVideo], *, source: str, splits: Sequence[str], missing: Sequence[ManifestVideo] = ()
+    videos: Sequence[ManifestVideo],
+    *,
+    source: str,
+    splits: Sequence[str],
+    missing: Sequence[ManifestVideo] = (),
+    left_out: Sequence[str] = (),
 ) -> None:
     """Raise InputError that lists, with row numbers, all duplicate ids, missing files and unknown splits at once.
 
-    ``missing`` are the videos whose file is not there, and must be.
+    ``missing`` are the videos whose file is not there, and must be; ``left_out`` says what was taken for no video.
     """
     ids = {video.video_id for video in videos}
     is_clean = len(ids) == len(videos) > 0 and "" not in ids and {video.split for video in videos} <= set(splits)
-    if is_clean and not missing:
+    if is_clean and not missing and all(is_text(video.path) for video in videos):
         return
     problems = [*_row_problems(videos, splits), *(_missing(video) for video in missing)]
+    problems += left_out if not videos else []
     raise InputError(f"{source}: {len(problems)} problem(s)", problems)
 
 
 def _row_problems(videos: Sequence[ManifestVideo], splits: Sequence[str]) -> Iterable[str]:
-    first_rows: dict[str, int] = {}
+    first: dict[str, ManifestVideo] = {}
     if not videos:
         yield "not a single video"
     for video in videos:
         if not video.video_id:
             yield f"row {video.row}: no video_id"
-        elif video.video_id in first_rows:
-            yield f"row {video.row}: video_id {video.video_id!r} stands in row {first_rows[video.video_id]} already"
-        first_rows.setdefault(video.video_id, video.row)
+        elif video.video_id in first:
+            yield _same_id(first[video.video_id], video)
+        first.setdefault(video.video_id, video)
+        if not is_text(video.path):
+            yield f"row {video.row}: {shown(video.path)}: not UTF-8, so no table can hold the path. Rename it"
         if video.split not in splits:
             yield (
                 f"row {video.row}: split {video.split!r} is unknown.{nearest(video.split, splits)} "
                 f"Known: {', '.join(splits)} (videos.splits)"
             )
+
+
+def _same_id(first: ManifestVideo, video: ManifestVideo) -> str:
+    if first.path != video.path and all(_named(entry.path).endswith(entry.video_id) for entry in (first, video)):
+        return (
+            f"{first.path} and {video.path} would both have the id {video.video_id!r}, which is the path without its "
+            "ending. Rename or take away one, name those you mean (videos.glob: **/*.mp4), or give a manifest with "
+            "the columns video_id and path"
+        )
+    return f"row {video.row}: video_id {video.video_id!r} stands in row {first.row} already"
 
 
 def _missing(video: ManifestVideo) -> str:
@@ -149,9 +197,9 @@ def _normal(root: str, path: str) -> str:
 
 
 def _named(written: str) -> str:
-    """The id of a video that has none of its own."""
-    path = written.partition("://")[2] if is_url(written) else written
-    return str(Path(path).with_suffix(""))
+    """The id of a video that has none of its own; a number at the end, as in P01.1, is no ending of a file."""
+    path = Path(written.partition("://")[2] if is_url(written) else written)
+    return str(path if path.suffix[1:].isdigit() else path.with_suffix(""))
 
 
 def is_table_name(name: str) -> bool:
@@ -165,30 +213,38 @@ def is_video_name(name: str) -> bool:
 
 
 def scan_url(
-    url: str, *, default_split: str, is_wanted: Callable[[str], bool] = is_video_name, what: str = "videos"
+    url: str,
+    *,
+    default_split: str,
+    is_wanted: Callable[[str], bool] = is_video_name,
+    left_out: list[str] | None = None,
+    what: str = "videos",
 ) -> list[ManifestVideo]:
     """`scan_folder` for what lies below a URL and has a name that is wanted."""
     from reelwright.storage.remote import list_objects
 
-    names = sorted(filter(is_wanted, list_objects(url)), key=in_folders)
+    left_out = [] if left_out is None else left_out
+    found = sorted(list_objects(url), key=in_folders)
+    names = inputs_among(found, folder=url, is_wanted=is_wanted, left_out=left_out)
     if not names:
-        raise InputError(f"{url}: no {what} there")
+        raise InputError(f"{url}: no {what} there", left_out)
     return _from_names(names, url=url, base="", default_split=default_split)
 
 
-def _scan_objects(url: str, default_split: str) -> list[ManifestVideo]:
+def _scan_objects(url: str, default_split: str, left_out: list[str]) -> list[ManifestVideo]:
     from reelwright.storage.remote import list_objects
 
     folder, pattern = split_pattern(url)
     found = list_objects(folder)
-    folders, names = matching(folders_of(found), pattern), matching(found, pattern)
+    folders, fitting = matching(folders_of(found), pattern), matching(found, pattern)
+    names = inputs_among(fitting, folder=folder, is_wanted=lambda _: True, left_out=left_out)
     if folders:
         raise InputError(
             f"{url} fits folders too, such as {folders[0]}/, and those are no videos in a bucket. Name files, as "
             f"*.mp4 does"
         )
     if not names:
-        raise InputError(f"{url}: no object fits. Below {folder} there are {len(found):,}")
+        raise InputError(f"{url}: no object fits. Below {folder} there are {len(found):,}", left_out)
     base = os.path.commonpath([name.rpartition("/")[0] for name in names])
     return _from_names(names, url=folder, base=f"{base}/" if base else "", default_split=default_split)
 
@@ -211,11 +267,13 @@ def _top_split(relative: Path, default_split: str) -> str:
     return top if top in {"train", "val", "test"} else default_split
 
 
-def _from_paths(paths: Sequence[Path], *, base: Path, default_split: str) -> list[ManifestVideo]:
+def _from_files(names: Sequence[str], base: str, default_split: str) -> list[ManifestVideo]:
+    """Files and folders of frames by their names below ``base``, an absolute path; folders keep all of their name."""
     videos = []
-    for number, path in enumerate(paths, start=1):
-        relative = path.relative_to(base)
-        split = _top_split(relative, default_split)
-        name = str(relative.with_suffix("") if path.is_file() else relative)
-        videos.append(ManifestVideo(video_id=name, path=str(path.absolute()), split=split, row=number))
+    for number, name in enumerate(names, start=1):
+        path = f"{base.rstrip('/')}/{name}"
+        video_id = _named(name) if os.path.isfile(path) else name  # noqa: PTH113 - 100,000 calls, as in `stamp`
+        videos.append(
+            ManifestVideo(video_id=video_id, path=path, split=_top_split(Path(name), default_split), row=number)
+        )
     return videos

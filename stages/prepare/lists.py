@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +11,7 @@ from typing import Any
 
 from reelwright.stages.prepare.specs import LayoutSpec, ListSpec
 from reelwright.storage.errors import InputError
+from reelwright.storage.tables import read_rows, read_text
 
 _EVENT = re.compile(r"(?P<event_id>(?P<video>.{11})_(?P<event_key>E_\d+_\d+))_(?P<segment>A_\d+_\d+)")
 
@@ -24,13 +24,14 @@ class Line:
     values: dict[str, str]
     frame_labels: tuple[int, ...] | None = None  # of every frame, negative where there is none
     segments: tuple[tuple[float, float, str], ...] = field(default=())  # seconds, both ends' frames included
+    is_labelled: bool = True  # whether its list has labels
 
 
 @dataclass(frozen=True)
 class Problem:
     """Something about a data set that a person should know."""
 
-    kind: str  # missing, ambiguous, unreadable, duplicate, unlabelled, unlisted, frames, not_read, twice
+    kind: str  # missing, ambiguous, unreadable, duplicate, unlabelled, unlisted, frames, not_read, left_out, twice
     video: str
     detail: str
 
@@ -43,7 +44,7 @@ def read_list(path: Path, spec: ListSpec, layout: LayoutSpec, problems: list[Pro
 def read_names(path: Path, line: str) -> dict[tuple[str, str], str]:
     """(group, its value) -> name, of a table of class names."""
     found: dict[tuple[str, str], str] = {}
-    for text in _text(path).splitlines():
+    for text in read_text(path).splitlines():
         match = re.fullmatch(line, text.strip())
         if match:
             values = match.groupdict()
@@ -55,7 +56,7 @@ def read_names(path: Path, line: str) -> dict[tuple[str, str], str]:
 def _lines(path: Path, spec: ListSpec, layout: LayoutSpec, problems: list[Problem]) -> Iterator[Line]:
     assert spec.line is not None
     pattern = re.compile(spec.line)
-    for number, raw in enumerate(_text(path).splitlines(), start=1):
+    for number, raw in enumerate(read_text(path).splitlines(), start=1):
         text = raw.strip()
         if not text or text.startswith("#"):
             continue
@@ -74,7 +75,7 @@ def _lines(path: Path, spec: ListSpec, layout: LayoutSpec, problems: list[Proble
 def _json(path: Path, spec: ListSpec, layout: LayoutSpec, problems: list[Problem]) -> Iterator[Line]:
     del spec, layout
     try:
-        entries = json.loads(_text(path))
+        entries = json.loads(read_text(path))
     except ValueError as error:
         raise InputError(f"{path}: no readable JSON: {error}") from None
     if not isinstance(entries, list):
@@ -89,10 +90,8 @@ def _json(path: Path, spec: ListSpec, layout: LayoutSpec, problems: list[Problem
 
 def _csv(path: Path, spec: ListSpec, layout: LayoutSpec, problems: list[Problem]) -> Iterator[Line]:
     del spec, layout, problems
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        for number, row in enumerate(csv.DictReader(file), start=2):
-            values = {name: value for name, value in row.items() if name and isinstance(value, str)}
-            yield Line(source=f"{path.name}:{number}", values=values)
+    for row in read_rows(path, required=[]):
+        yield Line(source=f"{path.name}:{row.number}", values=row.cells)
 
 
 def _frames(path: Path, spec: ListSpec, layout: LayoutSpec, problems: list[Problem]) -> Iterator[Line]:
@@ -119,7 +118,7 @@ def _events(path: Path, spec: ListSpec, layout: LayoutSpec, problems: list[Probl
     info = _event_info(path)
     events: dict[str, list[tuple[float, float, str]]] = {}
     known: dict[str, dict[str, str]] = {}
-    for number, text in enumerate(_text(path).splitlines(), start=1):
+    for number, text in enumerate(read_text(path).splitlines(), start=1):
         name, _, label = text.strip().rpartition(" ")
         match = _EVENT.fullmatch(name)
         if not match:
@@ -145,20 +144,13 @@ def _event_info(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path}: finegym_annotation_info_v1.0.json is needed beside it, for the times of the elements"
         )
-    content = json.loads(_text(found[0]))
+    content = json.loads(read_text(found[0]))
     assert isinstance(content, dict)
     return content
 
 
 def _plain(value: Any) -> str:
     return str(value.item() if hasattr(value, "item") and getattr(value, "numel", lambda: 2)() == 1 else value)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a text in UTF-8: {error}") from None
 
 
 READERS: dict[str, Callable[[Path, ListSpec, LayoutSpec, list[Problem]], Iterator[Line]]] = {

@@ -9,8 +9,6 @@ IndustReal (Schoonbeek et al. 2024), STORM-PSR (Hung et al. 2025).
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +17,7 @@ from reelwright.models.step_states import State, action_of, change_labels, has_e
 from reelwright.stages.prepare.lists import Problem
 from reelwright.stages.procedure import Procedure
 from reelwright.storage.errors import InputError
+from reelwright.storage.tables import read_lines
 
 RAW, STEPS, WITH_ERRORS = "PSR_labels_raw.csv", "PSR_labels.csv", "PSR_labels_with_errors.csv"
 WRONG_ACTION = 1  # of a step id, the remainder by 3
@@ -102,7 +101,7 @@ def _difference(given: Steps, derived: Steps, procedure: Procedure) -> str:
 
 def _states(path: Path, procedure: Procedure) -> list[tuple[int, State]]:
     states: list[tuple[int, State]] = []
-    for number, cells in _rows(path):
+    for number, cells in read_lines(path):
         values = [cell.strip() for cell in cells[1:]]
         if len(values) != len(procedure.components) or not set(values) <= {"0", "1", "-1"}:
             raise InputError(
@@ -117,7 +116,7 @@ def _steps(path: Path, procedure: Procedure, name: str, problems: list[Problem])
     if not path.is_file():
         return None
     steps: Steps = []
-    for number, cells in _rows(path):
+    for number, cells in read_lines(path):
         step = procedure.step_of(cells[1].strip()) if len(cells) > 1 else None
         if step is None:
             problems.append(Problem("labels", name, f"{path.name}:{number}: {','.join(cells)[:80]!r} is no step"))
@@ -132,13 +131,6 @@ def _frame(path: Path, number: int, cell: str) -> int:
     if not digits.isdecimal():
         raise InputError(f"{path}:{number}: {cell!r} is no frame; write its file, such as 000312.jpg, or its number")
     return int(digits)
-
-
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        for number, cells in enumerate(csv.reader(file), start=1):
-            if any(cell.strip() for cell in cells):
-                yield number, cells
 
 
 def num_wrong(steps: Steps) -> int:

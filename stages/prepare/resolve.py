@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path, PurePosixPath
 
 from reelwright.stages.decode.readers.images import EXTENSIONS
 from reelwright.stages.prepare.lists import Line, Problem, read_list, read_names
 from reelwright.stages.prepare.patterns import PathIndex, compile_pattern, fill
-from reelwright.stages.prepare.specs import DatasetSpec, LayoutSpec, ListSpec
+from reelwright.stages.prepare.specs import DatasetSpec, LayoutSpec, ListSpec, SegmentsSpec
 from reelwright.storage.errors import InputError
 from reelwright.storage.manifest import VIDEO_SUFFIXES
+from reelwright.storage.names import is_text, shown
+
+Lists = list[tuple[ListSpec, Path, dict[str, str]]]  # how it is read, where it lies, what its name says
+_TIME = re.compile(r"(\d+:){0,2}\d+(\.\d+)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,24 +44,31 @@ class Resolved:
     lists: list[str] = field(default_factory=list)  # that were read
 
 
-def list_files(roots: Sequence[Path], *, leave_out: Path | None = None) -> dict[str, Path]:
+def list_files(
+    roots: Sequence[Path], *, leave_out: Path | None = None, problems: list[Problem] | None = None
+) -> dict[str, Path]:
     """Every file below ``roots``, and every folder that holds images, by its path relative to its root.
 
-    Hidden ones are not looked at, nor what lies in ``leave_out`` (unless a root lies there itself).
+    Hidden ones are not looked at, nor what lies in ``leave_out`` (unless a root lies there itself). Names that are not
+    UTF-8 go into ``problems``.
     """
     left_out = None if leave_out is None else leave_out.resolve()
     found: dict[str, Path] = {}
     for root in roots:
         for folder, folders, files in os.walk(root):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
             place = Path(folder)
+            for name in (name for name in (*folders, *files) if not is_text(name)):
+                detail = "the name is not UTF-8, so no table can hold it; rename it"
+                if problems is not None:
+                    problems.append(Problem("left_out", shown(str(place / name)), detail))
+            folders[:] = sorted(name for name in folders if not name.startswith(".") and is_text(name))
             folders[:] = [name for name in folders if (place / name).resolve() != left_out] if left_out else folders
             relative = place.relative_to(root)
-            shown = [name for name in files if not name.startswith(".")]
-            images = any(Path(name).suffix.lower() in EXTENSIONS for name in shown)
+            seen = [name for name in files if not name.startswith(".") and is_text(name)]
+            images = any(Path(name).suffix.lower() in EXTENSIONS for name in seen)
             if images and relative.parts:
                 found.setdefault(relative.as_posix(), place)
-            for name in shown:
+            for name in seen:
                 if Path(name).suffix.lower() not in EXTENSIONS:  # millions of frames are not looked at one by one
                     found.setdefault((relative / name).as_posix(), place / name)
     return found
@@ -73,13 +86,27 @@ def resolve(
 
     ``given``: split -> list to read instead. Raises InputError when no layout's lists are there.
     """
-    layout, lists = _choose_layout(spec, files, split_number=split_number, given=given or {})
+    resolved = []
+    for layout, lists in _layouts(spec, files, split_number=split_number, given=given or {}):
+        own: list[Problem] = []
+        resolved.append((_resolve(layout, lists, files, own), own))
+        if resolved[-1][0].videos:
+            break
+    found, own = resolved[-1] if resolved[-1][0].videos else resolved[0]
+    problems += own
+    return found
+
+
+def _resolve(layout: LayoutSpec, lists: Lists, files: Mapping[str, Path], problems: list[Problem]) -> Resolved:
     names = _names(layout, files)
     index = PathIndex(path for path in files if _is_video(path, files[path]))
     videos: list[Found] = []
     for list_spec, path, known in lists:
-        for line in read_list(path, list_spec, layout, problems):
-            values = _values(layout, {**known, **line.values}, names)
+        lines = [
+            (replace(line, is_labelled=list_spec.labelled), _values(layout, {**known, **line.values}, names))
+            for line in read_list(path, list_spec, layout, problems)
+        ]
+        for line, values in lines if layout.segments is None else _joined(lines, layout.segments, problems):
             raw = fill(list_spec.split, values) if _can_fill(list_spec.split, values) else ""
             split = layout.split_of(raw)
             if split:
@@ -93,20 +120,68 @@ def resolve(
     return Resolved(layout, videos, unlisted, [str(path) for _, path, _ in lists])
 
 
-def _choose_layout(
+def _joined(
+    lines: Sequence[tuple[Line, dict[str, str]]], spec: SegmentsSpec, problems: list[Problem]
+) -> Iterator[tuple[Line, dict[str, str]]]:
+    """A line for each video, with the segments that its lines are; where they have no labels, with none."""
+    first: dict[str, tuple[Line, dict[str, str]]] = {}
+    segments: dict[str, list[tuple[float, float, str]]] = defaultdict(list)
+    for line, values in lines:
+        try:
+            name = fill(spec.of, values)
+            start, stop = seconds_of(values[spec.start]), seconds_of(values[spec.stop])
+            label = fill(spec.label, values) if line.is_labelled else ""
+        except (KeyError, ValueError) as error:
+            problems.append(Problem("not_read", "", f"{line.source}: {_no_segment(error)}"))
+            continue
+        if stop <= start:
+            problems.append(Problem("not_read", name, f"{line.source}: stop {stop:g} s is not after {start:g} s"))
+            continue
+        first.setdefault(name, (line, values))
+        segments[name] += [(start, stop, label)] if label else []
+    for name, (line, values) in first.items():
+        yield replace(line, segments=tuple(segments[name])), values
+
+
+def _no_segment(error: KeyError | ValueError) -> str:
+    return f"no column {error.args[0]!r}" if isinstance(error, KeyError) else str(error)
+
+
+def seconds_of(text: str) -> float:
+    """Seconds of ``SS.ms``, ``MM:SS.ms`` or ``HH:MM:SS.ms``. Raises ValueError."""
+    if not _TIME.fullmatch(text):
+        raise ValueError(f"{text!r} is no time; write seconds or HH:MM:SS.ms")
+    seconds = Fraction(0)  # decimals as they are written: 60 * 0.1 is not 6
+    for part in text.split(":"):
+        seconds = seconds * 60 + Fraction(part)
+    return float(seconds)
+
+
+def _layouts(
     spec: DatasetSpec, files: Mapping[str, Path], *, split_number: int, given: Mapping[str, Path]
-) -> tuple[LayoutSpec, list[tuple[ListSpec, Path, dict[str, str]]]]:
-    wanted = []
+) -> list[tuple[LayoutSpec, Lists]]:
+    """Those whose lists are there and can be read; several where only the videos tell which form this is."""
+    fitting: list[tuple[LayoutSpec, Lists]] = []
+    wanted: list[str] = []
     for layout in spec.layouts:
         lists = _given(layout, given) if given else _lists(layout, files, split_number)
-        if lists and _fits(layout, lists):
-            return layout, lists
-        wanted.append(" and ".join(entry.files.replace("{split_number}", str(split_number)) for entry in layout.lists))
-    raise InputError(f"no list of videos of {spec.title!r} was found; looked for", wanted)
+        reason = _misfit(layout, lists if given else lists[:1])
+        if lists and reason is None:
+            fitting.append((layout, lists))
+        elif given and reason is not None:
+            wanted.append(reason)
+        else:
+            names = " and ".join(entry.files.replace("{split_number}", str(split_number)) for entry in layout.lists)
+            wanted.append(names if reason is None else f"{names} ({reason})")
+    if not fitting and given:
+        raise InputError(f"--list: not as the lists of {spec.title!r} are", dict.fromkeys(wanted))
+    if not fitting:
+        raise InputError(f"no list of videos of {spec.title!r} was found; looked for", dict.fromkeys(wanted))
+    return fitting
 
 
-def _lists(layout: LayoutSpec, files: Mapping[str, Path], number: int) -> list[tuple[ListSpec, Path, dict[str, str]]]:
-    found = []
+def _lists(layout: LayoutSpec, files: Mapping[str, Path], number: int) -> Lists:
+    found: Lists = []
     for entry in layout.lists:
         pattern = compile_pattern(entry.files, {"split_number": str(number)})
         matches = [
@@ -116,7 +191,7 @@ def _lists(layout: LayoutSpec, files: Mapping[str, Path], number: int) -> list[t
     return found
 
 
-def _given(layout: LayoutSpec, given: Mapping[str, Path]) -> list[tuple[ListSpec, Path, dict[str, str]]]:
+def _given(layout: LayoutSpec, given: Mapping[str, Path]) -> Lists:
     """Lists that the user names, read as the first list of the layout is."""
     for path in given.values():
         if not path.is_file():
@@ -126,16 +201,24 @@ def _given(layout: LayoutSpec, given: Mapping[str, Path]) -> list[tuple[ListSpec
     return [(by_split.get(split, first.model_copy(update={"split": split})), path, {}) for split, path in given.items()]
 
 
-def _fits(layout: LayoutSpec, lists: Sequence[tuple[ListSpec, Path, dict[str, str]]]) -> bool:
-    """Whether the first list's first line can be read; other layouts may use the same file names."""
-    entry, path, _ = lists[0]
-    problems: list[Problem] = []
-    if entry.format == "lines":
-        return bool(read_list(path, entry, layout, problems))
-    if entry.format == "csv":
-        lines = read_list(path, entry, layout, problems)
-        return bool(lines) and _can_fill(str(layout.video), lines[0].values)
-    return True
+def _misfit(layout: LayoutSpec, lists: Lists) -> str | None:
+    """Why a list cannot be read as this layout's lists are; None when all can. Layouts may use the same file names."""
+    for entry, path, _ in lists:
+        problems: list[Problem] = []
+        if entry.format not in {"lines", "csv"}:
+            continue
+        try:
+            lines = read_list(path, entry, layout, problems)
+        except InputError as error:
+            return str(error)
+        if entry.format == "lines" and not lines:
+            first = f"; first {problems[0].detail}" if problems else ""
+            return f"{path}: none of its lines fits the pattern {entry.line}{first}"
+        pattern = layout.segments.of if layout.segments else layout.video
+        if entry.format == "csv" and not (lines and _can_fill(str(pattern), lines[0].values)):
+            has = f"its columns are {', '.join(lines[0].values)}" if lines else "there is no row under its header"
+            return f"{path}: the videos are {pattern}, but {has}"
+    return None
 
 
 def _names(layout: LayoutSpec, files: Mapping[str, Path]) -> dict[tuple[str, str], str]:

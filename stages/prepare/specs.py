@@ -21,6 +21,7 @@ class ListSpec(Settings):
     format: Literal["lines", "json", "csv", "frames", "events"] = "lines"
     split: str
     video: str | list[str] | None = None
+    labelled: bool = True
 
 
 class NamesSpec(Settings):
@@ -39,6 +40,15 @@ class RewriteSpec(Settings):
     replace: str
 
 
+class SegmentsSpec(Settings):
+    """Lines that are segments of longer videos."""
+
+    of: str
+    start: str
+    stop: str
+    label: str
+
+
 class LayoutSpec(Settings):
     """One form in which people have a data set."""
 
@@ -50,6 +60,7 @@ class LayoutSpec(Settings):
     video_id: str | None = None
     label: str = ""
     frame_label: str | None = None
+    segments: SegmentsSpec | None = None
     frames: str | None = None
     first_number: int | None = None
     columns: list[str] = Field(default_factory=list)

@@ -65,6 +65,18 @@ def write_rows(path: Path, videos: Sequence[Prepared], layout: LayoutSpec) -> in
     return len(rows)
 
 
+def write_segments(path: Path, videos: Sequence[Prepared]) -> int:
+    """video_id, start_seconds, stop_seconds, label of every segment; returns their number, and writes none where 0."""
+    rows = [
+        [video.video_id, repr(start), repr(stop), label]
+        for video in videos
+        for start, stop, label in video.found.line.segments
+    ]
+    if rows:
+        write_csv(path, ["video_id", "start_seconds", "stop_seconds", "label"], rows)
+    return len(rows)
+
+
 def write_problems(path: Path, problems: Iterable[Problem]) -> None:
     """problem, video, detail."""
     write_csv(path, ["problem", "video", "detail"], ([entry.kind, entry.video, entry.detail] for entry in problems))

@@ -1,6 +1,6 @@
 """Prepare a data set that somebody has: manifest and label tables of it, every file checked, nothing moved.
 
-root (folder, archives) -> files -> lists of the data set -> videos -> checks -> manifest.csv, rows.csv, problems.csv
+root (folder, archives) -> files -> lists of the data set -> videos -> checks -> manifest.csv, label table, problems.csv
 """
 
 from __future__ import annotations
@@ -18,7 +18,14 @@ from reelwright.stages.prepare.lists import Problem
 from reelwright.stages.prepare.patterns import fill
 from reelwright.stages.prepare.resolve import Found, Resolved, list_files, resolve
 from reelwright.stages.prepare.specs import DatasetSpec, LayoutSpec, dataset
-from reelwright.stages.prepare.tables import Prepared, video_ids, write_manifest, write_problems, write_rows
+from reelwright.stages.prepare.tables import (
+    Prepared,
+    video_ids,
+    write_manifest,
+    write_problems,
+    write_rows,
+    write_segments,
+)
 from reelwright.stages.work import Reporter
 from reelwright.storage.archives import FOREIGN_SUFFIXES, ArchiveLimits, extract, is_archive
 from reelwright.storage.errors import ConfigError, InputError
@@ -51,6 +58,7 @@ class PrepareResult:
     manifest: Path
     videos: tuple[Prepared, ...]
     num_frame_labels: int
+    num_segments: int
     problems: tuple[Problem, ...]
     full: Mapping[str, int]  # videos of the whole set, by split, where that is known
     fps: float | None  # of folders of images
@@ -82,7 +90,9 @@ def prepare(request: PrepareRequest, reporter: Reporter) -> PrepareResult:
         raise InputError(_where(request, spec, f"{request.root}: no such folder or archive"))
     problems: list[Problem] = []
     roots = _roots(request, problems, reporter)
-    files = {name: path for root in roots for name, path in list_files([root], leave_out=request.out).items()}
+    files: dict[str, Path] = {}
+    for root in roots:
+        files.update(list_files([root], leave_out=request.out, problems=problems))
     try:
         resolved = resolve(spec, files, problems, split_number=request.split_number, given=request.lists)
     except InputError as error:
@@ -93,8 +103,9 @@ def prepare(request: PrepareRequest, reporter: Reporter) -> PrepareResult:
     problems += [Problem("unlisted", name, "no list names it") for name in resolved.unlisted]
     prepared = _checked(videos, resolved.layout, request, problems, reporter)
     for video in prepared:
-        if not (video.found.label or video.found.line.frame_labels or video.found.line.segments):
-            problems.append(Problem("unlabelled", video.video_id, f"{video.found.line.source}: no label"))
+        line = video.found.line
+        if line.is_labelled and not (video.found.label or line.frame_labels or line.segments):
+            problems.append(Problem("unlabelled", video.video_id, f"{line.source}: no label"))
     return _write(request, spec, resolved, prepared, problems)
 
 
@@ -111,12 +122,15 @@ def _write(
     request.out.mkdir(parents=True, exist_ok=True)
     manifest = request.out / "manifest.csv"
     write_manifest(manifest, prepared, resolved.layout.columns)
-    num_frame_labels = write_rows(request.out / "rows.csv", prepared, resolved.layout)
+    is_timed = resolved.layout.segments is not None
+    num_segments = write_segments(request.out / "segments.csv", prepared) if is_timed else 0
+    num_frame_labels = 0 if is_timed else write_rows(request.out / "rows.csv", prepared, resolved.layout)
     write_problems(request.out / "problems.csv", problems)
     return PrepareResult(
         manifest=manifest,
         videos=tuple(prepared),
         num_frame_labels=num_frame_labels,
+        num_segments=num_segments,
         problems=tuple(problems),
         full={request.rename.get(name, name): count for name, count in spec.full.items()},
         fps=resolved.layout.fps,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,7 +12,7 @@ import pytest
 from reelwright.storage.annotations import Annotation
 from reelwright.storage.errors import InputError
 from reelwright.storage.labels import labels_from_column, labels_from_columns, labels_from_table
-from reelwright.storage.manifest import ManifestVideo, check_videos, read_manifest, scan_folder, scan_glob
+from reelwright.storage.manifest import ManifestVideo, check_videos, read_manifest, scan_folder, scan_glob, scan_url
 
 SPLITS = ("train", "val", "test")
 
@@ -59,6 +60,88 @@ def test_a_pattern_may_name_folders_of_frames(tmp_path: Path) -> None:
     ]
 
 
+NOT_UTF8 = os.fsdecode(b"caf\xe9.mp4")
+BESIDE = (".DS_Store", "Thumbs.db", "._clip.mp4", ".old/gone.mp4", "a.mp4.part", "b.webm.crdownload", NOT_UTF8)
+
+
+def write_beside(folder: Path) -> None:
+    for name in ("clip.mp4", "part.mp4", "sub/clip.mp4", *BESIDE):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+@pytest.mark.parametrize("pattern", ["folder", "**/*", "**/*.mp4"])
+def test_what_lies_beside_videos_is_left_out_with_a_note(tmp_path: Path, pattern: str) -> None:
+    write_beside(tmp_path)
+    left_out: list[str] = []
+    if pattern == "folder":
+        found = scan_folder(tmp_path, default_split="train", left_out=left_out)
+    else:
+        found = scan_glob(pattern, root=tmp_path, default_split="train", left_out=left_out)
+        found = [video for video in found if Path(video.path).is_file()]
+    assert [video.video_id for video in found] == ["clip", "part", "sub/clip"]
+    notes = "\n".join(left_out)
+    assert r"left out: caf\xe9.mp4: not UTF-8, so no table can hold the name. Rename" in notes
+    if pattern != "**/*.mp4":
+        assert "left out: a.mp4.part, b.webm.crdownload: named as a download that has not ended" in notes
+    if pattern == "folder":
+        assert "left out: ._clip.mp4, .old/gone.mp4: hidden, as what macOS writes" in notes
+    assert ("left out: Thumbs.db: written by the system" in notes) is (pattern == "**/*")
+
+
+def test_objects_that_are_no_videos_are_left_out_with_a_note(tmp_path: Path) -> None:
+    write_beside(tmp_path)
+    (tmp_path / NOT_UTF8).unlink()
+    left_out: list[str] = []
+    found = scan_url(f"file://{tmp_path}", default_split="train", left_out=left_out)
+    assert [video.video_id for video in found] == ["clip", "part", "sub/clip"]
+    assert left_out[0].startswith("left out: ._clip.mp4, .old/gone.mp4: hidden")
+
+
+def test_when_nothing_is_left_it_says_what_was_left_out(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4.part").touch()
+    left_out: list[str] = []
+    videos = scan_folder(tmp_path, default_split="train", left_out=left_out)
+    with pytest.raises(InputError, match=r"not a single video\n  left out: a\.mp4\.part: named as a download"):
+        check_videos(videos, source="x", splits=SPLITS, left_out=left_out)
+
+
+def test_a_folder_whose_own_name_is_not_utf8_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"d\xe9")
+    write_beside(folder)
+    left_out: list[str] = []
+    assert scan_folder(folder, default_split="train", left_out=left_out) == []
+    assert r"d\xe9/._clip.mp4" in left_out[0]
+    table = write(tmp_path / "m.csv", "path\nclip.mp4\n")
+    rows = read_manifest(table, root=folder, default_split="train")
+    with pytest.raises(InputError, match=r"row 2: .*d\\xe9/clip\.mp4: not UTF-8"):
+        check_videos(rows, source="m.csv", splits=SPLITS)
+
+
+def test_two_files_of_one_stem_are_told_with_the_way_out(tmp_path: Path) -> None:
+    for name in ("clip.mp4", "clip.webm"):
+        (tmp_path / name).touch()
+    videos = scan_folder(tmp_path, default_split="train")
+    told = r"/clip\.mp4 and /.*/clip\.webm would both have the id 'clip'.*videos\.glob.*columns video_id and path"
+    with pytest.raises(InputError, match=told):
+        check_videos(videos, source="x", splits=SPLITS)
+    rows = read_manifest(write(tmp_path / "m.csv", "path\nclip.mp4\nclip.webm\n"), root="/x", default_split="train")
+    with pytest.raises(InputError, match=r"/x/clip\.mp4 and /x/clip\.webm would both have the id 'clip'"):
+        check_videos(rows, source="x", splits=SPLITS)
+
+
+def test_numbers_behind_a_dot_are_no_ending(tmp_path: Path) -> None:
+    for name in ("P01.1", "P01.2"):
+        (tmp_path / "folders" / name).mkdir(parents=True)
+        (tmp_path / f"{name}.mp4").touch()
+    folders = scan_glob("folders/*", root=tmp_path, default_split="train")
+    files = scan_folder(tmp_path, default_split="train")
+    table = write(tmp_path / "m.csv", "path\nP01.1\nP01.2\ns3://b/P01.1.mp4\n")
+    rows = read_manifest(table, root=tmp_path, default_split="train")
+    assert [video.video_id for video in (*folders, *files)] == ["P01.1", "P01.2"] * 2
+    assert [video.video_id for video in rows] == ["P01.1", "P01.2", "b/P01.1"]
+
+
 def test_all_problems_of_a_manifest_are_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").touch()
     path = write(tmp_path / "m.csv", "video_id,path,split\na,a.mp4,train\na,a.mp4,trian\nb,gone.mp4,test\n")
@@ -75,7 +158,7 @@ def test_all_problems_of_a_manifest_are_told_at_once(tmp_path: Path) -> None:
     ("name", "text", "match"),
     [
         ("m.csv", "video_id,pth\na,b\n", r"column 'path' is missing. Did you mean 'pth'\?"),
-        ("m.csv", "path\na.mp4,b\n", "2 cells under 1 columns"),
+        ("m.csv", "path\na.mp4,b\n", r"row 2: 2 cells under 1 columns"),
         ("m.json", "{}", r"tables are .csv, .tsv or .parquet, not .json"),
     ],
     ids=["missing column", "ragged row", "other format"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 import zipfile
@@ -244,3 +245,115 @@ def test_patterns(pattern, values, path, groups):
 
 def test_hostile_values_stay_text():
     assert fill("{name}", {"name": "{0.__class__}"}) == "{0.__class__}"
+
+
+EPIC = (
+    "narration_id,participant_id,video_id,narration_timestamp,start_timestamp,stop_timestamp,start_frame,stop_frame,"
+    "narration,verb,verb_class,noun,noun_class,all_nouns,all_noun_classes"
+)
+EPIC_TEST = "narration_id,participant_id,video_id,start_timestamp,stop_timestamp,start_frame,stop_frame"
+
+
+def epic(root, *videos):
+    """The first lines of EPIC-100's own tables, as its repository has them, and one of each of the others."""
+    touch(root, *videos)
+    text(
+        root,
+        "epic-kitchens-100-annotations/EPIC_100_train.csv",
+        EPIC,
+        "P01_01_0,P01,P01_01,00:00:01.089,00:00:00.14,00:00:03.37,8,202,open door,open,3,door,3,['door'],[3]",
+        "P01_01_1,P01,P01_01,00:00:02.629,00:01:04.37,01:00:06.17,262,370,turn on light,turn-on,6,light,114,"
+        '"[\'light\', \'a ""lamp""\']","[114, 3]"',
+    )
+    text(
+        root,
+        "epic-kitchens-100-annotations/EPIC_100_validation.csv",
+        EPIC,
+        "P01_11_0,P01,P01_11,00:00:00.000,00:00:00.00,00:00:02.52,1,151,take plate,take,0,plate,2,['plate'],[2]",
+    )
+    text(
+        root,
+        "epic-kitchens-100-annotations/EPIC_100_test_timestamps.csv",
+        EPIC_TEST,
+        "P01_17_0,P01,P01_17,00:00:00.00,00:00:02.09,1,125",
+    )
+
+
+def test_epics_own_tables_with_clips(tmp_path):
+    epic(tmp_path / "root", "P01/P01_01_0.MP4", "P01/P01_01_1.MP4", "P01/P01_11_0.MP4", "P01/P01_17_0.MP4")
+    result = run(tmp_path / "root", "epic-kitchens-100", check="names")
+    assert result.problems == ()
+    assert read_manifest(tmp_path / "out")[0][5:] == ["verb", "noun", "narration", "participant_id"]
+    assert [[row[0], *row[2:4], *row[5:]] for row in read_manifest(tmp_path / "out")[1:]] == [
+        ["P01_01_0", "train", "3_3", "3", "3", "open door", "P01"],
+        ["P01_01_1", "train", "6_114", "6", "114", "turn on light", "P01"],
+        ["P01_11_0", "val", "0_2", "0", "2", "take plate", "P01"],
+        ["P01_17_0", "test", "", "", "", "", "P01"],
+    ]
+
+
+def test_epics_own_tables_with_whole_videos(tmp_path):
+    epic(tmp_path / "root", "P01/videos/P01_01.MP4", "P01/videos/P01_11.MP4", "P01/videos/P01_17.MP4")
+    result = run(tmp_path / "root", "epic-kitchens-100", check="names")
+    assert result.problems == ()
+    assert result.num_segments == 3
+    assert [[row[0], row[2], row[3]] for row in read_manifest(tmp_path / "out")[1:]] == [
+        ["P01_01", "train", ""],
+        ["P01_11", "val", ""],
+        ["P01_17", "test", ""],
+    ]
+    assert (tmp_path / "out/segments.csv").read_text().splitlines() == [
+        "video_id,start_seconds,stop_seconds,label",
+        "P01_01,0.14,3.37,3_3",
+        "P01_01,64.37,3606.17,6_114",
+        "P01_11,0.0,2.52,0_2",
+    ]
+    assert not (tmp_path / "out/rows.csv").exists()
+
+
+def test_a_wrong_time_is_a_problem_of_its_row(tmp_path):
+    epic(tmp_path / "root", "P01_11.MP4")
+    path = tmp_path / "root/epic-kitchens-100-annotations/EPIC_100_train.csv"
+    path.write_text(path.read_text().replace("00:00:03.37", "soon").replace("01:00:06.17", "00:00:06.17"))
+    result = run(tmp_path / "root", "epic-kitchens-100", check="names", splits=("val",))
+    assert [problem.detail for problem in result.problems if problem.kind == "not_read"] == [
+        "EPIC_100_train.csv:2: 'soon' is no time; write seconds or HH:MM:SS.ms",
+        "EPIC_100_train.csv:3: stop 6.17 s is not after 64.37 s",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a b c\nd e f\n", r"mine\.txt: none of its lines fits the pattern .*; first mine\.txt:1: 'a b c' is not as"),
+        ("", r"mine\.txt: none of its lines fits the pattern"),
+        ("id,verb\nP01,3\n", "the videos are {narration_id}.*, but its columns are id, verb"),
+    ],
+    ids=["other lines", "empty", "other columns"],
+)
+def test_a_list_of_ones_own_that_fits_no_pattern_is_named(tmp_path, content, message):
+    touch(tmp_path / "root", "P01_01.MP4")
+    name = "mine.csv" if "," in content else "mine.txt"
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=rf"(?s)--list: not as the lists of 'EPIC-Kitchens-100.*{message}"):
+        run(tmp_path / "root", "epic-kitchens-100", check="names", lists={"train": tmp_path / name})
+
+
+def test_one_of_several_lists_that_fits_no_pattern_is_named(tmp_path):
+    touch(tmp_path / "root", "P01_0.mp4")
+    text(tmp_path, "train.csv", "P01_0,1,2")
+    text(tmp_path, "val.csv", "P01_0 1 2")
+    lists = {"train": tmp_path / "train.csv", "val": tmp_path / "val.csv"}
+    with pytest.raises(InputError, match=r"val\.csv: none of its lines fits"):
+        run(tmp_path / "root", "epic-kitchens-100", check="names", lists=lists)
+
+
+def test_a_name_that_is_not_utf8_is_left_out(tmp_path):
+    root = tmp_path / "root"
+    touch(root, "a.mp4", os.fsdecode(b"caf\xe9.mp4"), os.fsdecode(b"d\xe9/b.mp4"))
+    text(root, "train.csv", "a.mp4,x")
+    result = run(root, "csv", check="names")
+    found = [problem.video for problem in result.problems if problem.kind == "left_out"]
+    assert found == [rf"{root}/d\xe9", rf"{root}/caf\xe9.mp4"]
+    assert r"caf\xe9.mp4" in (tmp_path / "out/problems.csv").read_text(encoding="utf-8")
+    assert len(result.videos) == 1
