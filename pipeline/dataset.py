@@ -88,7 +88,12 @@ class Dataset:
             probe = self.probes.get(digest)
             if probe is not None and probe.status in DONE:
                 found[digest] = VideoItem(
-                    digest, path, video_id, probe.duration_seconds or None, probe.num_frames or None
+                    digest,
+                    path,
+                    video_id,
+                    probe.duration_seconds or None,
+                    probe.num_frames or None,
+                    None if is_url(path) else self.files.stamp_of(path),
                 )
         return found
 

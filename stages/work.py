@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from reelwright.storage.items import ItemLedger, ItemRow
+from reelwright.storage.known import Stamp
 from reelwright.storage.store import Store
 
 
@@ -18,6 +19,7 @@ class VideoItem(NamedTuple):
     video_id: str  # one of its names, for messages only
     duration_seconds: float | None = None  # as probed; None when unknown
     num_frames: int | None = None  # the same
+    stamp: Stamp | None = None  # of the file that the digest was made of; None: not looked at
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,12 +31,14 @@ class FrameWriter:
 
     Use it in a `with` block: leaving it by an error removes what was written, unless the store is to blame. A process
     that is killed leaves its shards, and the next writer with the same ``tag`` (who decodes) goes on after them:
-    `num_rows` says where. With codec jpeg it begins anew. Holds at most one shard in memory.
+    `num_rows` says where. With codec jpeg, or where ``times`` of all rows are not known before they come (None), it
+    begins anew. Holds at most one shard in memory.
     """
 
-    def __init__(self, store: Path, digest: str, times: RowTimes, layout: FrameLayout, *, tag: str = "") -> None:
+    def __init__(self, store: Path, digest: str, times: RowTimes | None, layout: FrameLayout, *, tag: str = "") -> None:
         self.num_rows = 0
-        self._times, self._layout = times, layout
+        self._planned, self._layout = times, layout
+        self._appended: list[RowTimes] = []
         self._path = store / digest
         self._temporary = _temporary_of(self._path, tag)
         self._coder: LosslessCoder | JpegCoder | None = None

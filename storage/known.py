@@ -49,6 +49,8 @@ class VideoProbe(NamedTuple):
     start_seconds: float = 0.0  # presentation time of the first frame
     variable_frame_rate: bool = False
     attempts: int = 1  # so often it was tried, where it cannot be used
+    is_exact: bool = True  # false: only decoding tells frames and times, and what stands here is about right
+    pixel_aspect: float = 1.0  # width of a pixel over its height, upright
 
 
 def stamp(path: str | Path) -> Stamp:
@@ -94,6 +96,11 @@ class KnownFiles:
             return entry[2] if stamp(path) == entry[0] else None
         except OSError:
             return None
+
+    def stamp_of(self, path: str | Path) -> Stamp | None:
+        """What the file was like when its digest was read; None when it was not."""
+        entry = self._entries.get(str(path))
+        return None if entry is None else entry[0]
 
     def look(self, urls: Sequence[str]) -> None:
         """See what objects are like now, with few requests; `get` and `is_missing` answer by it."""
@@ -148,8 +155,9 @@ class KnownProbes:
         if not self._path.exists():
             return {}
         columns = _read_columns(self._path)
-        blank = [1] * len(columns["digest"])  # of tables written before there were attempts
-        rows = zip(*(columns.get(name, blank) for name in VideoProbe._fields), strict=True)
+        count, defaults = len(columns["digest"]), VideoProbe._field_defaults
+        # A table of an earlier version lacks columns: what they hold by default; of a later one, more are left out.
+        rows = zip(*(columns.get(name) or [defaults.get(name)] * count for name in VideoProbe._fields), strict=True)
         return dict(zip(columns["digest"], map(VideoProbe._make, rows), strict=True))
 
     def add(self, probes: Mapping[str, VideoProbe]) -> None:

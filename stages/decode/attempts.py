@@ -16,6 +16,7 @@ from reelwright.storage.errors import UnusableStoreError
 from reelwright.storage.items import DONE, ItemRow
 
 MAX_WORKERS = 8
+INDEX_CORRECTED = "index_corrected"  # cause: packets had said other frames than decode; opened again, all is right
 _BASE_LIMIT_SECONDS = 60.0
 _UNKNOWN_DURATION_SECONDS = 600.0
 # What another backend may do better. All else (a file that is missing, empty, no video) is the same for every backend.
@@ -79,6 +80,8 @@ class _Progress:
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
     failures: list[tuple[str, str]] = field(default_factory=list)
+    about: list[str] = field(default_factory=list)  # what people should know of the file
+    is_corrected: bool = False  # its index was found wrong, and made again
     is_begun: bool = False  # something came of the present attempt
     num_broken: int = 0  # attempts that failed after something had come of them
 
@@ -106,7 +109,9 @@ def attempt_all(items: Sequence[VideoItem], plan: Plan) -> Iterator[Attempt | Ou
             state = states[event.name]
             if isinstance(event, TaskEnded) and event.status == UNUSABLE:
                 raise UnusableStoreError(event.message)
-            if isinstance(event, Message):
+            if isinstance(event, Message) and event.body.get("event") == "notes":
+                state.about = list(event.body["notes"])
+            elif isinstance(event, Message):
                 state.is_begun = True
                 yield Attempt(state.item, state.number, state.backends[state.number], event.body, event.arrays)
             elif _should_retry(event, state):
@@ -137,6 +142,9 @@ def _should_retry(ended: TaskEnded, state: _Progress) -> bool:
     may = ended.status in ("timeout", "crashed") or (ended.status == "failed" and ended.cause in _ANOTHER_MAY)
     by_backend = may or ended.status == "truncated"
     state.notes.append(f"{state.backends[state.number]}: {ended.message}" if by_backend else ended.message)
+    if ended.cause == INDEX_CORRECTED and not state.is_corrected:
+        state.is_corrected = True
+        return True
     if may and state.number + 1 < len(state.backends):
         state.number += 1
         return True
@@ -152,7 +160,7 @@ def _outcome(ended: TaskEnded, state: _Progress) -> Outcome:
         item=state.item,
         status=status,
         cause=cause,
-        message="; ".join(state.notes),
+        message="; ".join([*state.notes, *state.about]),
         backend=state.backends[state.number],
         seconds=round(state.seconds, 3),
         attempts=state.number + 1,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,10 @@ from reelwright.stages.decode.geometry import Geometry
 from reelwright.stages.decode.readers import open_reader
 from reelwright.stages.decode.readers.base import Frame, FrameTimes, Reader
 from reelwright.stages.decode.sampling import RowPicker, plan_rows
+from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import ItemError
 from reelwright.storage.row_times import RowTimes
+from reelwright.storage.snapshots import Snapshot
 
 Sent = tuple[dict[str, Any], list[NDArray[Any]]]
 Row = tuple[int, float, float, Frame]  # source frame, when it appears and leaves the screen, pixels
@@ -39,6 +41,7 @@ class VideoRows:
 
     reader: Reader
     settings: DecodeConfig
+    snapshot: Snapshot | None = None
     times: RowTimes | None = field(init=False)  # of all rows; None where only decoding tells them
 
     def __post_init__(self) -> None:
@@ -57,7 +60,10 @@ class VideoRows:
             return self.times.num_rows
         first, end = self.reader.estimated_seconds
         seconds = max(end - first, 1e-3)
-        return max(1, math.ceil(self.settings.expected_frames(num_frames=self.reader.estimated_frames, duration_seconds=seconds)))
+        return max(
+            1,
+            math.ceil(self.settings.expected_frames(num_frames=self.reader.estimated_frames, duration_seconds=seconds)),
+        )
 
     def opened(self, start_row: int) -> Sent:
         """What is sent first."""
@@ -80,7 +86,13 @@ class VideoRows:
         yield from batches(planned_rows(self.reader, picked), steps, rows, start=0, total=len(wanted))
 
     def check_complete(self) -> None:
-        """Raises ItemError (truncated) when what the file has lost may have been asked for."""
+        """To be asked before what was read is kept.
+
+        Raises ItemError: `changed` where the file was replaced while it was read; status truncated when what the file
+        has lost may have been asked for.
+        """
+        if self.snapshot is not None:
+            self.snapshot.check()
         settings, reader = self.settings, self.reader
         end = reader.times.end_seconds if reader.times is not None else math.inf
         reaches_end = settings.times is None and (settings.stop is None or settings.stop > end)
@@ -113,7 +125,7 @@ def _repeated(shown: Any, picker: RowPicker, start: int, stop: int | None, *, is
     row = picker.num_rows
     count = picker.rows_of(shown.pts_seconds, shown.stop_seconds, is_last=is_last)
     wanted = range(max(row, start), row + count if stop is None else min(row + count, stop))
-    if len(wanted):
+    if wanted:
         pixels = shown.pixels()
         for _ in wanted:
             yield shown.number, shown.pts_seconds, shown.stop_seconds, pixels
@@ -121,20 +133,30 @@ def _repeated(shown: Any, picker: RowPicker, start: int, stop: int | None, *, is
 
 @contextlib.contextmanager
 def reading(
-    path: str, config: Mapping[str, Any], *, backend: str, num_threads: int, digest: str = "", index: str | None = None
+    path: str,
+    config: Mapping[str, Any],
+    *,
+    backend: str,
+    num_threads: int,
+    digest: str = "",
+    stamp: Sequence[int] | None = None,
+    index: str | None = None,
 ) -> Iterator[VideoRows]:
     """A video opened with ``backend``, and the rows that ``config`` (plain) asks for.
 
-    index: the folder of frame indexes; what decoding teaches of the video ``digest`` is kept there.
+    digest, stamp: of the content, and of the file that it was read from. index: the folder of frame indexes; what
+    decoding teaches of the video is kept there. Raises ItemError `changed` when the file is not the one that the digest
+    was made of, before or after it was read.
     """
     settings = DecodeConfig.model_validate(dict(config))
     folder = None if index is None else Path(index)
+    snapshot = _snapshot(Path(path), digest, stamp)
     reader = open_reader(
         Path(path), settings, backend=backend, num_threads=num_threads, digest=digest, index_folder=folder
     )
     before = getattr(reader, "index", None)
     try:
-        yield VideoRows(reader, settings)
+        yield VideoRows(reader, settings, snapshot)
     finally:
         reader.close()
         after = getattr(reader, "index", None)
@@ -144,12 +166,25 @@ def reading(
             keep_index(after, digest=digest, folder=folder)
 
 
+def _snapshot(path: Path, digest: str, stamp: Sequence[int] | None) -> Snapshot | None:
+    """The file as it is now. Raises ItemError `changed` where it is not as it was when its digest was made."""
+    try:
+        snapshot = Snapshot.of(path)
+    except OSError:
+        return None  # the reader says what is wrong
+    if stamp is not None and tuple(stamp) != snapshot.stamp and digest not in _digests(path):
+        raise ItemError("changed", f"{path} is not the file any more that was indexed: it was replaced; run again")
+    return snapshot
+
+
+def _digests(path: Path) -> tuple[str, str]:
+    return file_digest(path), file_digest(path, quick=True)
+
+
 def planned_times(times: FrameTimes, config: DecodeConfig) -> RowTimes:
     """Source frame and span of every row that ``config`` asks for."""
     source = plan_rows(times.pts_seconds, config, end_seconds=times.end_seconds)
-    return RowTimes(
-        source_frame=source, pts_seconds=times.pts_seconds[source], stop_seconds=times.stop_seconds[source]
-    )
+    return RowTimes(source_frame=source, pts_seconds=times.pts_seconds[source], stop_seconds=times.stop_seconds[source])
 
 
 def planned_rows(reader: Reader, times: RowTimes) -> Iterator[Row]:
@@ -159,9 +194,7 @@ def planned_rows(reader: Reader, times: RowTimes) -> Iterator[Row]:
         yield number, start, stop, frame
 
 
-def batches(
-    rows: Iterator[Row], steps: list[Geometry | None], size: int, *, start: int, total: int
-) -> Iterator[Batch]:
+def batches(rows: Iterator[Row], steps: list[Geometry | None], size: int, *, start: int, total: int) -> Iterator[Batch]:
     """Rows from row ``start`` on after all steps; what was read before an error comes out before it."""
     batch: list[Row] = []
     produced = start
@@ -233,6 +266,7 @@ def chunk(batch: Batch, start: int) -> Sent:
     ]
 
 
-def notes(reader: Reader) -> Sent:
-    """What is sent last: what people should know of the file."""
-    return {"event": "notes", "notes": list(reader.notes)}, []
+def notes(reader: Reader) -> Iterator[Sent]:
+    """What people should know of the file, if anything; to be sent when all was read."""
+    if reader.notes:
+        yield {"event": "notes", "notes": list(reader.notes)}, []

@@ -81,7 +81,7 @@ class RowPicker:
             self._first = pts_seconds
         end = stop_seconds if config.stop is None else min(stop_seconds, config.stop)
         is_last = is_last or (config.stop is not None and stop_seconds >= config.stop - TOLERANCE_SECONDS)
-        rows = self._rows(pts_seconds, end, is_last=is_last)
+        rows = self._rows(end, is_last=is_last)
         self._count += 1
         self.num_rows += rows
         return rows
@@ -95,7 +95,7 @@ class RowPicker:
             end = end_seconds if config.stop is None else min(end_seconds, config.stop)
             _check_times(np.asarray(config.times, np.float64), self._first, end)
 
-    def _rows(self, pts_seconds: float, end: float, *, is_last: bool) -> int:
+    def _rows(self, end: float, *, is_last: bool) -> int:
         config, first = self._config, self._next
         if config.fps is not None:
             # as plan_rows: t_k lies before the end of the frame's span, rounding apart; the first row always is there

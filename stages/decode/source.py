@@ -105,8 +105,8 @@ def stream_frames(
     start_rows: by digest, the first row wanted of a long video (the same frames come as from the start); a backend that
     takes over from one that failed begins at row 0. stop_rows: by digest, the row before which to end. needed: only
     these rows of each video come (of a damaged one all); backends decode no more than leads to them. index: the folder
-    where frame indexes are kept by digest. At most two chunks per worker are held ready. Closing the generator kills the processes. Raises ConfigError for a backend that
-    is not installed.
+    where frame indexes are kept by digest. At most two chunks per worker are held ready. Closing the generator kills
+    the processes. Raises ConfigError for a backend that is not installed.
     """
     plain = None if geometry is None else geometry.to_plain()
     shared: dict[str, Any] = {"geometry": plain, "chunk_rows": chunk_rows}
@@ -144,7 +144,7 @@ def decoding(config: DecodeConfig, workers: int, *, index: Path | None) -> dict[
 
 def of_item(item: VideoItem) -> dict[str, Any]:
     """The arguments of a task that say which video."""
-    return {"path": item.path, "digest": item.digest}
+    return {"path": item.path, "digest": item.digest, "stamp": item.stamp}
 
 
 def backends_of(item: VideoItem, order: Sequence[str]) -> Sequence[str]:

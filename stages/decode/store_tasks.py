@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,9 @@ def stream_stored(
         times = rows.times.take(wanted)
         for start in range(0, len(wanted), chunk_rows):
             part = wanted[start : start + chunk_rows]
-            yield chunk(Batch(apply_steps(rows.take(part), [step]), times.take(np.arange(start, start + len(part)))), start)
+            yield chunk(
+                Batch(apply_steps(rows.take(part), [step]), times.take(np.arange(start, start + len(part)))), start
+            )
         return
     yield {"event": "opened", "num_rows": rows.num_rows, "start_row": start_row, "is_open": False}, []
     end = rows.num_rows if stop_row is None else min(stop_row, rows.num_rows)
@@ -55,11 +57,19 @@ def store_video(
     num_threads: int,
     store: str,
     digest: str,
+    stamp: Sequence[int] | None = None,
     index: str | None = None,
 ) -> Iterator[Sent]:
     """Decode into the frame store; send the number of rows written now and then, at the end the bytes."""
     damage: ItemError | None = None
-    with reading(path, config, backend=backend, num_threads=num_threads, digest=digest, index=index) as rows:
+    opened: dict[str, Any] = {
+        "backend": backend,
+        "num_threads": num_threads,
+        "digest": digest,
+        "stamp": stamp,
+        "index": index,
+    }
+    with reading(path, config, **opened) as rows:
         yield rows.opened(0)
         layout = FrameLayout(rows.settings.codec, rows.settings.quality)
         with FrameWriter(Path(store), digest, rows.times, layout, tag=backend) as writer:
@@ -76,8 +86,8 @@ def store_video(
                     raise
                 damage = error
             num_bytes = writer.commit()
+        yield from notes(rows.reader)
         yield {"event": "stored", "rows": writer.num_rows, "bytes": num_bytes}, []
-        yield notes(rows.reader)
     if damage is not None:
         raise damage
 
@@ -92,13 +102,21 @@ def share_video(
     digest: str,
     start: int,
     stop: int,
+    stamp: Sequence[int] | None = None,
     index: str | None = None,
 ) -> Iterator[Sent]:
     """Decode shards [start, stop) of a video that several processes write; none: begin it, by its first frame.
 
     Raises ItemError `unknown_times` for a video that must be decoded from its start: one process does it whole.
     """
-    with reading(path, config, backend=backend, num_threads=num_threads, digest=digest, index=index) as rows:
+    opened: dict[str, Any] = {
+        "backend": backend,
+        "num_threads": num_threads,
+        "digest": digest,
+        "stamp": stamp,
+        "index": index,
+    }
+    with reading(path, config, **opened) as rows:
         yield rows.opened(0)
         if rows.times is None:
             raise ItemError("unknown_times", "its frames are not known before it has been decoded in order")

@@ -5,7 +5,7 @@ No zarr is imported here: it would double the time that a process takes to start
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from reelwright.stages.decode.geometry import Geometry
@@ -26,6 +26,7 @@ def stream_video(
     stop_row: int | None = None,
     needed: Any = None,
     digest: str = "",
+    stamp: Sequence[int] | None = None,
     index: str | None = None,
 ) -> Iterator[Sent]:
     """Send `opened`, then chunks of frames from ``start_row`` up to ``stop_row``, decoded with ``backend``.
@@ -34,7 +35,14 @@ def stream_video(
     When the file turns out to be damaged, all is sent anew: what is needed depends on how many rows there are. At the
     end come the notes on the file.
     """
-    with reading(path, config, backend=backend, num_threads=num_threads, digest=digest, index=index) as rows:
+    opened: dict[str, Any] = {
+        "backend": backend,
+        "num_threads": num_threads,
+        "digest": digest,
+        "stamp": stamp,
+        "index": index,
+    }
+    with reading(path, config, **opened) as rows:
         steps = [Geometry.of(rows.settings), Geometry.from_plain(geometry) if geometry else None]
         if needed is not None:
             _learn_times(rows)
@@ -47,14 +55,14 @@ def stream_video(
                 if error.cause == "damaged_file":  # all rows that there are were known, and came
                     raise
             else:
-                yield notes(rows.reader)
+                yield from notes(rows.reader)
                 return
         yield rows.opened(start_row)
         start = start_row
         for batch in rows.batches(steps, chunk_rows, start=start_row, stop=stop_row):
             yield chunk(batch, start)
             start += len(batch.frames)
-        yield notes(rows.reader)
+        yield from notes(rows.reader)
         rows.check_complete()
 
 
@@ -66,9 +74,7 @@ def _learn_times(rows: VideoRows) -> None:
         rows.plan()
 
 
-def _needed_chunks(
-    rows: VideoRows, steps: list[Geometry | None], needed: Needed, chunk_rows: int
-) -> Iterator[Sent]:
+def _needed_chunks(rows: VideoRows, steps: list[Geometry | None], needed: Needed, chunk_rows: int) -> Iterator[Sent]:
     assert rows.times is not None
     wanted = needed.frames(rows.times.num_rows)
     yield opened_needed(rows.times)

@@ -29,20 +29,26 @@ def probe_videos(
     quick: bool = False,
     image_fps: float = 25.0,
     timeout_seconds: float = 300.0,
+    index: Path | None = None,
 ) -> Iterator[tuple[Path | str, VideoProbe]]:
     """Yield (path, probe) for each file, folder of images or URL, as they are done.
 
     What cannot be used yields a probe whose status is not ok, with cause and message; its digest is empty where the
     file could not be read. quick: see `file_digest`. image_fps: frames per second of folders of images.
-    timeout_seconds: for each file.
+    timeout_seconds: for each file. index: the folder where frame indexes are kept.
     """
     if reporter is not None:
         reporter.total(len(paths), "videos")
     probes: dict[str, VideoProbe] = {}
     with WorkerPool(num_workers(workers, len(paths))) as pool:
-        for index, path in enumerate(paths):
-            arguments = {"path": str(path), "quick": quick, "image_fps": image_fps}
-            task = Task(name=str(index), function=_FUNCTION, arguments=arguments, timeout_seconds=timeout_seconds)
+        for number, path in enumerate(paths):
+            arguments = {
+                "path": str(path),
+                "quick": quick,
+                "image_fps": image_fps,
+                "index": None if index is None else str(index),
+            }
+            task = Task(name=str(number), function=_FUNCTION, arguments=arguments, timeout_seconds=timeout_seconds)
             pool.submit(task)
         for event in pool.events():
             if isinstance(event, Message):
@@ -58,9 +64,11 @@ def probe_videos(
             yield paths[int(event.name)], probe
 
 
-def probe_task(*, path: str, quick: bool, image_fps: float) -> Iterator[tuple[dict[str, Any], list[Any]]]:
+def probe_task(
+    *, path: str, quick: bool, image_fps: float, index: str | None = None
+) -> Iterator[tuple[dict[str, Any], list[Any]]]:
     """Runs in a worker: the digest first, so that it is known even of what does not open; then the whole probe."""
-    from reelwright.stages.decode.readers.scan import check_file
+    from reelwright.stages.decode.readers.index import check_file
 
     source = Path(path)
     if not source.is_dir():
@@ -75,30 +83,40 @@ def probe_task(*, path: str, quick: bool, image_fps: float) -> Iterator[tuple[di
     if is_feature_file(source) and source.is_file():
         probe = VideoProbe(digest=digest, codec=source.suffix[1:].lower())  # its rows are read where they are imported
     else:
-        probe = _probe_folder(source, digest, image_fps) if source.is_dir() else probe_file(source, digest)
+        probe = _probe_folder(source, digest, image_fps) if source.is_dir() else _probe_indexed(source, digest, index)
     yield probe._asdict(), []
 
 
-def probe_file(path: Path, digest: str) -> VideoProbe:
-    """Probe one video file in this process. Raises ItemError when it is no usable video."""
-    from reelwright.stages.decode.readers.scan import scan_video
+def _probe_indexed(path: Path, digest: str, index: str | None) -> VideoProbe:
+    return probe_file(path, digest, index=None if index is None else Path(index))
 
-    scan = scan_video(path)
-    if not len(scan.ticks):
+
+def probe_file(path: Path, digest: str, *, index: Path | None = None) -> VideoProbe:
+    """Probe one video file in this process; its frame index is kept in the folder ``index``.
+
+    Raises ItemError when it is no usable video.
+    """
+    from reelwright.stages.decode.readers.index import index_of
+
+    found = index_of(path, digest=digest, folder=index)
+    if not found.num_frames:
         raise ItemError("no_frames", f"{path}: the video stream has no frames. Replace the file.")
-    spans = np.diff(scan.ticks)
-    duration = scan.end_seconds - float(scan.pts_seconds[0])
+    spans = np.diff(found.ticks)
+    duration = found.end_seconds - found.first_seconds
     return VideoProbe(
         digest=digest,
+        message="; ".join(filter(None, (found.ended_early, found.damage, *found.notes))),
         duration_seconds=duration,
-        num_frames=len(scan.ticks),
-        fps=len(scan.ticks) / duration if duration > 0 else scan.average_fps,
-        height=scan.height,
-        width=scan.width,
-        codec=scan.codec,
-        rotation=scan.rotation,
-        start_seconds=float(scan.pts_seconds[0]),
+        num_frames=found.num_frames,
+        fps=found.num_frames / duration if duration > 0 else found.average_fps,
+        height=found.height,
+        width=found.width,
+        codec=found.codec,
+        rotation=found.rotation,
+        start_seconds=found.first_seconds,
         variable_frame_rate=bool(len(spans)) and bool(spans.max() - spans.min() > _VARIABLE_TICKS),
+        is_exact=found.is_known,
+        pixel_aspect=found.pixel_aspect,
     )
 
 

@@ -39,7 +39,12 @@ def index_videos(
     found = _Found(store)
     try:
         for path, answer in probe_videos(
-            list(stamps), workers=workers, reporter=reporter, quick=quick, timeout_seconds=timeout_seconds
+            list(stamps),
+            workers=workers,
+            reporter=reporter,
+            quick=quick,
+            timeout_seconds=timeout_seconds,
+            index=store.frame_index,
         ):
             probe = answer if answer.digest else answer._replace(digest=_stand_in(path))
             probe = probe if digests is None else probe._replace(digest=digests[str(path)])

@@ -44,16 +44,26 @@ class Reader(Protocol):
     """One open video. Opened in the process that reads: a reader inherited through fork aborts or hangs."""
 
     backend: str
-    times: FrameTimes | None
-    # None: only decoding tells; `frames` gives them all in order, after which this is known.
-    estimated_seconds: tuple[float, float]
-    # When the first frame appears and the last one leaves the screen; about, while times are not known.
-    estimated_frames: int
-    # How many frames there are; about, while times are not known.
-    damage: str
-    # What of the file is missing or cannot be decoded; "" where nothing is known to be.
-    notes: tuple[str, ...]
-    # Short sentences about the file that people should know, and that do not stop it.
+
+    @property
+    def times(self) -> FrameTimes | None:
+        """None: only decoding tells; `frames` gives them all in order, after which this is known."""
+
+    @property
+    def estimated_seconds(self) -> tuple[float, float]:
+        """When the first frame appears and the last one leaves the screen; about, while times are not known."""
+
+    @property
+    def estimated_frames(self) -> int:
+        """How many frames there are; about, while times are not known."""
+
+    @property
+    def damage(self) -> str:
+        """What of the file is missing or cannot be decoded; "" where nothing is known to be."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Short sentences about the file that people should know, and that do not stop it."""
 
     def read(self, source_frames: Sequence[int] | NDArray[np.int64]) -> Iterator[tuple[int, Frame]]:
         """Yield (source_frame, frame) for each of ``source_frames``, which ascend and may repeat; `times` is known.

@@ -1,4 +1,4 @@
-"""What a few bits of a codec's own headers say that containers do not: fields, hidden frames, where decoding may begin."""
+"""What a few bits of codecs' headers say that containers do not: fields, hidden frames, where decoding may begin."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def is_shown(codec: str, packet: Any) -> bool:
 
 
 def may_have_fields(extradata: bytes) -> bool:
-    """Whether H.264 with this extradata may code single fields (frame_mbs_only_flag 0, H.264 7.3.2.1.1), or is unknown."""
+    """Whether H.264 may code single fields (frame_mbs_only_flag 0, 7.3.2.1.1); so too where nothing is known."""
     units = list(_parameter_sets(extradata))
     return not units or not all(_is_frames_only(unit) for unit in units)
 

@@ -73,7 +73,11 @@ class DecordReader(Indexed):
         self._video = None
 
     def _go_to(self, number: int, position: int | None) -> None:
-        if "open-gop" not in self.index.structure and number > 0 and (position is None or self._saves(number, position)):
+        if (
+            "open-gop" not in self.index.structure
+            and number > 0
+            and (position is None or self._saves(number, position))
+        ):
             self._video.seek_accurate(number)
             return
         if position is None:

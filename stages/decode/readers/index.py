@@ -1,6 +1,6 @@
 """The frame index of a video file: how many frames decode, when each is shown, and where decoding may begin.
 
-    packets    MP4, MOV, Matroska, WebM: one packet is one frame with a time of its own, after checks; nothing is decoded
+    packets    MP4, MOV, Matroska, WebM: one packet is one frame with a time of its own, after checks; none is decoded
     decoded    all others (AVI, TS, MPEG-PS, ASF, FLV, fields, ...): FFmpeg's own decode in order is the only truth
     (unknown)  such a file before it was decoded once; rows are taken in the same pass, which learns the index
 
@@ -170,7 +170,9 @@ def read_index(path: Path) -> FrameIndex:
         packets, complaint = _read_packets(container, stream)
     with open_stream(path) as (container, stream):
         first = _first_frame(container, stream, path)
-        return _summary(container, stream, first, packets, ended_early=find_cut(path, container.format.name) or complaint)
+        return _summary(
+            container, stream, first, packets, ended_early=find_cut(path, container.format.name) or complaint
+        )
 
 
 def keep_index(index: FrameIndex, *, digest: str, folder: Path | None) -> None:
@@ -202,8 +204,10 @@ def _load(folder: Path, digest: str) -> FrameIndex | None:
     names = {field.name for field in dataclasses.fields(FrameIndex)} - set(_ARRAYS)
     if header.pop("schema", None) != SCHEMA or set(header) != names:
         return None
-    plain = {name: tuple(value) if isinstance(value, list) else value for name, value in header.items()}
-    return FrameIndex(**plain, **arrays)
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in header.items()
+    }
+    return FrameIndex(**values | arrays)
 
 
 def _path(folder: Path, digest: str) -> Path:
@@ -313,11 +317,11 @@ def _summary(container: Any, stream: Any, first: Any, packets: _Packets, *, ende
         ended_early=ended_early,
     )
     if reason := _doubt(container, stream, first, packets):
-        return _estimated(common, stream, packets, reason=reason)
+        return _estimated(common, packets, reason=reason)
     return _from_packets(common, packets)
 
 
-def _doubt(container: Any, stream: Any, first: Any, packets: _Packets) -> str:  # noqa: PLR0911 - one return a reason
+def _doubt(container: Any, stream: Any, first: Any, packets: _Packets) -> str:
     """Why packets do not tell the frames of this file; "" where they do."""
     codec, context = stream.codec_context.name, stream.codec_context
     if container.format.name not in (MP4, MATROSKA):
@@ -328,6 +332,10 @@ def _doubt(container: Any, stream: Any, first: Any, packets: _Packets) -> str:  
         return "a packet may be a field"
     if first.interlaced_frame and codec not in ("prores", "dnxhd", "mjpeg"):
         return "the frames are interlaced"
+    return _doubt_of_times(stream, packets, reorders=codec in _REORDERING and bool(context.has_b_frames))
+
+
+def _doubt_of_times(stream: Any, packets: _Packets, *, reorders: bool) -> str:  # noqa: PLR0911 - one return a reason
     if packets.num_corrupt or packets.num_not_shown or None in packets.pts:
         return "packets that are damaged, not shown or without a time"
     times = np.asarray(packets.pts, np.int64)
@@ -337,21 +345,19 @@ def _doubt(container: Any, stream: Any, first: Any, packets: _Packets) -> str:  
         return "it does not begin with a key frame"
     if stream.frames and len(times) > stream.frames:
         return "an edit list that repeats frames"
-    if codec in _REORDERING and context.has_b_frames and bool((np.diff(times) > 0).all()) and len(times) > 1:
+    if reorders and bool((np.diff(times) > 0).all()) and len(times) > 1:
         return "times in the order of decoding"
     if all(packets.is_hidden):
         return "an edit list that hides all frames"
     return ""
 
 
-def _estimated(common: FrameIndex, stream: Any, packets: _Packets, *, reason: str) -> FrameIndex:
+def _estimated(common: FrameIndex, packets: _Packets, *, reason: str) -> FrameIndex:
     """An index without frames: about how many, and about how long."""
     step = guess_step(common.average_fps, common.tick_seconds)
     timeline = Timeline(common.container, common.codec, tick_seconds=common.tick_seconds, step=step)
-    times = [time for time in (packets.dts if any(d is not None for d in packets.dts) else packets.pts)]
-    ticks = [timeline.add(time, time) for time in times]
+    ticks = [timeline.add(time, time) for time in (packets.pts if set(packets.dts) <= {None} else packets.dts)]
     first = ticks[0] * common.tick_seconds if ticks else 0.0
-    del stream
     return dataclasses.replace(
         common,
         first_seconds=first,
@@ -426,10 +432,11 @@ def gap_notes(ticks: Ticks, tick_seconds: float) -> tuple[str, ...]:
     if not len(spans) or spans.max() <= GAP_SECONDS:
         return ()
     at = int(spans.argmax())
-    return (
+    note = (
         f"frame {at} stays on the screen for {spans[at]:.1f} s (from {ticks[at] * tick_seconds:.3f} s), as the "
-        f"container says; rows at a rate (fps) repeat it for so long",
+        f"container says; rows at a rate (fps) repeat it for so long"
     )
+    return (note,)
 
 
 def display_matrix(frame: Any) -> tuple[int, ...] | None:

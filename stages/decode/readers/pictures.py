@@ -6,6 +6,7 @@ matrix and range, pictures of two fields as one), turned upright by the display 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -64,7 +65,7 @@ class Pictures:
             graph.add("format", "rgb24"),
             graph.add("buffersink"),
         ]
-        for node, following in zip(nodes, nodes[1:], strict=False):
+        for node, following in itertools.pairwise(nodes):
             node.link_to(following)
         graph.configure()
         return graph

@@ -1,8 +1,8 @@
-"""Read frames with PyAV: takes every format, in the order in which FFmpeg decodes them, and learns what only that tells.
+"""Read frames with PyAV: every format, in the order in which FFmpeg decodes them, and learn what only that tells.
 
-    known index      frames by number: in order from the start, or from a key frame where one lies ahead; each frame's
-                     time is compared with the index, so that a wrong one is found and made again by decoding
-    unknown index    all frames in order with their times (`frames`); at the end the index is known
+known index      frames by number: in order from the start, or from a key frame where one lies ahead; each frame's
+                 time is compared with the index, so that a wrong one is found and made again by decoding
+unknown index    all frames in order with their times (`frames`); at the end the index is known
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from reelwright.stages.decode.attempts import INDEX_CORRECTED
 from reelwright.stages.decode.readers.base import Frame, Shown, runs
 from reelwright.stages.decode.readers.bitstream import is_random_access
 from reelwright.stages.decode.readers.index import FrameIndex, Indexed, learned, open_stream
@@ -23,7 +24,6 @@ from reelwright.stages.decode.readers.timeline import Timeline, guess_step
 from reelwright.storage.errors import ItemError
 
 _WORTH_SEEKING_FRAMES = 8  # frames that must be saved for a jump to a key frame to pay
-INDEX_CORRECTED = "index_corrected"  # cause: packets had said other frames than decode; opened again, all is right
 
 
 class _WrongLanding(Exception):  # noqa: N818 - control flow inside this module
@@ -97,7 +97,7 @@ class PyavReader(Indexed):
         key, reached = self.index.key_before(number), -1
         if key > _WORTH_SEEKING_FRAMES:
             try:
-                for reached, picture in self._landed(key):  # noqa: B007 - where to go on
+                for reached, picture in self._landed(key):
                     yield reached, picture
             except _WrongLanding:
                 pass
@@ -172,9 +172,9 @@ class PyavReader(Indexed):
                 packet = next(packets, None)
                 if packet is None:
                     return
-                if seek is None and packet.is_keyframe and packet.pts is not None and packet.dts is not None:
-                    if is_random_access(self.index.codec, extradata, packet):
-                        self._keys[packet.pts] = packet.dts
+                is_timed = seek is None and packet.pts is not None and packet.dts is not None
+                if is_timed and packet.is_keyframe and is_random_access(self.index.codec, extradata, packet):
+                    self._keys[packet.pts] = packet.dts
                 pictures = packet.decode()
             except av.FFmpegError as error:
                 if not is_lenient:
@@ -190,4 +190,3 @@ class PyavReader(Indexed):
         if not self._num_bad:
             return ""
         return f"{self._num_bad} packets cannot be decoded, the first {self._first_bad}"
-

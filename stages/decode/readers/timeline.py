@@ -31,7 +31,7 @@ class Timeline:
         self._tick_seconds = tick_seconds
         self._first_step = step
         self._spans: Counter[int] = Counter()
-        self._by_decoding_time = container in _BY_DECODING_TIME and codec != "mpeg1video" or container == "mpeg"
+        self._by_decoding_time = (container in _BY_DECODING_TIME and codec != "mpeg1video") or container == "mpeg"
         self._may_jump = container in _MAY_JUMP
         self._offset = 0
         self._faulty_pts = self._faulty_dts = 0
@@ -47,10 +47,8 @@ class Timeline:
 
     def add(self, pts: int | None, dts: int | None) -> int:
         """The time of the next frame, by the times that FFmpeg gives it and the packet it came from."""
-        if self._by_decoding_time:
-            raw = dts if dts is not None or self.ticks else pts
-        else:
-            raw = self._best_effort(pts, dts)
+        by_decoding = dts if dts is not None or self.ticks else pts
+        raw = by_decoding if self._by_decoding_time else self._best_effort(pts, dts)
         previous = self.ticks[-1] if self.ticks else None
         if raw is None:
             self.is_plain = False
@@ -73,7 +71,9 @@ class Timeline:
                 f"what went before"
             )
         if self._num_back:
-            found.append(f"{self._num_back} frames have times before that of the frame they follow: they count as equal")
+            found.append(
+                f"{self._num_back} frames have times before that of the frame they follow: they count as equal"
+            )
         return tuple(found)
 
     def _joined(self, time: int, previous: int | None) -> int:
