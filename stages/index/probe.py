@@ -103,10 +103,8 @@ def probe_file(path: Path, digest: str) -> VideoProbe:
 
 
 def _probe_folder(folder: Path, digest: str, fps: float) -> VideoProbe:
-    """Probe a folder of images (which take ``fps``) or of stored frames."""
-    from PIL import Image
-
-    from reelwright.stages.decode.readers.images import list_images
+    """Probe a folder of images (whose numbers count frames at ``fps``) or of stored frames; notes are its message."""
+    from reelwright.stages.decode.readers.images import ImagesReader, image_series
     from reelwright.stages.decode.readers.stored import is_stored, stored_rows
 
     if is_stored(folder):
@@ -117,14 +115,13 @@ def _probe_folder(folder: Path, digest: str, fps: float) -> VideoProbe:
             digest=digest, duration_seconds=stop - start, num_frames=count, fps=count / (stop - start), height=height,
             width=width, codec="zarr", start_seconds=start,
         )  # fmt: skip
-    images = list_images(folder, template=None, start=None)
-    try:
-        with Image.open(images[0]) as image:
-            width, height = image.size
-            codec = (image.format or "").lower()
-    except OSError as error:
-        raise ItemError("not_a_video", f"{images[0]} is no image that can be read: {error}. Replace it.") from None
+    series = image_series(folder, template=None, start=None)  # decode may name one: nothing is refused here
+    reader = ImagesReader(series, fps=fps)
+    _, frame = next(reader.read([0]))
+    height, width = frame.shape[:2]
+    problem = (f"Without image_tmpl this folder cannot be decoded: {series.problem}.",) if series.problem else ()
     return VideoProbe(
-        digest=digest, duration_seconds=len(images) / fps, num_frames=len(images), fps=fps, height=height, width=width,
-        codec=codec,
+        digest=digest, duration_seconds=reader.end_seconds - float(reader.pts_seconds[0]), num_frames=len(series.names),
+        fps=fps, height=height, width=width, codec=reader.format.lower(), message=" ".join((*problem, *reader.notes)),
+        variable_frame_rate=len(series.names) < series.numbers[-1] - series.numbers[0] + 1,
     )  # fmt: skip

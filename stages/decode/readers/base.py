@@ -21,6 +21,8 @@ class Reader(Protocol):
     # When the last frame leaves the screen.
     promised_frames: int
     # As the container's header says; more than N where the file was cut off.
+    notes: tuple[str, ...]
+    # Short English sentences about the file that do not stop it; more may come while it is read.
 
     def read(self, source_frames: Sequence[int] | NDArray[np.int64]) -> Iterator[tuple[int, Frame]]:
         """Yield (source_frame, frame) for each of ``source_frames``, which ascend and may repeat.
