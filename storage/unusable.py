@@ -107,10 +107,10 @@ _ADVICE = {
     **dict.fromkeys(_FULL, "Make room, then run again: what was done is kept"),
     **dict.fromkeys(
         (
-            errno.ENOTCONN, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.EHOSTDOWN, errno.EHOSTUNREACH,
-            errno.ENETDOWN, errno.ENETUNREACH, errno.ETIMEDOUT,
+            errno.ENOTCONN, errno.ESTALE, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH,
+            errno.ETIMEDOUT, errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED,
         ),
-        "The disk or server that holds it does not answer: mount it again, then run again",
+        "The disk or server does not answer: see that it does (mount it again), then run again",
     ),
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), "Raise the limit (`ulimit -n`) or use fewer workers, then run again"),
     errno.EFBIG: "Files of this size are not allowed here (`ulimit -f`): allow them, then run again",

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from reelwright.stages.decode.attempts import num_workers
+from reelwright.stages.decode.attempts import num_workers, raise_unusable
 from reelwright.stages.decode.pool import Message, Task, WorkerPool
-from reelwright.stages.decode.wire import UNUSABLE
 from reelwright.stages.work import Reporter
 from reelwright.storage.digests import file_digest
-from reelwright.storage.errors import ItemError, UnusableStoreError
+from reelwright.storage.errors import ItemError
 from reelwright.storage.feature_files import is_feature_file
 from reelwright.storage.known import VideoProbe
+from reelwright.storage.unusable import why_broken
 
 _FUNCTION = "reelwright.stages.index.probe:probe_task"
 _VARIABLE_TICKS = 1.5  # frame spans that differ by more than the rounding to the time base are of variable rate
@@ -34,25 +34,31 @@ def probe_videos(
 
     What cannot be used yields a probe whose status is not ok, with cause and message; its digest is empty where the
     file could not be read. quick: see `file_digest`. image_fps: frames per second of folders of images.
-    timeout_seconds: for each file.
+    timeout_seconds: for each file. Raises UnusableStoreError and UnusableMachineError, see `attempt_all`.
     """
     if reporter is not None:
         reporter.total(len(paths), "videos")
     probes: dict[str, VideoProbe] = {}
+    waiting: dict[str, Task] = {}  # may be tried again: a process that is killed is no fault of the file's at first
     with WorkerPool(num_workers(workers, len(paths))) as pool:
         for index, path in enumerate(paths):
             arguments = {"path": str(path), "quick": quick, "image_fps": image_fps}
             task = Task(name=str(index), function=_FUNCTION, arguments=arguments, timeout_seconds=timeout_seconds)
+            waiting[task.name] = task
             pool.submit(task)
         for event in pool.events():
             if isinstance(event, Message):
                 probes[event.name] = VideoProbe(**event.body)
                 continue
-            if event.status == UNUSABLE:
-                raise UnusableStoreError(event.message)
+            again = waiting.pop(event.name, None)
+            if event.is_killed and again is not None:
+                pool.submit(again, first=True)
+                continue
+            raise_unusable(event)
             probe = probes.pop(event.name, VideoProbe(digest=""))
             if event.status != "ok":
-                probe = VideoProbe(digest=probe.digest, status=event.status, cause=event.cause, message=event.message)
+                told = f"{event.message}, twice" if event.is_killed else event.message
+                probe = VideoProbe(digest=probe.digest, status=event.status, cause=event.cause, message=told)
             if reporter is not None:
                 reporter.advance(1)
             yield paths[int(event.name)], probe
@@ -70,6 +76,8 @@ def probe_task(*, path: str, quick: bool, image_fps: float) -> Iterator[tuple[di
     except PermissionError as error:
         raise ItemError("no_permission", f"{path} cannot be read: {error}. Change its mode or owner.") from None
     except OSError as error:
+        if why_broken(error):
+            raise
         raise ItemError("unreadable", f"{path} cannot be read: {error}. Check the disk.") from None
     yield VideoProbe(digest=digest)._asdict(), []
     if is_feature_file(source) and source.is_file():
