@@ -150,12 +150,16 @@ def list_images(folder: Path, *, template: str | None, start: int | None) -> Ser
 def _files(folder: Path, endings: Collection[str], *, is_deep: bool = False) -> list[str]:
     """Names of the files with one of these endings, relative to the folder; no hidden ones (`._1.jpg` of macOS)."""
     found: list[str] = []
-    for place, folders, names in os.walk(folder):
+    for place, folders, names in os.walk(folder, onerror=_raise):
         folders[:] = [name for name in folders if is_deep and not name.startswith(".")]
         relative = Path(place).relative_to(folder)
         shown = [name for name in names if not name.startswith(".") and PurePath(name).suffix.lower() in endings]
         found += [(relative / name).as_posix() for name in shown]
     return found
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _rgb(image: Image.Image, path: Path) -> Frame:

@@ -11,7 +11,6 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
 
 _DIGITS = re.compile(r"([0-9]+)")
 _FIELD = re.compile(r"\{0?(?::(?:0?[0-9]+)?d?)?\}")
@@ -63,8 +62,9 @@ def by_names(names: Iterable[str]) -> Series:
     natural order (2 before 10), evenly spaced. Both is said in the notes.
     """
     everything = sorted(names, key=natural)
-    ordered = [name for name in everything if not _THUMBNAIL.match(PurePath(name).name)] or everything
-    notes = _left_out([name for name in everything if name not in set(ordered)], "thumbnails")
+    ordered = [name for name in everything if not _THUMBNAIL.match(name)]
+    thumbnails = [name for name in everything if _THUMBNAIL.match(name)] if ordered else []
+    ordered, notes = ordered or everything, _left_out(thumbnails, "thumbnails")
     groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for name in ordered:
         groups[_pattern(name)].append(name)
@@ -87,12 +87,17 @@ def natural(name: str) -> list[tuple[int, int | str]]:
 
 def _pattern(name: str) -> tuple[str, ...]:
     """What a name is without its numbers and its ending."""
-    return tuple(part.lower() for part in _DIGITS.split(PurePath(name).stem)[::2])
+    return tuple(_parts(name)[::2])
+
+
+def _parts(name: str) -> list[str]:
+    """The name without its ending, cut at its numbers: text, number, text, ..., text."""
+    return _DIGITS.split((name.rpartition(".")[0] or name).lower())
 
 
 def _numbered(names: Sequence[str]) -> list[tuple[int, str]] | str | None:
     """(number, name) in order, of names of one pattern; a problem as text; None where no one number counts up."""
-    rows = sorted((tuple(map(int, _DIGITS.split(PurePath(name).stem)[1::2])), name) for name in names)
+    rows = sorted((tuple(map(int, _parts(name)[1::2])), name) for name in names)
     if not rows or not rows[0][0]:
         return None
     for (values, name), (later, other) in itertools.pairwise(rows):

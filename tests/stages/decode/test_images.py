@@ -357,6 +357,10 @@ class TestNumbers:
         ]  # fmt: skip
         assert reader.notes == (GAP.replace("5", "6").replace("2-3", "3-4"),)
 
+    def test_a_folder_that_cannot_be_read_is_not_an_empty_one(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError):
+            list_images(tmp_path / "gone", template=None, start=None)
+
     def test_many_gaps_are_named_shortly(self) -> None:
         series = by_names([f"{number}.jpg" for number in range(0, 300, 30)])
         (note,) = series.notes

@@ -12,10 +12,11 @@ from reelwright.stages.decode import pool
 from reelwright.stages.decode.attempts import Outcome, attempt_all
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.work import run_items
-from reelwright.stages.index.probe import probe_videos
+from reelwright.stages.index.work import index_videos
 from reelwright.stages.work import SilentReporter
 from reelwright.storage.errors import ConfigError, InputError, UnusableMachineError, UnusableStoreError
 from reelwright.storage.items import ItemLedger
+from reelwright.storage.known import KnownProbes
 from reelwright.storage.store import Store
 from tests.stages.decode.test_killed import plan_of
 from tests.stages.decode.test_source import item
@@ -47,9 +48,11 @@ def test_a_backend_that_nobody_can_load_is_no_fault_of_a_video(
     shadow(tmp_path / "broken", monkeypatch, "av", kind)
     with pytest.raises(UnusableMachineError, match=r"can be loaded here: .*pyav: cannot be loaded: .*pip install"):
         decode(tmp_path / "store", grey_video)
-    assert ItemLedger(Store.at(tmp_path / "store").node("k" * 32)).load() == {}
+    store = Store.at(tmp_path / "store")
+    assert ItemLedger(store.node("k" * 32)).load() == {}
     with pytest.raises(UnusableMachineError, match="cannot be loaded"):
-        list(probe_videos([grey_video], workers=1))
+        index_videos([grey_video], store, quick=False, workers=1, timeout_seconds=60, reporter=SilentReporter())
+    assert KnownProbes(store.videos).load() == {}
 
 
 def test_one_backend_that_cannot_be_loaded_gives_way_to_another(
