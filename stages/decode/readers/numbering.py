@@ -165,6 +165,8 @@ def _missing(numbers: Sequence[int], first: int) -> tuple[str, ...]:
         f"{count} of {total} image numbers are missing ({', '.join(ranges[:_SHOWN])}{more}): the image before stays on "
         "screen until the next one that is there."
     )
+    if len(numbers) > 1 and all(before + 1 < after for before, after in itertools.pairwise(numbers)):
+        note += " If the numbers count something else than frames (milliseconds), number the images anew."
     return (note,)
 
 

@@ -322,10 +322,10 @@ class TestNumbers:
         assert series.first == first
 
     def test_padding_that_a_template_does_not_have_is_said(self) -> None:
-        series = by_template(["i_01.png", "i_2.png", "i_03.png", "x.png"], "i_{:02d}.png", start=None)
-        assert series.names == ("i_01.png", "i_03.png")
+        series = by_template(["i_01.png", "i_2.png", "i_03.png", "i_04.png", "x.png"], "i_{:02d}.png", start=None)
+        assert series.names == ("i_01.png", "i_03.png", "i_04.png")
         assert series.notes == (
-            "1 of 3 image numbers are missing (2): the image before stays on screen until the next one that is there.",
+            "1 of 4 image numbers are missing (2): the image before stays on screen until the next one that is there.",
             "Left out, as not 'i_{:02d}.png': i_2.png.",
         )
 
@@ -367,6 +367,7 @@ class TestNumbers:
         assert note.startswith(
             "261 of 271 image numbers are missing (1-29, 31-59, 61-89, 91-119, 121-149 and 4 more gaps): "
         )
+        assert note.endswith("If the numbers count something else than frames (milliseconds), number the images anew.")
 
 
 class TestIndex:
