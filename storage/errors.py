@@ -6,6 +6,7 @@ ReelwrightError
 |-- StoreError                  what lies in the store is missing, damaged or cannot be written; exit code 1
 |   `-- UnusableStoreError     the store as a whole: full, read-only, gone; ends a run, where StoreError may end an item
 |-- StageError                  a stage could not do its work at all; exit code 1
+|   `-- UnusableMachineError   this machine: a library is missing, a disk is full or away; ends a run, blames no video
 |-- ItemError                   one video could not be done; becomes a row, the others go on; exit code 3
 `-- Interrupted                 the scheduler asked to stop; what was done is kept, run again; exit code 75
 
@@ -44,6 +45,10 @@ class UnusableStoreError(StoreError):
 
 class StageError(ReelwrightError):
     """A stage could not do its work at all."""
+
+
+class UnusableMachineError(StageError):
+    """What a stage needs of the machine is not there: a library, room on a disk, a server, processes."""
 
 
 class ItemError(ReelwrightError):

@@ -66,6 +66,23 @@ def why_unusable(error: OSError, root: Path) -> str | None:
     return None
 
 
+def why_broken(error: OSError) -> str | None:
+    """What to say of a system error that no video can be blamed for, and what to do; None for all others.
+
+    Such are a disk that is full or read-only, a file system whose server is away, and too many open files. An I/O error
+    may be a bad sector of one file: whoever knows the file decides.
+    """
+    if type(error).__module__ != "builtins":  # PyAV's derive from OSError too, with numbers of FFmpeg's
+        return None
+    advice = _ADVICE.get(error.errno or 0)
+    if advice is None:
+        return None
+    if error.filename is None:
+        return f"{error.strerror or error}. {advice}"
+    place = f" ({room(Path(str(error.filename)))})" if error.errno in _FULL else ""
+    return f"{error.filename}: {error.strerror}{place}. {advice}"
+
+
 def room(path: Path) -> str:
     """How much is free where ``path`` lies."""
     there = next((parent for parent in (path, *path.parents) if parent.exists()), Path("/"))
@@ -86,3 +103,16 @@ _MORE_ROOM = (
     "what was done is kept, and work goes on from there"
 )
 _ANEW = "Mount it again if it was unmounted; else run again, which starts anew"
+_ADVICE = {
+    **dict.fromkeys(_FULL, "Make room, then run again: what was done is kept"),
+    **dict.fromkeys(
+        (
+            errno.ENOTCONN, errno.ESTALE, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH,
+            errno.ETIMEDOUT, errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED,
+        ),
+        "The disk or server does not answer: see that it does (mount it again), then run again",
+    ),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "Raise the limit (`ulimit -n`) or use fewer workers, then run again"),
+    errno.EFBIG: "Files of this size are not allowed here (`ulimit -f`): allow them, then run again",
+    errno.EROFS: "Make the file system writable, then run again",
+}  # fmt: skip

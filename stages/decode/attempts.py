@@ -10,17 +10,18 @@ from typing import Any
 from numpy.typing import NDArray
 
 from reelwright.stages.decode.pool import Message, Task, TaskEnded, WorkerPool
-from reelwright.stages.decode.wire import UNUSABLE
+from reelwright.stages.decode.wire import MACHINE, NO_BACKEND, UNUSABLE
 from reelwright.stages.work import VideoItem
-from reelwright.storage.errors import UnusableStoreError
+from reelwright.storage.errors import ReelwrightError, UnusableMachineError, UnusableStoreError
 from reelwright.storage.items import DONE, ItemRow
 
 MAX_WORKERS = 8
 INDEX_CORRECTED = "index_corrected"  # cause: packets had said other frames than decode; opened again, all is right
 _BASE_LIMIT_SECONDS = 60.0
 _UNKNOWN_DURATION_SECONDS = 600.0
+_AGAIN = 1  # so often a backend is tried again whose process was killed from outside
 # What another backend may do better. All else (a file that is missing, empty, no video) is the same for every backend.
-_ANOTHER_MAY = frozenset({"backend_unsuited", "backend_failed", "error", "out_of_memory"})
+_ANOTHER_MAY = frozenset({"backend_unsuited", "backend_failed", NO_BACKEND, "error", "out_of_memory"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +77,9 @@ class Outcome:
 class _Progress:
     item: VideoItem
     backends: Sequence[str]
-    number: int = 0
+    number: int = 0  # of the present attempt
+    place: int = 0  # of the present backend among them
+    kills: int = 0  # of processes of the present backend, from outside
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
     failures: list[tuple[str, str]] = field(default_factory=list)
@@ -84,6 +87,11 @@ class _Progress:
     is_corrected: bool = False  # its index was found wrong, and made again
     is_begun: bool = False  # something came of the present attempt
     num_broken: int = 0  # attempts that failed after something had come of them
+
+    @property
+    def backend(self) -> str:
+        """The present one."""
+        return self.backends[self.place]
 
 
 def num_workers(wanted: int | None, num_items: int) -> int:
@@ -99,7 +107,9 @@ def num_cores() -> int:
 def attempt_all(items: Sequence[VideoItem], plan: Plan) -> Iterator[Attempt | Outcome]:
     """Messages of all videos as they come (those of one video in order), and one `Outcome` for each.
 
-    Raises UnusableStoreError when a process finds the store full, read-only or gone.
+    A process that is killed from outside is no fault of the video's before its backend was tried once more. Raises
+    UnusableStoreError when a process finds the store full, read-only or gone or a source out of reach,
+    UnusableMachineError when this machine lacks what decoding needs; no video is blamed for either.
     """
     states = {str(index): _Progress(item, plan.backends(item)) for index, item in enumerate(items)}
     with WorkerPool(plan.workers) as pool:
@@ -107,16 +117,15 @@ def attempt_all(items: Sequence[VideoItem], plan: Plan) -> Iterator[Attempt | Ou
             pool.submit(_task(name, state, plan))
         for event in pool.events():
             state = states[event.name]
-            if isinstance(event, TaskEnded) and event.status == UNUSABLE:
-                raise UnusableStoreError(event.message)
             if isinstance(event, Message) and event.body.get("event") == "notes":
                 state.about = list(event.body["notes"])
             elif isinstance(event, Message):
                 state.is_begun = True
-                yield Attempt(state.item, state.number, state.backends[state.number], event.body, event.arrays)
+                yield Attempt(state.item, state.number, state.backend, event.body, event.arrays)
             elif _should_retry(event, state):
                 pool.submit(_task(event.name, state, plan), first=True)
             else:
+                raise_unusable(event, told="; ".join(state.notes))
                 yield _outcome(event, states.pop(event.name))
 
 
@@ -126,29 +135,46 @@ def _task(name: str, state: _Progress, plan: Plan) -> Task:
     return Task(
         name=name,
         function=plan.function,
-        arguments=plan.arguments(state.item, state.backends[state.number], state.num_broken),
+        arguments=plan.arguments(state.item, state.backend, state.num_broken),
         timeout_seconds=plan.timeout_seconds or limit,
     )
 
 
+def raise_unusable(ended: TaskEnded, *, told: str = "") -> None:
+    """Raise what ends a stage where a task ended by no fault of its video's. told: what to say of all attempts."""
+    kind: type[ReelwrightError] = UnusableMachineError if ended.cause == MACHINE else UnusableStoreError
+    if ended.status == UNUSABLE:
+        raise kind(ended.message)
+    if ended.cause == NO_BACKEND:
+        raise UnusableMachineError(
+            f"no backend that is left can be loaded here: {told or ended.message}. Install it again (pip install "
+            "--force-reinstall av decord), or what it needs of the system, then run again"
+        )
+
+
 def _should_retry(ended: TaskEnded, state: _Progress) -> bool:
-    """Note a failed attempt, and whether another backend is to be tried."""
+    """Note a failed attempt, and whether there is to be another: with the same backend, or with the next one."""
     state.seconds += ended.seconds
-    if ended.status == "ok":
+    if ended.status in ("ok", UNUSABLE):
         return False
     state.failures.append((ended.status, ended.cause))
     state.num_broken += state.is_begun
     state.is_begun = False
     may = ended.status in ("timeout", "crashed") or (ended.status == "failed" and ended.cause in _ANOTHER_MAY)
     by_backend = may or ended.status == "truncated"
-    state.notes.append(f"{state.backends[state.number]}: {ended.message}" if by_backend else ended.message)
+    state.notes.append(f"{state.backend}: {ended.message}" if by_backend else ended.message)
     if ended.cause == INDEX_CORRECTED and not state.is_corrected:
         state.is_corrected = True
-        return True
-    if may and state.number + 1 < len(state.backends):
-        state.number += 1
-        return True
-    return False
+    elif ended.is_killed and state.kills < _AGAIN:
+        state.kills += 1
+        state.notes[-1] += "; it was tried again"
+    elif may and state.place + 1 < len(state.backends):
+        state.place += 1
+        state.kills = 0
+    else:
+        return False
+    state.number += 1
+    return True
 
 
 def _outcome(ended: TaskEnded, state: _Progress) -> Outcome:
@@ -161,7 +187,7 @@ def _outcome(ended: TaskEnded, state: _Progress) -> Outcome:
         status=status,
         cause=cause,
         message="; ".join([*state.notes, *state.about]),
-        backend=state.backends[state.number],
+        backend=state.backend,
         seconds=round(state.seconds, 3),
         attempts=state.number + 1,
     )

@@ -24,7 +24,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from numpy.typing import NDArray
@@ -32,9 +32,13 @@ from numpy.typing import NDArray
 from reelwright.stages.decode import wire
 from reelwright.storage.errors import InputError, ReelwrightError
 from reelwright.storage.fetched import local_file
+from reelwright.storage.unusable import why_broken
 from reelwright.storage.urls import is_url
 
 _START_LIMIT_SECONDS = 60.0
+_END_SECONDS = 10.0  # for a process that dies by itself to be gone: writing a core file takes a while
+# Signals that a process brings upon itself; all others come from outside.
+_FAULTS = frozenset({"SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT", "SIGTRAP", "SIGSYS"})
 _QUEUED_PER_WORKER = 2  # messages: one being used, one ready
 
 
@@ -66,6 +70,11 @@ class TaskEnded:
     cause: str
     message: str
     seconds: float  # waited for
+
+    @property
+    def is_killed(self) -> bool:
+        """Whether the process was ended from outside (for want of memory, by a person, by a scheduler)."""
+        return self.status == "crashed" and self.cause.startswith("SIG") and self.cause not in _FAULTS
 
 
 class WorkerPool:
@@ -141,12 +150,12 @@ class WorkerPool:
             return None if self._closing else self._tasks.popleft()
 
     def _run(self, worker: _Worker, task: Task) -> TaskEnded:
-        arguments = _brought_here(task)
-        if isinstance(arguments, TaskEnded):
-            return arguments
+        arguments = _local_arguments(task)
+        failed = arguments if isinstance(arguments, TaskEnded) else _start(worker, task)
+        if failed is not None:
+            return failed
         waited = 0.0
         try:
-            worker.start()
             worker.send({"function": task.function, "arguments": arguments})
             while not self._closing:
                 limit = None if task.timeout_seconds is None else task.timeout_seconds - waited
@@ -165,13 +174,42 @@ class WorkerPool:
                 f"no end after {task.timeout_seconds:g} s; the process was stopped. Raise timeout_seconds if it is slow"
             )
             return TaskEnded(task.name, "timeout", "timeout", message, task.timeout_seconds or 0.0)
-        except (EOFError, ConnectionError, OSError):
-            cause = worker.kill()
-            return TaskEnded(task.name, "crashed", cause, f"the decoding process died ({cause})", waited)
+        except (EOFError, OSError):
+            return _died(task, worker.reap(), waited)
         return TaskEnded(task.name, "failed", "closed", "the pool was closed", waited)
 
 
-def _brought_here(task: Task) -> dict[str, Any] | TaskEnded:
+def _start(worker: _Worker, task: Task) -> TaskEnded | None:
+    """Start the process where it is not running; how the task ended where that cannot be done."""
+    try:
+        worker.start()
+    except TimeoutError:
+        worker.kill()
+        told = f"is not ready after {_START_LIMIT_SECONDS:g} s. Is the machine overloaded, or its file system away?"
+    except (EOFError, ConnectionError):
+        cause = worker.reap()
+        died = _died(task, cause, 0.0)
+        if died.is_killed:
+            return died
+        told = f"ends at once ({cause}). What it printed says why: a package may be missing, or damaged"
+    except OSError as error:
+        worker.kill()
+        told = f"cannot be started: {error}. Free some memory or processes (`ulimit -u`)"
+    else:
+        return None
+    return TaskEnded(task.name, wire.UNUSABLE, wire.MACHINE, f"the decoding process {told}", 0.0)
+
+
+def _died(task: Task, cause: str, seconds: float) -> TaskEnded:
+    ended = TaskEnded(task.name, "crashed", cause, f"the decoding process died ({cause})", seconds)
+    if not ended.is_killed:
+        return ended
+    return replace(
+        ended, message=f"the decoding process died: it was killed from outside ({cause}), as when memory is short"
+    )
+
+
+def _local_arguments(task: Task) -> dict[str, Any] | TaskEnded:
     """The arguments with a local copy where `path` is a URL; fetching does not count as the task's time."""
     path = str(task.arguments.get("path", ""))
     if not is_url(path):
@@ -181,7 +219,10 @@ def _brought_here(task: Task) -> dict[str, Any] | TaskEnded:
     except InputError as error:
         return TaskEnded(task.name, "failed", "missing_file", str(error), 0.0)
     except ReelwrightError as error:
-        return TaskEnded(task.name, wire.UNUSABLE, "source", str(error), 0.0)
+        return TaskEnded(task.name, wire.UNUSABLE, wire.SOURCE, str(error), 0.0)
+    except OSError as error:  # of the folder of copies
+        told = why_broken(error) or f"{error}. See that the folder of copies can be written"
+        return TaskEnded(task.name, wire.UNUSABLE, wire.MACHINE, f"{path} cannot be fetched: {told}", 0.0)
 
 
 class _Worker:
@@ -197,17 +238,16 @@ class _Worker:
         if self.process is not None:
             return
         ours, theirs = socket.socketpair()
-        with self._lock:
+        with theirs, self._lock:
+            self._connection = ours
             if self._abandoned:
                 raise EOFError("the pool is closing")
-            self._connection = ours
             self.process = subprocess.Popen(  # noqa: S603 - this interpreter, our own module
                 [sys.executable, "-m", "reelwright.stages.decode.worker", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 env=_environment(),
             )
-        theirs.close()
         self.send({"path": [os.path.abspath(entry) for entry in sys.path]})  # noqa: PTH100 - '' means here, now
         self.receive(_START_LIMIT_SECONDS)
 
@@ -228,19 +268,31 @@ class _Worker:
             if self.process is not None:
                 self.process.kill()
 
+    def reap(self) -> str:
+        """Wait for a process that died, and say what of: a signal's name or its exit code."""
+        if self.process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(_END_SECONDS)
+        return self.kill()
+
     def kill(self) -> str:
-        """End the process, wait for it, and say what it died of: a signal's name or its exit code."""
+        """End the process, and say what it died of."""
         process, self.process = self.process, None
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
         if process is None:
             return "not_started"
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(0.5)  # one that died by itself keeps its own cause
         process.kill()
         code = process.wait()
-        return signal.Signals(-code).name if code < 0 else f"exit_{code}"
+        return _signal_name(-code) if code < 0 else f"exit_{code}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"SIG{number}"
 
 
 def _environment() -> dict[str, str]:

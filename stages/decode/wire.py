@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-UNUSABLE = "unusable"  # status of a task that found the store full, read-only or gone: no video is to blame
+UNUSABLE = "unusable"  # status of a task that found the store, a source or this machine unusable: no video is to blame
+STORE, SOURCE, MACHINE = "store", "source", "machine"  # causes of UNUSABLE
+NO_BACKEND = "backend_missing"  # cause of failed: the backend's package or one of its libraries is missing here
 
 Arrays = Sequence[NDArray[Any]]
 _LENGTH = struct.Struct("<Q")

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from reelwright.stages.decode import wire
-from reelwright.storage.errors import ItemError, UnusableStoreError
+from reelwright.storage.errors import ItemError, UnusableMachineError, UnusableStoreError
+from reelwright.storage.unusable import why_broken
 
 _PR_SET_PDEATHSIG = 1
 
@@ -39,18 +42,41 @@ def _serve(connection: socket.socket, task: dict[str, Any]) -> None:
     try:
         messages: Iterator[tuple[dict[str, Any], wire.Arrays]] = _function(task["function"])(**task["arguments"])
         for header, arrays in messages:
-            wire.send(connection, {"kind": "message", "body": header}, arrays)
-        wire.send(connection, {"kind": "done"})
+            _send(connection, {"kind": "message", "body": header}, arrays)
+        _send(connection, {"kind": "done"})
     except ItemError as error:
-        wire.send(connection, _failure(error.status, error.cause, str(error)))
+        _send(connection, _failure(error.status, error.cause, str(error)))
     except UnusableStoreError as error:
-        wire.send(connection, _failure(wire.UNUSABLE, "store", str(error)))
-    except ConnectionError:
-        raise
+        _send(connection, _failure(wire.UNUSABLE, wire.STORE, str(error)))
+    except UnusableMachineError as error:
+        _send(connection, _failure(wire.UNUSABLE, wire.MACHINE, str(error)))
+    except ImportError as error:
+        _send(connection, _failure("failed", wire.NO_BACKEND, f"cannot be loaded: {error}"))
+    except OSError as error:
+        _send(connection, _of_system(error, source=str(task["arguments"].get("path", ""))))
     except MemoryError:
-        wire.send(connection, _failure("failed", "out_of_memory", "the decoding process ran out of memory"))
+        _send(connection, _failure("failed", "out_of_memory", "the decoding process ran out of memory"))
     except Exception as error:  # noqa: BLE001 - the item boundary: one video's failure becomes its row
-        wire.send(connection, _failure("failed", "error", f"{type(error).__name__}: {error}"))
+        _send(connection, _failure("failed", "error", f"{type(error).__name__}: {error}"))
+
+
+def _send(connection: socket.socket, header: dict[str, Any], arrays: wire.Arrays = ()) -> None:
+    """Send a message; end this process when the parent is gone. A task's own ConnectionError is not of this socket."""
+    try:
+        wire.send(connection, header, arrays)
+    except ConnectionError:
+        sys.exit(0)
+
+
+def _of_system(error: OSError, *, source: str) -> dict[str, Any]:
+    """How a task ended by a system error: this machine is to blame, or the video at ``source``."""
+    broken = why_broken(error)
+    is_of_source = error.filename is not None and Path(str(error.filename)).is_relative_to(source or "/dev/null")
+    if broken is None and error.errno == errno.EIO and type(error) is OSError and not is_of_source:
+        broken = f"{error.filename or 'a disk'}: {error.strerror}. Check the disk, then run again"
+    if broken is not None:
+        return _failure(wire.UNUSABLE, wire.MACHINE, broken)
+    return _failure("failed", "error", f"{type(error).__name__}: {error}")
 
 
 def _failure(status: str, cause: str, message: str) -> dict[str, Any]:

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from reelwright.stages.decode.attempts import num_workers
+from reelwright.stages.decode.attempts import num_workers, raise_unusable
 from reelwright.stages.decode.pool import Message, Task, WorkerPool
-from reelwright.stages.decode.wire import UNUSABLE
 from reelwright.stages.work import Reporter
 from reelwright.storage.digests import file_digest
-from reelwright.storage.errors import ItemError, UnusableStoreError
+from reelwright.storage.errors import ItemError
 from reelwright.storage.feature_files import is_feature_file
 from reelwright.storage.known import VideoProbe
+from reelwright.storage.unusable import why_broken
 
 _FUNCTION = "reelwright.stages.index.probe:probe_task"
 _VARIABLE_TICKS = 1.5  # frame spans that differ by more than the rounding to the time base are of variable rate
@@ -35,11 +35,13 @@ def probe_videos(
 
     What cannot be used yields a probe whose status is not ok, with cause and message; its digest is empty where the
     file could not be read. quick: see `file_digest`. image_fps: frames per second of folders of images.
-    timeout_seconds: for each file. index: the folder where frame indexes are kept.
+    timeout_seconds: for each file. index: the folder where frame indexes are kept. Raises UnusableStoreError and
+    UnusableMachineError, see `attempt_all`.
     """
     if reporter is not None:
         reporter.total(len(paths), "videos")
     probes: dict[str, VideoProbe] = {}
+    waiting: dict[str, Task] = {}  # may be tried again: a process that is killed is no fault of the file's at first
     with WorkerPool(num_workers(workers, len(paths))) as pool:
         for number, path in enumerate(paths):
             arguments = {
@@ -49,16 +51,21 @@ def probe_videos(
                 "index": None if index is None else str(index),
             }
             task = Task(name=str(number), function=_FUNCTION, arguments=arguments, timeout_seconds=timeout_seconds)
+            waiting[task.name] = task
             pool.submit(task)
         for event in pool.events():
             if isinstance(event, Message):
                 probes[event.name] = VideoProbe(**event.body)
                 continue
-            if event.status == UNUSABLE:
-                raise UnusableStoreError(event.message)
+            again = waiting.pop(event.name, None)
+            if event.is_killed and again is not None:
+                pool.submit(again, first=True)
+                continue
+            raise_unusable(event)
             probe = probes.pop(event.name, VideoProbe(digest=""))
             if event.status != "ok":
-                probe = VideoProbe(digest=probe.digest, status=event.status, cause=event.cause, message=event.message)
+                told = f"{event.message}, twice" if event.is_killed else event.message
+                probe = VideoProbe(digest=probe.digest, status=event.status, cause=event.cause, message=told)
             if reporter is not None:
                 reporter.advance(1)
             yield paths[int(event.name)], probe
@@ -78,6 +85,8 @@ def probe_task(
     except PermissionError as error:
         raise ItemError("no_permission", f"{path} cannot be read: {error}. Change its mode or owner.") from None
     except OSError as error:
+        if why_broken(error):
+            raise
         raise ItemError("unreadable", f"{path} cannot be read: {error}. Check the disk.") from None
     yield VideoProbe(digest=digest)._asdict(), []
     if is_feature_file(source) and source.is_file():
@@ -121,10 +130,8 @@ def probe_file(path: Path, digest: str, *, index: Path | None = None) -> VideoPr
 
 
 def _probe_folder(folder: Path, digest: str, fps: float) -> VideoProbe:
-    """Probe a folder of images (which take ``fps``) or of stored frames."""
-    from PIL import Image
-
-    from reelwright.stages.decode.readers.images import list_images
+    """Probe a folder of images (whose numbers count frames at ``fps``) or of stored frames; notes are its message."""
+    from reelwright.stages.decode.readers.images import ImagesReader, image_series
     from reelwright.stages.decode.readers.stored import is_stored, stored_rows
 
     if is_stored(folder):
@@ -135,14 +142,14 @@ def _probe_folder(folder: Path, digest: str, fps: float) -> VideoProbe:
             digest=digest, duration_seconds=stop - start, num_frames=count, fps=count / (stop - start), height=height,
             width=width, codec="zarr", start_seconds=start,
         )  # fmt: skip
-    images = list_images(folder, template=None, start=None)
-    try:
-        with Image.open(images[0]) as image:
-            width, height = image.size
-            codec = (image.format or "").lower()
-    except OSError as error:
-        raise ItemError("not_a_video", f"{images[0]} is no image that can be read: {error}. Replace it.") from None
+    series = image_series(folder, template=None, start=None)  # decode may name one: nothing is refused here
+    reader = ImagesReader(series, fps=fps)
+    _, frame = next(reader.read([0]))
+    height, width = frame.shape[:2]
+    duration = reader.times.end_seconds - float(reader.times.pts_seconds[0])
+    problem = (f"Without image_tmpl this folder cannot be decoded: {series.problem}.",) if series.problem else ()
     return VideoProbe(
-        digest=digest, duration_seconds=len(images) / fps, num_frames=len(images), fps=fps, height=height, width=width,
-        codec=codec,
+        digest=digest, duration_seconds=duration, num_frames=len(series.names),
+        fps=fps, height=height, width=width, codec=reader.format.lower(), message=" ".join((*problem, *reader.notes)),
+        variable_frame_rate=len(series.names) < series.numbers[-1] - series.numbers[0] + 1,
     )  # fmt: skip

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reelwright.stages.decode.wire import NO_BACKEND
 from reelwright.storage.errors import ConfigError, ItemError
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def open_reader(
     """Open a file with ``backend``, or a folder of images or of stored frames.
 
     digest, index_folder: the content of the file, and where indexes are kept by content; none: the file is read for it.
-    Raises ItemError when it cannot be opened; the cause `backend_unsuited` or `backend_failed` says that another may.
+    Raises ItemError when it cannot be opened; another backend may where the cause is `backend_unsuited`,
+    `backend_failed` or `backend_missing`.
     """
     if path.is_dir():
         from reelwright.stages.decode.readers.images import ImagesReader, list_images
@@ -71,6 +73,6 @@ def open_reader(
     try:
         module = import_module(f"reelwright.stages.decode.readers.{backend}")
         reader: Any = getattr(module, BACKENDS[backend])
-        return CheckedReader(reader(path, index, num_threads=num_threads), path, index)
     except (ImportError, OSError) as error:  # shared libraries of the backend are missing on this machine
-        raise ItemError("backend_failed", f"{backend} cannot be loaded: {' '.join(str(error).split())[:200]}") from None
+        raise ItemError(NO_BACKEND, f"cannot be loaded: {' '.join(str(error).split())[:200]}") from None
+    return CheckedReader(reader(path, index, num_threads=num_threads), path, index)

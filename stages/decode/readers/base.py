@@ -63,7 +63,7 @@ class Reader(Protocol):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Short sentences about the file that people should know, and that do not stop it."""
+        """Short sentences about the file for people, that do not stop it; more may come while it is read."""
 
     def read(self, source_frames: Sequence[int] | NDArray[np.int64]) -> Iterator[tuple[int, Frame]]:
         """Yield (source_frame, frame) for each of ``source_frames``, which ascend and may repeat; `times` is known.

@@ -36,6 +36,7 @@ class StoredReader:
     """A `Reader`: frame i is row i, with the times that the row has."""
 
     backend = "stored"
+    notes: tuple[str, ...] = ()
 
     def __init__(self, folder: Path) -> None:
         """Raises ItemError where the folder holds no rows."""

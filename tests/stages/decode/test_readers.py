@@ -1,4 +1,4 @@
-"""The contract of readers, on every backend that is installed; folders of images."""
+"""The contract of readers, on every backend that is installed."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from PIL import Image
 
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.readers import BACKENDS, backend_order, installed, open_reader
-from reelwright.stages.decode.readers.images import list_images
 from reelwright.stages.decode.readers.pictures import orient
 from reelwright.storage.errors import ConfigError, ItemError
 
@@ -188,49 +186,3 @@ PICTURE = [[1, 2, 3], [4, 5, 6]]
 def test_orient(a: int, b: int, c: int, d: int, expected: list[list[int]]) -> None:
     frame = np.repeat(np.asarray(PICTURE, np.uint8)[:, :, None], 3, axis=2)
     assert orient(frame, (a, b, 0, c, d, 0, 0, 0, 1))[:, :, 0].tolist() == expected
-
-
-def write_images(folder: Path, names: list[str], *, size: tuple[int, int] = (8, 6)) -> Path:
-    folder.mkdir(exist_ok=True)
-    for number, name in enumerate(names):
-        Image.new("RGB", size, (10 * number,) * 3).save(folder / name)
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("names", "template", "start", "expected"),
-    [
-        (["i10.png", "i9.png", "i1.png"], None, None, ["i1.png", "i9.png", "i10.png"]),
-        (["i_00.png", "i_01.png", "i_03.png"], "i_{:02d}.png", None, ["i_00.png", "i_01.png"]),
-        (["i_1.png", "i_2.png"], "i_{}.png", None, ["i_1.png", "i_2.png"]),
-        (["i_5.png", "i_6.png"], "i_{}.png", 5, ["i_5.png", "i_6.png"]),
-    ],
-    ids=["natural-order", "from-zero-to-the-gap", "from-one", "from-five"],
-)
-def test_list_images(
-    tmp_path: Path, names: list[str], template: str | None, start: int | None, expected: list[str]
-) -> None:
-    folder = write_images(tmp_path / "clip", names)
-    assert [path.name for path in list_images(folder, template=template, start=start)] == expected
-
-
-def test_images_are_frames(tmp_path: Path) -> None:
-    folder = write_images(tmp_path / "clip", [f"{number}.png" for number in range(12)])
-    reader = open_reader(folder, DecodeConfig(image_fps=4), backend="images")
-    assert reader.times is not None
-    assert reader.times.pts_seconds[:3].tolist() == [0.0, 0.25, 0.5]
-    assert reader.times.end_seconds == 3.0
-    assert [(number, int(frame[0, 0, 0])) for number, frame in reader.read([2, 2, 11])] == [(2, 20), (2, 20), (11, 110)]
-
-
-def test_images_that_cannot_be_used(tmp_path: Path) -> None:
-    folder = write_images(tmp_path / "clip", ["1.png", "2.png"])
-    write_images(folder, ["3.png"], size=(4, 4))
-    with pytest.raises(ItemError, match="one size"):
-        list(open_reader(folder, DecodeConfig(), backend="images").read([0, 2]))
-    (folder / "2.png").write_bytes(b"broken")
-    with pytest.raises(ItemError, match=r"image 1 \(2.png\) cannot be read") as caught:
-        list(open_reader(folder, DecodeConfig(), backend="images").read([0, 1]))
-    assert caught.value.status == "truncated"
-    with pytest.raises(ItemError, match=r"has no images named 'x_\{\}.png' from number 1 on"):
-        list_images(folder, template="x_{}.png", start=None)

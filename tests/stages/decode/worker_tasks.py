@@ -1,9 +1,12 @@
-"""Functions for worker processes to run in test_pool: they behave well, hang, crash, or talk a lot."""
+"""Functions for worker processes to run in tests: they behave well, hang, crash, are killed, or talk a lot."""
 
+import json
 import os
 import signal
 import sys
 import time
+from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 
@@ -53,3 +56,35 @@ def hang_ignoring_signals():
     yield {"pid": os.getpid()}, []
     while True:
         time.sleep(1)
+
+
+def killed(**arguments):
+    """Do what KILLED names, and kill this process (kill -9) in the first ``times`` calls, before message ``after``.
+
+    ``only`` is part of the path of the videos that this is for.
+    """
+    plan = json.loads(os.environ["KILLED"])
+    with Path(plan["calls"]).open("a") as file:
+        file.write(arguments.get("backend", "-") + "\n")
+    calls = len(Path(plan["calls"]).read_text().splitlines())
+    module, name = plan["function"].split(":")
+    for number, message in enumerate(getattr(import_module(module), name)(**arguments)):
+        if calls <= plan["times"] and number == plan["after"] and plan["only"] in arguments["path"]:
+            os.kill(os.getpid(), plan.get("signal", signal.SIGKILL))
+        yield message
+
+
+def wait_to_be_killed():
+    yield {"pid": os.getpid()}, []
+    while True:
+        time.sleep(1)
+
+
+def system_error(*, number, filename, path=""):
+    yield {}, []
+    raise OSError(number, os.strerror(number), filename)
+
+
+def refused():
+    yield {}, []
+    raise ConnectionRefusedError("nobody listens")
