@@ -17,6 +17,8 @@ from reelwright.storage.embeddings import EmbeddingStore
 from reelwright.storage.errors import InputError, ItemError
 from reelwright.storage.fetched import local_file
 from reelwright.storage.items import ItemLedger, ItemRow
+from reelwright.storage.snapshots import Snapshot
+from reelwright.storage.spans import Spans
 from reelwright.storage.store import Store
 from reelwright.storage.tables import read_columns
 
@@ -53,7 +55,7 @@ def run_items(work: Work, reporter: Reporter) -> None:
 def _import(
     item: VideoItem, config: FeaturesConfig, sink: StoreSink, *, shape: tuple[int, ...], times: Array | None
 ) -> int:
-    rows, spans = read_features(local_file(item.path), config, times=times)
+    rows, spans = _read(item, config, times=times)
     if rows.shape[1:] != shape:
         raise ItemError(
             "other_shape",
@@ -64,6 +66,22 @@ def _import(
     sink.begin(item.digest, num_rows=len(rows))
     sink.rows(item.digest, OutputRows(0, {config.output: rows}, spans))
     return len(rows)
+
+
+def _read(item: VideoItem, config: FeaturesConfig, *, times: Array | None) -> tuple[Array, Spans]:
+    """What the file held when it had the item's digest. Raises ItemError (changed) where it holds something else."""
+    path = local_file(item.path)
+    try:
+        snapshot = Snapshot.of(path)
+        # Which of both an item has is not said; they are never equal, and the quick one costs next to nothing.
+        is_same = item.digest == snapshot.digest(quick=True) or item.digest == snapshot.digest()
+    except OSError as error:
+        raise ItemError("unreadable", f"{path} cannot be read: {error.strerror}. Is it there still?") from None
+    if not is_same:
+        raise ItemError("changed", snapshot.changed_message)
+    found = read_features(path, config, times=times)
+    snapshot.check()
+    return found
 
 
 def _writer(path: Path, work: Work, config: FeaturesConfig, shape: tuple[int, ...]) -> EmbeddingWriter:
