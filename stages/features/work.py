@@ -11,6 +11,7 @@ from reelwright.stages.config import parse_config
 from reelwright.stages.embed.sink import OutputRows, StoreSink
 from reelwright.stages.features.config import FeaturesConfig
 from reelwright.stages.features.rows import Array, read_features, times_by_video
+from reelwright.stages.inputs import unchanged_sources
 from reelwright.stages.work import Reporter, VideoItem, Work
 from reelwright.storage.embedding_writer import EmbeddingWriter, RowLayout
 from reelwright.storage.embeddings import EmbeddingStore
@@ -33,7 +34,8 @@ def run_items(work: Work, reporter: Reporter) -> None:
     config = parse_config(FeaturesConfig, dict(work.config), where=work.node)
     store = Store.at(work.store)
     ledger = ItemLedger(store.node(work.key))
-    times = _times(config)
+    with unchanged_sources(work):
+        times = _times(config)
     reporter.total(len(work.items), "files")
     shape = _row_shape(store.embeddings(work.key), work.items, config, times)
     writer = _writer(store.embeddings(work.key), work, config, shape)
