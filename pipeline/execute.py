@@ -11,6 +11,7 @@ from typing import Any
 
 from reelwright.pipeline.cluster.executors import Executor
 from reelwright.pipeline.cluster.live import LiveReporter, telling
+from reelwright.pipeline.failed_share import check_share
 from reelwright.pipeline.noted import write_noted
 from reelwright.pipeline.plan import STALE, WAITING, NodePlan, Planner
 from reelwright.pipeline.results import RAN, Failure, NodeResult, Observer, RunOptions
@@ -58,9 +59,12 @@ def execute(
 ) -> tuple[NodeResult, list[Failure]]:
     """Do what is to be done of a stale node. Returns what became of it and its failed videos.
 
-    Raises InputError when no video is left to do, and what the stage raises.
+    Raises InputError when no video is left to do, StageError when too many failed before, and what the stage raises.
     """
+    warning = check_share(plan, planner)
     reporter = observer.started(plan)
+    if warning:
+        reporter.note(warning)
     num_todo = len(plan.todo) if plan.node.config.kind == "items" else 0
     with telling(reporter, planner.file.store, key=plan.spec_key, node=plan.node.name, videos=num_todo) as live:
         return _execute(plan, planner, live, options, executor=executor)

@@ -16,6 +16,7 @@ from reelwright.pipeline.execute import execute, is_settled, item_failures, note
 from reelwright.pipeline.file import PipelineFile
 from reelwright.pipeline.graph import Graph, build_graph
 from reelwright.pipeline.keys import hub_file
+from reelwright.pipeline.lengths import length_notes
 from reelwright.pipeline.lockfile import Frozen, lock_path, write_lock
 from reelwright.pipeline.plan import FRESH, NodePlan, Planner
 from reelwright.pipeline.results import FAILED, SKIPPED, Failure, NodeResult, Observer, RunOptions, RunResult
@@ -74,7 +75,7 @@ def run_pipeline(file: PipelineFile, observer: Observer, options: RunOptions | N
                 observer.finished(result)
                 if result.state == FAILED and not options.keep_going:
                     break
-    notes = (*planner.dataset.notes, *(frozen.notes(planner) if frozen is not None else ()))
+    notes = (*planner.dataset.notes, *length_notes(planner), *(frozen.notes(planner) if frozen is not None else ()))
     is_whole = not any(result.state in {FAILED, SKIPPED} for result in results.values())
     notes = (*notes, *_conclude(planner, with_lock=frozen is None and is_whole))
     return RunResult(nodes=tuple(results.values()), failures=tuple(failures), notes=notes)

@@ -97,6 +97,11 @@ class StageConfig(Settings):
         """Only videos of these splits are read; None: all."""
         return None
 
+    def num_frames(self, num_rows: int) -> tuple[int, int] | None:
+        """The fewest and the most frames of a video of which there are so many rows; None where that is not asked."""
+        del num_rows
+        return None
+
     def hub_weights(self) -> str | None:
         """Name of an encoder whose weights come from a hub; they are fetched into the store first."""
         return None

@@ -19,6 +19,7 @@ from reelwright.stages.embed.config import EmbedConfig
 from reelwright.stages.embed.fetch import fetch
 from reelwright.stages.embed.preprocess import override
 from reelwright.stages.embed.weight_files import read_weights
+from reelwright.stages.inputs import unchanged_sources
 from reelwright.stages.work import InputRef, Work
 from reelwright.storage.errors import ConfigError, InputError, StoreError
 from reelwright.storage.store import Store
@@ -41,11 +42,12 @@ def load_encoder(work: Work) -> LoadedEncoder:
     """The encoder that ``work`` (an embed node) asks for.
 
     Raises ConfigError for an encoder, output or model argument that does not exist, InputError for weights that are
-    missing, damaged or do not fit.
+    missing, damaged, do not fit, or are replaced while they are read.
     """
     config = parse_config(EmbedConfig, dict(work.config), where=work.node)
     run = work.inputs["run"][0] if config.run is not None else None
-    return build_from_config(config, store=Store.at(work.store), run=run, where=work.node)
+    with unchanged_sources(work):
+        return build_from_config(config, store=Store.at(work.store), run=run, where=work.node)
 
 
 def build_from_config(config: EmbedConfig, *, store: Store, run: InputRef | None, where: str) -> LoadedEncoder:

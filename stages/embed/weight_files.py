@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from reelwright.storage.errors import InputError
+from reelwright.storage.snapshots import Snapshot
 
 NESTED_KEYS = ("state_dict", "model_state_dict", "model", "module")  # under which training code commonly saves weights
 
@@ -21,14 +22,19 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a .safetensors, .pth or .pt file by name, on the CPU, in the dtypes of the file.
 
     A state dict may lie under one of NESTED_KEYS (one level). Raises InputError for a missing file, another suffix, a
-    damaged file, one that holds anything but tensors, or one that would run code (nothing is executed).
+    damaged file, one that changes while it is read, one that holds anything but tensors, or one that would run code
+    (nothing is executed).
     """
     if not path.is_file():
         raise InputError(f"weights {str(path)!r}: there is no such file. Give hub, none, or a file that exists.")
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise InputError(f"weights {path.name!r}: suffix {path.suffix!r} is not known; allowed: {', '.join(READERS)}.")
-    return reader(path)
+    snapshot = Snapshot.of(path)
+    tensors = reader(path)
+    if not snapshot.is_same():
+        raise InputError(snapshot.changed_message)
+    return tensors
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -14,10 +14,22 @@ class FeaturesConfig(StageConfig):
 
     The file of features is the video: `videos: {features: FOLDER}`, or a manifest whose `path` names such files. Each
     is keyed by its content, so that only new and changed files are imported. Nothing in a file is executed.
+
+    Shapes, time first (with `transposed` last), and the rows that are made of them:
+
+        (T, D)                              (D,)        a vector a row
+        (T, 1, D)  (T, 1, 1, D)             (D,)        axes of length 1 are dropped, unless output is tokens or map
+        (T, D, 1, 1)  (T, D, 1, 1, 1)       (D,)        the same, as pooling layers leave them
+        (T, N, D)                           (N, D)      tokens
+        (T, C, H, W)                        (C, H, W)   a map
+        (T, H, W, C) with channels_last     (C, H, W)   a map; H = W < C is refused unless `channels_last` is set
+        (T,) with one_hot                   (one_hot,)  class ids
+
+    All others are refused, (1, T, D) too: its first axis may be a batch.
     """
 
     stage: ClassVar[str] = "features"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     kind: ClassVar[str] = "items"
     produces: ClassVar[str] = "embeddings"
 
@@ -36,7 +48,9 @@ class FeaturesConfig(StageConfig):
     key: str | None = None
     """Which array of a file that holds several (a/b in .h5); null: the only one."""
     transposed: bool = False
-    """Files hold time last, as (D, T); false: time first, as (T, D) or (T, N, D) or (T, C, H, W)."""
+    """Files hold time last, as (D, T); false: time first, as in the table above."""
+    channels_last: bool | None = None
+    """Maps are (T, H, W, C); false: (T, C, H, W). null: the latter, but a map that looks like the former fails."""
     one_hot: PositiveInt | None = None
     """Files hold a class id a row (T,): store rows of so many zeros with a one; null: files hold the rows."""
     dim: PositiveInt | None = None
@@ -52,6 +66,14 @@ class FeaturesConfig(StageConfig):
     """Size of a chunk, the smallest part that is read, before compression."""
     shard_rows: PositiveInt = execution(1024)
     """Rows of a shard file."""
+
+    def num_frames(self, num_rows: int) -> tuple[int, int]:
+        """The fewest and the most frames of a video of which there are so many rows.
+
+        stride 4, length 8, 3 rows: [0, 8) [4, 12) [8, 16); of 9 frames, with rows that reach over the end, to 19.
+        """
+        length = self.length or self.stride
+        return (num_rows - 1) * self.stride + 1, num_rows * self.stride + length - 1
 
     @model_validator(mode="after")
     def _consistent(self) -> FeaturesConfig:

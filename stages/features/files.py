@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import struct
+import tokenize
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -19,13 +22,19 @@ from reelwright.storage.feature_files import FEATURE_SUFFIXES
 Array = npt.NDArray[Any]
 Lazy = Callable[[], Array]  # reads one array of an open file
 
-_UNREADABLE = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, MemoryError)
+# What the libraries raise over damaged files, each seen when bytes of good ones were changed at random.
+_UNREADABLE = (
+    *(OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError),
+    *(RuntimeError, MemoryError, SyntaxError, tokenize.TokenError, struct.error, zlib.error, zipfile.BadZipFile),
+)
 WHOLE = ""  # the name of the array in a file that holds just one
 
 
 @contextlib.contextmanager
 def open_arrays(path: Path) -> Iterator[Mapping[str, Lazy]]:
     """The numeric arrays of a file by name, read when called; a file that is one array has it under ``WHOLE``.
+
+    The block is to read arrays and nothing else: what goes wrong in it is taken for the file's fault.
 
     Raises ItemError for another ending, a damaged file, a missing package, or what could only be read by running code.
     """
@@ -66,10 +75,10 @@ def choose(arrays: Mapping[str, Lazy], key: str | None, *, besides: str | None, 
 
 @contextlib.contextmanager
 def _npy(path: Path) -> Iterator[Mapping[str, Lazy]]:
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    array = np.load(path, allow_pickle=False)  # not mapped: a file cut meanwhile would kill the process
     if not isinstance(array, np.ndarray):  # a .npz under the name of a .npy
         raise ValueError("it is an archive of arrays; name it .npz")  # noqa: TRY004 - the file is at fault, not a caller
-    yield {WHOLE: partial(np.asarray, array)}
+    yield {WHOLE: lambda: array}
 
 
 @contextlib.contextmanager
@@ -101,7 +110,7 @@ def _torch(path: Path) -> Iterator[Mapping[str, Lazy]]:
     tensors = {str(name): value for name, value in named.items() if isinstance(value, torch.Tensor)}
     if not tensors:
         raise ValueError(f"it holds no tensor but {type(loaded).__name__}")
-    yield {name: partial(_of_tensor, value) for name, value in tensors.items()}
+    yield {name: partial(_of_tensor, value, path) for name, value in tensors.items()}
 
 
 @contextlib.contextmanager
@@ -122,7 +131,7 @@ def _hdf5(path: Path, *, is_matlab: bool = False) -> Iterator[Mapping[str, Lazy]
 
 @contextlib.contextmanager
 def _matlab(path: Path) -> Iterator[Mapping[str, Lazy]]:
-    loader = _package("scipy.io", path)
+    loader, issparse = _package("scipy.io", path), _package("scipy.sparse", path).issparse
     try:
         values = loader.loadmat(path)
     except NotImplementedError:  # version 7.3 is HDF5
@@ -131,17 +140,32 @@ def _matlab(path: Path) -> Iterator[Mapping[str, Lazy]]:
         return
     except (TypeError, loader.matlab.MatReadError) as error:
         raise ValueError(str(error)) from error
-    arrays = {name: value for name, value in values.items() if not name.startswith("__")}
-    yield {
-        name: partial(np.asarray, value)
-        for name, value in arrays.items()
-        if isinstance(value, np.ndarray) and value.dtype.kind in "fiub"
+    plain: dict[str, Array] = {
+        name: value.toarray() if issparse(value) else value
+        for name, value in values.items()
+        if not name.startswith("__") and (issparse(value) or isinstance(value, np.ndarray))
     }
+    yield {name: partial(np.asarray, value) for name, value in plain.items() if value.dtype.kind in "fiub"}
 
 
-def _of_tensor(tensor: Any) -> Array:
-    """NumPy has no bfloat16; float32 holds every value of it."""
-    values: Array = (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).detach().numpy()
+def _of_tensor(tensor: Any, path: Path) -> Array:
+    """Sparse and quantized ones become plain; bfloat16 and float8, which NumPy lacks, float32, which holds them all.
+
+    Raises ItemError for one that has no plain form, as a nested one or one without values (meta).
+    """
+    import torch
+
+    try:
+        plain = tensor.detach()
+        plain = plain.dequantize() if plain.is_quantized else plain.to_dense()
+        is_known = plain.dtype in {torch.float16, torch.float32, torch.float64} or not plain.is_floating_point()
+        values: Array = (plain if is_known else plain.float()).resolve_conj().resolve_neg().numpy()
+    except (RuntimeError, TypeError) as error:
+        raise ItemError(
+            "not_numbers",
+            f"{path.name} holds a tensor ({tensor.layout}, {tensor.dtype}, {tensor.device}) that cannot be read as an "
+            f"array: {_reason(error)}. Save a plain one: torch.save(tensor.float().cpu(), path).",
+        ) from error
     return values
 
 

@@ -26,9 +26,10 @@ def read_features(path: Path, config: FeaturesConfig, *, times: Array | None = N
     ``times`` are those of the times table, (T,) or (T, 2) seconds. Raises ItemError for what cannot be used.
     """
     with open_arrays(path) as arrays:
-        rows = _as_rows(choose(arrays, config.key, besides=config.times_key, path=path)(), config, path)
+        values = choose(arrays, config.key, besides=config.times_key, path=path)()
         if config.times_key is not None:
             times = np.asarray(choose(arrays, config.times_key, besides=None, path=path)())
+    rows = _as_rows(values, config, path)
     return rows, spans_of(len(rows), config, times=times, path=path)
 
 
@@ -71,20 +72,71 @@ def _as_rows(values: Array, config: FeaturesConfig, path: Path) -> Array:
         raise ItemError("not_numbers", f"{path.name} holds {array.dtype}, not real numbers.")
     if config.one_hot is not None:
         return _one_hot(_squeezed(array), config.one_hot, path).astype(config.dtype)
-    if array.ndim not in {2, 3, 4}:
+    if array.size == 0:
+        raise ItemError("no_rows", f"{path.name} has no rows: shape {array.shape}.")
+    rows = _time_first(array, config, path)
+    dim = rows.shape[-1 if rows.ndim < 4 else 1]
+    if config.dim is not None and dim != config.dim:
+        hint = " Set `transposed: true`?" if array.shape[0 if not config.transposed else -1] == config.dim else ""
+        raise ItemError("other_dim", f"{path.name} has rows of {rows.shape[1:]}, not of dim {config.dim}.{hint}")
+    _check_finite(rows, config, path)
+    return np.ascontiguousarray(rows, dtype=config.dtype)
+
+
+def _time_first(array: Array, config: FeaturesConfig, path: Path) -> Array:
+    """(T, D), (T, N, D) or (T, C, H, W), as the table of `FeaturesConfig` says. Raises ItemError for other shapes."""
+    rows = np.moveaxis(array, -1, 0) if config.transposed and array.ndim > 1 else array
+    if rows.ndim > 2 and config.output.rpartition(".")[2] not in {"tokens", "map"}:
+        if rows.ndim == 3 and len(rows) == 1 and min(rows.shape[1:]) > 1:
+            raise ItemError(
+                "not_rows",
+                f"{path.name} has the shape {array.shape}: is the first axis a batch? Save it without (`array[0]`); "
+                "or set `output: tokens` where it is one row of so many tokens.",
+            )
+        wide = [size for size in rows.shape[1:] if size > 1]
+        rows = rows.reshape(len(rows), *(wide or [1])) if len(wide) <= 1 else rows
+    if rows.ndim not in {2, 3, 4}:
         raise ItemError(
             "not_rows",
             f"{path.name} has the shape {array.shape}; rows are (T, D), (T, N, D) or (T, C, H, W), or with time last "
             "and `transposed: true`. For a class id a row, (T,), set `one_hot`.",
         )
-    rows = np.moveaxis(array, -1, 0) if config.transposed else array
-    if rows.size == 0:
-        raise ItemError("no_rows", f"{path.name} has no rows: shape {array.shape}.")
-    if config.dim is not None and rows.shape[-1 if rows.ndim < 4 else 1] != config.dim:
-        hint = " Set `transposed: true`?" if array.shape[0 if not config.transposed else -1] == config.dim else ""
-        raise ItemError("other_dim", f"{path.name} has rows of {rows.shape[1:]}, not of dim {config.dim}.{hint}")
-    with np.errstate(over="ignore"):  # what is too large for the dtype is told as not finite
-        return np.ascontiguousarray(rows, dtype=config.dtype)
+    if rows.ndim == 4:
+        first, second, last = rows.shape[1:]
+        if config.channels_last is None and first == second < last:
+            raise ItemError(
+                "which_axis",
+                f"{path.name} has maps of {rows.shape[1:]}: set `channels_last: true` where that is (H, W, C), or "
+                "false where it is (C, H, W).",
+            )
+        rows = np.moveaxis(rows, -1, 1) if config.channels_last else rows
+    return rows
+
+
+def _check_finite(rows: Array, config: FeaturesConfig, path: Path) -> None:
+    """Raise ItemError (not_finite) where values are NaN or infinite, or too large for the stored dtype."""
+    if rows.dtype.kind != "f" and config.dtype == "float32":
+        return
+    with np.errstate(over="ignore"):
+        stored = rows.astype(config.dtype).reshape(len(rows), -1)
+    bad = np.flatnonzero(~np.isfinite(stored).all(axis=1))
+    if not len(bad):
+        return
+    where = f"{path.name}: {len(bad):,} of {len(rows):,} rows, row {bad[0]} first,"
+    given = rows.reshape(len(rows), -1)
+    if np.isfinite(given).all():
+        largest = float(np.abs(given).max())
+        more = "Set dtype: float32." if config.dtype == "float16" else "Scale them before they are saved."
+        raise ItemError(
+            "not_finite",
+            f"{where} hold values up to {largest:.3g}; {config.dtype} holds them up to "
+            f"{float(np.finfo(config.dtype).max):.3g}. {more}",
+        )
+    raise ItemError(
+        "not_finite",
+        f"{where} hold {int(np.isnan(given).sum()):,} NaN and {int(np.isinf(given).sum()):,} infinite values in the "
+        "file itself. Make the features of this video again, or write numbers there.",
+    )
 
 
 def _one_hot(ids: Array, num_classes: int, path: Path) -> Array:

@@ -11,12 +11,15 @@ from reelwright.stages.config import parse_config
 from reelwright.stages.embed.sink import OutputRows, StoreSink
 from reelwright.stages.features.config import FeaturesConfig
 from reelwright.stages.features.rows import Array, read_features, times_by_video
+from reelwright.stages.inputs import unchanged_sources
 from reelwright.stages.work import Reporter, VideoItem, Work
 from reelwright.storage.embedding_writer import EmbeddingWriter, RowLayout
 from reelwright.storage.embeddings import EmbeddingStore
 from reelwright.storage.errors import InputError, ItemError
 from reelwright.storage.fetched import local_file
 from reelwright.storage.items import ItemLedger, ItemRow
+from reelwright.storage.snapshots import Snapshot
+from reelwright.storage.spans import Spans
 from reelwright.storage.store import Store
 from reelwright.storage.tables import read_columns
 
@@ -31,7 +34,8 @@ def run_items(work: Work, reporter: Reporter) -> None:
     config = parse_config(FeaturesConfig, dict(work.config), where=work.node)
     store = Store.at(work.store)
     ledger = ItemLedger(store.node(work.key))
-    times = _times(config)
+    with unchanged_sources(work):
+        times = _times(config)
     reporter.total(len(work.items), "files")
     shape = _row_shape(store.embeddings(work.key), work.items, config, times)
     writer = _writer(store.embeddings(work.key), work, config, shape)
@@ -53,7 +57,7 @@ def run_items(work: Work, reporter: Reporter) -> None:
 def _import(
     item: VideoItem, config: FeaturesConfig, sink: StoreSink, *, shape: tuple[int, ...], times: Array | None
 ) -> int:
-    rows, spans = read_features(local_file(item.path), config, times=times)
+    rows, spans = _read(item, config, times=times)
     if rows.shape[1:] != shape:
         raise ItemError(
             "other_shape",
@@ -64,6 +68,22 @@ def _import(
     sink.begin(item.digest, num_rows=len(rows))
     sink.rows(item.digest, OutputRows(0, {config.output: rows}, spans))
     return len(rows)
+
+
+def _read(item: VideoItem, config: FeaturesConfig, *, times: Array | None) -> tuple[Array, Spans]:
+    """What the file held when it had the item's digest. Raises ItemError (changed) where it holds something else."""
+    path = local_file(item.path)
+    try:
+        snapshot = Snapshot.of(path)
+        # Which of both an item has is not said; they are never equal, and the quick one costs next to nothing.
+        is_same = item.digest == snapshot.digest(quick=True) or item.digest == snapshot.digest()
+    except OSError as error:
+        raise ItemError("unreadable", f"{path} cannot be read: {error.strerror}. Is it there still?") from None
+    if not is_same:
+        raise ItemError("changed", snapshot.changed_message)
+    found = read_features(path, config, times=times)
+    snapshot.check()
+    return found
 
 
 def _writer(path: Path, work: Work, config: FeaturesConfig, shape: tuple[int, ...]) -> EmbeddingWriter:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import PositiveFloat, PositiveInt, model_validator
 
-from reelwright.stages.config import Settings
+from reelwright.stages.config import Settings, execution
 from reelwright.stages.synthesize.config import SourceConfig
 
 
@@ -43,6 +43,9 @@ class VideosConfig(Settings):
     """Time limit for probing one video."""
     quarantine_after: PositiveInt | None = 3
     """Failed attempts of a video at one node, over all runs, after which it is left alone; null: never."""
+    max_failed: float = execution(0.5, ge=0, le=1)
+    """Share of the videos that may fail before a node that learns or concludes from all of them refuses to go on
+    without these; it warns of any. 1: goes on with whatever is left."""
 
     @model_validator(mode="after")
     def _one_source(self) -> VideosConfig:

@@ -23,6 +23,7 @@ from reelwright.stages.embed.config import EmbedConfig
 from reelwright.stages.embed.encoder import LoadedEncoder, build_from_config, with_embedding
 from reelwright.stages.embed.preprocess import geometry_of
 from reelwright.stages.finetune.clips import StoredVideos, open_videos
+from reelwright.stages.inputs import unchanged_sources
 from reelwright.stages.learning.place import Place, train_in_processes
 from reelwright.stages.learning.setup import Learning, finish_run, fit, prepare, run_values
 from reelwright.stages.pretrain.batches import KeyFrameBatches, ReadFrames, make_pool
@@ -95,7 +96,8 @@ def _encoder(work: Work, config: PretrainConfig) -> tuple[LoadedEncoder, int]:
     """The encoder with the weights it starts from, its embedding head new, and the size of its embedding."""
     given = config.model_dump(include=set(_OF_ENCODER))
     wanted = parse_config(EmbedConfig, {**given, "frames": config.frames}, where=work.node)
-    loaded = build_from_config(wanted, store=Store.at(work.store), run=None, where=work.node)
+    with unchanged_sources(work):
+        loaded = build_from_config(wanted, store=Store.at(work.store), run=None, where=work.node)
     if loaded.encoder.kind != "image":
         raise ConfigError(f"{work.node}: encoder: {config.encoder!r} reads clips, key frames are images; use timm/NAME")
     if config.embed_dim is None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from reelwright.models.step_states import has_errors
 from reelwright.stages.config import parse_config
+from reelwright.stages.inputs import unchanged_sources
 from reelwright.stages.procedure import Procedure, read_procedure
 from reelwright.stages.steps.config import StepsConfig
 from reelwright.stages.steps.decoding import Recognised, decode
@@ -35,16 +36,17 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
     procedure do not fit, StageError when no video has anything to decode.
     """
     config = parse_config(StepsConfig, dict(work.config), where=work.node)
-    procedure = read_procedure(Path(config.procedure))
     store = Store.at(work.store)
     videos = payload_videos(work.payload)
-    streams = _streams(work, config, procedure, {video.video_id for video in videos})
+    with unchanged_sources(work):
+        procedure = read_procedure(Path(config.procedure))
+        streams = _streams(work, config, procedure, {video.video_id for video in videos})
+        truth = read_truth(Path(config.truth), procedure) if config.truth is not None else None
     shown = [video for video in videos if video.video_id in streams]
     if not shown:
         raise StageError(f"{work.node}: no video of the manifest has predictions or detections in the splits asked for")
     if len(shown) < len(videos):
         reporter.note(f"{len(videos) - len(shown):,} of {len(videos):,} videos have nothing to decode and are left out")
-    truth = read_truth(Path(config.truth), procedure) if config.truth is not None else None
     tables: dict[str, list[Mapping[str, Any]]] = {"steps": [], "truth": [], "videos": []}
     reporter.total(len(shown), "videos")
     durations = {entry["video_id"]: entry.get("duration_seconds") for entry in work.payload["videos"]}

@@ -16,8 +16,10 @@ from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.geometry import apply
 from reelwright.stages.decode.source import FrameChunk, stream_frames
 from reelwright.stages.embed.config import ClipSettings, PreprocessSettings
+from reelwright.stages.embed.encoder import load_encoder
 from reelwright.stages.embed.preprocess import geometry_of, override
 from reelwright.stages.embed.work import run_items
+from reelwright.storage.digests import file_digest
 from reelwright.storage.embeddings import EmbeddingStore
 from reelwright.storage.errors import ConfigError, InputError
 from reelwright.storage.items import ItemLedger
@@ -323,3 +325,12 @@ def test_layout_and_batch_size_are_measured_once(project, monkeypatch):
     project.embed(key="again", reporter=second, batch_size=None, channels_last=None)
     assert first.notes == second.notes
     assert len(list((project.store.root / "tuning").glob("cpu-*.json"))) == 1
+
+
+def test_weights_that_are_no_longer_those_of_the_key_are_not_read(project, tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_file({"a": torch.zeros(1)}, path)
+    work = replace(project.work(weights=str(path)), spec={"inputs": {"weights": file_digest(path)}})
+    save_file({"a": torch.ones(1)}, path)
+    with pytest.raises(InputError, match=r"w\.safetensors changed after the plan was made of it.*run again"):
+        load_encoder(work)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from reelwright.stages.embed import weight_files
 from reelwright.stages.embed.weight_files import read_weights
 from reelwright.storage.errors import InputError
 
@@ -29,6 +30,22 @@ def test_torch_file(tmp_path, saved, suffix):
 def test_safetensors_file(tmp_path):
     save_file(STATE, tmp_path / "w.safetensors")
     assert torch.equal(read_weights(tmp_path / "w.safetensors")["conv.bias"], torch.ones(2))
+
+
+def test_a_file_replaced_while_it_is_read(tmp_path, monkeypatch):
+    path, other = tmp_path / "w.pt", tmp_path / "other.pt"
+    torch.save(STATE, path)
+    torch.save({"conv.bias": torch.zeros(2)}, other)
+    read = weight_files.READERS[".pt"]
+
+    def replaced(path):
+        found = read(path)
+        other.replace(path)
+        return found
+
+    monkeypatch.setitem(weight_files.READERS, ".pt", replaced)
+    with pytest.raises(InputError, match=r"w\.pt changed while it was read, so nothing of it was kept; run again"):
+        read_weights(path)
 
 
 class _Evil:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 
 import h5py
 import numpy as np
 import pytest
 import scipy.io
+import scipy.sparse
 import torch
 
 from reelwright.stages.features.files import choose, open_arrays
@@ -32,11 +34,22 @@ def write_matlab73(path, arrays):
         file.write(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM")
 
 
+def csr(values):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch: this layout is new
+        return torch.from_numpy(values).to_sparse_csr()
+
+
 WRITERS = {
     "a.npy": lambda path: np.save(path, ROWS),
     "a.npz": lambda path: np.savez_compressed(path, rows=ROWS),
     "a.pt": lambda path: torch.save(torch.from_numpy(ROWS), path),
     "a.pth": lambda path: torch.save({"rows": torch.from_numpy(ROWS).bfloat16()}, path),
+    "sparse.pt": lambda path: torch.save(torch.from_numpy(ROWS).to_sparse(), path),
+    "csr.pt": lambda path: torch.save(csr(ROWS), path),
+    "float8.pt": lambda path: torch.save(torch.from_numpy(ROWS).to(torch.float8_e4m3fn), path),
+    "gradient.pt": lambda path: torch.save(torch.from_numpy(ROWS).requires_grad_(), path),
+    "sparse.mat": lambda path: scipy.io.savemat(path, {"rows": scipy.sparse.csc_matrix(ROWS)}),
     "a.h5": lambda path: write_h5(path, {"video/rows": ROWS}),
     "a.mat": lambda path: scipy.io.savemat(path, {"rows": ROWS}),
     "b.mat": lambda path: write_matlab73(path, {"rows": ROWS}),
@@ -67,6 +80,16 @@ def write_external(path):
         file.create_dataset("rows", (4, 3), "f4", external=[(str(path.with_name("other.npy")), 128, 48)])
 
 
+HALF_A_HEADER = b"\x93NUMPY\x01\x00\x46\x00" + b"{'descr': '<f4', 'fortran_order': False, 'shape': (4, 3".ljust(70)
+
+
+def write_damaged_npz(path):
+    np.savez_compressed(path, rows=np.random.default_rng(0).normal(size=(64, 64)))
+    content = bytearray(path.read_bytes())
+    content[200:260] = b"\xff" * 60
+    path.write_bytes(content)
+
+
 REFUSED = {
     "npy with objects": ("a.npy", lambda path: np.save(path, np.array([Payload()]), allow_pickle=True), "run code"),
     "npz with objects": ("a.npz", lambda path: np.savez(path, a=np.array([Payload()])), "run code"),
@@ -78,6 +101,9 @@ REFUSED = {
     "text as h5": ("a.h5", lambda path: path.write_text("hello"), "cannot be read"),
     "text as mat": ("a.mat", lambda path: path.write_text("hello"), "cannot be read"),
     "a video": ("a.mp4", lambda path: path.write_text("hello"), "no file of features"),
+    "pt without values": ("a.pt", lambda path: torch.save(torch.zeros(4, 3, device="meta"), path), "cannot be read as"),
+    "npz whose content is damaged": ("a.npz", write_damaged_npz, "cannot be read"),
+    "npy with half a header": ("a.npy", lambda path: path.write_bytes(HALF_A_HEADER), "cannot be read"),
     "several": ("a.npz", lambda path: np.savez(path, x=ROWS, y=ROWS), "holds 2 arrays .'x', 'y'.: name one"),
     "not there": ("a.npy", lambda path: path.exists(), "cannot be read"),
 }

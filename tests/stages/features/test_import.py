@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
 
 from reelwright.pipeline.project import Project
+from reelwright.stages.features import work
 from reelwright.storage.errors import InputError
 from tests.small_project import write_rows
 
@@ -104,6 +106,46 @@ def test_a_bad_file_is_a_row_and_the_others_are_imported(folder):
     assert result.exit_code == 3
     assert sorted(failure.row.cause for failure in result.failures) == ["not_finite", "other_shape", "unreadable"]
     assert states(result)["feats"] == ("ran", 3)
+
+
+def causes(result):
+    return {failure.video_ids[0]: failure.row.cause for failure in result.failures}
+
+
+@pytest.mark.parametrize("when", ["before it is opened", "while it is read"])
+def test_a_file_replaced_after_its_digest_is_a_failure_and_imported_by_the_next_run(folder, monkeypatch, when):
+    victim, other = folder / "feats/train/v0.npy", folder / "other.npy"
+    np.save(other, np.full((8, 2), 7.0))
+    read = work.read_features
+
+    def replaced(path, config, *, times=None):
+        if other.exists() and (path == victim) == (when == "while it is read"):
+            found = read(path, config, times=times)
+            other.replace(victim)
+            return found
+        return read(path, config, times=times)
+
+    monkeypatch.setattr(work, "read_features", replaced)
+    project = open_project(folder, CHAIN.replace("fps: 2", "fps: 2, dim: 2"))
+    result = project.run(until=["feats"])
+    assert causes(result) == {"train/v0": "changed"}
+    assert "changed while it was read, so nothing of it was kept; run again" in result.failures[0].row.message
+    assert project.run(until=["feats"]).exit_code == 0
+    assert (project.embeddings("feats")["train/v0"].output("pooled") == 7).all()
+
+
+def test_quick_digests_are_compared_as_such(folder):
+    project = open_project(folder, CHAIN.replace("{features: feats}", "{features: feats, digest: quick}"))
+    assert project.run(until=["feats"]).exit_code == 0
+
+
+def test_a_name_that_is_not_utf8_is_left_out_and_the_others_are_imported(folder):
+    name = os.fsdecode(b"caf\xe9.npy")
+    (folder / "feats/train/v0.npy").rename(folder / "feats/train" / name)
+    result = open_project(folder, CHAIN).run(until=["feats"])
+    assert result.exit_code == 0
+    assert states(result)["feats"] == ("ran", 5)
+    assert result.notes[0].startswith(r"left out: train/caf\xe9.npy: not UTF-8, so no table can hold the name. Rename")
 
 
 BROKEN = {

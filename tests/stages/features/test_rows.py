@@ -42,6 +42,19 @@ SHAPES = {
     "transposed": (ROWS.T, {"transposed": True}, (3, 2)),
     "tokens": (np.zeros((3, 5, 2)), {"output": "tokens"}, (3, 5, 2)),
     "map, time last": (np.zeros((2, 4, 5, 3)), {"transposed": True}, (3, 2, 4, 5)),
+    "vectors as pooling leaves them": (np.zeros((3, 5, 1, 1)), {}, (3, 5)),
+    "vectors of a 3D network": (np.zeros((3, 5, 1, 1, 1)), {}, (3, 5)),
+    "vectors, channels last": (np.zeros((3, 1, 1, 5)), {}, (3, 5)),
+    "vectors, one of each": (np.zeros((3, 1, 5)), {}, (3, 5)),
+    "numbers": (np.zeros((3, 1, 1)), {}, (3, 1)),
+    "one row": (np.zeros((1, 1, 1, 5)), {}, (1, 5)),
+    "vectors, time last": (np.zeros((1, 5, 3)), {"transposed": True}, (3, 5)),
+    "one token is one when it is said": (np.zeros((3, 1, 5)), {"output": "tokens"}, (3, 1, 5)),
+    "one row of tokens": (np.zeros((1, 4, 5)), {"output": "layer9.tokens"}, (1, 4, 5)),
+    "a map of one pixel when it is said": (np.zeros((3, 5, 1, 1)), {"output": "map"}, (3, 5, 1, 1)),
+    "map, channels last": (np.zeros((3, 7, 7, 16)), {"channels_last": True}, (3, 16, 7, 7)),
+    "map that only looks so": (np.zeros((3, 7, 7, 16)), {"channels_last": False}, (3, 7, 7, 16)),
+    "map": (np.zeros((3, 16, 7, 7)), {}, (3, 16, 7, 7)),
     "one hot": (np.array([2, 0]), {"one_hot": 3}, (2, 3)),
     "one hot of a column": (np.array([[2], [0]]), {"one_hot": 3}, (2, 3)),
 }
@@ -60,6 +73,22 @@ REFUSED = {
     "a vector": (np.zeros(3), {}, r"shape \(3,\).*set `one_hot`"),
     "text": (np.array([["a"]]), {}, "not real numbers"),
     "complex": (np.zeros((2, 2), complex), {}, "not real numbers"),
+    "a batch of one": (np.zeros((1, 3, 4)), {}, r"shape \(1, 3, 4\): is the first axis a batch.*output: tokens"),
+    "volumes": (np.zeros((3, 4, 2, 5, 5)), {}, r"shape \(3, 4, 2, 5, 5\); rows are"),
+    "maps, channels last": (np.zeros((3, 7, 7, 16)), {}, r"maps of \(7, 7, 16\): set `channels_last: true`"),
+    "not finite": (
+        np.array([[0, 1], [np.nan, np.inf], [np.nan, 0]]),
+        {},
+        r"^a\.npy: 2 of 3 rows, row 1 first, hold 2 NaN and 1 infinite values in the file itself\. Make the features",
+    ),
+    "not finite, as float16": (np.array([[np.nan, 1e6]]), {"dtype": "float16"}, "hold 1 NaN and 0 infinite values"),
+    "too large for float16": (
+        np.array([[0.0], [-1e6]]),
+        {"dtype": "float16"},
+        r"1 of 2 rows, row 1 first, hold values up to 1e\+06; float16 holds them up to 6\.55e\+04\. Set dtype: float32",
+    ),
+    "whole numbers too large for float16": (np.array([[70000]]), {"dtype": "float16"}, "hold values up to 7e"),
+    "too large for float32": (np.array([[1e300]]), {}, r"float32 holds them up to 3\.4e\+38\. Scale them"),
     "empty": (np.zeros((0, 4)), {}, "no rows"),
     "other dim": (np.zeros((3, 2)), {"dim": 3}, "not of dim 3. Set `transposed: true`"),
     "class too large": (np.array([0, 3]), {"one_hot": 3}, "class 3 is outside 0 to 2"),
@@ -101,3 +130,15 @@ SETTINGS = {
 def test_bad_settings(settings, message):
     with pytest.raises(ValueError, match=message):
         FeaturesConfig(**settings)
+
+
+FRAMES = {
+    "every frame": ({}, 8, (8, 8)),
+    "every fourth": ({"stride": 4}, 3, (9, 15)),
+    "clips": ({"stride": 4, "length": 8}, 3, (9, 19)),
+}
+
+
+@pytest.mark.parametrize(("settings", "num_rows", "expected"), FRAMES.values(), ids=FRAMES)
+def test_frames_that_rows_stand_for(settings, num_rows, expected):
+    assert FeaturesConfig(fps=10, **settings).num_frames(num_rows) == expected

@@ -1,0 +1,73 @@
+"""Files that settings name are read as their digest in the key says, or the node fails."""
+
+from __future__ import annotations
+
+import pytest
+
+from reelwright.stages.inputs import unchanged_sources
+from reelwright.stages.work import Work
+from reelwright.storage.digests import file_digest
+from reelwright.storage.errors import InputError
+
+
+def times_work(path, *, digest):
+    return Work(
+        node="feats",
+        stage="features",
+        key="k",
+        config={"times": str(path)},
+        spec={"inputs": {} if digest is None else {"times": digest}},
+        store=str(path.parent / "store"),
+        inputs={},
+    )
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "times.csv"
+    path.write_text("video_id,start_seconds\na,0\n")
+    path.with_name("other.csv").write_text("video_id,start_seconds\na,1\n")
+    return path
+
+
+def swap(path):
+    other, spare = path.with_name("other.csv"), path.with_name("spare.csv")
+    path.rename(spare)
+    other.rename(path)
+    spare.rename(other)
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["digest in the key", "put together by hand"])
+def test_a_file_that_stays_is_read(path, is_known):
+    with unchanged_sources(times_work(path, digest=file_digest(path) if is_known else None)):
+        assert path.read_text()
+
+
+def test_a_file_replaced_before_it_is_read(path):
+    work = times_work(path, digest=file_digest(path))
+    swap(path)
+    with (
+        pytest.raises(InputError, match=r"times\.csv changed after the plan was made.*run again"),
+        unchanged_sources(work),
+    ):
+        pytest.fail("it must not be read")
+
+
+def read_swapped(work, path):
+    with unchanged_sources(work):
+        swap(path)
+        assert path.read_text().endswith("a,1\n")
+        swap(path)
+
+
+def test_a_file_replaced_and_put_back_while_it_is_read(path):
+    work = times_work(path, digest=file_digest(path))
+    with pytest.raises(InputError, match=r"times\.csv changed while it was read"):
+        read_swapped(work, path)
+
+
+def test_a_file_that_is_gone(path):
+    work = times_work(path, digest=file_digest(path))
+    path.unlink()
+    with pytest.raises(InputError, match=r"times\.csv cannot be read: No such file"), unchanged_sources(work):
+        pytest.fail("it must not be read")
