@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 from numpy.typing import NDArray
 
+from reelwright.stages.decode import attempts
 from reelwright.stages.decode.config import DecodeConfig
+from reelwright.stages.decode.pool import WorkerPool
 from reelwright.stages.decode.source import Ended, FrameChunk, stream_frames
 from reelwright.stages.work import VideoItem
 from reelwright.storage.digests import file_digest
@@ -73,6 +77,11 @@ def subject(case: Case, path: Path, truth: Truth) -> Subject:
 
 def compare(subjects: Sequence[Subject], backend: str, *, workers: int = 2) -> dict[str, dict[str, Verdict]]:
     """The verdict of each sampling for each file, by name of the case."""
+    with _one_pool(workers):
+        return _compare(subjects, backend, workers)
+
+
+def _compare(subjects: Sequence[Subject], backend: str, workers: int) -> dict[str, dict[str, Verdict]]:
     verdicts: dict[str, dict[str, Verdict]] = {one.case.name: {} for one in subjects}
     every = _decode([_Asked(one, Sampling("every"), one.truth.seconds) for one in subjects], backend, workers)
     for name in NAMES:
@@ -81,6 +90,15 @@ def compare(subjects: Sequence[Subject], backend: str, *, workers: int = 2) -> d
         for one in asked:
             verdicts[one.subject.case.name][name] = _verdict(one, backend, found[one.subject.case.name])
     return verdicts
+
+
+@contextlib.contextmanager
+def _one_pool(workers: int) -> Iterator[None]:
+    """Every call of `stream_frames` inside uses the same processes: starting them takes longer than all else."""
+    with WorkerPool(workers) as pool:
+        kept = contextlib.nullcontext(pool)
+        with mock.patch.object(attempts, "WorkerPool", lambda _: kept):
+            yield
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -41,16 +42,22 @@ def draw(number: int) -> Picture:
 def read_number(picture: Picture) -> int:
     """The number of a picture of any size; UNREADABLE where a block is neither black nor white."""
     height, width = picture.shape[:2]
-    number = 0
+    levels = np.asarray([picture[rows, columns, 1].mean() for rows, columns in _middles(height, width)])
+    if np.any((levels >= _BLACK) & (levels <= _WHITE)):
+        return UNREADABLE
+    return int((levels > _WHITE) @ (1 << np.arange(NUM_BITS)))
+
+
+@lru_cache
+def _middles(height: int, width: int) -> list[tuple[slice, slice]]:
+    """The inner part of each block in a picture of this size."""
+    middles = []
     for bit in range(NUM_BITS):
         top, left = _corner(bit)
         rows = slice((top + 7) * height // HEIGHT, (top + _BLOCK - 7) * height // HEIGHT)
         columns = slice((left + 7) * width // WIDTH, (left + _BLOCK - 7) * width // WIDTH)
-        level = float(picture[rows, columns].mean())
-        if _BLACK <= level <= _WHITE:
-            return UNREADABLE
-        number |= (level > _WHITE) << bit
-    return number
+        middles.append((rows, columns))
+    return middles
 
 
 def write_raw(path: Path, first: int, count: int) -> None:
