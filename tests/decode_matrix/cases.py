@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.decode_matrix.lab import NUM_PICTURES, Case, copied, encoded, joined, sliced
+from tests.decode_matrix.paff import field_coded
 
 _X264 = "-c:v libx264 -preset ultrafast -threads 1"
 _X265 = "-c:v libx265 -preset ultrafast -x265-params log-level=none:pools=1:frame-threads=1"
@@ -40,7 +41,10 @@ STRUCTURES = {
     "wmv2": {"g25": "-c:v wmv2 -q:v 3 -g 25"},
     "flv1": {"g25": "-c:v flv -q:v 3 -g 25"},
     "rv20": {"g12": "-c:v rv20 -q:v 3 -g 12"},
-    "vp8": {"g25": f"{_VP8} -g 25", "altref": "-c:v libvpx -cpu-used 8 -g 40 -auto-alt-ref 1 -lag-in-frames 16 -b:v 400k"},
+    "vp8": {
+        "g25": f"{_VP8} -g 25",
+        "altref": "-c:v libvpx -cpu-used 8 -g 40 -auto-alt-ref 1 -lag-in-frames 16 -b:v 400k",
+    },
     "vp9": {
         "g25": f"{_VP9} -g 25",
         "altref": "-c:v libvpx-vp9 -deadline good -cpu-used 8 -g 40 -auto-alt-ref 1 -lag-in-frames 16 -b:v 400k",
@@ -146,6 +150,16 @@ def _fields() -> Iterator[Case]:
     for container in ("ts", "m2ts", "mp4", "mkv"):
         yield _encoded(f"h264-mbaff.{container}", "h264", "mbaff", mbaff)
     yield _encoded("h264-mbaff-bff.ts", "h264", "mbaff", mbaff.replace("tff=1", "bff=1"))
+    for container in ("ts", "m2ts", "mp4", "mov", "mkv", "h264"):
+        options = {"mpegts_m2ts_mode": "1"} if container == "m2ts" else {}
+        for label, together in (("frames", True), ("fields", False)):
+            if container != "h264" or together:
+                make = field_coded(together=together, options=options)
+                yield Case(name=f"h264-paff-{label}.{container}", codec="h264", structure="field-coded", make=make)
+    yield Case(name="h264-paff-remuxed.mp4", codec="h264", structure="field-coded", make=copied("h264-paff-frames.ts"))
+    yield Case(name="h264-paff-remuxed.mkv", codec="h264", structure="field-coded", make=copied("h264-paff-frames.ts"))
+    make = sliced("h264-paff-frames.ts", 0.07, unit=188)
+    yield Case(name="h264-paff-between.ts", codec="h264", structure="begins between key frames", make=make)
     for container in ("mpg", "vob", "ts", "mxf", "mp4"):
         options = f"{_MPEG2} -g 12 -bf 2 -flags +ildct+ilme -top 1"
         yield _encoded(f"mpeg2-interlaced.{container}", "mpeg2", "interlaced", options)
@@ -160,7 +174,9 @@ def _fields() -> Iterator[Case]:
     dv = "-c:v dvvideo -vf scale=720:576 -pix_fmt yuv420p"
     yield _encoded("dv-interlaced.avi", "dvvideo", "interlaced", dv, count=40)
     yield _encoded("dv-interlaced.dv", "dvvideo", "interlaced", dv, count=40)
-    yield _encoded("prores-interlaced.mov", "prores", "interlaced", "-c:v prores_ks -flags +ildct -top 1 -pix_fmt yuv422p10le")
+    yield _encoded(
+        "prores-interlaced.mov", "prores", "interlaced", "-c:v prores_ks -flags +ildct -top 1 -pix_fmt yuv422p10le"
+    )
 
 
 def _starts() -> Iterator[Case]:
@@ -197,7 +213,9 @@ def _starts() -> Iterator[Case]:
         new = parent.replace(".", "-from1s.")
         codec = parent.partition("-")[0]
         fixed = _FORMATS.get(parent.rpartition(".")[2], "")
-        yield Case(name=new, codec=codec, structure="begins with an open group", make=copied(parent, fixed, before="-ss 1.3"))
+        yield Case(
+            name=new, codec=codec, structure="begins with an open group", make=copied(parent, fixed, before="-ss 1.3")
+        )
 
 
 def _edits() -> Iterator[Case]:
@@ -236,8 +254,8 @@ def _truncated() -> Iterator[Case]:
         "xvid-packed-b2.avi", "h264-b2-g13.ts", "h264-b2-g13.m2ts", "mpeg2-b2-open-g12.ts", "hevc-b2-g13.ts",
         "mpeg2-b2-open-g12.mpg", "mpeg2-b2-open-g12.vob", "wmv2-g25.wmv", "h264-b2-g13.wmv", "mpeg4-b2-g13.asf",
         "h264-g25.flv", "flv1-g25.flv", "mpeg2-b2-open-g12.mxf", "h264-b2-g13.nut", "theora-g16.ogv", "gif-intra.gif",
-        "h264-g25.3gp", "h264-b2-g13.h264", "hevc-b2-g13.hevc", "mpeg4-b2-g13.m4v", "mpeg1-b2-open-g12.m1v",
-        "mpeg2-b2-open-g12.m2v", "vp9-g25.ivf", "mjpeg-intra.avi", "rv20-g12.rm", "y4m-intra.y4m",
+        "h264-g25.3gp", "h264-paff-frames.ts", "h264-b2-g13.h264", "hevc-b2-g13.hevc", "mpeg4-b2-g13.m4v",
+        "mpeg1-b2-open-g12.m1v", "mpeg2-b2-open-g12.m2v", "vp9-g25.ivf", "mjpeg-intra.avi", "rv20-g12.rm", "y4m-intra.y4m",
     ):  # fmt: skip
         new = parent.replace(".", "-half.")
         make = sliced(parent, 0.0, 0.537)
@@ -257,7 +275,8 @@ def _joined() -> Iterator[Case]:
 
     for name, codec, structure in (
         ("h264-g25.ts", "h264", "g25"), ("h264-b2.ts", "h264", "b2-g13"), ("h264-b2.m2ts", "h264", "b2-g13"),
-        ("hevc-b2.ts", "hevc", "b2-g13"), ("mpeg2-b2.ts", "mpeg2", "b2-open-g12"), ("mpeg2-b2.mpg", "mpeg2", "b2-open-g12"),
+        ("hevc-b2.ts", "hevc", "b2-g13"), ("mpeg2-b2.ts", "mpeg2", "b2-open-g12"),
+        ("mpeg2-b2.mpg", "mpeg2", "b2-open-g12"),
         ("mpeg2-b2.vob", "mpeg2", "b2-open-g12"), ("mpeg1-b2.mpg", "mpeg1", "b2-open-g12"),
     ):  # fmt: skip
         stem, _, container = name.rpartition(".")
@@ -271,7 +290,8 @@ def _joined() -> Iterator[Case]:
             back = "concatenated, an hour earlier"
             yield Case(name=f"{stem}-cat-back.{container}", codec=codec, structure=back, make=joined(later, one))
     for codec, structure, container in (
-        ("h264", "b2-g13", "h264"), ("mpeg2", "b2-open-g12", "m2v"), ("mpeg4", "b2-g13", "m4v"), ("hevc", "b2-g13", "hevc"),
+        ("h264", "b2-g13", "h264"), ("mpeg2", "b2-open-g12", "m2v"), ("mpeg4", "b2-g13", "m4v"),
+        ("hevc", "b2-g13", "hevc"),
     ):  # fmt: skip
         yield from list(parts(f"part-{codec}-raw.{container}", codec, STRUCTURES[codec][structure]))[:2]
         one, two = (f"part-{codec}-raw-{part}.{container}" for part in ("first", "second"))

@@ -97,7 +97,7 @@ def _one_pool(workers: int) -> Iterator[None]:
     """Every call of `stream_frames` inside uses the same processes: starting them takes longer than all else."""
     with WorkerPool(workers) as pool:
         kept = contextlib.nullcontext(pool)
-        with mock.patch.object(attempts, "WorkerPool", lambda _: kept):
+        with mock.patch.object(attempts, "WorkerPool", return_value=kept):
             yield
 
 
@@ -207,7 +207,9 @@ def _judge(asked: _Asked, backend: str, rows: Rows) -> tuple[str, str]:
     if not truth.numbers:
         return (SILENT, "rows of a file of which ffmpeg decodes none") if is_ok else (SAID, told)
     ways = asked.expected()
-    wrong, missing = min((_differences(asked, rows, way) for way in ways), key=lambda found: len(found[0]) + len(found[1]))
+    wrong, missing = min(
+        (_differences(asked, rows, way) for way in ways), key=lambda found: len(found[0]) + len(found[1])
+    )
     if wrong and rows.status in ("ok", "truncated"):
         return SILENT, f"{len(wrong)} of {len(rows.numbers)} rows, {wrong[0]}; {told}"
     if missing and is_ok:

@@ -20,9 +20,9 @@ _BLACK, _WHITE = 90, 165
 def draw(number: int) -> Picture:
     """(96, 128, 3) picture: ten bits above, lowest first, and colours with a moving bar below.
 
-        |b0|b1|b2|b3|b4|
-        |b5|b6|b7|b8|b9|
-        | colours  |bar|
+    |b0|b1|b2|b3|b4|
+    |b5|b6|b7|b8|b9|
+    | colours  |bar|
     """
     picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     picture[:, :, :] = 128

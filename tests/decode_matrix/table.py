@@ -14,7 +14,8 @@ Verdicts = Mapping[str, Mapping[str, Mapping[str, Verdict]]]  # backend -> file 
 def lines(subjects: Mapping[str, Subject], verdicts: Verdicts) -> Iterator[str]:
     """A line for each file, then totals by structure and container, then those of all."""
     yield f"samplings, one letter each: {' '.join(NAMES)}"
-    yield f"letters: {', '.join(f'{letter} {kind}' for kind, letter in LETTERS.items())}; px: largest difference of a pixel"
+    yield f"letters: {', '.join(f'{letter} {kind}' for kind, letter in LETTERS.items())}"
+    yield "px: the largest difference of a pixel to ffmpeg's own picture"
     width = max(map(len, subjects), default=10)
     yield "  ".join([f"{'file':{width}}", f"{'structure':24}", "frames", *(f"{name:13}px " for name in verdicts)])
     for name, one in subjects.items():

@@ -1,4 +1,4 @@
-"""What the ffmpeg command line says of a file: its pictures in display order, their times, and whether it is damaged."""
+"""What the ffmpeg command line says of a file: its pictures in display order, their times, and damage."""
 
 from __future__ import annotations
 
