@@ -255,7 +255,8 @@ def _truncated() -> Iterator[Case]:
         "mpeg2-b2-open-g12.mpg", "mpeg2-b2-open-g12.vob", "wmv2-g25.wmv", "h264-b2-g13.wmv", "mpeg4-b2-g13.asf",
         "h264-g25.flv", "flv1-g25.flv", "mpeg2-b2-open-g12.mxf", "h264-b2-g13.nut", "theora-g16.ogv", "gif-intra.gif",
         "h264-g25.3gp", "h264-paff-frames.ts", "h264-b2-g13.h264", "hevc-b2-g13.hevc", "mpeg4-b2-g13.m4v",
-        "mpeg1-b2-open-g12.m1v", "mpeg2-b2-open-g12.m2v", "vp9-g25.ivf", "mjpeg-intra.avi", "rv20-g12.rm", "y4m-intra.y4m",
+        "mpeg1-b2-open-g12.m1v", "mpeg2-b2-open-g12.m2v", "vp9-g25.ivf", "mjpeg-intra.avi", "rv20-g12.rm",
+        "y4m-intra.y4m",
     ):  # fmt: skip
         new = parent.replace(".", "-half.")
         make = sliced(parent, 0.0, 0.537)
