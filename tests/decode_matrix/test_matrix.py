@@ -1,0 +1,37 @@
+"""Every file of the matrix: no row that differs from ffmpeg's own decode without a word, none lost, no damage untold.
+
+`python -m tests.decode_matrix --only PATTERN --reasons` says more of a file that fails here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.decode_matrix import table
+from tests.decode_matrix.cases import all_cases
+from tests.decode_matrix.compare import BACKENDS, Subject, compare
+from tests.decode_matrix.matrix import names_of, prepare
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # the first test waits for all
+CASES = all_cases()
+
+Results = tuple[dict[str, Subject], table.Verdicts]
+
+
+@pytest.fixture(scope="session")
+def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Results]:
+    """The verdicts on all files that are to be tested in this session."""
+    chosen = {item.callspec.params["name"] for item in request.session.items if "results" in item.fixturenames}
+    subjects = prepare(tmp_path_factory.mktemp("matrix"), CASES, [name for name in CASES if name in chosen])
+    verdicts = {backend: compare(list(subjects.values()), backend) for backend in BACKENDS}
+    yield subjects, verdicts
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        print("\n" + "\n".join(table.lines(subjects, verdicts)))
+
+
+@pytest.mark.parametrize("name", names_of(CASES))
+def test_rows_are_those_of_ffmpeg(results: Results, name: str) -> None:
+    found = table.faults(name, results[1])
+    assert not found, "\n".join([f"{len(found)} faults", *found])
