@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reelwright.storage.bringing import refresh_file
+from reelwright.storage.heartbeat import check_held
 from reelwright.storage.reserved import TEMPORARY
 from reelwright.storage.seals import SEAL, UNSEALED, seal
 from reelwright.storage.sharing import share, unshare
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path``; when the block ends well it takes the place of ``path`` in one step.
 
-    Works for a file and, where nothing is there yet, for a folder.
+    Works for a file and, where nothing is there yet, for a folder. Raises LostLockError where this process must not
+    write to the store of ``path`` any more.
     """
     with named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,6 +36,7 @@ def replacing(path: Path) -> Iterator[Path]:
     with named(path):
         try:
             yield temporary
+            check_held(path)
             os.replace(temporary, path)  # noqa: PTH105 - the one atomic step, named as the system call it is
         finally:
             remove(temporary)
@@ -93,6 +96,8 @@ def write_table(path: Path, table: pa.Table) -> None:
 
 def remove(path: Path) -> None:
     """Remove a file or a folder with all in it, from a store in a bucket too; nothing happens when it is not there."""
+    if not path.name.startswith(TEMPORARY):
+        check_held(path)
     unshare([path], is_folder=path.suffix == "" or path.is_dir())
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
@@ -102,6 +107,8 @@ def remove(path: Path) -> None:
 
 def remove_files(paths: Sequence[Path]) -> None:
     """Remove many files at once; nothing happens for those that are not there."""
+    if paths:
+        check_held(paths[0])
     unshare(paths)
     for path in paths:
         path.unlink(missing_ok=True)

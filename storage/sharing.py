@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from reelwright.storage import remote
+from reelwright.storage.heartbeat import check_held
 from reelwright.storage.mirror import LAST, Mirror, files_below, forget_seen, is_unfinished, mirror_of
 
 
@@ -43,6 +44,7 @@ def share_item(path: Path) -> None:
     if remote.look(f"{url}/zarr.json") is not None:
         _withdraw(mirror, path, keep=set(files.values()))
     remote.upload(files)
+    check_held(path)  # sending takes its time
     remote.upload({marker: f"{url}/zarr.json"})
 
 

@@ -23,6 +23,7 @@ from reelwright.storage.bringing import at_hand, items_at_hand, items_in
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import ConfigError, StoreError, nearest
 from reelwright.storage.files import remove
+from reelwright.storage.heartbeat import check_held
 from reelwright.storage.reserved import PARTIAL
 from reelwright.storage.seals import SEAL, UNSEALED, seal
 from reelwright.storage.sharing import share, share_item
@@ -125,6 +126,7 @@ def partial_group(path: Path, name: str) -> Path:
 
 def publish(temporary: Path, path: Path) -> None:
     """Seal a finished group and give it its name in one step; what had the name before is removed."""
+    check_held(path)
     for leftover in [*temporary.rglob("*.partial")]:  # half a chunk's file, from when zarr was killed
         remove(leftover)
     _seal_group(temporary, {"files": _files_of(temporary)})

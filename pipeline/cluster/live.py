@@ -15,6 +15,7 @@ from typing import Any
 
 from reelwright.stages.work import Reporter
 from reelwright.storage.files import write_json
+from reelwright.storage.heartbeat import check_held
 from reelwright.storage.items import ItemRow
 from reelwright.storage.store import Store
 
@@ -101,6 +102,7 @@ class LiveReporter:
         self._write()
 
     def _write(self) -> None:
+        check_held(self._path)  # whatever the stage: what is reported is where its work can end
         now = time.monotonic()
         if now - self._written < _SECONDS_BETWEEN:
             return

@@ -29,6 +29,7 @@ from reelwright.storage import errors
 from reelwright.storage.bringing import refresh
 from reelwright.storage.errors import ConfigError, ReelwrightError, StageError, StoreError
 from reelwright.storage.files import remove, write_json, write_text
+from reelwright.storage.heartbeat import check_held
 from reelwright.storage.runs import RunFolder
 from reelwright.storage.store import Store
 from reelwright.storage.urls import CACHE_VARIABLE
@@ -245,6 +246,7 @@ def _wait(watch: _Watch, job: int) -> None:
     """Until the job is not in the queue any more, or has said how training ended."""
     looked, ended, answered = -_LOOK_SECONDS, None, time.monotonic()
     while True:
+        check_held(watch.folder.script)
         watch.read()
         now = time.monotonic()
         if ended is None and now - looked >= _LOOK_SECONDS:

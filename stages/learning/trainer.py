@@ -35,6 +35,7 @@ from reelwright.stages.learning.world import World
 from reelwright.stages.work import Reporter
 from reelwright.storage.errors import Interrupted, StoreError
 from reelwright.storage.files import remove, write_text
+from reelwright.storage.heartbeat import check_held
 from reelwright.storage.runs import RunFolder
 
 __all__ = ["PRECISIONS", "Evaluate", "Progress", "Rates", "Trainer", "TrainerSettings"]
@@ -132,6 +133,7 @@ class Trainer:
             self.speed.num_items += num_items
             self.speed.num_updates += 1
             clock.stop_update()
+            check_held(self.folder.path)
             self.reporter.advance(num_items)
             # several processes stop after the update that all of them knew of; one process knows at once
             if outcome.is_stopping or (self.world.size == 1 and stop.is_stopping):

@@ -290,18 +290,6 @@ def test_a_lock_of_the_dead_is_passed_over(machines: Machines, machine: str, mon
         assert [path.name for path in (machines.bucket / "locks" / "k").iterdir()] == ["000008.json"]
 
 
-def test_a_lock_that_was_taken_over_is_told(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_locks, "BEAT_SECONDS", 0.05)
-    monkeypatch.setattr(remote_locks._thread, "interrupt_main", lambda _: None)
-    store = machines.use("one")
-    held = exclusive(store.lock("k"), tell=lambda _: None)
-    held.__enter__()
-    (machines.bucket / "locks" / "k" / "000002.json").write_text("{}")
-    time.sleep(0.5)
-    with pytest.raises(StoreError, match="another process took this lock over"):
-        held.__exit__(None, None, None)
-
-
 def test_what_is_used_is_told_to_others(machines: Machines) -> None:
     store = machines.use("one")
     with using(store.locks, what="run") as note:
