@@ -37,10 +37,10 @@ def replacing(path: Path) -> Iterator[Path]:
         try:
             yield temporary
             check_held(path)
+            share(path, temporary)
             os.replace(temporary, path)  # noqa: PTH105 - the one atomic step, named as the system call it is
         finally:
             remove(temporary)
-    share(path)
 
 
 def write_text(path: Path, text: str) -> None:

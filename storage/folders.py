@@ -31,10 +31,10 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         try:
             yield temporary
             check_held(path)
+            share(path, temporary)
             if path.exists():
                 os.replace(path, aside)  # noqa: PTH105 - named as the system call it is
             os.replace(temporary, path)  # noqa: PTH105
         finally:
             remove(temporary)
             remove(aside)
-    share(path)

@@ -142,8 +142,7 @@ def publish(temporary: Path, path: Path) -> None:
 
 def has_item(path: Path, name: str) -> bool:
     """Whether the group ``name`` is finished; brings it from the bucket of a store that is in one."""
-    items_at_hand(path, [name])
-    return (path / name / "zarr.json").exists()
+    return bool(items_at_hand(path, [name]))
 
 
 def item_names(path: Path) -> list[str]:
