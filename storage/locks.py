@@ -90,9 +90,14 @@ def using(
 
         def note(keys: Collection[str]) -> None:
             if not told.issuperset(keys):
+                before = set(told)
                 with collecting(locks, tell=tell, what=what):
                     told.update(keys)
-                    write()
+                    try:
+                        write()
+                    except BaseException:
+                        told.intersection_update(before)
+                        raise
 
         yield note
 
