@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -21,6 +22,8 @@ from reelwright.storage.unusable import named
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+_TRIES = 5  # to remove a folder in which another process removes or writes
 
 
 @contextlib.contextmanager
@@ -100,9 +103,21 @@ def remove(path: Path) -> None:
         check_held(path)
     unshare([path], is_folder=path.suffix == "" or path.is_dir())
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
+        _remove_folder(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _remove_folder(path: Path) -> None:
+    """Raises OSError for what cannot be removed; what another process removes or adds meanwhile is no trouble."""
+    for left in reversed(range(_TRIES)):
+        try:
+            shutil.rmtree(path)
+        except OSError as error:
+            if error.errno not in {errno.ENOENT, errno.ENOTEMPTY} or not left:
+                raise
+        if not path.exists():
+            return
 
 
 def remove_files(paths: Sequence[Path]) -> None:

@@ -23,9 +23,8 @@ from reelwright.storage.owners import (
     taken_over,
     unknown_owner,
 )
-from reelwright.storage.unusable import named
+from reelwright.storage.unusable import named, told_by_work
 
-_OUT_OF_USE = frozenset({errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ESTALE, errno.ENOTCONN})
 _LOOK_SECONDS = 0.2  # between two looks at a lock that is held
 
 
@@ -77,7 +76,8 @@ def using_in(path: Path, *, note_of: Callable[[], Owner | None]) -> Iterator[Cal
         try:
             yield write
         finally:
-            _remove_note(path)
+            with told_by_work():  # the note of a dead process says nothing
+                path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -87,15 +87,6 @@ def _noted_on(error: BaseException) -> Iterator[None]:
         yield
     except OSError as other:
         error.add_note(f"nor could the lock be let go: {other}")
-
-
-def _remove_note(path: Path) -> None:
-    """Where the store is gone or read-only by now, the work has told so; the note of a dead process says nothing."""
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        if error.errno not in _OUT_OF_USE:
-            raise
 
 
 def holdings_in(locks: Path, *, uses: str) -> tuple[list[Holding], list[Holding]]:

@@ -5,6 +5,7 @@ Everything written here opens with plain zarr-python: `zarr.open_group(path, mod
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import uuid
@@ -181,8 +182,8 @@ def _create_root(path: Path, attributes: Mapping[str, object]) -> None:
     _seal_group(temporary, {})
     try:
         os.rename(temporary, path)  # noqa: PTH104 - refuses to replace a group that another process made meanwhile
-    except OSError:
-        if not path.is_dir():
+    except OSError as error:
+        if error.errno not in {errno.EEXIST, errno.ENOTEMPTY} or not path.is_dir():
             raise
         if not (path / "zarr.json").exists():  # `verify --repair` removed it
             os.replace(temporary / "zarr.json", path / "zarr.json")  # noqa: PTH105
