@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -90,7 +90,8 @@ def collect(
     """List what no pipeline file reaches any more, and how many bytes it takes; --delete removes it."""
     from reelwright.cli.format import print_json
     from reelwright.cli.progress import Watcher
-    from reelwright.pipeline.collect import GUARD_SECONDS, Limits, delete_unused, sweep
+    from reelwright.pipeline.collect import GUARD_SECONDS, Limits, sweep
+    from reelwright.pipeline.collect import collect as remove
     from reelwright.pipeline.file import find_pipeline_file, load_pipeline
 
     given: list[Path | None] = [*configs] if configs else [None]
@@ -102,11 +103,13 @@ def collect(
     )
     watcher = Watcher()
     try:
-        found = sweep(files, watcher, limits=limits, only_these=only_these)
+        if delete:
+            tell = functools.partial(typer.echo, err=True)
+            found = remove(files, watcher, limits=limits, only_these=only_these, tell=tell)
+        else:
+            found = sweep(files, watcher, limits=limits, only_these=only_these)
     finally:
         watcher.close()
-    if delete:
-        found = replace(found, going=delete_unused(files[0].store, found.going, found.copies))
     if as_json:
         print_json(_sweep_json(found, files[0].store, is_deleted=delete))
     else:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from reelwright.storage import remote
 from reelwright.storage.checking import ledger_is_whole
+from reelwright.storage.errors import StoreError
 from reelwright.storage.listings import listing_of
 from reelwright.storage.mirror import LAST, files_below
 from reelwright.storage.reserved import URLS, VIDEOS
@@ -27,6 +28,7 @@ _OUTPUTS = ("runs", "steps", "reports", "predictions")
 _TABLES = frozenset({VIDEOS, URLS})
 _NOT_WRITTEN_ONCE = ("locks/", "claims/", "logs/")  # they come and go while others work
 _FILES_AT_ONCE = 500
+_TRIES = 5
 _Stamps = dict[str, tuple[int, int, int]]
 
 
@@ -74,10 +76,19 @@ def _empty() -> Iterator[Store]:
 
 
 def _bring(store: Store, copy: Store, names: Iterable[str]) -> None:
+    """Bring objects by name; those that are not there (any more) are left out, as they are of the copy."""
     wanted = list(names)
     for start in range(0, len(wanted), _FILES_AT_ONCE):
-        part = wanted[start : start + _FILES_AT_ONCE]
-        remote.download({f"{store.url}/{entry}": copy.root / entry for entry in part})
+        part = {f"{store.url}/{entry}": copy.root / entry for entry in wanted[start : start + _FILES_AT_ONCE]}
+        for _ in range(_TRIES):
+            try:
+                remote.download(part)
+                break
+            except FileNotFoundError:  # another process replaces or removes it just now
+                there = remote.look_at(list(part))
+                part = {url: path for url, path in part.items() if there[url] is not None}
+        else:
+            raise StoreError(f"{store.url} is changed by others all the time, so that no copy can be made. Run again")
 
 
 @contextlib.contextmanager

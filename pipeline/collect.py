@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reelwright.pipeline.file import PipelineFile
@@ -24,14 +24,15 @@ from reelwright.pipeline.keys import hub_file
 from reelwright.pipeline.plan import WAITING, Planner
 from reelwright.pipeline.results import Observer
 from reelwright.pipeline.runner import open_planner, read_videos
-from reelwright.storage.bringing import refresh
+from reelwright.storage.bringing import look_again, refresh
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.garbage import Garbage, Roots, delete, find_garbage
 from reelwright.storage.listings import FolderListing, listing_of
-from reelwright.storage.locks import holdings, uses
+from reelwright.storage.locks import collecting, holdings, uses
 from reelwright.storage.records import load_record
 from reelwright.storage.store import Store
 
+_IN_USE = "another process works on it"
 GUARD_SECONDS = 3600  # what was changed since may be in use by a running job
 
 
@@ -76,8 +77,35 @@ def sweep(
         )
     for file in files:
         read_videos(file, observer, anew=False, make=False)
+    return _sweep(files, limits or Limits(), only_these=only_these)
+
+
+def collect(
+    files: Sequence[PipelineFile],
+    observer: Observer,
+    *,
+    limits: Limits | None = None,
+    only_these: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Sweep:
+    """`sweep`, and remove what may go. From the look at who uses what until the last removal nobody begins to use more.
+
+    ``tell`` is called before another one is waited for. Raises as `sweep`, and LostLockError.
+    """
+    sweep(files, observer, limits=limits, only_these=only_these)  # videos are read before others have to wait
+    store = files[0].store
+    with collecting(store.locks, tell=tell, what="gc"):
+        look_again(store.root)
+        found = _sweep(files, limits or Limits(), only_these=only_these)
+        gone = delete(store, found.going)
+        FolderListing().remove([garbage.path for garbage in found.copies])
+    kept = tuple((garbage, _IN_USE) for garbage in found.going if garbage not in gone)
+    return replace(found, going=tuple(gone), kept=(*found.kept, *kept))
+
+
+def _sweep(files: Sequence[PipelineFile], limits: Limits, *, only_these: bool) -> Sweep:
+    store = files[0].store
     roots = find_roots([open_planner(file) for file in files], only_these=only_these)
-    limits = limits or Limits()
     listing = listing_of(store.root)
     found = sorted(find_garbage(store, roots, listing), key=lambda garbage: (garbage.changed, str(garbage.path)))
     store_bytes = sum(size for size, _ in listing.sizes(store.root))
@@ -140,20 +168,6 @@ def find_roots(planners: Sequence[Planner], *, only_these: bool) -> Roots:
     roots.weights.update(planners[0].file.store.root / "weights" / name for name in in_use)
     roots.items = {key: digests for key, digests in wanted.items() if key not in in_use}
     return roots
-
-
-def delete_unused(store: Store, going: Sequence[Garbage], copies: Sequence[Garbage] = ()) -> tuple[Garbage, ...]:
-    """Remove garbage but what a process has begun to use since it was found; returns what went of ``going``."""
-    in_use = keys_in_use(store)
-    free = tuple(garbage for garbage in going if in_use.isdisjoint(_keys(garbage)))
-    delete(store, free)
-    FolderListing().remove([garbage.path for garbage in copies if in_use.isdisjoint(_keys(garbage))])
-    return free
-
-
-def _keys(garbage: Garbage) -> tuple[str, str]:
-    """What a process that uses it may have told."""
-    return garbage.group or garbage.path.name.removesuffix(".zarr"), garbage.path.name
 
 
 def keys_in_use(store: Store) -> set[str]:

@@ -229,6 +229,9 @@ def _bring_up(name: str, run: _Run) -> tuple[NodeResult, list[Failure]]:
     if _needs_nothing(plan, options):
         return _left_as_is(plan, planner)
     run.note_use(_needed(planner))
+    look_again(planner.file.store.root)  # `gc` may have removed what was planned with, before it knew of the use
+    planner.forget()
+    plan = ready_plan(name, planner)
     lock = planner.file.store.lock(plan.spec_key)
     tell = functools.partial(_tell_waiting, plan, run.observer)
     with exclusive(lock, tell=tell, what=f"{name} of {planner.file.path.name}") as waited:

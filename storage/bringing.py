@@ -1,15 +1,22 @@
 """Bringing what is read from a bucket into the working copy of its store.
 
 nodes/<key>/, projects/<name>/   small and changing: made equal to the bucket by `refresh`
-frames, embeddings: items        never change once they are complete: brought once, when they are read
+frames, embeddings: items        brought when they are read; what is here is used if the bucket has the very same
 runs, predictions, steps, ...    brought as wholes by `refresh`; what changed only
+
+That something lies here says nothing: the bucket may have come back empty, or another machine may have made it anew.
+So the bucket is asked, once a process for everything until `look_again`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import functools
+import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -18,13 +25,17 @@ from pathlib import Path
 from reelwright.storage import remote
 from reelwright.storage.errors import StoreError
 from reelwright.storage.mirror import LAST, Mirror, files_below, is_unfinished, load_seen, mirror_of, save_seen
+from reelwright.storage.remote import Found
 from reelwright.storage.reserved import INCOMING
 
 _ADDED_TO = frozenset({"runs", "logs"})  # nothing is removed: these files are sent later than they are written
 _BATCH = 64  # items that are brought at once
+_TAKEN = frozenset({errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY})
+_MD5 = re.compile("[0-9a-f]{32}")
 _TRIES = 5  # when what was listed is gone, since another machine replaces or removes it just then
 Skip = Callable[[str], bool]
 _fresh: set[tuple[Path, Skip]] = set()  # folders that this process has refreshed, and what was left out
+_same: set[Path] = set()  # files and items that the bucket has just as they are here, as this process has seen
 
 
 def nothing(_: str) -> bool:
@@ -48,9 +59,7 @@ def refresh(folder: Path, *, skip: Skip = nothing, anew: bool = False) -> None:
 def _refresh(mirror: Mirror, folder: Path, skip: Skip) -> None:
     found = {name: entry for name, entry in remote.list_objects(mirror.url_of(folder)).items() if not skip(name)}
     seen = load_seen(mirror, folder)
-    lacking = [
-        name for name, entry in found.items() if seen.get(name) != entry.version or not (folder / name).is_file()
-    ]
+    lacking = [name for name, entry in found.items() if not _is_same(folder / name, entry, seen.get(name))]
     _bring(mirror, folder, sorted(lacking, key=lambda name: (name in LAST, name)))
     if folder.relative_to(mirror.root).parts[0] not in _ADDED_TO:
         for file in files_below(folder):
@@ -62,6 +71,21 @@ def _refresh(mirror: Mirror, folder: Path, skip: Skip) -> None:
         save_seen(mirror, folder, left_out | {name: entry.version for name, entry in found.items()})
 
 
+def _is_same(path: Path, found: Found, seen: str | None) -> bool:
+    """Whether a file here is what the bucket has: it had this version when it was brought, or the same checksum."""
+    if not path.is_file():
+        return False
+    return seen == found.version or (path.stat().st_size == found.size and _md5_is(path, found.version))
+
+
+def _md5_is(path: Path, version: str) -> bool:
+    """Whether the version is the checksum of the file: S3 says so of what was sent in one part."""
+    if _MD5.fullmatch(version) is None:
+        return False
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest() == version
+
+
 def refresh_file(path: Path) -> None:
     """Bring a single file when it is new or changed; remove it when it is gone."""
     mirror = mirror_of(path)
@@ -70,47 +94,71 @@ def refresh_file(path: Path) -> None:
 
 
 def _refresh_file(mirror: Mirror, path: Path) -> None:
+    if not _bring_file(mirror, path):
+        path.unlink(missing_ok=True)
+
+
+def _bring_file(mirror: Mirror, path: Path) -> bool:
+    """Bring a file that is new or changed; False where the bucket has none."""
     found = remote.look(mirror.url_of(path))
     if found is None:
-        path.unlink(missing_ok=True)
-        return
-    seen = load_seen(mirror, path)
-    if seen.get("") != found.version or not path.is_file():
+        return False
+    if not _is_same(path, found, load_seen(mirror, path).get("")):
         _bring(mirror, path.parent, [path.name])
         save_seen(mirror, path, {"": found.version})
+    return True
+
+
+def _bring_and_note(mirror: Mirror, path: Path) -> None:
+    if _bring_file(mirror, path):
+        _same.add(path)
 
 
 def look_again(root: Path) -> None:
     """Others may have written to the store: what was refreshed counts no longer."""
     for entry in [entry for entry in _fresh if entry[0].is_relative_to(root)]:
         _fresh.discard(entry)
+    for path in [path for path in _same if path.is_relative_to(root)]:
+        _same.discard(path)
 
 
 def at_hand(*paths: Path) -> bool:
-    """Whether files are here, after bringing those that are not but could be; files that never change once there."""
+    """Whether files are in their store, and here as they are there; brings those that are not. They seldom change.
+
+    A file that only this machine has is not at hand.
+    """
     mirror = mirror_of(paths[0])
-    lacking = [path for path in paths if not path.is_file()]
-    if mirror is None or not lacking:
-        return not lacking
-    there = [path for path in lacking if remote.look(mirror.url_of(path)) is not None]
-    for path in there:
-        _bring(mirror, path.parent, [path.name])
-    return len(there) == len(lacking)
+    if mirror is None:
+        return all(path.is_file() for path in paths)
+    for path in paths:
+        if path not in _same and (path.parent, nothing) not in _fresh:
+            _persist(functools.partial(_bring_and_note, mirror, path))
+    return all(path.is_file() and (path in _same or (path.parent, nothing) in _fresh) for path in paths)
 
 
-def items_at_hand(group: Path, names: Sequence[str]) -> None:
-    """Bring the items ``names`` of a group that are complete in the bucket and not here yet.
+def items_at_hand(group: Path, names: Sequence[str]) -> set[str]:
+    """Which of the items ``names`` of a group are complete in the store; brings those that are not here as they are.
 
     Raises StoreError for one that is not as its list of files says.
     """
-    mirror = mirror_of(group)
+    mirror, wanted = mirror_of(group), dict.fromkeys(names)
     if mirror is None:
-        return
-    lacking = [name for name in dict.fromkeys(names) if not (group / name / "zarr.json").exists()]
-    for start in range(0, len(lacking), _BATCH):
-        markers = {mirror.url_of(group / name / "zarr.json"): name for name in lacking[start : start + _BATCH]}
-        found = remote.read_objects(list(markers))
-        _bring_items(mirror, group, {markers[url]: content for url, content in found.items()})
+        return {name for name in wanted if (group / name / "zarr.json").exists()}
+    unsure = [name for name in wanted if group / name not in _same]
+    for start in range(0, len(unsure), _BATCH):
+        markers = {mirror.url_of(group / name / "zarr.json"): name for name in unsure[start : start + _BATCH]}
+        found = {markers[url]: content for url, content in remote.read_objects(list(markers)).items()}
+        lacking = {name: content for name, content in found.items() if not _holds(group / name / "zarr.json", content)}
+        _bring_items(mirror, group, lacking)
+        _same.update(group / name for name in found)
+    return {name for name in wanted if group / name in _same}
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    try:
+        return path.read_bytes() == content
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def names_in(folder: Path) -> set[str]:
@@ -177,7 +225,9 @@ def _bring(mirror: Mirror, folder: Path, names: Sequence[str]) -> None:
 
 
 def _bring_items(mirror: Mirror, group: Path, markers: dict[str, bytes]) -> None:
-    files = {name: json.loads(content)["attributes"]["reelwright"]["files"] for name, content in markers.items()}
+    if not markers:
+        return
+    files = {name: _listed(mirror.url_of(group / name), content) for name, content in markers.items()}
     with _incoming(mirror) as place:
         wanted = [(name, file) for name, listed in files.items() for file in listed]
         try:
@@ -187,12 +237,34 @@ def _bring_items(mirror: Mirror, group: Path, markers: dict[str, bytes]) -> None
                 f"{mirror.url_of(group)}: {error} is gone. If another machine replaces it, run again; else run the "
                 "node that makes it with --force"
             ) from error
+        group.mkdir(parents=True, exist_ok=True)
         for name, content in markers.items():
             _check_sizes(mirror.url_of(group / name), place / name, files[name])
+            (place / name).mkdir(exist_ok=True)
             (place / name / "zarr.json").write_bytes(content)
-            group.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(OSError):  # another process of this machine has brought it meanwhile
-                os.rename(place / name, group / name)  # noqa: PTH104
+            _put_in_place(place / name, group / name, aside=place / f"before-{name}", content=content)
+
+
+def _put_in_place(new: Path, path: Path, *, aside: Path, content: bytes) -> None:
+    """Let the item ``new`` take the place of what is at ``path``, unless another process of this machine did so."""
+    try:
+        if path.exists():
+            os.rename(path, aside)  # noqa: PTH104
+        os.rename(new, path)  # noqa: PTH104
+    except OSError as error:
+        if error.errno not in _TAKEN or not _holds(path / "zarr.json", content):
+            raise
+
+
+def _listed(url: str, marker: bytes) -> dict[str, Sequence[object]]:
+    """The files of an item by its own zarr.json. Raises StoreError where that is damaged."""
+    try:
+        listed: dict[str, Sequence[object]] = json.loads(marker)["attributes"]["reelwright"]["files"]
+        return dict(listed)
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"{url}/zarr.json is damaged ({type(error).__name__}: {error}). Run `reelwright verify --repair`"
+        ) from error
 
 
 def _check_sizes(url: str, folder: Path, listed: dict[str, Sequence[object]]) -> None:

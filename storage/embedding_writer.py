@@ -14,6 +14,7 @@ import zarr
 
 from reelwright.storage.embeddings import SPAN_DTYPES, Rows
 from reelwright.storage.files import folder_bytes, remove
+from reelwright.storage.heartbeat import check_held
 from reelwright.storage.shards import is_cut
 from reelwright.storage.spans import Spans
 from reelwright.storage.unusable import check_there, named
@@ -173,6 +174,7 @@ class EmbeddingWriter:
 
         n is the shard's own number of rows; less only in the last shard of a video that ends early.
         """
+        check_held(self.path)
         start = index * self.shard_rows(digest)
         stop = start + len(spans.start_seconds)
         for name, target in self._open[digest].items():
@@ -199,6 +201,7 @@ class EmbeddingWriter:
 
     def discard(self, digest: str) -> None:
         """Throw away what was written of a video that is not finished."""
+        check_held(self.path)
         self._open.pop(digest, None)
         remove(partial_group(self.path, digest))
 

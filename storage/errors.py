@@ -4,7 +4,9 @@ ReelwrightError
 |-- ConfigError (ValueError)    a pipeline file, a setting or an override is wrong; exit code 2
 |-- InputError (ValueError)     a manifest, label table, weights file or video list is wrong; exit code 2
 |-- StoreError                  what lies in the store is missing, damaged or cannot be written; exit code 1
-|   `-- UnusableStoreError     the store as a whole: full, read-only, gone; ends a run, where StoreError may end an item
+|   `-- UnusableStoreError     the store as a whole: full, read-only, gone or out of reach; ends a run, where StoreError
+|       |                      may end an item
+|       `-- LostLockError      another process took over a lock that was held: nothing more may be written; exit code 1
 |-- StageError                  a stage could not do its work at all; exit code 1
 |   `-- UnusableMachineError   this machine: a library is missing, a disk is full or away; ends a run, blames no video
 |-- ItemError                   one video could not be done; becomes a row, the others go on; exit code 3
@@ -40,7 +42,11 @@ class StoreError(ReelwrightError):
 
 
 class UnusableStoreError(StoreError):
-    """The store as a whole cannot be used: the disk is full, it is read-only, or it is gone."""
+    """The store as a whole cannot be used: the disk is full, it is read-only, gone, or does not answer."""
+
+
+class LostLockError(UnusableStoreError):
+    """Another process took over a lock that this one held, so that it must not write to the store any more."""
 
 
 class StageError(ReelwrightError):

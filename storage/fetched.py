@@ -3,12 +3,15 @@
     <cache>/files/<digest of URL and version>/<name>      used last when it was touched last
 
 A copy is used as long as the object has the version it had. When all copies together exceed the budget, those that were
-used longest ago go; one that was used within the last minutes is being read, and stays.
+used longest ago go. One that any process of this machine has open stays, however long it is read, and so does one that
+was asked for within the last minutes. Where the system cannot say who has it open, a day takes the place of minutes.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
 import shutil
 import time
@@ -25,6 +28,7 @@ from reelwright.storage.urls import cache_folder, is_url, url_name
 BUDGET_VARIABLE = "REELWRIGHT_CACHE_GB"
 BUDGET_GB = 50.0
 IN_USE_SECONDS = 600.0  # after it was asked for last
+UNKNOWN_SECONDS = 86_400.0  # the same, where the system cannot say whether it is open
 
 
 def local_file(place: str | Path) -> Path:
@@ -69,8 +73,12 @@ def _fetch(url: str, path: Path) -> None:
             remote.download({url: temporary / path.name})
         except FileNotFoundError:
             raise InputError(f"{url}: no such object") from None
-        with contextlib.suppress(OSError):  # another process has fetched it meanwhile
+        try:
             temporary.rename(path.parent)
+        except OSError as error:
+            if error.errno not in {errno.EEXIST, errno.ENOTEMPTY} or not path.is_file():
+                raise
+            # another process has fetched it meanwhile
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -82,16 +90,47 @@ def _make_room(num_bytes: int) -> None:
     total, now = num_bytes + sum(size for (_, size), _ in copies), time.time()
     for (used, size), entry in copies:
         is_left = entry.name.startswith(TEMPORARY)
-        if now - used > IN_USE_SECONDS and (is_left or total > _budget_bytes()):
-            shutil.rmtree(entry, ignore_errors=True)
-            total -= size
+        if now - used > IN_USE_SECONDS and (is_left or total > _budget_bytes()) and not _is_open(entry, now - used):
+            shutil.rmtree(entry, ignore_errors=True)  # what stays, since it is another user's, is counted on
+            total -= 0 if entry.exists() else size
+
+
+def _is_open(entry: Path, idle_seconds: float) -> bool:
+    """Whether a process has a file of a copy open; such a copy counts as asked for now, since it may be opened again.
+
+    The system grants a lease for writing on a file only where nobody else has it open.
+    """
+    is_open = False
+    for file in _files_in(entry):
+        try:
+            handle = os.open(file, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+            fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        except (OSError, AttributeError) as error:
+            is_known = isinstance(error, OSError) and error.errno in {errno.EAGAIN, errno.EWOULDBLOCK}
+            if is_known:
+                os.utime(file)
+            is_open = is_open or is_known or idle_seconds < UNKNOWN_SECONDS
+        finally:
+            os.close(handle)
+    return is_open
+
+
+def _files_in(entry: Path) -> list[Path]:
+    try:
+        return sorted(entry.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def _used(entry: Path) -> tuple[float, int]:
     """When a copy was used last, and its bytes."""
     files = []
     with contextlib.suppress(FileNotFoundError):
-        files = [file.stat() for file in entry.iterdir()]
+        files = [file.stat() for file in _files_in(entry)]
     return max((file.st_mtime for file in files), default=time.time()), sum(file.st_size for file in files)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from reelwright.storage.bringing import refresh_file
+from reelwright.storage.heartbeat import check_held
 from reelwright.storage.reserved import TEMPORARY
 from reelwright.storage.seals import SEAL, UNSEALED, seal
 from reelwright.storage.sharing import share, unshare
@@ -21,12 +23,15 @@ from reelwright.storage.unusable import named
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_TRIES = 5  # to remove a folder in which another process removes or writes
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path``; when the block ends well it takes the place of ``path`` in one step.
 
-    Works for a file and, where nothing is there yet, for a folder.
+    Works for a file and, where nothing is there yet, for a folder. Raises LostLockError where this process must not
+    write to the store of ``path`` any more.
     """
     with named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,10 +39,11 @@ def replacing(path: Path) -> Iterator[Path]:
     with named(path):
         try:
             yield temporary
+            check_held(path)
+            share(path, temporary)
             os.replace(temporary, path)  # noqa: PTH105 - the one atomic step, named as the system call it is
         finally:
             remove(temporary)
-    share(path)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -93,15 +99,31 @@ def write_table(path: Path, table: pa.Table) -> None:
 
 def remove(path: Path) -> None:
     """Remove a file or a folder with all in it, from a store in a bucket too; nothing happens when it is not there."""
+    if not path.name.startswith(TEMPORARY):
+        check_held(path)
     unshare([path], is_folder=path.suffix == "" or path.is_dir())
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
+        _remove_folder(path)
     else:
         path.unlink(missing_ok=True)
 
 
+def _remove_folder(path: Path) -> None:
+    """Raises OSError for what cannot be removed; what another process removes or adds meanwhile is no trouble."""
+    for left in reversed(range(_TRIES)):
+        try:
+            shutil.rmtree(path)
+        except OSError as error:
+            if error.errno not in {errno.ENOENT, errno.ENOTEMPTY} or not left:
+                raise
+        if not path.exists():
+            return
+
+
 def remove_files(paths: Sequence[Path]) -> None:
     """Remove many files at once; nothing happens for those that are not there."""
+    if paths:
+        check_held(paths[0])
     unshare(paths)
     for path in paths:
         path.unlink(missing_ok=True)

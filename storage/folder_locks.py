@@ -2,45 +2,58 @@
 
 from __future__ import annotations
 
-import _thread
 import contextlib
+import errno
 import json
 import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 
-from reelwright.storage.errors import StoreError, UnusableStoreError
+from reelwright.storage.errors import LostLockError, UnusableStoreError
 from reelwright.storage.files import write_json
-from reelwright.storage.owners import BEAT_SECONDS, Holding, Owner, owner_from
-from reelwright.storage.unusable import named
+from reelwright.storage.heartbeat import Claim, alive, check_held
+from reelwright.storage.owners import (
+    STALE_SECONDS,
+    Holding,
+    Owner,
+    check_readable,
+    owner_from,
+    taken_over,
+    unknown_owner,
+)
+from reelwright.storage.unusable import named, told_by_work
 
 _LOOK_SECONDS = 0.2  # between two looks at a lock that is held
 
 
 @contextlib.contextmanager
 def exclusive_in(
-    folder: Path, *, owner: Owner, tell: Callable[[str], None], stale_seconds: float, is_kept: bool
+    folder: Path, *, root: Path, owner: Owner, tell: Callable[[str], None], stale_seconds: float, is_kept: bool
 ) -> Iterator[bool]:
-    """`locks.exclusive` for the lock in ``folder``: same meaning, same errors."""
-    path, waited = _take(folder, owner, tell=tell, stale_seconds=stale_seconds)
-    beat = _Beat()
+    """`locks.exclusive` for the lock in ``folder`` of the store at ``root``: same meaning, same errors."""
+    path, waited = _take(folder, owner, root=root, tell=tell, stale_seconds=stale_seconds)
+    claim = Claim(
+        beat=lambda: _give_sign(path),
+        lost=lambda: _lost(path, stale_seconds=stale_seconds),
+        stale_seconds=stale_seconds,
+        root=root,
+    )
     try:
-        with _beating(path, beat, is_ours=lambda: _is_newest(path)):
+        with alive(claim):
             yield waited
     except BaseException as error:
-        is_there = folder.is_dir()
-        _let_go(path)
-        if beat.is_lost or not is_there:  # what was raised follows from it
-            raise _lost(path, is_there=is_there, stale_seconds=stale_seconds) from error
-        _tidy(folder, is_kept=is_kept)
+        is_lost = claim.is_lost or not folder.is_dir()
+        with _noted_on(error):
+            _let_go(path)
+            if not is_lost:
+                _tidy(folder, is_kept=is_kept)
+        if is_lost and not isinstance(error, LostLockError):  # what was raised follows from it
+            raise _lost(path, stale_seconds=stale_seconds) from error
         raise
-    is_there = folder.is_dir()
-    if not _let_go(path) or beat.is_lost:
-        raise _lost(path, is_there=is_there, stale_seconds=stale_seconds)
+    if claim.is_lost or not _let_go(path):
+        raise _lost(path, stale_seconds=stale_seconds)
     _tidy(folder, is_kept=is_kept)
 
 
@@ -51,30 +64,49 @@ def using_in(path: Path, *, note_of: Callable[[], Owner | None]) -> Iterator[Cal
     def write() -> None:
         owner = note_of()
         if owner is not None:
-            with contextlib.suppress(OSError):
-                write_json(path, asdict(owner))
+            write_json(path, asdict(owner))
 
-    with _beating(path, _Beat(), is_ours=lambda: True):
+    def beat() -> bool:
+        if path.exists():
+            os.utime(path)
+        return True
+
+    claim = Claim(beat=beat, lost=lambda: _lost(path, stale_seconds=STALE_SECONDS), stale_seconds=STALE_SECONDS)
+    with alive(claim):
         try:
             yield write
         finally:
-            with contextlib.suppress(OSError):
+            with told_by_work():  # the note of a dead process says nothing
                 path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _noted_on(error: BaseException) -> Iterator[None]:
+    """An OSError of the block is added to ``error``, which is raised already."""
+    try:
+        yield
+    except OSError as other:
+        error.add_note(f"nor could the lock be let go: {other}")
 
 
 def holdings_in(locks: Path, *, uses: str) -> tuple[list[Holding], list[Holding]]:
     """Locks below a folder that are held, and notes of what is used, those of the dead too."""
     folders = sorted(path for path in locks.iterdir() if path.name != uses) if locks.is_dir() else []
-    newest = [path for folder in folders if (path := _newest(folder)) is not None and path.suffix == ".json"]
+    newest = [path for folder in folders if (path := _newest_in(folder)) is not None and path.suffix == ".json"]
     noted = sorted((locks / uses).glob("*.json")) if (locks / uses).is_dir() else []
     held = [found for path in newest if (found := _holding(path, path.parent.name)) is not None]
-    return held, [found for path in noted if (found := _holding(path, "")) is not None]
+    used = [found for path in noted if (found := _holding(path, "")) is not None]
+    check_readable(used)
+    return held, used
 
 
-def _take(folder: Path, owner: Owner, *, tell: Callable[[str], None], stale_seconds: float) -> tuple[Path, bool]:
+def _take(
+    folder: Path, owner: Owner, *, root: Path, tell: Callable[[str], None], stale_seconds: float
+) -> tuple[Path, bool]:
     """The file of our generation, and whether another process had the lock first."""
     waited, seen, since = False, (0, ""), time.monotonic()
     while True:
+        check_held(root)  # others that are held may be lost while this one is waited for
         folder.mkdir(parents=True, exist_ok=True)
         try:
             newest = _newest(folder)
@@ -123,31 +155,31 @@ def _claim(folder: Path, newest: Path | None, owner: Owner) -> Path | None:
     return path
 
 
-def _lost(path: Path, *, is_there: bool, stale_seconds: float) -> StoreError:
-    if not is_there:
-        return UnusableStoreError(
+def _lost(path: Path, *, stale_seconds: float) -> UnusableStoreError:
+    if not path.parent.is_dir():
+        return LostLockError(
             f"{path} is gone: the store was removed while this ran. Mount it again if it was unmounted; else run "
             "again, which starts anew"
         )
-    return StoreError(
-        f"{path}: another process took this lock over, since this one gave no sign of life for "
-        f"{stale_seconds:.0f} s (was it suspended?). Nothing is damaged; run again"
-    )
+    return LostLockError(taken_over(str(path), stale_seconds))
 
 
-def _is_newest(path: Path) -> bool:
-    """Whether a lock is still ours; not so when its folder is gone."""
+def _give_sign(path: Path) -> bool:
+    """Touch a lock that is still ours; not so when a newer one is there, or its folder is gone."""
     try:
-        return _newest(path.parent) == path
+        if _newest(path.parent) != path:
+            return False
+        os.utime(path)
     except FileNotFoundError:
         return False
+    return True
 
 
 def _let_go(path: Path) -> bool:
     """Whether the lock was still ours."""
     try:
         path.rename(path.with_suffix(".free"))
-    except OSError:
+    except FileNotFoundError:
         return False
     return True
 
@@ -156,10 +188,20 @@ def _tidy(folder: Path, *, is_kept: bool) -> None:
     """Take a lock's folder away, unless another process has taken the lock meanwhile."""
     if is_kept:
         return
-    with contextlib.suppress(OSError):
+    try:
         for path in folder.glob("*.free"):
             path.unlink(missing_ok=True)
         folder.rmdir()
+    except OSError as error:
+        if error.errno not in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.EBUSY}:
+            raise
+
+
+def _newest_in(folder: Path) -> Path | None:
+    try:
+        return _newest(folder)
+    except (FileNotFoundError, NotADirectoryError):  # let go meanwhile
+        return None
 
 
 def _newest(folder: Path) -> Path | None:
@@ -186,45 +228,21 @@ def _sign_of_life(path: Path) -> tuple[int, str]:
 
 
 def _holding(path: Path, key: str) -> Holding | None:
+    """Who holds a lock or uses something; None when the file is gone.
+
+    What cannot be read is held by someone unknown, never by nobody: it may be just being written.
+    """
+    sign, _ = _sign_of_life(path)
     owner = _read(path)
-    if owner is None:
+    if owner is None and not path.exists():
         return None
-    silent_seconds = max(0.0, time.time() - _sign_of_life(path)[0] / 1e9)
-    return Holding(key=key, owner=owner, silent_seconds=silent_seconds, path=path)
+    silent_seconds = max(0.0, time.time() - sign / 1e9)
+    return Holding(key=key, owner=owner or unknown_owner(), silent_seconds=silent_seconds, path=path)
 
 
 def _read(path: Path) -> Owner | None:
     """The owner; None while it is just being written, or when it is gone."""
     try:
         return owner_from(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):
         return None
-
-
-@dataclass
-class _Beat:
-    is_lost: bool = False
-    stop: threading.Event = field(default_factory=threading.Event)
-
-
-@contextlib.contextmanager
-def _beating(path: Path, beat: _Beat, *, is_ours: Callable[[], bool]) -> Iterator[None]:
-    """Touch ``path`` every BEAT_SECONDS from a thread while the block runs."""
-    thread = threading.Thread(target=_beats, args=(beat, path, is_ours), daemon=True, name=f"lock {path.parent.name}")
-    thread.start()
-    try:
-        yield
-    finally:
-        beat.stop.set()
-        thread.join()
-
-
-def _beats(beat: _Beat, path: Path, is_ours: Callable[[], bool]) -> None:
-    while not beat.stop.wait(BEAT_SECONDS):
-        with contextlib.suppress(OSError):  # the store cannot be reached: the work that needs it will tell
-            if not is_ours():
-                beat.is_lost = True
-                _thread.interrupt_main(signal.SIGTERM)
-                return
-            if path.exists():
-                os.utime(path)

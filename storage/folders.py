@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from reelwright.storage.files import remove
+from reelwright.storage.heartbeat import check_held
 from reelwright.storage.reserved import TEMPORARY
 from reelwright.storage.sharing import share
 from reelwright.storage.unusable import named
@@ -29,10 +30,11 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         temporary.mkdir()
         try:
             yield temporary
+            check_held(path)
+            share(path, temporary)
             if path.exists():
                 os.replace(path, aside)  # noqa: PTH105 - named as the system call it is
             os.replace(temporary, path)  # noqa: PTH105
         finally:
             remove(temporary)
             remove(aside)
-    share(path)

@@ -20,6 +20,7 @@ from reelwright.storage.frame_coders import (
     lossless_array,
 )
 from reelwright.storage.frames import TIMES, FrameLayout, Frames
+from reelwright.storage.heartbeat import check_held
 from reelwright.storage.reserved import PARTIAL
 from reelwright.storage.row_times import RowTimes
 from reelwright.storage.unusable import check_there, named, usable
@@ -62,6 +63,7 @@ class FrameWriter:
         if self._planned is None:
             assert times is not None
             self._appended.append(times)
+        check_held(self._path)
         with usable(self._path.parents[2]), named(self._path):
             self._append(frames)
         self.num_rows += len(frames)
@@ -165,6 +167,7 @@ class SharedFrames:
 
         Raises UnusableStoreError when the disk is full, the store read-only or gone.
         """
+        check_held(self._path)
         array = self._array()
         start = index * int(array.shards[0])
         if len(frames) < min(int(array.shards[0]), array.shape[0] - start):

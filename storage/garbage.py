@@ -7,6 +7,8 @@ store lies, in a folder or in a bucket, only storage/listings.py knows.
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -54,6 +56,12 @@ class Garbage:
         """All that goes."""
         return (self.path, *self.beside)
 
+    @property
+    def key(self) -> str:
+        """Whose lock keeps others from working on it; empty where there is none, as of weights."""
+        name = self.group or self.path.name.removesuffix(".zarr")
+        return name if is_key(name) else ""
+
 
 def find_garbage(store: Store, roots: Roots, listing: Listing | None = None) -> Iterator[Garbage]:
     """Everything in the store's own folders that the roots do not reach; ``listing`` is that of the store if not given.
@@ -69,26 +77,39 @@ def find_garbage(store: Store, roots: Roots, listing: Listing | None = None) -> 
     yield from found.leftovers()
 
 
-def delete(store: Store, going: Iterable[Garbage]) -> None:
+def delete(store: Store, going: Iterable[Garbage]) -> list[Garbage]:
     """Remove garbage: records and ledgers first, so that what is half removed never looks finished.
 
-    Of items that stay, the lock is held meanwhile: their ledger is changed, and another process may begin to work.
+    The locks of all its keys are held meanwhile. What somebody had the lock of is not garbage any more, and stays.
+    Returns what went. Raises LostLockError where a lock was lost meanwhile.
     """
     listing = listing_of(store.root)
     listed = list(going)
-    free = [garbage for garbage in listed if not garbage.group]
-    look_again(store.root)
-    for is_record in (True, False):
-        listing.remove([path for garbage in free if (garbage.kind == "nodes") == is_record for path in garbage.paths])
-    groups: dict[str, list[Garbage]] = defaultdict(list)
-    for garbage in listed:
-        groups[garbage.group].append(garbage)
-    groups.pop("", None)
-    for key, members in groups.items():
-        with exclusive(store.lock(key), tell=lambda _: None, what="gc"):
+    with contextlib.ExitStack() as stack:
+        were_held = {
+            key
+            for key in sorted({garbage.key for garbage in listed} - {""})
+            if stack.enter_context(exclusive(store.lock(key), tell=_say_nothing, what="gc", is_kept=False))
+        }
+        look_again(store.root)
+        gone = [garbage for garbage in listed if garbage.key not in were_held]
+        free = [garbage for garbage in gone if not garbage.group]
+        for is_record in (True, False):
+            some = [garbage for garbage in free if (garbage.kind == "nodes") == is_record]
+            listing.remove([path for garbage in some for path in garbage.paths])
+        groups: dict[str, list[Garbage]] = defaultdict(list)
+        for garbage in gone:
+            groups[garbage.group].append(garbage)
+        groups.pop("", None)
+        for key, members in groups.items():
             _forget_items(store, key, {garbage.ledger[1] for garbage in members if garbage.ledger is not None})
             still = [garbage for garbage in members if garbage.ledger is not None or not listing.has_come(garbage.path)]
             listing.remove([path for garbage in still for path in garbage.paths])
+        return gone
+
+
+def _say_nothing(_: str) -> None:
+    """Locks are held for seconds only, or by who keeps what the lock is of."""
 
 
 def _forget_items(store: Store, key: str, digests: set[str]) -> None:
@@ -184,7 +205,7 @@ class _Finder:
             path=path,
             kind=kind,
             num_bytes=sum(size for size, _ in found),
-            changed=max(changed for _, changed in found),
+            changed=max((changed for _, changed in found), default=time.time()),  # gone meanwhile
             group=group,
             ledger=ledger,
             beside=beside,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import stat
 import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from typing import ClassVar, Protocol
 from reelwright.storage import remote
 from reelwright.storage.checking import is_key
 from reelwright.storage.files import remove
+from reelwright.storage.heartbeat import check_held
 from reelwright.storage.mirror import LAST, Mirror, forget_seen, mirror_of
 from reelwright.storage.reserved import PARTIAL, TEMPORARY
 
@@ -62,15 +64,23 @@ class FolderListing:
         """As `Listing.inside`; nothing where the folder is a link itself."""
         if folder.is_symlink() or not folder.is_dir():
             return []
-        return sorted(path for path in folder.iterdir() if not path.is_symlink())
+        try:
+            names = os.listdir(folder)  # noqa: PTH208 - names only
+        except FileNotFoundError:  # removed meanwhile
+            return []
+        return sorted(path for path in (folder / name for name in names) if not path.is_symlink())
 
     def sizes(self, path: Path) -> Sizes:
-        """As `Listing.sizes`; folders have changed too."""
-        status = path.lstat()
-        is_folder = path.is_dir() and not path.is_symlink()
+        """As `Listing.sizes`; folders have changed too. What goes meanwhile, by another process, counts nothing."""
+        try:
+            status = path.lstat()
+            is_folder = stat.S_ISDIR(status.st_mode)
+            entries = os.listdir(path) if is_folder else []  # noqa: PTH208 - names only
+        except FileNotFoundError:
+            return
         yield (0 if is_folder else status.st_size), status.st_mtime
-        for entry in os.scandir(path) if is_folder else ():
-            yield from self.sizes(Path(entry.path))
+        for name in entries:
+            yield from self.sizes(path / name)
 
     def is_finished(self, item: Path) -> bool:
         """As `Listing.is_finished`: it has got its name."""
@@ -84,8 +94,12 @@ class FolderListing:
     def remove(self, paths: Sequence[Path]) -> None:
         """As `Listing.remove`: each loses its name in one step before it goes."""
         for path in paths:
+            check_held(path)
             aside = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:12]}-gone")
-            os.replace(path, aside)  # noqa: PTH105 - named as the system call it is
+            try:
+                os.replace(path, aside)  # noqa: PTH105 - named as the system call it is
+            except FileNotFoundError:
+                continue  # another process has removed it
             remove(aside)
 
 
@@ -120,6 +134,8 @@ class BucketListing:
         with ThreadPoolExecutor(_LISTED_AT_ONCE) as pool:
             urls = [url for found in pool.map(_objects, map(self._mirror.url_of, paths)) for url in found]
         first = [url for url in urls if self._completes(url)]
+        for path in paths:
+            check_held(path)
         remote.remove_objects(first)
         remote.remove_objects(sorted(set(urls).difference(first)))
         for path in paths:

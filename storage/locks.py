@@ -22,7 +22,7 @@ from reelwright.storage import folder_locks
 from reelwright.storage.mirror import mirror_of
 from reelwright.storage.owners import STALE_SECONDS, Holding, Owner
 
-_USES = "uses"
+_USES, _COLLECTING = "uses", "collecting"
 
 
 @contextlib.contextmanager
@@ -36,27 +36,42 @@ def exclusive(
 ) -> Iterator[bool]:
     """Hold the lock ``folder`` while the block runs; yields whether another process had it first.
 
-    ``tell`` is called with who has it before waiting. Raises OSError where nothing can be written, and StoreError after
-    the block when the lock was lost meanwhile: the store was removed, or another process took the lock over since this
-    one was stopped, or could not reach the store, for longer than ``stale_seconds``. It is then also asked to stop, as
-    by SIGTERM. Without ``is_kept`` the folder is removed where nobody waits: for locks of which there are very many.
+    ``tell`` is called with who has it before waiting. Raises OSError where nothing can be written, UnusableStoreError
+    where a bucket does not answer, and LostLockError when the lock was lost meanwhile: the store was removed, or
+    another process took the lock over since this one was stopped, or could not reach the store, for longer than
+    ``stale_seconds``. That is raised in the block too, by whatever is about to change the store (`check_held`). Without
+    ``is_kept`` the folder is removed where nobody waits: for locks of which there are very many.
     """
-    url, owner = _url_of(folder), Owner(what=what)
+    url, owner, root = _url_of(folder), Owner(what=what), _root_of(folder)
     if url is None:
-        held = folder_locks.exclusive_in(folder, owner=owner, tell=tell, stale_seconds=stale_seconds, is_kept=is_kept)
+        held = folder_locks.exclusive_in(
+            folder, root=root, owner=owner, tell=tell, stale_seconds=stale_seconds, is_kept=is_kept
+        )
     else:
         from reelwright.storage import remote_locks
 
-        held = remote_locks.exclusive_in(url, owner=owner, tell=tell, stale_seconds=stale_seconds, is_kept=is_kept)
+        held = remote_locks.exclusive_in(
+            url, root=root, owner=owner, tell=tell, stale_seconds=stale_seconds, is_kept=is_kept
+        )
     with held as was_held:
         yield was_held
 
 
 @contextlib.contextmanager
-def using(locks: Path, *, what: str) -> Iterator[Callable[[Collection[str]], None]]:
+def collecting(locks: Path, *, tell: Callable[[str], None], what: str) -> Iterator[bool]:
+    """While the block runs, nobody begins to use anything of the store: `using` waits. As `exclusive`."""
+    with exclusive(locks / _COLLECTING, tell=tell, what=what) as waited:
+        yield waited
+
+
+@contextlib.contextmanager
+def using(
+    locks: Path, *, what: str, tell: Callable[[str], None] = lambda _: None
+) -> Iterator[Callable[[Collection[str]], None]]:
     """While the block runs, others are told what this process uses: call what is yielded with keys.
 
-    Where nothing can be written nothing is told, since nobody can remove anything either.
+    What was there before the call may be gone after it, since `collecting` is waited for (``tell`` says so): look
+    again. Raises as `exclusive` where others cannot be told.
     """
     path = locks / _USES / f"{uuid.uuid4().hex}.json"
     told: set[str] = set()
@@ -75,8 +90,14 @@ def using(locks: Path, *, what: str) -> Iterator[Callable[[Collection[str]], Non
 
         def note(keys: Collection[str]) -> None:
             if not told.issuperset(keys):
-                told.update(keys)
-                write()
+                before = set(told)
+                with collecting(locks, tell=tell, what=what):
+                    told.update(keys)
+                    try:
+                        write()
+                    except BaseException:
+                        told.intersection_update(before)
+                        raise
 
         yield note
 
@@ -98,6 +119,12 @@ def _holdings_and_uses(locks: Path) -> tuple[list[Holding], list[Holding]]:
     from reelwright.storage import remote_locks
 
     return remote_locks.holdings_in(url, uses=_USES)
+
+
+def _root_of(lock: Path) -> Path:
+    """The store that a lock is of: locks/ and claims/ lie right in it."""
+    above = next((parent for parent in lock.parents if parent.name in {"locks", "claims"}), lock)
+    return above.parent
 
 
 def _url_of(folder: Path) -> str | None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import datetime as dt
 import os
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from reelwright.storage.errors import StoreError
 from reelwright.storage.processes import machine, own_start, started, user
 
 BEAT_SECONDS = 5.0  # between two signs of life
@@ -55,9 +57,34 @@ class Holding:
 
 
 def owner_from(values: Any) -> Owner | None:
-    """The owner as it was written; None when it is not whole."""
+    """The owner as it was written, by a newer or an older release too; None when it is not whole."""
     try:
-        known = {name.name: values[name.name] for name in fields(Owner)}
-        return Owner(**{**known, "keys": tuple(known["keys"])})
+        known = {name.name: values[name.name] for name in fields(Owner) if name.name in values}
+        essential = {name: known[name] for name in ("process", "started", "machine")}
+        unknown = {"host": "", "user": "", "since": ""}  # never those of this process
+        return Owner(**{**unknown, **known, **essential, "keys": tuple(known.get("keys", ()))})
     except (KeyError, TypeError):
         return None
+
+
+def unknown_owner() -> Owner:
+    """Of a lock or a note that cannot be read: somebody on another machine, as far as can be known."""
+    return Owner(process=0, started="", host="a machine unknown", machine="", user="somebody", since="")
+
+
+def check_readable(used: Sequence[Holding]) -> None:
+    """Raise StoreError for a note that does not say what is used: it may be anything."""
+    for found in used:
+        if not found.owner.machine and not found.is_dead:
+            raise StoreError(
+                f"{found.path} says that something in this store is used, and cannot be read. Remove it when no "
+                "command works on the store"
+            )
+
+
+def taken_over(lock: str, stale_seconds: float) -> str:
+    """What to tell of a lock that was lost."""
+    return (
+        f"{lock}: another process took this lock over, since this one gave no sign of life for {stale_seconds:.0f} s "
+        "(was it suspended, or the store out of reach?). Nothing is damaged; run again"
+    )

@@ -35,6 +35,8 @@ _LIBRARIES = (  # whose errors do not derive from OSError
 _NO_CREDENTIALS = frozenset(
     {"NoCredentialsError", "PartialCredentialsError", "NoAuthTokenError", "DefaultCredentialsError"}
 )
+_CONDITIONAL = frozenset({"s3", "s3a"})  # whose file system passes If-Match on
+_REMOVED_AT_ONCE = 1000
 _NO_BUCKET = ("specified bucket does not exist", "NoSuchBucket", "the bucket ")
 
 
@@ -53,9 +55,9 @@ def list_objects(url: str) -> dict[str, Found]:
     """
     with asking(url) as (system, path):
         try:
-            found = system.find(path, detail=True, withdirs=False)
-        except FileNotFoundError:
-            _check_bucket(system, path)
+            found = _objects_below(system, path)
+        except FileNotFoundError as error:
+            _check_bucket(system, path, error)
             return {}
         base = system._strip_protocol(path).rstrip("/") + "/"  # noqa: SLF001 - how fsspec names paths in its answers
         return {name[len(base) :]: _found(entry) for name, entry in found.items() if name.startswith(base)}
@@ -66,7 +68,8 @@ def list_names(url: str) -> set[str]:
     with asking(url) as (system, path):
         try:
             return {str(entry).rstrip("/").rpartition("/")[2] for entry in system.ls(path, detail=False)}
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError) as error:
+            _raise_where_no_bucket(error)
             return set()
 
 
@@ -75,7 +78,8 @@ def look(url: str) -> Found | None:
     with asking(url) as (system, path):
         try:
             entry = system.info(path)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            _raise_where_no_bucket(error)
             return None
         return None if entry.get("type") == "directory" else _found(entry)
 
@@ -93,7 +97,8 @@ def look_at(urls: Sequence[str]) -> dict[str, Found | None]:
         with asking(folder) as (system, path):
             try:
                 entries = system.ls(path, detail=True)
-            except FileNotFoundError:
+            except FileNotFoundError as error:
+                _raise_where_no_bucket(error)
                 entries = []
         there = {str(entry["name"]).rpartition("/")[2]: entry for entry in entries if entry["type"] != "directory"}
         for url in members:
@@ -107,19 +112,28 @@ def read_object(url: str) -> bytes | None:
     with asking(url) as (system, path):
         try:
             content: bytes = system.cat_file(path)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            _raise_where_no_bucket(error)
             return None
         return content
 
 
 def read_objects(urls: Sequence[str]) -> dict[str, bytes]:
-    """The contents of many small objects, read at once; those that are not there are left out."""
+    """The contents of many small objects, read at once; those that are not there are left out, and only those."""
     if not urls:
         return {}
     with asking(urls[0]) as (system, _):
         paths = {system._strip_protocol(url): url for url in urls}  # noqa: SLF001 - how fsspec names paths in its answers
-        found = system.cat(list(paths), on_error="omit")
-        return {paths[path]: content for path, content in found.items()}
+        found: dict[str, bytes | Exception] = system.cat(list(paths), on_error="return")
+        contents: dict[str, bytes] = {}
+        for path, content in found.items():
+            if isinstance(content, FileNotFoundError):
+                _raise_where_no_bucket(content)
+            elif isinstance(content, BaseException):
+                raise content
+            else:
+                contents[paths[path]] = content
+        return contents
 
 
 def download(files: Mapping[str, Path]) -> None:
@@ -155,13 +169,44 @@ def create_object(url: str, content: bytes) -> bool:
                     file.write(content)
             else:
                 system.pipe_file(path, content, mode="create")
-        except FileExistsError:
-            return False
+        except OSError as error:
+            if isinstance(error, FileExistsError) or _is_other_version(error):
+                return False
+            raise
         return True
 
 
+def rewrite_object(url: str, content: bytes, *, version: str) -> str | None:
+    """Write an object that is as it was at ``version`` (`Found.version`); its new version, None where it is not.
+
+    In one step on S3. Elsewhere it is looked for first, any version will do, and the new one is not told.
+    """
+    with asking(url) as (system, path):
+        if system.protocol[0] not in _CONDITIONAL or not version:
+            if look(url) is None:
+                return None
+            system.pipe_file(path, content)
+            return ""
+        try:
+            done = system.pipe_file(path, content, IfMatch=version)
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError) and not _is_other_version(error):
+                raise
+            _raise_where_no_bucket(error)
+        else:
+            return str(done["ETag"]).strip('"')
+    found = look(url)  # where an answer was lost, the second try finds what the first one wrote
+    return found.version if found is not None and read_object(url) == content else None
+
+
+def _is_other_version(error: OSError) -> bool:
+    """Whether a conditional write was refused; s3fs has an error of its own only for some servers' answers."""
+    response = getattr(error.__cause__, "response", None) or {}
+    return response.get("Error", {}).get("Code") in {"PreconditionFailed", "412"}
+
+
 def remove_objects(urls: Iterable[str]) -> None:
-    """Remove objects; those that are not there are none the worse."""
+    """Remove objects; those that are not there are none the worse. Raises UnusableStoreError for one that stays."""
     wanted = list(urls)
     if not wanted:
         return
@@ -169,11 +214,27 @@ def remove_objects(urls: Iterable[str]) -> None:
         paths = [system._strip_protocol(url) for url in wanted]  # noqa: SLF001
         if len(paths) == 1 or not system.async_impl:
             for path in paths:
-                with contextlib.suppress(FileNotFoundError):
+                try:
                     system.rm_file(path)
+                except FileNotFoundError as error:
+                    _raise_where_no_bucket(error)
+        elif system.protocol[0] in _CONDITIONAL:
+            _remove_from_s3(system, paths)
         else:
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 system.rm(paths)
+            except FileNotFoundError as error:  # none of them is there
+                _raise_where_no_bucket(error)
+
+
+def _remove_from_s3(system: Any, paths: Sequence[str]) -> None:
+    """Many at once, as s3fs does, which does not look at what the service says of single objects."""
+    for start in range(0, len(paths), _REMOVED_AT_ONCE):
+        parts = [path.partition("/") for path in paths[start : start + _REMOVED_AT_ONCE]]
+        listed = {"Objects": [{"Key": key} for _, _, key in parts], "Quiet": True}
+        answer = system.call_s3("delete_objects", Bucket=parts[0][0], Delete=listed)
+        for refused in answer.get("Errors", ()):
+            raise OSError(f"{refused.get('Key')} cannot be removed: {refused.get('Code')} {refused.get('Message', '')}")
 
 
 def check_creates_once(url: str) -> None:
@@ -256,11 +317,49 @@ def check_bucket(url: str) -> None:
         _check_bucket(system, path)
 
 
-def _check_bucket(system: Any, path: str) -> None:
-    """Tell an empty folder from a bucket that is not there."""
+def _check_bucket(system: Any, path: str, missing: FileNotFoundError | None = None) -> None:
+    """Tell an empty folder from a bucket that is not there, and that from one that does not answer."""
+    if missing is not None:
+        _raise_where_no_bucket(missing)
     bucket = str(system._strip_protocol(path)).lstrip("/").partition("/")[0]  # noqa: SLF001
-    if bucket and system.async_impl and not system.exists(bucket):
-        raise FileNotFoundError(f"the bucket {bucket} does not exist")
+    if bucket and system.async_impl:
+        try:
+            system.info(bucket)  # `exists` of s3fs says no where nobody answers
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"the bucket {bucket} does not exist") from error
+
+
+def _raise_where_no_bucket(error: OSError) -> None:
+    """Raise an error again that says that there is no bucket: that is another thing than no object."""
+    if any(mark in str(error) for mark in _NO_BUCKET):
+        raise error
+
+
+def _objects_below(system: Any, path: str) -> dict[str, Mapping[str, Any]]:
+    """Entries by path. Raises FileNotFoundError where there is nothing of that name."""
+    own = type(system)._find if system.async_impl else type(system).find  # noqa: SLF001
+    if own.__module__ not in {"fsspec.asyn", "fsspec.spec"}:
+        listed: dict[str, Mapping[str, Any]] = system.find(path, detail=True, withdirs=False)
+        return listed
+    # fsspec's own, which walks folder by folder, takes a folder that cannot be read for an empty one.
+    found: dict[str, Mapping[str, Any]] = {}
+    base = system._strip_protocol(path)  # noqa: SLF001
+    folders = [base]
+    while folders:
+        folder = folders.pop()
+        try:
+            entries = system.ls(folder, detail=True)
+        except FileNotFoundError:
+            if folder == base:
+                raise
+            continue  # it went while this walked
+        for entry in entries:
+            name = str(entry["name"]).rstrip("/")
+            if entry["type"] == "directory" and name != folder:
+                folders.append(name)
+            elif entry["type"] != "directory":
+                found[name] = entry
+    return found
 
 
 def _found(entry: Mapping[str, Any]) -> Found:

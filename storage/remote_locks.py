@@ -3,25 +3,34 @@
     locks/<key>/000008.json   rewritten every few seconds; who waits sees by its version that its holder lives
 
 No clocks are compared to take one over: a holder from elsewhere is passed over when its object did not change for
-STALE_SECONDS by the clock of the one who waits. `status` tells when a holder was heard of last by the holder's clock.
+STALE_SECONDS by the clock of the one who waits. Where the store can (S3), both write on condition that the object is as
+they saw it last: the holder its signs of life, who passes it over a last word on its object. So of a holder that wakes
+up and one that takes over at that moment only one goes on. `status` tells when a holder was heard of last by the
+holder's clock.
 """
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import json
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from reelwright.storage import remote
-from reelwright.storage.errors import ReelwrightError, StoreError
-from reelwright.storage.owners import BEAT_SECONDS, Holding, Owner, owner_from
+from reelwright.storage.errors import ConfigError, LostLockError, UnusableStoreError
+from reelwright.storage.heartbeat import Claim, alive, check_held
+from reelwright.storage.owners import (
+    STALE_SECONDS,
+    Holding,
+    Owner,
+    check_readable,
+    owner_from,
+    taken_over,
+    unknown_owner,
+)
 from reelwright.storage.remote import Found
 
 LOOK_SECONDS = 1.0  # between two looks at a lock that is held: each is a request
@@ -41,63 +50,89 @@ class _Generation:
 
 
 @dataclass
-class _Beat:
-    """A lock that is held, or a note of what is used."""
+class _Lock:
+    """A lock that is held."""
 
-    url: str
+    folder: str  # URL
+    name: str
     owner: Owner
+    version: str = ""  # of its object, as it was written last
     count: int = 0
-    is_lost: bool = False
-    stop: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def url(self) -> str:
+        """Its object."""
+        return f"{self.folder}/{self.name}"
 
     def content(self) -> bytes:
         """What stands in the object; the count makes every version another one."""
         self.count += 1
-        return (json.dumps({**asdict(self.owner), "beat": self.count, "at": time.time()}) + "\n").encode()
+        return _content(self.owner, self.count)
+
+    def give_sign(self) -> bool:
+        """Rewrite the object if it is the newest one and as it was written last; whether it was."""
+        if _generations(self.folder).newest != self.name:
+            return False
+        version = remote.rewrite_object(self.url, self.content(), version=self.version)
+        self.version = version or ""
+        return version is not None
 
 
 @contextlib.contextmanager
 def exclusive_in(
-    url: str, *, owner: Owner, tell: Callable[[str], None], stale_seconds: float, is_kept: bool
+    url: str, *, root: Path, owner: Owner, tell: Callable[[str], None], stale_seconds: float, is_kept: bool
 ) -> Iterator[bool]:
-    """`locks.exclusive` for the lock at ``url``: same meaning, same errors."""
-    beat, waited = _take(url, owner, tell=tell, stale_seconds=stale_seconds)
-    thread = threading.Thread(target=_beats, args=(beat, url), daemon=True, name=f"lock {url}")
-    thread.start()
+    """`locks.exclusive` for the lock at ``url`` of the store with the working copy ``root``: same meaning."""
+    lock, waited = _take(url, owner, root=root, tell=tell, stale_seconds=stale_seconds)
+
+    def lost() -> LostLockError:
+        return LostLockError(taken_over(lock.url, stale_seconds))
+
+    claim = Claim(beat=lock.give_sign, lost=lost, stale_seconds=stale_seconds, root=root)
     try:
-        yield waited
-    finally:
-        beat.stop.set()
-        thread.join()
-        if beat.is_lost:
-            raise StoreError(
-                f"{beat.url}: another process took this lock over, since this one gave no sign of life for "
-                f"{stale_seconds:.0f} s (was it suspended, or the network down?). Nothing is damaged; run again"
-            )
-        _let_go(beat, is_kept=is_kept)
+        with alive(claim):
+            yield waited
+    except BaseException as error:
+        if not claim.is_lost:
+            _let_go(lock, is_kept=is_kept)
+        elif not isinstance(error, LostLockError):
+            raise lost() from error
+        raise
+    if claim.is_lost:
+        raise lost()
+    _let_go(lock, is_kept=is_kept)
 
 
 @contextlib.contextmanager
 def using_in(url: str, *, note_of: Callable[[], Owner | None]) -> Iterator[Callable[[], None]]:
-    """Keep the object ``url`` as `note_of` says, alive, and take it away in the end; call what is yielded on news."""
-    beat = _Beat(url, Owner())
+    """Keep the object ``url`` as `note_of` says, alive, and take it away in the end; call what is yielded on news.
 
-    def write() -> None:
-        owner = note_of()
+    What is yielded raises UnusableStoreError or ConfigError where others cannot be told.
+    """
+    count = 0
+
+    def write() -> bool:
+        nonlocal count
+        owner, count = note_of(), count + 1
         if owner is not None:
-            beat.owner = owner
-            with contextlib.suppress(ReelwrightError):
-                remote.write_object(url, beat.content())
+            remote.write_object(url, _content(owner, count))
+        return True
 
-    thread = threading.Thread(target=_repeat, args=(beat, write), daemon=True, name=f"use {url}")
-    thread.start()
-    try:
-        yield write
-    finally:
-        beat.stop.set()
-        thread.join()
-        with contextlib.suppress(ReelwrightError):
-            remote.remove_objects([url])
+    def lost() -> LostLockError:
+        return LostLockError(taken_over(url, STALE_SECONDS))
+
+    claim = Claim(beat=write, lost=lost, stale_seconds=STALE_SECONDS)
+    with alive(claim):
+        try:
+            yield claim.give_sign
+        finally:
+            claim.leave()
+            with contextlib.suppress(UnusableStoreError, ConfigError):  # of a dead process it says nothing
+                remote.remove_objects([url])
+
+
+def _content(owner: Owner, count: int) -> bytes:
+    return (json.dumps({**asdict(owner), "beat": count, "at": time.time()}) + "\n").encode()
 
 
 def holdings_in(url: str, *, uses: str) -> tuple[list[Holding], list[Holding]]:
@@ -109,19 +144,22 @@ def holdings_in(url: str, *, uses: str) -> tuple[list[Holding], list[Holding]]:
             folders.setdefault(folder, {})[last] = found
     noted = [f"{uses}/{name}" for name in folders.pop(uses, {})]
     newest = {folder: _Generation(names).newest or "" for folder, names in folders.items()}
-    held = [f"{folder}/{name}" for folder, name in newest.items() if name.endswith(_HELD)]
-    return _read_all(url, held), _read_all(url, noted, is_use=True)
+    held = _read_all(url, [f"{folder}/{name}" for folder, name in newest.items() if name.endswith(_HELD)])
+    used = _read_all(url, noted, is_use=True)
+    check_readable(used)
+    return held, used
 
 
 def _read_all(url: str, names: list[str], *, is_use: bool = False) -> list[Holding]:
+    """Those that are gone by now are left out; what cannot be read is held by someone unknown."""
     contents = remote.read_objects([f"{url}/{name}" for name in names])
     found = []
     for place, content in sorted(contents.items()):
-        owner = owner_from(_parsed(content))
-        if owner is not None:
-            key = "" if is_use else place.removeprefix(f"{url}/").rpartition("/")[0]
-            silent = max(0.0, time.time() - _parsed(content).get("at", time.time()))
-            found.append(Holding(key=key, owner=owner, silent_seconds=silent, path=Path(place)))
+        values = _parsed(content)
+        key = "" if is_use else place.removeprefix(f"{url}/").rpartition("/")[0]
+        silent = max(0.0, time.time() - values.get("at", time.time()))
+        owner = owner_from(values) or unknown_owner()
+        found.append(Holding(key=key, owner=owner, silent_seconds=silent, path=Path(place)))
     return found
 
 
@@ -133,52 +171,61 @@ def _parsed(content: bytes) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def _take(url: str, owner: Owner, *, tell: Callable[[str], None], stale_seconds: float) -> tuple[_Beat, bool]:
+def _take(
+    url: str, owner: Owner, *, root: Path, tell: Callable[[str], None], stale_seconds: float
+) -> tuple[_Lock, bool]:
     waited, seen, since = False, ("", ""), time.monotonic()
     while True:
+        check_held(root)  # others that are held may be lost while this one is waited for
         now = _generations(url)
         newest = now.newest
         if newest is None or not newest.endswith(_HELD) or _is_gone(f"{url}/{newest}"):
-            beat = _claim(url, now, owner)
-            if beat is not None:
-                return beat, waited
+            lock = _claim(url, now, owner)
+            if lock is not None:
+                return lock, waited
             continue
         sign = (newest, now.names[newest].version)
         if sign != seen:
             seen, since = sign, time.monotonic()
         elif time.monotonic() - since > stale_seconds:
-            beat = _claim(url, now, owner)
-            if beat is not None:
-                return beat, True
+            lock = _claim(url, now, owner) if _pass_over(f"{url}/{newest}", sign[1]) else None
+            if lock is not None:
+                return lock, True
         if not waited:
             waited = True
             tell(f"waits for {_owner(f'{url}/{newest}') or 'another process'}, which works on the same")
         time.sleep(min(LOOK_SECONDS, stale_seconds / 4))
 
 
-def _claim(url: str, now: _Generation, owner: Owner) -> _Beat | None:
+def _pass_over(url: str, version: str) -> bool:
+    """Write into the object of a silent holder, which then knows; not so where it gave a sign at this moment."""
+    return remote.rewrite_object(url, b"{}\n", version=version) is not None
+
+
+def _claim(url: str, now: _Generation, owner: Owner) -> _Lock | None:
     """Create the generation after the newest one; None when another process was faster."""
     number = 1 + (_number(now.newest) if now.newest is not None else 0)
-    name = f"{number:06d}{_HELD}"
-    beat = _Beat(f"{url}/{name}", owner)
-    if not remote.create_object(beat.url, beat.content()):
-        return None
+    lock = _Lock(url, f"{number:06d}{_HELD}", owner)
+    content = lock.content()
+    if not remote.create_object(lock.url, content) and remote.read_object(lock.url) != content:
+        return None  # where an answer was lost, the second try finds what the first one made
     later = _generations(url)
-    others = [other for other in later.names if other != name]
+    others = [other for other in later.names if other != lock.name]
     is_late = any(number <= _number(other) for other in others)
-    if is_late or (now.newest is not None and now.newest not in later.names):
-        remote.remove_objects([beat.url])  # we looked long ago: others took this very number and let it go
+    if is_late or lock.name not in later.names or (now.newest is not None and now.newest not in later.names):
+        remote.remove_objects([lock.url])  # we looked long ago: others took this very number and let it go
         return None
+    lock.version = later.names[lock.name].version
     remote.remove_objects([f"{url}/{other}" for other in others])
-    return beat
+    return lock
 
 
-def _let_go(beat: _Beat, *, is_kept: bool) -> None:
+def _let_go(lock: _Lock, *, is_kept: bool) -> None:
     """What cannot be let go, since nobody answers, is passed over by others when it has been silent long enough."""
-    with contextlib.suppress(ReelwrightError):
+    with contextlib.suppress(UnusableStoreError, ConfigError):
         if is_kept:
-            remote.write_object(beat.url.removesuffix(_HELD) + _FREE, b"")
-        remote.remove_objects([beat.url])
+            remote.write_object(lock.url.removesuffix(_HELD) + _FREE, b"")
+        remote.remove_objects([lock.url])
 
 
 def _generations(url: str) -> _Generation:
@@ -202,23 +249,3 @@ def _owner(url: str) -> Owner | None:
 def _is_gone(url: str) -> bool:
     owner = _owner(url)
     return owner is not None and owner.is_dead is True
-
-
-def _beats(beat: _Beat, url: str) -> None:
-    """Rewrite the object as long as it is the newest; when it is not, this process is asked to stop."""
-
-    def live() -> None:
-        with contextlib.suppress(ReelwrightError):  # nobody answers: the work that needs the store will tell
-            if f"{url}/{_generations(url).newest}" != beat.url:
-                beat.is_lost = True
-                beat.stop.set()
-                _thread.interrupt_main(signal.SIGTERM)
-                return
-            remote.write_object(beat.url, beat.content())
-
-    _repeat(beat, live)
-
-
-def _repeat(beat: _Beat, act: Callable[[], None]) -> None:
-    while not beat.stop.wait(BEAT_SECONDS):
-        act()

@@ -5,8 +5,8 @@ runs/<key>/
     metrics.jsonl         one line an epoch: epoch, update, lr, train_loss, ..., val_loss, val_<metric>, ...
     events.out.tfevents.* the same for TensorBoard
     summary.json          epochs, best epoch, metric and its value, seconds
-    checkpoints/          best.safetensors; epoch-10.safetensors, ... where asked for; last/: from where an interrupted
-                          run goes on
+    checkpoints/          best-96.safetensors, after update 96; epoch-10.safetensors, ... where asked for; last/: from
+                          where an interrupted run goes on; its state.pt names the best weights that go with it
     init.json             what was taken of the weights it started from (init_from)
     profile.txt           where a step's time went, where asked for
     model.safetensors     the best weights; written last, in one step
@@ -38,10 +38,15 @@ class RunFolder:
         """The best weights."""
         return self.path / "model.safetensors"
 
-    @property
-    def best(self) -> Path:
-        """The best weights so far, while training goes on."""
-        return self.path / "checkpoints" / "best.safetensors"
+    def best(self, update: int) -> Path:
+        """The best weights so far: those after ``update`` updates, while training goes on."""
+        return self.path / "checkpoints" / f"best-{update}.safetensors"
+
+    def keep_best(self, update: int | None) -> None:
+        """Remove the best weights of all other updates; those that no checkpoint names belong to none."""
+        for path in sorted((self.path / "checkpoints").glob("best*.safetensors")):
+            if update is None or path != self.best(update):
+                remove(path)
 
     @property
     def last(self) -> Path:

@@ -78,8 +78,9 @@ def write_scores(folder: Path, digest: str, scores: VideoScores) -> int:
 
 def read_scores(folder: Path, digest: str) -> VideoScores:
     """The inverse of `write_scores`. Raises StoreError when the video's files are missing or damaged."""
-    at_hand(_windows_file(folder, digest), _rows_file(folder, digest))
     try:
+        if not at_hand(_windows_file(folder, digest), _rows_file(folder, digest)):
+            raise FileNotFoundError("not there")
         windows, rows = pq.read_table(_windows_file(folder, digest)), pq.read_table(_rows_file(folder, digest))
     except (OSError, pa.ArrowInvalid) as error:
         raise StoreError(

@@ -16,20 +16,25 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from reelwright.storage import remote
+from reelwright.storage.heartbeat import check_held
 from reelwright.storage.mirror import LAST, Mirror, files_below, forget_seen, is_unfinished, mirror_of
 
 
-def share(path: Path) -> None:
-    """Send a file or folder that has just got its name."""
+def share(path: Path, source: Path | None = None) -> None:
+    """Send a file or folder as ``path``; from ``source`` where it has not got its name here yet.
+
+    Sent before it gets its name: another process of this machine removes from the working copy what the bucket lacks.
+    """
     mirror = mirror_of(path)
     if mirror is None or not mirror.is_shared(path):
         return
-    if path.is_dir():
-        _share_folder(mirror, path)
+    source = source or path
+    if source.is_dir():
+        _share_folder(mirror, path, source)
         return
     if path.parent.parent == mirror.root / "runs" or path.name == "state.pt":
         _share_beside(mirror, path)
-    remote.upload({path: mirror.url_of(path)})
+    remote.upload({source: mirror.url_of(path)})
     forget_seen(mirror, path)
 
 
@@ -43,6 +48,7 @@ def share_item(path: Path) -> None:
     if remote.look(f"{url}/zarr.json") is not None:
         _withdraw(mirror, path, keep=set(files.values()))
     remote.upload(files)
+    check_held(path)  # sending takes its time
     remote.upload({marker: f"{url}/zarr.json"})
 
 
@@ -95,14 +101,14 @@ def sending_folder(url: str, *, last: str) -> Iterator[Path]:
         remote.upload({folder / last: files[folder / last]})
 
 
-def _share_folder(mirror: Mirror, folder: Path) -> None:
+def _share_folder(mirror: Mirror, folder: Path, source: Path) -> None:
     """Tables or a report that replace others: the record that tells of the old ones goes first."""
     record = mirror.root / "nodes" / folder.name / "record.json"
     remote.remove_objects([mirror.url_of(record)])
     before = remote.list_objects(mirror.url_of(folder))
-    files = {file: mirror.url_of(file) for file in files_below(folder)}
-    remote.upload(files)
-    gone = before.keys() - {file.relative_to(folder).as_posix() for file in files}
+    names = {file: file.relative_to(source).as_posix() for file in files_below(source)}
+    remote.upload({file: f"{mirror.url_of(folder)}/{name}" for file, name in names.items()})
+    gone = before.keys() - set(names.values())
     remote.remove_objects([f"{mirror.url_of(folder)}/{name}" for name in sorted(gone)])
 
 

@@ -42,6 +42,19 @@ def named(path: Path) -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def told_by_work() -> Iterator[None]:
+    """Let go an OSError of the block that says that the store as a whole cannot be used: the work says so itself.
+
+    For what is nice to have beside the work, such as notes of how far it is.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL | _READ_ONLY | _GONE:
+            raise
+
+
 def check_there(marker: Path) -> None:
     """Raise UnusableStoreError when a file is gone that was there when work began, and with it the store."""
     if not marker.exists():

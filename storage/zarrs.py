@@ -5,6 +5,7 @@ Everything written here opens with plain zarr-python: `zarr.open_group(path, mod
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import uuid
@@ -23,6 +24,7 @@ from reelwright.storage.bringing import at_hand, items_at_hand, items_in
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import ConfigError, StoreError, nearest
 from reelwright.storage.files import remove
+from reelwright.storage.heartbeat import check_held
 from reelwright.storage.reserved import PARTIAL
 from reelwright.storage.seals import SEAL, UNSEALED, seal
 from reelwright.storage.sharing import share, share_item
@@ -125,6 +127,7 @@ def partial_group(path: Path, name: str) -> Path:
 
 def publish(temporary: Path, path: Path) -> None:
     """Seal a finished group and give it its name in one step; what had the name before is removed."""
+    check_held(path)
     for leftover in [*temporary.rglob("*.partial")]:  # half a chunk's file, from when zarr was killed
         remove(leftover)
     _seal_group(temporary, {"files": _files_of(temporary)})
@@ -140,8 +143,7 @@ def publish(temporary: Path, path: Path) -> None:
 
 def has_item(path: Path, name: str) -> bool:
     """Whether the group ``name`` is finished; brings it from the bucket of a store that is in one."""
-    items_at_hand(path, [name])
-    return (path / name / "zarr.json").exists()
+    return bool(items_at_hand(path, [name]))
 
 
 def item_names(path: Path) -> list[str]:
@@ -180,8 +182,8 @@ def _create_root(path: Path, attributes: Mapping[str, object]) -> None:
     _seal_group(temporary, {})
     try:
         os.rename(temporary, path)  # noqa: PTH104 - refuses to replace a group that another process made meanwhile
-    except OSError:
-        if not path.is_dir():
+    except OSError as error:
+        if error.errno not in {errno.EEXIST, errno.ENOTEMPTY} or not path.is_dir():
             raise
         if not (path / "zarr.json").exists():  # `verify --repair` removed it
             os.replace(temporary / "zarr.json", path / "zarr.json")  # noqa: PTH105

@@ -15,8 +15,10 @@ from typing import Any
 
 from reelwright.stages.work import Reporter
 from reelwright.storage.files import write_json
+from reelwright.storage.heartbeat import check_held
 from reelwright.storage.items import ItemRow
 from reelwright.storage.store import Store
+from reelwright.storage.unusable import told_by_work
 
 _SECONDS_BETWEEN = 2.0
 
@@ -101,12 +103,13 @@ class LiveReporter:
         self._write()
 
     def _write(self) -> None:
+        check_held(self._path)  # whatever the stage: what is reported is where its work can end
         now = time.monotonic()
         if now - self._written < _SECONDS_BETWEEN:
             return
         self._written = now
         self.progress.seconds = round(now - self._started, 3)
-        with contextlib.suppress(OSError):  # the work itself tells of a store that cannot be written
+        with told_by_work():
             write_json(self._path, asdict(self.progress))
 
 
@@ -117,7 +120,7 @@ def telling(reporter: Reporter, store: Store, *, key: str, node: str, videos: in
     try:
         yield LiveReporter(reporter, path, node=node, videos=videos)
     finally:
-        with contextlib.suppress(OSError):
+        with told_by_work():
             path.unlink(missing_ok=True)
 
 
@@ -126,5 +129,5 @@ def read_progress(store: Store, key: str) -> Progress | None:
     try:
         values: Mapping[str, Any] = json.loads(store.progress(key).read_text(encoding="utf-8"))
         return Progress(**values)
-    except (OSError, ValueError, TypeError):
+    except (FileNotFoundError, ValueError, TypeError):
         return None

@@ -8,7 +8,6 @@ Long videos are shared by several workers (see `sharing`).
 
 from __future__ import annotations
 
-import contextlib
 import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
@@ -24,6 +23,7 @@ from reelwright.storage.errors import StageError
 from reelwright.storage.items import ItemLedger, ItemRow
 from reelwright.storage.marks import marks_in, unset
 from reelwright.storage.store import Store
+from reelwright.storage.unusable import told_by_work
 
 IDLE_DEATHS = 4  # workers in a row that may die before they start anything
 _FOLD_ROWS = 2_000  # marks of items are folded into the table when so many more, and a quarter of it, have come
@@ -98,7 +98,7 @@ class Spreader:
         finally:
             if self.under_way:
                 self.pool.cancel()
-            with contextlib.suppress(OSError):  # the disk may be full: marks say the same
+            with told_by_work():  # the disk may be full: marks say the same
                 self._fold()
 
     @property

@@ -29,6 +29,7 @@ from reelwright.storage import errors
 from reelwright.storage.bringing import refresh
 from reelwright.storage.errors import ConfigError, ReelwrightError, StageError, StoreError
 from reelwright.storage.files import remove, write_json, write_text
+from reelwright.storage.heartbeat import check_held
 from reelwright.storage.runs import RunFolder
 from reelwright.storage.store import Store
 from reelwright.storage.urls import CACHE_VARIABLE
@@ -69,7 +70,7 @@ class JobFolder:
         """The number of the job that was submitted last."""
         try:
             return int(json.loads((self.path / "job.json").read_text(encoding="utf-8"))["job"])
-        except (OSError, ValueError, KeyError):
+        except (FileNotFoundError, ValueError, KeyError):
             return None
 
     def note_job(self, job: int) -> None:
@@ -245,6 +246,7 @@ def _wait(watch: _Watch, job: int) -> None:
     """Until the job is not in the queue any more, or has said how training ended."""
     looked, ended, answered = -_LOOK_SECONDS, None, time.monotonic()
     while True:
+        check_held(watch.folder.script)
         watch.read()
         now = time.monotonic()
         if ended is None and now - looked >= _LOOK_SECONDS:

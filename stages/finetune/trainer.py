@@ -25,8 +25,9 @@ class StartingTrainer(Trainer):
         found = self._judge(self.forward)  # a mean of the weights starts where the weights do
         record = {"epoch": 0, "update": 0, **{f"val_{name}": value for name, value in found.items()}}
         self.progress.best, self.progress.best_epoch = found[self.settings.metric], 0
+        self.progress.best_update = 0
         self.progress.records.append(record)
         if self.world.is_main:
             self.folder.add_metrics(record)
-            save_weights(self.folder.best, self.module)
+            save_weights(self._best(), self.module)
         self.reporter.note(f"before fine-tuning: val {self.settings.metric} {found[self.settings.metric]:.4f}")

@@ -1,10 +1,13 @@
 """Checkpoints: weights as safetensors, all else that a resume needs as tensors and plain values; no code in either.
 
-checkpoints/best.safetensors              best weights so far
+checkpoints/best-9.safetensors            best weights so far, those after update 9
 checkpoints/epoch-10.safetensors          weights that stay, where asked for
 checkpoints/last/weights-12.safetensors   weights after update 12
 checkpoints/last/mean-12.safetensors      their running mean (EMA), if there is one
 checkpoints/last/state.pt                 the rest, naming its weights files; replaced in one step, after the weights
+
+The progress in state.pt names the best weights too (`best_update`). So a run that is killed between two files goes on
+with the best value, its epoch and its weights of one moment: weights that the checkpoint does not name are removed.
 """
 
 from __future__ import annotations

@@ -29,6 +29,8 @@ from reelwright.stages.learning.stopping import StopRequests
 from reelwright.stages.work import Reporter, Work
 from reelwright.storage import errors
 from reelwright.storage.errors import Interrupted, ReelwrightError, StageError
+from reelwright.storage.heartbeat import check_held
+from reelwright.storage.store import Store
 
 INTERRUPTED = 75  # exit code
 _GRACE_SECONDS = 3.0  # for the others to say why, once one has failed
@@ -65,7 +67,7 @@ def launch(work: Work, reporter: Reporter, *, num_processes: int) -> dict[str, A
         file = Path(folder) / "work.json"
         file.write_text(json.dumps(work_to_plain(work)), encoding="utf-8")
         with _started(file, num_processes, port=store.port) as processes:
-            _watch(processes, reporter, stop)
+            _watch(processes, reporter, stop, store=Store.at(work.store))
         return _outcome(processes)
 
 
@@ -111,14 +113,18 @@ def _environment(rank: int, num_processes: int, port: int) -> dict[str, str]:
     }
 
 
-def _watch(processes: list[_Process], reporter: Reporter, stop: StopRequests) -> None:
-    """Pass on what is said until all have ended, or one has failed and the others had time to say why."""
+def _watch(processes: list[_Process], reporter: Reporter, stop: StopRequests, *, store: Store) -> None:
+    """Pass on what is said until all have ended, or one has failed and the others had time to say why.
+
+    Raises LostLockError when the lock of the run is lost, which is this process's.
+    """
     events: queue.Queue[tuple[_Process, dict[str, Any]]] = queue.Queue()
     readers = [threading.Thread(target=_read, args=(process, events), daemon=True) for process in processes]
     for reader in readers:
         reader.start()
     is_told, until = False, None
     while any(reader.is_alive() for reader in readers) or not events.empty():
+        check_held(store.root / "runs")
         with contextlib.suppress(queue.Empty):
             _take(*events.get(timeout=_POLL_SECONDS), reporter)
         if stop.is_stopping and not is_told:

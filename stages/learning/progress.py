@@ -51,6 +51,7 @@ class Progress:
     num_skipped: int = 0  # updates in a row that fp16 left out
     best: float | None = None  # best value of the metric
     best_epoch: int = 0
+    best_update: int | None = None  # of the best weights, which are named by it; None: none are written yet
     num_stale: int = 0  # evaluations since then
     seconds: float = 0.0  # of training, over all interruptions
     records: list[dict[str, Any]] = field(default_factory=list)  # lines of metrics.jsonl

@@ -17,6 +17,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,6 +36,7 @@ from reelwright.stages.learning.world import World
 from reelwright.stages.work import Reporter
 from reelwright.storage.errors import Interrupted, StoreError
 from reelwright.storage.files import remove, write_text
+from reelwright.storage.heartbeat import check_held
 from reelwright.storage.runs import RunFolder
 
 __all__ = ["PRECISIONS", "Evaluate", "Progress", "Rates", "Trainer", "TrainerSettings"]
@@ -107,7 +109,7 @@ class Trainer:
                     self._end_epoch(evaluate, loggers)
         self._tell_profile()
         self.world.wait()
-        load_weights(self.folder.best, self.module)
+        load_weights(self._best(), self.module)
         return self.progress
 
     def _train_epoch(self, batches: Batches, stop: StopRequests) -> None:
@@ -132,6 +134,7 @@ class Trainer:
             self.speed.num_items += num_items
             self.speed.num_updates += 1
             clock.stop_update()
+            check_held(self.folder.path)
             self.reporter.advance(num_items)
             # several processes stop after the update that all of them knew of; one process knows at once
             if outcome.is_stopping or (self.world.size == 1 and stop.is_stopping):
@@ -164,13 +167,13 @@ class Trainer:
                 record |= {f"val_{name}": value for name, value in found.items()}
                 self._keep_best(found[settings.metric])
         elif evaluate is None:
-            progress.best_epoch = progress.epoch
+            progress.best_epoch, progress.best_update = progress.epoch, progress.update
         progress.records.append(record)
         if self.world.is_main:
             self._tell(record, loggers)
         progress.start_epoch()
         if evaluate is None and self._is_finished():
-            self._save(self.folder.best)
+            self._save(self._best())
         if settings.keep_every is not None and progress.epoch % settings.keep_every == 0:
             self._save(self.folder.kept(progress.epoch))
         if self._is_finished() or (progress.epoch % settings.checkpoint_every == 0 and self._is_due()):
@@ -208,12 +211,18 @@ class Trainer:
         is_lower_better = self.settings.metric == "loss"
         if progress.best is None or (value < progress.best if is_lower_better else value > progress.best):
             progress.best, progress.best_epoch, progress.num_stale = value, progress.epoch, 0
+            progress.best_update = progress.update
             if self.world.is_main:
-                save_state(self.folder.best, self.module.state_dict())
+                save_state(self._best(), self.module.state_dict())
         else:
             progress.num_stale += 1
 
-    def _save(self, path: Any) -> None:
+    def _best(self) -> Path:
+        """The file of the best weights so far."""
+        assert self.progress.best_update is not None
+        return self.folder.best(self.progress.best_update)
+
+    def _save(self, path: Path) -> None:
         """Write the weights that would be evaluated: the mean's where there is one."""
         if self.world.is_main:
             save_state(path, self.module.state_dict() if self.mean is None else self.mean.state)
@@ -250,6 +259,7 @@ class Trainer:
         if self.mean is not None:
             weights["mean"] = self.mean.state
         save_last(self.folder.last, Checkpoint(update=self.progress.update, weights=weights, state=state))
+        self.folder.keep_best(self.progress.best_update)  # those of the checkpoint before, now that none names them
 
     def _resume(self) -> None:
         """Take up the last checkpoint, if there is one."""
@@ -258,7 +268,7 @@ class Trainer:
         self.world.wait()
         found = load_last(self.folder.last)
         if found is None:
-            self._keep_records()
+            self._keep_what_is_known()
             return
         state = found.state
         if state["key"] != self.settings.key:
@@ -272,7 +282,8 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.updater.scaler.load_state_dict(state["scaler"])
         self.progress = Progress(**state["progress"])
-        self._keep_records()
+        self._check_best()
+        self._keep_what_is_known()
         if not take_stream(state["random"], self.device, self.world, seed=self.settings.seed + self.progress.update):
             self.reporter.note(
                 f"the checkpoint is of {len(state['random'])} processes, now there are {self.world.size}: random "
@@ -280,9 +291,22 @@ class Trainer:
             )
         self.reporter.note(f"goes on after update {self.progress.update} (epoch {self.progress.epoch + 1})")
 
-    def _keep_records(self) -> None:
+    def _check_best(self) -> None:
+        """Raise StoreError where the best weights that the checkpoint names are not there."""
+        progress = self.progress
+        if progress.best is None or (progress.best_update is not None and self._best().is_file()):
+            return
+        file = "any" if progress.best_update is None else self._best()
+        raise StoreError(
+            f"{self.folder.last} goes on from a best {self.settings.metric} of epoch {progress.best_epoch}, whose "
+            f"weights are gone ({file}), or it is of an older release. Remove it to train from the beginning."
+        )
+
+    def _keep_what_is_known(self) -> None:
+        """Of lines and best weights, what the checkpoint knows of: the rest was written after it."""
         if self.world.is_main:
             self.folder.keep_metrics(self.progress.records)
+            self.folder.keep_best(self.progress.best_update)
 
     @contextlib.contextmanager
     def _loggers(self) -> Iterator[list[Logger]]:

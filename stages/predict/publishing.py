@@ -16,6 +16,7 @@ from reelwright.stages.train.labelled import LabelledVideo, payload_videos
 from reelwright.stages.train.targets import LabelSpace, head_sets, is_described, label_sets, window_targets
 from reelwright.stages.work import Work
 from reelwright.storage.annotations import UNKNOWN, Annotation
+from reelwright.storage.bringing import refresh
 from reelwright.storage.errors import StoreError
 from reelwright.storage.items import ItemLedger
 from reelwright.storage.predictions import PredictedVideo, PredictionInfo, PredictionWriter, Scored, open_writer
@@ -63,6 +64,7 @@ def publish_tables(work: Work, folder: Path, *, cache: Path, run: str, run_value
             },
         },
     )
+    refresh(cache)  # all at once, where the store is in a bucket
     with open_writer(folder, info, with_rows=True) as writer:
         for video in videos:
             published.write(writer, video, read_scores(cache, video.digest))

@@ -6,16 +6,22 @@ import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from reelwright.pipeline.collect import Limits, Sweep, delete_unused, sweep
+from reelwright.pipeline import collect as pipeline_collect
+from reelwright.pipeline.collect import Limits, Sweep, collect, sweep
 from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.pipeline.repair import repair
+from reelwright.storage import garbage
 from reelwright.storage.errors import StoreError
-from reelwright.storage.locks import holdings, uses
+from reelwright.storage.garbage import Garbage
+from reelwright.storage.locks import exclusive, holdings, uses, using
+from reelwright.storage.store import Store
 from tests.cli.test_comparing import reelwright
 from tests.small_project import put_back
 
@@ -83,10 +89,56 @@ def test_gc_looks_again_before_it_removes(project: Project) -> None:
     embed = key_of(project, "embed")
     found = swept(changed)
     with working(changed, "uses", embed):
-        gone = delete_unused(changed.file.store, found.going)
+        gone = collect([changed.file], SilentObserver(), limits=Limits(guard_seconds=0.0)).going
     assert 0 < len(gone) < len(found.going)
     assert changed.file.store.embeddings(embed).is_dir()
     assert not changed.file.store.frames(key_of(project, "frames")).exists()
+
+
+def test_nobody_begins_to_use_anything_while_gc_removes(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who wants to waits until it is over, looks again, and finds it gone instead of half there."""
+    changed = Project.open(project.file.path, overrides=["frames.fps=2"])
+    embed, locks = key_of(project, "embed"), project.file.store.locks
+    removing, told, order = threading.Event(), threading.Event(), []
+
+    def use() -> None:
+        removing.wait(60)
+        with using(locks, what="run", tell=lambda _: told.set()) as note:
+            note({embed})
+            order.append("used")
+            assert not project.file.store.embeddings(embed).exists()
+
+    def slowly(store: Store, going: Sequence[Garbage]) -> list[Garbage]:
+        removing.set()
+        assert told.wait(60)
+        gone = garbage.delete(store, going)
+        order.append("removed")
+        return gone
+
+    monkeypatch.setattr(pipeline_collect, "delete", slowly)
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(use)
+        collect([changed.file], SilentObserver(), limits=Limits(guard_seconds=0.0))
+        other.result(60)
+    assert order == ["removed", "used"]
+
+
+def test_what_somebody_works_on_without_a_note_stays(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """gc waits for the lock, and then it is not garbage any more; what else it found goes."""
+    changed = Project.open(project.file.path, overrides=["frames.fps=2"])
+    store, embed, waits = project.file.store, key_of(project, "embed"), threading.Event()
+    found = swept(changed).going
+    monkeypatch.setattr(garbage, "_say_nothing", lambda _: waits.set())
+    with ThreadPoolExecutor(1) as pool:
+        with exclusive(store.lock(embed), tell=pytest.fail, what="release"):
+            removed = pool.submit(garbage.delete, store, found)
+            assert waits.wait(60)
+        gone = removed.result(60)
+    assert {entry.key for entry in found} - {entry.key for entry in gone} == {embed}
+    assert store.embeddings(embed).is_dir()
+    assert store.node(embed).is_dir()
+    assert not store.frames(key_of(project, "frames")).exists()
+    assert holdings(store.locks) == []
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import pytest
 
 from reelwright.pipeline.cluster.calls import CallSpreader
 from reelwright.pipeline.cluster.executors import LocalExecutor
-from reelwright.pipeline.collect import Limits, delete_unused, sweep
+from reelwright.pipeline.collect import Limits, collect
 from reelwright.pipeline.file import PipelineFile, load_pipeline
 from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.pipeline.repair import repair
@@ -166,7 +166,7 @@ def test_gc_takes_the_set_that_nothing_reaches(bucket: Bucket) -> None:
     bucket.run("one", "videos.synthesize.seed=4")
     assert len(bucket.made()) == 2 * len(before)
     file = bucket.file("two")
-    delete_unused(file.store, sweep([file], SilentObserver(), limits=Limits(guard_seconds=0), only_these=True).going)
+    collect([file], SilentObserver(), limits=Limits(guard_seconds=0), only_these=True)
     assert set(bucket.made()) == before
     assert bucket.run("one") == {"made": 0, "decoded": 0}
 

@@ -68,7 +68,7 @@ KINDS: dict[str, tuple[Callable[[Project], Path], dict[str, int]]] = {
     "settings of a run": (at("runs/*/config.yaml"), {"train": 0}),
     "metrics of a run": (at("runs/*/metrics.jsonl"), {"train": 0}),
     "events of a run": (at("runs/*/events*"), {}),
-    "checkpoint, best": (at("runs/*/checkpoints/best.safetensors"), {}),
+    "checkpoint, best": (at("runs/*/checkpoints/best-*.safetensors"), {}),
     "checkpoint, last": (at("runs/*/checkpoints/last/state.pt"), {}),
     "metrics of a report": (at("reports/*/metrics.json"), {"scores": 0}),
     "report": (at("reports/*/report.html"), {"scores": 0}),

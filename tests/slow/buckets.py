@@ -69,9 +69,9 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(scheme: str = "s3") -> Iterator[Server]:
-    """A server with an empty bucket."""
-    (port,) = free_ports(1)
+def serving(scheme: str = "s3", port: int | None = None) -> Iterator[Server]:
+    """A server with an empty bucket; at the port of one that is gone it is that one, come back empty."""
+    port = port or free_ports(1)[0]
     process = subprocess.Popen(_COMMANDS[scheme](str(port)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     server = Server(scheme, port, process)
     try:

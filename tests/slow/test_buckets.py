@@ -373,6 +373,63 @@ def test_a_server_that_is_gone_ends_the_run_with_a_clear_error(local: Path, tmp_
     assert "Traceback" not in errors
 
 
+def test_a_bucket_that_came_back_empty_is_filled_again(local: Path, tmp_path: Path) -> None:
+    """What a machine still has of it is no reason to believe that it is there."""
+    with serving() as own:
+        made = Bucket(own, f"s3://{BUCKET}/store", tmp_path / "project", tmp_path / "machines")
+        write_project_in(made, local)
+        one = made.machine("one")
+        one.done("run")
+        own.stop()
+        silent = one.run("run")
+        assert silent.returncode == 1, silent.stdout + silent.stderr
+        assert "cannot be reached or failed" in silent.stderr
+    with serving(port=own.port) as own:
+        made.server.process = own.process
+        assert "frames: done" in one.done("run")
+        assert bucket_outcome(made) == local_outcome(local)
+        assert "nothing is wrong" in one.done("verify", "--all")
+        two = made.machine("two")
+        assert "nothing to do: all 4 nodes are up to date" in two.done("run")
+        assert "nothing is wrong" in two.done("verify", "--all")
+
+        # And one of which a part is gone: the marks of all items, and the attributes of a group.
+        gone = [name for name in made.names() if name.endswith(".zarr/zarr.json") or "/items" in name]
+        gone += [name for name in made.names() if name.startswith("embeddings/") and name.count("/") == 3]
+        made.files.rm([f"{made.store}/{name}" for name in gone])
+        one.done("run", "--force", "frames", "--force", "embed")
+        assert bucket_outcome(made) == local_outcome(local)
+        assert "nothing is wrong" in two.done("verify", "--all")
+
+
+def test_runs_and_gc_of_several_machines_at_once_lose_nothing(local: Path, bucket: Bucket) -> None:
+    """Two pipelines that share frames, one of them on two machines, and a gc that gives both up as soon as it may."""
+    text = (bucket.project / "reelwright.yaml").read_text()
+    other, bare = bucket.project / "other.yaml", bucket.project / "bare.yaml"
+    other.write_text(text.replace("epochs: 6", "epochs: 3"))
+    bare.write_text(text.partition("  embed:")[0].replace("fps: 10", "fps: 3"))
+    machines = {name: bucket.machine(name) for name in ("one", "two", "three", "four")}
+    running = [
+        machines["one"].start("run"),
+        machines["two"].start("run"),
+        machines["three"].start("run", "-c", str(other)),
+    ]
+    sweeps = 0
+    while any(process.poll() is None for process in running):
+        swept = machines["four"].run("gc", "-c", str(bare), "--now", "--only-these", "--delete", "--json")
+        assert swept.returncode == 0, swept.stderr
+        sweeps += 1
+    told = [process.communicate(timeout=LIMIT_SECONDS) for process in running]
+    assert [process.returncode for process in running] == [0, 0, 0], told
+    assert sweeps > 1
+    for name, file in (("one", bucket.project / "reelwright.yaml"), ("two", other)):
+        machines[name].done("run", "-c", str(file))
+        assert "nothing is wrong" in machines["four"].done("verify", "-c", str(file), "--all")
+    wanted = local_outcome(local)
+    assert {name: content for name, content in bucket_outcome(bucket).items() if name in wanted} == wanted
+    assert not [name for name in bucket.names() if name.startswith("locks/uses")]
+
+
 def write_project_in(bucket: Bucket, local: Path) -> None:
     """Videos in a folder, the store in the bucket."""
     bucket.project.mkdir()

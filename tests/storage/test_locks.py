@@ -13,8 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from reelwright.storage import folder_locks
-from reelwright.storage.errors import StoreError
 from reelwright.storage.locks import exclusive, holdings, uses, using
 from reelwright.storage.owners import Owner
 
@@ -114,24 +112,6 @@ def test_an_owner_on_another_machine_that_gives_signs_of_life_is_waited_for(tmp_
             with exclusive(tmp_path / "key", tell=ignore, stale_seconds=1.0):
                 assert time.monotonic() - started > 1.5
         first.kill()
-
-
-def test_who_was_passed_over_is_told_and_asked_to_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder_locks, "BEAT_SECONDS", 0.1)
-    asked: list[int] = []
-    previous = signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
-    try:
-        with (  # noqa: PT012 - the lock is lost inside and told of at its end
-            pytest.raises(StoreError, match=r"took this lock over.*run again"),
-            exclusive(tmp_path / "key", tell=ignore),
-        ):
-            (tmp_path / "key" / "000009.json").write_text("{}", encoding="utf-8")
-            until = time.monotonic() + 10
-            while not asked and time.monotonic() < until:
-                time.sleep(0.05)
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-    assert asked == [signal.SIGTERM]
 
 
 def test_an_owner_that_died_while_writing_its_name_is_passed_over(tmp_path: Path) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -290,18 +293,6 @@ def test_a_lock_of_the_dead_is_passed_over(machines: Machines, machine: str, mon
         assert [path.name for path in (machines.bucket / "locks" / "k").iterdir()] == ["000008.json"]
 
 
-def test_a_lock_that_was_taken_over_is_told(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_locks, "BEAT_SECONDS", 0.05)
-    monkeypatch.setattr(remote_locks._thread, "interrupt_main", lambda _: None)
-    store = machines.use("one")
-    held = exclusive(store.lock("k"), tell=lambda _: None)
-    held.__enter__()
-    (machines.bucket / "locks" / "k" / "000002.json").write_text("{}")
-    time.sleep(0.5)
-    with pytest.raises(StoreError, match="another process took this lock over"):
-        held.__exit__(None, None, None)
-
-
 def test_what_is_used_is_told_to_others(machines: Machines) -> None:
     store = machines.use("one")
     with using(store.locks, what="run") as note:
@@ -350,6 +341,56 @@ def test_copies_used_longest_ago_make_room(tmp_path: Path, machines: Machines, m
         if number < 2:
             os.utime(copies[number], (time.time() - age, time.time() - age))
     assert {number: path.exists() for number, path in copies.items()} == {0: False, 1: True, 2: True}
+
+
+def test_a_copy_that_is_being_read_stays_however_long_that_takes(
+    tmp_path: Path, machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A video that is decoded for longer than copies are kept after they were asked for."""
+    machines.use("one")
+    monkeypatch.setenv("REELWRIGHT_CACHE_GB", "0.000025")
+    sources = [tmp_path / f"{number}.mp4" for number in range(4)]
+    for source in sources:
+        source.write_bytes(b"x" * 10_000)
+    read, idle = (local_file(f"file://{source}") for source in sources[:2])
+    old = time.time() - fetched.IN_USE_SECONDS - 100
+    os.utime(read, (old - 50, old - 50))
+    os.utime(idle, (old, old))
+    script = "import sys,time; file = open(sys.argv[1], 'rb'); print('open', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", script, str(read)], stdout=subprocess.PIPE) as reader:
+        assert reader.stdout is not None
+        reader.stdout.readline()
+        local_file(f"file://{sources[2]}")
+        assert (read.exists(), idle.exists()) == (True, False)
+        assert time.time() - read.stat().st_mtime < 60  # it may be opened once more
+        reader.kill()
+    os.utime(read, (old, old))
+    local_file(f"file://{sources[3]}")
+    assert not read.exists()
+
+
+@pytest.mark.parametrize("is_taken", [True, False], ids=["fetched by another", "not writable"])
+def test_a_copy_that_cannot_get_its_name_is_told(
+    tmp_path: Path, machines: Machines, monkeypatch: pytest.MonkeyPatch, is_taken: bool
+) -> None:
+    machines.use("one")
+    source = tmp_path / "clip.mp4"
+    source.write_bytes(b"one")
+    rename = Path.rename
+
+    def refused(path: Path, target: Path) -> Path:
+        if not is_taken:
+            raise OSError(errno.EIO, "input/output error", str(target))
+        Path(target).mkdir()
+        (Path(target) / "clip.mp4").write_bytes(b"one")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    if is_taken:
+        assert local_file(f"file://{source}").read_bytes() == b"one"
+    else:
+        with pytest.raises(OSError, match="input/output error"):
+            local_file(f"file://{source}")
 
 
 def test_digests_of_objects_are_known_to_other_machines(tmp_path: Path, machines: Machines) -> None:

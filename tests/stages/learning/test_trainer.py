@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from reelwright.stages.learning import trainer as trainer_module
 from reelwright.stages.learning.batches import Batch
 from reelwright.stages.learning.objectives import evaluate
 from reelwright.stages.learning.optimizer_config import OptimizerSettings, ScheduleSettings
@@ -159,6 +160,38 @@ def test_killed_after_an_epoch_it_goes_on_from_the_last_checkpoint(tmp_path, eve
     assert _same_weights(whole.module, resumed.module)
 
 
+@pytest.mark.parametrize("crashed_in", [1, 3], ids=["before the first checkpoint", "after a checkpoint"])
+def test_killed_between_best_weights_and_checkpoint_the_two_stay_a_pair(tmp_path, crashed_in, monkeypatch):
+    """The epoch's weights were the best and were written; done again (on another GPU, say) they are not."""
+    monkeypatch.setattr(trainer_module, "CHECKPOINT_SECONDS", 0.0)
+    whole = _trainer(tmp_path / "whole", metric="top1")
+    weights = {}
+
+    def keep(_forward):
+        weights[whole.progress.epoch] = {name: value.clone() for name, value in whole.module.state_dict().items()}
+        return {"top1": 0.0}
+
+    whole.fit(Rows(), keep)
+    first = _trainer(tmp_path / "cut", metric="top1", reporter=CrashAfterEpoch(crashed_in))
+    values = {1: 0.5, 2: 0.6, 3: 0.4, 4: 0.3}
+    with pytest.raises(KeyboardInterrupt):
+        first.fit(Rows(), lambda _: {"top1": {**values, crashed_in: 0.9}[first.progress.epoch]})
+    again = _trainer(tmp_path / "cut", metric="top1")
+    progress = again.fit(Rows(), lambda _: {"top1": values[again.progress.epoch]})
+    assert (progress.best, progress.best_epoch, progress.best_update) == (0.6, 2, 12)
+    assert all(torch.equal(value, weights[2][name]) for name, value in again.module.state_dict().items())
+    assert [path.name for path in again.folder.path.glob("checkpoints/best*")] == ["best-12.safetensors"]
+
+
+def test_a_checkpoint_without_its_best_weights_is_refused(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        _fit(_trainer(tmp_path, reporter=CrashAfterEpoch(3)))
+    for path in tmp_path.glob("checkpoints/best-*"):
+        path.unlink()
+    with pytest.raises(StoreError, match=r"weights are gone .*Remove it to train from the beginning"):
+        _fit(_trainer(tmp_path))
+
+
 def test_a_finished_training_is_not_repeated(tmp_path):
     first = _fit(_trainer(tmp_path))
     again = _fit(_trainer(tmp_path))
@@ -220,7 +253,7 @@ def test_without_validation_the_last_weights_are_the_best(tmp_path):
     trainer = _trainer(tmp_path)
     progress = trainer.fit(Rows())
     assert (progress.best, progress.best_epoch) == (None, 4)
-    stored = load_file(trainer.folder.best)
+    stored = load_file(trainer.folder.best(24))
     assert all(torch.equal(value, stored[name]) for name, value in trainer.module.state_dict().items())
 
 
