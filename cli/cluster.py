@@ -67,7 +67,7 @@ def logs(
     from reelwright.pipeline.file import find_pipeline_file, load_pipeline
     from reelwright.pipeline.runner import open_planner
 
-    planner = open_planner(load_pipeline(find_pipeline_file(config), overrides or ()))
+    planner = open_planner(load_pipeline(find_pipeline_file(config), overrides or ()), read=True)
     found = account(planner, video)
     if as_json:
         print_json([_plain(said) for said in found])

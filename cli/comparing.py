@@ -115,7 +115,7 @@ def _finished(file: PipelineFile, node: str) -> tuple[History, Record]:
     from reelwright.pipeline.runner import open_planner
     from reelwright.storage.errors import StoreError
 
-    plan = open_planner(file).plan(node)
+    plan = open_planner(file, read=True).plan(node)
     if plan.record is None:
         raise StoreError(f"{node} has no record for its present settings: {'; '.join(plan.reasons)}. Run it first")
     return History.of(file.store), plan.record

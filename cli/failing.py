@@ -45,7 +45,7 @@ def failures(
     from reelwright.pipeline.file import find_pipeline_file, load_pipeline
     from reelwright.pipeline.runner import all_failures, open_planner
 
-    planner = open_planner(load_pipeline(find_pipeline_file(config), overrides or ()))
+    planner = open_planner(load_pipeline(find_pipeline_file(config), overrides or ()), read=True)
     if videos and not release:
         raise ConfigError(f"failures {videos[0]!r}: videos are named with --release; `explain NODE VIDEO` tells of one")
     if release:

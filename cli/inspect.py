@@ -54,7 +54,7 @@ def show(
     from reelwright.storage.errors import StoreError
 
     project = Project.open(config, overrides=overrides or ())
-    planner = project.planner()
+    planner = project.planner(read=True)
     planner.graph.check_name(node)
     plan = planner.plan(node)
     record = plan.record

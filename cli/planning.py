@@ -56,7 +56,7 @@ def show_plan(file: PipelineFile, force: tuple[str, ...], *, as_json: bool, with
         if dataset.synthetic is not None and dataset.num_to_make:
             typer.echo(f"videos: {'; '.join(why_to_make(file, dataset.synthetic))}: `run` makes them first")
         if dataset.new:
-            typer.echo(f"{len(dataset.new):,} new or changed: `run` reads them first")
+            typer.echo(f"{'; '.join(dataset.unread_counts(dataset.new))}: `run` reads them first")
         alone = {video.video_id for video in dataset.quarantined}
         for video in (video for video in dataset.unusable if video.video_id not in alone):
             probe = dataset.probes[dataset.digests[video.video_id] or ""]

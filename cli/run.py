@@ -253,7 +253,7 @@ def check_frozen(file: PipelineFile) -> None:
     from reelwright.pipeline.lockfile import Frozen
     from reelwright.pipeline.runner import open_planner
 
-    planner, lock = open_planner(file), Frozen(file)
+    planner, lock = open_planner(file, read=True), Frozen(file)
     lock.check_settings(planner.graph)
     lock.check_videos(planner.dataset.synthetic)
     if not planner.dataset.unread and not planner.dataset.num_to_make:

@@ -69,22 +69,18 @@ def index(
     """Check manifest and labels, read and probe new videos, and list what there is."""
     from reelwright.cli.format import table_text
     from reelwright.cli.progress import Watcher
-    from reelwright.pipeline.dataset import load_dataset
     from reelwright.pipeline.file import find_pipeline_file, load_pipeline
     from reelwright.pipeline.runner import read_videos
-    from reelwright.storage.known import KnownProbes
 
     file = load_pipeline(find_pipeline_file(config), overrides or ())
     watcher = Watcher()
     try:
-        read_videos(file, watcher, jobs=jobs, anew=again, quarantined=again)
+        dataset = read_videos(file, watcher, jobs=jobs, anew=again, quarantined=again)
     finally:
         watcher.close()
-    dataset = load_dataset(file)
-    probes = KnownProbes(file.store.videos).load()
     rows = []
     for video in dataset.videos:
-        probe = probes[dataset.digests[video.video_id] or ""]
+        probe = dataset.probes[dataset.digests[video.video_id] or ""]
         usable = probe.status == "ok"
         measured = usable and probe.num_frames > 0  # files of features say nothing of this
         size = f"{probe.width}x{probe.height}" if measured else ""

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from reelwright.pipeline.file import PipelineFile
 from reelwright.pipeline.keys import hub_file
-from reelwright.pipeline.plan import WAITING, Planner
+from reelwright.pipeline.plan import Planner
 from reelwright.pipeline.results import Observer
 from reelwright.pipeline.runner import open_planner, read_videos
 from reelwright.storage.bringing import look_again, refresh
@@ -147,7 +147,7 @@ def find_roots(planners: Sequence[Planner], *, only_these: bool) -> Roots:
             hub = hub_file(plan.node, planner.file)
             roots.weights.update(() if hub is None else (hub,))
             roots.keys.update({plan.key, plan.spec_key} - {""})
-            if plan.state == WAITING:
+            if not plan.key:
                 remembered.append(planner.project / f"{plan.node.name}.json")
             elif plan.node.config.kind == "items" and not planner.dataset.num_to_make:
                 wanted[plan.spec_key].update(item.digest for item in plan.wanted)

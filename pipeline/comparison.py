@@ -66,7 +66,7 @@ class RunRow:
 
 def diff_files(old: PipelineFile, new: PipelineFile) -> Comparison:
     """Settings of two pipeline files, and the keys and scores that their nodes have in their stores."""
-    planners = open_planner(old), open_planner(new)
+    planners = open_planner(old, read=True), open_planner(new, read=True)
     keys = [{plan.node.name: plan.key for plan in planner.plans()} for planner in planners]
     return Comparison(
         settings=tuple(_file_changes(old, new)),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 from reelwright.pipeline.file import PipelineFile
 from reelwright.pipeline.synthesized import synthetic_set_of
@@ -12,11 +15,11 @@ from reelwright.stages.synthesize.source import STAGE, SyntheticSet
 from reelwright.stages.work import VideoItem
 from reelwright.storage.annotations import UNKNOWN, Annotation
 from reelwright.storage.bringing import refresh_file
-from reelwright.storage.errors import ConfigError, nearest
+from reelwright.storage.errors import ConfigError, StoreError, nearest
 from reelwright.storage.feature_files import scan_features
 from reelwright.storage.fetched import local_file
 from reelwright.storage.items import DONE
-from reelwright.storage.known import KnownFiles, KnownProbes, VideoProbe
+from reelwright.storage.known import KnownFiles, KnownProbes, VideoProbe, stamp
 from reelwright.storage.labels import LabelSet, labels_from_column, labels_from_columns, labels_from_table
 from reelwright.storage.manifest import ManifestVideo, check_videos, read_manifest, scan_folder, scan_glob, scan_url
 from reelwright.storage.mirror import connect
@@ -51,6 +54,40 @@ class Dataset:
     def new(self) -> tuple[ManifestVideo, ...]:
         """Videos whose content is not known yet."""
         return tuple(video for video in self.videos if self.digests[video.video_id] not in self.probes)
+
+    def not_known(self, splits: tuple[str, ...] | None) -> tuple[str, ...]:
+        """Why it is not known which contents the videos of ``splits`` (None: all) have; empty when it is.
+
+        Videos that are still to be made are taken to be of any split.
+        """
+        new = [video for video in self.new if splits is None or video.split in splits]
+        reasons = self.unread_counts(new)
+        reasons += [f"videos: {self.num_to_make:,} still to be made"] if self.num_to_make else []
+        return tuple(reasons)
+
+    def unread_counts(self, new: Sequence[ManifestVideo]) -> list[str]:
+        """How many of ``new`` were read before, as another file, and how many never."""
+        changed = sum(video.path in self.files.entries for video in new)
+        counts = {"changed on disk and not read yet": changed, "new and not read yet": len(new) - changed}
+        return [f"videos: {count:,} {what}" for what, count in counts.items() if count]
+
+    def reading(self, *, quick: bool) -> Dataset:
+        """The same, with the digests of files that are not known by their stamp, read now and remembered.
+
+        A touched, moved or linked file is so found by its content. Only files on this machine of a size that the store
+        has seen are read: another size is another content. What is still not known then, a run must read first.
+        """
+        sizes = {entry_stamp[0] for entry_stamp, *_ in self.files.entries.values()}
+        videos = [] if self.synthetic is not None else [video for video in self.new if not is_url(video.path)]
+        found: dict[str, str | None] = {}
+        for video in videos:
+            with contextlib.suppress(OSError):  # gone or not readable meanwhile: not known then
+                if stamp(video.path)[0] in sizes:
+                    found[video.video_id] = self.files.digest(Path(video.path), quick=quick)
+        if found:
+            with contextlib.suppress(OSError, StoreError):  # of a store that is only read: read again next time
+                self.files.save()
+        return replace(self, digests={**self.digests, **found}) if found else self
 
     @cached_property
     def unusable(self) -> tuple[ManifestVideo, ...]:

@@ -39,7 +39,7 @@ def ready_plan(name: str, planner: Planner) -> NodePlan:
         load("reelwright.stages.embed.fetch:fetch")(hub, planner.file.store)
         planner.forget()
         plan = planner.plan(name)
-    if plan.state == WAITING:
+    if plan.state == WAITING or not plan.key:
         raise StageError(f"cannot run: {'; '.join(plan.reasons)}. Run it with --until {name}")
     stale = [parent for parent in plan.node.parents if _incomplete(planner.plan(parent))]
     if plan.state == STALE and stale:

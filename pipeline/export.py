@@ -55,7 +55,7 @@ def export_node(project: Project, request: ExportRequest) -> int:
         raise ConfigError(
             f"--to {request.form!r}: no such form.{nearest(request.form, FORMS)} Known: {', '.join(FORMS)}"
         )
-    planner = project.planner()
+    planner = project.planner(read=True)
     planner.graph.check_name(request.node)
     plan = planner.plan(request.node)
     made_of, writer = FORMS[request.form]

@@ -23,7 +23,7 @@ from reelwright.pipeline.file import PipelineFile
 from reelwright.pipeline.graph import Graph, Node
 from reelwright.pipeline.history import flat
 from reelwright.pipeline.keys import hub_file, identity, material, source_digests
-from reelwright.pipeline.plan import FRESH, STALE, WAITING, NodePlan, Planner
+from reelwright.pipeline.plan import FRESH, NodePlan, Planner, is_identified
 from reelwright.pipeline.reasons import MISSING, differing, shown
 from reelwright.pipeline.selection import named_videos
 from reelwright.stages.synthesize.source import SyntheticSet
@@ -192,7 +192,7 @@ def _is_current(path: Path, plans: Sequence[NodePlan], videos: Mapping[str, Any]
 def _finished(plan: NodePlan) -> bool:
     """Whether all of a node's items were tried, and what is made of them is in place."""
     if not plan.node.config.stores:
-        return plan.state == FRESH
+        return plan.state == FRESH and bool(plan.key)
     settled = plan.state == FRESH or (bool(plan.todo) and len(plan.failed) == len(plan.todo))
     return settled and plan.record is not None
 
@@ -210,7 +210,7 @@ def _settings(node: Node) -> dict[str, Any]:
 def _entry(plan: NodePlan, planner: Planner) -> dict[str, Any]:
     """What is known of a node: settings, key and inputs."""
     entry = {**_settings(plan.node), "inputs": _inputs(plan, planner)}
-    return {**entry, "key": plan.key} if plan.state != WAITING else entry
+    return {**entry, "key": plan.key} if plan.key else entry
 
 
 def _outcome(plan: NodePlan) -> dict[str, Any]:
@@ -243,11 +243,7 @@ def _videos(plan: NodePlan, planner: Planner) -> list[Any]:
 def _known_inputs(plan: NodePlan, planner: Planner) -> dict[str, Any]:
     node = plan.node
     parents = {name: planner.plan(name) for name in node.parents}
-    open_parents = {
-        name
-        for name, parent in parents.items()
-        if parent.state == WAITING or (parent.state == STALE and parent.node.config.produces == "run")
-    }
+    open_parents = {name for name, parent in parents.items() if not is_identified(parent)}
     known = {field: names for field, names in node.inputs.items() if not open_parents.intersection(names)}
     identities = {name: identity(parents[name], planner.plan) for names in known.values() for name in names}
     hub = hub_file(node, planner.file)

@@ -20,7 +20,6 @@ from reelwright.pipeline.keys import hub_file, identity, material, node_key, sou
 from reelwright.pipeline.noted import Noted, noted, read_noted, video_differences
 from reelwright.pipeline.reasons import explain_difference, item_reasons, rows_field
 from reelwright.pipeline.selection import named_videos, samples, wanted_items
-from reelwright.stages.config import Settings
 from reelwright.stages.index.config import LabelsConfig
 from reelwright.stages.work import VideoItem
 from reelwright.storage.bringing import at_hand, is_there, names_in
@@ -38,11 +37,11 @@ class NodePlan:
     """What is known of one node before it runs."""
 
     node: Node
-    state: str  # FRESH, STALE, or WAITING: its key depends on a node that must run first
+    state: str  # FRESH, STALE, or WAITING: its key depends on a node or on videos that come first
     reasons: tuple[str, ...] = ()  # why it is not fresh, and how many videos are left alone
     material: Mapping[str, Any] | None = None  # what the spec key is the digest of; None while WAITING
     spec_key: str = ""  # of items; equals key for stages without items
-    key: str = ""  # of the node: spec key and set of videos
+    key: str = ""  # of the node: spec key and set of videos; empty while it is not known which videos these are
     wanted: tuple[VideoItem, ...] = ()  # all items
     todo: tuple[VideoItem, ...] = ()  # items without rows in the store
     failed: tuple[ItemRow, ...] = ()  # those of todo that were tried before
@@ -74,7 +73,7 @@ class Planner:
     dataset: Dataset
     forced: frozenset[str] = frozenset()
     _plans: dict[str, NodePlan] = field(default_factory=dict)
-    _relabelled: dict[Settings, Dataset] = field(default_factory=dict)
+    _relabelled: dict[str, Dataset] = field(default_factory=dict)
 
     @property
     def known(self) -> KnownFiles:
@@ -92,9 +91,10 @@ class Planner:
         if settings is None:
             return self.dataset
         assert isinstance(settings, LabelsConfig)
-        if settings not in self._relabelled:
-            self._relabelled[settings] = with_labels(self.dataset, self.file, settings)
-        return self._relabelled[settings]
+        written = settings.model_dump_json()  # the order of heads counts, and a mapping is no key
+        if written not in self._relabelled:
+            self._relabelled[written] = with_labels(self.dataset, self.file, settings)
+        return self._relabelled[written]
 
     def forget(self) -> None:
         """Look at the store anew."""
@@ -121,8 +121,8 @@ class Planner:
         sources, dataset = source_digests(node, self.file, self.known), self.dataset_of(node)
         made_of = material(node, dataset, wanted, identities=identities, sources=sources)
         spec_key = digest(made_of)
-        key = node_key(node, dataset, spec_key, wanted)
-        record = read_record(self.file.store, key)
+        key = "" if self._not_known(node) else node_key(node, dataset, spec_key, wanted)
+        record = read_record(self.file.store, key) if key else None
         plan = NodePlan(
             node=node, state=FRESH, material=made_of, spec_key=spec_key, key=key, wanted=wanted, record=record
         )
@@ -141,7 +141,8 @@ class Planner:
         todo = plan.wanted if forced else tuple(item for item in rest if item.digest not in alone) if alone else rest
         failed = tuple(rows[item.digest] for item in todo if item.digest in rows and not rows[item.digest].is_done)
         reasons: list[str] = ["forced"] if forced else []
-        if todo or not self._published(plan):
+        not_known = self._not_known(plan.node)
+        if todo or not (not_known or self._published(plan)):
             differences = self.differences(plan)
             last = self.last(plan.node)
             reasons += differences
@@ -157,8 +158,7 @@ class Planner:
                 reasons += self._unpublished(plan, last)
             if not reasons:
                 reasons.append("never ran" if last is None else "names or labels changed")
-        if self.dataset.num_to_make:
-            reasons.append(f"videos: {self.dataset.num_to_make:,} still to be made")
+        reasons += not_known
         state = STALE if reasons else FRESH
         skipped = sum(row.status == "skipped" for row in left)
         reasons += [f"skipped: {skipped}"] if skipped else []
@@ -186,15 +186,17 @@ class Planner:
 
     def _unmet(self, node: Node, parents: Mapping[str, NodePlan]) -> tuple[str, ...]:
         """Why the key cannot be known yet: an input that is digested (weights) is not there."""
-        reasons = [
-            f"waits for {name}"
-            for name, plan in parents.items()
-            if plan.state == WAITING or (plan.state == STALE and plan.node.config.produces == "run")
-        ]
+        reasons = [f"waits for {name}" for name, plan in parents.items() if not is_identified(plan)]
+        if node.config.kind == "run" or node.config.reads_labels:
+            reasons += self._not_known(node)
         hub = hub_file(node, self.file)
         if hub is not None and not at_hand(hub):
             reasons.append(f"weights of {node.config.hub_weights()} are not fetched yet")
         return tuple(reasons)
+
+    def _not_known(self, node: Node) -> tuple[str, ...]:
+        """Why it is not known which videos a node reads."""
+        return self.dataset.not_known(node.config.wanted_splits())
 
     def _done(self, plan: NodePlan) -> tuple[set[str], dict[str, ItemRow]]:
         """Digests of items that are done; what was removed from the store by hand is not taken for done."""
@@ -207,6 +209,12 @@ class Planner:
             return wanted, {}  # the record is of this very set of videos: its rows need not be read
         rows = ItemLedger(store.node(plan.spec_key)).load()
         return {name for name, row in rows.items() if row.is_done and name in present}, rows
+
+    def is_made(self, plan: NodePlan) -> bool:
+        """Whether a node of a known key has finished, and what it made as a whole is in place."""
+        if plan.record is None:
+            return False
+        return self._published(plan) if plan.node.config.kind == "items" else is_there(self._output_file(plan))
 
     def _published(self, plan: NodePlan) -> bool:
         """Whether the tables that are made of all items are in place; true for nodes that publish none."""
@@ -253,6 +261,14 @@ class Planner:
             return ["its tables are gone from the store"]
         before, now = self.noted_before(plan), self.noted_now(plan)
         return video_differences(before, now, field=rows_field(plan.node), with_names=True)
+
+
+def is_identified(plan: NodePlan) -> bool:
+    """Whether it is known how a node stands in the keys of those that read it (`keys.identity`)."""
+    produces = plan.node.config.produces
+    if plan.state == WAITING or (plan.state == STALE and produces == "run"):
+        return False
+    return produces in _ROWS or bool(plan.key)
 
 
 def _all_done(record: Record | None) -> bool:

@@ -73,9 +73,9 @@ class Project:
         }
         return run_pipeline(self.file, observer or SilentObserver(), RunOptions(**chosen))
 
-    def planner(self) -> Planner:
-        """What is up to date and why, as the store is now."""
-        return open_planner(self.file)
+    def planner(self, *, read: bool = False) -> Planner:
+        """What is up to date and why, as the store is now; with ``read``, touched and moved files are read for it."""
+        return open_planner(self.file, read=read)
 
     def status(self) -> list[NodePlan]:
         """The plan of every node, in running order; nothing is run."""
@@ -85,44 +85,51 @@ class Project:
         """Stored frames of a decode node by video_id."""
         from reelwright.storage.frames import FrameStore
 
-        plan = self._plan(node, "frames")
-        return _ByVideo(FrameStore(self.file.store.frames(plan.spec_key)), self.planner())
+        planner, plan = self._plan(node, "frames")
+        return _ByVideo(FrameStore(self.file.store.frames(plan.spec_key)), planner)
 
     def embeddings(self, node: str) -> Mapping[str, EmbeddingRows]:
         """Stored embeddings of an embed node by video_id."""
         from reelwright.storage.embeddings import EmbeddingStore
 
-        plan = self._plan(node, "embeddings")
-        return _ByVideo(EmbeddingStore(self.file.store.embeddings(plan.spec_key)), self.planner())
+        planner, plan = self._plan(node, "embeddings")
+        return _ByVideo(EmbeddingStore(self.file.store.embeddings(plan.spec_key)), planner)
 
     def trained(self, node: str) -> RunFolder:
         """The run of a train or finetune node: config, metrics, weights."""
         from reelwright.storage.runs import RunFolder
 
-        return RunFolder(_here(self.file.store.run(self._plan(node, "run").key)))
+        return RunFolder(_here(self.file.store.run(self._plan(node, "run")[1].key)))
 
     def predictions(self, node: str) -> PredictionSet:
         """The tables of a predict node."""
         from reelwright.storage.predictions import PredictionSet
 
-        return PredictionSet(_here(self.file.store.predictions(self._plan(node, "predictions").key)))
+        return PredictionSet(_here(self.file.store.predictions(self._finished(node, "predictions").key)))
 
     def steps(self, node: str) -> StepSet:
         """The tables of a steps node: recognised and true steps."""
         from reelwright.storage.steps import StepSet
 
-        return StepSet(_here(self.file.store.steps(self._plan(node, "steps").key)))
+        return StepSet(_here(self.file.store.steps(self._finished(node, "steps").key)))
 
     def report(self, node: str) -> Path:
         """The folder of an evaluate node: metrics.json, report.html."""
-        return _here(self.file.store.report(self._plan(node, "scores").key))
+        return _here(self.file.store.report(self._finished(node, "scores").key))
 
     def record(self, node: str) -> Record | None:
         """The record of a node as it is set now; None when it is not up to date."""
-        return self.planner().plan(node).record
+        return self.planner(read=True).plan(node).record
 
-    def _plan(self, node: str, produces: str) -> NodePlan:
-        planner = self.planner()
+    def _finished(self, node: str, produces: str) -> NodePlan:
+        """The plan of a node whose output is there. Raises StoreError that says why it is not."""
+        planner, plan = self._plan(node, produces)
+        if not planner.is_made(plan):
+            raise StoreError(f"node {node!r} is not finished: {'; '.join(plan.reasons)}. Run it first")
+        return plan
+
+    def _plan(self, node: str, produces: str) -> tuple[Planner, NodePlan]:
+        planner = self.planner(read=True)
         planner.graph.check_name(node)
         plan = planner.plan(node)
         if plan.node.config.produces != produces:
@@ -132,7 +139,7 @@ class Project:
             )
         if not plan.key:
             raise StoreError(f"node {node!r} has not run yet: {'; '.join(plan.reasons)}. Run it first")
-        return plan
+        return planner, plan
 
 
 def _here(folder: Path) -> Path:

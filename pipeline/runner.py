@@ -24,7 +24,14 @@ from reelwright.pipeline.supply import supply_videos, synthetic_failures
 from reelwright.pipeline.synthesized import synthetic_digests, synthetic_set_of
 from reelwright.stages.registry import load
 from reelwright.storage.bringing import look_again
-from reelwright.storage.errors import ConfigError, Interrupted, ReelwrightError, StoreError, UnusableStoreError
+from reelwright.storage.errors import (
+    ConfigError,
+    InputError,
+    Interrupted,
+    ReelwrightError,
+    StoreError,
+    UnusableStoreError,
+)
 from reelwright.storage.items import ItemRow
 from reelwright.storage.known import KnownFiles
 from reelwright.storage.locks import exclusive, using
@@ -32,13 +39,22 @@ from reelwright.storage.mirror import check_writable
 from reelwright.storage.unusable import is_full, room, usable, why_unusable
 from reelwright.storage.urls import is_url
 
+_SHOWN = 20
 
-def open_planner(file: PipelineFile, *, forced: Sequence[str] = (), dataset: Dataset | None = None) -> Planner:
-    """A planner over what the store knows now (or ``dataset``, when it was just read); reads no video."""
+
+def open_planner(
+    file: PipelineFile, *, forced: Sequence[str] = (), dataset: Dataset | None = None, read: bool = False
+) -> Planner:
+    """A planner over what the store knows now, or ``dataset``, when it was just read.
+
+    With ``read``, for an answer that people wait for, files that are touched or moved are known by their content (see
+    `Dataset.reading`); else none is read. What is not known then is in no key: nodes that read it have none.
+    """
     look_again(file.store.root)
     graph = build_graph(file)
     forced_names = frozenset(graph.check_name(name) for name in forced)
-    return Planner(file, graph, dataset or load_dataset(file), forced_names)
+    known = dataset or load_dataset(file)
+    return Planner(file, graph, known.reading(quick=file.videos.digest == "quick") if read else known, forced_names)
 
 
 def run_pipeline(file: PipelineFile, observer: Observer, options: RunOptions | None = None) -> RunResult:
@@ -106,7 +122,7 @@ def read_videos(
     Those that were not usable too often only with ``quarantined``. Synthetic videos that are missing are made first, by
     ``executor`` where there is one, unless ``make`` is false.
 
-    Returns the videos as they are known then.
+    Returns the videos as they are known then. Raises InputError for files that change while they are read.
     """
     if make:
         supply_videos(file, observer, jobs=jobs, executor=executor)
@@ -130,7 +146,13 @@ def read_videos(
                 reporter=reporter,
                 digests=synthetic_digests(dataset.synthetic, unread),
             )
-    return load_dataset(file)
+    dataset = load_dataset(file)
+    if dataset.new:
+        raise InputError(
+            f"{len(dataset.new):,} videos changed while they were read. Run again when nothing writes to them any more",
+            [f"{video.video_id}: {video.path}" for video in dataset.new[:_SHOWN]],
+        )
+    return dataset
 
 
 def _conclude(planner: Planner, *, with_lock: bool) -> tuple[str, ...]:

@@ -81,7 +81,7 @@ def verify(file: PipelineFile, *, whole: bool = False) -> Report:
     if whole:
         return Report(found_in(file.store, None))
     try:
-        scope = reachable(open_planner(file))
+        scope = reachable(open_planner(file, read=True))
     except (ConfigError, InputError):
         raise
     except (ReelwrightError, OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:

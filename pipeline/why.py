@@ -50,7 +50,8 @@ def _of_item(planner: Planner, plan: NodePlan, content: str) -> VideoWhy:
     is_left = content in {entry.digest for entry in plan.quarantined}
     if not is_left and content not in {item.digest for item in plan.todo}:
         # The plan is stale where its tables are to be written anew with scores that are there.
-        reasons = () if plan.state == FRESH or plan.todo else plan.reasons
+        is_whole = plan.state == FRESH or plan.todo or not plan.node.config.publishes
+        reasons = () if is_whole else plan.reasons
         return VideoWhy(state=STALE if reasons else FRESH, reasons=reasons, content=content, row=row)
     if row is not None and not row.is_done:
         told = f"{row.status}{', quarantined' if is_left else ''} after {row.attempts} attempt(s): {row.cause}: "
