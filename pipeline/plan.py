@@ -20,7 +20,6 @@ from reelwright.pipeline.keys import hub_file, identity, material, node_key, sou
 from reelwright.pipeline.noted import Noted, noted, read_noted, video_differences
 from reelwright.pipeline.reasons import explain_difference, item_reasons, rows_field
 from reelwright.pipeline.selection import named_videos, samples, wanted_items
-from reelwright.stages.config import Settings
 from reelwright.stages.index.config import LabelsConfig
 from reelwright.stages.work import VideoItem
 from reelwright.storage.bringing import at_hand, is_there, names_in
@@ -74,7 +73,7 @@ class Planner:
     dataset: Dataset
     forced: frozenset[str] = frozenset()
     _plans: dict[str, NodePlan] = field(default_factory=dict)
-    _relabelled: dict[Settings, Dataset] = field(default_factory=dict)
+    _relabelled: dict[str, Dataset] = field(default_factory=dict)  # by their settings as JSON, in order
 
     @property
     def known(self) -> KnownFiles:
@@ -92,9 +91,10 @@ class Planner:
         if settings is None:
             return self.dataset
         assert isinstance(settings, LabelsConfig)
-        if settings not in self._relabelled:
-            self._relabelled[settings] = with_labels(self.dataset, self.file, settings)
-        return self._relabelled[settings]
+        name = settings.model_dump_json()  # not the settings: columns are a mapping, whose order makes other labels
+        if name not in self._relabelled:
+            self._relabelled[name] = with_labels(self.dataset, self.file, settings)
+        return self._relabelled[name]
 
     def forget(self) -> None:
         """Look at the store anew."""

@@ -78,7 +78,7 @@ class TrainConfig(LearningSettings):
     """A temporal model trained on stored embeddings."""
 
     stage: ClassVar[str] = "train"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     kind: ClassVar[str] = "run"
     produces: ClassVar[str] = "run"
 
