@@ -40,6 +40,7 @@ def show_plan(file: PipelineFile, force: tuple[str, ...], *, as_json: bool, with
         print_json(
             {
                 **videos,
+                "warnings": list(planner.warnings),
                 "making": estimate_json(next((cost for cost in costs.values() if cost.kind == MAKING), None)),
                 "nodes": nodes,
                 "quarantined": told,
@@ -51,6 +52,8 @@ def show_plan(file: PipelineFile, force: tuple[str, ...], *, as_json: bool, with
             f"{name} {sum(video.split == name for video in dataset.videos)}" for name in file.videos.splits
         )
         typer.echo(f"{len(dataset.videos):,} videos ({splits})")
+        for warning in planner.warnings:
+            typer.echo(f"warning: {warning}", err=True)
         if dataset.synthetic is not None and dataset.num_to_make:
             typer.echo(f"videos: {'; '.join(why_to_make(file, dataset.synthetic))}: `run` makes them first")
         if dataset.new:

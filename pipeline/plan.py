@@ -96,6 +96,12 @@ class Planner:
             self._relabelled[name] = with_labels(self.dataset, self.file, settings)
         return self._relabelled[name]
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is most likely wrong with the videos, their labels, and those of single nodes."""
+        datasets = (self.dataset, *map(self.dataset_of, self.graph.nodes.values()))
+        return tuple(dict.fromkeys(text for dataset in datasets for text in dataset.warnings))
+
     def forget(self) -> None:
         """Look at the store anew."""
         self._plans.clear()

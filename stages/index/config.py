@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import PositiveFloat, PositiveInt, model_validator
 
-from reelwright.stages.config import Settings
+from reelwright.stages.config import Settings, execution
 from reelwright.stages.synthesize.config import SourceConfig
 
 
@@ -73,7 +73,14 @@ class LabelsConfig(Settings):
     classes: tuple[str, ...] | None = None
     """Class names in the order of their ids; null: all names that occur, sorted."""
     background: str | None = None
-    """Class of time that no segment covers; null: such rows have no label."""
+    """Class of time that no segment or row covers, of videos without any line too; null: such rows have no label."""
+    time_origin: Literal["container", "first_frame"] = "container"
+    """Where the seconds of a table count from: presentation times, as the video has them, or its first frame."""
+    max_unmatched: float = execution(0.5, ge=0, le=1)
+    """Share of the video ids in a table that no video may have before this is an error; each run warns of any. 1: the
+    table may be of other videos."""
+    max_unlabelled: float = execution(1.0, ge=0, le=1)
+    """Share of the videos of a split that may have no label before this is an error; each run warns of any."""
 
     @model_validator(mode="after")
     def _one_source(self) -> LabelsConfig:
@@ -81,6 +88,8 @@ class LabelsConfig(Settings):
         given = [name for name in names if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"give exactly one of {', '.join(names)}, not {' and '.join(given) or 'none'}")
+        if self.column is not None and self.background is not None:
+            raise ValueError("background is of time that nothing covers; a column labels whole videos, leave it out")
         return self
 
     @model_validator(mode="after")
