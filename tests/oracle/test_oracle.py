@@ -43,9 +43,9 @@ from tests.small_project import write_rows
 # Video -> split and rows: some shorter than a window; `bare` and `still` have a line in no table
 VIDEOS = {
     "a": ("train", 9),
-    "b": ("train", 12),
+    "b": ("train", 22),
     "short": ("train", 3),
-    "c": ("train", 15),
+    "c": ("train", 31),
     "bare": ("train", 8),
     "d": ("val", 8),
     "e": ("val", 11),
@@ -130,16 +130,11 @@ def _events(kind: str) -> tuple[str, ...]:
 
 CASES = cases()
 QUICK = [
-    "last_row or: segments, background: grid",
-    "majority or: times: grid",
-    "per_row or: frames, background: grid",
+    "per_row or: segments, background: grid",
     "multi_label or: frames: grid",
     "multi_label xor: frames: grid",
     "multi_label or: times: grid",
-    "multi_label xor: times: grid",
-    "multi_label or: steps, background: grid",
-    "video or: column: segments",
-    "heads or: verb, noun: grid",
+    "heads or: verb, noun: segments",
     "heads or: noun, verb: grid",
 ]
 
@@ -214,12 +209,11 @@ def run_cases(folder: Path, names: list[str]) -> dict[str, Found]:
         stages[f"p{number}"] = {"uses": "predict", "run": f"t{number}", "window": dict(case.predict_window)}
         scores = {"uses": "evaluate", "predictions": f"p{number}", "splits": ["val", "test"], "report": False}
         stages[f"s{number}"] = scores
-    (folder / "reelwright.yaml").write_text(
-        yaml.safe_dump({"videos": {"manifest": "videos.csv"}, "stages": stages}, sort_keys=False)
-    )
+    text = json.dumps({"videos": {"manifest": "videos.csv"}, "stages": stages})  # JSON is YAML, in the order given
+    (folder / "reelwright.yaml").write_text(text)
     project = Project.open(folder / "reelwright.yaml")
     result = project.run(keep_going=True)
-    assert [(node.node, node.message) for node in result.nodes if node.message] == []
+    assert not (failed := [(node.node, node.message) for node in result.nodes if node.message]), failed
     features = {name: np.load(folder / f"{name}.npy") for name in VIDEOS}
     planner = project.planner()
     found = {}
@@ -391,20 +385,11 @@ def test_an_independent_computation_comes_to_the_same(quick: dict[str, Found], n
     check(quick[name])
 
 
-def test_heads_have_the_same_scores_in_any_order(quick: dict[str, Found]) -> None:
-    """Their columns stand otherwise, and the random weights behind them are others: but every name is in its place."""
-    for name in ("heads or: verb, noun: grid", "heads or: noun, verb: grid"):
-        heads = dict(quick[name].labels.heads)
-        assert heads == {"verb": 2, "noun": 3}
-        assert quick[name].metrics["splits"]["test"]["windows"].keys() >= {"verb_top1", "noun_top1", "action_top1"}
-
-
-@pytest.fixture(scope="module")
-def product(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Found]:
-    return run_cases(tmp_path_factory.mktemp("product"), list(CASES))
+PARTS = [list(CASES)[start : start + 12] for start in range(0, len(CASES), 12)]  # a pipeline each
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CASES)
-def test_so_it_does_for_every_task_kind_of_label_and_sampling(product: dict[str, Found], name: str) -> None:
-    check(product[name])
+@pytest.mark.parametrize("names", PARTS, ids=lambda names: names[0])
+def test_so_it_does_for_every_task_kind_of_label_and_sampling(tmp_path: Path, names: list[str]) -> None:
+    for found in run_cases(tmp_path, names).values():
+        check(found)

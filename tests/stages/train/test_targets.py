@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from reelwright.stages.sampling.windows import Windows, WindowShape, grid_windows
+from reelwright.stages.train.labelled import KnownRows, LabelledVideo, label_windows
 from reelwright.stages.train.targets import (
     LabelSpace,
     class_counts,
@@ -18,6 +19,7 @@ from reelwright.stages.train.targets import (
     window_targets,
 )
 from reelwright.storage.annotations import Annotation
+from reelwright.storage.errors import InputError
 from reelwright.storage.spans import Spans
 
 LABELS = LabelSpace(classes=("a", "b", "c"))
@@ -87,6 +89,16 @@ def test_background_is_all_of_a_video_without_a_line(spans_of):
             task, grid_windows([8], SHAPE), shape=SHAPE, annotation=Annotation(), spans=spans_of(8), labels=labels
         )
         assert found.tolist() == expected
+
+
+def test_steps_label_no_row(spans_of):
+    video = LabelledVideo("v", "d", "train", STEPS)
+    rows = KnownRows(("d",), (spans_of(8),))
+    found = label_windows([video], rows, shape=SHAPE, task="multi_label", labels=LABELS)
+    assert len(found) == 3
+    for task in ("last_row", "majority", "per_row"):
+        with pytest.raises(InputError, match=f"task {task} needs a label of each row.* Set task: multi_label, or give"):
+            label_windows([video], rows, shape=SHAPE, task=task, labels=LABELS)
 
 
 def test_heads_are_told_apart_by_class_whatever_their_order(spans_of):
