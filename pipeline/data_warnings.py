@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -68,12 +68,12 @@ def _bare_videos(dataset: Dataset) -> dict[str, tuple[list[str], int]]:
     """Split -> its videos without a label, and how many it has; none where a background stands for what is not said."""
     if dataset.label_settings is None or dataset.background != UNKNOWN:
         return {}
+    labelled = {name for name, annotation in dataset.labels.by_video.items() if annotation.is_known}
     bare: dict[str, list[str]] = defaultdict(list)
-    totals: dict[str, int] = defaultdict(int)
     for video in dataset.videos:
-        totals[video.split] += 1
-        if not dataset.labels.of(video.video_id).is_known:
+        if video.video_id not in labelled:
             bare[video.split].append(video.video_id)
+    totals = Counter(video.split for video in dataset.videos) if bare else Counter()
     return {split: (names, totals[split]) for split, names in bare.items()}
 
 
@@ -107,7 +107,11 @@ class _Outside:
 
 
 def _outside(dataset: Dataset) -> Iterator[str]:
-    found = [entry for entry in map(_outside_of, *_measured(dataset)) if entry is not None]
+    settings = dataset.label_settings
+    if settings is None or (settings.segments, settings.steps, settings.rows) == (None, None, None):
+        return
+    measured = list(_measured(dataset))
+    found = [entry for labelled in measured if (entry := _outside_of(*labelled)) is not None]
     moved = [entry for entry in found if entry.counts_from_0]
     for start in dict.fromkeys(round(entry.start_seconds, 1) for entry in moved):
         names = [entry.video_id for entry in moved if round(entry.start_seconds, 1) == start]
@@ -125,31 +129,25 @@ def _outside(dataset: Dataset) -> Iterator[str]:
             f"{shown}. There is no row outside, so that part is never used; look at the table, its unit (seconds) and "
             "its ids"
         )
-    frames = [entry for entry in map(_frames_behind_the_end, *_measured(dataset)) if entry]
+    frames = [text for labelled in measured if (text := _frames_behind_the_end(*labelled))]
     if frames:
         shown = _listed(frames[:_LISTED], len(frames))
         yield f"labels: frames that their videos do not have: {shown}. Frames count from 0; look at the table"
 
 
-def _measured(dataset: Dataset) -> tuple[list[str], list[Annotation], list[VideoProbe]]:
-    """Ids, annotations and probes of labelled videos whose own time is known."""
-    names, annotations, probes = [], [], []
+def _measured(dataset: Dataset) -> Iterator[tuple[str, Annotation, VideoProbe]]:
+    """Labelled videos whose own time is known, with what is known of them."""
     for name, annotation in dataset.labels.by_video.items():
         probe = dataset.probes.get(dataset.digests.get(name) or "")
         if probe is not None and probe.status in DONE and probe.duration_seconds > 0:
-            names.append(name)
-            annotations.append(annotation)
-            probes.append(probe)
-    return names, annotations, probes
+            yield name, annotation, probe
 
 
 def _outside_of(name: str, annotation: Annotation, probe: VideoProbe) -> _Outside | None:
     first, last = probe.start_seconds, probe.start_seconds + probe.duration_seconds
     slack = max(_SLACK_SECONDS, 1 / probe.fps if probe.fps > 0 else 0.0)
-    spans = [
-        *((start, stop) for start, stop, _ in annotation.segments),
-        *((time, time) for time, _ in (*annotation.steps, *annotation.times)),
-    ]
+    spans = [(start, stop) for start, stop, _ in annotation.segments]
+    spans += [(time, time) for time, _ in (*annotation.steps, *annotation.times)]
     outside = tuple((start, stop) for start, stop in spans if start < first - slack or stop > last + slack)
     if not outside:
         return None
@@ -164,10 +162,11 @@ def _frames_behind_the_end(name: str, annotation: Annotation, probe: VideoProbe)
 
 
 def _in_several_splits(dataset: Dataset) -> Iterator[str]:
+    counts = Counter(dataset.digests.values())
     places: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for video in dataset.videos:
+    for video in dataset.videos if len(counts) < len(dataset.videos) else ():
         digest = dataset.digests[video.video_id]
-        if digest is not None:
+        if digest is not None and counts[digest] > 1:
             places[digest].append((video.video_id, video.split))
     leaks = [found for found in places.values() if len({split for _, split in found}) > 1]
     if leaks:

@@ -35,8 +35,10 @@ class Annotation:
     @property
     def is_known(self) -> bool:
         """Whether any label is known."""
-        timed = (*self.segments, *self.steps, *self.times, *self.frames)
-        return any(label != UNKNOWN for label in (self.label, *self.labels, *(entry[-1] for entry in timed)))
+        if self.label != UNKNOWN or any(label != UNKNOWN for label in self.labels):
+            return True
+        timed = (self.segments, self.steps, self.times, self.frames)
+        return any(entry[-1] != UNKNOWN for entries in timed for entry in entries)
 
     def with_ids(self, ids: Mapping[int, int]) -> Annotation:
         """The same with other class ids; a label that ``ids`` does not have is there, but UNKNOWN (a step is not)."""

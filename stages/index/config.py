@@ -69,7 +69,8 @@ class LabelsConfig(Settings):
     steps: str | None = None
     """A table video_id, time_seconds, step of completions."""
     rows: str | None = None
-    """A table video_id, frame (or time_seconds), label of single frames."""
+    """A table video_id, frame, label of single frames; or video_id, time_seconds, label, where a label holds until the
+    next time. Of two lines of one frame or time the later one wins; for task multi_label both count."""
     classes: tuple[str, ...] | None = None
     """Class names in the order of their ids; null: all names that occur, sorted."""
     background: str | None = None
