@@ -116,6 +116,7 @@ def run_json(result: RunResult) -> dict[str, Any]:
 
     return {
         "exit_code": result.exit_code,
+        "warnings": list(result.warnings),
         "nodes": [dataclasses.asdict(node) for node in result.nodes],
         "failures": [dataclasses.asdict(failure) for failure in result.failures],
     }

@@ -21,6 +21,14 @@ if TYPE_CHECKING:
     from reelwright.pipeline.file import PipelineFile
 
 
+def _echo_notes(planner: Planner) -> None:
+    """What people should know of their videos and labels."""
+    for note in planner.dataset.notes:
+        typer.echo(note)
+    for warning in planner.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+
+
 def show_plan(file: PipelineFile, force: tuple[str, ...], *, as_json: bool, with_estimate: bool = True) -> bool:
     """Print the plan, with what it will cost; returns whether everything is up to date."""
     planner = open_planner(file, forced=force)
@@ -40,6 +48,7 @@ def show_plan(file: PipelineFile, force: tuple[str, ...], *, as_json: bool, with
         print_json(
             {
                 **videos,
+                "warnings": list(planner.warnings),
                 "making": estimate_json(next((cost for cost in costs.values() if cost.kind == MAKING), None)),
                 "nodes": nodes,
                 "quarantined": told,
@@ -51,8 +60,7 @@ def show_plan(file: PipelineFile, force: tuple[str, ...], *, as_json: bool, with
             f"{name} {sum(video.split == name for video in dataset.videos)}" for name in file.videos.splits
         )
         typer.echo(f"{len(dataset.videos):,} videos ({splits})")
-        for note in dataset.notes:
-            typer.echo(note)
+        _echo_notes(planner)
         if dataset.synthetic is not None and dataset.num_to_make:
             typer.echo(f"videos: {'; '.join(why_to_make(file, dataset.synthetic))}: `run` makes them first")
         if dataset.new:

@@ -36,6 +36,11 @@ class Watcher:
 
         return Console(stderr=True, highlight=False, quiet=self._quiet)
 
+    def warned(self, texts: Sequence[str]) -> None:
+        """Say what is most likely wrong, before anything runs."""
+        for text in texts:
+            self._console.print(f"warning: {text}", markup=False, style="yellow", soft_wrap=True)
+
     def planned(self, plans: Sequence[NodePlan]) -> None:
         """Say what will run and why, before it runs."""
         if any(plan.state != FRESH for plan in plans):

@@ -90,8 +90,10 @@ def index(
         state = str(probe.status) if usable else f"{probe.status}: {probe.cause}: {probe.message}"
         rows.append((video.video_id, video.split, seconds, frames, rate, size, str(probe.codec), state))
     typer.echo(table_text(("video", "split", ">seconds", ">frames", ">fps", ">size", "codec", "status"), rows))
-    for note in (*dataset.notes, *dataset.labels.notes):
+    for note in dataset.notes:
         typer.echo(note)
+    for warning in dataset.warnings:
+        typer.echo(f"warning: {warning}", err=True)
     if dataset.unusable:
         raise typer.Exit(3)
 

@@ -116,8 +116,16 @@ def _average_precisions(scores_NK: Scores, is_positive_NK: npt.NDArray[np.bool_]
     ]
 
 
-def multilabel_metrics(scores_NK: Scores, target_NK: npt.ArrayLike, *, threshold: float = 0.5) -> dict[str, Any]:
+def multilabel_metrics(
+    scores_NK: Scores,
+    target_NK: npt.ArrayLike,
+    *,
+    threshold: float = 0.5,
+    known_NK: npt.NDArray[np.bool_] | None = None,
+) -> dict[str, Any]:
     """Compare label scores (probabilities) with targets, bool or 0/1 (N,K); predicted is `threshold` or above.
+
+    Where `known_NK` is False it is not known whether the label is there: neither right nor wrong.
 
     Returns `num_entries`; `mean_average_precision` (mean over labels that have targets) and
     `micro_average_precision` (all entries and labels as one list); `macro_f1` (labels that have targets or
@@ -131,11 +139,15 @@ def multilabel_metrics(scores_NK: Scores, target_NK: npt.ArrayLike, *, threshold
     if not np.isin(target, (0, 1)).all():
         raise ValueError("multi-label targets must be False or True (0 or 1); leave unknown rows out.")
     _check_no_nan(scores_NK)
-    is_positive, is_predicted = target.astype(bool), scores_NK >= threshold
+    is_known = np.ones(target.shape, dtype=np.bool_) if known_NK is None else known_NK
+    is_positive, is_predicted = target.astype(bool) & is_known, (scores_NK >= threshold) & is_known
     hits, support, predicted = (m.sum(axis=0) for m in (is_positive & is_predicted, is_positive, is_predicted))
     f1 = _ratios(2 * hits, support + predicted)
-    average_precisions = _average_precisions(scores_NK, is_positive)
-    micro = _average_precisions(scores_NK.reshape(-1, 1), is_positive.reshape(-1, 1))
+    average_precisions = [
+        _average_precisions(scores[known, None], positive[known, None])[0]
+        for scores, positive, known in zip(scores_NK.T, is_positive.T, is_known.T, strict=True)
+    ]
+    micro = _average_precisions(scores_NK[is_known][:, None], is_positive[is_known][:, None])
     return {
         "num_entries": len(scores_NK),
         "mean_average_precision": _mean_defined(average_precisions),

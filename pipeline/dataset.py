@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from reelwright.pipeline.data_warnings import check_shares, data_warnings
 from reelwright.pipeline.file import PipelineFile
 from reelwright.pipeline.synthesized import synthetic_set_of
 from reelwright.stages.index.config import LabelsConfig
@@ -39,6 +40,13 @@ class Dataset:
     quarantine_after: int | None = None  # attempts after which a video is left alone
     synthetic: SyntheticSet | None = None  # what the pipeline makes for itself
     notes: tuple[str, ...] = ()  # files that were taken for no videos, and why
+    label_settings: LabelsConfig | None = None
+    absent: frozenset[str] = frozenset()  # ids of the manifest whose files are not there
+
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """What is most likely wrong with videos or labels, a text each."""
+        return data_warnings(self)
 
     @cached_property
     def num_to_make(self) -> int:
@@ -173,18 +181,19 @@ def load_dataset(file: PipelineFile) -> Dataset:
     for video in missing:
         del digest_of[video.video_id]
     present = [video for video in videos if video.video_id in digest_of] if missing else videos
-    labels = _read_labels(file, file.labels, present, synthetic)
-    return Dataset(
+    dataset = Dataset(
         videos=tuple(present),
-        labels=labels,
-        background=_background(file, file.labels, labels) if present else UNKNOWN,
+        labels=LabelSet((), {}),
+        background=UNKNOWN,
         digests=digest_of,
         probes=KnownProbes(file.store.videos).load(),
         files=known,
         quarantine_after=file.videos.quarantine_after,
         synthetic=synthetic,
         notes=tuple(left_out),
+        absent=frozenset(video.video_id for video in missing),
     )
+    return with_labels(dataset, file, file.labels)
 
 
 def _read_videos(file: PipelineFile, left_out: list[str]) -> tuple[list[ManifestVideo], str]:
@@ -207,18 +216,28 @@ def _read_videos(file: PipelineFile, left_out: list[str]) -> tuple[list[Manifest
     return scan_glob(pattern, root=root, default_split=settings.split, left_out=left_out), pattern
 
 
-def with_labels(dataset: Dataset, file: PipelineFile, settings: LabelsConfig) -> Dataset:
+def with_labels(dataset: Dataset, file: PipelineFile, settings: LabelsConfig | None) -> Dataset:
     """The same videos with other labels, as a node may have its own. Raises as `load_dataset` does."""
-    labels = _read_labels(file, settings, list(dataset.videos), dataset.synthetic)
-    background = _background(file, settings, labels) if dataset.videos else UNKNOWN
-    return replace(dataset, labels=labels, background=background)
+    if settings is None or not dataset.videos:  # none: synthetic ones that are still to be made
+        return replace(dataset, labels=LabelSet((), {}), background=UNKNOWN, label_settings=settings)
+    labels = _read_labels(file, settings, dataset)
+    background = _background(file, settings, labels)
+    if settings.time_origin == "first_frame":
+        labels = replace(labels, by_video=dict(_counted_from_first_frame(labels, dataset)))
+    labelled = replace(dataset, labels=labels, background=background, label_settings=settings)
+    check_shares(labelled)
+    return labelled
 
 
-def _read_labels(
-    file: PipelineFile, settings: LabelsConfig | None, videos: list[ManifestVideo], synthetic: SyntheticSet | None
-) -> LabelSet:
-    if settings is None or not videos:  # none: synthetic ones that are still to be made
-        return LabelSet((), {})
+def _counted_from_first_frame(labels: LabelSet, dataset: Dataset) -> Iterator[tuple[str, Annotation]]:
+    """Annotations in presentation time, of times that count from the first frame, as far as its time is known."""
+    for video_id, annotation in labels.by_video.items():
+        probe = dataset.probes.get(dataset.digests[video_id] or "")
+        yield video_id, annotation.later(probe.start_seconds) if probe is not None else annotation
+
+
+def _read_labels(file: PipelineFile, settings: LabelsConfig, dataset: Dataset) -> LabelSet:
+    videos, synthetic = dataset.videos, dataset.synthetic
     classes = list(settings.classes) if settings.classes is not None else None
     if settings.column is not None:
         return labels_from_column(videos, column=settings.column, classes=classes)
@@ -234,11 +253,11 @@ def _read_labels(
             raise ConfigError(
                 f"{file.path}: labels.{kind}: {synthetic.config.family} videos have no {kind}. Use column: label"
             )
-    return labels_from_table(path, kind=kind, videos=videos, classes=classes)
+    return labels_from_table(path, kind=kind, videos=videos, classes=classes, absent=dataset.absent)
 
 
-def _background(file: PipelineFile, settings: LabelsConfig | None, labels: LabelSet) -> int:
-    name = settings.background if settings else None
+def _background(file: PipelineFile, settings: LabelsConfig, labels: LabelSet) -> int:
+    name = settings.background
     if name is None:
         return UNKNOWN
     if name not in labels.classes:

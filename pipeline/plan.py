@@ -73,7 +73,7 @@ class Planner:
     dataset: Dataset
     forced: frozenset[str] = frozenset()
     _plans: dict[str, NodePlan] = field(default_factory=dict)
-    _relabelled: dict[str, Dataset] = field(default_factory=dict)
+    _relabelled: dict[str, Dataset] = field(default_factory=dict)  # by their settings as JSON, in order
 
     @property
     def known(self) -> KnownFiles:
@@ -91,10 +91,16 @@ class Planner:
         if settings is None:
             return self.dataset
         assert isinstance(settings, LabelsConfig)
-        written = settings.model_dump_json()  # the order of heads counts, and a mapping is no key
-        if written not in self._relabelled:
-            self._relabelled[written] = with_labels(self.dataset, self.file, settings)
-        return self._relabelled[written]
+        name = settings.model_dump_json()  # not the settings: columns are a mapping, whose order makes other labels
+        if name not in self._relabelled:
+            self._relabelled[name] = with_labels(self.dataset, self.file, settings)
+        return self._relabelled[name]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is most likely wrong with the videos, their labels, and those of single nodes."""
+        datasets = (self.dataset, *map(self.dataset_of, self.graph.nodes.values()))
+        return tuple(dict.fromkeys(text for dataset in datasets for text in dataset.warnings))
 
     def forget(self) -> None:
         """Look at the store anew."""

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 class SilentObserver:
     """Watches a run and says nothing."""
 
+    def warned(self, texts: Sequence[str]) -> None:
+        """Ignore warnings; `run` returns them."""
+
     def planned(self, plans: Sequence[NodePlan]) -> None:
         """Ignore the plan."""
 

@@ -47,6 +47,7 @@ class RunResult:
     nodes: tuple[NodeResult, ...]
     failures: tuple[Failure, ...]
     notes: tuple[str, ...] = ()  # what a person should know, though nothing is wrong
+    warnings: tuple[str, ...] = ()  # what is most likely wrong with videos and labels
 
     @property
     def exit_code(self) -> int:
@@ -83,6 +84,9 @@ class RunOptions:
 
 class Observer(Protocol):
     """Who watches a run."""
+
+    def warned(self, texts: Sequence[str]) -> None:
+        """What is most likely wrong with videos and labels, before anything runs."""
 
     def planned(self, plans: Sequence[NodePlan]) -> None:
         """The plan, before anything runs."""

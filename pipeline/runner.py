@@ -77,6 +77,7 @@ def run_pipeline(file: PipelineFile, observer: Observer, options: RunOptions | N
         planner = open_planner(file, forced=options.force, dataset=_read(file, observer, options, executor))
         if frozen is not None:
             frozen.check_plans(planner)
+        observer.warned(planner.warnings)
         observer.planned([plan for plan in planner.plans() if plan.node.name in selected])
         results: dict[str, NodeResult] = {}
         failures: list[Failure] = _unusable(planner)
@@ -94,7 +95,7 @@ def run_pipeline(file: PipelineFile, observer: Observer, options: RunOptions | N
     notes = (*planner.dataset.notes, *length_notes(planner), *(frozen.notes(planner) if frozen is not None else ()))
     is_whole = not any(result.state in {FAILED, SKIPPED} for result in results.values())
     notes = (*notes, *_conclude(planner, with_lock=frozen is None and is_whole))
-    return RunResult(nodes=tuple(results.values()), failures=tuple(failures), notes=notes)
+    return RunResult(nodes=tuple(results.values()), failures=tuple(failures), notes=notes, warnings=planner.warnings)
 
 
 def _read(file: PipelineFile, observer: Observer, options: RunOptions, executor: Executor) -> Dataset | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 UNKNOWN = -1  # no label; losses and metrics leave such rows out
@@ -31,6 +31,34 @@ class Annotation:
             "times": [list(entry) for entry in self.times],
             "frames": [list(entry) for entry in self.frames],
         }
+
+    @property
+    def is_known(self) -> bool:
+        """Whether any label is known."""
+        if self.label != UNKNOWN or any(label != UNKNOWN for label in self.labels):
+            return True
+        timed = (self.segments, self.steps, self.times, self.frames)
+        return any(entry[-1] != UNKNOWN for entries in timed for entry in entries)
+
+    def with_ids(self, ids: Mapping[int, int]) -> Annotation:
+        """The same with other class ids; a label that ``ids`` does not have is there, but UNKNOWN (a step is not)."""
+        return Annotation(
+            label=ids.get(self.label, UNKNOWN),
+            segments=tuple((start, stop, ids.get(label, UNKNOWN)) for start, stop, label in self.segments),
+            steps=tuple((time, ids[step]) for time, step in self.steps if step in ids),
+            times=tuple((time, ids.get(label, UNKNOWN)) for time, label in self.times),
+            frames=tuple((frame, ids.get(label, UNKNOWN)) for frame, label in self.frames),
+            labels=tuple(ids.get(label, UNKNOWN) for label in self.labels),
+        )
+
+    def later(self, seconds: float) -> Annotation:
+        """The same with all times so many seconds later; numbers of frames stay."""
+        return replace(
+            self,
+            segments=tuple((start + seconds, stop + seconds, label) for start, stop, label in self.segments),
+            steps=tuple((time + seconds, step) for time, step in self.steps),
+            times=tuple((time + seconds, label) for time, label in self.times),
+        )
 
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> Annotation:

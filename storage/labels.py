@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +21,8 @@ class LabelSet:
 
     classes: tuple[str, ...]
     by_video: dict[str, Annotation]
-    notes: tuple[str, ...] = ()
+    unmatched: tuple[str, ...] = ()  # ids in the table that no video of the manifest has
+    num_named: int = 0  # ids in the table
     heads: tuple[tuple[str, int], ...] = ()  # name and number of classes, where each head has its own, side by side
 
     def of(self, video_id: str) -> Annotation:
@@ -71,18 +72,26 @@ def labels_from_columns(videos: Sequence[ManifestVideo], *, columns: Mapping[str
 
 
 def labels_from_table(
-    path: Path, *, kind: str, videos: Sequence[ManifestVideo], classes: Sequence[str] | None
+    path: Path,
+    *,
+    kind: str,
+    videos: Sequence[ManifestVideo],
+    classes: Sequence[str] | None,
+    absent: Collection[str] = (),
 ) -> LabelSet:
     """Labels from a table of ``segments``, ``steps`` or ``rows``.
 
     segments: video_id, start_seconds, stop_seconds, label. steps: video_id, time_seconds, step (or label). rows:
-    video_id, frame or time_seconds, label. Raises InputError that lists every wrong row. Rows of videos that the
-    manifest does not name are left out and counted in ``notes``; if no row names a known video, that is an error.
+    video_id, frame or time_seconds, label. Raises InputError that lists every wrong row. Rows of other videos than
+    ``videos`` are left out; their ids are ``unmatched``, but for those of ``absent``, whose files are not there. If no
+    row names a known video, that is an error.
     """
     rows = read_rows(path, required=["video_id"])
     known = {video.video_id for video in videos}
     used = [row for row in rows if row.get("video_id") in known]
-    if rows and not used:
+    ids_named = dict.fromkeys(row.get("video_id") for row in rows)
+    unmatched = tuple(name for name in ids_named if name not in known and name not in absent)
+    if rows and not used and unmatched:
         example = rows[0].get("video_id")
         raise InputError(
             f"{path}: none of its {len(rows)} rows names a video of the manifest; the first is {example!r}."
@@ -103,12 +112,8 @@ def labels_from_table(
     if problems:
         raise InputError(f"{path}: {len(problems)} problem(s)", problems)
     by_frame = kind == "rows" and bool(used) and "frame" in used[0].cells
-    notes = (f"{path.name}: {len(rows) - len(used)} of {len(rows)} rows name videos that the manifest does not",)
-    return LabelSet(
-        names,
-        {video_id: _annotation(kind, by_frame, entries) for video_id, entries in found.items()},
-        notes if len(used) < len(rows) else (),
-    )
+    by_video = {video_id: _annotation(kind, by_frame, entries) for video_id, entries in found.items()}
+    return LabelSet(names, by_video, unmatched=unmatched, num_named=len(ids_named))
 
 
 def _annotation(kind: str, by_frame: bool, entries: list[tuple[float, ...]]) -> Annotation:
@@ -118,8 +123,8 @@ def _annotation(kind: str, by_frame: bool, entries: list[tuple[float, ...]]) -> 
     if kind == "steps":
         return replace(empty, steps=tuple((time, int(step)) for time, step in sorted(entries)))
     if by_frame:
-        return replace(empty, frames=tuple((int(frame), int(label)) for frame, label in sorted(entries)))
-    return replace(empty, times=tuple((time, int(label)) for time, label in sorted(entries)))
+        return replace(empty, frames=tuple((int(frame), int(label)) for frame, label in _by_start(entries)))
+    return replace(empty, times=tuple((time, int(label)) for time, label in _by_start(entries)))
 
 
 def _by_start(entries: list[tuple[float, ...]]) -> list[tuple[float, ...]]:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from reelwright.storage.errors import InputError
 
 METADATA_KEY = b"reelwright"
-VERSION = 1  # of the schema
+VERSION = 2  # of the schema; 1 kept the heads as a mapping, in an order that meant nothing
 TABLES = ("windows", "rows", "videos")
 
 _NAME = pa.dictionary(pa.int32(), pa.string())
@@ -40,6 +40,7 @@ class PredictionInfo:
     run: str  # key of the run that predicted
     task: str  # video, last_row, majority, per_row or multi_label
     classes: tuple[str, ...]  # names by label id
+    heads: tuple[tuple[str, int], ...] = ()  # name and number of classes, in the order of their columns in `scores`
     version: int = VERSION
     extra: Mapping[str, Any] = field(default_factory=dict)  # window settings, sources of rows: plain JSON values
 
@@ -49,14 +50,20 @@ class PredictionInfo:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[bytes, bytes] | None, *, path: Path) -> PredictionInfo:
-        """The inverse of `metadata`. Raises InputError when ``path`` is no file of ours."""
+        """The inverse of `metadata`. Raises InputError for no file of ours, or heads of version 1."""
         if not metadata or METADATA_KEY not in metadata:
             raise InputError(
                 f"{path} has no metadata {METADATA_KEY.decode()!r}: it was not written by predict; predict again"
             )
         values = json.loads(metadata[METADATA_KEY])
+        if "heads" in values["extra"]:
+            raise InputError(
+                f"{path} was written by an older version, which did not keep the order of the heads "
+                f"({', '.join(values['extra']['heads'])}): run predict again"
+            )
         known = {name: values[name] for name in (entry.name for entry in fields(cls)) if name in values}
-        return cls(**{**known, "classes": tuple(values["classes"])})
+        heads = tuple((name, int(size)) for name, size in values.get("heads", ()))
+        return cls(**{**known, "classes": tuple(values["classes"]), "heads": heads})
 
 
 @dataclass(frozen=True, kw_only=True)

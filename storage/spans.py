@@ -35,42 +35,26 @@ class Spans:
 def row_labels(annotation: Annotation, spans: Spans, *, background: int = UNKNOWN) -> IntArray:
     """The class of each row, int64 (T,); ``background`` where nothing is said.
 
-    Where segments overlap, the one that starts last wins (the newer state), then the later line of the table. Without
-    segments, times or frames, every row has the video's own label.
+    Where segments overlap, the one that starts last wins (the newer state), then the later line of the table, as of
+    two lines of one time or frame. Without segments, times or frames, every row has the video's own label.
     """
     middle = (spans.start_seconds + spans.stop_seconds) / 2
-    labels = np.full(len(middle), background, dtype=np.int64)
+    own = annotation.label if annotation.label != UNKNOWN else background
+    labels = np.full(len(middle), own, dtype=np.int64)
     if annotation.frames:
         named = dict(annotation.frames)
         centre = (spans.source_start + spans.source_stop - 1) // 2
         return np.array([named.get(int(frame), background) for frame in centre], dtype=np.int64)
     if annotation.times:
-        starts, values = (np.array(column) for column in zip(*sorted(annotation.times), strict=True))
-        position = np.searchsorted(starts, middle, side="right") - 1
-        return np.where(position >= 0, values[position], background).astype(np.int64)
+        starts, values = (np.array(column) for column in zip(*annotation.times, strict=True))
+        order = np.argsort(starts, kind="stable")
+        position = np.searchsorted(starts[order], middle, side="right") - 1
+        return np.where(position >= 0, values[order][position], background).astype(np.int64)
     if annotation.segments:
+        labels[:] = background
         for start, stop, label in sorted(annotation.segments, key=lambda segment: segment[0]):
             labels[(middle >= start) & (middle < stop)] = label
-        return labels
-    return np.full(len(middle), annotation.label, dtype=np.int64)
-
-
-def window_label_set(
-    annotation: Annotation, *, start_seconds: float, stop_seconds: float, num_classes: int
-) -> npt.NDArray[np.bool_]:
-    """Which classes occur in ``[start_seconds, stop_seconds)``: bool (K,).
-
-    Steps count when they are completed inside; segments when they overlap; the video's own label always.
-    """
-    present = np.zeros(num_classes, dtype=np.bool_)
-    for start, stop, label in annotation.segments:
-        present[label] |= start < stop_seconds and stop > start_seconds
-    for time, step in (*annotation.steps, *annotation.times):
-        present[step] |= start_seconds <= time < stop_seconds
-    for label in (annotation.label, *annotation.labels):
-        if label != UNKNOWN:
-            present[label] = True
-    return present
+    return labels
 
 
 def majority(labels: Sequence[int] | IntArray) -> int:

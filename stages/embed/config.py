@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, model_validator
@@ -37,6 +38,11 @@ class ClipSettings(Settings):
     """Frames from the start of one clip to the start of the next."""
     skip: int = Field(0, ge=0)
     """Frames left out between two frames of a clip."""
+
+
+def in_order(mapping: Mapping[str, str]) -> dict[str, str] | list[list[str]]:
+    """A mapping whose order changes what is made, as it enters a key: pairs, since keys sort mappings."""
+    return [list(pair) for pair in mapping.items()] if len(mapping) > 1 else dict(mapping)
 
 
 class EmbedConfig(StageConfig):
@@ -115,7 +121,7 @@ class EmbedConfig(StageConfig):
 
         That frames are seen as the run saw them was not so in earlier releases, whose embeddings are others.
         """
-        values = super().spec()
+        values = {**super().spec(), "key_map": in_order(self.key_map)}
         if self.run is not None:
             values["seen"] = "as in the run"
         if self.embed_dim is None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -84,21 +86,32 @@ def classification_scores(
 
 
 def multilabel_scores(
-    scores_NK: npt.NDArray[np.float32], targets_NK: npt.NDArray[np.bool_], *, threshold: float
+    scores_NK: npt.NDArray[np.float32],
+    targets_NK: npt.NDArray[np.bool_],
+    *,
+    threshold: float,
+    heads: Sequence[tuple[str, int]] = (),
 ) -> dict[str, Any]:
-    """`multilabel_metrics` with `chance`: F1 of claiming every class, average precision of the classes' shares."""
-    constant = np.broadcast_to(targets_NK.mean(axis=0), targets_NK.shape)
-    chance = multilabel_metrics(constant, targets_NK, threshold=threshold)
-    claim_all = multilabel_metrics(np.ones(targets_NK.shape), targets_NK, threshold=threshold)
+    """`multilabel_metrics` with `chance`: F1 of claiming every class, average precision of the classes' shares.
+
+    With ``heads``, an entry that has no class of a head says nothing of that head's classes.
+    """
+    known_NK = np.ones(targets_NK.shape, dtype=np.bool_)
+    for start, stop in itertools.pairwise(np.cumsum([0, *(size for _, size in heads)])):
+        known_NK[:, start:stop] = targets_NK[:, start:stop].any(axis=1, keepdims=True)
+    measure = partial(multilabel_metrics, threshold=threshold, known_NK=known_NK)
+    shares = targets_NK.sum(axis=0) / np.maximum(known_NK.sum(axis=0), 1)
+    chance = measure(np.broadcast_to(shares, targets_NK.shape), targets_NK)
+    claim_all = measure(np.ones(targets_NK.shape), targets_NK)
     chance |= {name: claim_all[name] for name in ("macro_f1", "micro_f1")}
-    return multilabel_metrics(scores_NK, targets_NK, threshold=threshold) | {"chance": _numbers(chance)}
+    return measure(scores_NK, targets_NK) | {"chance": _numbers(chance)}
 
 
 def head_scores(
     found: dict[str, Any],
     scores_NK: npt.NDArray[np.float32],
     targets_NK: npt.NDArray[np.bool_],
-    heads: Mapping[str, int],
+    heads: Sequence[tuple[str, int]],
     *,
     topk: Sequence[int],
 ) -> dict[str, Any]:
@@ -107,8 +120,8 @@ def head_scores(
     Actions are ranked by the product of their probabilities (EPIC-Kitchens-100). Chance is an answer that is always
     the shares of the classes in the targets.
     """
-    known_heads = [Head(name=name, num_classes=size) for name, size in heads.items()]
-    edges = np.cumsum(list(heads.values()))[:-1]
+    known_heads = [Head(name=name, num_classes=size) for name, size in heads]
+    edges = np.cumsum([size for _, size in heads])[:-1]
     parts = np.split(targets_NK, edges, axis=1)
     target_NH = np.stack([np.where(part.any(1), part.argmax(1), UNKNOWN) for part in parts], axis=1)
     if not (target_NH != UNKNOWN).all(axis=1).any():
@@ -171,9 +184,10 @@ def _unit_metrics(
         targets_NK, known = target_sets(table)
         if not known.any():
             return None
-        found = multilabel_scores(scores_NK[known], targets_NK, threshold=config.threshold)
-        heads = info.extra.get("heads")
-        return head_scores(found, scores_NK[known], targets_NK, heads, topk=config.topk) if heads else found
+        found = multilabel_scores(scores_NK[known], targets_NK, threshold=config.threshold, heads=info.heads)
+        if not info.heads:
+            return found
+        return head_scores(found, scores_NK[known], targets_NK, info.heads, topk=config.topk)
     targets = target_ids(table)
     return classification_scores(scores_NK, targets, topk=config.topk) if (targets != UNKNOWN).any() else None
 

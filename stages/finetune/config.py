@@ -94,7 +94,7 @@ class FinetuneConfig(LearningSettings):
     """Encoder and temporal model trained together from frames; window, task and model are those of the temporal run."""
 
     stage: ClassVar[str] = "finetune"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     kind: ClassVar[str] = "run"
     produces: ClassVar[str] = "run"
 

@@ -72,11 +72,19 @@ class LabelsConfig(Settings):
     steps: str | None = None
     """A table video_id, time_seconds, step of completions."""
     rows: str | None = None
-    """A table video_id, frame (or time_seconds), label of single frames."""
+    """A table video_id, frame, label of single frames; or video_id, time_seconds, label, where a label holds until the
+    next time. Of two lines of one frame or time the later one wins; for task multi_label both count."""
     classes: tuple[str, ...] | None = None
     """Class names in the order of their ids; null: all names that occur, sorted."""
     background: str | None = None
-    """Class of time that no segment covers; null: such rows have no label."""
+    """Class of time that no segment or row covers, of videos without any line too; null: such rows have no label."""
+    time_origin: Literal["container", "first_frame"] = "container"
+    """Where the seconds of a table count from: presentation times, as the video has them, or its first frame."""
+    max_unmatched: float = execution(0.5, ge=0, le=1)
+    """Share of the video ids in a table that no video may have before this is an error; each run warns of any. 1: the
+    table may be of other videos."""
+    max_unlabelled: float = execution(1.0, ge=0, le=1)
+    """Share of the videos of a split that may have no label before this is an error; each run warns of any."""
 
     @model_validator(mode="after")
     def _one_source(self) -> LabelsConfig:
@@ -84,6 +92,8 @@ class LabelsConfig(Settings):
         given = [name for name in names if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"give exactly one of {', '.join(names)}, not {' and '.join(given) or 'none'}")
+        if self.column is not None and self.background is not None:
+            raise ValueError("background is of time that nothing covers; a column labels whole videos, leave it out")
         return self
 
     @model_validator(mode="after")

@@ -35,7 +35,7 @@ class PredictConfig(StageConfig):
     """Sliding-window predictions of a run, over embeddings or over frames."""
 
     stage: ClassVar[str] = "predict"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     kind: ClassVar[str] = "items"
     produces: ClassVar[str] = "predictions"
     publishes: ClassVar[bool] = True

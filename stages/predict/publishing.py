@@ -13,7 +13,14 @@ import numpy.typing as npt
 from reelwright.stages.predict.merging import merge_windows
 from reelwright.stages.sampling.windows import Windows, WindowShape
 from reelwright.stages.train.labelled import LabelledVideo, payload_videos
-from reelwright.stages.train.targets import LabelSpace, head_sets, is_described, label_sets, window_targets
+from reelwright.stages.train.targets import (
+    WHOLE_VIDEO,
+    LabelSpace,
+    head_sets,
+    is_described,
+    label_sets,
+    window_targets,
+)
 from reelwright.stages.work import Work
 from reelwright.storage.annotations import UNKNOWN, Annotation
 from reelwright.storage.bringing import refresh
@@ -55,8 +62,8 @@ def publish_tables(work: Work, folder: Path, *, cache: Path, run: str, run_value
         run=run,
         task="multi_label" if published.task == "heads" else published.task,  # sets with one class of each head
         classes=published.labels.classes,
+        heads=published.labels.heads,
         extra={
-            **({"heads": dict(published.labels.heads)} if published.labels.heads else {}),
             "window": {
                 "length": published.shape.length,
                 "stride": published.shape.stride,
@@ -115,7 +122,7 @@ class _Published:
             return self._scored(annotation, mean, own)
         if self.task != "multi_label":
             return self._scored(annotation, mean, np.array([annotation.label], dtype=np.int64))
-        present = label_sets(annotation, np.array([-np.inf]), np.array([np.inf]), self.labels)
+        present = label_sets(annotation, WHOLE_VIDEO, self.labels)
         return self._scored(annotation, mean, present)
 
     def _scored(self, annotation: Annotation, scores: npt.NDArray[np.float32], targets: npt.NDArray[Any]) -> Scored:
@@ -151,19 +158,7 @@ def _ids(payload: Mapping[str, Any], classes: list[str]) -> dict[int, int]:
 
 
 def _known_to(video: LabelledVideo, payload: Mapping[str, Any], run_values: Mapping[str, Any]) -> LabelledVideo:
-    """``video`` with the run's class ids; parts with a label that the run does not know are left out."""
+    """``video`` with the run's class ids; what has a label that the run does not know is unknown."""
     if list(payload["classes"]) == list(run_values["classes"]):
         return video
-    ids = _ids(payload, run_values["classes"])
-    known = video.annotation
-    return replace(
-        video,
-        annotation=Annotation(
-            label=ids.get(known.label, UNKNOWN),
-            segments=tuple((start, stop, ids[label]) for start, stop, label in known.segments if label in ids),
-            steps=tuple((time, ids[step]) for time, step in known.steps if step in ids),
-            times=tuple((time, ids.get(label, UNKNOWN)) for time, label in known.times),
-            frames=tuple((frame, ids[label]) for frame, label in known.frames if label in ids),
-            labels=tuple(ids.get(label, UNKNOWN) for label in known.labels),
-        ),
-    )
+    return replace(video, annotation=video.annotation.with_ids(_ids(payload, run_values["classes"])))

@@ -15,7 +15,7 @@ class TakeScoresConfig(StageConfig):
     """
 
     stage: ClassVar[str] = "take_scores"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     kind: ClassVar[str] = "items"
     produces: ClassVar[str] = "predictions"
     publishes: ClassVar[bool] = True

@@ -78,7 +78,7 @@ class TrainConfig(LearningSettings):
     """A temporal model trained on stored embeddings."""
 
     stage: ClassVar[str] = "train"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     kind: ClassVar[str] = "run"
     produces: ClassVar[str] = "run"
 
@@ -94,7 +94,8 @@ class TrainConfig(LearningSettings):
     """Of task heads: factors on the losses of heads by name, which are summed; 1 where none is given."""
     labels_of_window: Literal["or", "xor"] = "or"
     """Of multi_label. or: labels that occur in the window; xor: its net change, labels of which it holds an odd number
-    of steps (or of ends of segments), so that a part put on and taken off again is none."""
+    of steps (or of ends of segments, or of turns from one time or labelled frame to the next), so that a part put on
+    and taken off again is none."""
     window: TrainWindowSettings = TrainWindowSettings()
     model: ModelSettings = ModelSettings()
     memory_bytes: PositiveInt = execution(4 << 30)

@@ -17,6 +17,8 @@ from reelwright.storage.annotations import UNKNOWN, Annotation
 from reelwright.storage.errors import InputError
 from reelwright.storage.spans import Spans
 
+_OF_ROWS = frozenset({"last_row", "majority", "per_row"})
+
 
 @dataclass(frozen=True)
 class LabelledVideo:
@@ -86,8 +88,14 @@ def label_windows(
 ) -> LabelledWindows:
     """The grid windows of ``videos`` whose target is known, video by video; videos without rows are left out.
 
-    With ``clips`` each video has one window instead, the middle clip.
+    With ``clips`` each video has one window instead, the middle clip. Raises InputError for labels of steps where
+    ``task`` needs labels of rows.
     """
+    if task in _OF_ROWS and any(video.annotation.steps for video in videos):
+        raise InputError(
+            f"task {task} needs a label of each row, but steps are moments and label no row. Set task: multi_label, or "
+            "give labels.segments or labels.rows."
+        )
     positions = {digest: position for position, digest in enumerate(rows.digests)}
     parts = [
         _of_video(video, positions[video.digest], rows, (shape, task, labels, clips))

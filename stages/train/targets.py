@@ -5,8 +5,9 @@
     last_row      the label at the window's last row                      int64 (N,)
     majority      the commonest known label of its rows                   int64 (N,)
     per_row       a label a row, UNKNOWN at padding                       int64 (N, length)
-    multi_label   the set of labels that occur in its span of time, or    float32 (N, K) of 0 and 1
-                  of those that it changed (`LabelSpace.of_window`)
+    multi_label   the set of labels that occur in its span of time or     float32 (N, K) of 0 and 1
+                  of frames, or of those that it changed
+                  (`LabelSpace.of_window`)
 
     heads         the video's own label of each head (verb, noun)         int64 (N, H), counted within the head
 
@@ -16,9 +17,9 @@ of a video without any annotation is known, as empty, only where the pipeline na
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,10 +28,12 @@ import numpy.typing as npt
 from reelwright.stages.sampling.changes import step_changes, window_changes
 from reelwright.stages.sampling.windows import Windows, WindowShape, window_rows
 from reelwright.storage.annotations import UNKNOWN, Annotation
-from reelwright.storage.spans import Spans, majority, row_labels, window_label_set
+from reelwright.storage.spans import Spans, majority, row_labels
 
 Targets = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float64]
+Sets = npt.NDArray[np.bool_]  # (N, K), of windows or of times
+WHOLE_VIDEO = Spans(np.array([-np.inf]), np.array([np.inf]), np.array([0]), np.array([np.iinfo(np.int64).max]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +58,7 @@ def window_targets(
 
 def is_described(annotation: Annotation, labels: LabelSpace) -> bool:
     """Whether it is known which labels occur: something is annotated, or a background stands for nothing annotated."""
-    return annotation != Annotation() or labels.background != UNKNOWN
+    return annotation.is_known or labels.background != UNKNOWN
 
 
 def known_windows(task: str, targets: Targets) -> npt.NDArray[np.bool_]:
@@ -83,10 +86,13 @@ def _video(windows: Windows, _: WindowShape, annotation: Annotation, _spans: Spa
 
 
 def _heads(windows: Windows, _: WindowShape, annotation: Annotation, _spans: Spans, labels: LabelSpace) -> Targets:
-    known = annotation.labels or (UNKNOWN,) * len(labels.heads)
-    first = np.cumsum([0, *(size for _, size in labels.heads)])[:-1]
-    own = [UNKNOWN if label == UNKNOWN else label - start for label, start in zip(known, first, strict=True)]
-    return np.tile(np.array(own, dtype=np.int64), (len(windows), 1))
+    edges = np.cumsum([0, *(size for _, size in labels.heads)])
+    own = np.full(len(labels.heads), UNKNOWN, dtype=np.int64)
+    for label in annotation.labels:  # by class, since the labels of a node may have other heads, or in another order
+        if label != UNKNOWN:
+            head = np.searchsorted(edges, label, side="right") - 1
+            own[head] = label - edges[head]
+    return np.tile(own, (len(windows), 1))
 
 
 def head_sets(target_NH: Targets, labels: LabelSpace) -> npt.NDArray[np.bool_]:
@@ -116,43 +122,107 @@ def _majority(
 def _multi_label(
     windows: Windows, shape: WindowShape, annotation: Annotation, spans: Spans, labels: LabelSpace
 ) -> Targets:
-    starts, stops = spans.start_seconds[windows.start], spans.stop_seconds[windows.last_row(shape)]
-    return label_sets(annotation, starts, stops, labels)
+    first, last = windows.start, windows.last_row(shape)
+    reach = Spans(
+        spans.start_seconds[first], spans.stop_seconds[last], spans.source_start[first], spans.source_stop[last]
+    )
+    return label_sets(annotation, reach, labels)
 
 
-def label_sets(
-    annotation: Annotation, start_seconds: FloatArray, stop_seconds: FloatArray, labels: LabelSpace
-) -> npt.NDArray[np.float32]:
-    """Labels of windows ``[start_seconds, stop_seconds)`` (N,), float32 (N, K) of 0 and 1.
+def label_sets(annotation: Annotation, reach: Spans, labels: LabelSpace) -> npt.NDArray[np.float32]:
+    """Labels of N windows that reach over ``reach``, half-open in seconds and in source frames: float32 (N, K), 0 or 1.
 
-    or: steps that are completed inside, segments that overlap, the video's own label. xor (the net change: state before
-    the window against state at its end): what changed an odd number of times inside, where a step is a change of its
-    class, and so is each end of a segment or of a label that holds until the next; the video's own label never
-    changes. Source: STORM-PSR (A3.6 of the domain
-    reference).
+    or: steps that are completed inside; segments that overlap; labels of times, each of which holds until the next
+    time; labels of frames inside; the video's own label. xor (the net change: state before the window against state at
+    its end): what changed an odd number of times inside, where a step is a change of its class, and so is each end of
+    a segment, and what a time or a labelled frame has that the one before it has not, or the other way round; the
+    video's own label never changes. Lines of one time, or of one frame, are one set of labels. Source: STORM-PSR (A3.6
+    of the domain reference).
     """
-    num_classes = len(labels.classes)
-    if labels.of_window == "xor":
-        times, changes = step_changes(_changes(annotation), num_classes=num_classes)
-        return window_changes(times, changes, start=start_seconds, stop=stop_seconds, mode="xor")
-    sets = [
-        window_label_set(annotation, start_seconds=start, stop_seconds=stop, num_classes=num_classes)
-        for start, stop in zip(start_seconds.tolist(), stop_seconds.tolist(), strict=True)
-    ]
-    return np.array(sets, dtype=np.float32).reshape(len(start_seconds), num_classes)
+    parts = _CHANGES if labels.of_window == "xor" else _PRESENT
+    found = [part(annotation, reach, len(labels.classes)) for part in parts]
+    merge = np.logical_xor if labels.of_window == "xor" else np.logical_or
+    return np.asarray(merge.reduce(found), dtype=np.float32)
 
 
-def _changes(annotation: Annotation) -> list[tuple[float, int]]:
-    """When which class came or went."""
-    ends = [(time, label) for start, stop, label in annotation.segments for time in (start, stop)]
-    turns = [
-        (time, label)
-        for (_, before), (time, after) in itertools.pairwise(sorted(annotation.times))
-        for label in (before, after)
-        if before != after and label != UNKNOWN
-    ]
-    return [*annotation.steps, *ends, *turns]
+def _own_labels(annotation: Annotation, reach: Spans, num_classes: int) -> Sets:
+    own = [label for label in (annotation.label, *annotation.labels) if label != UNKNOWN]
+    return np.tile(np.isin(np.arange(num_classes), own), (len(reach.start_seconds), 1))
 
+
+def _overlapping(annotation: Annotation, reach: Spans, num_classes: int) -> Sets:
+    present = np.zeros((len(reach.start_seconds), num_classes), dtype=np.bool_)
+    for start, stop, label in annotation.segments:
+        if label != UNKNOWN:
+            present[:, label] |= (start < reach.stop_seconds) & (stop > reach.start_seconds)
+    return present
+
+
+def _completed(annotation: Annotation, reach: Spans, num_classes: int, *, mode: str) -> Sets:
+    return _in_seconds(*step_changes(annotation.steps, num_classes=num_classes), reach, mode)
+
+
+def _holding(annotation: Annotation, reach: Spans, num_classes: int) -> Sets:
+    """Labels of times: those that begin inside, and those that hold as the window begins."""
+    times, sets = _by_position(annotation.times, num_classes)
+    before = np.searchsorted(times, reach.start_seconds, side="right")
+    with_none = np.concatenate([np.zeros((1, num_classes), dtype=np.bool_), sets])
+    return with_none[before] | _in_seconds(times, sets, reach, "or")
+
+
+def _named(annotation: Annotation, reach: Spans, num_classes: int) -> Sets:
+    return _in_frames(*_by_position(annotation.frames, num_classes), reach, "or")
+
+
+def _ends(annotation: Annotation, reach: Spans, num_classes: int) -> Sets:
+    known = [segment for segment in annotation.segments if segment[-1] != UNKNOWN]
+    ends = [(time, label) for start, stop, label in known for time in (start, stop)]
+    return _in_seconds(*step_changes(ends, num_classes=num_classes), reach, "xor")
+
+
+def _turns_of_times(annotation: Annotation, reach: Spans, num_classes: int) -> Sets:
+    times, sets = _by_position(annotation.times, num_classes)
+    return _in_seconds(times[1:], sets[1:] ^ sets[:-1], reach, "xor")
+
+
+def _turns_of_frames(annotation: Annotation, reach: Spans, num_classes: int) -> Sets:
+    frames, sets = _by_position(annotation.frames, num_classes)
+    return _in_frames(frames[1:], sets[1:] ^ sets[:-1], reach, "xor")
+
+
+def _by_position(entries: Sequence[tuple[float, int]], num_classes: int) -> tuple[FloatArray, Sets]:
+    """Times or frames (P,), ascending and each once, and the labels of each, (P, K)."""
+    positions, which = np.unique(np.array([position for position, _ in entries]), return_inverse=True)
+    labels = np.array([label for _, label in entries], dtype=np.int64)
+    sets = np.zeros((len(positions), num_classes), dtype=np.bool_)
+    sets[which[labels != UNKNOWN], labels[labels != UNKNOWN]] = True
+    return positions.astype(np.float64), sets
+
+
+def _in_seconds(times: FloatArray, changes: npt.NDArray[Any], reach: Spans, mode: str) -> Sets:
+    inside = window_changes(times, changes, start=reach.start_seconds, stop=reach.stop_seconds, mode=mode)
+    return inside.astype(np.bool_)
+
+
+def _in_frames(frames: FloatArray, changes: npt.NDArray[Any], reach: Spans, mode: str) -> Sets:
+    inside = window_changes(frames, changes, start=reach.source_start, stop=reach.source_stop, mode=mode)
+    return inside.astype(np.bool_)
+
+
+# What each kind of annotation says of windows; a video has one kind.
+_PRESENT: tuple[Callable[[Annotation, Spans, int], Sets], ...] = (
+    _own_labels,
+    _overlapping,
+    partial(_completed, mode="or"),
+    _holding,
+    _named,
+)
+_CHANGES: tuple[Callable[[Annotation, Spans, int], Sets], ...] = (
+    partial(_completed, mode="xor"),
+    _ends,
+    _turns_of_times,
+    _turns_of_frames,
+)
 
 _TARGETS: dict[str, Callable[[Windows, WindowShape, Annotation, Spans, LabelSpace], Targets]] = {
     "video": _video,

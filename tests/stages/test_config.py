@@ -82,6 +82,7 @@ def test_every_setting_is_in_the_spec_or_declared_otherwise(stage: str) -> None:
         ("embed", {"preprocess": {"size": [96, 96]}}),
         ("embed", {"model_args": {"pad_type": "same"}}),
         ("embed", {"seed": 1}),
+        ("embed", {"key_map": {"^a": "b"}}),
         ("decode", {"fps": 5}),
         ("predict", {"window": {"stride": 2}}),
         ("steps", {"threshold": 8.0}),
@@ -109,6 +110,13 @@ def test_a_setting_that_changes_the_output_changes_the_spec(stage: str, changes:
 )
 def test_how_it_is_done_or_written_does_not(stage: str, changes: dict[str, Any]) -> None:
     assert digest(config_of(stage, **changes).spec()) == digest(config_of(stage).spec())
+
+
+@pytest.mark.parametrize("stage", ["embed", "pretrain"])
+def test_the_order_of_what_is_applied_in_order_is_in_the_spec(stage: str) -> None:
+    """Keys sort mappings; renaming `a` to `b` and then `b` to `c` is not the same the other way round."""
+    there, back = ({"key_map": dict(pairs)} for pairs in ([("a", "b"), ("b", "c")], [("b", "c"), ("a", "b")]))
+    assert digest(config_of(stage, **there).spec()) != digest(config_of(stage, **back).spec())
 
 
 def test_the_seed_of_random_weights_counts_only_for_random_weights() -> None:

@@ -180,7 +180,7 @@ def test_segments_get_ids_in_sorted_or_given_order(tmp_path: Path) -> None:
     labels = labels_from_table(path, kind="segments", videos=videos("a"), classes=None)
     assert labels.classes == ("fall", "walk")
     assert labels.of("a").segments == ((0.0, 1.5, 1), (1.5, 3.0, 0))
-    assert labels.notes == ("s.csv: 1 of 3 rows name videos that the manifest does not",)
+    assert (labels.unmatched, labels.num_named) == (("other",), 2)
     given = labels_from_table(path, kind="segments", videos=videos("a"), classes=["walk", "fall", "run"])
     assert given.of("a").segments[0][2] == 0
 

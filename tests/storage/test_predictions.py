@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import duckdb
@@ -14,6 +15,7 @@ import pytest
 from reelwright.storage.errors import InputError
 from reelwright.storage.folders import replacing_folder
 from reelwright.storage.predictions import (
+    METADATA_KEY,
     PredictedVideo,
     PredictionInfo,
     PredictionSet,
@@ -60,6 +62,22 @@ def folder(tmp_path: Path) -> Path:
             writer.write_rows(video, row_columns(), Scored(scores=SCORES))
             writer.write_video(video, num_windows=3, scored=Scored(scores=SCORES[:1], target_ids=np.array([0])))
     return path
+
+
+def test_the_order_of_heads_is_kept(tmp_path: Path) -> None:
+    heads = (("verb", 1), ("noun", 1))
+    info = PredictionInfo(key="k", run="r", task="multi_label", classes=("verb: take", "noun: cup"), heads=heads)
+    with open_writer(tmp_path / "k", info) as writer:
+        writer.write_windows(VIDEOS[0], window_columns(), Scored(scores=SCORES))
+        writer.write_video(VIDEOS[0], num_windows=3, scored=Scored(scores=SCORES[:1]))
+    assert PredictionSet(tmp_path / "k").info == info
+
+
+def test_heads_of_an_older_version_have_no_order(tmp_path: Path) -> None:
+    values = {"key": "k", "run": "r", "task": "multi_label", "classes": ["verb: take", "noun: cup"], "version": 1}
+    written = json.dumps({**values, "extra": {"heads": {"noun": 1, "verb": 1}}}).encode()
+    with pytest.raises(InputError, match=r"did not keep the order of the heads \(noun, verb\): run predict again"):
+        PredictionInfo.from_metadata({METADATA_KEY: written}, path=tmp_path)
 
 
 def test_duckdb_reads_it_as_it_is(folder: Path) -> None:

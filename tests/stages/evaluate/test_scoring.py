@@ -113,6 +113,43 @@ def test_multi_label_beside_claiming_every_class() -> None:
     assert scores["chance"]["mean_average_precision"] == pytest.approx((3 / 4 + 1 / 4) / 2)
 
 
+SCORES_OF_HEADS = {
+    "verb": [[0.6, 0.3, 0.1], [0.2, 0.5, 0.3], [0.1, 0.2, 0.7]],
+    "noun": [[0.8, 0.2], [0.4, 0.6], [0.9, 0.1]],
+}
+TRUE_OF_HEADS = {"verb": [0, 2, 2], "noun": [0, 1, 1]}
+
+
+@pytest.mark.parametrize("names", [("verb", "noun"), ("noun", "verb")], ids="-".join)
+def test_scores_of_heads_are_the_same_in_any_order(tmp_path: Path, names: tuple[str, str]) -> None:
+    heads = tuple((name, len(SCORES_OF_HEADS[name][0])) for name in names)
+    classes = tuple(f"{name}: {number}" for name, size in heads for number in range(size))
+    info = PredictionInfo(key="k", run="r", task="multi_label", classes=classes, heads=heads)
+    scores = np.concatenate([SCORES_OF_HEADS[name] for name in names], axis=1).astype(np.float32)
+    sets = np.concatenate([np.eye(size, dtype=bool)[TRUE_OF_HEADS[name]] for name, size in heads], axis=1)
+    with open_writer(tmp_path / "p", info) as writer:
+        video = PredictedVideo(video_id="v", digest="d", split="test")
+        writer.write_windows(video, columns(3), Scored(scores=scores, targets=sets))
+        writer.write_video(video, num_windows=3, scored=Scored(scores=scores[:1], targets=sets[:1]))
+    predictions = PredictionSet(tmp_path / "p")
+    found = score_predictions(predictions, labels_of(predictions, "test"), EvaluateConfig(predictions="predict"))
+    windows = found["test"]["windows"]
+    assert windows["verb_top1"] == pytest.approx(2 / 3)
+    assert windows["noun_top1"] == pytest.approx(2 / 3)
+    assert windows["action_top1"] == pytest.approx(1 / 3)
+    assert windows["chance"]["action_top1"] == pytest.approx(2 / 3)  # verb 2 and noun 1 are the commonest
+
+
+def test_an_entry_says_nothing_of_a_head_it_has_no_class_of() -> None:
+    targets = np.array([[True, False, False, False], [False, True, True, False], [True, False, False, True]])
+    scores = np.array([[0.9, 0.1, 0.9, 0.1], [0.2, 0.8, 0.6, 0.4], [0.7, 0.3, 0.4, 0.6]])
+    found = multilabel_scores(scores, targets, threshold=0.5, heads=(("verb", 2), ("noun", 2)))
+    assert (found["mean_average_precision"], found["micro_f1"]) == (1, 1)  # the 0.9 of a noun that nobody looked for
+    assert found["chance"]["mean_average_precision"] == pytest.approx((2 / 3 + 1 / 3 + 1 / 2 + 1 / 2) / 4)
+    whole = multilabel_scores(scores, targets, threshold=0.5)
+    assert whole["micro_f1"] == pytest.approx(2 * 5 / (5 + 6))
+
+
 def test_headline_has_chance_beside_each_number(tmp_path: Path) -> None:
     predictions = write(tmp_path / "p", task="video", videos={"test/1": ([0, 0], [0, 0]), "test/2": ([0, 1], [1, 1])})
     config = EvaluateConfig(predictions="predict", topk=(1,))

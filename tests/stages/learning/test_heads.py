@@ -100,7 +100,7 @@ def test_a_run_learns_both_and_its_actions_are_scored(head_toy):
     folder = head_toy.store.root / "published"
     publish(predict, folder)
     found = PredictionSet(folder)
-    assert found.info.extra["heads"] == {"verb": 3, "noun": 2}
+    assert found.info.heads == (("verb", 3), ("noun", 2))
     scores = scores_matrix(found.windows())
     np.testing.assert_allclose(scores[:, :3].sum(1), 1, rtol=1e-5)
     np.testing.assert_allclose(scores[:, 3:].sum(1), 1, rtol=1e-5)

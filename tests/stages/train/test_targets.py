@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from reelwright.stages.sampling.windows import Windows, WindowShape, grid_windows
+from reelwright.stages.train.labelled import KnownRows, LabelledVideo, label_windows
 from reelwright.stages.train.targets import (
     LabelSpace,
     class_counts,
@@ -18,6 +19,8 @@ from reelwright.stages.train.targets import (
     window_targets,
 )
 from reelwright.storage.annotations import Annotation
+from reelwright.storage.errors import InputError
+from reelwright.storage.spans import Spans
 
 LABELS = LabelSpace(classes=("a", "b", "c"))
 SHAPE = WindowShape(length=3, stride=2)  # rows 0-2, 2-4, 4-6
@@ -33,6 +36,23 @@ CASES = {
     # windows span [0, 1.5), [1, 2.5), [2, 3.5) seconds; the video's own label always counts
     "multi_label segments": ("multi_label", SEGMENTS, [[1, 0, 1], [1, 1, 1], [0, 1, 1]]),
     "multi_label steps": ("multi_label", STEPS, [[0, 1, 0], [0, 1, 0], [0, 0, 1]]),
+    "multi_label times": ("multi_label", Annotation(times=((0.2, 1), (2.5, 0))), [[0, 1, 0], [0, 1, 0], [1, 1, 0]]),
+    "multi_label times that begin late": (
+        "multi_label",
+        Annotation(times=((1.6, 2),)),
+        [[0, 0, 0], [0, 0, 1], [0, 0, 1]],
+    ),
+    "multi_label several of one time": (
+        "multi_label",
+        Annotation(times=((0.2, 1), (0.2, 2), (1.2, 0))),
+        [[1, 1, 1], [1, 1, 1], [1, 0, 0]],
+    ),
+    # windows reach over the source frames [0, 3), [2, 5), [4, 7)
+    "multi_label frames": (
+        "multi_label",
+        Annotation(frames=((0, 0), (1, 1), (3, 0), (3, 2), (6, 1))),
+        [[1, 1, 0], [1, 0, 1], [0, 1, 0]],
+    ),
 }
 
 
@@ -62,6 +82,39 @@ def test_background_stands_for_rows_without_a_label(spans_of):
     assert found.tolist() == [0, 1, 2]
 
 
+def test_background_is_all_of_a_video_without_a_line(spans_of):
+    labels = LabelSpace(classes=LABELS.classes, background=2)
+    for task, expected in (("last_row", [2, 2, 2]), ("per_row", [[2, 2, 2]] * 3), ("multi_label", [[0, 0, 0]] * 3)):
+        found = window_targets(
+            task, grid_windows([8], SHAPE), shape=SHAPE, annotation=Annotation(), spans=spans_of(8), labels=labels
+        )
+        assert found.tolist() == expected
+
+
+def test_steps_label_no_row(spans_of):
+    video = LabelledVideo("v", "d", "train", STEPS)
+    rows = KnownRows(("d",), (spans_of(8),))
+    found = label_windows([video], rows, shape=SHAPE, task="multi_label", labels=LABELS)
+    assert len(found) == 3
+    for task in ("last_row", "majority", "per_row"):
+        with pytest.raises(InputError, match=f"task {task} needs a label of each row.* Set task: multi_label, or give"):
+            label_windows([video], rows, shape=SHAPE, task=task, labels=LABELS)
+
+
+def test_heads_are_told_apart_by_class_whatever_their_order(spans_of):
+    labels = LabelSpace(classes=("verb: a", "verb: b", "noun: c"), heads=(("verb", 2), ("noun", 1)))
+    for own, expected in (((1, 2), [1, 0]), ((2, 1), [1, 0]), ((2, -1), [-1, 0]), ((1,), [1, -1]), ((), [-1, -1])):
+        found = window_targets(
+            "heads",
+            grid_windows([8], SHAPE),
+            shape=SHAPE,
+            annotation=Annotation(labels=own),
+            spans=spans_of(8),
+            labels=labels,
+        )
+        assert found.tolist() == [expected] * 3
+
+
 def test_known_windows_and_counts():
     per_row = np.array([[0, -1], [-1, -1], [1, 1]])
     assert known_windows("per_row", per_row).tolist() == [True, False, True]
@@ -81,7 +134,8 @@ def test_a_video_without_annotation_is_described_by_a_background_only(annotation
 
 PSR = json.loads((Path(__file__).parents[2] / "data" / "sampling_vectors.json").read_text())["psr"]
 NET = LabelSpace(classes=("a", "b", "c"), of_window="xor")
-SPANS = np.array([0.0, 1.0, 2.0]), np.array([1.5, 2.5, 3.5])  # start and stop of three windows, seconds
+# start and stop of three windows, seconds and source frames
+SPANS = Spans(np.array([0.0, 1.0, 2.0]), np.array([1.5, 2.5, 3.5]), np.array([0, 1, 2]), np.array([2, 3, 4]))
 NET_CHANGES = {
     "steps": (Annotation(steps=((1.2, 1), (3.4, 2))), [[0, 1, 0], [0, 1, 0], [0, 0, 1]]),
     "put on and taken off": (Annotation(steps=((1.1, 1), (1.4, 1), (2.4, 0))), [[0, 0, 0], [1, 0, 0], [1, 0, 0]]),
@@ -91,13 +145,21 @@ NET_CHANGES = {
     "a segment inside": (Annotation(segments=((1.1, 1.4, 1),)), [[0, 0, 0], [0, 0, 0], [0, 0, 0]]),
     "two that meet": (Annotation(segments=((0.0, 1.2, 1), (1.2, 9.0, 1))), [[0, 1, 0], [0, 0, 0], [0, 0, 0]]),
     "labels that hold": (Annotation(times=((0.0, 0), (0.5, 0), (2.1, 1))), [[0, 0, 0], [1, 1, 0], [1, 1, 0]]),
+    "several of one time": (
+        Annotation(times=((0.0, 0), (0.0, 1), (1.2, 1), (1.2, 2))),  # 0 goes and 2 comes, 1 stays
+        [[1, 0, 1], [1, 0, 1], [0, 0, 0]],
+    ),
+    "a label unknown to the run": (Annotation(times=((0.0, 0), (1.2, -1))), [[1, 0, 0], [1, 0, 0], [0, 0, 0]]),
+    # frames [0, 2), [1, 3), [2, 4): 0 goes and 1 comes in frame 1, and back in frame 2
+    "frames": (Annotation(frames=((0, 0), (1, 1), (2, 0), (3, 0))), [[1, 1, 0], [0, 0, 0], [1, 1, 0]]),
+    "frames with a gap": (Annotation(frames=((0, 0), (3, 1))), [[0, 0, 0], [0, 0, 0], [1, 1, 0]]),
     "the video's own": (Annotation(label=2), [[0, 0, 0]] * 3),
 }
 
 
 @pytest.mark.parametrize(("annotation", "expected"), NET_CHANGES.values(), ids=NET_CHANGES)
 def test_net_changes_of_windows(annotation, expected):
-    found = label_sets(annotation, *SPANS, NET)
+    found = label_sets(annotation, SPANS, NET)
     assert found.tolist() == expected
     assert found.dtype == np.float32
 
