@@ -108,8 +108,9 @@ def _told(said: Said) -> str:
     row = said.row
     if row is None:
         return "not finished"
-    cause = f" ({row.cause}): {row.message}" if row.cause else ""
-    return f"{row.status}, {row.rows} rows, {row.attempts} attempts{cause}"
+    cause = f" ({row.cause})" if row.cause else ""
+    message = f": {row.message}" if row.message else ""
+    return f"{row.status}, {row.rows} rows, {row.attempts} attempts{cause}{message}"
 
 
 def _plain(said: Said) -> dict[str, object]:

@@ -7,7 +7,8 @@ A clip has `length` frames with `skip` left out between two, and begins `stride`
     stride 2          |---------|         frames 2, 4, 6
                           |---------|     frames 4, 6, 8
 
-Frames at the end that fill no clip are in no row. A video shorter than one clip has one row, its last frame repeated.
+What becomes of frames at the end, and of a video shorter than a clip, says `sampling.windows`, the same for windows of
+rows. The number of frames need not be known before the last one has come.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from reelwright.stages.sampling.left_out import LeftOut
 from reelwright.stages.sampling.needed import Needed
+from reelwright.stages.sampling.windows import WindowShape, window_rows, windows_at
 from reelwright.storage.spans import Spans
 
 Frames = npt.NDArray[np.uint8]
@@ -36,31 +39,31 @@ class InputRows:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clip:
+class Clip(WindowShape):
     """Which frames make a row; length 1, stride 1 for image encoders."""
 
     length: int = 1
-    stride: int = 1
-    skip: int = 0
-
-    @property
-    def extent(self) -> int:
-        """Frames from the first of a clip to its last, both counted."""
-        return (self.length - 1) * (self.skip + 1) + 1
+    short: str = "repeat"
 
     def num_rows(self, num_frames: int) -> int:
-        """Rows of a video: at least one for a video with a frame."""
-        if num_frames < 1:
-            return 0
-        return max(0, num_frames - self.extent) // self.stride + 1
+        """Rows of a video."""
+        return self.num_windows(num_frames)
 
     def first_frame(self, row: int) -> int:
-        """The frame with which ``row`` begins."""
-        return row * self.stride
+        """The frame from which on ``row`` and those after it can be made, however many frames there are.
+
+        With `to_end` any row may be the last one, which begins before its place on the grid.
+        """
+        return max(0, (row - 1) * self.stride + 1) if self.to_end else row * self.stride
 
     def stop_frame(self, row: int) -> int:
-        """The frame before which to stop when the rows before ``row`` are wanted, at least one."""
-        return self.first_frame(row - 1) + self.extent
+        """The frame before which to stop when the rows before ``row``, at least one and not all, are wanted."""
+        return (row - 1) * self.stride + self.span_rows
+
+
+def clips_leave_out(clip: Clip) -> LeftOut:
+    """Counts of what clips leave out."""
+    return LeftOut(shape=clip, block="clip", rows="frames", fate="are in no clip")
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,8 @@ class FrameSpans:
 class RowMaker:
     """Turns the frames of one video, in order, into rows with their spans, however the frames are cut into chunks.
 
-    At most one clip and one chunk are held. With ``start_row``, frames begin at `Clip.first_frame(start_row)`.
+    At most one clip and one chunk are held. With ``start_row``, frames begin at `Clip.first_frame(start_row)`. How many
+    frames there are is known when they end (`close`).
     """
 
     def __init__(self, clip: Clip, *, start_row: int = 0, rows_at_once: int = 8) -> None:
@@ -116,37 +120,56 @@ class RowMaker:
             return
         self._frames = frames if self._frames is None else np.concatenate([self._frames, frames])
         self._spans = spans if self._spans is None else self._spans.joined(spans)
-        num_frames = self._first + len(self._frames)
-        complete = (num_frames - self._clip.extent) // self._clip.stride + 1 if num_frames >= self._clip.extent else 0
+        room = self._num_frames - self._clip.span_rows
+        complete = room // self._clip.stride + 1 if room >= 0 else 0
         while self.num_rows < complete:
-            yield self._take(min(complete - self.num_rows, self._rows_at_once))
+            count = min(complete - self.num_rows, self._rows_at_once)
+            yield self._take(np.arange(self.num_rows, self.num_rows + count) * self._clip.stride)
         self._forget()
 
     def close(self) -> Iterator[InputRows]:
-        """The one row, its last frame repeated, of a video that is shorter than a clip."""
-        if self.num_rows == 0 and self._frames is not None:
-            yield self._take(1)
+        """The row that only the end of the video makes: of one shorter than a clip, or one that reaches to the end."""
+        if self._frames is not None and self.num_rows < self._clip.num_rows(self._num_frames):
+            yield self._take(np.array([max(self._num_frames - self._clip.span_rows, 0)]))
         self._frames = self._spans = None
 
-    def _take(self, count: int) -> InputRows:
+    @property
+    def _num_frames(self) -> int:
+        """Of the video up to now."""
+        assert self._frames is not None
+        return self._first + len(self._frames)
+
+    def _take(self, starts: Numbers) -> InputRows:
         assert self._frames is not None
         assert self._spans is not None
-        rows = np.arange(self.num_rows, self.num_rows + count)
-        inner = np.arange(self._clip.length) * (self._clip.skip + 1)
-        first = rows * self._clip.stride - self._first
-        wanted = np.minimum(first[:, None] + inner[None, :], len(self._frames) - 1)
-        self.num_rows += count
-        return InputRows(int(rows[0]), self._frames[wanted], self._spans.of_rows(first, wanted[:, -1]))
+        rows = windows_at(np.zeros_like(starts), starts, self._num_frames, self._clip)
+        frames, is_real = window_rows(rows, self._clip)
+        self.num_rows += len(rows)
+        return InputRows(
+            self.num_rows - len(rows),
+            padded(self._frames[frames - self._first], is_real, self._clip),
+            self._spans.of_rows(starts - self._first, rows.last_row(self._clip) - self._first),
+        )
 
     def _forget(self) -> None:
         """Drop the frames before the next clip; where the stride is longer than a clip, also some still to come."""
         assert self._frames is not None
         assert self._spans is not None
-        drop = min(self._clip.first_frame(self.num_rows) - self._first, len(self._frames))
+        first = self._clip.first_frame(self.num_rows)
+        if self._clip.to_end:  # if the video ended here, its last clip would begin there
+            first = max(first, self._num_frames - self._clip.span_rows)
+        drop = min(first - self._first, len(self._frames))
         if drop > 0:
             # A copy: a view would keep the whole chunk alive.
             self._frames, self._spans = self._frames[drop:].copy(), self._spans.after(drop)
             self._first += drop
+
+
+def padded(clips: Frames, is_real: npt.NDArray[np.bool_], shape: WindowShape) -> Frames:
+    """``clips`` (n,T,H,W,3), black where ``is_real`` (n,T) is not and ``shape`` says pad; they are changed in place."""
+    if shape.short == "pad" and not is_real.all():
+        clips[~is_real] = 0
+    return clips
 
 
 class NeededRowMaker:
@@ -156,8 +179,9 @@ class NeededRowMaker:
     """
 
     def __init__(self, needed: Needed, *, num_frames: int, rows_at_once: int = 8) -> None:
-        frames = needed.frames_of_rows(num_frames)
+        frames, self._is_real = needed.frames_of_rows(num_frames)
         self._places = np.searchsorted(needed.frames(num_frames), frames)  # (R, length) among the frames that come
+        self._row = needed.row
         self._rows_at_once = rows_at_once
         self._first = 0
         self._frames: Frames | None = None
@@ -192,5 +216,8 @@ class NeededRowMaker:
         start = self.num_rows
         places = self._places[start : start + count] - self._first
         self.num_rows += count
-        rows = self._frames[places[:, 0]] if places.shape[1] == 1 else self._frames[places]
+        if places.shape[1] == 1:
+            rows = self._frames[places[:, 0]]
+        else:
+            rows = padded(self._frames[places], self._is_real[start : start + count], self._row)
         return InputRows(start, rows, self._spans.of_rows(places[:, 0], places[:, -1]))

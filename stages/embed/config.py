@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from reelwright.stages.config import Settings, StageConfig, execution, node_input, source_file
+from reelwright.stages.sampling.settings import GridSettings, Short
 
 NO_FILE = ("hub", "none")
 
@@ -29,7 +30,7 @@ class PreprocessSettings(Settings):
     """Of RGB in [0, 1]."""
 
 
-class ClipSettings(Settings):
+class ClipSettings(GridSettings):
     """Clips of a video encoder, in rows of the frame store; image encoders take no clips."""
 
     length: PositiveInt | None = None
@@ -38,6 +39,9 @@ class ClipSettings(Settings):
     """Frames from the start of one clip to the start of the next."""
     skip: int = Field(0, ge=0)
     """Frames left out between two frames of a clip."""
+    short: Short = "repeat"
+    """A video shorter than a clip. repeat: one clip, the last frame repeated; pad: one clip, black frames behind the
+    last one (encoders know no mask); leave_out: no row, listed as skipped."""
 
 
 def in_order(mapping: Mapping[str, str]) -> dict[str, str] | list[list[str]]:
@@ -49,7 +53,7 @@ class EmbedConfig(StageConfig):
     """Embeddings of each video: one row a frame (image encoders) or a clip (video encoders)."""
 
     stage: ClassVar[str] = "embed"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     kind: ClassVar[str] = "items"
     produces: ClassVar[str] = "embeddings"
 

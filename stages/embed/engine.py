@@ -18,11 +18,12 @@ import numpy as np
 
 from reelwright.stages.decode.source import Ended, FrameChunk, Opened, Restarted
 from reelwright.stages.embed.batches import Batch, Batcher, Owner, Part
-from reelwright.stages.embed.clips import Clip, FrameSpans, InputRows, NeededRowMaker, RowMaker
+from reelwright.stages.embed.clips import Clip, FrameSpans, InputRows, NeededRowMaker, RowMaker, clips_leave_out
 from reelwright.stages.embed.forward import ForwardPass, Pending, Rows
 from reelwright.stages.embed.progress import FrameProgress
 from reelwright.stages.embed.sink import OutputRows, RowSink
 from reelwright.stages.embed.threads import Background, read_ahead
+from reelwright.stages.sampling.left_out import LeftOut
 from reelwright.stages.sampling.needed import Needed
 from reelwright.storage.errors import ItemError
 from reelwright.storage.items import DONE, ItemRow
@@ -42,6 +43,7 @@ class _Video:
     digest: str
     maker: RowMaker | NeededRowMaker
     rows_done: int  # handed to the writer, those of earlier runs included
+    num_frames: int | None  # planned, of the whole video; 0 where only those needed come, None: known at the end
     attempt: int = 0
     ended: Ended | None = None
     forward_seconds: float = 0.0
@@ -72,10 +74,13 @@ class EmbedEngine:
         progress: FrameProgress,
         shard_rows: int | None = None,
         needed: Needed | None = None,
+        left_out: LeftOut | None = None,
     ) -> None:
+        """What is in no row is noted in ``left_out``."""
         self._forward = forward
         self._clip = clip
         self._needed = needed
+        self._left_out = left_out or clips_leave_out(clip)
         self._sink = sink
         self._progress = progress
         self._batcher = Batcher(shard_rows=shard_rows)
@@ -107,7 +112,7 @@ class EmbedEngine:
     def _open(self, event: Opened, start: int) -> None:
         is_whole = event.start_row < self._clip.first_frame(start)  # a second backend begins at the first frame
         start = 0 if is_whole else start
-        video = _Video(digest=event.digest, maker=self._maker(event, start=start), rows_done=start)
+        video = _Video(digest=event.digest, maker=self._maker(event, start=start), rows_done=start, num_frames=0)
         self._videos[event.digest] = video
         self._progress.opened(event.digest, self._num_coming(event) - event.start_row)
         if is_whole:
@@ -166,13 +171,16 @@ class EmbedEngine:
 
     def _begin(self, video: _Video, event: Opened | Restarted, *, start: int) -> None:
         maker = video.maker
+        video.num_frames = 0 if isinstance(maker, NeededRowMaker) else event.num_rows
         num_rows: int | None = self._clip.num_rows(event.num_rows)
         if isinstance(maker, NeededRowMaker):
             num_rows = maker.num_planned
         elif event.is_open:
-            num_rows = None
+            num_rows = video.num_frames = None
 
         def begin() -> None:
+            if num_rows is not None and num_rows < 1 and event.num_rows:
+                raise self._too_short(event, event.num_rows)
             if num_rows is not None and num_rows < 1:
                 raise ItemError("no_frames", "the sampling takes no frame of this video; check fps, start and stop")
             if self._sink.begin(video.digest, num_rows=num_rows) != start:
@@ -235,20 +243,35 @@ class EmbedEngine:
         num_rows, seconds = video.rows_done, event.seconds + video.forward_seconds
 
         def finish() -> None:
-            self._guard(video, lambda: _check_rows(event, num_rows))
+            self._guard(video, lambda: self._check_rows(event, num_rows))
             if video.error is not None:
                 self._sink.fail(_failed(event, video.error, seconds=seconds))
             else:
-                self._sink.finish(event.row(rows=num_rows, seconds=round(seconds, 3)))
+                row = event.row(rows=num_rows, seconds=round(seconds, 3))
+                self._sink.finish(replace(row, message=self._message(event, video.num_frames)))
 
         self._write(finish)
 
+    def _check_rows(self, event: Ended, num_rows: int) -> None:
+        if event.status not in DONE:
+            raise ItemError(event.cause, event.message, status=event.status)
+        if num_rows < 1 and event.num_rows:
+            raise self._too_short(event, event.num_rows)
+        if num_rows < 1:
+            raise ItemError("no_frames", "no frame of this video could be decoded")
 
-def _check_rows(event: Ended, num_rows: int) -> None:
-    if event.status not in DONE:
-        raise ItemError(event.cause, event.message, status=event.status)
-    if num_rows < 1:
-        raise ItemError("no_frames", "no frame of this video could be decoded")
+    def _message(self, event: Ended, num_planned: int | None) -> str:
+        """What is told of a video with rows; of one that is whole, of all its frames, wherever work on it ended."""
+        planned = event.num_rows if num_planned is None else num_planned
+        num_frames = min(event.num_rows, planned) if event.status != "ok" else planned
+        num_left = self._clip.num_left_out(num_frames)
+        message = self._left_out.add(event.item.video_id, num_left=num_left, num_rows=num_frames)
+        return "; ".join(filter(None, (event.message, message)))
+
+    def _too_short(self, event: Event, num_frames: int) -> ItemError:
+        message = self._left_out.add_short(event.item.video_id, num_rows=num_frames)
+        damage = event.message if isinstance(event, Ended) else ""
+        return ItemError("too_short", "; ".join(filter(None, (damage, message))), status="skipped")
 
 
 def _joined(parts: list[Rows]) -> Rows:

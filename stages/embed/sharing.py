@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from reelwright.stages.decode.source import Ended, Opened, Restarted, stream_frames
+from reelwright.stages.embed.clips import clips_leave_out
 from reelwright.stages.embed.sink import ShardFiller
 from reelwright.stages.embed.videos import clip_of, embed_videos
 from reelwright.stages.embed.work import frame_input, open_writer, ready
@@ -30,9 +31,13 @@ class SharedEmbedding:
     def begin(self) -> Shards | None:
         """See `SharedVideo`."""
         num_frames = self._count()
-        num_rows = clip_of(self._loaded, where="embed").num_rows(num_frames)
+        clip = clip_of(self._loaded, where="embed")
+        num_rows = clip.num_rows(num_frames)
         if num_rows < 1:
             return None
+        num_left = clip.num_left_out(num_frames)
+        message = clips_leave_out(clip).add(self._item.video_id, num_left=num_left, num_rows=num_frames)
+        self._row = None if self._row is None else replace(self._row, message=message)
         self._writer.begin(self._digest, num_rows=num_rows)
         return self._shards()
 
@@ -68,6 +73,8 @@ class SharedEmbedding:
         row = replace(self._row, rows=num_rows, bytes=stored_bytes)
         self._ledger.commit(row)
         self._reporter.item(row)
+        if row.message:
+            self._reporter.note(f"warning: {self._item.video_id}: {row.message}")
 
     def _shards(self) -> Shards:
         missing = tuple(self._writer.missing_shards(self._digest))

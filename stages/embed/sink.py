@@ -175,9 +175,8 @@ class StoreSink(ShardFiller):
 
     def begin(self, digest: str, *, num_rows: int | None) -> int:
         """Make or reopen the arrays of a video; where its rows are not known, when the first shard is complete."""
-        start = 0 if num_rows is None else self._writer.begin(digest, num_rows=num_rows)
-        if num_rows is None:
-            self._writer.discard(digest)
+        writer = self._writer
+        start = writer.resume_row(digest) if num_rows is None else writer.begin(digest, num_rows=num_rows)
         self.go_on(digest, start=start, num_rows=num_rows)
         return start
 

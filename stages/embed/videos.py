@@ -11,7 +11,7 @@ from reelwright.stages.decode.attempts import num_cores
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.geometry import Geometry
 from reelwright.stages.decode.source import Ended, FrameChunk, Opened, Restarted, stream_frames
-from reelwright.stages.embed.clips import Clip
+from reelwright.stages.embed.clips import Clip, clips_leave_out
 from reelwright.stages.embed.config import ClipSettings, EmbedConfig
 from reelwright.stages.embed.encoder import LoadedEncoder
 from reelwright.stages.embed.engine import EmbedEngine
@@ -81,6 +81,7 @@ def embed_videos(
         needed=selection.needed,
         stop_rows={digest: clip.stop_frame(row) for digest, row in (stop_rows or {}).items()},
     )
+    left_out = clips_leave_out(clip)
     engine = EmbedEngine(
         forward,
         clip=clip,
@@ -88,8 +89,11 @@ def embed_videos(
         progress=FrameProgress(items, reporter),
         shard_rows=shard_rows,
         needed=selection.needed,
+        left_out=left_out,
     )
     engine.run(events if selection.through is None else selection.through(events), start_rows=starts)
+    for line in left_out.warnings():
+        reporter.note(line)
 
 
 def _workers_beside(forward: ForwardPass) -> int | None:
@@ -133,7 +137,7 @@ def clip_of(loaded: LoadedEncoder, *, where: str) -> Clip:
     """Which frames make a row. Raises ConfigError when clips are asked of an image encoder."""
     settings = loaded.config.clip
     if loaded.encoder.kind == "video":
-        return Clip(length=loaded.data_config.clip_length, stride=settings.stride, skip=settings.skip)
+        return Clip(**{**settings.model_dump(), "length": loaded.data_config.clip_length})
     if settings != ClipSettings():
         raise ConfigError(f"{where}: clip is for video encoders; {loaded.name} takes single frames. Remove clip.")
     return Clip()

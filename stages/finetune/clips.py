@@ -20,7 +20,7 @@ from reelwright.stages.finetune.preparing import Redraw
 from reelwright.stages.learning.batches import Batch, Origin, Split
 from reelwright.stages.learning.world import ALONE, Share
 from reelwright.stages.sampling.draws import IN_ORDER, Draws
-from reelwright.stages.sampling.windows import Windows, WindowShape, window_rows
+from reelwright.stages.sampling.windows import Windows, WindowShape, shown, window_rows
 from reelwright.stages.train.targets import Targets
 from reelwright.stages.train.window_batches import describe_windows
 from reelwright.stages.work import VideoItem
@@ -125,7 +125,7 @@ class FrameBatches:
             frames = [self.read(int(video), row) for video, row in zip(windows.video, rows, strict=True)]
             if self.redraw is not None:
                 frames = [self.redraw(clip, epoch, int(at)) for clip, at in zip(frames, places, strict=True)]
-            inputs = (torch.from_numpy(np.stack(frames)), torch.from_numpy(mask))
+            inputs = (torch.from_numpy(np.stack(frames)), torch.from_numpy(shown(mask, self.shape)))
             about = partial(describe_windows, windows, self.shape, self.names)
             targets = torch.from_numpy(self.targets[picked])
             yield Batch(inputs, targets, num_all, is_counted, about, Origin(epoch, places))

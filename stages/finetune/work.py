@@ -39,7 +39,7 @@ from reelwright.stages.learning.setup import (
 )
 from reelwright.stages.sampling.clips import DrawnClips
 from reelwright.stages.sampling.draws import IN_ORDER, Draws
-from reelwright.stages.sampling.windows import WindowShape
+from reelwright.stages.sampling.windows import shape_of_run
 from reelwright.stages.train.labelled import (
     KnownRows,
     LabelledWindows,
@@ -49,6 +49,7 @@ from reelwright.stages.train.labelled import (
     distinct_videos,
     label_space,
     label_windows,
+    left_out_warnings,
     no_windows,
 )
 from reelwright.stages.train.targets import LabelSpace, class_counts
@@ -203,7 +204,7 @@ def _learning(
     """Windows of train and val over stored frames, and the loss."""
     reporter = place.reporter
     heads = heads_of(values.get("heads", ()))
-    task, shape = values["task"], WindowShape(**values["window"])
+    task, shape = values["task"], shape_of_run(values["window"])
     clips = clips_of_run(values, shape)
     path = Store.at(work.store).frames(_only(work, "frames").key)
     videos = _videos(work, config, FrameStore(path), reporter)
@@ -228,6 +229,8 @@ def _learning(
     if warning:
         reporter.note(warning)
     reporter.note(f"{len(train)} windows to train on, {len(val)} to validate on")
+    for line in left_out_warnings(train_videos, val_videos, known, shape=shape, clips=clips):
+        reporter.note(line)
     read = reader(
         videos,
         geometry_of(loaded.data_config),

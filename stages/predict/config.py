@@ -5,30 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-from pydantic import PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
-from reelwright.stages.config import Settings, StageConfig, execution, node_input
+from reelwright.stages.config import StageConfig, execution, node_input
 from reelwright.stages.index.config import LabelsConfig
+from reelwright.stages.sampling.settings import Short, WindowGridSettings
 from reelwright.storage.errors import ConfigError
 
 
-class PredictWindowSettings(Settings):
+class PredictWindowSettings(WindowGridSettings):
     """Windows to predict; what is not given is as the run was trained."""
 
     length: PositiveInt | None = None
     """Rows in a window; null: as in training. Models with a fixed length allow no other."""
     stride: PositiveInt = 1
     """Rows from one window to the next."""
-    to_end: bool | None = None
-    """One window more where the last one of the grid does not reach a video's last row; null: for task per_row only."""
-    skip: int | None = None
+    skip: int | None = Field(None, ge=0)
     """Rows left out between two rows of a window; null: as in training."""
+    short: Short | None = None
+    """A video shorter than a window. pad: one window, padded (with a mask); repeat: one window, the last row repeated
+    (no mask); leave_out: none, listed as skipped. null: as in training; padded where training left them out."""
     views: PositiveInt | None = None
     """Of runs on clips (window.sampling segments, dense or multi_start): clips of each video, spread over it; the
     video's answer is the mean of theirs, those of short videos that show the same frames counted once. multi_start: at
     most so many, `stride` rows apart. null: one, the middle."""
-    pad: bool = True
-    """One padded window for videos shorter than a window; false: they have no row and are listed as skipped."""
 
 
 class PredictConfig(StageConfig):

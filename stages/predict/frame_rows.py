@@ -55,10 +55,9 @@ class Looks:
             return None
         assert self._needed is not None
         num_frames = len(times.source_frame)
-        first = np.arange(self._needed.num_rows(num_frames)) * self._needed.stride
-        last = np.minimum(first + (self._needed.length - 1) * (self._needed.skip + 1), num_frames - 1)
+        rows = self._needed.all_rows(num_frames)
         spans = FrameSpans(times.start_seconds, times.stop_seconds, times.source_frame)
-        return self._needed.rows(num_frames), spans.of_rows(first, last)
+        return self._needed.rows(num_frames), spans.of_rows(rows.start, rows.last_row(self._needed.row))
 
     def _noted(self, events: Events) -> Iterator[Any]:
         with closing(events):  # type: ignore[type-var]  # it is a generator, which has close

@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from reelwright.stages.config import parse_config
+from reelwright.stages.predict.config import PredictWindowSettings
 from reelwright.stages.predict.merging import merge_windows
+from reelwright.stages.predict.scorer import predicted_shape
 from reelwright.stages.sampling.windows import Windows, WindowShape
 from reelwright.stages.train.labelled import LabelledVideo, payload_videos
 from reelwright.stages.train.targets import (
@@ -48,7 +51,7 @@ def publish_tables(work: Work, folder: Path, *, cache: Path, run: str, run_value
             heads=tuple((head["name"], head["num_classes"]) for head in run_values.get("heads", ())),
             of_window=run_values.get("labels_of_window", "or"),
         ),
-        shape=_shape(work, run_values),
+        shape=predicted_shape(_window(work), run_values["window"]),
     )
     done = ItemLedger(Store.at(work.store).node(work.key)).done()
     videos = [_known_to(video, work.payload, run_values) for video in payload_videos(work.payload)]
@@ -101,9 +104,8 @@ class _Published:
         writer.write_video(named, num_windows=len(scores.start_row), scored=self._video(video.annotation, scores))
 
     def _windows(self, annotation: Annotation, scores: VideoScores) -> Scored:
-        last = scores.stop_row - 1
-        count = (last - scores.start_row) // self.shape.step + 1
-        windows = Windows(np.zeros_like(count), scores.start_row, count)
+        start, last = scores.start_row, scores.stop_row - 1
+        windows = Windows(np.zeros_like(start), start, -(-(last - start) // self.shape.step) + 1, last=last)
         # The score of a per_row window is that of its last row.
         task = "last_row" if self.task == "per_row" else self.task
         targets = window_targets(
@@ -135,15 +137,8 @@ class _Published:
         return Scored(scores=scores, targets=targets.astype(bool), known=is_known)
 
 
-def _shape(work: Work, run_values: Mapping[str, Any]) -> WindowShape:
-    """The windows that were predicted: as the node says, else as the run was trained."""
-    asked, trained = work.config.get("window") or {}, run_values["window"]
-    length, skip = asked.get("length"), asked.get("skip")
-    return WindowShape(
-        length=trained["length"] if length is None else length,
-        stride=asked.get("stride", 1),
-        skip=trained["skip"] if skip is None else skip,
-    )
+def _window(work: Work) -> PredictWindowSettings:
+    return parse_config(PredictWindowSettings, dict(work.config.get("window") or {}), where=f"{work.node}.window")
 
 
 def _class_id(payload: Mapping[str, Any], classes: list[str]) -> int:

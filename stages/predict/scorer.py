@@ -21,7 +21,7 @@ from reelwright.stages.predict.config import PredictWindowSettings
 from reelwright.stages.predict.merging import merge_crops
 from reelwright.stages.sampling.clips import distinct, repeats_of
 from reelwright.stages.sampling.needed import Needed
-from reelwright.stages.sampling.windows import Windows, WindowShape, grid_windows, window_rows
+from reelwright.stages.sampling.windows import Windows, WindowShape, grid_windows, shape_of_run, window_rows
 from reelwright.stages.train.block import Block
 from reelwright.storage.errors import ConfigError, StageError
 from reelwright.storage.runs import RunFolder
@@ -42,7 +42,7 @@ class LoadedRun:
     classes: tuple[str, ...]
     output: str  # which output of the embeddings it reads
     input_dim: int
-    window: Mapping[str, Any]  # length, stride, skip, pad in training
+    window: Mapping[str, Any]  # the windows of training, as `shape_of_run` reads them
     clips: Mapping[str, Any]  # sampling, segments, segment_rule in training
     heads: tuple[Head, ...] = ()  # of task heads
 
@@ -87,19 +87,25 @@ def load_run(folder: RunFolder, *, device: torch.device) -> LoadedRun:
     )
 
 
+def predicted_shape(window: PredictWindowSettings, trained_on: Mapping[str, Any]) -> WindowShape:
+    """The windows to predict: as asked for, else as in training (the `window` block of the run's config.yaml)."""
+    trained = shape_of_run(trained_on)
+    return WindowShape(
+        length=window.length or trained.length,
+        stride=window.stride,
+        skip=trained.skip if window.skip is None else window.skip,
+        to_end=window.to_end,
+        short=window.short or ("pad" if trained.short == "leave_out" else trained.short),
+    )
+
+
 class Scorer:
     """Scores videos with one run."""
 
     def __init__(self, run: LoadedRun, window: PredictWindowSettings, *, batch_size: int) -> None:
         """Raises ConfigError when the model cannot take windows of that length."""
         self.run = run
-        self.shape = WindowShape(
-            length=window.length or run.window["length"],
-            stride=window.stride,
-            skip=run.window["skip"] if window.skip is None else window.skip,
-            pad=window.pad,
-            to_end=run.task == "per_row" if window.to_end is None else window.to_end,
-        )
+        self.shape = predicted_shape(window, run.window)
         self._clips = clips_of_run({"clips": run.clips}, self.shape)
         if window.views is not None and self._clips is None:
             raise ConfigError(
@@ -115,13 +121,19 @@ class Scorer:
         """Windows of a video with so many rows, at most: those that show the same are scored once."""
         return len(self._all_windows([num_rows]))
 
+    def num_left_out(self, scores: VideoScores) -> int:
+        """Rows of a video that have no say in any window, or, of task per_row, no score; 0 where clips stand for it."""
+        if self._clips is not None:
+            return 0
+        if self.run.task == "per_row":
+            return int((scores.num_windows == 0).sum())
+        return self.shape.num_left_out(len(scores.num_windows))
+
     def needed(self, clip: Clip) -> Needed | None:
         """Which frames the clips take where ``clip`` makes rows of frames; None where windows take all."""
         if self._clips is None:
             return None
-        return Needed(
-            clips=self._clips, num_views=self._num_views, length=clip.length, stride=clip.stride, skip=clip.skip
-        )
+        return Needed(clips=self._clips, num_views=self._num_views, row=WindowShape(**vars(clip)))
 
     def _all_windows(self, num_rows: Sequence[int]) -> Windows:
         if self._clips is not None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reelwright.stages.predict.scorer import Scorer, VideoRows
+from reelwright.stages.sampling.left_out import LeftOut
 from reelwright.stages.work import Reporter
 from reelwright.storage.items import ItemLedger, ItemRow
 from reelwright.storage.scores import write_scores
@@ -24,22 +26,33 @@ class ScoreWriter:
     """Scores videos in groups of at least ``batch_size`` windows, and writes each video's scores under its digest."""
 
     def __init__(
-        self, scorer: Scorer, *, folder: Path, ledger: ItemLedger, reporter: Reporter, batch_size: int
+        self,
+        scorer: Scorer,
+        *,
+        folder: Path,
+        ledger: ItemLedger,
+        reporter: Reporter,
+        batch_size: int,
+        names: Mapping[str, str],
     ) -> None:
+        """``names`` of the videos, by digest, are for messages."""
         self._scorer = scorer
+        self._names = names
         self._folder = folder
         self._ledger = ledger
         self._reporter = reporter
         self._batch_size = batch_size
         self._waiting: list[_Waiting] = []
         self._num_windows = self._num_bytes = 0  # of all that waits
+        is_strict = scorer.run.task == "per_row"
+        fate = "have no score" if is_strict else "are in no window"
+        self.left_out = LeftOut(shape=scorer.shape, block="window", rows="rows", fate=fate, is_strict=is_strict)
 
     def add(self, video: VideoRows, row: ItemRow) -> None:
         """Take one video; ``row`` says how its rows came about. It may be scored later, with others (`flush`)."""
         num_windows = self._scorer.num_windows(len(video.rows))
         if num_windows == 0:
-            needed = self._scorer.shape.span_rows
-            message = f"{len(video.rows)} rows are fewer than the {needed} of a window; set window.pad: true"
+            message = self.left_out.add_short(self._names[video.digest], num_rows=len(video.rows))
             self.fail(replace(row, status="skipped", cause="too_short", message=message))
             return
         self._waiting.append(_Waiting(video, row))
@@ -64,8 +77,17 @@ class ScoreWriter:
         seconds = (time.perf_counter() - started) / len(waiting)
         for entry, scores in zip(waiting, scored, strict=True):
             written = write_scores(self._folder, entry.video.digest, scores)
+            message = self.left_out.add(
+                self._names[entry.video.digest],
+                num_left=self._scorer.num_left_out(scores),
+                num_rows=len(entry.video.rows),
+            )
             row = replace(
-                entry.row, rows=len(scores.start_row), bytes=written, seconds=round(entry.row.seconds + seconds, 4)
+                entry.row,
+                rows=len(scores.start_row),
+                bytes=written,
+                seconds=round(entry.row.seconds + seconds, 4),
+                message="; ".join(filter(None, (entry.row.message, message))),
             )
             self._ledger.commit(row)
             self._reporter.item(row)

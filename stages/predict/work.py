@@ -42,6 +42,7 @@ def run_items(work: Work, reporter: Reporter) -> None:
         ledger=ledger,
         reporter=reporter,
         batch_size=1 if config.deterministic else config.batch_size,
+        names={item.digest: item.video_id for item in work.items},
     )
     with steady(config.deterministic):
         if work.inputs.get("frames"):
@@ -53,6 +54,8 @@ def run_items(work: Work, reporter: Reporter) -> None:
         else:
             _score_embeddings(work, output=run.output, writer=writer, reporter=reporter)
         writer.flush()
+    for line in writer.left_out.warnings():
+        reporter.note(line)
     ledger.compact()
 
 

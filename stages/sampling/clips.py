@@ -41,11 +41,11 @@ class ClipSampling:
     def views(self, num_rows: Sequence[int], *, num_views: int = 1) -> Windows:
         """The clips of each video at test, video by video; a single view is the middle one.
 
-        Videos without rows have none, nor, without padding, have those that are too short for kinds of one run.
+        Videos without rows have none, nor, with short: leave_out, have those that are too short for kinds of one run.
         """
         if self.kind == "multi_start":
             return multi_starts(num_rows, self.shape, max_clips=num_views, min_step=self.shape.stride)
-        least = self.shape.span_rows if self.kind == "dense" and not self.shape.pad else 1
+        least = self.shape.span_rows if self.kind == "dense" and self.shape.short == "leave_out" else 1
         videos = np.flatnonzero(np.asarray(num_rows) >= least)
         rows = np.asarray(num_rows, dtype=np.int64)[videos]
         if len(videos) == 0:

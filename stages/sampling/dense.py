@@ -1,7 +1,7 @@
 """Clips of frames a fixed step apart: at random, or several spread over the video; as windows of `train.windows`.
 
 A `WindowShape` of length T and skip = step - 1 says which frames a start stands for (`windows.window_rows`); a video
-that is too short has one padded window, whose last frame is repeated. CAST's way of stretching is apart, at the end.
+that is too short has one window, filled up as `WindowShape.short` says. CAST's way of stretching is apart, at the end.
 Sources: CAST (1.2), fractal_video (3.10) in the domain reference.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from reelwright.stages.sampling.windows import IntArray, Windows, WindowShape, real_counts
+from reelwright.stages.sampling.windows import IntArray, Windows, WindowShape, windows_at
 
 
 def random_starts(
@@ -32,7 +32,8 @@ def multi_starts(
     As many as lie `min_step` apart, where these are no more than `max_clips`; otherwise `max_clips`:
     spread: from the first to the last place, evenly; a single one in the middle. whole (fractal_video): a whole number
     of rows apart from 0 on, (rows - span) // (max_clips - 1), which leaves out up to max_clips - 2 rows at the end.
-    `shape.pad` False leaves out videos that are too short. Raises ValueError for an unknown rule or a number below 1.
+    With `shape.short` leave_out videos that are too short have none. Raises ValueError for an unknown rule or a number
+    below 1.
     """
     _check(max_clips=max_clips, min_step=min_step)
     if rule not in RULES:
@@ -85,16 +86,16 @@ RULES: dict[str, Callable[[int, int, int], IntArray]] = {"spread": _spread, "who
 def _multi_starts(num_rows: int, shape: WindowShape, max_clips: int, min_step: int, rule: str) -> IntArray:
     last = num_rows - shape.span_rows
     if last < 0:
-        return np.zeros(int(shape.pad and num_rows > 0), dtype=np.int64)
+        return np.zeros(shape.num_windows(num_rows), dtype=np.int64)
     count = last // min_step + 1
     return np.arange(count, dtype=np.int64) * min_step if count <= max_clips else RULES[rule](last, max_clips, min_step)
 
 
 def _windows(starts: Sequence[IntArray], rows: IntArray, shape: WindowShape) -> Windows:
-    counts = [real_counts(part, int(n), shape) for part, n in zip(starts, rows, strict=True)]
-    video = np.repeat(np.arange(len(rows)), [len(part) for part in starts])
+    counts = [len(part) for part in starts]
+    video = np.repeat(np.arange(len(rows), dtype=np.int64), counts)
     empty = np.zeros(0, dtype=np.int64)
-    return Windows(video.astype(np.int64), np.concatenate([empty, *starts]), np.concatenate([empty, *counts]))
+    return windows_at(video, np.concatenate([empty, *starts]), rows[video], shape)
 
 
 def _check(**sizes: int) -> None:

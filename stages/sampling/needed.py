@@ -17,23 +17,22 @@ from typing import Any
 import numpy as np
 
 from reelwright.stages.sampling.clips import ClipSampling
-from reelwright.stages.sampling.windows import IntArray, WindowShape, window_rows
+from reelwright.stages.sampling.windows import BoolArray, IntArray, Windows, WindowShape, grid_windows, window_rows
+
+FRAME = WindowShape(length=1)  # a row of an image encoder
 
 
 @dataclass(frozen=True, kw_only=True)
 class Needed:
-    """The clips of a video at test, over rows of `length` frames, `stride` apart, `skip` left out between frames."""
+    """The clips of a video at test, over rows that are made of frames as ``row`` says."""
 
     clips: ClipSampling
     num_views: int = 1
-    length: int = 1
-    stride: int = 1
-    skip: int = 0
+    row: WindowShape = FRAME
 
     def num_rows(self, num_frames: int) -> int:
-        """Rows of a video, all of them: at least one for a video with a frame."""
-        extent = (self.length - 1) * (self.skip + 1) + 1
-        return max(0, num_frames - extent) // self.stride + 1 if num_frames else 0
+        """Rows of a video, all of them."""
+        return self.row.num_windows(num_frames)
 
     def rows(self, num_frames: int) -> IntArray:
         """The rows that are in a clip, ascending; the first one where the video is too short for any."""
@@ -41,15 +40,17 @@ class Needed:
         rows, mask = window_rows(self.clips.views([num_rows], num_views=self.num_views), self.clips.shape)
         return np.unique(rows[mask]) if mask.any() else np.arange(min(1, num_rows))
 
-    def frames_of_rows(self, num_frames: int) -> IntArray:
-        """Frames of each needed row, (R, length); the last one repeated where the video is shorter than a row."""
-        first = self.rows(num_frames)[:, None] * self.stride
-        frames: IntArray = np.minimum(first + np.arange(self.length) * (self.skip + 1), num_frames - 1)
-        return frames
+    def all_rows(self, num_frames: int) -> Windows:
+        """All rows of a video, as windows over its frames."""
+        return grid_windows([num_frames], self.row)
+
+    def frames_of_rows(self, num_frames: int) -> tuple[IntArray, BoolArray]:
+        """Frames of each needed row and which of them are real, (R, length), as `window_rows` has them."""
+        return window_rows(self.all_rows(num_frames).take(self.rows(num_frames)), self.row)
 
     def frames(self, num_frames: int) -> IntArray:
         """All frames that are needed, ascending."""
-        return np.unique(self.frames_of_rows(num_frames))
+        return np.unique(self.frames_of_rows(num_frames)[0])
 
     def to_plain(self) -> dict[str, Any]:
         """Plain data, for work units."""
@@ -59,4 +60,5 @@ class Needed:
     def from_plain(cls, values: Mapping[str, Any]) -> Needed:
         """The inverse of `to_plain`."""
         clips = dict(values["clips"])
-        return cls(**{**values, "clips": ClipSampling(**{**clips, "shape": WindowShape(**clips["shape"])})})
+        sampling = ClipSampling(**{**clips, "shape": WindowShape(**clips["shape"])})
+        return cls(**{**values, "clips": sampling, "row": WindowShape(**values["row"])})

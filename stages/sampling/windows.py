@@ -1,4 +1,4 @@
-"""Which rows a window takes: pure arithmetic over row numbers, shared by train, finetune and predict.
+"""Which rows a window takes, and which frames a clip: pure arithmetic, one rule for embed, train, finetune and predict.
 
 A window takes `length` rows, leaving out `skip` between two of them, and reaches over
 `span_rows = (length - 1) * (skip + 1) + 1` rows of the video; windows start `stride` rows apart.
@@ -7,19 +7,24 @@ With length 3, skip 1, stride 2:
     row        0   1   2   3   4   5   6   7        8 rows; span_rows is 5
     window 0   X   .   X   .   X                    [0, 5)  last row 4
     window 1           X   .   X   .   X            [2, 7)  last row 6
-    (a third would reach row 8, which is not there)
+    window 2               X   .   X   .   X        [3, 8)  last row 7: with `to_end` only, off the grid
 
-A video shorter than span_rows has one padded window, or none. Real rows come first, padding after them; the last real
-row is the window's last row. With 4 rows:
+A video shorter than span_rows has one window, or none. Its real rows come first; what follows them says `short`. With 4
+rows:
 
     row        0   1   2   3
-    window 0   X   .   X        _                   [0, 3)  last row 2, mask True True False
+    pad        X   .   X        _                   [0, 3)  last row 2, mask True True False
+    repeat     X   .   X   X                        [0, 4)  last row 3, which is repeated where more rows are needed
+    leave_out                                       no window
+
+Padding is told to temporal models by a mask. Encoders know no mask: they are shown black frames.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,13 +35,13 @@ BoolArray = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True)
 class WindowShape:
-    """How a window lies over the rows of a video."""
+    """How a window (a clip) lies over the rows (the frames) of a video."""
 
     length: int  # rows in a window
     stride: int = 1  # rows from one start to the next
     skip: int = 0  # rows left out between two rows of a window
-    pad: bool = True  # one padded window for a video that is too short; else it has none
     to_end: bool = False  # one window more, off the grid, where the last one on it does not reach the last row
+    short: str = "pad"  # of a video that is too short: pad, repeat or leave_out, as drawn above
 
     @property
     def step(self) -> int:
@@ -48,6 +53,21 @@ class WindowShape:
         """Rows of the video that a whole window reaches over."""
         return (self.length - 1) * self.step + 1
 
+    def num_windows(self, num_rows: int) -> int:
+        """Windows of a video with so many rows, as `grid_starts` lists them."""
+        room = num_rows - self.span_rows
+        if room < 0:
+            return int(num_rows > 0 and self.short != "leave_out")
+        return room // self.stride + 1 + int(self.to_end and room % self.stride > 0)
+
+    def num_left_out(self, num_rows: int) -> int:
+        """Rows that no window reaches over: at the end, between windows, or all of a video that is left out."""
+        room = num_rows - self.span_rows
+        if room < 0:
+            return num_rows if self.short == "leave_out" else 0
+        gap, rest = max(self.stride - self.span_rows, 0), room % self.stride
+        return room // self.stride * gap + (max(rest - self.span_rows, 0) if self.to_end else rest)
+
 
 @dataclass(frozen=True)
 class Windows:
@@ -55,8 +75,9 @@ class Windows:
 
     video: IntArray  # position of the video among those considered
     start: IntArray  # first row, counted within the video
-    count: IntArray  # real rows, 1 to length; the rest is padding
+    count: IntArray  # real rows, 1 to length; the rest is padding or the last one repeated
     rows: IntArray | None = None  # (N, length) row numbers, where they are not evenly apart (`clips`)
+    last: IntArray | None = None  # last real rows, where these may be off the window's steps (short: repeat)
 
     def __len__(self) -> int:
         return len(self.start)
@@ -65,46 +86,76 @@ class Windows:
         """The last real row of each window, (N,)."""
         if self.rows is not None:
             return np.take_along_axis(self.rows, self.count[:, None] - 1, axis=1)[:, 0]
-        return self.start + (self.count - 1) * shape.step
+        return self.start + (self.count - 1) * shape.step if self.last is None else self.last
 
     def take(self, selection: IntArray | BoolArray) -> Windows:
         """Some of the windows, in the order of ``selection``."""
         rows = None if self.rows is None else self.rows[selection]
-        return Windows(self.video[selection], self.start[selection], self.count[selection], rows)
+        last = None if self.last is None else self.last[selection]
+        return Windows(self.video[selection], self.start[selection], self.count[selection], rows, last)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Windows]) -> Windows:
+        """All windows of ``parts``, which are of one kind."""
+        empty = np.zeros(0, dtype=np.int64)
+        video, start, count = (
+            np.concatenate([empty, *(getattr(part, name) for part in parts)]) for name in ("video", "start", "count")
+        )
+        rows = [part.rows for part in parts if part.rows is not None]
+        last = [part.last for part in parts if part.last is not None]
+        return cls(video, start, count, np.concatenate(rows) if rows else None, np.concatenate(last) if last else None)
+
+
+def shape_of_run(values: Mapping[str, Any]) -> WindowShape:
+    """The windows that a run was trained on, from the `window` block of its config.yaml.
+
+    Runs of earlier releases say `pad` instead of `short`, and had no `to_end`.
+    """
+    known = dict(values)
+    if "pad" in known:
+        known["short"] = "pad" if known.pop("pad") else "leave_out"
+    return WindowShape(**known)
 
 
 def grid_starts(num_rows: int, shape: WindowShape) -> IntArray:
     """First rows of the windows that lie wholly inside ``num_rows`` rows, in order; of a shorter video [0] or none."""
-    if num_rows >= shape.span_rows:
-        last = num_rows - shape.span_rows
-        starts = np.arange(0, last + 1, shape.stride, dtype=np.int64)
-        return np.append(starts, last) if shape.to_end and starts[-1] != last else starts
-    return np.zeros(int(shape.pad and num_rows > 0), dtype=np.int64)
+    last = num_rows - shape.span_rows
+    if last < 0:
+        return np.zeros(shape.num_windows(num_rows), dtype=np.int64)
+    starts = np.arange(0, last + 1, shape.stride, dtype=np.int64)
+    return np.append(starts, last) if shape.to_end and starts[-1] != last else starts
 
 
-def real_counts(starts: IntArray, num_rows: int, shape: WindowShape) -> IntArray:
-    """How many rows of each window exist in a video of ``num_rows`` rows, (N,)."""
-    return np.minimum(shape.length, -(-(num_rows - starts) // shape.step)).astype(np.int64)
+def windows_at(video: IntArray, start: IntArray, num_rows: int | IntArray, shape: WindowShape) -> Windows:
+    """Windows that begin at ``start`` (N,) in videos ``video`` (N,) of ``num_rows`` rows, (N,) or one for all."""
+    last = np.minimum(start + shape.span_rows, num_rows) - 1
+    count = -(-(last - start) // shape.step) + 1
+    if shape.short == "repeat":
+        return Windows(video, start, count, last=last)
+    return Windows(video, start, (last - start) // shape.step + 1)
 
 
 def grid_windows(rows_of_videos: Sequence[int], shape: WindowShape) -> Windows:
     """All grid windows of videos with so many rows each, video by video in order of time."""
-    return _joined([(video, grid_starts(rows, shape), rows) for video, rows in enumerate(rows_of_videos)], shape)
+    return Windows.joined(
+        [
+            windows_at(np.full(len(starts), video, dtype=np.int64), starts, rows, shape)
+            for video, rows in enumerate(rows_of_videos)
+            for starts in [grid_starts(rows, shape)]
+        ]
+    )
 
 
 def window_rows(windows: Windows, shape: WindowShape) -> tuple[IntArray, BoolArray]:
-    """Row numbers int64 (N, length) and mask bool (N, length), True at real rows; padding repeats the last real row."""
+    """Row numbers int64 (N, length) and mask bool (N, length), True at real rows; after them the last one repeats."""
     position = np.arange(shape.length, dtype=np.int64)
     mask = position < windows.count[:, None]
     if windows.rows is not None:
         return windows.rows.copy(), mask
-    return windows.start[:, None] + np.minimum(position, windows.count[:, None] - 1) * shape.step, mask
+    reached = windows.start[:, None] + position * shape.step
+    return np.minimum(reached, windows.last_row(shape)[:, None]), mask
 
 
-def _joined(parts: Sequence[tuple[int, IntArray, int]], shape: WindowShape) -> Windows:
-    empty = np.zeros(0, dtype=np.int64)
-    return Windows(
-        np.concatenate([empty, *(np.full(len(starts), video, dtype=np.int64) for video, starts, _ in parts)]),
-        np.concatenate([empty, *(starts for _, starts, _ in parts)]),
-        np.concatenate([empty, *(real_counts(starts, rows, shape) for _, starts, rows in parts)]),
-    )
+def shown(mask: BoolArray, shape: WindowShape) -> BoolArray:
+    """Which rows of windows a model takes for real: ``mask`` of `window_rows`; all where short windows repeat rows."""
+    return np.ones_like(mask) if shape.short == "repeat" else mask

@@ -25,7 +25,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from reelwright.stages.sampling.windows import IntArray, Windows, WindowShape, window_rows
+from reelwright.stages.sampling.windows import IntArray, Windows, WindowShape, shown, window_rows
 from reelwright.storage.embeddings import EmbeddingRows, EmbeddingStore
 from reelwright.storage.errors import InputError, ItemError, StoreError, nearest
 from reelwright.storage.spans import Spans
@@ -60,11 +60,11 @@ class Block:
         return self.pick(index), mask
 
     def index(self, windows: Windows, shape: WindowShape) -> tuple[Tensor, Tensor]:
-        """Where the rows of windows lie in the block, int64 (B, length), and their mask, on the block's device."""
+        """Where rows of windows lie in the block, int64 (B, length), and what a model takes for real, on its device."""
         rows, mask = window_rows(windows, shape)
         rows += self.offsets[windows.video][:, None]
         device = self.rows.device
-        return torch.from_numpy(rows).to(device), torch.from_numpy(mask).to(device)
+        return torch.from_numpy(rows).to(device), torch.from_numpy(shown(mask, shape)).to(device)
 
     def pick(self, index: Tensor, *, scratch: Tensor | None = None) -> Tensor:
         """Rows float32 (B, length, D) at places of `index`.

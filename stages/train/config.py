@@ -8,12 +8,14 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from reelwright.stages.config import Settings, execution, node_input
 from reelwright.stages.learning.config import LearningSettings
+from reelwright.stages.sampling.settings import Short, WindowGridSettings
 
 CLIPS = ("segments", "dense", "multi_start")  # samplings of clips that stand for their video
+SHAPE_FIELDS = ("length", "stride", "skip", "to_end", "short")  # of a window, as config.yaml keeps them
 Task = Literal["video", "last_row", "majority", "per_row", "multi_label", "heads"]
 
 
-class WindowSettings(Settings):
+class WindowSettings(WindowGridSettings):
     """Windows over the rows of a video: ``length`` rows, ``skip`` left out between them, ``stride`` apart."""
 
     length: PositiveInt = 32
@@ -22,6 +24,9 @@ class WindowSettings(Settings):
     """Rows from the start of one window to the start of the next, where windows lie on a grid."""
     skip: int = Field(0, ge=0)
     """Rows left out between two rows of a window."""
+    short: Short = "pad"
+    """A video shorter than a window. pad: one window, padded (with a mask); repeat: one window, the last row repeated
+    (no mask); leave_out: none, and the run says so."""
 
 
 class EventSettings(Settings):
@@ -59,8 +64,6 @@ class TrainWindowSettings(WindowSettings):
     """Windows an epoch; null: as many as the grid has (all: as there are starts; clips: one of each video)."""
     events: EventSettings = EventSettings()
     """Of sampling: events."""
-    pad: bool = True
-    """One padded window (with a mask) for videos shorter than a window; false leaves them out."""
 
 
 class ModelSettings(Settings, extra="allow"):

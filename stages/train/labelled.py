@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reelwright.stages.sampling.clips import ClipSampling
+from reelwright.stages.sampling.left_out import LeftOut
 from reelwright.stages.sampling.windows import Windows, WindowShape, grid_windows
 from reelwright.stages.train.targets import LabelSpace, Targets, is_described, known_windows, window_targets
 from reelwright.storage.annotations import UNKNOWN, Annotation
@@ -103,13 +104,8 @@ def label_windows(
         if video.digest in positions
     ]
     if not parts:
-        empty = np.zeros(0, dtype=np.int64)
-        return LabelledWindows(Windows(empty, empty, empty), empty)
-    video, start, count = (
-        np.concatenate([getattr(part.windows, name) for part in parts]) for name in ("video", "start", "count")
-    )
-    picked = [part.windows.rows for part in parts if part.windows.rows is not None]
-    windows = Windows(video, start, count, np.concatenate(picked) if picked else None)
+        return LabelledWindows(Windows.joined([]), np.zeros(0, dtype=np.int64))
+    windows = Windows.joined([part.windows for part in parts])
     return LabelledWindows(windows, np.concatenate([part.targets for part in parts]))
 
 
@@ -118,11 +114,38 @@ def no_windows(videos: Sequence[LabelledVideo], rows: KnownRows, shape: WindowSh
     used = {video.digest for video in videos}
     if not used:
         why = "No video is in its splits; look at train_splits and the manifest's split column."
-    elif 0 < _longest(videos, rows) < shape.span_rows and not shape.pad:
-        why = f"{_too_long(videos, rows, shape)} Shorten window.length, or set window.pad: true."
+    elif 0 < _longest(videos, rows) < shape.span_rows and shape.short == "leave_out":
+        why = f"{_too_long(videos, rows, shape)} Shorten window.length, or set window.short: pad or repeat."
     else:
         why = f"None of the {len(used)} videos has a label where a window needs one; look at the annotation table."
     return InputError(f"no window to train on. {why}")
+
+
+def left_out_warnings(
+    train: Sequence[LabelledVideo],
+    val: Sequence[LabelledVideo],
+    rows: KnownRows,
+    *,
+    shape: WindowShape,
+    clips: ClipSampling | None,
+    is_drawn: bool = False,
+) -> list[str]:
+    """What no window takes: rows off the grid (unless windows are drawn from every start), videos that are too short.
+
+    Clips stand for their video, so that no row of it is missed.
+    """
+    if clips is not None and clips.kind == "segments":
+        return []
+    found = LeftOut(shape=shape, block="window", rows="rows", fate="are in no window")
+    known = {digest: len(spans.start_seconds) for digest, spans in zip(rows.digests, rows.spans, strict=True)}
+    for videos, is_grid in ((train, clips is None and not is_drawn), (val, clips is None)):
+        for video in videos:
+            num_rows = known.get(video.digest, 0)
+            if num_rows and not shape.num_windows(num_rows):
+                found.add_short(video.video_id, num_rows=num_rows)
+            elif is_grid:
+                found.add(video.video_id, num_left=shape.num_left_out(num_rows), num_rows=num_rows)
+    return list(found.warnings())
 
 
 def check_reach(videos: Sequence[LabelledVideo], rows: KnownRows, shape: WindowShape) -> None:

@@ -27,7 +27,7 @@ from reelwright.stages.learning.world import machine_name
 from reelwright.stages.sampling.draws import IN_ORDER, Draws
 from reelwright.stages.sampling.windows import WindowShape
 from reelwright.stages.train.block import Block, load_block, num_features, split_missing
-from reelwright.stages.train.config import TrainConfig
+from reelwright.stages.train.config import SHAPE_FIELDS, TrainConfig
 from reelwright.stages.train.drawn_windows import clips_of, drawn_windows, event_density
 from reelwright.stages.train.labelled import (
     KnownRows,
@@ -37,6 +37,7 @@ from reelwright.stages.train.labelled import (
     distinct_videos,
     label_space,
     label_windows,
+    left_out_warnings,
 )
 from reelwright.stages.train.targets import LabelSpace, class_counts
 from reelwright.stages.train.window_batches import WindowBatches
@@ -130,7 +131,7 @@ def _learning(
     work: Work, config: TrainConfig, loaded: _Loaded, labels: LabelSpace, *, place: Place, metric: str, heads: Heads
 ) -> Learning:
     """Windows of train and val, and the loss."""
-    grid = WindowShape(**config.window.model_dump(include={"length", "stride", "skip", "pad"}))
+    grid = WindowShape(**config.window.model_dump(include=set(SHAPE_FIELDS)))
     block, reporter = loaded.block, place.reporter
     rows = KnownRows(block.digests, block.spans)
     train_videos = distinct_videos(work.payload, splits=config.train_splits)
@@ -147,6 +148,9 @@ def _learning(
     if warning:
         reporter.note(warning)
     reporter.note(f"{len(train)} windows to train on, {len(val)} to validate on")
+    is_drawn = config.window.sampling != "grid"
+    for line in left_out_warnings(train_videos, val_videos, rows, shape=grid, clips=clips, is_drawn=is_drawn):
+        reporter.note(line)
     problem = event_density(config).problem(grid) if config.window.sampling == "events" else None
     if problem is not None:
         reporter.note(f"warning: window.events: {problem}")
@@ -222,7 +226,7 @@ def _model_values(config: TrainConfig, *, input_dim: int, num_classes: int) -> d
         "length": config.window.length,
         "per_row": config.task == "per_row",
     }
-    window = config.window.model_dump(include={"length", "stride", "skip", "pad"})
+    window = config.window.model_dump(include=set(SHAPE_FIELDS))
     task = {"task": config.task, "labels_of_window": config.labels_of_window}
     clips = config.window.model_dump(include={"sampling", "segments", "segment_rule"})
     return {**task, "output": config.output, "window": window, "clips": clips, "model": model}

@@ -160,6 +160,6 @@ def test_a_models_own_options_are_equal_as_numbers(options: dict[str, Any], othe
 
 def test_unknown_keys_of_nested_blocks_name_the_nearest() -> None:
     with pytest.raises(
-        ConfigError, match=r"window.lenght: unknown key. Did you mean 'length'\? Known: events, length, pad"
+        ConfigError, match=r"window.lenght: unknown key. Did you mean 'length'\? Known: events, length, per_epoch"
     ):
         config_of("train", window={"lenght": 3})

@@ -4,8 +4,14 @@ import itertools
 
 import numpy as np
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
-from reelwright.stages.embed.clips import Clip, FrameSpans, RowMaker
+from reelwright.stages.embed.clips import Clip, FrameSpans, NeededRowMaker, RowMaker
+from reelwright.stages.sampling.clips import ClipSampling
+from reelwright.stages.sampling.needed import Needed
+from reelwright.stages.sampling.windows import WindowShape
+from tests.stages.sampling.brute_force import GRIDS, clips_of
 
 
 @pytest.mark.parametrize(
@@ -70,3 +76,73 @@ def test_memory_is_bounded_by_a_clip_and_a_chunk():
         list(maker.add(np.zeros((5, 1, 1, 3), np.uint8), FrameSpans(times, times + 1, times.astype(np.int64))))
         assert maker._frames is not None
         assert len(maker._frames) < 4
+
+
+def _parts(maker, first, stop, cuts):
+    """What ``maker`` makes of frames [first, stop), each of its own number, cut into chunks at ``cuts``."""
+    numbers = np.arange(first, stop)
+    for part in np.split(numbers, sorted(cut for cut in cuts if 0 < cut < len(numbers))):
+        frames = (part + 1).astype(np.uint8)[:, None, None, None].repeat(3, 3)
+        yield from maker.add(frames, FrameSpans(part / 5, part / 5 + 0.04, part * 6))
+    yield from maker.close()
+
+
+def _same(parts, wanted, clip, *, start):
+    """``parts`` are the rows from ``start`` on, and ``wanted`` says the real frames of each."""
+    assert [part.start for part in parts] == list(np.cumsum([start, *(len(part.frames) for part in parts)]))[:-1]
+    frames = [row.reshape(clip.length, 3)[:, 0].tolist() for part in parts for row in part.frames]
+    fill = [(clip.length - len(real)) * [0 if clip.short == "pad" else real[-1] + 1] for real in wanted]
+    assert frames == [[number + 1 for number in real] + rest for real, rest in zip(wanted, fill, strict=True)]
+    spans = [row for part in parts for row in zip(*vars(part.spans).values(), strict=True)]
+    assert spans == [(real[0] / 5, real[-1] / 5 + 0.04, real[0] * 6, real[-1] * 6 + 1) for real in wanted]
+
+
+CUTS = st.lists(st.integers(1, 60), max_size=6)
+
+
+@given(num_frames=st.integers(0, 60), grid=GRIDS, cuts=CUTS, rows_at_once=st.integers(1, 4), data=st.data())
+def test_a_stream_of_unknown_length_gives_the_clips_of_the_simple_rule(num_frames, grid, cuts, rows_at_once, data):
+    clip, wanted = Clip(**grid), clips_of(num_frames, grid)
+    start = data.draw(st.integers(0, max(len(wanted) - 1, 0)), label="start row")
+    maker = RowMaker(clip, start_row=start, rows_at_once=rows_at_once)
+    parts = list(_parts(maker, clip.first_frame(start), num_frames, cuts))
+    _same(parts, wanted[start:], clip, start=start)
+    assert maker.num_rows == max(len(wanted), start) == max(clip.num_rows(num_frames), start)
+
+
+@given(num_frames=st.integers(1, 60), grid=GRIDS, cuts=CUTS, data=st.data())
+def test_shards_that_end_before_the_last_row_have_the_rows_of_the_whole(num_frames, grid, cuts, data):
+    clip, wanted = Clip(**grid), clips_of(num_frames, grid)
+    assume(len(wanted) > 1)
+    start = data.draw(st.integers(0, len(wanted) - 2), label="start row")
+    stop = data.draw(st.integers(start + 1, len(wanted) - 1), label="stop row")
+    first, end = clip.first_frame(start), clip.stop_frame(stop)
+    assert end <= num_frames
+    parts = list(_parts(RowMaker(clip, start_row=start), first, end, cuts))
+    _same(parts, wanted[start:stop], clip, start=start)
+
+
+@given(num_frames=st.integers(1, 60), grid=GRIDS, cuts=CUTS, num_views=st.integers(1, 3))
+def test_needed_clips_are_those_of_the_simple_rule(num_frames, grid, cuts, num_views):
+    sampling = ClipSampling(kind="segments", shape=WindowShape(length=2))
+    needed = Needed(clips=sampling, num_views=num_views, row=WindowShape(**grid))
+    wanted, clip = clips_of(num_frames, grid), Clip(**grid)
+    assume(clip.length > 1)
+    maker, frames = NeededRowMaker(needed, num_frames=num_frames), needed.frames(num_frames)
+    parts = []
+    for part in np.split(frames, sorted(cut for cut in cuts if 0 < cut < len(frames))):
+        seen = (part + 1).astype(np.uint8)[:, None, None, None].repeat(3, 3)
+        parts += maker.add(seen, FrameSpans(part / 5, part / 5 + 0.04, part * 6))
+    parts += maker.close()
+    _same(parts, [wanted[row] for row in needed.rows(num_frames)], clip, start=0)
+
+
+def test_memory_is_bounded_where_the_end_is_awaited():
+    maker = RowMaker(Clip(length=4, stride=40, to_end=True))
+    for begin in range(0, 200, 5):
+        times = np.arange(begin, begin + 5, dtype=float)
+        list(maker.add(np.zeros((5, 1, 1, 3), np.uint8), FrameSpans(times, times + 1, times.astype(np.int64))))
+        assert maker._frames is not None
+        assert len(maker._frames) <= 4
+    (last,) = maker.close()
+    assert (last.start, last.spans.start_seconds.tolist(), last.spans.stop_seconds.tolist()) == (5, [196.0], [200.0])

@@ -1,7 +1,9 @@
 """Fine-tuning over a small filmed world: starts from both parts, freezes, resumes, and its encoder can be used."""
 
 import os
+import shutil
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from reelwright.models.encoders import build_encoder
 from reelwright.stages.embed.config import EmbedConfig
 from reelwright.stages.embed.work import run_items as embed_items
 from reelwright.stages.finetune.module import FinetuneModule, freeze
+from reelwright.stages.finetune.work import run
 from reelwright.stages.learning.progress import TIMINGS
 from reelwright.stages.predict.work import run_items as predict_items
 from reelwright.stages.work import InputRef
@@ -47,6 +50,34 @@ def start_state(film, part):
 
 def learned(state, other):
     return {name for name in state if not torch.equal(state[name], other[name])}
+
+
+@pytest.mark.slow
+def test_windows_are_those_of_the_temporal_run_of_earlier_releases_too(film):
+    """Windows of 6 rows from 0 5 10 of 18, and from 12 on, which runs of earlier releases did not have."""
+    trained = RunFolder(film.store.run("train")).config()
+    assert trained["window"] == {"length": 6, "stride": 3, "skip": 0, "to_end": True, "short": "pad"}
+    windows = {
+        "new": {**trained["window"], "stride": 5},
+        "older": {"length": 6, "stride": 5, "skip": 0, "pad": True},
+    }
+    notes = {}
+    for key, window in windows.items():
+        shutil.copytree(film.store.run("train"), film.store.run(key))
+        RunFolder(film.store.run(key)).write_config({**trained, "window": window})
+        work = film.tune_work(key=f"tuned {key}", epochs=1)
+        work.inputs["temporal"] = (replace(film.temporal, key=key),)
+        reporter = Notes()
+        run(work, reporter)
+        notes[key] = [note for note in reporter.notes if "to train on" in note or "warning" in note]
+    assert notes["new"] == ["16 windows to train on, 8 to validate on"]
+    assert notes["older"] == [
+        "12 windows to train on, 6 to validate on",
+        (
+            "warning: 12 of 108 rows of 6 video(s) are in no window: 0.mp4 (2 of 18), 1.mp4 (2 of 18), 2.mp4 (2 of 18)"
+            " and 3 more; window.to_end: true takes them in"
+        ),
+    ]
 
 
 @pytest.mark.slow

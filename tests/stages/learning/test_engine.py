@@ -378,7 +378,7 @@ TOO_MUCH = {
     ),
     "skip": ({"length": 25, "skip": 9}, r"over 241 rows .*Set window.length to at most 12, or lessen window.skip"),
     "drawn": ({"length": 121, "sampling": "random"}, "Every window would be padded"),
-    "left out": ({"length": 200, "pad": False}, "Shorten window.length, or set window.pad: true"),
+    "left out": ({"length": 200, "pad": False}, "Shorten window.length, or set window.short: pad"),
 }
 
 

@@ -48,8 +48,9 @@ def test_every_task_is_predicted(pulse_toy, task):
     _trained(pulse_toy, task=task)
     found = _predicted(pulse_toy, pulse_toy.predict_work(window={"stride": 5}))
     windows, videos = found.windows(), found.videos()
-    to_end = 1 if task == "per_row" else 0  # the grid ends at row 117 of 120, and every row gets an answer
-    assert windows.num_rows == 5 * (len(range(0, 120 - 12 + 1, 5)) + to_end)
+    # The grid ends at row 117 of 120; one window more ends with row 119.
+    assert windows.num_rows == 5 * (len(range(0, 120 - 12 + 1, 5)) + 1)
+    assert windows["stop_row"].to_pylist()[21:23] == [117, 120]
     scores = scores_matrix(windows)
     if task == "multi_label":
         assert windows["target_id"].null_count == windows.num_rows
@@ -60,7 +61,7 @@ def test_every_task_is_predicted(pulse_toy, task):
     mine = np.array(windows["video_digest"].to_pylist()) == "d3"
     of_video = scores_matrix(videos.filter(np.array(videos["video_digest"].to_pylist()) == "d3"))
     np.testing.assert_allclose(of_video[0], scores[mine].mean(axis=0), rtol=1e-5)
-    assert videos["num_windows"].to_pylist() == [22 + to_end] * 5
+    assert videos["num_windows"].to_pylist() == [23] * 5
 
 
 def test_rows_are_the_mean_over_the_windows_that_hold_them(toy):
@@ -104,12 +105,78 @@ def test_a_short_video_has_one_padded_window_or_is_skipped(pulse_toy):
     short = found.windows().to_pandas().query("video_digest == 'short'")
     assert short[["start_row", "stop_row"]].to_numpy().tolist() == [[0, 5]]
     assert found.rows().to_pandas().query("video_digest == 'short'").row.tolist() == [4]
-    work = pulse_toy.predict_work(key="no pad", window={"pad": False})
-    found = _predicted(pulse_toy, work, "no pad published")
-    assert "short" not in found.windows()["video_digest"].to_pylist()
-    row = ItemLedger(pulse_toy.store.node("no pad")).load()["short"]
-    assert (row.status, row.cause) == ("skipped", "too_short")
-    assert row.message == "5 rows are fewer than the 12 of a window; set window.pad: true"
+    for key, window in {"no pad": {"pad": False}, "left out": {"short": "leave_out"}}.items():
+        found = _predicted(pulse_toy, pulse_toy.predict_work(key=key, window=window), f"{key} published")
+        assert "short" not in found.windows()["video_digest"].to_pylist()
+        row = ItemLedger(pulse_toy.store.node(key)).load()["short"]
+        assert (row.status, row.cause) == ("skipped", "too_short")
+        assert row.message == "5 rows are fewer than the 12 of a window; set window.short: pad or repeat"
+    assert [note for note in pulse_toy.reporter.notes if note.startswith("warning")] == 2 * [
+        (
+            "warning: 1 video(s) have fewer rows than the 12 of a window and are left out: name of short (5); "
+            "window.short: pad or repeat takes them in"
+        )
+    ]
+
+
+LEFT = {
+    # 120 rows in windows of 12; in the last case 0 2 4 ... 118, and off the grid 109 111 ... 119
+    "the end": ("last_row", {"stride": 11, "to_end": False}, 9, "are in no window; window.to_end: true takes"),
+    "stride above length": ("last_row", {"stride": 20}, 40, "are in no window; window.stride: 12 or less takes"),
+    "both": (
+        "per_row", {"stride": 25, "to_end": False}, 60,
+        "have no score; window.to_end: true and window.stride: 12 or less takes",
+    ),
+    "between the rows of a window": (
+        "per_row", {"length": 6, "stride": 2, "skip": 1}, 54, "have no score; window.stride: 1 takes",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("task", "window", "num_left", "words"), LEFT.values(), ids=LEFT)
+def test_rows_that_no_window_scores_are_told(pulse_toy, task, window, num_left, words):
+    _trained(pulse_toy, task=task, window={"length": 1} if "skip" in window else {"length": 12})
+    pulse_toy.reporter.notes.clear()
+    run_items(pulse_toy.predict_work(window=window), pulse_toy.reporter)
+    for row in ItemLedger(pulse_toy.store.node("scores")).load().values():
+        scores = read_scores(pulse_toy.store.predictions("scores"), row.digest)
+        inside = set().union(*(range(*span) for span in zip(scores.start_row, scores.stop_row, strict=True)))
+        unscored = int((scores.num_windows == 0).sum()) if task == "per_row" else 120 - len(inside)
+        assert unscored == num_left
+        assert row.message == f"{num_left} of 120 rows {words} them in"
+    (warning,) = [note for note in pulse_toy.reporter.notes if note.startswith("warning")]
+    assert warning.startswith(f"warning: {5 * num_left} of 600 rows of 5 video(s) {words.split(';')[0]}: name of d")
+
+
+def test_nothing_is_said_where_every_row_is_in_a_window(pulse_toy):
+    pulse_toy.pulses("short", "test", num_rows=5)
+    _trained(pulse_toy, task="per_row")
+    pulse_toy.reporter.notes.clear()
+    run_items(pulse_toy.predict_work(window={"stride": 12}), pulse_toy.reporter)
+    assert [note for note in pulse_toy.reporter.notes if note.startswith("warning")] == []
+    assert {row.message for row in ItemLedger(pulse_toy.store.node("scores")).load().values()} == {""}
+
+
+@pytest.mark.parametrize("task", ["last_row", "per_row"])
+def test_repeated_rows_are_real_to_the_model_and_counted_once(toy, task):
+    """Of 3 rows a window of 5 is rows 0 1 2 2 2: as of a video that has these five rows."""
+    toy.pulses("long", "train", num_rows=9)
+    rows = np.random.default_rng(0).normal(size=(3, 6)).astype(np.float32)
+    for digest, places in {"three": [0, 1, 2], "five": [0, 1, 2, 2, 2]}.items():
+        toy.write("emb", digest, rows[places])
+        toy.add(digest, "test", Annotation())
+    _trained(toy, task=task, window={"length": 5, "short": "repeat"}, model={"name": "gru"})
+    run_items(toy.predict_work(), toy.reporter)
+    run_items(toy.predict_work(key="padded", window={"short": "pad"}), toy.reporter)
+    three, five = (read_scores(toy.store.predictions("scores"), digest) for digest in ("three", "five"))
+    assert (three.start_row.tolist(), three.stop_row.tolist()) == ([0], [3])
+    if task == "per_row":
+        assert three.num_windows.tolist() == [1, 1, 1]
+        np.testing.assert_allclose(three.row_scores, five.row_scores[:3], atol=1e-6)
+    else:
+        np.testing.assert_allclose(three.scores, five.scores, atol=1e-6)
+        padded = read_scores(toy.store.predictions("padded"), "three")
+        assert np.abs(padded.scores - three.scores).max() > 1e-4
 
 
 def test_one_bad_video_does_not_stop_the_others(pulse_toy):

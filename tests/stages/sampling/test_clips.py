@@ -10,8 +10,8 @@ from reelwright.stages.sampling.draws import Draws
 from reelwright.stages.sampling.windows import WindowShape, window_rows
 
 
-def clips(kind, *, length=4, skip=0, stride=1, pad=True, **options):
-    return ClipSampling(kind=kind, shape=WindowShape(length=length, skip=skip, stride=stride, pad=pad), **options)
+def clips(kind, *, length=4, skip=0, stride=1, short="pad", **options):
+    return ClipSampling(kind=kind, shape=WindowShape(length=length, skip=skip, stride=stride, short=short), **options)
 
 
 VIEWS = {
@@ -22,7 +22,7 @@ VIEWS = {
     "dense middle": (clips("dense", skip=1), [15], 1, [[4, 6, 8, 10]]),
     "dense three": (clips("dense"), [10], 3, [[0, 1, 2, 3], [3, 4, 5, 6], [6, 7, 8, 9]]),
     "dense short": (clips("dense"), [3], 2, [[0, 1, 2, 2], [0, 1, 2, 2]]),
-    "dense left out": (clips("dense", pad=False), [3, 4], 1, [[0, 1, 2, 3]]),
+    "dense left out": (clips("dense", short="leave_out"), [3, 4], 1, [[0, 1, 2, 3]]),
     "starts": (clips("multi_start", stride=2), [9], 5, [[0, 1, 2, 3], [2, 3, 4, 5], [4, 5, 6, 7]]),
     "starts, too many": (clips("multi_start"), [10], 2, [[0, 1, 2, 3], [6, 7, 8, 9]]),
     "no rows": (clips("segments"), [0], 3, []),

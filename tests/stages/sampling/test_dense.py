@@ -60,9 +60,9 @@ def test_one_dense_view_is_the_middle():
 
 
 SPLITS = {
-    "finetune_default(clip8,stride6,min_step1,max10)": (WindowShape(length=8, skip=5, pad=False), 1, 10),
-    "pretrain(clip8,stride2,min_step2,max1)": (WindowShape(length=8, skip=1, pad=False), 2, 1),
-    "clip16_stride1_step24_max8": (WindowShape(length=16, pad=False), 24, 8),
+    "finetune_default(clip8,stride6,min_step1,max10)": (WindowShape(length=8, skip=5, short="leave_out"), 1, 10),
+    "pretrain(clip8,stride2,min_step2,max1)": (WindowShape(length=8, skip=1, short="leave_out"), 2, 1),
+    "clip16_stride1_step24_max8": (WindowShape(length=16, short="leave_out"), 24, 8),
 }
 
 

@@ -13,6 +13,8 @@ from reelwright.stages.sampling.windows import Windows, WindowShape
 SEGMENTS = ClipSampling(kind="segments", shape=WindowShape(length=3))
 DENSE = ClipSampling(kind="dense", shape=WindowShape(length=2, skip=1))
 
+CLIP = WindowShape(length=3, stride=2, short="repeat")
+
 CASES = {
     # tick 4, middles at 2 6 10
     "a frame in each of three segments": (Needed(clips=SEGMENTS), 12, [2, 6, 10], [2, 6, 10]),
@@ -24,18 +26,18 @@ CASES = {
     "dense": (Needed(clips=DENSE, num_views=2), 8, [0, 2, 4, 6], [0, 2, 4, 6]),
     # 11 frames are 5 rows of 3, two apart: middles int(5/3 * (i + 1/2)) = 0 2 4
     "rows of a video encoder": (
-        Needed(clips=SEGMENTS, length=3, stride=2), 11, [0, 2, 4], [0, 1, 2, 4, 5, 6, 8, 9, 10],
+        Needed(clips=SEGMENTS, row=CLIP), 11, [0, 2, 4], [0, 1, 2, 4, 5, 6, 8, 9, 10],
     ),
-    "shorter than a row": (Needed(clips=SEGMENTS, length=3, stride=2), 2, [0], [0, 1]),
+    "shorter than a row": (Needed(clips=SEGMENTS, row=CLIP), 2, [0], [0, 1]),
     "too short for any clip": (
-        Needed(clips=ClipSampling(kind="dense", shape=WindowShape(length=9, pad=False))), 4, [0], [0],
+        Needed(clips=ClipSampling(kind="dense", shape=WindowShape(length=9, short="leave_out"))), 4, [0], [0],
     ),
     "no frame": (Needed(clips=SEGMENTS), 0, [], []),
 }  # fmt: skip
 
 
 def _clip(needed):
-    return Clip(length=needed.length, stride=needed.stride, skip=needed.skip)
+    return Clip(**vars(needed.row))
 
 
 @pytest.mark.parametrize(("needed", "num_frames", "rows", "frames"), CASES.values(), ids=CASES)
@@ -55,9 +57,11 @@ def _frames(numbers):
 @pytest.mark.parametrize("chunk", [1, 2, 50])
 @pytest.mark.parametrize("num_frames", [1, 2, 5, 23, 60])
 @pytest.mark.parametrize("extent", [(1, 1, 0), (3, 2, 0), (4, 1, 1), (2, 7, 0)], ids=str)
-def test_needed_rows_are_those_of_all_frames(extent, num_frames, chunk):
+@pytest.mark.parametrize(("to_end", "short"), [(False, "repeat"), (True, "pad")])
+def test_needed_rows_are_those_of_all_frames(extent, num_frames, chunk, to_end, short):
     length, stride, skip = extent
-    needed = Needed(clips=SEGMENTS, num_views=2, length=length, stride=stride, skip=skip)
+    row = WindowShape(length=length, stride=stride, skip=skip, to_end=to_end, short=short)
+    needed = Needed(clips=SEGMENTS, num_views=2, row=row)
     whole = RowMaker(_clip(needed))
     every = [*whole.add(*_frames(np.arange(num_frames))), *whole.close()]
     maker, parts, wanted = NeededRowMaker(needed, num_frames=num_frames, rows_at_once=2), [], needed.frames(num_frames)

@@ -5,8 +5,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from reelwright.stages.sampling.windows import WindowShape, grid_starts, grid_windows, window_rows
+from reelwright.stages.sampling.left_out import LeftOut
+from reelwright.stages.sampling.windows import (
+    WindowShape,
+    grid_starts,
+    grid_windows,
+    shape_of_run,
+    shown,
+    window_rows,
+)
+
+from .brute_force import GRIDS, clips_of, reached
 
 # num_rows, length, skip -> number of windows, first last-rows, final last-rows
 PSR = {
@@ -23,7 +35,7 @@ PSR = {
 
 @pytest.mark.parametrize(("num_rows", "length", "skip", "count", "head", "tail"), PSR.values(), ids=PSR)
 def test_psr_windows(num_rows, length, skip, count, head, tail):
-    shape = WindowShape(length=length, skip=skip, stride=skip + 1, pad=False)
+    shape = WindowShape(length=length, skip=skip, stride=skip + 1, short="leave_out")
     last = grid_windows([num_rows], shape).last_row(shape).tolist()
     assert len(last) == count
     assert last[: len(head)] == head
@@ -31,7 +43,7 @@ def test_psr_windows(num_rows, length, skip, count, head, tail):
 
 
 def test_psr_rows():
-    shape = WindowShape(length=5, skip=3, stride=4, pad=False)
+    shape = WindowShape(length=5, skip=3, stride=4, short="leave_out")
     rows, mask = window_rows(grid_windows([60], shape), shape)
     assert rows.tolist() == [[start, start + 4, start + 8, start + 12, start + 16] for start in range(0, 44, 4)]
     assert mask.all()
@@ -62,7 +74,9 @@ def test_padding_comes_after_real_rows(num_rows, length, skip, rows, mask):
     [(5, True, [0]), (5, False, [0]), (4, True, [0]), (4, False, []), (0, True, []), (9, False, [0, 2, 4])],
 )
 def test_starts_of_length_5_stride_2(num_rows, pad, starts):
-    assert grid_starts(num_rows, WindowShape(length=5, stride=2, pad=pad)).tolist() == starts
+    assert (
+        grid_starts(num_rows, WindowShape(length=5, stride=2, short="pad" if pad else "leave_out")).tolist() == starts
+    )
 
 
 def test_windows_of_several_videos():
@@ -97,3 +111,67 @@ def test_no_window_ever_leaves_its_video():
 )
 def test_a_last_window_that_reaches_the_end(num_rows, to_end, starts):
     assert grid_starts(num_rows, WindowShape(length=4, stride=3, to_end=to_end)).tolist() == starts
+
+
+@given(num_rows=st.integers(0, 60), grid=GRIDS)
+def test_windows_are_those_of_the_simple_rule(num_rows, grid):
+    shape = WindowShape(**grid)
+    wanted = clips_of(num_rows, grid)
+    windows = grid_windows([num_rows], shape)
+    rows, mask = window_rows(windows, shape)
+    assert shape.num_windows(num_rows) == len(windows) == len(wanted)
+    assert [row[real].tolist() for row, real in zip(rows, mask, strict=True)] == wanted
+    assert windows.last_row(shape).tolist() == [clip[-1] for clip in wanted]
+    assert windows.count.tolist() == [len(clip) for clip in wanted]
+    assert (np.where(mask, -1, rows) == np.where(mask, -1, windows.last_row(shape)[:, None])).all()
+    assert shown(mask, shape).all() or grid["short"] == "pad"
+
+
+@given(num_rows=st.integers(0, 60), grid=GRIDS)
+def test_rows_that_are_left_out_are_counted(num_rows, grid):
+    shape = WindowShape(**grid)
+    assert shape.num_left_out(num_rows) == num_rows - len(reached(num_rows, grid))
+    if grid["to_end"] and grid["stride"] <= shape.span_rows and (num_rows >= shape.span_rows or shape.short == "pad"):
+        assert shape.num_left_out(num_rows) == 0
+
+
+@given(videos=st.lists(st.integers(0, 30), max_size=5), grid=GRIDS)
+def test_windows_of_several_videos_are_those_of_each(videos, grid):
+    shape = WindowShape(**grid)
+    windows = grid_windows(videos, shape)
+    rows, mask = window_rows(windows, shape)
+    found = [(int(video), row[real].tolist()) for video, row, real in zip(windows.video, rows, mask, strict=True)]
+    assert found == [(video, clip) for video, num_rows in enumerate(videos) for clip in clips_of(num_rows, grid)]
+    backwards = windows.take(np.arange(len(windows))[::-1])
+    assert np.array_equal(window_rows(backwards, shape)[0], rows[::-1])
+
+
+def test_windows_of_runs_of_earlier_releases():
+    """Their config.yaml says `pad`; windows off the grid there were none in training."""
+    old = {"length": 4, "stride": 3, "skip": 1}
+    assert shape_of_run({**old, "pad": True}) == WindowShape(**old, to_end=False, short="pad")
+    assert shape_of_run({**old, "pad": False}) == WindowShape(**old, to_end=False, short="leave_out")
+    new = {**old, "to_end": True, "short": "repeat"}
+    assert shape_of_run(new) == WindowShape(**new)
+
+
+def test_what_is_left_out_is_said_with_the_way_out():
+    gaps = LeftOut(shape=WindowShape(length=4, stride=6), block="clip", rows="frames", fate="are in no clip")
+    assert gaps.add("one", num_left=0, num_rows=4) == ""
+    assert list(gaps.warnings()) == []
+    way_out = "clip.to_end: true and clip.stride: 4 or less takes them in"
+    assert gaps.add("two", num_left=3, num_rows=11) == f"3 of 11 frames are in no clip; {way_out}"
+    for name in ("three", "four", "five"):
+        gaps.add(name, num_left=500, num_rows=1000)
+    told = gaps.add_short("six", num_rows=2)
+    assert told == "2 frames are fewer than the 4 of a clip; set clip.short: pad or repeat"
+    assert list(gaps.warnings()) == [
+        (
+            "warning: 1,503 of 3,011 frames of 4 video(s) are in no clip: two (3 of 11), three (500 of 1,000), "
+            f"four (500 of 1,000) and 1 more; {way_out}"
+        ),
+        (
+            "warning: 1 video(s) have fewer frames than the 4 of a clip and are left out: six (2); "
+            "clip.short: pad or repeat takes them in"
+        ),
+    ]

@@ -67,7 +67,7 @@ def test_the_run_folder_explains_itself(pulse_toy):
     assert config["model"] == {
         "name": "mlp", "options": {"hidden": 7}, "input_dim": 6, "num_outputs": 2, "length": 5, "per_row": False,
     }  # fmt: skip
-    assert config["window"] == {"length": 5, "stride": 1, "skip": 1, "pad": True}
+    assert config["window"] == {"length": 5, "stride": 1, "skip": 1, "to_end": True, "short": "pad"}
     assert (config["stage"], config["key"], config["classes"]) == ("train", "run", ["quiet", "pulse"])
     assert config["inputs"]["embeddings"][0]["key"] == "emb"
     assert [line["epoch"] for line in folder.metrics()] == [1, 2]
@@ -123,6 +123,34 @@ def test_videos_of_all_lengths_are_padded_or_left_out(toy):
     run(toy.train_work(key="no", window={"length": 8, "pad": False}), toy.reporter)
     said = [note for note in toy.reporter.notes if "windows to train on" in note]
     assert said == ["15 windows to train on, 0 to validate on", "14 windows to train on, 0 to validate on"]
+    assert [note for note in toy.reporter.notes if note.startswith("warning")] == [
+        (
+            "warning: 1 video(s) have fewer rows than the 8 of a window and are left out: name of d0 (3); "
+            "window.short: pad or repeat takes them in"
+        )
+    ]
+
+
+OFF_THE_GRID = {
+    # 120 rows of each of 3 videos to train on and one to validate on, in windows of 12
+    "default": ({"stride": 11}, None),
+    "not to the end": ({"stride": 11, "to_end": False}, "36 of 480 rows of 4 video(s) are in no window: "),
+    "stride above length": ({"stride": 20}, "160 of 480 rows of 4 video(s) are in no window: "),
+    "drawn from every start": (
+        {"stride": 20, "sampling": "random"},
+        "40 of 120 rows of 1 video(s) are in no window: name of d3 (40 of 120); window.stride: 12 or less takes",
+    ),
+    "clips that stand for their video": ({"stride": 20, "sampling": "dense"}, None),
+}
+
+
+@pytest.mark.parametrize(("window", "told"), OFF_THE_GRID.values(), ids=OFF_THE_GRID)
+def test_rows_that_no_window_takes_are_told(pulse_toy, window, told):
+    task = {"task": "video"} if window.get("sampling") == "dense" else {}
+    run(pulse_toy.train_work(window={"length": 12, **window}, epochs=1, **task), pulse_toy.reporter)
+    warned = [note for note in pulse_toy.reporter.notes if "window" in note and note.startswith("warning")]
+    assert len(warned) == (told is not None)
+    assert all(note.startswith(f"warning: {told}") for note in warned)
 
 
 def test_a_second_store_of_another_rate_is_learned_from(toy, spans_of):
