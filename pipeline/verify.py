@@ -31,7 +31,7 @@ from reelwright.storage.checking import (
     ledger_is_whole,
     strange,
 )
-from reelwright.storage.errors import ConfigError, InputError, ReelwrightError
+from reelwright.storage.errors import ConfigError, InputError, ReelwrightError, UnusableStoreError
 from reelwright.storage.items import ItemLedger
 from reelwright.storage.known import KnownFiles
 from reelwright.storage.records import Record, load_record
@@ -82,7 +82,7 @@ def verify(file: PipelineFile, *, whole: bool = False) -> Report:
         return Report(found_in(file.store, None))
     try:
         scope = reachable(open_planner(file, read=True))
-    except (ConfigError, InputError):
+    except (ConfigError, InputError, UnusableStoreError):
         raise
     except (ReelwrightError, OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
         problems = found_in(file.store, None)

@@ -29,6 +29,7 @@ from reelwright.stages.registry import STAGES, load
 from reelwright.stages.work import Shards, SilentReporter, Work
 from reelwright.storage import errors
 from reelwright.storage.errors import ReelwrightError
+from reelwright.storage.heartbeat import check_held
 from reelwright.storage.items import ItemRow
 from reelwright.storage.marks import is_set, move_mark, set_mark, unset
 from reelwright.storage.sharing import share
@@ -112,11 +113,22 @@ class UnitDone:
 
 
 class _Collector(SilentReporter):
-    """Keeps rows and notes."""
+    """Keeps rows and notes; where claims on the unit's videos were lost, its work ends with what is reported next."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: Store) -> None:
         super().__init__()
         self.notes: list[str] = []
+        self._store = store
+
+    def item(self, row: ItemRow) -> None:
+        """Keep the row."""
+        check_held(self._store.root)
+        super().item(row)
+
+    def advance(self, amount: int) -> None:
+        """Ignore progress."""
+        check_held(self._store.root)
+        super().advance(amount)
 
     def note(self, text: str) -> None:
         """Keep the note."""
@@ -129,7 +141,7 @@ _running: dict[str, Unit] = {}  # in this process
 def do_unit(values: Mapping[str, Any]) -> dict[str, Any]:
     """Do a unit, as plain data; returns a `UnitDone` as plain data. Runs in a process of a worker."""
     unit = Unit.from_plain(values)
-    collector = _Collector()
+    collector = _Collector(Store.at(unit.work.store))
     hold(_MODELS_HELD)
     try:
         bring_inputs(unit.work)

@@ -13,10 +13,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import hashlib
 import json
 import os
-import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +29,6 @@ from reelwright.storage.reserved import INCOMING
 _ADDED_TO = frozenset({"runs", "logs"})  # nothing is removed: these files are sent later than they are written
 _BATCH = 64  # items that are brought at once
 _TAKEN = frozenset({errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY})
-_MD5 = re.compile("[0-9a-f]{32}")
 _TRIES = 5  # when what was listed is gone, since another machine replaces or removes it just then
 Skip = Callable[[str], bool]
 _fresh: set[tuple[Path, Skip]] = set()  # folders that this process has refreshed, and what was left out
@@ -73,17 +70,7 @@ def _refresh(mirror: Mirror, folder: Path, skip: Skip) -> None:
 
 def _is_same(path: Path, found: Found, seen: str | None) -> bool:
     """Whether a file here is what the bucket has: it had this version when it was brought, or the same checksum."""
-    if not path.is_file():
-        return False
-    return seen == found.version or (path.stat().st_size == found.size and _md5_is(path, found.version))
-
-
-def _md5_is(path: Path, version: str) -> bool:
-    """Whether the version is the checksum of the file: S3 says so of what was sent in one part."""
-    if _MD5.fullmatch(version) is None:
-        return False
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest() == version
+    return path.is_file() and (seen == found.version or remote.holds(found, path) is True)
 
 
 def refresh_file(path: Path) -> None:

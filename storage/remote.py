@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import functools
+import hashlib
 import inspect
 import os
+import re
 import sys
 import time
 import uuid
@@ -36,6 +39,7 @@ _NO_CREDENTIALS = frozenset(
     {"NoCredentialsError", "PartialCredentialsError", "NoAuthTokenError", "DefaultCredentialsError"}
 )
 _CONDITIONAL = frozenset({"s3", "s3a"})  # whose file system passes If-Match on
+_MD5 = re.compile("[0-9a-f]{32}")
 _REMOVED_AT_ONCE = 1000
 _NO_BUCKET = ("specified bucket does not exist", "NoSuchBucket", "the bucket ")
 
@@ -375,6 +379,21 @@ def _changed(entry: Mapping[str, Any]) -> float:
     if isinstance(when, dt.datetime):
         return (when if when.tzinfo else when.replace(tzinfo=dt.UTC)).timestamp()
     return float(when) if isinstance(when, (int, float)) else time.time()
+
+
+def holds(found: Found, path: Path) -> bool | None:
+    """Whether an object is what a local file is; None where only its size says so, since its version is no checksum.
+
+    S3 gives the MD5 of what was sent in one part.
+    """
+    if path.stat().st_size != found.size:
+        return False
+    if _MD5.fullmatch(found.version) is None:
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, functools.partial(hashlib.md5, usedforsecurity=False)).hexdigest() == (
+            found.version
+        )
 
 
 def version_number(version: str) -> int:

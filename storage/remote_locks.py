@@ -98,7 +98,7 @@ def exclusive_in(
         elif not isinstance(error, LostLockError):
             raise lost() from error
         raise
-    if claim.is_lost:
+    if claim.is_lost or not _is_ours_still(lock):
         raise lost()
     _let_go(lock, is_kept=is_kept)
 
@@ -218,6 +218,14 @@ def _claim(url: str, now: _Generation, owner: Owner) -> _Lock | None:
     lock.version = later.names[lock.name].version
     remote.remove_objects([f"{url}/{other}" for other in others])
     return lock
+
+
+def _is_ours_still(lock: _Lock) -> bool:
+    """At its end; where nobody answers, what was written before was written while it was."""
+    try:
+        return lock.give_sign()
+    except UnusableStoreError:
+        return True
 
 
 def _let_go(lock: _Lock, *, is_kept: bool) -> None:

@@ -53,7 +53,7 @@ def share_item(path: Path) -> None:
 
 
 def share_rest(folder: Path) -> None:
-    """Send the files of a folder that the bucket lacks, or has in another size: those that were appended to."""
+    """Send the files of a folder that the bucket lacks or has otherwise: those that were appended to."""
     mirror = mirror_of(folder)
     if mirror is not None and folder.is_dir():
         _share_lacking(mirror, folder, files_below(folder))
@@ -123,7 +123,7 @@ def _share_lacking(mirror: Mirror, folder: Path, files: Iterable[Path]) -> None:
     lacking = {}
     for file in files:
         entry = there.get(file.relative_to(folder).as_posix())
-        if not is_unfinished(file, folder) and (entry is None or entry.size != file.stat().st_size):
+        if not is_unfinished(file, folder) and (entry is None or remote.holds(entry, file) is False):
             lacking[file] = mirror.url_of(file)
     remote.upload(lacking)
 

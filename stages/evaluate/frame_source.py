@@ -15,7 +15,7 @@ from reelwright.stages.decode.readers import backend_order
 from reelwright.stages.decode.source import backends_of, decoding, of_item
 from reelwright.stages.evaluate.thumbnails import HEIGHT_PIXELS, Thumbnail, encode
 from reelwright.stages.work import InputRef, VideoItem
-from reelwright.storage.errors import StoreError
+from reelwright.storage.errors import StoreError, UnusableStoreError
 from reelwright.storage.feature_files import is_feature_file
 from reelwright.storage.fetched import exists
 from reelwright.storage.frames import FrameStore
@@ -82,6 +82,8 @@ def _stored(wanted: Wanted, frames: Path | None) -> Pictures | None:
         return None
     try:
         rows = FrameStore(frames).rows(wanted.item.digest)
+    except UnusableStoreError:
+        raise
     except StoreError:
         return None  # the video's file is the other way
     pts_seconds = rows.pts_seconds

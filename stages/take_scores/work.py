@@ -15,7 +15,7 @@ from reelwright.stages.predict.publishing import publish_tables
 from reelwright.stages.take_scores.config import TakeScoresConfig
 from reelwright.stages.work import Reporter, Work
 from reelwright.storage.embeddings import EmbeddingStore
-from reelwright.storage.errors import InputError, ItemError, StoreError
+from reelwright.storage.errors import InputError, ItemError, StoreError, UnusableStoreError
 from reelwright.storage.items import ItemLedger, ItemRow
 from reelwright.storage.scores import VideoScores, write_scores
 from reelwright.storage.store import Store
@@ -40,6 +40,8 @@ def run_items(work: Work, reporter: Reporter) -> None:
             scores = _scores(source, item.digest, config)
         except ItemError as error:
             row = ItemRow(digest=item.digest, status=error.status, cause=error.cause, message=str(error))
+        except UnusableStoreError:
+            raise
         except StoreError as error:
             row = ItemRow(digest=item.digest, status="failed", cause="no_rows", message=str(error))
         else:

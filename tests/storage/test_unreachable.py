@@ -27,6 +27,7 @@ from reelwright.storage.mirror import check_writable
 from reelwright.storage.owners import Owner
 from reelwright.storage.records import read_record, read_records
 from reelwright.storage.scores import read_scores
+from reelwright.storage.sharing import share_rest
 from reelwright.storage.store import Store
 from tests.storage.dying import BUCKET, Service, service
 from tests.storage.test_remote import write_item
@@ -269,6 +270,16 @@ def test_what_was_sent_from_here_is_not_brought_back(service: Service, monkeypat
     assert at_hand(store.embeddings(KEY) / "zarr.json", store.predictions(KEY) / f"{ONE}.parquet")
     assert items_at_hand(store.embeddings(KEY), [ONE, TWO]) == {ONE, TWO}
     assert brought == []
+
+
+def test_what_the_bucket_has_otherwise_is_sent_though_it_is_as_long(service: Service) -> None:
+    """What a machine that was killed left of the same run."""
+    store = service.use("one")
+    store.run(KEY).mkdir(parents=True)
+    (store.run(KEY) / "metrics.jsonl").write_text('{"epoch": 1}\n')
+    remote.write_object(f"{service.url}/runs/{KEY}/metrics.jsonl", b'{"epoch": 7}\n')
+    share_rest(store.run(KEY))
+    assert service.objects[f"{BUCKET}/store/runs/{KEY}/metrics.jsonl"] == b'{"epoch": 1}\n'
 
 
 def test_a_file_is_in_the_bucket_before_it_has_its_name_here(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
