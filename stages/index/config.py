@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import PositiveFloat, PositiveInt, model_validator
 
-from reelwright.stages.config import Settings
+from reelwright.stages.config import Settings, execution
 from reelwright.stages.synthesize.config import SourceConfig
 
 
@@ -37,11 +37,11 @@ class VideosConfig(Settings):
     """How contents are told apart; quick reads 3 MiB of each file, for huge sets."""
     missing: Literal["error", "skip"] = "error"
     """What to do with rows whose file is not there."""
-    workers: PositiveInt | None = None
+    workers: PositiveInt | None = execution(None)
     """Probing (and, of synthesize, making) processes; null: one for each CPU core, at most 8."""
-    timeout_seconds: PositiveFloat = 120.0
+    timeout_seconds: PositiveFloat = execution(120.0)
     """Time limit for probing one video."""
-    quarantine_after: PositiveInt | None = 3
+    quarantine_after: PositiveInt | None = execution(3)
     """Failed attempts of a video at one node, over all runs, after which it is left alone; null: never."""
 
     @model_validator(mode="after")
