@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from reelwright.pipeline.keys import reads, run_identity
+from reelwright.pipeline.keys import reads, run_identity, started_from
 from reelwright.storage.bringing import is_there, refresh
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.records import Record, read_records
@@ -118,8 +118,8 @@ def short(key: str) -> str:
 
 
 def _reads(record: Record, named: Mapping[str, Record]) -> dict[str, Any]:
-    started_from = record.material["inputs"].get("temporal", [])
-    return reads(record.material, [_reads(named[name], named) for name in started_from if name in named])
+    starts = started_from(record.stage, record.material["inputs"])
+    return reads(record.material, [_reads(named[name], named) for name in starts if name in named])
 
 
 def _is_no_summary(name: str) -> bool:

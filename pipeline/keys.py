@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from reelwright.pipeline.graph import Node
 from reelwright.pipeline.selection import named_videos, samples
+from reelwright.stages.registry import config_model
 from reelwright.stages.work import VideoItem
 from reelwright.storage.digests import digest, set_digest, stage_key
 from reelwright.storage.errors import InputError
@@ -22,13 +23,7 @@ if TYPE_CHECKING:
     from reelwright.pipeline.plan import NodePlan
     from reelwright.storage.known import KnownFiles
 
-_READ_BY_USERS = (  # of a run's spec: what its weights expect
-    *("task", "labels_of_window", "window", "output", "model"),
-    *("encoder", "model_args", "preprocess", "embed_dim"),  # of pretrain
-)
-_ONLY_TRAINING = frozenset(
-    {"videos", "temporal", "frames", "init_from"}
-)  # inputs of a run that its weights do not expect
+_VIDEOS = "videos"  # input of a run: what it learned from, which nothing that reads its weights looks at
 
 
 def material(
@@ -45,11 +40,10 @@ def material(
     }
     inputs.update(sources)
     if node.config.kind == "run":
-        inputs["videos"] = digest([entry[1:] for entry in samples(dataset, node, wanted)])
-        inputs["classes"] = list(dataset.labels.classes)
-        inputs["background"] = dataset.background
+        inputs[_VIDEOS] = digest([entry[1:] for entry in samples(dataset, node, wanted)])
+        inputs.update(_labels(dataset))
     if node.config.reads_labels:
-        inputs["names and labels"] = digest([named_videos(dataset, node, wanted), list(dataset.labels.classes)])
+        inputs["names and labels"] = digest([named_videos(dataset, node, wanted), _labels(dataset)])
     return {"stage": node.stage, "version": node.config.version, "spec": node.config.spec(), "inputs": inputs}
 
 
@@ -74,9 +68,14 @@ def node_key(node: Node, dataset: Dataset, spec_key: str, wanted: tuple[VideoIte
         return spec_key
     inputs: dict[str, Any] = {"spec": spec_key, "videos": set_digest(item.digest for item in wanted)}
     if node.config.publishes:
-        named = named_videos(dataset, node, wanted)
-        inputs = {"spec": spec_key, "videos": named, "classes": list(dataset.labels.classes)}
+        inputs = {"spec": spec_key, "videos": named_videos(dataset, node, wanted), **_labels(dataset)}
     return stage_key(node.stage, node.config.version, {}, inputs)
+
+
+def _labels(dataset: Dataset) -> dict[str, Any]:
+    """What is known of labels besides those of each video."""
+    heads = {"heads": [list(head) for head in dataset.labels.heads]} if dataset.labels.heads else {}
+    return {"classes": list(dataset.labels.classes), "background": dataset.background, **heads}
 
 
 def source_digests(node: Node, file: PipelineFile, known: KnownFiles) -> dict[str, str]:
@@ -97,17 +96,23 @@ def hub_file(node: Node, file: PipelineFile) -> Path | None:
     return None if name is None else file.store.weights(name)
 
 
-def reads(made_of: Mapping[str, Any], temporal: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def reads(made_of: Mapping[str, Any], started: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What a run made of ``made_of`` expects of its input, besides its weights; how it was trained is left out.
 
-    ``temporal`` is the same of the runs it started from.
+    ``started`` is the same of the runs it started from (`started_from`).
     """
-    spec, inputs = made_of["spec"], made_of["inputs"]
-    kept = {name: spec[name] for name in _READ_BY_USERS if name in spec}
-    named = {name: value for name, value in inputs.items() if name not in _ONLY_TRAINING}
-    return {**kept, "inputs": named, "temporal": list(temporal)}
+    model = config_model(made_of["stage"], where="a run")
+    inputs = {name: value for name, value in made_of["inputs"].items() if name != _VIDEOS and not model.used(name)}
+    return {**model.expected(made_of["spec"]), "inputs": inputs, "temporal": list(started)}
+
+
+def started_from(stage: str, inputs: Mapping[str, Sequence[str]]) -> list[str]:
+    """Those of the inputs of a run whose expectations are its own too."""
+    model = config_model(stage, where="a run")
+    return [value for name, values in inputs.items() if model.used(name) == "start" for value in values]
 
 
 def _reads(plan: NodePlan, plan_of: Callable[[str], NodePlan]) -> dict[str, Any]:
     assert plan.material is not None
-    return reads(plan.material, [_reads(plan_of(parent), plan_of) for parent in plan.node.inputs.get("temporal", ())])
+    starts = started_from(plan.node.stage, plan.node.inputs)
+    return reads(plan.material, [_reads(plan_of(parent), plan_of) for parent in starts])

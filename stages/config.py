@@ -1,14 +1,18 @@
-"""What every stage's settings share: frozen models, unknown keys refused, and which fields enter the key.
+"""What every stage's settings share: frozen models, unknown keys refused, and which fields enter which key.
 
-A field is in the key unless it is declared with `execution(...)` (how it is done, not what comes out). A field declared
-with `node_input(...)` names another node; it enters the key as that node's digest, not by name. A field declared with
-`source_file(...)` names a file; it enters the key by the file's content.
+A field enters the key of its node, and that of what reads the weights of its run, unless its role says otherwise:
+
+    execution(...)     no key: how it is done, not what comes out
+    training(...)      the run's key only: how weights were found; what reads them has their digest in its key
+    setting(when=...)  the keys only where other settings let it say something (the quality of JPEG)
+    node_input(...)    names a node; enters by that node's digest, not by name
+    source_file(...)   names a file; enters by the file's content
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
@@ -23,14 +27,38 @@ def execution(default: Any = ..., **options: Any) -> Any:
     return Field(default, json_schema_extra={"role": "execution"}, **options)
 
 
-def node_input(default: Any = ..., *, kinds: tuple[str, ...], **options: Any) -> Any:
-    """A field that names one node (str) or several (list) whose stage produces one of ``kinds``."""
-    return Field(default, json_schema_extra={"role": "input", "kinds": list(kinds)}, **options)
+def training(default: Any = ..., **options: Any) -> Any:
+    """A field of how weights are found; it enters the run's key, and those of its users by the weights alone."""
+    return Field(default, json_schema_extra={"role": "training"}, **options)
 
 
-def source_file(default: Any = ..., **options: Any) -> Any:
-    """A field that names a file which enters the key by content; relative paths start at the pipeline file's folder."""
-    return Field(default, json_schema_extra={"role": "source"}, **options)
+def setting(default: Any = ..., *, when: Callable[[Any], bool], **options: Any) -> Any:
+    """A field that enters the key where ``when`` is true of the whole settings; else it changes nothing."""
+    extra: dict[str, Any] = {"role": "spec", "when": when}  # read here alone: no JSON schema is made of settings
+    return Field(default, json_schema_extra=extra, **options)
+
+
+def ordered(*, role: Literal["spec", "training"] = "spec") -> Any:
+    """A field with a mapping, empty unless set, whose order counts: it enters keys as pairs."""
+    return Field(default_factory=dict, json_schema_extra={"role": role, "ordered": True})
+
+
+def node_input(
+    default: Any = ..., *, kinds: tuple[str, ...], used: Literal["", "training", "start"] = "", **options: Any
+) -> Any:
+    """A field that names one node (str) or several (list) whose stage produces one of ``kinds``.
+
+    ``used`` by a run: for training only; or as its start, so that its weights expect what those of that run expect.
+    """
+    return Field(default, json_schema_extra={"role": "input", "kinds": list(kinds), "used": used}, **options)
+
+
+def source_file(default: Any = ..., *, used: Literal["", "training"] = "", **options: Any) -> Any:
+    """A field that names a file which enters the key by content; relative paths start at the pipeline file's folder.
+
+    ``used`` by a run for training only: it enters the run's key alone.
+    """
+    return Field(default, json_schema_extra={"role": "source", "used": used}, **options)
 
 
 class Settings(BaseModel):
@@ -62,8 +90,23 @@ class StageConfig(Settings):
 
     @classmethod
     def role(cls, name: str) -> str:
-        """'spec', 'execution', 'input' or 'source' for the field ``name``."""
+        """'spec', 'training', 'execution', 'input' or 'source' for the field ``name``."""
         return str(_extra(cls.model_fields[name]).get("role", "spec"))
+
+    @classmethod
+    def expected(cls, spec: Mapping[str, Any]) -> dict[str, Any]:
+        """What of a spec the weights of such a run expect of what reads them: all that is not of training alone."""
+        return {name: spec[name] for name in spec if name not in cls.model_fields or cls.role(name) != "training"}
+
+    @classmethod
+    def used(cls, name: str) -> str:
+        """What a run uses an input for: 'training' alone, 'start', or '' where those that read its weights need it."""
+        return str(_extra(cls.model_fields[name]).get("used", "")) if name in cls.model_fields else ""
+
+    def counts(self, name: str) -> bool:
+        """Whether the value of a field enters the key, as the other fields are set."""
+        extra = _extra(type(self).model_fields[name])
+        return extra.get("role", "spec") in {"spec", "training"} and ("when" not in extra or bool(extra["when"](self)))
 
     @classmethod
     def input_kinds(cls, name: str) -> tuple[str, ...]:
@@ -72,9 +115,12 @@ class StageConfig(Settings):
 
     def spec(self) -> dict[str, Any]:
         """What enters the key by value: plain data, fields in alphabetical order."""
-        names = [name for name in sorted(type(self).model_fields) if self.role(name) == "spec"]
+        fields = type(self).model_fields
+        names = [name for name in sorted(fields) if self.counts(name)]
         dumped = self.model_dump(mode="json", include=set(names))
-        return {name: _without_execution(getattr(self, name), dumped[name]) for name in names}
+        values = {name: _without_execution(getattr(self, name), dumped[name]) for name in names}
+        pairs = {name: list(map(list, values[name].items())) for name in names if _extra(fields[name]).get("ordered")}
+        return {**values, **{name: entries for name, entries in pairs.items() if entries}}
 
     def inputs(self) -> dict[str, list[str]]:
         """Input field -> names of the nodes it points to (empty when not set)."""

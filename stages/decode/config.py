@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from reelwright.stages.config import StageConfig, execution
+from reelwright.stages.config import StageConfig, execution, setting
 
 Backend = Literal["auto", "decord", "torchcodec", "pyav"]
 
@@ -38,21 +38,28 @@ class DecodeConfig(StageConfig):
     """Resize to (height, width) in pixels."""
     crop: tuple[int, int, PositiveInt, PositiveInt] | None = None
     """Cut out (top, left, height, width) in pixels of the upright source frame, before resizing."""
-    interpolation: Literal["bilinear", "bicubic", "lanczos", "nearest"] = "bilinear"
+    interpolation: Literal["bilinear", "bicubic", "lanczos", "nearest"] = setting(
+        "bilinear", when=lambda config: config.size is not None or config.short_side is not None
+    )
     """Filter of the resize (Pillow's, with antialiasing)."""
     backend: Backend = "auto"
     """What decodes first: auto is decord where it has wheels, else pyav. A fast one is used only for kinds of files
     for which it was shown to give FFmpeg's frames; pyav takes the others, and those where it fails."""
     codec: Literal["lossless", "jpeg"] = "lossless"
     """How stored frames are coded: lossless (zstd), or jpeg, about 10 times smaller."""
-    quality: int = Field(92, ge=1, le=100)
+    quality: int = setting(92, when=lambda config: config.codec == "jpeg", ge=1, le=100)
     """Quality of jpeg."""
     image_fps: PositiveFloat = 25.0
     """Frames per second of videos that are folders of numbered images."""
     image_tmpl: str | None = None
     """File name pattern of such folders, as in img_{:05d}.jpg; null: every image file in natural order."""
+<<<<<<< HEAD
     image_start: int | None = Field(None, ge=0)
     """Number of the image at 0 s with image_tmpl; null: the lowest there is."""
+=======
+    image_start: int | None = setting(None, when=lambda config: config.image_tmpl is not None, ge=0)
+    """Number of the first image with image_tmpl; null: 0 if that file is there, else 1."""
+>>>>>>> store
 
     materialize: bool = execution(True)
     """Store the frames; false streams them into what needs them, and nothing is stored."""
@@ -65,17 +72,6 @@ class DecodeConfig(StageConfig):
     def stores(self) -> bool:
         """As materialize says."""
         return self.materialize
-
-    def spec(self) -> dict[str, Any]:
-        """As in StageConfig; settings that say nothing without another one count only with it."""
-        values = super().spec()
-        if self.codec == "lossless":
-            values.pop("quality")
-        if self.size is None and self.short_side is None:
-            values.pop("interpolation")
-        if self.image_tmpl is None:
-            values.pop("image_start")
-        return values
 
     def expected_frames(self, *, num_frames: int, duration_seconds: float) -> float:
         """About how many frames are taken of a video of so many frames and so long."""

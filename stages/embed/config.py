@@ -7,8 +7,12 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
+<<<<<<< HEAD
 from reelwright.stages.config import Settings, StageConfig, execution, node_input, source_file
 from reelwright.stages.sampling.settings import GridSettings, Short
+=======
+from reelwright.stages.config import Settings, StageConfig, execution, node_input, ordered, setting, source_file
+>>>>>>> store
 
 NO_FILE = ("hub", "none")
 
@@ -66,11 +70,11 @@ class EmbedConfig(StageConfig):
     """timm/NAME, hf-hub:ORG/NAME or torchvision/NAME (its video models)."""
     weights: str = source_file("hub")
     """hub: the encoder's pretrained weights; none: random ones drawn with seed; else a .safetensors/.pth/.pt file."""
-    seed: int = Field(0, ge=0)
+    seed: int = setting(0, when=lambda config: config.weights == "none", ge=0)
     """Of random weights (weights: none)."""
     prefix: str | None = None
     """Only weights whose names start so are used, without it (module., backbone.)."""
-    key_map: dict[str, str] = Field(default_factory=dict)
+    key_map: dict[str, str] = ordered()
     """Regular expression -> replacement for names of weights, applied in order."""
     ignore: tuple[str, ...] = ()
     """Patterns (as of file names) of weights that may be missing, unexpected or of another shape."""
@@ -121,7 +125,7 @@ class EmbedConfig(StageConfig):
         return self
 
     def spec(self) -> dict[str, Any]:
-        """As in StageConfig; the seed counts only for random weights, the embedding head only where there is one.
+        """As in StageConfig; the embedding head counts only where there is one.
 
         That frames are seen as the run saw them was not so in earlier releases, whose embeddings are others.
         """
@@ -130,8 +134,6 @@ class EmbedConfig(StageConfig):
             values["seen"] = "as in the run"
         if self.embed_dim is None:
             values.pop("embed_dim")
-        if self.weights != "none":
-            values.pop("seed")
         return values
 
     def hub_weights(self) -> str | None:

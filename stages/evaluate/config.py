@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from reelwright.stages.config import Settings, StageConfig, node_input
+from reelwright.stages.config import Settings, StageConfig, node_input, setting
 
 
 class StepScoreSettings(Settings):
@@ -49,20 +49,13 @@ class EvaluateConfig(StageConfig):
     """Class left out of segmental scores, besides rows without a target."""
     report: bool = True
     """Write report.html."""
-    thumbnails: int = Field(8, ge=0)
+    thumbnails: int = setting(8, when=lambda config: config.report, ge=0)
     """Frames shown above each video's timeline in the report."""
-    report_videos: PositiveInt = 50
+    report_videos: PositiveInt = setting(50, when=lambda config: config.report)
     """Videos with a timeline in the report, the worst ones first; all are in the tables."""
     threshold: float = Field(0.5, gt=0, lt=1)
     """Probability from which a class counts as present (task multi_label)."""
     steps: StepScoreSettings = StepScoreSettings()
     embeddings: str | None = node_input(None, kinds=("embeddings",))
     """An embed node whose rows the report shows in a plane, coloured by label; of steps, by the true state."""
-    map: MapSettings = MapSettings()
-
-    def spec(self) -> dict[str, Any]:
-        """As in StageConfig; what is in the report counts only where there is one."""
-        values = super().spec()
-        if self.embeddings is None or not self.report:
-            values.pop("map")
-        return values if self.report else {**values, "thumbnails": 0, "report_videos": 0}
+    map: MapSettings = setting(MapSettings(), when=lambda config: config.report and config.embeddings is not None)

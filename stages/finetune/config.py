@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
-from reelwright.stages.config import Settings, StageConfig, execution, node_input
+from reelwright.stages.config import Settings, StageConfig, execution, node_input, training
 from reelwright.stages.finetune.rand_augment_text import read_sections
 from reelwright.stages.learning.config import LearningSettings
 from reelwright.stages.learning.optimizer_config import OptimizerSettings
@@ -98,30 +98,30 @@ class FinetuneConfig(LearningSettings):
     kind: ClassVar[str] = "run"
     produces: ClassVar[str] = "run"
 
-    frames: str = node_input("frames", kinds=("frames",))
+    frames: str = node_input("frames", kinds=("frames",), used="training")
     """The decode node, with materialize: true; the one that the embeddings were made from."""
     spatial: str = node_input(kinds=("embeddings",))
     """The embed node whose encoder, weights and preprocessing are taken."""
-    temporal: str = node_input(kinds=("run",))
+    temporal: str = node_input(kinds=("run",), used="start")
     """The train node whose model, weights, window and task are taken."""
-    spatial_lr_scale: NonNegativeFloat = 0.1
+    spatial_lr_scale: NonNegativeFloat = training(0.1)
     """Factor on the learning rate for the encoder; 0 freezes it."""
-    temporal_lr_scale: NonNegativeFloat = 1.0
+    temporal_lr_scale: NonNegativeFloat = training(1.0)
     """Factor on the learning rate for the temporal model; 0 freezes it."""
-    freeze: tuple[str, ...] = ()
+    freeze: tuple[str, ...] = training(())
     """spatial, temporal, or patterns of parameter names (as of file names), such as spatial.model.layer1.*"""
-    frozen_norm: bool = True
+    frozen_norm: bool = training(True)
     """Batch norms of the encoder keep their statistics: windows are too alike to estimate new ones."""
-    augment: AugmentSettings = AugmentSettings()
-    windows_per_epoch: PositiveInt | None = None
+    augment: AugmentSettings = training(AugmentSettings())
+    windows_per_epoch: PositiveInt | None = training(None)
     """Windows drawn an epoch; null: all of the grid (of the temporal run's window)."""
-    repeats: PositiveInt = 1
+    repeats: PositiveInt = training(1)
     """How often each of them comes, side by side and augmented anew each time: so many times the windows an epoch."""
 
-    epochs: PositiveInt = 5
-    batch_size: PositiveInt = 4
+    epochs: PositiveInt = training(5)
+    batch_size: PositiveInt = training(4)
     """Windows a batch; each has as many frames as the window is long."""
-    optimizer: FinetuneOptimizerSettings = FinetuneOptimizerSettings()
+    optimizer: FinetuneOptimizerSettings = training(FinetuneOptimizerSettings())
     channels_last: bool | None = execution(None)
     """Layout of pictures in memory; null: where it is faster (convolutions on GPUs)."""
     memory_bytes: PositiveInt = execution(2 << 30)

@@ -37,11 +37,11 @@ class VideosConfig(Settings):
     """How contents are told apart; quick reads 3 MiB of each file, for huge sets."""
     missing: Literal["error", "skip"] = "error"
     """What to do with rows whose file is not there."""
-    workers: PositiveInt | None = None
+    workers: PositiveInt | None = execution(None)
     """Probing (and, of synthesize, making) processes; null: one for each CPU core, at most 8."""
-    timeout_seconds: PositiveFloat = 120.0
+    timeout_seconds: PositiveFloat = execution(120.0)
     """Time limit for probing one video."""
-    quarantine_after: PositiveInt | None = 3
+    quarantine_after: PositiveInt | None = execution(3)
     """Failed attempts of a video at one node, over all runs, after which it is left alone; null: never."""
     max_failed: float = execution(0.5, ge=0, le=1)
     """Share of the videos that may fail before a node that learns or concludes from all of them refuses to go on

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from reelwright.stages.config import Settings, StageConfig, execution, node_input
+from reelwright.stages.config import Settings, StageConfig, execution, node_input, training
 from reelwright.stages.index.config import LabelsConfig
 from reelwright.stages.learning.optimizer_config import EmaSettings, OptimizerSettings, ScheduleSettings
 
@@ -64,34 +64,34 @@ class EarlyStopSettings(Settings):
 class LearningSettings(StageConfig):
     """What train and finetune share."""
 
-    loss: LossSettings = LossSettings()
-    mix: MixingSettings | None = None
+    loss: LossSettings = training(LossSettings())
+    mix: MixingSettings | None = training(None)
     """Mixup and cutmix of training batches; with several processes each mixes within its share of the batch."""
-    optimizer: OptimizerSettings = OptimizerSettings()
-    schedule: ScheduleSettings = ScheduleSettings()
-    ema: EmaSettings | None = None
-    epochs: PositiveInt = 20
-    batch_size: PositiveInt = 64
+    optimizer: OptimizerSettings = training(OptimizerSettings())
+    schedule: ScheduleSettings = training(ScheduleSettings())
+    ema: EmaSettings | None = training(None)
+    epochs: PositiveInt = training(20)
+    batch_size: PositiveInt = training(64)
     """Windows a batch, over all processes together."""
-    drop_last: bool = False
+    drop_last: bool = training(False)
     """The windows that do not fill a batch are left out of the epoch."""
-    seed: int = Field(0, ge=0)
+    seed: int = training(0, ge=0)
     """Of weights, order of windows, dropout and augmentation."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    evaluate_every: PositiveInt = 1
+    precision: Literal["fp32", "bf16", "fp16"] = training("fp32")
+    evaluate_every: PositiveInt = training(1)
     """Epochs between two evaluations on val."""
-    metric: str | None = None
+    metric: str | None = training(None)
     """Metric on val that chooses the best checkpoint; null: macro_f1 (mean_average_precision for multi_label)."""
-    early_stop: EarlyStopSettings | None = None
-    train_splits: tuple[str, ...] = ("train",)
-    val_splits: tuple[str, ...] = ("val",)
+    early_stop: EarlyStopSettings | None = training(None)
+    train_splits: tuple[str, ...] = training(("train",))
+    val_splits: tuple[str, ...] = training(("val",))
     """Without a video in these splits there is no validation, and the last weights are the best."""
     labels: LabelsConfig | None = execution(None)
     """Labels of this node alone, as the `labels` block has them; null: those of the pipeline."""
-    init_from: str | None = node_input(None, kinds=("run",))
+    init_from: str | None = node_input(None, kinds=("run",), used="training")
     """Weights to start from: a run node, or a file (.safetensors, .pth, .pt; with a slash or one of these endings).
     What fits by name is taken, positions are resized, other heads start anew; init.json in the run folder tells all."""
-    init_head: Literal["auto", "keep", "replace"] = "auto"
+    init_head: Literal["auto", "keep", "replace"] = training("auto")
     """Of init_from. auto: a head is taken where classes and sizes are the same; keep: it has to fit; replace: never."""
 
     device: str = execution("auto")

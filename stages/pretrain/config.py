@@ -7,8 +7,13 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+<<<<<<< HEAD
 from reelwright.stages.config import Settings, StageConfig, execution, node_input, source_file
 from reelwright.stages.embed.config import NO_FILE, PreprocessSettings, in_order
+=======
+from reelwright.stages.config import Settings, StageConfig, execution, node_input, ordered, source_file, training
+from reelwright.stages.embed.config import NO_FILE, PreprocessSettings
+>>>>>>> store
 from reelwright.stages.learning.config import LearningSettings
 from reelwright.stages.learning.optimizer_config import OptimizerSettings
 from reelwright.storage.errors import ConfigError
@@ -109,45 +114,45 @@ class PretrainConfig(LearningSettings):
     kind: ClassVar[str] = "run"
     produces: ClassVar[str] = "run"
 
-    frames: str = node_input("frames", kinds=("frames",))
+    frames: str = node_input("frames", kinds=("frames",), used="training")
     """The decode node, with materialize: true."""
     encoder: str = Field(min_length=1)
     """timm/NAME or hf-hub:ORG/NAME."""
-    weights: str = source_file("hub")
+    weights: str = source_file("hub", used="training")
     """What it starts from. hub: its pretrained weights; none: random ones; else a .safetensors/.pth/.pt file."""
-    prefix: str | None = None
+    prefix: str | None = training(None)
     """Only weights of the file whose names start so are used, without it."""
-    key_map: dict[str, str] = Field(default_factory=dict)
+    key_map: dict[str, str] = ordered(role="training")
     """Regular expression -> replacement for names of weights, applied in order."""
-    ignore: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = training(())
     """Patterns of weights that may be missing, unexpected or of another shape."""
     model_args: dict[str, Any] = Field(default_factory=dict)
     """Arguments of the model's constructor."""
     preprocess: PreprocessSettings = PreprocessSettings()
     embed_dim: PositiveInt | None = 128
     """Size of the embedding; a linear layer, batch norm, ReLU and unit length make it. null: the pooled features."""
-    projection: bool = True
+    projection: bool = training(True)
     """A further head between the embedding and the loss (not for ce), thrown away afterwards."""
-    states: tuple[str, ...] | None = None
+    states: tuple[str, ...] | None = training(None)
     """Labels that are learned; null: all but those of others and ignored."""
-    others: tuple[str, ...] = ("other",)
+    others: tuple[str, ...] = training(("other",))
     """Labels that are no state; background before them is taken all the same."""
-    ignored: tuple[str, ...] = ("error",)
+    ignored: tuple[str, ...] = training(("error",))
     """Labels from which nothing is taken, not even background."""
-    sampling: Literal["key_frames", "all"] = "key_frames"
+    sampling: Literal["key_frames", "all"] = training("key_frames")
     """all: every frame is of the label that holds then, and those without one are background."""
-    key_frames: KeyFrameSettings = KeyFrameSettings()
-    batch: BatchSettings = BatchSettings()
-    contrast: ContrastSettings = ContrastSettings()
-    augment: ImageAugmentSettings = ImageAugmentSettings()
-    synthetic_splits: tuple[str, ...] = ("synthetic",)
+    key_frames: KeyFrameSettings = training(KeyFrameSettings())
+    batch: BatchSettings = training(BatchSettings())
+    contrast: ContrastSettings = training(ContrastSettings())
+    augment: ImageAugmentSettings = training(ImageAugmentSettings())
+    synthetic_splits: tuple[str, ...] = training(("synthetic",))
     """Splits of pictures made by programs, each frame with its label; see batch.synthetic_per_class."""
 
-    epochs: PositiveInt = 100
+    epochs: PositiveInt = training(100)
     batch_size: PositiveInt = execution(64)
     """Frames a forward pass of the evaluation on val."""
-    optimizer: PretrainOptimizerSettings = PretrainOptimizerSettings()
-    metric: Literal[METRICS] | None = None  # type: ignore[valid-type]
+    optimizer: PretrainOptimizerSettings = training(PretrainOptimizerSettings())
+    metric: Literal[METRICS] | None = training(None)  # type: ignore[valid-type]
     """Retrieval of val among train that chooses the best weights; null: precision_at_1."""
     memory_bytes: PositiveInt = execution(4 << 30)
     """Frames, as the encoder sees them, are held in memory up to this size; beyond, they are read for every batch."""

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
-from reelwright.stages.config import Settings, execution, node_input
+from reelwright.stages.config import Settings, execution, node_input, training
 from reelwright.stages.learning.config import LearningSettings
 from reelwright.stages.sampling.settings import Short, WindowGridSettings
 
@@ -93,7 +93,7 @@ class TrainConfig(LearningSettings):
     """video: the video's own label; last_row: the label at the window's last row; majority: the window's commonest
     label; per_row: a label a row; multi_label: the set of labels that occur in the window;
     heads: the video's own label of each head, such as verb and noun (labels.columns)."""
-    head_weights: dict[str, NonNegativeFloat] = Field(default_factory=dict)
+    head_weights: dict[str, NonNegativeFloat] = training(default_factory=dict)
     """Of task heads: factors on the losses of heads by name, which are summed; 1 where none is given."""
     labels_of_window: Literal["or", "xor"] = "or"
     """Of multi_label. or: labels that occur in the window; xor: its net change, labels of which it holds an odd number

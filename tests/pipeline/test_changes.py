@@ -105,6 +105,9 @@ SETTINGS: dict[str, Ran] = {
     "labels.classes=[blue,bright]": NOTHING,  # the order that the names have sorted
     "labels.classes=[blue,bright,dark]": TRAIN,
     "labels.background=blue": TRAIN,
+    "predict.labels={segments: segments.csv, background: blue}": PUBLISH,  # targets of rows that no segment covers
+    "predict.labels={segments: segments.csv}": NOTHING,  # as the pipeline has them
+    "train.labels={segments: segments.csv, background: blue}": TRAIN,
     "videos.workers=1": NOTHING,
     "videos.timeout_seconds=30": NOTHING,
     "videos.split=test": NOTHING,  # every row names its own
@@ -223,6 +226,7 @@ REASONS: dict[tuple[str, str], tuple[str, ...]] = {
         "labels: 3 of 3 videos changed",
     ),
     ("labels.background=blue", "train"): ('background: none -> "blue"',),
+    ("predict.labels={segments: segments.csv, background: blue}", "predict"): ("names or labels changed",),
     ("video added for testing", "frames"): ("videos: 1 of 6 videos new",),
     ("video added for testing", "embed"): ("input frames: 1 of 6 videos new",),
     ("video added for testing", "predict"): ("input embeddings: 1 of 6 videos new",),
