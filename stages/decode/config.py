@@ -53,13 +53,8 @@ class DecodeConfig(StageConfig):
     """Frames per second of videos that are folders of numbered images."""
     image_tmpl: str | None = None
     """File name pattern of such folders, as in img_{:05d}.jpg; null: every image file in natural order."""
-<<<<<<< HEAD
-    image_start: int | None = Field(None, ge=0)
-    """Number of the image at 0 s with image_tmpl; null: the lowest there is."""
-=======
     image_start: int | None = setting(None, when=lambda config: config.image_tmpl is not None, ge=0)
-    """Number of the first image with image_tmpl; null: 0 if that file is there, else 1."""
->>>>>>> store
+    """Number of the image at 0 s with image_tmpl; null: the lowest there is."""
 
     materialize: bool = execution(True)
     """Store the frames; false streams them into what needs them, and nothing is stored."""

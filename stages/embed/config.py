@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-<<<<<<< HEAD
-from reelwright.stages.config import Settings, StageConfig, execution, node_input, source_file
-from reelwright.stages.sampling.settings import GridSettings, Short
-=======
 from reelwright.stages.config import Settings, StageConfig, execution, node_input, ordered, setting, source_file
->>>>>>> store
+from reelwright.stages.sampling.settings import GridSettings, Short
 
 NO_FILE = ("hub", "none")
 
@@ -46,11 +41,6 @@ class ClipSettings(GridSettings):
     short: Short = "repeat"
     """A video shorter than a clip. repeat: one clip, the last frame repeated; pad: one clip, black frames behind the
     last one (encoders know no mask); leave_out: no row, listed as skipped."""
-
-
-def in_order(mapping: Mapping[str, str]) -> dict[str, str] | list[list[str]]:
-    """A mapping whose order changes what is made, as it enters a key: pairs, since keys sort mappings."""
-    return [list(pair) for pair in mapping.items()] if len(mapping) > 1 else dict(mapping)
 
 
 class EmbedConfig(StageConfig):
@@ -129,7 +119,7 @@ class EmbedConfig(StageConfig):
 
         That frames are seen as the run saw them was not so in earlier releases, whose embeddings are others.
         """
-        values = {**super().spec(), "key_map": in_order(self.key_map)}
+        values = super().spec()
         if self.run is not None:
             values["seen"] = "as in the run"
         if self.embed_dim is None:

@@ -7,13 +7,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-<<<<<<< HEAD
-from reelwright.stages.config import Settings, StageConfig, execution, node_input, source_file
-from reelwright.stages.embed.config import NO_FILE, PreprocessSettings, in_order
-=======
 from reelwright.stages.config import Settings, StageConfig, execution, node_input, ordered, source_file, training
 from reelwright.stages.embed.config import NO_FILE, PreprocessSettings
->>>>>>> store
 from reelwright.stages.learning.config import LearningSettings
 from reelwright.stages.learning.optimizer_config import OptimizerSettings
 from reelwright.storage.errors import ConfigError
@@ -169,7 +164,7 @@ class PretrainConfig(LearningSettings):
 
     def spec(self) -> dict[str, Any]:
         """As in StageConfig; what is of windows is left out."""
-        values = {**super().spec(), "key_map": in_order(self.key_map)}
+        values = super().spec()
         values.pop("loss")
         return values
 
