@@ -52,8 +52,7 @@ def show_plan(file: PipelineFile, force: tuple[str, ...], *, as_json: bool, with
             f"{name} {sum(video.split == name for video in dataset.videos)}" for name in file.videos.splits
         )
         typer.echo(f"{len(dataset.videos):,} videos ({splits})")
-        for warning in planner.warnings:
-            typer.echo(f"warning: {warning}", err=True)
+        _warn(planner)
         if dataset.synthetic is not None and dataset.num_to_make:
             typer.echo(f"videos: {'; '.join(why_to_make(file, dataset.synthetic))}: `run` makes them first")
         if dataset.new:
@@ -78,6 +77,11 @@ def show_plan(file: PipelineFile, force: tuple[str, ...], *, as_json: bool, with
             typer.echo(line)
     is_read = len(dataset.unread) == len(dataset.quarantined) and not dataset.num_to_make
     return is_read and all(plan.state == FRESH for plan in plans)
+
+
+def _warn(planner: Planner) -> None:
+    for text in planner.warnings:
+        typer.echo(f"warning: {text}", err=True)
 
 
 def _has_quarantined(planner: Planner) -> bool:
