@@ -21,14 +21,6 @@ if TYPE_CHECKING:
     from reelwright.pipeline.file import PipelineFile
 
 
-def _echo_notes(planner: Planner) -> None:
-    """What people should know of their videos and labels."""
-    for note in planner.dataset.notes:
-        typer.echo(note)
-    for warning in planner.warnings:
-        typer.echo(f"warning: {warning}", err=True)
-
-
 def show_plan(file: PipelineFile, force: tuple[str, ...], *, as_json: bool, with_estimate: bool = True) -> bool:
     """Print the plan, with what it will cost; returns whether everything is up to date."""
     planner = open_planner(file, forced=force)
@@ -60,7 +52,9 @@ def show_plan(file: PipelineFile, force: tuple[str, ...], *, as_json: bool, with
             f"{name} {sum(video.split == name for video in dataset.videos)}" for name in file.videos.splits
         )
         typer.echo(f"{len(dataset.videos):,} videos ({splits})")
-        _echo_notes(planner)
+        for note in dataset.notes:
+            typer.echo(note)
+        _warn(planner)
         if dataset.synthetic is not None and dataset.num_to_make:
             typer.echo(f"videos: {'; '.join(why_to_make(file, dataset.synthetic))}: `run` makes them first")
         if dataset.new:
@@ -85,6 +79,11 @@ def show_plan(file: PipelineFile, force: tuple[str, ...], *, as_json: bool, with
             typer.echo(line)
     is_read = len(dataset.unread) == len(dataset.quarantined) and not dataset.num_to_make
     return is_read and all(plan.state == FRESH for plan in plans)
+
+
+def _warn(planner: Planner) -> None:
+    for text in planner.warnings:
+        typer.echo(f"warning: {text}", err=True)
 
 
 def _has_quarantined(planner: Planner) -> bool:
