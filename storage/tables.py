@@ -83,12 +83,10 @@ def read_columns(path: Path, *, required: Sequence[str]) -> Columns:
     if missing:
         raise InputError(f"{path}: not the columns that are needed ({', '.join(required)})", missing)
     for name in required:
-        broken = next(
-            (number for number, cell in zip(found.numbers, found.cells[name], strict=True) if "\n" in cell), 0
-        )
-        if broken:
+        if "\n" in "".join(found.cells[name]):
+            row = next(number for number, cell in zip(found.numbers, found.cells[name], strict=True) if "\n" in cell)
             raise InputError(
-                f"{path}:{broken}: column {name!r} holds a line break. A quote may open there and close in a later "
+                f"{path}:{row}: column {name!r} holds a line break. A quote may open there and close in a later "
                 "row, which swallows what stands between; close it"
             )
     return found
@@ -120,21 +118,22 @@ def read_lines(path: Path, *, delimiter: str = ",") -> list[tuple[int, list[str]
 
     Rows without anything are left out. Raises InputError as `read_text` does, and for quotes that do not close.
     """
-    return _split(read_text(path), delimiter=delimiter, path=path)
+    return list(zip(*_split(read_text(path), delimiter=delimiter, path=path), strict=True))
 
 
-def columns_of(header: Sequence[str], rows: Sequence[tuple[int, list[str]]], *, path: Path) -> Columns:
+def _columns_of(header: Sequence[str], numbers: list[int], rows: list[list[str]], *, path: Path) -> Columns:
     """Rows under a header. Raises InputError that lists rows of another length, or names a column that stands twice."""
     names = [name.strip() for name in header]
     _check_names(names, path)
     width = len(names)
-    wrong = [(number, cells) for number, cells in rows if len(cells) != width and not _is_padded(cells, width)]
-    if wrong:
-        problems = [f"row {number}: {_ragged(cells, width)}" for number, cells in wrong[:_SHOWN]]
-        problems += [f"... and {len(wrong) - _SHOWN:,} more rows"] if len(wrong) > _SHOWN else []
-        raise InputError(f"{path}: {len(wrong):,} row(s) are not as the header, which has {width} cells", problems)
-    columns = zip(*(cells[:width] for _, cells in rows), strict=True) if rows else ([] for _ in names)
-    return _named_columns([number for number, _ in rows], names, columns)
+    if set(map(len, rows)) - {width}:
+        wrong = [number for number, cells in enumerate(rows) if len(cells) != width and not _is_padded(cells, width)]
+        if wrong:
+            problems = [f"row {numbers[number]}: {_ragged(rows[number], width)}" for number in wrong[:_SHOWN]]
+            problems += [f"... and {len(wrong) - _SHOWN:,} more rows"] if len(wrong) > _SHOWN else []
+            raise InputError(f"{path}: {len(wrong):,} row(s) are not as the header, which has {width} cells", problems)
+        rows = [cells[:width] for cells in rows]
+    return _named_columns(numbers, names, zip(*rows, strict=True) if rows else ([] for _ in names))
 
 
 def _read_text(path: Path, required: Sequence[str]) -> Columns:
@@ -149,8 +148,8 @@ def _read_text(path: Path, required: Sequence[str]) -> Columns:
     many = _read_many(text, header, delimiter) if len(text) >= _MANY_BYTES else None
     if many is not None:
         return many
-    (_, header), *rows = _split(text, delimiter=delimiter, path=path)
-    return columns_of(header, rows, path=path)
+    (_, *numbers), (header, *rows) = _split(text, delimiter=delimiter, path=path)
+    return _columns_of(header, numbers, rows, path=path)
 
 
 def _delimiter(header: str, required: Sequence[str], *, usual: str) -> str:
@@ -169,22 +168,24 @@ def _names(header: str, delimiter: str) -> list[str]:
         return [name.strip() for name in next(csv.reader([header], delimiter=delimiter))]
 
 
-def _split(text: str, *, delimiter: str, path: Path) -> list[tuple[int, list[str]]]:
+def _split(text: str, *, delimiter: str, path: Path) -> tuple[list[int], list[list[str]]]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    rows: list[tuple[int, list[str]]] = []
+    numbers: list[int] = []
+    rows: list[list[str]] = []
     first = 1
     try:
         with _long_cells():
             for cells in reader:
                 if any(cells) and any(map(str.strip, cells)):
-                    rows.append((first, cells))
+                    numbers.append(first)
+                    rows.append(cells)
                 first = reader.line_num + 1
     except csv.Error as error:
         raise InputError(
             f'{path}:{first}: a quote (") in this row does not close, or text follows where it closes ({error}). '
             'Close it; a quote that belongs to a cell is written twice ("") in a cell between quotes'
         ) from None
-    return rows
+    return numbers, rows
 
 
 @contextlib.contextmanager

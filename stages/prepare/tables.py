@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +25,15 @@ class Prepared:
 
 
 def video_ids(videos: Sequence[Found], template: str | None) -> list[str]:
-    """An id each: by the template, or the file's name without ending; its path without ending if two are alike."""
-    names = [fill(template, video.values) if template else Path(video.name).stem for video in videos]
-    whole = [str(Path(video.name).with_suffix("")) if video.path.is_file() else video.name for video in videos]
-    return names if max(Counter(names).values(), default=0) <= 1 else whole
+    """An id each: by the template, or the file's name without ending; if two are alike, as much of the path as needed.
+
+    a/clip.mp4 alone: clip; beside b/clip.mp4: a/clip; beside a/clip.webm: a/clip.mp4. Folders have no ending.
+    """
+    names = [Path(video.name) for video in videos]
+    bare = [name.with_suffix("") if video.path.is_file() else name for name, video in zip(names, videos, strict=True)]
+    short = [fill(template, video.values) if template else name.name for name, video in zip(bare, videos, strict=True)]
+    choices = (short, [name.as_posix() for name in bare], [name.as_posix() for name in names])
+    return next((ids for ids in choices if len(set(ids)) == len(ids)), choices[-1])
 
 
 def write_manifest(path: Path, videos: Sequence[Prepared], columns: Sequence[str]) -> None:

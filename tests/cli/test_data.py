@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -70,3 +71,25 @@ def test_mistakes_are_told(tmp_path, arguments, told):
     found = reelwright(tmp_path, *arguments)
     assert found.returncode == 2
     assert told in found.stderr
+
+
+def test_status_names_what_is_left_out_and_the_row_of_a_table_that_cannot_be_read(tmp_path):
+    (tmp_path / "feats").mkdir()
+    for name in (b"a.npy", b"b.npy.part", b"._a.npy", b"caf\xe9.npy"):
+        with (tmp_path / "feats" / os.fsdecode(name)).open("wb") as file:
+            np.save(file, np.zeros((4, 2)))
+    pipeline = "videos: {features: feats}\nlabels: {rows: rows.csv}\nstages: {feats: {uses: features, fps: 1}}\n"
+    (tmp_path / "reelwright.yaml").write_text(pipeline)
+    (tmp_path / "rows.csv").write_bytes("video_id;frame;label\na;0;fällt\n".encode())
+    shown = reelwright(tmp_path, "status")
+    assert shown.returncode == 0, shown.stderr
+    assert "1 videos (train 1" in shown.stdout
+    assert r"left out: caf\xe9.npy: not UTF-8" in shown.stdout
+    assert "left out: b.npy.part: named as a download that has not ended" in shown.stdout
+    assert "left out: ._a.npy: hidden" in shown.stdout
+
+    (tmp_path / "rows.csv").write_bytes("video_id,frame,label\na,0,fällt\n".encode("cp1252"))
+    refused = reelwright(tmp_path, "status")
+    assert refused.returncode == 2
+    assert "rows.csv:2: byte 6 of the row (0xE4) is not UTF-8" in refused.stderr
+    assert "Traceback" not in refused.stderr

@@ -141,3 +141,10 @@ def test_members_stay_inside_the_folder_and_are_written_once(tmp_path):
     assert not list(tmp_path.glob("*escaped*"))
     with pytest.raises(InputError, match=r"no array is named like 'x\*'. It has: day1/cup"):
         take_apart(tmp_path / "all.h5", tmp_path / "out", pattern="x*")
+
+
+def test_what_goes_wrong_where_members_are_written_is_no_fault_of_the_file(tmp_path):
+    np.savez(tmp_path / "all.npz", cup=ROWS)
+    (tmp_path / "out").write_text("a file where the folder is to be")
+    with pytest.raises(OSError, match="out"):
+        take_apart(tmp_path / "all.npz", tmp_path / "out")

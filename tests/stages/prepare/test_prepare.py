@@ -357,3 +357,24 @@ def test_a_name_that_is_not_utf8_is_left_out(tmp_path):
     assert found == [rf"{root}/d\xe9", rf"{root}/caf\xe9.mp4"]
     assert r"caf\xe9.mp4" in (tmp_path / "out/problems.csv").read_text(encoding="utf-8")
     assert len(result.videos) == 1
+
+
+IDS = {
+    "names": (["a/x.mp4", "b/y.mp4"], ["x", "y"]),
+    "folders too": (["a/x.mp4", "b/x.mp4"], ["a/x", "b/x"]),
+    "endings too": (["a/x.mp4", "a/x.webm"], ["a/x.mp4", "a/x.webm"]),
+    "numbers behind a dot": (["a/P01.1", "a/P01.2"], ["P01.1", "P01.2"]),
+}
+
+
+@pytest.mark.parametrize(("names", "ids"), IDS.values(), ids=IDS)
+def test_ids_differ(tmp_path, names, ids):
+    root = tmp_path / "root"
+    for name in names:
+        if "P01" in name:
+            images(root / name, [1])
+        else:
+            touch(root, name)
+    text(root, "train.csv", *(f"{name},x" for name in names))
+    run(root, "csv", check="names")
+    assert [row[0] for row in read_manifest(tmp_path / "out")[1:]] == ids
