@@ -83,9 +83,9 @@ def compare(subjects: Sequence[Subject], backend: str, *, workers: int = 2) -> d
 
 def _compare(subjects: Sequence[Subject], backend: str, workers: int) -> dict[str, dict[str, Verdict]]:
     verdicts: dict[str, dict[str, Verdict]] = {one.case.name: {} for one in subjects}
-    every = _decode([_Asked(one, Sampling("every"), one.truth.seconds) for one in subjects], backend, workers)
+    every = _decode([Asked(one, Sampling("every"), one.truth.seconds) for one in subjects], backend, workers)
     for name in NAMES:
-        asked = [_asked(one, name, every[one.case.name]) for one in subjects]
+        asked = [asked_of(one, name, every[one.case.name]) for one in subjects]
         found = every if name == "every" else _decode(asked, backend, workers)
         for one in asked:
             verdicts[one.subject.case.name][name] = _verdict(one, backend, found[one.subject.case.name])
@@ -102,7 +102,7 @@ def _one_pool(workers: int) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class Asked:
     """What one file is asked for, and the times by which the rule is applied to it."""
 
     subject: Subject
@@ -120,17 +120,17 @@ class _Asked:
         return [dict(enumerate(rows.tolist())) for rows in ways]
 
 
-def _asked(one: Subject, name: str, every: Rows) -> _Asked:
+def asked_of(one: Subject, name: str, every: Rows) -> Asked:
     """Where the true times are missing or go back, those that the backend gave count, if they ascend."""
     axis = one.truth.seconds
     if not one.truth.is_timed:
         own = np.asarray([every.seconds[row] for row in sorted(every.seconds)])
         ascends = len(own) == len(axis) and bool(np.all(np.diff(own) >= 0))
         axis = own if ascends else np.arange(len(axis)) * (one.truth.last_seconds or (0.04,))[-1]
-    return _Asked(one, sampling(name, axis) if len(axis) else Sampling(name), axis)
+    return Asked(one, sampling(name, axis) if len(axis) else Sampling(name), axis)
 
 
-def _decode(asked: Sequence[_Asked], backend: str, workers: int) -> dict[str, Rows]:
+def _decode(asked: Sequence[Asked], backend: str, workers: int) -> dict[str, Rows]:
     """Decode all; files that are asked for the same are decoded together."""
     groups = defaultdict(list)
     for one in asked:
@@ -141,7 +141,7 @@ def _decode(asked: Sequence[_Asked], backend: str, workers: int) -> dict[str, Ro
     return found
 
 
-def _decode_group(group: Sequence[_Asked], backend: str, workers: int) -> dict[str, Rows]:
+def _decode_group(group: Sequence[Asked], backend: str, workers: int) -> dict[str, Rows]:
     found = {one.subject.case.name: Rows() for one in group}
     truths = {one.subject.case.name: one.subject.truth for one in group}
     starts, stops = _parts(group)
@@ -171,7 +171,7 @@ def _item(one: Subject) -> VideoItem:
     return VideoItem(digest=one.digest, path=str(one.path), video_id=one.case.name, duration_seconds=5.0)
 
 
-def _parts(group: Sequence[_Asked]) -> tuple[dict[str, int], dict[str, int]]:
+def _parts(group: Sequence[Asked]) -> tuple[dict[str, int], dict[str, int]]:
     starts, stops = {}, {}
     for one in group:
         rows = one.expected()[0]
@@ -190,18 +190,19 @@ def _take(rows: Rows, chunk: FrameChunk, truth: Truth | None) -> None:
             rows.differences[row] = int(np.abs(pictures[source].astype(np.int16) - frame).max())
 
 
-def _verdict(asked: _Asked, backend: str, rows: Rows) -> Verdict:
-    kind, reason = _judge(asked, backend, rows)
+def _verdict(asked: Asked, backend: str, rows: Rows) -> Verdict:
+    kind, reason = judge(asked, backend, rows)
     differences = [rows.differences[row] for row in rows.differences if _is_right(asked, rows, row)]
     return Verdict(kind, reason, rows.backend, max(differences, default=None))
 
 
-def _is_right(asked: _Asked, rows: Rows, row: int) -> bool:
+def _is_right(asked: Asked, rows: Rows, row: int) -> bool:
     number = rows.numbers[row]
     return number != UNREADABLE and number == asked.subject.truth.numbers[rows.source[row]]
 
 
-def _judge(asked: _Asked, backend: str, rows: Rows) -> tuple[str, str]:
+def judge(asked: Asked, backend: str, rows: Rows) -> tuple[str, str]:
+    """The kind of a verdict and its reason."""
     truth, case, is_ok = asked.subject.truth, asked.subject.case, rows.status == "ok"
     told = f"{rows.status}: {rows.message}"
     if not truth.numbers:
@@ -230,7 +231,7 @@ def _ends_early(wanted: Sampling) -> bool:
     return wanted.is_shard or "times" in wanted.settings or "stop" in wanted.settings
 
 
-def _may_miss(asked: _Asked, picture: int | None) -> bool:
+def _may_miss(asked: Asked, picture: int | None) -> bool:
     """Whether a picture is one that another release of FFmpeg may leave out: damaged, or the last before a cut."""
     numbers = asked.subject.truth.numbers
     if picture is None:
@@ -239,7 +240,7 @@ def _may_miss(asked: _Asked, picture: int | None) -> bool:
     return at_cut or numbers[picture] == UNREADABLE
 
 
-def _differences(asked: _Asked, rows: Rows, expected: Mapping[int, int]) -> tuple[list[str], list[int]]:
+def _differences(asked: Asked, rows: Rows, expected: Mapping[int, int]) -> tuple[list[str], list[int]]:
     """What is wrong with the rows that came, in words, and the rows that did not come."""
     numbers, wrong = asked.subject.truth.numbers, []
     for row, picture in expected.items():
