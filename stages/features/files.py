@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import struct
 import tokenize
 import warnings
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from reelwright.stages.features.matlab import MatlabReader
 from reelwright.storage.errors import ItemError, ReelwrightError, nearest
 from reelwright.storage.feature_files import FEATURE_SUFFIXES
 
@@ -129,23 +131,19 @@ def _hdf5(path: Path, *, is_matlab: bool = False) -> Iterator[Mapping[str, Lazy]
         yield {name: partial(_of_dataset, file[name], is_matlab) for name in names}
 
 
+_matlab_reader = functools.cache(MatlabReader)
+
+
 @contextlib.contextmanager
 def _matlab(path: Path) -> Iterator[Mapping[str, Lazy]]:
-    loader, issparse = _package("scipy.io", path), _package("scipy.sparse", path).issparse
+    _package("scipy.io", path)
     try:
-        values = loader.loadmat(path)
+        values = _matlab_reader().read(path)
     except NotImplementedError:  # version 7.3 is HDF5
         with _hdf5(path, is_matlab=True) as arrays:
             yield {name: read for name, read in arrays.items() if not name.startswith("#")}  # MATLAB's own book-keeping
         return
-    except (TypeError, loader.matlab.MatReadError) as error:
-        raise ValueError(str(error)) from error
-    plain: dict[str, Array] = {
-        name: value.toarray() if issparse(value) else value
-        for name, value in values.items()
-        if not name.startswith("__") and (issparse(value) or isinstance(value, np.ndarray))
-    }
-    yield {name: partial(np.asarray, value) for name, value in plain.items() if value.dtype.kind in "fiub"}
+    yield {name: partial(np.asarray, value) for name, value in values.items()}
 
 
 def _of_tensor(tensor: Any, path: Path) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 import warnings
 
 import h5py
@@ -12,6 +13,7 @@ import scipy.io
 import scipy.sparse
 import torch
 
+from reelwright.stages.features import matlab
 from reelwright.stages.features.files import choose, open_arrays
 from reelwright.stages.features.members import take_apart
 from reelwright.storage.errors import InputError, ItemError
@@ -116,6 +118,26 @@ def test_refused(tmp_path, capsys, name, write, message):
     with pytest.raises(ItemError, match=message), open_arrays(path) as arrays:
         choose(arrays, None, besides=None, path=path)()
     assert "executed" not in capsys.readouterr().out
+
+
+def test_a_mat_that_crashes_its_reader_is_a_failure_and_the_next_one_is_read(tmp_path, monkeypatch):
+    scipy.io.savemat(tmp_path / "a.mat", {"file": ROWS, "b": ROWS[:1], "text": "x"})
+    reader = matlab.MatlabReader()
+    assert sorted(reader.read(tmp_path / "a.mat")) == ["b", "file"]
+    first = reader._process
+    first.kill()
+    first.wait()
+    np.testing.assert_array_equal(reader.read(tmp_path / "a.mat")["file"], ROWS)
+    with monkeypatch.context() as patch:
+        patch.setattr(matlab, "COMMAND", (sys.executable, "-c", "import os; input(); os.abort()"))
+        with pytest.raises(ValueError, match="it crashed its reader, so it is damaged"):
+            matlab.MatlabReader().read(tmp_path / "a.mat")
+    (tmp_path / "b.mat").write_text("hello" * 50)
+    with pytest.raises(ValueError, match="Unknown mat file type"):
+        reader.read(tmp_path / "b.mat")
+    second = reader._process
+    np.testing.assert_array_equal(reader.read(tmp_path / "a.mat")["file"], ROWS)
+    assert reader._process is second
 
 
 def test_unknown_key_names_the_nearest(tmp_path):
