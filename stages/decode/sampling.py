@@ -62,6 +62,7 @@ class RowPicker:
         self._config = config
         self._count = 0  # chosen frames up to now
         self._next = 0  # row of the grid, or of `times`
+        self._begin: float | None = None  # time of the first frame
         self._first = 0.0  # time of the first chosen frame
         self.num_rows = 0
         self.is_done = False  # no later frame has a row
@@ -72,7 +73,9 @@ class RowPicker:
         Raises ItemError as `plan_rows`; what only the end can tell with ``is_last``.
         """
         config = self._config
+        self._begin = pts_seconds if self._begin is None else self._begin
         if config.stop is not None and pts_seconds >= config.stop - TOLERANCE_SECONDS:
+            self.close(self._begin, stop_seconds)
             self.is_done = True
             return 0
         if config.start is not None and pts_seconds < config.start - TOLERANCE_SECONDS:

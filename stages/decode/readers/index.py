@@ -39,6 +39,7 @@ _FRAME_A_PACKET = frozenset(
     {"h264", "hevc", "vp8", "vp9", "av1", "mjpeg", "png", "prores", "dnxhd", "ffv1", "huffyuv", "ffvhuff", "utvideo"}
     | {"qtrle", "rawvideo", "jpeg2000", "cfhd", "magicyuv"}
 )
+_OUTPUT_CORRUPT = 1 << 3  # AV_CODEC_FLAG_OUTPUT_CORRUPT
 _REORDERING = frozenset({"h264", "hevc"})
 # Codecs and containers of which a file that was decoded once may be entered at key frames, found by their time.
 _SOUGHT_BY_TIME = frozenset({"mpegts"})
@@ -214,6 +215,12 @@ def _path(folder: Path, digest: str) -> Path:
     return folder / digest[:2] / f"{digest}.npz"
 
 
+def as_command_line(stream: Any) -> None:
+    """Let the decoder give what the ffmpeg command gives: newer FFmpeg leaves out H.265 before the first key frame."""
+    if stream.codec_context.name == "hevc":
+        stream.codec_context.flags |= _OUTPUT_CORRUPT
+
+
 @contextmanager
 def open_stream(path: Path) -> Iterator[tuple[Any, Any]]:
     """The PyAV container and its best video stream.
@@ -233,6 +240,7 @@ def open_stream(path: Path) -> Iterator[tuple[Any, Any]]:
         stream = container.streams.best("video")
         if stream is None or stream.codec_context is None:
             raise ItemError("no_video_stream", f"{path} has no video stream that can be decoded. Replace the file.")
+        as_command_line(stream)
         yield container, stream
     finally:
         container.close()

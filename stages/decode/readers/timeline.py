@@ -71,9 +71,7 @@ class Timeline:
                 f"what went before"
             )
         if self._num_back:
-            found.append(
-                f"{self._num_back} frames have times before that of the frame they follow: they count as equal"
-            )
+            found.append(f"times before that of the frame before count as equal to it (frames: {self._num_back})")
         return tuple(found)
 
     def _joined(self, time: int, previous: int | None) -> int:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from reelwright.stages.decode.config import DecodeConfig
-from reelwright.stages.decode.sampling import plan_rows
+from reelwright.stages.decode.sampling import RowPicker, plan_rows
 from reelwright.storage.errors import ItemError
 
 REGULAR = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]  # ends at 1.0
@@ -54,3 +58,41 @@ def test_refused(pts: list[float], settings: dict, cause: str, match: str) -> No
     with pytest.raises(ItemError, match=match) as caught:
         plan_rows(np.asarray(pts), DecodeConfig(**settings), end_seconds=pts[-1] + 0.1 if pts else 0.0)
     assert caught.value.cause == cause
+
+
+@given(
+    gaps=st.lists(st.sampled_from([0.0, 0.02, 0.04, 1 / 30, 0.5, 3.0]), min_size=0, max_size=30),
+    last=st.sampled_from([0.0, 0.04, 1.0]),
+    begin=st.sampled_from([0.0, 1.4, 3600.0]),
+    how=st.sampled_from(
+        [{}, {"fps": 1.0}, {"fps": 7.0}, {"fps": 30.0}, {"stride": 3}, {"times": (0.1, 0.3, 0.9)}, {"times": (1.5, 1.6)}]
+    ),
+    start=st.sampled_from([None, 0.06, 1.45]),
+    stop=st.sampled_from([None, 1.5, 2.0, 3601.0]),
+)
+def test_rows_picked_on_the_way_are_those_planned(
+    gaps: list[float], last: float, begin: float, how: dict[str, Any], start: float | None, stop: float | None
+) -> None:
+    pts = begin + np.concatenate([[0.0], np.cumsum(gaps)])
+    end = float(pts[-1]) + last
+    config = DecodeConfig(**how, start=start, stop=stop)
+    try:
+        planned: list[int] | str = plan_rows(pts, config, end_seconds=end).tolist()
+    except ItemError as error:
+        planned = error.cause
+    assert picked(pts, end, config) == planned
+
+
+def picked(pts: np.ndarray, end: float, config: DecodeConfig) -> list[int] | str:
+    picker, rows = RowPicker(config), []
+    stops = [*pts[1:].tolist(), end]
+    try:
+        for number, (shown, gone) in enumerate(zip(pts.tolist(), stops, strict=True)):
+            rows += [number] * picker.rows_of(shown, gone, is_last=number == len(pts) - 1)
+            if picker.is_done:
+                break
+        else:
+            picker.close(float(pts[0]), end)
+    except ItemError as error:
+        return error.cause
+    return rows
