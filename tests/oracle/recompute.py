@@ -178,7 +178,7 @@ def set_of_window(labels: Labels, video: str, window: Window | None) -> set[int]
         return {label for frame, label in lines if first <= frame < last}
     if labels.kind == "times":
         groups = _groups(lines)
-        ends = [time for time, _ in groups[1:]] + [math.inf]
+        ends = [*(time for time, _ in groups), math.inf][1:]
         held = [names for (time, names), end in zip(groups, ends, strict=True) if time < stop and end > start]
         return set().union(*held)
     return set(labels.of_heads(video))
