@@ -157,7 +157,6 @@ def _fields() -> Iterator[Case]:
                 make = field_coded(together=together, options=options)
                 yield Case(name=f"h264-paff-{label}.{container}", codec="h264", structure="field-coded", make=make)
     yield Case(name="h264-paff-remuxed.mp4", codec="h264", structure="field-coded", make=copied("h264-paff-frames.ts"))
-    yield Case(name="h264-paff-remuxed.mkv", codec="h264", structure="field-coded", make=copied("h264-paff-frames.ts"))
     make = sliced("h264-paff-frames.ts", 0.07, unit=188)
     yield Case(name="h264-paff-between.ts", codec="h264", structure="begins between key frames", make=make)
     for container in ("mpg", "vob", "ts", "mxf", "mp4"):

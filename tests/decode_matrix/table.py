@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from tests.decode_matrix.compare import FAULTS, LETTERS, Subject, Verdict
+from tests.decode_matrix.compare import FAULTS, LETTERS, MAX_DIFFERENCE, RIGHT, SAID, Subject, Verdict
 from tests.decode_matrix.samplings import NAMES
 
 Verdicts = Mapping[str, Mapping[str, Mapping[str, Verdict]]]  # backend -> file -> sampling
@@ -26,19 +26,32 @@ def lines(subjects: Mapping[str, Subject], verdicts: Verdicts) -> Iterator[str]:
     yield from _totals("codec", subjects, verdicts)
     for backend, found in verdicts.items():
         kinds = Counter(verdict.kind for row in found.values() for verdict in row.values())
-        yield f"{backend:12}" + ", ".join(f"{kinds[kind]} {kind}" for kind in LETTERS)
+        num_other = sum(has_other_pixels(row["every"]) for row in found.values())
+        cells = [f"{kinds[kind]} {kind}" for kind in LETTERS]
+        yield f"{backend:12}" + ", ".join([*cells, f"{num_other} files with other pixels"])
     kinds = Counter(verdict.kind for found in verdicts.values() for row in found.values() for verdict in row.values())
     yield f"{'in all':12}" + ", ".join(f"{kinds[kind]} {kind}" for kind in LETTERS) + f" of {len(subjects)} files"
 
 
 def faults(name: str, verdicts: Verdicts) -> list[str]:
     """What is wrong with one file, a line each."""
-    return [
+    rows = [
         f"{backend}, {sampling}: {verdict.kind}: {verdict.reason}"
         for backend, found in verdicts.items()
         for sampling, verdict in found[name].items()
         if verdict.kind in FAULTS
     ]
+    pixels = [
+        f"{backend}: pixels differ by up to {found[name]['every'].difference} of 255 from those of ffmpeg"
+        for backend, found in verdicts.items()
+        if has_other_pixels(found[name]["every"])
+    ]
+    return rows + pixels
+
+
+def has_other_pixels(every: Verdict) -> bool:
+    """Whether the pictures of a file that is whole are converted in another way."""
+    return every.kind in (RIGHT, SAID) and (every.difference or 0) > MAX_DIFFERENCE
 
 
 def _cell(row: Mapping[str, Verdict]) -> str:

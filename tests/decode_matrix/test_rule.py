@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.decode_matrix.compare import LOST, RIGHT, SAID, SILENT, UNTOLD, Asked, Rows, Subject, judge
+from tests.decode_matrix.compare import LOST, RIGHT, SAID, SILENT, UNTOLD, Rows, Subject, asked_of, judge
 from tests.decode_matrix.lab import Case
 from tests.decode_matrix.pictures import UNREADABLE, draw, read_number
 from tests.decode_matrix.samplings import Sampling, expected_rows, sampling
@@ -42,7 +42,7 @@ def judged(rows: Rows, *, is_truncated: bool = False, errors: tuple[str, ...] = 
         count_note="",
         pixels=Path(),
     )
-    asked = Asked(Subject(case, Path("a.ts"), "d", truth), Sampling("every"), seconds)
+    asked = asked_of(Subject(case, Path("a.ts"), "d", truth), "every", Rows())
     return judge(asked, backend, rows)[0]
 
 
