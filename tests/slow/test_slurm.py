@@ -26,6 +26,7 @@ from reelwright.pipeline.cluster.training import Submission
 from reelwright.pipeline.project import Project
 from reelwright.storage.items import ItemLedger
 from tests.slow.buckets import bucket_of, bucket_outcome, environment, local_outcome, serving
+from tests.slow.gate import Gate
 from tests.slow.slurm import NODES, Slurm, why_not
 from tests.slow.test_dask import claims, contents, written
 from tests.slow.test_kills import finished_files, outcome, stamps, verify_whole, write_project
@@ -47,27 +48,6 @@ TRAINING = """
   long:
     {uses: train, embeddings: [embed], task: per_row, window: {length: 4, stride: 2}, model: {name: linear},
      epochs: 20, batch_size: 8, val_splits: [], optimizer: {lr: 1e-3}, checkpoint_every: 20, log_to: [wandb]}
-"""
-# Takes the place of wandb in jobs: training waits at the end of an epoch until the test, or a warning, lets it go on.
-GATE = """
-import pathlib, signal, time
-
-HERE = pathlib.Path(__file__).parent
-
-
-def init(**_):
-    return Run()
-
-
-class Run:
-    def log(self, values, step):
-        (HERE / "waits").touch()
-        requests = signal.getsignal(signal.SIGUSR1).__self__
-        while not (HERE / "open").exists() and not requests.is_stopping:
-            time.sleep(0.05)
-
-    def finish(self):
-        pass
 """
 pytestmark = [
     pytest.mark.slow,
@@ -128,24 +108,6 @@ def wait_until(
         assert process.poll() is None, (folder / "log.txt").read_text()
         assert time.monotonic() < until, (folder / "log.txt").read_text()
         time.sleep(0.05)
-
-
-class Gate:
-    """Holds `TRAINING` at the end of its first epoch, however fast the machine is."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir()
-        (folder / "wandb.py").write_text(GATE)
-        self._folder = folder
-        self.variables = {"PYTHONPATH": str(folder)}
-
-    def is_reached(self) -> bool:
-        """Whether training waits, or has waited."""
-        return (self._folder / "waits").exists()
-
-    def open(self) -> None:
-        """Training goes on."""
-        (self._folder / "open").touch()
 
 
 def write_long(folder: Path) -> Path:
