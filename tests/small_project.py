@@ -6,11 +6,11 @@ import csv
 import shutil
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 
 from reelwright.pipeline.project import Project
+from reelwright.stages.video_writer import VideoWriter
 
 PIPELINE = """
 videos: {manifest: videos.csv}
@@ -38,15 +38,11 @@ def write_video(path: Path, *, seed: int, num_frames: int = 20, fps: int = 10) -
     """A dark square that moves over a bright, then over a blue ground."""
     rng = np.random.default_rng(seed)
     x, y = rng.integers(0, 40, 2)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=fps, options={"threads": "1"})
-        stream.width = stream.height = 64
-        stream.pix_fmt = "yuv420p"
+    with VideoWriter(path, size=(64, 64), fps=fps) as writer:
         for number in range(num_frames):
             image = np.full((64, 64, 3), (230, 230, 210) if number < num_frames // 2 else (40, 60, 160), dtype=np.uint8)
             image[y : y + 16, (x + number) % 48 : (x + number) % 48 + 16] = 20
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-        container.mux(stream.encode())
+            writer.add(image)
 
 
 def write_rows(path: Path, rows: list[dict[str, object]]) -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
@@ -19,6 +17,7 @@ from reelwright.stages.decode.readers import backend_order
 from reelwright.stages.decode.source import backends_of, decoding, of_item
 from reelwright.stages.evaluate.step_scores import StepVideo
 from reelwright.stages.evaluate.step_tables import EARLY, EXTRA, RIGHT, Event, events_of
+from reelwright.stages.video_writer import VideoWriter
 from reelwright.stages.work import VideoItem
 from reelwright.storage.feature_files import is_feature_file
 from reelwright.storage.fetched import exists
@@ -31,7 +30,6 @@ NUM_LINES = 5
 _LINE_PIXELS = 24
 _MIN_WIDTH_PIXELS = 480
 _COLOURS = {RIGHT: (76, 201, 160), EARLY: (255, 122, 110), EXTRA: (255, 122, 110), "truth": (154, 168, 183)}
-_ENCODER = {"crf": "26", "preset": "veryfast", "threads": "1"}  # one thread: the bytes are the same twice
 _GROUND = (17, 22, 28)
 
 Frame = npt.NDArray[np.uint8]
@@ -83,22 +81,18 @@ class _Film:
     path: Path
     lines: Sequence[Line]
     note: str = ""
-    container: Any = None
-    stream: Any = field(default=None, repr=False)
+    writer: VideoWriter | None = field(default=None, repr=False)
 
     def add(self, frame: Frame, time_seconds: float) -> None:
         picture = drawn(frame, time_seconds, self.lines)
-        if self.container is None:
-            self.container = av.open(str(self.path), "w", format="mp4")
-            self.stream = self.container.add_stream("libx264", rate=Fraction(FPS), options=dict(_ENCODER))
-            self.stream.height, self.stream.width, self.stream.pix_fmt = *picture.shape[:2], "yuv420p"
-        self.container.mux(self.stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        if self.writer is None:
+            self.writer = VideoWriter(self.path, size=(picture.shape[0], picture.shape[1]), fps=FPS)
+        self.writer.add(picture)
 
     def close(self) -> None:
-        if self.container is not None:
-            self.container.mux(self.stream.encode(None))
-            self.container.close()
-            self.container = None
+        if self.writer is not None:
+            self.writer.close()
+            self.writer = None
 
 
 def write_overlays(

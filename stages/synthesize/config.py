@@ -10,9 +10,9 @@ from pydantic import Field, field_validator, model_validator
 from reelwright.stages.config import Settings, execution, source_file
 from reelwright.storage.errors import ConfigError
 
-# Raise by hand whenever the same settings give other frames.
-VERSION = 1
-PROCEDURE_VERSION = 1  # the same of procedure videos
+# Raise by hand whenever the same settings give other frames or other bytes.
+VERSION = 2  # 2: files that are equal on every CPU
+PROCEDURE_VERSION = 2  # the same of procedure videos
 
 FAMILY_NAMES = ("fractal", "perlin", "octopus", "dead_leaves")
 FamilyName = Literal["fractal", "perlin", "octopus", "dead_leaves"]

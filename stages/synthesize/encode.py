@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from reelwright.stages.video_writer import VideoWriter
 from reelwright.storage.files import replacing
 from reelwright.storage.frame_writer import FrameWriter
 from reelwright.storage.frames import FrameLayout
@@ -19,18 +18,6 @@ from reelwright.storage.row_times import RowTimes
 Frames = NDArray[np.uint8]
 
 JPEG_QUALITY = 95
-# One thread, since threads of x264 and x265 may change the bytes; a key frame at least every 50 frames.
-_COMMON = {"preset": "veryfast", "threads": "1", "g": "50"}
-# Name -> (encoder, options, tag of the stream that players know).
-CODECS: dict[str, tuple[str, dict[str, str], str]] = {
-    "h264": ("libx264", {"crf": "23", **_COMMON}, "avc1"),
-    "h265": (
-        "libx265",
-        # without cutree: x265's AVX2 code for it writes past its buffers where pictures are narrow (48 pixels)
-        {"crf": "24", **_COMMON, "x265-params": "pools=none:frame-threads=1:log-level=none:no-cutree=1"},
-        "hvc1",
-    ),
-}
 
 
 def as_colour(frames: Frames) -> Frames:
@@ -41,20 +28,11 @@ def as_colour(frames: Frames) -> Frames:
 def write_video(path: Path, frames: Iterable[Frames], *, size: tuple[int, int], fps: float, codec: str) -> None:
     """Encode (H, W, 3) RGB frames (yuv420p, frame i at i / fps seconds) and put the file in place whole.
 
-    ``size`` is (height, width), both even; ``codec`` one of `CODECS`.
+    ``size`` is (height, width), both even; ``codec`` one of `video_writer.CODECS`.
     """
-    encoder, options, tag = CODECS[codec]
-    rate = Fraction(fps).limit_denominator(1001)
-    with replacing(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
-        stream = container.add_stream(encoder, rate=rate, options=dict(options))
-        stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
-        stream.codec_context.codec_tag = tag
-        stream.time_base = stream.codec_context.time_base = 1 / rate
-        for index, pixels in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            frame.pts, frame.time_base = index, 1 / rate
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+    with replacing(path) as temporary, VideoWriter(temporary, size=size, fps=fps, codec=codec) as writer:
+        for pixels in frames:
+            writer.add(pixels)
 
 
 def write_images(paths: Sequence[Path], frames: Frames) -> None:

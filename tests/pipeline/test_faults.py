@@ -28,6 +28,7 @@ from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import UnusableStoreError
 from reelwright.storage.items import ItemLedger
 from reelwright.storage.locks import holdings
+from reelwright.storage.owners import STALE_SECONDS
 from tests.small_project import PIPELINE, read_rows, write_rows, write_video
 
 DISK_BYTES = 24 << 20
@@ -268,24 +269,26 @@ import json, sys, time
 from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.stages.work import SilentReporter
 
-class Slow(SilentReporter):
+class Holding(SilentReporter):
     def item(self, row):
-        time.sleep(float(sys.argv[3]))
+        if sys.argv[3] == "hold":
+            time.sleep(1000)  # it is killed meanwhile
     def note(self, text):
         if text.startswith("waits for"):
             print(text, flush=True)
 
 class Watching(SilentObserver):
     def started(self, plan):
-        return Slow()
+        return Holding()
 
 result = Project.open(sys.argv[1]).run(until=[sys.argv[2]], observer=Watching())
 print(json.dumps([result.exit_code, {node.node: node.num_done for node in result.nodes}]), flush=True)
 """
 
 
-def start(pipeline: Path, until: str, *, slow_seconds: float = 0.0) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", RUN, str(pipeline), until, str(slow_seconds)]
+def start(pipeline: Path, until: str, *, hold: bool = False) -> subprocess.Popen[str]:
+    """A run; one that shall hold does not go on after its first video."""
+    command = [sys.executable, "-c", RUN, str(pipeline), until, "hold" if hold else ""]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
 
 
@@ -304,7 +307,7 @@ def test_when_one_of_two_runs_is_killed_the_other_takes_over_at_once(folder: Pat
     assert opened(folder).run(until=["frames"]).exit_code == 0
     plan = opened(folder).planner().plan("embed")
     store = opened(folder).file.store
-    first = start(folder / "reelwright.yaml", "embed", slow_seconds=2.0)
+    first = start(folder / "reelwright.yaml", "embed", hold=True)
     ledger = ItemLedger(store.node(plan.spec_key))
     until = time.monotonic() + 60
     while not ledger.done() and time.monotonic() < until:
@@ -319,7 +322,7 @@ def test_when_one_of_two_runs_is_killed_the_other_takes_over_at_once(folder: Pat
         assert 0 < len(done) < 5
         before = inodes(store.embeddings(plan.spec_key) / digest for digest in done)
         assert told(second) == (0, {"frames": 0, "embed": 5 - len(done)})
-    assert time.monotonic() - killed < 20
+    assert time.monotonic() - killed < STALE_SECONDS  # as an owner elsewhere would have been waited for
     assert inodes(store.embeddings(plan.spec_key) / digest for digest in done) == before
     assert holdings(store.locks) == []
     assert [problem for problem in verify(opened(folder).file, whole=True).problems if problem.is_wrong] == []

@@ -17,12 +17,12 @@ from reelwright.storage.locks import exclusive, holdings, uses, using
 from reelwright.storage.owners import Owner
 
 HOLD = """
-import sys, time
+import sys
 from pathlib import Path
 from reelwright.storage.locks import exclusive
 with exclusive(Path(sys.argv[1]), tell=print, what="embed") as waited:
     print("held", flush=True)
-    time.sleep(float(sys.argv[2]))
+    sys.stdin.readline()  # until it is let go
 """
 COUNT = """
 import sys
@@ -42,8 +42,10 @@ def ignore(told: str) -> None:
     del told
 
 
-def holder(path: Path, seconds: float) -> subprocess.Popen[str]:
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(path), str(seconds)], stdout=subprocess.PIPE, text=True)
+def holder(path: Path) -> subprocess.Popen[str]:
+    """A process that holds the lock until it gets a line."""
+    command = [sys.executable, "-c", HOLD, str(path)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
     return process
@@ -59,10 +61,13 @@ def make_elsewhere(folder: Path) -> Path:
 
 def test_the_second_waits_and_is_told_for_whom(tmp_path: Path) -> None:
     told: list[str] = []
-    with holder(tmp_path / "key", 1.0) as first:
-        started = time.monotonic()
-        with exclusive(tmp_path / "key", tell=told.append) as waited:
-            assert time.monotonic() - started > 0.3
+
+    def let_go(text: str) -> None:
+        told.append(text)
+        first.communicate("\n")
+
+    with holder(tmp_path / "key") as first:
+        with exclusive(tmp_path / "key", tell=let_go) as waited:
             assert waited
         assert len(told) == 1
         assert told[0].startswith(f"waits for process {first.pid} of ")
@@ -71,7 +76,7 @@ def test_the_second_waits_and_is_told_for_whom(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda number: number.name)
 def test_a_dead_owner_holds_nothing_even_before_its_parent_looks(tmp_path: Path, number: signal.Signals) -> None:
-    with holder(tmp_path / "key", 60) as first:
+    with holder(tmp_path / "key") as first:
         first.send_signal(number)
         started = time.monotonic()
         with exclusive(tmp_path / "key", tell=ignore):
@@ -91,7 +96,7 @@ def test_a_process_number_that_is_used_again_is_not_the_owner(tmp_path: Path) ->
 
 
 def test_a_silent_owner_on_another_machine_is_passed_over_by_our_clock_alone(tmp_path: Path) -> None:
-    with holder(tmp_path / "key", 60) as first:
+    with holder(tmp_path / "key") as first:
         first.kill()
         held = make_elsewhere(tmp_path / "key")
         os.utime(held, (4e9, 4e9))  # its clock runs a century ahead: says nothing
@@ -104,7 +109,7 @@ def test_a_silent_owner_on_another_machine_is_passed_over_by_our_clock_alone(tmp
 
 @pytest.mark.slow
 def test_an_owner_on_another_machine_that_gives_signs_of_life_is_waited_for(tmp_path: Path) -> None:
-    with holder(tmp_path / "key", 60) as first:
+    with holder(tmp_path / "key") as first:
         held = make_elsewhere(tmp_path / "key")
         script = "import os,sys,time\nfor n in range(20): os.utime(sys.argv[1], (n, n)); time.sleep(0.1)"
         with subprocess.Popen([sys.executable, "-c", script, str(held)]):
@@ -133,7 +138,7 @@ def test_never_two_inside(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seconds", [0.0, 4e9], ids=["a clock set forward", "a clock set back"])
 def test_a_living_owner_holds_whatever_the_clock_says(tmp_path: Path, seconds: float) -> None:
-    with holder(tmp_path / "key", 60) as first:
+    with holder(tmp_path / "key") as first:
         (held,) = (tmp_path / "key").glob("*.json")
         os.utime(held, (seconds, seconds))
         assert [found.is_dead for found in holdings(tmp_path)] == [False]
@@ -144,7 +149,7 @@ def test_a_living_owner_holds_whatever_the_clock_says(tmp_path: Path, seconds: f
 
 
 def test_an_owner_elsewhere_is_forgotten_after_a_day(tmp_path: Path) -> None:
-    with holder(tmp_path / "key", 60) as first:
+    with holder(tmp_path / "key") as first:
         held = make_elsewhere(tmp_path / "key")
         first.kill()
         for days, is_listed in ((0.5, True), (1.5, False)):
@@ -160,7 +165,7 @@ def test_an_error_inside_lets_the_lock_go(tmp_path: Path) -> None:
 
 
 def test_holdings_and_uses_tell_who_and_what(tmp_path: Path) -> None:
-    with holder(tmp_path / "abc", 60) as first:
+    with holder(tmp_path / "abc") as first:
         (held,) = holdings(tmp_path)
         assert (held.key, held.owner.process, held.owner.what) == ("abc", first.pid, "embed")
         assert held.silent_seconds < 60

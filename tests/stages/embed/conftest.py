@@ -1,15 +1,14 @@
 """Small real videos, and embed nodes over them."""
 
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 
 from reelwright.stages.embed.work import run_items
+from reelwright.stages.video_writer import VideoWriter
 from reelwright.stages.work import InputRef, SilentReporter, VideoItem, Work
 from reelwright.storage.embeddings import EmbeddingRows, EmbeddingStore
 from reelwright.storage.items import ItemLedger, ItemRow
@@ -53,14 +52,9 @@ def write_video(path: Path, *, num_frames: int, seed: int = 0, fps: int = 10, si
     """H.264 of a moving pattern of ``size`` (height, width), multiples of 8 pixels."""
     generator = np.random.default_rng(seed)
     base = generator.integers(0, 256, (size[0] // 8, size[1] // 8, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=fps)
-        stream.height, stream.width = size
-        stream.pix_fmt, stream.time_base = "yuv420p", Fraction(1, fps)
+    with VideoWriter(path, size=size, fps=fps) as writer:
         for number in range(num_frames):
-            picture = np.roll(base, 3 * number, axis=1)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
+            writer.add(np.roll(base, 3 * number, axis=1))
 
 
 @dataclass

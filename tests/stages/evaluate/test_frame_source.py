@@ -6,13 +6,13 @@ import base64
 import io
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 from PIL import Image
 
 from reelwright.stages.evaluate.frame_source import Pictures, Wanted, find_stage, pictures
 from reelwright.stages.evaluate.thumbnails import HEIGHT_PIXELS, Thumbnail
+from reelwright.stages.video_writer import VideoWriter
 from reelwright.stages.work import InputRef, VideoItem
 from reelwright.storage.frame_writer import FrameWriter
 from reelwright.storage.frames import FrameLayout, FrameStore
@@ -31,13 +31,9 @@ def brightness(picture: Thumbnail) -> float:
 
 
 def write_video(path: Path) -> None:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=1)
-        stream.width, stream.height, stream.pix_fmt = 192, 144, "yuv420p"
+    with VideoWriter(path, size=(144, 192), fps=1) as writer:
         for level in LEVELS:
-            frame = av.VideoFrame.from_ndarray(np.full((144, 192, 3), level, np.uint8), format="rgb24")
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+            writer.add(np.full((144, 192, 3), level, np.uint8))
 
 
 def wanted(path: Path, *times: float, name: str = "v") -> Wanted:

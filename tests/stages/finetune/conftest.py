@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 
@@ -15,6 +13,7 @@ from reelwright.stages.decode.work import run_items as decode_items
 from reelwright.stages.embed.work import run_items as embed_items
 from reelwright.stages.finetune.work import run as finetune
 from reelwright.stages.train.work import run as train
+from reelwright.stages.video_writer import VideoWriter
 from reelwright.stages.work import InputRef, SilentReporter, VideoItem, Work
 from reelwright.storage.annotations import Annotation
 from reelwright.storage.runs import RunFolder
@@ -49,13 +48,9 @@ class Notes(SilentReporter):
 def write_scene(path: Path, *, levels: list[int], seed: int) -> None:
     """Frames of one brightness each, with noise; 48 x 64 pixels, 10 a second."""
     generator = np.random.default_rng(seed)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=10)
-        stream.width, stream.height, stream.pix_fmt, stream.time_base = 64, 48, "yuv420p", Fraction(1, 10)
+    with VideoWriter(path, size=(48, 64), fps=10) as writer:
         for level in levels:
-            picture = np.clip(generator.normal(level, 12, (48, 64, 3)), 0, 255).astype(np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
+            writer.add(np.clip(generator.normal(level, 12, (48, 64, 3)), 0, 255).astype(np.uint8))
 
 
 @dataclass

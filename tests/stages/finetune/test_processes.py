@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from reelwright.stages.finetune.work import run as finetune
-from reelwright.stages.learning.progress import TIMINGS
 from reelwright.stages.train.work import run as train
 from reelwright.storage.runs import RunFolder
 
@@ -15,8 +15,21 @@ from .conftest import TRAIN, Notes
 STILL = {"flip": 0, "crop_scale": None, "color_jitter": 0}
 
 
-def _lines(folder: RunFolder):
-    return [{name: value for name, value in line.items() if name not in TIMINGS} for line in folder.metrics()]
+# Ranks (mAP, accuracies) jump where rounding turns the order of two scores round: what is continuous is compared.
+CONTINUOUS = ("train_loss", "gradient_norm", "lr", "val_loss")
+
+
+def assert_equal_runs(one: RunFolder, two: RunFolder, *, rel: float):
+    """Losses of all epochs, and the weights at the end."""
+    lines = [
+        [{name: line[name] for name in CONTINUOUS if name in line} for line in run.metrics()] for run in (one, two)
+    ]
+    for a, b in zip(*lines, strict=True):
+        assert b == pytest.approx(a, rel=rel, abs=1e-4)
+    first, second = load_file(one.weights), load_file(two.weights)
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        torch.testing.assert_close(second[name], tensor, rtol=1e-2, atol=1e-3, msg=lambda said, name=name: name + said)
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +53,13 @@ def test_two_processes_fine_tune_as_one(film, dry_run, frozen_norm):
         "augment": STILL,
         "frozen_norm": frozen_norm,
         "batch_size": 3,
+        "metric": "loss",
         "spatial_lr_scale": 1.0,
         # without the scale of Adam, which makes an update of float noise where a gradient is 0
         "optimizer": {"name": "momentum", "lr": 0.01, "layer_decay": 0.8},
     }
     one, two = (_tune(film, dry_run, f"{number} {frozen_norm}", processes=number, **settings) for number in (1, 2))
-    for a, b in zip(_lines(one), _lines(two), strict=True):
-        assert b == pytest.approx(a, rel=2e-3, abs=1e-4)
-    assert load_file(one.weights).keys() == load_file(two.weights).keys()
+    assert_equal_runs(one, two, rel=2e-3)
 
 
 @pytest.mark.slow
@@ -55,5 +67,4 @@ def test_blocks_computed_again_give_the_same_run(film):
     settings = {"epochs": 1, "augment": STILL, "metric": "loss", "optimizer": {"lr": 1e-3}}
     plain = film.tune(key="kept", **settings)
     again = film.tune(key="again", gradient_checkpointing=True, channels_last=True, **settings)
-    for a, b in zip(_lines(plain), _lines(again), strict=True):
-        assert b == pytest.approx(a, rel=1e-3, abs=1e-4)
+    assert_equal_runs(plain, again, rel=1e-3)

@@ -212,8 +212,9 @@ def test_the_stage_in_two_processes_is_that_in_one(pulse_toy):
     settings = {"task": "per_row", "model": {"name": "gru", "dropout": 0.0}, "batch_size": 50, "device": "cpu"}
     run(pulse_toy.train_work(key="one", **settings), pulse_toy.reporter)
     run(pulse_toy.train_work(key="two", processes=2, **settings), pulse_toy.reporter)
+    continuous = ("train_loss", "gradient_norm", "lr", "val_loss")  # not ranks, which rounding turns round
     for a, b in zip(_lines(pulse_toy, "one"), _lines(pulse_toy, "two"), strict=True):
-        assert b == pytest.approx(a, rel=1e-4)
+        assert [b[name] for name in continuous] == pytest.approx([a[name] for name in continuous], rel=1e-4)
     assert not list((pulse_toy.root / "scratch").iterdir())
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from fractions import Fraction
 
-import av
 import numpy as np
 import pytest
 
 from reelwright.stages.embed.work import run_items as embed_items
 from reelwright.stages.train.work import run
+from reelwright.stages.video_writer import VideoWriter
 from reelwright.stages.work import InputRef, VideoItem, Work
 from reelwright.storage.annotations import Annotation
 
@@ -34,14 +33,9 @@ def write_video(path, *, num_frames, seed, size=(48, 64)):
     height, width = size
     picture = np.random.default_rng(seed).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
     picture = picture.repeat(8, 0).repeat(8, 1)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=10)
-        stream.width, stream.height, stream.pix_fmt, stream.time_base = width, height, "yuv420p", Fraction(1, 10)
+    with VideoWriter(path, size=size, fps=10) as writer:
         for number in range(num_frames):
-            container.mux(
-                stream.encode(av.VideoFrame.from_ndarray(np.roll(picture, 3 * number, axis=1), format="rgb24"))
-            )
-        container.mux(stream.encode())
+            writer.add(np.roll(picture, 3 * number, axis=1))
 
 
 @pytest.fixture

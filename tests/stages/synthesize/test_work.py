@@ -443,7 +443,7 @@ def test_the_version_is_raised_when_draws_change() -> None:
     from reelwright.stages.synthesize.make import draw_class
     from reelwright.stages.synthesize.work import VERSION
 
-    assert VERSION == 1
+    assert VERSION == 2
     perlin = config_of("perlin")
     plan = SamplePlan(perlin, tuple(labels()))
     assert [plan.sample(step).label for step in (1, 2, 3)] == GOLDEN_LABELS

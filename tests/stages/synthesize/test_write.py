@@ -197,11 +197,20 @@ def test_parameters_are_checked_before_anything_is_written(
 
 @pytest.mark.slow
 def test_a_killed_call_leaves_nothing_that_looks_whole_and_is_taken_up(dataset: Path, tmp_path: Path) -> None:
-    code = f"import sys; from {write.__name__} import *; make_procedure_dataset(sys.argv[1], **{SMALL!r})"
+    code = (
+        f"import sys, time; from {write.__name__} import *; number, render = 0, Renderer.render\n"
+        "def held(self, *given, **more):\n"  # in the middle of the second video
+        "    global number\n"
+        "    number += 1\n"
+        "    if number == 140: time.sleep(1000)\n"
+        "    return render(self, *given, **more)\n"
+        f"Renderer.render = held; make_procedure_dataset(sys.argv[1], **{SMALL!r})"
+    )
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("videos/.tmp-*")) and time.monotonic() < deadline:
-        time.sleep(0.001)
+    first = tmp_path / "videos/train_00.mp4"
+    while not (first.exists() and list(tmp_path.glob("videos/.tmp-*"))) and time.monotonic() < deadline:
+        time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     found, whole = contents(tmp_path), contents(dataset)
