@@ -11,7 +11,7 @@ from typing import Any
 
 from reelwright.pipeline.cluster.executors import Executor
 from reelwright.pipeline.cluster.live import LiveReporter, telling
-from reelwright.pipeline.noted import write_noted
+from reelwright.pipeline.noted import TARGETS, targets_by_split, write_noted
 from reelwright.pipeline.plan import STALE, WAITING, NodePlan, Planner
 from reelwright.pipeline.results import RAN, Failure, NodeResult, Observer, RunOptions
 from reelwright.pipeline.units import build_work
@@ -184,6 +184,10 @@ def note_record(
         rows = [ledger[item.digest] for item in plan.wanted if item.digest in ledger]
     present = [row for row in rows if row.is_done]
     assert plan.material is not None
+    is_noted = plan.node.config.kind == "run" or plan.node.config.publishes
+    reads = planner.noted_now(plan) if is_noted else []
+    if plan.node.config.publishes:
+        outputs = {**outputs, TARGETS: targets_by_split(reads, planner.dataset_of(plan.node))}
     record = Record(
         node=plan.node.name,
         stage=plan.node.stage,
@@ -200,8 +204,8 @@ def note_record(
         versions=_versions(),
         finished=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     )
-    if plan.node.config.kind == "run" or plan.node.config.publishes:
-        write_noted(planner.file.store, plan.key, planner.noted_now(plan))
+    if reads:
+        write_noted(planner.file.store, plan.key, reads)
     write_record(planner.file.store, record, project=planner.project)
 
 
