@@ -60,14 +60,20 @@ def execute(
 
     Raises InputError when no video is left to do, and what the stage raises.
     """
-    reporter = observer.started(plan)
-    num_todo = len(plan.todo) if plan.node.config.kind == "items" else 0
-    with telling(reporter, planner.file.store, key=plan.spec_key, node=plan.node.name, videos=num_todo) as live:
-        return _execute(plan, planner, live, options, executor=executor)
+    todo = _todo(plan, planner, options) if plan.node.config.kind == "items" else ()
+    reporter = observer.started(replace(plan, todo=todo))
+    with telling(reporter, planner.file.store, key=plan.spec_key, node=plan.node.name, items=todo) as live:
+        return _execute(plan, planner, live, options, todo=todo, executor=executor)
 
 
 def _execute(
-    plan: NodePlan, planner: Planner, reporter: LiveReporter, options: RunOptions, *, executor: Executor
+    plan: NodePlan,
+    planner: Planner,
+    reporter: LiveReporter,
+    options: RunOptions,
+    *,
+    todo: tuple[VideoItem, ...],
+    executor: Executor,
 ) -> tuple[NodeResult, list[Failure]]:
     started = time.monotonic()
     outputs: dict[str, Any] = {}
@@ -79,7 +85,6 @@ def _execute(
             raise InputError(
                 f"{plan.node.name}: no video to do: every one failed before, or none is in the splits asked for"
             )
-        todo = _todo(plan, planner, options)
         _do_items(plan, todo, planner=planner, reporter=reporter, options=options, executor=executor)
         done = _finish_items(plan, todo, planner)
         planner.forced -= {plan.node.name}
@@ -95,7 +100,8 @@ def _execute(
         planner.forced -= {plan.node.name}
     seconds = time.monotonic() - started
     if len(plan.failed) == len(plan.todo):
-        note_record(plan, planner, outputs=outputs, seconds=seconds, done=done)
+        share = reporter.progress.share if plan.node.config.kind == "run" else 1.0
+        note_record(plan, planner, outputs=outputs, seconds=seconds, done=done, share=share)
     planner.forget()
     result = NodeResult(
         node=plan.node.name,
@@ -175,9 +181,18 @@ def _with_jobs(work: Work, jobs: int | None) -> Work:
 
 
 def note_record(
-    plan: NodePlan, planner: Planner, *, outputs: dict[str, Any], seconds: float, done: Sequence[ItemRow] = ()
+    plan: NodePlan,
+    planner: Planner,
+    *,
+    outputs: dict[str, Any],
+    seconds: float,
+    done: Sequence[ItemRow] = (),
+    share: float = 1.0,
 ) -> None:
-    """Leave the record of a finished node, after all it made is in place; ``done`` are the items of this run."""
+    """Leave the record of a finished node, after all it made is in place; ``done`` are the items of this run.
+
+    ``share`` of the training was done in ``seconds``: less than all where it went on, or stopped early.
+    """
     rows: list[ItemRow] = []
     if plan.node.config.kind == "items" and plan.node.config.stores:
         ledger = ItemLedger(planner.file.store.node(plan.spec_key)).load()
@@ -199,7 +214,7 @@ def note_record(
         rows=sum(row.rows for row in present),
         bytes=sum(row.bytes for row in present),
         seconds=round(seconds, 3),
-        work=_work_done(plan, done, seconds) if seconds else {},
+        work=_work_done(plan, done, seconds, share) if seconds and share else {},
         files=_files(plan, planner.file.store),
         versions=_versions(),
         finished=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
@@ -227,7 +242,7 @@ def _files(plan: NodePlan, store: Store) -> dict[str, list[Any]]:
     return {path.relative_to(store.root).as_posix(): [path.stat().st_size, file_digest(path)] for path in paths}
 
 
-def _work_done(plan: NodePlan, done: Sequence[ItemRow], seconds: float) -> dict[str, float]:
+def _work_done(plan: NodePlan, done: Sequence[ItemRow], seconds: float, share: float) -> dict[str, float]:
     """How much was done in how long, so that a later run can be estimated."""
     digests = {row.digest for row in done}
     is_whole = plan.node.config.kind != "items"
@@ -238,6 +253,7 @@ def _work_done(plan: NodePlan, done: Sequence[ItemRow], seconds: float) -> dict[
         "rows": sum(row.rows for row in done),
         "bytes": sum(row.bytes for row in done),
         "seconds": round(seconds, 3),
+        "share": share,
     }
 
 

@@ -33,7 +33,8 @@ class Record:
     )  # path in the store -> [bytes, digest]; not those of items
     versions: dict[str, str] = field(default_factory=dict)
     work: dict[str, float] = field(default_factory=dict)
-    """What the run that finished it did: videos, video_seconds, rows, bytes, seconds; `run -n` estimates from it."""
+    """What the run that finished it did: videos, video_seconds, rows, bytes, seconds, and the share of a training that
+    it did in them; `run -n` estimates from it."""
     finished: str = ""  # UTC, for people; nothing depends on it
 
 
