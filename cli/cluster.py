@@ -78,8 +78,10 @@ def logs(
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
             shown = lines if whole else lines[:1] + [line for line in lines[1:] if line[:1] != "#"][-_TAIL_LINES:]
             typer.echo("\n".join([f"  {path}", *(f"  | {line}" for line in shown)]))
-    if not found:
-        typer.echo(f"nothing is known of {video} yet: no node has tried it")
+    if not found and video in {entry.video_id for entry in planner.dataset.new}:
+        typer.echo(f"nothing is known of {video} yet: its content is not read, `run` reads it first")
+    elif not found:
+        typer.echo(f"nothing is known of {video} yet: no node has tried it with its present settings")
 
 
 def script(

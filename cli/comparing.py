@@ -68,7 +68,7 @@ def compare(
 ) -> None:
     """List all trained runs of the store: scores, and the settings in which they differ."""
     from reelwright.cli.format import print_json
-    from reelwright.pipeline.comparison import run_rows, sort_rows
+    from reelwright.pipeline.comparison import mixed_targets, run_rows, sort_rows
     from reelwright.pipeline.file import find_pipeline_file, load_pipeline
     from reelwright.pipeline.history import History
 
@@ -82,6 +82,9 @@ def compare(
         typer.echo("no run in this store yet; `reelwright run` trains one")
     else:
         typer.echo(_run_table(rows, sort))
+    for node in mixed_targets(rows):
+        told = f"note: {node}: these runs are scored on different videos or labels (column `{node} on`); only scores "
+        typer.echo(f"{told}with the same digest there can be compared", err=True)
 
 
 def _record(text: str, config: Path | None) -> tuple[History, Record]:
@@ -171,28 +174,40 @@ def _diff_json(found: Comparison) -> dict[str, Any]:
 def _run_json(row: RunRow) -> dict[str, Any]:
     record = row.record
     named = {"key": record.key, "node": record.node, "stage": record.stage, "finished": record.finished}
-    return {**named, "seconds": record.seconds, "scores": dict(row.scores), "settings": dict(row.settings)}
+    values = {"scores": dict(row.scores), "targets": dict(row.targets), "settings": dict(row.settings)}
+    return {**named, "seconds": record.seconds, **values}
 
 
 def _run_table(rows: Sequence[RunRow], sort: str | None) -> str:
     from reelwright.cli.format import table_text
     from reelwright.cli.scores import is_headline
+    from reelwright.pipeline.comparison import mixed_targets
     from reelwright.pipeline.history import short
 
     known = dict.fromkeys(name for row in rows for name in row.scores)
     scores = [name for name in known if is_headline(name) or sort in {name, name.rpartition(".")[2]}]
     settings = list(dict.fromkeys(name for row in rows for name in row.settings))
+    mixed = mixed_targets(rows)
     body = [
         (
             short(row.record.key),
             row.record.node,
             row.record.finished[:16].replace("T", " "),
             *(_number(row.scores.get(name)) for name in scores),
+            *(_on(row.targets.get(node)) for node in mixed),
             *(_setting(name, row.settings[name]) if name in row.settings else "-" for name in settings),
         )
         for row in rows
     ]
-    return table_text(("key", "node", "finished (UTC)", *(f">{name}" for name in scores), *settings), body)
+    heads = [*(f">{name}" for name in scores), *(f"{node} on" for node in mixed)]
+    return table_text(("key", "node", "finished (UTC)", *heads, *settings), body)
+
+
+def _on(targets: str | None) -> str:
+    """What scores are on, by the first digits of its digest."""
+    from reelwright.pipeline.history import short
+
+    return "-" if targets is None else short(targets) or "not known"
 
 
 def _setting(name: str, value: Any) -> str:

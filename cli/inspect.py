@@ -5,11 +5,16 @@ from __future__ import annotations
 import ast
 import inspect as python_inspect
 import textwrap
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from reelwright.cli.options import ConfigOption, JsonOption, SetOption
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from reelwright.pipeline.project import Project
 
 
 def register(app: typer.Typer) -> None:
@@ -98,13 +103,33 @@ def report(
     config: ConfigOption = None,
     overrides: SetOption = None,
 ) -> None:
-    """Print where the reports lie."""
+    """Print where the reports lie; exit code 1 when one is not there."""
     from reelwright.pipeline.project import Project
+    from reelwright.storage.errors import ConfigError, StoreError
 
     project = Project.open(config, overrides=overrides or ())
     names = [name for name, settings_ in project.file.nodes.items() if settings_.produces == "scores"]
+    if not node and not names:
+        raise ConfigError(f"{project.file.path}: no node uses evaluate, so there is no report")
+    missing = []
     for name in [node] if node else names:
-        typer.echo(f"{name}: {project.report(name) / 'report.html'}")
+        try:
+            typer.echo(f"{name}: {_report_file(project, name)}")
+        except StoreError as error:
+            missing.append(str(error))
+    if missing:
+        raise StoreError("\n  ".join(missing))
+
+
+def _report_file(project: Project, name: str) -> Path:
+    """What there is to look at of an evaluate node. Raises StoreError when it is not there."""
+    from reelwright.storage.errors import StoreError
+
+    folder = project.report(name)
+    file = folder / ("report.html" if project.file.nodes[name].spec().get("report", True) else "metrics.json")
+    if not file.is_file():
+        raise StoreError(f"{file} is gone. `reelwright run --force {name}` writes it again")
+    return file
 
 
 def _setting_lines(model: type[Any], *, prefix: str) -> list[str]:

@@ -10,9 +10,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from reelwright.cli.format import plan_table, rate_text, seconds_text
+from reelwright.pipeline.cluster.live import progress_of
 from reelwright.pipeline.plan import FRESH, NodePlan
 from reelwright.pipeline.results import FAILED, RAN, NodeResult
-from reelwright.stages.work import Reporter
+from reelwright.stages.work import Reporter, VideoItem
 from reelwright.storage.items import ItemRow
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Watcher:
 
     def started(self, plan: NodePlan) -> Reporter:
         """Show a node at work."""
-        return self._show(plan.node.name)
+        return self._show(plan.node.name, plan.todo if plan.node.config.kind == "items" else ())
 
     def finished(self, result: NodeResult) -> None:
         """Say how a node ended."""
@@ -79,9 +80,9 @@ class Watcher:
             self._current.close()
             self._current = None
 
-    def _show(self, name: str) -> NodeReporter:
+    def _show(self, name: str, items: Sequence[VideoItem] = ()) -> NodeReporter:
         self.close()
-        self._current = NodeReporter(name, self._console)
+        self._current = NodeReporter(name, self._console, items)
         return self._current
 
 
@@ -108,31 +109,33 @@ def counted(name: str, unit: str) -> Iterator[Callable[[int, int], None]]:
 class NodeReporter:
     """Progress of one node."""
 
-    def __init__(self, name: str, console: Console) -> None:
+    def __init__(self, name: str, console: Console, items: Sequence[VideoItem] = ()) -> None:
         self._name, self._console = name, console
-        self._done, self._amount, self._unit = 0, 0, ""
-        self._failed = 0
+        self._progress = progress_of(name, items)
+        self._seconds = {item.digest: item.duration_seconds or 0.0 for item in items}
         self._started = self._told = time.monotonic()
         self._bar: Progress | None = None
         if console.is_terminal and sys.stderr.isatty():
             self._bar = _bar(console)
             self._bar.start()
-            self._task = self._bar.add_task(name, total=None, rate="")
+            self._task = self._bar.add_task(name, total=None, rate="", left="")
 
     def item(self, row: ItemRow) -> None:
         """Tell of videos that did not go well at once."""
+        self._progress.end(row, self._seconds.get(row.digest, 0.0))
         if row.status not in {"ok", "skipped"}:
-            self._failed += 1
             self.note(f"{row.status} ({row.cause}): {row.message}")
 
-    def total(self, amount: int, unit: str) -> None:
+    def total(self, amount: int, unit: str, done: int = 0) -> None:
         """Set the whole."""
-        self._amount, self._unit = amount, unit
+        if not self._progress.total:
+            self._started = time.monotonic()  # what came before was loading
+        self._progress.start(amount, unit, done)
         self._update()
 
     def advance(self, amount: int) -> None:
         """Go on by ``amount``."""
-        self._done += amount
+        self._progress.amount += amount
         self._update()
 
     def note(self, text: str) -> None:
@@ -145,22 +148,21 @@ class NodeReporter:
             self._bar.stop()
 
     def _update(self) -> None:
-        now = time.monotonic()
-        rate = self._done / max(now - self._started, 1e-9)
+        now, progress = time.monotonic(), self._progress
+        progress.seconds = now - self._started
+        rate = (progress.amount - progress.resumed) / max(progress.seconds, 1e-9)
+        left = f"{seconds_text(progress.seconds_left)} left" if progress.seconds_left else ""
         if self._bar is not None:
-            self._bar.update(
-                self._task, completed=self._done, total=self._amount or None, rate=f"{rate_text(rate)} {self._unit}/s"
-            )
+            shown = f"{rate_text(rate)} {progress.unit}/s"
+            self._bar.update(self._task, completed=progress.amount, total=progress.total or None, rate=shown, left=left)
         elif now - self._told >= _SECONDS_BETWEEN_LINES:
             self._told = now
-            told = f"{self._done:,} of {self._amount:,} {self._unit}, {rate_text(rate)}/s"
-            if self._done and self._amount > self._done:
-                told += f", {seconds_text((self._amount - self._done) / rate)} left"
-            self.note(told)
+            told = f"{progress.amount:,} of {progress.total:,} {progress.unit}, {rate_text(rate)}/s"
+            self.note(f"{told}, {left}" if left else told)
 
 
 def _bar(console: Console) -> Progress:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
     columns = (
         SpinnerColumn(),
@@ -168,6 +170,6 @@ def _bar(console: Console) -> Progress:
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[left]}"),
     )
     return Progress(*columns, console=console, transient=True)

@@ -6,6 +6,7 @@ stage and what it needs, each node under its usual name, all settings from -S.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -44,8 +45,7 @@ NodesArgument = Annotated[
 ]
 
 ProcessesOption = Annotated[
-    int | None,
-    typer.Option("--nproc", min=1, help="train, finetune: processes that share each batch (DDP).", show_default=False),
+    int | None, typer.Option("--nproc", min=1, help="Processes that share each batch (DDP).", show_default=False)
 ]
 
 # stage -> (usual name of its node, settings, what it needs)
@@ -101,7 +101,7 @@ def _command(stage: str) -> Any:
         file = load(overrides or [])
         wanted = _nodes(file, stage, nodes or [])
         if nproc is not None:
-            file = load([*(overrides or []), *_processes(file, stage, wanted, nproc)])
+            file = load([*(overrides or []), *(f"{name}.processes={nproc}" for name in wanted)])
         if dry_run:
             from reelwright.cli.planning import show_plan
 
@@ -118,6 +118,10 @@ def _command(stage: str) -> Any:
         )
         run_and_tell(file, options, as_json=as_json)
 
+    if not STAGES[stage].trains:
+        signature = inspect.signature(command)
+        parameters = [parameter for parameter in signature.parameters.values() if parameter.name != "nproc"]
+        command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return command
 
 
@@ -167,13 +171,6 @@ def _nodes(file: PipelineFile, stage: str, names: list[str]) -> tuple[str, ...]:
             f"{file.path}: {', '.join(wrong) or 'no node'} uses {stage}. Nodes that do: {', '.join(own) or 'none'}"
         )
     return tuple(names or own)
-
-
-def _processes(file: PipelineFile, stage: str, nodes: Sequence[str], number: int) -> list[str]:
-    """Overrides for --nproc."""
-    if any("processes" not in type(file.nodes[name]).model_fields for name in nodes):
-        raise ConfigError(f"--nproc is for train and finetune, not for {stage}; -j sets decoding processes")
-    return [f"{name}.processes={number}" for name in nodes]
 
 
 def _help(stage: str, summary: str) -> str:

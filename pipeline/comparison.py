@@ -62,6 +62,7 @@ class RunRow:
     record: Record
     settings: Mapping[str, Any]  # those that differ between the runs, by dotted name
     scores: Mapping[str, float] = field(default_factory=dict)  # val_<metric> at its best; <evaluate node>.<metric>
+    targets: Mapping[str, str] = field(default_factory=dict)  # evaluate node -> digest of videos and labels scored on
 
 
 def diff_files(old: PipelineFile, new: PipelineFile) -> Comparison:
@@ -95,9 +96,19 @@ def run_rows(history: History) -> list[RunRow]:
             record=record,
             settings={name: settings[record.key][name] for name in names if name in settings[record.key]},
             scores=_flat_scores(_record_scores(history, record)),
+            targets=history.targets_of(record),
         )
         for record in history.runs
     ]
+
+
+def mixed_targets(rows: Sequence[RunRow]) -> list[str]:
+    """Evaluate nodes whose scores are on other videos or labels in some rows than in others, or not known on which."""
+    found: dict[str, set[str]] = {}
+    for row in rows:
+        for node, target in row.targets.items():
+            found.setdefault(node, set()).add(target)
+    return [node for node, targets in found.items() if len(targets) > 1]
 
 
 def differing_settings(settings: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -19,7 +19,7 @@ from reelwright.storage.bringing import refresh_file
 from reelwright.storage.errors import ConfigError, StoreError, nearest
 from reelwright.storage.feature_files import scan_features
 from reelwright.storage.fetched import local_file
-from reelwright.storage.items import DONE
+from reelwright.storage.items import DONE, ItemRow
 from reelwright.storage.known import KnownFiles, KnownProbes, VideoProbe, stamp
 from reelwright.storage.labels import LabelSet, labels_from_column, labels_from_columns, labels_from_table
 from reelwright.storage.manifest import ManifestVideo, check_videos, read_manifest, scan_folder, scan_glob, scan_url
@@ -101,6 +101,20 @@ class Dataset:
     def unusable(self) -> tuple[ManifestVideo, ...]:
         """Videos that were read and cannot be used."""
         return tuple(video for video in self.unread if self.digests[video.video_id] in self.probes)
+
+    def probe_row(self, video_id: str) -> ItemRow | None:
+        """What became of a video that was read and cannot be used; None for others."""
+        digest = self.digests[video_id]
+        probe = None if digest is None or digest in self.items else self.probes.get(digest)
+        if probe is None:
+            return None
+        return ItemRow(
+            digest=probe.digest,
+            status=probe.status,
+            cause=probe.cause,
+            message=probe.message,
+            attempts=probe.attempts,
+        )
 
     def is_quarantined(self, attempts: int) -> bool:
         """Whether a video that failed so often is left alone."""

@@ -81,7 +81,8 @@ def estimates(planner: Planner) -> dict[str, Estimate]:
         seconds = size = None
         if base is not None and factors is not None:
             share = _share(amount, base.work)
-            seconds = base.work["seconds"] * share * factors[0] if share is not None else None
+            whole_seconds = base.work["seconds"] / base.work.get("share", 1.0)
+            seconds = whole_seconds * share * factors[0] if share is not None else None
             size = base.work.get("bytes", 0) * share * factors[1] if share is not None else None
         found[plan.node.name] = Estimate(
             node=plan.node.name,

@@ -12,7 +12,7 @@ from typing import Any
 from reelwright.pipeline.cluster.executors import Executor
 from reelwright.pipeline.cluster.live import LiveReporter, telling
 from reelwright.pipeline.failed_share import check_share
-from reelwright.pipeline.noted import write_noted
+from reelwright.pipeline.noted import TARGETS, targets_by_split, write_noted
 from reelwright.pipeline.plan import STALE, WAITING, NodePlan, Planner
 from reelwright.pipeline.results import RAN, Failure, NodeResult, Observer, RunOptions
 from reelwright.pipeline.units import build_work
@@ -62,16 +62,22 @@ def execute(
     Raises InputError when no video is left to do, StageError when too many failed before, and what the stage raises.
     """
     warning = check_share(plan, planner)
-    reporter = observer.started(plan)
+    todo = _todo(plan, planner, options) if plan.node.config.kind == "items" else ()
+    reporter = observer.started(replace(plan, todo=todo))
     if warning:
         reporter.note(warning)
-    num_todo = len(plan.todo) if plan.node.config.kind == "items" else 0
-    with telling(reporter, planner.file.store, key=plan.spec_key, node=plan.node.name, videos=num_todo) as live:
-        return _execute(plan, planner, live, options, executor=executor)
+    with telling(reporter, planner.file.store, key=plan.spec_key, node=plan.node.name, items=todo) as live:
+        return _execute(plan, planner, live, options, todo=todo, executor=executor)
 
 
 def _execute(
-    plan: NodePlan, planner: Planner, reporter: LiveReporter, options: RunOptions, *, executor: Executor
+    plan: NodePlan,
+    planner: Planner,
+    reporter: LiveReporter,
+    options: RunOptions,
+    *,
+    todo: tuple[VideoItem, ...],
+    executor: Executor,
 ) -> tuple[NodeResult, list[Failure]]:
     started = time.monotonic()
     outputs: dict[str, Any] = {}
@@ -83,7 +89,6 @@ def _execute(
             raise InputError(
                 f"{plan.node.name}: no video to do: every one failed before, or none is in the splits asked for"
             )
-        todo = _todo(plan, planner, options)
         _do_items(plan, todo, planner=planner, reporter=reporter, options=options, executor=executor)
         done = _finish_items(plan, todo, planner)
         planner.forced -= {plan.node.name}
@@ -99,7 +104,8 @@ def _execute(
         planner.forced -= {plan.node.name}
     seconds = time.monotonic() - started
     if len(plan.failed) == len(plan.todo):
-        note_record(plan, planner, outputs=outputs, seconds=seconds, done=done)
+        share = reporter.progress.share if plan.node.config.kind == "run" else 1.0
+        note_record(plan, planner, outputs=outputs, seconds=seconds, done=done, share=share)
     planner.forget()
     result = NodeResult(
         node=plan.node.name,
@@ -179,15 +185,28 @@ def _with_jobs(work: Work, jobs: int | None) -> Work:
 
 
 def note_record(
-    plan: NodePlan, planner: Planner, *, outputs: dict[str, Any], seconds: float, done: Sequence[ItemRow] = ()
+    plan: NodePlan,
+    planner: Planner,
+    *,
+    outputs: dict[str, Any],
+    seconds: float,
+    done: Sequence[ItemRow] = (),
+    share: float = 1.0,
 ) -> None:
-    """Leave the record of a finished node, after all it made is in place; ``done`` are the items of this run."""
+    """Leave the record of a finished node, after all it made is in place; ``done`` are the items of this run.
+
+    ``share`` of the training was done in ``seconds``: less than all where it went on, or stopped early.
+    """
     rows: list[ItemRow] = []
     if plan.node.config.kind == "items" and plan.node.config.stores:
         ledger = ItemLedger(planner.file.store.node(plan.spec_key)).load()
         rows = [ledger[item.digest] for item in plan.wanted if item.digest in ledger]
     present = [row for row in rows if row.is_done]
     assert plan.material is not None
+    is_noted = plan.node.config.kind == "run" or plan.node.config.publishes
+    reads = planner.noted_now(plan) if is_noted else []
+    if plan.node.config.publishes:
+        outputs = {**outputs, TARGETS: targets_by_split(reads, planner.dataset_of(plan.node))}
     record = Record(
         node=plan.node.name,
         stage=plan.node.stage,
@@ -199,13 +218,13 @@ def note_record(
         rows=sum(row.rows for row in present),
         bytes=sum(row.bytes for row in present),
         seconds=round(seconds, 3),
-        work=_work_done(plan, done, seconds) if seconds else {},
+        work=_work_done(plan, done, seconds, share) if seconds and share else {},
         files=_files(plan, planner.file.store),
         versions=_versions(),
         finished=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     )
-    if plan.node.config.kind == "run" or plan.node.config.publishes:
-        write_noted(planner.file.store, plan.key, planner.noted_now(plan))
+    if reads:
+        write_noted(planner.file.store, plan.key, reads)
     write_record(planner.file.store, record, project=planner.project)
 
 
@@ -227,7 +246,7 @@ def _files(plan: NodePlan, store: Store) -> dict[str, list[Any]]:
     return {path.relative_to(store.root).as_posix(): [path.stat().st_size, file_digest(path)] for path in paths}
 
 
-def _work_done(plan: NodePlan, done: Sequence[ItemRow], seconds: float) -> dict[str, float]:
+def _work_done(plan: NodePlan, done: Sequence[ItemRow], seconds: float, share: float) -> dict[str, float]:
     """How much was done in how long, so that a later run can be estimated."""
     digests = {row.digest for row in done}
     is_whole = plan.node.config.kind != "items"
@@ -238,6 +257,7 @@ def _work_done(plan: NodePlan, done: Sequence[ItemRow], seconds: float) -> dict[
         "rows": sum(row.rows for row in done),
         "bytes": sum(row.bytes for row in done),
         "seconds": round(seconds, 3),
+        "share": share,
     }
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reelwright.pipeline.results import names_of
 from reelwright.stages.registry import load
 from reelwright.storage.annotations import UNKNOWN
 from reelwright.storage.bringing import refresh
@@ -43,6 +44,10 @@ class ExportRequest:
     background: str | None = None  # of activitynet
     per_row: bool = False  # of mstcn
     shard_bytes: int | None = None  # of webdataset; None: the writer's default
+
+    def __post_init__(self) -> None:
+        """One split is a list of one: a text would be taken for its letters."""
+        object.__setattr__(self, "splits", names_of(self.splits))
 
 
 def export_node(project: Project, request: ExportRequest) -> int:

@@ -8,7 +8,10 @@ from functools import cached_property
 from typing import Any
 
 from reelwright.pipeline.keys import reads, run_identity, started_from
+from reelwright.pipeline.noted import TARGETS
+from reelwright.storage.annotations import UNKNOWN
 from reelwright.storage.bringing import is_there, refresh
+from reelwright.storage.digests import digest
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.records import Record, read_records
 from reelwright.storage.runs import RunFolder
@@ -69,22 +72,39 @@ class History:
         found = dict(flat(record.material.get("spec", {}), path))
         if record.stage in RUN_STAGES:
             inputs = record.material.get("inputs", {})
-            found.update({f"{path}{name}": inputs[name] for name in ("videos", "classes") if name in inputs})
+            found.update({f"{path}{name}": inputs[name] for name in ("videos", "classes", "heads") if name in inputs})
+            if inputs.get("background", UNKNOWN) != UNKNOWN:
+                found[f"{path}background"] = inputs["classes"][inputs["background"]]
+        found.update(flat({TARGETS: record.outputs[TARGETS]} if TARGETS in record.outputs else {}, path))
         for name, parent in self.parents(record):
             found.update(self.settings(parent, f"{path}{name}."))
         return found
 
     def scores_of(self, run: Record) -> dict[str, dict[str, Any]]:
         """Headline scores of the evaluate records that rest on a run, by node name; the newest where several do."""
-        return self._scores.get(run.key, {})
+        return {node: dict(record.outputs) for node, record in self._scores.get(run.key, {}).items()}
+
+    def targets_of(self, run: Record) -> dict[str, str]:
+        """By the same names, a digest of the contents and labels on which those scores are; empty where not noted."""
+        return {node: self._targets(record) for node, record in self._scores.get(run.key, {}).items()}
+
+    def _targets(self, scores: Record) -> str:
+        splits = scores.material["spec"]["splits"]
+        for _, parent in self.parents(scores):
+            if parent.stage == "steps":
+                inputs = parent.material["inputs"]
+                return digest([inputs.get(name) for name in ("names and labels", "truth", "procedure")])
+            if TARGETS in parent.outputs:
+                return digest({split: parent.outputs[TARGETS].get(split) for split in splits})
+        return ""
 
     @cached_property
-    def _scores(self) -> dict[str, dict[str, dict[str, Any]]]:
-        found: dict[str, dict[str, dict[str, Any]]] = {}
+    def _scores(self) -> dict[str, dict[str, Record]]:
+        found: dict[str, dict[str, Record]] = {}
         for record in sorted(self.records.values(), key=lambda record: record.finished):
             if record.stage == "evaluate":
                 for run in self._runs_behind(record):
-                    found.setdefault(run.key, {})[record.node] = dict(record.outputs)
+                    found.setdefault(run.key, {})[record.node] = record
         return found
 
     def best(self, run: Record) -> tuple[str, float] | None:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from reelwright.storage.bringing import refresh
 from reelwright.storage.digests import digest
 from reelwright.storage.files import write_sealed
 from reelwright.storage.store import Store
+
+if TYPE_CHECKING:
+    from reelwright.pipeline.dataset import Dataset
+
+TARGETS = "targets"  # output of what publishes predictions
 
 
 class Noted(NamedTuple):
@@ -25,6 +30,15 @@ class Noted(NamedTuple):
 def noted(named: Iterable[Sequence[object]]) -> list[Noted]:
     """The notes of rows [video_id, content, split, annotation as plain data]."""
     return [Noted(str(content), str(split), digest(labels), str(name)) for name, content, split, labels in named]
+
+
+def targets_by_split(videos: Sequence[Noted], dataset: Dataset) -> dict[str, str]:
+    """Split -> digest of contents and labels: scores on other targets than these are no match for each other."""
+    by_split: dict[str, list[list[str]]] = defaultdict(list)
+    for entry in videos:
+        by_split[entry.split].append([entry.content, entry.labels])
+    labels = [list(dataset.labels.classes), dataset.background, [list(head) for head in dataset.labels.heads]]
+    return {split: digest([sorted(pairs), labels]) for split, pairs in sorted(by_split.items())}
 
 
 def write_noted(store: Store, key: str, videos: Sequence[Noted]) -> None:

@@ -9,13 +9,14 @@ project.predictions("predict").windows().to_pandas()
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reelwright.pipeline.file import PipelineFile, find_pipeline_file, load_pipeline
 from reelwright.pipeline.plan import NodePlan, Planner
-from reelwright.pipeline.results import NodeResult, Observer, RunOptions, RunResult
+from reelwright.pipeline.results import NodeResult, Observer, RunOptions, RunResult, names_of
 from reelwright.pipeline.runner import open_planner, run_pipeline
 from reelwright.stages.work import Reporter, SilentReporter
 from reelwright.storage.bringing import refresh
@@ -65,16 +66,20 @@ class Project:
         self.file = file
 
     @classmethod
-    def open(cls, path: str | Path | None = None, *, overrides: Sequence[str] = ()) -> Project:
+    def open(cls, path: str | Path | None = None, *, overrides: str | Sequence[str] = ()) -> Project:
         """Read and check a pipeline file; None: the one in the working folder. Raises ConfigError."""
-        return cls(load_pipeline(find_pipeline_file(None if path is None else Path(path)), overrides))
+        return cls(load_pipeline(find_pipeline_file(None if path is None else Path(path)), names_of(overrides)))
 
     def run(self, *, observer: Observer | None = None, **options: Any) -> RunResult:
-        """Bring nodes up to date; options are those of `RunOptions` (only, until, force, limit, ...)."""
-        chosen: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in options.items()
-        }
-        return run_pipeline(self.file, observer or SilentObserver(), RunOptions(**chosen))
+        """Bring nodes up to date; options are those of `RunOptions` (only, until, force, limit, ...).
+
+        A node is named by its whole name, alone or in a list of several.
+        """
+        known = [option.name for option in dataclasses.fields(RunOptions)]
+        for name in options:
+            if name not in known:
+                raise ConfigError(f"run has no option {name!r}.{nearest(name, known)} Known: {', '.join(known)}")
+        return run_pipeline(self.file, observer or SilentObserver(), RunOptions(**options))
 
     def planner(self, *, read: bool = False) -> Planner:
         """What is up to date and why, as the store is now; with ``read``, touched and moved files are read for it."""

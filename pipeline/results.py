@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -80,6 +80,16 @@ class RunOptions:
     ask: Callable[[str], bool] | None = (
         None  # a question for a person, as whether to cancel a job; None: nobody is there
     )
+
+    def __post_init__(self) -> None:
+        """One name is a list of one: a text would be taken for its letters."""
+        for name in ("only", "until", "force"):
+            object.__setattr__(self, name, names_of(getattr(self, name)))
+
+
+def names_of(given: str | Iterable[str]) -> tuple[str, ...]:
+    """One name or several as a tuple."""
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 class Observer(Protocol):

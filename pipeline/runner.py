@@ -21,6 +21,7 @@ from reelwright.pipeline.lockfile import Frozen, lock_path, write_lock
 from reelwright.pipeline.plan import FRESH, NodePlan, Planner
 from reelwright.pipeline.results import FAILED, SKIPPED, Failure, NodeResult, Observer, RunOptions, RunResult
 from reelwright.pipeline.supply import supply_videos, synthetic_failures
+from reelwright.pipeline.synthesized import NODE as VIDEOS
 from reelwright.pipeline.synthesized import synthetic_digests, synthetic_set_of
 from reelwright.stages.registry import load
 from reelwright.storage.bringing import look_again
@@ -32,10 +33,10 @@ from reelwright.storage.errors import (
     StoreError,
     UnusableStoreError,
 )
-from reelwright.storage.items import ItemRow
 from reelwright.storage.known import KnownFiles
 from reelwright.storage.locks import exclusive, using
 from reelwright.storage.mirror import check_writable
+from reelwright.storage.records import remember_record
 from reelwright.storage.unusable import is_full, room, usable, why_unusable
 from reelwright.storage.urls import is_url
 
@@ -286,10 +287,12 @@ def _needs_nothing(plan: NodePlan, options: RunOptions) -> bool:
 
 
 def _left_as_is(plan: NodePlan, planner: Planner) -> tuple[NodeResult, list[Failure]]:
+    node = plan.node
     if plan.record is None:
         note_record(plan, planner, outputs={}, seconds=0.0)
         planner.forget()
-    node = plan.node
+    elif (last := planner.last(node)) is None or last.key != plan.key:
+        remember_record(plan.record, project=planner.project, node=node.name)  # later changes are told against it
     outputs = dict(plan.record.outputs) if plan.record else {}
     left = NodeResult(node=node.name, stage=node.stage, state=FRESH, num_items=len(plan.wanted), outputs=outputs)
     return left, item_failures(planner, plan)
@@ -299,15 +302,8 @@ def _unusable(planner: Planner) -> list[Failure]:
     """Videos that could not even be made or probed."""
     found = synthetic_failures(planner.dataset.synthetic)
     for video in planner.dataset.unusable:
-        digest = planner.dataset.digests[video.video_id] or ""
-        probe = planner.dataset.probes[digest]
-        row = ItemRow(
-            digest=digest,
-            status=probe.status,
-            cause=probe.cause,
-            message=probe.message,
-            attempts=probe.attempts,
-        )
-        is_left = planner.dataset.is_quarantined(probe.attempts)
-        found.append(Failure(node="videos", video_ids=(video.video_id,), row=row, is_quarantined=is_left))
+        row = planner.dataset.probe_row(video.video_id)
+        assert row is not None
+        is_left = planner.dataset.is_quarantined(row.attempts)
+        found.append(Failure(node=VIDEOS, video_ids=(video.video_id,), row=row, is_quarantined=is_left))
     return found

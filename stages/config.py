@@ -1,4 +1,4 @@
-"""What every stage's settings share: frozen models, unknown keys refused, and which fields enter which key.
+"""What every stage's settings share: frozen models, unknown keys refused, and which fields enter the key.
 
 A field enters the key of its node, and that of what reads the weights of its run, unless its role says otherwise:
 

@@ -91,8 +91,11 @@ class Reporter(Protocol):
     def advance(self, amount: int) -> None:
         """``amount`` more rows (frames, windows, steps) are done."""
 
-    def total(self, amount: int, unit: str) -> None:
-        """``amount`` rows of ``unit`` are to be done in all; may be said again when more is known."""
+    def total(self, amount: int, unit: str, done: int = 0) -> None:
+        """``amount`` rows of ``unit`` are to be done in all; may be said again when more is known.
+
+        ``done`` of them were done by an earlier run, which this one goes on with.
+        """
 
     def note(self, text: str) -> None:
         """One line for the log."""
@@ -111,7 +114,7 @@ class SilentReporter:
     def advance(self, amount: int) -> None:
         """Ignore progress."""
 
-    def total(self, amount: int, unit: str) -> None:
+    def total(self, amount: int, unit: str, done: int = 0) -> None:
         """Ignore totals."""
 
     def note(self, text: str) -> None:

@@ -71,6 +71,14 @@ class Interrupted(ReelwrightError):  # noqa: N818 - not an error: run again
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint such as `` Did you mean 'stride'?``, or an empty text when nothing is near."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    """A hint such as `` Did you mean 'stride'?``, or an empty text when nothing is near.
+
+    Among equally near ones the first of ``known`` is meant, and one with the same letters in another order before all.
+    """
+    names = list(dict.fromkeys(known))
+    close = difflib.get_close_matches(name, names, n=len(names) or 1, cutoff=0.6)
+    likeness = {other: difflib.SequenceMatcher(None, other, name).ratio() for other in close}
+    best = min(
+        close, key=lambda other: (sorted(other) != sorted(name), -likeness[other], names.index(other)), default=None
+    )
+    return "" if best is None else f" Did you mean {best!r}?"

@@ -33,14 +33,20 @@ class Record:
     )  # path in the store -> [bytes, digest]; not those of items
     versions: dict[str, str] = field(default_factory=dict)
     work: dict[str, float] = field(default_factory=dict)
-    """What the run that finished it did: videos, video_seconds, rows, bytes, seconds; `run -n` estimates from it."""
+    """What the run that finished it did: videos, video_seconds, rows, bytes, seconds, and the share of a training that
+    it did in them; `run -n` estimates from it."""
     finished: str = ""  # UTC, for people; nothing depends on it
 
 
 def write_record(store: Store, record: Record, *, project: Path) -> None:
     """Note a finished node in the store, then as the newest of its pipeline file."""
     write_sealed(store.node(record.key) / "record.json", asdict(record))
-    write_sealed(project / f"{record.node}.json", asdict(record))
+    remember_record(record, project=project, node=record.node)
+
+
+def remember_record(record: Record, *, project: Path, node: str) -> None:
+    """Note what a pipeline file has now under a node's name, made by it or found in the store."""
+    write_sealed(project / f"{node}.json", asdict(record))
 
 
 def read_record(store: Store, key: str) -> Record | None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from reelwright.stages.work import Reporter
+from reelwright.stages.work import Reporter, VideoItem
 from reelwright.storage.files import write_json
 from reelwright.storage.heartbeat import check_held
 from reelwright.storage.items import ItemRow
@@ -32,10 +32,30 @@ class Progress:
     done: int = 0
     failed: int = 0
     running: int | None = None  # with workers now; None: not known
+    video_seconds: float = 0.0  # of the videos to do, together; 0: not known
+    done_seconds: float = 0.0  # of those of them that are done
+    failed_seconds: float = 0.0
+    done_rows: int = 0  # of those that are done
     amount: int = 0  # of ``unit`` done
     total: int = 0
+    resumed: int = 0  # of ``amount``: done by an earlier run, in time that is not counted here
     unit: str = ""
-    seconds: float = 0.0  # since it began
+    seconds: float = 0.0  # since work began
+
+    def start(self, amount: int, unit: str, done: int) -> None:
+        """See Reporter.total."""
+        self.total, self.unit = amount, unit
+        if done > self.amount:
+            self.resumed += done - self.amount
+            self.amount = done
+
+    def end(self, row: ItemRow, seconds: float) -> None:
+        """A video of ``seconds`` is done, or failed."""
+        if row.is_done:
+            self.done, self.done_seconds = self.done + 1, self.done_seconds + seconds
+            self.done_rows += row.rows
+        else:
+            self.failed, self.failed_seconds = self.failed + 1, self.failed_seconds + seconds
 
     @property
     def waiting(self) -> int:
@@ -44,10 +64,20 @@ class Progress:
 
     @property
     def share(self) -> float:
-        """Of the work that is done, from 0 to 1."""
-        if self.videos:
-            return (self.done + self.failed) / self.videos
-        return self.amount / self.total if self.total else 0.0
+        """Of the work of this run that is done, from 0 to 1; 0 while none of several videos is finished.
+
+        Frames count, those of videos at work too. How many there will be in all a stage may not know before it has
+        opened every video: there are at least as many a second of video as the finished ones have.
+        """
+        if not self.videos:
+            whole = self.total - self.resumed
+            return (self.amount - self.resumed) / whole if whole > 0 else 0.0
+        if self.unit == "frames" and self.total and (self.done_seconds or self.videos == 1):
+            rate = self.done_rows / self.done_seconds if self.done_seconds else 0.0
+            return min(1.0, self.amount / max(self.total, rate * (self.video_seconds - self.failed_seconds)))
+        if self.video_seconds:
+            return min(1.0, (self.done_seconds + self.failed_seconds) / self.video_seconds)
+        return (self.done + self.failed) / self.videos
 
     @property
     def seconds_left(self) -> float | None:
@@ -60,24 +90,28 @@ class Progress:
         seconds = max(self.seconds, 1e-9)
         if self.videos:
             return (self.done + self.failed) / seconds, "videos"
-        return self.amount / seconds, self.unit
+        return (self.amount - self.resumed) / seconds, self.unit
+
+
+def progress_of(node: str, items: Sequence[VideoItem]) -> Progress:
+    """Nothing done yet of ``items`` (none: of a node without items)."""
+    durations = [item.duration_seconds or 0.0 for item in items]
+    return Progress(node=node, videos=len(items), video_seconds=sum(durations) if all(durations) else 0.0)
 
 
 class LiveReporter:
     """Passes on what a stage says, and notes how far it is."""
 
-    def __init__(self, reporter: Reporter, path: Path, *, node: str, videos: int) -> None:
+    def __init__(self, reporter: Reporter, path: Path, *, node: str, items: Sequence[VideoItem] = ()) -> None:
         self._reporter, self._path = reporter, path
-        self.progress = Progress(node=node, videos=videos)
+        self.progress = progress_of(node, items)
+        self._seconds = {item.digest: item.duration_seconds or 0.0 for item in items}
         self._started = time.monotonic()
         self._written = -_SECONDS_BETWEEN
 
     def item(self, row: ItemRow) -> None:
         """See Reporter."""
-        if row.is_done:
-            self.progress.done += 1
-        else:
-            self.progress.failed += 1
+        self.progress.end(row, self._seconds.get(row.digest, 0.0))
         self._reporter.item(row)
         self._write()
 
@@ -87,10 +121,12 @@ class LiveReporter:
         self._reporter.advance(amount)
         self._write()
 
-    def total(self, amount: int, unit: str) -> None:
+    def total(self, amount: int, unit: str, done: int = 0) -> None:
         """See Reporter."""
-        self.progress.total, self.progress.unit = amount, unit
-        self._reporter.total(amount, unit)
+        if not self.progress.total:
+            self._started = time.monotonic()  # what came before was loading
+        self.progress.start(amount, unit, done)
+        self._reporter.total(amount, unit, done)
         self._write()
 
     def note(self, text: str) -> None:
@@ -114,11 +150,13 @@ class LiveReporter:
 
 
 @contextlib.contextmanager
-def telling(reporter: Reporter, store: Store, *, key: str, node: str, videos: int) -> Iterator[LiveReporter]:
+def telling(
+    reporter: Reporter, store: Store, *, key: str, node: str, items: Sequence[VideoItem] = ()
+) -> Iterator[LiveReporter]:
     """A reporter that also notes how far the node is, while the block runs."""
     path = store.progress(key)
     try:
-        yield LiveReporter(reporter, path, node=node, videos=videos)
+        yield LiveReporter(reporter, path, node=node, items=items)
     finally:
         with told_by_work():
             path.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reelwright.pipeline.plan import Planner
+from reelwright.pipeline.synthesized import NODE as VIDEOS
 from reelwright.storage.bringing import refresh
 from reelwright.storage.errors import ConfigError, nearest
 from reelwright.storage.items import ItemLedger, ItemRow
@@ -26,8 +27,8 @@ def account(planner: Planner, video_id: str) -> list[Said]:
     digests = planner.dataset.digests
     if video_id not in digests:
         raise ConfigError(f"no video {video_id!r} in the manifest.{nearest(video_id, digests)}")
-    digest = digests[video_id]
-    found = []
+    digest, unusable = digests[video_id], planner.dataset.probe_row(video_id)
+    found = [] if unusable is None else [Said(node=VIDEOS, row=unusable, files=())]
     for plan in planner.plans():
         if digest is None or plan.node.config.kind != "items" or not plan.spec_key:
             continue

@@ -120,8 +120,9 @@ class _Watch:
     def _take(self, event: dict[str, Any]) -> None:
         match event["event"]:
             case "total":
-                self.counted = 0  # a job that goes on says anew how far it is
-                self.reporter.total(event["amount"], event["unit"])
+                self.counted = event["done"]  # a job that goes on says anew how far it is
+                self.reported = max(self.reported, self.counted)
+                self.reporter.total(event["amount"], event["unit"], event["done"])
             case "advance":
                 self.counted += event["amount"]
                 if self.counted > self.reported:

@@ -154,7 +154,7 @@ def _read(process: _Process, events: queue.Queue[tuple[_Process, dict[str, Any]]
 def _take(process: _Process, event: dict[str, Any], reporter: Reporter) -> None:
     kind = event["event"]
     if kind == "total":
-        reporter.total(event["amount"], event["unit"])
+        reporter.total(event["amount"], event["unit"], event["done"])
     elif kind == "advance":
         reporter.advance(event["amount"])
     elif kind == "note":

@@ -10,6 +10,8 @@ from reelwright.storage.errors import nearest
 
 LOOKAHEAD = "lookahead_"  # in front of any name: Zhang et al. 2019, k = 6 steps forward, half a step back
 
+_COMMON = ("adamw", "sgd", "momentum", "adam", "lamb", "adafactor", "lion")  # sgd is nesterov
+
 _TABLE = (
     ("adam adamw", "betas eps amsgrad"),
     ("sgd nesterov momentum", "momentum dampening nesterov"),
@@ -90,15 +92,17 @@ UNFIT = {"adahessian": "it needs second derivatives, which attention kernels do 
 def check_optimizer(name: str, options: dict[str, object], fields: tuple[str, ...]) -> None:
     """ValueError, naming the nearest, for an unknown optimizer or an option it does not take.
 
-    ``fields`` are settings of every optimizer, which are not looked at but may be the nearest name.
+    ``fields`` are settings beside the options, which are not looked at but may be the nearest name; momentum is one
+    only of those that take it.
     """
     base = name.removeprefix(LOOKAHEAD)
     if base in UNFIT:
         raise ValueError(f"optimizer {base!r} cannot be used: {UNFIT[base]}")
     if base not in OPTIONS:
-        known = f"Common: adamw, sgd (nesterov), momentum, adam, lamb, adafactor, lion; or {LOOKAHEAD}NAME."
-        raise ValueError(f"optimizer {name!r} is not known.{nearest(base, OPTIONS)} {known}")
+        known = f"Common: {', '.join(_COMMON)}; or {LOOKAHEAD}NAME."
+        raise ValueError(f"optimizer {name!r} is not known.{nearest(base, (*_COMMON, *OPTIONS))} {known}")
     for option in options:
         if option not in OPTIONS[base]:
             known = f"Options of {base}: {', '.join(OPTIONS[base])}."
-            raise ValueError(f"{option!r} is no option of {base}.{nearest(option, (*OPTIONS[base], *fields))} {known}")
+            allowed = (*OPTIONS[base], *(field for field in fields if field != "momentum"))
+            raise ValueError(f"{option!r} is no option of {base}.{nearest(option, allowed)} {known}")

@@ -45,10 +45,10 @@ class EventReporter:
         if self._is_main:
             self.send("advance", amount=amount)
 
-    def total(self, amount: int, unit: str) -> None:
+    def total(self, amount: int, unit: str, done: int = 0) -> None:
         """See Reporter."""
         if self._is_main:
-            self.send("total", amount=amount, unit=unit)
+            self.send("total", amount=amount, unit=unit, done=done)
 
     def note(self, text: str) -> None:
         """See Reporter."""

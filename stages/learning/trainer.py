@@ -101,8 +101,8 @@ class Trainer:
             StopRequests(limit_minutes=self.settings.max_minutes, since=started) as stop,
         ):
             self._resume()
-            self.reporter.total(self.settings.epochs * batches.num_items, "windows")
-            self.reporter.advance(self.progress.epoch * batches.num_items + self.progress.num_items)
+            done = self.progress.epoch * batches.num_items + self.progress.num_items
+            self.reporter.total(self.settings.epochs * batches.num_items, "windows", done)
             with self._loggers() as loggers:
                 while not self._is_finished():
                     self._train_epoch(batches, stop)

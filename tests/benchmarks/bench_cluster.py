@@ -104,7 +104,7 @@ def _per_item(options: Options) -> list[Row]:
 def _local(items: Sequence[VideoItem], folder: Path) -> float:
     with tempfile.TemporaryDirectory(dir=folder) as store:
         work = make_work(Path(store), items, notes=False)
-        reporter = LiveReporter(SilentReporter(), Path(store) / "live.json", node="n", videos=len(items))
+        reporter = LiveReporter(SilentReporter(), Path(store) / "live.json", node="n", items=items)
         started = time.perf_counter()
         LocalExecutor().items(work, reporter)
         ItemLedger(Store.at(store).node(work.key)).compact()

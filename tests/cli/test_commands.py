@@ -31,7 +31,7 @@ def reelwright(cwd: Path, *arguments: str, **environment: str) -> subprocess.Com
 def test_run_status_explain_show_and_a_broken_video(folder: Path) -> None:
     stale = reelwright(folder, "status", "--exit-code")
     assert stale.returncode == 1
-    assert "5 new or changed" in stale.stdout
+    assert "videos: 5 new and not read yet: `run` reads them first" in stale.stdout
     (folder / "e.mp4").write_text("not a video")
     first = reelwright(folder, "run", "--json")
     assert first.returncode == 3, first.stderr

@@ -67,6 +67,15 @@ def test_time_and_size(
     assert {name: (cost.seconds, cost.bytes) for name, cost in told(known, *overrides).items()} == expected
 
 
+def test_a_training_that_went_on_is_reckoned_as_a_whole(known: Path) -> None:
+    """Its last run did a quarter of it."""
+    planner = Project.open(known / "reelwright.yaml").planner()
+    record = planner.plan("train").record
+    assert record is not None
+    write_record(planner.file.store, replace(record, work={**WORK["train"], "share": 0.25}), project=planner.project)
+    assert told(known, "train.epochs=6")["train"].seconds == pytest.approx(360.0)
+
+
 def test_a_video_that_was_not_read_counts_as_one_of_average_length(known: Path) -> None:
     write_video(known / "f.mp4", seed=9)
     rows = read_rows(known / "videos.csv")

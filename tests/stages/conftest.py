@@ -42,7 +42,7 @@ class Notes(SilentReporter):
     def advance(self, amount: int) -> None:
         self.advanced += amount
 
-    def total(self, amount: int, unit: str) -> None:
+    def total(self, amount: int, unit: str, done: int = 0) -> None:
         self.totals.append(amount)
 
 

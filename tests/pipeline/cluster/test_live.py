@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from reelwright.cli.planning import progress_text
 from reelwright.pipeline.cluster import live
-from reelwright.pipeline.cluster.live import Progress, read_progress, telling
+from reelwright.pipeline.cluster.live import LiveReporter, Progress, read_progress, telling
 from reelwright.pipeline.doctor import BAD, GOOD, examine_store
-from reelwright.stages.work import SilentReporter
+from reelwright.stages.work import SilentReporter, VideoItem
 from reelwright.storage.items import ItemLedger, ItemRow
 from reelwright.storage.store import Store
 
@@ -18,7 +19,8 @@ from reelwright.storage.store import Store
 def test_a_node_tells_how_far_it_is_while_it_is_done_and_leaves_nothing(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(live, "_SECONDS_BETWEEN", 0.0)
     store, inner = Store.at(tmp_path), SilentReporter()
-    with telling(inner, store, key="k", node="embed", videos=10) as reporter:
+    items = [VideoItem(str(number), "", "") for number in range(10)]
+    with telling(inner, store, key="k", node="embed", items=items) as reporter:
         for number, status in enumerate(("ok", "ok", "failed")):
             reporter.item(ItemRow(digest=str(number), status=status))
         reporter.running(4)
@@ -46,6 +48,68 @@ def test_a_node_tells_how_far_it_is_while_it_is_done_and_leaves_nothing(tmp_path
 )
 def test_progress_as_status_prints_it(progress: Progress, text: str) -> None:
     assert progress_text(progress) == text
+
+
+def drive(reporter: LiveReporter, clock: list[float], events: list[tuple[float, str, tuple[Any, ...]]]) -> float | None:
+    """What is said at which second; returns the time left after the last of it."""
+    for second, name, arguments in events:
+        clock[0] = second
+        getattr(reporter, name)(*arguments)
+    return reporter.progress.seconds_left
+
+
+def row(number: int, rows: int) -> ItemRow:
+    return ItemRow(digest=str(number), status="ok", rows=rows)
+
+
+LEFT: dict[str, tuple[list[float], list[tuple[float, str, tuple[Any, ...]]], float | None]] = {
+    # durations of the videos, what is said when, seconds left
+    "training from the start": ([], [(0, "total", (100, "windows")), (10, "advance", (20,))], 40.0),
+    "training that goes on after 15 of 16 epochs": (  # 160 windows in 10 s were those of the earlier run, 0.3 s left
+        [],
+        [(0, "total", (160, "windows", 150)), (10, "advance", (5,))],
+        10.0,
+    ),
+    "a job that goes on says where it starts again": (
+        [],
+        [
+            (0, "total", (100, "windows")),
+            (10, "advance", (20,)),
+            (20, "total", (100, "windows", 20)),
+            (20, "advance", (20,)),
+        ],
+        30.0,
+    ),
+    "loading is not counted": ([], [(60, "total", (100, "windows")), (70, "advance", (50,))], 10.0),
+    "16 of 32 equal videos at work, the first just finished, all others are not opened": (
+        [10.0] * 32,
+        [(0, "total", (16 * 100, "frames")), (10, "advance", (16 * 100,)), (10, "item", (row(0, 100),))],
+        10.0,
+    ),
+    "no video finished": ([10.0] * 32, [(0, "total", (200, "frames")), (10, "advance", (100,))], None),
+    "one video": ([100.0], [(0, "total", (200, "frames")), (10, "advance", (50,))], 30.0),
+    "a short video finished, a long one left": (
+        [1.0, 99.0],
+        [(0, "total", (2, "videos")), (1, "advance", (1,)), (1, "item", (row(0, 10),))],
+        99.0,
+    ),
+    "clips of 8 frames: rows are fewer than frames": (
+        [10.0, 10.0],
+        [(0, "total", (200, "frames")), (10, "advance", (100,)), (10, "item", (row(0, 12),))],
+        10.0,
+    ),
+}
+
+
+@pytest.mark.parametrize(("durations", "events", "left"), LEFT.values(), ids=LEFT)
+def test_time_left(tmp_path: Path, monkeypatch, durations: list[float], events: list[Any], left: float | None) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(live, "_SECONDS_BETWEEN", 0.0)
+    monkeypatch.setattr(live.time, "monotonic", lambda: clock[0])
+    items = [VideoItem(str(number), "", "", duration) for number, duration in enumerate(durations)]
+    with telling(SilentReporter(), Store.at(tmp_path), key="k", node="n", items=items) as reporter:
+        found = drive(reporter, clock, events)
+    assert found == (None if left is None else pytest.approx(left))
 
 
 def test_doctor_checks_a_store_and_leaves_nothing(tmp_path: Path) -> None:

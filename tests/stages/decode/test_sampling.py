@@ -65,7 +65,15 @@ def test_refused(pts: list[float], settings: dict, cause: str, match: str) -> No
     last=st.sampled_from([0.0, 0.04, 1.0]),
     begin=st.sampled_from([0.0, 1.4, 3600.0]),
     how=st.sampled_from(
-        [{}, {"fps": 1.0}, {"fps": 7.0}, {"fps": 30.0}, {"stride": 3}, {"times": (0.1, 0.3, 0.9)}, {"times": (1.5, 1.6)}]
+        [
+            {},
+            {"fps": 1.0},
+            {"fps": 7.0},
+            {"fps": 30.0},
+            {"stride": 3},
+            {"times": (0.1, 0.3, 0.9)},
+            {"times": (1.5, 1.6)},
+        ]
     ),
     start=st.sampled_from([None, 0.06, 1.45]),
     stop=st.sampled_from([None, 1.5, 2.0, 3601.0]),

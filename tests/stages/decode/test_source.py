@@ -174,7 +174,7 @@ class Progress(SilentReporter):
     def advance(self, amount: int) -> None:
         self.done += amount
 
-    def total(self, amount: int, unit: str) -> None:
+    def total(self, amount: int, unit: str, done: int = 0) -> None:
         assert unit == "frames"
         self.planned = amount
 

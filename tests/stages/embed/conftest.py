@@ -39,7 +39,7 @@ class Notes(SilentReporter):
     def note(self, text: str) -> None:
         self.notes.append(text)
 
-    def total(self, amount: int, unit: str) -> None:
+    def total(self, amount: int, unit: str, done: int = 0) -> None:
         self.totals.append(amount)
 
     def advance(self, amount: int) -> None:

@@ -123,7 +123,7 @@ class _KillsOne:
     def item(self, row):
         pass
 
-    def total(self, amount, unit):
+    def total(self, amount, unit, done=0):
         pass
 
     def note(self, text):
@@ -180,7 +180,7 @@ class _StopAfter:
     def item(self, row):
         pass
 
-    def total(self, amount, unit):
+    def total(self, amount, unit, done=0):
         pass
 
     def note(self, text):
