@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from reelwright.cli.options import ConfigOption, JobsOption, SetOption
+from reelwright.storage.errors import ConfigError
+from reelwright.storage.feature_files import is_feature_file
+
+if TYPE_CHECKING:
+    from reelwright.cli.progress import Watcher
+    from reelwright.pipeline.dataset import Dataset
+    from reelwright.pipeline.file import PipelineFile
 
 
 def register(app: typer.Typer) -> None:
@@ -65,37 +72,88 @@ def index(
     overrides: SetOption = None,
     jobs: JobsOption = None,
     again: Annotated[bool, typer.Option("--again", help="Also read videos again that could not be used.")] = False,
+    audit: Annotated[
+        bool,
+        typer.Option("--audit", help="Compare every backend with FFmpeg's own decode, frame by frame; exit 1: differ."),
+    ] = False,
+    sample: Annotated[int | None, typer.Option(min=1, help="Audit so many videos, evenly chosen; all.")] = None,
 ) -> None:
-    """Check manifest and labels, read and probe new videos, and list what there is."""
+    """Check manifest and labels, read and probe new videos, and list what there is.
+
+    ~ after a number of frames or seconds: only decoding will tell (AVI, TS, MPEG-PS, WMV and others); ~ after a rate: it
+    varies.
+    """
     from reelwright.cli.format import table_text
     from reelwright.cli.progress import Watcher
     from reelwright.pipeline.file import find_pipeline_file, load_pipeline
     from reelwright.pipeline.runner import read_videos
 
+    if sample is not None and not audit:
+        raise ConfigError("--sample is of --audit: give both, or neither")
     file = load_pipeline(find_pipeline_file(config), overrides or ())
     watcher = Watcher()
     try:
         dataset = read_videos(file, watcher, jobs=jobs, anew=again, quarantined=again)
+        is_wrong = audit and _audit(dataset, file, watcher, sample=sample, jobs=jobs)
     finally:
         watcher.close()
+    if audit:
+        raise typer.Exit(1 if is_wrong else 0)
     rows = []
+    told: list[str] = []
+    probes = dataset.settled_probes(file.store)
     for video in dataset.videos:
-        probe = dataset.probes[dataset.digests[video.video_id] or ""]
+        probe = probes[dataset.digests[video.video_id] or ""]
         usable = probe.status == "ok"
         measured = usable and probe.num_frames > 0  # files of features say nothing of this
+        about = "" if probe.is_exact else "~"
         size = f"{probe.width}x{probe.height}" if measured else ""
-        seconds = f"{probe.duration_seconds:.2f}" if measured else ""
+        size += f" ({probe.pixel_aspect:.3g}:1 pixels)" if measured and probe.pixel_aspect != 1 else ""
+        seconds = f"{probe.duration_seconds:.2f}{about}" if measured else ""
         rate = f"{probe.fps:.2f}{'~' if probe.variable_frame_rate else ''}" if measured else ""
-        frames = f"{probe.num_frames}" if measured else ""
+        frames = f"{probe.num_frames}{about}" if measured else ""
         state = str(probe.status) if usable else f"{probe.status}: {probe.cause}: {probe.message}"
         rows.append((video.video_id, video.split, seconds, frames, rate, size, str(probe.codec), state))
+        if usable and probe.message:
+            told.append(f"{video.video_id}: {probe.message}")
     typer.echo(table_text(("video", "split", ">seconds", ">frames", ">fps", ">size", "codec", "status"), rows))
-    for note in dataset.notes:
+    for note in (*told, *dataset.notes):
         typer.echo(note)
     for warning in dataset.warnings:
         typer.echo(f"warning: {warning}", err=True)
     if dataset.unusable:
         raise typer.Exit(3)
+
+
+def _audit(dataset: Dataset, file: PipelineFile, watcher: Watcher, *, sample: int | None, jobs: int | None) -> bool:
+    """Print how each backend compares with FFmpeg's decode; whether one that is used gives another frame."""
+    from reelwright.cli.format import table_text
+    from reelwright.stages.registry import load
+
+    items = [item for item in dataset.all_items if Path(item.path).is_file() and not is_feature_file(item.path)]
+    if sample is not None and sample < len(items):
+        items = [items[place * len(items) // sample] for place in range(sample)]
+    rows, is_wrong, failed = [], False, []
+    audited = load("reelwright.stages.index.audit:audit_videos")(
+        items,
+        index=file.store.frame_index,
+        workers=jobs or file.videos.workers,
+        timeout_seconds=10 * file.videos.timeout_seconds,
+        reporter=watcher.working(f"audit: {len(items):,} videos"),
+    )
+    for item, comparisons, problem in audited:
+        failed += [f"{item.video_id}: not audited: {problem}"] if problem else []
+        for compared in comparisons:
+            is_wrong = is_wrong or (compared.is_wrong and compared.is_used)
+            where = f"frame {compared.first_wrong} at {compared.first_seconds:.3f} s" if compared.is_wrong else ""
+            said = f"{compared.num_wrong} wrong, from {where}" if compared.is_wrong else "equal"
+            used = "yes" if compared.is_used else "no"
+            verdict = compared.refusal if compared.refusal and not compared.is_wrong else said
+            rows.append((item.video_id, compared.backend, used, f"{compared.num_frames}", verdict))
+    typer.echo(table_text(("video", "backend", "used", ">frames", "compared with FFmpeg's decode"), rows))
+    for line in failed:
+        typer.echo(line)
+    return is_wrong
 
 
 def fetch(config: ConfigOption = None, overrides: SetOption = None) -> None:

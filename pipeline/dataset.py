@@ -161,6 +161,11 @@ class Dataset:
         """The usable videos."""
         return tuple(self.items.values())
 
+    def settled_probes(self, store: Store) -> dict[str, VideoProbe]:
+        """The probes; of videos that only decoding tells, what it has told since they were read."""
+        about = {digest: probe for digest, probe in self.probes.items() if not probe.is_exact}
+        return self.probes | (load("reelwright.stages.index.work:update_probes")(store, about) if about else {})
+
     def named(self, digests: set[str]) -> list[tuple[ManifestVideo, str, Annotation]]:
         """Videos whose digest is among ``digests``, in manifest order, with their annotation."""
         rows = ((video, self.digests[video.video_id]) for video in self.videos)

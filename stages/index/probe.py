@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from reelwright.storage.errors import ItemError
 from reelwright.storage.feature_files import is_feature_file
 from reelwright.storage.known import VideoProbe
 from reelwright.storage.unusable import why_broken
+
+if TYPE_CHECKING:
+    from reelwright.stages.decode.readers.index import FrameIndex
 
 _FUNCTION = "reelwright.stages.index.probe:probe_task"
 _VARIABLE_TICKS = 1.5  # frame spans that differ by more than the rounding to the time base are of variable rate
@@ -107,7 +110,11 @@ def probe_file(path: Path, digest: str, *, index: Path | None = None) -> VideoPr
     """
     from reelwright.stages.decode.readers.index import index_of
 
-    found = index_of(path, digest=digest, folder=index)
+    return probe_of(index_of(path, digest=digest, folder=index), path, digest)
+
+
+def probe_of(found: FrameIndex, path: Path | str, digest: str) -> VideoProbe:
+    """What the frame index of a file says of it. Raises ItemError when it has no frames."""
     if not found.num_frames:
         raise ItemError("no_frames", f"{path}: the video stream has no frames. Replace the file.")
     spans = np.diff(found.ticks)

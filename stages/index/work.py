@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from reelwright.stages.index.probe import probe_videos
+from reelwright.stages.index.probe import probe_of, probe_videos
 from reelwright.stages.work import Reporter
 from reelwright.storage.digests import digest
 from reelwright.storage.fetched import stamps as object_stamps
@@ -55,6 +55,19 @@ def index_videos(
             found.add(probe)
     finally:
         found.save()
+
+
+def update_probes(store: Store, probes: Mapping[str, VideoProbe]) -> dict[str, VideoProbe]:
+    """Those of ``probes`` that were about right, as decoding has told since; kept in the store."""
+    from reelwright.stages.decode.readers.index import load_index
+
+    found: dict[str, VideoProbe] = {}
+    for digest, probe in probes.items():
+        index = None if probe.is_exact else load_index(digest, folder=store.frame_index)
+        if index is not None and index.is_known:
+            found[digest] = probe_of(index, digest, digest)
+    KnownProbes(store.videos).add(found)
+    return found
 
 
 class _Found:

@@ -155,7 +155,7 @@ def index_of(path: Path, *, digest: str, folder: Path | None) -> FrameIndex:
 
     Raises ItemError as `read_index`.
     """
-    found = _load(folder, digest) if folder is not None else None
+    found = load_index(digest, folder=folder)
     if found is None:
         found = read_index(path)
         keep_index(found, digest=digest, folder=folder)
@@ -195,7 +195,10 @@ def keep_index(index: FrameIndex, *, digest: str, folder: Path | None) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def _load(folder: Path, digest: str) -> FrameIndex | None:
+def load_index(digest: str, *, folder: Path | None) -> FrameIndex | None:
+    """The index kept for content ``digest``; None where there is none, or none that can be read."""
+    if folder is None or not digest:
+        return None
     try:
         with np.load(_path(folder, digest), allow_pickle=False) as file:
             header = json.loads(file["header"].tobytes())

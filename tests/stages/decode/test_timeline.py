@@ -1,4 +1,4 @@
-"""Times of frames as FFmpeg gives them: what the best of two clocks is, and what becomes of time that jumps or goes back."""
+"""Times of frames as FFmpeg gives them: the best of two clocks, and what becomes of time that jumps or goes back."""
 
 from __future__ import annotations
 
