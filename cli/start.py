@@ -80,8 +80,8 @@ def index(
 ) -> None:
     """Check manifest and labels, read and probe new videos, and list what there is.
 
-    ~ after a number of frames or seconds: only decoding will tell (AVI, TS, MPEG-PS, WMV and others); ~ after a rate: it
-    varies.
+    ~ after frames or seconds: about so many, only decoding will tell (AVI, TS, MPEG-PS, WMV and others); after a rate:
+    it varies.
     """
     from reelwright.cli.format import table_text
     from reelwright.cli.progress import Watcher

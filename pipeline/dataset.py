@@ -12,6 +12,7 @@ from reelwright.pipeline.data_warnings import check_shares, data_warnings
 from reelwright.pipeline.file import PipelineFile
 from reelwright.pipeline.synthesized import synthetic_set_of
 from reelwright.stages.index.config import LabelsConfig
+from reelwright.stages.registry import load
 from reelwright.stages.synthesize.source import STAGE, SyntheticSet
 from reelwright.stages.work import VideoItem
 from reelwright.storage.annotations import UNKNOWN, Annotation
@@ -24,6 +25,7 @@ from reelwright.storage.known import KnownFiles, KnownProbes, VideoProbe, stamp
 from reelwright.storage.labels import LabelSet, labels_from_column, labels_from_columns, labels_from_table
 from reelwright.storage.manifest import ManifestVideo, check_videos, read_manifest, scan_folder, scan_glob, scan_url
 from reelwright.storage.mirror import connect
+from reelwright.storage.store import Store
 from reelwright.storage.urls import is_url
 
 

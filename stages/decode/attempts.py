@@ -162,7 +162,9 @@ def _should_retry(ended: TaskEnded, state: _Progress) -> bool:
     state.is_begun = False
     may = ended.status in ("timeout", "crashed") or (ended.status == "failed" and ended.cause in _ANOTHER_MAY)
     by_backend = may or ended.status == "truncated"
-    state.notes.append(f"{state.backend}: {ended.message}" if by_backend else ended.message)
+    is_routine = ended.cause in ("backend_unsuited", INDEX_CORRECTED) and state.place + 1 < len(state.backends)
+    if not is_routine:  # which backend is right for a kind of file is nobody's concern
+        state.notes.append(f"{state.backend}: {ended.message}" if by_backend else ended.message)
     if ended.cause == INDEX_CORRECTED and not state.is_corrected:
         state.is_corrected = True
     elif ended.is_killed and state.kills < _AGAIN:

@@ -55,9 +55,7 @@ def audit_videos(
         for number, item in enumerate(items):
             arguments = {"path": item.path, "digest": item.digest, "index": str(index)}
             function = "reelwright.stages.index.audit:audit_task"
-            pool.submit(
-                Task(name=str(number), function=function, arguments=arguments, timeout_seconds=timeout_seconds)
-            )
+            pool.submit(Task(name=str(number), function=function, arguments=arguments, timeout_seconds=timeout_seconds))
         for event in pool.events():
             if isinstance(event, Message):
                 found.setdefault(event.name, []).append(Compared(**event.body))

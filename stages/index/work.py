@@ -62,10 +62,10 @@ def update_probes(store: Store, probes: Mapping[str, VideoProbe]) -> dict[str, V
     from reelwright.stages.decode.readers.index import load_index
 
     found: dict[str, VideoProbe] = {}
-    for digest, probe in probes.items():
-        index = None if probe.is_exact else load_index(digest, folder=store.frame_index)
+    for content, probe in probes.items():
+        index = None if probe.is_exact else load_index(content, folder=store.frame_index)
         if index is not None and index.is_known:
-            found[digest] = probe_of(index, digest, digest)
+            found[content] = probe_of(index, content, content)
     KnownProbes(store.videos).add(found)
     return found
 

@@ -42,8 +42,8 @@ _FRAME_A_PACKET = frozenset(
 _OUTPUT_CORRUPT = 1 << 3  # AV_CODEC_FLAG_OUTPUT_CORRUPT
 _REORDERING = frozenset({"h264", "hevc"})
 # Codecs and containers of which a file that was decoded once may be entered at key frames, found by their time.
-_SOUGHT_BY_TIME = frozenset({"mpegts"})
-_SOUGHT_CODECS = frozenset({"h264", "hevc", "mpeg1video", "mpeg2video"})
+_SOUGHT_BY_TIME = frozenset({"mpegts", MP4, MATROSKA})
+_SOUGHT_CODECS = frozenset({"h264", "hevc", "mpeg1video", "mpeg2video", "vp8", "vp9", "av1"})
 
 Ticks = NDArray[np.int64]
 _NO_TICKS: Ticks = np.zeros(0, np.int64)

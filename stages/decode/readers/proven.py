@@ -71,7 +71,7 @@ class CheckedReader:
         self._reader, self._path, self._index = reader, path, index
 
     def read(self, source_frames: Sequence[int] | NDArray[np.int64]) -> Iterator[tuple[int, Frame]]:
-        """See `Reader.read`. Raises ItemError `backend_unsuited` at the end where a frame is another one."""
+        """See `Reader.read`. Raises ItemError `backend_failed` at the end where a frame is another one."""
         wanted = _to_check(self._index, np.unique(np.asarray(source_frames, np.int64)))
         found: dict[int, Frame] = {}
         for number, frame in self._reader.read(source_frames):
@@ -83,7 +83,7 @@ class CheckedReader:
             for number, frame in truth.read(sorted(found)):
                 if not np.array_equal(frame, found[number]):
                     reason = f"dropped for this file: its frame {number} is not the one that FFmpeg decodes"
-                    raise ItemError("backend_unsuited", reason)
+                    raise ItemError("backend_failed", reason)
         finally:
             truth.close()
 
