@@ -11,6 +11,7 @@ for all that the process has in that store, so nothing is written there until th
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
 import time
@@ -44,6 +45,11 @@ class Claim:
     _seen: float = field(default_factory=_now)  # when it was surely ours
     _is_left: bool = False
     _turn: threading.Lock = field(default_factory=threading.Lock)
+
+    @functools.cached_property
+    def guarded(self) -> str:
+        """How paths begin that it guards; empty: it guards none."""
+        return "" if self.root is None else f"{self.root}{os.sep}"
 
     def give_sign(self) -> None:
         """Give a sign of life, or learn that it was lost. Raises OSError, ReelwrightError where nobody answers."""
@@ -130,8 +136,7 @@ def check_held(path: Path) -> None:
     """
     if not _heart.claims:
         return
-    text = os.fspath(path)
+    text = f"{path}{os.sep}"
     for claim in list(_heart.claims.values()):
-        root = claim.root
-        if root is not None and text.startswith(os.fspath(root)) and path.is_relative_to(root):
+        if claim.guarded and text.startswith(claim.guarded):
             claim.check()

@@ -9,6 +9,11 @@ Taking it means creating the next generation, which the file system lets only on
 passed over the same way: at once when it ran on this machine, since its process can be looked for; from elsewhere when
 its file was not touched for STALE_SECONDS by the clock of the one who waits, so that clocks need not agree. flock would
 not do: several network file systems keep it to one machine.
+
+The number of the generation is the holder's token: as long as it is the highest one, the lock is held. The heartbeat
+(storage/heartbeat.py) looks every few seconds, and whatever changes the store asks it first; who lost a lock gets
+LostLockError instead of a second writer's mess. In a bucket signs of life are conditional writes besides
+(storage/remote_locks.py).
 """
 
 from __future__ import annotations
