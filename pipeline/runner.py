@@ -95,7 +95,8 @@ def run_pipeline(file: PipelineFile, observer: Observer, options: RunOptions | N
                     break
     notes = (*planner.dataset.notes, *length_notes(planner), *(frozen.notes(planner) if frozen is not None else ()))
     is_whole = not any(result.state in {FAILED, SKIPPED} for result in results.values())
-    notes = (*notes, *_conclude(planner, with_lock=frozen is None and is_whole))
+    left = [name for name, result in results.items() if result.state == FRESH]
+    notes = (*notes, *_conclude(planner, left, with_lock=frozen is None and is_whole))
     return RunResult(nodes=tuple(results.values()), failures=tuple(failures), notes=notes, warnings=planner.warnings)
 
 
@@ -157,8 +158,11 @@ def read_videos(
     return dataset
 
 
-def _conclude(planner: Planner, *, with_lock: bool) -> tuple[str, ...]:
-    """Remember digests and write the lock file. What cannot be written is a note: all work is done and in place."""
+def _conclude(planner: Planner, left: Sequence[str], *, with_lock: bool) -> tuple[str, ...]:
+    """Remember digests and the nodes ``left`` as they were, and write the lock file.
+
+    What cannot be written is a note: all work is done and in place.
+    """
     notes = []
     root = planner.file.store.root
     try:
@@ -167,12 +171,25 @@ def _conclude(planner: Planner, *, with_lock: bool) -> tuple[str, ...]:
         told = (why_unusable(error, root) if isinstance(error, OSError) else None) or error
         notes.append(f"digests of files could not be remembered, so they are read again next time. {told}")
     try:
+        _remember(planner, left)
+    except (OSError, StoreError) as error:
+        told = (why_unusable(error, root) if isinstance(error, OSError) else None) or error
+        notes.append(f"what was up to date could not be remembered; changes are told against an older run. {told}")
+    try:
         if with_lock:
             write_lock(planner)
     except OSError as error:
         path = lock_path(planner.file)
         notes.append(f"the lock file was not written. {why_unusable(error, path.parent) or error}")
     return tuple(notes)
+
+
+def _remember(planner: Planner, names: Sequence[str]) -> None:
+    """Note what the file has now under nodes that were up to date, so that later changes are told against it."""
+    for plan in map(planner.plan, names):
+        last = planner.last(plan.node)
+        if plan.record is not None and (last is None or last.key != plan.key):
+            remember_record(plan.record, project=planner.project, node=plan.node.name)
 
 
 def all_failures(planner: Planner) -> list[Failure]:
@@ -291,8 +308,6 @@ def _left_as_is(plan: NodePlan, planner: Planner) -> tuple[NodeResult, list[Fail
     if plan.record is None:
         note_record(plan, planner, outputs={}, seconds=0.0)
         planner.forget()
-    elif (last := planner.last(node)) is None or last.key != plan.key:
-        remember_record(plan.record, project=planner.project, node=node.name)  # later changes are told against it
     outputs = dict(plan.record.outputs) if plan.record else {}
     left = NodeResult(node=node.name, stage=node.stage, state=FRESH, num_items=len(plan.wanted), outputs=outputs)
     return left, item_failures(planner, plan)

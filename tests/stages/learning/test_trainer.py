@@ -55,7 +55,7 @@ class SignalAt(SilentReporter):
 
     def __init__(self, update, number=signal.SIGTERM):
         super().__init__()
-        self.update = update + 1  # the first `advance` says where training starts
+        self.update = update
         self.number = number
 
     def advance(self, amount):

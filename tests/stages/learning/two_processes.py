@@ -56,7 +56,7 @@ class SignalAt(SilentReporter):
 
     def __init__(self, update):
         super().__init__()
-        self.left = update + 1
+        self.left = update
 
     def advance(self, amount):
         self.left -= 1
