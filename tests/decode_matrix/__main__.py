@@ -1,4 +1,4 @@
-"""Run the matrix: python -m tests.decode_matrix [--only PATTERN] [--backend NAME ...] [--keep DIR] [--reasons]."""
+"""Run the matrix: python -m tests.decode_matrix [--only PATTERN] [--file PATH ...] [--reasons]."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pathlib import Path
 from tests.decode_matrix import table
 from tests.decode_matrix.cases import all_cases
 from tests.decode_matrix.compare import BACKENDS, compare
-from tests.decode_matrix.matrix import names_of, prepare
+from tests.decode_matrix.matrix import foreign_cases, names_of, prepare
 
 
 def main() -> None:
     """Print the table; the exit code is 1 where anything is silently wrong, lost or untold."""
     arguments = _arguments()
-    cases = all_cases()
+    cases = foreign_cases(arguments.file) if arguments.file else all_cases()
     names = [name for name in names_of(cases) if arguments.only is None or fnmatch(name, f"*{arguments.only}*")]
     with _folder(arguments.keep) as folder:
         started = time.perf_counter()
@@ -53,6 +53,7 @@ def _folder(keep: Path | None) -> Iterator[Path]:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.decode_matrix", description=main.__doc__)
     parser.add_argument("--only", metavar="PATTERN", help="files whose name matches, as in 'h264*.ts'")
+    parser.add_argument("--file", type=Path, nargs="+", help="these instead; small ones, with different pictures")
     parser.add_argument("--backend", action="append", choices=BACKENDS, help="only this one; may be given again")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="where files are made, to be used again")
     parser.add_argument("--reasons", action="store_true", help="say of every fault what it is")

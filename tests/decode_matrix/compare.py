@@ -19,7 +19,7 @@ from reelwright.stages.decode.source import Ended, FrameChunk, stream_frames
 from reelwright.stages.work import VideoItem
 from reelwright.storage.digests import file_digest
 from tests.decode_matrix.lab import Case
-from tests.decode_matrix.pictures import UNREADABLE, read_number
+from tests.decode_matrix.pictures import UNREADABLE, nearest, read_number
 from tests.decode_matrix.samplings import NAMES, Sampling, expected_rows, sampling
 from tests.decode_matrix.truth import Truth
 
@@ -209,7 +209,7 @@ def _decode_group(group: Sequence[Asked], backend: str, workers: int) -> dict[st
     for event in events:
         rows = found[event.item.video_id]
         if isinstance(event, FrameChunk):
-            _take(rows, event, truths[event.item.video_id] if wanted.name == "every" else None)
+            _take(rows, event, truths[event.item.video_id], is_every=wanted.name == "every")
         elif isinstance(event, Ended):
             rows.status, rows.message, rows.backend = event.status, event.message, event.backend
         else:
@@ -231,11 +231,11 @@ def _parts(group: Sequence[Asked]) -> tuple[dict[str, int], dict[str, int]]:
     return starts, stops
 
 
-def _take(rows: Rows, chunk: FrameChunk, truth: Truth | None) -> None:
-    pictures = truth.pictures() if truth is not None and len(truth.numbers) else None
+def _take(rows: Rows, chunk: FrameChunk, truth: Truth, *, is_every: bool) -> None:
+    pictures = truth.pictures() if is_every and truth.numbers else None
     for place, frame in enumerate(chunk.frames[: max(0, MAX_ROWS - chunk.start_row)]):
         row, source = chunk.start_row + place, int(chunk.source_frame[place])
-        rows.numbers[row] = read_number(frame)
+        rows.numbers[row] = read_number(frame) if truth.has_numbers else nearest(frame, truth.pictures(), source)
         rows.source[row], rows.seconds[row] = source, float(chunk.pts_seconds[place])
         if pictures is not None and source < len(pictures) and pictures[source].shape == frame.shape:
             rows.differences[row] = int(np.abs(pictures[source].astype(np.int16) - frame).max())

@@ -28,6 +28,7 @@ class Case:
     make: Callable[[Lab, Path], None]
     is_truncated: bool = False  # bytes are missing at its end
     is_part: bool = False  # only a piece of other files
+    has_numbers: bool = True  # in its pictures
 
     @property
     def container(self) -> str:

@@ -15,6 +15,7 @@ NUM_BITS = 10
 UNREADABLE = -1  # a picture whose blocks are neither black nor white: damaged by the decoder, or half of one
 _COLUMNS, _BLOCK, _MARGIN = 5, 24, 4
 _BLACK, _WHITE = 90, 165
+_ABOUT_LEVELS = 0.5
 
 
 def draw(number: int) -> Picture:
@@ -58,6 +59,16 @@ def _middles(height: int, width: int) -> list[tuple[slice, slice]]:
         columns = slice((left + 7) * width // WIDTH, (left + _BLOCK - 7) * width // WIDTH)
         middles.append((rows, columns))
     return middles
+
+
+def nearest(picture: Picture, pictures: NDArray[np.uint8], asked: int) -> int:
+    """Which of ``pictures`` (N, h, w, 3) this is, where they carry no number; ``asked`` where it is about as near."""
+    step = max(1, picture.shape[0] // 48)
+    small = picture[::step, ::step].astype(np.int16)
+    distances = [float(np.abs(other[::step, ::step] - small).mean()) for other in pictures]
+    best = int(np.argmin(distances))
+    is_asked = asked < len(distances) and distances[asked] <= distances[best] + _ABOUT_LEVELS
+    return asked if is_asked else best
 
 
 def write_raw(path: Path, first: int, count: int) -> None:

@@ -34,13 +34,14 @@ class Truth:
     errors: tuple[str, ...]  # what ffmpeg printed at level error
     count_note: str
     pixels: Path  # (N, h, w, 3), raw
+    has_numbers: bool = True  # else `numbers` counts from 0
 
     def pictures(self) -> NDArray[np.uint8]:
         """(N, h, w, 3) RGB of ffmpeg's own conversion."""
         return np.memmap(self.pixels, np.uint8, "r").reshape(-1, *self.size, 3)
 
 
-def find_truth(path: Path, pixels: Path) -> Truth:
+def find_truth(path: Path, pixels: Path, *, has_numbers: bool = True) -> Truth:
     """Decode ``path`` with ffmpeg and ffprobe; the pictures are kept in ``pixels``."""
     pictures, errors = decode_rgb(path)
     probed = _probe(path)
@@ -60,7 +61,7 @@ def find_truth(path: Path, pixels: Path) -> Truth:
     same = [picture for picture in pictures if picture.shape[:2] == size]
     pixels.write_bytes(b"".join(picture.tobytes() for picture in same))
     return Truth(
-        numbers=tuple(map(read_number, same)),
+        numbers=tuple(map(read_number, same) if has_numbers else range(len(same))),
         seconds=seconds,
         is_timed=is_timed and bool(np.all(np.isfinite(seconds)) and np.all(np.diff(seconds) >= 0)),
         last_seconds=last,
@@ -69,6 +70,7 @@ def find_truth(path: Path, pixels: Path) -> Truth:
         errors=tuple(errors),
         count_note=note,
         pixels=pixels,
+        has_numbers=has_numbers,
     )
 
 
