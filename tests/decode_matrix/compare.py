@@ -25,6 +25,7 @@ from tests.decode_matrix.truth import Truth
 
 BACKENDS = ("auto", "pyav", "decord", "torchcodec")
 TIME_TOLERANCE_SECONDS = 1e-3
+_GUESSED_TOLERANCE_SECONDS = 0.1  # of a picture that has no time: one or the other rate that the file states
 MAX_DIFFERENCE = 2  # levels of a pixel: releases of FFmpeg round in other ways
 MAX_ROWS = 2000  # that are kept; more are counted only
 RIGHT, SAID, SILENT, LOST, UNTOLD = "right", "said", "silently wrong", "lost", "untold"
@@ -153,11 +154,19 @@ def _views(one: Subject, own: NDArray[np.float64]) -> Iterator[View]:
     truth = one.truth
     last = (truth.last_seconds or (0.04,))[-1]
     for numbers, seconds in _pictures(one):
-        if truth.is_timed:
-            yield View(numbers, seconds)
-        else:
-            ascends = len(own) == len(numbers) and bool(np.all(np.diff(own) >= 0))
+        ascends = len(own) == len(numbers) and bool(np.all(np.diff(own) >= 0))
+        if not truth.is_timed:
             yield View(numbers, own if ascends else np.arange(len(numbers)) * last)
+        elif ascends and truth.num_timed < len(seconds) and _continues(own, seconds, truth.num_timed):
+            yield View(numbers, own)
+        else:
+            yield View(numbers, seconds)
+
+
+def _continues(own: NDArray[np.float64], seconds: NDArray[np.float64], num_timed: int) -> bool:
+    """Whether ``own`` are the true times, and those that follow, of pictures without one, may be theirs."""
+    is_same = bool(np.all(np.abs(own - seconds)[:num_timed] <= TIME_TOLERANCE_SECONDS))
+    return is_same and bool(np.all(np.abs(own - seconds) <= _GUESSED_TOLERANCE_SECONDS))
 
 
 def _pictures(one: Subject) -> Iterator[tuple[tuple[int, ...], NDArray[np.float64]]]:

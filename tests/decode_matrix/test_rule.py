@@ -34,6 +34,7 @@ def judged(rows: Rows, *, is_truncated: bool = False, errors: tuple[str, ...] = 
     truth = Truth(
         numbers=(5, 6, 7, 8),
         seconds=seconds,
+        num_timed=4,
         is_timed=True,
         last_seconds=(0.04,),
         size=(96, 128),

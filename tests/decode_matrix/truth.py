@@ -27,6 +27,7 @@ class Truth:
 
     numbers: tuple[int, ...]
     seconds: NDArray[np.float64]  # (N,) best-effort times; where there is none: the one before + a picture's time
+    num_timed: int  # pictures before the first that ffprobe gives no time
     is_timed: bool  # times are there, and never go back
     last_seconds: tuple[float, ...]  # how long the last picture may stay: its duration, and each rate the file states
     size: tuple[int, int]  # (height, width) upright
@@ -55,6 +56,7 @@ def find_truth(path: Path, pixels: Path, *, has_numbers: bool = True) -> Truth:
         seconds = seconds[: len(pictures)]
         seconds = np.append(seconds, np.full(len(pictures) - len(seconds), np.nan))
     is_timed = path.suffix not in RAW and not np.isnan(seconds[:-_HELD_BACK]).any()
+    num_timed = next((place for place, time in enumerate(seconds) if np.isnan(time)), len(seconds))
     last = tuple(sorted(set(_last_seconds(frames, stream, tick))))
     _continue(seconds, last[-1] if last else float("nan"))
     size = pictures[0].shape[:2] if pictures else (0, 0)
@@ -63,6 +65,7 @@ def find_truth(path: Path, pixels: Path, *, has_numbers: bool = True) -> Truth:
     return Truth(
         numbers=tuple(map(read_number, same) if has_numbers else range(len(same))),
         seconds=seconds,
+        num_timed=num_timed,
         is_timed=is_timed and bool(np.all(np.isfinite(seconds)) and np.all(np.diff(seconds) >= 0)),
         last_seconds=last,
         size=(int(size[0]), int(size[1])),
