@@ -39,6 +39,7 @@ _FRAME_A_PACKET = frozenset(
     {"h264", "hevc", "vp8", "vp9", "av1", "mjpeg", "png", "prores", "dnxhd", "ffv1", "huffyuv", "ffvhuff", "utvideo"}
     | {"qtrle", "rawvideo", "jpeg2000", "cfhd", "magicyuv"}
 )
+_GENPTS = 1 << 0  # AVFMT_FLAG_GENPTS
 _OUTPUT_CORRUPT = 1 << 3  # AV_CODEC_FLAG_OUTPUT_CORRUPT
 _REORDERING = frozenset({"h264", "hevc"})
 # Codecs and containers of which a file that was decoded once may be entered at key frames, found by their time.
@@ -218,8 +219,13 @@ def _path(folder: Path, digest: str) -> Path:
     return folder / digest[:2] / f"{digest}.npz"
 
 
-def as_command_line(stream: Any) -> None:
-    """Let the decoder give what the ffmpeg command gives: newer FFmpeg leaves out H.265 before the first key frame."""
+def _as_command_line(container: Any, stream: Any) -> None:
+    """Let FFmpeg give what its command gives.
+
+    PyAV lets it make up presentation times where there are none, from the order of decoding: wrong ones in AVI and ASF.
+    Newer FFmpeg leaves out H.265 before the first key frame unless it is told otherwise.
+    """
+    container.flags &= ~_GENPTS
     if stream.codec_context.name == "hevc":
         stream.codec_context.flags |= _OUTPUT_CORRUPT
 
@@ -243,7 +249,7 @@ def open_stream(path: Path) -> Iterator[tuple[Any, Any]]:
         stream = container.streams.best("video")
         if stream is None or stream.codec_context is None:
             raise ItemError("no_video_stream", f"{path} has no video stream that can be decoded. Replace the file.")
-        as_command_line(stream)
+        _as_command_line(container, stream)
         yield container, stream
     finally:
         container.close()
@@ -366,7 +372,7 @@ def _doubt_of_times(stream: Any, packets: _Packets, *, reorders: bool) -> str:  
 def _estimated(common: FrameIndex, packets: _Packets, *, reason: str) -> FrameIndex:
     """An index without frames: about how many, and about how long."""
     step = guess_step(common.average_fps, common.tick_seconds)
-    timeline = Timeline(common.container, common.codec, tick_seconds=common.tick_seconds, step=step)
+    timeline = Timeline(tick_seconds=common.tick_seconds, step=step)
     ticks = [timeline.add(time, time) for time in (packets.pts if set(packets.dts) <= {None} else packets.dts)]
     first = ticks[0] * common.tick_seconds if ticks else 0.0
     return dataclasses.replace(
@@ -421,7 +427,7 @@ def learned(
     keys: (frame number, decoding time) of key frames at which decoding may begin. last_duration: ticks; 0: unknown.
     """
     ticks = np.asarray(timeline.ticks, np.int64)
-    stays = last_duration if index.container in (MP4, MATROSKA) and last_duration > 0 else timeline.step
+    stays = last_duration if last_duration > 0 else guess_step(index.average_fps, index.tick_seconds)
     is_sought = index.codec in _SOUGHT_CODECS and index.container in _SOUGHT_BY_TIME and timeline.is_plain
     keys = keys if is_sought and bool((np.diff(ticks) > 0).all()) else []
     return dataclasses.replace(

@@ -43,6 +43,12 @@ class PyavReader(Indexed):
         self._keys: dict[int, int] = {}  # decoding times of key frames by their presentation time, as they were met
         self._num_bad = 0  # packets that could not be decoded
         self._first_bad = ""
+        self._concealed: set[int] = set()  # numbers of frames in which the decoder made up what is missing
+
+    @property
+    def damage(self) -> str:
+        """See `Reader.damage`."""
+        return "; ".join(filter(None, (self._damage() if self.index.origin != "decoded" else "", super().damage)))
 
     def read(self, source_frames: Sequence[int] | NDArray[np.int64]) -> Iterator[tuple[int, Frame]]:
         """See `Reader.read`."""
@@ -64,6 +70,7 @@ class PyavReader(Indexed):
         keys: list[tuple[int, int]] = []
         for number, picture in enumerate(self._in_order()):
             tick = timeline.add(picture.pts, picture.dts)
+            self._note_concealed(number, picture)
             if picture.pts in self._keys:
                 keys.append((number, self._keys[picture.pts]))
             if waiting is not None:
@@ -90,7 +97,7 @@ class PyavReader(Indexed):
     def _timeline(self) -> Timeline:
         index = self.index
         step = guess_step(index.average_fps, index.tick_seconds)
-        return Timeline(index.container, index.codec, tick_seconds=index.tick_seconds, step=step)
+        return Timeline(tick_seconds=index.tick_seconds, step=step)
 
     def _numbered(self, number: int) -> Iterator[tuple[int, Any]]:
         """(frame number, picture), from the key frame before ``number`` or from the start, without a gap."""
@@ -117,6 +124,7 @@ class PyavReader(Indexed):
                     continue  # shown before the key frame, decoded after it
                 if number >= len(ticks) or time != ticks[number]:
                     raise _WrongLanding
+                self._note_concealed(number, picture)
                 yield number, picture
                 number += 1
         except av.FFmpegError:
@@ -128,6 +136,7 @@ class PyavReader(Indexed):
         for number, picture in enumerate(self._in_order()):
             if number >= len(ticks) or timeline.add(picture.pts, picture.dts) != ticks[number]:
                 raise self._corrected(number)
+            self._note_concealed(number, picture)
             yield number, picture
         raise self._corrected(number + 1)  # whoever has all frames that the index knows of asks for no more
 
@@ -186,7 +195,16 @@ class PyavReader(Indexed):
             num_pictures += len(pictures)
             yield from pictures
 
+    def _note_concealed(self, number: int, picture: Any) -> None:
+        if picture.is_corrupt:
+            self._concealed.add(number)
+
     def _damage(self) -> str:
-        if not self._num_bad:
-            return ""
-        return f"{self._num_bad} packets cannot be decoded, the first {self._first_bad}"
+        """What could not be decoded of what was read."""
+        found = []
+        if self._num_bad:
+            found.append(f"packets that cannot be decoded: {self._num_bad}, the first {self._first_bad}")
+        if self._concealed:
+            first, count = min(self._concealed), len(self._concealed)
+            found.append(f"frames of which parts are missing and made up by the decoder: {count}, the first {first}")
+        return "; ".join(found)

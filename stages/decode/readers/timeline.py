@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-GAP_SECONDS = 10.0  # longer than that, a jump of time is worth a word; FFmpeg's own limit for streams that may jump
+GAP_SECONDS = 10.0  # a frame that stays longer on the screen is worth a word
 _BACK_SECONDS, _BACK_FRAMES = 0.1, 4  # further back than both, a new time line has begun (two files joined)
-
-# Packets of these have no presentation times of their own; newer FFmpeg makes them up from the order of decoding.
-_BY_DECODING_TIME = frozenset({"avi", "asf", "asf_o", "mpeg", "mpegvideo", "h264", "hevc", "m4v", "h263", "vc1"})
-# Time may begin anew in the middle of these; FFmpeg's command line joins what comes after, forwards too.
-_MAY_JUMP = frozenset({"mpegts", "mpeg"})
 
 
 def guess_step(fps: float, tick_seconds: float) -> int:
@@ -25,14 +20,12 @@ class Timeline:
     the same; one far before it begins a new part, which is joined to the part before, as the ffmpeg command does.
     """
 
-    def __init__(self, container: str, codec: str, *, tick_seconds: float, step: int) -> None:
+    def __init__(self, *, tick_seconds: float, step: int) -> None:
         self.ticks: list[int] = []
         self.is_plain = True  # every frame had a time of its own, and all ascended
         self._tick_seconds = tick_seconds
         self._first_step = step
         self._spans: Counter[int] = Counter()
-        self._by_decoding_time = (container in _BY_DECODING_TIME and codec != "mpeg1video") or container == "mpeg"
-        self._may_jump = container in _MAY_JUMP
         self._offset = 0
         self._faulty_pts = self._faulty_dts = 0
         self._last_pts: int | None = None
@@ -47,8 +40,7 @@ class Timeline:
 
     def add(self, pts: int | None, dts: int | None) -> int:
         """The time of the next frame, by the times that FFmpeg gives it and the packet it came from."""
-        by_decoding = dts if dts is not None or self.ticks else pts
-        raw = by_decoding if self._by_decoding_time else self._best_effort(pts, dts)
+        raw = self._best_effort(pts, dts)
         previous = self.ticks[-1] if self.ticks else None
         if raw is None:
             self.is_plain = False
@@ -79,8 +71,7 @@ class Timeline:
             return time
         change = time - previous
         far_back = -change > max(_BACK_SECONDS / self._tick_seconds, _BACK_FRAMES * self.step)
-        far_ahead = self._may_jump and change * self._tick_seconds > GAP_SECONDS
-        if far_back or far_ahead:
+        if far_back:
             self.is_plain = False
             self._joins.append((len(self.ticks), change))
             self._offset += self.step - change
