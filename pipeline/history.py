@@ -12,6 +12,7 @@ from reelwright.storage.bringing import is_there, refresh
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.records import Record, read_records
 from reelwright.storage.runs import RunFolder
+from reelwright.storage.schema import check_schema
 from reelwright.storage.store import Store
 
 RUN_STAGES = frozenset({"train", "finetune", "pretrain"})
@@ -27,7 +28,8 @@ class History:
 
     @classmethod
     def of(cls, store: Store) -> History:
-        """Read them all."""
+        """Read them all. Raises ConfigError for a store of a newer release."""
+        check_schema(store)
         return cls(store, {record.key: record for record in read_records(store)})
 
     @cached_property

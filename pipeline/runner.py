@@ -12,7 +12,7 @@ from pathlib import Path
 from reelwright.pipeline.cluster.executors import Executor, executing
 from reelwright.pipeline.cluster.profiles import cluster_settings
 from reelwright.pipeline.dataset import Dataset, load_dataset
-from reelwright.pipeline.execute import execute, is_settled, item_failures, note_record, ready_plan
+from reelwright.pipeline.execute import complete_notes, execute, is_settled, item_failures, note_record, ready_plan
 from reelwright.pipeline.file import PipelineFile
 from reelwright.pipeline.graph import Graph, build_graph
 from reelwright.pipeline.keys import hub_file
@@ -36,6 +36,7 @@ from reelwright.storage.items import ItemRow
 from reelwright.storage.known import KnownFiles
 from reelwright.storage.locks import exclusive, using
 from reelwright.storage.mirror import check_writable
+from reelwright.storage.schema import note_schema
 from reelwright.storage.unusable import is_full, room, usable, why_unusable
 from reelwright.storage.urls import is_url
 
@@ -138,6 +139,7 @@ def read_videos(
             dataset = load_dataset(file)
             unread = dataset.new
         if unread:
+            note_schema(file.store)
             load("reelwright.stages.index.work:index_videos")(
                 [video.path if is_url(video.path) else Path(video.path) for video in unread],
                 file.store,
@@ -147,7 +149,10 @@ def read_videos(
                 reporter=reporter,
                 digests=synthetic_digests(dataset.synthetic, unread),
             )
-    dataset = load_dataset(file)
+    notes, dataset = dataset.notes, load_dataset(file)
+    for note in notes:
+        if note not in dataset.notes:
+            reporter.note(note)  # of tables that were damaged, and are written anew by now
     if dataset.new:
         raise InputError(
             f"{len(dataset.new):,} videos changed while they were read. Run again when nothing writes to them any more",
@@ -264,6 +269,7 @@ def _bring_up(name: str, run: _Run) -> tuple[NodeResult, list[Failure]]:
             plan = planner.plan(name)
             if _needs_nothing(plan, options):
                 return _left_as_is(plan, planner)
+        note_schema(planner.file.store)
         return execute(plan, planner, run.observer, options, executor=run.executor)
 
 
@@ -289,6 +295,8 @@ def _left_as_is(plan: NodePlan, planner: Planner) -> tuple[NodeResult, list[Fail
     if plan.record is None:
         note_record(plan, planner, outputs={}, seconds=0.0)
         planner.forget()
+    else:
+        complete_notes(plan, planner)
     node = plan.node
     outputs = dict(plan.record.outputs) if plan.record else {}
     left = NodeResult(node=node.name, stage=node.stage, state=FRESH, num_items=len(plan.wanted), outputs=outputs)

@@ -21,6 +21,7 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from reelwright.storage.bringing import at_hand, items_at_hand, items_in
+from reelwright.storage.damage import readable
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import ConfigError, StoreError, nearest
 from reelwright.storage.files import remove
@@ -72,7 +73,8 @@ def create_group(path: Path, attributes: Mapping[str, object]) -> zarr.Group:
     """
     if not at_hand(path / "zarr.json"):
         _create_root(path, attributes)
-    group = zarr.open_group(path, mode="r+", use_consolidated=False)
+    with readable(path / "zarr.json"):
+        group = zarr.open_group(path, mode="r+", use_consolidated=False)
     found = {name: group.attrs.get(name) for name in attributes}
     if found != _plain(attributes):
         raise StoreError(
@@ -85,7 +87,8 @@ def open_group(path: Path) -> zarr.Group:
     """The group at ``path``, for reading. Raises StoreError when there is none."""
     if not at_hand(path / "zarr.json"):
         raise StoreError(f"{path} is not there, or no Zarr v3 group. Run the stage that makes it.")
-    return zarr.open_group(path, mode="r", use_consolidated=False)
+    with readable(path / "zarr.json"):
+        return zarr.open_group(path, mode="r", use_consolidated=False)
 
 
 def create_array(group: zarr.Group, name: str, layout: ArrayLayout, *, axes: Sequence[str] = ()) -> zarr.Array[Any]:
