@@ -14,9 +14,11 @@ from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.pipeline.repair import repair
 from reelwright.pipeline.verify import verify
 from reelwright.stages.work import Reporter
-from reelwright.storage.errors import ReelwrightError, StoreError
+from reelwright.storage.errors import ConfigError, ReelwrightError, StoreError
+from reelwright.storage.files import write_sealed
 from reelwright.storage.items import ItemLedger
 from reelwright.storage.locks import exclusive, holdings
+from reelwright.storage.schema import VERSION
 from reelwright.storage.store import Store
 from tests.small_project import put_back
 
@@ -190,3 +192,27 @@ def test_a_note_of_use_that_is_damaged_keeps_gc_from_guessing(project: Project, 
 def broken(project: Project):
     (project.file.store.root / "files.json").write_bytes(b"")
     return project.file
+
+
+def test_a_store_of_a_newer_release_is_refused_by_every_command(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = project.file.store.root
+    write_sealed(root / "store.json", {"schema": VERSION + 1})
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    monkeypatch.chdir(project.file.folder)
+    for command in (*COMMANDS, ("run",), ("verify",), ("verify", "--all", "--repair"), ("gc", "--now", "--delete")):
+        done = CliRunner().invoke(app, list(command))
+        assert isinstance(done.exception, ConfigError), command
+        assert "of a newer release of reelwright" in str(done.exception), command
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+
+
+def test_a_store_of_an_older_release_is_read_and_gets_the_number_when_it_is_written_to(project: Project) -> None:
+    number = project.file.store.root / "store.json"
+    number.unlink()
+    assert project.run().nothing_to_do
+    assert verify(project.file, whole=True).problems == ()
+    assert not number.exists()  # nothing was written: a store that is only read stays as it is
+    assert project.run(force=["scores"], until=["scores"]).exit_code == 0
+    assert number.exists()
