@@ -118,6 +118,22 @@ def small_array(group: zarr.Group, name: str, values: np.ndarray[Any, Any], *, a
     create_array(group, name, layout, axes=axes)[:] = values
 
 
+def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    """An array of a group on this machine. Raises StoreError where its zarr.json is damaged or gone."""
+    with readable(_description(group, name)), quiet():
+        found: zarr.Array[Any] = group[name]
+    return found
+
+
+def has_array(group: zarr.Group, name: str) -> bool:
+    """Whether a group on this machine has an array; it is not read."""
+    return _description(group, name).is_file()
+
+
+def _description(group: zarr.Group, name: str) -> Path:
+    return Path(str(group.store_path).removeprefix("file://")) / name / "zarr.json"
+
+
 def attributes_of(group: zarr.Group) -> dict[str, Any]:
     """The attributes of a group, without what `verify` keeps there."""
     return {name: value for name, value in group.attrs.asdict().items() if name != OWN}

@@ -43,16 +43,16 @@ def fixed_batch(encoder: Encoder, device: torch.device) -> int:
 def tuned(encoder: Encoder, config: DataConfig, wish: Execution, *, folder: Path, name: str) -> Choice:
     """The remembered choice for ``encoder`` under ``wish``, or one measured now and remembered in ``folder``."""
     path = folder / f"{_device_name(wish.device)}-{_identity(encoder, config, wish, name)}.json"
-    remembered = _remembered(path)
-    if remembered is not None:
-        return remembered
+    known = remembered(path)
+    if known is not None:
+        return known
     choice, measured = measure(encoder, config, wish)
     write_json(path, {"encoder": name, "choice": vars(choice), "rows_per_second": measured})
     return choice
 
 
-def _remembered(path: Path) -> Choice | None:
-    """None where there is none, or what there is is damaged: it is only a cache."""
+def remembered(path: Path) -> Choice | None:
+    """The choice in a file; None where there is none, or it is damaged: it is only a cache."""
     try:
         with readable(path):
             return Choice(**json.loads(path.read_text(encoding="utf-8"))["choice"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -13,9 +14,12 @@ from reelwright.pipeline.cluster.live import read_progress
 from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.pipeline.repair import repair
 from reelwright.pipeline.verify import verify
+from reelwright.stages.embed.tuning import Choice, remembered
 from reelwright.stages.work import Reporter
+from reelwright.storage.embeddings import EmbeddingStore
 from reelwright.storage.errors import ConfigError, ReelwrightError, StoreError
-from reelwright.storage.files import write_sealed
+from reelwright.storage.files import write_json, write_sealed
+from reelwright.storage.frames import FrameStore
 from reelwright.storage.items import ItemLedger
 from reelwright.storage.locks import exclusive, holdings
 from reelwright.storage.schema import VERSION
@@ -45,7 +49,7 @@ FILES = (
     "store.json",
     "nodes/{train}/record.json",
     "nodes/{train}/samples.json",
-    "nodes/{embed}/record.json",
+    "nodes/{embed_key}/record.json",
     "nodes/{embed}/items.parquet",
     "nodes/{embed}/items/mark.json",
     "nodes/{predict}/items.parquet",
@@ -79,7 +83,9 @@ def project(restorable: Path) -> Project:
 
 def place(project: Project, name: str) -> Path:
     """The file; a mark is made, since those of the project are folded."""
-    keys = {node: project.planner().plan(node).spec_key for node in ("frames", "embed", "train", "predict")}
+    planner = project.planner()
+    keys = {node: planner.plan(node).spec_key for node in ("frames", "embed", "train", "predict")}
+    keys["embed_key"] = planner.plan("embed").key
     written = name.format(**keys)
     if written.endswith("mark.json"):
         ledger = ItemLedger(project.file.store.node(keys["embed"]))
@@ -216,3 +222,27 @@ def test_a_store_of_an_older_release_is_read_and_gets_the_number_when_it_is_writ
     assert not number.exists()  # nothing was written: a store that is only read stays as it is
     assert project.run(force=["scores"], until=["scores"]).exit_code == 0
     assert number.exists()
+
+
+def first_row(path: Path) -> Any:
+    return EmbeddingStore(path.parent).rows(path.name).output("pooled", 0, 1)
+
+
+@pytest.mark.parametrize("kind", ["empty", "cut", "other bytes"])
+@pytest.mark.parametrize("name", ["zarr.json", "{array}/zarr.json"])
+@pytest.mark.parametrize("area", ["frames", "embeddings"])
+def test_rows_whose_description_is_damaged_are_told(project: Project, area: str, name: str, kind: str) -> None:
+    is_frames = area == "frames"
+    path = min(project.file.store.root.glob(f"{area}/*.zarr/*/zarr.json")).parent
+    damage(path / name.format(array="frame" if is_frames else "pooled"), kind)
+    with pytest.raises(StoreError, match=rf"{path}.*zarr.json is damaged .* Run `reelwright verify --repair`"):
+        FrameStore(path.parent).rows(path.name).read(0, 1) if is_frames else first_row(path)
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_a_choice_that_was_remembered_and_is_damaged_is_measured_again(tmp_path: Path, kind: str) -> None:
+    path, choice = tmp_path / "cpu.json", Choice(channels_last=True, batch_size=8, rows_per_second=9.0)
+    write_json(path, {"encoder": "timm/x", "choice": vars(choice)})
+    assert remembered(path) == choice
+    damage(path, kind)
+    assert remembered(path) is None
