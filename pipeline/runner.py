@@ -12,7 +12,7 @@ from pathlib import Path
 from reelwright.pipeline.cluster.executors import Executor, executing
 from reelwright.pipeline.cluster.profiles import cluster_settings
 from reelwright.pipeline.dataset import Dataset, load_dataset
-from reelwright.pipeline.execute import complete_notes, execute, is_settled, item_failures, note_record, ready_plan
+from reelwright.pipeline.execute import execute, is_settled, item_failures, note_record, ready_plan
 from reelwright.pipeline.file import PipelineFile
 from reelwright.pipeline.graph import Graph, build_graph
 from reelwright.pipeline.keys import hub_file
@@ -295,8 +295,6 @@ def _left_as_is(plan: NodePlan, planner: Planner) -> tuple[NodeResult, list[Fail
     if plan.record is None:
         note_record(plan, planner, outputs={}, seconds=0.0)
         planner.forget()
-    else:
-        complete_notes(plan, planner)
     node = plan.node
     outputs = dict(plan.record.outputs) if plan.record else {}
     left = NodeResult(node=node.name, stage=node.stage, state=FRESH, num_items=len(plan.wanted), outputs=outputs)
