@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from reelwright.pipeline.collect import Sweep
     from reelwright.pipeline.file import PipelineFile
+    from reelwright.pipeline.results import NodeResult
     from reelwright.pipeline.verify import Report
     from reelwright.storage.checking import Problem
     from reelwright.storage.store import Store
@@ -35,10 +36,14 @@ def verify(
     config: ConfigOption = None,
     overrides: SetOption = None,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Remove what is broken and do just that again; foreign files stay.")
+        bool, typer.Option("--repair", help="Take out what is broken and make just that again; foreign files stay.")
     ] = False,
     whole: Annotated[
-        bool, typer.Option("--all", help="Check the whole store, not only what the pipeline file reaches.")
+        bool,
+        typer.Option(
+            "--all",
+            help="The whole store, not only what the pipeline file reaches; --repair only takes the rest out.",
+        ),
     ] = False,
     jobs: JobsOption = None,
     as_json: JsonOption = False,
@@ -50,18 +55,18 @@ def verify(
 
     file = load_pipeline(find_pipeline_file(config), overrides or ())
     found = check(file, whole=whole)
-    told: tuple[str, ...] = ()
+    messages: tuple[str, ...] = ()
     left = found
     if repair and not found.is_whole:
         if not as_json:
             _print_problems(found.problems, file.store.root)
-        told = _repair(file, jobs=jobs, as_json=as_json)
+        messages = _repair(file, whole=whole, jobs=jobs, as_json=as_json)
         left = check(file, whole=whole)
     if as_json:
-        values = {"problems": _plain(found.problems), "mended": list(told), "left": _plain(left.problems)}
+        values = {"problems": _plain(found.problems), "repaired": list(messages), "left": _plain(left.problems)}
         print_json({"store": file.store.place, "note": found.note, **values})
     else:
-        _tell(left, file.store, is_second=bool(told), whole=whole)
+        _tell(left, file.store, is_second=bool(messages), whole=whole)
     if not left.is_whole:
         raise typer.Exit(1)
 
@@ -140,7 +145,7 @@ def _parse(text: str, units: dict[str, int], *, option: str, example: str) -> fl
     return value
 
 
-def _repair(file: PipelineFile, *, jobs: int | None, as_json: bool) -> tuple[str, ...]:
+def _repair(file: PipelineFile, *, whole: bool, jobs: int | None, as_json: bool) -> tuple[str, ...]:
     from reelwright.cli.format import result_table
     from reelwright.cli.progress import Watcher
     from reelwright.pipeline.repair import repair
@@ -148,15 +153,20 @@ def _repair(file: PipelineFile, *, jobs: int | None, as_json: bool) -> tuple[str
 
     watcher = Watcher()
     try:
-        mended = repair(file, watcher, RunOptions(jobs=jobs))
+        tell = functools.partial(typer.echo, err=True)
+        repaired = repair(file, watcher, RunOptions(jobs=jobs), whole=whole, tell=tell)
     finally:
         watcher.close()
     if not as_json:
-        for line in mended.told:
-            typer.echo(f"mended: {line}")
-        if mended.results:
-            typer.echo(f"\n{result_table(mended.results)}")
-    return (*mended.told, *(f"{result.node}: {result.num_done} videos done again" for result in mended.results))
+        for line in repaired.messages:
+            typer.echo(f"repaired: {line}")
+        if repaired.results:
+            typer.echo(f"\n{result_table(repaired.results)}")
+    return (*repaired.messages, *map(_line, repaired.results))
+
+
+def _line(result: NodeResult) -> str:
+    return f"{result.node}: {result.num_done} videos done again{f', {result.message}' if result.message else ''}"
 
 
 def _tell(report: Report, store: Store, *, is_second: bool, whole: bool) -> None:
@@ -168,7 +178,9 @@ def _tell(report: Report, store: Store, *, is_second: bool, whole: bool) -> None
     if not num_wrong:
         typer.echo(f"nothing is wrong {'any more ' if is_second else ''}in {store.place}: {scope} was checked")
     elif is_second:
-        typer.echo(f"{num_wrong} still wrong: foreign files stay, and only what this pipeline file reaches is mended")
+        typer.echo(
+            f"{num_wrong} still wrong: foreign files stay, and only what this pipeline file reaches is made again"
+        )
     else:
         typer.echo(f"{num_wrong} wrong in {store.place}; `reelwright verify --repair` does just that again")
 

@@ -25,6 +25,7 @@ from reelwright.storage.known import KnownFiles, KnownProbes, VideoProbe, stamp
 from reelwright.storage.labels import LabelSet, labels_from_column, labels_from_columns, labels_from_table
 from reelwright.storage.manifest import ManifestVideo, check_videos, read_manifest, scan_folder, scan_glob, scan_url
 from reelwright.storage.mirror import connect
+from reelwright.storage.schema import check_schema
 from reelwright.storage.store import Store
 from reelwright.storage.urls import is_url
 
@@ -41,7 +42,7 @@ class Dataset:
     files: KnownFiles  # the store's table of file digests
     quarantine_after: int | None = None  # attempts after which a video is left alone
     synthetic: SyntheticSet | None = None  # what the pipeline makes for itself
-    notes: tuple[str, ...] = ()  # files that were taken for no videos, and why
+    notes: tuple[str, ...] = ()  # files that were taken for no videos, and why; tables of the store that were damaged
     label_settings: LabelsConfig | None = None
     absent: frozenset[str] = frozenset()  # ids of the manifest whose files are not there
 
@@ -184,6 +185,7 @@ def load_dataset(file: PipelineFile) -> Dataset:
     Raises InputError that lists all problems with row numbers.
     """
     connect(file.store.root)
+    check_schema(file.store)
     known = KnownFiles(file.store.files)
     synthetic = synthetic_set_of(file, known)
     left_out: list[str] = []
@@ -202,16 +204,17 @@ def load_dataset(file: PipelineFile) -> Dataset:
     for video in missing:
         del digest_of[video.video_id]
     present = [video for video in videos if video.video_id in digest_of] if missing else videos
+    probes = KnownProbes(file.store.videos)
     dataset = Dataset(
         videos=tuple(present),
         labels=LabelSet((), {}),
         background=UNKNOWN,
         digests=digest_of,
-        probes=KnownProbes(file.store.videos).load(),
+        probes=probes.load(),
         files=known,
         quarantine_after=file.videos.quarantine_after,
         synthetic=synthetic,
-        notes=tuple(left_out),
+        notes=(*left_out, *known.notes, *probes.notes),
         absent=frozenset(video.video_id for video in missing),
     )
     return with_labels(dataset, file, file.labels)

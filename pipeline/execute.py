@@ -23,7 +23,7 @@ from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import InputError, StageError
 from reelwright.storage.files import remove_files
 from reelwright.storage.items import ItemLedger, ItemRow
-from reelwright.storage.records import Record, write_record
+from reelwright.storage.records import Record, save_record, write_record
 from reelwright.storage.runs import RunFolder
 from reelwright.storage.sharing import share_rest
 from reelwright.storage.store import Store
@@ -89,6 +89,8 @@ def _execute(
             raise InputError(
                 f"{plan.node.name}: no video to do: every one failed before, or none is in the splits asked for"
             )
+        if plan.lacks_group:
+            load(stage.work)(build_work(planner, plan, ()), reporter)  # writes it, for no video
         _do_items(plan, todo, planner=planner, reporter=reporter, options=options, executor=executor)
         done = _finish_items(plan, todo, planner)
         planner.forced -= {plan.node.name}
@@ -124,7 +126,7 @@ def _execute(
 
 def is_settled(plan: NodePlan) -> bool:
     """Whether a stale node lacks nothing but videos that failed in an earlier run."""
-    return bool(plan.failed) and len(plan.failed) == len(plan.todo) and plan.record is not None
+    return not plan.lacks_group and bool(plan.failed) and len(plan.failed) == len(plan.todo) and plan.record is not None
 
 
 def _todo(plan: NodePlan, planner: Planner, options: RunOptions) -> tuple[VideoItem, ...]:
@@ -226,6 +228,16 @@ def note_record(
     if reads:
         write_noted(planner.file.store, plan.key, reads)
     write_record(planner.file.store, record, project=planner.project)
+
+
+def complete_notes(plan: NodePlan, planner: Planner) -> None:
+    """Write again what lies beside the record of a node that is up to date, where it is gone."""
+    assert plan.record is not None
+    reads_labels = plan.node.config.kind == "run" or plan.node.config.publishes
+    if reads_labels and not (planner.file.store.node(plan.key) / "samples.json").exists():
+        write_noted(planner.file.store, plan.key, planner.noted_now(plan))
+    if planner.last(plan.node) is None:
+        save_record(planner.project / f"{plan.node.name}.json", plan.record)
 
 
 def _counts(plan: NodePlan, rows: Sequence[ItemRow]) -> dict[str, int]:

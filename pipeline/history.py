@@ -15,6 +15,7 @@ from reelwright.storage.digests import digest
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.records import Record, read_records
 from reelwright.storage.runs import RunFolder
+from reelwright.storage.schema import check_schema
 from reelwright.storage.store import Store
 
 RUN_STAGES = frozenset({"train", "finetune", "pretrain"})
@@ -30,7 +31,8 @@ class History:
 
     @classmethod
     def of(cls, store: Store) -> History:
-        """Read them all."""
+        """Read them all. Raises ConfigError for a store of a newer release."""
+        check_schema(store)
         return cls(store, {record.key: record for record in read_records(store)})
 
     @cached_property

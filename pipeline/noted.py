@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from reelwright.storage.bringing import refresh
+from reelwright.storage.damage import readable
 from reelwright.storage.digests import digest
-from reelwright.storage.files import write_sealed
+from reelwright.storage.files import read_sealed, write_sealed
 from reelwright.storage.store import Store
 
 if TYPE_CHECKING:
@@ -50,8 +50,9 @@ def read_noted(store: Store, key: str) -> list[Noted]:
     """What was noted; empty when nothing was, or in an earlier form."""
     refresh(store.node(key))
     path = store.node(key) / "samples.json"
-    found = json.loads(path.read_text(encoding="utf-8"))["samples"] if path.is_file() else []
-    return [Noted(*entry) for entry in found] if all(len(entry) == len(Noted._fields) for entry in found) else []
+    with readable(path):
+        found = read_sealed(path)["samples"] if path.is_file() else []
+        return [Noted(*entry) for entry in found] if all(len(entry) == len(Noted._fields) for entry in found) else []
 
 
 def video_differences(old: Sequence[Noted], new: Sequence[Noted], *, field: str, with_names: bool = False) -> list[str]:

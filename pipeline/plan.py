@@ -49,6 +49,7 @@ class NodePlan:
         ItemRow, ...
     ] = ()  # items that failed so often that they are left alone, and skipped ones; not in todo
     record: Record | None = None  # of this key
+    lacks_group: bool = False  # its items are there, but not the zarr.json of their group
 
     @property
     def is_whole(self) -> bool:
@@ -138,7 +139,9 @@ class Planner:
 
     def _checked_items(self, plan: NodePlan) -> NodePlan:
         """The plan with what is done of its items, and why the rest is not."""
-        done, rows = self._done(plan)
+        present = self._present(plan)
+        done, rows = self._done(plan, present)
+        lacks_group = plan.node.config.produces in _ROWS and bool(done) and "zarr" not in present
         forced = plan.node.name in self.forced
         is_done = len(done) == len(plan.wanted) and not rows
         rest = () if is_done else tuple(item for item in plan.wanted if item.digest not in done)
@@ -164,13 +167,16 @@ class Planner:
                 reasons += self._unpublished(plan, last)
             if not reasons:
                 reasons.append("never ran" if last is None else "names or labels changed")
+        reasons += ["the settings of its group (zarr.json) are gone from the store"] if lacks_group else []
         reasons += not_known
         state = STALE if reasons else FRESH
         skipped = sum(row.status == "skipped" for row in left)
         reasons += [f"skipped: {skipped}"] if skipped else []
         reasons += [f"quarantined: {len(left) - skipped}"] if len(left) > skipped else []
         told = tuple(dict.fromkeys(reasons))
-        return replace(plan, state=state, reasons=told, todo=todo, failed=failed, quarantined=left)
+        return replace(
+            plan, state=state, reasons=told, todo=todo, failed=failed, quarantined=left, lacks_group=lacks_group
+        )
 
     def _quarantined(self, row: ItemRow | None) -> ItemRow | None:
         """The row of an item that is left alone: it failed often enough, or the stage has no use for it."""
@@ -204,12 +210,16 @@ class Planner:
         """Why it is not known which videos a node reads."""
         return self.dataset.not_known(node.config.wanted_splits())
 
-    def _done(self, plan: NodePlan) -> tuple[set[str], dict[str, ItemRow]]:
-        """Digests of items that are done; what was removed from the store by hand is not taken for done."""
+    def _present(self, plan: NodePlan) -> set[str]:
+        """Names, without their endings, of what lies where the items of a node do."""
         store = self.file.store
         folders = {"frames": store.frames, "embeddings": store.embeddings, "predictions": store.predictions}
         folder = folders[plan.node.config.produces](plan.spec_key)
-        present = {name.partition(".")[0] for name in names_in(folder)}
+        return {name.partition(".")[0] for name in names_in(folder)}
+
+    def _done(self, plan: NodePlan, present: set[str]) -> tuple[set[str], dict[str, ItemRow]]:
+        """Digests of items that are done; what was removed from the store by hand is not taken for done."""
+        store = self.file.store
         wanted = {item.digest for item in plan.wanted}
         if _all_done(plan.record) and wanted <= present:
             return wanted, {}  # the record is of this very set of videos: its rows need not be read

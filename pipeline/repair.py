@@ -1,131 +1,173 @@
-"""`verify --repair`: take out what is broken, and do just that again, through the same code as a run."""
+"""`verify --repair`: take out what is broken, under the locks of its keys, and let an ordinary run make it again."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from reelwright.pipeline.bucket_copy import editable, editable_tables, moved
-from reelwright.pipeline.cluster.executors import LocalExecutor
-from reelwright.pipeline.execute import execute
+from reelwright.pipeline.bucket_copy import copied
+from reelwright.pipeline.execute import complete_notes
 from reelwright.pipeline.file import PipelineFile
 from reelwright.pipeline.keys import hub_file
-from reelwright.pipeline.noted import write_noted
-from reelwright.pipeline.plan import WAITING, NodePlan, Planner
+from reelwright.pipeline.plan import FRESH, Planner
 from reelwright.pipeline.results import NodeResult, Observer, RunOptions
-from reelwright.pipeline.runner import open_planner, read_videos
-from reelwright.pipeline.units import build_work
-from reelwright.pipeline.verify import find_problems, found_in, reachable
-from reelwright.stages.registry import STAGES, load
-from reelwright.storage.bringing import look_again, refresh
-from reelwright.storage.checking import FOREIGN, Problem
+from reelwright.pipeline.runner import open_planner, read_videos, run_pipeline
+from reelwright.pipeline.verify import AREAS, Scope, found_in, verify
+from reelwright.storage.bringing import look_again
+from reelwright.storage.checking import FOREIGN, Problem, is_key
 from reelwright.storage.errors import StoreError
-from reelwright.storage.files import write_sealed
-from reelwright.storage.locks import holdings, uses
-from reelwright.storage.mending import Removed, mend_tables, remove_broken
+from reelwright.storage.items import ItemLedger
+from reelwright.storage.locks import collecting, exclusive, holdings, uses
+from reelwright.storage.records import load_record
+from reelwright.storage.removal import intact_rows, is_ledger, take_out
+from reelwright.storage.store import Store
 
-_ROUNDS = 3  # what is mended may show more: a ledger that was damaged hides broken items
+_ITEMS = ("frames", "embeddings", "predictions")
+_ROUNDS = 3  # what is repaired may show more: a ledger that was damaged hides broken items
 
 
 @dataclass(frozen=True)
 class Repair:
-    """What was mended, what was done again, and what is still wrong."""
+    """What was taken out, what was made again, and what is still wrong."""
 
-    told: tuple[str, ...]
+    messages: tuple[str, ...]
     results: tuple[NodeResult, ...]
     problems: tuple[Problem, ...]
 
 
-def repair(file: PipelineFile, observer: Observer, options: RunOptions | None = None) -> Repair:
-    """Mend everything that the pipeline file reaches; of a store in a bucket, by fresh copies of its bytes.
+def repair(
+    file: PipelineFile,
+    observer: Observer,
+    options: RunOptions | None = None,
+    *,
+    whole: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Repair:
+    """Take out what is broken of what the pipeline file reaches, or of the whole store, and make again what it reaches.
 
-    Items that are not broken, and nodes that are stale for another reason, are left as they are; so is what is foreign,
-    and what only other pipeline files reach. Raises what the stages raise.
+    Items that are not broken, and nodes that lost nothing, are left as they are; so is what is foreign. ``tell`` is
+    called before another process is waited for. Raises StoreError while one uses what is broken, and what
+    `run_pipeline` raises.
     """
-    store = file.store
-    with editable_tables(store) as copy:
-        told = mend_tables(copy)
+    messages: list[str] = []
     results: list[NodeResult] = []
     for _ in range(_ROUNDS):
-        look_again(store.root)
-        read_videos(file, observer, anew=False)
-        planner = open_planner(file)
-        _put_back(planner)
-        problems, removed = _take_out(planner)
-        if removed is None:
+        look_again(file.store.root)
+        broken = [problem for problem in verify(file, whole=whole).problems if _is_broken(problem)]
+        if not broken:
             break
-        told += removed.told
-        planner.forget()
-        results += _do_again(planner, removed, observer, options or RunOptions())
-        planner.known.save()
-    else:
-        found = found_in(store, reachable(open_planner(file)))
-        problems = [problem for problem in found if problem.is_wrong]
-    return Repair(tuple(told), tuple(results), tuple(problems))
+        messages += _take_out(file, broken, tell)
+        results += _make_again(file, broken, observer, options or RunOptions())
+    look_again(file.store.root)
+    problems = tuple(problem for problem in verify(file, whole=whole).problems if problem.is_wrong)
+    return Repair(tuple(messages), tuple(results), problems)
 
 
-def _take_out(planner: Planner) -> tuple[list[Problem], Removed | None]:
-    """What is wrong; and what was removed of it, None where there was nothing to remove."""
-    store, scope = planner.file.store, reachable(planner)
-    with editable(store, scope) as copy:
-        problems = [problem for problem in find_problems(copy, moved(scope, of=store, to=copy)) if problem.is_wrong]
-        broken = [problem.path for problem in problems if problem.kind != FOREIGN]
-        if broken:
-            _check_unused(planner)
-        removed = remove_broken(copy, broken) if broken else None
+def _is_broken(problem: Problem) -> bool:
+    return problem.is_wrong and problem.kind != FOREIGN
+
+
+def _take_out(file: PipelineFile, broken: Sequence[Problem], tell: Callable[[str], None]) -> list[str]:
+    """Remove what is broken, and still so when nobody else can write or begin to use it; list damaged ledgers again."""
+    store, what = file.store, f"repair of {file.path.name}"
+    with collecting(store.locks, tell=tell, what=what), contextlib.ExitStack() as held:
+        look_again(store.root)
+        keys = {problem.path: _lock_of(store, problem.path) for problem in broken}
+        _check_unused(store, {*keys.values(), *(problem.path.name for problem in broken)})
+        for key in sorted(set(keys.values()) - {""}):
+            held.enter_context(exclusive(store.lock(key), tell=tell, what=what, is_kept=False))
+        still = {problem.path for problem in found_in(store, _narrowed(store, broken)) if _is_broken(problem)}
+        paths = [path for path in keys if path in still or path.parent == store.root / "nodes"]
+        messages = take_out(store, [path for path in paths if not is_ledger(store, path)])
+        messages += [
+            relist(store, key) for key in sorted({_key_of(store, path) for path in paths if is_ledger(store, path)})
+        ]
     look_again(store.root)
-    if removed is not None:
-        removed.weights = {store.root / path.relative_to(copy.root) for path in removed.weights}
-    return [replace(problem, path=store.root / problem.path.relative_to(copy.root)) for problem in problems], removed
+    return messages
 
 
-def _check_unused(planner: Planner) -> None:
-    """Raise StoreError while another process uses what the pipeline file reaches."""
-    keys = {key for plan in planner.plans() for key in (plan.key, plan.spec_key) if key}
-    locks = planner.file.store.locks
-    for use in [*uses(locks), *holdings(locks)]:
-        if not use.is_dead and not keys.isdisjoint((*use.owner.keys, use.key)):
+def relist(store: Store, key: str) -> str:
+    """List again the items of a ledger that is damaged: its intact part, and what is intact of their data."""
+    items: dict[tuple[str, str], frozenset[str] | None] = {(area, key): None for area in _ITEMS}
+    whole = contextlib.nullcontext(store) if store.url is None else copied(store, Scope(items=items))
+    with whole as copy:
+        num_found = ItemLedger(store.node(key)).relist(list(intact_rows(copy, key)))
+    return f"nodes/{key}/items.parquet: {num_found} videos listed again from their data"
+
+
+def _make_again(
+    file: PipelineFile, broken: Sequence[Problem], observer: Observer, options: RunOptions
+) -> list[NodeResult]:
+    """Run the nodes that lost something, in running order; then write what lies beside records that stayed."""
+    read_videos(file, observer, anew=False)
+    planner = open_planner(file)
+    lost = {_key_of(file.store, problem.path) for problem in broken} | {problem.path.name for problem in broken}
+    names = [name for name in planner.graph.nodes if not lost.isdisjoint(_names_of(planner, name))]
+    if not names:
+        return []
+    run = run_pipeline(file, observer, replace(options, only=tuple(names)))
+    planner = open_planner(file)
+    for plan in map(planner.plan, names):
+        if plan.record is not None:
+            with exclusive(file.store.lock(plan.spec_key), tell=lambda _: None, what="repair", is_kept=False):
+                complete_notes(plan, planner)
+    return [result for result in run.nodes if result.state != FRESH]
+
+
+def _names_of(planner: Planner, name: str) -> set[str]:
+    """What problems of a node's outputs are called by: its keys, its file of weights, its last record."""
+    plan = planner.plan(name)
+    hub = hub_file(plan.node, planner.file)
+    return {plan.key, plan.spec_key, f"{name}.json", "" if hub is None else hub.name} - {""}
+
+
+def _key_of(store: Store, path: Path) -> str:
+    """The key that a path of the store belongs to; empty for what belongs to none, such as weights."""
+    area, *rest = path.relative_to(store.root).parts
+    return rest[0].removesuffix(".zarr") if area in AREAS and area not in {"projects", "weights"} else ""
+
+
+def _lock_of(store: Store, path: Path) -> str:
+    """The key whose lock whoever writes a path holds: of published tables that of the scores they are made of."""
+    key = _key_of(store, path)
+    try:
+        record = load_record(store.node(key) / "record.json") if key else None
+    except StoreError:
+        record = None
+    is_made_once = path.relative_to(store.root).parts[0] == "synthetic"
+    return key if record is None or is_made_once else record.spec_key
+
+
+def _check_unused(store: Store, keys: set[str]) -> None:
+    """Raise StoreError while another process uses one of ``keys``, which are names of files of weights too."""
+    for use in [*uses(store.locks), *holdings(store.locks)]:
+        if not use.is_dead and not keys.isdisjoint((*use.owner.keys, use.key) if use.key else use.owner.keys):
             raise StoreError(f"{use.owner} works on this since {use.owner.since} ({use.owner.what}); wait for its end")
 
 
-def _put_back(planner: Planner) -> None:
-    """Write again the small files that follow from others: copies of records, lists of samples."""
-    store = planner.file.store
-    refresh(planner.project)
-    for plan in planner.plans():
-        if plan.record is None:
-            continue
-        if not (planner.project / f"{plan.node.name}.json").exists():
-            write_sealed(planner.project / f"{plan.node.name}.json", asdict(plan.record))
-        is_noted = plan.node.config.kind == "run" or plan.node.config.publishes
-        if is_noted and not (store.node(plan.key) / "samples.json").exists():
-            write_noted(store, plan.key, planner.noted_now(plan))
-
-
-def _do_again(planner: Planner, removed: Removed, observer: Observer, options: RunOptions) -> list[NodeResult]:
-    """Run the nodes that lost something, in running order, on what they lost."""
-    results = []
-    groups, items = set(removed.groups), {key: set(digests) for key, digests in removed.items.items()}
-    for name, node in planner.graph.nodes.items():
-        hub = hub_file(node, planner.file)
-        if hub in removed.weights and not hub.exists():
-            load("reelwright.stages.embed.fetch:fetch")(node.config.hub_weights(), planner.file.store)
-            planner.forget()
-        plan = planner.plan(name)
-        if plan.state == WAITING:
-            continue
-        lost = items.pop(plan.spec_key, set())
-        broken = replace(plan, todo=tuple(item for item in plan.wanted if item.digest in lost))
-        if plan.spec_key in groups:
-            groups.discard(plan.spec_key)
-            _make_group(broken, planner, observer)
-        if broken.todo or plan.key in removed.nodes:
-            result, _ = execute(broken, planner, observer, options, executor=LocalExecutor())
-            observer.finished(result)
-            results.append(result)
-    return results
-
-
-def _make_group(plan: NodePlan, planner: Planner, observer: Observer) -> None:
-    """Let the stage write the attributes of its group, for no video."""
-    load(STAGES[plan.node.stage].work)(build_work(planner, plan, ()), observer.started(plan))
-    planner.forget()
+def _narrowed(store: Store, broken: Sequence[Problem]) -> Scope:
+    """What to look at to know whether all this is still broken."""
+    scope = Scope()
+    items: dict[tuple[str, str], set[str]] = {}
+    for path in (problem.path for problem in broken):
+        area, *rest = path.relative_to(store.root).parts
+        key = _key_of(store, path)
+        name = rest[1].partition(".")[0] if area in _ITEMS else ""
+        if area in _ITEMS and (area != "predictions" or is_key(name)):
+            items.setdefault((area, key), set()).add(name)
+        elif area == "nodes":
+            scope.nodes.add(key)
+        elif area == "projects":
+            scope.projects.add(path)
+        elif area == "weights":
+            scope.weights.add(path)
+        elif area == "synthetic":
+            scope.synthetic.add(key)
+        elif key:
+            scope.records.add(key)
+    scope.records |= scope.nodes
+    scope.nodes |= scope.records | {key for _, key in items}
+    scope.items = {name: frozenset(digests) for name, digests in items.items()}
+    return scope

@@ -37,6 +37,7 @@ from reelwright.storage.known import KnownFiles
 from reelwright.storage.locks import exclusive, using
 from reelwright.storage.mirror import check_writable
 from reelwright.storage.records import remember_record
+from reelwright.storage.schema import note_schema
 from reelwright.storage.unusable import is_full, room, usable, why_unusable
 from reelwright.storage.urls import is_url
 
@@ -140,6 +141,7 @@ def read_videos(
             dataset = load_dataset(file)
             unread = dataset.new
         if unread:
+            note_schema(file.store)
             load("reelwright.stages.index.work:index_videos")(
                 [video.path if is_url(video.path) else Path(video.path) for video in unread],
                 file.store,
@@ -149,7 +151,10 @@ def read_videos(
                 reporter=reporter,
                 digests=synthetic_digests(dataset.synthetic, unread),
             )
-    dataset = load_dataset(file)
+    notes, dataset = dataset.notes, load_dataset(file)
+    for note in notes:
+        if note not in dataset.notes:
+            reporter.note(note)  # of tables that were damaged, and are written anew by now
     if dataset.new:
         raise InputError(
             f"{len(dataset.new):,} videos changed while they were read. Run again when nothing writes to them any more",
@@ -282,6 +287,7 @@ def _bring_up(name: str, run: _Run) -> tuple[NodeResult, list[Failure]]:
             plan = planner.plan(name)
             if _needs_nothing(plan, options):
                 return _left_as_is(plan, planner)
+        note_schema(planner.file.store)
         return execute(plan, planner, run.observer, options, executor=run.executor)
 
 

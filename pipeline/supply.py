@@ -19,6 +19,7 @@ from reelwright.storage.items import ItemRow
 from reelwright.storage.known import KnownFiles
 from reelwright.storage.locks import exclusive
 from reelwright.storage.records import Record, last_record, read_record, write_record
+from reelwright.storage.schema import note_schema
 from reelwright.storage.unusable import usable
 from reelwright.storage.urls import is_url
 
@@ -45,6 +46,7 @@ def supply_videos(
     workers = jobs or file.videos.workers or min(os.cpu_count() or 1, _MOST_WORKERS)
     lock, what = file.store.lock(wanted.key), f"videos of {file.path.name}"
     with usable(file.store.root), exclusive(lock, tell=reporter.note, what=what):
+        note_schema(file.store)
         wanted = _anew(wanted)  # another run may have made some or all of them meanwhile
         started, num_missing = time.monotonic(), wanted.num_to_make
         if num_missing:

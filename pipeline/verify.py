@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,17 +32,19 @@ from reelwright.storage.checking import (
     ledger_is_whole,
     strange,
 )
-from reelwright.storage.errors import ConfigError, InputError, ReelwrightError, UnusableStoreError
+from reelwright.storage.errors import ConfigError, InputError, ReelwrightError, StoreError, UnusableStoreError
 from reelwright.storage.items import ItemLedger
 from reelwright.storage.known import KnownFiles
 from reelwright.storage.records import Record, load_record
-from reelwright.storage.reserved import URLS, VIDEOS
+from reelwright.storage.reserved import LOGGERS, SCHEMA, URLS, VIDEOS
+from reelwright.storage.schema import check_schema
 from reelwright.storage.seals import broken_seal
 from reelwright.storage.store import Store
 
 AREAS = ("frames", "embeddings", "predictions", "runs", "steps", "reports", "nodes", "projects", "weights", "synthetic")
 _OF_CLUSTERS = ("claims", "jobs", "logs", "progress")
-_OURS = frozenset({*AREAS, "scratch", "tuning", "frame_index", "locks", *_OF_CLUSTERS, "files.json", VIDEOS, URLS})
+_FILES = (SCHEMA, "files.json", VIDEOS, URLS)
+_OURS = frozenset({*AREAS, "scratch", "tuning", "frame_index", "locks", *_OF_CLUSTERS, *_FILES, LOGGERS})
 _WITH_RECORD = frozenset({"runs", "steps", "reports", "predictions"})
 Items = tuple[str, str]  # area and spec key
 
@@ -79,6 +82,8 @@ def verify(file: PipelineFile, *, whole: bool = False) -> Report:
     when pipeline file, manifest or labels are wrong.
     """
     if whole:
+        with contextlib.suppress(StoreError):  # damaged: it is found with the rest
+            check_schema(file.store)
         return Report(found_in(file.store, None))
     try:
         scope = reachable(open_planner(file, read=True))

@@ -19,7 +19,7 @@ from reelwright.storage.digests import KEY_HEX_DIGITS, file_digest
 from reelwright.storage.items import ItemRow
 from reelwright.storage.known import KnownFiles
 from reelwright.storage.records import Record
-from reelwright.storage.reserved import PARTIAL, TEMPORARY, URLS
+from reelwright.storage.reserved import PARTIAL, SCHEMA, TEMPORARY, URLS
 from reelwright.storage.seals import broken_seal, has_seal
 from reelwright.storage.shards import broken_shard
 from reelwright.storage.store import Store
@@ -181,8 +181,8 @@ def check_weights(path: Path, known: KnownFiles | None) -> Iterator[Problem]:
 
 
 def check_tables(store: Store) -> Iterator[Problem]:
-    """What the store knows of files and videos."""
-    for path in (store.files, store.videos, store.root / URLS):
+    """Its layout, and what it knows of files and videos."""
+    for path in (store.root / SCHEMA, store.files, store.videos, store.root / URLS):
         if path.exists():
             yield from check_sealed(path)
 

@@ -21,10 +21,12 @@ import numpy.typing as npt
 import zarr
 
 from reelwright.storage.bringing import items_at_hand
+from reelwright.storage.damage import readable
 from reelwright.storage.errors import StoreError, nearest
 from reelwright.storage.spans import Spans
 from reelwright.storage.unusable import check_there
 from reelwright.storage.zarrs import (
+    array_of,
     attributes_of,
     has_item,
     item_names,
@@ -53,12 +55,12 @@ class EmbeddingRows:
     @property
     def num_rows(self) -> int:
         """T, the number of rows."""
-        return int(_array(self._group, "start_seconds").shape[0])
+        return int(array_of(self._group, "start_seconds").shape[0])
 
     @property
     def spans(self) -> Spans:
         """Where the rows lie in time: float64 seconds (T,) and int64 source frames (T,), half-open."""
-        return Spans(**{name: np.asarray(_array(self._group, name)[:]) for name in SPAN_DTYPES})
+        return Spans(**{name: np.asarray(array_of(self._group, name)[:]) for name in SPAN_DTYPES})
 
     def row_shape(self, output: str) -> tuple[int, ...]:
         """Shape of one row of ``output``: (D,), (N, D), (C, H, W) or (K,)."""
@@ -84,7 +86,7 @@ class EmbeddingRows:
                 f"output {name!r} is not stored for video {self.digest}.{nearest(name, self.outputs)} "
                 f"Stored: {', '.join(self.outputs)}. Ask the embed node for it with `outputs`."
             )
-        return _array(self._group, name)
+        return array_of(self._group, name)
 
 
 class EmbeddingStore:
@@ -117,10 +119,5 @@ class EmbeddingStore:
             raise StoreError(
                 f"video {digest!r} has no embeddings in {self.path}. Is it in the manifest, and did embed succeed?"
             )
-        return EmbeddingRows(self._group[digest], digest=digest, outputs=tuple(self.spec["outputs"]))
-
-
-def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
-    with quiet():
-        found: zarr.Array[Any] = group[name]
-    return found
+        with readable(self.path / digest / "zarr.json"):
+            return EmbeddingRows(self._group[digest], digest=digest, outputs=tuple(self.spec["outputs"]))

@@ -11,12 +11,13 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from reelwright.storage.bringing import refresh_file
+from reelwright.storage.damage import damaged, readable
 from reelwright.storage.heartbeat import check_held
 from reelwright.storage.reserved import TEMPORARY
-from reelwright.storage.seals import SEAL, UNSEALED, seal
+from reelwright.storage.seals import SEAL, UNSEALED, is_sealed, seal
 from reelwright.storage.sharing import share, unshare
 from reelwright.storage.unusable import named
 
@@ -72,15 +73,39 @@ def write_sealed(path: Path, value: Mapping[str, object], *, indent: int | None 
         seal(temporary)
 
 
+def read_sealed(path: Path) -> dict[str, Any]:
+    """The object that `write_sealed` wrote, without its seal. Raises FileNotFoundError, or StoreError when damaged."""
+    with readable(path):
+        values: dict[str, Any] = json.loads(_intact(path))
+        values.pop(SEAL)
+        return values
+
+
+def read_sealed_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """The table that `write_table` wrote, or some of its columns. Raises as `read_sealed`."""
+    content = io.BytesIO(_intact(path))
+    with readable(path):
+        return read_table(content, columns).replace_schema_metadata(None)
+
+
+def _intact(path: Path) -> bytes:
+    content = path.read_bytes()
+    if not is_sealed(content):
+        raise damaged(path, "its bytes are not those that were written")
+    return content
+
+
 def read_table(path: Path | BinaryIO, columns: Sequence[str] | None = None) -> pa.Table:
     """Read a Parquet file, or some of its columns.
+
+    Raises StoreError for a damaged file; of bytes in memory, which people gave, what pyarrow raises.
 
     By the file reader: `pyarrow.parquet.read_table` imports pyarrow.dataset, and that pandas. pyarrow is imported
     here: `status` can do without it as long as everything is up to date.
     """
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path) as file:
+    with readable(path) if isinstance(path, Path) else contextlib.nullcontext(), pq.ParquetFile(path) as file:
         return file.read(columns=None if columns is None else list(columns))
 
 

@@ -30,7 +30,7 @@ from PIL import Image
 from reelwright.storage.errors import StoreError
 from reelwright.storage.row_times import RowTimes
 from reelwright.storage.unusable import check_there
-from reelwright.storage.zarrs import create_group, has_item, item_names, open_group
+from reelwright.storage.zarrs import array_of, create_group, has_array, has_item, item_names, open_group
 
 Frames = NDArray[np.uint8]
 TIMES = ("source_frame", "pts_seconds", "stop_seconds")
@@ -82,7 +82,7 @@ class FrameRows:
     @cached_property
     def times(self) -> RowTimes:
         """Source frame and span of every row."""
-        return RowTimes(**{name: np.asarray(self._group[name][:]) for name in TIMES})
+        return RowTimes(**{name: np.asarray(array_of(self._group, name)[:]) for name in TIMES})
 
     @property
     def num_rows(self) -> int:
@@ -114,10 +114,10 @@ class FrameRows:
         """Rows [start, stop) as (n, H, W, 3) uint8 RGB. Raises IndexError outside [0, num_rows]."""
         if not 0 <= start <= stop <= self.num_rows:
             raise IndexError(f"rows [{start}, {stop}) are not within the {self.num_rows} rows of this video")
-        if "frame" in self._group:
-            return np.asarray(self._group["frame"][start:stop])
+        if has_array(self._group, "frame"):
+            return np.asarray(array_of(self._group, "frame")[start:stop])
         starts = self._jpeg_start[start : stop + 1]
-        packed = np.asarray(self._group["frame_jpeg"][int(starts[0]) : int(starts[-1])])
+        packed = np.asarray(array_of(self._group, "frame_jpeg")[int(starts[0]) : int(starts[-1])])
         return self._decode([packed[a:b] for a, b in zip(starts - starts[0], starts[1:] - starts[0], strict=False)])
 
     def take(self, rows: Sequence[int] | NDArray[np.int64]) -> Frames:
@@ -133,7 +133,7 @@ class FrameRows:
 
     @cached_property
     def _jpeg_start(self) -> NDArray[np.int64]:
-        return np.asarray(self._group["jpeg_start"][:])
+        return np.asarray(array_of(self._group, "jpeg_start")[:])
 
     def _decode(self, files: Sequence[NDArray[np.uint8]]) -> Frames:
         out = np.empty((len(files), *self.frame_size, 3), np.uint8)

@@ -20,11 +20,11 @@ from reelwright.storage.items import ItemLedger
 from reelwright.storage.known import KnownFiles
 from reelwright.storage.listings import Listing, listing_of
 from reelwright.storage.locks import exclusive
-from reelwright.storage.reserved import INCOMING, PARTIAL, TEMPORARY
+from reelwright.storage.reserved import INCOMING, LOGGERS, PARTIAL, TEMPORARY
 from reelwright.storage.store import Store
 
 _GROUPS = ("frames", "embeddings")
-_KEYED = ("synthetic", "predictions", "runs", "steps", "reports", "nodes", "jobs", "logs", "claims")
+_KEYED = ("synthetic", "predictions", "runs", "steps", "reports", "nodes", "jobs", "logs", "claims", LOGGERS)
 _LEFTOVERS = "leftovers"
 
 

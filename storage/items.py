@@ -1,19 +1,22 @@
 """The item ledger: which videos of one spec are done, which failed, and what each cost.
 
 An item is committed with one small JSON mark, written after its data. `compact` folds marks into `items.parquet`, so
-that 100,000 finished items are one file to read.
+that 100,000 finished items are one file to read. Fields and columns of another release are kept. What is damaged raises
+StoreError wherever it is read; `verify --repair` lists again what is whole.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reelwright.storage.bringing import refresh, refresh_file
-from reelwright.storage.files import read_table, remove_files, write_sealed, write_table
+from reelwright.storage.damage import readable
+from reelwright.storage.files import read_sealed, read_sealed_table, remove_files, write_sealed, write_table
+from reelwright.storage.seals import broken_seal
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,84 +61,120 @@ class ItemLedger:
     def load(self) -> dict[str, ItemRow]:
         """All rows by video digest."""
         refresh(self._folder)
-        rows = self._compacted()
-        rows.update((row.digest, row) for _, row in self._pending())
-        return rows
+        pending = self._pending()  # first: a mark that is gone by now is in the table that is read next
+        return self._compacted() | {path.stem: self._row_of(path, entry) for path, entry in pending.items()}
 
     def pending(self, digest: str) -> ItemRow | None:
         """The row of a video whose mark is not folded yet; None where there is none."""
         path = self._marks / f"{digest}.json"
         refresh_file(path)
         try:
-            return _row(json.loads(path.read_text(encoding="utf-8")))
+            return self._row_of(path, read_sealed(path))
         except FileNotFoundError:
             return None
 
     def done(self) -> set[str]:
         """Digests of the videos whose rows are in the store; reads columns only, so that 100,000 cost little."""
         refresh(self._folder)
+        pending = self._pending()
         done: set[str] = set()
         if self._table.exists():
-            table = read_table(self._table, ["digest", "status"])
+            table = read_sealed_table(self._table, ["digest", "status"])
             digests, statuses = table["digest"].to_pylist(), table["status"].to_pylist()
             done = {name for name, status in zip(digests, statuses, strict=True) if status in DONE}
-        for _, row in self._pending():
-            (done.add if row.is_done else done.discard)(row.digest)
+        for path, entry in pending.items():
+            (done.add if self._row_of(path, entry).is_done else done.discard)(path.stem)
         return done
 
     def compact(self) -> None:
         """Fold the marks into items.parquet; left to others where the ledger is shared."""
-        pending = [] if self._is_shared else list(self._pending())
-        if not pending:
-            return
-        rows = self._compacted()
-        rows.update((row.digest, row) for _, row in pending)
-        write_table(self._table, items_table(rows.values()))
-        remove_files([path for path, _ in pending])
+        pending = {} if self._is_shared else self._pending()
+        if pending:
+            self._replace(pending.values())
+            remove_files(list(pending))
 
     def fold(self, rows: Iterable[ItemRow]) -> None:
         """Fold the marks of ``rows``, which are known to be committed; other processes may commit others meanwhile."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        told = {row.digest: row for row in rows}
-        table = items_table(told.values())
-        if told and self._table.exists():  # column by column: a million rows as objects would take a minute
-            before = read_table(self._table).replace_schema_metadata(None)
-            is_older = pc.invert(pc.is_in(before["digest"], value_set=table["digest"].combine_chunks()))
-            table = pa.concat_tables([before.filter(is_older), table]).sort_by("digest")
+        told = {row.digest: asdict(row) for row in rows}
         if told:
-            write_table(self._table, table)
+            self._replace(told.values())
         remove_files([self._marks / f"{digest}.json" for digest in told])
 
     def drop(self, digests: Iterable[str]) -> None:
         """Forget items, so that they are to be done again."""
-        gone = set(digests)
-        self.replace([row for name, row in self.load().items() if name not in gone])
+        refresh(self._folder)
+        self.compact()
+        gone = list(digests)
+        if gone and self._table.exists():
+            self._replace((), gone=gone)
 
-    def replace(self, rows: Iterable[ItemRow]) -> None:
-        """Let ``rows`` be all that is known; nothing is read of what was there."""
-        write_table(self._table, items_table(rows))
-        remove_files(list(self._marks.glob("*.json")) if self._marks.is_dir() else [])
+    def relist(self, rows: Iterable[ItemRow]) -> int:
+        """Make the ledger anew of what of it is not damaged and of ``rows``, those of the items that are there.
+
+        Returns how many it knows that the damaged one did not.
+        """
+        refresh(self._folder)
+        if self._table.exists() and broken_seal(self._table):
+            remove_files([self._table])
+        remove_files([path for path in self._mark_files() if broken_seal(path)])
+        known = self.load()
+        found = {row.digest: asdict(row) for row in rows if row.digest not in known}
+        self._replace([*self._pending().values(), *found.values()])
+        remove_files(self._mark_files())
+        return len(found)
+
+    def _replace(self, entries: Iterable[Mapping[str, Any]], *, gone: Sequence[str] = ()) -> None:
+        """Let ``entries`` take the place of the rows of the same videos, and take out those that are ``gone``.
+
+        Column by column: a million rows as objects would take a minute.
+        """
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        table = items_table(entries)
+        if self._table.exists():
+            before = read_sealed_table(self._table)
+            replaced = pa.chunked_array([*table["digest"].chunks, pa.array(gone, pa.string())])
+            kept = before.filter(pc.invert(pc.is_in(before["digest"], value_set=replaced.combine_chunks())))
+            with readable(self._table):
+                table = pa.concat_tables([kept, table], promote_options="default").sort_by("digest")
+        write_table(self._table, table)
 
     def _compacted(self) -> dict[str, ItemRow]:
         if not self._table.exists():
             return {}
-        return {entry["digest"]: ItemRow(**entry) for entry in read_table(self._table).to_pylist()}
+        table = read_sealed_table(self._table)
+        with readable(self._table):
+            return {entry["digest"]: _row(entry) for entry in table.to_pylist()}
 
-    def _pending(self) -> Iterable[tuple[Path, ItemRow]]:
-        for path in sorted(self._marks.glob("*.json")) if self._marks.is_dir() else ():
-            if path.name.startswith("."):
-                continue
-            yield path, _row(json.loads(path.read_text(encoding="utf-8")))
+    def _pending(self) -> dict[Path, dict[str, Any]]:
+        """What the marks say, by their files; those that another process folds meanwhile are left out."""
+        found = {}
+        for path in self._mark_files():
+            with contextlib.suppress(FileNotFoundError):
+                found[path] = read_sealed(path)
+        return found
+
+    @staticmethod
+    def _row_of(path: Path, entry: Mapping[str, Any]) -> ItemRow:
+        with readable(path):
+            return _row(entry)
+
+    def _mark_files(self) -> list[Path]:
+        return [path for path in sorted(self._marks.glob("*.json")) if not path.name.startswith(".")]
 
 
 def _row(entry: Mapping[str, Any]) -> ItemRow:
-    return ItemRow(**{field.name: entry[field.name] for field in fields(ItemRow) if field.name in entry})
+    """The row of an entry that another release may have written: what it lacks is as by default."""
+    known = {name: entry[name] for name in _FIELDS if entry.get(name) is not None}
+    return ItemRow(**known)
 
 
-def items_table(rows: Iterable[ItemRow]) -> pa.Table:
-    """Item rows as an Arrow table, sorted by digest."""
+_FIELDS = [entry.name for entry in fields(ItemRow)]
+
+
+def items_table(entries: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Items as an Arrow table, sorted by digest; fields that are not ours get columns after ours."""
     import pyarrow as pa
 
     schema = pa.schema(
@@ -151,4 +190,8 @@ def items_table(rows: Iterable[ItemRow]) -> pa.Table:
             ("attempts", pa.int32()),
         ]
     )
-    return pa.Table.from_pylist([asdict(row) for row in sorted(rows, key=lambda row: row.digest)], schema=schema)
+    listed = sorted(entries, key=lambda entry: str(entry["digest"]))
+    table = pa.Table.from_pylist(listed, schema=schema)
+    for name in dict.fromkeys(name for entry in listed for name in entry if name not in _FIELDS):
+        table = table.append_column(name, pa.array([entry.get(name) for entry in listed]))
+    return table

@@ -8,7 +8,6 @@ paths mean nothing to other machines.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,8 +15,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from reelwright.storage.bringing import refresh_file
+from reelwright.storage.damage import readable
 from reelwright.storage.digests import file_digest
-from reelwright.storage.files import write_sealed
+from reelwright.storage.errors import StoreError
+from reelwright.storage.files import read_sealed, write_sealed
 from reelwright.storage.locks import exclusive
 from reelwright.storage.mirror import mirror_of
 from reelwright.storage.reserved import URLS
@@ -25,6 +26,7 @@ from reelwright.storage.urls import is_url
 
 # Size in bytes, mtime in ns, inode; of a folder: of all its files; of an object: size, 0, the number of its version.
 Stamp = tuple[int, int, int]
+Columns = dict[str, list[Any]]
 
 _FILE_FIELDS = ("path", "size", "mtime_ns", "inode", "quick", "digest")
 
@@ -75,10 +77,11 @@ class KnownFiles:
         self._changed: set[str] = set()
         self._looked: dict[str, Stamp | None] = {}  # of objects, as they are now
         self._urls = table.with_name(URLS) if mirror_of(table) is not None else table
-        self._entries = _read_files(table)
+        self.notes: list[str] = []  # what was damaged, for people
+        self._entries = _files_of(_read_columns(table, self.notes))
         if self._urls != table:
             refresh_file(self._urls)
-            self._entries |= _read_files(self._urls)
+            self._entries |= _files_of(_read_columns(self._urls, self.notes))
 
     @property
     def entries(self) -> Mapping[str, tuple[Stamp, bool, str]]:
@@ -137,9 +140,9 @@ class KnownFiles:
                 if changed:
                     if table != self._path:
                         refresh_file(table)
-                    merged = _read_files(table) | {path: self._entries[path] for path in changed}
-                    rows = [(path, *stamped, quick, known) for path, (stamped, quick, known) in sorted(merged.items())]
-                    _write_columns(table, _FILE_FIELDS, rows)
+                    entries = ((path, self._entries[path]) for path in sorted(changed))
+                    added = [(path, *stamped, quick, known) for path, (stamped, quick, known) in entries]
+                    _write_merged(table, dict(zip(_FILE_FIELDS, zip(*added, strict=True), strict=True)))
         self._changed.clear()
 
 
@@ -148,13 +151,15 @@ class KnownProbes:
 
     def __init__(self, table: Path) -> None:
         self._path = table
+        self.notes: list[str] = []
 
     def load(self) -> dict[str, VideoProbe]:
-        """Probes by digest."""
+        """Probes by digest; `notes` says what was damaged."""
         refresh_file(self._path)
-        if not self._path.exists():
+        self.notes = []
+        columns = _read_columns(self._path, self.notes)
+        if not columns:
             return {}
-        columns = _read_columns(self._path)
         count, defaults = len(columns["digest"]), VideoProbe._field_defaults
         # A table of an earlier version lacks columns: what they hold by default; of a later one, more are left out.
         rows = zip(*(columns.get(name) or [defaults.get(name)] * count for name in VideoProbe._fields), strict=True)
@@ -165,9 +170,9 @@ class KnownProbes:
         if not probes:
             return
         with _merging(self._path):
-            merged = self.load()
-            merged.update(probes)
-            _write_columns(self._path, VideoProbe._fields, [merged[digest] for digest in sorted(merged)])
+            refresh_file(self._path)
+            added = {digest: probe._replace(digest=digest) for digest, probe in sorted(probes.items())}
+            _write_merged(self._path, dict(zip(VideoProbe._fields, zip(*added.values(), strict=True), strict=True)))
 
 
 @contextlib.contextmanager
@@ -177,20 +182,46 @@ def _merging(table: Path) -> Iterator[None]:
         yield
 
 
-def _read_files(table: Path) -> dict[str, tuple[Stamp, bool, str]]:
-    if not table.exists():
+def _files_of(columns: Columns) -> dict[str, tuple[Stamp, bool, str]]:
+    if not columns:
         return {}
-    columns = _read_columns(table)
     stamps = zip(columns["size"], columns["mtime_ns"], columns["inode"], strict=True)
     return dict(zip(columns["path"], zip(stamps, columns["quick"], columns["digest"], strict=True), strict=True))
 
 
-def _read_columns(path: Path) -> dict[str, list[Any]]:
-    """Columns by name. JSON and not Parquet: 100,000 rows read as fast, and nothing heavy is imported for them."""
-    columns: dict[str, list[Any]] = json.loads(path.read_text(encoding="utf-8"))["columns"]
-    return columns
+def _read_columns(path: Path, notes: list[str]) -> Columns:
+    """Columns by name, all of one length; none where there is no table.
+
+    None either where it is damaged, which goes to ``notes``: it is a cache. JSON and not Parquet: 100,000 rows read as
+    fast, and nothing heavy is imported for them.
+    """
+    try:
+        with readable(path):
+            columns: Columns = read_sealed(path)["columns"]
+            if len({len(column) for column in columns.values()}) > 1:
+                raise ValueError("its columns differ in length")
+            return columns if any(columns.values()) else {}
+    except FileNotFoundError:
+        return {}
+    except StoreError:
+        notes.append(f"{path} was damaged: what it knew of files is read again")
+        return {}
 
 
-def _write_columns(path: Path, names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
-    columns = {name: [row[position] for row in rows] for position, name in enumerate(names)}
-    write_sealed(path, {"columns": columns}, indent=None)
+def _write_merged(path: Path, added: Mapping[str, Sequence[Any]]) -> None:
+    """Add rows to a table, or replace those with the same entry in the first column; others and their columns stay."""
+    before = _read_columns(path, [])
+    (name, names), *_ = added.items()
+    new = dict.fromkeys(names)
+    kept = [place for place, known in enumerate(before.get(name, ())) if known not in new]
+    num_rows = len(before.get(name, ()))
+    columns = {}
+    for column in dict.fromkeys((*added, *before)):
+        old = before.get(column) or [_DEFAULTS.get(column)] * num_rows
+        columns[column] = [*(old[place] for place in kept), *(added.get(column) or [None] * len(names))]
+    order = sorted(range(len(columns[name])), key=columns[name].__getitem__)
+    rows = {column: [values[place] for place in order] for column, values in columns.items()}
+    write_sealed(path, {"columns": rows}, indent=None)
+
+
+_DEFAULTS = VideoProbe._field_defaults  # of columns that a table of an earlier release lacks

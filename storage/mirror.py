@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reelwright.storage import remote
-from reelwright.storage.reserved import PARTIAL, TEMPORARY, URLS, VIDEOS
+from reelwright.storage.reserved import PARTIAL, SCHEMA, TEMPORARY, URLS, VIDEOS
 from reelwright.storage.urls import owner_of, working_copy
 
 _SHARED = frozenset(
@@ -36,7 +36,7 @@ _SHARED = frozenset(
         "synthetic",
     }
 )
-_TABLES = frozenset({VIDEOS, URLS})
+_TABLES = frozenset({VIDEOS, URLS, SCHEMA})
 _UNFINISHED = (TEMPORARY, PARTIAL)
 LAST = ("zarr.json", "record.json", "model.safetensors")  # what says that the rest is there
 _SEEN = ".seen"
@@ -117,7 +117,7 @@ def load_seen(mirror: Mirror, place: Path) -> dict[str, str]:
         seen: dict[str, str] = json.loads(_seen_file(mirror, place).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return {}
-    return seen
+    return seen if isinstance(seen, dict) else {}
 
 
 def save_seen(mirror: Mirror, place: Path, seen: dict[str, str]) -> None:

@@ -36,6 +36,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from reelwright.storage.damage import readable
 from reelwright.storage.errors import InputError, nearest
 from reelwright.storage.files import read_table
 from reelwright.storage.folders import replacing_folder
@@ -141,7 +142,8 @@ class PredictionSet:
     def info(self) -> PredictionInfo:
         """Run, task and classes, as the files' metadata says."""
         path = self.folder / "windows.parquet"
-        return PredictionInfo.from_metadata(pq.read_schema(path).metadata, path=path)
+        with readable(path):
+            return PredictionInfo.from_metadata(pq.read_schema(path).metadata, path=path)
 
     @property
     def has_rows(self) -> bool:
@@ -162,13 +164,14 @@ class PredictionSet:
 
     def by_video(self, name: str, *, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """The table of one video after the other, of 'windows' or 'rows'; one is in memory at a time."""
-        with pq.ParquetFile(self._path(name)) as file:
+        with readable(self._path(name)), pq.ParquetFile(self._path(name)) as file:
             for group in range(file.num_row_groups):
                 yield file.read_row_group(group, columns=list(columns) if columns else None)
 
     def _read(self, name: str, columns: Sequence[str] | None) -> pa.Table:
         path = self._path(name)
-        known = pq.read_schema(path).names
+        with readable(path):
+            known = pq.read_schema(path).names
         unknown = [column for column in columns or () if column not in known]
         if unknown:
             hint = nearest(unknown[0], known)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from reelwright.storage.bringing import refresh
+from reelwright.storage.damage import damaged
 from reelwright.storage.errors import StoreError
-from reelwright.storage.files import write_sealed
-from reelwright.storage.seals import SEAL
+from reelwright.storage.files import read_sealed, write_sealed
 from reelwright.storage.store import Store
 
 
@@ -36,17 +35,34 @@ class Record:
     """What the run that finished it did: videos, video_seconds, rows, bytes, seconds, and the share of a training that
     it did in them; `run -n` estimates from it."""
     finished: str = ""  # UTC, for people; nothing depends on it
+    other: dict[str, Any] = field(default_factory=dict)  # fields of another release, kept as they are
 
 
 def write_record(store: Store, record: Record, *, project: Path) -> None:
-    """Note a finished node in the store, then as the newest of its pipeline file."""
-    write_sealed(store.node(record.key) / "record.json", asdict(record))
+    """Note a finished node in the store, then as the newest of its pipeline file.
+
+    Fields of another release that an earlier record of the same key has are kept.
+    """
+    save_record(store.node(record.key) / "record.json", record)
     remember_record(record, project=project, node=record.node)
 
 
 def remember_record(record: Record, *, project: Path, node: str) -> None:
     """Note what a pipeline file has now under a node's name, made by it or found in the store."""
-    write_sealed(project / f"{node}.json", asdict(record))
+    save_record(project / f"{node}.json", record)
+
+
+def save_record(path: Path, record: Record) -> None:
+    """Write one copy of a record."""
+    values = asdict(record)
+    other = values.pop("other")
+    try:
+        before = load_record(path)
+    except StoreError:  # damaged: it is replaced
+        before = None
+    if before is not None and before.key == record.key:
+        other = before.other | other
+    write_sealed(path, values | other)
 
 
 def read_record(store: Store, key: str) -> Record | None:
@@ -75,13 +91,14 @@ def last_record(project: Path, node: str) -> Record | None:
 def load_record(path: Path) -> Record | None:
     """The record in a file; None when there is no such file. Raises StoreError when it is damaged."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_sealed(path)
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise StoreError(f"{path}: not a readable record ({error}). Run `reelwright verify --repair`") from None
+    other = {name: values.pop(name) for name in values.keys() - _FIELDS}
     try:
-        values.pop(SEAL, None)
-        return Record(**values)
-    except (AttributeError, TypeError) as error:
-        raise StoreError(f"{path}: not a record of ours ({error}). Run `reelwright verify --repair`") from None
+        return Record(**values, other=other)
+    except TypeError as error:
+        raise damaged(path, f"not a record of ours: {error}") from error
+
+
+_FIELDS = {entry.name for entry in fields(Record)} - {"other"}

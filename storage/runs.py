@@ -22,9 +22,11 @@ from typing import Any
 
 import yaml
 
+from reelwright.storage.damage import damaged, readable
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import StoreError
 from reelwright.storage.files import remove, write_json, write_text
+from reelwright.storage.reserved import LOGGERS
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,11 @@ class RunFolder:
         return self.path / "profile.txt"
 
     @property
+    def loggers(self) -> Path:
+        """What loggers such as Weights & Biases keep of the run: beside the runs, since their files are not ours."""
+        return self.path.parent.parent / LOGGERS / self.path.name
+
+    @property
     def metrics_file(self) -> Path:
         """One JSON object a line."""
         return self.path / "metrics.jsonl"
@@ -84,14 +91,19 @@ class RunFolder:
             raise StoreError(f"{file} is not there: no run was trained here. Run the train or finetune node first.")
         try:
             values = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise StoreError(f"{file} is no plain YAML ({error}). Train the run again with --force.") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise damaged(file, f"no plain YAML: {error}") from error
         if not isinstance(values, dict):
-            raise StoreError(f"{file} holds {type(values).__name__}, not a mapping. Train the run again with --force.")
+            raise damaged(file, f"it holds {type(values).__name__}, not a mapping")
         return values
 
     def write_config(self, values: Mapping[str, Any]) -> None:
-        """Write the resolved settings: plain data, keys in the order given."""
+        """Write the resolved settings: plain data, keys in the order given; then what only another release wrote."""
+        try:
+            before = self.config()
+        except StoreError:  # not there, or damaged: it is written anew
+            before = {}
+        values = {**values, **{name: value for name, value in before.items() if name not in values}}
         text = yaml.safe_dump(_plain(values), sort_keys=False, allow_unicode=True, width=120)
         write_text(self.path / "config.yaml", text)
 
@@ -99,8 +111,10 @@ class RunFolder:
         """The lines of metrics.jsonl, oldest first; a last line cut off by a crash is left out."""
         if not self.metrics_file.is_file():
             return []
-        lines = self.metrics_file.read_text(encoding="utf-8").split("\n")
-        return [json.loads(line) for line in lines[:-1]]
+        with readable(self.metrics_file):
+            lines = self.metrics_file.read_text(encoding="utf-8").split("\n")
+        with readable(self.metrics_file):
+            return [json.loads(line) for line in lines[:-1]]
 
     def add_metrics(self, values: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
@@ -117,8 +131,9 @@ class RunFolder:
         file = self.path / "summary.json"
         if not file.is_file():
             raise StoreError(f"{file} is not there: training has not ended. Run the node again.")
-        values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        return values
+        with readable(file):
+            values = json.loads(file.read_text(encoding="utf-8"))
+            return dict(values)
 
     def write_summary(self, values: Mapping[str, Any]) -> None:
         """Write summary.json."""

@@ -41,6 +41,12 @@ def broken_seal(path: Path) -> str | None:
     return "truncated" if path.stat().st_size == 0 or (tails and not _tail(path).endswith(tails)) else "altered"
 
 
+def is_sealed(content: bytes) -> bool:
+    """Whether the bytes of a file are those that were sealed."""
+    found = _read_bytes(content)
+    return found is not None and found[1] == found[2]
+
+
 def has_seal(path: Path) -> bool:
     """Whether the mark is there, whatever its digits."""
     return path.is_file() and path.stat().st_size > 0 and _read(path) is not None
@@ -49,15 +55,19 @@ def has_seal(path: Path) -> bool:
 def _read(path: Path) -> tuple[int, str, str] | None:
     """Where the digits begin, the digits, and what they should be; None without a mark."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        mark = content.rfind(_MARK.encode())
-        start = mark + len(_MARK)
-        if mark < 0 or start + _DIGITS > len(content):
-            return None
-        with memoryview(content) as view:
-            hasher = blake3(view[:start])
-            hasher.update(b"0" * _DIGITS)
-            hasher.update(view[start + _DIGITS :])
-        return start, content[start : start + _DIGITS].decode(errors="replace"), hasher.hexdigest()[:_DIGITS]
+        return _read_bytes(content)
+
+
+def _read_bytes(content: bytes | mmap.mmap) -> tuple[int, str, str] | None:
+    mark = content.rfind(_MARK.encode())
+    start = mark + len(_MARK)
+    if mark < 0 or start + _DIGITS > len(content):
+        return None
+    with memoryview(content) as view:
+        hasher = blake3(view[:start])
+        hasher.update(b"0" * _DIGITS)
+        hasher.update(view[start + _DIGITS :])
+    return start, content[start : start + _DIGITS].decode(errors="replace"), hasher.hexdigest()[:_DIGITS]
 
 
 def _tail(path: Path) -> bytes:

@@ -35,6 +35,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from reelwright.storage.damage import readable
 from reelwright.storage.errors import InputError
 from reelwright.storage.files import read_table
 
@@ -119,7 +120,8 @@ class StepSet:
     def info(self) -> StepsInfo:
         """Procedure, decoder and names, as the files' metadata says."""
         path = self.folder / "steps.parquet"
-        return StepsInfo.from_metadata(pq.read_schema(path).metadata, path=path)
+        with readable(path):
+            return StepsInfo.from_metadata(pq.read_schema(path).metadata, path=path)
 
     def steps(self) -> pa.Table:
         """steps.parquet: what was recognised."""

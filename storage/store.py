@@ -7,6 +7,7 @@ predictions/<spec key>/<video digest>.parquet, predictions/<key>/   scores by co
 steps/<key>/                                completed steps: steps.parquet, truth.parquet, videos.parquet
 reports/<key>/                              metrics.json, report.html
 nodes/<key>/                                record.json, items.parquet
+loggers/<key>/                              what Weights & Biases keeps of a run; not checked by `verify`
 synthetic/<key>/                            videos that the pipeline makes for itself, and their class files
 weights/                                    pretrained weights fetched from a hub
 locks/                                      who works on which key now
@@ -14,6 +15,7 @@ claims/<spec key>/                          which process writes which video now
 logs/<spec key>/                            what was said while videos failed, on workers of a cluster
 jobs/<key>/                                 the job of a run that is trained on SLURM: script, work, events, log
 progress/<key>.json                         how far a node is, while it is done
+store.json                                  which layout the store has (storage/schema.py)
 files.json                                  content digests of files, by path and stat
 urls.json                                   the same of objects in buckets, where the store is in one itself
 frame_index/<aa>/<video digest>.npz         times and key frames of the frames of a video, read once; a cache

@@ -21,6 +21,7 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from reelwright.storage.bringing import at_hand, items_at_hand, items_in
+from reelwright.storage.damage import readable
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import ConfigError, StoreError, nearest
 from reelwright.storage.files import remove
@@ -72,7 +73,8 @@ def create_group(path: Path, attributes: Mapping[str, object]) -> zarr.Group:
     """
     if not at_hand(path / "zarr.json"):
         _create_root(path, attributes)
-    group = zarr.open_group(path, mode="r+", use_consolidated=False)
+    with readable(path / "zarr.json"):
+        group = zarr.open_group(path, mode="r+", use_consolidated=False)
     found = {name: group.attrs.get(name) for name in attributes}
     if found != _plain(attributes):
         raise StoreError(
@@ -85,7 +87,8 @@ def open_group(path: Path) -> zarr.Group:
     """The group at ``path``, for reading. Raises StoreError when there is none."""
     if not at_hand(path / "zarr.json"):
         raise StoreError(f"{path} is not there, or no Zarr v3 group. Run the stage that makes it.")
-    return zarr.open_group(path, mode="r", use_consolidated=False)
+    with readable(path / "zarr.json"):
+        return zarr.open_group(path, mode="r", use_consolidated=False)
 
 
 def create_array(group: zarr.Group, name: str, layout: ArrayLayout, *, axes: Sequence[str] = ()) -> zarr.Array[Any]:
@@ -113,6 +116,22 @@ def small_array(group: zarr.Group, name: str, values: np.ndarray[Any, Any], *, a
         shape=values.shape, dtype=values.dtype, chunk_rows=1 << 20, shard_rows=1 << 20, codec="zstd", level=3
     )
     create_array(group, name, layout, axes=axes)[:] = values
+
+
+def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    """An array of a group on this machine. Raises StoreError where its zarr.json is damaged or gone."""
+    with readable(_description(group, name)), quiet():
+        found: zarr.Array[Any] = group[name]
+    return found
+
+
+def has_array(group: zarr.Group, name: str) -> bool:
+    """Whether a group on this machine has an array; it is not read."""
+    return _description(group, name).is_file()
+
+
+def _description(group: zarr.Group, name: str) -> Path:
+    return Path(str(group.store_path).removeprefix("file://")) / name / "zarr.json"
 
 
 def attributes_of(group: zarr.Group) -> dict[str, Any]:

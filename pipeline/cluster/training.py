@@ -70,7 +70,7 @@ class JobFolder:
         """The number of the job that was submitted last."""
         try:
             return int(json.loads((self.path / "job.json").read_text(encoding="utf-8"))["job"])
-        except (FileNotFoundError, ValueError, KeyError):
+        except (FileNotFoundError, ValueError, KeyError, TypeError):  # damaged: submitted anew
             return None
 
     def note_job(self, job: int) -> None:

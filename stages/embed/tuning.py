@@ -14,7 +14,9 @@ import torch
 
 from reelwright.models.encoders import DataConfig, Encoder
 from reelwright.stages.embed.forward import Execution, ForwardPass
+from reelwright.storage.damage import readable
 from reelwright.storage.digests import digest
+from reelwright.storage.errors import StoreError
 from reelwright.storage.files import write_json
 
 BUDGET_SECONDS = 3.0  # of measuring, warm-up included
@@ -41,12 +43,21 @@ def fixed_batch(encoder: Encoder, device: torch.device) -> int:
 def tuned(encoder: Encoder, config: DataConfig, wish: Execution, *, folder: Path, name: str) -> Choice:
     """The remembered choice for ``encoder`` under ``wish``, or one measured now and remembered in ``folder``."""
     path = folder / f"{_device_name(wish.device)}-{_identity(encoder, config, wish, name)}.json"
-    if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return Choice(**found["choice"])
+    known = remembered(path)
+    if known is not None:
+        return known
     choice, measured = measure(encoder, config, wish)
     write_json(path, {"encoder": name, "choice": vars(choice), "rows_per_second": measured})
     return choice
+
+
+def remembered(path: Path) -> Choice | None:
+    """The choice in a file; None where there is none, or it is damaged: it is only a cache."""
+    try:
+        with readable(path):
+            return Choice(**json.loads(path.read_text(encoding="utf-8"))["choice"])
+    except (FileNotFoundError, StoreError):
+        return None
 
 
 def measure(encoder: Encoder, config: DataConfig, wish: Execution) -> tuple[Choice, dict[str, float]]:

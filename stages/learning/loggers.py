@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 from reelwright.storage.errors import ConfigError
+from reelwright.storage.runs import RunFolder
 
 
 class Logger(Protocol):
@@ -24,11 +24,11 @@ class Logger(Protocol):
 class TensorBoardLogger:
     """Event files in the run folder."""
 
-    def __init__(self, folder: Path, *, first_epoch: int, about: Mapping[str, Any]) -> None:
+    def __init__(self, run: RunFolder, *, first_epoch: int, about: Mapping[str, Any]) -> None:
         del about
         from torch.utils.tensorboard import SummaryWriter  # here, since predict asks this module for names only
 
-        self._board = SummaryWriter(folder, purge_step=first_epoch)
+        self._board = SummaryWriter(run.path, purge_step=first_epoch)
 
     def log(self, values: Mapping[str, float], epoch: int) -> None:
         """See Logger."""
@@ -43,10 +43,10 @@ class TensorBoardLogger:
 class MlflowLogger:
     """A run of MLflow's current experiment, named as the node; MLFLOW_TRACKING_URI says where."""
 
-    def __init__(self, folder: Path, *, first_epoch: int, about: Mapping[str, Any]) -> None:
+    def __init__(self, run: RunFolder, *, first_epoch: int, about: Mapping[str, Any]) -> None:
         del first_epoch
         self._mlflow: Any = importlib.import_module("mlflow")
-        self._mlflow.start_run(run_name=f"{about.get('node', 'train')} {folder.name[:12]}")
+        self._mlflow.start_run(run_name=f"{about.get('node', 'train')} {run.path.name[:12]}")
         self._mlflow.log_params(_flat(about))
 
     def log(self, values: Mapping[str, float], epoch: int) -> None:
@@ -59,16 +59,21 @@ class MlflowLogger:
 
 
 class WandbLogger:
-    """A run of Weights & Biases; an interrupted one goes on under the same id. WANDB_PROJECT is its own."""
+    """A run of Weights & Biases; an interrupted one goes on under the same id. WANDB_PROJECT is its own.
 
-    def __init__(self, folder: Path, *, first_epoch: int, about: Mapping[str, Any]) -> None:
+    Its files lie in the run's folder of the store's loggers/: they change whenever it likes, so that they must not be
+    among those whose digests the record of the run has.
+    """
+
+    def __init__(self, run: RunFolder, *, first_epoch: int, about: Mapping[str, Any]) -> None:
         del first_epoch
         wandb: Any = importlib.import_module("wandb")
+        run.loggers.mkdir(parents=True, exist_ok=True)  # else wandb takes a folder of the system, which may go
         self._run = wandb.init(
-            id=folder.name[:32],
+            id=run.path.name[:32],
             name=str(about.get("node", "train")),
             config=dict(about),
-            dir=str(folder),
+            dir=str(run.loggers),
             resume="allow",
         )
 
@@ -98,9 +103,9 @@ def check_loggers(names: Sequence[str]) -> None:
             )
 
 
-def open_loggers(folder: Path, names: Sequence[str], *, first_epoch: int, about: Mapping[str, Any]) -> list[Logger]:
+def open_loggers(run: RunFolder, names: Sequence[str], *, first_epoch: int, about: Mapping[str, Any]) -> list[Logger]:
     """TensorBoard's and those of ``names``; epochs from ``first_epoch`` on are written again after an interruption."""
-    return [LOGGERS[name](folder, first_epoch=first_epoch, about=about) for name in ("tensorboard", *names)]
+    return [LOGGERS[name](run, first_epoch=first_epoch, about=about) for name in ("tensorboard", *names)]
 
 
 def _tag(name: str) -> str:

@@ -315,7 +315,7 @@ class Trainer:
         if self.world.is_main:
             settings = self.settings
             first = self.progress.epoch + 1
-            loggers = open_loggers(self.folder.path, settings.log_to, first_epoch=first, about=settings.about)
+            loggers = open_loggers(self.folder, settings.log_to, first_epoch=first, about=settings.about)
         try:
             yield loggers
         finally:

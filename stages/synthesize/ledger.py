@@ -118,7 +118,7 @@ def listed(folder: Path) -> dict[str, Made]:
     """What the ledger says, by name; nothing is changed, and no file looked at."""
     ledger = folder / LEDGER
     refresh_file(ledger)
-    lines = ledger.read_text(encoding="utf-8").splitlines() if ledger.exists() else []
+    lines = ledger.read_text(encoding="utf-8", errors="replace").splitlines() if ledger.exists() else []
     return {made.name: made for line in lines if (made := _made_of(line))}
 
 
@@ -184,10 +184,10 @@ def _line(made: Made) -> str:
 
 
 def _made_of(line: str) -> Made | None:
-    """None for a line that a killed call did not finish."""
+    """None for a line that a killed call did not finish, or that is damaged: its sample is made again."""
     try:
         return Made.of_plain(json.loads(line))
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         return None
 
 

@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -88,7 +89,8 @@ def _finish(project: Project, digests: list[str]) -> None:
     for digest in digests:
         (store.embeddings(key) / digest).mkdir(parents=True)
     rows = [
-        ItemRow(digest=digest, status="ok", rows=5, bytes=5120, seconds=0.1, backend="decord") for digest in digests
+        asdict(ItemRow(digest=digest, status="ok", rows=5, bytes=5120, seconds=0.1, backend="decord"))
+        for digest in digests
     ]
     write_table(store.node(key) / "items.parquet", items_table(rows))
 

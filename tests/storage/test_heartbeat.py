@@ -97,7 +97,7 @@ def commit(store: Store) -> None:
 
 
 def fold(store: Store) -> None:
-    ItemLedger(store.node(KEY)).replace([])
+    ItemLedger(store.node(KEY)).relist([])
 
 
 def record(store: Store) -> None:

@@ -45,8 +45,8 @@ def test_metrics_that_json_cannot_hold_are_refused(tmp_path):
 
 
 BAD = {
-    "code": ("!!python/object/apply:os.mkdir ['{marker}']\n", "is no plain YAML"),
-    "cut": ("classes: [a\n", "is no plain YAML"),
+    "code": ("!!python/object/apply:os.mkdir ['{marker}']\n", "no plain YAML"),
+    "cut": ("classes: [a\n", "no plain YAML"),
     "list": ("- 1\n", "holds list, not a mapping"),
 }
 

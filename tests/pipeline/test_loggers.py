@@ -1,0 +1,73 @@
+"""Files of loggers lie outside of runs: `verify` does not mind them, `gc` takes them with their run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from reelwright.pipeline.collect import Limits, collect
+from reelwright.pipeline.project import Project, SilentObserver
+from reelwright.pipeline.repair import repair
+from reelwright.pipeline.verify import verify
+from tests.small_project import put_back
+
+# As Weights & Biases does: a folder of its own in `dir`, which it goes on writing to after the run.
+WANDB = """
+from pathlib import Path
+
+class Run:
+    def __init__(self, folder):
+        self.folder = folder
+
+    def log(self, values, step):
+        with (self.folder / "run.wandb").open("a") as file:
+            file.write(f"{step} {sorted(values)}\\n")
+
+    def finish(self):
+        (self.folder / "wandb-summary.json").write_text("{}")
+
+def init(*, id, name, config, dir, resume):
+    folder = Path(dir) / "wandb" / f"offline-run-{id}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return Run(folder)
+"""
+
+
+@pytest.fixture
+def project(restorable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    (tmp_path / "wandb.py").write_text(WANDB)
+    monkeypatch.syspath_prepend(tmp_path)
+    put_back(restorable)
+    return Project.open(restorable / "reelwright.yaml", overrides=["train.log_to=[wandb]", "train.seed=7"])
+
+
+def test_verify_and_gc_know_the_files_of_loggers(project: Project) -> None:
+    assert project.run().exit_code == 0
+    key = project.planner().plan("train").key
+    folder = project.file.store.root / "loggers" / key
+    assert (folder / "wandb" / f"offline-run-{key}" / "run.wandb").read_text().startswith("1 ")
+    (folder / "wandb" / "debug.log").write_text("sent later")
+    assert verify(project.file, whole=True).problems == ()
+    assert not [path for path in project.file.store.run(key).rglob("*") if "wandb" in path.name]
+    before = Project.open(project.file.path)  # without the seed: another run
+    gone = collect([before.file], SilentObserver(), limits=Limits(guard_seconds=0.0), only_these=True).going
+    assert folder in {garbage.path for garbage in gone}
+    assert not folder.exists()
+
+
+def test_files_that_an_older_release_left_among_those_of_a_run_do_not_stop_repair(project: Project) -> None:
+    assert project.run().exit_code == 0
+    run = project.file.store.run(project.planner().plan("train").key)
+    (run / "wandb").mkdir()
+    (run / "wandb" / "run.wandb").write_text("before")
+    weights = project.record("train").outputs["weights"]
+    record = project.file.store.node(run.name) / "record.json"
+    record.unlink()
+    assert project.run(until=["train"]).exit_code == 0  # its record lists them, as that release did
+    (run / "wandb" / "run.wandb").write_text("sent later")
+    assert not verify(project.file).is_whole
+    fixed = repair(project.file, SilentObserver())
+    assert (fixed.problems, [result.node for result in fixed.results]) == ((), [])
+    assert project.record("train").outputs["weights"] == weights
+    assert project.run().nothing_to_do
