@@ -33,10 +33,27 @@ def source_file(default: Any = ..., **options: Any) -> Any:
     return Field(default, json_schema_extra={"role": "source"}, **options)
 
 
+def of_names(default: Any = ..., *, names: tuple[str, ...], **options: Any) -> Any:
+    """A field of a block with a `name` that means something for these names only."""
+    return Field(default, json_schema_extra={"names": list(names)}, **options)
+
+
 class Settings(BaseModel):
     """A frozen block of settings: unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+
+    @classmethod
+    def is_kept(cls, field: str, name: str) -> bool:
+        """Whether a setting of a block with a `name` stays as it is when the block is given the name ``name``.
+
+        Fields that every name has do (an optimizer's lr), and those that are declared to be of this name too; options
+        beyond the fields are the other name's own.
+        """
+        if field not in cls.model_fields:
+            return False
+        names = _extra(cls.model_fields[field]).get("names")
+        return names is None or name in names
 
 
 class StageConfig(Settings):
@@ -127,7 +144,7 @@ def parse_config(model: type[C], values: dict[str, Any], *, where: str) -> C:
 def _problem(model: type[BaseModel], problem: Any) -> str:
     location = ".".join(str(part) for part in problem["loc"]) or "(whole block)"
     if problem["type"] == "extra_forbidden":
-        owner = _model_at(model, problem["loc"][:-1])
+        owner = model_at(model, problem["loc"][:-1])
         known = sorted(owner.model_fields) if owner else []
         allowed = f" Known: {', '.join(known)}." if known else ""
         return f"{location}: unknown key.{nearest(str(problem['loc'][-1]), known)}{allowed}"
@@ -137,7 +154,8 @@ def _problem(model: type[BaseModel], problem: Any) -> str:
     return f"{location}: {problem['input']!r} is not allowed: {message}"
 
 
-def _model_at(model: type[BaseModel], location: tuple[Any, ...]) -> type[BaseModel] | None:
+def model_at(model: type[BaseModel], location: tuple[Any, ...]) -> type[BaseModel] | None:
+    """The model of the block at ``location`` below ``model``; None where there is no block of settings."""
     current: Any = model
     for part in location:
         if not (isinstance(current, type) and issubclass(current, BaseModel)) or part not in current.model_fields:

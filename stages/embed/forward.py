@@ -51,7 +51,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def current(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """Makes a GPU the current one: streams, pinned memory and compiled kernels are of the current one, not of a tensor's.
+    """Makes a GPU the current one: streams, pinned memory and compiled kernels are of that, not of a tensor's own.
 
     Without it an event of `cuda:1` would be recorded on a stream of `cuda:0`, and wait for nothing.
     """

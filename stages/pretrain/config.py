@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from reelwright.stages.config import Settings, StageConfig, execution, node_input, source_file
+from reelwright.stages.config import Settings, StageConfig, execution, node_input, of_names, source_file
 from reelwright.stages.embed.config import NO_FILE, PreprocessSettings, in_order
 from reelwright.stages.learning.config import LearningSettings
 from reelwright.stages.learning.optimizer_config import OptimizerSettings
@@ -80,11 +80,11 @@ class ContrastSettings(Settings):
     name: Literal["supcon", "simclr", "batch_all", "batch_hard", "ce"] = "supcon"
     """supcon: all frames of a state are alike; simclr: two changed copies of a frame, states are not looked at;
     batch_all, batch_hard: triplets; ce: a linear classifier on the embedding."""
-    temperature: PositiveFloat = 0.07
+    temperature: PositiveFloat = of_names(0.07, names=("supcon", "simclr"))
     """Of supcon and simclr."""
-    margin: PositiveFloat = 0.01
+    margin: PositiveFloat = of_names(0.01, names=("batch_all", "batch_hard"))
     """Of triplets."""
-    exclude_background: bool = False
+    exclude_background: bool = of_names(False, names=("supcon", "batch_all", "batch_hard"))
     """supcon and triplets: background is never an anchor and like nothing, but everything is unlike it."""
 
     @model_validator(mode="after")

@@ -70,7 +70,8 @@ class ModelSettings(Settings, extra="allow"):
     """The temporal model: its name and its own options (checked by the model before training starts)."""
 
     name: str = "transformer"
-    """linear, mlp, transformer, clip_transformer (STORM-PSR's), gru, lstm or tcn."""
+    """linear, mlp, transformer, clip_transformer (STORM-PSR's), gru, lstm or tcn. Another name given with -S or -m takes
+    none of the options that the file gives the old one."""
 
     def options(self) -> dict[str, Any]:
         """All but the name."""
