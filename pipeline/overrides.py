@@ -1,4 +1,4 @@
-"""Settings laid over a pipeline file: blocks are merged, but one that is given another name keeps no options of the old.
+"""Settings laid over a pipeline file: blocks are merged; one given another name keeps no options of the old one.
 
     model: {name: transformer, layers: 8}   +  model: {layers: 2}            ->  {name: transformer, layers: 2}
                                             +  model: {name: gru}            ->  {name: gru}
@@ -23,7 +23,7 @@ _USES, _NAME = "uses", "name"
 
 
 def laid_over(content: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """``content`` with ``name=value`` laid over it, in full names (`stages.train.epochs=5`). Raises OmegaConf's errors."""
+    """``content`` with ``name=value`` laid over it, in full names (stages.train.epochs=5). Errors: OmegaConf's."""
     given = OmegaConf.create()
     for override in overrides:
         given = _merged(given, OmegaConf.from_dotlist([override]), file=content, is_whole=False)
@@ -53,7 +53,7 @@ def _merged(base: DictConfig, over: DictConfig, *, file: DictConfig, is_whole: b
 def _forget_other_names(
     old: DictConfig, over: DictConfig, model: type[StageConfig], place: tuple[str, ...], *, is_whole: bool
 ) -> None:
-    """Take out of ``old``, the block at ``place``, and of those in it, what belongs to a name that ``over`` replaces."""
+    """Take out of ``old``, the block at ``place``, and of those in it, what is of a name that ``over`` replaces."""
     settings = model_at(model, place)
     if settings is None or not issubclass(settings, Settings):
         return

@@ -7,7 +7,7 @@ with `node_input(...)` names another node; it enters the key as that node's dige
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -109,6 +109,29 @@ class StageConfig(Settings):
 
     def check_inputs(self, inputs: Mapping[str, Sequence[StageConfig]]) -> None:
         """Raise ConfigError when these settings do not fit those of the nodes they read (by input field)."""
+
+    def check_names(self) -> None:
+        """Raise ConfigError for a name or option that only a library knows (an encoder's), without loading torch."""
+
+    def packages(self, endings: Collection[str]) -> dict[str, str]:
+        """Packages beyond the required ones that these settings need: name to import -> what for, and what to do.
+
+        ``endings`` are those of the videos' file names (.h5).
+        """
+        del endings
+        return {}
+
+    def named_splits(self) -> dict[str, tuple[tuple[str, ...], bool]]:
+        """Setting -> the splits that it names, and whether a video has to be in them."""
+        return {}
+
+    def window_rows(self) -> tuple[int, str] | None:
+        """Rows that a window reaches over, and what is done where a video is shorter; None: windows fit any video."""
+        return None
+
+    def most_rows(self, num_rows: float) -> float | None:
+        """No more rows of a video than this are made of so many; None where that is not known before."""
+        return num_rows
 
     def wanted_splits(self) -> tuple[str, ...] | None:
         """Only videos of these splits are read; None: all."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -76,6 +77,12 @@ class DecodeConfig(StageConfig):
         if self.image_tmpl is None:
             values.pop("image_start")
         return values
+
+    def packages(self, endings: Collection[str]) -> dict[str, str]:
+        """As of every stage."""
+        del endings
+        asked = self.backend in {"decord", "torchcodec"}
+        return {self.backend: f"backend: {self.backend}; install it, or set auto"} if asked else {}
 
     def expected_frames(self, *, num_frames: int, duration_seconds: float) -> float:
         """About how many frames are taken of a video of so many frames and so long."""

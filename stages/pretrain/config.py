@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from reelwright.models.encoder_names import check_encoder, is_video_encoder
 from reelwright.stages.config import Settings, StageConfig, execution, node_input, of_names, source_file
 from reelwright.stages.embed.config import NO_FILE, PreprocessSettings, in_order
 from reelwright.stages.learning.config import LearningSettings
@@ -172,6 +173,20 @@ class PretrainConfig(LearningSettings):
         """Those that are learned from and validated on, and the synthetic ones where they are used."""
         synthetic = self.synthetic_splits if self.batch.synthetic_per_class else ()
         return (*self.train_splits, *self.val_splits, *synthetic)
+
+    def named_splits(self) -> dict[str, tuple[tuple[str, ...], bool]]:
+        """As of all that learns, with the synthetic ones where they are used."""
+        synthetic = self.batch.synthetic_per_class > 0
+        return {**super().named_splits(), **({"synthetic_splits": (self.synthetic_splits, True)} if synthetic else {})}
+
+    def check_names(self) -> None:
+        """As of every stage: the encoder and its arguments."""
+        try:
+            check_encoder(self.encoder, outputs=("pooled",), model_args=self.model_args)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        if is_video_encoder(self.encoder):
+            raise ConfigError(f"encoder: {self.encoder!r} reads clips, key frames are images; use timm/NAME")
 
     def hub_weights(self) -> str | None:
         """The encoder's name, when its own pretrained weights are used."""
