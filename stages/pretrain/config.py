@@ -60,9 +60,10 @@ class ImageAugmentSettings(Settings):
     blur_sigma: tuple[PositiveFloat, PositiveFloat] = (0.01, 2.0)
     """Smallest and largest width in pixels."""
     crop_scale: tuple[float, float] | None = None
-    """Smallest and largest share of the area that a random crop keeps, resized back; null: no crop."""
+    """Smallest and largest share that a random crop keeps of the largest box of the encoder's shape in the stored
+    frame; it is resized to what the encoder sees. null: no crop, frames as the encoder sees them in validation."""
     flip: float = Field(0.0, ge=0, le=1)
-    """Probability of a mirror image."""
+    """Probability of a mirror image; often 0.5 where no state has a side."""
 
     @model_validator(mode="after")
     def _consistent(self) -> ImageAugmentSettings:
@@ -106,7 +107,7 @@ class PretrainConfig(LearningSettings):
     """An image encoder trained on key frames of states. The labels are states: rows or segments of them."""
 
     stage: ClassVar[str] = "pretrain"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2  # 2: crops are of the stored frame, not of the middle that the encoder sees
     kind: ClassVar[str] = "run"
     produces: ClassVar[str] = "run"
 
@@ -151,7 +152,8 @@ class PretrainConfig(LearningSettings):
     metric: Literal[METRICS] | None = None  # type: ignore[valid-type]
     """Retrieval of val among train that chooses the best weights; null: precision_at_1."""
     memory_bytes: PositiveInt = execution(4 << 30)
-    """Frames, as the encoder sees them, are held in memory up to this size; beyond, they are read for every batch."""
+    """Frames, as the encoder sees them (and as they are stored, where crops are cut), are held in memory up to this
+    size; beyond, they are read for every batch."""
 
     @model_validator(mode="after")
     def _consistent(self) -> PretrainConfig:
