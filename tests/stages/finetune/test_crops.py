@@ -9,6 +9,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as pictures
 
 from reelwright.stages.decode.geometry import Geometry, apply
+from reelwright.stages.finetune import resized_crop, work
 from reelwright.stages.finetune.clips import open_videos, reader, stored_reader
 from reelwright.stages.finetune.resized_crop import CropSettings, build_crop, cropped, draw_crop, draw_scaled
 from reelwright.storage.frames import FrameStore
@@ -92,3 +93,31 @@ def test_training_reads_stored_frames_and_validation_what_the_encoder_sees(film)
         num_rows, is_held = videos.rows[1].num_rows, memory_bytes > 1
         assert stored.held_bytes == is_held * num_rows * 48 * 64 * 3
         assert seen.held_bytes == is_held * num_rows * 32 * 32 * 3
+
+
+class _StopError(Exception):
+    """Ends the stage where training would begin."""
+
+
+@pytest.mark.parametrize("scale", [(0.3, 0.5), None], ids=["crops", "none"])
+def test_the_stage_cuts_clips_to_train_on_out_of_stored_frames_and_none_to_validate_on(film, scale, monkeypatch):
+    caught, read = {}, []
+
+    def stop(_, learning, **__):
+        caught.update(train=learning.train, val=learning.val)
+        raise _StopError
+
+    def noted(frames, settings, geometry, generator):
+        read.append(frames.shape)
+        return cropped(frames, settings, geometry, generator)
+
+    monkeypatch.setattr(work, "fit", stop)
+    monkeypatch.setattr(resized_crop, "cropped", noted)
+    with pytest.raises(_StopError):
+        film.tune(key=f"caught {scale}", augment={"crop_scale": scale})
+    clips = next(iter(caught["train"].epoch(0))).inputs[0]
+    assert clips.shape == (4, 6, 32, 32, 3)
+    assert set(read) == ({(6, 48, 64, 3)} if scale else set())  # as decoded, not the 32 x 32 that the encoder sees
+    read.clear()
+    assert next(iter(caught["val"].epoch(0))).inputs[0].shape == (4, 6, 32, 32, 3)
+    assert not read
