@@ -30,9 +30,11 @@ _GPU = re.compile(r"cuda(?::(\d+))?")
 _OTHER_DEVICES = re.compile(r"(auto|cpu|mps|xpu|hpu|xla|mtia)(:\d+)?")
 
 
-def check_settings(file: PipelineFile, graph: Graph, selected: Collection[str]) -> None:
+def check_settings(file: PipelineFile, graph: Graph, selected: Collection[str], *, executor: str) -> None:
     """Raise ConfigError that lists what names nothing in the nodes ``selected``: encoders, options, packages."""
     problems = []
+    if executor == "slurm" and find_spec("dask_jobqueue") is None:
+        problems.append("executor slurm needs the package dask-jobqueue: pip install 'reelwright[slurm]'")
     for node in _chosen(graph, selected):
         problems += [f"stages.{node.name}: {text}" for text in (*_names(node), *_packages(node, ()))]
     _raise(file, problems)

@@ -70,7 +70,7 @@ def run_pipeline(file: PipelineFile, observer: Observer, options: RunOptions | N
     selected = _selected(graph, options)
     settings = cluster_settings(file, options.cluster)  # wrong ones are told before videos are read
     check_writable(file.store.root)
-    check_settings(file, graph, selected)
+    check_settings(file, graph, selected, executor=settings.executor)
     check = functools.partial(check_videos, file, graph, selected=selected)
     frozen = Frozen(file) if options.frozen else None
     if frozen is not None:
@@ -220,7 +220,7 @@ def _calm_threads() -> None:
 def check_before_run(planner: Planner, options: RunOptions) -> tuple[str, ...]:
     """What a run would refuse before it works, raised as it would; returns what it would warn of."""
     selected, settings = _selected(planner.graph, options), cluster_settings(planner.file, options.cluster)
-    check_settings(planner.file, planner.graph, selected)
+    check_settings(planner.file, planner.graph, selected, executor=settings.executor)
     check_videos(planner.file, planner.graph, planner.dataset, selected)
     return check_plans(planner, selected, is_local=settings.executor == "local")
 
