@@ -75,8 +75,11 @@ class ModelSettings(Settings, extra="allow"):
     takes none of the options that the file gives the old one."""
 
     def options(self) -> dict[str, Any]:
-        """All but the name."""
-        return dict(self.model_extra or {})
+        """All but the name; 32.0 is 32, as in keys."""
+        return {
+            name: int(value) if isinstance(value, float) and value.is_integer() else value
+            for name, value in (self.model_extra or {}).items()
+        }
 
     @model_validator(mode="after")
     def _model_is_known(self) -> Self:
