@@ -23,7 +23,6 @@ from reelwright.pipeline.dataset import Dataset
 from reelwright.pipeline.file import PipelineFile
 from reelwright.pipeline.graph import Graph, Node
 from reelwright.pipeline.plan import FRESH, Planner
-from reelwright.stages.decode.config import DecodeConfig
 from reelwright.storage.errors import ConfigError, nearest
 
 _GPU = re.compile(r"cuda(?::(\d+))?")
@@ -129,23 +128,20 @@ def _windows(node: Node, planner: Planner) -> Iterator[tuple[str, bool]]:
 
 def _most_rows(node: Node, planner: Planner, digest: str | None) -> float | None:
     """No more rows of a video than this come to a node; None where that is not known."""
-    if node.stage == "decode":
-        return None
     counts = [_rows_made(planner.graph.nodes[name], planner, digest) for name in node.parents]
-    known = [count for count in counts if count is not None]
-    return min(known, default=None)
+    return min((count for count in counts if count is not None), default=None)
 
 
 def _rows_made(node: Node, planner: Planner, digest: str | None) -> float | None:
+    if node.config.produces == "embeddings":
+        rows = _most_rows(node, planner, digest)
+        return None if rows is None else node.config.most_rows(rows)
     probe = planner.dataset.probes.get(digest or "")
-    if isinstance(node.config, DecodeConfig):
-        if probe is None or not probe.num_frames or not probe.duration_seconds:
-            return None
-        return node.config.expected_frames(num_frames=probe.num_frames, duration_seconds=probe.duration_seconds)
-    if node.config.produces != "embeddings":
+    if probe is None or not probe.is_exact or not probe.num_frames or not probe.duration_seconds:
         return None
-    rows = _most_rows(node, planner, digest)
-    return None if rows is None else node.config.most_rows(rows)
+    return node.config.rows_of_video(
+        num_frames=probe.num_frames, duration_seconds=probe.duration_seconds, start_seconds=probe.start_seconds
+    )
 
 
 def _device(node: Node) -> Iterator[str]:

@@ -129,6 +129,11 @@ class StageConfig(Settings):
         """Rows that a window reaches over, and what is done where a video is shorter; None: windows fit any video."""
         return None
 
+    def rows_of_video(self, *, num_frames: int, duration_seconds: float, start_seconds: float) -> float | None:
+        """About how many rows are made of a video of which so much is known; None where it does not tell."""
+        del num_frames, duration_seconds, start_seconds
+        return None
+
     def most_rows(self, num_rows: float) -> float | None:
         """No more rows of a video than this are made of so many; None where that is not known before."""
         return num_rows

@@ -15,6 +15,7 @@ from reelwright.pipeline.graph import build_graph
 from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.pipeline.results import RunOptions
 from reelwright.pipeline.runner import check_before_run, open_planner, read_videos, run_pipeline
+from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.train.config import ModelSettings, TrainConfig
 from reelwright.storage.errors import ConfigError, ReelwrightError
 from tests.small_project import write_video
@@ -161,6 +162,25 @@ def test_windows_longer_than_every_video_are_told_before_a_frame_is_decoded(tmp_
     clips = ("embed.encoder=torchvision/r3d_18", "train.window.length=6", "train.window.short=leave_out")
     with pytest.raises(ConfigError, match="has about 2"):  # a row for every 8 frames, and one more
         check_before_run(open_planner(load(*clips)), RunOptions())
+
+
+@pytest.mark.parametrize(
+    ("settings", "start_seconds", "expected"),
+    [
+        ({"fps": 5}, 0.0, 50.0),
+        ({"stride": 5}, 2.0, 50.0),
+        ({"fps": 5, "start": 4}, 0.0, 30.0),
+        ({"fps": 5, "start": 4}, 4.0, None),  # of which times the video has none before 4 s
+        ({"fps": 5, "image_fps": 10}, 0.0, None),  # probed at 25 a second
+    ],
+    ids=str,
+)
+def test_rows_of_a_video_are_known_only_where_its_probe_tells(
+    settings: dict[str, float], start_seconds: float, expected: float | None
+) -> None:
+    config = DecodeConfig(**settings)
+    assert config.rows_of_video(num_frames=250, duration_seconds=10.0, start_seconds=start_seconds) == expected
+    assert TrainConfig(embeddings=("e",)).rows_of_video(num_frames=1, duration_seconds=1, start_seconds=0) is None
 
 
 def test_a_dry_run_loads_nothing_heavy_to_find_them(project: Path) -> None:
