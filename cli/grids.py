@@ -42,7 +42,7 @@ def run_grid_and_tell(command: GridCommand, options: RunOptions) -> None:
     if command.dry_run:
         for number, combination in enumerate(grid):
             typer.echo(_head(combination, number, len(grid)), err=as_json)
-            show_plan(combination.file, options.force, as_json=as_json)
+            show_plan(combination.file, options, as_json=as_json)
         return
     outcomes = _run_all(grid, command, options)
     code = worst_exit_code(outcomes)

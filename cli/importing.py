@@ -88,10 +88,11 @@ def import_features(
     nodes = tuple(name for name, node in file.nodes.items() if node.stage == "features")
     if not nodes:
         raise ConfigError(f"{file.path}: no node uses features. Add one: `{_NODE}: {{uses: features, fps: 15}}`")
+    options = RunOptions(until=nodes, force=tuple(force or ()))
     if dry_run:
-        show_plan(file, tuple(force or ()), as_json=as_json)
+        show_plan(file, options, as_json=as_json)
         return
-    run_and_tell(file, RunOptions(until=nodes, force=tuple(force or ())), as_json=as_json)
+    run_and_tell(file, options, as_json=as_json)
 
 
 def _taken_apart(source: str, members: Path | None, pattern: str) -> str:

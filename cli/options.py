@@ -36,7 +36,8 @@ SetOption = Annotated[
         "-S",
         "--set",
         metavar="NAME=VALUE",
-        help="Override a setting, as in train.epochs=5. Repeatable.",
+        help="Override a setting, as in train.epochs=5. Repeatable. Blocks are merged ('train.model={layers: 2}'); one "
+        "given another name ('train.model={name: gru}') loses the options of the old one.",
         show_default=False,
     ),
 ]

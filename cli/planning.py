@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -12,20 +13,33 @@ from reelwright.cli.format import failure_table, plan_json, plan_table, print_js
 from reelwright.pipeline.cluster.live import Progress, read_progress
 from reelwright.pipeline.estimate import MAKING, estimates
 from reelwright.pipeline.plan import FRESH, NodePlan, Planner
-from reelwright.pipeline.runner import all_failures, open_planner
+from reelwright.pipeline.runner import all_failures, check_before_run, open_planner
 from reelwright.pipeline.synthesized import why_to_make
 from reelwright.storage.locks import holdings
 from reelwright.storage.owners import Holding
 
 if TYPE_CHECKING:
     from reelwright.pipeline.file import PipelineFile
+    from reelwright.pipeline.results import RunOptions
 
 
-def show_plan(file: PipelineFile, force: tuple[str, ...], *, as_json: bool, with_estimate: bool = True) -> bool:
-    """Print the plan, with what it will cost; returns whether everything is up to date."""
-    planner = open_planner(file, forced=force)
+def _echo_notes(planner: Planner, warnings: Sequence[str]) -> None:
+    """What people should know of their videos and labels."""
+    for note in planner.dataset.notes:
+        typer.echo(note)
+    for warning in warnings:
+        typer.echo(f"warning: {warning}", err=True)
+
+
+def show_plan(file: PipelineFile, options: RunOptions, *, as_json: bool, is_status: bool = False) -> bool:
+    """Print the plan; returns whether everything is up to date.
+
+    Unless it ``is_status``, it is that of a run: with what it will cost, and refused where a run would refuse it.
+    """
+    planner = open_planner(file, forced=options.force)
+    warnings = planner.warnings if is_status else (*planner.warnings, *check_before_run(planner, options))
     plans = planner.plans()
-    costs = estimates(planner) if with_estimate else {}
+    costs = estimates(planner) if as_json or not is_status else {}
     dataset = planner.dataset
     left = [failure for failure in all_failures(planner) if failure.is_quarantined] if _has_quarantined(planner) else []
     if as_json:
@@ -40,7 +54,7 @@ def show_plan(file: PipelineFile, force: tuple[str, ...], *, as_json: bool, with
         print_json(
             {
                 **videos,
-                "warnings": list(planner.warnings),
+                "warnings": list(warnings),
                 "making": estimate_json(next((cost for cost in costs.values() if cost.kind == MAKING), None)),
                 "nodes": nodes,
                 "quarantined": told,
@@ -52,9 +66,7 @@ def show_plan(file: PipelineFile, force: tuple[str, ...], *, as_json: bool, with
             f"{name} {sum(video.split == name for video in dataset.videos)}" for name in file.videos.splits
         )
         typer.echo(f"{len(dataset.videos):,} videos ({splits})")
-        for note in dataset.notes:
-            typer.echo(note)
-        _warn(planner)
+        _echo_notes(planner, warnings)
         if dataset.synthetic is not None and dataset.num_to_make:
             typer.echo(f"videos: {'; '.join(why_to_make(file, dataset.synthetic))}: `run` makes them first")
         if dataset.new:
@@ -79,11 +91,6 @@ def show_plan(file: PipelineFile, force: tuple[str, ...], *, as_json: bool, with
             typer.echo(line)
     is_read = len(dataset.unread) == len(dataset.quarantined) and not dataset.num_to_make
     return is_read and all(plan.state == FRESH for plan in plans)
-
-
-def _warn(planner: Planner) -> None:
-    for text in planner.warnings:
-        typer.echo(f"warning: {text}", err=True)
 
 
 def _has_quarantined(planner: Planner) -> bool:

@@ -132,7 +132,7 @@ def run(
 
         if frozen:
             check_frozen(file)
-        show_plan(file, options.force, as_json=as_json)
+        show_plan(file, options, as_json=as_json)
         return
     run_and_tell(file, options, as_json=as_json)
 
@@ -148,9 +148,10 @@ def status(
     """Say of every node whether it is up to date, if not, why, and who works on it now. Runs nothing."""
     from reelwright.cli.planning import show_plan
     from reelwright.pipeline.file import find_pipeline_file, load_pipeline
+    from reelwright.pipeline.results import RunOptions
 
     file = load_pipeline(find_pipeline_file(config), overrides or ())
-    fresh = show_plan(file, (), as_json=as_json, with_estimate=as_json)
+    fresh = show_plan(file, RunOptions(), as_json=as_json, is_status=True)
     if exit_code and not fresh:
         raise typer.Exit(1)
 

@@ -102,11 +102,6 @@ def _command(stage: str) -> Any:
         wanted = _nodes(file, stage, nodes or [])
         if nproc is not None:
             file = load([*(overrides or []), *(f"{name}.processes={nproc}" for name in wanted)])
-        if dry_run:
-            from reelwright.cli.planning import show_plan
-
-            show_plan(file, tuple(force or ()), as_json=as_json)
-            return
         options = RunOptions(
             until=wanted,
             force=tuple(force or ()),
@@ -116,6 +111,11 @@ def _command(stage: str) -> Any:
             cluster={"executor": executor, "scheduler": scheduler, "profile": profile, "workers": workers},
             ask=asking(),
         )
+        if dry_run:
+            from reelwright.cli.planning import show_plan
+
+            show_plan(file, options, as_json=as_json)
+            return
         run_and_tell(file, options, as_json=as_json)
 
     if not STAGES[stage].trains:

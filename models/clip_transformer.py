@@ -10,53 +10,19 @@ head, N neighbours of a row on both sides and itself, P projected rows, K output
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from reelwright.models.temporal_options import ClipTransformerOptions
 from reelwright.models.temporal_parts import (
     TemporalModel,
     TemporalSizes,
-    check_choice,
-    check_dropout,
-    check_positive,
     pool_mean,
     resolve_pool,
     zero_padding,
 )
-
-ATTENTIONS = ("full", "neighbours", "linformer")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClipTransformerOptions:
-    """Options of `clip_transformer`; the defaults are those of the paper."""
-
-    layers: int = 6
-    heads: int = 8
-    head_dim: int = 128
-    mlp_width: int = 4096
-    dropout: float = 0.1
-    embedding_dropout: float = 0.0
-    # Of the rows with their positions.
-    pool: str | None = None
-    # cls, or mean over rows and CLS; None: cls. Not for per-row models.
-    attention: str = "full"
-    # full, neighbours or linformer.
-    neighbours: int = 8
-    # neighbours: rows on each side that a row sees.
-    projected: int = 256
-    # linformer: rows that keys and values are projected to.
-
-    def __post_init__(self) -> None:
-        """Refuse impossible values."""
-        for name in ("layers", "heads", "head_dim", "mlp_width", "neighbours", "projected"):
-            check_positive(name, getattr(self, name))
-        check_choice("attention", self.attention, ATTENTIONS)
-        check_dropout(self.dropout)
-        check_dropout(self.embedding_dropout)
 
 
 class _Attention(nn.Module):

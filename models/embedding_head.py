@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from reelwright.models.encoder_base import Encoder
-from reelwright.models.temporal_parts import check_positive
+from reelwright.models.temporal_options import check_positive
 
 
 class EmbeddingEncoder(Encoder):

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
-from reelwright.models.encoder_base import DataConfig, Encoder, parse_outputs, zero_input
+from reelwright.models.encoder_base import DataConfig, Encoder, zero_input
+from reelwright.models.encoder_names import HUB, unknown_encoder
+from reelwright.models.outputs import parse_outputs
 from reelwright.models.timm_encoders import build_timm, is_known_timm_name, known_timm_names
 from reelwright.models.video_encoders import VIDEO_FAMILIES, build_video
 
 __all__ = ["DataConfig", "Encoder", "build_encoder", "output_shapes"]
-
-_HUB = "hf-hub:"
 
 
 def build_encoder(
@@ -47,24 +46,14 @@ def build_encoder(
 
 
 def _resolve(name: str) -> tuple[Callable[..., Encoder], str]:
-    if name.startswith(_HUB) and len(name) > len(_HUB):
+    if name.startswith(HUB) and len(name) > len(HUB):
         return build_timm, name
     library, _, model_name = name.partition("/")
     if library == "timm" and is_known_timm_name(model_name):
         return build_timm, model_name
     if library == "torchvision" and model_name in VIDEO_FAMILIES:
         return build_video, model_name
-    raise ValueError(_unknown_name(name))
-
-
-def _unknown_name(name: str) -> str:
-    known = [f"torchvision/{model}" for model in VIDEO_FAMILIES] + [f"timm/{model}" for model in known_timm_names()]
-    nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    # A missing or wrong library is the commonest slip, and too far from the full name for difflib.
-    model_name = name.rpartition("/")[2]
-    nearest = [full for full in known if full.partition("/")[2] == model_name] or nearest
-    hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
-    return f"encoder {name!r} is not known; allowed: timm/NAME, hf-hub:org/name, torchvision/NAME{hint}."
+    raise ValueError(unknown_encoder(name, known_timm_names()))
 
 
 def output_shapes(encoder: Encoder) -> dict[str, tuple[int, ...]]:

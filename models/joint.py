@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from reelwright.models.encoder_base import Encoder
-from reelwright.models.temporal_parts import check_positive
+from reelwright.models.temporal_options import check_positive
 
 
 class JointModel(nn.Module):

@@ -5,31 +5,17 @@ Shape letters: B batch, T rows of a window, D features, K outputs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor, nn
 from torch.nn import functional
 
+from reelwright.models.temporal_options import LinearOptions, MlpOptions
 from reelwright.models.temporal_parts import (
     POOLS,
     TemporalModel,
     TemporalSizes,
-    check_choice,
-    check_dropout,
-    check_positive,
     resolve_pool,
     zero_padding,
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class LinearOptions:
-    """Options of `linear`."""
-
-    norm: bool = False
-    # LayerNorm on each row first.
-    pool: str | None = None
-    # last or mean of the rows; None: last. Not for per-row models.
 
 
 class LinearProbe(TemporalModel):
@@ -48,22 +34,6 @@ class LinearProbe(TemporalModel):
         pooled = x_BTD if self.pool is None else POOLS[self.pool](x_BTD, mask_BT)
         logits: Tensor = self.head(pooled)
         return logits
-
-
-@dataclass(frozen=True, kw_only=True)
-class MlpOptions:
-    """Options of `mlp`."""
-
-    hidden: int = 512
-    dropout: float = 0.1
-    between: str = "gelu"
-    # gelu, or norm: LayerNorm and nothing else, with hidden 2048 the baseline of STORM-PSR.
-
-    def __post_init__(self) -> None:
-        """Refuse impossible values."""
-        check_positive("hidden", self.hidden)
-        check_choice("between", self.between, ("gelu", "norm"))
-        check_dropout(self.dropout)
 
 
 class WindowMlp(TemporalModel):

@@ -5,41 +5,18 @@ Shape letters: B batch, T rows of a window, D features, W width (twice that when
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from reelwright.models.temporal_options import RecurrentOptions
 from reelwright.models.temporal_parts import (
     POOLS,
     TemporalModel,
     TemporalSizes,
-    check_dropout,
-    check_positive,
     resolve_pool,
     zero_padding,
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class RecurrentOptions:
-    """Options of `gru` and `lstm`."""
-
-    layers: int = 1
-    width: int = 128
-    # Hidden features per direction.
-    bidirectional: bool = False
-    dropout: float = 0.1
-    # Between layers and before the head.
-    pool: str | None = None
-    # last (real row) or mean; None: last. Not for per-row models.
-
-    def __post_init__(self) -> None:
-        """Refuse impossible values."""
-        check_positive("layers", self.layers)
-        check_positive("width", self.width)
-        check_dropout(self.dropout)
 
 
 class Recurrent(TemporalModel):

@@ -5,44 +5,17 @@ Shape letters: B batch, T rows of a window, D features, W width, K outputs. Conv
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor, nn
 from torch.nn import functional
 
+from reelwright.models.temporal_options import TcnOptions
 from reelwright.models.temporal_parts import (
     POOLS,
     TemporalModel,
     TemporalSizes,
-    check_dropout,
-    check_positive,
     resolve_pool,
     zero_padding,
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TcnOptions:
-    """Options of `tcn`."""
-
-    stages: int = 1
-    # The first predicts from the rows, each further one refines the class probabilities of the one before.
-    layers: int = 8
-    # Dilated layers per stage; layer i looks 2**i rows to each side.
-    width: int = 64
-    dropout: float = 0.3
-    causal: bool = False
-    # True: layers look back only, twice as far.
-    input_norm: bool = False
-    # LayerNorm on each row first.
-    pool: str | None = None
-    # mean or last of the rows' logits; None: mean. Not for per-row models.
-
-    def __post_init__(self) -> None:
-        """Refuse impossible values."""
-        for name in ("stages", "layers", "width"):
-            check_positive(name, getattr(self, name))
-        check_dropout(self.dropout)
 
 
 class DilatedLayer(nn.Module):

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from reelwright.models.temporal_options import check_choice, check_positive
+
 
 @dataclass(frozen=True, kw_only=True)
 class TemporalSizes:
@@ -46,27 +48,6 @@ class TemporalModel(nn.Module):
         NaN too, without changing the logits of real rows; the logits at padded rows mean nothing.
         """
         raise NotImplementedError
-
-
-def check_positive(name: str, value: float) -> None:
-    """ValueError unless `value` is at least 1."""
-    if value < 1:
-        message = f"{name} is {value}; it must be at least 1."
-        raise ValueError(message)
-
-
-def check_choice(name: str, value: object, allowed: Sequence[object]) -> None:
-    """ValueError unless `value` is among `allowed`."""
-    if value not in allowed:
-        message = f"{name} is {value!r}; allowed: {', '.join(map(str, allowed))}."
-        raise ValueError(message)
-
-
-def check_dropout(value: float) -> None:
-    """ValueError unless `value` is in [0, 1)."""
-    if not 0 <= value < 1:
-        message = f"dropout is {value}; it must be at least 0 and below 1."
-        raise ValueError(message)
 
 
 def resolve_pool(pool: str | None, *, per_row: bool, default: str, allowed: Sequence[str]) -> str | None:

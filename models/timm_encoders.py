@@ -18,12 +18,11 @@ from torch import Tensor, nn
 from reelwright.models.encoder_base import (
     DataConfig,
     Encoder,
-    OutputName,
-    parse_outputs,
     refuse_form,
     requested_num_classes,
     resolve_layer,
 )
+from reelwright.models.outputs import OutputName, parse_outputs
 
 _Layer = tuple[Tensor, Tensor | None]  # map_BCHW and, where the model has them, its prefix tokens_BND
 

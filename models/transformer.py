@@ -8,55 +8,19 @@ features, K outputs.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from reelwright.models.temporal_options import TransformerOptions
 from reelwright.models.temporal_parts import (
     POOLS,
     TemporalModel,
     TemporalSizes,
-    check_choice,
-    check_dropout,
-    check_positive,
     resolve_pool,
     zero_padding,
 )
-
-POSITIONS = ("learned", "sinusoidal")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TransformerOptions:
-    """Options of `transformer`."""
-
-    layers: int = 4
-    heads: int = 4
-    head_dim: int | None = None
-    # Features per head; None: width / heads.
-    width: int | None = None
-    # Features of a row inside the model; None: the input's own. A linear layer leads in where they differ.
-    mlp_width: int | None = None
-    # None: 4 x width.
-    dropout: float = 0.1
-    positions: str = "learned"
-    # learned (windows up to `length`) or sinusoidal (any length).
-    pool: str | None = None
-    # cls, mean or last; None: cls. Not for per-row models.
-    causal: bool = False
-    # True: a row sees itself and earlier rows only. The CLS token stands behind the last row and sees all.
-
-    def __post_init__(self) -> None:
-        """Refuse impossible values."""
-        check_positive("layers", self.layers)
-        check_positive("heads", self.heads)
-        check_choice("positions", self.positions, POSITIONS)
-        check_dropout(self.dropout)
-        for name in ("head_dim", "width", "mlp_width"):
-            if getattr(self, name) is not None:
-                check_positive(name, getattr(self, name))
 
 
 class Attention(nn.Module):

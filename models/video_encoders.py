@@ -18,11 +18,10 @@ from torchvision.models import video as torchvision_video
 from reelwright.models.encoder_base import (
     DataConfig,
     Encoder,
-    OutputName,
-    parse_outputs,
     requested_num_classes,
     resolve_layer,
 )
+from reelwright.models.outputs import OutputName, parse_outputs
 
 DEFAULT_CLIP_LENGTH = 16  # frames; the presets name no clip length, only the least that does not fail
 KINETICS_CLASSES = 400

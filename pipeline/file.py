@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field
 
 from reelwright.pipeline.cluster.config import ClusterSettings
+from reelwright.pipeline.overrides import laid_over
 from reelwright.stages.config import Settings, StageConfig, parse_config
 from reelwright.stages.index.config import LabelsConfig, VideosConfig
 from reelwright.stages.registry import config_model
@@ -115,9 +116,9 @@ def read_yaml(path: Path) -> DictConfig:
 def _merge(content: DictConfig, overrides: Sequence[str], path: Path) -> dict[str, Any]:
     try:
         nodes = list(content.get("stages") or {})
-        dotted = [_full_name(override, nodes) for override in overrides]
-        merged = OmegaConf.merge(content, OmegaConf.from_dotlist(dotted))
-        values = OmegaConf.to_container(merged, resolve=True)
+        values = OmegaConf.to_container(
+            laid_over(content, [_full_name(override, nodes) for override in overrides]), resolve=True
+        )
     except OmegaConfBaseException as error:
         raise ConfigError(f"{path}: {error}") from None
     assert isinstance(values, dict)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from reelwright.pipeline.checks import check_plans, check_settings, check_videos
 from reelwright.pipeline.cluster.executors import Executor, executing
 from reelwright.pipeline.cluster.profiles import cluster_settings
 from reelwright.pipeline.dataset import Dataset, load_dataset
@@ -69,17 +70,20 @@ def run_pipeline(file: PipelineFile, observer: Observer, options: RunOptions | N
     options = options or RunOptions()
     graph = build_graph(file)
     selected = _selected(graph, options)
-    cluster_settings(file, options.cluster)  # wrong ones are told before videos are read
+    settings = cluster_settings(file, options.cluster)  # wrong ones are told before videos are read
     check_writable(file.store.root)
+    check_settings(file, graph, selected, executor=settings.executor)
+    check = functools.partial(check_videos, file, graph, selected=selected)
     frozen = Frozen(file) if options.frozen else None
     if frozen is not None:
         frozen.check_settings(graph)
         frozen.check_videos(synthetic_set_of(file, KnownFiles(file.store.files)))
     with executing(file, options.cluster, ask=options.ask) as executor:
-        planner = open_planner(file, forced=options.force, dataset=_read(file, observer, options, executor))
+        planner = open_planner(file, forced=options.force, dataset=_read(file, observer, options, executor, check))
         if frozen is not None:
             frozen.check_plans(planner)
-        observer.warned(planner.warnings)
+        warnings = (*planner.warnings, *check_plans(planner, selected, is_local=settings.executor == "local"))
+        observer.warned(warnings)
         observer.planned([plan for plan in planner.plans() if plan.node.name in selected])
         results: dict[str, NodeResult] = {}
         failures: list[Failure] = _unusable(planner)
@@ -98,16 +102,24 @@ def run_pipeline(file: PipelineFile, observer: Observer, options: RunOptions | N
     is_whole = not any(result.state in {FAILED, SKIPPED} for result in results.values())
     left = [name for name, result in results.items() if result.state == FRESH]
     notes = (*notes, *_conclude(planner, left, with_lock=frozen is None and is_whole))
-    return RunResult(nodes=tuple(results.values()), failures=tuple(failures), notes=notes, warnings=planner.warnings)
+    return RunResult(nodes=tuple(results.values()), failures=tuple(failures), notes=notes, warnings=warnings)
 
 
-def _read(file: PipelineFile, observer: Observer, options: RunOptions, executor: Executor) -> Dataset | None:
-    """The videos, as often tried as asked for."""
+def _read(
+    file: PipelineFile,
+    observer: Observer,
+    options: RunOptions,
+    executor: Executor,
+    check: Callable[[Dataset], None],
+) -> Dataset | None:
+    """The videos, as often tried as asked for; those that are listed are checked before one is read."""
     dataset = None
     for attempt in range(1 + options.retries):
         anew = options.retry_failed or attempt > 0
         quarantined = options.retry_quarantined and attempt == 0
-        dataset = read_videos(file, observer, jobs=options.jobs, anew=anew, quarantined=quarantined, executor=executor)
+        dataset = read_videos(
+            file, observer, jobs=options.jobs, anew=anew, quarantined=quarantined, executor=executor, check=check
+        )
     return dataset
 
 
@@ -120,6 +132,7 @@ def read_videos(
     quarantined: bool = False,
     make: bool = True,
     executor: Executor | None = None,
+    check: Callable[[Dataset], None] | None = None,
 ) -> Dataset:
     """Digest and probe the videos that are new or changed; with ``anew`` also those that were not usable.
 
@@ -131,6 +144,8 @@ def read_videos(
     if make:
         supply_videos(file, observer, jobs=jobs, executor=executor)
     dataset = load_dataset(file)
+    if check is not None:
+        check(dataset)
     unread = dataset.to_read(failed=anew, quarantined=quarantined)
     if not unread:
         return dataset
@@ -223,6 +238,14 @@ def _calm_threads() -> None:
     Spinning, they take the cores from the decoding processes: embedding on two busy cores was 3.5 times slower.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is loaded
+
+
+def check_before_run(planner: Planner, options: RunOptions) -> tuple[str, ...]:
+    """What a run would refuse before it works, raised as it would; returns what it would warn of."""
+    selected, settings = _selected(planner.graph, options), cluster_settings(planner.file, options.cluster)
+    check_settings(planner.file, planner.graph, selected, executor=settings.executor)
+    check_videos(planner.file, planner.graph, planner.dataset, selected)
+    return check_plans(planner, selected, is_local=settings.executor == "local")
 
 
 def _selected(graph: Graph, options: RunOptions) -> set[str]:

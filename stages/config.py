@@ -11,7 +11,7 @@ A field enters the key of its node, and that of what reads the weights of its ru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -61,10 +61,27 @@ def source_file(default: Any = ..., *, used: Literal["", "training"] = "", **opt
     return Field(default, json_schema_extra={"role": "source", "used": used}, **options)
 
 
+def of_names(default: Any = ..., *, names: tuple[str, ...], **options: Any) -> Any:
+    """A field of a block with a `name` that means something for these names only."""
+    return Field(default, json_schema_extra={"names": list(names)}, **options)
+
+
 class Settings(BaseModel):
     """A frozen block of settings: unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+
+    @classmethod
+    def is_kept(cls, field: str, name: str) -> bool:
+        """Whether a setting of a block with a `name` stays as it is when the block is given the name ``name``.
+
+        Fields that every name has do (an optimizer's lr), and those that are declared to be of this name too; options
+        beyond the fields are the other name's own.
+        """
+        if field not in cls.model_fields:
+            return False
+        names = _extra(cls.model_fields[field]).get("names")
+        return names is None or name in names
 
 
 class StageConfig(Settings):
@@ -139,6 +156,34 @@ class StageConfig(Settings):
     def check_inputs(self, inputs: Mapping[str, Sequence[StageConfig]]) -> None:
         """Raise ConfigError when these settings do not fit those of the nodes they read (by input field)."""
 
+    def check_names(self) -> None:
+        """Raise ConfigError for a name or option that only a library knows (an encoder's), without loading torch."""
+
+    def packages(self, endings: Collection[str]) -> dict[str, str]:
+        """Packages beyond the required ones that these settings need: name to import -> what for, and what to do.
+
+        ``endings`` are those of the videos' file names (.h5).
+        """
+        del endings
+        return {}
+
+    def named_splits(self) -> dict[str, tuple[tuple[str, ...], bool]]:
+        """Setting -> the splits that it names, and whether a video has to be in them."""
+        return {}
+
+    def window_rows(self) -> tuple[int, str] | None:
+        """Rows that a window reaches over, and what is done where a video is shorter; None: windows fit any video."""
+        return None
+
+    def rows_of_video(self, *, num_frames: int, duration_seconds: float, start_seconds: float) -> float | None:
+        """About how many rows are made of a video of which so much is known; None where it does not tell."""
+        del num_frames, duration_seconds, start_seconds
+        return None
+
+    def most_rows(self, num_rows: float) -> float | None:
+        """No more rows of a video than this are made of so many; None where that is not known before."""
+        return num_rows
+
     def wanted_splits(self) -> tuple[str, ...] | None:
         """Only videos of these splits are read; None: all."""
         return None
@@ -173,7 +218,7 @@ def parse_config(model: type[C], values: dict[str, Any], *, where: str) -> C:
 def _problem(model: type[BaseModel], problem: Any) -> str:
     location = ".".join(str(part) for part in problem["loc"]) or "(whole block)"
     if problem["type"] == "extra_forbidden":
-        owner = _model_at(model, problem["loc"][:-1])
+        owner = model_at(model, problem["loc"][:-1])
         known = sorted(owner.model_fields) if owner else []
         allowed = f" Known: {', '.join(known)}." if known else ""
         return f"{location}: unknown key.{nearest(str(problem['loc'][-1]), known)}{allowed}"
@@ -183,7 +228,8 @@ def _problem(model: type[BaseModel], problem: Any) -> str:
     return f"{location}: {problem['input']!r} is not allowed: {message}"
 
 
-def _model_at(model: type[BaseModel], location: tuple[Any, ...]) -> type[BaseModel] | None:
+def model_at(model: type[BaseModel], location: tuple[Any, ...]) -> type[BaseModel] | None:
+    """The model of the block at ``location`` below ``model``; None where there is no block of settings."""
     current: Any = model
     for part in location:
         if not (isinstance(current, type) and issubclass(current, BaseModel)) or part not in current.model_fields:

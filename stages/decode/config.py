@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -67,6 +68,19 @@ class DecodeConfig(StageConfig):
     def stores(self) -> bool:
         """As materialize says."""
         return self.materialize
+
+    def packages(self, endings: Collection[str]) -> dict[str, str]:
+        """As of every stage."""
+        del endings
+        asked = self.backend in {"decord", "torchcodec"}
+        return {self.backend: f"backend: {self.backend}; install it, or set auto"} if asked else {}
+
+    def rows_of_video(self, *, num_frames: int, duration_seconds: float, start_seconds: float) -> float | None:
+        """As of every stage; folders of images have another duration with another rate."""
+        is_cut = self.start is not None or self.stop is not None
+        if (is_cut and start_seconds) or self.image_fps != type(self).model_fields["image_fps"].default:
+            return None
+        return self.expected_frames(num_frames=num_frames, duration_seconds=duration_seconds)
 
     def expected_frames(self, *, num_frames: int, duration_seconds: float) -> float:
         """About how many frames are taken of a video of so many frames and so long."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
+from reelwright.models.encoder_names import check_encoder, is_video_encoder
+from reelwright.models.outputs import parse_outputs
 from reelwright.stages.config import Settings, StageConfig, execution, node_input, ordered, setting, source_file
 from reelwright.stages.sampling.settings import GridSettings, Short
+from reelwright.storage.errors import ConfigError
 
 NO_FILE = ("hub", "none")
 
@@ -125,6 +129,29 @@ class EmbedConfig(StageConfig):
         if self.embed_dim is None:
             values.pop("embed_dim")
         return values
+
+    def check_names(self) -> None:
+        """As of every stage: the encoder, its outputs and its arguments."""
+        try:
+            if self.encoder is not None:
+                check_encoder(self.encoder, outputs=self.outputs, model_args=self.model_args)
+            else:
+                parse_outputs(self.outputs)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+
+    def most_rows(self, num_rows: float) -> float | None:
+        """As of every stage: a row a frame, or a clip (of a run's encoder that is not known before)."""
+        if self.encoder is None:
+            return None
+        return num_rows / self.clip.stride + 1 if is_video_encoder(self.encoder) else num_rows
+
+    def packages(self, endings: Collection[str]) -> dict[str, str]:
+        """As of every stage."""
+        del endings
+        return (
+            {"pcodec": "codec: pcodec; pip install 'numcodecs[pcodec]', or set lz4"} if self.codec == "pcodec" else {}
+        )
 
     def hub_weights(self) -> str | None:
         """The encoder's name, when its own pretrained weights are used."""

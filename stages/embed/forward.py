@@ -50,6 +50,21 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def current(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Makes a GPU the current one: streams, pinned memory and compiled kernels are of that, not of a tensor's own.
+
+    Without it an event of `cuda:1` would be recorded on a stream of `cuda:0`, and wait for nothing.
+    """
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+
+
+def recorded(device: torch.device) -> torch.cuda.Event:
+    """An event behind all that was given to ``device`` so far."""
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    event.record(torch.cuda.current_stream(device))
+    return event
+
+
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
     """Autocast of ``precision``, or nothing for fp32."""
     dtype = PRECISIONS[precision]
@@ -79,9 +94,9 @@ class ForwardPass:
         self.execution = execution
         self.batch_size = execution.batch_size
         self._encoder = encoder.eval().to(execution.device)
-        if execution.channels_last:
-            memory_format = torch.channels_last_3d if encoder.kind == "video" else torch.channels_last
-            self._encoder = self._encoder.to(memory_format=memory_format)
+        last = torch.channels_last_3d if encoder.kind == "video" else torch.channels_last
+        # also where it is not wanted: the encoder may come out of a pass that had it
+        self._encoder = self._encoder.to(memory_format=last if execution.channels_last else torch.contiguous_format)
         self._call = torch.compile(self._encoder) if execution.compile else self._encoder
         self._normalise = Normalise(config, device=execution.device, channels_last=execution.channels_last)
         self._note = note or (_quiet)
@@ -117,17 +132,14 @@ class ForwardPass:
     def _run(self, frames: npt.NDArray[np.uint8]) -> Pending:
         is_cuda = self.execution.device.type == "cuda"
         host = torch.from_numpy(np.ascontiguousarray(frames))
-        with torch.inference_mode():
+        with torch.inference_mode(), current(self.execution.device):
             x = self._normalise(
                 (host.pin_memory() if is_cuda else host).to(self.execution.device, non_blocking=is_cuda)
             )
             with autocast(self.execution.device, self.execution.precision):
                 outputs = self._call(x)
             rows = {name: self._to_host(tensor) for name, tensor in outputs.items()}
-        event = None
-        if is_cuda:
-            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            event.record()
+            event = recorded(self.execution.device) if is_cuda else None
         return Pending(rows, event)
 
     def _to_host(self, tensor: Tensor) -> Tensor:

@@ -63,7 +63,8 @@ def remembered(path: Path) -> Choice | None:
 def measure(encoder: Encoder, config: DataConfig, wish: Execution) -> tuple[Choice, dict[str, float]]:
     """Time every layout and batch size in turns, the small ones first, while the budget lasts.
 
-    Turns, and the best of each, because other work on the machine comes and goes.
+    Turns, and the best of each, because other work on the machine comes and goes. Where memory does not suffice for
+    the smallest size, what did fit is timed. Raises StageError when memory does not suffice for a single row.
     """
     wish = replace(wish, compile=False)  # compiling every candidate would take minutes
     deadline = time.perf_counter() + BUDGET_SECONDS
@@ -89,12 +90,15 @@ def _try(
     clip = (config.clip_length,) if encoder.kind == "video" else ()
     frames = np.zeros((candidate.batch_size, *clip, *config.size, 3), dtype=np.uint8)
     seconds = _timed(forward, frames)
-    if forward.batch_size < candidate.batch_size:
-        return  # it does not fit into memory
+    if forward.batch_size < candidate.batch_size:  # it does not fit into memory, and the pass went on with less
+        if best:
+            return
+        frames = frames[: forward.batch_size]
+        seconds = _timed(forward, frames)
     if time.perf_counter() + seconds < deadline:
         seconds = _timed(forward, frames)
-    name = (candidate.channels_last, candidate.batch_size)
-    best[name] = max(best.get(name, 0.0), candidate.batch_size / seconds)
+    name = (candidate.channels_last, forward.batch_size)
+    best[name] = max(best.get(name, 0.0), min(len(frames), forward.batch_size) / seconds)
 
 
 def _timed(forward: ForwardPass, frames: npt.NDArray[np.uint8]) -> float:

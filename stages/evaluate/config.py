@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
@@ -59,3 +60,13 @@ class EvaluateConfig(StageConfig):
     embeddings: str | None = node_input(None, kinds=("embeddings",))
     """An embed node whose rows the report shows in a plane, coloured by label; of steps, by the true state."""
     map: MapSettings = setting(MapSettings(), when=lambda config: config.report and config.embeddings is not None)
+
+    def named_splits(self) -> dict[str, tuple[tuple[str, ...], bool]]:
+        """As of every stage."""
+        return {"splits": (self.splits, True)}
+
+    def packages(self, endings: Collection[str]) -> dict[str, str]:
+        """As of every stage."""
+        del endings
+        is_drawn = self.embeddings is not None and self.report and self.map.method == "umap"
+        return {"umap": "map.method: umap; pip install umap-learn, or choose pca or tsne"} if is_drawn else {}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from reelwright.stages.config import StageConfig, execution, source_file
+
+_HDF5 = {".h5", ".hdf5", ".mat"}
 
 
 class FeaturesConfig(StageConfig):
@@ -66,6 +69,12 @@ class FeaturesConfig(StageConfig):
     """Size of a chunk, the smallest part that is read, before compression."""
     shard_rows: PositiveInt = execution(1024)
     """Rows of a shard file."""
+
+    def packages(self, endings: Collection[str]) -> dict[str, str]:
+        """As of every stage: of .h5 files and those of MATLAB."""
+        rest = "pip install 'reelwright[features]'"
+        needed = {"h5py": f"files of {', '.join(sorted(_HDF5 & set(endings)))}; {rest}"} if _HDF5 & set(endings) else {}
+        return {**needed, "scipy": f"files of .mat; {rest}"} if ".mat" in endings else needed
 
     def num_frames(self, num_rows: int) -> tuple[int, int]:
         """The fewest and the most frames of a video of which there are so many rows.

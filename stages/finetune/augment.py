@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from reelwright.stages.finetune.config import AugmentSettings
-from reelwright.stages.finetune.resized_crop import ResizedCropSettings, resized_crops
 
 BLUR_RADIUS = 3  # pixels on each side
 BLUR_SIGMA = (0.1, 2.0)  # pixels
@@ -24,16 +23,12 @@ _GRAY = (0.299, 0.587, 0.114)  # luma of RGB (ITU-R BT.601)
 
 
 def augment(x_BTCHW: Tensor, settings: AugmentSettings, generators: GeneratorsFor) -> Tensor:
-    """Randomly crop, flip, recolour and blur frames in [0, 1]; same shape and range.
+    """Randomly flip, recolour and blur frames in [0, 1]; same shape and range. Crops are cut where frames are read.
 
     What a clip gets depends on its own generators alone, not on the batch that it is in or the device.
     """
-    if settings.crop_aspect is not None:
-        assert settings.crop_scale is not None
-        boxes = ResizedCropSettings(area=settings.crop_scale, aspect=settings.crop_aspect)
-        x_BTCHW = resized_crops(x_BTCHW, boxes, generators("box"))
-        settings = settings.model_copy(update={"crop_scale": None})
-    x_BTCHW = crop_and_flip(x_BTCHW, settings, generators("crop"))
+    if settings.flip:
+        x_BTCHW = flip(x_BTCHW, settings.flip, generators("flip"))
     if settings.color_jitter:
         x_BTCHW = recolour(x_BTCHW, settings.color_jitter, generators("colour"))
     if settings.blur:
@@ -41,24 +36,10 @@ def augment(x_BTCHW: Tensor, settings: AugmentSettings, generators: GeneratorsFo
     return x_BTCHW
 
 
-def crop_and_flip(x_BTCHW: Tensor, settings: AugmentSettings, generators: Generators) -> Tensor:
-    """One crop of random area and place (aspect kept) and one decision to mirror for each clip; bilinear."""
-    if settings.crop_scale is None and not settings.flip:
-        return x_BTCHW
-    num_clips, length = x_BTCHW.shape[:2]
-    low, high = settings.crop_scale or (1.0, 1.0)
-    drawn_B4 = _uniform(generators, 4)
-    side_B = (low + (high - low) * drawn_B4[:, 0]).sqrt()
-    centre_B2 = (2 * drawn_B4[:, 1:3] - 1) * (1 - side_B)[:, None]
-    mirror_B = 1 - 2 * (drawn_B4[:, 3] < settings.flip).float()
-    theta_B23 = torch.zeros(num_clips, 2, 3)
-    theta_B23[:, 0, 0], theta_B23[:, 1, 1] = side_B * mirror_B, side_B
-    theta_B23[:, :, 2] = centre_B2
-    frames = x_BTCHW.flatten(0, 1)
-    theta = theta_B23.to(frames.device, frames.dtype).repeat_interleave(length, 0)
-    grid = functional.affine_grid(theta, list(frames.shape), align_corners=False)
-    moved = functional.grid_sample(frames, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-    return moved.reshape(x_BTCHW.shape)
+def flip(x_BTCHW: Tensor, probability: float, generators: Generators) -> Tensor:
+    """Mirror images, left and right, of some of the clips."""
+    is_flipped_B = (_uniform(generators, 1)[:, 0] < probability).to(x_BTCHW.device)
+    return torch.where(is_flipped_B[:, None, None, None, None], x_BTCHW.flip(-1), x_BTCHW)
 
 
 def recolour(x_BTCHW: Tensor, strength: float, generators: Generators) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import functools
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +19,7 @@ from reelwright.stages.decode.geometry import Geometry, apply
 from reelwright.stages.decode.source import Ended, FrameChunk, stream_frames
 from reelwright.stages.embed.threads import read_ahead
 from reelwright.stages.finetune.preparing import Redraw
+from reelwright.stages.finetune.resized_crop import Crop
 from reelwright.stages.learning.batches import Batch, Origin, Split
 from reelwright.stages.learning.world import ALONE, Share
 from reelwright.stages.sampling.draws import IN_ORDER, Draws
@@ -43,6 +46,15 @@ class StoredVideos:
     rows: tuple[FrameRows, ...]
     spans: tuple[Spans, ...]
 
+    def only(self, positions: Collection[int]) -> StoredVideos:
+        """The videos at these positions."""
+        chosen = sorted(positions)
+        return StoredVideos(
+            tuple(self.digests[at] for at in chosen),
+            tuple(self.rows[at] for at in chosen),
+            tuple(self.spans[at] for at in chosen),
+        )
+
 
 def open_videos(store: FrameStore, digests: Sequence[str]) -> StoredVideos:
     """The videos of ``digests`` that are in the store; each row has the span of its frame."""
@@ -56,13 +68,43 @@ def _spans(rows: FrameRows) -> Spans:
     return Spans(rows.pts_seconds, rows.stop_seconds, rows.source_frame, rows.source_frame + 1)
 
 
-def reader(videos: StoredVideos, geometry: Geometry, *, store: Path, size: tuple[int, int], memory_bytes: int) -> Read:
-    """How rows are read: all frames are brought into memory at once where they fit into ``memory_bytes``."""
-    total_bytes = sum(rows.num_rows for rows in videos.rows) * size[0] * size[1] * 3
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How rows are read, and what is held in memory for it."""
+
+    read: Read
+    held_bytes: int
+
+
+def reader(videos: StoredVideos, of: Collection[int], geometry: Geometry, *, store: Path, memory_bytes: int) -> Reading:
+    """Frames as the encoder sees them, of the videos at the positions ``of``.
+
+    All are brought into memory at once where they fit into ``memory_bytes``.
+    """
+    assert geometry.size is not None
+    height, width = geometry.size
+    total_bytes = sum(videos.rows[video].num_rows for video in of) * height * width * 3
     if total_bytes > memory_bytes:
-        return lambda video, rows: apply(videos.rows[video].take(rows), geometry)
-    held = _load(videos, geometry, store=store, size=size)
-    return lambda video, rows: held[videos.digests[video]][rows]
+        return Reading(read=lambda video, rows: apply(videos.rows[video].take(rows), geometry), held_bytes=0)
+    held = _load(videos.only(of), geometry, store=store, size=(height, width))
+    return Reading(read=lambda video, rows: held[videos.digests[video]][rows], held_bytes=total_bytes)
+
+
+def stored_reader(videos: StoredVideos, of: Collection[int], *, memory_bytes: int) -> Reading:
+    """Frames as they are stored, of the videos at the positions ``of``.
+
+    Where all fit into ``memory_bytes``, each video is read once, when it is first asked for.
+    """
+    total_bytes = sum(videos.rows[video].num_rows * math.prod(videos.rows[video].frame_size) * 3 for video in of)
+    if total_bytes > memory_bytes:
+        return Reading(read=lambda video, rows: videos.rows[video].take(rows), held_bytes=0)
+
+    @functools.cache
+    def whole(video: int) -> Frames:
+        rows = videos.rows[video]
+        return rows.read(0, rows.num_rows)
+
+    return Reading(read=lambda video, rows: whole(video)[rows], held_bytes=total_bytes)
 
 
 def _load(videos: StoredVideos, geometry: Geometry, *, store: Path, size: tuple[int, int]) -> Mapping[str, Frames]:
@@ -95,6 +137,7 @@ class FrameBatches:
     drop_last: bool = False
     names: tuple[str, ...] = ()  # of the videos, for messages
     redraw: Redraw | None = None  # of every clip, as it is read
+    crop: Crop | None = None  # the same, after it; then `read` gives frames as they are stored
 
     @property
     def split(self) -> Split:
@@ -125,6 +168,8 @@ class FrameBatches:
             frames = [self.read(int(video), row) for video, row in zip(windows.video, rows, strict=True)]
             if self.redraw is not None:
                 frames = [self.redraw(clip, epoch, int(at)) for clip, at in zip(frames, places, strict=True)]
+            if self.crop is not None:
+                frames = [self.crop(clip, epoch, int(at)) for clip, at in zip(frames, places, strict=True)]
             inputs = (torch.from_numpy(np.stack(frames)), torch.from_numpy(shown(mask, self.shape)))
             about = partial(describe_windows, windows, self.shape, self.names)
             targets = torch.from_numpy(self.targets[picked])

@@ -51,13 +51,15 @@ class AugmentSettings(Settings):
     """Of rotated and sheared frames; random: one of both for each operation."""
     rand_augment_last: bool = False
     """After crop, flip and colours instead of before them."""
-    flip: float = Field(0.5, ge=0, le=1)
-    """Probability of a mirror image (left and right); 0 where sides matter."""
+    flip: float = Field(0.0, ge=0, le=1)
+    """Probability of a mirror image (left and right); often 0.5 where no label has a side or a direction."""
     crop_scale: tuple[float, float] | None = (0.7, 1.0)
-    """Smallest and largest share of the area that a random crop keeps (resized back); null: no crop."""
+    """Smallest and largest share of the stored frame that a random crop keeps; it is resized to what the encoder sees.
+    Without crop_aspect, share of the largest box of the encoder's shape, anywhere in the frame. null: no crop, frames
+    as the encoder sees them in validation."""
     crop_aspect: tuple[float, float] | None = None
     """Smallest and largest width by height of the crop, log-uniform (a random resized crop, often [0.75, 1.3333] with
-    crop_scale [0.08, 1]); null: aspect kept."""
+    crop_scale [0.08, 1]); null: the encoder's own."""
     color_jitter: float = Field(0.2, ge=0, lt=1)
     """Brightness, contrast and saturation are each multiplied by a factor from [1 - x, 1 + x]."""
     blur: float = Field(0.0, ge=0, le=1)
@@ -94,7 +96,7 @@ class FinetuneConfig(LearningSettings):
     """Encoder and temporal model trained together from frames; window, task and model are those of the temporal run."""
 
     stage: ClassVar[str] = "finetune"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5  # 5: crops are of the stored frame, not of the middle that the encoder sees
     kind: ClassVar[str] = "run"
     produces: ClassVar[str] = "run"
 
@@ -125,7 +127,8 @@ class FinetuneConfig(LearningSettings):
     channels_last: bool | None = execution(None)
     """Layout of pictures in memory; null: where it is faster (convolutions on GPUs)."""
     memory_bytes: PositiveInt = execution(2 << 30)
-    """Frames, as the encoder sees them, are held in memory up to this size; beyond, they are read for every window."""
+    """Frames (as they are stored where crops are cut from them, else as the encoder sees them) are held in memory up to
+    this size; beyond, they are read for every window."""
 
     @model_validator(mode="after")
     def _something_learns(self) -> FinetuneConfig:

@@ -13,11 +13,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from reelwright.stages.decode.geometry import Geometry
 from reelwright.stages.finetune.augment import Generators, augment
 from reelwright.stages.finetune.config import AugmentSettings
 from reelwright.stages.finetune.erasing import ErasingSettings, erase
 from reelwright.stages.finetune.module import FinetuneModule
 from reelwright.stages.finetune.rand_augment import parse_rand_augment, rand_augment
+from reelwright.stages.finetune.resized_crop import Crop, CropSettings, build_crop
 from reelwright.stages.learning.batches import Batch, Origin
 from reelwright.stages.learning.mixing import Mixing
 from reelwright.stages.sampling.generators import generator_at, generators_at
@@ -42,6 +44,13 @@ def build_redraw(settings: AugmentSettings, *, seed: int) -> Redraw | None:
     return lambda frames, epoch, place: rand_augment(
         frames, how, generator_at(seed, "rand_augment", epoch=epoch, place=place)
     )
+
+
+def crop_of(settings: AugmentSettings, geometry: Geometry, *, seed: int) -> Crop | None:
+    """Random crops of single clips, as the settings say; None without them."""
+    if settings.crop_scale is None:
+        return None
+    return build_crop(CropSettings(area=settings.crop_scale, aspect=settings.crop_aspect), geometry, seed=seed)
 
 
 @dataclass(frozen=True)

@@ -1,42 +1,78 @@
-"""Random resized crops of clips: one box of random area and aspect a clip, the same in all its frames.
+"""Random crops of stored frames: one box a clip, the same in all its frames, resized to what the encoder sees.
 
-Draws are those of torchvision's RandomResizedCrop (Szegedy et al. 2015), from a generator that is given.
-Shape letters: B clips, T frames of a clip, C channels, H height, W width.
+    stored frame   +-----------------+       what the encoder sees in validation: resized, the middle cut out
+                   |   +----+        |
+                   |   | box|        |  ->   (h, w), by the encoder's own filter
+                   |   +----+        |
+                   +-----------------+       a box may lie anywhere in the stored frame, not in that middle alone
+
+With aspects given, draws are those of torchvision's RandomResizedCrop (Szegedy et al. 2015), from a generator.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional
+import numpy.typing as npt
+
+from reelwright.stages.decode.geometry import Geometry, apply
+from reelwright.stages.sampling.generators import generator_at
 
 MAX_TRIES = 10  # draws until a box fits into the frame
 
+Frames = npt.NDArray[np.uint8]  # (T, H, W, 3) RGB
+Crop = Callable[[Frames, int, int], Frames]  # a clip as it is stored, the epoch, its place in the epoch's order
+Box = tuple[int, int, int, int]  # top, left, height and width in pixels
+
 
 @dataclass(frozen=True, kw_only=True)
-class ResizedCropSettings:
-    """Which boxes are cut; CAST has area 0.08 to 1, fractal_video 0.2 to 1, both with the aspects given here."""
+class CropSettings:
+    """Which boxes are cut; CAST has area 0.08 to 1, fractal_video 0.2 to 1, both aspects 3/4 to 4/3."""
 
     area: tuple[float, float] = (0.08, 1.0)
-    # Share of the frame.
-    aspect: tuple[float, float] = (3 / 4, 4 / 3)
-    # Width by height, log-uniform.
+    # Share of the frame; without aspects, of the largest box of the encoder's shape that lies in it.
+    aspect: tuple[float, float] | None = None
+    # Width by height, log-uniform; None: the encoder's shape.
 
     def __post_init__(self) -> None:
         """Refuse what could not be drawn."""
-        if not (0 < self.area[0] <= self.area[1] <= 1 and 0 < self.aspect[0] <= self.aspect[1]):
+        low, high = self.aspect or (1.0, 1.0)
+        if not (0 < self.area[0] <= self.area[1] <= 1 and 0 < low <= high):
             raise ValueError(f"area {self.area} must lie in (0, 1], aspect {self.aspect} above 0, smallest first.")
 
 
-def draw_crop(
-    settings: ResizedCropSettings, *, height: int, width: int, generator: np.random.Generator
-) -> tuple[int, int, int, int]:
-    """Top, left, height and width in pixels; where none of 10 draws fits, the largest box of an allowed aspect."""
+def build_crop(settings: CropSettings, geometry: Geometry, *, seed: int) -> Crop:
+    """How clips are cut for an encoder that otherwise sees them through ``geometry``; drawn from ``seed``."""
+    return lambda frames, epoch, place: cropped(
+        frames, settings, geometry, generator_at(seed, "crop", epoch=epoch, place=place)
+    )
+
+
+def cropped(frames: Frames, settings: CropSettings, geometry: Geometry, generator: np.random.Generator) -> Frames:
+    """One box of all frames (T,H,W,3), at the size (h,w) that the encoder sees: (T,h,w,3) uint8.
+
+    Without aspects, an encoder that sees the whole frame, squashed or with a border, sees the whole box so.
+    """
+    height, width = frames.shape[1:3]
+    assert geometry.size is not None
+    if settings.aspect is not None:
+        box = draw_crop(settings, height=height, width=width, generator=generator)
+    else:
+        sees_all = geometry.crop in {"squash", "border"}
+        shape = (height, width) if sees_all else geometry.size
+        box = draw_scaled(settings.area, shape, height=height, width=width, generator=generator)
+    top, left, tall, wide = box
+    exactly = replace(geometry, resize=geometry.size, crop="center")
+    keeps_border = geometry.crop == "border" and settings.aspect is None
+    return apply(frames[:, top : top + tall, left : left + wide], geometry if keeps_border else exactly)
+
+
+def draw_crop(settings: CropSettings, *, height: int, width: int, generator: np.random.Generator) -> Box:
+    """A box of random area and aspect; where none of 10 draws fits, the largest one of an allowed aspect."""
+    assert settings.aspect is not None
     low, high = (math.log(bound) for bound in settings.aspect)
     for _ in range(MAX_TRIES):
         area = generator.uniform(*settings.area) * height * width
@@ -50,22 +86,12 @@ def draw_crop(
     return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
 
 
-def resized_crops(
-    x_BTCHW: Tensor,
-    settings: ResizedCropSettings,
-    generators: Sequence[np.random.Generator],
-    *,
-    size: tuple[int, int] | None = None,
-) -> Tensor:
-    """Cut a box out of every clip and resize it, bilinear, to `size` (H, W); None: to the size it came from.
-
-    `x_BTCHW` float, a generator a clip: what a clip is cut to depends on its own generator alone.
-    """
-    assert len(generators) == len(x_BTCHW)
-    height, width = x_BTCHW.shape[-2:]
-    cut = []
-    for clip, generator in zip(x_BTCHW, generators, strict=True):
-        top, left, tall, wide = draw_crop(settings, height=height, width=width, generator=generator)
-        box = clip[:, :, top : top + tall, left : left + wide]
-        cut.append(functional.interpolate(box, size or (height, width), mode="bilinear", antialias=True))
-    return torch.stack(cut)
+def draw_scaled(
+    area: tuple[float, float], shape: tuple[int, int], *, height: int, width: int, generator: np.random.Generator
+) -> Box:
+    """A box of the ratio of ``shape`` (height, width): a random share of the largest one, anywhere in the frame."""
+    side = math.sqrt(generator.uniform(*area)) * min(height / shape[0], width / shape[1])
+    crop_height = min(height, max(1, round(side * shape[0])))
+    crop_width = min(width, max(1, round(side * shape[1])))
+    top, left = generator.integers(0, [height - crop_height + 1, width - crop_width + 1]).tolist()
+    return top, left, crop_height, crop_width

@@ -19,10 +19,11 @@ from reelwright.stages.embed.config import EmbedConfig
 from reelwright.stages.embed.encoder import LoadedEncoder, build_from_config
 from reelwright.stages.embed.forward import row_shapes
 from reelwright.stages.embed.preprocess import geometry_of
-from reelwright.stages.finetune.clips import FrameBatches, StoredVideos, open_videos, reader
+from reelwright.stages.finetune.clips import FrameBatches, StoredVideos, open_videos, reader, stored_reader
 from reelwright.stages.finetune.config import FinetuneConfig
 from reelwright.stages.finetune.module import PARTS, FinetuneModule, freeze
-from reelwright.stages.finetune.preparing import Preparation, Redraw, build_redraw
+from reelwright.stages.finetune.preparing import Preparation, Redraw, build_redraw, crop_of
+from reelwright.stages.finetune.resized_crop import Crop
 from reelwright.stages.finetune.trainer import StartingTrainer
 from reelwright.stages.learning.checkpoints import load_weights
 from reelwright.stages.learning.head_objectives import heads_of
@@ -231,22 +232,26 @@ def _learning(
     reporter.note(f"{len(train)} windows to train on, {len(val)} to validate on")
     for line in left_out_warnings(train_videos, val_videos, known, shape=shape, clips=clips):
         reporter.note(line)
-    read = reader(
-        videos,
-        geometry_of(loaded.data_config),
-        store=path,
-        size=loaded.data_config.size,
-        memory_bytes=config.memory_bytes,
-    )
+    geometry = geometry_of(loaded.data_config)
+    crop = crop_of(config.augment, geometry, seed=config.seed)
+    of_train, of_val = (set(labelled.windows.video.tolist()) for labelled in (train, val))
+    as_seen = of_val if crop is not None else of_train | of_val
+    seen = reader(videos, as_seen, geometry, store=path, memory_bytes=config.memory_bytes)
+    stored = stored_reader(videos, of_train, memory_bytes=config.memory_bytes - seen.held_bytes)
 
     by_digest = {video.digest: video.video_id for video in (*train_videos, *val_videos)}
     names = tuple(by_digest.get(digest, digest) for digest in videos.digests)
 
     def batches(
-        of: LabelledWindows, draws: Draws, *, drop_last: bool = False, redraw: Redraw | None = None
+        of: LabelledWindows,
+        draws: Draws,
+        *,
+        drop_last: bool = False,
+        redraw: Redraw | None = None,
+        crop: Crop | None = None,
     ) -> FrameBatches:
         return FrameBatches(
-            read=read,
+            read=(seen if crop is None else stored).read,
             windows=of.windows,
             targets=of.targets,
             shape=shape,
@@ -256,6 +261,7 @@ def _learning(
             drop_last=drop_last,
             names=names,
             redraw=redraw,
+            crop=crop,
         )
 
     redraw = None if config.augment.rand_augment_last else build_redraw(config.augment, seed=config.seed)
@@ -267,7 +273,7 @@ def _learning(
         clips=None if clips is None else DrawnClips(clips, num_rows),
     )
     return Learning(
-        train=batches(train, draws, drop_last=config.drop_last, redraw=redraw),
+        train=batches(train, draws, drop_last=config.drop_last, redraw=redraw, crop=crop),
         val=batches(val, IN_ORDER) if len(val) else None,
         loss=build_loss(task, config.loss, counts=counts, device=place.device, heads=heads),
         weigh=build_weigh(task, config.loss, counts=counts, device=place.device),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -9,7 +10,9 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from reelwright.stages.config import Settings, StageConfig, execution, node_input, training
 from reelwright.stages.index.config import LabelsConfig
 from reelwright.stages.learning.optimizer_config import EmaSettings, OptimizerSettings, ScheduleSettings
+from reelwright.stages.learning.optimizer_names import LOOKAHEAD
 
+_OPTIMIZER_PACKAGES = {"fused": "apex", "bnb": "bitsandbytes"}
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")
 
 
@@ -133,6 +136,21 @@ class LearningSettings(StageConfig):
         if self.mix is not None and self.batch_size < 2:
             raise ValueError("mix needs batches of at least 2 windows, but batch_size is 1; raise it, or set mix: null")
         return self
+
+    def packages(self, endings: Collection[str]) -> dict[str, str]:
+        """As of every stage: of loggers and of optimizers that are not torch's or timm's own."""
+        del endings
+        rest = "or leave it out: metrics.jsonl and TensorBoard are written anyway"
+        needed: dict[str, str] = {
+            name: f"log_to: {name}; pip install 'reelwright[{name}]', {rest}" for name in self.log_to
+        }
+        base = self.optimizer.name.removeprefix(LOOKAHEAD)
+        own = next((package for start, package in _OPTIMIZER_PACKAGES.items() if base.startswith(start)), None)
+        return needed if own is None else {**needed, own: f"optimizer.name: {base}; install it, or take adamw"}
+
+    def named_splits(self) -> dict[str, tuple[tuple[str, ...], bool]]:
+        """As of every stage; without a video in val_splits there is no validation."""
+        return {"train_splits": (self.train_splits, True), "val_splits": (self.val_splits, False)}
 
     def wanted_splits(self) -> tuple[str, ...] | None:
         """Those that are learned from and validated on."""

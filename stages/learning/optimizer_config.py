@@ -6,8 +6,10 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from reelwright.stages.config import Settings, execution
+from reelwright.stages.config import Settings, execution, of_names
 from reelwright.stages.learning.optimizer_names import LOOKAHEAD, OPTIONS, check_optimizer
+
+_PERIODIC = ("cosine_restarts", "step", "cyclic")  # schedules that have a period
 
 
 class GroupSettings(Settings):
@@ -60,6 +62,12 @@ class OptimizerSettings(Settings, extra="allow"):
             raise ValueError("weight_decay_end needs a weight_decay above 0 to start from")
         return self
 
+    @classmethod
+    def is_kept(cls, field: str, name: str) -> bool:
+        """As of every block; momentum is of optimizers that have one."""
+        has_momentum = "momentum" in OPTIONS.get(name.removeprefix(LOOKAHEAD), ())
+        return super().is_kept(field, name) and (field != "momentum" or has_momentum)
+
     def options(self) -> dict[str, Any]:
         """Options of the optimizer beyond the fields."""
         return dict(self.model_extra or {})
@@ -86,22 +94,22 @@ class ScheduleSettings(Settings):
     """The schedule counts from the first update, not from the end of the warm-up, and jumps there (fractal_video)."""
     lag: NonNegativeInt = 0
     """Steps by which every rate comes late; with 1 the first two share the first rate (fractal_video)."""
-    decay_epochs: PositiveFloat | None = None
+    decay_epochs: PositiveFloat | None = of_names(None, names=("cosine", "polynomial"))
     """cosine, polynomial: epochs after which the end is reached, warm-up included; null: all (CARL: epochs + 1)."""
-    min_factor: float = Field(0.0, ge=0, lt=1)
+    min_factor: float = of_names(0.0, names=("cosine", "cosine_restarts", "cyclic", "polynomial"), ge=0, lt=1)
     """cosine, cosine_restarts, cyclic, polynomial: the smallest factor on lr."""
-    period_epochs: PositiveFloat = 5.0
+    period_epochs: PositiveFloat = of_names(5.0, names=_PERIODIC)
     """cosine_restarts: length of the first cycle; step: epochs between two steps; cyclic: from the lowest to the
     highest rate."""
-    period_updates: PositiveInt | None = None
+    period_updates: PositiveInt | None = of_names(None, names=_PERIODIC)
     """The same in updates instead."""
-    period_factor: PositiveInt = 1
+    period_factor: PositiveInt = of_names(1, names=("cosine_restarts",))
     """cosine_restarts: each cycle is so many times as long as the one before."""
-    milestones_epochs: tuple[PositiveFloat, ...] = ()
+    milestones_epochs: tuple[PositiveFloat, ...] = of_names((), names=("multi_step",))
     """multi_step: epochs, counted from the first, after which the rate falls."""
-    gamma: PositiveFloat | None = None
+    gamma: PositiveFloat | None = of_names(None, names=("step", "multi_step", "cyclic"))
     """step, multi_step: factor at each step (null: 0.1); cyclic: on the height, with every step (null: 1)."""
-    power: PositiveFloat = 1.0
+    power: PositiveFloat = of_names(1.0, names=("polynomial",))
     """polynomial: 1 is a straight line."""
 
     @model_validator(mode="after")

@@ -114,6 +114,17 @@ class PredictConfig(StageConfig):
             return self.model_copy(update={"frames": trained_on["frames"][0]})
         raise ConfigError(f"{where}: give embeddings or frames to predict from")
 
+    def named_splits(self) -> dict[str, tuple[tuple[str, ...], bool]]:
+        """As of every stage."""
+        return {} if self.splits is None else {"splits": (self.splits, True)}
+
+    def window_rows(self) -> tuple[int, str] | None:
+        """As of every stage; what is as in training is looked at there."""
+        window = self.window
+        if window.length is None or window.skip is None:
+            return None
+        return (window.length - 1) * (window.skip + 1) + 1, window.short or "pad"
+
     def wanted_splits(self) -> tuple[str, ...] | None:
         """As set."""
         return self.splits

@@ -16,22 +16,14 @@ _GRAY = (0.299, 0.587, 0.114)  # luma of RGB (ITU-R BT.601)
 
 
 def augment_images(x_BCHW: Tensor, settings: ImageAugmentSettings) -> Tensor:
-    """Crop, mirror, recolour and blur frames in [0, 1]; same shape and range. Draws from torch's own CPU state."""
-    if settings.crop_scale is not None or settings.flip:
-        x_BCHW = _crop_and_flip(x_BCHW, settings)
+    """Mirror, recolour and blur frames in [0, 1]; same shape and range. Draws from torch's own CPU state.
+
+    Crops are cut where frames are read.
+    """
+    if settings.flip:
+        is_flipped_B = (torch.rand(len(x_BCHW)) < settings.flip).to(x_BCHW.device)
+        x_BCHW = torch.where(is_flipped_B[:, None, None, None], x_BCHW.flip(-1), x_BCHW)
     return _blur(_recolour(x_BCHW, settings), settings)
-
-
-def _crop_and_flip(x_BCHW: Tensor, settings: ImageAugmentSettings) -> Tensor:
-    num, (low, high) = len(x_BCHW), settings.crop_scale or (1.0, 1.0)
-    side_B = (low + (high - low) * torch.rand(num)).sqrt()
-    centre_B2 = (2 * torch.rand(num, 2) - 1) * (1 - side_B)[:, None]
-    theta_B23 = torch.zeros(num, 2, 3)
-    theta_B23[:, 0, 0] = side_B * (1 - 2 * (torch.rand(num) < settings.flip).float())
-    theta_B23[:, 1, 1] = side_B
-    theta_B23[:, :, 2] = centre_B2
-    grid = functional.affine_grid(theta_B23.to(x_BCHW), list(x_BCHW.shape), align_corners=False)
-    return functional.grid_sample(x_BCHW, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
 def _recolour(x_BCHW: Tensor, settings: ImageAugmentSettings) -> Tensor:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from reelwright.stages.embed.threads import read_ahead
+from reelwright.stages.finetune.resized_crop import Crop
 from reelwright.stages.learning.batches import Batch
 from reelwright.stages.pretrain.config import BatchSettings
 from reelwright.stages.pretrain.examples import BACKGROUND, Examples, IntArray
@@ -17,6 +18,7 @@ from reelwright.storage.errors import InputError
 
 Frames = npt.NDArray[np.uint8]
 ReadFrames = Callable[[IntArray, IntArray], Frames]  # positions of videos, their rows -> (n, h, w, 3)
+ReadStored = Callable[[int, int], Frames]  # position of a video, its row -> (1, H, W, 3) as it is stored
 
 BATCHES_AHEAD = 2
 
@@ -96,6 +98,8 @@ class KeyFrameBatches:
     pool: Pool
     batch: BatchSettings
     seed: int
+    crop: Crop | None = None  # of every frame and copy, as it is read
+    read_stored: ReadStored | None = None  # what is cropped
     num_copies: int = 1  # of each frame; above 1 (SimCLR) targets number the frames and not the states
 
     @property
@@ -116,11 +120,22 @@ class KeyFrameBatches:
     def _drawn(self, epoch: int, number: int) -> IntArray:
         return draw_batch(self.pool, self.batch, np.random.default_rng([self.seed, epoch, number]))
 
+    def _frames(self, picked: IntArray, epoch: int, number: int) -> Frames:
+        """Frames (B, h, w, 3) of a batch: each crop is drawn from the place of its frame in the epoch."""
+        video, row = self.pool.examples.video[picked], self.pool.examples.row[picked]
+        if self.crop is None:
+            return self.read(video, row)
+        assert self.read_stored is not None
+        pairs = zip(video.tolist(), row.tolist(), strict=True)
+        stored = (self.read_stored(one, at) for one, at in pairs)
+        first = number * len(picked)
+        return np.concatenate([self.crop(frame, epoch, first + place) for place, frame in enumerate(stored)])
+
     def _read(self, epoch: int, first: int) -> Iterator[Batch]:
         examples = self.pool.examples
         for number in range(first, self.num_batches):
             picked = self._drawn(epoch, number)
-            frames = np.repeat(self.read(examples.video[picked], examples.row[picked]), self.num_copies, axis=0)
+            frames = self._frames(np.repeat(picked, self.num_copies), epoch, number)
             targets = examples.label[picked]
             if self.num_copies > 1:
                 targets = np.repeat(np.arange(len(picked), dtype=np.int64), self.num_copies)

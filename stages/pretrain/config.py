@@ -7,7 +7,17 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from reelwright.stages.config import Settings, StageConfig, execution, node_input, ordered, source_file, training
+from reelwright.models.encoder_names import check_encoder, is_video_encoder
+from reelwright.stages.config import (
+    Settings,
+    StageConfig,
+    execution,
+    node_input,
+    of_names,
+    ordered,
+    source_file,
+    training,
+)
 from reelwright.stages.embed.config import NO_FILE, PreprocessSettings
 from reelwright.stages.learning.config import LearningSettings
 from reelwright.stages.learning.optimizer_config import OptimizerSettings
@@ -59,9 +69,10 @@ class ImageAugmentSettings(Settings):
     blur_sigma: tuple[PositiveFloat, PositiveFloat] = (0.01, 2.0)
     """Smallest and largest width in pixels."""
     crop_scale: tuple[float, float] | None = None
-    """Smallest and largest share of the area that a random crop keeps, resized back; null: no crop."""
+    """Smallest and largest share that a random crop keeps of the largest box of the encoder's shape in the stored
+    frame; it is resized to what the encoder sees. null: no crop, frames as the encoder sees them in validation."""
     flip: float = Field(0.0, ge=0, le=1)
-    """Probability of a mirror image."""
+    """Probability of a mirror image; often 0.5 where no state has a side."""
 
     @model_validator(mode="after")
     def _consistent(self) -> ImageAugmentSettings:
@@ -80,11 +91,11 @@ class ContrastSettings(Settings):
     name: Literal["supcon", "simclr", "batch_all", "batch_hard", "ce"] = "supcon"
     """supcon: all frames of a state are alike; simclr: two changed copies of a frame, states are not looked at;
     batch_all, batch_hard: triplets; ce: a linear classifier on the embedding."""
-    temperature: PositiveFloat = 0.07
+    temperature: PositiveFloat = of_names(0.07, names=("supcon", "simclr"))
     """Of supcon and simclr."""
-    margin: PositiveFloat = 0.01
+    margin: PositiveFloat = of_names(0.01, names=("batch_all", "batch_hard"))
     """Of triplets."""
-    exclude_background: bool = False
+    exclude_background: bool = of_names(False, names=("supcon", "batch_all", "batch_hard"))
     """supcon and triplets: background is never an anchor and like nothing, but everything is unlike it."""
 
     @model_validator(mode="after")
@@ -105,7 +116,7 @@ class PretrainConfig(LearningSettings):
     """An image encoder trained on key frames of states. The labels are states: rows or segments of them."""
 
     stage: ClassVar[str] = "pretrain"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2  # 2: crops are of the stored frame, not of the middle that the encoder sees
     kind: ClassVar[str] = "run"
     produces: ClassVar[str] = "run"
 
@@ -150,7 +161,8 @@ class PretrainConfig(LearningSettings):
     metric: Literal[METRICS] | None = training(None)  # type: ignore[valid-type]
     """Retrieval of val among train that chooses the best weights; null: precision_at_1."""
     memory_bytes: PositiveInt = execution(4 << 30)
-    """Frames, as the encoder sees them, are held in memory up to this size; beyond, they are read for every batch."""
+    """Frames, as the encoder sees them (and as they are stored, where crops are cut), are held in memory up to this
+    size; beyond, they are read for every batch."""
 
     @model_validator(mode="after")
     def _consistent(self) -> PretrainConfig:
@@ -172,6 +184,20 @@ class PretrainConfig(LearningSettings):
         """Those that are learned from and validated on, and the synthetic ones where they are used."""
         synthetic = self.synthetic_splits if self.batch.synthetic_per_class else ()
         return (*self.train_splits, *self.val_splits, *synthetic)
+
+    def named_splits(self) -> dict[str, tuple[tuple[str, ...], bool]]:
+        """As of all that learns, with the synthetic ones where they are used."""
+        synthetic = self.batch.synthetic_per_class > 0
+        return {**super().named_splits(), **({"synthetic_splits": (self.synthetic_splits, True)} if synthetic else {})}
+
+    def check_names(self) -> None:
+        """As of every stage: the encoder and its arguments."""
+        try:
+            check_encoder(self.encoder, outputs=("pooled",), model_args=self.model_args)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        if is_video_encoder(self.encoder):
+            raise ConfigError(f"encoder: {self.encoder!r} reads clips, key frames are images; use timm/NAME")
 
     def hub_weights(self) -> str | None:
         """The encoder's name, when its own pretrained weights are used."""

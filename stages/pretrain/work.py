@@ -5,6 +5,8 @@ frame store -> key frames and background -> batches -> encoder -> embedding -> p
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -23,10 +25,11 @@ from reelwright.stages.embed.config import EmbedConfig
 from reelwright.stages.embed.encoder import LoadedEncoder, build_from_config, with_embedding
 from reelwright.stages.embed.preprocess import geometry_of
 from reelwright.stages.finetune.clips import StoredVideos, open_videos
+from reelwright.stages.finetune.resized_crop import CropSettings, build_crop
 from reelwright.stages.inputs import unchanged_sources
 from reelwright.stages.learning.place import Place, train_in_processes
 from reelwright.stages.learning.setup import Learning, finish_run, fit, prepare, run_values
-from reelwright.stages.pretrain.batches import KeyFrameBatches, ReadFrames, make_pool
+from reelwright.stages.pretrain.batches import KeyFrameBatches, ReadFrames, ReadStored, make_pool
 from reelwright.stages.pretrain.config import METRICS, PretrainConfig
 from reelwright.stages.pretrain.examples import BACKGROUND, Examples, IntArray, find_examples, state_classes
 from reelwright.stages.pretrain.module import PretrainModule, build_contrast
@@ -135,10 +138,12 @@ def _examples(work: Work, config: PretrainConfig, labels: LabelSpace, loaded: Lo
     except InputError as error:
         raise InputError(f"{work.node}: {error}") from error
     _tell(place.reporter, real, val, synthetic, names=states.names)
+    geometry, scale = geometry_of(loaded.data_config), config.augment.crop_scale
+    crop = None if scale is None else build_crop(CropSettings(area=scale), geometry, seed=config.seed)
     read = frame_reader(
         videos,
         Examples.joined([real, synthetic, val]),
-        geometry=geometry_of(loaded.data_config),
+        geometry=geometry,
         size=loaded.data_config.size,
         memory_bytes=config.memory_bytes,
     )
@@ -147,6 +152,8 @@ def _examples(work: Work, config: PretrainConfig, labels: LabelSpace, loaded: Lo
         pool=pool,
         batch=config.batch,
         seed=config.seed,
+        crop=crop,
+        read_stored=stored_frames(videos, pool.examples, memory_bytes=config.memory_bytes) if crop else None,
         num_copies=2 if config.contrast.name == "simclr" else 1,
     )
     known = np.isin(val.label, real.label)
@@ -187,6 +194,17 @@ def frame_reader(
         return held[[place_of[pair] for pair in zip(video.tolist(), row.tolist(), strict=True)]]
 
     return in_memory
+
+
+def stored_frames(videos: StoredVideos, examples: Examples, *, memory_bytes: int) -> ReadStored:
+    """How stored frames are read; those that fit into ``memory_bytes`` all together are kept once they were."""
+    pairs = np.unique(np.stack([examples.video, examples.row], axis=1), axis=0)
+    sizes = [math.prod(videos.rows[video].frame_size) * 3 for video in pairs[:, 0].tolist()]
+
+    def stored(video: int, row: int) -> Any:
+        return videos.rows[video].take([row])
+
+    return functools.cache(stored) if sum(sizes) <= memory_bytes else stored
 
 
 def _judge(forward: Callable[..., Tensor], *, data: _Data, batch_size: int, device: torch.device) -> dict[str, float]:

@@ -54,6 +54,10 @@ class StepsConfig(StageConfig):
     non_states: Literal["ignore", "reference"] = "ignore"
     """What a detected background does: nothing, or as in the public code, it is taken for a state of no components."""
 
+    def named_splits(self) -> dict[str, tuple[tuple[str, ...], bool]]:
+        """As of every stage."""
+        return {} if self.splits is None else {"splits": (self.splits, True)}
+
     def wanted_splits(self) -> tuple[str, ...] | None:
         """Only videos of these splits are decoded; None: all."""
         return self.splits

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, get_type_hints
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveInt, TypeAdapter, ValidationError, model_validator
 
+from reelwright.models.temporal_options import TEMPORAL_OPTIONS, check_options
 from reelwright.stages.config import Settings, execution, node_input, training
 from reelwright.stages.learning.config import LearningSettings
 from reelwright.stages.sampling.settings import Short, WindowGridSettings
@@ -70,11 +71,29 @@ class ModelSettings(Settings, extra="allow"):
     """The temporal model: its name and its own options (checked by the model before training starts)."""
 
     name: str = "transformer"
-    """linear, mlp, transformer, clip_transformer (STORM-PSR's), gru, lstm or tcn."""
+    """linear, mlp, transformer, clip_transformer (STORM-PSR's), gru, lstm or tcn. Another name, given with -S or -m,
+    takes none of the options that the file gives the old one."""
 
     def options(self) -> dict[str, Any]:
-        """All but the name."""
-        return dict(self.model_extra or {})
+        """All but the name; 32.0 is 32, as in keys."""
+        return {
+            name: int(value) if isinstance(value, float) and value.is_integer() else value
+            for name, value in (self.model_extra or {}).items()
+        }
+
+    @model_validator(mode="after")
+    def _model_is_known(self) -> Self:
+        options, owner = self.options(), TEMPORAL_OPTIONS.get(self.name)
+        check_options(self.name, options)
+        assert owner is not None
+        types = get_type_hints(owner) if options else {}
+        for name, value in options.items():
+            try:
+                TypeAdapter(types[name]).validate_python(value, strict=True)
+            except ValidationError as error:
+                raise ValueError(f"{name} is {value!r}: {error.errors()[0]['msg']}") from None
+        owner(**options)
+        return self
 
 
 class TrainConfig(LearningSettings):
@@ -142,6 +161,23 @@ class TrainConfig(LearningSettings):
                 "task: multi_label"
             )
         return self
+
+    @model_validator(mode="after")
+    def _model_fits_the_task(self) -> Self:
+        if self.task == "per_row" and self.model.name == "mlp":
+            raise ValueError(
+                "model mlp gives no logits per row, but task is per_row; use linear, gru, transformer, tcn"
+            )
+        if self.task == "per_row" and self.model.options().get("pool") is not None:
+            raise ValueError("model.pool: a model of task per_row pools nothing; leave pool out")
+        return self
+
+    def window_rows(self) -> tuple[int, str] | None:
+        """As of every stage; the rows of segments may be the same."""
+        window = self.window
+        if window.sampling == "segments":
+            return None
+        return (window.length - 1) * (window.skip + 1) + 1, window.short
 
     @model_validator(mode="after")
     def _there_is_time_to_cut(self) -> Self:

@@ -12,8 +12,9 @@ from torch import nn
 from torchvision.models.video.mvit import MSBlockConfig, MViT
 from torchvision.models.video.swin_transformer import SwinTransformer3d
 
+from reelwright.models.encoder_names import VIDEO_NAMES, check_encoder, timm_models
 from reelwright.models.encoders import DataConfig, build_encoder, output_shapes
-from reelwright.models.timm_encoders import TimmEncoder, timm_data_config
+from reelwright.models.timm_encoders import TimmEncoder, is_known_timm_name, timm_data_config
 from reelwright.models.video_encoders import VIDEO_FAMILIES, VideoEncoder, video_data_config
 
 
@@ -356,3 +357,12 @@ def test_data_config_refuses(changes, message):
     DataConfig(**good)
     with pytest.raises(ValueError, match=message):
         DataConfig(**{**good, **changes})
+
+
+def test_names_of_encoders_are_those_of_the_libraries():
+    assert timm_models() == set(timm.list_models())
+    assert set(VIDEO_NAMES) == set(VIDEO_FAMILIES)
+    old = ["vit_base_patch16_224_in21k", "tv_resnet34"]  # earlier names that timm still takes
+    for name in (*timm.list_pretrained()[::40], *old):
+        assert is_known_timm_name(name), name
+        check_encoder(f"timm/{name}", outputs=["pooled"], model_args={"img_size": 224, "drop_path_rate": 0.1})

@@ -12,6 +12,7 @@ from reelwright.cli.planning import show_plan
 from reelwright.pipeline.dataset import Dataset, load_dataset
 from reelwright.pipeline.file import load_pipeline
 from reelwright.pipeline.project import Project, SilentObserver
+from reelwright.pipeline.results import RunOptions
 from reelwright.storage.errors import InputError
 from reelwright.storage.known import KnownFiles, KnownProbes, VideoProbe, stamp
 from tests.small_project import write_rows
@@ -196,5 +197,5 @@ def test_every_run_says_it_before_it_runs_and_so_does_the_plan(
         leak, unlabelled = observer.texts
         assert "'a' (train) = 'd' (test)" in leak
         assert "split test have no label: 'd'" in unlabelled  # of the labels of one node
-    show_plan(project.file, (), as_json=False, with_estimate=False)
+    show_plan(project.file, RunOptions(), as_json=False)
     assert capsys.readouterr().err == f"warning: {leak}\nwarning: {unlabelled}\n"

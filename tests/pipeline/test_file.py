@@ -145,3 +145,74 @@ def test_predict_reads_what_its_run_was_trained_on(tmp_path: Path) -> None:
     assert list(graph.nodes) == ["frames", "embed", "train", "predict", "scores"]
     assert graph.upstream(["train"]) == {"frames", "embed", "train"}
     assert graph.downstream("train") == ["predict", "scores"]
+
+
+NAMED = BASE.replace(
+    "embeddings: [embed]}",
+    "embeddings: [embed], model: {name: transformer, layers: 8, heads: 2},"
+    " optimizer: {name: sgd, lr: 3e-4, momentum: 0.8, dampening: 0.1},"
+    " schedule: {name: multi_step, milestones_epochs: [3], gamma: 0.5, warmup_epochs: 2}}",
+)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "field", "expected"),
+    [
+        (["train.model={name: gru}"], "model", {"name": "gru"}),
+        (["train.model.name=gru"], "model", {"name": "gru"}),
+        (["train.model={name: gru, layers: 1}"], "model", {"name": "gru", "layers": 1}),
+        (["train.model.layers=1", "train.model.name=gru"], "model", {"name": "gru", "layers": 1}),
+        (["train.model.name=gru", "train.model.layers=1"], "model", {"name": "gru", "layers": 1}),
+        (["train.model={name: lstm, width: 9}", "train.model={name: gru}"], "model", {"name": "gru"}),
+        (["stages={train: {model: {name: gru}}}"], "model", {"name": "gru"}),
+        (
+            ["train.model={name: transformer, heads: 4}"],
+            "model",
+            {"name": "transformer", "layers": 8, "heads": 4},
+        ),
+        (["train.model={heads: 4}"], "model", {"name": "transformer", "layers": 8, "heads": 4}),
+        (["train.optimizer.name=adamw"], "optimizer", {"name": "adamw", "lr": 3e-4}),
+        (["train.optimizer={name: nesterov}"], "optimizer", {"name": "nesterov", "lr": 3e-4, "momentum": 0.8}),
+        (["train.schedule.name=cosine"], "schedule", {"name": "cosine", "warmup_epochs": 2}),
+        (
+            ["train.schedule.name=step"],
+            "schedule",
+            {"name": "step", "gamma": 0.5, "warmup_epochs": 2},
+        ),
+    ],
+    ids=str,
+)
+def test_a_block_given_another_name_keeps_no_options_of_the_old_one(
+    tmp_path: Path, overrides: list[str], field: str, expected: dict[str, object]
+) -> None:
+    block = getattr(pipeline(tmp_path, NAMED, *overrides).nodes["train"], field)
+    assert block.model_dump(exclude_unset=True) == expected
+
+
+def test_a_block_without_a_name_has_the_default_one(tmp_path: Path) -> None:
+    unnamed = NAMED.replace("name: transformer, ", "")
+    model = pipeline(tmp_path, unnamed, "train.model.name=gru").nodes["train"].model
+    assert model.options() == {}
+    model = pipeline(tmp_path, unnamed, "train.model.name=transformer").nodes["train"].model
+    assert model.options() == {"layers": 8, "heads": 2}
+
+
+def test_a_node_that_uses_another_stage_is_another_node(tmp_path: Path) -> None:
+    file = pipeline(tmp_path, BASE, "embed={uses: features, fps: 5}")
+    assert file.nodes["embed"].stage == "features"
+    assert file.nodes["embed"].model_fields_set == {"fps"}
+
+
+def test_names_that_are_only_keys_of_a_mapping_are_no_names_of_blocks(tmp_path: Path) -> None:
+    text = BASE.replace("weights: none", "weights: none, model_args: {name: a, other: 1}")
+    file = pipeline(tmp_path, text, "embed.model_args.name=b")
+    assert file.nodes["embed"].model_args == {"name": "b", "other": 1}
+
+
+def test_combinations_of_a_grid_replace_named_blocks_too(tmp_path: Path) -> None:
+    from reelwright.pipeline.grid import combinations
+
+    pipeline(tmp_path, NAMED)
+    grid = combinations(tmp_path / "reelwright.yaml", ["train.model={name: gru, width: 8},{name: tcn}"])
+    found = [combination.file.nodes["train"].model for combination in grid]
+    assert [(model.name, model.options()) for model in found] == [("gru", {"width": 8}), ("tcn", {})]

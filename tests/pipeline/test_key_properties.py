@@ -44,6 +44,7 @@ NEEDS: dict[tuple[str, Setting], dict[str, Any]] = {
     **{(stage, ("optimizer", "momentum")): {"optimizer": {"name": "sgd"}} for stage in _LEARNING},
 }
 STRATEGIES: dict[tuple[str, Setting], st.SearchStrategy[Any]] = {
+    ("train", ("model", "name")): st.sampled_from(["tcn", "gru", "lstm"]),
     **{(stage, ("optimizer", "name")): st.sampled_from(["adamw", "sgd", "lamb"]) for stage in _LEARNING},
     ("decode", ("times",)): st.lists(st.floats(0, 100), min_size=1, max_size=4, unique=True).map(sorted),
     ("pretrain", ("processes",)): st.just(1),
@@ -234,12 +235,12 @@ def test_numbers_in_yaml_are_equal_as_numbers(tmp_path: Path, left: float, right
     keys = []
     for value in (left, right):
         path = tmp_path / "reelwright.yaml"
-        model = f"{{name: tcn, own: {value!r}}}"
+        own = f"{{own: {value!r}}}"
         path.write_text(
             f"videos: {{manifest: v.csv}}\nstages:\n  frames: {{uses: decode, fps: {shown.format(value)}}}\n"
-            f"  train: {{uses: train, embeddings: [e], model: {model}}}\n"
+            f"  embed: {{uses: embed, encoder: timm/a, weights: none, model_args: {own}}}\n"
         )
         nodes, overridden = load_pipeline(path).nodes, load_pipeline(path, [f"frames.fps={value!r}"]).nodes
         assert digest(overridden["frames"].spec()) == digest(nodes["frames"].spec())
-        keys.append([digest(nodes[name].spec()) for name in ("frames", "train")])
+        keys.append([digest(nodes[name].spec()) for name in ("frames", "embed")])
     assert [old == new for old, new in zip(*keys, strict=True)] == [left == right] * 2

@@ -151,7 +151,7 @@ def test_settings_count_only_where_they_say_something(
     ("options", "other"), [({"width": 32}, {"width": 32.0}), ({"dropout": 0}, {"dropout": 0.0})], ids=str
 )
 def test_a_models_own_options_are_equal_as_numbers(options: dict[str, Any], other: dict[str, Any]) -> None:
-    specs = [config_of("train", model={"name": "tcn", **given}).spec() for given in (options, other, {"width": 0.5})]
+    specs = [config_of("train", model={"name": "tcn", **given}).spec() for given in (options, other, {"dropout": 0.5})]
     keys = [digest(spec) for spec in specs]
     assert keys[0] == keys[1] != keys[2]
     assert digest(config_of("embed", model_args={"a": [1.0]}).spec()) == digest(

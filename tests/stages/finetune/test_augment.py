@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from reelwright.stages.finetune.augment import augment, blur, crop_and_flip, recolour
+from reelwright.stages.finetune.augment import augment, blur, flip, recolour
 from reelwright.stages.finetune.config import AugmentSettings
 from reelwright.stages.sampling.generators import generators_at
 
@@ -25,12 +25,11 @@ def still_clips(num_clips=3, length=4):
     "settings",
     [
         NOTHING.model_copy(update={"flip": 0.5}),
-        NOTHING.model_copy(update={"crop_scale": (0.3, 0.9)}),
         NOTHING.model_copy(update={"color_jitter": 0.5}),
         NOTHING.model_copy(update={"blur": 0.5}),
-        AugmentSettings(blur=0.5),
+        AugmentSettings(flip=0.5, blur=0.5),
     ],
-    ids=["flip", "crop", "colour", "blur", "all"],
+    ids=["flip", "colour", "blur", "all"],
 )
 def test_all_frames_of_a_clip_change_alike(settings):
     clips = still_clips(num_clips=8)
@@ -46,16 +45,21 @@ def test_nothing_asked_changes_nothing():
     assert torch.equal(augment(clips, NOTHING, lambda purpose: drawn_at(0)(purpose, 3)), clips)
 
 
-def test_flip_is_an_exact_mirror_image():
-    clips = still_clips()
-    flipped = crop_and_flip(clips, NOTHING.model_copy(update={"flip": 1.0}), drawn_at(0)("crop", 3))
-    assert torch.allclose(flipped, clips.flip(-1), atol=1e-5)
+def test_flip_is_an_exact_mirror_image_of_some():
+    clips = still_clips(num_clips=8)
+    assert torch.equal(flip(clips, 1.0, drawn_at(0)("flip")), clips.flip(-1))
+    some = flip(clips, 0.5, drawn_at(0)("flip"))
+    is_flipped = [torch.equal(one, clip.flip(-1)) for one, clip in zip(some, clips, strict=True)]
+    is_same = [torch.equal(one, clip) for one, clip in zip(some, clips, strict=True)]
+    assert [not value for value in is_flipped] == is_same
+    assert {True, False} == set(is_flipped)
 
 
-def test_crop_of_the_whole_area_changes_nothing():
-    clips = still_clips()
-    whole = NOTHING.model_copy(update={"crop_scale": (1.0, 1.0)})
-    assert torch.allclose(crop_and_flip(clips, whole, drawn_at(0)("crop", 3)), clips, atol=1e-5)
+def test_nothing_is_mirrored_unless_asked_for():
+    """Whether labels have a side is known to people alone."""
+    clips = torch.arange(10.0).expand(40, 2, 3, 12, 10) / 10
+    changed = augment(clips, AugmentSettings(color_jitter=0), lambda purpose: drawn_at(0)(purpose, 40))
+    assert torch.equal(changed, clips)
 
 
 def test_what_a_clip_gets_depends_on_itself_alone():

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional
 
 from reelwright.stages.finetune.erasing import FILLS, ErasingSettings, draw_boxes, erase
-from reelwright.stages.finetune.resized_crop import ResizedCropSettings, draw_crop, resized_crops
+from reelwright.stages.finetune.resized_crop import CropSettings, draw_crop
 from reelwright.stages.sampling.generators import generators_at
 
 ALWAYS = {"probability": 1.0}
@@ -78,10 +77,6 @@ def test_a_clip_alone_is_treated_as_in_a_batch():
     assert torch.equal(together[1], alone[0])
     other_epoch = erase(clips(1), settings, clip_generators(1, epoch=3, items=[6]))
     assert not torch.equal(other_epoch, alone)
-    crops = ResizedCropSettings()
-    x = torch.rand(3, 2, 3, 16, 16)
-    cut = resized_crops(x, crops, clip_generators(1, epoch=2, items=[5, 6, 7]))
-    assert torch.equal(cut[1:2], resized_crops(x[1:2], crops, clip_generators(1, epoch=2, items=[6])))
 
 
 def test_a_frame_too_small_for_any_box_is_left():
@@ -91,7 +86,7 @@ def test_a_frame_too_small_for_any_box_is_left():
 
 def test_crops_lie_inside_and_have_the_area_and_aspect():
     generator = np.random.default_rng(0)
-    settings = ResizedCropSettings(area=(0.2, 0.6))
+    settings = CropSettings(area=(0.2, 0.6), aspect=(3 / 4, 4 / 3))
     for _ in range(300):
         top, left, tall, wide = draw_crop(settings, height=240, width=320, generator=generator)
         assert 0 <= top <= 240 - tall
@@ -104,29 +99,15 @@ def test_crops_lie_inside_and_have_the_area_and_aspect():
     ("size", "box"), [((10, 100), (0, 43, 10, 13)), ((100, 10), (43, 0, 13, 10))], ids=["wide", "tall"]
 )
 def test_where_no_draw_fits_the_middle_is_cut(size, box):
-    settings = ResizedCropSettings(area=(1.0, 1.0))
+    settings = CropSettings(area=(1.0, 1.0), aspect=(3 / 4, 4 / 3))
     assert draw_crop(settings, height=size[0], width=size[1], generator=np.random.default_rng(0)) == box
-
-
-def test_what_is_cut_is_resized():
-    x = torch.rand(2, 3, 3, 24, 32)
-    settings, generators = ResizedCropSettings(), clip_generators(0, epoch=0, items=[0, 1])
-    cut = resized_crops(x, settings, generators, size=(16, 12))
-    assert cut.shape == (2, 3, 3, 16, 12)
-    top, left, tall, wide = draw_crop(
-        settings, height=24, width=32, generator=clip_generators(0, epoch=0, items=[1])[0]
-    )
-    frame = x[1, 2, :, top : top + tall, left : left + wide][None]
-    torch.testing.assert_close(cut[1, 2], functional.interpolate(frame, (16, 12), mode="bilinear", antialias=True)[0])
-    whole = ResizedCropSettings(area=(1, 1), aspect=(4 / 3, 4 / 3))
-    torch.testing.assert_close(resized_crops(x, whole, generators), x)
 
 
 BAD = {
     "mode": (lambda: ErasingSettings(mode="noise"), "mode 'noise' is not known; allowed: const, rand, pixel"),
     "probability": (lambda: ErasingSettings(probability=2), r"probability 2 must lie in \[0, 1\]"),
     "area": (lambda: ErasingSettings(area=(0.5, 0.1)), "smallest first"),
-    "crop": (lambda: ResizedCropSettings(area=(0, 1)), "must lie in"),
+    "crop": (lambda: CropSettings(area=(0, 1)), "must lie in"),
 }
 
 

@@ -8,10 +8,11 @@ import torch
 
 from reelwright.models.encoders import build_encoder
 from reelwright.stages.config import parse_config
+from reelwright.stages.decode.geometry import Geometry
 from reelwright.stages.finetune.clips import FrameBatches
 from reelwright.stages.finetune.config import FinetuneConfig
 from reelwright.stages.finetune.module import FinetuneModule
-from reelwright.stages.finetune.preparing import Preparation, build_redraw
+from reelwright.stages.finetune.preparing import Preparation, build_redraw, crop_of
 from reelwright.stages.learning.batches import Batch, Origin
 from reelwright.stages.sampling.draws import Draws
 from reelwright.stages.sampling.windows import WindowShape, grid_windows
@@ -19,6 +20,7 @@ from reelwright.storage.errors import ConfigError
 
 NOTHING = {"flip": 0, "crop_scale": None, "color_jitter": 0}
 CAST = {
+    "flip": 0.5,
     "rand_augment": "rand-m7-n4-mstd0.5-inc1",
     "crop_scale": [0.08, 1.0],
     "crop_aspect": [0.75, 1.3333],
@@ -26,6 +28,7 @@ CAST = {
     "erasing": {},
 }
 FRACTAL = {
+    "flip": 0.5,
     "rand_augment": "rand-m7-n2",
     "rand_augment_fill": [0, 0, 0],
     "rand_augment_last": True,
@@ -37,6 +40,7 @@ FRACTAL = {
 CASES = {
     "rand_augment": {**NOTHING, "rand_augment": "rand-m9-n3-p1"},
     "rand_augment last": {**NOTHING, "rand_augment": "rand-m9-n3-p1", "rand_augment_last": True},
+    "crop": {**NOTHING, "crop_scale": [0.1, 0.5]},
     "resized crop": {**NOTHING, "crop_scale": [0.1, 0.5], "crop_aspect": [0.5, 2]},
     "erasing": {**NOTHING, "erasing": {"probability": 1, "mode": "rand"}},
     "cast": CAST,
@@ -64,7 +68,7 @@ def still(video, rows):
 def prepared(module, augment, *, epoch=0, first=0, repeats=1, seed=0):
     """All batches of an epoch of ten clips, as the network would see them."""
     settings = config(augment).augment
-    redraw = build_redraw(settings, seed=seed)
+    redraw, geometry = build_redraw(settings, seed=seed), Geometry(size=(16, 20), resize=16)
     shape = WindowShape(length=3, stride=3)
     windows = grid_windows([3] * 10, shape)
     batches = FrameBatches(
@@ -75,6 +79,7 @@ def prepared(module, augment, *, epoch=0, first=0, repeats=1, seed=0):
         batch_size=4,
         draws=Draws(seed=seed, repeats=repeats),
         redraw=None if settings.rand_augment_last else redraw,
+        crop=crop_of(settings, geometry, seed=seed),
     )
     prepare = Preparation(
         module, settings=settings, seed=seed, redraw_last=redraw if settings.rand_augment_last else None

@@ -7,11 +7,11 @@ import torch
 
 from reelwright.models.mixing import MixSettings, draw_mix, mix_clips, mix_targets
 from reelwright.models.soft_targets import soft_target_loss, soft_targets
-from reelwright.stages.finetune.augment import crop_and_flip
-from reelwright.stages.finetune.config import AugmentSettings
+from reelwright.stages.decode.geometry import Geometry
+from reelwright.stages.finetune.augment import flip
 from reelwright.stages.finetune.erasing import ErasingSettings, erase
 from reelwright.stages.finetune.rand_augment import parse_rand_augment, rand_augment
-from reelwright.stages.finetune.resized_crop import ResizedCropSettings, resized_crops
+from reelwright.stages.finetune.resized_crop import CropSettings, build_crop
 from reelwright.stages.sampling.generators import generator_at, generators_at
 
 SEED, EPOCH, ITEMS, STEP = 0, 2, [11, 4, 7, 30], 5
@@ -32,15 +32,17 @@ def pixels(clips):
 
 
 def flipped(x):
-    flips = generators_at(SEED, "flip", epoch=EPOCH, places=ITEMS)
-    return crop_and_flip(x, AugmentSettings(crop_scale=None, flip=0.5), flips)
+    return flip(x, 0.5, generators_at(SEED, "flip", epoch=EPOCH, places=ITEMS))
+
+
+def cut(clips, area):
+    crop = build_crop(CropSettings(area=area, aspect=(3 / 4, 4 / 3)), Geometry(size=(16, 16), resize=18), seed=SEED)
+    return np.stack([crop(clip, EPOCH, place) for clip, place in zip(clips, ITEMS, strict=True)])
 
 
 def cast():
-    x = (pixels(drawn(frames(), "rand-m7-n4-mstd0.5-inc1", (128, 128, 128))) - 0.45) / 0.225
-    crops = generators_at(SEED, "crop", epoch=EPOCH, places=ITEMS)
-    x = flipped(resized_crops(x, ResizedCropSettings(), crops, size=(16, 16)))
-    x = erase(x, ErasingSettings(), generators_at(SEED, "erase", epoch=EPOCH, places=ITEMS))
+    x = (pixels(cut(drawn(frames(), "rand-m7-n4-mstd0.5-inc1", (128, 128, 128)), (0.08, 1.0))) - 0.45) / 0.225
+    x = erase(flipped(x), ErasingSettings(), generators_at(SEED, "erase", epoch=EPOCH, places=ITEMS))
     mixing = generator_at(SEED, "mix", epoch=EPOCH, place=STEP)
     mix = draw_mix(MixSettings(probability=0.9, switch_probability=0.0), 4, extent=(16, 16), generator=mixing)
     x, share = mix_clips(x, mix)
@@ -48,9 +50,7 @@ def cast():
 
 
 def fractal():
-    crops = generators_at(SEED, "crop", epoch=EPOCH, places=ITEMS)
-    cut = resized_crops(pixels(frames()), ResizedCropSettings(area=(0.2, 1.0)), crops, size=(16, 16))
-    as_bytes = (flipped(cut) * 255).round().byte().movedim(2, -1).numpy()
+    as_bytes = (flipped(pixels(cut(frames(), (0.2, 1.0)))) * 255).round().byte().movedim(2, -1).numpy()
     return pixels(drawn(as_bytes, "rand-m7-n2", (0, 0, 0)))
 
 

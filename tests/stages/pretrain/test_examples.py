@@ -8,6 +8,8 @@ from torch import nn
 from reelwright.models.embedding_head import EmbeddingEncoder, ProjectionHead
 from reelwright.models.encoder_base import Encoder
 from reelwright.models.encoders import build_encoder
+from reelwright.stages.decode.geometry import Geometry
+from reelwright.stages.finetune.resized_crop import CropSettings, build_crop
 from reelwright.stages.pretrain.augment import augment_images
 from reelwright.stages.pretrain.batches import KeyFrameBatches, draw_batch, make_pool
 from reelwright.stages.pretrain.config import BatchSettings, ImageAugmentSettings, PretrainConfig
@@ -154,11 +156,31 @@ def test_an_epoch_goes_on_where_it_stopped(copies):
     assert targets == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5] if copies == 2 else sorted(targets) == [0, 0, 1, 1, 2, 2]
 
 
+@pytest.mark.parametrize("copies", [1, 2])
+def test_crops_are_of_stored_frames_and_each_copy_has_its_own(copies):
+    """Stored frames are 8 x 24 and know their columns; the encoder otherwise sees the 8 in the middle."""
+    batch = BatchSettings(per_class=6, background=6, per_epoch=3)
+    pool = make_pool(examples_of(c0=6, c1=6, c2=6), NONE, batch=batch)
+    picture = np.broadcast_to(np.arange(24, dtype=np.uint8)[:, None], (1, 8, 24, 3))
+    crop = build_crop(CropSettings(area=(0.5, 1.0)), Geometry(size=(8, 8), resize=8), seed=3)
+    batches = KeyFrameBatches(
+        read=None, pool=pool, batch=batch, seed=3, num_copies=copies, crop=crop, read_stored=lambda *_: picture
+    )
+    whole = [part.inputs[0] for part in batches.epoch(1)]
+    assert whole[0].shape == (18 * copies, 8, 8, 3)
+    columns = whole[0].float().mean(dim=(1, 3))
+    assert columns.min() < 3
+    assert columns.max() > 20
+    if copies == 2:
+        assert not torch.equal(whole[0][0], whole[0][1])
+    assert torch.equal(next(iter(batches.epoch(1, first=2))).inputs[0], whole[2])
+
+
 def test_nothing_to_change_changes_nothing():
     frames = torch.rand(3, 3, 8, 8)
     still = ImageAugmentSettings(brightness=0, contrast=0, saturation=0, blur=0)
     assert torch.allclose(augment_images(frames, still), frames, atol=1e-6)
-    strong = ImageAugmentSettings(crop_scale=(0.5, 0.6), flip=0.5)
+    strong = ImageAugmentSettings(flip=0.5)
     changed = augment_images(frames, strong)
     assert changed.shape == frames.shape
     assert 0 <= changed.min() <= changed.max() <= 1

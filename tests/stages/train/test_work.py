@@ -201,7 +201,12 @@ REFUSED = {
     ),
     "model": ({"model": {"name": "transfomer"}}, {}, ConfigError, "did you mean 'transformer'"),
     "model option": ({"model": {"name": "gru", "layer": 2}}, {}, ConfigError, "did you mean 'layers'"),
-    "model and task": ({"model": {"name": "mlp"}, "task": "per_row"}, {}, ConfigError, "model: .*mlp"),
+    "model and task": (
+        {"model": {"name": "mlp"}, "task": "per_row"},
+        {},
+        ConfigError,
+        "model mlp gives no logits per row",
+    ),
     "output": ({"output": "tokens"}, {}, StoreError, "output 'tokens' is not stored"),
     "device": ({"device": "cuda:77"}, {}, ConfigError, "device: 'cuda:77', but"),
     "device name": ({"device": "abacus"}, {}, ConfigError, "'abacus' is not known. Allowed: auto, cpu"),

@@ -1,0 +1,217 @@
+"""Names and options of the temporal models, without torch, so that a slip is told before anything is loaded."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+POSITIONS = ("learned", "sinusoidal")
+ATTENTIONS = ("full", "neighbours", "linformer")
+
+
+def check_positive(name: str, value: float) -> None:
+    """ValueError unless `value` is at least 1."""
+    if value < 1:
+        message = f"{name} is {value}; it must be at least 1."
+        raise ValueError(message)
+
+
+def check_choice(name: str, value: object, allowed: Sequence[object]) -> None:
+    """ValueError unless `value` is among `allowed`."""
+    if value not in allowed:
+        message = f"{name} is {value!r}; allowed: {', '.join(map(str, allowed))}."
+        raise ValueError(message)
+
+
+def check_dropout(value: float) -> None:
+    """ValueError unless `value` is in [0, 1)."""
+    if not 0 <= value < 1:
+        message = f"dropout is {value}; it must be at least 0 and below 1."
+        raise ValueError(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearOptions:
+    """Options of `linear`."""
+
+    norm: bool = False
+    # LayerNorm on each row first.
+    pool: str | None = None
+    # last or mean of the rows; None: last. Not for per-row models.
+
+    POOLS: ClassVar[tuple[str, ...]] = ("mean", "last")
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        if self.pool is not None:
+            check_choice("pool", self.pool, self.POOLS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MlpOptions:
+    """Options of `mlp`."""
+
+    hidden: int = 512
+    dropout: float = 0.1
+    between: str = "gelu"
+    # gelu, or norm: LayerNorm and nothing else, with hidden 2048 the baseline of STORM-PSR.
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        check_positive("hidden", self.hidden)
+        check_choice("between", self.between, ("gelu", "norm"))
+        check_dropout(self.dropout)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerOptions:
+    """Options of `transformer`."""
+
+    layers: int = 4
+    heads: int = 4
+    head_dim: int | None = None
+    # Features per head; None: width / heads.
+    width: int | None = None
+    # Features of a row inside the model; None: the input's own. A linear layer leads in where they differ.
+    mlp_width: int | None = None
+    # None: 4 x width.
+    dropout: float = 0.1
+    positions: str = "learned"
+    # learned (windows up to `length`) or sinusoidal (any length).
+    pool: str | None = None
+    # cls, mean or last; None: cls. Not for per-row models.
+    causal: bool = False
+    # True: a row sees itself and earlier rows only. The CLS token stands behind the last row and sees all.
+
+    POOLS: ClassVar[tuple[str, ...]] = ("cls", "mean", "last")
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        check_positive("layers", self.layers)
+        check_positive("heads", self.heads)
+        check_choice("positions", self.positions, POSITIONS)
+        check_dropout(self.dropout)
+        for name in ("head_dim", "width", "mlp_width"):
+            if getattr(self, name) is not None:
+                check_positive(name, getattr(self, name))
+        if self.pool is not None:
+            check_choice("pool", self.pool, self.POOLS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipTransformerOptions:
+    """Options of `clip_transformer`; the defaults are those of the paper."""
+
+    layers: int = 6
+    heads: int = 8
+    head_dim: int = 128
+    mlp_width: int = 4096
+    dropout: float = 0.1
+    embedding_dropout: float = 0.0
+    # Of the rows with their positions.
+    pool: str | None = None
+    # cls, or mean over rows and CLS; None: cls. Not for per-row models.
+    attention: str = "full"
+    # full, neighbours or linformer.
+    neighbours: int = 8
+    # neighbours: rows on each side that a row sees.
+    projected: int = 256
+    # linformer: rows that keys and values are projected to.
+
+    POOLS: ClassVar[tuple[str, ...]] = ("cls", "mean")
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        for name in ("layers", "heads", "head_dim", "mlp_width", "neighbours", "projected"):
+            check_positive(name, getattr(self, name))
+        check_choice("attention", self.attention, ATTENTIONS)
+        check_dropout(self.dropout)
+        check_dropout(self.embedding_dropout)
+        if self.pool is not None:
+            check_choice("pool", self.pool, self.POOLS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecurrentOptions:
+    """Options of `gru` and `lstm`."""
+
+    layers: int = 1
+    width: int = 128
+    # Hidden features per direction.
+    bidirectional: bool = False
+    dropout: float = 0.1
+    # Between layers and before the head.
+    pool: str | None = None
+    # last (real row) or mean; None: last. Not for per-row models.
+
+    POOLS: ClassVar[tuple[str, ...]] = ("mean", "last")
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        check_positive("layers", self.layers)
+        check_positive("width", self.width)
+        check_dropout(self.dropout)
+        if self.pool is not None:
+            check_choice("pool", self.pool, self.POOLS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TcnOptions:
+    """Options of `tcn`."""
+
+    stages: int = 1
+    # The first predicts from the rows, each further one refines the class probabilities of the one before.
+    layers: int = 8
+    # Dilated layers per stage; layer i looks 2**i rows to each side.
+    width: int = 64
+    dropout: float = 0.3
+    causal: bool = False
+    # True: layers look back only, twice as far.
+    input_norm: bool = False
+    # LayerNorm on each row first.
+    pool: str | None = None
+    # mean or last of the rows' logits; None: mean. Not for per-row models.
+
+    POOLS: ClassVar[tuple[str, ...]] = ("mean", "last")
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        for name in ("stages", "layers", "width"):
+            check_positive(name, getattr(self, name))
+        check_dropout(self.dropout)
+        if self.pool is not None:
+            check_choice("pool", self.pool, self.POOLS)
+
+
+TEMPORAL_OPTIONS: dict[str, type[Any]] = {
+    "linear": LinearOptions,
+    "mlp": MlpOptions,
+    "transformer": TransformerOptions,
+    "clip_transformer": ClipTransformerOptions,
+    "gru": RecurrentOptions,
+    "lstm": RecurrentOptions,
+    "tcn": TcnOptions,
+}
+
+
+def option_names(name: str) -> list[str]:
+    """Names of the options of the temporal model `name` (a key of TEMPORAL_OPTIONS)."""
+    return [option.name for option in fields(TEMPORAL_OPTIONS[name])]
+
+
+def check_options(name: str, options: Mapping[str, object]) -> None:
+    """ValueError, naming the nearest allowed, for an unknown temporal model, or an option that it does not have."""
+    if name not in TEMPORAL_OPTIONS:
+        raise ValueError(_unknown("temporal model", name, list(TEMPORAL_OPTIONS)))
+    allowed = option_names(name)
+    for option in options:
+        if option not in allowed:
+            raise ValueError(_unknown(f"option of {name}", option, allowed))
+
+
+def _unknown(what: str, value: str, allowed: list[str]) -> str:
+    nearest = difflib.get_close_matches(value, allowed, n=1, cutoff=0.5)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
+    return f"unknown {what} {value!r}; allowed: {', '.join(allowed)}{hint}"
