@@ -68,7 +68,7 @@ class FrameIndex:
     stream_index: int = 0
     container: str = ""  # FFmpeg's name of the demuxer
     codec: str = ""
-    structure: tuple[str, ...] = ()  # of: b-frames, open-gop, hidden, offset, interlaced
+    structure: tuple[str, ...] = ()  # of: b-frames, open-gop, soft-keys, hidden, offset (see `_structure`)
     average_fps: float = 0.0
     pixel_format: str = ""
     height: int = 0  # upright
@@ -278,6 +278,7 @@ class _Packets:
     is_hidden: list[bool]
     num_corrupt: int = 0
     num_not_shown: int = 0
+    num_soft_keys: int = 0  # flagged as key frames, where decoding may not begin
 
 
 def _read_packets(container: Any, stream: Any) -> tuple[_Packets, str]:
@@ -292,7 +293,9 @@ def _read_packets(container: Any, stream: Any) -> tuple[_Packets, str]:
             found.pts.append(packet.pts)
             found.dts.append(packet.dts)
             found.durations.append(packet.duration or 0)
-            found.is_key.append(bool(packet.is_keyframe) and is_random_access(codec, extradata, packet))
+            is_key = bool(packet.is_keyframe) and is_random_access(codec, extradata, packet)
+            found.is_key.append(is_key)
+            found.num_soft_keys += bool(packet.is_keyframe) and not is_key
             found.is_hidden.append(bool(packet.is_discard))
             found.num_corrupt += bool(packet.is_corrupt)
             found.num_not_shown += looks_inside and not is_shown(codec, packet)
@@ -406,6 +409,12 @@ def _from_packets(common: FrameIndex, packets: _Packets) -> FrameIndex:
 
 
 def _structure(times: Ticks, packets: _Packets) -> tuple[str, ...]:
+    """What a fast backend may stumble over.
+
+    b-frames: packets are not in the order of their times; open-gop: frames after a key frame in the file are shown
+    before it; soft-keys: flagged as key frames, but decoding may not begin there (intra refresh); hidden: by an edit
+    list; offset: the first frame is not shown at 0.
+    """
     is_open, latest_key = False, int(times[0])
     for time, key in zip(times.tolist(), packets.is_key, strict=True):
         latest_key = max(latest_key, time) if key else latest_key
@@ -413,6 +422,7 @@ def _structure(times: Ticks, packets: _Packets) -> tuple[str, ...]:
     found = {
         "b-frames": bool((np.diff(times) < 0).any()),
         "open-gop": is_open,
+        "soft-keys": packets.num_soft_keys > 0,
         "hidden": any(packets.is_hidden),
         "offset": int(times[~np.asarray(packets.is_hidden)].min()) != 0,
     }

@@ -1,8 +1,9 @@
 """The kinds of files for which a fast backend was shown to give FFmpeg's frames; all others go to PyAV.
 
-A kind is container, codec, pixel format and structure, as `FrameIndex.kind` says. `python -m tests.decode_matrix
---kinds` writes this table from comparisons of every frame with the ffmpeg command line, and tests/decode_matrix fails
-where an entry is not borne out. Beside the kind: an even size, as pictures of odd ones are converted otherwise.
+A kind is container, codec, pixel format and structure, as `FrameIndex.kind` says. The module tests.decode_matrix.proven
+prints this table from comparisons of every frame, read in order and sought; tests/decode_matrix fails where an entry
+is not borne out. Left out of it: 10 bits and more, and key frames at which decoding may not begin (soft-keys). Beside
+the kind: an even size, as pictures of odd ones are converted otherwise.
 """
 
 from __future__ import annotations
@@ -18,27 +19,35 @@ from reelwright.stages.decode.readers.index import FrameIndex
 from reelwright.stages.decode.readers.pyav import PyavReader
 from reelwright.storage.errors import ItemError
 
+_BOTH = frozenset(
+    {
+        "mkv ffv1 yuv420p",
+        "mkv ffvhuff yuv420p",
+        "mkv h264 yuv420p",
+        "mkv h264 yuv420p b-frames",
+        "mkv h264 yuv420p b-frames offset",
+        "mkv h264 yuvj420p",
+        "mkv hevc yuv420p",
+        "mkv hevc yuv420p b-frames",
+        "mkv mjpeg yuvj420p",
+        "mkv vp8 yuv420p",
+        "mkv vp9 yuv420p",
+        "mkv vp9 yuv420p offset",
+        "mp4 h264 yuv420p",
+        "mp4 h264 yuv420p b-frames",
+        "mp4 h264 yuv420p b-frames offset",
+        "mp4 h264 yuvj420p",
+        "mp4 h264 yuvj420p b-frames",
+        "mp4 hevc yuv420p",
+        "mp4 hevc yuv420p b-frames",
+        "mp4 mjpeg yuvj420p",
+        "mp4 vp9 yuv420p",
+    }
+)
 PROVEN: dict[str, frozenset[str]] = {
-    "decord": frozenset(
-        {
-            "mkv h264 yuv420p",
-            "mkv h264 yuv420p b-frames",
-            "mkv hevc yuv420p b-frames",
-            "mp4 h264 yuv420p",
-            "mp4 h264 yuv420p b-frames",
-            "mp4 hevc yuv420p b-frames",
-        }
-    ),
-    "torchcodec": frozenset(
-        {
-            "mkv h264 yuv420p",
-            "mkv h264 yuv420p b-frames",
-            "mkv hevc yuv420p b-frames",
-            "mp4 h264 yuv420p",
-            "mp4 h264 yuv420p b-frames",
-            "mp4 hevc yuv420p b-frames",
-        }
-    ),
+    "decord": _BOTH,
+    "torchcodec": _BOTH
+    | {"mp4 h264 yuv420p b-frames hidden", "mp4 h264 yuv420p hidden", "mp4 hevc yuv420p b-frames hidden"},
 }
 _NEAR_KEY_FRAMES = 32  # a frame for the check lies so near its key frame, so that checking costs little
 
