@@ -131,11 +131,12 @@ def attempt_all(items: Sequence[VideoItem], plan: Plan) -> Iterator[Attempt | Ou
 
 def _task(name: str, state: _Progress, plan: Plan) -> Task:
     duration = state.item.duration_seconds
+    arguments = plan.arguments(state.item, state.backend, state.num_broken)
     limit = _BASE_LIMIT_SECONDS + (_UNKNOWN_DURATION_SECONDS if duration is None else 2 * duration)
     return Task(
         name=name,
         function=plan.function,
-        arguments=plan.arguments(state.item, state.backend, state.num_broken),
+        arguments={**arguments, "is_doubted": True} if state.is_corrected else arguments,
         timeout_seconds=plan.timeout_seconds or limit,
     )
 

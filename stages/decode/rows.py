@@ -141,18 +141,25 @@ def reading(
     digest: str = "",
     stamp: Sequence[int] | None = None,
     index: str | None = None,
+    is_doubted: bool = False,
 ) -> Iterator[VideoRows]:
     """A video opened with ``backend``, and the rows that ``config`` (plain) asks for.
 
     digest, stamp: of the content, and of the file that it was read from. index: the folder of frame indexes; what
-    decoding teaches of the video is kept there. Raises ItemError `changed` when the file is not the one that the digest
-    was made of, before or after it was read.
+    decoding teaches of the video is kept there. is_doubted: packets were found to tell other frames than there are.
+    Raises ItemError `changed` when the file is not the one that the digest was made of, before or after it was read.
     """
     settings = DecodeConfig.model_validate(dict(config))
     folder = None if index is None else Path(index)
     snapshot = _snapshot(Path(path), digest, stamp)
     reader = open_reader(
-        Path(path), settings, backend=backend, num_threads=num_threads, digest=digest, index_folder=folder
+        Path(path),
+        settings,
+        backend=backend,
+        num_threads=num_threads,
+        digest=digest,
+        index_folder=folder,
+        is_doubted=is_doubted,
     )
     before = getattr(reader, "index", None)
     try:

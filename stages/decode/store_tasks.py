@@ -59,6 +59,7 @@ def store_video(
     digest: str,
     stamp: Sequence[int] | None = None,
     index: str | None = None,
+    is_doubted: bool = False,
 ) -> Iterator[Sent]:
     """Decode into the frame store; send the number of rows written now and then, at the end the bytes."""
     damage: ItemError | None = None
@@ -68,6 +69,7 @@ def store_video(
         "digest": digest,
         "stamp": stamp,
         "index": index,
+        "is_doubted": is_doubted,
     }
     with reading(path, config, **opened) as rows:
         yield rows.opened(0)
@@ -104,6 +106,7 @@ def share_video(
     stop: int,
     stamp: Sequence[int] | None = None,
     index: str | None = None,
+    is_doubted: bool = False,
 ) -> Iterator[Sent]:
     """Decode shards [start, stop) of a video that several processes write; none: begin it, by its first frame.
 
@@ -115,6 +118,7 @@ def share_video(
         "digest": digest,
         "stamp": stamp,
         "index": index,
+        "is_doubted": is_doubted,
     }
     with reading(path, config, **opened) as rows:
         yield rows.opened(0)

@@ -28,6 +28,7 @@ def stream_video(
     digest: str = "",
     stamp: Sequence[int] | None = None,
     index: str | None = None,
+    is_doubted: bool = False,
 ) -> Iterator[Sent]:
     """Send `opened`, then chunks of frames from ``start_row`` up to ``stop_row``, decoded with ``backend``.
 
@@ -41,6 +42,7 @@ def stream_video(
         "digest": digest,
         "stamp": stamp,
         "index": index,
+        "is_doubted": is_doubted,
     }
     with reading(path, config, **opened) as rows:
         steps = [Geometry.of(rows.settings), Geometry.from_plain(geometry) if geometry else None]

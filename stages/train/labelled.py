@@ -78,6 +78,11 @@ def distinct_videos(payload: Mapping[str, Any], *, splits: Sequence[str]) -> lis
     return [video for _, video in sorted(found.items(), key=lambda entry: entry[0])]
 
 
+def _labels_rows(annotation: Annotation) -> bool:
+    """Whether there is more than moments."""
+    return bool(annotation.segments or annotation.times or annotation.frames) or annotation.label != UNKNOWN
+
+
 def label_windows(
     videos: Sequence[LabelledVideo],
     rows: KnownRows,
@@ -92,7 +97,8 @@ def label_windows(
     With ``clips`` each video has one window instead, the middle clip. Raises InputError for labels of steps where
     ``task`` needs labels of rows.
     """
-    if task in _OF_ROWS and any(video.annotation.steps for video in videos):
+    annotations = [video.annotation for video in videos]
+    if task in _OF_ROWS and any(each.steps for each in annotations) and not any(map(_labels_rows, annotations)):
         raise InputError(
             f"task {task} needs a label of each row, but steps are moments and label no row. Set task: multi_label, or "
             "give labels.segments or labels.rows."

@@ -81,14 +81,17 @@ def test_a_grid_ends_with_a_table_and_the_worst_code(copied: Path) -> None:
         "[2/2] scores.topk=[1,2]",
     ]
     assert re.search(r"^scores: to evaluate, about \d+ s$", dry.stdout, re.MULTILINE)
-    done = reelwright(copied, "run", "-m", "train.model.name=linear,nonsense", "scores.topk=[1,5]")
+    wrong = reelwright(copied, "run", "-m", "train.model.name=linear,nonsense")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "unknown temporal model 'nonsense'" in wrong.stderr
+    done = reelwright(copied, "run", "-m", "train.optimizer.lr=0.001,1e30", "scores.topk=[1,5]")
     assert done.returncode == 1
     head, _, good, bad = done.stdout.splitlines()
-    assert head.split()[:2] == ["train.model.name", "scores.topk"]
-    assert good.split()[:2] == ["linear", "[1,5]"]
+    assert head.split()[:2] == ["train.optimizer.lr", "scores.topk"]
+    assert good.split()[:2] == ["0.001", "[1,5]"]
     assert "up to date" in good
     assert "train failed: " in bad
-    assert "[2/2] train.model.name=nonsense scores.topk=[1,5]" in done.stderr
+    assert "[2/2] train.optimizer.lr=1e30 scores.topk=[1,5]" in done.stderr
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ from tests.decode_matrix.lab import Lab
 from tests.decode_matrix.matrix import names_of
 
 FAST = ("decord", "torchcodec")
-_WORTH_IT = ("yuv420p", "yuvj420p")  # kinds that are common enough for a second decoder
+_WORTH_IT = ("yuv420p", "yuvj420p")  # formats that are common enough for a second decoder
 _ENDINGS = (".mp4", ".mov", ".mkv", ".webm")
 
 

@@ -36,14 +36,14 @@ def test_two_files(copied: Path) -> None:
     other = (
         text.replace("epochs: 2", "epochs: 3")
         .replace("workers: 1", "workers: 2")
-        .replace("name: linear", "name: mlp, width: 4")
+        .replace("name: linear", "name: gru, width: 4")
     )
     (copied / "other.yaml").write_text(other + "  more: {uses: evaluate, predictions: predict}\n", encoding="utf-8")
     found = diff_files(*(Project.open(copied / name).file for name in ("reelwright.yaml", "other.yaml")))
     assert found.settings == (
         Change(name="frames.workers", old=1, new=2, counts=False),
         Change(name="train.epochs", old=2, new=3),
-        Change(name="train.model.name", old="linear", new="mlp"),
+        Change(name="train.model.name", old="linear", new="gru"),
         Change(name="train.model.width", old=MISSING, new=4),
         Change(name="more.uses", old=MISSING, new="evaluate"),
     )

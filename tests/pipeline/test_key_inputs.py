@@ -61,7 +61,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 KINDS = ("segments", "steps", "column", "columns")
 PARTS = {  # what is another, of which kinds of labels
     "all": KINDS,
-    "background": KINDS[:3],
+    "background": KINDS[:2],  # a column labels whole videos
     "classes": KINDS[:3],
     "columns": ("columns",),
     "videos.csv": KINDS,
@@ -82,7 +82,7 @@ def tables(draw: st.DrawFn, kind: str) -> dict[str, Any]:
         heads = draw(st.sampled_from([["verb", "noun"], ["noun", "verb"], ["verb"]]))
         block = {"columns": {head: head for head in heads}}
     elif kind == "column":
-        block |= {"column": "verb"}
+        block = {"classes": block["classes"], "column": "verb"}
     else:
         block |= {kind: f"{kind}.csv"}
     cells = [f"{row},{draw(label)},{draw(label)}" for row in rows]
@@ -212,6 +212,10 @@ def test_every_input_and_source_is_in_the_key_and_in_that_of_users_unless_it_is_
     values |= {"encoder": None, "weights": "hub"} if (stage, name) == ("embed", "run") else {}
     config: StageConfig = model.model_validate(values)
     node = Node("it", config, {field: tuple(names) for field, names in config.inputs().items()})
+    (folder / "videos.csv").write_text(
+        "\n".join(["video_id,path,split,verb,noun", *(f"{name},{name}.mp4,train,x,y" for name in NAMES)])
+    )
+    (folder / "segments.csv").write_text("video_id,start_seconds,stop_seconds,label\na,0,1,x\nb,0,1,y")
     made_of = []
     for text in ("one", "two"):
         for file in ("one.txt", "procedure.yaml"):
@@ -228,7 +232,7 @@ def test_every_input_and_source_is_in_the_key_and_in_that_of_users_unless_it_is_
 
 # --- the blocks of videos and labels
 
-_OF_LABELS = {"column", "columns", "segments", "steps", "rows", "classes", "background"}
+_OF_LABELS = {"column", "columns", "segments", "steps", "rows", "classes", "background", "time_origin"}
 _OF_VIDEOS = {"manifest", "folder", "features", "glob", "synthesize", "root", "split", "splits", "digest", "missing"}
 
 

@@ -85,8 +85,8 @@ def drop_video(folder: Path) -> None:
     [
         (lambda at: edit(at, "reelwright.yaml", "fps: 5", "fps: 10"), r"frames\.settings\.fps: locked 5, now 10\n"),
         (
-            lambda at: edit(at, "reelwright.yaml", "name: linear", "name: gru, size: 4"),
-            r'model\.name: locked "linear", now "gru"\n  train\.settings\.model\.size: locked \(not set\), now 4',
+            lambda at: edit(at, "reelwright.yaml", "name: linear", "name: gru, width: 4"),
+            r'model\.name: locked "linear", now "gru"\n  train\.settings\.model\.width: locked \(not set\), now 4',
         ),
         (
             lambda at: edit(

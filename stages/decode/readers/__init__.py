@@ -46,10 +46,12 @@ def open_reader(
     num_threads: int = 1,
     digest: str = "",
     index_folder: Path | None = None,
+    is_doubted: bool = False,
 ) -> Reader:
     """Open a file with ``backend``, or a folder of images or of stored frames.
 
     digest, index_folder: the content of the file, and where indexes are kept by content; none: the file is read for it.
+    is_doubted: its frames are those that decode, whatever packets say.
     Raises ItemError when it cannot be opened; another backend may where the cause is `backend_unsuited`,
     `backend_failed` or `backend_missing`.
     """
@@ -66,6 +68,7 @@ def open_reader(
     from reelwright.stages.decode.readers.pyav import PyavReader
 
     index = index_of(path, digest=digest, folder=index_folder)
+    index = index.doubted() if is_doubted else index
     stretch = index.pixel_aspect if config.square_pixels else 1.0
     if backend == "pyav":
         return PyavReader(path, index, num_threads=num_threads, stretch=stretch)

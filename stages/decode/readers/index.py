@@ -106,9 +106,9 @@ class FrameIndex:
 
     @property
     def kind(self) -> str:
-        """Container, codec, pixel format and structure, as the table of proven backends names them."""
+        """Container, codec, pixel format (of either range) and structure, as `proven` names them."""
         family = {MP4: "mp4", MATROSKA: "mkv"}.get(self.container, self.container)
-        return " ".join([family, self.codec, self.pixel_format, *self.structure])
+        return " ".join([family, self.codec, self.pixel_format.replace("yuvj", "yuv"), *self.structure])
 
     def key_before(self, number: int) -> int:
         """The last frame at or before ``number`` at which decoding may begin; 0 where none is known."""

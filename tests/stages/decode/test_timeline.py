@@ -25,9 +25,7 @@ def ticks(times: list[tuple[int | None, int | None]]) -> Timeline:
         pytest.param([(20, None), (24, None), (None, None)], [20, 24, 28], id="ps-without-dts"),
         pytest.param([(0, 0), (12, 4), (4, 8), (8, 12), (16, 16)], [0, 12, 12, 12, 16], id="a-little-back"),
         pytest.param([(0, None), (0, None), (4, None)], [0, 0, 4], id="a-time-shared"),
-        pytest.param(
-            "mpegts", [(500, 500), (504, 504), (100, 100), (104, 104)], [500, 504, 508, 512], id="joined-back"
-        ),
+        pytest.param([(500, 500), (504, 504), (100, 100), (104, 104)], [500, 504, 508, 512], id="joined-back"),
         pytest.param([(0, 0), (4, 4), (360_008, 360_008)], [0, 4, 360_008], id="a-long-picture"),
     ],
 )
