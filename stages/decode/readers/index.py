@@ -201,7 +201,7 @@ def load_index(digest: str, *, folder: Path | None) -> FrameIndex | None:
     if folder is None or not digest:
         return None
     try:
-        with np.load(_path(folder, digest), allow_pickle=False) as file:
+        with _path(folder, digest).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             header = json.loads(file["header"].tobytes())
             arrays = {name: np.cumsum(file[name], dtype=np.int64) for name in _ARRAYS}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):

@@ -53,8 +53,12 @@ class Pictures:
         scale = _SCALE
         if self._stretch != 1.0:
             turned = self._matrix is not None and abs(self._matrix[1]) > abs(self._matrix[0])
-            side, length = ("h", picture.height) if turned else ("w", picture.width)
-            scale = f"{side}={max(1, round(length * self._stretch))}:{_SCALE}"
+            width, height = picture.width, picture.height
+            if turned:
+                height = max(1, round(height * self._stretch))
+            else:
+                width = max(1, round(width * self._stretch))
+            scale = f"w={width}:h={height}:{_SCALE}"
         graph = av.filter.Graph()
         graph.threads = 1
         nodes = [
