@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _LISTED = 10  # names in a message
 _COMPARED = 1000  # names that another may have been meant for: comparing takes time
+_OF_IMAGES = frozenset({"jpeg", "png", "bmp", "webp", "tiff"})  # Pillow's names, as probes of folders have them
+_ABOUT_SECONDS = 0.5  # by which times may be off that only decoding tells
 _SLACK_SECONDS = 0.1  # at least, and at least a frame: labels are rounded, and a first frame seldom comes at 0
 
 
@@ -144,8 +146,10 @@ def _measured(dataset: Dataset) -> Iterator[tuple[str, Annotation, VideoProbe]]:
 
 
 def _outside_of(name: str, annotation: Annotation, probe: VideoProbe) -> _Outside | None:
+    if probe.codec in _OF_IMAGES:  # a folder of them: how long it is, decode.image_fps says
+        return None
     first, last = probe.start_seconds, probe.start_seconds + probe.duration_seconds
-    slack = max(_SLACK_SECONDS, 1 / probe.fps if probe.fps > 0 else 0.0)
+    slack = max(_SLACK_SECONDS, 1 / probe.fps if probe.fps > 0 else 0.0, 0.0 if probe.is_exact else _ABOUT_SECONDS)
     spans = [(start, stop) for start, stop, _ in annotation.segments]
     spans += [(time, time) for time, _ in (*annotation.steps, *annotation.times)]
     outside = tuple((start, stop) for start, stop in spans if start < first - slack or stop > last + slack)

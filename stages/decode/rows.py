@@ -133,9 +133,9 @@ def _repeated(shown: Any, picker: RowPicker, start: int, stop: int | None, *, is
 
 @contextlib.contextmanager
 def reading(
+    *,
     path: str,
     config: Mapping[str, Any],
-    *,
     backend: str,
     num_threads: int,
     digest: str = "",

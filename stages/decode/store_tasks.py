@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,32 +49,16 @@ def stream_stored(
         yield chunk(Batch(apply_steps(frames, [step]), rows.times.take(np.arange(start, stop))), start)
 
 
-def store_video(
-    *,
-    path: str,
-    config: Mapping[str, Any],
-    backend: str,
-    num_threads: int,
-    store: str,
-    digest: str,
-    stamp: Sequence[int] | None = None,
-    index: str | None = None,
-    is_doubted: bool = False,
-) -> Iterator[Sent]:
-    """Decode into the frame store; send the number of rows written now and then, at the end the bytes."""
+def store_video(*, store: str, **source: Any) -> Iterator[Sent]:
+    """Decode into the frame store; send the number of rows written now and then, at the end the bytes.
+
+    source: the arguments of `rows.reading`.
+    """
     damage: ItemError | None = None
-    opened: dict[str, Any] = {
-        "backend": backend,
-        "num_threads": num_threads,
-        "digest": digest,
-        "stamp": stamp,
-        "index": index,
-        "is_doubted": is_doubted,
-    }
-    with reading(path, config, **opened) as rows:
+    with reading(**source) as rows:
         yield rows.opened(0)
         layout = FrameLayout(rows.settings.codec, rows.settings.quality)
-        with FrameWriter(Path(store), digest, rows.times, layout, tag=backend) as writer:
+        with FrameWriter(Path(store), source["digest"], rows.times, layout, tag=source["backend"]) as writer:
             start = writer.num_rows  # after what a killed process left
             if start:
                 yield {"event": "rows", "rows": start}, []
@@ -94,38 +78,18 @@ def store_video(
         raise damage
 
 
-def share_video(
-    *,
-    path: str,
-    config: Mapping[str, Any],
-    backend: str,
-    num_threads: int,
-    store: str,
-    digest: str,
-    start: int,
-    stop: int,
-    stamp: Sequence[int] | None = None,
-    index: str | None = None,
-    is_doubted: bool = False,
-) -> Iterator[Sent]:
+def share_video(*, store: str, start: int, stop: int, **source: Any) -> Iterator[Sent]:
     """Decode shards [start, stop) of a video that several processes write; none: begin it, by its first frame.
 
-    Raises ItemError `unknown_times` for a video that must be decoded from its start: one process does it whole.
+    source: the arguments of `rows.reading`. Raises ItemError `unknown_times` for a video that must be decoded from its
+    start: one process does it whole.
     """
-    opened: dict[str, Any] = {
-        "backend": backend,
-        "num_threads": num_threads,
-        "digest": digest,
-        "stamp": stamp,
-        "index": index,
-        "is_doubted": is_doubted,
-    }
-    with reading(path, config, **opened) as rows:
+    with reading(**source) as rows:
         yield rows.opened(0)
         if rows.times is None:
             raise ItemError("unknown_times", "its frames are not known before it has been decoded in order")
         rows.check_complete()
-        shared, steps = SharedFrames(Path(store), digest, tag=backend), [Geometry.of(rows.settings)]
+        shared, steps = SharedFrames(Path(store), source["digest"], tag=source["backend"]), [Geometry.of(rows.settings)]
         if start == stop:
             first = next(rows.batches(steps, 1, stop=1)).frames
             shared.begin(rows.times, (first.shape[1], first.shape[2]))

@@ -5,7 +5,7 @@ No zarr is imported here: it would double the time that a process takes to start
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from reelwright.stages.decode.geometry import Geometry
@@ -16,35 +16,20 @@ from reelwright.storage.errors import ItemError
 
 def stream_video(
     *,
-    path: str,
-    config: Mapping[str, Any],
-    backend: str,
-    num_threads: int,
     geometry: Any,
     chunk_rows: int,
     start_row: int,
     stop_row: int | None = None,
     needed: Any = None,
-    digest: str = "",
-    stamp: Sequence[int] | None = None,
-    index: str | None = None,
-    is_doubted: bool = False,
+    **source: Any,
 ) -> Iterator[Sent]:
-    """Send `opened`, then chunks of frames from ``start_row`` up to ``stop_row``, decoded with ``backend``.
+    """Send `opened`, then chunks of frames from ``start_row`` up to ``stop_row``, of a video opened as ``source`` says.
 
     With ``needed`` (`sampling.needed`, plain) only these rows are sent, and `opened` carries the times of all rows.
     When the file turns out to be damaged, all is sent anew: what is needed depends on how many rows there are. At the
-    end come the notes on the file.
+    end come the notes on the file. source: the arguments of `rows.reading`.
     """
-    opened: dict[str, Any] = {
-        "backend": backend,
-        "num_threads": num_threads,
-        "digest": digest,
-        "stamp": stamp,
-        "index": index,
-        "is_doubted": is_doubted,
-    }
-    with reading(path, config, **opened) as rows:
+    with reading(**source) as rows:
         steps = [Geometry.of(rows.settings), Geometry.from_plain(geometry) if geometry else None]
         if needed is not None:
             _learn_times(rows)
