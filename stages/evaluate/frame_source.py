@@ -15,10 +15,10 @@ from reelwright.stages.decode.readers import backend_order
 from reelwright.stages.decode.source import backends_of, decoding, of_item
 from reelwright.stages.evaluate.thumbnails import HEIGHT_PIXELS, Thumbnail, encode
 from reelwright.stages.work import InputRef, VideoItem
-from reelwright.storage.errors import StoreError, UnusableStoreError
 from reelwright.storage.feature_files import is_feature_file
 from reelwright.storage.fetched import exists
 from reelwright.storage.frames import FrameStore
+from reelwright.storage.zarrs import has_item
 
 _SOURCE_SETTINGS = ("crop", "backend", "image_fps", "image_tmpl", "image_start")  # how a file is read, not which frames
 _FEATURES = "No pictures: there is a file of features, and no video."
@@ -78,14 +78,9 @@ def source_settings(predictions: InputRef) -> dict[str, Any]:
 
 def _stored(wanted: Wanted, frames: Path | None) -> Pictures | None:
     """The frame on screen at each time (the first one before its own time), each frame once; None when not stored."""
-    if frames is None or not wanted.times:
-        return None
-    try:
-        rows = FrameStore(frames).rows(wanted.item.digest)
-    except UnusableStoreError:
-        raise
-    except StoreError:
+    if frames is None or not wanted.times or not has_item(frames, wanted.item.digest):
         return None  # the video's file is the other way
+    rows = FrameStore(frames).rows(wanted.item.digest)
     pts_seconds = rows.pts_seconds
     chosen = np.unique(np.maximum(np.searchsorted(pts_seconds, np.asarray(wanted.times), side="right") - 1, 0))
     shown = zip(rows.take(chosen), pts_seconds[chosen], strict=True)

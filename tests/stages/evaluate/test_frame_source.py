@@ -50,6 +50,13 @@ def test_frames_are_decoded_from_the_file(tmp_path: Path) -> None:
     assert found.note == ""
 
 
+def test_a_decode_node_that_stored_nothing_leaves_the_file(tmp_path: Path) -> None:
+    write_video(tmp_path / "v.mp4")
+    for frames in (tmp_path / "never made.zarr", FrameStore.create(tmp_path / "empty.zarr", {}).path):
+        found = pictures([wanted(tmp_path / "v.mp4", 0.5)], predictions=PREDICT, frames=frames)["v"]
+        assert (len(found.thumbnails), found.note) == (1, "")
+
+
 def test_one_broken_file_does_not_stop_the_others(tmp_path: Path) -> None:
     write_video(tmp_path / "good.mp4")
     (tmp_path / "bad.mp4").write_text("no video", encoding="utf-8")
