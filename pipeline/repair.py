@@ -17,7 +17,7 @@ from reelwright.pipeline.runner import open_planner, read_videos, run_pipeline
 from reelwright.pipeline.verify import AREAS, Scope, found_in, verify
 from reelwright.storage.bringing import look_again
 from reelwright.storage.checking import FOREIGN, Problem, is_key
-from reelwright.storage.errors import StoreError
+from reelwright.storage.errors import StoreError, UnusableStoreError
 from reelwright.storage.items import ItemLedger
 from reelwright.storage.locks import collecting, exclusive, holdings, uses
 from reelwright.storage.records import load_record
@@ -25,7 +25,7 @@ from reelwright.storage.removal import intact_rows, is_ledger, take_out
 from reelwright.storage.store import Store
 
 _ITEMS = ("frames", "embeddings", "predictions")
-_ROUNDS = 3  # what is repaired may show more: a ledger that was damaged hides broken items
+_ROUNDS = 4  # what is repaired may show more: a ledger that was damaged hides broken items
 
 
 @dataclass(frozen=True)
@@ -102,9 +102,14 @@ def _make_again(
 ) -> list[NodeResult]:
     """Run the nodes that lost something, in running order; then write what lies beside records that stayed."""
     read_videos(file, observer, anew=False)
-    planner = open_planner(file)
     lost = {_key_of(file.store, problem.path) for problem in broken} | {problem.path.name for problem in broken}
-    names = [name for name in planner.graph.nodes if not lost.isdisjoint(_names_of(planner, name))]
+    try:
+        planner = open_planner(file)
+        names = [name for name in planner.graph.nodes if not lost.isdisjoint(_names_of(planner, name))]
+    except UnusableStoreError:
+        raise
+    except StoreError:  # what was taken out hid more that is damaged: the next look finds it
+        return []
     if not names:
         return []
     run = run_pipeline(file, observer, replace(options, only=tuple(names)))

@@ -281,15 +281,14 @@ def windows_of(case: Case, num_rows: int, *, training: bool) -> list[Window]:
     """The windows of predict, or those of validation."""
     trained = {"stride": 1, "skip": 0, "pad": True, "sampling": "grid", **case.train_window}
     sampling, segments = trained.pop("sampling"), trained.pop("segments", None)
-    asked = {"stride": 1, "pad": True, "to_end": None, "views": 1, **case.predict_window}
-    shape = {**trained, "to_end": False, "views": 1} if training else {**trained, **asked}
+    asked = {"stride": 1, "pad": True, "to_end": True, "views": 1, **case.predict_window}
+    shape = {"to_end": True, "views": 1, **trained} if training else {**trained, **asked}
     if sampling in ("segments", "dense", "multi_start"):
         names = ("length", "stride", "skip", "views")
         chosen = {name: shape[name] for name in names}
         return clips(num_rows, kind=sampling, segments=segments or shape["length"], **chosen)
-    to_end = case.task == "per_row" if shape["to_end"] is None else shape["to_end"]
-    names = ("length", "stride", "skip", "pad")
-    return grid(num_rows, to_end=to_end, **{name: shape[name] for name in names})
+    names = ("length", "stride", "skip", "pad", "to_end")
+    return grid(num_rows, **{name: shape[name] for name in names})
 
 
 # ---------------------------------------------------------------------------------------------------------- scores

@@ -88,7 +88,7 @@ PREDICTED: list[dict[str, Any]] = [
     {},
     {"stride": 2},
     {"stride": 3, "to_end": True},
-    {"stride": 6},  # leaves rows out
+    {"stride": 6, "to_end": False},  # leaves rows out
     {"length": 5, "stride": 2, "pad": False},
     {"skip": 1, "stride": 2},
 ]

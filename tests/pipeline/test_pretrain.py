@@ -133,6 +133,7 @@ def test_labels_of_one_node_change_nothing_else(project):
         (["states_said.run=pretrain"], "is a pretrain node, whose encoder gives embeddings"),
         (["pretrain.contrast.name=ce", "pretrain.contrast.exclude_background=true"], "exclude_background is of supcon"),
         (["pretrain.processes=2"], "leave processes at 1"),
+        (["pretrain.batch.synthetic_per_class=2"], "synthetic_splits: 'synthetic' is no split"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
@@ -146,7 +147,6 @@ def test_what_is_refused(project, settings, match):
     [
         ("pretrain.states=['1000',nonsense]", "states: 'nonsense' is no label"),
         ("pretrain.batch.classes=40", "batch.classes is 40, but only"),
-        ("pretrain.batch.synthetic_per_class=2", "no video of the synthetic splits"),
     ],
 )
 def test_what_is_told_when_it_runs(project, settings, told):

@@ -82,7 +82,7 @@ def plain_loop(videos: list[Video], *, num_classes: int) -> tuple[list[float], n
     torch.manual_seed(SEED)
     sizes = {"input_dim": videos[0].rows.shape[1], "num_outputs": num_classes, "length": LENGTH, "per_row": True}
     model = build_temporal("tcn", **sizes, width=64, layers=6, dropout=0.2, input_norm=True)
-    places = [(video, start) for video in videos for start in range(0, len(video.rows) - LENGTH + 1, STRIDE)]
+    places = [(video, start) for video in videos for start in _starts(video)]
     x = torch.stack([video.rows[start : start + LENGTH] for video, start in places])
     y = torch.stack([video.labels[start : start + LENGTH] for video, start in places])
     matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
@@ -116,14 +116,19 @@ def plain_loop(videos: list[Video], *, num_classes: int) -> tuple[list[float], n
     return losses, model
 
 
+def _starts(video: Video) -> list[int]:
+    """Every STRIDE rows, and one that reaches the last row."""
+    last = len(video.rows) - LENGTH
+    return sorted({*range(0, last + 1, STRIDE), last})
+
+
 @torch.no_grad()
 def accuracy(model: nn.Module, videos: list[Video], *, num_classes: int) -> float:
     """Of rows, by the mean over the windows that hold them."""
     model.eval()
     num_right, num_rows = 0, 0
     for video in videos:
-        last = len(video.rows) - LENGTH
-        starts = sorted({*range(0, last + 1, STRIDE), last})
+        starts = _starts(video)
         windows = torch.stack([video.rows[start : start + LENGTH] for start in starts])
         scores = model(windows, torch.ones(len(starts), LENGTH, dtype=torch.bool)).softmax(-1)
         summed = torch.zeros(len(video.rows), num_classes)
