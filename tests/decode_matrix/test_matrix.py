@@ -19,10 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # the first test wai
 CASES = all_cases()
 
 # What differs between the FFmpeg of the command line (5.1 on Debian 12) and PyAV's (8), and is not ours to mend.
-_OTHER_RELEASE = "this release of FFmpeg decodes some of its pictures otherwise than PyAV's"
 KNOWN = {
-    "mpeg4-interlaced.avi": _OTHER_RELEASE,
-    "mpeg4-interlaced.mp4": _OTHER_RELEASE,
     "hevc-b2-g13-half.hevc": "a raw stream does not say where it ends, and PyAV's FFmpeg says nothing of half a packet",
 }
 
@@ -41,7 +38,7 @@ def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def _param(name: str) -> Any:
-    marks = [pytest.mark.xfail(reason=KNOWN[name], strict=False)] if name in KNOWN else []
+    marks = [pytest.mark.xfail(reason=KNOWN[name], strict=True)] if name in KNOWN else []
     return pytest.param(name, marks=marks)
 
 

@@ -181,7 +181,7 @@ class PyavReader(Indexed):
                 packet = next(packets, None)
                 if packet is None:
                     return
-                is_timed = seek is None and packet.pts is not None and packet.dts is not None
+                is_timed = not self.index.is_known and packet.pts is not None and packet.dts is not None
                 if is_timed and packet.is_keyframe and is_random_access(self.index.codec, extradata, packet):
                     self._keys[packet.pts] = packet.dts
                 pictures = packet.decode()
