@@ -32,7 +32,7 @@ def run(options: Options) -> list[Row]:
     turns, starts = Turns(options.repeats), {name: [] for name in names}
     for name in names:
         turns.add(f"{name} bare", partial(decode_rate, paths, backend=name, threads=threads))
-        turns.add(f"{name} stream", partial(_stream_rate, items, name, starts[name]))
+        turns.add(f"{name} stream", partial(_stream_rate, items, name, starts[name], options.folder / "index"))
     number = itertools.count()
     for codec, settings in CODECS.items():
         turns.add(f"store {codec}", lambda settings=settings: _store_rate(items, settings, options.folder, number))
@@ -56,11 +56,14 @@ def _backend_rows(name: str, found: dict[str, Figures], starts: Sequence[float])
     ]
 
 
-def _stream_rate(items: Sequence[VideoItem], backend: str, starts: list[float]) -> float:
-    """Frames a second from the moment that the first video is open; the time before goes into ``starts``."""
+def _stream_rate(items: Sequence[VideoItem], backend: str, starts: list[float], index: Path) -> float:
+    """Frames a second from the moment that the first video is open; the time before goes into ``starts``.
+
+    Frame indexes are kept in ``index``, as a store keeps them: only the first round makes them.
+    """
     started, opened, frames = time.perf_counter(), 0.0, 0
     decode = DecodeConfig(backend=backend)
-    for event in stream_frames(items, decode=decode, frames_store=None, geometry=None, workers=1):
+    for event in stream_frames(items, decode=decode, frames_store=None, geometry=None, workers=1, index=index):
         if isinstance(event, Opened) and not frames:
             opened = time.perf_counter()
             assert event.backend == backend

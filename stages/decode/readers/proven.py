@@ -46,7 +46,8 @@ PROVEN: dict[str, frozenset[str]] = {
     "torchcodec": _BOTH
     | {"mp4 h264 yuv420p b-frames hidden", "mp4 h264 yuv420p hidden", "mp4 hevc yuv420p b-frames hidden"},
 }
-_NEAR_KEY_FRAMES = 32  # a frame for the check lies so near its key frame, so that checking costs little
+_CHECK_SHARE = 32  # of the frames that a reading passes, the check decodes one in so many, but _FEW always
+_FEW = 3
 
 
 def refuse_unproven(backend: str, index: FrameIndex, *, stretch: float) -> None:
@@ -95,10 +96,10 @@ class CheckedReader:
 
 
 def _to_check(index: FrameIndex, numbers: NDArray[np.int64]) -> set[int]:
-    """The first of the frames, and the last of them that is soon decoded."""
+    """The first of the frames, and the last of them that is soon decoded: so near its key frame."""
     if not len(numbers):
         return set()
     places = np.searchsorted(index.key_frames, numbers, side="right") - 1
     keys = index.key_frames[places] if len(index.key_frames) else np.zeros_like(numbers)
-    near = numbers[numbers - keys <= _NEAR_KEY_FRAMES]
+    near = numbers[numbers - keys <= max(_FEW, int(numbers[-1] - numbers[0]) // _CHECK_SHARE)]
     return {int(numbers[0]), int(near[-1] if len(near) else numbers[0])}
