@@ -77,7 +77,7 @@ def _libraries() -> Iterator[Check]:
 
 
 _OPTIONAL_ADVICE = {
-    "decord": "PyAV decodes instead; nothing to do",
+    "decord": "PyAV decodes; nothing to do",
     "torchcodec": "Only for backend: torchcodec; it needs FFmpeg's libraries (apt-get install ffmpeg)",
     "distributed": "Needed for --executor dask and slurm: pip install distributed",
     "dask_jobqueue": "Needed for --executor slurm: pip install 'reelwright[slurm]'",

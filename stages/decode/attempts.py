@@ -125,7 +125,8 @@ def attempt_all(items: Sequence[VideoItem], plan: Plan) -> Iterator[Attempt | Ou
             elif _should_retry(event, state):
                 pool.submit(_task(event.name, state, plan), first=True)
             else:
-                raise_unusable(event, told="; ".join(state.notes))
+                if event.cause != NO_BACKEND or not _telling(state):
+                    raise_unusable(event, told="; ".join(state.notes))
                 yield _outcome(event, states.pop(event.name))
 
 
@@ -163,7 +164,9 @@ def _should_retry(ended: TaskEnded, state: _Progress) -> bool:
     state.is_begun = False
     may = ended.status in ("timeout", "crashed") or (ended.status == "failed" and ended.cause in _ANOTHER_MAY)
     by_backend = may or ended.status == "truncated"
-    is_routine = ended.cause in ("backend_unsuited", INDEX_CORRECTED) and state.place + 1 < len(state.backends)
+    is_routine = ended.cause in ("backend_unsuited", INDEX_CORRECTED) and (
+        state.place + 1 < len(state.backends) or bool(state.notes)
+    )
     if not is_routine:  # which backend is right for a kind of file is nobody's concern
         state.notes.append(f"{state.backend}: {ended.message}" if by_backend else ended.message)
     if ended.cause == INDEX_CORRECTED and not state.is_corrected:
@@ -180,11 +183,15 @@ def _should_retry(ended: TaskEnded, state: _Progress) -> bool:
     return True
 
 
+def _telling(state: _Progress) -> list[tuple[str, str]]:
+    """The failures that say more than that a backend is not for this file, or not here."""
+    return [failure for failure in state.failures if failure[1] not in ("backend_unsuited", NO_BACKEND)]
+
+
 def _outcome(ended: TaskEnded, state: _Progress) -> Outcome:
     status, cause = ended.status, ended.cause
-    if status not in DONE:  # the telling failure is the last that says more than "not for this backend"
-        telling = [failure for failure in state.failures if failure[1] != "backend_unsuited"]
-        status, cause = telling[-1] if telling else (status, cause)
+    if status not in DONE:
+        status, cause = [(status, cause), *_telling(state)][-1]
     return Outcome(
         item=state.item,
         status=status,

@@ -44,8 +44,8 @@ class DecodeConfig(StageConfig):
     )
     """Filter of the resize (Pillow's, with antialiasing)."""
     backend: Backend = "auto"
-    """What decodes first: auto is decord where it has wheels, else pyav. A fast one is used only for kinds of files
-    for which it was shown to give FFmpeg's frames; pyav takes the others, and those where it fails."""
+    """What decodes first: auto is pyav. decord and torchcodec are used only for kinds of files for which they were
+    shown to give FFmpeg's frames: where they are named, and decord where pyav hangs or dies; pyav takes all others."""
     codec: Literal["lossless", "jpeg"] = "lossless"
     """How stored frames are coded: lossless (zstd), or jpeg, about 10 times smaller."""
     quality: int = setting(92, when=lambda config: config.codec == "jpeg", ge=1, le=100)

@@ -102,23 +102,29 @@ class PyavReader(Indexed):
     def _numbered(self, number: int) -> Iterator[tuple[int, Any]]:
         """(frame number, picture), from the key frame before ``number`` or from the start, without a gap."""
         key, reached = self.index.key_before(number), -1
-        if key > _WORTH_SEEKING_FRAMES:
+        for seek in self._ways_to(key) if key > _WORTH_SEEKING_FRAMES else ():
             try:
-                for reached, picture in self._landed(key):
+                for reached, picture in self._landed(key, seek):
                     yield reached, picture
             except _WrongLanding:
-                pass
+                if reached >= 0:
+                    break
             else:
                 if reached == self.index.num_frames - 1:
                     return
+                break
         yield from (found for found in self._checked() if found[0] > reached)
 
-    def _landed(self, key: int) -> Iterator[tuple[int, Any]]:
-        """Frames from key frame ``key`` on, sought by its time."""
+    def _ways_to(self, key: int) -> list[int]:
+        """Times to seek for key frame ``key``; in MP4 with B-frames its decoding time leads to the one before it."""
         place = int(np.searchsorted(self.index.key_frames, key))
+        return list(dict.fromkeys((int(self.index.ticks[key]), int(self.index.key_dts[place]))))
+
+    def _landed(self, key: int, seek: int) -> Iterator[tuple[int, Any]]:
+        """Frames from key frame ``key`` on, sought by time ``seek``."""
         ticks, number = self.index.ticks, key
         try:
-            for picture in self._decode(self._num_threads, seek=int(self.index.key_dts[place])):
+            for picture in self._decode(self._num_threads, seek=seek):
                 time = picture.pts if picture.pts is not None else picture.dts
                 if number == key and time is not None and time < ticks[key]:
                     continue  # shown before the key frame, decoded after it

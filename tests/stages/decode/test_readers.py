@@ -154,7 +154,8 @@ def test_narrow_frames_are_left_to_another_backend(tmp_path: Path) -> None:
 
 def test_backend_order() -> None:
     assert backend_order("pyav")[0] == "pyav"
-    assert backend_order("auto")[-1] == "pyav"
+    assert backend_order("auto")[0] == "pyav"
+    assert backend_order("torchcodec")[:2] == ["torchcodec", "pyav"]
     assert "torchcodec" not in backend_order("auto")
     assert backend_order("auto", is_range=True) == ["pyav"]
     assert backend_order("decord", is_range=True)[0] == "decord"

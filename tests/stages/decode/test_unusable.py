@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,20 @@ def test_one_backend_that_cannot_be_loaded_gives_way_to_another(
 ) -> None:
     shadow(tmp_path / "broken", monkeypatch, "decord", "OSError('libdecord.so: cannot open')")
     assert decode(tmp_path / "store", grey_video, "decord") == {"grey": "ok"}
+
+
+def test_a_second_backend_that_cannot_be_loaded_is_not_what_ends_a_video_that_the_first_one_fails_on(
+    grey_video: Path,
+) -> None:
+    plan = replace(
+        plan_of("fails_or_is_not_there"),
+        arguments=lambda _item, backend, _broken: {"backend": backend},
+        backends=lambda _item: ["pyav", "decord"],
+    )
+    (outcome,) = attempt_all([item(grey_video)], plan)
+    assert isinstance(outcome, Outcome)
+    assert (outcome.status, outcome.cause, outcome.attempts) == ("failed", "error", 2)
+    assert outcome.message == "pyav: RuntimeError: broken; decord: cannot be loaded: no libdecord.so"
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOTCONN, errno.EMFILE])

@@ -85,6 +85,13 @@ def system_error(*, number, filename, path=""):
     raise OSError(number, os.strerror(number), filename)
 
 
+def fails_or_is_not_there(*, backend):
+    if backend == "decord":
+        raise ImportError("no libdecord.so")
+    raise RuntimeError("broken")
+    yield {}, []
+
+
 def refused():
     yield {}, []
     raise ConnectionRefusedError("nobody listens")
