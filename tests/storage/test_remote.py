@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from reelwright.cli.options import on_this_machine
-from reelwright.storage import fetched, locks, remote, remote_locks
+from reelwright.storage import fetched, lock_places, locks, remote
 from reelwright.storage.bringing import at_hand, items_at_hand, look_again, names_in, refresh
 from reelwright.storage.embedding_writer import EmbeddingWriter, RowLayout
 from reelwright.storage.embeddings import EmbeddingStore
@@ -257,7 +257,7 @@ def test_ledgers_of_several_machines_are_one(machines: Machines) -> None:
 
 
 def test_a_lock_is_held_by_one_and_then_by_the_other(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_locks, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(lock_places._Bucket, "look_seconds", 0.02)
     store = machines.use("one")
     told: list[str] = []
     order: list[str] = []
@@ -283,7 +283,7 @@ def test_a_lock_is_held_by_one_and_then_by_the_other(machines: Machines, monkeyp
 
 @pytest.mark.parametrize("machine", ["here", "elsewhere"])
 def test_a_lock_of_the_dead_is_passed_over(machines: Machines, machine: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_locks, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(lock_places._Bucket, "look_seconds", 0.02)
     store = machines.use("one")
     dead = Owner(started="long ago") if machine == "here" else Owner(machine="elsewhere")
     (machines.bucket / "locks" / "k").mkdir(parents=True)
