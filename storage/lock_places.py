@@ -23,7 +23,7 @@ from reelwright.storage.files import write_json
 from reelwright.storage.mirror import mirror_of
 from reelwright.storage.owners import Owner
 from reelwright.storage.remote import Found
-from reelwright.storage.unusable import named, told_by_work
+from reelwright.storage.unusable import named
 
 HELD, FREE = ".json", ".free"
 
@@ -61,9 +61,6 @@ class Place(Protocol):
 
     def delete(self, names: Sequence[str]) -> None:
         """Remove; those that are not there are none the worse."""
-
-    def delete_note(self, name: str) -> None:
-        """The same for what says nothing once its process is gone: no error where the store cannot be used."""
 
 
 def place_of(folder: Path) -> Place:
@@ -145,10 +142,6 @@ class _Folder:
         for name in names:
             (self._folder / name).unlink(missing_ok=True)
 
-    def delete_note(self, name: str) -> None:
-        with told_by_work():
-            self.delete([name])
-
 
 class _Bucket:
     """Signs of life are new versions of objects."""
@@ -201,10 +194,6 @@ class _Bucket:
 
     def delete(self, names: Sequence[str]) -> None:
         remote.remove_objects([self._url(name) for name in names])
-
-    def delete_note(self, name: str) -> None:
-        with contextlib.suppress(UnusableStoreError, ConfigError):
-            self.delete([name])
 
 
 def _files_below(folder: Path) -> Iterator[Path]:

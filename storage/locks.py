@@ -25,7 +25,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from reelwright.storage.errors import LostLockError, UnusableStoreError
+from reelwright.storage.errors import ConfigError, LostLockError, UnusableStoreError
 from reelwright.storage.heartbeat import Claim, alive, check_held
 from reelwright.storage.lock_places import FREE, HELD, Place, parsed, place_of
 from reelwright.storage.owners import (
@@ -39,6 +39,7 @@ from reelwright.storage.owners import (
 )
 from reelwright.storage.remote import Found
 from reelwright.storage.reserved import TEMPORARY
+from reelwright.storage.unusable import told_by_work
 
 _USES, _COLLECTING = "uses", "collecting"
 
@@ -163,7 +164,8 @@ def using(
             yield note
         finally:
             claim.leave()
-            place.delete_note(name)
+            with contextlib.suppress(UnusableStoreError, ConfigError), told_by_work():  # it is of a dead process now
+                place.delete([name])
 
 
 def holdings(locks: Path) -> list[Holding]:
