@@ -294,6 +294,18 @@ def test_a_lock_of_the_dead_is_passed_over(machines: Machines, machine: str, mon
         assert [path.name for path in (machines.bucket / "locks" / "k").iterdir()] == ["000008.json"]
 
 
+@pytest.mark.parametrize("kind", ["folder", "bucket"])
+@pytest.mark.parametrize("there", ["000001.free", "000004.json"])
+def test_who_looked_long_ago_does_not_get_a_lock(machines: Machines, tmp_path: Path, kind: str, there: str) -> None:
+    """Others took this very number meanwhile, and let it go or went on from it."""
+    store = machines.use("one") if kind == "bucket" else Store.at(tmp_path / "folder")
+    folder = (machines.bucket if kind == "bucket" else store.root) / "locks" / "k"
+    write_text(folder / there, "")
+    place = lock_places.place_of(store.lock("k"))
+    assert locks._claim(place, None, Owner(), 60.0) is None
+    assert [path.name for path in folder.iterdir()] == [there]
+
+
 def test_what_is_used_is_told_to_others(machines: Machines) -> None:
     store = machines.use("one")
     with using(store.locks, what="run") as note:
