@@ -28,10 +28,11 @@ from reelwright.stages.learning.plain_work import work_from_plain, work_to_plain
 from reelwright.stages.registry import STAGES, load
 from reelwright.stages.work import Shards, SilentReporter, Work
 from reelwright.storage import errors
+from reelwright.storage.bringing import is_there
 from reelwright.storage.errors import ReelwrightError
 from reelwright.storage.heartbeat import check_held
 from reelwright.storage.items import ItemRow
-from reelwright.storage.marks import is_set, move_mark, set_mark, unset
+from reelwright.storage.marks import move_mark, set_mark, unset
 from reelwright.storage.sharing import share
 from reelwright.storage.store import Store
 
@@ -177,7 +178,7 @@ def leave() -> bool:
 
 def forget(unit: Unit) -> str | None:
     """Take the marks of a unit away. Returns LEFT where its worker left in peace, STARTED, or None: never started."""
-    found = next((ending for ending in (LEFT, STARTED) if is_set(unit.mark(ending))), None)
+    found = next((ending for ending in (LEFT, STARTED) if is_there(unit.mark(ending))), None)
     unset([unit.mark(STARTED), unit.mark(LEFT)])
     return found
 

@@ -34,12 +34,6 @@ def move_mark(path: Path, new: Path) -> None:
     remote.remove_objects([mirror.url_of(path)])
 
 
-def is_set(path: Path) -> bool:
-    """Whether a mark is set."""
-    mirror = mirror_of(path)
-    return path.exists() if mirror is None else remote.look(mirror.url_of(path)) is not None
-
-
 def unset(paths: Iterable[Path]) -> None:
     """Take marks away; those that are not set are none the worse."""
     wanted = list(paths)

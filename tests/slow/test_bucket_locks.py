@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from reelwright.storage import heartbeat, remote, remote_locks
+from reelwright.storage import heartbeat, lock_places, remote
 from reelwright.storage.bringing import look_again
 from reelwright.storage.errors import LostLockError, UnusableStoreError
 from reelwright.storage.files import write_text
 from reelwright.storage.locks import exclusive, holdings, uses, using
+from reelwright.storage.owners import Owner
 from reelwright.storage.store import Store
 from tests.slow.buckets import BUCKET, Server, serving
 
@@ -31,7 +32,7 @@ def store(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> St
     for name, value in server.variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("REELWRIGHT_CACHE", str(tmp_path))
-    monkeypatch.setattr(remote_locks, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(lock_places._Bucket, "look_seconds", 0.05)
     look_again(tmp_path)
     return Store.at(f"s3://{BUCKET}/{tmp_path.name}")
 
@@ -72,15 +73,15 @@ def test_a_holder_that_was_silent_and_who_takes_over_never_both_go_on(
     held = exclusive(store.lock("k"), tell=ignore)
     held.__enter__()
     claim = next(iter(heartbeat._heart.claims.values()))
-    pass_over, beats = remote_locks._pass_over, []
+    pass_over, counted = lock_places._Bucket.pass_over, []
 
-    def at_that_moment(url: str, version: str) -> bool:
-        if not beats:
+    def at_that_moment(place: lock_places._Bucket, name: str, version: str) -> bool:
+        if not counted:
             claim.give_sign()
-            beats.append(url)
-        return pass_over(url, version)
+        counted.append(pass_over(place, name, version))
+        return counted[-1]
 
-    monkeypatch.setattr(remote_locks, "_pass_over", at_that_moment)
+    monkeypatch.setattr(lock_places._Bucket, "pass_over", at_that_moment)
     taken = threading.Event()
 
     def take() -> None:
@@ -91,12 +92,12 @@ def test_a_holder_that_was_silent_and_who_takes_over_never_both_go_on(
     # What a second process of another machine sees: its own words, and an owner that it cannot look for.
     (name,) = remote.list_objects(f"{store.url}/locks/k")
     content = json.loads(remote.read_object(f"{store.url}/locks/k/{name}"))
-    monkeypatch.setattr(remote_locks, "_is_gone", lambda _: False)
+    monkeypatch.setattr(Owner, "is_dead", None)
     assert content["what"] == ""
     thread.start()
     thread.join(60)
     assert taken.is_set()
-    assert beats  # it was passed over only after it had been silent once more
+    assert counted == [False, True]  # it was passed over only after it had been silent once more
     claim.give_sign()
     assert claim.is_lost
     with pytest.raises(LostLockError, match="took this lock over"):

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from reelwright.cli.options import on_this_machine
-from reelwright.storage import fetched, locks, remote, remote_locks
-from reelwright.storage.bringing import at_hand, items_at_hand, look_again, names_in, refresh
+from reelwright.storage import fetched, lock_places, locks, remote
+from reelwright.storage.bringing import at_hand, is_there, items_at_hand, look_again, names_in, refresh
 from reelwright.storage.embedding_writer import EmbeddingWriter, RowLayout
 from reelwright.storage.embeddings import EmbeddingStore
 from reelwright.storage.errors import ConfigError, InputError, StoreError
@@ -27,10 +27,11 @@ from reelwright.storage.items import ItemLedger, ItemRow
 from reelwright.storage.known import KnownFiles
 from reelwright.storage.locks import exclusive, holdings, using
 from reelwright.storage.manifest import read_manifest, scan_url
-from reelwright.storage.marks import is_set, marks_in, move_mark, set_mark, unset
+from reelwright.storage.marks import marks_in, move_mark, set_mark, unset
 from reelwright.storage.mirror import check_writable, connect, mirror_of
 from reelwright.storage.owners import Owner
 from reelwright.storage.records import read_records
+from reelwright.storage.reserved import TEMPORARY
 from reelwright.storage.sharing import sending_folder
 from reelwright.storage.spans import Spans
 from reelwright.storage.store import Store
@@ -257,7 +258,7 @@ def test_ledgers_of_several_machines_are_one(machines: Machines) -> None:
 
 
 def test_a_lock_is_held_by_one_and_then_by_the_other(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_locks, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(lock_places._Bucket, "look_seconds", 0.02)
     store = machines.use("one")
     told: list[str] = []
     order: list[str] = []
@@ -283,7 +284,7 @@ def test_a_lock_is_held_by_one_and_then_by_the_other(machines: Machines, monkeyp
 
 @pytest.mark.parametrize("machine", ["here", "elsewhere"])
 def test_a_lock_of_the_dead_is_passed_over(machines: Machines, machine: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_locks, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(lock_places._Bucket, "look_seconds", 0.02)
     store = machines.use("one")
     dead = Owner(started="long ago") if machine == "here" else Owner(machine="elsewhere")
     (machines.bucket / "locks" / "k").mkdir(parents=True)
@@ -291,6 +292,18 @@ def test_a_lock_of_the_dead_is_passed_over(machines: Machines, machine: str, mon
     (machines.bucket / "locks" / "k" / "000007.json").write_text(content)
     with exclusive(store.lock("k"), tell=lambda _: None, stale_seconds=0.3):
         assert [path.name for path in (machines.bucket / "locks" / "k").iterdir()] == ["000008.json"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "bucket"])
+@pytest.mark.parametrize("there", ["000001.free", "000004.json"])
+def test_who_looked_long_ago_does_not_get_a_lock(machines: Machines, tmp_path: Path, kind: str, there: str) -> None:
+    """Others took this very number meanwhile, and let it go or went on from it."""
+    store = machines.use("one") if kind == "bucket" else Store.at(tmp_path / "folder")
+    folder = (machines.bucket if kind == "bucket" else store.root) / "locks" / "k"
+    write_text(folder / there, "")
+    place = lock_places.place_of(store.lock("k"))
+    assert locks._claim(place, None, Owner(), 60.0) is None
+    assert [path.name for path in folder.iterdir()] == [there]
 
 
 def test_what_is_used_is_told_to_others(machines: Machines) -> None:
@@ -302,6 +315,27 @@ def test_what_is_used_is_told_to_others(machines: Machines) -> None:
     assert locks.uses(two.locks) == []
 
 
+def test_a_note_that_cannot_be_read_is_forgotten_after_a_day_in_folders_and_buckets(
+    machines: Machines, tmp_path: Path
+) -> None:
+    there, folder = machines.use("one"), Store.at(tmp_path / "folder")
+    for store, root in ((there, machines.bucket), (folder, folder.root)):
+        note = root / "locks" / "uses" / "x.json"
+        write_text(note, "{")
+        with pytest.raises(StoreError, match="cannot be read"):
+            locks.uses(store.locks)
+        long_ago = time.time() - 2 * 86_400
+        os.utime(note, (long_ago, long_ago))
+        assert [use.is_dead for use in locks.uses(store.locks)] == [True]
+
+
+def test_a_note_that_has_not_got_its_name_yet_says_nothing(tmp_path: Path) -> None:
+    store = Store.at(tmp_path / "folder")
+    write_text(store.locks / "uses" / "x.json", "{}")
+    (store.locks / "uses" / "x.json").rename(store.locks / "uses" / f"{TEMPORARY}0-x.json")
+    assert locks.uses(store.locks) == []
+
+
 def test_marks_are_set_once_and_seen_elsewhere(machines: Machines) -> None:
     one = machines.use("one").claims("k") / "u.started"
     assert set_mark(one)
@@ -309,7 +343,7 @@ def test_marks_are_set_once_and_seen_elsewhere(machines: Machines) -> None:
     assert not set_mark(two)
     move_mark(two, two.with_suffix(".left"))
     assert marks_in(two.parent) == [two.with_suffix(".left")]
-    assert not is_set(two)
+    assert not is_there(two)
     unset([two, two.with_suffix(".left")])
     assert marks_in(two.parent) == []
 

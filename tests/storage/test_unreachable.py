@@ -22,7 +22,7 @@ from reelwright.storage.items import ItemLedger, ItemRow
 from reelwright.storage.known import KnownFiles, KnownProbes
 from reelwright.storage.listings import listing_of
 from reelwright.storage.locks import exclusive, holdings, using
-from reelwright.storage.marks import is_set, marks_in, set_mark, unset
+from reelwright.storage.marks import marks_in, set_mark, unset
 from reelwright.storage.mirror import check_writable
 from reelwright.storage.owners import Owner
 from reelwright.storage.records import read_record, read_records
@@ -114,7 +114,6 @@ LOOKS: dict[str, Callable[[Store], object]] = {
     "scores": lambda store: read_scores(store.predictions(KEY), ONE),
     "probes": lambda store: KnownProbes(store.videos).load(),
     "known files": lambda store: KnownFiles(store.files),
-    "is_set": lambda store: is_set(store.claims(KEY) / "mark"),
     "marks_in": lambda store: marks_in(store.claims(KEY)),
     "set_mark": lambda store: set_mark(store.claims(KEY) / "mark"),
     "unset": lambda store: unset([store.claims(KEY) / "mark"]),
