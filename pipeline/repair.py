@@ -53,15 +53,14 @@ def repair(
     """
     messages: list[str] = []
     results: list[NodeResult] = []
-    for _ in range(_ROUNDS):
+    for rounds_left in reversed(range(_ROUNDS + 1)):
         look_again(file.store.root)
-        broken = [problem for problem in verify(file, whole=whole).problems if _is_broken(problem)]
-        if not broken:
+        problems = tuple(problem for problem in verify(file, whole=whole).problems if problem.is_wrong)
+        broken = [problem for problem in problems if _is_broken(problem)]
+        if not broken or not rounds_left:
             break
         messages += _take_out(file, broken, tell)
         results += _make_again(file, broken, observer, options or RunOptions())
-    look_again(file.store.root)
-    problems = tuple(problem for problem in verify(file, whole=whole).problems if problem.is_wrong)
     return Repair(tuple(messages), tuple(results), problems)
 
 
@@ -156,22 +155,18 @@ def _narrowed(store: Store, broken: Sequence[Problem]) -> Scope:
     """What to look at to know whether all this is still broken."""
     scope = Scope()
     items: dict[tuple[str, str], set[str]] = {}
+    paths = {"projects": scope.projects, "weights": scope.weights}
+    keys = {"nodes": scope.nodes, "synthetic": scope.synthetic}
     for path in (problem.path for problem in broken):
         area, *rest = path.relative_to(store.root).parts
         key = _key_of(store, path)
         name = rest[1].partition(".")[0] if area in _ITEMS else ""
         if area in _ITEMS and (area != "predictions" or is_key(name)):
             items.setdefault((area, key), set()).add(name)
-        elif area == "nodes":
-            scope.nodes.add(key)
-        elif area == "projects":
-            scope.projects.add(path)
-        elif area == "weights":
-            scope.weights.add(path)
-        elif area == "synthetic":
-            scope.synthetic.add(key)
+        elif area in paths:
+            paths[area].add(path)
         elif key:
-            scope.records.add(key)
+            keys.get(area, scope.records).add(key)
     scope.records |= scope.nodes
     scope.nodes |= scope.records | {key for _, key in items}
     scope.items = {name: frozenset(digests) for name, digests in items.items()}

@@ -154,7 +154,8 @@ def find_problems(store: Store, scope: Scope) -> Iterator[Problem]:
     for key in sorted(scope.synthetic):
         yield from check_set(store.synthetic(key))
     for (area, key), digests in sorted(scope.items.items()):
-        yield from _CHECKS[area](_FOLDERS[area](store, key), _done(store, key), digests)
+        folder_of, check = _ITEM_AREAS[area]
+        yield from check(folder_of(store, key), _done(store, key), digests)
     records = [record for key in sorted(scope.records) if (record := whole_record(store, key)) is not None]
     for record in records:
         yield from check_outputs(store, record)
@@ -213,13 +214,9 @@ def _listed(store: Store, area: str) -> list[Path]:
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
-_CHECKS: Mapping[str, Callable[[Path, Rows | None, frozenset[str] | None], Iterator[Problem]]] = {
-    "frames": check_group,
-    "embeddings": check_group,
-    "predictions": check_scores,
-}
-_FOLDERS: Mapping[str, Callable[[Store, str], Path]] = {
-    "frames": Store.frames,
-    "embeddings": Store.embeddings,
-    "predictions": Store.predictions,
+_Check = Callable[[Path, Rows | None, frozenset[str] | None], Iterator[Problem]]
+_ITEM_AREAS: Mapping[str, tuple[Callable[[Store, str], Path], _Check]] = {
+    "frames": (Store.frames, check_group),
+    "embeddings": (Store.embeddings, check_group),
+    "predictions": (Store.predictions, check_scores),
 }

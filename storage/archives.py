@@ -11,7 +11,7 @@ import tarfile
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Self, cast
@@ -89,7 +89,7 @@ def _unzip(path: Path, folder: Path, limits: ArchiveLimits) -> int:
                 raise InputError(f"{path}: entry {entry.filename!r} is a link or a device; only files are unpacked.")
             if entry.flag_bits & 1:
                 raise InputError(f"{path}: entry {entry.filename!r} is encrypted; unpack the archive yourself.")
-        _check_claims(path, len(entries), [entry.file_size for entry in entries], names, limits)
+        _check_claims(path, len(entries), sum(entry.file_size for entry in entries), names, limits)
         files = [(entry, name) for entry, name in zip(entries, names, strict=True) if not entry.is_dir()]
         for entry, name in files:
             with archive.open(entry) as source:
@@ -102,16 +102,16 @@ def _untar(path: Path, folder: Path, limits: ArchiveLimits) -> int:
     sizes: dict[PurePosixPath, int] = {}
     with tarfile.open(path, "r:*", tarinfo=_StrictInfo) as archive:
         count = _count_headers(cast("IO[bytes]", archive.fileobj), limits.max_entries)
-    _check_claims(path, count, [], [], limits)
+    _check_claims(path, count, 0, [], limits)
     with tarfile.open(path, "r:*", tarinfo=_StrictInfo) as archive:
         num_bytes = 0
         for number, (entry, name) in enumerate(_entries(archive, path), start=1):
             num_bytes += entry.size
             if number > limits.max_entries or num_bytes > limits.max_bytes or name in sizes:
-                _check_claims(path, number, [num_bytes], [name, *sizes], limits)
+                _check_claims(path, number, num_bytes, [name, *sizes], limits)
             if not entry.isdir():
                 sizes[name] = entry.size
-    _check_claims(path, len(sizes), [num_bytes], [], limits)
+    _check_claims(path, len(sizes), num_bytes, [], limits)
     with tarfile.open(path, "r:*", tarinfo=_StrictInfo) as archive:
         for entry, name in _entries(archive, path):
             source = None if entry.isdir() else archive.extractfile(entry)
@@ -227,14 +227,13 @@ def _count(file: IO[bytes], wanted: bytes) -> int:
 
 
 def _check_claims(
-    path: Path, num_entries: int, sizes: Iterable[int], names: list[PurePosixPath], limits: ArchiveLimits
+    path: Path, num_entries: int, total: int, names: Sequence[PurePosixPath], limits: ArchiveLimits
 ) -> None:
     if num_entries > limits.max_entries:
         raise InputError(
             f"{path}: more than {limits.max_entries:,} entries ({num_entries:,}); allow more with --max-entries if you "
             "trust it."
         )
-    total = sum(sizes)
     free = shutil.disk_usage(path.parent).free
     if total > limits.max_bytes:
         raise InputError(

@@ -85,7 +85,7 @@ def claim(folder: Path, content: Mapping[str, Any]) -> None:
         except ValueError as error:
             raise InputError(f"{record} is not JSON ({error}): choose another folder or remove this one") from error
         if found != asked:
-            told = _differences(found if isinstance(found, dict) else {}, asked)
+            told = differences(found if isinstance(found, dict) else {}, asked)
             raise InputError(
                 f"{folder} holds a data set made with other settings ({told}): choose another folder or the same ones"
             )
@@ -191,7 +191,8 @@ def _made_of(line: str) -> Made | None:
         return None
 
 
-def _differences(found: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+def differences(found: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    """Settings that are not the same, old and new in one line."""
     changed = [name for name in {**found, **asked} if found.get(name) != asked.get(name)]
     return ", ".join(
         name if isinstance(asked.get(name), dict) else f"{name}: {found.get(name)} -> {asked.get(name)}"

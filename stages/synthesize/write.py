@@ -24,7 +24,7 @@ import numpy as np
 
 from reelwright.stages.synthesize import encode
 from reelwright.stages.synthesize.config import PROCEDURE_VERSION
-from reelwright.stages.synthesize.ledger import Present, write_rows
+from reelwright.stages.synthesize.ledger import Present, differences, write_rows
 from reelwright.stages.synthesize.made import Made, digest_of_all
 from reelwright.stages.synthesize.procedure import VARIANTS, Script, make_script, state_at
 from reelwright.stages.synthesize.render import Look, Renderer, draw_look
@@ -191,13 +191,13 @@ def _prepare_folder(folder: Path, parameters: DatasetParameters, *, overwrite: b
     record = folder / "dataset.json"
     refresh_file(record)
     if record.exists():
-        found = _read_record(record)
-        same = {name: found[name] for name in parameters.content()} == parameters.content()
-        if same and not overwrite:
+        found, asked = _read_record(record), parameters.content()
+        found = {name: found[name] for name in asked}
+        if found == asked and not overwrite:
             return
         if not overwrite:
             raise InputError(
-                f"{folder} holds a data set made with other parameters ({_differences(found, parameters.content())}): "
+                f"{folder} holds a data set made with other parameters ({differences(found, asked)}): "
                 "choose another folder, the same parameters, or overwrite=True"
             )
         _remove_dataset(folder)
@@ -214,11 +214,6 @@ def _read_record(record: Path) -> dict[str, object]:
     if not isinstance(found, dict) or not set(_CONTENT) <= set(found):
         raise InputError(f"{record} was not written by this generator: choose another folder or remove this one")
     return found
-
-
-def _differences(found: dict[str, object], asked: dict[str, object]) -> str:
-    names = [name for name in asked if found.get(name) != asked[name]]
-    return ", ".join(f"{name}: {found.get(name)} -> {asked[name]}" for name in names)
 
 
 def _remove_dataset(folder: Path) -> None:
