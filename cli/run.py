@@ -185,7 +185,7 @@ def explain(
 def graph(
     config: ConfigOption = None,
     overrides: SetOption = None,
-    form: Annotated[str, typer.Option("--format", help="text, mermaid, dot or svg.")] = "text",
+    form: Annotated[str, typer.Option("--format", help="text, mermaid or dot.")] = "text",
 ) -> None:
     """Draw the nodes and what each reads."""
     from reelwright.cli.drawing import draw_graph

@@ -16,21 +16,6 @@ import numpy.typing as npt
 MODES = ("xor", "or")
 
 
-def state_changes(states_RK: npt.ArrayLike, *, with_errors: bool = False) -> npt.NDArray[np.int64]:
-    """How far each state moved from the row before, int64 (R, K); zeros in the first row, which begins.
-
-    States are 1 (right), 0 (absent) and -1 (wrong). Without errors -1 counts as 0, and all changes are 0 or 1;
-    with errors a step from -1 to 1 is 2. Raises ValueError for other states.
-    """
-    states = np.asarray(states_RK, dtype=np.int64)
-    if states.ndim != 2 or not np.isin(states, (-1, 0, 1)).all():
-        raise ValueError(f"states must be (R, K) of -1, 0 and 1; got shape {states.shape}, {np.unique(states)[:9]}.")
-    if not with_errors:
-        states = np.maximum(states, 0)
-    changes: npt.NDArray[np.int64] = np.abs(np.diff(states, axis=0, prepend=states[:1]))
-    return changes
-
-
 def step_changes(
     steps: Sequence[tuple[float, int]], *, num_classes: int
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:

@@ -1,6 +1,4 @@
-"""Views of a video at test: which segments and crops there are, in which order, and where a crop lies.
-
-    segments x crops      v0s0c0 v1s0c0 ... v0s0c1 v1s0c1 ... v0s1c0 ...    a video's views lie far apart
+"""Where the crops of a view lie at test.
 
     three crops along the longer side    |000|111|222|   start, middle, end (they overlap where the side is shorter)
 
@@ -10,23 +8,6 @@ Predictions of the views are merged by `models.views`. Source: CAST (1.2, 1.6), 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import numpy as np
-import numpy.typing as npt
-
-IntArray = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Views:
-    """N views: int64 (N,) each."""
-
-    video: IntArray
-    segment: IntArray
-    crop: IntArray
-
-    def __len__(self) -> int:
-        return len(self.video)
 
 
 @dataclass(frozen=True)
@@ -38,14 +19,6 @@ class Box:
     height: int
     width: int
     mirrored: bool = False
-
-
-def enumerate_views(num_videos: int, *, num_segments: int = 1, num_crops: int = 1) -> Views:
-    """All views: for every segment, for every crop, all videos. Raises ValueError for no segment or crop."""
-    if num_segments < 1 or num_crops < 1:
-        raise ValueError(f"num_segments {num_segments} and num_crops {num_crops} must be at least 1.")
-    segment, crop, video = np.indices((num_segments, num_crops, num_videos), dtype=np.int64).reshape(3, -1)
-    return Views(video, segment, crop)
 
 
 def line_crops(

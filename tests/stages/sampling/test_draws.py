@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reelwright.stages.sampling.changes import state_changes, step_changes, window_changes
+from reelwright.models.step_states import change_labels
+from reelwright.stages.sampling.changes import step_changes, window_changes
 from reelwright.stages.sampling.densities import (
     EventDensity,
     row_density,
@@ -71,7 +72,13 @@ CLIPS = {
     f"T {case['T']} skip {case['skip_factor']} last {case['selected_last_frame']}": case for case in PSR["train_clip"]
 }
 RAW = PSR["change_labels"]["raw"]
-TIMES = [row for row, _ in RAW]
+
+
+def changes_of(rows):
+    """Times (R,) and changes (R, K) as `window_changes` takes them; right installations alone count."""
+    changes = change_labels(rows, include_errors=False)
+    moved = np.array([moved for _, moved in changes], dtype=np.int64).reshape(len(changes), len(rows[0][1]))
+    return [time for time, _ in changes], moved
 
 
 @pytest.mark.parametrize("case", CLIPS.values(), ids=CLIPS)
@@ -79,25 +86,14 @@ def test_clips_of_storm_psr(case):
     shape, expected = WindowShape(length=case["T"], skip=case["skip_factor"]), case["expected"]
     start = int(start_of_last_row(case["selected_last_frame"], case["num_frames"], shape))
     assert [start, start + shape.span_rows - 1] == [expected["first"], expected["last"]]
-    changes = state_changes([states for _, states in RAW])
-    labels = window_changes(TIMES, changes, start=start, stop=start + shape.span_rows, mode="or")
+    labels = window_changes(*changes_of(RAW), start=start, stop=start + shape.span_rows, mode="or")
     assert labels.tolist() == [expected["label"]]
-
-
-@pytest.mark.parametrize(("with_errors", "name"), [(False, "no_error"), (True, "errors")], ids=["no errors", "errors"])
-def test_state_changes_of_storm_psr(with_errors, name):
-    changes = state_changes([states for _, states in RAW], with_errors=with_errors)
-    assert changes[0].tolist() == [0, 0, 0, 0]
-    assert {str(time): row for time, row in zip(TIMES[1:], changes[1:].tolist(), strict=True)} == {
-        time: [abs(value) for value in row] for time, row in PSR["change_labels"][name].items()
-    }
 
 
 def test_net_changes_of_storm_psr():
     case = PSR["window_labels_test_mode"]
     last = np.array([int(row) for row in case["by_last_frame"]])
-    changes = state_changes([states for _, states in RAW])
-    labels = window_changes(TIMES, changes, start=last - case["T"] + 1, stop=last + 1)
+    labels = window_changes(*changes_of(RAW), start=last - case["T"] + 1, stop=last + 1)
     assert labels.tolist() == list(case["by_last_frame"].values())
 
 
@@ -106,7 +102,7 @@ def test_net_changes_of_storm_psr():
 def test_xor_is_first_state_against_last(states, data):
     start = data.draw(st.integers(0, len(states) - 1))
     stop = data.draw(st.integers(start + 1, len(states)))
-    found = window_changes(range(len(states)), state_changes(states), start=start + 1, stop=stop)
+    found = window_changes(*changes_of(list(enumerate(states))), start=start + 1, stop=stop)
     seen = np.maximum(states, 0)
     assert found[0].tolist() == (seen[start] != seen[stop - 1]).astype(float).tolist()
 
@@ -249,7 +245,6 @@ BAD = {
         ),
         "sampling 'grid' is not known; allowed: all, random, per_video, balanced, events",
     ),
-    "states": (lambda: state_changes([[2]]), "states must be"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Views of a test: their order, and the crops of CAST and ST-ABN."""
+"""Views of a test: the crops of CAST and ST-ABN."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from reelwright.stages.decode.geometry import Geometry, apply
-from reelwright.stages.sampling.views import Box, corner_crops, enumerate_views, line_crops
+from reelwright.stages.sampling.views import Box, corner_crops, line_crops
 
 VECTORS = json.loads((Path(__file__).parents[2] / "data" / "sampling_vectors.json").read_text())
 CROPS = {f"{case['resized_hw']} {case['test_num_crop']}": case for case in VECTORS["cast"]["test_crops"]}
@@ -56,14 +56,6 @@ def test_five_and_ten_crops_of_st_abn():
     assert [box.mirrored for box in ten] == [False, True] * 5
 
 
-def test_views_of_a_video_lie_far_apart():
-    views = enumerate_views(2, num_segments=2, num_crops=3)
-    assert list(zip(views.segment.tolist(), views.crop.tolist(), views.video.tolist(), strict=True)) == [
-        (segment, crop, video) for segment in range(2) for crop in range(3) for video in range(2)
-    ]
-    assert len(views) == 12
-
-
 @pytest.mark.parametrize(
     ("size", "resized"), [(tuple(case[0]), case[1]) for case in VECTORS["cast"]["short_side_resize(h,w,size)->(oh,ow)"]]
 )
@@ -74,7 +66,6 @@ def test_short_side_of_cast(size, resized):
 
 
 BAD = {
-    "segments": (lambda: enumerate_views(2, num_segments=0), "num_segments 0"),
     "crops": (lambda: line_crops(2, 2, num_crops=0), "num_crops 0 must be at least 1"),
     "single": (lambda: line_crops(2, 2, num_crops=1, single="left"), "single 'left' centre or first"),
     "size": (lambda: line_crops(8, 20, num_crops=3, size=9), "crops of 9 pixels do not fit into frames of 8 by 20"),
