@@ -8,11 +8,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from reelwright.models.contracts import VideoModel, named_outputs
 from reelwright.models.encoder_base import Encoder
 from reelwright.models.temporal_options import check_positive
 
 
-class JointModel(nn.Module):
+class JointModel(VideoModel):
     """`spatial` on every frame, then `temporal` on the rows."""
 
     def __init__(self, spatial: Encoder, temporal: nn.Module) -> None:
@@ -33,6 +34,11 @@ class JointModel(nn.Module):
         rows_BTD = self.encode(frames_BTCHW, mask_BT, chunk=chunk)
         logits: Tensor = self.temporal(rows_BTD, mask_BT)
         return logits
+
+    def outputs(self, *inputs: Tensor) -> dict[str, Tensor]:
+        """Those of `temporal`, from frames and their mask."""
+        frames_BTCHW, mask_BT = inputs
+        return named_outputs(self.temporal, self.encode(frames_BTCHW, mask_BT), mask_BT)
 
     def encode(self, frames_BTCHW: Tensor, mask_BT: Tensor, *, chunk: int | None = None) -> Tensor:
         """Rows (B,T,D) of the encoder's first output; 0 at padded frames, which are never encoded."""

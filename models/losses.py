@@ -62,6 +62,20 @@ def multilabel_loss(
     return losses.masked_fill(~is_valid, 0.0).sum() / is_valid.sum().clamp(min=1)
 
 
+def truncated_smoothing_loss(logits: Tensor, target: Tensor, *, divisor: Tensor, tau: float = 4.0) -> Tensor:
+    """What neighbouring rows differ by (MS-TCN; Farha and Gall 2019, equations 9 to 11): logits (B,T,K).
+
+    The sum over neighbours of the squared difference of their log probabilities, at most `tau` squared, over K times
+    `divisor` (the rows that count, or the sum of their weights). Only the later row of a pair learns, as in the public
+    code. Pairs with an unknown row, by `target` (B,T) or shares (B,T,K), do not count.
+    """
+    is_known_BT = target.ne(0).any(-1) if target.is_floating_point() else target != IGNORED
+    log_BTK = functional.log_softmax(logits.float(), dim=-1)
+    squares = (log_BTK[:, 1:] - log_BTK[:, :-1].detach()).square().clamp(max=tau**2)
+    total = squares.sum(-1).masked_fill(~(is_known_BT[:, 1:] & is_known_BT[:, :-1]), 0.0).sum()
+    return total / (logits.shape[-1] * torch.where(divisor > 0, divisor, torch.ones_like(divisor)))
+
+
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "cross_entropy": classification_loss,
     "binary_cross_entropy": multilabel_loss,

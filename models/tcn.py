@@ -73,6 +73,11 @@ class Tcn(TemporalModel):
         """See TemporalModel."""
         return self.forward_stages(x_BTD, mask_BT)[-1]
 
+    def outputs(self, *inputs: Tensor) -> dict[str, Tensor]:
+        """`logits` of the last stage, and `aux.stage1`, `aux.stage2`, ... of those before it."""
+        *earlier, last = self.forward_stages(*inputs)
+        return {**{f"aux.stage{number}": logits for number, logits in enumerate(earlier, start=1)}, "logits": last}
+
     def forward_stages(self, x_BTD: Tensor, mask_BT: Tensor) -> list[Tensor]:
         """Logits of every stage, first to last, each as `forward` gives them; MS-TCN sums the losses of all."""
         x_BDT = zero_padding(self.norm(zero_padding(x_BTD, mask_BT)), mask_BT).transpose(1, 2)

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from reelwright.models.contracts import VideoModel
 from reelwright.models.temporal_options import check_choice, check_positive
 
 
@@ -33,7 +34,7 @@ class TemporalSizes:
             check_positive(name, getattr(self, name))
 
 
-class TemporalModel(nn.Module):
+class TemporalModel(VideoModel):
     """Base of all temporal models: rows of a window with a mask -> logits."""
 
     def __init__(self, sizes: TemporalSizes) -> None:

@@ -43,11 +43,10 @@ class FinetuneModule(JointModel):
             values = torch.tensor(getattr(data_config, name)).reshape(3, 1, 1)
             self.register_buffer(name, values, persistent=False)
 
-    def forward(self, frames_BTHWC: Tensor, mask_BT: Tensor, *, chunk: int | None = None) -> Tensor:
-        """Frames uint8, or normalised float (B,T,C,H,W), and their mask -> logits (B,K) or (B,T,K)."""
-        is_prepared = frames_BTHWC.is_floating_point()
-        x_BTCHW = frames_BTHWC if is_prepared else self.normalised(self.unit_range(frames_BTHWC))
-        return super().forward(x_BTCHW, mask_BT, chunk=chunk)
+    def encode(self, frames: Tensor, mask_BT: Tensor, *, chunk: int | None = None) -> Tensor:
+        """Rows (B,T,D) of frames (B,T,H,W,C) uint8, or of normalised float (B,T,C,H,W)."""
+        x_BTCHW = frames if frames.is_floating_point() else self.normalised(self.unit_range(frames))
+        return super().encode(x_BTCHW, mask_BT, chunk=chunk)
 
     def unit_range(self, frames_BTHWC: Tensor) -> Tensor:
         """uint8 frames as float (B,T,C,H,W) in [0, 1]."""

@@ -24,11 +24,10 @@ from reelwright.stages.finetune.config import FinetuneConfig
 from reelwright.stages.finetune.module import PARTS, FinetuneModule, freeze
 from reelwright.stages.finetune.preparing import Preparation, Redraw, build_redraw, crop_of
 from reelwright.stages.finetune.resized_crop import Crop
-from reelwright.stages.finetune.trainer import StartingTrainer
 from reelwright.stages.learning.checkpoints import load_weights
 from reelwright.stages.learning.head_objectives import heads_of
 from reelwright.stages.learning.mixing import build_mixing, mix_frames
-from reelwright.stages.learning.objectives import build_loss, build_weigh, choose_metric
+from reelwright.stages.learning.objectives import build_objective, choose_metric
 from reelwright.stages.learning.place import Place, train_in_processes
 from reelwright.stages.learning.run_models import build_run_model, clips_of_run
 from reelwright.stages.learning.setup import (
@@ -115,7 +114,7 @@ def _tune(work: Work, config: FinetuneConfig, place: Place) -> dict[str, Any] | 
         folder=folder,
         place=place,
         init=init,
-        trainer_type=StartingTrainer,
+        evaluate_start=True,
     )
     return finish_run(folder, module, progress, metric=metric, world=place.world)
 
@@ -275,8 +274,7 @@ def _learning(
     return Learning(
         train=batches(train, draws, drop_last=config.drop_last, redraw=redraw, crop=crop),
         val=batches(val, IN_ORDER) if len(val) else None,
-        loss=build_loss(task, config.loss, counts=counts, device=place.device, heads=heads),
-        weigh=build_weigh(task, config.loss, counts=counts, device=place.device),
+        objective=build_objective(task, config.loss, counts=counts, device=place.device, heads=heads),
         task=task,
         metric=metric,
         heads=heads,

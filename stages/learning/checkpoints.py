@@ -4,6 +4,7 @@ checkpoints/best-9.safetensors            best weights so far, those after updat
 checkpoints/epoch-10.safetensors          weights that stay, where asked for
 checkpoints/last/weights-12.safetensors   weights after update 12
 checkpoints/last/mean-12.safetensors      their running mean (EMA), if there is one
+checkpoints/last/objective-12.safetensors buffers of the objective (a queue), if it has any
 checkpoints/last/state.pt                 the rest, naming its weights files; replaced in one step, after the weights
 
 The progress in state.pt names the best weights too (`best_update`). So a run that is killed between two files goes on
@@ -31,15 +32,15 @@ _NAMED = 3  # differing tensors that a message names
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """What a resume needs: sets of weights by name (`weights`, `mean`), tensors and plain values."""
+    """What a resume needs: sets of weights by name (`weights`, `mean`, `objective`), tensors and plain values."""
 
     update: int
     weights: Mapping[str, Mapping[str, Tensor]]
     state: Mapping[str, Any]
 
-    def fill(self, module: nn.Module, path: Path) -> None:
-        """Give ``module`` its weights; ``path`` is for messages. Raises StageError where they are not the module's."""
-        _fill(module, dict(self.weights["weights"]), path)
+    def fill(self, module: nn.Module, path: Path, *, kind: str = "weights") -> None:
+        """Give ``module`` its tensors; ``path`` is for messages. Raises StageError where they are not the module's."""
+        _fill(module, dict(self.weights.get(kind, {})), path)
 
 
 def save_state(path: Path, state: Mapping[str, Tensor]) -> None:

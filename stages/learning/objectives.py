@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -20,24 +20,43 @@ from reelwright.models.soft_targets import soft_target_loss
 from reelwright.stages.learning.batches import Batches
 from reelwright.stages.learning.config import LossSettings
 from reelwright.stages.learning.head_objectives import ACTION, HeadLoss, head_metrics, head_probabilities
+from reelwright.stages.learning.updates import Forward
 from reelwright.stages.learning.world import World
+from reelwright.stages.objectives.classification import Classification, Loss, Weigh
+from reelwright.stages.objectives.contract import Objective
 from reelwright.storage.errors import ConfigError, StageError, nearest
 
-Loss = Callable[[Tensor, Tensor], Tensor]  # logits, targets -> mean loss
-Weigh = Callable[[Tensor], Tensor]  # targets -> what the mean loss was divided by
-Forward = Callable[..., Tensor]  # the module under autocast
 Heads = Sequence[Head]  # of task heads
 
 
-def build_loss(
+def build_objective(
     task: str,
     settings: LossSettings,
     *,
     counts: npt.NDArray[np.int64],
     device: torch.device,
     heads: Heads = (),
+) -> Classification:
+    """What a task minimises. ``counts`` (K,) are the training targets by class.
+
+    Raises ConfigError for settings of cross entropy where there is none.
+    """
+    return Classification(
+        _build_loss(task, settings, counts=counts, device=device, heads=heads),
+        weigh=_build_weigh(task, settings, counts=counts, device=device),
+        per_row=task == "per_row",
+    )
+
+
+def _build_loss(
+    task: str,
+    settings: LossSettings,
+    *,
+    counts: npt.NDArray[np.int64],
+    device: torch.device,
+    heads: Heads,
 ) -> Loss:
-    """Cross entropy, or binary cross entropy for multi_label. ``counts`` (K,) are the training targets by class.
+    """Cross entropy, or binary cross entropy for multi_label.
 
     Targets are classes, or shares of classes (..., K) float where they were mixed; these are smoothed already.
     """
@@ -69,7 +88,7 @@ def _plain_cross_entropy(logits: Tensor, targets: Tensor, *, label_smoothing: fl
     return functional.cross_entropy(logits.float(), targets, label_smoothing=label_smoothing)
 
 
-def build_weigh(
+def _build_weigh(
     task: str, settings: LossSettings, *, counts: npt.NDArray[np.int64], device: torch.device
 ) -> Weigh | None:
     """What the mean loss of a batch counts for beside others: the weights of its known targets.
@@ -132,9 +151,8 @@ def evaluate(
     batches: Batches,
     *,
     task: str,
-    loss: Loss,
+    objective: Objective,
     device: torch.device,
-    weigh: Weigh | None = None,
     world: World | None = None,
     heads: Heads = (),
 ) -> dict[str, float]:
@@ -142,25 +160,30 @@ def evaluate(
 
     Each process answers for its share, none twice; all return the same. Raises StageError when an answer is not finite.
     """
-    answers: list[tuple[float, float, Any, Any]] = []  # loss x weight, weight, scores, targets
+    answers: list[tuple[dict[str, float], float, Any, Any]] = []  # losses x weight, weight, scores, targets
     with torch.inference_mode():
         for batch in batches.epoch(0):
             if not batch.is_counted:
-                answers.append((0.0, 0.0, None, None))  # keeps its place among the batches
+                answers.append(({}, 0.0, None, None))  # keeps its place among the batches
                 continue
             moved = batch.to(device)
-            logits = forward(*moved.inputs)
-            weight = float(len(batch) if weigh is None else weigh(moved.targets))
-            scores = probabilities(task, logits, heads=heads).cpu().numpy()
-            answers.append((float(loss(logits, moved.targets)) * weight, weight, scores, batch.targets.cpu().numpy()))
+            outputs = forward(*moved.inputs)
+            known = objective.weight(moved.targets)
+            weight = float(len(batch) if known is None else known)
+            scores = probabilities(task, outputs["logits"], heads=heads).cpu().numpy()
+            loss = objective(outputs, moved.targets)
+            losses = {"loss": loss.total, **{f"loss_{name}": part for name, part in loss.parts.items()}}
+            weighted = {name: float(value) * weight for name, value in losses.items()}
+            answers.append((weighted, weight, scores, batch.targets.cpu().numpy()))
     gathered = (world or World()).gather(answers)
     found = [part for parts in zip(*gathered, strict=True) for part in parts if part[2] is not None]
-    mean_loss = sum(part[0] for part in found) / max(sum(part[1] for part in found), 1e-12)
+    whole = max(sum(part[1] for part in found), 1e-12)
+    mean_losses = {name: sum(part[0][name] for part in found) / whole for name in found[0][0]}
     all_scores = np.concatenate([part[2] for part in found])
-    if not (math.isfinite(mean_loss) and np.isfinite(all_scores).all()):
+    if not (math.isfinite(mean_losses["loss"]) and np.isfinite(all_scores).all()):
         raise StageError(
             "the model's answers on val are not finite. Lower optimizer.lr, or use precision: fp32; "
             "the last checkpoint is intact."
         )
     targets = np.concatenate([part[3] for part in found])
-    return {"loss": mean_loss, **scalar_metrics(task, all_scores, targets, heads=heads)}
+    return {**mean_losses, **scalar_metrics(task, all_scores, targets, heads=heads)}

@@ -30,6 +30,7 @@ class TrainerSettings:
     keep_every: int | None = None  # epochs between weights that stay; None: none stay
     resume: bool = True  # from the last checkpoint, if there is one
     metric: str = "macro_f1"  # 'loss' is better when lower, all others when higher
+    evaluate_start: bool = False  # the weights it starts from too, as epoch 0: the best are never worse than those
     patience: int | None = None  # evaluations without improvement before stopping
     max_minutes: float | None = None  # of this process; then a checkpoint and Interrupted
     profile: bool = False
@@ -45,6 +46,7 @@ class Progress:
     batch: int = 0  # finished batches of the epoch that runs
     update: int = 0  # finished updates of all epochs
     loss_sum: float = 0.0  # of this epoch so far, by weight
+    part_sums: dict[str, float] = field(default_factory=dict)  # of its parts by name
     weight_sum: float = 0.0
     norm_sum: float = 0.0  # of this epoch, over its updates
     num_items: int = 0  # of this epoch so far
@@ -59,6 +61,7 @@ class Progress:
     def start_epoch(self) -> None:
         """Forget what belongs to the epoch that ended."""
         self.batch, self.num_items = 0, 0
+        self.part_sums = {}
         self.loss_sum, self.weight_sum, self.norm_sum = 0.0, 0.0, 0.0
 
 

@@ -13,12 +13,13 @@ from reelwright.stages.learning.batches import Batches, Prepare
 from reelwright.stages.learning.checkpoints import save_weights
 from reelwright.stages.learning.config import LearningSettings
 from reelwright.stages.learning.groups import freeze_groups, parameter_groups
-from reelwright.stages.learning.objectives import Heads, Loss, Weigh, evaluate
+from reelwright.stages.learning.objectives import Heads, evaluate
 from reelwright.stages.learning.optimizers import build_decay_schedule, build_lr_schedule, build_optimizer, scaled_lr
 from reelwright.stages.learning.place import Place
 from reelwright.stages.learning.starting import init_weights
 from reelwright.stages.learning.trainer import Evaluate, Progress, Rates, Trainer, TrainerSettings
 from reelwright.stages.learning.world import World
+from reelwright.stages.objectives.contract import Objective
 from reelwright.stages.train.targets import LabelSpace
 from reelwright.stages.work import InputRef, Work
 from reelwright.storage.errors import StageError
@@ -32,14 +33,13 @@ class Learning:
 
     train: Batches
     val: Batches | None  # None: no validation
-    loss: Loss
-    weigh: Weigh | None  # what the mean loss was divided by; None: the number of items
+    objective: Objective
     task: str
     metric: str
     multipliers: Mapping[str, float]  # start of a parameter's name -> factor on the learning rate
     heads: Heads = ()  # of task heads
     prepare: Prepare | None = None  # what is done to training batches on the device
-    judge: Evaluate | None = None  # instead of `val`, where metrics are not those of a task
+    evaluate: Evaluate | None = None  # instead of `val`, where metrics are not those of a task
 
 
 def prepare(module: nn.Module, *, work: Work, config: LearningSettings, labels: LabelSpace) -> dict[str, Any] | None:
@@ -62,7 +62,7 @@ def fit(
     folder: RunFolder,
     place: Place,
     init: dict[str, Any] | None = None,
-    trainer_type: type[Trainer] = Trainer,
+    evaluate_start: bool = False,
 ) -> Progress:
     """Train ``module`` as the settings of a node say, going on with the last checkpoint if there is one."""
     lr, line = scaled_lr(config.optimizer, batch_size=config.batch_size)
@@ -77,39 +77,37 @@ def fit(
         )
     if config.gradient_checkpointing:
         recompute_blocks(module)
-    if config.compile:
-        module.compile()
     groups = parameter_groups(module, config.optimizer, lr=lr, multipliers=learning.multipliers)
     counts = {
         "epochs": config.epochs,
         "updates_per_epoch": -(-learning.train.num_batches // config.optimizer.accumulate),
     }
-    trainer = trainer_type(
+    trainer = Trainer(
         module,
         optimizer=build_optimizer(groups, config.optimizer, note=place.reporter.note),
         rates=Rates(
             lr=build_lr_schedule(config.schedule, **counts),
             decay=build_decay_schedule(config.optimizer, config.schedule, **counts),
         ),
-        loss=learning.loss,
-        weigh=learning.weigh,
-        settings=_trainer_settings(work, config, metric=learning.metric),
+        objective=learning.objective,
+        settings=_trainer_settings(work, config, metric=learning.metric, evaluate_start=evaluate_start),
         folder=folder,
         reporter=place.reporter,
         world=place.world,
         prepare=learning.prepare,
     )
+    if config.compile:
+        trainer.updater.outputs.compile()
     val = learning.val
     if val is None:
-        return trainer.fit(learning.train, learning.judge)
+        return trainer.fit(learning.train, learning.evaluate)
 
     def validate(forward: Any) -> dict[str, float]:
         return evaluate(
             forward,
             val,
             task=learning.task,
-            loss=learning.loss,
-            weigh=learning.weigh,
+            objective=learning.objective,
             device=trainer.device,
             world=place.world,
             heads=learning.heads,
@@ -157,7 +155,7 @@ def finish_run(
     return {"weights": folder.weights_digest(), "metrics": best}
 
 
-def _trainer_settings(work: Work, config: LearningSettings, *, metric: str) -> TrainerSettings:
+def _trainer_settings(work: Work, config: LearningSettings, *, metric: str, evaluate_start: bool) -> TrainerSettings:
     return TrainerSettings(
         key=work.key,
         epochs=config.epochs,
@@ -172,6 +170,7 @@ def _trainer_settings(work: Work, config: LearningSettings, *, metric: str) -> T
         keep_every=config.keep_every,
         resume=config.resume,
         metric=metric,
+        evaluate_start=evaluate_start,
         patience=config.early_stop.patience if config.early_stop else None,
         max_minutes=config.max_minutes,
         profile=config.profile,

@@ -3,10 +3,10 @@
     for every epoch:   for every update:   forward, backward (of `accumulate` batches), check, clip, step
                        evaluate, keep the best, write a line of metrics, checkpoint
 
-It knows neither embeddings nor frames: a module, a source of batches, a loss, and a function that evaluates. What an
-epoch looks at follows from the seed and the epoch, so a run that was interrupted after any update goes on with the very
-numbers it would have had. Random numbers (dropout, augmentation) come from torch's own state, seeded with the seed; of
-several processes each has a stream of its own, kept in the checkpoint.
+It knows neither embeddings nor frames: a module, a source of batches, an objective, and a function that evaluates. What
+an epoch looks at follows from the seed and the epoch, so a run that was interrupted after any update goes on with the
+very numbers it would have had. Random numbers (dropout, augmentation) come from torch's own state, seeded with the
+seed; of several processes each has a stream of its own, kept in the checkpoint.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from reelwright.models.ema import WeightMean
 from reelwright.stages.learning.batches import Batch, Batches, Prepare
 from reelwright.stages.learning.checkpoints import Checkpoint, load_last, load_weights, save_last, save_state
 from reelwright.stages.learning.loggers import Logger, open_loggers
-from reelwright.stages.learning.objectives import Loss, Weigh
 from reelwright.stages.learning.progress import Progress, Speed, TrainerSettings, line
 from reelwright.stages.learning.stopping import StopRequests
 from reelwright.stages.learning.streams import own_stream, seeded, take_stream
-from reelwright.stages.learning.updates import PRECISIONS, Rates, Updater
+from reelwright.stages.learning.updates import PRECISIONS, Forward, Rates, Updater
 from reelwright.stages.learning.world import World
+from reelwright.stages.objectives.contract import Objective
 from reelwright.stages.work import Reporter
 from reelwright.storage.errors import Interrupted, StoreError
 from reelwright.storage.files import remove, write_text
@@ -41,7 +41,7 @@ from reelwright.storage.runs import RunFolder
 
 __all__ = ["PRECISIONS", "Evaluate", "Progress", "Rates", "Trainer", "TrainerSettings"]
 
-Evaluate = Callable[[Callable[..., Tensor]], dict[str, float]]  # the module under autocast -> metrics on val
+Evaluate = Callable[[Forward], dict[str, float]]  # the module under autocast -> metrics on val
 
 CHECKPOINT_SECONDS = 2.0  # epochs shorter than that share a checkpoint: writing it would take longer than training
 
@@ -55,11 +55,10 @@ class Trainer:
         *,
         optimizer: torch.optim.Optimizer,
         rates: Rates,
-        loss: Loss,
+        objective: Objective,
         settings: TrainerSettings,
         folder: RunFolder,
         reporter: Reporter,
-        weigh: Weigh | None = None,
         world: World | None = None,
         prepare: Prepare | None = None,
     ) -> None:
@@ -70,8 +69,7 @@ class Trainer:
             module,
             optimizer=optimizer,
             rates=rates,
-            loss=loss,
-            weigh=weigh,
+            objective=objective,
             settings=settings,
             world=self.world,
             prepare=prepare,
@@ -84,8 +82,8 @@ class Trainer:
         self.saved = -math.inf  # when the last checkpoint was written
 
     @property
-    def forward(self) -> Callable[..., Tensor]:
-        """The module's logits under the settings' precision."""
+    def forward(self) -> Forward:
+        """The module's outputs under the settings' precision."""
         return self.updater.forward
 
     def fit(self, batches: Batches, evaluate: Evaluate | None = None) -> Progress:
@@ -101,6 +99,8 @@ class Trainer:
             StopRequests(limit_minutes=self.settings.max_minutes, since=started) as stop,
         ):
             self._resume()
+            if evaluate is not None and self.settings.evaluate_start:
+                self._evaluate_start(evaluate)
             done = self.progress.epoch * batches.num_items + self.progress.num_items
             self.reporter.total(self.settings.epochs * batches.num_items, "windows", done)
             with self._loggers() as loggers:
@@ -113,7 +113,7 @@ class Trainer:
         return self.progress
 
     def _train_epoch(self, batches: Batches, stop: StopRequests) -> None:
-        self.module.train()
+        self._set_training(True)
         progress, clock = self.progress, self.updater.clock
         self.speed = Speed()
         started, before = time.perf_counter(), progress.seconds
@@ -126,6 +126,8 @@ class Trainer:
             num_items = sum(batch.num_items for batch in group)
             progress.loss_sum += outcome.loss * outcome.weight
             progress.weight_sum += outcome.weight
+            for name, value in outcome.parts.items():
+                progress.part_sums[name] = progress.part_sums.get(name, 0.0) + value * outcome.weight
             progress.norm_sum += outcome.norm
             progress.num_items += num_items
             progress.batch += len(group)
@@ -141,6 +143,10 @@ class Trainer:
                 self._interrupt(stop)
             clock.start_update()
         self.speed.seconds = time.perf_counter() - started
+
+    def _set_training(self, is_training: bool) -> None:
+        self.module.train(is_training)
+        self.updater.objective.train(is_training)
 
     def _next(self, source: Iterator[Batch]) -> list[Batch]:
         with self.updater.clock.part("data"):
@@ -161,7 +167,7 @@ class Trainer:
         record = self._record()
         is_last = progress.epoch == settings.epochs
         if evaluate is not None and (progress.epoch % settings.evaluate_every == 0 or is_last):
-            self.module.eval()
+            self._set_training(False)
             with self._averaged():
                 found = evaluate(self.forward)
                 record |= {f"val_{name}": value for name, value in found.items()}
@@ -179,6 +185,20 @@ class Trainer:
         if self._is_finished() or (progress.epoch % settings.checkpoint_every == 0 and self._is_due()):
             self._checkpoint()
 
+    def _evaluate_start(self, evaluate: Evaluate) -> None:
+        """Count the weights of a training that begins as a candidate for the best."""
+        progress, metric = self.progress, self.settings.metric
+        if progress.update > 0 or progress.records:
+            return
+        self._set_training(False)
+        found = evaluate(self.forward)  # a mean of the weights starts where the weights do
+        record = {"epoch": 0, "update": 0, **{f"val_{name}": value for name, value in found.items()}}
+        progress.records.append(record)
+        if self.world.is_main:
+            self.folder.add_metrics(record)
+        self._keep_best(found[metric])
+        self.reporter.note(f"before fine-tuning: val {metric} {found[metric]:.4f}")
+
     def _record(self) -> dict[str, Any]:
         """The line of metrics of the epoch that just ended."""
         progress = self.progress
@@ -188,6 +208,7 @@ class Trainer:
             "update": progress.update,
             "lr": max(group["lr"] for group in self.optimizer.param_groups),
             "train_loss": progress.loss_sum / max(progress.weight_sum, 1e-12),
+            **{f"train_loss_{name}": v / max(progress.weight_sum, 1e-12) for name, v in progress.part_sums.items()},
             "gradient_norm": progress.norm_sum / num_updates,
             "seconds": round(progress.seconds, 3),
             **self.speed.values(self.device),
@@ -258,6 +279,9 @@ class Trainer:
         weights = {"weights": self.module.state_dict()}
         if self.mean is not None:
             weights["mean"] = self.mean.state
+        objective = self.updater.objective.state_dict()
+        if objective:
+            weights["objective"] = objective
         save_last(self.folder.last, Checkpoint(update=self.progress.update, weights=weights, state=state))
         self.folder.keep_best(self.progress.best_update)  # those of the checkpoint before, now that none names them
 
@@ -279,6 +303,7 @@ class Trainer:
         found.fill(self.module, self.folder.last)
         if self.mean is not None:
             self.mean.load(found.weights["mean"], num_updates=state["mean_updates"])
+        found.fill(self.updater.objective, self.folder.last, kind="objective")
         self.optimizer.load_state_dict(state["optimizer"])
         self.updater.scaler.load_state_dict(state["scaler"])
         self.progress = Progress(**state["progress"])

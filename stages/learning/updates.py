@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -19,14 +19,18 @@ from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 from torch.nn.parallel import DistributedDataParallel
 
+from reelwright.models.contracts import NamedOutputs
 from reelwright.models.synced_norm import convert_batch_norms, count_batches
 from reelwright.stages.learning.batches import Batch, Prepare
 from reelwright.stages.learning.clock import Clock
 from reelwright.stages.learning.finite import MAX_SKIPPED, refuse
-from reelwright.stages.learning.objectives import Loss, Weigh
 from reelwright.stages.learning.optimizers import Schedule, set_rates
 from reelwright.stages.learning.progress import Progress, TrainerSettings
 from reelwright.stages.learning.world import World
+from reelwright.stages.objectives.contract import Objective
+from reelwright.storage.errors import StageError
+
+Forward = Callable[..., dict[str, Tensor]]  # the module under autocast: its named outputs
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -44,6 +48,7 @@ class Outcome:
     """What an update was like, over all processes."""
 
     loss: float
+    parts: Mapping[str, float]  # of the loss, where the objective names some
     weight: float  # what the loss counts for beside other updates
     norm: float  # of the gradients before clipping; 0 where fp16 overflowed
     is_stepped: bool
@@ -59,28 +64,33 @@ class Updater:
         *,
         optimizer: torch.optim.Optimizer,
         rates: Rates,
-        loss: Loss,
-        weigh: Weigh | None,
+        objective: Objective,
         settings: TrainerSettings,
         world: World,
         prepare: Prepare | None = None,
     ) -> None:
         self.module, self.optimizer, self.rates, self.settings, self.world = module, optimizer, rates, settings, world
-        self.loss, self.weigh, self.prepare = loss, weigh, prepare
+        if any(parameter.requires_grad for parameter in objective.parameters()):
+            raise StageError(
+                f"objective {type(objective).__name__} has parameters, which no optimizer trains. Give them to the "
+                "model, or make them buffers."
+            )
         self.device = next(module.parameters()).device
+        self.objective, self.prepare = objective.to(self.device), prepare
+        self.outputs = NamedOutputs(module)
         self.parameters = list(module.parameters())
         self.dtype = PRECISIONS[settings.precision]
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
         self.clock = Clock(self.device, is_on=settings.profile)
         self.has_synced_norms = world.size > 1 and convert_batch_norms(module) > 0
-        self.network: Any = _distributed(module, self.device, self.clock) if world.size > 1 else module
+        self.network: Any = _distributed(self.outputs, self.device, self.clock) if world.size > 1 else self.outputs
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """The module's logits under the settings' precision."""
-        network = self.network if self.module.training else self.module
+    def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+        """The module's outputs under the settings' precision."""
+        network = self.network if self.module.training else self.outputs
         with self.autocast():
-            logits: Tensor = network(*inputs)
-        return logits
+            outputs: dict[str, Tensor] = network(*inputs)
+        return outputs
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The settings' precision."""
@@ -100,22 +110,25 @@ class Updater:
             moved = [batch.to(self.device) for batch in group]
             prepared = moved if self.prepare is None else [self.prepare(batch) for batch in moved]
         shares, weight = self._shares(prepared)
-        total: Tensor | None = None
+        losses: dict[str, Tensor] = {}  # of the update: "" the whole, others its parts by name
         for position, (batch, share) in enumerate(zip(prepared, shares, strict=True)):
             with self._sync(is_last=position == len(prepared) - 1):
-                part = self._backward(batch, share)
-            total = part if total is None else total + part
-        assert total is not None
+                found = self._backward(batch, share)
+            losses = {name: losses[name] + value if name in losses else value for name, value in found.items()}
         with self.clock.part("optimizer"):
             self.scaler.unscale_(self.optimizer)
             norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm or math.inf)
-        loss_value, norm_value, is_stopping = self._agree(total, norm, is_stopping=is_stopping)
+        loss_values, norm_value, is_stopping = self._agree(list(losses.values()), norm, is_stopping=is_stopping)
+        loss_value, *part_values = loss_values
         is_stepped = self._check(loss_value, norm_value, moved, progress)
         with self.clock.part("optimizer"):
             self.scaler.step(self.optimizer)
             self.scaler.update()
+        if is_stepped:
+            self.objective.after_step(self.module, progress.update + 1)
         return Outcome(
             loss=loss_value,
+            parts=dict(zip(list(losses)[1:], part_values, strict=True)),
             weight=float(weight),
             norm=norm_value if is_stepped else 0.0,
             is_stepped=is_stepped,
@@ -124,26 +137,30 @@ class Updater:
 
     def _shares(self, batches: Sequence[Batch]) -> tuple[list[float | Tensor], float | Tensor]:
         """The factor on the mean loss of each batch, and the weight of all together."""
-        if self.weigh is None:
+        known = [self.objective.weight(batch.targets) for batch in batches]
+        weights = [
+            weight * float(batch.is_counted) for weight, batch in zip(known, batches, strict=True) if weight is not None
+        ]
+        if not weights:
             whole = sum(batch.num_items for batch in batches)
             return [self.world.size * batch.num_counted / whole for batch in batches], whole
-        weights = [self.weigh(batch.targets) * float(batch.is_counted) for batch in batches]
         total = self.world.sum(torch.stack(weights).sum())
         divisor = total.clamp(min=torch.finfo(total.dtype).tiny)  # nothing known at all: every loss is 0
         return [self.world.size * weight / divisor for weight in weights], total
 
-    def _backward(self, batch: Batch, share: float | Tensor) -> Tensor:
-        """Add the gradients of one batch; returns what it adds to the loss of the update."""
+    def _backward(self, batch: Batch, share: float | Tensor) -> dict[str, Tensor]:
+        """Add the gradients of one batch; returns what it adds to the loss of the update ("") and to its parts."""
         if self.has_synced_norms:
             count_batches(self.module, is_counted=batch.is_counted)
         with self.clock.part("forward"):
-            loss = self.loss(self.forward(*batch.inputs), batch.targets)
+            found = self.objective(self.forward(*batch.inputs), batch.targets)
+            losses = {"": found.total, **found.parts}
             if isinstance(share, Tensor) or share != 1.0:
-                loss = loss * share
+                losses = {name: value * share for name, value in losses.items()}
         with self.clock.part("backward"):
-            scaled: Any = self.scaler.scale(loss)  # torch types backward only in part
+            scaled: Any = self.scaler.scale(losses[""])  # torch types backward only in part
             scaled.backward()
-        return loss.detach()
+        return {name: value.detach() for name, value in losses.items()}
 
     def _sync(self, *, is_last: bool) -> AbstractContextManager[Any]:
         """Gradients travel with the last batch of an update only."""
@@ -152,18 +169,18 @@ class Updater:
             return held
         return contextlib.nullcontext()
 
-    def _agree(self, loss: Tensor, norm: Tensor, *, is_stopping: bool) -> tuple[float, float, bool]:
-        """Loss, norm and whether to stop, the same on all processes; the one wait for the device in an update."""
+    def _agree(self, losses: Sequence[Tensor], norm: Tensor, *, is_stopping: bool) -> tuple[list[float], float, bool]:
+        """Losses, norm and whether to stop, the same on all processes; the one wait for the device in an update."""
         if self.world.size == 1:
             if self.device.type == "cpu":
-                return loss.item(), norm.item(), is_stopping
-            loss_value, norm_value = torch.stack([loss.float(), norm.float()]).tolist()
-            return loss_value, norm_value, is_stopping
+                return [loss.item() for loss in losses], norm.item(), is_stopping
+            *values, norm_value = torch.stack([*(loss.float() for loss in losses), norm.float()]).tolist()
+            return values, norm_value, is_stopping
         with self.clock.part("communication"):
-            told = torch.tensor(float(is_stopping), device=self.device)
-            values = self.world.sum(torch.stack([loss.float() / self.world.size, told]))
-            loss_value, stopping = values.tolist()
-        return loss_value, norm.item(), stopping > 0
+            stops = torch.tensor(float(is_stopping), device=self.device)
+            means = [loss.float() / self.world.size for loss in losses]
+            *values, stopping = self.world.sum(torch.stack([*means, stops])).tolist()
+        return values, norm.item(), stopping > 0
 
     def _check(self, loss: float, norm: float, batches: Sequence[Batch], progress: Progress) -> bool:
         """Whether the step will be made: fp16 overflows are left out by the scaler, within reason."""

@@ -5,26 +5,18 @@ Shape letters: B frames, C channels, H height, W width, E embedding size, K clas
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reelwright.models.contrastive import (
-    batch_all_triplet_loss,
-    batch_hard_triplet_loss,
-    supervised_contrastive_loss,
-)
+from reelwright.models.contracts import VideoModel
 from reelwright.models.embedding_head import EmbeddingEncoder, ProjectionHead
 from reelwright.models.encoders import DataConfig, Encoder
 from reelwright.stages.pretrain.augment import augment_images
-from reelwright.stages.pretrain.config import ContrastSettings, ImageAugmentSettings
-
-Loss = Callable[[Tensor, Tensor], Tensor]  # what the module gives, targets (B,) -> loss
+from reelwright.stages.pretrain.config import ImageAugmentSettings
 
 
-class PretrainModule(nn.Module):
+class PretrainModule(VideoModel):
     """`spatial`, the encoder, and the head that the loss needs. In eval mode it gives embeddings."""
 
     mean: Tensor
@@ -64,50 +56,13 @@ class PretrainModule(nn.Module):
         projected: Tensor = self.projection(embedding_BE)
         return projected
 
+    def outputs(self, *inputs: Tensor) -> dict[str, Tensor]:
+        """`logits` of a classifier in train mode, else `embedding`."""
+        is_classifying = self.training and self.classifier is not None
+        return {"logits" if is_classifying else "embedding": self(*inputs)}
+
     def _unscaled(self, x_BCHW: Tensor) -> Tensor:
         if isinstance(self.spatial, EmbeddingEncoder):
             return self.spatial.unscaled(x_BCHW)
         pooled: Tensor = self.spatial(x_BCHW)["pooled"]
         return pooled
-
-
-def build_contrast(settings: ContrastSettings) -> Loss:
-    """The loss by name; targets are classes, 0 the background (of simclr, numbers of frames)."""
-    return _LOSSES[settings.name](settings)
-
-
-def _supcon(settings: ContrastSettings) -> Loss:
-    def loss(z_BE: Tensor, label_B: Tensor) -> Tensor:
-        return supervised_contrastive_loss(
-            z_BE.float()[:, None],
-            label_B,
-            temperature=settings.temperature,
-            base_temperature=None,
-            exclude_background=settings.exclude_background,
-        )
-
-    return loss
-
-
-def _triplets(find: Callable[..., tuple[Tensor, Tensor]]) -> Callable[[ContrastSettings], Loss]:
-    def build(settings: ContrastSettings) -> Loss:
-        def loss(z_BE: Tensor, label_B: Tensor) -> Tensor:
-            found = find(z_BE.float(), label_B, margin=settings.margin, exclude_background=settings.exclude_background)
-            return found[0]
-
-        return loss
-
-    return build
-
-
-def _cross_entropy(_: ContrastSettings) -> Loss:
-    return lambda logits_BK, label_B: functional.cross_entropy(logits_BK.float(), label_B)
-
-
-_LOSSES: dict[str, Callable[[ContrastSettings], Loss]] = {
-    "supcon": _supcon,
-    "simclr": _supcon,  # with a label for each frame and its copies
-    "batch_all": _triplets(batch_all_triplet_loss),
-    "batch_hard": _triplets(batch_hard_triplet_loss),
-    "ce": _cross_entropy,
-}

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from reelwright.models.encoders import output_shapes
 from reelwright.models.retrieval import retrieval_metrics
@@ -29,10 +27,12 @@ from reelwright.stages.finetune.resized_crop import CropSettings, build_crop
 from reelwright.stages.inputs import unchanged_sources
 from reelwright.stages.learning.place import Place, train_in_processes
 from reelwright.stages.learning.setup import Learning, finish_run, fit, prepare, run_values
+from reelwright.stages.learning.updates import Forward
+from reelwright.stages.objectives.contrastive import Contrast
 from reelwright.stages.pretrain.batches import KeyFrameBatches, ReadFrames, ReadStored, make_pool
 from reelwright.stages.pretrain.config import METRICS, PretrainConfig
 from reelwright.stages.pretrain.examples import BACKGROUND, Examples, IntArray, find_examples, state_classes
-from reelwright.stages.pretrain.module import PretrainModule, build_contrast
+from reelwright.stages.pretrain.module import PretrainModule
 from reelwright.stages.train.labelled import distinct_videos, label_space
 from reelwright.stages.train.targets import LabelSpace
 from reelwright.stages.work import Reporter, Work
@@ -84,12 +84,13 @@ def _train(work: Work, config: PretrainConfig, place: Place) -> dict[str, Any] |
     learning = Learning(
         train=data.batches,
         val=None,
-        loss=build_contrast(config.contrast),
-        weigh=None,
+        objective=Contrast(**config.contrast.model_dump()),
         task="pretrain",
         metric=metric,
         multipliers={},
-        judge=partial(_judge, data=data, batch_size=config.batch_size, device=place.device) if len(data.val) else None,
+        evaluate=partial(_retrieval, data=data, batch_size=config.batch_size, device=place.device)
+        if len(data.val)
+        else None,
     )
     progress = fit(module, learning, work=work, config=config, folder=folder, place=place, init=init)
     return finish_run(folder, module, progress, metric=metric, world=place.world)
@@ -207,7 +208,7 @@ def stored_frames(videos: StoredVideos, examples: Examples, *, memory_bytes: int
     return functools.cache(stored) if sum(sizes) <= memory_bytes else stored
 
 
-def _judge(forward: Callable[..., Tensor], *, data: _Data, batch_size: int, device: torch.device) -> dict[str, float]:
+def _retrieval(forward: Forward, *, data: _Data, batch_size: int, device: torch.device) -> dict[str, float]:
     """Retrieval of the val frames among those of train."""
 
     def embedded(of: Examples) -> Any:
@@ -216,7 +217,7 @@ def _judge(forward: Callable[..., Tensor], *, data: _Data, batch_size: int, devi
             for start in range(0, len(of), batch_size):
                 part = slice(start, start + batch_size)
                 frames = torch.from_numpy(data.read(of.video[part], of.row[part])).to(device)
-                parts.append(forward(frames).float().cpu().numpy())
+                parts.append(forward(frames)["embedding"].float().cpu().numpy())
         return np.concatenate(parts)
 
     found = retrieval_metrics(

@@ -172,6 +172,12 @@ class TrainConfig(LearningSettings):
             raise ValueError("model.pool: a model of task per_row pools nothing; leave pool out")
         return self
 
+    def spec(self) -> dict[str, Any]:
+        """As of every stage; a model with several stages learns from all of them, which it did not always do."""
+        values = super().spec()
+        stages = self.model.options().get("stages", 1)
+        return values if stages == 1 else {**values, "loss": {**values["loss"], "stages": "all"}}
+
     def window_rows(self) -> tuple[int, str] | None:
         """As of every stage; the rows of segments may be the same."""
         window = self.window

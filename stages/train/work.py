@@ -13,7 +13,7 @@ from typing import Any
 from reelwright.models.heads import Head
 from reelwright.stages.config import parse_config
 from reelwright.stages.learning.mixing import build_mixing, mix_windows
-from reelwright.stages.learning.objectives import Heads, build_loss, build_weigh, choose_metric
+from reelwright.stages.learning.objectives import Heads, build_objective, choose_metric
 from reelwright.stages.learning.place import Place, train_in_processes
 from reelwright.stages.learning.run_models import build_run_model
 from reelwright.stages.learning.setup import (
@@ -171,8 +171,7 @@ def _learning(
     return Learning(
         train=batches(train, draws, drop_last=config.drop_last),
         val=batches(val, IN_ORDER, drop_last=False) if len(val) else None,
-        loss=build_loss(config.task, config.loss, counts=counts, device=place.device, heads=heads),
-        weigh=build_weigh(config.task, config.loss, counts=counts, device=place.device),
+        objective=build_objective(config.task, config.loss, counts=counts, device=place.device, heads=heads),
         task=config.task,
         metric=metric,
         multipliers={},

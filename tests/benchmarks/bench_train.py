@@ -16,7 +16,7 @@ import torch
 
 from reelwright.models.temporal import build_temporal
 from reelwright.stages.learning.config import LossSettings
-from reelwright.stages.learning.objectives import build_loss
+from reelwright.stages.learning.objectives import build_objective
 from reelwright.stages.learning.optimizer_config import OptimizerSettings
 from reelwright.stages.learning.optimizers import build_optimizer, parameter_groups
 from reelwright.stages.learning.place import choose_device
@@ -96,7 +96,7 @@ def _our_rate(name: str, batches: WindowBatches, *, device: torch.device) -> flo
             model,
             optimizer=build_optimizer(parameter_groups(model, chosen), chosen),
             rates=Rates(lr=lambda _update: 1.0),
-            loss=build_loss("last_row", LossSettings(), counts=np.ones(NUM_CLASSES, np.int64), device=device),
+            objective=build_objective("last_row", LossSettings(), counts=np.ones(NUM_CLASSES, np.int64), device=device),
             settings=settings,
             folder=RunFolder(Path(folder)),
             reporter=SilentReporter(),

@@ -168,6 +168,9 @@ def test_tcn_stages_and_reach():
     stages = model.forward_stages(x, mask)
     assert len(stages) == 3
     assert torch.equal(stages[-1], model(x, mask))
+    outputs = model.outputs(x, mask)
+    assert list(outputs) == ["aux.stage1", "aux.stage2", "logits"]
+    assert all(torch.equal(*pair) for pair in zip(outputs.values(), stages, strict=True))
     changed = x.clone()
     changed[:, 7] += 1
     # Dilations 1 and 2 reach 3 rows to either side in the first stage.

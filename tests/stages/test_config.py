@@ -94,6 +94,12 @@ def test_a_setting_that_changes_the_output_changes_the_spec(stage: str, changes:
     assert digest(config_of(stage, **changes).spec()) != digest(config_of(stage).spec())
 
 
+def test_models_of_several_stages_alone_have_another_key_since_all_stages_learn() -> None:
+    one, two = (config_of("train", model={"name": "tcn", "stages": stages}).spec() for stages in (1, 2))
+    assert "stages" not in one["loss"]
+    assert two["loss"] == {**one["loss"], "stages": "all"}
+
+
 @pytest.mark.parametrize(
     ("stage", "changes"),
     [

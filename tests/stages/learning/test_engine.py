@@ -213,6 +213,17 @@ def test_computing_blocks_again_changes_nothing(pulse_toy):
     assert recompute_blocks(model) == 3
 
 
+def test_every_stage_of_a_run_is_learned_and_its_losses_are_logged(pulse_toy):
+    model = {"name": "tcn", "stages": 2, "layers": 2, "width": 8}
+    run(_work(pulse_toy, task="per_row", model=model, epochs=2), pulse_toy.reporter)
+    names = ("stage1", "stage2", "smoothing")
+    for line in _lines(pulse_toy, "run"):
+        for split in ("train", "val"):
+            parts = [line[f"{split}_loss_{name}"] for name in names]
+            assert sum(parts) == pytest.approx(line[f"{split}_loss"], rel=1e-4)
+            assert min(parts) > 0
+
+
 @pytest.mark.slow
 def test_a_compiled_run_has_the_same_parameters_and_losses(pulse_toy):
     settings = {"model": {"name": "mlp", "hidden": 8, "dropout": 0.0}, "batch_size": 109}  # 3 whole batches, and val

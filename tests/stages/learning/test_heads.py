@@ -13,7 +13,7 @@ from reelwright.stages.evaluate.scoring import headline, score_predictions
 from reelwright.stages.evaluate.videos import video_labels
 from reelwright.stages.learning.config import LossSettings
 from reelwright.stages.learning.head_objectives import HeadLoss, head_metrics, head_probabilities
-from reelwright.stages.learning.objectives import build_loss
+from reelwright.stages.learning.objectives import build_objective
 from reelwright.stages.predict.work import publish, run_items
 from reelwright.stages.train.targets import LabelSpace, class_counts, head_sets
 from reelwright.stages.train.work import run
@@ -65,9 +65,10 @@ def test_parts_of_a_batch_add_up_whatever_is_known(balanced):
     target = torch.tensor([[0, 1], [-1, 0], [1, -1], [0, 0], [-1, -1], [1, 0]])
     counts = class_counts("heads", target.numpy(), labels=LABELS)
     assert counts.tolist() == [2, 2, 0, 3, 1]
-    judge = build_loss("heads", LossSettings(class_weights=balanced), counts=counts, device=CPU, heads=HEADS)
-    parts = [judge(logits[part], target[part]) * len(logits[part]) for part in (slice(0, 4), slice(4, 6))]
-    torch.testing.assert_close(sum(parts) / 6, judge(logits, target))
+    settings = LossSettings(class_weights=balanced)
+    loss = build_objective("heads", settings, counts=counts, device=CPU, heads=HEADS).loss
+    parts = [loss(logits[part], target[part]) * len(logits[part]) for part in (slice(0, 4), slice(4, 6))]
+    torch.testing.assert_close(sum(parts) / 6, loss(logits, target))
 
 
 def test_probabilities_are_of_each_head():

@@ -14,7 +14,7 @@ from reelwright.models.mixing import Mix, MixSettings
 from reelwright.stages.learning.batches import Batch, Origin
 from reelwright.stages.learning.config import LearningSettings, LossSettings, MixingSettings
 from reelwright.stages.learning.mixing import build_mixing, mix_frames, mix_windows
-from reelwright.stages.learning.objectives import build_loss, build_weigh
+from reelwright.stages.learning.objectives import build_objective
 from reelwright.stages.learning.world import World
 from reelwright.stages.train.config import TrainConfig
 from reelwright.stages.train.work import run
@@ -100,12 +100,15 @@ def test_nothing_mixed_has_the_loss_of_plain_targets(task, loss):
     batch = _batch(task, unknown=task == "per_row")
     prepared = _mixing(task, mix={"probability": 0}, loss=loss)(batch)
     how = {"counts": COUNTS, "device": CPU}
-    judge, weigh = (build(task, LossSettings(**loss), **how) for build in (build_loss, build_weigh))
+    objective = build_objective(task, LossSettings(**loss), **how)
     logits = torch.randn(*batch.targets.shape[: 2 if task == "per_row" else 1], 3)
     assert torch.equal(prepared.inputs[0], batch.inputs[0])
-    assert float(judge(logits, prepared.targets)) == pytest.approx(float(judge(logits, batch.targets)), rel=1e-5)
-    if weigh is not None:
-        assert float(weigh(prepared.targets)) == pytest.approx(float(weigh(batch.targets)), rel=1e-5)
+    losses = [float(objective({"logits": logits}, each.targets).total) for each in (prepared, batch)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    weights = [objective.weight(each.targets) for each in (prepared, batch)]
+    assert (weights[0] is None) == (weights[1] is None) == (task != "per_row" and "class_weights" not in loss)
+    if weights[0] is not None:
+        assert float(weights[0]) == pytest.approx(float(weights[1]), rel=1e-5)
 
 
 def test_the_loss_is_the_mean_of_both_losses_by_the_share():
@@ -117,9 +120,9 @@ def test_the_loss_is_the_mean_of_both_losses_by_the_share():
     assert torch.allclose(mixed, share * rows + (1 - share) * rows.flip(0), atol=1e-5)
     assert prepared.inputs[1] is mask
     logits = torch.randn(4, 3)
-    judge = build_loss("majority", LossSettings(), counts=COUNTS, device=CPU)
-    expected = share * judge(logits, batch.targets) + (1 - share) * judge(logits, batch.targets.flip(0))
-    assert float(judge(logits, prepared.targets)) == pytest.approx(float(expected), rel=1e-4)
+    loss = build_objective("majority", LossSettings(), counts=COUNTS, device=CPU).loss
+    expected = share * loss(logits, batch.targets) + (1 - share) * loss(logits, batch.targets.flip(0))
+    assert float(loss(logits, prepared.targets)) == pytest.approx(float(expected), rel=1e-4)
 
 
 def test_draws_follow_from_seed_epoch_and_place_alone():

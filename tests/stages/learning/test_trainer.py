@@ -21,6 +21,7 @@ from reelwright.stages.learning.optimizers import build_lr_schedule, build_optim
 from reelwright.stages.learning.progress import TIMINGS
 from reelwright.stages.learning.stopping import StopRequests
 from reelwright.stages.learning.trainer import Rates, Trainer, TrainerSettings
+from reelwright.stages.objectives.classification import Classification
 from reelwright.stages.sampling.draws import Draws
 from reelwright.stages.work import SilentReporter
 from reelwright.storage.errors import ConfigError, Interrupted, StageError, StoreError
@@ -82,7 +83,7 @@ def _module():
         return nn.Sequential(nn.Linear(DIM, 8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 2))
 
 
-def _trainer(path, *, reporter=None, module=None, optimizer=None, **settings):
+def _trainer(path, *, reporter=None, module=None, optimizer=None, objective=None, **settings):
     module = module or _module()
     chosen = OptimizerSettings(**(optimizer or {"lr": 0.01}))
     wanted = {"key": "k", "epochs": 4, "seed": 5, "metric": "loss", **settings}
@@ -90,7 +91,7 @@ def _trainer(path, *, reporter=None, module=None, optimizer=None, **settings):
         module,
         optimizer=build_optimizer(parameter_groups(module, chosen), chosen),
         rates=Rates(lr=build_lr_schedule(ScheduleSettings(), epochs=wanted["epochs"], updates_per_epoch=6)),
-        loss=nn.functional.cross_entropy,
+        objective=objective or Classification(nn.functional.cross_entropy),
         settings=TrainerSettings(**wanted),
         folder=RunFolder(path),
         reporter=reporter or SilentReporter(),
@@ -100,7 +101,7 @@ def _trainer(path, *, reporter=None, module=None, optimizer=None, **settings):
 def _evaluate(data):
     def judge(forward):
         with torch.inference_mode():
-            logits = forward(data.x)
+            logits = forward(data.x)["logits"]
             return {"loss": float(nn.functional.cross_entropy(logits, data.y))}
 
     return judge
@@ -413,9 +414,9 @@ def test_answers_on_val_that_are_not_finite_are_refused():
     batches = Rows()
     with pytest.raises(StageError, match="answers on val are not finite"):
         evaluate(
-            lambda x: x[:, :2] * float("inf"),
+            lambda x: {"logits": x[:, :2] * float("inf")},
             batches,
             task="last_row",
-            loss=nn.functional.cross_entropy,
+            objective=Classification(nn.functional.cross_entropy),
             device=torch.device("cpu"),
         )

@@ -19,6 +19,7 @@ from reelwright.stages.learning.optimizers import build_lr_schedule, build_optim
 from reelwright.stages.learning.progress import TIMINGS
 from reelwright.stages.learning.trainer import Rates, Trainer, TrainerSettings
 from reelwright.stages.learning.world import Share, World, joined
+from reelwright.stages.objectives.classification import Classification
 from reelwright.stages.sampling.draws import Draws
 from reelwright.stages.work import SilentReporter
 from reelwright.storage.errors import Interrupted, StageError
@@ -80,8 +81,7 @@ def train(folder, world, *, kind, batch_size, accumulate=1, reporter=None, poiso
         module,
         optimizer=build_optimizer(parameter_groups(module, chosen), chosen),
         rates=Rates(lr=build_lr_schedule(ScheduleSettings(), epochs=EPOCHS, updates_per_epoch=6)),
-        loss=loss,
-        weigh=lambda targets: (targets >= 0).sum().float(),
+        objective=Classification(loss, weigh=lambda targets: (targets >= 0).sum().float()),
         settings=TrainerSettings(
             key="k", epochs=EPOCHS, seed=5, metric="loss", accumulate=accumulate, ema_decay=0.9, clip_norm=0.5
         ),
@@ -93,7 +93,7 @@ def train(folder, world, *, kind, batch_size, accumulate=1, reporter=None, poiso
 
     def judge(forward):
         with torch.inference_mode():
-            return {"loss": float(loss(forward(data.x), data.y))}
+            return {"loss": float(loss(forward(data.x)["logits"], data.y))}
 
     trainer.fit(data, judge)
     return trainer

@@ -1,0 +1,50 @@
+"""Losses that compare the embeddings of a batch: supervised contrastive, SimCLR, triplets; and cross entropy beside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+from torch.nn import functional
+
+from reelwright.models.contracts import Outputs
+from reelwright.models.contrastive import (
+    TripletLoss,
+    batch_all_triplet_loss,
+    batch_hard_triplet_loss,
+    supervised_contrastive_loss,
+)
+from reelwright.stages.objectives.contract import LossParts, Objective
+
+
+class Contrast(Objective):
+    """The loss ``name``; targets are classes, 0 the background (of simclr, numbers of frames)."""
+
+    def __init__(self, name: str, *, temperature: float, margin: float, exclude_background: bool) -> None:
+        super().__init__()
+
+        def contrastive(z_BE: Tensor, label_B: Tensor) -> Tensor:
+            return supervised_contrastive_loss(
+                z_BE[:, None],
+                label_B,
+                temperature=temperature,
+                base_temperature=None,
+                exclude_background=exclude_background,
+            )
+
+        def triplets(find: Callable[..., TripletLoss]) -> Callable[[Tensor, Tensor], Tensor]:
+            return lambda z_BE, label_B: find(z_BE, label_B, margin=margin, exclude_background=exclude_background).loss
+
+        losses: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+            "supcon": contrastive,
+            "simclr": contrastive,  # with a label for each frame and its copies
+            "batch_all": triplets(batch_all_triplet_loss),
+            "batch_hard": triplets(batch_hard_triplet_loss),
+            "ce": functional.cross_entropy,
+        }
+        self.loss = losses[name]
+        self.output = "logits" if name == "ce" else "embedding"
+
+    def forward(self, outputs: Outputs, targets: Tensor) -> LossParts:
+        """See Objective."""
+        return LossParts(self.loss(outputs[self.output].float(), targets))
