@@ -46,8 +46,8 @@ PROVEN: dict[str, frozenset[str]] = {
     "torchcodec": _BOTH
     | {"mp4 h264 yuv420p b-frames hidden", "mp4 h264 yuv420p hidden", "mp4 hevc yuv420p b-frames hidden"},
 }
-_CHECK_SHARE = 32  # of the frames that a reading passes, the check decodes one in so many, but _FEW always
-_FEW = 3
+_CHECK_SHARE = 32  # the later frame of a check lies at most this share of the frames passed behind its key frame,
+_FEW_FRAMES = 3  # or so many
 
 
 def refuse_unproven(backend: str, index: FrameIndex, *, stretch: float) -> None:
@@ -101,5 +101,5 @@ def _to_check(index: FrameIndex, numbers: NDArray[np.int64]) -> set[int]:
         return set()
     places = np.searchsorted(index.key_frames, numbers, side="right") - 1
     keys = index.key_frames[places] if len(index.key_frames) else np.zeros_like(numbers)
-    near = numbers[numbers - keys <= max(_FEW, int(numbers[-1] - numbers[0]) // _CHECK_SHARE)]
+    near = numbers[numbers - keys <= max(_FEW_FRAMES, int(numbers[-1] - numbers[0]) // _CHECK_SHARE)]
     return {int(numbers[0]), int(near[-1] if len(near) else numbers[0])}

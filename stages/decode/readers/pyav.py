@@ -107,12 +107,11 @@ class PyavReader(Indexed):
                 for reached, picture in self._landed(key, seek):
                     yield reached, picture
             except _WrongLanding:
-                if reached >= 0:
-                    break
-            else:
-                if reached == self.index.num_frames - 1:
-                    return
-                break
+                if reached < 0:
+                    continue
+            if reached == self.index.num_frames - 1:
+                return
+            break
         yield from (found for found in self._checked() if found[0] > reached)
 
     def _ways_to(self, key: int) -> list[int]:

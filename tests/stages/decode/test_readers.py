@@ -10,7 +10,10 @@ import pytest
 
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.readers import BACKENDS, backend_order, installed, open_reader
+from reelwright.stages.decode.readers.index import FrameIndex, index_of
 from reelwright.stages.decode.readers.pictures import orient
+from reelwright.stages.decode.readers.proven import _to_check
+from reelwright.stages.decode.readers.pyav import PyavReader
 from reelwright.storage.errors import ConfigError, ItemError
 
 
@@ -150,6 +153,36 @@ def test_narrow_frames_are_left_to_another_backend(tmp_path: Path) -> None:
         next(iter(reader.read([0])))
     assert caught.value.cause == "backend_unsuited"
     reader.close()
+
+
+def test_a_seek_decodes_no_group_before_the_one_it_wants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "b.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"bf": "2", "g": "24", "sc_threshold": "0"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(72):
+            image = np.full((48, 64, 3), 3 * number, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    reader = PyavReader(path, index_of(path, digest="", folder=None))
+    decode, decoded = reader._decode, []
+    monkeypatch.setattr(
+        reader, "_decode", lambda *args, **how: (decoded.append(found) or found for found in decode(*args, **how))
+    )
+    assert reader.index.key_frames.tolist() == [0, 24, 48]
+    ((number, frame),) = reader.read([50])
+    reader.close()
+    assert (number, len(decoded)) == (50, 3)
+    assert abs(int(frame.mean()) - 150) <= 2
+
+
+def test_what_is_checked_of_a_fast_backend_costs_a_share_of_the_reading(tmp_path: Path) -> None:
+    keys = np.array([0, 100])
+    index = FrameIndex(key_frames=keys)
+    assert _to_check(index, np.arange(160)) == {0, 104}
+    assert _to_check(index, np.arange(0, 160, 50)) == {0, 100}
+    assert _to_check(index, np.array([7])) == {7}
+    assert _to_check(index, np.array([], np.int64)) == set()
 
 
 def test_backend_order() -> None:
