@@ -15,7 +15,6 @@ from reelwright.pipeline.keys import hub_file
 from reelwright.pipeline.plan import Planner
 from reelwright.pipeline.runner import open_planner
 from reelwright.stages.synthesize.check import check_set
-from reelwright.storage.bringing import is_there, refresh
 from reelwright.storage.checking import (
     LEFTOVER,
     MISSING,
@@ -106,14 +105,15 @@ def found_in(store: Store, scope: Scope | None) -> tuple[Problem, ...]:
 
 def reachable(planner: Planner) -> Scope:
     """What the pipeline file needs as it is set now."""
-    refresh(planner.project)
+    store = planner.file.store
+    store.backend.pull(planner.project)
     scope = Scope(projects=set(planner.project.glob("*.json")) if planner.project.is_dir() else set())
     if planner.dataset.synthetic is not None:
         scope.synthetic |= planner.dataset.synthetic.keys
         scope.nodes.add(planner.dataset.synthetic.key)
     for plan in planner.plans():
         hub = hub_file(plan.node, planner.file)
-        if hub is not None and is_there(hub):
+        if hub is not None and store.backend.has(hub):
             scope.weights.add(hub)
         if plan.key:
             scope.nodes |= {plan.key, plan.spec_key}

@@ -25,6 +25,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from reelwright.storage.backend import Found
 from reelwright.storage.errors import ConfigError, LostLockError, UnusableStoreError
 from reelwright.storage.heartbeat import Claim, alive, check_held
 from reelwright.storage.lock_places import FREE, HELD, Place, parsed, place_of
@@ -37,7 +38,6 @@ from reelwright.storage.owners import (
     taken_over,
     unknown_owner,
 )
-from reelwright.storage.remote import Found
 from reelwright.storage.reserved import TEMPORARY
 from reelwright.storage.unusable import told_by_work
 

@@ -18,10 +18,11 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from blake3 import blake3
 
+from reelwright.storage.backend import Found
 from reelwright.storage.errors import ConfigError, UnusableStoreError
 from reelwright.storage.urls import is_url
 
@@ -42,14 +43,6 @@ _CONDITIONAL = frozenset({"s3", "s3a"})  # whose file system passes If-Match on
 _MD5 = re.compile("[0-9a-f]{32}")
 _REMOVED_AT_ONCE = 1000
 _NO_BUCKET = ("specified bucket does not exist", "NoSuchBucket", "the bucket ")
-
-
-class Found(NamedTuple):
-    """One object."""
-
-    size: int  # bytes
-    version: str  # another whenever its content is: the ETag where there is one
-    changed: float  # seconds since the epoch, by the clock of the server
 
 
 def list_objects(url: str) -> dict[str, Found]:

@@ -7,7 +7,6 @@ release wrote are kept, and those that it lacks are as by default.
 
 from __future__ import annotations
 
-from reelwright.storage.bringing import refresh_file
 from reelwright.storage.damage import readable
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.files import read_sealed, write_sealed
@@ -24,7 +23,7 @@ def check_schema(store: Store) -> int | None:
     Raises ConfigError for a number that this release cannot read, StoreError when the file is damaged.
     """
     path = store.root / SCHEMA
-    refresh_file(path)
+    store.backend.pull_file(path)
     try:
         with readable(path):
             number = int(read_sealed(path)["schema"])

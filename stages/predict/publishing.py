@@ -26,13 +26,12 @@ from reelwright.stages.train.targets import (
 )
 from reelwright.stages.work import Work
 from reelwright.storage.annotations import UNKNOWN, Annotation
-from reelwright.storage.bringing import refresh
 from reelwright.storage.errors import StoreError
 from reelwright.storage.items import ItemLedger
 from reelwright.storage.predictions import PredictedVideo, PredictionInfo, PredictionWriter, Scored, open_writer
 from reelwright.storage.scores import VideoScores, read_scores
 from reelwright.storage.spans import row_labels
-from reelwright.storage.store import Store
+from reelwright.storage.store import Store, backend_of
 
 SETS = ("multi_label", "heads")  # tasks whose targets are sets of classes
 
@@ -74,7 +73,7 @@ def publish_tables(work: Work, folder: Path, *, cache: Path, run: str, run_value
             },
         },
     )
-    refresh(cache)  # all at once, where the store is in a bucket
+    backend_of(cache).pull(cache)  # all at once, where the store is in a bucket
     with open_writer(folder, info, with_rows=True) as writer:
         for video in videos:
             published.write(writer, video, read_scores(cache, video.digest))
