@@ -230,11 +230,11 @@ def _sweep_json(found: Sweep, store: Store, *, is_deleted: bool) -> dict[str, ob
         "store_bytes": found.store_bytes,
         "bytes": found.num_bytes,
         "going": [
-            {"path": store.name_of(garbage.path), "kind": garbage.kind, "bytes": garbage.num_bytes}
+            {"path": store.backend.name_of(garbage.path), "kind": garbage.kind, "bytes": garbage.num_bytes}
             for garbage in found.going
         ],
         "kept": [
-            {"path": store.name_of(garbage.path), "kind": garbage.kind, "bytes": garbage.num_bytes, "why": why}
+            {"path": store.backend.name_of(garbage.path), "kind": garbage.kind, "bytes": garbage.num_bytes, "why": why}
             for garbage, why in found.kept
         ],
         "other_projects": list(found.projects),

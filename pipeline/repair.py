@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from reelwright.pipeline.bucket_copy import copied
+from reelwright.pipeline.bucket_copy import Scope, copied
 from reelwright.pipeline.execute import complete_notes
 from reelwright.pipeline.file import PipelineFile
 from reelwright.pipeline.keys import hub_file
 from reelwright.pipeline.plan import FRESH, Planner
 from reelwright.pipeline.results import NodeResult, Observer, RunOptions
 from reelwright.pipeline.runner import open_planner, read_videos, run_pipeline
-from reelwright.pipeline.verify import AREAS, Scope, found_in, verify
+from reelwright.pipeline.verify import AREAS, found_in, verify
 from reelwright.storage.checking import FOREIGN, Problem, is_key
 from reelwright.storage.errors import StoreError, UnusableStoreError
 from reelwright.storage.items import ItemLedger

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
 
-from reelwright.pipeline.bucket_copy import copied, moved
+from reelwright.pipeline.bucket_copy import Scope, copied
 from reelwright.pipeline.file import PipelineFile
 from reelwright.pipeline.keys import hub_file
 from reelwright.pipeline.plan import Planner
@@ -45,20 +45,6 @@ _OF_CLUSTERS = ("claims", "jobs", "logs", "progress")
 _FILES = (SCHEMA, "files.json", VIDEOS, URLS)
 _OURS = frozenset({*AREAS, "scratch", "tuning", "frame_index", "locks", *_OF_CLUSTERS, *_FILES, LOGGERS})
 _WITH_RECORD = frozenset({"runs", "steps", "reports", "predictions"})
-Items = tuple[str, str]  # area and spec key
-
-
-@dataclass
-class Scope:
-    """What is looked at."""
-
-    nodes: set[str] = field(default_factory=set)  # folders below nodes/
-    records: set[str] = field(default_factory=set)  # keys whose outputs are checked
-    items: dict[Items, frozenset[str] | None] = field(default_factory=dict)  # digests of videos; None: all
-    projects: set[Path] = field(default_factory=set)
-    weights: set[Path] = field(default_factory=set)
-    synthetic: set[str] = field(default_factory=set)  # keys of sets of videos and of classes
-    is_whole: bool = False  # also what belongs to nothing
 
 
 @dataclass(frozen=True)
@@ -99,7 +85,7 @@ def found_in(store: Store, scope: Scope | None) -> tuple[Problem, ...]:
     if store.url is None:
         return tuple(find_problems(store, scope or everything(store)))
     with copied(store, scope) as copy:
-        found = find_problems(copy, everything(copy) if scope is None else moved(scope, of=store, to=copy))
+        found = find_problems(copy, everything(copy) if scope is None else scope.moved(store, copy))
         return tuple(replace(problem, path=store.root / problem.path.relative_to(copy.root)) for problem in found)
 
 

@@ -61,10 +61,6 @@ class Store:
         """What `at` makes the same store of on every machine, and how it is called."""
         return self.url or str(self.root)
 
-    def name_of(self, path: Path) -> str:
-        """What a path of the store is called: in a bucket by its URL."""
-        return str(path) if self.url is None else f"{self.url}/{path.relative_to(self.root).as_posix()}"
-
     def check_local(self, what: str) -> None:
         """Raise ConfigError for a store in a bucket, of which ``what`` would only see what is on this machine."""
         if self.url is not None:
@@ -166,9 +162,9 @@ def backend_of(path: Path) -> Backend:
 
 @functools.cache
 def _opened(root: Path, url: str) -> Backend:
-    from reelwright.storage.working_copy import WorkingCopy
+    from reelwright.storage.working_copy import open_bucket
 
-    return WorkingCopy(root, url)
+    return open_bucket(root, url)
 
 
 _FOLDER = Backend()

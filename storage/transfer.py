@@ -9,11 +9,12 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from reelwright.storage import remote
 from reelwright.storage.errors import StoreError
+from reelwright.storage.heartbeat import check_held
 from reelwright.storage.reserved import INCOMING
 
 _TAKEN = frozenset({errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY})
@@ -84,16 +85,28 @@ def replacing_at(url: str, *, last: str) -> Iterator[Path]:
 
     The file ``last``, which says that the others are whole, is taken away first and sent last.
     """
-    url = url.rstrip("/")
     with tempfile.TemporaryDirectory(prefix="reelwright-") as name:
         folder = Path(name)
         yield folder
-        files = {file: f"{url}/{file.relative_to(folder).as_posix()}" for file in files_below(folder)}
-        before = {f"{url}/{found}" for found in remote.list_objects(url)}
-        remote.remove_objects([f"{url}/{last}"] if before else [])
-        remote.upload({file: place for file, place in files.items() if file != folder / last})
-        remote.remove_objects(sorted(before - set(files.values())))
-        remote.upload({folder / last: files[folder / last]})
+        replace_below(url.rstrip("/"), folder, last=last)
+
+
+def replace_below(url: str, folder: Path, *, last: str = "", withdraw: Callable[[], None] | None = None) -> None:
+    """Let the files of a folder take the place of what is below ``url``.
+
+    The file ``last``, which says that the others are whole, is taken away first, after ``withdraw``, and sent last.
+    Raises LostLockError.
+    """
+    files = {f"{url}/{file.relative_to(folder).as_posix()}": file for file in files_below(folder)}
+    before = {f"{url}/{name}" for name in remote.list_objects(url)}
+    complete = {f"{url}/{last}"} if last else set()
+    if before & complete and withdraw is not None:
+        withdraw()
+    remote.remove_objects(sorted(before & complete))
+    remote.upload({file: place for place, file in files.items() if place not in complete})
+    remote.remove_objects(sorted(before - files.keys()))
+    check_held(folder)  # sending takes its time
+    remote.upload({files[place]: place for place in complete})
 
 
 def files_below(folder: Path) -> list[Path]:

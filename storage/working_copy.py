@@ -29,7 +29,14 @@ from reelwright.storage import remote
 from reelwright.storage.backend import UNFINISHED, Backend, Found, Skip, nothing
 from reelwright.storage.heartbeat import check_held
 from reelwright.storage.reserved import SCHEMA, TEMPORARY, URLS, VIDEOS
-from reelwright.storage.transfer import GoneError, download_files, download_items, files_below, has_content
+from reelwright.storage.transfer import (
+    GoneError,
+    download_files,
+    download_items,
+    files_below,
+    has_content,
+    replace_below,
+)
 
 _SHARED = frozenset(
     {
@@ -58,8 +65,13 @@ _Seen = dict[str, Any]  # name -> version in the bucket, then bytes and time of 
 _Result = TypeVar("_Result")
 
 
-class WorkingCopy(Backend):
-    """The bucket at ``url`` as this process knows it; ``root`` is the folder on this machine."""
+def open_bucket(root: Path, url: str) -> Backend:
+    """What the store at ``url`` is kept in, as this process knows it; ``root`` is the folder on this machine."""
+    return _Bucket(root, url)
+
+
+class _Bucket(Backend):
+    """Each verb does what `Backend` says; what is removed goes from this machine too."""
 
     renames = False
 
@@ -71,35 +83,29 @@ class WorkingCopy(Backend):
         self._is_readable = False
 
     def name_of(self, path: Path) -> str:
-        """As `Backend.name_of`."""
         relative = path.relative_to(self._root).as_posix()
         return self._base if relative == "." else f"{self._base}/{relative}"
 
     def pull(self, folder: Path, *, skip: Skip = nothing, anew: bool = False) -> None:
-        """As `Backend.pull`."""
         if anew or (folder, skip) not in self._pulled:
             _persist(lambda: self._pull(folder, skip))
             self._pulled.add((folder, skip))
 
     def pull_file(self, path: Path) -> None:
-        """As `Backend.pull_file`."""
         if not _persist(lambda: self._pull_file(path)):
             path.unlink(missing_ok=True)
 
     def forget(self) -> None:
-        """As `Backend.forget`."""
         self._pulled.clear()
         self._same.clear()
 
     def ensure_local(self, *paths: Path) -> bool:
-        """As `Backend.ensure_local`."""
         for path in paths:
             if not self._is_known(path) and _persist(functools.partial(self._pull_file, path)):
                 self._same.add(path)
         return all(path.is_file() and self._is_known(path) for path in paths)
 
     def ensure_items(self, group: Path, names: Sequence[str]) -> set[str]:
-        """As `Backend.ensure_items`."""
         wanted = dict.fromkeys(names)
         unsure = [name for name in wanted if group / name not in self._same]
         for start in range(0, len(unsure), _BATCH):
@@ -111,33 +117,28 @@ class WorkingCopy(Backend):
         return {name for name in wanted if group / name in self._same}
 
     def items(self, group: Path) -> list[str]:
-        """As `Backend.items`."""
         names = (name.partition("/") for name in remote.list_objects(self.name_of(group)))
         return sorted(item for item, _, rest in names if rest == "zarr.json")
 
     def has(self, path: Path) -> bool:
-        """As `Backend.has`."""
         return remote.look(self.name_of(path)) is not None
 
     def names(self, folder: Path) -> set[str]:
-        """As `Backend.names`."""
         return remote.list_names(self.name_of(folder))
 
     def entries(self, folder: Path) -> Iterator[tuple[str, Found]]:
-        """As `Backend.entries`, by one listing of the bucket; there are no folders there."""
         yield from remote.list_objects(self.name_of(folder)).items()
 
     def create(self, path: Path) -> bool:
-        """As `Backend.create`."""
         return remote.create_object(self.name_of(path), b"")
 
     def push(self, path: Path, source: Path | None = None) -> None:
-        """As `Backend.push`; tables and reports without what was there before, logs before what goes with them."""
         source, parts = source or path, path.relative_to(self._root).parts
         if not self._is_shared(path):
             return
-        if source.is_dir():
-            self._push_folder(path, source)
+        if source.is_dir():  # tables or a report that replace others: the record that tells of the old ones goes first
+            remote.remove_objects([self.name_of(self._root / "nodes" / path.name / "record.json")])
+            replace_below(self.name_of(path), source)
             return
         if (parts[0] == "runs" and len(parts) == 3) or path.name == "state.pt":
             run = self._root.joinpath(*parts[:2])
@@ -145,35 +146,21 @@ class WorkingCopy(Backend):
         remote.upload({source: self.name_of(path)})
 
     def push_item(self, path: Path, withdraw: Callable[[], None]) -> None:
-        """As `Backend.push_item`."""
-        url, marker = self.name_of(path), path / "zarr.json"
-        files = {file: self.name_of(file) for file in files_below(path) if file != marker}
-        if remote.look(f"{url}/zarr.json") is not None:
-            withdraw()
-            remote.remove_objects([f"{url}/zarr.json"])
-            there = {f"{url}/{name}" for name in remote.list_objects(url)}
-            remote.remove_objects(sorted(there - set(files.values())))
-        remote.upload(files)
-        check_held(path)  # sending takes its time
-        remote.upload({marker: f"{url}/zarr.json"})
+        replace_below(self.name_of(path), path, last="zarr.json", withdraw=withdraw)
 
     def push_changed(self, folder: Path) -> None:
-        """As `Backend.push_changed`."""
         if folder.is_dir():
             self._push_lacking(folder, files_below(folder))
 
     def free(self, paths: Iterable[Path]) -> None:
-        """As `Backend.free`."""
         super().delete(path for path in paths if self._is_shared(path))
 
     def delete(self, paths: Iterable[Path]) -> None:
-        """As `Backend.delete`; this machine's copies go too."""
         wanted = list(paths)
         remote.remove_objects([self.name_of(path) for path in wanted])
         super().delete(wanted)
 
     def delete_trees(self, paths: Sequence[Path]) -> None:
-        """As `Backend.delete_trees`; this machine's copies go too."""
         with ThreadPoolExecutor(_LISTED_AT_ONCE) as pool:
             urls = [url for found in pool.map(_objects, map(self.name_of, paths)) for url in found]
         first = [url for url in urls if self._completes(url)]
@@ -184,13 +171,11 @@ class WorkingCopy(Backend):
         super().delete_trees(paths)
 
     def check_readable(self) -> None:
-        """As `Backend.check_readable`; asks once a process."""
         if not self._is_readable:
             remote.check_bucket(self._base)
             self._is_readable = True
 
     def check_writable(self) -> None:
-        """As `Backend.check_writable`."""
         remote.check_bucket(self._base)
         remote.check_creates_once(self._base)
 
@@ -234,14 +219,6 @@ class WorkingCopy(Backend):
             stamps = download_files(self._root, {path: self.name_of(path)})
             self._save_seen(path, {"": [found.version, *stamps[path]]})
         return True
-
-    def _push_folder(self, folder: Path, source: Path) -> None:
-        """Tables or a report that replace others: the record that tells of the old ones goes first."""
-        remote.remove_objects([self.name_of(self._root / "nodes" / folder.name / "record.json")])
-        url, before = self.name_of(folder), remote.list_objects(self.name_of(folder))
-        names = {file: file.relative_to(source).as_posix() for file in files_below(source)}
-        remote.upload({file: f"{url}/{name}" for file, name in names.items()})
-        remote.remove_objects([f"{url}/{name}" for name in sorted(before.keys() - set(names.values()))])
 
     def _push_lacking(self, folder: Path, files: Iterable[Path]) -> None:
         there = remote.list_objects(self.name_of(folder))

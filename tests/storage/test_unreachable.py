@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from reelwright.pipeline.bucket_copy import copied
+from reelwright.pipeline.bucket_copy import Scope, copied
 from reelwright.pipeline.collect import keys_in_use
-from reelwright.pipeline.verify import Scope
 from reelwright.storage import locks, remote
 from reelwright.storage.embeddings import EmbeddingStore
 from reelwright.storage.errors import ConfigError, ReelwrightError, StoreError, UnusableStoreError
