@@ -96,10 +96,10 @@ def run_pipeline(file: PipelineFile, observer: Observer, options: RunOptions | N
                 observer.finished(result)
                 if result.state == FAILED and not options.keep_going:
                     break
-    notes = (*planner.dataset.notes, *length_notes(planner), *(frozen.notes(planner) if frozen is not None else ()))
-    is_whole = not any(result.state in {FAILED, SKIPPED} for result in results.values())
-    left = [name for name, result in results.items() if result.state == FRESH]
-    notes = (*notes, *_conclude(planner, left, with_lock=frozen is None and is_whole))
+            notes = (*planner.dataset.notes, *length_notes(planner), *(() if frozen is None else frozen.notes(planner)))
+            is_whole = not any(result.state in {FAILED, SKIPPED} for result in results.values())
+            left = [name for name, result in results.items() if result.state == FRESH]
+            notes = (*notes, *_conclude(planner, left, with_lock=frozen is None and is_whole))
     return RunResult(nodes=tuple(results.values()), failures=tuple(failures), notes=notes, warnings=warnings)
 
 

@@ -41,7 +41,7 @@ from reelwright.storage.owners import (
 from reelwright.storage.reserved import TEMPORARY
 from reelwright.storage.unusable import told_by_work
 
-_USES, _COLLECTING = "uses", "collecting"
+_USES, COLLECTING = "uses", "collecting"
 
 
 @dataclass(kw_only=True)
@@ -117,7 +117,7 @@ def exclusive(
 @contextlib.contextmanager
 def collecting(locks: Path, *, tell: Callable[[str], None], what: str) -> Iterator[bool]:
     """While the block runs, nobody begins to use anything of the store: `using` waits. As `exclusive`."""
-    with exclusive(locks / _COLLECTING, tell=tell, what=what) as waited:
+    with exclusive(locks / COLLECTING, tell=tell, what=what) as waited:
         yield waited
 
 
