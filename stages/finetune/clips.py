@@ -24,7 +24,7 @@ from reelwright.stages.learning.batches import Batch, Origin, Split
 from reelwright.stages.learning.world import ALONE, Share
 from reelwright.stages.sampling.draws import IN_ORDER, Draws
 from reelwright.stages.sampling.windows import Windows, WindowShape, shown, window_rows
-from reelwright.stages.train.targets import Targets
+from reelwright.stages.tasks.labels import Targets
 from reelwright.stages.train.window_batches import describe_windows
 from reelwright.stages.work import VideoItem
 from reelwright.storage.errors import StoreError

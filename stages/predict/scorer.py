@@ -11,18 +11,20 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from reelwright.models.heads import Head
 from reelwright.stages.embed.clips import Clip
 from reelwright.stages.learning.checkpoints import load_weights
-from reelwright.stages.learning.head_objectives import heads_of
-from reelwright.stages.learning.objectives import probabilities
 from reelwright.stages.learning.run_models import build_run_model, clips_of_run
 from reelwright.stages.predict.config import PredictWindowSettings
 from reelwright.stages.predict.merging import merge_crops
 from reelwright.stages.sampling.clips import distinct, repeats_of
 from reelwright.stages.sampling.needed import Needed
 from reelwright.stages.sampling.windows import Windows, WindowShape, grid_windows, shape_of_run, window_rows
+from reelwright.stages.tasks.labels import LabelSpace
+from reelwright.stages.tasks.registry import build_task
+from reelwright.stages.tasks.sets import heads_of
+from reelwright.stages.tasks.task import Task
 from reelwright.stages.train.block import Block
+from reelwright.storage.annotations import UNKNOWN
 from reelwright.storage.errors import ConfigError, StageError
 from reelwright.storage.runs import RunFolder
 from reelwright.storage.scores import VideoScores
@@ -38,13 +40,11 @@ class LoadedRun:
     module: nn.Module
     key: str
     stage: str  # train or finetune
-    task: str
-    classes: tuple[str, ...]
+    task: Task
     output: str  # which output of the embeddings it reads
     input_dim: int
     window: Mapping[str, Any]  # the windows of training, as `shape_of_run` reads them
     clips: Mapping[str, Any]  # sampling, segments, segment_rule in training
-    heads: tuple[Head, ...] = ()  # of task heads
 
 
 @dataclass(frozen=True)
@@ -77,14 +77,24 @@ def load_run(folder: RunFolder, *, device: torch.device) -> LoadedRun:
         module=module.eval().to(device),
         key=values["key"],
         stage=values["stage"],
-        task=values["task"],
-        classes=tuple(values["classes"]),
+        task=task_of_run(values),
         output=values.get("output", "pooled"),
         input_dim=values["model"]["input_dim"],
         window=values["window"],
         clips=values.get("clips", {"sampling": "grid"}),
-        heads=heads_of(values.get("heads", ())),
     )
+
+
+def task_of_run(values: Mapping[str, Any], *, background: int = UNKNOWN) -> Task:
+    """What the run of a config.yaml was trained for; ``background`` is the class of rows without a label."""
+    heads = heads_of(values.get("heads", ()))
+    labels = LabelSpace(
+        classes=tuple(values["classes"]),
+        background=background,
+        heads=tuple((head.name, head.num_classes) for head in heads),
+        of_window=values.get("labels_of_window", "or"),
+    )
+    return build_task(values["task"], labels, heads=heads)
 
 
 def predicted_shape(window: PredictWindowSettings, trained_on: Mapping[str, Any]) -> WindowShape:
@@ -125,7 +135,7 @@ class Scorer:
         """Rows of a video that have no say in any window, or, of task per_row, no score; 0 where clips stand for it."""
         if self._clips is not None:
             return 0
-        if self.run.task == "per_row":
+        if self.run.task.traits.per_row:
             return int((scores.num_windows == 0).sum())
         return self.shape.num_left_out(len(scores.num_windows))
 
@@ -178,9 +188,9 @@ class Scorer:
     def _score_batch(self, block: Block, windows: Windows, rows: _RowMeans) -> npt.NDArray[np.float32]:
         """Scores of the windows (B, K); what they say of rows goes into ``rows``."""
         values, mask = (tensor.to(self._device) for tensor in block.gather(windows, self.shape))
-        scores = probabilities(self.run.task, self.run.module(values, mask), heads=self.run.heads).cpu().numpy()
+        scores = self.run.task.probabilities(self.run.module(values, mask)).cpu().numpy()
         first_rows = block.offsets[windows.video]
-        if self.run.task != "per_row":
+        if not self.run.task.traits.per_row:
             rows.add(first_rows + windows.last_row(self.shape), None)
             self._check(scores)
             return scores

@@ -33,8 +33,8 @@ from reelwright.stages.pretrain.batches import KeyFrameBatches, ReadFrames, Read
 from reelwright.stages.pretrain.config import METRICS, PretrainConfig
 from reelwright.stages.pretrain.examples import BACKGROUND, Examples, IntArray, find_examples, state_classes
 from reelwright.stages.pretrain.module import PretrainModule
+from reelwright.stages.tasks.labels import LabelSpace
 from reelwright.stages.train.labelled import distinct_videos, label_space
-from reelwright.stages.train.targets import LabelSpace
 from reelwright.stages.work import Reporter, Work
 from reelwright.storage.errors import ConfigError, InputError
 from reelwright.storage.frames import FrameStore
@@ -85,7 +85,6 @@ def _train(work: Work, config: PretrainConfig, place: Place) -> dict[str, Any] |
         train=data.batches,
         val=None,
         objective=Contrast(**config.contrast.model_dump()),
-        task="pretrain",
         metric=metric,
         multipliers={},
         evaluate=partial(_retrieval, data=data, batch_size=config.batch_size, device=place.device)

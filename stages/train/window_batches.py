@@ -12,8 +12,8 @@ from reelwright.stages.learning.batches import Batch, Origin, Split
 from reelwright.stages.learning.world import ALONE, Share
 from reelwright.stages.sampling.draws import IN_ORDER, Draws
 from reelwright.stages.sampling.windows import IntArray, Windows, WindowShape
+from reelwright.stages.tasks.labels import Targets
 from reelwright.stages.train.block import Block
-from reelwright.stages.train.targets import Targets
 
 _BATCHES_AT_ONCE = 64  # whose row numbers are worked out together
 

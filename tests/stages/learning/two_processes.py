@@ -81,7 +81,7 @@ def train(folder, world, *, kind, batch_size, accumulate=1, reporter=None, poiso
         module,
         optimizer=build_optimizer(parameter_groups(module, chosen), chosen),
         rates=Rates(lr=build_lr_schedule(ScheduleSettings(), epochs=EPOCHS, updates_per_epoch=6)),
-        objective=Classification(loss, weigh=lambda targets: (targets >= 0).sum().float()),
+        objective=Classification(loss, per_row=True),
         settings=TrainerSettings(
             key="k", epochs=EPOCHS, seed=5, metric="loss", accumulate=accumulate, ema_decay=0.9, clip_norm=0.5
         ),
