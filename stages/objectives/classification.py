@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from reelwright.models.contracts import Outputs, stage_logits
+from reelwright.models.contracts import Inputs, Outputs, stage_logits
 from reelwright.models.losses import truncated_smoothing_loss
 from reelwright.stages.objectives.contract import LossParts, Objective
 
@@ -29,18 +29,18 @@ class Classification(Objective):
         super().__init__()
         self.loss, self.weigh, self.per_row = loss, weigh, per_row
 
-    def forward(self, outputs: Outputs, targets: Tensor) -> LossParts:
+    def forward(self, outputs: Outputs, batch: Inputs) -> LossParts:
         """See Objective; the parts are `stage1`, `stage2`, ... and `smoothing`."""
-        stages = stage_logits(outputs)
+        stages, targets = stage_logits(outputs), batch["targets"]
         if len(stages) == 1:
             return LossParts(self.loss(stages[0], targets))
         parts = {f"stage{number}": self.loss(logits, targets) for number, logits in enumerate(stages, start=1)}
-        weight = self.weight(targets)
+        weight = self.weight(batch)
         if self.per_row and weight is not None:
             rough = torch.stack([truncated_smoothing_loss(logits, targets, divisor=weight) for logits in stages])
             parts["smoothing"] = SMOOTHING * rough.sum()
         return LossParts(torch.stack(list(parts.values())).sum(), parts)
 
-    def weight(self, targets: Tensor) -> Tensor | None:
+    def weight(self, batch: Inputs) -> Tensor | None:
         """See Objective."""
-        return None if self.weigh is None else self.weigh(targets)
+        return None if self.weigh is None else self.weigh(batch["targets"])
