@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
 
 from reelwright.models.temporal import build_temporal
+from reelwright.models.temporal_parts import TemporalModel
 from reelwright.stages.sampling.clips import ClipSampling, clip_sampling
 from reelwright.stages.sampling.windows import WindowShape
 from reelwright.storage.errors import ConfigError
 
 
-def build_run_model(values: Mapping[str, Any], *, seed: int = 0) -> nn.Module:
+def build_run_model(values: Mapping[str, Any], *, seed: int = 0) -> TemporalModel:
     """The temporal model that the `model` block of a config.yaml describes, with random weights from ``seed``.
 
     Raises ConfigError for an unknown name or option.

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from reelwright.models.contracts import VideoModel
 from reelwright.models.recompute import recompute_blocks
 from reelwright.stages.learning.batches import Batches, Prepare
 from reelwright.stages.learning.checkpoints import save_weights
@@ -54,7 +55,7 @@ def prepare(module: nn.Module, *, work: Work, config: LearningSettings, labels: 
 
 
 def fit(
-    module: nn.Module,
+    module: VideoModel,
     learning: Learning,
     *,
     work: Work,
@@ -97,7 +98,7 @@ def fit(
         prepare=learning.prepare,
     )
     if config.compile:
-        trainer.updater.outputs.compile()
+        module.compile()
     val, task = learning.val, learning.task
     if val is None or task is None:
         return trainer.fit(learning.train, learning.evaluate)

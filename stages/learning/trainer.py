@@ -21,9 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from reelwright.models.contracts import Forward
+from reelwright.models.contracts import Forward, VideoModel
 from reelwright.models.ema import WeightMean
 from reelwright.stages.learning.batches import Batch, Batches, Prepare
 from reelwright.stages.learning.checkpoints import Checkpoint, load_last, load_weights, save_last, save_state
@@ -52,7 +51,7 @@ class Trainer:
 
     def __init__(
         self,
-        module: nn.Module,
+        module: VideoModel,
         *,
         optimizer: torch.optim.Optimizer,
         rates: Rates,

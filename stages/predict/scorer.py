@@ -188,7 +188,8 @@ class Scorer:
     def _score_batch(self, block: Block, windows: Windows, rows: _RowMeans) -> npt.NDArray[np.float32]:
         """Scores of the windows (B, K); what they say of rows goes into ``rows``."""
         values, mask = (tensor.to(self._device) for tensor in block.gather(windows, self.shape))
-        scores = self.run.task.probabilities(self.run.module(values, mask)).cpu().numpy()
+        logits = self.run.module({"rows": values, "mask": mask})["logits"]
+        scores = self.run.task.probabilities(logits).cpu().numpy()
         first_rows = block.offsets[windows.video]
         if not self.run.task.traits.per_row:
             rows.add(first_rows + windows.last_row(self.shape), None)
@@ -222,9 +223,10 @@ class Scorer:
     def _try(self) -> None:
         """One forward pass over zeros, so that a wrong length is found before any video is read."""
         rows = torch.zeros(1, self.shape.length, self.run.input_dim, device=self._device)
+        mask = torch.ones(1, self.shape.length, dtype=torch.bool, device=self._device)
         try:
             with torch.inference_mode():
-                self.run.module(rows, torch.ones(1, self.shape.length, dtype=torch.bool, device=self._device))
+                self.run.module({"rows": rows, "mask": mask})
         except (ValueError, RuntimeError, IndexError) as error:
             raise ConfigError(
                 f"window.length: {self.shape.length} is not allowed for this model, trained with "

@@ -216,7 +216,7 @@ def _retrieval(forward: Forward, *, data: _Data, batch_size: int, device: torch.
             for start in range(0, len(of), batch_size):
                 part = slice(start, start + batch_size)
                 frames = torch.from_numpy(data.read(of.video[part], of.row[part])).to(device)
-                parts.append(forward(frames)["embedding"].float().cpu().numpy())
+                parts.append(forward({"frames": frames})["embedding"].float().cpu().numpy())
         return np.concatenate(parts)
 
     found = retrieval_metrics(

@@ -20,7 +20,7 @@ _BATCHES_AT_ONCE = 64  # whose row numbers are worked out together
 
 @dataclass(frozen=True, kw_only=True)
 class WindowBatches:
-    """Batches of windows over a block of embeddings: inputs are rows (B, length, D) and mask (B, length)."""
+    """Batches of windows over a block of embeddings: inputs are `rows` (B, length, D) and `mask` (B, length)."""
 
     block: Block
     windows: Windows
@@ -67,7 +67,7 @@ class WindowBatches:
                 rows = self.block.pick(index[place], scratch=scratch)
                 about = _About(self, ordered, part)
                 origin = Origin(epoch, part)
-                yield Batch((rows, mask[place]), chosen[place], num_all, is_counted, about, origin)
+                yield Batch({"rows": rows, "mask": mask[place]}, chosen[place], num_all, is_counted, about, origin)
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,7 @@ class _Bare:
         started = time.perf_counter()
         for batch in clips.split(BATCH_SIZE):
             optimizer.zero_grad()
-            logits = self.module(batch.to(self.device), mask)
+            logits = self.module({"frames": batch.to(self.device), "mask": mask})["logits"]
             torch.nn.functional.cross_entropy(logits, targets).backward()
             torch.nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
             optimizer.step()

@@ -117,5 +117,5 @@ class EveryWindow:
             for rows in self._rows:
                 parts = [part.result()["pooled"] for part in self._forward.submit(self._frames[rows])]
                 values = torch.from_numpy(np.concatenate(parts)).float().to(device)
-                self._run.module(values[None], mask).softmax(-1).cpu().numpy()
+                self._run.module({"rows": values[None], "mask": mask})["logits"].softmax(-1).cpu().numpy()
         return len(self._rows) / (time.perf_counter() - started)

@@ -80,7 +80,8 @@ def _plain_rate(name: str, x: torch.Tensor, mask: torch.Tensor, y: torch.Tensor)
     for _ in range(epochs):
         for picked in torch.randperm(len(x), device=x.device).split(BATCH_SIZE):
             optimizer.zero_grad()
-            loss = torch.nn.functional.cross_entropy(model(x[picked], mask[picked]), y[picked])
+            logits = model({"rows": x[picked], "mask": mask[picked]})["logits"]
+            loss = torch.nn.functional.cross_entropy(logits, y[picked])
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()

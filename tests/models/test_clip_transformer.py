@@ -8,6 +8,7 @@ import torch
 from reelwright.models.clip_transformer import ClipTransformer, ClipTransformerOptions
 from reelwright.models.temporal import build_temporal
 from reelwright.models.temporal_parts import TemporalSizes
+from tests.models.calling import logits_of
 from tests.models.psr import vectors
 
 VECTORS = vectors("models")
@@ -88,7 +89,7 @@ def test_neighbours_that_reach_everywhere_are_full_attention():
     real.append(full.blocks[0](torch.cat([x_BTD[:, :1], x_BTD], 1), torch.nn.functional.pad(mask, (1, 0), value=True)))
     seen = torch.nn.functional.pad(mask, (1, 0), value=True)
     assert torch.allclose(real[0][seen], real[1][seen])
-    assert torch.allclose(near(x_BTD, mask), full(x_BTD, mask))
+    assert torch.allclose(logits_of(near, x_BTD, mask), logits_of(full, x_BTD, mask))
 
 
 def test_neighbours_see_no_further():
@@ -109,13 +110,13 @@ def test_neighbours_see_no_further():
     x_BTD, mask = torch.randn(1, 9, 4), torch.ones(1, 9, dtype=torch.bool)
     changed = x_BTD.clone()
     changed[0, 4, 0] += 1
-    moved = (model(x_BTD, mask) != model(changed, mask)).any(-1)[0]
+    moved = (logits_of(model, x_BTD, mask) != logits_of(model, changed, mask)).any(-1)[0]
     assert moved.tolist() == [False, False, True, True, True, True, True, False, False]
 
 
 def test_too_long_a_window():
     with pytest.raises(ValueError, match="the window has 4 rows, but positions were learned for 3"):
-        tiny()(torch.zeros(1, 4, 4, dtype=torch.float64), torch.ones(1, 4, dtype=torch.bool))
+        logits_of(tiny(), torch.zeros(1, 4, 4, dtype=torch.float64), torch.ones(1, 4, dtype=torch.bool))
 
 
 @pytest.mark.parametrize(

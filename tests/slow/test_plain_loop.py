@@ -105,7 +105,8 @@ def plain_loop(videos: list[Video], *, num_classes: int) -> tuple[list[float], n
         order = torch.from_numpy(np.random.default_rng([SEED, epoch]).permutation(len(x)))
         for picked in order.split(BATCH_SIZE):
             optimizer.zero_grad()
-            scores = model(x[picked], torch.ones(len(picked), LENGTH, dtype=torch.bool))
+            mask = torch.ones(len(picked), LENGTH, dtype=torch.bool)
+            scores = model({"rows": x[picked], "mask": mask})["logits"]
             loss = F.cross_entropy(scores.flatten(0, 1), y[picked].flatten(), ignore_index=-1)
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)

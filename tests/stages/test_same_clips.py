@@ -63,7 +63,8 @@ def batched(make, num_frames, grid):
     batches = make(windows=windows, targets=np.zeros(len(windows), dtype=np.int64), shape=shape, batch_size=4)
     found = []
     for batch in batches.epoch(0):
-        values, mask = batch.inputs
+        mask = batch.inputs["mask"]
+        values = batch.inputs["rows"] if "rows" in batch.inputs else batch.inputs["frames"]
         found += torch.where(mask, values.reshape(*mask.shape), torch.tensor(FILL)).long().tolist()
     return found
 
@@ -89,9 +90,10 @@ class _Recording(nn.Module):
         self.weight = nn.Parameter(torch.zeros(1))
         self.seen = []
 
-    def forward(self, rows, mask):
+    def forward(self, batch):
+        rows, mask = batch["rows"], batch["mask"]
         self.seen += torch.where(mask, rows[..., 0], torch.tensor(float(FILL))).long().tolist()
-        return torch.zeros(len(rows), 2)
+        return {"logits": torch.zeros(len(rows), 2)}
 
 
 def seen_by_predict(num_frames, grid):
