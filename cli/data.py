@@ -128,11 +128,8 @@ def _read(source: str | None, config: Path | None, overrides: Sequence[str], job
     file = (
         source_file(source, overrides) if source is not None else load_pipeline(find_pipeline_file(config), overrides)
     )
-    watcher = Watcher()
-    try:
+    with Watcher() as watcher:
         return read_videos(file, watcher, jobs=jobs, anew=False)
-    finally:
-        watcher.close()
 
 
 def _tell(contents: Contents) -> None:

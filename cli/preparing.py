@@ -116,11 +116,8 @@ def prepare(
         workers=jobs,
         limits=ArchiveLimits(max_entries=max_entries, max_bytes=max_gigabytes << 30),
     )
-    watcher = Watcher()
-    try:
+    with Watcher() as watcher:
         result = prepare_dataset(request, watcher.working(dataset))
-    finally:
-        watcher.close()
     _tell(result, as_json=as_json)
     if any(problem.kind in _SERIOUS for problem in result.problems):
         raise typer.Exit(3)

@@ -91,12 +91,9 @@ def index(
     if sample is not None and not audit:
         raise ConfigError("--sample is of --audit: give both, or neither")
     file = load_pipeline(find_pipeline_file(config), overrides or ())
-    watcher = Watcher()
-    try:
+    with Watcher() as watcher:
         dataset = read_videos(file, watcher, jobs=jobs, anew=again, quarantined=again)
         is_wrong = audit and _audit(dataset, file, watcher, sample=sample, jobs=jobs)
-    finally:
-        watcher.close()
     if audit:
         raise typer.Exit(1 if is_wrong else 0)
     rows = []
