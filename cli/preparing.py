@@ -26,11 +26,6 @@ _PROCEDURES = {
     "meccano": "https://iplab.dmi.unict.it/MECCANO (frames), https://github.com/TimSchoonbeek/PSR-annotations (steps)",
 }
 
-_PROCEDURES = {
-    "industreal": "https://github.com/TimSchoonbeek/IndustReal",
-    "meccano": "https://iplab.dmi.unict.it/MECCANO (frames), https://github.com/TimSchoonbeek/PSR-annotations (steps)",
-}
-
 DatasetArgument = Annotated[
     str | None,
     typer.Argument(metavar="[DATASET]", help="Name of a data set; without it, all are listed.", show_default=False),

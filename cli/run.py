@@ -118,14 +118,9 @@ def run(
         run_grid_and_tell(grid, options, dry_run=dry_run, as_json=as_json, processes=parallel)
         return
     file = load_pipeline(path, overrides or ())
-    if dry_run:
-        from reelwright.cli.planning import show_plan
-
-        if frozen:
-            check_frozen(file)
-        show_plan(file, options, as_json=as_json)
-        return
-    run_and_tell(file, options, as_json=as_json)
+    if dry_run and frozen:
+        check_frozen(file)
+    run_or_show(file, options, dry_run=dry_run, as_json=as_json)
 
 
 def status(
@@ -184,6 +179,16 @@ def graph(
     from reelwright.pipeline.graph import build_graph
 
     typer.echo(draw_graph(build_graph(load_pipeline(find_pipeline_file(config), overrides or ())), form))
+
+
+def run_or_show(file: PipelineFile, options: RunOptions, *, dry_run: bool, as_json: bool) -> None:
+    """Run a pipeline, or with ``dry_run`` show its plan."""
+    from reelwright.cli.planning import show_plan
+
+    if dry_run:
+        show_plan(file, options, as_json=as_json)
+    else:
+        run_and_tell(file, options, as_json=as_json)
 
 
 def run_and_tell(file: PipelineFile, options: RunOptions, *, as_json: bool) -> None:
