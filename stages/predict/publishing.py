@@ -49,7 +49,7 @@ def publish_tables(work: Work, folder: Path, *, cache: Path, run: str, run_value
             classes=tuple(run_values["classes"]),
             background=_class_id(work.payload, run_values["classes"]),
             heads=tuple((head["name"], head["num_classes"]) for head in run_values.get("heads", ())),
-            of_window=run_values.get("labels_of_window", "or"),
+            of_window=run_values.get("labels_of_window", "any"),
         ),
         shape=predicted_shape(_window(work), run_values["window"]),
     )
@@ -69,8 +69,8 @@ def publish_tables(work: Work, folder: Path, *, cache: Path, run: str, run_value
         extra={
             "window": {
                 "length": published.shape.length,
-                "stride": published.shape.stride,
-                "skip": published.shape.skip,
+                "hop": published.shape.hop,
+                "dilation": published.shape.dilation,
             },
         },
     )
@@ -105,7 +105,7 @@ class _Published:
 
     def _windows(self, annotation: Annotation, scores: VideoScores) -> Scored:
         start, last = scores.start_row, scores.stop_row - 1
-        windows = Windows(np.zeros_like(start), start, -(-(last - start) // self.shape.step) + 1, last=last)
+        windows = Windows(np.zeros_like(start), start, -(-(last - start) // self.shape.dilation) + 1, last=last)
         # The score of a per_row window is that of its last row.
         task = "last_row" if self.task == "per_row" else self.task
         targets = window_targets(
