@@ -23,7 +23,8 @@ SourceArgument = Annotated[
 FpsOption = Annotated[
     float | None, typer.Option("--fps", help="Frames per second of the video the features are of.", show_default=False)
 ]
-StrideOption = Annotated[int | None, typer.Option("--stride", help="Frames from row to row.", show_default=False)]
+HopOption = Annotated[int | None, typer.Option("--hop", help="Frames from row to row.", show_default=False)]
+OldHopOption = Annotated[int | None, typer.Option("--stride", hidden=True)]  # refused with its new name
 TimesOption = Annotated[
     str | None,
     typer.Option("--times", help="Table video_id, start_seconds[, stop_seconds], a line a row.", show_default=False),
@@ -50,7 +51,8 @@ def register(app: typer.Typer) -> None:
 def import_features(
     source: SourceArgument = None,
     fps: FpsOption = None,
-    stride: StrideOption = None,
+    hop: HopOption = None,
+    stride: OldHopOption = None,
     times: TimesOption = None,
     key: KeyOption = None,
     transposed: Annotated[bool, typer.Option("--transposed", help="Files hold (D, T), time last.")] = False,
@@ -72,7 +74,7 @@ def import_features(
     from reelwright.pipeline.file import find_pipeline_file, load_pipeline
     from reelwright.pipeline.results import RunOptions
 
-    given = {"fps": fps, "stride": stride, "times": times, "key": key, "transposed": transposed or None}
+    given = {"fps": fps, "hop": hop, "stride": stride, "times": times, "key": key, "transposed": transposed or None}
     settings = {name: value for name, value in given.items() if value is not None}
     if source is None:
         if settings or members is not None:

@@ -23,7 +23,7 @@ from reelwright.storage.items import DONE, ItemRow
 from reelwright.storage.known import KnownFiles, KnownProbes, VideoProbe, stamp
 from reelwright.storage.labels import LabelSet, labels_from_column, labels_from_columns, labels_from_table
 from reelwright.storage.manifest import ManifestVideo, check_videos, read_manifest, scan_folder, scan_glob, scan_url
-from reelwright.storage.schema import check_schema
+from reelwright.storage.schema import older_note
 from reelwright.storage.store import Store
 from reelwright.storage.urls import is_url
 
@@ -183,7 +183,7 @@ def load_dataset(file: PipelineFile) -> Dataset:
     Raises InputError that lists all problems with row numbers.
     """
     file.store.backend.check_readable()
-    check_schema(file.store)
+    older = older_note(file.store)
     known = KnownFiles(file.store.files)
     synthetic = synthetic_set_of(file, known)
     left_out: list[str] = []
@@ -212,7 +212,7 @@ def load_dataset(file: PipelineFile) -> Dataset:
         files=known,
         quarantine_after=file.videos.quarantine_after,
         synthetic=synthetic,
-        notes=(*left_out, *known.notes, *probes.notes),
+        notes=(*([older] if older else ()), *left_out, *known.notes, *probes.notes),
         absent=frozenset(video.video_id for video in missing),
     )
     return with_labels(dataset, file, file.labels)

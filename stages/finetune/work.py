@@ -37,7 +37,7 @@ from reelwright.stages.learning.setup import (
 )
 from reelwright.stages.sampling.clips import DrawnClips
 from reelwright.stages.sampling.draws import IN_ORDER, Draws
-from reelwright.stages.sampling.windows import shape_of_run
+from reelwright.stages.sampling.windows import WindowShape
 from reelwright.stages.tasks.labels import LabelSpace
 from reelwright.stages.tasks.registry import build_task
 from reelwright.stages.tasks.sets import heads_of
@@ -123,7 +123,7 @@ def _check_frames(work: Work, config: FinetuneConfig) -> None:
 
 def _labels(work: Work, values: Mapping[str, Any]) -> LabelSpace:
     """The classes; the same as the temporal run's."""
-    labels = replace(label_space(work.payload, node=work.node), of_window=values.get("labels_of_window", "or"))
+    labels = replace(label_space(work.payload, node=work.node), of_window=values.get("labels_of_window", "any"))
     if list(labels.classes) != list(values["classes"]):
         raise InputError(
             f"{work.node}: the temporal run knows the classes {', '.join(values['classes'])}, the labels have "
@@ -195,7 +195,7 @@ def _learning(
 ) -> Learning:
     """Windows of train and val over stored frames, and the loss."""
     reporter = place.reporter
-    shape = shape_of_run(values["window"])
+    shape = WindowShape(**values["window"])
     clips = clips_of_run(values, shape)
     path = Store.at(work.store).frames(_only(work, "frames").key)
     videos = _videos(work, config, FrameStore(path), reporter)

@@ -49,8 +49,8 @@ def publish_tables(work: Work, folder: Path, *, cache: Path, run: str, run_value
         extra={
             "window": {
                 "length": published.shape.length,
-                "stride": published.shape.stride,
-                "skip": published.shape.skip,
+                "hop": published.shape.hop,
+                "dilation": published.shape.dilation,
             },
         },
     )
@@ -86,7 +86,7 @@ class _Published:
 
     def _windows(self, annotation: Annotation, scores: VideoScores) -> Scored:
         start, last = scores.start_row, scores.stop_row - 1
-        windows = Windows(np.zeros_like(start), start, -(-(last - start) // self.shape.step) + 1, last=last)
+        windows = Windows(np.zeros_like(start), start, -(-(last - start) // self.shape.dilation) + 1, last=last)
         targets = self.task.published_targets(windows, shape=self.shape, annotation=annotation, spans=scores.spans)
         return self.task.scored(scores.scores, targets, annotation)
 

@@ -64,7 +64,7 @@ def _train(work: Work, config: PretrainConfig, place: Place) -> dict[str, Any] |
     states = state_classes(config, labels.classes, background=labels.background)
     loaded, embed_dim = _encoder(work, config)
     data = _examples(work, config, labels, loaded, place)
-    num_classes = len(states.names) + 1 if config.contrast.name == "ce" else None
+    num_classes = len(states.names) + 1 if config.objective.name == "ce" else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         module = PretrainModule(
@@ -84,7 +84,7 @@ def _train(work: Work, config: PretrainConfig, place: Place) -> dict[str, Any] |
     learning = Learning(
         train=data.batches,
         val=None,
-        objective=Contrast(**config.contrast.model_dump()),
+        objective=Contrast(**config.objective.model_dump()),
         metric=metric,
         multipliers={},
         evaluate=partial(_retrieval, data=data, batch_size=config.batch_size, device=place.device)
@@ -154,7 +154,7 @@ def _examples(work: Work, config: PretrainConfig, labels: LabelSpace, loaded: Lo
         seed=config.seed,
         crop=crop,
         read_stored=stored_frames(videos, pool.examples, memory_bytes=config.memory_bytes) if crop else None,
-        num_copies=2 if config.contrast.name == "simclr" else 1,
+        num_copies=2 if config.objective.name == "simclr" else 1,
     )
     known = np.isin(val.label, real.label)
     kept = Examples(val.video[known], val.row[known], val.label[known])

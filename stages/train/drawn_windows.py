@@ -36,7 +36,7 @@ def drawn_windows(
     check_reach(videos, rows, shape)
     if window.sampling == "grid":
         return grid, Draws(seed=config.seed, per_epoch=window.per_epoch)
-    every_start = WindowShape(length=shape.length, skip=shape.skip, short=shape.short)
+    every_start = WindowShape(length=shape.length, dilation=shape.dilation, short=shape.short)
     found = label_windows(videos, rows, shape=every_start, task=task)
     candidates = Candidates(
         windows=found.windows,

@@ -52,7 +52,7 @@ def test_wrong_grids_are_refused_before_anything_runs(copied: Path, axes: list[s
 @pytest.mark.slow
 def test_combinations_share_what_they_can_and_one_that_fails_stops_none(copied: Path) -> None:
     lock = (copied / "reelwright.lock").read_text(encoding="utf-8")
-    axes = ["train.optimizer.lr=0.001,1e30", "train.epochs=2,3", "predict.window.stride=1,2"]
+    axes = ["train.optimizer.lr=0.001,1e30", "train.epochs=2,3", "predict.window.hop=1,2"]
     grid = combinations(copied / "reelwright.yaml", axes)
     told: list[int] = []
     outcomes = run_grid(grid, SilentObserver(), RunOptions(), report=lambda number, _: told.append(number))
@@ -60,7 +60,7 @@ def test_combinations_share_what_they_can_and_one_that_fails_stops_none(copied: 
     assert dict(outcomes[3].combination.settings) == {
         "train.optimizer.lr": "0.001",
         "train.epochs": "3",
-        "predict.window.stride": "2",
+        "predict.window.hop": "2",
     }
     ran = [[node.node for node in outcome.result.nodes if node.state == "ran"] for outcome in outcomes]
     assert ran[:4] == [[], ["predict", "scores"], ["train", "predict", "scores"], ["predict", "scores"]]

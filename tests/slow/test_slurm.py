@@ -46,7 +46,7 @@ stages:
 STORED = LONG.replace("materialize: false, ", "")
 TRAINING = """
   long:
-    {uses: train, embeddings: [embed], task: per_row, window: {length: 4, stride: 2}, model: {name: linear},
+    {uses: train, embeddings: [embed], task: per_row, window: {length: 4, hop: 2}, model: {name: linear},
      epochs: 20, batch_size: 8, val_splits: [], optimizer: {lr: 1e-3}, checkpoint_every: 20, log_to: [wandb]}
 """
 pytestmark = [

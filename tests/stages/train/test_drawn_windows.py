@@ -38,8 +38,8 @@ def _known(spans_of, *num_rows):
 
 
 def _drawn(spans_of, *num_rows, **window):
-    config = TrainConfig(embeddings=("e",), window={"length": 4, "stride": 2, **window})
-    shape = WindowShape(length=4, stride=2)
+    config = TrainConfig(embeddings=("e",), window={"length": 4, "hop": 2, **window})
+    shape = WindowShape(length=4, hop=2)
     found, draws = drawn_windows(
         *_known(spans_of, *num_rows), config=config, shape=shape, task=build_task(config.task, LABELS)
     )
