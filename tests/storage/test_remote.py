@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -32,7 +33,7 @@ from reelwright.storage.reserved import TEMPORARY
 from reelwright.storage.spans import Spans
 from reelwright.storage.store import Store, backend_of
 from reelwright.storage.transfer import replacing_at
-from reelwright.storage.urls import cache_folder, is_url, join_url
+from reelwright.storage.urls import _cache_folder, cache_folder, is_url, join_url
 
 
 class Machines:
@@ -76,6 +77,27 @@ def test_a_cache_must_be_absolute(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REELWRIGHT_CACHE", "here")
     with pytest.raises(ConfigError, match="REELWRIGHT_CACHE=here: give an absolute path"):
         cache_folder()
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"REELWRIGHT_CACHE": "~/here", "HOME": "/home/me"}, "/home/me/here"),
+        ({"XDG_CACHE_HOME": "/big/cache", "HOME": "/home/me"}, "/big/cache/reelwright"),
+        ({"HOME": "/home/me"}, "/home/me/.cache/reelwright"),
+        ({"HOME": "nowhere"}, f"{tempfile.gettempdir()}/reelwright"),
+    ],
+    ids=["ours", "the system's", "neither", "nobody at home"],
+)
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have other folders")
+def test_where_copies_lie(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: str) -> None:
+    for name in ("REELWRIGHT_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    _cache_folder.cache_clear()
+    assert str(cache_folder()) == expected
+    _cache_folder.cache_clear()
 
 
 def test_a_package_that_is_missing_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
