@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from reelwright.storage import remote
 from reelwright.storage.errors import StoreError
+from reelwright.storage.kinds import RECORDED, WITH_ITEMS
 from reelwright.storage.reserved import SCHEMA, URLS, VIDEOS
 from reelwright.storage.store import Store
 from reelwright.storage.urls import cache_folder
@@ -18,7 +19,6 @@ from reelwright.storage.urls import cache_folder
 if TYPE_CHECKING:
     from reelwright.pipeline.verify import Scope
 
-_OUTPUTS = ("runs", "steps", "reports", "predictions")
 _TABLES = frozenset({VIDEOS, URLS, SCHEMA})
 _NOT_WRITTEN_ONCE = ("locks/", "claims/", "logs/")  # they come and go while others work
 _FILES_AT_ONCE = 500
@@ -70,14 +70,16 @@ def _named(store: Store, scope: Scope) -> Iterator[str]:
     """Names of the objects that a scope looks at."""
     yield from _TABLES & remote.list_names(str(store.url))
     folders = {f"nodes/{key}" for key in scope.nodes}
-    folders |= {f"{area}/{key}" for area in _OUTPUTS for key in scope.records}
+    folders |= {f"{area}/{key}" for area in RECORDED for key in scope.records}
     folders |= {f"synthetic/{key}" for key in scope.synthetic}
     for (area, key), digests in scope.items.items():
-        if area == "predictions" or digests is None:
-            folders.add(f"{area}/{key}" if area == "predictions" else f"{area}/{key}.zarr")
+        kind = WITH_ITEMS[area]
+        folder = f"{area}/{key}{kind.ending}"
+        if not kind.is_rows or digests is None:
+            folders.add(folder)
             continue
-        yield from {f"{area}/{key}.zarr/zarr.json"} if remote.look(f"{store.url}/{area}/{key}.zarr/zarr.json") else ()
-        folders |= {f"{area}/{key}.zarr/{digest}" for digest in digests}
+        yield from {f"{folder}/{kind.marker}"} if remote.look(f"{store.url}/{folder}/{kind.marker}") else ()
+        folders |= {f"{folder}/{digest}" for digest in digests}
     for folder in sorted(folders):
         yield from (f"{folder}/{name}" for name in remote.list_objects(f"{store.url}/{folder}"))
     yield from (path.relative_to(store.root).as_posix() for path in scope.projects | scope.weights)
