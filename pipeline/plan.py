@@ -15,7 +15,7 @@ from typing import Any
 
 from reelwright.pipeline.dataset import Dataset, with_labels
 from reelwright.pipeline.file import PipelineFile
-from reelwright.pipeline.graph import Graph, Node
+from reelwright.pipeline.graph import Graph, Node, has_rows
 from reelwright.pipeline.keys import hub_file, identity, material, node_key, source_digests
 from reelwright.pipeline.noted import Noted, noted, read_noted, video_differences
 from reelwright.pipeline.reasons import explain_difference, item_reasons, rows_field
@@ -24,11 +24,11 @@ from reelwright.stages.index.config import LabelsConfig
 from reelwright.stages.work import VideoItem
 from reelwright.storage.digests import digest
 from reelwright.storage.items import ItemLedger, ItemRow
+from reelwright.storage.kinds import KINDS
 from reelwright.storage.known import KnownFiles
 from reelwright.storage.records import Record, last_record, read_record
 
 FRESH, STALE, WAITING = "up to date", "stale", "waiting"
-_ROWS = frozenset({"frames", "embeddings"})  # what has rows of single videos
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +142,7 @@ class Planner:
 
     def _plan(self, node: Node, rows: Mapping[str, ItemRow] | None = None) -> NodePlan:
         parents = {name: self.plan(name) for name in node.parents}
-        rows_of = [plan.available for plan in parents.values() if plan.node.config.produces in _ROWS]
+        rows_of = [plan.available for plan in parents.values() if has_rows(plan.node)]
         wanted = wanted_items(self.dataset, node, rows_of)
         unmet = self._unmet(node, parents)
         if unmet:
@@ -172,7 +172,7 @@ class Planner:
         present = self._present(plan)
         done, known = self._done(plan, present)
         rows = known or {}
-        lacks_group = plan.node.config.produces in _ROWS and bool(done) and "zarr" not in present
+        lacks_group = has_rows(plan.node) and bool(done) and "zarr" not in present
         forced = plan.node.name in self.forced
         is_done = len(done) == len(plan.wanted) and known is None
         rest = () if is_done else tuple(item for item in plan.wanted if item.digest not in done)
@@ -230,7 +230,7 @@ class Planner:
         elif plan.record is None:
             never = "never ran" if self.last(plan.node) is None else "never ran with these inputs"
             reasons = self.differences(plan) or [never]
-        elif not self.file.store.backend.has(self._output_file(plan)):
+        elif not self.file.store.backend.has(self._marker(plan)):
             reasons.append("its output is gone from the store")
         return replace(plan, state=STALE if reasons else FRESH, reasons=tuple(reasons))
 
@@ -250,10 +250,8 @@ class Planner:
 
     def _present(self, plan: NodePlan) -> set[str]:
         """Names, without their endings, of what lies where the items of a node do."""
-        store = self.file.store
-        folders = {"frames": store.frames, "embeddings": store.embeddings, "predictions": store.predictions}
-        folder = folders[plan.node.config.produces](plan.spec_key)
-        return {name.partition(".")[0] for name in store.backend.names(folder)}
+        folder = self.file.store.output(plan.node.config.produces, plan.spec_key)
+        return {name.partition(".")[0] for name in self.file.store.backend.names(folder)}
 
     def _done(self, plan: NodePlan, present: set[str]) -> tuple[set[str], Mapping[str, ItemRow] | None]:
         """Digests of items that are done; what was removed from the store by hand is not taken for done."""
@@ -275,21 +273,16 @@ class Planner:
             return False
         if plan.node.config.kind == "items":
             return self._published(plan)
-        return self.file.store.backend.has(self._output_file(plan))
+        return self.file.store.backend.has(self._marker(plan))
 
     def _published(self, plan: NodePlan) -> bool:
         """Whether the tables that are made of all items are in place; true for nodes that publish none."""
-        store = self.file.store
-        return not plan.node.config.publishes or store.backend.has(store.predictions(plan.key) / "windows.parquet")
+        return not plan.node.config.publishes or self.file.store.backend.has(self._marker(plan))
 
-    def _output_file(self, plan: NodePlan) -> Path:
-        store = self.file.store
-        files = {
-            "run": store.run(plan.key) / "model.safetensors",
-            "steps": store.steps(plan.key) / "steps.parquet",
-            "scores": store.report(plan.key) / "metrics.json",
-        }
-        return files[plan.node.config.produces]
+    def _marker(self, plan: NodePlan) -> Path:
+        """What says that the output of a node is there as a whole."""
+        produces = plan.node.config.produces
+        return self.file.store.output(produces, plan.key) / KINDS[produces].marker
 
     def last(self, node: Node) -> Record | None:
         """The newest record of a node, whatever its key."""
@@ -326,10 +319,9 @@ class Planner:
 
 def is_identified(plan: NodePlan) -> bool:
     """Whether it is known how a node stands in the keys of those that read it (`keys.identity`)."""
-    produces = plan.node.config.produces
-    if plan.state == WAITING or (plan.state == STALE and produces == "run"):
+    if plan.state == WAITING or (plan.state == STALE and plan.node.config.kind == "run"):
         return False
-    return produces in _ROWS or bool(plan.key)
+    return has_rows(plan.node) or bool(plan.key)
 
 
 def _all_done(record: Record | None) -> bool:
