@@ -34,7 +34,7 @@ class OutputKind:
         return resolve_name(self.reader)(folder)
 
     def check_items(self, folder: Path, done: Any, digests: frozenset[str] | None) -> Iterator[Any]:
-        """What is wrong with the data of single videos, as `Problem`s; ``done`` are `Rows`. See `checking.check_group`."""
+        """What is wrong with data of single videos, as `Problem`s; ``done`` are `Rows`. See `checking.check_group`."""
         found: Iterator[Any] = resolve_name(self.check)(folder, done, digests)
         return found
 
