@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,8 @@ from reelwright.storage.urls import cache_folder
 if TYPE_CHECKING:
     from reelwright.pipeline.verify import Scope
 
-_OUTPUTS = ("runs", "steps", "reports", "predictions")
+_OF_RECORDS = ("runs", "steps", "reports", "predictions")
+_GROUPS = ("frames", "embeddings")
 _TABLES = frozenset({VIDEOS, URLS, SCHEMA})
 _NOT_WRITTEN_ONCE = ("locks/", "claims/", "logs/")  # they come and go while others work
 _FILES_AT_ONCE = 500
@@ -57,30 +57,21 @@ def _bring(store: Store, copy: Store, names: Iterable[str]) -> None:
             raise StoreError(f"{store.url} is changed by others all the time, so that no copy can be made. Run again")
 
 
-def moved(scope: Scope, *, of: Store, to: Store) -> Scope:
-    """The same scope in another copy of the store."""
-
-    def places(paths: set[Path]) -> set[Path]:
-        return {to.root / path.relative_to(of.root) for path in paths}
-
-    return replace(scope, projects=places(scope.projects), weights=places(scope.weights))
-
-
 def _named(store: Store, scope: Scope) -> Iterator[str]:
     """Names of the objects that a scope looks at."""
     yield from _TABLES & remote.list_names(str(store.url))
-    folders = {f"nodes/{key}" for key in scope.nodes}
-    folders |= {f"{area}/{key}" for area in _OUTPUTS for key in scope.records}
-    folders |= {f"synthetic/{key}" for key in scope.synthetic}
-    for (area, key), digests in scope.items.items():
-        if area == "predictions" or digests is None:
-            folders.add(f"{area}/{key}" if area == "predictions" else f"{area}/{key}.zarr")
+    folders = {f"{area}/{key}" for area in ("nodes", "synthetic", "predictions") for key in scope.of(area)}
+    folders |= {f"{area}/{key}" for area in _OF_RECORDS for key in scope.of("outputs")}
+    groups = {f"{area}/{key}.zarr": digests for area in _GROUPS for key, digests in scope.of(area).items()}
+    for group, digests in groups.items():
+        if digests is None:
+            folders.add(group)
             continue
-        yield from {f"{area}/{key}.zarr/zarr.json"} if remote.look(f"{store.url}/{area}/{key}.zarr/zarr.json") else ()
-        folders |= {f"{area}/{key}.zarr/{digest}" for digest in digests}
+        yield from {f"{group}/zarr.json"} if remote.look(f"{store.url}/{group}/zarr.json") else ()
+        folders |= {f"{group}/{digest}" for digest in digests}
     for folder in sorted(folders):
         yield from (f"{folder}/{name}" for name in remote.list_objects(f"{store.url}/{folder}"))
-    yield from (path.relative_to(store.root).as_posix() for path in scope.projects | scope.weights)
+    yield from (f"{area}/{name}" for area in ("projects", "weights") for name in scope.of(area))
 
 
 def _everything(store: Store) -> list[str]:

@@ -89,8 +89,10 @@ def _take_out(file: PipelineFile, broken: Sequence[Problem], tell: Callable[[str
 
 def relist(store: Store, key: str) -> str:
     """List again the items of a ledger that is damaged: its intact part, and what is intact of their data."""
-    items: dict[tuple[str, str], frozenset[str] | None] = {(area, key): None for area in _ITEMS}
-    whole = contextlib.nullcontext(store) if store.url is None else copied(store, Scope(items=items))
+    scope = Scope()
+    for area in _ITEMS:
+        scope.add(area, key)
+    whole = contextlib.nullcontext(store) if store.url is None else copied(store, scope)
     with whole as copy:
         num_found = ItemLedger(store.node(key)).relist(list(intact_rows(copy, key)))
     return f"nodes/{key}/items.parquet: {num_found} videos listed again from their data"
@@ -154,20 +156,18 @@ def _check_unused(store: Store, keys: set[str]) -> None:
 def _narrowed(store: Store, broken: Sequence[Problem]) -> Scope:
     """What to look at to know whether all this is still broken."""
     scope = Scope()
-    items: dict[tuple[str, str], set[str]] = {}
-    paths = {"projects": scope.projects, "weights": scope.weights}
-    keys = {"nodes": scope.nodes, "synthetic": scope.synthetic}
     for path in (problem.path for problem in broken):
         area, *rest = path.relative_to(store.root).parts
         key = _key_of(store, path)
         name = rest[1].partition(".")[0] if area in _ITEMS else ""
-        if area in _ITEMS and (area != "predictions" or is_key(name)):
-            items.setdefault((area, key), set()).add(name)
-        elif area in paths:
-            paths[area].add(path)
+        if area in {"projects", "weights"}:
+            scope.add(area, "/".join(rest))
+        elif area == "synthetic":
+            scope.add(area, key)
+        elif area in _ITEMS and (area != "predictions" or is_key(name)):
+            scope.add(area, key, frozenset({name}))
+            scope.add("nodes", key)
         elif key:
-            keys.get(area, scope.records).add(key)
-    scope.records |= scope.nodes
-    scope.nodes |= scope.records | {key for _, key in items}
-    scope.items = {name: frozenset(digests) for name, digests in items.items()}
+            scope.add("outputs", key)
+            scope.add("nodes", key)
     return scope
