@@ -60,7 +60,7 @@ def _run_all(grid: Sequence[Combination], command: GridCommand, options: RunOpti
     from reelwright.cli.progress import Watcher
     from reelwright.cli.run import stopping
     from reelwright.pipeline.grid import outcomes_of, run_grid
-    from reelwright.pipeline.runner import read_videos
+    from reelwright.pipeline.reading import read_videos
 
     watcher = Watcher()
     with stopping(watcher):

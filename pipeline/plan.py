@@ -49,6 +49,7 @@ class NodePlan:
         ItemRow, ...
     ] = ()  # items that failed so often that they are left alone, and skipped ones; not in todo
     record: Record | None = None  # of this key
+    rows: Mapping[str, ItemRow] | None = None  # of its ledger; None: not read, as the record says that all is done
     lacks_group: bool = False  # its items are there, but not the zarr.json of their group
 
     @property
@@ -67,7 +68,7 @@ class NodePlan:
 
 @dataclass
 class Planner:
-    """Plans nodes of one pipeline file; plans are remembered until `forget`."""
+    """Plans nodes of one pipeline file, each once: until it is planned anew (`renew`), or all are (`forget`)."""
 
     file: PipelineFile
     graph: Graph
@@ -107,6 +108,29 @@ class Planner:
         """Look at the store anew."""
         self._plans.clear()
 
+    def renew(self, name: str, rows: Mapping[str, ItemRow] | None = None) -> NodePlan:
+        """Plan a node anew, as the store is now, and those below only where they find it otherwise than before.
+
+        ``rows`` are those of its ledger, where they were read just now.
+        """
+        before = self._plans.pop(name, None)
+        plan = self._plans[name] = self._plan(self.graph.nodes[name], rows)
+        if before is None or self._seen_below(before) != self._seen_below(plan):
+            for below in self.graph.downstream(name):
+                self._plans.pop(below, None)
+        return plan
+
+    def _seen_below(self, plan: NodePlan) -> tuple[str | None, set[str]]:
+        """What nodes that read this one are planned with: how it stands in their keys, and which items it has."""
+        return identity(plan, self.plan) if is_identified(plan) else None, plan.available
+
+    def rows(self, plan: NodePlan) -> Mapping[str, ItemRow]:
+        """The rows of a node's ledger, read now where planning had no need of them."""
+        return self._ledger(plan) if plan.rows is None else plan.rows
+
+    def _ledger(self, plan: NodePlan) -> dict[str, ItemRow]:
+        return ItemLedger(self.file.store.node(plan.spec_key)).load()
+
     def plan(self, name: str) -> NodePlan:
         """The plan of one node."""
         if name not in self._plans:
@@ -117,7 +141,7 @@ class Planner:
         """All plans, in running order."""
         return [self.plan(name) for name in self.graph.nodes]
 
-    def _plan(self, node: Node) -> NodePlan:
+    def _plan(self, node: Node, rows: Mapping[str, ItemRow] | None = None) -> NodePlan:
         parents = {name: self.plan(name) for name in node.parents}
         rows_of = [plan.available for plan in parents.values() if plan.node.config.produces in _ROWS]
         wanted = wanted_items(self.dataset, node, rows_of)
@@ -131,7 +155,14 @@ class Planner:
         key = "" if self._not_known(node) else node_key(node, dataset, spec_key, wanted)
         record = read_record(self.file.store, key) if key else None
         plan = NodePlan(
-            node=node, state=FRESH, material=made_of, spec_key=spec_key, key=key, wanted=wanted, record=record
+            node=node,
+            state=FRESH,
+            material=made_of,
+            spec_key=spec_key,
+            key=key,
+            wanted=wanted,
+            record=record,
+            rows=rows,
         )
         if node.config.kind != "items":
             return self._checked_whole(plan)
@@ -140,10 +171,11 @@ class Planner:
     def _checked_items(self, plan: NodePlan) -> NodePlan:
         """The plan with what is done of its items, and why the rest is not."""
         present = self._present(plan)
-        done, rows = self._done(plan, present)
+        done, known = self._done(plan, present)
+        rows = known or {}
         lacks_group = plan.node.config.produces in _ROWS and bool(done) and "zarr" not in present
         forced = plan.node.name in self.forced
-        is_done = len(done) == len(plan.wanted) and not rows
+        is_done = len(done) == len(plan.wanted) and known is None
         rest = () if is_done else tuple(item for item in plan.wanted if item.digest not in done)
         left = () if forced else tuple(row for item in rest if (row := self._quarantined(rows.get(item.digest))))
         alone = {row.digest for row in left}
@@ -175,7 +207,14 @@ class Planner:
         reasons += [f"quarantined: {len(left) - skipped}"] if len(left) > skipped else []
         told = tuple(dict.fromkeys(reasons))
         return replace(
-            plan, state=state, reasons=told, todo=todo, failed=failed, quarantined=left, lacks_group=lacks_group
+            plan,
+            state=state,
+            reasons=told,
+            todo=todo,
+            failed=failed,
+            quarantined=left,
+            rows=known,
+            lacks_group=lacks_group,
         )
 
     def _quarantined(self, row: ItemRow | None) -> ItemRow | None:
@@ -217,14 +256,19 @@ class Planner:
         folder = folders[plan.node.config.produces](plan.spec_key)
         return {name.partition(".")[0] for name in names_in(folder)}
 
-    def _done(self, plan: NodePlan, present: set[str]) -> tuple[set[str], dict[str, ItemRow]]:
+    def _done(self, plan: NodePlan, present: set[str]) -> tuple[set[str], Mapping[str, ItemRow] | None]:
         """Digests of items that are done; what was removed from the store by hand is not taken for done."""
-        store = self.file.store
         wanted = {item.digest for item in plan.wanted}
         if _all_done(plan.record) and wanted <= present:
-            return wanted, {}  # the record is of this very set of videos: its rows need not be read
-        rows = ItemLedger(store.node(plan.spec_key)).load()
+            return wanted, plan.rows  # the record is of this very set of videos: its rows need not be read
+        rows = self.rows(plan)
         return {name for name, row in rows.items() if row.is_done and name in present}, rows
+
+    def all_tried(self, plan: NodePlan, rows: Mapping[str, ItemRow]) -> bool:
+        """Whether every item of a node is done or has failed, by the ``rows`` of its ledger now."""
+        done, _ = self._done(replace(plan, rows=rows), self._present(plan))
+        failed = {digest for digest, row in rows.items() if not row.is_done}
+        return {item.digest for item in plan.wanted} <= done | failed
 
     def is_made(self, plan: NodePlan) -> bool:
         """Whether a node of a known key has finished, and what it made as a whole is in place."""

@@ -12,8 +12,9 @@ from reelwright.pipeline.execute import complete_notes
 from reelwright.pipeline.file import PipelineFile
 from reelwright.pipeline.keys import hub_file
 from reelwright.pipeline.plan import FRESH, Planner
+from reelwright.pipeline.reading import read_videos
 from reelwright.pipeline.results import NodeResult, Observer, RunOptions
-from reelwright.pipeline.runner import open_planner, read_videos, run_pipeline
+from reelwright.pipeline.runner import open_planner, run_pipeline
 from reelwright.pipeline.verify import AREAS, Scope, found_in, verify
 from reelwright.storage.bringing import look_again
 from reelwright.storage.checking import FOREIGN, Problem, is_key
