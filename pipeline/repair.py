@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reelwright.pipeline.bucket_copy import copied
-from reelwright.pipeline.execute import complete_notes
 from reelwright.pipeline.file import PipelineFile
 from reelwright.pipeline.keys import hub_file
 from reelwright.pipeline.plan import FRESH, Planner
@@ -102,7 +101,7 @@ def relist(store: Store, key: str) -> str:
 def _make_again(
     file: PipelineFile, broken: Sequence[Problem], observer: Observer, options: RunOptions
 ) -> list[NodeResult]:
-    """Run the nodes that lost something, in running order; then write what lies beside records that stayed."""
+    """Run the nodes that lost something, in running order."""
     read_videos(file, observer, anew=False)
     lost = {_key_of(file.store, problem.path) for problem in broken} | {problem.path.name for problem in broken}
     try:
@@ -115,11 +114,6 @@ def _make_again(
     if not names:
         return []
     run = run_pipeline(file, observer, replace(options, only=tuple(names)))
-    planner = open_planner(file)
-    for plan in map(planner.plan, names):
-        if plan.record is not None:
-            with exclusive(file.store.lock(plan.spec_key), tell=lambda _: None, what="repair", is_kept=False):
-                complete_notes(plan, planner)
     return [result for result in run.nodes if result.state != FRESH]
 
 
