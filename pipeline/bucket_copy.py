@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from reelwright.storage import remote
 from reelwright.storage.errors import StoreError
+from reelwright.storage.kinds import RECORDED, WITH_ITEMS
 from reelwright.storage.reserved import SCHEMA, URLS, VIDEOS
 from reelwright.storage.store import Store
 from reelwright.storage.urls import cache_folder
@@ -17,8 +18,6 @@ from reelwright.storage.urls import cache_folder
 if TYPE_CHECKING:
     from reelwright.pipeline.verify import Scope
 
-_OF_RECORDS = ("runs", "steps", "reports", "predictions")
-_GROUPS = ("frames", "embeddings")
 _TABLES = frozenset({VIDEOS, URLS, SCHEMA})
 _NOT_WRITTEN_ONCE = ("locks/", "claims/", "logs/")  # they come and go while others work
 _FILES_AT_ONCE = 500
@@ -60,15 +59,16 @@ def _bring(store: Store, copy: Store, names: Iterable[str]) -> None:
 def _named(store: Store, scope: Scope) -> Iterator[str]:
     """Names of the objects that a scope looks at."""
     yield from _TABLES & remote.list_names(str(store.url))
-    folders = {f"{area}/{key}" for area in ("nodes", "synthetic", "predictions") for key in scope.of(area)}
-    folders |= {f"{area}/{key}" for area in _OF_RECORDS for key in scope.of("outputs")}
-    groups = {f"{area}/{key}.zarr": digests for area in _GROUPS for key, digests in scope.of(area).items()}
-    for group, digests in groups.items():
-        if digests is None:
-            folders.add(group)
-            continue
-        yield from {f"{group}/zarr.json"} if remote.look(f"{store.url}/{group}/zarr.json") else ()
-        folders |= {f"{group}/{digest}" for digest in digests}
+    folders = {f"{area}/{key}" for area in ("nodes", "synthetic") for key in scope.of(area)}
+    folders |= {f"{area}/{key}" for area in RECORDED for key in scope.of("outputs")}
+    for area, kind in WITH_ITEMS.items():
+        for key, digests in scope.of(area).items():
+            folder = f"{area}/{key}{kind.ending}"
+            if not kind.is_rows or digests is None:
+                folders.add(folder)
+                continue
+            yield from {f"{folder}/{kind.marker}"} if remote.look(f"{store.url}/{folder}/{kind.marker}") else ()
+            folders |= {f"{folder}/{digest}" for digest in digests}
     for folder in sorted(folders):
         yield from (f"{folder}/{name}" for name in remote.list_objects(f"{store.url}/{folder}"))
     yield from (f"{area}/{name}" for area in ("projects", "weights") for name in scope.of(area))

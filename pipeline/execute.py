@@ -12,6 +12,7 @@ from typing import Any
 from reelwright.pipeline.cluster.executors import Executor
 from reelwright.pipeline.cluster.live import LiveReporter, telling
 from reelwright.pipeline.failed_share import check_share
+from reelwright.pipeline.graph import has_rows
 from reelwright.pipeline.noted import TARGETS, targets_by_split, write_noted
 from reelwright.pipeline.plan import STALE, WAITING, NodePlan, Planner
 from reelwright.pipeline.results import RAN, Failure, NodeResult, Observer, RunOptions
@@ -84,7 +85,7 @@ def execute(
         is_whole = rows is None or planner.all_tried(plan, rows)
         publish = STAGES[plan.node.stage].publish
         if is_whole and publish is not None:
-            load(publish)(build_work(planner, plan, plan.wanted), store.predictions(plan.key))
+            load(publish)(build_work(planner, plan, plan.wanted), store.output(config.produces, plan.key))
         seconds = time.monotonic() - started
         if is_whole:
             share = live.progress.share if config.kind == "run" else 1.0
@@ -238,12 +239,11 @@ def _counts(plan: NodePlan, rows: Sequence[ItemRow]) -> dict[str, int]:
 
 def _files(plan: NodePlan, store: Store) -> dict[str, list[Any]]:
     """[bytes, digest] of the files of a run, of published tables or of a report, by their path in the store."""
-    folders = {"run": store.run, "predictions": store.predictions, "steps": store.steps, "scores": store.report}
-    folder_of = folders.get(plan.node.config.produces)
-    if folder_of is None:
+    if has_rows(plan.node):
         return {}
-    share_rest(folder_of(plan.key))
-    paths = sorted(path for path in folder_of(plan.key).rglob("*") if path.is_file())
+    folder = store.output(plan.node.config.produces, plan.key)
+    share_rest(folder)
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(store.root).as_posix(): [path.stat().st_size, file_digest(path)] for path in paths}
 
 

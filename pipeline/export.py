@@ -14,6 +14,7 @@ from reelwright.storage.bringing import refresh
 from reelwright.storage.errors import ConfigError, StoreError, nearest
 from reelwright.storage.files import write_json
 from reelwright.storage.folders import replacing_folder
+from reelwright.storage.kinds import KINDS
 from reelwright.storage.remote import list_names
 from reelwright.storage.sharing import sending_folder
 from reelwright.storage.urls import is_url
@@ -93,13 +94,13 @@ def _predictions(planner: Planner, plan: NodePlan, request: ExportRequest, write
     options = load("reelwright.stages.export.predictions:PredictionExport")(
         splits=frozenset(request.splits) or None, background=request.background, per_row=request.per_row
     )
-    refresh(planner.file.store.predictions(plan.key))
-    predictions = load("reelwright.storage.predictions:PredictionSet")(planner.file.store.predictions(plan.key))
-    return int(write(predictions, folder, options))
+    place = planner.file.store.predictions(plan.key)
+    refresh(place)
+    return int(write(KINDS["predictions"].open(place), folder, options))
 
 
 def _embeddings(planner: Planner, plan: NodePlan, request: ExportRequest, write: Any, folder: Path) -> int:
-    store = load("reelwright.storage.embeddings:EmbeddingStore")(planner.file.store.embeddings(plan.spec_key))
+    store = KINDS["embeddings"].open(planner.file.store.embeddings(plan.spec_key))
     options = (
         {} if request.shard_bytes is None or request.form != "webdataset" else {"shard_bytes": request.shard_bytes}
     )

@@ -15,7 +15,7 @@ from typing import Any
 
 from reelwright.pipeline.dataset import Dataset, with_labels
 from reelwright.pipeline.file import PipelineFile
-from reelwright.pipeline.graph import Graph, Node
+from reelwright.pipeline.graph import Graph, Node, has_rows
 from reelwright.pipeline.keys import hub_file, identity, material, node_key, source_digests
 from reelwright.pipeline.noted import Noted, noted, read_noted, video_differences
 from reelwright.pipeline.reasons import explain_difference, item_reasons, rows_field
@@ -25,11 +25,11 @@ from reelwright.stages.work import VideoItem
 from reelwright.storage.bringing import at_hand, is_there, names_in
 from reelwright.storage.digests import digest
 from reelwright.storage.items import ItemLedger, ItemRow
+from reelwright.storage.kinds import KINDS
 from reelwright.storage.known import KnownFiles
 from reelwright.storage.records import Record, last_record, read_record
 
 FRESH, STALE, WAITING = "up to date", "stale", "waiting"
-_ROWS = frozenset({"frames", "embeddings"})  # what has rows of single videos
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +143,7 @@ class Planner:
 
     def _plan(self, node: Node, rows: Mapping[str, ItemRow] | None = None) -> NodePlan:
         parents = {name: self.plan(name) for name in node.parents}
-        rows_of = [plan.available for plan in parents.values() if plan.node.config.produces in _ROWS]
+        rows_of = [plan.available for plan in parents.values() if has_rows(plan.node)]
         wanted = wanted_items(self.dataset, node, rows_of)
         unmet = self._unmet(node, parents)
         if unmet:
@@ -173,7 +173,7 @@ class Planner:
         present = self._present(plan)
         done, known = self._done(plan, present)
         rows = known or {}
-        lacks_group = plan.node.config.produces in _ROWS and bool(done) and "zarr" not in present
+        lacks_group = has_rows(plan.node) and bool(done) and "zarr" not in present
         forced = plan.node.name in self.forced
         is_done = len(done) == len(plan.wanted) and known is None
         rest = () if is_done else tuple(item for item in plan.wanted if item.digest not in done)
@@ -231,7 +231,7 @@ class Planner:
         elif plan.record is None:
             never = "never ran" if self.last(plan.node) is None else "never ran with these inputs"
             reasons = self.differences(plan) or [never]
-        elif not is_there(self._output_file(plan)):
+        elif not is_there(self._marker(plan)):
             reasons.append("its output is gone from the store")
         return replace(plan, state=STALE if reasons else FRESH, reasons=tuple(reasons))
 
@@ -251,9 +251,7 @@ class Planner:
 
     def _present(self, plan: NodePlan) -> set[str]:
         """Names, without their endings, of what lies where the items of a node do."""
-        store = self.file.store
-        folders = {"frames": store.frames, "embeddings": store.embeddings, "predictions": store.predictions}
-        folder = folders[plan.node.config.produces](plan.spec_key)
+        folder = self.file.store.output(plan.node.config.produces, plan.spec_key)
         return {name.partition(".")[0] for name in names_in(folder)}
 
     def _done(self, plan: NodePlan, present: set[str]) -> tuple[set[str], Mapping[str, ItemRow] | None]:
@@ -274,21 +272,16 @@ class Planner:
         """Whether a node of a known key has finished, and what it made as a whole is in place."""
         if plan.record is None:
             return False
-        return self._published(plan) if plan.node.config.kind == "items" else is_there(self._output_file(plan))
+        return self._published(plan) if plan.node.config.kind == "items" else is_there(self._marker(plan))
 
     def _published(self, plan: NodePlan) -> bool:
         """Whether the tables that are made of all items are in place; true for nodes that publish none."""
-        folder = self.file.store.predictions(plan.key)
-        return not plan.node.config.publishes or is_there(folder / "windows.parquet")
+        return not plan.node.config.publishes or is_there(self._marker(plan))
 
-    def _output_file(self, plan: NodePlan) -> Path:
-        store = self.file.store
-        files = {
-            "run": store.run(plan.key) / "model.safetensors",
-            "steps": store.steps(plan.key) / "steps.parquet",
-            "scores": store.report(plan.key) / "metrics.json",
-        }
-        return files[plan.node.config.produces]
+    def _marker(self, plan: NodePlan) -> Path:
+        """What says that the output of a node is there as a whole."""
+        produces = plan.node.config.produces
+        return self.file.store.output(produces, plan.key) / KINDS[produces].marker
 
     def last(self, node: Node) -> Record | None:
         """The newest record of a node, whatever its key."""
@@ -325,10 +318,9 @@ class Planner:
 
 def is_identified(plan: NodePlan) -> bool:
     """Whether it is known how a node stands in the keys of those that read it (`keys.identity`)."""
-    produces = plan.node.config.produces
-    if plan.state == WAITING or (plan.state == STALE and produces == "run"):
+    if plan.state == WAITING or (plan.state == STALE and plan.node.config.kind == "run"):
         return False
-    return produces in _ROWS or bool(plan.key)
+    return has_rows(plan.node) or bool(plan.key)
 
 
 def _all_done(record: Record | None) -> bool:

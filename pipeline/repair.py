@@ -19,12 +19,12 @@ from reelwright.storage.bringing import look_again
 from reelwright.storage.checking import FOREIGN, Problem, is_key
 from reelwright.storage.errors import StoreError, UnusableStoreError
 from reelwright.storage.items import ItemLedger
+from reelwright.storage.kinds import GROUPED, WITH_ITEMS
 from reelwright.storage.locks import collecting, exclusive, holdings, uses
 from reelwright.storage.records import load_record
 from reelwright.storage.removal import intact_rows, is_ledger, take_out
 from reelwright.storage.store import Store
 
-_ITEMS = ("frames", "embeddings", "predictions")
 _ROUNDS = 4  # what is repaired may show more: a ledger that was damaged hides broken items
 
 
@@ -89,9 +89,7 @@ def _take_out(file: PipelineFile, broken: Sequence[Problem], tell: Callable[[str
 
 def relist(store: Store, key: str) -> str:
     """List again the items of a ledger that is damaged: its intact part, and what is intact of their data."""
-    scope = Scope()
-    for area in _ITEMS:
-        scope.add(area, key)
+    scope = Scope({area: {key: None} for area in WITH_ITEMS})
     whole = contextlib.nullcontext(store) if store.url is None else copied(store, scope)
     with whole as copy:
         num_found = ItemLedger(store.node(key)).relist(list(intact_rows(copy, key)))
@@ -154,12 +152,12 @@ def _narrowed(store: Store, broken: Sequence[Problem]) -> Scope:
     for path in (problem.path for problem in broken):
         area, *rest = path.relative_to(store.root).parts
         key = _key_of(store, path)
-        name = rest[1].partition(".")[0] if area in _ITEMS else ""
+        name = rest[1].partition(".")[0] if area in WITH_ITEMS else ""
         if area in {"projects", "weights"}:
             scope.add(area, "/".join(rest))
         elif area == "synthetic":
             scope.add(area, key)
-        elif area in _ITEMS and (area != "predictions" or is_key(name)):
+        elif area in WITH_ITEMS and (area in GROUPED or is_key(name)):
             scope.add(area, key, frozenset({name}))
             scope.add("nodes", key)
         elif key:

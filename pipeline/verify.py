@@ -21,10 +21,8 @@ from reelwright.storage.checking import (
     MISSING,
     Problem,
     Rows,
-    check_group,
     check_node,
     check_outputs,
-    check_scores,
     check_sealed,
     check_tables,
     check_weights,
@@ -34,18 +32,19 @@ from reelwright.storage.checking import (
 )
 from reelwright.storage.errors import ConfigError, InputError, ReelwrightError, StoreError, UnusableStoreError
 from reelwright.storage.items import ItemLedger
+from reelwright.storage.kinds import GROUPED, KINDS, RECORDED, WITH_ITEMS
 from reelwright.storage.records import Record, load_record
 from reelwright.storage.reserved import LOGGERS, SCHEMA, URLS, VIDEOS
 from reelwright.storage.schema import check_schema
 from reelwright.storage.seals import broken_seal
 from reelwright.storage.store import Store
 
-AREAS = ("frames", "embeddings", "predictions", "runs", "steps", "reports", "nodes", "projects", "weights", "synthetic")
+AREAS = (*GROUPED, *RECORDED, "nodes", "projects", "weights", "synthetic")
 _OF_CLUSTERS = ("claims", "jobs", "logs", "progress")
 _FILES = (SCHEMA, "files.json", VIDEOS, URLS)
 _OURS = frozenset({*AREAS, "scratch", "tuning", "frame_index", "locks", *_OF_CLUSTERS, *_FILES, LOGGERS})
-_WITH_RECORD = frozenset({"runs", "steps", "reports", "predictions"})
 Digests = frozenset[str] | None  # of videos; None: all
+_Check = Callable[[Store, str, Digests], Iterator[Problem]]
 
 
 @dataclass
@@ -128,23 +127,25 @@ def reachable(planner: Planner) -> Scope:
             scope.add("nodes", plan.spec_key)
             scope.add("outputs", plan.key)
         if plan.spec_key and plan.node.config.kind == "items" and plan.node.config.stores:
-            scope.add(plan.node.config.produces, plan.spec_key, frozenset(item.digest for item in plan.wanted))
+            area = KINDS[plan.node.config.produces].folder
+            scope.add(area, plan.spec_key, frozenset(item.digest for item in plan.wanted))
     return scope
 
 
 def everything(store: Store) -> Scope:
     """All that lies in the store."""
     nodes = {path.name for path in _listed(store, "nodes") if is_key(path.name)}
-    groups = {area: [path.stem for path in _listed(store, area)] for area in ("frames", "embeddings")}
     names: dict[str, Iterable[str]] = {
-        **{area: filter(is_key, found) for area, found in groups.items()},
         "synthetic": [path.name for path in _listed(store, "synthetic") if is_key(path.name)],
         "nodes": nodes,
         "outputs": {key for key in nodes if (store.node(key) / "record.json").exists()},
-        "predictions": {path.name for path in _listed(store, "predictions") if _has_ledger(store, path.name)} & nodes,
         "projects": [f"{at.name}/{path.name}" for at in _listed(store, "projects") for path in at.glob("*.json")],
         "weights": [path.name for path in _listed(store, "weights")],
     }
+    ledgers = {key for key in nodes if _has_ledger(store, key)}
+    for area, kind in WITH_ITEMS.items():
+        keys = [path.name.removesuffix(kind.ending) for path in _listed(store, area)]
+        names[area] = [key for key in keys if (is_key(key) if kind.is_rows else key in ledgers)]
     return Scope({area: dict.fromkeys(found) for area, found in names.items()}, is_whole=True)
 
 
@@ -156,6 +157,11 @@ def find_problems(store: Store, scope: Scope) -> Iterator[Problem]:
             yield from check(store, name, digests)
     if scope.is_whole:
         yield from _belongs_to_nothing(store, scope)
+
+
+def _items(area: str) -> _Check:
+    kind = WITH_ITEMS[area]
+    return lambda store, key, digests: kind.check_items(kind.place(store.root, key), _done(store, key), digests)
 
 
 def _outputs(store: Store, key: str) -> Iterator[Problem]:
@@ -184,14 +190,14 @@ def _belongs_to_nothing(store: Store, scope: Scope) -> Iterator[Problem]:
             yield strange(path)
     records = [record for key in scope.of("outputs") if (record := _whole_record(store, key)) is not None]
     named = {"/".join(name.split("/")[:2]) for record in records for name in record.files}
-    for area in ("runs", "steps", "reports", "predictions", "nodes", "frames", "embeddings", "synthetic"):
+    for area in (*RECORDED, "nodes", *GROUPED, "synthetic"):
         for path in _listed(store, area):
-            key = path.stem if area in {"frames", "embeddings"} else path.name
+            key = path.name.removesuffix(WITH_ITEMS[area].ending) if area in WITH_ITEMS else path.name
             if not is_key(key):
                 yield strange(path)
-            elif area in _WITH_RECORD and key not in scope.of(area) and f"{area}/{key}" not in named:
+            elif area in RECORDED and key not in scope.of(area) and f"{area}/{key}" not in named:
                 yield Problem(path, LEFTOVER, "was never finished, or its record is damaged")
-    keys = {key for area in ("frames", "embeddings", "predictions") for key in scope.of(area)}
+    keys = {key for area in WITH_ITEMS for key in scope.of(area)}
     for key in sorted(name for name in scope.of("nodes").keys() - keys if _has_ledger(store, name)):
         if _done(store, key):
             yield Problem(store.node(key), MISSING, "lists items, but none of their data is there")
@@ -206,13 +212,11 @@ def _listed(store: Store, area: str) -> list[Path]:
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
-_CHECKS: Mapping[str, Callable[[Store, str, Digests], Iterator[Problem]]] = {
+_CHECKS: Mapping[str, _Check] = {
     "projects": lambda store, name, _: check_sealed(store.root / "projects" / name),
     "nodes": lambda store, key, _: check_node(store.node(key)),
     "weights": lambda store, name, _: check_weights(store, store.root / "weights" / name),
     "synthetic": lambda store, key, _: check_set(store.synthetic(key)),
-    "embeddings": lambda store, key, digests: check_group(store.embeddings(key), _done(store, key), digests),
-    "frames": lambda store, key, digests: check_group(store.frames(key), _done(store, key), digests),
-    "predictions": lambda store, key, digests: check_scores(store.predictions(key), _done(store, key), digests),
+    **{area: _items(area) for area in sorted(WITH_ITEMS)},
     "outputs": lambda store, key, _: _outputs(store, key),
 }

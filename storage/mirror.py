@@ -18,24 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reelwright.storage import remote
+from reelwright.storage.kinds import GROUPED, RECORDED
 from reelwright.storage.reserved import PARTIAL, SCHEMA, TEMPORARY, URLS, VIDEOS
 from reelwright.storage.urls import owner_of, working_copy
 
-_SHARED = frozenset(
-    {
-        "frames",
-        "embeddings",
-        "runs",
-        "predictions",
-        "steps",
-        "reports",
-        "nodes",
-        "weights",
-        "projects",
-        "logs",
-        "synthetic",
-    }
-)
+_SHARED = frozenset({*GROUPED, *RECORDED, "nodes", "weights", "projects", "logs", "synthetic"})
 _TABLES = frozenset({VIDEOS, URLS, SCHEMA})
 _UNFINISHED = (TEMPORARY, PARTIAL)
 LAST = ("zarr.json", "record.json", "model.safetensors")  # what says that the rest is there
