@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from reelwright.models.metric import metric_named
 from reelwright.stages.evaluate.charts import (
     MAX_MATRIX_CLASSES,
     UNDEFINED,
@@ -49,7 +50,6 @@ _CHANCE = {
     "labels": "an answer that never looks: always the shares of the classes among the targets, the commonest first.",
     "sets": "an answer that never looks: the shares of the classes for average precision, every class for F1.",
 }
-_LOSS = re.compile(r"(^|_)loss(_|$)")
 
 
 def metric_name(name: str) -> str:
@@ -179,9 +179,13 @@ def _lines(records: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Line], dict[
     for index, record in enumerate(records):
         x = float(record.get("epoch", index))
         for name, value in record.items():
-            if isinstance(value, float) and math.isfinite(value) and ("loss" in name or name.startswith("val_")):
+            if (
+                isinstance(value, float)
+                and math.isfinite(value)
+                and (metric_named(name).is_lower_better or name.startswith("val_"))
+            ):
                 points.setdefault(name, []).append((x, value))
-    losses = {name.replace("_", " "): line for name, line in points.items() if _LOSS.search(name)}
+    losses = {name.replace("_", " "): line for name, line in points.items() if metric_named(name).is_lower_better}
     wanted = ("top1", "macro_f1", "mean_class_accuracy", "mean_average_precision", "micro_f1")
     metrics = {metric_name(name): points[f"val_{name}"] for name in wanted if f"val_{name}" in points}
     return dict(list(losses.items())[:4]), dict(list(metrics.items())[:4])
