@@ -43,7 +43,7 @@ class Learning:
     evaluate: Evaluate | None = None  # instead of `val`, where metrics are not those of a task
 
 
-def prepare(module: nn.Module, *, work: Work, config: LearningSettings, labels: LabelSpace) -> dict[str, Any] | None:
+def prepare(module: VideoModel, *, work: Work, config: LearningSettings, labels: LabelSpace) -> dict[str, Any] | None:
     """Start ``module`` from other weights and freeze what is to stay; returns the report of `init_from`.
 
     Raises ConfigError or InputError before anything heavy: for groups that fit nothing, an optimizer that cannot be
