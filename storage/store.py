@@ -51,7 +51,7 @@ class Store:
             return cls(working_copy(url), url)
         return cls(Path(place).expanduser().absolute())
 
-    @property
+    @functools.cached_property
     def backend(self) -> Backend:
         """What it is kept in."""
         return backend_of(self.root)
