@@ -288,4 +288,4 @@ def _is_unfinished(file: Path, folder: Path) -> bool:
 
 def _objects(url: str) -> list[str]:
     """All objects below a URL; the URL itself where it is one."""
-    return [f"{url}/{name}" for name in remote.list_objects(url)] or [url]
+    return [f"{url}/{name}" for name in remote.list_objects(url)] or ([url] if remote.look(url) is not None else [])
