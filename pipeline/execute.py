@@ -18,6 +18,7 @@ from reelwright.pipeline.results import RAN, Failure, NodeResult, Observer, RunO
 from reelwright.pipeline.units import build_work
 from reelwright.stages.registry import STAGES, load
 from reelwright.stages.work import VideoItem, Work
+from reelwright.storage.backend import is_unfinished
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import InputError, StageError
 from reelwright.storage.files import remove_files
@@ -240,8 +241,9 @@ def _files(plan: NodePlan, store: Store) -> dict[str, list[Any]]:
     folder_of = folders.get(plan.node.config.produces)
     if folder_of is None:
         return {}
-    store.backend.push_changed(folder_of(plan.key))
-    paths = sorted(path for path in folder_of(plan.key).rglob("*") if path.is_file())
+    folder = folder_of(plan.key)
+    store.backend.push_changed(folder)
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and not is_unfinished(path, folder))
     return {path.relative_to(store.root).as_posix(): [path.stat().st_size, file_digest(path)] for path in paths}
 
 
