@@ -17,7 +17,7 @@ from reelwright.pipeline.noted import TARGETS, targets_by_split, write_noted
 from reelwright.pipeline.plan import STALE, WAITING, NodePlan, Planner
 from reelwright.pipeline.results import RAN, Failure, NodeResult, Observer, RunOptions
 from reelwright.pipeline.units import build_work
-from reelwright.stages.registry import STAGES, load
+from reelwright.stages.registry import fetch_weights, load, stage_of
 from reelwright.stages.work import VideoItem, Work
 from reelwright.storage.bringing import at_hand
 from reelwright.storage.digests import file_digest
@@ -37,7 +37,7 @@ def ready_plan(name: str, planner: Planner) -> NodePlan:
     plan = planner.plan(name)
     hub = plan.node.config.hub_weights()
     if plan.state == WAITING and hub is not None and not at_hand(planner.file.store.weights(hub)):
-        load("reelwright.stages.embed.fetch:fetch")(hub, planner.file.store)
+        fetch_weights(plan.node.config, planner.file.store)
         plan = planner.renew(name)
     if plan.state == WAITING or not plan.key:
         raise StageError(f"cannot run: {'; '.join(plan.reasons)}. Run it with --until {name}")
@@ -83,7 +83,7 @@ def execute(
             outputs = executor.whole(build_work(planner, plan), live)
         planner.forced -= {plan.node.name}
         is_whole = rows is None or planner.all_tried(plan, rows)
-        publish = STAGES[plan.node.stage].publish
+        publish = stage_of(plan.node.stage).publish
         if is_whole and publish is not None:
             load(publish)(build_work(planner, plan, plan.wanted), store.output(config.produces, plan.key))
         seconds = time.monotonic() - started
@@ -140,7 +140,7 @@ def _do_items(
             f"{plan.node.name}: no video to do: every one failed before, or none is in the splits asked for"
         )
     if plan.lacks_group:
-        load(STAGES[plan.node.stage].work)(build_work(planner, plan, ()), reporter)  # writes it, for no video
+        load(stage_of(plan.node.stage).work)(build_work(planner, plan, ()), reporter)  # writes it, for no video
     ledger = ItemLedger(planner.file.store.node(plan.spec_key))
     rows = {} if todo else dict(planner.rows(plan))
     tried_before = {row.digest: row.attempts for row in (*plan.failed, *plan.quarantined)}

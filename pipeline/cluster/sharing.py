@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 
 from reelwright.pipeline.cluster.config import ClusterSettings
 from reelwright.stages.decode.config import DecodeConfig
-from reelwright.stages.registry import STAGES
+from reelwright.stages.registry import stage_of
 from reelwright.stages.unit import UnitDone
 from reelwright.stages.work import Shards, VideoItem, Work
 from reelwright.storage.items import ItemRow
@@ -109,7 +109,7 @@ class Sharing:
     def of(cls, items: Iterable[VideoItem], work: Work, *, split: Split | None) -> Sharing:
         """Those of ``items`` that are long."""
         found = []
-        if split is not None and split.split_seconds is not None and STAGES[work.stage].share is not None:
+        if split is not None and split.split_seconds is not None and stage_of(work.stage).share is not None:
             found = [(seconds, item) for item in items if (seconds := split.long_seconds(item, work)) is not None]
         found.sort(key=lambda entry: (-entry[0], entry[1].digest))
         return cls(split, {item.digest: LongVideo(item, seconds) for seconds, item in found})
