@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reelwright.pipeline.graph import Node
-from reelwright.pipeline.plan import FRESH, WAITING, NodePlan, Planner
+from reelwright.pipeline.graph import FRESH, WAITING, Node, NodePlan
+from reelwright.pipeline.plan import Planner
 from reelwright.pipeline.synthesized import NODE as VIDEOS
 from reelwright.stages.synthesize.source import STAGE as SYNTHESIZE
 from reelwright.storage.records import Record, read_records

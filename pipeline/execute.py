@@ -12,9 +12,9 @@ from typing import Any
 from reelwright.pipeline.cluster.executors import Executor
 from reelwright.pipeline.cluster.live import LiveReporter, telling
 from reelwright.pipeline.failed_share import check_share
-from reelwright.pipeline.graph import has_rows
-from reelwright.pipeline.noted import TARGETS, targets_by_split, write_noted
-from reelwright.pipeline.plan import STALE, WAITING, NodePlan, Planner
+from reelwright.pipeline.graph import STALE, WAITING, NodePlan, has_rows
+from reelwright.pipeline.plan import Planner
+from reelwright.pipeline.reasons import TARGETS, targets_by_split, write_input_videos
 from reelwright.pipeline.results import RAN, Failure, NodeResult, Observer, RunOptions
 from reelwright.pipeline.units import build_work
 from reelwright.stages.registry import fetch_weights, load, stage_of
@@ -196,9 +196,10 @@ def note_record(
     present = [row for row in items if row.is_done]
     assert plan.material is not None
     is_noted = plan.node.config.kind == "run" or plan.node.config.publishes
-    reads = planner.noted_now(plan) if is_noted else []
+    reads = planner.inputs_now(plan) if is_noted else []
+    dataset = planner.dataset_of(plan.node)
     if plan.node.config.publishes:
-        outputs = {**outputs, TARGETS: targets_by_split(reads, planner.dataset_of(plan.node))}
+        outputs = {**outputs, TARGETS: targets_by_split(reads, dataset.labels, dataset.background)}
     record = Record(
         node=plan.node.name,
         stage=plan.node.stage,
@@ -216,7 +217,7 @@ def note_record(
         finished=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     )
     if reads:
-        write_noted(planner.file.store, plan.key, reads)
+        write_input_videos(planner.file.store, plan.key, reads)
     write_record(planner.file.store, record, project=planner.project)
 
 
@@ -225,7 +226,7 @@ def complete_notes(plan: NodePlan, planner: Planner) -> None:
     assert plan.record is not None
     reads_labels = plan.node.config.kind == "run" or plan.node.config.publishes
     if reads_labels and not (planner.file.store.node(plan.key) / "samples.json").exists():
-        write_noted(planner.file.store, plan.key, planner.noted_now(plan))
+        write_input_videos(planner.file.store, plan.key, planner.inputs_now(plan))
     if planner.last(plan.node) is None:
         save_record(planner.project / f"{plan.node.name}.json", plan.record)
 

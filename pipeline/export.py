@@ -20,7 +20,8 @@ from reelwright.storage.sharing import sending_folder
 from reelwright.storage.urls import is_url
 
 if TYPE_CHECKING:
-    from reelwright.pipeline.plan import NodePlan, Planner
+    from reelwright.pipeline.graph import NodePlan
+    from reelwright.pipeline.plan import Planner
     from reelwright.pipeline.project import Project
 
 # form -> what it is made of, and its writer

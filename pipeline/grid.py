@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reelwright.pipeline.file import PipelineFile, load_pipeline
-from reelwright.pipeline.graph import build_graph
+from reelwright.pipeline.graph import FRESH, build_graph
 from reelwright.pipeline.history import History
-from reelwright.pipeline.plan import FRESH
 from reelwright.pipeline.results import Observer, RunOptions, RunResult
 from reelwright.pipeline.runner import open_planner, run_pipeline
 from reelwright.stages.registry import produced_by

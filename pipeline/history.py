@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from reelwright.pipeline.keys import reads, run_identity, started_from
-from reelwright.pipeline.noted import TARGETS
+from reelwright.pipeline.reasons import TARGETS
 from reelwright.stages.registry import produced_by
 from reelwright.storage.annotations import UNKNOWN
 from reelwright.storage.bringing import is_there, refresh

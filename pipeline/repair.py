@@ -10,8 +10,9 @@ from pathlib import Path
 from reelwright.pipeline.bucket_copy import copied
 from reelwright.pipeline.execute import complete_notes
 from reelwright.pipeline.file import PipelineFile
+from reelwright.pipeline.graph import FRESH
 from reelwright.pipeline.keys import hub_file
-from reelwright.pipeline.plan import FRESH, Planner
+from reelwright.pipeline.plan import Planner
 from reelwright.pipeline.reading import read_videos
 from reelwright.pipeline.results import NodeResult, Observer, RunOptions
 from reelwright.pipeline.runner import open_planner, run_pipeline
