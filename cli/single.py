@@ -28,7 +28,7 @@ from reelwright.cli.options import (
     WorkersOption,
 )
 from reelwright.cli.run import asking, run_and_tell
-from reelwright.stages.registry import STAGES
+from reelwright.stages.registry import all_stages, stage_of, usual_nodes
 from reelwright.storage.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -48,23 +48,11 @@ ProcessesOption = Annotated[
     int | None, typer.Option("--nproc", min=1, help="Processes that share each batch (DDP).", show_default=False)
 ]
 
-# stage -> (usual name of its node, settings, what it needs)
-_USUAL: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
-    "decode": ("frames", {}, ()),
-    "embed": ("embed", {"frames": "frames"}, ("decode",)),
-    "pretrain": ("pretrain", {"frames": "frames"}, ("decode",)),
-    "train": ("train", {"embeddings": ["embed"]}, ("decode", "embed")),
-    "finetune": ("tune", {"frames": "frames", "spatial": "embed", "temporal": "train"}, ("decode", "embed", "train")),
-    "predict": ("predict", {"run": "train"}, ("decode", "embed", "train")),
-    "steps": ("steps", {"predictions": ["predict"]}, ("decode", "embed", "train", "predict")),
-    "evaluate": ("scores", {"predictions": "predict"}, ("decode", "embed", "train", "predict")),
-}
-
 
 def register(app: typer.Typer) -> None:
     """Add one command for each stage of the table."""
-    for stage, entry in STAGES.items():
-        if stage not in _USUAL:  # what is imported has commands of its own, or stands in pipeline files only
+    for stage, entry in all_stages().items():
+        if entry.node is None:  # what is imported has commands of its own, or stands in pipeline files only
             continue
         app.command(stage, help=_help(stage, entry.summary), rich_help_panel="Stages")(_command(stage))
 
@@ -118,7 +106,7 @@ def _command(stage: str) -> Any:
             return
         run_and_tell(file, options, as_json=as_json)
 
-    if not STAGES[stage].trains:
+    if not stage_of(stage).trains:
         signature = inspect.signature(command)
         parameters = [parameter for parameter in signature.parameters.values() if parameter.name != "nproc"]
         command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
@@ -131,14 +119,9 @@ def pipeline_for(stage: str, videos: str, overrides: list[str]) -> PipelineFile:
 
     from reelwright.pipeline.file import PipelineSettings, build_pipeline
 
-    nodes = {}
-    for needed in (*_USUAL[stage][2], stage):
-        name, settings, _ = _USUAL[needed]
-        nodes[name] = {"uses": needed, **settings}
-    if stage in {"embed", "train", "predict", "steps", "evaluate"}:
-        nodes["frames"]["materialize"] = False
+    nodes = usual_nodes(stage)
     known = {*nodes, *PipelineSettings.model_fields}
-    own = _USUAL[stage][0]
+    own = stage_of(stage).node
     full = [entry if entry.split("=")[0].split(".")[0] in known else f"{own}.{entry}" for entry in overrides]
     content = OmegaConf.create({"videos": _videos_block(videos), "stages": nodes})
     return build_pipeline(content, path=Path.cwd() / f"reelwright-{stage}.yaml", overrides=full)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from reelwright.storage import remote
 from reelwright.storage.errors import StoreError
+from reelwright.storage.kinds import RECORDED, WITH_ITEMS
 from reelwright.storage.reserved import SCHEMA, URLS, VIDEOS
 from reelwright.storage.store import Store
 from reelwright.storage.urls import cache_folder
 
-_OUTPUTS = ("runs", "steps", "reports", "predictions")
 _TABLES = frozenset({VIDEOS, URLS, SCHEMA})
 _NOT_WRITTEN_ONCE = ("locks/", "claims/", "logs/")  # they come and go while others work
 _FILES_AT_ONCE = 500
@@ -75,15 +75,17 @@ def _named(store: Store, scope: Scope) -> Iterator[str]:
     """Names of the objects that a scope looks at."""
     yield from _TABLES & store.backend.names(store.root)
     folders = {f"nodes/{key}" for key in scope.nodes}
-    folders |= {f"{area}/{key}" for area in _OUTPUTS for key in scope.records}
+    folders |= {f"{area}/{key}" for area in RECORDED for key in scope.records}
     folders |= {f"synthetic/{key}" for key in scope.synthetic}
     for (area, key), digests in scope.items.items():
-        if area == "predictions":
-            folders.add(f"{area}/{key}")
+        kind = WITH_ITEMS[area]
+        folder = f"{area}/{key}{kind.ending}"
+        if not kind.is_rows:
+            folders.add(folder)
             continue
-        for name, _ in store.backend.entries(store.root / area / f"{key}.zarr"):
-            if digests is None or name == "zarr.json" or name.partition("/")[0] in digests:
-                yield f"{area}/{key}.zarr/{name}"
+        for name, _ in store.backend.entries(store.root / folder):
+            if digests is None or name == kind.marker or name.partition("/")[0] in digests:
+                yield f"{folder}/{name}"
     for folder in sorted(folders):
         yield from (f"{folder}/{name}" for name, _ in store.backend.entries(store.root / folder))
     yield from (path.relative_to(store.root).as_posix() for path in scope.projects | scope.weights)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,10 +20,9 @@ from reelwright.storage.checking import (
     MISSING,
     Problem,
     Rows,
-    check_group,
+    check_items,
     check_node,
     check_outputs,
-    check_scores,
     check_sealed,
     check_tables,
     check_weights,
@@ -33,6 +32,7 @@ from reelwright.storage.checking import (
 )
 from reelwright.storage.errors import ConfigError, InputError, ReelwrightError, StoreError, UnusableStoreError
 from reelwright.storage.items import ItemLedger
+from reelwright.storage.kinds import GROUPED, KINDS, RECORDED, WITH_ITEMS
 from reelwright.storage.known import KnownFiles
 from reelwright.storage.records import Record, load_record
 from reelwright.storage.reserved import LOGGERS, SCHEMA, URLS, VIDEOS
@@ -40,11 +40,10 @@ from reelwright.storage.schema import check_schema
 from reelwright.storage.seals import broken_seal
 from reelwright.storage.store import Store
 
-AREAS = ("frames", "embeddings", "predictions", "runs", "steps", "reports", "nodes", "projects", "weights", "synthetic")
+AREAS = (*GROUPED, *RECORDED, "nodes", "projects", "weights", "synthetic")
 _OF_CLUSTERS = ("claims", "jobs", "logs", "progress")
 _FILES = (SCHEMA, "files.json", VIDEOS, URLS)
 _OURS = frozenset({*AREAS, "scratch", "tuning", "frame_index", "locks", *_OF_CLUSTERS, *_FILES, LOGGERS})
-_WITH_RECORD = frozenset({"runs", "steps", "reports", "predictions"})
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ def reachable(planner: Planner) -> Scope:
             scope.nodes |= {plan.key, plan.spec_key}
             scope.records.add(plan.key)
         if plan.spec_key and plan.node.config.kind == "items" and plan.node.config.stores:
-            name = (plan.node.config.produces, plan.spec_key)
+            name = (KINDS[plan.node.config.produces].folder, plan.spec_key)
             before = scope.items.get(name) or frozenset()
             scope.items[name] = before | {item.digest for item in plan.wanted}
     return scope
@@ -116,12 +115,10 @@ def everything(store: Store) -> Scope:
     scope = Scope(is_whole=True)
     scope.nodes = {path.name for path in _listed(store, "nodes") if is_key(path.name)}
     scope.records = {name for name in scope.nodes if (store.node(name) / "record.json").exists()}
-    for area in ("frames", "embeddings"):
-        scope.items.update({(area, path.stem): None for path in _listed(store, area) if is_key(path.stem)})
     ledgers = {name for name in scope.nodes if _has_ledger(store, name)}
-    scope.items.update(
-        {("predictions", path.name): None for path in _listed(store, "predictions") if path.name in ledgers}
-    )
+    for area, kind in WITH_ITEMS.items():
+        keys = [path.name.removesuffix(kind.ending) for path in _listed(store, area)]
+        scope.items.update({(area, key): None for key in keys if (is_key(key) if kind.is_rows else key in ledgers)})
     scope.projects = {path for folder in _listed(store, "projects") for path in folder.glob("*.json")}
     scope.weights = set(_listed(store, "weights"))
     scope.synthetic = {path.name for path in _listed(store, "synthetic") if is_key(path.name)}
@@ -140,8 +137,8 @@ def find_problems(store: Store, scope: Scope) -> Iterator[Problem]:
     for key in sorted(scope.synthetic):
         yield from check_set(store.synthetic(key))
     for (area, key), digests in sorted(scope.items.items()):
-        folder_of, check = _ITEM_AREAS[area]
-        yield from check(folder_of(store, key), _done(store, key), digests)
+        kind = WITH_ITEMS[area]
+        yield from check_items(kind, kind.place(store.root, key), _done(store, key), digests)
     records = [record for key in sorted(scope.records) if (record := whole_record(store, key)) is not None]
     for record in records:
         yield from check_outputs(store, record)
@@ -178,12 +175,12 @@ def _belongs_to_nothing(store: Store, scope: Scope, records: list[Record]) -> It
         if path.name not in _OURS:
             yield strange(path)
     named = {"/".join(name.split("/")[:2]) for record in records for name in record.files}
-    for area in ("runs", "steps", "reports", "predictions", "nodes", "frames", "embeddings", "synthetic"):
+    for area in (*RECORDED, "nodes", *GROUPED, "synthetic"):
         for path in _listed(store, area):
-            key = path.stem if area in {"frames", "embeddings"} else path.name
+            key = path.name.removesuffix(WITH_ITEMS[area].ending) if area in WITH_ITEMS else path.name
             if not is_key(key):
                 yield strange(path)
-            elif area in _WITH_RECORD and (area, key) not in scope.items and f"{area}/{key}" not in named:
+            elif area in RECORDED and (area, key) not in scope.items and f"{area}/{key}" not in named:
                 yield Problem(path, LEFTOVER, "was never finished, or its record is damaged")
     keys = {key for _, key in scope.items}
     for key in sorted(name for name in scope.nodes - keys if _has_ledger(store, name)):
@@ -198,11 +195,3 @@ def _has_ledger(store: Store, key: str) -> bool:
 def _listed(store: Store, area: str) -> list[Path]:
     folder = store.root / area
     return sorted(folder.iterdir()) if folder.is_dir() else []
-
-
-_Check = Callable[[Path, Rows | None, frozenset[str] | None], Iterator[Problem]]
-_ITEM_AREAS: Mapping[str, tuple[Callable[[Store, str], Path], _Check]] = {
-    "frames": (Store.frames, check_group),
-    "embeddings": (Store.embeddings, check_group),
-    "predictions": (Store.predictions, check_scores),
-}

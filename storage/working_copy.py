@@ -28,6 +28,7 @@ from typing import Any, TypeVar
 from reelwright.storage import remote
 from reelwright.storage.backend import Backend, Found, Skip, is_unfinished, nothing
 from reelwright.storage.heartbeat import check_held
+from reelwright.storage.kinds import GROUPED, RECORDED
 from reelwright.storage.reserved import SCHEMA, TEMPORARY, URLS, VIDEOS
 from reelwright.storage.transfer import (
     GoneError,
@@ -38,10 +39,7 @@ from reelwright.storage.transfer import (
     replace_below,
 )
 
-_SHARED = frozenset(
-    {"frames", "embeddings", "runs", "predictions", "steps", "reports"}
-    | {"nodes", "weights", "projects", "logs", "synthetic"}
-)
+_SHARED = frozenset({*GROUPED, *RECORDED, "nodes", "weights", "projects", "logs", "synthetic"})
 _TABLES = frozenset({VIDEOS, URLS, SCHEMA})
 _LAST = ("zarr.json", "record.json", "model.safetensors")  # what says that the rest is there
 _DEPTH = 3  # area, group, item: below, a zarr.json is that of an array, and completes nothing
