@@ -6,11 +6,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
 Outputs = Mapping[str, Tensor]
+Forward = Callable[..., dict[str, Tensor]]  # a module, as under autocast: its named outputs
 
 
 class VideoModel(nn.Module):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,32 +56,22 @@ def _bring(store: Store, copy: Store, names: Iterable[str]) -> None:
             raise StoreError(f"{store.url} is changed by others all the time, so that no copy can be made. Run again")
 
 
-def moved(scope: Scope, *, of: Store, to: Store) -> Scope:
-    """The same scope in another copy of the store."""
-
-    def places(paths: set[Path]) -> set[Path]:
-        return {to.root / path.relative_to(of.root) for path in paths}
-
-    return replace(scope, projects=places(scope.projects), weights=places(scope.weights))
-
-
 def _named(store: Store, scope: Scope) -> Iterator[str]:
     """Names of the objects that a scope looks at."""
     yield from _TABLES & remote.list_names(str(store.url))
-    folders = {f"nodes/{key}" for key in scope.nodes}
-    folders |= {f"{area}/{key}" for area in RECORDED for key in scope.records}
-    folders |= {f"synthetic/{key}" for key in scope.synthetic}
-    for (area, key), digests in scope.items.items():
-        kind = WITH_ITEMS[area]
-        folder = f"{area}/{key}{kind.ending}"
-        if not kind.is_rows or digests is None:
-            folders.add(folder)
-            continue
-        yield from {f"{folder}/{kind.marker}"} if remote.look(f"{store.url}/{folder}/{kind.marker}") else ()
-        folders |= {f"{folder}/{digest}" for digest in digests}
+    folders = {f"{area}/{key}" for area in ("nodes", "synthetic") for key in scope.of(area)}
+    folders |= {f"{area}/{key}" for area in RECORDED for key in scope.of("outputs")}
+    for area, kind in WITH_ITEMS.items():
+        for key, digests in scope.of(area).items():
+            folder = f"{area}/{key}{kind.ending}"
+            if not kind.is_rows or digests is None:
+                folders.add(folder)
+                continue
+            yield from {f"{folder}/{kind.marker}"} if remote.look(f"{store.url}/{folder}/{kind.marker}") else ()
+            folders |= {f"{folder}/{digest}" for digest in digests}
     for folder in sorted(folders):
         yield from (f"{folder}/{name}" for name in remote.list_objects(f"{store.url}/{folder}"))
-    yield from (path.relative_to(store.root).as_posix() for path in scope.projects | scope.weights)
+    yield from (f"{area}/{name}" for area in ("projects", "weights") for name in scope.of(area))
 
 
 def _everything(store: Store) -> list[str]:

@@ -5,7 +5,8 @@ videos; while synthetic videos are still to be made, all. The key of a node that
 it left last stays until it runs. Other pipeline files that ran on this store (their last records lie in projects/) are
 roots too, as they were when they ran last, with all items under their spec keys, since their manifests are not known;
 `only_these` gives them up. Unfinished work of a node that is still wanted stays, since the next run goes on from it.
-What a running process says it uses (storage/locks.py) stays with all its items, whoever runs it, wherever it runs.
+What a running process says it uses (storage/locks.py) stays with all its items and with what is not whole of it yet,
+whoever runs it, wherever it runs.
 
 Of a store in a bucket, what counts lies there. One listing tells sizes and, by the clock of the service, when what was
 changed; services refuse machines whose clocks differ by more than minutes. What only this machine has is told apart.
@@ -29,7 +30,7 @@ from reelwright.storage.bringing import look_again, refresh
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.garbage import Garbage, Roots, delete, find_garbage
 from reelwright.storage.listings import FolderListing, listing_of
-from reelwright.storage.locks import collecting, holdings, uses
+from reelwright.storage.locks import COLLECTING, collecting, holdings, uses
 from reelwright.storage.records import load_record
 from reelwright.storage.store import Store
 
@@ -164,14 +165,14 @@ def find_roots(planners: Sequence[Planner], *, only_these: bool) -> Roots:
             roots.keys |= {record.key, record.spec_key}
             wanted.pop(record.spec_key, None)
             roots.weight_digests.update({record.material.get("inputs", {}).get("weights")} - {None})
-    in_use = keys_in_use(planners[0].file.store)
-    roots.keys |= in_use
-    roots.weights.update(planners[0].file.store.root / "weights" / name for name in in_use)
-    roots.items = {key: digests for key, digests in wanted.items() if key not in in_use}
+    roots.in_use = frozenset(keys_in_use(planners[0].file.store))
+    roots.keys |= roots.in_use
+    roots.weights.update(planners[0].file.store.root / "weights" / name for name in roots.in_use)
+    roots.items = {key: digests for key, digests in wanted.items() if key not in roots.in_use}
     return roots
 
 
 def keys_in_use(store: Store) -> set[str]:
-    """Keys, and names of files of weights, that running processes have told they use."""
+    """Keys, and names of files of weights, that running processes have told they use; `gc` itself uses none."""
     used = {key for use in uses(store.locks) if not use.is_dead for key in use.owner.keys}
-    return used | {held.key for held in holdings(store.locks)}
+    return used | {held.key for held in holdings(store.locks)} - {COLLECTING}

@@ -37,6 +37,11 @@ class Roots:
     weights: set[Path] = field(default_factory=set)
     weight_digests: set[str] = field(default_factory=set)
     projects: tuple[str, ...] = ()  # of other pipeline files
+    in_use: frozenset[str] = frozenset()  # keys, and names of files of weights, that processes work with now
+
+    def is_being_written(self, path: Path) -> bool:
+        """Whether what is not whole yet is being written: it is named after what it will be part of."""
+        return any(name in path.name for name in self.in_use)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,21 +154,29 @@ class _Finder:
                 bool(self.roots.projects) and (entry is None or entry[2] in self.roots.weight_digests)
             )
             if _is_leftover(path):
-                yield self._garbage(path, _LEFTOVERS)
+                yield from self._left_behind(path)
             elif path.suffix == ".safetensors" and not is_used:
                 yield self._garbage(path, "weights")
 
     def leftovers(self) -> Iterator[Garbage]:
-        """What belongs to no key."""
-        for folder in ("scratch", INCOMING):
-            yield from (self._garbage(path, _LEFTOVERS) for path in self.listing.inside(self.store.root / folder))
-        at_top = self.listing.inside(self.store.root)
-        yield from (self._garbage(path, _LEFTOVERS) for path in at_top if _is_leftover(path))
+        """What belongs to no key; what does not even name one stays while anybody works in the store."""
+        for path in self.listing.inside(self.store.root / "scratch"):
+            yield from self._left_behind(path)
+        if not self.roots.in_use:
+            at_top = [path for path in self.listing.inside(self.store.root) if _is_leftover(path)]
+            for path in (*self.listing.inside(self.store.root / INCOMING), *at_top):
+                yield self._garbage(path, _LEFTOVERS)
 
     def _unreached(self, folder: Path, area: str, key: str) -> Iterator[Garbage]:
         """All of a key that no root has; what is not named like a key is not ours to remove."""
-        if is_key(key) or _is_leftover(folder):
-            yield self._garbage(folder, area if is_key(key) else _LEFTOVERS)
+        if is_key(key):
+            yield self._garbage(folder, area)
+        elif _is_leftover(folder):
+            yield from self._left_behind(folder)
+
+    def _left_behind(self, path: Path) -> Iterator[Garbage]:
+        if not self.roots.is_being_written(path):
+            yield self._garbage(path, _LEFTOVERS)
 
     def _items(self, group: Path, area: str, key: str) -> Iterator[Garbage]:
         """Videos gone from the manifests; unfinished ones that are wanted stay where work goes on from them."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from reelwright.models.contracts import Forward
 from reelwright.models.heads import Head
 from reelwright.models.losses import IGNORED, balanced_class_weights, classification_loss, multilabel_loss
 from reelwright.models.metrics import classification_metrics, multilabel_metrics
@@ -20,7 +21,6 @@ from reelwright.models.soft_targets import soft_target_loss
 from reelwright.stages.learning.batches import Batches
 from reelwright.stages.learning.config import LossSettings
 from reelwright.stages.learning.head_objectives import ACTION, HeadLoss, head_metrics, head_probabilities
-from reelwright.stages.learning.updates import Forward
 from reelwright.stages.learning.world import World
 from reelwright.stages.objectives.classification import Classification, Loss, Weigh
 from reelwright.stages.objectives.contract import Objective

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from reelwright.models.contracts import Forward
 from reelwright.models.encoders import output_shapes
 from reelwright.models.retrieval import retrieval_metrics
 from reelwright.stages.config import parse_config
@@ -27,7 +28,6 @@ from reelwright.stages.finetune.resized_crop import CropSettings, build_crop
 from reelwright.stages.inputs import unchanged_sources
 from reelwright.stages.learning.place import Place, train_in_processes
 from reelwright.stages.learning.setup import Learning, finish_run, fit, prepare, run_values
-from reelwright.stages.learning.updates import Forward
 from reelwright.stages.objectives.contrastive import Contrast
 from reelwright.stages.pretrain.batches import KeyFrameBatches, ReadFrames, ReadStored, make_pool
 from reelwright.stages.pretrain.config import METRICS, PretrainConfig

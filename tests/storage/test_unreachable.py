@@ -119,7 +119,7 @@ LOOKS: dict[str, Callable[[Store], object]] = {
     "unset": lambda store: unset([store.claims(KEY) / "mark"]),
     "garbage": lambda store: list(find_garbage(store, Roots())),
     "sizes": lambda store: list(listing_of(store.root).sizes(store.root)),
-    "copied": lambda store: copied(store, Scope(nodes={KEY})).__enter__(),
+    "copied": lambda store: copied(store, Scope({"nodes": {KEY: None}})).__enter__(),
     "check_writable": lambda store: check_writable(store.root),
     "video": lambda _: local_file(f"dying://{BUCKET}/clip.mp4"),
     "exists": lambda _: exists(f"dying://{BUCKET}/clip.mp4"),
