@@ -6,17 +6,14 @@ import contextlib
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from reelwright.pipeline.scope import Scope
 from reelwright.storage import remote
 from reelwright.storage.errors import StoreError
 from reelwright.storage.kinds import RECORDED, WITH_ITEMS
 from reelwright.storage.reserved import SCHEMA, URLS, VIDEOS
 from reelwright.storage.store import Store
 from reelwright.storage.urls import cache_folder
-
-if TYPE_CHECKING:
-    from reelwright.pipeline.verify import Scope
 
 _TABLES = frozenset({VIDEOS, URLS, SCHEMA})
 _NOT_WRITTEN_ONCE = ("locks/", "claims/", "logs/")  # they come and go while others work

@@ -15,7 +15,8 @@ from reelwright.pipeline.plan import Planner
 from reelwright.pipeline.reading import read_videos
 from reelwright.pipeline.results import NodeResult, Observer, RunOptions
 from reelwright.pipeline.runner import open_planner, run_pipeline
-from reelwright.pipeline.verify import AREAS, Scope, found_in, verify
+from reelwright.pipeline.scope import Scope
+from reelwright.pipeline.verify import AREAS, found_in, verify
 from reelwright.storage.bringing import look_again
 from reelwright.storage.checking import FOREIGN, Problem, is_key
 from reelwright.storage.errors import StoreError, UnusableStoreError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,6 +14,7 @@ from reelwright.pipeline.file import PipelineFile
 from reelwright.pipeline.keys import hub_file
 from reelwright.pipeline.plan import Planner
 from reelwright.pipeline.runner import open_planner
+from reelwright.pipeline.scope import Digests, Scope
 from reelwright.stages.synthesize.check import check_set
 from reelwright.storage.bringing import is_there, refresh
 from reelwright.storage.checking import (
@@ -43,27 +44,7 @@ AREAS = (*GROUPED, *RECORDED, "nodes", "projects", "weights", "synthetic")
 _OF_CLUSTERS = ("claims", "jobs", "logs", "progress")
 _FILES = (SCHEMA, "files.json", VIDEOS, URLS)
 _OURS = frozenset({*AREAS, "scratch", "tuning", "frame_index", "locks", *_OF_CLUSTERS, *_FILES, LOGGERS})
-Digests = frozenset[str] | None  # of videos; None: all
 _Check = Callable[[Store, str, Digests], Iterator[Problem]]
-
-
-@dataclass
-class Scope:
-    """What is looked at."""
-
-    # area -> names in it: keys, paths of files in projects and weights; of frames, embeddings and cached predictions
-    # which videos. "outputs" are those of the records with these keys, in whatever area.
-    names: dict[str, dict[str, Digests]] = field(default_factory=dict)
-    is_whole: bool = False  # also what belongs to nothing
-
-    def add(self, area: str, name: str, digests: Digests = None) -> None:
-        """Look at this too, and at these videos besides those that are looked at."""
-        before = self.of(area).get(name, frozenset())
-        self.names.setdefault(area, {})[name] = None if digests is None or before is None else before | digests
-
-    def of(self, area: str) -> Mapping[str, Digests]:
-        """What is looked at of an area."""
-        return self.names.get(area, {})
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pytest
 
 from reelwright.pipeline.bucket_copy import copied
 from reelwright.pipeline.collect import keys_in_use
-from reelwright.pipeline.verify import Scope
+from reelwright.pipeline.scope import Scope
 from reelwright.storage import locks, remote
 from reelwright.storage.bringing import at_hand, is_there, items_at_hand, items_in, names_in, refresh, sizes_below
 from reelwright.storage.embeddings import EmbeddingStore
