@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from reelwright.pipeline.bucket_copy import Scope, copied
+from reelwright.pipeline.bucket_copy import copied
 from reelwright.pipeline.collect import keys_in_use
+from reelwright.pipeline.scope import Scope
 from reelwright.storage import locks, remote
 from reelwright.storage.embeddings import EmbeddingStore
 from reelwright.storage.errors import ConfigError, ReelwrightError, StoreError, UnusableStoreError
@@ -113,7 +114,7 @@ LOOKS: dict[str, Callable[[Store], object]] = {
     "delete": lambda store: store.backend.delete([store.claims(KEY) / "mark"]),
     "garbage": lambda store: list(find_garbage(store, Roots())),
     "sizes": lambda store: Listing(store.backend, store.root).size(store.root),
-    "copied": lambda store: copied(store, Scope(nodes={KEY})).__enter__(),
+    "copied": lambda store: copied(store, Scope({"nodes": {KEY: None}})).__enter__(),
     "check_writable": lambda store: store.backend.check_writable(),
     "video": lambda _: local_file(f"dying://{BUCKET}/clip.mp4"),
     "exists": lambda _: exists(f"dying://{BUCKET}/clip.mp4"),
