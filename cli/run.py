@@ -28,6 +28,7 @@ from reelwright.cli.options import (
     SetOption,
     WorkersOption,
 )
+from reelwright.stages.registry import produced_by
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.processes import interruptible
 
@@ -209,7 +210,7 @@ def run_and_tell(file: PipelineFile, options: RunOptions, *, as_json: bool) -> N
     else:
         typer.echo(result_table(result.nodes))
     if not as_json:
-        scores = scores_table({node.node: node.outputs for node in result.nodes if node.stage == "evaluate"})
+        scores = scores_table({node.node: node.outputs for node in result.nodes if produced_by(node.stage) == "scores"})
         typer.echo(f"\n{scores}" if scores else "", nl=bool(scores))
         if result.failures:
             typer.echo(f"\n{len(result.failures)} not whole or failed:\n{failure_table(result.failures)}")

@@ -18,13 +18,13 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from reelwright.pipeline.file import PipelineFile, load_pipeline
-from reelwright.pipeline.graph import build_graph
-from reelwright.pipeline.history import RUN_STAGES, History
-from reelwright.pipeline.plan import FRESH
+from reelwright.pipeline.graph import FRESH, build_graph
+from reelwright.pipeline.history import History
 from reelwright.pipeline.project import SilentObserver
 from reelwright.pipeline.reading import read_videos
 from reelwright.pipeline.results import Observer, RunOptions, RunResult
 from reelwright.pipeline.runner import open_planner, run_pipeline
+from reelwright.stages.registry import produced_by
 from reelwright.storage.digests import digest
 from reelwright.storage.errors import ConfigError, ReelwrightError, StageError
 from reelwright.storage.processes import interruptible
@@ -147,7 +147,8 @@ def _axis(text: str) -> tuple[str, list[str]]:
 
 def _best(file: PipelineFile, result: RunResult) -> dict[str, tuple[str, float]]:
     planner = open_planner(file)
-    done = [node.node for node in result.nodes if node.stage in RUN_STAGES and node.state not in {"failed", "not run"}]
+    ended = [node for node in result.nodes if node.state not in {"failed", "not run"}]
+    done = [node.node for node in ended if produced_by(node.stage) == "run"]
     found = {}
     for name in done:
         record = planner.plan(name).record

@@ -99,6 +99,8 @@ class FinetuneConfig(LearningSettings):
     version: ClassVar[int] = 5  # 5: crops are of the stored frame, not of the middle that the encoder sees
     kind: ClassVar[str] = "run"
     produces: ClassVar[str] = "run"
+    costs: ClassVar[tuple[str, ...] | None] = ("precision",)
+    time_grows_with: ClassVar[str] = "epochs"
 
     frames: str = node_input("frames", kinds=("frames",), used="training")
     """The decode node, with materialize: true; the one that the embeddings were made from."""

@@ -120,6 +120,8 @@ class PretrainConfig(LearningSettings):
     version: ClassVar[int] = 2  # 2: crops are of the stored frame, not of the middle that the encoder sees
     kind: ClassVar[str] = "run"
     produces: ClassVar[str] = "run"
+    costs: ClassVar[tuple[str, ...] | None] = ("encoder", "precision", "model_args", "preprocess", "batch")
+    time_grows_with: ClassVar[str] = "epochs"
 
     frames: str = node_input("frames", kinds=("frames",), used="training")
     """The decode node, with materialize: true."""
