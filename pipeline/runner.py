@@ -14,7 +14,7 @@ from reelwright.pipeline.cluster.profiles import cluster_settings
 from reelwright.pipeline.dataset import Dataset, load_dataset
 from reelwright.pipeline.execute import complete_notes, execute, is_settled, item_failures, note_record, ready_plan
 from reelwright.pipeline.file import PipelineFile
-from reelwright.pipeline.graph import FRESH, Graph, NodePlan, build_graph
+from reelwright.pipeline.graph import FRESH, WAITING, Graph, NodePlan, build_graph
 from reelwright.pipeline.keys import hub_file
 from reelwright.pipeline.lengths import length_notes
 from reelwright.pipeline.lockfile import Frozen, lock_path, write_lock
@@ -218,6 +218,8 @@ def _run_node(name: str, run: _Run, results: Mapping[str, NodeResult]) -> tuple[
 def _bring_up(name: str, run: _Run) -> tuple[NodeResult, list[Failure]]:
     """Run a node, or leave it as it is, alone among all processes."""
     planner, options = run.planner, run.options
+    if planner.plan(name).state == WAITING:
+        _tell_use(run)  # of weights, before they are fetched
     plan = ready_plan(name, planner)
     if run.frozen is not None:
         run.frozen.check_node(plan, planner)
