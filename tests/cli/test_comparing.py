@@ -116,7 +116,7 @@ def test_a_parallel_grid_gives_what_one_after_the_other_gives(copied: Path) -> N
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code", "told"),
-    [(signal.SIGTERM, 75, "stopped by SIGTERM"), (signal.SIGINT, 130, "")],
+    [(signal.SIGTERM, 75, "stopped by SIGTERM"), (signal.SIGINT, 130, "stopped by Ctrl-C")],
     ids=["scheduler", "Ctrl-C"],
 )
 def test_a_signal_ends_a_parallel_grid_and_its_processes(copied: Path, number: int, code: int, told: str) -> None:
