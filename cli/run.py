@@ -36,12 +36,9 @@ if TYPE_CHECKING:
     from reelwright.pipeline.file import PipelineFile
     from reelwright.pipeline.results import RunOptions
 
-OnlyOption = Annotated[
-    list[str] | None, typer.Option("--only", metavar="NODE", help="Run just this node. Repeatable.", show_default=False)
-]
+OnlyOption = Annotated[list[str] | None, typer.Option("--only", metavar="NODE", help="Run just this node. Repeatable.")]
 UntilOption = Annotated[
-    list[str] | None,
-    typer.Option("--until", metavar="NODE", help="Run this node and what it needs. Repeatable.", show_default=False),
+    list[str] | None, typer.Option("--until", metavar="NODE", help="Run this node and what it needs. Repeatable.")
 ]
 
 
@@ -55,8 +52,7 @@ def register(app: typer.Typer) -> None:
 
 def run(
     settings: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[NAME=VALUE,VALUE]...", help="With -m: settings to vary.", show_default=False),
+        list[str] | None, typer.Argument(metavar="[NAME=VALUE,VALUE]...", help="With -m: settings to vary.")
     ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
@@ -145,9 +141,7 @@ def status(
 
 def explain(
     node: Annotated[str, typer.Argument(help="Name of a node, or videos where the pipeline makes them.")],
-    video: Annotated[
-        str | None, typer.Argument(help="A video_id: what is known of this one.", show_default=False)
-    ] = None,
+    video: Annotated[str | None, typer.Argument(help="A video_id: what is known of this one.")] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,

@@ -35,12 +35,10 @@ if TYPE_CHECKING:
     from reelwright.pipeline.file import PipelineFile
 
 NodesArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="[NODE]...", help="Nodes of this stage; default: all.", show_default=False)
+    list[str] | None, typer.Argument(metavar="[NODE]...", help="Nodes of this stage; default: all.")
 ]
 
-ProcessesOption = Annotated[
-    int | None, typer.Option("--nproc", min=1, help="Processes that share each batch (DDP).", show_default=False)
-]
+ProcessesOption = Annotated[int | None, typer.Option("--nproc", min=1, help="Processes that share each batch (DDP).")]
 
 
 def register(app: typer.Typer) -> None:

@@ -10,6 +10,7 @@ import dataclasses
 import itertools
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -216,6 +217,7 @@ def _start(nodes: Unmade, file: PipelineFile, options: RunOptions, *, processes:
 
 def _run_one(file: PipelineFile, options: RunOptions, processes: int, answer: Connection) -> None:
     """Run one combination with its share of the cores, so that those at work do not slow each other down."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who shares out the work, and ends this one
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))  # before torch is loaded
     try:
         with interruptible():
