@@ -11,7 +11,6 @@ from reelwright.stages.config import Settings, StageConfig, execution, node_inpu
 from reelwright.stages.finetune.rand_augment_text import read_sections
 from reelwright.stages.learning.config import LearningSettings
 from reelwright.stages.learning.optimizer_config import OptimizerSettings
-from reelwright.storage.errors import ConfigError
 
 
 class ErasingSettings(Settings):
@@ -20,7 +19,7 @@ class ErasingSettings(Settings):
     probability: float = Field(0.25, ge=0, le=1)
     """Of a clip to lose something."""
     mode: Literal["pixel", "rand", "const"] = "pixel"
-    """pixel: noise, new in every frame; rand: one colour a box; const: the mean colour."""
+    """pixel: noise, new in every frame; rand: one colour a box (both ~ N(0, 1)); const: 0, the mean colour."""
     max_count: PositiveInt = 1
     """Boxes of a clip, 1 to this many; the area is shared out among them."""
     area: tuple[float, float] = (0.02, 1 / 3)
@@ -143,9 +142,4 @@ class FinetuneConfig(LearningSettings):
 
     def check_inputs(self, inputs: Mapping[str, Sequence[StageConfig]]) -> None:
         """Refuse frames that are not stored: windows are read again and again, in random order."""
-        for frames in inputs.get("frames", ()):
-            if getattr(frames, "materialize", True) is False:
-                raise ConfigError(
-                    f"frames: node {self.frames!r} has materialize: false, but finetune reads its frames many times. "
-                    f"Set materialize: true for {self.frames!r}; its embeddings stay as they are."
-                )
+        self.check_frames_stored(inputs, more="; its embeddings stay as they are.")

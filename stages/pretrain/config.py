@@ -209,9 +209,4 @@ class PretrainConfig(LearningSettings):
 
     def check_inputs(self, inputs: Mapping[str, Sequence[StageConfig]]) -> None:
         """Refuse frames that are not stored: they are read again and again, in random order."""
-        for frames in inputs.get("frames", ()):
-            if getattr(frames, "materialize", True) is False:
-                raise ConfigError(
-                    f"frames: node {self.frames!r} has materialize: false, but pretrain reads its frames many times. "
-                    f"Set materialize: true for {self.frames!r}"
-                )
+        self.check_frames_stored(inputs)
