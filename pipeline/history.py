@@ -72,6 +72,7 @@ class History:
     def settings(self, record: Record, path: str = "") -> dict[str, Any]:
         """Dotted name -> value of all settings behind a record, those of its inputs under the input's name."""
         found = dict(flat(record.material.get("spec", {}), path))
+        found.update(flat({"plugins": record.material["plugins"]} if "plugins" in record.material else {}, path))
         if record.stage in RUN_STAGES:
             inputs = record.material.get("inputs", {})
             found.update({f"{path}{name}": inputs[name] for name in ("videos", "classes", "heads") if name in inputs})

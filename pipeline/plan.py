@@ -21,9 +21,11 @@ from reelwright.pipeline.noted import Noted, noted, read_noted, video_difference
 from reelwright.pipeline.reasons import explain_difference, item_reasons, rows_field
 from reelwright.pipeline.selection import named_videos, samples, wanted_items
 from reelwright.stages.index.config import LabelsConfig
+from reelwright.stages.plugins import Plugin, find_plugin
 from reelwright.stages.work import VideoItem
 from reelwright.storage.bringing import at_hand, is_there, names_in
 from reelwright.storage.digests import digest
+from reelwright.storage.errors import ConfigError
 from reelwright.storage.items import ItemLedger, ItemRow
 from reelwright.storage.known import KnownFiles
 from reelwright.storage.records import Record, last_record, read_record
@@ -74,6 +76,7 @@ class Planner:
     dataset: Dataset
     forced: frozenset[str] = frozenset()
     _plans: dict[str, NodePlan] = field(default_factory=dict)
+    _plugins: dict[str, Plugin] = field(default_factory=dict)  # by use; as they were when first looked at
     _relabelled: dict[str, Dataset] = field(default_factory=dict)  # by their settings as JSON, in order
 
     @property
@@ -103,6 +106,24 @@ class Planner:
         datasets = (self.dataset, *map(self.dataset_of, self.graph.nodes.values()))
         return tuple(dict.fromkeys(text for dataset in datasets for text in dataset.warnings))
 
+    def plugins(self, node: Node) -> dict[str, Plugin]:
+        """Field -> the plug-in that a node names. Raises ConfigError where it is not found."""
+        found = {}
+        for name, use in node.config.plugins().items():
+            if use.key not in self._plugins:
+                try:
+                    self._plugins[use.key] = find_plugin(use.group, use.name, folder=self.file.folder)
+                except ConfigError as error:
+                    raise ConfigError(f"{self.file.path}: stages.{node.name}.{name}: {error}") from None
+            found[name] = self._plugins[use.key]
+        return found
+
+    def plugins_behind(self, node: Node) -> dict[str, Any]:
+        """Those of a node and of all that it rests on, for its unit of work."""
+        nodes = [self.graph.nodes[name] for name in self.graph.upstream([node.name])]
+        uses = [(use, node, field) for node in nodes for field, use in node.config.plugins().items()]
+        return {use.key: self.plugins(node)[field].plain() for use, node, field in uses}
+
     def forget(self) -> None:
         """Look at the store anew."""
         self._plans.clear()
@@ -126,7 +147,8 @@ class Planner:
             return NodePlan(node=node, state=WAITING, reasons=unmet, wanted=wanted)
         identities = {name: identity(plan, self.plan) for name, plan in parents.items()}
         sources, dataset = source_digests(node, self.file, self.known), self.dataset_of(node)
-        made_of = material(node, dataset, wanted, identities=identities, sources=sources)
+        plugins = self.plugins(node)
+        made_of = material(node, dataset, wanted, identities=identities, sources=sources, plugins=plugins)
         spec_key = digest(made_of)
         key = "" if self._not_known(node) else node_key(node, dataset, spec_key, wanted)
         record = read_record(self.file.store, key) if key else None

@@ -37,6 +37,7 @@ from reelwright.stages.learning.setup import (
     prepare,
     run_values,
 )
+from reelwright.stages.objectives.plugin import ObjectiveSizes, plugin_objective
 from reelwright.stages.sampling.clips import DrawnClips
 from reelwright.stages.sampling.draws import IN_ORDER, Draws
 from reelwright.stages.sampling.windows import shape_of_run
@@ -80,7 +81,7 @@ def _tune(work: Work, config: FinetuneConfig, place: Place) -> dict[str, Any] | 
     loaded = _spatial(work, store, values)
     heads = heads_of(values.get("heads", ()))
     metric = choose_metric(values["task"], config.metric, num_classes=len(labels.classes), heads=heads)
-    module = _module(config, loaded, start, values, where=work.node).to(place.device)
+    module = _module(config, loaded, start, values, plugins=work.plugins, where=work.node).to(place.device)
     if config.channels_last or (config.channels_last is None and place.device.type == "cuda"):
         module.spatial.to(memory_format=torch.channels_last)
     init = prepare(module, work=work, config=config, labels=labels)
@@ -174,11 +175,17 @@ def _check_fit(work: Work, encoder: Encoder, shape: tuple[int, ...], values: Map
 
 
 def _module(
-    config: FinetuneConfig, loaded: LoadedEncoder, start: RunFolder, values: Mapping[str, Any], *, where: str
+    config: FinetuneConfig,
+    loaded: LoadedEncoder,
+    start: RunFolder,
+    values: Mapping[str, Any],
+    *,
+    plugins: Mapping[str, Any],
+    where: str,
 ) -> FinetuneModule:
     """Both parts with the weights they have learned, frozen where asked for."""
     start.weights_digest()
-    temporal = build_run_model(values["model"])
+    temporal = build_run_model(values["model"], plugins=plugins)
     load_weights(start.weights, temporal, prefix="temporal." if values["stage"] == "finetune" else "")
     module = FinetuneModule(
         loaded.encoder,
@@ -274,7 +281,9 @@ def _learning(
     return Learning(
         train=batches(train, draws, drop_last=config.drop_last, redraw=redraw, crop=crop),
         val=batches(val, IN_ORDER) if len(val) else None,
-        objective=build_objective(task, config.loss, counts=counts, device=place.device, heads=heads),
+        objective=plugin_objective(config.objective, ObjectiveSizes(task, counts), plugins=work.plugins)
+        if config.objective is not None
+        else build_objective(task, config.loss, counts=counts, device=place.device, heads=heads),
         task=task,
         metric=metric,
         heads=heads,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from reelwright.stages.config import Settings, StageConfig, execution, node_input, training
+from reelwright.stages.config import NamedSettings, Settings, StageConfig, execution, node_input, training
 from reelwright.stages.index.config import LabelsConfig
 from reelwright.stages.learning.optimizer_config import EmaSettings, OptimizerSettings, ScheduleSettings
 from reelwright.stages.learning.optimizer_names import LOOKAHEAD
+from reelwright.stages.plugins import is_plugin
 
 _OPTIMIZER_PACKAGES = {"fused": "apex", "bnb": "bitsandbytes"}
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")
@@ -22,6 +23,24 @@ class LossSettings(Settings):
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     class_weights: Literal["none", "balanced"] = "none"
     """balanced: inverse to the class's share of the training targets."""
+
+
+class ObjectiveSettings(NamedSettings):
+    """A loss of one's own: its name and its own options (checked before training starts)."""
+
+    group: ClassVar[str] = "objectives"
+
+    name: str
+    """An entry point of reelwright.objectives, package.module:Objective, or file.py:Objective."""
+
+    @model_validator(mode="after")
+    def _objective_is_known(self) -> Self:
+        if not is_plugin(self.group, self.name):
+            raise ValueError(
+                f"unknown objective {self.name!r}: no installed package offers it (reelwright.{self.group}); or write "
+                "package.module:Objective, or file.py:Objective for a file beside the pipeline file"
+            )
+        return self
 
 
 class MixingSettings(Settings):
@@ -129,6 +148,12 @@ class LearningSettings(StageConfig):
                 f"schedule.warmup_epochs is {self.schedule.warmup_epochs:g}, but there are only {self.epochs} epochs; "
                 "shorten it"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _one_loss(self) -> Self:
+        if isinstance(getattr(self, "objective", None), ObjectiveSettings) and self.loss != LossSettings():
+            raise ValueError("loss is what the task minimises by itself, but objective takes its place; leave loss out")
         return self
 
     @model_validator(mode="after")

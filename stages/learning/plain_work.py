@@ -20,6 +20,7 @@ def work_to_plain(work: Work) -> dict[str, Any]:
         "inputs": {name: [_ref_to_plain(ref) for ref in refs] for name, refs in work.inputs.items()},
         "items": [list(item) for item in work.items],
         "payload": dict(work.payload),
+        "plugins": dict(work.plugins),
         "is_part": work.is_part,
     }
 

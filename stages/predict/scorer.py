@@ -67,11 +67,14 @@ class VideoRows:
         return sum(rows.nbytes for rows in self.looks)
 
 
-def load_run(folder: RunFolder, *, device: torch.device) -> LoadedRun:
-    """The trained model in ``folder``. Raises StoreError or StageError when it is not complete or does not fit."""
+def load_run(folder: RunFolder, *, device: torch.device, plugins: Mapping[str, Any]) -> LoadedRun:
+    """The trained model in ``folder``; ``plugins`` are those that may be imported for it.
+
+    Raises StoreError or StageError when it is not complete or does not fit, ConfigError for a plug-in not named.
+    """
     values = folder.config()
     folder.weights_digest()
-    module = build_run_model(values["model"])
+    module = build_run_model(values["model"], plugins=plugins)
     load_weights(folder.weights, module, prefix=TEMPORAL_PREFIX if values["stage"] == "finetune" else "")
     return LoadedRun(
         module=module.eval().to(device),

@@ -24,6 +24,7 @@ from reelwright.stages.learning.setup import (
     run_values,
 )
 from reelwright.stages.learning.world import machine_name
+from reelwright.stages.objectives.plugin import ObjectiveSizes, plugin_objective
 from reelwright.stages.sampling.draws import IN_ORDER, Draws
 from reelwright.stages.sampling.windows import WindowShape
 from reelwright.stages.train.block import Block, load_block, num_features, split_missing
@@ -68,7 +69,7 @@ def _train(work: Work, config: TrainConfig, place: Place) -> dict[str, Any] | No
     stores = [EmbeddingStore(store.embeddings(ref.key)) for ref in work.inputs["embeddings"]]
     values = _model_values(config, input_dim=num_features(stores, config.output), num_classes=len(labels.classes))
     values |= {"heads": [asdict(head) for head in heads]} if heads else {}
-    model = build_run_model(values["model"], seed=config.seed).to(place.device)
+    model = build_run_model(values["model"], plugins=work.plugins, seed=config.seed).to(place.device)
     init = prepare(model, work=work, config=config, labels=labels)
     folder = RunFolder(store.run(work.key))
     scratch = store.root / "scratch" / f"{work.key}.{machine_name()}.rows"
@@ -171,7 +172,9 @@ def _learning(
     return Learning(
         train=batches(train, draws, drop_last=config.drop_last),
         val=batches(val, IN_ORDER, drop_last=False) if len(val) else None,
-        objective=build_objective(config.task, config.loss, counts=counts, device=place.device, heads=heads),
+        objective=plugin_objective(config.objective, ObjectiveSizes(config.task, counts), plugins=work.plugins)
+        if config.objective is not None
+        else build_objective(config.task, config.loss, counts=counts, device=place.device, heads=heads),
         task=config.task,
         metric=metric,
         multipliers={},
