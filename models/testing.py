@@ -9,25 +9,24 @@ Shape letters: B batch, T rows of a window, D features, K outputs.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from reelwright.models.contracts import named_outputs
+from reelwright.models.contracts import VideoModel
 from reelwright.models.temporal_parts import TemporalSizes
 
 _BATCH = 2
 
 
-def checked_model(model: nn.Module, sizes: TemporalSizes) -> nn.Module:
+def checked_model(model: VideoModel, sizes: TemporalSizes) -> VideoModel:
     """``model``, after one forward pass on zeros. Raises ValueError or TypeError for other outputs than are needed.
 
     Mode and random numbers are as before afterwards.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"a model is a torch.nn.Module, not {type(model).__name__}.")
+    if not isinstance(model, VideoModel):
+        raise TypeError(f"{type(model).__name__} is no subclass of reelwright.models.contracts.VideoModel.")
     was_training = model.training
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        rows_BTD = torch.zeros(_BATCH, sizes.length, sizes.input_dim)
-        found = named_outputs(model.eval(), rows_BTD, torch.ones(_BATCH, sizes.length, dtype=torch.bool))
+        found = model.eval()(_batch(torch.zeros(_BATCH, sizes.length, sizes.input_dim)))
     model.train(was_training)
     wanted = (_BATCH, sizes.length, sizes.num_outputs) if sizes.per_row else (_BATCH, sizes.num_outputs)
     if not isinstance(found, dict) or not isinstance(found.get("logits"), Tensor):
@@ -39,3 +38,7 @@ def checked_model(model: nn.Module, sizes: TemporalSizes) -> nn.Module:
             f"needed is {wanted}."
         )
     return model
+
+
+def _batch(rows_BTD: Tensor) -> dict[str, Tensor]:
+    return {"rows": rows_BTD, "mask": torch.ones(rows_BTD.shape[:2], dtype=torch.bool)}

@@ -18,14 +18,12 @@ from reelwright.pipeline.results import RAN, Failure, NodeResult, Observer, RunO
 from reelwright.pipeline.units import build_work
 from reelwright.stages.registry import STAGES, load
 from reelwright.stages.work import VideoItem, Work
-from reelwright.storage.bringing import at_hand
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import InputError, StageError
 from reelwright.storage.files import remove_files
 from reelwright.storage.items import ItemLedger, ItemRow
 from reelwright.storage.records import Record, save_record, write_record
 from reelwright.storage.runs import RunFolder
-from reelwright.storage.sharing import share_rest
 from reelwright.storage.store import Store
 
 _VERSIONED = ("reelwright", "torch", "torchvision", "timm", "zarr", "numpy", "decord", "av", "torchcodec")
@@ -34,9 +32,9 @@ _VERSIONED = ("reelwright", "torch", "torchvision", "timm", "zarr", "numpy", "de
 def ready_plan(name: str, planner: Planner) -> NodePlan:
     """The plan once everything its key needs is there; fetches hub weights. Raises StageError when that cannot be."""
     plan = planner.plan(name)
-    hub = plan.node.config.hub_weights()
-    if plan.state == WAITING and hub is not None and not at_hand(planner.file.store.weights(hub)):
-        load("reelwright.stages.embed.fetch:fetch")(hub, planner.file.store)
+    hub, store = plan.node.config.hub_weights(), planner.file.store
+    if plan.state == WAITING and hub is not None and not store.backend.ensure_local(store.weights(hub)):
+        load("reelwright.stages.embed.fetch:fetch")(hub, store)
         planner.forget()
         plan = planner.plan(name)
     if plan.state == WAITING or not plan.key:
@@ -253,7 +251,7 @@ def _files(plan: NodePlan, store: Store) -> dict[str, list[Any]]:
     folder_of = folders.get(plan.node.config.produces)
     if folder_of is None:
         return {}
-    share_rest(folder_of(plan.key))
+    store.backend.push_changed(folder_of(plan.key))
     paths = sorted(path for path in folder_of(plan.key).rglob("*") if path.is_file())
     return {path.relative_to(store.root).as_posix(): [path.stat().st_size, file_digest(path)] for path in paths}
 

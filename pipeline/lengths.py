@@ -62,7 +62,7 @@ def _notes_of(node: Node, planner: Planner) -> Iterator[str]:
             yield (
                 f"warning: {name}: the rows of {len(differing):,} of {len(both):,} videos and their labels differ in "
                 f"length: {'; '.join(differing[:_SHOWN])}{more}. What one has beyond the other is not used. Look at "
-                f"fps, stride and length of {name}, or at the label table"
+                f"fps, hop and length of {name}, or at the label table"
             )
 
 

@@ -23,7 +23,6 @@ from reelwright.pipeline.selection import named_videos, samples, wanted_items
 from reelwright.stages.index.config import LabelsConfig
 from reelwright.stages.plugins import Plugin, find_plugin
 from reelwright.stages.work import VideoItem
-from reelwright.storage.bringing import at_hand, is_there, names_in
 from reelwright.storage.digests import digest
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.items import ItemLedger, ItemRow
@@ -214,7 +213,7 @@ class Planner:
         elif plan.record is None:
             never = "never ran" if self.last(plan.node) is None else "never ran with these inputs"
             reasons = self.differences(plan) or [never]
-        elif not is_there(self._output_file(plan)):
+        elif not self.file.store.backend.has(self._output_file(plan)):
             reasons.append("its output is gone from the store")
         return replace(plan, state=STALE if reasons else FRESH, reasons=tuple(reasons))
 
@@ -224,7 +223,7 @@ class Planner:
         if node.config.kind == "run" or node.config.reads_labels:
             reasons += self._not_known(node)
         hub = hub_file(node, self.file)
-        if hub is not None and not at_hand(hub):
+        if hub is not None and not self.file.store.backend.ensure_local(hub):
             reasons.append(f"weights of {node.config.hub_weights()} are not fetched yet")
         return tuple(reasons)
 
@@ -237,7 +236,7 @@ class Planner:
         store = self.file.store
         folders = {"frames": store.frames, "embeddings": store.embeddings, "predictions": store.predictions}
         folder = folders[plan.node.config.produces](plan.spec_key)
-        return {name.partition(".")[0] for name in names_in(folder)}
+        return {name.partition(".")[0] for name in store.backend.names(folder)}
 
     def _done(self, plan: NodePlan, present: set[str]) -> tuple[set[str], dict[str, ItemRow]]:
         """Digests of items that are done; what was removed from the store by hand is not taken for done."""
@@ -252,12 +251,14 @@ class Planner:
         """Whether a node of a known key has finished, and what it made as a whole is in place."""
         if plan.record is None:
             return False
-        return self._published(plan) if plan.node.config.kind == "items" else is_there(self._output_file(plan))
+        if plan.node.config.kind == "items":
+            return self._published(plan)
+        return self.file.store.backend.has(self._output_file(plan))
 
     def _published(self, plan: NodePlan) -> bool:
         """Whether the tables that are made of all items are in place; true for nodes that publish none."""
-        folder = self.file.store.predictions(plan.key)
-        return not plan.node.config.publishes or is_there(folder / "windows.parquet")
+        store = self.file.store
+        return not plan.node.config.publishes or store.backend.has(store.predictions(plan.key) / "windows.parquet")
 
     def _output_file(self, plan: NodePlan) -> Path:
         store = self.file.store

@@ -19,9 +19,9 @@ from reelwright.pipeline.plan import NodePlan, Planner
 from reelwright.pipeline.results import NodeResult, Observer, RunOptions, RunResult, names_of
 from reelwright.pipeline.runner import open_planner, run_pipeline
 from reelwright.stages.work import Reporter, SilentReporter
-from reelwright.storage.bringing import refresh
 from reelwright.storage.errors import ConfigError, StoreError, nearest
 from reelwright.storage.records import Record
+from reelwright.storage.store import backend_of
 
 if TYPE_CHECKING:
     from reelwright.storage.embeddings import EmbeddingRows
@@ -152,7 +152,7 @@ class Project:
 
 def _here(folder: Path) -> Path:
     """The same folder, brought to this machine where the store is in a bucket."""
-    refresh(folder)
+    backend_of(folder).pull(folder)
     return folder
 
 

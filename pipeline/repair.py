@@ -7,15 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from reelwright.pipeline.bucket_copy import copied
+from reelwright.pipeline.bucket_copy import Scope, copied
 from reelwright.pipeline.execute import complete_notes
 from reelwright.pipeline.file import PipelineFile
 from reelwright.pipeline.keys import hub_file
 from reelwright.pipeline.plan import FRESH, Planner
 from reelwright.pipeline.results import NodeResult, Observer, RunOptions
 from reelwright.pipeline.runner import open_planner, read_videos, run_pipeline
-from reelwright.pipeline.verify import AREAS, Scope, found_in, verify
-from reelwright.storage.bringing import look_again
+from reelwright.pipeline.verify import AREAS, found_in, verify
 from reelwright.storage.checking import FOREIGN, Problem, is_key
 from reelwright.storage.errors import StoreError, UnusableStoreError
 from reelwright.storage.items import ItemLedger
@@ -54,7 +53,7 @@ def repair(
     messages: list[str] = []
     results: list[NodeResult] = []
     for rounds_left in reversed(range(_ROUNDS + 1)):
-        look_again(file.store.root)
+        file.store.backend.forget()
         problems = tuple(problem for problem in verify(file, whole=whole).problems if problem.is_wrong)
         broken = [problem for problem in problems if _is_broken(problem)]
         if not broken or not rounds_left:
@@ -72,7 +71,7 @@ def _take_out(file: PipelineFile, broken: Sequence[Problem], tell: Callable[[str
     """Remove what is broken, and still so when nobody else can write or begin to use it; list damaged ledgers again."""
     store, what = file.store, f"repair of {file.path.name}"
     with collecting(store.locks, tell=tell, what=what), contextlib.ExitStack() as held:
-        look_again(store.root)
+        store.backend.forget()
         keys = {problem.path: _lock_of(store, problem.path) for problem in broken}
         _check_unused(store, {*keys.values(), *(problem.path.name for problem in broken)})
         for key in sorted(set(keys.values()) - {""}):
@@ -83,7 +82,7 @@ def _take_out(file: PipelineFile, broken: Sequence[Problem], tell: Callable[[str
         messages += [
             relist(store, key) for key in sorted({_key_of(store, path) for path in paths if is_ledger(store, path)})
         ]
-    look_again(store.root)
+    store.backend.forget()
     return messages
 
 

@@ -25,7 +25,6 @@ from reelwright.pipeline.supply import supply_videos, synthetic_failures
 from reelwright.pipeline.synthesized import NODE as VIDEOS
 from reelwright.pipeline.synthesized import synthetic_digests, synthetic_set_of
 from reelwright.stages.registry import load
-from reelwright.storage.bringing import look_again
 from reelwright.storage.errors import (
     ConfigError,
     InputError,
@@ -36,7 +35,6 @@ from reelwright.storage.errors import (
 )
 from reelwright.storage.known import KnownFiles
 from reelwright.storage.locks import exclusive, using
-from reelwright.storage.mirror import check_writable
 from reelwright.storage.records import remember_record
 from reelwright.storage.schema import note_schema
 from reelwright.storage.unusable import is_full, room, usable, why_unusable
@@ -53,7 +51,7 @@ def open_planner(
     With ``read``, for an answer that people wait for, files that are touched or moved are known by their content (see
     `Dataset.reading`); else none is read. What is not known then is in no key: nodes that read it have none.
     """
-    look_again(file.store.root)
+    file.store.backend.forget()
     graph = build_graph(file)
     forced_names = frozenset(graph.check_name(name) for name in forced)
     known = dataset or load_dataset(file)
@@ -71,7 +69,7 @@ def run_pipeline(file: PipelineFile, observer: Observer, options: RunOptions | N
     graph = build_graph(file)
     selected = _selected(graph, options)
     settings = cluster_settings(file, options.cluster)  # wrong ones are told before videos are read
-    check_writable(file.store.root)
+    file.store.backend.check_writable()
     check_settings(file, graph, selected, executor=settings.executor)
     check = functools.partial(check_videos, file, graph, selected=selected)
     frozen = Frozen(file) if options.frozen else None
@@ -98,10 +96,10 @@ def run_pipeline(file: PipelineFile, observer: Observer, options: RunOptions | N
                 observer.finished(result)
                 if result.state == FAILED and not options.keep_going:
                     break
-    notes = (*planner.dataset.notes, *length_notes(planner), *(frozen.notes(planner) if frozen is not None else ()))
-    is_whole = not any(result.state in {FAILED, SKIPPED} for result in results.values())
-    left = [name for name, result in results.items() if result.state == FRESH]
-    notes = (*notes, *_conclude(planner, left, with_lock=frozen is None and is_whole))
+            notes = (*planner.dataset.notes, *length_notes(planner), *(() if frozen is None else frozen.notes(planner)))
+            is_whole = not any(result.state in {FAILED, SKIPPED} for result in results.values())
+            left = [name for name, result in results.items() if result.state == FRESH]
+            notes = (*notes, *_conclude(planner, left, with_lock=frozen is None and is_whole))
     return RunResult(nodes=tuple(results.values()), failures=tuple(failures), notes=notes, warnings=warnings)
 
 
@@ -298,14 +296,14 @@ def _bring_up(name: str, run: _Run) -> tuple[NodeResult, list[Failure]]:
     if _needs_nothing(plan, options):
         return _left_as_is(plan, planner)
     run.note_use(_needed(planner))
-    look_again(planner.file.store.root)  # `gc` may have removed what was planned with, before it knew of the use
+    planner.file.store.backend.forget()  # `gc` may have removed what was planned with, before it knew of the use
     planner.forget()
     plan = ready_plan(name, planner)
     lock = planner.file.store.lock(plan.spec_key)
     tell = functools.partial(_tell_waiting, plan, run.observer)
     with exclusive(lock, tell=tell, what=f"{name} of {planner.file.path.name}") as waited:
         if waited or planner.file.store.url:  # another run did some or all of it meanwhile
-            look_again(planner.file.store.root)
+            planner.file.store.backend.forget()
             planner.forget()
             plan = planner.plan(name)
             if _needs_nothing(plan, options):

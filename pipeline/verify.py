@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
 
-from reelwright.pipeline.bucket_copy import copied, moved
+from reelwright.pipeline.bucket_copy import Scope, copied
 from reelwright.pipeline.file import PipelineFile
 from reelwright.pipeline.keys import hub_file
 from reelwright.pipeline.plan import Planner
 from reelwright.pipeline.runner import open_planner
 from reelwright.stages.synthesize.check import check_set
-from reelwright.storage.bringing import is_there, refresh
 from reelwright.storage.checking import (
     LEFTOVER,
     MISSING,
@@ -46,20 +45,6 @@ _OF_CLUSTERS = ("claims", "jobs", "logs", "progress")
 _FILES = (SCHEMA, "files.json", VIDEOS, URLS)
 _OURS = frozenset({*AREAS, "scratch", "tuning", "frame_index", "locks", *_OF_CLUSTERS, *_FILES, LOGGERS})
 _WITH_RECORD = frozenset({"runs", "steps", "reports", "predictions"})
-Items = tuple[str, str]  # area and spec key
-
-
-@dataclass
-class Scope:
-    """What is looked at."""
-
-    nodes: set[str] = field(default_factory=set)  # folders below nodes/
-    records: set[str] = field(default_factory=set)  # keys whose outputs are checked
-    items: dict[Items, frozenset[str] | None] = field(default_factory=dict)  # digests of videos; None: all
-    projects: set[Path] = field(default_factory=set)
-    weights: set[Path] = field(default_factory=set)
-    synthetic: set[str] = field(default_factory=set)  # keys of sets of videos and of classes
-    is_whole: bool = False  # also what belongs to nothing
 
 
 @dataclass(frozen=True)
@@ -100,20 +85,21 @@ def found_in(store: Store, scope: Scope | None) -> tuple[Problem, ...]:
     if store.url is None:
         return tuple(find_problems(store, scope or everything(store)))
     with copied(store, scope) as copy:
-        found = find_problems(copy, everything(copy) if scope is None else moved(scope, of=store, to=copy))
+        found = find_problems(copy, everything(copy) if scope is None else scope.moved(store, copy))
         return tuple(replace(problem, path=store.root / problem.path.relative_to(copy.root)) for problem in found)
 
 
 def reachable(planner: Planner) -> Scope:
     """What the pipeline file needs as it is set now."""
-    refresh(planner.project)
+    store = planner.file.store
+    store.backend.pull(planner.project)
     scope = Scope(projects=set(planner.project.glob("*.json")) if planner.project.is_dir() else set())
     if planner.dataset.synthetic is not None:
         scope.synthetic |= planner.dataset.synthetic.keys
         scope.nodes.add(planner.dataset.synthetic.key)
     for plan in planner.plans():
         hub = hub_file(plan.node, planner.file)
-        if hub is not None and is_there(hub):
+        if hub is not None and store.backend.has(hub):
             scope.weights.add(hub)
         if plan.key:
             scope.nodes |= {plan.key, plan.spec_key}

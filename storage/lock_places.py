@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from reelwright.storage import remote
+from reelwright.storage.backend import Found
 from reelwright.storage.errors import ConfigError, UnusableStoreError
 from reelwright.storage.files import write_json
-from reelwright.storage.mirror import mirror_of
 from reelwright.storage.owners import Owner
-from reelwright.storage.remote import Found
+from reelwright.storage.store import backend_of
 from reelwright.storage.unusable import named
 
 HELD, FREE = ".json", ".free"
@@ -65,8 +65,8 @@ class Place(Protocol):
 
 def place_of(folder: Path) -> Place:
     """The place of a lock, or of all locks, of a store in a folder or in a bucket."""
-    mirror = mirror_of(folder)
-    return _Folder(folder) if mirror is None else _Bucket(mirror.url_of(folder))
+    backend = backend_of(folder)
+    return _Folder(folder) if backend.url is None else _Bucket(backend.name_of(folder))
 
 
 class _Folder:

@@ -25,6 +25,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from reelwright.storage.backend import Found
 from reelwright.storage.errors import ConfigError, LostLockError, UnusableStoreError
 from reelwright.storage.heartbeat import Claim, alive, check_held
 from reelwright.storage.lock_places import FREE, HELD, Place, parsed, place_of
@@ -37,11 +38,10 @@ from reelwright.storage.owners import (
     taken_over,
     unknown_owner,
 )
-from reelwright.storage.remote import Found
 from reelwright.storage.reserved import TEMPORARY
 from reelwright.storage.unusable import told_by_work
 
-_USES, _COLLECTING = "uses", "collecting"
+_USES, COLLECTING = "uses", "collecting"
 
 
 @dataclass(kw_only=True)
@@ -117,7 +117,7 @@ def exclusive(
 @contextlib.contextmanager
 def collecting(locks: Path, *, tell: Callable[[str], None], what: str) -> Iterator[bool]:
     """While the block runs, nobody begins to use anything of the store: `using` waits. As `exclusive`."""
-    with exclusive(locks / _COLLECTING, tell=tell, what=what) as waited:
+    with exclusive(locks / COLLECTING, tell=tell, what=what) as waited:
         yield waited
 
 

@@ -21,7 +21,6 @@ from reelwright.stages.unit import ENTRY, LEFT, STARTED, Unit, UnitDone, forget
 from reelwright.stages.work import Reporter, VideoItem, Work
 from reelwright.storage.errors import StageError
 from reelwright.storage.items import ItemLedger, ItemRow
-from reelwright.storage.marks import marks_in, unset
 from reelwright.storage.store import Store
 from reelwright.storage.unusable import told_by_work
 
@@ -252,4 +251,5 @@ class Spreader:
 
     def _clear_marks(self, store: Store) -> None:
         """Of units whose driver is gone: this process alone shares out the node's work."""
-        unset(path for path in marks_in(store.claims(self.work.key)) if path.suffix in {STARTED, LEFT})
+        claims = store.claims(self.work.key)
+        store.backend.delete(claims / name for name in store.backend.names(claims) if name.endswith((STARTED, LEFT)))

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from reelwright.stages.evaluate.charts import MAX_MATRIX_CLASSES, UNDEFINED, Line, bar, confusion_chart, line_chart
 from reelwright.stages.evaluate.markup import Markup, tag
 from reelwright.stages.evaluate.palette import Palette
-from reelwright.stages.evaluate.scoring import ALL_SPLITS, SEGMENTAL, SEQUENCE_TASKS
+from reelwright.stages.evaluate.scoring import ALL_SPLITS, SEGMENTAL
+from reelwright.stages.tasks.registry import TASKS
 from reelwright.storage.predictions import PredictionInfo
 
 _NAMES = {
@@ -56,7 +57,7 @@ def headline_section(scores: Mapping[str, Any], info: PredictionInfo, *, split: 
                 tag("p", _unit_text(unit, scores[unit]), class_="group"),
                 _cards(scores[unit], unit=unit, info=info),
             ]
-    chance = f"Chance (the tick) is {_CHANCE['sets' if info.task == 'multi_label' else 'labels']}"
+    chance = f"Chance (the tick) is {_CHANCE['sets' if TASKS[info.task].of_sets else 'labels']}"
     return tag(
         "section",
         tag("h2", f"Scores, {'all splits' if split == ALL_SPLITS else f'split {split}'}"),
@@ -75,7 +76,7 @@ def _cards(metrics: Mapping[str, Any], *, unit: str, info: PredictionInfo) -> Ma
     skipped = {"uniform", "majority", "frame_accuracy"}  # frame accuracy is the top-1 accuracy of rows
     names = [name for name in metrics["chance"] if name in metrics and name not in skipped]
     scale = 100.0 if unit == "segmental" else 1.0
-    is_frames = unit != "videos" and info.task in SEQUENCE_TASKS
+    is_frames = unit != "videos" and TASKS[info.task].is_sequence
     cards = []
     for name in names:
         value, chance = metrics[name] / scale, metrics["chance"][name] / scale

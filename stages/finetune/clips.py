@@ -24,7 +24,7 @@ from reelwright.stages.learning.batches import Batch, Origin, Split
 from reelwright.stages.learning.world import ALONE, Share
 from reelwright.stages.sampling.draws import IN_ORDER, Draws
 from reelwright.stages.sampling.windows import Windows, WindowShape, shown, window_rows
-from reelwright.stages.train.targets import Targets
+from reelwright.stages.tasks.labels import Targets
 from reelwright.stages.train.window_batches import describe_windows
 from reelwright.stages.work import VideoItem
 from reelwright.storage.errors import StoreError
@@ -125,7 +125,7 @@ def _load(videos: StoredVideos, geometry: Geometry, *, store: Path, size: tuple[
 
 @dataclass(frozen=True, kw_only=True)
 class FrameBatches:
-    """Batches of windows of frames: inputs are frames (B, length, h, w, 3) uint8 and mask (B, length)."""
+    """Batches of windows of frames: inputs are `frames` (B, length, h, w, 3) uint8 and `mask` (B, length)."""
 
     read: Read
     windows: Windows
@@ -170,7 +170,7 @@ class FrameBatches:
                 frames = [self.redraw(clip, epoch, int(at)) for clip, at in zip(frames, places, strict=True)]
             if self.crop is not None:
                 frames = [self.crop(clip, epoch, int(at)) for clip, at in zip(frames, places, strict=True)]
-            inputs = (torch.from_numpy(np.stack(frames)), torch.from_numpy(shown(mask, self.shape)))
+            inputs = {"frames": torch.from_numpy(np.stack(frames)), "mask": torch.from_numpy(shown(mask, self.shape))}
             about = partial(describe_windows, windows, self.shape, self.names)
             targets = torch.from_numpy(self.targets[picked])
             yield Batch(inputs, targets, num_all, is_counted, about, Origin(epoch, places))

@@ -9,8 +9,9 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from reelwright.stages.config import Settings, StageConfig, execution, node_input, training
 from reelwright.stages.finetune.rand_augment_text import read_sections
-from reelwright.stages.learning.config import LearningSettings, ObjectiveSettings
+from reelwright.stages.learning.config import LearningSettings
 from reelwright.stages.learning.optimizer_config import OptimizerSettings
+from reelwright.stages.objectives.config import ObjectiveSettings
 from reelwright.storage.errors import ConfigError
 
 

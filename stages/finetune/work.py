@@ -25,9 +25,8 @@ from reelwright.stages.finetune.module import PARTS, FinetuneModule, freeze
 from reelwright.stages.finetune.preparing import Preparation, Redraw, build_redraw, crop_of
 from reelwright.stages.finetune.resized_crop import Crop
 from reelwright.stages.learning.checkpoints import load_weights
-from reelwright.stages.learning.head_objectives import heads_of
 from reelwright.stages.learning.mixing import build_mixing, mix_frames
-from reelwright.stages.learning.objectives import build_objective, choose_metric
+from reelwright.stages.learning.objectives import build_objective
 from reelwright.stages.learning.place import Place, train_in_processes
 from reelwright.stages.learning.run_models import build_run_model, clips_of_run
 from reelwright.stages.learning.setup import (
@@ -37,15 +36,17 @@ from reelwright.stages.learning.setup import (
     prepare,
     run_values,
 )
-from reelwright.stages.objectives.plugin import ObjectiveSizes, plugin_objective
 from reelwright.stages.sampling.clips import DrawnClips
 from reelwright.stages.sampling.draws import IN_ORDER, Draws
-from reelwright.stages.sampling.windows import shape_of_run
+from reelwright.stages.sampling.windows import WindowShape
+from reelwright.stages.tasks.labels import LabelSpace
+from reelwright.stages.tasks.registry import build_task
+from reelwright.stages.tasks.sets import heads_of
+from reelwright.stages.tasks.task import Task
 from reelwright.stages.train.labelled import (
     KnownRows,
     LabelledWindows,
     check_classes,
-    check_joint,
     check_reach,
     distinct_videos,
     label_space,
@@ -53,7 +54,6 @@ from reelwright.stages.train.labelled import (
     left_out_warnings,
     no_windows,
 )
-from reelwright.stages.train.targets import LabelSpace, class_counts
 from reelwright.stages.work import InputRef, Reporter, Work
 from reelwright.storage.errors import ConfigError, InputError
 from reelwright.storage.frames import FrameStore
@@ -79,24 +79,16 @@ def _tune(work: Work, config: FinetuneConfig, place: Place) -> dict[str, Any] | 
     values = start.config()
     labels = _labels(work, values)
     loaded = _spatial(work, store, values)
-    heads = heads_of(values.get("heads", ()))
-    metric = choose_metric(values["task"], config.metric, num_classes=len(labels.classes), heads=heads)
+    task = build_task(values["task"], labels, heads=heads_of(values.get("heads", ())))
+    metric = task.choose_metric(config.metric)
     module = _module(config, loaded, start, values, plugins=work.plugins, where=work.node).to(place.device)
     if config.channels_last or (config.channels_last is None and place.device.type == "cuda"):
         module.spatial.to(memory_format=torch.channels_last)
     init = prepare(module, work=work, config=config, labels=labels)
     folder = RunFolder(store.run(work.key))
-    mixing = build_mixing(
-        config,
-        mix_frames,
-        num_extents=2,
-        task=values["task"],
-        num_classes=len(labels.classes),
-        world=place.world,
-        heads=heads,
-    )
+    mixing = build_mixing(config, mix_frames, num_extents=2, task=task, world=place.world)
     learning = replace(
-        _learning(work, config, values, loaded, labels, place=place, metric=metric),
+        _learning(work, config, values, loaded, task, place=place, metric=metric),
         prepare=Preparation(
             module,
             settings=config.augment,
@@ -132,7 +124,7 @@ def _check_frames(work: Work, config: FinetuneConfig) -> None:
 
 def _labels(work: Work, values: Mapping[str, Any]) -> LabelSpace:
     """The classes; the same as the temporal run's."""
-    labels = replace(label_space(work.payload, node=work.node), of_window=values.get("labels_of_window", "or"))
+    labels = replace(label_space(work.payload, node=work.node), of_window=values.get("labels_of_window", "any"))
     if list(labels.classes) != list(values["classes"]):
         raise InputError(
             f"{work.node}: the temporal run knows the classes {', '.join(values['classes'])}, the labels have "
@@ -203,15 +195,14 @@ def _learning(
     config: FinetuneConfig,
     values: Mapping[str, Any],
     loaded: LoadedEncoder,
-    labels: LabelSpace,
+    task: Task,
     *,
     place: Place,
     metric: str,
 ) -> Learning:
     """Windows of train and val over stored frames, and the loss."""
     reporter = place.reporter
-    heads = heads_of(values.get("heads", ()))
-    task, shape = values["task"], shape_of_run(values["window"])
+    shape = WindowShape(**values["window"])
     clips = clips_of_run(values, shape)
     path = Store.at(work.store).frames(_only(work, "frames").key)
     videos = _videos(work, config, FrameStore(path), reporter)
@@ -219,18 +210,17 @@ def _learning(
     train_videos, val_videos = (
         distinct_videos(work.payload, splits=splits) for splits in (config.train_splits, config.val_splits)
     )
-    train = label_windows(train_videos, known, shape=shape, task=task, labels=labels, clips=clips)
-    val = label_windows(val_videos, known, shape=shape, task=task, labels=labels, clips=clips)
-    counts = class_counts(task, train.targets, labels=labels)
-    is_balanced = config.loss.class_weights == "balanced"
+    train = label_windows(train_videos, known, shape=shape, task=task, clips=clips)
+    val = label_windows(val_videos, known, shape=shape, task=task, clips=clips)
+    counts = task.counts(train.targets)
     try:
         if len(train) == 0:
             raise no_windows(train_videos, known, shape)
         if clips is None or clips.kind != "segments":
             check_reach(train_videos, known, shape)
-        check_joint(task, val.targets)
-        balanced_by = "loss.class_weights: balanced" if is_balanced else None
-        warning = check_classes(counts, labels, balanced_by=balanced_by)
+        task.check_validation(val.targets)
+        balanced_by = "loss.class_weights: balanced" if config.loss.is_balanced else None
+        warning = check_classes(counts, task.labels, balanced_by=balanced_by)
     except InputError as error:
         raise InputError(f"{work.node}: {error}") from error
     if warning:
@@ -281,12 +271,9 @@ def _learning(
     return Learning(
         train=batches(train, draws, drop_last=config.drop_last, redraw=redraw, crop=crop),
         val=batches(val, IN_ORDER) if len(val) else None,
-        objective=plugin_objective(config.objective, ObjectiveSizes(task, counts), plugins=work.plugins)
-        if config.objective is not None
-        else build_objective(task, config.loss, counts=counts, device=place.device, heads=heads),
+        objective=build_objective(config, task, counts=counts, device=place.device, plugins=work.plugins),
         task=task,
         metric=metric,
-        heads=heads,
         multipliers={f"{part}.": getattr(config, f"{part}_lr_scale") for part in PARTS},
     )
 

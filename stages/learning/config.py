@@ -3,44 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import ClassVar, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from reelwright.stages.config import NamedSettings, Settings, StageConfig, execution, node_input, training
+from reelwright.stages.config import Settings, StageConfig, execution, node_input, training
 from reelwright.stages.index.config import LabelsConfig
 from reelwright.stages.learning.optimizer_config import EmaSettings, OptimizerSettings, ScheduleSettings
 from reelwright.stages.learning.optimizer_names import LOOKAHEAD
-from reelwright.stages.plugins import is_plugin
+from reelwright.stages.objectives.config import LossSettings, ObjectiveSettings
 
 _OPTIMIZER_PACKAGES = {"fused": "apex", "bnb": "bitsandbytes"}
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")
-
-
-class LossSettings(Settings):
-    """Cross entropy, or binary cross entropy for task multi_label."""
-
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    class_weights: Literal["none", "balanced"] = "none"
-    """balanced: inverse to the class's share of the training targets."""
-
-
-class ObjectiveSettings(NamedSettings):
-    """A loss of one's own: its name and its own options (checked before training starts)."""
-
-    group: ClassVar[str] = "objectives"
-
-    name: str
-    """An entry point of reelwright.objectives, package.module:Objective, or file.py:Objective."""
-
-    @model_validator(mode="after")
-    def _objective_is_known(self) -> Self:
-        if not is_plugin(self.group, self.name):
-            raise ValueError(
-                f"unknown objective {self.name!r}: no installed package offers it (reelwright.{self.group}); or write "
-                "package.module:Objective, or file.py:Objective for a file beside the pipeline file"
-            )
-        return self
 
 
 class MixingSettings(Settings):

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
 
+from reelwright.models.contracts import VideoModel
 from reelwright.models.temporal import TEMPORAL_MODELS, build_temporal
 from reelwright.models.temporal_parts import TemporalSizes
 from reelwright.models.testing import checked_model
@@ -17,7 +17,7 @@ from reelwright.stages.sampling.windows import WindowShape
 from reelwright.storage.errors import ConfigError
 
 
-def build_run_model(values: Mapping[str, Any], *, plugins: Mapping[str, Any], seed: int = 0) -> nn.Module:
+def build_run_model(values: Mapping[str, Any], *, plugins: Mapping[str, Any], seed: int = 0) -> VideoModel:
     """The temporal model that the `model` block of a config.yaml describes, with random weights from ``seed``.
 
     ``plugins`` are those that the unit of work names. Raises ConfigError for an unknown name or option, and for a

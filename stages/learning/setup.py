@@ -8,19 +8,21 @@ from typing import Any
 
 from torch import nn
 
+from reelwright.models.contracts import VideoModel
 from reelwright.models.recompute import recompute_blocks
 from reelwright.stages.learning.batches import Batches, Prepare
 from reelwright.stages.learning.checkpoints import save_weights
 from reelwright.stages.learning.config import LearningSettings
 from reelwright.stages.learning.groups import freeze_groups, parameter_groups
-from reelwright.stages.learning.objectives import Heads, evaluate
+from reelwright.stages.learning.objectives import evaluate
 from reelwright.stages.learning.optimizers import build_decay_schedule, build_lr_schedule, build_optimizer, scaled_lr
 from reelwright.stages.learning.place import Place
 from reelwright.stages.learning.starting import init_weights
 from reelwright.stages.learning.trainer import Evaluate, Progress, Rates, Trainer, TrainerSettings
 from reelwright.stages.learning.world import World
 from reelwright.stages.objectives.contract import Objective
-from reelwright.stages.train.targets import LabelSpace
+from reelwright.stages.tasks.labels import LabelSpace
+from reelwright.stages.tasks.task import Task
 from reelwright.stages.work import InputRef, Work
 from reelwright.storage.errors import StageError
 from reelwright.storage.files import write_json
@@ -34,10 +36,9 @@ class Learning:
     train: Batches
     val: Batches | None  # None: no validation
     objective: Objective
-    task: str
     metric: str
     multipliers: Mapping[str, float]  # start of a parameter's name -> factor on the learning rate
-    heads: Heads = ()  # of task heads
+    task: Task | None = None  # what is validated; None: `evaluate` does it
     prepare: Prepare | None = None  # what is done to training batches on the device
     evaluate: Evaluate | None = None  # instead of `val`, where metrics are not those of a task
 
@@ -54,7 +55,7 @@ def prepare(module: nn.Module, *, work: Work, config: LearningSettings, labels: 
 
 
 def fit(
-    module: nn.Module,
+    module: VideoModel,
     learning: Learning,
     *,
     work: Work,
@@ -97,21 +98,13 @@ def fit(
         prepare=learning.prepare,
     )
     if config.compile:
-        trainer.updater.outputs.compile()
-    val = learning.val
-    if val is None:
+        module.compile()
+    val, task = learning.val, learning.task
+    if val is None or task is None:
         return trainer.fit(learning.train, learning.evaluate)
 
     def validate(forward: Any) -> dict[str, float]:
-        return evaluate(
-            forward,
-            val,
-            task=learning.task,
-            objective=learning.objective,
-            device=trainer.device,
-            world=place.world,
-            heads=learning.heads,
-        )
+        return evaluate(forward, val, task=task, objective=learning.objective, device=trainer.device, world=place.world)
 
     return trainer.fit(learning.train, validate)
 

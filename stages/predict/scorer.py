@@ -11,18 +11,20 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from reelwright.models.heads import Head
 from reelwright.stages.embed.clips import Clip
 from reelwright.stages.learning.checkpoints import load_weights
-from reelwright.stages.learning.head_objectives import heads_of
-from reelwright.stages.learning.objectives import probabilities
 from reelwright.stages.learning.run_models import build_run_model, clips_of_run
 from reelwright.stages.predict.config import PredictWindowSettings
 from reelwright.stages.predict.merging import merge_crops
 from reelwright.stages.sampling.clips import distinct, repeats_of
 from reelwright.stages.sampling.needed import Needed
-from reelwright.stages.sampling.windows import Windows, WindowShape, grid_windows, shape_of_run, window_rows
+from reelwright.stages.sampling.windows import Windows, WindowShape, grid_windows, window_rows
+from reelwright.stages.tasks.labels import LabelSpace
+from reelwright.stages.tasks.registry import build_task
+from reelwright.stages.tasks.sets import heads_of
+from reelwright.stages.tasks.task import Task
 from reelwright.stages.train.block import Block
+from reelwright.storage.annotations import UNKNOWN
 from reelwright.storage.errors import ConfigError, StageError
 from reelwright.storage.runs import RunFolder
 from reelwright.storage.scores import VideoScores
@@ -38,13 +40,11 @@ class LoadedRun:
     module: nn.Module
     key: str
     stage: str  # train or finetune
-    task: str
-    classes: tuple[str, ...]
+    task: Task
     output: str  # which output of the embeddings it reads
     input_dim: int
-    window: Mapping[str, Any]  # the windows of training, as `shape_of_run` reads them
+    window: Mapping[str, Any]  # the windows of training, the fields of a `WindowShape`
     clips: Mapping[str, Any]  # sampling, segments, segment_rule in training
-    heads: tuple[Head, ...] = ()  # of task heads
 
 
 @dataclass(frozen=True)
@@ -80,23 +80,33 @@ def load_run(folder: RunFolder, *, device: torch.device, plugins: Mapping[str, A
         module=module.eval().to(device),
         key=values["key"],
         stage=values["stage"],
-        task=values["task"],
-        classes=tuple(values["classes"]),
+        task=task_of_run(values),
         output=values.get("output", "pooled"),
         input_dim=values["model"]["input_dim"],
         window=values["window"],
         clips=values.get("clips", {"sampling": "grid"}),
-        heads=heads_of(values.get("heads", ())),
     )
+
+
+def task_of_run(values: Mapping[str, Any], *, background: int = UNKNOWN) -> Task:
+    """What the run of a config.yaml was trained for; ``background`` is the class of rows without a label."""
+    heads = heads_of(values.get("heads", ()))
+    labels = LabelSpace(
+        classes=tuple(values["classes"]),
+        background=background,
+        heads=tuple((head.name, head.num_classes) for head in heads),
+        of_window=values.get("labels_of_window", "any"),
+    )
+    return build_task(values["task"], labels, heads=heads)
 
 
 def predicted_shape(window: PredictWindowSettings, trained_on: Mapping[str, Any]) -> WindowShape:
     """The windows to predict: as asked for, else as in training (the `window` block of the run's config.yaml)."""
-    trained = shape_of_run(trained_on)
+    trained = WindowShape(**trained_on)
     return WindowShape(
         length=window.length or trained.length,
-        stride=window.stride,
-        skip=trained.skip if window.skip is None else window.skip,
+        hop=window.hop,
+        dilation=window.dilation or trained.dilation,
         to_end=window.to_end,
         short=window.short or ("pad" if trained.short == "leave_out" else trained.short),
     )
@@ -113,7 +123,7 @@ class Scorer:
         if window.views is not None and self._clips is None:
             raise ConfigError(
                 f"window.views is {window.views}, but the run was trained on windows (sampling "
-                f"{run.clips['sampling']}), not on clips. Leave it out; window.stride says how many windows there are."
+                f"{run.clips['sampling']}), not on clips. Leave it out; window.hop says how many windows there are."
             )
         self._num_views = window.views or 1
         self._batch_size = batch_size
@@ -128,7 +138,7 @@ class Scorer:
         """Rows of a video that have no say in any window, or, of task per_row, no score; 0 where clips stand for it."""
         if self._clips is not None:
             return 0
-        if self.run.task == "per_row":
+        if self.run.task.traits.per_row:
             return int((scores.num_windows == 0).sum())
         return self.shape.num_left_out(len(scores.num_windows))
 
@@ -181,9 +191,10 @@ class Scorer:
     def _score_batch(self, block: Block, windows: Windows, rows: _RowMeans) -> npt.NDArray[np.float32]:
         """Scores of the windows (B, K); what they say of rows goes into ``rows``."""
         values, mask = (tensor.to(self._device) for tensor in block.gather(windows, self.shape))
-        scores = probabilities(self.run.task, self.run.module(values, mask), heads=self.run.heads).cpu().numpy()
+        logits = self.run.module({"rows": values, "mask": mask})["logits"]
+        scores = self.run.task.probabilities(logits).cpu().numpy()
         first_rows = block.offsets[windows.video]
-        if self.run.task != "per_row":
+        if not self.run.task.traits.per_row:
             rows.add(first_rows + windows.last_row(self.shape), None)
             self._check(scores)
             return scores
@@ -215,9 +226,10 @@ class Scorer:
     def _try(self) -> None:
         """One forward pass over zeros, so that a wrong length is found before any video is read."""
         rows = torch.zeros(1, self.shape.length, self.run.input_dim, device=self._device)
+        mask = torch.ones(1, self.shape.length, dtype=torch.bool, device=self._device)
         try:
             with torch.inference_mode():
-                self.run.module(rows, torch.ones(1, self.shape.length, dtype=torch.bool, device=self._device))
+                self.run.module({"rows": rows, "mask": mask})
         except (ValueError, RuntimeError, IndexError) as error:
             raise ConfigError(
                 f"window.length: {self.shape.length} is not allowed for this model, trained with "

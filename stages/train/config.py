@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self, get_type_hints
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, TypeAdapter, ValidationError, model_validator
 
 from reelwright.models.temporal_options import TEMPORAL_OPTIONS, check_options
 from reelwright.stages.config import NamedSettings, Settings, execution, node_input, training
-from reelwright.stages.learning.config import LearningSettings, ObjectiveSettings
+from reelwright.stages.learning.config import LearningSettings
+from reelwright.stages.objectives.config import ObjectiveSettings
 from reelwright.stages.plugins import is_plugin
 from reelwright.stages.sampling.settings import Short, WindowGridSettings
+from reelwright.stages.tasks.registry import TASKS, TaskTraits
 
 CLIPS = ("segments", "dense", "multi_start")  # samplings of clips that stand for their video
-SHAPE_FIELDS = ("length", "stride", "skip", "to_end", "short")  # of a window, as config.yaml keeps them
+SHAPE_FIELDS = ("length", "hop", "dilation", "to_end", "short")  # of a window, as config.yaml keeps them
 Task = Literal["video", "last_row", "majority", "per_row", "multi_label", "heads"]
 
 
 class WindowSettings(WindowGridSettings):
-    """Windows over the rows of a video: ``length`` rows, ``skip`` left out between them, ``stride`` apart."""
+    """Windows over the rows of a video: ``length`` rows, ``dilation`` apart; windows start ``hop`` apart."""
 
     length: PositiveInt = 32
     """Rows in a window."""
-    stride: PositiveInt = 1
+    hop: PositiveInt = 1
     """Rows from the start of one window to the start of the next, where windows lie on a grid."""
-    skip: int = Field(0, ge=0)
-    """Rows left out between two rows of a window."""
+    dilation: PositiveInt = 1
+    """Rows from one row of a window to its next; 1: neighbours."""
     short: Short = "pad"
     """A video shorter than a window. pad: one window, padded (with a mask); repeat: one window, the last row repeated
     (no mask); leave_out: none, and the run says so."""
@@ -57,8 +60,8 @@ class TrainWindowSettings(WindowSettings):
     equal parts, the middle in validation; dense and multi_start: from a random start, the middle in validation; they
     differ in how predict spreads its `views`."""
     segments: PositiveInt | None = None
-    """Of sampling segments: parts of the video; each has length / segments rows, `skip` left out between them; null:
-    one row each."""
+    """Of sampling segments: parts of the video; each has length / segments rows, `dilation` apart; null: one
+    row each."""
     segment_rule: Literal["even", "whole"] = "even"
     """even: any row can be drawn; whole: parts have a whole number of rows and those left over at the end are never
     drawn (TSN, CAST, ST-ABN)."""
@@ -74,7 +77,7 @@ class ModelSettings(NamedSettings):
     group: ClassVar[str] = "models"
 
     name: str = "transformer"
-    """linear, mlp, transformer, clip_transformer (STORM-PSR's), gru, lstm or tcn; or a plug-in's: an entry point of
+    """linear, mlp, transformer, storm_transformer (STORM-PSR's), gru, lstm or ms_tcn; or a plug-in's: an entry point of
     reelwright.models, package.module:Model, or file.py:Model. Another name, given with -S or -m, takes none of the
     options that the file gives the old one."""
 
@@ -103,6 +106,7 @@ class TrainConfig(LearningSettings):
     """A temporal model trained on stored embeddings."""
 
     stage: ClassVar[str] = "train"
+    renamed: ClassVar[Mapping[str, str]] = {"or": "any", "xor": "net_change"}  # values of labels_of_window
     version: ClassVar[int] = 3
     kind: ClassVar[str] = "run"
     produces: ClassVar[str] = "run"
@@ -117,9 +121,9 @@ class TrainConfig(LearningSettings):
     heads: the video's own label of each head, such as verb and noun (labels.columns)."""
     head_weights: dict[str, NonNegativeFloat] = training(default_factory=dict)
     """Of task heads: factors on the losses of heads by name, which are summed; 1 where none is given."""
-    labels_of_window: Literal["or", "xor"] = "or"
-    """Of multi_label. or: labels that occur in the window; xor: its net change, labels of which it holds an odd number
-    of steps (or of ends of segments, or of turns from one time or labelled frame to the next), so that a part put on
+    labels_of_window: Literal["any", "net_change"] = "any"
+    """Of multi_label. any: labels that occur in the window; net_change: those of which it holds an odd number of
+    steps (or of ends of segments, or of turns from one time or labelled frame to the next), so that a part put on
     and taken off again is none."""
     window: TrainWindowSettings = TrainWindowSettings()
     model: ModelSettings = ModelSettings()
@@ -128,10 +132,15 @@ class TrainConfig(LearningSettings):
     memory_bytes: PositiveInt = execution(4 << 30)
     """Embeddings above this size are memory-mapped from a scratch file instead of held in memory."""
 
+    @property
+    def traits(self) -> TaskTraits:
+        """What kind of labels the task is of."""
+        return TASKS[self.task]
+
     @model_validator(mode="after")
     def _clips_stand_for_videos(self) -> Self:
         window = self.window
-        if window.sampling in CLIPS and self.task not in {"video", "heads"}:
+        if window.sampling in CLIPS and not self.traits.of_video:
             raise ValueError(
                 f"window.sampling: {window.sampling} takes clips that stand for their video, but task is {self.task}; "
                 "set task: video, or choose sampling per_video"
@@ -149,9 +158,9 @@ class TrainConfig(LearningSettings):
 
     @model_validator(mode="after")
     def _heads_are_several(self) -> Self:
-        if self.head_weights and self.task != "heads":
+        if self.head_weights and not self.traits.has_heads:
             raise ValueError(f"head_weights are of task heads, but task is {self.task}; leave them out")
-        if self.task == "heads" and self.window.sampling == "balanced":
+        if self.traits.has_heads and self.window.sampling == "balanced":
             raise ValueError(
                 "window.sampling: balanced makes classes of one label alike, but task heads has several; choose "
                 "per_video, or loss.class_weights: balanced, which weighs each head's classes"
@@ -160,20 +169,20 @@ class TrainConfig(LearningSettings):
 
     @model_validator(mode="after")
     def _changes_are_sets(self) -> Self:
-        if self.labels_of_window == "xor" and self.task != "multi_label":
+        if self.labels_of_window == "net_change" and not self.traits.of_sets:
             raise ValueError(
-                f"labels_of_window: xor is of task multi_label, but task is {self.task}; leave it out, or set "
+                f"labels_of_window: net_change is of task multi_label, but task is {self.task}; leave it out, or set "
                 "task: multi_label"
             )
         return self
 
     @model_validator(mode="after")
     def _model_fits_the_task(self) -> Self:
-        if self.task == "per_row" and self.model.name == "mlp":
+        if self.traits.per_row and self.model.name == "mlp":
             raise ValueError(
-                "model mlp gives no logits per row, but task is per_row; use linear, gru, transformer, tcn"
+                "model mlp gives no logits per row, but task is per_row; use linear, gru, transformer, ms_tcn"
             )
-        if self.task == "per_row" and self.model.is_ours() and self.model.options().get("pool") is not None:
+        if self.traits.per_row and self.model.is_ours() and self.model.options().get("pool") is not None:
             raise ValueError("model.pool: a model of task per_row pools nothing; leave pool out")
         return self
 
@@ -188,7 +197,7 @@ class TrainConfig(LearningSettings):
         window = self.window
         if window.sampling == "segments":
             return None
-        return (window.length - 1) * (window.skip + 1) + 1, window.short
+        return (window.length - 1) * window.dilation + 1, window.short
 
     @model_validator(mode="after")
     def _there_is_time_to_cut(self) -> Self:

@@ -10,6 +10,7 @@ from reelwright.stages.sampling.clips import ClipSampling, DrawnClips, clip_samp
 from reelwright.stages.sampling.densities import EventDensity, rows_at
 from reelwright.stages.sampling.draws import Candidates, Draws, sampling_weights
 from reelwright.stages.sampling.windows import WindowShape
+from reelwright.stages.tasks.task import Task
 from reelwright.stages.train.config import TrainConfig
 from reelwright.stages.train.labelled import (
     KnownRows,
@@ -19,25 +20,24 @@ from reelwright.stages.train.labelled import (
     label_windows,
     no_windows,
 )
-from reelwright.stages.train.targets import LabelSpace
 from reelwright.storage.errors import InputError
 
 
 def drawn_windows(
-    videos: Sequence[LabelledVideo], rows: KnownRows, *, config: TrainConfig, shape: WindowShape, labels: LabelSpace
+    videos: Sequence[LabelledVideo], rows: KnownRows, *, config: TrainConfig, shape: WindowShape, task: Task
 ) -> tuple[LabelledWindows, Draws]:
     """Candidates to train on, and what an epoch takes of them. Raises InputError where there is nothing to draw."""
     window, clips = config.window, clips_of(config, shape)
     if clips is not None:
-        return _drawn_clips(videos, rows, config=config, clips=clips, labels=labels)
-    grid = label_windows(videos, rows, shape=shape, task=config.task, labels=labels)
+        return _drawn_clips(videos, rows, config=config, clips=clips, task=task)
+    grid = label_windows(videos, rows, shape=shape, task=task)
     if len(grid) == 0:
         raise no_windows(videos, rows, shape)
     check_reach(videos, rows, shape)
     if window.sampling == "grid":
         return grid, Draws(seed=config.seed, per_epoch=window.per_epoch)
-    every_start = WindowShape(length=shape.length, skip=shape.skip, short=shape.short)
-    found = label_windows(videos, rows, shape=every_start, task=config.task, labels=labels)
+    every_start = WindowShape(length=shape.length, dilation=shape.dilation, short=shape.short)
+    found = label_windows(videos, rows, shape=every_start, task=task)
     candidates = Candidates(
         windows=found.windows,
         num_rows=[len(spans.start_seconds) for spans in rows.spans],
@@ -57,11 +57,11 @@ def clips_of(config: TrainConfig, shape: WindowShape) -> ClipSampling | None:
 
 
 def _drawn_clips(
-    videos: Sequence[LabelledVideo], rows: KnownRows, *, config: TrainConfig, clips: ClipSampling, labels: LabelSpace
+    videos: Sequence[LabelledVideo], rows: KnownRows, *, config: TrainConfig, clips: ClipSampling, task: Task
 ) -> tuple[LabelledWindows, Draws]:
     if clips.kind != "segments":
         check_reach(videos, rows, clips.shape)
-    found = label_windows(videos, rows, shape=clips.shape, task=config.task, labels=labels, clips=clips)
+    found = label_windows(videos, rows, shape=clips.shape, task=task, clips=clips)
     if len(found) == 0:
         raise no_windows(videos, rows, clips.shape)
     num_rows = np.array([len(spans.start_seconds) for spans in rows.spans])

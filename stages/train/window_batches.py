@@ -12,15 +12,15 @@ from reelwright.stages.learning.batches import Batch, Origin, Split
 from reelwright.stages.learning.world import ALONE, Share
 from reelwright.stages.sampling.draws import IN_ORDER, Draws
 from reelwright.stages.sampling.windows import IntArray, Windows, WindowShape
+from reelwright.stages.tasks.labels import Targets
 from reelwright.stages.train.block import Block
-from reelwright.stages.train.targets import Targets
 
 _BATCHES_AT_ONCE = 64  # whose row numbers are worked out together
 
 
 @dataclass(frozen=True, kw_only=True)
 class WindowBatches:
-    """Batches of windows over a block of embeddings: inputs are rows (B, length, D) and mask (B, length)."""
+    """Batches of windows over a block of embeddings: inputs are `rows` (B, length, D) and `mask` (B, length)."""
 
     block: Block
     windows: Windows
@@ -67,7 +67,7 @@ class WindowBatches:
                 rows = self.block.pick(index[place], scratch=scratch)
                 about = _About(self, ordered, part)
                 origin = Origin(epoch, part)
-                yield Batch((rows, mask[place]), chosen[place], num_all, is_counted, about, origin)
+                yield Batch({"rows": rows, "mask": mask[place]}, chosen[place], num_all, is_counted, about, origin)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 from reelwright.models.heads import Head
 from reelwright.stages.config import parse_config
 from reelwright.stages.learning.mixing import build_mixing, mix_windows
-from reelwright.stages.learning.objectives import Heads, build_objective, choose_metric
+from reelwright.stages.learning.objectives import build_objective
 from reelwright.stages.learning.place import Place, train_in_processes
 from reelwright.stages.learning.run_models import build_run_model
 from reelwright.stages.learning.setup import (
@@ -24,9 +24,11 @@ from reelwright.stages.learning.setup import (
     run_values,
 )
 from reelwright.stages.learning.world import machine_name
-from reelwright.stages.objectives.plugin import ObjectiveSizes, plugin_objective
 from reelwright.stages.sampling.draws import IN_ORDER, Draws
 from reelwright.stages.sampling.windows import WindowShape
+from reelwright.stages.tasks.labels import LabelSpace
+from reelwright.stages.tasks.registry import build_task
+from reelwright.stages.tasks.task import Task
 from reelwright.stages.train.block import Block, load_block, num_features, split_missing
 from reelwright.stages.train.config import SHAPE_FIELDS, TrainConfig
 from reelwright.stages.train.drawn_windows import clips_of, drawn_windows, event_density
@@ -34,13 +36,11 @@ from reelwright.stages.train.labelled import (
     KnownRows,
     LabelledWindows,
     check_classes,
-    check_joint,
     distinct_videos,
     label_space,
     label_windows,
     left_out_warnings,
 )
-from reelwright.stages.train.targets import LabelSpace, class_counts
 from reelwright.stages.train.window_batches import WindowBatches
 from reelwright.stages.work import Reporter, Work
 from reelwright.storage.embeddings import EmbeddingStore
@@ -64,7 +64,8 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
 def _train(work: Work, config: TrainConfig, place: Place) -> dict[str, Any] | None:
     labels = replace(label_space(work.payload, node=work.node), of_window=config.labels_of_window)
     heads = _heads(config, labels, where=work.node)
-    metric = choose_metric(config.task, config.metric, num_classes=len(labels.classes), heads=heads)
+    task = build_task(config.task, labels, heads=heads)
+    metric = task.choose_metric(config.metric)
     store = Store.at(work.store)
     stores = [EmbeddingStore(store.embeddings(ref.key)) for ref in work.inputs["embeddings"]]
     values = _model_values(config, input_dim=num_features(stores, config.output), num_classes=len(labels.classes))
@@ -75,7 +76,7 @@ def _train(work: Work, config: TrainConfig, place: Place) -> dict[str, Any] | No
     scratch = store.root / "scratch" / f"{work.key}.{machine_name()}.rows"
     try:
         block = _load(work, config, stores, place=place, scratch=scratch)
-        learning = _learning(work, config, block, labels, place=place, metric=metric, heads=heads)
+        learning = _learning(work, config, block, task, place=place, metric=metric)
         if place.world.is_main:
             folder.write_config(run_values(work, labels, values))
         progress = fit(model, learning, work=work, config=config, folder=folder, place=place, init=init)
@@ -128,9 +129,7 @@ def _load(work: Work, config: TrainConfig, stores: list[EmbeddingStore], *, plac
     return _Loaded(block=block.on(place.device), names=tuple(present_names[digest] for digest in block.digests))
 
 
-def _learning(
-    work: Work, config: TrainConfig, loaded: _Loaded, labels: LabelSpace, *, place: Place, metric: str, heads: Heads
-) -> Learning:
+def _learning(work: Work, config: TrainConfig, loaded: _Loaded, task: Task, *, place: Place, metric: str) -> Learning:
     """Windows of train and val, and the loss."""
     grid = WindowShape(**config.window.model_dump(include=set(SHAPE_FIELDS)))
     block, reporter = loaded.block, place.reporter
@@ -138,12 +137,12 @@ def _learning(
     train_videos = distinct_videos(work.payload, splits=config.train_splits)
     val_videos = distinct_videos(work.payload, splits=config.val_splits)
     clips = clips_of(config, grid)
-    val = label_windows(val_videos, rows, shape=grid, task=config.task, labels=labels, clips=clips)
+    val = label_windows(val_videos, rows, shape=grid, task=task, clips=clips)
     try:
-        train, draws = drawn_windows(train_videos, rows, config=config, shape=grid, labels=labels)
-        counts = class_counts(config.task, train.targets, labels=labels)
-        check_joint(config.task, val.targets)
-        warning = check_classes(counts, labels, balanced_by=_balanced_by(config))
+        train, draws = drawn_windows(train_videos, rows, config=config, shape=grid, task=task)
+        counts = task.counts(train.targets)
+        task.check_validation(val.targets)
+        warning = check_classes(counts, task.labels, balanced_by=_balanced_by(config))
     except InputError as error:
         raise InputError(f"{work.node}: {error}") from error
     if warning:
@@ -172,29 +171,18 @@ def _learning(
     return Learning(
         train=batches(train, draws, drop_last=config.drop_last),
         val=batches(val, IN_ORDER, drop_last=False) if len(val) else None,
-        objective=plugin_objective(config.objective, ObjectiveSizes(config.task, counts), plugins=work.plugins)
-        if config.objective is not None
-        else build_objective(config.task, config.loss, counts=counts, device=place.device, heads=heads),
-        task=config.task,
+        objective=build_objective(config, task, counts=counts, device=place.device, plugins=work.plugins),
+        task=task,
         metric=metric,
         multipliers={},
-        heads=heads,
-        prepare=build_mixing(
-            config,
-            mix_windows,
-            num_extents=1,
-            task=config.task,
-            num_classes=len(labels.classes),
-            world=place.world,
-            heads=heads,
-        ),
+        prepare=build_mixing(config, mix_windows, num_extents=1, task=task, world=place.world),
     )
 
 
-def _heads(config: TrainConfig, labels: LabelSpace, *, where: str) -> Heads:
+def _heads(config: TrainConfig, labels: LabelSpace, *, where: str) -> list[Head]:
     """Those of task heads. Raises InputError where the labels have none, ConfigError for weights of others."""
-    if config.task != "heads":
-        return ()
+    if not config.traits.has_heads:
+        return []
     if not labels.heads:
         raise InputError(
             f"{where}: task is heads, but the labels are of one kind. Give labels.columns, a column of the manifest "
@@ -215,7 +203,7 @@ def _balanced_by(config: TrainConfig) -> str | None:
     """The setting that wants all classes alike, if there is one."""
     if config.window.sampling == "balanced":
         return "window.sampling: balanced"
-    return "loss.class_weights: balanced" if config.loss.class_weights == "balanced" else None
+    return "loss.class_weights: balanced" if config.loss.is_balanced else None
 
 
 def _model_values(config: TrainConfig, *, input_dim: int, num_classes: int) -> dict[str, Any]:
@@ -226,7 +214,7 @@ def _model_values(config: TrainConfig, *, input_dim: int, num_classes: int) -> d
         "input_dim": input_dim,
         "num_outputs": num_classes,
         "length": config.window.length,
-        "per_row": config.task == "per_row",
+        "per_row": config.traits.per_row,
     }
     window = config.window.model_dump(include=set(SHAPE_FIELDS))
     task = {"task": config.task, "labels_of_window": config.labels_of_window}

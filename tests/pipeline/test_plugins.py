@@ -27,11 +27,8 @@ class Net(TemporalModel):
         super().__init__(sizes)
         self.body, self.head = block(sizes.input_dim, width), torch.nn.Linear(width, sizes.num_outputs)
 
-    def forward(self, x_BTD, mask_BT):
-        return self.outputs(x_BTD, mask_BT)["logits"]
-
-    def outputs(self, x_BTD, mask_BT):
-        embedding = self.body(x_BTD.masked_fill(~mask_BT.unsqueeze(-1), 0.0))
+    def forward(self, batch):
+        embedding = self.body(batch["rows"].masked_fill(~batch["mask"].unsqueeze(-1), 0.0))
         return {"logits": self.head(embedding), "embedding": embedding}
 '''
 LAYERS = "import torch\n\n\ndef block(d, w):\n    return torch.nn.Sequential(torch.nn.Linear(d, w), torch.nn.ReLU())\n"
@@ -49,8 +46,8 @@ class Loss(Objective):
         self.pull = pull
         self.register_buffer("mean", torch.zeros(()))
 
-    def forward(self, outputs, targets):
-        fit = functional.cross_entropy(outputs["logits"].flatten(0, -2), targets.flatten(), ignore_index=-1)
+    def forward(self, outputs, batch):
+        fit = functional.cross_entropy(outputs["logits"].flatten(0, -2), batch["targets"].flatten(), ignore_index=-1)
         now = outputs["embedding"].mean()
         pulled = self.pull * (now - self.mean) ** 2
         if self.training:
@@ -200,7 +197,7 @@ def test_mistakes_are_told_before_work(
             "loss.py",
             "class Loss(Objective)",
             "class Loss(torch.nn.Module)",
-            r"gives Loss, not a subclass of .*Objective",
+            r"gives Loss, which is no subclass of .*Objective",
         ),
         ("loss.py", "super().__init__()", "super().__init__(); raise ValueError('pull is odd')", r"pull is odd"),
     ],

@@ -472,7 +472,7 @@ stages:
     uses: train
     embeddings: [embed]
     task: video
-    window: {length: 5, stride: 5}
+    window: {length: 5, hop: 5}
     model: {name: linear, norm: true, pool: mean}
     optimizer: {lr: 0.3}
     epochs: 50

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from reelwright.storage import heartbeat, lock_places, remote
-from reelwright.storage.bringing import look_again
 from reelwright.storage.errors import LostLockError, UnusableStoreError
 from reelwright.storage.files import write_text
 from reelwright.storage.locks import exclusive, holdings, uses, using
@@ -33,7 +32,6 @@ def store(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> St
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("REELWRIGHT_CACHE", str(tmp_path))
     monkeypatch.setattr(lock_places._Bucket, "look_seconds", 0.05)
-    look_again(tmp_path)
     return Store.at(f"s3://{BUCKET}/{tmp_path.name}")
 
 

@@ -14,8 +14,9 @@ from reelwright.models.mixing import Mix, MixSettings
 from reelwright.stages.learning.batches import Batch, Origin
 from reelwright.stages.learning.config import LearningSettings, LossSettings, MixingSettings
 from reelwright.stages.learning.mixing import build_mixing, mix_frames, mix_windows
-from reelwright.stages.learning.objectives import build_objective
 from reelwright.stages.learning.world import World
+from reelwright.stages.tasks.labels import LabelSpace
+from reelwright.stages.tasks.registry import build_task
 from reelwright.stages.train.config import TrainConfig
 from reelwright.stages.train.work import run
 from reelwright.storage.errors import ConfigError, Interrupted
@@ -23,6 +24,7 @@ from reelwright.storage.runs import RunFolder
 
 CPU = torch.device("cpu")
 COUNTS = np.array([6, 3, 3])
+LABELS = LabelSpace(classes=("a", "b", "c"))
 TASKS = ("video", "last_row", "majority", "per_row", "multi_label")
 
 
@@ -35,8 +37,7 @@ def _mixing(task="majority", *, mix_inputs=mix_windows, num_extents=1, world=Non
         _config(**settings),
         mix_inputs,
         num_extents=num_extents,
-        task=task,
-        num_classes=3,
+        task=build_task(task, LABELS),
         world=world or World(),
     )
 
@@ -51,7 +52,7 @@ def _batch(task, *, size=4, length=6, epoch=0, first=0, unknown=False):
         targets = torch.randint(0, 3, (size, length) if task == "per_row" else (size,), generator=generator)
     if unknown:
         targets[0, :2] = -1
-    return Batch((rows, mask), targets, origin=Origin(epoch, np.arange(first, first + size)))
+    return Batch({"rows": rows, "mask": mask}, targets, origin=Origin(epoch, np.arange(first, first + size)))
 
 
 def test_the_settings_are_those_of_the_models_layer():
@@ -73,7 +74,7 @@ def test_what_a_target_keeps_of_a_window_that_was_cut(task, expected):
     """Rows 2 and 3 of window 0 come from window 1, in which nothing is replaced."""
     mix = Mix(np.ones(2), np.array([[2], [0]]), np.array([[4], [0]]))
     rows, mask = torch.arange(12.0).reshape(2, 6, 1), torch.ones(2, 6, dtype=torch.bool)
-    mixed, share = mix_windows(rows, mask, mix, task)
+    mixed, share = mix_windows(rows, mask, mix, build_task(task, LABELS))
     assert mixed[0, :, 0].tolist() == [0, 1, 8, 9, 4, 5]
     np.testing.assert_allclose(share.numpy(), expected, rtol=1e-6)
 
@@ -81,7 +82,7 @@ def test_what_a_target_keeps_of_a_window_that_was_cut(task, expected):
 def test_the_last_row_is_the_last_real_one():
     mix = Mix(np.ones(2), np.array([[2], [2]]), np.array([[4], [4]]))
     mask = torch.tensor([[True] * 4 + [False] * 2] * 2)
-    _, share = mix_windows(torch.zeros(2, 6, 1), mask, mix, "last_row")
+    _, share = mix_windows(torch.zeros(2, 6, 1), mask, mix, build_task("last_row", LABELS))
     assert share.tolist() == [0, 0]  # its last row is another window's, and so is its label
 
 
@@ -100,12 +101,12 @@ def test_nothing_mixed_has_the_loss_of_plain_targets(task, loss):
     batch = _batch(task, unknown=task == "per_row")
     prepared = _mixing(task, mix={"probability": 0}, loss=loss)(batch)
     how = {"counts": COUNTS, "device": CPU}
-    objective = build_objective(task, LossSettings(**loss), **how)
+    objective = build_task(task, LABELS).objective(LossSettings(**loss), **how)
     logits = torch.randn(*batch.targets.shape[: 2 if task == "per_row" else 1], 3)
-    assert torch.equal(prepared.inputs[0], batch.inputs[0])
-    losses = [float(objective({"logits": logits}, each.targets).total) for each in (prepared, batch)]
+    assert torch.equal(prepared.inputs["rows"], batch.inputs["rows"])
+    losses = [float(objective({"logits": logits}, each.entries).total) for each in (prepared, batch)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-    weights = [objective.weight(each.targets) for each in (prepared, batch)]
+    weights = [objective.weight(each.entries) for each in (prepared, batch)]
     assert (weights[0] is None) == (weights[1] is None) == (task != "per_row" and "class_weights" not in loss)
     if weights[0] is not None:
         assert float(weights[0]) == pytest.approx(float(weights[1]), rel=1e-5)
@@ -114,20 +115,20 @@ def test_nothing_mixed_has_the_loss_of_plain_targets(task, loss):
 def test_the_loss_is_the_mean_of_both_losses_by_the_share():
     batch = _batch("majority")
     prepared = _mixing(mix={"cutmix_alpha": 0})(batch)
-    mixed, (rows, mask) = prepared.inputs[0], batch.inputs
+    mixed, rows = prepared.inputs["rows"], batch.inputs["rows"]
     share = float(((mixed - rows.flip(0)) / (rows - rows.flip(0))).median())
     assert 0 < share < 1
     assert torch.allclose(mixed, share * rows + (1 - share) * rows.flip(0), atol=1e-5)
-    assert prepared.inputs[1] is mask
+    assert prepared.inputs["mask"] is batch.inputs["mask"]
     logits = torch.randn(4, 3)
-    loss = build_objective("majority", LossSettings(), counts=COUNTS, device=CPU).loss
+    loss = build_task("majority", LABELS).objective(LossSettings(), counts=COUNTS, device=CPU).loss
     expected = share * loss(logits, batch.targets) + (1 - share) * loss(logits, batch.targets.flip(0))
     assert float(loss(logits, prepared.targets)) == pytest.approx(float(expected), rel=1e-4)
 
 
 def test_draws_follow_from_seed_epoch_and_place_alone():
     def mixed(*, seed=0, **place):
-        return _mixing(seed=seed)(_batch("majority", **place)).inputs[0]
+        return _mixing(seed=seed)(_batch("majority", **place)).inputs["rows"]
 
     assert torch.equal(mixed(), mixed())
     others = [mixed(seed=1), mixed(epoch=1), mixed(first=4)]
@@ -138,9 +139,9 @@ def test_clips_are_mixed_alike_in_all_frames():
     mixing = _mixing("per_row", mix_inputs=mix_frames, num_extents=2, mix={"mixup_alpha": 0})
     frames = torch.rand(4, 1, 3, 8, 8).expand(-1, 6, -1, -1, -1)
     batch = _batch("per_row")
-    prepared = mixing(Batch((frames, batch.inputs[1]), batch.targets, origin=batch.origin))
-    assert not torch.equal(prepared.inputs[0], frames)
-    assert torch.equal(prepared.inputs[0], prepared.inputs[0][:, :1].expand_as(frames))
+    prepared = mixing(Batch({"frames": frames, "mask": batch.inputs["mask"]}, batch.targets, origin=batch.origin))
+    assert not torch.equal(prepared.inputs["frames"], frames)
+    assert torch.equal(prepared.inputs["frames"], prepared.inputs["frames"][:, :1].expand_as(frames))
     assert prepared.targets.shape == (4, 6, 3)
     assert prepared.targets.sum(-1).flatten().tolist() == pytest.approx([1.0] * 24)
 
@@ -169,7 +170,7 @@ def test_processes_without_two_windows_are_refused():
 
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task_trains_mixed(pulse_toy, task):
-    work = pulse_toy.train_work(task=task, window={"length": 12, "stride": 12}, mix={"mode": "elem"}, epochs=1)
+    work = pulse_toy.train_work(task=task, window={"length": 12, "hop": 12}, mix={"mode": "elem"}, epochs=1)
     assert np.isfinite(run(work, pulse_toy.reporter)["metrics"]["train_loss"])
 
 
@@ -178,7 +179,7 @@ def test_a_mixed_run_learns(pulse_toy):
         mix={"mixup_alpha": 0.2, "cutmix_alpha": 0},
         epochs=6,
         optimizer={"lr": 0.01},
-        window={"length": 12, "stride": 2},
+        window={"length": 12, "hop": 2},
         schedule={"warmup_epochs": 0.5},
     )
     assert run(work, pulse_toy.reporter)["metrics"]["val_macro_f1"] > 0.85

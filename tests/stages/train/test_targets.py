@@ -9,21 +9,15 @@ import numpy as np
 import pytest
 
 from reelwright.stages.sampling.windows import Windows, WindowShape, grid_windows
+from reelwright.stages.tasks.labels import LabelSpace, is_described, label_sets
+from reelwright.stages.tasks.registry import build_task
 from reelwright.stages.train.labelled import KnownRows, LabelledVideo, label_windows
-from reelwright.stages.train.targets import (
-    LabelSpace,
-    class_counts,
-    is_described,
-    known_windows,
-    label_sets,
-    window_targets,
-)
 from reelwright.storage.annotations import Annotation
 from reelwright.storage.errors import InputError
 from reelwright.storage.spans import Spans
 
 LABELS = LabelSpace(classes=("a", "b", "c"))
-SHAPE = WindowShape(length=3, stride=2)  # rows 0-2, 2-4, 4-6
+SHAPE = WindowShape(length=3, hop=2)  # rows 0-2, 2-4, 4-6
 SEGMENTS = Annotation(label=2, segments=((0.0, 1.5, 0), (2.0, 3.0, 1)))  # rows 0 1 2 | 3 unknown | 4 5 | 6 7 unknown
 STEPS = Annotation(steps=((1.2, 1), (3.4, 2)))
 
@@ -59,7 +53,7 @@ CASES = {
 @pytest.mark.parametrize(("task", "annotation", "expected"), CASES.values(), ids=CASES)
 def test_targets(task, annotation, expected, spans_of):
     windows = grid_windows([8], SHAPE)
-    found = window_targets(task, windows, shape=SHAPE, annotation=annotation, spans=spans_of(8), labels=LABELS)
+    found = build_task(task, LABELS).targets(windows, shape=SHAPE, annotation=annotation, spans=spans_of(8))
     assert found.tolist() == expected
     assert found.dtype == (np.float32 if task == "multi_label" else np.int64)
 
@@ -68,16 +62,16 @@ def test_targets(task, annotation, expected, spans_of):
 def test_padding_has_no_label(task, spans_of):
     shape = WindowShape(length=4)
     annotation = Annotation(label=1, segments=((0.0, 9.0, 1),))
-    found = window_targets(
-        task, grid_windows([2], shape), shape=shape, annotation=annotation, spans=spans_of(2), labels=LABELS
+    found = build_task(task, LABELS).targets(
+        grid_windows([2], shape), shape=shape, annotation=annotation, spans=spans_of(2)
     )
     assert found.tolist() == {"per_row": [[1, 1, -1, -1]], "multi_label": [[0, 1, 0]]}.get(task, [1])
 
 
 def test_background_stands_for_rows_without_a_label(spans_of):
     labels = LabelSpace(classes=LABELS.classes, background=2)
-    found = window_targets(
-        "last_row", grid_windows([8], SHAPE), shape=SHAPE, annotation=SEGMENTS, spans=spans_of(8), labels=labels
+    found = build_task("last_row", labels).targets(
+        grid_windows([8], SHAPE), shape=SHAPE, annotation=SEGMENTS, spans=spans_of(8)
     )
     assert found.tolist() == [0, 1, 2]
 
@@ -85,8 +79,8 @@ def test_background_stands_for_rows_without_a_label(spans_of):
 def test_background_is_all_of_a_video_without_a_line(spans_of):
     labels = LabelSpace(classes=LABELS.classes, background=2)
     for task, expected in (("last_row", [2, 2, 2]), ("per_row", [[2, 2, 2]] * 3), ("multi_label", [[0, 0, 0]] * 3)):
-        found = window_targets(
-            task, grid_windows([8], SHAPE), shape=SHAPE, annotation=Annotation(), spans=spans_of(8), labels=labels
+        found = build_task(task, labels).targets(
+            grid_windows([8], SHAPE), shape=SHAPE, annotation=Annotation(), spans=spans_of(8)
         )
         assert found.tolist() == expected
 
@@ -94,35 +88,33 @@ def test_background_is_all_of_a_video_without_a_line(spans_of):
 def test_steps_label_no_row(spans_of):
     video = LabelledVideo("v", "d", "train", STEPS)
     rows = KnownRows(("d",), (spans_of(8),))
-    found = label_windows([video], rows, shape=SHAPE, task="multi_label", labels=LABELS)
+    found = label_windows([video], rows, shape=SHAPE, task=build_task("multi_label", LABELS))
     assert len(found) == 3
     for task in ("last_row", "majority", "per_row"):
         with pytest.raises(InputError, match=f"task {task} needs a label of each row.* Set task: multi_label, or give"):
-            label_windows([video], rows, shape=SHAPE, task=task, labels=LABELS)
+            label_windows([video], rows, shape=SHAPE, task=build_task(task, LABELS))
 
 
 def test_heads_are_told_apart_by_class_whatever_their_order(spans_of):
     labels = LabelSpace(classes=("verb: a", "verb: b", "noun: c"), heads=(("verb", 2), ("noun", 1)))
     for own, expected in (((1, 2), [1, 0]), ((2, 1), [1, 0]), ((2, -1), [-1, 0]), ((1,), [1, -1]), ((), [-1, -1])):
-        found = window_targets(
-            "heads",
-            grid_windows([8], SHAPE),
-            shape=SHAPE,
-            annotation=Annotation(labels=own),
-            spans=spans_of(8),
-            labels=labels,
+        found = build_task("heads", labels).targets(
+            grid_windows([8], SHAPE), shape=SHAPE, annotation=Annotation(labels=own), spans=spans_of(8)
         )
         assert found.tolist() == [expected] * 3
 
 
 def test_known_windows_and_counts():
     per_row = np.array([[0, -1], [-1, -1], [1, 1]])
-    assert known_windows("per_row", per_row).tolist() == [True, False, True]
-    assert class_counts("per_row", per_row, labels=LABELS).tolist() == [1, 2, 0]
-    assert known_windows("last_row", np.array([-1, 2])).tolist() == [False, True]
+    task = build_task("per_row", LABELS)
+    assert task.known(per_row, SEGMENTS).tolist() == [True, False, True]
+    assert task.counts(per_row).tolist() == [1, 2, 0]
+    assert build_task("last_row", LABELS).known(np.array([-1, 2]), SEGMENTS).tolist() == [False, True]
     sets = np.array([[1, 0], [1, 1]], dtype=np.float32)
-    assert known_windows("multi_label", sets).tolist() == [True, True]
-    assert class_counts("multi_label", sets, labels=LabelSpace(classes=("a", "b"))).tolist() == [2, 1]
+    task = build_task("multi_label", LabelSpace(classes=("a", "b")))
+    assert task.known(sets, SEGMENTS).tolist() == [True, True]
+    assert task.known(sets, Annotation()).tolist() == [False, False]
+    assert task.counts(sets).tolist() == [2, 1]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +125,7 @@ def test_a_video_without_annotation_is_described_by_a_background_only(annotation
 
 
 PSR = json.loads((Path(__file__).parents[2] / "data" / "sampling_vectors.json").read_text())["psr"]
-NET = LabelSpace(classes=("a", "b", "c"), of_window="xor")
+NET = LabelSpace(classes=("a", "b", "c"), of_window="net_change")
 # start and stop of three windows, seconds and source frames
 SPANS = Spans(np.array([0.0, 1.0, 2.0]), np.array([1.5, 2.5, 3.5]), np.array([0, 1, 2]), np.array([2, 3, 4]))
 NET_CHANGES = {
@@ -164,9 +156,9 @@ def test_net_changes_of_windows(annotation, expected):
     assert found.dtype == np.float32
 
 
-@pytest.mark.parametrize("of_window", ["or", "xor"])
+@pytest.mark.parametrize("of_window", ["any", "net_change"])
 def test_windows_of_storm_psr(of_window, spans_of):
-    """A component's changes as steps: training clips there are "or", the GT column at test is "xor" (A3.6)."""
+    """A component's changes as steps: training clips there are "any", the GT column at test is "net_change" (A3.6)."""
     raw = PSR["change_labels"]["raw"]
     states = np.maximum([state for _, state in raw], 0)
     steps = [
@@ -176,7 +168,7 @@ def test_windows_of_storm_psr(of_window, spans_of):
     ]
     labels = LabelSpace(classes=("a", "b", "c", "d"), of_window=of_window)
     spans = spans_of(200, seconds=1.0)
-    if of_window == "or":
+    if of_window == "any":
         cases = [
             (case["T"], case["skip_factor"], case["expected"]["first"], case["expected"]["label"])
             for case in PSR["train_clip"]
@@ -185,9 +177,8 @@ def test_windows_of_storm_psr(of_window, spans_of):
         case = PSR["window_labels_test_mode"]
         cases = [(case["T"], 0, int(last) - case["T"] + 1, label) for last, label in case["by_last_frame"].items()]
     for length, skip, start, expected in cases:
-        shape = WindowShape(length=length, skip=skip)
+        shape = WindowShape(length=length, dilation=skip + 1)
         windows = Windows(np.array([0]), np.array([start]), np.array([length]))
-        found = window_targets(
-            "multi_label", windows, shape=shape, annotation=Annotation(steps=tuple(steps)), spans=spans, labels=labels
-        )
+        task = build_task("multi_label", labels)
+        found = task.targets(windows, shape=shape, annotation=Annotation(steps=tuple(steps)), spans=spans)
         assert found.tolist() == [expected]
