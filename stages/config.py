@@ -193,9 +193,14 @@ class StageConfig(Settings):
 
     def plugins(self) -> dict[str, PluginUse]:
         """Field -> the plug-in that it names."""
-        named = ((field, getattr(self, field)) for field in type(self).model_fields)
-        found = ((field, value.plugin()) for field, value in named if isinstance(value, NamedSettings))
-        return {field: use for field, use in found if use is not None}
+        found = {}
+        for field in type(self).model_fields:
+            value = getattr(self, field)
+            blocks = {field: value} if isinstance(value, NamedSettings) else {}
+            if isinstance(value, tuple):
+                blocks = {f"{field}[{n}]": entry for n, entry in enumerate(value) if isinstance(entry, NamedSettings)}
+            found.update({place: use for place, block in blocks.items() if (use := block.plugin()) is not None})
+        return found
 
     def packages(self, endings: Collection[str]) -> dict[str, str]:
         """Packages beyond the required ones that these settings need: name to import -> what for, and what to do.

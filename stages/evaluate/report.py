@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from string import Template
 from typing import Any
@@ -16,6 +16,7 @@ from reelwright.stages.evaluate.summary import (
     classes_section,
     confusion_section,
     distribution_section,
+    evaluators_section,
     headline_section,
     splits_section,
     training_section,
@@ -40,6 +41,7 @@ class Report:
     facts: Mapping[str, str]  # name -> value, shown below the title
     notes: Sequence[str] = ()
     embeddings: tuple[Markup, ...] = ()  # the map of embeddings
+    own: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # numbers by evaluator that is a plug-in
 
 
 def render(report: Report) -> str:
@@ -49,6 +51,7 @@ def render(report: Report) -> str:
         palette.definitions(),
         _head(report),
         *_score_parts(report, palette),
+        evaluators_section(report.own) if report.own else None,
         *report.embeddings,
         *_video_parts(report, palette),
     )

@@ -66,6 +66,17 @@ def headline_section(scores: Mapping[str, Any], info: PredictionInfo, *, split: 
     )
 
 
+def evaluators_section(own: Mapping[str, Mapping[str, float]]) -> Markup:
+    """The numbers of evaluators that are plug-ins."""
+    rows = [
+        tag("tr", tag("td", name), tag("td", number), tag("td", f"{value:.4g}"))
+        for name, found in own.items()
+        for number, value in found.items()
+    ]
+    head = tag("tr", tag("th", "Evaluator"), tag("th", "Number"), tag("th", "Value"))
+    return tag("section", tag("h2", "Further evaluators"), tag("table", tag("thead", head), tag("tbody", *rows)))
+
+
 def _unit_text(unit: str, metrics: Mapping[str, Any]) -> str:
     if unit == "segmental":
         return f"Order and extent of segments, {int(metrics['num_videos']):,} videos"

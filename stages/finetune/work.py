@@ -145,7 +145,8 @@ def _spatial(work: Work, store: Store, values: Mapping[str, Any]) -> LoadedEncod
         )
     generation = reference.inputs.get("run", ())
     only = config.model_copy(update={"outputs": (output,)})
-    loaded = build_from_config(only, store=store, run=generation[0] if generation else None, where=reference.node)
+    run = generation[0] if generation else None
+    loaded = build_from_config(only, store=store, run=run, where=reference.node, plugins=work.plugins)
     shape = row_shapes(loaded.encoder, loaded.data_config, where=reference.node)[output]
     _check_fit(work, loaded.encoder, shape, values)
     return loaded
