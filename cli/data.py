@@ -114,7 +114,7 @@ def _read(source: str | None, config: Path | None, overrides: Sequence[str], job
     from reelwright.cli.progress import Watcher
     from reelwright.pipeline.contents import source_file
     from reelwright.pipeline.file import find_pipeline_file, load_pipeline
-    from reelwright.pipeline.runner import read_videos
+    from reelwright.pipeline.reading import read_videos
 
     if source is not None and config is not None:
         raise ConfigError("give videos or --config, not both")

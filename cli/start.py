@@ -96,7 +96,7 @@ def index(
     from reelwright.cli.format import table_text
     from reelwright.cli.progress import Watcher
     from reelwright.pipeline.file import find_pipeline_file, load_pipeline
-    from reelwright.pipeline.runner import read_videos
+    from reelwright.pipeline.reading import read_videos
 
     if sample is not None and not audit:
         raise ConfigError("--sample is of --audit: give both, or neither")

@@ -23,8 +23,9 @@ from pathlib import Path
 from reelwright.pipeline.file import PipelineFile
 from reelwright.pipeline.keys import hub_file
 from reelwright.pipeline.plan import Planner
+from reelwright.pipeline.reading import read_videos
 from reelwright.pipeline.results import Observer
-from reelwright.pipeline.runner import open_planner, read_videos
+from reelwright.pipeline.runner import open_planner
 from reelwright.storage.backend import Backend
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.garbage import Garbage, Listing, Roots, delete, find_garbage

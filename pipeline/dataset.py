@@ -177,14 +177,14 @@ class Dataset:
         return [video.video_id for video in self.videos if self.digests[video.video_id] == digest]
 
 
-def load_dataset(file: PipelineFile) -> Dataset:
-    """Read manifest and labels and look up what the store knows of the files.
+def load_dataset(file: PipelineFile, known: KnownFiles | None = None) -> Dataset:
+    """Read manifest and labels and look up what the store knows of the files: ``known``, where it was just read.
 
     Raises InputError that lists all problems with row numbers.
     """
     file.store.backend.check_readable()
     older = older_note(file.store)
-    known = KnownFiles(file.store.files)
+    known = known or KnownFiles(file.store.files)
     synthetic = synthetic_set_of(file, known)
     left_out: list[str] = []
     videos, source = (synthetic.videos, synthetic.place) if synthetic is not None else _read_videos(file, left_out)

@@ -13,6 +13,7 @@ from reelwright.storage.annotations import UNKNOWN
 from reelwright.storage.errors import ConfigError, StoreError, nearest
 from reelwright.storage.files import write_json
 from reelwright.storage.folders import replacing_folder
+from reelwright.storage.kinds import KINDS
 from reelwright.storage.remote import list_names
 from reelwright.storage.transfer import replacing_at
 from reelwright.storage.urls import is_url
@@ -94,12 +95,11 @@ def _predictions(planner: Planner, plan: NodePlan, request: ExportRequest, write
     )
     place = planner.file.store.predictions(plan.key)
     planner.file.store.backend.pull(place)
-    predictions = load("reelwright.storage.predictions:PredictionSet")(place)
-    return int(write(predictions, folder, options))
+    return int(write(KINDS["predictions"].open(place), folder, options))
 
 
 def _embeddings(planner: Planner, plan: NodePlan, request: ExportRequest, write: Any, folder: Path) -> int:
-    store = load("reelwright.storage.embeddings:EmbeddingStore")(planner.file.store.embeddings(plan.spec_key))
+    store = KINDS["embeddings"].open(planner.file.store.embeddings(plan.spec_key))
     options = (
         {} if request.shard_bytes is None or request.form != "webdataset" else {"shard_bytes": request.shard_bytes}
     )

@@ -22,8 +22,9 @@ from reelwright.pipeline.graph import build_graph
 from reelwright.pipeline.history import RUN_STAGES, History
 from reelwright.pipeline.plan import FRESH
 from reelwright.pipeline.project import SilentObserver
+from reelwright.pipeline.reading import read_videos
 from reelwright.pipeline.results import Observer, RunOptions, RunResult
-from reelwright.pipeline.runner import open_planner, read_videos, run_pipeline
+from reelwright.pipeline.runner import open_planner, run_pipeline
 from reelwright.storage.digests import digest
 from reelwright.storage.errors import ConfigError, ReelwrightError, StageError
 from reelwright.storage.processes import interruptible

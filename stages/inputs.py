@@ -14,6 +14,7 @@ from reelwright.stages.config import parse_config
 from reelwright.stages.registry import config_model
 from reelwright.stages.work import InputRef, Work
 from reelwright.storage.errors import InputError
+from reelwright.storage.kinds import KINDS
 from reelwright.storage.snapshots import Snapshot
 from reelwright.storage.store import Store
 
@@ -24,11 +25,10 @@ def bring_inputs(work: Work) -> None:
     if store.url is None:
         return
     store.backend.forget()
-    folders = {"run": store.run, "predictions": store.predictions, "steps": store.steps, "scores": store.report}
     for ref in _references(work):
         produces = config_model(ref.stage, where=ref.node).produces
-        if produces in folders:
-            store.backend.pull(folders[produces](ref.key), skip=_is_only_for_training)
+        if not KINDS[produces].is_rows:
+            store.backend.pull(store.output(produces, ref.key), skip=_is_only_for_training)
     digests = [item.digest for item in work.items] or [video["digest"] for video in work.payload.get("videos", ())]
     for ref in (ref for refs in work.inputs.values() for ref in refs):
         if config_model(ref.stage, where=ref.node).produces == "embeddings":

@@ -169,9 +169,7 @@ def leave() -> bool:
     units = list(_running.values())
     for unit in units:
         with contextlib.suppress(OSError, ReelwrightError):
-            backend = Store.at(unit.work.store).backend
-            backend.create(unit.mark(LEFT))
-            backend.delete([unit.mark(STARTED)])
+            Store.at(unit.work.store).backend.move(unit.mark(STARTED), unit.mark(LEFT))
     return bool(units)
 
 

@@ -5,12 +5,14 @@ here; of one in a bucket they are this machine's working copy, which is pulled b
 
     pull, pull_file, ensure_local, ensure_items     before reading
     push, push_item, push_changed, free             after writing, what is complete last
-    has, names, items, entries                      looking
-    create, delete, delete_trees                    marks, and taking out
+    has, names, items, entries, read                looking
+    create, write, touch, move                      marks and locks, which go straight to the store
+    delete, delete_trees                            taking out
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -21,6 +23,7 @@ from typing import NamedTuple
 
 from reelwright.storage.heartbeat import check_held
 from reelwright.storage.reserved import PARTIAL, TEMPORARY
+from reelwright.storage.unusable import named
 
 UNFINISHED = (TEMPORARY, PARTIAL)
 Skip = Callable[[str], bool]
@@ -44,6 +47,7 @@ class Backend:
     """A store in a folder: what is written is there, and what is there counts."""
 
     url: str | None = None  # of a store in a bucket
+    look_seconds = 0.2  # between two looks at a lock that is held
     renames = True  # an item gets its name when it is whole; what is not goes on from there. Else it is named at once
 
     def name_of(self, path: Path) -> str:
@@ -92,32 +96,84 @@ class Backend:
         """Names of what lies right in a folder."""
         return set(os.listdir(folder)) if folder.is_dir() else set()  # noqa: PTH208 - names only
 
-    def entries(self, folder: Path) -> Iterator[tuple[str, Found]]:
-        """Files below a folder by their names in it, here folders too; links are left out, and what goes meanwhile."""
+    def entries(self, folder: Path, *, signs: str = "") -> Iterator[tuple[str, Found]]:
+        """Files below a folder by their names in it, here folders too. Links in it are left out, and what goes.
+
+        Files whose names end with ``signs`` are opened, which makes network file systems look again.
+        """
         waiting = [(folder, "")]
         while waiting:
             place, base = waiting.pop()
             try:
-                listed = [] if place.is_symlink() else list(os.scandir(place))
+                listed = list(os.scandir(place))
             except (FileNotFoundError, NotADirectoryError):
                 continue
             for entry in listed:
-                try:
-                    is_folder, status = entry.is_dir(follow_symlinks=False), entry.stat(follow_symlinks=False)
-                except FileNotFoundError:
-                    continue
                 if entry.is_symlink():
                     continue
-                yield f"{base}{entry.name}", Found(0 if is_folder else status.st_size, "", status.st_mtime)
+                try:
+                    if signs and entry.name.endswith(signs):
+                        with open(entry.path, "rb") as file:  # noqa: PTH123
+                            is_folder, status = False, os.fstat(file.fileno())
+                    else:
+                        is_folder, status = entry.is_dir(follow_symlinks=False), entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                size, version = (0 if is_folder else status.st_size), str(status.st_mtime_ns)
+                yield f"{base}{entry.name}", Found(size, version, status.st_mtime)
                 if is_folder:
                     waiting.append((Path(entry.path), f"{base}{entry.name}/"))
 
-    def create(self, path: Path) -> bool:
-        """Set a mark, an empty file; False where it was set before. Of several processes only one is told True."""
+    def read(self, paths: Iterable[Path]) -> dict[Path, bytes]:
+        """Contents of small files; those that are not there are left out."""
+        found = {}
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):
+                found[path] = path.read_bytes()
+        return found
+
+    def create(self, path: Path, content: bytes = b"") -> bool:
+        """Write what is not there yet; whether this call made it. Of several processes only one is told True."""
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
-        except FileExistsError:
+            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        except (FileExistsError, FileNotFoundError):  # whoever had it took the folder away with it
+            return False
+        try:
+            with named(path), os.fdopen(handle, "wb") as file:
+                file.write(content)
+        except OSError:
+            path.unlink(missing_ok=True)  # the disk is full; without a name in it others would wait for nobody
+            raise
+        return True
+
+    def write(self, path: Path, content: bytes) -> None:
+        """Write a small file whether or not it is there, in one step."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:12]}-{path.name}")
+        try:
+            with named(path):
+                temporary.write_bytes(content)
+                os.replace(temporary, path)  # noqa: PTH105 - the one atomic step, named as the system call it is
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def touch(self, path: Path, content: bytes, version: str | None) -> str | None:  # noqa: ARG002 - of buckets
+        """Give a file another version, where it still is there; in a bucket by other ``content``.
+
+        Given a version only where it is this one; the new version, where it is known, and None where it is not so.
+        """
+        try:
+            os.utime(path)
+        except FileNotFoundError:
+            return None
+        return ""
+
+    def move(self, path: Path, new: Path) -> bool:
+        """Let a mark or lock have another name, in a bucket without content; whether it was still there."""
+        try:
+            path.rename(new)
+        except FileNotFoundError:
             return False
         return True
 

@@ -17,13 +17,13 @@ from pathlib import Path
 from reelwright.storage.backend import UNFINISHED, Backend
 from reelwright.storage.checking import is_key
 from reelwright.storage.items import ItemLedger
+from reelwright.storage.kinds import GROUPED, RECORDED, WITH_ITEMS
 from reelwright.storage.known import KnownFiles
 from reelwright.storage.locks import exclusive
 from reelwright.storage.reserved import INCOMING, LOGGERS, PARTIAL
 from reelwright.storage.store import Store
 
-_GROUPS = ("frames", "embeddings")
-_KEYED = ("synthetic", "predictions", "runs", "steps", "reports", "nodes", "jobs", "logs", "claims", LOGGERS)
+_KEYED = (*RECORDED, "synthetic", "nodes", "jobs", "logs", "claims", LOGGERS)
 _LEFTOVERS = "leftovers"
 _DEPTH = 3  # area, group, item: nothing below is asked for by name
 
@@ -118,7 +118,7 @@ def find_garbage(store: Store, roots: Roots, listing: Listing | None = None) -> 
     """
     listing = listing or Listing(store.backend, store.root)
     found = _Finder(store, roots, listing)
-    for area in _GROUPS:
+    for area in GROUPED:
         yield from found.groups(area)
     for area in _KEYED:
         yield from found.keyed(area)
@@ -190,8 +190,8 @@ class _Finder:
         for folder in self.listing.inside(self.store.root / area):
             if folder.name not in self.roots.keys:
                 yield from self._unreached(folder, area, folder.name)
-            elif area == "predictions" and folder.name in self.roots.items:
-                yield from self._scores(folder)
+            elif area in WITH_ITEMS and folder.name in self.roots.items:
+                yield from self._scores(folder, area)
 
     def weights(self) -> Iterator[Garbage]:
         """Fetched weights that no node names; those whose content was never noted stay if there are other projects."""
@@ -240,7 +240,7 @@ class _Finder:
             elif is_key(path.name):
                 yield self._garbage(path, area, group=key, ledger=(key, digest))
 
-    def _scores(self, folder: Path) -> Iterator[Garbage]:
+    def _scores(self, folder: Path, area: str) -> Iterator[Garbage]:
         files: dict[str, list[Path]] = defaultdict(list)
         for path in self.listing.inside(folder):
             digest = path.name.partition(".")[0]
@@ -250,7 +250,7 @@ class _Finder:
                 files[digest].append(path)
         for digest, (first, *rest) in files.items():
             ledger = (folder.name, digest)
-            yield self._garbage(first, "predictions", group=folder.name, ledger=ledger, beside=tuple(rest))
+            yield self._garbage(first, area, group=folder.name, ledger=ledger, beside=tuple(rest))
 
     def _garbage(
         self,

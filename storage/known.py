@@ -143,6 +143,7 @@ class KnownFiles:
                     added = [(path, *stamped, quick, known) for path, (stamped, quick, known) in entries]
                     _write_merged(table, dict(zip(_FILE_FIELDS, zip(*added, strict=True), strict=True)))
         self._changed.clear()
+        self.notes.clear()  # what was damaged is written anew
 
 
 class KnownProbes:

@@ -32,6 +32,7 @@ from pathlib import Path
 from reelwright.storage.backend import Backend
 from reelwright.storage.digests import digest
 from reelwright.storage.errors import ConfigError
+from reelwright.storage.kinds import KINDS
 from reelwright.storage.reserved import VIDEOS
 from reelwright.storage.urls import is_url, owner_of, working_copy
 
@@ -69,29 +70,33 @@ class Store:
                 f"(store:), or use the service's own tools"
             )
 
+    def output(self, produces: str, key: str) -> Path:
+        """Where an output of one kind lies: by spec key what has rows of single videos, else by key."""
+        return KINDS[produces].place(self.root, key)
+
     def frames(self, spec_key: str) -> Path:
         """The Zarr group of one decode spec."""
-        return self.root / "frames" / f"{spec_key}.zarr"
+        return self.output("frames", spec_key)
 
     def embeddings(self, spec_key: str) -> Path:
         """The Zarr group of one embed spec."""
-        return self.root / "embeddings" / f"{spec_key}.zarr"
+        return self.output("embeddings", spec_key)
 
     def run(self, key: str) -> Path:
         """The folder of one trained model."""
-        return self.root / "runs" / key
+        return self.output("run", key)
 
     def predictions(self, key: str) -> Path:
         """The folder of one prediction: by spec key the cached scores, by node key the published tables."""
-        return self.root / "predictions" / key
+        return self.output("predictions", key)
 
     def steps(self, key: str) -> Path:
         """The folder of the completed steps of one node."""
-        return self.root / "steps" / key
+        return self.output("steps", key)
 
     def report(self, key: str) -> Path:
         """The folder of one evaluation."""
-        return self.root / "reports" / key
+        return self.output("scores", key)
 
     def synthetic(self, key: str) -> Path:
         """The folder of one set of synthetic videos, or of classes of them."""

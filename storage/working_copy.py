@@ -28,6 +28,7 @@ from typing import Any, TypeVar
 from reelwright.storage import remote
 from reelwright.storage.backend import UNFINISHED, Backend, Found, Skip, nothing
 from reelwright.storage.heartbeat import check_held
+from reelwright.storage.kinds import GROUPED, RECORDED
 from reelwright.storage.reserved import SCHEMA, TEMPORARY, URLS, VIDEOS
 from reelwright.storage.transfer import (
     GoneError,
@@ -38,21 +39,7 @@ from reelwright.storage.transfer import (
     replace_below,
 )
 
-_SHARED = frozenset(
-    {
-        "frames",
-        "embeddings",
-        "runs",
-        "predictions",
-        "steps",
-        "reports",
-        "nodes",
-        "weights",
-        "projects",
-        "logs",
-        "synthetic",
-    }
-)
+_SHARED = frozenset({*GROUPED, *RECORDED, "nodes", "weights", "projects", "logs", "synthetic"})
 _TABLES = frozenset({VIDEOS, URLS, SCHEMA})
 _LAST = ("zarr.json", "record.json", "model.safetensors")  # what says that the rest is there
 _DEPTH = 3  # area, group, item: below, a zarr.json is that of an array, and completes nothing
@@ -73,6 +60,7 @@ def open_bucket(root: Path, url: str) -> Backend:
 class _Bucket(Backend):
     """Each verb does what `Backend` says; what is removed goes from this machine too."""
 
+    look_seconds = 1.0  # each look is a request
     renames = False
 
     def __init__(self, root: Path, url: str) -> None:
@@ -109,8 +97,8 @@ class _Bucket(Backend):
         wanted = dict.fromkeys(names)
         unsure = [name for name in wanted if group / name not in self._same]
         for start in range(0, len(unsure), _BATCH):
-            markers = {self.name_of(group / name / "zarr.json"): name for name in unsure[start : start + _BATCH]}
-            found = {markers[url]: content for url, content in remote.read_objects(list(markers)).items()}
+            markers = self.read(group / name / "zarr.json" for name in unsure[start : start + _BATCH])
+            found = {path.parent.name: content for path, content in markers.items()}
             lacking = {name: text for name, text in found.items() if not has_content(group / name / "zarr.json", text)}
             download_items(self._root, group, self.name_of(group), lacking)
             self._same.update(group / name for name in found)
@@ -126,11 +114,30 @@ class _Bucket(Backend):
     def names(self, folder: Path) -> set[str]:
         return remote.list_names(self.name_of(folder))
 
-    def entries(self, folder: Path) -> Iterator[tuple[str, Found]]:
+    def entries(self, folder: Path, *, signs: str = "") -> Iterator[tuple[str, Found]]:  # noqa: ARG002 - of folders
         yield from remote.list_objects(self.name_of(folder)).items()
 
-    def create(self, path: Path) -> bool:
-        return remote.create_object(self.name_of(path), b"")
+    def read(self, paths: Iterable[Path]) -> dict[Path, bytes]:
+        urls = {self.name_of(path): path for path in paths}
+        return {urls[url]: content for url, content in remote.read_objects(list(urls)).items()}
+
+    def create(self, path: Path, content: bytes = b"") -> bool:
+        url = self.name_of(path)  # where an answer was lost, the second try finds what the first one made
+        return remote.create_object(url, content) or (bool(content) and remote.read_object(url) == content)
+
+    def write(self, path: Path, content: bytes) -> None:
+        remote.write_object(self.name_of(path), content)
+
+    def touch(self, path: Path, content: bytes, version: str | None) -> str | None:
+        if version is not None:
+            return remote.rewrite_object(self.name_of(path), content, version=version)
+        self.write(path, content)
+        return ""
+
+    def move(self, path: Path, new: Path) -> bool:
+        self.write(new, b"")
+        remote.remove_objects([self.name_of(path)])
+        return True
 
     def push(self, path: Path, source: Path | None = None) -> None:
         source, parts = source or path, path.relative_to(self._root).parts

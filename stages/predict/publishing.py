@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from reelwright.stages.config import parse_config
+from reelwright.stages.learning.run_models import task_of_run
 from reelwright.stages.predict.config import PredictWindowSettings
 from reelwright.stages.predict.merging import merge_windows
-from reelwright.stages.predict.scorer import predicted_shape, task_of_run
+from reelwright.stages.predict.scorer import predicted_shape
 from reelwright.stages.sampling.windows import Windows, WindowShape
 from reelwright.stages.tasks.task import Task
 from reelwright.stages.train.labelled import LabelledVideo, payload_videos

@@ -12,25 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from reelwright.stages.embed.clips import Clip
-from reelwright.stages.learning.checkpoints import load_weights
-from reelwright.stages.learning.run_models import build_run_model, clips_of_run
+from reelwright.stages.learning.run_models import clips_of_run, load_run_model, task_of_run
 from reelwright.stages.predict.config import PredictWindowSettings
 from reelwright.stages.predict.merging import merge_crops
 from reelwright.stages.sampling.clips import distinct, repeats_of
 from reelwright.stages.sampling.needed import Needed
 from reelwright.stages.sampling.windows import Windows, WindowShape, grid_windows, window_rows
-from reelwright.stages.tasks.labels import LabelSpace
-from reelwright.stages.tasks.registry import build_task
-from reelwright.stages.tasks.sets import heads_of
 from reelwright.stages.tasks.task import Task
 from reelwright.stages.train.block import Block
-from reelwright.storage.annotations import UNKNOWN
 from reelwright.storage.errors import ConfigError, StageError
 from reelwright.storage.runs import RunFolder
 from reelwright.storage.scores import VideoScores
 from reelwright.storage.spans import Spans
-
-TEMPORAL_PREFIX = "temporal."  # of the temporal model's weights in a finetune run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,10 +65,7 @@ def load_run(folder: RunFolder, *, device: torch.device, plugins: Mapping[str, A
 
     Raises StoreError or StageError when it is not complete or does not fit, ConfigError for a plug-in not named.
     """
-    values = folder.config()
-    folder.weights_digest()
-    module = build_run_model(values["model"], plugins=plugins)
-    load_weights(folder.weights, module, prefix=TEMPORAL_PREFIX if values["stage"] == "finetune" else "")
+    module, values = load_run_model(folder, plugins=plugins)
     return LoadedRun(
         module=module.eval().to(device),
         key=values["key"],
@@ -86,18 +76,6 @@ def load_run(folder: RunFolder, *, device: torch.device, plugins: Mapping[str, A
         window=values["window"],
         clips=values.get("clips", {"sampling": "grid"}),
     )
-
-
-def task_of_run(values: Mapping[str, Any], *, background: int = UNKNOWN) -> Task:
-    """What the run of a config.yaml was trained for; ``background`` is the class of rows without a label."""
-    heads = heads_of(values.get("heads", ()))
-    labels = LabelSpace(
-        classes=tuple(values["classes"]),
-        background=background,
-        heads=tuple((head.name, head.num_classes) for head in heads),
-        of_window=values.get("labels_of_window", "any"),
-    )
-    return build_task(values["task"], labels, heads=heads)
 
 
 def predicted_shape(window: PredictWindowSettings, trained_on: Mapping[str, Any]) -> WindowShape:

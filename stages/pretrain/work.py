@@ -27,18 +27,23 @@ from reelwright.stages.finetune.clips import StoredVideos, open_videos
 from reelwright.stages.finetune.resized_crop import CropSettings, build_crop
 from reelwright.stages.inputs import unchanged_sources
 from reelwright.stages.learning.place import Place, train_in_processes
-from reelwright.stages.learning.setup import Learning, finish_run, fit, prepare, run_values
+from reelwright.stages.learning.setup import Learning, learn
 from reelwright.stages.objectives.contrastive import Contrast
 from reelwright.stages.pretrain.batches import KeyFrameBatches, ReadFrames, ReadStored, make_pool
 from reelwright.stages.pretrain.config import METRICS, PretrainConfig
-from reelwright.stages.pretrain.examples import BACKGROUND, Examples, IntArray, find_examples, state_classes
+from reelwright.stages.pretrain.examples import (
+    BACKGROUND,
+    Examples,
+    IntArray,
+    StateClasses,
+    find_examples,
+    state_classes,
+)
 from reelwright.stages.pretrain.module import PretrainModule
-from reelwright.stages.tasks.labels import LabelSpace
 from reelwright.stages.train.labelled import distinct_videos, label_space
 from reelwright.stages.work import Reporter, Work
 from reelwright.storage.errors import ConfigError, InputError
 from reelwright.storage.frames import FrameStore
-from reelwright.storage.runs import RunFolder
 from reelwright.storage.store import Store
 
 _OF_ENCODER = ("encoder", "weights", "prefix", "key_map", "ignore", "model_args", "preprocess", "seed")
@@ -58,12 +63,10 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
 
 
 def _train(work: Work, config: PretrainConfig, place: Place) -> dict[str, Any] | None:
-    if place.world.size > 1:
-        raise ConfigError(f"{work.node}: losses that compare frames need the whole batch; run it in one process.")
     labels = label_space(work.payload, node=work.node)
     states = state_classes(config, labels.classes, background=labels.background)
     loaded, embed_dim = _encoder(work, config)
-    data = _examples(work, config, labels, loaded, place)
+    objective = Contrast(**config.objective.model_dump())
     num_classes = len(states.names) + 1 if config.objective.name == "ce" else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -77,22 +80,20 @@ def _train(work: Work, config: PretrainConfig, place: Place) -> dict[str, Any] |
         ).to(place.device)
     if place.device.type == "cuda":
         module.spatial.to(memory_format=torch.channels_last)
-    init = prepare(module, work=work, config=config, labels=labels)
-    folder = RunFolder(Store.at(work.store).run(work.key))
-    folder.write_config(run_values(work, labels, _described(config, loaded, states.names)))
-    metric = config.metric or METRICS[0]
-    learning = Learning(
-        train=data.batches,
-        val=None,
-        objective=Contrast(**config.objective.model_dump()),
-        metric=metric,
-        multipliers={},
-        evaluate=partial(_retrieval, data=data, batch_size=config.batch_size, device=place.device)
-        if len(data.val)
-        else None,
-    )
-    progress = fit(module, learning, work=work, config=config, folder=folder, place=place, init=init)
-    return finish_run(folder, module, progress, metric=metric, world=place.world)
+
+    def load() -> Learning:
+        data = _examples(work, config, states, loaded, place, num_views=objective.num_views)
+        score = partial(_retrieval, data=data, batch_size=config.batch_size, place=place)
+        return Learning(
+            train=data.batches,
+            val=None,
+            objective=objective,
+            metric=config.metric or METRICS[0],
+            evaluate=score if len(data.val) else None,
+        )
+
+    values = _described(config, loaded, states.names)
+    return learn(module, load, work=work, config=config, place=place, labels=labels, values=values)
 
 
 def _encoder(work: Work, config: PretrainConfig) -> tuple[LoadedEncoder, int]:
@@ -119,8 +120,9 @@ class _Data:
     val: Examples  # its queries
 
 
-def _examples(work: Work, config: PretrainConfig, labels: LabelSpace, loaded: LoadedEncoder, place: Place) -> _Data:
-    states = state_classes(config, labels.classes, background=labels.background)
+def _examples(
+    work: Work, config: PretrainConfig, states: StateClasses, loaded: LoadedEncoder, place: Place, *, num_views: int
+) -> _Data:
     splits = config.wanted_splits() or ()
     wanted = distinct_videos(work.payload, splits=splits)
     store = FrameStore(Store.at(work.store).frames(work.inputs["frames"][0].key))
@@ -154,7 +156,8 @@ def _examples(work: Work, config: PretrainConfig, labels: LabelSpace, loaded: Lo
         seed=config.seed,
         crop=crop,
         read_stored=stored_frames(videos, pool.examples, memory_bytes=config.memory_bytes) if crop else None,
-        num_copies=2 if config.objective.name == "simclr" else 1,
+        share=place.world.share,
+        num_copies=num_views,
     )
     known = np.isin(val.label, real.label)
     kept = Examples(val.video[known], val.row[known], val.label[known])
@@ -207,17 +210,17 @@ def stored_frames(videos: StoredVideos, examples: Examples, *, memory_bytes: int
     return functools.cache(stored) if sum(sizes) <= memory_bytes else stored
 
 
-def _retrieval(forward: Forward, *, data: _Data, batch_size: int, device: torch.device) -> dict[str, float]:
-    """Retrieval of the val frames among those of train."""
+def _retrieval(forward: Forward, *, data: _Data, batch_size: int, place: Place) -> dict[str, float]:
+    """Retrieval of the val frames among those of train; each process embeds its share of them."""
 
     def embedded(of: Examples) -> Any:
-        parts = []
+        own, parts = place.world.share.of(np.arange(len(of))), []
         with torch.inference_mode():
-            for start in range(0, len(of), batch_size):
-                part = slice(start, start + batch_size)
-                frames = torch.from_numpy(data.read(of.video[part], of.row[part])).to(device)
+            for start in range(0, len(own), batch_size):
+                part = own[start : start + batch_size]
+                frames = torch.from_numpy(data.read(of.video[part], of.row[part])).to(place.device)
                 parts.append(forward({"frames": frames})["embedding"].float().cpu().numpy())
-        return np.concatenate(parts)
+        return np.concatenate([part for found in place.world.gather(parts) for part in found])
 
     found = retrieval_metrics(
         embedded(data.val), data.val.label, embedded(data.train), data.train.label, distance="cosine"

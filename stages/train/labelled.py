@@ -138,8 +138,6 @@ def left_out_warnings(
 
     Clips stand for their video, so that no row of it is missed.
     """
-    if clips is not None and clips.kind == "segments":
-        return []
     found = LeftOut(shape=shape, block="window", rows="rows", fate="are in no window")
     known = {digest: len(spans.start_seconds) for digest, spans in zip(rows.digests, rows.spans, strict=True)}
     for videos, is_grid in ((train, clips is None and not is_drawn), (val, clips is None)):

@@ -16,37 +16,21 @@ from reelwright.stages.learning.mixing import build_mixing, mix_windows
 from reelwright.stages.learning.objectives import build_objective
 from reelwright.stages.learning.place import Place, train_in_processes
 from reelwright.stages.learning.run_models import build_run_model
-from reelwright.stages.learning.setup import (
-    Learning,
-    finish_run,
-    fit,
-    prepare,
-    run_values,
-)
+from reelwright.stages.learning.setup import Learning, learn
 from reelwright.stages.learning.world import machine_name
 from reelwright.stages.sampling.draws import IN_ORDER, Draws
-from reelwright.stages.sampling.windows import WindowShape
 from reelwright.stages.tasks.labels import LabelSpace
 from reelwright.stages.tasks.registry import build_task
 from reelwright.stages.tasks.task import Task
 from reelwright.stages.train.block import Block, load_block, num_features, split_missing
 from reelwright.stages.train.config import SHAPE_FIELDS, TrainConfig
-from reelwright.stages.train.drawn_windows import clips_of, drawn_windows, event_density
-from reelwright.stages.train.labelled import (
-    KnownRows,
-    LabelledWindows,
-    check_classes,
-    distinct_videos,
-    label_space,
-    label_windows,
-    left_out_warnings,
-)
+from reelwright.stages.train.drawn_windows import WindowSampling, find_windows
+from reelwright.stages.train.labelled import KnownRows, LabelledWindows, distinct_videos, label_space
 from reelwright.stages.train.window_batches import WindowBatches
 from reelwright.stages.work import Reporter, Work
 from reelwright.storage.embeddings import EmbeddingStore
 from reelwright.storage.errors import ConfigError, InputError, nearest
 from reelwright.storage.files import remove
-from reelwright.storage.runs import RunFolder
 from reelwright.storage.store import Store
 
 
@@ -71,19 +55,17 @@ def _train(work: Work, config: TrainConfig, place: Place) -> dict[str, Any] | No
     values = _model_values(config, input_dim=num_features(stores, config.output), num_classes=len(labels.classes))
     values |= {"heads": [asdict(head) for head in heads]} if heads else {}
     model = build_run_model(values["model"], plugins=work.plugins, seed=config.seed).to(place.device)
-    init = prepare(model, work=work, config=config, labels=labels)
-    folder = RunFolder(store.run(work.key))
     scratch = store.root / "scratch" / f"{work.key}.{machine_name()}.rows"
+
+    def load() -> Learning:
+        loaded = _load(work, config, stores, place=place, scratch=scratch)
+        return _learning(work, config, loaded, task, place=place, metric=metric)
+
     try:
-        block = _load(work, config, stores, place=place, scratch=scratch)
-        learning = _learning(work, config, block, task, place=place, metric=metric)
-        if place.world.is_main:
-            folder.write_config(run_values(work, labels, values))
-        progress = fit(model, learning, work=work, config=config, folder=folder, place=place, init=init)
+        return learn(model, load, work=work, config=config, place=place, labels=labels, values=values)
     finally:
         if place.world.local_rank == 0:
             remove(scratch)
-    return finish_run(folder, model, progress, metric=metric, world=place.world)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,36 +113,15 @@ def _load(work: Work, config: TrainConfig, stores: list[EmbeddingStore], *, plac
 
 def _learning(work: Work, config: TrainConfig, loaded: _Loaded, task: Task, *, place: Place, metric: str) -> Learning:
     """Windows of train and val, and the loss."""
-    grid = WindowShape(**config.window.model_dump(include=set(SHAPE_FIELDS)))
-    block, reporter = loaded.block, place.reporter
-    rows = KnownRows(block.digests, block.spans)
-    train_videos = distinct_videos(work.payload, splits=config.train_splits)
-    val_videos = distinct_videos(work.payload, splits=config.val_splits)
-    clips = clips_of(config, grid)
-    val = label_windows(val_videos, rows, shape=grid, task=task, clips=clips)
-    try:
-        train, draws = drawn_windows(train_videos, rows, config=config, shape=grid, task=task)
-        counts = task.counts(train.targets)
-        task.check_validation(val.targets)
-        warning = check_classes(counts, task.labels, balanced_by=_balanced_by(config))
-    except InputError as error:
-        raise InputError(f"{work.node}: {error}") from error
-    if warning:
-        reporter.note(warning)
-    reporter.note(f"{len(train)} windows to train on, {len(val)} to validate on")
-    is_drawn = config.window.sampling != "grid"
-    for line in left_out_warnings(train_videos, val_videos, rows, shape=grid, clips=clips, is_drawn=is_drawn):
-        reporter.note(line)
-    problem = event_density(config).problem(grid) if config.window.sampling == "events" else None
-    if problem is not None:
-        reporter.note(f"warning: window.events: {problem}")
+    rows, sampling = KnownRows(loaded.block.digests, loaded.block.spans), WindowSampling.of(config)
+    data = find_windows(work, rows, config=config, sampling=sampling, task=task, note=place.reporter.note)
 
     def batches(of: LabelledWindows, draws: Draws, *, drop_last: bool) -> WindowBatches:
         return WindowBatches(
-            block=block,
+            block=loaded.block,
             windows=of.windows,
             targets=of.targets,
-            shape=grid,
+            shape=sampling.shape,
             batch_size=config.batch_size,
             draws=draws,
             share=place.world.share,
@@ -169,12 +130,11 @@ def _learning(work: Work, config: TrainConfig, loaded: _Loaded, task: Task, *, p
         )
 
     return Learning(
-        train=batches(train, draws, drop_last=config.drop_last),
-        val=batches(val, IN_ORDER, drop_last=False) if len(val) else None,
-        objective=build_objective(config, task, counts=counts, device=place.device, plugins=work.plugins),
+        train=batches(data.train, data.draws, drop_last=config.drop_last),
+        val=batches(data.val, IN_ORDER, drop_last=False) if len(data.val) else None,
+        objective=build_objective(config, task, counts=data.counts, device=place.device, plugins=work.plugins),
         task=task,
         metric=metric,
-        multipliers={},
         prepare=build_mixing(config, mix_windows, num_extents=1, task=task, world=place.world),
     )
 
@@ -197,13 +157,6 @@ def _heads(config: TrainConfig, labels: LabelSpace, *, where: str) -> list[Head]
     weights = {name: config.head_weights.get(name, 1.0) for name in names}
     smoothing = config.loss.label_smoothing
     return [Head(name=n, num_classes=k, weight=weights[n], label_smoothing=smoothing) for n, k in labels.heads]
-
-
-def _balanced_by(config: TrainConfig) -> str | None:
-    """The setting that wants all classes alike, if there is one."""
-    if config.window.sampling == "balanced":
-        return "window.sampling: balanced"
-    return "loss.class_weights: balanced" if config.loss.is_balanced else None
 
 
 def _model_values(config: TrainConfig, *, input_dim: int, num_classes: int) -> dict[str, Any]:

@@ -130,12 +130,12 @@ def _events(kind: str) -> tuple[str, ...]:
 
 CASES = cases()
 QUICK = [
-    "per_row or: segments, background: grid",
-    "multi_label or: frames: grid",
+    "per_row any: segments, background: grid",
+    "multi_label any: frames: grid",
     "multi_label net_change: frames: grid",
-    "multi_label or: times: grid",
-    "heads or: verb, noun: segments",
-    "heads or: noun, verb: grid",
+    "multi_label any: times: grid",
+    "heads any: verb, noun: segments",
+    "heads any: noun, verb: grid",
 ]
 
 

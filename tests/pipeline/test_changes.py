@@ -15,8 +15,9 @@ import pytest
 
 from reelwright.pipeline.plan import FRESH, WAITING
 from reelwright.pipeline.project import Project, SilentObserver
+from reelwright.pipeline.reading import read_videos
 from reelwright.pipeline.results import RunResult
-from reelwright.pipeline.runner import open_planner, read_videos
+from reelwright.pipeline.runner import open_planner
 from reelwright.pipeline.why import explain_video
 from reelwright.stages.train.config import TrainConfig
 from reelwright.storage.items import ItemLedger, ItemRow

@@ -13,8 +13,9 @@ from reelwright.pipeline import checks
 from reelwright.pipeline.file import load_pipeline
 from reelwright.pipeline.graph import build_graph
 from reelwright.pipeline.project import Project, SilentObserver
+from reelwright.pipeline.reading import read_videos
 from reelwright.pipeline.results import RunOptions
-from reelwright.pipeline.runner import check_before_run, open_planner, read_videos, run_pipeline
+from reelwright.pipeline.runner import check_before_run, open_planner, run_pipeline
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.train.config import ModelSettings, TrainConfig
 from reelwright.storage.errors import ConfigError, ReelwrightError
@@ -85,10 +86,10 @@ def test_a_mistake_is_told_by_a_dry_run_and_by_a_run_before_a_video_is_read(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("a video was read")
 
-    from reelwright.pipeline import runner
+    from reelwright.pipeline import reading
 
-    load = runner.load
-    monkeypatch.setattr(runner, "load", lambda name: never if "index" in name else load(name))
+    load = reading.load
+    monkeypatch.setattr(reading, "load", lambda name: never if "index" in name else load(name))
     for act in (
         lambda file: check_before_run(open_planner(file), RunOptions()),
         lambda file: run_pipeline(file, SilentObserver()),

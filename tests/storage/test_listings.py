@@ -14,6 +14,7 @@ from reelwright.storage.backend import Backend
 from reelwright.storage.files import write_json, write_text
 from reelwright.storage.garbage import Garbage, Listing, Roots, delete, find_garbage
 from reelwright.storage.items import ItemLedger, ItemRow
+from reelwright.storage.locks import holdings
 from reelwright.storage.store import Store
 from tests.storage.test_remote import Machines, machines, write_item
 
@@ -78,6 +79,18 @@ def test_what_is_not_reached_is_the_same_in_a_folder_and_in_a_bucket(machines: M
     assert f"embeddings/{KEY}.zarr/{WANTED}/zarr.json" in names(folder.root)
     assert set(ItemLedger(machines.use("three").node(KEY)).load()) == {WANTED}
     assert list(find_garbage(machines.use("three"), roots())) == []
+
+
+def test_a_store_behind_a_link_is_looked_through(tmp_path: Path) -> None:
+    fill(Store.at(tmp_path / "folder"))
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    link, folder = Store.at(tmp_path / "link"), Store.at(tmp_path / "folder")
+    assert told(link, list(find_garbage(link, roots()))) == told(folder, list(find_garbage(folder, roots())))
+    (tmp_path / "places").mkdir()
+    write_json(tmp_path / "places" / "k" / "000001.json", {})
+    Store.at(tmp_path / "other").root.mkdir()
+    Store.at(tmp_path / "other").locks.symlink_to(tmp_path / "places")
+    assert [held.key for held in holdings(Store.at(tmp_path / "other").locks)] == ["k"]
 
 
 def test_copies_on_this_machine_go_too(machines: Machines) -> None:

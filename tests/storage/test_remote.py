@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 from reelwright.cli.options import on_this_machine
-from reelwright.storage import fetched, lock_places, locks, remote
+from reelwright.storage import fetched, lock_places, locks, remote, working_copy
 from reelwright.storage.embedding_writer import EmbeddingWriter, RowLayout
 from reelwright.storage.embeddings import EmbeddingStore
 from reelwright.storage.errors import ConfigError, InputError, StoreError
@@ -32,7 +33,7 @@ from reelwright.storage.reserved import TEMPORARY
 from reelwright.storage.spans import Spans
 from reelwright.storage.store import Store, backend_of
 from reelwright.storage.transfer import replacing_at
-from reelwright.storage.urls import cache_folder, is_url, join_url
+from reelwright.storage.urls import _cache_folder, cache_folder, is_url, join_url
 
 
 class Machines:
@@ -76,6 +77,27 @@ def test_a_cache_must_be_absolute(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REELWRIGHT_CACHE", "here")
     with pytest.raises(ConfigError, match="REELWRIGHT_CACHE=here: give an absolute path"):
         cache_folder()
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"REELWRIGHT_CACHE": "~/here", "HOME": "/home/me"}, "/home/me/here"),
+        ({"XDG_CACHE_HOME": "/big/cache", "HOME": "/home/me"}, "/big/cache/reelwright"),
+        ({"HOME": "/home/me"}, "/home/me/.cache/reelwright"),
+        ({"HOME": "nowhere"}, f"{tempfile.gettempdir()}/reelwright"),
+    ],
+    ids=["ours", "the system's", "neither", "nobody at home"],
+)
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have other folders")
+def test_where_copies_lie(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: str) -> None:
+    for name in ("REELWRIGHT_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    _cache_folder.cache_clear()
+    assert str(cache_folder()) == expected
+    _cache_folder.cache_clear()
 
 
 def test_a_package_that_is_missing_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,7 +297,7 @@ def test_ledgers_of_several_machines_are_one(machines: Machines) -> None:
 
 
 def test_a_lock_is_held_by_one_and_then_by_the_other(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock_places._Bucket, "look_seconds", 0.02)
+    monkeypatch.setattr(working_copy._Bucket, "look_seconds", 0.02)
     store = machines.use("one")
     told: list[str] = []
     order: list[str] = []
@@ -301,7 +323,7 @@ def test_a_lock_is_held_by_one_and_then_by_the_other(machines: Machines, monkeyp
 
 @pytest.mark.parametrize("machine", ["here", "elsewhere"])
 def test_a_lock_of_the_dead_is_passed_over(machines: Machines, machine: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock_places._Bucket, "look_seconds", 0.02)
+    monkeypatch.setattr(working_copy._Bucket, "look_seconds", 0.02)
     store = machines.use("one")
     dead = Owner(started="long ago") if machine == "here" else Owner(machine="elsewhere")
     (machines.bucket / "locks" / "k").mkdir(parents=True)
@@ -318,7 +340,7 @@ def test_who_looked_long_ago_does_not_get_a_lock(machines: Machines, tmp_path: P
     store = machines.use("one") if kind == "bucket" else Store.at(tmp_path / "folder")
     folder = (machines.bucket if kind == "bucket" else store.root) / "locks" / "k"
     write_text(folder / there, "")
-    place = lock_places.place_of(store.lock("k"))
+    place = lock_places.Place(store.lock("k"))
     assert locks._claim(place, None, Owner(), 60.0) is None
     assert [path.name for path in folder.iterdir()] == [there]
 
@@ -359,8 +381,7 @@ def test_marks_are_set_once_and_seen_elsewhere(machines: Machines) -> None:
     two = machines.use("two")
     marks = [two.claims("k") / "u.started", two.claims("k") / "u.left"]
     assert not two.backend.create(marks[0])
-    assert two.backend.create(marks[1])
-    two.backend.delete(marks[:1])
+    two.backend.move(*marks)
     assert two.backend.names(two.claims("k")) == {"u.left"}
     assert [two.backend.has(mark) for mark in marks] == [False, True]
     two.backend.delete(marks)
