@@ -13,8 +13,10 @@ says is not enough.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
+import sys
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -75,6 +77,12 @@ def is_reference(name: str) -> bool:
 
 def offered(group: str) -> dict[str, EntryPoint]:
     """Entry points of a group of ours, by name."""
+    return _offered(group, tuple(sys.path))
+
+
+@functools.lru_cache(maxsize=2 * len(GROUPS))
+def _offered(group: str, places: tuple[str, ...]) -> dict[str, EntryPoint]:
+    del places  # where packages are looked for
     return {entry.name: entry for entry in entry_points(group=f"reelwright.{group}")}
 
 

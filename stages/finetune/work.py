@@ -24,7 +24,7 @@ from reelwright.stages.finetune.module import PARTS, FinetuneModule, freeze
 from reelwright.stages.finetune.preparing import Preparation, Redraw, build_redraw, crop_of
 from reelwright.stages.finetune.resized_crop import Crop
 from reelwright.stages.learning.mixing import build_mixing, mix_frames
-from reelwright.stages.learning.objectives import build_objective
+from reelwright.stages.learning.objectives import build_objective, chosen_metric
 from reelwright.stages.learning.place import Place, train_in_processes
 from reelwright.stages.learning.run_models import clips_of_run, load_run_model, task_of_run
 from reelwright.stages.learning.setup import Learning, learn
@@ -59,7 +59,7 @@ def _tune(work: Work, config: FinetuneConfig, place: Place) -> dict[str, Any] | 
     labels = _labels(work, values)
     loaded = _spatial(work, store, values)
     task = task_of_run(values, background=labels.background)
-    metric = task.choose_metric(config.metric)
+    metric = chosen_metric(config, task, plugins=work.plugins)
     module = FinetuneModule(
         loaded.encoder, temporal, data_config=loaded.data_config, frozen_norm=config.frozen_norm
     ).to(place.device)

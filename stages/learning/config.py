@@ -12,6 +12,7 @@ from reelwright.stages.index.config import LabelsConfig
 from reelwright.stages.learning.optimizer_config import EmaSettings, OptimizerSettings, ScheduleSettings
 from reelwright.stages.learning.optimizer_names import LOOKAHEAD
 from reelwright.stages.objectives.config import LossSettings, ObjectiveSettings
+from reelwright.stages.plugins import PluginUse, is_plugin
 
 _OPTIMIZER_PACKAGES = {"fused": "apex", "bnb": "bitsandbytes"}
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")
@@ -77,7 +78,8 @@ class LearningSettings(StageConfig):
     evaluate_every: PositiveInt = training(1)
     """Epochs between two evaluations on val."""
     metric: str | None = training(None)
-    """Metric on val that chooses the best checkpoint; null: macro_f1 (mean_average_precision for multi_label)."""
+    """Metric on val that chooses the best checkpoint; null: macro_f1 (mean_average_precision for multi_label). Or a
+    plug-in's: an entry point of reelwright.metrics, package.module:metric, or file.py:metric; higher is better."""
     early_stop: EarlyStopSettings | None = training(None)
     train_splits: tuple[str, ...] = training(("train",))
     val_splits: tuple[str, ...] = training(("val",))
@@ -135,6 +137,13 @@ class LearningSettings(StageConfig):
         if self.mix is not None and self.batch_size < 2:
             raise ValueError("mix needs batches of at least 2 windows, but batch_size is 1; raise it, or set mix: null")
         return self
+
+    def plugins(self) -> dict[str, PluginUse]:
+        """As of every stage, with the metric."""
+        found = super().plugins()
+        if self.metric is not None and is_plugin("metrics", self.metric):
+            found["metric"] = PluginUse(group="metrics", name=self.metric, options={}, num_given=2)
+        return found
 
     def packages(self, endings: Collection[str]) -> dict[str, str]:
         """As of every stage: of loggers and of optimizers that are not torch's or timm's own."""

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from reelwright.models.contracts import Forward
+from reelwright.models.metric import metric_named
 from reelwright.stages.learning.batches import Batches
 from reelwright.stages.learning.world import World
 from reelwright.stages.objectives.contract import Objective, TargetSizes, batch_loss
@@ -20,7 +21,23 @@ from reelwright.storage.errors import ConfigError, StageError
 
 if TYPE_CHECKING:
     from reelwright.stages.finetune.config import FinetuneConfig
+    from reelwright.stages.learning.config import LearningSettings
     from reelwright.stages.train.config import TrainConfig
+
+
+def chosen_metric(config: LearningSettings, task: Task, *, plugins: Mapping[str, Any]) -> str:
+    """The metric that chooses the best weights; of a plug-in, the task measures it from now on.
+
+    Raises ConfigError for an unknown one.
+    """
+    own = config.plugins().get("metric")
+    if own is None:
+        return task.choose_metric(config.metric)
+    name = own.name.rpartition(":")[2]
+    if metric_named(name).is_lower_better:
+        raise ConfigError(f"metric: {own.name}: what is called a loss is better when lower; a metric is when higher")
+    task.own_metrics[name] = load_plugin(own.group, own.name, plugins)
+    return name
 
 
 def build_objective(
@@ -95,4 +112,4 @@ def evaluate(
             "the model's answers on val are not finite. Lower optimizer.lr, or use precision: fp32; "
             "the last checkpoint is intact."
         )
-    return {**mean_losses, **task.metrics(all_scores, np.concatenate([part[3] for part in found]))}
+    return {**mean_losses, **task.all_metrics(all_scores, np.concatenate([part[3] for part in found]))}

@@ -138,6 +138,8 @@ def test_what_reads_the_weights_needs_the_model_and_not_the_objective(own: Path)
 
 
 MISTAKES = [
+    (["train.metric=net.py:Net"], "", "", r"stages.train.metric: net.py:Net takes 1 arguments, but is given 2"),
+    (["train.metric=met.py:best"], "", "", r"stages.train.metric: .*met.py: no such file"),
     ([], "net.py", None, r"stages.train.model: .*net.py: no such file"),
     (["train.model.name=nte.py:Net"], "", "", r"stages.train.model: .*nte.py: no such file"),
     (["train.model.name=net.py:Nte"], "", "", r"net.py has no Nte. Did you mean 'Net'"),

@@ -49,6 +49,7 @@ def test_it_learns_from_rows_and_from_frames_predicts_and_is_measured(made: Path
     for node in ("train", "tune"):
         line = project.trained(node).metrics()[-1]
         assert line["train_loss"] == pytest.approx(line["train_loss_fit"] + line["train_loss_pull"], rel=1e-4)
+    assert all(0 <= line["val_worst_recall"] <= 1 for line in project.trained("train").metrics())
     record = project.record("scores")
     assert record is not None
     metrics = json.loads((project.report("scores") / "metrics.json").read_text())
