@@ -24,6 +24,9 @@ def show_node(planner: Planner, node: str, *, as_json: bool) -> None:
         typer.echo(f"  {reason}")
     if plan.key:
         typer.echo(f"key {plan.key}")
+    for field, plugin in (plan.material or {}).get("plugins", {}).items():
+        told = ", ".join(f"{name} {value}" for name, value in plugin.items() if name != "name")
+        typer.echo(f"{field} {plugin['name']}: {told}")
     if plan.record is not None:
         typer.echo(f"finished {plan.record.finished}: {plan.record.rows:,} rows")
 

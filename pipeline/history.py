@@ -71,6 +71,7 @@ class History:
     def settings(self, record: Record, path: str = "") -> dict[str, Any]:
         """Dotted name -> value of all settings behind a record, those of its inputs under the input's name."""
         found = dict(flat(record.material.get("spec", {}), path))
+        found.update(flat({"plugins": record.material["plugins"]} if "plugins" in record.material else {}, path))
         if produced_by(record.stage) == "run":
             inputs = record.material.get("inputs", {})
             found.update({f"{path}{name}": inputs[name] for name in ("videos", "classes", "heads") if name in inputs})

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from reelwright.pipeline.dataset import Dataset, with_labels
 from reelwright.pipeline.file import PipelineFile
@@ -27,7 +28,9 @@ from reelwright.pipeline.reasons import (
 )
 from reelwright.pipeline.selection import named_videos, samples, wanted_items
 from reelwright.stages.index.config import LabelsConfig
+from reelwright.stages.plugins import Plugin, find_plugin
 from reelwright.storage.digests import digest
+from reelwright.storage.errors import ConfigError
 from reelwright.storage.items import ItemLedger, ItemRow
 from reelwright.storage.kinds import KINDS
 from reelwright.storage.known import KnownFiles
@@ -43,6 +46,7 @@ class Planner:
     dataset: Dataset
     forced: frozenset[str] = frozenset()
     _plans: dict[str, NodePlan] = field(default_factory=dict)
+    _plugins: dict[str, Plugin] = field(default_factory=dict)  # by use; as they were when first looked at
     _relabelled: dict[str, Dataset] = field(default_factory=dict)  # by their settings as JSON, in order
 
     @property
@@ -71,6 +75,24 @@ class Planner:
         """What is most likely wrong with the videos, their labels, and those of single nodes."""
         datasets = (self.dataset, *map(self.dataset_of, self.graph.nodes.values()))
         return tuple(dict.fromkeys(text for dataset in datasets for text in dataset.warnings))
+
+    def plugins(self, node: Node) -> dict[str, Plugin]:
+        """Field -> the plug-in that a node names. Raises ConfigError where it is not found."""
+        found = {}
+        for name, use in node.config.plugins().items():
+            if use.key not in self._plugins:
+                try:
+                    self._plugins[use.key] = find_plugin(use.group, use.name, folder=self.file.folder)
+                except ConfigError as error:
+                    raise ConfigError(f"{self.file.path}: stages.{node.name}.{name}: {error}") from None
+            found[name] = self._plugins[use.key]
+        return found
+
+    def plugins_behind(self, node: Node) -> dict[str, Any]:
+        """Those of a node and of all that it rests on, for its unit of work."""
+        nodes = [self.graph.nodes[name] for name in self.graph.upstream([node.name])]
+        uses = [(use, node, field) for node in nodes for field, use in node.config.plugins().items()]
+        return {use.key: self.plugins(node)[field].plain() for use, node, field in uses}
 
     def forget(self) -> None:
         """Look at the store anew."""
@@ -118,7 +140,8 @@ class Planner:
             return NodePlan(node=node, state=WAITING, reasons=unmet, wanted=wanted)
         identities = {name: identity(plan, self.plan) for name, plan in parents.items()}
         sources, dataset = source_digests(node, self.file, self.known), self.dataset_of(node)
-        made_of = material(node, dataset, wanted, identities=identities, sources=sources)
+        plugins = self.plugins(node)
+        made_of = material(node, dataset, wanted, identities=identities, sources=sources, plugins=plugins)
         spec_key = digest(made_of)
         key = "" if self._not_known(node) else node_key(node, dataset, spec_key, wanted)
         record = read_record(self.file.store, key) if key else None

@@ -82,6 +82,7 @@ def explain_difference(
         f"spec.{path}: {shown(before)} -> {shown(after)}"
         for path, before, after in differing(old.get("spec", {}), new["spec"])
     ]
+    lines += plugin_differences(old.get("plugins", {}), new.get("plugins", {}))
     before_inputs, after_inputs = old.get("inputs", {}), new["inputs"]
     for name in sorted({*before_inputs, *after_inputs}):
         before, after = before_inputs.get(name), after_inputs.get(name)
@@ -99,6 +100,22 @@ def explain_difference(
         else:
             lines.append(f"{name} changed")
     return lines
+
+
+def plugin_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    """One line a plug-in that has the same name and is another all the same."""
+    for name in sorted(old.keys() & new.keys()):
+        before, after = old[name], new[name]
+        if before == after or before["name"] != after["name"]:
+            continue  # the name is a setting, which is told already
+        told = "source changed"
+        if "version" in after or "version" in before:
+            sides = [
+                " ".join((entry.get("distribution", "source"), entry.get("version", ""))) for entry in (before, after)
+            ]
+            told = f"{sides[0].strip()} -> {sides[1].strip()}"
+            told = f"{sides[0]} was installed anew, with other files" if sides[0] == sides[1] else told
+        yield f"{name} {after['name']}: {told}"
 
 
 def rows_field(node: Node) -> str:

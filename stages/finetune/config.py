@@ -11,6 +11,7 @@ from reelwright.stages.config import Settings, StageConfig, execution, node_inpu
 from reelwright.stages.finetune.rand_augment_text import read_sections
 from reelwright.stages.learning.config import LearningSettings
 from reelwright.stages.learning.optimizer_config import OptimizerSettings
+from reelwright.stages.objectives.config import ObjectiveSettings
 
 
 class ErasingSettings(Settings):
@@ -115,6 +116,8 @@ class FinetuneConfig(LearningSettings):
     """spatial, temporal, or patterns of parameter names (as of file names), such as spatial.model.layer1.*"""
     frozen_norm: bool = training(True)
     """Batch norms of the encoder keep their statistics: windows are too alike to estimate new ones."""
+    objective: ObjectiveSettings | None = training(None, when=lambda config: config.objective is not None)
+    """A plug-in that is minimised in place of the task's own loss; null: `loss`."""
     augment: AugmentSettings = training(AugmentSettings())
     windows_per_epoch: PositiveInt | None = training(None)
     """Windows drawn an epoch; null: all of the grid (of the temporal run's window)."""
