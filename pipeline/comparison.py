@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from reelwright.models.metric import metric_named
 from reelwright.pipeline.file import PipelineFile
 from reelwright.pipeline.history import RUN_STAGES, History, flat
 from reelwright.pipeline.plan import Planner
@@ -13,8 +14,6 @@ from reelwright.pipeline.reasons import MISSING, differing
 from reelwright.pipeline.runner import open_planner
 from reelwright.storage.errors import ConfigError, nearest
 from reelwright.storage.records import Record
-
-_LOWER_IS_BETTER = ("loss",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +122,7 @@ def differing_settings(settings: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def sort_rows(rows: Sequence[RunRow], metric: str) -> list[RunRow]:
-    """Best first, without a score last; a loss is better when lower. ``metric`` may leave out the evaluate node.
+    """Best first, without a score last. ``metric`` may leave out the evaluate node.
 
     Raises ConfigError for a metric that no run has, or that several evaluate nodes have.
     """
@@ -133,9 +132,9 @@ def sort_rows(rows: Sequence[RunRow], metric: str) -> list[RunRow]:
     if len(exact) != 1:
         told = f"more than one: {', '.join(exact)}" if exact else f"no score of any run.{nearest(metric, known)}"
         raise ConfigError(f"--sort {metric!r}: {told} There are: {', '.join(known) or 'none'}")
-    sign = 1 if exact[0].endswith(_LOWER_IS_BETTER) else -1
+    best_first = metric_named(exact[0]).sort_key
     scored = [row for row in rows if exact[0] in row.scores]
-    return sorted(scored, key=lambda row: sign * row.scores[exact[0]]) + [row for row in rows if row not in scored]
+    return sorted(scored, key=lambda row: best_first(row.scores[exact[0]])) + [row for row in rows if row not in scored]
 
 
 def _file_changes(old: PipelineFile, new: PipelineFile) -> Iterator[Change]:

@@ -21,6 +21,7 @@ from reelwright.stages.evaluate.summary import (
     training_section,
 )
 from reelwright.stages.evaluate.video_cards import VideoCard, video_article
+from reelwright.stages.tasks.registry import TASKS
 from reelwright.storage.predictions import PredictionInfo
 
 
@@ -80,13 +81,14 @@ def _video_parts(report: Report, palette: Palette) -> list[Markup]:
     info = report.info
     order = "the ones with the most mistakes first" if report.scores else "the least sure ones first"
     text = f"{len(report.cards)} of {report.num_videos:,} videos, {order}."
-    if info.task == "multi_label":
+    traits = TASKS[info.task]
+    if traits.of_sets:
         text += " In each lane the upper half is the predicted probability, the lower half the truth."
     legend = palette.legend(range(len(palette.classes)))
     head = tag("section", tag("h2", "Videos"), tag("p", text, class_="soft"), legend)
     unit = main_unit(info)
     threshold = report.config.threshold
-    articles = [video_article(card, palette, unit=unit, task=info.task, threshold=threshold) for card in report.cards]
+    articles = [video_article(card, palette, unit=unit, traits=traits, threshold=threshold) for card in report.cards]
     return [head, *articles]
 
 

@@ -16,20 +16,20 @@ from reelwright.models.heads import Head
 from reelwright.models.metrics import chance_levels, classification_metrics, multilabel_metrics, segmental_metrics
 from reelwright.stages.evaluate.config import EvaluateConfig
 from reelwright.stages.evaluate.videos import VideoLabels, target_ids, target_sets
-from reelwright.stages.learning.head_objectives import head_metrics
+from reelwright.stages.tasks.registry import TASKS
+from reelwright.stages.tasks.sets import head_metrics
 from reelwright.storage.annotations import UNKNOWN
 from reelwright.storage.errors import StageError, nearest
 from reelwright.storage.predictions import PredictionInfo, PredictionSet, scores_matrix
 from reelwright.storage.spans import IntArray
 
 ALL_SPLITS = "all"
-SEQUENCE_TASKS = frozenset({"per_row", "last_row"})  # one label a row: the order of labels can be scored
 SEGMENTAL = ("frame_accuracy", "edit", "f1@10", "f1@25", "f1@50")
 
 
 def main_unit(info: PredictionInfo) -> str:
     """What is scored first: every row where the task labels rows, else every window."""
-    return "rows" if info.task == "per_row" else "windows"
+    return "rows" if TASKS[info.task].per_row else "windows"
 
 
 def score_predictions(
@@ -55,7 +55,7 @@ def score_predictions(
                 _of_splits(table, members), info=info, config=config, where=f"{unit} of split {name}"
             )
             scores[name] |= {unit: metrics} if metrics else {}
-        if info.task in SEQUENCE_TASKS:
+        if TASKS[info.task].is_sequence:
             sequences = [video for video in labels if video.split in members and video.has_target]
             scores[name] |= {"segmental": segmental_scores(sequences, background=background)} if sequences else {}
     return scores
@@ -180,7 +180,7 @@ def _unit_metrics(
         raise StageError(
             f"evaluate: scores of {where} hold numbers that are not finite; the run diverged, train it again"
         )
-    if info.task == "multi_label":
+    if TASKS[info.task].of_sets:
         targets_NK, known = target_sets(table)
         if not known.any():
             return None

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from reelwright.models.metric import metric_named
 from reelwright.stages.evaluate.charts import MAX_MATRIX_CLASSES, UNDEFINED, Line, bar, confusion_chart, line_chart
 from reelwright.stages.evaluate.markup import Markup, tag
 from reelwright.stages.evaluate.palette import Palette
-from reelwright.stages.evaluate.scoring import ALL_SPLITS, SEGMENTAL, SEQUENCE_TASKS
+from reelwright.stages.evaluate.scoring import ALL_SPLITS, SEGMENTAL
+from reelwright.stages.tasks.registry import TASKS
 from reelwright.storage.predictions import PredictionInfo
 
 _NAMES = {
@@ -39,7 +41,6 @@ _CHANCE = {
     "labels": "an answer that never looks: always the shares of the classes among the targets, the commonest first.",
     "sets": "an answer that never looks: the shares of the classes for average precision, every class for F1.",
 }
-_LOSS = re.compile(r"(^|_)loss(_|$)")
 
 
 def metric_name(name: str) -> str:
@@ -56,7 +57,7 @@ def headline_section(scores: Mapping[str, Any], info: PredictionInfo, *, split: 
                 tag("p", _unit_text(unit, scores[unit]), class_="group"),
                 _cards(scores[unit], unit=unit, info=info),
             ]
-    chance = f"Chance (the tick) is {_CHANCE['sets' if info.task == 'multi_label' else 'labels']}"
+    chance = f"Chance (the tick) is {_CHANCE['sets' if TASKS[info.task].of_sets else 'labels']}"
     return tag(
         "section",
         tag("h2", f"Scores, {'all splits' if split == ALL_SPLITS else f'split {split}'}"),
@@ -75,7 +76,7 @@ def _cards(metrics: Mapping[str, Any], *, unit: str, info: PredictionInfo) -> Ma
     skipped = {"uniform", "majority", "frame_accuracy"}  # frame accuracy is the top-1 accuracy of rows
     names = [name for name in metrics["chance"] if name in metrics and name not in skipped]
     scale = 100.0 if unit == "segmental" else 1.0
-    is_frames = unit != "videos" and info.task in SEQUENCE_TASKS
+    is_frames = unit != "videos" and TASKS[info.task].is_sequence
     cards = []
     for name in names:
         value, chance = metrics[name] / scale, metrics["chance"][name] / scale
@@ -228,9 +229,13 @@ def _lines(records: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Line], dict[
     for index, record in enumerate(records):
         x = float(record.get("epoch", index))
         for name, value in record.items():
-            if isinstance(value, float) and math.isfinite(value) and ("loss" in name or name.startswith("val_")):
+            if (
+                isinstance(value, float)
+                and math.isfinite(value)
+                and (metric_named(name).is_lower_better or name.startswith("val_"))
+            ):
                 points.setdefault(name, []).append((x, value))
-    losses = {name.replace("_", " "): line for name, line in points.items() if _LOSS.search(name)}
+    losses = {name.replace("_", " "): line for name, line in points.items() if metric_named(name).is_lower_better}
     wanted = ("top1", "macro_f1", "mean_class_accuracy", "mean_average_precision", "micro_f1")
     metrics = {metric_name(name): points[f"val_{name}"] for name in wanted if f"val_{name}" in points}
     return dict(list(losses.items())[:4]), dict(list(metrics.items())[:4])

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from reelwright.stages.evaluate.config import EvaluateConfig
-from reelwright.stages.evaluate.scoring import SEGMENTAL, SEQUENCE_TASKS, class_id, main_unit, segmental_scores
+from reelwright.stages.evaluate.scoring import SEGMENTAL, class_id, main_unit, segmental_scores
 from reelwright.stages.evaluate.video_cards import VideoResult
 from reelwright.stages.evaluate.videos import VideoLabels
+from reelwright.stages.tasks.registry import TASKS
 from reelwright.storage.annotations import UNKNOWN
 from reelwright.storage.predictions import PredictionInfo
 
@@ -26,8 +27,8 @@ def video_lines(
 
     Shares are in [0, 1], segmental numbers in percent; empty where there is no target.
     """
-    quality = "micro_f1" if info.task == "multi_label" else "accuracy"
-    segmental = list(SEGMENTAL[1:]) if info.task in SEQUENCE_TASKS else []
+    quality = "micro_f1" if TASKS[info.task].of_sets else "accuracy"
+    segmental = list(SEGMENTAL[1:]) if TASKS[info.task].is_sequence else []
     entries = f"num_{main_unit(info)}"
     yield ["video_id", "video_digest", "split", entries, quality, *segmental, "confidence", "label", "score", "target"]
     background = class_id(info, config.background)

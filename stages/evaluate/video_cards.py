@@ -19,6 +19,7 @@ from reelwright.stages.evaluate.ribbons import (
 )
 from reelwright.stages.evaluate.thumbnails import Thumbnail
 from reelwright.stages.evaluate.videos import Timeline, VideoLabels
+from reelwright.stages.tasks.registry import TaskTraits
 from reelwright.storage.annotations import UNKNOWN
 
 
@@ -43,35 +44,35 @@ class VideoCard:
     note: str = ""  # why there are no thumbnails
 
 
-def video_article(card: VideoCard, palette: Palette, *, unit: str, task: str, threshold: float) -> Markup:
+def video_article(card: VideoCard, palette: Palette, *, unit: str, traits: TaskTraits, threshold: float) -> Markup:
     """One video: its names, verdict, pictures and ribbons over one time axis."""
     axis = axis_of(card.timeline, card.duration_seconds)
-    head = tag("header", tag("h3", card.labels.video_id), _verdict(card, palette, unit=unit, task=task))
+    head = tag("header", tag("h3", card.labels.video_id), _verdict(card, palette, unit=unit, traits=traits))
     rows = [
         *picture_rows(card.thumbnails),
-        *_ribbon_rows(card, axis, palette, task=task, threshold=threshold),
+        *_ribbon_rows(card, axis, palette, traits=traits, threshold=threshold),
         *_row("", time_axis(axis)),
     ]
     note = tag("p", card.note, class_="soft") if card.note else None
     return tag("article", head, note, tag("div", *rows, class_="rows"), class_="video")
 
 
-def _verdict(card: VideoCard, palette: Palette, *, unit: str, task: str) -> Markup:
+def _verdict(card: VideoCard, palette: Palette, *, unit: str, traits: TaskTraits) -> Markup:
     parts: list[str | Markup] = [f"{card.labels.split} · "]
-    if card.result is not None and task != "multi_label":
-        parts.append(_result_text(card.result, palette, task=task))
+    if card.result is not None and not traits.of_sets:
+        parts.append(_result_text(card.result, palette, traits=traits))
     number = f"{len(card.labels.label_ids):,} {unit}"
     if card.labels.quality is None:
         parts.append(f"{number}, no target")
     else:
         share = f"{card.labels.quality:.0%}"
-        parts.append(f"micro F1 {share}, {number}" if task == "multi_label" else f"{share} of {number} right")
+        parts.append(f"micro F1 {share}, {number}" if traits.of_sets else f"{share} of {number} right")
     return tag("span", *parts, class_="verdict soft")
 
 
-def _result_text(result: VideoResult, palette: Palette, *, task: str) -> Markup:
+def _result_text(result: VideoResult, palette: Palette, *, traits: TaskTraits) -> Markup:
     """The verdict on the whole video; nothing where the task has no label of a video."""
-    if result.target_id == UNKNOWN and task not in ("video", "majority"):
+    if result.target_id == UNKNOWN and traits.is_sequence:
         return join()
     said = f"video: {palette.classes[result.label_id]} ({result.score:.2f})"
     if result.target_id == UNKNOWN:
@@ -96,9 +97,11 @@ def picture_rows(thumbnails: Sequence[Thumbnail]) -> list[Markup]:
     return _row("", tag("div", *figures, class_="thumbnails"))
 
 
-def _ribbon_rows(card: VideoCard, axis: Axis, palette: Palette, *, task: str, threshold: float) -> list[Markup]:
+def _ribbon_rows(
+    card: VideoCard, axis: Axis, palette: Palette, *, traits: TaskTraits, threshold: float
+) -> list[Markup]:
     timeline = card.timeline
-    if task == "multi_label":
+    if traits.of_sets:
         drawn = lanes(timeline, axis=axis, palette=palette, threshold=threshold)
         return [part for index, lane in drawn for part in _row(palette.classes[index], lane)]
     edges = timeline.edges_seconds

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reelwright.models.metrics import multilabel_metrics
+from reelwright.stages.tasks.registry import TASKS
 from reelwright.storage.annotations import UNKNOWN
 from reelwright.storage.predictions import PredictionInfo, PredictionSet, scores_matrix
 from reelwright.storage.spans import FloatArray, IntArray
@@ -53,7 +54,7 @@ def video_labels(
     predictions: PredictionSet, *, unit: str, splits: AbstractSet[str], threshold: float
 ) -> list[VideoLabels]:
     """Labels of every video in ``splits``, in the order of the file. ``unit`` is 'rows' or 'windows'."""
-    is_multi_label = predictions.info.task == "multi_label"
+    is_multi_label = TASKS[predictions.info.task].of_sets
     columns = [*_COLUMNS, *(["scores", "targets"] if is_multi_label else [])]
     tables = predictions.by_video(unit, columns=columns)
     return [
@@ -84,7 +85,7 @@ def timeline(table: pa.Table, *, info: PredictionInfo, unit: str) -> Timeline:
     start, stop = (table[name].to_numpy() for name in ("start_seconds", "stop_seconds"))
     if unit == "rows":
         edges = np.append(start, stop[-1])
-    elif info.task == "last_row":
+    elif TASKS[info.task].of_last_row:
         edges = np.append(table["time_seconds"].to_numpy(), stop[-1])
     else:
         middle = (start + stop) / 2
@@ -94,7 +95,7 @@ def timeline(table: pa.Table, *, info: PredictionInfo, unit: str) -> Timeline:
         label_ids=table["label_id"].to_numpy().astype(np.int64),
         target_ids=target_ids(table),
         scores=scores_matrix(table),
-        targets=_target_matrix(table) if info.task == "multi_label" else None,
+        targets=_target_matrix(table) if TASKS[info.task].of_sets else None,
     )
 
 

@@ -27,6 +27,7 @@ from reelwright.stages.evaluate.tables import confusion_lines, video_lines, writ
 from reelwright.stages.evaluate.thumbnails import slice_times
 from reelwright.stages.evaluate.video_cards import VideoCard, VideoResult
 from reelwright.stages.evaluate.videos import Timeline, VideoLabels, target_ids, timelines, video_labels, worst_first
+from reelwright.stages.tasks.registry import TASKS
 from reelwright.stages.work import InputRef, Reporter, VideoItem, Work
 from reelwright.storage.annotations import UNKNOWN
 from reelwright.storage.errors import StageError
@@ -152,7 +153,7 @@ def _map(
     """The map of embeddings, coloured by the true label of each row."""
     if config.embeddings is None:
         return ()
-    if predictions.info.task == "multi_label":
+    if TASKS[predictions.info.task].of_sets:
         reporter.note("the rows of these predictions have several labels or none: no map of embeddings is drawn")
         return ()
     shown = {video.video_id: video.digest for video in labels}

@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from reelwright.stages.evaluate.scoring import class_id, main_unit
 from reelwright.stages.evaluate.videos import target_ids, timeline
+from reelwright.stages.tasks.registry import TASKS
 from reelwright.storage.annotations import UNKNOWN
 from reelwright.storage.names import file_names
 from reelwright.storage.predictions import PredictionSet
@@ -66,7 +67,7 @@ def export_activitynet(predictions: PredictionSet, folder: Path, options: Predic
     for table in _tables(predictions, unit, options.splits):
         line = timeline(table, info=info, unit=unit)
         present_NK = np.arange(len(info.classes)) == line.label_ids[:, None]
-        if info.task == "multi_label":
+        if TASKS[info.task].of_sets:
             present_NK = line.scores >= _MULTI_LABEL_THRESHOLD
         if background is not None:
             present_NK[:, background] = False

@@ -20,12 +20,9 @@ from reelwright.stages.decode.source import Ended, FrameChunk, stream_frames
 from reelwright.stages.embed.threads import read_ahead
 from reelwright.stages.finetune.preparing import Redraw
 from reelwright.stages.finetune.resized_crop import Crop
-from reelwright.stages.learning.batches import Batch, Origin, Split
-from reelwright.stages.learning.world import ALONE, Share
-from reelwright.stages.sampling.draws import IN_ORDER, Draws
-from reelwright.stages.sampling.windows import Windows, WindowShape, shown, window_rows
-from reelwright.stages.train.targets import Targets
-from reelwright.stages.train.window_batches import describe_windows
+from reelwright.stages.learning.batches import Batch, Origin
+from reelwright.stages.sampling.windows import shown, window_rows
+from reelwright.stages.train.window_batches import LabelledBatches, describe_windows
 from reelwright.stages.work import VideoItem
 from reelwright.storage.errors import StoreError
 from reelwright.storage.frames import FrameRows, FrameStore
@@ -124,35 +121,12 @@ def _load(videos: StoredVideos, geometry: Geometry, *, store: Path, size: tuple[
 
 
 @dataclass(frozen=True, kw_only=True)
-class FrameBatches:
+class FrameBatches(LabelledBatches):
     """Batches of windows of frames: inputs are `frames` (B, length, h, w, 3) uint8 and `mask` (B, length)."""
 
     read: Read
-    windows: Windows
-    targets: Targets  # of the windows, (N, ...)
-    shape: WindowShape
-    batch_size: int
-    draws: Draws = IN_ORDER
-    share: Share = ALONE
-    drop_last: bool = False
-    names: tuple[str, ...] = ()  # of the videos, for messages
     redraw: Redraw | None = None  # of every clip, as it is read
     crop: Crop | None = None  # the same, after it; then `read` gives frames as they are stored
-
-    @property
-    def split(self) -> Split:
-        """How an epoch becomes batches."""
-        return Split(batch_size=self.batch_size, share=self.share, drop_last=self.drop_last)
-
-    @property
-    def num_items(self) -> int:
-        """Windows of an epoch."""
-        return self.split.num_items(self.draws.num_drawn(len(self.windows)))
-
-    @property
-    def num_batches(self) -> int:
-        """Batches of an epoch; the last may be smaller."""
-        return self.split.num_batches(self.draws.num_drawn(len(self.windows)))
 
     def epoch(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
         """As `train.batches.Batches.epoch`; the next batches are read while one is in use."""
@@ -160,8 +134,7 @@ class FrameBatches:
             yield from batches
 
     def _read(self, epoch: int, first: int) -> Iterator[Batch]:
-        order = self.draws.order(len(self.windows), epoch)
-        ordered = self.draws.windows(self.windows, order, epoch)
+        order, ordered = self.drawn(epoch)
         for places, num_all, is_counted in self.split.parts(np.arange(len(order)), first=first):
             picked, windows = order[places], ordered.take(places)
             rows, mask = window_rows(windows, self.shape)

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 
 from reelwright.models.encoders import Encoder
@@ -24,35 +23,16 @@ from reelwright.stages.finetune.config import FinetuneConfig
 from reelwright.stages.finetune.module import PARTS, FinetuneModule, freeze
 from reelwright.stages.finetune.preparing import Preparation, Redraw, build_redraw, crop_of
 from reelwright.stages.finetune.resized_crop import Crop
-from reelwright.stages.learning.checkpoints import load_weights
-from reelwright.stages.learning.head_objectives import heads_of
 from reelwright.stages.learning.mixing import build_mixing, mix_frames
-from reelwright.stages.learning.objectives import build_objective, choose_metric
 from reelwright.stages.learning.place import Place, train_in_processes
-from reelwright.stages.learning.run_models import build_run_model, clips_of_run
-from reelwright.stages.learning.setup import (
-    Learning,
-    finish_run,
-    fit,
-    prepare,
-    run_values,
-)
-from reelwright.stages.sampling.clips import DrawnClips
+from reelwright.stages.learning.run_models import clips_of_run, load_run_model, task_of_run
+from reelwright.stages.learning.setup import Learning, learn
 from reelwright.stages.sampling.draws import IN_ORDER, Draws
 from reelwright.stages.sampling.windows import shape_of_run
-from reelwright.stages.train.labelled import (
-    KnownRows,
-    LabelledWindows,
-    check_classes,
-    check_joint,
-    check_reach,
-    distinct_videos,
-    label_space,
-    label_windows,
-    left_out_warnings,
-    no_windows,
-)
-from reelwright.stages.train.targets import LabelSpace, class_counts
+from reelwright.stages.tasks.labels import LabelSpace
+from reelwright.stages.tasks.task import Task
+from reelwright.stages.train.drawn_windows import WindowSampling, find_windows
+from reelwright.stages.train.labelled import KnownRows, LabelledWindows, distinct_videos, label_space
 from reelwright.stages.work import InputRef, Reporter, Work
 from reelwright.storage.errors import ConfigError, InputError
 from reelwright.storage.frames import FrameStore
@@ -74,49 +54,35 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
 
 def _tune(work: Work, config: FinetuneConfig, place: Place) -> dict[str, Any] | None:
     store = Store.at(work.store)
-    start = RunFolder(store.run(_only(work, "temporal").key))
-    values = start.config()
+    temporal, values = load_run_model(RunFolder(store.run(_only(work, "temporal").key)))
     labels = _labels(work, values)
     loaded = _spatial(work, store, values)
-    heads = heads_of(values.get("heads", ()))
-    metric = choose_metric(values["task"], config.metric, num_classes=len(labels.classes), heads=heads)
-    module = _module(config, loaded, start, values, where=work.node).to(place.device)
+    task = task_of_run(values, background=labels.background)
+    metric = task.choose_metric(config.metric)
+    module = FinetuneModule(
+        loaded.encoder, temporal, data_config=loaded.data_config, frozen_norm=config.frozen_norm
+    ).to(place.device)
+    still = [part for part in PARTS if getattr(config, f"{part}_lr_scale") == 0]
+    freeze(module, (*config.freeze, *still), where=work.node)
     if config.channels_last or (config.channels_last is None and place.device.type == "cuda"):
         module.spatial.to(memory_format=torch.channels_last)
-    init = prepare(module, work=work, config=config, labels=labels)
-    folder = RunFolder(store.run(work.key))
-    mixing = build_mixing(
-        config,
-        mix_frames,
-        num_extents=2,
-        task=values["task"],
-        num_classes=len(labels.classes),
-        world=place.world,
-        heads=heads,
-    )
-    learning = replace(
-        _learning(work, config, values, loaded, labels, place=place, metric=metric),
-        prepare=Preparation(
-            module,
-            settings=config.augment,
-            seed=config.seed,
-            redraw_last=build_redraw(config.augment, seed=config.seed) if config.augment.rand_augment_last else None,
-            mixing=mixing,
-        ),
-    )
-    if place.world.is_main:
-        folder.write_config(run_values(work, labels, _described(values, loaded)))
-    progress = fit(
-        module,
-        learning,
-        work=work,
-        config=config,
-        folder=folder,
-        place=place,
-        init=init,
-        evaluate_start=True,
-    )
-    return finish_run(folder, module, progress, metric=metric, world=place.world)
+
+    def load() -> Learning:
+        return replace(
+            _learning(work, config, values, loaded, task, place=place, metric=metric),
+            prepare=Preparation(
+                module,
+                settings=config.augment,
+                seed=config.seed,
+                redraw_last=build_redraw(config.augment, seed=config.seed)
+                if config.augment.rand_augment_last
+                else None,
+                mixing=build_mixing(config, mix_frames, num_extents=2, task=task, world=place.world),
+            ),
+        )
+
+    described = _described(values, loaded)
+    return learn(module, load, work=work, config=config, place=place, labels=labels, values=described)
 
 
 def _only(work: Work, name: str) -> InputRef:
@@ -173,73 +139,35 @@ def _check_fit(work: Work, encoder: Encoder, shape: tuple[int, ...], values: Map
         )
 
 
-def _module(
-    config: FinetuneConfig, loaded: LoadedEncoder, start: RunFolder, values: Mapping[str, Any], *, where: str
-) -> FinetuneModule:
-    """Both parts with the weights they have learned, frozen where asked for."""
-    start.weights_digest()
-    temporal = build_run_model(values["model"])
-    load_weights(start.weights, temporal, prefix="temporal." if values["stage"] == "finetune" else "")
-    module = FinetuneModule(
-        loaded.encoder,
-        temporal,
-        data_config=loaded.data_config,
-        frozen_norm=config.frozen_norm,
-    )
-    still = [part for part in PARTS if getattr(config, f"{part}_lr_scale") == 0]
-    freeze(module, (*config.freeze, *still), where=where)
-    return module
-
-
 def _learning(
     work: Work,
     config: FinetuneConfig,
     values: Mapping[str, Any],
     loaded: LoadedEncoder,
-    labels: LabelSpace,
+    task: Task,
     *,
     place: Place,
     metric: str,
 ) -> Learning:
     """Windows of train and val over stored frames, and the loss."""
-    reporter = place.reporter
-    heads = heads_of(values.get("heads", ()))
-    task, shape = values["task"], shape_of_run(values["window"])
-    clips = clips_of_run(values, shape)
+    shape = shape_of_run(values["window"])
     path = Store.at(work.store).frames(_only(work, "frames").key)
-    videos = _videos(work, config, FrameStore(path), reporter)
-    known = KnownRows(videos.digests, videos.spans)
-    train_videos, val_videos = (
-        distinct_videos(work.payload, splits=splits) for splits in (config.train_splits, config.val_splits)
+    videos, names = _videos(work, config, FrameStore(path), place.reporter)
+    sampling = WindowSampling(
+        shape=shape,
+        clips=clips_of_run(values, shape),
+        seed=config.seed,
+        per_epoch=config.windows_per_epoch,
+        repeats=config.repeats,
     )
-    train = label_windows(train_videos, known, shape=shape, task=task, labels=labels, clips=clips)
-    val = label_windows(val_videos, known, shape=shape, task=task, labels=labels, clips=clips)
-    counts = class_counts(task, train.targets, labels=labels)
-    is_balanced = config.loss.class_weights == "balanced"
-    try:
-        if len(train) == 0:
-            raise no_windows(train_videos, known, shape)
-        if clips is None or clips.kind != "segments":
-            check_reach(train_videos, known, shape)
-        check_joint(task, val.targets)
-        balanced_by = "loss.class_weights: balanced" if is_balanced else None
-        warning = check_classes(counts, labels, balanced_by=balanced_by)
-    except InputError as error:
-        raise InputError(f"{work.node}: {error}") from error
-    if warning:
-        reporter.note(warning)
-    reporter.note(f"{len(train)} windows to train on, {len(val)} to validate on")
-    for line in left_out_warnings(train_videos, val_videos, known, shape=shape, clips=clips):
-        reporter.note(line)
+    rows = KnownRows(videos.digests, videos.spans)
+    data = find_windows(work, rows, config=config, sampling=sampling, task=task, note=place.reporter.note)
     geometry = geometry_of(loaded.data_config)
     crop = crop_of(config.augment, geometry, seed=config.seed)
-    of_train, of_val = (set(labelled.windows.video.tolist()) for labelled in (train, val))
+    of_train, of_val = (set(labelled.windows.video.tolist()) for labelled in (data.train, data.val))
     as_seen = of_val if crop is not None else of_train | of_val
     seen = reader(videos, as_seen, geometry, store=path, memory_bytes=config.memory_bytes)
     stored = stored_reader(videos, of_train, memory_bytes=config.memory_bytes - seen.held_bytes)
-
-    by_digest = {video.digest: video.video_id for video in (*train_videos, *val_videos)}
-    names = tuple(by_digest.get(digest, digest) for digest in videos.digests)
 
     def batches(
         of: LabelledWindows,
@@ -264,31 +192,28 @@ def _learning(
         )
 
     redraw = None if config.augment.rand_augment_last else build_redraw(config.augment, seed=config.seed)
-    num_rows = np.array([rows.num_rows for rows in videos.rows])
-    draws = Draws(
-        seed=config.seed,
-        per_epoch=config.windows_per_epoch,
-        repeats=config.repeats,
-        clips=None if clips is None else DrawnClips(clips, num_rows),
-    )
     return Learning(
-        train=batches(train, draws, drop_last=config.drop_last, redraw=redraw, crop=crop),
-        val=batches(val, IN_ORDER) if len(val) else None,
-        objective=build_objective(task, config.loss, counts=counts, device=place.device, heads=heads),
+        train=batches(data.train, data.draws, drop_last=config.drop_last, redraw=redraw, crop=crop),
+        val=batches(data.val, IN_ORDER) if len(data.val) else None,
+        objective=task.objective(config.loss, counts=data.counts, device=place.device),
         task=task,
         metric=metric,
-        heads=heads,
         multipliers={f"{part}.": getattr(config, f"{part}_lr_scale") for part in PARTS},
+        evaluate_start=True,
     )
 
 
-def _videos(work: Work, config: FinetuneConfig, store: FrameStore, reporter: Reporter) -> StoredVideos:
+def _videos(
+    work: Work, config: FinetuneConfig, store: FrameStore, reporter: Reporter
+) -> tuple[StoredVideos, tuple[str, ...]]:
+    """The videos that have stored frames, and their names."""
     wanted = distinct_videos(work.payload, splits=(*config.train_splits, *config.val_splits))
-    videos = open_videos(store, list(dict.fromkeys(video.digest for video in wanted)))
+    names = {video.digest: video.video_id for video in wanted}
+    videos = open_videos(store, list(names))
     missing = [video.video_id for video in wanted if video.digest not in videos.digests]
     if missing:
         reporter.note(f"{len(missing)} videos have no stored frames and are left out: {', '.join(missing[:5])}")
-    return videos
+    return videos, tuple(names[digest] for digest in videos.digests)
 
 
 def _described(values: Mapping[str, Any], loaded: LoadedEncoder) -> dict[str, Any]:

@@ -11,17 +11,10 @@ from reelwright.stages.config import Settings, StageConfig, execution, node_inpu
 from reelwright.stages.index.config import LabelsConfig
 from reelwright.stages.learning.optimizer_config import EmaSettings, OptimizerSettings, ScheduleSettings
 from reelwright.stages.learning.optimizer_names import LOOKAHEAD
+from reelwright.stages.objectives.config import LossSettings
 
 _OPTIMIZER_PACKAGES = {"fused": "apex", "bnb": "bitsandbytes"}
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")
-
-
-class LossSettings(Settings):
-    """Cross entropy, or binary cross entropy for task multi_label."""
-
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    class_weights: Literal["none", "balanced"] = "none"
-    """balanced: inverse to the class's share of the training targets."""
 
 
 class MixingSettings(Settings):

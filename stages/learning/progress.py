@@ -29,7 +29,7 @@ class TrainerSettings:
     checkpoint_every: int = 1  # epochs
     keep_every: int | None = None  # epochs between weights that stay; None: none stay
     resume: bool = True  # from the last checkpoint, if there is one
-    metric: str = "macro_f1"  # 'loss' is better when lower, all others when higher
+    metric: str = "macro_f1"  # of val, which chooses the best weights
     evaluate_start: bool = False  # the weights it starts from too, as epoch 0: the best are never worse than those
     patience: int | None = None  # evaluations without improvement before stopping
     max_minutes: float | None = None  # of this process; then a checkpoint and Interrupted

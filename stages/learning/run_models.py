@@ -1,4 +1,4 @@
-"""What the config.yaml of a run describes: its temporal model and its clips. Nothing of training is imported."""
+"""What the config.yaml of a run describes: its temporal model, its task and its clips. No training is imported."""
 
 from __future__ import annotations
 
@@ -9,9 +9,18 @@ import torch
 
 from reelwright.models.temporal import build_temporal
 from reelwright.models.temporal_parts import TemporalModel
+from reelwright.stages.learning.checkpoints import load_weights
 from reelwright.stages.sampling.clips import ClipSampling, clip_sampling
 from reelwright.stages.sampling.windows import WindowShape
+from reelwright.stages.tasks.labels import LabelSpace
+from reelwright.stages.tasks.registry import build_task
+from reelwright.stages.tasks.sets import heads_of
+from reelwright.stages.tasks.task import Task
+from reelwright.storage.annotations import UNKNOWN
 from reelwright.storage.errors import ConfigError
+from reelwright.storage.runs import RunFolder
+
+TEMPORAL = "temporal."  # of the temporal model's weights in a finetune run
 
 
 def build_run_model(values: Mapping[str, Any], *, seed: int = 0) -> TemporalModel:
@@ -26,6 +35,30 @@ def build_run_model(values: Mapping[str, Any], *, seed: int = 0) -> TemporalMode
             return build_temporal(values["name"], **sizes, **values["options"])
         except (ValueError, TypeError) as error:
             raise ConfigError(f"model: {error}") from error
+
+
+def load_run_model(folder: RunFolder) -> tuple[TemporalModel, dict[str, Any]]:
+    """The temporal model of a complete train or finetune run with its best weights, and its config.yaml.
+
+    Raises StoreError or StageError when it is not complete or does not fit.
+    """
+    values = folder.config()
+    folder.weights_digest()
+    model = build_run_model(values["model"])
+    load_weights(folder.weights, model, prefix=TEMPORAL if values["stage"] == "finetune" else "")
+    return model, values
+
+
+def task_of_run(values: Mapping[str, Any], *, background: int = UNKNOWN) -> Task:
+    """What the run of a config.yaml was trained for; ``background`` is the class of rows without a label."""
+    heads = heads_of(values.get("heads", ()))
+    labels = LabelSpace(
+        classes=tuple(values["classes"]),
+        background=background,
+        heads=tuple((head.name, head.num_classes) for head in heads),
+        of_window=values.get("labels_of_window", "or"),
+    )
+    return build_task(values["task"], labels, heads=heads)
 
 
 def clips_of_run(values: Mapping[str, Any], shape: WindowShape) -> ClipSampling | None:

@@ -1,9 +1,9 @@
-"""What train and finetune do alike around the trainer: start, optimizer, schedules, config.yaml, the end of a run."""
+"""What train, finetune and pretrain do alike around the trainer: start, optimizer, schedules, config.yaml, the end."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -14,18 +14,19 @@ from reelwright.stages.learning.batches import Batches, Prepare
 from reelwright.stages.learning.checkpoints import save_weights
 from reelwright.stages.learning.config import LearningSettings
 from reelwright.stages.learning.groups import freeze_groups, parameter_groups
-from reelwright.stages.learning.objectives import Heads, evaluate
+from reelwright.stages.learning.objectives import evaluate
 from reelwright.stages.learning.optimizers import build_decay_schedule, build_lr_schedule, build_optimizer, scaled_lr
 from reelwright.stages.learning.place import Place
 from reelwright.stages.learning.starting import init_weights
 from reelwright.stages.learning.trainer import Evaluate, Progress, Rates, Trainer, TrainerSettings
-from reelwright.stages.learning.world import World
 from reelwright.stages.objectives.contract import Objective
-from reelwright.stages.train.targets import LabelSpace
+from reelwright.stages.tasks.labels import LabelSpace
+from reelwright.stages.tasks.task import Task
 from reelwright.stages.work import InputRef, Work
 from reelwright.storage.errors import StageError
 from reelwright.storage.files import write_json
 from reelwright.storage.runs import RunFolder
+from reelwright.storage.store import Store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,26 +36,42 @@ class Learning:
     train: Batches
     val: Batches | None  # None: no validation
     objective: Objective
-    task: str
     metric: str
-    multipliers: Mapping[str, float]  # start of a parameter's name -> factor on the learning rate
-    heads: Heads = ()  # of task heads
+    multipliers: Mapping[str, float] = field(default_factory=dict)  # start of a parameter's name -> factor on its rate
+    task: Task | None = None  # what is validated; None: `evaluate` does it
     prepare: Prepare | None = None  # what is done to training batches on the device
     evaluate: Evaluate | None = None  # instead of `val`, where metrics are not those of a task
+    evaluate_start: bool = False  # the weights it starts from are a candidate for the best
 
 
-def prepare(module: VideoModel, *, work: Work, config: LearningSettings, labels: LabelSpace) -> dict[str, Any] | None:
-    """Start ``module`` from other weights and freeze what is to stay; returns the report of `init_from`.
+def learn(
+    module: VideoModel,
+    load: Callable[[], Learning],
+    *,
+    work: Work,
+    config: LearningSettings,
+    place: Place,
+    labels: LabelSpace,
+    values: Mapping[str, Any],
+) -> dict[str, Any] | None:
+    """Train ``module`` on what ``load`` gives: from `init_from`, or from the last checkpoint, to the end of the run.
 
-    Raises ConfigError or InputError before anything heavy: for groups that fit nothing, an optimizer that cannot be
-    made, weights of another model.
+    ``values`` are what config.yaml says of the model. Returns what the node's record keeps; None in processes that are
+    not the first, which write nothing. Raises ConfigError or InputError before anything is loaded: for groups that fit
+    nothing, an optimizer that cannot be made, weights of another model.
     """
     freeze_groups(module, config.optimizer.groups, where=work.node)
     build_optimizer(parameter_groups(module, config.optimizer), config.optimizer)
-    return init_weights(module, work, config, classes=labels.classes)
+    init = init_weights(module, work, config, classes=labels.classes)
+    folder = RunFolder(Store.at(work.store).run(work.key))
+    learning = load()
+    if place.world.is_main:
+        folder.write_config(_run_values(work, labels, values))
+    progress = _fit(module, learning, work=work, config=config, folder=folder, place=place, init=init)
+    return _finish(folder, module, progress, metric=learning.metric) if place.world.is_main else None
 
 
-def fit(
+def _fit(
     module: VideoModel,
     learning: Learning,
     *,
@@ -62,10 +79,8 @@ def fit(
     config: LearningSettings,
     folder: RunFolder,
     place: Place,
-    init: dict[str, Any] | None = None,
-    evaluate_start: bool = False,
+    init: dict[str, Any] | None,
 ) -> Progress:
-    """Train ``module`` as the settings of a node say, going on with the last checkpoint if there is one."""
     lr, line = scaled_lr(config.optimizer, batch_size=config.batch_size)
     place.reporter.note(line)
     if init is not None:
@@ -91,7 +106,7 @@ def fit(
             decay=build_decay_schedule(config.optimizer, config.schedule, **counts),
         ),
         objective=learning.objective,
-        settings=_trainer_settings(work, config, metric=learning.metric, evaluate_start=evaluate_start),
+        settings=_trainer_settings(work, config, learning),
         folder=folder,
         reporter=place.reporter,
         world=place.world,
@@ -99,25 +114,17 @@ def fit(
     )
     if config.compile:
         module.compile()
-    val = learning.val
-    if val is None:
+    val, task = learning.val, learning.task
+    if val is None or task is None:
         return trainer.fit(learning.train, learning.evaluate)
 
     def validate(forward: Any) -> dict[str, float]:
-        return evaluate(
-            forward,
-            val,
-            task=learning.task,
-            objective=learning.objective,
-            device=trainer.device,
-            world=place.world,
-            heads=learning.heads,
-        )
+        return evaluate(forward, val, task=task, objective=learning.objective, device=trainer.device, world=place.world)
 
     return trainer.fit(learning.train, validate)
 
 
-def run_values(work: Work, labels: LabelSpace, values: Mapping[str, Any]) -> dict[str, Any]:
+def _run_values(work: Work, labels: LabelSpace, values: Mapping[str, Any]) -> dict[str, Any]:
     """What config.yaml says: enough to build the model again, and where everything came from."""
     return {
         "stage": work.stage,
@@ -132,15 +139,8 @@ def run_values(work: Work, labels: LabelSpace, values: Mapping[str, Any]) -> dic
     }
 
 
-def finish_run(
-    folder: RunFolder, module: nn.Module, progress: Progress, *, metric: str, world: World
-) -> dict[str, Any] | None:
-    """Write summary and best weights (these last: they make the run complete); returns what the node's record keeps.
-
-    None in processes that are not the first, which write nothing.
-    """
-    if not world.is_main:
-        return None
+def _finish(folder: RunFolder, module: nn.Module, progress: Progress, *, metric: str) -> dict[str, Any]:
+    """Write summary and best weights (these last: they make the run complete)."""
     best = next((record for record in progress.records if record["epoch"] == progress.best_epoch), {})
     folder.write_summary(
         {
@@ -156,7 +156,7 @@ def finish_run(
     return {"weights": folder.weights_digest(), "metrics": best}
 
 
-def _trainer_settings(work: Work, config: LearningSettings, *, metric: str, evaluate_start: bool) -> TrainerSettings:
+def _trainer_settings(work: Work, config: LearningSettings, learning: Learning) -> TrainerSettings:
     return TrainerSettings(
         key=work.key,
         epochs=config.epochs,
@@ -170,8 +170,8 @@ def _trainer_settings(work: Work, config: LearningSettings, *, metric: str, eval
         checkpoint_every=config.checkpoint_every,
         keep_every=config.keep_every,
         resume=config.resume,
-        metric=metric,
-        evaluate_start=evaluate_start,
+        metric=learning.metric,
+        evaluate_start=learning.evaluate_start,
         patience=config.early_stop.patience if config.early_stop else None,
         max_minutes=config.max_minutes,
         profile=config.profile,

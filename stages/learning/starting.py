@@ -10,12 +10,11 @@ from torch import Tensor, nn
 from reelwright.models.starting import InitReport, start_from
 from reelwright.stages.embed.weight_files import read_weights
 from reelwright.stages.learning.config import LearningSettings
+from reelwright.stages.learning.run_models import TEMPORAL
 from reelwright.stages.work import Work
 from reelwright.storage.errors import InputError
 from reelwright.storage.runs import RunFolder
 from reelwright.storage.store import Store
-
-TEMPORAL = "temporal."  # of the temporal model's weights in a finetune run
 
 
 def init_weights(

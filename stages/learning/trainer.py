@@ -24,6 +24,7 @@ import torch
 
 from reelwright.models.contracts import VideoModel
 from reelwright.models.ema import WeightMean
+from reelwright.models.metric import metric_named
 from reelwright.stages.learning.batches import Batch, Batches, Prepare
 from reelwright.stages.learning.checkpoints import Checkpoint, load_last, load_weights, save_last, save_state
 from reelwright.stages.learning.loggers import Logger, open_loggers
@@ -229,8 +230,7 @@ class Trainer:
     def _keep_best(self, value: float) -> None:
         """Of the weights that were evaluated, which the module has now."""
         progress = self.progress
-        is_lower_better = self.settings.metric == "loss"
-        if progress.best is None or (value < progress.best if is_lower_better else value > progress.best):
+        if metric_named(self.settings.metric).is_better(value, than=progress.best):
             progress.best, progress.best_epoch, progress.num_stale = value, progress.epoch, 0
             progress.best_update = progress.update
             if self.world.is_main:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from reelwright.models.contracts import Inputs, Outputs, stage_logits
-from reelwright.models.losses import truncated_smoothing_loss
+from reelwright.models.heads import Head, split_heads
+from reelwright.models.losses import IGNORED, balanced_class_weights, classification_loss, truncated_smoothing_loss
+from reelwright.models.soft_targets import soft_target_loss
 from reelwright.stages.objectives.contract import LossParts, Objective
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # logits, targets -> mean loss
-Weigh = Callable[[Tensor], Tensor]  # targets -> what the mean loss was divided by
 
 SMOOTHING = 0.15  # lambda of the paper
 
@@ -24,10 +29,10 @@ class Classification(Objective):
     that over pairs is divided by the classes and by what the loss itself is divided by: over all rows, 1 / (T K).
     """
 
-    def __init__(self, loss: Loss, *, weigh: Weigh | None = None, per_row: bool = False) -> None:
-        """``weigh`` None: the loss is the mean over items."""
+    def __init__(self, loss: Loss, *, class_weights: Tensor | None = None, per_row: bool = False) -> None:
+        """``loss`` is the mean over items; with ``class_weights`` (K,) by these, ``per_row`` over known rows."""
         super().__init__()
-        self.loss, self.weigh, self.per_row = loss, weigh, per_row
+        self.loss, self.class_weights, self.per_row = loss, class_weights, per_row
 
     def forward(self, outputs: Outputs, batch: Inputs) -> LossParts:
         """See Objective; the parts are `stage1`, `stage2`, ... and `smoothing`."""
@@ -42,5 +47,73 @@ class Classification(Objective):
         return LossParts(torch.stack(list(parts.values())).sum(), parts)
 
     def weight(self, batch: Inputs) -> Tensor | None:
-        """See Objective."""
-        return None if self.weigh is None else self.weigh(batch["targets"])
+        """The weights of the known targets, or how many rows are known."""
+        targets = batch["targets"]
+        if self.class_weights is not None:
+            if targets.is_floating_point():
+                return (targets * self.class_weights).sum()
+            return (self.class_weights[targets.clamp(min=0)] * (targets != IGNORED)).sum()
+        if not self.per_row:
+            return None
+        is_known = targets.ne(0).any(-1) if targets.is_floating_point() else targets != IGNORED
+        return is_known.sum().float()
+
+
+def cross_entropy(*, class_weights: Tensor | None, label_smoothing: float, all_known: bool) -> Loss:
+    """Of classes, -1 where unknown, or of shares of classes (..., K), which are smoothed already.
+
+    Where all are known, torch's own mean is all there is to do.
+    """
+    if all_known and class_weights is None:
+        return partial(_plain_cross_entropy, label_smoothing=label_smoothing)
+
+    def loss(logits: Tensor, targets: Tensor) -> Tensor:
+        if targets.is_floating_point():
+            return soft_target_loss(logits, targets, class_weights=class_weights)
+        return classification_loss(logits, targets, class_weights=class_weights, label_smoothing=label_smoothing)
+
+    return loss
+
+
+def _plain_cross_entropy(logits: Tensor, targets: Tensor, *, label_smoothing: float) -> Tensor:
+    smoothing = 0.0 if targets.is_floating_point() else label_smoothing
+    return functional.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
+
+
+class HeadLoss:
+    """Of several named heads (verb, noun), whose logits lie side by side: B windows, H heads, K classes of all heads.
+
+    The mean over all windows of the weighted sum of the heads' cross entropies; a head that is unknown for a window
+    adds nothing there. So parts of a batch add up to the whole, whatever is known. Where all is known, it is
+    `models.heads.multi_head_loss`.
+    """
+
+    def __init__(self, heads: Sequence[Head], *, counts: npt.NDArray[np.int64] | None, device: torch.device) -> None:
+        """With ``counts`` (K,) of the training targets, classes weigh inversely to their share, head by head."""
+        self.heads = tuple(heads)
+        self.weights: dict[str, Tensor] = {}
+        if counts is not None:
+            parts = split_heads(torch.from_numpy(counts), heads)
+            self.weights = {name: balanced_class_weights(part).to(device) for name, part in parts.items()}
+
+    def __call__(self, logits_BK: Tensor, targets: Tensor) -> Tensor:
+        """Targets are int (B, H), or shares (B, K) float where they were mixed."""
+        parts = split_heads(logits_BK.float(), self.heads)
+        softs = split_heads(targets, self.heads) if targets.is_floating_point() else None
+        total = logits_BK.new_zeros((), dtype=torch.float32)
+        for position, head in enumerate(self.heads):
+            if softs is None:
+                loss = functional.cross_entropy(
+                    parts[head.name],
+                    targets[:, position],
+                    weight=self.weights.get(head.name),
+                    ignore_index=IGNORED,
+                    reduction="sum",
+                    label_smoothing=head.label_smoothing,
+                )
+            else:
+                weight = self.weights.get(head.name)
+                log_shares = functional.log_softmax(parts[head.name], dim=-1)
+                loss = -(softs[head.name] * (log_shares if weight is None else weight * log_shares)).sum()
+            total = total + head.weight * loss
+        return total / max(len(logits_BK), 1)

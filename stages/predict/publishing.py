@@ -8,22 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from reelwright.stages.config import parse_config
+from reelwright.stages.learning.run_models import task_of_run
 from reelwright.stages.predict.config import PredictWindowSettings
 from reelwright.stages.predict.merging import merge_windows
 from reelwright.stages.predict.scorer import predicted_shape
 from reelwright.stages.sampling.windows import Windows, WindowShape
+from reelwright.stages.tasks.task import Task
 from reelwright.stages.train.labelled import LabelledVideo, payload_videos
-from reelwright.stages.train.targets import (
-    WHOLE_VIDEO,
-    LabelSpace,
-    head_sets,
-    is_described,
-    label_sets,
-    window_targets,
-)
 from reelwright.stages.work import Work
 from reelwright.storage.annotations import UNKNOWN, Annotation
 from reelwright.storage.bringing import refresh
@@ -31,10 +24,7 @@ from reelwright.storage.errors import StoreError
 from reelwright.storage.items import ItemLedger
 from reelwright.storage.predictions import PredictedVideo, PredictionInfo, PredictionWriter, Scored, open_writer
 from reelwright.storage.scores import VideoScores, read_scores
-from reelwright.storage.spans import row_labels
 from reelwright.storage.store import Store
-
-SETS = ("multi_label", "heads")  # tasks whose targets are sets of classes
 
 
 def publish_tables(work: Work, folder: Path, *, cache: Path, run: str, run_values: Mapping[str, Any]) -> None:
@@ -43,16 +33,8 @@ def publish_tables(work: Work, folder: Path, *, cache: Path, run: str, run_value
     One video is in memory at a time. Class names are those of the run; a label that the run does not know is an unknown
     target. Raises StoreError when no video has scores.
     """
-    published = _Published(
-        task=run_values["task"],
-        labels=LabelSpace(
-            classes=tuple(run_values["classes"]),
-            background=_class_id(work.payload, run_values["classes"]),
-            heads=tuple((head["name"], head["num_classes"]) for head in run_values.get("heads", ())),
-            of_window=run_values.get("labels_of_window", "or"),
-        ),
-        shape=predicted_shape(_window(work), run_values["window"]),
-    )
+    task = task_of_run(run_values, background=_class_id(work.payload, run_values["classes"]))
+    published = _Published(task, predicted_shape(_window(work), run_values["window"]))
     done = ItemLedger(Store.at(work.store).node(work.key)).done()
     videos = [_known_to(video, work.payload, run_values) for video in payload_videos(work.payload)]
     videos = [video for video in videos if video.digest in done]
@@ -63,9 +45,9 @@ def publish_tables(work: Work, folder: Path, *, cache: Path, run: str, run_value
     info = PredictionInfo(
         key=folder.name,
         run=run,
-        task="multi_label" if published.task == "heads" else published.task,  # sets with one class of each head
-        classes=published.labels.classes,
-        heads=published.labels.heads,
+        task=task.published_as,
+        classes=task.labels.classes,
+        heads=task.labels.heads,
         extra={
             "window": {
                 "length": published.shape.length,
@@ -83,9 +65,8 @@ def publish_tables(work: Work, folder: Path, *, cache: Path, run: str, run_value
 class _Published:
     """What is written of one video after the other."""
 
-    def __init__(self, *, task: str, labels: LabelSpace, shape: WindowShape) -> None:
+    def __init__(self, task: Task, shape: WindowShape) -> None:
         self.task = task
-        self.labels = labels
         self.shape = shape
 
     def write(self, writer: PredictionWriter, video: LabelledVideo, scores: VideoScores) -> None:
@@ -99,42 +80,21 @@ class _Published:
             "stop_seconds": scores.spans.stop_seconds[rows],
             "source_start": scores.spans.source_start[rows],
         }
-        of_rows = row_labels(video.annotation, scores.spans, background=self.labels.background)[rows]
-        writer.write_rows(named, columns, Scored(scores=row_scores, target_ids=None if self.task in SETS else of_rows))
+        of_rows = self.task.row_targets(video.annotation, scores.spans)
+        writer.write_rows(
+            named, columns, Scored(scores=row_scores, target_ids=None if of_rows is None else of_rows[rows])
+        )
         writer.write_video(named, num_windows=len(scores.start_row), scored=self._video(video.annotation, scores))
 
     def _windows(self, annotation: Annotation, scores: VideoScores) -> Scored:
         start, last = scores.start_row, scores.stop_row - 1
         windows = Windows(np.zeros_like(start), start, -(-(last - start) // self.shape.step) + 1, last=last)
-        # The score of a per_row window is that of its last row.
-        task = "last_row" if self.task == "per_row" else self.task
-        targets = window_targets(
-            task, windows, shape=self.shape, annotation=annotation, spans=scores.spans, labels=self.labels
-        )
-        return self._scored(annotation, scores.scores, targets)
+        targets = self.task.published_targets(windows, shape=self.shape, annotation=annotation, spans=scores.spans)
+        return self.task.scored(scores.scores, targets, annotation)
 
     def _video(self, annotation: Annotation, scores: VideoScores) -> Scored:
-        """The mean of the windows' probabilities, beside the video's own label."""
-        mean = merge_windows(scores.scores)
-        if self.task == "heads":
-            one = Windows(*(np.zeros(1, dtype=np.int64) for _ in range(3)))
-            own = window_targets(
-                self.task, one, shape=self.shape, annotation=annotation, spans=scores.spans, labels=self.labels
-            )
-            return self._scored(annotation, mean, own)
-        if self.task != "multi_label":
-            return self._scored(annotation, mean, np.array([annotation.label], dtype=np.int64))
-        present = label_sets(annotation, WHOLE_VIDEO, self.labels)
-        return self._scored(annotation, mean, present)
-
-    def _scored(self, annotation: Annotation, scores: npt.NDArray[np.float32], targets: npt.NDArray[Any]) -> Scored:
-        if self.task == "heads":
-            sets = head_sets(targets, self.labels)
-            return Scored(scores=scores, targets=sets, known=np.asarray(sets.any(axis=1)))
-        if self.task != "multi_label":
-            return Scored(scores=scores, target_ids=targets)
-        is_known = np.full(len(targets), is_described(annotation, self.labels))
-        return Scored(scores=scores, targets=targets.astype(bool), known=is_known)
+        """The mean of the windows' probabilities, beside what is known of the whole video."""
+        return self.task.scored(merge_windows(scores.scores), self.task.video_targets(annotation), annotation)
 
 
 def _window(work: Work) -> PredictWindowSettings:

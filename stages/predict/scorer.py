@@ -11,24 +11,19 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from reelwright.models.heads import Head
 from reelwright.stages.embed.clips import Clip
-from reelwright.stages.learning.checkpoints import load_weights
-from reelwright.stages.learning.head_objectives import heads_of
-from reelwright.stages.learning.objectives import probabilities
-from reelwright.stages.learning.run_models import build_run_model, clips_of_run
+from reelwright.stages.learning.run_models import clips_of_run, load_run_model, task_of_run
 from reelwright.stages.predict.config import PredictWindowSettings
 from reelwright.stages.predict.merging import merge_crops
 from reelwright.stages.sampling.clips import distinct, repeats_of
 from reelwright.stages.sampling.needed import Needed
 from reelwright.stages.sampling.windows import Windows, WindowShape, grid_windows, shape_of_run, window_rows
+from reelwright.stages.tasks.task import Task
 from reelwright.stages.train.block import Block
 from reelwright.storage.errors import ConfigError, StageError
 from reelwright.storage.runs import RunFolder
 from reelwright.storage.scores import VideoScores
 from reelwright.storage.spans import Spans
-
-TEMPORAL_PREFIX = "temporal."  # of the temporal model's weights in a finetune run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,13 +33,11 @@ class LoadedRun:
     module: nn.Module
     key: str
     stage: str  # train or finetune
-    task: str
-    classes: tuple[str, ...]
+    task: Task
     output: str  # which output of the embeddings it reads
     input_dim: int
     window: Mapping[str, Any]  # the windows of training, as `shape_of_run` reads them
     clips: Mapping[str, Any]  # sampling, segments, segment_rule in training
-    heads: tuple[Head, ...] = ()  # of task heads
 
 
 @dataclass(frozen=True)
@@ -69,21 +62,16 @@ class VideoRows:
 
 def load_run(folder: RunFolder, *, device: torch.device) -> LoadedRun:
     """The trained model in ``folder``. Raises StoreError or StageError when it is not complete or does not fit."""
-    values = folder.config()
-    folder.weights_digest()
-    module = build_run_model(values["model"])
-    load_weights(folder.weights, module, prefix=TEMPORAL_PREFIX if values["stage"] == "finetune" else "")
+    module, values = load_run_model(folder)
     return LoadedRun(
         module=module.eval().to(device),
         key=values["key"],
         stage=values["stage"],
-        task=values["task"],
-        classes=tuple(values["classes"]),
+        task=task_of_run(values),
         output=values.get("output", "pooled"),
         input_dim=values["model"]["input_dim"],
         window=values["window"],
         clips=values.get("clips", {"sampling": "grid"}),
-        heads=heads_of(values.get("heads", ())),
     )
 
 
@@ -125,7 +113,7 @@ class Scorer:
         """Rows of a video that have no say in any window, or, of task per_row, no score; 0 where clips stand for it."""
         if self._clips is not None:
             return 0
-        if self.run.task == "per_row":
+        if self.run.task.traits.per_row:
             return int((scores.num_windows == 0).sum())
         return self.shape.num_left_out(len(scores.num_windows))
 
@@ -179,9 +167,9 @@ class Scorer:
         """Scores of the windows (B, K); what they say of rows goes into ``rows``."""
         values, mask = (tensor.to(self._device) for tensor in block.gather(windows, self.shape))
         logits = self.run.module({"rows": values, "mask": mask})["logits"]
-        scores = probabilities(self.run.task, logits, heads=self.run.heads).cpu().numpy()
+        scores = self.run.task.probabilities(logits).cpu().numpy()
         first_rows = block.offsets[windows.video]
-        if self.run.task != "per_row":
+        if not self.run.task.traits.per_row:
             rows.add(first_rows + windows.last_row(self.shape), None)
             self._check(scores)
             return scores

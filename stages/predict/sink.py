@@ -44,7 +44,7 @@ class ScoreWriter:
         self._batch_size = batch_size
         self._waiting: list[_Waiting] = []
         self._num_windows = self._num_bytes = 0  # of all that waits
-        is_strict = scorer.run.task == "per_row"
+        is_strict = scorer.run.task.traits.per_row
         fate = "have no score" if is_strict else "are in no window"
         self.left_out = LeftOut(shape=scorer.shape, block="window", rows="rows", fate=fate, is_strict=is_strict)
 

@@ -26,19 +26,24 @@ from reelwright.stages.finetune.clips import StoredVideos, open_videos
 from reelwright.stages.finetune.resized_crop import CropSettings, build_crop
 from reelwright.stages.inputs import unchanged_sources
 from reelwright.stages.learning.place import Place, train_in_processes
-from reelwright.stages.learning.setup import Learning, finish_run, fit, prepare, run_values
+from reelwright.stages.learning.setup import Learning, learn
 from reelwright.stages.learning.updates import Forward
 from reelwright.stages.objectives.contrastive import Contrast
 from reelwright.stages.pretrain.batches import KeyFrameBatches, ReadFrames, ReadStored, make_pool
 from reelwright.stages.pretrain.config import METRICS, PretrainConfig
-from reelwright.stages.pretrain.examples import BACKGROUND, Examples, IntArray, find_examples, state_classes
+from reelwright.stages.pretrain.examples import (
+    BACKGROUND,
+    Examples,
+    IntArray,
+    StateClasses,
+    find_examples,
+    state_classes,
+)
 from reelwright.stages.pretrain.module import PretrainModule
 from reelwright.stages.train.labelled import distinct_videos, label_space
-from reelwright.stages.train.targets import LabelSpace
 from reelwright.stages.work import Reporter, Work
 from reelwright.storage.errors import ConfigError, InputError
 from reelwright.storage.frames import FrameStore
-from reelwright.storage.runs import RunFolder
 from reelwright.storage.store import Store
 
 _OF_ENCODER = ("encoder", "weights", "prefix", "key_map", "ignore", "model_args", "preprocess", "seed")
@@ -61,8 +66,6 @@ def _train(work: Work, config: PretrainConfig, place: Place) -> dict[str, Any] |
     labels = label_space(work.payload, node=work.node)
     states = state_classes(config, labels.classes, background=labels.background)
     loaded, embed_dim = _encoder(work, config)
-    objective = Contrast(**config.contrast.model_dump())
-    data = _examples(work, config, labels, loaded, place, num_views=objective.num_views)
     num_classes = len(states.names) + 1 if config.contrast.name == "ce" else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -76,22 +79,21 @@ def _train(work: Work, config: PretrainConfig, place: Place) -> dict[str, Any] |
         ).to(place.device)
     if place.device.type == "cuda":
         module.spatial.to(memory_format=torch.channels_last)
-    init = prepare(module, work=work, config=config, labels=labels)
-    folder = RunFolder(Store.at(work.store).run(work.key))
-    if place.world.is_main:
-        folder.write_config(run_values(work, labels, _described(config, loaded, states.names)))
-    metric = config.metric or METRICS[0]
-    learning = Learning(
-        train=data.batches,
-        val=None,
-        objective=objective,
-        task="pretrain",
-        metric=metric,
-        multipliers={},
-        evaluate=partial(_retrieval, data=data, batch_size=config.batch_size, place=place) if len(data.val) else None,
-    )
-    progress = fit(module, learning, work=work, config=config, folder=folder, place=place, init=init)
-    return finish_run(folder, module, progress, metric=metric, world=place.world)
+
+    def load() -> Learning:
+        objective = Contrast(**config.contrast.model_dump())
+        data = _examples(work, config, states, loaded, place, num_views=objective.num_views)
+        score = partial(_retrieval, data=data, batch_size=config.batch_size, place=place)
+        return Learning(
+            train=data.batches,
+            val=None,
+            objective=objective,
+            metric=config.metric or METRICS[0],
+            evaluate=score if len(data.val) else None,
+        )
+
+    values = _described(config, loaded, states.names)
+    return learn(module, load, work=work, config=config, place=place, labels=labels, values=values)
 
 
 def _encoder(work: Work, config: PretrainConfig) -> tuple[LoadedEncoder, int]:
@@ -119,9 +121,8 @@ class _Data:
 
 
 def _examples(
-    work: Work, config: PretrainConfig, labels: LabelSpace, loaded: LoadedEncoder, place: Place, *, num_views: int
+    work: Work, config: PretrainConfig, states: StateClasses, loaded: LoadedEncoder, place: Place, *, num_views: int
 ) -> _Data:
-    states = state_classes(config, labels.classes, background=labels.background)
     splits = config.wanted_splits() or ()
     wanted = distinct_videos(work.payload, splits=splits)
     store = FrameStore(Store.at(work.store).frames(work.inputs["frames"][0].key))

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from reelwright.models.step_decoders import Detection, StateClasses
 from reelwright.stages.procedure import Procedure, vector
+from reelwright.stages.tasks.registry import TASKS
 from reelwright.storage.detections import DetectedState
 from reelwright.storage.errors import InputError, nearest
 from reelwright.storage.predictions import PredictionSet, scores_matrix
@@ -49,7 +50,7 @@ class VideoStreams:
 
 def is_changes(predictions: PredictionSet) -> bool:
     """Whether predictions are changes of components; else they are states."""
-    return predictions.info.task == "multi_label"
+    return TASKS[predictions.info.task].of_sets
 
 
 def read_changes(predictions: PredictionSet, procedure: Procedure) -> Iterator[tuple[str, VideoStreams]]:
@@ -82,7 +83,7 @@ def read_states(predictions: PredictionSet, procedure: Procedure) -> Iterator[tu
             f"none of the predicted classes ({', '.join(predictions.info.classes)}) is a state of the procedure "
             f"{procedure.name}. List them as states, or predict changes (task multi_label)"
         )
-    unit = "rows" if predictions.info.task == "per_row" else "windows"
+    unit = "rows" if TASKS[predictions.info.task].per_row else "windows"
     for table in predictions.by_video(unit):
         frames = _frames(table, procedure, row="row" if unit == "rows" else "stop_row")
         found = VideoStreams(times=_times(table, frames))

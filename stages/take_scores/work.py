@@ -13,6 +13,7 @@ import numpy.typing as npt
 from reelwright.stages.config import parse_config
 from reelwright.stages.predict.publishing import publish_tables
 from reelwright.stages.take_scores.config import TakeScoresConfig
+from reelwright.stages.tasks.registry import TASKS
 from reelwright.stages.work import Reporter, Work
 from reelwright.storage.embeddings import EmbeddingStore
 from reelwright.storage.errors import InputError, ItemError, StoreError, UnusableStoreError
@@ -92,7 +93,7 @@ def _scores(source: EmbeddingStore, digest: str, config: TakeScoresConfig) -> Vi
         scores=values_TK,
         spans=rows.spans,
         num_windows=np.ones_like(starts),
-        row_scores=values_TK if config.task == "per_row" else None,
+        row_scores=values_TK if TASKS[config.task].per_row else None,
     )
 
 

@@ -10,6 +10,7 @@ from reelwright.models.temporal_options import TEMPORAL_OPTIONS, check_options
 from reelwright.stages.config import Settings, execution, node_input, training
 from reelwright.stages.learning.config import LearningSettings
 from reelwright.stages.sampling.settings import Short, WindowGridSettings
+from reelwright.stages.tasks.registry import TASKS, TaskTraits
 
 CLIPS = ("segments", "dense", "multi_start")  # samplings of clips that stand for their video
 SHAPE_FIELDS = ("length", "stride", "skip", "to_end", "short")  # of a window, as config.yaml keeps them
@@ -123,10 +124,15 @@ class TrainConfig(LearningSettings):
     memory_bytes: PositiveInt = execution(4 << 30)
     """Embeddings above this size are memory-mapped from a scratch file instead of held in memory."""
 
+    @property
+    def traits(self) -> TaskTraits:
+        """What kind of labels the task is of."""
+        return TASKS[self.task]
+
     @model_validator(mode="after")
     def _clips_stand_for_videos(self) -> Self:
         window = self.window
-        if window.sampling in CLIPS and self.task not in {"video", "heads"}:
+        if window.sampling in CLIPS and not self.traits.of_video:
             raise ValueError(
                 f"window.sampling: {window.sampling} takes clips that stand for their video, but task is {self.task}; "
                 "set task: video, or choose sampling per_video"
@@ -144,9 +150,9 @@ class TrainConfig(LearningSettings):
 
     @model_validator(mode="after")
     def _heads_are_several(self) -> Self:
-        if self.head_weights and self.task != "heads":
+        if self.head_weights and not self.traits.has_heads:
             raise ValueError(f"head_weights are of task heads, but task is {self.task}; leave them out")
-        if self.task == "heads" and self.window.sampling == "balanced":
+        if self.traits.has_heads and self.window.sampling == "balanced":
             raise ValueError(
                 "window.sampling: balanced makes classes of one label alike, but task heads has several; choose "
                 "per_video, or loss.class_weights: balanced, which weighs each head's classes"
@@ -155,7 +161,7 @@ class TrainConfig(LearningSettings):
 
     @model_validator(mode="after")
     def _changes_are_sets(self) -> Self:
-        if self.labels_of_window == "xor" and self.task != "multi_label":
+        if self.labels_of_window == "xor" and not self.traits.of_sets:
             raise ValueError(
                 f"labels_of_window: xor is of task multi_label, but task is {self.task}; leave it out, or set "
                 "task: multi_label"
@@ -164,11 +170,11 @@ class TrainConfig(LearningSettings):
 
     @model_validator(mode="after")
     def _model_fits_the_task(self) -> Self:
-        if self.task == "per_row" and self.model.name == "mlp":
+        if self.traits.per_row and self.model.name == "mlp":
             raise ValueError(
                 "model mlp gives no logits per row, but task is per_row; use linear, gru, transformer, tcn"
             )
-        if self.task == "per_row" and self.model.options().get("pool") is not None:
+        if self.traits.per_row and self.model.options().get("pool") is not None:
             raise ValueError("model.pool: a model of task per_row pools nothing; leave pool out")
         return self
 

@@ -1,82 +1,154 @@
-"""Which windows train looks at: the candidates with a known target, and how an epoch draws from them."""
+"""Which windows are looked at: the candidates with a known target, and how an epoch draws from them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+import numpy.typing as npt
 
+from reelwright.stages.learning.config import LearningSettings
 from reelwright.stages.sampling.clips import ClipSampling, DrawnClips, clip_sampling
 from reelwright.stages.sampling.densities import EventDensity, rows_at
 from reelwright.stages.sampling.draws import Candidates, Draws, sampling_weights
 from reelwright.stages.sampling.windows import WindowShape
-from reelwright.stages.train.config import TrainConfig
+from reelwright.stages.tasks.task import Task
+from reelwright.stages.train.config import SHAPE_FIELDS, TrainConfig
 from reelwright.stages.train.labelled import (
     KnownRows,
     LabelledVideo,
     LabelledWindows,
+    check_classes,
     check_reach,
+    distinct_videos,
     label_windows,
+    left_out_warnings,
     no_windows,
 )
-from reelwright.stages.train.targets import LabelSpace
+from reelwright.stages.work import Work
 from reelwright.storage.errors import InputError
 
 
+@dataclass(frozen=True, kw_only=True)
+class WindowSampling:
+    """Which windows there are, and which of them an epoch takes."""
+
+    shape: WindowShape
+    kind: str = "grid"  # as `window.sampling` has it
+    clips: ClipSampling | None = None  # of the kinds that take clips
+    seed: int = 0
+    per_epoch: int | None = None
+    repeats: int = 1  # of each, side by side
+    density: EventDensity = field(default_factory=EventDensity)  # of kind events
+
+    @classmethod
+    def of(cls, config: TrainConfig) -> WindowSampling:
+        """As the settings of train say."""
+        window, events = config.window, config.window.events
+        shape = WindowShape(**window.model_dump(include=set(SHAPE_FIELDS)))
+        return cls(
+            shape=shape,
+            kind=window.sampling,
+            clips=clip_sampling(window.sampling, shape, segments=window.segments, segment_rule=window.segment_rule),
+            seed=config.seed,
+            per_epoch=window.per_epoch,
+            density=EventDensity(
+                kind=events.density,
+                sigma_rows=events.sigma_rows,
+                separation_rows=events.separation_rows,
+                epsilon=events.epsilon,
+            ),
+        )
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether each clip stands for all of its video, however short that is."""
+        return self.clips is not None and self.clips.kind == "segments"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowData:
+    """What is learned from and validated on."""
+
+    train: LabelledWindows
+    draws: Draws  # of train, in an epoch
+    val: LabelledWindows
+    counts: npt.NDArray[np.int64]  # (K,) targets of train by class
+
+
+def find_windows(
+    work: Work,
+    rows: KnownRows,
+    *,
+    config: LearningSettings,
+    sampling: WindowSampling,
+    task: Task,
+    note: Callable[[str], None],
+) -> WindowData:
+    """The windows of ``config.train_splits`` and ``val_splits``; ``note`` is told what is left out or amiss.
+
+    Raises InputError where there is nothing to learn from, or what there is cannot be scored or balanced.
+    """
+    train_videos = distinct_videos(work.payload, splits=config.train_splits)
+    val_videos = distinct_videos(work.payload, splits=config.val_splits)
+    shape, clips = sampling.shape, sampling.clips
+    try:
+        train, draws = drawn_windows(train_videos, rows, sampling=sampling, task=task)
+        val = label_windows(val_videos, rows, shape=shape, task=task, clips=clips)
+        counts = task.counts(train.targets)
+        task.check_validation(val.targets)
+        warning = check_classes(counts, task.labels, balanced_by=_balanced_by(config, sampling))
+    except InputError as error:
+        raise InputError(f"{work.node}: {error}") from error
+    if warning:
+        note(warning)
+    note(f"{len(train)} windows to train on, {len(val)} to validate on")
+    if not sampling.is_whole:
+        is_drawn = sampling.kind != "grid"
+        for line in left_out_warnings(train_videos, val_videos, rows, shape=shape, clips=clips, is_drawn=is_drawn):
+            note(line)
+    problem = sampling.density.problem(shape) if sampling.kind == "events" else None
+    if problem is not None:
+        note(f"warning: window.events: {problem}")
+    return WindowData(train=train, draws=draws, val=val, counts=counts)
+
+
 def drawn_windows(
-    videos: Sequence[LabelledVideo], rows: KnownRows, *, config: TrainConfig, shape: WindowShape, labels: LabelSpace
+    videos: Sequence[LabelledVideo], rows: KnownRows, *, sampling: WindowSampling, task: Task
 ) -> tuple[LabelledWindows, Draws]:
     """Candidates to train on, and what an epoch takes of them. Raises InputError where there is nothing to draw."""
-    window, clips = config.window, clips_of(config, shape)
-    if clips is not None:
-        return _drawn_clips(videos, rows, config=config, clips=clips, labels=labels)
-    grid = label_windows(videos, rows, shape=shape, task=config.task, labels=labels)
-    if len(grid) == 0:
-        raise no_windows(videos, rows, shape)
-    check_reach(videos, rows, shape)
-    if window.sampling == "grid":
-        return grid, Draws(seed=config.seed, per_epoch=window.per_epoch)
-    every_start = WindowShape(length=shape.length, skip=shape.skip, short=shape.short)
-    found = label_windows(videos, rows, shape=every_start, task=config.task, labels=labels)
-    candidates = Candidates(
-        windows=found.windows,
-        num_rows=[len(spans.start_seconds) for spans in rows.spans],
-        shape=every_start,
-        targets=found.targets,
-        events=event_rows(videos, rows) if window.sampling == "events" else (),
-        density=event_density(config),
-    )
-    per_epoch = window.per_epoch or (None if window.sampling == "all" else len(grid))
-    return found, Draws(seed=config.seed, per_epoch=per_epoch, weights=sampling_weights(window.sampling, candidates))
-
-
-def clips_of(config: TrainConfig, shape: WindowShape) -> ClipSampling | None:
-    """How clips are taken; None where there are windows."""
-    window = config.window
-    return clip_sampling(window.sampling, shape, segments=window.segments, segment_rule=window.segment_rule)
-
-
-def _drawn_clips(
-    videos: Sequence[LabelledVideo], rows: KnownRows, *, config: TrainConfig, clips: ClipSampling, labels: LabelSpace
-) -> tuple[LabelledWindows, Draws]:
-    if clips.kind != "segments":
-        check_reach(videos, rows, clips.shape)
-    found = label_windows(videos, rows, shape=clips.shape, task=config.task, labels=labels, clips=clips)
+    shape = sampling.shape
+    found = label_windows(videos, rows, shape=shape, task=task, clips=sampling.clips)
     if len(found) == 0:
-        raise no_windows(videos, rows, clips.shape)
-    num_rows = np.array([len(spans.start_seconds) for spans in rows.spans])
-    return found, Draws(seed=config.seed, per_epoch=config.window.per_epoch, clips=DrawnClips(clips, num_rows))
-
-
-def event_density(config: TrainConfig) -> EventDensity:
-    """The density that ``window.events`` describes."""
-    events = config.window.events
-    return EventDensity(
-        kind=events.density,
-        sigma_rows=events.sigma_rows,
-        separation_rows=events.separation_rows,
-        epsilon=events.epsilon,
+        raise no_windows(videos, rows, shape)
+    if not sampling.is_whole:
+        check_reach(videos, rows, shape)
+    draws = Draws(seed=sampling.seed, per_epoch=sampling.per_epoch, repeats=sampling.repeats)
+    num_rows = [len(spans.start_seconds) for spans in rows.spans]
+    if sampling.clips is not None:
+        return found, replace(draws, clips=DrawnClips(sampling.clips, np.array(num_rows)))
+    if sampling.kind == "grid":
+        return found, draws
+    every_start = WindowShape(length=shape.length, skip=shape.skip, short=shape.short)
+    every = label_windows(videos, rows, shape=every_start, task=task)
+    candidates = Candidates(
+        windows=every.windows,
+        num_rows=num_rows,
+        shape=every_start,
+        targets=every.targets,
+        events=event_rows(videos, rows) if sampling.kind == "events" else (),
+        density=sampling.density,
     )
+    per_epoch = sampling.per_epoch or (None if sampling.kind == "all" else len(found))
+    return every, replace(draws, per_epoch=per_epoch, weights=sampling_weights(sampling.kind, candidates))
+
+
+def _balanced_by(config: LearningSettings, sampling: WindowSampling) -> str | None:
+    """The setting that wants all classes alike, if there is one."""
+    if sampling.kind == "balanced":
+        return "window.sampling: balanced"
+    return "loss.class_weights: balanced" if config.loss.is_balanced else None
 
 
 def event_rows(videos: Sequence[LabelledVideo], rows: KnownRows) -> list[list[float]]:

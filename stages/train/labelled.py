@@ -13,12 +13,11 @@ import numpy.typing as npt
 from reelwright.stages.sampling.clips import ClipSampling
 from reelwright.stages.sampling.left_out import LeftOut
 from reelwright.stages.sampling.windows import Windows, WindowShape, grid_windows
-from reelwright.stages.train.targets import LabelSpace, Targets, is_described, known_windows, window_targets
+from reelwright.stages.tasks.labels import LabelSpace, Targets
+from reelwright.stages.tasks.task import Task
 from reelwright.storage.annotations import UNKNOWN, Annotation
 from reelwright.storage.errors import InputError
 from reelwright.storage.spans import Spans
-
-_OF_ROWS = frozenset({"last_row", "majority", "per_row"})
 
 
 @dataclass(frozen=True)
@@ -88,8 +87,7 @@ def label_windows(
     rows: KnownRows,
     *,
     shape: WindowShape,
-    task: str,
-    labels: LabelSpace,
+    task: Task,
     clips: ClipSampling | None = None,
 ) -> LabelledWindows:
     """The grid windows of ``videos`` whose target is known, video by video; videos without rows are left out.
@@ -98,14 +96,14 @@ def label_windows(
     ``task`` needs labels of rows.
     """
     annotations = [video.annotation for video in videos]
-    if task in _OF_ROWS and any(each.steps for each in annotations) and not any(map(_labels_rows, annotations)):
+    if task.traits.of_rows and any(each.steps for each in annotations) and not any(map(_labels_rows, annotations)):
         raise InputError(
-            f"task {task} needs a label of each row, but steps are moments and label no row. Set task: multi_label, or "
-            "give labels.segments or labels.rows."
+            f"task {task.name} needs a label of each row, but steps are moments and label no row. Set task: "
+            "multi_label, or give labels.segments or labels.rows."
         )
     positions = {digest: position for position, digest in enumerate(rows.digests)}
     parts = [
-        _of_video(video, positions[video.digest], rows, (shape, task, labels, clips))
+        _of_video(video, positions[video.digest], rows, (shape, task, clips))
         for video in videos
         if video.digest in positions
     ]
@@ -140,8 +138,6 @@ def left_out_warnings(
 
     Clips stand for their video, so that no row of it is missed.
     """
-    if clips is not None and clips.kind == "segments":
-        return []
     found = LeftOut(shape=shape, block="window", rows="rows", fate="are in no window")
     known = {digest: len(spans.start_seconds) for digest, spans in zip(rows.digests, rows.spans, strict=True)}
     for videos, is_grid in ((train, clips is None and not is_drawn), (val, clips is None)):
@@ -182,15 +178,6 @@ def check_classes(counts: npt.NDArray[np.int64], labels: LabelSpace, *, balanced
     return f"warning: {said}; they cannot be learned. Annotate some, or take these classes out"
 
 
-def check_joint(task: str, targets: Targets) -> None:
-    """Raise InputError where windows of several heads are to be validated on, but none has a label of every head."""
-    if task == "heads" and len(targets) and not (targets != UNKNOWN).all(axis=1).any():
-        raise InputError(
-            "no video to validate on has a label of every head, so actions cannot be scored. Label some, or leave "
-            "val_splits empty."
-        )
-
-
 def _longest(videos: Sequence[LabelledVideo], rows: KnownRows) -> int:
     used = {video.digest for video in videos}
     known = zip(rows.digests, rows.spans, strict=True)
@@ -205,13 +192,13 @@ def _too_long(videos: Sequence[LabelledVideo], rows: KnownRows, shape: WindowSha
 
 
 def _of_video(
-    video: LabelledVideo, position: int, rows: KnownRows, how: tuple[WindowShape, str, LabelSpace, ClipSampling | None]
+    video: LabelledVideo, position: int, rows: KnownRows, how: tuple[WindowShape, Task, ClipSampling | None]
 ) -> LabelledWindows:
-    shape, task, labels, clips = how
+    shape, task, clips = how
     spans = rows.spans[position]
     num_rows = [len(spans.start_seconds)]
     windows = grid_windows(num_rows, shape) if clips is None else clips.views(num_rows)
-    targets = window_targets(task, windows, shape=shape, annotation=video.annotation, spans=spans, labels=labels)
-    is_known = known_windows(task, targets) & (task != "multi_label" or is_described(video.annotation, labels))
+    targets = task.targets(windows, shape=shape, annotation=video.annotation, spans=spans)
+    is_known = task.known(targets, video.annotation)
     kept = windows.take(is_known)
     return LabelledWindows(replace(kept, video=np.full_like(kept.start, position)), targets[is_known])

@@ -12,17 +12,16 @@ from reelwright.stages.learning.batches import Batch, Origin, Split
 from reelwright.stages.learning.world import ALONE, Share
 from reelwright.stages.sampling.draws import IN_ORDER, Draws
 from reelwright.stages.sampling.windows import IntArray, Windows, WindowShape
+from reelwright.stages.tasks.labels import Targets
 from reelwright.stages.train.block import Block
-from reelwright.stages.train.targets import Targets
 
 _BATCHES_AT_ONCE = 64  # whose row numbers are worked out together
 
 
 @dataclass(frozen=True, kw_only=True)
-class WindowBatches:
-    """Batches of windows over a block of embeddings: inputs are `rows` (B, length, D) and `mask` (B, length)."""
+class LabelledBatches:
+    """Batches of windows with targets; subclasses read what is in the windows."""
 
-    block: Block
     windows: Windows
     targets: Targets  # of the windows, (N, ...)
     shape: WindowShape
@@ -30,7 +29,7 @@ class WindowBatches:
     draws: Draws = IN_ORDER
     share: Share = ALONE
     drop_last: bool = False
-    names: tuple[str, ...] = ()  # of the block's videos, for messages
+    names: tuple[str, ...] = ()  # of the videos, for messages
 
     @property
     def split(self) -> Split:
@@ -47,10 +46,21 @@ class WindowBatches:
         """Batches of an epoch; the last may be smaller."""
         return self.split.num_batches(self.draws.num_drawn(len(self.windows)))
 
+    def drawn(self, epoch: int) -> tuple[IntArray, Windows]:
+        """The windows of an epoch in its order, and their positions among all."""
+        order = self.draws.order(len(self.windows), epoch)
+        return order, self.draws.windows(self.windows, order, epoch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowBatches(LabelledBatches):
+    """Batches of windows over a block of embeddings: inputs are `rows` (B, length, D) and `mask` (B, length)."""
+
+    block: Block
+
     def epoch(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
         """See `Batches.epoch`."""
-        order = self.draws.order(len(self.windows), epoch)
-        ordered = self.draws.windows(self.windows, order, epoch)
+        order, ordered = self.drawn(epoch)
         parts = self.split.parts(np.arange(len(order)), first=first)
         device = self.block.rows.device
         targets = torch.from_numpy(self.targets).to(device)

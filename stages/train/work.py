@@ -13,39 +13,23 @@ from typing import Any
 from reelwright.models.heads import Head
 from reelwright.stages.config import parse_config
 from reelwright.stages.learning.mixing import build_mixing, mix_windows
-from reelwright.stages.learning.objectives import Heads, build_objective, choose_metric
 from reelwright.stages.learning.place import Place, train_in_processes
 from reelwright.stages.learning.run_models import build_run_model
-from reelwright.stages.learning.setup import (
-    Learning,
-    finish_run,
-    fit,
-    prepare,
-    run_values,
-)
+from reelwright.stages.learning.setup import Learning, learn
 from reelwright.stages.learning.world import machine_name
 from reelwright.stages.sampling.draws import IN_ORDER, Draws
-from reelwright.stages.sampling.windows import WindowShape
+from reelwright.stages.tasks.labels import LabelSpace
+from reelwright.stages.tasks.registry import build_task
+from reelwright.stages.tasks.task import Task
 from reelwright.stages.train.block import Block, load_block, num_features, split_missing
 from reelwright.stages.train.config import SHAPE_FIELDS, TrainConfig
-from reelwright.stages.train.drawn_windows import clips_of, drawn_windows, event_density
-from reelwright.stages.train.labelled import (
-    KnownRows,
-    LabelledWindows,
-    check_classes,
-    check_joint,
-    distinct_videos,
-    label_space,
-    label_windows,
-    left_out_warnings,
-)
-from reelwright.stages.train.targets import LabelSpace, class_counts
+from reelwright.stages.train.drawn_windows import WindowSampling, find_windows
+from reelwright.stages.train.labelled import KnownRows, LabelledWindows, distinct_videos, label_space
 from reelwright.stages.train.window_batches import WindowBatches
 from reelwright.stages.work import Reporter, Work
 from reelwright.storage.embeddings import EmbeddingStore
 from reelwright.storage.errors import ConfigError, InputError, nearest
 from reelwright.storage.files import remove
-from reelwright.storage.runs import RunFolder
 from reelwright.storage.store import Store
 
 
@@ -63,25 +47,24 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
 def _train(work: Work, config: TrainConfig, place: Place) -> dict[str, Any] | None:
     labels = replace(label_space(work.payload, node=work.node), of_window=config.labels_of_window)
     heads = _heads(config, labels, where=work.node)
-    metric = choose_metric(config.task, config.metric, num_classes=len(labels.classes), heads=heads)
+    task = build_task(config.task, labels, heads=heads)
+    metric = task.choose_metric(config.metric)
     store = Store.at(work.store)
     stores = [EmbeddingStore(store.embeddings(ref.key)) for ref in work.inputs["embeddings"]]
     values = _model_values(config, input_dim=num_features(stores, config.output), num_classes=len(labels.classes))
     values |= {"heads": [asdict(head) for head in heads]} if heads else {}
     model = build_run_model(values["model"], seed=config.seed).to(place.device)
-    init = prepare(model, work=work, config=config, labels=labels)
-    folder = RunFolder(store.run(work.key))
     scratch = store.root / "scratch" / f"{work.key}.{machine_name()}.rows"
+
+    def load() -> Learning:
+        loaded = _load(work, config, stores, place=place, scratch=scratch)
+        return _learning(work, config, loaded, task, place=place, metric=metric)
+
     try:
-        block = _load(work, config, stores, place=place, scratch=scratch)
-        learning = _learning(work, config, block, labels, place=place, metric=metric, heads=heads)
-        if place.world.is_main:
-            folder.write_config(run_values(work, labels, values))
-        progress = fit(model, learning, work=work, config=config, folder=folder, place=place, init=init)
+        return learn(model, load, work=work, config=config, place=place, labels=labels, values=values)
     finally:
         if place.world.local_rank == 0:
             remove(scratch)
-    return finish_run(folder, model, progress, metric=metric, world=place.world)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,40 +110,17 @@ def _load(work: Work, config: TrainConfig, stores: list[EmbeddingStore], *, plac
     return _Loaded(block=block.on(place.device), names=tuple(present_names[digest] for digest in block.digests))
 
 
-def _learning(
-    work: Work, config: TrainConfig, loaded: _Loaded, labels: LabelSpace, *, place: Place, metric: str, heads: Heads
-) -> Learning:
+def _learning(work: Work, config: TrainConfig, loaded: _Loaded, task: Task, *, place: Place, metric: str) -> Learning:
     """Windows of train and val, and the loss."""
-    grid = WindowShape(**config.window.model_dump(include=set(SHAPE_FIELDS)))
-    block, reporter = loaded.block, place.reporter
-    rows = KnownRows(block.digests, block.spans)
-    train_videos = distinct_videos(work.payload, splits=config.train_splits)
-    val_videos = distinct_videos(work.payload, splits=config.val_splits)
-    clips = clips_of(config, grid)
-    val = label_windows(val_videos, rows, shape=grid, task=config.task, labels=labels, clips=clips)
-    try:
-        train, draws = drawn_windows(train_videos, rows, config=config, shape=grid, labels=labels)
-        counts = class_counts(config.task, train.targets, labels=labels)
-        check_joint(config.task, val.targets)
-        warning = check_classes(counts, labels, balanced_by=_balanced_by(config))
-    except InputError as error:
-        raise InputError(f"{work.node}: {error}") from error
-    if warning:
-        reporter.note(warning)
-    reporter.note(f"{len(train)} windows to train on, {len(val)} to validate on")
-    is_drawn = config.window.sampling != "grid"
-    for line in left_out_warnings(train_videos, val_videos, rows, shape=grid, clips=clips, is_drawn=is_drawn):
-        reporter.note(line)
-    problem = event_density(config).problem(grid) if config.window.sampling == "events" else None
-    if problem is not None:
-        reporter.note(f"warning: window.events: {problem}")
+    rows, sampling = KnownRows(loaded.block.digests, loaded.block.spans), WindowSampling.of(config)
+    data = find_windows(work, rows, config=config, sampling=sampling, task=task, note=place.reporter.note)
 
     def batches(of: LabelledWindows, draws: Draws, *, drop_last: bool) -> WindowBatches:
         return WindowBatches(
-            block=block,
+            block=loaded.block,
             windows=of.windows,
             targets=of.targets,
-            shape=grid,
+            shape=sampling.shape,
             batch_size=config.batch_size,
             draws=draws,
             share=place.world.share,
@@ -169,29 +129,19 @@ def _learning(
         )
 
     return Learning(
-        train=batches(train, draws, drop_last=config.drop_last),
-        val=batches(val, IN_ORDER, drop_last=False) if len(val) else None,
-        objective=build_objective(config.task, config.loss, counts=counts, device=place.device, heads=heads),
-        task=config.task,
+        train=batches(data.train, data.draws, drop_last=config.drop_last),
+        val=batches(data.val, IN_ORDER, drop_last=False) if len(data.val) else None,
+        objective=task.objective(config.loss, counts=data.counts, device=place.device),
+        task=task,
         metric=metric,
-        multipliers={},
-        heads=heads,
-        prepare=build_mixing(
-            config,
-            mix_windows,
-            num_extents=1,
-            task=config.task,
-            num_classes=len(labels.classes),
-            world=place.world,
-            heads=heads,
-        ),
+        prepare=build_mixing(config, mix_windows, num_extents=1, task=task, world=place.world),
     )
 
 
-def _heads(config: TrainConfig, labels: LabelSpace, *, where: str) -> Heads:
+def _heads(config: TrainConfig, labels: LabelSpace, *, where: str) -> list[Head]:
     """Those of task heads. Raises InputError where the labels have none, ConfigError for weights of others."""
-    if config.task != "heads":
-        return ()
+    if not config.traits.has_heads:
+        return []
     if not labels.heads:
         raise InputError(
             f"{where}: task is heads, but the labels are of one kind. Give labels.columns, a column of the manifest "
@@ -208,13 +158,6 @@ def _heads(config: TrainConfig, labels: LabelSpace, *, where: str) -> Heads:
     return [Head(name=n, num_classes=k, weight=weights[n], label_smoothing=smoothing) for n, k in labels.heads]
 
 
-def _balanced_by(config: TrainConfig) -> str | None:
-    """The setting that wants all classes alike, if there is one."""
-    if config.window.sampling == "balanced":
-        return "window.sampling: balanced"
-    return "loss.class_weights: balanced" if config.loss.class_weights == "balanced" else None
-
-
 def _model_values(config: TrainConfig, *, input_dim: int, num_classes: int) -> dict[str, Any]:
     """The part of config.yaml from which predict and finetune build the model again."""
     model = {
@@ -223,7 +166,7 @@ def _model_values(config: TrainConfig, *, input_dim: int, num_classes: int) -> d
         "input_dim": input_dim,
         "num_outputs": num_classes,
         "length": config.window.length,
-        "per_row": config.task == "per_row",
+        "per_row": config.traits.per_row,
     }
     window = config.window.model_dump(include=set(SHAPE_FIELDS))
     task = {"task": config.task, "labels_of_window": config.labels_of_window}

@@ -16,13 +16,14 @@ import torch
 
 from reelwright.models.temporal import build_temporal
 from reelwright.stages.learning.config import LossSettings
-from reelwright.stages.learning.objectives import build_objective
 from reelwright.stages.learning.optimizer_config import OptimizerSettings
 from reelwright.stages.learning.optimizers import build_optimizer, parameter_groups
 from reelwright.stages.learning.place import choose_device
 from reelwright.stages.learning.trainer import Rates, Trainer, TrainerSettings
 from reelwright.stages.sampling.draws import Draws
 from reelwright.stages.sampling.windows import WindowShape, grid_windows
+from reelwright.stages.tasks.labels import LabelSpace
+from reelwright.stages.tasks.registry import build_task
 from reelwright.stages.train.block import Block
 from reelwright.stages.train.window_batches import WindowBatches
 from reelwright.stages.work import SilentReporter
@@ -91,13 +92,14 @@ def _plain_rate(name: str, x: torch.Tensor, mask: torch.Tensor, y: torch.Tensor)
 def _our_rate(name: str, batches: WindowBatches, *, device: torch.device) -> float:
     """Windows a second of `Trainer.fit`, everything it does included."""
     model, chosen = _model(name, device), OptimizerSettings()
+    task = build_task("last_row", LabelSpace(classes=tuple(map(str, range(NUM_CLASSES)))))
     settings = TrainerSettings(key="bench", epochs=EPOCHS.get(name, 1))
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
             model,
             optimizer=build_optimizer(parameter_groups(model, chosen), chosen),
             rates=Rates(lr=lambda _update: 1.0),
-            objective=build_objective("last_row", LossSettings(), counts=np.ones(NUM_CLASSES, np.int64), device=device),
+            objective=task.objective(LossSettings(), counts=np.ones(NUM_CLASSES, np.int64), device=device),
             settings=settings,
             folder=RunFolder(Path(folder)),
             reporter=SilentReporter(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,13 @@ def test_an_unclear_metric_is_refused(grown: Path, metric: str, told: str) -> No
     rows = run_rows(History.of(Project.open(grown / "reelwright.yaml").file.store))
     with pytest.raises(ConfigError, match=told):
         sort_rows(rows, metric)
+
+
+@pytest.mark.parametrize(("metric", "best"), [("val_loss", 0), ("scores.step_delay_seconds", 0), ("scores.top1", 2)])
+def test_the_best_come_first_whichever_way_is_better(grown: Path, metric: str, best: int) -> None:
+    rows = run_rows(History.of(Project.open(grown / "reelwright.yaml").file.store))
+    scored = [replace(row, scores={metric: value}) for row, value in zip(rows, (1.0, 2.0, 3.0), strict=True)]
+    assert sort_rows([*scored[1:], scored[0]], metric)[0] is scored[best]
 
 
 def test_two_runs_with_all_that_is_behind_them(grown: Path) -> None:

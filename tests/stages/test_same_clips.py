@@ -21,6 +21,8 @@ from reelwright.stages.finetune.clips import FrameBatches
 from reelwright.stages.predict.config import PredictWindowSettings
 from reelwright.stages.predict.scorer import LoadedRun, Scorer, VideoRows, predicted_shape
 from reelwright.stages.sampling.windows import WindowShape, grid_windows, shape_of_run
+from reelwright.stages.tasks.labels import LabelSpace
+from reelwright.stages.tasks.registry import build_task
 from reelwright.stages.train.block import Block
 from reelwright.stages.train.config import TrainConfig, TrainWindowSettings
 from reelwright.stages.train.window_batches import WindowBatches
@@ -96,8 +98,9 @@ class _Recording(nn.Module):
 
 def seen_by_predict(num_frames, grid):
     module = _Recording()
+    task = build_task("video", LabelSpace(classes=("a", "b")))
     run = LoadedRun(
-        module=module, key="run", stage="train", task="video", classes=("a", "b"), output="pooled", input_dim=1,
+        module=module, key="run", stage="train", task=task, output="pooled", input_dim=1,
         window=of_run({"length": 3, "skip": 2}), clips={"sampling": "grid"},
     )  # fmt: skip
     window = parse_config(PredictWindowSettings, grid, where="predict.window")

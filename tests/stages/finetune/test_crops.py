@@ -103,7 +103,8 @@ class _StopError(Exception):
 def test_the_stage_cuts_clips_to_train_on_out_of_stored_frames_and_none_to_validate_on(film, scale, monkeypatch):
     caught, read = {}, []
 
-    def stop(_, learning, **__):
+    def stop(_, load, **__):
+        learning = load()
         caught.update(train=learning.train, val=learning.val)
         raise _StopError
 
@@ -111,7 +112,7 @@ def test_the_stage_cuts_clips_to_train_on_out_of_stored_frames_and_none_to_valid
         read.append(frames.shape)
         return cropped(frames, settings, geometry, generator)
 
-    monkeypatch.setattr(work, "fit", stop)
+    monkeypatch.setattr(work, "learn", stop)
     monkeypatch.setattr(resized_crop, "cropped", noted)
     with pytest.raises(_StopError):
         film.tune(key=f"caught {scale}", augment={"crop_scale": scale})

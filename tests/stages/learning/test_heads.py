@@ -12,10 +12,11 @@ from reelwright.stages.evaluate.config import EvaluateConfig
 from reelwright.stages.evaluate.scoring import headline, score_predictions
 from reelwright.stages.evaluate.videos import video_labels
 from reelwright.stages.learning.config import LossSettings
-from reelwright.stages.learning.head_objectives import HeadLoss, head_metrics, head_probabilities
-from reelwright.stages.learning.objectives import build_objective
+from reelwright.stages.objectives.classification import HeadLoss
 from reelwright.stages.predict.work import publish, run_items
-from reelwright.stages.train.targets import LabelSpace, class_counts, head_sets
+from reelwright.stages.tasks.labels import LabelSpace
+from reelwright.stages.tasks.registry import build_task
+from reelwright.stages.tasks.sets import head_metrics
 from reelwright.stages.train.work import run
 from reelwright.storage.annotations import Annotation
 from reelwright.storage.errors import ConfigError, InputError
@@ -27,6 +28,7 @@ CPU = torch.device("cpu")
 HEADS = (Head(name="verb", num_classes=3), Head(name="noun", num_classes=2, weight=0.5, label_smoothing=0.1))
 CLASSES = ["verb: close", "verb: open", "verb: turn", "noun: door", "noun: lid"]
 LABELS = LabelSpace(classes=tuple(CLASSES), heads=(("verb", 3), ("noun", 2)))
+TASK = build_task("heads", LABELS, heads=HEADS)
 
 
 @pytest.fixture(scope="module")
@@ -63,16 +65,16 @@ def test_the_loss_is_that_of_the_models_layer_where_all_is_known():
 def test_parts_of_a_batch_add_up_whatever_is_known(balanced):
     logits = torch.randn(6, 5)
     target = torch.tensor([[0, 1], [-1, 0], [1, -1], [0, 0], [-1, -1], [1, 0]])
-    counts = class_counts("heads", target.numpy(), labels=LABELS)
+    counts = TASK.counts(target.numpy())
     assert counts.tolist() == [2, 2, 0, 3, 1]
     settings = LossSettings(class_weights=balanced)
-    loss = build_objective("heads", settings, counts=counts, device=CPU, heads=HEADS).loss
+    loss = TASK.objective(settings, counts=counts, device=CPU).loss
     parts = [loss(logits[part], target[part]) * len(logits[part]) for part in (slice(0, 4), slice(4, 6))]
     torch.testing.assert_close(sum(parts) / 6, loss(logits, target))
 
 
 def test_probabilities_are_of_each_head():
-    found = head_probabilities(torch.randn(4, 5), HEADS)
+    found = TASK.probabilities(torch.randn(4, 5))
     torch.testing.assert_close(found[:, :3].sum(1), torch.ones(4))
     torch.testing.assert_close(found[:, 3:].sum(1), torch.ones(4))
 
@@ -86,7 +88,8 @@ def test_actions_are_ranked_by_the_product_of_probabilities():
 
 
 def test_sets_of_heads():
-    found = head_sets(np.array([[2, 0], [-1, 1]]), LABELS)
+    targets = np.array([[2, 0], [-1, 1]])
+    found = TASK.scored(np.zeros((2, 5), dtype=np.float32), targets, Annotation()).targets
     assert found.tolist() == [[False, False, True, True, False], [False, False, False, False, True]]
 
 

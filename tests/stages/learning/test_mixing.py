@@ -14,8 +14,9 @@ from reelwright.models.mixing import Mix, MixSettings
 from reelwright.stages.learning.batches import Batch, Origin
 from reelwright.stages.learning.config import LearningSettings, LossSettings, MixingSettings
 from reelwright.stages.learning.mixing import build_mixing, mix_frames, mix_windows
-from reelwright.stages.learning.objectives import build_objective
 from reelwright.stages.learning.world import World
+from reelwright.stages.tasks.labels import LabelSpace
+from reelwright.stages.tasks.registry import build_task
 from reelwright.stages.train.config import TrainConfig
 from reelwright.stages.train.work import run
 from reelwright.storage.errors import ConfigError, Interrupted
@@ -23,6 +24,7 @@ from reelwright.storage.runs import RunFolder
 
 CPU = torch.device("cpu")
 COUNTS = np.array([6, 3, 3])
+LABELS = LabelSpace(classes=("a", "b", "c"))
 TASKS = ("video", "last_row", "majority", "per_row", "multi_label")
 
 
@@ -35,8 +37,7 @@ def _mixing(task="majority", *, mix_inputs=mix_windows, num_extents=1, world=Non
         _config(**settings),
         mix_inputs,
         num_extents=num_extents,
-        task=task,
-        num_classes=3,
+        task=build_task(task, LABELS),
         world=world or World(),
     )
 
@@ -73,7 +74,7 @@ def test_what_a_target_keeps_of_a_window_that_was_cut(task, expected):
     """Rows 2 and 3 of window 0 come from window 1, in which nothing is replaced."""
     mix = Mix(np.ones(2), np.array([[2], [0]]), np.array([[4], [0]]))
     rows, mask = torch.arange(12.0).reshape(2, 6, 1), torch.ones(2, 6, dtype=torch.bool)
-    mixed, share = mix_windows(rows, mask, mix, task)
+    mixed, share = mix_windows(rows, mask, mix, build_task(task, LABELS))
     assert mixed[0, :, 0].tolist() == [0, 1, 8, 9, 4, 5]
     np.testing.assert_allclose(share.numpy(), expected, rtol=1e-6)
 
@@ -81,7 +82,7 @@ def test_what_a_target_keeps_of_a_window_that_was_cut(task, expected):
 def test_the_last_row_is_the_last_real_one():
     mix = Mix(np.ones(2), np.array([[2], [2]]), np.array([[4], [4]]))
     mask = torch.tensor([[True] * 4 + [False] * 2] * 2)
-    _, share = mix_windows(torch.zeros(2, 6, 1), mask, mix, "last_row")
+    _, share = mix_windows(torch.zeros(2, 6, 1), mask, mix, build_task("last_row", LABELS))
     assert share.tolist() == [0, 0]  # its last row is another window's, and so is its label
 
 
@@ -100,7 +101,7 @@ def test_nothing_mixed_has_the_loss_of_plain_targets(task, loss):
     batch = _batch(task, unknown=task == "per_row")
     prepared = _mixing(task, mix={"probability": 0}, loss=loss)(batch)
     how = {"counts": COUNTS, "device": CPU}
-    objective = build_objective(task, LossSettings(**loss), **how)
+    objective = build_task(task, LABELS).objective(LossSettings(**loss), **how)
     logits = torch.randn(*batch.targets.shape[: 2 if task == "per_row" else 1], 3)
     assert torch.equal(prepared.inputs["rows"], batch.inputs["rows"])
     losses = [float(objective({"logits": logits}, each.entries).total) for each in (prepared, batch)]
@@ -120,7 +121,7 @@ def test_the_loss_is_the_mean_of_both_losses_by_the_share():
     assert torch.allclose(mixed, share * rows + (1 - share) * rows.flip(0), atol=1e-5)
     assert prepared.inputs["mask"] is batch.inputs["mask"]
     logits = torch.randn(4, 3)
-    loss = build_objective("majority", LossSettings(), counts=COUNTS, device=CPU).loss
+    loss = build_task("majority", LABELS).objective(LossSettings(), counts=COUNTS, device=CPU).loss
     expected = share * loss(logits, batch.targets) + (1 - share) * loss(logits, batch.targets.flip(0))
     assert float(loss(logits, prepared.targets)) == pytest.approx(float(expected), rel=1e-4)
 

@@ -24,6 +24,8 @@ from reelwright.stages.learning.stopping import StopRequests
 from reelwright.stages.learning.trainer import Rates, Trainer, TrainerSettings
 from reelwright.stages.objectives.classification import Classification
 from reelwright.stages.sampling.draws import Draws
+from reelwright.stages.tasks.labels import LabelSpace
+from reelwright.stages.tasks.registry import build_task
 from reelwright.stages.work import SilentReporter
 from reelwright.storage.errors import ConfigError, Interrupted, StageError, StoreError
 from reelwright.storage.runs import RunFolder
@@ -417,7 +419,7 @@ def test_answers_on_val_that_are_not_finite_are_refused():
         evaluate(
             lambda inputs: {"logits": inputs["rows"][:, :2] * float("inf")},
             batches,
-            task="last_row",
+            task=build_task("last_row", LabelSpace(classes=("a", "b"))),
             objective=Classification(nn.functional.cross_entropy),
             device=torch.device("cpu"),
         )

@@ -10,7 +10,8 @@ from torch.nn import functional
 from reelwright.models.losses import truncated_smoothing_loss
 from reelwright.models.temporal import build_temporal
 from reelwright.stages.learning.config import LossSettings
-from reelwright.stages.learning.objectives import build_objective
+from reelwright.stages.tasks.labels import LabelSpace
+from reelwright.stages.tasks.registry import build_task
 
 CPU = torch.device("cpu")
 COUNTS = np.array([4, 3, 2])
@@ -18,7 +19,8 @@ BALANCED = {"class_weights": "balanced"}
 
 
 def _objective(task="per_row", **loss):
-    return build_objective(task, LossSettings(**loss), counts=COUNTS, device=CPU)
+    labels = LabelSpace(classes=("a", "b", "c"))
+    return build_task(task, labels).objective(LossSettings(**loss), counts=COUNTS, device=CPU)
 
 
 def _model(stages, *, per_row=True):

@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file
 
 from reelwright.stages.sampling.densities import EventDensity, row_density
-from reelwright.stages.sampling.windows import WindowShape
+from reelwright.stages.tasks.labels import LabelSpace
+from reelwright.stages.tasks.registry import build_task
 from reelwright.stages.train.config import TrainConfig
-from reelwright.stages.train.drawn_windows import drawn_windows, event_rows
+from reelwright.stages.train.drawn_windows import WindowSampling, drawn_windows, event_rows
 from reelwright.stages.train.labelled import KnownRows, LabelledVideo
-from reelwright.stages.train.targets import LabelSpace
 from reelwright.stages.train.work import run
 from reelwright.storage.annotations import Annotation
 from reelwright.storage.errors import ConfigError, InputError, Interrupted
@@ -36,10 +36,13 @@ def _known(spans_of, *num_rows):
     return videos, rows
 
 
+def _windows(videos, rows, config):
+    return drawn_windows(videos, rows, sampling=WindowSampling.of(config), task=build_task(config.task, LABELS))
+
+
 def _drawn(spans_of, *num_rows, **window):
     config = TrainConfig(embeddings=("e",), window={"length": 4, "stride": 2, **window})
-    shape = WindowShape(length=4, stride=2)
-    found, draws = drawn_windows(*_known(spans_of, *num_rows), config=config, shape=shape, labels=LABELS)
+    found, draws = _windows(*_known(spans_of, *num_rows), config)
     return found, found.windows.take(draws.order(len(found), 0)), draws
 
 
@@ -76,7 +79,7 @@ def test_balanced_draws_every_class_alike(spans_of):
     _, rows = _known(spans_of, 100)
     few = LabelledVideo("d0", "d0", "train", Annotation(segments=((0.0, 45.0, 0), (45.0, 50.0, 1))))
     config = TrainConfig(embeddings=("e",), window={"length": 4, "sampling": "balanced", "per_epoch": 4000})
-    found, draws = drawn_windows([few], rows, config=config, shape=WindowShape(length=4), labels=LABELS)
+    found, draws = _windows([few], rows, config)
     order = draws.order(len(found), 0)
     assert (found.targets == 1).mean() < 0.12
     assert (found.targets[order] == 1).mean() == pytest.approx(0.5, abs=0.03)
@@ -89,7 +92,7 @@ def test_draws_follow_the_density_around_events(spans_of):
     config = TrainConfig(
         embeddings=("e",), window={"length": 4, "sampling": "events", "per_epoch": 20000, "events": NEAR}
     )
-    found, draws = drawn_windows(only, rows, config=config, shape=WindowShape(length=4), labels=LABELS)
+    found, draws = _windows(only, rows, config)
     last = found.windows.take(draws.order(len(found), 0)).start + 3
     expected = row_density([0, 50], 100, EventDensity(kind="gaussian", sigma_rows=2.0, epsilon=0.0))
     near = np.bincount(last, minlength=100)[45:56] / len(last)

@@ -9,15 +9,9 @@ import numpy as np
 import pytest
 
 from reelwright.stages.sampling.windows import Windows, WindowShape, grid_windows
+from reelwright.stages.tasks.labels import LabelSpace, is_described, label_sets
+from reelwright.stages.tasks.registry import build_task
 from reelwright.stages.train.labelled import KnownRows, LabelledVideo, label_windows
-from reelwright.stages.train.targets import (
-    LabelSpace,
-    class_counts,
-    is_described,
-    known_windows,
-    label_sets,
-    window_targets,
-)
 from reelwright.storage.annotations import Annotation
 from reelwright.storage.errors import InputError
 from reelwright.storage.spans import Spans
@@ -59,7 +53,7 @@ CASES = {
 @pytest.mark.parametrize(("task", "annotation", "expected"), CASES.values(), ids=CASES)
 def test_targets(task, annotation, expected, spans_of):
     windows = grid_windows([8], SHAPE)
-    found = window_targets(task, windows, shape=SHAPE, annotation=annotation, spans=spans_of(8), labels=LABELS)
+    found = build_task(task, LABELS).targets(windows, shape=SHAPE, annotation=annotation, spans=spans_of(8))
     assert found.tolist() == expected
     assert found.dtype == (np.float32 if task == "multi_label" else np.int64)
 
@@ -68,16 +62,16 @@ def test_targets(task, annotation, expected, spans_of):
 def test_padding_has_no_label(task, spans_of):
     shape = WindowShape(length=4)
     annotation = Annotation(label=1, segments=((0.0, 9.0, 1),))
-    found = window_targets(
-        task, grid_windows([2], shape), shape=shape, annotation=annotation, spans=spans_of(2), labels=LABELS
+    found = build_task(task, LABELS).targets(
+        grid_windows([2], shape), shape=shape, annotation=annotation, spans=spans_of(2)
     )
     assert found.tolist() == {"per_row": [[1, 1, -1, -1]], "multi_label": [[0, 1, 0]]}.get(task, [1])
 
 
 def test_background_stands_for_rows_without_a_label(spans_of):
     labels = LabelSpace(classes=LABELS.classes, background=2)
-    found = window_targets(
-        "last_row", grid_windows([8], SHAPE), shape=SHAPE, annotation=SEGMENTS, spans=spans_of(8), labels=labels
+    found = build_task("last_row", labels).targets(
+        grid_windows([8], SHAPE), shape=SHAPE, annotation=SEGMENTS, spans=spans_of(8)
     )
     assert found.tolist() == [0, 1, 2]
 
@@ -85,8 +79,8 @@ def test_background_stands_for_rows_without_a_label(spans_of):
 def test_background_is_all_of_a_video_without_a_line(spans_of):
     labels = LabelSpace(classes=LABELS.classes, background=2)
     for task, expected in (("last_row", [2, 2, 2]), ("per_row", [[2, 2, 2]] * 3), ("multi_label", [[0, 0, 0]] * 3)):
-        found = window_targets(
-            task, grid_windows([8], SHAPE), shape=SHAPE, annotation=Annotation(), spans=spans_of(8), labels=labels
+        found = build_task(task, labels).targets(
+            grid_windows([8], SHAPE), shape=SHAPE, annotation=Annotation(), spans=spans_of(8)
         )
         assert found.tolist() == expected
 
@@ -94,35 +88,33 @@ def test_background_is_all_of_a_video_without_a_line(spans_of):
 def test_steps_label_no_row(spans_of):
     video = LabelledVideo("v", "d", "train", STEPS)
     rows = KnownRows(("d",), (spans_of(8),))
-    found = label_windows([video], rows, shape=SHAPE, task="multi_label", labels=LABELS)
+    found = label_windows([video], rows, shape=SHAPE, task=build_task("multi_label", LABELS))
     assert len(found) == 3
     for task in ("last_row", "majority", "per_row"):
         with pytest.raises(InputError, match=f"task {task} needs a label of each row.* Set task: multi_label, or give"):
-            label_windows([video], rows, shape=SHAPE, task=task, labels=LABELS)
+            label_windows([video], rows, shape=SHAPE, task=build_task(task, LABELS))
 
 
 def test_heads_are_told_apart_by_class_whatever_their_order(spans_of):
     labels = LabelSpace(classes=("verb: a", "verb: b", "noun: c"), heads=(("verb", 2), ("noun", 1)))
     for own, expected in (((1, 2), [1, 0]), ((2, 1), [1, 0]), ((2, -1), [-1, 0]), ((1,), [1, -1]), ((), [-1, -1])):
-        found = window_targets(
-            "heads",
-            grid_windows([8], SHAPE),
-            shape=SHAPE,
-            annotation=Annotation(labels=own),
-            spans=spans_of(8),
-            labels=labels,
+        found = build_task("heads", labels).targets(
+            grid_windows([8], SHAPE), shape=SHAPE, annotation=Annotation(labels=own), spans=spans_of(8)
         )
         assert found.tolist() == [expected] * 3
 
 
 def test_known_windows_and_counts():
     per_row = np.array([[0, -1], [-1, -1], [1, 1]])
-    assert known_windows("per_row", per_row).tolist() == [True, False, True]
-    assert class_counts("per_row", per_row, labels=LABELS).tolist() == [1, 2, 0]
-    assert known_windows("last_row", np.array([-1, 2])).tolist() == [False, True]
+    task = build_task("per_row", LABELS)
+    assert task.known(per_row, SEGMENTS).tolist() == [True, False, True]
+    assert task.counts(per_row).tolist() == [1, 2, 0]
+    assert build_task("last_row", LABELS).known(np.array([-1, 2]), SEGMENTS).tolist() == [False, True]
     sets = np.array([[1, 0], [1, 1]], dtype=np.float32)
-    assert known_windows("multi_label", sets).tolist() == [True, True]
-    assert class_counts("multi_label", sets, labels=LabelSpace(classes=("a", "b"))).tolist() == [2, 1]
+    task = build_task("multi_label", LabelSpace(classes=("a", "b")))
+    assert task.known(sets, SEGMENTS).tolist() == [True, True]
+    assert task.known(sets, Annotation()).tolist() == [False, False]
+    assert task.counts(sets).tolist() == [2, 1]
 
 
 @pytest.mark.parametrize(
@@ -187,7 +179,6 @@ def test_windows_of_storm_psr(of_window, spans_of):
     for length, skip, start, expected in cases:
         shape = WindowShape(length=length, skip=skip)
         windows = Windows(np.array([0]), np.array([start]), np.array([length]))
-        found = window_targets(
-            "multi_label", windows, shape=shape, annotation=Annotation(steps=tuple(steps)), spans=spans, labels=labels
-        )
+        task = build_task("multi_label", labels)
+        found = task.targets(windows, shape=shape, annotation=Annotation(steps=tuple(steps)), spans=spans)
         assert found.tolist() == [expected]

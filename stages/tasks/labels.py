@@ -1,15 +1,4 @@
-"""What windows are to be told: targets of windows from a video's annotation, by task.
-
-    task          target of a window                                      dtype, shape
-    video         the video's own label                                   int64 (N,)
-    last_row      the label at the window's last row                      int64 (N,)
-    majority      the commonest known label of its rows                   int64 (N,)
-    per_row       a label a row, UNKNOWN at padding                       int64 (N, length)
-    multi_label   the set of labels that occur in its span of time or     float32 (N, K) of 0 and 1
-                  of frames, or of those that it changed
-                  (`LabelSpace.of_window`)
-
-    heads         the video's own label of each head (verb, noun)         int64 (N, H), counted within the head
+"""The classes of a node, and which of them occur in windows of a video, from its annotation.
 
 UNKNOWN (-1) means that nothing is known; such windows are not trained on, and metrics leave them out. The set of labels
 of a video without any annotation is known, as empty, only where the pipeline names a background class.
@@ -26,9 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from reelwright.stages.sampling.changes import step_changes, window_changes
-from reelwright.stages.sampling.windows import Windows, WindowShape, window_rows
 from reelwright.storage.annotations import UNKNOWN, Annotation
-from reelwright.storage.spans import Spans, majority, row_labels
+from reelwright.storage.spans import Spans
 
 Targets = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float64]
@@ -46,87 +34,9 @@ class LabelSpace:
     of_window: str = "or"  # of multi_label: or, what occurs; xor, what is not as it was before
 
 
-def window_targets(
-    task: str, windows: Windows, *, shape: WindowShape, annotation: Annotation, spans: Spans, labels: LabelSpace
-) -> Targets:
-    """Targets of the windows of one video (``windows.video`` is not looked at); see the table above.
-
-    Raises KeyError for an unknown task.
-    """
-    return _TARGETS[task](windows, shape, annotation, spans, labels)
-
-
 def is_described(annotation: Annotation, labels: LabelSpace) -> bool:
     """Whether it is known which labels occur: something is annotated, or a background stands for nothing annotated."""
     return annotation.is_known or labels.background != UNKNOWN
-
-
-def known_windows(task: str, targets: Targets) -> npt.NDArray[np.bool_]:
-    """Which windows can be trained on, bool (N,)."""
-    if task == "multi_label":
-        return np.ones(len(targets), dtype=np.bool_)
-    is_known: npt.NDArray[np.bool_] = (targets != UNKNOWN).any(axis=tuple(range(1, targets.ndim)))
-    return is_known
-
-
-def class_counts(task: str, targets: Targets, *, labels: LabelSpace) -> npt.NDArray[np.int64]:
-    """How often each class is a target, int64 (K,)."""
-    num_classes = len(labels.classes)
-    if task == "heads":
-        columns = zip(targets.T, labels.heads, strict=True)
-        counts = [np.bincount(column[column != UNKNOWN], minlength=size) for column, (_, size) in columns]
-        return np.concatenate(counts).astype(np.int64)
-    if task == "multi_label":
-        return np.asarray(targets.sum(axis=0), dtype=np.int64)
-    return np.bincount(targets[targets != UNKNOWN].ravel(), minlength=num_classes).astype(np.int64)
-
-
-def _video(windows: Windows, _: WindowShape, annotation: Annotation, _spans: Spans, _labels: LabelSpace) -> Targets:
-    return np.full(len(windows), annotation.label, dtype=np.int64)
-
-
-def _heads(windows: Windows, _: WindowShape, annotation: Annotation, _spans: Spans, labels: LabelSpace) -> Targets:
-    edges = np.cumsum([0, *(size for _, size in labels.heads)])
-    own = np.full(len(labels.heads), UNKNOWN, dtype=np.int64)
-    for label in annotation.labels:  # by class, since the labels of a node may have other heads, or in another order
-        if label != UNKNOWN:
-            head = np.searchsorted(edges, label, side="right") - 1
-            own[head] = label - edges[head]
-    return np.tile(own, (len(windows), 1))
-
-
-def head_sets(target_NH: Targets, labels: LabelSpace) -> npt.NDArray[np.bool_]:
-    """Targets of heads as sets of classes, bool (N, K): one class of each head that is known."""
-    columns = zip(target_NH.T, labels.heads, strict=True)
-    return np.concatenate([column[:, None] == np.arange(size) for column, (_, size) in columns], axis=1)
-
-
-def _last_row(
-    windows: Windows, shape: WindowShape, annotation: Annotation, spans: Spans, labels: LabelSpace
-) -> Targets:
-    return row_labels(annotation, spans, background=labels.background)[windows.last_row(shape)]
-
-
-def _per_row(windows: Windows, shape: WindowShape, annotation: Annotation, spans: Spans, labels: LabelSpace) -> Targets:
-    rows, mask = window_rows(windows, shape)
-    return np.where(mask, row_labels(annotation, spans, background=labels.background)[rows], UNKNOWN)
-
-
-def _majority(
-    windows: Windows, shape: WindowShape, annotation: Annotation, spans: Spans, labels: LabelSpace
-) -> Targets:
-    of_rows = _per_row(windows, shape, annotation, spans, labels)
-    return np.array([majority(row) for row in of_rows], dtype=np.int64)
-
-
-def _multi_label(
-    windows: Windows, shape: WindowShape, annotation: Annotation, spans: Spans, labels: LabelSpace
-) -> Targets:
-    first, last = windows.start, windows.last_row(shape)
-    reach = Spans(
-        spans.start_seconds[first], spans.stop_seconds[last], spans.source_start[first], spans.source_stop[last]
-    )
-    return label_sets(annotation, reach, labels)
 
 
 def label_sets(annotation: Annotation, reach: Spans, labels: LabelSpace) -> npt.NDArray[np.float32]:
@@ -223,12 +133,3 @@ _CHANGES: tuple[Callable[[Annotation, Spans, int], Sets], ...] = (
     _turns_of_times,
     _turns_of_frames,
 )
-
-_TARGETS: dict[str, Callable[[Windows, WindowShape, Annotation, Spans, LabelSpace], Targets]] = {
-    "video": _video,
-    "heads": _heads,
-    "last_row": _last_row,
-    "majority": _majority,
-    "per_row": _per_row,
-    "multi_label": _multi_label,
-}

@@ -1,0 +1,31 @@
+"""A metric by its name, and which way it is better."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_LOSS = re.compile(r"(^|_)loss(_|$)")  # val_loss, and parts of a loss: train_loss_stage1
+_LOWER_IS_BETTER = frozenset({"step_delay_seconds", "step_false_positives", "step_false_negatives"})
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number that is measured."""
+
+    name: str
+    is_lower_better: bool = False
+
+    def is_better(self, value: float, than: float | None) -> bool:
+        """Whether ``value`` is better; anything is better than None, and nothing than its equal."""
+        return than is None or (value < than if self.is_lower_better else value > than)
+
+    def sort_key(self, value: float) -> float:
+        """Rises from the best value to the worst."""
+        return value if self.is_lower_better else -value
+
+
+def metric_named(name: str) -> Metric:
+    """The metric ``name``, which may say where it was measured: `val_loss`, `NODE.step_delay_seconds`."""
+    plain = name.rpartition(".")[2]
+    return Metric(name, is_lower_better=plain in _LOWER_IS_BETTER or _LOSS.search(plain) is not None)
