@@ -27,9 +27,13 @@ def execution(default: Any = ..., **options: Any) -> Any:
     return Field(default, json_schema_extra={"role": "execution"}, **options)
 
 
-def training(default: Any = ..., **options: Any) -> Any:
-    """A field of how weights are found; it enters the run's key, and those of its users by the weights alone."""
-    return Field(default, json_schema_extra={"role": "training"}, **options)
+def training(default: Any = ..., *, when: Callable[[Any], bool] | None = None, **options: Any) -> Any:
+    """A field of how weights are found; it enters the run's key, and those of its users by the weights alone.
+
+    With ``when`` it enters where that is true of the whole settings; else it changes nothing.
+    """
+    extra: dict[str, Any] = {"role": "training"} if when is None else {"role": "training", "when": when}
+    return Field(default, json_schema_extra=extra, **options)
 
 
 def setting(default: Any = ..., *, when: Callable[[Any], bool], **options: Any) -> Any:
