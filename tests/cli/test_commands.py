@@ -121,5 +121,5 @@ def test_every_stage_command_has_the_options_of_a_run(stage: str) -> None:
     command = get_command(app).commands[stage]
     options = {name for parameter in command.params for name in parameter.opts}
     assert {"-c", "-S", "-n", "-k", "-j", "--videos", "--force", "--limit", "--executor", "--json"} <= options
-    assert ("--nproc" in options) == (stage in {"train", "finetune"})
+    assert ("--nproc" in options) == (stage in {"pretrain", "train", "finetune"})
     assert all(getattr(parameter, "help", "") for parameter in command.params)
