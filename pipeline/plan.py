@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from reelwright.pipeline.dataset import Dataset, with_labels
 from reelwright.pipeline.file import PipelineFile
@@ -88,12 +87,6 @@ class Planner:
             found[name] = self._plugins[use.key]
         return found
 
-    def plugins_behind(self, node: Node) -> dict[str, Any]:
-        """Those of a node and of all that it rests on, for its unit of work."""
-        nodes = [self.graph.nodes[name] for name in self.graph.upstream([node.name])]
-        uses = [(use, node, field) for node in nodes for field, use in node.config.plugins().items()]
-        return {use.key: self.plugins(node)[field].plain() for use, node, field in uses}
-
     def forget(self) -> None:
         """Look at the store anew."""
         self._plans.clear()
@@ -116,10 +109,7 @@ class Planner:
 
     def rows(self, plan: NodePlan) -> Mapping[str, ItemRow]:
         """The rows of a node's ledger, read now where planning had no need of them."""
-        return self._ledger(plan) if plan.rows is None else plan.rows
-
-    def _ledger(self, plan: NodePlan) -> dict[str, ItemRow]:
-        return ItemLedger(self.file.store.node(plan.spec_key)).load()
+        return ItemLedger(self.file.store.node(plan.spec_key)).load() if plan.rows is None else plan.rows
 
     def plan(self, name: str) -> NodePlan:
         """The plan of one node."""
@@ -140,20 +130,12 @@ class Planner:
             return NodePlan(node=node, state=WAITING, reasons=unmet, wanted=wanted)
         identities = {name: identity(plan, self.plan) for name, plan in parents.items()}
         sources, dataset = source_digests(node, self.file, self.known), self.dataset_of(node)
-        plugins = self.plugins(node)
-        made_of = material(node, dataset, wanted, identities=identities, sources=sources, plugins=plugins)
-        spec_key = digest(made_of)
+        made = material(node, dataset, wanted, identities=identities, sources=sources, plugins=self.plugins(node))
+        spec_key = digest(made)
         key = "" if self._not_known(node) else node_key(node, dataset, spec_key, wanted)
         record = read_record(self.file.store, key) if key else None
         plan = NodePlan(
-            node=node,
-            state=FRESH,
-            material=made_of,
-            spec_key=spec_key,
-            key=key,
-            wanted=wanted,
-            record=record,
-            rows=rows,
+            node=node, state=FRESH, material=made, spec_key=spec_key, key=key, wanted=wanted, record=record, rows=rows
         )
         if node.config.kind != "items":
             return self._checked_whole(plan)
@@ -262,10 +244,8 @@ class Planner:
 
     def is_made(self, plan: NodePlan) -> bool:
         """Whether a node of a known key has finished, and what it made as a whole is in place."""
-        if plan.record is None:
-            return False
-        if plan.node.config.kind == "items":
-            return self._published(plan)
+        if plan.record is None or plan.node.config.kind == "items":
+            return plan.record is not None and self._published(plan)
         return self.file.store.backend.has(self._marker(plan))
 
     def _published(self, plan: NodePlan) -> bool:
