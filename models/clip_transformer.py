@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from reelwright.models.contracts import Inputs
 from reelwright.models.temporal_options import ClipTransformerOptions
 from reelwright.models.temporal_parts import (
     TemporalModel,
@@ -123,10 +124,9 @@ class ClipTransformer(TemporalModel):
         nn.init.zeros_(linear.bias)
         self.head = nn.Sequential(nn.LayerNorm(dim), linear)
 
-    def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+    def forward(self, batch: Inputs) -> dict[str, Tensor]:
         """See TemporalModel; ValueError for a window longer than `length`."""
-        logits: Tensor = self.head(self.encode(x_BTD, mask_BT))
-        return logits
+        return {"logits": self.head(self.encode(batch["rows"], batch["mask"]))}
 
     def encode(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         """What the head reads: (B,D), or (B,T,D) of a per-row model."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
+from reelwright.models.contracts import Inputs
 from reelwright.models.temporal_options import LinearOptions, MlpOptions
 from reelwright.models.temporal_parts import (
     POOLS,
@@ -28,12 +29,12 @@ class LinearProbe(TemporalModel):
         self.norm = nn.LayerNorm(sizes.input_dim) if options.norm else nn.Identity()
         self.head = nn.Linear(sizes.input_dim, sizes.num_outputs)
 
-    def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+    def forward(self, batch: Inputs) -> dict[str, Tensor]:
         """See TemporalModel."""
-        x_BTD = self.norm(zero_padding(x_BTD, mask_BT))
+        mask_BT = batch["mask"]
+        x_BTD = self.norm(zero_padding(batch["rows"], mask_BT))
         pooled = x_BTD if self.pool is None else POOLS[self.pool](x_BTD, mask_BT)
-        logits: Tensor = self.head(pooled)
-        return logits
+        return {"logits": self.head(pooled)}
 
 
 class WindowMlp(TemporalModel):
@@ -44,7 +45,7 @@ class WindowMlp(TemporalModel):
         super().__init__(sizes)
         if sizes.per_row:
             message = (
-                "mlp sees the window as one vector and gives no logits per row; use linear, gru, transformer or tcn."
+                "mlp sees the window as one vector and gives no logits per row; use linear, gru, transformer or ms_tcn."
             )
             raise ValueError(message)
         self.layers = nn.Sequential(
@@ -54,12 +55,12 @@ class WindowMlp(TemporalModel):
             nn.Linear(options.hidden, sizes.num_outputs),
         )
 
-    def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+    def forward(self, batch: Inputs) -> dict[str, Tensor]:
         """See TemporalModel; a window shorter than `length` is padded at its end, a longer one is a ValueError."""
+        x_BTD, mask_BT = batch["rows"], batch["mask"]
         num_absent = self.sizes.length - x_BTD.shape[1]
         if num_absent < 0:
             message = f"the window has {x_BTD.shape[1]} rows, but this mlp was built for {self.sizes.length}."
             raise ValueError(message)
         x_BTD = functional.pad(zero_padding(x_BTD, mask_BT), (0, 0, 0, num_absent))
-        logits: Tensor = self.layers(x_BTD.flatten(1))
-        return logits
+        return {"logits": self.layers(x_BTD.flatten(1))}

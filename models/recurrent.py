@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from reelwright.models.contracts import Inputs
 from reelwright.models.temporal_options import RecurrentOptions
 from reelwright.models.temporal_parts import (
     POOLS,
@@ -40,11 +41,11 @@ class Recurrent(TemporalModel):
         self.dropout = nn.Dropout(options.dropout)
         self.head = nn.Linear(options.width * (2 if options.bidirectional else 1), sizes.num_outputs)
 
-    def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+    def forward(self, batch: Inputs) -> dict[str, Tensor]:
         """See TemporalModel."""
+        x_BTD, mask_BT = batch["rows"], batch["mask"]
         x_BTW = self.dropout(self._run(zero_padding(x_BTD, mask_BT), mask_BT))
-        logits: Tensor = self.head(x_BTW if self.pool is None else POOLS[self.pool](x_BTW, mask_BT))
-        return logits
+        return {"logits": self.head(x_BTW if self.pool is None else POOLS[self.pool](x_BTW, mask_BT))}
 
     def _run(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         """Hidden states of the real rows at their places.

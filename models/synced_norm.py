@@ -11,10 +11,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from reelwright.models.gathering import sum_of_all
 
 
 class SyncedBatchNorm(_BatchNorm):
@@ -49,11 +50,11 @@ class SyncedBatchNorm(_BatchNorm):
         weight = float(self.is_counted)
         x = x_NC.float()
         own = torch.full((1,), weight * x.numel() / x.shape[1], device=x.device)
-        summed = _sum_of_all(torch.cat([x.sum(axes) * weight, own]))
+        summed = sum_of_all(torch.cat([x.sum(axes) * weight, own]))
         count = summed[-1].detach()
         mean_C = summed[:-1] / count
         shape = (1, -1) + (1,) * (x.ndim - 2)
-        var_C = _sum_of_all(((x - mean_C.view(shape)) ** 2).sum(axes) * weight) / count
+        var_C = sum_of_all(((x - mean_C.view(shape)) ** 2).sum(axes) * weight) / count
         return count, mean_C, var_C
 
     @torch.no_grad()
@@ -97,24 +98,3 @@ def _adopt(norm: _BatchNorm) -> None:
 def _with_activation(self: Any, x_NC: Tensor) -> Tensor:
     activated: Tensor = self.act(self.drop(SyncedBatchNorm.forward(self, x_NC)))
     return activated
-
-
-def _sum_of_all(values: Tensor) -> Tensor:
-    summed: Tensor = _SumOfAll.apply(values)
-    return summed
-
-
-class _SumOfAll(torch.autograd.Function):
-    """The sum over all processes; so its gradient is the sum of theirs."""
-
-    @staticmethod
-    def forward(_context: Any, values: Tensor) -> Tensor:
-        summed = values.clone()
-        dist.all_reduce(summed)
-        return summed
-
-    @staticmethod
-    def backward(_context: Any, gradient: Tensor) -> Tensor:
-        summed = gradient.contiguous().clone()
-        dist.all_reduce(summed)
-        return summed

@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
+from reelwright.models.contracts import Inputs
 from reelwright.models.temporal_options import TcnOptions
 from reelwright.models.temporal_parts import (
     POOLS,
@@ -59,7 +60,7 @@ class Stage(nn.Module):
 
 
 class Tcn(TemporalModel):
-    """Stages one after the other; `forward` gives the last one's logits, `forward_stages` all."""
+    """Stages one after the other, each of which may be trained."""
 
     def __init__(self, sizes: TemporalSizes, options: TcnOptions) -> None:
         """Raises ValueError for an unknown pool."""
@@ -69,17 +70,9 @@ class Tcn(TemporalModel):
         input_dims = [sizes.input_dim] + [sizes.num_outputs] * (options.stages - 1)
         self.stages = nn.ModuleList(Stage(dim, sizes.num_outputs, options) for dim in input_dims)
 
-    def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-        """See TemporalModel."""
-        return self.forward_stages(x_BTD, mask_BT)[-1]
-
-    def outputs(self, *inputs: Tensor) -> dict[str, Tensor]:
-        """`logits` of the last stage, and `aux.stage1`, `aux.stage2`, ... of those before it."""
-        *earlier, last = self.forward_stages(*inputs)
-        return {**{f"aux.stage{number}": logits for number, logits in enumerate(earlier, start=1)}, "logits": last}
-
-    def forward_stages(self, x_BTD: Tensor, mask_BT: Tensor) -> list[Tensor]:
-        """Logits of every stage, first to last, each as `forward` gives them; MS-TCN sums the losses of all."""
+    def forward(self, batch: Inputs) -> dict[str, Tensor]:
+        """See TemporalModel: `logits` of the last stage, and `aux.stage1`, `aux.stage2`, ... of those before it."""
+        x_BTD, mask_BT = batch["rows"], batch["mask"]
         x_BDT = zero_padding(self.norm(zero_padding(x_BTD, mask_BT)), mask_BT).transpose(1, 2)
         mask_B1T = mask_BT[:, None].to(x_BDT.dtype)
         results = []
@@ -88,4 +81,5 @@ class Tcn(TemporalModel):
             logits_BTK = logits_BKT.transpose(1, 2)
             results.append(logits_BTK if self.pool is None else POOLS[self.pool](logits_BTK, mask_BT))
             x_BDT = functional.softmax(logits_BKT, dim=1) * mask_B1T
-        return results
+        *earlier, last = results
+        return {**{f"aux.stage{number}": logits for number, logits in enumerate(earlier, start=1)}, "logits": last}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from reelwright.models.contracts import VideoModel
+from reelwright.models.contracts import Inputs, VideoModel
 from reelwright.models.temporal_options import check_choice, check_positive
 
 
@@ -35,18 +35,18 @@ class TemporalSizes:
 
 
 class TemporalModel(VideoModel):
-    """Base of all temporal models: rows of a window with a mask -> logits."""
+    """Base of all temporal models: rows of a window with a mask -> at least `logits`."""
 
     def __init__(self, sizes: TemporalSizes) -> None:
         """Remember the sizes."""
         super().__init__()
         self.sizes = sizes
 
-    def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-        """Logits (B,T,K) when `sizes.per_row`, else (B,K).
+    def forward(self, batch: Inputs) -> dict[str, Tensor]:
+        """`rows` (B,T,D) and `mask` (B,T) -> `logits` (B,T,K) when `sizes.per_row`, else (B,K).
 
-        `mask_BT` (bool) is True at real rows, which may stand anywhere in the window. Padded rows may hold anything,
-        NaN too, without changing the logits of real rows; the logits at padded rows mean nothing.
+        Real rows may stand anywhere in the window. Padded rows may hold anything, NaN too, without changing the logits
+        of real rows; the logits at padded rows mean nothing.
         """
         raise NotImplementedError
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from reelwright.models.contracts import Inputs
 from reelwright.models.temporal_options import TransformerOptions
 from reelwright.models.temporal_parts import (
     POOLS,
@@ -94,8 +95,9 @@ class Transformer(TemporalModel):
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, sizes.num_outputs)
 
-    def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+    def forward(self, batch: Inputs) -> dict[str, Tensor]:
         """See TemporalModel; ValueError for a window longer than the learned positions."""
+        x_BTD, mask_BT = batch["rows"], batch["mask"]
         x = self.project(zero_padding(x_BTD, mask_BT))
         x = self.dropout(x + self._positions(x))
         present = mask_BT
@@ -110,8 +112,7 @@ class Transformer(TemporalModel):
             x = x[:, -1]
         elif self.pool is not None:
             x = POOLS[self.pool](x, mask_BT)
-        logits: Tensor = self.head(x)
-        return logits
+        return {"logits": self.head(x)}
 
     def _positions(self, x_BTW: Tensor) -> Tensor:
         num_rows = x_BTW.shape[1]

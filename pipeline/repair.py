@@ -7,24 +7,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from reelwright.pipeline.bucket_copy import copied
+from reelwright.pipeline.bucket_copy import Scope, copied
 from reelwright.pipeline.execute import complete_notes
 from reelwright.pipeline.file import PipelineFile
 from reelwright.pipeline.keys import hub_file
 from reelwright.pipeline.plan import FRESH, Planner
+from reelwright.pipeline.reading import read_videos
 from reelwright.pipeline.results import NodeResult, Observer, RunOptions
-from reelwright.pipeline.runner import open_planner, read_videos, run_pipeline
-from reelwright.pipeline.verify import AREAS, Scope, found_in, verify
-from reelwright.storage.bringing import look_again
+from reelwright.pipeline.runner import open_planner, run_pipeline
+from reelwright.pipeline.verify import AREAS, found_in, verify
 from reelwright.storage.checking import FOREIGN, Problem, is_key
 from reelwright.storage.errors import StoreError, UnusableStoreError
 from reelwright.storage.items import ItemLedger
+from reelwright.storage.kinds import GROUPED, WITH_ITEMS
 from reelwright.storage.locks import collecting, exclusive, holdings, uses
 from reelwright.storage.records import load_record
 from reelwright.storage.removal import intact_rows, is_ledger, take_out
 from reelwright.storage.store import Store
 
-_ITEMS = ("frames", "embeddings", "predictions")
 _ROUNDS = 4  # what is repaired may show more: a ledger that was damaged hides broken items
 
 
@@ -54,7 +54,7 @@ def repair(
     messages: list[str] = []
     results: list[NodeResult] = []
     for rounds_left in reversed(range(_ROUNDS + 1)):
-        look_again(file.store.root)
+        file.store.backend.forget()
         problems = tuple(problem for problem in verify(file, whole=whole).problems if problem.is_wrong)
         broken = [problem for problem in problems if _is_broken(problem)]
         if not broken or not rounds_left:
@@ -72,7 +72,7 @@ def _take_out(file: PipelineFile, broken: Sequence[Problem], tell: Callable[[str
     """Remove what is broken, and still so when nobody else can write or begin to use it; list damaged ledgers again."""
     store, what = file.store, f"repair of {file.path.name}"
     with collecting(store.locks, tell=tell, what=what), contextlib.ExitStack() as held:
-        look_again(store.root)
+        store.backend.forget()
         keys = {problem.path: _lock_of(store, problem.path) for problem in broken}
         _check_unused(store, {*keys.values(), *(problem.path.name for problem in broken)})
         for key in sorted(set(keys.values()) - {""}):
@@ -83,13 +83,13 @@ def _take_out(file: PipelineFile, broken: Sequence[Problem], tell: Callable[[str
         messages += [
             relist(store, key) for key in sorted({_key_of(store, path) for path in paths if is_ledger(store, path)})
         ]
-    look_again(store.root)
+    store.backend.forget()
     return messages
 
 
 def relist(store: Store, key: str) -> str:
     """List again the items of a ledger that is damaged: its intact part, and what is intact of their data."""
-    items: dict[tuple[str, str], frozenset[str] | None] = {(area, key): None for area in _ITEMS}
+    items: dict[tuple[str, str], frozenset[str] | None] = {(area, key): None for area in WITH_ITEMS}
     whole = contextlib.nullcontext(store) if store.url is None else copied(store, Scope(items=items))
     with whole as copy:
         num_found = ItemLedger(store.node(key)).relist(list(intact_rows(copy, key)))
@@ -160,8 +160,8 @@ def _narrowed(store: Store, broken: Sequence[Problem]) -> Scope:
     for path in (problem.path for problem in broken):
         area, *rest = path.relative_to(store.root).parts
         key = _key_of(store, path)
-        name = rest[1].partition(".")[0] if area in _ITEMS else ""
-        if area in _ITEMS and (area != "predictions" or is_key(name)):
+        name = rest[1].partition(".")[0] if area in WITH_ITEMS else ""
+        if area in WITH_ITEMS and (area in GROUPED or is_key(name)):
             items.setdefault((area, key), set()).add(name)
         elif area in paths:
             paths[area].add(path)

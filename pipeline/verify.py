@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
 
-from reelwright.pipeline.bucket_copy import copied, moved
+from reelwright.pipeline.bucket_copy import Scope, copied
 from reelwright.pipeline.file import PipelineFile
 from reelwright.pipeline.keys import hub_file
 from reelwright.pipeline.plan import Planner
 from reelwright.pipeline.runner import open_planner
 from reelwright.stages.synthesize.check import check_set
-from reelwright.storage.bringing import is_there, refresh
 from reelwright.storage.checking import (
     LEFTOVER,
     MISSING,
     Problem,
     Rows,
-    check_group,
     check_node,
     check_outputs,
-    check_scores,
     check_sealed,
     check_tables,
     check_weights,
@@ -34,6 +31,7 @@ from reelwright.storage.checking import (
 )
 from reelwright.storage.errors import ConfigError, InputError, ReelwrightError, StoreError, UnusableStoreError
 from reelwright.storage.items import ItemLedger
+from reelwright.storage.kinds import GROUPED, KINDS, RECORDED, WITH_ITEMS
 from reelwright.storage.known import KnownFiles
 from reelwright.storage.records import Record, load_record
 from reelwright.storage.reserved import LOGGERS, SCHEMA, URLS, VIDEOS
@@ -41,25 +39,10 @@ from reelwright.storage.schema import check_schema
 from reelwright.storage.seals import broken_seal
 from reelwright.storage.store import Store
 
-AREAS = ("frames", "embeddings", "predictions", "runs", "steps", "reports", "nodes", "projects", "weights", "synthetic")
+AREAS = (*GROUPED, *RECORDED, "nodes", "projects", "weights", "synthetic")
 _OF_CLUSTERS = ("claims", "jobs", "logs", "progress")
 _FILES = (SCHEMA, "files.json", VIDEOS, URLS)
 _OURS = frozenset({*AREAS, "scratch", "tuning", "frame_index", "locks", *_OF_CLUSTERS, *_FILES, LOGGERS})
-_WITH_RECORD = frozenset({"runs", "steps", "reports", "predictions"})
-Items = tuple[str, str]  # area and spec key
-
-
-@dataclass
-class Scope:
-    """What is looked at."""
-
-    nodes: set[str] = field(default_factory=set)  # folders below nodes/
-    records: set[str] = field(default_factory=set)  # keys whose outputs are checked
-    items: dict[Items, frozenset[str] | None] = field(default_factory=dict)  # digests of videos; None: all
-    projects: set[Path] = field(default_factory=set)
-    weights: set[Path] = field(default_factory=set)
-    synthetic: set[str] = field(default_factory=set)  # keys of sets of videos and of classes
-    is_whole: bool = False  # also what belongs to nothing
 
 
 @dataclass(frozen=True)
@@ -100,26 +83,27 @@ def found_in(store: Store, scope: Scope | None) -> tuple[Problem, ...]:
     if store.url is None:
         return tuple(find_problems(store, scope or everything(store)))
     with copied(store, scope) as copy:
-        found = find_problems(copy, everything(copy) if scope is None else moved(scope, of=store, to=copy))
+        found = find_problems(copy, everything(copy) if scope is None else scope.moved(store, copy))
         return tuple(replace(problem, path=store.root / problem.path.relative_to(copy.root)) for problem in found)
 
 
 def reachable(planner: Planner) -> Scope:
     """What the pipeline file needs as it is set now."""
-    refresh(planner.project)
+    store = planner.file.store
+    store.backend.pull(planner.project)
     scope = Scope(projects=set(planner.project.glob("*.json")) if planner.project.is_dir() else set())
     if planner.dataset.synthetic is not None:
         scope.synthetic |= planner.dataset.synthetic.keys
         scope.nodes.add(planner.dataset.synthetic.key)
     for plan in planner.plans():
         hub = hub_file(plan.node, planner.file)
-        if hub is not None and is_there(hub):
+        if hub is not None and store.backend.has(hub):
             scope.weights.add(hub)
         if plan.key:
             scope.nodes |= {plan.key, plan.spec_key}
             scope.records.add(plan.key)
         if plan.spec_key and plan.node.config.kind == "items" and plan.node.config.stores:
-            name = (plan.node.config.produces, plan.spec_key)
+            name = (KINDS[plan.node.config.produces].folder, plan.spec_key)
             before = scope.items.get(name) or frozenset()
             scope.items[name] = before | {item.digest for item in plan.wanted}
     return scope
@@ -130,12 +114,10 @@ def everything(store: Store) -> Scope:
     scope = Scope(is_whole=True)
     scope.nodes = {path.name for path in _listed(store, "nodes") if is_key(path.name)}
     scope.records = {name for name in scope.nodes if (store.node(name) / "record.json").exists()}
-    for area in ("frames", "embeddings"):
-        scope.items.update({(area, path.stem): None for path in _listed(store, area) if is_key(path.stem)})
     ledgers = {name for name in scope.nodes if _has_ledger(store, name)}
-    scope.items.update(
-        {("predictions", path.name): None for path in _listed(store, "predictions") if path.name in ledgers}
-    )
+    for area, kind in WITH_ITEMS.items():
+        keys = [path.name.removesuffix(kind.ending) for path in _listed(store, area)]
+        scope.items.update({(area, key): None for key in keys if (is_key(key) if kind.is_rows else key in ledgers)})
     scope.projects = {path for folder in _listed(store, "projects") for path in folder.glob("*.json")}
     scope.weights = set(_listed(store, "weights"))
     scope.synthetic = {path.name for path in _listed(store, "synthetic") if is_key(path.name)}
@@ -154,8 +136,8 @@ def find_problems(store: Store, scope: Scope) -> Iterator[Problem]:
     for key in sorted(scope.synthetic):
         yield from check_set(store.synthetic(key))
     for (area, key), digests in sorted(scope.items.items()):
-        folder_of, check = _ITEM_AREAS[area]
-        yield from check(folder_of(store, key), _done(store, key), digests)
+        kind = WITH_ITEMS[area]
+        yield from kind.check_items(kind.place(store.root, key), _done(store, key), digests)
     records = [record for key in sorted(scope.records) if (record := whole_record(store, key)) is not None]
     for record in records:
         yield from check_outputs(store, record)
@@ -192,12 +174,12 @@ def _belongs_to_nothing(store: Store, scope: Scope, records: list[Record]) -> It
         if path.name not in _OURS:
             yield strange(path)
     named = {"/".join(name.split("/")[:2]) for record in records for name in record.files}
-    for area in ("runs", "steps", "reports", "predictions", "nodes", "frames", "embeddings", "synthetic"):
+    for area in (*RECORDED, "nodes", *GROUPED, "synthetic"):
         for path in _listed(store, area):
-            key = path.stem if area in {"frames", "embeddings"} else path.name
+            key = path.name.removesuffix(WITH_ITEMS[area].ending) if area in WITH_ITEMS else path.name
             if not is_key(key):
                 yield strange(path)
-            elif area in _WITH_RECORD and (area, key) not in scope.items and f"{area}/{key}" not in named:
+            elif area in RECORDED and (area, key) not in scope.items and f"{area}/{key}" not in named:
                 yield Problem(path, LEFTOVER, "was never finished, or its record is damaged")
     keys = {key for _, key in scope.items}
     for key in sorted(name for name in scope.nodes - keys if _has_ledger(store, name)):
@@ -212,11 +194,3 @@ def _has_ledger(store: Store, key: str) -> bool:
 def _listed(store: Store, area: str) -> list[Path]:
     folder = store.root / area
     return sorted(folder.iterdir()) if folder.is_dir() else []
-
-
-_Check = Callable[[Path, Rows | None, frozenset[str] | None], Iterator[Problem]]
-_ITEM_AREAS: Mapping[str, tuple[Callable[[Store, str], Path], _Check]] = {
-    "frames": (Store.frames, check_group),
-    "embeddings": (Store.embeddings, check_group),
-    "predictions": (Store.predictions, check_scores),
-}

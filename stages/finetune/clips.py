@@ -122,7 +122,7 @@ def _load(videos: StoredVideos, geometry: Geometry, *, store: Path, size: tuple[
 
 @dataclass(frozen=True, kw_only=True)
 class FrameBatches(LabelledBatches):
-    """Batches of windows of frames: inputs are frames (B, length, h, w, 3) uint8 and mask (B, length)."""
+    """Batches of windows of frames: inputs are `frames` (B, length, h, w, 3) uint8 and `mask` (B, length)."""
 
     read: Read
     redraw: Redraw | None = None  # of every clip, as it is read
@@ -143,7 +143,7 @@ class FrameBatches(LabelledBatches):
                 frames = [self.redraw(clip, epoch, int(at)) for clip, at in zip(frames, places, strict=True)]
             if self.crop is not None:
                 frames = [self.crop(clip, epoch, int(at)) for clip, at in zip(frames, places, strict=True)]
-            inputs = (torch.from_numpy(np.stack(frames)), torch.from_numpy(shown(mask, self.shape)))
+            inputs = {"frames": torch.from_numpy(np.stack(frames)), "mask": torch.from_numpy(shown(mask, self.shape))}
             about = partial(describe_windows, windows, self.shape, self.names)
             targets = torch.from_numpy(self.targets[picked])
             yield Batch(inputs, targets, num_all, is_counted, about, Origin(epoch, places))

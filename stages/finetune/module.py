@@ -43,10 +43,10 @@ class FinetuneModule(JointModel):
             values = torch.tensor(getattr(data_config, name)).reshape(3, 1, 1)
             self.register_buffer(name, values, persistent=False)
 
-    def encode(self, frames: Tensor, mask_BT: Tensor, *, chunk: int | None = None) -> Tensor:
+    def encode(self, frames: Tensor, mask_BT: Tensor) -> Tensor:
         """Rows (B,T,D) of frames (B,T,H,W,C) uint8, or of normalised float (B,T,C,H,W)."""
         x_BTCHW = frames if frames.is_floating_point() else self.normalised(self.unit_range(frames))
-        return super().encode(x_BTCHW, mask_BT, chunk=chunk)
+        return super().encode(x_BTCHW, mask_BT)
 
     def unit_range(self, frames_BTHWC: Tensor) -> Tensor:
         """uint8 frames as float (B,T,C,H,W) in [0, 1]."""

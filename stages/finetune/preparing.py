@@ -66,20 +66,19 @@ class Preparation:
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Batch:
         """The same batch, ready for the network; its targets are soft where it was mixed."""
-        frames_BTHWC, *others = batch.inputs
         origin = batch.origin
         assert origin is not None
 
         def generators(purpose: str) -> Generators:
             return generators_at(self.seed, purpose, epoch=origin.epoch, places=origin.positions.tolist())
 
-        x_BTCHW = augment(self.module.unit_range(frames_BTHWC), self.settings, generators)
+        x_BTCHW = augment(self.module.unit_range(batch.inputs["frames"]), self.settings, generators)
         if self.redraw_last is not None:
             x_BTCHW = self._redrawn(x_BTCHW, self.redraw_last, origin)
         x_BTCHW = self.module.normalised(x_BTCHW)
         if self.settings.erasing is not None:
             x_BTCHW = erase(x_BTCHW, self.settings.erasing, generators("erase"))
-        prepared = replace(batch, inputs=(x_BTCHW, *others))
+        prepared = replace(batch, inputs={**batch.inputs, "frames": x_BTCHW})
         return prepared if self.mixing is None else self.mixing(prepared)
 
     def _redrawn(self, x_BTCHW: Tensor, redraw: Redraw, origin: Origin) -> Tensor:

@@ -6,7 +6,7 @@ process, and nothing is looked at twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -30,9 +30,9 @@ class Origin:
 
 @dataclass(frozen=True)
 class Batch:
-    """One forward pass: ``module(*inputs)`` gives logits to compare with ``targets`` (B, ...)."""
+    """One forward pass: ``model(inputs)`` gives what is compared with ``targets`` (B, ...)."""
 
-    inputs: tuple[Tensor, ...]
+    inputs: Mapping[str, Tensor]  # by name, as `models.contracts` has them
     targets: Tensor
     num_all: int | None = None  # items of the batch over all processes; None: these are all
     is_counted: bool = True  # False: a stand-in, for a process whose share is empty
@@ -41,11 +41,16 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same on a device."""
-        if self.targets.device == device and all(value.device == device for value in self.inputs):
+        if self.targets.device == device and all(value.device == device for value in self.inputs.values()):
             return self
-        moved = tuple(value.to(device, non_blocking=True) for value in self.inputs)
+        moved = {name: value.to(device, non_blocking=True) for name, value in self.inputs.items()}
         targets = self.targets.to(device, non_blocking=True)
         return replace(self, inputs=moved, targets=targets)
+
+    @property
+    def entries(self) -> dict[str, Tensor]:
+        """What an objective sees: inputs and `targets`."""
+        return {**self.inputs, "targets": self.targets}
 
     def __len__(self) -> int:
         return len(self.targets)

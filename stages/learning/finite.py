@@ -62,7 +62,7 @@ def _bad_inputs(batches: Sequence[Batch]) -> list[str]:
     found = []
     for batch in batches:
         bad = torch.zeros(len(batch), dtype=torch.bool)
-        for value in batch.inputs:
+        for value in batch.inputs.values():
             if value.is_floating_point() and len(value) == len(batch):
                 bad |= ~value.detach().reshape(len(batch), -1).isfinite().all(dim=1).cpu()
         names = (

@@ -19,13 +19,13 @@ from reelwright.stages.sampling.generators import generator_at
 from reelwright.stages.tasks.task import Task
 from reelwright.storage.errors import ConfigError
 
-Mixed = tuple[Tensor, Tensor]  # the first input, mixed, and the share of itself that each target keeps
+Mixed = tuple[Tensor, Tensor]  # rows or frames, mixed, and the share of itself that each target keeps
 MixInputs = Callable[[Tensor, Tensor, Mix, Task], Mixed]  # values, mask (B, T), what was drawn, task
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mixing:
-    """Mixes the first input of batches, and their targets."""
+    """Mixes the rows or frames of batches, and their targets."""
 
     settings: MixSettings
     mix_inputs: MixInputs
@@ -36,7 +36,8 @@ class Mixing:
 
     def __call__(self, batch: Batch) -> Batch:
         """The same batch, mixed: targets are shares of classes (..., K) float32, labels in [0, 1] for multi_label."""
-        values, mask, *others = batch.inputs
+        name = "rows" if self.num_extents == 1 else "frames"
+        values, mask = batch.inputs[name], batch.inputs["mask"]
         assert batch.origin is not None
         generator = generator_at(
             self.seed, "mix", epoch=batch.origin.epoch, place=int(batch.origin.positions[0]) if len(batch) else 0
@@ -45,7 +46,7 @@ class Mixing:
         drawn = draw_mix(self.settings, len(batch), extent=extent, generator=generator)
         mixed, share = self.mix_inputs(values, mask, drawn, self.task)
         targets = self.task.mixed_targets(batch.targets, share, label_smoothing=self.label_smoothing)
-        return replace(batch, inputs=(mixed, mask, *others), targets=targets)
+        return replace(batch, inputs={**batch.inputs, name: mixed}, targets=targets)
 
 
 def mix_windows(rows_BTD: Tensor, mask_BT: Tensor, mix: Mix, task: Task) -> Mixed:

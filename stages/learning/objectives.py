@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from reelwright.models.contracts import Forward
 from reelwright.stages.learning.batches import Batches
-from reelwright.stages.learning.updates import Forward
 from reelwright.stages.learning.world import World
-from reelwright.stages.objectives.contract import Objective
+from reelwright.stages.objectives.contract import Objective, batch_loss
 from reelwright.stages.tasks.task import Task
 from reelwright.storage.errors import StageError
 
@@ -30,21 +30,26 @@ def evaluate(
     Each process answers for its share, none twice; all return the same. Raises StageError when an answer is not finite.
     """
     answers: list[tuple[dict[str, float], float, Any, Any]] = []  # losses x weight, weight, scores, targets
+    world = world or World()
+    is_gathered = world.size > 1 and bool(objective.gathers)
     with torch.inference_mode():
         for batch in batches.epoch(0):
-            if not batch.is_counted:
+            if not batch.is_counted and not is_gathered:
                 answers.append(({}, 0.0, None, None))  # keeps its place among the batches
                 continue
             moved = batch.to(device)
-            outputs = forward(*moved.inputs)
-            known = objective.weight(moved.targets)
+            outputs = forward(moved.inputs)
+            loss = batch_loss(objective, outputs, moved.entries, is_shared=world.size > 1, is_counted=batch.is_counted)
+            if not batch.is_counted:
+                answers.append(({}, 0.0, None, None))
+                continue
+            known = objective.weight(moved.entries)
             weight = float(len(batch) if known is None else known)
             scores = task.probabilities(outputs["logits"]).cpu().numpy()
-            loss = objective(outputs, moved.targets)
             losses = {"loss": loss.total, **{f"loss_{name}": part for name, part in loss.parts.items()}}
             weighted = {name: float(value) * weight for name, value in losses.items()}
             answers.append((weighted, weight, scores, batch.targets.cpu().numpy()))
-    gathered = (world or World()).gather(answers)
+    gathered = world.gather(answers)
     found = [part for parts in zip(*gathered, strict=True) for part in parts if part[2] is not None]
     whole = max(sum(part[1] for part in found), 1e-12)
     mean_losses = {name: sum(part[0][name] for part in found) / whole for name in found[0][0]}

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
 
 from reelwright.models.temporal import build_temporal
+from reelwright.models.temporal_parts import TemporalModel
 from reelwright.stages.learning.checkpoints import load_weights
 from reelwright.stages.sampling.clips import ClipSampling, clip_sampling
 from reelwright.stages.sampling.windows import WindowShape
@@ -23,7 +23,7 @@ from reelwright.storage.runs import RunFolder
 TEMPORAL = "temporal."  # of the temporal model's weights in a finetune run
 
 
-def build_run_model(values: Mapping[str, Any], *, seed: int = 0) -> nn.Module:
+def build_run_model(values: Mapping[str, Any], *, seed: int = 0) -> TemporalModel:
     """The temporal model that the `model` block of a config.yaml describes, with random weights from ``seed``.
 
     Raises ConfigError for an unknown name or option.
@@ -37,7 +37,7 @@ def build_run_model(values: Mapping[str, Any], *, seed: int = 0) -> nn.Module:
             raise ConfigError(f"model: {error}") from error
 
 
-def load_run_model(folder: RunFolder) -> tuple[nn.Module, dict[str, Any]]:
+def load_run_model(folder: RunFolder) -> tuple[TemporalModel, dict[str, Any]]:
     """The temporal model of a complete train or finetune run with its best weights, and its config.yaml.
 
     Raises StoreError or StageError when it is not complete or does not fit.
@@ -56,7 +56,7 @@ def task_of_run(values: Mapping[str, Any], *, background: int = UNKNOWN) -> Task
         classes=tuple(values["classes"]),
         background=background,
         heads=tuple((head.name, head.num_classes) for head in heads),
-        of_window=values.get("labels_of_window", "or"),
+        of_window=values.get("labels_of_window", "any"),
     )
     return build_task(values["task"], labels, heads=heads)
 

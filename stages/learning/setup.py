@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
-
+from reelwright.models.contracts import VideoModel
 from reelwright.models.recompute import recompute_blocks
 from reelwright.stages.learning.batches import Batches, Prepare
 from reelwright.stages.learning.checkpoints import save_weights
@@ -44,7 +43,7 @@ class Learning:
 
 
 def learn(
-    module: nn.Module,
+    module: VideoModel,
     load: Callable[[], Learning],
     *,
     work: Work,
@@ -71,7 +70,7 @@ def learn(
 
 
 def _fit(
-    module: nn.Module,
+    module: VideoModel,
     learning: Learning,
     *,
     work: Work,
@@ -112,7 +111,7 @@ def _fit(
         prepare=learning.prepare,
     )
     if config.compile:
-        trainer.updater.outputs.compile()
+        module.compile()
     val, task = learning.val, learning.task
     if val is None or task is None:
         return trainer.fit(learning.train, learning.evaluate)
@@ -138,7 +137,7 @@ def _run_values(work: Work, labels: LabelSpace, values: Mapping[str, Any]) -> di
     }
 
 
-def _finish(folder: RunFolder, module: nn.Module, progress: Progress, *, metric: str) -> dict[str, Any]:
+def _finish(folder: RunFolder, module: VideoModel, progress: Progress, *, metric: str) -> dict[str, Any]:
     """Write summary and best weights (these last: they make the run complete)."""
     best = next((record for record in progress.records if record["epoch"] == progress.best_epoch), {})
     folder.write_summary(

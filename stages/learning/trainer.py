@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
+from reelwright.models.contracts import Forward, VideoModel
 from reelwright.models.ema import WeightMean
 from reelwright.models.metric import metric_named
 from reelwright.stages.learning.batches import Batch, Batches, Prepare
@@ -31,7 +31,7 @@ from reelwright.stages.learning.loggers import Logger, open_loggers
 from reelwright.stages.learning.progress import Progress, Speed, TrainerSettings, line
 from reelwright.stages.learning.stopping import StopRequests
 from reelwright.stages.learning.streams import own_stream, seeded, take_stream
-from reelwright.stages.learning.updates import PRECISIONS, Forward, Rates, Updater
+from reelwright.stages.learning.updates import PRECISIONS, Rates, Updater
 from reelwright.stages.learning.world import World
 from reelwright.stages.objectives.contract import Objective
 from reelwright.stages.work import Reporter
@@ -52,7 +52,7 @@ class Trainer:
 
     def __init__(
         self,
-        module: nn.Module,
+        module: VideoModel,
         *,
         optimizer: torch.optim.Optimizer,
         rates: Rates,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 from torch.nn.parallel import DistributedDataParallel
 
-from reelwright.models.contracts import NamedOutputs
+from reelwright.models.contracts import Inputs, VideoModel
 from reelwright.models.synced_norm import convert_batch_norms, count_batches
 from reelwright.stages.learning.batches import Batch, Prepare
 from reelwright.stages.learning.clock import Clock
@@ -27,10 +27,8 @@ from reelwright.stages.learning.finite import MAX_SKIPPED, refuse
 from reelwright.stages.learning.optimizers import Schedule, set_rates
 from reelwright.stages.learning.progress import Progress, TrainerSettings
 from reelwright.stages.learning.world import World
-from reelwright.stages.objectives.contract import Objective
+from reelwright.stages.objectives.contract import Objective, batch_loss
 from reelwright.storage.errors import StageError
-
-Forward = Callable[..., dict[str, Tensor]]  # the module under autocast: its named outputs
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -55,12 +53,44 @@ class Outcome:
     is_stopping: bool  # some process was asked to stop
 
 
+class TrainStep(nn.Module):
+    """Model and objective as one forward pass, all views of a batch in it: what DDP wraps.
+
+    So DDP knows which parameters the loss depends on, whatever else the model gives.
+    """
+
+    def __init__(self, model: VideoModel, objective: Objective, *, dtype: torch.dtype, is_shared: bool) -> None:
+        """``dtype`` of the model's forward pass; ``is_shared``: this process has a part of each batch only."""
+        super().__init__()
+        self.model, self.objective, self.dtype, self.is_shared = model, objective, dtype, is_shared
+        self.device_type = next(model.parameters()).device.type
+
+    def forward(self, inputs: Inputs, targets: Tensor, *, is_counted: bool) -> dict[str, Tensor]:
+        """The loss ("") and its parts by name."""
+        batch = {**inputs, "targets": targets}
+        outputs = self.outputs(inputs)
+        found = batch_loss(self.objective, outputs, batch, is_shared=self.is_shared, is_counted=is_counted)
+        return {"": found.total, **found.parts}
+
+    def outputs(self, inputs: Inputs) -> dict[str, Tensor]:
+        """What the model gives under the settings' precision."""
+        with self._autocast():
+            outputs: dict[str, Tensor] = self.model(inputs)
+        return outputs
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        cast: AbstractContextManager[Any] = torch.autocast(self.device_type, dtype=self.dtype)
+        return cast
+
+
 class Updater:
     """Makes the updates of ``module``, alone or with the other processes of ``world``."""
 
     def __init__(
         self,
-        module: nn.Module,
+        module: VideoModel,
         *,
         optimizer: torch.optim.Optimizer,
         rates: Rates,
@@ -77,33 +107,23 @@ class Updater:
             )
         self.device = next(module.parameters()).device
         self.objective, self.prepare = objective.to(self.device), prepare
-        self.outputs = NamedOutputs(module)
         self.parameters = list(module.parameters())
-        self.dtype = PRECISIONS[settings.precision]
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
         self.clock = Clock(self.device, is_on=settings.profile)
         self.has_synced_norms = world.size > 1 and convert_batch_norms(module) > 0
-        self.network: Any = _distributed(self.outputs, self.device, self.clock) if world.size > 1 else self.outputs
+        self.step = TrainStep(module, objective, dtype=PRECISIONS[settings.precision], is_shared=world.size > 1)
+        self.network: Any = _distributed(self.step, self.device, self.clock) if world.size > 1 else self.step
 
-    def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+    def forward(self, inputs: Inputs) -> dict[str, Tensor]:
         """The module's outputs under the settings' precision."""
-        network = self.network if self.module.training else self.outputs
-        with self.autocast():
-            outputs: dict[str, Tensor] = network(*inputs)
-        return outputs
-
-    def autocast(self) -> AbstractContextManager[Any]:
-        """The settings' precision."""
-        if self.dtype == torch.float32:
-            return contextlib.nullcontext()
-        cast: AbstractContextManager[Any] = torch.autocast(self.device.type, dtype=self.dtype)
-        return cast
+        return self.step.outputs(inputs)
 
     def update(self, group: Sequence[Batch], progress: Progress, *, is_stopping: bool) -> Outcome:
         """One weight update from a group of batches. Raises StageError, before any weight changes, when not finite."""
         factor = self.rates.lr(progress.update)
         decay = None if self.rates.decay is None else self.rates.decay(progress.update)
         set_rates(self.optimizer, factor, decay)
+        self.objective.step, self.objective.epoch = progress.update, progress.epoch
         for parameter in self.parameters:
             parameter.grad = None
         with self.clock.part("data"):
@@ -137,7 +157,7 @@ class Updater:
 
     def _shares(self, batches: Sequence[Batch]) -> tuple[list[float | Tensor], float | Tensor]:
         """The factor on the mean loss of each batch, and the weight of all together."""
-        known = [self.objective.weight(batch.targets) for batch in batches]
+        known = [self.objective.weight(batch.entries) for batch in batches]
         weights = [
             weight * float(batch.is_counted) for weight, batch in zip(known, batches, strict=True) if weight is not None
         ]
@@ -153,8 +173,7 @@ class Updater:
         if self.has_synced_norms:
             count_batches(self.module, is_counted=batch.is_counted)
         with self.clock.part("forward"):
-            found = self.objective(self.forward(*batch.inputs), batch.targets)
-            losses = {"": found.total, **found.parts}
+            losses: dict[str, Tensor] = self.network(batch.inputs, batch.targets, is_counted=batch.is_counted)
             if isinstance(share, Tensor) or share != 1.0:
                 losses = {name: value * share for name, value in losses.items()}
         with self.clock.part("backward"):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from reelwright.models.contracts import Outputs, stage_logits
+from reelwright.models.contracts import Inputs, Outputs, stage_logits
 from reelwright.models.heads import Head, split_heads
 from reelwright.models.losses import IGNORED, balanced_class_weights, classification_loss, truncated_smoothing_loss
 from reelwright.models.soft_targets import soft_target_loss
@@ -34,20 +34,21 @@ class Classification(Objective):
         super().__init__()
         self.loss, self.class_weights, self.per_row = loss, class_weights, per_row
 
-    def forward(self, outputs: Outputs, targets: Tensor) -> LossParts:
+    def forward(self, outputs: Outputs, batch: Inputs) -> LossParts:
         """See Objective; the parts are `stage1`, `stage2`, ... and `smoothing`."""
-        stages = stage_logits(outputs)
+        stages, targets = stage_logits(outputs), batch["targets"]
         if len(stages) == 1:
             return LossParts(self.loss(stages[0], targets))
         parts = {f"stage{number}": self.loss(logits, targets) for number, logits in enumerate(stages, start=1)}
-        weight = self.weight(targets)
+        weight = self.weight(batch)
         if self.per_row and weight is not None:
             rough = torch.stack([truncated_smoothing_loss(logits, targets, divisor=weight) for logits in stages])
             parts["smoothing"] = SMOOTHING * rough.sum()
         return LossParts(torch.stack(list(parts.values())).sum(), parts)
 
-    def weight(self, targets: Tensor) -> Tensor | None:
+    def weight(self, batch: Inputs) -> Tensor | None:
         """The weights of the known targets, or how many rows are known."""
+        targets = batch["targets"]
         if self.class_weights is not None:
             if targets.is_floating_point():
                 return (targets * self.class_weights).sum()

@@ -1,4 +1,4 @@
-"""What is minimised: named outputs of a model and the targets of a batch -> loss."""
+"""What is minimised: named outputs of a model and the batch that they are of -> loss."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from reelwright.models.contracts import Outputs
+from reelwright.models.contracts import Inputs, Outputs
+from reelwright.models.gathering import gather_rows
 
 
 @dataclass(frozen=True)
@@ -25,17 +26,41 @@ class Objective(nn.Module):
     what learns belongs to the model.
     """
 
-    def forward(self, outputs: Outputs, targets: Tensor) -> LossParts:
-        """The loss; each call names the same parts. Evaluation calls it too, in eval mode."""
+    num_views: int = 1  # of each item, side by side in the batch; 2 for pairs that are to be alike
+    gathers: tuple[str, ...] = ()  # outputs and entries of the batch that it compares: those of all processes
+    step: int = 0  # finished updates of all epochs; set before each, for what changes in the course of the training
+    epoch: int = 0  # finished epochs, likewise
+
+    def forward(self, outputs: Outputs, batch: Inputs) -> LossParts:
+        """The loss; each call names the same parts. Evaluation calls it too, in eval mode.
+
+        ``batch`` holds the inputs of the model by name, and `targets` (B, ...).
+        """
         raise NotImplementedError
 
-    def weight(self, targets: Tensor) -> Tensor | None:
+    def weight(self, batch: Inputs) -> Tensor | None:
         """What the loss of such a batch counts for beside others, so that parts of a batch add up to the whole.
 
         None: its number of items.
         """
-        del targets
+        del batch
         return None
 
     def after_step(self, module: nn.Module, update: int) -> None:
         """Called after each update (1, 2, ...) of the weights of ``module``, as where a target network follows it."""
+
+
+def batch_loss(
+    objective: Objective, outputs: Outputs, batch: Inputs, *, is_shared: bool, is_counted: bool = True
+) -> LossParts:
+    """The loss of a batch; of one that is shared among processes, what the objective compares is gathered first.
+
+    Then every process must call it, also with a stand-in, which is not counted.
+    """
+    if is_shared and objective.gathers:
+        outputs, batch = (
+            {name: gather_rows(v, is_counted=is_counted) if name in objective.gathers else v for name, v in of.items()}
+            for of in (outputs, batch)
+        )
+    found: LossParts = objective(outputs, batch)
+    return found

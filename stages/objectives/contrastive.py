@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 from torch.nn import functional
 
-from reelwright.models.contracts import Outputs
+from reelwright.models.contracts import Inputs, Outputs
 from reelwright.models.contrastive import (
     TripletLoss,
     batch_all_triplet_loss,
@@ -44,7 +44,9 @@ class Contrast(Objective):
         }
         self.loss = losses[name]
         self.output = "logits" if name == "ce" else "embedding"
+        self.gathers = () if name == "ce" else ("embedding", "targets")
+        self.num_views = 2 if name == "simclr" else 1
 
-    def forward(self, outputs: Outputs, targets: Tensor) -> LossParts:
+    def forward(self, outputs: Outputs, batch: Inputs) -> LossParts:
         """See Objective."""
-        return LossParts(self.loss(outputs[self.output].float(), targets))
+        return LossParts(self.loss(outputs[self.output].float(), batch["targets"]))

@@ -139,4 +139,4 @@ class KeyFrameBatches:
             targets = examples.label[picked]
             if self.num_copies > 1:
                 targets = np.repeat(np.arange(len(picked), dtype=np.int64), self.num_copies)
-            yield Batch((torch.from_numpy(frames),), torch.from_numpy(targets))
+            yield Batch({"frames": torch.from_numpy(frames)}, torch.from_numpy(targets))

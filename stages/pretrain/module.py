@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reelwright.models.contracts import VideoModel
+from reelwright.models.contracts import Inputs, VideoModel
 from reelwright.models.embedding_head import EmbeddingEncoder, ProjectionHead
 from reelwright.models.encoders import DataConfig, Encoder
 from reelwright.stages.pretrain.augment import augment_images
@@ -41,25 +41,18 @@ class PretrainModule(VideoModel):
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(getattr(data_config, name)).reshape(3, 1, 1), persistent=False)
 
-    def forward(self, frames_BHWC: Tensor) -> Tensor:
-        """uint8 frames -> (B,E) of unit length; in train mode the projection of it, or logits (B,K)."""
-        x_BCHW = frames_BHWC.movedim(-1, 1).to(self.mean.dtype) / 255
+    def forward(self, batch: Inputs) -> dict[str, Tensor]:
+        """uint8 `frames` (B,H,W,C) -> `embedding` (B,E) of unit length; in train mode its projection, or `logits`."""
+        x_BCHW = batch["frames"].movedim(-1, 1).to(self.mean.dtype) / 255
         if self.training:
             x_BCHW = augment_images(x_BCHW, self._augmentation)
         x_BCHW = (x_BCHW - self.mean) / self.std
         if self.training and self.classifier is not None:
-            logits: Tensor = self.classifier(self._unscaled(x_BCHW))
-            return logits
+            return {"logits": self.classifier(self._unscaled(x_BCHW))}
         embedding_BE = functional.normalize(self.spatial(x_BCHW)["pooled"].float(), dim=1)
-        if not self.training or self.projection is None:
-            return embedding_BE
-        projected: Tensor = self.projection(embedding_BE)
-        return projected
-
-    def outputs(self, *inputs: Tensor) -> dict[str, Tensor]:
-        """`logits` of a classifier in train mode, else `embedding`."""
-        is_classifying = self.training and self.classifier is not None
-        return {"logits" if is_classifying else "embedding": self(*inputs)}
+        if self.training and self.projection is not None:
+            embedding_BE = self.projection(embedding_BE)
+        return {"embedding": embedding_BE}
 
     def _unscaled(self, x_BCHW: Tensor) -> Tensor:
         if isinstance(self.spatial, EmbeddingEncoder):

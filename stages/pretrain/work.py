@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from reelwright.models.contracts import Forward
 from reelwright.models.encoders import output_shapes
 from reelwright.models.retrieval import retrieval_metrics
 from reelwright.stages.config import parse_config
@@ -27,7 +28,6 @@ from reelwright.stages.finetune.resized_crop import CropSettings, build_crop
 from reelwright.stages.inputs import unchanged_sources
 from reelwright.stages.learning.place import Place, train_in_processes
 from reelwright.stages.learning.setup import Learning, learn
-from reelwright.stages.learning.updates import Forward
 from reelwright.stages.objectives.contrastive import Contrast
 from reelwright.stages.pretrain.batches import KeyFrameBatches, ReadFrames, ReadStored, make_pool
 from reelwright.stages.pretrain.config import METRICS, PretrainConfig
@@ -68,7 +68,7 @@ def _train(work: Work, config: PretrainConfig, place: Place) -> dict[str, Any] |
     labels = label_space(work.payload, node=work.node)
     states = state_classes(config, labels.classes, background=labels.background)
     loaded, embed_dim = _encoder(work, config)
-    num_classes = len(states.names) + 1 if config.contrast.name == "ce" else None
+    num_classes = len(states.names) + 1 if config.objective.name == "ce" else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         module = PretrainModule(
@@ -88,7 +88,7 @@ def _train(work: Work, config: PretrainConfig, place: Place) -> dict[str, Any] |
         return Learning(
             train=data.batches,
             val=None,
-            objective=Contrast(**config.contrast.model_dump()),
+            objective=Contrast(**config.objective.model_dump()),
             metric=config.metric or METRICS[0],
             evaluate=score if len(data.val) else None,
         )
@@ -155,7 +155,7 @@ def _examples(work: Work, config: PretrainConfig, states: StateClasses, loaded: 
         seed=config.seed,
         crop=crop,
         read_stored=stored_frames(videos, pool.examples, memory_bytes=config.memory_bytes) if crop else None,
-        num_copies=2 if config.contrast.name == "simclr" else 1,
+        num_copies=2 if config.objective.name == "simclr" else 1,
     )
     known = np.isin(val.label, real.label)
     kept = Examples(val.video[known], val.row[known], val.label[known])
@@ -217,7 +217,7 @@ def _retrieval(forward: Forward, *, data: _Data, batch_size: int, device: torch.
             for start in range(0, len(of), batch_size):
                 part = slice(start, start + batch_size)
                 frames = torch.from_numpy(data.read(of.video[part], of.row[part])).to(device)
-                parts.append(forward(frames)["embedding"].float().cpu().numpy())
+                parts.append(forward({"frames": frames})["embedding"].float().cpu().numpy())
         return np.concatenate(parts)
 
     found = retrieval_metrics(

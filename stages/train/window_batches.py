@@ -54,7 +54,7 @@ class LabelledBatches:
 
 @dataclass(frozen=True, kw_only=True)
 class WindowBatches(LabelledBatches):
-    """Batches of windows over a block of embeddings: inputs are rows (B, length, D) and mask (B, length)."""
+    """Batches of windows over a block of embeddings: inputs are `rows` (B, length, D) and `mask` (B, length)."""
 
     block: Block
 
@@ -77,7 +77,7 @@ class WindowBatches(LabelledBatches):
                 rows = self.block.pick(index[place], scratch=scratch)
                 about = _About(self, ordered, part)
                 origin = Origin(epoch, part)
-                yield Batch((rows, mask[place]), chosen[place], num_all, is_counted, about, origin)
+                yield Batch({"rows": rows, "mask": mask[place]}, chosen[place], num_all, is_counted, about, origin)
 
 
 @dataclass(frozen=True)

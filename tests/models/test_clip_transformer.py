@@ -8,6 +8,7 @@ import torch
 from reelwright.models.clip_transformer import ClipTransformer, ClipTransformerOptions
 from reelwright.models.temporal import build_temporal
 from reelwright.models.temporal_parts import TemporalSizes
+from tests.models.calling import logits_of
 from tests.models.psr import vectors
 
 VECTORS = vectors("models")
@@ -36,7 +37,7 @@ def test_sizes_of_encoders(name):
     length, dim, components, options = SIZES[name]
     with torch.device("meta"):
         model = build_temporal(
-            "clip_transformer", input_dim=dim, num_outputs=components, length=length, per_row=False, **options
+            "storm_transformer", input_dim=dim, num_outputs=components, length=length, per_row=False, **options
         )
     given = VECTORS["model_sizes"][name]
     assert count(model.head.parameters()) == given["head_params"]
@@ -88,13 +89,13 @@ def test_neighbours_that_reach_everywhere_are_full_attention():
     real.append(full.blocks[0](torch.cat([x_BTD[:, :1], x_BTD], 1), torch.nn.functional.pad(mask, (1, 0), value=True)))
     seen = torch.nn.functional.pad(mask, (1, 0), value=True)
     assert torch.allclose(real[0][seen], real[1][seen])
-    assert torch.allclose(near(x_BTD, mask), full(x_BTD, mask))
+    assert torch.allclose(logits_of(near, x_BTD, mask), logits_of(full, x_BTD, mask))
 
 
 def test_neighbours_see_no_further():
     torch.manual_seed(0)
     model = build_temporal(
-        "clip_transformer",
+        "storm_transformer",
         input_dim=4,
         num_outputs=2,
         length=9,
@@ -109,13 +110,13 @@ def test_neighbours_see_no_further():
     x_BTD, mask = torch.randn(1, 9, 4), torch.ones(1, 9, dtype=torch.bool)
     changed = x_BTD.clone()
     changed[0, 4, 0] += 1
-    moved = (model(x_BTD, mask) != model(changed, mask)).any(-1)[0]
+    moved = (logits_of(model, x_BTD, mask) != logits_of(model, changed, mask)).any(-1)[0]
     assert moved.tolist() == [False, False, True, True, True, True, True, False, False]
 
 
 def test_too_long_a_window():
     with pytest.raises(ValueError, match="the window has 4 rows, but positions were learned for 3"):
-        tiny()(torch.zeros(1, 4, 4, dtype=torch.float64), torch.ones(1, 4, dtype=torch.bool))
+        logits_of(tiny(), torch.zeros(1, 4, 4, dtype=torch.float64), torch.ones(1, 4, dtype=torch.bool))
 
 
 @pytest.mark.parametrize(

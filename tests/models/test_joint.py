@@ -8,6 +8,7 @@ import torch
 from reelwright.models.encoders import build_encoder
 from reelwright.models.joint import JointModel
 from reelwright.models.temporal import build_temporal
+from tests.models.calling import logits_of
 
 
 def build_joint(*, per_row=False, outputs=("pooled",)):
@@ -21,35 +22,32 @@ FRAMES = torch.randn(2, 4, 3, 32, 32, generator=torch.Generator().manual_seed(0)
 MASK = torch.tensor([[True, True, True, True], [True, True, False, False]])
 
 
+def joint_logits(model, *, mask=MASK):
+    return model({"frames": FRAMES, "mask": mask})["logits"]
+
+
 @pytest.mark.parametrize("per_row", [False, True])
 def test_equals_both_models_in_turn(per_row):
     model = build_joint(per_row=per_row)
     with torch.no_grad():
-        found = model(FRAMES, MASK)
+        found = joint_logits(model)
         rows = torch.stack([model.spatial(video)["pooled"] for video in FRAMES])
-        expected = model.temporal(rows, MASK)
+        expected = logits_of(model.temporal, rows, MASK)
     assert found.shape == ((2, 4, 3) if per_row else (2, 3))
     torch.testing.assert_close(found[MASK] if per_row else found, expected[MASK] if per_row else expected)
-
-
-@pytest.mark.parametrize("chunk", [1, 4, 100])
-def test_chunks_change_nothing(chunk):
-    model = build_joint()
-    with torch.no_grad():
-        torch.testing.assert_close(model(FRAMES, MASK, chunk=chunk), model(FRAMES, MASK))
 
 
 def test_padded_frames_are_not_encoded():
     model = build_joint()
     seen = []
     model.spatial.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
-    model(FRAMES, MASK)
+    joint_logits(model)
     assert seen == [6]
 
 
 def test_gradients_reach_both_parts():
     model = build_joint().train()
-    model(FRAMES, MASK, chunk=2).square().sum().backward()
+    joint_logits(model).square().sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
@@ -57,8 +55,6 @@ def test_refused():
     with pytest.raises(ValueError, match="VideoEncoder is a video encoder"):
         JointModel(build_encoder("torchvision/r3d_18"), build_joint().temporal)
     with pytest.raises(ValueError, match=r"'tokens' has shape \(5, 64\) per frame"):
-        build_joint(outputs=("tokens",))(FRAMES, MASK)
+        joint_logits(build_joint(outputs=("tokens",)))
     with pytest.raises(ValueError, match="all 8 frames are padded"):
-        build_joint()(FRAMES, torch.zeros_like(MASK))
-    with pytest.raises(ValueError, match="chunk is 0"):
-        build_joint()(FRAMES, MASK, chunk=0)
+        joint_logits(build_joint(), mask=torch.zeros_like(MASK))

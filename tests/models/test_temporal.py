@@ -10,6 +10,7 @@ from torch import nn
 
 from reelwright.models.temporal import TEMPORAL_MODELS, build_temporal
 from reelwright.models.transformer import sinusoidal_positions, visibility
+from tests.models.calling import logits_of
 
 DIM, OUTPUTS, LENGTH = 8, 3, 7
 
@@ -22,22 +23,22 @@ CASES = [
     ("transformer", {"layers": 1, "pool": "mean", "positions": "sinusoidal"}),
     ("transformer", {"layers": 1, "pool": "last", "causal": True, "width": 12, "mlp_width": 5, "heads": 3}),
     ("transformer", {"layers": 1, "heads": 3, "head_dim": 5, "causal": True}),
-    ("clip_transformer", {"layers": 2, "heads": 2, "head_dim": 3, "mlp_width": 5}),
-    ("clip_transformer", {"layers": 1, "heads": 1, "head_dim": 8, "mlp_width": 5, "pool": "mean"}),
+    ("storm_transformer", {"layers": 2, "heads": 2, "head_dim": 3, "mlp_width": 5}),
+    ("storm_transformer", {"layers": 1, "heads": 1, "head_dim": 8, "mlp_width": 5, "pool": "mean"}),
     (
-        "clip_transformer",
+        "storm_transformer",
         {"layers": 2, "heads": 2, "head_dim": 3, "mlp_width": 5, "attention": "neighbours", "neighbours": 2},
     ),
     (
-        "clip_transformer",
+        "storm_transformer",
         {"layers": 2, "heads": 2, "head_dim": 3, "mlp_width": 5, "attention": "linformer", "projected": 4},
     ),
     ("gru", {"width": 6}),
     ("gru", {"width": 6, "layers": 2, "bidirectional": True, "pool": "mean"}),
     ("lstm", {"width": 6}),
     ("lstm", {"width": 6, "bidirectional": True}),
-    ("tcn", {"layers": 3, "width": 6}),
-    ("tcn", {"layers": 2, "width": 6, "stages": 3, "causal": True, "pool": "last", "input_norm": True}),
+    ("ms_tcn", {"layers": 3, "width": 6}),
+    ("ms_tcn", {"layers": 2, "width": 6, "stages": 3, "causal": True, "pool": "last", "input_norm": True}),
 ]
 IDS = [f"{name}-{'-'.join(f'{k}={v}' for k, v in options.items())}" for name, options in CASES]
 PER_ROW = [(name, {k: v for k, v in options.items() if k != "pool"}) for name, options in CASES if name != "mlp"]
@@ -72,7 +73,7 @@ def test_every_model_is_covered():
 @pytest.mark.parametrize("filler", [1e4, math.nan, math.inf], ids=["large", "nan", "inf"])
 def test_padding_is_never_seen(name, options, filler):
     model, x, mask = build(name, **options), rows(), all_masks()
-    clean, dirty = (model(x.masked_fill(~mask[..., None], value), mask) for value in (0.0, filler))
+    clean, dirty = (logits_of(model, x.masked_fill(~mask[..., None], value), mask) for value in (0.0, filler))
     assert clean.shape == (4, OUTPUTS)
     assert clean.isfinite().all()
     assert torch.equal(clean, dirty)
@@ -82,7 +83,7 @@ def test_padding_is_never_seen(name, options, filler):
 @pytest.mark.parametrize("filler", [1e4, math.nan], ids=["large", "nan"])
 def test_padding_is_never_seen_per_row(name, options, filler):
     model, x, mask = build(name, per_row=True, **options), rows(), all_masks()
-    clean, dirty = (model(x.masked_fill(~mask[..., None], value), mask) for value in (0.0, filler))
+    clean, dirty = (logits_of(model, x.masked_fill(~mask[..., None], value), mask) for value in (0.0, filler))
     assert clean.shape == (4, LENGTH, OUTPUTS)
     assert clean[mask].isfinite().all()
     assert torch.equal(clean[mask], dirty[mask])
@@ -92,40 +93,40 @@ def test_padding_is_never_seen_per_row(name, options, filler):
 def test_short_windows_equal_padded_ones(name, options):
     model, x = build(name, **options), rows()
     mask = torch.tensor([MASKS["tail"]] * 4, dtype=torch.bool)
-    torch.testing.assert_close(model(x, mask), model(x[:, :4], mask[:, :4]))
+    torch.testing.assert_close(logits_of(model, x, mask), logits_of(model, x[:, :4], mask[:, :4]))
 
 
 @pytest.mark.parametrize(("name", "options"), PER_ROW, ids=PER_ROW_IDS)
 def test_short_windows_equal_padded_ones_per_row(name, options):
     model, x = build(name, per_row=True, **options), rows()
     mask = torch.tensor([MASKS["tail"]] * 4, dtype=torch.bool)
-    torch.testing.assert_close(model(x, mask)[:, :4], model(x[:, :4], mask[:, :4]))
+    torch.testing.assert_close(logits_of(model, x, mask)[:, :4], logits_of(model, x[:, :4], mask[:, :4]))
 
 
 @pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
 def test_real_rows_are_seen_and_learned_from(name, options):
     model, x, mask = build(name, **options), rows().requires_grad_(), torch.ones(4, LENGTH, dtype=torch.bool)
-    assert not torch.equal(model(x, mask), model(rows(seed=1), mask))
+    assert not torch.equal(logits_of(model, x, mask), logits_of(model, rows(seed=1), mask))
     model.train()
-    model(x, mask).square().sum().backward()
+    logits_of(model, x, mask).square().sum().backward()
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
 @pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
 def test_a_window_without_rows_is_finite(name, options):
     mask = torch.tensor([[False] * LENGTH, [True] * LENGTH])
-    assert build(name, **options)(rows(2), mask).isfinite().all()
+    assert logits_of(build(name, **options), rows(2), mask).isfinite().all()
 
 
 @pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
 def test_windows_of_a_batch_do_not_mix(name, options):
     model, x, mask = build(name, **options), rows(), all_masks()
-    alone = torch.cat([model(x[index : index + 1], mask[index : index + 1]) for index in range(4)])
-    torch.testing.assert_close(model(x, mask), alone)
+    alone = torch.cat([logits_of(model, x[index : index + 1], mask[index : index + 1]) for index in range(4)])
+    torch.testing.assert_close(logits_of(model, x, mask), alone)
 
 
-CAUSAL = [("gru", {}), ("lstm", {}), ("transformer", {"causal": True}), ("tcn", {"causal": True, "layers": 3})]
-NOT_CAUSAL = [("gru", {"bidirectional": True}), ("transformer", {}), ("tcn", {"layers": 3})]
+CAUSAL = [("gru", {}), ("lstm", {}), ("transformer", {"causal": True}), ("ms_tcn", {"causal": True, "layers": 3})]
+NOT_CAUSAL = [("gru", {"bidirectional": True}), ("transformer", {}), ("ms_tcn", {"layers": 3})]
 
 
 @pytest.mark.parametrize(
@@ -137,7 +138,7 @@ def test_only_both_way_models_see_later_rows(name, options, is_causal):
     model, x, mask = build(name, per_row=True, **options), rows(), torch.ones(4, LENGTH, dtype=torch.bool)
     changed = x.clone()
     changed[:, 4:] *= -1  # adding a constant would vanish in LayerNorm
-    before, after = model(x, mask)[:, :4], model(changed, mask)[:, :4]
+    before, after = logits_of(model, x, mask)[:, :4], logits_of(model, changed, mask)[:, :4]
     assert torch.allclose(before, after, atol=1e-6) == is_causal
 
 
@@ -147,34 +148,32 @@ def test_linear_pools_by_hand(pool, expected):
     nn.init.ones_(model.head.weight)
     nn.init.zeros_(model.head.bias)
     x, mask = torch.tensor([[[10.0], [20.0], [30.0], [99.0]]]), torch.tensor([[True, True, True, False]])
-    assert model(x, mask).item() == expected
+    assert logits_of(model, x, mask).item() == expected
 
 
 def test_gru_equals_torch():
     model, x = build("gru", per_row=True, width=6), rows()
     states, _ = model.rnn(x)
-    torch.testing.assert_close(model(x, torch.ones(4, LENGTH, dtype=torch.bool)), model.head(states))
+    torch.testing.assert_close(logits_of(model, x, torch.ones(4, LENGTH, dtype=torch.bool)), model.head(states))
 
 
 def test_padding_in_front_shifts_a_recurrent_result():
     model, x = build("lstm", width=6, bidirectional=True), rows()
     mask = torch.tensor([MASKS["head"]] * 4, dtype=torch.bool)
-    torch.testing.assert_close(model(x, mask), model(x[:, 2:], mask[:, 2:]))
+    torch.testing.assert_close(logits_of(model, x, mask), logits_of(model, x[:, 2:], mask[:, 2:]))
 
 
 def test_tcn_stages_and_reach():
-    model, x = build("tcn", per_row=True, layers=2, width=6, stages=3), rows(num_rows=15)
+    model, x = build("ms_tcn", per_row=True, layers=2, width=6, stages=3), rows(num_rows=15)
     mask = torch.ones(4, 15, dtype=torch.bool)
-    stages = model.forward_stages(x, mask)
-    assert len(stages) == 3
-    assert torch.equal(stages[-1], model(x, mask))
-    outputs = model.outputs(x, mask)
+    outputs = model({"rows": x, "mask": mask})
     assert list(outputs) == ["aux.stage1", "aux.stage2", "logits"]
-    assert all(torch.equal(*pair) for pair in zip(outputs.values(), stages, strict=True))
+    assert all(logits.shape == (4, 15, OUTPUTS) for logits in outputs.values())
     changed = x.clone()
     changed[:, 7] += 1
     # Dilations 1 and 2 reach 3 rows to either side in the first stage.
-    differs = (model.forward_stages(changed, mask)[0] != stages[0]).any(dim=-1).any(dim=0)
+    first = model({"rows": changed, "mask": mask})["aux.stage1"]
+    differs = (first != outputs["aux.stage1"]).any(dim=-1).any(dim=0)
     assert differs.nonzero().flatten().tolist() == list(range(4, 11))
 
 
@@ -196,16 +195,16 @@ def test_positions_tell_the_order_of_rows():
     mask = torch.ones(4, LENGTH, dtype=torch.bool)
     for positions in ("learned", "sinusoidal"):
         model, x = build("transformer", layers=1, pool="mean", positions=positions), rows()
-        assert not torch.allclose(model(x, mask), model(x.flip(1), mask), atol=1e-6), positions
+        assert not torch.allclose(logits_of(model, x, mask), logits_of(model, x.flip(1), mask), atol=1e-6), positions
 
 
 def test_too_long_windows():
     x, mask = rows(num_rows=LENGTH + 1), torch.ones(4, LENGTH + 1, dtype=torch.bool)
-    assert build("transformer", positions="sinusoidal")(x, mask).shape == (4, OUTPUTS)
+    assert logits_of(build("transformer", positions="sinusoidal"), x, mask).shape == (4, OUTPUTS)
     with pytest.raises(ValueError, match=r"window has 8 rows, but positions were learned for 7"):
-        build("transformer")(x, mask)
+        logits_of(build("transformer"), x, mask)
     with pytest.raises(ValueError, match=r"window has 8 rows, but this mlp was built for 7"):
-        build("mlp")(x, mask)
+        logits_of(build("mlp"), x, mask)
 
 
 REFUSED = [
@@ -217,7 +216,7 @@ REFUSED = [
     ("mlp per row", "mlp", {"per_row": True}, r"mlp .* gives no logits per row"),
     ("heads", "transformer", {"heads": 3}, r"width 8 does not divide into 3 heads"),
     ("positions", "transformer", {"positions": "rotary"}, r"positions is 'rotary'; allowed: learned, sinusoidal"),
-    ("layers", "tcn", {"layers": 0}, r"layers is 0; it must be at least 1"),
+    ("layers", "ms_tcn", {"layers": 0}, r"layers is 0; it must be at least 1"),
     ("dropout", "lstm", {"dropout": 1.0}, r"dropout is 1.0; it must be at least 0 and below 1"),
     ("mlp dropout", "mlp", {"dropout": -0.1}, r"dropout is -0.1"),
     ("length", "linear", {"length": 0}, r"length is 0; it must be at least 1"),

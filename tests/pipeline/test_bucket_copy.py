@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from reelwright.pipeline.bucket_copy import copied
+from reelwright.pipeline.bucket_copy import Scope, copied
 from reelwright.pipeline.repair import relist
-from reelwright.pipeline.verify import Scope
 from reelwright.storage.files import write_sealed
 from reelwright.storage.items import ItemLedger, ItemRow
 from reelwright.storage.removal import take_out

@@ -116,9 +116,9 @@ def test_the_stage_cuts_clips_to_train_on_out_of_stored_frames_and_none_to_valid
     monkeypatch.setattr(resized_crop, "cropped", noted)
     with pytest.raises(_StopError):
         film.tune(key=f"caught {scale}", augment={"crop_scale": scale})
-    clips = next(iter(caught["train"].epoch(0))).inputs[0]
+    clips = next(iter(caught["train"].epoch(0))).inputs["frames"]
     assert clips.shape == (4, 6, 32, 32, 3)
     assert set(read) == ({(6, 48, 64, 3)} if scale else set())  # as decoded, not the 32 x 32 that the encoder sees
     read.clear()
-    assert next(iter(caught["val"].epoch(0))).inputs[0].shape == (4, 6, 32, 32, 3)
+    assert next(iter(caught["val"].epoch(0))).inputs["frames"].shape == (4, 6, 32, 32, 3)
     assert not read

@@ -69,7 +69,7 @@ def prepared(module, augment, *, epoch=0, first=0, repeats=1, seed=0):
     """All batches of an epoch of ten clips, as the network would see them."""
     settings = config(augment).augment
     redraw, geometry = build_redraw(settings, seed=seed), Geometry(size=(16, 20), resize=16)
-    shape = WindowShape(length=3, stride=3)
+    shape = WindowShape(length=3, hop=3)
     windows = grid_windows([3] * 10, shape)
     batches = FrameBatches(
         read=still,
@@ -96,7 +96,7 @@ def plain(module):
 def test_all_frames_of_a_clip_change_alike_and_clips_do_not(module, augment):
     settings = {**augment, "erasing": {"mode": "rand"}} if "erasing" in augment and augment is CAST else augment
     found = prepared(module, settings)
-    clips = torch.cat([batch.inputs[0] for batch in found])
+    clips = torch.cat([batch.inputs["frames"] for batch in found])
     assert clips.shape == (10, 3, 3, 16, 20)
     torch.testing.assert_close(clips, clips[:, :1].expand_as(clips))
     before = plain(module)[torch.cat([batch.targets for batch in found])]
@@ -109,17 +109,21 @@ def test_a_resume_in_the_middle_of_an_epoch_sees_the_same_clips(module, augment)
     whole, rest = prepared(module, augment, epoch=2), prepared(module, augment, epoch=2, first=1)
     assert len(rest) == len(whole) - 1 == 2
     for one, other in zip(whole[1:], rest, strict=True):
-        assert torch.equal(one.inputs[0], other.inputs[0])
+        assert torch.equal(one.inputs["frames"], other.inputs["frames"])
     for others in (prepared(module, augment, epoch=3), prepared(module, augment, epoch=2, seed=1)):
         by_video = [
-            {int(target): clip for batch in run for target, clip in zip(batch.targets, batch.inputs[0], strict=True)}
+            {
+                int(target): clip
+                for batch in run
+                for target, clip in zip(batch.targets, batch.inputs["frames"], strict=True)
+            }
             for run in (whole, others)
         ]
         assert any(not torch.equal(by_video[0][video], by_video[1][video]) for video in range(10))
 
 
 def test_repeats_of_a_clip_are_augmented_anew(module):
-    clips = prepared(module, CAST, repeats=2)[0].inputs[0]
+    clips = prepared(module, CAST, repeats=2)[0].inputs["frames"]
     targets = prepared(module, CAST, repeats=2)[0].targets
     assert targets[0] == targets[1]
     assert not torch.equal(clips[0], clips[1])
@@ -128,15 +132,17 @@ def test_repeats_of_a_clip_are_augmented_anew(module):
 def test_nothing_asked_is_normalised_alone(module):
     found = prepared(module, NOTHING)
     expected = plain(module)[torch.cat([batch.targets for batch in found])]
-    assert torch.equal(torch.cat([batch.inputs[0] for batch in found]), expected)
+    assert torch.equal(torch.cat([batch.inputs["frames"] for batch in found]), expected)
 
 
 def test_a_box_is_erased_after_normalising(module):
     """const fills with 0, which is the mean colour of what the encoder sees."""
     frames = torch.full((1, 2, 16, 20, 3), 255, dtype=torch.uint8)
     settings = config({**NOTHING, "erasing": {"probability": 1, "mode": "const"}}).augment
-    batch = Batch((frames, torch.ones(1, 2, dtype=torch.bool)), torch.zeros(1), origin=Origin(0, np.array([0])))
-    found = Preparation(module, settings=settings, seed=0)(batch).inputs[0]
+    batch = Batch(
+        {"frames": frames, "mask": torch.ones(1, 2, dtype=torch.bool)}, torch.zeros(1), origin=Origin(0, np.array([0]))
+    )
+    found = Preparation(module, settings=settings, seed=0)(batch).inputs["frames"]
     is_erased = (found == 0).all(dim=2)
     assert 0.01 < is_erased.float().mean() < 0.4
     assert torch.equal(found[0, 0], found[0, 1])

@@ -52,7 +52,7 @@ def _batch(task, *, size=4, length=6, epoch=0, first=0, unknown=False):
         targets = torch.randint(0, 3, (size, length) if task == "per_row" else (size,), generator=generator)
     if unknown:
         targets[0, :2] = -1
-    return Batch((rows, mask), targets, origin=Origin(epoch, np.arange(first, first + size)))
+    return Batch({"rows": rows, "mask": mask}, targets, origin=Origin(epoch, np.arange(first, first + size)))
 
 
 def test_the_settings_are_those_of_the_models_layer():
@@ -103,10 +103,10 @@ def test_nothing_mixed_has_the_loss_of_plain_targets(task, loss):
     how = {"counts": COUNTS, "device": CPU}
     objective = build_task(task, LABELS).objective(LossSettings(**loss), **how)
     logits = torch.randn(*batch.targets.shape[: 2 if task == "per_row" else 1], 3)
-    assert torch.equal(prepared.inputs[0], batch.inputs[0])
-    losses = [float(objective({"logits": logits}, each.targets).total) for each in (prepared, batch)]
+    assert torch.equal(prepared.inputs["rows"], batch.inputs["rows"])
+    losses = [float(objective({"logits": logits}, each.entries).total) for each in (prepared, batch)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-    weights = [objective.weight(each.targets) for each in (prepared, batch)]
+    weights = [objective.weight(each.entries) for each in (prepared, batch)]
     assert (weights[0] is None) == (weights[1] is None) == (task != "per_row" and "class_weights" not in loss)
     if weights[0] is not None:
         assert float(weights[0]) == pytest.approx(float(weights[1]), rel=1e-5)
@@ -115,11 +115,11 @@ def test_nothing_mixed_has_the_loss_of_plain_targets(task, loss):
 def test_the_loss_is_the_mean_of_both_losses_by_the_share():
     batch = _batch("majority")
     prepared = _mixing(mix={"cutmix_alpha": 0})(batch)
-    mixed, (rows, mask) = prepared.inputs[0], batch.inputs
+    mixed, rows = prepared.inputs["rows"], batch.inputs["rows"]
     share = float(((mixed - rows.flip(0)) / (rows - rows.flip(0))).median())
     assert 0 < share < 1
     assert torch.allclose(mixed, share * rows + (1 - share) * rows.flip(0), atol=1e-5)
-    assert prepared.inputs[1] is mask
+    assert prepared.inputs["mask"] is batch.inputs["mask"]
     logits = torch.randn(4, 3)
     loss = build_task("majority", LABELS).objective(LossSettings(), counts=COUNTS, device=CPU).loss
     expected = share * loss(logits, batch.targets) + (1 - share) * loss(logits, batch.targets.flip(0))
@@ -128,7 +128,7 @@ def test_the_loss_is_the_mean_of_both_losses_by_the_share():
 
 def test_draws_follow_from_seed_epoch_and_place_alone():
     def mixed(*, seed=0, **place):
-        return _mixing(seed=seed)(_batch("majority", **place)).inputs[0]
+        return _mixing(seed=seed)(_batch("majority", **place)).inputs["rows"]
 
     assert torch.equal(mixed(), mixed())
     others = [mixed(seed=1), mixed(epoch=1), mixed(first=4)]
@@ -139,9 +139,9 @@ def test_clips_are_mixed_alike_in_all_frames():
     mixing = _mixing("per_row", mix_inputs=mix_frames, num_extents=2, mix={"mixup_alpha": 0})
     frames = torch.rand(4, 1, 3, 8, 8).expand(-1, 6, -1, -1, -1)
     batch = _batch("per_row")
-    prepared = mixing(Batch((frames, batch.inputs[1]), batch.targets, origin=batch.origin))
-    assert not torch.equal(prepared.inputs[0], frames)
-    assert torch.equal(prepared.inputs[0], prepared.inputs[0][:, :1].expand_as(frames))
+    prepared = mixing(Batch({"frames": frames, "mask": batch.inputs["mask"]}, batch.targets, origin=batch.origin))
+    assert not torch.equal(prepared.inputs["frames"], frames)
+    assert torch.equal(prepared.inputs["frames"], prepared.inputs["frames"][:, :1].expand_as(frames))
     assert prepared.targets.shape == (4, 6, 3)
     assert prepared.targets.sum(-1).flatten().tolist() == pytest.approx([1.0] * 24)
 
@@ -170,7 +170,7 @@ def test_processes_without_two_windows_are_refused():
 
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task_trains_mixed(pulse_toy, task):
-    work = pulse_toy.train_work(task=task, window={"length": 12, "stride": 12}, mix={"mode": "elem"}, epochs=1)
+    work = pulse_toy.train_work(task=task, window={"length": 12, "hop": 12}, mix={"mode": "elem"}, epochs=1)
     assert np.isfinite(run(work, pulse_toy.reporter)["metrics"]["train_loss"])
 
 
@@ -179,7 +179,7 @@ def test_a_mixed_run_learns(pulse_toy):
         mix={"mixup_alpha": 0.2, "cutmix_alpha": 0},
         epochs=6,
         optimizer={"lr": 0.01},
-        window={"length": 12, "stride": 2},
+        window={"length": 12, "hop": 2},
         schedule={"warmup_epochs": 0.5},
     )
     assert run(work, pulse_toy.reporter)["metrics"]["val_macro_f1"] > 0.85

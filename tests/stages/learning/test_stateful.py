@@ -20,12 +20,12 @@ class Queued(Objective):
         self.mean = torch.zeros(2)
         self.updates = []
 
-    def forward(self, outputs, targets):
+    def forward(self, outputs, batch):
         logits = outputs["logits"]
         if self.training:
             self.mean = logits.detach().mean(0)
         parts = {
-            "class": functional.cross_entropy(logits, targets),
+            "class": functional.cross_entropy(logits, batch["targets"]),
             "drift": (logits.mean(0) - self.queue.mean(0)).square().sum(),
         }
         return LossParts(parts["class"] + parts["drift"], parts)

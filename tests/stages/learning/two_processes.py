@@ -24,6 +24,7 @@ from reelwright.stages.sampling.draws import Draws
 from reelwright.stages.work import SilentReporter
 from reelwright.storage.errors import Interrupted, StageError
 from reelwright.storage.runs import RunFolder
+from tests.models.calling import Net
 
 NUM_ITEMS, DIM, EPOCHS = 22, 5, 3
 
@@ -49,7 +50,7 @@ class Rows:
             def about(part=part):
                 return [f"row {number}" for number in part]
 
-            yield Batch((self.x[picked],), self.y[picked], num_all, is_counted, about)
+            yield Batch({"rows": self.x[picked]}, self.y[picked], num_all, is_counted, about)
 
 
 class SignalAt(SilentReporter):
@@ -75,7 +76,7 @@ def train(folder, world, *, kind, batch_size, accumulate=1, reporter=None, poiso
     torch.manual_seed(1)
     middle = {"plain": nn.Identity(), "dropout": nn.Dropout(0.4), "norm": nn.BatchNorm1d(8)}[kind]
     # a bias in front of a batch norm has no gradient but noise, which Adam would blow up
-    module = nn.Sequential(nn.Linear(DIM, 8, bias=kind != "norm"), middle, nn.ReLU(), nn.Linear(8, 2))
+    module = Net(nn.Linear(DIM, 8, bias=kind != "norm"), middle, nn.ReLU(), nn.Linear(8, 2))
     chosen = OptimizerSettings(lr=0.05)
     trainer = Trainer(
         module,
@@ -93,7 +94,7 @@ def train(folder, world, *, kind, batch_size, accumulate=1, reporter=None, poiso
 
     def judge(forward):
         with torch.inference_mode():
-            return {"loss": float(loss(forward(data.x)["logits"], data.y))}
+            return {"loss": float(loss(forward({"rows": data.x})["logits"], data.y))}
 
     trainer.fit(data, judge)
     return trainer

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch.nn import functional
 
-from reelwright.models.contracts import named_outputs
 from reelwright.models.losses import truncated_smoothing_loss
 from reelwright.models.temporal import build_temporal
 from reelwright.stages.learning.config import LossSettings
@@ -27,7 +26,11 @@ def _objective(task="per_row", **loss):
 def _model(stages, *, per_row=True):
     torch.manual_seed(0)
     options = {"stages": stages, "layers": 2, "width": 6, "dropout": 0.0}
-    return build_temporal("tcn", input_dim=5, num_outputs=3, length=8, per_row=per_row, **options)
+    return build_temporal("ms_tcn", input_dim=5, num_outputs=3, length=8, per_row=per_row, **options)
+
+
+def _outputs(model, x, mask):
+    return model({"rows": x, "mask": mask})
 
 
 def _batch():
@@ -68,8 +71,8 @@ def test_nothing_known_costs_nothing():
 
 def test_one_stage_is_plain_cross_entropy_to_the_bit():
     x, mask, target = _batch()
-    outputs = named_outputs(_model(1), x, mask)
-    found = _objective()(outputs, target)
+    outputs = _outputs(_model(1), x, mask)
+    found = _objective()(outputs, {"targets": target})
     assert list(outputs) == ["logits"]
     assert not found.parts
     expected = functional.cross_entropy(outputs["logits"].flatten(0, 1), target.flatten(), ignore_index=-1)
@@ -86,12 +89,12 @@ def test_several_stages_as_the_public_code_sums_them():
     x, mask, target = torch.randn(1, 8, 5), torch.ones(1, 8, dtype=torch.bool), torch.randint(0, 3, (1, 8))
     model = _model(3)
     expected = torch.zeros(())
-    for p in model.forward_stages(x, mask):
+    for p in _outputs(model, x, mask).values():
         expected += functional.cross_entropy(p.flatten(0, 1), target.flatten())
         log = functional.log_softmax(p, dim=2)
         squares = functional.mse_loss(log[:, 1:], log.detach()[:, :-1], reduction="none")
         expected += 0.15 * squares.clamp(min=0, max=16).mean() * 7 / 8
-    found = _objective()(named_outputs(model, x, mask), target)
+    found = _objective()(_outputs(model, x, mask), {"targets": target})
     torch.testing.assert_close(found.total, expected)
     assert list(found.parts) == ["stage1", "stage2", "stage3", "smoothing"]
     torch.testing.assert_close(sum(found.parts.values()), found.total)
@@ -103,8 +106,8 @@ def test_every_stage_learns_from_its_own_loss(per_row):
     target = target if per_row else target[:, 0].clamp(min=0)
     model = _model(3, per_row=per_row)
     objective = _objective("per_row" if per_row else "last_row")
-    outputs = named_outputs(model, x, mask)
-    parts = objective(outputs, target).parts
+    outputs = _outputs(model, x, mask)
+    parts = objective(outputs, {"targets": target}).parts
     assert ("smoothing" in parts) is per_row
     for number, stage in enumerate(model.stages, start=1):
         gradients = torch.autograd.grad(parts[f"stage{number}"], list(stage.parameters()), retain_graph=True)
@@ -114,10 +117,12 @@ def test_every_stage_learns_from_its_own_loss(per_row):
 @pytest.mark.parametrize("loss", [{}, BALANCED, {"label_smoothing": 0.1}], ids=str)
 def test_parts_of_a_batch_add_up_to_the_whole(loss):
     x, mask, target = _batch()
-    objective, outputs = _objective(**loss), named_outputs(_model(2), x, mask)
+    objective, outputs = _objective(**loss), _outputs(_model(2), x, mask)
     total, weight = 0.0, 0.0
     for part in (slice(0, 1), slice(1, 4)):
-        found = objective({name: value[part] for name, value in outputs.items()}, target[part])
-        total += float(found.total.detach()) * float(objective.weight(target[part]))
-        weight += float(objective.weight(target[part]))
-    assert total / weight == pytest.approx(float(objective(outputs, target).total.detach()), rel=1e-5)
+        batch = {"targets": target[part]}
+        found = objective({name: value[part] for name, value in outputs.items()}, batch)
+        total += float(found.total.detach()) * float(objective.weight(batch))
+        weight += float(objective.weight(batch))
+    whole = objective(outputs, {"targets": target}).total
+    assert total / weight == pytest.approx(float(whole.detach()), rel=1e-5)

@@ -56,7 +56,8 @@ def _logits(toy, rows):
     module = load_run(RunFolder(toy.store.run("clips")), device=torch.device("cpu")).module
     values = torch.from_numpy(np.asarray(rows, np.float32))[None]
     with torch.inference_mode():
-        return module(values, torch.ones(1, len(rows), dtype=torch.bool)).numpy()[0]
+        mask = torch.ones(1, len(rows), dtype=torch.bool)
+        return module({"rows": values, "mask": mask})["logits"].numpy()[0]
 
 
 def test_views_that_show_the_same_frames_count_once(toy):

@@ -147,9 +147,9 @@ def test_an_epoch_goes_on_where_it_stopped(copies):
         return np.broadcast_to(row[:, None, None, None], (len(row), 2, 2, 3)).astype(np.uint8)
 
     batches = KeyFrameBatches(read=read, pool=pool, batch=batch, seed=3, num_copies=copies)
-    whole = [part.inputs[0][:, 0, 0, 0].tolist() for part in batches.epoch(2)]
-    assert [part.inputs[0][:, 0, 0, 0].tolist() for part in batches.epoch(2, first=2)] == whole[2:]
-    assert whole != [part.inputs[0][:, 0, 0, 0].tolist() for part in batches.epoch(3)]
+    whole = [part.inputs["frames"][:, 0, 0, 0].tolist() for part in batches.epoch(2)]
+    assert [part.inputs["frames"][:, 0, 0, 0].tolist() for part in batches.epoch(2, first=2)] == whole[2:]
+    assert whole != [part.inputs["frames"][:, 0, 0, 0].tolist() for part in batches.epoch(3)]
     assert [len(part) for part in whole] == [6 * copies] * 4
     assert batches.num_items == 24 * copies
     targets = next(iter(batches.epoch(0))).targets.tolist()
@@ -166,14 +166,14 @@ def test_crops_are_of_stored_frames_and_each_copy_has_its_own(copies):
     batches = KeyFrameBatches(
         read=None, pool=pool, batch=batch, seed=3, num_copies=copies, crop=crop, read_stored=lambda *_: picture
     )
-    whole = [part.inputs[0] for part in batches.epoch(1)]
+    whole = [part.inputs["frames"] for part in batches.epoch(1)]
     assert whole[0].shape == (18 * copies, 8, 8, 3)
     columns = whole[0].float().mean(dim=(1, 3))
     assert columns.min() < 3
     assert columns.max() > 20
     if copies == 2:
         assert not torch.equal(whole[0][0], whole[0][1])
-    assert torch.equal(next(iter(batches.epoch(1, first=2))).inputs[0], whole[2])
+    assert torch.equal(next(iter(batches.epoch(1, first=2))).inputs["frames"], whole[2])
 
 
 def test_nothing_to_change_changes_nothing():
