@@ -10,20 +10,82 @@ H height, W width, K outputs, E embedding size.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, Self
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from reelwright.models.layers import layer_ids
 
 Inputs = Mapping[str, Tensor]
 Outputs = Mapping[str, Tensor]
 Forward = Callable[..., dict[str, Tensor]]  # a module, as under autocast: its named outputs
 
 
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """How a part of a model is trained."""
+
+    state: Literal["trained", "frozen", "frozen_norms"] = "trained"
+    # frozen: no parameter changes and it stays in eval mode; frozen_norms: its batch norms do, the rest is trained.
+    layers: Mapping[str, int]
+    # Name of each parameter, without the part's prefix -> layer, 0 at the part's input, for layer decay.
+
+
 class VideoModel(nn.Module):
     """Base of the models that are trained."""
+
+    @cached_property
+    def parts(self) -> Mapping[str, Part]:
+        """The parts that hold all parameters, by prefix of their names ("" is all), in order from input to output.
+
+        Unless a model knows better it is one part that is trained, with layers as its numbered blocks have them.
+        """
+        return {"": Part(layers=layer_ids(self))}
 
     def forward(self, batch: Inputs) -> dict[str, Tensor]:
         """The outputs for a batch, by name; see the top of this file."""
         raise NotImplementedError
+
+    def train(self, mode: bool = True) -> Self:
+        """As of every module, but what is frozen stays in eval mode: parts, and batch norms wherever they are."""
+        super().train(mode)
+        for prefix, part in self.parts.items() if mode else ():
+            module = self.get_submodule(prefix)
+            if not any(parameter.requires_grad for parameter in module.parameters()):
+                module.train(mode=False)
+            for norm in module.modules():
+                if isinstance(norm, _BatchNorm) and (part.state == "frozen_norms" or _is_frozen(norm)):
+                    norm.eval()
+        return self
+
+
+def model_layers(model: VideoModel) -> dict[str, int]:
+    """The layer of every parameter by name, 0 at the input: the parts one after the other.
+
+    Raises ValueError for a model whose parts leave a parameter out.
+    """
+    found: dict[str, int] = {}
+    first = 0
+    for prefix, part in model.parts.items():
+        found |= {f"{prefix}.{name}" if prefix else name: first + layer for name, layer in part.layers.items()}
+        first = max(found.values(), default=-1) + 1
+    missing = [name for name, _ in model.named_parameters() if name not in found]
+    if missing:
+        raise ValueError(f"the parts of {type(model).__name__} have no layer for {', '.join(missing[:3])}.")
+    return found
+
+
+def prefixed(prefix: str, parts: Mapping[str, Part]) -> dict[str, Part]:
+    """Parts of a model that is itself the part ``prefix`` of another one."""
+    return {f"{prefix}.{name}" if name else prefix: part for name, part in parts.items()}
+
+
+def _is_frozen(norm: nn.Module) -> bool:
+    own = list(norm.parameters(recurse=False))
+    return bool(own) and not any(parameter.requires_grad for parameter in own)
 
 
 def stage_logits(outputs: Outputs) -> list[Tensor]:

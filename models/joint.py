@@ -5,23 +5,38 @@ Shape letters: B batch, T rows of a window, C channels, H height, W width, D fea
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from collections.abc import Mapping
+from functools import cached_property
 
-from reelwright.models.contracts import Inputs, VideoModel
+from torch import Tensor
+
+from reelwright.models.contracts import Inputs, Part, VideoModel, prefixed
 from reelwright.models.encoder_base import Encoder
+from reelwright.models.layers import layer_ids
 
 
 class JointModel(VideoModel):
     """`spatial` on every frame, then `temporal` on the rows."""
 
-    def __init__(self, spatial: Encoder, temporal: nn.Module) -> None:
-        """Raises ValueError for a video encoder, whose rows are clips and not frames."""
+    def __init__(self, spatial: Encoder, temporal: VideoModel, *, frozen_norms: bool = False) -> None:
+        """`frozen_norms`: batch norms of `spatial` keep their statistics.
+
+        Raises ValueError for a video encoder, whose rows are clips and not frames.
+        """
         super().__init__()
         if spatial.kind != "image":
             message = f"a joint model encodes single frames, but {type(spatial).__name__} is a {spatial.kind} encoder."
             raise ValueError(message + " Use a timm encoder.")
         self.spatial = spatial
         self.temporal = temporal
+        self._frozen_norms = frozen_norms
+
+    @cached_property
+    def parts(self) -> Mapping[str, Part]:
+        """`spatial`, then what `temporal` consists of."""
+        layers = {f"model.{name}": layer for name, layer in layer_ids(self.spatial.model).items()}
+        spatial = Part(state="frozen_norms" if self._frozen_norms else "trained", layers=layers)
+        return {"spatial": spatial, **prefixed("temporal", self.temporal.parts)}
 
     def forward(self, batch: Inputs) -> dict[str, Tensor]:
         """Normalised `frames` (B,T,C,H,W) and their `mask` -> what `temporal` gives of their rows."""

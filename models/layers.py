@@ -9,9 +9,6 @@ from typing import Any
 
 from torch import nn
 
-from reelwright.models.encoder_base import Encoder
-from reelwright.models.joint import JointModel
-
 _BEHIND = 1 << 30  # sorted behind every numbered block
 _NUMBERED = re.compile(r"(?<=\.)(\d+)\.")  # blocks.3.
 _RECURRENT = re.compile(r"_l(\d+)(?:_reverse)?$")  # weight_ih_l1
@@ -22,14 +19,8 @@ def layer_ids(module: nn.Module) -> dict[str, int]:
 
     timm's models say it themselves (`group_matcher`, block by block). Others: what stands before the longest row of
     numbered blocks is layer 0, each block a layer of its own, the rest the last one; without numbered blocks every
-    child is a layer. A joint model is one chain: the temporal model's layers follow the encoder's.
+    child is a layer.
     """
-    if isinstance(module, JointModel):
-        spatial, temporal = layer_ids(module.spatial), layer_ids(module.temporal)
-        first = max(spatial.values(), default=-1) + 1
-        return _prefixed("spatial.", spatial, 0) | _prefixed("temporal.", temporal, first)
-    if isinstance(module, Encoder):
-        return _prefixed("model.", layer_ids(module.model), 0)
     of_timm: Any = getattr(module, "group_matcher", None)
     if callable(of_timm):
         from timm.models import group_parameters  # here, since it takes seconds and most models are none of timm's
@@ -54,10 +45,6 @@ def undecayed_names(module: nn.Module) -> set[str]:
         if callable(getattr(part, "no_weight_decay", None)):
             found |= {f"{prefix}.{name}" if prefix else str(name) for name in part.no_weight_decay()}
     return found
-
-
-def _prefixed(prefix: str, ids: Mapping[str, int], first: int) -> dict[str, int]:
-    return {f"{prefix}{name}": first + layer for name, layer in ids.items()}
 
 
 def _by_blocks(names: list[str]) -> dict[str, int]:

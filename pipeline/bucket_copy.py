@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from reelwright.storage import remote
@@ -21,28 +21,26 @@ _FILES_AT_ONCE = 500
 _TRIES = 5
 
 
-Items = tuple[str, str]  # area and spec key
+Digests = frozenset[str] | None  # of videos; None: all
 
 
 @dataclass
 class Scope:
     """What is looked at."""
 
-    nodes: set[str] = field(default_factory=set)  # folders below nodes/
-    records: set[str] = field(default_factory=set)  # keys whose outputs are checked
-    items: dict[Items, frozenset[str] | None] = field(default_factory=dict)  # digests of videos; None: all
-    projects: set[Path] = field(default_factory=set)
-    weights: set[Path] = field(default_factory=set)
-    synthetic: set[str] = field(default_factory=set)  # keys of sets of videos and of classes
+    # area -> names in it: keys, paths of files in projects and weights; of frames, embeddings and cached predictions
+    # which videos. "outputs" are those of the records with these keys, in whatever area.
+    names: dict[str, dict[str, Digests]] = field(default_factory=dict)
     is_whole: bool = False  # also what belongs to nothing
 
-    def moved(self, store: Store, copy: Store) -> Scope:
-        """The same in a copy of the store."""
+    def add(self, area: str, name: str, digests: Digests = None) -> None:
+        """Look at this too, and at these videos besides those that are looked at."""
+        before = self.of(area).get(name, frozenset())
+        self.names.setdefault(area, {})[name] = None if digests is None or before is None else before | digests
 
-        def places(paths: set[Path]) -> set[Path]:
-            return {copy.root / path.relative_to(store.root) for path in paths}
-
-        return replace(self, projects=places(self.projects), weights=places(self.weights))
+    def of(self, area: str) -> Mapping[str, Digests]:
+        """What is looked at of an area."""
+        return self.names.get(area, {})
 
 
 @contextlib.contextmanager
@@ -74,21 +72,20 @@ def _download(files: dict[str, Path], store: Store) -> None:
 def _named(store: Store, scope: Scope) -> Iterator[str]:
     """Names of the objects that a scope looks at."""
     yield from _TABLES & store.backend.names(store.root)
-    folders = {f"nodes/{key}" for key in scope.nodes}
-    folders |= {f"{area}/{key}" for area in RECORDED for key in scope.records}
-    folders |= {f"synthetic/{key}" for key in scope.synthetic}
-    for (area, key), digests in scope.items.items():
-        kind = WITH_ITEMS[area]
-        folder = f"{area}/{key}{kind.ending}"
-        if not kind.is_rows:
-            folders.add(folder)
-            continue
-        for name, _ in store.backend.entries(store.root / folder):
-            if digests is None or name == kind.marker or name.partition("/")[0] in digests:
-                yield f"{folder}/{name}"
+    folders = {f"{area}/{key}" for area in ("nodes", "synthetic") for key in scope.of(area)}
+    folders |= {f"{area}/{key}" for area in RECORDED for key in scope.of("outputs")}
+    for area, kind in WITH_ITEMS.items():
+        for key, digests in scope.of(area).items():
+            folder = f"{area}/{key}{kind.ending}"
+            if not kind.is_rows:
+                folders.add(folder)
+                continue
+            for name, _ in store.backend.entries(store.root / folder):
+                if digests is None or name == kind.marker or name.partition("/")[0] in digests:
+                    yield f"{folder}/{name}"
     for folder in sorted(folders):
         yield from (f"{folder}/{name}" for name, _ in store.backend.entries(store.root / folder))
-    yield from (path.relative_to(store.root).as_posix() for path in scope.projects | scope.weights)
+    yield from (f"{area}/{name}" for area in ("projects", "weights") for name in scope.of(area))
 
 
 def _everything(store: Store) -> list[str]:

@@ -23,7 +23,7 @@ from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import InputError, StageError
 from reelwright.storage.files import remove_files
 from reelwright.storage.items import ItemLedger, ItemRow
-from reelwright.storage.records import Record, save_record, write_record
+from reelwright.storage.records import Record, write_record
 from reelwright.storage.runs import RunFolder
 from reelwright.storage.store import Store
 
@@ -193,8 +193,7 @@ def note_record(
     items = [rows[item.digest] for item in plan.wanted if item.digest in rows] if rows else []
     present = [row for row in items if row.is_done]
     assert plan.material is not None
-    is_noted = plan.node.config.kind == "run" or plan.node.config.publishes
-    reads = planner.noted_now(plan) if is_noted else []
+    reads = planner.noted_now(plan) if _is_noted(plan) else []
     if plan.node.config.publishes:
         outputs = {**outputs, TARGETS: targets_by_split(reads, planner.dataset_of(plan.node))}
     record = Record(
@@ -219,13 +218,14 @@ def note_record(
 
 
 def complete_notes(plan: NodePlan, planner: Planner) -> None:
-    """Write again what lies beside the record of a node that is up to date, where it is gone."""
-    assert plan.record is not None
-    reads_labels = plan.node.config.kind == "run" or plan.node.config.publishes
-    if reads_labels and not (planner.file.store.node(plan.key) / "samples.json").exists():
+    """Write again what lies beside the record of a node that is up to date, where `verify --repair` took it out."""
+    if _is_noted(plan) and not (planner.file.store.node(plan.key) / "samples.json").exists():
         write_noted(planner.file.store, plan.key, planner.noted_now(plan))
-    if planner.last(plan.node) is None:
-        save_record(planner.project / f"{plan.node.name}.json", plan.record)
+
+
+def _is_noted(plan: NodePlan) -> bool:
+    """Whether what a node read of the videos lies beside its record."""
+    return plan.node.config.kind == "run" or plan.node.config.publishes
 
 
 def _counts(plan: NodePlan, rows: Sequence[ItemRow]) -> dict[str, int]:

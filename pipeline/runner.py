@@ -12,7 +12,7 @@ from reelwright.pipeline.checks import check_plans, check_settings, check_videos
 from reelwright.pipeline.cluster.executors import Executor, executing
 from reelwright.pipeline.cluster.profiles import cluster_settings
 from reelwright.pipeline.dataset import Dataset, load_dataset
-from reelwright.pipeline.execute import execute, is_settled, item_failures, note_record, ready_plan
+from reelwright.pipeline.execute import complete_notes, execute, is_settled, item_failures, note_record, ready_plan
 from reelwright.pipeline.file import PipelineFile
 from reelwright.pipeline.graph import Graph, build_graph
 from reelwright.pipeline.keys import hub_file
@@ -128,9 +128,12 @@ def _conclude(planner: Planner, left: Sequence[str], *, with_lock: bool) -> tupl
 def _remember(planner: Planner, names: Sequence[str]) -> None:
     """Note what the file has now under nodes that were up to date, so that later changes are told against it."""
     for plan in map(planner.plan, names):
+        if plan.record is None:
+            continue
         last = planner.last(plan.node)
-        if plan.record is not None and (last is None or last.key != plan.key):
+        if last is None or last.key != plan.key:
             remember_record(plan.record, project=planner.project, node=plan.node.name)
+        complete_notes(plan, planner)
 
 
 def all_failures(planner: Planner) -> list[Failure]:

@@ -38,6 +38,7 @@ STAGES: dict[str, Stage] = {
         "reelwright.stages.pretrain.config:PretrainConfig",
         "reelwright.stages.pretrain.work:run",
         "Pre-train an image encoder on key frames of states",
+        trains=True,
     ),
     "embed": Stage(
         "reelwright.stages.embed.config:EmbedConfig",

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import Self
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import Tensor
 
+from reelwright.models.contracts import VideoModel
 from reelwright.models.encoders import DataConfig, Encoder
 from reelwright.models.joint import JointModel
 from reelwright.storage.errors import ConfigError
@@ -32,13 +31,12 @@ class FinetuneModule(JointModel):
     def __init__(
         self,
         spatial: Encoder,
-        temporal: nn.Module,
+        temporal: VideoModel,
         *,
         data_config: DataConfig,
         frozen_norm: bool,
     ) -> None:
-        super().__init__(spatial, temporal)
-        self._frozen_norm = frozen_norm
+        super().__init__(spatial, temporal, frozen_norms=frozen_norm)
         for name in ("mean", "std"):
             values = torch.tensor(getattr(data_config, name)).reshape(3, 1, 1)
             self.register_buffer(name, values, persistent=False)
@@ -55,18 +53,6 @@ class FinetuneModule(JointModel):
     def normalised(self, x_BTCHW: Tensor) -> Tensor:
         """Frames in [0, 1] as the encoder wants them."""
         return (x_BTCHW - self.mean) / self.std
-
-    def train(self, mode: bool = True) -> Self:
-        """As always, but parts without a trainable parameter stay as they are, and batch norms where asked for."""
-        super().train(mode)
-        for part in (self.spatial, self.temporal):
-            if not any(parameter.requires_grad for parameter in part.parameters()):
-                part.eval()
-        if self._frozen_norm:
-            for module in self.spatial.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
-        return self
 
 
 def freeze(module: FinetuneModule, patterns: Sequence[str], *, where: str) -> None:

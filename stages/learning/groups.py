@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from reelwright.models.layers import layer_ids, layer_scales, undecayed_names
+from reelwright.models.contracts import VideoModel, model_layers
+from reelwright.models.layers import layer_scales, undecayed_names
 from reelwright.stages.learning.optimizer_config import GroupSettings, OptimizerSettings
 from reelwright.storage.errors import ConfigError, nearest
 
@@ -20,8 +21,11 @@ def fits(name: str, pattern: str) -> bool:
     return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
 
 
-def freeze_groups(module: nn.Module, groups: Sequence[GroupSettings], *, where: str) -> None:
-    """Freeze what the settings freeze. Raises ConfigError for a pattern that fits nothing, or when nothing is left."""
+def freeze_groups(module: VideoModel, groups: Sequence[GroupSettings], *, where: str) -> None:
+    """Freeze the parts that the model declares frozen, and what the settings freeze.
+
+    Raises ConfigError for a pattern that fits nothing, or when nothing is left.
+    """
     named = dict(module.named_parameters())
     for position, group in enumerate(groups):
         if not any(fits(name, group.match) for name in named):
@@ -30,6 +34,9 @@ def freeze_groups(module: nn.Module, groups: Sequence[GroupSettings], *, where: 
                 f"{nearest(group.match, named)} There are {', '.join(list(named)[:3])}, ...; patterns are as of file "
                 "names, such as *.head.*"
             )
+    for prefix, part in module.parts.items():
+        if part.state == "frozen":
+            module.get_submodule(prefix).requires_grad_(requires_grad=False)
     for name, parameter in named.items():
         found = _first_fit(name, groups)
         if found is not None and (found.frozen or found.lr_scale == 0):
@@ -39,7 +46,7 @@ def freeze_groups(module: nn.Module, groups: Sequence[GroupSettings], *, where: 
 
 
 def parameter_groups(
-    module: nn.Module,
+    module: VideoModel,
     settings: OptimizerSettings,
     *,
     lr: float | None = None,
@@ -85,9 +92,9 @@ def _is_undecayed(name: str, parameter: nn.Parameter) -> bool:
     return is_vector or any(fnmatchcase(name, pattern) for pattern in UNDECAYED)
 
 
-def _layer_factors(module: nn.Module, decay: float | None) -> dict[str, float]:
+def _layer_factors(module: VideoModel, decay: float | None) -> dict[str, float]:
     if decay is None or decay >= 1:
         return {}
-    ids = layer_ids(module)
+    ids = model_layers(module)
     scales = layer_scales(max(ids.values()) + 1, decay)
     return {name: scales[layer] for name, layer in ids.items()}

@@ -11,7 +11,8 @@ import torch
 
 from reelwright.stages.embed.threads import read_ahead
 from reelwright.stages.finetune.resized_crop import Crop
-from reelwright.stages.learning.batches import Batch
+from reelwright.stages.learning.batches import Batch, Split
+from reelwright.stages.learning.world import ALONE, Share
 from reelwright.stages.pretrain.config import BatchSettings
 from reelwright.stages.pretrain.examples import BACKGROUND, Examples, IntArray
 from reelwright.storage.errors import InputError
@@ -100,6 +101,7 @@ class KeyFrameBatches:
     seed: int
     crop: Crop | None = None  # of every frame and copy, as it is read
     read_stored: ReadStored | None = None  # what is cropped
+    share: Share = ALONE
     num_copies: int = 1  # of each frame; above 1 (SimCLR) targets number the frames and not the states
 
     @property
@@ -120,7 +122,7 @@ class KeyFrameBatches:
     def _drawn(self, epoch: int, number: int) -> IntArray:
         return draw_batch(self.pool, self.batch, np.random.default_rng([self.seed, epoch, number]))
 
-    def _frames(self, picked: IntArray, epoch: int, number: int) -> Frames:
+    def _frames(self, picked: IntArray, epoch: int, places: IntArray) -> Frames:
         """Frames (B, h, w, 3) of a batch: each crop is drawn from the place of its frame in the epoch."""
         video, row = self.pool.examples.video[picked], self.pool.examples.row[picked]
         if self.crop is None:
@@ -128,15 +130,17 @@ class KeyFrameBatches:
         assert self.read_stored is not None
         pairs = zip(video.tolist(), row.tolist(), strict=True)
         stored = (self.read_stored(one, at) for one, at in pairs)
-        first = number * len(picked)
-        return np.concatenate([self.crop(frame, epoch, first + place) for place, frame in enumerate(stored)])
+        return np.concatenate([self.crop(frame, epoch, at) for at, frame in zip(places.tolist(), stored, strict=True)])
 
     def _read(self, epoch: int, first: int) -> Iterator[Batch]:
-        examples = self.pool.examples
+        copies = np.arange(self.num_copies)
         for number in range(first, self.num_batches):
-            picked = self._drawn(epoch, number)
-            frames = self._frames(np.repeat(picked, self.num_copies), epoch, number)
-            targets = examples.label[picked]
-            if self.num_copies > 1:
-                targets = np.repeat(np.arange(len(picked), dtype=np.int64), self.num_copies)
-            yield Batch({"frames": torch.from_numpy(frames)}, torch.from_numpy(targets))
+            drawn = self._drawn(epoch, number)
+            split = Split(batch_size=len(drawn), share=self.share)
+            ((own, _, is_counted),) = split.parts(np.arange(len(drawn)))
+            picked = np.repeat(drawn[own], self.num_copies)
+            places = ((number * len(drawn) + own)[:, None] * self.num_copies + copies).flatten()
+            frames = torch.from_numpy(self._frames(picked, epoch, places))
+            targets = self.pool.examples.label[picked] if self.num_copies == 1 else np.repeat(own, self.num_copies)
+            num_all = len(drawn) * self.num_copies
+            yield Batch({"frames": frames}, torch.from_numpy(targets), num_all, is_counted)

@@ -167,10 +167,6 @@ class PretrainConfig(LearningSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> PretrainConfig:
-        if self.processes > 1:
-            raise ValueError(
-                "processes: losses that compare frames need the whole batch in one process; leave processes at 1"
-            )
         if self.loss != type(self.loss)() or self.optimizer.lr_base_batch is not None:
             raise ValueError("loss.* and optimizer.lr_base_batch are of windows; the loss here is `objective`")
         return self

@@ -63,11 +63,10 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
 
 
 def _train(work: Work, config: PretrainConfig, place: Place) -> dict[str, Any] | None:
-    if place.world.size > 1:
-        raise ConfigError(f"{work.node}: losses that compare frames need the whole batch; run it in one process.")
     labels = label_space(work.payload, node=work.node)
     states = state_classes(config, labels.classes, background=labels.background)
     loaded, embed_dim = _encoder(work, config)
+    objective = Contrast(**config.objective.model_dump())
     num_classes = len(states.names) + 1 if config.objective.name == "ce" else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -83,12 +82,12 @@ def _train(work: Work, config: PretrainConfig, place: Place) -> dict[str, Any] |
         module.spatial.to(memory_format=torch.channels_last)
 
     def load() -> Learning:
-        data = _examples(work, config, states, loaded, place)
-        score = partial(_retrieval, data=data, batch_size=config.batch_size, device=place.device)
+        data = _examples(work, config, states, loaded, place, num_views=objective.num_views)
+        score = partial(_retrieval, data=data, batch_size=config.batch_size, place=place)
         return Learning(
             train=data.batches,
             val=None,
-            objective=Contrast(**config.objective.model_dump()),
+            objective=objective,
             metric=config.metric or METRICS[0],
             evaluate=score if len(data.val) else None,
         )
@@ -121,7 +120,9 @@ class _Data:
     val: Examples  # its queries
 
 
-def _examples(work: Work, config: PretrainConfig, states: StateClasses, loaded: LoadedEncoder, place: Place) -> _Data:
+def _examples(
+    work: Work, config: PretrainConfig, states: StateClasses, loaded: LoadedEncoder, place: Place, *, num_views: int
+) -> _Data:
     splits = config.wanted_splits() or ()
     wanted = distinct_videos(work.payload, splits=splits)
     store = FrameStore(Store.at(work.store).frames(work.inputs["frames"][0].key))
@@ -155,7 +156,8 @@ def _examples(work: Work, config: PretrainConfig, states: StateClasses, loaded: 
         seed=config.seed,
         crop=crop,
         read_stored=stored_frames(videos, pool.examples, memory_bytes=config.memory_bytes) if crop else None,
-        num_copies=2 if config.objective.name == "simclr" else 1,
+        share=place.world.share,
+        num_copies=num_views,
     )
     known = np.isin(val.label, real.label)
     kept = Examples(val.video[known], val.row[known], val.label[known])
@@ -208,17 +210,17 @@ def stored_frames(videos: StoredVideos, examples: Examples, *, memory_bytes: int
     return functools.cache(stored) if sum(sizes) <= memory_bytes else stored
 
 
-def _retrieval(forward: Forward, *, data: _Data, batch_size: int, device: torch.device) -> dict[str, float]:
-    """Retrieval of the val frames among those of train."""
+def _retrieval(forward: Forward, *, data: _Data, batch_size: int, place: Place) -> dict[str, float]:
+    """Retrieval of the val frames among those of train; each process embeds its share of them."""
 
     def embedded(of: Examples) -> Any:
-        parts = []
+        own, parts = place.world.share.of(np.arange(len(of))), []
         with torch.inference_mode():
-            for start in range(0, len(of), batch_size):
-                part = slice(start, start + batch_size)
-                frames = torch.from_numpy(data.read(of.video[part], of.row[part])).to(device)
+            for start in range(0, len(own), batch_size):
+                part = own[start : start + batch_size]
+                frames = torch.from_numpy(data.read(of.video[part], of.row[part])).to(place.device)
                 parts.append(forward({"frames": frames})["embedding"].float().cpu().numpy())
-        return np.concatenate(parts)
+        return np.concatenate([part for found in place.world.gather(parts) for part in found])
 
     found = retrieval_metrics(
         embedded(data.val), data.val.label, embedded(data.train), data.train.label, distance="cosine"

@@ -17,3 +17,7 @@ class Net(VideoModel, nn.Sequential):
 
     def forward(self, batch):
         return {"logits": nn.Sequential.forward(self, batch["rows"])}
+
+
+class Modules(VideoModel, nn.ModuleDict):
+    """Modules by name, which are trained and never called."""

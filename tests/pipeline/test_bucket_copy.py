@@ -17,7 +17,7 @@ from tests.storage.test_remote import Machines, machines, write_item
 
 __all__ = ["machines"]
 KEY, ONE, TWO = "a" * 32, "1" * 32, "2" * 32
-SCOPE = Scope(nodes={KEY}, items={("embeddings", KEY): frozenset({ONE, TWO})})
+SCOPE = Scope({"nodes": {KEY: None}, "embeddings": {KEY: frozenset({ONE, TWO})}})
 
 
 @pytest.fixture

@@ -135,7 +135,6 @@ def test_labels_of_one_node_change_nothing_else(project):
             ["pretrain.objective.name=ce", "pretrain.objective.exclude_background=true"],
             "exclude_background is of supcon",
         ),
-        (["pretrain.processes=2"], "leave processes at 1"),
         (["pretrain.batch.synthetic_per_class=2"], "synthetic_splits: 'synthetic' is no split"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
@@ -165,3 +164,22 @@ def test_every_loss_trains(project, objective):
     record = other.trained("pretrain").metrics()[-1]
     assert np.isfinite(record["train_loss"])
     assert torch.isfinite(torch.tensor(record["val_precision_at_1"]))
+
+
+def test_two_processes_learn_as_one(project):
+    """Batches of an odd number of frames, whose embeddings are compared across the processes; batch norms too."""
+    still = [f"pretrain.augment.{name}=0" for name in ("brightness", "contrast", "saturation", "blur")]
+    # not Adam, whose scale makes an update of float noise where a gradient is 0
+    how = ["pretrain.contrast.name=simclr", "pretrain.optimizer={name: momentum, lr: 0.001}", *still]
+    lines, weights = [], []
+    for processes in (1, 2):
+        wanted = [*how, "pretrain.epochs=1", "pretrain.batch.background=5", f"pretrain.processes={processes}"]
+        opened = Project.open(project.file.path, overrides=wanted)
+        assert ran(opened.run(until=["pretrain"], force=("pretrain",))) == ["pretrain"]
+        run = opened.trained("pretrain")
+        lines.append([[line["train_loss"], line["gradient_norm"]] for line in run.metrics()])
+        weights.append(load_file(run.weights))
+    for a, b in zip(*lines, strict=True):
+        assert b == pytest.approx(a, rel=5e-3)
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(weights[1][name], tensor, rtol=1e-2, atol=1e-3)

@@ -128,7 +128,7 @@ def test_what_reads_a_touched_video_is_reached_by_verify_and_gc(project: Project
     """`gc` too where the video changes again after it was read."""
     reached = {plan.key for plan in project.status()}
     touch(project, "b")
-    assert reached <= reachable(open_planner(project.file, read=True)).records
+    assert reached <= reachable(open_planner(project.file, read=True)).names["outputs"].keys()
     touch(project, "a")
     with monkeypatch.context() as patch:
         patch.setattr("reelwright.pipeline.collect.read_videos", lambda *_, **__: None)

@@ -113,7 +113,7 @@ LOOKS: dict[str, Callable[[Store], object]] = {
     "delete": lambda store: store.backend.delete([store.claims(KEY) / "mark"]),
     "garbage": lambda store: list(find_garbage(store, Roots())),
     "sizes": lambda store: Listing(store.backend, store.root).size(store.root),
-    "copied": lambda store: copied(store, Scope(nodes={KEY})).__enter__(),
+    "copied": lambda store: copied(store, Scope({"nodes": {KEY: None}})).__enter__(),
     "check_writable": lambda store: store.backend.check_writable(),
     "video": lambda _: local_file(f"dying://{BUCKET}/clip.mp4"),
     "exists": lambda _: exists(f"dying://{BUCKET}/clip.mp4"),

@@ -21,6 +21,7 @@ from reelwright.stages.work import InputRef
 from reelwright.storage.embeddings import EmbeddingStore
 from reelwright.storage.errors import ConfigError, Interrupted
 from reelwright.storage.runs import RunFolder
+from tests.models.calling import Net
 
 from .conftest import EMBED, Notes
 
@@ -223,7 +224,7 @@ def test_settings_that_cannot_work_are_refused(film, settings, message):
 
 def test_patterns_freeze_what_they_fit(film):
     encoder = build_encoder("timm/test_resnet", seed=0)
-    module = FinetuneModule(encoder, torch.nn.Linear(2, 2), data_config=encoder.data_config, frozen_norm=True)
+    module = FinetuneModule(encoder, Net(torch.nn.Linear(2, 2)), data_config=encoder.data_config, frozen_norm=True)
     freeze(module, ["spatial.model.layer1.*", "temporal"], where="tune")
     frozen = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
     assert frozen == {

@@ -11,6 +11,7 @@ import torch
 from timm.optim import list_optimizers
 from torch import nn
 
+from reelwright.models.contracts import VideoModel, model_layers
 from reelwright.models.encoders import build_encoder
 from reelwright.models.joint import JointModel
 from reelwright.models.layers import layer_ids, layer_scales
@@ -28,6 +29,7 @@ from reelwright.stages.learning.optimizers import (
 )
 from reelwright.stages.train.config import TrainConfig
 from reelwright.storage.errors import ConfigError
+from tests.models.calling import Modules
 
 VECTORS = json.loads((Path(__file__).parents[2] / "data" / "training_schedules.json").read_text())
 TABLED = {
@@ -314,7 +316,7 @@ def _found(module, settings, **more):
 
 
 def test_groups_by_pattern_the_first_that_fits():
-    module = nn.ModuleDict({"body": nn.Linear(3, 3), "head": nn.Linear(3, 2)})
+    module = Modules({"body": nn.Linear(3, 3), "head": nn.Linear(3, 2)})
     settings = OptimizerSettings(
         lr=1.0,
         weight_decay=0.1,
@@ -329,7 +331,7 @@ def test_groups_by_pattern_the_first_that_fits():
 
 
 def test_frozen_groups():
-    module = nn.ModuleDict({"body": nn.Linear(3, 3), "head": nn.Linear(3, 2)})
+    module = Modules({"body": nn.Linear(3, 3), "head": nn.Linear(3, 2)})
     freeze_groups(module, [GroupSettings(match="body", frozen=True)], where="train")
     assert set(_found(module, OptimizerSettings())) == {"head.weight", "head.bias"}
     with pytest.raises(ConfigError, match=r"groups\[0\].match: 'bodi' fits no parameter. Did you mean"):
@@ -348,7 +350,7 @@ def test_embeddings_of_positions_and_classes_are_not_decayed():
         assert several
 
 
-class _Cast(nn.Module):
+class _Cast(VideoModel):
     """The order of parameters of CAST: embeddings, twelve blocks, norms and heads."""
 
     def __init__(self):
@@ -394,8 +396,8 @@ def test_layers_of_encoders_and_temporal_models():
     assert [found[name] for name in names] == [
         0, 1, 2, 3,
     ]  # fmt: skip
-    assert max(layer_ids(resnet).values()) == 4
-    joint = layer_ids(JointModel(vit, transformer))
+    assert max(layer_ids(resnet.model).values()) == 4
+    joint = model_layers(JointModel(vit, transformer))
     assert joint["spatial.model.patch_embed.proj.weight"] == 0
     assert joint["spatial.model.blocks.5.mlp.fc1.weight"] == 6
     assert joint["temporal.positions_TW"] == 7

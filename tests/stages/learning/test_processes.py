@@ -26,6 +26,7 @@ from reelwright.stages.train.work import run
 from reelwright.storage.annotations import Annotation
 from reelwright.storage.errors import ConfigError, InputError, Interrupted, StageError
 from reelwright.storage.runs import RunFolder
+from tests.stages.learning.two_processes import EQUAL
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 ROOT = Path(__file__).parents[3]
@@ -86,9 +87,12 @@ def together(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["plain-7-1", "plain-5-2", "plain-3-1", "norm-4-1"])
-def test_two_processes_give_the_losses_of_one(together, name):
-    """Uneven last batches, one with a single row (7 and 3 into 22), accumulation, unknown labels, batch norm."""
+@pytest.mark.parametrize("name", ["-".join(map(str, case)) for case in EQUAL])
+def test_two_processes_give_the_losses_and_gradients_of_one(together, name):
+    """Uneven last batches, one with a single row (7 and 3 into 22), accumulation, unknown labels, batch norm.
+
+    And losses that compare all rows of a batch.
+    """
     one, two = together[f"equal {name}"]
     for a, b in zip(one["lines"], two["lines"], strict=True):
         assert b == pytest.approx(a, rel=2e-4, abs=2e-5)

@@ -29,7 +29,7 @@ from reelwright.stages.tasks.registry import build_task
 from reelwright.stages.work import SilentReporter
 from reelwright.storage.errors import ConfigError, Interrupted, StageError, StoreError
 from reelwright.storage.runs import RunFolder
-from tests.models.calling import Net
+from tests.models.calling import Modules, Net
 
 NUM_ITEMS, BATCH_SIZE, DIM = 22, 4, 5  # six batches, the last one of two
 
@@ -369,7 +369,7 @@ def test_stop_requests_restore_the_handlers():
 
 
 def test_groups_share_rate_and_decay():
-    module = nn.ModuleDict({"spatial": nn.Linear(3, 2), "temporal": nn.Linear(2, 2)})
+    module = Modules({"spatial": nn.Linear(3, 2), "temporal": nn.Linear(2, 2)})
     module["spatial"].bias.requires_grad_(False)
     groups = parameter_groups(module, OptimizerSettings(lr=0.1, weight_decay=0.5), multipliers={"spatial.": 0.1})
     found = [(group["lr"], group["weight_decay"], [tuple(p.shape) for p in group["params"]]) for group in groups]

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from reelwright.models.contracts import VideoModel
 from reelwright.stages.learning.batches import Batch, Split
 from reelwright.stages.learning.optimizer_config import OptimizerSettings, ScheduleSettings
 from reelwright.stages.learning.optimizers import build_lr_schedule, build_optimizer, parameter_groups
@@ -20,6 +21,7 @@ from reelwright.stages.learning.progress import TIMINGS
 from reelwright.stages.learning.trainer import Rates, Trainer, TrainerSettings
 from reelwright.stages.learning.world import Share, World, joined
 from reelwright.stages.objectives.classification import Classification
+from reelwright.stages.objectives.contrastive import Contrast
 from reelwright.stages.sampling.draws import Draws
 from reelwright.stages.work import SilentReporter
 from reelwright.storage.errors import Interrupted, StageError
@@ -27,6 +29,11 @@ from reelwright.storage.runs import RunFolder
 from tests.models.calling import Net
 
 NUM_ITEMS, DIM, EPOCHS = 22, 5, 3
+CONTRASTIVE = ("supcon", "batch_all")
+EQUAL = (
+    *(("plain", 7, 1), ("plain", 5, 2), ("plain", 3, 1), ("norm", 4, 1)),
+    *(("supcon", 7, 1), ("supcon", 7, 3), ("batch_all", 8, 1)),
+)  # objective or middle layer, batch size, batches an update
 
 
 class Rows:
@@ -53,6 +60,13 @@ class Rows:
             yield Batch({"rows": self.x[picked]}, self.y[picked], num_all, is_counted, about)
 
 
+class Embedding(nn.Sequential, VideoModel):
+    """Layers one after the other, from `rows` to an `embedding` of unit length."""
+
+    def forward(self, batch):
+        return {"embedding": nn.functional.normalize(nn.Sequential.forward(self, batch["rows"]), dim=1)}
+
+
 class SignalAt(SilentReporter):
     """Sends this process a SIGTERM after so many updates."""
 
@@ -74,15 +88,18 @@ def loss(logits, targets):
 def train(folder, world, *, kind, batch_size, accumulate=1, reporter=None, poisoned=None):
     """One training; returns the trainer."""
     torch.manual_seed(1)
-    middle = {"plain": nn.Identity(), "dropout": nn.Dropout(0.4), "norm": nn.BatchNorm1d(8)}[kind]
+    middle = {"dropout": nn.Dropout(0.4), "norm": nn.BatchNorm1d(8)}.get(kind, nn.Identity())
     # a bias in front of a batch norm has no gradient but noise, which Adam would blow up
     module = Net(nn.Linear(DIM, 8, bias=kind != "norm"), middle, nn.ReLU(), nn.Linear(8, 2))
+    objective = Classification(loss, weigh=lambda targets: (targets >= 0).sum().float())
+    if kind in CONTRASTIVE:
+        module, objective = Embedding(*module), Contrast(kind, temperature=0.5, margin=0.1, exclude_background=False)
     chosen = OptimizerSettings(lr=0.05)
     trainer = Trainer(
         module,
         optimizer=build_optimizer(parameter_groups(module, chosen), chosen),
         rates=Rates(lr=build_lr_schedule(ScheduleSettings(), epochs=EPOCHS, updates_per_epoch=6)),
-        objective=Classification(loss, per_row=True),
+        objective=objective,
         settings=TrainerSettings(
             key="k", epochs=EPOCHS, seed=5, metric="loss", accumulate=accumulate, ema_decay=0.9, clip_norm=0.5
         ),
@@ -94,7 +111,8 @@ def train(folder, world, *, kind, batch_size, accumulate=1, reporter=None, poiso
 
     def judge(forward):
         with torch.inference_mode():
-            return {"loss": float(loss(forward({"rows": data.x})["logits"], data.y))}
+            outputs, batch = forward({"rows": data.x}), {"targets": data.y}
+            return {"loss": float(objective(outputs, batch).total)}
 
     trainer.fit(data, judge)
     return trainer
@@ -110,7 +128,7 @@ def main(folder):
     alone = World()
     with joined(use_gpu=False) as world:
         found = {}
-        for kind, batch_size, accumulate in (("plain", 7, 1), ("plain", 5, 2), ("plain", 3, 1), ("norm", 4, 1)):
+        for kind, batch_size, accumulate in EQUAL:
             name = f"{kind}-{batch_size}-{accumulate}"
             together = train(folder / name, world, kind=kind, batch_size=batch_size, accumulate=accumulate)
             single = folder / f"{name} alone {world.rank}"
