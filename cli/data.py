@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reelwright.cli.options import ConfigOption, JobsOption, JsonOption, SetOption, on_this_machine
+from reelwright.cli.options import ConfigOption, JobsOption, JsonOption, SetOption, VideosOption, on_this_machine
 from reelwright.storage.errors import ConfigError, InputError, ItemError, nearest
 
 if TYPE_CHECKING:
@@ -17,13 +17,6 @@ if TYPE_CHECKING:
 
 data = typer.Typer(help="Look at videos and labels: what there is, and what is in two splits.", no_args_is_help=True)
 _SHOWN = 20  # lines of a table; the picture shows more, --json all
-
-SourceOption = Annotated[
-    str | None,
-    typer.Option(
-        "--videos", help="Without a pipeline file: a manifest, a folder, a video or a pattern.", show_default=False
-    ),
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -78,7 +71,7 @@ def sheet(
     frames: Annotated[int, typer.Option("--frames", min=1, max=400, help="How many, equally far apart.")] = 24,
     columns: Annotated[int, typer.Option("--columns", min=1, max=40)] = 6,
     short_side: Annotated[int, typer.Option("--short-side", min=16, max=1080, help="Of each frame, in pixels.")] = 120,
-    source: SourceOption = None,
+    source: VideosOption = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
 ) -> None:
@@ -121,18 +114,15 @@ def _read(source: str | None, config: Path | None, overrides: Sequence[str], job
     from reelwright.cli.progress import Watcher
     from reelwright.pipeline.contents import source_file
     from reelwright.pipeline.file import find_pipeline_file, load_pipeline
-    from reelwright.pipeline.runner import read_videos
+    from reelwright.pipeline.reading import read_videos
 
     if source is not None and config is not None:
         raise ConfigError("give videos or --config, not both")
     file = (
         source_file(source, overrides) if source is not None else load_pipeline(find_pipeline_file(config), overrides)
     )
-    watcher = Watcher()
-    try:
+    with Watcher() as watcher:
         return read_videos(file, watcher, jobs=jobs, anew=False)
-    finally:
-        watcher.close()
 
 
 def _tell(contents: Contents) -> None:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -14,37 +11,32 @@ import typer
 from reelwright.cli.format import failure_table, print_json, run_json, seconds_text, table_text
 from reelwright.cli.scores import score_cells
 from reelwright.pipeline.results import FAILED, RAN
+from reelwright.storage.processes import interruptible
 
 if TYPE_CHECKING:
     from reelwright.pipeline.grid import Combination, Outcome
     from reelwright.pipeline.results import RunOptions
 
 
-@dataclass(frozen=True, kw_only=True)
-class GridCommand:
-    """What a person typed after `run -m`."""
-
-    path: Path
-    axes: Sequence[str]
-    overrides: Sequence[str]
-    dry_run: bool
-    as_json: bool
-    parallel: int  # processes
-
-
-def run_grid_and_tell(command: GridCommand, options: RunOptions) -> None:
+def run_grid_and_tell(
+    grid: Sequence[Combination], options: RunOptions, *, dry_run: bool, as_json: bool, processes: int
+) -> None:
     """Run all combinations, or show their plans; exits with the worst code when it is not 0."""
     from reelwright.cli.planning import show_plan
-    from reelwright.pipeline.grid import combinations, worst_exit_code
+    from reelwright.cli.progress import Watcher
+    from reelwright.pipeline.grid import run_grid, worst_exit_code
 
-    grid = combinations(command.path, command.axes, overrides=command.overrides)
-    as_json = command.as_json
-    if command.dry_run:
+    if dry_run:
         for number, combination in enumerate(grid):
-            typer.echo(_head(combination, number, len(grid)), err=as_json)
+            typer.echo(f"[{number + 1}/{len(grid)}] {combination}", err=as_json)
             show_plan(combination.file, options, as_json=as_json)
         return
-    outcomes = _run_all(grid, command, options)
+
+    def report(number: int, state: str) -> None:
+        print(f"[{number + 1}/{len(grid)}] {f'{state}: ' if state else ''}{grid[number]}", file=sys.stderr)
+
+    with Watcher() as watcher, interruptible():
+        outcomes = run_grid(grid, watcher, options, report=report, processes=processes)
     code = worst_exit_code(outcomes)
     if as_json:
         print_json({"exit_code": code, "combinations": [_outcome_json(outcome) for outcome in outcomes]})
@@ -53,52 +45,6 @@ def run_grid_and_tell(command: GridCommand, options: RunOptions) -> None:
     sys.stdout.flush()
     if code:
         raise typer.Exit(code)
-
-
-def _run_all(grid: Sequence[Combination], command: GridCommand, options: RunOptions) -> list[Outcome]:
-    from reelwright.cli.parallel import run_parallel
-    from reelwright.cli.progress import Watcher
-    from reelwright.cli.run import stopping
-    from reelwright.pipeline.grid import outcomes_of, run_grid
-    from reelwright.pipeline.runner import read_videos
-
-    watcher = Watcher()
-    with stopping(watcher):
-        if command.parallel > 1:
-            read_videos(
-                grid[0].file,
-                watcher,
-                jobs=options.jobs,
-                anew=options.retry_failed,
-                quarantined=options.retry_quarantined,
-            )
-            arguments = _arguments(command, options)
-            return outcomes_of(grid, run_parallel(grid, arguments, processes=command.parallel))
-        told = partial(_tell, count=len(grid))
-        return list(run_grid(grid, watcher, options, tell=told))
-
-
-def _arguments(command: GridCommand, options: RunOptions) -> list[str]:
-    """The options of a grid, as they are typed for one of its combinations."""
-    named = {"--only": options.only, "--until": options.until, "--force": options.force, "-S": command.overrides}
-    found = ["-c", str(command.path), "--retries", str(options.retries)]
-    found += [part for option, values in named.items() for value in values for part in (option, value)]
-    found += ["--limit", str(options.limit)] if options.limit is not None else []
-    found += ["-j", str(options.jobs)] if options.jobs is not None else []
-    found += [
-        part for name, value in options.cluster.items() if value is not None for part in (f"--{name}", str(value))
-    ]
-    found += ["-k"] if options.keep_going else []
-    found += ["--retry-quarantined"] if options.retry_quarantined else []
-    return found if options.retry_failed else [*found, "--no-retry"]
-
-
-def _tell(combination: Combination, number: int, *, count: int) -> None:
-    print(_head(combination, number, count), file=sys.stderr)
-
-
-def _head(combination: Combination, number: int, count: int) -> str:
-    return f"[{number + 1}/{count}] {' '.join(f'{name}={value}' for name, value in combination.settings)}"
 
 
 def _summary(outcomes: Sequence[Outcome]) -> str:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from reelwright.cli.options import ConfigOption, DryRunOption, ForceOption, JsonOption, SetOption
 from reelwright.storage.errors import ConfigError, InputError, ItemError
-
-if TYPE_CHECKING:
-    from reelwright.pipeline.file import PipelineFile
 
 _NODE = "feats"
 
@@ -26,7 +23,8 @@ SourceArgument = Annotated[
 FpsOption = Annotated[
     float | None, typer.Option("--fps", help="Frames per second of the video the features are of.", show_default=False)
 ]
-StrideOption = Annotated[int | None, typer.Option("--stride", help="Frames from row to row.", show_default=False)]
+HopOption = Annotated[int | None, typer.Option("--hop", help="Frames from row to row.", show_default=False)]
+OldHopOption = Annotated[int | None, typer.Option("--stride", hidden=True)]  # refused with its new name
 TimesOption = Annotated[
     str | None,
     typer.Option("--times", help="Table video_id, start_seconds[, stop_seconds], a line a row.", show_default=False),
@@ -53,7 +51,8 @@ def register(app: typer.Typer) -> None:
 def import_features(
     source: SourceArgument = None,
     fps: FpsOption = None,
-    stride: StrideOption = None,
+    hop: HopOption = None,
+    stride: OldHopOption = None,
     times: TimesOption = None,
     key: KeyOption = None,
     transposed: Annotated[bool, typer.Option("--transposed", help="Files hold (D, T), time last.")] = False,
@@ -70,12 +69,12 @@ def import_features(
     In a pipeline file the same is `videos: {features: FOLDER}` and a node `feats: {uses: features, fps: 15}`, which
     train and predict name under `embeddings`. More settings (-S NAME=VALUE): `reelwright settings features`.
     """
-    from reelwright.cli.planning import show_plan
-    from reelwright.cli.run import run_and_tell
+    from reelwright.cli.run import run_or_show
+    from reelwright.pipeline.adhoc import adhoc_pipeline, videos_block
     from reelwright.pipeline.file import find_pipeline_file, load_pipeline
     from reelwright.pipeline.results import RunOptions
 
-    given = {"fps": fps, "stride": stride, "times": times, "key": key, "transposed": transposed or None}
+    given = {"fps": fps, "hop": hop, "stride": stride, "times": times, "key": key, "transposed": transposed or None}
     settings = {name: value for name, value in given.items() if value is not None}
     if source is None:
         if settings or members is not None:
@@ -84,15 +83,14 @@ def import_features(
     elif config is not None:
         raise ConfigError("give SOURCE or --config, not both")
     else:
-        file = _pipeline(_taken_apart(source, members, pattern), settings, overrides or [])
+        videos = videos_block(_taken_apart(source, members, pattern), folder="features")
+        node = {"uses": "features", **settings}
+        file = adhoc_pipeline("import-features", videos, {_NODE: node}, overrides or ())
     nodes = tuple(name for name, node in file.nodes.items() if node.stage == "features")
     if not nodes:
         raise ConfigError(f"{file.path}: no node uses features. Add one: `{_NODE}: {{uses: features, fps: 15}}`")
     options = RunOptions(until=nodes, force=tuple(force or ()))
-    if dry_run:
-        show_plan(file, options, as_json=as_json)
-        return
-    run_and_tell(file, options, as_json=as_json)
+    run_or_show(file, options, dry_run=dry_run, as_json=as_json)
 
 
 def _taken_apart(source: str, members: Path | None, pattern: str) -> str:
@@ -106,30 +104,3 @@ def _taken_apart(source: str, members: Path | None, pattern: str) -> str:
         raise InputError(str(error)) from None
     typer.echo(f"{source}: {count} arrays, {written} new or changed, in {members}", err=True)
     return str(members)
-
-
-def _pipeline(source: str, settings: dict[str, Any], overrides: list[str]) -> PipelineFile:
-    from omegaconf import OmegaConf
-
-    from reelwright.pipeline.file import PipelineSettings, build_pipeline
-
-    known = {_NODE, *PipelineSettings.model_fields}
-    full = [entry if entry.split("=")[0].split(".")[0] in known else f"{_NODE}.{entry}" for entry in overrides]
-    content = {"videos": _videos(source), "stages": {_NODE: {"uses": "features", **settings}}}
-    return build_pipeline(
-        OmegaConf.create(content), path=Path.cwd() / "reelwright-import-features.yaml", overrides=full
-    )
-
-
-def _videos(source: str) -> dict[str, str]:
-    from reelwright.storage.feature_files import is_feature_file
-    from reelwright.storage.manifest import is_table_name
-    from reelwright.storage.patterns import is_pattern
-    from reelwright.storage.urls import is_url
-
-    if Path(source).is_dir():
-        return {"features": source}
-    if is_table_name(source):
-        return {"manifest": source}
-    is_folder = is_url(source) and not is_feature_file(source) and not is_pattern(source)
-    return {"features" if is_folder else "glob": source}

@@ -55,6 +55,7 @@ def show(
     import dataclasses
 
     from reelwright.cli.format import bytes_text, print_json, seconds_text
+    from reelwright.pipeline.graph import has_rows
     from reelwright.pipeline.project import Project
     from reelwright.storage.errors import StoreError
 
@@ -66,22 +67,7 @@ def show(
     if record is None:
         raise StoreError(f"{node} has no record for its present settings: {'; '.join(plan.reasons)}. Run it first")
     store = project.file.store
-    places = {
-        "frames": store.frames,
-        "embeddings": store.embeddings,
-        "run": store.run,
-        "predictions": store.predictions,
-        "steps": store.steps,
-        "scores": store.report,
-    }
-    key = (
-        plan.key
-        if plan.node.config.produces == "predictions"
-        else plan.spec_key
-        if plan.node.config.kind == "items"
-        else plan.key
-    )
-    folder = places[plan.node.config.produces](key)
+    folder = store.output(plan.node.config.produces, plan.spec_key if has_rows(plan.node) else plan.key)
     place = f"{store.url}/{folder.relative_to(store.root).as_posix()}" if store.url else str(folder)
     if as_json:
         print_json({"place": place, **dataclasses.asdict(record)})

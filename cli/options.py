@@ -30,6 +30,12 @@ ConfigOption = Annotated[
         show_default=False,
     ),
 ]
+VideosOption = Annotated[
+    str | None,
+    typer.Option(
+        "--videos", help="Without a pipeline file: a manifest, a folder, a video or a pattern.", show_default=False
+    ),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(

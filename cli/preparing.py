@@ -26,11 +26,6 @@ _PROCEDURES = {
     "meccano": "https://iplab.dmi.unict.it/MECCANO (frames), https://github.com/TimSchoonbeek/PSR-annotations (steps)",
 }
 
-_PROCEDURES = {
-    "industreal": "https://github.com/TimSchoonbeek/IndustReal",
-    "meccano": "https://iplab.dmi.unict.it/MECCANO (frames), https://github.com/TimSchoonbeek/PSR-annotations (steps)",
-}
-
 DatasetArgument = Annotated[
     str | None,
     typer.Argument(metavar="[DATASET]", help="Name of a data set; without it, all are listed.", show_default=False),
@@ -116,11 +111,8 @@ def prepare(
         workers=jobs,
         limits=ArchiveLimits(max_entries=max_entries, max_bytes=max_gigabytes << 30),
     )
-    watcher = Watcher()
-    try:
+    with Watcher() as watcher:
         result = prepare_dataset(request, watcher.working(dataset))
-    finally:
-        watcher.close()
     _tell(result, as_json=as_json)
     if any(problem.kind in _SERIOUS for problem in result.problems):
         raise typer.Exit(3)

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from reelwright.cli.format import plan_table, rate_text, seconds_text
 from reelwright.pipeline.cluster.live import progress_of
@@ -29,6 +29,14 @@ class Watcher:
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
         self._current: NodeReporter | None = None
+
+    def __enter__(self) -> Self:
+        """Show things as long as the block runs."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Take the progress display away."""
+        self.close()
 
     @cached_property
     def _console(self) -> Console:
@@ -89,21 +97,18 @@ class Watcher:
 @contextlib.contextmanager
 def counted(name: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     """Show work that is no node: call what is yielded with how many are done, and of how many."""
-    watcher = Watcher()
-    reporter, shown = watcher.working(name), 0
+    with Watcher() as watcher:
+        reporter, shown = watcher.working(name), 0
 
-    def tell(num_done: int, num_all: int) -> None:
-        nonlocal shown
-        reporter.total(num_all, unit)
-        reporter.advance(num_done - shown)
-        shown = num_done
-        if num_done == num_all:
-            reporter.note(f"{num_all:,} made")
+        def tell(num_done: int, num_all: int) -> None:
+            nonlocal shown
+            reporter.total(num_all, unit)
+            reporter.advance(num_done - shown)
+            shown = num_done
+            if num_done == num_all:
+                reporter.note(f"{num_all:,} made")
 
-    try:
         yield tell
-    finally:
-        watcher.close()
 
 
 class NodeReporter:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from types import FrameType
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -31,10 +28,10 @@ from reelwright.cli.options import (
     SetOption,
     WorkersOption,
 )
-from reelwright.storage.errors import ConfigError, Interrupted
+from reelwright.storage.errors import ConfigError
+from reelwright.storage.processes import interruptible
 
 if TYPE_CHECKING:
-    from reelwright.cli.progress import Watcher
     from reelwright.pipeline.file import PipelineFile
     from reelwright.pipeline.results import RunOptions
 
@@ -114,27 +111,16 @@ def run(
         ask=asking(),
     )
     if multirun:
-        from reelwright.cli.grids import GridCommand, run_grid_and_tell
+        from reelwright.cli.grids import run_grid_and_tell
+        from reelwright.pipeline.grid import combinations
 
-        command = GridCommand(
-            path=path,
-            axes=settings or [],
-            overrides=overrides or (),
-            dry_run=dry_run,
-            as_json=as_json,
-            parallel=parallel,
-        )
-        run_grid_and_tell(command, options)
+        grid = combinations(path, settings or [], overrides=overrides or ())
+        run_grid_and_tell(grid, options, dry_run=dry_run, as_json=as_json, processes=parallel)
         return
     file = load_pipeline(path, overrides or ())
-    if dry_run:
-        from reelwright.cli.planning import show_plan
-
-        if frozen:
-            check_frozen(file)
-        show_plan(file, options, as_json=as_json)
-        return
-    run_and_tell(file, options, as_json=as_json)
+    if dry_run and frozen:
+        check_frozen(file)
+    run_or_show(file, options, dry_run=dry_run, as_json=as_json)
 
 
 def status(
@@ -195,6 +181,16 @@ def graph(
     typer.echo(draw_graph(build_graph(load_pipeline(find_pipeline_file(config), overrides or ())), form))
 
 
+def run_or_show(file: PipelineFile, options: RunOptions, *, dry_run: bool, as_json: bool) -> None:
+    """Run a pipeline, or with ``dry_run`` show its plan."""
+    from reelwright.cli.planning import show_plan
+
+    if dry_run:
+        show_plan(file, options, as_json=as_json)
+    else:
+        run_and_tell(file, options, as_json=as_json)
+
+
 def run_and_tell(file: PipelineFile, options: RunOptions, *, as_json: bool) -> None:
     """Run, show progress on stderr and the outcome on stdout; exits with the run's code when it is not 0."""
     from reelwright.cli.format import failure_table, print_json, result_table, run_json
@@ -202,8 +198,7 @@ def run_and_tell(file: PipelineFile, options: RunOptions, *, as_json: bool) -> N
     from reelwright.cli.scores import scores_table
     from reelwright.pipeline.runner import run_pipeline
 
-    watcher = Watcher()
-    with stopping(watcher):
+    with Watcher() as watcher, interruptible():
         result = run_pipeline(file, watcher, options)
     for note in result.notes:
         print(f"note: {note}", file=sys.stderr)
@@ -237,18 +232,6 @@ def asking() -> Callable[[str], bool] | None:
     return ask
 
 
-@contextlib.contextmanager
-def stopping(watcher: Watcher) -> Iterator[None]:
-    """While the block runs, the scheduler's signals end it as `Interrupted`; progress is taken away at its end."""
-    previous = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGUSR1)}
-    try:
-        yield
-    finally:
-        watcher.close()
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
 def check_frozen(file: PipelineFile) -> None:
     """Raise ConfigError where a pipeline differs from its lock file, as far as the videos read so far tell."""
     from reelwright.pipeline.lockfile import Frozen
@@ -271,8 +254,3 @@ def _check_combined(settings: Sequence[str], *, multirun: bool, frozen: bool, re
         raise ConfigError("--frozen and -m: a grid differs from the lock file by what it varies; give one of the two")
     if retries and no_retry:
         raise ConfigError("--retries and --no-retry: give one of the two")
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    del frame
-    raise Interrupted(f"stopped by {signal.Signals(number).name}; what was done is kept, run again to go on")

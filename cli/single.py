@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,21 +24,16 @@ from reelwright.cli.options import (
     ProfileOption,
     SchedulerOption,
     SetOption,
+    VideosOption,
     WorkersOption,
 )
-from reelwright.cli.run import asking, run_and_tell
+from reelwright.cli.run import asking, run_or_show
 from reelwright.stages.registry import STAGES
 from reelwright.storage.errors import ConfigError
 
 if TYPE_CHECKING:
     from reelwright.pipeline.file import PipelineFile
 
-VideosOption = Annotated[
-    str | None,
-    typer.Option(
-        "--videos", help="Without a pipeline file: a manifest, a folder, a video or a pattern.", show_default=False
-    ),
-]
 NodesArgument = Annotated[
     list[str] | None, typer.Argument(metavar="[NODE]...", help="Nodes of this stage; default: all.", show_default=False)
 ]
@@ -95,7 +89,7 @@ def _command(stage: str) -> Any:
 
         def load(given: Sequence[str]) -> PipelineFile:
             if videos is not None:
-                return pipeline_for(stage, videos, list(given))
+                return pipeline_for(stage, videos, given)
             return load_pipeline(find_pipeline_file(config), given)
 
         file = load(overrides or [])
@@ -111,12 +105,7 @@ def _command(stage: str) -> Any:
             cluster={"executor": executor, "scheduler": scheduler, "profile": profile, "workers": workers},
             ask=asking(),
         )
-        if dry_run:
-            from reelwright.cli.planning import show_plan
-
-            show_plan(file, options, as_json=as_json)
-            return
-        run_and_tell(file, options, as_json=as_json)
+        run_or_show(file, options, dry_run=dry_run, as_json=as_json)
 
     if not STAGES[stage].trains:
         signature = inspect.signature(command)
@@ -125,11 +114,9 @@ def _command(stage: str) -> Any:
     return command
 
 
-def pipeline_for(stage: str, videos: str, overrides: list[str]) -> PipelineFile:
+def pipeline_for(stage: str, videos: str, overrides: Sequence[str]) -> PipelineFile:
     """A pipeline of one stage and what it needs, for a manifest, a folder, one video or a pattern."""
-    from omegaconf import OmegaConf
-
-    from reelwright.pipeline.file import PipelineSettings, build_pipeline
+    from reelwright.pipeline.adhoc import adhoc_pipeline, videos_block
 
     nodes = {}
     for needed in (*_USUAL[stage][2], stage):
@@ -137,30 +124,7 @@ def pipeline_for(stage: str, videos: str, overrides: list[str]) -> PipelineFile:
         nodes[name] = {"uses": needed, **settings}
     if stage in {"embed", "train", "predict", "steps", "evaluate"}:
         nodes["frames"]["materialize"] = False
-    known = {*nodes, *PipelineSettings.model_fields}
-    own = _USUAL[stage][0]
-    full = [entry if entry.split("=")[0].split(".")[0] in known else f"{own}.{entry}" for entry in overrides]
-    content = OmegaConf.create({"videos": _videos_block(videos), "stages": nodes})
-    return build_pipeline(content, path=Path.cwd() / f"reelwright-{stage}.yaml", overrides=full)
-
-
-def _videos_block(videos: str) -> dict[str, Any]:
-    from reelwright.storage.manifest import is_table_name, is_video_name
-    from reelwright.storage.patterns import is_pattern
-    from reelwright.storage.urls import is_url
-
-    path = Path(videos)
-    if path.is_dir():
-        return {"folder": videos}
-    if is_table_name(videos):
-        return {"manifest": videos}
-    if path.is_file() or is_video_name(videos) or is_pattern(videos):
-        return {"glob": videos}
-    if is_url(videos):
-        return {"folder": videos}
-    raise ConfigError(
-        f"--videos {videos!r}: give a manifest (.csv, .tsv, .parquet), a folder, a video or a pattern ('clips/*.mp4')"
-    )
+    return adhoc_pipeline(stage, videos_block(videos), nodes, overrides)
 
 
 def _nodes(file: PipelineFile, stage: str, names: list[str]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,9 +32,21 @@ def demo(
     jobs: JobsOption = None,
 ) -> None:
     """Make labelled videos and run the whole chain on them, fine-tuning included."""
-    from reelwright.cli.demo import run_demo
+    from reelwright.cli.progress import counted
+    from reelwright.cli.run import run_and_tell
+    from reelwright.pipeline.demo import prepare_demo
+    from reelwright.pipeline.project import Project
+    from reelwright.pipeline.results import RunOptions
 
-    run_demo(folder, overrides or [], jobs=jobs)
+    with counted(f"videos in {folder / 'data'}", "videos") as report:
+        workers = jobs or os.cpu_count() or 1
+        file = prepare_demo(folder, overrides=overrides or (), workers=workers, progress=report)
+    run_and_tell(file, RunOptions(jobs=jobs), as_json=False)
+    project = Project(file)
+    typer.echo("")
+    for name, config in file.nodes.items():
+        if config.produces == "scores":
+            typer.echo(f"report of {name}: {os.path.relpath(project.report(name) / 'report.html')}")
 
 
 def init(
@@ -44,12 +57,9 @@ def init(
     jobs: JobsOption = None,
 ) -> None:
     """Write a pipeline file to start from; of some recipes, made-up data too, so that they run as they are."""
-    import os
-
     from reelwright.cli.progress import counted
     from reelwright.pipeline.recipes import read_recipe, recipe_summaries
     from reelwright.pipeline.stand_ins import STAND_INS
-    from reelwright.storage.errors import ConfigError
     from reelwright.storage.files import write_text
 
     if listing:
@@ -86,17 +96,14 @@ def index(
     from reelwright.cli.format import table_text
     from reelwright.cli.progress import Watcher
     from reelwright.pipeline.file import find_pipeline_file, load_pipeline
-    from reelwright.pipeline.runner import read_videos
+    from reelwright.pipeline.reading import read_videos
 
     if sample is not None and not audit:
         raise ConfigError("--sample is of --audit: give both, or neither")
     file = load_pipeline(find_pipeline_file(config), overrides or ())
-    watcher = Watcher()
-    try:
+    with Watcher() as watcher:
         dataset = read_videos(file, watcher, jobs=jobs, anew=again, quarantined=again)
         is_wrong = audit and _audit(dataset, file, watcher, sample=sample, jobs=jobs)
-    finally:
-        watcher.close()
     if audit:
         raise typer.Exit(1 if is_wrong else 0)
     rows = []
@@ -160,13 +167,12 @@ def fetch(config: ConfigOption = None, overrides: SetOption = None) -> None:
     """Bring the pretrained weights that a pipeline needs from their hub into the store."""
     from reelwright.pipeline.file import find_pipeline_file, load_pipeline
     from reelwright.stages.registry import load
-    from reelwright.storage.bringing import at_hand
 
     file = load_pipeline(find_pipeline_file(config), overrides or ())
     names = sorted({name for node in file.nodes.values() if (name := node.hub_weights()) is not None})
     for name in names:
         place = file.store.weights(name)
-        if not at_hand(place):
+        if not file.store.backend.ensure_local(place):
             load("reelwright.stages.embed.fetch:fetch")(name, file.store)
         typer.echo(f"{name}: {place}")
     if not names:

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reelwright.cli.options import JsonOption, on_this_machine
+from reelwright.stages.registry import load
 
 if TYPE_CHECKING:
     from reelwright.stages.synthesize.work import Outcome
 
 EXIT_SOME_FAILED = 3
 PROCEDURE = "procedure"
+_STAGE = "reelwright.stages.synthesize"
 _FRACTAL_PANEL = "Fractals only"
 
 
@@ -137,25 +139,34 @@ def synthesize(
     counts = {"num_val": num_val, "num_test": num_test}
     processes = workers or os.cpu_count() or 1
     if family == PROCEDURE:
-        _refuse_for_procedure(
-            {"--time": duration, "--gen-param": num_classes, "--dir-in": classes, "--sheet": sheet}
-            | {"--frames": frames or None, "--codec h265": codec != "h264" or None}
-            | {f"fractal option {name}": value for name, value in fractal.items()}
-        )
-        _tell(_make_procedure(out, samples, counts, common, processes), as_json=as_json)
+        others = {"--time": duration, "--gen-param": num_classes, "--dir-in": classes, "--sheet": sheet}
+        others |= {"--frames": frames or None, "--codec h265": codec != "h264" or None}
+        _refuse("procedure", others | {f"fractal option {name}": value for name, value in fractal.items()})
+        amounts = {"num_samples": samples, **counts, "workers": processes}
+        _make("procedures:make_procedures", out, as_json=as_json, name=PROCEDURE, **amounts, **_given(common))
         return
-    values = {"family": family, "codec": codec, "into": "frames" if frames else "files", **common, **counts}
-    config = _config(values, fractal)
-    amounts = {"--samples": samples, "--time": duration}
+    config = _config(
+        {"family": family, "codec": codec, "into": "frames" if frames else "files", **common, **counts}, fractal
+    )
     if sheet is not None:
         _refuse("--sheet", {"--out": out, "--time": duration, "--gen-param": num_classes})
-        _draw_sheet(sheet, config, num_samples=samples, classes=classes)
+        load(f"{_STAGE}.sheet:write_sheet")(sheet, config, num_samples=samples or 4, classes=classes)
+        typer.echo(f"wrote {sheet}")
     elif num_classes is not None:
-        _refuse("--gen-param", {"--dir-in": classes, **amounts})
-        _tell(_make_classes(_needed(out), config, num_classes, processes), as_json=as_json)
+        _refuse("--gen-param", {"--dir-in": classes, "--samples": samples, "--time": duration})
+        amounts = {"num_classes": num_classes, "workers": processes}
+        _make("work:synthesize_classes", out, config, as_json=as_json, name=f"{family} classes", **amounts)
     else:
-        effort = {"num_samples": samples, "workers": processes, "tell_every": tell_every}
-        _tell(_make(_needed(out), config, effort, duration=duration, classes=classes), as_json=as_json)
+        seconds = None if duration is None else load(f"{_STAGE}.config:parse_duration")(duration)
+        effort = load(f"{_STAGE}.work:Effort")(
+            num_samples=samples, seconds=seconds, workers=processes, tell_every=tell_every
+        )
+        _make("work:synthesize", out, config, as_json=as_json, name=family, effort=effort, classes=classes)
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    """Without what was not given, so that it keeps its default."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _config(values: dict[str, Any], fractal: dict[str, Any]) -> Any:
@@ -168,44 +179,20 @@ def _config(values: dict[str, Any], fractal: dict[str, Any]) -> Any:
     if values["family"] not in known:
         hint = nearest(values["family"], known)
         raise ConfigError(f"no type of videos is called {values['family']!r}.{hint} Allowed: {', '.join(known)}")
-    given = {name: value for name, value in values.items() if value is not None}
-    own = {name: value for name, value in fractal.items() if value is not None}
-    return parse_config(SynthesizeConfig, {**given, **({"fractal": own} if own else {})}, where="synthesize")
+    own = {"fractal": _given(fractal) or None}
+    return parse_config(SynthesizeConfig, _given({**values, **own}), where="synthesize")
 
 
-def _make(out: Path, config: Any, effort: dict[str, Any], *, duration: str | None, classes: Path | None) -> Outcome:
-    from reelwright.stages.synthesize.config import parse_duration
+def _make(entry: str, out: Path | None, *settings: Any, as_json: bool, name: str, **options: Any) -> None:
+    """Make videos or class files with a function of the stage; tells of them, and exits with 3 when some failed."""
+    from reelwright.cli.progress import Watcher
+    from reelwright.storage.errors import ConfigError
 
-    seconds = None if duration is None else parse_duration(duration)
-    from reelwright.stages.synthesize.work import Effort, synthesize
-
-    with _reporter(config.family) as reporter:
-        return synthesize(out, config, effort=Effort(**effort, seconds=seconds), reporter=reporter, classes=classes)
-
-
-def _make_classes(out: Path, config: Any, num_classes: int, workers: int) -> Outcome:
-    from reelwright.stages.synthesize.work import synthesize_classes
-
-    with _reporter(f"{config.family} classes") as reporter:
-        return synthesize_classes(out, config, num_classes=num_classes, workers=workers, reporter=reporter)
-
-
-def _make_procedure(
-    out: Path | None, samples: int | None, counts: dict[str, int], common: dict[str, Any], workers: int
-) -> Outcome:
-    from reelwright.stages.synthesize.procedures import make_procedures
-
-    with _reporter(PROCEDURE) as reporter:
-        given = {name: value for name, value in common.items() if value is not None}
-        amounts = {"num_samples": samples, **counts}
-        return make_procedures(_needed(out), **{**amounts, **given}, workers=workers, reporter=reporter)
-
-
-def _draw_sheet(path: Path, config: Any, *, num_samples: int | None, classes: Path | None) -> None:
-    from reelwright.stages.synthesize.sheet import write_sheet
-
-    write_sheet(path, config, num_samples=num_samples or 4, classes=classes)
-    typer.echo(f"wrote {path}")
+    if out is None:
+        raise ConfigError("where to? Give --out FOLDER")
+    with Watcher() as watcher:
+        outcome = load(f"{_STAGE}.{entry}")(out, *settings, **options, reporter=watcher.working(name))
+    _tell(outcome, as_json=as_json)
 
 
 def _tell(outcome: Outcome, *, as_json: bool) -> None:
@@ -226,32 +213,9 @@ def _tell(outcome: Outcome, *, as_json: bool) -> None:
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
-def _reporter(name: str) -> Any:
-    """A progress display that closes itself at the end of a `with` block."""
-    import contextlib
-
-    from rich.console import Console
-
-    from reelwright.cli.progress import NodeReporter
-
-    return contextlib.closing(NodeReporter(name, Console(stderr=True, highlight=False)))
-
-
-def _needed(out: Path | None) -> Path:
-    from reelwright.storage.errors import ConfigError
-
-    if out is None:
-        raise ConfigError("where to? Give --out FOLDER")
-    return out
-
-
 def _refuse(option: str, others: dict[str, Any]) -> None:
     from reelwright.storage.errors import ConfigError
 
     given = [name for name, value in others.items() if value is not None]
     if given:
         raise ConfigError(f"{option} does not go with {', '.join(given)}: leave one of them out")
-
-
-def _refuse_for_procedure(others: dict[str, Any]) -> None:
-    _refuse("procedure", others)

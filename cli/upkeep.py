@@ -106,15 +106,12 @@ def collect(
         max_bytes=parse_bytes(max_bytes) if max_bytes else None,
         guard_seconds=0.0 if now else GUARD_SECONDS,
     )
-    watcher = Watcher()
-    try:
+    with Watcher() as watcher:
         if delete:
             tell = functools.partial(typer.echo, err=True)
             found = remove(files, watcher, limits=limits, only_these=only_these, tell=tell)
         else:
             found = sweep(files, watcher, limits=limits, only_these=only_these)
-    finally:
-        watcher.close()
     if as_json:
         print_json(_sweep_json(found, files[0].store, is_deleted=delete))
     else:
@@ -151,12 +148,9 @@ def _repair(file: PipelineFile, *, whole: bool, jobs: int | None, as_json: bool)
     from reelwright.pipeline.repair import repair
     from reelwright.pipeline.results import RunOptions
 
-    watcher = Watcher()
-    try:
+    with Watcher() as watcher:
         tell = functools.partial(typer.echo, err=True)
         repaired = repair(file, watcher, RunOptions(jobs=jobs), whole=whole, tell=tell)
-    finally:
-        watcher.close()
     if not as_json:
         for line in repaired.messages:
             typer.echo(f"repaired: {line}")
@@ -230,11 +224,11 @@ def _sweep_json(found: Sweep, store: Store, *, is_deleted: bool) -> dict[str, ob
         "store_bytes": found.store_bytes,
         "bytes": found.num_bytes,
         "going": [
-            {"path": store.name_of(garbage.path), "kind": garbage.kind, "bytes": garbage.num_bytes}
+            {"path": store.backend.name_of(garbage.path), "kind": garbage.kind, "bytes": garbage.num_bytes}
             for garbage in found.going
         ],
         "kept": [
-            {"path": store.name_of(garbage.path), "kind": garbage.kind, "bytes": garbage.num_bytes, "why": why}
+            {"path": store.backend.name_of(garbage.path), "kind": garbage.kind, "bytes": garbage.num_bytes, "why": why}
             for garbage, why in found.kept
         ],
         "other_projects": list(found.projects),

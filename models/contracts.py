@@ -9,7 +9,7 @@ H height, W width, K outputs, E embedding size.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, Self
@@ -21,6 +21,7 @@ from reelwright.models.layers import layer_ids
 
 Inputs = Mapping[str, Tensor]
 Outputs = Mapping[str, Tensor]
+Forward = Callable[[Inputs], dict[str, Tensor]]  # a model, as under autocast
 
 
 @dataclass(frozen=True, kw_only=True)

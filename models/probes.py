@@ -45,7 +45,7 @@ class WindowMlp(TemporalModel):
         super().__init__(sizes)
         if sizes.per_row:
             message = (
-                "mlp sees the window as one vector and gives no logits per row; use linear, gru, transformer or tcn."
+                "mlp sees the window as one vector and gives no logits per row; use linear, gru, transformer or ms_tcn."
             )
             raise ValueError(message)
         self.layers = nn.Sequential(

@@ -20,10 +20,10 @@ TEMPORAL_MODELS: dict[str, Callable[[TemporalSizes, Any], TemporalModel]] = {
     "linear": LinearProbe,
     "mlp": WindowMlp,
     "transformer": Transformer,
-    "clip_transformer": ClipTransformer,
+    "storm_transformer": ClipTransformer,
     "gru": Gru,
     "lstm": Lstm,
-    "tcn": Tcn,
+    "ms_tcn": Tcn,
 }
 
 

@@ -102,7 +102,7 @@ class TransformerOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipTransformerOptions:
-    """Options of `clip_transformer`; the defaults are those of the paper."""
+    """Options of `storm_transformer`; the defaults are those of the paper."""
 
     layers: int = 6
     heads: int = 8
@@ -159,7 +159,7 @@ class RecurrentOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class TcnOptions:
-    """Options of `tcn`."""
+    """Options of `ms_tcn`."""
 
     stages: int = 1
     # The first predicts from the rows, each further one refines the class probabilities of the one before.
@@ -189,11 +189,13 @@ TEMPORAL_OPTIONS: dict[str, type[Any]] = {
     "linear": LinearOptions,
     "mlp": MlpOptions,
     "transformer": TransformerOptions,
-    "clip_transformer": ClipTransformerOptions,
+    "storm_transformer": ClipTransformerOptions,
     "gru": RecurrentOptions,
     "lstm": RecurrentOptions,
-    "tcn": TcnOptions,
+    "ms_tcn": TcnOptions,
 }
+
+RENAMED = {"clip_transformer": "storm_transformer", "tcn": "ms_tcn"}  # models of earlier releases
 
 
 def option_names(name: str) -> list[str]:
@@ -203,6 +205,9 @@ def option_names(name: str) -> list[str]:
 
 def check_options(name: str, options: Mapping[str, object]) -> None:
     """ValueError, naming the nearest allowed, for an unknown temporal model, or an option that it does not have."""
+    if name in RENAMED:
+        message = f"temporal model {name!r} is called {RENAMED[name]!r} now."
+        raise ValueError(message)
     if name not in TEMPORAL_OPTIONS:
         raise ValueError(_unknown("temporal model", name, list(TEMPORAL_OPTIONS)))
     allowed = option_names(name)

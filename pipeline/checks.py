@@ -118,7 +118,7 @@ def _windows(node: Node, planner: Planner) -> Iterator[tuple[str, bool]]:
         return
     told = (
         f"a window reaches over {span:,} rows, but the longest of {len(known):,} videos has about {max(known):,.0f}; "
-        "shorten window.length (or skip), or take more frames a second"
+        "shorten window.length (or dilation), or take more frames a second"
     )
     if short == "leave_out":
         yield f"{told}. window.short: leave_out leaves every video out", True

@@ -5,7 +5,8 @@ videos; while synthetic videos are still to be made, all. The key of a node that
 it left last stays until it runs. Other pipeline files that ran on this store (their last records lie in projects/) are
 roots too, as they were when they ran last, with all items under their spec keys, since their manifests are not known;
 `only_these` gives them up. Unfinished work of a node that is still wanted stays, since the next run goes on from it.
-What a running process says it uses (storage/locks.py) stays with all its items, whoever runs it, wherever it runs.
+What a running process says it uses (storage/locks.py) stays with all its items and with what is not whole of it yet,
+whoever runs it, wherever it runs.
 
 Of a store in a bucket, what counts lies there. One listing tells sizes and, by the clock of the service, when what was
 changed; services refuse machines whose clocks differ by more than minutes. What only this machine has is told apart.
@@ -22,13 +23,13 @@ from pathlib import Path
 from reelwright.pipeline.file import PipelineFile
 from reelwright.pipeline.keys import hub_file
 from reelwright.pipeline.plan import Planner
+from reelwright.pipeline.reading import read_videos
 from reelwright.pipeline.results import Observer
-from reelwright.pipeline.runner import open_planner, read_videos
-from reelwright.storage.bringing import look_again, refresh
+from reelwright.pipeline.runner import open_planner
+from reelwright.storage.backend import Backend
 from reelwright.storage.errors import ConfigError
-from reelwright.storage.garbage import Garbage, Roots, delete, find_garbage
-from reelwright.storage.listings import FolderListing, listing_of
-from reelwright.storage.locks import collecting, holdings, uses
+from reelwright.storage.garbage import Garbage, Listing, Roots, delete, find_garbage
+from reelwright.storage.locks import COLLECTING, collecting, holdings, uses
 from reelwright.storage.records import load_record
 from reelwright.storage.store import Store
 
@@ -95,10 +96,10 @@ def collect(
     sweep(files, observer, limits=limits, only_these=only_these)  # videos are read before others have to wait
     store = files[0].store
     with collecting(store.locks, tell=tell, what="gc"):
-        look_again(store.root)
+        store.backend.forget()
         found = _sweep(files, limits or Limits(), only_these=only_these)
         gone = delete(store, found.going)
-        FolderListing().remove([garbage.path for garbage in found.copies])
+        Backend().delete_trees([garbage.path for garbage in found.copies])  # of this machine's copy alone
     kept = tuple((garbage, _IN_USE) for garbage in found.going if garbage not in gone)
     return replace(found, going=tuple(gone), kept=(*found.kept, *kept))
 
@@ -106,9 +107,9 @@ def collect(
 def _sweep(files: Sequence[PipelineFile], limits: Limits, *, only_these: bool) -> Sweep:
     store = files[0].store
     roots = find_roots([open_planner(file) for file in files], only_these=only_these)
-    listing = listing_of(store.root)
+    listing = Listing(store.backend, store.root)
     found = sorted(find_garbage(store, roots, listing), key=lambda garbage: (garbage.changed, str(garbage.path)))
-    store_bytes = sum(size for size, _ in listing.sizes(store.root))
+    store_bytes = listing.size(store.root)[0]
     going, kept, left, now = [], [], store_bytes, time.time()
     for garbage in found:
         age = now - garbage.changed
@@ -130,7 +131,7 @@ def _only_copies(store: Store, roots: Roots, there: set[Path], *, guard_seconds:
     """What this machine's copy of a bucket has and the roots do not reach, besides what is in the bucket too."""
     if store.url is None:
         return ()
-    found = find_garbage(store, roots, FolderListing())
+    found = find_garbage(store, roots, Listing(Backend(), store.root))
     now = time.time()
     return tuple(garbage for garbage in found if garbage.path not in there and now - garbage.changed >= guard_seconds)
 
@@ -154,7 +155,7 @@ def find_roots(planners: Sequence[Planner], *, only_these: bool) -> Roots:
     if not only_these:
         own = {planner.project.name for planner in planners}
         projects = planners[0].file.store.root / "projects"
-        refresh(projects)
+        planners[0].file.store.backend.pull(projects)
         others = [path for path in sorted(projects.iterdir()) if path.name not in own] if projects.is_dir() else []
         remembered += [path for folder in others for path in sorted(folder.glob("*.json"))]
         roots.projects = tuple(folder.name for folder in others)
@@ -163,14 +164,14 @@ def find_roots(planners: Sequence[Planner], *, only_these: bool) -> Roots:
             roots.keys |= {record.key, record.spec_key}
             wanted.pop(record.spec_key, None)
             roots.weight_digests.update({record.material.get("inputs", {}).get("weights")} - {None})
-    in_use = keys_in_use(planners[0].file.store)
-    roots.keys |= in_use
-    roots.weights.update(planners[0].file.store.root / "weights" / name for name in in_use)
-    roots.items = {key: digests for key, digests in wanted.items() if key not in in_use}
+    roots.in_use = frozenset(keys_in_use(planners[0].file.store))
+    roots.keys |= roots.in_use
+    roots.weights.update(planners[0].file.store.root / "weights" / name for name in roots.in_use)
+    roots.items = {key: digests for key, digests in wanted.items() if key not in roots.in_use}
     return roots
 
 
 def keys_in_use(store: Store) -> set[str]:
-    """Keys, and names of files of weights, that running processes have told they use."""
+    """Keys, and names of files of weights, that running processes have told they use; `gc` itself uses none."""
     used = {key for use in uses(store.locks) if not use.is_dead for key in use.owner.keys}
-    return used | {held.key for held in holdings(store.locks)}
+    return used | {held.key for held in holdings(store.locks)} - {COLLECTING}

@@ -8,15 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reelwright.pipeline.adhoc import adhoc_pipeline, videos_block
 from reelwright.storage.annotations import UNKNOWN, Annotation
-from reelwright.storage.errors import ConfigError
 from reelwright.storage.fetched import local_file
 from reelwright.storage.items import DONE
 from reelwright.storage.known import VideoProbe
-from reelwright.storage.manifest import ManifestVideo, is_table_name, is_video_name, scan_folder
-from reelwright.storage.patterns import is_pattern
+from reelwright.storage.manifest import ManifestVideo, scan_folder
 from reelwright.storage.tables import read_columns
-from reelwright.storage.urls import is_url
 
 if TYPE_CHECKING:
     from reelwright.pipeline.dataset import Dataset
@@ -122,27 +120,15 @@ def source_file(source: str, overrides: Sequence[str]) -> PipelineFile:
 
     Raises ConfigError when there is no such thing.
     """
-    from omegaconf import OmegaConf
-
-    from reelwright.pipeline.file import build_pipeline
-
-    path = Path(source)
-    content: dict[str, Any] = {"stages": {}}
-    if path.is_dir():
-        content["videos"] = {"folder" if scan_folder(path, default_split="train") else "features": source}
-    elif is_table_name(source):
+    block, labels = videos_block(source), None
+    if "folder" in block and Path(source).is_dir() and not scan_folder(Path(source), default_split="train"):
+        block = {"features": source}
+    if "manifest" in block:
         columns = read_columns(local_file(source), required=["path"]).cells
-        splits = list(dict.fromkeys(["train", "val", "test", *filter(None, columns.get("split", []))]))
-        content["videos"] = {"manifest": source, "splits": splits}
+        block["splits"] = list(dict.fromkeys(["train", "val", "test", *filter(None, columns.get("split", []))]))
         if any(columns.get("label", [])) and not any(entry.startswith("labels.") for entry in overrides):
-            content["labels"] = {"column": "label"}
-    elif is_pattern(source) or (is_video_name(source) if is_url(source) else path.is_file()):
-        content["videos"] = {"glob": source}
-    elif is_url(source):
-        content["videos"] = {"folder": source}
-    else:
-        raise ConfigError(f"{source}: no such manifest (.csv, .tsv, .parquet), folder, video or pattern")
-    return build_pipeline(OmegaConf.create(content), path=Path.cwd() / "reelwright-data.yaml", overrides=overrides)
+            labels = {"column": "label"}
+    return adhoc_pipeline("data", block, {}, overrides, labels=labels)
 
 
 def _split(

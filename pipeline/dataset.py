@@ -16,7 +16,6 @@ from reelwright.stages.registry import load
 from reelwright.stages.synthesize.source import STAGE, SyntheticSet
 from reelwright.stages.work import VideoItem
 from reelwright.storage.annotations import UNKNOWN, Annotation
-from reelwright.storage.bringing import refresh_file
 from reelwright.storage.errors import ConfigError, StoreError, nearest
 from reelwright.storage.feature_files import scan_features
 from reelwright.storage.fetched import local_file
@@ -24,8 +23,7 @@ from reelwright.storage.items import DONE, ItemRow
 from reelwright.storage.known import KnownFiles, KnownProbes, VideoProbe, stamp
 from reelwright.storage.labels import LabelSet, labels_from_column, labels_from_columns, labels_from_table
 from reelwright.storage.manifest import ManifestVideo, check_videos, read_manifest, scan_folder, scan_glob, scan_url
-from reelwright.storage.mirror import connect
-from reelwright.storage.schema import check_schema
+from reelwright.storage.schema import older_note
 from reelwright.storage.store import Store
 from reelwright.storage.urls import is_url
 
@@ -179,14 +177,14 @@ class Dataset:
         return [video.video_id for video in self.videos if self.digests[video.video_id] == digest]
 
 
-def load_dataset(file: PipelineFile) -> Dataset:
-    """Read manifest and labels and look up what the store knows of the files.
+def load_dataset(file: PipelineFile, known: KnownFiles | None = None) -> Dataset:
+    """Read manifest and labels and look up what the store knows of the files: ``known``, where it was just read.
 
     Raises InputError that lists all problems with row numbers.
     """
-    connect(file.store.root)
-    check_schema(file.store)
-    known = KnownFiles(file.store.files)
+    file.store.backend.check_readable()
+    older = older_note(file.store)
+    known = known or KnownFiles(file.store.files)
     synthetic = synthetic_set_of(file, known)
     left_out: list[str] = []
     videos, source = (synthetic.videos, synthetic.place) if synthetic is not None else _read_videos(file, left_out)
@@ -214,7 +212,7 @@ def load_dataset(file: PipelineFile) -> Dataset:
         files=known,
         quarantine_after=file.videos.quarantine_after,
         synthetic=synthetic,
-        notes=(*left_out, *known.notes, *probes.notes),
+        notes=(*([older] if older else ()), *left_out, *known.notes, *probes.notes),
         absent=frozenset(video.video_id for video in missing),
     )
     return with_labels(dataset, file, file.labels)
@@ -272,7 +270,7 @@ def _read_labels(file: PipelineFile, settings: LabelsConfig, dataset: Dataset) -
     path = local_file(file.place(written))
     if synthetic is not None and written == STAGE:
         path = synthetic.folder / f"{kind}.csv"
-        refresh_file(path)
+        file.store.backend.pull_file(path)
         if not path.exists():
             raise ConfigError(
                 f"{file.path}: labels.{kind}: {synthetic.config.family} videos have no {kind}. Use column: label"

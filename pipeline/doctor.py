@@ -18,7 +18,6 @@ from reelwright.pipeline.cluster import jobs
 from reelwright.pipeline.cluster.config import ClusterSettings
 from reelwright.pipeline.file import PipelineFile
 from reelwright.stages.registry import load
-from reelwright.storage.bringing import is_there
 from reelwright.storage.errors import ConfigError, StageError, StoreError
 from reelwright.storage.files import remove, replacing
 from reelwright.storage.store import Store
@@ -231,7 +230,7 @@ def _clock(folder: Path) -> Check:
 
 def _weights(file: PipelineFile) -> Check:
     names = sorted({name for node in file.nodes.values() if (name := node.hub_weights()) is not None})
-    missing = [name for name in names if not is_there(file.store.weights(name))]
+    missing = [name for name in names if not file.store.backend.has(file.store.weights(name))]
     if missing:
         return Check(
             "weights", NOTE, f"not in the store yet: {', '.join(missing)}", "`reelwright fetch` where there is network"

@@ -21,7 +21,7 @@ _COSTS: dict[str, tuple[str, ...]] = {
     "decode": ("short_side", "size", "crop", "codec"),
     "embed": ("encoder", "precision", "clip", "outputs", "dtype", "model_args", "preprocess"),
     "features": (),
-    "take_scores": (),
+    "import_predictions": (),
     "pretrain": ("encoder", "precision", "model_args", "preprocess", "batch"),
     "train": ("model", "task", "precision"),
     "finetune": ("precision",),

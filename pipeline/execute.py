@@ -5,27 +5,26 @@ from __future__ import annotations
 import datetime as dt
 import importlib.metadata
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from reelwright.pipeline.cluster.executors import Executor
 from reelwright.pipeline.cluster.live import LiveReporter, telling
 from reelwright.pipeline.failed_share import check_share
+from reelwright.pipeline.graph import has_rows
 from reelwright.pipeline.noted import TARGETS, targets_by_split, write_noted
 from reelwright.pipeline.plan import STALE, WAITING, NodePlan, Planner
 from reelwright.pipeline.results import RAN, Failure, NodeResult, Observer, RunOptions
 from reelwright.pipeline.units import build_work
 from reelwright.stages.registry import STAGES, load
 from reelwright.stages.work import VideoItem, Work
-from reelwright.storage.bringing import at_hand
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import InputError, StageError
 from reelwright.storage.files import remove_files
 from reelwright.storage.items import ItemLedger, ItemRow
-from reelwright.storage.records import Record, save_record, write_record
+from reelwright.storage.records import Record, write_record
 from reelwright.storage.runs import RunFolder
-from reelwright.storage.sharing import share_rest
 from reelwright.storage.store import Store
 
 _VERSIONED = ("reelwright", "torch", "torchvision", "timm", "zarr", "numpy", "decord", "av", "torchcodec")
@@ -34,11 +33,10 @@ _VERSIONED = ("reelwright", "torch", "torchvision", "timm", "zarr", "numpy", "de
 def ready_plan(name: str, planner: Planner) -> NodePlan:
     """The plan once everything its key needs is there; fetches hub weights. Raises StageError when that cannot be."""
     plan = planner.plan(name)
-    hub = plan.node.config.hub_weights()
-    if plan.state == WAITING and hub is not None and not at_hand(planner.file.store.weights(hub)):
-        load("reelwright.stages.embed.fetch:fetch")(hub, planner.file.store)
-        planner.forget()
-        plan = planner.plan(name)
+    hub, store = plan.node.config.hub_weights(), planner.file.store
+    if plan.state == WAITING and hub is not None and not store.backend.ensure_local(store.weights(hub)):
+        load("reelwright.stages.embed.fetch:fetch")(hub, store)
+        plan = planner.renew(name)
     if plan.state == WAITING or not plan.key:
         raise StageError(f"cannot run: {'; '.join(plan.reasons)}. Run it with --until {name}")
     stale = [parent for parent in plan.node.parents if _incomplete(planner.plan(parent))]
@@ -61,54 +59,35 @@ def execute(
 
     Raises InputError when no video is left to do, StageError when too many failed before, and what the stage raises.
     """
-    warning = check_share(plan, planner)
-    todo = _todo(plan, planner, options) if plan.node.config.kind == "items" else ()
+    warning, config, store = check_share(plan, planner), plan.node.config, planner.file.store
+    is_forced = plan.node.name in planner.forced
+    todo = _todo(plan, planner, options) if config.kind == "items" else ()
     reporter = observer.started(replace(plan, todo=todo))
     if warning:
         reporter.note(warning)
-    with telling(reporter, planner.file.store, key=plan.spec_key, node=plan.node.name, items=todo) as live:
-        return _execute(plan, planner, live, options, todo=todo, executor=executor)
-
-
-def _execute(
-    plan: NodePlan,
-    planner: Planner,
-    reporter: LiveReporter,
-    options: RunOptions,
-    *,
-    todo: tuple[VideoItem, ...],
-    executor: Executor,
-) -> tuple[NodeResult, list[Failure]]:
-    started = time.monotonic()
     outputs: dict[str, Any] = {}
-    stage = STAGES[plan.node.stage]
-    if plan.node.name in planner.forced and planner.file.store.url:
-        remove_files([planner.file.store.node(plan.key) / "record.json"])  # others would take half of it for whole
-    if plan.node.config.kind == "items":
-        if not plan.wanted:
-            raise InputError(
-                f"{plan.node.name}: no video to do: every one failed before, or none is in the splits asked for"
-            )
-        if plan.lacks_group:
-            load(stage.work)(build_work(planner, plan, ()), reporter)  # writes it, for no video
-        _do_items(plan, todo, planner=planner, reporter=reporter, options=options, executor=executor)
-        done = _finish_items(plan, todo, planner)
+    rows: Mapping[str, ItemRow] | None = None
+    done: list[ItemRow] = []
+    with telling(reporter, store, key=plan.spec_key, node=plan.node.name, items=todo) as live:
+        started = time.monotonic()
+        if is_forced and store.url:
+            remove_files([store.node(plan.key) / "record.json"])  # others would take half of it for whole
+        if config.kind == "items":
+            rows = _do_items(plan, todo, planner=planner, reporter=live, options=options, executor=executor)
+            done = _done_now(plan, todo, rows)
+        else:
+            if config.kind == "run" and is_forced:
+                RunFolder(store.run(plan.key)).clear()  # else it goes on, or finds that it has ended
+            outputs = executor.whole(build_work(planner, plan), live)
         planner.forced -= {plan.node.name}
-        planner.forget()
-        plan = planner.plan(plan.node.name)
-        if stage.publish is not None and len(plan.failed) == len(plan.todo):
-            load(stage.publish)(build_work(planner, plan, plan.wanted), planner.file.store.predictions(plan.key))
-    else:
-        if plan.node.config.kind == "run" and plan.node.name in planner.forced:
-            RunFolder(planner.file.store.run(plan.key)).clear()  # else it goes on, or finds that it has ended
-        outputs = executor.whole(build_work(planner, plan), reporter)
-        done = []
-        planner.forced -= {plan.node.name}
-    seconds = time.monotonic() - started
-    if len(plan.failed) == len(plan.todo):
-        share = reporter.progress.share if plan.node.config.kind == "run" else 1.0
-        note_record(plan, planner, outputs=outputs, seconds=seconds, done=done, share=share)
-    planner.forget()
+        is_whole = rows is None or planner.all_tried(plan, rows)
+        publish = STAGES[plan.node.stage].publish
+        if is_whole and publish is not None:
+            load(publish)(build_work(planner, plan, plan.wanted), store.output(config.produces, plan.key))
+        seconds = time.monotonic() - started
+        if is_whole:
+            share = live.progress.share if config.kind == "run" else 1.0
+            note_record(plan, planner, rows=rows, outputs=outputs, seconds=seconds, done=done, share=share)
     result = NodeResult(
         node=plan.node.name,
         stage=plan.node.stage,
@@ -121,7 +100,7 @@ def _execute(
         seconds=seconds,
         outputs=outputs,
     )
-    return result, item_failures(planner, planner.plan(plan.node.name))
+    return result, item_failures(planner, planner.renew(plan.node.name, rows))
 
 
 def is_settled(plan: NodePlan) -> bool:
@@ -149,13 +128,21 @@ def _do_items(
     reporter: LiveReporter,
     options: RunOptions,
     executor: Executor,
-) -> None:
-    """Do ``todo``, and as often as asked for again what failed of it; the ledger counts attempts over all runs."""
+) -> Mapping[str, ItemRow]:
+    """Do ``todo``, and as often as asked for again what failed of it; the ledger counts attempts over all runs.
+
+    Returns the rows of the ledger then.
+    """
+    if not plan.wanted:
+        raise InputError(
+            f"{plan.node.name}: no video to do: every one failed before, or none is in the splits asked for"
+        )
+    if plan.lacks_group:
+        load(STAGES[plan.node.stage].work)(build_work(planner, plan, ()), reporter)  # writes it, for no video
     ledger = ItemLedger(planner.file.store.node(plan.spec_key))
+    rows = {} if todo else dict(planner.rows(plan))
     tried_before = {row.digest: row.attempts for row in (*plan.failed, *plan.quarantined)}
-    for attempt in range(1 + options.retries):
-        if not todo:
-            return
+    for attempt in range(1 + options.retries if todo else 0):
         if attempt:
             reporter.note(f"{len(todo)} failed; trying again, {attempt} of {options.retries}")
         executor.items(_with_jobs(build_work(planner, plan, todo), options.jobs), reporter)
@@ -167,11 +154,13 @@ def _do_items(
         ledger.compact()
         todo = tuple(item for item in todo if item.digest in rows and not rows[item.digest].is_done)
         tried_before = {item.digest: rows[item.digest].attempts for item in todo}
+        if not todo:
+            break
+    return rows
 
 
-def _finish_items(plan: NodePlan, todo: Sequence[VideoItem], planner: Planner) -> list[ItemRow]:
+def _done_now(plan: NodePlan, todo: Sequence[VideoItem], rows: Mapping[str, ItemRow]) -> list[ItemRow]:
     """The rows of the items that were done now. Raises StageError when the stage said nothing of an item."""
-    rows = ItemLedger(planner.file.store.node(plan.spec_key)).load()
     silent = [item.video_id for item in todo if item.digest not in rows]
     if silent:
         raise StageError(
@@ -190,6 +179,7 @@ def note_record(
     plan: NodePlan,
     planner: Planner,
     *,
+    rows: Mapping[str, ItemRow] | None,
     outputs: dict[str, Any],
     seconds: float,
     done: Sequence[ItemRow] = (),
@@ -197,16 +187,13 @@ def note_record(
 ) -> None:
     """Leave the record of a finished node, after all it made is in place; ``done`` are the items of this run.
 
-    ``share`` of the training was done in ``seconds``: less than all where it went on, or stopped early.
+    ``rows`` are those of its ledger now, None where it has none. ``share`` of the training was done in ``seconds``:
+    less than all where it went on, or stopped early.
     """
-    rows: list[ItemRow] = []
-    if plan.node.config.kind == "items" and plan.node.config.stores:
-        ledger = ItemLedger(planner.file.store.node(plan.spec_key)).load()
-        rows = [ledger[item.digest] for item in plan.wanted if item.digest in ledger]
-    present = [row for row in rows if row.is_done]
+    items = [rows[item.digest] for item in plan.wanted if item.digest in rows] if rows else []
+    present = [row for row in items if row.is_done]
     assert plan.material is not None
-    is_noted = plan.node.config.kind == "run" or plan.node.config.publishes
-    reads = planner.noted_now(plan) if is_noted else []
+    reads = planner.noted_now(plan) if _is_noted(plan) else []
     if plan.node.config.publishes:
         outputs = {**outputs, TARGETS: targets_by_split(reads, planner.dataset_of(plan.node))}
     record = Record(
@@ -215,7 +202,7 @@ def note_record(
         key=plan.key,
         spec_key=plan.spec_key,
         material=dict(plan.material),
-        items=_counts(plan, rows),
+        items=_counts(plan, items),
         outputs=outputs,
         rows=sum(row.rows for row in present),
         bytes=sum(row.bytes for row in present),
@@ -231,13 +218,14 @@ def note_record(
 
 
 def complete_notes(plan: NodePlan, planner: Planner) -> None:
-    """Write again what lies beside the record of a node that is up to date, where it is gone."""
-    assert plan.record is not None
-    reads_labels = plan.node.config.kind == "run" or plan.node.config.publishes
-    if reads_labels and not (planner.file.store.node(plan.key) / "samples.json").exists():
+    """Write again what lies beside the record of a node that is up to date, where `verify --repair` took it out."""
+    if _is_noted(plan) and not (planner.file.store.node(plan.key) / "samples.json").exists():
         write_noted(planner.file.store, plan.key, planner.noted_now(plan))
-    if planner.last(plan.node) is None:
-        save_record(planner.project / f"{plan.node.name}.json", plan.record)
+
+
+def _is_noted(plan: NodePlan) -> bool:
+    """Whether what a node read of the videos lies beside its record."""
+    return plan.node.config.kind == "run" or plan.node.config.publishes
 
 
 def _counts(plan: NodePlan, rows: Sequence[ItemRow]) -> dict[str, int]:
@@ -249,12 +237,11 @@ def _counts(plan: NodePlan, rows: Sequence[ItemRow]) -> dict[str, int]:
 
 def _files(plan: NodePlan, store: Store) -> dict[str, list[Any]]:
     """[bytes, digest] of the files of a run, of published tables or of a report, by their path in the store."""
-    folders = {"run": store.run, "predictions": store.predictions, "steps": store.steps, "scores": store.report}
-    folder_of = folders.get(plan.node.config.produces)
-    if folder_of is None:
+    if has_rows(plan.node):
         return {}
-    share_rest(folder_of(plan.key))
-    paths = sorted(path for path in folder_of(plan.key).rglob("*") if path.is_file())
+    folder = store.output(plan.node.config.produces, plan.key)
+    store.backend.push_changed(folder)
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(store.root).as_posix(): [path.stat().st_size, file_digest(path)] for path in paths}
 
 
@@ -277,7 +264,7 @@ def item_failures(planner: Planner, plan: NodePlan) -> list[Failure]:
     """Videos of a node without rows, and those of which only a part could be done."""
     if plan.node.config.kind != "items" or not plan.node.config.stores or plan.is_whole:
         return []
-    rows = ItemLedger(planner.file.store.node(plan.spec_key)).load()
+    rows = planner.rows(plan)
     bad = [
         rows[item.digest]
         for item in plan.wanted

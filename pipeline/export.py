@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from reelwright.pipeline.results import names_of
 from reelwright.stages.registry import load
 from reelwright.storage.annotations import UNKNOWN
-from reelwright.storage.bringing import refresh
 from reelwright.storage.errors import ConfigError, StoreError, nearest
 from reelwright.storage.files import write_json
 from reelwright.storage.folders import replacing_folder
+from reelwright.storage.kinds import KINDS
 from reelwright.storage.remote import list_names
-from reelwright.storage.sharing import sending_folder
+from reelwright.storage.transfer import replacing_at
 from reelwright.storage.urls import is_url
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def export_node(project: Project, request: ExportRequest) -> int:
     else:
         _check_folder(Path(place))
     export = _predictions if made_of == "predictions" else _embeddings
-    with sending_folder(place, last=NOTE) if is_url(place) else replacing_folder(Path(place)) as temporary:
+    with replacing_at(place, last=NOTE) if is_url(place) else replacing_folder(Path(place)) as temporary:
         count = export(planner, plan, request, load(writer), temporary)
         if not count:
             raise StoreError(f"{request.node} has no video in the splits {', '.join(request.splits) or '(all)'}")
@@ -93,13 +93,13 @@ def _predictions(planner: Planner, plan: NodePlan, request: ExportRequest, write
     options = load("reelwright.stages.export.predictions:PredictionExport")(
         splits=frozenset(request.splits) or None, background=request.background, per_row=request.per_row
     )
-    refresh(planner.file.store.predictions(plan.key))
-    predictions = load("reelwright.storage.predictions:PredictionSet")(planner.file.store.predictions(plan.key))
-    return int(write(predictions, folder, options))
+    place = planner.file.store.predictions(plan.key)
+    planner.file.store.backend.pull(place)
+    return int(write(KINDS["predictions"].open(place), folder, options))
 
 
 def _embeddings(planner: Planner, plan: NodePlan, request: ExportRequest, write: Any, folder: Path) -> int:
-    store = load("reelwright.storage.embeddings:EmbeddingStore")(planner.file.store.embeddings(plan.spec_key))
+    store = KINDS["embeddings"].open(planner.file.store.embeddings(plan.spec_key))
     options = (
         {} if request.shard_bytes is None or request.form != "webdataset" else {"shard_bytes": request.shard_bytes}
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from reelwright.pipeline.file import PipelineFile
 from reelwright.stages.config import StageConfig
 from reelwright.storage.errors import ConfigError, nearest
+from reelwright.storage.kinds import KINDS
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,11 @@ class Graph:
         if name not in self.nodes:
             raise ConfigError(f"no node {name!r}.{nearest(name, self.nodes)} There are: {', '.join(self.nodes)}")
         return name
+
+
+def has_rows(node: Node) -> bool:
+    """Whether it makes rows of single videos, which enter keys by how they are made, whatever videos they are of."""
+    return KINDS[node.config.produces].is_rows
 
 
 def build_graph(file: PipelineFile) -> Graph:

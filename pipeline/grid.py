@@ -1,27 +1,40 @@
-"""Grids: every combination of values of several settings, one run after the other over the same store.
+"""Grids: every combination of values of several settings over the same store, one after the other or several at once.
 
-What two combinations share (decoded frames, embeddings, a trained run) is done once, by the first that needs it.
+What two combinations share (decoded frames, embeddings, a trained run) is done once, by the first that needs it: two
+that would do the same node never run at once, the second waits until the first has left the record of that node.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from reelwright.pipeline.file import PipelineFile, load_pipeline
 from reelwright.pipeline.graph import build_graph
 from reelwright.pipeline.history import RUN_STAGES, History
 from reelwright.pipeline.plan import FRESH
+from reelwright.pipeline.project import SilentObserver
+from reelwright.pipeline.reading import read_videos
 from reelwright.pipeline.results import Observer, RunOptions, RunResult
 from reelwright.pipeline.runner import open_planner, run_pipeline
 from reelwright.storage.digests import digest
-from reelwright.storage.errors import ConfigError
+from reelwright.storage.errors import ConfigError, ReelwrightError, StageError
+from reelwright.storage.processes import interruptible
 
 _WORST_FIRST = (1, 3, 0)  # exit codes
 _OPENING, _CLOSING = "[{(", "]})"
+_SECONDS_BETWEEN_LOOKS = 0.1
 
+# number of a combination and what becomes of it: nothing where it runs in this process, "starts", "ends with 0"
+Report = Callable[[int, str], None]
 
 # name of what a node will make -> the record it leaves when it has; None where a record lies there already
 Unmade = dict[str, Path | None]
@@ -33,6 +46,10 @@ class Combination:
 
     settings: tuple[tuple[str, str], ...]  # (name, value as written)
     file: PipelineFile
+
+    def __str__(self) -> str:
+        """``train.epochs=5 train.seed=0``."""
+        return " ".join(f"{name}={value}" for name, value in self.settings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,37 +84,24 @@ def combinations(path: Path, axes: Sequence[str], *, overrides: Sequence[str] = 
 
 
 def run_grid(
-    grid: Sequence[Combination], observer: Observer, options: RunOptions, *, tell: Callable[[Combination, int], None]
-) -> Iterator[Outcome]:
-    """Run the combinations in order; one that fails does not stop the others. ``tell`` hears of each before it runs."""
-    for number, combination in enumerate(grid):
-        tell(combination, number)
-        result = run_pipeline(combination.file, observer, options)
-        yield Outcome(combination=combination, result=result, best=_best(combination.file, result))
+    grid: Sequence[Combination], observer: Observer, options: RunOptions, *, report: Report, processes: int = 1
+) -> list[Outcome]:
+    """Run all combinations, at most ``processes`` at once; one that fails does not stop the others.
 
-
-def outcomes_of(grid: Sequence[Combination], results: Sequence[RunResult]) -> list[Outcome]:
-    """Combinations with their results, when all have run."""
+    With several processes only the reading of videos is shown to ``observer``. Raises ReelwrightError, after all others
+    were stopped, when a combination could not run at all.
+    """
+    if processes > 1:
+        anew, quarantined = options.retry_failed, options.retry_quarantined
+        read_videos(grid[0].file, observer, jobs=options.jobs, anew=anew, quarantined=quarantined)
+        results = _run_at_once(grid, options, report, processes=processes)
+    else:
+        results = []
+        for number, combination in enumerate(grid):
+            report(number, "")
+            results.append(run_pipeline(combination.file, observer, options))
     pairs = zip(grid, results, strict=True)
     return [Outcome(combination=one, result=result, best=_best(one.file, result)) for one, result in pairs]
-
-
-def unmade(file: PipelineFile, *, forced: Sequence[str] = ()) -> Unmade:
-    """What a run of ``file`` will make; equal names of two files mean the same output.
-
-    A node whose key depends on weights that are not there yet is named by its settings and what it reads.
-    """
-    planner = open_planner(file, forced=forced)
-    names: dict[str, str] = {}
-    found: Unmade = {}
-    for plan in planner.plans():
-        parents = [names[parent] for parent in plan.node.parents]
-        known = plan.spec_key or digest([plan.node.stage, plan.node.config.spec(), parents])
-        names[plan.node.name] = known
-        if plan.state != FRESH or plan.record is None:
-            record = file.store.node(plan.key) / "record.json" if plan.key and plan.record is None else None
-            found[known] = record
-    return found
 
 
 def worst_exit_code(outcomes: Sequence[Outcome]) -> int:
@@ -151,3 +155,92 @@ def _best(file: PipelineFile, result: RunResult) -> dict[str, tuple[str, float]]
         if best is not None:
             found[name] = best
     return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """One combination in a process of its own."""
+
+    unmade: Unmade
+    process: BaseProcess
+    answers: Connection
+
+    def result(self) -> RunResult:
+        """What the process answered. Raises ReelwrightError where it could not run at all."""
+        try:
+            answer = self.answers.recv()
+        except EOFError:
+            self.process.join()
+            raise StageError(f"a combination's process ended with exit code {self.process.exitcode}") from None
+        if isinstance(answer, Exception):
+            raise answer
+        assert isinstance(answer, RunResult)
+        return answer
+
+
+def _run_at_once(
+    grid: Sequence[Combination], options: RunOptions, report: Report, *, processes: int
+) -> list[RunResult]:
+    waiting = {number: _unmade(combination.file) for number, combination in enumerate(grid)}
+    running: dict[int, _Job] = {}
+    results: dict[int, RunResult] = {}
+    alone = dataclasses.replace(options, ask=None)  # nobody could tell which of several processes asks
+    try:
+        while waiting or running:
+            for number, nodes in list(waiting.items()):
+                if len(running) < processes and not any(_clash(nodes, job.unmade) for job in running.values()):
+                    running[number] = _start(waiting.pop(number), grid[number].file, alone, processes=processes)
+                    report(number, "starts")
+            for number in [number for number, job in running.items() if job.answers.poll()]:
+                results[number] = running[number].result()
+                running.pop(number).process.join()
+                report(number, f"ends with {results[number].exit_code}")
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+    finally:  # each that still runs keeps what it has done
+        for job in running.values():
+            job.process.terminate()
+        for job in running.values():
+            job.process.join()
+    return [results[number] for number in sorted(results)]
+
+
+def _start(nodes: Unmade, file: PipelineFile, options: RunOptions, *, processes: int) -> _Job:
+    context = multiprocessing.get_context("spawn")  # nothing of this process is shared, no lock and no thread
+    answers, answer = context.Pipe(duplex=False)
+    process = context.Process(target=_run_one, args=(file, options, processes, answer))
+    process.start()
+    answer.close()  # the other process's end is the only one now: when that process ends, reading does
+    return _Job(unmade=nodes, process=process, answers=answers)
+
+
+def _run_one(file: PipelineFile, options: RunOptions, processes: int, answer: Connection) -> None:
+    """Run one combination with its share of the cores, so that those at work do not slow each other down."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))  # before torch is loaded
+    try:
+        with interruptible():
+            found: RunResult | Exception = run_pipeline(file, SilentObserver(), options)
+    except (ReelwrightError, OSError) as error:
+        found = error
+    answer.send(found)
+
+
+def _unmade(file: PipelineFile) -> Unmade:
+    """What a run of ``file`` will make; equal names of two files mean the same output.
+
+    A node whose key depends on weights that are not there yet is named by its settings and what it reads.
+    """
+    planner = open_planner(file)
+    names: dict[str, str] = {}
+    found: Unmade = {}
+    for plan in planner.plans():
+        parents = [names[parent] for parent in plan.node.parents]
+        known = plan.spec_key or digest([plan.node.stage, plan.node.config.spec(), parents])
+        names[plan.node.name] = known
+        if plan.state != FRESH or plan.record is None:
+            found[known] = file.store.node(plan.key) / "record.json" if plan.key and plan.record is None else None
+    return found
+
+
+def _clash(one: Unmade, other: Unmade) -> bool:
+    """Whether both would make a node that is not there yet."""
+    return any(name in other and ((record := one[name]) is None or not record.exists()) for name in one)

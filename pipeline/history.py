@@ -10,7 +10,6 @@ from typing import Any
 from reelwright.pipeline.keys import reads, run_identity, started_from
 from reelwright.pipeline.noted import TARGETS
 from reelwright.storage.annotations import UNKNOWN
-from reelwright.storage.bringing import is_there, refresh
 from reelwright.storage.digests import digest
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.records import Record, read_records
@@ -112,8 +111,8 @@ class History:
     def best(self, run: Record) -> tuple[str, float] | None:
         """The metric on val that chose the weights, and its best value; None without validation."""
         file = RunFolder(self.store.run(run.key))
-        refresh(file.path, skip=_is_no_summary)
-        summary = file.summary() if is_there(file.weights) else {}
+        self.store.backend.pull(file.path, skip=_is_no_summary)
+        summary = file.summary() if self.store.backend.has(file.weights) else {}
         return None if summary.get("best") is None else (f"val_{summary['metric']}", float(summary["best"]))
 
     def _runs_behind(self, record: Record) -> Iterator[Record]:

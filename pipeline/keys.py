@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reelwright.pipeline.graph import Node
+from reelwright.pipeline.graph import Node, has_rows
 from reelwright.pipeline.selection import named_videos, samples
 from reelwright.stages.registry import config_model
 from reelwright.stages.work import VideoItem
@@ -49,9 +49,9 @@ def material(
 
 def identity(plan: NodePlan, plan_of: Callable[[str], NodePlan]) -> str:
     """How a node stands in the keys of those that read it."""
-    if plan.node.config.produces in {"frames", "embeddings"}:
+    if has_rows(plan.node):
         return plan.spec_key
-    if plan.node.config.produces == "run":
+    if plan.node.config.kind == "run":
         assert plan.record is not None
         return run_identity(plan.record.outputs["weights"], _reads(plan, plan_of))
     return plan.key

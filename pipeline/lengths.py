@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from reelwright.pipeline.graph import Node
 from reelwright.pipeline.plan import Planner
 from reelwright.storage.annotations import Annotation
-from reelwright.storage.items import ItemLedger
 
 _SHOWN = 3
 _Frames = tuple[int, int]  # the fewest and the most that there may be
@@ -45,7 +44,7 @@ def _notes_of(node: Node, planner: Planner) -> Iterator[str]:
         above = planner.plan(name)
         if above.node.config.num_frames(1) is None or not above.spec_key:
             continue
-        rows = ItemLedger(planner.file.store.node(above.spec_key)).load()
+        rows = planner.rows(above)
         both = {
             video_id: (rows[digest].rows, frames)
             for video_id, frames in labelled.items()
@@ -62,7 +61,7 @@ def _notes_of(node: Node, planner: Planner) -> Iterator[str]:
             yield (
                 f"warning: {name}: the rows of {len(differing):,} of {len(both):,} videos and their labels differ in "
                 f"length: {'; '.join(differing[:_SHOWN])}{more}. What one has beyond the other is not used. Look at "
-                f"fps, stride and length of {name}, or at the label table"
+                f"fps, hop and length of {name}, or at the label table"
             )
 
 

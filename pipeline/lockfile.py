@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from reelwright.pipeline.file import PipelineFile
-from reelwright.pipeline.graph import Graph, Node
+from reelwright.pipeline.graph import Graph, Node, has_rows
 from reelwright.pipeline.history import flat
 from reelwright.pipeline.keys import hub_file, identity, material, source_digests
 from reelwright.pipeline.plan import FRESH, NodePlan, Planner, is_identified
@@ -117,9 +117,7 @@ class Frozen:
         if name in unsure:
             present["inputs"]["videos"] = _UNKNOWN
         for field, parents in node.inputs.items():
-            by_videos = any(
-                planner.graph.nodes[parent].config.produces in {"run", "predictions", "steps"} for parent in parents
-            )
+            by_videos = any(not has_rows(planner.graph.nodes[parent]) for parent in parents)
             if moved.intersection(parents) or (by_videos and unsure.intersection(parents)):
                 present["inputs"][field] = _UNKNOWN
         return list(self._compare(name, present))

@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from reelwright.storage.bringing import refresh
 from reelwright.storage.damage import readable
 from reelwright.storage.digests import digest
 from reelwright.storage.files import read_sealed, write_sealed
@@ -48,7 +47,7 @@ def write_noted(store: Store, key: str, videos: Sequence[Noted]) -> None:
 
 def read_noted(store: Store, key: str) -> list[Noted]:
     """What was noted; empty when nothing was, or in an earlier form."""
-    refresh(store.node(key))
+    store.backend.pull(store.node(key))
     path = store.node(key) / "samples.json"
     with readable(path):
         found = read_sealed(path)["samples"] if path.is_file() else []

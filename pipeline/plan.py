@@ -15,21 +15,20 @@ from typing import Any
 
 from reelwright.pipeline.dataset import Dataset, with_labels
 from reelwright.pipeline.file import PipelineFile
-from reelwright.pipeline.graph import Graph, Node
+from reelwright.pipeline.graph import Graph, Node, has_rows
 from reelwright.pipeline.keys import hub_file, identity, material, node_key, source_digests
 from reelwright.pipeline.noted import Noted, noted, read_noted, video_differences
 from reelwright.pipeline.reasons import explain_difference, item_reasons, rows_field
 from reelwright.pipeline.selection import named_videos, samples, wanted_items
 from reelwright.stages.index.config import LabelsConfig
 from reelwright.stages.work import VideoItem
-from reelwright.storage.bringing import at_hand, is_there, names_in
 from reelwright.storage.digests import digest
 from reelwright.storage.items import ItemLedger, ItemRow
+from reelwright.storage.kinds import KINDS
 from reelwright.storage.known import KnownFiles
 from reelwright.storage.records import Record, last_record, read_record
 
 FRESH, STALE, WAITING = "up to date", "stale", "waiting"
-_ROWS = frozenset({"frames", "embeddings"})  # what has rows of single videos
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +48,7 @@ class NodePlan:
         ItemRow, ...
     ] = ()  # items that failed so often that they are left alone, and skipped ones; not in todo
     record: Record | None = None  # of this key
+    rows: Mapping[str, ItemRow] | None = None  # of its ledger; None: not read, as the record says that all is done
     lacks_group: bool = False  # its items are there, but not the zarr.json of their group
 
     @property
@@ -67,7 +67,7 @@ class NodePlan:
 
 @dataclass
 class Planner:
-    """Plans nodes of one pipeline file; plans are remembered until `forget`."""
+    """Plans nodes of one pipeline file, each once: until it is planned anew (`renew`), or all are (`forget`)."""
 
     file: PipelineFile
     graph: Graph
@@ -107,6 +107,29 @@ class Planner:
         """Look at the store anew."""
         self._plans.clear()
 
+    def renew(self, name: str, rows: Mapping[str, ItemRow] | None = None) -> NodePlan:
+        """Plan a node anew, as the store is now, and those below only where they find it otherwise than before.
+
+        ``rows`` are those of its ledger, where they were read just now.
+        """
+        before = self._plans.pop(name, None)
+        plan = self._plans[name] = self._plan(self.graph.nodes[name], rows)
+        if before is None or self._seen_below(before) != self._seen_below(plan):
+            for below in self.graph.downstream(name):
+                self._plans.pop(below, None)
+        return plan
+
+    def _seen_below(self, plan: NodePlan) -> tuple[str | None, set[str]]:
+        """What nodes that read this one are planned with: how it stands in their keys, and which items it has."""
+        return identity(plan, self.plan) if is_identified(plan) else None, plan.available
+
+    def rows(self, plan: NodePlan) -> Mapping[str, ItemRow]:
+        """The rows of a node's ledger, read now where planning had no need of them."""
+        return self._ledger(plan) if plan.rows is None else plan.rows
+
+    def _ledger(self, plan: NodePlan) -> dict[str, ItemRow]:
+        return ItemLedger(self.file.store.node(plan.spec_key)).load()
+
     def plan(self, name: str) -> NodePlan:
         """The plan of one node."""
         if name not in self._plans:
@@ -117,9 +140,9 @@ class Planner:
         """All plans, in running order."""
         return [self.plan(name) for name in self.graph.nodes]
 
-    def _plan(self, node: Node) -> NodePlan:
+    def _plan(self, node: Node, rows: Mapping[str, ItemRow] | None = None) -> NodePlan:
         parents = {name: self.plan(name) for name in node.parents}
-        rows_of = [plan.available for plan in parents.values() if plan.node.config.produces in _ROWS]
+        rows_of = [plan.available for plan in parents.values() if has_rows(plan.node)]
         wanted = wanted_items(self.dataset, node, rows_of)
         unmet = self._unmet(node, parents)
         if unmet:
@@ -131,7 +154,14 @@ class Planner:
         key = "" if self._not_known(node) else node_key(node, dataset, spec_key, wanted)
         record = read_record(self.file.store, key) if key else None
         plan = NodePlan(
-            node=node, state=FRESH, material=made_of, spec_key=spec_key, key=key, wanted=wanted, record=record
+            node=node,
+            state=FRESH,
+            material=made_of,
+            spec_key=spec_key,
+            key=key,
+            wanted=wanted,
+            record=record,
+            rows=rows,
         )
         if node.config.kind != "items":
             return self._checked_whole(plan)
@@ -140,10 +170,11 @@ class Planner:
     def _checked_items(self, plan: NodePlan) -> NodePlan:
         """The plan with what is done of its items, and why the rest is not."""
         present = self._present(plan)
-        done, rows = self._done(plan, present)
-        lacks_group = plan.node.config.produces in _ROWS and bool(done) and "zarr" not in present
+        done, known = self._done(plan, present)
+        rows = known or {}
+        lacks_group = has_rows(plan.node) and bool(done) and "zarr" not in present
         forced = plan.node.name in self.forced
-        is_done = len(done) == len(plan.wanted) and not rows
+        is_done = len(done) == len(plan.wanted) and known is None
         rest = () if is_done else tuple(item for item in plan.wanted if item.digest not in done)
         left = () if forced else tuple(row for item in rest if (row := self._quarantined(rows.get(item.digest))))
         alone = {row.digest for row in left}
@@ -175,7 +206,14 @@ class Planner:
         reasons += [f"quarantined: {len(left) - skipped}"] if len(left) > skipped else []
         told = tuple(dict.fromkeys(reasons))
         return replace(
-            plan, state=state, reasons=told, todo=todo, failed=failed, quarantined=left, lacks_group=lacks_group
+            plan,
+            state=state,
+            reasons=told,
+            todo=todo,
+            failed=failed,
+            quarantined=left,
+            rows=known,
+            lacks_group=lacks_group,
         )
 
     def _quarantined(self, row: ItemRow | None) -> ItemRow | None:
@@ -192,7 +230,7 @@ class Planner:
         elif plan.record is None:
             never = "never ran" if self.last(plan.node) is None else "never ran with these inputs"
             reasons = self.differences(plan) or [never]
-        elif not is_there(self._output_file(plan)):
+        elif not self.file.store.backend.has(self._marker(plan)):
             reasons.append("its output is gone from the store")
         return replace(plan, state=STALE if reasons else FRESH, reasons=tuple(reasons))
 
@@ -202,7 +240,7 @@ class Planner:
         if node.config.kind == "run" or node.config.reads_labels:
             reasons += self._not_known(node)
         hub = hub_file(node, self.file)
-        if hub is not None and not at_hand(hub):
+        if hub is not None and not self.file.store.backend.ensure_local(hub):
             reasons.append(f"weights of {node.config.hub_weights()} are not fetched yet")
         return tuple(reasons)
 
@@ -212,39 +250,39 @@ class Planner:
 
     def _present(self, plan: NodePlan) -> set[str]:
         """Names, without their endings, of what lies where the items of a node do."""
-        store = self.file.store
-        folders = {"frames": store.frames, "embeddings": store.embeddings, "predictions": store.predictions}
-        folder = folders[plan.node.config.produces](plan.spec_key)
-        return {name.partition(".")[0] for name in names_in(folder)}
+        folder = self.file.store.output(plan.node.config.produces, plan.spec_key)
+        return {name.partition(".")[0] for name in self.file.store.backend.names(folder)}
 
-    def _done(self, plan: NodePlan, present: set[str]) -> tuple[set[str], dict[str, ItemRow]]:
+    def _done(self, plan: NodePlan, present: set[str]) -> tuple[set[str], Mapping[str, ItemRow] | None]:
         """Digests of items that are done; what was removed from the store by hand is not taken for done."""
-        store = self.file.store
         wanted = {item.digest for item in plan.wanted}
         if _all_done(plan.record) and wanted <= present:
-            return wanted, {}  # the record is of this very set of videos: its rows need not be read
-        rows = ItemLedger(store.node(plan.spec_key)).load()
+            return wanted, plan.rows  # the record is of this very set of videos: its rows need not be read
+        rows = self.rows(plan)
         return {name for name, row in rows.items() if row.is_done and name in present}, rows
+
+    def all_tried(self, plan: NodePlan, rows: Mapping[str, ItemRow]) -> bool:
+        """Whether every item of a node is done or has failed, by the ``rows`` of its ledger now."""
+        done, _ = self._done(replace(plan, rows=rows), self._present(plan))
+        failed = {digest for digest, row in rows.items() if not row.is_done}
+        return {item.digest for item in plan.wanted} <= done | failed
 
     def is_made(self, plan: NodePlan) -> bool:
         """Whether a node of a known key has finished, and what it made as a whole is in place."""
         if plan.record is None:
             return False
-        return self._published(plan) if plan.node.config.kind == "items" else is_there(self._output_file(plan))
+        if plan.node.config.kind == "items":
+            return self._published(plan)
+        return self.file.store.backend.has(self._marker(plan))
 
     def _published(self, plan: NodePlan) -> bool:
         """Whether the tables that are made of all items are in place; true for nodes that publish none."""
-        folder = self.file.store.predictions(plan.key)
-        return not plan.node.config.publishes or is_there(folder / "windows.parquet")
+        return not plan.node.config.publishes or self.file.store.backend.has(self._marker(plan))
 
-    def _output_file(self, plan: NodePlan) -> Path:
-        store = self.file.store
-        files = {
-            "run": store.run(plan.key) / "model.safetensors",
-            "steps": store.steps(plan.key) / "steps.parquet",
-            "scores": store.report(plan.key) / "metrics.json",
-        }
-        return files[plan.node.config.produces]
+    def _marker(self, plan: NodePlan) -> Path:
+        """What says that the output of a node is there as a whole."""
+        produces = plan.node.config.produces
+        return self.file.store.output(produces, plan.key) / KINDS[produces].marker
 
     def last(self, node: Node) -> Record | None:
         """The newest record of a node, whatever its key."""
@@ -281,10 +319,9 @@ class Planner:
 
 def is_identified(plan: NodePlan) -> bool:
     """Whether it is known how a node stands in the keys of those that read it (`keys.identity`)."""
-    produces = plan.node.config.produces
-    if plan.state == WAITING or (plan.state == STALE and produces == "run"):
+    if plan.state == WAITING or (plan.state == STALE and plan.node.config.kind == "run"):
         return False
-    return produces in _ROWS or bool(plan.key)
+    return has_rows(plan.node) or bool(plan.key)
 
 
 def _all_done(record: Record | None) -> bool:

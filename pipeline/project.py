@@ -19,8 +19,8 @@ from reelwright.pipeline.plan import NodePlan, Planner
 from reelwright.pipeline.results import NodeResult, Observer, RunOptions, RunResult, names_of
 from reelwright.pipeline.runner import open_planner, run_pipeline
 from reelwright.stages.work import Reporter, SilentReporter
-from reelwright.storage.bringing import refresh
 from reelwright.storage.errors import ConfigError, StoreError, nearest
+from reelwright.storage.kinds import KINDS
 from reelwright.storage.records import Record
 
 if TYPE_CHECKING:
@@ -91,39 +91,42 @@ class Project:
 
     def frames(self, node: str) -> Mapping[str, FrameRows]:
         """Stored frames of a decode node by video_id."""
-        from reelwright.storage.frames import FrameStore
-
-        planner, plan = self._plan(node, "frames")
-        return _ByVideo(FrameStore(self.file.store.frames(plan.spec_key)), planner)
+        return self._rows(node, "frames")
 
     def embeddings(self, node: str) -> Mapping[str, EmbeddingRows]:
         """Stored embeddings of an embed node by video_id."""
-        from reelwright.storage.embeddings import EmbeddingStore
-
-        planner, plan = self._plan(node, "embeddings")
-        return _ByVideo(EmbeddingStore(self.file.store.embeddings(plan.spec_key)), planner)
+        return self._rows(node, "embeddings")
 
     def trained(self, node: str) -> RunFolder:
         """The run of a train or finetune node: config, metrics, weights."""
-        from reelwright.storage.runs import RunFolder
-
-        return RunFolder(_here(self.file.store.run(self._plan(node, "run")[1].key)))
+        run: RunFolder = self._opened(self._plan(node, "run")[1])
+        return run
 
     def predictions(self, node: str) -> PredictionSet:
         """The tables of a predict node."""
-        from reelwright.storage.predictions import PredictionSet
-
-        return PredictionSet(_here(self.file.store.predictions(self._finished(node, "predictions").key)))
+        tables: PredictionSet = self._opened(self._finished(node, "predictions"))
+        return tables
 
     def steps(self, node: str) -> StepSet:
         """The tables of a steps node: recognised and true steps."""
-        from reelwright.storage.steps import StepSet
-
-        return StepSet(_here(self.file.store.steps(self._finished(node, "steps").key)))
+        tables: StepSet = self._opened(self._finished(node, "steps"))
+        return tables
 
     def report(self, node: str) -> Path:
         """The folder of an evaluate node: metrics.json, report.html."""
-        return _here(self.file.store.report(self._finished(node, "scores").key))
+        folder: Path = self._opened(self._finished(node, "scores"))
+        return folder
+
+    def _rows(self, node: str, produces: str) -> Mapping[str, Any]:
+        planner, plan = self._plan(node, produces)
+        return _ByVideo(KINDS[produces].open(self.file.store.output(produces, plan.spec_key)), planner)
+
+    def _opened(self, plan: NodePlan) -> Any:
+        """What reads the output of a node, brought to this machine where the store is in a bucket."""
+        produces = plan.node.config.produces
+        folder = self.file.store.output(produces, plan.key)
+        self.file.store.backend.pull(folder)
+        return KINDS[produces].open(folder)
 
     def record(self, node: str) -> Record | None:
         """The record of a node as it is set now; None when it is not up to date."""
@@ -148,12 +151,6 @@ class Project:
         if not plan.key:
             raise StoreError(f"node {node!r} has not run yet: {'; '.join(plan.reasons)}. Run it first")
         return planner, plan
-
-
-def _here(folder: Path) -> Path:
-    """The same folder, brought to this machine where the store is in a bucket."""
-    refresh(folder)
-    return folder
 
 
 class _ByVideo(Mapping[str, Any]):

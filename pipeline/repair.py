@@ -7,24 +7,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from reelwright.pipeline.bucket_copy import copied
-from reelwright.pipeline.execute import complete_notes
+from reelwright.pipeline.bucket_copy import Scope, copied
 from reelwright.pipeline.file import PipelineFile
 from reelwright.pipeline.keys import hub_file
 from reelwright.pipeline.plan import FRESH, Planner
+from reelwright.pipeline.reading import read_videos
 from reelwright.pipeline.results import NodeResult, Observer, RunOptions
-from reelwright.pipeline.runner import open_planner, read_videos, run_pipeline
-from reelwright.pipeline.verify import AREAS, Scope, found_in, verify
-from reelwright.storage.bringing import look_again
+from reelwright.pipeline.runner import open_planner, run_pipeline
+from reelwright.pipeline.verify import AREAS, found_in, verify
 from reelwright.storage.checking import FOREIGN, Problem, is_key
 from reelwright.storage.errors import StoreError, UnusableStoreError
 from reelwright.storage.items import ItemLedger
+from reelwright.storage.kinds import GROUPED, WITH_ITEMS
 from reelwright.storage.locks import collecting, exclusive, holdings, uses
 from reelwright.storage.records import load_record
 from reelwright.storage.removal import intact_rows, is_ledger, take_out
 from reelwright.storage.store import Store
 
-_ITEMS = ("frames", "embeddings", "predictions")
 _ROUNDS = 4  # what is repaired may show more: a ledger that was damaged hides broken items
 
 
@@ -54,7 +53,7 @@ def repair(
     messages: list[str] = []
     results: list[NodeResult] = []
     for rounds_left in reversed(range(_ROUNDS + 1)):
-        look_again(file.store.root)
+        file.store.backend.forget()
         problems = tuple(problem for problem in verify(file, whole=whole).problems if problem.is_wrong)
         broken = [problem for problem in problems if _is_broken(problem)]
         if not broken or not rounds_left:
@@ -72,7 +71,7 @@ def _take_out(file: PipelineFile, broken: Sequence[Problem], tell: Callable[[str
     """Remove what is broken, and still so when nobody else can write or begin to use it; list damaged ledgers again."""
     store, what = file.store, f"repair of {file.path.name}"
     with collecting(store.locks, tell=tell, what=what), contextlib.ExitStack() as held:
-        look_again(store.root)
+        store.backend.forget()
         keys = {problem.path: _lock_of(store, problem.path) for problem in broken}
         _check_unused(store, {*keys.values(), *(problem.path.name for problem in broken)})
         for key in sorted(set(keys.values()) - {""}):
@@ -83,14 +82,14 @@ def _take_out(file: PipelineFile, broken: Sequence[Problem], tell: Callable[[str
         messages += [
             relist(store, key) for key in sorted({_key_of(store, path) for path in paths if is_ledger(store, path)})
         ]
-    look_again(store.root)
+    store.backend.forget()
     return messages
 
 
 def relist(store: Store, key: str) -> str:
     """List again the items of a ledger that is damaged: its intact part, and what is intact of their data."""
-    items: dict[tuple[str, str], frozenset[str] | None] = {(area, key): None for area in _ITEMS}
-    whole = contextlib.nullcontext(store) if store.url is None else copied(store, Scope(items=items))
+    scope = Scope({area: {key: None} for area in WITH_ITEMS})
+    whole = contextlib.nullcontext(store) if store.url is None else copied(store, scope)
     with whole as copy:
         num_found = ItemLedger(store.node(key)).relist(list(intact_rows(copy, key)))
     return f"nodes/{key}/items.parquet: {num_found} videos listed again from their data"
@@ -99,7 +98,7 @@ def relist(store: Store, key: str) -> str:
 def _make_again(
     file: PipelineFile, broken: Sequence[Problem], observer: Observer, options: RunOptions
 ) -> list[NodeResult]:
-    """Run the nodes that lost something, in running order; then write what lies beside records that stayed."""
+    """Run the nodes that lost something, in running order."""
     read_videos(file, observer, anew=False)
     lost = {_key_of(file.store, problem.path) for problem in broken} | {problem.path.name for problem in broken}
     try:
@@ -112,11 +111,6 @@ def _make_again(
     if not names:
         return []
     run = run_pipeline(file, observer, replace(options, only=tuple(names)))
-    planner = open_planner(file)
-    for plan in map(planner.plan, names):
-        if plan.record is not None:
-            with exclusive(file.store.lock(plan.spec_key), tell=lambda _: None, what="repair", is_kept=False):
-                complete_notes(plan, planner)
     return [result for result in run.nodes if result.state != FRESH]
 
 
@@ -154,20 +148,18 @@ def _check_unused(store: Store, keys: set[str]) -> None:
 def _narrowed(store: Store, broken: Sequence[Problem]) -> Scope:
     """What to look at to know whether all this is still broken."""
     scope = Scope()
-    items: dict[tuple[str, str], set[str]] = {}
-    paths = {"projects": scope.projects, "weights": scope.weights}
-    keys = {"nodes": scope.nodes, "synthetic": scope.synthetic}
     for path in (problem.path for problem in broken):
         area, *rest = path.relative_to(store.root).parts
         key = _key_of(store, path)
-        name = rest[1].partition(".")[0] if area in _ITEMS else ""
-        if area in _ITEMS and (area != "predictions" or is_key(name)):
-            items.setdefault((area, key), set()).add(name)
-        elif area in paths:
-            paths[area].add(path)
+        name = rest[1].partition(".")[0] if area in WITH_ITEMS else ""
+        if area in {"projects", "weights"}:
+            scope.add(area, "/".join(rest))
+        elif area == "synthetic":
+            scope.add(area, key)
+        elif area in WITH_ITEMS and (area in GROUPED or is_key(name)):
+            scope.add(area, key, frozenset({name}))
+            scope.add("nodes", key)
         elif key:
-            keys.get(area, scope.records).add(key)
-    scope.records |= scope.nodes
-    scope.nodes |= scope.records | {key for _, key in items}
-    scope.items = {name: frozenset(digests) for name, digests in items.items()}
+            scope.add("outputs", key)
+            scope.add("nodes", key)
     return scope

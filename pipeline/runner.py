@@ -6,29 +6,26 @@ import functools
 import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 
 from reelwright.pipeline.checks import check_plans, check_settings, check_videos
 from reelwright.pipeline.cluster.executors import Executor, executing
 from reelwright.pipeline.cluster.profiles import cluster_settings
 from reelwright.pipeline.dataset import Dataset, load_dataset
-from reelwright.pipeline.execute import execute, is_settled, item_failures, note_record, ready_plan
+from reelwright.pipeline.execute import complete_notes, execute, is_settled, item_failures, note_record, ready_plan
 from reelwright.pipeline.file import PipelineFile
 from reelwright.pipeline.graph import Graph, build_graph
 from reelwright.pipeline.keys import hub_file
 from reelwright.pipeline.lengths import length_notes
 from reelwright.pipeline.lockfile import Frozen, lock_path, write_lock
 from reelwright.pipeline.plan import FRESH, NodePlan, Planner
+from reelwright.pipeline.reading import read_for_run
 from reelwright.pipeline.results import FAILED, SKIPPED, Failure, NodeResult, Observer, RunOptions, RunResult
-from reelwright.pipeline.supply import supply_videos, synthetic_failures
+from reelwright.pipeline.supply import synthetic_failures
 from reelwright.pipeline.synthesized import NODE as VIDEOS
-from reelwright.pipeline.synthesized import synthetic_digests, synthetic_set_of
-from reelwright.stages.registry import load
-from reelwright.storage.bringing import look_again
+from reelwright.pipeline.synthesized import synthetic_set_of
 from reelwright.storage.errors import (
     ConfigError,
-    InputError,
     Interrupted,
     ReelwrightError,
     StoreError,
@@ -36,13 +33,9 @@ from reelwright.storage.errors import (
 )
 from reelwright.storage.known import KnownFiles
 from reelwright.storage.locks import exclusive, using
-from reelwright.storage.mirror import check_writable
 from reelwright.storage.records import remember_record
 from reelwright.storage.schema import note_schema
 from reelwright.storage.unusable import is_full, room, usable, why_unusable
-from reelwright.storage.urls import is_url
-
-_SHOWN = 20
 
 
 def open_planner(
@@ -53,7 +46,7 @@ def open_planner(
     With ``read``, for an answer that people wait for, files that are touched or moved are known by their content (see
     `Dataset.reading`); else none is read. What is not known then is in no key: nodes that read it have none.
     """
-    look_again(file.store.root)
+    file.store.backend.forget()
     graph = build_graph(file)
     forced_names = frozenset(graph.check_name(name) for name in forced)
     known = dataset or load_dataset(file)
@@ -71,15 +64,16 @@ def run_pipeline(file: PipelineFile, observer: Observer, options: RunOptions | N
     graph = build_graph(file)
     selected = _selected(graph, options)
     settings = cluster_settings(file, options.cluster)  # wrong ones are told before videos are read
-    check_writable(file.store.root)
+    file.store.backend.check_writable()
     check_settings(file, graph, selected, executor=settings.executor)
     check = functools.partial(check_videos, file, graph, selected=selected)
-    frozen = Frozen(file) if options.frozen else None
+    frozen, known = Frozen(file) if options.frozen else None, KnownFiles(file.store.files)
     if frozen is not None:
         frozen.check_settings(graph)
-        frozen.check_videos(synthetic_set_of(file, KnownFiles(file.store.files)))
+        frozen.check_videos(synthetic_set_of(file, known))
     with executing(file, options.cluster, ask=options.ask) as executor:
-        planner = open_planner(file, forced=options.force, dataset=_read(file, observer, options, executor, check))
+        dataset = read_for_run(file, observer, options, known=known, executor=executor, check=check)
+        planner = open_planner(file, forced=options.force, dataset=dataset)
         if frozen is not None:
             frozen.check_plans(planner)
         warnings = (*planner.warnings, *check_plans(planner, selected, is_local=settings.executor == "local"))
@@ -98,84 +92,11 @@ def run_pipeline(file: PipelineFile, observer: Observer, options: RunOptions | N
                 observer.finished(result)
                 if result.state == FAILED and not options.keep_going:
                     break
-    notes = (*planner.dataset.notes, *length_notes(planner), *(frozen.notes(planner) if frozen is not None else ()))
-    is_whole = not any(result.state in {FAILED, SKIPPED} for result in results.values())
-    left = [name for name, result in results.items() if result.state == FRESH]
-    notes = (*notes, *_conclude(planner, left, with_lock=frozen is None and is_whole))
+            notes = (*planner.dataset.notes, *length_notes(planner), *(() if frozen is None else frozen.notes(planner)))
+            is_whole = not any(result.state in {FAILED, SKIPPED} for result in results.values())
+            left = [name for name, result in results.items() if result.state == FRESH]
+            notes = (*notes, *_conclude(planner, left, with_lock=frozen is None and is_whole))
     return RunResult(nodes=tuple(results.values()), failures=tuple(failures), notes=notes, warnings=warnings)
-
-
-def _read(
-    file: PipelineFile,
-    observer: Observer,
-    options: RunOptions,
-    executor: Executor,
-    check: Callable[[Dataset], None],
-) -> Dataset | None:
-    """The videos, as often tried as asked for; those that are listed are checked before one is read."""
-    dataset = None
-    for attempt in range(1 + options.retries):
-        anew = options.retry_failed or attempt > 0
-        quarantined = options.retry_quarantined and attempt == 0
-        dataset = read_videos(
-            file, observer, jobs=options.jobs, anew=anew, quarantined=quarantined, executor=executor, check=check
-        )
-    return dataset
-
-
-def read_videos(
-    file: PipelineFile,
-    observer: Observer,
-    *,
-    jobs: int | None = None,
-    anew: bool = True,
-    quarantined: bool = False,
-    make: bool = True,
-    executor: Executor | None = None,
-    check: Callable[[Dataset], None] | None = None,
-) -> Dataset:
-    """Digest and probe the videos that are new or changed; with ``anew`` also those that were not usable.
-
-    Those that were not usable too often only with ``quarantined``. Synthetic videos that are missing are made first, by
-    ``executor`` where there is one, unless ``make`` is false.
-
-    Returns the videos as they are known then. Raises InputError for files that change while they are read.
-    """
-    if make:
-        supply_videos(file, observer, jobs=jobs, executor=executor)
-    dataset = load_dataset(file)
-    if check is not None:
-        check(dataset)
-    unread = dataset.to_read(failed=anew, quarantined=quarantined)
-    if not unread:
-        return dataset
-    reporter = observer.indexing(len(unread))
-    lock, what = file.store.lock("videos"), f"videos of {file.path.name}"
-    with usable(file.store.root), exclusive(lock, tell=reporter.note, what=what) as waited:
-        if waited:  # another run read some or all of them meanwhile
-            dataset = load_dataset(file)
-            unread = dataset.new
-        if unread:
-            note_schema(file.store)
-            load("reelwright.stages.index.work:index_videos")(
-                [video.path if is_url(video.path) else Path(video.path) for video in unread],
-                file.store,
-                quick=file.videos.digest == "quick",
-                workers=jobs or file.videos.workers,
-                timeout_seconds=file.videos.timeout_seconds,
-                reporter=reporter,
-                digests=synthetic_digests(dataset.synthetic, unread),
-            )
-    notes, dataset = dataset.notes, load_dataset(file)
-    for note in notes:
-        if note not in dataset.notes:
-            reporter.note(note)  # of tables that were damaged, and are written anew by now
-    if dataset.new:
-        raise InputError(
-            f"{len(dataset.new):,} videos changed while they were read. Run again when nothing writes to them any more",
-            [f"{video.video_id}: {video.path}" for video in dataset.new[:_SHOWN]],
-        )
-    return dataset
 
 
 def _conclude(planner: Planner, left: Sequence[str], *, with_lock: bool) -> tuple[str, ...]:
@@ -207,9 +128,12 @@ def _conclude(planner: Planner, left: Sequence[str], *, with_lock: bool) -> tupl
 def _remember(planner: Planner, names: Sequence[str]) -> None:
     """Note what the file has now under nodes that were up to date, so that later changes are told against it."""
     for plan in map(planner.plan, names):
+        if plan.record is None:
+            continue
         last = planner.last(plan.node)
-        if plan.record is not None and (last is None or last.key != plan.key):
+        if last is None or last.key != plan.key:
             remember_record(plan.record, project=planner.project, node=plan.node.name)
+        complete_notes(plan, planner)
 
 
 def all_failures(planner: Planner) -> list[Failure]:
@@ -266,6 +190,7 @@ class _Run:
     frozen: Frozen | None
     note_use: Callable[[Collection[str]], None]  # tells other processes what must stay
     executor: Executor
+    told: set[str] = field(default_factory=set)  # keys that `note_use` has told of
 
 
 def _run_node(name: str, run: _Run, results: Mapping[str, NodeResult]) -> tuple[NodeResult, list[Failure]]:
@@ -297,21 +222,34 @@ def _bring_up(name: str, run: _Run) -> tuple[NodeResult, list[Failure]]:
         run.frozen.check_node(plan, planner)
     if _needs_nothing(plan, options):
         return _left_as_is(plan, planner)
-    run.note_use(_needed(planner))
-    look_again(planner.file.store.root)  # `gc` may have removed what was planned with, before it knew of the use
-    planner.forget()
+    _tell_use(run)
     plan = ready_plan(name, planner)
-    lock = planner.file.store.lock(plan.spec_key)
+    store = planner.file.store
     tell = functools.partial(_tell_waiting, plan, run.observer)
-    with exclusive(lock, tell=tell, what=f"{name} of {planner.file.path.name}") as waited:
-        if waited or planner.file.store.url:  # another run did some or all of it meanwhile
-            look_again(planner.file.store.root)
-            planner.forget()
-            plan = planner.plan(name)
-            if _needs_nothing(plan, options):
-                return _left_as_is(plan, planner)
-        note_schema(planner.file.store)
+    with exclusive(store.lock(plan.spec_key), tell=tell, what=f"{name} of {planner.file.path.name}"):
+        store.backend.forget()  # another run may have done some or all of it, `gc` removed some of it
+        planner.renew(name)
+        plan = ready_plan(name, planner)
+        if _needs_nothing(plan, options):
+            return _left_as_is(plan, planner)
+        note_schema(store)
         return execute(plan, planner, run.observer, options, executor=run.executor)
+
+
+def _tell_use(run: _Run) -> None:
+    """Say what the run uses; where it was planned with outputs that `gc` may have removed before, plan anew."""
+    needed = _needed(run.planner)
+    if needed <= run.told:
+        return
+    new = needed - run.told
+    run.note_use(needed)
+    run.told.update(new)
+    run.planner.file.store.backend.forget()
+    for plan in run.planner.plans():
+        hub = hub_file(plan.node, run.planner.file)
+        named = {plan.key, plan.spec_key, *([] if hub is None else [hub.name])}
+        if named & new and (plan.record is not None or plan.rows or hub is not None):
+            run.planner.renew(plan.node.name)
 
 
 def _needed(planner: Planner) -> set[str]:
@@ -335,8 +273,9 @@ def _needs_nothing(plan: NodePlan, options: RunOptions) -> bool:
 def _left_as_is(plan: NodePlan, planner: Planner) -> tuple[NodeResult, list[Failure]]:
     node = plan.node
     if plan.record is None:
-        note_record(plan, planner, outputs={}, seconds=0.0)
-        planner.forget()
+        has_rows = node.config.kind == "items" and node.config.stores
+        note_record(plan, planner, rows=planner.rows(plan) if has_rows else None, outputs={}, seconds=0.0)
+        planner.renew(node.name)
     outputs = dict(plan.record.outputs) if plan.record else {}
     left = NodeResult(node=node.name, stage=node.stage, state=FRESH, num_items=len(plan.wanted), outputs=outputs)
     return left, item_failures(planner, plan)

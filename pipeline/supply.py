@@ -27,21 +27,20 @@ _MOST_WORKERS = 8
 
 
 def supply_videos(
-    file: PipelineFile, observer: Observer, *, jobs: int | None, executor: Executor | None = None
-) -> None:
-    """Make the videos that are missing or are not what was made; nothing where all are there.
+    file: PipelineFile, observer: Observer, *, known: KnownFiles, jobs: int | None, executor: Executor | None = None
+) -> bool:
+    """Make the videos that are missing or are not what was made; returns whether there was anything to do.
 
     By ``executor``, else by processes of this machine.
     """
-    known = KnownFiles(file.store.files)
     wanted = synthetic_set_of(file, known)
     if wanted is None:
-        return
+        return False
     _remove_altered(wanted, known)
     last = last_record(file.store.project(file.path), NODE)
     is_noted = last is not None and last.key == wanted.key
     if is_noted and not wanted.num_to_make:
-        return
+        return False
     reporter = observer.making(wanted.num_to_make)
     workers = jobs or file.videos.workers or min(os.cpu_count() or 1, _MOST_WORKERS)
     lock, what = file.store.lock(wanted.key), f"videos of {file.path.name}"
@@ -53,6 +52,7 @@ def supply_videos(
             by = (executor or LocalExecutor()).calls(reporter)
             load("reelwright.stages.synthesize.supply:supply")(wanted, workers=workers, reporter=reporter, by=by)
         _note(file, _anew(wanted), num_made=num_missing, seconds=time.monotonic() - started)
+    return True
 
 
 def synthetic_failures(wanted: SyntheticSet | None) -> list[Failure]:

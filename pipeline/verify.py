@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
 
-from reelwright.pipeline.bucket_copy import copied, moved
+from reelwright.pipeline.bucket_copy import Digests, Scope, copied
 from reelwright.pipeline.file import PipelineFile
 from reelwright.pipeline.keys import hub_file
 from reelwright.pipeline.plan import Planner
 from reelwright.pipeline.runner import open_planner
 from reelwright.stages.synthesize.check import check_set
-from reelwright.storage.bringing import is_there, refresh
 from reelwright.storage.checking import (
     LEFTOVER,
     MISSING,
     Problem,
     Rows,
-    check_group,
     check_node,
     check_outputs,
-    check_scores,
     check_sealed,
     check_tables,
     check_weights,
@@ -34,32 +31,18 @@ from reelwright.storage.checking import (
 )
 from reelwright.storage.errors import ConfigError, InputError, ReelwrightError, StoreError, UnusableStoreError
 from reelwright.storage.items import ItemLedger
-from reelwright.storage.known import KnownFiles
+from reelwright.storage.kinds import GROUPED, KINDS, RECORDED, WITH_ITEMS
 from reelwright.storage.records import Record, load_record
 from reelwright.storage.reserved import LOGGERS, SCHEMA, URLS, VIDEOS
 from reelwright.storage.schema import check_schema
 from reelwright.storage.seals import broken_seal
 from reelwright.storage.store import Store
 
-AREAS = ("frames", "embeddings", "predictions", "runs", "steps", "reports", "nodes", "projects", "weights", "synthetic")
+AREAS = (*GROUPED, *RECORDED, "nodes", "projects", "weights", "synthetic")
 _OF_CLUSTERS = ("claims", "jobs", "logs", "progress")
 _FILES = (SCHEMA, "files.json", VIDEOS, URLS)
 _OURS = frozenset({*AREAS, "scratch", "tuning", "frame_index", "locks", *_OF_CLUSTERS, *_FILES, LOGGERS})
-_WITH_RECORD = frozenset({"runs", "steps", "reports", "predictions"})
-Items = tuple[str, str]  # area and spec key
-
-
-@dataclass
-class Scope:
-    """What is looked at."""
-
-    nodes: set[str] = field(default_factory=set)  # folders below nodes/
-    records: set[str] = field(default_factory=set)  # keys whose outputs are checked
-    items: dict[Items, frozenset[str] | None] = field(default_factory=dict)  # digests of videos; None: all
-    projects: set[Path] = field(default_factory=set)
-    weights: set[Path] = field(default_factory=set)
-    synthetic: set[str] = field(default_factory=set)  # keys of sets of videos and of classes
-    is_whole: bool = False  # also what belongs to nothing
+_Check = Callable[[Store, str, Digests], Iterator[Problem]]
 
 
 @dataclass(frozen=True)
@@ -100,70 +83,73 @@ def found_in(store: Store, scope: Scope | None) -> tuple[Problem, ...]:
     if store.url is None:
         return tuple(find_problems(store, scope or everything(store)))
     with copied(store, scope) as copy:
-        found = find_problems(copy, everything(copy) if scope is None else moved(scope, of=store, to=copy))
+        found = find_problems(copy, scope or everything(copy))
         return tuple(replace(problem, path=store.root / problem.path.relative_to(copy.root)) for problem in found)
 
 
 def reachable(planner: Planner) -> Scope:
     """What the pipeline file needs as it is set now."""
-    refresh(planner.project)
-    scope = Scope(projects=set(planner.project.glob("*.json")) if planner.project.is_dir() else set())
+    store = planner.file.store
+    store.backend.pull(planner.project)
+    scope = Scope()
+    for path in planner.project.glob("*.json"):
+        scope.add("projects", f"{path.parent.name}/{path.name}")
     if planner.dataset.synthetic is not None:
-        scope.synthetic |= planner.dataset.synthetic.keys
-        scope.nodes.add(planner.dataset.synthetic.key)
+        scope.add("nodes", planner.dataset.synthetic.key)
+        for key in planner.dataset.synthetic.keys:
+            scope.add("synthetic", key)
     for plan in planner.plans():
         hub = hub_file(plan.node, planner.file)
-        if hub is not None and is_there(hub):
-            scope.weights.add(hub)
+        if hub is not None and store.backend.has(hub):
+            scope.add("weights", hub.name)
         if plan.key:
-            scope.nodes |= {plan.key, plan.spec_key}
-            scope.records.add(plan.key)
+            scope.add("nodes", plan.key)
+            scope.add("nodes", plan.spec_key)
+            scope.add("outputs", plan.key)
         if plan.spec_key and plan.node.config.kind == "items" and plan.node.config.stores:
-            name = (plan.node.config.produces, plan.spec_key)
-            before = scope.items.get(name) or frozenset()
-            scope.items[name] = before | {item.digest for item in plan.wanted}
+            area = KINDS[plan.node.config.produces].folder
+            scope.add(area, plan.spec_key, frozenset(item.digest for item in plan.wanted))
     return scope
 
 
 def everything(store: Store) -> Scope:
     """All that lies in the store."""
-    scope = Scope(is_whole=True)
-    scope.nodes = {path.name for path in _listed(store, "nodes") if is_key(path.name)}
-    scope.records = {name for name in scope.nodes if (store.node(name) / "record.json").exists()}
-    for area in ("frames", "embeddings"):
-        scope.items.update({(area, path.stem): None for path in _listed(store, area) if is_key(path.stem)})
-    ledgers = {name for name in scope.nodes if _has_ledger(store, name)}
-    scope.items.update(
-        {("predictions", path.name): None for path in _listed(store, "predictions") if path.name in ledgers}
-    )
-    scope.projects = {path for folder in _listed(store, "projects") for path in folder.glob("*.json")}
-    scope.weights = set(_listed(store, "weights"))
-    scope.synthetic = {path.name for path in _listed(store, "synthetic") if is_key(path.name)}
-    return scope
+    nodes = {path.name for path in _listed(store, "nodes") if is_key(path.name)}
+    names: dict[str, Iterable[str]] = {
+        "synthetic": [path.name for path in _listed(store, "synthetic") if is_key(path.name)],
+        "nodes": nodes,
+        "outputs": {key for key in nodes if (store.node(key) / "record.json").exists()},
+        "projects": [f"{at.name}/{path.name}" for at in _listed(store, "projects") for path in at.glob("*.json")],
+        "weights": [path.name for path in _listed(store, "weights")],
+    }
+    ledgers = {key for key in nodes if _has_ledger(store, key)}
+    for area, kind in WITH_ITEMS.items():
+        keys = [path.name.removesuffix(kind.ending) for path in _listed(store, area)]
+        names[area] = [key for key in keys if (is_key(key) if kind.is_rows else key in ledgers)]
+    return Scope({area: dict.fromkeys(found) for area, found in names.items()}, is_whole=True)
 
 
 def find_problems(store: Store, scope: Scope) -> Iterator[Problem]:
     """Everything that is not as it was written, small files first."""
     yield from check_tables(store)
-    for path in sorted(scope.projects):
-        yield from check_sealed(path)
-    for key in sorted(scope.nodes):
-        if store.node(key).is_dir():
-            yield from check_node(store.node(key))
-    yield from _weights(store, scope)
-    for key in sorted(scope.synthetic):
-        yield from check_set(store.synthetic(key))
-    for (area, key), digests in sorted(scope.items.items()):
-        folder_of, check = _ITEM_AREAS[area]
-        yield from check(folder_of(store, key), _done(store, key), digests)
-    records = [record for key in sorted(scope.records) if (record := whole_record(store, key)) is not None]
-    for record in records:
-        yield from check_outputs(store, record)
+    for area, check in _CHECKS.items():
+        for name, digests in sorted(scope.of(area).items()):
+            yield from check(store, name, digests)
     if scope.is_whole:
-        yield from _belongs_to_nothing(store, scope, records)
+        yield from _belongs_to_nothing(store, scope)
 
 
-def whole_record(store: Store, key: str) -> Record | None:
+def _items(area: str) -> _Check:
+    kind = WITH_ITEMS[area]
+    return lambda store, key, digests: kind.check_items(kind.place(store.root, key), _done(store, key), digests)
+
+
+def _outputs(store: Store, key: str) -> Iterator[Problem]:
+    record = _whole_record(store, key)
+    return iter(()) if record is None else check_outputs(store, record)
+
+
+def _whole_record(store: Store, key: str) -> Record | None:
     """The record of a key when it is there and intact."""
     path = store.node(key) / "record.json"
     return load_record(path) if broken_seal(path) is None else None
@@ -177,30 +163,22 @@ def _done(store: Store, key: str) -> Rows | None:
     return {name: row for name, row in ItemLedger(folder).load().items() if row.is_done}
 
 
-def _weights(store: Store, scope: Scope) -> Iterator[Problem]:
-    known = KnownFiles(store.files) if broken_seal(store.files) is None else None
-    for path in sorted(scope.weights):
-        if path.suffix == ".safetensors" and not path.name.startswith("."):
-            yield from check_weights(path, known)
-        else:
-            yield strange(path)
-
-
-def _belongs_to_nothing(store: Store, scope: Scope, records: list[Record]) -> Iterator[Problem]:
+def _belongs_to_nothing(store: Store, scope: Scope) -> Iterator[Problem]:
     """Files that nothing of ours wrote, runs that never ended, items whose data is gone as a whole."""
     for path in sorted(store.root.iterdir()) if store.root.is_dir() else ():
         if path.name not in _OURS:
             yield strange(path)
+    records = [record for key in scope.of("outputs") if (record := _whole_record(store, key)) is not None]
     named = {"/".join(name.split("/")[:2]) for record in records for name in record.files}
-    for area in ("runs", "steps", "reports", "predictions", "nodes", "frames", "embeddings", "synthetic"):
+    for area in (*RECORDED, "nodes", *GROUPED, "synthetic"):
         for path in _listed(store, area):
-            key = path.stem if area in {"frames", "embeddings"} else path.name
+            key = path.name.removesuffix(WITH_ITEMS[area].ending) if area in WITH_ITEMS else path.name
             if not is_key(key):
                 yield strange(path)
-            elif area in _WITH_RECORD and (area, key) not in scope.items and f"{area}/{key}" not in named:
+            elif area in RECORDED and key not in scope.of(area) and f"{area}/{key}" not in named:
                 yield Problem(path, LEFTOVER, "was never finished, or its record is damaged")
-    keys = {key for _, key in scope.items}
-    for key in sorted(name for name in scope.nodes - keys if _has_ledger(store, name)):
+    keys = {key for area in WITH_ITEMS for key in scope.of(area)}
+    for key in sorted(name for name in scope.of("nodes").keys() - keys if _has_ledger(store, name)):
         if _done(store, key):
             yield Problem(store.node(key), MISSING, "lists items, but none of their data is there")
 
@@ -214,9 +192,11 @@ def _listed(store: Store, area: str) -> list[Path]:
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
-_Check = Callable[[Path, Rows | None, frozenset[str] | None], Iterator[Problem]]
-_ITEM_AREAS: Mapping[str, tuple[Callable[[Store, str], Path], _Check]] = {
-    "frames": (Store.frames, check_group),
-    "embeddings": (Store.embeddings, check_group),
-    "predictions": (Store.predictions, check_scores),
+_CHECKS: Mapping[str, _Check] = {
+    "projects": lambda store, name, _: check_sealed(store.root / "projects" / name),
+    "nodes": lambda store, key, _: check_node(store.node(key)),
+    "weights": lambda store, name, _: check_weights(store, store.root / "weights" / name),
+    "synthetic": lambda store, key, _: check_set(store.synthetic(key)),
+    **{area: _items(area) for area in sorted(WITH_ITEMS)},
+    "outputs": lambda store, key, _: _outputs(store, key),
 }

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from reelwright.pipeline.noted import Noted
 from reelwright.pipeline.plan import FRESH, STALE, WAITING, NodePlan, Planner
 from reelwright.storage.errors import ConfigError, nearest
-from reelwright.storage.items import ItemLedger, ItemRow
+from reelwright.storage.items import ItemRow
 
 UNREAD, UNUSABLE, LEFT_OUT, TO_DO, FAILED = "not read yet", "unusable", "left out", "to do", "failed"
 
@@ -46,7 +46,7 @@ def explain_video(planner: Planner, name: str, video_id: str) -> VideoWhy:
 
 
 def _of_item(planner: Planner, plan: NodePlan, content: str) -> VideoWhy:
-    row = ItemLedger(planner.file.store.node(plan.spec_key)).load().get(content)
+    row = planner.rows(plan).get(content)
     is_left = content in {entry.digest for entry in plan.quarantined}
     if not is_left and content not in {item.digest for item in plan.todo}:
         # The plan is stale where its tables are to be written anew with scores that are there.

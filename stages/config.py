@@ -74,6 +74,7 @@ class Settings(BaseModel):
     """A frozen block of settings: unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+    renamed: ClassVar[Mapping[str, str]] = {}  # settings, and values of choices, of earlier releases; see `nearest`
 
     @classmethod
     def is_kept(cls, field: str, name: str) -> bool:
@@ -221,15 +222,17 @@ def parse_config(model: type[C], values: dict[str, Any], *, where: str) -> C:
 
 def _problem(model: type[BaseModel], problem: Any) -> str:
     location = ".".join(str(part) for part in problem["loc"]) or "(whole block)"
+    owner = model_at(model, problem["loc"][:-1])
+    renamed = getattr(owner, "renamed", {})
     if problem["type"] == "extra_forbidden":
-        owner = model_at(model, problem["loc"][:-1])
         known = sorted(owner.model_fields) if owner else []
         allowed = f" Known: {', '.join(known)}." if known else ""
-        return f"{location}: unknown key.{nearest(str(problem['loc'][-1]), known)}{allowed}"
+        return f"{location}: unknown key.{nearest(str(problem['loc'][-1]), known, renamed)}{allowed}"
     if problem["type"] == "missing":
         return f"{location}: missing; it has no default."
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{location}: {problem['input']!r} is not allowed: {message}"
+    hint = nearest(str(problem["input"]), (), renamed)
+    return f"{location}: {problem['input']!r} is not allowed: {message}{hint and f'.{hint}'}"
 
 
 def model_at(model: type[BaseModel], location: tuple[Any, ...]) -> type[BaseModel] | None:

@@ -13,8 +13,8 @@ from pathlib import Path
 from reelwright.stages.config import parse_config
 from reelwright.stages.registry import config_model
 from reelwright.stages.work import InputRef, Work
-from reelwright.storage.bringing import items_at_hand, look_again, refresh
 from reelwright.storage.errors import InputError
+from reelwright.storage.kinds import KINDS
 from reelwright.storage.snapshots import Snapshot
 from reelwright.storage.store import Store
 
@@ -24,19 +24,18 @@ def bring_inputs(work: Work) -> None:
     store = Store.at(work.store)
     if store.url is None:
         return
-    look_again(store.root)
-    folders = {"run": store.run, "predictions": store.predictions, "steps": store.steps, "scores": store.report}
+    store.backend.forget()
     for ref in _references(work):
         produces = config_model(ref.stage, where=ref.node).produces
-        if produces in folders:
-            refresh(folders[produces](ref.key), skip=_is_only_for_training)
+        if not KINDS[produces].is_rows:
+            store.backend.pull(store.output(produces, ref.key), skip=_is_only_for_training)
     digests = [item.digest for item in work.items] or [video["digest"] for video in work.payload.get("videos", ())]
     for ref in (ref for refs in work.inputs.values() for ref in refs):
         if config_model(ref.stage, where=ref.node).produces == "embeddings":
-            items_at_hand(store.embeddings(ref.key), digests)
+            store.backend.ensure_items(store.embeddings(ref.key), digests)
     own = config_model(work.stage, where=work.node)
     if own.kind == "run":
-        refresh(store.run(work.key))  # an interrupted one goes on, wherever it was begun
+        store.backend.pull(store.run(work.key))  # an interrupted one goes on, wherever it was begun
 
 
 @contextlib.contextmanager

@@ -53,7 +53,7 @@ STAGES: dict[str, Stage] = {
         "reelwright.stages.features.work:run_items",
         "Import features that people already have",
     ),
-    "take_scores": Stage(
+    "import_predictions": Stage(
         "reelwright.stages.take_scores.config:TakeScoresConfig",
         "reelwright.stages.take_scores.work:run_items",
         "Take imported rows as predictions",
@@ -91,6 +91,8 @@ STAGES: dict[str, Stage] = {
     ),
 }
 
+RENAMED = {"take_scores": "import_predictions"}  # stages of earlier releases
+
 
 def load(entry: str) -> Any:
     """The object that ``module:name`` names."""
@@ -101,6 +103,8 @@ def load(entry: str) -> Any:
 def config_model(stage: str, *, where: str) -> type[StageConfig]:
     """The settings model of a stage. Raises ConfigError for an unknown name."""
     if stage not in STAGES:
-        raise ConfigError(f"{where}: uses: {stage!r} is no stage.{nearest(stage, STAGES)} Known: {', '.join(STAGES)}")
+        raise ConfigError(
+            f"{where}: uses: {stage!r} is no stage.{nearest(stage, STAGES, RENAMED)} Known: {', '.join(STAGES)}"
+        )
     model = load(STAGES[stage].config)
     return cast("type[StageConfig]", model)

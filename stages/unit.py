@@ -28,12 +28,9 @@ from reelwright.stages.learning.plain_work import work_from_plain, work_to_plain
 from reelwright.stages.registry import STAGES, load
 from reelwright.stages.work import Shards, SilentReporter, Work
 from reelwright.storage import errors
-from reelwright.storage.bringing import is_there
 from reelwright.storage.errors import ReelwrightError
 from reelwright.storage.heartbeat import check_held
 from reelwright.storage.items import ItemRow
-from reelwright.storage.marks import move_mark, set_mark, unset
-from reelwright.storage.sharing import share
 from reelwright.storage.store import Store
 
 ENTRY = "reelwright.stages.unit:do_unit"
@@ -172,21 +169,23 @@ def leave() -> bool:
     units = list(_running.values())
     for unit in units:
         with contextlib.suppress(OSError, ReelwrightError):
-            move_mark(unit.mark(STARTED), unit.mark(LEFT))
+            Store.at(unit.work.store).backend.move(unit.mark(STARTED), unit.mark(LEFT))
     return bool(units)
 
 
 def forget(unit: Unit) -> str | None:
     """Take the marks of a unit away. Returns LEFT where its worker left in peace, STARTED, or None: never started."""
-    found = next((ending for ending in (LEFT, STARTED) if is_there(unit.mark(ending))), None)
-    unset([unit.mark(STARTED), unit.mark(LEFT)])
+    backend = Store.at(unit.work.store).backend
+    found = next((ending for ending in (LEFT, STARTED) if backend.has(unit.mark(ending))), None)
+    backend.delete([unit.mark(STARTED), unit.mark(LEFT)])
     return found
 
 
 def _was_started(unit: Unit) -> bool:
     """Mark the unit as started; whether it was before, by a process that did not leave in peace."""
-    unset([unit.mark(LEFT)])
-    return not set_mark(unit.mark(STARTED))
+    backend = Store.at(unit.work.store).backend
+    backend.delete([unit.mark(LEFT)])
+    return not backend.create(unit.mark(STARTED))
 
 
 @contextlib.contextmanager
@@ -211,7 +210,7 @@ def _logged(unit: Unit, collector: _Collector) -> Iterator[None]:
             os.write(file, f"{row.digest} {row.status} ({row.cause}): {row.message}\n".encode())
         os.close(file)
     if bad:
-        share(path)
+        Store.at(unit.work.store).backend.push(path)
     else:
         path.unlink(missing_ok=True)
 

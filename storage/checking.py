@@ -59,7 +59,7 @@ def check_sealed(path: Path) -> Iterator[Problem]:
 
 def check_node(folder: Path) -> Iterator[Problem]:
     """A folder of ``nodes/``: record, ledger and its marks, samples."""
-    for path in sorted(folder.iterdir()):
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.name in {"record.json", "items.parquet", "samples.json"}:
             yield from check_sealed(path)
         elif path.name == "items" and path.is_dir():
@@ -170,14 +170,16 @@ def check_outputs(store: Store, record: Record) -> Iterator[Problem]:
         yield from _foreign(store.root / folder, known)
 
 
-def check_weights(path: Path, known: KnownFiles | None) -> Iterator[Problem]:
+def check_weights(store: Store, path: Path) -> Iterator[Problem]:
     """Fetched weights: by their seal, or, where a person put them there, by the digest under which they were used."""
-    if has_seal(path) or not path.is_file():
+    if path.suffix != ".safetensors" or path.name.startswith("."):
+        yield strange(path)
+    elif has_seal(path) or not path.is_file():
         yield from check_sealed(path)
-        return
-    entry = known.entries.get(str(path)) if known is not None else None
-    if entry is not None and not entry[1] and file_digest(path) != entry[2]:
-        yield Problem(path, ALTERED, "its bytes are not those that were used so far")
+    elif broken_seal(store.files) is None:
+        entry = KnownFiles(store.files).entries.get(str(path))
+        if entry is not None and not entry[1] and file_digest(path) != entry[2]:
+            yield Problem(path, ALTERED, "its bytes are not those that were used so far")
 
 
 def check_tables(store: Store) -> Iterator[Problem]:

@@ -20,16 +20,15 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from reelwright.storage.bringing import items_at_hand
 from reelwright.storage.damage import readable
 from reelwright.storage.errors import StoreError, nearest
 from reelwright.storage.spans import Spans
+from reelwright.storage.store import backend_of
 from reelwright.storage.unusable import check_there
 from reelwright.storage.zarrs import (
     array_of,
     attributes_of,
     has_item,
-    item_names,
     open_group,
     quiet,
 )
@@ -103,14 +102,14 @@ class EmbeddingStore:
 
     def digests(self) -> list[str]:
         """Digests of the videos that are complete, sorted."""
-        return item_names(self.path)
+        return backend_of(self.path).items(self.path)
 
     def __contains__(self, digest: object) -> bool:
         return isinstance(digest, str) and not digest.startswith(".") and has_item(self.path, digest)
 
     def bring(self, digests: Sequence[str]) -> None:
         """Bring the rows of many videos at once where the store is in a bucket; else they come one by one when read."""
-        items_at_hand(self.path, digests)
+        backend_of(self.path).ensure_items(self.path, digests)
 
     def rows(self, digest: str) -> EmbeddingRows:
         """The rows of one video. Raises StoreError when it has none."""

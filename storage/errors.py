@@ -18,7 +18,8 @@ Every message says what, the value, what is allowed and what to do.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 
 class ReelwrightError(Exception):
@@ -70,11 +71,16 @@ class Interrupted(ReelwrightError):  # noqa: N818 - not an error: run again
     """The scheduler asked to stop (SIGTERM, SIGUSR1); what was done is kept, and the next run goes on from there."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str], renamed: Mapping[str, str] = MappingProxyType({})) -> str:
     """A hint such as `` Did you mean 'stride'?``, or an empty text when nothing is near.
+
+    ``renamed`` has names of earlier releases: old -> new, and after a colon what else is different.
 
     Among equally near ones the first of ``known`` is meant, and one with the same letters in another order before all.
     """
+    if name in renamed:
+        new, colon, note = renamed[name].partition(": ")
+        return f" {name!r} is called {new!r} now{colon}{note}."
     names = list(dict.fromkeys(known))
     close = difflib.get_close_matches(name, names, n=len(names) or 1, cutoff=0.6)
     likeness = {other: difflib.SequenceMatcher(None, other, name).ratio() for other in close}

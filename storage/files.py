@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import json
 import os
-import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from reelwright.storage.bringing import refresh_file
+from reelwright.storage.backend import remove_local
 from reelwright.storage.damage import damaged, readable
 from reelwright.storage.heartbeat import check_held
-from reelwright.storage.reserved import TEMPORARY
+from reelwright.storage.reserved import PARTIAL, TEMPORARY
 from reelwright.storage.seals import SEAL, UNSEALED, is_sealed, seal
-from reelwright.storage.sharing import share, unshare
+from reelwright.storage.store import backend_of
 from reelwright.storage.unusable import named
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-_TRIES = 5  # to remove a folder in which another process removes or writes
 
 
 @contextlib.contextmanager
@@ -41,10 +37,10 @@ def replacing(path: Path) -> Iterator[Path]:
         try:
             yield temporary
             check_held(path)
-            share(path, temporary)
+            backend_of(path).push(path, temporary)
             os.replace(temporary, path)  # noqa: PTH105 - the one atomic step, named as the system call it is
         finally:
-            remove(temporary)
+            remove_local(temporary)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -55,7 +51,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_if_other(path: Path, text: str) -> None:
     """The same, but an equal file stays untouched, so that its times do not change either."""
-    refresh_file(path)
+    backend_of(path).pull_file(path)
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)
 
@@ -124,34 +120,21 @@ def write_table(path: Path, table: pa.Table) -> None:
 
 def remove(path: Path) -> None:
     """Remove a file or a folder with all in it, from a store in a bucket too; nothing happens when it is not there."""
-    if not path.name.startswith(TEMPORARY):
-        check_held(path)
-    unshare([path], is_folder=path.suffix == "" or path.is_dir())
-    if path.is_dir() and not path.is_symlink():
-        _remove_folder(path)
+    if path.name.startswith(TEMPORARY):
+        remove_local(path)
+        return
+    check_held(path)
+    if any(part.startswith(PARTIAL) for part in path.parts):
+        remove_local(path)  # of an item that is not whole: on this machine only
     else:
-        path.unlink(missing_ok=True)
-
-
-def _remove_folder(path: Path) -> None:
-    """Raises OSError for what cannot be removed; what another process removes or adds meanwhile is no trouble."""
-    for left in reversed(range(_TRIES)):
-        try:
-            shutil.rmtree(path)
-        except OSError as error:
-            if error.errno not in {errno.ENOENT, errno.ENOTEMPTY} or not left:
-                raise
-        if not path.exists():
-            return
+        backend_of(path).delete_trees([path])
 
 
 def remove_files(paths: Sequence[Path]) -> None:
     """Remove many files at once; nothing happens for those that are not there."""
     if paths:
         check_held(paths[0])
-    unshare(paths)
-    for path in paths:
-        path.unlink(missing_ok=True)
+        backend_of(paths[0]).delete(paths)
 
 
 def folder_bytes(path: Path) -> int:

@@ -8,10 +8,10 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from reelwright.storage.files import remove
+from reelwright.storage.backend import remove_local
 from reelwright.storage.heartbeat import check_held
 from reelwright.storage.reserved import TEMPORARY
-from reelwright.storage.sharing import share
+from reelwright.storage.store import backend_of
 from reelwright.storage.unusable import named
 
 
@@ -31,10 +31,10 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         try:
             yield temporary
             check_held(path)
-            share(path, temporary)
+            backend_of(path).push(path, temporary)
             if path.exists():
                 os.replace(path, aside)  # noqa: PTH105 - named as the system call it is
             os.replace(temporary, path)  # noqa: PTH105
         finally:
-            remove(temporary)
-            remove(aside)
+            remove_local(temporary)
+            remove_local(aside)

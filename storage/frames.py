@@ -29,8 +29,9 @@ from PIL import Image
 
 from reelwright.storage.errors import StoreError
 from reelwright.storage.row_times import RowTimes
+from reelwright.storage.store import backend_of
 from reelwright.storage.unusable import check_there
-from reelwright.storage.zarrs import array_of, create_group, has_array, has_item, item_names, open_group
+from reelwright.storage.zarrs import array_of, create_group, has_array, has_item, open_group
 
 Frames = NDArray[np.uint8]
 TIMES = ("source_frame", "pts_seconds", "stop_seconds")
@@ -63,7 +64,7 @@ class FrameStore:
 
     def digests(self) -> list[str]:
         """Content digests of the videos whose frames are here, sorted."""
-        return item_names(self.path)
+        return backend_of(self.path).items(self.path)
 
     def rows(self, digest: str) -> FrameRows:
         """The frames of one video. Raises StoreError when they are not here."""

@@ -1,7 +1,7 @@
 """The heartbeat of a process: one thread keeps all its locks and notes alive and learns which of them were lost.
 
     storage/locks.py, lock_places.py           say how a sign of life is given, and whether the lock is still ours
-    storage/files.py, zarrs.py, writers, gc    ask `check_held` before they change anything in a store
+    storage/files.py, backend.py, zarrs.py ... ask `check_held` before they change anything in a store
 
 A lock that was lost raises LostLockError in the work, at the next write or shard, whoever called it and in whatever
 thread: no signal handler is needed. What made one lock be lost (a process that was stopped, a store out of reach) holds

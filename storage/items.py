@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reelwright.storage.bringing import refresh, refresh_file
 from reelwright.storage.damage import readable
 from reelwright.storage.files import read_sealed, read_sealed_table, remove_files, write_sealed, write_table
 from reelwright.storage.seals import broken_seal
+from reelwright.storage.store import backend_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -50,7 +50,7 @@ class ItemLedger:
 
     def __init__(self, folder: Path, *, is_shared: bool = False) -> None:
         self._is_shared = is_shared  # by several processes at work: only the one that shares the work out folds marks
-        self._folder = folder
+        self._folder, self._backend = folder, backend_of(folder)
         self._table = folder / "items.parquet"
         self._marks = folder / "items"
 
@@ -60,14 +60,14 @@ class ItemLedger:
 
     def load(self) -> dict[str, ItemRow]:
         """All rows by video digest."""
-        refresh(self._folder)
+        self._backend.pull(self._folder)
         pending = self._pending()  # first: a mark that is gone by now is in the table that is read next
         return self._compacted() | {path.stem: self._row_of(path, entry) for path, entry in pending.items()}
 
     def pending(self, digest: str) -> ItemRow | None:
         """The row of a video whose mark is not folded yet; None where there is none."""
         path = self._marks / f"{digest}.json"
-        refresh_file(path)
+        self._backend.pull_file(path)
         try:
             return self._row_of(path, read_sealed(path))
         except FileNotFoundError:
@@ -75,7 +75,7 @@ class ItemLedger:
 
     def done(self) -> set[str]:
         """Digests of the videos whose rows are in the store; reads columns only, so that 100,000 cost little."""
-        refresh(self._folder)
+        self._backend.pull(self._folder)
         pending = self._pending()
         done: set[str] = set()
         if self._table.exists():
@@ -102,7 +102,7 @@ class ItemLedger:
 
     def drop(self, digests: Iterable[str]) -> None:
         """Forget items, so that they are to be done again."""
-        refresh(self._folder)
+        self._backend.pull(self._folder)
         self.compact()
         gone = list(digests)
         if gone and self._table.exists():
@@ -113,7 +113,7 @@ class ItemLedger:
 
         Returns how many it knows that the damaged one did not.
         """
-        refresh(self._folder)
+        self._backend.pull(self._folder)
         if self._table.exists() and broken_seal(self._table):
             remove_files([self._table])
         remove_files([path for path in self._mark_files() if broken_seal(path)])

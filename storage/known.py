@@ -14,14 +14,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from reelwright.storage.bringing import refresh_file
 from reelwright.storage.damage import readable
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import StoreError
 from reelwright.storage.files import read_sealed, write_sealed
 from reelwright.storage.locks import exclusive
-from reelwright.storage.mirror import mirror_of
 from reelwright.storage.reserved import URLS
+from reelwright.storage.store import backend_of
 from reelwright.storage.urls import is_url
 
 # Size in bytes, mtime in ns, inode; of a folder: of all its files; of an object: size, 0, the number of its version.
@@ -76,11 +75,11 @@ class KnownFiles:
         self._entries: dict[str, tuple[Stamp, bool, str]] = {}
         self._changed: set[str] = set()
         self._looked: dict[str, Stamp | None] = {}  # of objects, as they are now
-        self._urls = table.with_name(URLS) if mirror_of(table) is not None else table
+        self._urls = table.with_name(URLS) if backend_of(table).url else table
         self.notes: list[str] = []  # what was damaged, for people
         self._entries = _files_of(_read_columns(table, self.notes))
         if self._urls != table:
-            refresh_file(self._urls)
+            backend_of(table).pull_file(self._urls)
             self._entries |= _files_of(_read_columns(self._urls, self.notes))
 
     @property
@@ -139,11 +138,12 @@ class KnownFiles:
                 changed = {path for path in self._changed if (self._urls if is_url(path) else self._path) == table}
                 if changed:
                     if table != self._path:
-                        refresh_file(table)
+                        backend_of(table).pull_file(table)
                     entries = ((path, self._entries[path]) for path in sorted(changed))
                     added = [(path, *stamped, quick, known) for path, (stamped, quick, known) in entries]
                     _write_merged(table, dict(zip(_FILE_FIELDS, zip(*added, strict=True), strict=True)))
         self._changed.clear()
+        self.notes.clear()  # what was damaged is written anew
 
 
 class KnownProbes:
@@ -155,7 +155,7 @@ class KnownProbes:
 
     def load(self) -> dict[str, VideoProbe]:
         """Probes by digest; `notes` says what was damaged."""
-        refresh_file(self._path)
+        backend_of(self._path).pull_file(self._path)
         self.notes = []
         columns = _read_columns(self._path, self.notes)
         if not columns:
@@ -170,7 +170,7 @@ class KnownProbes:
         if not probes:
             return
         with _merging(self._path):
-            refresh_file(self._path)
+            backend_of(self._path).pull_file(self._path)
             added = {digest: probe._replace(digest=digest) for digest, probe in sorted(probes.items())}
             _write_merged(self._path, dict(zip(VideoProbe._fields, zip(*added.values(), strict=True), strict=True)))
 

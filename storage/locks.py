@@ -25,9 +25,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from reelwright.storage.backend import Found
 from reelwright.storage.errors import ConfigError, LostLockError, UnusableStoreError
 from reelwright.storage.heartbeat import Claim, alive, check_held
-from reelwright.storage.lock_places import FREE, HELD, Place, parsed, place_of
+from reelwright.storage.lock_places import FREE, HELD, Place, parsed
 from reelwright.storage.owners import (
     STALE_SECONDS,
     Holding,
@@ -37,11 +38,10 @@ from reelwright.storage.owners import (
     taken_over,
     unknown_owner,
 )
-from reelwright.storage.remote import Found
 from reelwright.storage.reserved import TEMPORARY
 from reelwright.storage.unusable import told_by_work
 
-_USES, _COLLECTING = "uses", "collecting"
+_USES, COLLECTING = "uses", "collecting"
 
 
 @dataclass(kw_only=True)
@@ -98,7 +98,7 @@ def exclusive(
     ``is_kept`` the folder is removed where nobody waits: for locks of which there are very many.
     """
     root = _root_of(folder)
-    lock, waited = _take(place_of(folder), Owner(what=what), root=root, tell=tell, stale_seconds=stale_seconds)
+    lock, waited = _take(Place(folder), Owner(what=what), root=root, tell=tell, stale_seconds=stale_seconds)
     claim = Claim(beat=lock.give_sign, lost=lock.lost, stale_seconds=stale_seconds, root=root)
     try:
         with alive(claim):
@@ -117,7 +117,7 @@ def exclusive(
 @contextlib.contextmanager
 def collecting(locks: Path, *, tell: Callable[[str], None], what: str) -> Iterator[bool]:
     """While the block runs, nobody begins to use anything of the store: `using` waits. As `exclusive`."""
-    with exclusive(locks / _COLLECTING, tell=tell, what=what) as waited:
+    with exclusive(locks / COLLECTING, tell=tell, what=what) as waited:
         yield waited
 
 
@@ -130,7 +130,7 @@ def using(
     What was there before the call may be gone after it, since `collecting` is waited for (``tell`` says so): look
     again. Raises as `exclusive` where others cannot be told.
     """
-    place, name = place_of(locks), f"{_USES}/{uuid.uuid4().hex}{HELD}"
+    place, name = Place(locks), f"{_USES}/{uuid.uuid4().hex}{HELD}"
     used: set[str] = set()
     written: tuple[str, ...] = ()
 
@@ -179,7 +179,7 @@ def uses(locks: Path) -> list[Holding]:
 
 
 def _holdings_and_uses(locks: Path) -> tuple[list[Holding], list[Holding]]:
-    place = place_of(locks)
+    place = Place(locks)
     found = place.list()
     generations: dict[str, list[str]] = {}
     noted = {}

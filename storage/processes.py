@@ -1,13 +1,18 @@
-"""Which process this is, and whether another one still runs."""
+"""Which process this is, whether another one still runs, and how a scheduler ends this one."""
 
 from __future__ import annotations
 
 import contextlib
 import getpass
 import os
+import signal
 import socket
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from types import FrameType
+
+from reelwright.storage.errors import Interrupted
 
 
 @cache
@@ -48,3 +53,19 @@ def started(process: int) -> str | None:
 def own_start() -> str:
     """When this process started."""
     return started(os.getpid()) or ""
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """While the block runs, the scheduler's signals end it as `Interrupted`."""
+    previous = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    del frame
+    raise Interrupted(f"stopped by {signal.Signals(number).name}; what was done is kept, run again to go on")

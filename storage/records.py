@@ -6,11 +6,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from reelwright.storage.bringing import refresh
 from reelwright.storage.damage import damaged
 from reelwright.storage.errors import StoreError
 from reelwright.storage.files import read_sealed, write_sealed
-from reelwright.storage.store import Store
+from reelwright.storage.store import Store, backend_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,13 +66,13 @@ def save_record(path: Path, record: Record) -> None:
 
 def read_record(store: Store, key: str) -> Record | None:
     """The record of a key; None when that key was never finished."""
-    refresh(store.node(key))
+    store.backend.pull(store.node(key))
     return load_record(store.node(key) / "record.json")
 
 
 def read_records(store: Store) -> list[Record]:
     """All records of a store, by key."""
-    refresh(store.root / "nodes", skip=_is_no_record)
+    store.backend.pull(store.root / "nodes", skip=_is_no_record)
     found = (load_record(path) for path in sorted((store.root / "nodes").glob("*/record.json")))
     return [record for record in found if record is not None]
 
@@ -84,7 +83,7 @@ def _is_no_record(name: str) -> bool:
 
 def last_record(project: Path, node: str) -> Record | None:
     """The newest record of a node of a pipeline file, whatever its key."""
-    refresh(project)
+    backend_of(project).pull(project)
     return load_record(project / f"{node}.json")
 
 

@@ -1,55 +1,32 @@
-"""Requests to object stores by fsspec: list, read, write, create exclusively, remove; errors in our own words.
+"""Requests to object stores by fsspec: list, read, write, create exclusively, remove.
 
-Every URL that fsspec has a file system for is taken; `s3://` needs s3fs, `gs://` gcsfs. Nothing is remembered between
-requests, since other machines change the same objects.
+Nothing is remembered between requests, since other machines change the same objects.
 """
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import functools
 import hashlib
 import inspect
-import os
 import re
-import sys
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from blake3 import blake3
 
-from reelwright.storage.errors import ConfigError, UnusableStoreError
-from reelwright.storage.urls import is_url
+from reelwright.storage.backend import Found
+from reelwright.storage.errors import ConfigError
+from reelwright.storage.object_systems import asking, objects_below, says_no_bucket
 
-_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}  # scheme -> extra of our package
 _VERSIONS = ("ETag", "etag", "e_tag", "md5Hash", "generation", "mtime", "updated", "created", "LastModified")
 _TIMES = ("LastModified", "last_modified", "mtime", "updated", "created")
-_LIBRARIES = (  # whose errors do not derive from OSError
-    ("botocore.exceptions", "BotoCoreError"),
-    ("botocore.exceptions", "ClientError"),
-    ("aiohttp", "ClientError"),
-    ("google.auth.exceptions", "GoogleAuthError"),
-    ("gcsfs.retry", "HttpError"),
-)
-_NO_CREDENTIALS = frozenset(
-    {"NoCredentialsError", "PartialCredentialsError", "NoAuthTokenError", "DefaultCredentialsError"}
-)
 _CONDITIONAL = frozenset({"s3", "s3a"})  # whose file system passes If-Match on
 _MD5 = re.compile("[0-9a-f]{32}")
 _REMOVED_AT_ONCE = 1000
-_NO_BUCKET = ("specified bucket does not exist", "NoSuchBucket", "the bucket ")
-
-
-class Found(NamedTuple):
-    """One object."""
-
-    size: int  # bytes
-    version: str  # another whenever its content is: the ETag where there is one
-    changed: float  # seconds since the epoch, by the clock of the server
 
 
 def list_objects(url: str) -> dict[str, Found]:
@@ -57,35 +34,34 @@ def list_objects(url: str) -> dict[str, Found]:
 
     Raises ConfigError where the bucket is not there or may not be read, UnusableStoreError where nobody answers.
     """
-    with asking(url) as (system, path):
-        try:
-            found = _objects_below(system, path)
-        except FileNotFoundError as error:
-            _check_bucket(system, path, error)
-            return {}
-        base = system._strip_protocol(path).rstrip("/") + "/"  # noqa: SLF001 - how fsspec names paths in its answers
-        return {name[len(base) :]: _found(entry) for name, entry in found.items() if name.startswith(base)}
+    try:
+        with asking(url) as (system, path):
+            found = objects_below(system, path)
+            base = system._strip_protocol(path).rstrip("/") + "/"  # noqa: SLF001 - how fsspec names paths in its answers
+            return {name[len(base) :]: _found(entry) for name, entry in found.items() if name.startswith(base)}
+    except FileNotFoundError:
+        with asking(url) as (system, path):
+            _check_bucket(system, path)
+        return {}
 
 
 def list_names(url: str) -> set[str]:
     """Names right below ``url``, objects and folders; empty where there is nothing."""
-    with asking(url) as (system, path):
-        try:
+    try:
+        with asking(url) as (system, path):
             return {str(entry).rstrip("/").rpartition("/")[2] for entry in system.ls(path, detail=False)}
-        except (FileNotFoundError, NotADirectoryError) as error:
-            _raise_where_no_bucket(error)
-            return set()
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
 
 
 def look(url: str) -> Found | None:
     """Size and version of an object; None where there is none."""
-    with asking(url) as (system, path):
-        try:
+    try:
+        with asking(url) as (system, path):
             entry = system.info(path)
-        except FileNotFoundError as error:
-            _raise_where_no_bucket(error)
-            return None
-        return None if entry.get("type") == "directory" else _found(entry)
+    except FileNotFoundError:
+        return None
+    return None if entry.get("type") == "directory" else _found(entry)
 
 
 def look_at(urls: Sequence[str]) -> dict[str, Found | None]:
@@ -98,12 +74,11 @@ def look_at(urls: Sequence[str]) -> dict[str, Found | None]:
         if len(members) < 3:
             found.update((url, look(url)) for url in members)
             continue
-        with asking(folder) as (system, path):
-            try:
+        try:
+            with asking(folder) as (system, path):
                 entries = system.ls(path, detail=True)
-            except FileNotFoundError as error:
-                _raise_where_no_bucket(error)
-                entries = []
+        except FileNotFoundError:
+            entries = []
         there = {str(entry["name"]).rpartition("/")[2]: entry for entry in entries if entry["type"] != "directory"}
         for url in members:
             entry = there.get(url.rpartition("/")[2])
@@ -113,31 +88,28 @@ def look_at(urls: Sequence[str]) -> dict[str, Found | None]:
 
 def read_object(url: str) -> bytes | None:
     """The content of a small object; None where there is none."""
-    with asking(url) as (system, path):
-        try:
+    try:
+        with asking(url) as (system, path):
             content: bytes = system.cat_file(path)
-        except FileNotFoundError as error:
-            _raise_where_no_bucket(error)
-            return None
-        return content
+            return content
+    except FileNotFoundError:
+        return None
 
 
 def read_objects(urls: Sequence[str]) -> dict[str, bytes]:
     """The contents of many small objects, read at once; those that are not there are left out, and only those."""
     if not urls:
         return {}
+    contents: dict[str, bytes] = {}
     with asking(urls[0]) as (system, _):
         paths = {system._strip_protocol(url): url for url in urls}  # noqa: SLF001 - how fsspec names paths in its answers
         found: dict[str, bytes | Exception] = system.cat(list(paths), on_error="return")
-        contents: dict[str, bytes] = {}
         for path, content in found.items():
-            if isinstance(content, FileNotFoundError):
-                _raise_where_no_bucket(content)
-            elif isinstance(content, BaseException):
-                raise content
-            else:
+            if isinstance(content, bytes):
                 contents[paths[path]] = content
-        return contents
+            elif not isinstance(content, FileNotFoundError) or says_no_bucket(content):
+                raise content
+    return contents
 
 
 def download(files: Mapping[str, Path]) -> None:
@@ -194,9 +166,8 @@ def rewrite_object(url: str, content: bytes, *, version: str) -> str | None:
         try:
             done = system.pipe_file(path, content, IfMatch=version)
         except OSError as error:
-            if not isinstance(error, FileNotFoundError) and not _is_other_version(error):
+            if says_no_bucket(error) or not (isinstance(error, FileNotFoundError) or _is_other_version(error)):
                 raise
-            _raise_where_no_bucket(error)
         else:
             return str(done["ETag"]).strip('"')
     found = look(url)  # where an answer was lost, the second try finds what the first one wrote
@@ -216,19 +187,16 @@ def remove_objects(urls: Iterable[str]) -> None:
         return
     with asking(wanted[0]) as (system, _):
         paths = [system._strip_protocol(url) for url in wanted]  # noqa: SLF001
-        if len(paths) == 1 or not system.async_impl:
-            for path in paths:
-                try:
-                    system.rm_file(path)
-                except FileNotFoundError as error:
-                    _raise_where_no_bucket(error)
-        elif system.protocol[0] in _CONDITIONAL:
+        if len(paths) > 1 and system.protocol[0] in _CONDITIONAL:
             _remove_from_s3(system, paths)
-        else:
+            return
+        at_once = [paths] if len(paths) > 1 and system.async_impl else paths
+        for part in at_once:
             try:
-                system.rm(paths)
+                system.rm(part) if isinstance(part, list) else system.rm_file(part)
             except FileNotFoundError as error:  # none of them is there
-                _raise_where_no_bucket(error)
+                if says_no_bucket(error):
+                    raise
 
 
 def _remove_from_s3(system: Any, paths: Sequence[str]) -> None:
@@ -263,55 +231,6 @@ def check_creates_once(url: str) -> None:
         )
 
 
-@contextlib.contextmanager
-def asking(url: str) -> Iterator[tuple[Any, str]]:
-    """The file system of a URL and the path in it; errors of the block in our words.
-
-    Raises ConfigError for a scheme, package, bucket or credentials that are wrong, UnusableStoreError for all else.
-    """
-    try:
-        yield _system(url)
-    except (FileNotFoundError, FileExistsError) as error:
-        if any(mark in str(error) for mark in _NO_BUCKET):
-            raise ConfigError(_no_bucket(url, error)) from error
-        raise
-    except PermissionError as error:
-        raise ConfigError(f"{url}: access is refused ({_short(error)}). {_CREDENTIALS}") from error
-    except NotImplementedError:
-        raise
-    except _failures() as error:
-        if type(error).__name__ in _NO_CREDENTIALS:
-            raise ConfigError(f"{url}: no credentials ({_short(error)}). {_CREDENTIALS}") from error
-        raise UnusableStoreError(
-            f"{url} cannot be reached or failed: {type(error).__name__}: {_short(error)}. What was done is kept; run "
-            "again when it answers"
-        ) from error
-
-
-def _system(url: str) -> tuple[Any, str]:
-    import fsspec
-
-    scheme = url.partition("://")[0] if is_url(url) else "file"
-    options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": False}
-    if scheme == "file":
-        options["auto_mkdir"] = True
-    if scheme in {"s3", "s3a"} and "AWS_MAX_ATTEMPTS" not in os.environ:
-        # s3fs tries five times what botocore tries five times: seven minutes for a server that takes requests and
-        # never answers, instead of two and a half.
-        options["config_kwargs"] = {
-            "retries": {"max_attempts": 1},
-            **fsspec.config.conf.get(scheme, {}).get("config_kwargs", {}),
-        }
-    try:
-        return fsspec.filesystem(scheme, **options), str(url)
-    except ImportError as error:
-        extra = _EXTRAS.get(scheme)
-        advice = f"pip install 'reelwright[{extra}]'" if extra else f"install what fsspec names: {error}"
-        raise ConfigError(f"{url}: {scheme}:// needs a package that is not installed: {advice}") from None
-    except ValueError as error:
-        raise ConfigError(f"{url}: {error}. Known are s3://, gs:// and all others that fsspec has") from None
-
-
 def check_bucket(url: str) -> None:
     """Raise ConfigError where the bucket of ``url`` is not there or may not be read."""
     look(
@@ -321,49 +240,14 @@ def check_bucket(url: str) -> None:
         _check_bucket(system, path)
 
 
-def _check_bucket(system: Any, path: str, missing: FileNotFoundError | None = None) -> None:
+def _check_bucket(system: Any, path: str) -> None:
     """Tell an empty folder from a bucket that is not there, and that from one that does not answer."""
-    if missing is not None:
-        _raise_where_no_bucket(missing)
     bucket = str(system._strip_protocol(path)).lstrip("/").partition("/")[0]  # noqa: SLF001
     if bucket and system.async_impl:
         try:
             system.info(bucket)  # `exists` of s3fs says no where nobody answers
         except FileNotFoundError as error:
             raise FileNotFoundError(f"the bucket {bucket} does not exist") from error
-
-
-def _raise_where_no_bucket(error: OSError) -> None:
-    """Raise an error again that says that there is no bucket: that is another thing than no object."""
-    if any(mark in str(error) for mark in _NO_BUCKET):
-        raise error
-
-
-def _objects_below(system: Any, path: str) -> dict[str, Mapping[str, Any]]:
-    """Entries by path. Raises FileNotFoundError where there is nothing of that name."""
-    own = type(system)._find if system.async_impl else type(system).find  # noqa: SLF001
-    if own.__module__ not in {"fsspec.asyn", "fsspec.spec"}:
-        listed: dict[str, Mapping[str, Any]] = system.find(path, detail=True, withdirs=False)
-        return listed
-    # fsspec's own, which walks folder by folder, takes a folder that cannot be read for an empty one.
-    found: dict[str, Mapping[str, Any]] = {}
-    base = system._strip_protocol(path)  # noqa: SLF001
-    folders = [base]
-    while folders:
-        folder = folders.pop()
-        try:
-            entries = system.ls(folder, detail=True)
-        except FileNotFoundError:
-            if folder == base:
-                raise
-            continue  # it went while this walked
-        for entry in entries:
-            name = str(entry["name"]).rstrip("/")
-            if entry["type"] == "directory" and name != folder:
-                folders.append(name)
-            elif entry["type"] != "directory":
-                found[name] = entry
-    return found
 
 
 def _found(entry: Mapping[str, Any]) -> Found:
@@ -401,22 +285,4 @@ def version_number(version: str) -> int:
     return int.from_bytes(blake3(version.encode()).digest()[:8], "little") >> 1
 
 
-def _failures() -> tuple[type[Exception], ...]:
-    """What a request may raise: system errors, and those of the libraries below fsspec that are loaded."""
-    found = (getattr(sys.modules.get(module), name, None) for module, name in _LIBRARIES)
-    return (OSError, *(kind for kind in found if isinstance(kind, type)))
-
-
-def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
-
-
-def _no_bucket(url: str, error: BaseException) -> str:
-    return f"{url}: no such bucket ({_short(error)}). Make it, or correct the name; we make none"
-
-
 _ELSEWHERE = "Stores may lie in folders, in s3:// and in gs://; videos anywhere"
-_CREDENTIALS = (
-    "Give them as the service wants them: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a profile for s3:// "
-    "(AWS_ENDPOINT_URL for a server of your own), GOOGLE_APPLICATION_CREDENTIALS for gs://"
-)

@@ -16,12 +16,12 @@ from reelwright.storage.checking import check_item, check_item_scores, is_key, i
 from reelwright.storage.errors import StoreError
 from reelwright.storage.files import folder_bytes, remove
 from reelwright.storage.items import ItemLedger, ItemRow
+from reelwright.storage.kinds import GROUPED, KINDS, RECORDED, WITH_ITEMS
 from reelwright.storage.records import load_record, save_record
 from reelwright.storage.store import Store
 
 _NEEDED_ONLY_WHILE_TRAINING = ("checkpoints/", "events.out.tfevents", "wandb/")
 _CHECKPOINT = ("checkpoints/last/", "checkpoints/best-")  # of use together only
-_GROUPS = ("frames", "embeddings")
 
 
 def is_ledger(store: Store, path: Path) -> bool:
@@ -36,18 +36,18 @@ def take_out(store: Store, paths: Iterable[Path]) -> list[str]:
     items: dict[str, set[str]] = defaultdict(set)
     for path in paths:
         area, *rest = path.relative_to(store.root).parts
-        if area in _GROUPS and rest[1:] != ["zarr.json"]:
+        if area in GROUPED and rest[1:] != ["zarr.json"]:
             remove(store.root / area / rest[0] / rest[1])
             items[rest[0].removesuffix(".zarr")].add(rest[1])
-        elif area == "predictions" and (digest := rest[1].partition(".")[0]) and is_key(digest):
+        elif area in WITH_ITEMS and rest[1:] and (digest := rest[1].partition(".")[0]) and is_key(digest):
             for name in (f"{digest}.parquet", f"{digest}.rows.parquet"):
                 remove(store.predictions(rest[0]) / name)
             items[rest[0]].add(digest)
-        elif area in {"predictions", "steps", "reports"}:
+        elif area == KINDS["run"].folder:
+            runs[rest[0]].add("/".join(rest[1:]))
+        elif area in RECORDED:
             remove(store.root / area / rest[0])
             messages.append(f"{area}/{rest[0]}: removed")
-        elif area == "runs":
-            runs[rest[0]].add("/".join(rest[1:]))
         elif rest[1:] == ["record.json"] and _restore(store, path):
             messages.append(f"nodes/{rest[0]}/record.json: copied from the last record of its pipeline file")
         else:  # small files, weights, synthetic videos: what they are made of says how they are made again
@@ -64,7 +64,7 @@ def intact_rows(store: Store, key: str) -> Iterator[ItemRow]:
 
     What only the ledger knew of them (seconds, backend, that a video was truncated) is lost.
     """
-    for group in (store.frames(key), store.embeddings(key)):
+    for group in (kind.place(store.root, key) for kind in KINDS.values() if kind.is_rows):
         for item in sorted(group.iterdir()) if group.is_dir() else ():
             if is_key(item.name) and not list(check_item(item)):
                 yield ItemRow(digest=item.name, status="ok", rows=item_rows(item), bytes=folder_bytes(item))

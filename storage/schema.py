@@ -7,15 +7,14 @@ release wrote are kept, and those that it lacks are as by default.
 
 from __future__ import annotations
 
-from reelwright.storage.bringing import refresh_file
 from reelwright.storage.damage import readable
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.files import read_sealed, write_sealed
 from reelwright.storage.reserved import SCHEMA
 from reelwright.storage.store import Store
 
-VERSION = 1  # 0: without store.json, the same but for the files of loggers, which lay among those of runs
-OLDEST = 0  # that can be read
+VERSION = 2  # 1: keys of what reads clips, windows or a model were made with other names of settings
+OLDEST = 0  # that can be read: without store.json, and the files of loggers lay among those of runs
 
 
 def check_schema(store: Store) -> int | None:
@@ -24,7 +23,7 @@ def check_schema(store: Store) -> int | None:
     Raises ConfigError for a number that this release cannot read, StoreError when the file is damaged.
     """
     path = store.root / SCHEMA
-    refresh_file(path)
+    store.backend.pull_file(path)
     try:
         with readable(path):
             number = int(read_sealed(path)["schema"])
@@ -41,6 +40,18 @@ def check_schema(store: Store) -> int | None:
             f"{OLDEST} on. Name another store (store:), which makes everything anew, or use the older release"
         )
     return number
+
+
+def older_note(store: Store) -> str:
+    """What becomes of the content of an older release's store, for people; "" where there is none."""
+    number = check_schema(store)
+    if number == VERSION or (number is None and not store.root.joinpath("nodes").is_dir()):
+        return ""
+    return (
+        f"the store {store.place} is of an older release, in which settings had other names (skip, stride, contrast, "
+        "tcn, ...). Its videos, frames and fetched weights are used as they are; embeddings, runs and predictions are "
+        "made anew under new keys, once. The old ones stay until `reelwright gc --delete`"
+    )
 
 
 def note_schema(store: Store) -> None:

@@ -20,10 +20,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reelwright.storage.bringing import at_hand
 from reelwright.storage.errors import StoreError
 from reelwright.storage.files import write_table
 from reelwright.storage.spans import IntArray, Spans
+from reelwright.storage.store import backend_of
 
 Scores = npt.NDArray[np.float32]
 _SPAN_COLUMNS = ("start_seconds", "stop_seconds", "source_start", "source_stop")
@@ -79,7 +79,7 @@ def write_scores(folder: Path, digest: str, scores: VideoScores) -> int:
 def read_scores(folder: Path, digest: str) -> VideoScores:
     """The inverse of `write_scores`. Raises StoreError when the video's files are missing or damaged."""
     try:
-        if not at_hand(_windows_file(folder, digest), _rows_file(folder, digest)):
+        if not backend_of(folder).ensure_local(_windows_file(folder, digest), _rows_file(folder, digest)):
             raise FileNotFoundError("not there")
         windows, rows = pq.read_table(_windows_file(folder, digest)), pq.read_table(_rows_file(folder, digest))
     except (OSError, pa.ArrowInvalid) as error:

@@ -25,13 +25,16 @@ projects/<name>/                            the last record of every node of a p
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
+from reelwright.storage.backend import Backend
 from reelwright.storage.digests import digest
 from reelwright.storage.errors import ConfigError
+from reelwright.storage.kinds import KINDS
 from reelwright.storage.reserved import VIDEOS
-from reelwright.storage.urls import is_url, working_copy
+from reelwright.storage.urls import is_url, owner_of, working_copy
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Store:
     """Paths below one root folder; shared by experiments, projects and people."""
 
     root: Path
-    url: str | None = None  # of a store in a bucket; root is then this machine's working copy (storage/mirror.py)
+    url: str | None = None  # of a store in a bucket; root is then this machine's working copy
 
     @classmethod
     def at(cls, place: str | Path) -> Store:
@@ -50,13 +53,14 @@ class Store:
         return cls(Path(place).expanduser().absolute())
 
     @property
+    def backend(self) -> Backend:
+        """What it is kept in."""
+        return backend_of(self.root)
+
+    @property
     def place(self) -> str:
         """What `at` makes the same store of on every machine, and how it is called."""
         return self.url or str(self.root)
-
-    def name_of(self, path: Path) -> str:
-        """What a path of the store is called: in a bucket by its URL."""
-        return str(path) if self.url is None else f"{self.url}/{path.relative_to(self.root).as_posix()}"
 
     def check_local(self, what: str) -> None:
         """Raise ConfigError for a store in a bucket, of which ``what`` would only see what is on this machine."""
@@ -66,29 +70,33 @@ class Store:
                 f"(store:), or use the service's own tools"
             )
 
+    def output(self, produces: str, key: str) -> Path:
+        """Where an output of one kind lies: by spec key what has rows of single videos, else by key."""
+        return KINDS[produces].place(self.root, key)
+
     def frames(self, spec_key: str) -> Path:
         """The Zarr group of one decode spec."""
-        return self.root / "frames" / f"{spec_key}.zarr"
+        return self.output("frames", spec_key)
 
     def embeddings(self, spec_key: str) -> Path:
         """The Zarr group of one embed spec."""
-        return self.root / "embeddings" / f"{spec_key}.zarr"
+        return self.output("embeddings", spec_key)
 
     def run(self, key: str) -> Path:
         """The folder of one trained model."""
-        return self.root / "runs" / key
+        return self.output("run", key)
 
     def predictions(self, key: str) -> Path:
         """The folder of one prediction: by spec key the cached scores, by node key the published tables."""
-        return self.root / "predictions" / key
+        return self.output("predictions", key)
 
     def steps(self, key: str) -> Path:
         """The folder of the completed steps of one node."""
-        return self.root / "steps" / key
+        return self.output("steps", key)
 
     def report(self, key: str) -> Path:
         """The folder of one evaluation."""
-        return self.root / "reports" / key
+        return self.output("scores", key)
 
     def synthetic(self, key: str) -> Path:
         """The folder of one set of synthetic videos, or of classes of them."""
@@ -146,3 +154,22 @@ class Store:
     def project(self, pipeline_file: Path) -> Path:
         """The folder with the last records of one pipeline file."""
         return self.root / "projects" / f"{pipeline_file.stem}-{digest(str(pipeline_file.absolute()))[:8]}"
+
+
+def backend_of(path: Path) -> Backend:
+    """What the store is kept in that a path lies in; paths in no working copy cost nothing here.
+
+    A working copy says itself whose it is, so that every process of this machine finds the same.
+    """
+    owner = owner_of(path)
+    return _FOLDER if owner is None else _opened(*owner)
+
+
+@functools.cache
+def _opened(root: Path, url: str) -> Backend:
+    from reelwright.storage.working_copy import open_bucket
+
+    return open_bucket(root, url)
+
+
+_FOLDER = Backend()

@@ -10,6 +10,7 @@ import os
 import posixpath
 import re
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from reelwright.storage.digests import digest
@@ -70,6 +71,18 @@ def working_copy(url: str) -> Path:
         temporary.write_text(url, encoding="utf-8")
         temporary.replace(marker)
     return folder
+
+
+def to_plain(path: Path) -> list[str]:
+    """A path as plain data that `of_plain` understands on every machine: of a working copy its store and the rest."""
+    owner = owner_of(path)
+    return ["", str(path)] if owner is None else [owner[1], path.relative_to(owner[0]).as_posix()]
+
+
+def of_plain(written: Sequence[str]) -> Path:
+    """The path on this machine that `to_plain` told of on another."""
+    url, name = written
+    return working_copy(url) / name if url else Path(name)
 
 
 def owner_of(path: Path) -> tuple[Path, str] | None:

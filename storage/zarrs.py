@@ -6,6 +6,7 @@ Everything written here opens with plain zarr-python: `zarr.open_group(path, mod
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
 import uuid
@@ -20,15 +21,16 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
-from reelwright.storage.bringing import at_hand, items_at_hand, items_in
+from reelwright.storage.backend import remove_local
 from reelwright.storage.damage import readable
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import ConfigError, StoreError, nearest
 from reelwright.storage.files import remove
 from reelwright.storage.heartbeat import check_held
+from reelwright.storage.items import ItemLedger, ItemRow
 from reelwright.storage.reserved import PARTIAL
 from reelwright.storage.seals import SEAL, UNSEALED, seal
-from reelwright.storage.sharing import share, share_item
+from reelwright.storage.store import backend_of
 
 OWN = "reelwright"  # the attribute of groups that holds their seal and, of videos, the list of files
 ZSTD_LEVEL = 1  # on real 480p frames: level 1 keeps 0.77 of the bytes at 150 MB/s, level 3 keeps 0.72 at 80 MB/s
@@ -71,7 +73,7 @@ def create_group(path: Path, attributes: Mapping[str, object]) -> zarr.Group:
 
     Raises StoreError when a group is there whose attributes differ: a spec key names one spec only.
     """
-    if not at_hand(path / "zarr.json"):
+    if not backend_of(path).ensure_local(path / "zarr.json"):
         _create_root(path, attributes)
     with readable(path / "zarr.json"):
         group = zarr.open_group(path, mode="r+", use_consolidated=False)
@@ -85,7 +87,7 @@ def create_group(path: Path, attributes: Mapping[str, object]) -> zarr.Group:
 
 def open_group(path: Path) -> zarr.Group:
     """The group at ``path``, for reading. Raises StoreError when there is none."""
-    if not at_hand(path / "zarr.json"):
+    if not backend_of(path).ensure_local(path / "zarr.json"):
         raise StoreError(f"{path} is not there, or no Zarr v3 group. Run the stage that makes it.")
     with readable(path / "zarr.json"):
         return zarr.open_group(path, mode="r", use_consolidated=False)
@@ -157,24 +159,12 @@ def publish(temporary: Path, path: Path) -> None:
         remove(old)
     else:
         os.replace(temporary, path)  # noqa: PTH105
-    share_item(path)
+    backend_of(path).push_item(path, functools.partial(_withdraw, path))
 
 
 def has_item(path: Path, name: str) -> bool:
     """Whether the group ``name`` is finished; brings it from the bucket of a store that is in one."""
-    return bool(items_at_hand(path, [name]))
-
-
-def item_names(path: Path) -> list[str]:
-    """Names of the finished groups below ``path``, sorted; unfinished ones are left out."""
-    in_bucket = items_in(path)
-    if in_bucket is not None:
-        return sorted(in_bucket)
-    if not path.is_dir():
-        return []
-    return sorted(
-        entry.name for entry in path.iterdir() if not entry.name.startswith(".") and (entry / "zarr.json").exists()
-    )
+    return bool(backend_of(path).ensure_items(path, [name]))
 
 
 class quiet(warnings.catch_warnings):  # noqa: N801 - reads as a verb in `with quiet():`
@@ -207,8 +197,15 @@ def _create_root(path: Path, attributes: Mapping[str, object]) -> None:
         if not (path / "zarr.json").exists():  # `verify --repair` removed it
             os.replace(temporary / "zarr.json", path / "zarr.json")  # noqa: PTH105
     finally:
-        remove(temporary)
-    share(path / "zarr.json")
+        remove_local(temporary)
+    backend_of(path).push(path / "zarr.json")
+
+
+def _withdraw(path: Path) -> None:
+    """Take an item out of its ledger before another takes its place: a run that dies meanwhile leaves it to be done."""
+    ItemLedger(path.parents[2] / "nodes" / path.parent.name.removesuffix(".zarr")).commit(
+        ItemRow(digest=path.name, status="failed", cause="replaced", message="its rows were being replaced")
+    )
 
 
 def _files_of(group: Path) -> dict[str, list[Any]]:

@@ -22,7 +22,7 @@ stages:
     uses: train
     embeddings: [embed]
     task: per_row
-    window: {length: 4, stride: 2}
+    window: {length: 4, hop: 2}
     model: {name: linear}
     epochs: 2
     batch_size: 8

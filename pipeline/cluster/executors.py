@@ -15,7 +15,6 @@ from reelwright.pipeline.file import PipelineFile
 from reelwright.stages.inputs import bring_inputs
 from reelwright.stages.registry import STAGES, load
 from reelwright.stages.work import InputRef, Reporter, Work
-from reelwright.storage.urls import is_url
 
 if TYPE_CHECKING:
     from reelwright.pipeline.cluster.dask_pool import DaskPool
@@ -73,20 +72,12 @@ class DaskExecutor(LocalExecutor):
         if not STAGES[work.stage].spreads:
             super().items(work, reporter)
             return
-        from reelwright.pipeline.cluster.sharing import split_of
         from reelwright.pipeline.cluster.spread import Spreader
 
         pool = self._opened(reporter)
-        split = None if is_url(work.store) else split_of(self.settings)  # in a bucket others see no unfinished work
         try:
-            Spreader(
-                sized(work, cpus=self.settings.cpus),
-                pool,
-                reporter,
-                self.settings.unit_seconds,
-                split=split,
-                tell_running=reporter.running,
-            ).run()
+            work = sized(work, cpus=self.settings.cpus)
+            Spreader(work, pool, reporter, self.settings, tell_running=reporter.running).run()
         finally:
             pool.want(0)
 

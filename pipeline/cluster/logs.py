@@ -7,9 +7,8 @@ from pathlib import Path
 
 from reelwright.pipeline.plan import Planner
 from reelwright.pipeline.synthesized import NODE as VIDEOS
-from reelwright.storage.bringing import refresh
 from reelwright.storage.errors import ConfigError, nearest
-from reelwright.storage.items import ItemLedger, ItemRow
+from reelwright.storage.items import ItemRow
 from reelwright.storage.store import Store
 
 
@@ -32,7 +31,7 @@ def account(planner: Planner, video_id: str) -> list[Said]:
     for plan in planner.plans():
         if digest is None or plan.node.config.kind != "items" or not plan.spec_key:
             continue
-        row = ItemLedger(planner.file.store.node(plan.spec_key)).load().get(digest)
+        row = planner.rows(plan).get(digest)
         files = logs_of(planner.file.store, plan.spec_key, digest)
         if row is not None or files:
             found.append(Said(node=plan.node.name, row=row, files=files))
@@ -42,7 +41,7 @@ def account(planner: Planner, video_id: str) -> list[Said]:
 def logs_of(store: Store, spec_key: str, digest: str) -> tuple[Path, ...]:
     """Logs of units that had a video; a unit whose videos all went well leaves none."""
     folder = store.logs(spec_key)
-    refresh(folder)
+    store.backend.pull(folder)
     head = f"# video {digest} "
     paths = folder.glob("*.log") if folder.is_dir() else ()
     named = [path for path in paths if head in path.read_text(encoding="utf-8", errors="replace")]

@@ -21,6 +21,7 @@ from reelwright.stages.registry import STAGES
 from reelwright.stages.unit import UnitDone
 from reelwright.stages.work import Shards, VideoItem, Work
 from reelwright.storage.items import ItemRow
+from reelwright.storage.urls import is_url
 
 Range = tuple[int, int]  # shards, half-open
 
@@ -30,45 +31,29 @@ _MOST_SHARDS = 64  # of a unit: each has a claim
 _MOST_BEGUN = 3  # times that a video is begun before it is done whole
 
 
-@dataclass(frozen=True, kw_only=True)
-class Split:
-    """When a video is long, and how it is cut; the same for the same probes and settings."""
-
-    split_seconds: float | None  # of one worker's work; None: no video is long
-    frames_per_second: float  # of a worker, as declared
-    unit_seconds: float  # of a range
-
-    def long_seconds(self, item: VideoItem, work: Work) -> float | None:
-        """What a video takes one worker, by its probed frames and the declared speed; None unless it is long."""
-        if self.split_seconds is None or not item.num_frames or not item.duration_seconds:
-            return None
-        config = work.config if work.stage == DecodeConfig.stage else work.inputs["frames"][0].config
-        decode = DecodeConfig.model_validate(dict(config))
-        frames = decode.expected_frames(num_frames=item.num_frames, duration_seconds=item.duration_seconds)
-        seconds = frames / self.frames_per_second
-        return seconds if seconds > self.split_seconds else None
-
-    def ranges(self, shards: Shards, *, seconds: float) -> Iterator[Range]:
-        """The missing shards of a video that takes ``seconds``, cut into ranges of about unit_seconds."""
-        length = max(1, min(_MOST_SHARDS, int(self.unit_seconds * shards.count / seconds)))
-        start = stop = -1
-        for index in shards.missing:
-            if index != stop or stop - start == length:
-                if stop > start:
-                    yield start, stop
-                start = index
-            stop = index + 1
-        if stop > start:
-            yield start, stop
+def long_seconds(item: VideoItem, work: Work, settings: ClusterSettings) -> float | None:
+    """What a video takes one worker, by its probed frames and the declared speed; None unless it is long."""
+    if settings.split_seconds is None or not item.num_frames or not item.duration_seconds:
+        return None
+    config = work.config if work.stage == DecodeConfig.stage else work.inputs["frames"][0].config
+    decode = DecodeConfig.model_validate(dict(config))
+    frames = decode.expected_frames(num_frames=item.num_frames, duration_seconds=item.duration_seconds)
+    seconds = frames / settings.frames_per_second
+    return seconds if seconds > settings.split_seconds else None
 
 
-def split_of(settings: ClusterSettings) -> Split:
-    """As the settings say."""
-    return Split(
-        split_seconds=settings.split_seconds,
-        frames_per_second=settings.frames_per_second,
-        unit_seconds=settings.unit_seconds,
-    )
+def ranges(shards: Shards, *, seconds: float, unit_seconds: float) -> Iterator[Range]:
+    """The missing shards of a video that takes ``seconds``, cut into ranges of about ``unit_seconds``."""
+    length = max(1, min(_MOST_SHARDS, int(unit_seconds * shards.count / seconds)))
+    start = stop = -1
+    for index in shards.missing:
+        if index != stop or stop - start == length:
+            if stop > start:
+                yield start, stop
+            start = index
+        stop = index + 1
+    if stop > start:
+        yield start, stop
 
 
 @dataclass
@@ -102,17 +87,17 @@ class LongVideo:
 class Sharing:
     """The long videos that are not done."""
 
-    split: Split | None
+    unit_seconds: float  # of a range
     videos: dict[str, LongVideo] = field(default_factory=dict)  # by digest; the longest first
 
     @classmethod
-    def of(cls, items: Iterable[VideoItem], work: Work, *, split: Split | None) -> Sharing:
-        """Those of ``items`` that are long."""
+    def of(cls, items: Iterable[VideoItem], work: Work, settings: ClusterSettings) -> Sharing:
+        """Those of ``items`` that are long; none in a bucket, where others see no unfinished work."""
         found = []
-        if split is not None and split.split_seconds is not None and STAGES[work.stage].share is not None:
-            found = [(seconds, item) for item in items if (seconds := split.long_seconds(item, work)) is not None]
+        if STAGES[work.stage].share is not None and not is_url(work.store):
+            found = [(seconds, item) for item in items if (seconds := long_seconds(item, work, settings)) is not None]
         found.sort(key=lambda entry: (-entry[0], entry[1].digest))
-        return cls(split, {item.digest: LongVideo(item, seconds) for seconds, item in found})
+        return cls(settings.unit_seconds, {item.digest: LongVideo(item, seconds) for seconds, item in found})
 
     @property
     def num_waiting(self) -> int:
@@ -122,10 +107,8 @@ class Sharing:
     @property
     def num_expected(self) -> int:
         """Ranges that wait, or will when their videos are begun: so that workers for them come meanwhile."""
-        if self.split is None:
-            return 0
         unbegun = [video for video in self.videos.values() if not video.num_begun]
-        return self.num_waiting + sum(math.ceil(video.seconds / self.split.unit_seconds) for video in unbegun)
+        return self.num_waiting + sum(math.ceil(video.seconds / self.unit_seconds) for video in unbegun)
 
     def take(self, name: str) -> tuple[VideoItem, Range] | None:
         """The next range, for the unit ``name``; None when none may be started now."""
@@ -176,8 +159,7 @@ class Sharing:
             video.suspects.clear()
         elif wanted == BEGIN:
             video.num_begun += 1
-            assert self.split is not None
-            video.waiting.extend(self.split.ranges(done.shards, seconds=video.seconds))
+            video.waiting.extend(ranges(done.shards, seconds=video.seconds, unit_seconds=self.unit_seconds))
         if video.is_idle and not video.is_whole:  # a shard was lost, or its last process died before it published
             if video.num_begun < _MOST_BEGUN:
                 video.waiting.append(BEGIN)

@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from reelwright.pipeline.cluster.config import ClusterSettings
 from reelwright.pipeline.cluster.grouping import Grouping
-from reelwright.pipeline.cluster.sharing import DEATHS, Sharing, Split
+from reelwright.pipeline.cluster.sharing import DEATHS, Sharing
 from reelwright.stages.registry import STAGES
 from reelwright.stages.unit import ENTRY, LEFT, STARTED, Unit, UnitDone, forget
 from reelwright.stages.work import Reporter, VideoItem, Work
 from reelwright.storage.errors import StageError
 from reelwright.storage.items import ItemLedger, ItemRow
-from reelwright.storage.marks import marks_in, unset
 from reelwright.storage.store import Store
 from reelwright.storage.unusable import told_by_work
 
@@ -66,8 +66,7 @@ class Spreader:
     work: Work
     pool: Pool
     reporter: Reporter
-    unit_seconds: float
-    split: Split | None = None  # None: no video is shared
+    settings: ClusterSettings  # how much a unit takes, and which videos are shared
     tell_running: Callable[[int], None] = lambda _: None  # videos that are with workers
     under_way: dict[str, Unit] = field(default_factory=dict)
     alone: deque[VideoItem] = field(default_factory=deque)  # to be done one by one
@@ -83,9 +82,9 @@ class Spreader:
         store = Store.at(self.work.store)
         self._clear_marks(store)
         items = {item.digest: item for item in self.work.items}
-        self.sharing = Sharing.of(items.values(), self.work, split=self.split)
+        self.sharing = Sharing.of(items.values(), self.work, self.settings)
         single = (item for digest, item in items.items() if digest not in self.sharing.videos)
-        self.grouping = Grouping.of(single, unit_seconds=self.unit_seconds)
+        self.grouping = Grouping.of(single, unit_seconds=self.settings.unit_seconds)
         self.ledger = ItemLedger(store.node(self.work.key))
         self.payload = {name: value for name, value in self.work.payload.items() if name != "videos"}
         self.needs_gpu = STAGES[self.work.stage].prepare is not None and self.work.config.get("device") != "cpu"
@@ -219,7 +218,7 @@ class Spreader:
             self.sharing.again(unit.name, unit.work.items[0].digest)
             self.alone.extend(self.sharing.whole())
             return
-        self.grouping = Grouping.of([*self.grouping.waiting, *unit.work.items], unit_seconds=self.unit_seconds)
+        self.grouping = Grouping.of([*self.grouping.waiting, *unit.work.items], unit_seconds=self.settings.unit_seconds)
 
     def _not_done(self, items: Iterable[VideoItem]) -> list[VideoItem]:
         """Those without a row that is done; rows of the others are told as usual."""
@@ -252,4 +251,5 @@ class Spreader:
 
     def _clear_marks(self, store: Store) -> None:
         """Of units whose driver is gone: this process alone shares out the node's work."""
-        unset(path for path in marks_in(store.claims(self.work.key)) if path.suffix in {STARTED, LEFT})
+        claims = store.claims(self.work.key)
+        store.backend.delete(claims / name for name in store.backend.names(claims) if name.endswith((STARTED, LEFT)))

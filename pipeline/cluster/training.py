@@ -26,12 +26,11 @@ from reelwright.pipeline.cluster.scripts import training_script
 from reelwright.stages.learning.plain_work import work_to_plain
 from reelwright.stages.work import Reporter, Work
 from reelwright.storage import errors
-from reelwright.storage.bringing import refresh
 from reelwright.storage.errors import ConfigError, ReelwrightError, StageError, StoreError
 from reelwright.storage.files import remove, write_json, write_text
 from reelwright.storage.heartbeat import check_held
 from reelwright.storage.runs import RunFolder
-from reelwright.storage.store import Store
+from reelwright.storage.store import Store, backend_of
 from reelwright.storage.urls import CACHE_VARIABLE
 
 _POLL_SECONDS = 0.5
@@ -210,7 +209,7 @@ def _follow(watch: _Watch, run: RunFolder, job: int | None) -> dict[str, Any]:
 
 def _taken(watch: _Watch, run: RunFolder, told: str) -> dict[str, Any]:
     assert watch.result is not None
-    refresh(run.path, anew=True)
+    backend_of(run.path).pull(run.path, anew=True)
     until = time.monotonic() + _SHOWN_SECONDS
     while not run.is_complete and time.monotonic() < until:
         time.sleep(_POLL_SECONDS)

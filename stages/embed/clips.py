@@ -1,10 +1,10 @@
 """From frames to rows: one row a frame for image encoders, one row a clip for video encoders.
 
-A clip has `length` frames with `skip` left out between two, and begins `stride` frames after the one before:
+A clip has `length` frames, `dilation` apart, and begins `hop` frames after the one before:
 
     frames        0 1 2 3 4 5 6 7 8
-    length 3      |---------|             skip 1: frames 0, 2, 4
-    stride 2          |---------|         frames 2, 4, 6
+    length 3      |---------|             dilation 2: frames 0, 2, 4
+    hop 2             |---------|         frames 2, 4, 6
                           |---------|     frames 4, 6, 8
 
 What becomes of frames at the end, and of a video shorter than a clip, says `sampling.windows`, the same for windows of
@@ -40,7 +40,7 @@ class InputRows:
 
 @dataclass(frozen=True, kw_only=True)
 class Clip(WindowShape):
-    """Which frames make a row; length 1, stride 1 for image encoders."""
+    """Which frames make a row; length 1, hop 1 for image encoders."""
 
     length: int = 1
     short: str = "repeat"
@@ -54,11 +54,11 @@ class Clip(WindowShape):
 
         With `to_end` any row may be the last one, which begins before its place on the grid.
         """
-        return max(0, (row - 1) * self.stride + 1) if self.to_end else row * self.stride
+        return max(0, (row - 1) * self.hop + 1) if self.to_end else row * self.hop
 
     def stop_frame(self, row: int) -> int:
         """The frame before which to stop when the rows before ``row``, at least one and not all, are wanted."""
-        return (row - 1) * self.stride + self.span_rows
+        return (row - 1) * self.hop + self.span_rows
 
 
 def clips_leave_out(clip: Clip) -> LeftOut:
@@ -121,10 +121,10 @@ class RowMaker:
         self._frames = frames if self._frames is None else np.concatenate([self._frames, frames])
         self._spans = spans if self._spans is None else self._spans.joined(spans)
         room = self._num_frames - self._clip.span_rows
-        complete = room // self._clip.stride + 1 if room >= 0 else 0
+        complete = room // self._clip.hop + 1 if room >= 0 else 0
         while self.num_rows < complete:
             count = min(complete - self.num_rows, self._rows_at_once)
-            yield self._take(np.arange(self.num_rows, self.num_rows + count) * self._clip.stride)
+            yield self._take(np.arange(self.num_rows, self.num_rows + count) * self._clip.hop)
         self._forget()
 
     def close(self) -> Iterator[InputRows]:
@@ -152,7 +152,7 @@ class RowMaker:
         )
 
     def _forget(self) -> None:
-        """Drop the frames before the next clip; where the stride is longer than a clip, also some still to come."""
+        """Drop the frames before the next clip; where the hop is longer than a clip, also some still to come."""
         assert self._frames is not None
         assert self._spans is not None
         first = self._clip.first_frame(self.num_rows)

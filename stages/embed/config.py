@@ -38,10 +38,10 @@ class ClipSettings(GridSettings):
 
     length: PositiveInt | None = None
     """Frames in a clip; null: what the encoder was trained with."""
-    stride: PositiveInt = 8
+    hop: PositiveInt = 8
     """Frames from the start of one clip to the start of the next."""
-    skip: int = Field(0, ge=0)
-    """Frames left out between two frames of a clip."""
+    dilation: PositiveInt = 1
+    """Frames from one frame of a clip to its next; 1: neighbours."""
     short: Short = "repeat"
     """A video shorter than a clip. repeat: one clip, the last frame repeated; pad: one clip, black frames behind the
     last one (encoders know no mask); leave_out: no row, listed as skipped."""
@@ -144,7 +144,7 @@ class EmbedConfig(StageConfig):
         """As of every stage: a row a frame, or a clip (of a run's encoder that is not known before)."""
         if self.encoder is None:
             return None
-        return num_rows / self.clip.stride + 1 if is_video_encoder(self.encoder) else num_rows
+        return num_rows / self.clip.hop + 1 if is_video_encoder(self.encoder) else num_rows
 
     def packages(self, endings: Collection[str]) -> dict[str, str]:
         """As of every stage."""

@@ -7,7 +7,6 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from reelwright.models.encoders import build_encoder
-from reelwright.storage.bringing import at_hand
 from reelwright.storage.errors import InputError
 from reelwright.storage.files import replacing
 from reelwright.storage.seals import SEAL, UNSEALED, seal
@@ -21,7 +20,7 @@ def fetch(encoder: str, store: Store) -> Path:
     encoder is unknown, has no pretrained weights, or the hub cannot be reached.
     """
     path = store.weights(encoder)
-    if at_hand(path):
+    if store.backend.ensure_local(path):
         return path
     try:
         built = build_encoder(encoder, outputs=("logits",), pretrained=True)

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
+from markupsafe import Markup
 
-from reelwright.stages.evaluate.markup import Markup, tag
+from reelwright.stages.evaluate.markup import join, tag
 
 MAX_MATRIX_CLASSES = 40
 UNDEFINED = "\N{EN DASH}"
@@ -66,10 +67,8 @@ def _matrix_cell(place: tuple[float, float, float], *, share: float, count: int,
     return tag("g", tag("title", title), *parts)
 
 
-def bar(share: float | None, *, chance: float | None = None, kind: str = "bar", label: str = "") -> Markup:
-    """A bar of 0 to 1 across the whole width of its place, with a tick at ``chance``; a dash where it is undefined."""
-    if share is None:
-        return tag("span", UNDEFINED, class_="undefined", title=f"{label}: undefined, nothing to divide by")
+def bar(share: float, *, chance: float | None = None, kind: str = "bar", label: str = "") -> Markup:
+    """A bar of 0 to 1 across the whole width of its place, with a tick at ``chance``."""
     parts = [
         tag("rect", width="100%", height="100%", rx=3, class_="track"),
         tag("rect", width=_percent(share), height="100%", rx=3, class_=kind),
@@ -84,6 +83,13 @@ def bar(share: float | None, *, chance: float | None = None, kind: str = "bar", 
         role="img",
         aria_label=f"{label} {share:.1%}",
     )
+
+
+def measure(value: float | None, *, label: str, text: str | None = None) -> Markup:
+    """A number (or ``text``) above its bar; a dash where it is undefined."""
+    if value is None:
+        return tag("span", UNDEFINED, title="undefined: nothing to divide by", class_="soft")
+    return join(f"{value:.2f}" if text is None else text, bar(value, label=label))
 
 
 def line_chart(lines: Mapping[str, Line], *, title: str, x_name: str) -> Markup:

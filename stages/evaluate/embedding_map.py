@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from reelwright.models.step_states import WRONG, action_of, component_of
 from reelwright.stages.evaluate.config import MapSettings
-from reelwright.stages.evaluate.markup import Markup, tag
+from reelwright.stages.evaluate.markup import tag
+from reelwright.stages.evaluate.page import Section
 from reelwright.stages.evaluate.palette import Palette
 from reelwright.stages.work import Work
 from reelwright.storage.embeddings import EmbeddingStore
@@ -79,8 +80,8 @@ def labels_of_rows(starts: Sequence[float], labels: Sequence[str | None]) -> Lab
     return at
 
 
-def map_section(places: Floats, labels: Sequence[str], *, method: str) -> tuple[Markup, Markup]:
-    """The section, and definitions of its patterns for the page."""
+def map_section(places: Floats, labels: Sequence[str], *, method: str) -> Section:
+    """The map as a part of a page."""
     names = sorted(set(labels))
     background = names.index(UNKNOWN_LABEL) if UNKNOWN_LABEL in names else None
     palette = Palette(names, background=background)
@@ -107,16 +108,15 @@ def map_section(places: Floats, labels: Sequence[str], *, method: str) -> tuple[
         aria_label=f"{method} of {len(labels)} embeddings, coloured by label",
     )
     text = f"{method} of {len(labels):,} rows, spread evenly over the videos. One spot is one row."
-    legend = palette.legend(range(len(names)))
-    return tag("section", tag("h2", "Embeddings"), tag("p", text, class_="soft"), legend, chart), palette.definitions()
+    return Section("Embeddings", [text, palette.legend(range(len(names))), palette.definitions(), chart])
 
 
-def drawn_map(work: Work, labels: Mapping[str, LabelAt], *, settings: MapSettings) -> tuple[Markup, ...]:
-    """The parts of the page for the `embeddings` of ``work``; nothing where no video of ``labels`` has rows."""
+def drawn_map(work: Work, labels: Mapping[str, LabelAt], *, settings: MapSettings) -> Section | None:
+    """The part of the page for the `embeddings` of ``work``; nothing where no video of ``labels`` has rows."""
     (reference,) = work.inputs["embeddings"]
     store = EmbeddingStore(Store.at(work.store).embeddings(reference.key))
     found = embedding_map(store, labels, settings=settings)
-    return () if found is None else map_section(*found, method=settings.method)[::-1]
+    return None if found is None else map_section(*found, method=settings.method)
 
 
 def _pca(rows_ND: Floats, seed: int) -> Floats:

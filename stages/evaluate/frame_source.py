@@ -88,21 +88,26 @@ def _stored(wanted: Wanted, frames: Path | None) -> Pictures | None:
 
 
 def _decoded(wanted: Sequence[Wanted], *, settings: Mapping[str, Any]) -> dict[str, Pictures]:
-    workers = num_workers(None, len(wanted))
-    order = backend_order(settings.get("backend", "auto"))
-    configs = {id(entry.item): _config(entry, settings) for entry in wanted}
+    common = {**settings, "short_side": HEIGHT_PIXELS, "materialize": False}
+    configs = {entry.item.video_id: DecodeConfig(**common, times=entry.times) for entry in wanted}
+    return _collect(attempt_all([entry.item for entry in wanted], frames_plan(configs, chunk_rows=4)))
+
+
+def frames_plan(configs: Mapping[str, DecodeConfig], *, chunk_rows: int) -> Plan:
+    """How frames of videos are decoded, as ``configs`` say by video_id; they differ in what frames are wanted only."""
+    workers = num_workers(None, len(configs))
+    order = backend_order(next(iter(configs.values())).backend)
 
     def arguments(item: VideoItem, backend: str, _attempt: int) -> dict[str, Any]:
-        fixed = {"backend": backend, "geometry": None, "chunk_rows": 4, "start_row": 0}
-        return {**decoding(configs[id(item)], workers, index=None), **fixed, **of_item(item)}
+        fixed = {"backend": backend, "geometry": None, "chunk_rows": chunk_rows, "start_row": 0}
+        return {**decoding(configs[item.video_id], workers, index=None), **fixed, **of_item(item)}
 
-    plan = Plan(
+    return Plan(
         function="reelwright.stages.decode.tasks:stream_video",
         arguments=arguments,
         backends=lambda item: backends_of(item, order),
         workers=workers,
     )
-    return _collect(attempt_all([entry.item for entry in wanted], plan))
 
 
 def _collect(events: Iterable[Any]) -> dict[str, Pictures]:
@@ -119,7 +124,3 @@ def _collect(events: Iterable[Any]) -> dict[str, Pictures]:
             shown = zip(frames, start_seconds, strict=True)
             found[name].thumbnails += [encode(frame, time_seconds=float(time)) for frame, time in shown]
     return found
-
-
-def _config(wanted: Wanted, settings: Mapping[str, Any]) -> DecodeConfig:
-    return DecodeConfig(**settings, times=wanted.times, short_side=HEIGHT_PIXELS, materialize=False)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reelwright.stages.evaluate.markup import Markup, tag
+from markupsafe import Markup
+
+from reelwright.stages.evaluate.markup import tag
 
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442")
 NEUTRAL = "#8a929b"  # the background class
@@ -38,6 +40,10 @@ class Palette:
         """A small square for legends and tables."""
         square = tag("rect", width=12, height=12, rx=2, fill=self.fill(index))
         return tag("svg", square, class_="swatch", width=12, height=12, aria_hidden="true")
+
+    def named(self, index: int) -> Markup:
+        """A class's swatch and name."""
+        return tag("span", self.swatch(index), tag("span", self.classes[index]))
 
     def legend(self, indices: Sequence[int]) -> Markup:
         """Swatches with class names."""

@@ -1,15 +1,13 @@
-"""The self-contained report: one HTML page without scripts, fonts or anything from a network."""
+"""The report of predictions: scores, the run, and every video over time."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
-from string import Template
 from typing import Any
 
 from reelwright.stages.evaluate.config import EvaluateConfig
-from reelwright.stages.evaluate.markup import Markup, join, tag
+from reelwright.stages.evaluate.page import Page, Section
 from reelwright.stages.evaluate.palette import Palette
 from reelwright.stages.evaluate.scoring import ALL_SPLITS, class_id, main_unit
 from reelwright.stages.evaluate.summary import (
@@ -38,59 +36,40 @@ class Report:
     cards: Sequence[VideoCard]
     num_videos: int  # in the splits, shown or not
     facts: Mapping[str, str]  # name -> value, shown below the title
-    notes: Sequence[str] = ()
-    embeddings: tuple[Markup, ...] = ()  # the map of embeddings
+    embeddings: Section | None = None  # the map of embeddings
 
 
-def render(report: Report) -> str:
-    """The page as text. All names are escaped; the page's policy forbids scripts and every request."""
+def page_of(report: Report) -> Page:
+    """What the page says of the scores, the run and each video."""
     palette = Palette(report.info.classes, background=class_id(report.info, report.config.background))
-    body = join(
-        palette.definitions(),
-        _head(report),
-        *_score_parts(report, palette),
-        *report.embeddings,
-        *_video_parts(report, palette),
-    )
-    template = Template(_resource("report.html"))
-    return template.substitute(title=join(report.title), style=_resource("report.css"), body=body)
-
-
-def _head(report: Report) -> Markup:
-    facts = [tag("li", f"{name} ", tag("code", value)) for name, value in report.facts.items()]
-    notes = [tag("li", note) for note in report.notes]
-    listed = tag("ul", *notes, class_="notes") if notes else None
-    return tag("header", tag("h1", report.title), tag("ul", *facts, class_="facts"), listed)
-
-
-def _score_parts(report: Report, palette: Palette) -> list[Markup | None]:
     unit = main_unit(report.info)
+    sections = [*_score_sections(report, palette, unit=unit), report.embeddings, _videos_section(report, palette)]
+    traits, threshold = TASKS[report.info.task], report.config.threshold
+    return Page(
+        title=report.title,
+        facts=report.facts,
+        sections=[section for section in sections if section is not None],
+        articles=[video_article(card, palette, unit=unit, traits=traits, threshold=threshold) for card in report.cards],
+        definitions=palette.definitions(),
+    )
+
+
+def _score_sections(report: Report, palette: Palette, *, unit: str) -> list[Section | None]:
     split = ALL_SPLITS if ALL_SPLITS in report.scores else next(iter(report.scores), "")
     chosen = report.scores.get(split, {})
     training = training_section(report.records)
     if not chosen:
         return [distribution_section(report.predicted_counts, palette, unit=unit), training]
     first = unit if unit in chosen else "videos"
-    parts = [headline_section(chosen, report.info, split=split), splits_section(report.scores)]
+    sections = [headline_section(chosen, report.info, split=split), splits_section(report.scores)]
     if "confusion" in chosen[first]:
-        parts.append(confusion_section(chosen[first], palette.classes, unit=first))
-    return [*parts, classes_section(chosen[first], palette, unit=first), training]
+        sections.append(confusion_section(chosen[first], palette.classes, unit=first))
+    return [*sections, classes_section(chosen[first], palette, unit=first), training]
 
 
-def _video_parts(report: Report, palette: Palette) -> list[Markup]:
-    info = report.info
+def _videos_section(report: Report, palette: Palette) -> Section:
     order = "the ones with the most mistakes first" if report.scores else "the least sure ones first"
     text = f"{len(report.cards)} of {report.num_videos:,} videos, {order}."
-    traits = TASKS[info.task]
-    if traits.of_sets:
+    if TASKS[report.info.task].of_sets:
         text += " In each lane the upper half is the predicted probability, the lower half the truth."
-    legend = palette.legend(range(len(palette.classes)))
-    head = tag("section", tag("h2", "Videos"), tag("p", text, class_="soft"), legend)
-    unit = main_unit(info)
-    threshold = report.config.threshold
-    articles = [video_article(card, palette, unit=unit, traits=traits, threshold=threshold) for card in report.cards]
-    return [head, *articles]
-
-
-def _resource(name: str) -> str:
-    return (files("reelwright.stages.evaluate") / name).read_text(encoding="utf-8")
+    return Section("Videos", [text, palette.legend(range(len(palette.classes)))])

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from markupsafe import Markup
 
 from reelwright.models.segmental import find_segments
-from reelwright.stages.evaluate.markup import Markup, tag
+from reelwright.stages.evaluate.markup import tag
 from reelwright.stages.evaluate.palette import Palette
 from reelwright.stages.evaluate.videos import Timeline
 from reelwright.storage.annotations import UNKNOWN

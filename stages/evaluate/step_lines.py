@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reelwright.stages.evaluate.markup import Markup, tag
+from markupsafe import Markup
+
+from reelwright.stages.evaluate.markup import tag
 from reelwright.stages.evaluate.ribbons import Axis, seconds_text
 from reelwright.stages.evaluate.step_tables import EARLY, EXTRA, MISSED, RIGHT, Event
 

@@ -11,10 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from reelwright.stages.decode.attempts import Attempt, Plan, attempt_all, num_workers
+from reelwright.stages.decode.attempts import Attempt, attempt_all
 from reelwright.stages.decode.config import DecodeConfig
-from reelwright.stages.decode.readers import backend_order
-from reelwright.stages.decode.source import backends_of, decoding, of_item
+from reelwright.stages.evaluate.frame_source import frames_plan
 from reelwright.stages.evaluate.step_scores import StepVideo
 from reelwright.stages.evaluate.step_tables import EARLY, EXTRA, RIGHT, Event, events_of
 from reelwright.stages.video_writer import VideoWriter
@@ -105,7 +104,9 @@ def write_overlays(
     """
     films = {item.video_id: _Film(path, overlay_lines(video, step_names)) for video, item, path in videos}
     there = [item for _, item, _ in videos if exists(item.path) and not is_feature_file(item.path)]
-    for event in attempt_all(there, _plan(len(there), source)) if there else ():
+    config = DecodeConfig(**source, fps=FPS, short_side=SHORT_SIDE_PIXELS, materialize=False)
+    configs = {item.video_id: config for item in there}
+    for event in attempt_all(there, frames_plan(configs, chunk_rows=8)) if there else ():
         film = films[event.item.video_id]
         if not isinstance(event, Attempt):
             film.close()
@@ -121,20 +122,3 @@ def write_overlays(
         if item not in there:
             films[item.video_id].note = "there is no video file, or it is not there any more"
     return {video_id: film.note for video_id, film in films.items() if film.note}
-
-
-def _plan(number: int, source: Mapping[str, Any]) -> Plan:
-    workers = num_workers(None, number)
-    config = DecodeConfig(**source, fps=FPS, short_side=SHORT_SIDE_PIXELS, materialize=False)
-    order = backend_order(config.backend)
-    common = {**decoding(config, workers, index=None), "geometry": None, "chunk_rows": 8, "start_row": 0}
-
-    def arguments(item: VideoItem, backend: str, _attempt: int) -> dict[str, Any]:
-        return {**common, **of_item(item), "backend": backend}
-
-    return Plan(
-        function="reelwright.stages.decode.tasks:stream_video",
-        arguments=arguments,
-        backends=lambda item: backends_of(item, order),
-        workers=workers,
-    )

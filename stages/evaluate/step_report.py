@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
-from string import Template
 from typing import Any
 
-from reelwright.stages.evaluate.charts import UNDEFINED, bar, line_chart
+from reelwright.stages.evaluate.charts import UNDEFINED, bar, line_chart, measure
 from reelwright.stages.evaluate.frame_source import Pictures
-from reelwright.stages.evaluate.markup import Markup, join, tag
+from reelwright.stages.evaluate.markup import tag
+from reelwright.stages.evaluate.page import Article, Card, Cards, Page, Section, Table
 from reelwright.stages.evaluate.ribbons import Axis, time_axis
 from reelwright.stages.evaluate.scoring import ALL_SPLITS
 from reelwright.stages.evaluate.step_lines import legend, step_lanes
 from reelwright.stages.evaluate.step_scores import StepVideo, unit_of
 from reelwright.stages.evaluate.step_tables import Event, events_of
-from reelwright.stages.evaluate.video_cards import picture_rows
 from reelwright.storage.steps import StepsInfo
 
 _GROUP_NAMES = {"all": "All recordings", "without_errors": "Without errors", "with_errors": "With errors"}
-_HEAD = ("Recordings#", "POS#", "F1#", "Delay#", "True positives#", "False positives#", "Missed#")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,22 +32,19 @@ class StepReport:
     pictures: Mapping[str, Pictures]  # by video_id
     facts: Mapping[str, str]
     films: Mapping[str, str] = field(default_factory=dict)  # by video_id, places beside the page
-    embeddings: tuple[Markup, ...] = ()  # the map of embeddings
+    embeddings: Section | None = None  # the map of embeddings
 
 
-def render(report: StepReport) -> str:
-    """The page as text. All names are escaped; the page's policy forbids scripts and every request."""
-    facts = [tag("li", f"{name} ", tag("code", value)) for name, value in report.facts.items()]
-    head = tag("header", tag("h1", report.title), tag("ul", *facts, class_="facts"))
-    body = join(
-        head,
-        *_score_parts(report),
-        *report.embeddings,
-        _videos_head(report),
-        *[_article(video, report) for video in report.shown],
+def page_of(report: StepReport) -> Page:
+    """What the page says of the scores, each step and each recording."""
+    text = f"{len(report.shown):,} of {report.num_videos:,} recordings, the ones with the lowest F1 first."
+    sections = [*_score_sections(report), report.embeddings, Section("Recordings", [text, legend()])]
+    return Page(
+        title=report.title,
+        facts=report.facts,
+        sections=[section for section in sections if section is not None],
+        articles=[_article(video, report) for video in report.shown],
     )
-    template = Template(_resource("report.html"))
-    return template.substitute(title=join(report.title), style=_resource("report.css"), body=body)
 
 
 def axis_of(video: StepVideo) -> Axis:
@@ -59,10 +53,10 @@ def axis_of(video: StepVideo) -> Axis:
     return Axis(0.0, stop if stop > 0 else 1.0)
 
 
-def _score_parts(report: StepReport) -> list[Markup]:
+def _score_sections(report: StepReport) -> list[Section]:
     if not report.scores:
         text = "It is not known of any of these recordings which steps were completed, so nothing can be scored."
-        return [tag("section", tag("h2", "Scores"), tag("p", text, class_="soft"))]
+        return [Section("Scores", [text])]
     split = ALL_SPLITS if ALL_SPLITS in report.scores else next(iter(report.scores))
     chosen = report.scores[split]
     return [
@@ -73,15 +67,15 @@ def _score_parts(report: StepReport) -> list[Markup]:
     ]
 
 
-def _headline(means: Mapping[str, Any], *, split: str) -> Markup:
-    delay = UNDEFINED if means["delay_seconds"] is None else f"{means['delay_seconds']:.2f} s"
+def _headline(means: Mapping[str, Any], *, split: str) -> Section:
+    pos, f1 = means["pos"], means["f1"]
     cards = [
-        _card("Procedure order similarity (POS)", f"{means['pos']:.3f}", bar(means["pos"], label="POS")),
-        _card("F1", f"{means['f1']:.3f}", bar(min(means["f1"], 1.0), label="F1")),
-        _card("Mean delay", delay, None),
-        _card("Right", f"{means['true_positives']:,}", None),
-        _card("False positives", f"{means['false_positives']:,}", None),
-        _card("Missed", f"{means['false_negatives']:,}", None),
+        Card(name="Procedure order similarity (POS)", value=f"{pos:.3f}", chart=bar(pos, label="POS")),
+        Card(name="F1", value=f"{f1:.3f}", chart=bar(min(f1, 1.0), label="F1")),
+        Card(name="Mean delay", value=_delay(means)),
+        Card(name="Right", value=f"{means['true_positives']:,}"),
+        Card(name="False positives", value=f"{means['false_positives']:,}"),
+        Card(name="Missed", value=f"{means['false_negatives']:,}"),
     ]
     text = (
         f"POS, F1 and delay are means over {means['num_videos']:,} recordings; {means['num_with_delay']:,} of them "
@@ -89,51 +83,37 @@ def _headline(means: Mapping[str, Any], *, split: str) -> Markup:
         "late."
     )
     title = "Scores, all splits" if split == ALL_SPLITS else f"Scores, split {split}"
-    return tag("section", tag("h2", title), tag("div", *cards, class_="cards"), tag("p", text, class_="soft"))
+    return Section(title, [Cards(cards), text])
 
 
-def _card(name: str, value: str, chart: Markup | None) -> Markup:
-    return tag("div", tag("span", name, class_="name"), tag("b", value), chart, class_="score")
-
-
-def _groups(scores: Mapping[str, Any]) -> Markup:
+def _groups(scores: Mapping[str, Any]) -> Section:
     rows = []
     for split, units in scores.items():
         for group, means in units["groups"].items():
             if means["num_videos"]:
                 name = _GROUP_NAMES[group] if len(scores) == 1 else f"{split}: {_GROUP_NAMES[group].lower()}"
-                rows.append(tag("tr", tag("td", name), *_mean_cells(means)))
+                counts = [f"{means[key]:,}" for key in ("true_positives", "false_positives", "false_negatives")]
+                scored = [f"{means['num_videos']:,}", f"{means['pos']:.3f}", f"{means['f1']:.3f}", _delay(means)]
+                rows.append([name, *scored, *counts])
+    names = ("Recordings", "POS", "F1", "Delay", "True positives", "False positives", "Missed")
+    table = Table(columns=[("", ""), *((name, "number") for name in names)], rows=rows)
     text = "A recording has errors when an expected step is missing or a part was put on wrongly."
-    table = tag("table", _head("", *_HEAD), tag("tbody", *rows))
-    return tag(
-        "section",
-        tag("h2", "With and without errors"),
-        tag("div", table, class_="scroll"),
-        tag("p", text, class_="soft"),
-    )
+    return Section("With and without errors", [table, text])
 
 
-def _mean_cells(means: Mapping[str, Any]) -> list[Markup]:
-    delay = UNDEFINED if means["delay_seconds"] is None else f"{means['delay_seconds']:.2f} s"
-    counts = (means[name] for name in ("true_positives", "false_positives", "false_negatives"))
-    texts = [
-        f"{means['num_videos']:,}",
-        f"{means['pos']:.3f}",
-        f"{means['f1']:.3f}",
-        delay,
-        *[f"{n:,}" for n in counts],
-    ]
-    return [tag("td", text, class_="number") for text in texts]
+def _delay(means: Mapping[str, Any]) -> str:
+    return UNDEFINED if means["delay_seconds"] is None else f"{means['delay_seconds']:.2f} s"
 
 
-def _curve(curve: Mapping[str, Sequence[float]]) -> Markup:
+def _curve(curve: Mapping[str, Sequence[float]]) -> Section:
     lines = {
         "of all true steps": _stairs(curve["delay_seconds"], curve["percent_of_all"]),
         "of those recognised exactly once": _stairs(curve["delay_seconds"], curve["percent_of_recognised_once"]),
     }
     chart = line_chart(lines, title="Percent of steps observed", x_name="seconds after completion")
-    text = "A step that is recognised too early counts as not observed."
-    return tag("section", tag("h2", "How soon steps are observed"), chart, tag("p", text, class_="soft"))
+    return Section(
+        "How soon steps are observed", [chart, "A step that is recognised too early counts as not observed."]
+    )
 
 
 def _stairs(at: Sequence[float], percent: Sequence[float]) -> list[tuple[float, float]]:
@@ -143,51 +123,33 @@ def _stairs(at: Sequence[float], percent: Sequence[float]) -> list[tuple[float, 
     return [point for pair in zip(risen, level, strict=False) for point in pair] + risen[-1:]
 
 
-def _steps(per_step: Mapping[str, Mapping[str, Any]]) -> Markup:
+def _steps(per_step: Mapping[str, Mapping[str, Any]]) -> Section:
+    counts = ("num_true", "num_predicted", "true_positives", "false_positives", "false_negatives")
     rows = []
     for name, row in per_step.items():
-        counts = ("num_true", "num_predicted", "true_positives", "false_positives", "false_negatives")
-        delay = UNDEFINED if row["delay_seconds"] is None else f"{row['delay_seconds']:.2f} s"
-        f1 = min(row["f1"], 1.0)
-        rows.append(
-            tag(
-                "tr",
-                tag("td", tag("span", name), class_="class"),
-                *[tag("td", f"{row[key]:,}", class_="number") for key in counts],
-                tag("td", delay, class_="number"),
-                tag("td", f"{row['f1']:.2f}", bar(f1, label=f"{name}: F1"), class_="measure"),
-            )
-        )
-    head = _head("Step", "Done#", "Recognised#", "Right#", "False#", "Missed#", "Delay#", "F1")
-    return tag("section", tag("h2", "Steps"), tag("div", tag("table", head, tag("tbody", *rows)), class_="scroll"))
+        f1 = measure(min(row["f1"], 1.0), text=f"{row['f1']:.2f}", label=f"{name}: F1")
+        rows.append([tag("span", name), *(f"{row[key]:,}" for key in counts), _delay(row), f1])
+    numbers = ("Done", "Recognised", "Right", "False", "Missed", "Delay")
+    columns = [("Step", "class"), *((name, "number") for name in numbers), ("F1", "measure")]
+    return Section("Steps", [Table(columns=columns, rows=rows)])
 
 
-def _head(*names: str) -> Markup:
-    cells = [tag("th", name.removesuffix("#"), class_="number" if name.endswith("#") else None) for name in names]
-    return tag("thead", tag("tr", *cells))
-
-
-def _videos_head(report: StepReport) -> Markup:
-    text = f"{len(report.shown):,} of {report.num_videos:,} recordings, the ones with the lowest F1 first."
-    return tag("section", tag("h2", "Recordings"), tag("p", text, class_="soft"), legend())
-
-
-def _article(video: StepVideo, report: StepReport) -> Markup:
+def _article(video: StepVideo, report: StepReport) -> Article:
     axis = axis_of(video)
-    known = video.performance is not None
-    events = events_of(video) if known else _unjudged(video)
+    events = events_of(video) if video.performance is not None else _unjudged(video)
     found = report.pictures.get(video.video_id, Pictures())
-    rows = picture_rows(found.thumbnails)
-    for step, lane in step_lanes(events, axis=axis):
-        rows += [tag("div", report.info.step_names[step], class_="label"), lane]
-    rows += [tag("div", "", class_="label"), time_axis(axis)]
-    head = tag("header", tag("h3", video.video_id), _verdict(video, report.info))
     notes = [found.note, "" if events else "No step was completed or recognised."]
-    told = [tag("p", note, class_="soft") for note in notes if note]
     if video.video_id in report.films:
-        link = tag("a", "video with these steps written below it", href=report.films[video.video_id])
-        told.append(tag("p", link, class_="soft"))
-    return tag("article", head, *told, tag("div", *rows, class_="rows step-rows"), class_="video")
+        notes.append(tag("a", "video with these steps written below it", href=report.films[video.video_id]))
+    lanes = [(report.info.step_names[step], lane) for step, lane in step_lanes(events, axis=axis)]
+    return Article(
+        title=video.video_id,
+        verdict=_verdict(video, report.info),
+        notes=[note for note in notes if note],
+        pictures=found.thumbnails,
+        rows=[*lanes, ("", time_axis(axis))],
+        look="step-rows",
+    )
 
 
 def _unjudged(video: StepVideo) -> list[Event]:
@@ -196,15 +158,11 @@ def _unjudged(video: StepVideo) -> list[Event]:
     return [Event(event.step, "unknown", None, seconds) for event, seconds in pairs]
 
 
-def _verdict(video: StepVideo, info: StepsInfo) -> Markup:
+def _verdict(video: StepVideo, info: StepsInfo) -> str:
     found = video.performance
     head = f"{video.split} · {video.procedure} · "
     if found is None:
-        return tag("span", f"{head}{len(video.predicted)} recognised, truth not known", class_="verdict soft")
+        return f"{head}{len(video.predicted)} recognised, truth not known"
     delay = "no delay" if not found.delays or found.delay is None else f"delay {found.delay / unit_of(info):.2f} s"
     errors = " · has errors" if video.has_errors else ""
-    return tag("span", f"{head}POS {found.pos:.2f} · F1 {found.f1:.2f} · {delay}{errors}", class_="verdict soft")
-
-
-def _resource(name: str) -> str:
-    return (files("reelwright.stages.evaluate") / name).read_text(encoding="utf-8")
+    return f"{head}POS {found.pos:.2f} · F1 {found.f1:.2f} · {delay}{errors}"

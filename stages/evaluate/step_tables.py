@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from reelwright.stages.evaluate.step_scores import StepVideo, unit_of
+from reelwright.stages.evaluate.tables import number_text
 from reelwright.storage.steps import StepsInfo
 
 RIGHT, EARLY, MISSED, EXTRA = "right", "early", "missed", "extra"
@@ -56,7 +57,7 @@ def video_lines(videos: Sequence[StepVideo], *, info: StepsInfo) -> Iterator[Seq
         delay = None if found.delay is None else found.delay / unit_of(info)
         counts = [found.true_positives, found.false_positives, found.false_negatives]
         perception = [found.perception_false_positives, found.perception_false_negatives]
-        numbers = [_number(found.pos), _number(found.f1), _number(delay)]
+        numbers = [number_text(found.pos), number_text(found.f1), number_text(delay)]
         yield [*head, video.has_errors, len(video.truth), len(video.predicted), *numbers, *counts, *perception]
 
 
@@ -65,7 +66,7 @@ def step_lines(per_step: Mapping[str, Mapping[str, Any]]) -> Iterator[Sequence[A
     counts = ("num_true", "num_predicted", "true_positives", "false_positives", "false_negatives")
     yield ["step_id", "step", *counts, "f1", "delay_seconds"]
     for name, row in per_step.items():
-        numbers = [_number(row["f1"]), _number(row["delay_seconds"])]
+        numbers = [number_text(row["f1"]), number_text(row["delay_seconds"])]
         yield [row["step_id"], name, *[row[key] for key in counts], *numbers]
 
 
@@ -73,7 +74,7 @@ def curve_lines(curve: Mapping[str, Sequence[float]]) -> Iterable[Sequence[Any]]
     """A head and a line a delay."""
     yield list(curve)
     for values in zip(*curve.values(), strict=True):
-        yield [_number(value) for value in values]
+        yield [number_text(value) for value in values]
 
 
 def event_lines(videos: Sequence[StepVideo], *, info: StepsInfo) -> Iterator[Sequence[Any]]:
@@ -83,9 +84,5 @@ def event_lines(videos: Sequence[StepVideo], *, info: StepsInfo) -> Iterator[Seq
         for event in events_of(video) if video.performance is not None else ():
             both = event.true_seconds is not None and event.seconds is not None
             delay = (event.seconds or 0.0) - (event.true_seconds or 0.0) if both else None
-            times = [_number(event.true_seconds), _number(event.seconds), _number(delay)]
+            times = [number_text(event.true_seconds), number_text(event.seconds), number_text(delay)]
             yield [video.video_id, video.split, event.step, info.step_names[event.step], event.verdict, *times]
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.6g}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +10,12 @@ from typing import Any
 from reelwright.stages.evaluate.config import EvaluateConfig
 from reelwright.stages.evaluate.embedding_map import drawn_map, states_over_time
 from reelwright.stages.evaluate.frame_source import Pictures, Wanted, find_stage, pictures, source_settings
-from reelwright.stages.evaluate.markup import Markup
+from reelwright.stages.evaluate.page import Section, render
 from reelwright.stages.evaluate.scoring import ALL_SPLITS
-from reelwright.stages.evaluate.step_report import StepReport, axis_of, render
+from reelwright.stages.evaluate.step_report import StepReport, axis_of, page_of
 from reelwright.stages.evaluate.step_scores import StepVideo, headline, score_steps, step_videos
 from reelwright.stages.evaluate.step_tables import curve_lines, event_lines, step_lines, video_lines
-from reelwright.stages.evaluate.tables import write_csv
+from reelwright.stages.evaluate.tables import write_csv, write_json
 from reelwright.stages.evaluate.thumbnails import slice_times
 from reelwright.stages.procedure import read_procedure
 from reelwright.stages.work import InputRef, Reporter, VideoItem, Work
@@ -58,7 +57,7 @@ def run_steps(work: Work, reporter: Reporter) -> dict[str, Any]:
         "splits": scores,
     }
     with replacing_folder(store.report(work.key)) as folder:
-        (folder / "metrics.json").write_text(_json(metrics), encoding="utf-8")
+        write_json(folder / "metrics.json", metrics)
         write_csv(folder / "per_video.csv", video_lines(videos, info=info))
         write_csv(folder / "events.csv", event_lines(videos, info=info))
         if scores:
@@ -68,8 +67,8 @@ def run_steps(work: Work, reporter: Reporter) -> dict[str, Any]:
         films = _films(work, config, folder=folder, steps=steps, videos=videos, reporter=reporter)
         if config.report:
             report = _report(work, config, steps=steps, videos=videos, scores=scores, reporter=reporter)
-            page = render(replace(report, films=films, embeddings=_map(work, config, steps=steps, videos=videos)))
-            (folder / "report.html").write_text(page, encoding="utf-8")
+            report = replace(report, films=films, embeddings=_map(work, config, steps=steps, videos=videos))
+            (folder / "report.html").write_text(render(page_of(report)), encoding="utf-8")
     return summary
 
 
@@ -140,10 +139,10 @@ def _films(
     return {video_id: place for video_id, place in places.items() if (folder / place).exists()}
 
 
-def _map(work: Work, config: EvaluateConfig, *, steps: StepSet, videos: Sequence[StepVideo]) -> tuple[Markup, ...]:
+def _map(work: Work, config: EvaluateConfig, *, steps: StepSet, videos: Sequence[StepVideo]) -> Section | None:
     """The map of embeddings, coloured by the true state of the procedure."""
     if config.embeddings is None:
-        return ()
+        return None
     procedure = read_procedure(Path(str(work.inputs["predictions"][0].config["procedure"])))
     done: dict[str, list[tuple[float, int]]] = {video.digest: [] for video in videos}
     truth = steps.truth().select(["video_digest", "time_seconds", "step_id"])
@@ -183,7 +182,3 @@ def _pictures(work: Work, reference: InputRef, *, shown: Sequence[StepVideo], nu
     decode = find_stage(reference, "decode")
     frames: Path | None = Store.at(work.store).frames(decode.key) if decode else None
     return pictures(wanted, predictions=reference, frames=frames)
-
-
-def _json(values: Mapping[str, Any]) -> str:
-    return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

@@ -1,8 +1,9 @@
-"""The tables of an evaluation as CSV: one of videos, one of confusion."""
+"""The tables of an evaluation as CSV: one of videos, one of confusion; and how tables and scores are written."""
 
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,16 +37,17 @@ def video_lines(
         numbers = segmental_scores([video], background=background) if segmental and video.has_target else {}
         result = results.get(video.video_id)
         names = _names(result, info.classes) if result else ["", "", ""]
-        head = [video.video_id, video.digest, video.split, len(video.label_ids), _number(video.quality)]
-        yield [*head, *[_number(numbers.get(name)) for name in segmental], _number(video.confidence), *names]
+        head = [video.video_id, video.digest, video.split, len(video.label_ids), number_text(video.quality)]
+        yield [*head, *[number_text(numbers.get(name)) for name in segmental], number_text(video.confidence), *names]
 
 
 def _names(result: VideoResult, classes: Sequence[str]) -> list[str]:
     target = "" if result.target_id == UNKNOWN else classes[result.target_id]
-    return [classes[result.label_id], _number(result.score), target]
+    return [classes[result.label_id], number_text(result.score), target]
 
 
-def _number(value: float | None) -> str:
+def number_text(value: float | None) -> str:
+    """A number with six digits; nothing where it is undefined."""
     return "" if value is None else f"{value:.6g}"
 
 
@@ -60,3 +62,8 @@ def write_csv(path: Path, lines: Iterable[Sequence[Any]]) -> None:
     """Write lines as UTF-8 CSV."""
     with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows(lines)
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write values as UTF-8 JSON; no NaN, which is none."""
+    path.write_text(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")

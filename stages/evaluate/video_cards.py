@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reelwright.stages.evaluate.markup import Markup, join, tag, void
+from markupsafe import Markup
+
+from reelwright.stages.evaluate.markup import join, tag
+from reelwright.stages.evaluate.page import Article
 from reelwright.stages.evaluate.palette import Palette
 from reelwright.stages.evaluate.ribbons import (
     Axis,
@@ -14,7 +16,6 @@ from reelwright.stages.evaluate.ribbons import (
     differences,
     lanes,
     ribbon,
-    seconds_text,
     time_axis,
 )
 from reelwright.stages.evaluate.thumbnails import Thumbnail
@@ -44,17 +45,16 @@ class VideoCard:
     note: str = ""  # why there are no thumbnails
 
 
-def video_article(card: VideoCard, palette: Palette, *, unit: str, traits: TaskTraits, threshold: float) -> Markup:
+def video_article(card: VideoCard, palette: Palette, *, unit: str, traits: TaskTraits, threshold: float) -> Article:
     """One video: its names, verdict, pictures and ribbons over one time axis."""
     axis = axis_of(card.timeline, card.duration_seconds)
-    head = tag("header", tag("h3", card.labels.video_id), _verdict(card, palette, unit=unit, traits=traits))
-    rows = [
-        *picture_rows(card.thumbnails),
-        *_ribbon_rows(card, axis, palette, traits=traits, threshold=threshold),
-        *_row("", time_axis(axis)),
-    ]
-    note = tag("p", card.note, class_="soft") if card.note else None
-    return tag("article", head, note, tag("div", *rows, class_="rows"), class_="video")
+    return Article(
+        title=card.labels.video_id,
+        verdict=_verdict(card, palette, unit=unit, traits=traits),
+        notes=[card.note] if card.note else [],
+        pictures=card.thumbnails,
+        rows=[*_ribbon_rows(card, axis, palette, traits=traits, threshold=threshold), ("", time_axis(axis))],
+    )
 
 
 def _verdict(card: VideoCard, palette: Palette, *, unit: str, traits: TaskTraits) -> Markup:
@@ -67,7 +67,7 @@ def _verdict(card: VideoCard, palette: Palette, *, unit: str, traits: TaskTraits
     else:
         share = f"{card.labels.quality:.0%}"
         parts.append(f"micro F1 {share}, {number}" if traits.of_sets else f"{share} of {number} right")
-    return tag("span", *parts, class_="verdict soft")
+    return join(*parts)
 
 
 def _result_text(result: VideoResult, palette: Palette, *, traits: TaskTraits) -> Markup:
@@ -82,41 +82,17 @@ def _result_text(result: VideoResult, palette: Palette, *, traits: TaskTraits) -
     return join(f"{said} ", tag("span", f"✗ truth: {palette.classes[result.target_id]}", class_="wrong-word"), " · ")
 
 
-def picture_rows(thumbnails: Sequence[Thumbnail]) -> list[Markup]:
-    """Pictures side by side with their times; nothing where there are none."""
-    if not thumbnails:
-        return []
-    figures = [
-        tag(
-            "figure",
-            void("img", src=picture.source, alt=f"frame at {seconds_text(picture.time_seconds)}"),
-            tag("figcaption", seconds_text(picture.time_seconds)),
-        )
-        for picture in thumbnails
-    ]
-    return _row("", tag("div", *figures, class_="thumbnails"))
-
-
 def _ribbon_rows(
     card: VideoCard, axis: Axis, palette: Palette, *, traits: TaskTraits, threshold: float
-) -> list[Markup]:
+) -> list[tuple[str, Markup]]:
     timeline = card.timeline
     if traits.of_sets:
         drawn = lanes(timeline, axis=axis, palette=palette, threshold=threshold)
-        return [part for index, lane in drawn for part in _row(palette.classes[index], lane)]
+        return [(palette.classes[index], lane) for index, lane in drawn]
     edges = timeline.edges_seconds
-    rows = _row("confidence", confidence(timeline, axis=axis))
     predicted = ribbon(timeline.label_ids, edges, axis=axis, palette=palette, name="prediction over time")
+    rows = [("prediction", predicted), ("confidence", confidence(timeline, axis=axis))]
     if not card.labels.has_target:
-        return [*_row("prediction", predicted), *rows]
+        return rows
     truth = ribbon(timeline.target_ids, edges, axis=axis, palette=palette, name="truth over time")
-    return [
-        *_row("truth", truth),
-        *_row("prediction", predicted),
-        *_row("differs", differences(timeline, axis=axis)),
-        *rows,
-    ]
-
-
-def _row(label: str, content: Markup) -> list[Markup]:
-    return [tag("div", label, class_="label"), content]
+    return [("truth", truth), rows[0], ("differs", differences(timeline, axis=axis)), rows[1]]

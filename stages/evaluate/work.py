@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +10,8 @@ import numpy as np
 from reelwright.stages.evaluate.config import EvaluateConfig
 from reelwright.stages.evaluate.embedding_map import drawn_map, labels_of_rows
 from reelwright.stages.evaluate.frame_source import Wanted, find_stage, pictures
-from reelwright.stages.evaluate.markup import Markup
-from reelwright.stages.evaluate.report import Report, render
+from reelwright.stages.evaluate.page import Section, render
+from reelwright.stages.evaluate.report import Report, page_of
 from reelwright.stages.evaluate.ribbons import axis_of
 from reelwright.stages.evaluate.scoring import (
     ALL_SPLITS,
@@ -23,7 +21,7 @@ from reelwright.stages.evaluate.scoring import (
     score_predictions,
 )
 from reelwright.stages.evaluate.steps import run_steps
-from reelwright.stages.evaluate.tables import confusion_lines, video_lines, write_csv
+from reelwright.stages.evaluate.tables import confusion_lines, video_lines, write_csv, write_json
 from reelwright.stages.evaluate.thumbnails import slice_times
 from reelwright.stages.evaluate.video_cards import VideoCard, VideoResult
 from reelwright.stages.evaluate.videos import Timeline, VideoLabels, target_ids, timelines, video_labels, worst_first
@@ -61,14 +59,14 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
     if not scores:
         reporter.note("no video has a target: nothing is scored, the report shows what was predicted")
     with replacing_folder(store.report(work.key)) as folder:
-        _write_json(folder / "metrics.json", _metrics(work, predictions, summary=summary, scores=scores))
+        write_json(folder / "metrics.json", _metrics(work, predictions, summary=summary, scores=scores))
         write_csv(folder / "per_video.csv", video_lines(labels, results, info=info, config=config))
         confusion = scores and _overall(scores).get(main_unit(info), {}).get("confusion")
         if confusion:
             write_csv(folder / "confusion.csv", confusion_lines(confusion, info.classes))
         if config.report:
             report = _report(work, predictions, labels=labels, results=results, scores=scores, reporter=reporter)
-            (folder / "report.html").write_text(render(report), encoding="utf-8")
+            (folder / "report.html").write_text(render(page_of(report)), encoding="utf-8")
     return summary
 
 
@@ -149,13 +147,13 @@ def _report(
 
 def _map(
     work: Work, config: EvaluateConfig, predictions: PredictionSet, *, labels: Sequence[VideoLabels], reporter: Reporter
-) -> tuple[Markup, ...]:
+) -> Section | None:
     """The map of embeddings, coloured by the true label of each row."""
     if config.embeddings is None:
-        return ()
+        return None
     if TASKS[predictions.info.task].of_sets:
         reporter.note("the rows of these predictions have several labels or none: no map of embeddings is drawn")
-        return ()
+        return None
     shown = {video.video_id: video.digest for video in labels}
     found = {}
     for table in predictions.by_video("rows", columns=["video_id", "start_seconds", "target"]):
@@ -229,7 +227,3 @@ def _facts(reference: InputRef, run_reference: InputRef | None, *, task: str, ru
     if embed is not None and embed.config.get("encoder"):
         facts["encoder"] = str(embed.config["encoder"])
     return facts
-
-
-def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")

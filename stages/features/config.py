@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
@@ -32,16 +32,17 @@ class FeaturesConfig(StageConfig):
     """
 
     stage: ClassVar[str] = "features"
+    renamed: ClassVar[Mapping[str, str]] = {"stride": "hop"}
     version: ClassVar[int] = 2
     kind: ClassVar[str] = "items"
     produces: ClassVar[str] = "embeddings"
 
     fps: PositiveFloat | None = None
     """Frames per second of the video that the features were taken from; one of fps, times and times_key is needed."""
-    stride: PositiveInt = 1
+    hop: PositiveInt = 1
     """Frames from the start of one row to the start of the next."""
     length: PositiveInt | None = None
-    """Frames that a row saw, as of a clip encoder; null: stride."""
+    """Frames that a row saw, as of a clip encoder; null: hop."""
     start_seconds: NonNegativeFloat = 0.0
     """Time of the first row (with fps)."""
     times: str | None = source_file(None)
@@ -79,10 +80,10 @@ class FeaturesConfig(StageConfig):
     def num_frames(self, num_rows: int) -> tuple[int, int]:
         """The fewest and the most frames of a video of which there are so many rows.
 
-        stride 4, length 8, 3 rows: [0, 8) [4, 12) [8, 16); of 9 frames, with rows that reach over the end, to 19.
+        hop 4, length 8, 3 rows: [0, 8) [4, 12) [8, 16); of 9 frames, with rows that reach over the end, to 19.
         """
-        length = self.length or self.stride
-        return (num_rows - 1) * self.stride + 1, num_rows * self.stride + length - 1
+        length = self.length or self.hop
+        return (num_rows - 1) * self.hop + 1, num_rows * self.hop + length - 1
 
     @model_validator(mode="after")
     def _consistent(self) -> FeaturesConfig:

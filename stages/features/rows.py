@@ -1,6 +1,6 @@
 """From the arrays of a file to rows with their spans of time. Pure arithmetic, apart from reading the file.
 
-fps 10, stride 2, length 4     row 0 [0.0, 0.4)  row 1 [0.2, 0.6)  row 2 [0.4, 0.8)   source frames [0, 4) [2, 6) [4, 8)
+fps 10, hop 2, length 4     row 0 [0.0, 0.4)  row 1 [0.2, 0.6)  row 2 [0.4, 0.8)   source frames [0, 4) [2, 6) [4, 8)
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ def read_features(path: Path, config: FeaturesConfig, *, times: Array | None = N
 
 
 def spans_of(num_rows: int, config: FeaturesConfig, *, times: Array | None, path: Path) -> Spans:
-    """Where so many rows lie; by ``times`` in seconds where given, else by frame rate and stride.
+    """Where so many rows lie; by ``times`` in seconds where given, else by frame rate and hop.
 
     Rows of times without an end last to the next one, the last row as long as most. Raises ItemError.
     """
-    starts = np.arange(num_rows, dtype=np.int64) * config.stride
-    stops = starts + (config.length or config.stride)
+    starts = np.arange(num_rows, dtype=np.int64) * config.hop
+    stops = starts + (config.length or config.hop)
     if config.fps is not None:
         return Spans(
             config.start_seconds + starts / config.fps, config.start_seconds + stops / config.fps, starts, stops

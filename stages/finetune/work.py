@@ -28,7 +28,7 @@ from reelwright.stages.learning.place import Place, train_in_processes
 from reelwright.stages.learning.run_models import clips_of_run, load_run_model, task_of_run
 from reelwright.stages.learning.setup import Learning, learn
 from reelwright.stages.sampling.draws import IN_ORDER, Draws
-from reelwright.stages.sampling.windows import shape_of_run
+from reelwright.stages.sampling.windows import WindowShape
 from reelwright.stages.tasks.labels import LabelSpace
 from reelwright.stages.tasks.task import Task
 from reelwright.stages.train.drawn_windows import WindowSampling, find_windows
@@ -97,7 +97,7 @@ def _check_frames(work: Work, config: FinetuneConfig) -> None:
 
 def _labels(work: Work, values: Mapping[str, Any]) -> LabelSpace:
     """The classes; the same as the temporal run's."""
-    labels = replace(label_space(work.payload, node=work.node), of_window=values.get("labels_of_window", "or"))
+    labels = replace(label_space(work.payload, node=work.node), of_window=values.get("labels_of_window", "any"))
     if list(labels.classes) != list(values["classes"]):
         raise InputError(
             f"{work.node}: the temporal run knows the classes {', '.join(values['classes'])}, the labels have "
@@ -150,7 +150,7 @@ def _learning(
     metric: str,
 ) -> Learning:
     """Windows of train and val over stored frames, and the loss."""
-    shape = shape_of_run(values["window"])
+    shape = WindowShape(**values["window"])
     path = Store.at(work.store).frames(_only(work, "frames").key)
     videos, names = _videos(work, config, FrameStore(path), place.reporter)
     sampling = WindowSampling(

@@ -28,15 +28,17 @@ def index_videos(
     timeout_seconds: float,
     reporter: Reporter,
     digests: Mapping[str, str] | None = None,
+    files: KnownFiles | None = None,
 ) -> None:
     """Note content digest and probe of each file, folder of frames or object (a URL) in the store.
 
     ``digests``, by path, are noted in place of those of the contents: of videos whose digest is known otherwise. A
-    video that cannot be used is noted too, with cause and message, and tried again by the next run.
+    video that cannot be used is noted too, with cause and message, and tried again by the next run. ``files`` is the
+    store's table of files, where the caller has it.
     """
     objects = object_stamps([str(path) for path in dict.fromkeys(paths) if is_url(path)])
     stamps = {path: objects.get(str(path)) or stamp(path) for path in dict.fromkeys(paths)}
-    found = _Found(store)
+    found = _Found(store, files or KnownFiles(store.files))
     try:
         for path, answer in probe_videos(
             list(stamps),
@@ -73,8 +75,8 @@ def update_probes(store: Store, probes: Mapping[str, VideoProbe]) -> dict[str, V
 class _Found:
     """Digests and probes on their way into the store's tables, which are written now and then."""
 
-    def __init__(self, store: Store) -> None:
-        self.files = KnownFiles(store.files)
+    def __init__(self, store: Store, files: KnownFiles) -> None:
+        self.files = files
         self._table = KnownProbes(store.videos)
         self._before = {digest: probe for digest, probe in self._table.load().items() if probe.status != "ok"}
         self._probes: dict[str, VideoProbe] = {}

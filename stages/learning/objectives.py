@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from reelwright.models.contracts import Forward
 from reelwright.stages.learning.batches import Batches
-from reelwright.stages.learning.updates import Forward
 from reelwright.stages.learning.world import World
 from reelwright.stages.objectives.contract import Objective, batch_loss
 from reelwright.stages.tasks.task import Task

@@ -56,7 +56,7 @@ def task_of_run(values: Mapping[str, Any], *, background: int = UNKNOWN) -> Task
         classes=tuple(values["classes"]),
         background=background,
         heads=tuple((head.name, head.num_classes) for head in heads),
-        of_window=values.get("labels_of_window", "or"),
+        of_window=values.get("labels_of_window", "any"),
     )
     return build_task(values["task"], labels, heads=heads)
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from reelwright.models.contracts import VideoModel
+from reelwright.models.contracts import Forward, VideoModel
 from reelwright.models.ema import WeightMean
 from reelwright.stages.learning.batches import Batch, Batches, Prepare
 from reelwright.stages.learning.checkpoints import load_weights
@@ -28,7 +28,7 @@ from reelwright.stages.learning.progress import Progress, Speed, TrainerSettings
 from reelwright.stages.learning.saving import Saver
 from reelwright.stages.learning.stopping import StopRequests
 from reelwright.stages.learning.streams import seeded
-from reelwright.stages.learning.updates import PRECISIONS, Forward, Rates, Updater
+from reelwright.stages.learning.updates import PRECISIONS, Rates, Updater
 from reelwright.stages.learning.world import World
 from reelwright.stages.objectives.contract import Objective
 from reelwright.stages.work import Reporter

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -29,8 +29,6 @@ from reelwright.stages.learning.progress import Progress, TrainerSettings
 from reelwright.stages.learning.world import World
 from reelwright.stages.objectives.contract import Objective, batch_loss
 from reelwright.storage.errors import StageError
-
-Forward = Callable[[Inputs], dict[str, Tensor]]  # the model under autocast
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import PositiveInt, model_validator
 
 from reelwright.stages.config import StageConfig, execution, node_input
 from reelwright.stages.index.config import LabelsConfig
@@ -18,17 +18,17 @@ class PredictWindowSettings(WindowGridSettings):
 
     length: PositiveInt | None = None
     """Rows in a window; null: as in training. Models with a fixed length allow no other."""
-    stride: PositiveInt = 1
+    hop: PositiveInt = 1
     """Rows from one window to the next."""
-    skip: int | None = Field(None, ge=0)
-    """Rows left out between two rows of a window; null: as in training."""
+    dilation: PositiveInt | None = None
+    """Rows from one row of a window to its next; null: as in training."""
     short: Short | None = None
     """A video shorter than a window. pad: one window, padded (with a mask); repeat: one window, the last row repeated
     (no mask); leave_out: none, listed as skipped. null: as in training; padded where training left them out."""
     views: PositiveInt | None = None
     """Of runs on clips (window.sampling segments, dense or multi_start): clips of each video, spread over it; the
     video's answer is the mean of theirs, those of short videos that show the same frames counted once. multi_start: at
-    most so many, `stride` rows apart. null: one, the middle."""
+    most so many, `hop` rows apart. null: one, the middle."""
 
 
 class PredictConfig(StageConfig):
@@ -121,9 +121,9 @@ class PredictConfig(StageConfig):
     def window_rows(self) -> tuple[int, str] | None:
         """As of every stage; what is as in training is looked at there."""
         window = self.window
-        if window.length is None or window.skip is None:
+        if window.length is None or window.dilation is None:
             return None
-        return (window.length - 1) * (window.skip + 1) + 1, window.short or "pad"
+        return (window.length - 1) * window.dilation + 1, window.short or "pad"
 
     def wanted_splits(self) -> tuple[str, ...] | None:
         """As set."""

@@ -19,12 +19,11 @@ from reelwright.stages.tasks.task import Task
 from reelwright.stages.train.labelled import LabelledVideo, payload_videos
 from reelwright.stages.work import Work
 from reelwright.storage.annotations import UNKNOWN, Annotation
-from reelwright.storage.bringing import refresh
 from reelwright.storage.errors import StoreError
 from reelwright.storage.items import ItemLedger
 from reelwright.storage.predictions import PredictedVideo, PredictionInfo, PredictionWriter, Scored, open_writer
 from reelwright.storage.scores import VideoScores, read_scores
-from reelwright.storage.store import Store
+from reelwright.storage.store import Store, backend_of
 
 
 def publish_tables(work: Work, folder: Path, *, cache: Path, run: str, run_values: Mapping[str, Any]) -> None:
@@ -51,12 +50,12 @@ def publish_tables(work: Work, folder: Path, *, cache: Path, run: str, run_value
         extra={
             "window": {
                 "length": published.shape.length,
-                "stride": published.shape.stride,
-                "skip": published.shape.skip,
+                "hop": published.shape.hop,
+                "dilation": published.shape.dilation,
             },
         },
     )
-    refresh(cache)  # all at once, where the store is in a bucket
+    backend_of(cache).pull(cache)  # all at once, where the store is in a bucket
     with open_writer(folder, info, with_rows=True) as writer:
         for video in videos:
             published.write(writer, video, read_scores(cache, video.digest))
@@ -88,7 +87,7 @@ class _Published:
 
     def _windows(self, annotation: Annotation, scores: VideoScores) -> Scored:
         start, last = scores.start_row, scores.stop_row - 1
-        windows = Windows(np.zeros_like(start), start, -(-(last - start) // self.shape.step) + 1, last=last)
+        windows = Windows(np.zeros_like(start), start, -(-(last - start) // self.shape.dilation) + 1, last=last)
         targets = self.task.published_targets(windows, shape=self.shape, annotation=annotation, spans=scores.spans)
         return self.task.scored(scores.scores, targets, annotation)
 

@@ -17,7 +17,7 @@ from reelwright.stages.predict.config import PredictWindowSettings
 from reelwright.stages.predict.merging import merge_crops
 from reelwright.stages.sampling.clips import distinct, repeats_of
 from reelwright.stages.sampling.needed import Needed
-from reelwright.stages.sampling.windows import Windows, WindowShape, grid_windows, shape_of_run, window_rows
+from reelwright.stages.sampling.windows import Windows, WindowShape, grid_windows, window_rows
 from reelwright.stages.tasks.task import Task
 from reelwright.stages.train.block import Block
 from reelwright.storage.errors import ConfigError, StageError
@@ -36,7 +36,7 @@ class LoadedRun:
     task: Task
     output: str  # which output of the embeddings it reads
     input_dim: int
-    window: Mapping[str, Any]  # the windows of training, as `shape_of_run` reads them
+    window: Mapping[str, Any]  # the windows of training, the fields of a `WindowShape`
     clips: Mapping[str, Any]  # sampling, segments, segment_rule in training
 
 
@@ -77,11 +77,11 @@ def load_run(folder: RunFolder, *, device: torch.device) -> LoadedRun:
 
 def predicted_shape(window: PredictWindowSettings, trained_on: Mapping[str, Any]) -> WindowShape:
     """The windows to predict: as asked for, else as in training (the `window` block of the run's config.yaml)."""
-    trained = shape_of_run(trained_on)
+    trained = WindowShape(**trained_on)
     return WindowShape(
         length=window.length or trained.length,
-        stride=window.stride,
-        skip=trained.skip if window.skip is None else window.skip,
+        hop=window.hop,
+        dilation=window.dilation or trained.dilation,
         to_end=window.to_end,
         short=window.short or ("pad" if trained.short == "leave_out" else trained.short),
     )
@@ -98,7 +98,7 @@ class Scorer:
         if window.views is not None and self._clips is None:
             raise ConfigError(
                 f"window.views is {window.views}, but the run was trained on windows (sampling "
-                f"{run.clips['sampling']}), not on clips. Leave it out; window.stride says how many windows there are."
+                f"{run.clips['sampling']}), not on clips. Leave it out; window.hop says how many windows there are."
             )
         self._num_views = window.views or 1
         self._batch_size = batch_size

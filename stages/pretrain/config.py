@@ -85,7 +85,7 @@ class ImageAugmentSettings(Settings):
         return self
 
 
-class ContrastSettings(Settings):
+class PretrainObjectiveSettings(Settings):
     """The loss, and what it counts as alike."""
 
     name: Literal["supcon", "simclr", "batch_all", "batch_hard", "ce"] = "supcon"
@@ -99,7 +99,7 @@ class ContrastSettings(Settings):
     """supcon and triplets: background is never an anchor and like nothing, but everything is unlike it."""
 
     @model_validator(mode="after")
-    def _consistent(self) -> ContrastSettings:
+    def _consistent(self) -> PretrainObjectiveSettings:
         if self.exclude_background and self.name in {"simclr", "ce"}:
             raise ValueError(f"exclude_background is of supcon and triplets, not of {self.name}")
         return self
@@ -116,6 +116,7 @@ class PretrainConfig(LearningSettings):
     """An image encoder trained on key frames of states. The labels are states: rows or segments of them."""
 
     stage: ClassVar[str] = "pretrain"
+    renamed: ClassVar[Mapping[str, str]] = {"contrast": "objective"}
     version: ClassVar[int] = 2  # 2: crops are of the stored frame, not of the middle that the encoder sees
     kind: ClassVar[str] = "run"
     produces: ClassVar[str] = "run"
@@ -149,7 +150,7 @@ class PretrainConfig(LearningSettings):
     """all: every frame is of the label that holds then, and those without one are background."""
     key_frames: KeyFrameSettings = training(KeyFrameSettings())
     batch: BatchSettings = training(BatchSettings())
-    contrast: ContrastSettings = training(ContrastSettings())
+    objective: PretrainObjectiveSettings = training(PretrainObjectiveSettings())
     augment: ImageAugmentSettings = training(ImageAugmentSettings())
     synthetic_splits: tuple[str, ...] = training(("synthetic",))
     """Splits of pictures made by programs, each frame with its label; see batch.synthetic_per_class."""
@@ -167,7 +168,7 @@ class PretrainConfig(LearningSettings):
     @model_validator(mode="after")
     def _consistent(self) -> PretrainConfig:
         if self.loss != type(self.loss)() or self.optimizer.lr_base_batch is not None:
-            raise ValueError("loss.* and optimizer.lr_base_batch are of windows; the loss here is `contrast`")
+            raise ValueError("loss.* and optimizer.lr_base_batch are of windows; the loss here is `objective`")
         return self
 
     def spec(self) -> dict[str, Any]:

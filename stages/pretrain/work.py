@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from reelwright.models.contracts import Forward
 from reelwright.models.encoders import output_shapes
 from reelwright.models.retrieval import retrieval_metrics
 from reelwright.stages.config import parse_config
@@ -27,7 +28,6 @@ from reelwright.stages.finetune.resized_crop import CropSettings, build_crop
 from reelwright.stages.inputs import unchanged_sources
 from reelwright.stages.learning.place import Place, train_in_processes
 from reelwright.stages.learning.setup import Learning, learn
-from reelwright.stages.learning.updates import Forward
 from reelwright.stages.objectives.contrastive import Contrast
 from reelwright.stages.pretrain.batches import KeyFrameBatches, ReadFrames, ReadStored, make_pool
 from reelwright.stages.pretrain.config import METRICS, PretrainConfig
@@ -66,7 +66,8 @@ def _train(work: Work, config: PretrainConfig, place: Place) -> dict[str, Any] |
     labels = label_space(work.payload, node=work.node)
     states = state_classes(config, labels.classes, background=labels.background)
     loaded, embed_dim = _encoder(work, config)
-    num_classes = len(states.names) + 1 if config.contrast.name == "ce" else None
+    objective = Contrast(**config.objective.model_dump())
+    num_classes = len(states.names) + 1 if config.objective.name == "ce" else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         module = PretrainModule(
@@ -81,7 +82,6 @@ def _train(work: Work, config: PretrainConfig, place: Place) -> dict[str, Any] |
         module.spatial.to(memory_format=torch.channels_last)
 
     def load() -> Learning:
-        objective = Contrast(**config.contrast.model_dump())
         data = _examples(work, config, states, loaded, place, num_views=objective.num_views)
         score = partial(_retrieval, data=data, batch_size=config.batch_size, place=place)
         return Learning(

@@ -1,7 +1,7 @@
 """Labels of windows from changes of state: which components changed, once, twice or an odd number of times.
 
     state of a component    0 0 1 1 0 0 1        changes      . . x . x . x
-    window                    [- - - - )         or:  changed     xor: no net change
+    window                    [- - - - )         any: changed     net_change: none
 
 Source: STORM-PSR (A3.6 of the domain reference). Shape letters: R rows of a state table, K components, N windows.
 """
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-MODES = ("xor", "or")
+MODES = ("net_change", "any")
 
 
 def step_changes(
@@ -32,12 +32,12 @@ def window_changes(
     *,
     start: npt.ArrayLike,
     stop: npt.ArrayLike,
-    mode: str = "xor",
+    mode: str = "net_change",
 ) -> npt.NDArray[np.float32]:
     """Which components changed in the half-open windows [start, stop), float32 (N, K) of 0 and 1.
 
     `times` (R,) ascending, in the unit of `start` and `stop` (N,); a change counts where it is exactly 1.
-    xor: changed an odd number of times, so that first and last state differ; or: changed at all.
+    net_change: changed an odd number of times, so that first and last state differ; any: changed at all.
     Raises ValueError for an unknown mode or times that are not in order.
     """
     if mode not in MODES:
@@ -48,5 +48,5 @@ def window_changes(
     total_RK = np.concatenate([np.zeros((1, changes_RK.shape[1]), dtype=np.int64), np.cumsum(changes_RK == 1, axis=0)])
     first, last = (np.searchsorted(when, np.atleast_1d(np.asarray(bound, dtype=np.float64))) for bound in (start, stop))
     counts_NK = total_RK[np.maximum(last, first)] - total_RK[first]
-    labels: npt.NDArray[np.float32] = (counts_NK % 2 if mode == "xor" else counts_NK > 0).astype(np.float32)
+    labels: npt.NDArray[np.float32] = (counts_NK % 2 if mode == "net_change" else counts_NK > 0).astype(np.float32)
     return labels

@@ -2,8 +2,8 @@
 
                    training                             validation, views at test
     segments       a row somewhere in each segment      the middle of each; views share the segments out
-    dense          rows `skip` apart, from any start    starts spread over the video, however short it is
-    multi_start    as dense                             up to so many starts, at least `stride` apart
+    dense          rows `dilation` apart, any start      starts spread over the video, however short it is
+    multi_start    as dense                             up to so many starts, at least `hop` apart
 
 A run of rows can stand for each segment, `length // segments` long. Sources: `segments`, `dense`.
 """
@@ -44,7 +44,7 @@ class ClipSampling:
         Videos without rows have none, nor, with short: leave_out, have those that are too short for kinds of one run.
         """
         if self.kind == "multi_start":
-            return multi_starts(num_rows, self.shape, max_clips=num_views, min_step=self.shape.stride)
+            return multi_starts(num_rows, self.shape, max_clips=num_views, min_step=self.shape.hop)
         least = self.shape.span_rows if self.kind == "dense" and self.shape.short == "leave_out" else 1
         videos = np.flatnonzero(np.asarray(num_rows) >= least)
         rows = np.asarray(num_rows, dtype=np.int64)[videos]
@@ -60,7 +60,7 @@ class ClipSampling:
     @property
     def _segments(self) -> SegmentShape:
         count = self.segments or self.shape.length
-        return SegmentShape(num_segments=count, length=self.shape.length // count, step=self.shape.step)
+        return SegmentShape(num_segments=count, length=self.shape.length // count, step=self.shape.dilation)
 
 
 def distinct(windows: Windows, shape: WindowShape, shown: Sequence[IntArray]) -> Windows:

@@ -1,6 +1,6 @@
 """Clips of frames a fixed step apart: at random, or several spread over the video; as windows of `train.windows`.
 
-A `WindowShape` of length T and skip = step - 1 says which frames a start stands for (`windows.window_rows`); a video
+A `WindowShape` of length T and dilation = step says which frames a start stands for (`windows.window_rows`); a video
 that is too short has one window, filled up as `WindowShape.short` says. CAST's way of stretching is apart, at the end.
 Sources: CAST (1.2), fractal_video (3.10) in the domain reference.
 """
@@ -43,16 +43,16 @@ def multi_starts(
 
 
 def dense_views(num_rows: Sequence[int], shape: WindowShape, *, num_views: int) -> Windows:
-    """`num_views` windows of each video, on the grid of every (skip + 1)-th row, from its first place to its last.
+    """`num_views` windows of each video, on the grid of every `dilation`-th row, from its first place to its last.
 
     View v starts at grid row int(v * (grid rows - length) / (V - 1)); a single view in the middle. Views of a video
     that is short are all the same. (CAST's dense test; there one view divides by zero.)
     """
     _check(num_views=num_views)
     rows = np.asarray(num_rows, dtype=np.int64)
-    room = np.maximum(-(-rows // shape.step) - shape.length, 0)[:, None]
+    room = np.maximum(-(-rows // shape.dilation) - shape.length, 0)[:, None]
     views = np.arange(num_views) * (room / (num_views - 1)) if num_views > 1 else room / 2
-    return _windows(list(views.astype(np.int64) * shape.step), rows, shape)
+    return _windows(list(views.astype(np.int64) * shape.dilation), rows, shape)
 
 
 def stretched_clip(num_frames: int, *, length: int, step: int, generator: np.random.Generator) -> npt.NDArray[np.int64]:

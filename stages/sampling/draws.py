@@ -103,7 +103,7 @@ def sampling_weights(name: str, candidates: Candidates) -> FloatArray | None:
 
 def every_window(num_rows: Sequence[int], shape: WindowShape) -> Windows:
     """All windows that there can be, of every start; of a short video one window or none."""
-    return grid_windows(num_rows, WindowShape(length=shape.length, skip=shape.skip, short=shape.short))
+    return grid_windows(num_rows, WindowShape(length=shape.length, dilation=shape.dilation, short=shape.short))
 
 
 def per_video_weights(windows: Windows) -> FloatArray:

@@ -18,7 +18,7 @@ class LeftOut:
     block: str  # name of the settings that say `shape`: clip or window
     rows: str  # what they take: frames or rows
     fate: str  # of rows that are left out: are in no clip
-    is_strict: bool = False  # rows between two of a clip (`skip`) are left out too
+    is_strict: bool = False  # rows between two of a clip (`dilation`) are left out too
     _rows: dict[str, tuple[int, int]] = field(default_factory=dict)  # by video: left out, in all
     _short: dict[str, int] = field(default_factory=dict)  # by video: rows
 
@@ -57,10 +57,10 @@ class LeftOut:
         shape, wishes = self.shape, []
         if not shape.to_end:
             wishes.append("to_end: true")
-        if self.is_strict and shape.skip:
-            wishes.append("stride: 1" if shape.stride > 1 else "skip: 0")
-        elif shape.stride > shape.span_rows:
-            wishes.append(f"stride: {shape.span_rows} or less")
+        if self.is_strict and shape.dilation > 1:
+            wishes.append("hop: 1" if shape.hop > 1 else "dilation: 1")
+        elif shape.hop > shape.span_rows:
+            wishes.append(f"hop: {shape.span_rows} or less")
         return f"{' and '.join(f'{self.block}.{wish}' for wish in wishes)} takes them in"
 
 

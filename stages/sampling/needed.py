@@ -5,7 +5,7 @@ clip 0          1       5
 clip 1              3       7
 needed          1   3   5   7            rows 1 3 5 7
 
-a row of a video encoder is a clip of frames itself: row 1 of length 3, stride 2 needs frames 2 3 4
+a row of a video encoder is a clip of frames itself: row 1 of length 3, hop 2 needs frames 2 3 4
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ See `sampling.windows` for the rule, drawn. Finetune takes the windows of its te
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
 
@@ -16,6 +17,8 @@ Short = Literal["pad", "repeat", "leave_out"]
 
 class GridSettings(Settings):
     """Where clips or windows lie in a video: fields that mean the same in every stage."""
+
+    renamed: ClassVar[Mapping[str, str]] = {"stride": "hop", "skip": "dilation: it is skip + 1, so 1 for neighbours"}
 
     to_end: bool = True
     """One clip (window) more, off the grid, that ends with a video's last row where the grid does not. false: rows at

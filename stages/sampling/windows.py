@@ -1,8 +1,8 @@
 """Which rows a window takes, and which frames a clip: pure arithmetic, one rule for embed, train, finetune and predict.
 
-A window takes `length` rows, leaving out `skip` between two of them, and reaches over
-`span_rows = (length - 1) * (skip + 1) + 1` rows of the video; windows start `stride` rows apart.
-With length 3, skip 1, stride 2:
+A window takes `length` rows, `dilation` apart (1: neighbours), and reaches over
+`span_rows = (length - 1) * dilation + 1` rows of the video; windows start `hop` rows apart.
+With length 3, dilation 2, hop 2:
 
     row        0   1   2   3   4   5   6   7        8 rows; span_rows is 5
     window 0   X   .   X   .   X                    [0, 5)  last row 4
@@ -22,9 +22,8 @@ Padding is told to temporal models by a mask. Encoders know no mask: they are sh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -38,35 +37,30 @@ class WindowShape:
     """How a window (a clip) lies over the rows (the frames) of a video."""
 
     length: int  # rows in a window
-    stride: int = 1  # rows from one start to the next
-    skip: int = 0  # rows left out between two rows of a window
+    hop: int = 1  # rows from one start to the next
+    dilation: int = 1  # rows from one row of a window to its next; 1: neighbours
     to_end: bool = False  # one window more, off the grid, where the last one on it does not reach the last row
     short: str = "pad"  # of a video that is too short: pad, repeat or leave_out, as drawn above
 
     @property
-    def step(self) -> int:
-        """Rows from one row of a window to its next."""
-        return self.skip + 1
-
-    @property
     def span_rows(self) -> int:
         """Rows of the video that a whole window reaches over."""
-        return (self.length - 1) * self.step + 1
+        return (self.length - 1) * self.dilation + 1
 
     def num_windows(self, num_rows: int) -> int:
         """Windows of a video with so many rows, as `grid_starts` lists them."""
         room = num_rows - self.span_rows
         if room < 0:
             return int(num_rows > 0 and self.short != "leave_out")
-        return room // self.stride + 1 + int(self.to_end and room % self.stride > 0)
+        return room // self.hop + 1 + int(self.to_end and room % self.hop > 0)
 
     def num_left_out(self, num_rows: int) -> int:
         """Rows that no window reaches over: at the end, between windows, or all of a video that is left out."""
         room = num_rows - self.span_rows
         if room < 0:
             return num_rows if self.short == "leave_out" else 0
-        gap, rest = max(self.stride - self.span_rows, 0), room % self.stride
-        return room // self.stride * gap + (max(rest - self.span_rows, 0) if self.to_end else rest)
+        gap, rest = max(self.hop - self.span_rows, 0), room % self.hop
+        return room // self.hop * gap + (max(rest - self.span_rows, 0) if self.to_end else rest)
 
 
 @dataclass(frozen=True)
@@ -86,7 +80,7 @@ class Windows:
         """The last real row of each window, (N,)."""
         if self.rows is not None:
             return np.take_along_axis(self.rows, self.count[:, None] - 1, axis=1)[:, 0]
-        return self.start + (self.count - 1) * shape.step if self.last is None else self.last
+        return self.start + (self.count - 1) * shape.dilation if self.last is None else self.last
 
     def take(self, selection: IntArray | BoolArray) -> Windows:
         """Some of the windows, in the order of ``selection``."""
@@ -106,33 +100,22 @@ class Windows:
         return cls(video, start, count, np.concatenate(rows) if rows else None, np.concatenate(last) if last else None)
 
 
-def shape_of_run(values: Mapping[str, Any]) -> WindowShape:
-    """The windows that a run was trained on, from the `window` block of its config.yaml.
-
-    Runs of earlier releases say `pad` instead of `short`, and had no `to_end`.
-    """
-    known = dict(values)
-    if "pad" in known:
-        known["short"] = "pad" if known.pop("pad") else "leave_out"
-    return WindowShape(**known)
-
-
 def grid_starts(num_rows: int, shape: WindowShape) -> IntArray:
     """First rows of the windows that lie wholly inside ``num_rows`` rows, in order; of a shorter video [0] or none."""
     last = num_rows - shape.span_rows
     if last < 0:
         return np.zeros(shape.num_windows(num_rows), dtype=np.int64)
-    starts = np.arange(0, last + 1, shape.stride, dtype=np.int64)
+    starts = np.arange(0, last + 1, shape.hop, dtype=np.int64)
     return np.append(starts, last) if shape.to_end and starts[-1] != last else starts
 
 
 def windows_at(video: IntArray, start: IntArray, num_rows: int | IntArray, shape: WindowShape) -> Windows:
     """Windows that begin at ``start`` (N,) in videos ``video`` (N,) of ``num_rows`` rows, (N,) or one for all."""
     last = np.minimum(start + shape.span_rows, num_rows) - 1
-    count = -(-(last - start) // shape.step) + 1
+    count = -(-(last - start) // shape.dilation) + 1
     if shape.short == "repeat":
         return Windows(video, start, count, last=last)
-    return Windows(video, start, (last - start) // shape.step + 1)
+    return Windows(video, start, (last - start) // shape.dilation + 1)
 
 
 def grid_windows(rows_of_videos: Sequence[int], shape: WindowShape) -> Windows:
@@ -152,7 +135,7 @@ def window_rows(windows: Windows, shape: WindowShape) -> tuple[IntArray, BoolArr
     mask = position < windows.count[:, None]
     if windows.rows is not None:
         return windows.rows.copy(), mask
-    reached = windows.start[:, None] + position * shape.step
+    reached = windows.start[:, None] + position * shape.dilation
     return np.minimum(reached, windows.last_row(shape)[:, None]), mask
 
 

@@ -56,7 +56,7 @@ def is_changes(predictions: PredictionSet) -> bool:
 def read_changes(predictions: PredictionSet, procedure: Procedure) -> Iterator[tuple[str, VideoStreams]]:
     """(video_id, streams) of predictions of task multi_label. Raises InputError for a class that is no component."""
     components = [_component(name, procedure) for name in predictions.info.classes]
-    length, skip = _window_rows(predictions)
+    length, dilation = _window_rows(predictions)
     for table in predictions.by_video("windows"):
         frames = _frames(table, procedure, row="stop_row")
         scores_NK = scores_matrix(table)
@@ -66,7 +66,7 @@ def read_changes(predictions: PredictionSet, procedure: Procedure) -> Iterator[t
             for component, score in zip(components, scores, strict=True):
                 sure[component] = max(sure[component], score)
             found.changes[frame] = ([int(score > 0.5) for score in sure], sure)
-        rows = (length - 1) * (skip + 1) if skip else length
+        rows = (length - 1) * dilation if dilation > 1 else length
         found.window = max(1, round(rows * _frames_per_row(table, frames)))
         yield table["video_id"][0].as_py(), found
 
@@ -166,11 +166,11 @@ def _times(table: pa.Table, frames: Frames) -> dict[int, float]:
 
 
 def _window_rows(predictions: PredictionSet) -> tuple[int, int]:
-    """Rows of a window, and rows left out between two of them."""
+    """Rows of a window, and rows from one of them to the next."""
     window = predictions.info.extra.get("window") or {}
-    if "length" not in window:
+    if not {"length", "dilation"} <= set(window):
         raise InputError(f"the predictions at {predictions.folder} do not say how long their windows are; set window")
-    return int(window["length"]), int(window.get("skip") or 0)
+    return int(window["length"]), int(window["dilation"])
 
 
 def _frames_per_row(table: pa.Table, frames: Frames) -> float:

@@ -15,9 +15,9 @@ from reelwright.stages.synthesize.make import make_class, make_sample
 from reelwright.stages.synthesize.samples import Sample
 from reelwright.stages.synthesize.spread import spread
 from reelwright.stages.synthesize.write import DatasetParameters, VideoJob, write_video
-from reelwright.storage.bringing import at_hand
 from reelwright.storage.errors import InputError, ReelwrightError
-from reelwright.storage.mirror import of_plain, to_plain
+from reelwright.storage.store import backend_of
+from reelwright.storage.urls import of_plain, to_plain
 
 ENTRY = "reelwright.stages.synthesize.calls:do_calls"
 
@@ -44,7 +44,7 @@ def _sample_from_plain(
     folder: Sequence[str], config: Mapping[str, Any], sample: Mapping[str, Any], class_file: Sequence[str] | None
 ) -> tuple[Any, ...]:
     path = None if class_file is None else of_plain(class_file)
-    if path is not None and not at_hand(path):
+    if path is not None and not backend_of(path).ensure_local(path):
         raise InputError(
             f"{path} is not on {socket.gethostname()}: every worker must see the class files of videos.synthesize. Put "
             "them into a folder that all machines share, or let them be drawn (num_classes)"

@@ -23,11 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from reelwright.stages.synthesize.made import Made
-from reelwright.storage.bringing import refresh_file, sizes_below
 from reelwright.storage.errors import InputError
 from reelwright.storage.files import folder_bytes, remove, write_if_other, write_json, write_text
 from reelwright.storage.reserved import TEMPORARY
-from reelwright.storage.sharing import share
+from reelwright.storage.store import backend_of
 
 RECORD, LEDGER, MANIFEST, REPORT, LOCK = "dataset.json", "made.jsonl", "manifest.csv", "report.json", ".lock"
 TABLES = (RECORD, LEDGER, MANIFEST, REPORT, "segments.csv", "steps.csv")  # all files but samples
@@ -45,7 +44,9 @@ class Present:
     @classmethod
     def of(cls, folder: Path) -> Present:
         """Looks at a bucket once."""
-        return cls(folder, sizes_below(folder))
+        backend = backend_of(folder)
+        listed = None if backend.url is None else {name: found.size for name, found in backend.entries(folder)}
+        return cls(folder, listed)
 
     def has(self, path: str) -> bool:
         """Whether a file or folder is there."""
@@ -77,7 +78,7 @@ def claim(folder: Path, content: Mapping[str, Any]) -> None:
     Raises InputError where it holds one of other content, or files that are not ours.
     """
     record = folder / RECORD
-    refresh_file(record)
+    backend_of(record).pull_file(record)
     asked = json.loads(json.dumps(content))
     if record.exists():
         try:
@@ -117,7 +118,7 @@ def finished(folder: Path) -> dict[str, Made]:
 def listed(folder: Path) -> dict[str, Made]:
     """What the ledger says, by name; nothing is changed, and no file looked at."""
     ledger = folder / LEDGER
-    refresh_file(ledger)
+    backend_of(ledger).pull_file(ledger)
     lines = ledger.read_text(encoding="utf-8", errors="replace").splitlines() if ledger.exists() else []
     return {made.name: made for line in lines if (made := _made_of(line))}
 
@@ -132,14 +133,14 @@ def appending(folder: Path) -> Iterator[Callable[[Made], None]]:
         with ledger.open("a", encoding="utf-8") as file:
             file.write(_line(made))
         if time.monotonic() - sent > _SEND_SECONDS:
-            share(ledger)
+            backend_of(ledger).push(ledger)
             sent = time.monotonic()
 
     try:
         yield append
     finally:
         if ledger.exists():
-            share(ledger)
+            backend_of(ledger).push(ledger)
 
 
 def write_manifest(folder: Path, samples: Sequence[Made]) -> None:

@@ -19,7 +19,7 @@ from reelwright.stages.synthesize.perlin import parameters_of
 from reelwright.stages.synthesize.samples import Sample, class_stream, generator_of, variation_of
 from reelwright.storage.digests import digest
 from reelwright.storage.errors import ItemError
-from reelwright.storage.sharing import hand_over
+from reelwright.storage.store import backend_of
 
 MAX_ATTEMPTS = 50
 
@@ -43,7 +43,7 @@ def make_sample(folder: Path, config: SynthesizeConfig, sample: Sample, class_fi
         num_rejected=num_rejected,
         digest=digest_of(folder, paths),
     )
-    hand_over(folder / path for path in paths)
+    backend_of(folder).free(folder / path for path in paths)
     return made
 
 

@@ -67,7 +67,7 @@ class SyntheticSet:
     @cached_property
     def place(self) -> str:
         """The same, as people and other machines call it: in a bucket its URL."""
-        return self.store.name_of(self.folder)
+        return self.store.backend.name_of(self.folder)
 
     @cached_property
     def made(self) -> dict[str, Made]:

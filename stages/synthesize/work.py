@@ -29,12 +29,12 @@ from reelwright.stages.synthesize.perlin import labels
 from reelwright.stages.synthesize.samples import Sample, SamplePlan
 from reelwright.stages.synthesize.spread import Spread, spread
 from reelwright.stages.work import Reporter
-from reelwright.storage.bringing import refresh
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.files import write_json
 from reelwright.storage.frames import FrameStore
 from reelwright.storage.locks import exclusive
+from reelwright.storage.store import backend_of
 
 __all__ = ["VERSION", "Effort", "Outcome", "synthesize", "synthesize_classes"]
 
@@ -174,7 +174,7 @@ def _class_files(config: SynthesizeConfig, folder: Path | None) -> dict[str, Pat
         return {}
     if not FAMILIES[config.family].has_class_files:
         raise ConfigError(f"{config.family} takes no class files: its 256 classes are fixed. Leave them out")
-    refresh(folder, skip=_is_no_class, anew=True)
+    backend_of(folder).pull(folder, skip=_is_no_class, anew=True)
     files = find_classes(folder)
     for path in files.values():
         is_still = "weights" in read_class(path, family=config.family)

@@ -29,11 +29,10 @@ from reelwright.stages.synthesize.made import Made, digest_of_all
 from reelwright.stages.synthesize.procedure import VARIANTS, Script, make_script, state_at
 from reelwright.stages.synthesize.render import Look, Renderer, draw_look
 from reelwright.stages.synthesize.spread import Spread, spread
-from reelwright.storage.bringing import refresh_file
 from reelwright.storage.errors import ConfigError, InputError
 from reelwright.storage.files import remove, write_json
 from reelwright.storage.reserved import TEMPORARY
-from reelwright.storage.sharing import hand_over
+from reelwright.storage.store import backend_of
 
 SPLITS = ("train", "val", "test")
 _CONTENT = ("seed", "height", "width", "fps", "version")
@@ -161,7 +160,7 @@ def write_video(folder: Path, job: VideoJob) -> Made:
     size = (job.parameters.height, job.parameters.width)
     encode.write_video(folder / job.path, frames, size=size, fps=script.fps, codec="h264")
     made = describe(job, folder / job.path, seconds=time.perf_counter() - started)
-    hand_over([folder / job.path])
+    backend_of(folder).free([folder / job.path])
     return made
 
 
@@ -189,7 +188,7 @@ def _require(is_right: bool, name: str, value: object, allowed: str) -> None:
 def _prepare_folder(folder: Path, parameters: DatasetParameters, *, overwrite: bool) -> None:
     """Make the folder ours with `dataset.json`, or raise InputError when it is not ours to fill."""
     record = folder / "dataset.json"
-    refresh_file(record)
+    backend_of(record).pull_file(record)
     if record.exists():
         found, asked = _read_record(record), parameters.content()
         found = {name: found[name] for name in asked}

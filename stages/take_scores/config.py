@@ -1,4 +1,4 @@
-"""Settings of take_scores: rows that are class scores already, taken as predictions."""
+"""Settings of import_predictions: rows that are class scores already, taken as predictions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class TakeScoresConfig(StageConfig):
     activation.
     """
 
-    stage: ClassVar[str] = "take_scores"
+    stage: ClassVar[str] = "import_predictions"
     version: ClassVar[int] = 2
     kind: ClassVar[str] = "items"
     produces: ClassVar[str] = "predictions"

@@ -61,7 +61,7 @@ def publish(work: Work, folder: Path) -> None:
     values = {
         "task": config.task,
         "classes": list(work.payload["classes"]),
-        "window": {"length": 1, "stride": 1, "skip": 0},
+        "window": {"length": 1, "hop": 1, "dilation": 1},
     }
     cache = Store.at(work.store).predictions(work.key)
     publish_tables(work, folder, cache=cache, run=f"imported-{work.key}", run_values=values)

@@ -31,7 +31,7 @@ class LabelSpace:
     classes: tuple[str, ...]
     background: int = UNKNOWN  # class id of rows about which nothing is said
     heads: tuple[tuple[str, int], ...] = ()  # name and number of classes, where `classes` are those of several heads
-    of_window: str = "or"  # of multi_label: or, what occurs; xor, what is not as it was before
+    of_window: str = "any"  # of multi_label: any, what occurs; net_change, what is not as it was before
 
 
 def is_described(annotation: Annotation, labels: LabelSpace) -> bool:
@@ -42,16 +42,16 @@ def is_described(annotation: Annotation, labels: LabelSpace) -> bool:
 def label_sets(annotation: Annotation, reach: Spans, labels: LabelSpace) -> npt.NDArray[np.float32]:
     """Labels of N windows that reach over ``reach``, half-open in seconds and in source frames: float32 (N, K), 0 or 1.
 
-    or: steps that are completed inside; segments that overlap; labels of times, each of which holds until the next
-    time; labels of frames inside; the video's own label. xor (the net change: state before the window against state at
+    any: steps that are completed inside; segments that overlap; labels of times, each of which holds until the next
+    time; labels of frames inside; the video's own label. net_change (state before the window against state at
     its end): what changed an odd number of times inside, where a step is a change of its class, and so is each end of
     a segment, and what a time or a labelled frame has that the one before it has not, or the other way round; the
     video's own label never changes. Lines of one time, or of one frame, are one set of labels. Source: STORM-PSR (A3.6
     of the domain reference).
     """
-    parts = _CHANGES if labels.of_window == "xor" else _PRESENT
+    parts = _CHANGES if labels.of_window == "net_change" else _PRESENT
     found = [part(annotation, reach, len(labels.classes)) for part in parts]
-    merge = np.logical_xor if labels.of_window == "xor" else np.logical_or
+    merge = np.logical_xor if labels.of_window == "net_change" else np.logical_or
     return np.asarray(merge.reduce(found), dtype=np.float32)
 
 
@@ -77,27 +77,27 @@ def _holding(annotation: Annotation, reach: Spans, num_classes: int) -> Sets:
     times, sets = _by_position(annotation.times, num_classes)
     before = np.searchsorted(times, reach.start_seconds, side="right")
     with_none = np.concatenate([np.zeros((1, num_classes), dtype=np.bool_), sets])
-    return with_none[before] | _in_seconds(times, sets, reach, "or")
+    return with_none[before] | _in_seconds(times, sets, reach, "any")
 
 
 def _named(annotation: Annotation, reach: Spans, num_classes: int) -> Sets:
-    return _in_frames(*_by_position(annotation.frames, num_classes), reach, "or")
+    return _in_frames(*_by_position(annotation.frames, num_classes), reach, "any")
 
 
 def _ends(annotation: Annotation, reach: Spans, num_classes: int) -> Sets:
     known = [segment for segment in annotation.segments if segment[-1] != UNKNOWN]
     ends = [(time, label) for start, stop, label in known for time in (start, stop)]
-    return _in_seconds(*step_changes(ends, num_classes=num_classes), reach, "xor")
+    return _in_seconds(*step_changes(ends, num_classes=num_classes), reach, "net_change")
 
 
 def _turns_of_times(annotation: Annotation, reach: Spans, num_classes: int) -> Sets:
     times, sets = _by_position(annotation.times, num_classes)
-    return _in_seconds(times[1:], sets[1:] ^ sets[:-1], reach, "xor")
+    return _in_seconds(times[1:], sets[1:] ^ sets[:-1], reach, "net_change")
 
 
 def _turns_of_frames(annotation: Annotation, reach: Spans, num_classes: int) -> Sets:
     frames, sets = _by_position(annotation.frames, num_classes)
-    return _in_frames(frames[1:], sets[1:] ^ sets[:-1], reach, "xor")
+    return _in_frames(frames[1:], sets[1:] ^ sets[:-1], reach, "net_change")
 
 
 def _by_position(entries: Sequence[tuple[float, int]], num_classes: int) -> tuple[FloatArray, Sets]:
@@ -123,12 +123,12 @@ def _in_frames(frames: FloatArray, changes: npt.NDArray[Any], reach: Spans, mode
 _PRESENT: tuple[Callable[[Annotation, Spans, int], Sets], ...] = (
     _own_labels,
     _overlapping,
-    partial(_completed, mode="or"),
+    partial(_completed, mode="any"),
     _holding,
     _named,
 )
 _CHANGES: tuple[Callable[[Annotation, Spans, int], Sets], ...] = (
-    partial(_completed, mode="xor"),
+    partial(_completed, mode="net_change"),
     _ends,
     _turns_of_times,
     _turns_of_frames,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self, get_type_hints
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, TypeAdapter, ValidationError, model_validator
@@ -13,19 +14,19 @@ from reelwright.stages.sampling.settings import Short, WindowGridSettings
 from reelwright.stages.tasks.registry import TASKS, TaskTraits
 
 CLIPS = ("segments", "dense", "multi_start")  # samplings of clips that stand for their video
-SHAPE_FIELDS = ("length", "stride", "skip", "to_end", "short")  # of a window, as config.yaml keeps them
+SHAPE_FIELDS = ("length", "hop", "dilation", "to_end", "short")  # of a window, as config.yaml keeps them
 Task = Literal["video", "last_row", "majority", "per_row", "multi_label", "heads"]
 
 
 class WindowSettings(WindowGridSettings):
-    """Windows over the rows of a video: ``length`` rows, ``skip`` left out between them, ``stride`` apart."""
+    """Windows over the rows of a video: ``length`` rows, ``dilation`` apart; windows start ``hop`` apart."""
 
     length: PositiveInt = 32
     """Rows in a window."""
-    stride: PositiveInt = 1
+    hop: PositiveInt = 1
     """Rows from the start of one window to the start of the next, where windows lie on a grid."""
-    skip: int = Field(0, ge=0)
-    """Rows left out between two rows of a window."""
+    dilation: PositiveInt = 1
+    """Rows from one row of a window to its next; 1: neighbours."""
     short: Short = "pad"
     """A video shorter than a window. pad: one window, padded (with a mask); repeat: one window, the last row repeated
     (no mask); leave_out: none, and the run says so."""
@@ -57,8 +58,8 @@ class TrainWindowSettings(WindowSettings):
     equal parts, the middle in validation; dense and multi_start: from a random start, the middle in validation; they
     differ in how predict spreads its `views`."""
     segments: PositiveInt | None = None
-    """Of sampling segments: parts of the video; each has length / segments rows, `skip` left out between them; null:
-    one row each."""
+    """Of sampling segments: parts of the video; each has length / segments rows, `dilation` apart; null: one
+    row each."""
     segment_rule: Literal["even", "whole"] = "even"
     """even: any row can be drawn; whole: parts have a whole number of rows and those left over at the end are never
     drawn (TSN, CAST, ST-ABN)."""
@@ -72,8 +73,8 @@ class ModelSettings(Settings, extra="allow"):
     """The temporal model: its name and its own options (checked by the model before training starts)."""
 
     name: str = "transformer"
-    """linear, mlp, transformer, clip_transformer (STORM-PSR's), gru, lstm or tcn. Another name, given with -S or -m,
-    takes none of the options that the file gives the old one."""
+    """linear, mlp, transformer, storm_transformer (STORM-PSR's), gru, lstm or ms_tcn. Another name, given with -S or
+    -m, takes none of the options that the file gives the old one."""
 
     def options(self) -> dict[str, Any]:
         """All but the name; 32.0 is 32, as in keys."""
@@ -101,6 +102,7 @@ class TrainConfig(LearningSettings):
     """A temporal model trained on stored embeddings."""
 
     stage: ClassVar[str] = "train"
+    renamed: ClassVar[Mapping[str, str]] = {"or": "any", "xor": "net_change"}  # values of labels_of_window
     version: ClassVar[int] = 3
     kind: ClassVar[str] = "run"
     produces: ClassVar[str] = "run"
@@ -115,9 +117,9 @@ class TrainConfig(LearningSettings):
     heads: the video's own label of each head, such as verb and noun (labels.columns)."""
     head_weights: dict[str, NonNegativeFloat] = training(default_factory=dict)
     """Of task heads: factors on the losses of heads by name, which are summed; 1 where none is given."""
-    labels_of_window: Literal["or", "xor"] = "or"
-    """Of multi_label. or: labels that occur in the window; xor: its net change, labels of which it holds an odd number
-    of steps (or of ends of segments, or of turns from one time or labelled frame to the next), so that a part put on
+    labels_of_window: Literal["any", "net_change"] = "any"
+    """Of multi_label. any: labels that occur in the window; net_change: those of which it holds an odd number of
+    steps (or of ends of segments, or of turns from one time or labelled frame to the next), so that a part put on
     and taken off again is none."""
     window: TrainWindowSettings = TrainWindowSettings()
     model: ModelSettings = ModelSettings()
@@ -161,9 +163,9 @@ class TrainConfig(LearningSettings):
 
     @model_validator(mode="after")
     def _changes_are_sets(self) -> Self:
-        if self.labels_of_window == "xor" and not self.traits.of_sets:
+        if self.labels_of_window == "net_change" and not self.traits.of_sets:
             raise ValueError(
-                f"labels_of_window: xor is of task multi_label, but task is {self.task}; leave it out, or set "
+                f"labels_of_window: net_change is of task multi_label, but task is {self.task}; leave it out, or set "
                 "task: multi_label"
             )
         return self
@@ -172,7 +174,7 @@ class TrainConfig(LearningSettings):
     def _model_fits_the_task(self) -> Self:
         if self.traits.per_row and self.model.name == "mlp":
             raise ValueError(
-                "model mlp gives no logits per row, but task is per_row; use linear, gru, transformer, tcn"
+                "model mlp gives no logits per row, but task is per_row; use linear, gru, transformer, ms_tcn"
             )
         if self.traits.per_row and self.model.options().get("pool") is not None:
             raise ValueError("model.pool: a model of task per_row pools nothing; leave pool out")
@@ -189,7 +191,7 @@ class TrainConfig(LearningSettings):
         window = self.window
         if window.sampling == "segments":
             return None
-        return (window.length - 1) * (window.skip + 1) + 1, window.short
+        return (window.length - 1) * window.dilation + 1, window.short
 
     @model_validator(mode="after")
     def _there_is_time_to_cut(self) -> Self:

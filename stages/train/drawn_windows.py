@@ -130,7 +130,7 @@ def drawn_windows(
         return found, replace(draws, clips=DrawnClips(sampling.clips, np.array(num_rows)))
     if sampling.kind == "grid":
         return found, draws
-    every_start = WindowShape(length=shape.length, skip=shape.skip, short=shape.short)
+    every_start = WindowShape(length=shape.length, dilation=shape.dilation, short=shape.short)
     every = label_windows(videos, rows, shape=every_start, task=task)
     candidates = Candidates(
         windows=every.windows,

@@ -154,10 +154,10 @@ def check_reach(videos: Sequence[LabelledVideo], rows: KnownRows, shape: WindowS
     """Raise InputError where no video is as long as a window: a model would only ever see padding at its end."""
     longest = _longest(videos, rows)
     if 0 < longest < shape.span_rows:
-        fitting = (longest - 1) // shape.step + 1
+        fitting = (longest - 1) // shape.dilation + 1
         raise InputError(
             f"{_too_long(videos, rows, shape)} Every window would be padded. Set window.length to at most {fitting}, "
-            "or lessen window.skip."
+            "or lessen window.dilation."
         )
 
 
@@ -186,8 +186,8 @@ def _longest(videos: Sequence[LabelledVideo], rows: KnownRows) -> int:
 
 def _too_long(videos: Sequence[LabelledVideo], rows: KnownRows, shape: WindowShape) -> str:
     return (
-        f"A window reaches over {shape.span_rows} rows (length {shape.length}, skip {shape.skip}), but the longest "
-        f"video has {_longest(videos, rows)}."
+        f"A window reaches over {shape.span_rows} rows (length {shape.length}, dilation {shape.dilation}), but the "
+        f"longest video has {_longest(videos, rows)}."
     )
 
 

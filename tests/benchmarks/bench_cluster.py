@@ -32,7 +32,6 @@ from reelwright.pipeline.cluster.config import ClusterSettings
 from reelwright.pipeline.cluster.dask_pool import DaskPool
 from reelwright.pipeline.cluster.executors import LocalExecutor
 from reelwright.pipeline.cluster.live import LiveReporter
-from reelwright.pipeline.cluster.sharing import Split
 from reelwright.pipeline.cluster.spread import Ended, Spreader
 from reelwright.stages.held import hold
 from reelwright.stages.registry import STAGES, load
@@ -43,7 +42,7 @@ from reelwright.storage.store import Store
 from tests.benchmarks.chain import fresh_work, make_project
 from tests.benchmarks.harness import Figures, Options, Row, Turns
 from tests.benchmarks.videos import FPS, NUM_FRAMES, bench_videos, long_video
-from tests.pipeline.cluster.stand_in import STAGE, make_work
+from tests.pipeline.cluster.stand_in import STAGE, in_units, make_work
 
 NUM_ITEMS = 10_000
 AIMS = {"local": 2.0, "dask": 10.0}  # ms an item
@@ -114,7 +113,12 @@ def _local(items: Sequence[VideoItem], folder: Path) -> float:
 def _spread(pool: DaskPool, items: Sequence[VideoItem], folder: Path) -> float:
     with tempfile.TemporaryDirectory(dir=folder) as store:
         started = time.perf_counter()
-        Spreader(make_work(Path(store), items, notes=False), pool, SilentReporter(), 20.0).run()
+        Spreader(
+            make_work(Path(store), items, notes=False),
+            pool,
+            SilentReporter(),
+            in_units(20.0),
+        ).run()
         return time.perf_counter() - started
 
 
@@ -192,7 +196,7 @@ def _do_share(work: Work) -> None:
 
 
 def _on_workers(pool: DaskPool, work: Work) -> None:
-    Spreader(work, pool, SilentReporter(), 2.0).run()
+    Spreader(work, pool, SilentReporter(), in_units(2.0)).run()
 
 
 def _sharing(options: Options) -> list[Row]:
@@ -222,8 +226,8 @@ def _sharing(options: Options) -> list[Row]:
 
 def _shared(pool: DaskPool, work: Work) -> None:
     """Ranges of SHARDS_A_RANGE shards: of a real long video they would be longer, and cost less beside their work."""
-    split = Split(split_seconds=0.1, frames_per_second=1.0, unit_seconds=SHARDS_A_RANGE * SHARD_ROWS)
-    spreader = Spreader(work, pool, SilentReporter(), 2.0, split=split)
+    split = ClusterSettings(split_seconds=0.1, frames_per_second=1.0, unit_seconds=SHARDS_A_RANGE * SHARD_ROWS)
+    spreader = Spreader(work, pool, SilentReporter(), split)
     spreader.run()
     assert spreader.num_units > 1
 
@@ -291,7 +295,12 @@ def measure_driver(count: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as store:
         pool = _Answering()
         started = time.perf_counter()
-        spreader = Spreader(make_work(Path(store), items, notes=False), pool, _Forgetful(), 20.0)
+        spreader = Spreader(
+            make_work(Path(store), items, notes=False),
+            pool,
+            _Forgetful(),
+            in_units(20.0),
+        )
         spreader.run()
         seconds = time.perf_counter() - started
         started = time.perf_counter()

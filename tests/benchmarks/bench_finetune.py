@@ -39,7 +39,7 @@ STAGES = f"""
   train:
     uses: train
     embeddings: [embed]
-    window: {{length: {LENGTH}, stride: 2}}
+    window: {{length: {LENGTH}, hop: 2}}
     model: {{name: gru, width: 128}}
     epochs: 1
     val_splits: []
@@ -93,7 +93,7 @@ class _Bare:
         self.geometry = geometry_of(loaded.data_config)
         frame_store = FrameStore(store.frames(frames.key))
         self.videos = open_videos(frame_store, list(frame_store.digests()))
-        self.shape = WindowShape(length=LENGTH, stride=2)
+        self.shape = WindowShape(length=LENGTH, hop=2)
         windows = grid_windows([rows.num_rows for rows in self.videos.rows], self.shape)
         picked = np.random.default_rng(0).integers(0, len(windows), STEPS * BATCH_SIZE)
         self.windows = windows.take(picked)

@@ -1,6 +1,6 @@
 """Prediction over frames: windows/s of the predict stage, against running the encoder on every window.
 
-Neighbouring windows share frames: 16 rows, stride 1, hold every frame up to 16 times, and ours encodes it once. The
+Neighbouring windows share frames: 16 rows, hop 1, hold every frame up to 16 times, and ours encodes it once. The
 reference has its frames decoded, resized and in memory, the same encoder in the same layout and precision, and the same
 temporal model; it encodes some windows spread over the videos, as every window costs the same.
 """
@@ -30,7 +30,7 @@ from tests.benchmarks.chain import fresh_work, make_project, timed_items
 from tests.benchmarks.harness import Options, Row, Turns
 from tests.benchmarks.videos import FPS, NUM_FRAMES, bench_videos
 
-LENGTH, STRIDES, NUM_VIDEOS, SAMPLED_WINDOWS = 16, (1, 2, 4), 2, 24
+LENGTH, HOPS, NUM_VIDEOS, SAMPLED_WINDOWS = 16, (1, 2, 4), 2, 24
 STAGES = f"""
   frames: {{uses: decode, materialize: false, stop: LAST}}
   embed: {{uses: embed, frames: frames, encoder: timm/mobilenetv2_100, weights: none}}
@@ -38,14 +38,11 @@ STAGES = f"""
     uses: train
     embeddings: [embed]
     task: last_row
-    window: {{length: {LENGTH}, stride: 4}}
+    window: {{length: {LENGTH}, hop: 4}}
     model: {{name: gru, width: 128}}
     epochs: 1
     val_splits: []
-""" + "".join(
-    f"  stride{stride}: {{uses: predict, run: train, frames: frames, window: {{stride: {stride}}}}}\n"
-    for stride in STRIDES
-)
+""" + "".join(f"  hop{hop}: {{uses: predict, run: train, frames: frames, window: {{hop: {hop}}}}}\n" for hop in HOPS)
 
 
 def run(options: Options) -> list[Row]:
@@ -60,28 +57,28 @@ def run(options: Options) -> list[Row]:
     )
     turns = Turns(options.repeats)
     turns.add("per window", every_window.rate)
-    for stride in STRIDES:
-        turns.add(f"stride {stride}", partial(_stage_rate, project, f"stride{stride}"))
+    for hop in HOPS:
+        turns.add(f"hop {hop}", partial(_stage_rate, project, f"hop{hop}"))
     found = turns.measure(warm_up=False)
     reference = found["per window"]
     rows = [Row(what="encoder on every window", unit="windows/s", figures=reference)]
-    for stride in STRIDES:
+    for hop in HOPS:
         row = Row(
-            what=f"predict over frames, stride {stride}",
+            what=f"predict over frames, hop {hop}",
             unit="windows/s",
-            figures=found[f"stride {stride}"],
+            figures=found[f"hop {hop}"],
             reference="every window",
             against=reference,
         )
-        factor = overlap_factor(num_frames, stride)
+        factor = overlap_factor(num_frames, hop)
         share = statistics.median(row.ratios) / factor
         rows.append(replace(row, note=f"overlap factor {factor:.1f}, {share:.2f} of it"))
     return rows
 
 
-def overlap_factor(num_rows: int, stride: int, *, length: int = LENGTH) -> float:
+def overlap_factor(num_rows: int, hop: int, *, length: int = LENGTH) -> float:
     """Rows in all windows over rows of the video: what encoding each once can save."""
-    num_windows = len(grid_windows([num_rows], WindowShape(length=length, stride=stride)))
+    num_windows = len(grid_windows([num_rows], WindowShape(length=length, hop=hop)))
     return num_windows * length / num_rows
 
 
@@ -94,16 +91,16 @@ class EveryWindow:
     """Encode the frames of one window, score it, go on to the next."""
 
     def __init__(self, project: Project, path: Path, *, length: int, num_windows: int) -> None:
-        """The project has the nodes embed and stride1."""
+        """The project has the nodes embed and hop1."""
         work = fresh_work(project, "embed")
         store = Store.at(work.store)
         loaded = load_encoder(work)
         self._forward = prepare_forward(loaded, loaded.config, tuning=store.root / "tuning", note=lambda _text: None)
-        run_key = fresh_work(project, "stride1").inputs["run"][0].key
+        run_key = fresh_work(project, "hop1").inputs["run"][0].key
         self._run = load_run(RunFolder(store.run(run_key)), device=self._forward.execution.device)
         self._length = length
         self._frames = apply(decord_images(path), geometry_of(loaded.data_config))
-        shape = WindowShape(length=length, stride=1)
+        shape = WindowShape(length=length, hop=1)
         windows = grid_windows([len(self._frames)], shape)
         picked = windows.take(np.linspace(0, len(windows) - 1, num_windows).astype(int))
         self._rows, _ = window_rows(picked, shape)

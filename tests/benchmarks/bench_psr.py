@@ -27,12 +27,12 @@ STAGES = f"""
     uses: train
     embeddings: [embed]
     task: multi_label
-    window: {{length: {LENGTH}, stride: 1, per_epoch: 8}}
-    model: {{name: clip_transformer}}
+    window: {{length: {LENGTH}, hop: 1, per_epoch: 8}}
+    model: {{name: storm_transformer}}
     epochs: 1
     batch_size: 4
     val_splits: []
-  stride1: {{uses: predict, run: train, frames: frames}}
+  hop1: {{uses: predict, run: train, frames: frames}}
 """
 
 
@@ -53,7 +53,7 @@ def run(options: Options) -> list[Row]:
     found = turns.measure(warm_up=False)
     reference = found["per window"]
     ours = Row(
-        what="predict over frames, stride 1",
+        what="predict over frames, hop 1",
         unit="windows/s",
         figures=found["ours"],
         reference="every window",
@@ -69,7 +69,7 @@ def run(options: Options) -> list[Row]:
 
 
 def _rate(project: Project) -> float:
-    windows, seconds = timed_items(fresh_work(project, "stride1"))
+    windows, seconds = timed_items(fresh_work(project, "hop1"))
     return windows / seconds
 
 

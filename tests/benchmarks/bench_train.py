@@ -32,11 +32,11 @@ from reelwright.storage.spans import Spans
 from tests.benchmarks.harness import Figures, Options, Row, Turns
 
 NUM_VIDEOS, ROWS, DIM, NUM_CLASSES, BATCH_SIZE, AIM = 20, 400, 384, 6, 64, 0.9
-SHAPE = WindowShape(length=32, stride=4)
+SHAPE = WindowShape(length=32, hop=4)
 MODELS = {
     "linear": {"pool": "last"},
     "gru": {"width": 128},
-    "tcn": {"layers": 6},
+    "ms_tcn": {"layers": 6},
     "transformer": {"layers": 2, "width": 128},
 }
 EPOCHS = {"linear": 20}  # a round; 1 of the slower ones

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from reelwright.pipeline.project import Project, SilentObserver
-from reelwright.pipeline.runner import read_videos
+from reelwright.pipeline.reading import read_videos
 from reelwright.pipeline.units import build_work
 from reelwright.stages.registry import STAGES, load
 from reelwright.stages.work import SilentReporter, Work

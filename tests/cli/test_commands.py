@@ -55,7 +55,7 @@ def test_run_status_explain_show_and_a_broken_video(folder: Path) -> None:
     [
         (["run"], "no reelwright.yaml or pipeline.yaml"),
         (["run", "-c", "gone.yaml"], "gone.yaml: no such pipeline file"),
-        (["embed", "--videos", "x.docx"], "--videos 'x.docx': give a manifest"),
+        (["embed", "--videos", "x.docx"], "'x.docx': no such manifest"),
         (["init", "--recipe", "demp"], "no recipe 'demp'. Did you mean 'demo'?"),
         (["settings", "decoed"], "'decoed' is no stage. Did you mean 'decode'?"),
         (["nonsense"], "No such command"),

@@ -7,10 +7,13 @@ import io
 import json
 import os
 import re
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from reelwright.cli.costs import about_text, estimate_lines
@@ -108,6 +111,25 @@ def test_a_parallel_grid_gives_what_one_after_the_other_gives(copied: Path) -> N
     ]
     again = reelwright(copied, "run", "-m", *axes)
     assert again.stdout.count("up to date") == 2
+
+
+@pytest.mark.slow
+def test_the_schedulers_signal_ends_a_parallel_grid_and_its_processes(copied: Path) -> None:
+    command = ["run", "-m", "--parallel", "2", "embed.seed=1,2", "train.epochs=3"]
+    with subprocess.Popen(
+        [sys.executable, "-c", "from reelwright.cli.main import main; main()", *command],
+        cwd=copied,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        lines = iter(process.stderr.readline, "")
+        assert any("starts: embed.seed=2" in line for line in lines)
+        children = psutil.Process(process.pid).children()
+        process.send_signal(signal.SIGTERM)
+        assert any("stopped by SIGTERM" in line for line in lines)
+    assert process.returncode == 75
+    assert psutil.wait_procs(children, timeout=60)[1] == []
 
 
 def test_failures_by_cause_and_status_with_estimates(copied: Path) -> None:

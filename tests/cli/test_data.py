@@ -55,6 +55,7 @@ def test_prepare_show_sheet_import_export(tmp_path):
 
 
 TOLD = {
+    "older name": (["import-features", "feats", "--stride", "2"], "'stride' is called 'hop' now"),
     "no rate": (["import-features", "feats"], "give exactly one of fps, times and times_key"),
     "no root": (["prepare", "hmdb51"], "give --root FOLDER. HMDB51"),
     "no such set": (["prepare", "hmdb52", "--root", "."], "Did you mean 'hmdb51'"),

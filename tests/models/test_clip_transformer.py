@@ -37,7 +37,7 @@ def test_sizes_of_encoders(name):
     length, dim, components, options = SIZES[name]
     with torch.device("meta"):
         model = build_temporal(
-            "clip_transformer", input_dim=dim, num_outputs=components, length=length, per_row=False, **options
+            "storm_transformer", input_dim=dim, num_outputs=components, length=length, per_row=False, **options
         )
     given = VECTORS["model_sizes"][name]
     assert count(model.head.parameters()) == given["head_params"]
@@ -95,7 +95,7 @@ def test_neighbours_that_reach_everywhere_are_full_attention():
 def test_neighbours_see_no_further():
     torch.manual_seed(0)
     model = build_temporal(
-        "clip_transformer",
+        "storm_transformer",
         input_dim=4,
         num_outputs=2,
         length=9,

@@ -23,22 +23,22 @@ CASES = [
     ("transformer", {"layers": 1, "pool": "mean", "positions": "sinusoidal"}),
     ("transformer", {"layers": 1, "pool": "last", "causal": True, "width": 12, "mlp_width": 5, "heads": 3}),
     ("transformer", {"layers": 1, "heads": 3, "head_dim": 5, "causal": True}),
-    ("clip_transformer", {"layers": 2, "heads": 2, "head_dim": 3, "mlp_width": 5}),
-    ("clip_transformer", {"layers": 1, "heads": 1, "head_dim": 8, "mlp_width": 5, "pool": "mean"}),
+    ("storm_transformer", {"layers": 2, "heads": 2, "head_dim": 3, "mlp_width": 5}),
+    ("storm_transformer", {"layers": 1, "heads": 1, "head_dim": 8, "mlp_width": 5, "pool": "mean"}),
     (
-        "clip_transformer",
+        "storm_transformer",
         {"layers": 2, "heads": 2, "head_dim": 3, "mlp_width": 5, "attention": "neighbours", "neighbours": 2},
     ),
     (
-        "clip_transformer",
+        "storm_transformer",
         {"layers": 2, "heads": 2, "head_dim": 3, "mlp_width": 5, "attention": "linformer", "projected": 4},
     ),
     ("gru", {"width": 6}),
     ("gru", {"width": 6, "layers": 2, "bidirectional": True, "pool": "mean"}),
     ("lstm", {"width": 6}),
     ("lstm", {"width": 6, "bidirectional": True}),
-    ("tcn", {"layers": 3, "width": 6}),
-    ("tcn", {"layers": 2, "width": 6, "stages": 3, "causal": True, "pool": "last", "input_norm": True}),
+    ("ms_tcn", {"layers": 3, "width": 6}),
+    ("ms_tcn", {"layers": 2, "width": 6, "stages": 3, "causal": True, "pool": "last", "input_norm": True}),
 ]
 IDS = [f"{name}-{'-'.join(f'{k}={v}' for k, v in options.items())}" for name, options in CASES]
 PER_ROW = [(name, {k: v for k, v in options.items() if k != "pool"}) for name, options in CASES if name != "mlp"]
@@ -125,8 +125,8 @@ def test_windows_of_a_batch_do_not_mix(name, options):
     torch.testing.assert_close(logits_of(model, x, mask), alone)
 
 
-CAUSAL = [("gru", {}), ("lstm", {}), ("transformer", {"causal": True}), ("tcn", {"causal": True, "layers": 3})]
-NOT_CAUSAL = [("gru", {"bidirectional": True}), ("transformer", {}), ("tcn", {"layers": 3})]
+CAUSAL = [("gru", {}), ("lstm", {}), ("transformer", {"causal": True}), ("ms_tcn", {"causal": True, "layers": 3})]
+NOT_CAUSAL = [("gru", {"bidirectional": True}), ("transformer", {}), ("ms_tcn", {"layers": 3})]
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_padding_in_front_shifts_a_recurrent_result():
 
 
 def test_tcn_stages_and_reach():
-    model, x = build("tcn", per_row=True, layers=2, width=6, stages=3), rows(num_rows=15)
+    model, x = build("ms_tcn", per_row=True, layers=2, width=6, stages=3), rows(num_rows=15)
     mask = torch.ones(4, 15, dtype=torch.bool)
     outputs = model({"rows": x, "mask": mask})
     assert list(outputs) == ["aux.stage1", "aux.stage2", "logits"]
@@ -216,7 +216,7 @@ REFUSED = [
     ("mlp per row", "mlp", {"per_row": True}, r"mlp .* gives no logits per row"),
     ("heads", "transformer", {"heads": 3}, r"width 8 does not divide into 3 heads"),
     ("positions", "transformer", {"positions": "rotary"}, r"positions is 'rotary'; allowed: learned, sinusoidal"),
-    ("layers", "tcn", {"layers": 0}, r"layers is 0; it must be at least 1"),
+    ("layers", "ms_tcn", {"layers": 0}, r"layers is 0; it must be at least 1"),
     ("dropout", "lstm", {"dropout": 1.0}, r"dropout is 1.0; it must be at least 0 and below 1"),
     ("mlp dropout", "mlp", {"dropout": -0.1}, r"dropout is -0.1"),
     ("length", "linear", {"length": 0}, r"length is 0; it must be at least 1"),

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-FPS, STRIDE, LENGTH = 10, 2, 3  # of the features: a row a fifth of a second, each of 3 frames
+FPS, HOP, LENGTH = 10, 2, 3  # of the features: a row a fifth of a second, each of 3 frames
 SETS = ("multi_label", "heads")
 NOTHING = -1
 
@@ -29,7 +29,7 @@ class Row:
 
     @property
     def frames(self) -> range:
-        return range(self.number * STRIDE, self.number * STRIDE + LENGTH)
+        return range(self.number * HOP, self.number * HOP + LENGTH)
 
     @property
     def start(self) -> float:
@@ -67,7 +67,7 @@ class Case:
     labels: Mapping[str, Any]  # the block
     train_window: Mapping[str, Any]
     predict_window: Mapping[str, Any] = field(default_factory=dict)
-    of_window: str = "or"
+    of_window: str = "any"
 
 
 # ---------------------------------------------------------------------------------------------------------- labels
@@ -208,7 +208,7 @@ def target_of_window(case: Case, labels: Labels, video: str, window: Window | No
     if case.task == "heads":
         return set(labels.of_heads(video)) or None
     if case.task == "multi_label":
-        find = change_of_window if case.of_window == "xor" else set_of_window
+        find = change_of_window if case.of_window == "net_change" else set_of_window
         return find(labels, video, window) if labels.is_known(video) else None
     if case.task == "video" or window is None:
         return labels.own(video)
@@ -224,20 +224,20 @@ def target_of_window(case: Case, labels: Labels, video: str, window: Window | No
 # --------------------------------------------------------------------------------------------------------- windows
 
 
-def grid(num_rows: int, *, length: int, stride: int, skip: int, pad: bool, to_end: bool) -> list[Window]:
-    step = skip + 1
+def grid(num_rows: int, *, length: int, hop: int, dilation: int, pad: bool, to_end: bool) -> list[Window]:
+    step = dilation
     span = (length - 1) * step + 1
     if num_rows < span:
         return [Window(tuple(range(0, num_rows, step))[:length])] if pad and num_rows else []
-    starts = [start for start in range(0, num_rows, stride) if start + span <= num_rows]
+    starts = [start for start in range(0, num_rows, hop) if start + span <= num_rows]
     if to_end and starts[-1] + span < num_rows:
         starts.append(num_rows - span)
     return [Window(tuple(start + step * place for place in range(length))) for start in starts]
 
 
-def clips(num_rows: int, *, kind: str, length: int, stride: int, skip: int, segments: int, views: int) -> list[Window]:
+def clips(num_rows: int, *, kind: str, length: int, hop: int, dilation: int, segments: int, views: int) -> list[Window]:
     """Clips that stand for their video, those that show the same only once where there are several."""
-    step = skip + 1
+    step = dilation
     if kind == "segments":
         found = [
             Window(_segment_rows(num_rows, (view + 0.5) / views, segments=segments, run=length // segments, step=step))
@@ -248,7 +248,7 @@ def clips(num_rows: int, *, kind: str, length: int, stride: int, skip: int, segm
         starts = (
             _dense_starts(num_rows, length, step, views)
             if kind == "dense"
-            else _spread_starts(num_rows - span, stride, views)
+            else _spread_starts(num_rows - span, hop, views)
         )
         found = [Window(tuple(range(start, num_rows, step))[:length]) for start in starts]
     return list(dict.fromkeys(found)) if views > 1 else found
@@ -279,15 +279,15 @@ def _spread_starts(last: int, least: int, views: int) -> list[int]:
 
 def windows_of(case: Case, num_rows: int, *, training: bool) -> list[Window]:
     """The windows of predict, or those of validation."""
-    trained = {"stride": 1, "skip": 0, "pad": True, "sampling": "grid", **case.train_window}
+    trained = {"hop": 1, "dilation": 1, "pad": True, "sampling": "grid", **case.train_window}
     sampling, segments = trained.pop("sampling"), trained.pop("segments", None)
-    asked = {"stride": 1, "pad": True, "to_end": True, "views": 1, **case.predict_window}
+    asked = {"hop": 1, "pad": True, "to_end": True, "views": 1, **case.predict_window}
     shape = {"to_end": True, "views": 1, **trained} if training else {**trained, **asked}
     if sampling in ("segments", "dense", "multi_start"):
-        names = ("length", "stride", "skip", "views")
+        names = ("length", "hop", "dilation", "views")
         chosen = {name: shape[name] for name in names}
         return clips(num_rows, kind=sampling, segments=segments or shape["length"], **chosen)
-    names = ("length", "stride", "skip", "pad", "to_end")
+    names = ("length", "hop", "dilation", "pad", "to_end")
     return grid(num_rows, **{name: shape[name] for name in names})
 
 

@@ -86,11 +86,11 @@ TRAINED = {
 }
 PREDICTED: list[dict[str, Any]] = [
     {},
-    {"stride": 2},
-    {"stride": 3, "to_end": True},
-    {"stride": 6, "to_end": False},  # leaves rows out
-    {"length": 5, "stride": 2, "pad": False},
-    {"skip": 1, "stride": 2},
+    {"hop": 2},
+    {"hop": 3, "to_end": True},
+    {"hop": 6, "to_end": False},  # leaves rows out
+    {"length": 5, "hop": 2, "pad": False},
+    {"dilation": 2, "hop": 2},
 ]
 
 
@@ -98,12 +98,12 @@ def cases() -> dict[str, Case]:
     """Every task with every kind of label that it can learn from, and every sampling; windows of predict in turn."""
     found: dict[str, Case] = {}
 
-    def add(kind: str, task: str, sampling: str, *, of_window: str = "or", **window: Any) -> None:
+    def add(kind: str, task: str, sampling: str, *, of_window: str = "any", **window: Any) -> None:
         number = len(found)
-        shape = {"length": 4, "stride": 1 + number % 3, "skip": number % 2, "sampling": sampling, **window}
+        shape = {"length": 4, "hop": 1 + number % 3, "dilation": 1 + number % 2, "sampling": sampling, **window}
         asked = PREDICTED[number % len(PREDICTED)]
         if sampling in CLIPS:
-            asked = {"views": 1 + number % 3, "stride": 2}
+            asked = {"views": 1 + number % 3, "hop": 2}
         found[f"{task} {of_window}: {kind}: {sampling}{window or ''}"] = Case(
             task=task, labels=KINDS[kind], train_window=shape, predict_window=asked, of_window=of_window
         )
@@ -112,13 +112,13 @@ def cases() -> dict[str, Case]:
         balanced = () if "classes" in kind else ("balanced",)  # one of its classes is in no window
         for sampling in (*DRAWN, *balanced, *_events(kind)):
             add(kind, task, sampling)
-    for kind, of_window in itertools.product([kind for kind in KINDS if kind not in HEADS[1:]], ("or", "xor")):
+    for kind, of_window in itertools.product([kind for kind in KINDS if kind not in HEADS[1:]], ("any", "net_change")):
         for sampling in (*DRAWN, *_events(kind)):
             add(kind, "multi_label", sampling, of_window=of_window)
     for kind, task in (("column", "video"), *((kind, "heads") for kind in HEADS)):
         for sampling in (*DRAWN, *CLIPS):
             add(kind, task, sampling)
-        add(kind, task, "segments", segments=2, skip=1)
+        add(kind, task, "segments", segments=2, dilation=2)
         add(kind, task, "dense", pad=False)
     return found
 
@@ -130,12 +130,12 @@ def _events(kind: str) -> tuple[str, ...]:
 
 CASES = cases()
 QUICK = [
-    "per_row or: segments, background: grid",
-    "multi_label or: frames: grid",
-    "multi_label xor: frames: grid",
-    "multi_label or: times: grid",
-    "heads or: verb, noun: segments",
-    "heads or: noun, verb: grid",
+    "per_row any: segments, background: grid",
+    "multi_label any: frames: grid",
+    "multi_label net_change: frames: grid",
+    "multi_label any: times: grid",
+    "heads any: verb, noun: segments",
+    "heads any: noun, verb: grid",
 ]
 
 
@@ -195,7 +195,7 @@ def write_files(folder: Path) -> None:
 def run_cases(folder: Path, names: list[str]) -> dict[str, Found]:
     """All ``names`` as nodes of one pipeline, run, and what came of each."""
     write_files(folder)
-    stages: dict[str, Any] = {"rows": {"uses": "features", "fps": 10, "stride": 2, "length": 3}}
+    stages: dict[str, Any] = {"rows": {"uses": "features", "fps": 10, "hop": 2, "length": 3}}
     for number, name in enumerate(names):
         case = CASES[name]
         stages[f"t{number}"] = {

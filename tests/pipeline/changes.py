@@ -29,7 +29,7 @@ stages:
     uses: train
     embeddings: [embed]
     task: per_row
-    window: {length: 4, stride: 2}
+    window: {length: 4, hop: 2}
     model: {name: gru, dropout: 0.0}
     epochs: 2
     batch_size: 8
@@ -382,7 +382,7 @@ def _from_environment(scene: Scene) -> None:
 
 @edit("a value from another place of the file")
 def _from_elsewhere(scene: Scene) -> None:
-    scene.replace("epochs: 2", "epochs: ${stages.train.window.stride}")
+    scene.replace("epochs: 2", "epochs: ${stages.train.window.hop}")
 
 
 @edit("pipeline file renamed")

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from reelwright.pipeline.bucket_copy import copied
+from reelwright.pipeline.bucket_copy import Scope, copied
 from reelwright.pipeline.repair import relist
-from reelwright.pipeline.verify import Scope
 from reelwright.storage.files import write_sealed
 from reelwright.storage.items import ItemLedger, ItemRow
 from reelwright.storage.removal import take_out
@@ -18,7 +17,7 @@ from tests.storage.test_remote import Machines, machines, write_item
 
 __all__ = ["machines"]
 KEY, ONE, TWO = "a" * 32, "1" * 32, "2" * 32
-SCOPE = Scope(nodes={KEY}, items={("embeddings", KEY): frozenset({ONE, TWO})})
+SCOPE = Scope({"nodes": {KEY: None}, "embeddings": {KEY: frozenset({ONE, TWO})}})
 
 
 @pytest.fixture

@@ -15,8 +15,9 @@ import pytest
 
 from reelwright.pipeline.plan import FRESH, WAITING
 from reelwright.pipeline.project import Project, SilentObserver
+from reelwright.pipeline.reading import read_videos
 from reelwright.pipeline.results import RunResult
-from reelwright.pipeline.runner import open_planner, read_videos
+from reelwright.pipeline.runner import open_planner
 from reelwright.pipeline.why import explain_video
 from reelwright.stages.train.config import TrainConfig
 from reelwright.storage.items import ItemLedger, ItemRow
@@ -65,8 +66,8 @@ SETTINGS: dict[str, Ran] = {
     "embed.shard_rows=4": NOTHING,
     # train
     "train.window.length=3": TRAIN,
-    "train.window.stride=1": TRAIN,
-    "train.window.skip=1": TRAIN,
+    "train.window.hop=1": TRAIN,
+    "train.window.dilation=2": TRAIN,
     "train.window.to_end=false": TRAIN,
     "train.window.short=repeat": TRAIN,
     "train.window.pad=true": NOTHING,  # an older word for short: pad, the default
@@ -84,7 +85,7 @@ SETTINGS: dict[str, Ran] = {
     "train.checkpoint_every=2": NOTHING,
     "train.memory_bytes=1000000": NOTHING,
     # predict
-    "predict.window.stride=2": PREDICT,
+    "predict.window.hop=2": PREDICT,
     "predict.window.length=3": PREDICT,
     "predict.window.to_end=false": PREDICT,
     "predict.window.short=leave_out": PREDICT,
@@ -122,7 +123,7 @@ SETTINGS: dict[str, Ran] = {
     "train.optimizer.lr=0.001": NOTHING,  # the default
     "train.optimizer.lr=1e-3": NOTHING,
     "train.window.length=4.0": NOTHING,
-    "train.window.skip=0": NOTHING,
+    "train.window.dilation=1": NOTHING,
     "train.model.dropout=0": NOTHING,  # the file has 0.0
 }
 
@@ -218,8 +219,8 @@ REASONS: dict[tuple[str, str], tuple[str, ...]] = {
         'spec.val_splits: [] -> ["test"]',
         "input embeddings: 2 of 5 videos new",
     ),
-    ("predict.window.stride=2", "predict"): ("spec.window.stride: 1 -> 2", "nothing done yet of 5 videos"),
-    ("predict.window.stride=2", "scores"): ("input predictions: predict changed",),
+    ("predict.window.hop=2", "predict"): ("spec.window.hop: 1 -> 2", "nothing done yet of 5 videos"),
+    ("predict.window.hop=2", "scores"): ("input predictions: predict changed",),
     ("predict.splits=[test]", "predict"): ("input embeddings: 3 of 5 videos gone",),
     ("labels.classes=[bright,blue]", "train"): (
         'classes: ["blue", "bright"] -> ["bright", "blue"]',

@@ -13,8 +13,9 @@ from reelwright.pipeline import checks
 from reelwright.pipeline.file import load_pipeline
 from reelwright.pipeline.graph import build_graph
 from reelwright.pipeline.project import Project, SilentObserver
+from reelwright.pipeline.reading import read_videos
 from reelwright.pipeline.results import RunOptions
-from reelwright.pipeline.runner import check_before_run, open_planner, read_videos, run_pipeline
+from reelwright.pipeline.runner import check_before_run, open_planner, run_pipeline
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.train.config import ModelSettings, TrainConfig
 from reelwright.storage.errors import ConfigError, ReelwrightError
@@ -26,14 +27,14 @@ labels: {column: label}
 stages:
   frames: {uses: decode, fps: 5, short_side: 48, workers: 1}
   embed: {uses: embed, frames: frames, encoder: timm/test_resnet, weights: none, device: cpu}
-  train: {uses: train, embeddings: [embed], task: video, window: {length: 4}, model: {name: tcn}, device: cpu}
+  train: {uses: train, embeddings: [embed], task: video, window: {length: 4}, model: {name: ms_tcn}, device: cpu}
   predict: {uses: predict, run: train, device: cpu}
   scores: {uses: evaluate, predictions: predict}
 """
 
 MISTAKES = [
-    ("train.model.name=tnc", r"unknown temporal model 'tnc'.*did you mean 'tcn'"),
-    ("train.model.layer=4", r"unknown option of tcn 'layer'.*did you mean 'layers'"),
+    ("train.model.name=ms_tnc", r"unknown temporal model 'ms_tnc'.*did you mean 'ms_tcn'"),
+    ("train.model.layer=4", r"unknown option of ms_tcn 'layer'.*did you mean 'layers'"),
     ("train.model.layers=none", r"layers is 'none': Input should be a valid integer"),
     ("train.model.layers=0", r"layers is 0; it must be at least 1"),
     ("train.model.pool=max", r"pool is 'max'; allowed: mean, last"),
@@ -85,10 +86,10 @@ def test_a_mistake_is_told_by_a_dry_run_and_by_a_run_before_a_video_is_read(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("a video was read")
 
-    from reelwright.pipeline import runner
+    from reelwright.pipeline import reading
 
-    load = runner.load
-    monkeypatch.setattr(runner, "load", lambda name: never if "index" in name else load(name))
+    load = reading.load
+    monkeypatch.setattr(reading, "load", lambda name: never if "index" in name else load(name))
     for act in (
         lambda file: check_before_run(open_planner(file), RunOptions()),
         lambda file: run_pipeline(file, SilentObserver()),
@@ -146,7 +147,7 @@ def test_windows_longer_than_every_video_are_told_before_a_frame_is_decoded(tmp_
     def load(*overrides: str):
         return load_pipeline(tmp_path / "reelwright.yaml", overrides)
 
-    long = ("train.window.length=7", "train.window.skip=1")  # 13 rows
+    long = ("train.window.length=7", "train.window.dilation=2")  # 13 rows
     read_videos(load(), SilentObserver())
     match = r"stages.train: a window reaches over 13 rows, but the longest of 1 videos has about 10.*leave_out"
     with pytest.raises(ConfigError, match=match):
@@ -158,7 +159,7 @@ def test_windows_longer_than_every_video_are_told_before_a_frame_is_decoded(tmp_
     assert "every video is filled up (window.short: pad)" in warning
     assert check_before_run(open_planner(load("train.window.length=10")), RunOptions()) == ()
     with pytest.raises(ConfigError, match=r"stages.predict: a window reaches over 99 rows"):
-        check_before_run(open_planner(load("predict.window={length: 99, skip: 0, short: leave_out}")), RunOptions())
+        check_before_run(open_planner(load("predict.window={length: 99, dilation: 1, short: leave_out}")), RunOptions())
     clips = ("embed.encoder=torchvision/r3d_18", "train.window.length=6", "train.window.short=leave_out")
     with pytest.raises(ConfigError, match="has about 2"):  # a row for every 8 frames, and one more
         check_before_run(open_planner(load(*clips)), RunOptions())

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from reelwright.cli.upkeep import parse_age, parse_bytes
-from reelwright.pipeline.collect import Limits, Sweep, sweep
+from reelwright.pipeline.collect import Limits, Sweep, collect, sweep
 from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.pipeline.verify import verify
 from reelwright.storage.errors import ConfigError
+from reelwright.storage.folders import replacing_folder
 from reelwright.storage.garbage import delete
+from reelwright.storage.locks import using
 from tests.small_project import put_back, read_rows, write_rows
 
 NOW = Limits(guard_seconds=0.0)
@@ -119,6 +121,39 @@ def test_age_budget_and_what_may_be_in_use(folder: Path) -> None:
     total = swept(project).store_bytes
     assert swept(project, limits=Limits(max_bytes=total)).going == ()
     assert areas(swept(project, limits=Limits(max_bytes=total - 1))) == {"frames": 1}
+
+
+def test_what_a_process_is_writing_stays(folder: Path) -> None:
+    """As a run that publishes predictions while somebody else's `gc --now` gives them up."""
+    project = opened(folder)
+    store = project.file.store
+    key, other = project.planner().plan("predict").key, "0" * 32
+    scratch = store.root / "scratch" / f"{key}.machine.rows"
+    scratch.parent.mkdir(exist_ok=True)
+    bare = folder / "bare.yaml"
+    bare.write_text(project.file.path.read_text(encoding="utf-8").partition("  embed:")[0], encoding="utf-8")
+    at_top, left = store.root / ".tmp-0123456789ab-videos.json", store.predictions(f".tmp-0123456789ab-{other}")
+
+    def collected() -> set[Path]:
+        found = collect([Project.open(bare).file], SilentObserver(), limits=NOW, only_these=True)
+        return {garbage.path for garbage in found.going if garbage.kind == "leftovers"}
+
+    try:
+        for path in (scratch, at_top):
+            path.write_bytes(b"half")
+        left.mkdir()
+        with using(store.locks, what="a run") as note:
+            note({key})
+            with replacing_folder(store.predictions(key)) as temporary:
+                (temporary / "windows.parquet").write_bytes(b"half")
+                assert collected() == {left}
+                assert temporary.is_dir()
+            assert (store.predictions(key) / "windows.parquet").read_bytes() == b"half"
+            assert scratch.exists()
+            assert at_top.exists()
+        assert collected() == {scratch, at_top}
+    finally:
+        bare.unlink()
 
 
 def test_links_and_what_is_not_ours_are_left_alone(folder: Path, tmp_path: Path) -> None:

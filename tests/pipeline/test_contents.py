@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reelwright.cli.importing import _videos
-from reelwright.cli.single import _videos_block
+from reelwright.pipeline.adhoc import videos_block
 from reelwright.pipeline.contents import contents_of, source_file
 from reelwright.pipeline.dataset import load_dataset
 from reelwright.storage.errors import ConfigError
@@ -88,10 +87,10 @@ def test_a_folder_of_features(manifest):
 )
 def test_sources_at_urls(source, features, source_of_videos):
     assert source_file(source, []).videos.model_dump(exclude_unset=True) == source_of_videos
-    assert _videos_block(source) == source_of_videos
-    assert _videos(source) == features
-    assert _videos_block("s3://lab/a.mp4") == {"glob": "s3://lab/a.mp4"}
-    assert _videos("s3://lab/a.npy") == {"glob": "s3://lab/a.npy"}
+    assert videos_block(source) == source_of_videos
+    assert videos_block(source, folder="features") == features
+    assert videos_block("s3://lab/a.mp4") == {"glob": "s3://lab/a.mp4"}
+    assert videos_block("s3://lab/a.npy", folder="features") == {"glob": "s3://lab/a.npy"}
 
 
 def test_a_manifest_at_a_url(manifest, tmp_path, monkeypatch):
@@ -103,5 +102,5 @@ def test_a_manifest_at_a_url(manifest, tmp_path, monkeypatch):
 
 
 def test_no_such_source(manifest):
-    with pytest.raises(ConfigError, match=r"gone\.docx: no such manifest"):
+    with pytest.raises(ConfigError, match=r"'gone\.docx': no such manifest"):
         source_file("gone.docx", [])

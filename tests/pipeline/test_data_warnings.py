@@ -14,6 +14,7 @@ from reelwright.pipeline.file import load_pipeline
 from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.pipeline.results import RunOptions
 from reelwright.storage.errors import InputError
+from reelwright.storage.files import write_sealed
 from reelwright.storage.known import KnownFiles, KnownProbes, VideoProbe, stamp
 from tests.small_project import write_rows
 
@@ -68,6 +69,14 @@ def test_nothing_is_said_where_nothing_is_wrong(load: Load) -> None:
     assert load([*SEGMENTS, ("a", 5, 10.09, "cut")]).warnings == ()  # rounding, or the frame at the end
     assert load([(name, 99, "cut") for name in SPLITS], kind="frames").warnings == ()
     assert load(SEGMENTS, contents={"a": "same", "b": "same"}).warnings == ()  # of one split
+
+
+def test_a_store_of_an_older_release_is_said_with_what_is_made_anew(load: Load, tmp_path: Path) -> None:
+    assert load(SEGMENTS).notes == ()
+    write_sealed(tmp_path / "store/store.json", {"schema": 1})
+    (note,) = load(SEGMENTS).notes
+    assert "is of an older release" in note
+    assert "made anew under new keys" in note
 
 
 def test_a_typo_in_an_id_is_said_and_so_is_the_video_that_lost_its_label(load: Load) -> None:

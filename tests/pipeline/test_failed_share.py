@@ -20,7 +20,7 @@ stages:
     uses: train
     embeddings: [feats]
     task: per_row
-    window: {length: 4, stride: 4}
+    window: {length: 4, hop: 4}
     model: {name: linear}
     epochs: 1
     batch_size: 4

@@ -130,7 +130,7 @@ FULL = {
     "frames": ("frames.fps=2.5", 40_000),
     "embed": ("embed.dtype=float32", 30_000),
     "train": ("train.epochs=3", 24_000),
-    "predict": ("predict.window.stride=3", 12_000),
+    "predict": ("predict.window.hop=3", 12_000),
     "scores": ("scores.topk=[1]", 12_000),
 }
 

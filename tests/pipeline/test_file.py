@@ -213,6 +213,6 @@ def test_combinations_of_a_grid_replace_named_blocks_too(tmp_path: Path) -> None
     from reelwright.pipeline.grid import combinations
 
     pipeline(tmp_path, NAMED)
-    grid = combinations(tmp_path / "reelwright.yaml", ["train.model={name: gru, width: 8},{name: tcn}"])
+    grid = combinations(tmp_path / "reelwright.yaml", ["train.model={name: gru, width: 8},{name: ms_tcn}"])
     found = [combination.file.nodes["train"].model for combination in grid]
-    assert [(model.name, model.options()) for model in found] == [("gru", {"width": 8}), ("tcn", {})]
+    assert [(model.name, model.options()) for model in found] == [("gru", {"width": 8}), ("ms_tcn", {})]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from reelwright.pipeline.grid import combinations, run_grid, split_values, worst_exit_code
 from reelwright.pipeline.project import SilentObserver
 from reelwright.pipeline.results import RunOptions
-from reelwright.storage.errors import ConfigError
+from reelwright.storage.errors import ConfigError, StageError
 
 
 @pytest.mark.parametrize(
@@ -51,15 +52,15 @@ def test_wrong_grids_are_refused_before_anything_runs(copied: Path, axes: list[s
 @pytest.mark.slow
 def test_combinations_share_what_they_can_and_one_that_fails_stops_none(copied: Path) -> None:
     lock = (copied / "reelwright.lock").read_text(encoding="utf-8")
-    axes = ["train.optimizer.lr=0.001,1e30", "train.epochs=2,3", "predict.window.stride=1,2"]
+    axes = ["train.optimizer.lr=0.001,1e30", "train.epochs=2,3", "predict.window.hop=1,2"]
     grid = combinations(copied / "reelwright.yaml", axes)
     told: list[int] = []
-    outcomes = list(run_grid(grid, SilentObserver(), RunOptions(), tell=lambda _, number: told.append(number)))
+    outcomes = run_grid(grid, SilentObserver(), RunOptions(), report=lambda number, _: told.append(number))
     assert told == list(range(8))
     assert dict(outcomes[3].combination.settings) == {
         "train.optimizer.lr": "0.001",
         "train.epochs": "3",
-        "predict.window.stride": "2",
+        "predict.window.hop": "2",
     }
     ran = [[node.node for node in outcome.result.nodes if node.state == "ran"] for outcome in outcomes]
     assert ran[:4] == [[], ["predict", "scores"], ["train", "predict", "scores"], ["predict", "scores"]]
@@ -67,3 +68,24 @@ def test_combinations_share_what_they_can_and_one_that_fails_stops_none(copied: 
     assert worst_exit_code(outcomes) == 1
     assert worst_exit_code(outcomes[:4]) == 0
     assert (copied / "reelwright.lock").read_text(encoding="utf-8") == lock
+
+
+@pytest.mark.slow
+def test_a_combination_that_cannot_run_and_a_process_that_dies_end_a_parallel_grid(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "0")  # the children believe that torchrun started them, and refuse
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    grid = combinations(copied / "reelwright.yaml", ["train.epochs=2,3"])
+    with pytest.raises(ConfigError, match="one of 2 processes that torchrun"):
+        run_grid(grid, SilentObserver(), RunOptions(), report=lambda *_: None, processes=2)
+    assert multiprocessing.active_children() == []
+
+    def kill(*_: object) -> None:
+        for child in multiprocessing.active_children():
+            child.kill()
+
+    monkeypatch.delenv("RANK")
+    with pytest.raises(StageError, match="process ended with exit code -9"):
+        run_grid(grid, SilentObserver(), RunOptions(), report=kill, processes=2)
+    assert multiprocessing.active_children() == []

@@ -38,7 +38,7 @@ PIPELINE: dict[str, Any] = {
         "train": {"uses": "train", "embeddings": ["rows"], "val_splits": []},
         "states": {"uses": "pretrain", "frames": "frames", "encoder": "timm/resnet10t", "weights": "none"},
         "tune": {"uses": "finetune", "frames": "frames", "spatial": "rows", "temporal": "train", "val_splits": []},
-        "scores": {"uses": "take_scores", "embeddings": "rows"},
+        "scores": {"uses": "import_predictions", "embeddings": "rows"},
         "steps": {"uses": "steps", "procedure": "procedure.yaml", "predictions": ["scores"]},
     },
 }

@@ -26,9 +26,9 @@ BASE: dict[str, dict[str, Any]] = {
     "decode": {"short_side": 64},
     "embed": {"frames": "f", "encoder": "timm/resnet10t", "weights": "none"},
     "features": {"fps": 15},
-    "take_scores": {"embeddings": "e"},
+    "import_predictions": {"embeddings": "e"},
     "pretrain": {"frames": "f", "encoder": "timm/resnet10t", "weights": "none"},
-    "train": {"embeddings": ["e"], "model": {"name": "tcn", "width": 32}},
+    "train": {"embeddings": ["e"], "model": {"name": "ms_tcn", "width": 32}},
     "finetune": {"frames": "f", "spatial": "e", "temporal": "t"},
     "predict": {"run": "r"},
     "evaluate": {"predictions": "p"},
@@ -44,7 +44,7 @@ NEEDS: dict[tuple[str, Setting], dict[str, Any]] = {
     **{(stage, ("optimizer", "momentum")): {"optimizer": {"name": "sgd"}} for stage in _LEARNING},
 }
 STRATEGIES: dict[tuple[str, Setting], st.SearchStrategy[Any]] = {
-    ("train", ("model", "name")): st.sampled_from(["tcn", "gru", "lstm"]),
+    ("train", ("model", "name")): st.sampled_from(["ms_tcn", "gru", "lstm"]),
     **{(stage, ("optimizer", "name")): st.sampled_from(["adamw", "sgd", "lamb"]) for stage in _LEARNING},
     ("decode", ("times",)): st.lists(st.floats(0, 100), min_size=1, max_size=4, unique=True).map(sorted),
     ("pretrain", ("processes",)): st.just(1),
@@ -170,12 +170,12 @@ PIPELINE: dict[str, Any] = {
         "train": {
             "uses": "train",
             "embeddings": ["embed"],
-            "window": {"length": 8, "stride": 2},
-            "model": {"name": "tcn", "width": 16, "dropout": 0.25},
+            "window": {"length": 8, "hop": 2},
+            "model": {"name": "ms_tcn", "width": 16, "dropout": 0.25},
             "optimizer": {"lr": 0.0003, "clip_norm": None},
             "val_splits": [],
         },
-        "predict": {"uses": "predict", "run": "train", "window": {"stride": 1, "pad": False}},
+        "predict": {"uses": "predict", "run": "train", "window": {"hop": 1, "pad": False}},
         "scores": {"uses": "evaluate", "predictions": "predict", "topk": [1, 5]},
     },
 }

@@ -14,12 +14,12 @@ CHAIN = """
 videos: {features: feats}
 labels: {rows: rows.csv}
 stages:
-  feats: {uses: features, fps: 2, stride: 4}
+  feats: {uses: features, fps: 2, hop: 4}
   train:
     uses: train
     embeddings: [feats]
     task: per_row
-    window: {length: 2, stride: 2}
+    window: {length: 2, hop: 2}
     model: {name: linear}
     epochs: 1
     val_splits: []

@@ -12,8 +12,9 @@ import yaml
 
 from reelwright.pipeline.lockfile import Frozen
 from reelwright.pipeline.project import Project, SilentObserver
+from reelwright.pipeline.reading import read_videos
 from reelwright.pipeline.results import RunResult
-from reelwright.pipeline.runner import open_planner, read_videos
+from reelwright.pipeline.runner import open_planner
 from reelwright.storage.errors import ConfigError
 from tests.small_project import read_rows, write_rows
 

@@ -37,7 +37,7 @@ stages:
     embeddings: [embed]
     labels: {rows: states.csv}
     task: last_row
-    window: {length: 1, stride: 2}
+    window: {length: 1, hop: 2}
     model: {name: linear}
     epochs: 1
     val_splits: []
@@ -45,7 +45,7 @@ stages:
     uses: train
     embeddings: [embed]
     task: multi_label
-    window: {length: 8, stride: 4}
+    window: {length: 8, hop: 4}
     model: {name: linear}
     epochs: 1
     val_splits: []
@@ -131,7 +131,10 @@ def test_labels_of_one_node_change_nothing_else(project):
     [
         (["frames.materialize=false"], "pretrain reads its frames many times"),
         (["states_said.run=pretrain"], "is a pretrain node, whose encoder gives embeddings"),
-        (["pretrain.contrast.name=ce", "pretrain.contrast.exclude_background=true"], "exclude_background is of supcon"),
+        (
+            ["pretrain.objective.name=ce", "pretrain.objective.exclude_background=true"],
+            "exclude_background is of supcon",
+        ),
         (["pretrain.batch.synthetic_per_class=2"], "synthetic_splits: 'synthetic' is no split"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
@@ -154,9 +157,9 @@ def test_what_is_told_when_it_runs(project, settings, told):
     assert told in failed.message
 
 
-@pytest.mark.parametrize("contrast", ["simclr", "batch_all", "batch_hard", "ce"])
-def test_every_loss_trains(project, contrast):
-    other = Project.open(project.file.path, overrides=[f"pretrain.contrast.name={contrast}"])
+@pytest.mark.parametrize("objective", ["simclr", "batch_all", "batch_hard", "ce"])
+def test_every_loss_trains(project, objective):
+    other = Project.open(project.file.path, overrides=[f"pretrain.objective.name={objective}"])
     assert ran(other.run(until=["pretrain"])) == ["pretrain"]
     record = other.trained("pretrain").metrics()[-1]
     assert np.isfinite(record["train_loss"])
@@ -167,7 +170,7 @@ def test_two_processes_learn_as_one(project):
     """Batches of an odd number of frames, whose embeddings are compared across the processes; batch norms too."""
     still = [f"pretrain.augment.{name}=0" for name in ("brightness", "contrast", "saturation", "blur")]
     # not Adam, whose scale makes an update of float noise where a gradient is 0
-    how = ["pretrain.contrast.name=simclr", "pretrain.optimizer={name: momentum, lr: 0.001}", *still]
+    how = ["pretrain.objective.name=simclr", "pretrain.optimizer={name: momentum, lr: 0.001}", *still]
     lines, weights = [], []
     for processes in (1, 2):
         wanted = [*how, "pretrain.epochs=1", "pretrain.batch.background=5", f"pretrain.processes={processes}"]

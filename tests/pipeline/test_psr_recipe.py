@@ -16,7 +16,7 @@ SMALL = [
     *("frames.short_side=32", "pretrain.encoder=timm/test_resnet", "pretrain.preprocess={size: [32, 32], resize: 32}"),
     *("pretrain.epochs=1", "pretrain.batch.per_epoch=4", "pretrain.schedule.warmup_epochs=0", "embed.batch_size=32"),
     *("embed.channels_last=false", "train.epochs=1", "train.window.per_epoch=64", "frame_train.epochs=1"),
-    *("train.window.length=9", "train.window.stride=8", "train.window.events.separation_rows=4"),
+    *("train.window.length=9", "train.window.hop=8", "train.window.events.separation_rows=4"),
     *(f"{node}.thumbnails=0" for node in ("scores", "frame_scores", "both_scores", "scores_tuned")),
     *("tune.epochs=1", "tune.evaluate_every=1", "tune.windows_per_epoch=4", "tune.batch_size=2"),
 ]

@@ -13,7 +13,7 @@ from reelwright.cli.main import app
 from reelwright.pipeline.comparison import mixed_targets, run_rows
 from reelwright.pipeline.history import History
 from reelwright.pipeline.project import Project, SilentObserver
-from reelwright.pipeline.runner import read_videos
+from reelwright.pipeline.reading import read_videos
 from reelwright.stages.learning.optimizer_names import check_optimizer
 from reelwright.storage.errors import ConfigError, StoreError, nearest
 

@@ -33,12 +33,12 @@ TRAINED = """
     uses: train
     embeddings: [embed]
     task: multi_label
-    window: {length: 10, stride: 4}
+    window: {length: 10, hop: 4}
     model: {name: linear}
     epochs: 1
     batch_size: 16
     val_splits: []
-  predict: {uses: predict, run: train, window: {stride: 2}}
+  predict: {uses: predict, run: train, window: {hop: 2}}
   both: {uses: steps, procedure: procedure.yaml, predictions: [predict], detections: detections.csv, threshold: 2}
   changes: {uses: steps, procedure: procedure.yaml, predictions: [predict], decoder: naive}
   both_scores: {uses: evaluate, predictions: both, thumbnails: 0}

@@ -32,8 +32,9 @@ from reelwright.pipeline.estimate import MAKING, estimates
 from reelwright.pipeline.file import load_pipeline
 from reelwright.pipeline.lockfile import Frozen
 from reelwright.pipeline.project import Project, SilentObserver
+from reelwright.pipeline.reading import read_videos
 from reelwright.pipeline.repair import repair
-from reelwright.pipeline.runner import open_planner, read_videos
+from reelwright.pipeline.runner import open_planner
 from reelwright.pipeline.synthesized import NODE, why_to_make
 from reelwright.pipeline.verify import verify
 from reelwright.stages.config import parse_config
@@ -472,7 +473,7 @@ stages:
     uses: train
     embeddings: [embed]
     task: video
-    window: {length: 5, stride: 5}
+    window: {length: 5, hop: 5}
     model: {name: linear, norm: true, pool: mean}
     optimizer: {lr: 0.3}
     epochs: 50

@@ -15,8 +15,9 @@ from reelwright.pipeline.cluster.executors import LocalExecutor
 from reelwright.pipeline.collect import Limits, collect
 from reelwright.pipeline.file import PipelineFile, load_pipeline
 from reelwright.pipeline.project import Project, SilentObserver
+from reelwright.pipeline.reading import read_videos
 from reelwright.pipeline.repair import repair
-from reelwright.pipeline.runner import open_planner, read_videos
+from reelwright.pipeline.runner import open_planner
 from reelwright.pipeline.verify import verify
 from reelwright.stages.synthesize import ledger
 from reelwright.stages.work import Reporter

@@ -10,11 +10,12 @@ import pytest
 from typer.testing import CliRunner
 
 from reelwright.cli.main import app
-from reelwright.pipeline import runner
+from reelwright.pipeline import reading
 from reelwright.pipeline.collect import Limits, sweep
 from reelwright.pipeline.plan import FRESH, STALE, WAITING
 from reelwright.pipeline.project import Project, SilentObserver
-from reelwright.pipeline.runner import open_planner, read_videos
+from reelwright.pipeline.reading import read_videos
+from reelwright.pipeline.runner import open_planner
 from reelwright.pipeline.verify import reachable
 from reelwright.storage.errors import InputError, StoreError
 from tests.small_project import read_rows, write_project, write_rows, write_video
@@ -127,7 +128,7 @@ def test_what_reads_a_touched_video_is_reached_by_verify_and_gc(project: Project
     """`gc` too where the video changes again after it was read."""
     reached = {plan.key for plan in project.status()}
     touch(project, "b")
-    assert reached <= reachable(open_planner(project.file, read=True)).records
+    assert reached <= reachable(open_planner(project.file, read=True)).names["outputs"].keys()
     touch(project, "a")
     with monkeypatch.context() as patch:
         patch.setattr("reelwright.pipeline.collect.read_videos", lambda *_, **__: None)
@@ -140,7 +141,7 @@ def test_what_reads_a_touched_video_is_reached_by_verify_and_gc(project: Project
 def test_a_file_that_changes_while_it_is_read_is_named_before_any_work(project: Project, monkeypatch) -> None:
     path = project.file.folder / "b.mp4"
     write_video(path, seed=78)
-    load = runner.load
+    load = reading.load
 
     def then_changed(entry: str):
         def index(*arguments, **options) -> None:
@@ -149,6 +150,6 @@ def test_a_file_that_changes_while_it_is_read_is_named_before_any_work(project: 
 
         return index
 
-    monkeypatch.setattr(runner, "load", then_changed)
+    monkeypatch.setattr(reading, "load", then_changed)
     with pytest.raises(InputError, match=r"1 videos changed while they were read. Run again(?s:.*)b: .*b\.mp4"):
         project.run(jobs=1)

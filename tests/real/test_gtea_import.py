@@ -21,7 +21,7 @@ videos: {{manifest: videos.csv, splits: [{methods}]}}
 labels: {{rows: rows.csv, classes: [{classes}]}}
 stages:
   predicted: {{uses: features, fps: 15, one_hot: 11}}
-  taken: {{uses: take_scores, embeddings: predicted}}
+  taken: {{uses: import_predictions, embeddings: predicted}}
 {scores}
 """
 TRAINED = """
@@ -34,14 +34,14 @@ stages:
     uses: train
     embeddings: [scores]
     task: per_row
-    window: {{length: 357, stride: 357}}
-    model: {{name: tcn, layers: 6, width: 32, dropout: 0.5}}
+    window: {{length: 357, hop: 357}}
+    model: {{name: ms_tcn, layers: 6, width: 32, dropout: 0.5}}
     epochs: 50
     batch_size: 4
     optimizer: {{lr: 2e-3}}
     val_splits: []
     seed: {seed}
-  predict: {{uses: predict, run: train, window: {{length: 357, stride: 357}}, splits: [test]}}
+  predict: {{uses: predict, run: train, window: {{length: 357, hop: 357}}, splits: [test]}}
 """
 
 

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from reelwright.storage import heartbeat, lock_places, remote
-from reelwright.storage.bringing import look_again
+from reelwright.storage import heartbeat, lock_places, remote, working_copy
 from reelwright.storage.errors import LostLockError, UnusableStoreError
 from reelwright.storage.files import write_text
 from reelwright.storage.locks import exclusive, holdings, uses, using
@@ -32,8 +31,7 @@ def store(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> St
     for name, value in server.variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("REELWRIGHT_CACHE", str(tmp_path))
-    monkeypatch.setattr(lock_places._Bucket, "look_seconds", 0.05)
-    look_again(tmp_path)
+    monkeypatch.setattr(working_copy._Bucket, "look_seconds", 0.05)
     return Store.at(f"s3://{BUCKET}/{tmp_path.name}")
 
 
@@ -73,15 +71,15 @@ def test_a_holder_that_was_silent_and_who_takes_over_never_both_go_on(
     held = exclusive(store.lock("k"), tell=ignore)
     held.__enter__()
     claim = next(iter(heartbeat._heart.claims.values()))
-    pass_over, counted = lock_places._Bucket.pass_over, []
+    pass_over, counted = lock_places.Place.pass_over, []
 
-    def at_that_moment(place: lock_places._Bucket, name: str, version: str) -> bool:
+    def at_that_moment(place: lock_places.Place, name: str, version: str) -> bool:
         if not counted:
             claim.give_sign()
         counted.append(pass_over(place, name, version))
         return counted[-1]
 
-    monkeypatch.setattr(lock_places._Bucket, "pass_over", at_that_moment)
+    monkeypatch.setattr(lock_places.Place, "pass_over", at_that_moment)
     taken = threading.Event()
 
     def take() -> None:

@@ -32,7 +32,7 @@ from reelwright.stages.work import SilentReporter
 from reelwright.storage.errors import StageError
 from reelwright.storage.items import ItemLedger, ItemRow
 from reelwright.storage.store import Store
-from tests.pipeline.cluster.stand_in import STAGE, begun, make_items, make_work
+from tests.pipeline.cluster.stand_in import STAGE, begun, in_units, make_items, make_work
 from tests.slow.ports import free_ports
 from tests.slow.test_kills import outcome, verify_whole, write_project
 from tests.small_project import write_rows, write_video
@@ -94,7 +94,7 @@ def rows_of(tmp_path: Path, items) -> dict[str, ItemRow]:
 def test_killers_are_given_up_the_innocent_are_done_and_nothing_is_left_running(tmp_path: Path) -> None:
     items, reporter = make_items(*["ok"] * 30, "kill", *["ok"] * 30, "memory"), Noting()
     with pool(tmp_path, reporter) as opened:
-        Spreader(make_work(tmp_path, items), opened, reporter, 5.0).run()
+        Spreader(make_work(tmp_path, items), opened, reporter, in_units(5.0)).run()
         children = psutil.Process().children(recursive=True)
     rows = rows_of(tmp_path, items)
     bad = {name: (row.status, row.cause, row.attempts) for name, row in rows.items() if not row.is_done}
@@ -158,7 +158,7 @@ def test_a_scheduler_that_is_there_kills_and_comes_back_and_work_goes_on(tmp_pat
     with contextlib.ExitStack() as stack, pool(tmp_path, reporter, scheduler=f"tcp://127.0.0.1:{port}") as opened:
         first = dask_process(*scheduler_command)
         stack.enter_context(ending(first, dask_process(*worker_command)))
-        spreader = Spreader(make_work(tmp_path, items), opened, reporter, 1.0)
+        spreader = Spreader(make_work(tmp_path, items), opened, reporter, in_units(1.0))
         thread = threading.Thread(target=spreader.run)
         thread.start()
         wait_until(lambda: len(begun(tmp_path)) >= 5)
@@ -212,7 +212,7 @@ def test_a_scheduler_that_does_not_come_back_ends_the_stage_and_what_was_done_is
     with contextlib.ExitStack() as stack, pool(tmp_path, reporter, scheduler=f"tcp://127.0.0.1:{port}") as opened:
         first = dask_process(*scheduler_command)
         stack.enter_context(ending(first, dask_process(*worker_command)))
-        spreader = Spreader(make_work(tmp_path, items), opened, reporter, 1.0)
+        spreader = Spreader(make_work(tmp_path, items), opened, reporter, in_units(1.0))
         thread = threading.Thread(target=run)
         thread.start()
         wait_until(lambda: len(begun(tmp_path)) >= 5)
@@ -245,7 +245,12 @@ def test_a_scheduler_that_is_not_there_is_told_of(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(dask_pool, "_CONNECT_SECONDS", 1.0)
     reporter = Noting()
     with pool(tmp_path, reporter, scheduler=f"tcp://127.0.0.1:{free_ports(1)[0]}") as opened:
-        spreader = Spreader(make_work(tmp_path, make_items("ok")), opened, reporter, 5.0)
+        spreader = Spreader(
+            make_work(tmp_path, make_items("ok")),
+            opened,
+            reporter,
+            in_units(5.0),
+        )
         with pytest.raises(StageError, match="no dask scheduler answers at tcp://127"):
             spreader.run()
 

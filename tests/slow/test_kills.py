@@ -47,7 +47,7 @@ stages:
     uses: train
     embeddings: [embed]
     task: per_row
-    window: {{length: 4, stride: 2}}
+    window: {{length: 4, hop: 2}}
     model: {{name: gru, dropout: 0.2}}
     epochs: 6
     batch_size: 8

@@ -18,7 +18,7 @@ from reelwright.pipeline.demo import prepare_demo
 from reelwright.pipeline.project import Project
 from reelwright.storage.digests import file_digest
 
-LENGTH, STRIDE, BATCH_SIZE, EPOCHS, LR, WEIGHT_DECAY, SEED = 48, 8, 8, 20, 3e-3, 0.05, 0  # the demo's
+LENGTH, HOP, BATCH_SIZE, EPOCHS, LR, WEIGHT_DECAY, SEED = 48, 8, 8, 20, 3e-3, 0.05, 0  # the demo's
 LAST_WEIGHTS = ["train.val_splits=[]"]  # of the last epoch, not the best on val
 
 pytestmark = pytest.mark.slow
@@ -81,7 +81,7 @@ def plain_loop(videos: list[Video], *, num_classes: int) -> tuple[list[float], n
     """Mean training loss of every epoch, and the model after the last."""
     torch.manual_seed(SEED)
     sizes = {"input_dim": videos[0].rows.shape[1], "num_outputs": num_classes, "length": LENGTH, "per_row": True}
-    model = build_temporal("tcn", **sizes, width=64, layers=6, dropout=0.2, input_norm=True)
+    model = build_temporal("ms_tcn", **sizes, width=64, layers=6, dropout=0.2, input_norm=True)
     places = [(video, start) for video in videos for start in _starts(video)]
     x = torch.stack([video.rows[start : start + LENGTH] for video, start in places])
     y = torch.stack([video.labels[start : start + LENGTH] for video, start in places])
@@ -118,9 +118,9 @@ def plain_loop(videos: list[Video], *, num_classes: int) -> tuple[list[float], n
 
 
 def _starts(video: Video) -> list[int]:
-    """Every STRIDE rows, and one that reaches the last row."""
+    """Every HOP rows, and one that reaches the last row."""
     last = len(video.rows) - LENGTH
-    return sorted({*range(0, last + 1, STRIDE), last})
+    return sorted({*range(0, last + 1, HOP), last})
 
 
 @torch.no_grad()

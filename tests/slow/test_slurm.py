@@ -46,7 +46,7 @@ stages:
 STORED = LONG.replace("materialize: false, ", "")
 TRAINING = """
   long:
-    {uses: train, embeddings: [embed], task: per_row, window: {length: 4, stride: 2}, model: {name: linear},
+    {uses: train, embeddings: [embed], task: per_row, window: {length: 4, hop: 2}, model: {name: linear},
      epochs: 20, batch_size: 8, val_splits: [], optimizer: {lr: 1e-3}, checkpoint_every: 20, log_to: [wandb]}
 """
 pytestmark = [
@@ -79,7 +79,7 @@ def started(
         process = subprocess.Popen(
             [sys.executable, "-c", COMMAND, "run", *arguments],
             cwd=folder,
-            env={**os.environ, **(variables or {}), **slurm.environment, "NO_COLOR": "1"},
+            env={**os.environ, **(variables or {}), **slurm.environment, "NO_COLOR": "1", "PYTHONFAULTHANDLER": "1"},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -254,9 +254,10 @@ def test_a_video_that_takes_more_memory_than_a_job_may_have_is_quarantined_and_t
     assert sum("exceeded memory limit" in log for log in logs) == 3, "\n".join(logs)
     num_jobs = len(logs)
     with started(slurm, tmp_path) as process:
-        assert process.wait(100) == 3
-    assert len(list(store.glob("logs/workers/*.err"))) == num_jobs  # it is left alone
+        code = process.wait(100)
     said = (tmp_path / "log.txt").read_text()
+    assert code == 3, said
+    assert len(list(store.glob("logs/workers/*.err"))) == num_jobs  # it is left alone
     assert "It may need more memory than a worker has (cluster.memory)" in said.replace("\n", " ")
 
 

@@ -15,13 +15,13 @@ from reelwright.storage.errors import ConfigError
 REQUIRED: dict[str, dict[str, Any]] = {
     "decode": {},
     "embed": {"frames": "f", "encoder": "timm/resnet10t", "weights": "none"},
-    "train": {"embeddings": ["e"], "model": {"name": "tcn", "width": 32}},
+    "train": {"embeddings": ["e"], "model": {"name": "ms_tcn", "width": 32}},
     "finetune": {"frames": "f", "spatial": "e", "temporal": "t"},
     "predict": {"run": "r"},
     "steps": {"procedure": "p.yaml", "predictions": ["p"]},
     "evaluate": {"predictions": "p"},
     "features": {"fps": 15},
-    "take_scores": {"embeddings": "e"},
+    "import_predictions": {"embeddings": "e"},
     "pretrain": {"frames": "f", "encoder": "timm/resnet10t", "weights": "none"},
 }
 
@@ -75,9 +75,9 @@ def test_every_setting_is_in_the_spec_or_declared_otherwise(stage: str) -> None:
 @pytest.mark.parametrize(
     ("stage", "changes"),
     [
-        ("train", {"model": {"name": "tcn", "width": 64}}),
-        ("train", {"model": {"name": "tcn", "width": 32, "layers": 3}}),
-        ("train", {"window": {"skip": 1}}),
+        ("train", {"model": {"name": "ms_tcn", "width": 64}}),
+        ("train", {"model": {"name": "ms_tcn", "width": 32, "layers": 3}}),
+        ("train", {"window": {"dilation": 2}}),
         ("train", {"evaluate_updates": 100}),
         ("train", {"optimizer": {"lr": 2e-3}}),
         ("embed", {"outputs": ["pooled", "tokens"]}),
@@ -86,7 +86,7 @@ def test_every_setting_is_in_the_spec_or_declared_otherwise(stage: str) -> None:
         ("embed", {"seed": 1}),
         ("embed", {"key_map": {"^a": "b"}}),
         ("decode", {"fps": 5}),
-        ("predict", {"window": {"stride": 2}}),
+        ("predict", {"window": {"hop": 2}}),
         ("steps", {"threshold": 8.0}),
         ("evaluate", {"steps": {"variant": "storm"}}),
     ],
@@ -97,7 +97,7 @@ def test_a_setting_that_changes_the_output_changes_the_spec(stage: str, changes:
 
 
 def test_models_of_several_stages_alone_have_another_key_since_all_stages_learn() -> None:
-    one, two = (config_of("train", model={"name": "tcn", "stages": stages}).spec() for stages in (1, 2))
+    one, two = (config_of("train", model={"name": "ms_tcn", "stages": stages}).spec() for stages in (1, 2))
     assert "stages" not in one["loss"]
     assert two["loss"] == {**one["loss"], "stages": "all"}
 
@@ -109,7 +109,7 @@ def test_models_of_several_stages_alone_have_another_key_since_all_stages_learn(
         ("decode", {"workers": 2, "timeout_seconds": 3, "materialize": False}),
         ("train", {"device": "cpu", "memory_bytes": 5}),
         ("predict", {"batch_size": 2}),
-        ("train", {"model": {"width": 32, "name": "tcn"}}),
+        ("train", {"model": {"width": 32, "name": "ms_tcn"}}),
         ("train", {"optimizer": {"lr": 0.001}}),
         ("train", {"optimizer": {"fused": False}}),
         ("predict", {"crops": 1}),
@@ -159,7 +159,9 @@ def test_settings_count_only_where_they_say_something(
     ("options", "other"), [({"width": 32}, {"width": 32.0}), ({"dropout": 0}, {"dropout": 0.0})], ids=str
 )
 def test_a_models_own_options_are_equal_as_numbers(options: dict[str, Any], other: dict[str, Any]) -> None:
-    specs = [config_of("train", model={"name": "tcn", **given}).spec() for given in (options, other, {"dropout": 0.5})]
+    specs = [
+        config_of("train", model={"name": "ms_tcn", **given}).spec() for given in (options, other, {"dropout": 0.5})
+    ]
     keys = [digest(spec) for spec in specs]
     assert keys[0] == keys[1] != keys[2]
     assert digest(config_of("embed", model_args={"a": [1.0]}).spec()) == digest(
@@ -168,7 +170,44 @@ def test_a_models_own_options_are_equal_as_numbers(options: dict[str, Any], othe
 
 
 def test_unknown_keys_of_nested_blocks_name_the_nearest() -> None:
-    with pytest.raises(
-        ConfigError, match=r"window.lenght: unknown key. Did you mean 'length'\? Known: events, length, per_epoch"
-    ):
+    known = "Known: dilation, events, hop, length, per_epoch"
+    with pytest.raises(ConfigError, match=rf"window.lenght: unknown key. Did you mean 'length'\? {known}"):
         config_of("train", window={"lenght": 3})
+
+
+SKIP = r"unknown key. 'skip' is called 'dilation' now: it is skip \+ 1, so 1 for neighbours\. Known: dilation, .*hop"
+
+
+@pytest.mark.parametrize(
+    ("stage", "values", "message"),
+    [
+        (
+            "embed",
+            {"clip": {"stride": 4}},
+            r"clip.stride: unknown key. 'stride' is called 'hop' now\. Known: dilation, hop",
+        ),
+        ("embed", {"clip": {"skip": 0}}, f"clip.skip: {SKIP}"),
+        ("train", {"window": {"stride": 4}}, "window.stride: unknown key. 'stride' is called 'hop' now"),
+        ("train", {"window": {"skip": 3}}, f"window.skip: {SKIP}"),
+        ("train", {"labels_of_window": "or"}, "labels_of_window: 'or' is not allowed: .*'or' is called 'any' now"),
+        ("train", {"labels_of_window": "xor"}, "'xor' is not allowed: .*'xor' is called 'net_change' now"),
+        ("train", {"model": {"name": "tcn"}}, "model: .*'tcn' is called 'ms_tcn' now"),
+        ("train", {"model": {"name": "clip_transformer"}}, "'clip_transformer' is called 'storm_transformer' now"),
+        ("predict", {"window": {"stride": 4}}, "window.stride: unknown key. 'stride' is called 'hop' now"),
+        ("predict", {"window": {"skip": 3}}, f"window.skip: {SKIP}"),
+        ("features", {"stride": 4}, "stride: unknown key. 'stride' is called 'hop' now"),
+        ("pretrain", {"contrast": {"name": "ce"}}, "contrast: unknown key. 'contrast' is called 'objective' now"),
+        ("take_scores", {}, "'take_scores' is no stage. 'take_scores' is called 'import_predictions' now"),
+    ],
+    ids=str,
+)
+def test_names_of_earlier_releases_are_refused_with_those_of_now(
+    stage: str, values: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_config(config_model(stage, where="test"), {**REQUIRED.get(stage, {}), **values}, where="test")
+
+
+def test_a_stride_of_frames_is_still_called_so() -> None:
+    """Every n-th source frame is decoded; hops are from window to window."""
+    assert config_of("decode", stride=4).spec()["stride"] == 4

@@ -20,7 +20,7 @@ from reelwright.stages.embed.videos import clip_of
 from reelwright.stages.finetune.clips import FrameBatches
 from reelwright.stages.predict.config import PredictWindowSettings
 from reelwright.stages.predict.scorer import LoadedRun, Scorer, VideoRows, predicted_shape
-from reelwright.stages.sampling.windows import WindowShape, grid_windows, shape_of_run
+from reelwright.stages.sampling.windows import WindowShape, grid_windows
 from reelwright.stages.tasks.labels import LabelSpace
 from reelwright.stages.tasks.registry import build_task
 from reelwright.stages.train.block import Block
@@ -58,7 +58,7 @@ def of_run(grid):
 
 def batched(make, num_frames, grid):
     """Inputs of batches of all windows, FILL where the mask says that there is nothing."""
-    shape = shape_of_run(of_run(grid))
+    shape = WindowShape(**of_run(grid))
     windows = grid_windows([num_frames], shape)
     batches = make(windows=windows, targets=np.zeros(len(windows), dtype=np.int64), shape=shape, batch_size=4)
     found = []
@@ -101,7 +101,7 @@ def seen_by_predict(num_frames, grid):
     task = build_task("video", LabelSpace(classes=("a", "b")))
     run = LoadedRun(
         module=module, key="run", stage="train", task=task, output="pooled", input_dim=1,
-        window=of_run({"length": 3, "skip": 2}), clips={"sampling": "grid"},
+        window=of_run({"length": 3, "dilation": 3}), clips={"sampling": "grid"},
     )  # fmt: skip
     window = parse_config(PredictWindowSettings, grid, where="predict.window")
     scorer = Scorer(run, window, batch_size=4)
@@ -145,8 +145,8 @@ TRAINED = {
 
 @pytest.mark.parametrize(("asked", "trained", "short"), TRAINED.values(), ids=TRAINED)
 def test_what_predict_does_with_short_videos(asked, trained, short):
-    shape = predicted_shape(PredictWindowSettings(**asked), of_run({"length": 4, "skip": 1, **trained}))
-    assert shape == WindowShape(length=4, skip=1, to_end=True, short=short)
+    shape = predicted_shape(PredictWindowSettings(**asked), of_run({"length": 4, "dilation": 2, **trained}))
+    assert shape == WindowShape(length=4, dilation=2, to_end=True, short=short)
 
 
 OLDER = {True: "pad", False: "leave_out"}
@@ -167,7 +167,7 @@ def test_the_older_word_pad_still_works(model, pad):
         (TrainWindowSettings, {"pad": "yes"}, "pad is 'yes'; it must be true or false. Write short: pad, repeat or"),
         (PredictWindowSettings, {"short": "skip"}, "short: 'skip' is not allowed: Input should be 'pad', 'repeat' or"),
         (PredictWindowSettings, {"to_end": None}, "to_end: None is not allowed: Input should be a valid boolean"),
-        (ClipSettings, {"pad": True}, "pad: unknown key.*Known: length, short, skip, stride, to_end"),
+        (ClipSettings, {"pad": True}, "pad: unknown key.*Known: dilation, hop, length, short, to_end"),
     ],
     ids=["pad", "short", "to_end", "clips never had pad"],
 )  # fmt: skip

@@ -11,7 +11,6 @@ import fsspec
 import pytest
 from fsspec.asyn import AsyncFileSystem
 
-from reelwright.storage.bringing import look_again
 from reelwright.storage.store import Store
 
 BUCKET = "bucket"
@@ -101,8 +100,9 @@ class Service:
     def use(self, machine: str) -> Store:
         """The store as a machine sees it on which no process has run yet."""
         self._patch.setenv("REELWRIGHT_CACHE", str(self._folder / machine))
-        look_again(self._folder)
-        return Store.at(self.url)
+        store = Store.at(self.url)
+        store.backend.forget()
+        return store
 
     def fall_silent(self, about: str = "") -> None:
         """From now on nothing is answered, or nothing about names that hold ``about``."""

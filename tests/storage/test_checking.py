@@ -17,6 +17,7 @@ from reelwright.storage.items import ItemRow
 from reelwright.storage.known import KnownFiles
 from reelwright.storage.seals import SEAL, UNSEALED, broken_seal, has_seal, seal
 from reelwright.storage.shards import broken_shard
+from reelwright.storage.store import Store
 from reelwright.storage.zarrs import ArrayLayout, create_array, publish
 
 
@@ -136,14 +137,15 @@ def test_bytes_between_chunks_are_told(tmp_path: Path) -> None:
 
 
 def test_weights_that_a_person_put_there_are_held_to_their_first_use(tmp_path: Path) -> None:
-    path = tmp_path / "w.safetensors"
+    path, store = tmp_path / "w.safetensors", Store(tmp_path)
     save_file({"w": np.zeros(3, dtype=np.float32)}, path)
-    known = KnownFiles(tmp_path / "files.json")
-    assert list(check_weights(path, known)) == []
+    assert list(check_weights(store, path)) == []
+    known = KnownFiles(store.files)
     known.digest(path)
+    known.save()
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    assert [problem.kind for problem in check_weights(path, known)] == ["altered"]
+    assert [problem.kind for problem in check_weights(store, path)] == ["altered"]
     path.unlink()
-    assert [problem.kind for problem in check_weights(path, known)] == ["missing"]
+    assert [problem.kind for problem in check_weights(store, path)] == ["missing"]

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from reelwright.storage import remote
+from reelwright.storage.backend import Backend
 from reelwright.storage.files import write_json, write_text
-from reelwright.storage.garbage import Garbage, Roots, delete, find_garbage
+from reelwright.storage.garbage import Garbage, Listing, Roots, delete, find_garbage
 from reelwright.storage.items import ItemLedger, ItemRow
-from reelwright.storage.listings import FolderListing, listing_of
+from reelwright.storage.locks import holdings
 from reelwright.storage.store import Store
 from tests.storage.test_remote import Machines, machines, write_item
 
@@ -67,7 +68,7 @@ def test_what_is_not_reached_is_the_same_in_a_folder_and_in_a_bucket(machines: M
     assert told(two, there) == told(folder, here)
     assert {garbage.kind for garbage in here} == {"embeddings", "predictions", "runs", "reports", "nodes", "weights"}
     assert not [path for path in two.root.rglob("*") if path.is_file() and path.suffix in {"", ".safetensors"}]
-    sums = [sum(size for size, _ in listing_of(store.root).sizes(store.root)) for store in (two, folder)]
+    sums = [Listing(store.backend, store.root).size(store.root)[0] for store in (two, folder)]
     tables = sum(path.stat().st_size for path in folder.root.glob("locks/**/*") if path.is_file())
     assert sums[0] == sum(path.stat().st_size for path in machines.bucket.rglob("*") if path.is_file())
     assert sums[1] - tables == sum((machines.bucket / name).stat().st_size for name in names(machines.bucket))
@@ -78,6 +79,18 @@ def test_what_is_not_reached_is_the_same_in_a_folder_and_in_a_bucket(machines: M
     assert f"embeddings/{KEY}.zarr/{WANTED}/zarr.json" in names(folder.root)
     assert set(ItemLedger(machines.use("three").node(KEY)).load()) == {WANTED}
     assert list(find_garbage(machines.use("three"), roots())) == []
+
+
+def test_a_store_behind_a_link_is_looked_through(tmp_path: Path) -> None:
+    fill(Store.at(tmp_path / "folder"))
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    link, folder = Store.at(tmp_path / "link"), Store.at(tmp_path / "folder")
+    assert told(link, list(find_garbage(link, roots()))) == told(folder, list(find_garbage(folder, roots())))
+    (tmp_path / "places").mkdir()
+    write_json(tmp_path / "places" / "k" / "000001.json", {})
+    Store.at(tmp_path / "other").root.mkdir()
+    Store.at(tmp_path / "other").locks.symlink_to(tmp_path / "places")
+    assert [held.key for held in holdings(Store.at(tmp_path / "other").locks)] == ["k"]
 
 
 def test_copies_on_this_machine_go_too(machines: Machines) -> None:
@@ -93,7 +106,7 @@ def test_copies_on_this_machine_go_too(machines: Machines) -> None:
     delete(one, find_garbage(one, roots()))
     two = machines.use("two")
     assert list(find_garbage(two, roots())) == []
-    left = list(find_garbage(two, roots(), FolderListing()))
+    left = list(find_garbage(two, roots(), Listing(Backend(), two.root)))
     assert {garbage.path.name for garbage in left} >= {OLD, GONE, f"{OLD}.zarr"}
 
 

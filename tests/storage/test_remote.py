@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -15,8 +16,7 @@ import numpy as np
 import pytest
 
 from reelwright.cli.options import on_this_machine
-from reelwright.storage import fetched, lock_places, locks, remote
-from reelwright.storage.bringing import at_hand, is_there, items_at_hand, look_again, names_in, refresh
+from reelwright.storage import fetched, lock_places, locks, remote, working_copy
 from reelwright.storage.embedding_writer import EmbeddingWriter, RowLayout
 from reelwright.storage.embeddings import EmbeddingStore
 from reelwright.storage.errors import ConfigError, InputError, StoreError
@@ -27,15 +27,13 @@ from reelwright.storage.items import ItemLedger, ItemRow
 from reelwright.storage.known import KnownFiles
 from reelwright.storage.locks import exclusive, holdings, using
 from reelwright.storage.manifest import read_manifest, scan_url
-from reelwright.storage.marks import marks_in, move_mark, set_mark, unset
-from reelwright.storage.mirror import check_writable, connect, mirror_of
 from reelwright.storage.owners import Owner
 from reelwright.storage.records import read_records
 from reelwright.storage.reserved import TEMPORARY
-from reelwright.storage.sharing import sending_folder
 from reelwright.storage.spans import Spans
-from reelwright.storage.store import Store
-from reelwright.storage.urls import cache_folder, is_url, join_url
+from reelwright.storage.store import Store, backend_of
+from reelwright.storage.transfer import replacing_at
+from reelwright.storage.urls import _cache_folder, cache_folder, is_url, join_url
 
 
 class Machines:
@@ -49,8 +47,9 @@ class Machines:
     def use(self, name: str) -> Store:
         """The store as machine ``name`` sees it, on which no process has run yet."""
         self._patch.setenv("REELWRIGHT_CACHE", str(self._folder / name))
-        look_again(self._folder)
-        return Store.at(self.url)
+        store = Store.at(self.url)
+        store.backend.forget()
+        return store
 
 
 @pytest.fixture
@@ -80,6 +79,27 @@ def test_a_cache_must_be_absolute(monkeypatch: pytest.MonkeyPatch) -> None:
         cache_folder()
 
 
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"REELWRIGHT_CACHE": "~/here", "HOME": "/home/me"}, "/home/me/here"),
+        ({"XDG_CACHE_HOME": "/big/cache", "HOME": "/home/me"}, "/big/cache/reelwright"),
+        ({"HOME": "/home/me"}, "/home/me/.cache/reelwright"),
+        ({"HOME": "nowhere"}, f"{tempfile.gettempdir()}/reelwright"),
+    ],
+    ids=["ours", "the system's", "neither", "nobody at home"],
+)
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have other folders")
+def test_where_copies_lie(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: str) -> None:
+    for name in ("REELWRIGHT_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    _cache_folder.cache_clear()
+    assert str(cache_folder()) == expected
+    _cache_folder.cache_clear()
+
+
 def test_a_package_that_is_missing_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(*_: object, **__: object) -> None:
         raise ImportError("no")
@@ -101,13 +121,13 @@ def test_who_only_reads_writes_nothing(machines: Machines, monkeypatch: pytest.M
     store = machines.use("one")
     machines.bucket.mkdir(parents=True)
     monkeypatch.setattr(remote, "create_object", lambda *_: pytest.fail("written"))
-    connect(store.root)
+    store.backend.check_readable()
     assert read_records(store) == []
     assert ItemLedger(store.node("k")).load() == {}
     assert not list(machines.bucket.iterdir())
     monkeypatch.setattr(remote, "create_object", lambda *_: True)
     with pytest.raises(ConfigError, match="takes no conditional writes"):
-        check_writable(store.root)
+        store.backend.check_writable()
 
 
 def test_a_file_system_that_looks_before_it_writes_holds_no_store() -> None:
@@ -147,10 +167,11 @@ def test_what_is_written_is_shared_and_what_is_unfinished_is_not(machines: Machi
 def test_a_folder_in_no_working_copy_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "asking", lambda _url: pytest.fail("a request"))
     write_text(tmp_path / "nodes" / "k" / "record.json", "{}")
-    refresh(tmp_path / "nodes")
-    assert mirror_of(tmp_path) is None
-    assert at_hand(tmp_path / "nodes" / "k" / "record.json")
-    assert names_in(tmp_path / "nodes") == {"k"}
+    backend = backend_of(tmp_path)
+    backend.pull(tmp_path / "nodes")
+    assert backend.url is None
+    assert backend.ensure_local(tmp_path / "nodes" / "k" / "record.json")
+    assert backend.names(tmp_path / "nodes") == {"k"}
 
 
 def test_changes_and_removals_of_another_machine_are_seen(machines: Machines) -> None:
@@ -158,13 +179,31 @@ def test_changes_and_removals_of_another_machine_are_seen(machines: Machines) ->
     for name, text in (("a.json", "1"), ("b.json", "2")):
         write_text(one.node("k") / name, text)
     two = machines.use("two")
-    refresh(two.node("k"))
+    two.backend.pull(two.node("k"))
     assert {path.name: path.read_text() for path in two.node("k").iterdir()} == {"a.json": "1", "b.json": "2"}
     write_text(two.node("k") / "a.json", "3")
     remove(two.node("k") / "b.json")
     one = machines.use("one")
-    refresh(one.node("k"))
+    one.backend.pull(one.node("k"))
     assert {path.name: path.read_text() for path in one.node("k").iterdir()} == {"a.json": "3"}
+
+
+def test_what_another_machine_put_back_is_seen(machines: Machines) -> None:
+    """The object has the version again that this machine pulled, but not the file that was written here since."""
+    one = machines.use("one")
+    path, before = one.node("k") / "a.json", machines.bucket / "nodes" / "k" / "a.json"
+    write_text(path, "1")
+    status = before.stat()
+    two = machines.use("two")
+    for pulled in (lambda: two.backend.pull(two.node("k")), lambda: two.backend.pull_file(two.node("k") / "a.json")):
+        machines.use("two")
+        pulled()
+        write_text(two.node("k") / "a.json", "2")
+        before.write_text("1")
+        os.utime(before, ns=(status.st_atime_ns, status.st_mtime_ns))  # a version here
+        machines.use("two")
+        pulled()
+        assert (two.node("k") / "a.json").read_text() == "1"
 
 
 def rows(count: int) -> tuple[np.ndarray, Spans]:
@@ -203,7 +242,7 @@ def test_an_item_is_complete_when_its_own_file_is_there_and_that_comes_last(
     assert f"{item}/pooled/c/0/0" in sent[-2]
     (machines.bucket / "embeddings" / "k.zarr" / ("d" * 32) / "zarr.json").unlink()
     two = machines.use("two")
-    items_at_hand(two.embeddings("k"), ["d" * 32])
+    two.backend.ensure_items(two.embeddings("k"), ["d" * 32])
     assert not (two.embeddings("k") / ("d" * 32)).exists()
 
 
@@ -213,7 +252,7 @@ def test_an_item_that_is_cut_off_is_not_taken(machines: Machines) -> None:
     shard.write_bytes(shard.read_bytes()[:-1])
     two = machines.use("two")
     with pytest.raises(StoreError, match=r"pooled/c/0/0 has .* bytes, not the"):
-        items_at_hand(two.embeddings("k"), ["d" * 32])
+        two.backend.ensure_items(two.embeddings("k"), ["d" * 32])
     assert not (two.embeddings("k") / ("d" * 32)).exists()
 
 
@@ -258,7 +297,7 @@ def test_ledgers_of_several_machines_are_one(machines: Machines) -> None:
 
 
 def test_a_lock_is_held_by_one_and_then_by_the_other(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock_places._Bucket, "look_seconds", 0.02)
+    monkeypatch.setattr(working_copy._Bucket, "look_seconds", 0.02)
     store = machines.use("one")
     told: list[str] = []
     order: list[str] = []
@@ -284,7 +323,7 @@ def test_a_lock_is_held_by_one_and_then_by_the_other(machines: Machines, monkeyp
 
 @pytest.mark.parametrize("machine", ["here", "elsewhere"])
 def test_a_lock_of_the_dead_is_passed_over(machines: Machines, machine: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock_places._Bucket, "look_seconds", 0.02)
+    monkeypatch.setattr(working_copy._Bucket, "look_seconds", 0.02)
     store = machines.use("one")
     dead = Owner(started="long ago") if machine == "here" else Owner(machine="elsewhere")
     (machines.bucket / "locks" / "k").mkdir(parents=True)
@@ -301,7 +340,7 @@ def test_who_looked_long_ago_does_not_get_a_lock(machines: Machines, tmp_path: P
     store = machines.use("one") if kind == "bucket" else Store.at(tmp_path / "folder")
     folder = (machines.bucket if kind == "bucket" else store.root) / "locks" / "k"
     write_text(folder / there, "")
-    place = lock_places.place_of(store.lock("k"))
+    place = lock_places.Place(store.lock("k"))
     assert locks._claim(place, None, Owner(), 60.0) is None
     assert [path.name for path in folder.iterdir()] == [there]
 
@@ -337,15 +376,16 @@ def test_a_note_that_has_not_got_its_name_yet_says_nothing(tmp_path: Path) -> No
 
 
 def test_marks_are_set_once_and_seen_elsewhere(machines: Machines) -> None:
-    one = machines.use("one").claims("k") / "u.started"
-    assert set_mark(one)
-    two = machines.use("two").claims("k") / "u.started"
-    assert not set_mark(two)
-    move_mark(two, two.with_suffix(".left"))
-    assert marks_in(two.parent) == [two.with_suffix(".left")]
-    assert not is_there(two)
-    unset([two, two.with_suffix(".left")])
-    assert marks_in(two.parent) == []
+    one = machines.use("one")
+    assert one.backend.create(one.claims("k") / "u.started")
+    two = machines.use("two")
+    marks = [two.claims("k") / "u.started", two.claims("k") / "u.left"]
+    assert not two.backend.create(marks[0])
+    two.backend.move(*marks)
+    assert two.backend.names(two.claims("k")) == {"u.left"}
+    assert [two.backend.has(mark) for mark in marks] == [False, True]
+    two.backend.delete(marks)
+    assert two.backend.names(two.claims("k")) == set()
 
 
 def test_a_file_is_fetched_once_a_version(tmp_path: Path, machines: Machines) -> None:
@@ -476,7 +516,7 @@ def test_an_export_takes_the_place_of_the_one_before_its_note_last(
     sent: list[list[str]] = []
     upload = remote.upload
     monkeypatch.setattr(remote, "upload", lambda files: (sent.append(sorted(files.values())), upload(files))[1])
-    with sending_folder(url, last="export.json") as folder:
+    with replacing_at(url, last="export.json") as folder:
         for name in ("a.txt", "b/c.txt", "export.json"):
             write_text(folder / name, "new")
         assert (tmp_path / "out" / "old.txt").exists()
@@ -519,9 +559,9 @@ def test_what_goes_while_it_is_brought_is_looked_for_again(
         with pytest.raises(
             StoreError, match=r"goes\.json was there and is gone: another machine replaces it\. Run again"
         ):
-            refresh(two.node("k"))
+            two.backend.pull(two.node("k"))
         return
-    refresh(two.node("k"))
+    two.backend.pull(two.node("k"))
     assert [path.name for path in two.node("k").iterdir()] == ["stays.json"]
 
 
@@ -530,9 +570,9 @@ def test_what_was_left_out_is_brought_when_it_is_asked_for(machines: Machines) -
     for name in ("summary.json", "model.safetensors"):
         write_text(one.run("k") / name, name)
     two = machines.use("two")
-    refresh(two.run("k"), skip=_is_no_summary)
+    two.backend.pull(two.run("k"), skip=_is_no_summary)
     assert [path.name for path in two.run("k").iterdir()] == ["summary.json"]
-    refresh(two.run("k"))
+    two.backend.pull(two.run("k"))
     assert {path.name for path in two.run("k").iterdir()} == {"summary.json", "model.safetensors"}
 
 

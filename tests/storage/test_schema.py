@@ -15,7 +15,7 @@ from reelwright.storage.items import ItemLedger, ItemRow, items_table
 from reelwright.storage.known import KnownFiles, KnownProbes, VideoProbe
 from reelwright.storage.records import Record, load_record, read_records, write_record
 from reelwright.storage.runs import RunFolder
-from reelwright.storage.schema import OLDEST, VERSION, check_schema, note_schema
+from reelwright.storage.schema import OLDEST, VERSION, check_schema, note_schema, older_note
 from reelwright.storage.store import Store
 from tests.storage.test_remote import Machines, machines
 
@@ -54,6 +54,18 @@ def test_a_number_that_cannot_be_read_is_refused(store: Store, number: int, mess
         with pytest.raises(ConfigError, match=message):
             act(store)
     assert read_sealed(store.root / "store.json") == {"schema": number}
+
+
+@pytest.mark.parametrize("number", [OLDEST, *range(OLDEST + 1, VERSION)])
+def test_of_an_older_store_is_said_what_is_made_anew_until_it_has_the_number(store: Store, number: int) -> None:
+    assert older_note(store) == ""  # there is nothing yet
+    write_record(store, RECORD, project=store.root / "projects" / "p")
+    if number > OLDEST:  # which had no such file
+        write_sealed(store.root / "store.json", {"schema": number})
+    assert "settings had other names (skip, stride, " in older_note(store)
+    assert "frames and fetched weights are used as they are; embeddings, runs" in older_note(store)
+    note_schema(store)
+    assert older_note(store) == ""
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"schema": 1}', "[1]"])

@@ -8,26 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from reelwright.pipeline.bucket_copy import copied
+from reelwright.pipeline.bucket_copy import Scope, copied
 from reelwright.pipeline.collect import keys_in_use
-from reelwright.pipeline.verify import Scope
 from reelwright.storage import locks, remote
-from reelwright.storage.bringing import at_hand, is_there, items_at_hand, items_in, names_in, refresh, sizes_below
 from reelwright.storage.embeddings import EmbeddingStore
 from reelwright.storage.errors import ConfigError, ReelwrightError, StoreError, UnusableStoreError
 from reelwright.storage.fetched import exists, local_file, stamps
 from reelwright.storage.files import write_json, write_text
-from reelwright.storage.garbage import Roots, delete, find_garbage
+from reelwright.storage.garbage import Listing, Roots, delete, find_garbage
 from reelwright.storage.items import ItemLedger, ItemRow
 from reelwright.storage.known import KnownFiles, KnownProbes
-from reelwright.storage.listings import listing_of
 from reelwright.storage.locks import exclusive, holdings, using
-from reelwright.storage.marks import marks_in, set_mark, unset
-from reelwright.storage.mirror import check_writable
 from reelwright.storage.owners import Owner
 from reelwright.storage.records import read_record, read_records
 from reelwright.storage.scores import read_scores
-from reelwright.storage.sharing import share_rest
 from reelwright.storage.store import Store
 from tests.storage.dying import BUCKET, Service, service
 from tests.storage.test_remote import write_item
@@ -91,7 +85,7 @@ def filled(store: Store) -> Store:
         write_item(store, digest, key=KEY)
         ItemLedger(store.node(KEY)).commit(ItemRow(digest=digest, status="ok", rows=6))
     write_text(store.predictions(KEY) / f"{ONE}.parquet", "x")
-    set_mark(store.claims(KEY) / "mark")
+    store.backend.create(store.claims(KEY) / "mark")
     return store
 
 
@@ -99,13 +93,13 @@ LOOKS: dict[str, Callable[[Store], object]] = {
     "holdings": lambda store: holdings(store.locks),
     "uses": lambda store: locks.uses(store.locks),
     "keys_in_use": keys_in_use,
-    "refresh": lambda store: refresh(store.node(KEY)),
-    "at_hand": lambda store: at_hand(store.embeddings(KEY) / "zarr.json"),
-    "items_at_hand": lambda store: items_at_hand(store.embeddings(KEY), [ONE, TWO]),
-    "items_in": lambda store: items_in(store.embeddings(KEY)),
-    "names_in": lambda store: names_in(store.embeddings(KEY)),
-    "sizes_below": lambda store: sizes_below(store.embeddings(KEY)),
-    "is_there": lambda store: is_there(store.run(KEY) / "model.safetensors"),
+    "refresh": lambda store: store.backend.pull(store.node(KEY)),
+    "at_hand": lambda store: store.backend.ensure_local(store.embeddings(KEY) / "zarr.json"),
+    "items_at_hand": lambda store: store.backend.ensure_items(store.embeddings(KEY), [ONE, TWO]),
+    "items_in": lambda store: store.backend.items(store.embeddings(KEY)),
+    "names_in": lambda store: store.backend.names(store.embeddings(KEY)),
+    "entries": lambda store: list(store.backend.entries(store.embeddings(KEY))),
+    "is_there": lambda store: store.backend.has(store.run(KEY) / "model.safetensors"),
     "ledger": lambda store: ItemLedger(store.node(KEY)).load(),
     "pending": lambda store: ItemLedger(store.node(KEY)).pending(ONE),
     "record": lambda store: read_record(store, KEY),
@@ -114,13 +108,13 @@ LOOKS: dict[str, Callable[[Store], object]] = {
     "scores": lambda store: read_scores(store.predictions(KEY), ONE),
     "probes": lambda store: KnownProbes(store.videos).load(),
     "known files": lambda store: KnownFiles(store.files),
-    "marks_in": lambda store: marks_in(store.claims(KEY)),
-    "set_mark": lambda store: set_mark(store.claims(KEY) / "mark"),
-    "unset": lambda store: unset([store.claims(KEY) / "mark"]),
+    "marks": lambda store: store.backend.names(store.claims(KEY)),
+    "create": lambda store: store.backend.create(store.claims(KEY) / "mark"),
+    "delete": lambda store: store.backend.delete([store.claims(KEY) / "mark"]),
     "garbage": lambda store: list(find_garbage(store, Roots())),
-    "sizes": lambda store: list(listing_of(store.root).sizes(store.root)),
-    "copied": lambda store: copied(store, Scope(nodes={KEY})).__enter__(),
-    "check_writable": lambda store: check_writable(store.root),
+    "sizes": lambda store: Listing(store.backend, store.root).size(store.root),
+    "copied": lambda store: copied(store, Scope({"nodes": {KEY: None}})).__enter__(),
+    "check_writable": lambda store: store.backend.check_writable(),
     "video": lambda _: local_file(f"dying://{BUCKET}/clip.mp4"),
     "exists": lambda _: exists(f"dying://{BUCKET}/clip.mp4"),
     "stamps": lambda _: stamps([f"dying://{BUCKET}/clip.mp4"]),
@@ -214,7 +208,7 @@ def test_a_bucket_that_dies_while_an_item_is_sent_leaves_nothing_that_looks_whol
     service.answer()
     for machine in ("one", "two"):
         again = service.use(machine)
-        assert items_at_hand(again.embeddings(KEY), [ONE]) == set()
+        assert again.backend.ensure_items(again.embeddings(KEY), [ONE]) == set()
         assert EmbeddingStore(again.embeddings(KEY)).digests() == []
     write_item(service.use("one"), ONE, key=KEY)
     assert EmbeddingStore(service.use("two").embeddings(KEY)).rows(ONE).output("pooled").tolist() == [[1.0] * 4] * 6
@@ -228,8 +222,8 @@ def test_a_bucket_that_came_back_empty_is_filled_again(service: Service) -> None
     service.lose_everything()
     store = service.use("one")
     assert (store.embeddings(KEY) / ONE / "zarr.json").is_file()
-    assert not at_hand(store.embeddings(KEY) / "zarr.json")
-    assert items_at_hand(store.embeddings(KEY), [ONE, TWO]) == set()
+    assert not store.backend.ensure_local(store.embeddings(KEY) / "zarr.json")
+    assert store.backend.ensure_items(store.embeddings(KEY), [ONE, TWO]) == set()
     assert ItemLedger(store.node(KEY)).load() == {}
     with pytest.raises(StoreError, match="is not there"):
         EmbeddingStore(store.embeddings(KEY))
@@ -237,13 +231,13 @@ def test_a_bucket_that_came_back_empty_is_filled_again(service: Service) -> None
         read_scores(store.predictions(KEY), ONE)
     filled(store)
     assert service.names("embeddings/") == whole
-    assert items_at_hand(service.use("two").embeddings(KEY), [ONE, TWO]) == {ONE, TWO}
+    assert service.use("two").backend.ensure_items(service.use("two").embeddings(KEY), [ONE, TWO]) == {ONE, TWO}
 
 
 def test_what_another_machine_made_anew_takes_the_place_of_what_is_here(service: Service) -> None:
     write_item(service.use("one"), ONE, key=KEY)
     two = service.use("two")
-    assert items_at_hand(two.embeddings(KEY), [ONE]) == {ONE}
+    assert two.backend.ensure_items(two.embeddings(KEY), [ONE]) == {ONE}
     shard = f"{BUCKET}/store/embeddings/{KEY}.zarr/{ONE}/pooled/c/0/0"
     marker = f"{BUCKET}/store/embeddings/{KEY}.zarr/{ONE}/zarr.json"
     service.objects[shard] += b"more"  # as if made by another release
@@ -251,11 +245,11 @@ def test_what_another_machine_made_anew_takes_the_place_of_what_is_here(service:
     values["attributes"]["reelwright"]["files"]["pooled/c/0/0"][0] += 4
     service.objects[marker] = json.dumps(values).encode()
     two = service.use("two")
-    assert items_at_hand(two.embeddings(KEY), [ONE]) == {ONE}
+    assert two.backend.ensure_items(two.embeddings(KEY), [ONE]) == {ONE}
     assert (two.embeddings(KEY) / ONE / "pooled" / "c" / "0" / "0").read_bytes().endswith(b"more")
     service.objects[marker] = b"{}"
     with pytest.raises(StoreError, match=r"zarr\.json is damaged .*verify --repair"):
-        items_at_hand(service.use("two").embeddings(KEY), [ONE])
+        service.use("two").backend.ensure_items(service.use("two").embeddings(KEY), [ONE])
 
 
 def test_what_was_sent_from_here_is_not_brought_back(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,9 +259,9 @@ def test_what_was_sent_from_here_is_not_brought_back(service: Service, monkeypat
     download = remote.download
     monkeypatch.setattr(remote, "download", lambda files: (brought.extend(files), download(files)))
     store = service.use("one")
-    refresh(store.node(KEY))
-    assert at_hand(store.embeddings(KEY) / "zarr.json", store.predictions(KEY) / f"{ONE}.parquet")
-    assert items_at_hand(store.embeddings(KEY), [ONE, TWO]) == {ONE, TWO}
+    store.backend.pull(store.node(KEY))
+    assert store.backend.ensure_local(store.embeddings(KEY) / "zarr.json", store.predictions(KEY) / f"{ONE}.parquet")
+    assert store.backend.ensure_items(store.embeddings(KEY), [ONE, TWO]) == {ONE, TWO}
     assert brought == []
 
 
@@ -277,7 +271,7 @@ def test_what_the_bucket_has_otherwise_is_sent_though_it_is_as_long(service: Ser
     store.run(KEY).mkdir(parents=True)
     (store.run(KEY) / "metrics.jsonl").write_text('{"epoch": 1}\n')
     remote.write_object(f"{service.url}/runs/{KEY}/metrics.jsonl", b'{"epoch": 7}\n')
-    share_rest(store.run(KEY))
+    store.backend.push_changed(store.run(KEY))
     assert service.objects[f"{BUCKET}/store/runs/{KEY}/metrics.jsonl"] == b'{"epoch": 1}\n'
 
 
@@ -288,7 +282,7 @@ def test_a_file_is_in_the_bucket_before_it_has_its_name_here(service: Service, m
 
     def slow_upload(files: dict[Path, str]) -> None:
         service.use("one")
-        refresh(store.node(KEY), anew=True)
+        store.backend.pull(store.node(KEY), anew=True)
         upload(files)
 
     monkeypatch.setattr(remote, "upload", slow_upload)

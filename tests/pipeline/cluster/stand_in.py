@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from reelwright.pipeline.cluster.config import ClusterSettings
 from reelwright.stages.registry import Stage
 from reelwright.stages.work import Reporter, VideoItem, Work, ledger_of
 from reelwright.storage.digests import digest
@@ -81,3 +82,8 @@ def begun(store: Path) -> Sequence[str]:
     """Digests in the order in which they were begun, as often as they were."""
     path = store / "begun.txt"
     return path.read_text(encoding="utf-8").split() if path.exists() else []
+
+
+def in_units(seconds: float) -> ClusterSettings:
+    """Settings by which units take so long, and no video is shared."""
+    return ClusterSettings(unit_seconds=seconds, split_seconds=None)

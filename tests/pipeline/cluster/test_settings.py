@@ -14,7 +14,8 @@ from reelwright.pipeline.cluster.profiles import VARIABLE, cluster_settings
 from reelwright.pipeline.cluster.scripts import slurm_time, training_script, worker_lines, worker_options, worker_script
 from reelwright.pipeline.file import load_pipeline
 from reelwright.pipeline.project import SilentObserver
-from reelwright.pipeline.runner import open_planner, read_videos
+from reelwright.pipeline.reading import read_videos
+from reelwright.pipeline.runner import open_planner
 from reelwright.storage.errors import ConfigError
 from tests.small_project import PIPELINE
 

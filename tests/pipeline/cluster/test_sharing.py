@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from reelwright.pipeline.cluster.sharing import BEGIN, DEATHS, Sharing, Split
+from reelwright.pipeline.cluster.config import ClusterSettings
+from reelwright.pipeline.cluster.sharing import BEGIN, DEATHS, Sharing, long_seconds, ranges
 from reelwright.pipeline.cluster.spread import Ended, Spreader
 from reelwright.stages.claimed import do_shards, do_videos
 from reelwright.stages.decode.config import DecodeConfig
@@ -26,7 +27,9 @@ from reelwright.storage.store import Store
 from reelwright.storage.zarrs import partial_group
 from tests.stages.embed.conftest import Notes, Project, write_video
 
-SPLIT = Split(split_seconds=1.0, frames_per_second=10.0, unit_seconds=1.6)  # 16 frames a range: two shards of 8
+SPLIT = ClusterSettings(
+    split_seconds=1.0, frames_per_second=10.0, unit_seconds=1.6
+)  # 16 frames a range: two shards of 8
 SETTINGS = {"deterministic": True, "shard_rows": 8, "batch_size": 3, "outputs": ["pooled", "layer1.map"]}
 
 
@@ -81,7 +84,7 @@ def add(project: Project, digest: str, num_frames: int) -> VideoItem:
 def shared(project: Project, pool: PoolHere, **settings: Any) -> tuple[dict[str, ItemRow], Notes]:
     """Embed by units; rows by digest."""
     work, reporter = project.work(**{**SETTINGS, **settings}), Notes()
-    Spreader(work, pool, reporter, SPLIT.unit_seconds, split=SPLIT).run()
+    Spreader(work, pool, reporter, SPLIT).run()
     return ItemLedger(project.store.node(work.key)).load(), reporter
 
 
@@ -107,7 +110,7 @@ def files(project: Project, digest: str, *, key: str = "emb") -> dict[str, bytes
 def test_what_is_long_follows_from_probes_and_declared_speed(tmp_path, decode, num_frames, seconds) -> None:
     item = VideoItem("a", "a.mp4", "a", 10.0 if num_frames != 10 else 1.0, num_frames)
     work = Project(tmp_path).work(decode=decode)
-    assert SPLIT.long_seconds(item, work) == (None if seconds is None else pytest.approx(seconds))
+    assert long_seconds(item, work, SPLIT) == (None if seconds is None else pytest.approx(seconds))
     assert DecodeConfig(**decode).expected_frames(num_frames=300, duration_seconds=10.0) >= 2
 
 
@@ -125,21 +128,24 @@ def test_what_is_long_follows_from_probes_and_declared_speed(tmp_path, decode, n
 )
 def test_ranges_take_about_as_long_as_a_unit(missing, seconds, expected) -> None:
     count = 3 if len(tuple(missing)) == 3 else 10
-    assert list(SPLIT.ranges(Shards(count=count, missing=tuple(missing)), seconds=seconds)) == expected
+    assert (
+        list(ranges(Shards(count=count, missing=tuple(missing)), seconds=seconds, unit_seconds=SPLIT.unit_seconds))
+        == expected
+    )
 
 
 def test_nothing_is_shared_without_a_limit_or_by_stages_that_cannot(tmp_path) -> None:
     items = [VideoItem("a", "a.mp4", "a", 1000.0, 10_000)]
     work = Project(tmp_path).work()
-    sharing = Sharing.of(items, work, split=SPLIT)
+    sharing = Sharing.of(items, work, SPLIT)
     assert list(sharing.videos) == ["a"]
     assert (sharing.num_waiting, sharing.num_expected) == (1, 1 + 625)  # 1,000 seconds in ranges of 1.6
     for other, split in (
-        (work, replace(SPLIT, split_seconds=None)),
-        (work, None),
+        (work, SPLIT.model_copy(update={"split_seconds": None})),
+        (replace(work, store="s3://bucket/store"), SPLIT),
         (replace(work, stage="predict"), SPLIT),
     ):
-        assert not Sharing.of(items, other, split=split).videos
+        assert not Sharing.of(items, other, split).videos
 
 
 @pytest.mark.slow
@@ -217,7 +223,7 @@ def test_decoding_is_shared_alike_where_frames_are_lossless(tmp_path: Path, code
     ]  # fmt: skip
     pool = PoolHere()
     load(STAGES["decode"].work)(works[0], Notes())
-    Spreader(works[1], pool, Notes(), SPLIT.unit_seconds, split=SPLIT).run()
+    Spreader(works[1], pool, Notes(), SPLIT).run()
     whole, shared = (Store.at(tmp_path / "store").frames(key) / "long" for key in keys)
     found, expected = (
         {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -21,7 +21,7 @@ from reelwright.storage.errors import StageError
 from reelwright.storage.items import ItemLedger, ItemRow
 from reelwright.storage.locks import exclusive
 from reelwright.storage.store import Store
-from tests.pipeline.cluster.stand_in import STAGE, begun, make_items, make_work
+from tests.pipeline.cluster.stand_in import STAGE, begun, in_units, make_items, make_work
 
 
 @pytest.fixture(autouse=True)
@@ -81,7 +81,7 @@ class PoolHere:
 def spread(tmp_path: Path, pool: PoolHere, *paths: str) -> tuple[dict[str, ItemRow], SilentReporter]:
     reporter = SilentReporter()
     items = make_items(*paths)
-    Spreader(make_work(tmp_path, items), pool, reporter, 20.0).run()
+    Spreader(make_work(tmp_path, items), pool, reporter, in_units(20.0)).run()
     names = {item.digest: item.video_id for item in items}
     rows = ItemLedger(Store.at(tmp_path).node("0" * 32)).load()
     return {names[digest]: row for digest, row in rows.items()}, reporter

@@ -19,11 +19,11 @@ from tests.stages.sampling.brute_force import GRIDS, clips_of
     [
         (Clip(), 4, 4),
         (Clip(), 0, 0),
-        (Clip(length=3, stride=2, skip=1), 9, 3),
-        (Clip(length=3, stride=2, skip=1), 8, 2),
-        (Clip(length=3, stride=2, skip=1), 5, 1),
-        (Clip(length=3, stride=2, skip=1), 4, 1),
-        (Clip(length=2, stride=5), 12, 3),
+        (Clip(length=3, hop=2, dilation=2), 9, 3),
+        (Clip(length=3, hop=2, dilation=2), 8, 2),
+        (Clip(length=3, hop=2, dilation=2), 5, 1),
+        (Clip(length=3, hop=2, dilation=2), 4, 1),
+        (Clip(length=2, hop=5), 12, 3),
     ],
     ids=["frames", "empty", "drawn", "one-less", "just-one", "shorter-than-a-clip", "gaps"],
 )
@@ -34,7 +34,7 @@ def test_number_of_rows(clip, num_frames, expected):
 def plain(clip, num_frames):
     """Frame numbers of every row, told the simple way."""
     return [
-        [min(row * clip.stride + step * (clip.skip + 1), num_frames - 1) for step in range(clip.length)]
+        [min(row * clip.hop + step * clip.dilation, num_frames - 1) for step in range(clip.length)]
         for row in range(clip.num_rows(num_frames))
     ]
 
@@ -42,8 +42,8 @@ def plain(clip, num_frames):
 @pytest.mark.parametrize("chunk", [1, 3, 50], ids=lambda rows: f"chunks-of-{rows}")
 @pytest.mark.parametrize("start_row", [0, 1, 2], ids=lambda row: f"from-row-{row}")
 def test_rows_do_not_depend_on_chunks(chunk, start_row):
-    for num_frames, length, stride, skip in itertools.product([1, 2, 7, 23], [1, 3], [1, 2, 5], [0, 1]):
-        clip = Clip(length=length, stride=stride, skip=skip)
+    for num_frames, length, hop, dilation in itertools.product([1, 2, 7, 23], [1, 3], [1, 2, 5], [1, 2]):
+        clip = Clip(length=length, hop=hop, dilation=dilation)
         if start_row >= max(1, clip.num_rows(num_frames)):
             continue
         frames = np.arange(num_frames, dtype=np.uint8)[:, None, None, None].repeat(3, 3)
@@ -70,7 +70,7 @@ def test_rows_do_not_depend_on_chunks(chunk, start_row):
 
 
 def test_memory_is_bounded_by_a_clip_and_a_chunk():
-    maker = RowMaker(Clip(length=4, stride=2))
+    maker = RowMaker(Clip(length=4, hop=2))
     for begin in range(0, 100, 5):
         times = np.arange(begin, begin + 5, dtype=float)
         list(maker.add(np.zeros((5, 1, 1, 3), np.uint8), FrameSpans(times, times + 1, times.astype(np.int64))))
@@ -138,7 +138,7 @@ def test_needed_clips_are_those_of_the_simple_rule(num_frames, grid, cuts, num_v
 
 
 def test_memory_is_bounded_where_the_end_is_awaited():
-    maker = RowMaker(Clip(length=4, stride=40, to_end=True))
+    maker = RowMaker(Clip(length=4, hop=40, to_end=True))
     for begin in range(0, 200, 5):
         times = np.arange(begin, begin + 5, dtype=float)
         list(maker.add(np.zeros((5, 1, 1, 3), np.uint8), FrameSpans(times, times + 1, times.astype(np.int64))))

@@ -238,7 +238,7 @@ def test_values_that_are_not_finite_fail_the_video(project):
 @pytest.mark.parametrize("num_frames", [11, 3], ids=["four-clips", "shorter-than-a-clip"])
 def test_video_encoder_rows_are_clips(project, num_frames):
     item = project.add("a", num_frames)
-    settings = {"encoder": "torchvision/r3d_18", "clip": {"length": 4, "stride": 3, "skip": 0}, "batch_size": 2}
+    settings = {"encoder": "torchvision/r3d_18", "clip": {"length": 4, "hop": 3, "dilation": 1}, "batch_size": 2}
     project.embed(**settings)
     rows = project.rows("a")
     frames = decoded(item)
@@ -300,7 +300,7 @@ def test_hub_that_cannot_be_reached_says_what_to_do(project):
     [
         ({"encoder": "timm/test_resnett"}, "nearest: .*timm/test_resnet"),
         ({"outputs": ["layer99.map"]}, "has . layers"),
-        ({"clip": {"stride": 4}}, "clip is for video encoders"),
+        ({"clip": {"hop": 4}}, "clip is for video encoders"),
         ({"encoder": "timm/test_vit", "model_args": {"dynamic_img_size": False}}, "does not take rows of shape"),
         ({"device": "cuda:99"}, "this machine has"),
     ],

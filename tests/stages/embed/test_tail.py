@@ -86,10 +86,10 @@ def assert_spans(project, digest, wanted, *, key="emb"):
 
 
 TAILS = {
-    "as it is, frame 8 was in no row": ({"stride": 3}, [0, 3, 5]),
-    "on the grid anyway": pytest.param({"stride": 5}, [0, 5], marks=pytest.mark.slow),
-    "not wanted": ({"stride": 3, "to_end": False}, [0, 3]),
-    "stride above length": ({"stride": 8}, [0, 5]),
+    "as it is, frame 8 was in no row": ({"hop": 3}, [0, 3, 5]),
+    "on the grid anyway": pytest.param({"hop": 5}, [0, 5], marks=pytest.mark.slow),
+    "not wanted": ({"hop": 3, "to_end": False}, [0, 3]),
+    "hop above length": ({"hop": 8}, [0, 5]),
 }
 
 
@@ -115,9 +115,9 @@ def test_the_last_clip_ends_with_the_last_frame(grey, clip, starts):
 
 SHORT = {
     "repeat": ({}, [[0, 1, 2, 2]], [[0, 1, 2]]),
-    "repeat, skip": pytest.param({"skip": 1}, [[0, 2, 2, 2]], [[0, 2]], marks=pytest.mark.slow),
+    "repeat, dilation": pytest.param({"dilation": 2}, [[0, 2, 2, 2]], [[0, 2]], marks=pytest.mark.slow),
     "pad": pytest.param({"short": "pad"}, [[0, 1, 2, -1]], [[0, 1, 2]], marks=pytest.mark.slow),
-    "pad, skip": ({"short": "pad", "skip": 1}, [[0, 2, -1, -1]], [[0, 2]]),
+    "pad, dilation": ({"short": "pad", "dilation": 2}, [[0, 2, -1, -1]], [[0, 2]]),
 }
 
 
@@ -146,12 +146,12 @@ def test_short_videos_are_left_out_with_a_word(grey):
 @pytest.mark.parametrize("stop_after", [*(pytest.param(frames, marks=pytest.mark.slow) for frames in (6, 12, 18)), 22])
 def test_an_interrupted_video_has_its_last_clip_too(grey, stop_after):
     add(grey, "a", 24)
-    settings = {"clip": {"stride": 3}, "shard_rows": 2, "deterministic": True}
+    settings = {"clip": {"hop": 3}, "shard_rows": 2, "deterministic": True}
     embed(grey, key="whole", **settings)
     with pytest.raises(KeyboardInterrupt):
         embed(grey, reporter=Notes(stop_after=stop_after), **settings)
     embed(grey, **settings)
-    wanted = clips_of(24, {"length": 4, "stride": 3, "skip": 0, "to_end": True, "short": "repeat"})
+    wanted = clips_of(24, {"length": 4, "hop": 3, "dilation": 1, "to_end": True, "short": "repeat"})
     assert len(wanted) == 8
     assert seen(grey, "a") == seen(grey, "a", key="whole") == wanted
     assert_spans(grey, "a", wanted)
@@ -161,7 +161,7 @@ def test_an_interrupted_video_has_its_last_clip_too(grey, stop_after):
 def test_shards_of_several_processes_are_those_of_one(grey):
     """The last row, off the grid, is alone in the last shard; whoever publishes says what is in no row."""
     add(grey, "a", 26)
-    settings = {"clip": {"length": 4, "stride": 7}, "shard_rows": 2, "preprocess": {}, "batch_size": 3}
+    settings = {"clip": {"length": 4, "hop": 7}, "shard_rows": 2, "preprocess": {}, "batch_size": 3}
     grey.embed(key="whole", **settings)
     work = grey.work(**settings)
     first, second = (SharedEmbedding(work, Notes()) for _ in range(2))
@@ -173,10 +173,10 @@ def test_shards_of_several_processes_are_those_of_one(grey):
     assert first.write(0, 1)
     notes = second._reporter
     second.publish()
-    wanted = clips_of(26, {"length": 4, "stride": 7, "skip": 0, "to_end": True, "short": "repeat"})
+    wanted = clips_of(26, {"length": 4, "hop": 7, "dilation": 1, "to_end": True, "short": "repeat"})
     assert [clip[0] for clip in wanted] == [0, 7, 14, 21, 22]
     assert seen(grey, "a") == seen(grey, "a", key="whole") == wanted
     assert_spans(grey, "a", wanted)
     rows = [ItemLedger(grey.store.node(key)).load()["a"] for key in ("emb", "whole")]
-    assert rows[0].message == rows[1].message == "9 of 26 frames are in no clip; clip.stride: 4 or less takes them in"
+    assert rows[0].message == rows[1].message == "9 of 26 frames are in no clip; clip.hop: 4 or less takes them in"
     assert notes.notes[-1] == f"warning: a.mp4: {rows[0].message}"

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from markupsafe import Markup
 
 from reelwright.stages.evaluate.config import EvaluateConfig, MapSettings
 from reelwright.stages.evaluate.embedding_map import (
@@ -55,9 +56,10 @@ def test_places(store, method):
     assert labels == ["early"] * 10 + ["late"] * 10
     if method == "pca":  # the first axis is the one along which rows lie apart
         assert abs(np.corrcoef(places[:, 0], np.arange(20))[0, 1]) == pytest.approx(1.0, abs=1e-3)
-    section, _ = map_section(places, labels, method=method)
-    assert section.count("<circle") == 20
-    assert "<title>late</title>" in section
+    chart = map_section(places, labels, method=method).parts[-1]
+    assert isinstance(chart, Markup)
+    assert chart.count("<circle") == 20
+    assert "<title>late</title>" in chart
 
 
 def test_a_store_without_these_videos_gives_no_map(store):

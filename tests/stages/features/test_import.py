@@ -22,7 +22,7 @@ stages:
     uses: train
     embeddings: [feats]
     task: per_row
-    window: {length: 4, stride: 4}
+    window: {length: 4, hop: 4}
     model: {name: linear}
     epochs: 30
     optimizer: {lr: 0.1}
@@ -36,7 +36,7 @@ videos: {features: feats}
 labels: {rows: rows.csv, classes: [still, moves]}
 stages:
   feats: {uses: features, fps: 2}
-  taken: {uses: take_scores, embeddings: feats, activation: softmax}
+  taken: {uses: import_predictions, embeddings: feats, activation: softmax}
   scores: {uses: evaluate, predictions: taken, splits: [train, test]}
 """
 

@@ -13,7 +13,7 @@ ROWS = np.arange(6, dtype=np.float64).reshape(3, 2)
 
 SPANS = {
     "every frame": ({"fps": 10}, [0, 0.1, 0.2], [0.1, 0.2, 0.3], [0, 1, 2], [1, 2, 3]),
-    "clips": ({"fps": 10, "stride": 2, "length": 4}, [0, 0.2, 0.4], [0.4, 0.6, 0.8], [0, 2, 4], [4, 6, 8]),
+    "clips": ({"fps": 10, "hop": 2, "length": 4}, [0, 0.2, 0.4], [0.4, 0.6, 0.8], [0, 2, 4], [4, 6, 8]),
     "later": ({"fps": 2, "start_seconds": 1.5}, [1.5, 2, 2.5], [2, 2.5, 3], [0, 1, 2], [1, 2, 3]),
     "starts": ({"times_key": "t"}, [0, 1, 3], [1, 3, 4.5], [0, 1, 2], [1, 2, 3]),
     "starts and stops": ({"times_key": "tt"}, [0, 1, 3], [2, 3, 5], [0, 1, 2], [1, 2, 3]),
@@ -134,8 +134,8 @@ def test_bad_settings(settings, message):
 
 FRAMES = {
     "every frame": ({}, 8, (8, 8)),
-    "every fourth": ({"stride": 4}, 3, (9, 15)),
-    "clips": ({"stride": 4, "length": 8}, 3, (9, 19)),
+    "every fourth": ({"hop": 4}, 3, (9, 15)),
+    "clips": ({"hop": 4, "length": 8}, 3, (9, 19)),
 }
 
 

@@ -30,7 +30,7 @@ EMBED = {
     "device": "cpu",
     "dtype": "float32",
 }
-TRAIN = {"embeddings": ["embed"], "task": "per_row", "window": {"length": 6, "stride": 3}, "model": {"name": "gru"}}
+TRAIN = {"embeddings": ["embed"], "task": "per_row", "window": {"length": 6, "hop": 3}, "model": {"name": "gru"}}
 TUNE = {"frames": "frames", "spatial": "embed", "temporal": "train", "epochs": 2, "device": "cpu"}
 
 

@@ -54,13 +54,13 @@ def learned(state, other):
 
 
 @pytest.mark.slow
-def test_windows_are_those_of_the_temporal_run_of_earlier_releases_too(film):
-    """Windows of 6 rows from 0 5 10 of 18, and from 12 on, which runs of earlier releases did not have."""
+def test_windows_are_those_of_the_temporal_run(film):
+    """Windows of 6 rows from 0 5 10 of 18, and from 12 on where the run has windows to the end."""
     trained = RunFolder(film.store.run("train")).config()
-    assert trained["window"] == {"length": 6, "stride": 3, "skip": 0, "to_end": True, "short": "pad"}
+    assert trained["window"] == {"length": 6, "hop": 3, "dilation": 1, "to_end": True, "short": "pad"}
     windows = {
-        "new": {**trained["window"], "stride": 5},
-        "older": {"length": 6, "stride": 5, "skip": 0, "pad": True},
+        "to the end": {**trained["window"], "hop": 5},
+        "not to the end": {**trained["window"], "hop": 5, "to_end": False},
     }
     notes = {}
     for key, window in windows.items():
@@ -71,8 +71,8 @@ def test_windows_are_those_of_the_temporal_run_of_earlier_releases_too(film):
         reporter = Notes()
         run(work, reporter)
         notes[key] = [note for note in reporter.notes if "to train on" in note or "warning" in note]
-    assert notes["new"] == ["16 windows to train on, 8 to validate on"]
-    assert notes["older"] == [
+    assert notes["to the end"] == ["16 windows to train on, 8 to validate on"]
+    assert notes["not to the end"] == [
         "12 windows to train on, 6 to validate on",
         (
             "warning: 12 of 108 rows of 6 video(s) are in no window: 0.mp4 (2 of 18), 1.mp4 (2 of 18), 2.mp4 (2 of 18)"

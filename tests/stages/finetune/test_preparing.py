@@ -69,7 +69,7 @@ def prepared(module, augment, *, epoch=0, first=0, repeats=1, seed=0):
     """All batches of an epoch of ten clips, as the network would see them."""
     settings = config(augment).augment
     redraw, geometry = build_redraw(settings, seed=seed), Geometry(size=(16, 20), resize=16)
-    shape = WindowShape(length=3, stride=3)
+    shape = WindowShape(length=3, hop=3)
     windows = grid_windows([3] * 10, shape)
     batches = FrameBatches(
         read=still,

@@ -131,7 +131,7 @@ def test_a_time_limit_is_an_interruption(pulse_toy):
 
 
 def test_deterministic_training_gives_the_same_weights_with_any_threads(pulse_toy, threads):
-    config = {"model": {"name": "tcn", "layers": 2, "width": 32}, "epochs": 2, "deterministic": True}
+    config = {"model": {"name": "ms_tcn", "layers": 2, "width": 32}, "epochs": 2, "deterministic": True}
     found = []
     for number in (1, 4):
         threads(number)
@@ -214,7 +214,7 @@ def test_computing_blocks_again_changes_nothing(pulse_toy):
 
 
 def test_every_stage_of_a_run_is_learned_and_its_losses_are_logged(pulse_toy):
-    model = {"name": "tcn", "stages": 2, "layers": 2, "width": 8}
+    model = {"name": "ms_tcn", "stages": 2, "layers": 2, "width": 8}
     run(_work(pulse_toy, task="per_row", model=model, epochs=2), pulse_toy.reporter)
     names = ("stage1", "stage2", "smoothing")
     for line in _lines(pulse_toy, "run"):
@@ -300,7 +300,7 @@ def test_a_file_enters_the_key_as_a_source_and_a_node_as_an_input():
 
 
 OTHERS = {
-    "another model": ({"model": {"name": "tcn"}}, "these are the weights of another model"),
+    "another model": ({"model": {"name": "ms_tcn"}}, "these are the weights of another model"),
     "another width": ({"model": TRANSFORMER | {"width": 8}}, r"tensors have another shape: .*Give the model settings"),
 }
 
@@ -385,9 +385,12 @@ def test_a_loss_that_runs_away_is_told_with_its_inputs(pulse_toy):
 TOO_MUCH = {
     "long": (
         {"length": 200},
-        r"over 200 rows \(length 200, skip 0\).*longest video has 120.*window.length to at most 120",
+        r"over 200 rows \(length 200, dilation 1\).*longest video has 120.*window.length to at most 120",
     ),
-    "skip": ({"length": 25, "skip": 9}, r"over 241 rows .*Set window.length to at most 12, or lessen window.skip"),
+    "dilation": (
+        {"length": 25, "dilation": 10},
+        r"over 241 rows .*Set window.length to at most 12, or lessen window.dilation",
+    ),
     "drawn": ({"length": 121, "sampling": "random"}, "Every window would be padded"),
     "left out": ({"length": 200, "pad": False}, "Shorten window.length, or set window.short: pad"),
 }
@@ -400,7 +403,7 @@ def test_windows_longer_than_every_video_are_refused(pulse_toy, window, message)
 
 
 def test_a_window_as_long_as_the_longest_video_is_not(pulse_toy):
-    run(_work(pulse_toy, window={"length": 12, "skip": 9}, model={"name": "linear"}, epochs=1), pulse_toy.reporter)
+    run(_work(pulse_toy, window={"length": 12, "dilation": 10}, model={"name": "linear"}, epochs=1), pulse_toy.reporter)
 
 
 @pytest.mark.parametrize(

@@ -170,7 +170,7 @@ def test_processes_without_two_windows_are_refused():
 
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task_trains_mixed(pulse_toy, task):
-    work = pulse_toy.train_work(task=task, window={"length": 12, "stride": 12}, mix={"mode": "elem"}, epochs=1)
+    work = pulse_toy.train_work(task=task, window={"length": 12, "hop": 12}, mix={"mode": "elem"}, epochs=1)
     assert np.isfinite(run(work, pulse_toy.reporter)["metrics"]["train_loss"])
 
 
@@ -179,7 +179,7 @@ def test_a_mixed_run_learns(pulse_toy):
         mix={"mixup_alpha": 0.2, "cutmix_alpha": 0},
         epochs=6,
         optimizer={"lr": 0.01},
-        window={"length": 12, "stride": 2},
+        window={"length": 12, "hop": 2},
         schedule={"warmup_epochs": 0.5},
     )
     assert run(work, pulse_toy.reporter)["metrics"]["val_macro_f1"] > 0.85

@@ -406,7 +406,7 @@ def test_layers_of_encoders_and_temporal_models():
 
 @pytest.mark.parametrize(
     ("name", "options", "layers"),
-    [("linear", {"norm": True}, 2), ("mlp", {}, 2), ("gru", {"layers": 2}, 3), ("tcn", {"layers": 3}, 4)],
+    [("linear", {"norm": True}, 2), ("mlp", {}, 2), ("gru", {"layers": 2}, 3), ("ms_tcn", {"layers": 3}, 4)],
 )
 def test_layers_of_other_models_end_at_the_head(name, options, layers):
     model = build_temporal(name, input_dim=4, num_outputs=2, length=5, per_row=False, **options)

@@ -26,7 +26,7 @@ def _objective(task="per_row", **loss):
 def _model(stages, *, per_row=True):
     torch.manual_seed(0)
     options = {"stages": stages, "layers": 2, "width": 6, "dropout": 0.0}
-    return build_temporal("tcn", input_dim=5, num_outputs=3, length=8, per_row=per_row, **options)
+    return build_temporal("ms_tcn", input_dim=5, num_outputs=3, length=8, per_row=per_row, **options)
 
 
 def _outputs(model, x, mask):

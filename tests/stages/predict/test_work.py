@@ -46,7 +46,7 @@ def test_a_trained_run_is_right_about_a_video_it_has_not_seen(pulse_toy):
 @pytest.mark.parametrize("task", ["video", "last_row", "majority", "per_row", "multi_label"])
 def test_every_task_is_predicted(pulse_toy, task):
     _trained(pulse_toy, task=task)
-    found = _predicted(pulse_toy, pulse_toy.predict_work(window={"stride": 5}))
+    found = _predicted(pulse_toy, pulse_toy.predict_work(window={"hop": 5}))
     windows, videos = found.windows(), found.videos()
     # The grid ends at row 117 of 120; one window more ends with row 119.
     assert windows.num_rows == 5 * (len(range(0, 120 - 12 + 1, 5)) + 1)
@@ -67,8 +67,8 @@ def test_every_task_is_predicted(pulse_toy, task):
 def test_rows_are_the_mean_over_the_windows_that_hold_them(toy):
     """A linear model of single rows says the same of a row in every window; a smoothing one is averaged by hand."""
     toy.pulses("d0", "train", num_rows=7)
-    _trained(toy, task="per_row", window={"length": 3}, model={"name": "tcn", "layers": 2})
-    work = toy.predict_work(window={"stride": 2})
+    _trained(toy, task="per_row", window={"length": 3}, model={"name": "ms_tcn", "layers": 2})
+    work = toy.predict_work(window={"hop": 2})
     run_items(work, toy.reporter)
     dense = toy.predict_work(key="dense")
     run_items(dense, toy.reporter)
@@ -121,21 +121,21 @@ def test_a_short_video_has_one_padded_window_or_is_skipped(pulse_toy):
 
 LEFT = {
     # 120 rows in windows of 12; in the last case 0 2 4 ... 118, and off the grid 109 111 ... 119
-    "the end": ("last_row", {"stride": 11, "to_end": False}, 9, "are in no window; window.to_end: true takes"),
-    "stride above length": ("last_row", {"stride": 20}, 40, "are in no window; window.stride: 12 or less takes"),
+    "the end": ("last_row", {"hop": 11, "to_end": False}, 9, "are in no window; window.to_end: true takes"),
+    "hop above length": ("last_row", {"hop": 20}, 40, "are in no window; window.hop: 12 or less takes"),
     "both": (
-        "per_row", {"stride": 25, "to_end": False}, 60,
-        "have no score; window.to_end: true and window.stride: 12 or less takes",
+        "per_row", {"hop": 25, "to_end": False}, 60,
+        "have no score; window.to_end: true and window.hop: 12 or less takes",
     ),
     "between the rows of a window": (
-        "per_row", {"length": 6, "stride": 2, "skip": 1}, 54, "have no score; window.stride: 1 takes",
+        "per_row", {"length": 6, "hop": 2, "dilation": 2}, 54, "have no score; window.hop: 1 takes",
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("task", "window", "num_left", "words"), LEFT.values(), ids=LEFT)
 def test_rows_that_no_window_scores_are_told(pulse_toy, task, window, num_left, words):
-    _trained(pulse_toy, task=task, window={"length": 1} if "skip" in window else {"length": 12})
+    _trained(pulse_toy, task=task, window={"length": 1} if "dilation" in window else {"length": 12})
     pulse_toy.reporter.notes.clear()
     run_items(pulse_toy.predict_work(window=window), pulse_toy.reporter)
     for row in ItemLedger(pulse_toy.store.node("scores")).load().values():
@@ -152,7 +152,7 @@ def test_nothing_is_said_where_every_row_is_in_a_window(pulse_toy):
     pulse_toy.pulses("short", "test", num_rows=5)
     _trained(pulse_toy, task="per_row")
     pulse_toy.reporter.notes.clear()
-    run_items(pulse_toy.predict_work(window={"stride": 12}), pulse_toy.reporter)
+    run_items(pulse_toy.predict_work(window={"hop": 12}), pulse_toy.reporter)
     assert [note for note in pulse_toy.reporter.notes if note.startswith("warning")] == []
     assert {row.message for row in ItemLedger(pulse_toy.store.node("scores")).load().values()} == {""}
 
@@ -236,10 +236,10 @@ def test_unlabelled_videos_have_unknown_targets(pulse_toy):
 
 def test_the_windows_of_another_length(pulse_toy):
     _trained(pulse_toy, model={"name": "gru"})
-    found = _predicted(pulse_toy, pulse_toy.predict_work(window={"length": 4, "skip": 2, "stride": 3}))
+    found = _predicted(pulse_toy, pulse_toy.predict_work(window={"length": 4, "dilation": 3, "hop": 3}))
     first = found.windows().to_pandas().iloc[:2]
     assert first[["start_row", "stop_row"]].to_numpy().tolist() == [[0, 10], [3, 13]]
-    assert found.info.extra == {"window": {"length": 4, "stride": 3, "skip": 2}}
+    assert found.info.extra == {"window": {"length": 4, "hop": 3, "dilation": 3}}
 
 
 REFUSED = {
@@ -280,7 +280,7 @@ def test_nothing_to_publish(pulse_toy):
 
 def test_a_run_of_net_changes_is_published_with_them(pulse_toy):
     """The rows' labels come and go; a window in which they did both has the empty set."""
-    _trained(pulse_toy, task="multi_label", labels_of_window="xor")
-    windows = _predicted(pulse_toy, pulse_toy.predict_work(window={"stride": 5})).windows()
+    _trained(pulse_toy, task="multi_label", labels_of_window="net_change")
+    windows = _predicted(pulse_toy, pulse_toy.predict_work(window={"hop": 5})).windows()
     sets = {tuple(entry) for entry in windows["targets"].to_pylist()}
     assert sets == {(False, False), (True, True)}  # of two classes both change, or none

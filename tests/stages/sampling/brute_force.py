@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 GRIDS = st.fixed_dictionaries(
     {
         "length": st.integers(1, 6),
-        "stride": st.integers(1, 12),
-        "skip": st.integers(0, 3),
+        "hop": st.integers(1, 12),
+        "dilation": st.integers(1, 4),
         "to_end": st.booleans(),
         "short": st.sampled_from(["pad", "repeat", "leave_out"]),
     }
@@ -19,10 +19,10 @@ GRIDS = st.fixed_dictionaries(
 
 def clips_of(num_frames: int, grid: dict[str, Any]) -> list[list[int]]:
     """The real frames of every clip, in order."""
-    length, stride, skip = grid["length"], grid["stride"], grid["skip"]
-    inner = [place * (skip + 1) for place in range(length)]
+    length, hop, dilation = grid["length"], grid["hop"], grid["dilation"]
+    inner = [place * dilation for place in range(length)]
     whole = [
-        [start + place for place in inner] for start in range(0, num_frames, stride) if start + inner[-1] < num_frames
+        [start + place for place in inner] for start in range(0, num_frames, hop) if start + inner[-1] < num_frames
     ]
     if not whole:
         inside = [place for place in inner if place < num_frames]
@@ -40,5 +40,5 @@ def reached(num_frames: int, grid: dict[str, Any]) -> set[int]:
     """Frames from the first to the last of any clip; a short one reaches over all its video."""
     found: set[int] = set()
     for clip in clips_of(num_frames, grid):
-        found |= set(range(clip[0], clip[0] + (grid["length"] - 1) * (grid["skip"] + 1) + 1))
+        found |= set(range(clip[0], clip[0] + (grid["length"] - 1) * grid["dilation"] + 1))
     return found & set(range(num_frames))

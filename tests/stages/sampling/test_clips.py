@@ -10,8 +10,8 @@ from reelwright.stages.sampling.draws import Draws
 from reelwright.stages.sampling.windows import WindowShape, window_rows
 
 
-def clips(kind, *, length=4, skip=0, stride=1, short="pad", **options):
-    return ClipSampling(kind=kind, shape=WindowShape(length=length, skip=skip, stride=stride, short=short), **options)
+def clips(kind, *, length=4, dilation=1, hop=1, short="pad", **options):
+    return ClipSampling(kind=kind, shape=WindowShape(length=length, dilation=dilation, hop=hop, short=short), **options)
 
 
 VIEWS = {
@@ -19,11 +19,11 @@ VIEWS = {
     "two of segments": (clips("segments"), [8], 2, [[0, 2, 4, 6], [1, 3, 5, 7]]),
     "runs in segments": (clips("segments", segments=2), [8], 1, [[1, 2, 5, 6]]),
     "segments of a short video": (clips("segments"), [2], 1, [[0, 0, 1, 1]]),
-    "dense middle": (clips("dense", skip=1), [15], 1, [[4, 6, 8, 10]]),
+    "dense middle": (clips("dense", dilation=2), [15], 1, [[4, 6, 8, 10]]),
     "dense three": (clips("dense"), [10], 3, [[0, 1, 2, 3], [3, 4, 5, 6], [6, 7, 8, 9]]),
     "dense short": (clips("dense"), [3], 2, [[0, 1, 2, 2], [0, 1, 2, 2]]),
     "dense left out": (clips("dense", short="leave_out"), [3, 4], 1, [[0, 1, 2, 3]]),
-    "starts": (clips("multi_start", stride=2), [9], 5, [[0, 1, 2, 3], [2, 3, 4, 5], [4, 5, 6, 7]]),
+    "starts": (clips("multi_start", hop=2), [9], 5, [[0, 1, 2, 3], [2, 3, 4, 5], [4, 5, 6, 7]]),
     "starts, too many": (clips("multi_start"), [10], 2, [[0, 1, 2, 3], [6, 7, 8, 9]]),
     "no rows": (clips("segments"), [0], 3, []),
 }

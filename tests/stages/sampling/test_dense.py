@@ -14,7 +14,7 @@ from reelwright.stages.sampling.windows import WindowShape, window_rows
 
 VECTORS = json.loads((Path(__file__).parents[2] / "data" / "sampling_vectors.json").read_text())
 CAST, FRACTAL = VECTORS["cast"], VECTORS["fractal"]["split_segments_pad"]
-CLIP = WindowShape(length=16, skip=3)
+CLIP = WindowShape(length=16, dilation=4)
 
 
 class Fixed:
@@ -60,8 +60,8 @@ def test_one_dense_view_is_the_middle():
 
 
 SPLITS = {
-    "finetune_default(clip8,stride6,min_step1,max10)": (WindowShape(length=8, skip=5, short="leave_out"), 1, 10),
-    "pretrain(clip8,stride2,min_step2,max1)": (WindowShape(length=8, skip=1, short="leave_out"), 2, 1),
+    "finetune_default(clip8,stride6,min_step1,max10)": (WindowShape(length=8, dilation=6, short="leave_out"), 1, 10),
+    "pretrain(clip8,stride2,min_step2,max1)": (WindowShape(length=8, dilation=2, short="leave_out"), 2, 1),
     "clip16_stride1_step24_max8": (WindowShape(length=16, short="leave_out"), 24, 8),
 }
 
@@ -77,7 +77,7 @@ def test_fractal_starts(name):
 
 
 def test_spread_starts_reach_the_end():
-    shape = WindowShape(length=8, skip=5)
+    shape = WindowShape(length=8, dilation=6)
     windows = multi_starts([300, 60, 5, 44], shape, max_clips=10)
     assert windows.start[windows.video == 0][[0, -1]].tolist() == [0, 300 - 43]
     assert windows.start[windows.video == 1][-1] == 60 - 43
@@ -88,7 +88,7 @@ def test_spread_starts_reach_the_end():
 
 
 def test_random_starts_reach_all_places():
-    shape = WindowShape(length=3, skip=1)  # spans 5 rows
+    shape = WindowShape(length=3, dilation=2)  # spans 5 rows
     windows = random_starts([9, 2], shape, generator=np.random.default_rng(0), num_clips=200)
     assert set(windows.start[windows.video == 0].tolist()) == {0, 1, 2, 3, 4}
     assert set(windows.start[windows.video == 1].tolist()) == {0}

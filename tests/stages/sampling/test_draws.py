@@ -83,10 +83,10 @@ def changes_of(rows):
 
 @pytest.mark.parametrize("case", CLIPS.values(), ids=CLIPS)
 def test_clips_of_storm_psr(case):
-    shape, expected = WindowShape(length=case["T"], skip=case["skip_factor"]), case["expected"]
+    shape, expected = WindowShape(length=case["T"], dilation=case["skip_factor"] + 1), case["expected"]
     start = int(start_of_last_row(case["selected_last_frame"], case["num_frames"], shape))
     assert [start, start + shape.span_rows - 1] == [expected["first"], expected["last"]]
-    labels = window_changes(*changes_of(RAW), start=start, stop=start + shape.span_rows, mode="or")
+    labels = window_changes(*changes_of(RAW), start=start, stop=start + shape.span_rows, mode="any")
     assert labels.tolist() == [expected["label"]]
 
 
@@ -111,14 +111,14 @@ def test_steps_as_changes():
     times, changes = step_changes([(3.0, 1), (1.0, 0), (2.0, 1)], num_classes=3)
     start, stop = np.array([0.0, 0.0, 2.0, 5.0]), np.array([2.0, 9.0, 3.0, 9.0])
     assert window_changes(times, changes, start=start, stop=stop).tolist() == [[1, 0, 0], [1, 0, 0], [0, 1, 0], [0] * 3]
-    found = window_changes(times, changes, start=start, stop=stop, mode="or")
+    found = window_changes(times, changes, start=start, stop=stop, mode="any")
     assert found.tolist() == [[1, 0, 0], [1, 1, 0], [0, 1, 0], [0] * 3]
     none = window_changes(*step_changes([], num_classes=3), start=0, stop=9)
     assert none.tolist() == [[0, 0, 0]]
 
 
 def test_every_window_of_every_video():
-    windows = every_window([5, 2, 0], WindowShape(length=3, stride=9))
+    windows = every_window([5, 2, 0], WindowShape(length=3, hop=9))
     assert windows.start.tolist() == [0, 1, 2, 0]
     assert windows.video.tolist() == [0, 0, 0, 1]
     assert per_video_weights(windows).tolist() == pytest.approx([1 / 6] * 3 + [1 / 2])
@@ -224,7 +224,7 @@ def test_an_epoch_is_the_same_whenever_it_is_asked_for():
 
 def test_windows_that_hardly_hold_their_event_are_told():
     assert "Lengthen the window" in EventDensity().problem(WindowShape(length=65))
-    assert EventDensity().problem(WindowShape(length=65, skip=3)) is None
+    assert EventDensity().problem(WindowShape(length=65, dilation=4)) is None
     assert EventDensity(kind="gaussian").problem(WindowShape(length=65)) is None
 
 

@@ -11,9 +11,9 @@ from reelwright.stages.sampling.needed import Needed
 from reelwright.stages.sampling.windows import Windows, WindowShape
 
 SEGMENTS = ClipSampling(kind="segments", shape=WindowShape(length=3))
-DENSE = ClipSampling(kind="dense", shape=WindowShape(length=2, skip=1))
+DENSE = ClipSampling(kind="dense", shape=WindowShape(length=2, dilation=2))
 
-CLIP = WindowShape(length=3, stride=2, short="repeat")
+CLIP = WindowShape(length=3, hop=2, short="repeat")
 
 CASES = {
     # tick 4, middles at 2 6 10
@@ -56,11 +56,11 @@ def _frames(numbers):
 
 @pytest.mark.parametrize("chunk", [1, 2, 50])
 @pytest.mark.parametrize("num_frames", [1, 2, 5, 23, 60])
-@pytest.mark.parametrize("extent", [(1, 1, 0), (3, 2, 0), (4, 1, 1), (2, 7, 0)], ids=str)
+@pytest.mark.parametrize("extent", [(1, 1, 1), (3, 2, 1), (4, 1, 2), (2, 7, 1)], ids=str)
 @pytest.mark.parametrize(("to_end", "short"), [(False, "repeat"), (True, "pad")])
 def test_needed_rows_are_those_of_all_frames(extent, num_frames, chunk, to_end, short):
-    length, stride, skip = extent
-    row = WindowShape(length=length, stride=stride, skip=skip, to_end=to_end, short=short)
+    length, hop, dilation = extent
+    row = WindowShape(length=length, hop=hop, dilation=dilation, to_end=to_end, short=short)
     needed = Needed(clips=SEGMENTS, num_views=2, row=row)
     whole = RowMaker(_clip(needed))
     every = [*whole.add(*_frames(np.arange(num_frames))), *whole.close()]

@@ -13,7 +13,6 @@ from reelwright.stages.sampling.windows import (
     WindowShape,
     grid_starts,
     grid_windows,
-    shape_of_run,
     shown,
     window_rows,
 )
@@ -35,7 +34,7 @@ PSR = {
 
 @pytest.mark.parametrize(("num_rows", "length", "skip", "count", "head", "tail"), PSR.values(), ids=PSR)
 def test_psr_windows(num_rows, length, skip, count, head, tail):
-    shape = WindowShape(length=length, skip=skip, stride=skip + 1, short="leave_out")
+    shape = WindowShape(length=length, dilation=skip + 1, hop=skip + 1, short="leave_out")
     last = grid_windows([num_rows], shape).last_row(shape).tolist()
     assert len(last) == count
     assert last[: len(head)] == head
@@ -43,7 +42,7 @@ def test_psr_windows(num_rows, length, skip, count, head, tail):
 
 
 def test_psr_rows():
-    shape = WindowShape(length=5, skip=3, stride=4, short="leave_out")
+    shape = WindowShape(length=5, dilation=4, hop=4, short="leave_out")
     rows, mask = window_rows(grid_windows([60], shape), shape)
     assert rows.tolist() == [[start, start + 4, start + 8, start + 12, start + 16] for start in range(0, 44, 4)]
     assert mask.all()
@@ -61,7 +60,7 @@ SHORT = {
 
 @pytest.mark.parametrize(("num_rows", "length", "skip", "rows", "mask"), SHORT.values(), ids=SHORT)
 def test_padding_comes_after_real_rows(num_rows, length, skip, rows, mask):
-    shape = WindowShape(length=length, skip=skip)
+    shape = WindowShape(length=length, dilation=skip + 1)
     windows = grid_windows([num_rows], shape)
     found_rows, found_mask = window_rows(windows, shape)
     assert found_rows.tolist() == [rows]
@@ -73,14 +72,12 @@ def test_padding_comes_after_real_rows(num_rows, length, skip, rows, mask):
     ("num_rows", "pad", "starts"),
     [(5, True, [0]), (5, False, [0]), (4, True, [0]), (4, False, []), (0, True, []), (9, False, [0, 2, 4])],
 )
-def test_starts_of_length_5_stride_2(num_rows, pad, starts):
-    assert (
-        grid_starts(num_rows, WindowShape(length=5, stride=2, short="pad" if pad else "leave_out")).tolist() == starts
-    )
+def test_starts_of_length_5_hop_2(num_rows, pad, starts):
+    assert grid_starts(num_rows, WindowShape(length=5, hop=2, short="pad" if pad else "leave_out")).tolist() == starts
 
 
 def test_windows_of_several_videos():
-    windows = grid_windows([5, 2, 0, 4], WindowShape(length=3, stride=2))
+    windows = grid_windows([5, 2, 0, 4], WindowShape(length=3, hop=2))
     assert windows.video.tolist() == [0, 0, 1, 3]
     assert windows.start.tolist() == [0, 2, 0, 0]
     assert windows.count.tolist() == [3, 3, 2, 3]
@@ -88,8 +85,8 @@ def test_windows_of_several_videos():
 
 def test_no_window_ever_leaves_its_video():
     generator = np.random.default_rng(0)
-    for num_rows, length, skip, stride in generator.integers([1, 1, 0, 1], [40, 12, 4, 6], (300, 4)):
-        shape = WindowShape(length=int(length), skip=int(skip), stride=int(stride))
+    for num_rows, length, dilation, hop in generator.integers([1, 1, 1, 1], [40, 12, 5, 6], (300, 4)):
+        shape = WindowShape(length=int(length), dilation=int(dilation), hop=int(hop))
         windows = grid_windows([int(num_rows)], shape)
         rows, mask = window_rows(windows, shape)
         assert len(windows) >= 1
@@ -110,7 +107,7 @@ def test_no_window_ever_leaves_its_video():
     ids=["not wanted", "on the grid anyway", "off the grid", "just one", "padded"],
 )
 def test_a_last_window_that_reaches_the_end(num_rows, to_end, starts):
-    assert grid_starts(num_rows, WindowShape(length=4, stride=3, to_end=to_end)).tolist() == starts
+    assert grid_starts(num_rows, WindowShape(length=4, hop=3, to_end=to_end)).tolist() == starts
 
 
 @given(num_rows=st.integers(0, 60), grid=GRIDS)
@@ -131,7 +128,7 @@ def test_windows_are_those_of_the_simple_rule(num_rows, grid):
 def test_rows_that_are_left_out_are_counted(num_rows, grid):
     shape = WindowShape(**grid)
     assert shape.num_left_out(num_rows) == num_rows - len(reached(num_rows, grid))
-    if grid["to_end"] and grid["stride"] <= shape.span_rows and (num_rows >= shape.span_rows or shape.short == "pad"):
+    if grid["to_end"] and grid["hop"] <= shape.span_rows and (num_rows >= shape.span_rows or shape.short == "pad"):
         assert shape.num_left_out(num_rows) == 0
 
 
@@ -146,20 +143,11 @@ def test_windows_of_several_videos_are_those_of_each(videos, grid):
     assert np.array_equal(window_rows(backwards, shape)[0], rows[::-1])
 
 
-def test_windows_of_runs_of_earlier_releases():
-    """Their config.yaml says `pad`; windows off the grid there were none in training."""
-    old = {"length": 4, "stride": 3, "skip": 1}
-    assert shape_of_run({**old, "pad": True}) == WindowShape(**old, to_end=False, short="pad")
-    assert shape_of_run({**old, "pad": False}) == WindowShape(**old, to_end=False, short="leave_out")
-    new = {**old, "to_end": True, "short": "repeat"}
-    assert shape_of_run(new) == WindowShape(**new)
-
-
 def test_what_is_left_out_is_said_with_the_way_out():
-    gaps = LeftOut(shape=WindowShape(length=4, stride=6), block="clip", rows="frames", fate="are in no clip")
+    gaps = LeftOut(shape=WindowShape(length=4, hop=6), block="clip", rows="frames", fate="are in no clip")
     assert gaps.add("one", num_left=0, num_rows=4) == ""
     assert list(gaps.warnings()) == []
-    way_out = "clip.to_end: true and clip.stride: 4 or less takes them in"
+    way_out = "clip.to_end: true and clip.hop: 4 or less takes them in"
     assert gaps.add("two", num_left=3, num_rows=11) == f"3 of 11 frames are in no clip; {way_out}"
     for name in ("three", "four", "five"):
         gaps.add(name, num_left=500, num_rows=1000)

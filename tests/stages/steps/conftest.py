@@ -39,7 +39,7 @@ def predict(store: Store, key: str, *, task: str, classes: Sequence[str], scores
         run="r" * 32,
         task=task,
         classes=tuple(classes),
-        extra={"window": {"length": 3, "stride": 1, "skip": 0}},
+        extra={"window": {"length": 3, "hop": 1, "dilation": 1}},
     )
     with open_writer(store.predictions(key), info) as writer:
         for video_id, values in scores.items():

@@ -41,7 +41,7 @@ def _windows(videos, rows, config):
 
 
 def _drawn(spans_of, *num_rows, **window):
-    config = TrainConfig(embeddings=("e",), window={"length": 4, "stride": 2, **window})
+    config = TrainConfig(embeddings=("e",), window={"length": 4, "hop": 2, **window})
     found, draws = _windows(*_known(spans_of, *num_rows), config)
     return found, found.windows.take(draws.order(len(found), 0)), draws
 

@@ -17,7 +17,7 @@ from reelwright.storage.errors import InputError
 from reelwright.storage.spans import Spans
 
 LABELS = LabelSpace(classes=("a", "b", "c"))
-SHAPE = WindowShape(length=3, stride=2)  # rows 0-2, 2-4, 4-6
+SHAPE = WindowShape(length=3, hop=2)  # rows 0-2, 2-4, 4-6
 SEGMENTS = Annotation(label=2, segments=((0.0, 1.5, 0), (2.0, 3.0, 1)))  # rows 0 1 2 | 3 unknown | 4 5 | 6 7 unknown
 STEPS = Annotation(steps=((1.2, 1), (3.4, 2)))
 
@@ -125,7 +125,7 @@ def test_a_video_without_annotation_is_described_by_a_background_only(annotation
 
 
 PSR = json.loads((Path(__file__).parents[2] / "data" / "sampling_vectors.json").read_text())["psr"]
-NET = LabelSpace(classes=("a", "b", "c"), of_window="xor")
+NET = LabelSpace(classes=("a", "b", "c"), of_window="net_change")
 # start and stop of three windows, seconds and source frames
 SPANS = Spans(np.array([0.0, 1.0, 2.0]), np.array([1.5, 2.5, 3.5]), np.array([0, 1, 2]), np.array([2, 3, 4]))
 NET_CHANGES = {
@@ -156,9 +156,9 @@ def test_net_changes_of_windows(annotation, expected):
     assert found.dtype == np.float32
 
 
-@pytest.mark.parametrize("of_window", ["or", "xor"])
+@pytest.mark.parametrize("of_window", ["any", "net_change"])
 def test_windows_of_storm_psr(of_window, spans_of):
-    """A component's changes as steps: training clips there are "or", the GT column at test is "xor" (A3.6)."""
+    """A component's changes as steps: training clips there are "any", the GT column at test is "net_change" (A3.6)."""
     raw = PSR["change_labels"]["raw"]
     states = np.maximum([state for _, state in raw], 0)
     steps = [
@@ -168,7 +168,7 @@ def test_windows_of_storm_psr(of_window, spans_of):
     ]
     labels = LabelSpace(classes=("a", "b", "c", "d"), of_window=of_window)
     spans = spans_of(200, seconds=1.0)
-    if of_window == "or":
+    if of_window == "any":
         cases = [
             (case["T"], case["skip_factor"], case["expected"]["first"], case["expected"]["label"])
             for case in PSR["train_clip"]
@@ -177,7 +177,7 @@ def test_windows_of_storm_psr(of_window, spans_of):
         case = PSR["window_labels_test_mode"]
         cases = [(case["T"], 0, int(last) - case["T"] + 1, label) for last, label in case["by_last_frame"].items()]
     for length, skip, start, expected in cases:
-        shape = WindowShape(length=length, skip=skip)
+        shape = WindowShape(length=length, dilation=skip + 1)
         windows = Windows(np.array([0]), np.array([start]), np.array([length]))
         task = build_task("multi_label", labels)
         found = task.targets(windows, shape=shape, annotation=Annotation(steps=tuple(steps)), spans=spans)

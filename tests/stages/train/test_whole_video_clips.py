@@ -49,7 +49,7 @@ def test_a_run_on_clips_learns_and_its_views_are_averaged(clip_toy, kind):
         work(clip_toy, key=kind, kind=kind, epochs=15, model={"name": "linear"}, **settings), clip_toy.reporter
     )
     assert outputs["metrics"]["val_top1"] >= 5 / 6
-    predict = clip_toy.predict_work(key=f"scores {kind}", run=kind, window={"views": 3, "stride": 4})
+    predict = clip_toy.predict_work(key=f"scores {kind}", run=kind, window={"views": 3, "hop": 4})
     run_items(predict, clip_toy.reporter)
     folder = clip_toy.store.root / f"published {kind}"
     publish(predict, folder)

@@ -19,7 +19,7 @@ from reelwright.storage.runs import RunFolder
 
 OF_TIME = {
     "gru": {},
-    "tcn": {"layers": 3, "pool": "last", "dropout": 0.1},
+    "ms_tcn": {"layers": 3, "pool": "last", "dropout": 0.1},
     "transformer": {"layers": 1, "width": 32},
 }
 
@@ -31,7 +31,7 @@ def _best(toy, name, options):
         schedule={"warmup_epochs": 0.5},
         optimizer={"lr": 0.01},
         model={"name": name, **options},
-        window={"length": 12, "stride": 2},
+        window={"length": 12, "hop": 2},
     )
     return run(work, toy.reporter)["metrics"]["val_macro_f1"]
 
@@ -49,7 +49,7 @@ def test_models_of_time_beat_the_linear_probe(pulse_toy):
 @pytest.mark.parametrize("task", ["video", "last_row", "majority", "per_row", "multi_label"])
 @pytest.mark.parametrize("sampling", ["grid", "random"])
 def test_every_task_trains(pulse_toy, task, sampling):
-    work = pulse_toy.train_work(task=task, window={"length": 12, "stride": 12, "sampling": sampling})
+    work = pulse_toy.train_work(task=task, window={"length": 12, "hop": 12, "sampling": sampling})
     outputs = run(work, pulse_toy.reporter)
     folder = RunFolder(pulse_toy.store.run("run"))
     metric = "mean_average_precision" if task == "multi_label" else "macro_f1"
@@ -61,13 +61,16 @@ def test_every_task_trains(pulse_toy, task, sampling):
 
 
 def test_the_run_folder_explains_itself(pulse_toy):
-    run(pulse_toy.train_work(window={"length": 5, "skip": 1}, model={"name": "mlp", "hidden": 7}), pulse_toy.reporter)
+    run(
+        pulse_toy.train_work(window={"length": 5, "dilation": 2}, model={"name": "mlp", "hidden": 7}),
+        pulse_toy.reporter,
+    )
     folder = RunFolder(pulse_toy.store.run("run"))
     config = folder.config()
     assert config["model"] == {
         "name": "mlp", "options": {"hidden": 7}, "input_dim": 6, "num_outputs": 2, "length": 5, "per_row": False,
     }  # fmt: skip
-    assert config["window"] == {"length": 5, "stride": 1, "skip": 1, "to_end": True, "short": "pad"}
+    assert config["window"] == {"length": 5, "hop": 1, "dilation": 2, "to_end": True, "short": "pad"}
     assert (config["stage"], config["key"], config["classes"]) == ("train", "run", ["quiet", "pulse"])
     assert config["inputs"]["embeddings"][0]["key"] == "emb"
     assert [line["epoch"] for line in folder.metrics()] == [1, 2]
@@ -133,14 +136,14 @@ def test_videos_of_all_lengths_are_padded_or_left_out(toy):
 
 OFF_THE_GRID = {
     # 120 rows of each of 3 videos to train on and one to validate on, in windows of 12
-    "default": ({"stride": 11}, None),
-    "not to the end": ({"stride": 11, "to_end": False}, "36 of 480 rows of 4 video(s) are in no window: "),
-    "stride above length": ({"stride": 20}, "160 of 480 rows of 4 video(s) are in no window: "),
+    "default": ({"hop": 11}, None),
+    "not to the end": ({"hop": 11, "to_end": False}, "36 of 480 rows of 4 video(s) are in no window: "),
+    "hop above length": ({"hop": 20}, "160 of 480 rows of 4 video(s) are in no window: "),
     "drawn from every start": (
-        {"stride": 20, "sampling": "random"},
-        "40 of 120 rows of 1 video(s) are in no window: name of d3 (40 of 120); window.stride: 12 or less takes",
+        {"hop": 20, "sampling": "random"},
+        "40 of 120 rows of 1 video(s) are in no window: name of d3 (40 of 120); window.hop: 12 or less takes",
     ),
-    "clips that stand for their video": ({"stride": 20, "sampling": "dense"}, None),
+    "clips that stand for their video": ({"hop": 20, "sampling": "dense"}, None),
 }
 
 
@@ -191,7 +194,7 @@ REFUSED = {
         {"window": {"length": 200, "pad": False}},
         {},
         InputError,
-        r"reaches over 200 rows \(length 200, skip 0\), but the longest video has 120. Shorten window.length",
+        r"reaches over 200 rows \(length 200, dilation 1\), but the longest video has 120. Shorten window.length",
     ),
     "metric": (
         {"metric": "macro_f2"},
@@ -212,7 +215,12 @@ REFUSED = {
     "device name": ({"device": "abacus"}, {}, ConfigError, "'abacus' is not known. Allowed: auto, cpu"),
     "warm-up": ({"schedule": {"warmup_epochs": 3}}, {}, ConfigError, "there are only 2 epochs"),
     "loss": ({"task": "multi_label", "loss": {"label_smoothing": 0.1}}, {}, ConfigError, "remove them for multi_label"),
-    "net changes": ({"labels_of_window": "xor"}, {}, ConfigError, "xor is of task multi_label, but task is last_row"),
+    "net changes": (
+        {"labels_of_window": "net_change"},
+        {},
+        ConfigError,
+        "net_change is of task multi_label, but task is last_row",
+    ),
     "unknown key": ({"epoch": 3}, {}, ConfigError, "epoch: unknown key. Did you mean 'epochs'"),
 }
 

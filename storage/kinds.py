@@ -1,0 +1,73 @@
+"""What stages make: one entry for each kind of output, by which it is written, planned, verified, collected and read.
+
+A new kind is one entry here, and what its stage calls `produces`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputKind:
+    """One kind of output."""
+
+    folder: str  # of the store; in it lies one folder for each key
+    marker: str  # the file in a key's folder that is written last, and says that the rest is there
+    ending: str = ""  # of the name of a key's folder, after the key
+    is_rows: bool = (
+        False  # rows of single videos, all made with one spec; else something whole, its files in the record
+    )
+    reader: str  # `module:name` of what reads a key's folder
+    check: str = ""  # `module:name` of what compares data of single videos with the ledger; empty where there is none
+
+    def place(self, root: Path, key: str) -> Path:
+        """Where the output of a key lies in the store at ``root``."""
+        return root / self.folder / f"{key}{self.ending}"
+
+    def open(self, folder: Path) -> Any:
+        """What reads the output in a key's folder."""
+        return resolve_name(self.reader)(folder)
+
+    def check_items(self, folder: Path, done: Any, digests: frozenset[str] | None) -> Iterator[Any]:
+        """What is wrong with data of single videos, as `Problem`s; ``done`` are `Rows`. See `checking.check_group`."""
+        found: Iterator[Any] = resolve_name(self.check)(folder, done, digests)
+        return found
+
+
+KINDS: dict[str, OutputKind] = {  # by what stages call it (`StageConfig.produces`)
+    "frames": OutputKind(
+        folder="frames",
+        ending=".zarr",
+        marker="zarr.json",
+        is_rows=True,
+        reader="reelwright.storage.frames:FrameStore",
+        check="reelwright.storage.checking:check_group",
+    ),
+    "embeddings": OutputKind(
+        folder="embeddings",
+        ending=".zarr",
+        marker="zarr.json",
+        is_rows=True,
+        reader="reelwright.storage.embeddings:EmbeddingStore",
+        check="reelwright.storage.checking:check_group",
+    ),
+    "run": OutputKind(folder="runs", marker="model.safetensors", reader="reelwright.storage.runs:RunFolder"),
+    "predictions": OutputKind(
+        folder="predictions",
+        marker="windows.parquet",
+        reader="reelwright.storage.predictions:PredictionSet",
+        check="reelwright.storage.checking:check_scores",
+    ),
+    "steps": OutputKind(folder="steps", marker="steps.parquet", reader="reelwright.storage.steps:StepSet"),
+    "scores": OutputKind(folder="reports", marker="metrics.json", reader="pathlib:Path"),
+}
+
+# folders of the store, by how what lies in them is found
+GROUPED = tuple(kind.folder for kind in KINDS.values() if kind.is_rows)
+RECORDED = tuple(kind.folder for kind in KINDS.values() if not kind.is_rows)
+WITH_ITEMS = {kind.folder: kind for kind in KINDS.values() if kind.check}

@@ -1,0 +1,123 @@
+"""How often a run plans each node, and reads its ledger and the table of files; and that it sees what others do."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reelwright.pipeline.plan import NodePlan, Planner
+from reelwright.pipeline.project import Project, SilentObserver
+from reelwright.storage.items import ItemLedger
+from reelwright.storage.known import KnownFiles
+from tests.small_project import write_rows
+
+PIPELINE = """
+videos: {features: rows, split: test}
+labels: {segments: segments.csv}
+stages:
+  rows: {uses: features, fps: 1}
+  scores: {uses: take_scores, embeddings: rows}
+"""
+NAMES = ("a", "b", "c")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Rows of three videos, and what takes them as scores."""
+    (tmp_path / "rows").mkdir()
+    for name in NAMES:
+        np.save(tmp_path / "rows" / f"{name}.npy", np.full((4, 2), ord(name) / 200, dtype=np.float32))
+    segments = [
+        {"video_id": name, "start_seconds": 2 * place, "stop_seconds": 2 * place + 2, "label": label}
+        for name in NAMES
+        for place, label in enumerate(("one", "two"))
+    ]
+    write_rows(tmp_path / "segments.csv", segments)
+    (tmp_path / "reelwright.yaml").write_text(PIPELINE, encoding="utf-8")
+    return tmp_path
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Plans by node, ledgers that are read, and tables of files that are read."""
+    counts: Counter[str] = Counter()
+
+    def count(owner: type, method: str, name: Callable[..., str]) -> None:
+        before = getattr(owner, method)
+
+        def wrapped(*given: object, **named: object) -> object:
+            counts[name(*given)] += 1
+            return before(*given, **named)
+
+        monkeypatch.setattr(owner, method, wrapped)
+
+    count(Planner, "_plan", lambda _, node, *__: f"plan {node.name}")
+    count(ItemLedger, "load", lambda *_: "ledgers")
+    count(KnownFiles, "__init__", lambda *_: "tables of files")
+    return counts
+
+
+class Meanwhile(SilentObserver):
+    """Does something once the plan is known, before anything runs, as another process may."""
+
+    def __init__(self, action: Callable[[], object]) -> None:
+        self._action = action
+
+    def planned(self, plans: Sequence[NodePlan]) -> None:
+        """Do it."""
+        del plans
+        self._action()
+
+
+def opened(folder: Path) -> Project:
+    return Project.open(folder / "reelwright.yaml")
+
+
+def states(folder: Path, **options: object) -> dict[str, str]:
+    return {node.node: node.state for node in opened(folder).run(**options).nodes}
+
+
+def test_each_node_is_planned_once_where_nothing_is_to_do(folder: Path, counted: Counter[str]) -> None:
+    """Cold: for people and checks before anything runs, alone under its lock, and when its work is done."""
+    assert states(folder) == {"rows": "ran", "scores": "ran"}
+    assert counted == {"plan rows": 3, "plan scores": 3, "ledgers": 6, "tables of files": 1}
+    counted.clear()
+    assert states(folder) == {"rows": "up to date", "scores": "up to date"}
+    assert counted == {"plan rows": 1, "plan scores": 1, "tables of files": 1}
+
+
+def test_a_node_is_planned_again_where_what_it_reads_came_out_otherwise(folder: Path, counted: Counter[str]) -> None:
+    """A file that cannot be read is left out of the set of videos that its reader was planned with."""
+    (folder / "rows" / "b.npy").write_bytes(b"no array")
+    result = opened(folder).run()
+    assert {node.node: node.num_items for node in result.nodes} == {"rows": 3, "scores": 2}
+    assert (counted["plan rows"], counted["plan scores"]) == (3, 4)
+
+
+def test_what_another_run_did_since_the_plan_was_made_is_not_done_again(folder: Path) -> None:
+    other = Meanwhile(lambda: opened(folder).run())
+    assert states(folder, observer=other) == {"rows": "up to date", "scores": "up to date"}
+
+
+def test_what_went_since_the_plan_was_made_is_not_taken_for_there(folder: Path) -> None:
+    """As by `gc`, before it knew that a run uses it."""
+    project = opened(folder)
+    project.run(until=["rows"])
+    plan = project.planner().plan("rows")
+
+    def remove() -> None:
+        shutil.rmtree(project.file.store.embeddings(plan.spec_key))
+        for key in {plan.key, plan.spec_key}:
+            shutil.rmtree(project.file.store.node(key), ignore_errors=True)
+
+    result = opened(folder).run(observer=Meanwhile(remove))
+    assert [(node.state, node.message) for node in result.nodes] == [
+        ("up to date", ""),
+        ("failed", "rows is not complete. Run it with --until scores"),
+    ]
+    assert states(folder) == {"rows": "ran", "scores": "ran"}
