@@ -7,7 +7,8 @@ import dataclasses
 import typer
 
 from reelwright.cli.format import plan_json, print_json
-from reelwright.pipeline.plan import FRESH, STALE, Planner
+from reelwright.pipeline.graph import FRESH, STALE
+from reelwright.pipeline.plan import Planner
 from reelwright.pipeline.synthesized import NODE, why_to_make
 from reelwright.pipeline.why import VideoWhy, explain_video
 

@@ -21,8 +21,8 @@ from pathlib import PurePosixPath
 
 from reelwright.pipeline.dataset import Dataset
 from reelwright.pipeline.file import PipelineFile
-from reelwright.pipeline.graph import Graph, Node
-from reelwright.pipeline.plan import FRESH, Planner
+from reelwright.pipeline.graph import FRESH, Graph, Node
+from reelwright.pipeline.plan import Planner
 from reelwright.stages.plugins import check_plugin, find_plugin
 from reelwright.storage.errors import ConfigError, nearest
 

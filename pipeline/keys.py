@@ -22,7 +22,7 @@ from reelwright.storage.errors import InputError
 if TYPE_CHECKING:
     from reelwright.pipeline.dataset import Dataset
     from reelwright.pipeline.file import PipelineFile
-    from reelwright.pipeline.plan import NodePlan
+    from reelwright.pipeline.graph import NodePlan
     from reelwright.storage.known import KnownFiles
 
 _VIDEOS = "videos"  # input of a run: what it learned from, which nothing that reads its weights looks at

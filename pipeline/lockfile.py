@@ -20,10 +20,10 @@ from typing import Any
 import yaml
 
 from reelwright.pipeline.file import PipelineFile
-from reelwright.pipeline.graph import Graph, Node, has_rows
+from reelwright.pipeline.graph import FRESH, Graph, Node, NodePlan, has_rows, is_identified
 from reelwright.pipeline.history import flat
 from reelwright.pipeline.keys import hub_file, identity, material, source_digests
-from reelwright.pipeline.plan import FRESH, NodePlan, Planner, is_identified
+from reelwright.pipeline.plan import Planner
 from reelwright.pipeline.reasons import MISSING, differing, shown
 from reelwright.pipeline.selection import named_videos
 from reelwright.stages.synthesize.source import SyntheticSet

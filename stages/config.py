@@ -126,6 +126,13 @@ class StageConfig(Settings):
     publishes: ClassVar[bool] = False  # of 'items': tables with names and targets are made of all items together
     reads_labels: ClassVar[bool] = False  # of 'table': names, splits and labels of the videos are read, not only inputs
 
+    costs: ClassVar[tuple[str, ...] | None] = None
+    """Settings on which time and size for a second of video depend; None: runs with other settings tell nothing."""
+    time_grows_with: ClassVar[str] = ""
+    """A number among the settings that time grows with, such as epochs."""
+    rate_counts: ClassVar[Literal["", "size", "time and size"]] = ""
+    """What grows with the rate of the frames that are made or read."""
+
     @property
     def stores(self) -> bool:
         """Whether items are stored; false where they are only streamed into what reads them."""

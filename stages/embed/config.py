@@ -63,6 +63,16 @@ class EmbedConfig(StageConfig):
     version: ClassVar[int] = 2
     kind: ClassVar[str] = "items"
     produces: ClassVar[str] = "embeddings"
+    costs: ClassVar[tuple[str, ...] | None] = (
+        "encoder",
+        "precision",
+        "clip",
+        "outputs",
+        "dtype",
+        "model_args",
+        "preprocess",
+    )
+    rate_counts: ClassVar[Literal["", "size", "time and size"]] = "time and size"
 
     frames: str = node_input("frames", kinds=("frames",))
     """The decode node whose frames are embedded."""

@@ -66,6 +66,7 @@ class EvaluateConfig(StageConfig):
     version: ClassVar[int] = 1
     kind: ClassVar[str] = "table"
     produces: ClassVar[str] = "scores"
+    costs: ClassVar[tuple[str, ...] | None] = ("report",)
 
     predictions: str = node_input(kinds=("predictions", "steps"))
     """The predict or steps node."""

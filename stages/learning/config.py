@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -13,6 +13,7 @@ from reelwright.stages.learning.optimizer_config import EmaSettings, OptimizerSe
 from reelwright.stages.learning.optimizer_names import LOOKAHEAD
 from reelwright.stages.objectives.config import LossSettings, ObjectiveSettings
 from reelwright.stages.plugins import PluginUse, is_plugin
+from reelwright.storage.errors import ConfigError
 
 _OPTIMIZER_PACKAGES = {"fused": "apex", "bnb": "bitsandbytes"}
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")
@@ -163,6 +164,16 @@ class LearningSettings(StageConfig):
     def wanted_splits(self) -> tuple[str, ...] | None:
         """Those that are learned from and validated on."""
         return (*self.train_splits, *self.val_splits)
+
+    def check_frames_stored(self, inputs: Mapping[str, Sequence[StageConfig]], *, more: str = "") -> None:
+        """Raise ConfigError where the node of input ``frames`` does not store its frames."""
+        for frames in inputs.get("frames", ()):
+            if getattr(frames, "materialize", True) is False:
+                (name,) = self.inputs()["frames"]
+                raise ConfigError(
+                    f"frames: node {name!r} has materialize: false, but {self.stage} reads its frames many times. "
+                    f"Set materialize: true for {name!r}{more}"
+                )
 
     @property
     def init_file(self) -> str | None:

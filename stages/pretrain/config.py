@@ -121,6 +121,8 @@ class PretrainConfig(LearningSettings):
     version: ClassVar[int] = 2  # 2: crops are of the stored frame, not of the middle that the encoder sees
     kind: ClassVar[str] = "run"
     produces: ClassVar[str] = "run"
+    costs: ClassVar[tuple[str, ...] | None] = ("encoder", "precision", "model_args", "preprocess", "batch")
+    time_grows_with: ClassVar[str] = "epochs"
 
     frames: str = node_input("frames", kinds=("frames",), used="training")
     """The decode node, with materialize: true."""
@@ -216,9 +218,4 @@ class PretrainConfig(LearningSettings):
 
     def check_inputs(self, inputs: Mapping[str, Sequence[StageConfig]]) -> None:
         """Refuse frames that are not stored: they are read again and again, in random order."""
-        for frames in inputs.get("frames", ()):
-            if getattr(frames, "materialize", True) is False:
-                raise ConfigError(
-                    f"frames: node {self.frames!r} has materialize: false, but pretrain reads its frames many times. "
-                    f"Set materialize: true for {self.frames!r}"
-                )
+        self.check_frames_stored(inputs)

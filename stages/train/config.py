@@ -110,6 +110,8 @@ class TrainConfig(LearningSettings):
     version: ClassVar[int] = 3
     kind: ClassVar[str] = "run"
     produces: ClassVar[str] = "run"
+    costs: ClassVar[tuple[str, ...] | None] = ("model", "task", "precision")
+    time_grows_with: ClassVar[str] = "epochs"
 
     embeddings: tuple[str, ...] = node_input(kinds=("embeddings",), min_length=1)
     """One embed node, or several whose rows are joined by time and concatenated."""

@@ -18,14 +18,13 @@ from reelwright.stages.learning.place import Place, train_in_processes
 from reelwright.stages.learning.run_models import build_run_model
 from reelwright.stages.learning.setup import Learning, learn
 from reelwright.stages.learning.world import machine_name
-from reelwright.stages.sampling.draws import IN_ORDER, Draws
 from reelwright.stages.tasks.labels import LabelSpace
 from reelwright.stages.tasks.registry import build_task
 from reelwright.stages.tasks.task import Task
 from reelwright.stages.train.block import Block, load_block, num_features, split_missing
 from reelwright.stages.train.config import SHAPE_FIELDS, TrainConfig
 from reelwright.stages.train.drawn_windows import WindowSampling, find_windows
-from reelwright.stages.train.labelled import KnownRows, LabelledWindows, distinct_videos, label_space
+from reelwright.stages.train.labelled import KnownRows, distinct_videos, label_space
 from reelwright.stages.train.window_batches import WindowBatches
 from reelwright.stages.work import Reporter, Work
 from reelwright.storage.embeddings import EmbeddingStore
@@ -116,22 +115,10 @@ def _learning(work: Work, config: TrainConfig, loaded: _Loaded, task: Task, *, p
     rows, sampling = KnownRows(loaded.block.digests, loaded.block.spans), WindowSampling.of(config)
     data = find_windows(work, rows, config=config, sampling=sampling, task=task, note=place.reporter.note)
 
-    def batches(of: LabelledWindows, draws: Draws, *, drop_last: bool) -> WindowBatches:
-        return WindowBatches(
-            block=loaded.block,
-            windows=of.windows,
-            targets=of.targets,
-            shape=sampling.shape,
-            batch_size=config.batch_size,
-            draws=draws,
-            share=place.world.share,
-            drop_last=drop_last,
-            names=loaded.names,
-        )
-
+    batches, share = partial(WindowBatches, block=loaded.block, names=loaded.names), place.world.share
     return Learning(
-        train=batches(data.train, data.draws, drop_last=config.drop_last),
-        val=batches(data.val, IN_ORDER, drop_last=False) if len(data.val) else None,
+        train=data.train_batches(batches, config, share),
+        val=data.val_batches(batches, config, share),
         objective=build_objective(config, task, counts=data.counts, device=place.device, plugins=work.plugins),
         task=task,
         metric=metric,
