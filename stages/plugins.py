@@ -114,6 +114,13 @@ def _find_offered(group: str, name: str) -> Plugin:
     return Plugin(name=name, target=target, identity=_identity(entry.module, entry.dist))
 
 
+def identity_of(*modules: str) -> dict[str, str]:
+    """Of several modules together."""
+    found = {module: _identity(module) for module in modules}
+    each = list(found.values())
+    return each[0] if all(identity == each[0] for identity in each) else {"source": digest(found)}
+
+
 def _identity(module: str, distribution: Distribution | None = None) -> dict[str, str]:
     """Of a module that Python finds; of one that runs from a folder, where it may change at any time, its source."""
     source = Source.of_module(module)

@@ -5,11 +5,14 @@ All that is to be known of a stage outside its folder stands here or is declared
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Any, cast
 
+from reelwright.stages.plugins import Plugin, identity_of, offered
 from reelwright.storage.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -120,6 +123,7 @@ STAGES: dict[str, Stage] = {
     ),
 }
 
+_GROUP = "stages"  # of plug-ins
 RENAMED = {"take_scores": "import_predictions"}  # stages of earlier releases
 
 
@@ -130,23 +134,56 @@ def load(entry: str) -> Any:
 
 
 def all_stages() -> Mapping[str, Stage]:
-    """All stages, by name."""
-    return STAGES
+    """All stages, by name: ours, and those that installed packages offer (`reelwright.stages`).
+
+    Raises ConfigError for one of these that cannot be imported.
+    """
+    return {**offered_stages(), **STAGES}
+
+
+def offered_stages() -> dict[str, Stage]:
+    """Those of installed packages. Raises ConfigError for one that cannot be imported."""
+    return {name: _offered_stage(entry) for name, entry in offered(_GROUP).items()}
+
+
+@functools.cache
+def _offered_stage(entry: EntryPoint) -> Stage:
+    told = f"the package {entry.dist.name if entry.dist else entry.name} offers a stage {entry.name} ({entry.value})"
+    try:
+        stage = entry.load()
+    except Exception as error:  # code that is not ours may raise anything
+        raise ConfigError(f"{told}, which cannot be imported: {type(error).__name__}: {error}") from error
+    if not isinstance(stage, Stage):
+        raise ConfigError(f"{told}, which is {type(stage).__name__}, not a reelwright.stages.registry.Stage")
+    return stage
+
+
+def stage_plugin(name: str) -> Plugin | None:
+    """What enters the keys of the nodes of a stage that a package offers; None for one of ours."""
+    if name in STAGES:
+        return None
+    entry, stage = offered(_GROUP)[name], stage_of(name)
+    texts = (stage.config, stage.work, stage.publish, stage.prepare, stage.share, stage.fetch)
+    modules = [entry.module, *(text.partition(":")[0] for text in texts if text is not None)]
+    identity = identity_of(*(module for module in modules if module.partition(".")[0] != "reelwright"))
+    return Plugin(name=name, target=entry.value, identity=identity)
 
 
 def stage_of(name: str) -> Stage:
     """The entry of a stage that is known to be one."""
-    return all_stages()[name]
+    return STAGES[name] if name in STAGES else offered_stages()[name]
 
 
 def config_model(stage: str, *, where: str) -> type[StageConfig]:
     """The settings model of a stage. Raises ConfigError for an unknown name."""
-    known = all_stages()
+    known = STAGES if stage in STAGES else all_stages()
     if stage not in known:
         raise ConfigError(
             f"{where}: uses: {stage!r} is no stage.{nearest(stage, known, RENAMED)} Known: {', '.join(known)}"
         )
     model = load(known[stage].config)
+    if model.stage != stage:
+        raise ConfigError(f"{where}: uses: {stage!r} has settings that say they are of {model.stage!r}")
     return cast("type[StageConfig]", model)
 
 
