@@ -98,7 +98,7 @@ def _command(stage: str) -> Any:
         run_or_show(file, options, dry_run=dry_run, as_json=as_json)
 
     if not stage_of(stage).trains:
-        signature = inspect.signature(command)
+        signature = inspect.signature(command, eval_str=True)  # typer reads no annotation of it that is a text
         parameters = [parameter for parameter in signature.parameters.values() if parameter.name != "nproc"]
         command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return command

@@ -78,6 +78,8 @@ class LearningSettings(StageConfig):
     precision: Literal["fp32", "bf16", "fp16"] = training("fp32")
     evaluate_every: PositiveInt = training(1)
     """Epochs between two evaluations on val."""
+    evaluate_updates: PositiveInt | None = training(None, when=lambda config: config.evaluate_updates is not None)
+    """Updates between two evaluations, which are made besides, for long epochs; null: at the ends of epochs only."""
     metric: str | None = training(None)
     """Metric on val that chooses the best checkpoint; null: macro_f1 (mean_average_precision for multi_label). Or a
     plug-in's: an entry point of reelwright.metrics, package.module:metric, or file.py:metric; higher is better."""

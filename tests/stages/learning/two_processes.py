@@ -91,7 +91,7 @@ def train(folder, world, *, kind, batch_size, accumulate=1, reporter=None, poiso
     middle = {"dropout": nn.Dropout(0.4), "norm": nn.BatchNorm1d(8)}.get(kind, nn.Identity())
     # a bias in front of a batch norm has no gradient but noise, which Adam would blow up
     module = Net(nn.Linear(DIM, 8, bias=kind != "norm"), middle, nn.ReLU(), nn.Linear(8, 2))
-    objective = Classification(loss, weigh=lambda targets: (targets >= 0).sum().float())
+    objective = Classification(loss, per_row=True)
     if kind in CONTRASTIVE:
         module, objective = Embedding(*module), Contrast(kind, temperature=0.5, margin=0.1, exclude_background=False)
     chosen = OptimizerSettings(lr=0.05)
