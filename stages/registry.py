@@ -5,13 +5,13 @@ All that is to be known of a stage outside its folder stands here or is declared
 
 from __future__ import annotations
 
-import functools
 import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Any, cast
 
+from reelwright.stages.plugin_source import Source
 from reelwright.stages.plugins import Plugin, identity_of, offered
 from reelwright.storage.errors import ConfigError, nearest
 
@@ -128,9 +128,11 @@ RENAMED = {"take_scores": "import_predictions"}  # stages of earlier releases
 
 
 def load(entry: str) -> Any:
-    """The object that ``module:name`` names."""
+    """The object that ``module:name`` names; of a stage that runs from a folder, as its source is now."""
     module, name = entry.split(":")
-    return getattr(importlib.import_module(module), name)
+    tops = {offer.module.partition(".")[0] for offer in offered(_GROUP).values()}
+    source = Source.of_module(module) if module.partition(".")[0] in tops else None
+    return getattr(importlib.import_module(module) if source is None else source.load(), name)
 
 
 def all_stages() -> Mapping[str, Stage]:
@@ -146,11 +148,11 @@ def offered_stages() -> dict[str, Stage]:
     return {name: _offered_stage(entry) for name, entry in offered(_GROUP).items()}
 
 
-@functools.cache
 def _offered_stage(entry: EntryPoint) -> Stage:
     told = f"the package {entry.dist.name if entry.dist else entry.name} offers a stage {entry.name} ({entry.value})"
     try:
-        stage = entry.load()
+        source = Source.of_module(entry.module)
+        stage = entry.load() if source is None else getattr(source.load(), entry.attr)
     except Exception as error:  # code that is not ours may raise anything
         raise ConfigError(f"{told}, which cannot be imported: {type(error).__name__}: {error}") from error
     if not isinstance(stage, Stage):
@@ -172,6 +174,15 @@ def stage_plugin(name: str) -> Plugin | None:
 def stage_of(name: str) -> Stage:
     """The entry of a stage that is known to be one."""
     return STAGES[name] if name in STAGES else offered_stages()[name]
+
+
+def check_stage(name: str, made_of: Mapping[str, Any]) -> None:
+    """Raise ConfigError where the stage of a package is not what the key of its node was ``made_of``."""
+    own = stage_plugin(name)
+    if own is not None and own.material() != made_of.get("plugins", {}).get("stage"):
+        raise ConfigError(
+            f"stage {name} ({own.target}) is not what the plan was made of, it has changed since; run again"
+        )
 
 
 def config_model(stage: str, *, where: str) -> type[StageConfig]:
