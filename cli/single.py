@@ -28,7 +28,7 @@ from reelwright.cli.options import (
     WorkersOption,
 )
 from reelwright.cli.run import asking, run_or_show
-from reelwright.stages.registry import all_stages, stage_of, usual_nodes
+from reelwright.stages.registry import STAGES, all_stages, stage_of, usual_nodes
 from reelwright.storage.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -42,8 +42,12 @@ ProcessesOption = Annotated[int | None, typer.Option("--nproc", min=1, help="Pro
 
 
 def register(app: typer.Typer) -> None:
-    """Add one command for each stage of the table."""
-    for stage, entry in all_stages().items():
+    """Add one command for each stage; where a package's cannot be imported, what reads a pipeline file says so."""
+    try:
+        stages = all_stages()
+    except ConfigError:
+        stages = STAGES
+    for stage, entry in stages.items():
         if entry.node is None:  # what is imported has commands of its own, or stands in pipeline files only
             continue
         app.command(stage, help=_help(stage, entry.summary), rich_help_panel="Stages")(_command(stage))

@@ -28,6 +28,7 @@ from reelwright.pipeline.reasons import (
 from reelwright.pipeline.selection import named_videos, samples, wanted_items
 from reelwright.stages.index.config import LabelsConfig
 from reelwright.stages.plugins import Plugin, find_plugin
+from reelwright.stages.registry import stage_plugin
 from reelwright.storage.digests import digest
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.items import ItemLedger, ItemRow
@@ -78,12 +79,19 @@ class Planner:
     def plugins(self, node: Node) -> dict[str, Plugin]:
         """Field -> the plug-in that a node names. Raises ConfigError where it is not found."""
         found = {}
+        where = f"{self.file.path}: stages.{node.name}"
+        try:
+            own = stage_plugin(node.stage)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: uses: {node.stage}: {error}") from None
+        if own is not None:
+            found["stage"] = self._plugins.setdefault(f"stages:{node.stage}", own)
         for name, use in node.config.plugins().items():
             if use.key not in self._plugins:
                 try:
                     self._plugins[use.key] = find_plugin(use.group, use.name, folder=self.file.folder)
                 except ConfigError as error:
-                    raise ConfigError(f"{self.file.path}: stages.{node.name}.{name}: {error}") from None
+                    raise ConfigError(f"{where}.{name}: {error}") from None
             found[name] = self._plugins[use.key]
         return found
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from reelwright.stages.config import parse_config
-from reelwright.stages.registry import config_model
+from reelwright.stages.registry import check_stage, config_model
 from reelwright.stages.work import InputRef, Work
 from reelwright.storage.errors import InputError
 from reelwright.storage.kinds import KINDS
@@ -20,7 +20,8 @@ from reelwright.storage.store import Store
 
 
 def bring_inputs(work: Work) -> None:
-    """Nothing happens for a store in a folder. Raises StoreError, ConfigError."""
+    """Nothing is brought for a store in a folder. Raises StoreError, and ConfigError where its stage has changed."""
+    check_stage(work.stage, work.spec)
     store = Store.at(work.store)
     if store.url is None:
         return

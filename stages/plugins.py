@@ -71,7 +71,7 @@ class Plugin:
 
 def is_reference(name: str) -> bool:
     """Whether a name says where a plug-in is: `module:thing` or `file.py:thing`."""
-    place, colon, thing = name.partition(":")
+    place, colon, thing = name.rpartition(":")
     return bool(colon and place) and thing.isidentifier()
 
 
@@ -95,7 +95,7 @@ def find_plugin(group: str, name: str, *, folder: Path) -> Plugin:
     """What a name is; files lie in ``folder``, that of the pipeline file. Raises ConfigError where it is nothing."""
     if not is_reference(name):
         return _find_offered(group, name)
-    place, _, thing = name.partition(":")
+    place, _, thing = name.rpartition(":")
     if place.endswith(_FILE):
         path = (folder / place).absolute()
         return Plugin(name=name, target=f"{path}:{thing}", identity={"source": Source.of_file(path).digest})
@@ -112,6 +112,13 @@ def _find_offered(group: str, name: str) -> Plugin:
         )
     target = f"{entry.module}:{entry.attr}"
     return Plugin(name=name, target=target, identity=_identity(entry.module, entry.dist))
+
+
+def identity_of(*modules: str) -> dict[str, str]:
+    """Of several modules together."""
+    found = {module: _identity(module) for module in modules}
+    each = list(found.values())
+    return each[0] if all(identity == each[0] for identity in each) else {"source": digest(found)}
 
 
 def _identity(module: str, distribution: Distribution | None = None) -> dict[str, str]:

@@ -8,8 +8,11 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Any, cast
 
+from reelwright.stages.plugin_source import Source
+from reelwright.stages.plugins import Plugin, identity_of, offered
 from reelwright.storage.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -120,33 +123,78 @@ STAGES: dict[str, Stage] = {
     ),
 }
 
+_GROUP = "stages"  # of plug-ins
 RENAMED = {"take_scores": "import_predictions"}  # stages of earlier releases
 
 
 def load(entry: str) -> Any:
-    """The object that ``module:name`` names."""
+    """The object that ``module:name`` names; of a stage that runs from a folder, as its source is now."""
     module, name = entry.split(":")
-    return getattr(importlib.import_module(module), name)
+    tops = {offer.module.partition(".")[0] for offer in offered(_GROUP).values()}
+    source = Source.of_module(module) if module.partition(".")[0] in tops else None
+    return getattr(importlib.import_module(module) if source is None else source.load(), name)
 
 
 def all_stages() -> Mapping[str, Stage]:
-    """All stages, by name."""
-    return STAGES
+    """All stages, by name: ours, and those that installed packages offer (`reelwright.stages`).
+
+    Raises ConfigError for one of these that cannot be imported.
+    """
+    return {**offered_stages(), **STAGES}
+
+
+def offered_stages() -> dict[str, Stage]:
+    """Those of installed packages. Raises ConfigError for one that cannot be imported."""
+    return {name: _offered_stage(entry) for name, entry in offered(_GROUP).items()}
+
+
+def _offered_stage(entry: EntryPoint) -> Stage:
+    told = f"the package {entry.dist.name if entry.dist else entry.name} offers a stage {entry.name} ({entry.value})"
+    try:
+        source = Source.of_module(entry.module)
+        stage = entry.load() if source is None else getattr(source.load(), entry.attr)
+    except Exception as error:  # code that is not ours may raise anything
+        raise ConfigError(f"{told}, which cannot be imported: {type(error).__name__}: {error}") from error
+    if not isinstance(stage, Stage):
+        raise ConfigError(f"{told}, which is {type(stage).__name__}, not a reelwright.stages.registry.Stage")
+    return stage
+
+
+def stage_plugin(name: str) -> Plugin | None:
+    """What enters the keys of the nodes of a stage that a package offers; None for one of ours."""
+    if name in STAGES:
+        return None
+    entry, stage = offered(_GROUP)[name], stage_of(name)
+    texts = (stage.config, stage.work, stage.publish, stage.prepare, stage.share, stage.fetch)
+    modules = [entry.module, *(text.partition(":")[0] for text in texts if text is not None)]
+    identity = identity_of(*(module for module in modules if module.partition(".")[0] != "reelwright"))
+    return Plugin(name=name, target=entry.value, identity=identity)
 
 
 def stage_of(name: str) -> Stage:
     """The entry of a stage that is known to be one."""
-    return all_stages()[name]
+    return STAGES[name] if name in STAGES else offered_stages()[name]
+
+
+def check_stage(name: str, made_of: Mapping[str, Any]) -> None:
+    """Raise ConfigError where the stage of a package is not what the key of its node was ``made_of``."""
+    own = stage_plugin(name)
+    if own is not None and own.material() != made_of.get("plugins", {}).get("stage"):
+        raise ConfigError(
+            f"stage {name} ({own.target}) is not what the plan was made of, it has changed since; run again"
+        )
 
 
 def config_model(stage: str, *, where: str) -> type[StageConfig]:
     """The settings model of a stage. Raises ConfigError for an unknown name."""
-    known = all_stages()
+    known = STAGES if stage in STAGES else all_stages()
     if stage not in known:
         raise ConfigError(
             f"{where}: uses: {stage!r} is no stage.{nearest(stage, known, RENAMED)} Known: {', '.join(known)}"
         )
     model = load(known[stage].config)
+    if model.stage != stage:
+        raise ConfigError(f"{where}: uses: {stage!r} has settings that say they are of {model.stage!r}")
     return cast("type[StageConfig]", model)
 
 

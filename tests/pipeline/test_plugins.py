@@ -138,6 +138,20 @@ def test_what_reads_the_weights_needs_the_model_and_not_the_objective(own: Path)
 
 
 MISTAKES = [
+    (
+        ["embed.encoder=tiny.py:Tiny", "embed.weights=hub"],
+        "",
+        "",
+        r"weights: hub has none of an encoder that is a plug-in",
+    ),
+    (["embed.encoder=tiny.py:Tiny"], "", "", r"stages.embed.encoder: .*tiny.py: no such file"),
+    (["scores.evaluators=[{name: nope}]"], "", "", r"unknown evaluator 'nope': no installed package offers it"),
+    (
+        ["scores.evaluators=[{name: net.py:Net, with: 3}]"],
+        "",
+        "",
+        r"scores.evaluators\[0\]: unknown option of net.py:Net 'with'",
+    ),
     (["train.metric=net.py:Net"], "", "", r"stages.train.metric: net.py:Net takes 1 arguments, but is given 2"),
     (["train.metric=met.py:best"], "", "", r"stages.train.metric: .*met.py: no such file"),
     ([], "net.py", None, r"stages.train.model: .*net.py: no such file"),

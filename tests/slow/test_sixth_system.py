@@ -40,6 +40,8 @@ def system(made: Path, tmp_path: Path) -> Path:
     shutil.copytree(made, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.mp4"))
     path = tmp_path / "reelwright.yaml"
     path.write_text(path.read_text().replace("manifest: videos.csv", f"manifest: videos.csv, root: {made}"))
+    store = opened(tmp_path).file.store
+    store.project(made / "reelwright.yaml").rename(store.project(path))  # last records are known by path
     return tmp_path
 
 
