@@ -32,7 +32,7 @@ def build_work(planner: Planner, plan: NodePlan, items: tuple[VideoItem, ...] | 
             "heads": [list(head) for head in dataset.labels.heads],
             **_videos(planner, plan),
         },
-        plugins=planner.plugins_behind(plan.node),
+        plugins=planner.plugins.behind(plan.node),
     )
 
 
