@@ -21,7 +21,7 @@ from reelwright.models.layers import layer_ids
 
 Inputs = Mapping[str, Tensor]
 Outputs = Mapping[str, Tensor]
-Forward = Callable[..., dict[str, Tensor]]  # a module, as under autocast: its named outputs
+Forward = Callable[[Inputs], dict[str, Tensor]]  # a model, as under autocast
 
 
 @dataclass(frozen=True, kw_only=True)

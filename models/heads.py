@@ -1,4 +1,4 @@
-"""Several named heads on one trunk (verb, noun): description, module, targets and loss.
+"""Several named heads on one trunk (verb, noun): description and targets.
 
 Logits of all heads lie side by side in one tensor, so that they pass through everything that knows logits:
 
@@ -7,21 +7,20 @@ Logits of all heads lie side by side in one tensor, so that they pass through ev
     target   v          n            (..., 2)  one class a head, -1 unknown
     soft     v v v      n n          (..., 5)  shares of classes
 
-Any model with `num_outputs(heads)` outputs has such heads; `MultiHead` is the module that names each head's weights.
+Any model with `num_outputs(heads)` outputs has such heads.
 Shape letters: B batch, T rows, D features, H heads, K classes; ... is (B) or (B,T).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from reelwright.models.losses import classification_loss
 from reelwright.models.mixing import mix_targets
-from reelwright.models.soft_targets import soft_target_loss, soft_targets
+from reelwright.models.soft_targets import soft_targets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,14 +41,6 @@ class Head:
             raise ValueError(message + f"negative, label_smoothing {self.label_smoothing} in [0, 1).")
 
 
-@dataclass(frozen=True)
-class HeadLosses:
-    """The weighted sum, which is learned from, and the loss of each head alone."""
-
-    total: Tensor
-    by_head: dict[str, Tensor]
-
-
 def num_outputs(heads: Sequence[Head]) -> int:
     """Logits of all heads together. Raises ValueError for no head, or one name twice."""
     names = [head.name for head in heads]
@@ -67,21 +58,6 @@ def split_heads(values: Tensor, heads: Sequence[Head]) -> dict[str, Tensor]:
     return {head.name: part for head, part in zip(heads, parts, strict=True)}
 
 
-class MultiHead(nn.Module):
-    """One linear layer a head, on shared features. Its parameters are named after the heads (`heads.verb.weight`)."""
-
-    def __init__(self, input_dim: int, heads: Sequence[Head], *, dropout: float = 0.0) -> None:
-        super().__init__()
-        num_outputs(heads)
-        self.dropout = nn.Dropout(dropout)
-        self.heads = nn.ModuleDict({head.name: nn.Linear(input_dim, head.num_classes) for head in heads})
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Features (..., D) -> logits of all heads (..., sum of K), in the order in which the heads were given."""
-        dropped = self.dropout(x)
-        return torch.cat([head(dropped) for head in self.heads.values()], dim=-1)
-
-
 def soft_head_targets(target: Tensor, heads: Sequence[Head]) -> Tensor:
     """Classes int (..., H) in the order of `heads` -> smoothed shares (..., sum of K) float32; unknown is all zeros."""
     _check_target(target, heads)
@@ -97,44 +73,6 @@ def soft_head_targets(target: Tensor, heads: Sequence[Head]) -> Tensor:
 def mix_head_targets(soft: Tensor, share: Tensor, heads: Sequence[Head]) -> Tensor:
     """As `mixing.mix_targets`, head by head: a head may be unknown while the others are known."""
     return torch.cat([mix_targets(part, share) for part in split_heads(soft, heads).values()], dim=-1)
-
-
-def multi_head_loss(
-    logits: Tensor,
-    target: Tensor,
-    heads: Sequence[Head],
-    *,
-    mask: Tensor | None = None,
-    class_weights: Mapping[str, Tensor] | None = None,
-) -> HeadLosses:
-    """Cross entropy of each head, and their sum weighted by `Head.weight` (CAST: loss of verb plus loss of noun).
-
-    `logits` (..., sum of K); `target` int (..., H), or shares (..., sum of K) when it is floating (then already
-    smoothed); `mask` (...) bool; `class_weights` (K,) of some or all heads. Entries that are unknown to a head do not
-    count in its mean. Raises ValueError for sizes that do not fit the heads.
-    """
-    parts = split_heads(logits, heads)
-    weights = class_weights or {}
-    if target.is_floating_point():
-        softs = split_heads(target, heads)
-        losses = {
-            name: soft_target_loss(part, softs[name], mask=mask, class_weights=weights.get(name))
-            for name, part in parts.items()
-        }
-    else:
-        _check_target(target, heads)
-        losses = {
-            head.name: classification_loss(
-                parts[head.name],
-                target[..., position],
-                mask=mask,
-                class_weights=weights.get(head.name),
-                label_smoothing=head.label_smoothing,
-            )
-            for position, head in enumerate(heads)
-        }
-    total = torch.stack([head.weight * losses[head.name] for head in heads]).sum()
-    return HeadLosses(total, losses)
 
 
 def _check_target(target: Tensor, heads: Sequence[Head]) -> None:

@@ -30,17 +30,6 @@ def soft_targets(target: Tensor, *, num_classes: int, smoothing: float = 0.0) ->
     return soft * (target != IGNORED).unsqueeze(-1)
 
 
-def soft_labels(target_K: Tensor, *, smoothing: float = 0.0) -> Tensor:
-    """Labels 0, 1 or -1 of shape (..., K) -> float32, drawn towards 1/2 by `smoothing`; -1 (unknown) stays -1.
-
-    Label smoothing of binary targets, as in timm's mixup of several labels. Raises ValueError for a smoothing out of
-    range.
-    """
-    _check_smoothing(smoothing)
-    labels = target_K.float()
-    return torch.where(labels == IGNORED, labels, labels * (1 - smoothing) + smoothing / 2)
-
-
 def soft_target_loss(
     logits: Tensor, soft: Tensor, *, mask: Tensor | None = None, class_weights: Tensor | None = None
 ) -> Tensor:

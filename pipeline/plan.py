@@ -101,10 +101,7 @@ class Planner:
 
     def rows(self, plan: NodePlan) -> Mapping[str, ItemRow]:
         """The rows of a node's ledger, read now where planning had no need of them."""
-        return self._ledger(plan) if plan.rows is None else plan.rows
-
-    def _ledger(self, plan: NodePlan) -> dict[str, ItemRow]:
-        return ItemLedger(self.file.store.node(plan.spec_key)).load()
+        return ItemLedger(self.file.store.node(plan.spec_key)).load() if plan.rows is None else plan.rows
 
     def plan(self, name: str) -> NodePlan:
         """The plan of one node."""
@@ -126,19 +123,12 @@ class Planner:
         identities = {name: identity(plan, self.plan) for name, plan in parents.items()}
         sources, dataset = source_digests(node, self.file, self.known), self.dataset_of(node)
         plugins = self.plugins.of(node)
-        made_of = material(node, dataset, wanted, identities=identities, sources=sources, plugins=plugins)
-        spec_key = digest(made_of)
+        made = material(node, dataset, wanted, identities=identities, sources=sources, plugins=plugins)
+        spec_key = digest(made)
         key = "" if self._not_known(node) else node_key(node, dataset, spec_key, wanted)
         record = read_record(self.file.store, key) if key else None
         plan = NodePlan(
-            node=node,
-            state=FRESH,
-            material=made_of,
-            spec_key=spec_key,
-            key=key,
-            wanted=wanted,
-            record=record,
-            rows=rows,
+            node=node, state=FRESH, material=made, spec_key=spec_key, key=key, wanted=wanted, record=record, rows=rows
         )
         if node.config.kind != "items":
             return self._checked_whole(plan)
@@ -247,10 +237,8 @@ class Planner:
 
     def is_made(self, plan: NodePlan) -> bool:
         """Whether a node of a known key has finished, and what it made as a whole is in place."""
-        if plan.record is None:
-            return False
-        if plan.node.config.kind == "items":
-            return self._published(plan)
+        if plan.record is None or plan.node.config.kind == "items":
+            return plan.record is not None and self._published(plan)
         return self.file.store.backend.has(self._marker(plan))
 
     def _published(self, plan: NodePlan) -> bool:

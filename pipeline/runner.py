@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import time
@@ -24,13 +25,7 @@ from reelwright.pipeline.results import FAILED, SKIPPED, Failure, NodeResult, Ob
 from reelwright.pipeline.supply import synthetic_failures
 from reelwright.pipeline.synthesized import NODE as VIDEOS
 from reelwright.pipeline.synthesized import synthetic_set_of
-from reelwright.storage.errors import (
-    ConfigError,
-    Interrupted,
-    ReelwrightError,
-    StoreError,
-    UnusableStoreError,
-)
+from reelwright.storage.errors import ConfigError, Interrupted, ReelwrightError, StoreError, UnusableStoreError
 from reelwright.storage.known import KnownFiles
 from reelwright.storage.locks import exclusive, using
 from reelwright.storage.records import remember_record
@@ -81,8 +76,8 @@ def run_pipeline(file: PipelineFile, observer: Observer, options: RunOptions | N
         observer.planned([plan for plan in planner.plans() if plan.node.name in selected])
         results: dict[str, NodeResult] = {}
         failures: list[Failure] = _unusable(planner)
-        with using(file.store.locks, what=f"run of {file.path.name}") as note:
-            run = _Run(planner, observer, options, frozen, note, executor)
+        with contextlib.ExitStack() as stack:
+            run = _Run(planner, observer, options, frozen, executor, stack)
             for name in graph.nodes:
                 if name not in selected:
                     continue
@@ -188,9 +183,15 @@ class _Run:
     observer: Observer
     options: RunOptions
     frozen: Frozen | None
-    note_use: Callable[[Collection[str]], None]  # tells other processes what must stay
     executor: Executor
+    stack: contextlib.ExitStack  # what ends with the run
     told: set[str] = field(default_factory=set)  # keys that `note_use` has told of
+
+    @functools.cached_property
+    def note_use(self) -> Callable[[Collection[str]], None]:
+        """Tells other processes what must stay, once there is something to do."""
+        file = self.planner.file
+        return self.stack.enter_context(using(file.store.locks, what=f"run of {file.path.name}"))
 
 
 def _run_node(name: str, run: _Run, results: Mapping[str, NodeResult]) -> tuple[NodeResult, list[Failure]]:
@@ -276,8 +277,8 @@ def _needs_nothing(plan: NodePlan, options: RunOptions) -> bool:
 def _left_as_is(plan: NodePlan, planner: Planner) -> tuple[NodeResult, list[Failure]]:
     node = plan.node
     if plan.record is None:
-        has_rows = node.config.kind == "items" and node.config.stores
-        note_record(plan, planner, rows=planner.rows(plan) if has_rows else None, outputs={}, seconds=0.0)
+        has_ledger = node.config.kind == "items" and node.config.stores
+        note_record(plan, planner, rows=planner.rows(plan) if has_ledger else None, outputs={}, seconds=0.0)
         planner.renew(node.name)
     outputs = dict(plan.record.outputs) if plan.record else {}
     left = NodeResult(node=node.name, stage=node.stage, state=FRESH, num_items=len(plan.wanted), outputs=outputs)

@@ -18,8 +18,7 @@ from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.geometry import Geometry, apply
 from reelwright.stages.decode.source import Ended, FrameChunk, stream_frames
 from reelwright.stages.embed.threads import read_ahead
-from reelwright.stages.finetune.preparing import Redraw
-from reelwright.stages.finetune.resized_crop import Crop
+from reelwright.stages.finetune.resized_crop import ClipTransform
 from reelwright.stages.learning.batches import Batch, Origin
 from reelwright.stages.sampling.windows import shown, window_rows
 from reelwright.stages.train.window_batches import LabelledBatches, describe_windows
@@ -125,8 +124,7 @@ class FrameBatches(LabelledBatches):
     """Batches of windows of frames: inputs are `frames` (B, length, h, w, 3) uint8 and `mask` (B, length)."""
 
     read: Read
-    redraw: Redraw | None = None  # of every clip, as it is read
-    crop: Crop | None = None  # the same, after it; then `read` gives frames as they are stored
+    transforms: tuple[ClipTransform, ...] = ()  # of every clip, as it is read
 
     def epoch(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
         """As `train.batches.Batches.epoch`; the next batches are read while one is in use."""
@@ -139,10 +137,8 @@ class FrameBatches(LabelledBatches):
             picked, windows = order[places], ordered.take(places)
             rows, mask = window_rows(windows, self.shape)
             frames = [self.read(int(video), row) for video, row in zip(windows.video, rows, strict=True)]
-            if self.redraw is not None:
-                frames = [self.redraw(clip, epoch, int(at)) for clip, at in zip(frames, places, strict=True)]
-            if self.crop is not None:
-                frames = [self.crop(clip, epoch, int(at)) for clip, at in zip(frames, places, strict=True)]
+            for transform in self.transforms:
+                frames = [transform(clip, epoch, int(at)) for clip, at in zip(frames, places, strict=True)]
             inputs = {"frames": torch.from_numpy(np.stack(frames)), "mask": torch.from_numpy(shown(mask, self.shape))}
             about = partial(describe_windows, windows, self.shape, self.names)
             targets = torch.from_numpy(self.targets[picked])

@@ -24,7 +24,7 @@ from reelwright.stages.sampling.generators import generator_at
 MAX_TRIES = 10  # draws until a box fits into the frame
 
 Frames = npt.NDArray[np.uint8]  # (T, H, W, 3) RGB
-Crop = Callable[[Frames, int, int], Frames]  # a clip as it is stored, the epoch, its place in the epoch's order
+ClipTransform = Callable[[Frames, int, int], Frames]  # a clip, the epoch, its place in the epoch's order
 Box = tuple[int, int, int, int]  # top, left, height and width in pixels
 
 
@@ -44,7 +44,7 @@ class CropSettings:
             raise ValueError(f"area {self.area} must lie in (0, 1], aspect {self.aspect} above 0, smallest first.")
 
 
-def build_crop(settings: CropSettings, geometry: Geometry, *, seed: int) -> Crop:
+def build_crop(settings: CropSettings, geometry: Geometry, *, seed: int) -> ClipTransform:
     """How clips are cut for an encoder that otherwise sees them through ``geometry``; drawn from ``seed``."""
     return lambda frames, epoch, place: cropped(
         frames, settings, geometry, generator_at(seed, "crop", epoch=epoch, place=place)

@@ -22,7 +22,7 @@ from reelwright.stages.embed.preprocess import geometry_of
 from reelwright.stages.finetune.clips import FrameBatches, StoredVideos, open_videos, reader, stored_reader
 from reelwright.stages.finetune.config import FinetuneConfig
 from reelwright.stages.finetune.module import PARTS, FinetuneModule, freeze
-from reelwright.stages.finetune.preparing import Preparation, build_redraw, crop_of
+from reelwright.stages.finetune.preparing import ClipAugmentation, clip_transforms
 from reelwright.stages.learning.mixing import build_mixing, mix_frames
 from reelwright.stages.learning.objectives import build_objective, chosen_metric
 from reelwright.stages.learning.place import Place, train_in_processes
@@ -70,13 +70,10 @@ def _tune(work: Work, config: FinetuneConfig, place: Place) -> dict[str, Any] | 
     def load() -> Learning:
         return replace(
             _learning(work, config, values, loaded, task, place=place, metric=metric),
-            prepare=Preparation(
+            prepare=ClipAugmentation(
                 module,
-                settings=config.augment,
+                config.augment,
                 seed=config.seed,
-                redraw_last=build_redraw(config.augment, seed=config.seed)
-                if config.augment.rand_augment_last
-                else None,
                 mixing=build_mixing(config, mix_frames, num_extents=2, task=task, world=place.world),
             ),
         )
@@ -164,17 +161,16 @@ def _learning(
     rows = KnownRows(videos.digests, videos.spans)
     data = find_windows(work, rows, config=config, sampling=sampling, task=task, note=place.reporter.note)
     geometry = geometry_of(loaded.data_config)
-    crop = crop_of(config.augment, geometry, seed=config.seed)
+    is_cropped = config.augment.crop_scale is not None
     of_train, of_val = (set(labelled.windows.video.tolist()) for labelled in (data.train, data.val))
-    as_seen = of_val if crop is not None else of_train | of_val
+    as_seen = of_val if is_cropped else of_train | of_val
     seen = reader(videos, as_seen, geometry, store=path, memory_bytes=config.memory_bytes)
     stored = stored_reader(videos, of_train, memory_bytes=config.memory_bytes - seen.held_bytes)
-
-    redraw = None if config.augment.rand_augment_last else build_redraw(config.augment, seed=config.seed)
+    transforms = clip_transforms(config.augment, geometry, seed=config.seed)
     batches, share = partial(FrameBatches, names=names), place.world.share
-    read = (seen if crop is None else stored).read
+    read = (stored if is_cropped else seen).read
     return Learning(
-        train=data.train_batches(partial(batches, read=read, redraw=redraw, crop=crop), config, share),
+        train=data.train_batches(partial(batches, read=read, transforms=transforms), config, share),
         val=data.val_batches(partial(batches, read=seen.read), config, share),
         objective=build_objective(config, task, counts=data.counts, device=place.device, plugins=work.plugins),
         task=task,

@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
-
 from reelwright.models.contracts import VideoModel
 from reelwright.models.recompute import recompute_blocks
 from reelwright.stages.learning.batches import Batches, Prepare
@@ -139,7 +137,7 @@ def _run_values(work: Work, labels: LabelSpace, values: Mapping[str, Any]) -> di
     }
 
 
-def _finish(folder: RunFolder, module: nn.Module, progress: Progress, *, metric: str) -> dict[str, Any]:
+def _finish(folder: RunFolder, module: VideoModel, progress: Progress, *, metric: str) -> dict[str, Any]:
     """Write summary and best weights (these last: they make the run complete)."""
     best = next((record for record in progress.records if record["update"] == progress.best_update), {})
     folder.write_summary(

@@ -84,8 +84,7 @@ class HeadLoss:
     """Of several named heads (verb, noun), whose logits lie side by side: B windows, H heads, K classes of all heads.
 
     The mean over all windows of the weighted sum of the heads' cross entropies; a head that is unknown for a window
-    adds nothing there. So parts of a batch add up to the whole, whatever is known. Where all is known, it is
-    `models.heads.multi_head_loss`.
+    adds nothing there. So parts of a batch add up to the whole, whatever is known.
     """
 
     def __init__(self, heads: Sequence[Head], *, counts: npt.NDArray[np.int64] | None, device: torch.device) -> None:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from reelwright.stages.embed.threads import read_ahead
-from reelwright.stages.finetune.resized_crop import Crop
+from reelwright.stages.finetune.resized_crop import ClipTransform
 from reelwright.stages.learning.batches import Batch, Split
 from reelwright.stages.learning.world import ALONE, Share
 from reelwright.stages.pretrain.config import BatchSettings
@@ -99,7 +99,7 @@ class KeyFrameBatches:
     pool: Pool
     batch: BatchSettings
     seed: int
-    crop: Crop | None = None  # of every frame and copy, as it is read
+    crop: ClipTransform | None = None  # of every frame and copy, as it is read
     read_stored: ReadStored | None = None  # what is cropped
     share: Share = ALONE
     num_copies: int = 1  # of each frame; above 1 (SimCLR) targets number the frames and not the states

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self, get_type_hints
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from reelwright.models.temporal_options import TEMPORAL_OPTIONS, check_options
 from reelwright.stages.config import Settings, execution, node_input, training
@@ -15,10 +23,10 @@ from reelwright.stages.objectives.config import ObjectiveSettings
 from reelwright.stages.plugins import is_plugin
 from reelwright.stages.sampling.settings import Short, WindowGridSettings
 from reelwright.stages.tasks.registry import TASKS, TaskTraits
+from reelwright.storage.errors import nearest
 
 CLIPS = ("segments", "dense", "multi_start")  # samplings of clips that stand for their video
 SHAPE_FIELDS = ("length", "hop", "dilation", "to_end", "short")  # of a window, as config.yaml keeps them
-Task = Literal["video", "last_row", "majority", "per_row", "multi_label", "heads"]
 
 
 class WindowSettings(WindowGridSettings):
@@ -118,7 +126,7 @@ class TrainConfig(LearningSettings):
     """One embed node, or several whose rows are joined by time and concatenated."""
     output: str = "pooled"
     """Which stored output is learned from; token and map outputs are averaged over their positions."""
-    task: Task = "last_row"
+    task: str = "last_row"
     """video: the video's own label; last_row: the label at the window's last row; majority: the window's commonest
     label; per_row: a label a row; multi_label: the set of labels that occur in the window;
     heads: the video's own label of each head, such as verb and noun (labels.columns)."""
@@ -134,6 +142,13 @@ class TrainConfig(LearningSettings):
     """A plug-in that is minimised in place of the task's own loss; null: `loss`."""
     memory_bytes: PositiveInt = execution(4 << 30)
     """Embeddings above this size are memory-mapped from a scratch file instead of held in memory."""
+
+    @field_validator("task")
+    @classmethod
+    def _task_is_known(cls, name: str) -> str:
+        if name not in TASKS:
+            raise ValueError(f"no such task.{nearest(name, TASKS)} Known: {', '.join(TASKS)}")
+        return name
 
     @property
     def traits(self) -> TaskTraits:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +13,7 @@ from torch.nn import functional
 from reelwright.models import joint_metrics
 from reelwright.models.heads import (
     Head,
-    MultiHead,
     mix_head_targets,
-    multi_head_loss,
     num_outputs,
     soft_head_targets,
     split_heads,
@@ -96,39 +93,6 @@ def test_one_head_unknown_while_the_other_is_known():
     torch.testing.assert_close(mixed[0], torch.tensor([0.25, 0.75, 0, 0, 0]))
 
 
-def test_loss_is_the_weighted_sum():
-    logits = torch.zeros(2, 5)
-    logits[0, 3] = math.log(3.0)  # noun 0 has 3/4
-    hard = torch.tensor([[0, 0], [2, -1]])
-    losses = multi_head_loss(logits, hard, VERB_NOUN)
-    assert losses.by_head["verb"].item() == pytest.approx(math.log(3))
-    assert losses.by_head["noun"].item() == pytest.approx(math.log(4 / 3))
-    assert losses.total.item() == pytest.approx(math.log(3) + 0.5 * math.log(4 / 3))
-    soft = multi_head_loss(logits, soft_head_targets(hard, VERB_NOUN), VERB_NOUN)
-    torch.testing.assert_close(soft.total, losses.total)
-
-
-def test_rows_masks_weights_and_smoothing():
-    heads = (Head(name="verb", num_classes=3, label_smoothing=0.1), Head(name="noun", num_classes=2))
-    logits, target = torch.randn(2, 4, 5), torch.tensor([[[0, 1]] * 4, [[2, 0]] * 4])
-    mask = torch.tensor([[True, True, False, False], [True] * 4])
-    weights = {"noun": torch.tensor([1.0, 2.0])}
-    losses = multi_head_loss(logits, target, heads, mask=mask, class_weights=weights)
-    verb = classification_loss(logits[..., :3], target[..., 0], mask=mask, label_smoothing=0.1)
-    noun = classification_loss(logits[..., 3:], target[..., 1], mask=mask, class_weights=weights["noun"])
-    torch.testing.assert_close(losses.total, verb + noun)
-
-
-def test_module_is_one_linear_layer_a_head():
-    torch.manual_seed(0)
-    module, x = MultiHead(4, VERB_NOUN), torch.randn(2, 7, 4)
-    parts = split_heads(module(x), VERB_NOUN)
-    assert {name: tuple(part.shape) for name, part in parts.items()} == {"verb": (2, 7, 3), "noun": (2, 7, 2)}
-    torch.testing.assert_close(parts["noun"], module.heads["noun"](x))
-    assert "heads.verb.weight" in module.state_dict()
-    assert num_outputs(VERB_NOUN) == 5
-
-
 BAD_HEADS = {
     "no head": (lambda: num_outputs(()), "at least one is needed"),
     "twice": (lambda: num_outputs((VERB_NOUN[0], VERB_NOUN[0])), "each with a name of its own"),
@@ -136,7 +100,7 @@ BAD_HEADS = {
     "classes": (lambda: Head(name="a", num_classes=0), "num_classes 0 must be at least 1"),
     "logits": (lambda: split_heads(torch.zeros(1, 4), VERB_NOUN), "have 5 classes in all, but there are 4 values"),
     "targets": (
-        lambda: multi_head_loss(torch.zeros(1, 5), torch.zeros(1, 3, dtype=torch.long), VERB_NOUN),
+        lambda: soft_head_targets(torch.zeros(1, 3, dtype=torch.long), VERB_NOUN),
         r"targets must be \(\.\.\., 2\), a class for each of verb, noun; got \(1, 3\)",
     ),
 }

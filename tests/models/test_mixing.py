@@ -24,7 +24,7 @@ from reelwright.models.mixing import (
     mix_targets,
     window_share,
 )
-from reelwright.models.soft_targets import soft_labels, soft_targets
+from reelwright.models.soft_targets import soft_targets
 
 CAST = json.loads((Path(__file__).parents[1] / "data" / "training_vectors.json").read_text())["cast"]
 
@@ -102,12 +102,6 @@ def test_unknown_targets_stay_unknown():
     assert kept.tolist() == [[1, 0], [0, 1], [0, 1], [0, 1]]
     labels = torch.tensor([[1.0, 0.0], [0.0, -1.0]])
     assert mix_labels(labels, torch.tensor([0.25, 1.0])).tolist() == [[0.25, -1.0], [0.0, -1.0]]
-
-
-def test_labels_are_smoothed_as_in_timm():
-    labels = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
-    mixed = mix_labels(soft_labels(labels, smoothing=0.1), torch.tensor([0.3, 0.3]))
-    torch.testing.assert_close(mixed, mixup_target(labels, 3, 0.3, 0.1, multi_label=True))
 
 
 def test_shares_finer_than_targets_are_refused():

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from reelwright.pipeline import runner
 from reelwright.pipeline.graph import NodePlan
 from reelwright.pipeline.plan import Planner
 from reelwright.pipeline.project import Project, SilentObserver
@@ -22,7 +23,7 @@ videos: {features: rows, split: test}
 labels: {segments: segments.csv}
 stages:
   rows: {uses: features, fps: 1}
-  scores: {uses: take_scores, embeddings: rows}
+  scores: {uses: import_predictions, embeddings: rows}
 """
 NAMES = ("a", "b", "c")
 
@@ -90,6 +91,17 @@ def test_each_node_is_planned_once_where_nothing_is_to_do(folder: Path, counted:
     counted.clear()
     assert states(folder) == {"rows": "up to date", "scores": "up to date"}
     assert counted == {"plan rows": 1, "plan scores": 1, "tables of files": 1}
+
+
+def test_a_run_with_nothing_to_do_tells_nobody_what_it_uses(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("others were told")
+
+    opened(folder).run()
+    monkeypatch.setattr(runner, "using", never)
+    assert set(states(folder).values()) == {"up to date"}
+    with pytest.raises(AssertionError, match="others were told"):
+        states(folder, force=["rows"])
 
 
 def test_a_node_is_planned_again_where_what_it_reads_came_out_otherwise(folder: Path, counted: Counter[str]) -> None:

@@ -170,7 +170,7 @@ def test_two_processes_learn_as_one(project):
     """Batches of an odd number of frames, whose embeddings are compared across the processes; batch norms too."""
     still = [f"pretrain.augment.{name}=0" for name in ("brightness", "contrast", "saturation", "blur")]
     # not Adam, whose scale makes an update of float noise where a gradient is 0
-    how = ["pretrain.contrast.name=simclr", "pretrain.optimizer={name: momentum, lr: 0.001}", *still]
+    how = ["pretrain.objective.name=simclr", "pretrain.optimizer={name: momentum, lr: 0.001}", *still]
     lines, weights = [], []
     for processes in (1, 2):
         wanted = [*how, "pretrain.epochs=1", "pretrain.batch.background=5", f"pretrain.processes={processes}"]

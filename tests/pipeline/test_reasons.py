@@ -102,7 +102,7 @@ def test_one_name_is_a_list_of_one(copied: Path) -> None:
         project.run(untill="train")
 
 
-@pytest.mark.parametrize("stage", ["decode", "embed", "pretrain", "predict", "steps", "evaluate"])
+@pytest.mark.parametrize("stage", ["decode", "embed", "predict", "steps", "evaluate"])
 def test_processes_that_share_batches_are_asked_of_training_alone(stage: str) -> None:
     refused = CliRunner().invoke(app, [stage, "--nproc", "2"])
     assert refused.exit_code == 2

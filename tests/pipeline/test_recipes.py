@@ -9,8 +9,9 @@ import pytest
 from reelwright.models.temporal import check_options
 from reelwright.pipeline.file import load_pipeline
 from reelwright.pipeline.graph import build_graph
+from reelwright.stages.decode.geometry import Geometry
 from reelwright.stages.finetune.config import FinetuneConfig
-from reelwright.stages.finetune.preparing import build_redraw
+from reelwright.stages.finetune.preparing import clip_transforms
 from reelwright.stages.learning.optimizers import build_lr_schedule, scaled_lr
 from reelwright.stages.train.config import TrainConfig
 
@@ -43,7 +44,8 @@ def test_recipes_are_read_and_their_nodes_fit_together(recipe: str) -> None:
         if isinstance(config, TrainConfig):
             check_options(config.model.name, config.model.options())
         if isinstance(config, FinetuneConfig):
-            build_redraw(config.augment, seed=0)
+            first = config.augment.model_copy(update={"rand_augment_last": False})
+            clip_transforms(first, Geometry(size=(16, 16)), seed=0)
 
 
 RATES = {

@@ -12,7 +12,7 @@ from reelwright.stages.decode.geometry import Geometry
 from reelwright.stages.finetune.clips import FrameBatches
 from reelwright.stages.finetune.config import FinetuneConfig
 from reelwright.stages.finetune.module import FinetuneModule
-from reelwright.stages.finetune.preparing import Preparation, build_redraw, crop_of
+from reelwright.stages.finetune.preparing import ClipAugmentation, clip_transforms
 from reelwright.stages.learning.batches import Batch, Origin
 from reelwright.stages.sampling.draws import Draws
 from reelwright.stages.sampling.windows import WindowShape, grid_windows
@@ -68,7 +68,6 @@ def still(video, rows):
 def prepared(module, augment, *, epoch=0, first=0, repeats=1, seed=0):
     """All batches of an epoch of ten clips, as the network would see them."""
     settings = config(augment).augment
-    redraw, geometry = build_redraw(settings, seed=seed), Geometry(size=(16, 20), resize=16)
     shape = WindowShape(length=3, hop=3)
     windows = grid_windows([3] * 10, shape)
     batches = FrameBatches(
@@ -78,12 +77,9 @@ def prepared(module, augment, *, epoch=0, first=0, repeats=1, seed=0):
         shape=shape,
         batch_size=4,
         draws=Draws(seed=seed, repeats=repeats),
-        redraw=None if settings.rand_augment_last else redraw,
-        crop=crop_of(settings, geometry, seed=seed),
+        transforms=clip_transforms(settings, Geometry(size=(16, 20), resize=16), seed=seed),
     )
-    prepare = Preparation(
-        module, settings=settings, seed=seed, redraw_last=redraw if settings.rand_augment_last else None
-    )
+    prepare = ClipAugmentation(module, settings, seed=seed)
     return [prepare(batch) for batch in batches.epoch(epoch, first=first)]
 
 
@@ -142,7 +138,7 @@ def test_a_box_is_erased_after_normalising(module):
     batch = Batch(
         {"frames": frames, "mask": torch.ones(1, 2, dtype=torch.bool)}, torch.zeros(1), origin=Origin(0, np.array([0]))
     )
-    found = Preparation(module, settings=settings, seed=0)(batch).inputs["frames"]
+    found = ClipAugmentation(module, settings, seed=0)(batch).inputs["frames"]
     is_erased = (found == 0).all(dim=2)
     assert 0.01 < is_erased.float().mean() < 0.4
     assert torch.equal(found[0, 0], found[0, 1])
@@ -169,4 +165,4 @@ def test_what_cannot_be_drawn_is_refused(augment, match):
 
 def test_a_set_that_is_too_small_is_refused_before_training():
     with pytest.raises(ConfigError, match=r"augment.rand_augment.*n99 is more than"):
-        build_redraw(config({"rand_augment": "rand-n99-w0"}).augment, seed=0)
+        clip_transforms(config({"rand_augment": "rand-n99-w0"}).augment, Geometry(size=(16, 20), resize=16), seed=0)

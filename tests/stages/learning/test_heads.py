@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.nn import functional
 
-from reelwright.models.heads import Head, multi_head_loss
+from reelwright.models.heads import Head, soft_head_targets, split_heads
 from reelwright.stages.evaluate.config import EvaluateConfig
 from reelwright.stages.evaluate.scoring import headline, score_predictions
 from reelwright.stages.evaluate.videos import video_labels
@@ -55,10 +59,27 @@ def work(toy, key, **config):
     return type(made)(**{**vars(made), "payload": {**made.payload, "classes": CLASSES, "heads": heads}})
 
 
-def test_the_loss_is_that_of_the_models_layer_where_all_is_known():
+def test_the_loss_is_the_weighted_sum_by_hand():
+    heads = (Head(name="verb", num_classes=3), Head(name="noun", num_classes=2, weight=0.5))
+    logits = torch.zeros(2, 5)
+    logits[:, 3] = math.log(3.0)  # noun 0 has 3/4
+    loss, targets = HeadLoss(heads, counts=None, device=CPU), torch.tensor([[0, 0], [2, 0]])
+    assert loss(logits, targets).item() == pytest.approx(math.log(3) + 0.5 * math.log(4 / 3))
+    unknown = torch.tensor([[0, 0], [2, -1]])  # counts for nothing, in a mean over both windows
+    assert loss(logits, unknown).item() == pytest.approx(math.log(3) + 0.5 * math.log(4 / 3) / 2)
+    soft = soft_head_targets(unknown, heads)
+    torch.testing.assert_close(loss(logits, soft), loss(logits, unknown))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_where_all_is_known_is_cross_entropy_of_each_head(smoothing):
+    heads = [replace(head, label_smoothing=smoothing) for head in HEADS]
     logits, target = torch.randn(6, 5), torch.tensor([[0, 1], [2, 0], [1, 1], [0, 0], [2, 1], [1, 0]])
-    found = HeadLoss(HEADS, counts=None, device=CPU)(logits, target)
-    torch.testing.assert_close(found, multi_head_loss(logits, target, HEADS).total)
+    losses = [
+        head.weight * functional.cross_entropy(part, column, label_smoothing=smoothing)
+        for head, part, column in zip(heads, split_heads(logits, heads).values(), target.T, strict=True)
+    ]
+    torch.testing.assert_close(HeadLoss(heads, counts=None, device=CPU)(logits, target), sum(losses))
 
 
 @pytest.mark.parametrize("balanced", ["none", "balanced"])

@@ -101,6 +101,13 @@ def test_two_processes_give_the_losses_and_gradients_of_one(together, name):
 
 
 @pytest.mark.slow
+def test_two_processes_evaluate_what_is_compared_as_one(together):
+    (one, first), (_, second) = together["evaluated"]
+    assert first == second == pytest.approx(one, rel=1e-5)
+    assert one["loss"] > 0
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("update", [1, 5, 6, 11])
 def test_two_processes_go_on_with_the_very_numbers(together, update):
     message, whole, resumed = together[f"cut {update}"]

@@ -15,14 +15,18 @@ from torch import nn
 
 from reelwright.models.contracts import VideoModel
 from reelwright.stages.learning.batches import Batch, Split
+from reelwright.stages.learning.objectives import evaluate
 from reelwright.stages.learning.optimizer_config import OptimizerSettings, ScheduleSettings
 from reelwright.stages.learning.optimizers import build_lr_schedule, build_optimizer, parameter_groups
 from reelwright.stages.learning.progress import TIMINGS
 from reelwright.stages.learning.trainer import Rates, Trainer, TrainerSettings
 from reelwright.stages.learning.world import Share, World, joined
 from reelwright.stages.objectives.classification import Classification
+from reelwright.stages.objectives.contract import LossParts, Objective
 from reelwright.stages.objectives.contrastive import Contrast
 from reelwright.stages.sampling.draws import Draws
+from reelwright.stages.tasks.labels import LabelSpace
+from reelwright.stages.tasks.registry import build_task
 from reelwright.stages.work import SilentReporter
 from reelwright.storage.errors import Interrupted, StageError
 from reelwright.storage.runs import RunFolder
@@ -85,6 +89,24 @@ def loss(logits, targets):
     return total / (targets >= 0).sum().clamp(min=1)
 
 
+class Spread(Objective):
+    """How far the logits of a batch lie apart, all of them compared."""
+
+    gathers = ("logits", "targets")
+
+    def forward(self, outputs, batch):
+        logits = outputs["logits"][batch["targets"] >= 0]
+        return LossParts((logits[:, None] - logits[None]).square().mean())
+
+
+def evaluated(world):
+    """Batches of 3 out of 22: in the last one only the first process has an item of its own."""
+    torch.manual_seed(2)
+    model = Net(nn.Linear(DIM, 2)).eval()
+    data, task = Rows(batch_size=3, share=world.share), build_task("last_row", LabelSpace(classes=("a", "b")))
+    return evaluate(model, data, task=task, objective=Spread(), device=torch.device("cpu"), world=world)
+
+
 def train(folder, world, *, kind, batch_size, accumulate=1, reporter=None, poisoned=None):
     """One training; returns the trainer."""
     torch.manual_seed(1)
@@ -134,6 +156,7 @@ def main(folder):
             single = folder / f"{name} alone {world.rank}"
             by_itself = train(single, alone, kind=kind, batch_size=batch_size, accumulate=accumulate)
             found[f"equal {name}"] = [numbers(by_itself), numbers(together)]
+        found["evaluated"] = world.gather([evaluated(alone), evaluated(world)])
         whole = train(folder / "whole", world, kind="dropout", batch_size=4)
         for update in (1, 5, 6, 11):
             cut = folder / f"cut {update}"

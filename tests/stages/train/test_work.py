@@ -202,6 +202,7 @@ REFUSED = {
         ConfigError,
         "'macro_f2' is not known. Did you mean 'macro_f1'.*Known: loss, top1",
     ),
+    "task": ({"task": "last_rows"}, {}, ConfigError, "no such task. Did you mean 'last_row'.*Known: video, last_row"),
     "model": ({"model": {"name": "transfomer"}}, {}, ConfigError, "did you mean 'transformer'"),
     "model option": ({"model": {"name": "gru", "layer": 2}}, {}, ConfigError, "did you mean 'layers'"),
     "model and task": (
