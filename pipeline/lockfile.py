@@ -208,7 +208,7 @@ def _settings(node: Node) -> dict[str, Any]:
 def _entry(plan: NodePlan, planner: Planner) -> dict[str, Any]:
     """What is known of a node: settings, key and inputs."""
     entry = {**_settings(plan.node), "inputs": _inputs(plan, planner)}
-    plugins = {name: plugin.material() for name, plugin in planner.plugins(plan.node).items()}
+    plugins = {name: plugin.material() for name, plugin in planner.plugins.of(plan.node).items()}
     entry |= {"plugins": plugins} if plugins else {}
     return {**entry, "key": plan.key} if plan.key else entry
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from reelwright.pipeline.dataset import Dataset, with_labels
 from reelwright.pipeline.file import PipelineFile
 from reelwright.pipeline.graph import FRESH, STALE, WAITING, Graph, Node, NodePlan, has_rows, is_identified
 from reelwright.pipeline.keys import hub_file, identity, material, node_key, source_digests
+from reelwright.pipeline.plugins import NodePlugins
 from reelwright.pipeline.reasons import (
     InputVideo,
     explain_difference,
@@ -27,10 +29,7 @@ from reelwright.pipeline.reasons import (
 )
 from reelwright.pipeline.selection import named_videos, samples, wanted_items
 from reelwright.stages.index.config import LabelsConfig
-from reelwright.stages.plugins import Plugin, find_plugin
-from reelwright.stages.registry import stage_plugin
 from reelwright.storage.digests import digest
-from reelwright.storage.errors import ConfigError
 from reelwright.storage.items import ItemLedger, ItemRow
 from reelwright.storage.kinds import KINDS
 from reelwright.storage.known import KnownFiles
@@ -46,7 +45,6 @@ class Planner:
     dataset: Dataset
     forced: frozenset[str] = frozenset()
     _plans: dict[str, NodePlan] = field(default_factory=dict)
-    _plugins: dict[str, Plugin] = field(default_factory=dict)  # by use; as they were when first looked at
     _relabelled: dict[str, Dataset] = field(default_factory=dict)  # by their settings as JSON, in order
 
     @property
@@ -76,24 +74,10 @@ class Planner:
         datasets = (self.dataset, *map(self.dataset_of, self.graph.nodes.values()))
         return tuple(dict.fromkeys(text for dataset in datasets for text in dataset.warnings))
 
-    def plugins(self, node: Node) -> dict[str, Plugin]:
-        """Field -> the plug-in that a node names. Raises ConfigError where it is not found."""
-        found = {}
-        where = f"{self.file.path}: stages.{node.name}"
-        try:
-            own = stage_plugin(node.stage)
-        except ConfigError as error:
-            raise ConfigError(f"{where}: uses: {node.stage}: {error}") from None
-        if own is not None:
-            found["stage"] = self._plugins.setdefault(f"stages:{node.stage}", own)
-        for name, use in node.config.plugins().items():
-            if use.key not in self._plugins:
-                try:
-                    self._plugins[use.key] = find_plugin(use.group, use.name, folder=self.file.folder)
-                except ConfigError as error:
-                    raise ConfigError(f"{where}.{name}: {error}") from None
-            found[name] = self._plugins[use.key]
-        return found
+    @cached_property
+    def plugins(self) -> NodePlugins:
+        """What plug-ins the nodes name, as they were when first looked at."""
+        return NodePlugins(self.file, self.graph)
 
     def forget(self) -> None:
         """Look at the store anew."""
@@ -138,7 +122,8 @@ class Planner:
             return NodePlan(node=node, state=WAITING, reasons=unmet, wanted=wanted)
         identities = {name: identity(plan, self.plan) for name, plan in parents.items()}
         sources, dataset = source_digests(node, self.file, self.known), self.dataset_of(node)
-        made = material(node, dataset, wanted, identities=identities, sources=sources, plugins=self.plugins(node))
+        plugins = self.plugins.of(node)
+        made = material(node, dataset, wanted, identities=identities, sources=sources, plugins=plugins)
         spec_key = digest(made)
         key = "" if self._not_known(node) else node_key(node, dataset, spec_key, wanted)
         record = read_record(self.file.store, key) if key else None

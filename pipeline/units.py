@@ -32,15 +32,8 @@ def build_work(planner: Planner, plan: NodePlan, items: tuple[VideoItem, ...] | 
             "heads": [list(head) for head in dataset.labels.heads],
             **_videos(planner, plan),
         },
-        plugins=_plugins(planner, plan.node),
+        plugins=planner.plugins.behind(plan.node),
     )
-
-
-def _plugins(planner: Planner, node: Node) -> dict[str, Any]:
-    """Those of a node and of all that it rests on."""
-    nodes = [planner.graph.nodes[name] for name in planner.graph.upstream([node.name])]
-    uses = [(use, node, field) for node in nodes for field, use in node.config.plugins().items()]
-    return {use.key: planner.plugins(node)[field].plain() for use, node, field in uses}
 
 
 def _videos(planner: Planner, plan: NodePlan) -> dict[str, Any]:

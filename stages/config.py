@@ -77,6 +77,10 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
     renamed: ClassVar[Mapping[str, str]] = {}  # settings, and values of choices, of earlier releases; see `nearest`
 
+    def plugin(self) -> PluginUse | None:
+        """The plug-in that this block names, if it names one."""
+        return None
+
     @classmethod
     def is_kept(cls, field: str, name: str) -> bool:
         """Whether a setting of a block with a `name` stays as it is when the block is given the name ``name``.
@@ -88,32 +92,6 @@ class Settings(BaseModel):
             return False
         names = _extra(cls.model_fields[field]).get("names")
         return names is None or name in names
-
-
-class NamedSettings(Settings, extra="allow"):
-    """A block with a `name`, ours or a plug-in's, and the options of what is called so."""
-
-    group: ClassVar[str]  # of plug-ins
-    num_given: ClassVar[int] = 1  # arguments of a plug-in that come before its options
-
-    name: str
-
-    def options(self) -> dict[str, Any]:
-        """All but the name; 32.0 is 32, as in keys."""
-        return {
-            name: int(value) if isinstance(value, float) and value.is_integer() else value
-            for name, value in (self.model_extra or {}).items()
-        }
-
-    def is_ours(self) -> bool:
-        """Whether the name is one that comes with the package."""
-        return False
-
-    def plugin(self) -> PluginUse | None:
-        """The plug-in that is named, if it is one."""
-        if self.is_ours():
-            return None
-        return PluginUse(group=self.group, name=self.name, options=self.options(), num_given=self.num_given)
 
 
 class StageConfig(Settings):
@@ -203,9 +181,9 @@ class StageConfig(Settings):
         found = {}
         for field in type(self).model_fields:
             value = getattr(self, field)
-            blocks = {field: value} if isinstance(value, NamedSettings) else {}
+            blocks = {field: value} if isinstance(value, Settings) else {}
             if isinstance(value, tuple):
-                blocks = {f"{field}[{n}]": entry for n, entry in enumerate(value) if isinstance(entry, NamedSettings)}
+                blocks = {f"{field}[{n}]": entry for n, entry in enumerate(value) if isinstance(entry, Settings)}
             found.update({place: use for place, block in blocks.items() if (use := block.plugin()) is not None})
         return found
 

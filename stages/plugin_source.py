@@ -105,12 +105,8 @@ class Source:
     def _check_unseen(self, imported: set[str]) -> None:
         for name in sorted(imported - self.modules.keys()):
             path = getattr(sys.modules.get(name), "__file__", None)
-            if (
-                path
-                and Path(path).is_absolute()
-                and name.partition(".")[0] not in {_OURS, "__main__"}
-                and not is_installed(path)
-            ):
+            is_known = name.partition(".")[0] == _OURS or name.startswith("__")  # such as __mp_main__
+            if path and Path(path).is_absolute() and not is_known and not is_installed(path):
                 raise ConfigError(
                     f"{self.modules[self.module].path} imports {name} ({path}) in a way that its source does not show, "
                     "so that its changes would not be seen: write `import` or `from ... import` with its name"

@@ -27,8 +27,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, get_type_hints
 
-from pydantic import PydanticSchemaGenerationError, PydanticUndefinedAnnotation, TypeAdapter, ValidationError
-
 from reelwright.stages.plugin_source import Source, is_installed
 from reelwright.storage.digests import digest
 from reelwright.storage.errors import ConfigError, nearest
@@ -249,6 +247,9 @@ def _hints(thing: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _checked(value: Any, hint: Any, *, name: str) -> Any:
+    # not at the top: the table of stages asks this module for entry points, and `--help` asks that
+    from pydantic import PydanticSchemaGenerationError, PydanticUndefinedAnnotation, TypeAdapter, ValidationError
+
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(Any if hint is None else hint)
     except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation):

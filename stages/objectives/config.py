@@ -6,7 +6,8 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from reelwright.stages.config import NamedSettings, Settings
+from reelwright.stages.config import Settings
+from reelwright.stages.named import NamedSettings
 from reelwright.stages.plugins import is_plugin
 
 

@@ -16,8 +16,9 @@ from pydantic import (
 )
 
 from reelwright.models.temporal_options import TEMPORAL_OPTIONS, check_options
-from reelwright.stages.config import NamedSettings, Settings, execution, node_input, training
+from reelwright.stages.config import Settings, execution, node_input, training
 from reelwright.stages.learning.config import LearningSettings
+from reelwright.stages.named import NamedSettings
 from reelwright.stages.objectives.config import ObjectiveSettings
 from reelwright.stages.plugins import is_plugin
 from reelwright.stages.sampling.settings import Short, WindowGridSettings

@@ -103,9 +103,7 @@ def test_a_stage_of_another_package_is_one_like_ours(project: Path) -> None:
     assert "stage count_rows: source changed" in said(project, "explain", "counts")
     assert "no estimate" not in said(project, "run", "-n")  # it ran before, and says on what its time depends
     work.unlink()
-    assert "stages.counts: uses: count_rows: no module 'toy_stage.work' is found" in said(
-        project, "status", exit_code=2
-    )
+    assert "stages.counts.uses: no module 'toy_stage.work' is found" in said(project, "status", exit_code=2)
     (project / "site" / "toy_stage" / "__init__.py").write_text("import no_such_module\n")
     assert "offers a stage count_rows (toy_stage:COUNT), which cannot be imported" in said(
         project, "status", exit_code=2
