@@ -37,19 +37,6 @@ class Execution:
     batch_size: int = 32
 
 
-def pick_device(name: str) -> torch.device:
-    """The device of a setting: auto is the first GPU, else the CPU. Raises ConfigError for one that is not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"device {name!r} is not known; allowed: auto, cpu, cuda, cuda:1.") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"device {name!r}: this machine has {torch.cuda.device_count()} GPU(s). Use auto or cpu.")
-    return device
-
-
 def current(device: torch.device) -> contextlib.AbstractContextManager[Any]:
     """Makes a GPU the current one: streams, pinned memory and compiled kernels are of that, not of a tensor's own.
 

@@ -11,11 +11,12 @@ from reelwright.stages.decode.attempts import num_cores
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.geometry import Geometry
 from reelwright.stages.decode.source import Ended, FrameChunk, Opened, Restarted, stream_frames
+from reelwright.stages.devices import pick_device
 from reelwright.stages.embed.clips import Clip, clips_leave_out
 from reelwright.stages.embed.config import ClipSettings, EmbedConfig
 from reelwright.stages.embed.encoder import LoadedEncoder
 from reelwright.stages.embed.engine import EmbedEngine
-from reelwright.stages.embed.forward import Execution, ForwardPass, pick_device
+from reelwright.stages.embed.forward import Execution, ForwardPass
 from reelwright.stages.embed.preprocess import described, geometry_of
 from reelwright.stages.embed.progress import FrameProgress
 from reelwright.stages.embed.sink import RowSink

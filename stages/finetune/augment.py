@@ -28,24 +28,25 @@ def augment(x_BTCHW: Tensor, settings: AugmentSettings, generators: GeneratorsFo
     What a clip gets depends on its own generators alone, not on the batch that it is in or the device.
     """
     if settings.flip:
-        x_BTCHW = flip(x_BTCHW, settings.flip, generators("flip"))
+        x_BTCHW = flip(x_BTCHW, _uniform(generators("flip"), 1)[:, 0] < settings.flip)
     if settings.color_jitter:
-        x_BTCHW = recolour(x_BTCHW, settings.color_jitter, generators("colour"))
+        factors_3B = 1 + settings.color_jitter * (2 * _uniform(generators("colour"), 3).T - 1)
+        x_BTCHW = recolour(x_BTCHW, factors_3B)
     if settings.blur:
-        x_BTCHW = blur(x_BTCHW, settings.blur, generators("blur"))
+        drawn_B2, (low, high) = _uniform(generators("blur"), 2), BLUR_SIGMA
+        is_blurred_B = drawn_B2[:, 1] < settings.blur
+        x_BTCHW = blur(x_BTCHW, low + (high - low) * drawn_B2[:, 0], is_blurred_B, radius=BLUR_RADIUS)
     return x_BTCHW
 
 
-def flip(x_BTCHW: Tensor, probability: float, generators: Generators) -> Tensor:
+def flip(x_BTCHW: Tensor, is_flipped_B: Tensor) -> Tensor:
     """Mirror images, left and right, of some of the clips."""
-    is_flipped_B = (_uniform(generators, 1)[:, 0] < probability).to(x_BTCHW.device)
-    return torch.where(is_flipped_B[:, None, None, None, None], x_BTCHW.flip(-1), x_BTCHW)
+    return torch.where(is_flipped_B.to(x_BTCHW.device)[:, None, None, None, None], x_BTCHW.flip(-1), x_BTCHW)
 
 
-def recolour(x_BTCHW: Tensor, strength: float, generators: Generators) -> Tensor:
-    """Brightness, contrast and saturation, each by a factor in [1 - strength, 1 + strength] for each clip."""
-    factors_3B = (1 + strength * (2 * _uniform(generators, 3).T - 1)).to(x_BTCHW)
-    brightness, contrast, saturation = factors_3B[:, :, None, None, None, None].unbind(0)
+def recolour(x_BTCHW: Tensor, factors_3B: Tensor) -> Tensor:
+    """Brightness, contrast around the clip's mean and saturation around its luma, each by a factor for each clip."""
+    brightness, contrast, saturation = factors_3B.to(x_BTCHW)[:, :, None, None, None, None].unbind(0)
     x = x_BTCHW * brightness
     mean = x.mean(dim=(1, 2, 3, 4), keepdim=True)
     x = (x - mean) * contrast + mean
@@ -54,19 +55,16 @@ def recolour(x_BTCHW: Tensor, strength: float, generators: Generators) -> Tensor
     return ((x - gray) * saturation + gray).clamp(0, 1)
 
 
-def blur(x_BTCHW: Tensor, probability: float, generators: Generators) -> Tensor:
-    """A Gaussian blur of random width for some of the clips."""
+def blur(x_BTCHW: Tensor, sigma_B: Tensor, is_blurred_B: Tensor, *, radius: int) -> Tensor:
+    """A Gaussian blur of width `sigma` for some of the clips; the kernel reaches `radius` pixels to either side."""
     length, channels = x_BTCHW.shape[1:3]
-    drawn_B2, (low, high) = _uniform(generators, 2), BLUR_SIGMA
-    sigma_B = low + (high - low) * drawn_B2[:, 0]
-    is_blurred_B = drawn_B2[:, 1] < probability
-    position = torch.arange(-BLUR_RADIUS, BLUR_RADIUS + 1)
+    position = torch.arange(-radius, radius + 1)
     kernel_BK = torch.exp(-0.5 * (position[None] / sigma_B[:, None]) ** 2)
     kernel_BK = kernel_BK / kernel_BK.sum(1, keepdim=True)
     kernel_BK[~is_blurred_B] = (position == 0).float()  # leaves a clip as it is
     weight = kernel_BK.to(x_BTCHW).repeat_interleave(length * channels, 0)
     planes = x_BTCHW.reshape(1, -1, *x_BTCHW.shape[-2:])
-    padded = functional.pad(planes, [BLUR_RADIUS] * 4, mode="replicate")
+    padded = functional.pad(planes, [radius] * 4, mode="replicate")
     rows = functional.conv2d(padded, weight[:, None, :, None], groups=len(weight))
     return functional.conv2d(rows, weight[:, None, None, :], groups=len(weight)).reshape(x_BTCHW.shape)
 

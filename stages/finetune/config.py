@@ -11,7 +11,7 @@ from reelwright.stages.config import Settings, StageConfig, execution, node_inpu
 from reelwright.stages.finetune.rand_augment_text import read_sections
 from reelwright.stages.learning.config import LearningSettings
 from reelwright.stages.learning.optimizer_config import OptimizerSettings
-from reelwright.storage.errors import ConfigError
+from reelwright.stages.objectives.config import ObjectiveSettings
 
 
 class ErasingSettings(Settings):
@@ -20,7 +20,7 @@ class ErasingSettings(Settings):
     probability: float = Field(0.25, ge=0, le=1)
     """Of a clip to lose something."""
     mode: Literal["pixel", "rand", "const"] = "pixel"
-    """pixel: noise, new in every frame; rand: one colour a box; const: the mean colour."""
+    """pixel: noise, new in every frame; rand: one colour a box (both ~ N(0, 1)); const: 0, the mean colour."""
     max_count: PositiveInt = 1
     """Boxes of a clip, 1 to this many; the area is shared out among them."""
     area: tuple[float, float] = (0.02, 1 / 3)
@@ -99,6 +99,8 @@ class FinetuneConfig(LearningSettings):
     version: ClassVar[int] = 5  # 5: crops are of the stored frame, not of the middle that the encoder sees
     kind: ClassVar[str] = "run"
     produces: ClassVar[str] = "run"
+    costs: ClassVar[tuple[str, ...] | None] = ("precision",)
+    time_grows_with: ClassVar[str] = "epochs"
 
     frames: str = node_input("frames", kinds=("frames",), used="training")
     """The decode node, with materialize: true; the one that the embeddings were made from."""
@@ -114,6 +116,8 @@ class FinetuneConfig(LearningSettings):
     """spatial, temporal, or patterns of parameter names (as of file names), such as spatial.model.layer1.*"""
     frozen_norm: bool = training(True)
     """Batch norms of the encoder keep their statistics: windows are too alike to estimate new ones."""
+    objective: ObjectiveSettings | None = training(None, when=lambda config: config.objective is not None)
+    """A plug-in that is minimised in place of the task's own loss; null: `loss`."""
     augment: AugmentSettings = training(AugmentSettings())
     windows_per_epoch: PositiveInt | None = training(None)
     """Windows drawn an epoch; null: all of the grid (of the temporal run's window)."""
@@ -141,9 +145,4 @@ class FinetuneConfig(LearningSettings):
 
     def check_inputs(self, inputs: Mapping[str, Sequence[StageConfig]]) -> None:
         """Refuse frames that are not stored: windows are read again and again, in random order."""
-        for frames in inputs.get("frames", ()):
-            if getattr(frames, "materialize", True) is False:
-                raise ConfigError(
-                    f"frames: node {self.frames!r} has materialize: false, but finetune reads its frames many times. "
-                    f"Set materialize: true for {self.frames!r}; its embeddings stay as they are."
-                )
+        self.check_frames_stored(inputs, more="; its embeddings stay as they are.")

@@ -14,33 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reelwright.stages.finetune.config import ErasingSettings
+
 MAX_TRIES = 100  # draws until a box fits into the frame
-
-
-@dataclass(frozen=True, kw_only=True)
-class ErasingSettings:
-    """How often and how much is erased."""
-
-    probability: float = 0.25
-    # Of a clip to lose something.
-    mode: str = "pixel"
-    # const: 0 (the mean colour); rand: one colour a box; pixel: noise, new in every frame. Colours and noise ~ N(0, 1).
-    max_count: int = 1
-    # Boxes of a clip, 1 to this many; the area is shared out among them.
-    area: tuple[float, float] = (0.02, 1 / 3)
-    # Share of the frame that is erased in all.
-    aspect: tuple[float, float] = (0.3, 1 / 0.3)
-    # Height by width of a box, log-uniform.
-
-    def __post_init__(self) -> None:
-        """Refuse what could not be drawn."""
-        if self.mode not in FILLS:
-            raise ValueError(f"mode {self.mode!r} is not known; allowed: {', '.join(FILLS)}.")
-        if not 0 <= self.probability <= 1 or self.max_count < 1:
-            message = f"probability {self.probability} must lie in [0, 1] and max_count {self.max_count} be at least 1."
-            raise ValueError(message)
-        if not (0 < self.area[0] <= self.area[1] <= 1 and 0 < self.aspect[0] <= self.aspect[1]):
-            raise ValueError(f"area {self.area} must lie in (0, 1], aspect {self.aspect} above 0, smallest first.")
 
 
 @dataclass(frozen=True)

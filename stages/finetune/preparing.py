@@ -16,7 +16,7 @@ from torch import Tensor
 from reelwright.stages.decode.geometry import Geometry
 from reelwright.stages.finetune.augment import Generators, augment
 from reelwright.stages.finetune.config import AugmentSettings
-from reelwright.stages.finetune.erasing import ErasingSettings, erase
+from reelwright.stages.finetune.erasing import erase
 from reelwright.stages.finetune.module import FinetuneModule
 from reelwright.stages.finetune.rand_augment import parse_rand_augment, rand_augment
 from reelwright.stages.finetune.resized_crop import Crop, CropSettings, build_crop
@@ -77,8 +77,7 @@ class Preparation:
             x_BTCHW = self._redrawn(x_BTCHW, self.redraw_last, origin)
         x_BTCHW = self.module.normalised(x_BTCHW)
         if self.settings.erasing is not None:
-            how = ErasingSettings(**self.settings.erasing.model_dump())
-            x_BTCHW = erase(x_BTCHW, how, generators("erase"))
+            x_BTCHW = erase(x_BTCHW, self.settings.erasing, generators("erase"))
         prepared = replace(batch, inputs={**batch.inputs, "frames": x_BTCHW})
         return prepared if self.mixing is None else self.mixing(prepared)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,18 +22,17 @@ from reelwright.stages.embed.preprocess import geometry_of
 from reelwright.stages.finetune.clips import FrameBatches, StoredVideos, open_videos, reader, stored_reader
 from reelwright.stages.finetune.config import FinetuneConfig
 from reelwright.stages.finetune.module import PARTS, FinetuneModule, freeze
-from reelwright.stages.finetune.preparing import Preparation, Redraw, build_redraw, crop_of
-from reelwright.stages.finetune.resized_crop import Crop
+from reelwright.stages.finetune.preparing import Preparation, build_redraw, crop_of
 from reelwright.stages.learning.mixing import build_mixing, mix_frames
+from reelwright.stages.learning.objectives import build_objective, chosen_metric
 from reelwright.stages.learning.place import Place, train_in_processes
 from reelwright.stages.learning.run_models import clips_of_run, load_run_model, task_of_run
 from reelwright.stages.learning.setup import Learning, learn
-from reelwright.stages.sampling.draws import IN_ORDER, Draws
 from reelwright.stages.sampling.windows import WindowShape
 from reelwright.stages.tasks.labels import LabelSpace
 from reelwright.stages.tasks.task import Task
 from reelwright.stages.train.drawn_windows import WindowSampling, find_windows
-from reelwright.stages.train.labelled import KnownRows, LabelledWindows, distinct_videos, label_space
+from reelwright.stages.train.labelled import KnownRows, distinct_videos, label_space
 from reelwright.stages.work import InputRef, Reporter, Work
 from reelwright.storage.errors import ConfigError, InputError
 from reelwright.storage.frames import FrameStore
@@ -54,11 +54,11 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
 
 def _tune(work: Work, config: FinetuneConfig, place: Place) -> dict[str, Any] | None:
     store = Store.at(work.store)
-    temporal, values = load_run_model(RunFolder(store.run(_only(work, "temporal").key)))
+    temporal, values = load_run_model(RunFolder(store.run(_only(work, "temporal").key)), plugins=work.plugins)
     labels = _labels(work, values)
     loaded = _spatial(work, store, values)
     task = task_of_run(values, background=labels.background)
-    metric = task.choose_metric(config.metric)
+    metric = chosen_metric(config, task, plugins=work.plugins)
     module = FinetuneModule(
         loaded.encoder, temporal, data_config=loaded.data_config, frozen_norm=config.frozen_norm
     ).to(place.device)
@@ -118,7 +118,8 @@ def _spatial(work: Work, store: Store, values: Mapping[str, Any]) -> LoadedEncod
         )
     generation = reference.inputs.get("run", ())
     only = config.model_copy(update={"outputs": (output,)})
-    loaded = build_from_config(only, store=store, run=generation[0] if generation else None, where=reference.node)
+    run = generation[0] if generation else None
+    loaded = build_from_config(only, store=store, run=run, where=reference.node, plugins=work.plugins)
     shape = row_shapes(loaded.encoder, loaded.data_config, where=reference.node)[output]
     _check_fit(work, loaded.encoder, shape, values)
     return loaded
@@ -169,33 +170,13 @@ def _learning(
     seen = reader(videos, as_seen, geometry, store=path, memory_bytes=config.memory_bytes)
     stored = stored_reader(videos, of_train, memory_bytes=config.memory_bytes - seen.held_bytes)
 
-    def batches(
-        of: LabelledWindows,
-        draws: Draws,
-        *,
-        drop_last: bool = False,
-        redraw: Redraw | None = None,
-        crop: Crop | None = None,
-    ) -> FrameBatches:
-        return FrameBatches(
-            read=(seen if crop is None else stored).read,
-            windows=of.windows,
-            targets=of.targets,
-            shape=shape,
-            batch_size=config.batch_size,
-            draws=draws,
-            share=place.world.share,
-            drop_last=drop_last,
-            names=names,
-            redraw=redraw,
-            crop=crop,
-        )
-
     redraw = None if config.augment.rand_augment_last else build_redraw(config.augment, seed=config.seed)
+    batches, share = partial(FrameBatches, names=names), place.world.share
+    read = (seen if crop is None else stored).read
     return Learning(
-        train=batches(data.train, data.draws, drop_last=config.drop_last, redraw=redraw, crop=crop),
-        val=batches(data.val, IN_ORDER) if len(data.val) else None,
-        objective=task.objective(config.loss, counts=data.counts, device=place.device),
+        train=data.train_batches(partial(batches, read=read, redraw=redraw, crop=crop), config, share),
+        val=data.val_batches(partial(batches, read=seen.read), config, share),
+        objective=build_objective(config, task, counts=data.counts, device=place.device, plugins=work.plugins),
         task=task,
         metric=metric,
         multipliers={f"{part}.": getattr(config, f"{part}_lr_scale") for part in PARTS},

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import torch
 
+from reelwright.stages.devices import pick_device
 from reelwright.stages.learning.config import LearningSettings
 from reelwright.stages.learning.launch import launch
 from reelwright.stages.learning.loggers import check_loggers
@@ -38,36 +39,16 @@ def train_in_processes(work: Work, reporter: Reporter, *, config: LearningSettin
     Raises ConfigError for devices or loggers that are not there.
     """
     check_loggers(config.log_to)
-    choose_device(config.device, num_processes=config.processes)
+    pick_device(config.device, num_processes=config.processes)
     size = wanted_size()
     if size == 1 and config.processes > 1:
         return launch(work, reporter, num_processes=config.processes)
     if size > 1 and config.batch_size < size:
         raise ConfigError(f"{work.node}: batch_size is {config.batch_size}, but {size} processes share each batch.")
-    use_gpu = choose_device(config.device).type == "cuda"
+    use_gpu = pick_device(config.device).type == "cuda"
     with joined(use_gpu=use_gpu) as world:
-        device = torch.device("cuda", world.local_rank) if use_gpu and size > 1 else choose_device(config.device)
+        device = torch.device("cuda", world.local_rank) if use_gpu and size > 1 else pick_device(config.device)
         place = Place(device=device, world=world, reporter=reporter if world.is_main else SilentReporter())
         with steady(config.deterministic):
             outputs: dict[str, Any] = world.gather(train(work, config, place))[0]
         return outputs
-
-
-def choose_device(name: str, *, num_processes: int = 1) -> torch.device:
-    """The device that `auto`, `cpu`, `cuda` or `cuda:1` means. Raises ConfigError for one that is not there."""
-    if name == "auto":
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    else:
-        try:
-            device = torch.device(name)
-        except RuntimeError as error:
-            raise ConfigError(f"device: {name!r} is not known. Allowed: auto, cpu, cuda, cuda:1, ...") from error
-    found = torch.cuda.device_count()
-    if device.type == "cuda" and (device.index or 0) >= found:
-        raise ConfigError(f"device: {name!r}, but {found} GPUs are here. Use auto or cpu.")
-    if device.type == "cuda" and num_processes > 1 and (device.index is not None or num_processes > found):
-        raise ConfigError(
-            f"processes: {num_processes} on device: {name!r}, but each takes a GPU of its own and {found} are here. "
-            "Use device: auto with as many processes as GPUs, or device: cpu."
-        )
-    return device

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 from reelwright.stages.config import parse_config
+from reelwright.stages.devices import pick_device
 from reelwright.stages.held import held
-from reelwright.stages.learning.place import choose_device
 from reelwright.stages.predict.config import PredictConfig
 from reelwright.stages.predict.publishing import publish_tables
 from reelwright.stages.predict.scorer import LoadedRun, Scorer, VideoRows, load_run
@@ -67,7 +67,9 @@ def prepare(work: Work, reporter: Reporter) -> None:
 
 def _ready(work: Work, config: PredictConfig) -> LoadedRun:
     folder = RunFolder(Store.at(work.store).run(work.inputs["run"][0].key))
-    return held(f"predict {work.key}", lambda: load_run(folder, device=choose_device(config.device)))
+    return held(
+        f"predict {work.key}", lambda: load_run(folder, device=pick_device(config.device), plugins=work.plugins)
+    )
 
 
 def publish(work: Work, folder: Path) -> None:

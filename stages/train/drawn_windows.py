@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from reelwright.stages.learning.config import LearningSettings
+from reelwright.stages.learning.world import Share
 from reelwright.stages.sampling.clips import ClipSampling, DrawnClips, clip_sampling
 from reelwright.stages.sampling.densities import EventDensity, rows_at
 from reelwright.stages.sampling.draws import Candidates, Draws, sampling_weights
@@ -26,8 +28,11 @@ from reelwright.stages.train.labelled import (
     left_out_warnings,
     no_windows,
 )
+from reelwright.stages.train.window_batches import LabelledBatches
 from reelwright.stages.work import Work
 from reelwright.storage.errors import InputError
+
+B = TypeVar("B", bound=LabelledBatches)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +80,27 @@ class WindowData:
     draws: Draws  # of train, in an epoch
     val: LabelledWindows
     counts: npt.NDArray[np.int64]  # (K,) targets of train by class
+    shape: WindowShape
+
+    def train_batches(self, make: Callable[..., B], config: LearningSettings, share: Share) -> B:
+        """Batches to learn from: what ``make``, a kind of `LabelledBatches`, makes of the windows."""
+        return self._batches(make, self.train, config, share, draws=self.draws, drop_last=config.drop_last)
+
+    def val_batches(self, make: Callable[..., B], config: LearningSettings, share: Share) -> B | None:
+        """Batches to validate on; None without any window."""
+        return self._batches(make, self.val, config, share) if len(self.val) else None
+
+    def _batches(
+        self, make: Callable[..., B], of: LabelledWindows, config: LearningSettings, share: Share, **how: Any
+    ) -> B:
+        return make(
+            windows=of.windows,
+            targets=of.targets,
+            shape=self.shape,
+            batch_size=config.batch_size,
+            share=share,
+            **how,
+        )
 
 
 def find_windows(
@@ -111,7 +137,7 @@ def find_windows(
     problem = sampling.density.problem(shape) if sampling.kind == "events" else None
     if problem is not None:
         note(f"warning: window.events: {problem}")
-    return WindowData(train=train, draws=draws, val=val, counts=counts)
+    return WindowData(train=train, draws=draws, val=val, counts=counts, shape=shape)
 
 
 def drawn_windows(

@@ -13,18 +13,18 @@ from typing import Any
 from reelwright.models.heads import Head
 from reelwright.stages.config import parse_config
 from reelwright.stages.learning.mixing import build_mixing, mix_windows
+from reelwright.stages.learning.objectives import build_objective, chosen_metric
 from reelwright.stages.learning.place import Place, train_in_processes
 from reelwright.stages.learning.run_models import build_run_model
 from reelwright.stages.learning.setup import Learning, learn
 from reelwright.stages.learning.world import machine_name
-from reelwright.stages.sampling.draws import IN_ORDER, Draws
 from reelwright.stages.tasks.labels import LabelSpace
 from reelwright.stages.tasks.registry import build_task
 from reelwright.stages.tasks.task import Task
 from reelwright.stages.train.block import Block, load_block, num_features, split_missing
 from reelwright.stages.train.config import SHAPE_FIELDS, TrainConfig
 from reelwright.stages.train.drawn_windows import WindowSampling, find_windows
-from reelwright.stages.train.labelled import KnownRows, LabelledWindows, distinct_videos, label_space
+from reelwright.stages.train.labelled import KnownRows, distinct_videos, label_space
 from reelwright.stages.train.window_batches import WindowBatches
 from reelwright.stages.work import Reporter, Work
 from reelwright.storage.embeddings import EmbeddingStore
@@ -48,12 +48,12 @@ def _train(work: Work, config: TrainConfig, place: Place) -> dict[str, Any] | No
     labels = replace(label_space(work.payload, node=work.node), of_window=config.labels_of_window)
     heads = _heads(config, labels, where=work.node)
     task = build_task(config.task, labels, heads=heads)
-    metric = task.choose_metric(config.metric)
+    metric = chosen_metric(config, task, plugins=work.plugins)
     store = Store.at(work.store)
     stores = [EmbeddingStore(store.embeddings(ref.key)) for ref in work.inputs["embeddings"]]
     values = _model_values(config, input_dim=num_features(stores, config.output), num_classes=len(labels.classes))
     values |= {"heads": [asdict(head) for head in heads]} if heads else {}
-    model = build_run_model(values["model"], seed=config.seed).to(place.device)
+    model = build_run_model(values["model"], plugins=work.plugins, seed=config.seed).to(place.device)
     scratch = store.root / "scratch" / f"{work.key}.{machine_name()}.rows"
 
     def load() -> Learning:
@@ -115,23 +115,11 @@ def _learning(work: Work, config: TrainConfig, loaded: _Loaded, task: Task, *, p
     rows, sampling = KnownRows(loaded.block.digests, loaded.block.spans), WindowSampling.of(config)
     data = find_windows(work, rows, config=config, sampling=sampling, task=task, note=place.reporter.note)
 
-    def batches(of: LabelledWindows, draws: Draws, *, drop_last: bool) -> WindowBatches:
-        return WindowBatches(
-            block=loaded.block,
-            windows=of.windows,
-            targets=of.targets,
-            shape=sampling.shape,
-            batch_size=config.batch_size,
-            draws=draws,
-            share=place.world.share,
-            drop_last=drop_last,
-            names=loaded.names,
-        )
-
+    batches, share = partial(WindowBatches, block=loaded.block, names=loaded.names), place.world.share
     return Learning(
-        train=batches(data.train, data.draws, drop_last=config.drop_last),
-        val=batches(data.val, IN_ORDER, drop_last=False) if len(data.val) else None,
-        objective=task.objective(config.loss, counts=data.counts, device=place.device),
+        train=data.train_batches(batches, config, share),
+        val=data.val_batches(batches, config, share),
+        objective=build_objective(config, task, counts=data.counts, device=place.device, plugins=work.plugins),
         task=task,
         metric=metric,
         prepare=build_mixing(config, mix_windows, num_extents=1, task=task, world=place.world),

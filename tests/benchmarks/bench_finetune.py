@@ -16,12 +16,12 @@ import torch
 from reelwright.models.temporal import build_temporal
 from reelwright.pipeline.project import Project
 from reelwright.stages.decode.geometry import apply
+from reelwright.stages.devices import pick_device
 from reelwright.stages.embed.encoder import load_encoder
 from reelwright.stages.embed.preprocess import geometry_of
 from reelwright.stages.finetune.clips import open_videos
 from reelwright.stages.finetune.module import FinetuneModule
 from reelwright.stages.finetune.work import run as finetune
-from reelwright.stages.learning.place import choose_device
 from reelwright.stages.sampling.windows import WindowShape, grid_windows, window_rows
 from reelwright.stages.work import SilentReporter
 from reelwright.storage.frames import FrameStore
@@ -87,7 +87,7 @@ class _Bare:
 
     def __init__(self, project: Project) -> None:
         work = fresh_work(project, "tune")
-        self.device = choose_device("auto")
+        self.device = pick_device("auto")
         store, (frames,) = Store.at(work.store), work.inputs["frames"]
         loaded = load_encoder(fresh_work(project, "embed"))
         self.geometry = geometry_of(loaded.data_config)

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from reelwright.models.temporal import build_temporal
+from reelwright.stages.devices import pick_device
 from reelwright.stages.learning.config import LossSettings
 from reelwright.stages.learning.optimizer_config import OptimizerSettings
 from reelwright.stages.learning.optimizers import build_optimizer, parameter_groups
-from reelwright.stages.learning.place import choose_device
 from reelwright.stages.learning.trainer import Rates, Trainer, TrainerSettings
 from reelwright.stages.sampling.draws import Draws
 from reelwright.stages.sampling.windows import WindowShape, grid_windows
@@ -44,7 +44,7 @@ EPOCHS = {"linear": 20}  # a round; 1 of the slower ones
 
 def run(options: Options) -> list[Row]:
     """Rows of the table."""
-    device = choose_device("auto")
+    device = pick_device("auto")
     block = _block(2 if options.quick else NUM_VIDEOS).on(device)
     windows = grid_windows(block.num_rows, SHAPE)
     targets = np.random.default_rng(1).integers(0, NUM_CLASSES, len(windows))

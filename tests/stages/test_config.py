@@ -34,6 +34,9 @@ CONDITIONAL = {
     ("decode", "image_start"),
     ("embed", "embed_dim"),
     ("evaluate", "map"),
+    ("evaluate", "evaluators"),  # where there are none, older keys stay
+    ("train", "objective"),
+    ("finetune", "objective"),
     ("pretrain", "loss"),
     ("predict", "crops"),  # 1 of the encoder's own size are no crops, and older keys stay
     ("predict", "short_side"),

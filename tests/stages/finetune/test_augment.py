@@ -47,8 +47,8 @@ def test_nothing_asked_changes_nothing():
 
 def test_flip_is_an_exact_mirror_image_of_some():
     clips = still_clips(num_clips=8)
-    assert torch.equal(flip(clips, 1.0, drawn_at(0)("flip")), clips.flip(-1))
-    some = flip(clips, 0.5, drawn_at(0)("flip"))
+    assert torch.equal(flip(clips, torch.ones(8, dtype=torch.bool)), clips.flip(-1))
+    some = augment(clips, NOTHING.model_copy(update={"flip": 0.5}), drawn_at(0))
     is_flipped = [torch.equal(one, clip.flip(-1)) for one, clip in zip(some, clips, strict=True)]
     is_same = [torch.equal(one, clip) for one, clip in zip(some, clips, strict=True)]
     assert [not value for value in is_flipped] == is_same
@@ -80,16 +80,19 @@ def test_clips_are_drawn_apart():
 
 def test_gray_pictures_keep_their_mean_colour_under_saturation():
     gray = torch.full((2, 3, 3, 4, 4), 0.5)
-    changed = recolour(gray, 0.3, drawn_at(0)("colour", 2))
+    changed = recolour(gray, torch.tensor([[1.1, 0.9], [0.8, 1.2], [1.3, 0.7]]))
     assert torch.allclose(changed, changed[:, :, :1].expand_as(changed), atol=1e-6)
 
 
 def test_blur_keeps_flat_pictures_and_flattens_edges():
     flat = torch.full((2, 2, 3, 8, 8), 0.3)
-    assert torch.allclose(blur(flat, 1.0, drawn_at(0)("blur", 2)), flat, atol=1e-6)
+    assert torch.allclose(
+        blur(flat, torch.tensor([0.5, 2.0]), torch.ones(2, dtype=torch.bool), radius=3), flat, atol=1e-6
+    )
     edge = torch.zeros(1, 1, 3, 8, 8)
     edge[..., 4:] = 1
-    assert blur(edge, 1.0, drawn_at(3)("blur", 1))[..., 3].max() > 0
+    assert blur(edge, torch.ones(1), torch.ones(1, dtype=torch.bool), radius=3)[..., 3].max() > 0
+    assert torch.equal(blur(edge, torch.ones(1), torch.zeros(1, dtype=torch.bool), radius=3), edge)
 
 
 def test_crop_scale_that_is_no_range_is_refused():

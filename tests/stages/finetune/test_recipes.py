@@ -8,8 +8,9 @@ import torch
 from reelwright.models.mixing import MixSettings, draw_mix, mix_clips, mix_targets
 from reelwright.models.soft_targets import soft_target_loss, soft_targets
 from reelwright.stages.decode.geometry import Geometry
-from reelwright.stages.finetune.augment import flip
-from reelwright.stages.finetune.erasing import ErasingSettings, erase
+from reelwright.stages.finetune.augment import augment
+from reelwright.stages.finetune.config import AugmentSettings, ErasingSettings
+from reelwright.stages.finetune.erasing import erase
 from reelwright.stages.finetune.rand_augment import parse_rand_augment, rand_augment
 from reelwright.stages.finetune.resized_crop import CropSettings, build_crop
 from reelwright.stages.sampling.generators import generator_at, generators_at
@@ -32,7 +33,8 @@ def pixels(clips):
 
 
 def flipped(x):
-    return flip(x, 0.5, generators_at(SEED, "flip", epoch=EPOCH, places=ITEMS))
+    only = AugmentSettings(flip=0.5, crop_scale=None, color_jitter=0)
+    return augment(x, only, lambda purpose: generators_at(SEED, purpose, epoch=EPOCH, places=ITEMS))
 
 
 def cut(clips, area):

@@ -212,7 +212,7 @@ REFUSED = {
     ),
     "output": ({"output": "tokens"}, {}, StoreError, "output 'tokens' is not stored"),
     "device": ({"device": "cuda:77"}, {}, ConfigError, "device: 'cuda:77', but"),
-    "device name": ({"device": "abacus"}, {}, ConfigError, "'abacus' is not known. Allowed: auto, cpu"),
+    "device name": ({"device": "abacus"}, {}, ConfigError, "'abacus' is not known; allowed: auto, cpu"),
     "warm-up": ({"schedule": {"warmup_epochs": 3}}, {}, ConfigError, "there are only 2 epochs"),
     "loss": ({"task": "multi_label", "loss": {"label_smoothing": 0.1}}, {}, ConfigError, "remove them for multi_label"),
     "net changes": (
