@@ -93,7 +93,7 @@ def script(
     from reelwright.pipeline.cluster.profiles import cluster_settings
     from reelwright.pipeline.cluster.scripts import training_script, worker_script
     from reelwright.pipeline.file import find_pipeline_file, load_pipeline
-    from reelwright.stages.registry import STAGES
+    from reelwright.stages.registry import stage_of
 
     file = load_pipeline(find_pipeline_file(config), overrides or ())
     settings = cluster_settings(file, {"executor": "slurm", "profile": profile})
@@ -101,7 +101,7 @@ def script(
         f"# a worker, at most {settings.workers} of them\n{worker_script(settings, logs=file.store.logs('workers'))}"
     )
     for name, node in file.nodes.items():
-        if STAGES[node.stage].trains:
+        if stage_of(node.stage).trains:
             folder = file.store.job("KEY")
             typer.echo(f"# {name}\n{training_script(settings, folder=folder, name=f'reelwright-{name}-KEY')}")
 

@@ -56,14 +56,9 @@ def compare(
     config: ConfigOption = None,
     overrides: SetOption = None,
     sort: Annotated[
-        str | None,
-        typer.Option(
-            "--sort", metavar="METRIC", help="Best first by this score; default: oldest first.", show_default=False
-        ),
+        str | None, typer.Option("--sort", metavar="METRIC", help="Best first by this score; default: oldest first.")
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Show at most so many runs.", show_default=False)
-    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Show at most so many runs.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """List all trained runs of the store: scores, and the settings in which they differ."""

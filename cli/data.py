@@ -27,14 +27,10 @@ def register(app: typer.Typer) -> None:
 @data.command()
 def show(
     source: Annotated[
-        str | None,
-        typer.Argument(
-            help="A manifest, a folder or a pattern; default: the pipeline file's videos.", show_default=False
-        ),
+        str | None, typer.Argument(help="A manifest, a folder or a pattern; default: the pipeline file's videos.")
     ] = None,
     picture: Annotated[
-        Path | None,
-        typer.Option("--picture", callback=on_this_machine, help="Also draw it, as PNG.", show_default=False),
+        Path | None, typer.Option("--picture", callback=on_this_machine, help="Also draw it, as PNG.")
     ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,

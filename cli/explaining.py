@@ -7,7 +7,8 @@ import dataclasses
 import typer
 
 from reelwright.cli.format import plan_json, print_json
-from reelwright.pipeline.plan import FRESH, STALE, Planner
+from reelwright.pipeline.graph import FRESH, STALE
+from reelwright.pipeline.plan import Planner
 from reelwright.pipeline.synthesized import NODE, why_to_make
 from reelwright.pipeline.why import VideoWhy, explain_video
 
@@ -23,6 +24,9 @@ def show_node(planner: Planner, node: str, *, as_json: bool) -> None:
         typer.echo(f"  {reason}")
     if plan.key:
         typer.echo(f"key {plan.key}")
+    for field, plugin in (plan.material or {}).get("plugins", {}).items():
+        told = ", ".join(f"{name} {value}" for name, value in plugin.items() if name != "name")
+        typer.echo(f"{field} {plugin['name']}: {told}")
     if plan.record is not None:
         typer.echo(f"finished {plan.record.finished}: {plan.record.rows:,} rows")
 

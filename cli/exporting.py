@@ -25,12 +25,10 @@ def export(
         ),
     ],
     out: Annotated[str, typer.Option("--out", help="A new folder or URL (s3://...), or one that an export made.")],
-    splits: Annotated[
-        list[str] | None, typer.Option("--split", help="Only this split. Repeatable.", show_default=False)
-    ] = None,
+    splits: Annotated[list[str] | None, typer.Option("--split", help="Only this split. Repeatable.")] = None,
     output: Annotated[str, typer.Option("--output", help="Of embeddings: which stored output.")] = "pooled",
     background: Annotated[
-        str | None, typer.Option("--background", help="activitynet: class that makes no segment.", show_default=False)
+        str | None, typer.Option("--background", help="activitynet: class that makes no segment.")
     ] = None,
     rows: Annotated[bool, typer.Option("--rows", help="mstcn: a line a row instead of a line a frame.")] = False,
     shard_megabytes: Annotated[int, typer.Option("--shard-megabytes", min=1, help="webdataset: size of a tar.")] = 256,

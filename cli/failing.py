@@ -24,8 +24,7 @@ def register(app: typer.Typer) -> None:
 
 def failures(
     videos: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[VIDEO]...", help="With --release: only these.", show_default=False),
+        list[str] | None, typer.Argument(metavar="[VIDEO]...", help="With --release: only these.")
     ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from reelwright.pipeline.plan import NodePlan
+from reelwright.pipeline.graph import NodePlan
 from reelwright.pipeline.results import Failure, NodeResult, RunResult
 
 _BYTE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")

@@ -11,6 +11,7 @@ import typer
 from reelwright.cli.format import failure_table, print_json, run_json, seconds_text, table_text
 from reelwright.cli.scores import score_cells
 from reelwright.pipeline.results import FAILED, RAN
+from reelwright.stages.registry import produced_by
 from reelwright.storage.processes import interruptible
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ def _summary(outcomes: Sequence[Outcome]) -> str:
     names = [name for name, _ in outcomes[0].combination.settings]
     runs = list(dict.fromkeys(run for outcome in outcomes for run in outcome.best))
     headlines = [
-        {node.node: node.outputs for node in outcome.result.nodes if node.stage == "evaluate"} for outcome in outcomes
+        {node.node: node.outputs for node in outcome.result.nodes if produced_by(node.stage) == "scores"}
+        for outcome in outcomes
     ]
     score_header, score_rows = score_cells(headlines)
     bests = [f">{run} val {next(o.best[run][0] for o in outcomes if run in o.best)[4:]}" for run in runs]

@@ -17,28 +17,21 @@ SourceArgument = Annotated[
     typer.Argument(
         help="A folder of .npy .npz .pt .h5 .mat (a file a video), one file, a pattern, or a manifest whose path names "
         "such files. Without it, the features nodes of the pipeline file.",
-        show_default=False,
     ),
 ]
-FpsOption = Annotated[
-    float | None, typer.Option("--fps", help="Frames per second of the video the features are of.", show_default=False)
-]
-HopOption = Annotated[int | None, typer.Option("--hop", help="Frames from row to row.", show_default=False)]
+FpsOption = Annotated[float | None, typer.Option("--fps", help="Frames per second of the video the features are of.")]
+HopOption = Annotated[int | None, typer.Option("--hop", help="Frames from row to row.")]
 OldHopOption = Annotated[int | None, typer.Option("--stride", hidden=True)]  # refused with its new name
 TimesOption = Annotated[
-    str | None,
-    typer.Option("--times", help="Table video_id, start_seconds[, stop_seconds], a line a row.", show_default=False),
+    str | None, typer.Option("--times", help="Table video_id, start_seconds[, stop_seconds], a line a row.")
 ]
-KeyOption = Annotated[
-    str | None, typer.Option("--key", help="Which array of a file that holds several.", show_default=False)
-]
+KeyOption = Annotated[str | None, typer.Option("--key", help="Which array of a file that holds several.")]
 MembersOption = Annotated[
     Path | None,
     typer.Option(
         "--members",
         metavar="FOLDER",
         help="SOURCE is one file with a video under each name: write each to FOLDER/NAME.npy, then import those.",
-        show_default=False,
     ),
 ]
 

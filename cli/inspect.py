@@ -83,9 +83,7 @@ def show(
 
 
 def report(
-    node: Annotated[
-        str | None, typer.Argument(help="An evaluate node; default: all of them.", show_default=False)
-    ] = None,
+    node: Annotated[str | None, typer.Argument(help="An evaluate node; default: all of them.")] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
 ) -> None:

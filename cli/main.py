@@ -9,8 +9,10 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from reelwright.cli import (
     cluster,
@@ -32,8 +34,22 @@ from reelwright.storage.errors import ConfigError, InputError, Interrupted, Reel
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_CTRL_C = 1, 2, 75, 130
 
+
+class _Commands(TyperGroup):
+    """All commands; Ctrl-C gets its message here, since typer exits without one."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            _tell("stopped by Ctrl-C; what was done is kept, run again to go on")
+            raise typer.Exit(EXIT_CTRL_C) from None
+
+
 app = typer.Typer(
     name="reelwright",
+    cls=_Commands,
     help="Turn videos into frame embeddings once; train, fine-tune and run temporal models on them at will.",
     epilog="Exit codes: 0 done, 1 failed, 2 usage or config error, 3 finished but some videos failed, "
     "75 interrupted, run again, 130 Ctrl-C.",
@@ -70,9 +86,6 @@ def main() -> None:
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         app()
-    except KeyboardInterrupt:
-        _tell("stopped by Ctrl-C; what was done is kept, run again to go on")
-        sys.exit(EXIT_CTRL_C)
     except Interrupted as error:
         _tell(str(error))
         sys.exit(EXIT_INTERRUPTED)

@@ -27,14 +27,10 @@ ConfigOption = Annotated[
         "-c",
         "--config",
         help="Pipeline file; default: reelwright.yaml or pipeline.yaml in this folder.",
-        show_default=False,
     ),
 ]
 VideosOption = Annotated[
-    str | None,
-    typer.Option(
-        "--videos", help="Without a pipeline file: a manifest, a folder, a video or a pattern.", show_default=False
-    ),
+    str | None, typer.Option("--videos", help="Without a pipeline file: a manifest, a folder, a video or a pattern.")
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -44,43 +40,31 @@ SetOption = Annotated[
         metavar="NAME=VALUE",
         help="Override a setting, as in train.epochs=5. Repeatable. Blocks are merged ('train.model={layers: 2}'); one "
         "given another name ('train.model={name: gru}') loses the options of the old one.",
-        show_default=False,
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for machines.")]
-JobsOption = Annotated[int | None, typer.Option("-j", "--jobs", min=1, help="Decoding processes.", show_default=False)]
+JobsOption = Annotated[int | None, typer.Option("-j", "--jobs", min=1, help="Decoding processes.")]
 ExecutorOption = Annotated[
     str | None,
     typer.Option(
         "--executor",
         metavar="local|dask|slurm",
         help="Where it runs; default: as the file's cluster block says, else local.",
-        show_default=False,
     ),
 ]
 SchedulerOption = Annotated[
-    str | None,
-    typer.Option("--scheduler", metavar="ADDRESS", help="Dask scheduler that is there.", show_default=False),
+    str | None, typer.Option("--scheduler", metavar="ADDRESS", help="Dask scheduler that is there.")
 ]
-ProfileOption = Annotated[
-    str | None, typer.Option("--profile", help="Block of your file of clusters.", show_default=False)
-]
-WorkersOption = Annotated[
-    int | None,
-    typer.Option("--workers", min=1, help="dask, slurm: at most so many workers.", show_default=False),
-]
+ProfileOption = Annotated[str | None, typer.Option("--profile", help="Block of your file of clusters.")]
+WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="dask, slurm: at most so many workers.")]
 ForceOption = Annotated[
-    list[str] | None,
-    typer.Option("--force", metavar="NODE", help="Do this node again. Repeatable.", show_default=False),
+    list[str] | None, typer.Option("--force", metavar="NODE", help="Do this node again. Repeatable.")
 ]
 KeepGoingOption = Annotated[
     bool, typer.Option("-k", "--keep-going", help="After a node failed, go on with what does not need it.")
 ]
 LimitOption = Annotated[
-    int | None,
-    typer.Option(
-        "--limit", min=1, help="Do at most so many videos a node; what needs them all waits.", show_default=False
-    ),
+    int | None, typer.Option("--limit", min=1, help="Do at most so many videos a node; what needs them all waits.")
 ]
 DryRunOption = Annotated[bool, typer.Option("-n", "--dry-run", help="Say what would run and why; run nothing.")]
 FrozenOption = Annotated[

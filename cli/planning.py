@@ -12,7 +12,8 @@ from reelwright.cli.costs import estimate_json, estimate_lines
 from reelwright.cli.format import failure_table, plan_json, plan_table, print_json, rate_text, seconds_text
 from reelwright.pipeline.cluster.live import Progress, read_progress
 from reelwright.pipeline.estimate import MAKING, estimates
-from reelwright.pipeline.plan import FRESH, NodePlan, Planner
+from reelwright.pipeline.graph import FRESH, NodePlan
+from reelwright.pipeline.plan import Planner
 from reelwright.pipeline.runner import all_failures, check_before_run, open_planner
 from reelwright.pipeline.synthesized import why_to_make
 from reelwright.storage.locks import holdings

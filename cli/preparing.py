@@ -27,29 +27,20 @@ _PROCEDURES = {
 }
 
 DatasetArgument = Annotated[
-    str | None,
-    typer.Argument(metavar="[DATASET]", help="Name of a data set; without it, all are listed.", show_default=False),
+    str | None, typer.Argument(metavar="[DATASET]", help="Name of a data set; without it, all are listed.")
 ]
-RootOption = Annotated[
-    Path | None, typer.Option("--root", help="Folder (or archive) of the data set as you have it.", show_default=False)
-]
+RootOption = Annotated[Path | None, typer.Option("--root", help="Folder (or archive) of the data set as you have it.")]
 OutOption = Annotated[
-    Path | None,
-    typer.Option("--out", callback=on_this_machine, help="Where tables go; default: ./DATASET.", show_default=False),
+    Path | None, typer.Option("--out", callback=on_this_machine, help="Where tables go; default: ./DATASET.")
 ]
 ListOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--list", metavar="SPLIT=FILE", help="This list instead of the data set's own. Repeatable.", show_default=False
-    ),
+    typer.Option("--list", metavar="SPLIT=FILE", help="This list instead of the data set's own. Repeatable."),
 ]
 RenameOption = Annotated[
-    list[str] | None,
-    typer.Option("--rename", metavar="OLD=NEW", help="Call a split so, as val=test.", show_default=False),
+    list[str] | None, typer.Option("--rename", metavar="OLD=NEW", help="Call a split so, as val=test.")
 ]
-SplitOption = Annotated[
-    list[str] | None, typer.Option("--split", help="Only this split. Repeatable.", show_default=False)
-]
+SplitOption = Annotated[list[str] | None, typer.Option("--split", help="Only this split. Repeatable.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -69,8 +60,7 @@ def prepare(
     max_entries: Annotated[int, typer.Option("--max-entries", min=1, help="Of one archive.")] = 500_000,
     max_gigabytes: Annotated[int, typer.Option("--max-gigabytes", min=1, help="Of one archive, unpacked.")] = 500,
     labels: Annotated[
-        Path | None,
-        typer.Option("--labels", help="Of procedures: folder of the label files; default: --root.", show_default=False),
+        Path | None, typer.Option("--labels", help="Of procedures: folder of the label files; default: --root.")
     ] = None,
     with_errors: Annotated[
         bool, typer.Option("--with-errors", help="Of procedures: wrong installations count as changes too.")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 from reelwright.cli.format import plan_table, rate_text, seconds_text
 from reelwright.pipeline.cluster.live import progress_of
-from reelwright.pipeline.plan import FRESH, NodePlan
+from reelwright.pipeline.graph import FRESH, NodePlan
 from reelwright.pipeline.results import FAILED, RAN, NodeResult
 from reelwright.stages.work import Reporter, VideoItem
 from reelwright.storage.items import ItemRow

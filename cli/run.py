@@ -28,6 +28,7 @@ from reelwright.cli.options import (
     SetOption,
     WorkersOption,
 )
+from reelwright.stages.registry import produced_by
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.processes import interruptible
 
@@ -35,12 +36,9 @@ if TYPE_CHECKING:
     from reelwright.pipeline.file import PipelineFile
     from reelwright.pipeline.results import RunOptions
 
-OnlyOption = Annotated[
-    list[str] | None, typer.Option("--only", metavar="NODE", help="Run just this node. Repeatable.", show_default=False)
-]
+OnlyOption = Annotated[list[str] | None, typer.Option("--only", metavar="NODE", help="Run just this node. Repeatable.")]
 UntilOption = Annotated[
-    list[str] | None,
-    typer.Option("--until", metavar="NODE", help="Run this node and what it needs. Repeatable.", show_default=False),
+    list[str] | None, typer.Option("--until", metavar="NODE", help="Run this node and what it needs. Repeatable.")
 ]
 
 
@@ -54,8 +52,7 @@ def register(app: typer.Typer) -> None:
 
 def run(
     settings: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[NAME=VALUE,VALUE]...", help="With -m: settings to vary.", show_default=False),
+        list[str] | None, typer.Argument(metavar="[NAME=VALUE,VALUE]...", help="With -m: settings to vary.")
     ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
@@ -144,9 +141,7 @@ def status(
 
 def explain(
     node: Annotated[str, typer.Argument(help="Name of a node, or videos where the pipeline makes them.")],
-    video: Annotated[
-        str | None, typer.Argument(help="A video_id: what is known of this one.", show_default=False)
-    ] = None,
+    video: Annotated[str | None, typer.Argument(help="A video_id: what is known of this one.")] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
@@ -209,7 +204,7 @@ def run_and_tell(file: PipelineFile, options: RunOptions, *, as_json: bool) -> N
     else:
         typer.echo(result_table(result.nodes))
     if not as_json:
-        scores = scores_table({node.node: node.outputs for node in result.nodes if node.stage == "evaluate"})
+        scores = scores_table({node.node: node.outputs for node in result.nodes if produced_by(node.stage) == "scores"})
         typer.echo(f"\n{scores}" if scores else "", nl=bool(scores))
         if result.failures:
             typer.echo(f"\n{len(result.failures)} not whole or failed:\n{failure_table(result.failures)}")

@@ -28,37 +28,23 @@ from reelwright.cli.options import (
     WorkersOption,
 )
 from reelwright.cli.run import asking, run_or_show
-from reelwright.stages.registry import STAGES
+from reelwright.stages.registry import all_stages, stage_of, usual_nodes
 from reelwright.storage.errors import ConfigError
 
 if TYPE_CHECKING:
     from reelwright.pipeline.file import PipelineFile
 
 NodesArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="[NODE]...", help="Nodes of this stage; default: all.", show_default=False)
+    list[str] | None, typer.Argument(metavar="[NODE]...", help="Nodes of this stage; default: all.")
 ]
 
-ProcessesOption = Annotated[
-    int | None, typer.Option("--nproc", min=1, help="Processes that share each batch (DDP).", show_default=False)
-]
-
-# stage -> (usual name of its node, settings, what it needs)
-_USUAL: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
-    "decode": ("frames", {}, ()),
-    "embed": ("embed", {"frames": "frames"}, ("decode",)),
-    "pretrain": ("pretrain", {"frames": "frames"}, ("decode",)),
-    "train": ("train", {"embeddings": ["embed"]}, ("decode", "embed")),
-    "finetune": ("tune", {"frames": "frames", "spatial": "embed", "temporal": "train"}, ("decode", "embed", "train")),
-    "predict": ("predict", {"run": "train"}, ("decode", "embed", "train")),
-    "steps": ("steps", {"predictions": ["predict"]}, ("decode", "embed", "train", "predict")),
-    "evaluate": ("scores", {"predictions": "predict"}, ("decode", "embed", "train", "predict")),
-}
+ProcessesOption = Annotated[int | None, typer.Option("--nproc", min=1, help="Processes that share each batch (DDP).")]
 
 
 def register(app: typer.Typer) -> None:
     """Add one command for each stage of the table."""
-    for stage, entry in STAGES.items():
-        if stage not in _USUAL:  # what is imported has commands of its own, or stands in pipeline files only
+    for stage, entry in all_stages().items():
+        if entry.node is None:  # what is imported has commands of its own, or stands in pipeline files only
             continue
         app.command(stage, help=_help(stage, entry.summary), rich_help_panel="Stages")(_command(stage))
 
@@ -107,8 +93,8 @@ def _command(stage: str) -> Any:
         )
         run_or_show(file, options, dry_run=dry_run, as_json=as_json)
 
-    if not STAGES[stage].trains:
-        signature = inspect.signature(command)
+    if not stage_of(stage).trains:
+        signature = inspect.signature(command, eval_str=True)  # typer reads no annotation of it that is a text
         parameters = [parameter for parameter in signature.parameters.values() if parameter.name != "nproc"]
         command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return command
@@ -118,13 +104,7 @@ def pipeline_for(stage: str, videos: str, overrides: Sequence[str]) -> PipelineF
     """A pipeline of one stage and what it needs, for a manifest, a folder, one video or a pattern."""
     from reelwright.pipeline.adhoc import adhoc_pipeline, videos_block
 
-    nodes = {}
-    for needed in (*_USUAL[stage][2], stage):
-        name, settings, _ = _USUAL[needed]
-        nodes[name] = {"uses": needed, **settings}
-    if stage in {"embed", "train", "predict", "steps", "evaluate"}:
-        nodes["frames"]["materialize"] = False
-    return adhoc_pipeline(stage, videos_block(videos), nodes, overrides)
+    return adhoc_pipeline(stage, videos_block(videos), usual_nodes(stage), overrides)
 
 
 def _nodes(file: PipelineFile, stage: str, names: list[str]) -> tuple[str, ...]:

@@ -166,14 +166,14 @@ def _audit(dataset: Dataset, file: PipelineFile, watcher: Watcher, *, sample: in
 def fetch(config: ConfigOption = None, overrides: SetOption = None) -> None:
     """Bring the pretrained weights that a pipeline needs from their hub into the store."""
     from reelwright.pipeline.file import find_pipeline_file, load_pipeline
-    from reelwright.stages.registry import load
+    from reelwright.stages.registry import fetch_weights
 
     file = load_pipeline(find_pipeline_file(config), overrides or ())
-    names = sorted({name for node in file.nodes.values() if (name := node.hub_weights()) is not None})
-    for name in names:
+    named = {name: node for node in file.nodes.values() if (name := node.hub_weights()) is not None}
+    for name, node in sorted(named.items()):
         place = file.store.weights(name)
         if not file.store.backend.ensure_local(place):
-            load("reelwright.stages.embed.fetch:fetch")(name, file.store)
+            fetch_weights(node, file.store)
         typer.echo(f"{name}: {place}")
-    if not names:
+    if not named:
         typer.echo("no node takes weights from a hub")

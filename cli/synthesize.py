@@ -30,46 +30,33 @@ def synthesize(
         str, typer.Argument(metavar="TYPE", help="fractal, perlin, octopus, dead_leaves, or the demo's procedure.")
     ],
     out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", callback=on_this_machine, help="Folder of the data set (or class files).", show_default=False
-        ),
+        Path | None, typer.Option("--out", callback=on_this_machine, help="Folder of the data set (or class files).")
     ] = None,
     samples: Annotated[
-        int | None,
-        typer.Option("--samples", min=1, help="How many there shall be; finished ones count.", show_default=False),
+        int | None, typer.Option("--samples", min=1, help="How many there shall be; finished ones count.")
     ] = None,
     duration: Annotated[
-        str | None,
-        typer.Option("--time", metavar="2h30m", help="Stop after so long; what was begun ends.", show_default=False),
+        str | None, typer.Option("--time", metavar="2h30m", help="Stop after so long; what was begun ends.")
     ] = None,
     num_classes: Annotated[
-        int | None,
-        typer.Option("--gen-param", min=1, help="Write so many class files instead of videos.", show_default=False),
+        int | None, typer.Option("--gen-param", min=1, help="Write so many class files instead of videos.")
     ] = None,
     classes: Annotated[
-        Path | None,
-        typer.Option("--dir-in", help="Class files: make labelled instances of them.", show_default=False),
+        Path | None, typer.Option("--dir-in", help="Class files: make labelled instances of them.")
     ] = None,
     size: Annotated[
-        int | None,
-        typer.Option("--res", help="Side in pixels: 256; perlin always 240; procedure 128.", show_default=False),
+        int | None, typer.Option("--res", help="Side in pixels: 256; perlin always 240; procedure 128.")
     ] = None,
-    fps: Annotated[
-        float | None, typer.Option("--fps", help="Frames a second: 12; procedure 10.", show_default=False)
-    ] = None,
+    fps: Annotated[float | None, typer.Option("--fps", help="Frames a second: 12; procedure 10.")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same frames.")] = 1,
     num_val: Annotated[int, typer.Option("--val", min=0, help="Videos of every class for the split val.")] = 0,
     num_test: Annotated[int, typer.Option("--test", min=0, help="Videos of every class for the split test.")] = 0,
     codec: Annotated[str, typer.Option("--codec", help="h264 or h265.")] = "h264",
     frames: Annotated[bool, typer.Option("--frames", help="Write a frame store, no video files.")] = False,
-    workers: Annotated[
-        int | None, typer.Option("-j", "--jobs", min=1, help="Processes; default: one a core.", show_default=False)
-    ] = None,
+    workers: Annotated[int | None, typer.Option("-j", "--jobs", min=1, help="Processes; default: one a core.")] = None,
     tell_every: Annotated[int, typer.Option("--print-every", min=1, help="Samples between lines of progress.")] = 50,
     sheet: Annotated[
-        Path | None,
-        typer.Option("--sheet", help="Only draw a contact sheet (PNG) of the first samples.", show_default=False),
+        Path | None, typer.Option("--sheet", help="Only draw a contact sheet (PNG) of the first samples.")
     ] = None,
     still: Annotated[
         bool, typer.Option("--img", help="Sets of 16 still images.", rich_help_panel=_FRACTAL_PANEL)
@@ -80,43 +67,28 @@ def synthesize(
             "--var",
             help="Variation number; -1: mixed. Repeatable.",
             rich_help_panel=_FRACTAL_PANEL,
-            show_default=False,
         ),
     ] = None,
     linear_motion: Annotated[
         bool, typer.Option("--linear-motion", help="Everything moves evenly.", rich_help_panel=_FRACTAL_PANEL)
     ] = False,
     num_points: Annotated[
-        int | None,
-        typer.Option("--bs-point", help="Points at once: 8192.", rich_help_panel=_FRACTAL_PANEL, show_default=False),
+        int | None, typer.Option("--bs-point", help="Points at once: 8192.", rich_help_panel=_FRACTAL_PANEL)
     ] = None,
     num_iterations: Annotated[
-        int | None,
-        typer.Option("--iter", help="Jumps of a point: 140.", rich_help_panel=_FRACTAL_PANEL, show_default=False),
+        int | None, typer.Option("--iter", help="Jumps of a point: 140.", rich_help_panel=_FRACTAL_PANEL)
     ] = None,
     num_window_iterations: Annotated[
-        int | None,
-        typer.Option(
-            "--iter-b", help="Jumps to find the view: 69.", rich_help_panel=_FRACTAL_PANEL, show_default=False
-        ),
+        int | None, typer.Option("--iter-b", help="Jumps to find the view: 69.", rich_help_panel=_FRACTAL_PANEL)
     ] = None,
     num_skipped: Annotated[
-        int | None,
-        typer.Option(
-            "--iter-skip", help="First jumps, not drawn: 25.", rich_help_panel=_FRACTAL_PANEL, show_default=False
-        ),
+        int | None, typer.Option("--iter-skip", help="First jumps, not drawn: 25.", rich_help_panel=_FRACTAL_PANEL)
     ] = None,
     window_keep: Annotated[
-        float | None,
-        typer.Option(
-            "--thres-b", help="Share that the view holds: 0.9.", rich_help_panel=_FRACTAL_PANEL, show_default=False
-        ),
+        float | None, typer.Option("--thres-b", help="Share that the view holds: 0.9.", rich_help_panel=_FRACTAL_PANEL)
     ] = None,
     window_size: Annotated[
-        int | None,
-        typer.Option(
-            "--res-b", help="Canvas to find the view: 128.", rich_help_panel=_FRACTAL_PANEL, show_default=False
-        ),
+        int | None, typer.Option("--res-b", help="Canvas to find the view: 128.", rich_help_panel=_FRACTAL_PANEL)
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

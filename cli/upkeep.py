@@ -73,8 +73,7 @@ def verify(
 
 def collect(
     configs: Annotated[
-        list[Path] | None,
-        typer.Option("-c", "--config", help="Pipeline file whose outputs stay. Repeatable.", show_default=False),
+        list[Path] | None, typer.Option("-c", "--config", help="Pipeline file whose outputs stay. Repeatable.")
     ] = None,
     delete: Annotated[bool, typer.Option("--delete", help="Do it; without it, only tell.")] = False,
     older_than: Annotated[

@@ -47,6 +47,11 @@ def check_encoder(name: str, *, outputs: Sequence[str], model_args: Mapping[str,
             raise ValueError(f"model_args: {argument!r} is no argument of {name}{_nearest(argument, known)}.")
 
 
+def is_of_library(name: str) -> bool:
+    """Whether a name says that the encoder is timm's, torchvision's or of timm's hub."""
+    return name.startswith(HUB) or name.partition("/")[0] in _FOLDERS
+
+
 def is_video_encoder(name: str) -> bool:
     """Whether an encoder of the name takes clips."""
     return name.partition("/")[0] == "torchvision"

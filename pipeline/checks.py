@@ -21,8 +21,9 @@ from pathlib import PurePosixPath
 
 from reelwright.pipeline.dataset import Dataset
 from reelwright.pipeline.file import PipelineFile
-from reelwright.pipeline.graph import Graph, Node
-from reelwright.pipeline.plan import FRESH, Planner
+from reelwright.pipeline.graph import FRESH, Graph, Node
+from reelwright.pipeline.plan import Planner
+from reelwright.stages.plugins import check_plugin, find_plugin
 from reelwright.storage.errors import ConfigError, nearest
 
 _GPU = re.compile(r"cuda(?::(\d+))?")
@@ -36,6 +37,7 @@ def check_settings(file: PipelineFile, graph: Graph, selected: Collection[str], 
         problems.append("executor slurm needs the package dask-jobqueue: pip install 'reelwright[slurm]'")
     for node in _chosen(graph, selected):
         problems += [f"stages.{node.name}: {text}" for text in (*_names(node), *_packages(node, ()))]
+        problems += [f"stages.{node.name}.{text}" for text in _plugins(node, file)]
     _raise(file, problems)
 
 
@@ -81,6 +83,15 @@ def _names(node: Node) -> Iterator[str]:
         node.config.check_names()
     except ConfigError as error:
         yield str(error)
+
+
+def _plugins(node: Node, file: PipelineFile) -> Iterator[str]:
+    """Plug-ins that are not there, cannot be imported, or do not take their options."""
+    for field, use in node.config.plugins().items():
+        try:
+            check_plugin(use, find_plugin(use.group, use.name, folder=file.folder))
+        except ConfigError as error:
+            yield f"{field}: {error}"
 
 
 def _packages(node: Node, endings: Collection[str]) -> Iterator[str]:

@@ -8,10 +8,11 @@ from typing import Any
 
 from reelwright.models.metric import metric_named
 from reelwright.pipeline.file import PipelineFile
-from reelwright.pipeline.history import RUN_STAGES, History, flat
+from reelwright.pipeline.history import History, flat
 from reelwright.pipeline.plan import Planner
 from reelwright.pipeline.reasons import MISSING, differing
 from reelwright.pipeline.runner import open_planner
+from reelwright.stages.registry import produced_by
 from reelwright.storage.errors import ConfigError, nearest
 from reelwright.storage.records import Record
 
@@ -181,16 +182,17 @@ def _file_scores(planner: Planner) -> dict[str, dict[str, float]]:
     history = History(planner.file.store)
     found: dict[str, dict[str, float]] = {}
     for plan in planner.plans():
-        if plan.record is not None and plan.node.stage in {*RUN_STAGES, "evaluate"}:
-            best = history.best(plan.record) if plan.node.stage in RUN_STAGES else None
+        if plan.record is not None and plan.node.config.produces in {"run", "scores"}:
+            best = history.best(plan.record) if plan.node.config.produces == "run" else None
             found[plan.node.name] = dict([best] if best else _headline(plan.record.outputs))
     return found
 
 
 def _record_scores(history: History, record: Record) -> dict[str, dict[str, float]]:
-    if record.stage == "evaluate":
+    produces = produced_by(record.stage)
+    if produces == "scores":
         return {"": dict(_headline(record.outputs))}
-    if record.stage not in RUN_STAGES:
+    if produces != "run":
         return {}
     best = history.best(record)
     found = {node: dict(_headline(outputs)) for node, outputs in history.scores_of(record).items()}

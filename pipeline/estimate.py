@@ -10,25 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reelwright.pipeline.graph import Node
-from reelwright.pipeline.plan import FRESH, WAITING, NodePlan, Planner
+from reelwright.pipeline.graph import FRESH, WAITING, Node, NodePlan
+from reelwright.pipeline.plan import Planner
 from reelwright.pipeline.synthesized import NODE as VIDEOS
 from reelwright.stages.synthesize.source import STAGE as SYNTHESIZE
 from reelwright.storage.records import Record, read_records
-
-# stage -> settings on which time and size for a second of video depend; the rate of frames is reckoned with apart
-_COSTS: dict[str, tuple[str, ...]] = {
-    "decode": ("short_side", "size", "crop", "codec"),
-    "embed": ("encoder", "precision", "clip", "outputs", "dtype", "model_args", "preprocess"),
-    "features": (),
-    "import_predictions": (),
-    "pretrain": ("encoder", "precision", "model_args", "preprocess", "batch"),
-    "train": ("model", "task", "precision"),
-    "finetune": ("precision",),
-    "predict": (),
-    "steps": (),
-    "evaluate": ("report",),
-}
 
 MAKING = "making"
 _FREE = ("seed", "num_classes")  # settings of synthetic videos on which their cost does not depend
@@ -157,7 +143,7 @@ def _base(plan: NodePlan, records: Sequence[Record]) -> Record | None:
     """The earlier run to reckon from."""
     same = [record for record in records if record.stage == plan.node.stage and _reads_same(record, plan.node)]
     exact = [record for record in same if record.spec_key == plan.spec_key]
-    costs, spec = _COSTS.get(plan.node.stage), plan.node.config.spec()
+    costs, spec = plan.node.config.costs, plan.node.config.spec()
     alike = [
         record
         for record in same
@@ -175,21 +161,20 @@ def _reads_same(record: Record, node: Node) -> bool:
 def _factors(
     plan: NodePlan, base: Record, planner: Planner, by_spec: Mapping[str, Record]
 ) -> tuple[float, float] | None:
-    """(of time, of size) for a second of video against ``base``; None when they cannot be compared.
-
-    Fewer frames a second make decoding hardly quicker, since the frames between are decoded all the same.
-    """
-    if plan.node.stage in {"train", "finetune", "pretrain"}:
-        return plan.node.config.spec()["epochs"] / base.material["spec"]["epochs"], 1.0
-    if plan.node.stage not in {"decode", "embed"} or base.spec_key == plan.spec_key:
+    """(of time, of size) for a second of video against ``base``; None when they cannot be compared."""
+    config = plan.node.config
+    if config.time_grows_with:
+        return config.spec()[config.time_grows_with] / base.material["spec"][config.time_grows_with], 1.0
+    if not config.rate_counts or base.spec_key == plan.spec_key:
         return 1.0, 1.0
-    frames_now = plan.node if plan.node.stage == "decode" else planner.graph.nodes[plan.node.parents[0]]
-    frames_then = base if base.stage == "decode" else by_spec.get(base.material["inputs"]["frames"][0])
+    makes_frames = config.produces == "frames"
+    frames_now = plan.node if makes_frames else planner.graph.nodes[plan.node.parents[0]]
+    frames_then = base if makes_frames else by_spec.get(base.material["inputs"]["frames"][0])
     now = frames_now.config.spec().get("fps")
     then = frames_then.material["spec"].get("fps") if frames_then is not None else None
     if not now or not then:
         return None
-    return (1.0 if plan.node.stage == "decode" else now / then), now / then
+    return (now / then if config.rate_counts == "time and size" else 1.0), now / then
 
 
 def _share(amount: _Amount, work: Mapping[str, Any]) -> float | None:

@@ -12,13 +12,14 @@ from typing import Any
 from reelwright.pipeline.cluster.executors import Executor
 from reelwright.pipeline.cluster.live import LiveReporter, telling
 from reelwright.pipeline.failed_share import check_share
-from reelwright.pipeline.graph import has_rows
-from reelwright.pipeline.noted import TARGETS, targets_by_split, write_noted
-from reelwright.pipeline.plan import STALE, WAITING, NodePlan, Planner
+from reelwright.pipeline.graph import STALE, WAITING, NodePlan, has_rows
+from reelwright.pipeline.plan import Planner
+from reelwright.pipeline.reasons import TARGETS, targets_by_split, write_input_videos
 from reelwright.pipeline.results import RAN, Failure, NodeResult, Observer, RunOptions
 from reelwright.pipeline.units import build_work
-from reelwright.stages.registry import STAGES, load
+from reelwright.stages.registry import fetch_weights, load, stage_of
 from reelwright.stages.work import VideoItem, Work
+from reelwright.storage.backend import is_unfinished
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import InputError, StageError
 from reelwright.storage.files import remove_files
@@ -35,7 +36,7 @@ def ready_plan(name: str, planner: Planner) -> NodePlan:
     plan = planner.plan(name)
     hub, store = plan.node.config.hub_weights(), planner.file.store
     if plan.state == WAITING and hub is not None and not store.backend.ensure_local(store.weights(hub)):
-        load("reelwright.stages.embed.fetch:fetch")(hub, store)
+        fetch_weights(plan.node.config, store)
         plan = planner.renew(name)
     if plan.state == WAITING or not plan.key:
         raise StageError(f"cannot run: {'; '.join(plan.reasons)}. Run it with --until {name}")
@@ -81,7 +82,7 @@ def execute(
             outputs = executor.whole(build_work(planner, plan), live)
         planner.forced -= {plan.node.name}
         is_whole = rows is None or planner.all_tried(plan, rows)
-        publish = STAGES[plan.node.stage].publish
+        publish = stage_of(plan.node.stage).publish
         if is_whole and publish is not None:
             load(publish)(build_work(planner, plan, plan.wanted), store.output(config.produces, plan.key))
         seconds = time.monotonic() - started
@@ -138,7 +139,7 @@ def _do_items(
             f"{plan.node.name}: no video to do: every one failed before, or none is in the splits asked for"
         )
     if plan.lacks_group:
-        load(STAGES[plan.node.stage].work)(build_work(planner, plan, ()), reporter)  # writes it, for no video
+        load(stage_of(plan.node.stage).work)(build_work(planner, plan, ()), reporter)  # writes it, for no video
     ledger = ItemLedger(planner.file.store.node(plan.spec_key))
     rows = {} if todo else dict(planner.rows(plan))
     tried_before = {row.digest: row.attempts for row in (*plan.failed, *plan.quarantined)}
@@ -193,9 +194,10 @@ def note_record(
     items = [rows[item.digest] for item in plan.wanted if item.digest in rows] if rows else []
     present = [row for row in items if row.is_done]
     assert plan.material is not None
-    reads = planner.noted_now(plan) if _is_noted(plan) else []
+    reads = planner.inputs_now(plan) if _keeps_inputs(plan) else []
+    dataset = planner.dataset_of(plan.node)
     if plan.node.config.publishes:
-        outputs = {**outputs, TARGETS: targets_by_split(reads, planner.dataset_of(plan.node))}
+        outputs = {**outputs, TARGETS: targets_by_split(reads, dataset.labels, dataset.background)}
     record = Record(
         node=plan.node.name,
         stage=plan.node.stage,
@@ -213,17 +215,17 @@ def note_record(
         finished=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     )
     if reads:
-        write_noted(planner.file.store, plan.key, reads)
+        write_input_videos(planner.file.store, plan.key, reads)
     write_record(planner.file.store, record, project=planner.project)
 
 
 def complete_notes(plan: NodePlan, planner: Planner) -> None:
     """Write again what lies beside the record of a node that is up to date, where `verify --repair` took it out."""
-    if _is_noted(plan) and not (planner.file.store.node(plan.key) / "samples.json").exists():
-        write_noted(planner.file.store, plan.key, planner.noted_now(plan))
+    if _keeps_inputs(plan) and not (planner.file.store.node(plan.key) / "samples.json").exists():
+        write_input_videos(planner.file.store, plan.key, planner.inputs_now(plan))
 
 
-def _is_noted(plan: NodePlan) -> bool:
+def _keeps_inputs(plan: NodePlan) -> bool:
     """Whether what a node read of the videos lies beside its record."""
     return plan.node.config.kind == "run" or plan.node.config.publishes
 
@@ -241,7 +243,7 @@ def _files(plan: NodePlan, store: Store) -> dict[str, list[Any]]:
         return {}
     folder = store.output(plan.node.config.produces, plan.key)
     store.backend.push_changed(folder)
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and not is_unfinished(path, folder))
     return {path.relative_to(store.root).as_posix(): [path.stat().st_size, file_digest(path)] for path in paths}
 
 

@@ -19,7 +19,8 @@ from reelwright.storage.transfer import replacing_at
 from reelwright.storage.urls import is_url
 
 if TYPE_CHECKING:
-    from reelwright.pipeline.plan import NodePlan, Planner
+    from reelwright.pipeline.graph import NodePlan
+    from reelwright.pipeline.plan import Planner
     from reelwright.pipeline.project import Project
 
 # form -> what it is made of, and its writer

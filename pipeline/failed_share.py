@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from reelwright.pipeline.plan import NodePlan, Planner
+from reelwright.pipeline.graph import NodePlan
+from reelwright.pipeline.plan import Planner
 from reelwright.storage.errors import StageError
 
 

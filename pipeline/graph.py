@@ -1,15 +1,21 @@
-"""The graph of a pipeline file: nodes, what each reads, and an order in which they can run."""
+"""The graph of a pipeline file: nodes, what each reads, an order in which they can run, and the plan of one node."""
 
 from __future__ import annotations
 
 import graphlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from reelwright.pipeline.file import PipelineFile
 from reelwright.stages.config import StageConfig
+from reelwright.stages.work import VideoItem
 from reelwright.storage.errors import ConfigError, nearest
+from reelwright.storage.items import ItemRow
 from reelwright.storage.kinds import KINDS
+from reelwright.storage.records import Record
+
+FRESH, STALE, WAITING = "up to date", "stale", "waiting"
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,47 @@ class Graph:
 def has_rows(node: Node) -> bool:
     """Whether it makes rows of single videos, which enter keys by how they are made, whatever videos they are of."""
     return KINDS[node.config.produces].is_rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodePlan:
+    """What is known of one node before it runs."""
+
+    node: Node
+    state: str  # FRESH, STALE, or WAITING: its key depends on a node or on videos that come first
+    reasons: tuple[str, ...] = ()  # why it is not fresh, and how many videos are left alone
+    material: Mapping[str, Any] | None = None  # what the spec key is the digest of; None while WAITING
+    spec_key: str = ""  # of items; equals key for stages without items
+    key: str = ""  # of the node: spec key and set of videos; empty while it is not known which videos these are
+    wanted: tuple[VideoItem, ...] = ()  # all items
+    todo: tuple[VideoItem, ...] = ()  # items without rows in the store
+    failed: tuple[ItemRow, ...] = ()  # those of todo that were tried before
+    quarantined: tuple[
+        ItemRow, ...
+    ] = ()  # items that failed so often that they are left alone, and skipped ones; not in todo
+    record: Record | None = None  # of this key
+    rows: Mapping[str, ItemRow] | None = None  # of its ledger; None: not read, as the record says that all is done
+    lacks_group: bool = False  # its items are there, but not the zarr.json of their group
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the record says that every item is done to its end, so that its rows need not be read."""
+        is_left = bool(self.todo or self.quarantined)
+        counts = self.record.items if self.record is not None and not is_left else {}
+        return bool(counts) and counts["done"] == counts["total"] and counts.get("truncated") == 0
+
+    @property
+    def available(self) -> set[str]:
+        """Digests of items that have rows, or will have when nothing fails that has not failed before."""
+        failed = {row.digest for row in (*self.failed, *self.quarantined)}
+        return {item.digest for item in self.wanted} - failed
+
+
+def is_identified(plan: NodePlan) -> bool:
+    """Whether it is known how a node stands in the keys of those that read it (`keys.identity`)."""
+    if plan.state == WAITING or (plan.state == STALE and plan.node.config.kind == "run"):
+        return False
+    return has_rows(plan.node) or bool(plan.key)
 
 
 def build_graph(file: PipelineFile) -> Graph:

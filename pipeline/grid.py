@@ -10,6 +10,7 @@ import dataclasses
 import itertools
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,13 +19,13 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from reelwright.pipeline.file import PipelineFile, load_pipeline
-from reelwright.pipeline.graph import build_graph
-from reelwright.pipeline.history import RUN_STAGES, History
-from reelwright.pipeline.plan import FRESH
+from reelwright.pipeline.graph import FRESH, build_graph
+from reelwright.pipeline.history import History
 from reelwright.pipeline.project import SilentObserver
 from reelwright.pipeline.reading import read_videos
 from reelwright.pipeline.results import Observer, RunOptions, RunResult
 from reelwright.pipeline.runner import open_planner, run_pipeline
+from reelwright.stages.registry import produced_by
 from reelwright.storage.digests import digest
 from reelwright.storage.errors import ConfigError, ReelwrightError, StageError
 from reelwright.storage.processes import interruptible
@@ -147,7 +148,8 @@ def _axis(text: str) -> tuple[str, list[str]]:
 
 def _best(file: PipelineFile, result: RunResult) -> dict[str, tuple[str, float]]:
     planner = open_planner(file)
-    done = [node.node for node in result.nodes if node.stage in RUN_STAGES and node.state not in {"failed", "not run"}]
+    ended = [node for node in result.nodes if node.state not in {"failed", "not run"}]
+    done = [node.node for node in ended if produced_by(node.stage) == "run"]
     found = {}
     for name in done:
         record = planner.plan(name).record
@@ -215,6 +217,7 @@ def _start(nodes: Unmade, file: PipelineFile, options: RunOptions, *, processes:
 
 def _run_one(file: PipelineFile, options: RunOptions, processes: int, answer: Connection) -> None:
     """Run one combination with its share of the cores, so that those at work do not slow each other down."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who shares out the work, and ends this one
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))  # before torch is loaded
     try:
         with interruptible():

@@ -8,7 +8,8 @@ from functools import cached_property
 from typing import Any
 
 from reelwright.pipeline.keys import reads, run_identity, started_from
-from reelwright.pipeline.noted import TARGETS
+from reelwright.pipeline.reasons import TARGETS
+from reelwright.stages.registry import produced_by
 from reelwright.storage.annotations import UNKNOWN
 from reelwright.storage.digests import digest
 from reelwright.storage.errors import ConfigError
@@ -17,7 +18,6 @@ from reelwright.storage.runs import RunFolder
 from reelwright.storage.schema import check_schema
 from reelwright.storage.store import Store
 
-RUN_STAGES = frozenset({"train", "finetune", "pretrain"})
 _SHOWN_KEY_DIGITS = 8
 
 
@@ -37,7 +37,7 @@ class History:
     @cached_property
     def runs(self) -> list[Record]:
         """Trained models, oldest first."""
-        found = (record for record in self.records.values() if record.stage in RUN_STAGES)
+        found = (record for record in self.records.values() if produced_by(record.stage) == "run")
         return sorted(found, key=lambda record: (record.finished, record.key))
 
     @cached_property
@@ -71,7 +71,8 @@ class History:
     def settings(self, record: Record, path: str = "") -> dict[str, Any]:
         """Dotted name -> value of all settings behind a record, those of its inputs under the input's name."""
         found = dict(flat(record.material.get("spec", {}), path))
-        if record.stage in RUN_STAGES:
+        found.update(flat({"plugins": record.material["plugins"]} if "plugins" in record.material else {}, path))
+        if produced_by(record.stage) == "run":
             inputs = record.material.get("inputs", {})
             found.update({f"{path}{name}": inputs[name] for name in ("videos", "classes", "heads") if name in inputs})
             if inputs.get("background", UNKNOWN) != UNKNOWN:
@@ -82,7 +83,7 @@ class History:
         return found
 
     def scores_of(self, run: Record) -> dict[str, dict[str, Any]]:
-        """Headline scores of the evaluate records that rest on a run, by node name; the newest where several do."""
+        """Headline scores of the records of scores that rest on a run, by node name; the newest where several do."""
         return {node: dict(record.outputs) for node, record in self._scores.get(run.key, {}).items()}
 
     def targets_of(self, run: Record) -> dict[str, str]:
@@ -92,7 +93,7 @@ class History:
     def _targets(self, scores: Record) -> str:
         splits = scores.material["spec"]["splits"]
         for _, parent in self.parents(scores):
-            if parent.stage == "steps":
+            if produced_by(parent.stage) == "steps":
                 inputs = parent.material["inputs"]
                 return digest([inputs.get(name) for name in ("names and labels", "truth", "procedure")])
             if TARGETS in parent.outputs:
@@ -103,7 +104,7 @@ class History:
     def _scores(self) -> dict[str, dict[str, Record]]:
         found: dict[str, dict[str, Record]] = {}
         for record in sorted(self.records.values(), key=lambda record: record.finished):
-            if record.stage == "evaluate":
+            if produced_by(record.stage) == "scores":
                 for run in self._runs_behind(record):
                     found.setdefault(run.key, {})[record.node] = record
         return found
@@ -118,9 +119,9 @@ class History:
     def _runs_behind(self, record: Record) -> Iterator[Record]:
         """The runs whose predictions a record reads; not those that these started from."""
         for _, parent in self.parents(record):
-            if parent.stage in RUN_STAGES:
+            if produced_by(parent.stage) == "run":
                 yield parent
-            elif parent.stage in {"predict", "steps"}:
+            elif produced_by(parent.stage) in {"predictions", "steps"}:
                 yield from self._runs_behind(parent)
 
 

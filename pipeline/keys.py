@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from reelwright.pipeline.graph import Node, has_rows
 from reelwright.pipeline.selection import named_videos, samples
+from reelwright.stages.plugins import Plugin
 from reelwright.stages.registry import config_model
 from reelwright.stages.work import VideoItem
 from reelwright.storage.digests import digest, set_digest, stage_key
@@ -20,7 +22,7 @@ from reelwright.storage.errors import InputError
 if TYPE_CHECKING:
     from reelwright.pipeline.dataset import Dataset
     from reelwright.pipeline.file import PipelineFile
-    from reelwright.pipeline.plan import NodePlan
+    from reelwright.pipeline.graph import NodePlan
     from reelwright.storage.known import KnownFiles
 
 _VIDEOS = "videos"  # input of a run: what it learned from, which nothing that reads its weights looks at
@@ -33,8 +35,9 @@ def material(
     *,
     identities: Mapping[str, str],
     sources: Mapping[str, str],
+    plugins: Mapping[str, Plugin] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """What the spec key is the digest of. ``identities`` are those of the nodes it reads, by name."""
+    """What the spec key is the digest of. ``identities`` are of nodes it reads, by name; ``plugins`` are by field."""
     inputs: dict[str, Any] = {
         name: [identities[parent] for parent in names] for name, names in node.inputs.items() if names
     }
@@ -44,7 +47,9 @@ def material(
         inputs.update(_labels(dataset))
     if node.config.reads_labels:
         inputs["names and labels"] = digest([named_videos(dataset, node, wanted), _labels(dataset)])
-    return {"stage": node.stage, "version": node.config.version, "spec": node.config.spec(), "inputs": inputs}
+    made_of = {"stage": node.stage, "version": node.config.version, "spec": node.config.spec(), "inputs": inputs}
+    named = {name: plugin.material() for name, plugin in plugins.items()}
+    return {**made_of, "plugins": named} if named else made_of
 
 
 def identity(plan: NodePlan, plan_of: Callable[[str], NodePlan]) -> str:
@@ -103,7 +108,9 @@ def reads(made_of: Mapping[str, Any], started: Sequence[Mapping[str, Any]]) -> d
     """
     model = config_model(made_of["stage"], where="a run")
     inputs = {name: value for name, value in made_of["inputs"].items() if name != _VIDEOS and not model.used(name)}
-    return {**model.expected(made_of["spec"]), "inputs": inputs, "temporal": list(started)}
+    expected = {**model.expected(made_of["spec"]), "inputs": inputs, "temporal": list(started)}
+    plugins = model.expected(made_of.get("plugins", {}))
+    return {**expected, "plugins": plugins} if plugins else expected
 
 
 def started_from(stage: str, inputs: Mapping[str, Sequence[str]]) -> list[str]:

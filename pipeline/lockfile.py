@@ -20,10 +20,10 @@ from typing import Any
 import yaml
 
 from reelwright.pipeline.file import PipelineFile
-from reelwright.pipeline.graph import Graph, Node, has_rows
+from reelwright.pipeline.graph import FRESH, Graph, Node, NodePlan, has_rows, is_identified
 from reelwright.pipeline.history import flat
 from reelwright.pipeline.keys import hub_file, identity, material, source_digests
-from reelwright.pipeline.plan import FRESH, NodePlan, Planner, is_identified
+from reelwright.pipeline.plan import Planner
 from reelwright.pipeline.reasons import MISSING, differing, shown
 from reelwright.pipeline.selection import named_videos
 from reelwright.stages.synthesize.source import SyntheticSet
@@ -33,7 +33,7 @@ from reelwright.storage.files import write_text
 
 _FORMAT = 1
 _UNKNOWN: Any = object()  # in place of an input that is not known before other nodes have run
-_COMPARED = ("stage", "stage_version", "settings", "inputs", "spec", "key")
+_COMPARED = ("stage", "stage_version", "settings", "plugins", "inputs", "spec", "key")
 _FOLLOWING = frozenset({"spec", "key"})  # told only where nothing before them differs
 _HEAD = (
     "# What the last finished run was made of; written by `reelwright run`, to be committed with the pipeline file.\n"
@@ -208,6 +208,8 @@ def _settings(node: Node) -> dict[str, Any]:
 def _entry(plan: NodePlan, planner: Planner) -> dict[str, Any]:
     """What is known of a node: settings, key and inputs."""
     entry = {**_settings(plan.node), "inputs": _inputs(plan, planner)}
+    plugins = {name: plugin.material() for name, plugin in planner.plugins(plan.node).items()}
+    entry |= {"plugins": plugins} if plugins else {}
     return {**entry, "key": plan.key} if plan.key else entry
 
 

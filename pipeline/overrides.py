@@ -17,7 +17,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from reelwright.stages.config import Settings, StageConfig, model_at
-from reelwright.stages.registry import STAGES, config_model
+from reelwright.stages.registry import all_stages, config_model
 
 _USES, _NAME = "uses", "name"
 
@@ -42,7 +42,7 @@ def _merged(base: DictConfig, over: DictConfig, *, file: DictConfig, is_whole: b
             old.clear()
             continue
         stage = now or before or OmegaConf.select(file, f"stages.{node}.{_USES}")
-        if stage in STAGES:
+        if stage in all_stages():
             model = config_model(str(stage), where=node)
             _forget_other_names(old, block, model, (), is_whole=is_whole)
     merged = OmegaConf.merge(base, over)

@@ -15,54 +15,26 @@ from typing import Any
 
 from reelwright.pipeline.dataset import Dataset, with_labels
 from reelwright.pipeline.file import PipelineFile
-from reelwright.pipeline.graph import Graph, Node, has_rows
+from reelwright.pipeline.graph import FRESH, STALE, WAITING, Graph, Node, NodePlan, has_rows, is_identified
 from reelwright.pipeline.keys import hub_file, identity, material, node_key, source_digests
-from reelwright.pipeline.noted import Noted, noted, read_noted, video_differences
-from reelwright.pipeline.reasons import explain_difference, item_reasons, rows_field
+from reelwright.pipeline.reasons import (
+    InputVideo,
+    explain_difference,
+    input_videos,
+    item_reasons,
+    read_input_videos,
+    rows_field,
+    video_differences,
+)
 from reelwright.pipeline.selection import named_videos, samples, wanted_items
 from reelwright.stages.index.config import LabelsConfig
-from reelwright.stages.work import VideoItem
+from reelwright.stages.plugins import Plugin, find_plugin
 from reelwright.storage.digests import digest
+from reelwright.storage.errors import ConfigError
 from reelwright.storage.items import ItemLedger, ItemRow
 from reelwright.storage.kinds import KINDS
 from reelwright.storage.known import KnownFiles
 from reelwright.storage.records import Record, last_record, read_record
-
-FRESH, STALE, WAITING = "up to date", "stale", "waiting"
-
-
-@dataclass(frozen=True, kw_only=True)
-class NodePlan:
-    """What is known of one node before it runs."""
-
-    node: Node
-    state: str  # FRESH, STALE, or WAITING: its key depends on a node or on videos that come first
-    reasons: tuple[str, ...] = ()  # why it is not fresh, and how many videos are left alone
-    material: Mapping[str, Any] | None = None  # what the spec key is the digest of; None while WAITING
-    spec_key: str = ""  # of items; equals key for stages without items
-    key: str = ""  # of the node: spec key and set of videos; empty while it is not known which videos these are
-    wanted: tuple[VideoItem, ...] = ()  # all items
-    todo: tuple[VideoItem, ...] = ()  # items without rows in the store
-    failed: tuple[ItemRow, ...] = ()  # those of todo that were tried before
-    quarantined: tuple[
-        ItemRow, ...
-    ] = ()  # items that failed so often that they are left alone, and skipped ones; not in todo
-    record: Record | None = None  # of this key
-    rows: Mapping[str, ItemRow] | None = None  # of its ledger; None: not read, as the record says that all is done
-    lacks_group: bool = False  # its items are there, but not the zarr.json of their group
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the record says that every item is done to its end, so that its rows need not be read."""
-        is_left = bool(self.todo or self.quarantined)
-        counts = self.record.items if self.record is not None and not is_left else {}
-        return bool(counts) and counts["done"] == counts["total"] and counts.get("truncated") == 0
-
-    @property
-    def available(self) -> set[str]:
-        """Digests of items that have rows, or will have when nothing fails that has not failed before."""
-        failed = {row.digest for row in (*self.failed, *self.quarantined)}
-        return {item.digest for item in self.wanted} - failed
 
 
 @dataclass
@@ -74,6 +46,7 @@ class Planner:
     dataset: Dataset
     forced: frozenset[str] = frozenset()
     _plans: dict[str, NodePlan] = field(default_factory=dict)
+    _plugins: dict[str, Plugin] = field(default_factory=dict)  # by use; as they were when first looked at
     _relabelled: dict[str, Dataset] = field(default_factory=dict)  # by their settings as JSON, in order
 
     @property
@@ -102,6 +75,24 @@ class Planner:
         """What is most likely wrong with the videos, their labels, and those of single nodes."""
         datasets = (self.dataset, *map(self.dataset_of, self.graph.nodes.values()))
         return tuple(dict.fromkeys(text for dataset in datasets for text in dataset.warnings))
+
+    def plugins(self, node: Node) -> dict[str, Plugin]:
+        """Field -> the plug-in that a node names. Raises ConfigError where it is not found."""
+        found = {}
+        for name, use in node.config.plugins().items():
+            if use.key not in self._plugins:
+                try:
+                    self._plugins[use.key] = find_plugin(use.group, use.name, folder=self.file.folder)
+                except ConfigError as error:
+                    raise ConfigError(f"{self.file.path}: stages.{node.name}.{name}: {error}") from None
+            found[name] = self._plugins[use.key]
+        return found
+
+    def plugins_behind(self, node: Node) -> dict[str, Any]:
+        """Those of a node and of all that it rests on, for its unit of work."""
+        nodes = [self.graph.nodes[name] for name in self.graph.upstream([node.name])]
+        uses = [(use, node, field) for node in nodes for field, use in node.config.plugins().items()]
+        return {use.key: self.plugins(node)[field].plain() for use, node, field in uses}
 
     def forget(self) -> None:
         """Look at the store anew."""
@@ -149,7 +140,8 @@ class Planner:
             return NodePlan(node=node, state=WAITING, reasons=unmet, wanted=wanted)
         identities = {name: identity(plan, self.plan) for name, plan in parents.items()}
         sources, dataset = source_digests(node, self.file, self.known), self.dataset_of(node)
-        made_of = material(node, dataset, wanted, identities=identities, sources=sources)
+        plugins = self.plugins(node)
+        made_of = material(node, dataset, wanted, identities=identities, sources=sources, plugins=plugins)
         spec_key = digest(made_of)
         key = "" if self._not_known(node) else node_key(node, dataset, spec_key, wanted)
         record = read_record(self.file.store, key) if key else None
@@ -250,8 +242,9 @@ class Planner:
 
     def _present(self, plan: NodePlan) -> set[str]:
         """Names, without their endings, of what lies where the items of a node do."""
-        folder = self.file.store.output(plan.node.config.produces, plan.spec_key)
-        return {name.partition(".")[0] for name in self.file.store.backend.names(folder)}
+        store = self.file.store
+        folder = store.output(plan.node.config.produces, plan.spec_key)
+        return {name.partition(".")[0] for name in store.backend.names(folder)}
 
     def _done(self, plan: NodePlan, present: set[str]) -> tuple[set[str], Mapping[str, ItemRow] | None]:
         """Digests of items that are done; what was removed from the store by hand is not taken for done."""
@@ -294,18 +287,21 @@ class Planner:
         if last is None or plan.material is None:
             return []
         return explain_difference(
-            last.material, plan.material, node=plan.node, videos=lambda: (self.noted_before(plan), self.noted_now(plan))
+            last.material,
+            plan.material,
+            node=plan.node,
+            videos=lambda: (self.inputs_before(plan), self.inputs_now(plan)),
         )
 
-    def noted_now(self, plan: NodePlan) -> list[Noted]:
+    def inputs_now(self, plan: NodePlan) -> list[InputVideo]:
         """What a run learns from, or a prediction is published of, as the videos and labels are now."""
         choose = samples if plan.node.config.kind == "run" else named_videos
-        return noted(choose(self.dataset_of(plan.node), plan.node, plan.wanted))
+        return input_videos(choose(self.dataset_of(plan.node), plan.node, plan.wanted))
 
-    def noted_before(self, plan: NodePlan) -> list[Noted]:
+    def inputs_before(self, plan: NodePlan) -> list[InputVideo]:
         """The same of the last run; empty when there was none."""
         last = self.last(plan.node)
-        return [] if last is None else read_noted(self.file.store, last.key)
+        return [] if last is None else read_input_videos(self.file.store, last.key)
 
     def _unpublished(self, plan: NodePlan, last: Record | None) -> list[str]:
         """Why tables are to be written though the scores of all videos are there."""
@@ -313,15 +309,8 @@ class Planner:
             return []
         if last.key == plan.key:
             return ["its tables are gone from the store"]
-        before, now = self.noted_before(plan), self.noted_now(plan)
+        before, now = self.inputs_before(plan), self.inputs_now(plan)
         return video_differences(before, now, field=rows_field(plan.node), with_names=True)
-
-
-def is_identified(plan: NodePlan) -> bool:
-    """Whether it is known how a node stands in the keys of those that read it (`keys.identity`)."""
-    if plan.state == WAITING or (plan.state == STALE and plan.node.config.kind == "run"):
-        return False
-    return has_rows(plan.node) or bool(plan.key)
 
 
 def _all_done(record: Record | None) -> bool:

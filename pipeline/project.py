@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reelwright.pipeline.file import PipelineFile, find_pipeline_file, load_pipeline
-from reelwright.pipeline.plan import NodePlan, Planner
+from reelwright.pipeline.graph import NodePlan
+from reelwright.pipeline.plan import Planner
 from reelwright.pipeline.results import NodeResult, Observer, RunOptions, RunResult, names_of
 from reelwright.pipeline.runner import open_planner, run_pipeline
 from reelwright.stages.work import Reporter, SilentReporter

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from reelwright.pipeline.plan import NodePlan, Planner
+from reelwright.pipeline.graph import NodePlan
+from reelwright.pipeline.plan import Planner
 from reelwright.storage.errors import ConfigError, nearest
 from reelwright.storage.items import ItemLedger
 from reelwright.storage.known import KnownProbes

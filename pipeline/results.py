@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from reelwright.pipeline.plan import FRESH, NodePlan
+from reelwright.pipeline.graph import FRESH, NodePlan
 from reelwright.stages.work import Reporter
 from reelwright.storage.items import ItemRow
 

@@ -14,11 +14,11 @@ from reelwright.pipeline.cluster.profiles import cluster_settings
 from reelwright.pipeline.dataset import Dataset, load_dataset
 from reelwright.pipeline.execute import complete_notes, execute, is_settled, item_failures, note_record, ready_plan
 from reelwright.pipeline.file import PipelineFile
-from reelwright.pipeline.graph import Graph, build_graph
+from reelwright.pipeline.graph import FRESH, WAITING, Graph, NodePlan, build_graph
 from reelwright.pipeline.keys import hub_file
 from reelwright.pipeline.lengths import length_notes
 from reelwright.pipeline.lockfile import Frozen, lock_path, write_lock
-from reelwright.pipeline.plan import FRESH, NodePlan, Planner
+from reelwright.pipeline.plan import Planner
 from reelwright.pipeline.reading import read_for_run
 from reelwright.pipeline.results import FAILED, SKIPPED, Failure, NodeResult, Observer, RunOptions, RunResult
 from reelwright.pipeline.supply import synthetic_failures
@@ -211,12 +211,15 @@ def _run_node(name: str, run: _Run, results: Mapping[str, NodeResult]) -> tuple[
         if isinstance(error, StoreError) and not isinstance(error, UnusableStoreError) and is_full(root):
             told = f"{told} {room(root)}."
         seconds = time.monotonic() - started
+        planner.forget()  # it may have done some of its work
         return NodeResult(node=name, stage=node.stage, state=FAILED, message=told, seconds=seconds), []
 
 
 def _bring_up(name: str, run: _Run) -> tuple[NodeResult, list[Failure]]:
     """Run a node, or leave it as it is, alone among all processes."""
     planner, options = run.planner, run.options
+    if planner.plan(name).state == WAITING:
+        _tell_use(run)  # of weights, before they are fetched
     plan = ready_plan(name, planner)
     if run.frozen is not None:
         run.frozen.check_node(plan, planner)

@@ -9,7 +9,8 @@ from reelwright.pipeline.selection import named_videos, samples
 from reelwright.stages.work import InputRef, VideoItem, Work
 
 if TYPE_CHECKING:
-    from reelwright.pipeline.plan import NodePlan, Planner
+    from reelwright.pipeline.graph import NodePlan
+    from reelwright.pipeline.plan import Planner
 
 
 def build_work(planner: Planner, plan: NodePlan, items: tuple[VideoItem, ...] | None = None) -> Work:
@@ -31,6 +32,7 @@ def build_work(planner: Planner, plan: NodePlan, items: tuple[VideoItem, ...] | 
             "heads": [list(head) for head in dataset.labels.heads],
             **_videos(planner, plan),
         },
+        plugins=planner.plugins_behind(plan.node),
     )
 
 

@@ -9,17 +9,19 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from reelwright.pipeline.bucket_copy import Digests, Scope, copied
+from reelwright.pipeline.bucket_copy import copied
 from reelwright.pipeline.file import PipelineFile
 from reelwright.pipeline.keys import hub_file
 from reelwright.pipeline.plan import Planner
 from reelwright.pipeline.runner import open_planner
+from reelwright.pipeline.scope import Digests, Scope
 from reelwright.stages.synthesize.check import check_set
 from reelwright.storage.checking import (
     LEFTOVER,
     MISSING,
     Problem,
     Rows,
+    check_items,
     check_node,
     check_outputs,
     check_sealed,
@@ -89,9 +91,8 @@ def found_in(store: Store, scope: Scope | None) -> tuple[Problem, ...]:
 
 def reachable(planner: Planner) -> Scope:
     """What the pipeline file needs as it is set now."""
-    store = planner.file.store
+    store, scope = planner.file.store, Scope()
     store.backend.pull(planner.project)
-    scope = Scope()
     for path in planner.project.glob("*.json"):
         scope.add("projects", f"{path.parent.name}/{path.name}")
     if planner.dataset.synthetic is not None:
@@ -141,7 +142,7 @@ def find_problems(store: Store, scope: Scope) -> Iterator[Problem]:
 
 def _items(area: str) -> _Check:
     kind = WITH_ITEMS[area]
-    return lambda store, key, digests: kind.check_items(kind.place(store.root, key), _done(store, key), digests)
+    return lambda store, key, digests: check_items(kind, kind.place(store.root, key), _done(store, key), digests)
 
 
 def _outputs(store: Store, key: str) -> Iterator[Problem]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from reelwright.pipeline.noted import Noted
-from reelwright.pipeline.plan import FRESH, STALE, WAITING, NodePlan, Planner
+from reelwright.pipeline.graph import FRESH, STALE, WAITING, NodePlan
+from reelwright.pipeline.plan import Planner
+from reelwright.pipeline.reasons import InputVideo
 from reelwright.storage.errors import ConfigError, nearest
 from reelwright.storage.items import ItemRow
 
@@ -103,11 +104,11 @@ def _left_out(planner: Planner, plan: NodePlan, video_id: str, content: str) -> 
 
 def _read_otherwise(planner: Planner, plan: NodePlan, content: str) -> Iterator[str]:
     """What a run reads of this video that it did not when it ran last."""
-    before = planner.noted_before(plan) if plan.node.config.kind == "run" and plan.state == STALE else []
+    before = planner.inputs_before(plan) if plan.node.config.kind == "run" and plan.state == STALE else []
     if not before:
         return
     then = [entry for entry in before if entry.content == content]
-    now = [entry for entry in planner.noted_now(plan) if entry.content == content]
+    now = [entry for entry in planner.inputs_now(plan) if entry.content == content]
     if not then:
         yield "this video: new content since the last run"
     for name, aspect in (("split", "split"), ("labels", "labels")):
@@ -116,5 +117,5 @@ def _read_otherwise(planner: Planner, plan: NodePlan, content: str) -> Iterator[
             yield f"this video: {name}: {sides[0]} -> {sides[1]}" if name == "split" else "this video: labels changed"
 
 
-def _values(videos: list[Noted], aspect: str) -> set[str]:
+def _values(videos: list[InputVideo], aspect: str) -> set[str]:
     return {getattr(entry, aspect) for entry in videos}

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
+from reelwright.stages.plugins import PluginUse
 from reelwright.storage.errors import ConfigError, nearest
 
 C = TypeVar("C", bound="Settings")
@@ -27,9 +28,13 @@ def execution(default: Any = ..., **options: Any) -> Any:
     return Field(default, json_schema_extra={"role": "execution"}, **options)
 
 
-def training(default: Any = ..., **options: Any) -> Any:
-    """A field of how weights are found; it enters the run's key, and those of its users by the weights alone."""
-    return Field(default, json_schema_extra={"role": "training"}, **options)
+def training(default: Any = ..., *, when: Callable[[Any], bool] | None = None, **options: Any) -> Any:
+    """A field of how weights are found; it enters the run's key, and those of its users by the weights alone.
+
+    ``when`` is that of `setting`.
+    """
+    extra: dict[str, Any] = {"role": "training", **({} if when is None else {"when": when})}
+    return Field(default, json_schema_extra=extra, **options)
 
 
 def setting(default: Any = ..., *, when: Callable[[Any], bool], **options: Any) -> Any:
@@ -85,6 +90,32 @@ class Settings(BaseModel):
         return names is None or name in names
 
 
+class NamedSettings(Settings, extra="allow"):
+    """A block with a `name`, ours or a plug-in's, and the options of what is called so."""
+
+    group: ClassVar[str]  # of plug-ins
+    num_given: ClassVar[int] = 1  # arguments of a plug-in that come before its options
+
+    name: str
+
+    def options(self) -> dict[str, Any]:
+        """All but the name; 32.0 is 32, as in keys."""
+        return {
+            name: int(value) if isinstance(value, float) and value.is_integer() else value
+            for name, value in (self.model_extra or {}).items()
+        }
+
+    def is_ours(self) -> bool:
+        """Whether the name is one that comes with the package."""
+        return False
+
+    def plugin(self) -> PluginUse | None:
+        """The plug-in that is named, if it is one."""
+        if self.is_ours():
+            return None
+        return PluginUse(group=self.group, name=self.name, options=self.options(), num_given=self.num_given)
+
+
 class StageConfig(Settings):
     """The settings of one node. Subclasses name their stage and say what it makes."""
 
@@ -94,6 +125,13 @@ class StageConfig(Settings):
     produces: ClassVar[str]  # frames | embeddings | run | predictions | steps | scores
     publishes: ClassVar[bool] = False  # of 'items': tables with names and targets are made of all items together
     reads_labels: ClassVar[bool] = False  # of 'table': names, splits and labels of the videos are read, not only inputs
+
+    costs: ClassVar[tuple[str, ...] | None] = None
+    """Settings on which time and size for a second of video depend; None: runs with other settings tell nothing."""
+    time_grows_with: ClassVar[str] = ""
+    """A number among the settings that time grows with, such as epochs."""
+    rate_counts: ClassVar[Literal["", "size", "time and size"]] = ""
+    """What grows with the rate of the frames that are made or read."""
 
     @property
     def stores(self) -> bool:
@@ -159,6 +197,17 @@ class StageConfig(Settings):
 
     def check_names(self) -> None:
         """Raise ConfigError for a name or option that only a library knows (an encoder's), without loading torch."""
+
+    def plugins(self) -> dict[str, PluginUse]:
+        """Field -> the plug-in that it names."""
+        found = {}
+        for field in type(self).model_fields:
+            value = getattr(self, field)
+            blocks = {field: value} if isinstance(value, NamedSettings) else {}
+            if isinstance(value, tuple):
+                blocks = {f"{field}[{n}]": entry for n, entry in enumerate(value) if isinstance(entry, NamedSettings)}
+            found.update({place: use for place, block in blocks.items() if (use := block.plugin()) is not None})
+        return found
 
     def packages(self, endings: Collection[str]) -> dict[str, str]:
         """Packages beyond the required ones that these settings need: name to import -> what for, and what to do.

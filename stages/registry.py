@@ -1,15 +1,20 @@
-"""The table of stages, as text: nothing is imported until a node needs it."""
+"""The table of stages, as text: nothing is imported until a node needs it.
+
+All that is to be known of a stage outside its folder stands here or is declared by its settings (stages/config.py).
+"""
 
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from reelwright.storage.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from reelwright.stages.config import StageConfig
+    from reelwright.storage.store import Store
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,11 @@ class Stage:
     trains: bool = False  # it makes a run, in one process or several
     prepare: str | None = None  # of those: what a worker loads once, before its first items
     share: str | None = None  # of those that spread: a `SharedVideo` of (work, reporter), for long videos
+    fetch: str | None = None  # of those with weights from a hub: (name, store), brings them into the store
+    node: str | None = None  # usual name of its node, where a command makes the pipeline; None: it has no such command
+    reads: Mapping[str, str | list[str]] = field(default_factory=dict)  # inputs of that node, by usual names
+    streams: bool = False  # it can take the rows of what it reads as they are made
+    streamed: Mapping[str, Any] = field(default_factory=dict)  # settings of its node where all that reads it can
 
 
 STAGES: dict[str, Stage] = {
@@ -33,12 +43,17 @@ STAGES: dict[str, Stage] = {
         "Decode frames into the frame store",
         spreads=True,
         share="reelwright.stages.decode.sharing:SharedDecode",
+        node="frames",
+        streamed={"materialize": False},
     ),
     "pretrain": Stage(
         "reelwright.stages.pretrain.config:PretrainConfig",
         "reelwright.stages.pretrain.work:run",
         "Pre-train an image encoder on key frames of states",
         trains=True,
+        fetch="reelwright.stages.embed.fetch:fetch",
+        node="pretrain",
+        reads={"frames": "frames"},
     ),
     "embed": Stage(
         "reelwright.stages.embed.config:EmbedConfig",
@@ -47,6 +62,10 @@ STAGES: dict[str, Stage] = {
         spreads=True,
         prepare="reelwright.stages.embed.work:prepare",
         share="reelwright.stages.embed.sharing:SharedEmbedding",
+        fetch="reelwright.stages.embed.fetch:fetch",
+        node="embed",
+        reads={"frames": "frames"},
+        streams=True,
     ),
     "features": Stage(
         "reelwright.stages.features.config:FeaturesConfig",
@@ -64,12 +83,16 @@ STAGES: dict[str, Stage] = {
         "reelwright.stages.train.work:run",
         "Train a temporal model on stored embeddings",
         trains=True,
+        node="train",
+        reads={"embeddings": ["embed"]},
     ),
     "finetune": Stage(
         "reelwright.stages.finetune.config:FinetuneConfig",
         "reelwright.stages.finetune.work:run",
         "Fine-tune encoder and temporal model together",
         trains=True,
+        node="tune",
+        reads={"frames": "frames", "spatial": "embed", "temporal": "train"},
     ),
     "predict": Stage(
         "reelwright.stages.predict.config:PredictConfig",
@@ -78,16 +101,22 @@ STAGES: dict[str, Stage] = {
         publish="reelwright.stages.predict.work:publish",
         spreads=True,
         prepare="reelwright.stages.predict.work:prepare",
+        node="predict",
+        reads={"run": "train"},
     ),
     "steps": Stage(
         "reelwright.stages.steps.config:StepsConfig",
         "reelwright.stages.steps.work:run",
         "Turn predictions and detections into completed steps",
+        node="steps",
+        reads={"predictions": ["predict"]},
     ),
     "evaluate": Stage(
         "reelwright.stages.evaluate.config:EvaluateConfig",
         "reelwright.stages.evaluate.work:run",
         "Score predictions and write a report",
+        node="scores",
+        reads={"predictions": "predict"},
     ),
 }
 
@@ -100,11 +129,57 @@ def load(entry: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
+def all_stages() -> Mapping[str, Stage]:
+    """All stages, by name."""
+    return STAGES
+
+
+def stage_of(name: str) -> Stage:
+    """The entry of a stage that is known to be one."""
+    return all_stages()[name]
+
+
 def config_model(stage: str, *, where: str) -> type[StageConfig]:
     """The settings model of a stage. Raises ConfigError for an unknown name."""
-    if stage not in STAGES:
+    known = all_stages()
+    if stage not in known:
         raise ConfigError(
-            f"{where}: uses: {stage!r} is no stage.{nearest(stage, STAGES, RENAMED)} Known: {', '.join(STAGES)}"
+            f"{where}: uses: {stage!r} is no stage.{nearest(stage, known, RENAMED)} Known: {', '.join(known)}"
         )
-    model = load(STAGES[stage].config)
+    model = load(known[stage].config)
     return cast("type[StageConfig]", model)
+
+
+def fetch_weights(config: StageConfig, store: Store) -> None:
+    """Bring the pretrained weights of a node from their hub into the store. Raises InputError when that cannot be."""
+    fetch = stage_of(config.stage).fetch
+    assert fetch is not None, f"{config.stage} names weights of a hub, but not how they are fetched"
+    load(fetch)(config.hub_weights(), store)
+
+
+def produced_by(stage: str) -> str:
+    """What a stage makes, as in `StageConfig.produces`; empty for one that is not known here, as in older records."""
+    return config_model(stage, where="a record").produces if stage in all_stages() else ""
+
+
+def usual_nodes(stage: str) -> dict[str, dict[str, Any]]:
+    """Nodes by their usual names: those that one of a stage needs, in order, and it; nothing is stored needlessly."""
+    nodes: dict[str, str] = {}
+    _add_usual(stage, nodes)
+    blocks: dict[str, dict[str, Any]] = {}
+    for name, used in nodes.items():
+        readers = [stage_of(other) for other in nodes.values() if name in _read_by(other)]
+        streamed = stage_of(used).streamed if readers and all(reader.streams for reader in readers) else {}
+        blocks[name] = {"uses": used, **stage_of(used).reads, **streamed}
+    return blocks
+
+
+def _add_usual(stage: str, nodes: dict[str, str]) -> None:
+    for name in _read_by(stage):
+        _add_usual(next(other for other, entry in all_stages().items() if entry.node == name), nodes)
+    nodes[str(stage_of(stage).node)] = stage
+
+
+def _read_by(stage: str) -> Iterator[str]:
+    for names in stage_of(stage).reads.values():
+        yield from [names] if isinstance(names, str) else names

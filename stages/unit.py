@@ -25,7 +25,7 @@ from reelwright.stages.claimed import do_shards, do_videos
 from reelwright.stages.held import hold
 from reelwright.stages.inputs import bring_inputs
 from reelwright.stages.learning.plain_work import work_from_plain, work_to_plain
-from reelwright.stages.registry import STAGES, load
+from reelwright.stages.registry import load, stage_of
 from reelwright.stages.work import Shards, SilentReporter, Work
 from reelwright.storage import errors
 from reelwright.storage.errors import ReelwrightError
@@ -52,7 +52,7 @@ class Unit:
     @classmethod
     def of(cls, work: Work, *, name: str, shards: tuple[int, int] | None = None) -> Unit:
         """The unit of a part of a node's work."""
-        stage = STAGES[work.stage]
+        stage = stage_of(work.stage)
         function = stage.work if shards is None else str(stage.share)
         part = replace(work, is_part=True)
         return cls(name=name, work=part, function=function, prepare=stage.prepare, shards=shards)

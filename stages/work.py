@@ -46,6 +46,7 @@ class Work:
     inputs: Mapping[str, tuple[InputRef, ...]]
     items: tuple[VideoItem, ...] = ()
     payload: Mapping[str, Any] = field(default_factory=dict)  # stage-specific plain data (targets, splits, classes)
+    plugins: Mapping[str, Any] = field(default_factory=dict)  # those that it may import, as `Plugin.plain`, by use
     is_part: bool = False  # other processes do other items of the same node at the same time
 
 

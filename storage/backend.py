@@ -43,6 +43,11 @@ def nothing(_: str) -> bool:
     return False
 
 
+def is_unfinished(file: Path, folder: Path) -> bool:
+    """Whether a file below ``folder`` has not got its own name yet, or has lost it."""
+    return any(part.startswith(UNFINISHED) for part in file.relative_to(folder).parts)
+
+
 class Backend:
     """A store in a folder: what is written is there, and what is there counts."""
 

@@ -11,12 +11,14 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from reelwright.storage.digests import KEY_HEX_DIGITS, file_digest
 from reelwright.storage.items import ItemRow
+from reelwright.storage.kinds import OutputKind
 from reelwright.storage.known import KnownFiles
 from reelwright.storage.records import Record
 from reelwright.storage.reserved import PARTIAL, SCHEMA, TEMPORARY, URLS
@@ -75,6 +77,12 @@ def ledger_is_whole(folder: Path) -> bool:
     paths = [table] if table.exists() else []
     paths += [path for path in marks.glob("*.json") if not _is_leftover(path)] if marks.is_dir() else []
     return not any(broken_seal(path) for path in paths)
+
+
+def check_items(kind: OutputKind, folder: Path, done: Rows | None, digests: frozenset[str] | None) -> Iterator[Problem]:
+    """What is wrong with the data of single videos; see `check_group`."""
+    found: Iterator[Problem] = resolve_name(kind.check)(folder, done, digests)
+    return found
 
 
 def check_group(group: Path, done: Rows | None, digests: frozenset[str] | None) -> Iterator[Problem]:

@@ -116,8 +116,7 @@ def find_garbage(store: Store, roots: Roots, listing: Listing | None = None) -> 
 
     Of a store in a bucket, the listing of this machine's copy finds what the copy has.
     """
-    listing = listing or Listing(store.backend, store.root)
-    found = _Finder(store, roots, listing)
+    found = _Finder(store, roots, listing or Listing(store.backend, store.root))
     for area in GROUPED:
         yield from found.groups(area)
     for area in _KEYED:

@@ -5,7 +5,6 @@ A new kind is one entry here, and what its stage calls `produces`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
@@ -32,11 +31,6 @@ class OutputKind:
     def open(self, folder: Path) -> Any:
         """What reads the output in a key's folder."""
         return resolve_name(self.reader)(folder)
-
-    def check_items(self, folder: Path, done: Any, digests: frozenset[str] | None) -> Iterator[Any]:
-        """What is wrong with data of single videos, as `Problem`s; ``done`` are `Rows`. See `checking.check_group`."""
-        found: Iterator[Any] = resolve_name(self.check)(folder, done, digests)
-        return found
 
 
 KINDS: dict[str, OutputKind] = {  # by what stages call it (`StageConfig.produces`)

@@ -42,6 +42,7 @@ from reelwright.storage.reserved import TEMPORARY
 from reelwright.storage.unusable import told_by_work
 
 _USES, COLLECTING = "uses", "collecting"
+_DECIDING_SECONDS = (0.05, 0.5, 2.0)  # between looks at a generation beside ours
 
 
 @dataclass(kw_only=True)
@@ -55,8 +56,18 @@ class _Lock:
     stale_seconds: float
 
     def give_sign(self) -> bool:
-        """Give a sign of life if it is still ours: the newest generation, and as it was written last."""
-        if _newest(self.place.list()) != self.name:
+        """Give a sign of life if it is still ours: the newest generation, and as it was written last.
+
+        Who takes a lock over creates a newer generation and then removes this one, or, having looked long ago, its own
+        again: while both are there it is not decided which, and one who died in between is believed.
+        """
+        found = self.place.list()
+        for seconds in _DECIDING_SECONDS:
+            if self.name not in found or _newest(found) == self.name:
+                break
+            time.sleep(seconds)
+            found = self.place.list()
+        if _newest(found) != self.name:
             return False
         version = self.place.touch(self.name, self.owner, self.version)
         self.version = version or ""

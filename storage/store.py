@@ -52,7 +52,7 @@ class Store:
             return cls(working_copy(url), url)
         return cls(Path(place).expanduser().absolute())
 
-    @property
+    @functools.cached_property
     def backend(self) -> Backend:
         """What it is kept in."""
         return backend_of(self.root)
@@ -162,14 +162,14 @@ def backend_of(path: Path) -> Backend:
     A working copy says itself whose it is, so that every process of this machine finds the same.
     """
     owner = owner_of(path)
-    return _FOLDER if owner is None else _opened(*owner)
+    if owner is None:
+        return _FOLDER
+    if owner not in _buckets:
+        from reelwright.storage.working_copy import open_bucket
 
-
-@functools.cache
-def _opened(root: Path, url: str) -> Backend:
-    from reelwright.storage.working_copy import open_bucket
-
-    return open_bucket(root, url)
+        _buckets.setdefault(owner, open_bucket(*owner))  # of two threads at once both get the same
+    return _buckets[owner]
 
 
 _FOLDER = Backend()
+_buckets: dict[tuple[Path, str], Backend] = {}

@@ -7,7 +7,6 @@ What cannot be read for certain is refused with its row and, of bytes, its place
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import csv
 import io
@@ -19,15 +18,8 @@ from typing import Any, NamedTuple
 
 from reelwright.storage.errors import InputError, nearest
 from reelwright.storage.files import read_table
-from reelwright.storage.snapshots import Snapshot
+from reelwright.storage.texts import read_bytes, read_text
 
-_MARKS = {  # UTF-32 first: its mark begins with that of UTF-16
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _SHOWN = 20
 _MANY_BYTES = 4 << 20  # from here on Arrow is faster, its import included
@@ -90,27 +82,6 @@ def read_columns(path: Path, *, required: Sequence[str]) -> Columns:
                 "row, which swallows what stands between; close it"
             )
     return found
-
-
-def read_text(path: Path) -> str:
-    """A text that people wrote: UTF-8, or UTF-16 or UTF-32 where a byte-order mark says so; without the mark.
-
-    Raises InputError for a missing file, and for bytes of another encoding, which are not guessed, with their place.
-    """
-    data = _read_bytes(path)
-    encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8")
-    if b"\0" in data and encoding.startswith("utf-8"):
-        row = data[: data.index(b"\0")].count(b"\n") + 1
-        raise InputError(f"{path}:{row}: {_NUL}")
-    try:
-        text = data.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise InputError(_not_text(path, data, error)) from None
-    for sign, what in (("\0", _NUL), ("\ufeff", _JOINED)):
-        if sign in text:
-            row = text[: text.index(sign)].count("\n") + 1
-            raise InputError(f"{path}:{row}: {what}")
-    return text
 
 
 def read_lines(path: Path, *, delimiter: str = ",") -> list[tuple[int, list[str]]]:
@@ -253,7 +224,7 @@ def _ragged(cells: Sequence[str], width: int) -> str:
 def _read_parquet(path: Path) -> Columns:
     import pyarrow as pa
 
-    data = _read_bytes(path)
+    data = read_bytes(path)
     try:
         table = read_table(io.BytesIO(data))
         _check_names(table.column_names, path)
@@ -269,39 +240,3 @@ def _texts(column: Any) -> list[str]:
     is_bytes = pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)
     values = (column.cast(pa.string()) if is_bytes else column).to_pylist()
     return ["" if value is None else str(value) for value in values]
-
-
-def _read_bytes(path: Path) -> bytes:
-    """All of a file, in one state. Raises InputError."""
-    try:
-        snapshot = Snapshot.of(path)
-        data = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        raise InputError(f"{path}: no such file. Give a .csv, .tsv or .parquet table") from None
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read: {error.strerror}. Look at its mode and owner, or at the disk"
-        ) from None
-    if not snapshot.is_same():
-        raise InputError(snapshot.changed_message)
-    return data
-
-
-def _not_text(path: Path, data: bytes, error: UnicodeDecodeError) -> str:
-    start = data.rfind(b"\n", 0, error.start) + 1
-    row = data.count(b"\n", 0, error.start) + 1
-    if error.encoding != "utf-8":
-        return f"{path}:{row}: begins as {error.encoding} but is not: {error.reason}. Save it as UTF-8"
-    byte = data[error.start : error.start + 1]
-    guess = byte.decode("cp1252", errors="replace")
-    return (
-        f"{path}:{row}: byte {error.start - start + 1} of the row (0x{byte.hex().upper()}) is not UTF-8; in "
-        f"Windows-1252 it would be {guess!r}. Save the file as UTF-8, or: "
-        f"iconv -f WINDOWS-1252 -t UTF-8 {path.name} > utf8-{path.name}"
-    )
-
-
-_NUL = (
-    "holds a NUL, which no text has. Is it UTF-16 without its mark? Save it as UTF-8; else it is damaged, or no table"
-)
-_JOINED = "a byte-order mark stands inside the text: files were joined? Remove it, and a second header"

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from reelwright.storage import remote
-from reelwright.storage.backend import UNFINISHED, Backend, Found, Skip, nothing
+from reelwright.storage.backend import Backend, Found, Skip, is_unfinished, nothing
 from reelwright.storage.heartbeat import check_held
 from reelwright.storage.kinds import GROUPED, RECORDED
 from reelwright.storage.reserved import SCHEMA, TEMPORARY, URLS, VIDEOS
@@ -189,7 +189,7 @@ class _Bucket(Backend):
     def _is_shared(self, path: Path) -> bool:
         """Whether others are to see it; what is unfinished or of this machine only is not."""
         area, *rest = path.relative_to(self._root).parts or ("",)
-        return not _is_unfinished(path, self._root) and (area in _SHARED or (area in _TABLES and not rest))
+        return not is_unfinished(path, self._root) and (area in _SHARED or (area in _TABLES and not rest))
 
     def _completes(self, url: str) -> bool:
         """Whether an item, run or node is complete by this object."""
@@ -210,7 +210,7 @@ class _Bucket(Backend):
         if folder.relative_to(self._root).parts[0] not in _ADDED_TO:
             for file in files_below(folder):
                 name = file.relative_to(folder).as_posix()
-                if name not in found and not skip(name) and not _is_unfinished(file, folder):
+                if name not in found and not skip(name) and not is_unfinished(file, folder):
                     file.unlink(missing_ok=True)
         pulled = {name: [found[name].version, *stamps[folder / name]] for name in lacking}
         now = {name: entry for name, entry in seen.items() if skip(name)} | here | pulled
@@ -232,7 +232,7 @@ class _Bucket(Backend):
         lacking = {}
         for file in files:
             entry = there.get(file.relative_to(folder).as_posix())
-            if not _is_unfinished(file, folder) and (entry is None or remote.holds(entry, file) is False):
+            if not is_unfinished(file, folder) and (entry is None or remote.holds(entry, file) is False):
                 lacking[file] = self.name_of(file)
         remote.upload(lacking)
 
@@ -279,11 +279,6 @@ def _as_seen(path: Path, found: Found, seen: object) -> list[Any] | None:
         return None
 
 
-def _is_unfinished(file: Path, folder: Path) -> bool:
-    """Whether a file below ``folder`` has not got its own name yet."""
-    return any(part.startswith(UNFINISHED) for part in file.relative_to(folder).parts)
-
-
 def _objects(url: str) -> list[str]:
     """All objects below a URL; the URL itself where it is one."""
-    return [f"{url}/{name}" for name in remote.list_objects(url)] or [url]
+    return [f"{url}/{name}" for name in remote.list_objects(url)] or ([url] if remote.look(url) is not None else [])

@@ -13,7 +13,7 @@ from reelwright.pipeline.cluster.live import LiveReporter
 from reelwright.pipeline.cluster.profiles import cluster_settings
 from reelwright.pipeline.file import PipelineFile
 from reelwright.stages.inputs import bring_inputs
-from reelwright.stages.registry import STAGES, load
+from reelwright.stages.registry import load, stage_of
 from reelwright.stages.work import InputRef, Reporter, Work
 
 if TYPE_CHECKING:
@@ -42,12 +42,12 @@ class LocalExecutor:
     def items(self, work: Work, reporter: LiveReporter) -> None:
         """See Executor."""
         bring_inputs(work)
-        load(STAGES[work.stage].work)(work, reporter)
+        load(stage_of(work.stage).work)(work, reporter)
 
     def whole(self, work: Work, reporter: LiveReporter) -> dict[str, Any]:
         """See Executor."""
         bring_inputs(work)
-        outputs: dict[str, Any] = load(STAGES[work.stage].work)(work, reporter)
+        outputs: dict[str, Any] = load(stage_of(work.stage).work)(work, reporter)
         return dict(outputs)
 
     def calls(self, reporter: Reporter) -> Spread:
@@ -69,7 +69,7 @@ class DaskExecutor(LocalExecutor):
 
     def items(self, work: Work, reporter: LiveReporter) -> None:
         """See Executor."""
-        if not STAGES[work.stage].spreads:
+        if not stage_of(work.stage).spreads:
             super().items(work, reporter)
             return
         from reelwright.pipeline.cluster.spread import Spreader
@@ -131,7 +131,7 @@ class SlurmExecutor(DaskExecutor):
 
     def whole(self, work: Work, reporter: LiveReporter) -> dict[str, Any]:
         """See Executor."""
-        if not STAGES[work.stage].trains:
+        if not stage_of(work.stage).trains:
             return super().whole(work, reporter)
         from reelwright.pipeline.cluster.training import train_as_job
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 
 from reelwright.pipeline.cluster.config import ClusterSettings
 from reelwright.stages.decode.config import DecodeConfig
-from reelwright.stages.registry import STAGES
+from reelwright.stages.registry import stage_of
 from reelwright.stages.unit import UnitDone
 from reelwright.stages.work import Shards, VideoItem, Work
 from reelwright.storage.items import ItemRow
@@ -94,7 +94,7 @@ class Sharing:
     def of(cls, items: Iterable[VideoItem], work: Work, settings: ClusterSettings) -> Sharing:
         """Those of ``items`` that are long; none in a bucket, where others see no unfinished work."""
         found = []
-        if STAGES[work.stage].share is not None and not is_url(work.store):
+        if stage_of(work.stage).share is not None and not is_url(work.store):
             found = [(seconds, item) for item in items if (seconds := long_seconds(item, work, settings)) is not None]
         found.sort(key=lambda entry: (-entry[0], entry[1].digest))
         return cls(settings.unit_seconds, {item.digest: LongVideo(item, seconds) for seconds, item in found})

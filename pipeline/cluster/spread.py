@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from reelwright.pipeline.cluster.config import ClusterSettings
 from reelwright.pipeline.cluster.grouping import Grouping
 from reelwright.pipeline.cluster.sharing import DEATHS, Sharing
-from reelwright.stages.registry import STAGES
+from reelwright.stages.registry import stage_of
 from reelwright.stages.unit import ENTRY, LEFT, STARTED, Unit, UnitDone, forget
 from reelwright.stages.work import Reporter, VideoItem, Work
 from reelwright.storage.errors import StageError
@@ -87,7 +87,7 @@ class Spreader:
         self.grouping = Grouping.of(single, unit_seconds=self.settings.unit_seconds)
         self.ledger = ItemLedger(store.node(self.work.key))
         self.payload = {name: value for name, value in self.work.payload.items() if name != "videos"}
-        self.needs_gpu = STAGES[self.work.stage].prepare is not None and self.work.config.get("device") != "cpu"
+        self.needs_gpu = stage_of(self.work.stage).prepare is not None and self.work.config.get("device") != "cpu"
         self.reporter.total(len(items), "videos")
         try:
             while self.num_waiting or self.under_way:

@@ -19,6 +19,8 @@ class DecodeConfig(StageConfig):
     version: ClassVar[int] = 2  # 2: frames and times are those that FFmpeg decodes, in every container
     kind: ClassVar[str] = "items"
     produces: ClassVar[str] = "frames"
+    costs: ClassVar[tuple[str, ...] | None] = ("short_side", "size", "crop", "codec")
+    rate_counts: ClassVar[Literal["", "size", "time and size"]] = "size"  # frames between are decoded all the same
 
     fps: PositiveFloat | None = None
     """Frames per second of presentation time: the frame on screen at first + k / fps, right for variable frame rate."""

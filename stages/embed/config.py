@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from reelwright.models.encoder_names import check_encoder, is_video_encoder
+from reelwright.models.encoder_names import check_encoder, is_of_library, is_video_encoder
 from reelwright.models.outputs import parse_outputs
 from reelwright.stages.config import Settings, StageConfig, execution, node_input, ordered, setting, source_file
+from reelwright.stages.plugins import PluginUse, is_plugin
 from reelwright.stages.sampling.settings import GridSettings, Short
 from reelwright.storage.errors import ConfigError
 
 NO_FILE = ("hub", "none")
+NO_HUB = "weights: hub has none of an encoder that is a plug-in; set weights: none (random ones), or a file"
+
+
+def encoder_plugin(encoder: str | None, model_args: Mapping[str, Any]) -> dict[str, PluginUse]:
+    """What `StageConfig.plugins` says of an encoder and its arguments."""
+    if encoder is None or is_of_library(encoder) or not is_plugin("encoders", encoder):
+        return {}
+    return {"encoder": PluginUse(group="encoders", name=encoder, options=model_args, num_given=1)}
 
 
 class PreprocessSettings(Settings):
@@ -54,6 +63,16 @@ class EmbedConfig(StageConfig):
     version: ClassVar[int] = 2
     kind: ClassVar[str] = "items"
     produces: ClassVar[str] = "embeddings"
+    costs: ClassVar[tuple[str, ...] | None] = (
+        "encoder",
+        "precision",
+        "clip",
+        "outputs",
+        "dtype",
+        "model_args",
+        "preprocess",
+    )
+    rate_counts: ClassVar[Literal["", "size", "time and size"]] = "time and size"
 
     frames: str = node_input("frames", kinds=("frames",))
     """The decode node whose frames are embedded."""
@@ -61,7 +80,8 @@ class EmbedConfig(StageConfig):
     """A finetune or pretrain node whose encoder is used, a new generation; then encoder and weights are not given, and
     preprocess and clip are those of the run unless they are."""
     encoder: str | None = None
-    """timm/NAME, hf-hub:ORG/NAME or torchvision/NAME (its video models)."""
+    """timm/NAME, hf-hub:ORG/NAME or torchvision/NAME (its video models); or a plug-in's: an entry point of
+    reelwright.encoders, package.module:Encoder, or file.py:Encoder."""
     weights: str = source_file("hub")
     """hub: the encoder's pretrained weights; none: random ones drawn with seed; else a .safetensors/.pth/.pt file."""
     seed: int = setting(0, when=lambda config: config.weights == "none", ge=0)
@@ -110,6 +130,8 @@ class EmbedConfig(StageConfig):
                 "give either encoder (timm/NAME, hf-hub:ORG/NAME, torchvision/NAME) or run (a finetune or pretrain "
                 "node)"
             )
+        if self.weights == "hub" and self.plugins():
+            raise ValueError(NO_HUB)
         if self.run is not None and self.weights != "hub":
             raise ValueError("weights come with the run; remove weights")
         if self.embed_dim is not None and (self.run is not None or self.weights == "hub"):
@@ -133,7 +155,7 @@ class EmbedConfig(StageConfig):
     def check_names(self) -> None:
         """As of every stage: the encoder, its outputs and its arguments."""
         try:
-            if self.encoder is not None:
+            if self.encoder is not None and not self.plugins():
                 check_encoder(self.encoder, outputs=self.outputs, model_args=self.model_args)
             else:
                 parse_outputs(self.outputs)
@@ -142,7 +164,7 @@ class EmbedConfig(StageConfig):
 
     def most_rows(self, num_rows: float) -> float | None:
         """As of every stage: a row a frame, or a clip (of a run's encoder that is not known before)."""
-        if self.encoder is None:
+        if self.encoder is None or self.plugins():
             return None
         return num_rows / self.clip.hop + 1 if is_video_encoder(self.encoder) else num_rows
 
@@ -152,6 +174,10 @@ class EmbedConfig(StageConfig):
         return (
             {"pcodec": "codec: pcodec; pip install 'numcodecs[pcodec]', or set lz4"} if self.codec == "pcodec" else {}
         )
+
+    def plugins(self) -> dict[str, PluginUse]:
+        """As of every stage."""
+        return encoder_plugin(self.encoder, self.model_args)
 
     def hub_weights(self) -> str | None:
         """The encoder's name, when its own pretrained weights are used."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from reelwright.models.embedding_head import EmbeddingEncoder
 from reelwright.models.encoders import DataConfig, Encoder, build_encoder, output_shapes
+from reelwright.models.testing import checked_encoder
 from reelwright.models.weights import load_weights, remap_state_dict, state_digest
 from reelwright.stages.config import parse_config
 from reelwright.stages.embed.config import EmbedConfig
@@ -20,6 +21,7 @@ from reelwright.stages.embed.fetch import fetch
 from reelwright.stages.embed.preprocess import override
 from reelwright.stages.embed.weight_files import read_weights
 from reelwright.stages.inputs import unchanged_sources
+from reelwright.stages.plugins import PluginUse, checked_options, load_plugin
 from reelwright.stages.work import InputRef, Work
 from reelwright.storage.errors import ConfigError, InputError, StoreError
 from reelwright.storage.store import Store
@@ -47,14 +49,19 @@ def load_encoder(work: Work) -> LoadedEncoder:
     config = parse_config(EmbedConfig, dict(work.config), where=work.node)
     run = work.inputs["run"][0] if config.run is not None else None
     with unchanged_sources(work):
-        return build_from_config(config, store=Store.at(work.store), run=run, where=work.node)
+        return build_from_config(config, store=Store.at(work.store), run=run, where=work.node, plugins=work.plugins)
 
 
-def build_from_config(config: EmbedConfig, *, store: Store, run: InputRef | None, where: str) -> LoadedEncoder:
-    """As `load_encoder`, from settings that are parsed; ``run`` is the run whose encoder is used."""
+def build_from_config(
+    config: EmbedConfig, *, store: Store, run: InputRef | None, where: str, plugins: Mapping[str, Any]
+) -> LoadedEncoder:
+    """As `load_encoder`, from settings that are parsed; ``run`` is the run whose encoder is used.
+
+    ``plugins`` are those that the unit of work names.
+    """
     if run is not None:
         config = _config_of_run(config, store.run(run.key), where=where)
-    encoder = _build(config, where=where)
+    encoder = _build(config, where=where, plugins=plugins)
     try:
         _load(encoder, config, store, run)
     except ValueError as error:
@@ -69,15 +76,29 @@ def build_from_config(config: EmbedConfig, *, store: Store, run: InputRef | None
     )
 
 
-def _build(config: EmbedConfig, *, where: str) -> Encoder:
+def _build(config: EmbedConfig, *, where: str, plugins: Mapping[str, Any]) -> Encoder:
     assert config.encoder is not None
+    own = config.plugins().get("encoder")
     try:
-        encoder = build_encoder(
-            config.encoder, outputs=config.outputs, seed=config.seed, model_args=config.model_args or None
+        encoder = (
+            build_encoder(
+                config.encoder, outputs=config.outputs, seed=config.seed, model_args=config.model_args or None
+            )
+            if own is None
+            else _build_own(own, config, plugins=plugins)
         )
         return encoder if config.embed_dim is None else with_embedding(encoder, config.embed_dim, seed=config.seed)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise ConfigError(f"{where}: {error}") from error
+
+
+def _build_own(own: PluginUse, config: EmbedConfig, *, plugins: Mapping[str, Any]) -> Encoder:
+    """An encoder that is a plug-in, its random weights drawn from the seed."""
+    thing = load_plugin(own.group, own.name, plugins)
+    options = checked_options(thing, own.options, name=own.name, num_given=own.num_given)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(config.seed)
+        return checked_encoder(thing(config.outputs, **options), outputs=config.outputs)
 
 
 def with_embedding(encoder: Encoder, embed_dim: int, *, seed: int) -> EmbeddingEncoder:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import ClassVar, Literal
+from collections.abc import Collection, Mapping, Sequence
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from reelwright.stages.config import Settings, StageConfig, node_input, setting
+from reelwright.stages.config import NamedSettings, Settings, StageConfig, node_input, setting
+from reelwright.stages.plugins import is_plugin
+from reelwright.storage.errors import ConfigError
 
 
 class StepScoreSettings(Settings):
@@ -33,6 +35,30 @@ class MapSettings(Settings):
     seed: NonNegativeInt = 0
 
 
+class EvaluatorSettings(NamedSettings):
+    """What is measured besides: its name and its own options (checked before any work)."""
+
+    group: ClassVar[str] = "evaluators"
+    num_given: ClassVar[int] = 0
+
+    name: str
+    """An entry point of reelwright.evaluators, package.module:Evaluator, or file.py:Evaluator."""
+
+    @property
+    def label(self) -> str:
+        """How its numbers are called."""
+        return self.name.rpartition(":")[2]
+
+    @model_validator(mode="after")
+    def _evaluator_is_known(self) -> Self:
+        if not is_plugin(self.group, self.name):
+            raise ValueError(
+                f"unknown evaluator {self.name!r}: no installed package offers it (reelwright.{self.group}); or write "
+                "package.module:Evaluator, or file.py:Evaluator for a file beside the pipeline file"
+            )
+        return self
+
+
 class EvaluateConfig(StageConfig):
     """Scores of predictions against targets, and a report to look at."""
 
@@ -40,6 +66,7 @@ class EvaluateConfig(StageConfig):
     version: ClassVar[int] = 1
     kind: ClassVar[str] = "table"
     produces: ClassVar[str] = "scores"
+    costs: ClassVar[tuple[str, ...] | None] = ("report",)
 
     predictions: str = node_input(kinds=("predictions", "steps"))
     """The predict or steps node."""
@@ -60,6 +87,21 @@ class EvaluateConfig(StageConfig):
     embeddings: str | None = node_input(None, kinds=("embeddings",))
     """An embed node whose rows the report shows in a plane, coloured by label; of steps, by the true state."""
     map: MapSettings = setting(MapSettings(), when=lambda config: config.report and config.embeddings is not None)
+
+    evaluators: tuple[EvaluatorSettings, ...] = setting((), when=lambda config: bool(config.evaluators))
+    """Plug-ins that measure the predictions too; their numbers are called NAME_NUMBER."""
+
+    @model_validator(mode="after")
+    def _evaluators_differ(self) -> Self:
+        labels = [evaluator.label for evaluator in self.evaluators]
+        if len(set(labels)) < len(labels):
+            raise ValueError(f"evaluators: two are called alike, and so would be their numbers: {', '.join(labels)}")
+        return self
+
+    def check_inputs(self, inputs: Mapping[str, Sequence[StageConfig]]) -> None:
+        """Refuse evaluators of completed steps, which have no scores of windows."""
+        if self.evaluators and any(config.produces == "steps" for config in inputs.get("predictions", ())):
+            raise ConfigError("evaluators measure predictions, but predictions names a steps node; leave them out")
 
     def named_splits(self) -> dict[str, tuple[tuple[str, ...], bool]]:
         """As of every stage."""

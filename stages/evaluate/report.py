@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from reelwright.stages.evaluate.config import EvaluateConfig
@@ -14,6 +14,7 @@ from reelwright.stages.evaluate.summary import (
     classes_section,
     confusion_section,
     distribution_section,
+    evaluators_section,
     headline_section,
     splits_section,
     training_section,
@@ -37,13 +38,15 @@ class Report:
     num_videos: int  # in the splits, shown or not
     facts: Mapping[str, str]  # name -> value, shown below the title
     embeddings: Section | None = None  # the map of embeddings
+    own: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # numbers by evaluator that is a plug-in
 
 
 def page_of(report: Report) -> Page:
     """What the page says of the scores, the run and each video."""
     palette = Palette(report.info.classes, background=class_id(report.info, report.config.background))
     unit = main_unit(report.info)
-    sections = [*_score_sections(report, palette, unit=unit), report.embeddings, _videos_section(report, palette)]
+    scores = [*_score_sections(report, palette, unit=unit), evaluators_section(report.own)]
+    sections = [*scores, report.embeddings, _videos_section(report, palette)]
     traits, threshold = TASKS[report.info.task], report.config.threshold
     return Page(
         title=report.title,

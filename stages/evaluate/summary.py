@@ -65,6 +65,13 @@ def headline_section(scores: Mapping[str, Any], info: PredictionInfo, *, split: 
     return Section(f"Scores, {'all splits' if split == ALL_SPLITS else f'split {split}'}", [*cards, chance])
 
 
+def evaluators_section(own: Mapping[str, Mapping[str, float]]) -> Section | None:
+    """The numbers of evaluators that are plug-ins; None where there are none."""
+    rows = [[name, number, f"{value:.4g}"] for name, found in own.items() for number, value in found.items()]
+    columns = [("evaluator", ""), ("number", ""), ("value", "number")]
+    return Section("Further evaluators", [Table(columns=columns, rows=rows)]) if rows else None
+
+
 def _unit_text(unit: str, metrics: Mapping[str, Any]) -> str:
     if unit == "segmental":
         return f"Order and extent of segments, {int(metrics['num_videos']):,} videos"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from reelwright.stages.evaluate.config import EvaluateConfig
 from reelwright.stages.evaluate.embedding_map import drawn_map, labels_of_rows
+from reelwright.stages.evaluate.evaluators import EVALUATORS, own_scores
 from reelwright.stages.evaluate.frame_source import Wanted, find_stage, pictures
 from reelwright.stages.evaluate.page import Section, render
 from reelwright.stages.evaluate.report import Report, page_of
@@ -55,17 +57,23 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
         raise StageError(_no_videos(predictions, config))
     results = video_results(predictions)
     scores = {name: units for name, units in score_predictions(predictions, labels, config).items() if units}
+    present = {video.split for video in labels}
+    splits = {name: {name} for name in sorted(present)} | ({ALL_SPLITS: present} if len(present) > 1 else {})
+    own = own_scores(predictions, config.evaluators, splits=splits, plugins=work.plugins)
     summary = {"num_videos": len(labels), "num_scored": _num_scored(labels, results), **headline(scores, info)}
+    summary |= {f"{name}_{number}": value for name, found in _overall(own).items() for number, value in found.items()}
     if not scores:
         reporter.note("no video has a target: nothing is scored, the report shows what was predicted")
     with replacing_folder(store.report(work.key)) as folder:
-        write_json(folder / "metrics.json", _metrics(work, predictions, summary=summary, scores=scores))
+        written = _metrics(work, predictions, summary=summary, scores=scores)
+        write_json(folder / "metrics.json", {**written, EVALUATORS: own} if own else written)
         write_csv(folder / "per_video.csv", video_lines(labels, results, info=info, config=config))
         confusion = scores and _overall(scores).get(main_unit(info), {}).get("confusion")
         if confusion:
             write_csv(folder / "confusion.csv", confusion_lines(confusion, info.classes))
         if config.report:
             report = _report(work, predictions, labels=labels, results=results, scores=scores, reporter=reporter)
+            report = replace(report, own=_overall(own))
             (folder / "report.html").write_text(render(page_of(report)), encoding="utf-8")
     return summary
 
@@ -96,7 +104,7 @@ def _no_videos(predictions: PredictionSet, config: EvaluateConfig) -> str:
 
 
 def _overall(scores: Mapping[str, Any]) -> dict[str, Any]:
-    chosen: dict[str, Any] = scores.get(ALL_SPLITS) or next(iter(scores.values()))
+    chosen: dict[str, Any] = scores.get(ALL_SPLITS) or next(iter(scores.values()), {})
     return chosen
 
 

@@ -36,6 +36,7 @@ class FeaturesConfig(StageConfig):
     version: ClassVar[int] = 2
     kind: ClassVar[str] = "items"
     produces: ClassVar[str] = "embeddings"
+    costs: ClassVar[tuple[str, ...] | None] = ()
 
     fps: PositiveFloat | None = None
     """Frames per second of the video that the features were taken from; one of fps, times and times_key is needed."""

@@ -11,6 +11,7 @@ from reelwright.stages.config import Settings, StageConfig, execution, node_inpu
 from reelwright.stages.finetune.rand_augment_text import read_sections
 from reelwright.stages.learning.config import LearningSettings
 from reelwright.stages.learning.optimizer_config import OptimizerSettings
+from reelwright.stages.objectives.config import ObjectiveSettings
 
 
 class ErasingSettings(Settings):
@@ -98,6 +99,8 @@ class FinetuneConfig(LearningSettings):
     version: ClassVar[int] = 5  # 5: crops are of the stored frame, not of the middle that the encoder sees
     kind: ClassVar[str] = "run"
     produces: ClassVar[str] = "run"
+    costs: ClassVar[tuple[str, ...] | None] = ("precision",)
+    time_grows_with: ClassVar[str] = "epochs"
 
     frames: str = node_input("frames", kinds=("frames",), used="training")
     """The decode node, with materialize: true; the one that the embeddings were made from."""
@@ -113,6 +116,8 @@ class FinetuneConfig(LearningSettings):
     """spatial, temporal, or patterns of parameter names (as of file names), such as spatial.model.layer1.*"""
     frozen_norm: bool = training(True)
     """Batch norms of the encoder keep their statistics: windows are too alike to estimate new ones."""
+    objective: ObjectiveSettings | None = training(None, when=lambda config: config.objective is not None)
+    """A plug-in that is minimised in place of the task's own loss; null: `loss`."""
     augment: AugmentSettings = training(AugmentSettings())
     windows_per_epoch: PositiveInt | None = training(None)
     """Windows drawn an epoch; null: all of the grid (of the temporal run's window)."""

@@ -24,6 +24,7 @@ from reelwright.stages.finetune.config import FinetuneConfig
 from reelwright.stages.finetune.module import PARTS, FinetuneModule, freeze
 from reelwright.stages.finetune.preparing import ClipAugmentation, clip_transforms
 from reelwright.stages.learning.mixing import build_mixing, mix_frames
+from reelwright.stages.learning.objectives import build_objective, chosen_metric
 from reelwright.stages.learning.place import Place, train_in_processes
 from reelwright.stages.learning.run_models import clips_of_run, load_run_model, task_of_run
 from reelwright.stages.learning.setup import Learning, learn
@@ -53,11 +54,11 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
 
 def _tune(work: Work, config: FinetuneConfig, place: Place) -> dict[str, Any] | None:
     store = Store.at(work.store)
-    temporal, values = load_run_model(RunFolder(store.run(_only(work, "temporal").key)))
+    temporal, values = load_run_model(RunFolder(store.run(_only(work, "temporal").key)), plugins=work.plugins)
     labels = _labels(work, values)
     loaded = _spatial(work, store, values)
     task = task_of_run(values, background=labels.background)
-    metric = task.choose_metric(config.metric)
+    metric = chosen_metric(config, task, plugins=work.plugins)
     module = FinetuneModule(
         loaded.encoder, temporal, data_config=loaded.data_config, frozen_norm=config.frozen_norm
     ).to(place.device)
@@ -114,7 +115,8 @@ def _spatial(work: Work, store: Store, values: Mapping[str, Any]) -> LoadedEncod
         )
     generation = reference.inputs.get("run", ())
     only = config.model_copy(update={"outputs": (output,)})
-    loaded = build_from_config(only, store=store, run=generation[0] if generation else None, where=reference.node)
+    run = generation[0] if generation else None
+    loaded = build_from_config(only, store=store, run=run, where=reference.node, plugins=work.plugins)
     shape = row_shapes(loaded.encoder, loaded.data_config, where=reference.node)[output]
     _check_fit(work, loaded.encoder, shape, values)
     return loaded
@@ -170,7 +172,7 @@ def _learning(
     return Learning(
         train=data.train_batches(partial(batches, read=read, transforms=transforms), config, share),
         val=data.val_batches(partial(batches, read=seen.read), config, share),
-        objective=task.objective(config.loss, counts=data.counts, device=place.device),
+        objective=build_objective(config, task, counts=data.counts, device=place.device, plugins=work.plugins),
         task=task,
         metric=metric,
         multipliers={f"{part}.": getattr(config, f"{part}_lr_scale") for part in PARTS},

@@ -11,7 +11,8 @@ from reelwright.stages.config import Settings, StageConfig, execution, node_inpu
 from reelwright.stages.index.config import LabelsConfig
 from reelwright.stages.learning.optimizer_config import EmaSettings, OptimizerSettings, ScheduleSettings
 from reelwright.stages.learning.optimizer_names import LOOKAHEAD
-from reelwright.stages.objectives.config import LossSettings
+from reelwright.stages.objectives.config import LossSettings, ObjectiveSettings
+from reelwright.stages.plugins import PluginUse, is_plugin
 from reelwright.storage.errors import ConfigError
 
 _OPTIMIZER_PACKAGES = {"fused": "apex", "bnb": "bitsandbytes"}
@@ -77,8 +78,11 @@ class LearningSettings(StageConfig):
     precision: Literal["fp32", "bf16", "fp16"] = training("fp32")
     evaluate_every: PositiveInt = training(1)
     """Epochs between two evaluations on val."""
+    evaluate_updates: PositiveInt | None = training(None, when=lambda config: config.evaluate_updates is not None)
+    """Updates between two evaluations, which are made besides, for long epochs; null: at the ends of epochs only."""
     metric: str | None = training(None)
-    """Metric on val that chooses the best checkpoint; null: macro_f1 (mean_average_precision for multi_label)."""
+    """Metric on val that chooses the best checkpoint; null: macro_f1 (mean_average_precision for multi_label). Or a
+    plug-in's: an entry point of reelwright.metrics, package.module:metric, or file.py:metric; higher is better."""
     early_stop: EarlyStopSettings | None = training(None)
     train_splits: tuple[str, ...] = training(("train",))
     val_splits: tuple[str, ...] = training(("val",))
@@ -126,10 +130,23 @@ class LearningSettings(StageConfig):
         return self
 
     @model_validator(mode="after")
+    def _one_loss(self) -> Self:
+        if isinstance(getattr(self, "objective", None), ObjectiveSettings) and self.loss != LossSettings():
+            raise ValueError("loss is what the task minimises by itself, but objective takes its place; leave loss out")
+        return self
+
+    @model_validator(mode="after")
     def _some_to_mix_with(self) -> Self:
         if self.mix is not None and self.batch_size < 2:
             raise ValueError("mix needs batches of at least 2 windows, but batch_size is 1; raise it, or set mix: null")
         return self
+
+    def plugins(self) -> dict[str, PluginUse]:
+        """As of every stage, with the metric."""
+        found = super().plugins()
+        if self.metric is not None and is_plugin("metrics", self.metric):
+            found["metric"] = PluginUse(group="metrics", name=self.metric, options={}, num_given=2)
+        return found
 
     def packages(self, endings: Collection[str]) -> dict[str, str]:
         """As of every stage: of loggers and of optimizers that are not torch's or timm's own."""

@@ -1,19 +1,72 @@
-"""Loss and metrics on val, for train and finetune alike."""
+"""The objective, and loss and metrics on val, for train and finetune alike."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from reelwright.models.contracts import Forward
+from reelwright.models.metric import metric_named
 from reelwright.stages.learning.batches import Batches
 from reelwright.stages.learning.world import World
-from reelwright.stages.objectives.contract import Objective, batch_loss
+from reelwright.stages.objectives.contract import Objective, TargetSizes, batch_loss
+from reelwright.stages.plugins import checked_options, load_plugin
 from reelwright.stages.tasks.task import Task
-from reelwright.storage.errors import StageError
+from reelwright.storage.errors import ConfigError, StageError
+
+if TYPE_CHECKING:
+    from reelwright.stages.finetune.config import FinetuneConfig
+    from reelwright.stages.learning.config import LearningSettings
+    from reelwright.stages.train.config import TrainConfig
+
+
+def chosen_metric(config: LearningSettings, task: Task, *, plugins: Mapping[str, Any]) -> str:
+    """The metric that chooses the best weights; of a plug-in, the task measures it from now on.
+
+    Raises ConfigError for an unknown one.
+    """
+    own = config.plugins().get("metric")
+    if own is None:
+        return task.choose_metric(config.metric)
+    name = own.name.rpartition(":")[2]
+    if metric_named(name).is_lower_better:
+        raise ConfigError(f"metric: {own.name}: what is called a loss is better when lower; a metric is when higher")
+    task.own_metrics[name] = load_plugin(own.group, own.name, plugins)
+    return name
+
+
+def build_objective(
+    config: TrainConfig | FinetuneConfig,
+    task: Task,
+    *,
+    counts: npt.NDArray[np.int64],
+    device: torch.device,
+    plugins: Mapping[str, Any],
+) -> Objective:
+    """What is minimised: the plug-in that the settings name, or the task's own loss. ``counts`` (K,) are of classes.
+
+    ``plugins`` are those of the unit of work. Raises ConfigError for what cannot be imported or is no objective.
+    """
+    own = config.objective
+    if own is None:
+        return task.objective(config.loss, counts=counts, device=device)
+    thing = load_plugin(own.group, own.name, plugins)
+    options = checked_options(thing, own.options(), name=own.name, num_given=own.num_given)
+    try:
+        objective = thing(TargetSizes(task.name, counts), **options)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"objective: {own.name}: {error}") from error
+    if not isinstance(objective, Objective):
+        raise ConfigError(
+            f"objective: {own.name} gives {type(objective).__name__}, which is no subclass of "
+            "reelwright.stages.objectives.contract.Objective"
+        )
+    return objective
 
 
 def evaluate(
@@ -59,4 +112,4 @@ def evaluate(
             "the model's answers on val are not finite. Lower optimizer.lr, or use precision: fp32; "
             "the last checkpoint is intact."
         )
-    return {**mean_losses, **task.metrics(all_scores, np.concatenate([part[3] for part in found]))}
+    return {**mean_losses, **task.all_metrics(all_scores, np.concatenate([part[3] for part in found]))}

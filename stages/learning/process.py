@@ -19,7 +19,7 @@ from typing import Any, TextIO
 
 from reelwright.stages.inputs import bring_inputs
 from reelwright.stages.learning.plain_work import work_from_plain
-from reelwright.stages.registry import STAGES, load
+from reelwright.stages.registry import load, stage_of
 from reelwright.storage.errors import Interrupted, ReelwrightError
 from reelwright.storage.items import ItemRow
 
@@ -63,7 +63,7 @@ def main(path: str) -> int:
         reporter = EventReporter(out, is_main=os.environ.get("RANK", "0") == "0")
         try:
             bring_inputs(work)  # no process trains before all have joined, and so have brought theirs
-            result = load(STAGES[work.stage].work)(work, reporter)
+            result = load(stage_of(work.stage).work)(work, reporter)
         except Interrupted as stopped:
             reporter.send("interrupted", message=str(stopped))
             _note_stop()

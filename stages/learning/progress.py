@@ -26,6 +26,7 @@ class TrainerSettings:
     ema_decay: float | None = None  # None: no mean of the weights
     ema_warmup: bool = True
     evaluate_every: int = 1  # epochs
+    evaluate_updates: int | None = None  # besides: updates between two evaluations; None: at ends of epochs only
     checkpoint_every: int = 1  # epochs
     keep_every: int | None = None  # epochs between weights that stay; None: none stay
     resume: bool = True  # from the last checkpoint, if there is one
@@ -52,7 +53,7 @@ class Progress:
     num_items: int = 0  # of this epoch so far
     num_skipped: int = 0  # updates in a row that fp16 left out
     best: float | None = None  # best value of the metric
-    best_epoch: int = 0
+    best_epoch: float = 0  # a fraction where it was evaluated within an epoch
     best_update: int | None = None  # of the best weights, which are named by it; None: none are written yet
     num_stale: int = 0  # evaluations since then
     seconds: float = 0.0  # of training, over all interruptions

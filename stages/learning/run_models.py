@@ -7,9 +7,12 @@ from typing import Any
 
 import torch
 
-from reelwright.models.temporal import build_temporal
-from reelwright.models.temporal_parts import TemporalModel
+from reelwright.models.contracts import VideoModel
+from reelwright.models.temporal import TEMPORAL_MODELS, build_temporal
+from reelwright.models.temporal_parts import TemporalSizes
+from reelwright.models.testing import checked_model
 from reelwright.stages.learning.checkpoints import load_weights
+from reelwright.stages.plugins import checked_options, load_plugin
 from reelwright.stages.sampling.clips import ClipSampling, clip_sampling
 from reelwright.stages.sampling.windows import WindowShape
 from reelwright.stages.tasks.labels import LabelSpace
@@ -23,28 +26,35 @@ from reelwright.storage.runs import RunFolder
 TEMPORAL = "temporal."  # of the temporal model's weights in a finetune run
 
 
-def build_run_model(values: Mapping[str, Any], *, seed: int = 0) -> TemporalModel:
+def build_run_model(values: Mapping[str, Any], *, plugins: Mapping[str, Any], seed: int = 0) -> VideoModel:
     """The temporal model that the `model` block of a config.yaml describes, with random weights from ``seed``.
 
-    Raises ConfigError for an unknown name or option.
+    ``plugins`` are those that the unit of work names. Raises ConfigError for an unknown name or option, and for a
+    plug-in that is not named or does not give what models give.
     """
     sizes = {name: values[name] for name in ("input_dim", "num_outputs", "length", "per_row")}
+    name, options = values["name"], values["options"]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            return build_temporal(values["name"], **sizes, **values["options"])
+            if name in TEMPORAL_MODELS:
+                return build_temporal(name, **sizes, **options)
+            model = load_plugin("models", name, plugins)
+            checked = checked_options(model, options, name=name, num_given=1)
+            return checked_model(model(TemporalSizes(**sizes), **checked), TemporalSizes(**sizes))
         except (ValueError, TypeError) as error:
             raise ConfigError(f"model: {error}") from error
 
 
-def load_run_model(folder: RunFolder) -> tuple[TemporalModel, dict[str, Any]]:
+def load_run_model(folder: RunFolder, *, plugins: Mapping[str, Any]) -> tuple[VideoModel, dict[str, Any]]:
     """The temporal model of a complete train or finetune run with its best weights, and its config.yaml.
 
-    Raises StoreError or StageError when it is not complete or does not fit.
+    ``plugins`` are those that may be imported for it. Raises StoreError or StageError when it is not complete or does
+    not fit, ConfigError for a plug-in not named.
     """
     values = folder.config()
     folder.weights_digest()
-    model = build_run_model(values["model"])
+    model = build_run_model(values["model"], plugins=plugins)
     load_weights(folder.weights, model, prefix=TEMPORAL if values["stage"] == "finetune" else "")
     return model, values
 

@@ -139,7 +139,7 @@ def _run_values(work: Work, labels: LabelSpace, values: Mapping[str, Any]) -> di
 
 def _finish(folder: RunFolder, module: VideoModel, progress: Progress, *, metric: str) -> dict[str, Any]:
     """Write summary and best weights (these last: they make the run complete)."""
-    best = next((record for record in progress.records if record["epoch"] == progress.best_epoch), {})
+    best = next((record for record in progress.records if record["update"] == progress.best_update), {})
     folder.write_summary(
         {
             "metric": metric,
@@ -165,6 +165,7 @@ def _trainer_settings(work: Work, config: LearningSettings, learning: Learning) 
         ema_decay=config.ema.decay if config.ema else None,
         ema_warmup=config.ema.warmup if config.ema else True,
         evaluate_every=config.evaluate_every,
+        evaluate_updates=config.evaluate_updates,
         checkpoint_every=config.checkpoint_every,
         keep_every=config.keep_every,
         resume=config.resume,

@@ -13,38 +13,33 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from reelwright.models.contracts import Forward, VideoModel
 from reelwright.models.ema import WeightMean
-from reelwright.models.metric import metric_named
 from reelwright.stages.learning.batches import Batch, Batches, Prepare
-from reelwright.stages.learning.checkpoints import Checkpoint, load_last, load_weights, save_last, save_state
+from reelwright.stages.learning.checkpoints import load_weights
 from reelwright.stages.learning.loggers import Logger, open_loggers
 from reelwright.stages.learning.progress import Progress, Speed, TrainerSettings, line
+from reelwright.stages.learning.saving import Saver
 from reelwright.stages.learning.stopping import StopRequests
-from reelwright.stages.learning.streams import own_stream, seeded, take_stream
+from reelwright.stages.learning.streams import seeded
 from reelwright.stages.learning.updates import PRECISIONS, Rates, Updater
 from reelwright.stages.learning.world import World
 from reelwright.stages.objectives.contract import Objective
 from reelwright.stages.work import Reporter
 from reelwright.storage.errors import Interrupted, StoreError
-from reelwright.storage.files import remove, write_text
+from reelwright.storage.files import write_text
 from reelwright.storage.heartbeat import check_held
 from reelwright.storage.runs import RunFolder
 
 __all__ = ["PRECISIONS", "Evaluate", "Progress", "Rates", "Trainer", "TrainerSettings"]
 
 Evaluate = Callable[[Forward], dict[str, float]]  # the module under autocast -> metrics on val
-
-CHECKPOINT_SECONDS = 2.0  # epochs shorter than that share a checkpoint: writing it would take longer than training
 
 
 class Trainer:
@@ -78,9 +73,9 @@ class Trainer:
         self.device = self.updater.device
         decay = settings.ema_decay
         self.mean = None if decay is None else WeightMean(module, decay=decay, warmup=settings.ema_warmup)
+        self.saver = Saver(self.updater, self.mean, settings=settings, folder=folder)
         self.progress = Progress()
         self.speed = Speed()
-        self.saved = -math.inf  # when the last checkpoint was written
 
     @property
     def forward(self) -> Forward:
@@ -99,21 +94,21 @@ class Trainer:
             seeded(self.settings.seed, self.device, self.world),
             StopRequests(limit_minutes=self.settings.max_minutes, since=started) as stop,
         ):
-            self._resume()
-            if evaluate is not None and self.settings.evaluate_start:
-                self._evaluate_start(evaluate)
+            self.progress = self.saver.resume(self.reporter)
+            if evaluate is not None and self.settings.evaluate_start and not self.progress.records:
+                self._evaluate_between(evaluate, epoch=0, when="before fine-tuning")
             done = self.progress.epoch * batches.num_items + self.progress.num_items
             self.reporter.total(self.settings.epochs * batches.num_items, "windows", done)
             with self._loggers() as loggers:
                 while not self._is_finished():
-                    self._train_epoch(batches, stop)
+                    self._train_epoch(batches, stop, evaluate)
                     self._end_epoch(evaluate, loggers)
         self._tell_profile()
         self.world.wait()
-        load_weights(self._best(), self.module)
+        load_weights(self.saver.best(self.progress), self.module)
         return self.progress
 
-    def _train_epoch(self, batches: Batches, stop: StopRequests) -> None:
+    def _train_epoch(self, batches: Batches, stop: StopRequests, evaluate: Evaluate | None) -> None:
         self._set_training(True)
         progress, clock = self.progress, self.updater.clock
         self.speed = Speed()
@@ -139,6 +134,13 @@ class Trainer:
             clock.stop_update()
             check_held(self.folder.path)
             self.reporter.advance(num_items)
+            is_within = progress.batch < batches.num_batches
+            if evaluate is not None and is_within and self._is_due():
+                paused = time.perf_counter()
+                epoch = round(progress.epoch + progress.num_items / batches.num_items, 4)
+                self._evaluate_between(evaluate, epoch=epoch, when=f"after update {progress.update}")
+                self._set_training(True)
+                started += time.perf_counter() - paused
             # several processes stop after the update that all of them knew of; one process knows at once
             if outcome.is_stopping or (self.world.size == 1 and stop.is_stopping):
                 self._interrupt(stop)
@@ -154,7 +156,7 @@ class Trainer:
             return list(itertools.islice(source, self.settings.accumulate))
 
     def _interrupt(self, stop: StopRequests) -> None:
-        self._checkpoint()
+        self.saver.checkpoint(self.progress)
         self._tell_profile()
         why = "the time limit is reached" if stop.is_late else "asked to stop"
         raise Interrupted(
@@ -166,39 +168,42 @@ class Trainer:
         progress, settings = self.progress, self.settings
         progress.epoch += 1
         record = self._record()
-        is_last = progress.epoch == settings.epochs
-        if evaluate is not None and (progress.epoch % settings.evaluate_every == 0 or is_last):
-            self._set_training(False)
-            with self._averaged():
-                found = evaluate(self.forward)
-                record |= {f"val_{name}": value for name, value in found.items()}
-                self._keep_best(found[settings.metric])
-        elif evaluate is None:
+        if evaluate is None:
             progress.best_epoch, progress.best_update = progress.epoch, progress.update
+        elif progress.epoch % settings.evaluate_every == 0 or progress.epoch == settings.epochs or self._is_due():
+            record |= self._evaluated(evaluate, epoch=progress.epoch)
         progress.records.append(record)
         if self.world.is_main:
             self._tell(record, loggers)
         progress.start_epoch()
         if evaluate is None and self._is_finished():
-            self._save(self._best())
+            self.saver.save(self.saver.best(progress))
         if settings.keep_every is not None and progress.epoch % settings.keep_every == 0:
-            self._save(self.folder.kept(progress.epoch))
-        if self._is_finished() or (progress.epoch % settings.checkpoint_every == 0 and self._is_due()):
-            self._checkpoint()
+            self.saver.save(self.folder.kept(progress.epoch))
+        if self._is_finished() or (progress.epoch % settings.checkpoint_every == 0 and self.saver.is_due()):
+            self.saver.checkpoint(progress)
 
-    def _evaluate_start(self, evaluate: Evaluate) -> None:
-        """Count the weights of a training that begins as a candidate for the best."""
-        progress, metric = self.progress, self.settings.metric
-        if progress.update > 0 or progress.records:
-            return
+    def _is_due(self) -> bool:
+        """Whether the updates since the last evaluation call for one."""
+        every = self.settings.evaluate_updates
+        return every is not None and self.progress.update % every == 0
+
+    def _evaluated(self, evaluate: Evaluate, *, epoch: float) -> dict[str, float]:
+        """Metrics on val of the weights, or of their mean; they are kept where they are the best."""
         self._set_training(False)
-        found = evaluate(self.forward)  # a mean of the weights starts where the weights do
-        record = {"epoch": 0, "update": 0, **{f"val_{name}": value for name, value in found.items()}}
+        with contextlib.nullcontext() if self.mean is None else self.mean.in_place_of(self.module):
+            found = evaluate(self.forward)
+            self.saver.keep_best(self.progress, found[self.settings.metric], epoch=epoch)
+        return {f"val_{name}": value for name, value in found.items()}
+
+    def _evaluate_between(self, evaluate: Evaluate, *, epoch: float, when: str) -> None:
+        """Evaluate apart from the ends of epochs, as at the start, with a line of metrics of its own."""
+        metric, progress = self.settings.metric, self.progress
+        record = {"epoch": epoch, "update": progress.update, **self._evaluated(evaluate, epoch=epoch)}
         progress.records.append(record)
         if self.world.is_main:
             self.folder.add_metrics(record)
-        self._keep_best(found[metric])
-        self.reporter.note(f"before fine-tuning: val {metric} {found[metric]:.4f}")
+        self.reporter.note(f"{when}: val {metric} {record[f'val_{metric}']:.4f}")
 
     def _record(self) -> dict[str, Any]:
         """The line of metrics of the epoch that just ended."""
@@ -227,111 +232,10 @@ class Trainer:
             ) from error
         self.reporter.note(line(record, epochs=self.settings.epochs, metric=self.settings.metric))
 
-    def _keep_best(self, value: float) -> None:
-        """Of the weights that were evaluated, which the module has now."""
-        progress = self.progress
-        if metric_named(self.settings.metric).is_better(value, than=progress.best):
-            progress.best, progress.best_epoch, progress.num_stale = value, progress.epoch, 0
-            progress.best_update = progress.update
-            if self.world.is_main:
-                save_state(self._best(), self.module.state_dict())
-        else:
-            progress.num_stale += 1
-
-    def _best(self) -> Path:
-        """The file of the best weights so far."""
-        assert self.progress.best_update is not None
-        return self.folder.best(self.progress.best_update)
-
-    def _save(self, path: Path) -> None:
-        """Write the weights that would be evaluated: the mean's where there is one."""
-        if self.world.is_main:
-            save_state(path, self.module.state_dict() if self.mean is None else self.mean.state)
-
     def _is_finished(self) -> bool:
         patience = self.settings.patience
         is_stale = patience is not None and self.progress.num_stale >= patience
         return self.progress.epoch >= self.settings.epochs or is_stale
-
-    def _averaged(self) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext() if self.mean is None else self.mean.in_place_of(self.module)
-
-    def _is_due(self) -> bool:
-        """Whether the last checkpoint is old enough; the first process decides for all."""
-        is_due = time.monotonic() - self.saved >= CHECKPOINT_SECONDS
-        found: bool = self.world.gather(is_due)[0]
-        return found
-
-    def _checkpoint(self) -> None:
-        """Everything a resume needs; each process adds its random state, the first one writes."""
-        streams = self.world.gather(own_stream(self.device))
-        self.saved = time.monotonic()
-        if not self.world.is_main:
-            return
-        state = {
-            "key": self.settings.key,
-            "progress": asdict(self.progress),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.updater.scaler.state_dict(),
-            "mean_updates": None if self.mean is None else self.mean.num_updates,
-            "random": streams,
-        }
-        weights = {"weights": self.module.state_dict()}
-        if self.mean is not None:
-            weights["mean"] = self.mean.state
-        objective = self.updater.objective.state_dict()
-        if objective:
-            weights["objective"] = objective
-        save_last(self.folder.last, Checkpoint(update=self.progress.update, weights=weights, state=state))
-        self.folder.keep_best(self.progress.best_update)  # those of the checkpoint before, now that none names them
-
-    def _resume(self) -> None:
-        """Take up the last checkpoint, if there is one."""
-        if self.world.is_main and not self.settings.resume:
-            remove(self.folder.last)
-        self.world.wait()
-        found = load_last(self.folder.last)
-        if found is None:
-            self._keep_what_is_known()
-            return
-        state = found.state
-        if state["key"] != self.settings.key:
-            raise StoreError(
-                f"{self.folder.last} is of run {state['key']}, not of {self.settings.key}. Remove it to train from the "
-                "beginning."
-            )
-        found.fill(self.module, self.folder.last)
-        if self.mean is not None:
-            self.mean.load(found.weights["mean"], num_updates=state["mean_updates"])
-        found.fill(self.updater.objective, self.folder.last, kind="objective")
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.updater.scaler.load_state_dict(state["scaler"])
-        self.progress = Progress(**state["progress"])
-        self._check_best()
-        self._keep_what_is_known()
-        if not take_stream(state["random"], self.device, self.world, seed=self.settings.seed + self.progress.update):
-            self.reporter.note(
-                f"the checkpoint is of {len(state['random'])} processes, now there are {self.world.size}: random "
-                "numbers (dropout, augmentation) are drawn anew"
-            )
-        self.reporter.note(f"goes on after update {self.progress.update} (epoch {self.progress.epoch + 1})")
-
-    def _check_best(self) -> None:
-        """Raise StoreError where the best weights that the checkpoint names are not there."""
-        progress = self.progress
-        if progress.best is None or (progress.best_update is not None and self._best().is_file()):
-            return
-        file = "any" if progress.best_update is None else self._best()
-        raise StoreError(
-            f"{self.folder.last} goes on from a best {self.settings.metric} of epoch {progress.best_epoch}, whose "
-            f"weights are gone ({file}), or it is of an older release. Remove it to train from the beginning."
-        )
-
-    def _keep_what_is_known(self) -> None:
-        """Of lines and best weights, what the checkpoint knows of: the rest was written after it."""
-        if self.world.is_main:
-            self.folder.keep_metrics(self.progress.records)
-            self.folder.keep_best(self.progress.best_update)
 
     @contextlib.contextmanager
     def _loggers(self) -> Iterator[list[Logger]]:

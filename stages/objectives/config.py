@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from reelwright.stages.config import Settings
+from reelwright.stages.config import NamedSettings, Settings
+from reelwright.stages.plugins import is_plugin
+
+
+class ObjectiveSettings(NamedSettings):
+    """A loss of one's own: its name and its own options (checked before training starts)."""
+
+    group: ClassVar[str] = "objectives"
+
+    name: str
+    """An entry point of reelwright.objectives, package.module:Objective, or file.py:Objective."""
+
+    @model_validator(mode="after")
+    def _objective_is_known(self) -> Self:
+        if not is_plugin(self.group, self.name):
+            raise ValueError(
+                f"unknown objective {self.name!r}: no installed package offers it (reelwright.{self.group}); or write "
+                "package.module:Objective, or file.py:Objective for a file beside the pipeline file"
+            )
+        return self
 
 
 class LossSettings(Settings):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor, nn
 
 from reelwright.models.contracts import Inputs, Outputs
@@ -48,6 +50,19 @@ class Objective(nn.Module):
 
     def after_step(self, module: nn.Module, update: int) -> None:
         """Called after each update (1, 2, ...) of the weights of ``module``, as where a target network follows it."""
+
+
+@dataclass(frozen=True)
+class TargetSizes:
+    """What a plug-in knows of the targets when it is made."""
+
+    task: str  # video, last_row, majority, per_row, multi_label or heads
+    counts: npt.NDArray[np.int64]  # (K,) training targets by class
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.counts)
 
 
 def batch_loss(

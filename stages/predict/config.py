@@ -39,6 +39,7 @@ class PredictConfig(StageConfig):
     kind: ClassVar[str] = "items"
     produces: ClassVar[str] = "predictions"
     publishes: ClassVar[bool] = True
+    costs: ClassVar[tuple[str, ...] | None] = ()
 
     run: str = node_input(kinds=("run",))
     """The train or finetune node."""

@@ -74,11 +74,12 @@ def _encoder(work: Work, run: LoadedRun) -> LoadedEncoder:
     store = Store.at(work.store)
     if run.stage == "finetune":
         wanted = EmbedConfig(run=ref.node, outputs=(run.output,), dtype="float32")
-        return build_from_config(wanted, store=store, run=ref, where=work.node)
+        return build_from_config(wanted, store=store, run=ref, where=work.node, plugins=work.plugins)
     embedding = _single_embedding(ref, where=work.node)
     settings = parse_config(EmbedConfig, dict(embedding.config), where=embedding.node)
     generation = embedding.inputs.get("run", ())
-    return build_from_config(settings, store=store, run=generation[0] if generation else None, where=work.node)
+    run_of = generation[0] if generation else None
+    return build_from_config(settings, store=store, run=run_of, where=work.node, plugins=work.plugins)
 
 
 def _single_embedding(ref: InputRef, *, where: str) -> InputRef:

@@ -60,9 +60,12 @@ class VideoRows:
         return sum(rows.nbytes for rows in self.looks)
 
 
-def load_run(folder: RunFolder, *, device: torch.device) -> LoadedRun:
-    """The trained model in ``folder``. Raises StoreError or StageError when it is not complete or does not fit."""
-    module, values = load_run_model(folder)
+def load_run(folder: RunFolder, *, device: torch.device, plugins: Mapping[str, Any]) -> LoadedRun:
+    """The trained model in ``folder``; ``plugins`` are those that may be imported for it.
+
+    Raises StoreError or StageError when it is not complete or does not fit, ConfigError for a plug-in not named.
+    """
+    module, values = load_run_model(folder, plugins=plugins)
     return LoadedRun(
         module=module.eval().to(device),
         key=values["key"],

@@ -67,7 +67,9 @@ def prepare(work: Work, reporter: Reporter) -> None:
 
 def _ready(work: Work, config: PredictConfig) -> LoadedRun:
     folder = RunFolder(Store.at(work.store).run(work.inputs["run"][0].key))
-    return held(f"predict {work.key}", lambda: load_run(folder, device=pick_device(config.device)))
+    return held(
+        f"predict {work.key}", lambda: load_run(folder, device=pick_device(config.device), plugins=work.plugins)
+    )
 
 
 def publish(work: Work, folder: Path) -> None:

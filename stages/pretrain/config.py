@@ -18,9 +18,10 @@ from reelwright.stages.config import (
     source_file,
     training,
 )
-from reelwright.stages.embed.config import NO_FILE, PreprocessSettings
+from reelwright.stages.embed.config import NO_FILE, NO_HUB, PreprocessSettings, encoder_plugin
 from reelwright.stages.learning.config import LearningSettings
 from reelwright.stages.learning.optimizer_config import OptimizerSettings
+from reelwright.stages.plugins import PluginUse
 from reelwright.storage.errors import ConfigError
 
 METRICS = (
@@ -120,11 +121,13 @@ class PretrainConfig(LearningSettings):
     version: ClassVar[int] = 2  # 2: crops are of the stored frame, not of the middle that the encoder sees
     kind: ClassVar[str] = "run"
     produces: ClassVar[str] = "run"
+    costs: ClassVar[tuple[str, ...] | None] = ("encoder", "precision", "model_args", "preprocess", "batch")
+    time_grows_with: ClassVar[str] = "epochs"
 
     frames: str = node_input("frames", kinds=("frames",), used="training")
     """The decode node, with materialize: true."""
     encoder: str = Field(min_length=1)
-    """timm/NAME or hf-hub:ORG/NAME."""
+    """timm/NAME or hf-hub:ORG/NAME; or a plug-in's: an entry point, package.module:Encoder, or file.py:Encoder."""
     weights: str = source_file("hub", used="training")
     """What it starts from. hub: its pretrained weights; none: random ones; else a .safetensors/.pth/.pt file."""
     prefix: str | None = training(None)
@@ -167,6 +170,8 @@ class PretrainConfig(LearningSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> PretrainConfig:
+        if self.weights == "hub" and self.plugins():
+            raise ValueError(NO_HUB)
         if self.loss != type(self.loss)() or self.optimizer.lr_base_batch is not None:
             raise ValueError("loss.* and optimizer.lr_base_batch are of windows; the loss here is `objective`")
         return self
@@ -189,12 +194,18 @@ class PretrainConfig(LearningSettings):
 
     def check_names(self) -> None:
         """As of every stage: the encoder and its arguments."""
+        if self.plugins():
+            return
         try:
             check_encoder(self.encoder, outputs=("pooled",), model_args=self.model_args)
         except ValueError as error:
             raise ConfigError(str(error)) from error
         if is_video_encoder(self.encoder):
             raise ConfigError(f"encoder: {self.encoder!r} reads clips, key frames are images; use timm/NAME")
+
+    def plugins(self) -> dict[str, PluginUse]:
+        """As of every stage."""
+        return encoder_plugin(self.encoder, self.model_args)
 
     def hub_weights(self) -> str | None:
         """The encoder's name, when its own pretrained weights are used."""

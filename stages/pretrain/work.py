@@ -101,7 +101,7 @@ def _encoder(work: Work, config: PretrainConfig) -> tuple[LoadedEncoder, int]:
     given = config.model_dump(include=set(_OF_ENCODER))
     wanted = parse_config(EmbedConfig, {**given, "frames": config.frames}, where=work.node)
     with unchanged_sources(work):
-        loaded = build_from_config(wanted, store=Store.at(work.store), run=None, where=work.node)
+        loaded = build_from_config(wanted, store=Store.at(work.store), run=None, where=work.node, plugins=work.plugins)
     if loaded.encoder.kind != "image":
         raise ConfigError(f"{work.node}: encoder: {config.encoder!r} reads clips, key frames are images; use timm/NAME")
     if config.embed_dim is None:

@@ -23,6 +23,7 @@ class StepsConfig(StageConfig):
     kind: ClassVar[str] = "table"
     produces: ClassVar[str] = "steps"
     reads_labels: ClassVar[bool] = True
+    costs: ClassVar[tuple[str, ...] | None] = ()
 
     procedure: str = source_file()
     """The procedure, a YAML file."""

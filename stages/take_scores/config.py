@@ -19,6 +19,7 @@ class TakeScoresConfig(StageConfig):
     kind: ClassVar[str] = "items"
     produces: ClassVar[str] = "predictions"
     publishes: ClassVar[bool] = True
+    costs: ClassVar[tuple[str, ...] | None] = ()
 
     embeddings: str = node_input(kinds=("embeddings",))
     """The features node whose rows are the scores; class ids become such rows with its `one_hot`."""

@@ -13,7 +13,8 @@ heads         the video's own label of each head (verb, noun)         int64 (N, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,11 +33,12 @@ from reelwright.stages.sampling.windows import Windows, WindowShape, window_rows
 from reelwright.stages.tasks.labels import LabelSpace, Targets
 from reelwright.stages.tasks.registry import TaskTraits
 from reelwright.storage.annotations import UNKNOWN, Annotation
-from reelwright.storage.errors import ConfigError, nearest
+from reelwright.storage.errors import ConfigError, StageError, nearest
 from reelwright.storage.predictions import Scored
 from reelwright.storage.spans import Spans, majority, row_labels
 
 Probabilities = npt.NDArray[np.float32]
+OwnMetric = Callable[[Probabilities, Targets], float]
 
 
 class Task:
@@ -49,6 +51,7 @@ class Task:
 
     def __init__(self, name: str, traits: TaskTraits, labels: LabelSpace, heads: Sequence[Head] = ()) -> None:
         self.name, self.traits, self.labels, self.heads = name, traits, labels, tuple(heads)
+        self.own_metrics: dict[str, OwnMetric] = {}  # plug-ins by name; higher is better
 
     @property
     def num_classes(self) -> int:
@@ -96,6 +99,16 @@ class Task:
     def metrics(self, scores: Probabilities, targets: Targets) -> dict[str, float]:
         """All metrics that are one number, of probabilities (N, ..., K); all are better when higher."""
         return numbers(classification_metrics(scores.reshape(-1, scores.shape[-1]), targets.reshape(-1)))
+
+    def all_metrics(self, scores: Probabilities, targets: Targets) -> dict[str, float]:
+        """With those that are plug-ins. Raises StageError where one gives no finite number."""
+        found = self.metrics(scores, targets)
+        for name, measure in self.own_metrics.items():
+            value = measure(scores, targets)
+            if not isinstance(value, int | float | np.number) or not math.isfinite(value):
+                raise StageError(f"metric: {name} gives {value!r}; needed is a finite number")
+            found[name] = float(value)
+        return found
 
     def choose_metric(self, name: str | None) -> str:
         """The metric that chooses the best weights. Raises ConfigError for an unknown one, with those known."""

@@ -16,8 +16,10 @@ from pydantic import (
 )
 
 from reelwright.models.temporal_options import TEMPORAL_OPTIONS, check_options
-from reelwright.stages.config import Settings, execution, node_input, training
+from reelwright.stages.config import NamedSettings, Settings, execution, node_input, training
 from reelwright.stages.learning.config import LearningSettings
+from reelwright.stages.objectives.config import ObjectiveSettings
+from reelwright.stages.plugins import is_plugin
 from reelwright.stages.sampling.settings import Short, WindowGridSettings
 from reelwright.stages.tasks.registry import TASKS, TaskTraits
 from reelwright.storage.errors import nearest
@@ -77,22 +79,24 @@ class TrainWindowSettings(WindowSettings):
     """Of sampling: events."""
 
 
-class ModelSettings(Settings, extra="allow"):
-    """The temporal model: its name and its own options (checked by the model before training starts)."""
+class ModelSettings(NamedSettings):
+    """The temporal model: its name and its own options (checked before training starts)."""
+
+    group: ClassVar[str] = "models"
 
     name: str = "transformer"
-    """linear, mlp, transformer, storm_transformer (STORM-PSR's), gru, lstm or ms_tcn. Another name, given with -S or
-    -m, takes none of the options that the file gives the old one."""
+    """linear, mlp, transformer, storm_transformer (STORM-PSR's), gru, lstm or ms_tcn; or a plug-in's: an entry point of
+    reelwright.models, package.module:Model, or file.py:Model. Another name, given with -S or -m, takes none of the
+    options that the file gives the old one."""
 
-    def options(self) -> dict[str, Any]:
-        """All but the name; 32.0 is 32, as in keys."""
-        return {
-            name: int(value) if isinstance(value, float) and value.is_integer() else value
-            for name, value in (self.model_extra or {}).items()
-        }
+    def is_ours(self) -> bool:
+        """As of every such block."""
+        return self.name in TEMPORAL_OPTIONS
 
     @model_validator(mode="after")
     def _model_is_known(self) -> Self:
+        if not self.is_ours() and is_plugin(self.group, self.name):
+            return self
         options, owner = self.options(), TEMPORAL_OPTIONS.get(self.name)
         check_options(self.name, options)
         assert owner is not None
@@ -114,6 +118,8 @@ class TrainConfig(LearningSettings):
     version: ClassVar[int] = 3
     kind: ClassVar[str] = "run"
     produces: ClassVar[str] = "run"
+    costs: ClassVar[tuple[str, ...] | None] = ("model", "task", "precision")
+    time_grows_with: ClassVar[str] = "epochs"
 
     embeddings: tuple[str, ...] = node_input(kinds=("embeddings",), min_length=1)
     """One embed node, or several whose rows are joined by time and concatenated."""
@@ -131,6 +137,8 @@ class TrainConfig(LearningSettings):
     and taken off again is none."""
     window: TrainWindowSettings = TrainWindowSettings()
     model: ModelSettings = ModelSettings()
+    objective: ObjectiveSettings | None = training(None, when=lambda config: config.objective is not None)
+    """A plug-in that is minimised in place of the task's own loss; null: `loss`."""
     memory_bytes: PositiveInt = execution(4 << 30)
     """Embeddings above this size are memory-mapped from a scratch file instead of held in memory."""
 
@@ -191,7 +199,7 @@ class TrainConfig(LearningSettings):
             raise ValueError(
                 "model mlp gives no logits per row, but task is per_row; use linear, gru, transformer, ms_tcn"
             )
-        if self.traits.per_row and self.model.options().get("pool") is not None:
+        if self.traits.per_row and self.model.is_ours() and self.model.options().get("pool") is not None:
             raise ValueError("model.pool: a model of task per_row pools nothing; leave pool out")
         return self
 

@@ -13,6 +13,7 @@ from typing import Any
 from reelwright.models.heads import Head
 from reelwright.stages.config import parse_config
 from reelwright.stages.learning.mixing import build_mixing, mix_windows
+from reelwright.stages.learning.objectives import build_objective, chosen_metric
 from reelwright.stages.learning.place import Place, train_in_processes
 from reelwright.stages.learning.run_models import build_run_model
 from reelwright.stages.learning.setup import Learning, learn
@@ -47,12 +48,12 @@ def _train(work: Work, config: TrainConfig, place: Place) -> dict[str, Any] | No
     labels = replace(label_space(work.payload, node=work.node), of_window=config.labels_of_window)
     heads = _heads(config, labels, where=work.node)
     task = build_task(config.task, labels, heads=heads)
-    metric = task.choose_metric(config.metric)
+    metric = chosen_metric(config, task, plugins=work.plugins)
     store = Store.at(work.store)
     stores = [EmbeddingStore(store.embeddings(ref.key)) for ref in work.inputs["embeddings"]]
     values = _model_values(config, input_dim=num_features(stores, config.output), num_classes=len(labels.classes))
     values |= {"heads": [asdict(head) for head in heads]} if heads else {}
-    model = build_run_model(values["model"], seed=config.seed).to(place.device)
+    model = build_run_model(values["model"], plugins=work.plugins, seed=config.seed).to(place.device)
     scratch = store.root / "scratch" / f"{work.key}.{machine_name()}.rows"
 
     def load() -> Learning:
@@ -118,7 +119,7 @@ def _learning(work: Work, config: TrainConfig, loaded: _Loaded, task: Task, *, p
     return Learning(
         train=data.train_batches(batches, config, share),
         val=data.val_batches(batches, config, share),
-        objective=task.objective(config.loss, counts=data.counts, device=place.device),
+        objective=build_objective(config, task, counts=data.counts, device=place.device, plugins=work.plugins),
         task=task,
         metric=metric,
         prepare=build_mixing(config, mix_windows, num_extents=1, task=task, world=place.world),

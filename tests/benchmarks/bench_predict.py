@@ -97,7 +97,7 @@ class EveryWindow:
         loaded = load_encoder(work)
         self._forward = prepare_forward(loaded, loaded.config, tuning=store.root / "tuning", note=lambda _text: None)
         run_key = fresh_work(project, "hop1").inputs["run"][0].key
-        self._run = load_run(RunFolder(store.run(run_key)), device=self._forward.execution.device)
+        self._run = load_run(RunFolder(store.run(run_key)), device=self._forward.execution.device, plugins={})
         self._length = length
         self._frames = apply(decord_images(path), geometry_of(loaded.data_config))
         shape = WindowShape(length=length, hop=1)

@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 from reelwright.cli.format import bytes_text, seconds_text, table_text
+from reelwright.cli.main import app
 from tests.small_project import PIPELINE
 
 
@@ -112,3 +114,12 @@ def test_seconds(seconds: float, text: str) -> None:
 
 def test_tables_align() -> None:
     assert table_text(("a", ">n"), [("x", "1"), ("long", "10")]) == "a      n\n----  --\nx      1\nlong  10"
+
+
+@pytest.mark.parametrize("stage", ["decode", "embed", "pretrain", "train", "finetune", "predict", "steps", "evaluate"])
+def test_every_stage_command_has_the_options_of_a_run(stage: str) -> None:
+    command = get_command(app).commands[stage]
+    options = {name for parameter in command.params for name in parameter.opts}
+    assert {"-c", "-S", "-n", "-k", "-j", "--videos", "--force", "--limit", "--executor", "--json"} <= options
+    assert ("--nproc" in options) == (stage in {"train", "finetune"})
+    assert all(getattr(parameter, "help", "") for parameter in command.params)

@@ -114,21 +114,32 @@ def test_a_parallel_grid_gives_what_one_after_the_other_gives(copied: Path) -> N
 
 
 @pytest.mark.slow
-def test_the_schedulers_signal_ends_a_parallel_grid_and_its_processes(copied: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "told"),
+    [(signal.SIGTERM, 75, "stopped by SIGTERM"), (signal.SIGINT, 130, "stopped by Ctrl-C")],
+    ids=["scheduler", "Ctrl-C"],
+)
+def test_a_signal_ends_a_parallel_grid_and_its_processes(copied: Path, number: int, code: int, told: str) -> None:
     command = ["run", "-m", "--parallel", "2", "embed.seed=1,2", "train.epochs=3"]
     with subprocess.Popen(
         [sys.executable, "-c", "from reelwright.cli.main import main; main()", *command],
         cwd=copied,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     ) as process:
         assert process.stderr is not None
         lines = iter(process.stderr.readline, "")
         assert any("starts: embed.seed=2" in line for line in lines)
         children = psutil.Process(process.pid).children()
-        process.send_signal(signal.SIGTERM)
-        assert any("stopped by SIGTERM" in line for line in lines)
-    assert process.returncode == 75
+        if number == signal.SIGINT:  # as a terminal does
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        left = "".join(lines)
+    assert process.returncode == code
+    assert told in left
+    assert "Traceback" not in left
     assert psutil.wait_procs(children, timeout=60)[1] == []
 
 

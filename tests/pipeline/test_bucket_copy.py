@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from reelwright.pipeline.bucket_copy import Scope, copied
+from reelwright.pipeline.bucket_copy import copied
+from reelwright.pipeline.execute import _files
 from reelwright.pipeline.repair import relist
+from reelwright.pipeline.scope import Scope
 from reelwright.storage.files import write_sealed
 from reelwright.storage.items import ItemLedger, ItemRow
 from reelwright.storage.removal import take_out
+from reelwright.storage.reserved import TEMPORARY
 from reelwright.storage.store import Store
 from tests.storage.test_remote import Machines, machines, write_item
 
@@ -46,6 +50,16 @@ def test_a_copy_has_the_bytes_of_the_bucket_and_changes_nothing(machines: Machin
         shutil.rmtree(copy.embeddings(KEY))
     assert contents(machines.bucket) == before
     assert not copy.root.exists()
+
+
+def test_a_record_lists_what_is_finished(store: Store) -> None:
+    """What a process that was killed left of a file is in no bucket."""
+    for name in ("model.safetensors", f"{TEMPORARY}0-metrics.jsonl", f"checkpoints/{TEMPORARY}0-gone/state.pt"):
+        (store.run(KEY) / name).parent.mkdir(parents=True, exist_ok=True)
+        (store.run(KEY) / name).write_text(name)
+    plan = SimpleNamespace(node=SimpleNamespace(config=SimpleNamespace(produces="run")), key=KEY)
+    assert set(_files(plan, store)) == {f"runs/{KEY}/model.safetensors"}
+    assert {name for name, _ in store.backend.entries(store.run(KEY))} == {"model.safetensors"}
 
 
 def test_what_is_taken_out_goes_from_the_bucket_too(machines: Machines, store: Store) -> None:

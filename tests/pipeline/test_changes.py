@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from reelwright.pipeline.plan import FRESH, WAITING
+from reelwright.pipeline.graph import FRESH, WAITING
 from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.pipeline.reading import read_videos
 from reelwright.pipeline.results import RunResult

@@ -13,10 +13,11 @@ from reelwright.cli.upkeep import parse_age, parse_bytes
 from reelwright.pipeline.collect import Limits, Sweep, collect, sweep
 from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.pipeline.verify import verify
-from reelwright.storage.errors import ConfigError
+from reelwright.storage.errors import ConfigError, InputError
 from reelwright.storage.folders import replacing_folder
 from reelwright.storage.garbage import delete
 from reelwright.storage.locks import using
+from reelwright.storage.store import Store
 from tests.small_project import put_back, read_rows, write_rows
 
 NOW = Limits(guard_seconds=0.0)
@@ -154,6 +155,26 @@ def test_what_a_process_is_writing_stays(folder: Path) -> None:
         assert collected() == {scratch, at_top}
     finally:
         bare.unlink()
+
+
+def test_weights_that_are_being_fetched_stay(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They belong to a run that says so before it fetches them."""
+    project = opened(folder, "embed.weights=hub")
+    store, going = project.file.store, list[Path]()
+    path = store.weights(str(project.file.nodes["embed"].hub_weights()))
+    half = path.with_name(f".tmp-0123456789ab-{path.name}")
+
+    def fetch(_encoder: str, _store: Store) -> None:
+        for written in (half, path):
+            written.parent.mkdir(exist_ok=True)
+            written.write_bytes(b"half")
+            going.extend(garbage.path for garbage in swept(opened(folder), only_these=True).going)
+        raise InputError("no network")
+
+    monkeypatch.setattr("reelwright.stages.embed.fetch.fetch", fetch)
+    assert project.run(until=["embed"]).exit_code == 1
+    assert going == []
+    assert {garbage.path for garbage in swept(opened(folder), only_these=True).going} == {half, path}
 
 
 def test_links_and_what_is_not_ours_are_left_alone(folder: Path, tmp_path: Path) -> None:

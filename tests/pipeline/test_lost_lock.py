@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reelwright.pipeline.plan import FRESH, NodePlan
+from reelwright.pipeline.graph import FRESH, NodePlan
 from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.stages.work import Reporter, SilentReporter
 from reelwright.storage import heartbeat

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reelwright.pipeline.plan import NodePlan, Planner
+from reelwright.pipeline.graph import NodePlan
+from reelwright.pipeline.plan import Planner
 from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.storage.items import ItemLedger
 from reelwright.storage.known import KnownFiles

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from reelwright.cli.main import app
 from reelwright.pipeline import reading
 from reelwright.pipeline.collect import Limits, sweep
-from reelwright.pipeline.plan import FRESH, STALE, WAITING
+from reelwright.pipeline.graph import FRESH, STALE, WAITING
 from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.pipeline.reading import read_videos
 from reelwright.pipeline.runner import open_planner

@@ -24,7 +24,7 @@ from reelwright.pipeline.cluster import dask_pool
 from reelwright.pipeline.cluster.config import ClusterSettings
 from reelwright.pipeline.cluster.dask_pool import DaskPool
 from reelwright.pipeline.cluster.spread import DEATHS, Ended, Spreader
-from reelwright.pipeline.plan import NodePlan
+from reelwright.pipeline.graph import NodePlan
 from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.stages.registry import STAGES
 from reelwright.stages.unit import Unit

@@ -34,9 +34,13 @@ CONDITIONAL = {
     ("decode", "image_start"),
     ("embed", "embed_dim"),
     ("evaluate", "map"),
+    ("evaluate", "evaluators"),  # where there are none, older keys stay
+    ("train", "objective"),
+    ("finetune", "objective"),
     ("pretrain", "loss"),
     ("predict", "crops"),  # 1 of the encoder's own size are no crops, and older keys stay
     ("predict", "short_side"),
+    *((stage, "evaluate_updates") for stage in ("pretrain", "train", "finetune")),  # older keys stay
 }
 
 
@@ -77,6 +81,7 @@ def test_every_setting_is_in_the_spec_or_declared_otherwise(stage: str) -> None:
         ("train", {"model": {"name": "ms_tcn", "width": 64}}),
         ("train", {"model": {"name": "ms_tcn", "width": 32, "layers": 3}}),
         ("train", {"window": {"dilation": 2}}),
+        ("train", {"evaluate_updates": 100}),
         ("train", {"optimizer": {"lr": 2e-3}}),
         ("embed", {"outputs": ["pooled", "tokens"]}),
         ("embed", {"preprocess": {"size": [96, 96]}}),

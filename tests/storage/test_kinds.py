@@ -8,6 +8,7 @@ from pkgutil import resolve_name
 import pytest
 
 from reelwright.stages.registry import STAGES, config_model
+from reelwright.storage.checking import check_items
 from reelwright.storage.kinds import GROUPED, KINDS, RECORDED, WITH_ITEMS
 from reelwright.storage.store import Store
 
@@ -30,7 +31,7 @@ def test_a_kind_says_where_it_lies_and_how_it_is_read_and_checked(name: str, tmp
     assert place.relative_to(tmp_path).parts[0] == kind.folder
     assert place.name == KEY + kind.ending
     assert callable(resolve_name(kind.reader))
-    assert not kind.check or list(kind.check_items(place, {}, None)) == []
+    assert not kind.check or list(check_items(kind, place, {}, None)) == []
 
 
 def test_each_kind_has_a_folder_of_its_own() -> None:

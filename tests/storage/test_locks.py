@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from reelwright.storage.errors import LostLockError
 from reelwright.storage.locks import exclusive, holdings, uses, using
 from reelwright.storage.owners import Owner
 
@@ -162,6 +163,22 @@ def test_an_error_inside_lets_the_lock_go(tmp_path: Path) -> None:
     with pytest.raises(KeyError, match="x"), exclusive(tmp_path / "key", tell=print):
         raise KeyError("x")
     assert holdings(tmp_path) == []
+
+
+def test_who_looked_long_ago_costs_nobody_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lock was let go, cleared away and taken anew meanwhile, so that its numbers began again."""
+    late = tmp_path / "lock" / "000008.json"
+    with exclusive(tmp_path / "lock", tell=ignore):
+        late.write_text(json.dumps(dataclasses.asdict(Owner())))
+        monkeypatch.setattr("reelwright.storage.locks.time.sleep", lambda _: late.unlink(missing_ok=True))
+    assert not late.exists()
+
+
+def test_a_generation_beside_ours_that_stays_is_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever made it died before taking ours away."""
+    monkeypatch.setattr("reelwright.storage.locks.time.sleep", lambda _: None)
+    with pytest.raises(LostLockError), exclusive(tmp_path / "lock", tell=ignore):
+        (tmp_path / "lock" / "000008.json").write_text("{}")
 
 
 def test_holdings_and_uses_tell_who_and_what(tmp_path: Path) -> None:

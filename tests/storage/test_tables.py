@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from reelwright.storage import tables
 from reelwright.storage.errors import InputError
-from reelwright.storage.tables import read_columns, read_lines, read_text
+from reelwright.storage.tables import read_columns, read_lines
+from reelwright.storage.texts import read_text
 
 PLAIN = "video_id,label\na,fäll\nb,walk\n"
 CELLS = {"video_id": ["a", "b"], "label": ["fäll", "walk"]}

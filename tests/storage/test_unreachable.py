@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from reelwright.pipeline.bucket_copy import Scope, copied
+from reelwright.pipeline.bucket_copy import copied
 from reelwright.pipeline.collect import keys_in_use
+from reelwright.pipeline.scope import Scope
 from reelwright.storage import locks, remote
 from reelwright.storage.embeddings import EmbeddingStore
 from reelwright.storage.errors import ConfigError, ReelwrightError, StoreError, UnusableStoreError
@@ -93,13 +94,13 @@ LOOKS: dict[str, Callable[[Store], object]] = {
     "holdings": lambda store: holdings(store.locks),
     "uses": lambda store: locks.uses(store.locks),
     "keys_in_use": keys_in_use,
-    "refresh": lambda store: store.backend.pull(store.node(KEY)),
-    "at_hand": lambda store: store.backend.ensure_local(store.embeddings(KEY) / "zarr.json"),
-    "items_at_hand": lambda store: store.backend.ensure_items(store.embeddings(KEY), [ONE, TWO]),
-    "items_in": lambda store: store.backend.items(store.embeddings(KEY)),
-    "names_in": lambda store: store.backend.names(store.embeddings(KEY)),
+    "pull": lambda store: store.backend.pull(store.node(KEY)),
+    "ensure_local": lambda store: store.backend.ensure_local(store.embeddings(KEY) / "zarr.json"),
+    "ensure_items": lambda store: store.backend.ensure_items(store.embeddings(KEY), [ONE, TWO]),
+    "items": lambda store: store.backend.items(store.embeddings(KEY)),
+    "names": lambda store: store.backend.names(store.embeddings(KEY)),
     "entries": lambda store: list(store.backend.entries(store.embeddings(KEY))),
-    "is_there": lambda store: store.backend.has(store.run(KEY) / "model.safetensors"),
+    "has": lambda store: store.backend.has(store.run(KEY) / "model.safetensors"),
     "ledger": lambda store: ItemLedger(store.node(KEY)).load(),
     "pending": lambda store: ItemLedger(store.node(KEY)).pending(ONE),
     "record": lambda store: read_record(store, KEY),

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from reelwright.models.contracts import VideoModel
-from reelwright.stages.learning import trainer as trainer_module
+from reelwright.stages.learning import saving
 from reelwright.stages.learning.batches import Batch
 from reelwright.stages.learning.objectives import evaluate
 from reelwright.stages.learning.optimizer_config import OptimizerSettings, ScheduleSettings
@@ -168,7 +168,7 @@ def test_killed_after_an_epoch_it_goes_on_from_the_last_checkpoint(tmp_path, eve
 @pytest.mark.parametrize("crashed_in", [1, 3], ids=["before the first checkpoint", "after a checkpoint"])
 def test_killed_between_best_weights_and_checkpoint_the_two_stay_a_pair(tmp_path, crashed_in, monkeypatch):
     """The epoch's weights were the best and were written; done again (on another GPU, say) they are not."""
-    monkeypatch.setattr(trainer_module, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(saving, "CHECKPOINT_SECONDS", 0.0)
     whole = _trainer(tmp_path / "whole", metric="top1")
     weights = {}
 
@@ -423,3 +423,67 @@ def test_answers_on_val_that_are_not_finite_are_refused():
             objective=Classification(nn.functional.cross_entropy),
             device=torch.device("cpu"),
         )
+
+
+def test_evaluation_within_epochs(tmp_path):
+    """Every four of six updates an epoch: after 4 and 8, after 12 once, at the end of its epoch."""
+    trainer = _fit(_trainer(tmp_path, epochs=2, evaluate_updates=4))
+    lines = _numbers(trainer.folder)
+    assert [(line["epoch"], line["update"]) for line in lines] == [(0.7273, 4), (1, 6), (1.3636, 8), (2, 12)]
+    assert all("val_loss" in line for line in lines)
+    assert ["train_loss" in line for line in lines] == [False, True, False, True]
+    plain = _fit(_trainer(tmp_path / "plain", epochs=2))
+    assert _numbers(plain.folder) == [line for line in lines if "train_loss" in line]
+
+
+def test_the_best_weights_may_be_those_within_an_epoch(tmp_path):
+    values = iter([0.5, 0.9, 0.7, 0.6])
+    trainer = _trainer(tmp_path, epochs=2, metric="top1", evaluate_updates=4)
+    seen = []
+
+    def judge(forward):
+        seen.append({name: value.clone() for name, value in trainer.module.state_dict().items()})
+        return {"top1": next(values)}
+
+    progress = trainer.fit(Rows(), judge)
+    assert (progress.best, progress.best_epoch, progress.best_update) == (0.9, 1, 6)
+    values = iter([0.5, 0.4, 0.7, 0.6])
+    seen.clear()
+    trainer = _trainer(tmp_path / "within", epochs=2, metric="top1", evaluate_updates=4)
+    progress = trainer.fit(Rows(), judge)
+    assert (progress.best, progress.best_epoch, progress.best_update) == (0.7, 1.3636, 8)
+    assert all(torch.equal(value, seen[2][name]) for name, value in trainer.module.state_dict().items())
+
+
+@pytest.mark.parametrize("update", [3, 4, 5, 8])
+def test_interrupted_around_an_evaluation_within_an_epoch(tmp_path, update):
+    how = {"epochs": 2, "evaluate_updates": 4, "ema_decay": 0.9}
+    whole = _fit(_trainer(tmp_path / "whole", **how))
+    with pytest.raises(Interrupted):
+        _fit(_trainer(tmp_path / "cut", reporter=SignalAt(update), **how))
+    resumed = _fit(_trainer(tmp_path / "cut", **how))
+    assert _numbers(resumed.folder) == _numbers(whole.folder)
+    assert _same_weights(whole.module, resumed.module)
+
+
+class _Curriculum(Classification):
+    """Remembers how far the training was at each loss that was learned from."""
+
+    def __init__(self):
+        super().__init__(nn.functional.cross_entropy)
+        self.seen = []
+
+    def forward(self, outputs, batch):
+        self.seen.append((self.epoch, self.step))
+        return super().forward(outputs, batch)
+
+
+def test_an_objective_knows_how_far_the_training_is(tmp_path):
+    whole = _Curriculum()
+    _fit(_trainer(tmp_path / "whole", epochs=2, objective=whole))
+    assert whole.seen == [(update // 6, update) for update in range(12)]
+    first, second = _Curriculum(), _Curriculum()
+    with pytest.raises(Interrupted):
+        _fit(_trainer(tmp_path / "cut", epochs=2, objective=first, reporter=SignalAt(7)))
+    _fit(_trainer(tmp_path / "cut", epochs=2, objective=second))
+    assert first.seen + second.seen == whole.seen

@@ -53,7 +53,7 @@ def _over_frames(toy, items, *, key="over frames", **config):
 
 def _logits(toy, rows):
     """What the run says of the mean of ``rows`` (T, D), by hand: its linear model averages rows."""
-    module = load_run(RunFolder(toy.store.run("clips")), device=torch.device("cpu")).module
+    module = load_run(RunFolder(toy.store.run("clips")), device=torch.device("cpu"), plugins={}).module
     values = torch.from_numpy(np.asarray(rows, np.float32))[None]
     with torch.inference_mode():
         mask = torch.ones(1, len(rows), dtype=torch.bool)
