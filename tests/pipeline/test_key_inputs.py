@@ -132,6 +132,7 @@ class _Alone:
 
     def __init__(self, planner: Planner, node: Node) -> None:
         self.file, self.graph, self._dataset = planner.file, planner.graph, planner.dataset
+        self.plugins = planner.plugins
         for name in dict.fromkeys(node.parents):
             assert name in self.graph.nodes
 
