@@ -1,0 +1,1 @@
+"""Commands, and everything that formats for people; decides nothing."""

@@ -10,7 +10,7 @@ import typer
 from reelwright.cli.options import ConfigOption, ExecutorOption, JsonOption, ProfileOption, SchedulerOption, SetOption
 
 if TYPE_CHECKING:
-    from reelwright.pipeline.cluster.logs import Said
+    from reelwright.pipeline.inspect.logs import Said
 
 _TAIL_LINES = 40
 
@@ -35,9 +35,9 @@ def doctor(
 ) -> None:
     """Check versions, GPU, FFmpeg, the store and the cluster, and say what to do. Exit code 1 when something is bad."""
     from reelwright.cli.format import print_json
-    from reelwright.pipeline.cluster.profiles import cluster_settings
-    from reelwright.pipeline.doctor import BAD, examine
-    from reelwright.pipeline.file import find_pipeline_file, load_pipeline
+    from reelwright.pipeline.config.pipeline_file import find_pipeline_file, load_pipeline
+    from reelwright.pipeline.config.profiles import cluster_settings
+    from reelwright.pipeline.upkeep.doctor import BAD, examine
 
     file = load_pipeline(find_pipeline_file(config), overrides or ())
     settings = cluster_settings(file, {"executor": executor, "scheduler": scheduler, "profile": profile})
@@ -63,9 +63,9 @@ def logs(
 ) -> None:
     """Show what became of a video in every node, and what was said while it failed."""
     from reelwright.cli.format import print_json
-    from reelwright.pipeline.cluster.logs import account
-    from reelwright.pipeline.file import find_pipeline_file, load_pipeline
-    from reelwright.pipeline.runner import open_planner
+    from reelwright.pipeline.config.pipeline_file import find_pipeline_file, load_pipeline
+    from reelwright.pipeline.inspect.logs import account
+    from reelwright.pipeline.run.runner import open_planner
 
     planner = open_planner(load_pipeline(find_pipeline_file(config), overrides or ()), read=True)
     found = account(planner, video)
@@ -90,10 +90,10 @@ def script(
     profile: ProfileOption = None,
 ) -> None:
     """Print the job scripts as they would be submitted: of a worker, and of training. Submits nothing."""
-    from reelwright.pipeline.cluster.profiles import cluster_settings
-    from reelwright.pipeline.cluster.scripts import training_script, worker_script
-    from reelwright.pipeline.file import find_pipeline_file, load_pipeline
-    from reelwright.stages.registry import stage_of
+    from reelwright.pipeline.config.pipeline_file import find_pipeline_file, load_pipeline
+    from reelwright.pipeline.config.profiles import cluster_settings
+    from reelwright.pipeline.executors.scripts import training_script, worker_script
+    from reelwright.stages.base.registry import stage_of
 
     file = load_pipeline(find_pipeline_file(config), overrides or ())
     settings = cluster_settings(file, {"executor": "slurm", "profile": profile})

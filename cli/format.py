@@ -8,8 +8,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from reelwright.pipeline.graph import NodePlan
-from reelwright.pipeline.results import Failure, NodeResult, RunResult
+from reelwright.pipeline.plan.graph import NodePlan
+from reelwright.pipeline.run.results import Failure, NodeResult, RunResult
 
 _BYTE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 _MAX_FAILURES_SHOWN = 20

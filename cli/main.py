@@ -14,22 +14,10 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from reelwright.cli import (
-    cluster,
-    comparing,
-    data,
-    exporting,
-    failing,
-    importing,
-    inspect,
-    preparing,
-    run,
-    single,
-    start,
-    steps,
-    synthesize,
-    upkeep,
-)
+from reelwright.cli import cluster, upkeep
+from reelwright.cli.inspect import compare, data, export, show
+from reelwright.cli.run import failing, run, single
+from reelwright.cli.sources import importing, preparing, start, steps, synthesize
 from reelwright.storage.errors import ConfigError, InputError, Interrupted, ReelwrightError
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_CTRL_C = 1, 2, 75, 130
@@ -63,10 +51,10 @@ MODULES = (
     preparing,
     importing,
     data,
-    exporting,
+    export,
     run,
-    inspect,
-    comparing,
+    show,
+    compare,
     failing,
     cluster,
     upkeep,

@@ -10,11 +10,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 from reelwright.cli.format import plan_table, rate_text, seconds_text
-from reelwright.pipeline.cluster.live import progress_of
-from reelwright.pipeline.graph import FRESH, NodePlan
-from reelwright.pipeline.results import FAILED, RAN, NodeResult
-from reelwright.stages.work import Reporter, VideoItem
-from reelwright.storage.items import ItemRow
+from reelwright.pipeline.executors.progress_file import progress_of
+from reelwright.pipeline.plan.graph import FRESH, NodePlan
+from reelwright.pipeline.run.results import FAILED, RAN, NodeResult
+from reelwright.stages.base.work import Reporter, VideoItem
+from reelwright.storage.ledger.items import ItemRow
 
 if TYPE_CHECKING:
     from rich.console import Console

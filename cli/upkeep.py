@@ -14,11 +14,11 @@ from reelwright.storage.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from reelwright.pipeline.collect import Sweep
-    from reelwright.pipeline.file import PipelineFile
-    from reelwright.pipeline.results import NodeResult
-    from reelwright.pipeline.verify import Report
-    from reelwright.storage.checking import Problem
+    from reelwright.pipeline.config.pipeline_file import PipelineFile
+    from reelwright.pipeline.run.results import NodeResult
+    from reelwright.pipeline.upkeep.gc import Sweep
+    from reelwright.pipeline.upkeep.verify import Report
+    from reelwright.storage.integrity.check import Problem
     from reelwright.storage.store import Store
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -50,8 +50,8 @@ def verify(
 ) -> None:
     """Check every stored byte against its checksum: missing, truncated, altered, foreign. Exit code 1 when so."""
     from reelwright.cli.format import print_json
-    from reelwright.pipeline.file import find_pipeline_file, load_pipeline
-    from reelwright.pipeline.verify import verify as check
+    from reelwright.pipeline.config.pipeline_file import find_pipeline_file, load_pipeline
+    from reelwright.pipeline.upkeep.verify import verify as check
 
     file = load_pipeline(find_pipeline_file(config), overrides or ())
     found = check(file, whole=whole)
@@ -94,9 +94,9 @@ def collect(
     """List what no pipeline file reaches any more, and how many bytes it takes; --delete removes it."""
     from reelwright.cli.format import print_json
     from reelwright.cli.progress import Watcher
-    from reelwright.pipeline.collect import GUARD_SECONDS, Limits, sweep
-    from reelwright.pipeline.collect import collect as remove
-    from reelwright.pipeline.file import find_pipeline_file, load_pipeline
+    from reelwright.pipeline.config.pipeline_file import find_pipeline_file, load_pipeline
+    from reelwright.pipeline.upkeep.gc import GUARD_SECONDS, Limits, sweep
+    from reelwright.pipeline.upkeep.gc import collect as remove
 
     given: list[Path | None] = [*configs] if configs else [None]
     files = [load_pipeline(find_pipeline_file(path)) for path in given]
@@ -144,8 +144,8 @@ def _parse(text: str, units: dict[str, int], *, option: str, example: str) -> fl
 def _repair(file: PipelineFile, *, whole: bool, jobs: int | None, as_json: bool) -> tuple[str, ...]:
     from reelwright.cli.format import result_table
     from reelwright.cli.progress import Watcher
-    from reelwright.pipeline.repair import repair
-    from reelwright.pipeline.results import RunOptions
+    from reelwright.pipeline.run.results import RunOptions
+    from reelwright.pipeline.upkeep.repair import repair
 
     with Watcher() as watcher:
         tell = functools.partial(typer.echo, err=True)

@@ -17,7 +17,7 @@ from typing import Literal, Self
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from reelwright.models.layers import layer_ids
+from reelwright.models.blocks.layer_ids import layer_ids
 
 Inputs = Mapping[str, Tensor]
 Outputs = Mapping[str, Tensor]

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from reelwright.models.contracts import VideoModel
-from reelwright.models.encoder_base import DataConfig, Encoder, zero_input
-from reelwright.models.temporal_parts import TemporalSizes
+from reelwright.models.encoders.base import DataConfig, Encoder, zero_input
+from reelwright.models.temporal.common import TemporalSizes
 
 _BATCH = 2
 
@@ -50,7 +50,7 @@ def checked_encoder(encoder: Encoder, *, outputs: Sequence[str]) -> Encoder:
     """``encoder``, after one forward pass on zeros. Raises ValueError or TypeError for other outputs than needed."""
     name = type(encoder).__name__
     if not isinstance(encoder, Encoder):
-        raise TypeError(f"{name} is no subclass of reelwright.models.encoder_base.Encoder.")
+        raise TypeError(f"{name} is no subclass of reelwright.models.encoders.base.Encoder.")
     for attribute, kind in (("kind", str), ("data_config", DataConfig), ("model", torch.nn.Module)):
         if not isinstance(getattr(encoder, attribute, None), kind):
             raise TypeError(f"{name} has no {attribute} of type {kind.__name__}.")

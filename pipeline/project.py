@@ -14,22 +14,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reelwright.pipeline.file import PipelineFile, find_pipeline_file, load_pipeline
-from reelwright.pipeline.graph import NodePlan
-from reelwright.pipeline.plan import Planner
-from reelwright.pipeline.results import NodeResult, Observer, RunOptions, RunResult, names_of
-from reelwright.pipeline.runner import open_planner, run_pipeline
-from reelwright.stages.work import Reporter, SilentReporter
+from reelwright.pipeline.config.pipeline_file import PipelineFile, find_pipeline_file, load_pipeline
+from reelwright.pipeline.plan.graph import NodePlan
+from reelwright.pipeline.plan.plan import Planner
+from reelwright.pipeline.run.results import NodeResult, Observer, RunOptions, RunResult, names_of
+from reelwright.pipeline.run.runner import open_planner, run_pipeline
+from reelwright.stages.base.work import Reporter, SilentReporter
 from reelwright.storage.errors import ConfigError, StoreError, nearest
 from reelwright.storage.kinds import KINDS
-from reelwright.storage.records import Record
+from reelwright.storage.ledger.records import Record
 
 if TYPE_CHECKING:
-    from reelwright.storage.embeddings import EmbeddingRows
-    from reelwright.storage.frames import FrameRows
-    from reelwright.storage.predictions import PredictionSet
-    from reelwright.storage.runs import RunFolder
-    from reelwright.storage.steps import StepSet
+    from reelwright.storage.arrays.embeddings import EmbeddingRows
+    from reelwright.storage.arrays.frames import FrameRows
+    from reelwright.storage.results.predictions import PredictionSet
+    from reelwright.storage.results.runs import RunFolder
+    from reelwright.storage.results.steps import StepSet
 
 
 class SilentObserver:

@@ -1,0 +1,1 @@
+"""One folder a stage; each knows its settings and its work, none knows where it is done."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from reelwright.stages.config import Settings
-from reelwright.stages.plugins import PluginUse
+from reelwright.stages.base.config import Settings
+from reelwright.stages.base.plugins import PluginUse
 
 
 class NamedSettings(Settings, extra="allow"):

@@ -1,4 +1,4 @@
-"""What a store is kept in, behind a few verbs: a folder here, a bucket in storage/working_copy.py.
+"""What a store is kept in, behind a few verbs: a folder here, a bucket in storage/bucket/working_copy.py.
 
 All of our code reads and writes local paths. Of a store in a folder they are what counts, so that there is little to do
 here; of one in a bucket they are this machine's working copy, which is pulled before it is read, and pushed.
@@ -21,9 +21,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from reelwright.storage.constants import PARTIAL, TEMPORARY
 from reelwright.storage.heartbeat import check_held
-from reelwright.storage.reserved import PARTIAL, TEMPORARY
-from reelwright.storage.unusable import named
+from reelwright.storage.store_errors import named
 
 UNFINISHED = (TEMPORARY, PARTIAL)
 Skip = Callable[[str], bool]

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from reelwright.storage.backend import remove_local
+from reelwright.storage.constants import PARTIAL, TEMPORARY
 from reelwright.storage.damage import damaged, readable
 from reelwright.storage.heartbeat import check_held
-from reelwright.storage.reserved import PARTIAL, TEMPORARY
-from reelwright.storage.seals import SEAL, UNSEALED, is_sealed, seal
+from reelwright.storage.self_checksum import SEAL, UNSEALED, is_sealed, seal
 from reelwright.storage.store import backend_of
-from reelwright.storage.unusable import named
+from reelwright.storage.store_errors import named
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -106,7 +106,7 @@ def read_table(path: Path | BinaryIO, columns: Sequence[str] | None = None) -> p
 
 
 def write_table(path: Path, table: pa.Table) -> None:
-    """Write a Parquet file (zstd) in one step; its metadata has an entry `seal` (storage/seals.py)."""
+    """Write a Parquet file (zstd) in one step; its metadata has an entry `seal` (storage/self_checksum.py)."""
     import pyarrow.parquet as pq
 
     with replacing(path) as temporary:

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from reelwright.storage.backend import remove_local
+from reelwright.storage.constants import TEMPORARY
 from reelwright.storage.heartbeat import check_held
-from reelwright.storage.reserved import TEMPORARY
 from reelwright.storage.store import backend_of
-from reelwright.storage.unusable import named
+from reelwright.storage.store_errors import named
 
 
 @contextlib.contextmanager

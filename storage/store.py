@@ -15,7 +15,7 @@ claims/<spec key>/                          which process writes which video now
 logs/<spec key>/                            what was said while videos failed, on workers of a cluster
 jobs/<key>/                                 the job of a run that is trained on SLURM: script, work, events, log
 progress/<key>.json                         how far a node is, while it is done
-store.json                                  which layout the store has (storage/schema.py)
+store.json                                  which layout the store has (storage/ledger/schema.py)
 files.json                                  content digests of files, by path and stat
 urls.json                                   the same of objects in buckets, where the store is in one itself
 frame_index/<aa>/<video digest>.npz         times and key frames of the frames of a video, read once; a cache
@@ -30,10 +30,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reelwright.storage.backend import Backend
+from reelwright.storage.constants import VIDEOS
 from reelwright.storage.digests import digest
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.kinds import KINDS
-from reelwright.storage.reserved import VIDEOS
 from reelwright.storage.urls import is_url, owner_of, working_copy
 
 
@@ -165,7 +165,7 @@ def backend_of(path: Path) -> Backend:
     if owner is None:
         return _FOLDER
     if owner not in _buckets:
-        from reelwright.storage.working_copy import open_bucket
+        from reelwright.storage.bucket.working_copy import open_bucket
 
         _buckets.setdefault(owner, open_bucket(*owner))  # of two threads at once both get the same
     return _buckets[owner]

@@ -1,6 +1,6 @@
 """URLs of object stores as text: which texts are URLs, how they are joined, and where their local copies lie.
 
-Nothing is imported for them here: fsspec comes with the first request (storage/remote.py).
+Nothing is imported for them here: fsspec comes with the first request (storage/bucket/remote.py).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from reelwright.storage.constants import TEMPORARY
 from reelwright.storage.digests import digest
 from reelwright.storage.errors import ConfigError
-from reelwright.storage.reserved import TEMPORARY
 
 CACHE_VARIABLE = "REELWRIGHT_CACHE"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from reelwright.pipeline.project import Project
-from reelwright.stages.video_writer import VideoWriter
+from reelwright.stages.base.video_writer import VideoWriter
 
 PIPELINE = """
 videos: {manifest: videos.csv}

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from reelwright.stages.config import StageConfig, execution, setting
+from reelwright.stages.base.config import StageConfig, execution, setting
 
 Backend = Literal["auto", "decord", "torchcodec", "pyav"]
 

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from reelwright.stages.decode import geometry as geometries
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.geometry import Geometry
+from reelwright.stages.decode.reader import Frame, FrameTimes, Reader
 from reelwright.stages.decode.readers import open_reader
-from reelwright.stages.decode.readers.base import Frame, FrameTimes, Reader
 from reelwright.stages.decode.sampling import RowPicker, plan_rows
+from reelwright.storage.arrays.row_times import RowTimes
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import ItemError
-from reelwright.storage.row_times import RowTimes
-from reelwright.storage.snapshots import Snapshot
+from reelwright.storage.ledger.snapshots import Snapshot
 
 Sent = tuple[dict[str, Any], list[NDArray[Any]]]
 Row = tuple[int, float, float, Frame]  # source frame, when it appears and leaves the screen, pixels
@@ -168,7 +168,7 @@ def reading(
         reader.close()
         after = getattr(reader, "index", None)
         if after is not None and after is not before:
-            from reelwright.stages.decode.readers.index import keep_index
+            from reelwright.stages.decode.timing.index import keep_index
 
             keep_index(after, digest=digest, folder=folder)
 

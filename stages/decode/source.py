@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reelwright.stages.decode.attempts import Attempt, Outcome, Plan, attempt_all, num_cores, num_workers
+from reelwright.stages.base.work import VideoItem
+from reelwright.stages.datasets.sampling.needed import Needed
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.geometry import Geometry
+from reelwright.stages.decode.processes.attempts import Attempt, Outcome, Plan, attempt_all, num_cores, num_workers
 from reelwright.stages.decode.readers import backend_order
-from reelwright.stages.sampling.needed import Needed
-from reelwright.stages.work import VideoItem
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from reelwright.stages.datasets.sampling.needed import Needed
 from reelwright.stages.decode.geometry import Geometry
 from reelwright.stages.decode.rows import Batch, Sent, apply_steps, chunk, notes, opened_needed, reading
-from reelwright.stages.sampling.needed import Needed
+from reelwright.storage.arrays.frame_writer import FrameWriter, SharedFrames
+from reelwright.storage.arrays.frames import FrameLayout, FrameStore
 from reelwright.storage.errors import ItemError
-from reelwright.storage.frame_writer import FrameWriter, SharedFrames
-from reelwright.storage.frames import FrameLayout, FrameStore
 
 STORE_BATCH_ROWS = 8
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from reelwright.stages.datasets.sampling.needed import Needed
 from reelwright.stages.decode.geometry import Geometry
 from reelwright.stages.decode.rows import Sent, VideoRows, chunk, notes, opened_needed, reading
-from reelwright.stages.sampling.needed import Needed
 from reelwright.storage.errors import ItemError
 
 

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from reelwright.stages.decode.attempts import Attempt, Outcome, Plan, attempt_all, num_workers
+from reelwright.stages.base.work import Reporter, VideoItem, Work, ledger_of
 from reelwright.stages.decode.config import DecodeConfig
+from reelwright.stages.decode.processes.attempts import Attempt, Outcome, Plan, attempt_all, num_workers
 from reelwright.stages.decode.readers import backend_order
 from reelwright.stages.decode.source import backends_of, decoding, of_item
-from reelwright.stages.work import Reporter, VideoItem, Work, ledger_of
-from reelwright.storage.frames import FrameStore
-from reelwright.storage.items import DONE, ItemRow
+from reelwright.storage.arrays.frames import FrameStore
+from reelwright.storage.ledger.items import DONE, ItemRow
 from reelwright.storage.store import Store
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reelwright.stages.embed.clips import InputRows
-from reelwright.storage.spans import Spans
+from reelwright.storage.arrays.spans import Spans
 
 
 @dataclass(frozen=True)

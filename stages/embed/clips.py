@@ -19,10 +19,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from reelwright.stages.sampling.left_out import LeftOut
-from reelwright.stages.sampling.needed import Needed
-from reelwright.stages.sampling.windows import WindowShape, window_rows, windows_at
-from reelwright.storage.spans import Spans
+from reelwright.stages.datasets.sampling.left_out import LeftOut
+from reelwright.stages.datasets.sampling.needed import Needed
+from reelwright.stages.datasets.sampling.windows import WindowShape, window_rows, windows_at
+from reelwright.storage.arrays.spans import Spans
 
 Frames = npt.NDArray[np.uint8]
 Seconds = npt.NDArray[np.float64]

@@ -7,11 +7,11 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from reelwright.models.encoder_names import check_encoder, is_of_library, is_video_encoder
-from reelwright.models.outputs import parse_outputs
-from reelwright.stages.config import Settings, StageConfig, execution, node_input, ordered, setting, source_file
-from reelwright.stages.plugins import PluginUse, is_plugin
-from reelwright.stages.sampling.settings import GridSettings, Short
+from reelwright.models.encoders.names import check_encoder, is_of_library, is_video_encoder
+from reelwright.models.encoders.outputs import parse_outputs
+from reelwright.stages.base.config import Settings, StageConfig, execution, node_input, ordered, setting, source_file
+from reelwright.stages.base.plugins import PluginUse, is_plugin
+from reelwright.stages.datasets.sampling.settings import GridSettings, Short
 from reelwright.storage.errors import ConfigError
 
 NO_FILE = ("hub", "none")

@@ -16,17 +16,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from reelwright.stages.datasets.sampling.left_out import LeftOut
+from reelwright.stages.datasets.sampling.needed import Needed
 from reelwright.stages.decode.source import Ended, FrameChunk, Opened, Restarted
 from reelwright.stages.embed.batches import Batch, Batcher, Owner, Part
 from reelwright.stages.embed.clips import Clip, FrameSpans, InputRows, NeededRowMaker, RowMaker, clips_leave_out
-from reelwright.stages.embed.forward import ForwardPass, Pending, Rows
+from reelwright.stages.embed.encoding.forward import ForwardPass, Pending, Rows
 from reelwright.stages.embed.progress import FrameProgress
 from reelwright.stages.embed.sink import OutputRows, RowSink
 from reelwright.stages.embed.threads import Background, read_ahead
-from reelwright.stages.sampling.left_out import LeftOut
-from reelwright.stages.sampling.needed import Needed
 from reelwright.storage.errors import ItemError
-from reelwright.storage.items import DONE, ItemRow
+from reelwright.storage.ledger.items import DONE, ItemRow
 
 Event = Opened | FrameChunk | Restarted | Ended
 Events = Iterator[Event]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reelwright.stages.work import Reporter, VideoItem
+from reelwright.stages.base.work import Reporter, VideoItem
 
 
 class FrameProgress:

@@ -9,12 +9,12 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from reelwright.stages.work import Reporter
-from reelwright.storage.embedding_writer import EmbeddingWriter
-from reelwright.storage.embeddings import SPAN_DTYPES
+from reelwright.stages.base.work import Reporter
+from reelwright.storage.arrays.embedding_writer import EmbeddingWriter
+from reelwright.storage.arrays.embeddings import SPAN_DTYPES
+from reelwright.storage.arrays.spans import Spans
 from reelwright.storage.errors import ItemError
-from reelwright.storage.items import ItemLedger, ItemRow
-from reelwright.storage.spans import Spans
+from reelwright.storage.ledger.items import ItemLedger, ItemRow
 
 Rows = npt.NDArray[Any]
 

@@ -7,22 +7,22 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from reelwright.stages.decode.attempts import num_cores
+from reelwright.stages.base.devices import pick_device
+from reelwright.stages.base.work import Reporter, VideoItem
+from reelwright.stages.datasets.sampling.needed import Needed
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.geometry import Geometry
+from reelwright.stages.decode.processes.attempts import num_cores
 from reelwright.stages.decode.source import Ended, FrameChunk, Opened, Restarted, stream_frames
-from reelwright.stages.devices import pick_device
 from reelwright.stages.embed.clips import Clip, clips_leave_out
 from reelwright.stages.embed.config import ClipSettings, EmbedConfig
-from reelwright.stages.embed.encoder import LoadedEncoder
+from reelwright.stages.embed.encoding.encoder import LoadedEncoder
+from reelwright.stages.embed.encoding.forward import Execution, ForwardPass
+from reelwright.stages.embed.encoding.preprocess import described, geometry_of
+from reelwright.stages.embed.encoding.tuning import fixed_batch, tuned
 from reelwright.stages.embed.engine import EmbedEngine
-from reelwright.stages.embed.forward import Execution, ForwardPass
-from reelwright.stages.embed.preprocess import described, geometry_of
 from reelwright.stages.embed.progress import FrameProgress
 from reelwright.stages.embed.sink import RowSink
-from reelwright.stages.embed.tuning import fixed_batch, tuned
-from reelwright.stages.sampling.needed import Needed
-from reelwright.stages.work import Reporter, VideoItem
 from reelwright.storage.errors import ConfigError
 
 CHUNK_BYTES = 4 << 20  # of frames as the encoder sees them, handed over by a decoding process at once

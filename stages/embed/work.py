@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from reelwright.stages.config import parse_config
+from reelwright.stages.base.config import parse_config
+from reelwright.stages.base.deterministic import steady
+from reelwright.stages.base.model_cache import held
+from reelwright.stages.base.work import Reporter, Work, ledger_of
 from reelwright.stages.decode.config import DecodeConfig
-from reelwright.stages.embed.encoder import LoadedEncoder, load_encoder
-from reelwright.stages.embed.forward import ForwardPass, row_shapes
+from reelwright.stages.embed.encoding.encoder import LoadedEncoder, load_encoder
+from reelwright.stages.embed.encoding.forward import ForwardPass, row_shapes
 from reelwright.stages.embed.sink import StoreSink
 from reelwright.stages.embed.videos import FrameInput, attributes_of, embed_videos, prepare_forward, versions
-from reelwright.stages.held import held
-from reelwright.stages.steady import steady
-from reelwright.stages.work import Reporter, Work, ledger_of
-from reelwright.storage.embedding_writer import EmbeddingWriter, RowLayout
+from reelwright.storage.arrays.embedding_writer import EmbeddingWriter, RowLayout
 from reelwright.storage.store import Store
 
 

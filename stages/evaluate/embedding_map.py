@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reelwright.models.step_states import WRONG, action_of, component_of
+from reelwright.models.systems.step_states import WRONG, action_of, component_of
+from reelwright.stages.base.work import Work
 from reelwright.stages.evaluate.config import MapSettings
-from reelwright.stages.evaluate.markup import tag
-from reelwright.stages.evaluate.page import Section
-from reelwright.stages.evaluate.palette import Palette
-from reelwright.stages.work import Work
-from reelwright.storage.embeddings import EmbeddingStore
+from reelwright.stages.evaluate.pages.markup import tag
+from reelwright.stages.evaluate.pages.page import Section
+from reelwright.stages.evaluate.pages.palette import Palette
+from reelwright.storage.arrays.embeddings import EmbeddingStore
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.store import Store
 

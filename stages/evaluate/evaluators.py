@@ -12,13 +12,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from reelwright.stages.base.plugins import checked_options, load_plugin
+from reelwright.stages.datasets.tasks.registry import TASKS
 from reelwright.stages.evaluate.config import EvaluatorSettings
 from reelwright.stages.evaluate.scoring import main_unit
 from reelwright.stages.evaluate.videos import target_ids, target_sets
-from reelwright.stages.plugins import checked_options, load_plugin
-from reelwright.stages.tasks.registry import TASKS
 from reelwright.storage.errors import ConfigError, StageError
-from reelwright.storage.predictions import PredictionSet, scores_matrix
+from reelwright.storage.results.predictions import PredictionSet, scores_matrix
 
 EVALUATORS = "evaluators"  # beside the units in metrics.json
 

@@ -12,16 +12,21 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reelwright.models.heads import Head
-from reelwright.models.metrics import chance_levels, classification_metrics, multilabel_metrics, segmental_metrics
+from reelwright.models.blocks.heads import Head
+from reelwright.models.metrics.classification import (
+    chance_levels,
+    classification_metrics,
+    multilabel_metrics,
+    segmental_metrics,
+)
+from reelwright.stages.datasets.tasks.registry import TASKS
+from reelwright.stages.datasets.tasks.sets import head_metrics
 from reelwright.stages.evaluate.config import EvaluateConfig
 from reelwright.stages.evaluate.videos import VideoLabels, target_ids, target_sets
-from reelwright.stages.tasks.registry import TASKS
-from reelwright.stages.tasks.sets import head_metrics
-from reelwright.storage.annotations import UNKNOWN
+from reelwright.storage.arrays.spans import IntArray
 from reelwright.storage.errors import StageError, nearest
-from reelwright.storage.predictions import PredictionInfo, PredictionSet, scores_matrix
-from reelwright.storage.spans import IntArray
+from reelwright.storage.results.predictions import PredictionInfo, PredictionSet, scores_matrix
+from reelwright.storage.tables.annotations import UNKNOWN
 
 ALL_SPLITS = "all"
 SEGMENTAL = ("frame_accuracy", "edit", "f1@10", "f1@25", "f1@50")

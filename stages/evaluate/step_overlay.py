@@ -11,16 +11,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from reelwright.stages.decode.attempts import Attempt, attempt_all
+from reelwright.stages.base.video_writer import VideoWriter
+from reelwright.stages.base.work import VideoItem
 from reelwright.stages.decode.config import DecodeConfig
-from reelwright.stages.evaluate.frame_source import frames_plan
+from reelwright.stages.decode.processes.attempts import Attempt, attempt_all
+from reelwright.stages.evaluate.pages.frame_source import frames_plan
 from reelwright.stages.evaluate.step_scores import StepVideo
 from reelwright.stages.evaluate.step_tables import EARLY, EXTRA, RIGHT, Event, events_of
-from reelwright.stages.video_writer import VideoWriter
-from reelwright.stages.work import VideoItem
-from reelwright.storage.feature_files import is_feature_file
-from reelwright.storage.fetched import exists
-from reelwright.storage.items import DONE
+from reelwright.storage.bucket.download_cache import exists
+from reelwright.storage.ledger.items import DONE
+from reelwright.storage.tables.feature_files import is_feature_file
 
 FPS = 10
 SHORT_SIDE_PIXELS = 360

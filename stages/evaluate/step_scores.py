@@ -8,12 +8,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from reelwright.models.step_metrics import StepEvent, StepPerformance, step_performance
-from reelwright.models.step_summary import mean_performance, once_delays, percent_observed, step_table
+from reelwright.models.metrics.step_summary import mean_performance, once_delays, percent_observed, step_table
+from reelwright.models.metrics.steps import StepEvent, StepPerformance, step_performance
 from reelwright.stages.evaluate.config import StepScoreSettings
 from reelwright.stages.evaluate.scoring import ALL_SPLITS
 from reelwright.storage.errors import ConfigError
-from reelwright.storage.steps import StepSet, StepsInfo
+from reelwright.storage.results.steps import StepSet, StepsInfo
 
 GROUPS = {"all": None, "without_errors": False, "with_errors": True}
 _TICKS_PER_SECOND = 1_000_000  # of times where the procedure has no fps: equal times must be equal

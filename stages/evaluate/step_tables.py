@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from reelwright.stages.evaluate.step_scores import StepVideo, unit_of
 from reelwright.stages.evaluate.tables import number_text
-from reelwright.storage.steps import StepsInfo
+from reelwright.storage.results.steps import StepsInfo
 
 RIGHT, EARLY, MISSED, EXTRA = "right", "early", "missed", "extra"
 

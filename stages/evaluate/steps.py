@@ -7,21 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from reelwright.stages.base.work import InputRef, Reporter, VideoItem, Work
 from reelwright.stages.evaluate.config import EvaluateConfig
 from reelwright.stages.evaluate.embedding_map import drawn_map, states_over_time
-from reelwright.stages.evaluate.frame_source import Pictures, Wanted, find_stage, pictures, source_settings
-from reelwright.stages.evaluate.page import Section, render
+from reelwright.stages.evaluate.pages.frame_source import Pictures, Wanted, find_stage, pictures, source_settings
+from reelwright.stages.evaluate.pages.page import Section, render
+from reelwright.stages.evaluate.pages.step_report import StepReport, axis_of, page_of
+from reelwright.stages.evaluate.pages.thumbnails import slice_times
 from reelwright.stages.evaluate.scoring import ALL_SPLITS
-from reelwright.stages.evaluate.step_report import StepReport, axis_of, page_of
 from reelwright.stages.evaluate.step_scores import StepVideo, headline, score_steps, step_videos
 from reelwright.stages.evaluate.step_tables import curve_lines, event_lines, step_lines, video_lines
 from reelwright.stages.evaluate.tables import write_csv, write_json
-from reelwright.stages.evaluate.thumbnails import slice_times
-from reelwright.stages.procedure import read_procedure
-from reelwright.stages.work import InputRef, Reporter, VideoItem, Work
+from reelwright.stages.steps.procedure import read_procedure
 from reelwright.storage.errors import StageError
 from reelwright.storage.folders import replacing_folder
-from reelwright.storage.steps import StepSet
+from reelwright.storage.results.steps import StepSet
 from reelwright.storage.store import Store
 
 

@@ -12,11 +12,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reelwright.models.metrics import multilabel_metrics
-from reelwright.stages.tasks.registry import TASKS
-from reelwright.storage.annotations import UNKNOWN
-from reelwright.storage.predictions import PredictionInfo, PredictionSet, scores_matrix
-from reelwright.storage.spans import FloatArray, IntArray
+from reelwright.models.metrics.classification import multilabel_metrics
+from reelwright.stages.datasets.tasks.registry import TASKS
+from reelwright.storage.arrays.spans import FloatArray, IntArray
+from reelwright.storage.results.predictions import PredictionInfo, PredictionSet, scores_matrix
+from reelwright.storage.tables.annotations import UNKNOWN
 
 _COLUMNS = ("video_id", "video_digest", "split", "label_id", "score", "target_id")
 

@@ -8,13 +8,17 @@ from typing import Any
 
 import numpy as np
 
+from reelwright.stages.base.work import InputRef, Reporter, VideoItem, Work
+from reelwright.stages.datasets.tasks.registry import TASKS
 from reelwright.stages.evaluate.config import EvaluateConfig
 from reelwright.stages.evaluate.embedding_map import drawn_map, labels_of_rows
 from reelwright.stages.evaluate.evaluators import EVALUATORS, own_scores
-from reelwright.stages.evaluate.frame_source import Wanted, find_stage, pictures
-from reelwright.stages.evaluate.page import Section, render
-from reelwright.stages.evaluate.report import Report, page_of
-from reelwright.stages.evaluate.ribbons import axis_of
+from reelwright.stages.evaluate.pages.frame_source import Wanted, find_stage, pictures
+from reelwright.stages.evaluate.pages.page import Section, render
+from reelwright.stages.evaluate.pages.report import Report, page_of
+from reelwright.stages.evaluate.pages.ribbons import axis_of
+from reelwright.stages.evaluate.pages.thumbnails import slice_times
+from reelwright.stages.evaluate.pages.video_cards import VideoCard, VideoResult
 from reelwright.stages.evaluate.scoring import (
     ALL_SPLITS,
     class_id,
@@ -24,17 +28,13 @@ from reelwright.stages.evaluate.scoring import (
 )
 from reelwright.stages.evaluate.steps import run_steps
 from reelwright.stages.evaluate.tables import confusion_lines, video_lines, write_csv, write_json
-from reelwright.stages.evaluate.thumbnails import slice_times
-from reelwright.stages.evaluate.video_cards import VideoCard, VideoResult
 from reelwright.stages.evaluate.videos import Timeline, VideoLabels, target_ids, timelines, video_labels, worst_first
-from reelwright.stages.tasks.registry import TASKS
-from reelwright.stages.work import InputRef, Reporter, VideoItem, Work
-from reelwright.storage.annotations import UNKNOWN
 from reelwright.storage.errors import StageError
 from reelwright.storage.folders import replacing_folder
-from reelwright.storage.predictions import PredictionSet
-from reelwright.storage.runs import RunFolder
+from reelwright.storage.results.predictions import PredictionSet
+from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.store import Store
+from reelwright.storage.tables.annotations import UNKNOWN
 
 
 def run(work: Work, reporter: Reporter) -> dict[str, Any]:

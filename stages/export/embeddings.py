@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reelwright.storage.embeddings import EmbeddingRows, EmbeddingStore
-from reelwright.storage.names import file_names
+from reelwright.storage.arrays.embeddings import EmbeddingRows, EmbeddingStore
+from reelwright.storage.tables.names import file_names
 
 SHARD_BYTES = 256 << 20
 

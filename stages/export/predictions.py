@@ -19,13 +19,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from reelwright.stages.datasets.tasks.registry import TASKS
 from reelwright.stages.evaluate.scoring import class_id, main_unit
 from reelwright.stages.evaluate.videos import target_ids, timeline
-from reelwright.stages.tasks.registry import TASKS
-from reelwright.storage.annotations import UNKNOWN
-from reelwright.storage.names import file_names
-from reelwright.storage.predictions import PredictionSet
-from reelwright.storage.spans import IntArray
+from reelwright.storage.arrays.spans import IntArray
+from reelwright.storage.results.predictions import PredictionSet
+from reelwright.storage.tables.annotations import UNKNOWN
+from reelwright.storage.tables.names import file_names
 
 _MULTI_LABEL_THRESHOLD = 0.5  # probability from which a class counts as present
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from reelwright.stages.features.matlab import MatlabReader
 from reelwright.storage.errors import ItemError, ReelwrightError, nearest
-from reelwright.storage.feature_files import FEATURE_SUFFIXES
+from reelwright.storage.tables.feature_files import FEATURE_SUFFIXES
 
 Array = npt.NDArray[Any]
 Lazy = Callable[[], Array]  # reads one array of an open file

@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from reelwright.stages.features.config import FeaturesConfig
 from reelwright.stages.features.files import choose, open_arrays
+from reelwright.storage.arrays.spans import FloatArray, Spans
 from reelwright.storage.errors import ItemError
-from reelwright.storage.spans import FloatArray, Spans
 
 Array = npt.NDArray[Any]
 

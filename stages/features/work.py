@@ -7,21 +7,21 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from reelwright.stages.config import parse_config
+from reelwright.stages.base.config import parse_config
+from reelwright.stages.base.inputs import unchanged_sources
+from reelwright.stages.base.work import Reporter, VideoItem, Work
 from reelwright.stages.embed.sink import OutputRows, StoreSink
 from reelwright.stages.features.config import FeaturesConfig
 from reelwright.stages.features.rows import Array, read_features, times_by_video
-from reelwright.stages.inputs import unchanged_sources
-from reelwright.stages.work import Reporter, VideoItem, Work
-from reelwright.storage.embedding_writer import EmbeddingWriter, RowLayout
-from reelwright.storage.embeddings import EmbeddingStore
+from reelwright.storage.arrays.embedding_writer import EmbeddingWriter, RowLayout
+from reelwright.storage.arrays.embeddings import EmbeddingStore
+from reelwright.storage.arrays.spans import Spans
+from reelwright.storage.bucket.download_cache import local_file
 from reelwright.storage.errors import InputError, ItemError
-from reelwright.storage.fetched import local_file
-from reelwright.storage.items import ItemLedger, ItemRow
-from reelwright.storage.snapshots import Snapshot
-from reelwright.storage.spans import Spans
+from reelwright.storage.ledger.items import ItemLedger, ItemRow
+from reelwright.storage.ledger.snapshots import Snapshot
 from reelwright.storage.store import Store
-from reelwright.storage.tables import read_columns
+from reelwright.storage.tables.text_tables import read_columns
 
 _LOOKED_AT = 16  # files that say how wide rows are, where neither `dim` nor the store does
 

@@ -14,19 +14,19 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from reelwright.stages.augment.resized_crop import ClipTransform
+from reelwright.stages.base.work import VideoItem
+from reelwright.stages.datasets.sampling.windows import shown, window_rows
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.geometry import Geometry, apply
 from reelwright.stages.decode.source import Ended, FrameChunk, stream_frames
 from reelwright.stages.embed.threads import read_ahead
-from reelwright.stages.finetune.resized_crop import ClipTransform
-from reelwright.stages.learning.batches import Batch, Origin
-from reelwright.stages.sampling.windows import shown, window_rows
+from reelwright.stages.fit.loop.batches import Batch, Origin
 from reelwright.stages.train.window_batches import LabelledBatches, describe_windows
-from reelwright.stages.work import VideoItem
+from reelwright.storage.arrays.frames import FrameRows, FrameStore
+from reelwright.storage.arrays.spans import Spans
 from reelwright.storage.errors import StoreError
-from reelwright.storage.frames import FrameRows, FrameStore
-from reelwright.storage.items import DONE
-from reelwright.storage.spans import Spans
+from reelwright.storage.ledger.items import DONE
 
 Frames = npt.NDArray[np.uint8]
 Read = Callable[[int, npt.NDArray[np.int64]], Frames]  # position of a video, its rows -> (n, h, w, 3)

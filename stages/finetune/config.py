@@ -7,10 +7,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
-from reelwright.stages.config import Settings, StageConfig, execution, node_input, training
-from reelwright.stages.finetune.rand_augment_text import read_sections
-from reelwright.stages.learning.config import LearningSettings
-from reelwright.stages.learning.optimizer_config import OptimizerSettings
+from reelwright.stages.augment.rand_augment_text import read_sections
+from reelwright.stages.base.config import Settings, StageConfig, execution, node_input, training
+from reelwright.stages.fit.config import LearningSettings
+from reelwright.stages.fit.optim.config import OptimizerSettings
 from reelwright.stages.objectives.config import ObjectiveSettings
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from reelwright.models.contracts import VideoModel
-from reelwright.models.encoders import DataConfig, Encoder
-from reelwright.models.joint import JointModel
+from reelwright.models.encoders.build import DataConfig, Encoder
+from reelwright.models.systems.joint import JointModel
 from reelwright.storage.errors import ConfigError
 
 PARTS = ("spatial", "temporal")

@@ -11,16 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reelwright.stages.augment.clips import Generators, augment
+from reelwright.stages.augment.erasing import erase
+from reelwright.stages.augment.rand_augment import parse_rand_augment, rand_augment
+from reelwright.stages.augment.resized_crop import ClipTransform, CropSettings, build_crop
+from reelwright.stages.datasets.sampling.generators import generator_at, generators_at
 from reelwright.stages.decode.geometry import Geometry
-from reelwright.stages.finetune.augment import Generators, augment
 from reelwright.stages.finetune.config import AugmentSettings
-from reelwright.stages.finetune.erasing import erase
 from reelwright.stages.finetune.module import FinetuneModule
-from reelwright.stages.finetune.rand_augment import parse_rand_augment, rand_augment
-from reelwright.stages.finetune.resized_crop import ClipTransform, CropSettings, build_crop
-from reelwright.stages.learning.batches import Batch, Origin
-from reelwright.stages.learning.mixing import Mixing
-from reelwright.stages.sampling.generators import generator_at, generators_at
+from reelwright.stages.fit.loop.batches import Batch, Origin
+from reelwright.stages.fit.mixing import Mixing
 from reelwright.storage.errors import ConfigError
 
 

@@ -12,31 +12,31 @@ from typing import Any
 
 import torch
 
-from reelwright.models.encoders import Encoder
-from reelwright.stages.config import parse_config
+from reelwright.models.encoders.build import Encoder
+from reelwright.stages.base.config import parse_config
+from reelwright.stages.base.work import InputRef, Reporter, Work
+from reelwright.stages.datasets.labelled import KnownRows, distinct_videos, label_space
+from reelwright.stages.datasets.sampling.windows import WindowShape
+from reelwright.stages.datasets.tasks.labels import LabelSpace
+from reelwright.stages.datasets.tasks.task import Task
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.embed.config import EmbedConfig
-from reelwright.stages.embed.encoder import LoadedEncoder, build_from_config
-from reelwright.stages.embed.forward import row_shapes
-from reelwright.stages.embed.preprocess import geometry_of
+from reelwright.stages.embed.encoding.encoder import LoadedEncoder, build_from_config
+from reelwright.stages.embed.encoding.forward import row_shapes
+from reelwright.stages.embed.encoding.preprocess import geometry_of
 from reelwright.stages.finetune.clips import FrameBatches, StoredVideos, open_videos, reader, stored_reader
 from reelwright.stages.finetune.config import FinetuneConfig
 from reelwright.stages.finetune.module import PARTS, FinetuneModule, freeze
 from reelwright.stages.finetune.preparing import ClipAugmentation, clip_transforms
-from reelwright.stages.learning.mixing import build_mixing, mix_frames
-from reelwright.stages.learning.objectives import build_objective, chosen_metric
-from reelwright.stages.learning.place import Place, train_in_processes
-from reelwright.stages.learning.run_models import clips_of_run, load_run_model, task_of_run
-from reelwright.stages.learning.setup import Learning, learn
-from reelwright.stages.sampling.windows import WindowShape
-from reelwright.stages.tasks.labels import LabelSpace
-from reelwright.stages.tasks.task import Task
+from reelwright.stages.fit.mixing import build_mixing, mix_frames
+from reelwright.stages.fit.run_models import clips_of_run, load_run_model, task_of_run
+from reelwright.stages.fit.setup import Learning, learn
+from reelwright.stages.fit.train_context import Place, train_in_processes
+from reelwright.stages.fit.validation import build_objective, chosen_metric
 from reelwright.stages.train.drawn_windows import WindowSampling, find_windows
-from reelwright.stages.train.labelled import KnownRows, distinct_videos, label_space
-from reelwright.stages.work import InputRef, Reporter, Work
+from reelwright.storage.arrays.frames import FrameStore
 from reelwright.storage.errors import ConfigError, InputError
-from reelwright.storage.frames import FrameStore
-from reelwright.storage.runs import RunFolder
+from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.store import Store
 
 

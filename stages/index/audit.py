@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from blake3 import blake3
 
-from reelwright.stages.decode.attempts import num_workers
-from reelwright.stages.decode.pool import Message, Task, WorkerPool
-from reelwright.stages.work import Reporter, VideoItem
+from reelwright.stages.base.work import Reporter, VideoItem
+from reelwright.stages.decode.processes.attempts import num_workers
+from reelwright.stages.decode.processes.pool import Message, Task, WorkerPool
 from reelwright.storage.errors import ItemError
 
 INDEX = "index"  # in the place of a backend: the times of the frame index
@@ -76,8 +76,8 @@ def audit(path: Path, *, digest: str, index_folder: Path | None) -> Iterator[Com
     What decoding teaches is kept as the index. Raises ItemError as `open_reader`.
     """
     from reelwright.stages.decode.readers import BACKENDS, installed
-    from reelwright.stages.decode.readers.index import index_of, keep_index
     from reelwright.stages.decode.readers.pyav import PyavReader
+    from reelwright.stages.decode.timing.index import index_of, keep_index
 
     known = index_of(path, digest=digest, folder=index_folder)
     truth = PyavReader(path, known.doubted())

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import PositiveFloat, PositiveInt, model_validator
 
-from reelwright.stages.config import Settings, execution
+from reelwright.stages.base.config import Settings, execution
 from reelwright.stages.synthesize.config import SourceConfig
 
 

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reelwright.stages.decode.attempts import num_workers, raise_unusable
-from reelwright.stages.decode.pool import Message, Task, WorkerPool
-from reelwright.stages.work import Reporter
+from reelwright.stages.base.work import Reporter
+from reelwright.stages.decode.processes.attempts import num_workers, raise_unusable
+from reelwright.stages.decode.processes.pool import Message, Task, WorkerPool
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import ItemError
-from reelwright.storage.feature_files import is_feature_file
-from reelwright.storage.known import VideoProbe
-from reelwright.storage.unusable import why_broken
+from reelwright.storage.ledger.digest_cache import VideoProbe
+from reelwright.storage.store_errors import why_broken
+from reelwright.storage.tables.feature_files import is_feature_file
 
 if TYPE_CHECKING:
-    from reelwright.stages.decode.readers.index import FrameIndex
+    from reelwright.stages.decode.timing.index import FrameIndex
 
 _FUNCTION = "reelwright.stages.index.probe:probe_task"
 _VARIABLE_TICKS = 1.5  # frame spans that differ by more than the rounding to the time base are of variable rate
@@ -78,7 +78,7 @@ def probe_task(
     *, path: str, quick: bool, image_fps: float, index: str | None = None
 ) -> Iterator[tuple[dict[str, Any], list[Any]]]:
     """Runs in a worker: the digest first, so that it is known even of what does not open; then the whole probe."""
-    from reelwright.stages.decode.readers.index import check_file
+    from reelwright.stages.decode.timing.index import check_file
 
     source = Path(path)
     if not source.is_dir():
@@ -108,7 +108,7 @@ def probe_file(path: Path, digest: str, *, index: Path | None = None) -> VideoPr
 
     Raises ItemError when it is no usable video.
     """
-    from reelwright.stages.decode.readers.index import index_of
+    from reelwright.stages.decode.timing.index import index_of
 
     return probe_of(index_of(path, digest=digest, folder=index), path, digest)
 

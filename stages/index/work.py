@@ -6,12 +6,12 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from reelwright.stages.base.work import Reporter
 from reelwright.stages.index.probe import probe_of, probe_videos
-from reelwright.stages.work import Reporter
+from reelwright.storage.bucket.download_cache import stamps as object_stamps
 from reelwright.storage.digests import digest
-from reelwright.storage.fetched import stamps as object_stamps
-from reelwright.storage.items import ItemRow
-from reelwright.storage.known import KnownFiles, KnownProbes, VideoProbe, stamp
+from reelwright.storage.ledger.digest_cache import KnownFiles, KnownProbes, VideoProbe, stamp
+from reelwright.storage.ledger.items import ItemRow
 from reelwright.storage.store import Store
 from reelwright.storage.urls import is_url
 
@@ -61,7 +61,7 @@ def index_videos(
 
 def update_probes(store: Store, probes: Mapping[str, VideoProbe]) -> dict[str, VideoProbe]:
     """Those of ``probes`` that were about right, as decoding has told since; kept in the store."""
-    from reelwright.stages.decode.readers.index import load_index
+    from reelwright.stages.decode.timing.index import load_index
 
     found: dict[str, VideoProbe] = {}
     for content, probe in probes.items():

@@ -11,10 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from reelwright.models.blocks.heads import Head, split_heads
 from reelwright.models.contracts import Inputs, Outputs, stage_logits
-from reelwright.models.heads import Head, split_heads
-from reelwright.models.losses import IGNORED, balanced_class_weights, classification_loss, truncated_smoothing_loss
-from reelwright.models.soft_targets import soft_target_loss
+from reelwright.models.losses.classification import (
+    IGNORED,
+    balanced_class_weights,
+    classification_loss,
+    truncated_smoothing_loss,
+)
+from reelwright.models.losses.soft_targets import soft_target_loss
 from reelwright.stages.objectives.contract import LossParts, Objective
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # logits, targets -> mean loss

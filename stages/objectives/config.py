@@ -6,9 +6,9 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from reelwright.stages.config import Settings
+from reelwright.stages.base.config import Settings
+from reelwright.stages.base.plugins import is_plugin
 from reelwright.stages.named import NamedSettings
-from reelwright.stages.plugins import is_plugin
 
 
 class ObjectiveSettings(NamedSettings):

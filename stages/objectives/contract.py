@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
+from reelwright.models.blocks.gathering import gather_rows
 from reelwright.models.contracts import Inputs, Outputs
-from reelwright.models.gathering import gather_rows
 
 
 @dataclass(frozen=True)

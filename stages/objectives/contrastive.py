@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from reelwright.models.contracts import Inputs, Outputs
-from reelwright.models.contrastive import (
+from reelwright.models.losses.contrastive import (
     TripletLoss,
     batch_all_triplet_loss,
     batch_hard_triplet_loss,

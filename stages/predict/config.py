@@ -7,9 +7,9 @@ from typing import Any, ClassVar, Self
 
 from pydantic import PositiveInt, model_validator
 
-from reelwright.stages.config import StageConfig, execution, node_input
+from reelwright.stages.base.config import StageConfig, execution, node_input
+from reelwright.stages.datasets.sampling.settings import Short, WindowGridSettings
 from reelwright.stages.index.config import LabelsConfig
-from reelwright.stages.sampling.settings import Short, WindowGridSettings
 from reelwright.storage.errors import ConfigError
 
 

@@ -17,11 +17,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from reelwright.models.encoders import DataConfig
+from reelwright.models.encoders.build import DataConfig
+from reelwright.stages.datasets.sampling.views import Box, line_crops
 from reelwright.stages.decode.geometry import Geometry
 from reelwright.stages.decode.source import Ended, FrameChunk, Opened, Restarted
 from reelwright.stages.embed.videos import Events
-from reelwright.stages.sampling.views import Box, line_crops
 from reelwright.storage.errors import ConfigError
 
 Event = Opened | FrameChunk | Restarted | Ended

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from reelwright.stages.datasets.feature_bank import mean_vectors
+from reelwright.stages.datasets.sampling.needed import Needed
 from reelwright.stages.decode.source import FrameTimes, Opened, Restarted
 from reelwright.stages.embed.clips import FrameSpans
 from reelwright.stages.embed.sink import MemorySink
@@ -17,10 +19,8 @@ from reelwright.stages.embed.videos import Events
 from reelwright.stages.predict.crops import Crops, CropStreams
 from reelwright.stages.predict.scorer import VideoRows
 from reelwright.stages.predict.sink import ScoreWriter
-from reelwright.stages.sampling.needed import Needed
-from reelwright.stages.train.block import mean_vectors
-from reelwright.storage.items import ItemRow
-from reelwright.storage.spans import Spans
+from reelwright.storage.arrays.spans import Spans
+from reelwright.storage.ledger.items import ItemRow
 
 Whole = tuple[npt.NDArray[np.int64], Spans]  # which rows of a video came, and the spans of all
 

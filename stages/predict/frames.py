@@ -5,19 +5,19 @@ Of runs on clips only the frames that some clip needs are decoded and encoded; w
 
 from __future__ import annotations
 
-from reelwright.stages.config import parse_config
+from reelwright.stages.base.config import parse_config
+from reelwright.stages.base.model_cache import held
+from reelwright.stages.base.work import InputRef, Reporter, Work
 from reelwright.stages.embed.config import EmbedConfig
-from reelwright.stages.embed.encoder import LoadedEncoder, build_from_config
-from reelwright.stages.embed.forward import ForwardPass
+from reelwright.stages.embed.encoding.encoder import LoadedEncoder, build_from_config
+from reelwright.stages.embed.encoding.forward import ForwardPass
 from reelwright.stages.embed.videos import Selection, clip_of, embed_videos, prepare_forward
 from reelwright.stages.embed.work import frame_input
-from reelwright.stages.held import held
 from reelwright.stages.predict.config import PredictConfig
 from reelwright.stages.predict.crops import Crops
 from reelwright.stages.predict.frame_rows import FrameScoreSink, Looks
 from reelwright.stages.predict.scorer import LoadedRun, Scorer
 from reelwright.stages.predict.sink import ScoreWriter
-from reelwright.stages.work import InputRef, Reporter, Work
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.store import Store
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from reelwright.models.views import merge_probabilities
-from reelwright.storage.scores import Scores, VideoScores
+from reelwright.models.metrics.views import merge_probabilities
+from reelwright.storage.results.scores import Scores, VideoScores
 
 
 def merge_crops(crops: Sequence[VideoScores]) -> VideoScores:

@@ -9,21 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from reelwright.stages.config import parse_config
-from reelwright.stages.learning.run_models import task_of_run
+from reelwright.stages.base.config import parse_config
+from reelwright.stages.base.work import Work
+from reelwright.stages.datasets.labelled import LabelledVideo, payload_videos
+from reelwright.stages.datasets.sampling.windows import Windows, WindowShape
+from reelwright.stages.datasets.tasks.task import Task
+from reelwright.stages.fit.run_models import task_of_run
 from reelwright.stages.predict.config import PredictWindowSettings
 from reelwright.stages.predict.merging import merge_windows
 from reelwright.stages.predict.scorer import predicted_shape
-from reelwright.stages.sampling.windows import Windows, WindowShape
-from reelwright.stages.tasks.task import Task
-from reelwright.stages.train.labelled import LabelledVideo, payload_videos
-from reelwright.stages.work import Work
-from reelwright.storage.annotations import UNKNOWN, Annotation
 from reelwright.storage.errors import StoreError
-from reelwright.storage.items import ItemLedger
-from reelwright.storage.predictions import PredictedVideo, PredictionInfo, PredictionWriter, Scored, open_writer
-from reelwright.storage.scores import VideoScores, read_scores
+from reelwright.storage.ledger.items import ItemLedger
+from reelwright.storage.results.predictions import PredictedVideo, PredictionInfo, PredictionWriter, Scored, open_writer
+from reelwright.storage.results.scores import VideoScores, read_scores
 from reelwright.storage.store import Store, backend_of
+from reelwright.storage.tables.annotations import UNKNOWN, Annotation
 
 
 def publish_tables(work: Work, folder: Path, *, cache: Path, run: str, run_values: Mapping[str, Any]) -> None:

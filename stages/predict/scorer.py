@@ -11,19 +11,19 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from reelwright.stages.datasets.feature_bank import Block
+from reelwright.stages.datasets.sampling.clips import distinct, repeats_of
+from reelwright.stages.datasets.sampling.needed import Needed
+from reelwright.stages.datasets.sampling.windows import Windows, WindowShape, grid_windows, window_rows
+from reelwright.stages.datasets.tasks.task import Task
 from reelwright.stages.embed.clips import Clip
-from reelwright.stages.learning.run_models import clips_of_run, load_run_model, task_of_run
+from reelwright.stages.fit.run_models import clips_of_run, load_run_model, task_of_run
 from reelwright.stages.predict.config import PredictWindowSettings
 from reelwright.stages.predict.merging import merge_crops
-from reelwright.stages.sampling.clips import distinct, repeats_of
-from reelwright.stages.sampling.needed import Needed
-from reelwright.stages.sampling.windows import Windows, WindowShape, grid_windows, window_rows
-from reelwright.stages.tasks.task import Task
-from reelwright.stages.train.block import Block
+from reelwright.storage.arrays.spans import Spans
 from reelwright.storage.errors import ConfigError, StageError
-from reelwright.storage.runs import RunFolder
-from reelwright.storage.scores import VideoScores
-from reelwright.storage.spans import Spans
+from reelwright.storage.results.runs import RunFolder
+from reelwright.storage.results.scores import VideoScores
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from reelwright.stages.base.work import Reporter
+from reelwright.stages.datasets.sampling.left_out import LeftOut
 from reelwright.stages.predict.scorer import Scorer, VideoRows
-from reelwright.stages.sampling.left_out import LeftOut
-from reelwright.stages.work import Reporter
-from reelwright.storage.items import ItemLedger, ItemRow
-from reelwright.storage.scores import write_scores
+from reelwright.storage.ledger.items import ItemLedger, ItemRow
+from reelwright.storage.results.scores import write_scores
 
 WAITING_BYTES = 256 << 20  # rows that wait for a full batch, so that memory stays bounded
 

@@ -9,20 +9,20 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from reelwright.stages.config import parse_config
-from reelwright.stages.devices import pick_device
-from reelwright.stages.held import held
+from reelwright.stages.base.config import parse_config
+from reelwright.stages.base.deterministic import steady
+from reelwright.stages.base.devices import pick_device
+from reelwright.stages.base.model_cache import held
+from reelwright.stages.base.work import Reporter, Work, ledger_of
+from reelwright.stages.datasets.feature_bank import read_video
 from reelwright.stages.predict.config import PredictConfig
 from reelwright.stages.predict.publishing import publish_tables
 from reelwright.stages.predict.scorer import LoadedRun, Scorer, VideoRows, load_run
 from reelwright.stages.predict.sink import ScoreWriter
-from reelwright.stages.steady import steady
-from reelwright.stages.train.block import read_video
-from reelwright.stages.work import Reporter, Work, ledger_of
-from reelwright.storage.embeddings import EmbeddingStore
+from reelwright.storage.arrays.embeddings import EmbeddingStore
 from reelwright.storage.errors import ConfigError, ItemError, StoreError, UnusableStoreError
-from reelwright.storage.items import ItemRow
-from reelwright.storage.runs import RunFolder
+from reelwright.storage.ledger.items import ItemRow
+from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.store import Store
 
 

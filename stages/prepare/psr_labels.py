@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from reelwright.models.step_states import State, action_of, change_labels, has_errors, steps_of_states
+from reelwright.models.systems.step_states import State, action_of, change_labels, has_errors, steps_of_states
 from reelwright.stages.prepare.lists import Problem
-from reelwright.stages.procedure import Procedure
+from reelwright.stages.steps.procedure import Procedure
 from reelwright.storage.errors import InputError
-from reelwright.storage.tables import read_lines
+from reelwright.storage.tables.text_tables import read_lines
 
 RAW, STEPS, WITH_ERRORS = "PSR_labels_raw.csv", "PSR_labels.csv", "PSR_labels_with_errors.csv"
 WRONG_ACTION = 1  # of a step id, the remainder by 3

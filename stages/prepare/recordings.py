@@ -24,11 +24,11 @@ from typing import Any
 
 import yaml
 
-from reelwright.models.step_states import REMOVE, State, action_of
+from reelwright.models.systems.step_states import REMOVE, State, action_of
 from reelwright.stages.prepare.lists import Problem
 from reelwright.stages.prepare.psr_labels import RecordingLabels, Steps, num_wrong, read_labels
 from reelwright.stages.prepare.tables import write_csv, write_problems
-from reelwright.stages.procedure import Procedure, read_procedure
+from reelwright.stages.steps.procedure import Procedure, read_procedure
 from reelwright.storage.errors import InputError
 from reelwright.storage.files import write_text
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field
 
-from reelwright.stages.config import Settings, parse_config
+from reelwright.stages.base.config import Settings, parse_config
 from reelwright.storage.errors import ConfigError, nearest
 
 

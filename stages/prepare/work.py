@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from reelwright.stages.base.work import Reporter
 from reelwright.stages.index.probe import probe_videos
 from reelwright.stages.prepare.lists import Problem
 from reelwright.stages.prepare.patterns import fill
@@ -26,11 +27,10 @@ from reelwright.stages.prepare.tables import (
     write_rows,
     write_segments,
 )
-from reelwright.stages.work import Reporter
-from reelwright.storage.archives import FOREIGN_SUFFIXES, ArchiveLimits, extract, is_archive
 from reelwright.storage.errors import ConfigError, InputError
 from reelwright.storage.files import write_json
-from reelwright.storage.known import VideoProbe, stamp
+from reelwright.storage.ledger.digest_cache import VideoProbe, stamp
+from reelwright.storage.tables.archives import FOREIGN_SUFFIXES, ArchiveLimits, extract, is_archive
 
 UNPACKED = "files"  # below the output folder
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from reelwright.stages.finetune.augment import blur, flip, recolour
+from reelwright.stages.augment.clips import blur, flip, recolour
 from reelwright.stages.pretrain.config import ImageAugmentSettings
 
 BLUR_RADIUS = 2  # pixels on each side: a kernel of 5

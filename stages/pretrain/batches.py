@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from reelwright.stages.augment.resized_crop import ClipTransform
 from reelwright.stages.embed.threads import read_ahead
-from reelwright.stages.finetune.resized_crop import ClipTransform
-from reelwright.stages.learning.batches import Batch, Split
-from reelwright.stages.learning.world import ALONE, Share
+from reelwright.stages.fit.loop.batches import Batch, Split
+from reelwright.stages.fit.processes.world import ALONE, Share
 from reelwright.stages.pretrain.config import BatchSettings
 from reelwright.stages.pretrain.examples import BACKGROUND, Examples, IntArray
 from reelwright.storage.errors import InputError

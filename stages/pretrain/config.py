@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from reelwright.models.encoder_names import check_encoder, is_video_encoder
-from reelwright.stages.config import (
+from reelwright.models.encoders.names import check_encoder, is_video_encoder
+from reelwright.stages.base.config import (
     Settings,
     StageConfig,
     execution,
@@ -18,10 +18,10 @@ from reelwright.stages.config import (
     source_file,
     training,
 )
+from reelwright.stages.base.plugins import PluginUse
 from reelwright.stages.embed.config import NO_FILE, NO_HUB, PreprocessSettings, encoder_plugin
-from reelwright.stages.learning.config import LearningSettings
-from reelwright.stages.learning.optimizer_config import OptimizerSettings
-from reelwright.stages.plugins import PluginUse
+from reelwright.stages.fit.config import LearningSettings
+from reelwright.stages.fit.optim.config import OptimizerSettings
 from reelwright.storage.errors import ConfigError
 
 METRICS = (

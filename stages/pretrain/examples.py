@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from reelwright.models.key_frames import key_frames
+from reelwright.models.systems.key_frames import key_frames
+from reelwright.stages.datasets.labelled import LabelledVideo
 from reelwright.stages.pretrain.config import PretrainConfig
-from reelwright.stages.train.labelled import LabelledVideo
-from reelwright.storage.annotations import UNKNOWN, Annotation
+from reelwright.storage.arrays.spans import Spans, row_labels
 from reelwright.storage.errors import ConfigError, InputError, nearest
-from reelwright.storage.spans import Spans, row_labels
+from reelwright.storage.tables.annotations import UNKNOWN, Annotation
 
 BACKGROUND = 0  # class of frames of no state; states count from 1
 IntArray = npt.NDArray[np.int64]

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from reelwright.models.contracts import Inputs, VideoModel
-from reelwright.models.embedding_head import EmbeddingEncoder, ProjectionHead
-from reelwright.models.encoders import DataConfig, Encoder
+from reelwright.models.encoders.build import DataConfig, Encoder
+from reelwright.models.systems.embedding_head import EmbeddingEncoder, ProjectionHead
 from reelwright.stages.pretrain.augment import augment_images
 from reelwright.stages.pretrain.config import ImageAugmentSettings
 

@@ -15,19 +15,21 @@ import numpy as np
 import torch
 
 from reelwright.models.contracts import Forward
-from reelwright.models.encoders import output_shapes
-from reelwright.models.retrieval import retrieval_metrics
-from reelwright.stages.config import parse_config
+from reelwright.models.encoders.build import output_shapes
+from reelwright.models.metrics.retrieval import retrieval_metrics
+from reelwright.stages.augment.resized_crop import CropSettings, build_crop
+from reelwright.stages.base.config import parse_config
+from reelwright.stages.base.inputs import unchanged_sources
+from reelwright.stages.base.work import Reporter, Work
+from reelwright.stages.datasets.labelled import distinct_videos, label_space
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.geometry import Geometry, apply
 from reelwright.stages.embed.config import EmbedConfig
-from reelwright.stages.embed.encoder import LoadedEncoder, build_from_config, with_embedding
-from reelwright.stages.embed.preprocess import geometry_of
+from reelwright.stages.embed.encoding.encoder import LoadedEncoder, build_from_config, with_embedding
+from reelwright.stages.embed.encoding.preprocess import geometry_of
 from reelwright.stages.finetune.clips import StoredVideos, open_videos
-from reelwright.stages.finetune.resized_crop import CropSettings, build_crop
-from reelwright.stages.inputs import unchanged_sources
-from reelwright.stages.learning.place import Place, train_in_processes
-from reelwright.stages.learning.setup import Learning, learn
+from reelwright.stages.fit.setup import Learning, learn
+from reelwright.stages.fit.train_context import Place, train_in_processes
 from reelwright.stages.objectives.contrastive import Contrast
 from reelwright.stages.pretrain.batches import KeyFrameBatches, ReadFrames, ReadStored, make_pool
 from reelwright.stages.pretrain.config import METRICS, PretrainConfig
@@ -40,10 +42,8 @@ from reelwright.stages.pretrain.examples import (
     state_classes,
 )
 from reelwright.stages.pretrain.module import PretrainModule
-from reelwright.stages.train.labelled import distinct_videos, label_space
-from reelwright.stages.work import Reporter, Work
+from reelwright.storage.arrays.frames import FrameStore
 from reelwright.storage.errors import ConfigError, InputError
-from reelwright.storage.frames import FrameStore
 from reelwright.storage.store import Store
 
 _OF_ENCODER = ("encoder", "weights", "prefix", "key_map", "ignore", "model_args", "preprocess", "seed")

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reelwright.stages.decode.attempts import Attempt, Plan, attempt_all
+from reelwright.stages.base.work import VideoItem
 from reelwright.stages.decode.config import DecodeConfig
+from reelwright.stages.decode.processes.attempts import Attempt, Plan, attempt_all
 from reelwright.stages.decode.readers import backend_order
 from reelwright.stages.decode.source import backends_of, decoding, of_item
-from reelwright.stages.work import VideoItem
 from reelwright.storage.errors import ItemError
 
 Frame = npt.NDArray[np.uint8]

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from reelwright.stages.evaluate.palette import COLOURS
+from reelwright.stages.evaluate.pages.palette import COLOURS
 
 PAPER, INK, FAINT, GRID = "#ffffff", "#10151b", "#5b6570", "#dfe3e8"
 _SIZE = 13

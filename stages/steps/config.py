@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from reelwright.stages.config import StageConfig, node_input, source_file
+from reelwright.stages.base.config import StageConfig, node_input, source_file
 
 
 class StepsConfig(StageConfig):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from reelwright.models.step_changes import AccumulatedChanges, NaiveChanges
-from reelwright.models.step_decoders import AccumulatedDetections, Completion, NaiveDetections
-from reelwright.models.step_fusion import Observation, merge_completions, soft_vote
-from reelwright.stages.procedure import Procedure
+from reelwright.models.systems.step_changes import AccumulatedChanges, NaiveChanges
+from reelwright.models.systems.step_decoders import AccumulatedDetections, Completion, NaiveDetections
+from reelwright.models.systems.step_fusion import Observation, merge_completions, soft_vote
 from reelwright.stages.steps.config import StepsConfig
+from reelwright.stages.steps.procedure import Procedure
 from reelwright.stages.steps.streams import VideoStreams, state_classes
 
 

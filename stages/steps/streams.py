@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from reelwright.models.step_decoders import Detection, StateClasses
-from reelwright.stages.procedure import Procedure, vector
-from reelwright.stages.tasks.registry import TASKS
-from reelwright.storage.detections import DetectedState
+from reelwright.models.systems.step_decoders import Detection, StateClasses
+from reelwright.stages.datasets.tasks.registry import TASKS
+from reelwright.stages.steps.procedure import Procedure, vector
 from reelwright.storage.errors import InputError, nearest
-from reelwright.storage.predictions import PredictionSet, scores_matrix
+from reelwright.storage.results.predictions import PredictionSet, scores_matrix
+from reelwright.storage.tables.detections import DetectedState
 
 Changes = tuple[list[int], list[float]]  # bits and probabilities of the components
 Frames = npt.NDArray[np.int64]

@@ -6,11 +6,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from reelwright.models.step_states import steps_of_states
-from reelwright.stages.procedure import Procedure, vector
-from reelwright.storage.annotations import UNKNOWN, Annotation
+from reelwright.models.systems.step_states import steps_of_states
+from reelwright.stages.steps.procedure import Procedure, vector
 from reelwright.storage.errors import InputError, nearest
-from reelwright.storage.tables import TextRow, read_rows
+from reelwright.storage.tables.annotations import UNKNOWN, Annotation
+from reelwright.storage.tables.text_tables import TextRow, read_rows
 
 TrueSteps = list[tuple[float, int]]  # time_seconds, step id; in order of time
 

@@ -11,26 +11,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reelwright.models.step_states import has_errors
-from reelwright.stages.config import parse_config
-from reelwright.stages.inputs import unchanged_sources
-from reelwright.stages.procedure import Procedure, read_procedure
+from reelwright.models.systems.step_states import has_errors
+from reelwright.stages.base.config import parse_config
+from reelwright.stages.base.inputs import unchanged_sources
+from reelwright.stages.base.work import Reporter, Work
+from reelwright.stages.datasets.labelled import LabelledVideo, payload_videos
 from reelwright.stages.steps.config import StepsConfig
 from reelwright.stages.steps.decoding import Recognised, decode
+from reelwright.stages.steps.procedure import Procedure, read_procedure
 from reelwright.stages.steps.streams import VideoStreams, is_changes, joined, read_changes, read_objects, read_states
 from reelwright.stages.steps.truth import TrueSteps, annotated_steps, read_truth
-from reelwright.stages.train.labelled import LabelledVideo, payload_videos
-from reelwright.stages.work import Reporter, Work
-from reelwright.storage.detections import read_detections
 from reelwright.storage.errors import ConfigError, StageError
 from reelwright.storage.folders import replacing_folder
-from reelwright.storage.predictions import PredictionSet
-from reelwright.storage.steps import StepsInfo, write_steps
+from reelwright.storage.results.predictions import PredictionSet
+from reelwright.storage.results.steps import StepsInfo, write_steps
 from reelwright.storage.store import Store
+from reelwright.storage.tables.detections import read_detections
 
 
 def run(work: Work, reporter: Reporter) -> dict[str, Any]:
-    """Write `Store.steps(key)`: steps.parquet, truth.parquet and videos.parquet (storage/steps.py).
+    """Write `Store.steps(key)`: steps.parquet, truth.parquet and videos.parquet (storage/results/steps.py).
 
     Returns num_videos, num_steps, num_true_steps and num_with_truth. Raises ConfigError or InputError when streams and
     procedure do not fit, StageError when no video has anything to decode.

@@ -12,9 +12,9 @@ from typing import Any
 from reelwright.stages.synthesize.config import SynthesizeConfig
 from reelwright.stages.synthesize.made import Made
 from reelwright.stages.synthesize.make import make_class, make_sample
+from reelwright.stages.synthesize.procedures.write import DatasetParameters, VideoJob, write_video
 from reelwright.stages.synthesize.samples import Sample
 from reelwright.stages.synthesize.spread import spread
-from reelwright.stages.synthesize.write import DatasetParameters, VideoJob, write_video
 from reelwright.storage.errors import InputError, ReelwrightError
 from reelwright.storage.store import backend_of
 from reelwright.storage.urls import of_plain, to_plain

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from reelwright.stages.synthesize.ledger import LOCK, TABLES, listed
 from reelwright.stages.synthesize.made import FRAME_STORE, digest_of
-from reelwright.storage.checking import ALTERED, MISSING, Problem, strange
+from reelwright.storage.integrity.check import ALTERED, MISSING, Problem, strange
 
 
 def check_set(folder: Path) -> Iterator[Problem]:

@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from reelwright.stages.config import Settings, execution, source_file
+from reelwright.stages.base.config import Settings, execution, source_file
 from reelwright.storage.errors import ConfigError
 
 # Raise by hand whenever the same settings give other frames or other bytes.

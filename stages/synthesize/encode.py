@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from reelwright.stages.video_writer import VideoWriter
+from reelwright.stages.base.video_writer import VideoWriter
+from reelwright.storage.arrays.frame_writer import FrameWriter
+from reelwright.storage.arrays.frames import FrameLayout
+from reelwright.storage.arrays.row_times import RowTimes
 from reelwright.storage.files import replacing
-from reelwright.storage.frame_writer import FrameWriter
-from reelwright.storage.frames import FrameLayout
-from reelwright.storage.row_times import RowTimes
 
 Frames = NDArray[np.uint8]
 

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from reelwright.stages.synthesize.made import Made
+from reelwright.storage.constants import TEMPORARY
 from reelwright.storage.errors import InputError
 from reelwright.storage.files import folder_bytes, remove, write_if_other, write_json, write_text
-from reelwright.storage.reserved import TEMPORARY
 from reelwright.storage.store import backend_of
 
 RECORD, LEDGER, MANIFEST, REPORT, LOCK = "dataset.json", "made.jsonl", "manifest.csv", "report.json", ".lock"

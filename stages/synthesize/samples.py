@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from reelwright.stages.synthesize.config import SynthesizeConfig
-from reelwright.stages.synthesize.fractal import draw_variation
+from reelwright.stages.synthesize.families.fractal import draw_variation
 from reelwright.storage.digests import digest
 
 _ORDER_STREAM = 0  # spawn_key (0,): the order of classes

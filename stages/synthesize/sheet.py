@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from reelwright.stages.synthesize.class_files import find_classes
 from reelwright.stages.synthesize.config import SynthesizeConfig
 from reelwright.stages.synthesize.encode import as_colour
-from reelwright.stages.synthesize.families import Frames
+from reelwright.stages.synthesize.families.class_files import find_classes
+from reelwright.stages.synthesize.families.perlin import labels
+from reelwright.stages.synthesize.families.table import Frames
 from reelwright.stages.synthesize.make import render_sample
-from reelwright.stages.synthesize.perlin import labels
 from reelwright.stages.synthesize.samples import SamplePlan
 from reelwright.storage.files import replacing
 

@@ -22,8 +22,8 @@ from reelwright.stages.synthesize.config import (
 from reelwright.stages.synthesize.ledger import Present, listed
 from reelwright.stages.synthesize.made import Made
 from reelwright.storage.digests import digest, item_key
-from reelwright.storage.manifest import ManifestVideo
 from reelwright.storage.store import Store
+from reelwright.storage.tables.manifest import ManifestVideo
 
 STAGE = "synthesize"
 

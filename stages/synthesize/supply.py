@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from reelwright.stages.base.work import Reporter
 from reelwright.stages.synthesize.config import PROCEDURE
 from reelwright.stages.synthesize.ledger import Present, appending, listed
 from reelwright.stages.synthesize.made import Made
-from reelwright.stages.synthesize.procedures import make_procedures
+from reelwright.stages.synthesize.procedures.make import make_procedures
+from reelwright.stages.synthesize.procedures.write import DatasetParameters, describe, list_jobs
 from reelwright.stages.synthesize.source import SyntheticSet
 from reelwright.stages.synthesize.spread import Spread, spread
 from reelwright.stages.synthesize.work import Effort, Outcome, synthesize, synthesize_classes
-from reelwright.stages.synthesize.write import DatasetParameters, describe, list_jobs
-from reelwright.stages.work import Reporter
+from reelwright.storage.bucket.download_cache import local_file
 from reelwright.storage.errors import StageError
-from reelwright.storage.fetched import local_file
 
 
 def supply(wanted: SyntheticSet, *, workers: int, reporter: Reporter, by: Spread = spread) -> Outcome:

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reelwright.stages.synthesize.class_files import SUFFIX, find_classes, read_class
+from reelwright.stages.base.work import Reporter
 from reelwright.stages.synthesize.config import VERSION, SynthesizeConfig
-from reelwright.stages.synthesize.families import FAMILIES
-from reelwright.stages.synthesize.ifs import NUM_STILLS
+from reelwright.stages.synthesize.families.class_files import SUFFIX, find_classes, read_class
+from reelwright.stages.synthesize.families.ifs import NUM_STILLS
+from reelwright.stages.synthesize.families.perlin import labels
+from reelwright.stages.synthesize.families.table import FAMILIES
 from reelwright.stages.synthesize.ledger import (
     LOCK,
     MANIFEST,
@@ -25,15 +27,13 @@ from reelwright.stages.synthesize.ledger import (
 )
 from reelwright.stages.synthesize.made import FRAME_STORE, Made
 from reelwright.stages.synthesize.make import make_class, make_sample
-from reelwright.stages.synthesize.perlin import labels
 from reelwright.stages.synthesize.samples import Sample, SamplePlan
 from reelwright.stages.synthesize.spread import Spread, spread
-from reelwright.stages.work import Reporter
+from reelwright.storage.arrays.frames import FrameStore
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.files import write_json
-from reelwright.storage.frames import FrameStore
-from reelwright.storage.locks import exclusive
+from reelwright.storage.locks.locks import exclusive
 from reelwright.storage.store import backend_of
 
 __all__ = ["VERSION", "Effort", "Outcome", "synthesize", "synthesize_classes"]

@@ -15,14 +15,14 @@ from pydantic import (
     model_validator,
 )
 
-from reelwright.models.temporal_options import TEMPORAL_OPTIONS, check_options
-from reelwright.stages.config import Settings, execution, node_input, training
-from reelwright.stages.learning.config import LearningSettings
+from reelwright.models.temporal.options import TEMPORAL_OPTIONS, check_options
+from reelwright.stages.base.config import Settings, execution, node_input, training
+from reelwright.stages.base.plugins import is_plugin
+from reelwright.stages.datasets.sampling.settings import Short, WindowGridSettings
+from reelwright.stages.datasets.tasks.registry import TASKS, TaskTraits
+from reelwright.stages.fit.config import LearningSettings
 from reelwright.stages.named import NamedSettings
 from reelwright.stages.objectives.config import ObjectiveSettings
-from reelwright.stages.plugins import is_plugin
-from reelwright.stages.sampling.settings import Short, WindowGridSettings
-from reelwright.stages.tasks.registry import TASKS, TaskTraits
 from reelwright.storage.errors import nearest
 
 CLIPS = ("segments", "dense", "multi_start")  # samplings of clips that stand for their video

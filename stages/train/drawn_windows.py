@@ -9,15 +9,8 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from reelwright.stages.learning.config import LearningSettings
-from reelwright.stages.learning.world import Share
-from reelwright.stages.sampling.clips import ClipSampling, DrawnClips, clip_sampling
-from reelwright.stages.sampling.densities import EventDensity, rows_at
-from reelwright.stages.sampling.draws import Candidates, Draws, sampling_weights
-from reelwright.stages.sampling.windows import WindowShape
-from reelwright.stages.tasks.task import Task
-from reelwright.stages.train.config import SHAPE_FIELDS, TrainConfig
-from reelwright.stages.train.labelled import (
+from reelwright.stages.base.work import Work
+from reelwright.stages.datasets.labelled import (
     KnownRows,
     LabelledVideo,
     LabelledWindows,
@@ -28,8 +21,15 @@ from reelwright.stages.train.labelled import (
     left_out_warnings,
     no_windows,
 )
+from reelwright.stages.datasets.sampling.clips import ClipSampling, DrawnClips, clip_sampling
+from reelwright.stages.datasets.sampling.densities import EventDensity, rows_at
+from reelwright.stages.datasets.sampling.draws import Candidates, Draws, sampling_weights
+from reelwright.stages.datasets.sampling.windows import WindowShape
+from reelwright.stages.datasets.tasks.task import Task
+from reelwright.stages.fit.config import LearningSettings
+from reelwright.stages.fit.processes.world import Share
+from reelwright.stages.train.config import SHAPE_FIELDS, TrainConfig
 from reelwright.stages.train.window_batches import LabelledBatches
-from reelwright.stages.work import Work
 from reelwright.storage.errors import InputError
 
 B = TypeVar("B", bound=LabelledBatches)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from reelwright.stages.learning.batches import Batch, Origin, Split
-from reelwright.stages.learning.world import ALONE, Share
-from reelwright.stages.sampling.draws import IN_ORDER, Draws
-from reelwright.stages.sampling.windows import IntArray, Windows, WindowShape
-from reelwright.stages.tasks.labels import Targets
-from reelwright.stages.train.block import Block
+from reelwright.stages.datasets.feature_bank import Block
+from reelwright.stages.datasets.sampling.draws import IN_ORDER, Draws
+from reelwright.stages.datasets.sampling.windows import IntArray, Windows, WindowShape
+from reelwright.stages.datasets.tasks.labels import Targets
+from reelwright.stages.fit.loop.batches import Batch, Origin, Split
+from reelwright.stages.fit.processes.world import ALONE, Share
 
 _BATCHES_AT_ONCE = 64  # whose row numbers are worked out together
 

@@ -10,24 +10,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from reelwright.models.heads import Head
-from reelwright.stages.config import parse_config
-from reelwright.stages.learning.mixing import build_mixing, mix_windows
-from reelwright.stages.learning.objectives import build_objective, chosen_metric
-from reelwright.stages.learning.place import Place, train_in_processes
-from reelwright.stages.learning.run_models import build_run_model
-from reelwright.stages.learning.setup import Learning, learn
-from reelwright.stages.learning.world import machine_name
-from reelwright.stages.tasks.labels import LabelSpace
-from reelwright.stages.tasks.registry import build_task
-from reelwright.stages.tasks.task import Task
-from reelwright.stages.train.block import Block, load_block, num_features, split_missing
+from reelwright.models.blocks.heads import Head
+from reelwright.stages.base.config import parse_config
+from reelwright.stages.base.work import Reporter, Work
+from reelwright.stages.datasets.feature_bank import Block, load_block, num_features, split_missing
+from reelwright.stages.datasets.labelled import KnownRows, distinct_videos, label_space
+from reelwright.stages.datasets.tasks.labels import LabelSpace
+from reelwright.stages.datasets.tasks.registry import build_task
+from reelwright.stages.datasets.tasks.task import Task
+from reelwright.stages.fit.mixing import build_mixing, mix_windows
+from reelwright.stages.fit.processes.world import machine_name
+from reelwright.stages.fit.run_models import build_run_model
+from reelwright.stages.fit.setup import Learning, learn
+from reelwright.stages.fit.train_context import Place, train_in_processes
+from reelwright.stages.fit.validation import build_objective, chosen_metric
 from reelwright.stages.train.config import SHAPE_FIELDS, TrainConfig
 from reelwright.stages.train.drawn_windows import WindowSampling, find_windows
-from reelwright.stages.train.labelled import KnownRows, distinct_videos, label_space
 from reelwright.stages.train.window_batches import WindowBatches
-from reelwright.stages.work import Reporter, Work
-from reelwright.storage.embeddings import EmbeddingStore
+from reelwright.storage.arrays.embeddings import EmbeddingStore
 from reelwright.storage.errors import ConfigError, InputError, nearest
 from reelwright.storage.files import remove
 from reelwright.storage.store import Store

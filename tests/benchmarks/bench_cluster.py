@@ -28,16 +28,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from reelwright.pipeline.cluster.config import ClusterSettings
-from reelwright.pipeline.cluster.dask_pool import DaskPool
-from reelwright.pipeline.cluster.executors import LocalExecutor
-from reelwright.pipeline.cluster.live import LiveReporter
-from reelwright.pipeline.cluster.spread import Ended, Spreader
-from reelwright.stages.held import hold
-from reelwright.stages.registry import STAGES, load
-from reelwright.stages.unit import UnitDone
-from reelwright.stages.work import SilentReporter, VideoItem, Work
-from reelwright.storage.items import ItemLedger, ItemRow
+from reelwright.pipeline.config.cluster import ClusterSettings
+from reelwright.pipeline.executors.dask_pool import DaskPool
+from reelwright.pipeline.executors.executors import LocalExecutor
+from reelwright.pipeline.executors.progress_file import LiveReporter
+from reelwright.pipeline.executors.unit_scheduler import Ended, Spreader
+from reelwright.stages.base.model_cache import hold
+from reelwright.stages.base.registry import STAGES, load
+from reelwright.stages.base.unit import UnitDone
+from reelwright.stages.base.work import SilentReporter, VideoItem, Work
+from reelwright.storage.ledger.items import ItemLedger, ItemRow
 from reelwright.storage.store import Store
 from tests.benchmarks.chain import fresh_work, make_project
 from tests.benchmarks.harness import Figures, Options, Row, Turns

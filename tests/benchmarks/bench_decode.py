@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from reelwright.stages.base.work import SilentReporter, VideoItem, Work
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.source import FrameChunk, Opened, stream_frames
 from reelwright.stages.decode.work import run_items
-from reelwright.stages.work import SilentReporter, VideoItem, Work
 from reelwright.storage.digests import digest, file_digest
 from tests.benchmarks.bare import backends, decode_rate
 from tests.benchmarks.harness import Figures, Options, Row, Turns, usable_cores

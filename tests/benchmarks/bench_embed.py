@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 
 from reelwright.pipeline.project import Project
-from reelwright.stages.devices import pick_device
-from reelwright.stages.embed.encoder import load_encoder
-from reelwright.stages.embed.forward import ForwardPass, autocast
+from reelwright.stages.base.devices import pick_device
+from reelwright.stages.embed.encoding.encoder import load_encoder
+from reelwright.stages.embed.encoding.forward import ForwardPass, autocast
 from reelwright.stages.embed.videos import prepare_forward
 from reelwright.storage.store import Store
 from tests.benchmarks.bare import decode_rate

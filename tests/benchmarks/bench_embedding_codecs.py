@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from reelwright.models.encoders import build_encoder
-from reelwright.storage.embedding_writer import EmbeddingWriter, RowLayout
-from reelwright.storage.embeddings import EmbeddingStore
+from reelwright.models.encoders.build import build_encoder
+from reelwright.storage.arrays.embedding_writer import EmbeddingWriter, RowLayout
+from reelwright.storage.arrays.embeddings import EmbeddingStore
+from reelwright.storage.arrays.spans import Spans
 from reelwright.storage.errors import ConfigError
-from reelwright.storage.spans import Spans
 from tests.benchmarks.bare import decord_images
 from tests.benchmarks.harness import Figures, Row
 from tests.benchmarks.videos import bench_videos

@@ -13,19 +13,19 @@ import time
 import numpy as np
 import torch
 
-from reelwright.models.temporal import build_temporal
+from reelwright.models.temporal.build import build_temporal
 from reelwright.pipeline.project import Project
+from reelwright.stages.base.devices import pick_device
+from reelwright.stages.base.work import SilentReporter
+from reelwright.stages.datasets.sampling.windows import WindowShape, grid_windows, window_rows
 from reelwright.stages.decode.geometry import apply
-from reelwright.stages.devices import pick_device
-from reelwright.stages.embed.encoder import load_encoder
-from reelwright.stages.embed.preprocess import geometry_of
+from reelwright.stages.embed.encoding.encoder import load_encoder
+from reelwright.stages.embed.encoding.preprocess import geometry_of
 from reelwright.stages.finetune.clips import open_videos
 from reelwright.stages.finetune.module import FinetuneModule
 from reelwright.stages.finetune.work import run as finetune
-from reelwright.stages.sampling.windows import WindowShape, grid_windows, window_rows
-from reelwright.stages.work import SilentReporter
-from reelwright.storage.frames import FrameStore
-from reelwright.storage.runs import RunFolder
+from reelwright.storage.arrays.frames import FrameStore
+from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.store import Store
 from tests.benchmarks.chain import fresh_work, make_project
 from tests.benchmarks.harness import Options, Row, Turns

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 
 from reelwright.pipeline.project import Project
+from reelwright.stages.datasets.sampling.windows import WindowShape, grid_windows, window_rows
 from reelwright.stages.decode.geometry import apply
-from reelwright.stages.embed.encoder import load_encoder
-from reelwright.stages.embed.preprocess import geometry_of
+from reelwright.stages.embed.encoding.encoder import load_encoder
+from reelwright.stages.embed.encoding.preprocess import geometry_of
 from reelwright.stages.embed.videos import prepare_forward
 from reelwright.stages.predict.scorer import load_run
-from reelwright.stages.sampling.windows import WindowShape, grid_windows, window_rows
-from reelwright.storage.runs import RunFolder
+from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.store import Store
 from tests.benchmarks.bare import decord_images
 from tests.benchmarks.chain import fresh_work, make_project, timed_items

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from reelwright.pipeline.project import Project
 from reelwright.storage.files import write_table
-from reelwright.storage.items import ItemRow, items_table
-from reelwright.storage.known import KnownFiles, KnownProbes, VideoProbe, stamp
+from reelwright.storage.ledger.digest_cache import KnownFiles, KnownProbes, VideoProbe, stamp
+from reelwright.storage.ledger.items import ItemRow, items_table
 from tests.benchmarks.harness import Figures, Options, Row, Turns
 
 COUNTS = (1_000, 10_000, 100_000)

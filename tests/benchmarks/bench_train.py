@@ -14,21 +14,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from reelwright.models.temporal import build_temporal
-from reelwright.stages.devices import pick_device
-from reelwright.stages.learning.config import LossSettings
-from reelwright.stages.learning.optimizer_config import OptimizerSettings
-from reelwright.stages.learning.optimizers import build_optimizer, parameter_groups
-from reelwright.stages.learning.trainer import Rates, Trainer, TrainerSettings
-from reelwright.stages.sampling.draws import Draws
-from reelwright.stages.sampling.windows import WindowShape, grid_windows
-from reelwright.stages.tasks.labels import LabelSpace
-from reelwright.stages.tasks.registry import build_task
-from reelwright.stages.train.block import Block
+from reelwright.models.temporal.build import build_temporal
+from reelwright.stages.base.devices import pick_device
+from reelwright.stages.base.work import SilentReporter
+from reelwright.stages.datasets.feature_bank import Block
+from reelwright.stages.datasets.sampling.draws import Draws
+from reelwright.stages.datasets.sampling.windows import WindowShape, grid_windows
+from reelwright.stages.datasets.tasks.labels import LabelSpace
+from reelwright.stages.datasets.tasks.registry import build_task
+from reelwright.stages.fit.config import LossSettings
+from reelwright.stages.fit.loop.trainer import Rates, Trainer, TrainerSettings
+from reelwright.stages.fit.optim.build import build_optimizer, parameter_groups
+from reelwright.stages.fit.optim.config import OptimizerSettings
 from reelwright.stages.train.window_batches import WindowBatches
-from reelwright.stages.work import SilentReporter
-from reelwright.storage.runs import RunFolder
-from reelwright.storage.spans import Spans
+from reelwright.storage.arrays.spans import Spans
+from reelwright.storage.results.runs import RunFolder
 from tests.benchmarks.harness import Figures, Options, Row, Turns
 
 NUM_VIDEOS, ROWS, DIM, NUM_CLASSES, BATCH_SIZE, AIM = 20, 400, 384, 6, 64, 0.9

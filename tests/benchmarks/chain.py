@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from reelwright.pipeline.project import Project, SilentObserver
-from reelwright.pipeline.reading import read_videos
-from reelwright.pipeline.units import build_work
-from reelwright.stages.registry import STAGES, load
-from reelwright.stages.work import SilentReporter, Work
+from reelwright.pipeline.run.reading import read_videos
+from reelwright.pipeline.run.work_units import build_work
+from reelwright.stages.base.registry import STAGES, load
+from reelwright.stages.base.work import SilentReporter, Work
 from reelwright.storage.digests import digest
 
 _fresh: Iterator[int] = itertools.count()

@@ -19,7 +19,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from reelwright.pipeline.file import build_pipeline, read_yaml
+from reelwright.pipeline.config.pipeline_file import build_pipeline, read_yaml
 from reelwright.pipeline.project import Project
 
 THRESHOLDS = (1.5, 3, 6, 9, 12)  # the recipe's own is among them

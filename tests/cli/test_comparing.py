@@ -16,9 +16,9 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from reelwright.cli.costs import about_text, estimate_lines
 from reelwright.cli.main import main
-from reelwright.pipeline.estimate import Estimate
+from reelwright.cli.run.costs import about_text, estimate_lines
+from reelwright.pipeline.run.estimate import Estimate
 
 
 def reelwright(folder: Path, *arguments: str) -> SimpleNamespace:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from reelwright.cli.cluster import _told
-from reelwright.pipeline.cluster.logs import Said
-from reelwright.storage.items import ItemRow
+from reelwright.pipeline.inspect.logs import Said
+from reelwright.storage.ledger.items import ItemRow
 
 ROWS = {
     "not finished": (None, "not finished"),

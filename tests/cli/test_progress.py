@@ -9,8 +9,8 @@ from rich.console import Console
 
 from reelwright.cli import progress
 from reelwright.cli.progress import NodeReporter
-from reelwright.stages.work import VideoItem
-from reelwright.storage.items import ItemRow
+from reelwright.stages.base.work import VideoItem
+from reelwright.storage.ledger.items import ItemRow
 
 
 @pytest.fixture

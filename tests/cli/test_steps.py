@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from reelwright.cli.main import app
-from reelwright.stages.procedure import read_procedure
+from reelwright.stages.steps.procedure import read_procedure
 from reelwright.storage.errors import ConfigError
 
 

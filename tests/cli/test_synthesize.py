@@ -50,7 +50,7 @@ def test_a_contact_sheet(tmp_path: Path) -> None:
 
 
 def test_procedures_are_those_of_the_demo(tmp_path: Path) -> None:
-    from reelwright.stages.synthesize.write import make_procedure_dataset
+    from reelwright.stages.synthesize.procedures.write import make_procedure_dataset
 
     out = tmp_path / "set"
     arguments = ("procedure", "--out", str(out), "--samples", "2", "--val", "1", "--res", "48", "--fps", "2")
@@ -93,7 +93,7 @@ def test_wrong_usage_is_told_before_anything_is_written(
 def test_samples_of_which_none_can_be_seen_exit_with_3(tmp_path: Path) -> None:
     import numpy as np
 
-    from reelwright.stages.synthesize.class_files import write_class
+    from reelwright.stages.synthesize.families.class_files import write_class
 
     weights = np.tile([4.0, 0, 9.0, 0, 4.0, 9.0], (2, 3, 1))
     write_class(tmp_path / "classes" / "1-0.npz", {"var": np.array(0), "weights": weights})

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from reelwright.stages.registry import all_stages, produced_by, stage_of, usual_nodes
+from reelwright.stages.base.registry import all_stages, produced_by, stage_of, usual_nodes
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,11 +12,11 @@ from unittest import mock
 import numpy as np
 from numpy.typing import NDArray
 
-from reelwright.stages.decode import attempts
+from reelwright.stages.base.work import VideoItem
 from reelwright.stages.decode.config import DecodeConfig
-from reelwright.stages.decode.pool import WorkerPool
+from reelwright.stages.decode.processes import attempts
+from reelwright.stages.decode.processes.pool import WorkerPool
 from reelwright.stages.decode.source import Ended, FrameChunk, stream_frames
-from reelwright.stages.work import VideoItem
 from reelwright.storage.digests import file_digest
 from tests.decode_matrix.lab import Case
 from tests.decode_matrix.pictures import UNREADABLE, nearest, read_number

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from reelwright.models.clip_transformer import ClipTransformer, ClipTransformerOptions
-from reelwright.models.temporal import build_temporal
-from reelwright.models.temporal_parts import TemporalSizes
+from reelwright.models.temporal.build import build_temporal
+from reelwright.models.temporal.common import TemporalSizes
+from reelwright.models.temporal.storm_transformer import ClipTransformer, ClipTransformerOptions
 from tests.models.calling import logits_of
 from tests.models.psr import vectors
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from reelwright.models.contrastive import (
+from reelwright.models.losses.contrastive import (
     batch_all_triplet_loss,
     batch_hard_triplet_loss,
     pairwise_distances,
     supervised_contrastive_loss,
 )
-from reelwright.models.retrieval import retrieval_metrics
+from reelwright.models.metrics.retrieval import retrieval_metrics
 from tests.models.psr import vectors
 
 VALUES = vectors("losses")

@@ -12,10 +12,10 @@ from torch import nn
 from torchvision.models.video.mvit import MSBlockConfig, MViT
 from torchvision.models.video.swin_transformer import SwinTransformer3d
 
-from reelwright.models.encoder_names import VIDEO_NAMES, check_encoder, timm_models
-from reelwright.models.encoders import DataConfig, build_encoder, output_shapes
-from reelwright.models.timm_encoders import TimmEncoder, is_known_timm_name, timm_data_config
-from reelwright.models.video_encoders import VIDEO_FAMILIES, VideoEncoder, video_data_config
+from reelwright.models.encoders.build import DataConfig, build_encoder, output_shapes
+from reelwright.models.encoders.names import VIDEO_NAMES, check_encoder, timm_models
+from reelwright.models.encoders.timm_encoders import TimmEncoder, is_known_timm_name, timm_data_config
+from reelwright.models.encoders.video_encoders import VIDEO_FAMILIES, VideoEncoder, video_data_config
 
 
 def pixels(encoder, num_rows=2, *, seed=0):

@@ -10,18 +10,18 @@ import pytest
 import torch
 from torch.nn import functional
 
-from reelwright.models import joint_metrics
-from reelwright.models.heads import (
+from reelwright.models.blocks.heads import (
     Head,
     mix_head_targets,
     num_outputs,
     soft_head_targets,
     split_heads,
 )
-from reelwright.models.joint_metrics import joint_accuracy, joint_ranks, multi_head_metrics
-from reelwright.models.losses import classification_loss
-from reelwright.models.soft_targets import soft_target_loss, soft_targets
-from reelwright.models.views import merge_views, softmax
+from reelwright.models.losses.classification import classification_loss
+from reelwright.models.losses.soft_targets import soft_target_loss, soft_targets
+from reelwright.models.metrics import multi_head
+from reelwright.models.metrics.multi_head import joint_accuracy, joint_ranks, multi_head_metrics
+from reelwright.models.metrics.views import merge_views, softmax
 
 VECTORS = json.loads((Path(__file__).parents[1] / "data" / "training_vectors.json").read_text())
 CAST = VECTORS["cast"]
@@ -163,7 +163,7 @@ def test_ranks_equal_sorting_all_pairs(monkeypatch):
     products = np.einsum("na,nb,nc->nabc", *parts).reshape(50, -1)
     cells = np.ravel_multi_index(tuple(target.T), (5, 7, 2))
     order = np.argsort(-products, axis=1, kind="stable")
-    monkeypatch.setattr(joint_metrics, "CELLS_AT_ONCE", 200)  # several pieces
+    monkeypatch.setattr(multi_head, "CELLS_AT_ONCE", 200)  # several pieces
     assert joint_ranks(parts, target).tolist() == [
         list(row).index(cell) for row, cell in zip(order, cells, strict=True)
     ]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from reelwright.models.encoders import build_encoder
-from reelwright.models.joint import JointModel
-from reelwright.models.temporal import build_temporal
+from reelwright.models.encoders.build import build_encoder
+from reelwright.models.systems.joint import JointModel
+from reelwright.models.temporal.build import build_temporal
 from tests.models.calling import logits_of
 
 

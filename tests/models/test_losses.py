@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from reelwright.models.losses import LOSSES, balanced_class_weights, classification_loss, multilabel_loss
+from reelwright.models.losses.classification import LOSSES, balanced_class_weights, classification_loss, multilabel_loss
 
 LOGITS = torch.tensor([[0.0, 0.0], [math.log(3.0), 0.0], [5.0, 1.0]])  # the first two: (1/2, 1/2), (3/4, 1/4)
 

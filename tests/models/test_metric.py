@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reelwright.models.metric import metric_named
+from reelwright.models.metrics.metric import metric_named
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,13 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from reelwright.models.metrics import chance_levels, classification_metrics, multilabel_metrics, segmental_metrics
-from reelwright.models.segmental import find_segments, levenshtein, match_segments
+from reelwright.models.metrics.classification import (
+    chance_levels,
+    classification_metrics,
+    multilabel_metrics,
+    segmental_metrics,
+)
+from reelwright.models.metrics.segmental import find_segments, levenshtein, match_segments
 
 SCORES = np.array([[0.7, 0.2, 0.1], [0.4, 0.5, 0.1], [0.1, 0.6, 0.3], [0.2, 0.2, 0.6], [0.9, 0.1, 0.0]])
 TARGET = np.array([0, 0, 1, 1, -1])
@@ -167,5 +172,5 @@ def test_refused(call, message):
 
 
 def test_metrics_need_no_torch():
-    script = "import sys, reelwright.models.metrics; sys.exit('torch' in sys.modules)"
+    script = "import sys, reelwright.models.metrics.classification; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

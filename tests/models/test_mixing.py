@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from timm.data.mixup import Mixup, mixup_target
 
-from reelwright.models.mixing import (
+from reelwright.models.blocks.mixing import (
     MODES,
     Mix,
     MixSettings,
@@ -24,7 +24,7 @@ from reelwright.models.mixing import (
     mix_targets,
     window_share,
 )
-from reelwright.models.soft_targets import soft_targets
+from reelwright.models.losses.soft_targets import soft_targets
 
 CAST = json.loads((Path(__file__).parents[1] / "data" / "training_vectors.json").read_text())["cast"]
 

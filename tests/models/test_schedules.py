@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reelwright.models.schedules import SCHEDULES, Warmup, build_schedule
+from reelwright.models.blocks.schedules import SCHEDULES, Warmup, build_schedule
 
 CASES = [
     ("constant", {"total_steps": 4}, [1, 1, 1, 1]),

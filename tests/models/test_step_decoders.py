@@ -5,9 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reelwright.models.step_changes import AccumulatedChanges, NaiveChanges
-from reelwright.models.step_decoders import AccumulatedDetections, Completion, Detection, NaiveDetections, StateClasses
-from reelwright.models.step_fusion import Observation, merge_completions, soft_vote
+from reelwright.models.systems.step_changes import AccumulatedChanges, NaiveChanges
+from reelwright.models.systems.step_decoders import (
+    AccumulatedDetections,
+    Completion,
+    Detection,
+    NaiveDetections,
+    StateClasses,
+)
+from reelwright.models.systems.step_fusion import Observation, merge_completions, soft_vote
 from tests.models.psr import EXPECTED, INITIAL, NUM_COMPONENTS, STATES, bits, vectors
 
 VALUES = vectors("decoders")

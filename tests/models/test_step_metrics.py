@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from reelwright.models.step_metrics import StepEvent, f1_score, nearest_matches, step_performance
-from reelwright.models.step_metrics import _public_matches as public_matches
-from reelwright.models.step_order import order_distance, order_similarity, reorder_ties
-from reelwright.models.step_summary import mean_performance, once_delays, percent_observed, step_table
+from reelwright.models.metrics.step_order import order_distance, order_similarity, reorder_ties
+from reelwright.models.metrics.step_summary import mean_performance, once_delays, percent_observed, step_table
+from reelwright.models.metrics.steps import StepEvent, f1_score, nearest_matches, step_performance
+from reelwright.models.metrics.steps import _public_matches as public_matches
 from tests.models.psr import STEPS, vectors
 
 VALUES = vectors("metrics")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reelwright.models.key_frames import key_frames
-from reelwright.models.step_states import change_labels, has_errors, steps_between, steps_of_states
+from reelwright.models.systems.key_frames import key_frames
+from reelwright.models.systems.step_states import change_labels, has_errors, steps_between, steps_of_states
 from tests.models.psr import STATES, bits, vectors
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from reelwright.models.temporal import TEMPORAL_MODELS, build_temporal
-from reelwright.models.transformer import sinusoidal_positions, visibility
+from reelwright.models.temporal.build import TEMPORAL_MODELS, build_temporal
+from reelwright.models.temporal.transformer import sinusoidal_positions, visibility
 from tests.models.calling import logits_of
 
 DIM, OUTPUTS, LENGTH = 8, 3, 7

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reelwright.models.metrics import classification_metrics
-from reelwright.models.views import merge_probabilities, merge_views
+from reelwright.models.metrics.classification import classification_metrics
+from reelwright.models.metrics.views import merge_probabilities, merge_views
 
 VECTORS = json.loads((Path(__file__).parents[1] / "data" / "training_vectors.json").read_text())
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from reelwright.models.encoders import build_encoder
-from reelwright.models.weights import load_weights, remap_state_dict, state_digest
+from reelwright.models.blocks.weights import load_weights, remap_state_dict, state_digest
+from reelwright.models.encoders.build import build_encoder
 
 
 def numbered(*keys):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from reelwright.pipeline.project import Project
-from reelwright.pipeline.verify import verify
+from reelwright.pipeline.upkeep.verify import verify
 from reelwright.storage.digests import file_digest
 from tests.cli.test_comparing import reelwright
 from tests.small_project import put_back
@@ -26,8 +26,8 @@ HELD = """
 import os, sys, time
 from pathlib import Path
 from reelwright.pipeline.project import Project, SilentObserver
-from reelwright.pipeline.repair import repair
-from reelwright.storage.embedding_writer import EmbeddingWriter
+from reelwright.pipeline.upkeep.repair import repair
+from reelwright.storage.arrays.embedding_writer import EmbeddingWriter
 
 action, file, events = sys.argv[1], *map(Path, sys.argv[2:])
 write = EmbeddingWriter.write_shard

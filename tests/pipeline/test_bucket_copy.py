@@ -8,14 +8,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from reelwright.pipeline.bucket_copy import copied
-from reelwright.pipeline.execute import _files
-from reelwright.pipeline.repair import relist
-from reelwright.pipeline.scope import Scope
+from reelwright.pipeline.run.execute import _files
+from reelwright.pipeline.upkeep.bucket_copy import copied
+from reelwright.pipeline.upkeep.repair import relist
+from reelwright.pipeline.upkeep.scope import Scope
+from reelwright.storage.constants import TEMPORARY
 from reelwright.storage.files import write_sealed
-from reelwright.storage.items import ItemLedger, ItemRow
-from reelwright.storage.removal import take_out
-from reelwright.storage.reserved import TEMPORARY
+from reelwright.storage.integrity.removal import take_out
+from reelwright.storage.ledger.items import ItemLedger, ItemRow
 from reelwright.storage.store import Store
 from tests.storage.test_remote import Machines, machines, write_item
 

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from reelwright.pipeline import collect as pipeline_collect
-from reelwright.pipeline.collect import Limits, Sweep, collect, sweep
 from reelwright.pipeline.project import Project, SilentObserver
-from reelwright.pipeline.repair import repair
-from reelwright.storage import garbage
+from reelwright.pipeline.upkeep import gc as pipeline_collect
+from reelwright.pipeline.upkeep.gc import Limits, Sweep, collect, sweep
+from reelwright.pipeline.upkeep.repair import repair
 from reelwright.storage.errors import StoreError
-from reelwright.storage.garbage import Garbage
-from reelwright.storage.locks import exclusive, holdings, uses, using
+from reelwright.storage.integrity import garbage
+from reelwright.storage.integrity.garbage import Garbage
+from reelwright.storage.locks.locks import exclusive, holdings, uses, using
 from reelwright.storage.store import Store
 from tests.cli.test_comparing import reelwright
 from tests.small_project import put_back
@@ -28,7 +28,7 @@ from tests.small_project import put_back
 WORK = """
 import sys, time
 from pathlib import Path
-from reelwright.storage.locks import exclusive, using
+from reelwright.storage.locks.locks import exclusive, using
 locks, kind, *keys = Path(sys.argv[1]), *sys.argv[2:]
 with exclusive(locks / keys[0], tell=print, what="embed of other.yaml") if kind == "holds" else using(
     locks, what="run of other.yaml"

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from reelwright.pipeline.graph import FRESH, WAITING
+from reelwright.pipeline.plan.graph import FRESH, WAITING
+from reelwright.pipeline.plan.why import explain_video
 from reelwright.pipeline.project import Project, SilentObserver
-from reelwright.pipeline.reading import read_videos
-from reelwright.pipeline.results import RunResult
-from reelwright.pipeline.runner import open_planner
-from reelwright.pipeline.why import explain_video
+from reelwright.pipeline.run.reading import read_videos
+from reelwright.pipeline.run.results import RunResult
+from reelwright.pipeline.run.runner import open_planner
 from reelwright.stages.train.config import TrainConfig
-from reelwright.storage.items import ItemLedger, ItemRow
+from reelwright.storage.ledger.items import ItemLedger, ItemRow
 from tests.pipeline.changes import EDITS, Scene, restore, write_changeable
 
 Ran = dict[str, int]  # nodes that run -> videos they do; 0 for those that are not per video

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from reelwright.pipeline import checks
-from reelwright.pipeline.file import load_pipeline
-from reelwright.pipeline.graph import build_graph
+from reelwright.pipeline.config.pipeline_file import load_pipeline
+from reelwright.pipeline.plan.graph import build_graph
 from reelwright.pipeline.project import Project, SilentObserver
-from reelwright.pipeline.reading import read_videos
-from reelwright.pipeline.results import RunOptions
-from reelwright.pipeline.runner import check_before_run, open_planner, run_pipeline
+from reelwright.pipeline.run import checks
+from reelwright.pipeline.run.reading import read_videos
+from reelwright.pipeline.run.results import RunOptions
+from reelwright.pipeline.run.runner import check_before_run, open_planner, run_pipeline
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.train.config import ModelSettings, TrainConfig
 from reelwright.storage.errors import ConfigError, ReelwrightError
@@ -86,7 +86,7 @@ def test_a_mistake_is_told_by_a_dry_run_and_by_a_run_before_a_video_is_read(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("a video was read")
 
-    from reelwright.pipeline import reading
+    from reelwright.pipeline.run import reading
 
     load = reading.load
     monkeypatch.setattr(reading, "load", lambda name: never if "index" in name else load(name))
@@ -203,8 +203,8 @@ def test_a_dry_run_loads_nothing_heavy_to_find_them(project: Path) -> None:
 
 
 def test_names_and_options_of_temporal_models_are_those_of_the_models() -> None:
-    from reelwright.models.temporal import TEMPORAL_MODELS
-    from reelwright.models.temporal_options import TEMPORAL_OPTIONS
+    from reelwright.models.temporal.build import TEMPORAL_MODELS
+    from reelwright.models.temporal.options import TEMPORAL_OPTIONS
 
     assert set(TEMPORAL_MODELS) == set(TEMPORAL_OPTIONS)
     for name in TEMPORAL_OPTIONS:

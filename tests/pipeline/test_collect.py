@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from reelwright.cli.upkeep import parse_age, parse_bytes
-from reelwright.pipeline.collect import Limits, Sweep, collect, sweep
 from reelwright.pipeline.project import Project, SilentObserver
-from reelwright.pipeline.verify import verify
+from reelwright.pipeline.upkeep.gc import Limits, Sweep, collect, sweep
+from reelwright.pipeline.upkeep.verify import verify
 from reelwright.storage.errors import ConfigError, InputError
 from reelwright.storage.folders import replacing_folder
-from reelwright.storage.garbage import delete
-from reelwright.storage.locks import using
+from reelwright.storage.integrity.garbage import delete
+from reelwright.storage.locks.locks import using
 from reelwright.storage.store import Store
 from tests.small_project import put_back, read_rows, write_rows
 
@@ -171,7 +171,7 @@ def test_weights_that_are_being_fetched_stay(folder: Path, monkeypatch: pytest.M
             going.extend(garbage.path for garbage in swept(opened(folder), only_these=True).going)
         raise InputError("no network")
 
-    monkeypatch.setattr("reelwright.stages.embed.fetch.fetch", fetch)
+    monkeypatch.setattr("reelwright.stages.embed.encoding.fetch.fetch", fetch)
     assert project.run(until=["embed"]).exit_code == 1
     assert going == []
     assert {garbage.path for garbage in swept(opened(folder), only_these=True).going} == {half, path}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from reelwright.pipeline.comparison import (
+from reelwright.pipeline.inspect.comparison import (
     Change,
     diff_files,
     diff_records,
@@ -16,9 +16,9 @@ from reelwright.pipeline.comparison import (
     run_rows,
     sort_rows,
 )
-from reelwright.pipeline.history import History
+from reelwright.pipeline.plan.history import History
+from reelwright.pipeline.plan.reasons import MISSING
 from reelwright.pipeline.project import Project
-from reelwright.pipeline.reasons import MISSING
 from reelwright.storage.errors import ConfigError
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from reelwright.pipeline.adhoc import videos_block
-from reelwright.pipeline.contents import contents_of, source_file
-from reelwright.pipeline.dataset import load_dataset
+from reelwright.pipeline.config.adhoc import videos_block
+from reelwright.pipeline.inspect.contents import contents_of, source_file
+from reelwright.pipeline.plan.dataset import load_dataset
 from reelwright.storage.errors import ConfigError
-from reelwright.storage.known import KnownFiles, KnownProbes, VideoProbe, stamp
+from reelwright.storage.ledger.digest_cache import KnownFiles, KnownProbes, VideoProbe, stamp
 from tests.small_project import write_rows
 
 VIDEOS = [

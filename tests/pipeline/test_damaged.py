@@ -10,19 +10,19 @@ import pytest
 from typer.testing import CliRunner
 
 from reelwright.cli.main import app
-from reelwright.pipeline.cluster.live import read_progress
+from reelwright.pipeline.executors.progress_file import read_progress
 from reelwright.pipeline.project import Project, SilentObserver
-from reelwright.pipeline.repair import repair
-from reelwright.pipeline.verify import verify
-from reelwright.stages.embed.tuning import Choice, remembered
-from reelwright.stages.work import Reporter
-from reelwright.storage.embeddings import EmbeddingStore
+from reelwright.pipeline.upkeep.repair import repair
+from reelwright.pipeline.upkeep.verify import verify
+from reelwright.stages.base.work import Reporter
+from reelwright.stages.embed.encoding.tuning import Choice, remembered
+from reelwright.storage.arrays.embeddings import EmbeddingStore
+from reelwright.storage.arrays.frames import FrameStore
 from reelwright.storage.errors import ConfigError, ReelwrightError, StoreError
 from reelwright.storage.files import write_json, write_sealed
-from reelwright.storage.frames import FrameStore
-from reelwright.storage.items import ItemLedger
-from reelwright.storage.locks import exclusive, holdings
-from reelwright.storage.schema import VERSION
+from reelwright.storage.ledger.items import ItemLedger
+from reelwright.storage.ledger.schema import VERSION
+from reelwright.storage.locks.locks import exclusive, holdings
 from reelwright.storage.store import Store
 from tests.small_project import put_back
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reelwright.cli.planning import show_plan
-from reelwright.pipeline.dataset import Dataset, load_dataset
-from reelwright.pipeline.file import load_pipeline
+from reelwright.cli.run.planning import show_plan
+from reelwright.pipeline.config.pipeline_file import load_pipeline
+from reelwright.pipeline.plan.dataset import Dataset, load_dataset
 from reelwright.pipeline.project import Project, SilentObserver
-from reelwright.pipeline.results import RunOptions
+from reelwright.pipeline.run.results import RunOptions
 from reelwright.storage.errors import InputError
 from reelwright.storage.files import write_sealed
-from reelwright.storage.known import KnownFiles, KnownProbes, VideoProbe, stamp
+from reelwright.storage.ledger.digest_cache import KnownFiles, KnownProbes, VideoProbe, stamp
 from tests.small_project import write_rows
 
 SPLITS = {"a": "train", "b": "train", "c": "test", "d": "test"}

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from reelwright.pipeline.estimate import Estimate, estimates
 from reelwright.pipeline.project import Project
-from reelwright.storage.records import write_record
+from reelwright.pipeline.run.estimate import Estimate, estimates
+from reelwright.storage.ledger.records import write_record
 from tests.small_project import read_rows, write_rows, write_video
 
 # five videos of 2 s each

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from reelwright.pipeline.project import Project, SilentObserver
-from reelwright.pipeline.results import FAILED, RAN
-from reelwright.stages.work import SilentReporter
+from reelwright.pipeline.run.results import FAILED, RAN
+from reelwright.stages.base.work import SilentReporter
 from tests.small_project import write_rows
 
 NUM_VIDEOS = 8

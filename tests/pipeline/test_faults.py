@@ -21,14 +21,14 @@ from pathlib import Path
 import pytest
 
 from reelwright.pipeline.project import Project, SilentObserver
-from reelwright.pipeline.results import NodeResult, RunResult
-from reelwright.pipeline.verify import verify
-from reelwright.stages.work import Reporter, SilentReporter
+from reelwright.pipeline.run.results import NodeResult, RunResult
+from reelwright.pipeline.upkeep.verify import verify
+from reelwright.stages.base.work import Reporter, SilentReporter
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import UnusableStoreError
-from reelwright.storage.items import ItemLedger
-from reelwright.storage.locks import holdings
-from reelwright.storage.owners import STALE_SECONDS
+from reelwright.storage.ledger.items import ItemLedger
+from reelwright.storage.lock_holder import STALE_SECONDS
+from reelwright.storage.locks.locks import holdings
 from tests.small_project import PIPELINE, read_rows, write_rows, write_video
 
 DISK_BYTES = 24 << 20
@@ -267,7 +267,7 @@ def test_nothing_depends_on_times(project: Path, disk: Disk) -> None:
 RUN = """
 import json, sys, time
 from reelwright.pipeline.project import Project, SilentObserver
-from reelwright.stages.work import SilentReporter
+from reelwright.stages.base.work import SilentReporter
 
 class Holding(SilentReporter):
     def item(self, row):

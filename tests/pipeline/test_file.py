@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from reelwright.pipeline.file import PipelineFile, find_pipeline_file, load_pipeline
-from reelwright.pipeline.graph import build_graph
+from reelwright.pipeline.config.pipeline_file import PipelineFile, find_pipeline_file, load_pipeline
+from reelwright.pipeline.plan.graph import build_graph
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.storage.errors import ConfigError
 
@@ -210,7 +210,7 @@ def test_names_that_are_only_keys_of_a_mapping_are_no_names_of_blocks(tmp_path: 
 
 
 def test_combinations_of_a_grid_replace_named_blocks_too(tmp_path: Path) -> None:
-    from reelwright.pipeline.grid import combinations
+    from reelwright.pipeline.inspect.grid import combinations
 
     pipeline(tmp_path, NAMED)
     grid = combinations(tmp_path / "reelwright.yaml", ["train.model={name: gru, width: 8},{name: ms_tcn}"])

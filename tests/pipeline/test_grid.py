@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from reelwright.pipeline.grid import combinations, run_grid, split_values, worst_exit_code
+from reelwright.pipeline.inspect.grid import combinations, run_grid, split_values, worst_exit_code
 from reelwright.pipeline.project import SilentObserver
-from reelwright.pipeline.results import RunOptions
+from reelwright.pipeline.run.results import RunOptions
 from reelwright.storage.errors import ConfigError, StageError
 
 

@@ -12,19 +12,19 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reelwright.pipeline.dataset import Dataset
-from reelwright.pipeline.file import load_pipeline
-from reelwright.pipeline.graph import Node
-from reelwright.pipeline.keys import material, node_key, reads, source_digests
-from reelwright.pipeline.plan import Planner
-from reelwright.pipeline.runner import open_planner
-from reelwright.pipeline.units import build_work
-from reelwright.stages.config import StageConfig
+from reelwright.pipeline.config.pipeline_file import load_pipeline
+from reelwright.pipeline.plan.dataset import Dataset
+from reelwright.pipeline.plan.graph import Node
+from reelwright.pipeline.plan.keys import material, node_key, reads, source_digests
+from reelwright.pipeline.plan.plan import Planner
+from reelwright.pipeline.run.runner import open_planner
+from reelwright.pipeline.run.work_units import build_work
+from reelwright.stages.base.config import StageConfig
+from reelwright.stages.base.registry import STAGES, config_model
 from reelwright.stages.index.config import LabelsConfig, VideosConfig
-from reelwright.stages.registry import STAGES, config_model
 from reelwright.storage.digests import digest
 from reelwright.storage.errors import InputError
-from reelwright.storage.known import KnownFiles, VideoProbe, stamp
+from reelwright.storage.ledger.digest_cache import KnownFiles, VideoProbe, stamp
 from tests.pipeline.test_key_properties import BASE, STRATEGIES, all_leaves, at, name_of, values_of, with_value
 
 CLASSES = ("x", "y", "z")

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from reelwright.pipeline.file import PipelineFile, load_pipeline
-from reelwright.stages.config import Settings, StageConfig
-from reelwright.stages.registry import STAGES, config_model
+from reelwright.pipeline.config.pipeline_file import PipelineFile, load_pipeline
+from reelwright.stages.base.config import Settings, StageConfig
+from reelwright.stages.base.registry import STAGES, config_model
 from reelwright.storage.digests import digest
 
 Setting = tuple[str, ...]

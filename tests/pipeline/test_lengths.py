@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reelwright.pipeline.lengths import labelled_frames
 from reelwright.pipeline.project import Project
-from reelwright.storage.annotations import Annotation
+from reelwright.pipeline.run.lengths import labelled_frames
+from reelwright.storage.tables.annotations import Annotation
 from tests.small_project import write_rows
 
 CHAIN = """

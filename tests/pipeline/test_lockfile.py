@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
-from reelwright.pipeline.lockfile import Frozen
+from reelwright.pipeline.plan.lockfile import Frozen
 from reelwright.pipeline.project import Project, SilentObserver
-from reelwright.pipeline.reading import read_videos
-from reelwright.pipeline.results import RunResult
-from reelwright.pipeline.runner import open_planner
+from reelwright.pipeline.run.reading import read_videos
+from reelwright.pipeline.run.results import RunResult
+from reelwright.pipeline.run.runner import open_planner
 from reelwright.storage.errors import ConfigError
 from tests.small_project import read_rows, write_rows
 

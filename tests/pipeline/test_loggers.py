@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from reelwright.pipeline.collect import Limits, collect
 from reelwright.pipeline.project import Project, SilentObserver
-from reelwright.pipeline.repair import repair
-from reelwright.pipeline.verify import verify
+from reelwright.pipeline.upkeep.gc import Limits, collect
+from reelwright.pipeline.upkeep.repair import repair
+from reelwright.pipeline.upkeep.verify import verify
 from tests.small_project import put_back
 
 # As Weights & Biases does: a folder of its own in `dir`, which it goes on writing to after the run.

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from reelwright.pipeline.graph import FRESH, NodePlan
+from reelwright.pipeline.plan.graph import FRESH, NodePlan
 from reelwright.pipeline.project import Project, SilentObserver
-from reelwright.stages.work import Reporter, SilentReporter
+from reelwright.stages.base.work import Reporter, SilentReporter
 from reelwright.storage import heartbeat
-from reelwright.storage.items import ItemLedger, ItemRow
+from reelwright.storage.ledger.items import ItemLedger, ItemRow
 
 
 class _Thief(SilentReporter):

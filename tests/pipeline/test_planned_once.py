@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reelwright.pipeline import runner
-from reelwright.pipeline.graph import NodePlan
-from reelwright.pipeline.plan import Planner
+from reelwright.pipeline.plan.graph import NodePlan
+from reelwright.pipeline.plan.plan import Planner
 from reelwright.pipeline.project import Project, SilentObserver
-from reelwright.storage.items import ItemLedger
-from reelwright.storage.known import KnownFiles
+from reelwright.pipeline.run import runner
+from reelwright.storage.ledger.digest_cache import KnownFiles
+from reelwright.storage.ledger.items import ItemLedger
 from tests.small_project import write_rows
 
 PIPELINE = """

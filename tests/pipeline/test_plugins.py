@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from reelwright.pipeline.project import Project
-from reelwright.pipeline.results import RunOptions
-from reelwright.pipeline.runner import check_before_run, open_planner
-from reelwright.stages.learning.plain_work import work_from_plain, work_to_plain
+from reelwright.pipeline.run.results import RunOptions
+from reelwright.pipeline.run.runner import check_before_run, open_planner
+from reelwright.stages.base.plain_work import work_from_plain, work_to_plain
 from reelwright.storage.errors import ConfigError
 
 NET = '''
 import torch
-from reelwright.models.temporal_parts import TemporalModel
+from reelwright.models.temporal.common import TemporalModel
 from layers import block
 
 
@@ -226,7 +226,7 @@ def test_what_is_no_model_or_objective_is_told(own: Path, file: str, old: str, n
 
 
 def test_units_of_work_keep_their_plugins(own: Path) -> None:
-    from reelwright.pipeline.units import build_work
+    from reelwright.pipeline.run.work_units import build_work
 
     planner = opened(own).planner()
     work = build_work(planner, planner.plan("train"))

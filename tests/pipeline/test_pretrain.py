@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file
 
 from reelwright.pipeline.project import Project
-from reelwright.pipeline.verify import verify
-from reelwright.stages.embed.encoder import spatial_config
-from reelwright.stages.synthesize.write import make_procedure_dataset
+from reelwright.pipeline.upkeep.verify import verify
+from reelwright.stages.embed.encoding.encoder import spatial_config
+from reelwright.stages.synthesize.procedures.write import make_procedure_dataset
 from reelwright.storage.errors import ConfigError
 from tests.small_project import read_rows, write_rows
 

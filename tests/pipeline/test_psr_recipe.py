@@ -6,10 +6,10 @@ import json
 
 import pytest
 
+from reelwright.pipeline.config.recipes import read_recipe
+from reelwright.pipeline.config.sample_data import make_psr
 from reelwright.pipeline.project import Project
-from reelwright.pipeline.recipes import read_recipe
-from reelwright.pipeline.stand_ins import make_psr
-from reelwright.storage.embeddings import EmbeddingStore
+from reelwright.storage.arrays.embeddings import EmbeddingStore
 from tests.benchmarks.psr_shows import THRESHOLDS, differences, stages_of, table
 
 SMALL = [

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from reelwright.pipeline.project import Project
-from reelwright.pipeline.quarantine import release
-from reelwright.pipeline.results import Failure, RunResult
-from reelwright.pipeline.runner import all_failures
+from reelwright.pipeline.run.results import Failure, RunResult
+from reelwright.pipeline.run.runner import all_failures
+from reelwright.pipeline.upkeep.quarantine import release
 from reelwright.storage.errors import ConfigError
 from tests.cli.test_comparing import reelwright
 from tests.pipeline.test_retries import failing  # noqa: F401 - the fixture

@@ -10,11 +10,11 @@ import pytest
 from typer.testing import CliRunner
 
 from reelwright.cli.main import app
-from reelwright.pipeline.comparison import mixed_targets, run_rows
-from reelwright.pipeline.history import History
+from reelwright.pipeline.inspect.comparison import mixed_targets, run_rows
+from reelwright.pipeline.plan.history import History
 from reelwright.pipeline.project import Project, SilentObserver
-from reelwright.pipeline.reading import read_videos
-from reelwright.stages.learning.optimizer_names import check_optimizer
+from reelwright.pipeline.run.reading import read_videos
+from reelwright.stages.fit.optim.names import check_optimizer
 from reelwright.storage.errors import ConfigError, StoreError, nearest
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from reelwright.pipeline.project import Project
-from reelwright.pipeline.results import RunResult
+from reelwright.pipeline.run.results import RunResult
 from reelwright.storage.errors import ConfigError
 from tests.small_project import read_rows, write_rows, write_video
 

@@ -8,8 +8,8 @@ import json
 import pytest
 
 from reelwright.pipeline.project import Project
-from reelwright.pipeline.verify import verify
-from reelwright.stages.synthesize.write import make_procedure_dataset
+from reelwright.pipeline.upkeep.verify import verify
+from reelwright.stages.synthesize.procedures.write import make_procedure_dataset
 from tests.small_project import read_rows, write_rows
 
 PROCEDURE = """

@@ -24,29 +24,29 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from reelwright.cli.main import app
-from reelwright.pipeline.cluster.calls import CallSpreader
-from reelwright.pipeline.cluster.executors import LocalExecutor
-from reelwright.pipeline.cluster.spread import Ended
-from reelwright.pipeline.collect import Limits, sweep
-from reelwright.pipeline.estimate import MAKING, estimates
-from reelwright.pipeline.file import load_pipeline
-from reelwright.pipeline.lockfile import Frozen
+from reelwright.pipeline.config.pipeline_file import load_pipeline
+from reelwright.pipeline.executors.calls import CallSpreader
+from reelwright.pipeline.executors.executors import LocalExecutor
+from reelwright.pipeline.executors.unit_scheduler import Ended
+from reelwright.pipeline.plan.lockfile import Frozen
+from reelwright.pipeline.plan.synthesized import NODE, why_to_make
 from reelwright.pipeline.project import Project, SilentObserver
-from reelwright.pipeline.reading import read_videos
-from reelwright.pipeline.repair import repair
-from reelwright.pipeline.runner import open_planner
-from reelwright.pipeline.synthesized import NODE, why_to_make
-from reelwright.pipeline.verify import verify
-from reelwright.stages.config import parse_config
-from reelwright.stages.registry import load
+from reelwright.pipeline.run.estimate import MAKING, estimates
+from reelwright.pipeline.run.reading import read_videos
+from reelwright.pipeline.run.runner import open_planner
+from reelwright.pipeline.upkeep.gc import Limits, sweep
+from reelwright.pipeline.upkeep.repair import repair
+from reelwright.pipeline.upkeep.verify import verify
+from reelwright.stages.base.config import parse_config
+from reelwright.stages.base.registry import load
+from reelwright.stages.base.work import Reporter, SilentReporter
 from reelwright.stages.synthesize import source
 from reelwright.stages.synthesize.config import SourceConfig, SynthesizeConfig
 from reelwright.stages.synthesize.source import synthetic_set
 from reelwright.stages.synthesize.work import Effort, synthesize
-from reelwright.stages.work import Reporter, SilentReporter
+from reelwright.storage.arrays.frames import FrameStore
 from reelwright.storage.errors import ConfigError, InputError, StageError
-from reelwright.storage.frames import FrameStore
-from reelwright.storage.records import read_records, write_record
+from reelwright.storage.ledger.records import read_records, write_record
 from reelwright.storage.store import Store
 from tests.pipeline.test_key_properties import QUICK, at, leaves, name_of, values_of
 

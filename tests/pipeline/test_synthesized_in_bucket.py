@@ -10,18 +10,18 @@ from typing import Any
 
 import pytest
 
-from reelwright.pipeline.cluster.calls import CallSpreader
-from reelwright.pipeline.cluster.executors import LocalExecutor
-from reelwright.pipeline.collect import Limits, collect
-from reelwright.pipeline.file import PipelineFile, load_pipeline
+from reelwright.pipeline.config.pipeline_file import PipelineFile, load_pipeline
+from reelwright.pipeline.executors.calls import CallSpreader
+from reelwright.pipeline.executors.executors import LocalExecutor
 from reelwright.pipeline.project import Project, SilentObserver
-from reelwright.pipeline.reading import read_videos
-from reelwright.pipeline.repair import repair
-from reelwright.pipeline.runner import open_planner
-from reelwright.pipeline.verify import verify
+from reelwright.pipeline.run.reading import read_videos
+from reelwright.pipeline.run.runner import open_planner
+from reelwright.pipeline.upkeep.gc import Limits, collect
+from reelwright.pipeline.upkeep.repair import repair
+from reelwright.pipeline.upkeep.verify import verify
+from reelwright.stages.base.work import Reporter
 from reelwright.stages.synthesize import ledger
-from reelwright.stages.work import Reporter
-from reelwright.storage import remote
+from reelwright.storage.bucket import remote
 from reelwright.storage.errors import ConfigError
 from tests.pipeline.test_synthesized import MADE_BY_WORKERS, PIPELINE, Counting, PoolHere
 from tests.storage.test_remote import Machines, machines

@@ -10,13 +10,13 @@ import pytest
 from typer.testing import CliRunner
 
 from reelwright.cli.main import app
-from reelwright.pipeline import reading
-from reelwright.pipeline.collect import Limits, sweep
-from reelwright.pipeline.graph import FRESH, STALE, WAITING
+from reelwright.pipeline.plan.graph import FRESH, STALE, WAITING
 from reelwright.pipeline.project import Project, SilentObserver
-from reelwright.pipeline.reading import read_videos
-from reelwright.pipeline.runner import open_planner
-from reelwright.pipeline.verify import reachable
+from reelwright.pipeline.run import reading
+from reelwright.pipeline.run.reading import read_videos
+from reelwright.pipeline.run.runner import open_planner
+from reelwright.pipeline.upkeep.gc import Limits, sweep
+from reelwright.pipeline.upkeep.verify import reachable
 from reelwright.storage.errors import InputError, StoreError
 from tests.small_project import read_rows, write_project, write_rows, write_video
 
@@ -131,7 +131,7 @@ def test_what_reads_a_touched_video_is_reached_by_verify_and_gc(project: Project
     assert reached <= reachable(open_planner(project.file, read=True)).names["outputs"].keys()
     touch(project, "a")
     with monkeypatch.context() as patch:
-        patch.setattr("reelwright.pipeline.collect.read_videos", lambda *_, **__: None)
+        patch.setattr("reelwright.pipeline.upkeep.gc.read_videos", lambda *_, **__: None)
         found = sweep([project.file], SilentObserver(), limits=Limits(guard_seconds=0))
     gone = {garbage.path.name for garbage in found.going}
     assert reached.isdisjoint(gone)

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from reelwright.pipeline.project import Project, SilentObserver
-from reelwright.pipeline.repair import repair
-from reelwright.pipeline.results import NodeResult
-from reelwright.pipeline.verify import verify
+from reelwright.pipeline.run.results import NodeResult
+from reelwright.pipeline.upkeep.repair import repair
+from reelwright.pipeline.upkeep.verify import verify
 from reelwright.storage.files import folder_bytes
 from tests.small_project import put_back
 

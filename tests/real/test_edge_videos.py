@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from reelwright.stages.base.work import VideoItem
 from reelwright.stages.decode.config import DecodeConfig
+from reelwright.stages.decode.reader import Reader
 from reelwright.stages.decode.readers import BACKENDS, installed, open_reader
-from reelwright.stages.decode.readers.base import Reader
 from reelwright.stages.decode.source import Ended, FrameChunk, stream_frames
 from reelwright.stages.index.probe import probe_videos
-from reelwright.stages.work import VideoItem
 from reelwright.storage.errors import ItemError
 
 INSTALLED = [name for name in BACKENDS if installed(name)]

@@ -9,8 +9,8 @@ from statistics import mean
 
 import pytest
 
+from reelwright.pipeline.config.recipes import read_recipe
 from reelwright.pipeline.project import Project
-from reelwright.pipeline.recipes import read_recipe
 
 SEEDS = range(3)
 

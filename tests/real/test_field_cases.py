@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from reelwright.stages.base.work import VideoItem
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.source import Ended, FrameChunk, Restarted, stream_frames
-from reelwright.stages.work import VideoItem
 
 # file -> frames, time of the first and the last, MD5 of all pictures, status
 CASES: dict[str, tuple[int, float, float, str, str]] = {

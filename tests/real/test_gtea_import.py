@@ -130,7 +130,7 @@ def held_out_labels(folder, *, seed):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_temporal_model_lifts_the_imported_scores(real_data, folds, capsys, seed):
     """As the data's README says: edit from about 36 to 56, F1@10 from about 44 to 60, frame accuracy as it was."""
-    from reelwright.models.metrics import segmental_metrics
+    from reelwright.models.metrics.classification import segmental_metrics
 
     published = json.loads((real_data / "gtea_scores" / "metrics.json").read_text())["GTEA|video_SVM|bg=0"]
     metrics = segmental_metrics(*held_out_labels(folds, seed=seed), background=0)

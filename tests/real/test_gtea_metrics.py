@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from reelwright.models.metrics import segmental_metrics
+from reelwright.models.metrics.classification import segmental_metrics
 
 METHODS = {
     "svm": "video_SVM",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from reelwright.stages.procedure import read_procedure
+from reelwright.stages.steps.procedure import read_procedure
 
 SHIPPED = files("reelwright.stages.steps")
 

@@ -8,9 +8,9 @@ from collections import Counter
 
 import pytest
 
-from reelwright.models.step_states import REMOVE, WRONG, action_of, steps_of_states
+from reelwright.models.systems.step_states import REMOVE, WRONG, action_of, steps_of_states
 from reelwright.stages.prepare.recordings import RecordingsRequest, builtin_procedure, prepare_recordings
-from reelwright.stages.procedure import read_procedure
+from reelwright.stages.steps.procedure import read_procedure
 
 # psr_and_carl.md A1.2: raw rows, correct steps, incorrect steps
 COUNTS = {"train": (183, 224, 12), "val": (32, 36, 0)}

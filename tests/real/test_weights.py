@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from timm.data.transforms_factory import transforms_imagenet_eval
 
-from reelwright.models.encoders import build_encoder
-from reelwright.models.weights import load_weights
+from reelwright.models.blocks.weights import load_weights
+from reelwright.models.encoders.build import build_encoder
 
 MODEL_ARGS = {"pad_type": "same", "num_classes": 1001}
 

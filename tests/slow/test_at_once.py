@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from reelwright.pipeline.project import Project
-from reelwright.pipeline.verify import verify
-from reelwright.storage.owners import BEAT_SECONDS
+from reelwright.pipeline.upkeep.verify import verify
+from reelwright.storage.lock_holder import BEAT_SECONDS
 from tests.slow.buckets import COMMAND, LIMIT_SECONDS
 from tests.slow.test_kills import write_project
 

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from reelwright.storage import heartbeat, lock_places, remote, working_copy
+from reelwright.storage import heartbeat
+from reelwright.storage.bucket import remote, working_copy
 from reelwright.storage.errors import LostLockError, UnusableStoreError
 from reelwright.storage.files import write_text
-from reelwright.storage.locks import exclusive, holdings, uses, using
-from reelwright.storage.owners import Owner
+from reelwright.storage.lock_holder import Owner
+from reelwright.storage.locks import places
+from reelwright.storage.locks.locks import exclusive, holdings, uses, using
 from reelwright.storage.store import Store
 from tests.slow.buckets import BUCKET, Server, serving
 
@@ -71,15 +73,15 @@ def test_a_holder_that_was_silent_and_who_takes_over_never_both_go_on(
     held = exclusive(store.lock("k"), tell=ignore)
     held.__enter__()
     claim = next(iter(heartbeat._heart.claims.values()))
-    pass_over, counted = lock_places.Place.pass_over, []
+    pass_over, counted = places.Place.pass_over, []
 
-    def at_that_moment(place: lock_places.Place, name: str, version: str) -> bool:
+    def at_that_moment(place: places.Place, name: str, version: str) -> bool:
         if not counted:
             claim.give_sign()
         counted.append(pass_over(place, name, version))
         return counted[-1]
 
-    monkeypatch.setattr(lock_places.Place, "pass_over", at_that_moment)
+    monkeypatch.setattr(places.Place, "pass_over", at_that_moment)
     taken = threading.Event()
 
     def take() -> None:

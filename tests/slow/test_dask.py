@@ -20,17 +20,17 @@ from pathlib import Path
 import psutil
 import pytest
 
-from reelwright.pipeline.cluster import dask_pool
-from reelwright.pipeline.cluster.config import ClusterSettings
-from reelwright.pipeline.cluster.dask_pool import DaskPool
-from reelwright.pipeline.cluster.spread import DEATHS, Ended, Spreader
-from reelwright.pipeline.graph import NodePlan
+from reelwright.pipeline.config.cluster import ClusterSettings
+from reelwright.pipeline.executors import dask_pool
+from reelwright.pipeline.executors.dask_pool import DaskPool
+from reelwright.pipeline.executors.unit_scheduler import DEATHS, Ended, Spreader
+from reelwright.pipeline.plan.graph import NodePlan
 from reelwright.pipeline.project import Project, SilentObserver
-from reelwright.stages.registry import STAGES
-from reelwright.stages.unit import Unit
-from reelwright.stages.work import SilentReporter
+from reelwright.stages.base.registry import STAGES
+from reelwright.stages.base.unit import Unit
+from reelwright.stages.base.work import SilentReporter
 from reelwright.storage.errors import StageError
-from reelwright.storage.items import ItemLedger, ItemRow
+from reelwright.storage.ledger.items import ItemLedger, ItemRow
 from reelwright.storage.store import Store
 from tests.pipeline.cluster.stand_in import STAGE, begun, in_units, make_items, make_work
 from tests.slow.ports import free_ports

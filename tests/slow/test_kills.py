@@ -21,9 +21,9 @@ from pathlib import Path
 import pytest
 
 from reelwright.pipeline.project import Project
-from reelwright.pipeline.verify import verify
+from reelwright.pipeline.upkeep.verify import verify
 from reelwright.storage.digests import file_digest
-from reelwright.storage.items import ItemLedger
+from reelwright.storage.ledger.items import ItemLedger
 from tests.slow.forks import Forks, Moment
 from tests.small_project import SPLITS, write_rows, write_video
 

@@ -12,14 +12,14 @@ import pytest
 
 PACKAGE = {
     "toy_stage/__init__.py": """
-from reelwright.stages.registry import Stage
+from reelwright.stages.base.registry import Stage
 
 COUNT = Stage("toy_stage.config:CountConfig", "toy_stage.work:run", "Count the rows of embeddings", node="counts",
               reads={"embeddings": ["embed"]})
 """,
     "toy_stage/config.py": '''
 from typing import ClassVar
-from reelwright.stages.config import StageConfig, node_input
+from reelwright.stages.base.config import StageConfig, node_input
 
 
 class CountConfig(StageConfig):
@@ -38,7 +38,7 @@ class CountConfig(StageConfig):
 ''',
     "toy_stage/work.py": """
 import json
-from reelwright.storage.embeddings import EmbeddingStore
+from reelwright.storage.arrays.embeddings import EmbeddingStore
 from reelwright.storage.folders import replacing_folder
 from reelwright.storage.store import Store
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - as everybody calls it
 
-from reelwright.models.temporal import build_temporal
-from reelwright.pipeline.demo import prepare_demo
+from reelwright.models.temporal.build import build_temporal
+from reelwright.pipeline.config.demo import prepare_demo
 from reelwright.pipeline.project import Project
 from reelwright.storage.digests import file_digest
 

@@ -20,11 +20,11 @@ import numpy as np
 import psutil
 import pytest
 
-from reelwright.pipeline.cluster import jobs
-from reelwright.pipeline.cluster.jobs import JobState
-from reelwright.pipeline.cluster.training import Submission
+from reelwright.pipeline.executors import jobs
+from reelwright.pipeline.executors.jobs import JobState
+from reelwright.pipeline.executors.training import Submission
 from reelwright.pipeline.project import Project
-from reelwright.storage.items import ItemLedger
+from reelwright.storage.ledger.items import ItemLedger
 from tests.slow.buckets import bucket_of, bucket_outcome, environment, local_outcome, serving
 from tests.slow.gate import Gate
 from tests.slow.slurm import NODES, Slurm, why_not

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import torch
 
-from reelwright.stages.work import InputRef, SilentReporter, VideoItem, Work
-from reelwright.storage.annotations import Annotation
-from reelwright.storage.embedding_writer import EmbeddingWriter, RowLayout
-from reelwright.storage.spans import Spans
+from reelwright.stages.base.work import InputRef, SilentReporter, VideoItem, Work
+from reelwright.storage.arrays.embedding_writer import EmbeddingWriter, RowLayout
+from reelwright.storage.arrays.spans import Spans
 from reelwright.storage.store import Store
+from reelwright.storage.tables.annotations import Annotation
 
 torch.set_num_threads(1)
 

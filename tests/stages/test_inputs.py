@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from reelwright.stages.inputs import unchanged_sources
-from reelwright.stages.work import Work
+from reelwright.stages.base.inputs import unchanged_sources
+from reelwright.stages.base.work import Work
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import InputError
 

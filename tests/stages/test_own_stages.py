@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from reelwright.stages import plugin_source
-from reelwright.stages.registry import all_stages, check_stage, config_model, load, stage_of, stage_plugin
+from reelwright.stages.base import plugin_source
+from reelwright.stages.base.registry import all_stages, check_stage, config_model, load, stage_of, stage_plugin
 from reelwright.storage.errors import ConfigError
 from tests.slow.test_own_stage import PACKAGE
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from reelwright.stages import plugin_source
-from reelwright.stages.plugins import Plugin, PluginUse, check_plugin, checked_options, find_plugin, load_plugin
+from reelwright.stages.base import plugin_source
+from reelwright.stages.base.plugins import Plugin, PluginUse, check_plugin, checked_options, find_plugin, load_plugin
 from reelwright.storage.errors import ConfigError
 
 NET = '''

@@ -11,24 +11,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from reelwright.models.encoder_base import DataConfig
-from reelwright.stages.config import parse_config
+from reelwright.models.encoders.base import DataConfig
+from reelwright.stages.base.config import parse_config
+from reelwright.stages.datasets.feature_bank import Block
+from reelwright.stages.datasets.sampling.windows import WindowShape, grid_windows
+from reelwright.stages.datasets.tasks.labels import LabelSpace
+from reelwright.stages.datasets.tasks.registry import build_task
 from reelwright.stages.embed.clips import FrameSpans, RowMaker
 from reelwright.stages.embed.config import ClipSettings, EmbedConfig
-from reelwright.stages.embed.preprocess import override
+from reelwright.stages.embed.encoding.preprocess import override
 from reelwright.stages.embed.videos import clip_of
 from reelwright.stages.finetune.clips import FrameBatches
 from reelwright.stages.predict.config import PredictWindowSettings
 from reelwright.stages.predict.scorer import LoadedRun, Scorer, VideoRows, predicted_shape
-from reelwright.stages.sampling.windows import WindowShape, grid_windows
-from reelwright.stages.tasks.labels import LabelSpace
-from reelwright.stages.tasks.registry import build_task
-from reelwright.stages.train.block import Block
 from reelwright.stages.train.config import TrainConfig, TrainWindowSettings
 from reelwright.stages.train.window_batches import WindowBatches
 from reelwright.stages.train.work import _model_values
+from reelwright.storage.arrays.spans import Spans
 from reelwright.storage.errors import ConfigError
-from reelwright.storage.spans import Spans
 from tests.stages.sampling.brute_force import GRIDS, clips_of
 
 PLAIN = DataConfig(

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from reelwright.stages.video_writer import CODECS, H265, VideoWriter
+from reelwright.stages.base.video_writer import CODECS, H265, VideoWriter
 
 # Narrow ones, single coding tree units of 32 and 64 pixels, and sides that are no multiple of a macroblock.
 SIZES = [(32, 32), (34, 36), (48, 48), (64, 64), (100, 44), (96, 32), (48, 128)]
@@ -27,7 +27,7 @@ NUM_PICTURES = {"h264": 20, H265: 6}
 SCRIPT = """
 import ctypes, json, pathlib, sys
 import av
-from reelwright.stages import video_writer
+from reelwright.stages.base import video_writer
 sys.path.insert(0, sys.argv[1])
 from test_video_writer import SIZES, digests
 if sys.argv[2] == "plain":

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reelwright.storage.annotations import UNKNOWN, Annotation
-from reelwright.storage.spans import Spans, majority, row_labels
+from reelwright.storage.arrays.spans import Spans, majority, row_labels
+from reelwright.storage.tables.annotations import UNKNOWN, Annotation
 
 
 def spans(num_rows: int, seconds: float = 1.0) -> Spans:

@@ -11,8 +11,8 @@ import zipfile
 
 import pytest
 
-from reelwright.storage.archives import ArchiveLimits, extract, is_archive
 from reelwright.storage.errors import InputError
+from reelwright.storage.tables.archives import ArchiveLimits, extract, is_archive
 
 SMALL = ArchiveLimits(max_entries=10, max_bytes=1 << 20)
 FILES = {"a/one.txt": b"1", "a/b/two.txt": b"22" * 5000}

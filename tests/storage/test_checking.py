@@ -11,14 +11,14 @@ import pytest
 import zarr
 from safetensors.numpy import save_file
 
-from reelwright.storage.checking import check_item, check_weights
+from reelwright.storage.arrays.shards import broken_shard
+from reelwright.storage.arrays.zarrs import ArrayLayout, create_array, publish
 from reelwright.storage.files import write_sealed, write_table
-from reelwright.storage.items import ItemRow
-from reelwright.storage.known import KnownFiles
-from reelwright.storage.seals import SEAL, UNSEALED, broken_seal, has_seal, seal
-from reelwright.storage.shards import broken_shard
+from reelwright.storage.integrity.check import check_item, check_weights
+from reelwright.storage.ledger.digest_cache import KnownFiles
+from reelwright.storage.ledger.items import ItemRow
+from reelwright.storage.self_checksum import SEAL, UNSEALED, broken_seal, has_seal, seal
 from reelwright.storage.store import Store
-from reelwright.storage.zarrs import ArrayLayout, create_array, publish
 
 
 def sealed_json(folder: Path) -> Path:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from reelwright.storage.detections import DetectedState, import_detections, read_detections
 from reelwright.storage.errors import InputError
+from reelwright.storage.tables.detections import DetectedState, import_detections, read_detections
 
 HEAD = "video_id,frame,class,confidence\n"
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import zarr
 
-from reelwright.storage.embedding_writer import EmbeddingWriter, RowLayout
-from reelwright.storage.embeddings import EmbeddingStore
+from reelwright.storage.arrays.embedding_writer import EmbeddingWriter, RowLayout
+from reelwright.storage.arrays.embeddings import EmbeddingStore
+from reelwright.storage.arrays.spans import Spans
 from reelwright.storage.errors import StoreError
-from reelwright.storage.spans import Spans
 
 OUTPUTS = {"pooled": (6,), "layer9.tokens": (3, 4), "map": (2, 3, 3)}
 ATTRIBUTES = {"spec": {"encoder": "timm/x", "outputs": ["pooled"]}, "weights_digest": "abc"}

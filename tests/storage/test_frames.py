@@ -11,11 +11,11 @@ import pytest
 import zarr
 from PIL import Image
 
-from reelwright.storage import frame_coders as module
+from reelwright.storage.arrays import frame_coders as module
+from reelwright.storage.arrays.frame_writer import FrameWriter
+from reelwright.storage.arrays.frames import FrameLayout, FrameStore
+from reelwright.storage.arrays.row_times import RowTimes
 from reelwright.storage.errors import ItemError, StoreError, UnusableStoreError
-from reelwright.storage.frame_writer import FrameWriter
-from reelwright.storage.frames import FrameLayout, FrameStore
-from reelwright.storage.row_times import RowTimes
 
 DIGEST = "d" * 32
 SPEC = {"fps": 10.0, "size": None}

@@ -13,17 +13,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reelwright.storage import heartbeat, remote
-from reelwright.storage.embedding_writer import EmbeddingWriter, RowLayout
+from reelwright.storage import heartbeat
+from reelwright.storage.arrays.embedding_writer import EmbeddingWriter, RowLayout
+from reelwright.storage.arrays.spans import Spans
+from reelwright.storage.bucket import remote
 from reelwright.storage.errors import LostLockError, ReelwrightError, UnusableStoreError
 from reelwright.storage.files import remove, write_text
 from reelwright.storage.folders import replacing_folder
-from reelwright.storage.garbage import Garbage, delete
 from reelwright.storage.heartbeat import check_held
-from reelwright.storage.items import ItemLedger, ItemRow
-from reelwright.storage.locks import exclusive, holdings, using
-from reelwright.storage.records import Record, write_record
-from reelwright.storage.spans import Spans
+from reelwright.storage.integrity.garbage import Garbage, delete
+from reelwright.storage.ledger.items import ItemLedger, ItemRow
+from reelwright.storage.ledger.records import Record, write_record
+from reelwright.storage.locks.locks import exclusive, holdings, using
 from reelwright.storage.store import Store
 from tests.storage.test_remote import Machines, machines, write_item
 

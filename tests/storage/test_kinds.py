@@ -7,8 +7,8 @@ from pkgutil import resolve_name
 
 import pytest
 
-from reelwright.stages.registry import STAGES, config_model
-from reelwright.storage.checking import check_items
+from reelwright.stages.base.registry import STAGES, config_model
+from reelwright.storage.integrity.check import check_items
 from reelwright.storage.kinds import GROUPED, KINDS, RECORDED, WITH_ITEMS
 from reelwright.storage.store import Store
 

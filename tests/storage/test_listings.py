@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from reelwright.storage import remote
 from reelwright.storage.backend import Backend
+from reelwright.storage.bucket import remote
 from reelwright.storage.files import write_json, write_text
-from reelwright.storage.garbage import Garbage, Listing, Roots, delete, find_garbage
-from reelwright.storage.items import ItemLedger, ItemRow
-from reelwright.storage.locks import holdings
+from reelwright.storage.integrity.garbage import Garbage, Listing, Roots, delete, find_garbage
+from reelwright.storage.ledger.items import ItemLedger, ItemRow
+from reelwright.storage.locks.locks import holdings
 from reelwright.storage.store import Store
 from tests.storage.test_remote import Machines, machines, write_item
 

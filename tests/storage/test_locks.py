@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from reelwright.storage.errors import LostLockError
-from reelwright.storage.locks import exclusive, holdings, uses, using
-from reelwright.storage.owners import Owner
+from reelwright.storage.lock_holder import Owner
+from reelwright.storage.locks.locks import exclusive, holdings, uses, using
 
 HOLD = """
 import sys
 from pathlib import Path
-from reelwright.storage.locks import exclusive
+from reelwright.storage.locks.locks import exclusive
 with exclusive(Path(sys.argv[1]), tell=print, what="embed") as waited:
     print("held", flush=True)
     sys.stdin.readline()  # until it is let go
@@ -28,7 +28,7 @@ with exclusive(Path(sys.argv[1]), tell=print, what="embed") as waited:
 COUNT = """
 import sys
 from pathlib import Path
-from reelwright.storage.locks import exclusive
+from reelwright.storage.locks.locks import exclusive
 counter, inside = Path(sys.argv[2]), Path(sys.argv[3])
 for _ in range(int(sys.argv[4])):
     with exclusive(Path(sys.argv[1]), tell=lambda told: None):
@@ -170,13 +170,13 @@ def test_who_looked_long_ago_costs_nobody_the_lock(tmp_path: Path, monkeypatch: 
     late = tmp_path / "lock" / "000008.json"
     with exclusive(tmp_path / "lock", tell=ignore):
         late.write_text(json.dumps(dataclasses.asdict(Owner())))
-        monkeypatch.setattr("reelwright.storage.locks.time.sleep", lambda _: late.unlink(missing_ok=True))
+        monkeypatch.setattr("reelwright.storage.locks.locks.time.sleep", lambda _: late.unlink(missing_ok=True))
     assert not late.exists()
 
 
 def test_a_generation_beside_ours_that_stays_is_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever made it died before taking ours away."""
-    monkeypatch.setattr("reelwright.storage.locks.time.sleep", lambda _: None)
+    monkeypatch.setattr("reelwright.storage.locks.locks.time.sleep", lambda _: None)
     with pytest.raises(LostLockError), exclusive(tmp_path / "lock", tell=ignore):
         (tmp_path / "lock" / "000008.json").write_text("{}")
 

@@ -9,10 +9,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from reelwright.storage.annotations import Annotation
 from reelwright.storage.errors import InputError
-from reelwright.storage.labels import labels_from_column, labels_from_columns, labels_from_table
-from reelwright.storage.manifest import ManifestVideo, check_videos, read_manifest, scan_folder, scan_glob, scan_url
+from reelwright.storage.tables.annotations import Annotation
+from reelwright.storage.tables.labels import labels_from_column, labels_from_columns, labels_from_table
+from reelwright.storage.tables.manifest import (
+    ManifestVideo,
+    check_videos,
+    read_manifest,
+    scan_folder,
+    scan_glob,
+    scan_url,
+)
 
 SPLITS = ("train", "val", "test")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from reelwright.storage.errors import ConfigError, InputError
-from reelwright.storage.feature_files import scan_features
-from reelwright.storage.manifest import scan_folder, scan_glob, scan_url
-from reelwright.storage.patterns import matching, split_pattern
+from reelwright.storage.tables.feature_files import scan_features
+from reelwright.storage.tables.manifest import scan_folder, scan_glob, scan_url
+from reelwright.storage.tables.patterns import matching, split_pattern
 
 NAMES = (
     "a.mp4",

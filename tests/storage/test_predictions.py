@@ -14,7 +14,7 @@ import pytest
 
 from reelwright.storage.errors import InputError
 from reelwright.storage.folders import replacing_folder
-from reelwright.storage.predictions import (
+from reelwright.storage.results.predictions import (
     METADATA_KEY,
     PredictedVideo,
     PredictionInfo,

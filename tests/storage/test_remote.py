@@ -16,23 +16,24 @@ import numpy as np
 import pytest
 
 from reelwright.cli.options import on_this_machine
-from reelwright.storage import fetched, lock_places, locks, remote, working_copy
-from reelwright.storage.embedding_writer import EmbeddingWriter, RowLayout
-from reelwright.storage.embeddings import EmbeddingStore
+from reelwright.storage.arrays.embedding_writer import EmbeddingWriter, RowLayout
+from reelwright.storage.arrays.embeddings import EmbeddingStore
+from reelwright.storage.arrays.spans import Spans
+from reelwright.storage.bucket import download_cache, remote, working_copy
+from reelwright.storage.bucket.download_cache import local_file
+from reelwright.storage.bucket.transfer import replacing_at
+from reelwright.storage.constants import TEMPORARY
 from reelwright.storage.errors import ConfigError, InputError, StoreError
-from reelwright.storage.fetched import local_file
 from reelwright.storage.files import remove, write_json, write_text
 from reelwright.storage.folders import replacing_folder
-from reelwright.storage.items import ItemLedger, ItemRow
-from reelwright.storage.known import KnownFiles
-from reelwright.storage.locks import exclusive, holdings, using
-from reelwright.storage.manifest import read_manifest, scan_url
-from reelwright.storage.owners import Owner
-from reelwright.storage.records import read_records
-from reelwright.storage.reserved import TEMPORARY
-from reelwright.storage.spans import Spans
+from reelwright.storage.ledger.digest_cache import KnownFiles
+from reelwright.storage.ledger.items import ItemLedger, ItemRow
+from reelwright.storage.ledger.records import read_records
+from reelwright.storage.lock_holder import Owner
+from reelwright.storage.locks import locks, places
+from reelwright.storage.locks.locks import exclusive, holdings, using
 from reelwright.storage.store import Store, backend_of
-from reelwright.storage.transfer import replacing_at
+from reelwright.storage.tables.manifest import read_manifest, scan_url
 from reelwright.storage.urls import _cache_folder, cache_folder, is_url, join_url
 
 
@@ -340,7 +341,7 @@ def test_who_looked_long_ago_does_not_get_a_lock(machines: Machines, tmp_path: P
     store = machines.use("one") if kind == "bucket" else Store.at(tmp_path / "folder")
     folder = (machines.bucket if kind == "bucket" else store.root) / "locks" / "k"
     write_text(folder / there, "")
-    place = lock_places.Place(store.lock("k"))
+    place = places.Place(store.lock("k"))
     assert locks._claim(place, None, Owner(), 60.0) is None
     assert [path.name for path in folder.iterdir()] == [there]
 
@@ -411,7 +412,7 @@ def test_copies_used_longest_ago_make_room(tmp_path: Path, machines: Machines, m
         source = tmp_path / f"{number}.mp4"
         source.write_bytes(b"x" * 10_000)
         copies[number] = local_file(f"file://{source}")
-        age = fetched.IN_USE_SECONDS + 100 - number
+        age = download_cache.IN_USE_SECONDS + 100 - number
         if number < 2:
             os.utime(copies[number], (time.time() - age, time.time() - age))
     assert {number: path.exists() for number, path in copies.items()} == {0: False, 1: True, 2: True}
@@ -427,7 +428,7 @@ def test_a_copy_that_is_being_read_stays_however_long_that_takes(
     for source in sources:
         source.write_bytes(b"x" * 10_000)
     read, idle = (local_file(f"file://{source}") for source in sources[:2])
-    old = time.time() - fetched.IN_USE_SECONDS - 100
+    old = time.time() - download_cache.IN_USE_SECONDS - 100
     os.utime(read, (old - 50, old - 50))
     os.utime(idle, (old, old))
     script = "import sys,time; file = open(sys.argv[1], 'rb'); print('open', flush=True); time.sleep(60)"

@@ -6,7 +6,7 @@ import pytest
 
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import StoreError
-from reelwright.storage.runs import RunFolder
+from reelwright.storage.results.runs import RunFolder
 
 
 def test_a_run_is_complete_when_its_weights_are_there(tmp_path):

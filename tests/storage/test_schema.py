@@ -11,11 +11,11 @@ import pytest
 
 from reelwright.storage.errors import ConfigError, StoreError
 from reelwright.storage.files import read_sealed, read_sealed_table, write_sealed, write_table
-from reelwright.storage.items import ItemLedger, ItemRow, items_table
-from reelwright.storage.known import KnownFiles, KnownProbes, VideoProbe
-from reelwright.storage.records import Record, load_record, read_records, write_record
-from reelwright.storage.runs import RunFolder
-from reelwright.storage.schema import OLDEST, VERSION, check_schema, note_schema, older_note
+from reelwright.storage.ledger.digest_cache import KnownFiles, KnownProbes, VideoProbe
+from reelwright.storage.ledger.items import ItemLedger, ItemRow, items_table
+from reelwright.storage.ledger.records import Record, load_record, read_records, write_record
+from reelwright.storage.ledger.schema import OLDEST, VERSION, check_schema, note_schema, older_note
+from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.store import Store
 from tests.storage.test_remote import Machines, machines
 

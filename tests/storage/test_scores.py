@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from reelwright.storage.arrays.spans import Spans
 from reelwright.storage.errors import StoreError
-from reelwright.storage.scores import VideoScores, read_scores, write_scores
-from reelwright.storage.spans import Spans
+from reelwright.storage.results.scores import VideoScores, read_scores, write_scores
 
 FRAMES = np.arange(4, dtype=np.int64)
 SPANS = Spans(FRAMES * 0.5, FRAMES * 0.5 + 0.5, FRAMES * 10, FRAMES * 10 + 1)

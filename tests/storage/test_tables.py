@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reelwright.storage import tables
 from reelwright.storage.errors import InputError
-from reelwright.storage.tables import read_columns, read_lines
-from reelwright.storage.texts import read_text
+from reelwright.storage.tables import text_tables
+from reelwright.storage.tables.text_tables import read_columns, read_lines
+from reelwright.storage.tables.texts import read_text
 
 PLAIN = "video_id,label\na,fäll\nb,walk\n"
 CELLS = {"video_id": ["a", "b"], "label": ["fäll", "walk"]}
@@ -40,7 +40,7 @@ READ = {
 @pytest.mark.parametrize(("name", "content"), READ.values(), ids=READ)
 @pytest.mark.parametrize("many_bytes", [0, 1 << 20], ids=["by Arrow where it can", "by csv"])
 def test_read_right(tmp_path, monkeypatch, name, content, many_bytes):
-    monkeypatch.setattr(tables, "_MANY_BYTES", many_bytes, raising=False)
+    monkeypatch.setattr(text_tables, "_MANY_BYTES", many_bytes, raising=False)
     (tmp_path / name).write_bytes(content)
     assert read_columns(tmp_path / name, required=["video_id", "label"]).cells == CELLS
 
@@ -73,7 +73,7 @@ REFUSED = {
 @pytest.mark.parametrize(("content", "message"), REFUSED.values(), ids=REFUSED)
 @pytest.mark.parametrize("many_bytes", [0, 1 << 20], ids=["by Arrow where it can", "by csv"])
 def test_refused_with_row_and_way_out(tmp_path, monkeypatch, content, message, many_bytes):
-    monkeypatch.setattr(tables, "_MANY_BYTES", many_bytes, raising=False)
+    monkeypatch.setattr(text_tables, "_MANY_BYTES", many_bytes, raising=False)
     (tmp_path / "t.csv").write_bytes(content)
     with pytest.raises(InputError, match=f"(?s){message}"):
         read_columns(tmp_path / "t.csv", required=["video_id", "label"])
@@ -118,7 +118,7 @@ def test_arrow_reads_as_csv_does(tmp_path, rows):
     found = []
     for many_bytes in (0, 1 << 20):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(tables, "_MANY_BYTES", many_bytes)
+            patch.setattr(text_tables, "_MANY_BYTES", many_bytes)
             table = read_columns(path, required=["a"])
             found.append((list(table.numbers), table.cells))
     assert found[0] == found[1]

@@ -8,21 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from reelwright.pipeline.bucket_copy import copied
-from reelwright.pipeline.collect import keys_in_use
-from reelwright.pipeline.scope import Scope
-from reelwright.storage import locks, remote
-from reelwright.storage.embeddings import EmbeddingStore
+from reelwright.pipeline.upkeep.bucket_copy import copied
+from reelwright.pipeline.upkeep.gc import keys_in_use
+from reelwright.pipeline.upkeep.scope import Scope
+from reelwright.storage.arrays.embeddings import EmbeddingStore
+from reelwright.storage.bucket import remote
+from reelwright.storage.bucket.download_cache import exists, local_file, stamps
 from reelwright.storage.errors import ConfigError, ReelwrightError, StoreError, UnusableStoreError
-from reelwright.storage.fetched import exists, local_file, stamps
 from reelwright.storage.files import write_json, write_text
-from reelwright.storage.garbage import Listing, Roots, delete, find_garbage
-from reelwright.storage.items import ItemLedger, ItemRow
-from reelwright.storage.known import KnownFiles, KnownProbes
-from reelwright.storage.locks import exclusive, holdings, using
-from reelwright.storage.owners import Owner
-from reelwright.storage.records import read_record, read_records
-from reelwright.storage.scores import read_scores
+from reelwright.storage.integrity.garbage import Listing, Roots, delete, find_garbage
+from reelwright.storage.ledger.digest_cache import KnownFiles, KnownProbes
+from reelwright.storage.ledger.items import ItemLedger, ItemRow
+from reelwright.storage.ledger.records import read_record, read_records
+from reelwright.storage.lock_holder import Owner
+from reelwright.storage.locks import locks
+from reelwright.storage.locks.locks import exclusive, holdings, using
+from reelwright.storage.results.scores import read_scores
 from reelwright.storage.store import Store
 from tests.storage.dying import BUCKET, Service, service
 from tests.storage.test_remote import write_item

@@ -7,12 +7,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reelwright.stages.decode.wire import NO_BACKEND
+from reelwright.stages.decode.processes.wire import NO_BACKEND
 from reelwright.storage.errors import ConfigError, ItemError
 
 if TYPE_CHECKING:
     from reelwright.stages.decode.config import DecodeConfig
-    from reelwright.stages.decode.readers.base import Reader
+    from reelwright.stages.decode.reader import Reader
 
 BACKENDS = {"decord": "DecordReader", "torchcodec": "TorchcodecReader", "pyav": "PyavReader"}
 
@@ -64,9 +64,9 @@ def open_reader(
             return StoredReader(path)
         images = list_images(path, template=config.image_tmpl, start=config.image_start)
         return ImagesReader(images, fps=config.image_fps)
-    from reelwright.stages.decode.readers.index import index_of
     from reelwright.stages.decode.readers.proven import CheckedReader, refuse_unproven
     from reelwright.stages.decode.readers.pyav import PyavReader
+    from reelwright.stages.decode.timing.index import index_of
 
     index = index_of(path, digest=digest, folder=index_folder)
     index = index.doubted() if is_doubted else index

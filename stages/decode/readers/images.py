@@ -21,11 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from reelwright.stages.decode.readers import numbering
-from reelwright.stages.decode.readers.base import Frame, FrameTimes, Shown, runs
-from reelwright.stages.decode.readers.numbering import Series
+from reelwright.stages.decode.reader import Frame, FrameTimes, Shown, runs
+from reelwright.stages.decode.timing import numbering
+from reelwright.stages.decode.timing.numbering import Series
 from reelwright.storage.errors import ItemError
-from reelwright.storage.unusable import why_broken
+from reelwright.storage.store_errors import why_broken
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 

@@ -14,7 +14,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from reelwright.stages.decode.readers.base import Frame
+from reelwright.stages.decode.reader import Frame
 from reelwright.storage.errors import ItemError
 
 _SCALE = "flags=bicubic"

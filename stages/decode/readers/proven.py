@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from reelwright.stages.decode.readers.base import Frame, Reader
-from reelwright.stages.decode.readers.index import FrameIndex
+from reelwright.stages.decode.reader import Frame, Reader
 from reelwright.stages.decode.readers.pyav import PyavReader
+from reelwright.stages.decode.timing.index import FrameIndex
 from reelwright.storage.errors import ItemError
 
 _BOTH = frozenset(

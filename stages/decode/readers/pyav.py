@@ -15,12 +15,12 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from reelwright.stages.decode.attempts import INDEX_CORRECTED
-from reelwright.stages.decode.readers.base import Frame, Shown, runs
-from reelwright.stages.decode.readers.bitstream import is_random_access
-from reelwright.stages.decode.readers.index import FrameIndex, Indexed, learned, open_stream
+from reelwright.stages.decode.processes.attempts import INDEX_CORRECTED
+from reelwright.stages.decode.reader import Frame, Shown, runs
 from reelwright.stages.decode.readers.pictures import Pictures
-from reelwright.stages.decode.readers.timeline import Timeline, guess_step
+from reelwright.stages.decode.timing.bitstream import is_random_access
+from reelwright.stages.decode.timing.index import FrameIndex, Indexed, learned, open_stream
+from reelwright.stages.decode.timing.timeline import Timeline, guess_step
 from reelwright.storage.errors import ItemError
 
 _WORTH_SEEKING_FRAMES = 8  # frames that must be saved for a jump to a key frame to pay

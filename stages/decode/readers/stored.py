@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from reelwright.stages.decode.readers.base import Frame, FrameTimes, Shown
+from reelwright.stages.decode.reader import Frame, FrameTimes, Shown
+from reelwright.storage.arrays.frames import FrameRows, FrameStore
 from reelwright.storage.errors import ItemError
-from reelwright.storage.frames import FrameRows, FrameStore
 
 _READ_AT_ONCE = 16  # frames in memory
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reelwright.stages.decode.readers.base import Frame, Shown, runs
-from reelwright.stages.decode.readers.index import FrameIndex, Indexed
+from reelwright.stages.decode.reader import Frame, Shown, runs
+from reelwright.stages.decode.timing.index import FrameIndex, Indexed
 from reelwright.storage.errors import ItemError
 
 

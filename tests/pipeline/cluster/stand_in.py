@@ -12,12 +12,12 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from reelwright.pipeline.cluster.config import ClusterSettings
-from reelwright.stages.registry import Stage
-from reelwright.stages.work import Reporter, VideoItem, Work, ledger_of
+from reelwright.pipeline.config.cluster import ClusterSettings
+from reelwright.stages.base.registry import Stage
+from reelwright.stages.base.work import Reporter, VideoItem, Work, ledger_of
 from reelwright.storage.digests import digest
 from reelwright.storage.errors import StageError
-from reelwright.storage.items import ItemRow
+from reelwright.storage.ledger.items import ItemRow
 
 STAGE = Stage(
     "reelwright.stages.decode.config:DecodeConfig",

@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from reelwright.cli.planning import progress_text
-from reelwright.pipeline.cluster import live
-from reelwright.pipeline.cluster.live import LiveReporter, Progress, read_progress, telling
-from reelwright.pipeline.doctor import BAD, GOOD, examine_store
-from reelwright.stages.work import SilentReporter, VideoItem
-from reelwright.storage.items import ItemLedger, ItemRow
+from reelwright.cli.run.planning import progress_text
+from reelwright.pipeline.executors import progress_file
+from reelwright.pipeline.executors.progress_file import LiveReporter, Progress, read_progress, telling
+from reelwright.pipeline.upkeep.doctor import BAD, GOOD, examine_store
+from reelwright.stages.base.work import SilentReporter, VideoItem
+from reelwright.storage.ledger.items import ItemLedger, ItemRow
 from reelwright.storage.store import Store
 
 
 def test_a_node_tells_how_far_it_is_while_it_is_done_and_leaves_nothing(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(live, "_SECONDS_BETWEEN", 0.0)
+    monkeypatch.setattr(progress_file, "_SECONDS_BETWEEN", 0.0)
     store, inner = Store.at(tmp_path), SilentReporter()
     items = [VideoItem(str(number), "", "") for number in range(10)]
     with telling(inner, store, key="k", node="embed", items=items) as reporter:
@@ -104,8 +104,8 @@ LEFT: dict[str, tuple[list[float], list[tuple[float, str, tuple[Any, ...]]], flo
 @pytest.mark.parametrize(("durations", "events", "left"), LEFT.values(), ids=LEFT)
 def test_time_left(tmp_path: Path, monkeypatch, durations: list[float], events: list[Any], left: float | None) -> None:
     clock = [0.0]
-    monkeypatch.setattr(live, "_SECONDS_BETWEEN", 0.0)
-    monkeypatch.setattr(live.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(progress_file, "_SECONDS_BETWEEN", 0.0)
+    monkeypatch.setattr(progress_file.time, "monotonic", lambda: clock[0])
     items = [VideoItem(str(number), "", "", duration) for number, duration in enumerate(durations)]
     with telling(SilentReporter(), Store.at(tmp_path), key="k", node="n", items=items) as reporter:
         found = drive(reporter, clock, events)

@@ -9,13 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from reelwright.pipeline.cluster.config import ClusterSettings, bytes_of, seconds_of
-from reelwright.pipeline.cluster.profiles import VARIABLE, cluster_settings
-from reelwright.pipeline.cluster.scripts import slurm_time, training_script, worker_lines, worker_options, worker_script
-from reelwright.pipeline.file import load_pipeline
+from reelwright.pipeline.config.cluster import ClusterSettings, bytes_of, seconds_of
+from reelwright.pipeline.config.pipeline_file import load_pipeline
+from reelwright.pipeline.config.profiles import VARIABLE, cluster_settings
+from reelwright.pipeline.executors.scripts import (
+    slurm_time,
+    training_script,
+    worker_lines,
+    worker_options,
+    worker_script,
+)
 from reelwright.pipeline.project import SilentObserver
-from reelwright.pipeline.reading import read_videos
-from reelwright.pipeline.runner import open_planner
+from reelwright.pipeline.run.reading import read_videos
+from reelwright.pipeline.run.runner import open_planner
 from reelwright.storage.errors import ConfigError
 from tests.small_project import PIPELINE
 

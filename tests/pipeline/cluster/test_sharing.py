@@ -10,21 +10,21 @@ from typing import Any
 
 import pytest
 
-from reelwright.pipeline.cluster.config import ClusterSettings
-from reelwright.pipeline.cluster.sharing import BEGIN, DEATHS, Sharing, long_seconds, ranges
-from reelwright.pipeline.cluster.spread import Ended, Spreader
-from reelwright.stages.claimed import do_shards, do_videos
+from reelwright.pipeline.config.cluster import ClusterSettings
+from reelwright.pipeline.executors.long_videos import BEGIN, DEATHS, Sharing, long_seconds, ranges
+from reelwright.pipeline.executors.unit_scheduler import Ended, Spreader
+from reelwright.stages.base.item_locks import do_shards, do_videos
+from reelwright.stages.base.model_cache import hold
+from reelwright.stages.base.registry import STAGES, load
+from reelwright.stages.base.unit import UnitDone, do_unit
+from reelwright.stages.base.work import Shards, VideoItem, Work
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.embed import videos
-from reelwright.stages.held import hold
-from reelwright.stages.registry import STAGES, load
-from reelwright.stages.unit import UnitDone, do_unit
-from reelwright.stages.work import Shards, VideoItem, Work
-from reelwright.storage.embedding_writer import EmbeddingWriter
-from reelwright.storage.items import ItemLedger, ItemRow
-from reelwright.storage.locks import exclusive
+from reelwright.storage.arrays.embedding_writer import EmbeddingWriter
+from reelwright.storage.arrays.zarrs import partial_group
+from reelwright.storage.ledger.items import ItemLedger, ItemRow
+from reelwright.storage.locks.locks import exclusive
 from reelwright.storage.store import Store
-from reelwright.storage.zarrs import partial_group
 from tests.stages.embed.conftest import Notes, Project, write_video
 
 SPLIT = ClusterSettings(
@@ -306,7 +306,7 @@ def test_a_shard_has_one_writer_and_a_whole_video_waits_for_the_writers_of_its_s
 
 
 def test_a_unit_told_of_a_video_that_was_done_meanwhile_reports_its_row(project: Project) -> None:
-    from reelwright.stages.unit import Unit
+    from reelwright.stages.base.unit import Unit
 
     add(project, "long", 30)
     project.embed(**SETTINGS)

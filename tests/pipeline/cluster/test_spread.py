@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from reelwright.pipeline.cluster.executors import sized
-from reelwright.pipeline.cluster.grouping import MOST_ITEMS, Grouping
-from reelwright.pipeline.cluster.logs import logs_of
-from reelwright.pipeline.cluster.spread import DEATHS, Ended, Spreader
-from reelwright.stages.held import held, hold
-from reelwright.stages.registry import STAGES
-from reelwright.stages.unit import LEFT, STARTED, Unit, UnitDone, do_unit, leave
-from reelwright.stages.work import InputRef, SilentReporter
+from reelwright.pipeline.executors.executors import sized
+from reelwright.pipeline.executors.grouping import MOST_ITEMS, Grouping
+from reelwright.pipeline.executors.unit_scheduler import DEATHS, Ended, Spreader
+from reelwright.pipeline.inspect.logs import logs_of
+from reelwright.stages.base.model_cache import held, hold
+from reelwright.stages.base.registry import STAGES
+from reelwright.stages.base.unit import LEFT, STARTED, Unit, UnitDone, do_unit, leave
+from reelwright.stages.base.work import InputRef, SilentReporter
 from reelwright.storage.errors import StageError
-from reelwright.storage.items import ItemLedger, ItemRow
-from reelwright.storage.locks import exclusive
+from reelwright.storage.ledger.items import ItemLedger, ItemRow
+from reelwright.storage.locks.locks import exclusive
 from reelwright.storage.store import Store
 from tests.pipeline.cluster.stand_in import STAGE, begun, in_units, make_items, make_work
 

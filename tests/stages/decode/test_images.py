@@ -16,7 +16,7 @@ from PIL import Image
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.readers import open_reader
 from reelwright.stages.decode.readers.images import ImagesReader, list_images, load_image
-from reelwright.stages.decode.readers.numbering import by_names, by_template
+from reelwright.stages.decode.timing.numbering import by_names, by_template
 from reelwright.stages.index.probe import probe_videos
 from reelwright.storage.errors import ItemError
 

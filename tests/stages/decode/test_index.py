@@ -13,14 +13,14 @@ import av
 import numpy as np
 import pytest
 
+from reelwright.stages.base.work import VideoItem
 from reelwright.stages.decode.config import DecodeConfig
-from reelwright.stages.decode.readers import index as indexes
 from reelwright.stages.decode.readers import open_reader
-from reelwright.stages.decode.readers.index import index_of, keep_index, load_index, read_index
 from reelwright.stages.decode.source import Ended, FrameChunk, Opened, stream_frames
+from reelwright.stages.decode.timing import index as indexes
+from reelwright.stages.decode.timing.index import index_of, keep_index, load_index, read_index
 from reelwright.stages.index.audit import INDEX, audit
-from reelwright.stages.work import VideoItem
-from reelwright.storage.known import Stamp, stamp
+from reelwright.storage.ledger.digest_cache import Stamp, stamp
 
 GREYS = [6 * number for number in range(40)]
 

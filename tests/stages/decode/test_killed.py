@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 
 from reelwright.stages.decode import source, work
-from reelwright.stages.decode.attempts import Attempt, Outcome, Plan, attempt_all
 from reelwright.stages.decode.config import DecodeConfig
+from reelwright.stages.decode.processes.attempts import Attempt, Outcome, Plan, attempt_all
 from reelwright.stages.decode.readers import backend_order
 from reelwright.stages.decode.source import Opened, Restarted, stream_frames
 from reelwright.stages.decode.work import run_items
 from reelwright.stages.index import probe
 from reelwright.stages.index.probe import probe_videos
-from reelwright.storage.frames import FrameStore
-from reelwright.storage.items import ItemLedger
+from reelwright.storage.arrays.frames import FrameStore
+from reelwright.storage.ledger.items import ItemLedger
 from reelwright.storage.store import Store
 from tests.stages.decode.test_source import Progress, collect, greys, item
 from tests.stages.decode.test_source import work as work_of

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reelwright.stages.decode.pool import Message, Task, TaskEnded, WorkerPool
+from reelwright.stages.decode.processes.pool import Message, Task, TaskEnded, WorkerPool
 
 HERE = Path(__file__).parent
 
@@ -115,7 +115,7 @@ def test_close_kills_even_those_that_hang() -> None:
 
 def test_workers_die_with_a_parent_that_is_killed() -> None:
     script = (
-        "from reelwright.stages.decode.pool import *\n"
+        "from reelwright.stages.decode.processes.pool import *\n"
         "pool = WorkerPool(1); pool.submit(Task(name='a', function='worker_tasks:hang_ignoring_signals'))\n"
         "print(next(pool.events()).body['pid'], flush=True); import time; time.sleep(60)\n"
     )

@@ -10,10 +10,10 @@ import pytest
 
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.readers import BACKENDS, backend_order, installed, open_reader
-from reelwright.stages.decode.readers.index import FrameIndex, index_of
 from reelwright.stages.decode.readers.pictures import orient
 from reelwright.stages.decode.readers.proven import _to_check
 from reelwright.stages.decode.readers.pyav import PyavReader
+from reelwright.stages.decode.timing.index import FrameIndex, index_of
 from reelwright.storage.errors import ConfigError, ItemError
 
 

@@ -13,10 +13,10 @@ from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.readers.pyav import PyavReader
 from reelwright.stages.decode.store_tasks import store_video
 from reelwright.stages.decode.tasks import stream_video
-from reelwright.storage import frame_coders
+from reelwright.storage.arrays import frame_coders
+from reelwright.storage.arrays.frames import FrameStore
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import ItemError
-from reelwright.storage.frames import FrameStore
 from tests.small_project import write_video
 
 CONFIG = DecodeConfig(fps=10, short_side=32).model_dump(mode="json")

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from reelwright.stages.decode.store_tasks import share_video
+from reelwright.storage.arrays.frame_writer import SharedFrames
+from reelwright.storage.arrays.frames import FrameStore
 from reelwright.storage.errors import ItemError
-from reelwright.storage.frame_writer import SharedFrames
-from reelwright.storage.frames import FrameStore
 from tests.stages.decode.test_resume import CONFIG, decode, files, video
 
 __all__ = ["video"]

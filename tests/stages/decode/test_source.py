@@ -7,17 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from reelwright.stages.base.work import SilentReporter, VideoItem, Work
+from reelwright.stages.datasets.sampling.clips import ClipSampling
+from reelwright.stages.datasets.sampling.needed import Needed
+from reelwright.stages.datasets.sampling.windows import WindowShape
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.geometry import Geometry
 from reelwright.stages.decode.readers import installed
 from reelwright.stages.decode.source import Ended, FrameChunk, Opened, Restarted, stream_frames
 from reelwright.stages.decode.work import run_items
-from reelwright.stages.sampling.clips import ClipSampling
-from reelwright.stages.sampling.needed import Needed
-from reelwright.stages.sampling.windows import WindowShape
-from reelwright.stages.work import SilentReporter, VideoItem, Work
-from reelwright.storage.frames import FrameStore
-from reelwright.storage.items import ItemLedger
+from reelwright.storage.arrays.frames import FrameStore
+from reelwright.storage.ledger.items import ItemLedger
 from reelwright.storage.store import Store
 
 

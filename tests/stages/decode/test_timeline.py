@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reelwright.stages.decode.readers.timeline import Timeline
+from reelwright.stages.decode.timing.timeline import Timeline
 
 TICK = 0.01  # seconds; frames at 25 frames/s are 4 ticks apart
 

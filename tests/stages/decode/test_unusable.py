@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from reelwright.stages.decode import pool
-from reelwright.stages.decode.attempts import Outcome, attempt_all
+from reelwright.stages.base.work import SilentReporter
 from reelwright.stages.decode.config import DecodeConfig
+from reelwright.stages.decode.processes import pool
+from reelwright.stages.decode.processes.attempts import Outcome, attempt_all
 from reelwright.stages.decode.work import run_items
 from reelwright.stages.index.work import index_videos
-from reelwright.stages.work import SilentReporter
 from reelwright.storage.errors import ConfigError, InputError, UnusableMachineError, UnusableStoreError
-from reelwright.storage.items import ItemLedger
-from reelwright.storage.known import KnownProbes
+from reelwright.storage.ledger.digest_cache import KnownProbes
+from reelwright.storage.ledger.items import ItemLedger
 from reelwright.storage.store import Store
 from tests.stages.decode.test_killed import plan_of
 from tests.stages.decode.test_source import item

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from reelwright.stages.base.video_writer import VideoWriter
+from reelwright.stages.base.work import InputRef, SilentReporter, VideoItem, Work
 from reelwright.stages.embed.work import run_items
-from reelwright.stages.video_writer import VideoWriter
-from reelwright.stages.work import InputRef, SilentReporter, VideoItem, Work
-from reelwright.storage.embeddings import EmbeddingRows, EmbeddingStore
-from reelwright.storage.items import ItemLedger, ItemRow
+from reelwright.storage.arrays.embeddings import EmbeddingRows, EmbeddingStore
+from reelwright.storage.ledger.items import ItemLedger, ItemRow
 from reelwright.storage.store import Store
 
 # test_resnet: timm's own model for tests, 160 pixels, 384 features; one layout, so that nothing is measured.

@@ -5,7 +5,7 @@ import pytest
 
 from reelwright.stages.embed.batches import Batcher, Owner
 from reelwright.stages.embed.clips import InputRows
-from reelwright.storage.spans import Spans
+from reelwright.storage.arrays.spans import Spans
 
 A, B = Owner("a", 0), Owner("b", 0)
 

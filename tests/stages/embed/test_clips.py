@@ -7,10 +7,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from reelwright.stages.datasets.sampling.clips import ClipSampling
+from reelwright.stages.datasets.sampling.needed import Needed
+from reelwright.stages.datasets.sampling.windows import WindowShape
 from reelwright.stages.embed.clips import Clip, FrameSpans, NeededRowMaker, RowMaker
-from reelwright.stages.sampling.clips import ClipSampling
-from reelwright.stages.sampling.needed import Needed
-from reelwright.stages.sampling.windows import WindowShape
 from tests.stages.sampling.brute_force import GRIDS, clips_of
 
 

@@ -10,19 +10,19 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from reelwright.models.encoders import build_encoder
-from reelwright.models.weights import state_digest
+from reelwright.models.blocks.weights import state_digest
+from reelwright.models.encoders.build import build_encoder
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.geometry import apply
 from reelwright.stages.decode.source import FrameChunk, stream_frames
 from reelwright.stages.embed.config import ClipSettings, PreprocessSettings
-from reelwright.stages.embed.encoder import load_encoder
-from reelwright.stages.embed.preprocess import geometry_of, override
+from reelwright.stages.embed.encoding.encoder import load_encoder
+from reelwright.stages.embed.encoding.preprocess import geometry_of, override
 from reelwright.stages.embed.work import run_items
+from reelwright.storage.arrays.embeddings import EmbeddingStore
 from reelwright.storage.digests import file_digest
-from reelwright.storage.embeddings import EmbeddingStore
 from reelwright.storage.errors import ConfigError, InputError
-from reelwright.storage.items import ItemLedger
+from reelwright.storage.ledger.items import ItemLedger
 
 from .conftest import Notes
 
@@ -161,7 +161,7 @@ class _SmallMemory(nn.Module):
 @pytest.fixture
 def small_memory(monkeypatch):
     """The encoder's stem runs out of memory above two rows."""
-    from reelwright.stages.embed import encoder as module
+    from reelwright.stages.embed.encoding import encoder as module
 
     build = module.build_encoder
 
@@ -315,7 +315,7 @@ def test_config_errors_come_before_any_work(project, settings, message):
 
 @pytest.mark.slow
 def test_layout_and_batch_size_are_measured_once(project, monkeypatch):
-    from reelwright.stages.embed import tuning
+    from reelwright.stages.embed.encoding import tuning
 
     project.add("a", 4)
     monkeypatch.setattr(tuning, "BUDGET_SECONDS", 0.2)

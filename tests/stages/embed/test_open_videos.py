@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from reelwright.stages.base.work import SilentReporter
 from reelwright.stages.embed.sink import OutputRows, StoreSink
-from reelwright.stages.work import SilentReporter
-from reelwright.storage.embedding_writer import EmbeddingWriter, RowLayout
-from reelwright.storage.embeddings import EmbeddingStore
-from reelwright.storage.items import ItemLedger, ItemRow
-from reelwright.storage.spans import Spans
+from reelwright.storage.arrays.embedding_writer import EmbeddingWriter, RowLayout
+from reelwright.storage.arrays.embeddings import EmbeddingStore
+from reelwright.storage.arrays.spans import Spans
+from reelwright.storage.ledger.items import ItemLedger, ItemRow
 
 LAYOUT = RowLayout(outputs={"pooled": (3,)}, dtype="float32", shard_rows=4, chunk_bytes=12)
 

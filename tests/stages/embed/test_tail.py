@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from torch import nn
 
-from reelwright.models.encoder_base import DataConfig, Encoder
-from reelwright.stages.embed import encoder as encoder_module
+from reelwright.models.encoders.base import DataConfig, Encoder
 from reelwright.stages.embed import videos
-from reelwright.stages.embed.sharing import SharedEmbedding
-from reelwright.storage.embeddings import EmbeddingStore
-from reelwright.storage.items import ItemLedger
+from reelwright.stages.embed.encoding import encoder as encoder_module
+from reelwright.stages.embed.shared_videos import SharedEmbedding
+from reelwright.storage.arrays.embeddings import EmbeddingStore
+from reelwright.storage.ledger.items import ItemLedger
 from tests.stages.sampling.brute_force import clips_of
 
 from .conftest import Notes

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from reelwright.models.encoders import build_encoder
-from reelwright.stages.embed import tuning
-from reelwright.stages.embed.forward import Execution, ForwardPass, current, recorded
+from reelwright.models.encoders.build import build_encoder
+from reelwright.stages.embed.encoding import tuning
+from reelwright.stages.embed.encoding.forward import Execution, ForwardPass, current, recorded
 from reelwright.storage.errors import StageError
 
 CPU = torch.device("cpu")

@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from reelwright.stages.embed import weight_files
-from reelwright.stages.embed.weight_files import read_weights
+from reelwright.stages.embed.encoding import weight_files
+from reelwright.stages.embed.encoding.weight_files import read_weights
 from reelwright.storage.errors import InputError
 
 STATE = {"conv.weight": torch.arange(6.0).reshape(2, 3), "conv.bias": torch.ones(2)}

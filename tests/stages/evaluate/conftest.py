@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reelwright.stages.work import InputRef, Work
-from reelwright.storage.predictions import PredictedVideo, PredictionInfo, Scored, open_writer
-from reelwright.storage.runs import RunFolder
+from reelwright.stages.base.work import InputRef, Work
+from reelwright.storage.results.predictions import PredictedVideo, PredictionInfo, Scored, open_writer
+from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.store import Store
 
 CLASSES = ("background", "<script>alert(1)</script>", 'take "base" & cap', "fit cap", "turn screw", "inspect")

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image
 
+from reelwright.stages.base.work import SilentReporter
 from reelwright.stages.evaluate.work import run
-from reelwright.stages.work import SilentReporter
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = (

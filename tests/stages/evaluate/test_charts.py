@@ -9,11 +9,19 @@ import numpy as np
 import pytest
 from markupsafe import Markup
 
-from reelwright.stages.evaluate.charts import MAX_MATRIX_CLASSES, bar, confusion_chart, line_chart
-from reelwright.stages.evaluate.markup import join, tag
-from reelwright.stages.evaluate.palette import COLOURS, NEUTRAL, Palette
-from reelwright.stages.evaluate.ribbons import Axis, axis_of, confidence, differences, ribbon, seconds_text, time_axis
-from reelwright.stages.evaluate.thumbnails import HEIGHT_PIXELS, encode, slice_times
+from reelwright.stages.evaluate.pages.charts import MAX_MATRIX_CLASSES, bar, confusion_chart, line_chart
+from reelwright.stages.evaluate.pages.markup import join, tag
+from reelwright.stages.evaluate.pages.palette import COLOURS, NEUTRAL, Palette
+from reelwright.stages.evaluate.pages.ribbons import (
+    Axis,
+    axis_of,
+    confidence,
+    differences,
+    ribbon,
+    seconds_text,
+    time_axis,
+)
+from reelwright.stages.evaluate.pages.thumbnails import HEIGHT_PIXELS, encode, slice_times
 from reelwright.stages.evaluate.videos import Timeline
 
 

@@ -12,10 +12,10 @@ from reelwright.stages.evaluate.embedding_map import (
     map_section,
     states_over_time,
 )
-from reelwright.storage.embedding_writer import EmbeddingWriter, RowLayout
-from reelwright.storage.embeddings import EmbeddingStore
+from reelwright.storage.arrays.embedding_writer import EmbeddingWriter, RowLayout
+from reelwright.storage.arrays.embeddings import EmbeddingStore
+from reelwright.storage.arrays.spans import Spans
 from reelwright.storage.errors import ConfigError
-from reelwright.storage.spans import Spans
 
 
 def test_states_follow_from_steps():

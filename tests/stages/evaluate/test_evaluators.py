@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from reelwright.pipeline.project import Project
+from reelwright.stages.base.plugins import find_plugin
 from reelwright.stages.evaluate.config import EvaluatorSettings
 from reelwright.stages.evaluate.evaluators import own_scores, predicted
-from reelwright.stages.plugins import find_plugin
 from reelwright.storage.errors import StageError
 
 MEASURE = """

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reelwright.stages.evaluate.frame_source import Pictures, Wanted, find_stage, pictures
-from reelwright.stages.evaluate.thumbnails import HEIGHT_PIXELS, Thumbnail
-from reelwright.stages.video_writer import VideoWriter
-from reelwright.stages.work import InputRef, VideoItem
-from reelwright.storage.frame_writer import FrameWriter
-from reelwright.storage.frames import FrameLayout, FrameStore
-from reelwright.storage.row_times import RowTimes
+from reelwright.stages.base.video_writer import VideoWriter
+from reelwright.stages.base.work import InputRef, VideoItem
+from reelwright.stages.evaluate.pages.frame_source import Pictures, Wanted, find_stage, pictures
+from reelwright.stages.evaluate.pages.thumbnails import HEIGHT_PIXELS, Thumbnail
+from reelwright.storage.arrays.frame_writer import FrameWriter
+from reelwright.storage.arrays.frames import FrameLayout, FrameStore
+from reelwright.storage.arrays.row_times import RowTimes
 
 LEVELS = (40, 90, 140, 190)  # brightness of each frame, one a second
 DECODE = InputRef(node="frames", stage="decode", key="f" * 32, config={"backend": "pyav", "fps": 1.0})

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from markupsafe import Markup
 
-from reelwright.stages.evaluate.page import Article, Card, Cards, Page, Pair, Part, Section, Table, render
-from reelwright.stages.evaluate.thumbnails import Thumbnail
+from reelwright.stages.evaluate.pages.page import Article, Card, Cards, Page, Pair, Part, Section, Table, render
+from reelwright.stages.evaluate.pages.thumbnails import Thumbnail
 
 
 def body(page: Page) -> str:

@@ -17,7 +17,7 @@ from reelwright.stages.evaluate.scoring import (
 )
 from reelwright.stages.evaluate.videos import VideoLabels, timeline, video_labels, worst_first
 from reelwright.storage.errors import StageError
-from reelwright.storage.predictions import PredictedVideo, PredictionInfo, PredictionSet, Scored, open_writer
+from reelwright.storage.results.predictions import PredictedVideo, PredictionInfo, PredictionSet, Scored, open_writer
 
 
 def one_hot(labels: list[int], num_classes: int = 3) -> np.ndarray:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from reelwright.models.step_metrics import StepEvent, step_performance
+from reelwright.models.metrics.steps import StepEvent, step_performance
+from reelwright.stages.base.work import VideoItem
 from reelwright.stages.evaluate.step_overlay import NUM_LINES, drawn, overlay_lines, write_overlays
 from reelwright.stages.evaluate.step_scores import StepVideo
-from reelwright.stages.work import VideoItem
 
 NAMES = ("board", "board wrongly", "board off", "screw", "screw wrongly", "screw off")
 

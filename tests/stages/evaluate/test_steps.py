@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from reelwright.stages.base.work import InputRef, SilentReporter, Work
 from reelwright.stages.evaluate.work import run
-from reelwright.stages.work import InputRef, SilentReporter, Work
 from reelwright.storage.errors import ConfigError, StageError
-from reelwright.storage.steps import StepsInfo, write_steps
+from reelwright.storage.results.steps import StepsInfo, write_steps
 from reelwright.storage.store import Store
 
 NAMES = ("take <b>board</b>", "board wrongly", "board off", "drive screw", "screw wrongly", "screw off")

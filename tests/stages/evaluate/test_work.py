@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from reelwright.stages.base.work import SilentReporter
 from reelwright.stages.evaluate.work import run
-from reelwright.stages.work import SilentReporter
 from reelwright.storage.errors import StageError
 
 Make = Callable[..., Any]

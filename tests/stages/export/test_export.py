@@ -9,16 +9,16 @@ import tarfile
 import numpy as np
 import pytest
 
-from reelwright.pipeline.export import ExportRequest, export_node
+from reelwright.pipeline.inspect.export import ExportRequest, export_node
 from reelwright.pipeline.project import Project
 from reelwright.stages.export.embeddings import ExportedVideo, export_npy, export_webdataset
 from reelwright.stages.export.predictions import PredictionExport, export_activitynet, export_mstcn, segments
-from reelwright.storage.embedding_writer import EmbeddingWriter, RowLayout
-from reelwright.storage.embeddings import EmbeddingStore
+from reelwright.storage.arrays.embedding_writer import EmbeddingWriter, RowLayout
+from reelwright.storage.arrays.embeddings import EmbeddingStore
+from reelwright.storage.arrays.spans import Spans
 from reelwright.storage.errors import ConfigError, StageError, StoreError
-from reelwright.storage.names import file_names
-from reelwright.storage.predictions import PredictedVideo, PredictionInfo, PredictionSet, Scored, open_writer
-from reelwright.storage.spans import Spans
+from reelwright.storage.results.predictions import PredictedVideo, PredictionInfo, PredictionSet, Scored, open_writer
+from reelwright.storage.tables.names import file_names
 
 CLASSES = ("idle", "cut", "pour it")
 

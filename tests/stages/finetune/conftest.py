@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from reelwright.stages.base.video_writer import VideoWriter
+from reelwright.stages.base.work import InputRef, SilentReporter, VideoItem, Work
 from reelwright.stages.decode.work import run_items as decode_items
 from reelwright.stages.embed.work import run_items as embed_items
 from reelwright.stages.finetune.work import run as finetune
 from reelwright.stages.train.work import run as train
-from reelwright.stages.video_writer import VideoWriter
-from reelwright.stages.work import InputRef, SilentReporter, VideoItem, Work
-from reelwright.storage.annotations import Annotation
-from reelwright.storage.runs import RunFolder
+from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.store import Store
+from reelwright.storage.tables.annotations import Annotation
 
 DECODE = {"workers": 1, "fps": 10.0}
 EMBED = {

@@ -8,11 +8,12 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as pictures
 
+from reelwright.stages.augment import resized_crop
+from reelwright.stages.augment.resized_crop import CropSettings, build_crop, cropped, draw_crop, draw_scaled
 from reelwright.stages.decode.geometry import Geometry, apply
-from reelwright.stages.finetune import resized_crop, work
+from reelwright.stages.finetune import work
 from reelwright.stages.finetune.clips import open_videos, reader, stored_reader
-from reelwright.stages.finetune.resized_crop import CropSettings, build_crop, cropped, draw_crop, draw_scaled
-from reelwright.storage.frames import FrameStore
+from reelwright.storage.arrays.frames import FrameStore
 
 WIDE = Geometry(size=(24, 24), resize=26, interpolation="bicubic")
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from reelwright.stages.augment.erasing import FILLS, draw_boxes, erase
+from reelwright.stages.augment.resized_crop import CropSettings, draw_crop
+from reelwright.stages.datasets.sampling.generators import generators_at
 from reelwright.stages.finetune.config import ErasingSettings
-from reelwright.stages.finetune.erasing import FILLS, draw_boxes, erase
-from reelwright.stages.finetune.resized_crop import CropSettings, draw_crop
-from reelwright.stages.sampling.generators import generators_at
 
 ALWAYS = {"probability": 1.0}
 

@@ -10,17 +10,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from reelwright.models.encoders import build_encoder
+from reelwright.models.encoders.build import build_encoder
+from reelwright.stages.base.work import InputRef
 from reelwright.stages.embed.config import EmbedConfig
 from reelwright.stages.embed.work import run_items as embed_items
 from reelwright.stages.finetune.module import FinetuneModule, freeze
 from reelwright.stages.finetune.work import run
-from reelwright.stages.learning.progress import TIMINGS
+from reelwright.stages.fit.loop.progress import TIMINGS
 from reelwright.stages.predict.work import run_items as predict_items
-from reelwright.stages.work import InputRef
-from reelwright.storage.embeddings import EmbeddingStore
+from reelwright.storage.arrays.embeddings import EmbeddingStore
 from reelwright.storage.errors import ConfigError, Interrupted
-from reelwright.storage.runs import RunFolder
+from reelwright.storage.results.runs import RunFolder
 from tests.models.calling import Net
 
 from .conftest import EMBED, Notes

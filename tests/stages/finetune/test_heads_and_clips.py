@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from reelwright.stages.base.work import InputRef
 from reelwright.stages.finetune.work import run as finetune
 from reelwright.stages.predict.work import publish, run_items
 from reelwright.stages.train.work import run as train
-from reelwright.stages.work import InputRef
-from reelwright.storage.annotations import Annotation
-from reelwright.storage.predictions import PredictionSet, scores_matrix
-from reelwright.storage.runs import RunFolder
+from reelwright.storage.results.predictions import PredictionSet, scores_matrix
+from reelwright.storage.results.runs import RunFolder
+from reelwright.storage.tables.annotations import Annotation
 
 from .conftest import TRAIN, Notes
 

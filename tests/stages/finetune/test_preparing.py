@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from reelwright.models.encoders import build_encoder
-from reelwright.stages.config import parse_config
+from reelwright.models.encoders.build import build_encoder
+from reelwright.stages.base.config import parse_config
+from reelwright.stages.datasets.sampling.draws import Draws
+from reelwright.stages.datasets.sampling.windows import WindowShape, grid_windows
 from reelwright.stages.decode.geometry import Geometry
 from reelwright.stages.finetune.clips import FrameBatches
 from reelwright.stages.finetune.config import FinetuneConfig
 from reelwright.stages.finetune.module import FinetuneModule
 from reelwright.stages.finetune.preparing import ClipAugmentation, clip_transforms
-from reelwright.stages.learning.batches import Batch, Origin
-from reelwright.stages.sampling.draws import Draws
-from reelwright.stages.sampling.windows import WindowShape, grid_windows
+from reelwright.stages.fit.loop.batches import Batch, Origin
 from reelwright.storage.errors import ConfigError
 
 NOTHING = {"flip": 0, "crop_scale": None, "color_jitter": 0}

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from reelwright.stages.finetune.work import run as finetune
 from reelwright.stages.train.work import run as train
-from reelwright.storage.runs import RunFolder
+from reelwright.storage.results.runs import RunFolder
 
 from .conftest import TRAIN, Notes
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from timm.data.auto_augment import LEVEL_TO_ARG, rand_augment_transform
 
-from reelwright.stages.finetune.rand_augment import (
+from reelwright.stages.augment.rand_augment import (
     RandAugment,
     apply_operations,
     draw_operations,

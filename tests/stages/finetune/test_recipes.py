@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from reelwright.models.mixing import MixSettings, draw_mix, mix_clips, mix_targets
-from reelwright.models.soft_targets import soft_target_loss, soft_targets
+from reelwright.models.blocks.mixing import MixSettings, draw_mix, mix_clips, mix_targets
+from reelwright.models.losses.soft_targets import soft_target_loss, soft_targets
+from reelwright.stages.augment.clips import augment
+from reelwright.stages.augment.erasing import erase
+from reelwright.stages.augment.rand_augment import parse_rand_augment, rand_augment
+from reelwright.stages.augment.resized_crop import CropSettings, build_crop
+from reelwright.stages.datasets.sampling.generators import generator_at, generators_at
 from reelwright.stages.decode.geometry import Geometry
-from reelwright.stages.finetune.augment import augment
 from reelwright.stages.finetune.config import AugmentSettings, ErasingSettings
-from reelwright.stages.finetune.erasing import erase
-from reelwright.stages.finetune.rand_augment import parse_rand_augment, rand_augment
-from reelwright.stages.finetune.resized_crop import CropSettings, build_crop
-from reelwright.stages.sampling.generators import generator_at, generators_at
 
 SEED, EPOCH, ITEMS, STEP = 0, 2, [11, 4, 7, 30], 5
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from reelwright.stages.base.work import SilentReporter
 from reelwright.stages.index import work
-from reelwright.stages.work import SilentReporter
-from reelwright.storage.known import KnownFiles, KnownProbes
-from reelwright.storage.seals import broken_seal
+from reelwright.storage.ledger.digest_cache import KnownFiles, KnownProbes
+from reelwright.storage.self_checksum import broken_seal
 from reelwright.storage.store import Store
 from tests.small_project import write_video
 
@@ -21,7 +21,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from reelwright.stages.index import work
-from reelwright.stages.work import SilentReporter
+from reelwright.stages.base.work import SilentReporter
 from reelwright.storage.store import Store
 
 class Killer(SilentReporter):
@@ -94,7 +94,7 @@ def test_the_tables_are_not_written_for_every_video(
 ADD = """
 import sys
 from pathlib import Path
-from reelwright.storage.known import KnownFiles, KnownProbes, VideoProbe
+from reelwright.storage.ledger.digest_cache import KnownFiles, KnownProbes, VideoProbe
 root, name = Path(sys.argv[1]), sys.argv[2]
 for number in range(15):
     known = KnownFiles(root / "files.json")

@@ -15,18 +15,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from reelwright.models.ema import WeightMean
-from reelwright.models.recompute import recompute_blocks
-from reelwright.models.starting import resize_positions, start_from
-from reelwright.models.temporal import build_temporal
-from reelwright.stages.config import parse_config
-from reelwright.stages.learning.progress import TIMINGS
+from reelwright.models.blocks.activation_checkpointing import recompute_blocks
+from reelwright.models.blocks.ema import WeightMean
+from reelwright.models.blocks.init_from import resize_positions, start_from
+from reelwright.models.temporal.build import build_temporal
+from reelwright.stages.base.config import parse_config
+from reelwright.stages.base.work import InputRef
+from reelwright.stages.fit.loop.progress import TIMINGS
 from reelwright.stages.train.config import TrainConfig
 from reelwright.stages.train.work import run
-from reelwright.stages.work import InputRef
-from reelwright.storage.annotations import Annotation
 from reelwright.storage.errors import ConfigError, InputError, Interrupted, StageError, StoreError
-from reelwright.storage.runs import RunFolder
+from reelwright.storage.results.runs import RunFolder
+from reelwright.storage.tables.annotations import Annotation
 
 from .test_optimizers import VECTORS
 

@@ -11,21 +11,21 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional
 
-from reelwright.models.heads import Head, soft_head_targets, split_heads
+from reelwright.models.blocks.heads import Head, soft_head_targets, split_heads
+from reelwright.stages.datasets.tasks.labels import LabelSpace
+from reelwright.stages.datasets.tasks.registry import build_task
+from reelwright.stages.datasets.tasks.sets import head_metrics
 from reelwright.stages.evaluate.config import EvaluateConfig
 from reelwright.stages.evaluate.scoring import headline, score_predictions
 from reelwright.stages.evaluate.videos import video_labels
-from reelwright.stages.learning.config import LossSettings
+from reelwright.stages.fit.config import LossSettings
 from reelwright.stages.objectives.classification import HeadLoss
 from reelwright.stages.predict.work import publish, run_items
-from reelwright.stages.tasks.labels import LabelSpace
-from reelwright.stages.tasks.registry import build_task
-from reelwright.stages.tasks.sets import head_metrics
 from reelwright.stages.train.work import run
-from reelwright.storage.annotations import Annotation
 from reelwright.storage.errors import ConfigError, InputError
-from reelwright.storage.predictions import PredictionSet, scores_matrix
-from reelwright.storage.runs import RunFolder
+from reelwright.storage.results.predictions import PredictionSet, scores_matrix
+from reelwright.storage.results.runs import RunFolder
+from reelwright.storage.tables.annotations import Annotation
 from tests.stages.conftest import Toy
 
 CPU = torch.device("cpu")

@@ -10,17 +10,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from reelwright.models.mixing import Mix, MixSettings
-from reelwright.stages.learning.batches import Batch, Origin
-from reelwright.stages.learning.config import LearningSettings, LossSettings, MixingSettings
-from reelwright.stages.learning.mixing import build_mixing, mix_frames, mix_windows
-from reelwright.stages.learning.world import World
-from reelwright.stages.tasks.labels import LabelSpace
-from reelwright.stages.tasks.registry import build_task
+from reelwright.models.blocks.mixing import Mix, MixSettings
+from reelwright.stages.datasets.tasks.labels import LabelSpace
+from reelwright.stages.datasets.tasks.registry import build_task
+from reelwright.stages.fit.config import LearningSettings, LossSettings, MixingSettings
+from reelwright.stages.fit.loop.batches import Batch, Origin
+from reelwright.stages.fit.mixing import build_mixing, mix_frames, mix_windows
+from reelwright.stages.fit.processes.world import World
 from reelwright.stages.train.config import TrainConfig
 from reelwright.stages.train.work import run
 from reelwright.storage.errors import ConfigError, Interrupted
-from reelwright.storage.runs import RunFolder
+from reelwright.storage.results.runs import RunFolder
 
 CPU = torch.device("cpu")
 COUNTS = np.array([6, 3, 3])

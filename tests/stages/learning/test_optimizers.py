@@ -11,22 +11,22 @@ import torch
 from timm.optim import list_optimizers
 from torch import nn
 
+from reelwright.models.blocks.layer_ids import layer_ids, layer_scales
 from reelwright.models.contracts import VideoModel, model_layers
-from reelwright.models.encoders import build_encoder
-from reelwright.models.joint import JointModel
-from reelwright.models.layers import layer_ids, layer_scales
-from reelwright.models.temporal import build_temporal
-from reelwright.stages.config import parse_config
-from reelwright.stages.learning.groups import freeze_groups, parameter_groups
-from reelwright.stages.learning.optimizer_config import GroupSettings, OptimizerSettings, ScheduleSettings
-from reelwright.stages.learning.optimizer_names import OPTIONS, UNFIT
-from reelwright.stages.learning.optimizers import (
+from reelwright.models.encoders.build import build_encoder
+from reelwright.models.systems.joint import JointModel
+from reelwright.models.temporal.build import build_temporal
+from reelwright.stages.base.config import parse_config
+from reelwright.stages.fit.optim.build import (
     build_decay_schedule,
     build_lr_schedule,
     build_optimizer,
     scaled_lr,
     set_rates,
 )
+from reelwright.stages.fit.optim.config import GroupSettings, OptimizerSettings, ScheduleSettings
+from reelwright.stages.fit.optim.groups import freeze_groups, parameter_groups
+from reelwright.stages.fit.optim.names import OPTIONS, UNFIT
 from reelwright.stages.train.config import TrainConfig
 from reelwright.storage.errors import ConfigError
 from tests.models.calling import Modules

@@ -16,16 +16,16 @@ import psutil
 import pytest
 import torch
 
-from reelwright.stages.learning.batches import Split
-from reelwright.stages.learning.launch import _environment
-from reelwright.stages.learning.plain_work import work_from_plain, work_to_plain
-from reelwright.stages.learning.process import main
-from reelwright.stages.learning.progress import TIMINGS
-from reelwright.stages.learning.world import Share
+from reelwright.stages.base.plain_work import work_from_plain, work_to_plain
+from reelwright.stages.fit.loop.batches import Split
+from reelwright.stages.fit.loop.progress import TIMINGS
+from reelwright.stages.fit.processes.launch import _environment
+from reelwright.stages.fit.processes.process import main
+from reelwright.stages.fit.processes.world import Share
 from reelwright.stages.train.work import run
-from reelwright.storage.annotations import Annotation
 from reelwright.storage.errors import ConfigError, InputError, Interrupted, StageError
-from reelwright.storage.runs import RunFolder
+from reelwright.storage.results.runs import RunFolder
+from reelwright.storage.tables.annotations import Annotation
 from tests.stages.learning.two_processes import EQUAL
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
@@ -149,7 +149,7 @@ class _KillsOne:
 def _training_processes():
     """By rank; the test's own process may have other children, of tests before."""
     children = [
-        child for child in psutil.Process().children() if "reelwright.stages.learning.process" in _command(child)
+        child for child in psutil.Process().children() if "reelwright.stages.fit.processes.process" in _command(child)
     ]
     return {int(child.environ()["RANK"]): child for child in children}
 
@@ -246,7 +246,7 @@ def test_torchrun_starts_the_same_processes(pulse_toy, tmp_path):
     file.write_text(json.dumps(work_to_plain(work)))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*command, "-m", "reelwright.stages.learning.process", str(file)],
+        [*command, "-m", "reelwright.stages.fit.processes.process", str(file)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

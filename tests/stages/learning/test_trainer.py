@@ -14,21 +14,21 @@ from safetensors.torch import load_file
 from torch import nn
 
 from reelwright.models.contracts import VideoModel
-from reelwright.stages.learning import saving
-from reelwright.stages.learning.batches import Batch
-from reelwright.stages.learning.objectives import evaluate
-from reelwright.stages.learning.optimizer_config import OptimizerSettings, ScheduleSettings
-from reelwright.stages.learning.optimizers import build_lr_schedule, build_optimizer, parameter_groups
-from reelwright.stages.learning.progress import TIMINGS
-from reelwright.stages.learning.stopping import StopRequests
-from reelwright.stages.learning.trainer import Rates, Trainer, TrainerSettings
+from reelwright.stages.base.work import SilentReporter
+from reelwright.stages.datasets.sampling.draws import Draws
+from reelwright.stages.datasets.tasks.labels import LabelSpace
+from reelwright.stages.datasets.tasks.registry import build_task
+from reelwright.stages.fit.loop import saving
+from reelwright.stages.fit.loop.batches import Batch
+from reelwright.stages.fit.loop.progress import TIMINGS
+from reelwright.stages.fit.loop.trainer import Rates, Trainer, TrainerSettings
+from reelwright.stages.fit.optim.build import build_lr_schedule, build_optimizer, parameter_groups
+from reelwright.stages.fit.optim.config import OptimizerSettings, ScheduleSettings
+from reelwright.stages.fit.processes.stopping import StopRequests
+from reelwright.stages.fit.validation import evaluate
 from reelwright.stages.objectives.classification import Classification
-from reelwright.stages.sampling.draws import Draws
-from reelwright.stages.tasks.labels import LabelSpace
-from reelwright.stages.tasks.registry import build_task
-from reelwright.stages.work import SilentReporter
 from reelwright.storage.errors import ConfigError, Interrupted, StageError, StoreError
-from reelwright.storage.runs import RunFolder
+from reelwright.storage.results.runs import RunFolder
 from tests.models.calling import Modules, Net
 
 NUM_ITEMS, BATCH_SIZE, DIM = 22, 4, 5  # six batches, the last one of two
@@ -346,7 +346,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_intact(tmp_path, monkeypatch):
     def full(*_arguments, **_options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("reelwright.stages.learning.checkpoints.save_file", full)
+    monkeypatch.setattr("reelwright.stages.fit.loop.checkpoints.save_file", full)
     with pytest.raises(StoreError, match=r"No space left on device.*the one before is intact"):
         _fit(trainer)
     assert (tmp_path / "checkpoints" / "last" / "state.pt").read_bytes() == before

@@ -14,22 +14,22 @@ import torch
 from torch import nn
 
 from reelwright.models.contracts import VideoModel
-from reelwright.stages.learning.batches import Batch, Split
-from reelwright.stages.learning.objectives import evaluate
-from reelwright.stages.learning.optimizer_config import OptimizerSettings, ScheduleSettings
-from reelwright.stages.learning.optimizers import build_lr_schedule, build_optimizer, parameter_groups
-from reelwright.stages.learning.progress import TIMINGS
-from reelwright.stages.learning.trainer import Rates, Trainer, TrainerSettings
-from reelwright.stages.learning.world import Share, World, joined
+from reelwright.stages.base.work import SilentReporter
+from reelwright.stages.datasets.sampling.draws import Draws
+from reelwright.stages.datasets.tasks.labels import LabelSpace
+from reelwright.stages.datasets.tasks.registry import build_task
+from reelwright.stages.fit.loop.batches import Batch, Split
+from reelwright.stages.fit.loop.progress import TIMINGS
+from reelwright.stages.fit.loop.trainer import Rates, Trainer, TrainerSettings
+from reelwright.stages.fit.optim.build import build_lr_schedule, build_optimizer, parameter_groups
+from reelwright.stages.fit.optim.config import OptimizerSettings, ScheduleSettings
+from reelwright.stages.fit.processes.world import Share, World, joined
+from reelwright.stages.fit.validation import evaluate
 from reelwright.stages.objectives.classification import Classification
 from reelwright.stages.objectives.contract import LossParts, Objective
 from reelwright.stages.objectives.contrastive import Contrast
-from reelwright.stages.sampling.draws import Draws
-from reelwright.stages.tasks.labels import LabelSpace
-from reelwright.stages.tasks.registry import build_task
-from reelwright.stages.work import SilentReporter
 from reelwright.storage.errors import Interrupted, StageError
-from reelwright.storage.runs import RunFolder
+from reelwright.storage.results.runs import RunFolder
 from tests.models.calling import Net
 
 NUM_ITEMS, DIM, EPOCHS = 22, 5, 3

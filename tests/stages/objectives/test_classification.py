@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-from reelwright.models.losses import truncated_smoothing_loss
-from reelwright.models.temporal import build_temporal
-from reelwright.stages.learning.config import LossSettings
-from reelwright.stages.tasks.labels import LabelSpace
-from reelwright.stages.tasks.registry import build_task
+from reelwright.models.losses.classification import truncated_smoothing_loss
+from reelwright.models.temporal.build import build_temporal
+from reelwright.stages.datasets.tasks.labels import LabelSpace
+from reelwright.stages.datasets.tasks.registry import build_task
+from reelwright.stages.fit.config import LossSettings
 
 CPU = torch.device("cpu")
 COUNTS = np.array([4, 3, 2])

@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from reelwright.stages.base.video_writer import VideoWriter
+from reelwright.stages.base.work import InputRef, VideoItem, Work
 from reelwright.stages.embed.work import run_items as embed_items
 from reelwright.stages.train.work import run
-from reelwright.stages.video_writer import VideoWriter
-from reelwright.stages.work import InputRef, VideoItem, Work
-from reelwright.storage.annotations import Annotation
+from reelwright.storage.tables.annotations import Annotation
 
 FRAMES = InputRef(node="frames", stage="decode", key="frames", config={"materialize": False, "workers": 1})
 EMBED = {

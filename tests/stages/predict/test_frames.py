@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from reelwright.models.encoders import build_encoder
-from reelwright.stages.embed.forward import ForwardPass
+from reelwright.models.encoders.build import build_encoder
+from reelwright.stages.base.work import InputRef, VideoItem
+from reelwright.stages.embed.encoding.forward import ForwardPass
 from reelwright.stages.predict.scorer import Scorer
 from reelwright.stages.predict.work import publish, run_items
-from reelwright.stages.work import InputRef, VideoItem
 from reelwright.storage.errors import ConfigError
-from reelwright.storage.items import ItemLedger
-from reelwright.storage.predictions import PredictionSet
-from reelwright.storage.runs import RunFolder
-from reelwright.storage.scores import read_scores
+from reelwright.storage.ledger.items import ItemLedger
+from reelwright.storage.results.predictions import PredictionSet
+from reelwright.storage.results.runs import RunFolder
+from reelwright.storage.results.scores import read_scores
 
 from .conftest import EMBED, FRAMES, LENGTHS, over_frames
 

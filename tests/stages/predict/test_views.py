@@ -10,25 +10,25 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from reelwright.models.encoders import DataConfig, build_encoder
-from reelwright.models.views import softmax
-from reelwright.stages.config import parse_config
+from reelwright.models.encoders.build import DataConfig, build_encoder
+from reelwright.models.metrics.views import softmax
+from reelwright.stages.base.config import parse_config
+from reelwright.stages.base.work import InputRef, VideoItem
 from reelwright.stages.decode import source
 from reelwright.stages.decode.work import run_items as decode_items
-from reelwright.stages.embed.forward import ForwardPass
+from reelwright.stages.embed.encoding.forward import ForwardPass
 from reelwright.stages.predict.config import PredictConfig
 from reelwright.stages.predict.crops import Crops
 from reelwright.stages.predict.scorer import load_run
 from reelwright.stages.predict.work import publish, run_items
 from reelwright.stages.train.config import TrainConfig
 from reelwright.stages.train.work import run
-from reelwright.stages.work import InputRef, VideoItem
-from reelwright.storage.annotations import Annotation
 from reelwright.storage.errors import ConfigError, StageError
-from reelwright.storage.items import ItemLedger
-from reelwright.storage.predictions import PredictionSet, scores_matrix
-from reelwright.storage.runs import RunFolder
-from reelwright.storage.scores import read_scores
+from reelwright.storage.ledger.items import ItemLedger
+from reelwright.storage.results.predictions import PredictionSet, scores_matrix
+from reelwright.storage.results.runs import RunFolder
+from reelwright.storage.results.scores import read_scores
+from reelwright.storage.tables.annotations import Annotation
 
 from .conftest import LENGTHS, over_frames, write_video
 

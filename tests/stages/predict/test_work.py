@@ -10,11 +10,11 @@ import pytest
 
 from reelwright.stages.predict.work import publish, run_items
 from reelwright.stages.train.work import run
-from reelwright.storage.annotations import Annotation
 from reelwright.storage.errors import ConfigError, StageError, StoreError
-from reelwright.storage.items import ItemLedger
-from reelwright.storage.predictions import PredictionSet, scores_matrix
-from reelwright.storage.scores import read_scores
+from reelwright.storage.ledger.items import ItemLedger
+from reelwright.storage.results.predictions import PredictionSet, scores_matrix
+from reelwright.storage.results.scores import read_scores
+from reelwright.storage.tables.annotations import Annotation
 
 
 def _trained(toy, **config):

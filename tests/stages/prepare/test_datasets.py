@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
+from reelwright.stages.base.work import SilentReporter
 from reelwright.stages.prepare.specs import datasets
 from reelwright.stages.prepare.work import PrepareRequest, prepare
-from reelwright.stages.work import SilentReporter
 
 
 def touch(folder, *names):

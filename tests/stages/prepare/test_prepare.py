@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from reelwright.pipeline.project import Project
+from reelwright.stages.base.work import SilentReporter
 from reelwright.stages.prepare.patterns import PathIndex, compile_pattern, fill
 from reelwright.stages.prepare.plain_pickle import read_plain_pickle
 from reelwright.stages.prepare.tables import resampled
 from reelwright.stages.prepare.work import PrepareRequest, missing_numbers, prepare
-from reelwright.stages.work import SilentReporter
 from reelwright.storage.errors import ConfigError, InputError
 from tests.small_project import write_video
 from tests.stages.prepare.test_datasets import images, read_manifest, text, touch

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from reelwright.stages.prepare.recordings import RecordingsRequest, builtin_procedure, prepare_recordings
-from reelwright.stages.procedure import read_procedure
-from reelwright.stages.synthesize.recordings import demo_procedure, make_recordings
-from reelwright.stages.synthesize.write import DatasetParameters
+from reelwright.stages.steps.procedure import read_procedure
+from reelwright.stages.synthesize.procedures.recordings import demo_procedure, make_recordings
+from reelwright.stages.synthesize.procedures.write import DatasetParameters
 from reelwright.storage.errors import InputError
 
 PROCEDURE = """

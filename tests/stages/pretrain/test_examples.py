@@ -5,19 +5,19 @@ import pytest
 import torch
 from torch import nn
 
-from reelwright.models.embedding_head import EmbeddingEncoder, ProjectionHead
-from reelwright.models.encoder_base import Encoder
-from reelwright.models.encoders import build_encoder
+from reelwright.models.encoders.base import Encoder
+from reelwright.models.encoders.build import build_encoder
+from reelwright.models.systems.embedding_head import EmbeddingEncoder, ProjectionHead
+from reelwright.stages.augment.resized_crop import CropSettings, build_crop
+from reelwright.stages.datasets.labelled import LabelledVideo
 from reelwright.stages.decode.geometry import Geometry
-from reelwright.stages.finetune.resized_crop import CropSettings, build_crop
 from reelwright.stages.pretrain.augment import augment_images
 from reelwright.stages.pretrain.batches import KeyFrameBatches, draw_batch, make_pool
 from reelwright.stages.pretrain.config import BatchSettings, ImageAugmentSettings, PretrainConfig
 from reelwright.stages.pretrain.examples import Examples, find_examples, state_classes
-from reelwright.stages.train.labelled import LabelledVideo
-from reelwright.storage.annotations import UNKNOWN, Annotation
+from reelwright.storage.arrays.spans import Spans
 from reelwright.storage.errors import ConfigError, InputError
-from reelwright.storage.spans import Spans
+from reelwright.storage.tables.annotations import UNKNOWN, Annotation
 
 LABELS = ("error", "other", "s1", "s2")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reelwright.stages.sampling.clips import KINDS, ClipSampling, DrawnClips, clip_sampling
-from reelwright.stages.sampling.draws import Draws
-from reelwright.stages.sampling.windows import WindowShape, window_rows
+from reelwright.stages.datasets.sampling.clips import KINDS, ClipSampling, DrawnClips, clip_sampling
+from reelwright.stages.datasets.sampling.draws import Draws
+from reelwright.stages.datasets.sampling.windows import WindowShape, window_rows
 
 
 def clips(kind, *, length=4, dilation=1, hop=1, short="pad", **options):

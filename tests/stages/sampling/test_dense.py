@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reelwright.stages.sampling.dense import dense_views, multi_starts, random_starts, stretched_clip
-from reelwright.stages.sampling.windows import WindowShape, window_rows
+from reelwright.stages.datasets.sampling.dense import dense_views, multi_starts, random_starts, stretched_clip
+from reelwright.stages.datasets.sampling.windows import WindowShape, window_rows
 
 VECTORS = json.loads((Path(__file__).parents[2] / "data" / "sampling_vectors.json").read_text())
 CAST, FRACTAL = VECTORS["cast"], VECTORS["fractal"]["split_segments_pad"]

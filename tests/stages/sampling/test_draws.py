@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reelwright.models.step_states import change_labels
-from reelwright.stages.sampling.changes import step_changes, window_changes
-from reelwright.stages.sampling.densities import (
+from reelwright.models.systems.step_states import change_labels
+from reelwright.stages.datasets.changes import step_changes, window_changes
+from reelwright.stages.datasets.sampling.densities import (
     EventDensity,
     row_density,
     rows_at,
     start_of_last_row,
     start_probabilities,
 )
-from reelwright.stages.sampling.draws import (
+from reelwright.stages.datasets.sampling.draws import (
     SAMPLINGS,
     Candidates,
     Draws,
@@ -29,7 +29,7 @@ from reelwright.stages.sampling.draws import (
     per_video_weights,
     sampling_weights,
 )
-from reelwright.stages.sampling.windows import WindowShape
+from reelwright.stages.datasets.sampling.windows import WindowShape
 
 PSR = json.loads((Path(__file__).parents[2] / "data" / "sampling_vectors.json").read_text())["psr"]
 KCAS = {f"{case['mode']} {case['events']}": case for case in PSR["kcas"]["cases"]}

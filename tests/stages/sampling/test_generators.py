@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import combinations
 
-from reelwright.stages.sampling.generators import generator_at, generators_at
+from reelwright.stages.datasets.sampling.generators import generator_at, generators_at
 
 PLACES = {
     "first": (0, "crop", 0, 0),

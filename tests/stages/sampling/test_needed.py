@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from reelwright.stages.datasets.sampling.clips import ClipSampling, distinct, repeats_of
+from reelwright.stages.datasets.sampling.needed import Needed
+from reelwright.stages.datasets.sampling.windows import Windows, WindowShape
 from reelwright.stages.embed.clips import Clip, FrameSpans, NeededRowMaker, RowMaker
-from reelwright.stages.sampling.clips import ClipSampling, distinct, repeats_of
-from reelwright.stages.sampling.needed import Needed
-from reelwright.stages.sampling.windows import Windows, WindowShape
 
 SEGMENTS = ClipSampling(kind="segments", shape=WindowShape(length=3))
 DENSE = ClipSampling(kind="dense", shape=WindowShape(length=2, dilation=2))

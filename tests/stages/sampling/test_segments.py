@@ -8,7 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reelwright.stages.sampling.segments import SegmentShape, centre_starts, clip_frames, train_starts, view_starts
+from reelwright.stages.datasets.sampling.segments import (
+    SegmentShape,
+    centre_starts,
+    clip_frames,
+    train_starts,
+    view_starts,
+)
 
 VECTORS = json.loads((Path(__file__).parents[2] / "data" / "sampling_vectors.json").read_text())
 CAST = VECTORS["cast"]

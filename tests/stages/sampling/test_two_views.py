@@ -8,7 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reelwright.stages.sampling.two_views import TimeAugment, block_size, offset_bounds, two_views, uniform_view
+from reelwright.stages.datasets.sampling.two_views import (
+    TimeAugment,
+    block_size,
+    offset_bounds,
+    two_views,
+    uniform_view,
+)
 
 CARL = json.loads((Path(__file__).parents[2] / "data" / "sampling_vectors.json").read_text())["carl"]
 BOUNDS = {f"{c['seq_len']} {c['num_frames']} {c['expand_ratio']}": c for c in CARL["time_augment_bounds"]}

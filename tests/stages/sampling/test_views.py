@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from reelwright.stages.datasets.sampling.views import Box, corner_crops, line_crops
 from reelwright.stages.decode.geometry import Geometry, apply
-from reelwright.stages.sampling.views import Box, corner_crops, line_crops
 
 VECTORS = json.loads((Path(__file__).parents[2] / "data" / "sampling_vectors.json").read_text())
 CROPS = {f"{case['resized_hw']} {case['test_num_crop']}": case for case in VECTORS["cast"]["test_crops"]}

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reelwright.stages.sampling.left_out import LeftOut
-from reelwright.stages.sampling.windows import (
+from reelwright.stages.datasets.sampling.left_out import LeftOut
+from reelwright.stages.datasets.sampling.windows import (
     WindowShape,
     grid_starts,
     grid_windows,

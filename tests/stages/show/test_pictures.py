@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reelwright.stages.evaluate.palette import COLOURS
+from reelwright.stages.evaluate.pages.palette import COLOURS
 from reelwright.stages.show.pictures import MAX_BARS, Panel, draw_panels, draw_sheet, histogram
 
 HISTOGRAMS = {

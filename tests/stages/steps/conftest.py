@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reelwright.stages.work import InputRef, Work
-from reelwright.storage.annotations import Annotation
-from reelwright.storage.predictions import PredictedVideo, PredictionInfo, Scored, open_writer
+from reelwright.stages.base.work import InputRef, Work
+from reelwright.storage.results.predictions import PredictedVideo, PredictionInfo, Scored, open_writer
 from reelwright.storage.store import Store
+from reelwright.storage.tables.annotations import Annotation
 
 PROCEDURE = """
 name: shelf

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reelwright.stages.procedure import Procedure, read_procedure
+from reelwright.stages.steps.procedure import Procedure, read_procedure
 from reelwright.storage.errors import ConfigError, InputError
 
 SHIPPED = files("reelwright.stages.steps")

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
+from reelwright.stages.base.work import SilentReporter
 from reelwright.stages.steps.config import StepsConfig
 from reelwright.stages.steps.work import run
-from reelwright.stages.work import SilentReporter
-from reelwright.storage.annotations import Annotation
 from reelwright.storage.errors import ConfigError, InputError, StageError
-from reelwright.storage.steps import StepSet
+from reelwright.storage.results.steps import StepSet
 from reelwright.storage.store import Store
+from reelwright.storage.tables.annotations import Annotation
 
 from .conftest import STEPS, predict
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reelwright.stages.synthesize.chaos import Game, count_points, splat
-from reelwright.stages.synthesize.fractal import brightness
-from reelwright.stages.synthesize.variations import VARIATIONS, Chosen
-from reelwright.stages.synthesize.view import bounding_box, image_borders, video_borders
+from reelwright.stages.synthesize.families.chaos import Game, count_points, splat
+from reelwright.stages.synthesize.families.fractal import brightness
+from reelwright.stages.synthesize.families.variations import VARIATIONS, Chosen
+from reelwright.stages.synthesize.families.view import bounding_box, image_borders, video_borders
 
 VECTORS = json.loads((Path(__file__).parents[2] / "data" / "synthesize_vectors.json").read_text())["fractal"]
 GIVEN = VECTORS["variations"]

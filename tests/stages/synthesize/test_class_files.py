@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reelwright.stages.synthesize.class_files import find_classes, read_class, write_class
 from reelwright.stages.synthesize.config import FractalConfig, SynthesizeConfig
-from reelwright.stages.synthesize.families import FAMILIES
+from reelwright.stages.synthesize.families.class_files import find_classes, read_class, write_class
+from reelwright.stages.synthesize.families.table import FAMILIES
 from reelwright.storage.errors import InputError
 
 

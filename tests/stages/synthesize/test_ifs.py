@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reelwright.stages.synthesize.ifs import (
+from reelwright.stages.synthesize.families.ifs import (
     MovingMaps,
     draw_moving_maps,
     draw_singular_values,
@@ -15,7 +15,7 @@ from reelwright.stages.synthesize.ifs import (
     jitter_weights,
     map_probabilities,
 )
-from reelwright.stages.synthesize.motion import interpolate
+from reelwright.stages.synthesize.families.motion import interpolate
 
 VECTORS = json.loads((Path(__file__).parents[2] / "data" / "synthesize_vectors.json").read_text())["fractal"]
 COMPOSED = VECTORS["compose_params"]

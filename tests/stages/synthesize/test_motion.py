@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reelwright.stages.synthesize.motion import (
+from reelwright.stages.synthesize.families.motion import (
     NON_LINEAR,
     curve_profile,
     draw_jitter,

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from reelwright.stages.synthesize.procedure import (
+from reelwright.stages.synthesize.procedures.script import (
     IDLE,
     MOUNTED_LIFT,
     MOUNTS,

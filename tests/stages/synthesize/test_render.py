@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from reelwright.stages.synthesize.procedure import MOUNTED_LIFT, PARTS, Pose, SceneState
-from reelwright.stages.synthesize.render import COLOURS, Renderer, draw_look
+from reelwright.stages.synthesize.procedures.render import COLOURS, Renderer, draw_look
+from reelwright.stages.synthesize.procedures.script import MOUNTED_LIFT, PARTS, Pose, SceneState
 
 # Without noise, shake, cast, light and grey shapes, so that colours are the ones drawn.
 PLAIN = replace(

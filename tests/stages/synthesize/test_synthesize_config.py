@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from reelwright.stages.config import parse_config
+from reelwright.stages.base.config import parse_config
 from reelwright.stages.synthesize.config import SynthesizeConfig, parse_duration
 from reelwright.storage.errors import ConfigError
 

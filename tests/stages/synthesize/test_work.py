@@ -15,17 +15,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reelwright.stages.synthesize.class_files import write_class
+from reelwright.stages.base.work import SilentReporter
 from reelwright.stages.synthesize.config import FractalConfig, SynthesizeConfig
+from reelwright.stages.synthesize.families.class_files import write_class
+from reelwright.stages.synthesize.families.perlin import labels
 from reelwright.stages.synthesize.make import MAX_ATTEMPTS, render_sample
-from reelwright.stages.synthesize.perlin import labels
 from reelwright.stages.synthesize.samples import SamplePlan
 from reelwright.stages.synthesize.spread import spread
 from reelwright.stages.synthesize.work import Effort, Outcome, synthesize, synthesize_classes
-from reelwright.stages.work import SilentReporter
+from reelwright.storage.arrays.frames import FrameStore
 from reelwright.storage.errors import ConfigError, InputError
-from reelwright.storage.frames import FrameStore
-from reelwright.storage.manifest import read_manifest
+from reelwright.storage.tables.manifest import read_manifest
 
 GOLDEN_LABELS = ["16-2-1", "120-3-1", "5-40-1"]
 GOLDEN_PERLIN = (20, 142781040)
@@ -192,7 +192,7 @@ def test_a_killed_call_leaves_nothing_that_looks_whole_and_is_taken_up(tmp_path:
         "import sys; from pathlib import Path\n"
         "from reelwright.stages.synthesize.config import SynthesizeConfig\n"
         "from reelwright.stages.synthesize.work import Effort, synthesize\n"
-        "from reelwright.stages.work import SilentReporter\n"
+        "from reelwright.stages.base.work import SilentReporter\n"
         "if __name__ == '__main__':\n"
         "    synthesize(Path(sys.argv[1]), SynthesizeConfig(family='octopus', size=128),\n"
         "               effort=Effort(num_samples=6, workers=2), reporter=SilentReporter())\n"

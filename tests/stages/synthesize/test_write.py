@@ -14,10 +14,10 @@ import av
 import numpy as np
 import pytest
 
-from reelwright.stages.synthesize import write
-from reelwright.stages.synthesize.procedure import PHASES, VARIANTS, state_at
-from reelwright.stages.synthesize.render import Renderer
-from reelwright.stages.synthesize.write import DatasetParameters, VideoJob, list_jobs, make_procedure_dataset
+from reelwright.stages.synthesize.procedures import write
+from reelwright.stages.synthesize.procedures.render import Renderer
+from reelwright.stages.synthesize.procedures.script import PHASES, VARIANTS, state_at
+from reelwright.stages.synthesize.procedures.write import DatasetParameters, VideoJob, list_jobs, make_procedure_dataset
 from reelwright.storage.errors import ConfigError, InputError
 
 SMALL = {"num_train": 2, "num_val": 1, "num_test": 1, "seed": 7, "size": (64, 48), "fps": 5.0}

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from reelwright.stages.sampling.windows import WindowShape, grid_windows
-from reelwright.stages.train.block import join_by_time, load_block, read_video, split_missing
-from reelwright.storage.embeddings import EmbeddingStore
+from reelwright.stages.datasets.feature_bank import join_by_time, load_block, read_video, split_missing
+from reelwright.stages.datasets.sampling.windows import WindowShape, grid_windows
+from reelwright.storage.arrays.embeddings import EmbeddingStore
+from reelwright.storage.arrays.spans import Spans
 from reelwright.storage.errors import InputError, StoreError
-from reelwright.storage.spans import Spans
 
 
 def _spans(*pairs):

@@ -10,15 +10,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from reelwright.stages.sampling.densities import EventDensity, row_density
-from reelwright.stages.tasks.labels import LabelSpace
-from reelwright.stages.tasks.registry import build_task
+from reelwright.stages.datasets.labelled import KnownRows, LabelledVideo
+from reelwright.stages.datasets.sampling.densities import EventDensity, row_density
+from reelwright.stages.datasets.tasks.labels import LabelSpace
+from reelwright.stages.datasets.tasks.registry import build_task
 from reelwright.stages.train.config import TrainConfig
 from reelwright.stages.train.drawn_windows import WindowSampling, drawn_windows, event_rows
-from reelwright.stages.train.labelled import KnownRows, LabelledVideo
 from reelwright.stages.train.work import run
-from reelwright.storage.annotations import Annotation
 from reelwright.storage.errors import ConfigError, InputError, Interrupted
+from reelwright.storage.tables.annotations import Annotation
 
 LABELS = LabelSpace(classes=("a", "b"))
 NEAR = {"density": "gaussian", "sigma_rows": 2.0, "epsilon": 0.0}

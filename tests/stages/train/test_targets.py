@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reelwright.stages.sampling.windows import Windows, WindowShape, grid_windows
-from reelwright.stages.tasks.labels import LabelSpace, is_described, label_sets
-from reelwright.stages.tasks.registry import build_task
-from reelwright.stages.train.labelled import KnownRows, LabelledVideo, label_windows
-from reelwright.storage.annotations import Annotation
+from reelwright.stages.datasets.labelled import KnownRows, LabelledVideo, label_windows
+from reelwright.stages.datasets.sampling.windows import Windows, WindowShape, grid_windows
+from reelwright.stages.datasets.tasks.labels import LabelSpace, is_described, label_sets
+from reelwright.stages.datasets.tasks.registry import build_task
+from reelwright.storage.arrays.spans import Spans
 from reelwright.storage.errors import InputError
-from reelwright.storage.spans import Spans
+from reelwright.storage.tables.annotations import Annotation
 
 LABELS = LabelSpace(classes=("a", "b", "c"))
 SHAPE = WindowShape(length=3, hop=2)  # rows 0-2, 2-4, 4-6

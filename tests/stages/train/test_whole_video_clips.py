@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 
 from reelwright.stages.predict.work import publish, run_items
 from reelwright.stages.train.work import run
-from reelwright.storage.annotations import Annotation
-from reelwright.storage.embeddings import EmbeddingStore
+from reelwright.storage.arrays.embeddings import EmbeddingStore
 from reelwright.storage.errors import ConfigError, Interrupted
-from reelwright.storage.predictions import PredictionSet, scores_matrix
-from reelwright.storage.runs import RunFolder
+from reelwright.storage.results.predictions import PredictionSet, scores_matrix
+from reelwright.storage.results.runs import RunFolder
+from reelwright.storage.tables.annotations import Annotation
 from tests.stages.conftest import Toy
 
 SOME = ("dense", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("segments", "multi_start")))

@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file
 
 from reelwright.stages.train.work import run
-from reelwright.storage.annotations import Annotation
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import ConfigError, InputError, Interrupted, StoreError
-from reelwright.storage.runs import RunFolder
+from reelwright.storage.results.runs import RunFolder
+from reelwright.storage.tables.annotations import Annotation
 
 OF_TIME = {
     "gru": {},

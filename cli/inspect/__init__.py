@@ -1,0 +1,1 @@
+"""Commands that look: show, report, diff, compare, export, data."""

@@ -1,0 +1,229 @@
+"""Commands that compare: diff of two files or runs, compare of all runs of a store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from reelwright.cli.options import ConfigOption, JsonOption, SetOption
+from reelwright.storage.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from reelwright.pipeline.config.pipeline_file import PipelineFile
+    from reelwright.pipeline.inspect.comparison import Comparison, RunRow
+    from reelwright.pipeline.plan.history import History
+    from reelwright.storage.ledger.records import Record
+
+_MIN_PREFIX_DIGITS = 4
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command(rich_help_panel="Look")(diff)
+    app.command(rich_help_panel="Look")(compare)
+
+
+def diff(
+    old: Annotated[
+        str, typer.Argument(metavar="A", help="A pipeline file, FILE:NODE, a node, or a key's first digits.")
+    ],
+    new: Annotated[str, typer.Argument(metavar="B", help="The same of the other side.")],
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say which settings, keys and scores differ between two pipeline files or two finished nodes (runs).
+
+    Nodes and keys are looked up in the pipeline file given with -c and in its store.
+    """
+    from reelwright.pipeline.config.pipeline_file import load_pipeline
+    from reelwright.pipeline.inspect.comparison import diff_files, diff_records
+
+    if Path(old).is_file() and Path(new).is_file():
+        found = diff_files(load_pipeline(Path(old).absolute()), load_pipeline(Path(new).absolute()))
+    else:
+        for text, other in ((old, new), (new, old)):
+            if Path(text).is_file():
+                raise ConfigError(f"diff {old} {new}: {text} is a pipeline file, {other} is none; give two of a kind")
+        (history_old, record_old), (history_new, record_new) = _record(old, config), _record(new, config)
+        found = diff_records((history_old, history_new), record_old, record_new)
+    _print_diff(found, as_json=as_json)
+
+
+def compare(
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    sort: Annotated[
+        str | None, typer.Option("--sort", metavar="METRIC", help="Best first by this score; default: oldest first.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Show at most so many runs.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List all trained runs of the store: scores, and the settings in which they differ."""
+    from reelwright.cli.format import print_json
+    from reelwright.pipeline.config.pipeline_file import find_pipeline_file, load_pipeline
+    from reelwright.pipeline.inspect.comparison import mixed_targets, run_rows, sort_rows
+    from reelwright.pipeline.plan.history import History
+
+    rows = run_rows(History.of(load_pipeline(find_pipeline_file(config), overrides or ()).store))
+    if sort is not None:
+        rows = sort_rows(rows, sort)
+    rows = rows[:limit]
+    if as_json:
+        print_json([_run_json(row) for row in rows])
+    elif not rows:
+        typer.echo("no run in this store yet; `reelwright run` trains one")
+    else:
+        typer.echo(_run_table(rows, sort))
+    for node in mixed_targets(rows):
+        told = f"note: {node}: these runs are scored on different videos or labels (column `{node} on`); only scores "
+        typer.echo(f"{told}with the same digest there can be compared", err=True)
+
+
+def _record(text: str, config: Path | None) -> tuple[History, Record]:
+    """The finished node that a person means. Raises ConfigError when there is none."""
+    from reelwright.pipeline.config.pipeline_file import find_pipeline_file, load_pipeline
+    from reelwright.pipeline.plan.history import History
+
+    path, colon, node = text.rpartition(":")
+    if colon and Path(path).is_file():
+        file = load_pipeline(Path(path).absolute())
+        if node not in file.nodes:
+            raise ConfigError(
+                f"{text}: no node {node!r}.{nearest(node, file.nodes)} There are: {', '.join(file.nodes)}"
+            )
+        return _finished(file, node)
+    file = load_pipeline(find_pipeline_file(config))
+    if text in file.nodes:
+        return _finished(file, text)
+    if len(text) < _MIN_PREFIX_DIGITS or set(text) - set("0123456789abcdef"):
+        raise ConfigError(
+            f"{text!r} is neither a file, nor a node of {file.path.name}, nor the first {_MIN_PREFIX_DIGITS} or more "
+            f"digits of a key (`reelwright compare` lists keys).{nearest(text, file.nodes)} "
+            f"Nodes: {', '.join(file.nodes)}"
+        )
+    history = History.of(file.store)
+    return history, history.find(text)
+
+
+def _finished(file: PipelineFile, node: str) -> tuple[History, Record]:
+    from reelwright.pipeline.plan.history import History
+    from reelwright.pipeline.run.runner import open_planner
+    from reelwright.storage.errors import StoreError
+
+    plan = open_planner(file, read=True).plan(node)
+    if plan.record is None:
+        raise StoreError(f"{node} has no record for its present settings: {'; '.join(plan.reasons)}. Run it first")
+    return History.of(file.store), plan.record
+
+
+def _print_diff(found: Comparison, *, as_json: bool) -> None:
+    from reelwright.cli.format import print_json, table_text
+    from reelwright.pipeline.plan.history import short
+    from reelwright.pipeline.plan.reasons import shown
+
+    if as_json:
+        print_json(_diff_json(found))
+        return
+    if not (found.settings or found.nodes or found.scores):
+        typer.echo("no difference")
+        return
+    if found.settings:
+        rows = [
+            (change.name, shown(change.old), shown(change.new), "" if change.counts else "no: how, not what")
+            for change in found.settings
+        ]
+        typer.echo(table_text(("setting", "A", "B", "changes results"), rows) + "\n")
+    keys = [(change.node, _key(change.old, short), _key(change.new, short)) for change in found.nodes]
+    typer.echo(table_text(("node", "key in A", "key in B"), keys) if keys else "keys: all equal")
+    scores = [
+        (
+            f"{change.node}.{change.metric}".lstrip("."),
+            _number(change.old),
+            _number(change.new),
+            _gain(change.old, change.new),
+        )
+        for change in found.scores
+    ]
+    typer.echo("\n" + (table_text(("score", ">A", ">B", ">B - A"), scores) if scores else "scores: none differs"))
+
+
+def _diff_json(found: Comparison) -> dict[str, Any]:
+    """Plain data; a side that has no such setting lacks ``old`` or ``new``."""
+    import dataclasses
+
+    from reelwright.pipeline.plan.reasons import MISSING
+
+    settings = [
+        {name: value for name, value in vars(change).items() if value is not MISSING} for change in found.settings
+    ]
+    return {
+        "settings": settings,
+        "nodes": [dataclasses.asdict(change) for change in found.nodes],
+        "scores": [dataclasses.asdict(change) for change in found.scores],
+    }
+
+
+def _run_json(row: RunRow) -> dict[str, Any]:
+    record = row.record
+    named = {"key": record.key, "node": record.node, "stage": record.stage, "finished": record.finished}
+    values = {"scores": dict(row.scores), "targets": dict(row.targets), "settings": dict(row.settings)}
+    return {**named, "seconds": record.seconds, **values}
+
+
+def _run_table(rows: Sequence[RunRow], sort: str | None) -> str:
+    from reelwright.cli.format import table_text
+    from reelwright.cli.run.scores import is_headline
+    from reelwright.pipeline.inspect.comparison import mixed_targets
+    from reelwright.pipeline.plan.history import short
+
+    known = dict.fromkeys(name for row in rows for name in row.scores)
+    scores = [name for name in known if is_headline(name) or sort in {name, name.rpartition(".")[2]}]
+    settings = list(dict.fromkeys(name for row in rows for name in row.settings))
+    mixed = mixed_targets(rows)
+    body = [
+        (
+            short(row.record.key),
+            row.record.node,
+            row.record.finished[:16].replace("T", " "),
+            *(_number(row.scores.get(name)) for name in scores),
+            *(_on(row.targets.get(node)) for node in mixed),
+            *(_setting(name, row.settings[name]) if name in row.settings else "-" for name in settings),
+        )
+        for row in rows
+    ]
+    heads = [*(f">{name}" for name in scores), *(f"{node} on" for node in mixed)]
+    return table_text(("key", "node", "finished (UTC)", *heads, *settings), body)
+
+
+def _on(targets: str | None) -> str:
+    """What scores are on, by the first digits of its digest."""
+    from reelwright.pipeline.plan.history import short
+
+    return "-" if targets is None else short(targets) or "not known"
+
+
+def _setting(name: str, value: Any) -> str:
+    """Sets of videos are named by the first digits of their digest."""
+    from reelwright.pipeline.plan.history import short
+    from reelwright.pipeline.plan.reasons import shown
+
+    if name == "videos":
+        return short(value)
+    return value if isinstance(value, str) else shown(value)
+
+
+def _key(key: str | None, short: Any) -> str:
+    if key is None:
+        return "(no such node)"
+    return short(key) if key else "(not known yet)"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _gain(old: float | None, new: float | None) -> str:
+    return "" if old is None or new is None else f"{new - old:+.4g}"

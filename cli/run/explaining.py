@@ -1,0 +1,71 @@
+"""What `explain` prints."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import typer
+
+from reelwright.cli.format import plan_json, print_json
+from reelwright.pipeline.plan.graph import FRESH, STALE
+from reelwright.pipeline.plan.plan import Planner
+from reelwright.pipeline.plan.synthesized import NODE, why_to_make
+from reelwright.pipeline.plan.why import VideoWhy, explain_video
+
+
+def show_node(planner: Planner, node: str, *, as_json: bool) -> None:
+    """State, reasons, key and what the key is made of."""
+    plan = planner.plan(node)
+    if as_json:
+        print_json({**plan_json(plan), "material": plan.material})
+        return
+    typer.echo(f"{node} ({plan.node.stage}): {plan.state}")
+    for reason in plan.reasons:
+        typer.echo(f"  {reason}")
+    if plan.key:
+        typer.echo(f"key {plan.key}")
+    for field, plugin in (plan.material or {}).get("plugins", {}).items():
+        told = ", ".join(f"{name} {value}" for name, value in plugin.items() if name != "name")
+        typer.echo(f"{field} {plugin['name']}: {told}")
+    if plan.record is not None:
+        typer.echo(f"finished {plan.record.finished}: {plan.record.rows:,} rows")
+
+
+def show_synthetic(planner: Planner, *, as_json: bool) -> None:
+    """The videos that the pipeline makes for itself: what is to be made and why, the key, where they lie."""
+    synthetic = planner.dataset.synthetic
+    assert synthetic is not None
+    reasons = why_to_make(planner.file, synthetic) if planner.dataset.num_to_make else []
+    state = STALE if reasons else FRESH
+    if as_json:
+        told = {"state": state, "reasons": reasons, "to_make": planner.dataset.num_to_make}
+        print_json({"node": NODE, **told, "key": synthetic.key, "material": synthetic.material})
+        return
+    typer.echo(f"{NODE} ({synthetic.material['stage']} {synthetic.config.family}): {state}")
+    for reason in reasons:
+        typer.echo(f"  {reason}")
+    typer.echo(f"key {synthetic.key}")
+    typer.echo(f"in {synthetic.place}: {len(synthetic.videos):,} videos, {len(synthetic.given_up):,} given up")
+
+
+def show_video(planner: Planner, node: str, video: str, *, as_json: bool) -> None:
+    """What is known of one video in one node."""
+    why = explain_video(planner, node, video)
+    if as_json:
+        row = None if why.row is None else dataclasses.asdict(why.row)
+        told = {"state": why.state, "reasons": list(why.reasons)}
+        print_json({"video": video, "digest": why.content, "node": node, **told, "row": row})
+        return
+    typer.echo(f"{video} in {node}: {_answer(why)}")
+    for reason in why.reasons[1:]:
+        typer.echo(f"  {reason}")
+    typer.echo(f"content {why.content or 'unknown'}")
+
+
+def _answer(why: VideoWhy) -> str:
+    """State and the first reason, or what is there."""
+    if why.reasons:
+        return f"{why.state}: {why.reasons[0]}"
+    if why.row is None:
+        return why.state
+    return f"{why.state}: {why.row.status}, {why.row.rows:,} rows, {why.row.backend}".rstrip(", ")

@@ -1,0 +1,123 @@
+"""What `status` and `run -n` print: the plan, what it will cost, and who works on it now."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from reelwright.cli.format import failure_table, plan_json, plan_table, print_json, rate_text, seconds_text
+from reelwright.cli.run.costs import estimate_json, estimate_lines
+from reelwright.pipeline.executors.progress_file import Progress, read_progress
+from reelwright.pipeline.plan.graph import FRESH, NodePlan
+from reelwright.pipeline.plan.plan import Planner
+from reelwright.pipeline.plan.synthesized import why_to_make
+from reelwright.pipeline.run.estimate import MAKING, estimates
+from reelwright.pipeline.run.runner import all_failures, check_before_run, open_planner
+from reelwright.storage.lock_holder import Holding
+from reelwright.storage.locks.locks import holdings
+
+if TYPE_CHECKING:
+    from reelwright.pipeline.config.pipeline_file import PipelineFile
+    from reelwright.pipeline.run.results import RunOptions
+
+
+def _echo_notes(planner: Planner, warnings: Sequence[str]) -> None:
+    """What people should know of their videos and labels."""
+    for note in planner.dataset.notes:
+        typer.echo(note)
+    for warning in warnings:
+        typer.echo(f"warning: {warning}", err=True)
+
+
+def show_plan(file: PipelineFile, options: RunOptions, *, as_json: bool, is_status: bool = False) -> bool:
+    """Print the plan; returns whether everything is up to date.
+
+    Unless it ``is_status``, it is that of a run: with what it will cost, and refused where a run would refuse it.
+    """
+    planner = open_planner(file, forced=options.force)
+    warnings = planner.warnings if is_status else (*planner.warnings, *check_before_run(planner, options))
+    plans = planner.plans()
+    costs = estimates(planner) if as_json or not is_status else {}
+    dataset = planner.dataset
+    left = [failure for failure in all_failures(planner) if failure.is_quarantined] if _has_quarantined(planner) else []
+    if as_json:
+        videos = {
+            "videos": len(dataset.videos),
+            "to_make": dataset.num_to_make,
+            "unread": len(dataset.new),
+            "unusable": len(dataset.unusable),
+        }
+        told = [dataclasses.asdict(failure) for failure in left]
+        nodes = [{**plan_json(plan), "estimate": estimate_json(costs.get(plan.node.name))} for plan in plans]
+        print_json(
+            {
+                **videos,
+                "warnings": list(warnings),
+                "making": estimate_json(next((cost for cost in costs.values() if cost.kind == MAKING), None)),
+                "nodes": nodes,
+                "quarantined": told,
+                "held": [_held_json(planner, plan, held) for plan, held in _held(planner)],
+            }
+        )
+    else:
+        splits = ", ".join(
+            f"{name} {sum(video.split == name for video in dataset.videos)}" for name in file.videos.splits
+        )
+        typer.echo(f"{len(dataset.videos):,} videos ({splits})")
+        _echo_notes(planner, warnings)
+        if dataset.synthetic is not None and dataset.num_to_make:
+            typer.echo(f"videos: {'; '.join(why_to_make(file, dataset.synthetic))}: `run` makes them first")
+        if dataset.new:
+            typer.echo(f"{'; '.join(dataset.unread_counts(dataset.new))}: `run` reads them first")
+        alone = {video.video_id for video in dataset.quarantined}
+        for video in (video for video in dataset.unusable if video.video_id not in alone):
+            probe = dataset.probes[dataset.digests[video.video_id] or ""]
+            typer.echo(f"unusable: {video.video_id}: {probe.cause}: {probe.message}")
+        typer.echo(plan_table(plans))
+        if left:
+            typer.echo(f"{len(left)} quarantined; `failures --release` or `run --retry-quarantined` tries them again:")
+            typer.echo(failure_table(left))
+        for plan, held in _held(planner):
+            typer.echo(
+                f"{plan.node.name}: {held.owner} works on it since {held.owner.since} ({held.owner.what}), "
+                f"last sign of life {seconds_text(held.silent_seconds)} ago"
+            )
+            progress = read_progress(planner.file.store, plan.spec_key)
+            if progress is not None:
+                typer.echo(f"{plan.node.name}: {progress_text(progress)}")
+        for line in estimate_lines(costs):
+            typer.echo(line)
+    is_read = len(dataset.unread) == len(dataset.quarantined) and not dataset.num_to_make
+    return is_read and all(plan.state == FRESH for plan in plans)
+
+
+def _has_quarantined(planner: Planner) -> bool:
+    return bool(planner.dataset.quarantined) or any(plan.quarantined for plan in planner.plans())
+
+
+def progress_text(progress: Progress) -> str:
+    """Done, running, failed and waiting, how quick, and how long yet."""
+    rate, unit = progress.rate
+    told = f"{progress.amount:,} of {progress.total:,} {progress.unit}"
+    if progress.videos:
+        running = "" if progress.running is None else f"{progress.running:,} running, "
+        told = f"{progress.done:,} done, {running}{progress.failed:,} failed, {progress.waiting:,} waiting"
+    left = "" if progress.seconds_left is None else f", {seconds_text(progress.seconds_left)} left"
+    return f"{told}; {rate_text(rate)} {unit}/s{left}"
+
+
+def _held(planner: Planner) -> list[tuple[NodePlan, Holding]]:
+    """Nodes that a process works on now."""
+    found = {held.key: held for held in holdings(planner.file.store.locks)}
+    return [(plan, found[plan.spec_key]) for plan in planner.plans() if plan.spec_key in found]
+
+
+def _held_json(planner: Planner, plan: NodePlan, held: Holding) -> dict[str, Any]:
+    owner = held.owner
+    told = {"process": owner.process, "host": owner.host, "user": owner.user, "since": owner.since, "what": owner.what}
+    progress = read_progress(planner.file.store, plan.spec_key)
+    live = None if progress is None else {**dataclasses.asdict(progress), "waiting": progress.waiting}
+    return {"node": plan.node.name, **told, "silent_seconds": round(held.silent_seconds, 1), "progress": live}

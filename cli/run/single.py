@@ -1,0 +1,125 @@
+"""One command a stage: the same code path and cache as the node in `run`.
+
+With a pipeline file, its nodes of that stage are brought up to date. With --videos, a pipeline is put together from the
+stage and what it needs, each node under its usual name, all settings from -S.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from reelwright.cli.options import (
+    ConfigOption,
+    DryRunOption,
+    ExecutorOption,
+    ForceOption,
+    JobsOption,
+    JsonOption,
+    KeepGoingOption,
+    LimitOption,
+    ProfileOption,
+    SchedulerOption,
+    SetOption,
+    VideosOption,
+    WorkersOption,
+)
+from reelwright.cli.run.run import asking, run_or_show
+from reelwright.stages.base.registry import STAGES, all_stages, stage_of, usual_nodes
+from reelwright.storage.errors import ConfigError
+
+if TYPE_CHECKING:
+    from reelwright.pipeline.config.pipeline_file import PipelineFile
+
+NodesArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="[NODE]...", help="Nodes of this stage; default: all.")
+]
+
+ProcessesOption = Annotated[int | None, typer.Option("--nproc", min=1, help="Processes that share each batch (DDP).")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add one command for each stage; where a package's cannot be imported, what reads a pipeline file says so."""
+    try:
+        stages = all_stages()
+    except ConfigError:
+        stages = STAGES
+    for stage, entry in stages.items():
+        if entry.node is None:  # what is imported has commands of its own, or stands in pipeline files only
+            continue
+        app.command(stage, help=_help(stage, entry.summary), rich_help_panel="Stages")(_command(stage))
+
+
+def _command(stage: str) -> Any:
+    def command(
+        nodes: NodesArgument = None,
+        config: ConfigOption = None,
+        videos: VideosOption = None,
+        overrides: SetOption = None,
+        dry_run: DryRunOption = False,
+        force: ForceOption = None,
+        keep_going: KeepGoingOption = False,
+        jobs: JobsOption = None,
+        limit: LimitOption = None,
+        nproc: ProcessesOption = None,
+        executor: ExecutorOption = None,
+        scheduler: SchedulerOption = None,
+        profile: ProfileOption = None,
+        workers: WorkersOption = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        from reelwright.pipeline.config.pipeline_file import find_pipeline_file, load_pipeline
+        from reelwright.pipeline.run.results import RunOptions
+
+        if videos is not None and config is not None:
+            raise ConfigError("give --config or --videos, not both")
+
+        def load(given: Sequence[str]) -> PipelineFile:
+            if videos is not None:
+                return pipeline_for(stage, videos, given)
+            return load_pipeline(find_pipeline_file(config), given)
+
+        file = load(overrides or [])
+        wanted = _nodes(file, stage, nodes or [])
+        if nproc is not None:
+            file = load([*(overrides or []), *(f"{name}.processes={nproc}" for name in wanted)])
+        options = RunOptions(
+            until=wanted,
+            force=tuple(force or ()),
+            keep_going=keep_going,
+            limit=limit,
+            jobs=jobs,
+            cluster={"executor": executor, "scheduler": scheduler, "profile": profile, "workers": workers},
+            ask=asking(),
+        )
+        run_or_show(file, options, dry_run=dry_run, as_json=as_json)
+
+    if not stage_of(stage).trains:
+        signature = inspect.signature(command, eval_str=True)  # typer reads no annotation of it that is a text
+        parameters = [parameter for parameter in signature.parameters.values() if parameter.name != "nproc"]
+        command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return command
+
+
+def pipeline_for(stage: str, videos: str, overrides: Sequence[str]) -> PipelineFile:
+    """A pipeline of one stage and what it needs, for a manifest, a folder, one video or a pattern."""
+    from reelwright.pipeline.config.adhoc import adhoc_pipeline, videos_block
+
+    return adhoc_pipeline(stage, videos_block(videos), usual_nodes(stage), overrides)
+
+
+def _nodes(file: PipelineFile, stage: str, names: list[str]) -> tuple[str, ...]:
+    own = [name for name, config in file.nodes.items() if config.stage == stage]
+    wrong = [name for name in names if name not in own]
+    if wrong or not own:
+        raise ConfigError(
+            f"{file.path}: {', '.join(wrong) or 'no node'} uses {stage}. Nodes that do: {', '.join(own) or 'none'}"
+        )
+    return tuple(names or own)
+
+
+def _help(stage: str, summary: str) -> str:
+    return f"{summary}.\n\nSettings (-S NAME=VALUE): `reelwright settings {stage}` lists them with defaults and units."

@@ -1,0 +1,1 @@
+"""Commands to start from: demo, init, index, fetch, prepare, import-features, synthesize."""

@@ -1,0 +1,193 @@
+"""The command `synthesize`: videos made by programs, to start from without any data."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from reelwright.cli.options import JsonOption, on_this_machine
+from reelwright.stages.base.registry import load
+
+if TYPE_CHECKING:
+    from reelwright.stages.synthesize.work import Outcome
+
+EXIT_SOME_FAILED = 3
+PROCEDURE = "procedure"
+_STAGE = "reelwright.stages.synthesize"
+_FRACTAL_PANEL = "Fractals only"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(rich_help_panel="Start")(synthesize)
+
+
+def synthesize(
+    family: Annotated[
+        str, typer.Argument(metavar="TYPE", help="fractal, perlin, octopus, dead_leaves, or the demo's procedure.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", callback=on_this_machine, help="Folder of the data set (or class files).")
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option("--samples", min=1, help="How many there shall be; finished ones count.")
+    ] = None,
+    duration: Annotated[
+        str | None, typer.Option("--time", metavar="2h30m", help="Stop after so long; what was begun ends.")
+    ] = None,
+    num_classes: Annotated[
+        int | None, typer.Option("--gen-param", min=1, help="Write so many class files instead of videos.")
+    ] = None,
+    classes: Annotated[
+        Path | None, typer.Option("--dir-in", help="Class files: make labelled instances of them.")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option("--res", help="Side in pixels: 256; perlin always 240; procedure 128.")
+    ] = None,
+    fps: Annotated[float | None, typer.Option("--fps", help="Frames a second: 12; procedure 10.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same frames.")] = 1,
+    num_val: Annotated[int, typer.Option("--val", min=0, help="Videos of every class for the split val.")] = 0,
+    num_test: Annotated[int, typer.Option("--test", min=0, help="Videos of every class for the split test.")] = 0,
+    codec: Annotated[str, typer.Option("--codec", help="h264 or h265.")] = "h264",
+    frames: Annotated[bool, typer.Option("--frames", help="Write a frame store, no video files.")] = False,
+    workers: Annotated[int | None, typer.Option("-j", "--jobs", min=1, help="Processes; default: one a core.")] = None,
+    tell_every: Annotated[int, typer.Option("--print-every", min=1, help="Samples between lines of progress.")] = 50,
+    sheet: Annotated[
+        Path | None, typer.Option("--sheet", help="Only draw a contact sheet (PNG) of the first samples.")
+    ] = None,
+    still: Annotated[
+        bool, typer.Option("--img", help="Sets of 16 still images.", rich_help_panel=_FRACTAL_PANEL)
+    ] = False,
+    variations: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--var",
+            help="Variation number; -1: mixed. Repeatable.",
+            rich_help_panel=_FRACTAL_PANEL,
+        ),
+    ] = None,
+    linear_motion: Annotated[
+        bool, typer.Option("--linear-motion", help="Everything moves evenly.", rich_help_panel=_FRACTAL_PANEL)
+    ] = False,
+    num_points: Annotated[
+        int | None, typer.Option("--bs-point", help="Points at once: 8192.", rich_help_panel=_FRACTAL_PANEL)
+    ] = None,
+    num_iterations: Annotated[
+        int | None, typer.Option("--iter", help="Jumps of a point: 140.", rich_help_panel=_FRACTAL_PANEL)
+    ] = None,
+    num_window_iterations: Annotated[
+        int | None, typer.Option("--iter-b", help="Jumps to find the view: 69.", rich_help_panel=_FRACTAL_PANEL)
+    ] = None,
+    num_skipped: Annotated[
+        int | None, typer.Option("--iter-skip", help="First jumps, not drawn: 25.", rich_help_panel=_FRACTAL_PANEL)
+    ] = None,
+    window_keep: Annotated[
+        float | None, typer.Option("--thres-b", help="Share that the view holds: 0.9.", rich_help_panel=_FRACTAL_PANEL)
+    ] = None,
+    window_size: Annotated[
+        int | None, typer.Option("--res-b", help="Canvas to find the view: 128.", rich_help_panel=_FRACTAL_PANEL)
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make synthetic videos: fractals, noise, octopuses, dead leaves, or labelled procedures.
+
+    Give --samples, --time or both. A call that was stopped goes on where it was; one that is done does nothing.
+    """
+    common = {"seed": seed, "size": size, "fps": fps}
+    fractal = {
+        "still": still or None,
+        "variations": variations,
+        "linear_motion": linear_motion or None,
+        "num_points": num_points,
+        "num_iterations": num_iterations,
+        "num_window_iterations": num_window_iterations,
+        "num_skipped": num_skipped,
+        "window_keep": window_keep,
+        "window_size": window_size,
+    }
+    counts = {"num_val": num_val, "num_test": num_test}
+    processes = workers or os.cpu_count() or 1
+    if family == PROCEDURE:
+        others = {"--time": duration, "--gen-param": num_classes, "--dir-in": classes, "--sheet": sheet}
+        others |= {"--frames": frames or None, "--codec h265": codec != "h264" or None}
+        _refuse("procedure", others | {f"fractal option {name}": value for name, value in fractal.items()})
+        amounts = {"num_samples": samples, **counts, "workers": processes}
+        _make("procedures:make_procedures", out, as_json=as_json, name=PROCEDURE, **amounts, **_given(common))
+        return
+    config = _config(
+        {"family": family, "codec": codec, "into": "frames" if frames else "files", **common, **counts}, fractal
+    )
+    if sheet is not None:
+        _refuse("--sheet", {"--out": out, "--time": duration, "--gen-param": num_classes})
+        load(f"{_STAGE}.sheet:write_sheet")(sheet, config, num_samples=samples or 4, classes=classes)
+        typer.echo(f"wrote {sheet}")
+    elif num_classes is not None:
+        _refuse("--gen-param", {"--dir-in": classes, "--samples": samples, "--time": duration})
+        amounts = {"num_classes": num_classes, "workers": processes}
+        _make("work:synthesize_classes", out, config, as_json=as_json, name=f"{family} classes", **amounts)
+    else:
+        seconds = None if duration is None else load(f"{_STAGE}.config:parse_duration")(duration)
+        effort = load(f"{_STAGE}.work:Effort")(
+            num_samples=samples, seconds=seconds, workers=processes, tell_every=tell_every
+        )
+        _make("work:synthesize", out, config, as_json=as_json, name=family, effort=effort, classes=classes)
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    """Without what was not given, so that it keeps its default."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _config(values: dict[str, Any], fractal: dict[str, Any]) -> Any:
+    """The checked settings; what was not given keeps its default."""
+    from reelwright.stages.base.config import parse_config
+    from reelwright.stages.synthesize.config import FAMILY_NAMES, SynthesizeConfig
+    from reelwright.storage.errors import ConfigError, nearest
+
+    known = (*FAMILY_NAMES, PROCEDURE)
+    if values["family"] not in known:
+        hint = nearest(values["family"], known)
+        raise ConfigError(f"no type of videos is called {values['family']!r}.{hint} Allowed: {', '.join(known)}")
+    own = {"fractal": _given(fractal) or None}
+    return parse_config(SynthesizeConfig, _given({**values, **own}), where="synthesize")
+
+
+def _make(entry: str, out: Path | None, *settings: Any, as_json: bool, name: str, **options: Any) -> None:
+    """Make videos or class files with a function of the stage; tells of them, and exits with 3 when some failed."""
+    from reelwright.cli.progress import Watcher
+    from reelwright.storage.errors import ConfigError
+
+    if out is None:
+        raise ConfigError("where to? Give --out FOLDER")
+    with Watcher() as watcher:
+        outcome = load(f"{_STAGE}.{entry}")(out, *settings, **options, reporter=watcher.working(name))
+    _tell(outcome, as_json=as_json)
+
+
+def _tell(outcome: Outcome, *, as_json: bool) -> None:
+    from reelwright.cli.format import bytes_text, print_json
+
+    report = outcome.report
+    if as_json:
+        print_json({"folder": str(outcome.folder), "new": outcome.num_new, "found": outcome.num_found, **report})
+    else:
+        rejected = report["rejected_degenerate_draws"]
+        typer.echo(
+            f"{report['files']:,} files in {outcome.folder}, {bytes_text(report['bytes'])}; "
+            f"{outcome.num_new:,} samples new, {outcome.num_found:,} were there; {rejected:,} degenerate draws rejected"
+        )
+        if outcome.manifest.exists():
+            typer.echo(f"for a pipeline file:  videos: {{manifest: {outcome.manifest}}}")
+    if outcome.num_given_up:
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def _refuse(option: str, others: dict[str, Any]) -> None:
+    from reelwright.storage.errors import ConfigError
+
+    given = [name for name, value in others.items() if value is not None]
+    if given:
+        raise ConfigError(f"{option} does not go with {', '.join(given)}: leave one of them out")

@@ -1,0 +1,1 @@
+"""Image and video encoders: names, preprocessing, outputs; from timm and torchvision."""

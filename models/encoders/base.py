@@ -1,0 +1,109 @@
+"""What every encoder shares: the preprocessing it wants, the names of its outputs, and the base class.
+
+Shape letters: B batch, C channels, T time, H height, W width, N positions (tokens), D features, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from reelwright.models.encoders.outputs import OutputName
+
+CROPS = ("center", "squash", "border", "cover")
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The preprocessing a model was made for; frames enter as RGB in [0, 1]."""
+
+    size: tuple[int, int]
+    # (H, W) in pixels of what the model is fed.
+    resize: int | tuple[int, int]
+    # Pixels. int: the short side, ratio kept. (H, W): read according to `crop`.
+    interpolation: str
+    # One of INTERPOLATIONS.
+    antialias: bool
+    # True for timm (Pillow resizes with antialiasing), False for torchvision's video presets.
+    crop: str
+    # center: resize (an (H, W) is met exactly, ratio lost), then cut `size` from the middle.
+    # squash: resize to `size` exactly, ratio lost, nothing cut.
+    # border: fit inside `resize` with the ratio kept, then cut or pad with `mean` to `size`.
+    # cover: cover `resize` with the ratio kept, then cut `size` from the middle (timm's `center` of non-square models).
+    mean: tuple[float, float, float]
+    # Of [0, 1] RGB; x = (rgb - mean) / std.
+    std: tuple[float, float, float]
+    clip_length: int = 1
+    # Frames per row; 1 for image encoders.
+
+    def __post_init__(self) -> None:
+        """Refuse what no preprocessing could carry out."""
+        _check_choice("crop", self.crop, CROPS)
+        _check_choice("interpolation", self.interpolation, INTERPOLATIONS)
+        if min(self.size) < 1 or self.clip_length < 1 or min(self.std) <= 0:
+            message = f"size {self.size}, clip_length {self.clip_length} and std {self.std} must all be positive."
+            raise ValueError(message)
+
+
+def _check_choice(what: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        message = f"{what} {value!r} is not known; allowed: {', '.join(allowed)}."
+        raise ValueError(message)
+
+
+def resolve_layer(output: OutputName, num_layers: int, *, encoder: str) -> int:
+    """Index from 0 of the layer that `output` names; ValueError outside [-num_layers, num_layers)."""
+    layer = output.layer
+    assert layer is not None
+    if not -num_layers <= layer < num_layers:
+        message = (
+            f"output {output.name!r}: {encoder} has {num_layers} layers; "
+            f"allowed: layer0 to layer{num_layers - 1}, or layer-{num_layers} to layer-1."
+        )
+        raise ValueError(message)
+    return layer % num_layers
+
+
+def refuse_form(output: OutputName, *, encoder: str, why: str, instead: str) -> NoReturn:
+    """Raise the ValueError for a form that this encoder cannot give."""
+    message = f"output {output.name!r} cannot be had from {encoder}: {why}; ask for {instead}."
+    raise ValueError(message)
+
+
+def requested_num_classes(model_args: dict[str, Any], num_classes: int | None) -> int | None:
+    """Take `num_classes` out of `model_args` and reconcile both; ValueError when they disagree."""
+    given = model_args.pop("num_classes", None)
+    if given is not None and num_classes is not None and given != num_classes:
+        message = f"num_classes is {num_classes} but model_args says {given}; give it once."
+        raise ValueError(message)
+    return num_classes if given is None else int(given)
+
+
+class Encoder(nn.Module):
+    """A frozen-shape feature extractor: one forward pass, one tensor per output asked for.
+
+    `model` is the bare timm or torchvision model, so its state dict has the names that published weights have.
+    `kind` is `image` (input BCHW) or `video` (input BCTHW); the input is normalised as `data_config` says.
+    """
+
+    kind: str
+    data_config: DataConfig
+    outputs: tuple[str, ...]
+    model: nn.Module
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Tensors by output name, in the order asked: pooled (B,D), tokens (B,N,D), map (B,C,[T,]H,W), logits (B,K)."""
+        raise NotImplementedError
+
+
+def zero_input(encoder: Encoder) -> Tensor:
+    """One row of zeros in the shape `encoder` is fed: (1,3,H,W) for images, (1,3,T,H,W) for clips, float32."""
+    height, width = encoder.data_config.size
+    clip = (encoder.data_config.clip_length,) if encoder.kind == "video" else ()
+    parameter = next(encoder.parameters())
+    return torch.zeros(1, 3, *clip, height, width, device=parameter.device, dtype=parameter.dtype)

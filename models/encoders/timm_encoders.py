@@ -1,0 +1,212 @@
+"""Image encoders from timm: build by name, read the preprocessing, give any of the outputs in one forward pass.
+
+Shape letters: B batch, C channels, H height, W width, N positions (tokens), D features, K classes.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import timm
+import timm.data
+import torch
+from torch import Tensor, nn
+
+from reelwright.models.encoders.base import (
+    DataConfig,
+    Encoder,
+    refuse_form,
+    requested_num_classes,
+    resolve_layer,
+)
+from reelwright.models.encoders.outputs import OutputName, parse_outputs
+
+_Layer = tuple[Tensor, Tensor | None]  # map_BCHW and, where the model has them, its prefix tokens_BND
+
+
+def is_known_timm_name(name: str) -> bool:
+    """Whether `NAME` or `NAME.TAG` is a timm model (and TAG one of its published weights)."""
+    base, _, tag = name.partition(".")
+    return timm.is_model(base) and (not tag or name in timm.list_pretrained(base))
+
+
+def known_timm_names() -> list[str]:
+    """All names that `is_known_timm_name` accepts, tags included."""
+    return [*timm.list_models(), *timm.list_pretrained()]
+
+
+def build_timm(
+    name: str,
+    *,
+    outputs: Sequence[str],
+    pretrained: bool,
+    model_args: Mapping[str, object] | None,
+    num_classes: int | None,
+) -> TimmEncoder:
+    """Create the timm model `name` (`NAME[.TAG]` or `hf-hub:org/name`); ValueError for arguments it does not take.
+
+    The classifier is left out unless `logits` is asked for, `num_classes` is given, or `model_args` says otherwise.
+    """
+    arguments: dict[str, Any] = dict(model_args or {})
+    wanted_classes = requested_num_classes(arguments, num_classes)
+    if wanted_classes is None and "logits" not in outputs:
+        wanted_classes = 0
+    if wanted_classes is not None:
+        arguments["num_classes"] = wanted_classes
+    try:
+        model = timm.create_model(name, pretrained=pretrained, **arguments)
+    except TypeError as error:
+        message = f"timm model {name!r} does not take model_args {dict(model_args or {})}: {error}."
+        raise ValueError(message) from error
+    return TimmEncoder(model, name=name, outputs=outputs, input_size=_overridden_size(arguments))
+
+
+def _overridden_size(arguments: Mapping[str, Any]) -> tuple[int, int] | None:
+    size = arguments.get("img_size")
+    if size is None:
+        return None
+    height, width = (size, size) if isinstance(size, int) else size
+    return int(height), int(width)
+
+
+def timm_data_config(model: nn.Module, *, input_size: tuple[int, int] | None = None) -> DataConfig:
+    """The preprocessing of timm's own evaluation transform (`timm.data.transforms_factory.transforms_imagenet_eval`).
+
+    `input_size` (H, W) in pixels replaces the size in the model's config (for models made with `img_size`).
+    """
+    override = None if input_size is None else {"input_size": (3, *input_size)}
+    config = timm.data.resolve_model_data_config(model, args=override)
+    height, width = config["input_size"][1:]
+    crop, resize = _timm_resize((height, width), crop_pct=config["crop_pct"], crop_mode=config["crop_mode"])
+    return DataConfig(
+        size=(height, width),
+        resize=resize,
+        interpolation=config["interpolation"],
+        antialias=True,
+        crop=crop,
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+    )
+
+
+def _timm_resize(size: tuple[int, int], *, crop_pct: float, crop_mode: str) -> tuple[str, int | tuple[int, int]]:
+    height, width = (math.floor(pixels / crop_pct) for pixels in size)
+    if crop_mode == "squash":
+        # Ours cuts nothing; timm's with crop_pct < 1 resizes exactly and then cuts, which is `center` with (H, W).
+        return ("squash" if (height, width) == size else "center"), (height, width)
+    if crop_mode == "border":
+        return "border", (height, width)
+    return ("center", height) if height == width else ("cover", (height, width))
+
+
+class TimmEncoder(Encoder):
+    """An image encoder: x_BCHW -> one tensor per output.
+
+    Layers are those of timm's `forward_intermediates`: transformer blocks, or the stages of a hierarchical model
+    (where the stem counts, it is layer 0). A layer's map and pooled leave prefix tokens (class, register) out; its
+    tokens have them in front where timm returns them. The last features (`tokens`, `map`, `pooled`) have had the final
+    norm, those of a layer have not.
+    """
+
+    kind = "image"
+
+    def __init__(
+        self, model: nn.Module, *, name: str, outputs: Sequence[str], input_size: tuple[int, int] | None = None
+    ) -> None:
+        """Wrap `model`; ValueError when an output is unknown or not to be had from it."""
+        super().__init__()
+        self.model = model
+        self.name = name
+        self.data_config = timm_data_config(model, input_size=input_size)
+        self.outputs = tuple(outputs)
+        self._parsed = parse_outputs(outputs)
+        self._layers = self._resolve_layers()
+        if "logits" in self.outputs and not getattr(model, "num_classes", 0):
+            raise ValueError(f"output 'logits' needs a classifier, but {name} has none; give num_classes > 0.")
+
+    def _resolve_layers(self) -> dict[str, int]:
+        named = [output for output in self._parsed if output.layer is not None]
+        if named and not hasattr(self.model, "forward_intermediates"):
+            refuse_form(named[0], encoder=self.name, why="timm gives no layers for it", instead="pooled, tokens or map")
+        return {output.name: resolve_layer(output, len(self._feature_info()), encoder=self.name) for output in named}
+
+    def _feature_info(self) -> Sequence[object]:
+        # timm keeps it as a plain list or as its FeatureInfo class, whose entries are in `.info`.
+        info = getattr(self.model, "feature_info", [])
+        entries: Sequence[object] = getattr(info, "info", info)
+        return entries
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """x_BCHW normalised -> pooled (B,D), tokens (B,N,D), map (B,C,H,W), logits (B,K), by output name."""
+        features, layers = self._run(x)
+        return {output.name: self._form(output, x, features, layers) for output in self._parsed}
+
+    def _run(self, x_BCHW: Tensor) -> tuple[Tensor | None, dict[int, _Layer]]:
+        model: Any = self.model
+        if not self._layers:
+            return model.forward_features(x_BCHW), {}
+        wanted = sorted(set(self._layers.values()))
+        only_layers = len(self._layers) == len(self._parsed)
+        arguments: dict[str, Any] = {"intermediates_only": only_layers, "stop_early": only_layers}
+        if "return_prefix_tokens" in inspect.signature(model.forward_intermediates).parameters:
+            arguments["return_prefix_tokens"] = True
+        result = model.forward_intermediates(x_BCHW, indices=wanted, **arguments)
+        features, found = (None, result) if only_layers else result
+        pairs = [entry if isinstance(entry, tuple) else (entry, None) for entry in found]
+        return features, dict(zip(wanted, pairs, strict=True))
+
+    def _form(self, output: OutputName, x: Tensor, features: Tensor | None, layers: dict[int, _Layer]) -> Tensor:
+        if output.layer is not None:
+            return _layer_form(output.form, *layers[self._layers[output.name]])
+        if output.form in ("pooled", "logits"):
+            model: Any = self.model
+            result: Tensor = model.forward_head(features, pre_logits=output.form == "pooled")
+            return result
+        if not isinstance(features, Tensor):
+            # CrossViT, for one, has two token sequences.
+            why = f"its features are a {type(features).__name__} of tensors"
+            refuse_form(output, encoder=self.name, why=why, instead="pooled")
+        if output.form == "tokens":
+            return self._tokens(output, features)
+        return self._map(output, x, features)
+
+    def _tokens(self, output: OutputName, features: Tensor) -> Tensor:
+        if features.ndim == 3:
+            return features
+        return self._map(output, features, features).flatten(2).transpose(1, 2)
+
+    def _map(self, output: OutputName, x: Tensor, features: Tensor) -> Tensor:
+        if features.ndim == 4:
+            is_channels_last = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
+            return features.permute(0, 3, 1, 2) if is_channels_last else features
+        if features.ndim != 3:
+            why = f"its features have shape {tuple(features.shape)}"
+            refuse_form(output, encoder=self.name, why=why, instead="pooled")
+        patches_BND = features[:, int(getattr(self.model, "num_prefix_tokens", 0)) :]
+        grid = self._grid(x.shape[-2], x.shape[-1], patches_BND.shape[1])
+        if grid is None:
+            why = f"its {patches_BND.shape[1]} tokens form no grid over {tuple(x.shape[-2:])} pixels"
+            refuse_form(output, encoder=self.name, why=why, instead="tokens")
+        return patches_BND.transpose(1, 2).reshape(len(features), -1, *grid)
+
+    def _grid(self, height: int, width: int, num_patches: int) -> tuple[int, int] | None:
+        """(rows, columns) of the patch grid, or None when `num_patches` does not fit the picture."""
+        patch_embed: Any = getattr(self.model, "patch_embed", None)
+        if hasattr(patch_embed, "dynamic_feat_size"):
+            rows, columns = patch_embed.dynamic_feat_size((height, width))
+        else:
+            rows = round(math.sqrt(num_patches * height / width))
+            columns = num_patches // max(rows, 1)
+        return (rows, columns) if rows * columns == num_patches else None
+
+
+def _layer_form(form: str, map_BCHW: Tensor, prefix_BND: Tensor | None) -> Tensor:
+    if form == "map":
+        return map_BCHW
+    positions_BND = map_BCHW.flatten(2).transpose(1, 2)
+    if form == "pooled":
+        return positions_BND.mean(dim=1)
+    return positions_BND if prefix_BND is None else torch.cat([prefix_BND, positions_BND], dim=1)

@@ -1,0 +1,165 @@
+"""The pipeline file: YAML and overrides in, checked settings out. Nothing is run and nothing heavy is imported."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import Field
+
+from reelwright.pipeline.config.cluster import ClusterSettings
+from reelwright.pipeline.config.overrides import laid_over
+from reelwright.stages.base.config import Settings, StageConfig, parse_config
+from reelwright.stages.base.registry import config_model
+from reelwright.stages.index.config import LabelsConfig, VideosConfig
+from reelwright.storage.errors import ConfigError, nearest
+from reelwright.storage.store import Store
+from reelwright.storage.urls import is_url
+
+DEFAULT_NAMES = ("reelwright.yaml", "pipeline.yaml")
+STORE_VARIABLE = "REELWRIGHT_STORE"
+
+
+class PipelineSettings(Settings):
+    """The blocks of a pipeline file."""
+
+    videos: dict[str, Any]
+    labels: dict[str, Any] | None = None
+    store: str | None = None
+    """Folder of cached outputs; null: $REELWRIGHT_STORE, else .reelwright/store beside the pipeline file."""
+    cluster: dict[str, Any] = Field(default_factory=dict)
+    """Where it runs, and with what; `reelwright settings cluster` lists the settings."""
+    stages: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class PipelineFile:
+    """A checked pipeline file."""
+
+    path: Path  # absolute; relative paths in the file start at its folder
+    videos: VideosConfig
+    labels: LabelsConfig | None
+    nodes: dict[str, StageConfig]  # in the order of the file
+    store: Store
+    overrides: tuple[str, ...] = ()  # name=value that were laid over the file
+    cluster: dict[str, Any] = field(default_factory=dict)  # checked when an executor is chosen; never in a key
+
+    @property
+    def folder(self) -> Path:
+        """Where relative paths start."""
+        return self.path.parent
+
+    def place(self, written: str) -> str:
+        """A URL as it is, else the absolute path, as text."""
+        return written if is_url(written) else str(self.resolve(written))
+
+    def resolve(self, written: str) -> Path:
+        """An absolute path for one that is written in the file."""
+        return Path(os.path.abspath(self.folder / Path(written).expanduser()))  # noqa: PTH100 - links stay as set
+
+
+def find_pipeline_file(given: Path | None) -> Path:
+    """The file given, or the first of reelwright.yaml and pipeline.yaml in the working folder."""
+    if given is not None:
+        if not given.is_file():
+            raise ConfigError(f"{given}: no such pipeline file. `reelwright init` writes one")
+        return given.absolute()
+    for name in DEFAULT_NAMES:
+        if Path(name).is_file():
+            return Path(name).absolute()
+    raise ConfigError(
+        f"no {' or '.join(DEFAULT_NAMES)} in {Path.cwd()}: give one with -c, or write one with `reelwright init`"
+    )
+
+
+def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> PipelineFile:
+    """Read and check a pipeline file. Raises ConfigError with file, key, value and what is allowed."""
+    return build_pipeline(read_yaml(path), path=path, overrides=overrides)
+
+
+def build_pipeline(content: DictConfig, *, path: Path, overrides: Sequence[str] = ()) -> PipelineFile:
+    """Check settings that are read already; ``path`` is where relative paths start and what messages name."""
+    values = _merge(content, overrides, path)
+    settings = parse_config(PipelineSettings, values, where=str(path))
+    nodes = {name: _node(name, block, path) for name, block in settings.stages.items()}
+    labels = None if settings.labels is None else parse_config(LabelsConfig, settings.labels, where=f"{path}: labels")
+    return PipelineFile(
+        path=path,
+        videos=parse_config(VideosConfig, settings.videos, where=f"{path}: videos"),
+        labels=labels,
+        nodes=nodes,
+        store=_store(settings.store, path),
+        overrides=tuple(overrides),
+        cluster=_cluster(settings.cluster, path),
+    )
+
+
+def read_yaml(path: Path) -> DictConfig:
+    """The mapping in a YAML file, read as data: tags that would make Python objects are errors."""
+    try:
+        content = OmegaConf.load(path)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such pipeline file") from None
+    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not readable as YAML: {error}") from None
+    if not isinstance(content, DictConfig):
+        raise ConfigError(f"{path}: a pipeline file is a mapping with videos and stages")
+    return content
+
+
+def _merge(content: DictConfig, overrides: Sequence[str], path: Path) -> dict[str, Any]:
+    try:
+        nodes = list(content.get("stages") or {})
+        values = OmegaConf.to_container(
+            laid_over(content, [_full_name(override, nodes) for override in overrides]), resolve=True
+        )
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{path}: {error}") from None
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def _full_name(override: str, nodes: Sequence[str]) -> str:
+    """``train.lr=1`` means ``stages.train.lr=1`` where train is a node."""
+    name, equals, value = override.partition("=")
+    if not equals:
+        raise ConfigError(f"override {override!r}: write name=value, such as train.epochs=5")
+    top = name.split(".")[0]
+    blocks = tuple(PipelineSettings.model_fields)
+    if top in blocks:
+        return override
+    if top in nodes:
+        return f"stages.{name}={value}"
+    known = [*nodes, *blocks]
+    raise ConfigError(
+        f"override {override!r}: {top!r} is neither a node nor a block.{nearest(top, known)} Known: {', '.join(known)}"
+    )
+
+
+def _node(name: str, block: dict[str, Any], path: Path) -> StageConfig:
+    where = f"{path}: stages.{name}"
+    if name in PipelineSettings.model_fields:
+        raise ConfigError(f"{where}: a node cannot be called {name}, which is a block of the file")
+    if not name.replace("_", "").replace("-", "").isalnum():
+        raise ConfigError(f"{where}: a node's name has letters, digits, _ and - only")
+    if not isinstance(block, dict) or "uses" not in block:
+        raise ConfigError(f"{where}: `uses:` is missing; it names the stage, as in `uses: embed`")
+    values = {key: value for key, value in block.items() if key != "uses"}
+    return parse_config(config_model(str(block["uses"]), where=where), values, where=where)
+
+
+def _cluster(block: dict[str, Any], path: Path) -> dict[str, Any]:
+    parse_config(ClusterSettings, block, where=f"{path}: cluster")
+    return block
+
+
+def _store(written: str | None, path: Path) -> Store:
+    if written is not None:
+        return Store.at(written if is_url(written) else path.parent / Path(written).expanduser())
+    return Store.at(os.environ.get(STORE_VARIABLE) or path.parent / ".reelwright" / "store")

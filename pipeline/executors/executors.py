@@ -1,0 +1,160 @@
+"""The seam between what is to be done and where: `execute` knows an Executor, a stage knows neither."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from reelwright.pipeline.config.cluster import ClusterSettings
+from reelwright.pipeline.config.pipeline_file import PipelineFile
+from reelwright.pipeline.config.profiles import cluster_settings
+from reelwright.pipeline.executors.progress_file import LiveReporter
+from reelwright.stages.base.inputs import bring_inputs
+from reelwright.stages.base.registry import load, stage_of
+from reelwright.stages.base.work import InputRef, Reporter, Work
+
+if TYPE_CHECKING:
+    from reelwright.pipeline.executors.dask_pool import DaskPool
+    from reelwright.stages.synthesize.spread import Spread
+
+Ask = Callable[[str], bool]  # a question for a person; whether the answer is yes
+
+
+class Executor(Protocol):
+    """Does the work of a node."""
+
+    def items(self, work: Work, reporter: LiveReporter) -> None:
+        """Do the videos of ``work``; every one ends as a row of the node's ledger."""
+
+    def whole(self, work: Work, reporter: LiveReporter) -> dict[str, Any]:
+        """Do a node that has no items, a run or a table; returns its outputs."""
+
+    def calls(self, reporter: Reporter) -> Spread:
+        """What makes synthetic videos."""
+
+
+class LocalExecutor:
+    """In this process and those that stages start."""
+
+    def items(self, work: Work, reporter: LiveReporter) -> None:
+        """See Executor."""
+        bring_inputs(work)
+        load(stage_of(work.stage).work)(work, reporter)
+
+    def whole(self, work: Work, reporter: LiveReporter) -> dict[str, Any]:
+        """See Executor."""
+        bring_inputs(work)
+        outputs: dict[str, Any] = load(stage_of(work.stage).work)(work, reporter)
+        return dict(outputs)
+
+    def calls(self, reporter: Reporter) -> Spread:
+        """See Executor."""
+        from reelwright.stages.synthesize.spread import spread
+
+        del reporter
+        return spread
+
+
+class DaskExecutor(LocalExecutor):
+    """Videos of the stages that are worth it on dask workers, all else here."""
+
+    def __init__(self, settings: ClusterSettings, *, logs: Path) -> None:
+        self.settings = settings
+        self._logs = logs
+        self._pool: DaskPool | None = None
+        self._reporter: Reporter | None = None
+
+    def items(self, work: Work, reporter: LiveReporter) -> None:
+        """See Executor."""
+        if not stage_of(work.stage).spreads:
+            super().items(work, reporter)
+            return
+        from reelwright.pipeline.executors.unit_scheduler import Spreader
+
+        pool = self._opened(reporter)
+        try:
+            work = sized(work, cpus=self.settings.cpus)
+            Spreader(work, pool, reporter, self.settings, tell_running=reporter.running).run()
+        finally:
+            pool.want(0)
+
+    def calls(self, reporter: Reporter) -> Spread:
+        """See Executor."""
+        from reelwright.pipeline.executors.calls import CallSpreader
+
+        return CallSpreader(self._opened(reporter), self.settings.cpus, self.settings.unit_seconds)
+
+    def close(self) -> None:
+        """End what was started."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+    def _opened(self, reporter: Reporter) -> DaskPool:
+        """The pool, which tells ``reporter`` from now on."""
+        from reelwright.pipeline.executors.dask_pool import DaskPool
+
+        self._reporter = reporter
+        if self._pool is None:
+            self._pool = DaskPool(self.settings, logs=self._logs, tell=self._tell)
+        return self._pool
+
+    def _tell(self, text: str) -> None:
+        if self._reporter is not None:
+            self._reporter.note(text)
+
+
+def sized(work: Work, *, cpus: int) -> Work:
+    """The same work with as many decoding processes as a worker has cores, where the settings leave it open."""
+    refs = {name: tuple(_sized_input(ref, cpus) for ref in given) for name, given in work.inputs.items()}
+    return replace(work, config=_sized_config(work.config, cpus), inputs=refs)
+
+
+def _sized_input(ref: InputRef, cpus: int) -> InputRef:
+    return replace(ref, config=_sized_config(ref.config, max(1, cpus // 2)))  # beside a forward pass
+
+
+def _sized_config(config: Mapping[str, Any], cpus: int) -> dict[str, Any]:
+    is_open = "workers" in config and config["workers"] is None
+    return {**config, "workers": cpus} if is_open else dict(config)
+
+
+class SlurmExecutor(DaskExecutor):
+    """Videos on workers that dask-jobqueue starts, training as jobs of its own, all else here."""
+
+    def __init__(self, settings: ClusterSettings, *, logs: Path, ask: Ask | None) -> None:
+        super().__init__(settings, logs=logs)
+        self._ask = ask
+
+    def whole(self, work: Work, reporter: LiveReporter) -> dict[str, Any]:
+        """See Executor."""
+        if not stage_of(work.stage).trains:
+            return super().whole(work, reporter)
+        from reelwright.pipeline.executors.training import train_as_job
+
+        return train_as_job(work, reporter, self.settings, ask=self._ask)
+
+
+@contextlib.contextmanager
+def executing(file: PipelineFile, given: Mapping[str, Any], *, ask: Ask | None = None) -> Iterator[Executor]:
+    """The executor that options, file and profile name; what it starts ends with the block.
+
+    Raises ConfigError for settings that are wrong, before anything is started.
+    """
+    settings = cluster_settings(file, given)
+    if settings.executor == "local":
+        yield LocalExecutor()
+        return
+    logs = file.store.logs("workers")
+    executor = (
+        DaskExecutor(settings, logs=logs)
+        if settings.executor == "dask"
+        else SlurmExecutor(settings, logs=logs, ask=ask)
+    )
+    try:
+        yield executor
+    finally:
+        executor.close()

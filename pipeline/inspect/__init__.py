@@ -1,0 +1,1 @@
+"""Looking at what is there: comparing, exporting, logs, grids, contents."""

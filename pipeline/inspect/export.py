@@ -1,0 +1,137 @@
+"""Export what a node made: find its rows or predictions, hand them to the writer of the form asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reelwright.pipeline.run.results import names_of
+from reelwright.stages.base.registry import load
+from reelwright.storage.bucket.remote import list_names
+from reelwright.storage.bucket.transfer import replacing_at
+from reelwright.storage.errors import ConfigError, StoreError, nearest
+from reelwright.storage.files import write_json
+from reelwright.storage.folders import replacing_folder
+from reelwright.storage.kinds import KINDS
+from reelwright.storage.tables.annotations import UNKNOWN
+from reelwright.storage.urls import is_url
+
+if TYPE_CHECKING:
+    from reelwright.pipeline.plan.graph import NodePlan
+    from reelwright.pipeline.plan.plan import Planner
+    from reelwright.pipeline.project import Project
+
+# form -> what it is made of, and its writer
+FORMS: dict[str, tuple[str, str]] = {
+    "mstcn": ("predictions", "reelwright.stages.export.predictions:export_mstcn"),
+    "activitynet": ("predictions", "reelwright.stages.export.predictions:export_activitynet"),
+    "npy": ("embeddings", "reelwright.stages.export.embeddings:export_npy"),
+    "webdataset": ("embeddings", "reelwright.stages.export.embeddings:export_webdataset"),
+}
+NOTE = "export.json"  # says what a folder holds; only a folder with it is replaced
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportRequest:
+    """What is exported, and how."""
+
+    node: str
+    form: str  # one of FORMS
+    folder: str | Path  # or a URL
+    splits: tuple[str, ...] = ()  # empty: all
+    output: str = "pooled"  # of embeddings
+    background: str | None = None  # of activitynet
+    per_row: bool = False  # of mstcn
+    shard_bytes: int | None = None  # of webdataset; None: the writer's default
+
+    def __post_init__(self) -> None:
+        """One split is a list of one: a text would be taken for its letters."""
+        object.__setattr__(self, "splits", names_of(self.splits))
+
+
+def export_node(project: Project, request: ExportRequest) -> int:
+    """Write the export into a folder of its own, which appears when it is whole; returns the number of videos.
+
+    Raises ConfigError when the form does not fit the node or the folder holds something else, StoreError when the node
+    has not run.
+    """
+    if request.form not in FORMS:
+        raise ConfigError(
+            f"--to {request.form!r}: no such form.{nearest(request.form, FORMS)} Known: {', '.join(FORMS)}"
+        )
+    planner = project.planner(read=True)
+    planner.graph.check_name(request.node)
+    plan = planner.plan(request.node)
+    made_of, writer = FORMS[request.form]
+    produces = plan.node.config.produces
+    if produces != made_of:
+        fitting = ", ".join(form for form, (kind, _) in FORMS.items() if kind == produces)
+        raise ConfigError(
+            f"{request.node} makes {produces}; {request.form} is made of {made_of}. Forms: {fitting or 'none'}"
+        )
+    if plan.record is None or not plan.key:
+        raise StoreError(
+            f"{request.node} has nothing for its present settings: {'; '.join(plan.reasons)}. Run it first"
+        )
+    place = str(request.folder)
+    if is_url(place):
+        _check_url(place)
+    else:
+        _check_folder(Path(place))
+    export = _predictions if made_of == "predictions" else _embeddings
+    with replacing_at(place, last=NOTE) if is_url(place) else replacing_folder(Path(place)) as temporary:
+        count = export(planner, plan, request, load(writer), temporary)
+        if not count:
+            raise StoreError(f"{request.node} has no video in the splits {', '.join(request.splits) or '(all)'}")
+        note = {"form": request.form, "node": request.node, "key": plan.key, "videos": count}
+        write_json(temporary / NOTE, note)
+    return count
+
+
+def _predictions(planner: Planner, plan: NodePlan, request: ExportRequest, write: Any, folder: Path) -> int:
+    options = load("reelwright.stages.export.predictions:PredictionExport")(
+        splits=frozenset(request.splits) or None, background=request.background, per_row=request.per_row
+    )
+    place = planner.file.store.predictions(plan.key)
+    planner.file.store.backend.pull(place)
+    return int(write(KINDS["predictions"].open(place), folder, options))
+
+
+def _embeddings(planner: Planner, plan: NodePlan, request: ExportRequest, write: Any, folder: Path) -> int:
+    store = KINDS["embeddings"].open(planner.file.store.embeddings(plan.spec_key))
+    options = (
+        {} if request.shard_bytes is None or request.form != "webdataset" else {"shard_bytes": request.shard_bytes}
+    )
+    videos = _videos(planner, present=set(store.digests()), splits=request.splits)
+    return int(write(store, videos, folder, output=request.output, **options))
+
+
+def _videos(planner: Planner, *, present: set[str], splits: Sequence[str]) -> list[Any]:
+    """The videos that have rows, in the order of the manifest."""
+    dataset = planner.dataset
+    make = load("reelwright.stages.export.embeddings:ExportedVideo")
+    return [
+        make(
+            video_id=video.video_id,
+            digest=digest,
+            split=video.split,
+            label=video.label if annotation.label == UNKNOWN else dataset.labels.classes[annotation.label],
+        )
+        for video, digest, annotation in dataset.named(present)
+        if not splits or video.split in splits
+    ]
+
+
+def _check_url(url: str) -> None:
+    names = list_names(url)
+    if names and NOTE not in names:
+        raise ConfigError(f"{url} holds objects that are no export of ours; give an empty place, or a new one")
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file; give a folder that is not there yet")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / NOTE).is_file():
+        raise ConfigError(f"{folder} holds files that are no export of ours; give an empty folder, or a new one")

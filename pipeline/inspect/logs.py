@@ -1,0 +1,48 @@
+"""What is known of one video everywhere: its row in every node, and what was said while it was worked on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from reelwright.pipeline.plan.plan import Planner
+from reelwright.pipeline.plan.synthesized import NODE as VIDEOS
+from reelwright.storage.errors import ConfigError, nearest
+from reelwright.storage.ledger.items import ItemRow
+from reelwright.storage.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """One node's account of a video."""
+
+    node: str
+    row: ItemRow | None  # None: not tried yet
+    files: tuple[Path, ...]  # logs of workers that had it, oldest first
+
+
+def account(planner: Planner, video_id: str) -> list[Said]:
+    """What every node with items knows of a video. Raises ConfigError for one that is not in the manifest."""
+    digests = planner.dataset.digests
+    if video_id not in digests:
+        raise ConfigError(f"no video {video_id!r} in the manifest.{nearest(video_id, digests)}")
+    digest, unusable = digests[video_id], planner.dataset.probe_row(video_id)
+    found = [] if unusable is None else [Said(node=VIDEOS, row=unusable, files=())]
+    for plan in planner.plans():
+        if digest is None or plan.node.config.kind != "items" or not plan.spec_key:
+            continue
+        row = planner.rows(plan).get(digest)
+        files = logs_of(planner.file.store, plan.spec_key, digest)
+        if row is not None or files:
+            found.append(Said(node=plan.node.name, row=row, files=files))
+    return found
+
+
+def logs_of(store: Store, spec_key: str, digest: str) -> tuple[Path, ...]:
+    """Logs of units that had a video; a unit whose videos all went well leaves none."""
+    folder = store.logs(spec_key)
+    store.backend.pull(folder)
+    head = f"# video {digest} "
+    paths = folder.glob("*.log") if folder.is_dir() else ()
+    named = [path for path in paths if head in path.read_text(encoding="utf-8", errors="replace")]
+    return tuple(sorted(named, key=lambda path: path.stat().st_mtime))

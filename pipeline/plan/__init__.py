@@ -1,0 +1,1 @@
+"""What is up to date, what is not, and why: graph, data set, keys, estimates, the lock file."""

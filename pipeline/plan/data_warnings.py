@@ -1,0 +1,187 @@
+"""What is most likely wrong with videos and labels: what fits nothing, has none, lies outside, is in two splits."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from reelwright.storage.errors import InputError, nearest
+from reelwright.storage.ledger.digest_cache import VideoProbe
+from reelwright.storage.ledger.items import DONE
+from reelwright.storage.tables.annotations import UNKNOWN, Annotation
+
+if TYPE_CHECKING:
+    from reelwright.pipeline.plan.dataset import Dataset
+
+_LISTED = 10  # names in a message
+_COMPARED = 1000  # names that another may have been meant for: comparing takes time
+_OF_IMAGES = frozenset({"jpeg", "png", "bmp", "webp", "tiff"})  # Pillow's names, as probes of folders have them
+_ABOUT_SECONDS = 0.5  # by which times may be off that only decoding tells
+_SLACK_SECONDS = 0.1  # at least, and at least a frame: labels are rounded, and a first frame seldom comes at 0
+
+
+def data_warnings(dataset: Dataset) -> tuple[str, ...]:
+    """One text for each kind of thing that is most likely wrong, with the videos it is about; nothing is read."""
+    return (*_unmatched(dataset), *_unlabelled(dataset), *_outside(dataset), *_in_several_splits(dataset))
+
+
+def check_shares(dataset: Dataset) -> None:
+    """Raise InputError where more labels fit no video, or more videos have no label, than the settings allow."""
+    settings, labels = dataset.label_settings, dataset.labels
+    if settings is None or not dataset.videos:
+        return
+    if len(labels.unmatched) > settings.max_unmatched * labels.num_named:
+        raise InputError(
+            f"{_told_unmatched(dataset)} That is more than the share labels.max_unmatched, {settings.max_unmatched:g}: "
+            "write the ids as in the manifest, or raise it (1: the table may be of any videos)"
+        )
+    for split, (bare, total) in _bare_videos(dataset).items():
+        if len(bare) > settings.max_unlabelled * total:
+            raise InputError(
+                f"{_told_unlabelled(split, bare, total)} That is more than the share labels.max_unlabelled, "
+                f"{settings.max_unlabelled:g}: label them, take them out of the manifest, or raise it"
+            )
+
+
+def _unmatched(dataset: Dataset) -> Iterator[str]:
+    if dataset.labels.unmatched:
+        yield f"{_told_unmatched(dataset)} Their labels are not used; write ids as in the manifest"
+
+
+def _told_unmatched(dataset: Dataset) -> str:
+    labels = dataset.labels
+    bare = [video.video_id for video in dataset.videos if not labels.of(video.video_id).is_known][:_COMPARED]
+    shown = [f"{name!r}{_hint(name, bare)}" for name in labels.unmatched[:_LISTED]]
+    return (
+        f"labels: {len(labels.unmatched):,} of the {labels.num_named:,} video ids in the table are not in the "
+        f"manifest: {_listed(shown, len(labels.unmatched))}."
+    )
+
+
+def _hint(name: str, bare: Sequence[str]) -> str:
+    """The video that an id was meant for, most likely: one that has no label."""
+    hint = nearest(name, bare)
+    return f" ({hint.strip()})" if hint else ""
+
+
+def _bare_videos(dataset: Dataset) -> dict[str, tuple[list[str], int]]:
+    """Split -> its videos without a label, and how many it has; none where a background stands for what is not said."""
+    if dataset.label_settings is None or dataset.background != UNKNOWN:
+        return {}
+    labelled = {name for name, annotation in dataset.labels.by_video.items() if annotation.is_known}
+    bare: dict[str, list[str]] = defaultdict(list)
+    for video in dataset.videos:
+        if video.video_id not in labelled:
+            bare[video.split].append(video.video_id)
+    totals = Counter(video.split for video in dataset.videos) if bare else Counter()
+    return {split: (names, totals[split]) for split, names in bare.items()}
+
+
+def _unlabelled(dataset: Dataset) -> Iterator[str]:
+    for split, (bare, total) in _bare_videos(dataset).items():
+        yield f"{_told_unlabelled(split, bare, total)} They are neither learned from nor scored"
+
+
+def _told_unlabelled(split: str, bare: Sequence[str], total: int) -> str:
+    shown = _listed([repr(name) for name in bare[:_LISTED]], len(bare))
+    return f"labels: {len(bare):,} of the {total:,} videos of split {split} have no label: {shown}."
+
+
+@dataclass(frozen=True)
+class _Outside:
+    """Labels of one video that lie outside its own time."""
+
+    video_id: str
+    labels: tuple[tuple[float, float], ...]  # start and stop in seconds, equal where a label is of one moment
+    start_seconds: float  # of the video
+    stop_seconds: float
+    counts_from_0: bool  # they would fit if the video began at 0
+
+    @property
+    def text(self) -> str:
+        """The first of them, and where the video is."""
+        start, stop = self.labels[0]
+        when = f"{start:.1f} s" if start == stop else f"{start:.1f} to {stop:.1f} s"
+        more = f" and {len(self.labels) - 1:,} more" if len(self.labels) > 1 else ""
+        return f"{self.video_id!r} ({when}{more}; the video is {self.start_seconds:.1f} to {self.stop_seconds:.1f} s)"
+
+
+def _outside(dataset: Dataset) -> Iterator[str]:
+    settings = dataset.label_settings
+    if settings is None or (settings.segments, settings.steps, settings.rows) == (None, None, None):
+        return
+    measured = list(_measured(dataset))
+    found = [entry for labelled in measured if (entry := _outside_of(*labelled)) is not None]
+    moved = [entry for entry in found if entry.counts_from_0]
+    for start in dict.fromkeys(round(entry.start_seconds, 1) for entry in moved):
+        names = [entry.video_id for entry in moved if round(entry.start_seconds, 1) == start]
+        shown = _listed([repr(name) for name in names[:_LISTED]], len(names))
+        yield (
+            f"labels: the video's own times start at {start:.1f} s; labels seem to count from 0: {shown}. "
+            "Set labels.time_origin: first_frame to count them from the first frame"
+        )
+    others = [entry for entry in found if not entry.counts_from_0]
+    if others:
+        count = sum(len(entry.labels) for entry in others)
+        shown = _listed([entry.text for entry in others[:_LISTED]], len(others))
+        yield (
+            f"labels: {count:,} labels of {len(others):,} videos lie wholly or partly outside their video's own time: "
+            f"{shown}. There is no row outside, so that part is never used; look at the table, its unit (seconds) and "
+            "its ids"
+        )
+    frames = [text for labelled in measured if (text := _frames_behind_the_end(*labelled))]
+    if frames:
+        shown = _listed(frames[:_LISTED], len(frames))
+        yield f"labels: frames that their videos do not have: {shown}. Frames count from 0; look at the table"
+
+
+def _measured(dataset: Dataset) -> Iterator[tuple[str, Annotation, VideoProbe]]:
+    """Labelled videos whose own time is known, with what is known of them."""
+    for name, annotation in dataset.labels.by_video.items():
+        probe = dataset.probes.get(dataset.digests.get(name) or "")
+        if probe is not None and probe.status in DONE and probe.duration_seconds > 0:
+            yield name, annotation, probe
+
+
+def _outside_of(name: str, annotation: Annotation, probe: VideoProbe) -> _Outside | None:
+    if probe.codec in _OF_IMAGES:  # a folder of them: how long it is, decode.image_fps says
+        return None
+    first, last = probe.start_seconds, probe.start_seconds + probe.duration_seconds
+    slack = max(_SLACK_SECONDS, 1 / probe.fps if probe.fps > 0 else 0.0, 0.0 if probe.is_exact else _ABOUT_SECONDS)
+    spans = [(start, stop) for start, stop, _ in annotation.segments]
+    spans += [(time, time) for time, _ in (*annotation.steps, *annotation.times)]
+    outside = tuple((start, stop) for start, stop in spans if start < first - slack or stop > last + slack)
+    if not outside:
+        return None
+    fits_at_0 = first > slack and all(stop <= probe.duration_seconds + slack for _, stop in spans)
+    return _Outside(name, outside, first, last, fits_at_0)
+
+
+def _frames_behind_the_end(name: str, annotation: Annotation, probe: VideoProbe) -> str:
+    numbers = [frame for frame, _ in annotation.frames if frame >= probe.num_frames > 0]
+    more = f" and {len(numbers) - 1:,} more" if len(numbers) > 1 else ""
+    return f"{name!r} (frame {min(numbers)}{more} of {probe.num_frames:,} frames)" if numbers else ""
+
+
+def _in_several_splits(dataset: Dataset) -> Iterator[str]:
+    counts = Counter(dataset.digests.values())
+    places: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for video in dataset.videos if len(counts) < len(dataset.videos) else ():
+        digest = dataset.digests[video.video_id]
+        if digest is not None and counts[digest] > 1:
+            places[digest].append((video.video_id, video.split))
+    leaks = [found for found in places.values() if len({split for _, split in found}) > 1]
+    if leaks:
+        shown = [" = ".join(f"{name!r} ({split})" for name, split in found) for found in leaks[:_LISTED]]
+        yield (
+            f"videos: {len(leaks):,} contents are in several splits: {_listed(shown, len(leaks))}. Scores of a split "
+            "that was learned from say little; take the copies out (`reelwright data show` lists all)"
+        )
+
+
+def _listed(shown: Iterable[str], total: int) -> str:
+    listed = list(shown)
+    more = f" and {total - len(listed):,} more" if total > len(listed) else ""
+    return f"{', '.join(listed)}{more}"

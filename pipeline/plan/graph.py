@@ -1,0 +1,166 @@
+"""The graph of a pipeline file: nodes, what each reads, an order in which they can run, and the plan of one node."""
+
+from __future__ import annotations
+
+import graphlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from reelwright.pipeline.config.pipeline_file import PipelineFile
+from reelwright.stages.base.config import StageConfig
+from reelwright.stages.base.work import VideoItem
+from reelwright.storage.errors import ConfigError, nearest
+from reelwright.storage.kinds import KINDS
+from reelwright.storage.ledger.items import ItemRow
+from reelwright.storage.ledger.records import Record
+
+FRESH, STALE, WAITING = "up to date", "stale", "waiting"
+
+
+@dataclass(frozen=True)
+class Node:
+    """One use of a stage."""
+
+    name: str
+    config: StageConfig
+    inputs: dict[str, tuple[str, ...]]  # input field -> names of nodes
+
+    @property
+    def stage(self) -> str:
+        """The stage's name."""
+        return self.config.stage
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """All nodes it reads, without repeats."""
+        return tuple(dict.fromkeys(name for names in self.inputs.values() for name in names))
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Nodes by name, in an order in which every node comes after what it reads."""
+
+    nodes: dict[str, Node]
+
+    def upstream(self, names: Iterable[str]) -> set[str]:
+        """``names`` and everything they depend on."""
+        found: set[str] = set()
+        open_names = list(names)
+        while open_names:
+            name = open_names.pop()
+            if name not in found:
+                found.add(name)
+                open_names.extend(self.nodes[name].parents)
+        return found
+
+    def downstream(self, name: str) -> list[str]:
+        """Nodes that depend on ``name``, directly or not, in order."""
+        found = {name}
+        for other in self.nodes.values():
+            if found.intersection(other.parents):
+                found.add(other.name)
+        return [other for other in self.nodes if other in found and other != name]
+
+    def check_name(self, name: str) -> str:
+        """``name`` if there is such a node. Raises ConfigError that names the nearest."""
+        if name not in self.nodes:
+            raise ConfigError(f"no node {name!r}.{nearest(name, self.nodes)} There are: {', '.join(self.nodes)}")
+        return name
+
+
+def has_rows(node: Node) -> bool:
+    """Whether it makes rows of single videos, which enter keys by how they are made, whatever videos they are of."""
+    return KINDS[node.config.produces].is_rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodePlan:
+    """What is known of one node before it runs."""
+
+    node: Node
+    state: str  # FRESH, STALE, or WAITING: its key depends on a node or on videos that come first
+    reasons: tuple[str, ...] = ()  # why it is not fresh, and how many videos are left alone
+    material: Mapping[str, Any] | None = None  # what the spec key is the digest of; None while WAITING
+    spec_key: str = ""  # of items; equals key for stages without items
+    key: str = ""  # of the node: spec key and set of videos; empty while it is not known which videos these are
+    wanted: tuple[VideoItem, ...] = ()  # all items
+    todo: tuple[VideoItem, ...] = ()  # items without rows in the store
+    failed: tuple[ItemRow, ...] = ()  # those of todo that were tried before
+    quarantined: tuple[
+        ItemRow, ...
+    ] = ()  # items that failed so often that they are left alone, and skipped ones; not in todo
+    record: Record | None = None  # of this key
+    rows: Mapping[str, ItemRow] | None = None  # of its ledger; None: not read, as the record says that all is done
+    lacks_group: bool = False  # its items are there, but not the zarr.json of their group
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the record says that every item is done to its end, so that its rows need not be read."""
+        is_left = bool(self.todo or self.quarantined)
+        counts = self.record.items if self.record is not None and not is_left else {}
+        return bool(counts) and counts["done"] == counts["total"] and counts.get("truncated") == 0
+
+    @property
+    def available(self) -> set[str]:
+        """Digests of items that have rows, or will have when nothing fails that has not failed before."""
+        failed = {row.digest for row in (*self.failed, *self.quarantined)}
+        return {item.digest for item in self.wanted} - failed
+
+
+def is_identified(plan: NodePlan) -> bool:
+    """Whether it is known how a node stands in the keys of those that read it (`keys.identity`)."""
+    if plan.state == WAITING or (plan.state == STALE and plan.node.config.kind == "run"):
+        return False
+    return has_rows(plan.node) or bool(plan.key)
+
+
+def build_graph(file: PipelineFile) -> Graph:
+    """Connect the nodes of a pipeline file.
+
+    Raises ConfigError for an unknown node, a node of the wrong kind, a circle, or settings that do not fit each other.
+    """
+    configs = {name: _completed(name, config, file) for name, config in file.nodes.items()}
+    nodes = {
+        name: Node(name, config, {field: tuple(names) for field, names in config.inputs().items()})
+        for name, config in configs.items()
+    }
+    for node in nodes.values():
+        _check_inputs(node, nodes, file)
+    sorter = graphlib.TopologicalSorter(
+        {name: sorted(node.parents, key=list(nodes).index) for name, node in nodes.items()}
+    )
+    try:
+        order = list(sorter.static_order())
+    except graphlib.CycleError as error:
+        raise ConfigError(
+            f"{file.path}: nodes depend on each other in a circle: {' -> '.join(error.args[1])}"
+        ) from None
+    for node in nodes.values():
+        node.config.check_inputs(
+            {field: [nodes[name].config for name in names] for field, names in node.inputs.items()}
+        )
+    return Graph({name: nodes[name] for name in order})
+
+
+def _completed(name: str, config: StageConfig, file: PipelineFile) -> StageConfig:
+    """Fill inputs that follow from other nodes (predict reads what its run was trained on)."""
+    read = {
+        parent: file.nodes[parent] for names in config.inputs().values() for parent in names if parent in file.nodes
+    }
+    return config.complete(read, where=f"{file.path}: stages.{name}")
+
+
+def _check_inputs(node: Node, nodes: dict[str, Node], file: PipelineFile) -> None:
+    for field, names in node.inputs.items():
+        kinds = node.config.input_kinds(field)
+        fitting = [other.name for other in nodes.values() if other.config.produces in kinds and other.name != node.name]
+        for name in names:
+            where = f"{file.path}: stages.{node.name}.{field}: {name!r}"
+            allowed = f"Nodes that do: {', '.join(fitting) or 'none'}."
+            if name not in nodes:
+                raise ConfigError(f"{where} is no node.{nearest(name, fitting)} {allowed}")
+            if nodes[name].config.produces not in kinds:
+                raise ConfigError(
+                    f"{where} makes {nodes[name].config.produces}; needed is {' or '.join(kinds)}. {allowed}"
+                )

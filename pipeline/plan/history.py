@@ -1,0 +1,148 @@
+"""The finished nodes of a store and what rests on what: from a run back to its frames, forward to its scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from reelwright.pipeline.plan.keys import reads, run_identity, started_from
+from reelwright.pipeline.plan.reasons import TARGETS
+from reelwright.stages.base.registry import produced_by
+from reelwright.storage.digests import digest
+from reelwright.storage.errors import ConfigError
+from reelwright.storage.ledger.records import Record, read_records
+from reelwright.storage.ledger.schema import check_schema
+from reelwright.storage.results.runs import RunFolder
+from reelwright.storage.store import Store
+from reelwright.storage.tables.annotations import UNKNOWN
+
+_SHOWN_KEY_DIGITS = 8
+
+
+@dataclass(frozen=True)
+class History:
+    """All records of a store, found by whatever later keys name them by."""
+
+    store: Store
+    records: dict[str, Record] = field(default_factory=dict)  # by key
+
+    @classmethod
+    def of(cls, store: Store) -> History:
+        """Read them all. Raises ConfigError for a store of a newer release."""
+        check_schema(store)
+        return cls(store, {record.key: record for record in read_records(store)})
+
+    @cached_property
+    def runs(self) -> list[Record]:
+        """Trained models, oldest first."""
+        found = (record for record in self.records.values() if produced_by(record.stage) == "run")
+        return sorted(found, key=lambda record: (record.finished, record.key))
+
+    @cached_property
+    def by_name(self) -> dict[str, Record]:
+        """Records by spec key, key, and the identity of a run's weights."""
+        named = {record.spec_key: record for record in self.records.values()}
+        named.update(self.records)
+        for record in self.runs:  # a fine-tuned run finds the run it started from, which is older
+            if "weights" in record.outputs:
+                named[run_identity(record.outputs["weights"], _reads(record, named))] = record
+        return named
+
+    def find(self, prefix: str) -> Record:
+        """The record whose key starts with ``prefix``. Raises ConfigError when there is none, or more than one."""
+        found = [record for key, record in sorted(self.records.items()) if key.startswith(prefix)]
+        if len(found) == 1:
+            return found[0]
+        told = ", ".join(f"{short(record.key)} ({record.node})" for record in found[:10])
+        raise ConfigError(
+            f"key {prefix!r} fits {len(found)} records of the store{f': {told}. Give more digits' if found else ''}"
+        )
+
+    def parents(self, record: Record) -> Iterator[tuple[str, Record]]:
+        """(input field, record) of what a record read and the store still knows; ``field[1]`` where there are more."""
+        for name, values in sorted(record.material.get("inputs", {}).items()):
+            if isinstance(values, list):
+                known = [(place, self.by_name[value]) for place, value in enumerate(values) if value in self.by_name]
+                for place, parent in known:
+                    yield (f"{name}[{place}]" if len(values) > 1 else name), parent
+
+    def settings(self, record: Record, path: str = "") -> dict[str, Any]:
+        """Dotted name -> value of all settings behind a record, those of its inputs under the input's name."""
+        found = dict(flat(record.material.get("spec", {}), path))
+        found.update(flat({"plugins": record.material["plugins"]} if "plugins" in record.material else {}, path))
+        if produced_by(record.stage) == "run":
+            inputs = record.material.get("inputs", {})
+            found.update({f"{path}{name}": inputs[name] for name in ("videos", "classes", "heads") if name in inputs})
+            if inputs.get("background", UNKNOWN) != UNKNOWN:
+                found[f"{path}background"] = inputs["classes"][inputs["background"]]
+        found.update(flat({TARGETS: record.outputs[TARGETS]} if TARGETS in record.outputs else {}, path))
+        for name, parent in self.parents(record):
+            found.update(self.settings(parent, f"{path}{name}."))
+        return found
+
+    def scores_of(self, run: Record) -> dict[str, dict[str, Any]]:
+        """Headline scores of the records of scores that rest on a run, by node name; the newest where several do."""
+        return {node: dict(record.outputs) for node, record in self._scores.get(run.key, {}).items()}
+
+    def targets_of(self, run: Record) -> dict[str, str]:
+        """By the same names, a digest of the contents and labels on which those scores are; empty where not noted."""
+        return {node: self._targets(record) for node, record in self._scores.get(run.key, {}).items()}
+
+    def _targets(self, scores: Record) -> str:
+        splits = scores.material["spec"]["splits"]
+        for _, parent in self.parents(scores):
+            if produced_by(parent.stage) == "steps":
+                inputs = parent.material["inputs"]
+                return digest([inputs.get(name) for name in ("names and labels", "truth", "procedure")])
+            if TARGETS in parent.outputs:
+                return digest({split: parent.outputs[TARGETS].get(split) for split in splits})
+        return ""
+
+    @cached_property
+    def _scores(self) -> dict[str, dict[str, Record]]:
+        found: dict[str, dict[str, Record]] = {}
+        for record in sorted(self.records.values(), key=lambda record: record.finished):
+            if produced_by(record.stage) == "scores":
+                for run in self._runs_behind(record):
+                    found.setdefault(run.key, {})[record.node] = record
+        return found
+
+    def best(self, run: Record) -> tuple[str, float] | None:
+        """The metric on val that chose the weights, and its best value; None without validation."""
+        file = RunFolder(self.store.run(run.key))
+        self.store.backend.pull(file.path, skip=_is_no_summary)
+        summary = file.summary() if self.store.backend.has(file.weights) else {}
+        return None if summary.get("best") is None else (f"val_{summary['metric']}", float(summary["best"]))
+
+    def _runs_behind(self, record: Record) -> Iterator[Record]:
+        """The runs whose predictions a record reads; not those that these started from."""
+        for _, parent in self.parents(record):
+            if produced_by(parent.stage) == "run":
+                yield parent
+            elif produced_by(parent.stage) in {"predictions", "steps"}:
+                yield from self._runs_behind(parent)
+
+
+def flat(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of the leaves of nested mappings; ``path`` goes before."""
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", value
+
+
+def short(key: str) -> str:
+    """The first digits of a key, as tables show it."""
+    return key[:_SHOWN_KEY_DIGITS]
+
+
+def _reads(record: Record, named: Mapping[str, Record]) -> dict[str, Any]:
+    starts = started_from(record.stage, record.material["inputs"])
+    return reads(record.material, [_reads(named[name], named) for name in starts if name in named])
+
+
+def _is_no_summary(name: str) -> bool:
+    return name != "summary.json"

@@ -1,0 +1,190 @@
+"""What is wrong with the settings of nodes and can be known before any work: `run` and `run -n` alike.
+
+    names, options, packages    before anything else
+    splits                      before a video is read
+    windows, devices            of nodes that would run, before a frame is decoded
+
+The pipeline file itself is checked where it is read. What a stage asks for is declared beside its settings
+(`StageConfig.check_names`, `packages`, `named_splits`, `window_rows`, `most_rows`); nothing here loads torch.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from ctypes import CDLL, byref, c_uint
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import PurePosixPath
+
+from reelwright.pipeline.config.pipeline_file import PipelineFile
+from reelwright.pipeline.plan.dataset import Dataset
+from reelwright.pipeline.plan.graph import FRESH, Graph, Node
+from reelwright.pipeline.plan.plan import Planner
+from reelwright.stages.base.plugins import check_plugin, find_plugin
+from reelwright.storage.errors import ConfigError, nearest
+
+_GPU = re.compile(r"cuda(?::(\d+))?")
+_OTHER_DEVICES = re.compile(r"(auto|cpu|mps|xpu|hpu|xla|mtia)(:\d+)?")
+
+
+def check_settings(file: PipelineFile, graph: Graph, selected: Collection[str], *, executor: str) -> None:
+    """Raise ConfigError that lists what names nothing in the nodes ``selected``: encoders, options, packages."""
+    problems = []
+    if executor == "slurm" and find_spec("dask_jobqueue") is None:
+        problems.append("executor slurm needs the package dask-jobqueue: pip install 'reelwright[slurm]'")
+    for node in _chosen(graph, selected):
+        problems += [f"stages.{node.name}: {text}" for text in (*_names(node), *_packages(node, ()))]
+        problems += [f"stages.{node.name}.{text}" for text in _plugins(node, file)]
+    _raise(file, problems)
+
+
+def check_videos(file: PipelineFile, graph: Graph, dataset: Dataset, selected: Collection[str]) -> None:
+    """Raise ConfigError for splits of the nodes ``selected`` that are empty, and packages that the files need."""
+    if dataset.num_to_make or not dataset.videos:
+        return
+    counts = Counter(video.split for video in dataset.videos)
+    endings = {PurePosixPath(str(video.path)).suffix.lower() for video in dataset.videos}
+    problems = []
+    for node in _chosen(graph, selected):
+        problems += [f"stages.{node.name}: {text}" for text in _packages(node, endings)]
+        problems += [f"stages.{node.name}.{text}" for text in _splits(node, counts, file.videos.splits)]
+    _raise(file, problems)
+
+
+def _chosen(graph: Graph, selected: Collection[str]) -> list[Node]:
+    return [node for node in graph.nodes.values() if node.name in selected]
+
+
+def check_plans(planner: Planner, selected: Collection[str], *, is_local: bool) -> tuple[str, ...]:
+    """Raise ConfigError for windows that no video holds, and devices that this machine lacks; of nodes that would run.
+
+    Returns warnings. Devices are looked at where the work ``is_local``: another machine has others.
+    """
+    nodes = [plan.node for plan in planner.plans() if plan.state != FRESH and plan.node.name in selected]
+    problems = [f"stages.{node.name}: {text}" for node in nodes if is_local for text in _device(node)]
+    warnings: list[str] = []
+    for node in nodes:
+        for text, is_fatal in _windows(node, planner):
+            (problems if is_fatal else warnings).append(f"stages.{node.name}: {text}")
+    _raise(planner.file, problems)
+    return tuple(warnings)
+
+
+def _raise(file: PipelineFile, problems: list[str]) -> None:
+    if problems:
+        raise ConfigError("\n  ".join([f"{file.path}: {len(problems)} problem(s) in the settings", *problems]))
+
+
+def _names(node: Node) -> Iterator[str]:
+    try:
+        node.config.check_names()
+    except ConfigError as error:
+        yield str(error)
+
+
+def _plugins(node: Node, file: PipelineFile) -> Iterator[str]:
+    """Plug-ins that are not there, cannot be imported, or do not take their options."""
+    for field, use in node.config.plugins().items():
+        try:
+            check_plugin(use, find_plugin(use.group, use.name, folder=file.folder))
+        except ConfigError as error:
+            yield f"{field}: {error}"
+
+
+def _packages(node: Node, endings: Collection[str]) -> Iterator[str]:
+    for package, told in node.config.packages(endings).items():
+        if find_spec(package) is None:
+            what, _, remedy = told.partition(";")
+            yield f"{what} needs the package {package}, which is not installed:{remedy}"
+
+
+def _splits(node: Node, counts: Mapping[str, int], allowed: Collection[str]) -> Iterator[str]:
+    """Splits that no video can be in, and those that some video has to be in but none is."""
+    there = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    for setting, (splits, is_needed) in node.config.named_splits().items():
+        unknown = [split for split in splits if split not in allowed and split not in counts]
+        if unknown and (is_needed or setting in node.config.model_fields_set):
+            yield f"{setting}: {unknown[0]!r} is no split.{nearest(unknown[0], allowed)} Known: {', '.join(allowed)}"
+        elif is_needed and not any(counts.get(split) for split in splits):
+            yield (
+                f"{setting}: no video is in {' or '.join(splits)} (there are: {there}); look at the split column of "
+                f"the manifest, at videos.split, or set {setting}"
+            )
+
+
+def _windows(node: Node, planner: Planner) -> Iterator[tuple[str, bool]]:
+    """Windows that are longer than every video whose length is known, and whether nothing is left of them."""
+    window = node.config.window_rows()
+    if window is None:
+        return
+    splits, dataset = node.config.wanted_splits(), planner.dataset
+    videos = [video for video in dataset.videos if splits is None or video.split in splits]
+    rows = [_most_rows(node, planner, dataset.digests[video.video_id]) for video in videos]
+    known = [count for count in rows if count is not None]
+    span, short = window
+    if not known or len(known) < len(rows) or max(known) + 1 >= span:  # a row more or less: times are rounded
+        return
+    told = (
+        f"a window reaches over {span:,} rows, but the longest of {len(known):,} videos has about {max(known):,.0f}; "
+        "shorten window.length (or dilation), or take more frames a second"
+    )
+    if short == "leave_out":
+        yield f"{told}. window.short: leave_out leaves every video out", True
+    else:
+        yield f"{told}: every video is filled up (window.short: {short})", False
+
+
+def _most_rows(node: Node, planner: Planner, digest: str | None) -> float | None:
+    """No more rows of a video than this come to a node; None where that is not known."""
+    counts = [_rows_made(planner.graph.nodes[name], planner, digest) for name in node.parents]
+    return min((count for count in counts if count is not None), default=None)
+
+
+def _rows_made(node: Node, planner: Planner, digest: str | None) -> float | None:
+    if node.config.produces == "embeddings":
+        rows = _most_rows(node, planner, digest)
+        return None if rows is None else node.config.most_rows(rows)
+    probe = planner.dataset.probes.get(digest or "")
+    if probe is None or not probe.is_exact or not probe.num_frames or not probe.duration_seconds:
+        return None
+    return node.config.rows_of_video(
+        num_frames=probe.num_frames, duration_seconds=probe.duration_seconds, start_seconds=probe.start_seconds
+    )
+
+
+def _device(node: Node) -> Iterator[str]:
+    name = getattr(node.config, "device", "auto")
+    gpu = _GPU.fullmatch(name)
+    if gpu is None:
+        if _OTHER_DEVICES.fullmatch(name) is None:
+            yield f"device: {name!r} is not known; allowed: auto, cpu, cuda, cuda:1"
+        return
+    found = num_gpus()
+    if found is not None and int(gpu[1] or 0) >= found:
+        yield f"device: {name!r}, but this machine has {found} GPU(s) that torch can use; set device: auto or cpu"
+
+
+def num_gpus() -> int | None:
+    """GPUs that torch could use here, asked of the driver; None where only torch can tell (AMD's)."""
+    try:
+        build = version("torch")
+    except PackageNotFoundError:
+        return None
+    if "rocm" in build:
+        return None
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if "+cpu" in build or visible in {"", "-1"}:
+        return 0
+    try:
+        driver = CDLL("nvml.dll" if os.name == "nt" else "libnvidia-ml.so.1")
+    except OSError:
+        return 0
+    count = c_uint()
+    if driver.nvmlInit_v2() != 0 or driver.nvmlDeviceGetCount_v2(byref(count)) != 0:
+        return 0
+    driver.nvmlShutdown()
+    # parts of a GPU (MIG) are named one by one, and there may be more of them than GPUs
+    return count.value if visible is None else min(len(visible.split(",")), max(count.value, visible.count("MIG")))

@@ -1,0 +1,84 @@
+"""Units of work: everything a stage needs to do a node, or some of its videos, as plain data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from reelwright.pipeline.plan.graph import Node
+from reelwright.pipeline.plan.selection import named_videos, samples
+from reelwright.stages.base.work import InputRef, VideoItem, Work
+
+if TYPE_CHECKING:
+    from reelwright.pipeline.plan.graph import NodePlan
+    from reelwright.pipeline.plan.plan import Planner
+
+
+def build_work(planner: Planner, plan: NodePlan, items: tuple[VideoItem, ...] | None = None) -> Work:
+    """The unit of work of a node that is ready; of ``items``, or of all that are to be done."""
+    assert plan.material is not None
+    dataset = planner.dataset_of(plan.node)
+    return Work(
+        node=plan.node.name,
+        stage=plan.node.stage,
+        key=plan.spec_key,
+        config=_config(planner, plan.node),
+        spec=dict(plan.material),
+        store=planner.file.store.place,
+        inputs=_input_refs(planner, plan.node),
+        items=plan.todo if items is None else items,
+        payload={
+            "classes": list(dataset.labels.classes),
+            "background": dataset.background,
+            "heads": [list(head) for head in dataset.labels.heads],
+            **_videos(planner, plan),
+        },
+        plugins=planner.plugins.behind(plan.node),
+    )
+
+
+def _videos(planner: Planner, plan: NodePlan) -> dict[str, Any]:
+    """Names, splits and annotations, for stages that need them."""
+    dataset = planner.dataset_of(plan.node)
+    if plan.node.config.kind == "run":
+        fields = ("video_id", "digest", "split", "annotation")
+        entries = samples(dataset, plan.node, plan.wanted)
+        videos = [dict(zip(fields, entry, strict=True)) for entry in entries]
+        return {"videos": sorted(videos, key=lambda video: (video["digest"], video["split"]))}
+    if plan.node.config.kind == "items" and not plan.node.config.publishes:
+        return {}
+    paths = {video.video_id: video.path for video in dataset.videos}
+    return {
+        "videos": [
+            {
+                "video_id": video_id,
+                "digest": digest,
+                "split": split,
+                "annotation": annotation,
+                "path": paths[video_id],
+                "duration_seconds": dataset.items[digest].duration_seconds,
+            }
+            for video_id, digest, split, annotation in named_videos(dataset, plan.node, plan.wanted)
+        ]
+    }
+
+
+def _input_refs(planner: Planner, node: Node) -> dict[str, tuple[InputRef, ...]]:
+    return {name: tuple(_input_ref(planner, parent) for parent in names) for name, names in node.inputs.items()}
+
+
+def _input_ref(planner: Planner, name: str) -> InputRef:
+    plan = planner.plan(name)
+    return InputRef(
+        node=name,
+        stage=plan.node.stage,
+        key=plan.key if plan.node.config.publishes else plan.spec_key,
+        config=_config(planner, plan.node),
+        inputs=_input_refs(planner, plan.node),
+    )
+
+
+def _config(planner: Planner, node: Node) -> dict[str, Any]:
+    """Plain settings; files as absolute paths."""
+    config = node.config.model_dump(mode="json")
+    config.update({name: str(planner.file.resolve(path)) for name, path in node.config.sources().items()})
+    return config

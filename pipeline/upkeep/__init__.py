@@ -1,0 +1,1 @@
+"""Keeping a store in order: verify, repair, gc, doctor, quarantine."""

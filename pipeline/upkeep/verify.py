@@ -1,0 +1,203 @@
+"""What is wrong in a store: everything that a pipeline file reaches, or the whole store, against what was written."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pyarrow as pa
+
+from reelwright.pipeline.config.pipeline_file import PipelineFile
+from reelwright.pipeline.plan.keys import hub_file
+from reelwright.pipeline.plan.plan import Planner
+from reelwright.pipeline.run.runner import open_planner
+from reelwright.pipeline.upkeep.bucket_copy import copied
+from reelwright.pipeline.upkeep.scope import Digests, Scope
+from reelwright.stages.synthesize.check import check_set
+from reelwright.storage.constants import LOGGERS, SCHEMA, URLS, VIDEOS
+from reelwright.storage.errors import ConfigError, InputError, ReelwrightError, StoreError, UnusableStoreError
+from reelwright.storage.integrity.check import (
+    LEFTOVER,
+    MISSING,
+    Problem,
+    Rows,
+    check_items,
+    check_node,
+    check_outputs,
+    check_sealed,
+    check_tables,
+    check_weights,
+    is_key,
+    ledger_is_whole,
+    strange,
+)
+from reelwright.storage.kinds import GROUPED, KINDS, RECORDED, WITH_ITEMS
+from reelwright.storage.ledger.items import ItemLedger
+from reelwright.storage.ledger.records import Record, load_record
+from reelwright.storage.ledger.schema import check_schema
+from reelwright.storage.self_checksum import broken_seal
+from reelwright.storage.store import Store
+
+AREAS = (*GROUPED, *RECORDED, "nodes", "projects", "weights", "synthetic")
+_OF_CLUSTERS = ("claims", "jobs", "logs", "progress")
+_FILES = (SCHEMA, "files.json", VIDEOS, URLS)
+_OURS = frozenset({*AREAS, "scratch", "tuning", "frame_index", "locks", *_OF_CLUSTERS, *_FILES, LOGGERS})
+_Check = Callable[[Store, str, Digests], Iterator[Problem]]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `verify` found."""
+
+    problems: tuple[Problem, ...]
+    note: str = ""  # when something else was looked at than asked for
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is wrong; leftovers are not."""
+        return not any(problem.is_wrong for problem in self.problems)
+
+
+def verify(file: PipelineFile, *, whole: bool = False) -> Report:
+    """Check what the pipeline file reaches, or the whole store of it; of a store in a bucket, a copy made for this.
+
+    Where damage keeps the pipeline from being planned, the whole store is checked. Raises ConfigError and InputError
+    when pipeline file, manifest or labels are wrong.
+    """
+    if whole:
+        with contextlib.suppress(StoreError):  # damaged: it is found with the rest
+            check_schema(file.store)
+        return Report(found_in(file.store, None))
+    try:
+        scope = reachable(open_planner(file, read=True))
+    except (ConfigError, InputError, UnusableStoreError):
+        raise
+    except (ReelwrightError, OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
+        problems = found_in(file.store, None)
+        return Report(problems, f"the pipeline cannot be planned ({error}), so the whole store was checked")
+    return Report(found_in(file.store, scope))
+
+
+def found_in(store: Store, scope: Scope | None) -> tuple[Problem, ...]:
+    """Problems within a scope, or in all of the store for None."""
+    if store.url is None:
+        return tuple(find_problems(store, scope or everything(store)))
+    with copied(store, scope) as copy:
+        found = find_problems(copy, scope or everything(copy))
+        return tuple(replace(problem, path=store.root / problem.path.relative_to(copy.root)) for problem in found)
+
+
+def reachable(planner: Planner) -> Scope:
+    """What the pipeline file needs as it is set now."""
+    store, scope = planner.file.store, Scope()
+    store.backend.pull(planner.project)
+    for path in planner.project.glob("*.json"):
+        scope.add("projects", f"{path.parent.name}/{path.name}")
+    if planner.dataset.synthetic is not None:
+        scope.add("nodes", planner.dataset.synthetic.key)
+        for key in planner.dataset.synthetic.keys:
+            scope.add("synthetic", key)
+    for plan in planner.plans():
+        hub = hub_file(plan.node, planner.file)
+        if hub is not None and store.backend.has(hub):
+            scope.add("weights", hub.name)
+        if plan.key:
+            scope.add("nodes", plan.key)
+            scope.add("nodes", plan.spec_key)
+            scope.add("outputs", plan.key)
+        if plan.spec_key and plan.node.config.kind == "items" and plan.node.config.stores:
+            area = KINDS[plan.node.config.produces].folder
+            scope.add(area, plan.spec_key, frozenset(item.digest for item in plan.wanted))
+    return scope
+
+
+def everything(store: Store) -> Scope:
+    """All that lies in the store."""
+    nodes = {path.name for path in _listed(store, "nodes") if is_key(path.name)}
+    names: dict[str, Iterable[str]] = {
+        "synthetic": [path.name for path in _listed(store, "synthetic") if is_key(path.name)],
+        "nodes": nodes,
+        "outputs": {key for key in nodes if (store.node(key) / "record.json").exists()},
+        "projects": [f"{at.name}/{path.name}" for at in _listed(store, "projects") for path in at.glob("*.json")],
+        "weights": [path.name for path in _listed(store, "weights")],
+    }
+    ledgers = {key for key in nodes if _has_ledger(store, key)}
+    for area, kind in WITH_ITEMS.items():
+        keys = [path.name.removesuffix(kind.ending) for path in _listed(store, area)]
+        names[area] = [key for key in keys if (is_key(key) if kind.is_rows else key in ledgers)]
+    return Scope({area: dict.fromkeys(found) for area, found in names.items()}, is_whole=True)
+
+
+def find_problems(store: Store, scope: Scope) -> Iterator[Problem]:
+    """Everything that is not as it was written, small files first."""
+    yield from check_tables(store)
+    for area, check in _CHECKS.items():
+        for name, digests in sorted(scope.of(area).items()):
+            yield from check(store, name, digests)
+    if scope.is_whole:
+        yield from _belongs_to_nothing(store, scope)
+
+
+def _items(area: str) -> _Check:
+    kind = WITH_ITEMS[area]
+    return lambda store, key, digests: check_items(kind, kind.place(store.root, key), _done(store, key), digests)
+
+
+def _outputs(store: Store, key: str) -> Iterator[Problem]:
+    record = _whole_record(store, key)
+    return iter(()) if record is None else check_outputs(store, record)
+
+
+def _whole_record(store: Store, key: str) -> Record | None:
+    """The record of a key when it is there and intact."""
+    path = store.node(key) / "record.json"
+    return load_record(path) if broken_seal(path) is None else None
+
+
+def _done(store: Store, key: str) -> Rows | None:
+    """Rows of the items that are done; None when the ledger is damaged."""
+    folder = store.node(key)
+    if not ledger_is_whole(folder):
+        return None
+    return {name: row for name, row in ItemLedger(folder).load().items() if row.is_done}
+
+
+def _belongs_to_nothing(store: Store, scope: Scope) -> Iterator[Problem]:
+    """Files that nothing of ours wrote, runs that never ended, items whose data is gone as a whole."""
+    for path in sorted(store.root.iterdir()) if store.root.is_dir() else ():
+        if path.name not in _OURS:
+            yield strange(path)
+    records = [record for key in scope.of("outputs") if (record := _whole_record(store, key)) is not None]
+    named = {"/".join(name.split("/")[:2]) for record in records for name in record.files}
+    for area in (*RECORDED, "nodes", *GROUPED, "synthetic"):
+        for path in _listed(store, area):
+            key = path.name.removesuffix(WITH_ITEMS[area].ending) if area in WITH_ITEMS else path.name
+            if not is_key(key):
+                yield strange(path)
+            elif area in RECORDED and key not in scope.of(area) and f"{area}/{key}" not in named:
+                yield Problem(path, LEFTOVER, "was never finished, or its record is damaged")
+    keys = {key for area in WITH_ITEMS for key in scope.of(area)}
+    for key in sorted(name for name in scope.of("nodes").keys() - keys if _has_ledger(store, name)):
+        if _done(store, key):
+            yield Problem(store.node(key), MISSING, "lists items, but none of their data is there")
+
+
+def _has_ledger(store: Store, key: str) -> bool:
+    return (store.node(key) / "items.parquet").exists() or (store.node(key) / "items").is_dir()
+
+
+def _listed(store: Store, area: str) -> list[Path]:
+    folder = store.root / area
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+_CHECKS: Mapping[str, _Check] = {
+    "projects": lambda store, name, _: check_sealed(store.root / "projects" / name),
+    "nodes": lambda store, key, _: check_node(store.node(key)),
+    "weights": lambda store, name, _: check_weights(store, store.root / "weights" / name),
+    "synthetic": lambda store, key, _: check_set(store.synthetic(key)),
+    **{area: _items(area) for area in sorted(WITH_ITEMS)},
+    "outputs": lambda store, key, _: _outputs(store, key),
+}

@@ -1,0 +1,1 @@
+"""Augmentation of clips: parameters drawn once a clip, and kernels on the device."""

@@ -1,0 +1,1 @@
+"""What a stage is: roles of settings, the registry, units of work."""

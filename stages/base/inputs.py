@@ -1,0 +1,81 @@
+"""What a unit of work reads: of a store in a bucket, brought to this machine first; of files, what its key is made of.
+
+Runs, tables and reports come as wholes, embeddings that the work itself reads many at once. All other rows come video
+by video when they are read: a node that reads a run does not need the frames it was trained on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from reelwright.stages.base.config import parse_config
+from reelwright.stages.base.registry import check_stage, config_model
+from reelwright.stages.base.work import InputRef, Work
+from reelwright.storage.errors import InputError
+from reelwright.storage.kinds import KINDS
+from reelwright.storage.ledger.snapshots import Snapshot
+from reelwright.storage.store import Store
+
+
+def bring_inputs(work: Work) -> None:
+    """Nothing is brought for a store in a folder. Raises StoreError, and ConfigError where its stage has changed."""
+    check_stage(work.stage, work.spec)
+    store = Store.at(work.store)
+    if store.url is None:
+        return
+    store.backend.forget()
+    for ref in _references(work):
+        produces = config_model(ref.stage, where=ref.node).produces
+        if not KINDS[produces].is_rows:
+            store.backend.pull(store.output(produces, ref.key), skip=_is_only_for_training)
+    digests = [item.digest for item in work.items] or [video["digest"] for video in work.payload.get("videos", ())]
+    for ref in (ref for refs in work.inputs.values() for ref in refs):
+        if config_model(ref.stage, where=ref.node).produces == "embeddings":
+            store.backend.ensure_items(store.embeddings(ref.key), digests)
+    own = config_model(work.stage, where=work.node)
+    if own.kind == "run":
+        store.backend.pull(store.run(work.key))  # an interrupted one goes on, wherever it was begun
+
+
+@contextlib.contextmanager
+def unchanged_sources(work: Work) -> Iterator[None]:
+    """Files that the settings name (weights, times, a procedure) are in the block what their digests in the key say.
+
+    Read them inside, and write nothing there. Raises InputError where one is not, before the block or after it.
+    """
+    digests = work.spec.get("inputs", {})
+    config = parse_config(config_model(work.stage, where=work.node), dict(work.config), where=work.node)
+    snapshots = [_checked(Path(path), digests.get(name)) for name, path in config.sources().items()]
+    hub = config.hub_weights()
+    if hub is not None and Store.at(work.store).weights(hub).is_file():  # else they are fetched in the block
+        snapshots.append(_checked(Store.at(work.store).weights(hub), digests.get("weights")))
+    yield
+    for snapshot in snapshots:
+        if not snapshot.is_same():
+            raise InputError(snapshot.changed_message)
+
+
+def _checked(path: Path, digest: str | None) -> Snapshot:
+    """The file as it is now; ``digest`` is that in the key, None in work that was put together by hand."""
+    try:
+        snapshot = Snapshot.of(path)
+        found = snapshot.digest() if digest is not None else None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}. Put it back, then run again") from None
+    if digest != found:
+        raise InputError(f"{path} changed after the plan was made of it, so nothing was read; run again.")
+    return snapshot
+
+
+def _references(work: Work) -> Iterator[InputRef]:
+    waiting = [ref for refs in work.inputs.values() for ref in refs]
+    while waiting:
+        ref = waiting.pop()
+        yield ref
+        waiting += [inner for refs in ref.inputs.values() for inner in refs]
+
+
+def _is_only_for_training(name: str) -> bool:
+    return name.startswith(("checkpoints/", "events."))

@@ -1,0 +1,104 @@
+"""Clips of frames a fixed step apart: at random, or several spread over the video; as windows of `train.windows`.
+
+A `WindowShape` of length T and dilation = step says which frames a start stands for (`windows.window_rows`); a video
+that is too short has one window, filled up as `WindowShape.short` says. CAST's way of stretching is apart, at the end.
+Sources: CAST (1.2), fractal_video (3.10) in the domain reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from reelwright.stages.datasets.sampling.windows import IntArray, Windows, WindowShape, windows_at
+
+
+def random_starts(
+    num_rows: Sequence[int], shape: WindowShape, *, generator: np.random.Generator, num_clips: int = 1
+) -> Windows:
+    """`num_clips` windows of each video, each anywhere in it with equal chance; all at 0 in a video that is short."""
+    rows = np.asarray(num_rows, dtype=np.int64)
+    starts = generator.integers(0, np.maximum(rows - shape.span_rows + 1, 1)[:, None], size=(len(rows), num_clips))
+    return _windows(list(starts), rows, shape)
+
+
+def multi_starts(
+    num_rows: Sequence[int], shape: WindowShape, *, max_clips: int, min_step: int = 1, rule: str = "spread"
+) -> Windows:
+    """Up to `max_clips` windows of each video, at least `min_step` rows apart, in order of time.
+
+    As many as lie `min_step` apart, where these are no more than `max_clips`; otherwise `max_clips`:
+    spread: from the first to the last place, evenly; a single one in the middle. whole (fractal_video): a whole number
+    of rows apart from 0 on, (rows - span) // (max_clips - 1), which leaves out up to max_clips - 2 rows at the end.
+    With `shape.short` leave_out videos that are too short have none. Raises ValueError for an unknown rule or a number
+    below 1.
+    """
+    _check(max_clips=max_clips, min_step=min_step)
+    if rule not in RULES:
+        raise ValueError(f"rule {rule!r} is not known; allowed: {', '.join(RULES)}.")
+    rows = np.asarray(num_rows, dtype=np.int64)
+    return _windows([_multi_starts(int(n), shape, max_clips, min_step, rule) for n in rows], rows, shape)
+
+
+def dense_views(num_rows: Sequence[int], shape: WindowShape, *, num_views: int) -> Windows:
+    """`num_views` windows of each video, on the grid of every `dilation`-th row, from its first place to its last.
+
+    View v starts at grid row int(v * (grid rows - length) / (V - 1)); a single view in the middle. Views of a video
+    that is short are all the same. (CAST's dense test; there one view divides by zero.)
+    """
+    _check(num_views=num_views)
+    rows = np.asarray(num_rows, dtype=np.int64)
+    room = np.maximum(-(-rows // shape.dilation) - shape.length, 0)[:, None]
+    views = np.arange(num_views) * (room / (num_views - 1)) if num_views > 1 else room / 2
+    return _windows(list(views.astype(np.int64) * shape.dilation), rows, shape)
+
+
+def stretched_clip(num_frames: int, *, length: int, step: int, generator: np.random.Generator) -> npt.NDArray[np.int64]:
+    """CAST's dense training clip, (length,): `length` frames stretched over a span of `length * step`.
+
+    Its first and last frames are those of the span, so that steps are not whole; it starts anywhere but at the last
+    place. A video of no more frames than the span is stretched to num_frames // step frames, and its last one repeated.
+    """
+    span = length * step
+    if num_frames <= span:
+        stretched = np.linspace(0, num_frames, num=num_frames // step)
+        padded = np.concatenate([stretched, np.full(max(length - len(stretched), 0), num_frames)])
+        return np.asarray(np.clip(padded, 0, num_frames - 1), dtype=np.int64)
+    stop = int(generator.integers(span, num_frames))
+    return np.clip(np.linspace(stop - span, stop, num=length), stop - span, stop - 1).astype(np.int64)
+
+
+def _spread(last: int, count: int, _min_step: int) -> IntArray:
+    if count == 1:
+        return np.array([last // 2], dtype=np.int64)
+    return np.round(np.linspace(0, last, count)).astype(np.int64)
+
+
+def _whole(last: int, count: int, min_step: int) -> IntArray:
+    return np.arange(count, dtype=np.int64) * (last // (count - 1) if count > 1 else min_step)
+
+
+RULES: dict[str, Callable[[int, int, int], IntArray]] = {"spread": _spread, "whole": _whole}
+
+
+def _multi_starts(num_rows: int, shape: WindowShape, max_clips: int, min_step: int, rule: str) -> IntArray:
+    last = num_rows - shape.span_rows
+    if last < 0:
+        return np.zeros(shape.num_windows(num_rows), dtype=np.int64)
+    count = last // min_step + 1
+    return np.arange(count, dtype=np.int64) * min_step if count <= max_clips else RULES[rule](last, max_clips, min_step)
+
+
+def _windows(starts: Sequence[IntArray], rows: IntArray, shape: WindowShape) -> Windows:
+    counts = [len(part) for part in starts]
+    video = np.repeat(np.arange(len(rows), dtype=np.int64), counts)
+    empty = np.zeros(0, dtype=np.int64)
+    return windows_at(video, np.concatenate([empty, *starts]), rows[video], shape)
+
+
+def _check(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} is {size}; it must be at least 1.")

@@ -1,0 +1,1 @@
+"""What is predicted: targets, probabilities, metrics, mixing and columns of each task."""

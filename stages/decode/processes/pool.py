@@ -1,0 +1,305 @@
+"""Killable worker processes: decoders hang and crash in native code, and must not take the run with them.
+
+Each worker is a fresh interpreter (never a fork, and no import of the caller's __main__ as multiprocessing's spawn
+does), and one thread here feeds it:
+
+    tasks -> thread 0 -> process 0 -> bounded queue -> events()
+          -> thread 1 -> process 1 ->
+
+The thread starts the process, receives messages under the time limit of the task, and kills and replaces the process
+when the limit is over or it died. A full queue blocks the thread, then the process's socket: memory stays bounded, and
+time spent so does not count.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+from numpy.typing import NDArray
+
+from reelwright.stages.decode.processes import wire
+from reelwright.storage.bucket.download_cache import local_file
+from reelwright.storage.errors import InputError, ReelwrightError
+from reelwright.storage.store_errors import why_broken
+from reelwright.storage.urls import is_url
+
+_START_LIMIT_SECONDS = 60.0
+_END_SECONDS = 10.0  # for a process that dies by itself to be gone: writing a core file takes a while
+# Signals that a process brings upon itself; all others come from outside.
+_FAULTS = frozenset({"SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT", "SIGTRAP", "SIGSYS"})
+_QUEUED_PER_WORKER = 2  # messages: one being used, one ready
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One call of ``function`` (as `module:name`) with plain keyword arguments; it yields (plain dict, arrays)."""
+
+    name: str  # what events are told apart by
+    function: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    timeout_seconds: float | None = None  # of waiting for this task, in all
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message that a task yielded."""
+
+    name: str
+    body: dict[str, Any]
+    arrays: list[NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class TaskEnded:
+    """The last event of a task."""
+
+    name: str
+    status: str  # ok, or failed, truncated, ... of an ItemError; timeout; crashed; wire.UNUSABLE
+    cause: str
+    message: str
+    seconds: float  # waited for
+
+    @property
+    def is_killed(self) -> bool:
+        """Whether the process was ended from outside (for want of memory, by a person, by a scheduler)."""
+        return self.status == "crashed" and self.cause.startswith("SIG") and self.cause not in _FAULTS
+
+
+class WorkerPool:
+    """``workers`` processes that run tasks; use it in a `with` block, which kills them at its end."""
+
+    def __init__(self, workers: int) -> None:
+        self._tasks: deque[Task] = deque()
+        self._events: queue.Queue[Message | TaskEnded] = queue.Queue(maxsize=max(2, _QUEUED_PER_WORKER * workers))
+        self._changed = threading.Condition()
+        self._closing = False
+        self._unfinished = 0
+        self._workers = [_Worker() for _ in range(max(1, workers))]
+        self._threads = [
+            threading.Thread(target=self._serve, args=(worker,), daemon=True, name=f"decode-{number}")
+            for number, worker in enumerate(self._workers)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def submit(self, task: Task, *, first: bool = False) -> None:
+        """Add a task; ``first`` puts it before those that wait. May be called while `events` is being read."""
+        with self._changed:
+            self._unfinished += 1
+            (self._tasks.appendleft if first else self._tasks.append)(task)
+            self._changed.notify()
+
+    def events(self) -> Iterator[Message | TaskEnded]:
+        """Messages and ends of tasks as they come, until every submitted task has ended. A task's own come in order."""
+        while self._unfinished:
+            event = self._events.get()
+            if isinstance(event, TaskEnded):
+                self._unfinished -= 1
+            yield event
+
+    def pids(self) -> list[int]:
+        """Process ids of the workers that are running."""
+        return [worker.process.pid for worker in self._workers if worker.process is not None]
+
+    def close(self) -> None:
+        """Kill the workers; tasks under way are lost. Safe to call twice."""
+        with self._changed:
+            self._closing = True
+            self._tasks.clear()
+            self._changed.notify_all()
+        for worker in self._workers:
+            worker.abandon()
+        while any(thread.is_alive() for thread in self._threads):
+            with contextlib.suppress(queue.Empty):
+                self._events.get_nowait()
+            for thread in self._threads:
+                thread.join(0.01)
+
+    def _serve(self, worker: _Worker) -> None:
+        """What one thread does: a task at a time."""
+        try:
+            while (task := self._next_task()) is not None:
+                ended = self._run(worker, task)
+                if not self._closing:
+                    self._events.put(ended)
+        finally:
+            worker.kill()
+
+    def _next_task(self) -> Task | None:
+        with self._changed:
+            while not self._tasks and not self._closing:
+                self._changed.wait()
+            return None if self._closing else self._tasks.popleft()
+
+    def _run(self, worker: _Worker, task: Task) -> TaskEnded:
+        arguments = _local_arguments(task)
+        failed = arguments if isinstance(arguments, TaskEnded) else _start(worker, task)
+        if failed is not None:
+            return failed
+        waited = 0.0
+        try:
+            worker.send({"function": task.function, "arguments": arguments})
+            while not self._closing:
+                limit = None if task.timeout_seconds is None else task.timeout_seconds - waited
+                started = time.perf_counter()
+                header, arrays = worker.receive(limit)
+                waited += time.perf_counter() - started
+                if header["kind"] == "message":
+                    self._events.put(Message(task.name, header["body"], arrays))
+                elif header["kind"] == "done":
+                    return TaskEnded(task.name, "ok", "", "", waited)
+                else:
+                    return TaskEnded(task.name, header["status"], header["cause"], header["message"], waited)
+        except TimeoutError:
+            worker.kill()
+            message = (
+                f"no end after {task.timeout_seconds:g} s; the process was stopped. Raise timeout_seconds if it is slow"
+            )
+            return TaskEnded(task.name, "timeout", "timeout", message, task.timeout_seconds or 0.0)
+        except (EOFError, OSError):
+            return _died(task, worker.reap(), waited)
+        return TaskEnded(task.name, "failed", "closed", "the pool was closed", waited)
+
+
+def _start(worker: _Worker, task: Task) -> TaskEnded | None:
+    """Start the process where it is not running; how the task ended where that cannot be done."""
+    try:
+        worker.start()
+    except TimeoutError:
+        worker.kill()
+        told = f"is not ready after {_START_LIMIT_SECONDS:g} s. Is the machine overloaded, or its file system away?"
+    except (EOFError, ConnectionError):
+        cause = worker.reap()
+        died = _died(task, cause, 0.0)
+        if died.is_killed:
+            return died
+        told = f"ends at once ({cause}). What it printed says why: a package may be missing, or damaged"
+    except OSError as error:
+        worker.kill()
+        told = f"cannot be started: {error}. Free some memory or processes (`ulimit -u`)"
+    else:
+        return None
+    return TaskEnded(task.name, wire.UNUSABLE, wire.MACHINE, f"the decoding process {told}", 0.0)
+
+
+def _died(task: Task, cause: str, seconds: float) -> TaskEnded:
+    ended = TaskEnded(task.name, "crashed", cause, f"the decoding process died ({cause})", seconds)
+    if not ended.is_killed:
+        return ended
+    return replace(
+        ended, message=f"the decoding process died: it was killed from outside ({cause}), as when memory is short"
+    )
+
+
+def _local_arguments(task: Task) -> dict[str, Any] | TaskEnded:
+    """The arguments with a local copy where `path` is a URL; fetching does not count as the task's time."""
+    path = str(task.arguments.get("path", ""))
+    if not is_url(path):
+        return dict(task.arguments)
+    try:
+        return {**task.arguments, "path": str(local_file(path))}
+    except InputError as error:
+        return TaskEnded(task.name, "failed", "missing_file", str(error), 0.0)
+    except ReelwrightError as error:
+        return TaskEnded(task.name, wire.UNUSABLE, wire.SOURCE, str(error), 0.0)
+    except OSError as error:  # of the folder of copies
+        told = why_broken(error) or f"{error}. See that the folder of copies can be written"
+        return TaskEnded(task.name, wire.UNUSABLE, wire.MACHINE, f"{path} cannot be fetched: {told}", 0.0)
+
+
+class _Worker:
+    """One process and the socket to it; started when first needed, and again after it was killed."""
+
+    def __init__(self) -> None:
+        self.process: subprocess.Popen[bytes] | None = None
+        self._connection: socket.socket | None = None
+        self._lock = threading.Lock()
+        self._abandoned = False
+
+    def start(self) -> None:
+        if self.process is not None:
+            return
+        ours, theirs = socket.socketpair()
+        with theirs, self._lock:
+            self._connection = ours
+            if self._abandoned:
+                raise EOFError("the pool is closing")
+            self.process = subprocess.Popen(  # noqa: S603 - this interpreter, our own module
+                [sys.executable, "-m", "reelwright.stages.decode.processes.worker", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env=_environment(),
+            )
+        self.send({"path": [os.path.abspath(entry) for entry in sys.path]})  # noqa: PTH100 - '' means here, now
+        self.receive(_START_LIMIT_SECONDS)
+
+    def send(self, header: dict[str, Any]) -> None:
+        assert self._connection is not None
+        self._connection.settimeout(None)
+        wire.send(self._connection, header)
+
+    def receive(self, limit_seconds: float | None) -> tuple[dict[str, Any], list[NDArray[Any]]]:
+        assert self._connection is not None
+        self._connection.settimeout(None if limit_seconds is None else max(0.001, limit_seconds))
+        return wire.receive(self._connection)
+
+    def abandon(self) -> None:
+        """Kill the process from another thread; the one that serves it sees the end of the stream."""
+        with self._lock:
+            self._abandoned = True
+            if self.process is not None:
+                self.process.kill()
+
+    def reap(self) -> str:
+        """Wait for a process that died, and say what of: a signal's name or its exit code."""
+        if self.process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(_END_SECONDS)
+        return self.kill()
+
+    def kill(self) -> str:
+        """End the process, and say what it died of."""
+        process, self.process = self.process, None
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+        if process is None:
+            return "not_started"
+        process.kill()
+        code = process.wait()
+        return _signal_name(-code) if code < 0 else f"exit_{code}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"SIG{number}"
+
+
+def _environment() -> dict[str, str]:
+    """One thread for numeric libraries: the processes are the parallelism.
+
+    glibc gives freed frames back to the system at once as long as they lie above a threshold that is fixed; left to
+    itself it raises the threshold to 32 MB and keeps them (PyAV, 720p: 327 MB instead of 141).
+    """
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    return {**os.environ, **threads, "MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_ARENA_MAX": "2"}

@@ -1,0 +1,178 @@
+"""The encoder of an embed node with the weights it asks for, and the digest of what was really loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from reelwright.models.blocks.weights import load_weights, remap_state_dict, state_digest
+from reelwright.models.encoders.build import DataConfig, Encoder, build_encoder, output_shapes
+from reelwright.models.systems.embedding_head import EmbeddingEncoder
+from reelwright.models.testing import checked_encoder
+from reelwright.stages.base.config import parse_config
+from reelwright.stages.base.inputs import unchanged_sources
+from reelwright.stages.base.plugins import PluginUse, checked_options, load_plugin
+from reelwright.stages.base.work import InputRef, Work
+from reelwright.stages.embed.config import EmbedConfig
+from reelwright.stages.embed.encoding.fetch import fetch
+from reelwright.stages.embed.encoding.preprocess import override
+from reelwright.stages.embed.encoding.weight_files import read_weights
+from reelwright.storage.errors import ConfigError, InputError, StoreError
+from reelwright.storage.store import Store
+
+RUN_PREFIX = "spatial."  # of the encoder's weights in a run of finetune or pretrain
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedEncoder:
+    """An encoder ready for use, in eval mode, on the CPU, in float32."""
+
+    encoder: Encoder
+    name: str
+    weights_digest: str  # of the tensors in use, whatever file they came from
+    data_config: DataConfig  # the preprocessing, overrides included
+    config: EmbedConfig  # with the encoder's name filled in where it comes from a run
+
+
+def load_encoder(work: Work) -> LoadedEncoder:
+    """The encoder that ``work`` (an embed node) asks for.
+
+    Raises ConfigError for an encoder, output or model argument that does not exist, InputError for weights that are
+    missing, damaged, do not fit, or are replaced while they are read.
+    """
+    config = parse_config(EmbedConfig, dict(work.config), where=work.node)
+    run = work.inputs["run"][0] if config.run is not None else None
+    with unchanged_sources(work):
+        return build_from_config(config, store=Store.at(work.store), run=run, where=work.node, plugins=work.plugins)
+
+
+def build_from_config(
+    config: EmbedConfig, *, store: Store, run: InputRef | None, where: str, plugins: Mapping[str, Any]
+) -> LoadedEncoder:
+    """As `load_encoder`, from settings that are parsed; ``run`` is the run whose encoder is used.
+
+    ``plugins`` are those that the unit of work names.
+    """
+    if run is not None:
+        config = _config_of_run(config, store.run(run.key), where=where)
+    encoder = _build(config, where=where, plugins=plugins)
+    try:
+        _load(encoder, config, store, run)
+    except ValueError as error:
+        raise InputError(f"{where}: {error}") from error
+    encoder.eval()
+    return LoadedEncoder(
+        encoder=encoder,
+        name=str(config.encoder),
+        weights_digest=state_digest(encoder.model.state_dict()),
+        data_config=override(encoder.data_config, config.preprocess, clip=config.clip),
+        config=config,
+    )
+
+
+def _build(config: EmbedConfig, *, where: str, plugins: Mapping[str, Any]) -> Encoder:
+    assert config.encoder is not None
+    own = config.plugins().get("encoder")
+    try:
+        encoder = (
+            build_encoder(
+                config.encoder, outputs=config.outputs, seed=config.seed, model_args=config.model_args or None
+            )
+            if own is None
+            else _build_own(own, config, plugins=plugins)
+        )
+        return encoder if config.embed_dim is None else with_embedding(encoder, config.embed_dim, seed=config.seed)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _build_own(own: PluginUse, config: EmbedConfig, *, plugins: Mapping[str, Any]) -> Encoder:
+    """An encoder that is a plug-in, its random weights drawn from the seed."""
+    thing = load_plugin(own.group, own.name, plugins)
+    options = checked_options(thing, own.options, name=own.name, num_given=own.num_given)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(config.seed)
+        return checked_encoder(thing(config.outputs, **options), outputs=config.outputs)
+
+
+def with_embedding(encoder: Encoder, embed_dim: int, *, seed: int) -> EmbeddingEncoder:
+    """``encoder`` with a random embedding head drawn from ``seed``. Raises ValueError where it takes none."""
+    shape = output_shapes(encoder).get("pooled", (0,))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return EmbeddingEncoder(encoder, embed_dim, num_features=shape[0])
+
+
+def _load(encoder: Encoder, config: EmbedConfig, store: Store, run: InputRef | None) -> None:
+    if run is not None:
+        state = read_weights(store.run(run.key) / "model.safetensors")
+        load_weights(encoder, remap_state_dict(state, prefix=RUN_PREFIX, key_map=None), ignore=_spare(encoder))
+    elif config.weights == "hub":
+        state = read_weights(fetch(str(config.encoder), store))
+        load_weights(encoder, state, ignore=(*_spare(encoder), *config.ignore))
+    elif config.weights != "none":
+        state = read_weights(Path(config.weights))
+        _load_file(encoder, state, config)
+
+
+def _load_file(encoder: Encoder, state: Mapping[str, Tensor], config: EmbedConfig) -> None:
+    renamed = remap_state_dict(state, prefix=config.prefix, key_map=config.key_map or None)
+    load_weights(encoder, renamed, ignore=(*_spare(encoder), *config.ignore))
+
+
+def _spare(encoder: Encoder) -> tuple[str, ...]:
+    """Patterns of a classifier's weights that the encoder was built without: no slip of the user's."""
+    own = encoder.model.state_dict()
+    return tuple(f"{name}.*" for name in _classifier_names(encoder) if f"{name}.weight" not in own)
+
+
+def _classifier_names(encoder: Encoder) -> tuple[str, ...]:
+    """Names of the modules that map features to classes: timm says them, torchvision's are three."""
+    known = getattr(encoder.model, "pretrained_cfg", None)
+    if known is None:
+        return ("fc", "classifier", "head")
+    names = known.get("classifier") or ()
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _config_of_run(config: EmbedConfig, folder: Path, *, where: str) -> EmbedConfig:
+    """``config`` with encoder, model arguments, preprocessing and clips of the run's own spatial part.
+
+    Of preprocessing and clips, what ``config`` gives counts: all that differs from the defaults, since settings that
+    have travelled as plain data all look given.
+    """
+    spatial = spatial_config(folder)
+    given = config.model_dump(exclude_unset=True)
+    taken: dict[str, Any] = {
+        "run": None,
+        "encoder": spatial.encoder,
+        "weights": "none",
+        "model_args": spatial.model_args,
+        "embed_dim": spatial.embed_dim,
+        "preprocess": {**spatial.preprocess.model_dump(), **config.preprocess.model_dump(exclude_defaults=True)},
+        "clip": {**spatial.clip.model_dump(), **config.clip.model_dump(exclude_defaults=True)},
+        "frames": config.frames,
+    }
+    return parse_config(EmbedConfig, {**given, **taken}, where=where)
+
+
+def spatial_config(folder: Path) -> EmbedConfig:
+    """The embed settings of the encoder inside a run of finetune or pretrain, from its config.yaml.
+
+    Raises StoreError when the folder holds no such run.
+    """
+    path = folder / "config.yaml"
+    if not path.exists():
+        raise StoreError(f"{folder} holds no run (config.yaml is missing). Run its node first.")
+    values: Any = OmegaConf.to_container(OmegaConf.load(path))
+    if not isinstance(values, dict) or "spatial" not in values:
+        raise ConfigError(
+            f"{path} is a run without an encoder of its own; name a finetune or pretrain node, not a train node."
+        )
+    return parse_config(EmbedConfig, values["spatial"], where=str(path))

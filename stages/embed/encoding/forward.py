@@ -1,0 +1,160 @@
+"""The forward pass: uint8 batches in, rows as numpy arrays out; layout, precision and out-of-memory are decided here.
+
+Shape letters: B batch, T frames of a clip, H height, W width.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from reelwright.models.encoders.build import DataConfig, Encoder
+from reelwright.stages.embed.encoding.preprocess import Normalise
+from reelwright.storage.errors import ConfigError, StageError
+
+Rows = npt.NDArray[Any]
+
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"float16": torch.float16, "float32": torch.float32}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """How a forward pass is done; nothing here is in a key."""
+
+    device: torch.device
+    precision: str = "fp32"
+    dtype: str = "float16"  # of the rows that come out
+    channels_last: bool = False
+    compile: bool = False
+    batch_size: int = 32
+
+
+def current(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Makes a GPU the current one: streams, pinned memory and compiled kernels are of that, not of a tensor's own.
+
+    Without it an event of `cuda:1` would be recorded on a stream of `cuda:0`, and wait for nothing.
+    """
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+
+
+def recorded(device: torch.device) -> torch.cuda.Event:
+    """An event behind all that was given to ``device`` so far."""
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    event.record(torch.cuda.current_stream(device))
+    return event
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
+    """Autocast of ``precision``, or nothing for fp32."""
+    dtype = PRECISIONS[precision]
+    return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
+
+
+class Pending:
+    """Rows on their way from the device; `result` waits for them."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], event: torch.cuda.Event | None) -> None:
+        self._tensors = tensors
+        self._event = event
+
+    def result(self) -> dict[str, Rows]:
+        """Rows by output, (B, ...) in the dtype asked for."""
+        if self._event is not None:
+            self._event.synchronize()
+        return {name: tensor.numpy() for name, tensor in self._tensors.items()}
+
+
+class ForwardPass:
+    """An encoder on its device, fed with uint8 batches. The batch size halves when memory runs out, and stays there."""
+
+    def __init__(
+        self, encoder: Encoder, config: DataConfig, execution: Execution, *, note: Callable[[str], None] | None = None
+    ) -> None:
+        self.execution = execution
+        self.batch_size = execution.batch_size
+        self._encoder = encoder.eval().to(execution.device)
+        last = torch.channels_last_3d if encoder.kind == "video" else torch.channels_last
+        # also where it is not wanted: the encoder may come out of a pass that had it
+        self._encoder = self._encoder.to(memory_format=last if execution.channels_last else torch.contiguous_format)
+        self._call = torch.compile(self._encoder) if execution.compile else self._encoder
+        self._normalise = Normalise(config, device=execution.device, channels_last=execution.channels_last)
+        self._note = note or (_quiet)
+
+    def submit(self, frames: npt.NDArray[np.uint8]) -> list[Pending]:
+        """Start the forward pass of frames (B,H,W,3) or clips (B,T,H,W,3); several parts when memory ran out.
+
+        Raises StageError when memory does not suffice for a single row.
+        """
+        parts: list[Pending] = []
+        start = 0
+        while start < len(frames):
+            part = frames[start : start + self.batch_size]
+            try:
+                parts.append(self._run(part))
+            except torch.OutOfMemoryError as error:
+                self._halve(len(part), error)
+                continue
+            start += len(part)
+        return parts
+
+    def _halve(self, used: int, error: torch.OutOfMemoryError) -> None:
+        if used <= 1:
+            raise StageError(
+                f"memory of {self.execution.device} does not suffice for one row at a time ({error}). "
+                "Use another device, precision: bf16, or a smaller preprocess.size."
+            ) from error
+        self.batch_size = max(1, min(self.batch_size, used) // 2)
+        self._note(f"out of memory on {self.execution.device}: batch size is now {self.batch_size}")
+        if self.execution.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _run(self, frames: npt.NDArray[np.uint8]) -> Pending:
+        is_cuda = self.execution.device.type == "cuda"
+        host = torch.from_numpy(np.ascontiguousarray(frames))
+        with torch.inference_mode(), current(self.execution.device):
+            x = self._normalise(
+                (host.pin_memory() if is_cuda else host).to(self.execution.device, non_blocking=is_cuda)
+            )
+            with autocast(self.execution.device, self.execution.precision):
+                outputs = self._call(x)
+            rows = {name: self._to_host(tensor) for name, tensor in outputs.items()}
+            event = recorded(self.execution.device) if is_cuda else None
+        return Pending(rows, event)
+
+    def _to_host(self, tensor: Tensor) -> Tensor:
+        tensor = tensor.to(DTYPES[self.execution.dtype]).contiguous()
+        if tensor.device.type == "cpu":
+            return tensor
+        target = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        return target.copy_(tensor, non_blocking=True)
+
+
+def row_shapes(encoder: Encoder, config: DataConfig, *, where: str) -> dict[str, tuple[int, ...]]:
+    """Shape of one row of each output, from one forward pass on zeros of the size that ``config`` gives.
+
+    Raises ConfigError when the encoder does not take frames of that size or clips of that length.
+    """
+    clip = (config.clip_length,) if encoder.kind == "video" else ()
+    device = next(encoder.parameters()).device
+    zeros = torch.zeros(1, 3, *clip, *config.size, device=device)
+    try:
+        with torch.inference_mode():
+            found = encoder.eval()(zeros)
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f"{where}: the encoder does not take rows of shape {tuple(zeros.shape[1:])} ({error}). "
+            "Remove preprocess.size and clip.length, or give model_args the size too (img_size of transformers)."
+        ) from error
+    return {name: tuple(tensor.shape[1:]) for name, tensor in found.items()}
+
+
+def _quiet(_: str) -> None:
+    """Say nothing."""

@@ -1,0 +1,76 @@
+"""From frames to what the encoder is fed: uint8 geometry in the decoding processes, normalisation on the device.
+
+    frame (H,W,3) uint8 --resize, crop--> (h,w,3) uint8 --copy to device--> (x / 255 - mean) / std, float
+
+Frames travel as bytes, a quarter of their float size. Resize and crop are those of the model's own transform
+(Pillow's on uint8), so that rows equal a plain loop over that transform.
+Shape letters: B batch, T frames of a clip, H height, W width, C channels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reelwright.models.encoders.build import DataConfig
+from reelwright.stages.decode.geometry import Geometry
+from reelwright.stages.embed.config import ClipSettings, PreprocessSettings
+
+
+def override(own: DataConfig, settings: PreprocessSettings, *, clip: ClipSettings) -> DataConfig:
+    """The encoder's own preprocessing with the settings that are given; a clip length replaces the encoder's.
+
+    A size without a resize keeps the ratio of the two: 224 of 256 becomes 160 of 182.
+    """
+    given: dict[str, Any] = {name: value for name, value in settings.model_dump().items() if value is not None}
+    if "size" in given and "resize" not in given:
+        given["resize"] = _scaled(own, given["size"])
+    if clip.length is not None:
+        given["clip_length"] = clip.length
+    return replace(own, **given)
+
+
+def _scaled(own: DataConfig, size: tuple[int, int]) -> int | tuple[int, int]:
+    if isinstance(own.resize, int):
+        return math.floor(min(size) * own.resize / min(own.size))
+    height, width = (math.floor(new * old / was) for new, old, was in zip(size, own.resize, own.size, strict=True))
+    return height, width
+
+
+def geometry_of(config: DataConfig) -> Geometry:
+    """Resize and crop of ``config``, to be done in the decoding processes."""
+    red, green, blue = (round(255 * value) for value in config.mean)
+    return Geometry(
+        size=config.size,
+        resize=config.resize,
+        crop=config.crop,
+        interpolation=config.interpolation,
+        antialias=config.antialias,
+        fill=(red, green, blue),
+    )
+
+
+def described(config: DataConfig) -> Mapping[str, Any]:
+    """Plain data for the store's attributes."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
+
+
+class Normalise:
+    """uint8 frames (B,H,W,3) or clips (B,T,H,W,3) -> float32 (B,3,H,W) or (B,3,T,H,W), normalised, on ``device``."""
+
+    def __init__(self, config: DataConfig, *, device: torch.device, channels_last: bool) -> None:
+        mean, std = torch.tensor(config.mean, device=device), torch.tensor(config.std, device=device)
+        self._scale = 1 / (255 * std)
+        self._shift = -mean / std
+        self._channels_last = channels_last
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        """The batch in the memory layout chosen; channels last is how frames lie already."""
+        x_BHWC = torch.addcmul(self._shift, frames.to(self._scale.dtype), self._scale)
+        x = x_BHWC.movedim(-1, 1)
+        return x if self._channels_last else x.contiguous()

@@ -1,0 +1,1 @@
+"""The report's pages: charts, ribbons, cards of videos, frames to look at."""

@@ -1,0 +1,166 @@
+"""Charts of a whole evaluation as inline SVG: confusion matrix, bars per class, lines of training.
+
+Colours come from CSS classes, so that they follow the light or dark theme.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from markupsafe import Markup
+
+from reelwright.stages.evaluate.pages.markup import join, tag
+
+MAX_MATRIX_CLASSES = 40
+UNDEFINED = "\N{EN DASH}"
+_LABEL_PIXELS = 150
+_LABEL_LETTERS = 20
+_PLOT_PIXELS = 190  # height of a line chart
+
+Line = Sequence[tuple[float, float]]
+
+
+def confusion_chart(confusion: npt.NDArray[np.int64], classes: Sequence[str]) -> Markup:
+    """The confusion matrix (K, K), rows are truth: colour is the share of the row, numbers are counts.
+
+    Above MAX_MATRIX_CLASSES only the classes with the most targets are drawn.
+    """
+    shown = np.sort(np.argsort(-confusion.sum(axis=1), kind="stable")[:MAX_MATRIX_CLASSES])
+    size = 46 if len(shown) <= 8 else 36 if len(shown) <= 16 else 22
+    head, side = _LABEL_PIXELS * 0.75, len(shown) * size
+    totals = np.maximum(confusion.sum(axis=1), 1)
+    parts: list[Markup] = []
+    for row, true in enumerate(shown):
+        y = head + row * size
+        parts.append(_matrix_label(classes[true], x=_LABEL_PIXELS - 8, y=y + size / 2 + 4, anchor="end"))
+        parts.append(_matrix_label(classes[true], x=_LABEL_PIXELS + (row + 0.4) * size, y=head - 8, turn=-40))
+        for column, predicted in enumerate(shown):
+            share = float(confusion[true, predicted] / totals[true])
+            title = f"{classes[true]} predicted as {classes[predicted]}: {confusion[true, predicted]} ({share:.0%})"
+            place = (_LABEL_PIXELS + column * size, y, size)
+            parts.append(_matrix_cell(place, share=share, count=int(confusion[true, predicted]), title=title))
+    # the last slanted column name needs room to its right
+    width, height = _LABEL_PIXELS + side + _LABEL_PIXELS * 0.6, head + side + 4
+    style = f"max-width:{width:.0f}px;min-width:{min(width, 340 + side / 2):.0f}px"
+    name = "Confusion matrix, rows are truth, columns are predictions"
+    return tag(
+        "svg", *parts, class_="chart", viewBox=f"0 0 {width:.0f} {height:.0f}", style=style, role="img", aria_label=name
+    )
+
+
+def _matrix_label(name: str, *, x: float, y: float, anchor: str = "start", turn: int | None = None) -> Markup:
+    short = name if len(name) <= _LABEL_LETTERS else name[: _LABEL_LETTERS - 1] + "…"
+    transform = f"translate({x:.1f} {y:.1f})" + (f" rotate({turn})" if turn else "")
+    return tag("text", tag("title", name), short, transform=transform, text_anchor=anchor)
+
+
+def _matrix_cell(place: tuple[float, float, float], *, share: float, count: int, title: str) -> Markup:
+    x, y, size = place
+    square = {"x": x + 1, "y": y + 1, "width": size - 2, "height": size - 2, "rx": 3}
+    parts = [tag("rect", class_="cell", **square), tag("rect", class_="heat", fill_opacity=f"{share:.3f}", **square)]
+    if count and size > 30:
+        ink = "on-heat" if share > 0.55 else "off-heat"
+        parts.append(tag("text", f"{count:,}", x=x + size / 2, y=y + size / 2 + 4, text_anchor="middle", class_=ink))
+    return tag("g", tag("title", title), *parts)
+
+
+def bar(share: float, *, chance: float | None = None, kind: str = "bar", label: str = "") -> Markup:
+    """A bar of 0 to 1 across the whole width of its place, with a tick at ``chance``."""
+    parts = [
+        tag("rect", width="100%", height="100%", rx=3, class_="track"),
+        tag("rect", width=_percent(share), height="100%", rx=3, class_=kind),
+    ]
+    if chance is not None:
+        parts.append(tag("rect", x=_percent(min(chance, 0.995)), y=0, width=2, height="100%", class_="chance"))
+    return tag(
+        "svg",
+        tag("title", f"{label} {share:.1%}"),
+        *parts,
+        class_="bar-chart",
+        role="img",
+        aria_label=f"{label} {share:.1%}",
+    )
+
+
+def measure(value: float | None, *, label: str, text: str | None = None) -> Markup:
+    """A number (or ``text``) above its bar; a dash where it is undefined."""
+    if value is None:
+        return tag("span", UNDEFINED, title="undefined: nothing to divide by", class_="soft")
+    return join(f"{value:.2f}" if text is None else text, bar(value, label=label))
+
+
+def line_chart(lines: Mapping[str, Line], *, title: str, x_name: str) -> Markup:
+    """Lines of (x, y) points as wide as their place; names of y values stand on their grid lines."""
+    points = [point for line in lines.values() for point in line]
+    low_x, high_x = _span([x for x, _ in points])
+    ticks = _ticks([y for _, y in points])
+    low_y, high_y = ticks[0], ticks[-1]
+    grid = [_grid_line(value, 1 - (value - low_y) / (high_y - low_y)) for value in ticks]
+    drawn = []
+    for index, (name, line) in enumerate(lines.items()):
+        spots = " ".join(
+            f"{(x - low_x) / (high_x - low_x) * 1000:.1f},{(1 - (y - low_y) / (high_y - low_y)) * 1000:.1f}"
+            for x, y in line
+        )
+        # a line of one point is drawn as a dot by its round caps
+        spots = spots if len(line) > 1 else f"{spots} {spots}"
+        drawn.append(tag("polyline", tag("title", name), points=spots, class_=f"line line{index % 4}"))
+    plot = tag(
+        "svg",
+        *drawn,
+        viewBox="0 0 1000 1000",
+        preserveAspectRatio="none",
+        height=_PLOT_PIXELS,
+        width="100%",
+        y=16,
+        overflow="visible",
+    )
+    foot = [_x_label(low_x, "0%", "start"), _x_label(high_x, "100%", "end"), _x_label(x_name, "50%", "middle")]
+    keys = [tag("li", tag("span", class_=f"key key{index % 4}"), name) for index, name in enumerate(lines)]
+    chart = tag(
+        "svg",
+        *[line for line, _ in grid],
+        plot,
+        *[label for _, label in grid],
+        *foot,
+        class_="lines",
+        width="100%",
+        height=_PLOT_PIXELS + 40,
+        role="img",
+        aria_label=title,
+    )
+    return tag("figure", tag("figcaption", title, tag("ul", *keys, class_="legend")), chart)
+
+
+def _grid_line(value: float, height: float) -> tuple[Markup, Markup]:
+    """The line, and its label, which stands in front of the data."""
+    y = 16 + height * _PLOT_PIXELS
+    line = tag("line", x1=0, x2="100%", y1=y, y2=y, class_="grid")
+    return line, tag("text", f"{value:g}", x=0, y=y - 3, class_="tick")
+
+
+def _x_label(value: float | str, x: str, anchor: str) -> Markup:
+    shown = value if isinstance(value, str) else f"{value:g}"
+    return tag("text", shown, x=x, y=_PLOT_PIXELS + 34, text_anchor=anchor, class_="tick")
+
+
+def _ticks(values: Sequence[float]) -> list[float]:
+    """Three to six round values that span all of ``values``."""
+    low, high = _span(values)
+    rough = (high - low) / 4
+    magnitude = 10 ** math.floor(math.log10(rough))
+    step = next(factor * magnitude for factor in (1, 2, 2.5, 5, 10) if factor * magnitude >= rough * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(index * step, 12) for index in range(first, max(last, first + 1) + 1)]
+
+
+def _span(values: Sequence[float]) -> tuple[float, float]:
+    low, high = min(values), max(values)
+    return (low, high) if high > low else (low, low + 1.0)
+
+
+def _percent(share: float) -> str:
+    return f"{min(max(share, 0.0), 1.0):.2%}"

@@ -1,0 +1,67 @@
+"""`init_from`: a run starts from the weights of another one or of a file, and tells what it took."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from reelwright.models.blocks.init_from import InitReport, start_from
+from reelwright.stages.base.work import Work
+from reelwright.stages.embed.encoding.weight_files import read_weights
+from reelwright.stages.fit.config import LearningSettings
+from reelwright.stages.fit.run_models import TEMPORAL
+from reelwright.storage.errors import InputError
+from reelwright.storage.results.runs import RunFolder
+from reelwright.storage.store import Store
+
+
+def init_weights(
+    module: nn.Module, work: Work, config: LearningSettings, *, classes: tuple[str, ...]
+) -> dict[str, Any] | None:
+    """Start ``module`` from ``init_from``; returns what became of every tensor, and None without it.
+
+    Raises InputError for a file that is not there or weights of another model, StoreError for a run that has not ended.
+    """
+    if config.init_from is None:
+        return None
+    references = work.inputs.get("init_from", ())
+    if references:
+        run = RunFolder(Store.at(work.store).run(references[0].key))
+        run.weights_digest()
+        state, source = read_weights(run.weights), f"run {references[0].node}"
+        same_classes = list(run.config().get("classes", ())) == list(classes)
+    else:
+        state, source = read_weights(Path(config.init_from)), Path(config.init_from).name
+        same_classes = True  # a file does not say
+    report = _start(module, _own_names(state, module), work, config, same_classes=same_classes, source=source)
+    return {"source": source, "line": f"init_from {source}: {report.line()}", **report.plain()}
+
+
+def _start(
+    module: nn.Module,
+    state: dict[str, Tensor],
+    work: Work,
+    config: LearningSettings,
+    *,
+    same_classes: bool,
+    source: str,
+) -> InitReport:
+    is_replaced = config.init_head == "replace" or (config.init_head == "auto" and not same_classes)
+    try:
+        return start_from(module, state, replace_heads=is_replaced, keep_heads=config.init_head == "keep")
+    except ValueError as error:
+        raise InputError(f"{work.node}: init_from {source}: {error}") from error
+
+
+def _own_names(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+    """A temporal model takes its part of a finetune run's weights; a joint model takes a temporal run's as its part."""
+    own = module.state_dict()
+    is_joint = any(name.startswith(TEMPORAL) for name in own)
+    was_joint = any(name.startswith(TEMPORAL) for name in state)
+    if was_joint and not is_joint:
+        return {name.removeprefix(TEMPORAL): value for name, value in state.items() if name.startswith(TEMPORAL)}
+    if is_joint and not was_joint:
+        return {f"{TEMPORAL}{name}": value for name, value in state.items()}
+    return state

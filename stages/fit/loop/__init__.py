@@ -1,0 +1,1 @@
+"""The trainer: batches, updates, checkpoints, progress, loggers."""

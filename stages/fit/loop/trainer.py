@@ -1,0 +1,258 @@
+"""One training loop for everything that learns: epochs of batches, evaluation, checkpoints, exact resume.
+
+    for every epoch:   for every update:   forward, backward (of `accumulate` batches), check, clip, step
+                       evaluate, keep the best, write a line of metrics, checkpoint
+
+It knows neither embeddings nor frames: a module, a source of batches, an objective, and a function that evaluates. What
+an epoch looks at follows from the seed and the epoch, so a run that was interrupted after any update goes on with the
+very numbers it would have had. Random numbers (dropout, augmentation) come from torch's own state, seeded with the
+seed; of several processes each has a stream of its own, kept in the checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from reelwright.models.blocks.ema import WeightMean
+from reelwright.models.contracts import Forward, VideoModel
+from reelwright.stages.base.work import Reporter
+from reelwright.stages.fit.loop.batches import Batch, Batches, Prepare
+from reelwright.stages.fit.loop.checkpoints import load_weights
+from reelwright.stages.fit.loop.loggers import Logger, open_loggers
+from reelwright.stages.fit.loop.progress import Progress, Speed, TrainerSettings, line
+from reelwright.stages.fit.loop.saving import Saver
+from reelwright.stages.fit.loop.streams import seeded
+from reelwright.stages.fit.loop.updates import PRECISIONS, Rates, Updater
+from reelwright.stages.fit.processes.stopping import StopRequests
+from reelwright.stages.fit.processes.world import World
+from reelwright.stages.objectives.contract import Objective
+from reelwright.storage.errors import Interrupted, StoreError
+from reelwright.storage.files import write_text
+from reelwright.storage.heartbeat import check_held
+from reelwright.storage.results.runs import RunFolder
+
+__all__ = ["PRECISIONS", "Evaluate", "Progress", "Rates", "Trainer", "TrainerSettings"]
+
+Evaluate = Callable[[Forward], dict[str, float]]  # the module under autocast -> metrics on val
+
+
+class Trainer:
+    """Trains ``module``; every argument is made by the stage that uses it."""
+
+    def __init__(
+        self,
+        module: VideoModel,
+        *,
+        optimizer: torch.optim.Optimizer,
+        rates: Rates,
+        objective: Objective,
+        settings: TrainerSettings,
+        folder: RunFolder,
+        reporter: Reporter,
+        world: World | None = None,
+        prepare: Prepare | None = None,
+    ) -> None:
+        self.module, self.settings, self.folder, self.reporter = module, settings, folder, reporter
+        self.world = world or World()
+        self.optimizer = optimizer
+        self.updater = Updater(
+            module,
+            optimizer=optimizer,
+            rates=rates,
+            objective=objective,
+            settings=settings,
+            world=self.world,
+            prepare=prepare,
+        )
+        self.device = self.updater.device
+        decay = settings.ema_decay
+        self.mean = None if decay is None else WeightMean(module, decay=decay, warmup=settings.ema_warmup)
+        self.saver = Saver(self.updater, self.mean, settings=settings, folder=folder)
+        self.progress = Progress()
+        self.speed = Speed()
+
+    @property
+    def forward(self) -> Forward:
+        """The module's outputs under the settings' precision."""
+        return self.updater.forward
+
+    def fit(self, batches: Batches, evaluate: Evaluate | None = None) -> Progress:
+        """Train to the end, from the last checkpoint if there is one; the module ends with the best weights.
+
+        Without ``evaluate`` the last weights are the best. Raises Interrupted after a signal or the time limit (a
+        checkpoint is written), StageError when loss or gradients are not finite, StoreError when a checkpoint cannot be
+        written.
+        """
+        started = time.monotonic()
+        with (
+            seeded(self.settings.seed, self.device, self.world),
+            StopRequests(limit_minutes=self.settings.max_minutes, since=started) as stop,
+        ):
+            self.progress = self.saver.resume(self.reporter)
+            if evaluate is not None and self.settings.evaluate_start and not self.progress.records:
+                self._evaluate_between(evaluate, epoch=0, when="before fine-tuning")
+            done = self.progress.epoch * batches.num_items + self.progress.num_items
+            self.reporter.total(self.settings.epochs * batches.num_items, "windows", done)
+            with self._loggers() as loggers:
+                while not self._is_finished():
+                    self._train_epoch(batches, stop, evaluate)
+                    self._end_epoch(evaluate, loggers)
+        self._tell_profile()
+        self.world.wait()
+        load_weights(self.saver.best(self.progress), self.module)
+        return self.progress
+
+    def _train_epoch(self, batches: Batches, stop: StopRequests, evaluate: Evaluate | None) -> None:
+        self._set_training(True)
+        progress, clock = self.progress, self.updater.clock
+        self.speed = Speed()
+        started, before = time.perf_counter(), progress.seconds
+        source = batches.epoch(progress.epoch, first=progress.batch)
+        clock.start_update()
+        while group := self._next(source):
+            outcome = self.updater.update(group, progress, is_stopping=stop.is_stopping)
+            if self.mean is not None and outcome.is_stepped:
+                self.mean.update(self.module)
+            num_items = sum(batch.num_items for batch in group)
+            progress.loss_sum += outcome.loss * outcome.weight
+            progress.weight_sum += outcome.weight
+            for name, value in outcome.parts.items():
+                progress.part_sums[name] = progress.part_sums.get(name, 0.0) + value * outcome.weight
+            progress.norm_sum += outcome.norm
+            progress.num_items += num_items
+            progress.batch += len(group)
+            progress.update += 1
+            progress.seconds = before + time.perf_counter() - started
+            self.speed.num_items += num_items
+            self.speed.num_updates += 1
+            clock.stop_update()
+            check_held(self.folder.path)
+            self.reporter.advance(num_items)
+            is_within = progress.batch < batches.num_batches
+            if evaluate is not None and is_within and self._is_due():
+                paused = time.perf_counter()
+                epoch = round(progress.epoch + progress.num_items / batches.num_items, 4)
+                self._evaluate_between(evaluate, epoch=epoch, when=f"after update {progress.update}")
+                self._set_training(True)
+                started += time.perf_counter() - paused
+            # several processes stop after the update that all of them knew of; one process knows at once
+            if outcome.is_stopping or (self.world.size == 1 and stop.is_stopping):
+                self._interrupt(stop)
+            clock.start_update()
+        self.speed.seconds = time.perf_counter() - started
+
+    def _set_training(self, is_training: bool) -> None:
+        self.module.train(is_training)
+        self.updater.objective.train(is_training)
+
+    def _next(self, source: Iterator[Batch]) -> list[Batch]:
+        with self.updater.clock.part("data"):
+            return list(itertools.islice(source, self.settings.accumulate))
+
+    def _interrupt(self, stop: StopRequests) -> None:
+        self.saver.checkpoint(self.progress)
+        self._tell_profile()
+        why = "the time limit is reached" if stop.is_late else "asked to stop"
+        raise Interrupted(
+            f"{why} after update {self.progress.update} (epoch {self.progress.epoch + 1}); "
+            f"{self.folder.last} is written, run again to go on."
+        )
+
+    def _end_epoch(self, evaluate: Evaluate | None, loggers: list[Logger]) -> None:
+        progress, settings = self.progress, self.settings
+        progress.epoch += 1
+        record = self._record()
+        if evaluate is None:
+            progress.best_epoch, progress.best_update = progress.epoch, progress.update
+        elif progress.epoch % settings.evaluate_every == 0 or progress.epoch == settings.epochs or self._is_due():
+            record |= self._evaluated(evaluate, epoch=progress.epoch)
+        progress.records.append(record)
+        if self.world.is_main:
+            self._tell(record, loggers)
+        progress.start_epoch()
+        if evaluate is None and self._is_finished():
+            self.saver.save(self.saver.best(progress))
+        if settings.keep_every is not None and progress.epoch % settings.keep_every == 0:
+            self.saver.save(self.folder.kept(progress.epoch))
+        if self._is_finished() or (progress.epoch % settings.checkpoint_every == 0 and self.saver.is_due()):
+            self.saver.checkpoint(progress)
+
+    def _is_due(self) -> bool:
+        """Whether the updates since the last evaluation call for one."""
+        every = self.settings.evaluate_updates
+        return every is not None and self.progress.update % every == 0
+
+    def _evaluated(self, evaluate: Evaluate, *, epoch: float) -> dict[str, float]:
+        """Metrics on val of the weights, or of their mean; they are kept where they are the best."""
+        self._set_training(False)
+        with contextlib.nullcontext() if self.mean is None else self.mean.in_place_of(self.module):
+            found = evaluate(self.forward)
+            self.saver.keep_best(self.progress, found[self.settings.metric], epoch=epoch)
+        return {f"val_{name}": value for name, value in found.items()}
+
+    def _evaluate_between(self, evaluate: Evaluate, *, epoch: float, when: str) -> None:
+        """Evaluate apart from the ends of epochs, as at the start, with a line of metrics of its own."""
+        metric, progress = self.settings.metric, self.progress
+        record = {"epoch": epoch, "update": progress.update, **self._evaluated(evaluate, epoch=epoch)}
+        progress.records.append(record)
+        if self.world.is_main:
+            self.folder.add_metrics(record)
+        self.reporter.note(f"{when}: val {metric} {record[f'val_{metric}']:.4f}")
+
+    def _record(self) -> dict[str, Any]:
+        """The line of metrics of the epoch that just ended."""
+        progress = self.progress
+        num_updates = -(-progress.batch // self.settings.accumulate)
+        return {
+            "epoch": progress.epoch,
+            "update": progress.update,
+            "lr": max(group["lr"] for group in self.optimizer.param_groups),
+            "train_loss": progress.loss_sum / max(progress.weight_sum, 1e-12),
+            **{f"train_loss_{name}": v / max(progress.weight_sum, 1e-12) for name, v in progress.part_sums.items()},
+            "gradient_norm": progress.norm_sum / num_updates,
+            "seconds": round(progress.seconds, 3),
+            **self.speed.values(self.device),
+        }
+
+    def _tell(self, record: dict[str, Any], loggers: list[Logger]) -> None:
+        try:
+            self.folder.add_metrics(record)
+            for logger in loggers:
+                logger.log(record, self.progress.epoch)
+        except OSError as error:
+            raise StoreError(
+                f"the metrics in {self.folder.path} cannot be written ({error}); the last checkpoint is intact. Make "
+                "room, then run again: training goes on from there."
+            ) from error
+        self.reporter.note(line(record, epochs=self.settings.epochs, metric=self.settings.metric))
+
+    def _is_finished(self) -> bool:
+        patience = self.settings.patience
+        is_stale = patience is not None and self.progress.num_stale >= patience
+        return self.progress.epoch >= self.settings.epochs or is_stale
+
+    @contextlib.contextmanager
+    def _loggers(self) -> Iterator[list[Logger]]:
+        """The main process's loggers; none of the others'."""
+        loggers: list[Logger] = []
+        if self.world.is_main:
+            settings = self.settings
+            first = self.progress.epoch + 1
+            loggers = open_loggers(self.folder, settings.log_to, first_epoch=first, about=settings.about)
+        try:
+            yield loggers
+        finally:
+            for logger in loggers:
+                logger.close()
+
+    def _tell_profile(self) -> None:
+        if self.settings.profile and self.world.is_main and self.updater.clock.num_updates:
+            table = self.updater.clock.table()
+            write_text(self.folder.profile, table + "\n")
+            self.reporter.note(f"where a step's time goes:\n{table}")

@@ -1,0 +1,1 @@
+"""Optimizers: settings, names, parameter groups."""

@@ -1,0 +1,1 @@
+"""Training in several processes: how they start, what they tell each other, how they end."""

@@ -1,0 +1,79 @@
+"""What the config.yaml of a run describes: its temporal model, its task and its clips. No training is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from reelwright.models.contracts import VideoModel
+from reelwright.models.temporal.build import TEMPORAL_MODELS, build_temporal
+from reelwright.models.temporal.common import TemporalSizes
+from reelwright.models.testing import checked_model
+from reelwright.stages.base.plugins import checked_options, load_plugin
+from reelwright.stages.datasets.sampling.clips import ClipSampling, clip_sampling
+from reelwright.stages.datasets.sampling.windows import WindowShape
+from reelwright.stages.datasets.tasks.labels import LabelSpace
+from reelwright.stages.datasets.tasks.registry import build_task
+from reelwright.stages.datasets.tasks.sets import heads_of
+from reelwright.stages.datasets.tasks.task import Task
+from reelwright.stages.fit.loop.checkpoints import load_weights
+from reelwright.storage.errors import ConfigError
+from reelwright.storage.results.runs import RunFolder
+from reelwright.storage.tables.annotations import UNKNOWN
+
+TEMPORAL = "temporal."  # of the temporal model's weights in a finetune run
+
+
+def build_run_model(values: Mapping[str, Any], *, plugins: Mapping[str, Any], seed: int = 0) -> VideoModel:
+    """The temporal model that the `model` block of a config.yaml describes, with random weights from ``seed``.
+
+    ``plugins`` are those that the unit of work names. Raises ConfigError for an unknown name or option, and for a
+    plug-in that is not named or does not give what models give.
+    """
+    sizes = {name: values[name] for name in ("input_dim", "num_outputs", "length", "per_row")}
+    name, options = values["name"], values["options"]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            if name in TEMPORAL_MODELS:
+                return build_temporal(name, **sizes, **options)
+            model = load_plugin("models", name, plugins)
+            checked = checked_options(model, options, name=name, num_given=1)
+            return checked_model(model(TemporalSizes(**sizes), **checked), TemporalSizes(**sizes))
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"model: {error}") from error
+
+
+def load_run_model(folder: RunFolder, *, plugins: Mapping[str, Any]) -> tuple[VideoModel, dict[str, Any]]:
+    """The temporal model of a complete train or finetune run with its best weights, and its config.yaml.
+
+    ``plugins`` are those that may be imported for it. Raises StoreError or StageError when it is not complete or does
+    not fit, ConfigError for a plug-in not named.
+    """
+    values = folder.config()
+    folder.weights_digest()
+    model = build_run_model(values["model"], plugins=plugins)
+    load_weights(folder.weights, model, prefix=TEMPORAL if values["stage"] == "finetune" else "")
+    return model, values
+
+
+def task_of_run(values: Mapping[str, Any], *, background: int = UNKNOWN) -> Task:
+    """What the run of a config.yaml was trained for; ``background`` is the class of rows without a label."""
+    heads = heads_of(values.get("heads", ()))
+    labels = LabelSpace(
+        classes=tuple(values["classes"]),
+        background=background,
+        heads=tuple((head.name, head.num_classes) for head in heads),
+        of_window=values.get("labels_of_window", "any"),
+    )
+    return build_task(values["task"], labels, heads=heads)
+
+
+def clips_of_run(values: Mapping[str, Any], shape: WindowShape) -> ClipSampling | None:
+    """How the run of a config.yaml takes clips; None where it has windows."""
+    clips = values.get("clips", {"sampling": "grid"})
+    return clip_sampling(
+        clips["sampling"], shape, segments=clips.get("segments"), segment_rule=clips.get("segment_rule", "even")
+    )

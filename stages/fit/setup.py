@@ -1,0 +1,189 @@
+"""What train, finetune and pretrain do alike around the trainer: start, optimizer, schedules, config.yaml, the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from reelwright.models.blocks.activation_checkpointing import recompute_blocks
+from reelwright.models.contracts import VideoModel
+from reelwright.stages.base.work import InputRef, Work
+from reelwright.stages.datasets.tasks.labels import LabelSpace
+from reelwright.stages.datasets.tasks.task import Task
+from reelwright.stages.fit.config import LearningSettings
+from reelwright.stages.fit.init_from import init_weights
+from reelwright.stages.fit.loop.batches import Batches, Prepare
+from reelwright.stages.fit.loop.checkpoints import save_weights
+from reelwright.stages.fit.loop.trainer import Evaluate, Progress, Rates, Trainer, TrainerSettings
+from reelwright.stages.fit.optim.build import build_decay_schedule, build_lr_schedule, build_optimizer, scaled_lr
+from reelwright.stages.fit.optim.groups import freeze_groups, parameter_groups
+from reelwright.stages.fit.train_context import Place
+from reelwright.stages.fit.validation import evaluate
+from reelwright.stages.objectives.contract import Objective
+from reelwright.storage.errors import StageError
+from reelwright.storage.files import write_json
+from reelwright.storage.results.runs import RunFolder
+from reelwright.storage.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learning:
+    """What a module is to learn, and from what."""
+
+    train: Batches
+    val: Batches | None  # None: no validation
+    objective: Objective
+    metric: str
+    multipliers: Mapping[str, float] = field(default_factory=dict)  # start of a parameter's name -> factor on its rate
+    task: Task | None = None  # what is validated; None: `evaluate` does it
+    prepare: Prepare | None = None  # what is done to training batches on the device
+    evaluate: Evaluate | None = None  # instead of `val`, where metrics are not those of a task
+    evaluate_start: bool = False  # the weights it starts from are a candidate for the best
+
+
+def learn(
+    module: VideoModel,
+    load: Callable[[], Learning],
+    *,
+    work: Work,
+    config: LearningSettings,
+    place: Place,
+    labels: LabelSpace,
+    values: Mapping[str, Any],
+) -> dict[str, Any] | None:
+    """Train ``module`` on what ``load`` gives: from `init_from`, or from the last checkpoint, to the end of the run.
+
+    ``values`` are what config.yaml says of the model. Returns what the node's record keeps; None in processes that are
+    not the first, which write nothing. Raises ConfigError or InputError before anything is loaded: for groups that fit
+    nothing, an optimizer that cannot be made, weights of another model.
+    """
+    freeze_groups(module, config.optimizer.groups, where=work.node)
+    build_optimizer(parameter_groups(module, config.optimizer), config.optimizer)
+    init = init_weights(module, work, config, classes=labels.classes)
+    folder = RunFolder(Store.at(work.store).run(work.key))
+    learning = load()
+    if place.world.is_main:
+        folder.write_config(_run_values(work, labels, values))
+    progress = _fit(module, learning, work=work, config=config, folder=folder, place=place, init=init)
+    return _finish(folder, module, progress, metric=learning.metric) if place.world.is_main else None
+
+
+def _fit(
+    module: VideoModel,
+    learning: Learning,
+    *,
+    work: Work,
+    config: LearningSettings,
+    folder: RunFolder,
+    place: Place,
+    init: dict[str, Any] | None,
+) -> Progress:
+    lr, line = scaled_lr(config.optimizer, batch_size=config.batch_size)
+    place.reporter.note(line)
+    if init is not None:
+        place.reporter.note(init["line"])
+        if place.world.is_main:
+            write_json(folder.init_report, init)
+    if learning.train.num_batches == 0:
+        raise StageError(
+            f"{work.node}: drop_last leaves no batch: {config.batch_size} windows make one. Lower batch_size."
+        )
+    if config.gradient_checkpointing:
+        recompute_blocks(module)
+    groups = parameter_groups(module, config.optimizer, lr=lr, multipliers=learning.multipliers)
+    counts = {
+        "epochs": config.epochs,
+        "updates_per_epoch": -(-learning.train.num_batches // config.optimizer.accumulate),
+    }
+    trainer = Trainer(
+        module,
+        optimizer=build_optimizer(groups, config.optimizer, note=place.reporter.note),
+        rates=Rates(
+            lr=build_lr_schedule(config.schedule, **counts),
+            decay=build_decay_schedule(config.optimizer, config.schedule, **counts),
+        ),
+        objective=learning.objective,
+        settings=_trainer_settings(work, config, learning),
+        folder=folder,
+        reporter=place.reporter,
+        world=place.world,
+        prepare=learning.prepare,
+    )
+    if config.compile:
+        module.compile()
+    val, task = learning.val, learning.task
+    if val is None or task is None:
+        return trainer.fit(learning.train, learning.evaluate)
+
+    def validate(forward: Any) -> dict[str, float]:
+        return evaluate(forward, val, task=task, objective=learning.objective, device=trainer.device, world=place.world)
+
+    return trainer.fit(learning.train, validate)
+
+
+def _run_values(work: Work, labels: LabelSpace, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What config.yaml says: enough to build the model again, and where everything came from."""
+    return {
+        "stage": work.stage,
+        "node": work.node,
+        "key": work.key,
+        "classes": list(labels.classes),
+        "background": labels.background,
+        **values,
+        "inputs": {name: [_input_values(ref) for ref in refs] for name, refs in work.inputs.items()},
+        "config": dict(work.config),
+        "spec": dict(work.spec),
+    }
+
+
+def _finish(folder: RunFolder, module: VideoModel, progress: Progress, *, metric: str) -> dict[str, Any]:
+    """Write summary and best weights (these last: they make the run complete)."""
+    best = next((record for record in progress.records if record["update"] == progress.best_update), {})
+    folder.write_summary(
+        {
+            "metric": metric,
+            "best": progress.best,
+            "best_epoch": progress.best_epoch,
+            "epochs": progress.epoch,
+            "updates": progress.update,
+            "seconds": round(progress.seconds, 3),
+        }
+    )
+    save_weights(folder.weights, module)
+    return {"weights": folder.weights_digest(), "metrics": best}
+
+
+def _trainer_settings(work: Work, config: LearningSettings, learning: Learning) -> TrainerSettings:
+    return TrainerSettings(
+        key=work.key,
+        epochs=config.epochs,
+        seed=config.seed,
+        precision=config.precision,
+        accumulate=config.optimizer.accumulate,
+        clip_norm=config.optimizer.clip_norm,
+        ema_decay=config.ema.decay if config.ema else None,
+        ema_warmup=config.ema.warmup if config.ema else True,
+        evaluate_every=config.evaluate_every,
+        evaluate_updates=config.evaluate_updates,
+        checkpoint_every=config.checkpoint_every,
+        keep_every=config.keep_every,
+        resume=config.resume,
+        metric=learning.metric,
+        evaluate_start=learning.evaluate_start,
+        patience=config.early_stop.patience if config.early_stop else None,
+        max_minutes=config.max_minutes,
+        profile=config.profile,
+        log_to=config.log_to,
+        about={"node": work.node, "key": work.key, **work.config},
+    )
+
+
+def _input_values(ref: InputRef) -> dict[str, Any]:
+    return {
+        "node": ref.node,
+        "stage": ref.stage,
+        "key": ref.key,
+        "config": dict(ref.config),
+        "inputs": {name: [_input_values(entry) for entry in refs] for name, refs in ref.inputs.items()},
+    }

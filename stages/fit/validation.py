@@ -1,0 +1,115 @@
+"""The objective, and loss and metrics on val, for train and finetune alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from reelwright.models.contracts import Forward
+from reelwright.models.metrics.metric import metric_named
+from reelwright.stages.base.plugins import checked_options, load_plugin
+from reelwright.stages.datasets.tasks.task import Task
+from reelwright.stages.fit.loop.batches import Batches
+from reelwright.stages.fit.processes.world import World
+from reelwright.stages.objectives.contract import Objective, TargetSizes, batch_loss
+from reelwright.storage.errors import ConfigError, StageError
+
+if TYPE_CHECKING:
+    from reelwright.stages.finetune.config import FinetuneConfig
+    from reelwright.stages.fit.config import LearningSettings
+    from reelwright.stages.train.config import TrainConfig
+
+
+def chosen_metric(config: LearningSettings, task: Task, *, plugins: Mapping[str, Any]) -> str:
+    """The metric that chooses the best weights; of a plug-in, the task measures it from now on.
+
+    Raises ConfigError for an unknown one.
+    """
+    own = config.plugins().get("metric")
+    if own is None:
+        return task.choose_metric(config.metric)
+    name = own.name.rpartition(":")[2]
+    if metric_named(name).is_lower_better:
+        raise ConfigError(f"metric: {own.name}: what is called a loss is better when lower; a metric is when higher")
+    task.own_metrics[name] = load_plugin(own.group, own.name, plugins)
+    return name
+
+
+def build_objective(
+    config: TrainConfig | FinetuneConfig,
+    task: Task,
+    *,
+    counts: npt.NDArray[np.int64],
+    device: torch.device,
+    plugins: Mapping[str, Any],
+) -> Objective:
+    """What is minimised: the plug-in that the settings name, or the task's own loss. ``counts`` (K,) are of classes.
+
+    ``plugins`` are those of the unit of work. Raises ConfigError for what cannot be imported or is no objective.
+    """
+    own = config.objective
+    if own is None:
+        return task.objective(config.loss, counts=counts, device=device)
+    thing = load_plugin(own.group, own.name, plugins)
+    options = checked_options(thing, own.options(), name=own.name, num_given=own.num_given)
+    try:
+        objective = thing(TargetSizes(task.name, counts), **options)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"objective: {own.name}: {error}") from error
+    if not isinstance(objective, Objective):
+        raise ConfigError(
+            f"objective: {own.name} gives {type(objective).__name__}, which is no subclass of "
+            "reelwright.stages.objectives.contract.Objective"
+        )
+    return objective
+
+
+def evaluate(
+    forward: Forward,
+    batches: Batches,
+    *,
+    task: Task,
+    objective: Objective,
+    device: torch.device,
+    world: World | None = None,
+) -> dict[str, float]:
+    """Loss and metrics over all batches, in inference mode; the caller puts the module in eval mode.
+
+    Each process answers for its share, none twice; all return the same. Raises StageError when an answer is not finite.
+    """
+    answers: list[tuple[dict[str, float], float, Any, Any]] = []  # losses x weight, weight, scores, targets
+    world = world or World()
+    is_gathered = world.size > 1 and bool(objective.gathers)
+    with torch.inference_mode():
+        for batch in batches.epoch(0):
+            if not batch.is_counted and not is_gathered:
+                answers.append(({}, 0.0, None, None))  # keeps its place among the batches
+                continue
+            moved = batch.to(device)
+            outputs = forward(moved.inputs)
+            loss = batch_loss(objective, outputs, moved.entries, is_shared=world.size > 1, is_counted=batch.is_counted)
+            if not batch.is_counted:
+                answers.append(({}, 0.0, None, None))
+                continue
+            known = objective.weight(moved.entries)
+            weight = float(len(batch) if known is None else known)
+            scores = task.probabilities(outputs["logits"]).cpu().numpy()
+            losses = {"loss": loss.total, **{f"loss_{name}": part for name, part in loss.parts.items()}}
+            weighted = {name: float(value) * weight for name, value in losses.items()}
+            answers.append((weighted, weight, scores, batch.targets.cpu().numpy()))
+    gathered = world.gather(answers)
+    found = [part for parts in zip(*gathered, strict=True) for part in parts if part[2] is not None]
+    whole = max(sum(part[1] for part in found), 1e-12)
+    mean_losses = {name: sum(part[0][name] for part in found) / whole for name in found[0][0]}
+    all_scores = np.concatenate([part[2] for part in found])
+    if not (math.isfinite(mean_losses["loss"]) and np.isfinite(all_scores).all()):
+        raise StageError(
+            "the model's answers on val are not finite. Lower optimizer.lr, or use precision: fp32; "
+            "the last checkpoint is intact."
+        )
+    return {**mean_losses, **task.all_metrics(all_scores, np.concatenate([part[3] for part in found]))}

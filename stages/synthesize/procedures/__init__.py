@@ -1,0 +1,1 @@
+"""Labelled procedure videos: a script, its pixels, the files."""

@@ -1,0 +1,135 @@
+"""The demo's procedures as recordings of frames and label files, in the layout of IndustReal: a stand-in for it.
+
+    folder/
+      dataset.json           the parameters, written first: recordings found later are known to be made from them
+      procedure.yaml         what `prepare` and `steps` read
+      procedure_info.json    the same in the form of the public data set
+      recordings/SPLIT/NN_assy_0_J/rgb/000000.jpg, PSR_labels.csv, PSR_labels_with_errors.csv, PSR_labels_raw.csv
+
+A recording is put in place whole; a killed call is taken up by calling again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import yaml
+from PIL import Image
+
+from reelwright.stages.steps.procedure import Procedure
+from reelwright.stages.synthesize.procedures.render import Renderer
+from reelwright.stages.synthesize.procedures.script import PHASE_OF_PART, VARIANTS, Script, state_at
+from reelwright.stages.synthesize.procedures.write import DatasetParameters, VideoJob, list_jobs
+from reelwright.stages.synthesize.spread import spread
+from reelwright.storage.errors import InputError
+from reelwright.storage.files import write_json, write_text
+from reelwright.storage.folders import replacing_folder
+
+VERSION = 1  # raised by hand when the same parameters give other recordings
+KIND = "assy"
+JPEG_QUALITY = 90
+_PARTS = tuple(PHASE_OF_PART)
+
+Progress = Callable[[int, int], None]
+
+
+def demo_procedure(fps: float) -> Procedure:
+    """The demo's procedure: four parts, whose steps have the names of the demo's phases."""
+    states = {
+        tuple(sorted((0, *map(_PARTS.index, order[:count])))) for order in VARIANTS.values() for count in range(4)
+    }
+    listed = sorted(states, key=lambda parts: (len(parts), parts))
+    return Procedure(
+        name="demo",
+        fps=fps,
+        components=tuple(part.replace("_", " ") for part in _PARTS),
+        steps={3 * index: step for index, step in enumerate(PHASE_OF_PART.values())},
+        states=tuple("".join(str(int(part in state)) for part in range(len(_PARTS))) for state in listed),
+        procedures={KIND: {"match": f"*_{KIND}_*", "initial": "0" * len(_PARTS)}},
+    )
+
+
+def make_recordings(
+    folder: Path, parameters: DatasetParameters, *, workers: int = 1, progress: Progress | None = None
+) -> None:
+    """Write all recordings of a data set; those that are there are kept. ``progress(num_done, num_all)``.
+
+    Raises InputError when the folder holds a data set of other parameters or files that are not ours.
+    """
+    record, given = folder / "dataset.json", {**asdict(parameters), "layout": f"industreal {VERSION}"}
+    if record.exists():
+        if json.loads(record.read_text(encoding="utf-8")) != given:
+            raise InputError(f"{folder} holds a data set made with other parameters; choose another folder")
+    elif folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder} is not empty and has no dataset.json: choose a new or an empty folder")
+    write_json(record, given)
+    procedure = demo_procedure(parameters.fps)
+    plain = procedure.model_dump(mode="json", exclude_defaults=True)
+    write_text(folder / "procedure.yaml", yaml.safe_dump(plain, sort_keys=False))
+    write_json(folder / "procedure_info.json", _info(procedure))
+    jobs = list_jobs(parameters)
+    missing = [job for job in jobs if not (folder / _place(job)).exists()]
+    done = len(jobs) - len(missing)
+    tell = progress or (lambda _done, _all: None)
+    tell(done, len(jobs))
+    for number, _ in enumerate(spread(write_recording, ((folder, job) for job in missing), workers=workers), start=1):
+        tell(done + number, len(jobs))
+
+
+def write_recording(folder: Path, job: VideoJob) -> None:
+    """Render one recording and put it in place whole."""
+    script, look = job.script_and_look()
+    renderer = Renderer(look, size=(job.parameters.height, job.parameters.width), work_centre=script.work_centre)
+    with replacing_folder(folder / _place(job)) as place:
+        (place / "rgb").mkdir()
+        for index in range(script.num_frames):
+            seconds = index / script.fps
+            frame = renderer.render(state_at(script, seconds), index=index, time_seconds=seconds)
+            Image.fromarray(frame).save(place / "rgb" / f"{index:06d}.jpg", quality=JPEG_QUALITY)
+        for name, text in _labels(script).items():
+            (place / name).write_text(text, encoding="utf-8")
+
+
+def _place(job: VideoJob) -> Path:
+    variant = tuple(VARIANTS).index(job.variant)
+    first = {"train": 0, "val": job.parameters.num_train, "test": job.parameters.num_train + job.parameters.num_val}
+    return Path("recordings", job.split, f"{first[job.split] + job.index + 1:02d}_{KIND}_0_{variant + 1}")
+
+
+def _labels(script: Script) -> dict[str, str]:
+    """The three label files. A step is complete in the first frame that shows it; nothing is ever installed wrongly."""
+    names = list(PHASE_OF_PART.values())
+    state = [0] * len(_PARTS)
+    raw, steps = [_row(0, *state)], []
+    for seconds, step in script.steps:
+        part = names.index(step)
+        state[part] = 1
+        frame = min(math.ceil(seconds * script.fps - 1e-6), script.num_frames - 1)
+        raw.append(_row(frame, *state))
+        steps.append(_row(frame, 3 * part, step))
+    listed = "".join(steps)
+    return {"PSR_labels_raw.csv": "".join(raw), "PSR_labels.csv": listed, "PSR_labels_with_errors.csv": listed}
+
+
+def _row(frame: int, *cells: object) -> str:
+    return ",".join([f"{frame:06d}.jpg", *map(str, cells)]) + "\n"
+
+
+def _info(procedure: Procedure) -> list[dict[str, object]]:
+    expected = procedure.expected(KIND)
+    return [
+        {
+            "id": step,
+            "description": name,
+            "install": procedure.action_of(step) != "remove",
+            "state_idx": step // 3,
+            "expected_in_assy": step in expected,
+            "expected_in_main": False,
+            "expected_before_subgoal": False,
+        }
+        for step, name in enumerate(procedure.step_names)
+    ]

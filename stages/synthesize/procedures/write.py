@@ -1,0 +1,272 @@
+"""Write a data set of labelled procedure videos: H.264 files, manifest, segments and steps.
+
+    folder/
+      dataset.json     the parameters, written first: videos found later are known to be made from them
+      videos/          <split>_<nn>.mp4, each put in place whole
+      segments.csv     video_id,start_seconds,stop_seconds,label; like steps.csv of all videos that are there
+      steps.csv        video_id,time_seconds,step
+      manifest.csv     video_id,path,split,label; written last, so where it lies everything else is there
+
+A killed call is taken up by calling again: what is finished stays, what is missing is made. One call at a time per
+folder.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from reelwright.stages.synthesize import encode
+from reelwright.stages.synthesize.config import PROCEDURE_VERSION
+from reelwright.stages.synthesize.ledger import Present, differences, write_rows
+from reelwright.stages.synthesize.made import Made, digest_of_all
+from reelwright.stages.synthesize.procedures.render import Look, Renderer, draw_look
+from reelwright.stages.synthesize.procedures.script import VARIANTS, Script, make_script, state_at
+from reelwright.stages.synthesize.spread import Spread, spread
+from reelwright.storage.constants import TEMPORARY
+from reelwright.storage.errors import ConfigError, InputError
+from reelwright.storage.files import remove, write_json
+from reelwright.storage.store import backend_of
+
+SPLITS = ("train", "val", "test")
+_CONTENT = ("seed", "height", "width", "fps", "version")
+MIN_SIDE_PIXELS = 48
+
+Progress = Callable[[int, int], None]
+Note = Callable[[Made], None]
+
+
+@dataclass(frozen=True)
+class DatasetParameters:
+    """All that decides the content of a data set."""
+
+    num_train: int
+    num_val: int
+    num_test: int
+    seed: int
+    height: int
+    width: int
+    fps: float
+    version: int = PROCEDURE_VERSION
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError naming the first parameter that is out of range."""
+        for name in ("num_train", "num_val", "num_test", "seed"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "a whole number from 0")
+        for name in ("height", "width"):
+            pixels = getattr(self, name)
+            allowed = f"an even number of pixels from {MIN_SIDE_PIXELS} (H.264 with 4:2:0 colour)"
+            _require(pixels >= MIN_SIDE_PIXELS and pixels % 2 == 0, name, pixels, allowed)
+        _require(math.isfinite(self.fps) and 1 <= self.fps <= 240, "fps", self.fps, "1 to 240 frames per second")
+
+    def content(self) -> dict[str, object]:
+        """What decides how a video looks: all but how many there are."""
+        return {name: value for name, value in asdict(self).items() if not name.startswith("num_")}
+
+    def num_videos(self, split: str) -> int:
+        """How many videos a split of `SPLITS` has."""
+        return {"train": self.num_train, "val": self.num_val, "test": self.num_test}[split]
+
+
+@dataclass(frozen=True)
+class VideoJob:
+    """One video to make: plain data, so that it can go to another process."""
+
+    parameters: DatasetParameters
+    split: str
+    index: int
+
+    @property
+    def video_id(self) -> str:
+        """The video's name, unique in the data set."""
+        return f"{self.split}_{self.index:02d}"
+
+    @property
+    def path(self) -> str:
+        """The video's file, relative to the data set's folder."""
+        return f"videos/{self.video_id}.mp4"
+
+    @property
+    def variant(self) -> str:
+        """The order of assembly: variants take turns, shifted per split, so that they are balanced."""
+        names = tuple(VARIANTS)
+        return names[(self.index + SPLITS.index(self.split)) % len(names)]
+
+    def script_and_look(self) -> tuple[Script, Look]:
+        """What happens and how it looks, drawn from this video's own seed sequence, whatever other videos there are."""
+        key = (SPLITS.index(self.split), self.index)
+        script_seed, look_seed = np.random.SeedSequence(entropy=self.parameters.seed, spawn_key=key).spawn(2)
+        script = make_script(np.random.default_rng(script_seed), variant=self.variant, fps=self.parameters.fps)
+        return script, draw_look(np.random.default_rng(look_seed))
+
+
+def make_procedure_dataset(
+    folder: str | Path,
+    *,
+    num_train: int = 12,
+    num_val: int = 4,
+    num_test: int = 4,
+    seed: int = 0,
+    size: tuple[int, int] = (128, 128),
+    fps: float = 10.0,
+    workers: int = 1,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    note: Note | None = None,
+    by: Spread = spread,
+) -> None:
+    """Write labelled videos of 12 to 25 s that show a base and three parts being put together.
+
+    `size` is (height, width) in pixels, both even and at least 48; `fps` is 1 to 240 frames per second. A video depends
+    on the seed, the size, the fps and its own split and index, nothing else: not on the number of videos or of
+    `workers` (processes). Finished videos are kept when the same parameters made them. `overwrite` removes what an
+    earlier call wrote and starts anew. `progress(num_done, num_videos)` is called once at the start and then after each
+    video, in this process, after `note(made)`. `by` may make the videos elsewhere.
+
+    Raises ConfigError when a parameter is out of range, InputError when the folder holds a data set of other parameters
+    or files that are not ours.
+    """
+    height, width = size
+    parameters = DatasetParameters(num_train, num_val, num_test, seed, height, width, float(fps))
+    _require(workers >= 1, "workers", workers, "a number of processes from 1")
+    folder = Path(folder)
+    _prepare_folder(folder, parameters, overwrite=overwrite)
+    jobs = list_jobs(parameters)
+    _make_videos(folder, jobs, workers=workers, progress=progress, note=note, by=by)
+    _write_tables(folder, jobs, [*jobs, *_other_videos(folder, parameters)])
+
+
+def list_jobs(parameters: DatasetParameters) -> list[VideoJob]:
+    """All videos of a data set, split by split."""
+    return [VideoJob(parameters, split, index) for split in SPLITS for index in range(parameters.num_videos(split))]
+
+
+def write_video(folder: Path, job: VideoJob) -> Made:
+    """Render and encode one video (H.264, yuv420p, frame i at i / fps seconds) and put it in place whole."""
+    started = time.perf_counter()
+    script, look = job.script_and_look()
+    renderer = Renderer(look, size=(job.parameters.height, job.parameters.width), work_centre=script.work_centre)
+    times = (index / script.fps for index in range(script.num_frames))
+    frames = (
+        renderer.render(state_at(script, time_seconds), index=index, time_seconds=time_seconds)
+        for index, time_seconds in enumerate(times)
+    )
+    size = (job.parameters.height, job.parameters.width)
+    encode.write_video(folder / job.path, frames, size=size, fps=script.fps, codec="h264")
+    made = describe(job, folder / job.path, seconds=time.perf_counter() - started)
+    backend_of(folder).free([folder / job.path])
+    return made
+
+
+def describe(job: VideoJob, video: Path, *, seconds: float = 0.0) -> Made:
+    """What a job has made, by its file; ``seconds`` is how long that took, 0 where it is not known."""
+    script, _ = job.script_and_look()
+    return Made(
+        name=job.video_id,
+        label=job.variant,
+        split=job.split,
+        paths=(job.path,),
+        num_frames=script.num_frames,
+        num_bytes=video.stat().st_size,
+        seconds=seconds,
+        num_rejected=0,
+        digest=digest_of_all([video]),
+    )
+
+
+def _require(is_right: bool, name: str, value: object, allowed: str) -> None:
+    if not is_right:
+        raise ConfigError(f"{name} is {value!r}: it has to be {allowed}")
+
+
+def _prepare_folder(folder: Path, parameters: DatasetParameters, *, overwrite: bool) -> None:
+    """Make the folder ours with `dataset.json`, or raise InputError when it is not ours to fill."""
+    record = folder / "dataset.json"
+    backend_of(record).pull_file(record)
+    if record.exists():
+        found, asked = _read_record(record), parameters.content()
+        found = {name: found[name] for name in asked}
+        if found == asked and not overwrite:
+            return
+        if not overwrite:
+            raise InputError(
+                f"{folder} holds a data set made with other parameters ({differences(found, asked)}): "
+                "choose another folder, the same parameters, or overwrite=True"
+            )
+        _remove_dataset(folder)
+    elif folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder} is not empty and has no dataset.json: choose a new or an empty folder")
+    write_json(record, parameters.content())
+
+
+def _read_record(record: Path) -> dict[str, object]:
+    try:
+        found = json.loads(record.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{record} is not JSON ({error}): choose another folder or remove this one") from error
+    if not isinstance(found, dict) or not set(_CONTENT) <= set(found):
+        raise InputError(f"{record} was not written by this generator: choose another folder or remove this one")
+    return found
+
+
+def _remove_dataset(folder: Path) -> None:
+    """Remove what the generator writes but the record: a killed removal leaves an unfinished data set of it."""
+    for name in ("manifest.csv", "steps.csv", "segments.csv"):
+        remove(folder / name)
+    for split in SPLITS:
+        for path in folder.glob(f"videos/{split}_*.mp4"):
+            remove(path)
+
+
+def _make_videos(
+    folder: Path, jobs: list[VideoJob], *, workers: int, progress: Progress | None, note: Note | None, by: Spread
+) -> None:
+    for leftover in folder.glob(f"videos/{TEMPORARY}*.mp4"):
+        remove(leftover)
+    present = Present.of(folder)
+    missing = [job for job in jobs if not present.has(job.path)]
+    num_done = len(jobs) - len(missing)
+    report = progress or (lambda _num_done, _num_videos: None)
+    report(num_done, len(jobs))
+    for made in by(write_video, ((folder, job) for job in missing), workers=max(1, min(workers, len(missing)))):
+        if note is not None:
+            note(made)
+        num_done += 1
+        report(num_done, len(jobs))
+
+
+def _other_videos(folder: Path, parameters: DatasetParameters) -> list[VideoJob]:
+    """Finished videos of earlier calls that asked for more."""
+    found, names = [], Present.of(folder).names("videos")
+    for split in SPLITS:
+        parts = [name.removesuffix(".mp4").partition("_") for name in names]
+        indices = sorted(int(number) for before, _, number in parts if before == split and number.isdigit())
+        found += [VideoJob(parameters, split, index) for index in indices if index >= parameters.num_videos(split)]
+    return found
+
+
+def _write_tables(folder: Path, jobs: list[VideoJob], known: list[VideoJob]) -> None:
+    """The manifest of ``jobs``, and what is known of all videos that are there."""
+    segments: list[tuple[object, ...]] = []
+    steps: list[tuple[object, ...]] = []
+    for job in known:
+        script, _ = job.script_and_look()
+        segments += [
+            (job.video_id, _seconds(s.start_seconds), _seconds(s.stop_seconds), s.label) for s in script.segments
+        ]
+        steps += [(job.video_id, _seconds(time_seconds), step) for time_seconds, step in script.steps]
+    write_rows(folder / "segments.csv", ("video_id", "start_seconds", "stop_seconds", "label"), segments)
+    write_rows(folder / "steps.csv", ("video_id", "time_seconds", "step"), steps)
+    manifest = [(job.video_id, job.path, job.split, job.variant) for job in jobs]
+    write_rows(folder / "manifest.csv", ("video_id", "path", "split", "label"), manifest)
+
+
+def _seconds(seconds: float) -> str:
+    """Microseconds are enough and keep the text short."""
+    return str(round(seconds, 6))

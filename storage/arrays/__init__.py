@@ -1,0 +1,1 @@
+"""Zarr: frames and embeddings, their shards, and where rows lie in time."""

@@ -1,0 +1,64 @@
+"""Where rows lie in time, and the targets of rows and windows that follow from an annotation.
+
+Times are seconds of presentation time. A row is labelled at the middle of its span, so that a boundary that falls on a
+frame's own time stamp is not decided by rounding:
+
+    segments   [0.0 ------- 2.0) upright      [2.0 ------ 5.0) fallen
+    rows       |0.0|0.5|1.0|1.5|2.0|...
+    labels       u   u   u   u   f
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from reelwright.storage.tables.annotations import UNKNOWN, Annotation
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Where the T rows of one video lie: float64 (T,) seconds and int64 (T,) source frames, half-open."""
+
+    start_seconds: FloatArray
+    stop_seconds: FloatArray
+    source_start: IntArray
+    source_stop: IntArray
+
+
+def row_labels(annotation: Annotation, spans: Spans, *, background: int = UNKNOWN) -> IntArray:
+    """The class of each row, int64 (T,); ``background`` where nothing is said.
+
+    Where segments overlap, the one that starts last wins (the newer state), then the later line of the table, as of
+    two lines of one time or frame. Without segments, times or frames, every row has the video's own label.
+    """
+    middle = (spans.start_seconds + spans.stop_seconds) / 2
+    own = annotation.label if annotation.label != UNKNOWN else background
+    labels = np.full(len(middle), own, dtype=np.int64)
+    if annotation.frames:
+        named = dict(annotation.frames)
+        centre = (spans.source_start + spans.source_stop - 1) // 2
+        return np.array([named.get(int(frame), background) for frame in centre], dtype=np.int64)
+    if annotation.times:
+        starts, values = (np.array(column) for column in zip(*annotation.times, strict=True))
+        order = np.argsort(starts, kind="stable")
+        position = np.searchsorted(starts[order], middle, side="right") - 1
+        return np.where(position >= 0, values[order][position], background).astype(np.int64)
+    if annotation.segments:
+        labels[:] = background
+        for start, stop, label in sorted(annotation.segments, key=lambda segment: segment[0]):
+            labels[(middle >= start) & (middle < stop)] = label
+    return labels
+
+
+def majority(labels: Sequence[int] | IntArray) -> int:
+    """The commonest known class, the smallest one on a tie; UNKNOWN when none is known."""
+    known = np.asarray(labels, dtype=np.int64)
+    known = known[known != UNKNOWN]
+    return int(np.bincount(known).argmax()) if len(known) else UNKNOWN

@@ -1,0 +1,1 @@
+"""Stores in object stores: requests, the working copy, what is pulled and what is pushed."""

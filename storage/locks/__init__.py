@@ -1,0 +1,1 @@
+"""One lock algorithm over the few verbs of a folder or a bucket."""

@@ -1,0 +1,1 @@
+"""Parquet and runs: predictions, steps, scores, trained models."""

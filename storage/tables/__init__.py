@@ -1,0 +1,1 @@
+"""What people write: manifests, labels, detections, archives."""

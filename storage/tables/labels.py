@@ -1,0 +1,180 @@
+"""Label tables: from names in CSV or Parquet to annotations with class ids, every problem told at once."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from reelwright.storage.errors import InputError, nearest
+from reelwright.storage.tables.annotations import UNKNOWN, Annotation
+from reelwright.storage.tables.manifest import ManifestVideo
+from reelwright.storage.tables.text_tables import TextRow, read_rows
+
+LABEL_COLUMN = {"segments": "label", "steps": "step", "rows": "label"}
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """Class names in the order of their ids, and what is known of each video."""
+
+    classes: tuple[str, ...]
+    by_video: dict[str, Annotation]
+    unmatched: tuple[str, ...] = ()  # ids in the table that no video of the manifest has
+    num_named: int = 0  # ids in the table
+    heads: tuple[tuple[str, int], ...] = ()  # name and number of classes, where each head has its own, side by side
+
+    def of(self, video_id: str) -> Annotation:
+        """The annotation of a video; an empty one when nothing is known."""
+        return self.by_video.get(video_id, Annotation())
+
+
+def labels_from_column(videos: Sequence[ManifestVideo], *, column: str, classes: Sequence[str] | None) -> LabelSet:
+    """The video's own label, from a column of the manifest; an empty cell means not labelled."""
+    values = {video.video_id: (video.label if column == "label" else video.extra.get(column, "")) for video in videos}
+    if videos and column != "label" and not any(column in video.extra for video in videos):
+        known = sorted({name for video in videos for name in video.extra} | {"label"})
+        raise InputError(
+            f"labels.column: the manifest has no column {column!r}.{nearest(column, known)} It has: {', '.join(known)}"
+        )
+    rows = {video.video_id: video.row for video in videos}
+    ids, names = _class_ids(values.values(), classes)
+    problems = [
+        _unknown_label(rows[video_id], value, names) for video_id, value in values.items() if value and value not in ids
+    ]
+    if problems:
+        raise InputError(f"manifest, column {column!r}: {len(problems)} problem(s)", problems)
+    return LabelSet(names, {video_id: Annotation(label=ids[value]) for video_id, value in values.items() if value})
+
+
+def labels_from_columns(videos: Sequence[ManifestVideo], *, columns: Mapping[str, str]) -> LabelSet:
+    """Labels of several heads, each from its own column of the manifest (``columns``: head -> column).
+
+    Classes of a head are the names that occur in its column, sorted; here they are called `verb: open`, and those of
+    all heads lie side by side. An empty cell means that this head is not labelled.
+    """
+    classes: list[str] = []
+    heads: list[tuple[str, int]] = []
+    found: dict[str, list[int]] = {video.video_id: [] for video in videos}
+    for head, column in columns.items():
+        own = labels_from_column(videos, column=column, classes=None)
+        for video_id, ids in found.items():
+            label = own.of(video_id).label
+            ids.append(UNKNOWN if label == UNKNOWN else len(classes) + label)
+        classes += [f"{head}: {name}" for name in own.classes]
+        heads.append((head, len(own.classes)))
+        if not own.classes:
+            raise InputError(f"labels.columns: column {column!r} of head {head!r} is empty; fill it, or leave it out.")
+    known = {video_id: ids for video_id, ids in found.items() if any(label != UNKNOWN for label in ids)}
+    annotations = {video_id: Annotation(labels=tuple(ids)) for video_id, ids in known.items()}
+    return LabelSet(tuple(classes), annotations, heads=tuple(heads))
+
+
+def labels_from_table(
+    path: Path,
+    *,
+    kind: str,
+    videos: Sequence[ManifestVideo],
+    classes: Sequence[str] | None,
+    absent: Collection[str] = (),
+) -> LabelSet:
+    """Labels from a table of ``segments``, ``steps`` or ``rows``.
+
+    segments: video_id, start_seconds, stop_seconds, label. steps: video_id, time_seconds, step (or label). rows:
+    video_id, frame or time_seconds, label. Raises InputError that lists every wrong row. Rows of other videos than
+    ``videos`` are left out; their ids are ``unmatched``, but for those of ``absent``, whose files are not there. If no
+    row names a known video, that is an error.
+    """
+    rows = read_rows(path, required=["video_id"])
+    known = {video.video_id for video in videos}
+    used = [row for row in rows if row.get("video_id") in known]
+    ids_named = dict.fromkeys(row.get("video_id") for row in rows)
+    unmatched = tuple(name for name in ids_named if name not in known and name not in absent)
+    if rows and not used and unmatched:
+        example = rows[0].get("video_id")
+        raise InputError(
+            f"{path}: none of its {len(rows)} rows names a video of the manifest; the first is {example!r}."
+            f"{nearest(example, known)} Ids must be written as in the manifest"
+        )
+    column = _label_column(path, kind, rows)
+    ids, names = _class_ids((row.get(column) for row in used), classes)
+    problems: list[str] = []
+    found: dict[str, list[tuple[float, ...]]] = defaultdict(list)
+    for row in used:
+        if row.get(column) not in ids:
+            problems.append(_unknown_label(row.number, row.get(column), names))
+            continue
+        try:
+            found[row.get("video_id")].append((*_position(row, kind), ids[row.get(column)]))
+        except ValueError as error:
+            problems.append(f"row {row.number}: {error}")
+    if problems:
+        raise InputError(f"{path}: {len(problems)} problem(s)", problems)
+    by_frame = kind == "rows" and bool(used) and "frame" in used[0].cells
+    by_video = {video_id: _annotation(kind, by_frame, entries) for video_id, entries in found.items()}
+    return LabelSet(names, by_video, unmatched=unmatched, num_named=len(ids_named))
+
+
+def _annotation(kind: str, by_frame: bool, entries: list[tuple[float, ...]]) -> Annotation:
+    empty = Annotation()
+    if kind == "segments":
+        return replace(empty, segments=tuple((start, stop, int(label)) for start, stop, label in _by_start(entries)))
+    if kind == "steps":
+        return replace(empty, steps=tuple((time, int(step)) for time, step in sorted(entries)))
+    if by_frame:
+        return replace(empty, frames=tuple((int(frame), int(label)) for frame, label in _by_start(entries)))
+    return replace(empty, times=tuple((time, int(label)) for time, label in _by_start(entries)))
+
+
+def _by_start(entries: list[tuple[float, ...]]) -> list[tuple[float, ...]]:
+    """In order of their starts; where these are equal the later line of the table wins, so that order stays."""
+    return sorted(entries, key=lambda entry: entry[0])
+
+
+def _label_column(path: Path, kind: str, rows: Sequence[TextRow]) -> str:
+    wanted = LABEL_COLUMN[kind]
+    columns = list(rows[0].cells) if rows else [wanted]
+    for name in (wanted, "label"):
+        if name in columns:
+            return name
+    raise InputError(
+        f"{path}: {kind} need a column {wanted!r}.{nearest(wanted, columns)} There are: {', '.join(columns)}"
+    )
+
+
+def _position(row: TextRow, kind: str) -> tuple[float, ...]:
+    if kind == "segments":
+        start, stop = _number(row, "start_seconds"), _number(row, "stop_seconds")
+        if stop <= start:
+            raise ValueError(f"stop_seconds {stop} must lie after start_seconds {start}")
+        return start, stop
+    if kind == "rows" and "frame" in row.cells:
+        frame = _number(row, "frame")
+        if frame != int(frame):
+            raise ValueError(f"frame {frame} is not a whole number")
+        return (frame,)
+    return (_number(row, "time_seconds"),)
+
+
+def _number(row: TextRow, column: str) -> float:
+    text = row.get(column)
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError(f"{column} {text!r} is not a number") from None
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"{column} {text!r} must not be negative or infinite")
+    return value
+
+
+def _class_ids(values: Iterable[str], classes: Sequence[str] | None) -> tuple[dict[str, int], tuple[str, ...]]:
+    names = tuple(classes) if classes is not None else tuple(sorted({value for value in values if value}))
+    if len(set(names)) != len(names):
+        raise InputError(f"labels.classes names a class twice: {', '.join(names)}")
+    return {name: position for position, name in enumerate(names)}, names
+
+
+def _unknown_label(row: int, value: str, names: Sequence[str]) -> str:
+    shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+    return f"row {row}: label {value!r} is not in the class list.{nearest(value, names)} Known: {shown}"
