@@ -1,4 +1,4 @@
-"""Writing files so that a killed run leaves nothing that looks finished: temporary name, then replace."""
+"""Writing files and folders so that a killed run leaves nothing that looks finished: temporary name, then replace."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from reelwright.storage.backend import remove_local
 from reelwright.storage.constants import PARTIAL, TEMPORARY
-from reelwright.storage.damage import damaged, readable
 from reelwright.storage.heartbeat import check_held
 from reelwright.storage.self_checksum import SEAL, UNSEALED, is_sealed, seal
 from reelwright.storage.store import backend_of
-from reelwright.storage.store_errors import named
+from reelwright.storage.store_errors import damaged, named, readable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -142,3 +141,28 @@ def folder_bytes(path: Path) -> int:
     if path.is_file():
         return path.stat().st_size
     return sum(entry.stat().st_size for entry in path.rglob("*") if entry.is_file())
+
+
+@contextlib.contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """An empty temporary folder beside ``path``; when the block ends well it takes the place of ``path``.
+
+    A folder that is there already is moved aside first, because no portable call swaps two folders; when the block
+    fails it stays as it was. The moment between the two renames leaves nothing at ``path``, never half of something.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mark = uuid.uuid4().hex[:12]
+    temporary = path.with_name(f"{TEMPORARY}{mark}-{path.name}")
+    aside = path.with_name(f"{TEMPORARY}{mark}-old-{path.name}")
+    with named(path):
+        temporary.mkdir()
+        try:
+            yield temporary
+            check_held(path)
+            backend_of(path).push(path, temporary)
+            if path.exists():
+                os.replace(path, aside)  # noqa: PTH105 - named as the system call it is
+            os.replace(temporary, path)  # noqa: PTH105
+        finally:
+            remove_local(temporary)
+            remove_local(aside)

@@ -8,8 +8,8 @@ import typer
 
 from reelwright.cli.format import plan_json, print_json
 from reelwright.pipeline.plan.graph import FRESH, STALE
+from reelwright.pipeline.plan.load_dataset import NODE, why_to_make
 from reelwright.pipeline.plan.plan import Planner
-from reelwright.pipeline.plan.synthesized import NODE, why_to_make
 from reelwright.pipeline.plan.why import VideoWhy, explain_video
 
 

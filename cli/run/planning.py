@@ -12,8 +12,8 @@ from reelwright.cli.format import failure_table, plan_json, plan_table, print_js
 from reelwright.cli.run.costs import estimate_json, estimate_lines
 from reelwright.pipeline.executors.progress_file import Progress, read_progress
 from reelwright.pipeline.plan.graph import FRESH, NodePlan
+from reelwright.pipeline.plan.load_dataset import why_to_make
 from reelwright.pipeline.plan.plan import Planner
-from reelwright.pipeline.plan.synthesized import why_to_make
 from reelwright.pipeline.run.estimate import MAKING, estimates
 from reelwright.pipeline.run.runner import all_failures, check_before_run, open_planner
 from reelwright.storage.lock_holder import Holding

@@ -96,6 +96,7 @@ def index(
     from reelwright.cli.format import table_text
     from reelwright.cli.progress import Watcher
     from reelwright.pipeline.config.pipeline_file import find_pipeline_file, load_pipeline
+    from reelwright.pipeline.plan.data_warnings import data_warnings
     from reelwright.pipeline.run.reading import read_videos
 
     if sample is not None and not audit:
@@ -126,7 +127,7 @@ def index(
     typer.echo(table_text(("video", "split", ">seconds", ">frames", ">fps", ">size", "codec", "status"), rows))
     for note in (*told, *dataset.notes):
         typer.echo(note)
-    for warning in dataset.warnings:
+    for warning in data_warnings(dataset):
         typer.echo(f"warning: {warning}", err=True)
     if dataset.unusable:
         raise typer.Exit(3)

@@ -23,8 +23,7 @@ from typing import Any
 from reelwright.pipeline.config.cluster import ClusterSettings
 from reelwright.pipeline.executors import jobs
 from reelwright.pipeline.executors.scripts import training_script
-from reelwright.stages.base.plain_work import work_to_plain
-from reelwright.stages.base.work import Reporter, Work
+from reelwright.stages.base.work import Reporter, Work, work_to_plain
 from reelwright.storage import errors
 from reelwright.storage.errors import ConfigError, ReelwrightError, StageError, StoreError
 from reelwright.storage.files import remove, write_json, write_text

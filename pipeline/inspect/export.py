@@ -12,8 +12,7 @@ from reelwright.stages.base.registry import load
 from reelwright.storage.bucket.remote import list_names
 from reelwright.storage.bucket.transfer import replacing_at
 from reelwright.storage.errors import ConfigError, StoreError, nearest
-from reelwright.storage.files import write_json
-from reelwright.storage.folders import replacing_folder
+from reelwright.storage.files import replacing_folder, write_json
 from reelwright.storage.kinds import KINDS
 from reelwright.storage.tables.annotations import UNKNOWN
 from reelwright.storage.urls import is_url

@@ -28,7 +28,7 @@ from reelwright.pipeline.run.runner import open_planner, run_pipeline
 from reelwright.stages.base.registry import produced_by
 from reelwright.storage.digests import digest
 from reelwright.storage.errors import ConfigError, ReelwrightError, StageError
-from reelwright.storage.processes import interruptible
+from reelwright.storage.lock_holder import interruptible
 
 _WORST_FIRST = (1, 3, 0)  # exit codes
 _OPENING, _CLOSING = "[{(", "]})"

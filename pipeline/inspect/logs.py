@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from reelwright.pipeline.plan.load_dataset import NODE as VIDEOS
 from reelwright.pipeline.plan.plan import Planner
-from reelwright.pipeline.plan.synthesized import NODE as VIDEOS
 from reelwright.storage.errors import ConfigError, nearest
 from reelwright.storage.ledger.items import ItemRow
 from reelwright.storage.store import Store

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from reelwright.pipeline.plan.dataset import Dataset
 from reelwright.storage.errors import InputError, nearest
 from reelwright.storage.ledger.digest_cache import VideoProbe
 from reelwright.storage.ledger.items import DONE
 from reelwright.storage.tables.annotations import UNKNOWN, Annotation
-
-if TYPE_CHECKING:
-    from reelwright.pipeline.plan.dataset import Dataset
 
 _LISTED = 10  # names in a message
 _COMPARED = 1000  # names that another may have been meant for: comparing takes time

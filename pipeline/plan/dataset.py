@@ -1,36 +1,25 @@
-"""The videos and labels of a pipeline file, with the content digests that are known without reading a video."""
+"""Videos and labels of a pipeline, and what is known of them without reading a video."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from reelwright.pipeline.config.pipeline_file import PipelineFile
-from reelwright.pipeline.plan.data_warnings import check_shares, data_warnings
-from reelwright.pipeline.plan.synthesized import synthetic_set_of
 from reelwright.stages.base.registry import load
 from reelwright.stages.base.work import VideoItem
 from reelwright.stages.index.config import LabelsConfig
-from reelwright.stages.synthesize.source import STAGE, SyntheticSet
-from reelwright.storage.bucket.download_cache import local_file
-from reelwright.storage.errors import ConfigError, StoreError, nearest
-from reelwright.storage.ledger.digest_cache import KnownFiles, KnownProbes, VideoProbe, stamp
+from reelwright.stages.synthesize.source import SyntheticSet
+from reelwright.storage.errors import StoreError
+from reelwright.storage.ledger.digest_cache import KnownFiles, VideoProbe, stamp
 from reelwright.storage.ledger.items import DONE, ItemRow
-from reelwright.storage.ledger.schema import older_note
 from reelwright.storage.store import Store
-from reelwright.storage.tables.annotations import UNKNOWN, Annotation
-from reelwright.storage.tables.feature_files import scan_features
-from reelwright.storage.tables.labels import LabelSet, labels_from_column, labels_from_columns, labels_from_table
+from reelwright.storage.tables.annotations import Annotation
+from reelwright.storage.tables.labels import LabelSet
 from reelwright.storage.tables.manifest import (
     ManifestVideo,
-    check_videos,
-    read_manifest,
-    scan_folder,
-    scan_glob,
-    scan_url,
 )
 from reelwright.storage.urls import is_url
 
@@ -50,11 +39,6 @@ class Dataset:
     notes: tuple[str, ...] = ()  # files that were taken for no videos, and why; tables of the store that were damaged
     label_settings: LabelsConfig | None = None
     absent: frozenset[str] = frozenset()  # ids of the manifest whose files are not there
-
-    @cached_property
-    def warnings(self) -> tuple[str, ...]:
-        """What is most likely wrong with videos or labels, a text each."""
-        return data_warnings(self)
 
     @cached_property
     def num_to_make(self) -> int:
@@ -182,116 +166,3 @@ class Dataset:
     def names_of(self, digest: str) -> list[str]:
         """The ids under which a content occurs."""
         return [video.video_id for video in self.videos if self.digests[video.video_id] == digest]
-
-
-def load_dataset(file: PipelineFile, known: KnownFiles | None = None) -> Dataset:
-    """Read manifest and labels and look up what the store knows of the files: ``known``, where it was just read.
-
-    Raises InputError that lists all problems with row numbers.
-    """
-    file.store.backend.check_readable()
-    older = older_note(file.store)
-    known = known or KnownFiles(file.store.files)
-    synthetic = synthetic_set_of(file, known)
-    left_out: list[str] = []
-    videos, source = (synthetic.videos, synthetic.place) if synthetic is not None else _read_videos(file, left_out)
-    quick = file.videos.digest == "quick"
-    known.look([video.path for video in videos if is_url(video.path)])
-    digests = [known.get(video.path, quick=quick) for video in videos]  # a file that is not there has none
-    missing = [
-        video for video, digest in zip(videos, digests, strict=True) if digest is None and known.is_missing(video.path)
-    ]
-    is_skipped = file.videos.missing == "skip" or synthetic is not None  # `run` makes them
-    if videos or synthetic is None:
-        gone = () if is_skipped else missing
-        check_videos(videos, source=source, splits=file.videos.splits, missing=gone, left_out=left_out)
-    digest_of = {video.video_id: digest for video, digest in zip(videos, digests, strict=True)}
-    for video in missing:
-        del digest_of[video.video_id]
-    present = [video for video in videos if video.video_id in digest_of] if missing else videos
-    probes = KnownProbes(file.store.videos)
-    dataset = Dataset(
-        videos=tuple(present),
-        labels=LabelSet((), {}),
-        background=UNKNOWN,
-        digests=digest_of,
-        probes=probes.load(),
-        files=known,
-        quarantine_after=file.videos.quarantine_after,
-        synthetic=synthetic,
-        notes=(*([older] if older else ()), *left_out, *known.notes, *probes.notes),
-        absent=frozenset(video.video_id for video in missing),
-    )
-    return with_labels(dataset, file, file.labels)
-
-
-def _read_videos(file: PipelineFile, left_out: list[str]) -> tuple[list[ManifestVideo], str]:
-    """The rows of the manifest, and what it is called in messages; why files are no videos goes to ``left_out``."""
-    settings = file.videos
-    root = file.place(settings.root or ".")
-    if settings.manifest is not None:
-        written = file.place(settings.manifest)
-        root = root if settings.root else written.rpartition("/")[0]
-        return read_manifest(local_file(written), root=root, default_split=settings.split), written
-    if settings.folder is not None and is_url(settings.folder):
-        return scan_url(settings.folder, default_split=settings.split, left_out=left_out), settings.folder
-    if settings.folder is not None:
-        source = file.resolve(settings.folder)
-        return scan_folder(source, default_split=settings.split, left_out=left_out), str(source)
-    if settings.features is not None:
-        place = file.place(settings.features)
-        return scan_features(place, default_split=settings.split, left_out=left_out), place
-    pattern = str(settings.glob)
-    return scan_glob(pattern, root=root, default_split=settings.split, left_out=left_out), pattern
-
-
-def with_labels(dataset: Dataset, file: PipelineFile, settings: LabelsConfig | None) -> Dataset:
-    """The same videos with other labels, as a node may have its own. Raises as `load_dataset` does."""
-    if settings is None or not dataset.videos:  # none: synthetic ones that are still to be made
-        return replace(dataset, labels=LabelSet((), {}), background=UNKNOWN, label_settings=settings)
-    labels = _read_labels(file, settings, dataset)
-    background = _background(file, settings, labels)
-    if settings.time_origin == "first_frame":
-        labels = replace(labels, by_video=dict(_counted_from_first_frame(labels, dataset)))
-    labelled = replace(dataset, labels=labels, background=background, label_settings=settings)
-    check_shares(labelled)
-    return labelled
-
-
-def _counted_from_first_frame(labels: LabelSet, dataset: Dataset) -> Iterator[tuple[str, Annotation]]:
-    """Annotations in presentation time, of times that count from the first frame, as far as its time is known."""
-    for video_id, annotation in labels.by_video.items():
-        probe = dataset.probes.get(dataset.digests[video_id] or "")
-        yield video_id, annotation.later(probe.start_seconds) if probe is not None else annotation
-
-
-def _read_labels(file: PipelineFile, settings: LabelsConfig, dataset: Dataset) -> LabelSet:
-    videos, synthetic = dataset.videos, dataset.synthetic
-    classes = list(settings.classes) if settings.classes is not None else None
-    if settings.column is not None:
-        return labels_from_column(videos, column=settings.column, classes=classes)
-    if settings.columns is not None:
-        return labels_from_columns(videos, columns=settings.columns)
-    kind = next(kind for kind in ("segments", "steps", "rows") if getattr(settings, kind) is not None)
-    written = getattr(settings, kind)
-    path = local_file(file.place(written))
-    if synthetic is not None and written == STAGE:
-        path = synthetic.folder / f"{kind}.csv"
-        file.store.backend.pull_file(path)
-        if not path.exists():
-            raise ConfigError(
-                f"{file.path}: labels.{kind}: {synthetic.config.family} videos have no {kind}. Use column: label"
-            )
-    return labels_from_table(path, kind=kind, videos=videos, classes=classes, absent=dataset.absent)
-
-
-def _background(file: PipelineFile, settings: LabelsConfig, labels: LabelSet) -> int:
-    name = settings.background
-    if name is None:
-        return UNKNOWN
-    if name not in labels.classes:
-        hint = nearest(name, labels.classes)
-        raise ConfigError(
-            f"{file.path}: labels.background: {name!r} is no class.{hint} Known: {', '.join(labels.classes)}"
-        )
-    return labels.classes.index(name)

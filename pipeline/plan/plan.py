@@ -14,9 +14,11 @@ from functools import cached_property
 from pathlib import Path
 
 from reelwright.pipeline.config.pipeline_file import PipelineFile
-from reelwright.pipeline.plan.dataset import Dataset, with_labels
+from reelwright.pipeline.plan.data_warnings import data_warnings
+from reelwright.pipeline.plan.dataset import Dataset
 from reelwright.pipeline.plan.graph import FRESH, STALE, WAITING, Graph, Node, NodePlan, has_rows, is_identified
 from reelwright.pipeline.plan.keys import hub_file, identity, material, node_key, source_digests
+from reelwright.pipeline.plan.load_dataset import with_labels
 from reelwright.pipeline.plan.plugins import NodePlugins
 from reelwright.pipeline.plan.reasons import (
     InputVideo,
@@ -72,7 +74,7 @@ class Planner:
     def warnings(self) -> tuple[str, ...]:
         """What is most likely wrong with the videos, their labels, and those of single nodes."""
         datasets = (self.dataset, *map(self.dataset_of, self.graph.nodes.values()))
-        return tuple(dict.fromkeys(text for dataset in datasets for text in dataset.warnings))
+        return tuple(dict.fromkeys(text for dataset in datasets for text in data_warnings(dataset)))
 
     @cached_property
     def plugins(self) -> NodePlugins:

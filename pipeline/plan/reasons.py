@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from reelwright.pipeline.plan.graph import Node
-from reelwright.storage.damage import readable
 from reelwright.storage.digests import digest
 from reelwright.storage.files import read_sealed, write_sealed
 from reelwright.storage.store import Store
+from reelwright.storage.store_errors import readable
 from reelwright.storage.tables.annotations import UNKNOWN
 from reelwright.storage.tables.labels import LabelSet
 

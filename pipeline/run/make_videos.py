@@ -8,10 +8,10 @@ import time
 
 from reelwright.pipeline.config.pipeline_file import PipelineFile
 from reelwright.pipeline.executors.executors import Executor, LocalExecutor
-from reelwright.pipeline.plan.synthesized import NODE, synthetic_set_of
+from reelwright.pipeline.plan.load_dataset import NODE, synthetic_set_of
 from reelwright.pipeline.run.results import Failure, Observer
 from reelwright.stages.base.registry import load
-from reelwright.stages.synthesize.made import digest_of_all
+from reelwright.stages.synthesize.ledger import digest_of_all
 from reelwright.stages.synthesize.source import STAGE, SyntheticSet, synthetic_set
 from reelwright.storage.bucket.download_cache import local_file
 from reelwright.storage.files import remove

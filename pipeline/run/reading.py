@@ -7,8 +7,8 @@ from pathlib import Path
 
 from reelwright.pipeline.config.pipeline_file import PipelineFile
 from reelwright.pipeline.executors.executors import Executor
-from reelwright.pipeline.plan.dataset import Dataset, load_dataset
-from reelwright.pipeline.plan.synthesized import synthetic_digests
+from reelwright.pipeline.plan.dataset import Dataset
+from reelwright.pipeline.plan.load_dataset import load_dataset, synthetic_digests
 from reelwright.pipeline.run.make_videos import supply_videos
 from reelwright.pipeline.run.results import Observer, RunOptions
 from reelwright.stages.base.registry import load

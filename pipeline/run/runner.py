@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from reelwright.pipeline.config.pipeline_file import PipelineFile
 from reelwright.pipeline.config.profiles import cluster_settings
 from reelwright.pipeline.executors.executors import Executor, executing
-from reelwright.pipeline.plan.dataset import Dataset, load_dataset
+from reelwright.pipeline.plan.dataset import Dataset
 from reelwright.pipeline.plan.graph import FRESH, WAITING, Graph, NodePlan, build_graph
 from reelwright.pipeline.plan.keys import hub_file
+from reelwright.pipeline.plan.load_dataset import NODE as VIDEOS
+from reelwright.pipeline.plan.load_dataset import load_dataset, synthetic_set_of
 from reelwright.pipeline.plan.lockfile import Frozen, lock_path, write_lock
 from reelwright.pipeline.plan.plan import Planner
-from reelwright.pipeline.plan.synthesized import NODE as VIDEOS
-from reelwright.pipeline.plan.synthesized import synthetic_set_of
 from reelwright.pipeline.run.checks import check_plans, check_settings, check_videos
 from reelwright.pipeline.run.execute import complete_notes, execute, is_settled, item_failures, note_record, ready_plan
 from reelwright.pipeline.run.lengths import length_notes

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from reelwright.stages.finetune.config import AugmentSettings
+from reelwright.stages.augment.config import AugmentSettings
 
 BLUR_RADIUS = 3  # pixels on each side
 BLUR_SIGMA = (0.1, 2.0)  # pixels

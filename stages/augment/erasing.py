@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reelwright.stages.finetune.config import ErasingSettings
+from reelwright.stages.augment.config import ErasingSettings
 
 MAX_TRIES = 100  # draws until a box fits into the frame
 

@@ -16,17 +16,16 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from reelwright.stages.base.inputs import bring_inputs
 from reelwright.stages.base.item_locks import do_shards, do_videos
-from reelwright.stages.base.model_cache import hold
-from reelwright.stages.base.plain_work import work_from_plain, work_to_plain
 from reelwright.stages.base.registry import load, stage_of
-from reelwright.stages.base.work import Shards, SilentReporter, Work
+from reelwright.stages.base.work import Shards, SilentReporter, Work, work_from_plain, work_to_plain
 from reelwright.storage import errors
 from reelwright.storage.errors import ReelwrightError
 from reelwright.storage.heartbeat import check_held
@@ -224,3 +223,29 @@ def _head(unit: Unit) -> str:
     lines = [f"{_HEAD} {unit.name} of {unit.work.node}, {now}, {where}{f', node {node}' if node else ''}"]
     lines += [f"# video {item.digest} {item.video_id} {item.path}" for item in unit.work.items]
     return "\n".join(lines) + "\n"
+
+
+T = TypeVar("T")
+
+_held: OrderedDict[str, Any] = OrderedDict()
+_limits = {"held": 0}  # how many are kept; 0: none
+
+
+def hold(limit: int) -> None:
+    """From now on keep the ``limit`` things that were used last; 0 lets go of all."""
+    _limits["held"] = limit
+    while len(_held) > limit:
+        _held.popitem(last=False)
+
+
+def held(name: str, make: Callable[[], T]) -> T:
+    """What is kept under ``name``, else what ``make`` makes."""
+    if name in _held:
+        _held.move_to_end(name)
+        found: T = _held[name]
+        return found
+    made = make()
+    if _limits["held"]:
+        _held[name] = made
+        hold(_limits["held"])
+    return made

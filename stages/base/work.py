@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+from pydantic import TypeAdapter
+
 from reelwright.storage.ledger.digest_cache import Stamp
 from reelwright.storage.ledger.items import ItemLedger, ItemRow
 from reelwright.storage.store import Store
@@ -120,3 +122,17 @@ class SilentReporter:
 
     def note(self, text: str) -> None:
         """Ignore notes."""
+
+
+_WORK = TypeAdapter(Work)
+
+
+def work_to_plain(work: Work) -> dict[str, Any]:
+    """Dicts, lists, texts and numbers."""
+    plain: dict[str, Any] = _WORK.dump_python(work, mode="json")
+    return plain
+
+
+def work_from_plain(values: Mapping[str, Any]) -> Work:
+    """The work that `work_to_plain` wrote."""
+    return _WORK.validate_python(values)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.deterministic import steady
-from reelwright.stages.base.model_cache import held
+from reelwright.stages.base.unit import held
 from reelwright.stages.base.work import Reporter, Work, ledger_of
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.embed.encoding.encoder import LoadedEncoder, load_encoder

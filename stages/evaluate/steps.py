@@ -20,7 +20,7 @@ from reelwright.stages.evaluate.step_tables import curve_lines, event_lines, ste
 from reelwright.stages.evaluate.tables import write_csv, write_json
 from reelwright.stages.steps.procedure import read_procedure
 from reelwright.storage.errors import StageError
-from reelwright.storage.folders import replacing_folder
+from reelwright.storage.files import replacing_folder
 from reelwright.storage.results.steps import StepSet
 from reelwright.storage.store import Store
 

@@ -10,9 +10,8 @@ from typing import Any
 
 from reelwright.stages.datasets.tasks.registry import TASKS
 from reelwright.stages.evaluate.config import EvaluateConfig
-from reelwright.stages.evaluate.pages.video_cards import VideoResult
 from reelwright.stages.evaluate.scoring import SEGMENTAL, class_id, main_unit, segmental_scores
-from reelwright.stages.evaluate.videos import VideoLabels
+from reelwright.stages.evaluate.videos import VideoLabels, VideoResult
 from reelwright.storage.results.predictions import PredictionInfo
 from reelwright.storage.tables.annotations import UNKNOWN
 

@@ -22,6 +22,15 @@ _COLUMNS = ("video_id", "video_digest", "split", "label_id", "score", "target_id
 
 
 @dataclass(frozen=True, kw_only=True)
+class VideoResult:
+    """What was predicted for the whole video."""
+
+    label_id: int
+    score: float
+    target_id: int  # UNKNOWN where there is none
+
+
+@dataclass(frozen=True, kw_only=True)
 class VideoLabels:
     """Predicted and true labels of the N windows or rows of one video, in order of time."""
 

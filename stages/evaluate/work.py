@@ -18,7 +18,7 @@ from reelwright.stages.evaluate.pages.page import Section, render
 from reelwright.stages.evaluate.pages.report import Report, page_of
 from reelwright.stages.evaluate.pages.ribbons import axis_of
 from reelwright.stages.evaluate.pages.thumbnails import slice_times
-from reelwright.stages.evaluate.pages.video_cards import VideoCard, VideoResult
+from reelwright.stages.evaluate.pages.video_cards import VideoCard
 from reelwright.stages.evaluate.scoring import (
     ALL_SPLITS,
     class_id,
@@ -28,9 +28,17 @@ from reelwright.stages.evaluate.scoring import (
 )
 from reelwright.stages.evaluate.steps import run_steps
 from reelwright.stages.evaluate.tables import confusion_lines, video_lines, write_csv, write_json
-from reelwright.stages.evaluate.videos import Timeline, VideoLabels, target_ids, timelines, video_labels, worst_first
+from reelwright.stages.evaluate.videos import (
+    Timeline,
+    VideoLabels,
+    VideoResult,
+    target_ids,
+    timelines,
+    video_labels,
+    worst_first,
+)
 from reelwright.storage.errors import StageError
-from reelwright.storage.folders import replacing_folder
+from reelwright.storage.files import replacing_folder
 from reelwright.storage.results.predictions import PredictionSet
 from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.store import Store

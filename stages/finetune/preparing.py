@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from reelwright.stages.augment.clips import Generators, augment
+from reelwright.stages.augment.config import AugmentSettings
 from reelwright.stages.augment.erasing import erase
 from reelwright.stages.augment.rand_augment import parse_rand_augment, rand_augment
 from reelwright.stages.augment.resized_crop import ClipTransform, CropSettings, build_crop
 from reelwright.stages.datasets.sampling.generators import generator_at, generators_at
 from reelwright.stages.decode.geometry import Geometry
-from reelwright.stages.finetune.config import AugmentSettings
 from reelwright.stages.finetune.module import FinetuneModule
 from reelwright.stages.fit.loop.batches import Batch, Origin
 from reelwright.stages.fit.mixing import Mixing

@@ -15,9 +15,8 @@ from reelwright.stages.base.plugins import checked_options, load_plugin
 from reelwright.stages.datasets.sampling.clips import ClipSampling, clip_sampling
 from reelwright.stages.datasets.sampling.windows import WindowShape
 from reelwright.stages.datasets.tasks.labels import LabelSpace
-from reelwright.stages.datasets.tasks.registry import build_task
 from reelwright.stages.datasets.tasks.sets import heads_of
-from reelwright.stages.datasets.tasks.task import Task
+from reelwright.stages.datasets.tasks.task import Task, build_task
 from reelwright.stages.fit.loop.checkpoints import load_weights
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.results.runs import RunFolder

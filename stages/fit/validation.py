@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,15 +14,24 @@ from reelwright.models.contracts import Forward
 from reelwright.models.metrics.metric import metric_named
 from reelwright.stages.base.plugins import checked_options, load_plugin
 from reelwright.stages.datasets.tasks.task import Task
+from reelwright.stages.fit.config import LearningSettings
 from reelwright.stages.fit.loop.batches import Batches
 from reelwright.stages.fit.processes.world import World
+from reelwright.stages.objectives.config import LossSettings, ObjectiveSettings
 from reelwright.stages.objectives.contract import Objective, TargetSizes, batch_loss
 from reelwright.storage.errors import ConfigError, StageError
 
-if TYPE_CHECKING:
-    from reelwright.stages.finetune.config import FinetuneConfig
-    from reelwright.stages.fit.config import LearningSettings
-    from reelwright.stages.train.config import TrainConfig
+
+class WithObjective(Protocol):
+    """Settings that say what is minimised."""
+
+    @property
+    def objective(self) -> ObjectiveSettings | None:
+        """A plug-in's."""
+
+    @property
+    def loss(self) -> LossSettings:
+        """Of the task's own objective."""
 
 
 def chosen_metric(config: LearningSettings, task: Task, *, plugins: Mapping[str, Any]) -> str:
@@ -41,7 +50,7 @@ def chosen_metric(config: LearningSettings, task: Task, *, plugins: Mapping[str,
 
 
 def build_objective(
-    config: TrainConfig | FinetuneConfig,
+    config: WithObjective,
     task: Task,
     *,
     counts: npt.NDArray[np.int64],

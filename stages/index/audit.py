@@ -77,7 +77,8 @@ def audit(path: Path, *, digest: str, index_folder: Path | None) -> Iterator[Com
     """
     from reelwright.stages.decode.readers import BACKENDS, installed
     from reelwright.stages.decode.readers.pyav import PyavReader
-    from reelwright.stages.decode.timing.index import index_of, keep_index
+    from reelwright.stages.decode.timing.index import keep_index
+    from reelwright.stages.decode.timing.packets import index_of
 
     known = index_of(path, digest=digest, folder=index_folder)
     truth = PyavReader(path, known.doubted())

@@ -78,7 +78,7 @@ def probe_task(
     *, path: str, quick: bool, image_fps: float, index: str | None = None
 ) -> Iterator[tuple[dict[str, Any], list[Any]]]:
     """Runs in a worker: the digest first, so that it is known even of what does not open; then the whole probe."""
-    from reelwright.stages.decode.timing.index import check_file
+    from reelwright.stages.decode.timing.packets import check_file
 
     source = Path(path)
     if not source.is_dir():
@@ -108,7 +108,7 @@ def probe_file(path: Path, digest: str, *, index: Path | None = None) -> VideoPr
 
     Raises ItemError when it is no usable video.
     """
-    from reelwright.stages.decode.timing.index import index_of
+    from reelwright.stages.decode.timing.packets import index_of
 
     return probe_of(index_of(path, digest=digest, folder=index), path, digest)
 

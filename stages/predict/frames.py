@@ -6,7 +6,7 @@ Of runs on clips only the frames that some clip needs are decoded and encoded; w
 from __future__ import annotations
 
 from reelwright.stages.base.config import parse_config
-from reelwright.stages.base.model_cache import held
+from reelwright.stages.base.unit import held
 from reelwright.stages.base.work import InputRef, Reporter, Work
 from reelwright.stages.embed.config import EmbedConfig
 from reelwright.stages.embed.encoding.encoder import LoadedEncoder, build_from_config

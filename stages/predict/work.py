@@ -12,7 +12,7 @@ from pathlib import Path
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.deterministic import steady
 from reelwright.stages.base.devices import pick_device
-from reelwright.stages.base.model_cache import held
+from reelwright.stages.base.unit import held
 from reelwright.stages.base.work import Reporter, Work, ledger_of
 from reelwright.stages.datasets.feature_bank import read_video
 from reelwright.stages.predict.config import PredictConfig

@@ -22,7 +22,7 @@ from reelwright.stages.steps.procedure import Procedure, read_procedure
 from reelwright.stages.steps.streams import VideoStreams, is_changes, joined, read_changes, read_objects, read_states
 from reelwright.stages.steps.truth import TrueSteps, annotated_steps, read_truth
 from reelwright.storage.errors import ConfigError, StageError
-from reelwright.storage.folders import replacing_folder
+from reelwright.storage.files import replacing_folder
 from reelwright.storage.results.predictions import PredictionSet
 from reelwright.storage.results.steps import StepsInfo, write_steps
 from reelwright.storage.store import Store

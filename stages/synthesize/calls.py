@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from reelwright.stages.synthesize.config import SynthesizeConfig
-from reelwright.stages.synthesize.made import Made
+from reelwright.stages.synthesize.ledger import Made
 from reelwright.stages.synthesize.make import make_class, make_sample
 from reelwright.stages.synthesize.procedures.write import DatasetParameters, VideoJob, write_video
 from reelwright.stages.synthesize.samples import Sample

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from reelwright.stages.synthesize.ledger import LOCK, TABLES, listed
-from reelwright.stages.synthesize.made import FRAME_STORE, digest_of
+from reelwright.stages.synthesize.ledger import FRAME_STORE, LOCK, TABLES, digest_of, listed
 from reelwright.storage.integrity.check import ALTERED, MISSING, Problem, strange
 
 

@@ -15,7 +15,7 @@ from reelwright.stages.synthesize.encode import as_colour, write_images, write_r
 from reelwright.stages.synthesize.families.class_files import SUFFIX, read_class, write_class
 from reelwright.stages.synthesize.families.perlin import parameters_of
 from reelwright.stages.synthesize.families.table import FAMILIES, Frames, Parameters, is_degenerate
-from reelwright.stages.synthesize.made import FRAME_STORE, Made, digest_of
+from reelwright.stages.synthesize.ledger import FRAME_STORE, Made, digest_of
 from reelwright.stages.synthesize.samples import Sample, class_stream, generator_of, variation_of
 from reelwright.storage.digests import digest
 from reelwright.storage.errors import ItemError

@@ -19,8 +19,7 @@ from reelwright.stages.synthesize.config import (
     VERSION,
     SourceConfig,
 )
-from reelwright.stages.synthesize.ledger import Present, listed
-from reelwright.stages.synthesize.made import Made
+from reelwright.stages.synthesize.ledger import Made, Present, listed
 from reelwright.storage.digests import digest, item_key
 from reelwright.storage.store import Store
 from reelwright.storage.tables.manifest import ManifestVideo

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from reelwright.stages.base.work import Reporter
 from reelwright.stages.synthesize.config import PROCEDURE
-from reelwright.stages.synthesize.ledger import Present, appending, listed
-from reelwright.stages.synthesize.made import Made
+from reelwright.stages.synthesize.ledger import Made, Present, appending, listed
 from reelwright.stages.synthesize.procedures.make import make_procedures
 from reelwright.stages.synthesize.procedures.write import DatasetParameters, describe, list_jobs
 from reelwright.stages.synthesize.source import SyntheticSet

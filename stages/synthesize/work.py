@@ -15,9 +15,11 @@ from reelwright.stages.synthesize.families.ifs import NUM_STILLS
 from reelwright.stages.synthesize.families.perlin import labels
 from reelwright.stages.synthesize.families.table import FAMILIES
 from reelwright.stages.synthesize.ledger import (
+    FRAME_STORE,
     LOCK,
     MANIFEST,
     REPORT,
+    Made,
     appending,
     claim,
     clear_leftovers,
@@ -25,7 +27,6 @@ from reelwright.stages.synthesize.ledger import (
     report_of,
     write_manifest,
 )
-from reelwright.stages.synthesize.made import FRAME_STORE, Made
 from reelwright.stages.synthesize.make import make_class, make_sample
 from reelwright.stages.synthesize.samples import Sample, SamplePlan
 from reelwright.stages.synthesize.spread import Spread, spread

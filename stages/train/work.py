@@ -16,8 +16,7 @@ from reelwright.stages.base.work import Reporter, Work
 from reelwright.stages.datasets.feature_bank import Block, load_block, num_features, split_missing
 from reelwright.stages.datasets.labelled import KnownRows, distinct_videos, label_space
 from reelwright.stages.datasets.tasks.labels import LabelSpace
-from reelwright.stages.datasets.tasks.registry import build_task
-from reelwright.stages.datasets.tasks.task import Task
+from reelwright.stages.datasets.tasks.task import Task, build_task
 from reelwright.stages.fit.mixing import build_mixing, mix_windows
 from reelwright.stages.fit.processes.world import machine_name
 from reelwright.stages.fit.run_models import build_run_model

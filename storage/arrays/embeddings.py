@@ -28,10 +28,9 @@ from reelwright.storage.arrays.zarrs import (
     open_group,
     quiet,
 )
-from reelwright.storage.damage import readable
 from reelwright.storage.errors import StoreError, nearest
 from reelwright.storage.store import backend_of
-from reelwright.storage.store_errors import check_there
+from reelwright.storage.store_errors import check_there, readable
 
 Rows = npt.NDArray[Any]
 

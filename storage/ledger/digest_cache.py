@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from reelwright.storage.constants import URLS
-from reelwright.storage.damage import readable
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import StoreError
 from reelwright.storage.files import read_sealed, write_sealed
 from reelwright.storage.locks.locks import exclusive
 from reelwright.storage.store import backend_of
+from reelwright.storage.store_errors import readable
 from reelwright.storage.urls import is_url
 
 # Size in bytes, mtime in ns, inode; of a folder: of all its files; of an object: size, 0, the number of its version.

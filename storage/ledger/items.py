@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reelwright.storage.damage import readable
 from reelwright.storage.files import read_sealed, read_sealed_table, remove_files, write_sealed, write_table
 from reelwright.storage.self_checksum import broken_seal
 from reelwright.storage.store import backend_of
+from reelwright.storage.store_errors import readable
 
 if TYPE_CHECKING:
     import pyarrow as pa

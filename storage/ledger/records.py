@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from reelwright.storage.damage import damaged
 from reelwright.storage.errors import StoreError
 from reelwright.storage.files import read_sealed, write_sealed
 from reelwright.storage.store import Store, backend_of
+from reelwright.storage.store_errors import damaged
 
 
 @dataclass(frozen=True, kw_only=True)

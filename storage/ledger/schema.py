@@ -8,10 +8,10 @@ release wrote are kept, and those that it lacks are as by default.
 from __future__ import annotations
 
 from reelwright.storage.constants import SCHEMA
-from reelwright.storage.damage import readable
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.files import read_sealed, write_sealed
 from reelwright.storage.store import Store
+from reelwright.storage.store_errors import readable
 
 VERSION = 2  # 1: keys of what reads clips, windows or a model were made with other names of settings
 OLDEST = 0  # that can be read: without store.json, and the files of loggers lay among those of runs

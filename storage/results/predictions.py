@@ -36,10 +36,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reelwright.storage.damage import readable
 from reelwright.storage.errors import InputError, nearest
-from reelwright.storage.files import read_table
-from reelwright.storage.folders import replacing_folder
+from reelwright.storage.files import read_table, replacing_folder
 from reelwright.storage.results.prediction_schema import (
     METADATA_KEY,
     SCHEMAS,
@@ -52,6 +50,7 @@ from reelwright.storage.results.prediction_schema import (
     videos_schema,
     windows_schema,
 )
+from reelwright.storage.store_errors import readable
 
 __all__ = [
     "METADATA_KEY",

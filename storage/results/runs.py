@@ -23,10 +23,10 @@ from typing import Any
 import yaml
 
 from reelwright.storage.constants import LOGGERS
-from reelwright.storage.damage import damaged, readable
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import StoreError
 from reelwright.storage.files import remove, write_json, write_text
+from reelwright.storage.store_errors import damaged, readable
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, Self, cast
 
 from reelwright.storage.errors import InputError
-from reelwright.storage.folders import replacing_folder
+from reelwright.storage.files import replacing_folder
 
 ZIP_SUFFIXES = (".zip",)
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")

@@ -33,9 +33,8 @@ from reelwright.pipeline.executors.dask_pool import DaskPool
 from reelwright.pipeline.executors.executors import LocalExecutor
 from reelwright.pipeline.executors.progress_file import LiveReporter
 from reelwright.pipeline.executors.unit_scheduler import Ended, Spreader
-from reelwright.stages.base.model_cache import hold
 from reelwright.stages.base.registry import STAGES, load
-from reelwright.stages.base.unit import UnitDone
+from reelwright.stages.base.unit import UnitDone, hold
 from reelwright.stages.base.work import SilentReporter, VideoItem, Work
 from reelwright.storage.ledger.items import ItemLedger, ItemRow
 from reelwright.storage.store import Store

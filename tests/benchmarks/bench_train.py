@@ -21,7 +21,7 @@ from reelwright.stages.datasets.feature_bank import Block
 from reelwright.stages.datasets.sampling.draws import Draws
 from reelwright.stages.datasets.sampling.windows import WindowShape, grid_windows
 from reelwright.stages.datasets.tasks.labels import LabelSpace
-from reelwright.stages.datasets.tasks.registry import build_task
+from reelwright.stages.datasets.tasks.task import build_task
 from reelwright.stages.fit.config import LossSettings
 from reelwright.stages.fit.loop.trainer import Rates, Trainer, TrainerSettings
 from reelwright.stages.fit.optim.build import build_optimizer, parameter_groups

@@ -15,7 +15,8 @@ import numpy as np
 
 from reelwright.stages.decode.readers import BACKENDS
 from reelwright.stages.decode.readers.pyav import PyavReader
-from reelwright.stages.decode.timing.index import FrameIndex, read_index
+from reelwright.stages.decode.timing.index import FrameIndex
+from reelwright.stages.decode.timing.packets import read_index
 from reelwright.storage.errors import ItemError
 from tests.decode_matrix.cases import all_cases
 from tests.decode_matrix.lab import Lab

@@ -14,7 +14,7 @@ from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.pipeline.upkeep.gc import Limits, Sweep, collect, sweep
 from reelwright.pipeline.upkeep.verify import verify
 from reelwright.storage.errors import ConfigError, InputError
-from reelwright.storage.folders import replacing_folder
+from reelwright.storage.files import replacing_folder
 from reelwright.storage.integrity.garbage import delete
 from reelwright.storage.locks.locks import using
 from reelwright.storage.store import Store

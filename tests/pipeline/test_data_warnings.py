@@ -10,7 +10,9 @@ import pytest
 
 from reelwright.cli.run.planning import show_plan
 from reelwright.pipeline.config.pipeline_file import load_pipeline
-from reelwright.pipeline.plan.dataset import Dataset, load_dataset
+from reelwright.pipeline.plan.data_warnings import data_warnings
+from reelwright.pipeline.plan.dataset import Dataset
+from reelwright.pipeline.plan.load_dataset import load_dataset
 from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.pipeline.run.results import RunOptions
 from reelwright.storage.errors import InputError
@@ -65,10 +67,10 @@ def load(tmp_path: Path) -> Load:
 
 
 def test_nothing_is_said_where_nothing_is_wrong(load: Load) -> None:
-    assert load(SEGMENTS).warnings == ()
-    assert load([*SEGMENTS, ("a", 5, 10.09, "cut")]).warnings == ()  # rounding, or the frame at the end
-    assert load([(name, 99, "cut") for name in SPLITS], kind="frames").warnings == ()
-    assert load(SEGMENTS, contents={"a": "same", "b": "same"}).warnings == ()  # of one split
+    assert data_warnings(load(SEGMENTS)) == ()
+    assert data_warnings(load([*SEGMENTS, ("a", 5, 10.09, "cut")])) == ()  # rounding, or the frame at the end
+    assert data_warnings(load([(name, 99, "cut") for name in SPLITS], kind="frames")) == ()
+    assert data_warnings(load(SEGMENTS, contents={"a": "same", "b": "same"})) == ()  # of one split
 
 
 def test_a_store_of_an_older_release_is_said_with_what_is_made_anew(load: Load, tmp_path: Path) -> None:
@@ -80,7 +82,7 @@ def test_a_store_of_an_older_release_is_said_with_what_is_made_anew(load: Load, 
 
 
 def test_a_typo_in_an_id_is_said_and_so_is_the_video_that_lost_its_label(load: Load) -> None:
-    found = load([*SEGMENTS[:3], ("d_", 0, 4, "cut")]).warnings
+    found = data_warnings(load([*SEGMENTS[:3], ("d_", 0, 4, "cut")]))
     assert found == (
         (
             "labels: 1 of the 4 video ids in the table are not in the manifest: 'd_' (Did you mean 'd'?). Their labels "
@@ -94,14 +96,14 @@ def test_above_a_share_both_are_errors(load: Load) -> None:
     others = [*SEGMENTS[:1], *((f"x{number}", 0, 4, "cut") for number in range(30))]
     with pytest.raises(InputError, match=r"30 of the 31 .*'x9' and 20 more.* share labels.max_unmatched, 0.5"):
         load(others)
-    assert "30 of the 31" in load(others, settings=", max_unmatched: 1").warnings[0]
+    assert "30 of the 31" in data_warnings(load(others, settings=", max_unmatched: 1"))[0]
     with pytest.raises(InputError, match=r"1 of the 2 videos of split test .* 'd'.* share labels.max_unlabelled, 0.4"):
         load(SEGMENTS[:3], settings=", max_unlabelled: 0.4")
-    assert "1 of the 2" in load(SEGMENTS[:3], settings=", max_unlabelled: 0.5").warnings[0]
+    assert "1 of the 2" in data_warnings(load(SEGMENTS[:3], settings=", max_unlabelled: 0.5"))[0]
 
 
 def test_a_background_is_the_label_of_videos_without_a_line(load: Load) -> None:
-    assert load(SEGMENTS[:3], settings=", background: cut").warnings == ()
+    assert data_warnings(load(SEGMENTS[:3], settings=", background: cut")) == ()
 
 
 def test_videos_that_are_known_to_be_missing_are_no_typo(load: Load, tmp_path: Path) -> None:
@@ -109,11 +111,11 @@ def test_videos_that_are_known_to_be_missing_are_no_typo(load: Load, tmp_path: P
     (tmp_path / "d.mp4").unlink()
     text = (tmp_path / "reelwright.yaml").read_text().replace("videos.csv", "videos.csv, missing: skip")
     (tmp_path / "reelwright.yaml").write_text(text)
-    assert load_dataset(load_pipeline(tmp_path / "reelwright.yaml")).warnings == ()
+    assert data_warnings(load_dataset(load_pipeline(tmp_path / "reelwright.yaml"))) == ()
 
 
 def test_the_same_content_in_two_splits_is_said(load: Load) -> None:
-    (found,) = load(SEGMENTS, contents={"a": "same", "c": "same"}).warnings
+    (found,) = data_warnings(load(SEGMENTS, contents={"a": "same", "c": "same"}))
     assert found.startswith("videos: 1 contents are in several splits: 'a' (train) = 'c' (test). Scores of a split")
 
 
@@ -136,7 +138,7 @@ OUTSIDE = {
 
 @pytest.mark.parametrize(("kind", "lines", "expected"), OUTSIDE.values(), ids=OUTSIDE)
 def test_labels_outside_a_video_are_said(load: Load, kind: str, lines: list[tuple[object, ...]], expected: str) -> None:
-    (found,) = load(lines, kind=kind).warnings
+    (found,) = data_warnings(load(lines, kind=kind))
     for part in expected.split(".*"):
         assert part in found
 
@@ -147,12 +149,12 @@ STARTS = {"a": 3600.0, "b": 3600.0, "c": 1.4}
 def test_labels_that_count_from_0_of_a_video_that_does_not_are_said_with_the_way_out(load: Load) -> None:
     found = load(SEGMENTS, starts=STARTS)
     way_out = "Set labels.time_origin: first_frame to count them from the first frame"
-    assert found.warnings == (
+    assert data_warnings(found) == (
         f"labels: the video's own times start at 3600.0 s; labels seem to count from 0: 'a', 'b'. {way_out}",
         f"labels: the video's own times start at 1.4 s; labels seem to count from 0: 'c'. {way_out}",
     )
     moved = load(SEGMENTS, starts=STARTS, settings=", time_origin: first_frame")
-    assert moved.warnings == ()
+    assert data_warnings(moved) == ()
     assert moved.labels.of("a").segments == ((3600.0, 3604.0, 0),)
     assert moved.labels.of("d").segments == ((0.0, 4.0, 0),)
 

@@ -11,7 +11,7 @@ import pytest
 from reelwright.pipeline.project import Project
 from reelwright.pipeline.run.results import RunOptions
 from reelwright.pipeline.run.runner import check_before_run, open_planner
-from reelwright.stages.base.plain_work import work_from_plain, work_to_plain
+from reelwright.stages.base.work import work_from_plain, work_to_plain
 from reelwright.storage.errors import ConfigError
 
 NET = '''

@@ -28,8 +28,8 @@ from reelwright.pipeline.config.pipeline_file import load_pipeline
 from reelwright.pipeline.executors.calls import CallSpreader
 from reelwright.pipeline.executors.executors import LocalExecutor
 from reelwright.pipeline.executors.unit_scheduler import Ended
+from reelwright.pipeline.plan.load_dataset import NODE, why_to_make
 from reelwright.pipeline.plan.lockfile import Frozen
-from reelwright.pipeline.plan.synthesized import NODE, why_to_make
 from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.pipeline.run.estimate import MAKING, estimates
 from reelwright.pipeline.run.reading import read_videos

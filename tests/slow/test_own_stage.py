@@ -39,7 +39,7 @@ class CountConfig(StageConfig):
     "toy_stage/work.py": """
 import json
 from reelwright.storage.arrays.embeddings import EmbeddingStore
-from reelwright.storage.folders import replacing_folder
+from reelwright.storage.files import replacing_folder
 from reelwright.storage.store import Store
 
 

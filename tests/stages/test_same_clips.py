@@ -16,7 +16,7 @@ from reelwright.stages.base.config import parse_config
 from reelwright.stages.datasets.feature_bank import Block
 from reelwright.stages.datasets.sampling.windows import WindowShape, grid_windows
 from reelwright.stages.datasets.tasks.labels import LabelSpace
-from reelwright.stages.datasets.tasks.registry import build_task
+from reelwright.stages.datasets.tasks.task import build_task
 from reelwright.stages.embed.clips import FrameSpans, RowMaker
 from reelwright.stages.embed.config import ClipSettings, EmbedConfig
 from reelwright.stages.embed.encoding.preprocess import override

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from reelwright.storage.errors import LostLockError
-from reelwright.storage.files import remove, remove_files, write_text
-from reelwright.storage.folders import replacing_folder
+from reelwright.storage.files import remove, remove_files, replacing_folder, write_text
 from reelwright.storage.heartbeat import Claim, alive
 from reelwright.storage.store import Store, backend_of
 from tests.storage.test_remote import Machines, machines, write_item

@@ -18,8 +18,7 @@ from reelwright.storage.arrays.embedding_writer import EmbeddingWriter, RowLayou
 from reelwright.storage.arrays.spans import Spans
 from reelwright.storage.bucket import remote
 from reelwright.storage.errors import LostLockError, ReelwrightError, UnusableStoreError
-from reelwright.storage.files import remove, write_text
-from reelwright.storage.folders import replacing_folder
+from reelwright.storage.files import remove, replacing_folder, write_text
 from reelwright.storage.heartbeat import check_held
 from reelwright.storage.integrity.garbage import Garbage, delete
 from reelwright.storage.ledger.items import ItemLedger, ItemRow

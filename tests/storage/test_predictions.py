@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from reelwright.storage.errors import InputError
-from reelwright.storage.folders import replacing_folder
+from reelwright.storage.files import replacing_folder
 from reelwright.storage.results.predictions import (
     METADATA_KEY,
     PredictedVideo,

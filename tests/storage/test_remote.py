@@ -24,8 +24,7 @@ from reelwright.storage.bucket.download_cache import local_file
 from reelwright.storage.bucket.transfer import replacing_at
 from reelwright.storage.constants import TEMPORARY
 from reelwright.storage.errors import ConfigError, InputError, StoreError
-from reelwright.storage.files import remove, write_json, write_text
-from reelwright.storage.folders import replacing_folder
+from reelwright.storage.files import remove, replacing_folder, write_json, write_text
 from reelwright.storage.ledger.digest_cache import KnownFiles
 from reelwright.storage.ledger.items import ItemLedger, ItemRow
 from reelwright.storage.ledger.records import read_records

@@ -2,16 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from reelwright.stages.base.registry import load
-
-if TYPE_CHECKING:
-    from reelwright.models.blocks.heads import Head
-    from reelwright.stages.datasets.tasks.labels import LabelSpace
-    from reelwright.stages.datasets.tasks.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +31,3 @@ TASKS: dict[str, TaskTraits] = {
     "multi_label": TaskTraits(task="reelwright.stages.datasets.tasks.sets:MultiLabelTask", of_sets=True),
     "heads": TaskTraits(task="reelwright.stages.datasets.tasks.sets:HeadsTask", of_video=True, has_heads=True),
 }
-
-
-def build_task(name: str, labels: LabelSpace, *, heads: Sequence[Head] = ()) -> Task:
-    """The task ``name`` on these classes. ``heads`` have weights and smoothing; else they are those of ``labels``."""
-    task: Task = load(TASKS[name].task)(name, TASKS[name], labels, heads)
-    return task

@@ -27,9 +27,10 @@ from reelwright.models.blocks.mixing import mix_targets, window_share
 from reelwright.models.losses.classification import balanced_class_weights
 from reelwright.models.losses.soft_targets import soft_targets
 from reelwright.models.metrics.classification import classification_metrics
+from reelwright.stages.base.registry import load
 from reelwright.stages.datasets.sampling.windows import Windows, WindowShape, window_rows
 from reelwright.stages.datasets.tasks.labels import LabelSpace, Targets
-from reelwright.stages.datasets.tasks.registry import TaskTraits
+from reelwright.stages.datasets.tasks.registry import TASKS, TaskTraits
 from reelwright.stages.objectives.classification import Classification, cross_entropy
 from reelwright.stages.objectives.config import LossSettings
 from reelwright.storage.arrays.spans import Spans, majority, row_labels
@@ -218,3 +219,9 @@ def _labels_of_rows(
 def numbers(found: Mapping[str, Any]) -> dict[str, float]:
     """The metrics that are one number."""
     return {name: float(value) for name, value in found.items() if isinstance(value, float)}
+
+
+def build_task(name: str, labels: LabelSpace, *, heads: Sequence[Head] = ()) -> Task:
+    """The task ``name`` on these classes. ``heads`` have weights and smoothing; else they are those of ``labels``."""
+    task: Task = load(TASKS[name].task)(name, TASKS[name], labels, heads)
+    return task

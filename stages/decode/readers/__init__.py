@@ -66,7 +66,7 @@ def open_reader(
         return ImagesReader(images, fps=config.image_fps)
     from reelwright.stages.decode.readers.proven import CheckedReader, refuse_unproven
     from reelwright.stages.decode.readers.pyav import PyavReader
-    from reelwright.stages.decode.timing.index import index_of
+    from reelwright.stages.decode.timing.packets import index_of
 
     index = index_of(path, digest=digest, folder=index_folder)
     index = index.doubted() if is_doubted else index

@@ -19,7 +19,8 @@ from reelwright.stages.decode.processes.attempts import INDEX_CORRECTED
 from reelwright.stages.decode.reader import Frame, Shown, runs
 from reelwright.stages.decode.readers.pictures import Pictures
 from reelwright.stages.decode.timing.bitstream import is_random_access
-from reelwright.stages.decode.timing.index import FrameIndex, Indexed, learned, open_stream
+from reelwright.stages.decode.timing.index import FrameIndex, Indexed, learned
+from reelwright.stages.decode.timing.packets import open_stream
 from reelwright.stages.decode.timing.timeline import Timeline, guess_step
 from reelwright.storage.errors import ItemError
 

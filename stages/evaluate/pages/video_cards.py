@@ -20,17 +20,8 @@ from reelwright.stages.evaluate.pages.ribbons import (
     time_axis,
 )
 from reelwright.stages.evaluate.pages.thumbnails import Thumbnail
-from reelwright.stages.evaluate.videos import Timeline, VideoLabels
+from reelwright.stages.evaluate.videos import Timeline, VideoLabels, VideoResult
 from reelwright.storage.tables.annotations import UNKNOWN
-
-
-@dataclass(frozen=True, kw_only=True)
-class VideoResult:
-    """What was predicted for the whole video."""
-
-    label_id: int
-    score: float
-    target_id: int  # UNKNOWN where there is none
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,8 +24,7 @@ from typing import Any
 
 import torch.distributed
 
-from reelwright.stages.base.plain_work import work_to_plain
-from reelwright.stages.base.work import Reporter, Work
+from reelwright.stages.base.work import Reporter, Work, work_to_plain
 from reelwright.stages.fit.processes.stopping import StopRequests
 from reelwright.storage import errors
 from reelwright.storage.errors import Interrupted, ReelwrightError, StageError

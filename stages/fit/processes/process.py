@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from reelwright.stages.base.inputs import bring_inputs
-from reelwright.stages.base.plain_work import work_from_plain
 from reelwright.stages.base.registry import load, stage_of
+from reelwright.stages.base.work import work_from_plain
 from reelwright.storage.errors import Interrupted, ReelwrightError
 from reelwright.storage.ledger.items import ItemRow
 

@@ -26,8 +26,7 @@ from reelwright.stages.synthesize.procedures.script import PHASE_OF_PART, VARIAN
 from reelwright.stages.synthesize.procedures.write import DatasetParameters, VideoJob, list_jobs
 from reelwright.stages.synthesize.spread import spread
 from reelwright.storage.errors import InputError
-from reelwright.storage.files import write_json, write_text
-from reelwright.storage.folders import replacing_folder
+from reelwright.storage.files import replacing_folder, write_json, write_text
 
 VERSION = 1  # raised by hand when the same parameters give other recordings
 KIND = "assy"

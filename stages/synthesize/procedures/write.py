@@ -24,8 +24,7 @@ import numpy as np
 
 from reelwright.stages.synthesize import encode
 from reelwright.stages.synthesize.config import PROCEDURE_VERSION
-from reelwright.stages.synthesize.ledger import Present, differences, write_rows
-from reelwright.stages.synthesize.made import Made, digest_of_all
+from reelwright.stages.synthesize.ledger import Made, Present, differences, digest_of_all, write_rows
 from reelwright.stages.synthesize.procedures.render import Look, Renderer, draw_look
 from reelwright.stages.synthesize.procedures.script import VARIANTS, Script, make_script, state_at
 from reelwright.stages.synthesize.spread import Spread, spread

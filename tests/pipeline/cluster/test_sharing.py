@@ -14,9 +14,8 @@ from reelwright.pipeline.config.cluster import ClusterSettings
 from reelwright.pipeline.executors.long_videos import BEGIN, DEATHS, Sharing, long_seconds, ranges
 from reelwright.pipeline.executors.unit_scheduler import Ended, Spreader
 from reelwright.stages.base.item_locks import do_shards, do_videos
-from reelwright.stages.base.model_cache import hold
 from reelwright.stages.base.registry import STAGES, load
-from reelwright.stages.base.unit import UnitDone, do_unit
+from reelwright.stages.base.unit import UnitDone, do_unit, hold
 from reelwright.stages.base.work import Shards, VideoItem, Work
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.embed import videos

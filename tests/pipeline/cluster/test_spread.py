@@ -13,9 +13,8 @@ from reelwright.pipeline.executors.executors import sized
 from reelwright.pipeline.executors.grouping import MOST_ITEMS, Grouping
 from reelwright.pipeline.executors.unit_scheduler import DEATHS, Ended, Spreader
 from reelwright.pipeline.inspect.logs import logs_of
-from reelwright.stages.base.model_cache import held, hold
 from reelwright.stages.base.registry import STAGES
-from reelwright.stages.base.unit import LEFT, STARTED, Unit, UnitDone, do_unit, leave
+from reelwright.stages.base.unit import LEFT, STARTED, Unit, UnitDone, do_unit, held, hold, leave
 from reelwright.stages.base.work import InputRef, SilentReporter
 from reelwright.storage.errors import StageError
 from reelwright.storage.ledger.items import ItemLedger, ItemRow

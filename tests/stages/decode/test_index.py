@@ -18,7 +18,9 @@ from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.readers import open_reader
 from reelwright.stages.decode.source import Ended, FrameChunk, Opened, stream_frames
 from reelwright.stages.decode.timing import index as indexes
-from reelwright.stages.decode.timing.index import index_of, keep_index, load_index, read_index
+from reelwright.stages.decode.timing import packets
+from reelwright.stages.decode.timing.index import keep_index, load_index
+from reelwright.stages.decode.timing.packets import index_of, read_index
 from reelwright.stages.index.audit import INDEX, audit
 from reelwright.storage.ledger.digest_cache import Stamp, stamp
 
@@ -91,7 +93,7 @@ def test_a_file_is_read_once_for_its_index(tmp_path: Path, monkeypatch: pytest.M
     path = write(tmp_path / "v.mp4")
     found = index_of(path, digest="abc", folder=tmp_path / "index")
     assert (found.origin, found.num_frames, found.kind) == ("packets", 40, "mp4 h264 yuv420p b-frames")
-    monkeypatch.setattr(indexes, "read_index", None)
+    monkeypatch.setattr(packets, "read_index", None)
     again = index_of(path, digest="abc", folder=tmp_path / "index")
     assert again.ticks.tolist() == found.ticks.tolist()
     assert dataclasses.replace(again, ticks=found.ticks, key_frames=found.key_frames, key_dts=found.key_dts) == found

@@ -13,7 +13,8 @@ from reelwright.stages.decode.readers import BACKENDS, backend_order, installed,
 from reelwright.stages.decode.readers.pictures import orient
 from reelwright.stages.decode.readers.proven import _to_check
 from reelwright.stages.decode.readers.pyav import PyavReader
-from reelwright.stages.decode.timing.index import FrameIndex, index_of
+from reelwright.stages.decode.timing.index import FrameIndex
+from reelwright.stages.decode.timing.packets import index_of
 from reelwright.storage.errors import ConfigError, ItemError
 
 

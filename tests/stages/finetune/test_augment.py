@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from reelwright.stages.augment.clips import augment, blur, flip, recolour
+from reelwright.stages.augment.config import AugmentSettings
 from reelwright.stages.datasets.sampling.generators import generators_at
-from reelwright.stages.finetune.config import AugmentSettings
 
 NOTHING = AugmentSettings(flip=0, crop_scale=None, color_jitter=0, blur=0)
 

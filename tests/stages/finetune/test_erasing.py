@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from reelwright.stages.augment.config import ErasingSettings
 from reelwright.stages.augment.erasing import FILLS, draw_boxes, erase
 from reelwright.stages.augment.resized_crop import CropSettings, draw_crop
 from reelwright.stages.datasets.sampling.generators import generators_at
-from reelwright.stages.finetune.config import ErasingSettings
 
 ALWAYS = {"probability": 1.0}
 

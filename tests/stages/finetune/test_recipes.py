@@ -8,12 +8,12 @@ import torch
 from reelwright.models.blocks.mixing import MixSettings, draw_mix, mix_clips, mix_targets
 from reelwright.models.losses.soft_targets import soft_target_loss, soft_targets
 from reelwright.stages.augment.clips import augment
+from reelwright.stages.augment.config import AugmentSettings, ErasingSettings
 from reelwright.stages.augment.erasing import erase
 from reelwright.stages.augment.rand_augment import parse_rand_augment, rand_augment
 from reelwright.stages.augment.resized_crop import CropSettings, build_crop
 from reelwright.stages.datasets.sampling.generators import generator_at, generators_at
 from reelwright.stages.decode.geometry import Geometry
-from reelwright.stages.finetune.config import AugmentSettings, ErasingSettings
 
 SEED, EPOCH, ITEMS, STEP = 0, 2, [11, 4, 7, 30], 5
 

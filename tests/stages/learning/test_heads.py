@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from reelwright.models.blocks.heads import Head, soft_head_targets, split_heads
 from reelwright.stages.datasets.tasks.labels import LabelSpace
-from reelwright.stages.datasets.tasks.registry import build_task
 from reelwright.stages.datasets.tasks.sets import head_metrics
+from reelwright.stages.datasets.tasks.task import build_task
 from reelwright.stages.evaluate.config import EvaluateConfig
 from reelwright.stages.evaluate.scoring import headline, score_predictions
 from reelwright.stages.evaluate.videos import video_labels

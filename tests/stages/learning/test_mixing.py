@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from reelwright.models.blocks.mixing import Mix, MixSettings
 from reelwright.stages.datasets.tasks.labels import LabelSpace
-from reelwright.stages.datasets.tasks.registry import build_task
+from reelwright.stages.datasets.tasks.task import build_task
 from reelwright.stages.fit.config import LearningSettings, LossSettings, MixingSettings
 from reelwright.stages.fit.loop.batches import Batch, Origin
 from reelwright.stages.fit.mixing import build_mixing, mix_frames, mix_windows

@@ -16,7 +16,7 @@ import psutil
 import pytest
 import torch
 
-from reelwright.stages.base.plain_work import work_from_plain, work_to_plain
+from reelwright.stages.base.work import work_from_plain, work_to_plain
 from reelwright.stages.fit.loop.batches import Split
 from reelwright.stages.fit.loop.progress import TIMINGS
 from reelwright.stages.fit.processes.launch import _environment

@@ -17,7 +17,7 @@ from reelwright.models.contracts import VideoModel
 from reelwright.stages.base.work import SilentReporter
 from reelwright.stages.datasets.sampling.draws import Draws
 from reelwright.stages.datasets.tasks.labels import LabelSpace
-from reelwright.stages.datasets.tasks.registry import build_task
+from reelwright.stages.datasets.tasks.task import build_task
 from reelwright.stages.fit.loop.batches import Batch, Split
 from reelwright.stages.fit.loop.progress import TIMINGS
 from reelwright.stages.fit.loop.trainer import Rates, Trainer, TrainerSettings

@@ -10,7 +10,7 @@ from torch.nn import functional
 from reelwright.models.losses.classification import truncated_smoothing_loss
 from reelwright.models.temporal.build import build_temporal
 from reelwright.stages.datasets.tasks.labels import LabelSpace
-from reelwright.stages.datasets.tasks.registry import build_task
+from reelwright.stages.datasets.tasks.task import build_task
 from reelwright.stages.fit.config import LossSettings
 
 CPU = torch.device("cpu")

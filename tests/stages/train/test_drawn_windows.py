@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from reelwright.stages.datasets.labelled import KnownRows, LabelledVideo
 from reelwright.stages.datasets.sampling.densities import EventDensity, row_density
 from reelwright.stages.datasets.tasks.labels import LabelSpace
-from reelwright.stages.datasets.tasks.registry import build_task
+from reelwright.stages.datasets.tasks.task import build_task
 from reelwright.stages.train.config import TrainConfig
 from reelwright.stages.train.drawn_windows import WindowSampling, drawn_windows, event_rows
 from reelwright.stages.train.work import run

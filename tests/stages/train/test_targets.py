@@ -11,7 +11,7 @@ import pytest
 from reelwright.stages.datasets.labelled import KnownRows, LabelledVideo, label_windows
 from reelwright.stages.datasets.sampling.windows import Windows, WindowShape, grid_windows
 from reelwright.stages.datasets.tasks.labels import LabelSpace, is_described, label_sets
-from reelwright.stages.datasets.tasks.registry import build_task
+from reelwright.stages.datasets.tasks.task import build_task
 from reelwright.storage.arrays.spans import Spans
 from reelwright.storage.errors import InputError
 from reelwright.storage.tables.annotations import Annotation

@@ -1,0 +1,82 @@
+"""Settings of augmentation."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from reelwright.stages.augment.rand_augment_text import read_sections
+from reelwright.stages.base.config import Settings
+
+
+class ErasingSettings(Settings):
+    """Random erasing of normalised frames: boxes that are the same in all frames of a clip."""
+
+    probability: float = Field(0.25, ge=0, le=1)
+    """Of a clip to lose something."""
+    mode: Literal["pixel", "rand", "const"] = "pixel"
+    """pixel: noise, new in every frame; rand: one colour a box (both ~ N(0, 1)); const: 0, the mean colour."""
+    max_count: PositiveInt = 1
+    """Boxes of a clip, 1 to this many; the area is shared out among them."""
+    area: tuple[float, float] = (0.02, 1 / 3)
+    """Share of the frame that is erased in all."""
+    aspect: tuple[float, float] = (0.3, 1 / 0.3)
+    """Height by width of a box, log-uniform."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> ErasingSettings:
+        if not (0 < self.area[0] <= self.area[1] <= 1 and 0 < self.aspect[0] <= self.aspect[1]):
+            raise ValueError(f"area {self.area} must lie in (0, 1], aspect {self.aspect} above 0, smallest first")
+        return self
+
+
+class AugmentSettings(Settings):
+    """Random changes of the training frames, drawn once a clip: the same for all its frames.
+
+    They are drawn from the seed, the epoch and the clip's place in its order, and made in this order: rand_augment,
+    crop, flip, colours, blur, normalisation, erasing; mixing comes after them.
+    """
+
+    rand_augment: str | None = None
+    """RandAugment in timm's words, such as rand-m7-n4-mstd0.5-inc1: m magnitude (0 to 10), n operations a clip, p
+    probability of each (0.5), mstd noise on m, mmax its limit, inc1 operations that rise with m, t3a another set."""
+    rand_augment_fill: tuple[int, int, int] = (128, 128, 128)
+    """RGB of what moves in from outside the frame."""
+    rand_augment_interpolation: Literal["bilinear", "bicubic", "random"] = "bicubic"
+    """Of rotated and sheared frames; random: one of both for each operation."""
+    rand_augment_last: bool = False
+    """After crop, flip and colours instead of before them."""
+    flip: float = Field(0.0, ge=0, le=1)
+    """Probability of a mirror image (left and right); often 0.5 where no label has a side or a direction."""
+    crop_scale: tuple[float, float] | None = (0.7, 1.0)
+    """Smallest and largest share of the stored frame that a random crop keeps; it is resized to what the encoder sees.
+    Without crop_aspect, share of the largest box of the encoder's shape, anywhere in the frame. null: no crop, frames
+    as the encoder sees them in validation."""
+    crop_aspect: tuple[float, float] | None = None
+    """Smallest and largest width by height of the crop, log-uniform (a random resized crop, often [0.75, 1.3333] with
+    crop_scale [0.08, 1]); null: the encoder's own."""
+    color_jitter: float = Field(0.2, ge=0, lt=1)
+    """Brightness, contrast and saturation are each multiplied by a factor from [1 - x, 1 + x]."""
+    blur: float = Field(0.0, ge=0, le=1)
+    """Probability of a Gaussian blur, sigma 0.1 to 2 pixels."""
+    erasing: ErasingSettings | None = None
+    """Random erasing; null: none."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> AugmentSettings:
+        if self.crop_scale is not None and not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
+            raise ValueError(
+                f"crop_scale must be two shares of the area, 0 < smallest <= largest <= 1: {self.crop_scale}"
+            )
+        if self.crop_aspect is not None and not 0 < self.crop_aspect[0] <= self.crop_aspect[1]:
+            raise ValueError(f"crop_aspect must be two ratios above 0, smallest first: {self.crop_aspect}")
+        if self.crop_aspect is not None and self.crop_scale is None:
+            raise ValueError("crop_aspect is of random crops, but crop_scale is null; set both, or neither")
+        if not all(0 <= value <= 255 for value in self.rand_augment_fill):
+            raise ValueError(f"rand_augment_fill must be three levels from 0 to 255: {self.rand_augment_fill}")
+        if self.rand_augment is not None:
+            read_sections(self.rand_augment)
+        elif self.rand_augment_last:
+            raise ValueError("rand_augment_last says when rand_augment is made, which is null; set it")
+        return self
