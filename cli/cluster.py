@@ -45,7 +45,7 @@ def doctor(
     for check in examine(file, settings):
         found.append(check)
         if not as_json:
-            typer.echo(f"{check.state:<5} {check.what:<10} {check.told}")
+            typer.echo(f"{check.state:<5} {check.what:<10} {check.message}")
             if check.advice:
                 typer.echo(f"{'':<16} -> {check.advice}")
     if as_json:

@@ -100,7 +100,7 @@ def counted(name: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     with Watcher() as watcher:
         reporter, shown = watcher.working(name), 0
 
-        def tell(num_done: int, num_all: int) -> None:
+        def report(num_done: int, num_all: int) -> None:
             nonlocal shown
             reporter.total(num_all, unit)
             reporter.advance(num_done - shown)
@@ -108,7 +108,7 @@ def counted(name: str, unit: str) -> Iterator[Callable[[int, int], None]]:
             if num_done == num_all:
                 reporter.note(f"{num_all:,} made")
 
-        yield tell
+        yield report
 
 
 class NodeReporter:
@@ -162,8 +162,8 @@ class NodeReporter:
             self._bar.update(self._task, completed=progress.amount, total=progress.total or None, rate=shown, left=left)
         elif now - self._told >= _SECONDS_BETWEEN_LINES:
             self._told = now
-            told = f"{progress.amount:,} of {progress.total:,} {progress.unit}, {rate_text(rate)}/s"
-            self.note(f"{told}, {left}" if left else told)
+            message = f"{progress.amount:,} of {progress.total:,} {progress.unit}, {rate_text(rate)}/s"
+            self.note(f"{message}, {left}" if left else message)
 
 
 def _bar(console: Console) -> Progress:

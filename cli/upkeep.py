@@ -107,8 +107,8 @@ def collect(
     )
     with Watcher() as watcher:
         if delete:
-            tell = functools.partial(typer.echo, err=True)
-            found = remove(files, watcher, limits=limits, only_these=only_these, tell=tell)
+            report = functools.partial(typer.echo, err=True)
+            found = remove(files, watcher, limits=limits, only_these=only_these, report=report)
         else:
             found = sweep(files, watcher, limits=limits, only_these=only_these)
     if as_json:
@@ -148,8 +148,8 @@ def _repair(file: PipelineFile, *, whole: bool, jobs: int | None, as_json: bool)
     from reelwright.pipeline.upkeep.repair import repair
 
     with Watcher() as watcher:
-        tell = functools.partial(typer.echo, err=True)
-        repaired = repair(file, watcher, RunOptions(jobs=jobs), whole=whole, tell=tell)
+        report = functools.partial(typer.echo, err=True)
+        repaired = repair(file, watcher, RunOptions(jobs=jobs), whole=whole, report=report)
     if not as_json:
         for line in repaired.messages:
             typer.echo(f"repaired: {line}")
@@ -213,8 +213,8 @@ def _print_sweep(found: Sweep, root: Path, *, is_deleted: bool) -> None:
     if found.projects:
         typer.echo(f"{len(found.projects)} other pipeline files used this store; what they left last stays")
     done = "removed" if is_deleted else "would go; --delete removes it"
-    told = f"{bytes_text(found.num_bytes)} of {bytes_text(found.store_bytes)} {done}"
-    typer.echo(told if found.going else f"nothing to remove: the store has {bytes_text(found.store_bytes)}")
+    message = f"{bytes_text(found.num_bytes)} of {bytes_text(found.store_bytes)} {done}"
+    typer.echo(message if found.going else f"nothing to remove: the store has {bytes_text(found.store_bytes)}")
 
 
 def _sweep_json(found: Sweep, store: Store, *, is_deleted: bool) -> dict[str, object]:

@@ -22,10 +22,10 @@ def usable(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        told = why_unusable(error, root)
-        if told is None:
+        message = why_unusable(error, root)
+        if message is None:
             raise
-        raise UnusableStoreError(told) from error
+        raise UnusableStoreError(message) from error
 
 
 @contextlib.contextmanager

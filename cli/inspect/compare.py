@@ -78,8 +78,10 @@ def compare(
     else:
         typer.echo(_run_table(rows, sort))
     for node in mixed_targets(rows):
-        told = f"note: {node}: these runs are scored on different videos or labels (column `{node} on`); only scores "
-        typer.echo(f"{told}with the same digest there can be compared", err=True)
+        message = (
+            f"note: {node}: these runs are scored on different videos or labels (column `{node} on`); only scores "
+        )
+        typer.echo(f"{message}with the same digest there can be compared", err=True)
 
 
 def _record(text: str, config: Path | None) -> tuple[History, Record]:

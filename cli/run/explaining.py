@@ -25,8 +25,8 @@ def show_node(planner: Planner, node: str, *, as_json: bool) -> None:
     if plan.key:
         typer.echo(f"key {plan.key}")
     for field, plugin in (plan.material or {}).get("plugins", {}).items():
-        told = ", ".join(f"{name} {value}" for name, value in plugin.items() if name != "name")
-        typer.echo(f"{field} {plugin['name']}: {told}")
+        message = ", ".join(f"{name} {value}" for name, value in plugin.items() if name != "name")
+        typer.echo(f"{field} {plugin['name']}: {message}")
     if plan.record is not None:
         typer.echo(f"finished {plan.record.finished}: {plan.record.rows:,} rows")
 
@@ -38,8 +38,8 @@ def show_synthetic(planner: Planner, *, as_json: bool) -> None:
     reasons = why_to_make(planner.file, synthetic) if planner.dataset.num_to_make else []
     state = STALE if reasons else FRESH
     if as_json:
-        told = {"state": state, "reasons": reasons, "to_make": planner.dataset.num_to_make}
-        print_json({"node": NODE, **told, "key": synthetic.key, "material": synthetic.material})
+        message = {"state": state, "reasons": reasons, "to_make": planner.dataset.num_to_make}
+        print_json({"node": NODE, **message, "key": synthetic.key, "material": synthetic.material})
         return
     typer.echo(f"{NODE} ({synthetic.material['stage']} {synthetic.config.family}): {state}")
     for reason in reasons:
@@ -53,8 +53,8 @@ def show_video(planner: Planner, node: str, video: str, *, as_json: bool) -> Non
     why = explain_video(planner, node, video)
     if as_json:
         row = None if why.row is None else dataclasses.asdict(why.row)
-        told = {"state": why.state, "reasons": list(why.reasons)}
-        print_json({"video": video, "digest": why.content, "node": node, **told, "row": row})
+        message = {"state": why.state, "reasons": list(why.reasons)}
+        print_json({"video": video, "digest": why.content, "node": node, **message, "row": row})
         return
     typer.echo(f"{video} in {node}: {_answer(why)}")
     for reason in why.reasons[1:]:

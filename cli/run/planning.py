@@ -50,7 +50,7 @@ def show_plan(file: PipelineFile, options: RunOptions, *, as_json: bool, is_stat
             "unread": len(dataset.new),
             "unusable": len(dataset.unusable),
         }
-        told = [dataclasses.asdict(failure) for failure in left]
+        message = [dataclasses.asdict(failure) for failure in left]
         nodes = [{**plan_json(plan), "estimate": estimate_json(costs.get(plan.node.name))} for plan in plans]
         print_json(
             {
@@ -58,7 +58,7 @@ def show_plan(file: PipelineFile, options: RunOptions, *, as_json: bool, is_stat
                 "warnings": list(warnings),
                 "making": estimate_json(next((cost for cost in costs.values() if cost.kind == MAKING), None)),
                 "nodes": nodes,
-                "quarantined": told,
+                "quarantined": message,
                 "held": [_held_json(planner, plan, held) for plan, held in _held(planner)],
             }
         )
@@ -101,12 +101,12 @@ def _has_quarantined(planner: Planner) -> bool:
 def progress_text(progress: Progress) -> str:
     """Done, running, failed and waiting, how quick, and how long yet."""
     rate, unit = progress.rate
-    told = f"{progress.amount:,} of {progress.total:,} {progress.unit}"
+    message = f"{progress.amount:,} of {progress.total:,} {progress.unit}"
     if progress.videos:
         running = "" if progress.running is None else f"{progress.running:,} running, "
-        told = f"{progress.done:,} done, {running}{progress.failed:,} failed, {progress.waiting:,} waiting"
+        message = f"{progress.done:,} done, {running}{progress.failed:,} failed, {progress.waiting:,} waiting"
     left = "" if progress.seconds_left is None else f", {seconds_text(progress.seconds_left)} left"
-    return f"{told}; {rate_text(rate)} {unit}/s{left}"
+    return f"{message}; {rate_text(rate)} {unit}/s{left}"
 
 
 def _held(planner: Planner) -> list[tuple[NodePlan, Holding]]:
@@ -117,7 +117,13 @@ def _held(planner: Planner) -> list[tuple[NodePlan, Holding]]:
 
 def _held_json(planner: Planner, plan: NodePlan, held: Holding) -> dict[str, Any]:
     owner = held.owner
-    told = {"process": owner.process, "host": owner.host, "user": owner.user, "since": owner.since, "what": owner.what}
+    message = {
+        "process": owner.process,
+        "host": owner.host,
+        "user": owner.user,
+        "since": owner.since,
+        "what": owner.what,
+    }
     progress = read_progress(planner.file.store, plan.spec_key)
     live = None if progress is None else {**dataclasses.asdict(progress), "waiting": progress.waiting}
-    return {"node": plan.node.name, **told, "silent_seconds": round(held.silent_seconds, 1), "progress": live}
+    return {"node": plan.node.name, **message, "silent_seconds": round(held.silent_seconds, 1), "progress": live}

@@ -71,8 +71,8 @@ def init(
     if target.exists():
         raise ConfigError(f"{target} is there already; remove it or choose another folder")
     if data and recipe in STAND_INS:
-        with counted(f"recordings in {folder / 'data'}", "recordings") as tell:
-            STAND_INS[recipe](folder, workers=jobs or os.cpu_count() or 1, progress=tell)
+        with counted(f"recordings in {folder / 'data'}", "recordings") as report:
+            STAND_INS[recipe](folder, workers=jobs or os.cpu_count() or 1, progress=report)
     write_text(target, text)
     typer.echo(f"wrote {target}")
 
@@ -108,7 +108,7 @@ def index(
     if audit:
         raise typer.Exit(1 if is_wrong else 0)
     rows = []
-    told: list[str] = []
+    message: list[str] = []
     probes = dataset.settled_probes(file.store)
     for video in dataset.videos:
         probe = probes[dataset.digests[video.video_id] or ""]
@@ -123,9 +123,9 @@ def index(
         state = str(probe.status) if usable else f"{probe.status}: {probe.cause}: {probe.message}"
         rows.append((video.video_id, video.split, seconds, frames, rate, size, str(probe.codec), state))
         if usable and probe.message:
-            told.append(f"{video.video_id}: {probe.message}")
+            message.append(f"{video.video_id}: {probe.message}")
     typer.echo(table_text(("video", "split", ">seconds", ">frames", ">fps", ">size", "codec", "status"), rows))
-    for note in (*told, *dataset.notes):
+    for note in (*message, *dataset.notes):
         typer.echo(note)
     for warning in data_warnings(dataset):
         typer.echo(f"warning: {warning}", err=True)

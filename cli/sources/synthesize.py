@@ -12,7 +12,7 @@ from reelwright.cli.options import JsonOption, on_this_machine
 from reelwright.stages.base.registry import load
 
 if TYPE_CHECKING:
-    from reelwright.stages.synthesize.work import Outcome
+    from reelwright.stages.synthesize.work import SynthesisResult
 
 EXIT_SOME_FAILED = 3
 PROCEDURE = "procedure"
@@ -167,7 +167,7 @@ def _make(entry: str, out: Path | None, *settings: Any, as_json: bool, name: str
     _tell(outcome, as_json=as_json)
 
 
-def _tell(outcome: Outcome, *, as_json: bool) -> None:
+def _tell(outcome: SynthesisResult, *, as_json: bool) -> None:
     from reelwright.cli.format import bytes_text, print_json
 
     report = outcome.report

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 
-class WeightMean:
+class ModelEma:
     """Exponential moving average of parameters and float buffers; other buffers are copied.
 
     Tarvainen and Valpola 2017, section 2. With `warmup` the decay is at most (1 + updates) / (10 + updates), so that

@@ -9,21 +9,21 @@ from collections.abc import Callable
 from typing import Any
 
 from reelwright.models.temporal.common import TemporalModel, TemporalSizes
-from reelwright.models.temporal.ms_tcn import Tcn
+from reelwright.models.temporal.ms_tcn import MsTcn
 from reelwright.models.temporal.options import TEMPORAL_OPTIONS, check_options
 from reelwright.models.temporal.probes import LinearProbe, WindowMlp
 from reelwright.models.temporal.recurrent import Gru, Lstm
-from reelwright.models.temporal.storm_transformer import ClipTransformer
+from reelwright.models.temporal.storm_transformer import StormTransformer
 from reelwright.models.temporal.transformer import Transformer
 
 TEMPORAL_MODELS: dict[str, Callable[[TemporalSizes, Any], TemporalModel]] = {
     "linear": LinearProbe,
     "mlp": WindowMlp,
     "transformer": Transformer,
-    "storm_transformer": ClipTransformer,
+    "storm_transformer": StormTransformer,
     "gru": Gru,
     "lstm": Lstm,
-    "ms_tcn": Tcn,
+    "ms_tcn": MsTcn,
 }
 
 

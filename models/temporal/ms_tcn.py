@@ -16,7 +16,7 @@ from reelwright.models.temporal.common import (
     resolve_pool,
     zero_padding,
 )
-from reelwright.models.temporal.options import TcnOptions
+from reelwright.models.temporal.options import MsTcnOptions
 
 
 class DilatedLayer(nn.Module):
@@ -40,7 +40,7 @@ class DilatedLayer(nn.Module):
 class Stage(nn.Module):
     """1x1 in, dilated layers, 1x1 out to the classes."""
 
-    def __init__(self, input_dim: int, num_outputs: int, options: TcnOptions) -> None:
+    def __init__(self, input_dim: int, num_outputs: int, options: MsTcnOptions) -> None:
         """Dilations are 1, 2, 4, ... `2**(layers - 1)`."""
         super().__init__()
         self.enter = nn.Conv1d(input_dim, options.width, 1)
@@ -59,10 +59,10 @@ class Stage(nn.Module):
         return logits_BKT
 
 
-class Tcn(TemporalModel):
+class MsTcn(TemporalModel):
     """Stages one after the other, each of which may be trained."""
 
-    def __init__(self, sizes: TemporalSizes, options: TcnOptions) -> None:
+    def __init__(self, sizes: TemporalSizes, options: MsTcnOptions) -> None:
         """Raises ValueError for an unknown pool."""
         super().__init__(sizes)
         self.pool = resolve_pool(options.pool, per_row=sizes.per_row, default="mean", allowed=list(POOLS))

@@ -101,7 +101,7 @@ class TransformerOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipTransformerOptions:
+class StormTransformerOptions:
     """Options of `storm_transformer`; the defaults are those of the paper."""
 
     layers: int = 6
@@ -158,7 +158,7 @@ class RecurrentOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TcnOptions:
+class MsTcnOptions:
     """Options of `ms_tcn`."""
 
     stages: int = 1
@@ -189,10 +189,10 @@ TEMPORAL_OPTIONS: dict[str, type[Any]] = {
     "linear": LinearOptions,
     "mlp": MlpOptions,
     "transformer": TransformerOptions,
-    "storm_transformer": ClipTransformerOptions,
+    "storm_transformer": StormTransformerOptions,
     "gru": RecurrentOptions,
     "lstm": RecurrentOptions,
-    "ms_tcn": TcnOptions,
+    "ms_tcn": MsTcnOptions,
 }
 
 RENAMED = {"clip_transformer": "storm_transformer", "tcn": "ms_tcn"}  # models of earlier releases

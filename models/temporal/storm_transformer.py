@@ -23,13 +23,13 @@ from reelwright.models.temporal.common import (
     resolve_pool,
     zero_padding,
 )
-from reelwright.models.temporal.options import ClipTransformerOptions
+from reelwright.models.temporal.options import StormTransformerOptions
 
 
 class _Attention(nn.Module):
     """Multi-head self-attention without biases but that of its output."""
 
-    def __init__(self, dim: int, options: ClipTransformerOptions, *, num_tokens: int) -> None:
+    def __init__(self, dim: int, options: StormTransformerOptions, *, num_tokens: int) -> None:
         super().__init__()
         inner = options.heads * options.head_dim
         self._heads, self._neighbours = options.heads, options.neighbours
@@ -87,7 +87,7 @@ def _full(q_BHSE: Tensor, k_BHSE: Tensor, v_BHSE: Tensor, present_BS: Tensor) ->
 class _Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x))."""
 
-    def __init__(self, dim: int, options: ClipTransformerOptions, *, num_tokens: int) -> None:
+    def __init__(self, dim: int, options: StormTransformerOptions, *, num_tokens: int) -> None:
         super().__init__()
         self.norm_attention = nn.LayerNorm(dim)
         self.attention = _Attention(dim, options, num_tokens=num_tokens)
@@ -107,10 +107,10 @@ class _Block(nn.Module):
         return out_BSD
 
 
-class ClipTransformer(TemporalModel):
+class StormTransformer(TemporalModel):
     """CLS and rows with positions -> blocks -> CLS or the mean -> LayerNorm and a linear head."""
 
-    def __init__(self, sizes: TemporalSizes, options: ClipTransformerOptions) -> None:
+    def __init__(self, sizes: TemporalSizes, options: StormTransformerOptions) -> None:
         """Raises ValueError for an unknown pool."""
         super().__init__(sizes)
         dim, num_tokens = sizes.input_dim, sizes.length + 1

@@ -41,8 +41,8 @@ _SCHEDULER_SETTINGS = {
 class DaskPool:
     """Units under way on dask workers; see `spread.Pool`. Close it."""
 
-    def __init__(self, settings: ClusterSettings, *, logs: Path, tell: Callable[[str], None]) -> None:
-        self.settings, self._logs, self._tell = settings, logs, tell
+    def __init__(self, settings: ClusterSettings, *, logs: Path, report: Callable[[str], None]) -> None:
+        self.settings, self._logs, self._tell = settings, logs, report
         self._ended: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._futures: dict[str, Any] = {}
         self._client: Any = None

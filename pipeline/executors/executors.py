@@ -99,7 +99,7 @@ class DaskExecutor(LocalExecutor):
 
         self._reporter = reporter
         if self._pool is None:
-            self._pool = DaskPool(self.settings, logs=self._logs, tell=self._tell)
+            self._pool = DaskPool(self.settings, logs=self._logs, report=self._tell)
         return self._pool
 
     def _tell(self, text: str) -> None:

@@ -61,8 +61,8 @@ def submit(script: Path) -> int:
 
 def find(script: Path) -> int | None:
     """The number of the job in the queue that runs the script; None where there is none."""
-    told = _run("squeue", "--noheader", f"--user={getpass.getuser()}", "--format=%i|%o")
-    lines = (line.strip().partition("|") for line in told.splitlines())
+    message = _run("squeue", "--noheader", f"--user={getpass.getuser()}", "--format=%i|%o")
+    lines = (line.strip().partition("|") for line in message.splitlines())
     return next((int(job) for job, _, command in lines if command.strip() == str(script)), None)
 
 
@@ -72,12 +72,12 @@ def look(*numbers: int) -> dict[int, JobState]:
         return {}
     chosen = ",".join(map(str, numbers))
     try:
-        told = _run("squeue", "--noheader", "--states=all", f"--jobs={chosen}", "--format=%i|%T|%R")
+        message = _run("squeue", "--noheader", "--states=all", f"--jobs={chosen}", "--format=%i|%T|%R")
     except StageError as error:
         if "Invalid job id" not in str(error):
             raise
-        told = ""
-    lines = (line.strip().split("|", 2) for line in told.splitlines())
+        message = ""
+    lines = (line.strip().split("|", 2) for line in message.splitlines())
     found = {int(number): JobState(state, where) for number, state, where in lines}
     return {number: found.get(number, JobState(GONE)) for number in numbers}
 
@@ -97,18 +97,18 @@ def is_silence(said: str) -> bool:
     return any(text in said for text in SILENCE)
 
 
-def patiently(ask: Callable[[], _T], *, tell: Callable[[str], None]) -> _T:
+def patiently(ask: Callable[[], _T], *, report: Callable[[str], None]) -> _T:
     """What SLURM answers. Raises NoAnswerError when it did not for PATIENCE_SECONDS."""
-    until, told = time.monotonic() + PATIENCE_SECONDS, ""
+    until, message = time.monotonic() + PATIENCE_SECONDS, ""
     while True:
         try:
             return ask()
         except NoAnswerError as error:
             if time.monotonic() > until:
                 raise
-            if str(error) != told:
-                told = str(error)
-                tell(f"{told}; it is asked again")
+            if str(error) != message:
+                message = str(error)
+                report(f"{message}; it is asked again")
             time.sleep(_AGAIN_SECONDS)
 
 

@@ -150,9 +150,9 @@ class Sharing:
             video.processes[done.host, done.process] += 1
         if done.rows:
             row = replace(done.rows[0], seconds=round(video.done_seconds, 3))
-            told = f"{video.item.video_id}: {row.rows:,} rows by {len(video.processes)} processes"
+            message = f"{video.item.video_id}: {row.rows:,} rows by {len(video.processes)} processes"
             del self.videos[digest]
-            return row, told if len(video.processes) > 1 else ""
+            return row, message if len(video.processes) > 1 else ""
         if done.shards is None:
             video.is_whole = True
             video.waiting.clear()

@@ -150,7 +150,7 @@ class LiveReporter:
 
 
 @contextlib.contextmanager
-def telling(
+def reporting(
     reporter: Reporter, store: Store, *, key: str, node: str, items: Sequence[VideoItem] = ()
 ) -> Iterator[LiveReporter]:
     """A reporter that also notes how far the node is, while the block runs."""

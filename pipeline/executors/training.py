@@ -94,7 +94,7 @@ class _Watch:
     offsets: dict[Path, int] = field(default_factory=dict)  # bytes read of files of events
     result: dict[str, Any] | None = None
     problem: ReelwrightError | None = None
-    told: str = ""  # state of the job that was told last
+    message: str = ""  # state of the job that was told last
     said: str = ""  # by the training processes last
     reported: int = 0  # of the progress, so that it never runs backwards when a job goes on
     counted: int = 0
@@ -143,10 +143,10 @@ class _Watch:
             self.said = text
             self.reporter.note(text)
 
-    def tell(self, job: int, state: jobs.JobState) -> None:
+    def report(self, job: int, state: jobs.JobState) -> None:
         """Say what became of the job, when it is news."""
-        if str(state) != self.told:
-            self.told = str(state)
+        if str(state) != self.message:
+            self.message = str(state)
             self.reporter.note(f"job {job}: {state}")
 
 
@@ -169,7 +169,7 @@ def train_as_job(work: Work, reporter: Reporter, settings: ClusterSettings, *, a
     job = folder.job()
     if job is not None:
         watch.read()
-        state = jobs.patiently(partial(jobs.look, job), tell=reporter.note)[job]
+        state = jobs.patiently(partial(jobs.look, job), report=reporter.note)[job]
         if watch.result is not None and run.is_complete and not state.is_active:
             return _taken(watch, run, f"job {job} has trained it meanwhile")
         if state.is_active:
@@ -201,12 +201,12 @@ def _follow(watch: _Watch, run: RunFolder, job: int | None) -> dict[str, Any]:
                 f"{watch.folder.log} ends with:\n  {watch.folder.tail()}"
             )
         watch.reporter.note(
-            f"job {job} ended before training did ({watch.told or 'gone'}); another one goes on with it"
+            f"job {job} ended before training did ({watch.message or 'gone'}); another one goes on with it"
         )
         job = None
 
 
-def _taken(watch: _Watch, run: RunFolder, told: str) -> dict[str, Any]:
+def _taken(watch: _Watch, run: RunFolder, message: str) -> dict[str, Any]:
     assert watch.result is not None
     backend_of(run.path).pull(run.path, anew=True)
     until = time.monotonic() + _SHOWN_SECONDS
@@ -214,14 +214,14 @@ def _taken(watch: _Watch, run: RunFolder, told: str) -> dict[str, Any]:
         time.sleep(_POLL_SECONDS)
     if run.weights_digest() != watch.result.get("weights"):
         raise StoreError(f"{run.weights} is not what the job wrote. Run again with --force {watch.work.node}")
-    watch.reporter.note(told)
+    watch.reporter.note(message)
     return watch.result
 
 
 def _submit(watch: _Watch) -> int:
     watch.folder.write(watch.work, watch.settings)
     watch.offsets, watch.result, watch.problem, watch.moves = {}, None, None, 0
-    job = jobs.patiently(Submission(watch.folder.script), tell=watch.reporter.note)
+    job = jobs.patiently(Submission(watch.folder.script), report=watch.reporter.note)
     watch.folder.note_job(job)
     watch.reporter.note(f"job {job} submitted; it writes {watch.folder.log}")
     return job
@@ -258,7 +258,7 @@ def _wait(watch: _Watch, job: int) -> None:
                 watch.tell_once(f"{error}; job {job} goes on meanwhile")
             else:
                 answered = now
-                watch.tell(job, state)
+                watch.report(job, state)
                 ended = None if state.is_active else now
         if watch.result is not None or watch.problem is not None:
             return

@@ -73,7 +73,7 @@ class Spreader:
     deaths: Counter[str] = field(default_factory=Counter)  # digest -> workers that died over it
     idle_deaths: int = 0
     unfolded: list[ItemRow] = field(default_factory=list)
-    told: set[str] = field(default_factory=set)  # notes of workers: each says the same
+    message: set[str] = field(default_factory=set)  # notes of workers: each says the same
     num_folded: int = 0
     num_units: int = 0
 
@@ -136,8 +136,8 @@ class Spreader:
             return
         done = UnitDone(died=True) if ended.done is None else UnitDone.from_plain(ended.done)
         for note in done.notes:
-            if note not in self.told:
-                self.told.add(note)
+            if note not in self.message:
+                self.message.add(note)
                 self.reporter.note(note)
         done.raise_error()
         if done.died:
@@ -152,9 +152,9 @@ class Spreader:
 
     def _take_part(self, unit: Unit, done: UnitDone) -> None:
         """Some shards of a long video are written."""
-        row, told = self.sharing.ended(unit.name, unit.work.items[0].digest, done)
-        if told:
-            self.reporter.note(told)
+        row, message = self.sharing.ended(unit.name, unit.work.items[0].digest, done)
+        if message:
+            self.reporter.note(message)
         self._take([row] if row is not None else [])
         self.alone.extend(self.sharing.whole())
 

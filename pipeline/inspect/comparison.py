@@ -131,8 +131,8 @@ def sort_rows(rows: Sequence[RunRow], metric: str) -> list[RunRow]:
     fitting = [name for name in known if metric in {name, name.rpartition(".")[2], name.removeprefix("val_")}]
     exact = [metric] if metric in known else fitting
     if len(exact) != 1:
-        told = f"more than one: {', '.join(exact)}" if exact else f"no score of any run.{nearest(metric, known)}"
-        raise ConfigError(f"--sort {metric!r}: {told} There are: {', '.join(known) or 'none'}")
+        message = f"more than one: {', '.join(exact)}" if exact else f"no score of any run.{nearest(metric, known)}"
+        raise ConfigError(f"--sort {metric!r}: {message} There are: {', '.join(known) or 'none'}")
     best_first = metric_named(exact[0]).sort_key
     scored = [row for row in rows if exact[0] in row.scores]
     return sorted(scored, key=lambda row: best_first(row.scores[exact[0]])) + [row for row in rows if row not in scored]

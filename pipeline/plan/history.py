@@ -55,9 +55,9 @@ class History:
         found = [record for key, record in sorted(self.records.items()) if key.startswith(prefix)]
         if len(found) == 1:
             return found[0]
-        told = ", ".join(f"{short(record.key)} ({record.node})" for record in found[:10])
+        message = ", ".join(f"{short(record.key)} ({record.node})" for record in found[:10])
         raise ConfigError(
-            f"key {prefix!r} fits {len(found)} records of the store{f': {told}. Give more digits' if found else ''}"
+            f"key {prefix!r} fits {len(found)} records of the store{f': {message}. Give more digits' if found else ''}"
         )
 
     def parents(self, record: Record) -> Iterator[tuple[str, Record]]:

@@ -98,16 +98,16 @@ class Frozen:
 
     def notes(self, planner: Planner) -> tuple[str, ...]:
         """Weights that came out otherwise than locked, and what follows from that."""
-        told = []
+        message = []
         for name in planner.graph.nodes:
             weights, locked = self._weights(name, planner)
             if weights and locked and weights != locked:
                 behind = ", ".join(planner.graph.downstream(name)) or "nothing"
-                told.append(
+                message.append(
                     f"{name}: its weights are {weights}, not {locked} as locked, since training is not bit-exact "
                     f"across machines; so the keys of what reads them are others, too: {behind}"
                 )
-        return tuple(told)
+        return tuple(message)
 
     def _check(self, name: str, planner: Planner, unsure: set[str]) -> list[Difference]:
         node, moved = planner.graph.nodes[name], self._moved(name, planner)
@@ -125,15 +125,15 @@ class Frozen:
     def _compare(self, name: str, present: Mapping[str, Any]) -> Iterator[Difference]:
         """Fields of ``present`` that the lock has otherwise; the key only where nothing else tells why."""
         locked = self._nodes[name]
-        told = False
+        message = False
         for field in (field for field in _COMPARED if field in present):
             before, now = locked.get(field, MISSING), present[field]
             if field == "inputs" and isinstance(before, Mapping):
                 unknown = {entry for entry, value in now.items() if value is _UNKNOWN}
                 before, now = ({entry: side[entry] for entry in side if entry not in unknown} for side in (before, now))
             found = list(differing(before, now, f"{name}.{field}"))
-            if found and not (told and field in _FOLLOWING):
-                told = True
+            if found and not (message and field in _FOLLOWING):
+                message = True
                 yield from found
 
     def _moved(self, name: str, planner: Planner) -> set[str]:
@@ -163,9 +163,9 @@ class Frozen:
     def _refuse(self, differences: list[Difference]) -> None:
         if differences:
             lines = [f"{path}: locked {shown(old)}, now {shown(new)}" for path, old, new in differences]
-            told = "\n  ".join(lines)
+            message = "\n  ".join(lines)
             raise ConfigError(
-                f"{self._file.path.name} differs from {self.path.name}:\n  {told}\n"
+                f"{self._file.path.name} differs from {self.path.name}:\n  {message}\n"
                 "Undo the change, or run without --frozen, which writes the lock file anew"
             )
 
@@ -179,11 +179,11 @@ def _is_current(path: Path, plans: Sequence[NodePlan], videos: Mapping[str, Any]
     nodes = content["nodes"]
     if list(nodes) != sorted(plan.node.name for plan in plans) or content.get("videos") != videos.get("videos"):
         return False
-    told = {plan.node.name: {"key": plan.key, **_outcome(plan)} for plan in plans}
+    message = {plan.node.name: {"key": plan.key, **_outcome(plan)} for plan in plans}
     return all(
         {field: nodes[name].get(field) for field in ("key", "videos", "outputs")}
         == {"videos": None, "outputs": None, **now}
-        for name, now in told.items()
+        for name, now in message.items()
     )
 
 

@@ -173,11 +173,11 @@ class Planner:
         skipped = sum(row.status == "skipped" for row in left)
         reasons += [f"skipped: {skipped}"] if skipped else []
         reasons += [f"quarantined: {len(left) - skipped}"] if len(left) > skipped else []
-        told = tuple(dict.fromkeys(reasons))
+        message = tuple(dict.fromkeys(reasons))
         return replace(
             plan,
             state=state,
-            reasons=told,
+            reasons=message,
             todo=todo,
             failed=failed,
             quarantined=left,

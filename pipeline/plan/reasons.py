@@ -108,14 +108,14 @@ def plugin_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterat
         before, after = old[name], new[name]
         if before == after or before["name"] != after["name"]:
             continue  # the name is a setting, which is told already
-        told = "source changed"
+        message = "source changed"
         if "version" in after or "version" in before:
             sides = [
                 " ".join((entry.get("distribution", "source"), entry.get("version", ""))) for entry in (before, after)
             ]
-            told = f"{sides[0].strip()} -> {sides[1].strip()}"
-            told = f"{sides[0]} was installed anew, with other files" if sides[0] == sides[1] else told
-        yield f"{name} {after['name']}: {told}"
+            message = f"{sides[0].strip()} -> {sides[1].strip()}"
+            message = f"{sides[0]} was installed anew, with other files" if sides[0] == sides[1] else message
+        yield f"{name} {after['name']}: {message}"
 
 
 def rows_field(node: Node) -> str:

@@ -55,12 +55,12 @@ def _of_item(planner: Planner, plan: NodePlan, content: str) -> VideoWhy:
         reasons = () if is_whole else plan.reasons
         return VideoWhy(state=STALE if reasons else FRESH, reasons=reasons, content=content, row=row)
     if row is not None and not row.is_done:
-        told = f"{row.status}{', quarantined' if is_left else ''} after {row.attempts} attempt(s): {row.cause}: "
-        told += row.message
+        message = f"{row.status}{', quarantined' if is_left else ''} after {row.attempts} attempt(s): {row.cause}: "
+        message += row.message
         again = "`run` tries it again, `run --no-retry` leaves it"
         if is_left:
             again = "`run` leaves it alone until its content changes, or `failures --release` lets it go"
-        return VideoWhy(state=FAILED, reasons=(told, again), content=content, row=row)
+        return VideoWhy(state=FAILED, reasons=(message, again), content=content, row=row)
     return VideoWhy(state=TO_DO, reasons=tuple(_why_to_do(planner, plan, row)), content=content, row=row)
 
 

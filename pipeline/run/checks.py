@@ -95,9 +95,9 @@ def _plugins(node: Node, file: PipelineFile) -> Iterator[str]:
 
 
 def _packages(node: Node, endings: Collection[str]) -> Iterator[str]:
-    for package, told in node.config.packages(endings).items():
+    for package, message in node.config.packages(endings).items():
         if find_spec(package) is None:
-            what, _, remedy = told.partition(";")
+            what, _, remedy = message.partition(";")
             yield f"{what} needs the package {package}, which is not installed:{remedy}"
 
 
@@ -127,14 +127,14 @@ def _windows(node: Node, planner: Planner) -> Iterator[tuple[str, bool]]:
     span, short = window
     if not known or len(known) < len(rows) or max(known) + 1 >= span:  # a row more or less: times are rounded
         return
-    told = (
+    message = (
         f"a window reaches over {span:,} rows, but the longest of {len(known):,} videos has about {max(known):,.0f}; "
         "shorten window.length (or dilation), or take more frames a second"
     )
     if short == "leave_out":
-        yield f"{told}. window.short: leave_out leaves every video out", True
+        yield f"{message}. window.short: leave_out leaves every video out", True
     else:
-        yield f"{told}: every video is filled up (window.short: {short})", False
+        yield f"{message}: every video is filled up (window.short: {short})", False
 
 
 def _most_rows(node: Node, planner: Planner, digest: str | None) -> float | None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from reelwright.pipeline.executors.executors import Executor
-from reelwright.pipeline.executors.progress_file import LiveReporter, telling
+from reelwright.pipeline.executors.progress_file import LiveReporter, reporting
 from reelwright.pipeline.plan.graph import STALE, WAITING, NodePlan, has_rows
 from reelwright.pipeline.plan.plan import Planner
 from reelwright.pipeline.plan.reasons import TARGETS, targets_by_split, write_input_videos
@@ -69,7 +69,7 @@ def execute(
     outputs: dict[str, Any] = {}
     rows: Mapping[str, ItemRow] | None = None
     done: list[ItemRow] = []
-    with telling(reporter, store, key=plan.spec_key, node=plan.node.name, items=todo) as live:
+    with reporting(reporter, store, key=plan.spec_key, node=plan.node.name, items=todo) as live:
         started = time.monotonic()
         if is_forced and store.url:
             remove_files([store.node(plan.key) / "record.json"])  # others would take half of it for whole

@@ -44,7 +44,7 @@ def supply_videos(
     reporter = observer.making(wanted.num_to_make)
     workers = jobs or file.videos.workers or min(os.cpu_count() or 1, _MOST_WORKERS)
     lock, what = file.store.lock(wanted.key), f"videos of {file.path.name}"
-    with usable(file.store.root), exclusive(lock, tell=reporter.note, what=what):
+    with usable(file.store.root), exclusive(lock, report=reporter.note, what=what):
         note_schema(file.store)
         wanted = _anew(wanted)  # another run may have made some or all of them meanwhile
         started, num_missing = time.monotonic(), wanted.num_to_make

@@ -81,7 +81,7 @@ def read_videos(
         return dataset
     reporter = observer.indexing(len(unread))
     lock, what = file.store.lock("videos"), f"videos of {file.path.name}"
-    with usable(file.store.root), exclusive(lock, tell=reporter.note, what=what) as waited:
+    with usable(file.store.root), exclusive(lock, report=reporter.note, what=what) as waited:
         if waited:  # another run read some or all of them meanwhile
             dataset = load_dataset(file)
             unread = dataset.new

@@ -90,11 +90,11 @@ def run_pipeline(file: PipelineFile, observer: Observer, options: RunOptions | N
             notes = (*planner.dataset.notes, *length_notes(planner), *(() if frozen is None else frozen.notes(planner)))
             is_whole = not any(result.state in {FAILED, SKIPPED} for result in results.values())
             left = [name for name, result in results.items() if result.state == FRESH]
-            notes = (*notes, *_conclude(planner, left, with_lock=frozen is None and is_whole))
+            notes = (*notes, *_finish_run(planner, left, with_lock=frozen is None and is_whole))
     return RunResult(nodes=tuple(results.values()), failures=tuple(failures), notes=notes, warnings=warnings)
 
 
-def _conclude(planner: Planner, left: Sequence[str], *, with_lock: bool) -> tuple[str, ...]:
+def _finish_run(planner: Planner, left: Sequence[str], *, with_lock: bool) -> tuple[str, ...]:
     """Remember digests and the nodes ``left`` as they were, and write the lock file.
 
     What cannot be written is a note: all work is done and in place.
@@ -104,13 +104,13 @@ def _conclude(planner: Planner, left: Sequence[str], *, with_lock: bool) -> tupl
     try:
         planner.known.save()
     except (OSError, StoreError) as error:
-        told = (why_unusable(error, root) if isinstance(error, OSError) else None) or error
-        notes.append(f"digests of files could not be remembered, so they are read again next time. {told}")
+        message = (why_unusable(error, root) if isinstance(error, OSError) else None) or error
+        notes.append(f"digests of files could not be remembered, so they are read again next time. {message}")
     try:
         _remember(planner, left)
     except (OSError, StoreError) as error:
-        told = (why_unusable(error, root) if isinstance(error, OSError) else None) or error
-        notes.append(f"what was up to date could not be remembered; changes are told against an older run. {told}")
+        message = (why_unusable(error, root) if isinstance(error, OSError) else None) or error
+        notes.append(f"what was up to date could not be remembered; changes are told against an older run. {message}")
     try:
         if with_lock:
             write_lock(planner)
@@ -185,7 +185,7 @@ class _Run:
     frozen: Frozen | None
     executor: Executor
     stack: contextlib.ExitStack  # what ends with the run
-    told: set[str] = field(default_factory=set)  # keys that `note_use` has told of
+    message: set[str] = field(default_factory=set)  # keys that `note_use` has told of
 
     @functools.cached_property
     def note_use(self) -> Callable[[Collection[str]], None]:
@@ -204,19 +204,19 @@ def _run_node(name: str, run: _Run, results: Mapping[str, NodeResult]) -> tuple[
     started, root = time.monotonic(), planner.file.store.root
     try:
         with usable(root):
-            return _bring_up(name, run)
+            return _run_stale_node(name, run)
     except Interrupted:
         raise
     except (ReelwrightError, OSError) as error:
-        told = str(error)
+        message = str(error)
         if isinstance(error, StoreError) and not isinstance(error, UnusableStoreError) and is_full(root):
-            told = f"{told} {room(root)}."
+            message = f"{message} {room(root)}."
         seconds = time.monotonic() - started
         planner.forget()  # it may have done some of its work
-        return NodeResult(node=name, stage=node.stage, state=FAILED, message=told, seconds=seconds), []
+        return NodeResult(node=name, stage=node.stage, state=FAILED, message=message, seconds=seconds), []
 
 
-def _bring_up(name: str, run: _Run) -> tuple[NodeResult, list[Failure]]:
+def _run_stale_node(name: str, run: _Run) -> tuple[NodeResult, list[Failure]]:
     """Run a node, or leave it as it is, alone among all processes."""
     planner, options = run.planner, run.options
     if planner.plan(name).state == WAITING:
@@ -229,8 +229,8 @@ def _bring_up(name: str, run: _Run) -> tuple[NodeResult, list[Failure]]:
     _tell_use(run)
     plan = ready_plan(name, planner)
     store = planner.file.store
-    tell = functools.partial(_tell_waiting, plan, run.observer)
-    with exclusive(store.lock(plan.spec_key), tell=tell, what=f"{name} of {planner.file.path.name}"):
+    report = functools.partial(_tell_waiting, plan, run.observer)
+    with exclusive(store.lock(plan.spec_key), report=report, what=f"{name} of {planner.file.path.name}"):
         store.backend.forget()  # another run may have done some or all of it, `gc` removed some of it
         planner.renew(name)
         plan = ready_plan(name, planner)
@@ -243,11 +243,11 @@ def _bring_up(name: str, run: _Run) -> tuple[NodeResult, list[Failure]]:
 def _tell_use(run: _Run) -> None:
     """Say what the run uses; where it was planned with outputs that `gc` may have removed before, plan anew."""
     needed = _needed(run.planner)
-    if needed <= run.told:
+    if needed <= run.message:
         return
-    new = needed - run.told
+    new = needed - run.message
     run.note_use(needed)
-    run.told.update(new)
+    run.message.update(new)
     run.planner.file.store.backend.forget()
     for plan in run.planner.plans():
         hub = hub_file(plan.node, run.planner.file)
@@ -264,8 +264,8 @@ def _needed(planner: Planner) -> set[str]:
     return keys | {hub.name for hub in hubs if hub is not None}
 
 
-def _tell_waiting(plan: NodePlan, observer: Observer, told: str) -> None:
-    observer.started(plan).note(told)
+def _tell_waiting(plan: NodePlan, observer: Observer, message: str) -> None:
+    observer.started(plan).note(message)
 
 
 def _needs_nothing(plan: NodePlan, options: RunOptions) -> bool:

@@ -38,7 +38,7 @@ class Check:
 
     what: str
     state: str  # GOOD, NOTE or BAD
-    told: str
+    message: str
     advice: str = ""
 
 
@@ -143,8 +143,8 @@ def _examine_bucket(store: Store) -> Iterator[Check]:
             remote.read_object(url)
             seconds.append(time.perf_counter() - started)
         remote.remove_objects([url])
-        told = f"{store.url}: a small object is written and read in {1000 * statistics.median(seconds):.0f} ms"
-        yield Check("store", GOOD, told)
+        message = f"{store.url}: a small object is written and read in {1000 * statistics.median(seconds):.0f} ms"
+        yield Check("store", GOOD, message)
         remote.check_creates_once(str(store.url))
         yield Check("locks", GOOD, "conditional writes hold")
     except (ConfigError, StoreError) as error:
@@ -155,10 +155,10 @@ def _examine_bucket(store: Store) -> Iterator[Check]:
 
 def _room(root: Path) -> Check:
     usage = shutil.disk_usage(root)
-    told = f"{root}: {usage.free / 1e9:,.0f} GB of {usage.total / 1e9:,.0f} GB free"
+    message = f"{root}: {usage.free / 1e9:,.0f} GB of {usage.total / 1e9:,.0f} GB free"
     if usage.free < _LITTLE_BYTES:
-        return Check("store", NOTE, told, "`reelwright gc` lists what nothing needs")
-    return Check("store", GOOD, told)
+        return Check("store", NOTE, message, "`reelwright gc` lists what nothing needs")
+    return Check("store", GOOD, message)
 
 
 def _latency(folder: Path) -> Check:
@@ -170,10 +170,12 @@ def _latency(folder: Path) -> Check:
         (folder / f"{number}.json").read_text()
         seconds.append(time.perf_counter() - started)
     middle = statistics.median(seconds)
-    told = f"a small file is written, renamed and read in {1000 * middle:.1f} ms"
+    message = f"a small file is written, renamed and read in {1000 * middle:.1f} ms"
     if middle > _SLOW_SECONDS:
-        return Check("latency", NOTE, told, "Each video costs a few such files; a store on a quicker file system helps")
-    return Check("latency", GOOD, told)
+        return Check(
+            "latency", NOTE, message, "Each video costs a few such files; a store on a quicker file system helps"
+        )
+    return Check("latency", GOOD, message)
 
 
 def _atomic(folder: Path) -> Check:
@@ -222,10 +224,10 @@ def _clock(folder: Path) -> Check:
     path = folder / "clock"
     path.touch()
     skew = path.stat().st_mtime - time.time()
-    told = f"the file system's differs by {abs(skew):.1f} s"
+    message = f"the file system's differs by {abs(skew):.1f} s"
     if abs(skew) > _SKEW_SECONDS:
-        return Check("clock", NOTE, told, "Nothing depends on it; `gc --older-than` counts by it. Let NTP set both")
-    return Check("clock", GOOD, told)
+        return Check("clock", NOTE, message, "Nothing depends on it; `gc --older-than` counts by it. Let NTP set both")
+    return Check("clock", GOOD, message)
 
 
 def _weights(file: PipelineFile) -> Check:

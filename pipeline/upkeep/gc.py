@@ -87,7 +87,7 @@ def collect(
     *,
     limits: Limits | None = None,
     only_these: bool = False,
-    tell: Callable[[str], None] = lambda _: None,
+    report: Callable[[str], None] = lambda _: None,
 ) -> Sweep:
     """`sweep`, and remove what may go. From the look at who uses what until the last removal nobody begins to use more.
 
@@ -95,7 +95,7 @@ def collect(
     """
     sweep(files, observer, limits=limits, only_these=only_these)  # videos are read before others have to wait
     store = files[0].store
-    with collecting(store.locks, tell=tell, what="gc"):
+    with collecting(store.locks, report=report, what="gc"):
         store.backend.forget()
         found = _sweep(files, limits or Limits(), only_these=only_these)
         gone = delete(store, found.going)

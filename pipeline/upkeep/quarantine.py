@@ -43,7 +43,7 @@ def release(planner: Planner, video_ids: Sequence[str] = ()) -> list[Released]:
 def _forget_attempts(plan: NodePlan, digests: Sequence[str], planner: Planner) -> None:
     """While no run works on the node."""
     store = planner.file.store
-    with exclusive(store.lock(plan.spec_key), tell=lambda _: None, what=f"release of {plan.node.name}"):
+    with exclusive(store.lock(plan.spec_key), report=lambda _: None, what=f"release of {plan.node.name}"):
         ledger = ItemLedger(store.node(plan.spec_key))
         rows = ledger.load()
         for digest in digests:

@@ -44,7 +44,7 @@ def repair(
     options: RunOptions | None = None,
     *,
     whole: bool = False,
-    tell: Callable[[str], None] = lambda _: None,
+    report: Callable[[str], None] = lambda _: None,
 ) -> Repair:
     """Take out what is broken of what the pipeline file reaches, or of the whole store, and make again what it reaches.
 
@@ -60,7 +60,7 @@ def repair(
         broken = [problem for problem in problems if _is_broken(problem)]
         if not broken or not rounds_left:
             break
-        messages += _take_out(file, broken, tell)
+        messages += _take_out(file, broken, report)
         results += _make_again(file, broken, observer, options or RunOptions())
     return Repair(tuple(messages), tuple(results), problems)
 
@@ -69,15 +69,15 @@ def _is_broken(problem: Problem) -> bool:
     return problem.is_wrong and problem.kind != FOREIGN
 
 
-def _take_out(file: PipelineFile, broken: Sequence[Problem], tell: Callable[[str], None]) -> list[str]:
+def _take_out(file: PipelineFile, broken: Sequence[Problem], report: Callable[[str], None]) -> list[str]:
     """Remove what is broken, and still so when nobody else can write or begin to use it; list damaged ledgers again."""
     store, what = file.store, f"repair of {file.path.name}"
-    with collecting(store.locks, tell=tell, what=what), contextlib.ExitStack() as held:
+    with collecting(store.locks, report=report, what=what), contextlib.ExitStack() as held:
         store.backend.forget()
         keys = {problem.path: _lock_of(store, problem.path) for problem in broken}
         _check_unused(store, {*keys.values(), *(problem.path.name for problem in broken)})
         for key in sorted(set(keys.values()) - {""}):
-            held.enter_context(exclusive(store.lock(key), tell=tell, what=what, is_kept=False))
+            held.enter_context(exclusive(store.lock(key), report=report, what=what, is_kept=False))
         still = {problem.path for problem in found_in(store, _narrowed(store, broken)) if _is_broken(problem)}
         paths = [path for path in keys if path in still or path.parent == store.root / "nodes"]
         messages = take_out(store, [path for path in paths if not is_ledger(store, path)])

@@ -14,7 +14,7 @@ import torch
 
 
 @contextlib.contextmanager
-def steady(is_wanted: bool) -> Iterator[None]:
+def deterministic_results(is_wanted: bool) -> Iterator[None]:
     """While the block runs: one thread on the CPU, and on a GPU kernels that repeat themselves (where there are such).
 
     Machines of another kind (instruction set, GPU, version of torch) still give other last bits.

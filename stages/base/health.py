@@ -38,10 +38,10 @@ def driver_gpus() -> int:
     if program is None:
         return 0
     try:
-        told = subprocess.run([program, "-L"], capture_output=True, text=True, check=False, timeout=20).stdout  # noqa: S603 - found by name, no input
+        message = subprocess.run([program, "-L"], capture_output=True, text=True, check=False, timeout=20).stdout  # noqa: S603 - found by name, no input
     except (OSError, subprocess.TimeoutExpired):
         return 0
-    return sum(line.startswith("GPU ") for line in told.splitlines())
+    return sum(line.startswith("GPU ") for line in message.splitlines())
 
 
 def missing_decoders() -> list[str]:

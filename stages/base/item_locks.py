@@ -33,7 +33,7 @@ def do_videos(work: Work, function: str, *, what: str, reporter: Reporter) -> No
     with contextlib.ExitStack() as stack:
         digests = sorted({item.digest for item in work.items})
         waits = [
-            stack.enter_context(exclusive(claims / digest, tell=reporter.note, what=what, is_kept=False))
+            stack.enter_context(exclusive(claims / digest, report=reporter.note, what=what, is_kept=False))
             for digest in digests
         ]
         if any(waits) or _shards_were_claimed(claims, digests, reporter):
@@ -55,7 +55,7 @@ def do_shards(work: Work, function: str, wanted: tuple[int, int], *, what: str, 
     """
     digest = work.items[0].digest
     claims = Store.at(work.store).claims(work.key)
-    claim = functools.partial(exclusive, tell=reporter.note, what=what, is_kept=False)
+    claim = functools.partial(exclusive, report=reporter.note, what=what, is_kept=False)
     video: SharedVideo = load(function)(work, reporter)
     with contextlib.ExitStack() as stack:
         with claim(claims / digest):
@@ -85,7 +85,7 @@ def _shards_were_claimed(claims: Path, digests: Sequence[str], reporter: Reporte
     wanted = set(digests)
     names = sorted(path.name for path in claims.iterdir() if path.suffix and path.stem in wanted)
     for name in names:
-        with exclusive(claims / name, tell=reporter.note, is_kept=False):
+        with exclusive(claims / name, report=reporter.note, is_kept=False):
             pass
     return bool(names)
 

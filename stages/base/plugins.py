@@ -230,8 +230,8 @@ def checked_options(
     if not any(entry.kind is entry.VAR_KEYWORD for entry in parameters):
         for option in options:
             if option not in known:
-                told = f"Known: {', '.join(known)}" if known else "It has none"
-                raise ConfigError(f"unknown option of {name} {option!r}.{nearest(option, known)} {told}")
+                message = f"Known: {', '.join(known)}" if known else "It has none"
+                raise ConfigError(f"unknown option of {name} {option!r}.{nearest(option, known)} {message}")
     missing = [entry.name for entry in named if entry.default is entry.empty and entry.name not in options]
     if missing:
         raise ConfigError(f"{name}: option {missing[0]} is missing; it has no default")

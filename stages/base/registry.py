@@ -149,14 +149,14 @@ def offered_stages() -> dict[str, Stage]:
 
 
 def _offered_stage(entry: EntryPoint) -> Stage:
-    told = f"the package {entry.dist.name if entry.dist else entry.name} offers a stage {entry.name} ({entry.value})"
+    message = f"the package {entry.dist.name if entry.dist else entry.name} offers a stage {entry.name} ({entry.value})"
     try:
         source = Source.of_module(entry.module)
         stage = entry.load() if source is None else getattr(source.load(), entry.attr)
     except Exception as error:  # code that is not ours may raise anything
-        raise ConfigError(f"{told}, which cannot be imported: {type(error).__name__}: {error}") from error
+        raise ConfigError(f"{message}, which cannot be imported: {type(error).__name__}: {error}") from error
     if not isinstance(stage, Stage):
-        raise ConfigError(f"{told}, which is {type(stage).__name__}, not a reelwright.stages.base.registry.Stage")
+        raise ConfigError(f"{message}, which is {type(stage).__name__}, not a reelwright.stages.base.registry.Stage")
     return stage
 
 

@@ -36,7 +36,7 @@ READ_ROWS = 1024  # rows of a token or map output that are in memory while they 
 
 
 @dataclass(frozen=True)
-class Block:
+class FeatureBank:
     """All rows of V videos."""
 
     rows: Tensor  # (R, D) float16 or float32, in memory or mapped from a scratch file
@@ -82,14 +82,14 @@ class Block:
         """Room for so many rows as they are stored; None where `pick` would hand out the room itself."""
         return None if self.rows.dtype == torch.float32 else self.rows.new_empty(num_rows, self.input_dim)
 
-    def on(self, device: torch.device) -> Block:
+    def on(self, device: torch.device) -> FeatureBank:
         """The block on a GPU when at most half of its free memory is needed; else where it is."""
         if device.type != "cuda":
             return self
         free_bytes, _ = torch.cuda.mem_get_info(device)
         if self.rows.numel() * self.rows.element_size() * 2 > free_bytes:
             return self
-        return Block(self.rows.to(device), self.offsets, self.spans, self.digests)
+        return FeatureBank(self.rows.to(device), self.offsets, self.spans, self.digests)
 
 
 def load_block(
@@ -100,7 +100,7 @@ def load_block(
     memory_bytes: int,
     scratch: Path,
     is_written: bool = False,
-) -> Block:
+) -> FeatureBank:
     """Read ``output`` of the videos ``names`` (digest -> video_id, for messages) of all stores, each once.
 
     A block above ``memory_bytes`` is mapped from the file ``scratch``, which the caller removes; with ``is_written``
@@ -116,7 +116,7 @@ def load_block(
         if is_written:
             # copy on write: torch warns of arrays that cannot be written
             mapped = np.memmap(scratch, dtype=source.dtype, mode="c", shape=shape)
-            return Block(torch.from_numpy(mapped), offsets, spans, tuple(opened))
+            return FeatureBank(torch.from_numpy(mapped), offsets, spans, tuple(opened))
         block = _empty(shape, source.dtype, memory_bytes=memory_bytes, scratch=scratch)
 
         def fill(position: int, digest: str) -> None:
@@ -129,7 +129,7 @@ def load_block(
                 ) from error
 
         list(pool.map(fill, range(len(opened)), opened))
-    return Block(torch.from_numpy(block), offsets, spans, tuple(opened))
+    return FeatureBank(torch.from_numpy(block), offsets, spans, tuple(opened))
 
 
 def read_video(stores: Sequence[EmbeddingStore], digest: str, *, output: str) -> tuple[npt.NDArray[Any], Spans]:

@@ -14,7 +14,7 @@ from reelwright.stages.base.work import VideoItem
 from reelwright.stages.datasets.sampling.needed import Needed
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.geometry import Geometry
-from reelwright.stages.decode.processes.attempts import Attempt, Outcome, Plan, attempt_all, num_cores, num_workers
+from reelwright.stages.decode.processes.attempts import Attempt, DecodeResult, Plan, attempt_all, num_cores, num_workers
 from reelwright.stages.decode.readers import backend_order
 
 
@@ -76,7 +76,7 @@ class Restarted(_Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ended(_Event, Outcome):
+class Ended(_Event, DecodeResult):
     """The last event of every video; the only one of a video that cannot be opened.
 
     Rows that came are good where status is ok or truncated.
@@ -219,5 +219,5 @@ def _chunk(event: Attempt) -> FrameChunk:
     )
 
 
-def _ended(outcome: Outcome, num_rows: int) -> Ended:
+def _ended(outcome: DecodeResult, num_rows: int) -> Ended:
     return Ended(**vars(outcome), num_rows=num_rows)

@@ -9,7 +9,7 @@ from typing import Any
 
 from reelwright.stages.base.work import Reporter, VideoItem, Work, ledger_of
 from reelwright.stages.decode.config import DecodeConfig
-from reelwright.stages.decode.processes.attempts import Attempt, Outcome, Plan, attempt_all, num_workers
+from reelwright.stages.decode.processes.attempts import Attempt, DecodeResult, Plan, attempt_all, num_workers
 from reelwright.stages.decode.readers import backend_order
 from reelwright.stages.decode.source import backends_of, decoding, of_item
 from reelwright.storage.arrays.frames import FrameStore
@@ -87,7 +87,7 @@ class _Counts:
             case "stored":
                 self._stored[digest] = (body["rows"], body["bytes"])
 
-    def row(self, outcome: Outcome) -> ItemRow:
+    def row(self, outcome: DecodeResult) -> ItemRow:
         """The item row of a video that is finished."""
         rows, num_bytes = self._stored.get(outcome.item.digest, (0, 0)) if outcome.status in DONE else (0, 0)
         return outcome.row(rows=rows, num_bytes=num_bytes, seconds=outcome.seconds)

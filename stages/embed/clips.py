@@ -96,7 +96,7 @@ class FrameSpans:
         )
 
 
-class RowMaker:
+class ClipAssembler:
     """Turns the frames of one video, in order, into rows with their spans, however the frames are cut into chunks.
 
     At most one clip and one chunk are held. With ``start_row``, frames begin at `Clip.first_frame(start_row)`. How many

@@ -20,7 +20,7 @@ from reelwright.stages.datasets.sampling.left_out import LeftOut
 from reelwright.stages.datasets.sampling.needed import Needed
 from reelwright.stages.decode.source import Ended, FrameChunk, Opened, Restarted
 from reelwright.stages.embed.batches import Batch, Batcher, Owner, Part
-from reelwright.stages.embed.clips import Clip, FrameSpans, InputRows, NeededRowMaker, RowMaker, clips_leave_out
+from reelwright.stages.embed.clips import Clip, ClipAssembler, FrameSpans, InputRows, NeededRowMaker, clips_leave_out
 from reelwright.stages.embed.encoding.forward import ForwardPass, Pending, Rows
 from reelwright.stages.embed.progress import FrameProgress
 from reelwright.stages.embed.sink import OutputRows, RowSink
@@ -41,7 +41,7 @@ class _Video:
     """One video on its way through the engine. Only ``error`` is touched by the writer thread."""
 
     digest: str
-    maker: RowMaker | NeededRowMaker
+    maker: ClipAssembler | NeededRowMaker
     rows_done: int  # handed to the writer, those of earlier runs included
     num_frames: int | None  # planned, of the whole video; 0 where only those needed come, None: known at the end
     attempt: int = 0
@@ -119,9 +119,9 @@ class EmbedEngine:
             self._write(lambda: self._sink.discard(video.digest))
         self._begin(video, event, start=start)
 
-    def _maker(self, event: Opened | Restarted, *, start: int = 0) -> RowMaker | NeededRowMaker:
+    def _maker(self, event: Opened | Restarted, *, start: int = 0) -> ClipAssembler | NeededRowMaker:
         if event.times is None:
-            return RowMaker(self._clip, start_row=start)
+            return ClipAssembler(self._clip, start_row=start)
         assert self._needed is not None
         return NeededRowMaker(self._needed, num_frames=event.num_rows)
 
@@ -160,7 +160,7 @@ class EmbedEngine:
 
     def _void(self, video: _Video) -> None:
         video.attempt += 1
-        video.maker = RowMaker(self._clip)
+        video.maker = ClipAssembler(self._clip)
         video.rows_done = 0
 
         def discard() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from reelwright.stages.base.deterministic import steady
+from reelwright.stages.base.deterministic import deterministic_results
 from reelwright.stages.base.work import Reporter, Shards, SilentReporter, Work, ledger_of
 from reelwright.stages.decode.source import Ended, Opened, Restarted, stream_frames
 from reelwright.stages.embed.clips import clips_leave_out
@@ -51,7 +51,7 @@ class SharedEmbedding:
         stop_row = stop * shard_rows
         sink = ShardSink(self._writer, start_row=start * shard_rows, stop_row=min(stop_row, num_rows))
         is_steady = self._loaded.config.deterministic
-        with steady(is_steady):
+        with deterministic_results(is_steady):
             embed_videos(
                 [self._item],
                 loaded=self._loaded,

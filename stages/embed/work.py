@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reelwright.stages.base.config import parse_config
-from reelwright.stages.base.deterministic import steady
+from reelwright.stages.base.deterministic import deterministic_results
 from reelwright.stages.base.unit import held
 from reelwright.stages.base.work import Reporter, Work, ledger_of
 from reelwright.stages.decode.config import DecodeConfig
@@ -24,7 +24,7 @@ def run_items(work: Work, reporter: Reporter) -> None:
     writer = open_writer(work, loaded)
     ledger = ledger_of(work)
     config = loaded.config
-    with steady(config.deterministic):
+    with deterministic_results(config.deterministic):
         embed_videos(
             work.items,
             loaded=loaded,

@@ -31,7 +31,7 @@ from reelwright.stages.finetune.preparing import ClipAugmentation, clip_transfor
 from reelwright.stages.fit.mixing import build_mixing, mix_frames
 from reelwright.stages.fit.run_models import clips_of_run, load_run_model, task_of_run
 from reelwright.stages.fit.setup import Learning, learn
-from reelwright.stages.fit.train_context import Place, train_in_processes
+from reelwright.stages.fit.train_context import TrainContext, train_in_processes
 from reelwright.stages.fit.validation import build_objective, chosen_metric
 from reelwright.stages.train.drawn_windows import WindowSampling, find_windows
 from reelwright.storage.arrays.frames import FrameStore
@@ -52,7 +52,7 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
     return train_in_processes(work, reporter, config=config, train=_tune)
 
 
-def _tune(work: Work, config: FinetuneConfig, place: Place) -> dict[str, Any] | None:
+def _tune(work: Work, config: FinetuneConfig, place: TrainContext) -> dict[str, Any] | None:
     store = Store.at(work.store)
     temporal, values = load_run_model(RunFolder(store.run(_only(work, "temporal").key)), plugins=work.plugins)
     labels = _labels(work, values)
@@ -144,7 +144,7 @@ def _learning(
     loaded: LoadedEncoder,
     task: Task,
     *,
-    place: Place,
+    place: TrainContext,
     metric: str,
 ) -> Learning:
     """Windows of train and val over stored frames, and the loss."""

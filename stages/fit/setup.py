@@ -18,7 +18,7 @@ from reelwright.stages.fit.loop.checkpoints import save_weights
 from reelwright.stages.fit.loop.trainer import Evaluate, Progress, Rates, Trainer, TrainerSettings
 from reelwright.stages.fit.optim.build import build_decay_schedule, build_lr_schedule, build_optimizer, scaled_lr
 from reelwright.stages.fit.optim.groups import freeze_groups, parameter_groups
-from reelwright.stages.fit.train_context import Place
+from reelwright.stages.fit.train_context import TrainContext
 from reelwright.stages.fit.validation import evaluate
 from reelwright.stages.objectives.contract import Objective
 from reelwright.storage.errors import StageError
@@ -48,7 +48,7 @@ def learn(
     *,
     work: Work,
     config: LearningSettings,
-    place: Place,
+    place: TrainContext,
     labels: LabelSpace,
     values: Mapping[str, Any],
 ) -> dict[str, Any] | None:
@@ -76,7 +76,7 @@ def _fit(
     work: Work,
     config: LearningSettings,
     folder: RunFolder,
-    place: Place,
+    place: TrainContext,
     init: dict[str, Any] | None,
 ) -> Progress:
     lr, line = scaled_lr(config.optimizer, batch_size=config.batch_size)

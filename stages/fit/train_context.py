@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import torch
 
-from reelwright.stages.base.deterministic import steady
+from reelwright.stages.base.deterministic import deterministic_results
 from reelwright.stages.base.devices import pick_device
 from reelwright.stages.base.work import Reporter, SilentReporter, Work
 from reelwright.stages.fit.config import LearningSettings
@@ -18,7 +18,7 @@ from reelwright.storage.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class TrainContext:
     """Where this process trains, and with whom."""
 
     device: torch.device
@@ -29,7 +29,7 @@ class Place:
 class Train(Protocol):
     """Does the work of a run in one process."""
 
-    def __call__(self, work: Work, config: Any, place: Place) -> dict[str, Any] | None:
+    def __call__(self, work: Work, config: Any, place: TrainContext) -> dict[str, Any] | None:
         """The outputs of the run; None in processes that are not the first."""
 
 
@@ -48,7 +48,7 @@ def train_in_processes(work: Work, reporter: Reporter, *, config: LearningSettin
     use_gpu = pick_device(config.device).type == "cuda"
     with joined(use_gpu=use_gpu) as world:
         device = torch.device("cuda", world.local_rank) if use_gpu and size > 1 else pick_device(config.device)
-        place = Place(device=device, world=world, reporter=reporter if world.is_main else SilentReporter())
-        with steady(config.deterministic):
+        place = TrainContext(device=device, world=world, reporter=reporter if world.is_main else SilentReporter())
+        with deterministic_results(config.deterministic):
             outputs: dict[str, Any] = world.gather(train(work, config, place))[0]
         return outputs

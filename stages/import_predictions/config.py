@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from reelwright.stages.base.config import StageConfig, execution, node_input
 
 
-class TakeScoresConfig(StageConfig):
+class ImportPredictionsConfig(StageConfig):
     """Predictions that somebody else made: rows of K scores, one for each class in the order of `labels.classes`.
 
     So the results of other programs are evaluated, compared and exported like our own. Nothing is computed but the

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.work import Reporter, Work
 from reelwright.stages.datasets.tasks.registry import TASKS
-from reelwright.stages.import_predictions.config import TakeScoresConfig
+from reelwright.stages.import_predictions.config import ImportPredictionsConfig
 from reelwright.stages.predict.publishing import publish_tables
 from reelwright.storage.arrays.embeddings import EmbeddingStore
 from reelwright.storage.errors import InputError, ItemError, StoreError, UnusableStoreError
@@ -29,7 +29,7 @@ def run_items(work: Work, reporter: Reporter) -> None:
 
     Raises InputError when the rows are not as wide as there are classes.
     """
-    config = parse_config(TakeScoresConfig, dict(work.config), where=work.node)
+    config = parse_config(ImportPredictionsConfig, dict(work.config), where=work.node)
     store = Store.at(work.store)
     source = EmbeddingStore(store.embeddings(work.inputs["embeddings"][0].key))
     _check_width(source, config, classes=work.payload["classes"], node=work.node)
@@ -57,7 +57,7 @@ def run_items(work: Work, reporter: Reporter) -> None:
 
 def publish(work: Work, folder: Path) -> None:
     """Write the published tables into ``folder`` (predictions/<node key>); the run is named by the node."""
-    config = parse_config(TakeScoresConfig, dict(work.config), where=work.node)
+    config = parse_config(ImportPredictionsConfig, dict(work.config), where=work.node)
     values = {
         "task": config.task,
         "classes": list(work.payload["classes"]),
@@ -67,7 +67,7 @@ def publish(work: Work, folder: Path) -> None:
     publish_tables(work, folder, cache=cache, run=f"imported-{work.key}", run_values=values)
 
 
-def _check_width(source: EmbeddingStore, config: TakeScoresConfig, *, classes: list[str], node: str) -> None:
+def _check_width(source: EmbeddingStore, config: ImportPredictionsConfig, *, classes: list[str], node: str) -> None:
     shapes = source.spec["outputs"]
     if shapes.get(config.output) != [len(classes)]:
         raise InputError(
@@ -77,7 +77,7 @@ def _check_width(source: EmbeddingStore, config: TakeScoresConfig, *, classes: l
         )
 
 
-def _scores(source: EmbeddingStore, digest: str, config: TakeScoresConfig) -> VideoScores:
+def _scores(source: EmbeddingStore, digest: str, config: ImportPredictionsConfig) -> VideoScores:
     rows = source.rows(digest)
     values_TK = ACTIVATIONS[config.activation](rows.output(config.output).astype(np.float64)).astype(np.float32)
     if values_TK.min() < 0 or values_TK.max() > 1:

@@ -67,8 +67,8 @@ def probe_videos(
             raise_unusable(event)
             probe = probes.pop(event.name, VideoProbe(digest=""))
             if event.status != "ok":
-                told = f"{event.message}, twice" if event.is_killed else event.message
-                probe = VideoProbe(digest=probe.digest, status=event.status, cause=event.cause, message=told)
+                message = f"{event.message}, twice" if event.is_killed else event.message
+                probe = VideoProbe(digest=probe.digest, status=event.status, cause=event.cause, message=message)
             if reporter is not None:
                 reporter.advance(1)
             yield paths[int(event.name)], probe

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from reelwright.stages.datasets.feature_bank import Block
+from reelwright.stages.datasets.feature_bank import FeatureBank
 from reelwright.stages.datasets.sampling.clips import distinct, repeats_of
 from reelwright.stages.datasets.sampling.needed import Needed
 from reelwright.stages.datasets.sampling.windows import Windows, WindowShape, grid_windows, window_rows
@@ -131,7 +131,7 @@ class Scorer:
             return self._clips.views(num_rows, num_views=self._num_views)
         return grid_windows(num_rows, self.shape)
 
-    def _windows(self, block: Block) -> Windows:
+    def _windows(self, block: FeatureBank) -> Windows:
         windows = self._all_windows(block.num_rows)
         if self._clips is None or self._num_views == 1:
             return windows
@@ -166,7 +166,7 @@ class Scorer:
         scores = np.concatenate(parts)
         return [self._of_video(position, block, windows, scores, rows) for position in range(len(videos))]
 
-    def _score_batch(self, block: Block, windows: Windows, rows: _RowMeans) -> npt.NDArray[np.float32]:
+    def _score_batch(self, block: FeatureBank, windows: Windows, rows: _RowMeans) -> npt.NDArray[np.float32]:
         """Scores of the windows (B, K); what they say of rows goes into ``rows``."""
         values, mask = (tensor.to(self._device) for tensor in block.gather(windows, self.shape))
         logits = self.run.module({"rows": values, "mask": mask})["logits"]
@@ -187,7 +187,7 @@ class Scorer:
             raise StageError(f"the scores of run {self.run.key} are NaN: its weights are damaged. Train it again.")
 
     def _of_video(
-        self, position: int, block: Block, windows: Windows, scores: npt.NDArray[np.float32], rows: _RowMeans
+        self, position: int, block: FeatureBank, windows: Windows, scores: npt.NDArray[np.float32], rows: _RowMeans
     ) -> VideoScores:
         is_mine = windows.video == position
         mine = windows.take(is_mine)
@@ -215,10 +215,10 @@ class Scorer:
             ) from error
 
 
-def _block(videos: Sequence[VideoRows]) -> Block:
+def _block(videos: Sequence[VideoRows]) -> FeatureBank:
     offsets = np.cumsum([0, *(len(video.rows) for video in videos)], dtype=np.int64)
     rows: Tensor = torch.from_numpy(np.concatenate([video.rows for video in videos]))
-    return Block(rows, offsets, tuple(video.spans for video in videos), tuple(video.digest for video in videos))
+    return FeatureBank(rows, offsets, tuple(video.spans for video in videos), tuple(video.digest for video in videos))
 
 
 class _RowMeans:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from reelwright.stages.base.config import parse_config
-from reelwright.stages.base.deterministic import steady
+from reelwright.stages.base.deterministic import deterministic_results
 from reelwright.stages.base.devices import pick_device
 from reelwright.stages.base.unit import held
 from reelwright.stages.base.work import Reporter, Work, ledger_of
@@ -44,7 +44,7 @@ def run_items(work: Work, reporter: Reporter) -> None:
         batch_size=1 if config.deterministic else config.batch_size,
         names={item.digest: item.video_id for item in work.items},
     )
-    with steady(config.deterministic):
+    with deterministic_results(config.deterministic):
         if work.inputs.get("frames"):
             from reelwright.stages.predict.frames import score_frames
 

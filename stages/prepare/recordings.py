@@ -162,8 +162,8 @@ def _numbers(folder: Path, name: str, procedure: Procedure, problems: list[Probl
 
 def _late_labels(name: str, labels: RecordingLabels, numbers: tuple[int, int]) -> list[Problem]:
     late = [frame for frame, _ in (*labels.states, *labels.right_steps()) if not numbers[0] <= frame <= numbers[1]]
-    told = f"there are frames {numbers[0]} to {numbers[1]}"
-    return [Problem("frames", name, f"label at frame {late[0]}, but {told}")] if late else []
+    message = f"there are frames {numbers[0]} to {numbers[1]}"
+    return [Problem("frames", name, f"label at frame {late[0]}, but {message}")] if late else []
 
 
 def _told_steps(root: Path, procedure: Procedure) -> list[Problem]:
@@ -177,14 +177,14 @@ def _told_steps(root: Path, procedure: Procedure) -> list[Problem]:
         raise InputError(f"{found[0]}: no readable JSON: {error}") from None
     problems = []
     if len(entries) != len(procedure.step_names):
-        told = f"{len(entries)} steps, the procedure {procedure.name} has {len(procedure.step_names)}"
-        problems.append(Problem("procedure", "", f"{found[0].name}: {told}"))
+        message = f"{len(entries)} steps, the procedure {procedure.name} has {len(procedure.step_names)}"
+        problems.append(Problem("procedure", "", f"{found[0].name}: {message}"))
     for position, (entry, name) in enumerate(zip(entries, procedure.step_names, strict=False)):
         if entry.get("id") != position or entry.get("state_idx") != position // 3:
             problems.append(Problem("procedure", "", f"{found[0].name}: entry {position} is of id {entry.get('id')}"))
         elif str(entry.get("description")) != name:
-            told = f"step {position} is {entry.get('description')!r}, in {procedure.name} {name!r}"
-            problems.append(Problem("names", "", f"{found[0].name}: {told}"))
+            message = f"step {position} is {entry.get('description')!r}, in {procedure.name} {name!r}"
+            problems.append(Problem("names", "", f"{found[0].name}: {message}"))
     return problems
 
 

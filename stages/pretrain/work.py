@@ -29,7 +29,7 @@ from reelwright.stages.embed.encoding.encoder import LoadedEncoder, build_from_c
 from reelwright.stages.embed.encoding.preprocess import geometry_of
 from reelwright.stages.finetune.clips import StoredVideos, open_videos
 from reelwright.stages.fit.setup import Learning, learn
-from reelwright.stages.fit.train_context import Place, train_in_processes
+from reelwright.stages.fit.train_context import TrainContext, train_in_processes
 from reelwright.stages.objectives.contrastive import Contrast
 from reelwright.stages.pretrain.batches import KeyFrameBatches, ReadFrames, ReadStored, make_pool
 from reelwright.stages.pretrain.config import METRICS, PretrainConfig
@@ -62,7 +62,7 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
     return train_in_processes(work, reporter, config=config, train=_train)
 
 
-def _train(work: Work, config: PretrainConfig, place: Place) -> dict[str, Any] | None:
+def _train(work: Work, config: PretrainConfig, place: TrainContext) -> dict[str, Any] | None:
     labels = label_space(work.payload, node=work.node)
     states = state_classes(config, labels.classes, background=labels.background)
     loaded, embed_dim = _encoder(work, config)
@@ -121,7 +121,13 @@ class _Data:
 
 
 def _examples(
-    work: Work, config: PretrainConfig, states: StateClasses, loaded: LoadedEncoder, place: Place, *, num_views: int
+    work: Work,
+    config: PretrainConfig,
+    states: StateClasses,
+    loaded: LoadedEncoder,
+    place: TrainContext,
+    *,
+    num_views: int,
 ) -> _Data:
     splits = config.wanted_splits() or ()
     wanted = distinct_videos(work.payload, splits=splits)
@@ -210,7 +216,7 @@ def stored_frames(videos: StoredVideos, examples: Examples, *, memory_bytes: int
     return functools.cache(stored) if sum(sizes) <= memory_bytes else stored
 
 
-def _retrieval(forward: Forward, *, data: _Data, batch_size: int, place: Place) -> dict[str, float]:
+def _retrieval(forward: Forward, *, data: _Data, batch_size: int, place: TrainContext) -> dict[str, float]:
     """Retrieval of the val frames among those of train; each process embeds its share of them."""
 
     def embedded(of: Examples) -> Any:

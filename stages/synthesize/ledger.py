@@ -87,9 +87,9 @@ def claim(folder: Path, content: Mapping[str, Any]) -> None:
         except ValueError as error:
             raise InputError(f"{record} is not JSON ({error}): choose another folder or remove this one") from error
         if found != asked:
-            told = differences(found if isinstance(found, dict) else {}, asked)
+            message = differences(found if isinstance(found, dict) else {}, asked)
             raise InputError(
-                f"{folder} holds a data set made with other settings ({told}): choose another folder or the same ones"
+                f"{folder} holds a data set made with other settings ({message}): choose another folder, or the same"
             )
         return
     if folder.exists() and any(path.name not in _OURS for path in folder.iterdir()):

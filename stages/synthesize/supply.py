@@ -9,12 +9,12 @@ from reelwright.stages.synthesize.procedures.make import make_procedures
 from reelwright.stages.synthesize.procedures.write import DatasetParameters, describe, list_jobs
 from reelwright.stages.synthesize.source import SyntheticSet
 from reelwright.stages.synthesize.spread import Spread, spread
-from reelwright.stages.synthesize.work import Effort, Outcome, synthesize, synthesize_classes
+from reelwright.stages.synthesize.work import Effort, SynthesisResult, synthesize, synthesize_classes
 from reelwright.storage.bucket.download_cache import local_file
 from reelwright.storage.errors import StageError
 
 
-def supply(wanted: SyntheticSet, *, workers: int, reporter: Reporter, by: Spread = spread) -> Outcome:
+def supply(wanted: SyntheticSet, *, workers: int, reporter: Reporter, by: Spread = spread) -> SynthesisResult:
     """Make the samples that are missing, and the classes before them; one call at a time for a set.
 
     ``workers`` are processes of this machine, where ``by`` uses it.
@@ -35,15 +35,15 @@ def supply(wanted: SyntheticSet, *, workers: int, reporter: Reporter, by: Spread
             by=by,
         )
         if drawn.num_given_up:
-            told = drawn.report["given_up"][0]["problem"]
-            raise StageError(f"videos.synthesize: {told}. Choose another seed, or other settings of {config.family}")
+            message = drawn.report["given_up"][0]["problem"]
+            raise StageError(f"videos.synthesize: {message}. Choose another seed, or other settings of {config.family}")
     effort = Effort(num_samples=config.samples, workers=workers)
     return synthesize(
         wanted.folder, config.generator, effort=effort, reporter=reporter, classes=wanted.class_folder, by=by
     )
 
 
-def _supply_procedures(wanted: SyntheticSet, *, workers: int, reporter: Reporter, by: Spread) -> Outcome:
+def _supply_procedures(wanted: SyntheticSet, *, workers: int, reporter: Reporter, by: Spread) -> SynthesisResult:
     """Procedure videos have no ledger of their own: here it says what their content was."""
     config, folder = wanted.config, wanted.folder
     num_train = config.samples - config.num_val - config.num_test

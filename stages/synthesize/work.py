@@ -37,7 +37,7 @@ from reelwright.storage.files import write_json
 from reelwright.storage.locks.locks import exclusive
 from reelwright.storage.store import backend_of
 
-__all__ = ["VERSION", "Effort", "Outcome", "synthesize", "synthesize_classes"]
+__all__ = ["VERSION", "Effort", "SynthesisResult", "synthesize", "synthesize_classes"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class Effort:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class SynthesisResult:
     """What there is at the end."""
 
     folder: Path
@@ -78,7 +78,7 @@ def synthesize(
     reporter: Reporter,
     classes: Path | None = None,
     by: Spread = spread,
-) -> Outcome:
+) -> SynthesisResult:
     """Make samples into ``folder`` until there are enough of them or the time is over, and write the tables.
 
     ``classes`` is a folder of class files: videos are then instances of these classes and labelled so. A sample
@@ -90,7 +90,7 @@ def synthesize(
     if effort.num_samples is None and effort.seconds is None:
         raise ConfigError("how much? Give a number of samples, a time such as 2h30m, or both")
     files = _class_files(config, classes)
-    with exclusive(folder / LOCK, tell=reporter.note):
+    with exclusive(folder / LOCK, report=reporter.note):
         claim(folder, {**_record(config), "classes": {name: file_digest(path) for name, path in files.items()}})
         clear_leftovers(folder)
         if config.into == "frames":
@@ -107,36 +107,38 @@ def synthesize_classes(
     workers: int,
     reporter: Reporter,
     by: Spread = spread,
-) -> Outcome:
+) -> SynthesisResult:
     """Draw ``num_classes`` classes into class files `<n>.npz` (fractals: `<n>-<variation>.npz`).
 
     A class whose own video is degenerate is drawn again. Raises ConfigError for perlin, which has 256 fixed classes.
     """
     if not FAMILIES[config.family].has_class_files:
         raise ConfigError(f"{config.family} has no class files: its 256 classes are fixed, and every video has a label")
-    with exclusive(folder / LOCK, tell=reporter.note):
+    with exclusive(folder / LOCK, report=reporter.note):
         claim(folder, {**_record(config), "class_files": True})
         clear_leftovers(folder)
         found = finished(folder)
         numbers = {made.name.split("-")[0] for made in found.values()}
         missing = [number for number in range(1, num_classes + 1) if str(number) not in numbers]
-        telling = _Telling(reporter, Effort(num_samples=num_classes), len(found), unit="classes")
+        reporting = _Telling(reporter, Effort(num_samples=num_classes), len(found), unit="classes")
         calls = ((folder, config, number) for number in missing)
         with appending(folder) as append:
             for made in by(make_class, calls, workers=min(workers, max(1, len(missing)))):
                 append(made)
-                telling.take(made)
-        everything = [*found.values(), *telling.made]
+                reporting.take(made)
+        everything = [*found.values(), *reporting.made]
         write_json(folder / REPORT, report_of(everything))
-    return Outcome(folder=folder, num_new=len(telling.made), num_found=len(found), report=report_of(everything))
+    return SynthesisResult(
+        folder=folder, num_new=len(reporting.made), num_found=len(found), report=report_of(everything)
+    )
 
 
 def _make_samples(
     folder: Path, plan: SamplePlan, files: dict[str, Path], effort: Effort, reporter: Reporter, *, by: Spread
-) -> Outcome:
+) -> SynthesisResult:
     found = finished(folder)
     count = None if effort.num_samples is None else _num_steps(plan.config, effort.num_samples)
-    telling = _Telling(reporter, effort, 0, unit="sets" if plan.config.is_still else "videos", total=count)
+    reporting = _Telling(reporter, effort, 0, unit="sets" if plan.config.is_still else "videos", total=count)
     kept: list[Made] = []
 
     def calls() -> Iterator[tuple[Path, SynthesizeConfig, Sample, Path | None]]:
@@ -146,7 +148,7 @@ def _make_samples(
             sample = plan.sample(step)
             if sample.name in found:
                 kept.append(_with_split(found[sample.name], sample))
-                telling.skip()
+                reporting.skip()
             elif effort.seconds is None or time.monotonic() - started < effort.seconds:
                 yield folder, plan.config, sample, files.get(sample.label)
             elif count is None:
@@ -157,12 +159,14 @@ def _make_samples(
         with appending(folder) as append:
             for made in by(make_sample, calls(), workers=workers):
                 append(made)
-                telling.take(made)
+                reporting.take(made)
     finally:
-        everything = sorted([*kept, *telling.made], key=_step_of)
+        everything = sorted([*kept, *reporting.made], key=_step_of)
         write_manifest(folder, everything)
         write_json(folder / REPORT, report_of(everything))
-    return Outcome(folder=folder, num_new=len(telling.made), num_found=len(kept), report=report_of(everything))
+    return SynthesisResult(
+        folder=folder, num_new=len(reporting.made), num_found=len(kept), report=report_of(everything)
+    )
 
 
 def _num_steps(config: SynthesizeConfig, num_samples: int) -> int:

@@ -23,7 +23,7 @@ from reelwright.stages.datasets.labelled import (
 )
 from reelwright.stages.datasets.sampling.clips import ClipSampling, DrawnClips, clip_sampling
 from reelwright.stages.datasets.sampling.densities import EventDensity, rows_at
-from reelwright.stages.datasets.sampling.draws import Candidates, Draws, sampling_weights
+from reelwright.stages.datasets.sampling.draws import Candidates, EpochSampler, sampling_weights
 from reelwright.stages.datasets.sampling.windows import WindowShape
 from reelwright.stages.datasets.tasks.task import Task
 from reelwright.stages.fit.config import LearningSettings
@@ -77,7 +77,7 @@ class WindowData:
     """What is learned from and validated on."""
 
     train: LabelledWindows
-    draws: Draws  # of train, in an epoch
+    draws: EpochSampler  # of train, in an epoch
     val: LabelledWindows
     counts: npt.NDArray[np.int64]  # (K,) targets of train by class
     shape: WindowShape
@@ -142,7 +142,7 @@ def find_windows(
 
 def drawn_windows(
     videos: Sequence[LabelledVideo], rows: KnownRows, *, sampling: WindowSampling, task: Task
-) -> tuple[LabelledWindows, Draws]:
+) -> tuple[LabelledWindows, EpochSampler]:
     """Candidates to train on, and what an epoch takes of them. Raises InputError where there is nothing to draw."""
     shape = sampling.shape
     found = label_windows(videos, rows, shape=shape, task=task, clips=sampling.clips)
@@ -150,7 +150,7 @@ def drawn_windows(
         raise no_windows(videos, rows, shape)
     if not sampling.is_whole:
         check_reach(videos, rows, shape)
-    draws = Draws(seed=sampling.seed, per_epoch=sampling.per_epoch, repeats=sampling.repeats)
+    draws = EpochSampler(seed=sampling.seed, per_epoch=sampling.per_epoch, repeats=sampling.repeats)
     num_rows = [len(spans.start_seconds) for spans in rows.spans]
     if sampling.clips is not None:
         return found, replace(draws, clips=DrawnClips(sampling.clips, np.array(num_rows)))

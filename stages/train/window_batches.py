@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from reelwright.stages.datasets.feature_bank import Block
-from reelwright.stages.datasets.sampling.draws import IN_ORDER, Draws
+from reelwright.stages.datasets.feature_bank import FeatureBank
+from reelwright.stages.datasets.sampling.draws import IN_ORDER, EpochSampler
 from reelwright.stages.datasets.sampling.windows import IntArray, Windows, WindowShape
 from reelwright.stages.datasets.tasks.labels import Targets
 from reelwright.stages.fit.loop.batches import Batch, Origin, Split
@@ -26,7 +26,7 @@ class LabelledBatches:
     targets: Targets  # of the windows, (N, ...)
     shape: WindowShape
     batch_size: int
-    draws: Draws = IN_ORDER
+    draws: EpochSampler = IN_ORDER
     share: Share = ALONE
     drop_last: bool = False
     names: tuple[str, ...] = ()  # of the videos, for messages
@@ -56,7 +56,7 @@ class LabelledBatches:
 class WindowBatches(LabelledBatches):
     """Batches of windows over a block of embeddings: inputs are `rows` (B, length, D) and `mask` (B, length)."""
 
-    block: Block
+    block: FeatureBank
 
     def epoch(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
         """See `Batches.epoch`."""

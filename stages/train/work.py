@@ -13,7 +13,7 @@ from typing import Any
 from reelwright.models.blocks.heads import Head
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.work import Reporter, Work
-from reelwright.stages.datasets.feature_bank import Block, load_block, num_features, split_missing
+from reelwright.stages.datasets.feature_bank import FeatureBank, load_block, num_features, split_missing
 from reelwright.stages.datasets.labelled import KnownRows, distinct_videos, label_space
 from reelwright.stages.datasets.tasks.labels import LabelSpace
 from reelwright.stages.datasets.tasks.task import Task, build_task
@@ -21,7 +21,7 @@ from reelwright.stages.fit.mixing import build_mixing, mix_windows
 from reelwright.stages.fit.processes.world import machine_name
 from reelwright.stages.fit.run_models import build_run_model
 from reelwright.stages.fit.setup import Learning, learn
-from reelwright.stages.fit.train_context import Place, train_in_processes
+from reelwright.stages.fit.train_context import TrainContext, train_in_processes
 from reelwright.stages.fit.validation import build_objective, chosen_metric
 from reelwright.stages.train.config import SHAPE_FIELDS, TrainConfig
 from reelwright.stages.train.drawn_windows import WindowSampling, find_windows
@@ -43,7 +43,7 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
     return train_in_processes(work, reporter, config=config, train=_train)
 
 
-def _train(work: Work, config: TrainConfig, place: Place) -> dict[str, Any] | None:
+def _train(work: Work, config: TrainConfig, place: TrainContext) -> dict[str, Any] | None:
     labels = replace(label_space(work.payload, node=work.node), of_window=config.labels_of_window)
     heads = _heads(config, labels, where=work.node)
     task = build_task(config.task, labels, heads=heads)
@@ -70,11 +70,13 @@ def _train(work: Work, config: TrainConfig, place: Place) -> dict[str, Any] | No
 class _Loaded:
     """The rows of all videos, and the names of these."""
 
-    block: Block
+    block: FeatureBank
     names: tuple[str, ...]
 
 
-def _load(work: Work, config: TrainConfig, stores: list[EmbeddingStore], *, place: Place, scratch: Path) -> _Loaded:
+def _load(
+    work: Work, config: TrainConfig, stores: list[EmbeddingStore], *, place: TrainContext, scratch: Path
+) -> _Loaded:
     """The block; several processes on a machine share one, which the first of them writes."""
     videos = distinct_videos(work.payload, splits=(*config.train_splits, *config.val_splits))
     names = {video.digest: video.video_id for video in videos}
@@ -109,7 +111,9 @@ def _load(work: Work, config: TrainConfig, stores: list[EmbeddingStore], *, plac
     return _Loaded(block=block.on(place.device), names=tuple(present_names[digest] for digest in block.digests))
 
 
-def _learning(work: Work, config: TrainConfig, loaded: _Loaded, task: Task, *, place: Place, metric: str) -> Learning:
+def _learning(
+    work: Work, config: TrainConfig, loaded: _Loaded, task: Task, *, place: TrainContext, metric: str
+) -> Learning:
     """Windows of train and val, and the loss."""
     rows, sampling = KnownRows(loaded.block.digests, loaded.block.spans), WindowSampling.of(config)
     data = find_windows(work, rows, config=config, sampling=sampling, task=task, note=place.reporter.note)

@@ -120,9 +120,9 @@ def check_item(item: Path, row: ItemRow | None = None) -> Iterator[Problem]:
     for name in files.keys() - wrong:
         array = item / name.split("/c/")[0] / "zarr.json"
         if not name.endswith("zarr.json") and array.relative_to(item).as_posix() not in wrong:
-            told = broken_shard(item / name, _json(array))
-            if told is not None:
-                yield Problem(item / name, ALTERED, told)
+            message = broken_shard(item / name, _json(array))
+            if message is not None:
+                yield Problem(item / name, ALTERED, message)
     yield from _foreign(item, {"zarr.json", *files})
     if row is not None and not wrong and item_rows(item) != row.rows:
         yield Problem(item, ALTERED, f"has {item_rows(item)} rows, the ledger says {row.rows}")
@@ -154,8 +154,8 @@ def check_item_scores(folder: Path, digest: str, row: ItemRow | None = None) -> 
     found = [*check_sealed(windows), *check_sealed(folder / f"{digest}.rows.parquet")]
     yield from found
     if row is not None and not found and scored_rows(folder, digest) != row.rows:
-        told = f"has {scored_rows(folder, digest)} windows, the ledger says {row.rows}"
-        yield Problem(windows, ALTERED, told)
+        message = f"has {scored_rows(folder, digest)} windows, the ledger says {row.rows}"
+        yield Problem(windows, ALTERED, message)
 
 
 def scored_rows(folder: Path, digest: str) -> int:

@@ -136,7 +136,7 @@ def delete(store: Store, going: Iterable[Garbage]) -> list[Garbage]:
         were_held = {
             key
             for key in sorted({garbage.key for garbage in listed} - {""})
-            if stack.enter_context(exclusive(store.lock(key), tell=_say_nothing, what="gc", is_kept=False))
+            if stack.enter_context(exclusive(store.lock(key), report=_say_nothing, what="gc", is_kept=False))
         }
         backend.forget()
         gone = [garbage for garbage in listed if garbage.key not in were_held]

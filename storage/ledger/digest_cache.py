@@ -178,7 +178,7 @@ class KnownProbes:
 @contextlib.contextmanager
 def _merging(table: Path) -> Iterator[None]:
     """Let no other process read, merge and write a table of this store meanwhile; held for a second at most."""
-    with exclusive(table.parent / "locks" / "files", tell=lambda _: None, what=f"writing {table.name}"):
+    with exclusive(table.parent / "locks" / "files", report=lambda _: None, what=f"writing {table.name}"):
         yield
 
 

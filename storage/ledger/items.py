@@ -95,10 +95,10 @@ class ItemLedger:
 
     def fold(self, rows: Iterable[ItemRow]) -> None:
         """Fold the marks of ``rows``, which are known to be committed; other processes may commit others meanwhile."""
-        told = {row.digest: asdict(row) for row in rows}
-        if told:
-            self._replace(told.values())
-        remove_files([self._marks / f"{digest}.json" for digest in told])
+        message = {row.digest: asdict(row) for row in rows}
+        if message:
+            self._replace(message.values())
+        remove_files([self._marks / f"{digest}.json" for digest in message])
 
     def drop(self, digests: Iterable[str]) -> None:
         """Forget items, so that they are to be done again."""

@@ -95,7 +95,7 @@ class _Lock:
 def exclusive(
     folder: Path,
     *,
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
     what: str = "",
     stale_seconds: float = STALE_SECONDS,
     is_kept: bool = True,
@@ -109,7 +109,7 @@ def exclusive(
     ``is_kept`` the folder is removed where nobody waits: for locks of which there are very many.
     """
     root = _root_of(folder)
-    lock, waited = _take(Place(folder), Owner(what=what), root=root, tell=tell, stale_seconds=stale_seconds)
+    lock, waited = _take(Place(folder), Owner(what=what), root=root, report=report, stale_seconds=stale_seconds)
     claim = Claim(beat=lock.give_sign, lost=lock.lost, stale_seconds=stale_seconds, root=root)
     try:
         with alive(claim):
@@ -126,15 +126,15 @@ def exclusive(
 
 
 @contextlib.contextmanager
-def collecting(locks: Path, *, tell: Callable[[str], None], what: str) -> Iterator[bool]:
+def collecting(locks: Path, *, report: Callable[[str], None], what: str) -> Iterator[bool]:
     """While the block runs, nobody begins to use anything of the store: `using` waits. As `exclusive`."""
-    with exclusive(locks / COLLECTING, tell=tell, what=what) as waited:
+    with exclusive(locks / COLLECTING, report=report, what=what) as waited:
         yield waited
 
 
 @contextlib.contextmanager
 def using(
-    locks: Path, *, what: str, tell: Callable[[str], None] = lambda _: None
+    locks: Path, *, what: str, report: Callable[[str], None] = lambda _: None
 ) -> Iterator[Callable[[Collection[str]], None]]:
     """While the block runs, others are told what this process uses: call what is yielded with keys.
 
@@ -162,7 +162,7 @@ def using(
     def note(keys: Collection[str]) -> None:
         if not used.issuperset(keys):
             before = set(used)
-            with collecting(locks, tell=tell, what=what):
+            with collecting(locks, report=report, what=what):
                 used.update(keys)
                 try:
                     claim.give_sign()
@@ -222,7 +222,7 @@ def _read_all(place: Place, found: Mapping[str, Found], keys: Mapping[str, str])
 
 
 def _take(
-    place: Place, owner: Owner, *, root: Path, tell: Callable[[str], None], stale_seconds: float
+    place: Place, owner: Owner, *, root: Path, report: Callable[[str], None], stale_seconds: float
 ) -> tuple[_Lock, bool]:
     """The lock, and whether another process had it first."""
     waited, seen, since = False, ("", ""), time.monotonic()
@@ -245,7 +245,7 @@ def _take(
                 return lock, True
         if not waited:
             waited = True
-            tell(f"waits for {holder or 'another process'}, which works on the same")
+            report(f"waits for {holder or 'another process'}, which works on the same")
         time.sleep(min(place.look_seconds, stale_seconds / 4))
 
 

@@ -79,7 +79,7 @@ def _items(count: int) -> list[VideoItem]:
 def _per_item(options: Options) -> list[Row]:
     items = _items(200 if options.quick else NUM_ITEMS)
     settings = ClusterSettings(executor="dask", workers=2)
-    pool = DaskPool(settings, logs=options.folder, tell=lambda _: None)
+    pool = DaskPool(settings, logs=options.folder, report=lambda _: None)
     try:
         _spread(pool, _items(20), options.folder)  # workers start
         turns = Turns(options.repeats)
@@ -171,7 +171,7 @@ def _rate(project: Any, do: Callable[..., None], nodes: Sequence[str] = ("embed"
 
 
 def _dask(count: int, options: Options) -> DaskPool:
-    return DaskPool(ClusterSettings(executor="dask", workers=count), logs=options.folder, tell=lambda _: None)
+    return DaskPool(ClusterSettings(executor="dask", workers=count), logs=options.folder, report=lambda _: None)
 
 
 def _processes(count: int) -> Any:
@@ -238,12 +238,11 @@ def _halves(pool: Any, *works: Work) -> None:
 def _driver(options: Options) -> list[Row]:
     count = 2_000 if options.quick else MILLION
     command = [sys.executable, "-m", "tests.benchmarks.bench_cluster", "driver", str(count)]
-    told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    note = (
-        f"{told['units']:,} units, {told['message_bytes'] / 1e6:,.0f} MB of messages, at most {told['peak_mb']:,.0f} MB"
-    )
-    seconds = Figures((told["seconds"],))
-    listed = Figures((told["listing_seconds"],))
+    message = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    sent, peak = message["message_bytes"] / 1e6, message["peak_mb"]
+    note = f"{message['units']:,} units, {sent:,.0f} MB of messages, at most {peak:,.0f} MB"
+    seconds = Figures((message["seconds"],))
+    listed = Figures((message["listing_seconds"],))
     return [
         Row(what=f"driver's own time for {count:,} videos", unit="s", figures=seconds, note=note),
         Row(what=f"reading what is done of {count:,} videos", unit="s", figures=listed),

@@ -17,8 +17,8 @@ import torch
 from reelwright.models.temporal.build import build_temporal
 from reelwright.stages.base.devices import pick_device
 from reelwright.stages.base.work import SilentReporter
-from reelwright.stages.datasets.feature_bank import Block
-from reelwright.stages.datasets.sampling.draws import Draws
+from reelwright.stages.datasets.feature_bank import FeatureBank
+from reelwright.stages.datasets.sampling.draws import EpochSampler
 from reelwright.stages.datasets.sampling.windows import WindowShape, grid_windows
 from reelwright.stages.datasets.tasks.labels import LabelSpace
 from reelwright.stages.datasets.tasks.task import build_task
@@ -49,7 +49,7 @@ def run(options: Options) -> list[Row]:
     windows = grid_windows(block.num_rows, SHAPE)
     targets = np.random.default_rng(1).integers(0, NUM_CLASSES, len(windows))
     batches = WindowBatches(
-        block=block, windows=windows, targets=targets, shape=SHAPE, batch_size=BATCH_SIZE, draws=Draws(seed=0)
+        block=block, windows=windows, targets=targets, shape=SHAPE, batch_size=BATCH_SIZE, draws=EpochSampler(seed=0)
     )
     rows, mask = block.gather(windows, SHAPE)
     tensors = (rows.to(device), mask.to(device), torch.from_numpy(targets).to(device))
@@ -117,13 +117,13 @@ def _model(name: str, device: torch.device) -> torch.nn.Module:
     return build_temporal(name, **sizes, **MODELS[name]).to(device)
 
 
-def _block(num_videos: int) -> Block:
+def _block(num_videos: int) -> FeatureBank:
     """Rows as an embed node stores them, float16."""
     rows = np.random.default_rng(0).normal(size=(num_videos * ROWS, DIM)).astype(np.float16)
     frames = np.arange(ROWS, dtype=np.int64)
     spans = Spans(frames * 0.5, frames * 0.5 + 0.5, frames, frames + 1)
     offsets = np.arange(num_videos + 1, dtype=np.int64) * ROWS
-    return Block(torch.from_numpy(rows), offsets, (spans,) * num_videos, tuple(map(str, range(num_videos))))
+    return FeatureBank(torch.from_numpy(rows), offsets, (spans,) * num_videos, tuple(map(str, range(num_videos))))
 
 
 def _wait(device: torch.device) -> None:

@@ -109,9 +109,9 @@ def install(name: str, folder: Path) -> Path | str:
         for step in steps:
             subprocess.run(step, check=True, capture_output=True, text=True, timeout=INSTALL_SECONDS)
     except (subprocess.SubprocessError, OSError) as error:
-        told = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
+        message = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
         shutil.rmtree(folder / name, ignore_errors=True)
-        return f"{name} could not be installed from the package index: {told[-1] if told else error}"
+        return f"{name} could not be installed from the package index: {message[-1] if message else error}"
     return program if program.exists() else f"{name}: its package has no program {name}"
 
 

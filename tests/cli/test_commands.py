@@ -37,9 +37,9 @@ def test_run_status_explain_show_and_a_broken_video(folder: Path) -> None:
     (folder / "e.mp4").write_text("not a video")
     first = reelwright(folder, "run", "--json")
     assert first.returncode == 3, first.stderr
-    told = json.loads(first.stdout)
-    assert told["exit_code"] == 3
-    assert [failure["video_ids"] for failure in told["failures"]] == [["e"]]
+    message = json.loads(first.stdout)
+    assert message["exit_code"] == 3
+    assert [failure["video_ids"] for failure in message["failures"]] == [["e"]]
     second = reelwright(folder, "run")
     assert second.returncode == 3
     assert "not_a_video" in second.stdout
@@ -53,7 +53,7 @@ def test_run_status_explain_show_and_a_broken_video(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["run"], "no reelwright.yaml or pipeline.yaml"),
         (["run", "-c", "gone.yaml"], "gone.yaml: no such pipeline file"),
@@ -64,10 +64,10 @@ def test_run_status_explain_show_and_a_broken_video(folder: Path) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_wrong_usage_exits_with_2(tmp_path: Path, arguments: list[str], told: str) -> None:
+def test_wrong_usage_exits_with_2(tmp_path: Path, arguments: list[str], message: str) -> None:
     done = reelwright(tmp_path, *arguments)
     assert done.returncode == 2
-    assert told in done.stderr
+    assert message in done.stderr
     assert done.stdout == ""
 
 

@@ -39,10 +39,10 @@ def reelwright(folder: Path, *arguments: str) -> SimpleNamespace:
 def test_diff_and_compare(copied: Path) -> None:
     text = (copied / "reelwright.yaml").read_text(encoding="utf-8")
     (copied / "other.yaml").write_text(text.replace("epochs: 2", "epochs: 3"), encoding="utf-8")
-    told = reelwright(copied, "diff", "reelwright.yaml", "other.yaml")
-    assert told.returncode == 0, told.stderr
-    assert told.stdout.splitlines()[2].split() == ["train.epochs", "2", "3"]
-    assert "(not known yet)" in told.stdout
+    message = reelwright(copied, "diff", "reelwright.yaml", "other.yaml")
+    assert message.returncode == 0, message.stderr
+    assert message.stdout.splitlines()[2].split() == ["train.epochs", "2", "3"]
+    assert "(not known yet)" in message.stdout
     found = json.loads(reelwright(copied, "diff", "reelwright.yaml", "other.yaml", "--json").stdout)
     assert found["settings"] == [{"name": "train.epochs", "old": 2, "new": 3, "counts": True}]
     assert reelwright(copied, "diff", "reelwright.yaml", "reelwright.yaml").stdout == "no difference\n"
@@ -55,7 +55,7 @@ def test_diff_and_compare(copied: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["diff", "reelwright.yaml", "train"], "reelwright.yaml is a pipeline file, train is none; give two of a kind"),
         (["diff", "trian", "train"], "'trian' is neither a file, nor a node of reelwright.yaml"),
@@ -69,10 +69,10 @@ def test_diff_and_compare(copied: Path) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_wrong_usage_exits_with_2(copied: Path, arguments: list[str], told: str) -> None:
+def test_wrong_usage_exits_with_2(copied: Path, arguments: list[str], message: str) -> None:
     done = reelwright(copied, *arguments)
     assert done.returncode == 2, done
-    assert told in done.stderr
+    assert message in done.stderr
     assert done.stdout == ""
 
 
@@ -115,11 +115,11 @@ def test_a_parallel_grid_gives_what_one_after_the_other_gives(copied: Path) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "code", "told"),
+    ("number", "code", "message"),
     [(signal.SIGTERM, 75, "stopped by SIGTERM"), (signal.SIGINT, 130, "stopped by Ctrl-C")],
     ids=["scheduler", "Ctrl-C"],
 )
-def test_a_signal_ends_a_parallel_grid_and_its_processes(copied: Path, number: int, code: int, told: str) -> None:
+def test_a_signal_ends_a_parallel_grid_and_its_processes(copied: Path, number: int, code: int, message: str) -> None:
     command = ["run", "-m", "--parallel", "2", "embed.seed=1,2", "train.epochs=3"]
     with subprocess.Popen(
         [sys.executable, "-c", "from reelwright.cli.main import main; main()", *command],
@@ -138,7 +138,7 @@ def test_a_signal_ends_a_parallel_grid_and_its_processes(copied: Path, number: i
             process.send_signal(number)
         left = "".join(lines)
     assert process.returncode == code
-    assert told in left
+    assert message in left
     assert "Traceback" not in left
     assert psutil.wait_procs(children, timeout=60)[1] == []
 

@@ -64,14 +64,14 @@ TOLD = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("arguments", "told"), TOLD.values(), ids=TOLD)
-def test_mistakes_are_told(tmp_path, arguments, told):
+@pytest.mark.parametrize(("arguments", "message"), TOLD.values(), ids=TOLD)
+def test_mistakes_are_told(tmp_path, arguments, message):
     (tmp_path / "feats").mkdir()
     np.save(tmp_path / "feats/a.npy", np.eye(2))
     (tmp_path / "reelwright.yaml").write_text("videos: {features: feats}\nstages: {feats: {uses: features, fps: 2}}\n")
     found = reelwright(tmp_path, *arguments)
     assert found.returncode == 2
-    assert told in found.stderr
+    assert message in found.stderr
 
 
 def test_status_names_what_is_left_out_and_the_row_of_a_table_that_cannot_be_read(tmp_path):

@@ -22,7 +22,7 @@ def project(restorable: Path) -> Path:
     return restorable / "reelwright.yaml"
 
 
-def told(*arguments: str, code: int = 0) -> str:
+def message(*arguments: str, code: int = 0) -> str:
     result = CliRunner().invoke(app, list(arguments))
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -51,16 +51,16 @@ def told(*arguments: str, code: int = 0) -> str:
     ids=lambda value: " ".join(value[:2]) if value[0].isalpha() else "",
 )
 def test_explain(project: Path, arguments: list[str], lines: list[str]) -> None:
-    shown = told("explain", "-c", str(project), *arguments).splitlines()
+    shown = message("explain", "-c", str(project), *arguments).splitlines()
     assert all(line.startswith(expected) for line, expected in zip(shown, lines, strict=False)), shown
     assert len(shown) - len(lines) in {0, 1}  # when it finished
 
 
 def test_explain_as_json(project: Path) -> None:
-    node = json.loads(told("explain", "-c", str(project), "train", "-S", "train.epochs=3", "--json"))
+    node = json.loads(message("explain", "-c", str(project), "train", "-S", "train.epochs=3", "--json"))
     assert (node["state"], node["reasons"]) == ("stale", ["spec.epochs: 2 -> 3"])
     assert node["material"]["spec"]["epochs"] == 3
-    video = json.loads(told("explain", "-c", str(project), "embed", "a", "--json"))
+    video = json.loads(message("explain", "-c", str(project), "embed", "a", "--json"))
     assert (video["video"], video["node"], video["state"], video["reasons"]) == ("a", "embed", "up to date", [])
     assert (video["row"]["status"], video["row"]["rows"]) == ("ok", 10)
     assert video["digest"] == video["row"]["digest"]
@@ -68,15 +68,15 @@ def test_explain_as_json(project: Path) -> None:
 
 def test_explain_names_the_nearest(project: Path) -> None:
     with pytest.raises(ConfigError, match=r"no node 'embde'. Did you mean 'embed'\?"):
-        told("explain", "-c", str(project), "embde")
+        message("explain", "-c", str(project), "embde")
     with pytest.raises(ConfigError, match="no video 'z' in the manifest"):
-        told("explain", "-c", str(project), "embed", "z")
+        message("explain", "-c", str(project), "embed", "z")
 
 
 def test_the_exit_code_of_status(project: Path) -> None:
-    told("status", "-c", str(project), "--exit-code")
-    told("status", "-c", str(project), "--exit-code", "-S", "train.epochs=3", code=1)
-    told("status", "-c", str(project), "-S", "train.epochs=3")
+    message("status", "-c", str(project), "--exit-code")
+    message("status", "-c", str(project), "--exit-code", "-S", "train.epochs=3", code=1)
+    message("status", "-c", str(project), "-S", "train.epochs=3")
 
 
 def test_another_process_elsewhere_finds_all_up_to_date(project: Path, tmp_path: Path) -> None:

@@ -30,13 +30,13 @@ def test_import_detections(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["procedure", "mecano"], "Did you mean 'meccano'"),
         (["import-detections", ".", "-o", "table.parquet"], "the table is a .csv"),
     ],
 )
-def test_refused(arguments, told):
+def test_refused(arguments, message):
     result = CliRunner().invoke(app, arguments)
     assert isinstance(result.exception, ConfigError)
-    assert told in str(result.exception)
+    assert message in str(result.exception)

@@ -15,7 +15,7 @@ from reelwright.storage.errors import ConfigError, InputError
 QUICK = ["--res", "48", "--bs-point", "256", "--iter", "50", "--iter-b", "40", "-j", "1"]
 
 
-def told(*arguments: str) -> str:
+def message(*arguments: str) -> str:
     done = CliRunner().invoke(app, ["synthesize", *arguments], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.stdout
@@ -23,26 +23,26 @@ def told(*arguments: str) -> str:
 
 def test_videos_and_their_manifest(tmp_path: Path) -> None:
     out = tmp_path / "set"
-    first = told("fractal", "--out", str(out), "--samples", "2", "--var", "0", "--var", "16", *QUICK)
+    first = message("fractal", "--out", str(out), "--samples", "2", "--var", "0", "--var", "16", *QUICK)
     assert first.startswith(f"2 files in {out}, ")
     assert "2 samples new, 0 were there; 0 degenerate draws rejected" in first
     assert f"videos: {{manifest: {out / 'manifest.csv'}}}" in first
-    again = told("fractal", "--out", str(out), "--samples", "2", "--var", "0", "--var", "16", *QUICK, "--json")
+    again = message("fractal", "--out", str(out), "--samples", "2", "--var", "0", "--var", "16", *QUICK, "--json")
     found = json.loads(again)
     assert (found["new"], found["found"], found["samples"]) == (0, 2, 2)
 
 
 def test_classes_and_instances_of_them(tmp_path: Path) -> None:
     classes, out = tmp_path / "classes", tmp_path / "set"
-    told("octopus", "--gen-param", "2", "--out", str(classes), "--res", "48", "-j", "1")
+    message("octopus", "--gen-param", "2", "--out", str(classes), "--res", "48", "-j", "1")
     assert sorted(path.name for path in classes.glob("*.npz")) == ["1.npz", "2.npz"]
-    told("octopus", "--dir-in", str(classes), "--out", str(out), "--samples", "2", "--res", "48", "-j", "1")
+    message("octopus", "--dir-in", str(classes), "--out", str(out), "--samples", "2", "--res", "48", "-j", "1")
     assert sorted(path.parent.name for path in out.rglob("*.mp4")) == ["1", "2"]
 
 
 def test_a_contact_sheet(tmp_path: Path) -> None:
     sheet = tmp_path / "sheet.png"
-    assert told("dead_leaves", "--sheet", str(sheet), "--samples", "2", "--res", "64") == f"wrote {sheet}\n"
+    assert message("dead_leaves", "--sheet", str(sheet), "--samples", "2", "--res", "64") == f"wrote {sheet}\n"
     with Image.open(sheet) as image:
         assert image.size == (8 * 98 - 2, 2 * 98 - 2)
         assert len(image.getcolors(1 << 20) or []) > 5
@@ -54,11 +54,11 @@ def test_procedures_are_those_of_the_demo(tmp_path: Path) -> None:
 
     out = tmp_path / "set"
     arguments = ("procedure", "--out", str(out), "--samples", "2", "--val", "1", "--res", "48", "--fps", "2")
-    assert told(*arguments, "-j", "1").startswith(f"2 files in {out}")
+    assert message(*arguments, "-j", "1").startswith(f"2 files in {out}")
     make_procedure_dataset(tmp_path / "demo", num_train=1, num_val=1, num_test=0, seed=1, size=(48, 48), fps=2.0)
     for path in (tmp_path / "demo").rglob("*.*"):
         assert (out / path.relative_to(tmp_path / "demo")).read_bytes() == path.read_bytes()
-    assert json.loads(told(*arguments, "--json"))["new"] == 0
+    assert json.loads(message(*arguments, "--json"))["new"] == 0
 
 
 @pytest.mark.parametrize(

@@ -22,10 +22,10 @@ def test_verify_repair_and_gc(folder: Path) -> None:
     wrong = reelwright(folder, "verify")
     assert wrong.returncode == 1
     assert f"altered: {shard.relative_to(store)}: the checksum of chunk 0 (of 1) is wrong" in wrong.stdout
-    told = json.loads(reelwright(folder, "verify", "--repair", "--json").stdout)
-    assert [problem["path"] for problem in told["problems"]] == [str(shard)]
-    assert told["repaired"]
-    assert told["left"] == []
+    message = json.loads(reelwright(folder, "verify", "--repair", "--json").stdout)
+    assert [problem["path"] for problem in message["problems"]] == [str(shard)]
+    assert message["repaired"]
+    assert message["left"] == []
 
     (folder / "next.yaml").write_text((folder / "reelwright.yaml").read_text().replace("fps: 5", "fps: 2"))
     guarded = reelwright(folder, "gc", "-c", "next.yaml", "--only-these", "--delete")

@@ -266,23 +266,23 @@ def _is_right(asked: Asked, rows: Rows, row: int) -> bool:
 def judge(asked: Asked, backend: str, rows: Rows) -> tuple[str, str]:
     """The kind of a verdict and its reason."""
     truth, case, is_ok = asked.subject.truth, asked.subject.case, rows.status == "ok"
-    told = f"{rows.status}: {rows.message}"
+    message = f"{rows.status}: {rows.message}"
     if not truth.numbers:
-        return (SILENT, "rows of a file of which ffmpeg decodes none") if is_ok else (SAID, told)
+        return (SILENT, "rows of a file of which ffmpeg decodes none") if is_ok else (SAID, message)
     ways = asked.ways()
     if not any(ways):
-        return (SILENT, f"rows where there are none; {told}") if is_ok else (SAID, told)
+        return (SILENT, f"rows where there are none; {message}") if is_ok else (SAID, message)
     compared = [_differences(rows, way, may_be_more=asked.sampling.is_shard) for way in ways]
     wrong, missing = min(compared, key=lambda found: len(found[0]) + len(found[1]))
     if wrong and rows.status in ("ok", "truncated"):
-        return SILENT, f"{len(wrong)} of {len(rows.numbers)} rows, {wrong[0]}; {told}"
+        return SILENT, f"{len(wrong)} of {len(rows.numbers)} rows, {wrong[0]}; {message}"
     if missing and is_ok:
-        return SILENT, f"{len(missing)} rows are missing, from row {missing[0]}, without a word; {told}"
+        return SILENT, f"{len(missing)} rows are missing, from row {missing[0]}, without a word; {message}"
     if missing or wrong:
-        return LOST, f"{len(missing)} rows that ffmpeg decodes; {told}"
+        return LOST, f"{len(missing)} rows that ffmpeg decodes; {message}"
     if not is_ok:
         is_damaged = case.is_truncated or truth.errors
-        return (SAID, told) if is_damaged else (LOST, f"called damaged though ffmpeg decodes it whole; {told}")
+        return (SAID, message) if is_damaged else (LOST, f"called damaged though ffmpeg decodes it whole; {message}")
     if case.is_truncated and truth.errors and not rows.message and not _ends_early(asked.sampling):
         return UNTOLD, f"ffmpeg says {truth.errors[-1][-120:]!r}"
     by_another = backend not in ("auto", rows.backend)

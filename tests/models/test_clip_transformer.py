@@ -7,7 +7,7 @@ import torch
 
 from reelwright.models.temporal.build import build_temporal
 from reelwright.models.temporal.common import TemporalSizes
-from reelwright.models.temporal.storm_transformer import ClipTransformer, ClipTransformerOptions
+from reelwright.models.temporal.storm_transformer import StormTransformer, StormTransformerOptions
 from tests.models.calling import logits_of
 from tests.models.psr import vectors
 
@@ -56,7 +56,7 @@ def test_sizes_of_baselines(name):
 def tiny(**options):
     values = {"layers": 1, "heads": 2, "head_dim": 2, "mlp_width": 8, "dropout": 0.0}
     sizes = TemporalSizes(input_dim=4, num_outputs=3, length=3, per_row=False)
-    return ClipTransformer(sizes, ClipTransformerOptions(**{**values, **options})).double().eval()
+    return StormTransformer(sizes, StormTransformerOptions(**{**values, **options})).double().eval()
 
 
 def test_a_forward_pass_of_the_public_code():

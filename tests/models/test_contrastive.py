@@ -88,16 +88,16 @@ def test_distances_of_equal_images_have_a_gradient():
 
 
 @pytest.mark.parametrize(
-    ("shape", "labels", "options", "told"),
+    ("shape", "labels", "options", "message"),
     [
         ((4, 2), [0, 1, 2, 3], {}, r"must be \(B, V, D\) and labels \(B\), got \(4, 2\) and \(4,\)"),
         ((2, 2, 3), [0, 1, 2], {}, r"got \(2, 2, 3\) and \(3,\)"),
         ((2, 2, 3), None, {"exclude_background": True}, "cannot be left out without labels"),
     ],
 )
-def test_wrong_input(shape, labels, options, told):
+def test_wrong_input(shape, labels, options, message):
     labels = None if labels is None else torch.tensor(labels)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         supervised_contrastive_loss(torch.zeros(shape), labels, **options)
 
 
@@ -130,13 +130,13 @@ def test_retrieval_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("labels", "options", "told"),
+    ("labels", "options", "message"),
     [
         ([5, 5], {"distance": "l2"}, "no query has a reference of its label"),
         ([0, 0], {"distance": "dot"}, "choose cosine or l2"),
         ([0], {"distance": "l2"}, "with labels"),
     ],
 )
-def test_retrieval_refuses(labels, options, told):
-    with pytest.raises(ValueError, match=told):
+def test_retrieval_refuses(labels, options, message):
+    with pytest.raises(ValueError, match=message):
         retrieval_metrics(np.zeros((2, 3)), labels, np.zeros((1, 3)), [0], **options)

@@ -21,7 +21,7 @@ CLASSES = StateClasses(states=(None, *map(bits, STATES), None))
 B3 = {name: {"initial": bits(INITIAL[name]), "expected": EXPECTED[name]} for name in INITIAL}
 
 
-def told(decoder):
+def message(decoder):
     return [[completion.frame, completion.step] for completion in decoder.completed]
 
 
@@ -55,7 +55,7 @@ def test_detections(name, decoder):
     running, expected = ASD_DECODERS[decoder](), ASD[name][decoder]
     for frame, rows in enumerate(ASD[name]["predictions"]):
         running.update(frame, detections(rows))
-    assert [told(running), list(running.state)] == [expected["y_hat"], expected["final_state"]]
+    assert [message(running), list(running.state)] == [expected["y_hat"], expected["final_state"]]
     if expected["cum_confs_nonzero"] is not None:
         assert sums(running, 6) == pytest.approx(expected["cum_confs_nonzero"])
 
@@ -67,7 +67,7 @@ def test_a_background_loses_the_state_only_as_in_the_public_code(non_states, exp
     decoder = NaiveDetections(StateClasses(states=CLASSES.states, non_states=non_states))
     for frame, class_id in enumerate([0, 1, 0, 2]):
         decoder.update(frame, [Detection(class_id, 0.9)])
-    assert told(decoder) == expected
+    assert message(decoder) == expected
 
 
 def test_a_background_first_kills_accumulation_only_as_in_the_public_code():
@@ -76,7 +76,7 @@ def test_a_background_first_kills_accumulation_only_as_in_the_public_code():
         decoder = AccumulatedDetections(StateClasses(states=CLASSES.states, non_states=non_states), threshold=0.5)
         for frame, class_id in enumerate([23, 1, 2]):
             decoder.update(frame, [Detection(class_id, 0.9)])
-        found[non_states] = told(decoder)
+        found[non_states] = message(decoder)
     assert found == {"ignore": [[2, 9], [2, 18]], "reference": []}
 
 
@@ -101,8 +101,8 @@ def test_changes(case):
             naive.update(frame, *row)
             accumulated.update(frame, *row)
         trace.append(sums(accumulated, 6))
-    assert [told(naive), naive.state] == [case["naive_assy"]["y_hat"], case["naive_assy"]["final_state"]]
-    assert [told(accumulated), accumulated.state] == [expected["y_hat"], expected["final_state"]]
+    assert [message(naive), naive.state] == [case["naive_assy"]["y_hat"], case["naive_assy"]["final_state"]]
+    assert [message(accumulated), accumulated.state] == [expected["y_hat"], expected["final_state"]]
     assert trace == [pytest.approx(row) for row in expected["cum_trace"]]
 
 
@@ -110,7 +110,7 @@ def test_changes_alternating_with_none():
     decoder = AccumulatedChanges(bits(INITIAL["assy"]), window=20, expected=EXPECTED["assy"])
     for frame in range(14):
         decoder.update(frame, *changes({"on": [] if frame % 2 else [3], "p": 0.9}, 0.01))
-    assert told(decoder) == [[12, 9]]  # 7 * 0.9 > 6: what was added to since the last fading does not fade
+    assert message(decoder) == [[12, 9]]  # 7 * 0.9 > 6: what was added to since the last fading does not fade
 
 
 def vote(case, *, weight, fusion):
@@ -129,7 +129,7 @@ def test_soft_voting(case, weight, fusion, key):
     expected = case[key][weight]
     asd, temporal = vote(case, weight=float(weight), fusion=fusion)
     merged = merge_completions(asd.completed, temporal.completed)
-    found = {"asd": told(asd), "temporal": told(temporal), "merged": [[c.frame, c.step] for c in merged]}
+    found = {"asd": message(asd), "temporal": message(temporal), "merged": [[c.frame, c.step] for c in merged]}
     assert found == {name: expected[name] for name in found}
     if "cum" in expected:
         assert sums(temporal, 5) == pytest.approx(expected["cum"])

@@ -129,8 +129,8 @@ def test_repair_and_gc_leave_a_run_alone(project: Project, events: Path) -> None
         assert refused.returncode == 1
         assert re.search(rf"process {other.pid} of .* works on this since .* wait for its end", refused.stderr)
         assert shard.read_bytes() == damaged
-        told = reelwright(project.file.folder, "gc", "--now", "--only-these", "--delete")
-        assert "nothing to remove" in told.stdout
+        message = reelwright(project.file.folder, "gc", "--now", "--only-these", "--delete")
+        assert "nothing to remove" in message.stdout
     assert len(written(events)) == len(project.planner().plan("embed").wanted)  # each once
     assert verify(project.file, whole=True).problems == ()
     assert rows(project) == before

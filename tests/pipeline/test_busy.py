@@ -99,18 +99,18 @@ def test_nobody_begins_to_use_anything_while_gc_removes(project: Project, monkey
     """Who wants to waits until it is over, looks again, and finds it gone instead of half there."""
     changed = Project.open(project.file.path, overrides=["frames.fps=2"])
     embed, locks = key_of(project, "embed"), project.file.store.locks
-    removing, told, order = threading.Event(), threading.Event(), []
+    removing, message, order = threading.Event(), threading.Event(), []
 
     def use() -> None:
         removing.wait(60)
-        with using(locks, what="run", tell=lambda _: told.set()) as note:
+        with using(locks, what="run", report=lambda _: message.set()) as note:
             note({embed})
             order.append("used")
             assert not project.file.store.embeddings(embed).exists()
 
     def slowly(store: Store, going: Sequence[Garbage]) -> list[Garbage]:
         removing.set()
-        assert told.wait(60)
+        assert message.wait(60)
         gone = garbage.delete(store, going)
         order.append("removed")
         return gone
@@ -130,7 +130,7 @@ def test_what_somebody_works_on_without_a_note_stays(project: Project, monkeypat
     found = swept(changed).going
     monkeypatch.setattr(garbage, "_say_nothing", lambda _: waits.set())
     with ThreadPoolExecutor(1) as pool:
-        with exclusive(store.lock(embed), tell=pytest.fail, what="release"):
+        with exclusive(store.lock(embed), report=pytest.fail, what="release"):
             removed = pool.submit(garbage.delete, store, found)
             assert waits.wait(60)
         gone = removed.result(60)

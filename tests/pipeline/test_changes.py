@@ -342,9 +342,9 @@ def test_plan_of_a_change(scene: Scene, name: str) -> None:
 def test_reasons(scene: Scene, name: str) -> None:
     change(scene, name)
     read_videos(scene.project().file, SilentObserver(), jobs=1)
-    told = {plan.node.name: plan.reasons for plan in scene.project().status()}
+    message = {plan.node.name: plan.reasons for plan in scene.project().status()}
     expected = {node: reasons for (changed, node), reasons in REASONS.items() if changed == name}
-    assert {node: told[node] for node in expected} == expected
+    assert {node: message[node] for node in expected} == expected
 
 
 @pytest.mark.parametrize("name", dict.fromkeys(name for name, *_ in OF_VIDEOS))
@@ -365,9 +365,13 @@ def test_what_failed_is_incomplete_or_forced_is_told(scene: Scene) -> None:
     ItemLedger(project.file.store.node(plan.spec_key)).commit(failed)
     shutil.rmtree(project.file.store.node(plan.key))
     assert project.planner().plan("embed").reasons == ("failed: 1",)
-    told = ("failed", "failed after 2 attempt(s): no_frames: none", "`run` tries it again, `run --no-retry` leaves it")
+    message = (
+        "failed",
+        "failed after 2 attempt(s): no_frames: none",
+        "`run` tries it again, `run --no-retry` leaves it",
+    )
     why = explain_video(project.planner(), "embed", "a")
-    assert (why.state, *why.reasons) == told
+    assert (why.state, *why.reasons) == message
     assert open_planner(project.file, forced=["embed"]).plan("embed").reasons == ("forced", "failed: 1")
     why = explain_video(open_planner(project.file, forced=["embed"]), "embed", "b")
     assert (why.state, *why.reasons) == ("to do", "forced")

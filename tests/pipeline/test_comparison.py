@@ -78,12 +78,12 @@ def test_all_runs_with_the_settings_in_which_they_differ(grown: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("metric", "told"),
+    ("metric", "message"),
     [("macro_f1", "more than one: scores.macro_f1, val_macro_f1"), ("scores.top2", "Did you mean 'scores.top1'")],
 )
-def test_an_unclear_metric_is_refused(grown: Path, metric: str, told: str) -> None:
+def test_an_unclear_metric_is_refused(grown: Path, metric: str, message: str) -> None:
     rows = run_rows(History.of(Project.open(grown / "reelwright.yaml").file.store))
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         sort_rows(rows, metric)
 
 

@@ -126,13 +126,13 @@ def test_no_command_ends_in_a_traceback_and_repair_makes_it_whole(
     weights = project.record("train").outputs["weights"]
     damage(path, kind)
     texts = said(project.file.folder, monkeypatch)
-    told = {command: text for command, text in texts.items() if "damaged" in text}
-    for command, text in told.items():
+    message = {command: text for command, text in texts.items() if "damaged" in text}
+    for command, text in message.items():
         assert str(path) in text, command
         assert name in CACHES or "Run `reelwright verify --repair`" in text, command
     if name in CACHES:
-        assert ("status",) in told
-        assert ("run", "-n") in told
+        assert ("status",) in message
+        assert ("run", "-n") in message
         damage(path, kind)  # `gc` reads videos, and so has written it again
     assert [problem.path for problem in verify(project.file).problems if problem.is_wrong] == [path]
     assert repair(project.file, SilentObserver()).problems == ()
@@ -175,13 +175,13 @@ def test_progress_and_locks_that_are_damaged_stop_nobody(tmp_path: Path, kind: s
     progress.write_text('{"node": "embed", "videos": 3}')
     damage(progress, kind)
     assert read_progress(store, "k") is None
-    with exclusive(store.lock("k"), tell=pytest.fail):
+    with exclusive(store.lock("k"), report=pytest.fail):
         (lock,) = store.lock("k").iterdir()
         content = lock.read_bytes()
     lock.with_name("000009.json").write_bytes(DAMAGES[kind](content))
     (held,) = holdings(store.locks)
     assert held.owner.host == "a machine unknown"  # held by somebody, until nothing was heard for a minute
-    with exclusive(store.lock("k"), tell=lambda _: None, stale_seconds=0.1):
+    with exclusive(store.lock("k"), report=lambda _: None, stale_seconds=0.1):
         pass
 
 

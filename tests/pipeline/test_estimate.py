@@ -22,7 +22,7 @@ WORK = {
 }
 
 
-def told(folder: Path, *overrides: str) -> dict[str, Estimate]:
+def message(folder: Path, *overrides: str) -> dict[str, Estimate]:
     return estimates(Project.open(folder / "reelwright.yaml", overrides=overrides).planner())
 
 
@@ -64,7 +64,7 @@ def known(copied: Path) -> Path:
 def test_time_and_size(
     known: Path, overrides: list[str], expected: dict[str, tuple[float | None, float | None]]
 ) -> None:
-    assert {name: (cost.seconds, cost.bytes) for name, cost in told(known, *overrides).items()} == expected
+    assert {name: (cost.seconds, cost.bytes) for name, cost in message(known, *overrides).items()} == expected
 
 
 def test_a_training_that_went_on_is_reckoned_as_a_whole(known: Path) -> None:
@@ -73,14 +73,14 @@ def test_a_training_that_went_on_is_reckoned_as_a_whole(known: Path) -> None:
     record = planner.plan("train").record
     assert record is not None
     write_record(planner.file.store, replace(record, work={**WORK["train"], "share": 0.25}), project=planner.project)
-    assert told(known, "train.epochs=6")["train"].seconds == pytest.approx(360.0)
+    assert message(known, "train.epochs=6")["train"].seconds == pytest.approx(360.0)
 
 
 def test_a_video_that_was_not_read_counts_as_one_of_average_length(known: Path) -> None:
     write_video(known / "f.mp4", seed=9)
     rows = read_rows(known / "videos.csv")
     write_rows(known / "videos.csv", [*rows, {"video_id": "f", "path": str(known / "f.mp4"), "split": "test"}])
-    found = told(known)
+    found = message(known)
     assert list(found) == ["frames", "embed", "predict", "scores"]
     embed = found["embed"]
     assert (embed.num_todo, embed.num_videos, embed.num_unread) == (1, 6, 1)
@@ -88,6 +88,6 @@ def test_a_video_that_was_not_read_counts_as_one_of_average_length(known: Path) 
 
 
 def test_nothing_is_said_where_nothing_is_known(folder: Path) -> None:
-    found = told(folder)
+    found = message(folder)
     assert found["frames"].num_todo == 5
     assert {(cost.seconds, cost.bytes) for cost in found.values()} == {(None, None)}

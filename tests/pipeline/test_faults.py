@@ -147,10 +147,10 @@ def test_a_full_disk_ends_the_node_with_a_clear_message_and_loses_nothing(
         result = opened(project, setting).run(until=[node])
     assert result.exit_code == 1
     assert result.failures == ()  # no video is to blame
-    told = only(result, "failed")
-    assert told.node == node
-    assert str(disk.path) in told.message
-    assert ("MB are free there" in told.message) or (not disk.is_mounted and "ulimit" in told.message)
+    message = only(result, "failed")
+    assert message.node == node
+    assert str(disk.path) in message.message
+    assert ("MB are free there" in message.message) or (not disk.is_mounted and "ulimit" in message.message)
     assert {path: digest for path, digest in contents(disk.path).items() if path in before} == before
     assert verify(opened(project).file, whole=True).is_whole
     assert opened(project).run().nothing_to_do
@@ -198,10 +198,10 @@ def test_a_read_only_store_can_be_used_and_says_at_once_when_there_is_work(proje
         assert opened(project).run().nothing_to_do
         result = opened(project, "frames.fps=2.5").run(observer=Watching())
         assert result.exit_code == 1
-        told = only(result, "failed")
-        assert told.node == "frames"
-        assert f"make {disk.path} writable or name another store" in told.message
-        assert told.seconds < 2
+        message = only(result, "failed")
+        assert message.node == "frames"
+        assert f"make {disk.path} writable or name another store" in message.message
+        assert message.seconds < 2
         assert started == []  # nothing heavy was begun
         write_video(project / "new.mp4", seed=7)
         rows = read_rows(project / "videos.csv")
@@ -244,9 +244,9 @@ def test_a_store_removed_while_running_ends_the_run_and_the_next_starts_anew(
     result = opened(project, setting).run(until=[node], observer=Removing(node, disk.path))
     assert time.monotonic() - began < 60
     assert result.exit_code == 1
-    told = only(result, "failed")
-    assert told.node == node
-    assert "the store was removed while this ran" in told.message
+    message = only(result, "failed")
+    assert message.node == node
+    assert "the store was removed while this ran" in message.message
     again = opened(project, setting).run(until=[node])
     assert again.exit_code == 0
     assert verify(opened(project, setting).file, whole=True).is_whole
@@ -292,7 +292,7 @@ def start(pipeline: Path, until: str, *, hold: bool = False) -> subprocess.Popen
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
 
 
-def told(process: subprocess.Popen[str]) -> tuple[int, dict[str, int]]:
+def message(process: subprocess.Popen[str]) -> tuple[int, dict[str, int]]:
     exit_code, done = json.loads(process.communicate(timeout=120)[0].splitlines()[-1])
     return exit_code, done
 
@@ -321,7 +321,7 @@ def test_when_one_of_two_runs_is_killed_the_other_takes_over_at_once(folder: Pat
         done = sorted(ledger.done())
         assert 0 < len(done) < 5
         before = inodes(store.embeddings(plan.spec_key) / digest for digest in done)
-        assert told(second) == (0, {"frames": 0, "embed": 5 - len(done)})
+        assert message(second) == (0, {"frames": 0, "embed": 5 - len(done)})
     assert time.monotonic() - killed < STALE_SECONDS  # as an owner elsewhere would have been waited for
     assert inodes(store.embeddings(plan.spec_key) / digest for digest in done) == before
     assert holdings(store.locks) == []
@@ -333,7 +333,7 @@ def test_two_pipeline_files_at_once_share_what_is_the_same(folder: Path) -> None
     text = (folder / "reelwright.yaml").read_text(encoding="utf-8")
     (folder / "second.yaml").write_text(text.replace("name: linear", "name: gru"), encoding="utf-8")
     both = [start(folder / name, "predict") for name in ("reelwright.yaml", "second.yaml")]
-    (first_code, first), (second_code, second) = (told(process) for process in both)
+    (first_code, first), (second_code, second) = (message(process) for process in both)
     assert (first_code, second_code) == (0, 0)
     assert {node: first[node] + second[node] for node in first} == {"frames": 5, "embed": 5, "train": 0, "predict": 10}
     store = opened(folder).file.store

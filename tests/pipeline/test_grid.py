@@ -31,7 +31,7 @@ def test_values(text: str, values: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("axes", "told"),
+    ("axes", "message"),
     [
         ([], "-m: no setting is given"),
         (["train.epochs"], "-m 'train.epochs': write name=value,value"),
@@ -44,8 +44,8 @@ def test_values(text: str, values: list[str]) -> None:
     ],
     ids=["none", "no value", "empty value", "bracket", "quote", "twice", "unknown", "second value wrong"],
 )
-def test_wrong_grids_are_refused_before_anything_runs(copied: Path, axes: list[str], told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
+def test_wrong_grids_are_refused_before_anything_runs(copied: Path, axes: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         combinations(copied / "reelwright.yaml", axes)
 
 
@@ -54,9 +54,9 @@ def test_combinations_share_what_they_can_and_one_that_fails_stops_none(copied: 
     lock = (copied / "reelwright.lock").read_text(encoding="utf-8")
     axes = ["train.optimizer.lr=0.001,1e30", "train.epochs=2,3", "predict.window.hop=1,2"]
     grid = combinations(copied / "reelwright.yaml", axes)
-    told: list[int] = []
-    outcomes = run_grid(grid, SilentObserver(), RunOptions(), report=lambda number, _: told.append(number))
-    assert told == list(range(8))
+    message: list[int] = []
+    outcomes = run_grid(grid, SilentObserver(), RunOptions(), report=lambda number, _: message.append(number))
+    assert message == list(range(8))
     assert dict(outcomes[3].combination.settings) == {
         "train.optimizer.lr": "0.001",
         "train.epochs": "3",

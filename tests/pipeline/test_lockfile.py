@@ -82,7 +82,7 @@ def drop_video(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda at: edit(at, "reelwright.yaml", "fps: 5", "fps: 10"), r"frames\.settings\.fps: locked 5, now 10\n"),
         (
@@ -128,12 +128,12 @@ def drop_video(folder: Path) -> None:
         "format",
     ],
 )
-def test_frozen_refuses_before_any_work(copied: Path, change: Callable[[Path], object], told: str) -> None:
+def test_frozen_refuses_before_any_work(copied: Path, change: Callable[[Path], object], message: str) -> None:
     change(copied)
     nodes = sorted((copied / ".reelwright" / "store" / "nodes").iterdir())
     lock = copied / "reelwright.lock"
     text = lock.read_text(encoding="utf-8") if lock.exists() else None
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         run(copied, frozen=True)
     assert sorted((copied / ".reelwright" / "store" / "nodes").iterdir()) == nodes
     assert (lock.read_text(encoding="utf-8") if lock.exists() else None) == text

@@ -145,16 +145,16 @@ def test_what_is_refused(project, settings, match):
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ("pretrain.states=['1000',nonsense]", "states: 'nonsense' is no label"),
         ("pretrain.batch.classes=40", "batch.classes is 40, but only"),
     ],
 )
-def test_what_is_told_when_it_runs(project, settings, told):
+def test_what_is_told_when_it_runs(project, settings, message):
     result = Project.open(project.file.path, overrides=[settings]).run(until=["pretrain"])
     (failed,) = [node for node in result.nodes if node.state == "failed"]
-    assert told in failed.message
+    assert message in failed.message
 
 
 @pytest.mark.parametrize("objective", ["simclr", "batch_all", "batch_hard", "ce"])

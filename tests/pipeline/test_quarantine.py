@@ -134,9 +134,9 @@ def test_failures_status_and_explain_tell_of_it(quarantined: Path) -> None:
     )
     given = ["-S", "frames.start=1"]
     attempts = failure(quarantined).row.attempts
-    told = reelwright(quarantined, "failures", *given)
-    assert told.returncode == 0, told.stderr
-    assert f"quarantined after {attempts} attempts" in told.stdout
+    message = reelwright(quarantined, "failures", *given)
+    assert message.returncode == 0, message.stderr
+    assert f"quarantined after {attempts} attempts" in message.stdout
     (cause,) = json.loads(reelwright(quarantined, "failures", "--json", *given).stdout)["causes"]
     assert (cause["videos"], cause["quarantined"], cause["attempts"]) == (1, 1, attempts)
     status = reelwright(quarantined, "status", *given).stdout

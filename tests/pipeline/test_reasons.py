@@ -20,8 +20,8 @@ from reelwright.storage.errors import ConfigError, StoreError, nearest
 
 def invoke(folder: Path, *words: str) -> tuple[int, str, str]:
     result = CliRunner().invoke(app, [*words, "-c", str(folder / "reelwright.yaml")])
-    told = "" if result.exception is None or isinstance(result.exception, SystemExit) else str(result.exception)
-    return result.exit_code, result.stdout, result.stderr + told
+    message = "" if result.exception is None or isinstance(result.exception, SystemExit) else str(result.exception)
+    return result.exit_code, result.stdout, result.stderr + message
 
 
 def test_a_change_is_told_against_what_this_file_had_last_found_or_made(copied: Path) -> None:
@@ -40,9 +40,9 @@ def test_logs_tell_of_a_video_that_could_not_be_read(copied: Path) -> None:
     file_of = Project.open(copied / "reelwright.yaml").file
     assert "its content is not read, `run` reads it first" in invoke(copied, "logs", "bad")[1]
     read_videos(file_of, SilentObserver(), jobs=1)
-    code, told, _ = invoke(copied, "logs", "bad")
+    code, message, _ = invoke(copied, "logs", "bad")
     assert code == 0
-    assert told.startswith("bad in videos: failed, 0 rows, 1 attempts (")
+    assert message.startswith("bad in videos: failed, 0 rows, 1 attempts (")
     assert json.loads(CliRunner().invoke(app, ["logs", "bad", "--json", "-c", str(file_of.path)]).stdout)[0]["row"]
 
 
@@ -51,12 +51,12 @@ def test_reports_that_are_not_there_are_not_printed(copied: Path) -> None:
     folder = project.report("scores")
     assert invoke(copied, "report")[:2] == (0, f"scores: {folder / 'report.html'}\n")
     (folder / "report.html").unlink()
-    code, told, why = invoke(copied, "report")
-    assert (code, told) == (1, "")
+    code, message, why = invoke(copied, "report")
+    assert (code, message) == (1, "")
     assert "report.html is gone. `reelwright run --force scores` writes it again" in why
     shutil.rmtree(folder)
-    code, told, why = invoke(copied, "report", "scores")
-    assert (code, told) == (1, "")
+    code, message, why = invoke(copied, "report", "scores")
+    assert (code, message) == (1, "")
     assert "node 'scores' is not finished: its output is gone from the store. Run it first" in why
     other = Project.open(project.file.path, overrides=["frames.stop=1.6"])
     with pytest.raises(StoreError, match="node 'predict' has not run yet: waits for train"):

@@ -169,9 +169,9 @@ def test_two_runs_at_once_share_the_work(folder: Path) -> None:
         )
         for _ in range(2)
     ]
-    told = [process.communicate(timeout=120)[0].split() for process in started]
-    assert [code for code, _ in told] == ["0", "0"]
-    assert sum(int(done) for _, done in told) == 10  # five decoded, five embedded, by one or the other
+    message = [process.communicate(timeout=120)[0].split() for process in started]
+    assert [code for code, _ in message] == ["0", "0"]
+    assert sum(int(done) for _, done in message) == 10  # five decoded, five embedded, by one or the other
 
 
 @pytest.mark.slow

@@ -152,8 +152,8 @@ def edit(folder: Path, old: str, new: str) -> None:
 def overrides_of(change: Change, folder: Path) -> list[str]:
     if isinstance(change, str):
         return [change]
-    told = change(folder)
-    return [told] if isinstance(told, str) else []
+    message = change(folder)
+    return [message] if isinstance(message, str) else []
 
 
 @pytest.mark.parametrize(("change", "made", "decoded"), CHANGES.values(), ids=CHANGES)
@@ -162,8 +162,8 @@ def test_a_change_is_known_before_anything_runs(project: Path, change: Change, m
     planner = planner_of(project, *overrides)
     altered = change is CHANGES["a file altered"][0]  # its content is looked at by `run`
     assert planner.dataset.num_to_make == (0 if altered else made)
-    told = planner.plan("frames").reasons
-    assert (f"videos: {made} still to be made" in told) == (made > 0 and not altered)
+    message = planner.plan("frames").reasons
+    assert (f"videos: {made} still to be made" in message) == (made > 0 and not altered)
 
 
 @pytest.mark.slow
@@ -206,17 +206,17 @@ def test_labels_and_splits(project: Path) -> None:
 def test_reasons(project: Path) -> None:
     assert run(project) == {"made": 0, "decoded": 0}  # notes them for the pipeline file in this place
 
-    def told(*overrides: str) -> list[str]:
+    def message(*overrides: str) -> list[str]:
         planner = planner_of(project, *overrides)
         return why_to_make(planner.file, planner.dataset.synthetic)
 
-    assert told("videos.synthesize.seed=4", "videos.synthesize.fps=10") == [
+    assert message("videos.synthesize.seed=4", "videos.synthesize.fps=10") == [
         "fps: 12 -> 10",
         "seed: 3 -> 4",
         "4 of 4 to make",
     ]
     shutil.rmtree(project / ".reelwright" / "store" / "projects")
-    assert told("videos.synthesize.seed=4") == ["never ran", "4 of 4 to make"]
+    assert message("videos.synthesize.seed=4") == ["never ran", "4 of 4 to make"]
 
 
 def test_the_lock_file_has_them_and_frozen_runs_keep_to_it(project: Path) -> None:
@@ -285,19 +285,19 @@ def test_status_and_explain_say_it(project: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(project)
     assert run(project) == {"made": 0, "decoded": 0}
 
-    def told(*arguments: str, code: int = 0) -> str:
+    def message(*arguments: str, code: int = 0) -> str:
         done = CliRunner().invoke(app, [*arguments], catch_exceptions=False)
         assert done.exit_code == code
         return done.stdout
 
-    assert "to make" not in told("status", "--exit-code")
-    changed = told("status", "--exit-code", "-S", "videos.synthesize.seed=4", code=1)
+    assert "to make" not in message("status", "--exit-code")
+    changed = message("status", "--exit-code", "-S", "videos.synthesize.seed=4", code=1)
     assert "videos: seed: 3 -> 4; 4 of 4 to make: `run` makes them first" in changed
-    assert json.loads(told("status", "--json", "-S", "videos.synthesize.samples=7"))["to_make"] == 3
-    assert told("explain", "videos").startswith("videos (synthesize dead_leaves): up to date\nkey ")
-    assert "\n  seed: 3 -> 4\n  4 of 4 to make\n" in told("explain", "videos", "-S", "videos.synthesize.seed=4")
-    assert "frames: 4 of 7 videos to decode (3 not read yet)" not in told("run", "-n")
-    assert "(3 not read yet)" in told("run", "-n", "-S", "videos.synthesize.samples=7")
+    assert json.loads(message("status", "--json", "-S", "videos.synthesize.samples=7"))["to_make"] == 3
+    assert message("explain", "videos").startswith("videos (synthesize dead_leaves): up to date\nkey ")
+    assert "\n  seed: 3 -> 4\n  4 of 4 to make\n" in message("explain", "videos", "-S", "videos.synthesize.seed=4")
+    assert "frames: 4 of 7 videos to decode (3 not read yet)" not in message("run", "-n")
+    assert "(3 not read yet)" in message("run", "-n", "-S", "videos.synthesize.samples=7")
 
 
 @pytest.mark.slow
@@ -518,8 +518,8 @@ def test_a_dry_run_estimates_the_making_by_the_rate_of_earlier_ones(project: Pat
         str(project / "reelwright.yaml"),
         *(part for entry in wanted for part in ("-S", entry)),
     ]
-    told = CliRunner().invoke(app, command, catch_exceptions=False).stdout
-    assert re.search(r"^videos: 6 of 6 videos to make, about 12 s, [\d.]+ kB$", told, re.MULTILINE), told
+    message = CliRunner().invoke(app, command, catch_exceptions=False).stdout
+    assert re.search(r"^videos: 6 of 6 videos to make, about 12 s, [\d.]+ kB$", message, re.MULTILINE), message
     found = json.loads(CliRunner().invoke(app, [*command, "--json"], catch_exceptions=False).stdout)
     assert (found["making"]["num_todo"], found["making"]["seconds"]) == (6, 12.0)
 

@@ -27,8 +27,8 @@ def test_a_temporal_model_is_at_the_level_of_the_linear_probe(
     scores = {kind: [accuracy(project, f"scores_{kind}_{seed}") for seed in SEEDS] for kind in ("linear", "gru")}
     chance = json.loads((project.report("scores_gru_0") / "metrics.json").read_text())["headline"]["chance_top1"]
     with capsys.disabled():
-        told = {kind: [round(value, 3) for value in values] for kind, values in scores.items()}
-        print(f"\nframe accuracy of 3 seeds: {told}, always the commonest: {chance:.3f}")
+        message = {kind: [round(value, 3) for value in values] for kind, values in scores.items()}
+        print(f"\nframe accuracy of 3 seeds: {message}, always the commonest: {chance:.3f}")
     assert 0.4 < chance < 0.6
     assert mean(scores["linear"]) > chance + 0.08
     assert mean(scores["gru"]) >= mean(scores["linear"])

@@ -77,8 +77,8 @@ def serving(scheme: str = "s3", port: int | None = None) -> Iterator[Server]:
     try:
         if scheme == "gs":
             _wait(f"{server.url}/storage/v1/b")
-            told, headers = json.dumps({"name": BUCKET}).encode(), {"Content-Type": "application/json"}
-            request = urllib.request.Request(f"{server.url}/storage/v1/b?project=any", data=told, headers=headers)
+            message, headers = json.dumps({"name": BUCKET}).encode(), {"Content-Type": "application/json"}
+            request = urllib.request.Request(f"{server.url}/storage/v1/b?project=any", data=message, headers=headers)
         else:
             _wait(f"{server.url}/moto-api/")
             request = urllib.request.Request(f"{server.url}/{BUCKET}", method="PUT")

@@ -54,11 +54,14 @@ def test_runs_and_gc_at_once_lose_nothing(tmp_path: Path, started: list[subproce
     started.extend(running)
     sweeps, gone = 0, 0
     while any(process.poll() is None for process in running):
-        code, told = ended(start(folder, "gc", "-c", "bare.yaml", "--now", "--only-these", "--delete", "--json"))
-        assert code == 0, told
-        sweeps, gone = sweeps + 1, gone + len(json.loads(told[told.index("{") : told.rindex("}") + 1])["going"])
-    for code, told in map(ended, running):
-        assert code == 0, told
+        code, message = ended(start(folder, "gc", "-c", "bare.yaml", "--now", "--only-these", "--delete", "--json"))
+        assert code == 0, message
+        sweeps, gone = (
+            sweeps + 1,
+            gone + len(json.loads(message[message.index("{") : message.rindex("}") + 1])["going"]),
+        )
+    for code, message in map(ended, running):
+        assert code == 0, message
     print(f"{sweeps} times gc, which removed {gone} things")
     assert sweeps > 1
     for name in ("reelwright.yaml", "other.yaml"):
@@ -88,9 +91,9 @@ def test_a_run_that_is_suspended_and_passed_over_writes_no_more(
     before = {path: path.stat().st_mtime_ns for path in store.glob("nodes/**/*") if path.is_file()}
     time.sleep(BEAT_SECONDS)  # so that the heartbeat looks as soon as it goes on
     os.killpg(process.pid, signal.SIGCONT)
-    code, told = ended(process)
-    assert code == 1, told
-    assert "another process took this lock over" in told
+    code, message = ended(process)
+    assert code == 1, message
+    assert "another process took this lock over" in message
     after = {path: path.stat().st_mtime_ns for path in store.glob("nodes/**/*") if path.is_file()}
     assert len(after.keys() - before.keys()) <= 1  # an item whose word was written as it woke up
     for path in held.parent.glob("*.json"):

@@ -37,8 +37,8 @@ def store(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> St
     return Store.at(f"s3://{BUCKET}/{tmp_path.name}")
 
 
-def ignore(told: str) -> None:
-    del told
+def ignore(message: str) -> None:
+    del message
 
 
 def test_only_who_saw_the_last_version_rewrites_an_object(store: Store) -> None:
@@ -70,7 +70,7 @@ def test_a_holder_that_was_silent_and_who_takes_over_never_both_go_on(
 ) -> None:
     """The holder gives a sign of life at the very moment it is passed over: its word counts, or the other's."""
     monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 3600.0)
-    held = exclusive(store.lock("k"), tell=ignore)
+    held = exclusive(store.lock("k"), report=ignore)
     held.__enter__()
     claim = next(iter(heartbeat._heart.claims.values()))
     pass_over, counted = places.Place.pass_over, []
@@ -85,7 +85,7 @@ def test_a_holder_that_was_silent_and_who_takes_over_never_both_go_on(
     taken = threading.Event()
 
     def take() -> None:
-        with exclusive(store.lock("k"), tell=ignore, stale_seconds=1.0):
+        with exclusive(store.lock("k"), report=ignore, stale_seconds=1.0):
             taken.set()
 
     thread = threading.Thread(target=take)

@@ -117,10 +117,10 @@ def test_a_pattern_in_a_bucket_names_the_videos_that_it_names_in_a_folder(
     two.done("run")
     assert [path.name for path in two.cache.rglob("*.mp4")] == ["more.mp4"]
 
-    for pattern, told in ((f"{videos}/*.avi", "no object fits"), ("s3://nobody-made-this/*.mp4", "no such bucket")):
+    for pattern, message in ((f"{videos}/*.avi", "no object fits"), ("s3://nobody-made-this/*.mp4", "no such bucket")):
         refused = two.run("run", "-S", f"videos.glob={pattern}")
         assert refused.returncode == 2
-        assert told in refused.stderr
+        assert message in refused.stderr
         assert "Traceback" not in refused.stderr
 
 
@@ -192,15 +192,15 @@ def test_what_is_broken_in_the_bucket_is_made_again_and_no_more(local: Path, buc
     times = {name: bucket.files.info(f"{bucket.store}/{name}")["LastModified"] for name in wanted if name != lost}
 
     # The first machine has all of it unharmed, which is of no use to others.
-    told = one.done("verify", "--repair")
-    assert "nothing is wrong any more" in told
+    message = one.done("verify", "--repair")
+    assert "nothing is wrong any more" in message
     for mended in (
         "record.json: copied from the last record of its pipeline file",
         "5 videos listed again from their data",
         "model.safetensors removed",
         "videos.json: removed",
     ):
-        assert mended in told, told
+        assert mended in message, message
     assert bucket_outcome(bucket) == wanted
     again = {name.split("/")[2] for name in (shard, lost)}
     after = {name: bucket.files.info(f"{bucket.store}/{name}")["LastModified"] for name in times}
@@ -268,9 +268,9 @@ def test_gc_takes_what_nothing_reaches_out_of_the_bucket_and_leaves_what_is_used
     assert not {name for name in wanted if name in bucket.names()}
 
     # The first machine has copies of what is gone, and all that it needs.
-    told = one.done("gc", "--now", "--delete")
-    assert "nothing to remove" in told
-    assert "copies on this machine of what is not in the bucket any more" in told
+    message = one.done("gc", "--now", "--delete")
+    assert "nothing to remove" in message
+    assert "copies on this machine of what is not in the bucket any more" in message
     assert not [path for path in one.cache.rglob("*") if path.is_file() and old.intersection(path.parts)]
     assert "nothing to do: all 4 nodes are up to date" in one.done("run")
 
@@ -296,12 +296,12 @@ def test_training_that_is_killed_goes_on_elsewhere_from_its_checkpoint(local: Pa
 def test_two_machines_at_once_do_everything_once(local: Path, bucket: Bucket) -> None:
     one, two = bucket.machine("one"), bucket.machine("two")
     processes = [one.start("run"), two.start("run")]
-    told = [process.communicate(timeout=LIMIT_SECONDS) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], told
+    message = [process.communicate(timeout=LIMIT_SECONDS) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], message
     assert bucket_outcome(bucket) == local_outcome(local)
     for node in ("frames", "embed", "train", "predict"):
-        done = [sum(line.startswith(f"{node}: done") for line in errors.splitlines()) for _, errors in told]
-        assert sum(done) == 1, (node, told)
+        done = [sum(line.startswith(f"{node}: done") for line in errors.splitlines()) for _, errors in message]
+        assert sum(done) == 1, (node, message)
 
 
 @contextlib.contextmanager
@@ -419,8 +419,8 @@ def test_runs_and_gc_of_several_machines_at_once_lose_nothing(local: Path, bucke
         swept = machines["four"].run("gc", "-c", str(bare), "--now", "--only-these", "--delete", "--json")
         assert swept.returncode == 0, swept.stderr
         sweeps += 1
-    told = [process.communicate(timeout=LIMIT_SECONDS) for process in running]
-    assert [process.returncode for process in running] == [0, 0, 0], told
+    message = [process.communicate(timeout=LIMIT_SECONDS) for process in running]
+    assert [process.returncode for process in running] == [0, 0, 0], message
     assert sweeps > 1
     for name, file in (("one", bucket.project / "reelwright.yaml"), ("two", other)):
         machines[name].done("run", "-c", str(file))
@@ -439,7 +439,7 @@ def write_project_in(bucket: Bucket, local: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("store", "variables", "told"),
+    ("store", "variables", "message"),
     [
         ("s3://nobody-made-this/store", {}, "no such bucket"),
         (f"s3://{BUCKET}/x", {"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None}, "no credentials"),
@@ -448,7 +448,7 @@ def write_project_in(bucket: Bucket, local: Path) -> None:
     ids=["bucket", "credentials", "scheme"],
 )
 def test_what_is_wrong_is_told_before_any_work(
-    bucket: Bucket, store: str, variables: dict[str, str | None], told: str, monkeypatch: pytest.MonkeyPatch
+    bucket: Bucket, store: str, variables: dict[str, str | None], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(bucket.machines))  # no profile of whoever runs this
     machine = bucket.machine("one")
@@ -466,5 +466,5 @@ def test_what_is_wrong_is_told_before_any_work(
         check=False,
     )
     assert done.returncode == 2, done.stderr
-    assert told in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -79,7 +79,7 @@ class Watching(SilentObserver):
 @contextlib.contextmanager
 def pool(tmp_path: Path, reporter: Noting, **settings: object) -> Iterator[DaskPool]:
     chosen = ClusterSettings(**{"executor": "dask", "workers": 2, "memory": "500MB", "unit_seconds": 5.0, **settings})
-    opened = DaskPool(chosen, logs=tmp_path / "logs", tell=reporter.note)
+    opened = DaskPool(chosen, logs=tmp_path / "logs", report=reporter.note)
     try:
         yield opened
     finally:

@@ -313,9 +313,9 @@ def test_training_over_two_nodes_goes_on_after_its_time_and_after_its_submitter(
     trained = project.trained("long")
     found = [line["train_loss"] for line in trained.metrics()]
     assert [line["epoch"] for line in trained.metrics()] == list(range(1, 21))
-    told = slurm.run("scontrol", "show", "job", str(job))
-    assert "Restarts=0" not in told
-    assert "NumNodes=2" in told
+    message = slurm.run("scontrol", "show", "job", str(job))
+    assert "Restarts=0" not in message
+    assert "NumNodes=2" in message
     assert project.run(only=["long"], force=["long"], cluster={"executor": "local"}).exit_code == 0
     expected = [line["train_loss"] for line in project.trained("long").metrics()]
     assert found == pytest.approx(expected, rel=1e-4)

@@ -13,11 +13,11 @@ from torch import nn
 
 from reelwright.models.encoders.base import DataConfig
 from reelwright.stages.base.config import parse_config
-from reelwright.stages.datasets.feature_bank import Block
+from reelwright.stages.datasets.feature_bank import FeatureBank
 from reelwright.stages.datasets.sampling.windows import WindowShape, grid_windows
 from reelwright.stages.datasets.tasks.labels import LabelSpace
 from reelwright.stages.datasets.tasks.task import build_task
-from reelwright.stages.embed.clips import FrameSpans, RowMaker
+from reelwright.stages.embed.clips import ClipAssembler, FrameSpans
 from reelwright.stages.embed.config import ClipSettings, EmbedConfig
 from reelwright.stages.embed.encoding.preprocess import override
 from reelwright.stages.embed.videos import clip_of
@@ -44,7 +44,7 @@ def seen_by_embed(num_frames, grid):
     )
     data_config = override(PLAIN, config.preprocess, clip=config.clip)
     loaded = SimpleNamespace(config=config, encoder=SimpleNamespace(kind="video"), data_config=data_config)
-    maker, numbers = RowMaker(clip_of(loaded, where="embed")), np.arange(num_frames)
+    maker, numbers = ClipAssembler(clip_of(loaded, where="embed")), np.arange(num_frames)
     frames = (numbers + 1).astype(np.uint8)[:, None, None, None].repeat(3, 3)
     parts = [*maker.add(frames, FrameSpans(numbers / 1.0, numbers + 1.0, numbers)), *maker.close()]
     return [row.reshape(grid["length"], 3)[:, 0].tolist() for part in parts for row in part.frames]
@@ -71,7 +71,7 @@ def batched(make, num_frames, grid):
 
 def seen_by_train(num_frames, grid):
     rows = torch.arange(1.0, num_frames + 1)[:, None]
-    block = Block(rows, np.array([0, num_frames]), (_spans(num_frames),), ("d",))
+    block = FeatureBank(rows, np.array([0, num_frames]), (_spans(num_frames),), ("d",))
     return batched(lambda **of: WindowBatches(block=block, **of), num_frames, grid)
 
 

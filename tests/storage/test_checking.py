@@ -103,8 +103,8 @@ def test_every_byte_of_an_item_counts(tmp_path: Path, codec: str) -> None:
 
 def test_missing_cut_foreign_and_fewer_rows_than_listed(tmp_path: Path) -> None:
     folder = item(tmp_path, codec="none")
-    told = [(problem.kind, problem.what) for problem in check_item(folder, ItemRow(digest="v", status="ok", rows=8))]
-    assert told == [("altered", "has 7 rows, the ledger says 8")]
+    message = [(problem.kind, problem.what) for problem in check_item(folder, ItemRow(digest="v", status="ok", rows=8))]
+    assert message == [("altered", "has 7 rows, the ledger says 8")]
     shard = folder / "pooled" / "c" / "1" / "0"
     content = shard.read_bytes()
     shard.write_bytes(content[:-1])

@@ -23,7 +23,7 @@ def test_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("row", "told"),
+    ("row", "message"),
     [
         ("a,3,3,0.5", "row 2: class 3 is not known; classes are 0 to 2"),
         ("a,3.5,1,0.5", "row 2: frame '3.5' is not a whole number"),
@@ -32,10 +32,10 @@ def test_read(tmp_path):
         ("a,-1,1,0.5", "frame '-1' must not be negative"),
     ],
 )
-def test_wrong_rows(tmp_path, row, told):
+def test_wrong_rows(tmp_path, row, message):
     path = tmp_path / "d.csv"
     path.write_text(HEAD + row, encoding="utf-8")
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         read_detections(path, num_classes=3)
 
 

@@ -31,8 +31,8 @@ __all__ = ["machines"]
 KEY, DIGEST = "a" * 32, "1" * 32
 
 
-def ignore(told: str) -> None:
-    del told
+def ignore(message: str) -> None:
+    del message
 
 
 @pytest.fixture(params=["folder", "bucket"])
@@ -68,7 +68,7 @@ def test_one_thread_keeps_all_claims_alive(store: Store, often: None) -> None:
     with ExitStack() as stack:
         stack.enter_context(using(store.locks, what="run"))({KEY})
         for number in range(64):
-            stack.enter_context(exclusive(store.claims(KEY) / str(number), tell=ignore, is_kept=False))
+            stack.enter_context(exclusive(store.claims(KEY) / str(number), report=ignore, is_kept=False))
         assert threading.active_count() == before + 1
         root = Path(store.url.removeprefix("file://")) if store.url else store.root
         files = list(root.glob(f"claims/{KEY}/*/*.json"))
@@ -134,7 +134,7 @@ def test_nothing_is_written_once_a_lock_was_lost(store: Store, act: Callable[[St
     root = Path(store.url.removeprefix("file://")) if store.url else store.root
     with (  # noqa: PT012 - the lock is lost inside
         pytest.raises(LostLockError, match=r"took this lock over.*run again"),
-        exclusive(store.lock(KEY), tell=ignore),
+        exclusive(store.lock(KEY), report=ignore),
     ):
         take_over(store)
         learn_of_it(store)
@@ -149,7 +149,7 @@ def test_nothing_is_written_once_a_lock_was_lost(store: Store, act: Callable[[St
 
 
 def test_a_lock_that_was_lost_is_told_at_the_end_even_if_nothing_was_written(store: Store) -> None:
-    held = exclusive(store.lock(KEY), tell=ignore)
+    held = exclusive(store.lock(KEY), report=ignore)
     held.__enter__()
     take_over(store)
     if store.url is None:
@@ -162,7 +162,7 @@ def test_a_process_that_was_stopped_looks_itself_before_it_writes(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The heartbeat's thread may wake up later than the work."""
-    with pytest.raises(LostLockError), exclusive(store.lock(KEY), tell=ignore):  # noqa: PT012
+    with pytest.raises(LostLockError), exclusive(store.lock(KEY), report=ignore):  # noqa: PT012
         take_over(store)
         commit(store)  # a second after a sign of life nobody takes over
         clock = heartbeat._now
@@ -173,7 +173,7 @@ def test_a_process_that_was_stopped_looks_itself_before_it_writes(
 
 def test_where_it_cannot_be_known_nothing_is_written(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
     store = machines.use("one")
-    with exclusive(store.lock(KEY), tell=ignore):
+    with exclusive(store.lock(KEY), report=ignore):
         clock, listed = heartbeat._now, remote.list_objects
 
         def silent(url: str) -> None:
@@ -196,7 +196,7 @@ def test_work_in_other_threads_and_other_stores(store: Store, tmp_path: Path, of
         except ReelwrightError as error:
             found.append(error)
 
-    with pytest.raises(LostLockError), exclusive(store.lock(KEY), tell=ignore):  # noqa: PT012
+    with pytest.raises(LostLockError), exclusive(store.lock(KEY), report=ignore):  # noqa: PT012
         take_over(store)
         learn_of_it(store)
         thread = threading.Thread(target=work)
@@ -211,20 +211,20 @@ def test_who_waits_for_a_second_lock_learns_that_the_first_one_was_lost(store: S
     root = Path(store.url.removeprefix("file://")) if store.url else store.root
     (root / "locks" / "other").mkdir(parents=True)
     (root / "locks" / "other" / "000001.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(LostLockError, match=KEY), exclusive(store.lock(KEY), tell=ignore):  # noqa: PT012
+    with pytest.raises(LostLockError, match=KEY), exclusive(store.lock(KEY), report=ignore):  # noqa: PT012
         take_over(store)
-        with exclusive(other or store.lock("other"), tell=ignore):
+        with exclusive(other or store.lock("other"), report=ignore):
             pytest.fail("held by nobody known, it was taken")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 @pytest.mark.filterwarnings("ignore:This process")
 def test_a_forked_process_holds_nothing(tmp_path: Path) -> None:
-    with exclusive(tmp_path / "locks" / KEY, tell=ignore):
+    with exclusive(tmp_path / "locks" / KEY, report=ignore):
         child = os.fork()
         if child == 0:
             is_clean = not heartbeat._heart.claims
-            with exclusive(tmp_path / "locks" / "child", tell=ignore):
+            with exclusive(tmp_path / "locks" / "child", report=ignore):
                 is_alive = any(thread.name == "heartbeat of locks" for thread in threading.enumerate())
             os._exit(0 if is_clean and is_alive else 1)
         assert os.waitpid(child, 0)[1] == 0

@@ -43,7 +43,7 @@ def roots() -> Roots:
     return Roots(keys={KEY}, items={KEY: {WANTED, HALF}})
 
 
-def told(store: Store, found: list[Garbage]) -> set[tuple[str, str, int]]:
+def message(store: Store, found: list[Garbage]) -> set[tuple[str, str, int]]:
     return {
         (path.relative_to(store.root).as_posix(), garbage.kind, garbage.num_bytes)
         for garbage in found
@@ -65,7 +65,7 @@ def test_what_is_not_reached_is_the_same_in_a_folder_and_in_a_bucket(machines: M
     fill(folder)
     two = machines.use("two")  # whose copy has nothing of it
     there, here = list(find_garbage(two, roots())), list(find_garbage(folder, roots()))
-    assert told(two, there) == told(folder, here)
+    assert message(two, there) == message(folder, here)
     assert {garbage.kind for garbage in here} == {"embeddings", "predictions", "runs", "reports", "nodes", "weights"}
     assert not [path for path in two.root.rglob("*") if path.is_file() and path.suffix in {"", ".safetensors"}]
     sums = [Listing(store.backend, store.root).size(store.root)[0] for store in (two, folder)]
@@ -85,7 +85,7 @@ def test_a_store_behind_a_link_is_looked_through(tmp_path: Path) -> None:
     fill(Store.at(tmp_path / "folder"))
     (tmp_path / "link").symlink_to(tmp_path / "folder")
     link, folder = Store.at(tmp_path / "link"), Store.at(tmp_path / "folder")
-    assert told(link, list(find_garbage(link, roots()))) == told(folder, list(find_garbage(folder, roots())))
+    assert message(link, list(find_garbage(link, roots()))) == message(folder, list(find_garbage(folder, roots())))
     (tmp_path / "places").mkdir()
     write_json(tmp_path / "places" / "k" / "000001.json", {})
     Store.at(tmp_path / "other").root.mkdir()

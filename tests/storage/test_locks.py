@@ -38,9 +38,9 @@ for _ in range(int(sys.argv[4])):
 """
 
 
-def ignore(told: str) -> None:
+def ignore(message: str) -> None:
     """Say nothing."""
-    del told
+    del message
 
 
 def holder(path: Path) -> subprocess.Popen[str]:
@@ -61,18 +61,18 @@ def make_elsewhere(folder: Path) -> Path:
 
 
 def test_the_second_waits_and_is_told_for_whom(tmp_path: Path) -> None:
-    told: list[str] = []
+    message: list[str] = []
 
     def let_go(text: str) -> None:
-        told.append(text)
+        message.append(text)
         first.communicate("\n")
 
     with holder(tmp_path / "key") as first:
-        with exclusive(tmp_path / "key", tell=let_go) as waited:
+        with exclusive(tmp_path / "key", report=let_go) as waited:
             assert waited
-        assert len(told) == 1
-        assert told[0].startswith(f"waits for process {first.pid} of ")
-        assert told[0].endswith(", which works on the same")
+        assert len(message) == 1
+        assert message[0].startswith(f"waits for process {first.pid} of ")
+        assert message[0].endswith(", which works on the same")
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda number: number.name)
@@ -80,7 +80,7 @@ def test_a_dead_owner_holds_nothing_even_before_its_parent_looks(tmp_path: Path,
     with holder(tmp_path / "key") as first:
         first.send_signal(number)
         started = time.monotonic()
-        with exclusive(tmp_path / "key", tell=ignore):
+        with exclusive(tmp_path / "key", report=ignore):
             assert time.monotonic() - started < 10
         first.wait(timeout=10)
     assert holdings(tmp_path) == []
@@ -90,7 +90,7 @@ def test_a_process_number_that_is_used_again_is_not_the_owner(tmp_path: Path) ->
     (tmp_path / "key").mkdir()
     dead = dataclasses.asdict(Owner(started="long ago"))  # our own number, of an earlier process
     (tmp_path / "key" / "000003.json").write_text(json.dumps(dead), encoding="utf-8")
-    with exclusive(tmp_path / "key", tell=pytest.fail) as waited:
+    with exclusive(tmp_path / "key", report=pytest.fail) as waited:
         assert not waited
         assert [path.name for path in (tmp_path / "key").iterdir()] == ["000004.json"]
     assert [path.name for path in (tmp_path / "key").iterdir()] == ["000004.free"]
@@ -102,7 +102,7 @@ def test_a_silent_owner_on_another_machine_is_passed_over_by_our_clock_alone(tmp
         held = make_elsewhere(tmp_path / "key")
         os.utime(held, (4e9, 4e9))  # its clock runs a century ahead: says nothing
         started = time.monotonic()
-        with exclusive(tmp_path / "key", tell=ignore, stale_seconds=1.0) as waited:
+        with exclusive(tmp_path / "key", report=ignore, stale_seconds=1.0) as waited:
             assert waited
             assert 0.9 < time.monotonic() - started < 20
         first.wait(timeout=10)
@@ -115,7 +115,7 @@ def test_an_owner_on_another_machine_that_gives_signs_of_life_is_waited_for(tmp_
         script = "import os,sys,time\nfor n in range(20): os.utime(sys.argv[1], (n, n)); time.sleep(0.1)"
         with subprocess.Popen([sys.executable, "-c", script, str(held)]):
             started = time.monotonic()
-            with exclusive(tmp_path / "key", tell=ignore, stale_seconds=1.0):
+            with exclusive(tmp_path / "key", report=ignore, stale_seconds=1.0):
                 assert time.monotonic() - started > 1.5
         first.kill()
 
@@ -123,9 +123,9 @@ def test_an_owner_on_another_machine_that_gives_signs_of_life_is_waited_for(tmp_
 def test_an_owner_that_died_while_writing_its_name_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "key").mkdir()
     (tmp_path / "key" / "000001.json").touch()
-    told: list[str] = []
-    with exclusive(tmp_path / "key", tell=told.append, stale_seconds=0.5):
-        assert told == ["waits for another process, which works on the same"]
+    message: list[str] = []
+    with exclusive(tmp_path / "key", report=message.append, stale_seconds=0.5):
+        assert message == ["waits for another process, which works on the same"]
 
 
 def test_never_two_inside(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_an_owner_elsewhere_is_forgotten_after_a_day(tmp_path: Path) -> None:
 
 
 def test_an_error_inside_lets_the_lock_go(tmp_path: Path) -> None:
-    with pytest.raises(KeyError, match="x"), exclusive(tmp_path / "key", tell=print):
+    with pytest.raises(KeyError, match="x"), exclusive(tmp_path / "key", report=print):
         raise KeyError("x")
     assert holdings(tmp_path) == []
 
@@ -168,7 +168,7 @@ def test_an_error_inside_lets_the_lock_go(tmp_path: Path) -> None:
 def test_who_looked_long_ago_costs_nobody_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The lock was let go, cleared away and taken anew meanwhile, so that its numbers began again."""
     late = tmp_path / "lock" / "000008.json"
-    with exclusive(tmp_path / "lock", tell=ignore):
+    with exclusive(tmp_path / "lock", report=ignore):
         late.write_text(json.dumps(dataclasses.asdict(Owner())))
         monkeypatch.setattr("reelwright.storage.locks.locks.time.sleep", lambda _: late.unlink(missing_ok=True))
     assert not late.exists()
@@ -177,7 +177,7 @@ def test_who_looked_long_ago_costs_nobody_the_lock(tmp_path: Path, monkeypatch: 
 def test_a_generation_beside_ours_that_stays_is_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever made it died before taking ours away."""
     monkeypatch.setattr("reelwright.storage.locks.locks.time.sleep", lambda _: None)
-    with pytest.raises(LostLockError), exclusive(tmp_path / "lock", tell=ignore):
+    with pytest.raises(LostLockError), exclusive(tmp_path / "lock", report=ignore):
         (tmp_path / "lock" / "000008.json").write_text("{}")
 
 

@@ -129,8 +129,8 @@ def test_two_files_of_one_stem_are_told_with_the_way_out(tmp_path: Path) -> None
     for name in ("clip.mp4", "clip.webm"):
         (tmp_path / name).touch()
     videos = scan_folder(tmp_path, default_split="train")
-    told = r"/clip\.mp4 and /.*/clip\.webm would both have the id 'clip'.*videos\.glob.*columns video_id and path"
-    with pytest.raises(InputError, match=told):
+    message = r"/clip\.mp4 and /.*/clip\.webm would both have the id 'clip'.*videos\.glob.*columns video_id and path"
+    with pytest.raises(InputError, match=message):
         check_videos(videos, source="x", splits=SPLITS)
     rows = read_manifest(write(tmp_path / "m.csv", "path\nclip.mp4\nclip.webm\n"), root="/x", default_split="train")
     with pytest.raises(InputError, match=r"/x/clip\.mp4 and /x/clip\.webm would both have the id 'clip'"):
@@ -155,10 +155,10 @@ def test_all_problems_of_a_manifest_are_told_at_once(tmp_path: Path) -> None:
     found = read_manifest(path, root=tmp_path, default_split="train")
     with pytest.raises(InputError, match=r"3 problem\(s\)") as error:
         check_videos(found, source="m.csv", splits=SPLITS, missing=found[2:])
-    told = "\n".join(error.value.problems)
-    assert "row 3: video_id 'a' stands in row 2 already" in told
-    assert "row 3: split 'trian' is unknown. Did you mean 'train'? Known: train, val, test" in told
-    assert "row 4: no such file" in told
+    message = "\n".join(error.value.problems)
+    assert "row 3: video_id 'a' stands in row 2 already" in message
+    assert "row 3: split 'trian' is unknown. Did you mean 'train'? Known: train, val, test" in message
+    assert "row 4: no such file" in message
 
 
 @pytest.mark.parametrize(
@@ -196,14 +196,14 @@ def test_all_problems_of_segments_are_told_at_once(tmp_path: Path) -> None:
     text = "video_id,start_seconds,stop_seconds,label\na,2,1,walk\na,x,1,walk\na,0,1,wlak\na,-1,1,walk\n"
     with pytest.raises(InputError, match=r"4 problem\(s\)") as error:
         labels_from_table(write(tmp_path / "s.csv", text), kind="segments", videos=videos("a"), classes=["walk"])
-    told = "\n".join(error.value.problems)
+    message = "\n".join(error.value.problems)
     for part in (
         "row 2: stop_seconds 1.0 must lie after",
         "row 3: start_seconds 'x' is not a number",
         "row 4: label 'wlak'",
         "row 5: start_seconds '-1'",
     ):
-        assert part in told
+        assert part in message
 
 
 def test_labels_of_other_videos_only_are_an_error(tmp_path: Path) -> None:

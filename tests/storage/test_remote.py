@@ -299,24 +299,24 @@ def test_ledgers_of_several_machines_are_one(machines: Machines) -> None:
 def test_a_lock_is_held_by_one_and_then_by_the_other(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(working_copy._Bucket, "look_seconds", 0.02)
     store = machines.use("one")
-    told: list[str] = []
+    message: list[str] = []
     order: list[str] = []
 
     def second() -> None:
-        with exclusive(store.lock("k"), tell=told.append, what="second") as waited:
+        with exclusive(store.lock("k"), report=message.append, what="second") as waited:
             order.append(f"second, waited {waited}")
 
-    with exclusive(store.lock("k"), tell=told.append, what="first") as waited:
+    with exclusive(store.lock("k"), report=message.append, what="first") as waited:
         assert not waited
         assert [(held.key, held.owner.what) for held in holdings(store.locks)] == [("k", "first")]
         thread = threading.Thread(target=second)
         thread.start()
-        while not told:
+        while not message:
             time.sleep(0.01)
         order.append("first")
     thread.join()
     assert order == ["first", "second, waited True"]
-    assert "waits for process" in told[0]
+    assert "waits for process" in message[0]
     assert holdings(store.locks) == []
     assert [path.name for path in (machines.bucket / "locks" / "k").iterdir()] == ["000002.free"]
 
@@ -329,7 +329,7 @@ def test_a_lock_of_the_dead_is_passed_over(machines: Machines, machine: str, mon
     (machines.bucket / "locks" / "k").mkdir(parents=True)
     content = json.dumps({**dead.__dict__, "beat": 1, "at": time.time()})
     (machines.bucket / "locks" / "k" / "000007.json").write_text(content)
-    with exclusive(store.lock("k"), tell=lambda _: None, stale_seconds=0.3):
+    with exclusive(store.lock("k"), report=lambda _: None, stale_seconds=0.3):
         assert [path.name for path in (machines.bucket / "locks" / "k").iterdir()] == ["000008.json"]
 
 

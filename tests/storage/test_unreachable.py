@@ -297,7 +297,7 @@ def test_a_lock_in_a_bucket_that_dies_is_not_let_go_and_not_lost(service: Servic
     store = service.use("one")
     with (  # noqa: PT012 - it dies inside
         pytest.raises(ReelwrightError, match="cannot be reached"),
-        exclusive(store.lock(KEY), tell=pytest.fail),
+        exclusive(store.lock(KEY), report=pytest.fail),
     ):
         service.fall_silent()
         write_text(store.report(KEY) / "metrics.json", "{}")

@@ -25,7 +25,7 @@ FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draws:
+class EpochSampler:
     """What an epoch takes of N windows. It can be asked again for any epoch, so a resumed run goes on in its order."""
 
     seed: int | None = None  # None: all windows in their own order (validation)
@@ -76,7 +76,7 @@ class Draws:
         return np.concatenate([np.zeros(0, dtype=np.int64), *orders])[:count]
 
 
-IN_ORDER = Draws()
+IN_ORDER = EpochSampler()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,7 +47,7 @@ class Attempt:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class DecodeResult:
     """What became of a video in the end."""
 
     item: VideoItem
@@ -104,7 +104,7 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def attempt_all(items: Sequence[VideoItem], plan: Plan) -> Iterator[Attempt | Outcome]:
+def attempt_all(items: Sequence[VideoItem], plan: Plan) -> Iterator[Attempt | DecodeResult]:
     """Messages of all videos as they come (those of one video in order), and one `Outcome` for each.
 
     A process that is killed from outside is no fault of the video's before its backend was tried once more. Raises
@@ -126,7 +126,7 @@ def attempt_all(items: Sequence[VideoItem], plan: Plan) -> Iterator[Attempt | Ou
                 pool.submit(_task(event.name, state, plan), first=True)
             else:
                 if event.cause != NO_BACKEND or not _telling(state):
-                    raise_unusable(event, told="; ".join(state.notes))
+                    raise_unusable(event, message="; ".join(state.notes))
                 yield _outcome(event, states.pop(event.name))
 
 
@@ -142,14 +142,14 @@ def _task(name: str, state: _Progress, plan: Plan) -> Task:
     )
 
 
-def raise_unusable(ended: TaskEnded, *, told: str = "") -> None:
+def raise_unusable(ended: TaskEnded, *, message: str = "") -> None:
     """Raise what ends a stage where a task ended by no fault of its video's. told: what to say of all attempts."""
     kind: type[ReelwrightError] = UnusableMachineError if ended.cause == MACHINE else UnusableStoreError
     if ended.status == UNUSABLE:
         raise kind(ended.message)
     if ended.cause == NO_BACKEND:
         raise UnusableMachineError(
-            f"no backend that is left can be loaded here: {told or ended.message}. Install it again (pip install "
+            f"no backend that is left can be loaded here: {message or ended.message}. Install it again (pip install "
             "--force-reinstall av decord), or what it needs of the system, then run again"
         )
 
@@ -188,11 +188,11 @@ def _telling(state: _Progress) -> list[tuple[str, str]]:
     return [failure for failure in state.failures if failure[1] not in ("backend_unsuited", NO_BACKEND)]
 
 
-def _outcome(ended: TaskEnded, state: _Progress) -> Outcome:
+def _outcome(ended: TaskEnded, state: _Progress) -> DecodeResult:
     status, cause = ended.status, ended.cause
     if status not in DONE:
         status, cause = [(status, cause), *_telling(state)][-1]
-    return Outcome(
+    return DecodeResult(
         item=state.item,
         status=status,
         cause=cause,

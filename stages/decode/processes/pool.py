@@ -185,19 +185,19 @@ def _start(worker: _Worker, task: Task) -> TaskEnded | None:
         worker.start()
     except TimeoutError:
         worker.kill()
-        told = f"is not ready after {_START_LIMIT_SECONDS:g} s. Is the machine overloaded, or its file system away?"
+        message = f"is not ready after {_START_LIMIT_SECONDS:g} s. Is the machine overloaded, or its file system away?"
     except (EOFError, ConnectionError):
         cause = worker.reap()
         died = _died(task, cause, 0.0)
         if died.is_killed:
             return died
-        told = f"ends at once ({cause}). What it printed says why: a package may be missing, or damaged"
+        message = f"ends at once ({cause}). What it printed says why: a package may be missing, or damaged"
     except OSError as error:
         worker.kill()
-        told = f"cannot be started: {error}. Free some memory or processes (`ulimit -u`)"
+        message = f"cannot be started: {error}. Free some memory or processes (`ulimit -u`)"
     else:
         return None
-    return TaskEnded(task.name, wire.UNUSABLE, wire.MACHINE, f"the decoding process {told}", 0.0)
+    return TaskEnded(task.name, wire.UNUSABLE, wire.MACHINE, f"the decoding process {message}", 0.0)
 
 
 def _died(task: Task, cause: str, seconds: float) -> TaskEnded:
@@ -221,8 +221,8 @@ def _local_arguments(task: Task) -> dict[str, Any] | TaskEnded:
     except ReelwrightError as error:
         return TaskEnded(task.name, wire.UNUSABLE, wire.SOURCE, str(error), 0.0)
     except OSError as error:  # of the folder of copies
-        told = why_broken(error) or f"{error}. See that the folder of copies can be written"
-        return TaskEnded(task.name, wire.UNUSABLE, wire.MACHINE, f"{path} cannot be fetched: {told}", 0.0)
+        message = why_broken(error) or f"{error}. See that the folder of copies can be written"
+        return TaskEnded(task.name, wire.UNUSABLE, wire.MACHINE, f"{path} cannot be fetched: {message}", 0.0)
 
 
 class _Worker:

@@ -49,18 +49,18 @@ def legend() -> Markup:
 def _lane(events: Sequence[Event], *, axis: Axis) -> Markup:
     marks = [mark for event in events for mark in _marks(event, axis=axis)]
     marks += [_words(event, axis=axis) for event in events if _has_room(event, events, axis=axis)]
-    told = "; ".join(_told(event) for event in events)
+    message = "; ".join(_told(event) for event in events)
     ground = tag("rect", width="100%", height=_LANE_PIXELS, rx=5, class_="track")
     return tag(
         "svg",
-        tag("title", told),
+        tag("title", message),
         ground,
         *marks,
         width="100%",
         height=_LANE_PIXELS,
         class_="strip steps",
         role="img",
-        aria_label=told,
+        aria_label=message,
     )
 
 

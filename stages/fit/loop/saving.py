@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
-from reelwright.models.blocks.ema import WeightMean
+from reelwright.models.blocks.ema import ModelEma
 from reelwright.models.metrics.metric import metric_named
 from reelwright.stages.base.work import Reporter
 from reelwright.stages.fit.loop.checkpoints import Checkpoint, load_last, save_last, save_state
@@ -27,7 +27,7 @@ class Saver:
     """Writes and reads the weights of one training; of several processes the first one writes."""
 
     def __init__(
-        self, updater: Updater, mean: WeightMean | None, *, settings: TrainerSettings, folder: RunFolder
+        self, updater: Updater, mean: ModelEma | None, *, settings: TrainerSettings, folder: RunFolder
     ) -> None:
         self.updater, self.mean, self.settings, self.folder = updater, mean, settings, folder
         self.world = updater.world

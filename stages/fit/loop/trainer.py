@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from reelwright.models.blocks.ema import WeightMean
+from reelwright.models.blocks.ema import ModelEma
 from reelwright.models.contracts import Forward, VideoModel
 from reelwright.stages.base.work import Reporter
 from reelwright.stages.fit.loop.batches import Batch, Batches, Prepare
@@ -72,7 +72,7 @@ class Trainer:
         )
         self.device = self.updater.device
         decay = settings.ema_decay
-        self.mean = None if decay is None else WeightMean(module, decay=decay, warmup=settings.ema_warmup)
+        self.mean = None if decay is None else ModelEma(module, decay=decay, warmup=settings.ema_warmup)
         self.saver = Saver(self.updater, self.mean, settings=settings, folder=folder)
         self.progress = Progress()
         self.speed = Speed()

@@ -42,7 +42,7 @@ class Rates:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class StepResult:
     """What an update was like, over all processes."""
 
     loss: float
@@ -118,7 +118,7 @@ class Updater:
         """The module's outputs under the settings' precision."""
         return self.step.outputs(inputs)
 
-    def update(self, group: Sequence[Batch], progress: Progress, *, is_stopping: bool) -> Outcome:
+    def update(self, group: Sequence[Batch], progress: Progress, *, is_stopping: bool) -> StepResult:
         """One weight update from a group of batches. Raises StageError, before any weight changes, when not finite."""
         factor = self.rates.lr(progress.update)
         decay = None if self.rates.decay is None else self.rates.decay(progress.update)
@@ -146,7 +146,7 @@ class Updater:
             self.scaler.update()
         if is_stepped:
             self.objective.after_step(self.module, progress.update + 1)
-        return Outcome(
+        return StepResult(
             loss=loss_value,
             parts=dict(zip(list(losses)[1:], part_values, strict=True)),
             weight=float(weight),

@@ -164,10 +164,10 @@ def _take(process: _Process, event: dict[str, Any], reporter: Reporter) -> None:
 
 def _outcome(processes: list[_Process]) -> dict[str, Any]:
     """What the first process returned. Raises what is wrong: what was meant for people first, then deaths."""
-    told = [process.ended for process in processes if process.ended.get("event") == "error"]
-    if told:
-        kind = getattr(errors, told[0]["kind"], StageError)
-        error: ReelwrightError = kind(told[0]["message"])
+    message = [process.ended for process in processes if process.ended.get("event") == "error"]
+    if message:
+        kind = getattr(errors, message[0]["kind"], StageError)
+        error: ReelwrightError = kind(message[0]["message"])
         raise error
     for process in processes:
         code = process.popen.returncode

@@ -9,7 +9,7 @@ from reelwright.stages.base.work import Reporter
 from reelwright.stages.synthesize.ledger import Present
 from reelwright.stages.synthesize.procedures.write import Note, make_procedure_dataset
 from reelwright.stages.synthesize.spread import Spread, spread
-from reelwright.stages.synthesize.work import Outcome
+from reelwright.stages.synthesize.work import SynthesisResult
 from reelwright.storage.errors import ConfigError
 
 
@@ -26,7 +26,7 @@ def make_procedures(
     fps: float = 10.0,
     note: Note | None = None,
     by: Spread = spread,
-) -> Outcome:
+) -> SynthesisResult:
     """Make ``num_samples`` procedure videos, ``num_val`` and ``num_test`` of them for these splits.
 
     ``note`` is called with each that is new.
@@ -68,4 +68,4 @@ def make_procedures(
         "rejected_degenerate_draws": 0,
         "given_up": [],
     }
-    return Outcome(folder=folder, num_new=num_samples - counts[0], num_found=counts[0], report=report)
+    return SynthesisResult(folder=folder, num_new=num_samples - counts[0], num_found=counts[0], report=report)

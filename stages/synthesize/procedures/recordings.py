@@ -73,10 +73,10 @@ def make_recordings(
     jobs = list_jobs(parameters)
     missing = [job for job in jobs if not (folder / _place(job)).exists()]
     done = len(jobs) - len(missing)
-    tell = progress or (lambda _done, _all: None)
-    tell(done, len(jobs))
+    report = progress or (lambda _done, _all: None)
+    report(done, len(jobs))
     for number, _ in enumerate(spread(write_recording, ((folder, job) for job in missing), workers=workers), start=1):
-        tell(done + number, len(jobs))
+        report(done + number, len(jobs))
 
 
 def write_recording(folder: Path, job: VideoJob) -> None:

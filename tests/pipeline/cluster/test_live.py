@@ -9,7 +9,7 @@ import pytest
 
 from reelwright.cli.run.planning import progress_text
 from reelwright.pipeline.executors import progress_file
-from reelwright.pipeline.executors.progress_file import LiveReporter, Progress, read_progress, telling
+from reelwright.pipeline.executors.progress_file import LiveReporter, Progress, read_progress, reporting
 from reelwright.pipeline.upkeep.doctor import BAD, GOOD, examine_store
 from reelwright.stages.base.work import SilentReporter, VideoItem
 from reelwright.storage.ledger.items import ItemLedger, ItemRow
@@ -20,7 +20,7 @@ def test_a_node_tells_how_far_it_is_while_it_is_done_and_leaves_nothing(tmp_path
     monkeypatch.setattr(progress_file, "_SECONDS_BETWEEN", 0.0)
     store, inner = Store.at(tmp_path), SilentReporter()
     items = [VideoItem(str(number), "", "") for number in range(10)]
-    with telling(inner, store, key="k", node="embed", items=items) as reporter:
+    with reporting(inner, store, key="k", node="embed", items=items) as reporter:
         for number, status in enumerate(("ok", "ok", "failed")):
             reporter.item(ItemRow(digest=str(number), status=status))
         reporter.running(4)
@@ -107,7 +107,7 @@ def test_time_left(tmp_path: Path, monkeypatch, durations: list[float], events: 
     monkeypatch.setattr(progress_file, "_SECONDS_BETWEEN", 0.0)
     monkeypatch.setattr(progress_file.time, "monotonic", lambda: clock[0])
     items = [VideoItem(str(number), "", "", duration) for number, duration in enumerate(durations)]
-    with telling(SilentReporter(), Store.at(tmp_path), key="k", node="n", items=items) as reporter:
+    with reporting(SilentReporter(), Store.at(tmp_path), key="k", node="n", items=items) as reporter:
         found = drive(reporter, clock, events)
     assert found == (None if left is None else pytest.approx(left))
 

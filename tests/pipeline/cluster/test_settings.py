@@ -67,7 +67,7 @@ def test_options_go_over_the_block_and_that_over_the_profile(project, block, giv
 
 
 @pytest.mark.parametrize(
-    ("block", "given", "told"),
+    ("block", "given", "message"),
     [
         ("cluster: {exectuor: dask}", {}, "exectuor: unknown key"),
         ("cluster: {executor: k8s}", {}, "'k8s' is not allowed"),
@@ -80,8 +80,8 @@ def test_options_go_over_the_block_and_that_over_the_profile(project, block, giv
     ],
     ids=["key", "executor", "time", "memory", "nested", "profile", "scheduler", "option"],
 )
-def test_wrong_settings_are_told_with_what_is_allowed(project, block, given, told) -> None:
-    with pytest.raises(ConfigError, match=told):
+def test_wrong_settings_are_told_with_what_is_allowed(project, block, given, message) -> None:
+    with pytest.raises(ConfigError, match=message):
         settings(project, block, **given)
 
 
@@ -127,9 +127,9 @@ def test_a_worker_ends_before_its_job_does_and_offers_its_gpu(tmp_path: Path) ->
 def test_workers_of_slurm_keep_the_memory_that_a_forward_pass_needs_again() -> None:
     code = "import dask, distributed; print(dask.config.get('distributed.nanny.pre-spawn-environ'))"
     lines = [*worker_lines(ClusterSettings(executor="slurm")), shlex.join([sys.executable, "-c", code])]
-    told = subprocess.run(["bash", "-c", "\n".join(lines)], capture_output=True, text=True, check=True).stdout
-    assert "'MALLOC_TRIM_THRESHOLD_': None" in told
-    assert "OMP_NUM_THREADS" in told  # the rest stays as it is
+    message = subprocess.run(["bash", "-c", "\n".join(lines)], capture_output=True, text=True, check=True).stdout
+    assert "'MALLOC_TRIM_THRESHOLD_': None" in message
+    assert "OMP_NUM_THREADS" in message  # the rest stays as it is
 
 
 def test_a_training_job_is_warned_and_queued_again(tmp_path: Path) -> None:

@@ -289,13 +289,13 @@ def test_a_shard_has_one_writer_and_a_whole_video_waits_for_the_writers_of_its_s
             target=lambda: done.append(str(do_videos(work, STAGES["embed"].work, what="", reporter=Notes())))
         ),
     ]
-    with exclusive(claims / "long.1", tell=lambda _: None, is_kept=False):
+    with exclusive(claims / "long.1", report=lambda _: None, is_kept=False):
         waiting[0].start()
         waiting[0].join(1.0)
         assert not (partial_group(project.store.embeddings("emb"), "long") / "pooled/c/0").exists()
     waiting[0].join()
     assert done == ["Shards(count=4, missing=(2, 3))"]
-    with exclusive(claims / "long.3", tell=lambda _: None, is_kept=False):
+    with exclusive(claims / "long.3", report=lambda _: None, is_kept=False):
         waiting[1].start()
         waiting[1].join(0.5)
         assert len(done) == 1

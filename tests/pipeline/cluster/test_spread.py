@@ -150,7 +150,7 @@ def test_a_unit_waits_for_who_writes_its_videos_and_takes_what_that_one_did(tmp_
     unit = Unit.of(make_work(tmp_path, items), name="u")
     claim = Store.at(tmp_path).claims("0" * 32) / items[0].digest
     found: list[UnitDone] = []
-    with exclusive(claim, tell=lambda _: None, is_kept=False):
+    with exclusive(claim, report=lambda _: None, is_kept=False):
         thread = threading.Thread(target=lambda: found.append(UnitDone.from_plain(do_unit(unit.plain()))))
         thread.start()
         thread.join(0.3)

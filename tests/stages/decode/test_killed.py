@@ -14,7 +14,7 @@ import pytest
 
 from reelwright.stages.decode import source, work
 from reelwright.stages.decode.config import DecodeConfig
-from reelwright.stages.decode.processes.attempts import Attempt, Outcome, Plan, attempt_all
+from reelwright.stages.decode.processes.attempts import Attempt, DecodeResult, Plan, attempt_all
 from reelwright.stages.decode.readers import backend_order
 from reelwright.stages.decode.source import Opened, Restarted, stream_frames
 from reelwright.stages.decode.work import run_items
@@ -176,7 +176,7 @@ def test_a_person_who_kills_every_process(grey_video: Path, monkeypatch: pytest.
         else:
             ended = event
     assert tried == [(0, "one"), (1, "one"), (2, "other"), (3, "other")]
-    assert isinstance(ended, Outcome)
+    assert isinstance(ended, DecodeResult)
     assert (ended.status, ended.cause, ended.attempts) == ("crashed", "SIGTERM", 4)
 
 

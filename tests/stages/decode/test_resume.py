@@ -81,9 +81,9 @@ def test_damage_after_the_rows_that_are_there_is_no_failure(video: Path, monkeyp
 
     monkeypatch.setattr(PyavReader, "read", broken)
     arguments = {"path": str(video), "config": CONFIG, "backend": "pyav", "num_threads": 1, "geometry": None}
-    with pytest.raises(ItemError, match=r"32 of 60 rows are there, then no more") as told:
+    with pytest.raises(ItemError, match=r"32 of 60 rows are there, then no more") as message:
         list(stream_video(**arguments, chunk_rows=8, start_row=32))
-    assert told.value.status == "truncated"
-    with pytest.raises(ItemError, match="no row could be decoded") as told:
+    assert message.value.status == "truncated"
+    with pytest.raises(ItemError, match="no row could be decoded") as message:
         list(stream_video(**arguments, chunk_rows=8, start_row=0))
-    assert told.value.status == "failed"
+    assert message.value.status == "failed"

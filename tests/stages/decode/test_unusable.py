@@ -12,7 +12,7 @@ import pytest
 from reelwright.stages.base.work import SilentReporter
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.processes import pool
-from reelwright.stages.decode.processes.attempts import Outcome, attempt_all
+from reelwright.stages.decode.processes.attempts import DecodeResult, attempt_all
 from reelwright.stages.decode.work import run_items
 from reelwright.stages.index.work import index_videos
 from reelwright.storage.errors import ConfigError, InputError, UnusableMachineError, UnusableStoreError
@@ -72,7 +72,7 @@ def test_a_second_backend_that_cannot_be_loaded_is_not_what_ends_a_video_that_th
         backends=lambda _item: ["pyav", "decord"],
     )
     (outcome,) = attempt_all([item(grey_video)], plan)
-    assert isinstance(outcome, Outcome)
+    assert isinstance(outcome, DecodeResult)
     assert (outcome.status, outcome.cause, outcome.attempts) == ("failed", "error", 2)
     assert outcome.message == "pyav: RuntimeError: broken; decord: cannot be loaded: no libdecord.so"
 
@@ -89,13 +89,13 @@ def test_a_disk_that_fails_ends_the_stage(grey_video: Path, number: int, filenam
 def test_what_the_system_says_of_one_file_is_of_its_video(grey_video: Path, number: int) -> None:
     plan = plan_of("system_error", number=number, filename=str(grey_video), path=str(grey_video))
     outcome = list(attempt_all([item(grey_video)], plan))[-1]
-    assert isinstance(outcome, Outcome)
+    assert isinstance(outcome, DecodeResult)
     assert (outcome.status, outcome.cause, outcome.attempts) == ("failed", "error", 2)
 
 
 def test_a_server_that_refuses_a_task_is_not_taken_for_a_parent_that_is_gone(grey_video: Path) -> None:
     outcome = list(attempt_all([item(grey_video)], plan_of("refused")))[-1]
-    assert isinstance(outcome, Outcome)
+    assert isinstance(outcome, DecodeResult)
     assert (outcome.status, outcome.message.count("ConnectionRefusedError: nobody listens")) == ("failed", 2)
 
 
@@ -156,5 +156,5 @@ def test_a_video_that_is_not_there_is_its_own_failure(grey_video: Path, monkeypa
 
     monkeypatch.setattr(pool, "local_file", missing)
     (outcome,) = attempt_all([item(grey_video)], plan_of("sleep", seconds=0, path="s3://bucket/a.mp4"))
-    assert isinstance(outcome, Outcome)
+    assert isinstance(outcome, DecodeResult)
     assert (outcome.status, outcome.cause) == ("failed", "missing_file")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from reelwright.stages.datasets.sampling.clips import ClipSampling
 from reelwright.stages.datasets.sampling.needed import Needed
 from reelwright.stages.datasets.sampling.windows import WindowShape
-from reelwright.stages.embed.clips import Clip, FrameSpans, NeededRowMaker, RowMaker
+from reelwright.stages.embed.clips import Clip, ClipAssembler, FrameSpans, NeededRowMaker
 from tests.stages.sampling.brute_force import GRIDS, clips_of
 
 
@@ -48,7 +48,7 @@ def test_rows_do_not_depend_on_chunks(chunk, start_row):
             continue
         frames = np.arange(num_frames, dtype=np.uint8)[:, None, None, None].repeat(3, 3)
         spans = FrameSpans(np.arange(num_frames) / 5, np.arange(num_frames) / 5 + 0.04, np.arange(num_frames) * 6)
-        maker = RowMaker(clip, start_row=start_row, rows_at_once=2)
+        maker = ClipAssembler(clip, start_row=start_row, rows_at_once=2)
         parts = []
         for begin in range(clip.first_frame(start_row), num_frames, chunk):
             cut = slice(begin, begin + chunk)
@@ -70,7 +70,7 @@ def test_rows_do_not_depend_on_chunks(chunk, start_row):
 
 
 def test_memory_is_bounded_by_a_clip_and_a_chunk():
-    maker = RowMaker(Clip(length=4, hop=2))
+    maker = ClipAssembler(Clip(length=4, hop=2))
     for begin in range(0, 100, 5):
         times = np.arange(begin, begin + 5, dtype=float)
         list(maker.add(np.zeros((5, 1, 1, 3), np.uint8), FrameSpans(times, times + 1, times.astype(np.int64))))
@@ -104,7 +104,7 @@ CUTS = st.lists(st.integers(1, 60), max_size=6)
 def test_a_stream_of_unknown_length_gives_the_clips_of_the_simple_rule(num_frames, grid, cuts, rows_at_once, data):
     clip, wanted = Clip(**grid), clips_of(num_frames, grid)
     start = data.draw(st.integers(0, max(len(wanted) - 1, 0)), label="start row")
-    maker = RowMaker(clip, start_row=start, rows_at_once=rows_at_once)
+    maker = ClipAssembler(clip, start_row=start, rows_at_once=rows_at_once)
     parts = list(_parts(maker, clip.first_frame(start), num_frames, cuts))
     _same(parts, wanted[start:], clip, start=start)
     assert maker.num_rows == max(len(wanted), start) == max(clip.num_rows(num_frames), start)
@@ -118,7 +118,7 @@ def test_shards_that_end_before_the_last_row_have_the_rows_of_the_whole(num_fram
     stop = data.draw(st.integers(start + 1, len(wanted) - 1), label="stop row")
     first, end = clip.first_frame(start), clip.stop_frame(stop)
     assert end <= num_frames
-    parts = list(_parts(RowMaker(clip, start_row=start), first, end, cuts))
+    parts = list(_parts(ClipAssembler(clip, start_row=start), first, end, cuts))
     _same(parts, wanted[start:stop], clip, start=start)
 
 
@@ -138,7 +138,7 @@ def test_needed_clips_are_those_of_the_simple_rule(num_frames, grid, cuts, num_v
 
 
 def test_memory_is_bounded_where_the_end_is_awaited():
-    maker = RowMaker(Clip(length=4, hop=40, to_end=True))
+    maker = ClipAssembler(Clip(length=4, hop=40, to_end=True))
     for begin in range(0, 200, 5):
         times = np.arange(begin, begin + 5, dtype=float)
         list(maker.add(np.zeros((5, 1, 1, 3), np.uint8), FrameSpans(times, times + 1, times.astype(np.int64))))

@@ -55,6 +55,6 @@ def test_drawn():
 
 def test_a_file_that_is_gone(tmp_path):
     item = VideoItem(digest="d", path=str(tmp_path / "gone.mp4"), video_id="a", duration_seconds=9.0)
-    told = write_overlays([(video([], []), item, tmp_path / "a.mp4")], step_names=NAMES, source={})
-    assert told == {"a": "there is no video file, or it is not there any more"}
+    message = write_overlays([(video([], []), item, tmp_path / "a.mp4")], step_names=NAMES, source={})
+    assert message == {"a": "there is no video file, or it is not there any more"}
     assert not (tmp_path / "a.mp4").exists()

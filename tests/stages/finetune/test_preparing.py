@@ -8,7 +8,7 @@ import torch
 
 from reelwright.models.encoders.build import build_encoder
 from reelwright.stages.base.config import parse_config
-from reelwright.stages.datasets.sampling.draws import Draws
+from reelwright.stages.datasets.sampling.draws import EpochSampler
 from reelwright.stages.datasets.sampling.windows import WindowShape, grid_windows
 from reelwright.stages.decode.geometry import Geometry
 from reelwright.stages.finetune.clips import FrameBatches
@@ -76,7 +76,7 @@ def prepared(module, augment, *, epoch=0, first=0, repeats=1, seed=0):
         targets=np.arange(10),
         shape=shape,
         batch_size=4,
-        draws=Draws(seed=seed, repeats=repeats),
+        draws=EpochSampler(seed=seed, repeats=repeats),
         transforms=clip_transforms(settings, Geometry(size=(16, 20), resize=16), seed=seed),
     )
     prepare = ClipAugmentation(module, settings, seed=seed)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from reelwright.models.blocks.activation_checkpointing import recompute_blocks
-from reelwright.models.blocks.ema import WeightMean
+from reelwright.models.blocks.ema import ModelEma
 from reelwright.models.blocks.init_from import resize_positions, start_from
 from reelwright.models.temporal.build import build_temporal
 from reelwright.stages.base.config import parse_config
@@ -55,7 +55,7 @@ def _same(first, second):
 
 def test_the_mean_of_weights_by_hand():
     module = nn.BatchNorm1d(1)
-    mean = WeightMean(module, decay=0.5, warmup=False)
+    mean = ModelEma(module, decay=0.5, warmup=False)
     for value in (3.0, 5.0):
         with torch.no_grad():
             module.weight.fill_(value)
@@ -69,7 +69,7 @@ def test_the_mean_of_weights_by_hand():
 
 
 def test_the_mean_warms_up():
-    mean = WeightMean(nn.Linear(1, 1), decay=0.5, warmup=True)
+    mean = ModelEma(nn.Linear(1, 1), decay=0.5, warmup=True)
     assert [mean.decay_at(update) for update in (1, 2, 20)] == [2 / 11, 3 / 12, 0.5]
 
 

@@ -264,18 +264,18 @@ def test_fused_and_foreach_steps_are_the_plain_ones(settings):
 def test_a_fused_step_that_torch_does_not_have_is_told(monkeypatch):
     module = nn.Linear(2, 2)
 
-    def told(**values):
+    def message(**values):
         notes = []
         settings = OptimizerSettings(**values)
         optimizer = build_optimizer(parameter_groups(module, settings), settings, note=notes.append)
         return notes, bool(optimizer.defaults.get("fused"))
 
-    assert told(name="lamb", fused=True) == (
+    assert message(name="lamb", fused=True) == (
         ["optimizer.fused: lamb has none in torch; the plain step is used"], False,
     )  # fmt: skip
-    assert told(name="lamb") == ([], False)
-    assert told(name="adamw", fused=True) == told(name="adamw") == ([], True)
-    assert told(name="adamw", fused=False) == ([], False)
+    assert message(name="lamb") == ([], False)
+    assert message(name="adamw", fused=True) == message(name="adamw") == ([], True)
+    assert message(name="adamw", fused=False) == ([], False)
     made = torch.optim.AdamW.__init__
 
     def older(self, *arguments, fused=None, **options):
@@ -286,7 +286,7 @@ def test_a_fused_step_that_torch_does_not_have_is_told(monkeypatch):
 
     monkeypatch.setattr(torch.optim.AdamW, "__init__", older)
     for fused in (True, None):
-        (note,), is_fused = told(name="adamw", fused=fused)
+        (note,), is_fused = message(name="adamw", fused=fused)
         assert note.startswith("optimizer adamw: torch has no fused step here (`fused=True` requires all")
         assert note.endswith("; the plain step is used")
         assert not is_fused

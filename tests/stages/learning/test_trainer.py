@@ -15,7 +15,7 @@ from torch import nn
 
 from reelwright.models.contracts import VideoModel
 from reelwright.stages.base.work import SilentReporter
-from reelwright.stages.datasets.sampling.draws import Draws
+from reelwright.stages.datasets.sampling.draws import EpochSampler
 from reelwright.stages.datasets.tasks.labels import LabelSpace
 from reelwright.stages.datasets.tasks.task import build_task
 from reelwright.stages.fit.loop import saving
@@ -49,7 +49,7 @@ class Rows:
         return -(-NUM_ITEMS // self.batch_size)
 
     def epoch(self, epoch, *, first=0):
-        order = Draws(seed=3).order(NUM_ITEMS, epoch)
+        order = EpochSampler(seed=3).order(NUM_ITEMS, epoch)
         for start in range(first * self.batch_size, NUM_ITEMS, self.batch_size):
             picked = torch.from_numpy(order[start : start + self.batch_size])
             yield Batch({"rows": self.x[picked]}, self.y[picked])
@@ -263,7 +263,7 @@ def test_without_validation_the_last_weights_are_the_best(tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path):
     data = Rows()
-    data.x[int(Draws(seed=3).order(NUM_ITEMS, 1)[9])] = float("nan")  # epoch 2, third batch: update 9
+    data.x[int(EpochSampler(seed=3).order(NUM_ITEMS, 1)[9])] = float("nan")  # epoch 2, third batch: update 9
     data.x[data.x.isnan().any(dim=1)] = float("nan")
     trainer = _trainer(tmp_path)
     source = Rows()
@@ -402,7 +402,11 @@ def test_a_warm_up_longer_than_the_training_is_refused():
 
 @pytest.mark.parametrize(
     ("sampling", "count", "distinct"),
-    [(Draws(seed=1), 10, 10), (Draws(seed=1, per_epoch=4), 4, 4), (Draws(seed=1, per_epoch=25), 25, None)],
+    [
+        (EpochSampler(seed=1), 10, 10),
+        (EpochSampler(seed=1, per_epoch=4), 4, 4),
+        (EpochSampler(seed=1, per_epoch=25), 25, None),
+    ],
 )
 def test_orders_follow_from_seed_and_epoch(sampling, count, distinct):
     first = sampling.order(10, 0)

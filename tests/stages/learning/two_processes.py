@@ -15,7 +15,7 @@ from torch import nn
 
 from reelwright.models.contracts import VideoModel
 from reelwright.stages.base.work import SilentReporter
-from reelwright.stages.datasets.sampling.draws import Draws
+from reelwright.stages.datasets.sampling.draws import EpochSampler
 from reelwright.stages.datasets.tasks.labels import LabelSpace
 from reelwright.stages.datasets.tasks.task import build_task
 from reelwright.stages.fit.loop.batches import Batch, Split
@@ -55,7 +55,7 @@ class Rows:
         self.num_batches = self.split.num_batches(NUM_ITEMS)
 
     def epoch(self, epoch, *, first=0):
-        for part, num_all, is_counted in self.split.parts(Draws(seed=3).order(NUM_ITEMS, epoch), first=first):
+        for part, num_all, is_counted in self.split.parts(EpochSampler(seed=3).order(NUM_ITEMS, epoch), first=first):
             picked = torch.from_numpy(part)
 
             def about(part=part):

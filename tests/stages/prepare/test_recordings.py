@@ -97,8 +97,8 @@ def test_labels_may_lie_elsewhere_and_need_no_frames(root, tmp_path):
     (labels / "PSR_labels_raw.csv").write_text("000000.jpg,1,0\n000002.jpg,0,0\n", encoding="utf-8")
     found = prepared(root, labels=tmp_path / "labels")
     assert [(one.name, one.split, one.frames) for one in found.recordings] == [("03_assy_0_1", "val", None)]
-    told = {(problem.kind, problem.video) for problem in found.problems}
-    assert {("missing", "03_assy_0_1"), ("split", "03_assy_0_1"), ("unlabelled", "01_assy_0_1")} <= told
+    message = {(problem.kind, problem.video) for problem in found.problems}
+    assert {("missing", "03_assy_0_1"), ("split", "03_assy_0_1"), ("unlabelled", "01_assy_0_1")} <= message
     assert table(found, "manifest") == []
     # the initial state is not installed again: a removal of the base, at a state that is not listed
     assert table(found, "steps") == ["03_assy_0_1,0.2,Remove base"]
@@ -106,7 +106,7 @@ def test_labels_may_lie_elsewhere_and_need_no_frames(root, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("values", "kind", "told"),
+    ("values", "kind", "message"),
     [
         (
             {"steps": ["000006.jpg,3,Install wheel"]},
@@ -119,18 +119,18 @@ def test_labels_may_lie_elsewhere_and_need_no_frames(root, tmp_path):
         ({"first": 1}, "frames", "numbered from 1, not from 0"),
     ],
 )
-def test_what_is_inconsistent_is_told(root, values, kind, told):
+def test_what_is_inconsistent_is_told(root, values, kind, message):
     write_recording(root, "val", "04_assy_0_1", **values)
     mine = [problem for problem in prepared(root).problems if problem.video == "04_assy_0_1"]
-    assert any(problem.kind == kind and told in problem.detail for problem in mine)
+    assert any(problem.kind == kind and message in problem.detail for problem in mine)
 
 
 def test_procedure_info_is_compared(root):
     entries = [{"id": step, "state_idx": step // 3, "description": "Install base"} for step in range(5)]
     (root / "procedure_info.json").write_text(json.dumps(entries), encoding="utf-8")
-    told = [problem.detail for problem in prepared(root).problems if problem.kind in {"procedure", "names"}]
-    assert told[0] == "procedure_info.json: 5 steps, the procedure toy has 6"
-    assert told[1] == "procedure_info.json: step 1 is 'Install base', in toy 'Incorrectly installed base'"
+    message = [problem.detail for problem in prepared(root).problems if problem.kind in {"procedure", "names"}]
+    assert message[0] == "procedure_info.json: 5 steps, the procedure toy has 6"
+    assert message[1] == "procedure_info.json: step 1 is 'Install base', in toy 'Incorrectly installed base'"
 
 
 @pytest.mark.parametrize(

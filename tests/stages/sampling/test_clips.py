@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from reelwright.stages.datasets.sampling.clips import KINDS, ClipSampling, DrawnClips, clip_sampling
-from reelwright.stages.datasets.sampling.draws import Draws
+from reelwright.stages.datasets.sampling.draws import EpochSampler
 from reelwright.stages.datasets.sampling.windows import WindowShape, window_rows
 
 
@@ -45,7 +45,7 @@ def test_views_of_several_videos_name_their_video():
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_epoch_draws_a_clip_of_each_video_and_another_for_a_repeat(kind):
     sampling, num_rows = clips(kind), np.array([40, 60, 3, 50])
-    draws = Draws(seed=3, repeats=2, clips=DrawnClips(sampling, num_rows))
+    draws = EpochSampler(seed=3, repeats=2, clips=DrawnClips(sampling, num_rows))
     candidates = sampling.views(num_rows.tolist())
 
     def epoch(number):

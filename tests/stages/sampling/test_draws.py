@@ -22,7 +22,7 @@ from reelwright.stages.datasets.sampling.densities import (
 from reelwright.stages.datasets.sampling.draws import (
     SAMPLINGS,
     Candidates,
-    Draws,
+    EpochSampler,
     balanced_weights,
     event_weights,
     every_window,
@@ -182,15 +182,15 @@ def test_rows_at_times():
 
 def test_draws_follow_the_weights():
     weights = np.array([0.0, 1.0, 3.0, 0.0])
-    drawn = Draws(seed=0, per_epoch=8000, weights=weights).order(4, 0)
+    drawn = EpochSampler(seed=0, per_epoch=8000, weights=weights).order(4, 0)
     assert set(drawn.tolist()) == {1, 2}
     assert (drawn == 2).mean() == pytest.approx(0.75, abs=0.02)
 
 
 def test_without_weights_each_is_taken_once_before_any_is_taken_twice():
-    assert sorted(Draws(seed=0).order(6, 2).tolist()) == list(range(6))
-    assert len(set(Draws(seed=0, per_epoch=4).order(6, 2).tolist())) == 4
-    counts = np.bincount(Draws(seed=0, per_epoch=15).order(6, 2))
+    assert sorted(EpochSampler(seed=0).order(6, 2).tolist()) == list(range(6))
+    assert len(set(EpochSampler(seed=0, per_epoch=4).order(6, 2).tolist())) == 4
+    counts = np.bincount(EpochSampler(seed=0, per_epoch=15).order(6, 2))
     assert counts.min() == 2
     assert counts.max() == 3
 
@@ -205,7 +205,7 @@ REPEATS = {
 
 @pytest.mark.parametrize(("how", "length", "different"), REPEATS.values(), ids=REPEATS)
 def test_repeated_augmentation(how, length, different):
-    draws = Draws(seed=5, **how)
+    draws = EpochSampler(seed=5, **how)
     order = draws.order(10, 1)
     assert len(order) == length == draws.num_drawn(10)
     assert len(set(order.tolist())) == different
@@ -215,11 +215,11 @@ def test_repeated_augmentation(how, length, different):
 
 
 def test_an_epoch_is_the_same_whenever_it_is_asked_for():
-    draws = Draws(seed=3, per_epoch=50, weights=np.arange(20.0))
+    draws = EpochSampler(seed=3, per_epoch=50, weights=np.arange(20.0))
     orders = [draws.order(20, epoch) for epoch in (0, 1, 0)]
     assert (orders[0] == orders[2]).all()
     assert (orders[0] != orders[1]).any()
-    assert (Draws(seed=4, per_epoch=50, weights=np.arange(20.0)).order(20, 0) != orders[0]).any()
+    assert (EpochSampler(seed=4, per_epoch=50, weights=np.arange(20.0)).order(20, 0) != orders[0]).any()
 
 
 def test_windows_that_hardly_hold_their_event_are_told():
@@ -232,9 +232,9 @@ BAD = {
     "kind": (lambda: EventDensity(kind="bimodel"), "density 'bimodel' is not known; allowed: uniform, gaussian"),
     "sigma": (lambda: EventDensity(sigma_rows=0), "sigma_rows 0 must be above 0"),
     "rows": (lambda: row_density([], 0, EventDensity()), "a video has 0 rows"),
-    "all 0": (lambda: Draws(seed=0, weights=np.zeros(3)), "all weights of windows are 0"),
-    "NaN": (lambda: Draws(seed=0, weights=np.array([np.nan])), "must be finite"),
-    "repeats": (lambda: Draws(seed=0, repeats=0), "repeats is 0"),
+    "all 0": (lambda: EpochSampler(seed=0, weights=np.zeros(3)), "all weights of windows are 0"),
+    "NaN": (lambda: EpochSampler(seed=0, weights=np.array([np.nan])), "must be finite"),
+    "repeats": (lambda: EpochSampler(seed=0, repeats=0), "repeats is 0"),
     "unknown": (lambda: balanced_weights(np.array([-1, -1])), "every target is unknown"),
     "mode": (lambda: window_changes([], np.zeros((0, 1), int), start=0, stop=1, mode="and"), "mode 'and' is not known"),
     "order": (lambda: window_changes([2, 1], np.zeros((2, 1), int), start=0, stop=1), "ascending order"),

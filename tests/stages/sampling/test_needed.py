@@ -8,7 +8,7 @@ import pytest
 from reelwright.stages.datasets.sampling.clips import ClipSampling, distinct, repeats_of
 from reelwright.stages.datasets.sampling.needed import Needed
 from reelwright.stages.datasets.sampling.windows import Windows, WindowShape
-from reelwright.stages.embed.clips import Clip, FrameSpans, NeededRowMaker, RowMaker
+from reelwright.stages.embed.clips import Clip, ClipAssembler, FrameSpans, NeededRowMaker
 
 SEGMENTS = ClipSampling(kind="segments", shape=WindowShape(length=3))
 DENSE = ClipSampling(kind="dense", shape=WindowShape(length=2, dilation=2))
@@ -62,7 +62,7 @@ def test_needed_rows_are_those_of_all_frames(extent, num_frames, chunk, to_end, 
     length, hop, dilation = extent
     row = WindowShape(length=length, hop=hop, dilation=dilation, to_end=to_end, short=short)
     needed = Needed(clips=SEGMENTS, num_views=2, row=row)
-    whole = RowMaker(_clip(needed))
+    whole = ClipAssembler(_clip(needed))
     every = [*whole.add(*_frames(np.arange(num_frames))), *whole.close()]
     maker, parts, wanted = NeededRowMaker(needed, num_frames=num_frames, rows_at_once=2), [], needed.frames(num_frames)
     for start in range(0, len(wanted), chunk):

@@ -151,8 +151,8 @@ def test_what_is_left_out_is_said_with_the_way_out():
     assert gaps.add("two", num_left=3, num_rows=11) == f"3 of 11 frames are in no clip; {way_out}"
     for name in ("three", "four", "five"):
         gaps.add(name, num_left=500, num_rows=1000)
-    told = gaps.add_short("six", num_rows=2)
-    assert told == "2 frames are fewer than the 4 of a clip; set clip.short: pad or repeat"
+    message = gaps.add_short("six", num_rows=2)
+    assert message == "2 frames are fewer than the 4 of a clip; set clip.short: pad or repeat"
     assert list(gaps.warnings()) == [
         (
             "warning: 1,503 of 3,011 frames of 4 video(s) are in no clip: two (3 of 11), three (500 of 1,000), "

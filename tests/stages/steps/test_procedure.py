@@ -38,7 +38,7 @@ def test_kinds():
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("name: a\ncomponents: [x]\nstates: ['10']", "state '10' must be 1 digits of 0 and 1"),
         ("name: a\ncomponents: [x]\nstates: [1]", "states.0: 1 is not allowed: Input should be a valid string"),
@@ -51,10 +51,10 @@ def test_kinds():
         ("a: [", "the procedure cannot be read"),
     ],
 )
-def test_refused(tmp_path, text, told):
+def test_refused(tmp_path, text, message):
     path = tmp_path / "p.yaml"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises((ConfigError, InputError), match=told.replace("(", r"\(")):
+    with pytest.raises((ConfigError, InputError), match=message.replace("(", r"\(")):
         read_procedure(path)
 
 

@@ -167,7 +167,7 @@ def test_steps_at_one_time_come_by_component(tmp_path, work_of):
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({}, "nothing to decode"),
         ({"predictions": ("a", "b"), "detections": "d"}, "more than two streams"),
@@ -175,8 +175,8 @@ def test_steps_at_one_time_come_by_component(tmp_path, work_of):
         ({"predictions": ("a",), "decoder": "best"}, "'naive', 'accumulated' or 'expected'"),
     ],
 )
-def test_wrong_settings(settings, told):
-    with pytest.raises(ValueError, match=told):
+def test_wrong_settings(settings, message):
+    with pytest.raises(ValueError, match=message):
         StepsConfig(procedure="p.yaml", **settings)
 
 
@@ -191,12 +191,12 @@ def test_streams_that_do_not_fit(tmp_path, work_of):
     with pytest.raises(InputError, match="class 4 is not known; classes are 0 to 3"):
         decoded(work_of(annotations={"a": ANNOTATION}, detections=detections(tmp_path, "a,1,4,0.9\n")))
     store = Store.at(tmp_path / "store")
-    for task, told in (
+    for task, message in (
         ("multi_label", "'x' is no component or step"),
         ("last_row", "is a state of the procedure shelf"),
     ):
         ref = predict(store, "x" * 32, task=task, classes=("x", "y"), scores={"a": CHANGES})
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=message):
             decoded(work_of(ref, annotations={"a": ANNOTATION}))
     with pytest.raises(StageError, match="no video of the manifest has predictions"):
         decoded(work_of(change_ref(tmp_path), annotations={"z": ANNOTATION}))

@@ -22,7 +22,7 @@ from reelwright.stages.synthesize.families.perlin import labels
 from reelwright.stages.synthesize.make import MAX_ATTEMPTS, render_sample
 from reelwright.stages.synthesize.samples import SamplePlan
 from reelwright.stages.synthesize.spread import spread
-from reelwright.stages.synthesize.work import Effort, Outcome, synthesize, synthesize_classes
+from reelwright.stages.synthesize.work import Effort, SynthesisResult, synthesize, synthesize_classes
 from reelwright.storage.arrays.frames import FrameStore
 from reelwright.storage.errors import ConfigError, InputError
 from reelwright.storage.tables.manifest import read_manifest
@@ -54,7 +54,7 @@ def config_of(family: str = "fractal", **more: Any) -> SynthesizeConfig:
 
 def make(
     folder: Path, config: SynthesizeConfig | None = None, *, classes: Path | None = None, **effort: Any
-) -> Outcome:
+) -> SynthesisResult:
     return synthesize(
         folder,
         config or config_of(),
@@ -66,8 +66,8 @@ def make(
 
 def contents(folder: Path) -> dict[str, bytes]:
     """All but what tells of the making."""
-    told = {"made.jsonl", "report.json"}
-    files = (p for p in sorted(folder.rglob("*")) if p.is_file() and p.name not in told and p.parent.name != ".lock")
+    message = {"made.jsonl", "report.json"}
+    files = (p for p in sorted(folder.rglob("*")) if p.is_file() and p.name not in message and p.parent.name != ".lock")
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 

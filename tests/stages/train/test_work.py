@@ -147,13 +147,13 @@ OFF_THE_GRID = {
 }
 
 
-@pytest.mark.parametrize(("window", "told"), OFF_THE_GRID.values(), ids=OFF_THE_GRID)
-def test_rows_that_no_window_takes_are_told(pulse_toy, window, told):
+@pytest.mark.parametrize(("window", "message"), OFF_THE_GRID.values(), ids=OFF_THE_GRID)
+def test_rows_that_no_window_takes_are_told(pulse_toy, window, message):
     task = {"task": "video"} if window.get("sampling") == "dense" else {}
     run(pulse_toy.train_work(window={"length": 12, **window}, epochs=1, **task), pulse_toy.reporter)
     warned = [note for note in pulse_toy.reporter.notes if "window" in note and note.startswith("warning")]
-    assert len(warned) == (told is not None)
-    assert all(note.startswith(f"warning: {told}") for note in warned)
+    assert len(warned) == (message is not None)
+    assert all(note.startswith(f"warning: {message}") for note in warned)
 
 
 def test_a_second_store_of_another_rate_is_learned_from(toy, spans_of):
