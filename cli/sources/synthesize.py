@@ -115,7 +115,7 @@ def synthesize(
         others |= {"--frames": frames or None, "--codec h265": codec != "h264" or None}
         _refuse("procedure", others | {f"fractal option {name}": value for name, value in fractal.items()})
         amounts = {"num_samples": samples, **counts, "workers": processes}
-        _make("procedures:make_procedures", out, as_json=as_json, name=PROCEDURE, **amounts, **_given(common))
+        _make("procedures.make:make_procedures", out, as_json=as_json, name=PROCEDURE, **amounts, **_given(common))
         return
     config = _config(
         {"family": family, "codec": codec, "into": "frames" if frames else "files", **common, **counts}, fractal

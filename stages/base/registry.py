@@ -76,7 +76,7 @@ STAGES: dict[str, Stage] = {
         "Import features that people already have",
     ),
     "import_predictions": Stage(
-        "reelwright.stages.import_predictions.config:TakeScoresConfig",
+        "reelwright.stages.import_predictions.config:ImportPredictionsConfig",
         "reelwright.stages.import_predictions.work:run_items",
         "Take imported rows as predictions",
         publish="reelwright.stages.import_predictions.work:publish",

@@ -17,12 +17,12 @@ ROOT = Path(__file__).parents[2]
 ALLOWED = {
     "contents": {"features", "train", "steps"},  # a block of videos, a split, a kind of labels
     "data": {"evaluate"},  # the times of thumbnails, for sheets of frames
-    "dataset": {"steps"},  # a kind of labels
+    "load_dataset": {"steps"},  # a kind of labels
     "history": {"steps"},  # an output kind
     "importing": {"features"},  # the command of this stage
     "preparing": {"train"},  # a split
     "project": {"steps"},  # an output kind
-    "sharing": {"decode"},  # what makes frames tells how long a video takes
+    "long_videos": {"decode"},  # what makes frames tells how long a video takes
     "steps": {"steps"},  # the command that shows what this stage made
 }
 

@@ -30,7 +30,7 @@ import sys, time
 from pathlib import Path
 from reelwright.storage.locks.locks import exclusive, using
 locks, kind, *keys = Path(sys.argv[1]), *sys.argv[2:]
-with exclusive(locks / keys[0], tell=print, what="embed of other.yaml") if kind == "holds" else using(
+with exclusive(locks / keys[0], report=print, what="embed of other.yaml") if kind == "holds" else using(
     locks, what="run of other.yaml"
 ) as note:
     if kind == "uses":

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from reelwright.pipeline.config.pipeline_file import PipelineFile, load_pipeline
 from reelwright.stages.base.config import Settings, StageConfig
 from reelwright.stages.base.registry import STAGES, config_model
+from reelwright.stages.datasets.tasks.registry import TASKS
 from reelwright.storage.digests import digest
 
 Setting = tuple[str, ...]
@@ -44,6 +45,7 @@ NEEDS: dict[tuple[str, Setting], dict[str, Any]] = {
     **{(stage, ("optimizer", "momentum")): {"optimizer": {"name": "sgd"}} for stage in _LEARNING},
 }
 STRATEGIES: dict[tuple[str, Setting], st.SearchStrategy[Any]] = {
+    ("train", ("task",)): st.sampled_from(list(TASKS)),
     ("train", ("model", "name")): st.sampled_from(["ms_tcn", "gru", "lstm"]),
     **{(stage, ("optimizer", "name")): st.sampled_from(["adamw", "sgd", "lamb"]) for stage in _LEARNING},
     ("decode", ("times",)): st.lists(st.floats(0, 100), min_size=1, max_size=4, unique=True).map(sorted),

@@ -21,7 +21,7 @@ HOLD = """
 import sys
 from pathlib import Path
 from reelwright.storage.locks.locks import exclusive
-with exclusive(Path(sys.argv[1]), tell=print, what="embed") as waited:
+with exclusive(Path(sys.argv[1]), report=print, what="embed") as waited:
     print("held", flush=True)
     sys.stdin.readline()  # until it is let go
 """
@@ -31,7 +31,7 @@ from pathlib import Path
 from reelwright.storage.locks.locks import exclusive
 counter, inside = Path(sys.argv[2]), Path(sys.argv[3])
 for _ in range(int(sys.argv[4])):
-    with exclusive(Path(sys.argv[1]), tell=lambda told: None):
+    with exclusive(Path(sys.argv[1]), report=lambda message: None):
         inside.mkdir()  # fails where two are inside
         counter.write_text(str(int(counter.read_text()) + 1))
         inside.rmdir()
