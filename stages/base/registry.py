@@ -178,10 +178,16 @@ def stage_of(name: str) -> Stage:
 
 def check_stage(name: str, made_of: Mapping[str, Any]) -> None:
     """Raise ConfigError where the stage of a package is not what the key of its node was ``made_of``."""
+    planned = made_of.get("plugins", {}).get("stage")
+    if planned is None:
+        return
+    if name not in offered(_GROUP):
+        raise ConfigError(f"stage {name} is of a package that is not here: install it as where it was planned")
     own = stage_plugin(name)
-    if own is not None and own.material() != made_of.get("plugins", {}).get("stage"):
+    if own is None or own.material() != planned:
         raise ConfigError(
-            f"stage {name} ({own.target}) is not what the plan was made of, it has changed since; run again"
+            f"stage {name} ({'ours' if own is None else own.target}) is not what the plan was made of, it has changed "
+            "since; run again"
         )
 
 
