@@ -210,7 +210,11 @@ def _start(nodes: Unmade, file: PipelineFile, options: RunOptions, *, processes:
     context = multiprocessing.get_context("spawn")  # nothing of this process is shared, no lock and no thread
     answers, answer = context.Pipe(duplex=False)
     process = context.Process(target=_run_one, args=(file, options, processes, answer))
-    process.start()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # else Ctrl-C meets an interpreter that starts
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     answer.close()  # the other process's end is the only one now: when that process ends, reading does
     return _Job(unmade=nodes, process=process, answers=answers)
 
@@ -218,6 +222,7 @@ def _start(nodes: Unmade, file: PipelineFile, options: RunOptions, *, processes:
 def _run_one(file: PipelineFile, options: RunOptions, processes: int, answer: Connection) -> None:
     """Run one combination with its share of the cores, so that those at work do not slow each other down."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who shares out the work, and ends this one
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))  # before torch is loaded
     try:
         with interruptible():

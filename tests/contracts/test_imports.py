@@ -114,7 +114,12 @@ def test_a_wheel_holds_our_packages_under_one_name(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"reelwright"}
-    for needed in ("cli/main.py", "pipeline/recipes/demo.yaml", "stages/evaluate/report.html", "storage/store.py"):
+    for needed in (
+        "cli/main.py",
+        "pipeline/config/recipes/demo.yaml",
+        "stages/evaluate/report.html",
+        "storage/store.py",
+    ):
         assert f"reelwright/{needed}" in names
     committed = {
         path.relative_to(source).as_posix() for package in PACKAGES for path in (source / package).rglob("*.py")
