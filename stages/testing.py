@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reelwright.stages.datasets.tasks.registry import TASKS
 from reelwright.stages.evaluate.evaluators import Predicted
 from reelwright.stages.objectives.contract import LossParts, Objective, TargetSizes
 
@@ -33,12 +34,12 @@ class ObjectiveTests:
 
     def logits(self) -> Tensor:
         """Of a batch."""
-        shape = (_BATCH, _ROWS, _CLASSES) if self.task == "per_row" else (_BATCH, _CLASSES)
+        shape = (_BATCH, _ROWS, _CLASSES) if TASKS[self.task].per_row else (_BATCH, _CLASSES)
         return torch.randn(shape)
 
     def targets(self) -> Tensor:
         """Of the same batch."""
-        shape = (_BATCH, _ROWS) if self.task == "per_row" else (_BATCH,)
+        shape = (_BATCH, _ROWS) if TASKS[self.task].per_row else (_BATCH,)
         return torch.randint(0, _CLASSES, shape)
 
     def _built(self) -> Objective:
@@ -107,12 +108,12 @@ class EvaluatorTests:
         """Predictions of three videos."""
         rng = np.random.default_rng(0)
         scores = rng.random((num_entries, _CLASSES), dtype=np.float32) + 0.1
-        of_sets = self.task in {"multi_label", "heads"}
+        of_sets = TASKS[self.task].of_sets or TASKS[self.task].has_heads
         targets: Any = rng.random((num_entries, _CLASSES)) < 0.5 if of_sets else rng.integers(-1, _CLASSES, num_entries)
         return Predicted(
             classes=("a", "b", "c"),
             task=self.task,
-            unit="rows" if self.task == "per_row" else "windows",
+            unit="rows" if TASKS[self.task].per_row else "windows",
             video_ids=tuple(f"video{number * 3 // num_entries}" for number in range(num_entries)),
             start_seconds=np.arange(num_entries, dtype=np.float64) / 5,
             scores=scores / scores.sum(axis=1, keepdims=True),

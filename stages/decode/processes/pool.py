@@ -14,12 +14,7 @@ time spent so does not count.
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
-import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections import deque
@@ -30,13 +25,12 @@ from typing import Any, Self
 from numpy.typing import NDArray
 
 from reelwright.stages.decode.processes import wire
+from reelwright.stages.decode.processes.child import START_LIMIT_SECONDS, Child
 from reelwright.storage.bucket.download_cache import local_file
 from reelwright.storage.errors import InputError, ReelwrightError
 from reelwright.storage.store_errors import why_broken
 from reelwright.storage.urls import is_url
 
-_START_LIMIT_SECONDS = 60.0
-_END_SECONDS = 10.0  # for a process that dies by itself to be gone: writing a core file takes a while
 # Signals that a process brings upon itself; all others come from outside.
 _FAULTS = frozenset({"SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT", "SIGTRAP", "SIGSYS"})
 _QUEUED_PER_WORKER = 2  # messages: one being used, one ready
@@ -86,7 +80,7 @@ class WorkerPool:
         self._changed = threading.Condition()
         self._closing = False
         self._unfinished = 0
-        self._workers = [_Worker() for _ in range(max(1, workers))]
+        self._workers = [Child() for _ in range(max(1, workers))]
         self._threads = [
             threading.Thread(target=self._serve, args=(worker,), daemon=True, name=f"decode-{number}")
             for number, worker in enumerate(self._workers)
@@ -133,7 +127,7 @@ class WorkerPool:
             for thread in self._threads:
                 thread.join(0.01)
 
-    def _serve(self, worker: _Worker) -> None:
+    def _serve(self, worker: Child) -> None:
         """What one thread does: a task at a time."""
         try:
             while (task := self._next_task()) is not None:
@@ -149,7 +143,7 @@ class WorkerPool:
                 self._changed.wait()
             return None if self._closing else self._tasks.popleft()
 
-    def _run(self, worker: _Worker, task: Task) -> TaskEnded:
+    def _run(self, worker: Child, task: Task) -> TaskEnded:
         arguments = _local_arguments(task)
         failed = arguments if isinstance(arguments, TaskEnded) else _start(worker, task)
         if failed is not None:
@@ -179,13 +173,13 @@ class WorkerPool:
         return TaskEnded(task.name, "failed", "closed", "the pool was closed", waited)
 
 
-def _start(worker: _Worker, task: Task) -> TaskEnded | None:
+def _start(worker: Child, task: Task) -> TaskEnded | None:
     """Start the process where it is not running; how the task ended where that cannot be done."""
     try:
         worker.start()
     except TimeoutError:
         worker.kill()
-        message = f"is not ready after {_START_LIMIT_SECONDS:g} s. Is the machine overloaded, or its file system away?"
+        message = f"is not ready after {START_LIMIT_SECONDS:g} s. Is the machine overloaded, or its file system away?"
     except (EOFError, ConnectionError):
         cause = worker.reap()
         died = _died(task, cause, 0.0)
@@ -223,83 +217,3 @@ def _local_arguments(task: Task) -> dict[str, Any] | TaskEnded:
     except OSError as error:  # of the folder of copies
         message = why_broken(error) or f"{error}. See that the folder of copies can be written"
         return TaskEnded(task.name, wire.UNUSABLE, wire.MACHINE, f"{path} cannot be fetched: {message}", 0.0)
-
-
-class _Worker:
-    """One process and the socket to it; started when first needed, and again after it was killed."""
-
-    def __init__(self) -> None:
-        self.process: subprocess.Popen[bytes] | None = None
-        self._connection: socket.socket | None = None
-        self._lock = threading.Lock()
-        self._abandoned = False
-
-    def start(self) -> None:
-        if self.process is not None:
-            return
-        ours, theirs = socket.socketpair()
-        with theirs, self._lock:
-            self._connection = ours
-            if self._abandoned:
-                raise EOFError("the pool is closing")
-            self.process = subprocess.Popen(  # noqa: S603 - this interpreter, our own module
-                [sys.executable, "-m", "reelwright.stages.decode.processes.worker", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                env=_environment(),
-            )
-        self.send({"path": [os.path.abspath(entry) for entry in sys.path]})  # noqa: PTH100 - '' means here, now
-        self.receive(_START_LIMIT_SECONDS)
-
-    def send(self, header: dict[str, Any]) -> None:
-        assert self._connection is not None
-        self._connection.settimeout(None)
-        wire.send(self._connection, header)
-
-    def receive(self, limit_seconds: float | None) -> tuple[dict[str, Any], list[NDArray[Any]]]:
-        assert self._connection is not None
-        self._connection.settimeout(None if limit_seconds is None else max(0.001, limit_seconds))
-        return wire.receive(self._connection)
-
-    def abandon(self) -> None:
-        """Kill the process from another thread; the one that serves it sees the end of the stream."""
-        with self._lock:
-            self._abandoned = True
-            if self.process is not None:
-                self.process.kill()
-
-    def reap(self) -> str:
-        """Wait for a process that died, and say what of: a signal's name or its exit code."""
-        if self.process is not None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(_END_SECONDS)
-        return self.kill()
-
-    def kill(self) -> str:
-        """End the process, and say what it died of."""
-        process, self.process = self.process, None
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
-        if process is None:
-            return "not_started"
-        process.kill()
-        code = process.wait()
-        return _signal_name(-code) if code < 0 else f"exit_{code}"
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # a real-time signal
-        return f"SIG{number}"
-
-
-def _environment() -> dict[str, str]:
-    """One thread for numeric libraries: the processes are the parallelism.
-
-    glibc gives freed frames back to the system at once as long as they lie above a threshold that is fixed; left to
-    itself it raises the threshold to 32 MB and keeps them (PyAV, 720p: 327 MB instead of 141).
-    """
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    return {**os.environ, **threads, "MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_ARENA_MAX": "2"}

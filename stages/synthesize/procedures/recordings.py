@@ -22,7 +22,8 @@ from PIL import Image
 
 from reelwright.stages.steps.procedure import Procedure
 from reelwright.stages.synthesize.procedures.render import Renderer
-from reelwright.stages.synthesize.procedures.script import PHASE_OF_PART, VARIANTS, Script, state_at
+from reelwright.stages.synthesize.procedures.scene import state_at
+from reelwright.stages.synthesize.procedures.script import PHASE_OF_PART, VARIANTS, Script
 from reelwright.stages.synthesize.procedures.write import DatasetParameters, VideoJob, list_jobs
 from reelwright.stages.synthesize.spread import spread
 from reelwright.storage.errors import InputError

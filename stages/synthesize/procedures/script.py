@@ -97,15 +97,6 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class SceneState:
-    """What one frame shows: the hand's grip point, what it holds ("" for nothing), and every part's pose."""
-
-    hand: Point
-    held: str
-    parts: dict[str, Pose]
-
-
-@dataclass(frozen=True)
 class Script:
     """Everything that happens in one video. Legs are contiguous from 0 to `num_frames / fps` seconds."""
 
@@ -272,45 +263,3 @@ def _time_legs(legs: list[Leg], weights: list[float], *, duration_seconds: float
         replace(leg, start_seconds=start, stop_seconds=stop)
         for leg, (start, stop) in zip(legs, pairwise(times), strict=True)
     )
-
-
-def ease(share: float) -> float:
-    """Map the share of time (0 to 1) to the share of way of a minimum-jerk reach (Flash and Hogan 1985, eq. 4)."""
-    return share**3 * (10 - 15 * share + 6 * share**2)
-
-
-def position_on(leg: Leg, time_seconds: float) -> tuple[Point, float]:
-    """Give the hand's place on a leg at a time inside it, and the share of the way done (0 to 1)."""
-    way = ease((time_seconds - leg.start_seconds) / (leg.stop_seconds - leg.start_seconds))
-    dx, dy = leg.target[0] - leg.origin[0], leg.target[1] - leg.origin[1]
-    bow = leg.bend * math.sin(math.pi * way)
-    return (leg.origin[0] + way * dx - bow * dy, leg.origin[1] + way * dy + bow * dx), way
-
-
-def phase_at(script: Script, time_seconds: float) -> str:
-    """Name the phase at a time in `[0, duration)`. Raises ValueError outside."""
-    return _leg_at(script, time_seconds).phase
-
-
-def state_at(script: Script, time_seconds: float) -> SceneState:
-    """Compute hand and parts at a time in `[0, duration)`. Raises ValueError outside."""
-    current = _leg_at(script, time_seconds)
-    parts = dict(script.homes)
-    for leg in script.legs:
-        if leg.stop_seconds > current.start_seconds:
-            break
-        if leg.part:
-            parts[leg.part] = Pose(*leg.target, leg.angle[1], leg.lift[1])
-    hand, way = position_on(current, time_seconds)
-    if current.part:
-        angle, lift = (first + way * (last - first) for first, last in (current.angle, current.lift))
-        parts[current.part] = Pose(*hand, angle, lift)
-    return SceneState(hand, current.part, parts)
-
-
-def _leg_at(script: Script, time_seconds: float) -> Leg:
-    for leg in script.legs:
-        if leg.start_seconds <= time_seconds < leg.stop_seconds:
-            return leg
-    stop_seconds = script.legs[-1].stop_seconds
-    raise ValueError(f"time {time_seconds!r} s is outside the script: choose one in [0, {stop_seconds}) s")

@@ -25,8 +25,10 @@ import numpy as np
 from reelwright.stages.synthesize import encode
 from reelwright.stages.synthesize.config import PROCEDURE_VERSION
 from reelwright.stages.synthesize.ledger import Made, Present, differences, digest_of_all, write_rows
-from reelwright.stages.synthesize.procedures.render import Look, Renderer, draw_look
-from reelwright.stages.synthesize.procedures.script import VARIANTS, Script, make_script, state_at
+from reelwright.stages.synthesize.procedures.look import Look, draw_look
+from reelwright.stages.synthesize.procedures.render import Renderer
+from reelwright.stages.synthesize.procedures.scene import state_at
+from reelwright.stages.synthesize.procedures.script import VARIANTS, Script, make_script
 from reelwright.stages.synthesize.spread import Spread, spread
 from reelwright.storage.constants import TEMPORARY
 from reelwright.storage.errors import ConfigError, InputError

@@ -11,7 +11,7 @@ import pytest
 
 from reelwright.stages.base.work import SilentReporter
 from reelwright.stages.decode.config import DecodeConfig
-from reelwright.stages.decode.processes import pool
+from reelwright.stages.decode.processes import child, pool
 from reelwright.stages.decode.processes.attempts import DecodeResult, attempt_all
 from reelwright.stages.decode.work import run_items
 from reelwright.stages.index.work import index_videos
@@ -124,7 +124,8 @@ def test_a_process_that_is_never_ready(tmp_path: Path, grey_video: Path, monkeyp
     path.write_text("#!/bin/sh\nexec sleep 60\n")
     path.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(path))
-    monkeypatch.setattr(pool, "_START_LIMIT_SECONDS", 0.2)
+    monkeypatch.setattr(child, "START_LIMIT_SECONDS", 0.2)
+    monkeypatch.setattr(pool, "START_LIMIT_SECONDS", 0.2)
     with pytest.raises(UnusableMachineError, match=r"is not ready after 0\.2 s"):
         decode(tmp_path / "store", grey_video)
 

@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from reelwright.stages.synthesize.procedures.scene import ease, position_on, state_at
 from reelwright.stages.synthesize.procedures.script import (
     IDLE,
     MOUNTED_LIFT,
@@ -18,11 +19,7 @@ from reelwright.stages.synthesize.procedures.script import (
     Leg,
     Pose,
     Script,
-    ease,
     make_script,
-    phase_at,
-    position_on,
-    state_at,
 )
 
 SEEDS = range(40)
@@ -92,7 +89,7 @@ def test_segments_merge_legs_of_one_phase_and_steps_end_their_leg() -> None:
 @pytest.mark.parametrize("time_seconds", [-0.1, 6.0], ids=["before", "at the end"])
 def test_times_outside_are_refused(time_seconds: float) -> None:
     with pytest.raises(ValueError, match=r"outside the script: choose one in \[0, 6.0\) s"):
-        phase_at(by_hand(), time_seconds)
+        state_at(by_hand(), time_seconds)
 
 
 @pytest.mark.parametrize("fps", [1.0, 10.0, 29.97], ids=str)

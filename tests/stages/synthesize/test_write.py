@@ -16,7 +16,8 @@ import pytest
 
 from reelwright.stages.synthesize.procedures import write
 from reelwright.stages.synthesize.procedures.render import Renderer
-from reelwright.stages.synthesize.procedures.script import PHASES, VARIANTS, state_at
+from reelwright.stages.synthesize.procedures.scene import state_at
+from reelwright.stages.synthesize.procedures.script import PHASES, VARIANTS
 from reelwright.stages.synthesize.procedures.write import DatasetParameters, VideoJob, list_jobs, make_procedure_dataset
 from reelwright.storage.errors import ConfigError, InputError
 

@@ -1,0 +1,102 @@
+"""One decoding process and the socket to it: a fresh interpreter, started when first needed, killed at any time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from typing import Any
+
+from numpy.typing import NDArray
+
+from reelwright.stages.decode.processes import wire
+
+START_LIMIT_SECONDS = 60.0
+_END_SECONDS = 10.0  # for a process that dies by itself to be gone: writing a core file takes a while
+
+
+class Child:
+    """One process and the socket to it; started when first needed, and again after it was killed."""
+
+    def __init__(self) -> None:
+        self.process: subprocess.Popen[bytes] | None = None
+        self._connection: socket.socket | None = None
+        self._lock = threading.Lock()
+        self._abandoned = False
+
+    def start(self) -> None:
+        """Start it where it is not running, and wait until it is ready."""
+        if self.process is not None:
+            return
+        ours, theirs = socket.socketpair()
+        with theirs, self._lock:
+            self._connection = ours
+            if self._abandoned:
+                raise EOFError("the pool is closing")
+            self.process = subprocess.Popen(  # noqa: S603 - this interpreter, our own module
+                [sys.executable, "-m", "reelwright.stages.decode.processes.worker", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env=_environment(),
+            )
+        self.send({"path": [os.path.abspath(entry) for entry in sys.path]})  # noqa: PTH100 - '' means here, now
+        self.receive(START_LIMIT_SECONDS)
+
+    def send(self, header: dict[str, Any]) -> None:
+        """Send it a task."""
+        assert self._connection is not None
+        self._connection.settimeout(None)
+        wire.send(self._connection, header)
+
+    def receive(self, limit_seconds: float | None) -> tuple[dict[str, Any], list[NDArray[Any]]]:
+        """Wait for its next message. Raises TimeoutError, and EOFError or OSError where it died."""
+        assert self._connection is not None
+        self._connection.settimeout(None if limit_seconds is None else max(0.001, limit_seconds))
+        return wire.receive(self._connection)
+
+    def abandon(self) -> None:
+        """Kill the process from another thread; the one that serves it sees the end of the stream."""
+        with self._lock:
+            self._abandoned = True
+            if self.process is not None:
+                self.process.kill()
+
+    def reap(self) -> str:
+        """Wait for a process that died, and say what of: a signal's name or its exit code."""
+        if self.process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(_END_SECONDS)
+        return self.kill()
+
+    def kill(self) -> str:
+        """End the process, and say what it died of."""
+        process, self.process = self.process, None
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+        if process is None:
+            return "not_started"
+        process.kill()
+        code = process.wait()
+        return _signal_name(-code) if code < 0 else f"exit_{code}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"SIG{number}"
+
+
+def _environment() -> dict[str, str]:
+    """One thread for numeric libraries: the processes are the parallelism.
+
+    glibc gives freed frames back to the system at once as long as they lie above a threshold that is fixed; left to
+    itself it raises the threshold to 32 MB and keeps them (PyAV, 720p: 327 MB instead of 141).
+    """
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    return {**os.environ, **threads, "MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_ARENA_MAX": "2"}
