@@ -131,7 +131,8 @@ def accuracy(model: nn.Module, videos: list[Video], *, num_classes: int) -> floa
     for video in videos:
         starts = _starts(video)
         windows = torch.stack([video.rows[start : start + LENGTH] for start in starts])
-        scores = model(windows, torch.ones(len(starts), LENGTH, dtype=torch.bool)).softmax(-1)
+        mask = torch.ones(len(starts), LENGTH, dtype=torch.bool)
+        scores = model({"rows": windows, "mask": mask})["logits"].softmax(-1)
         summed = torch.zeros(len(video.rows), num_classes)
         for start, window in zip(starts, scores, strict=True):
             summed[start : start + LENGTH] += window
