@@ -18,9 +18,7 @@ class OutputKind:
     folder: str  # of the store; in it lies one folder for each key
     marker: str  # the file in a key's folder that is written last, and says that the rest is there
     ending: str = ""  # of the name of a key's folder, after the key
-    is_rows: bool = (
-        False  # rows of single videos, all made with one spec; else something whole, its files in the record
-    )
+    is_rows: bool = False  # rows of single videos, all of one spec; else something whole, its files in the record
     reader: str  # `module:name` of what reads a key's folder
     check: str = ""  # `module:name` of what compares data of single videos with the ledger; empty where there is none
 

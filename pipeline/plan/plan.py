@@ -173,11 +173,10 @@ class Planner:
         skipped = sum(row.status == "skipped" for row in left)
         reasons += [f"skipped: {skipped}"] if skipped else []
         reasons += [f"quarantined: {len(left) - skipped}"] if len(left) > skipped else []
-        message = tuple(dict.fromkeys(reasons))
         return replace(
             plan,
             state=state,
-            reasons=message,
+            reasons=tuple(dict.fromkeys(reasons)),
             todo=todo,
             failed=failed,
             quarantined=left,

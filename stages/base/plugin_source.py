@@ -8,6 +8,7 @@ lies neither in the standard library nor where packages are installed.
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
 import importlib.util
 import os
@@ -92,15 +93,18 @@ class Source:
             sys.meta_path.insert(0, _finder)
         _served.update(dict.fromkeys(self.modules, self))
         before = set(sys.modules)
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._withdraw)
             loaded = importlib.import_module(self.module)
             self._check_unseen(set(sys.modules) - before)
-        except BaseException:
-            for name in self.modules:
-                _served.pop(name, None)
-                sys.modules.pop(name, None)
-            raise
+            undo.pop_all()
         return loaded
+
+    def _withdraw(self) -> None:
+        """Leave nothing of an import that failed half way."""
+        for name in self.modules:
+            _served.pop(name, None)
+            sys.modules.pop(name, None)
 
     def _check_unseen(self, imported: set[str]) -> None:
         for name in sorted(imported - self.modules.keys()):

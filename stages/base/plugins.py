@@ -18,7 +18,8 @@ import inspect
 import json
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, distributions, entry_points
@@ -33,6 +34,11 @@ from reelwright.storage.errors import ConfigError, nearest
 
 GROUPS = ("models", "objectives", "encoders", "metrics", "evaluators", "stages")
 _FILE = ".py"
+# What a module may raise while it is imported; whatever else it raises is its own affair, and told as it is.
+_IMPORT_ERRORS = (
+    *(ImportError, SyntaxError, NameError, AttributeError, TypeError, ValueError, LookupError, ArithmeticError),
+    *(AssertionError, OSError, RuntimeError),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,14 +191,19 @@ def _import(plugin: Plugin, place: str) -> ModuleType:
     if found != plugin.identity:
         what = "has changed since" if found else "is not found here"
         raise ConfigError(f"{plugin.name} is not what the plan was made of: {plugin.target} {what}; run again")
-    try:
+    with importing(plugin.name):
         return import_module(place) if source is None else source.load()
-    except ConfigError:
-        raise
-    except Exception as error:  # code that is not ours may raise anything
-        raise ConfigError(
-            f"{plugin.name} cannot be imported: {type(error).__name__}: {error}{_where(error)}"
-        ) from error
+
+
+@contextmanager
+def importing(what: str) -> Iterator[None]:
+    """While code that is not ours is imported: what is wrong with it becomes a ConfigError that says where."""
+    try:
+        yield
+    except _IMPORT_ERRORS as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{what} cannot be imported: {type(error).__name__}: {error}{_where(error)}") from error
 
 
 def _where(error: Exception) -> str:

@@ -12,7 +12,7 @@ from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Any, cast
 
 from reelwright.stages.base.plugin_source import Source
-from reelwright.stages.base.plugins import Plugin, identity_of, offered
+from reelwright.stages.base.plugins import Plugin, identity_of, importing, offered
 from reelwright.storage.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -150,11 +150,9 @@ def offered_stages() -> dict[str, Stage]:
 
 def _offered_stage(entry: EntryPoint) -> Stage:
     message = f"the package {entry.dist.name if entry.dist else entry.name} offers a stage {entry.name} ({entry.value})"
-    try:
+    with importing(f"{message}, which"):
         source = Source.of_module(entry.module)
         stage = entry.load() if source is None else getattr(source.load(), entry.attr)
-    except Exception as error:  # code that is not ours may raise anything
-        raise ConfigError(f"{message}, which cannot be imported: {type(error).__name__}: {error}") from error
     if not isinstance(stage, Stage):
         raise ConfigError(f"{message}, which is {type(stage).__name__}, not a reelwright.stages.base.registry.Stage")
     return stage

@@ -13,7 +13,7 @@ from reelwright.stages.decode.processes.attempts import Attempt, DecodeResult, P
 from reelwright.stages.decode.readers import backend_order
 from reelwright.stages.decode.source import backends_of, decoding, of_item
 from reelwright.storage.arrays.frames import FrameStore
-from reelwright.storage.ledger.items import DONE, ItemRow
+from reelwright.storage.ledger.items import DONE, ItemLedger, ItemRow
 from reelwright.storage.store import Store
 
 
@@ -29,7 +29,8 @@ def run_items(work: Work, reporter: Reporter) -> None:
     ledger = ledger_of(work)
     counts = _Counts(reporter)
     plan = _plan(work.items, DecodeConfig.model_validate(dict(work.config)), frames.path, index=store.frame_index)
-    try:
+    with contextlib.ExitStack() as interrupted:
+        interrupted.callback(_compact, ledger)
         for event in attempt_all(work.items, plan):
             if isinstance(event, Attempt):
                 counts.take(event)
@@ -37,11 +38,13 @@ def run_items(work: Work, reporter: Reporter) -> None:
                 row = counts.row(event)
                 ledger.commit(row)
                 reporter.item(row)
-    except BaseException:
-        with contextlib.suppress(OSError):  # the disk may be full: marks say the same
-            ledger.compact()
-        raise
+        interrupted.pop_all()
     ledger.compact()
+
+
+def _compact(ledger: ItemLedger) -> None:
+    with contextlib.suppress(OSError):  # the disk may be full: marks say the same
+        ledger.compact()
 
 
 def _plan(items: Sequence[VideoItem], config: DecodeConfig, store: Path, *, index: Path) -> Plan:

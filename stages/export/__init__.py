@@ -1,0 +1,1 @@
+"""Rows and predictions in the forms of other programs."""

@@ -1,0 +1,1 @@
+"""Features that people already have, as rows of an embedding store."""

@@ -1,0 +1,1 @@
+"""Encoder and temporal model trained end to end, from stored frames."""

@@ -1,0 +1,1 @@
+"""Rows that are class scores already, taken as predictions."""

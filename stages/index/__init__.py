@@ -1,0 +1,1 @@
+"""Digests and probes of videos, before anything is planned."""

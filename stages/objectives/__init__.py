@@ -1,0 +1,1 @@
+"""What is minimised: the contract, classification, contrastive losses."""

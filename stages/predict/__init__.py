@@ -1,0 +1,1 @@
+"""Sliding windows of new or stored videos to Parquet."""

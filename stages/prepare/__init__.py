@@ -1,0 +1,1 @@
+"""Data sets that people have, as manifest and label tables."""

@@ -1,0 +1,1 @@
+"""Image encoders from key frames of states."""

@@ -1,0 +1,1 @@
+"""Frames and data sets as pictures for people."""

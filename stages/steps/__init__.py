@@ -1,0 +1,1 @@
+"""From predictions and detections to completed steps of a procedure."""

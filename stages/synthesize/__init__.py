@@ -1,4 +1,4 @@
-"""Make labelled procedure videos: a script (`procedure`), its pixels (`render`) and the files (`write`).
+"""Videos made by programs: families of classes, procedure videos, and the ledger of what is made.
 
 Nothing is imported here, so that a config module beside these stays free of PyAV and Pillow.
 """

@@ -1,0 +1,1 @@
+"""Temporal models on stored rows."""

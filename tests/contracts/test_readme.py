@@ -1,4 +1,4 @@
-"""The README's tree names every module with the first line of its docstring.
+"""The README's tree names every room with the first line of its docstring.
 
 `python -m tests.contracts.test_readme` prints it.
 """
@@ -13,15 +13,15 @@ PACKAGES = ("cli", "pipeline", "stages", "models", "storage")
 
 
 def tree() -> str:
-    """One line a module: path and the first line of its docstring."""
+    """One line a room: its folder and the first line of its docstring. Each has one."""
     lines = []
     for package in PACKAGES:
         lines.append(f"{package}/")
-        for path in sorted((ROOT / package).rglob("*.py")):
+        for path in sorted((ROOT / package).rglob("__init__.py")):
             text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
-            if text:
-                name = path.relative_to(ROOT / package).as_posix().removesuffix("/__init__.py")
-                lines.append(_line(name, text.splitlines()[0]))
+            assert text, f"{path} says nothing of its room"
+            if path.parent != ROOT / package:
+                lines.append(_line(path.parent.relative_to(ROOT / package).as_posix(), text.splitlines()[0]))
     return "\n".join(lines)
 
 
