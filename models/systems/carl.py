@@ -1,7 +1,7 @@
 """CARL's models: an embedding of every step of a long video, from stored rows, stored maps of a ResNet, or frames.
 
-Chen et al. 2022 (Frame-wise Action Representations for Long Videos via Sequence Contrastive Learning), sections 3.2
-and 4.1. Shape letters: B batch, T steps of a window, S contexts of a step, R = T * S rows, N real steps of the batch,
+Chen et al. 2022 (Frame-wise Action Representations for Long Videos via Sequence Contrastive Learning), section 3.
+Shape letters: B batch, T steps of a window, S contexts of a step, R = T * S rows, N real steps of the batch,
 V stored views, P positions, C channels, H height, W width, D features, E embedding size, K classes.
 """
 
@@ -32,6 +32,34 @@ from reelwright.models.systems.embedding_head import ProjectionHead
 from reelwright.models.temporal.options import check_positive
 
 _MAP_AXES = 3  # C, H, W
+
+PUBLIC_NAMES = {
+    r"^embed\.fc_layers\.": "embedder.fc.",
+    r"^embed\.conv_layers\.": "embedder.conv.",
+    r"^embed\.video_emb\.": "embedder.project.",
+    r"^embed\.embedding_layer\.": "embedder.embed.",
+    r"^embed\.video_encoder\.enc_layers\.": "embedder.layers.",
+    r"\.res_layer0\.norm\.": ".norm_attention.",
+    r"\.res_layer1\.norm\.": ".norm_mlp.",
+    r"\.self_att\.linear_Q2d\.": ".query.",
+    r"\.self_att\.linear_K2d\.": ".key.",
+    r"\.self_att\.linear_V2d\.": ".value.",
+    r"\.self_att\.linear_d2Q\.": ".out.",
+    r"\.feed_forward\.fc1\.": ".mlp.0.",
+    r"\.feed_forward\.fc2\.": ".mlp.2.",
+    r"^ssl_projection\.net\.": "projection.layers.",
+    r"^classifier\.fc_layers\.": "classifier.",
+    r"^backbone\.0\.": "backbone.base.conv1.",
+    r"^backbone\.1\.": "backbone.base.bn1.",
+    r"^backbone\.4\.": "backbone.base.layer1.",
+    r"^backbone\.5\.": "backbone.base.layer2.",
+    r"^backbone\.6\.": "backbone.base.layer3.",
+    r"^backbone\.7\.": "backbone.base.layer4.",
+    r"^res_finetune\.0\.(?=\d)": "backbone.tuned.layer3.",  # of split 2
+    r"^res_finetune\.1\.(?=\d)": "backbone.tuned.layer4.",
+    r"^res_finetune\.": "backbone.tuned.layer4.",  # of split 3
+}
+# Names in checkpoints of the public code -> names here, for `key_map` (weights.remap_state_dict).
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,10 +201,7 @@ class Carl(FrameModel):
 
 
 class Conv(FrameModel):
-    """3-D convolutions over maps of layer `split` of a step and its contexts, the model that TCC was published with.
-
-    Dwibedi et al. 2019, section 3.3.
-    """
+    """3-D convolutions over maps of layer `split` of a step and its contexts, as for Dwibedi et al. 2019 (TCC)."""
 
     is_tuned = False
     options: ConvOptions

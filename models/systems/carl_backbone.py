@@ -3,7 +3,7 @@
     frames -> [stem, layer1, ..., layer `split`] -> maps, which can be stored -> [the layers behind it] -> map
                         base                                                        tuned
 
-Chen et al. 2022, section 4.1. Shape letters: N frames, C channels, H height, W width.
+Chen et al. 2022, section 3 (frame-level video encoder). Shape letters: N frames, C channels, H height, W width.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ class SplitResnet(nn.Module):
         return self._tune(self._base(x_NCHW))
 
     def _base(self, x_NCHW: Tensor) -> Tensor:
-        if any(parameter.requires_grad for parameter in self.base.parameters()):
+        parameters = list(self.base.parameters())
+        if not parameters or any(parameter.requires_grad for parameter in parameters):
             return self._run_base(x_NCHW)
         # Frozen: without gradient, norms with their own statistics whatever the mode, so that calls can be small.
         self.base.eval()

@@ -1,6 +1,8 @@
 """What CARL's frame models do behind the ResNet: transformer, convolutions with contexts, or each step by itself.
 
-Chen et al. 2022, section 3.2. All take only steps that are real, so that padding is seen by no batch norm either.
+Chen et al. 2022, section 3 (frame-level video encoder); sizes as in the public code. All take only steps that are
+real, so that padding is seen by no batch norm either.
+
 Shape letters: B batch, T steps of a window, N real steps of the batch, S contexts of a step, D features, C channels,
 H height, W width (of maps, or features inside the transformer in x_BTW), E embedding size.
 """

@@ -1,6 +1,6 @@
 """Options of CARL's three frame models, without torch, so that a slip is reported before anything is loaded.
 
-Chen et al. 2022 (Frame-wise Action Representations for Long Videos via Sequence Contrastive Learning), section 3.2;
+Chen et al. 2022 (Frame-wise Action Representations for Long Videos via Sequence Contrastive Learning), section 3;
 defaults that the paper leaves open are those of its public code.
 """
 
