@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 import torchvision
 from torch import nn
@@ -14,6 +15,8 @@ from reelwright.models.blocks.weights import load_weights, remap_state_dict
 from reelwright.models.contracts import model_layers
 from reelwright.models.systems.carl import PUBLIC_NAMES, FrameModelSizes, build_frame_model
 from reelwright.models.systems.carl_embedders import EncoderLayer, sine_positions, stretched_positions
+from reelwright.models.temporal.common import TemporalSizes
+from reelwright.models.testing import TemporalModelTests
 from reelwright.stages.fit.optim.groups import freeze_groups
 
 DATA = Path(__file__).resolve().parents[1] / "data" / "carl_models.json"
@@ -263,6 +266,36 @@ def test_what_is_asked_for_is_given():
     assert found["logits"].shape == (1, 5, 2)
 
 
+class TestCarl(TemporalModelTests):
+    """With a classifier it is a model that labels rows."""
+
+    sizes = (TemporalSizes(input_dim=5, num_outputs=3, length=6, per_row=True),)
+    name = "carl"
+
+    def build(self, sizes):
+        return build_frame_model(
+            self.name, length=sizes.length, input_dim=sizes.input_dim, num_classes=sizes.num_outputs
+        )
+
+
+class TestVanilla(TestCarl):
+    name = "vanilla"
+
+
+@pytest.mark.parametrize("source", ["rows", "maps"])
+def test_half_precision_is_near(source):
+    model = vanilla("maps", 3).eval() if source == "maps" else carl(hidden=32).float()
+    rows = torch.randn(2, 5, 256, 2, 2) if source == "maps" else rows_of(2, 5, 3).float()
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]], dtype=torch.bool)
+    expected = model(batch_of(rows, mask))
+    stored = model(batch_of(rows.half(), mask))  # as stores hold them
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = model(batch_of(rows.half(), mask))
+    for name, value in expected.items():
+        torch.testing.assert_close(stored[name], value, rtol=0, atol=0.01)
+        torch.testing.assert_close(found[name].float(), value, rtol=0, atol=0.1)
+
+
 # The ResNet, in two parts
 
 
@@ -324,7 +357,6 @@ def test_the_frozen_base_sees_a_few_frames_at_a_time_and_no_statistics_change():
 
 
 def test_weights_of_timm_fit_too():
-    timm = pytest.importorskip("timm")
     model = vanilla("maps", 3)
     state = timm.create_model("resnet18", pretrained=False).state_dict()
     model.load_resnet(state)
