@@ -7,9 +7,8 @@ V stored views, P positions, C channels, H height, W width, D features, E embedd
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -27,7 +26,13 @@ from reelwright.models.systems.carl_embedders import (
     VanillaEmbedder,
     put_rows,
 )
-from reelwright.models.systems.carl_options import FRAME_MODEL_OPTIONS, CarlOptions, ConvOptions, FrameModelOptions
+from reelwright.models.systems.carl_options import (
+    FRAME_MODEL_OPTIONS,
+    CarlOptions,
+    ConvOptions,
+    FrameModelOptions,
+    check_frame_options,
+)
 from reelwright.models.systems.embedding_head import ProjectionHead
 from reelwright.models.temporal.options import check_positive
 
@@ -239,18 +244,9 @@ def build_frame_model(
 
     Raises ValueError for an unknown name or option (naming the nearest), or a value out of range.
     """
-    _check_known("frame model", name, list(FRAME_MODELS))
-    for option in options:
-        _check_known(f"option of {name}", option, [field.name for field in fields(FRAME_MODEL_OPTIONS[name])])
+    check_frame_options(name, options)
     sizes = FrameModelSizes(length=length, input_dim=input_dim, num_classes=num_classes)
     return FRAME_MODELS[name](sizes, FRAME_MODEL_OPTIONS[name](**options))
-
-
-def _check_known(what: str, value: str, allowed: list[str]) -> None:
-    if value not in allowed:
-        nearest = difflib.get_close_matches(value, allowed, n=1, cutoff=0.5)
-        hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
-        raise ValueError(f"unknown {what} {value!r}; allowed: {', '.join(allowed)}{hint}")
 
 
 def _input_dim(sizes: FrameModelSizes, options: FrameModelOptions, *, is_tuned: bool) -> int:

@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -496,6 +498,17 @@ def test_a_video_of_one_frame_is_embedded_and_no_batch_of_its_own(monkeypatch):
 def test_settings_that_cannot_be(kind, options, match):
     with pytest.raises(ValueError, match=match):
         build_frame_model(kind, **{"length": 5, "input_dim": 3, **options})
+
+
+def test_options_are_checked_without_torch():
+    code = """
+import sys
+from reelwright.models.systems.carl_options import check_frame_options
+check_frame_options("conv", ["contexts"])
+assert "torch" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
 
 
 def test_sizes_below_one_are_refused():
