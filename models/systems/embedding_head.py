@@ -51,9 +51,11 @@ class EmbeddingEncoder(Encoder):
 class ProjectionHead(nn.Module):
     """Linear, BatchNorm, ReLU, Linear, then unit length: what a contrastive loss sees, thrown away afterwards."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, *, hidden: int | None = None) -> None:
+        """`hidden` None: as many features as `dim`."""
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(dim, dim), nn.BatchNorm1d(dim), nn.ReLU(), nn.Linear(dim, dim))
+        inner = hidden or dim
+        self.layers = nn.Sequential(nn.Linear(dim, inner), nn.BatchNorm1d(inner), nn.ReLU(), nn.Linear(inner, dim))
 
     def forward(self, x_BE: Tensor) -> Tensor:
         """(B,E) -> (B,E) of unit length."""

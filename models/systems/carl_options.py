@@ -1,0 +1,132 @@
+"""Options of CARL's three frame models, without torch, so that a slip is reported before anything is loaded.
+
+Chen et al. 2022 (Frame-wise Action Representations for Long Videos via Sequence Contrastive Learning), section 3;
+defaults that the paper leaves open are those of its public code.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+from reelwright.models.temporal.options import check_choice, check_dropout, check_positive
+
+SOURCES = ("rows", "maps", "frames")
+NETWORKS = {"resnet18": 512, "resnet34": 512, "resnet50": 2048, "resnet101": 2048}  # channels of their layer 4
+STATES = ("trained", "frozen", "frozen_norms")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameModelOptions:
+    """What the three share: what they are fed, how the ResNet is split, and the heads."""
+
+    source: str = "rows"
+    # rows: stored pooled rows, nothing of the ResNet is in the model; maps: stored maps of its layer `split`;
+    # frames: normalised pictures.
+    network: str = "resnet50"
+    # Of maps and frames.
+    split: int | None = 3
+    # Of maps and frames: the last layer of the ResNet's base, 2 or 3; null: all of it is base.
+    base: str = "frozen"
+    # Of frames: the stem up to layer `split` is trained, frozen, or frozen_norms (trained but for its batch norms).
+    tuned: str = "trained"
+    # Of maps and frames: likewise the layers behind `split`.
+    frames_per_call: int = 40
+    # Frames that the frozen base sees at once; of no influence on the result.
+    contexts: int = 1
+    # Rows of each step, side by side and the step itself last.
+    hidden: int = 512
+    # Features of the fully connected layers.
+    hidden_layers: int = 2
+    embed_dim: int = 128
+    dropout: float = 0.1
+    normalize: bool = True
+    # Embeddings are of unit length.
+    projection: bool = True
+    # A head that only the loss sees (aux.projected).
+    projection_hidden: int = 128
+
+    ALLOWED_SOURCES: ClassVar[tuple[str, ...]] = SOURCES
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        check_choice("source", self.source, self.ALLOWED_SOURCES)
+        check_choice("network", self.network, tuple(NETWORKS))
+        check_choice("split", self.split, (2, 3, None))
+        check_choice("base", self.base, STATES)
+        check_choice("tuned", self.tuned, STATES)
+        for name in ("frames_per_call", "contexts", "hidden", "hidden_layers", "embed_dim", "projection_hidden"):
+            check_positive(name, getattr(self, name))
+        check_dropout(self.dropout)
+
+    def map_channels(self, layer: int | None) -> int:
+        """Channels C of the maps of layer 2 or 3 of the network; None is layer 4."""
+        return NETWORKS[self.network] >> (4 - (layer or 4))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CarlOptions(FrameModelOptions):
+    """Options of `carl`, the transformer embedder."""
+
+    layers: int = 3
+    heads: int = 8
+    width: int = 256
+    # Features of a row in the transformer.
+    mlp_width: int = 1024
+    equal_layers: bool = False
+    # Compat: all layers start with the same weights, as in the public code; else each has its own.
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        super().__post_init__()
+        for name in ("heads", "width", "mlp_width"):
+            check_positive(name, getattr(self, name))
+        if self.layers < 0:
+            raise ValueError(f"layers is {self.layers}; it must be at least 0.")
+        if self.contexts != 1:
+            raise ValueError(f"contexts is {self.contexts}, but carl sees all rows; leave it out, or use conv.")
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} does not divide into {self.heads} heads; choose another of the two.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvOptions(FrameModelOptions):
+    """Options of `conv`: 3-D convolutions over the maps of a step and of rows before it. It has no tuned layers."""
+
+    source: str = "maps"
+    contexts: int = 2
+    conv_width: int = 512
+    conv_layers: int = 2
+
+    ALLOWED_SOURCES: ClassVar[tuple[str, ...]] = ("maps", "frames")
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        super().__post_init__()
+        check_positive("conv_width", self.conv_width)
+        check_positive("conv_layers", self.conv_layers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VanillaOptions(FrameModelOptions):
+    """Options of `vanilla`: the same as `carl` without transformer and batch norms, each step by itself."""
+
+
+FRAME_MODEL_OPTIONS: dict[str, type[Any]] = {"carl": CarlOptions, "conv": ConvOptions, "vanilla": VanillaOptions}
+
+
+def check_frame_options(name: str, options: Iterable[str]) -> None:
+    """ValueError, naming the nearest allowed, for an unknown frame model, or an option that it does not have."""
+    _check_known("frame model", name, list(FRAME_MODEL_OPTIONS))
+    allowed = [field.name for field in fields(FRAME_MODEL_OPTIONS[name])]
+    for option in options:
+        _check_known(f"option of {name}", option, allowed)
+
+
+def _check_known(what: str, value: str, allowed: list[str]) -> None:
+    if value not in allowed:
+        nearest = difflib.get_close_matches(value, allowed, n=1, cutoff=0.5)
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
+        raise ValueError(f"unknown {what} {value!r}; allowed: {', '.join(allowed)}{hint}")
