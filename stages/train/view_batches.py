@@ -1,0 +1,114 @@
+"""Batches of views of videos over a block of stored embeddings, for losses that need no labels.
+
+    videos      3 0 4 1 2                  the epoch's order, each once
+    batches     3 0 | 4 1 | 2              batch_size 2; with groups (actions) all of a batch are of one
+    rows        3a 3b 0a 0b | ...          the views of a video side by side
+
+Everything follows from (seed, epoch, place), so an epoch can go on at any batch, in any number of processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from reelwright.models.losses.classification import IGNORED
+from reelwright.stages.datasets.feature_bank import FeatureBank
+from reelwright.stages.datasets.sampling.drawn_views import DrawnViews, ViewSampler
+from reelwright.stages.datasets.sampling.generators import generator_at
+from reelwright.stages.datasets.sampling.windows import IntArray
+from reelwright.stages.fit.loop.batches import Batch, Origin, Split
+from reelwright.stages.fit.processes.world import ALONE, Share
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewBatches:
+    """Batches of N videos with V views of T rows each; videos without rows are left out.
+
+    Inputs: `rows` (N V, T C, D) float32, the C rows of a context side by side, the row itself last; `mask` (N V, T)
+    bool, True at real rows; `row_numbers` (N V, T) int64 and `num_rows` (N V,) int64. Targets int64 (N V, T) are
+    classes, -1 where there is no label or no row.
+    """
+
+    block: FeatureBank
+    sampler: ViewSampler
+    batch_size: int  # videos, over all processes
+    labels: Sequence[IntArray] | None = None  # of each video, a class a row, -1 where unknown
+    groups: Sequence[int] | None = None  # of each video; a batch has videos of one group
+    share: Share = ALONE
+    names: tuple[str, ...] = ()  # of the videos, for messages
+
+    def __post_init__(self) -> None:
+        """Refuse what does not fit the block."""
+        rows = self.block.num_rows
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size is {self.batch_size}; it must be at least 1.")
+        if self.labels is not None and [len(labels) for labels in self.labels] != rows:
+            raise ValueError("labels must be of every video, one a row.")
+        if self.groups is not None and len(self.groups) != len(rows):
+            raise ValueError(f"groups are of {len(self.groups)} videos, the block has {len(rows)}.")
+
+    @property
+    def num_items(self) -> int:
+        """Views of an epoch, over all processes."""
+        return sum(count > 0 for count in self.block.num_rows) * self.sampler.num_views
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of an epoch; the last one, with groups the last of each, may be smaller."""
+        return len(self._batches(0))
+
+    def epoch(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
+        """See `Batches.epoch`."""
+        batches = self._batches(epoch)
+        starts = np.cumsum([0, *map(len, batches)])
+        for number in range(first, len(batches)):
+            videos = batches[number]
+            split = Split(batch_size=len(videos), share=self.share)
+            ((own, num_all, is_counted),) = split.parts(np.arange(len(videos)))
+            drawn = self._drawn(videos[own], epoch, starts[number] + own)
+            places = np.repeat(starts[number] + own, self.sampler.num_views)
+            yield self._batch(drawn, num_all * self.sampler.num_views, is_counted, Origin(epoch, places))
+
+    def _batches(self, epoch: int) -> list[IntArray]:
+        """The videos of every batch of an epoch."""
+        generator = generator_at(self.sampler.seed, "videos", epoch=epoch, place=0)
+        order = generator.permutation(np.flatnonzero(self.block.num_rows))
+        if self.groups is None:
+            return self._cut(order)
+        groups = np.asarray(self.groups)[order]
+        batches = [part for group in np.unique(groups) for part in self._cut(order[groups == group])]
+        return [batches[place] for place in generator.permutation(len(batches))]
+
+    def _cut(self, order: IntArray) -> list[IntArray]:
+        return [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+
+    def _drawn(self, videos: IntArray, epoch: int, places: IntArray) -> DrawnViews:
+        rows = self.block.num_rows
+        return self.sampler.drawn(
+            videos.tolist(), [rows[video] for video in videos.tolist()], epoch=epoch, places=places.tolist()
+        )
+
+    def _batch(self, drawn: DrawnViews, num_all: int, is_counted: bool, origin: Origin) -> Batch:
+        device = self.block.rows.device
+        index = drawn.rows.reshape(len(drawn.rows), -1) + self.block.offsets[drawn.video][:, None]
+        inputs = {"mask": drawn.mask, "row_numbers": drawn.positions, "num_rows": drawn.num_rows}
+        tensors = {name: torch.from_numpy(value).to(device) for name, value in inputs.items()}
+        rows = self.block.pick(torch.from_numpy(index).to(device))
+        targets = torch.from_numpy(self._targets(drawn)).to(device)
+        return Batch({"rows": rows, **tensors}, targets, num_all, is_counted, lambda: self._described(drawn), origin)
+
+    def _targets(self, drawn: DrawnViews) -> IntArray:
+        targets = np.full(drawn.mask.shape, IGNORED, dtype=np.int64)
+        if self.labels is not None:
+            for place, video in enumerate(drawn.video.tolist()):
+                targets[place] = np.asarray(self.labels[video])[drawn.positions[place]]
+        return np.where(drawn.mask, targets, IGNORED)
+
+    def _described(self, drawn: DrawnViews) -> list[str]:
+        known = dict(enumerate(self.names))
+        spans = zip(drawn.video.tolist(), drawn.positions.min(1).tolist(), drawn.positions.max(1).tolist(), strict=True)
+        return [f"video {known.get(video, video)!r} rows {start}-{last}" for video, start, last in spans]
