@@ -53,7 +53,7 @@ def test_every_video_once_with_its_own_rows(num_views, num_contexts):
     found = list(source.epoch(0))
     assert len(found) == source.num_batches == 2
     assert sum(len(batch) for batch in found) == source.num_items == 6 * num_views
-    videos = []
+    videos, places = [], []
     for batch in found:
         rows = batch.inputs["rows"].reshape(len(batch), 8, num_contexts, 2)
         video = rows[:, 0, 0, 0]
@@ -64,10 +64,12 @@ def test_every_video_once_with_its_own_rows(num_views, num_contexts):
         assert video.reshape(-1, num_views).unique(dim=1).shape[1] == 1  # views side by side
         assert batch.inputs["mask"].any(1).all()
         assert (batch.targets == -1).all()
+        places += batch.origin.positions.tolist()
         videos += video[::num_views].int().tolist()
         last = batch.inputs["row_numbers"][0].max()
         assert batch.about()[0] == f"video {NAMES[int(video[0])]!r} rows {batch.inputs['row_numbers'][0, 0]}-{last}"
     assert sorted(videos) == [0, 1, 2, 4, 5, 6]  # video 3 has no row
+    assert places == list(range(6 * num_views))  # so that what is drawn for a view is its own
 
 
 def test_labels_go_with_their_rows():
@@ -118,7 +120,7 @@ def test_a_batch_has_videos_of_one_group():
 BAD = {
     "batch_size": ({"batch_size": 0}, "batch_size is 0; it must be at least 1"),
     "labels": ({"labels": [np.zeros(9, np.int64)]}, "labels must be of every video, one a row"),
-    "groups": ({"groups": [0, 1]}, "groups are of 2 videos, the block has 7"),
+    "groups": ({"groups": [0, 1]}, "groups are of 2 videos, there are 7"),
 }
 
 
