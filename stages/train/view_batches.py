@@ -28,7 +28,7 @@ from reelwright.stages.fit.processes.world import ALONE, Share
 
 @dataclass(frozen=True, kw_only=True)
 class VideoViews(ABC):
-    """Batches of N videos with V views of T rows each; videos without rows are left out.
+    """Batches of N videos with V views of T rows each; videos that are too short for any view are left out.
 
     Inputs are those of a subclass, which reads what is in the rows; `mask` (N V, T) bool, True at real rows;
     `row_numbers` (N V, T) int64; `num_rows` (N V,) int64. Targets int64 (N V, T) are classes, -1 where there is no
@@ -64,7 +64,7 @@ class VideoViews(ABC):
     @property
     def num_items(self) -> int:
         """Views of an epoch, over all processes."""
-        return sum(count > 0 for count in self.rows_of_videos) * self.sampler.num_views
+        return len(self._taken()) * self.sampler.num_views
 
     @property
     def num_batches(self) -> int:
@@ -87,12 +87,16 @@ class VideoViews(ABC):
     def _batches(self, epoch: int) -> list[IntArray]:
         """The videos of every batch of an epoch."""
         generator = generator_at(self.sampler.seed, "videos", epoch=epoch, place=0)
-        order = generator.permutation(np.flatnonzero(self.rows_of_videos))
+        order = generator.permutation(self._taken())
         if self.groups is None:
             return self._cut(order)
         groups = np.asarray(self.groups)[order]
         batches = [part for group in np.unique(groups) for part in self._cut(order[groups == group])]
         return [batches[place] for place in generator.permutation(len(batches))]
+
+    def _taken(self) -> IntArray:
+        """The videos that there are views of."""
+        return np.flatnonzero(np.asarray(self.rows_of_videos) >= self.sampler.least_rows)
 
     def _cut(self, order: IntArray) -> list[IntArray]:
         return [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]

@@ -67,6 +67,11 @@ class ViewSampler:
             )
         context_frames(np.zeros(1, dtype=np.int64), num=self.num_contexts, stride=self.context_stride)
 
+    @property
+    def least_rows(self) -> int:
+        """Rows that a video needs for a view with anything real in it."""
+        return 2 if self.strategy == "anchor_positive" else 1
+
     def drawn(self, videos: Sequence[int], num_rows: Sequence[int], *, epoch: int, places: Sequence[int]) -> DrawnViews:
         """Views of ``videos`` (N,), of ``num_rows`` (N,) each, that stand at ``places`` (N,) of the epoch's order.
 

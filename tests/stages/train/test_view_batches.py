@@ -72,6 +72,13 @@ def test_every_video_once_with_its_own_rows(num_views, num_contexts):
     assert places == list(range(6 * num_views))  # so that what is drawn for a view is its own
 
 
+def test_a_video_of_one_row_has_no_pair():
+    found = list(batches(strategy="anchor_positive").epoch(0))
+    assert sum(map(len, found)) == batches(strategy="anchor_positive").num_items == 10
+    assert all(batch.inputs["mask"].any(1).all() for batch in found)
+    assert 1 not in torch.cat([batch.inputs["num_rows"] for batch in found])
+
+
 def test_labels_go_with_their_rows():
     labels = [np.arange(count) % 5 for count in ROWS]
     for batch in batches(labels=labels).epoch(0):
