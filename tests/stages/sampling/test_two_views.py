@@ -10,7 +10,9 @@ import pytest
 
 from reelwright.stages.datasets.sampling.two_views import (
     TimeAugment,
+    anchor_positive_view,
     block_size,
+    context_frames,
     offset_bounds,
     two_views,
     uniform_view,
@@ -59,6 +61,50 @@ def test_the_second_offset_stays_near_the_first():
     assert max(abs(int(first.frames[0] - second.frames[0])) for first, second in drawn) > 100
 
 
+@pytest.mark.parametrize("overlap", [0.2, 0.5, 1.0])
+@pytest.mark.parametrize(("num_frames", "length"), [(60, 12), (13, 12), (12, 12), (7, 12)])
+def test_the_overlap_is_at_least_what_is_asked_for(overlap, num_frames, length):
+    """Wherever view 1 starts and the second block may, it covers so much of the clip that starts with view 1."""
+    how = TimeAugment(length=length, overlap=overlap)
+    valid = min(num_frames, length)
+    for stretch in (1.0, 1.2, 1.5):
+        block = block_size(num_frames, stretch, how)
+        for before in range(num_frames - valid + 1):
+            low, high = offset_bounds(num_frames, block, how, before=before)
+            assert 0 <= low < high
+            for offset in range(low, high):
+                shared = min(offset + block, before + valid) - max(offset, before)
+                assert shared >= overlap * valid - 1e-9
+
+
+def test_anchors_and_positives_in_turn():
+    drawn = [anchor_positive_view(30, length=8, window=5, generator=np.random.default_rng(s)) for s in range(400)]
+    anchors, positives = (np.stack([view.frames[start::2] for view in drawn]) for start in (0, 1))
+    assert all(view.mask.all() for view in drawn)
+    assert (np.diff(anchors) > 0).all()
+    assert set(np.unique(anchors)) == set(range(1, 30))
+    assert set(np.unique((anchors - positives)[anchors >= 5])) == {1, 2, 3, 4, 5}
+    assert positives.min() == 0  # never before the start
+    assert (positives[anchors == 1] == 0).all()
+
+
+@pytest.mark.parametrize(("num_frames", "num_pairs"), [(1, 0), (2, 1), (4, 3), (5, 4), (6, 4)])
+def test_too_few_frames_for_so_many_pairs(num_frames, num_pairs):
+    view = anchor_positive_view(num_frames, length=8, window=5, generator=np.random.default_rng(0))
+    assert view.mask.tolist() == [True] * 2 * num_pairs + [False] * (8 - 2 * num_pairs)
+    assert 0 <= view.frames.min() <= view.frames.max() < num_frames
+    if num_pairs == num_frames - 1:
+        assert view.frames[0 : 2 * num_pairs : 2].tolist() == list(range(1, num_frames))
+    assert (view.frames[2 * num_pairs :] == num_frames - 1).all()
+
+
+def test_contexts():
+    frames = np.array([[0, 7], [20, 40]])
+    assert context_frames(frames, num=1, stride=15).tolist() == [[[0], [7]], [[20], [40]]]
+    assert context_frames(frames, num=2, stride=15).tolist() == [[[0, 0], [0, 7]], [[5, 20], [25, 40]]]
+    assert context_frames(np.array([9]), num=4, stride=3).tolist() == [[0, 3, 6, 9]]
+
+
 def test_uniform_view():
     assert uniform_view(3, length=5, generator=np.random.default_rng(0)).mask.tolist() == [True] * 3 + [False] * 2
     drawn = [uniform_view(50, length=5, generator=np.random.default_rng(seed)) for seed in range(200)]
@@ -87,5 +133,24 @@ def test_refused(how, match):
 
 
 def test_no_frames():
-    with pytest.raises(ValueError, match="a video has 0 frames"):
-        two_views(0, TimeAugment(length=4), np.random.default_rng(0))
+    generator = np.random.default_rng(0)
+    draws = [
+        lambda: two_views(0, TimeAugment(length=4), generator),
+        lambda: uniform_view(0, length=4, generator=generator),
+        lambda: anchor_positive_view(0, length=4, window=5, generator=generator),
+    ]
+    for draw in draws:
+        with pytest.raises(ValueError, match="a video has 0 frames"):
+            draw()
+
+
+@pytest.mark.parametrize(("length", "window"), [(5, 5), (0, 5), (4, 0)])
+def test_no_pairs(length, window):
+    with pytest.raises(ValueError, match=f"length {length} must be even .* window {window} at least 1"):
+        anchor_positive_view(9, length=length, window=window, generator=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(("num", "stride"), [(0, 1), (1, 0)])
+def test_no_context(num, stride):
+    with pytest.raises(ValueError, match=f"context of {num} frames, {stride} apart"):
+        context_frames(np.array([3]), num=num, stride=stride)

@@ -1,0 +1,48 @@
+"""Batches of views of stored frames: what `train.view_batches` does over stored rows, for models that see frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reelwright.stages.augment.resized_crop import ClipTransform
+from reelwright.stages.datasets.sampling.drawn_views import DrawnViews
+from reelwright.stages.datasets.sampling.windows import IntArray
+from reelwright.stages.embed.threads import read_ahead
+from reelwright.stages.finetune.clips import BATCHES_AHEAD, Frames, Read
+from reelwright.stages.fit.loop.batches import Batch, Origin
+from reelwright.stages.train.view_batches import VideoViews
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameViewBatches(VideoViews):
+    """Views of frames: inputs are `frames` (N V, T C, h, w, 3) uint8 too. What is drawn for a view is its own."""
+
+    read: Read
+    num_frames: Sequence[int]  # of each video
+    transforms: tuple[ClipTransform, ...] = ()  # of the frames of a view, as they are read
+
+    @property
+    def rows_of_videos(self) -> Sequence[int]:
+        """See VideoViews."""
+        return self.num_frames
+
+    def epoch(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
+        """As `Batches.epoch`; the next batches are read while one is in use."""
+        with read_ahead(super().epoch(epoch, first=first), depth=BATCHES_AHEAD) as batches:
+            yield from batches
+
+    def look(self, drawn: DrawnViews, origin: Origin) -> dict[str, Tensor]:
+        """See VideoViews."""
+        views = zip(drawn.video.tolist(), drawn.rows, origin.positions.tolist(), strict=True)
+        return {"frames": torch.from_numpy(np.stack([self._clip(*view, epoch=origin.epoch) for view in views]))}
+
+    def _clip(self, video: int, rows: IntArray, place: int, *, epoch: int) -> Frames:
+        clip = self.read(video, rows.reshape(-1))
+        for transform in self.transforms:
+            clip = transform(clip, epoch, place)
+        return clip

@@ -1,0 +1,145 @@
+"""Batches of views of videos, for losses that need no labels; here over a block of stored embeddings.
+
+    videos      3 0 4 1 2                  the epoch's order, each once
+    batches     3 0 | 4 1 | 2              batch_size 2; with groups (actions) all of a batch are of one
+    rows        3a 3b 0a 0b | ...          the views of a video side by side
+
+Everything follows from (seed, epoch, place), so an epoch can go on at any batch, in any number of processes.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reelwright.models.losses.classification import IGNORED
+from reelwright.stages.datasets.feature_bank import FeatureBank
+from reelwright.stages.datasets.sampling.drawn_views import DrawnViews, ViewSampler
+from reelwright.stages.datasets.sampling.generators import generator_at
+from reelwright.stages.datasets.sampling.windows import IntArray
+from reelwright.stages.fit.loop.batches import Batch, Origin, Split
+from reelwright.stages.fit.processes.world import ALONE, Share
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoViews(ABC):
+    """Batches of N videos with V views of T rows each; videos that are too short for any view are left out.
+
+    Inputs are those of a subclass, which reads what is in the rows; `mask` (N V, T) bool, True at real rows;
+    `row_numbers` (N V, T) int64; `num_rows` (N V,) int64. Targets int64 (N V, T) are classes, -1 where there is no
+    label or no row. Each view has a place of its own in the epoch's order.
+    """
+
+    sampler: ViewSampler
+    batch_size: int  # videos, over all processes
+    labels: Sequence[IntArray] | None = None  # of each video, a class a row, -1 where unknown
+    groups: Sequence[int] | None = None  # of each video; a batch has videos of one group
+    share: Share = ALONE
+    names: tuple[str, ...] = ()  # of the videos, for messages
+
+    def __post_init__(self) -> None:
+        """Refuse what does not fit the videos."""
+        rows = list(self.rows_of_videos)
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size is {self.batch_size}; it must be at least 1.")
+        if self.labels is not None and [len(labels) for labels in self.labels] != rows:
+            raise ValueError("labels must be of every video, one a row.")
+        if self.groups is not None and len(self.groups) != len(rows):
+            raise ValueError(f"groups are of {len(self.groups)} videos, there are {len(rows)}.")
+
+    @property
+    @abstractmethod
+    def rows_of_videos(self) -> Sequence[int]:
+        """How many rows each video has."""
+
+    @abstractmethod
+    def look(self, drawn: DrawnViews, origin: Origin) -> dict[str, Tensor]:
+        """What is in the rows of views: tensors (N V, T C, ...) by name, the C rows of a context side by side."""
+
+    @property
+    def num_items(self) -> int:
+        """Views of an epoch, over all processes."""
+        return len(self._taken()) * self.sampler.num_views
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of an epoch; the last one, with groups the last of each, may be smaller."""
+        return len(self._batches(0))
+
+    def epoch(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
+        """See `Batches.epoch`."""
+        num_views = self.sampler.num_views
+        batches = self._batches(epoch)
+        starts = np.cumsum([0, *map(len, batches)])
+        for number in range(first, len(batches)):
+            videos = batches[number]
+            split = Split(batch_size=len(videos), share=self.share)
+            ((own, num_all, is_counted),) = split.parts(np.arange(len(videos)))
+            drawn = self._drawn(videos[own], epoch, starts[number] + own)
+            places = ((starts[number] + own)[:, None] * num_views + np.arange(num_views)).reshape(-1)
+            yield self._batch(drawn, num_all * num_views, is_counted, Origin(epoch, places))
+
+    def _batches(self, epoch: int) -> list[IntArray]:
+        """The videos of every batch of an epoch."""
+        generator = generator_at(self.sampler.seed, "videos", epoch=epoch, place=0)
+        order = generator.permutation(self._taken())
+        if self.groups is None:
+            return self._cut(order)
+        groups = np.asarray(self.groups)[order]
+        batches = [part for group in np.unique(groups) for part in self._cut(order[groups == group])]
+        return [batches[place] for place in generator.permutation(len(batches))]
+
+    def _taken(self) -> IntArray:
+        """The videos that there are views of."""
+        return np.flatnonzero(np.asarray(self.rows_of_videos) >= self.sampler.least_rows)
+
+    def _cut(self, order: IntArray) -> list[IntArray]:
+        return [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+
+    def _drawn(self, videos: IntArray, epoch: int, places: IntArray) -> DrawnViews:
+        rows = self.rows_of_videos
+        num_rows = [rows[video] for video in videos.tolist()]
+        return self.sampler.drawn(videos.tolist(), num_rows, epoch=epoch, places=places.tolist())
+
+    def _batch(self, drawn: DrawnViews, num_all: int, is_counted: bool, origin: Origin) -> Batch:
+        inputs = self.look(drawn, origin)
+        device = next(iter(inputs.values())).device
+        known = {"mask": drawn.mask, "row_numbers": drawn.positions, "num_rows": drawn.num_rows}
+        inputs |= {name: torch.from_numpy(value).to(device) for name, value in known.items()}
+        targets = torch.from_numpy(self._targets(drawn)).to(device)
+        return Batch(inputs, targets, num_all, is_counted, lambda: self._described(drawn), origin)
+
+    def _targets(self, drawn: DrawnViews) -> IntArray:
+        targets = np.full(drawn.mask.shape, IGNORED, dtype=np.int64)
+        if self.labels is not None:
+            for place, video in enumerate(drawn.video.tolist()):
+                targets[place] = np.asarray(self.labels[video])[drawn.positions[place]]
+        return np.where(drawn.mask, targets, IGNORED)
+
+    def _described(self, drawn: DrawnViews) -> list[str]:
+        known = dict(enumerate(self.names))
+        spans = zip(drawn.video.tolist(), drawn.positions.min(1).tolist(), drawn.positions.max(1).tolist(), strict=True)
+        return [f"video {known.get(video, video)!r} rows {start}-{last}" for video, start, last in spans]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewBatches(VideoViews):
+    """Views of stored rows: inputs are `rows` (N V, T C, D) float32 too, on the block's device."""
+
+    block: FeatureBank
+
+    @property
+    def rows_of_videos(self) -> Sequence[int]:
+        """See VideoViews."""
+        return self.block.num_rows
+
+    def look(self, drawn: DrawnViews, origin: Origin) -> dict[str, Tensor]:
+        """See VideoViews."""
+        del origin
+        index = drawn.rows.reshape(len(drawn.rows), -1) + self.block.offsets[drawn.video][:, None]
+        return {"rows": self.block.pick(torch.from_numpy(index).to(self.block.rows.device))}

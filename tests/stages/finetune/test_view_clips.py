@@ -1,0 +1,60 @@
+"""Views of frames are those of rows, and every view has transforms of its own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from reelwright.stages.datasets.sampling.drawn_views import ViewSampler
+from reelwright.stages.datasets.sampling.two_views import TimeAugment
+from reelwright.stages.finetune.view_clips import FrameViewBatches
+
+COUNTS = [20, 5, 0, 31]
+
+
+def read(video, rows):
+    """Frames of 2 by 3 pixels whose three values are the video, the row, and 0."""
+    frames = np.zeros((len(rows), 2, 3, 3), np.uint8)
+    frames[..., 0], frames[..., 1] = video, rows[:, None, None]
+    return frames
+
+
+def source(*, num_contexts=1, transforms=()):
+    sampler = ViewSampler(
+        strategy="time_augment", augment=TimeAugment(length=6), num_contexts=num_contexts, context_stride=4, seed=9
+    )
+    return FrameViewBatches(sampler=sampler, batch_size=2, read=read, num_frames=COUNTS, transforms=transforms)
+
+
+@pytest.mark.parametrize("num_contexts", [1, 2])
+def test_frames_are_those_of_the_rows(num_contexts):
+    batches = source(num_contexts=num_contexts)
+    found = list(batches.epoch(1))
+    assert len(found) == batches.num_batches == 2
+    videos = []
+    for batch in found:
+        frames, numbers = batch.inputs["frames"], batch.inputs["row_numbers"]
+        assert frames.shape == (len(batch), 6 * num_contexts, 2, 3, 3)
+        assert frames.dtype == torch.uint8
+        frames = frames.reshape(len(batch), 6, num_contexts, 2, 3, 3)
+        assert (frames[:, :, -1, 0, 0, 1] == numbers).all()
+        assert (frames[:, :, 0, 1, 2, 1] == (numbers - 4 * (num_contexts - 1)).clamp(min=0)).all()
+        video = frames[:, 0, 0, 0, 0, 0].tolist()
+        assert batch.inputs["num_rows"].tolist() == [COUNTS[each] for each in video]
+        videos += video
+    assert sorted(videos) == [0, 0, 1, 1, 3, 3]
+    assert videos[::2] == videos[1::2]
+
+
+def test_transforms_are_drawn_once_a_view_and_again_the_same():
+    def marked(clip, epoch, place):
+        clip[..., 2] = 10 * epoch + place
+        return clip
+
+    whole = [batch.inputs["frames"] for batch in source(transforms=(marked,)).epoch(2)]
+    marks = torch.cat(whole)[..., 2]
+    assert (marks == marks[:, :1, :1, :1]).all()
+    assert marks[:, 0, 0, 0].tolist() == [20 + place for place in range(6)]
+    (last,) = (batch.inputs["frames"] for batch in source(transforms=(marked,)).epoch(2, first=1))
+    assert torch.equal(last, whole[1])
