@@ -59,9 +59,9 @@ def over_fractions(
 ) -> dict[str, Any]:
     """``measure`` for every fraction and draw (`LabelFractions.draws`).
 
-    Returns of each of its numbers `NAME@FRACTION`, the mean over draws, `NAME_spread@FRACTION`, the standard deviation
-    over draws (n - 1; None for one draw), `NAME`, the mean at the last fraction, and `draws`: fraction, seed, names of
-    the videos and numbers of each. A number that a draw does not have (None) is left out of the mean.
+    Returns of each of its numbers `NAME@10%` (for fraction .1), the mean over draws, `NAME_spread@10%`, the standard
+    deviation over draws (n - 1; None for one draw), `NAME`, the mean at the last fraction, and `draws`: fraction, seed,
+    names of the videos and numbers of each. A number that a draw does not have (None) is left out of the mean.
     """
     rows: list[dict[str, Any]] = [
         {"fraction": fraction, "seed": seed, "videos": [train[index].name for index in chosen]}
@@ -74,8 +74,8 @@ def over_fractions(
     for fraction in how.fractions:
         for name in names:
             values = [row[name] for row in rows if row["fraction"] == fraction and row[name] is not None]
-            found[f"{name}@{fraction:g}"] = found[name] = float(np.mean(values)) if values else None
-            found[f"{name}_spread@{fraction:g}"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
+            found[f"{name}@{100 * fraction:g}%"] = found[name] = float(np.mean(values)) if values else None
+            found[f"{name}_spread@{100 * fraction:g}%"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return {**found, "draws": rows}
 
 

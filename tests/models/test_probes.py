@@ -91,7 +91,7 @@ def test_classification_by_hand(classifier):
     train = [line([0, 0.1, 10, 10.1], [0, 0, 1, 1], fps=10), line([5, 5])]
     test = [line([0, 0, 0, 10], [0, 0, 1, 1], fps=4, name="a"), line([10, 0], [1, -1], fps=2, name="b"), line([3])]
     found = phase_classification(train, test, classifier=classifier, labels=ALL)
-    assert found["accuracy"] == found["accuracy@1"] == pytest.approx(4 / 5)
+    assert found["accuracy"] == found["accuracy@100%"] == pytest.approx(4 / 5)
     assert found["video_accuracy"] == pytest.approx((3 / 4 + 1) / 2)
     assert found["class_recall"] == pytest.approx((1 + 2 / 3) / 2)
     assert found["macro_f1"] == pytest.approx((4 / 5 + 4 / 5) / 2)
@@ -145,10 +145,10 @@ def test_means_and_spread_over_draws():
 
     found = over_fractions(measure, train, LabelFractions(fractions=(0.25, 1), seeds=(0, 1, 2)))
     single = [row["largest"] for row in found["draws"][:3]]
-    assert found["largest@0.25"] == pytest.approx(np.mean(single))
-    assert found["largest_spread@0.25"] == pytest.approx(np.std(single, ddof=1))
-    assert (found["largest@1"], found["largest"], found["largest_spread@1"]) == (3, 3, None)
-    assert (found["never@0.25"], found["odd@0.25"], found["odd@1"]) == (None, 1, None)
+    assert found["largest@25%"] == pytest.approx(np.mean(single))
+    assert found["largest_spread@25%"] == pytest.approx(np.std(single, ddof=1))
+    assert (found["largest@100%"], found["largest"], found["largest_spread@100%"]) == (3, 3, None)
+    assert (found["never@25%"], found["odd@25%"], found["odd@100%"]) == (None, 1, None)
     assert [(row["fraction"], row["seed"], len(row["videos"])) for row in found["draws"]] == [
         (0.25, 0, 1),
         (0.25, 1, 1),
@@ -206,8 +206,8 @@ def test_a_linear_layer_learns_as_in_torch():
 
 def test_linear_probe_tells_phases_apart():
     found = linear_probe(drawn(1, num_videos=12), drawn(2), how=LinearProbe(epochs=20, learning_rate=1.0))
-    assert found["accuracy@1"] > 0.9
-    assert found["accuracy"] == found["accuracy@1"]
+    assert found["accuracy@100%"] > 0.9
+    assert found["accuracy"] == found["accuracy@100%"]
     assert [len(draw["videos"]) for draw in found["draws"]] == [10] * 6 + [12] * 3
     assert found["num_classes"] == 3
     again = linear_probe(drawn(1, num_videos=12), drawn(2), how=LinearProbe(epochs=20, learning_rate=1.0))
