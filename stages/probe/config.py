@@ -66,7 +66,7 @@ class ProbeConfig(StageConfig):
 
     stride: PositiveInt = setting(1, when=lambda config: config.is_strided)
     """kendalls_tau and retrieval: every so many rows."""
-    stride_seconds: PositiveFloat | None = setting(None, when=lambda config: config.is_strided)
+    stride_seconds: PositiveFloat | None = setting(None, when=lambda config: "kendalls_tau" in config.tasks)
     """kendalls_tau: a row every so many seconds instead."""
     distance: Literal["sqeuclidean", "euclidean", "cosine"] = setting(
         "sqeuclidean", when=lambda config: bool({"kendalls_tau", "retrieval", "alignment"} & set(config.tasks))
@@ -94,7 +94,7 @@ class ProbeConfig(StageConfig):
     @property
     def is_strided(self) -> bool:
         """Whether any task takes every so many rows."""
-        return bool({"kendalls_tau", "retrieval"} & set(self.tasks))
+        return "retrieval" in self.tasks or ("kendalls_tau" in self.tasks and self.stride_seconds is None)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -216,6 +216,8 @@ def test_settings_that_say_nothing_enter_no_key():
     tau = ProbeConfig(embeddings="emb", tasks=("kendalls_tau",))
     assert tau.spec() == ProbeConfig(embeddings="emb", tasks=("kendalls_tau",), seeds=(7,), depths=(1,)).spec()
     assert tau.spec() != ProbeConfig(embeddings="emb", tasks=("kendalls_tau",), stride=2).spec()
+    by_time = [ProbeConfig(embeddings="emb", tasks=("kendalls_tau",), stride_seconds=1, stride=each) for each in (1, 2)]
+    assert by_time[0].spec() == by_time[1].spec() != tau.spec()
     assert tau.wanted_splits() == ("test",)
     assert tau.named_splits() == {"splits": (("test",), True)}
     assert ProbeConfig(embeddings="emb").wanted_splits() == ("test", "train")
