@@ -57,8 +57,8 @@ def _classification(config: ProbeConfig, train: Videos, test: Videos) -> dict[st
 
 
 def _progression(config: ProbeConfig, train: Videos, test: Videos) -> dict[str, Any]:
-    if not config.compat:
-        train, test = in_order_of_time(train, test)
+    if not config.compat or config.per_action:  # else ids as they are, which may leave gaps that compat refuses
+        train, test = numbered_phases(train, test, by_id=config.compat)
     if max(int(video.label_of_rows.max()) for video in (*train, *test)) < 1:
         return {"r2": None, "num_phases": 1}  # one phase alone has no progress
     return phase_progression(train, test, labels=_fractions(config), compat=config.compat)
@@ -95,14 +95,19 @@ def _side_by_side(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {**flat, **found}
 
 
-def in_order_of_time(train: Videos, test: Videos) -> tuple[list[EmbeddedVideo], list[EmbeddedVideo]]:
-    """The same with labels 0, 1, ... in the order in which phases come, by the mean place of their rows in a video."""
+def numbered_phases(
+    train: Videos, test: Videos, *, by_id: bool = False
+) -> tuple[list[EmbeddedVideo], list[EmbeddedVideo]]:
+    """The same with labels 0, 1, ... in the order in which phases come, by the mean place of their rows in a video.
+
+    Or in the order of their ids, without gaps.
+    """
     places = defaultdict(list)
     for video in (*train, *test):
         labels = video.label_of_rows
         for label in np.unique(labels[labels != UNKNOWN]).tolist():
             places[label].append(float(np.flatnonzero(labels == label).mean()) / len(video))
-    order = sorted(places, key=lambda label: (float(np.mean(places[label])), label))
+    order = sorted(places, key=lambda label: (0.0 if by_id else float(np.mean(places[label])), label))
     of_label = np.full(max(places, default=0) + 2, UNKNOWN)  # the last one is that of UNKNOWN, -1
     of_label[order] = np.arange(len(order))
 

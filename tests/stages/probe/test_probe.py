@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from reelwright.cli.main import app
+from reelwright.cli.run.scores import scores_table
 from reelwright.models.metrics.embedded_videos import EmbeddedVideo
 from reelwright.models.metrics.kendalls_tau import kendalls_tau
 from reelwright.pipeline.project import Project
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.work import InputRef, Work
 from reelwright.stages.probe.config import ProbeConfig, TaskName
-from reelwright.stages.probe.tasks import TASKS, headline, in_order_of_time
+from reelwright.stages.probe.tasks import TASKS, headline, numbered_phases
 from reelwright.stages.probe.work import run
 from reelwright.storage.errors import ConfigError, StageError
 from reelwright.storage.tables.annotations import Annotation
@@ -119,16 +123,17 @@ def test_only_the_training_videos_lack_labels(toy):
         probe(toy, tasks=["phase_classification"])
 
 
-def test_phases_come_in_order_of_time(labelled):
+def test_phases_come_numbered_phases(labelled):
     """By ids the last phase, pour, comes first, and progress to the end of the video would be asked for."""
     _, metrics = probe(labelled, tasks=["progression"], fractions=[1.0])
     assert metrics["tasks"]["progression"]["num_phases"] == 1
     labels = np.array([-1, 5, 5, 3, 3, -1])
     video = EmbeddedVideo(name="v", rows=np.zeros((6, 1)), labels=labels)
     bare = EmbeddedVideo(name="bare", rows=np.zeros((2, 1)))
-    (first,), (second, third) = in_order_of_time([video], [video, bare])
+    (first,), (second, third) = numbered_phases([video], [video, bare])
     assert first.labels.tolist() == second.labels.tolist() == [-1, 0, 0, 1, 1, -1]
     assert third.labels is None
+    assert numbered_phases([video], [], by_id=True)[0][0].labels.tolist() == [-1, 1, 1, 0, 0, -1]
 
 
 def test_one_phase_has_no_progress(toy):
@@ -158,6 +163,13 @@ def test_per_action(toy):
     accuracies = [found["logistic"]["accuracy"] for found in classification["actions"].values()]
     assert summary["phase_accuracy"] == pytest.approx(np.mean(accuracies))
     assert accuracies[0] != accuracies[1]
+    for video in toy.videos:  # phases of one action are not those of the other
+        if video["annotation"]["label"] == 3:
+            video["annotation"]["segments"] = [[*times, phase + 2] for *times, phase in video["annotation"]["segments"]]
+    again, metrics = probe(toy, per_action=True, compat=True)
+    assert again["phase_accuracy"] > 0.5
+    progression = metrics["tasks"]["progression"]["actions"]
+    assert [found["num_phases"] for found in progression.values()] == [1, 1]
 
 
 def test_per_action_without_actions(labelled):
@@ -243,8 +255,13 @@ def test_in_a_pipeline(copied):
     assert result.exit_code == 0
     (found,) = [each for each in result.nodes if each.node == "phases"]
     assert {"phase_accuracy", "progression_r2", "precision@1"} < set(found.outputs)
+    assert {"phase accuracy", "Kendall's tau"} <= set(
+        re.split(r"\s{2,}", scores_table({"phases": found.outputs}).splitlines()[0])
+    )
     folder = Project.open(copied / "reelwright.yaml").report("phases")
     assert json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["headline"]["num_videos"] == 2
+    shown = CliRunner().invoke(app, ["report", "phases", "--config", str(copied / "reelwright.yaml")])
+    assert shown.output.strip() == f"phases: {folder / 'metrics.json'}"
     assert Project.open(copied / "reelwright.yaml").run().nothing_to_do
     segments = (copied / "segments.csv").read_text(encoding="utf-8")
     (copied / "segments.csv").write_text(segments.replace("blue", "navy"), encoding="utf-8")
