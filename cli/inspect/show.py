@@ -110,7 +110,7 @@ def _report_file(project: Project, name: str) -> Path:
     from reelwright.storage.errors import StoreError
 
     folder = project.report(name)
-    file = folder / ("report.html" if project.file.nodes[name].spec().get("report", True) else "metrics.json")
+    file = folder / ("report.html" if project.file.nodes[name].spec().get("report", False) else "metrics.json")
     if not file.is_file():
         raise StoreError(f"{file} is gone. `reelwright run --force {name}` writes it again")
     return file

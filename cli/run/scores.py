@@ -19,6 +19,9 @@ _NAMES = {
     "step_pos": "POS",
     "step_f1": "step F1",
     "step_delay_seconds": "delay in s",
+    "phase_accuracy": "phase accuracy",
+    "kendalls_tau": "Kendall's tau",
+    "precision@5": "precision@5",
 }
 _AS_IT_IS = {"edit", "f1@50", "step_delay_seconds"}  # in percent already, or in seconds; the others are shares
 _MAX_COLUMNS = 5

@@ -121,6 +121,13 @@ STAGES: dict[str, Stage] = {
         node="scores",
         reads={"predictions": "predict"},
     ),
+    "probe": Stage(
+        "reelwright.stages.probe.config:ProbeConfig",
+        "reelwright.stages.probe.work:run",
+        "Measure rows: phases, alignment, retrieval",
+        node="probe",
+        reads={"embeddings": "embed"},
+    ),
 }
 
 _GROUP = "stages"  # of plug-ins

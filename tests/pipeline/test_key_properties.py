@@ -33,6 +33,10 @@ BASE: dict[str, dict[str, Any]] = {
     "finetune": {"frames": "f", "spatial": "e", "temporal": "t"},
     "predict": {"run": "r"},
     "evaluate": {"predictions": "p"},
+    "probe": {
+        "embeddings": "e",
+        "tasks": ["phase_classification", "kendalls_tau", "retrieval", "alignment", "linear_probe"],
+    },
     "steps": {"procedure": "procedure.yaml", "predictions": ["p"]},
 }
 # What else must be set for a setting to say something, or to be allowed.

@@ -20,6 +20,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "predict": {"run": "r"},
     "steps": {"procedure": "p.yaml", "predictions": ["p"]},
     "evaluate": {"predictions": "p"},
+    "probe": {"embeddings": "e"},
     "features": {"fps": 15},
     "import_predictions": {"embeddings": "e"},
     "pretrain": {"frames": "f", "encoder": "timm/resnet10t", "weights": "none"},
@@ -35,6 +36,8 @@ CONDITIONAL = {
     ("embed", "embed_dim"),
     ("evaluate", "map"),
     ("evaluate", "evaluators"),  # where there are none, older keys stay
+    ("probe", "alignments"),
+    ("probe", "linear_probe"),
     ("train", "objective"),
     ("finetune", "objective"),
     ("pretrain", "loss"),
@@ -147,6 +150,8 @@ def test_the_seed_of_random_weights_counts_only_for_random_weights() -> None:
         ("evaluate", {"thumbnails": 3}, {"report": True}),
         ("evaluate", {"report_videos": 3}, {"report": True}),
         ("evaluate", {"map": {"seed": 3}}, {"embeddings": "e"}),
+        ("probe", {"alignments": ["dtw"]}, {"tasks": ["alignment"]}),
+        ("probe", {"linear_probe": {"epochs": 3}}, {"tasks": ["linear_probe"]}),
     ],
     ids=str,
 )

@@ -1,0 +1,115 @@
+"""Settings of probe: which rows are measured, on which videos, and by what."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from reelwright.stages.base.config import Settings, StageConfig, node_input, setting
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+TaskName = Literal[
+    "phase_classification", "progression", "kendalls_tau", "retrieval", "alignment", "linear_probe"
+]  # as in tasks.TASKS
+LEARNT = frozenset({"phase_classification", "progression", "linear_probe"})  # on the videos of train_splits
+
+
+class LinearProbeSettings(Settings):
+    """How the linear layer of the task linear_probe is trained: SGD, its rate falling as half a cosine."""
+
+    learning_rate: PositiveFloat = 50.0
+    """50 suits rows of unit length that were learnt without labels, .1 those learnt with labels."""
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: NonNegativeFloat = 1e-6
+    epochs: PositiveInt = 100
+    batch_videos: PositiveInt = 10
+    """Videos whose rows are one batch."""
+
+
+class ProbeConfig(StageConfig):
+    """Measures of rows, of an encoder or of a run alike; what needs labels is left out where there are none.
+
+    Labels are those of rows (segments, times, frames): the phases. Kendall's tau needs none.
+    """
+
+    stage: ClassVar[str] = "probe"
+    version: ClassVar[int] = 1
+    kind: ClassVar[str] = "table"
+    produces: ClassVar[str] = "scores"
+    reads_labels: ClassVar[bool] = True
+    costs: ClassVar[tuple[str, ...] | None] = ("tasks",)
+
+    embeddings: str = node_input(kinds=("embeddings",))
+    """The node whose rows are measured."""
+    output: str | None = None
+    """Which stored output, (D,) a row; null: the only one, or pooled where there are several."""
+    tasks: tuple[TaskName, ...] = Field(
+        ("phase_classification", "progression", "kendalls_tau", "retrieval"), min_length=1
+    )
+    train_splits: tuple[str, ...] = setting(("train",), when=lambda config: config.is_learnt)
+    """Videos that phase_classification, progression and linear_probe learn from."""
+    splits: tuple[str, ...] = Field(("test",), min_length=1)
+    """Videos that are measured, all splits together."""
+    normalize: bool = True
+    """Rows are brought to unit length first, as CARL's are."""
+    per_action: bool = False
+    """Each task is done with the videos of one action (their own label) at a time; scores are means over actions."""
+
+    classifiers: tuple[Literal["logistic", "svm", "svm_linear"], ...] = setting(
+        ("logistic", "svm"), when=lambda config: "phase_classification" in config.tasks, min_length=1
+    )
+    fractions: tuple[Fraction, ...] = setting((0.1, 0.5, 1.0), when=lambda config: config.is_learnt, min_length=1)
+    """Shares of the labelled training videos; scores are those of the last one."""
+    seeds: tuple[NonNegativeInt, ...] = setting((0, 1, 2), when=lambda config: config.is_learnt, min_length=1)
+    """A draw of the training videos for each; scores are means over them."""
+
+    stride: PositiveInt = setting(1, when=lambda config: config.is_strided)
+    """kendalls_tau and retrieval: every so many rows."""
+    stride_seconds: PositiveFloat | None = setting(None, when=lambda config: "kendalls_tau" in config.tasks)
+    """kendalls_tau: a row every so many seconds instead."""
+    distance: Literal["sqeuclidean", "euclidean", "cosine"] = setting(
+        "sqeuclidean", when=lambda config: bool({"kendalls_tau", "retrieval", "alignment"} & set(config.tasks))
+    )
+    depths: tuple[PositiveInt, ...] = setting(
+        (5, 10, 15), when=lambda config: "retrieval" in config.tasks, min_length=1
+    )
+    """K of precision@K and average_precision@K."""
+    alignments: tuple[Literal["dtw", "nearest", "stretch"], ...] = setting(
+        ("dtw", "nearest", "stretch"), when=lambda config: "alignment" in config.tasks, min_length=1
+    )
+    """How videos are aligned: by dynamic time warping, nearest rows, or as if all took equally long."""
+    linear_probe: LinearProbeSettings = setting(
+        LinearProbeSettings(), when=lambda config: "linear_probe" in config.tasks
+    )
+    compat: bool = False
+    """As in the public code of CARL: the first training videos instead of drawn ones, unlabelled rows left out of
+    kendalls_tau and of the time in progression, which fails where a video lacks a phase."""
+
+    @property
+    def is_learnt(self) -> bool:
+        """Whether any task learns from the videos of train_splits."""
+        return bool(LEARNT & set(self.tasks))
+
+    @property
+    def is_strided(self) -> bool:
+        """Whether any task takes every so many rows."""
+        return "retrieval" in self.tasks or ("kendalls_tau" in self.tasks and self.stride_seconds is None)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(set(self.tasks)) < len(self.tasks):
+            raise ValueError(f"tasks must not repeat, got {', '.join(self.tasks)}")
+        if self.is_learnt and not self.train_splits:
+            learnt = ", ".join(sorted(LEARNT & set(self.tasks)))
+            raise ValueError(f"{learnt}: learns from labelled videos; give train_splits, or leave it out of tasks")
+        return self
+
+    def named_splits(self) -> dict[str, tuple[tuple[str, ...], bool]]:
+        """As of every stage."""
+        learnt = {"train_splits": (self.train_splits, True)} if self.is_learnt else {}
+        return {"splits": (self.splits, True), **learnt}
+
+    def wanted_splits(self) -> tuple[str, ...]:
+        """As of every stage."""
+        return tuple(dict.fromkeys((*self.splits, *(self.train_splits if self.is_learnt else ()))))
