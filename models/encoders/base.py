@@ -5,7 +5,7 @@ Shape letters: B batch, C channels, T time, H height, W width, N positions (toke
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -95,6 +95,10 @@ class Encoder(nn.Module):
     data_config: DataConfig
     outputs: tuple[str, ...]
     model: nn.Module
+
+    def public_names(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """`state` with the names of `model`, where the public code of the network has others."""
+        return dict(state)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Tensors by output name, in the order asked: pooled (B,D), tokens (B,N,D), map (B,C,[T,]H,W), logits (B,K)."""

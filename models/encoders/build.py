@@ -10,7 +10,9 @@ from reelwright.models.encoders.base import DataConfig, Encoder, zero_input
 from reelwright.models.encoders.names import HUB, unknown_encoder
 from reelwright.models.encoders.outputs import parse_outputs
 from reelwright.models.encoders.timm_encoders import build_timm, is_known_timm_name, known_timm_names
-from reelwright.models.encoders.video_encoders import VIDEO_FAMILIES, build_video
+from reelwright.models.encoders.tsm import build_tsm
+from reelwright.models.encoders.video_encoders import VIDEO_FAMILIES, build_video, build_x3d
+from reelwright.models.encoders.x3d import X3D_SIZES
 
 __all__ = ["DataConfig", "Encoder", "build_encoder", "output_shapes"]
 
@@ -26,9 +28,10 @@ def build_encoder(
 ) -> Encoder:
     """Create the encoder `name` with the outputs named, in train mode, on the CPU, in float32.
 
-    `name` is `timm/NAME`, `hf-hub:org/name` (timm's hub models) or `torchvision/NAME` (its video models).
-    `model_args` go to timm's or torchvision's builder. With `seed`, the initial weights depend on it alone and the
-    global random state is left as it was. The classifier is kept only for the output `logits` or a `num_classes`.
+    `name` is `timm/NAME`, `hf-hub:org/name` (timm's hub models) or `torchvision/NAME` (its video models),
+    `tsm/NAME` (temporal shifts in timm's ResNets and MobileNetV2s) or `x3d/NAME`. `model_args` go to the builder. With
+    `seed`, the initial weights depend on it alone and the global random state is left as it was. The classifier is kept
+    only for the output `logits` or a `num_classes`.
     Raises ValueError for an unknown name (naming the nearest), output, or model argument.
     """
     parse_outputs(outputs)
@@ -51,8 +54,12 @@ def _resolve(name: str) -> tuple[Callable[..., Encoder], str]:
     library, _, model_name = name.partition("/")
     if library == "timm" and is_known_timm_name(model_name):
         return build_timm, model_name
+    if library == "tsm" and is_known_timm_name(model_name):
+        return build_tsm, model_name
     if library == "torchvision" and model_name in VIDEO_FAMILIES:
         return build_video, model_name
+    if library == "x3d" and model_name in X3D_SIZES:
+        return build_x3d, model_name
     raise ValueError(unknown_encoder(name, known_timm_names()))
 
 

@@ -26,11 +26,26 @@ VIDEO_NAMES = (
     "swin3d_s",
     "swin3d_b",
 )  # of torchvision
+X3D_NAMES = ("x3d_xs", "x3d_s", "x3d_m", "x3d_l", "x3d_xl")
 HUB = "hf-hub:"
 
 _ENTRY_POINT = re.compile(r"^@register_model\s*\n(?:@.*\n)*def (\w+)", re.MULTILINE)
 _ARGUMENT = re.compile(r"\b([a-z]\w*)\s*[:=]")
 _FOLDERS = {"timm": ("timm/models", "timm/layers"), "torchvision": ("torchvision/models",)}
+_OWN_ARGUMENTS = {
+    "tsm": ("shift_div",),  # besides those of timm
+    "x3d": (
+        "depth",
+        "width",
+        "bottleneck",
+        "head_dim",
+        "dropout",
+        "clip_length",
+        "train_size",
+        "test_size",
+        "num_classes",
+    ),
+}
 
 
 def check_encoder(name: str, *, outputs: Sequence[str], model_args: Mapping[str, object]) -> None:
@@ -39,35 +54,61 @@ def check_encoder(name: str, *, outputs: Sequence[str], model_args: Mapping[str,
     if name.startswith(HUB) and len(name) > len(HUB):
         return  # its arguments are known once its config is fetched
     library, _, model_name = name.partition("/")
-    if not (_is_timm(model_name) if library == "timm" else library == "torchvision" and model_name in VIDEO_NAMES):
+    if not _is_known(library, model_name):
         raise ValueError(unknown_encoder(name))
     for argument in model_args:
-        if not _stands_in(library, argument, rf"\b{re.escape(argument)}\b"):
-            known = {found for text in _sources(library).values() for found in _ARGUMENT.findall(text)}
+        if not _is_argument(library, argument):
+            texts = () if library == "x3d" else _sources(library).values()
+            known = {*_OWN_ARGUMENTS.get(library, ())}.union(*map(_ARGUMENT.findall, texts))
             raise ValueError(f"model_args: {argument!r} is no argument of {name}{_nearest(argument, known)}.")
 
 
+def _is_known(library: str, model_name: str) -> bool:
+    if library == "tsm":
+        return _is_timm(model_name) and model_name.partition(".")[0] in tsm_models()
+    known = {"torchvision": VIDEO_NAMES, "x3d": X3D_NAMES}
+    return _is_timm(model_name) if library == "timm" else model_name in known.get(library, ())
+
+
+def _is_argument(library: str, argument: str) -> bool:
+    own = _OWN_ARGUMENTS.get(library, ())
+    return argument in own or (library != "x3d" and _stands_in(library, argument, rf"\b{re.escape(argument)}\b"))
+
+
+def tsm_models() -> set[str]:
+    """Names of timm's models, without tags, that take temporal shifts: its ResNets and MobileNetV2s."""
+    files = {file.name: _ENTRY_POINT.findall(text) for file, text in _sources("timm").items()}
+    return {*files["resnet.py"]} | {name for name in files["efficientnet.py"] if name.startswith("mobilenetv2_")}
+
+
 def is_of_library(name: str) -> bool:
-    """Whether a name says that the encoder is timm's, torchvision's or of timm's hub."""
-    return name.startswith(HUB) or name.partition("/")[0] in _FOLDERS
+    """Whether a name says that the encoder is timm's, torchvision's, of timm's hub, or one of our own."""
+    return name.startswith(HUB) or name.partition("/")[0] in {*_FOLDERS, *_OWN_ARGUMENTS}
+
+
+def has_hub_weights(name: str) -> bool:
+    """Whether there may be pretrained weights of the encoder to fetch; X3D's come as a file alone."""
+    return name.partition("/")[0] != "x3d"
 
 
 def is_video_encoder(name: str) -> bool:
     """Whether an encoder of the name takes clips."""
-    return name.partition("/")[0] == "torchvision"
+    return name.partition("/")[0] in {"torchvision", "tsm", "x3d"}
 
 
 def unknown_encoder(name: str, known_timm: Iterable[str] | None = None) -> str:
     """The message for an encoder that is not known; `known_timm` without it: timm's models as its sources have them."""
     timm_names = sorted(timm_models()) if known_timm is None else list(known_timm)
     known = [f"torchvision/{model}" for model in VIDEO_NAMES] + [f"timm/{model}" for model in timm_names]
+    known += [f"x3d/{model}" for model in X3D_NAMES] + [f"tsm/{model}" for model in sorted(tsm_models())]
     base = name.partition(".")[0] if known_timm is None else name
     nearest = difflib.get_close_matches(base, known, n=3, cutoff=0.4)
     # A missing or wrong library is the commonest slip, and too far from the full name for difflib.
     model_name = name.rpartition("/")[2]
     nearest = [full for full in known if full.partition("/")[2] == model_name] or nearest
     hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
-    return f"encoder {name!r} is not known; allowed: timm/NAME, hf-hub:org/name, torchvision/NAME{hint}."
+    allowed = "timm/NAME, hf-hub:org/name, torchvision/NAME, tsm/NAME, x3d/NAME"
+    return f"encoder {name!r} is not known; allowed: {allowed}{hint}."
 
 
 def timm_models() -> set[str]:
@@ -94,6 +135,7 @@ def _stands_in(library: str, word: str, pattern: str) -> bool:
 @functools.cache
 def _sources(library: str) -> dict[Path, str]:
     """The sources of a library's models. Raises ValueError where it is not installed."""
+    library = {"tsm": "timm"}.get(library, library)
     spec = find_spec(library)
     if spec is None or spec.origin is None:
         raise ValueError(f"encoders of {library} need the package {library}, which is not installed.")

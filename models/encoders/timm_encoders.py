@@ -50,6 +50,19 @@ def build_timm(
 
     The classifier is left out unless `logits` is asked for, `num_classes` is given, or `model_args` says otherwise.
     """
+    model = create_timm(name, outputs=outputs, pretrained=pretrained, model_args=model_args, num_classes=num_classes)
+    return TimmEncoder(model, name=name, outputs=outputs, input_size=overridden_size(model_args or {}))
+
+
+def create_timm(
+    name: str,
+    *,
+    outputs: Sequence[str],
+    pretrained: bool,
+    model_args: Mapping[str, object] | None,
+    num_classes: int | None,
+) -> nn.Module:
+    """The bare model that `build_timm` wraps."""
     arguments: dict[str, Any] = dict(model_args or {})
     wanted_classes = requested_num_classes(arguments, num_classes)
     if wanted_classes is None and "logits" not in outputs:
@@ -57,14 +70,15 @@ def build_timm(
     if wanted_classes is not None:
         arguments["num_classes"] = wanted_classes
     try:
-        model = timm.create_model(name, pretrained=pretrained, **arguments)
+        model: nn.Module = timm.create_model(name, pretrained=pretrained, **arguments)
     except TypeError as error:
         message = f"timm model {name!r} does not take model_args {dict(model_args or {})}: {error}."
         raise ValueError(message) from error
-    return TimmEncoder(model, name=name, outputs=outputs, input_size=_overridden_size(arguments))
+    return model
 
 
-def _overridden_size(arguments: Mapping[str, Any]) -> tuple[int, int] | None:
+def overridden_size(arguments: Mapping[str, Any]) -> tuple[int, int] | None:
+    """(H, W) in pixels of a model made with `img_size`, else None."""
     size = arguments.get("img_size")
     if size is None:
         return None

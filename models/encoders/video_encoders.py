@@ -1,4 +1,4 @@
-"""Video encoders from torchvision: build by name, read the preset, give any of the outputs in one forward pass.
+"""Video encoders of torchvision, and X3D: build by name, read the preset, give any output in one forward pass.
 
 Each family is run stage by stage with the model's own modules, so that every layer's map can be had from one pass.
 Shape letters: B batch, C channels, T time, H height, W width, N positions (tokens), D features, K classes.
@@ -7,7 +7,7 @@ Shape letters: B batch, C channels, T time, H height, W width, N positions (toke
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from reelwright.models.encoders.base import (
     resolve_layer,
 )
 from reelwright.models.encoders.outputs import OutputName, parse_outputs
+from reelwright.models.encoders.x3d import X3D, X3D_SIZES, X3DOptions, x3d_data_config
 
 DEFAULT_CLIP_LENGTH = 16  # frames; the presets name no clip length, only the least that does not fail
 KINETICS_CLASSES = 400
@@ -112,10 +113,17 @@ def _grid_map(tokens_BND: Tensor, grid: tuple[int, ...]) -> Tensor:
     return tokens_BND[:, 1:].transpose(1, 2).reshape(len(tokens_BND), -1, *grid)
 
 
+def _run_x3d(model: Any, x: Tensor, wanted: set[int]) -> Features:
+    x, maps = _run_sequence(list(model.blocks)[:-1], x, wanted)
+    return Features(x, model.pool(x), layer_maps=maps)
+
+
 _RESNET = Family(_resnet_layers, _run_resnet, lambda model, features: model.fc(features.pooled), "fc")
 _S3D = Family(lambda model: list(model.features), _run_s3d, _logits_s3d, "classifier")
 _SWIN = Family(lambda m: list(m.features), _run_swin, lambda model, features: model.head(features.pooled), "head")
 _MVIT = Family(lambda model: list(model.blocks), _run_mvit, lambda model, f: model.head(f.pooled), "head")
+
+_X3D = Family(lambda m: list(m.blocks)[:-1], _run_x3d, lambda model, f: model.classify(f.pooled), "blocks.5.proj")
 
 VIDEO_FAMILIES: dict[str, Family] = {
     "r3d_18": _RESNET,
@@ -160,8 +168,10 @@ def build_video(
 def video_data_config(name: str) -> DataConfig:
     """The preset of torchvision's DEFAULT weights of `name`, read without downloading them.
 
-    Clips are 16 frames long, more where the weights need it.
+    Clips are 16 frames long, more where the weights need it. Of X3D see `x3d_data_config`.
     """
+    if name in X3D_SIZES:
+        return x3d_data_config(name)
     weights = torchvision.models.get_model_weights(name).DEFAULT
     preset = weights.transforms()
     height, width = preset.crop_size
@@ -178,22 +188,48 @@ def video_data_config(name: str) -> DataConfig:
     )
 
 
+def build_x3d(
+    name: str,
+    *,
+    outputs: Sequence[str],
+    pretrained: bool,
+    model_args: Mapping[str, object] | None,
+    num_classes: int | None,
+) -> VideoEncoder:
+    """Create X3D of a size in X3D_SIZES; `model_args` replace its options.
+
+    ValueError for `pretrained` (weights come from a file), and for an option that there is not.
+    """
+    if pretrained:
+        raise ValueError(f"{name} has no weights to fetch; give pytorchvideo's file as weights, or set weights: none.")
+    arguments: dict[str, Any] = dict(model_args or {})
+    wanted_classes = requested_num_classes(arguments, num_classes)
+    if wanted_classes is None:
+        wanted_classes = KINETICS_CLASSES if "logits" in outputs else 0
+    try:
+        options = replace(X3D_SIZES[name], **arguments)
+    except TypeError as error:
+        allowed = ", ".join(entry.name for entry in fields(X3DOptions))
+        raise ValueError(f"{name} does not take model_args {arguments}: {error}; allowed: {allowed}.") from error
+    return VideoEncoder(X3D(options, num_classes=wanted_classes), name=name, outputs=outputs)
+
+
 class VideoEncoder(Encoder):
     """A video encoder: clips x_BCTHW -> one tensor per output.
 
-    Layers are the stem and stages of the ResNets (0 to 4), the entries of `features` of S3D and Swin3D, and the blocks
-    of MViT. A layer's pooled is the mean over the positions of its map.
+    Layers are the stem and stages of the ResNets and X3D (0 to 4), the entries of `features` of S3D and Swin3D, and the
+    blocks of MViT. A layer's pooled is the mean over the positions of its map.
     """
 
     kind = "video"
 
     def __init__(self, model: nn.Module, *, name: str, outputs: Sequence[str]) -> None:
-        """Wrap `model`, one of VIDEO_FAMILIES; ValueError when an output is unknown or not to be had from it."""
+        """Wrap `model`, of VIDEO_FAMILIES or X3D_SIZES; ValueError when an output cannot be had from it."""
         super().__init__()
         self.model = model
         self.name = name
         self.outputs = tuple(outputs)
-        self._family = VIDEO_FAMILIES[name]
+        self._family = _X3D if name in X3D_SIZES else VIDEO_FAMILIES[name]
         self.data_config = video_data_config(name)
         self._parsed = parse_outputs(outputs)
         num_layers = len(self._family.layers(model))
@@ -202,7 +238,7 @@ class VideoEncoder(Encoder):
             for output in self._parsed
             if output.layer is not None
         }
-        if "logits" in self.outputs and isinstance(getattr(model, self._family.head), nn.Identity):
+        if "logits" in self.outputs and isinstance(model.get_submodule(self._family.head), nn.Identity):
             raise ValueError(f"output 'logits' needs a classifier, but {name} has none; give num_classes > 0.")
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:

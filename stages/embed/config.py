@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from reelwright.models.encoders.names import check_encoder, is_of_library, is_video_encoder
+from reelwright.models.encoders.names import check_encoder, has_hub_weights, is_of_library, is_video_encoder
 from reelwright.models.encoders.outputs import parse_outputs
 from reelwright.stages.base.config import Settings, StageConfig, execution, node_input, ordered, setting, source_file
 from reelwright.stages.base.plugins import PluginUse, is_plugin
@@ -16,6 +16,14 @@ from reelwright.storage.errors import ConfigError
 
 NO_FILE = ("hub", "none")
 NO_HUB = "weights: hub has none of an encoder that is a plug-in; set weights: none (random ones), or a file"
+
+
+def check_hub(weights: str, encoder: str | None, *, is_own: bool) -> None:
+    """ValueError where weights are to be fetched that no hub has; ``is_own`` says that the encoder is a plug-in."""
+    if weights == "hub" and is_own:
+        raise ValueError(NO_HUB)
+    if weights == "hub" and encoder is not None and not has_hub_weights(encoder):
+        raise ValueError(f"weights: hub has none of {encoder}; set weights: none (random ones), or a file")
 
 
 def encoder_plugin(encoder: str | None, model_args: Mapping[str, Any]) -> dict[str, PluginUse]:
@@ -80,8 +88,9 @@ class EmbedConfig(StageConfig):
     """A finetune or pretrain node whose encoder is used, a new generation; then encoder and weights are not given, and
     preprocess and clip are those of the run unless they are."""
     encoder: str | None = None
-    """timm/NAME, hf-hub:ORG/NAME or torchvision/NAME (its video models); or a plug-in's: an entry point of
-    reelwright.encoders, package.module:Encoder, or file.py:Encoder."""
+    """timm/NAME, hf-hub:ORG/NAME; of clips torchvision/NAME (its video models), tsm/NAME (temporal shifts in timm's
+    ResNets and MobileNetV2s) or x3d/NAME; or a plug-in's: an entry point of reelwright.encoders,
+    package.module:Encoder, or file.py:Encoder."""
     weights: str = source_file("hub")
     """hub: the encoder's pretrained weights; none: random ones drawn with seed; else a .safetensors/.pth/.pt file."""
     seed: int = setting(0, when=lambda config: config.weights == "none", ge=0)
@@ -130,8 +139,7 @@ class EmbedConfig(StageConfig):
                 "give either encoder (timm/NAME, hf-hub:ORG/NAME, torchvision/NAME) or run (a finetune or pretrain "
                 "node)"
             )
-        if self.weights == "hub" and self.plugins():
-            raise ValueError(NO_HUB)
+        check_hub(self.weights, self.encoder, is_own=bool(self.plugins()))
         if self.run is not None and self.weights != "hub":
             raise ValueError("weights come with the run; remove weights")
         if self.embed_dim is not None and (self.run is not None or self.weights == "hub"):

@@ -19,7 +19,7 @@ from reelwright.stages.base.config import (
     training,
 )
 from reelwright.stages.base.plugins import PluginUse
-from reelwright.stages.embed.config import NO_FILE, NO_HUB, PreprocessSettings, encoder_plugin
+from reelwright.stages.embed.config import NO_FILE, PreprocessSettings, check_hub, encoder_plugin
 from reelwright.stages.fit.config import LearningSettings
 from reelwright.stages.fit.optim.config import OptimizerSettings
 from reelwright.storage.errors import ConfigError
@@ -170,8 +170,7 @@ class PretrainConfig(LearningSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> PretrainConfig:
-        if self.weights == "hub" and self.plugins():
-            raise ValueError(NO_HUB)
+        check_hub(self.weights, self.encoder, is_own=bool(self.plugins()))
         if self.loss != type(self.loss)() or self.optimizer.lr_base_batch is not None:
             raise ValueError("loss.* and optimizer.lr_base_batch are of windows; the loss here is `objective`")
         return self

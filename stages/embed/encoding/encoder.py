@@ -123,7 +123,7 @@ def _load(encoder: Encoder, config: EmbedConfig, store: Store, run: InputRef | N
 
 def _load_file(encoder: Encoder, state: Mapping[str, Tensor], config: EmbedConfig) -> None:
     renamed = remap_state_dict(state, prefix=config.prefix, key_map=config.key_map or None)
-    load_weights(encoder, renamed, ignore=(*_spare(encoder), *config.ignore))
+    load_weights(encoder, encoder.public_names(renamed), ignore=(*_spare(encoder), *config.ignore))
 
 
 def _spare(encoder: Encoder) -> tuple[str, ...]:
@@ -133,10 +133,10 @@ def _spare(encoder: Encoder) -> tuple[str, ...]:
 
 
 def _classifier_names(encoder: Encoder) -> tuple[str, ...]:
-    """Names of the modules that map features to classes: timm says them, torchvision's are three."""
+    """Names of the modules that map features to classes: timm says them, those of the others are few."""
     known = getattr(encoder.model, "pretrained_cfg", None)
     if known is None:
-        return ("fc", "classifier", "head")
+        return ("fc", "classifier", "head", "blocks.5.proj")
     names = known.get("classifier") or ()
     return (names,) if isinstance(names, str) else tuple(names)
 

@@ -235,10 +235,13 @@ def test_values_that_are_not_finite_fail_the_video(project):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("num_frames", [11, 3], ids=["four-clips", "shorter-than-a-clip"])
-def test_video_encoder_rows_are_clips(project, num_frames):
+@pytest.mark.parametrize(
+    ("name", "num_frames"),
+    [("torchvision/r3d_18", 11), ("torchvision/r3d_18", 3), ("tsm/resnet18", 11), ("x3d/x3d_xs", 11)],
+)
+def test_video_encoder_rows_are_clips(project, name, num_frames):
     item = project.add("a", num_frames)
-    settings = {"encoder": "torchvision/r3d_18", "clip": {"length": 4, "hop": 3, "dilation": 1}, "batch_size": 2}
+    settings = {"encoder": name, "clip": {"length": 4, "hop": 3, "dilation": 1}, "batch_size": 2}
     project.embed(**settings)
     rows = project.rows("a")
     frames = decoded(item)
@@ -247,7 +250,7 @@ def test_video_encoder_rows_are_clips(project, num_frames):
     assert np.allclose(rows.spans.start_seconds, np.array(starts) / 10)
     assert np.allclose(rows.spans.stop_seconds, np.minimum(np.array(starts) + 4, num_frames) / 10)
     assert np.array_equal(rows.spans.source_stop, np.minimum(np.array(starts) + 4, num_frames))
-    encoder = build_encoder("torchvision/r3d_18", seed=0).eval()
+    encoder = build_encoder(name, seed=0).eval()
     config = encoder.data_config
     mean, std = (torch.tensor(values).reshape(3, 1, 1, 1) for values in (config.mean, config.std))
     small = override(config, PreprocessSettings(size=(32, 32)), clip=ClipSettings())
