@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from reelwright.stages.synthesize.actions.draw import FrameTruth, truth_of
 from reelwright.stages.synthesize.config import SynthesizeConfig
-from reelwright.stages.synthesize.families.actions import FrameTruth, truth_of
 from reelwright.stages.synthesize.ledger import Made, write_rows
 from reelwright.stages.synthesize.samples import Sample, SamplePlan, generator_of
 

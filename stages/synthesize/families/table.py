@@ -9,8 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from reelwright.stages.synthesize.actions import draw as actions
 from reelwright.stages.synthesize.config import SynthesizeConfig
-from reelwright.stages.synthesize.families import actions, dead_leaves, fractal, octopus, perlin
+from reelwright.stages.synthesize.families import dead_leaves, fractal, octopus, perlin
 
 Parameters = Mapping[str, NDArray[Any]]
 Frames = NDArray[np.uint8]

@@ -16,26 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from reelwright.stages.synthesize.actions.pen import SUPERSAMPLING, Point, Thing, draw_thing, extent, textured
 from reelwright.stages.synthesize.config import ActionsConfig, SynthesizeConfig
-from reelwright.stages.synthesize.families.action_pen import SUPERSAMPLING, draw_thing, extent, textured
-
-Point = tuple[float, float]
 
 _PLACES = 200  # tries to find a free place for something
 _GAP = 0.01  # of the side, between things
 _TEXTURE_GRIDS = ((4, 90), (9, 50), (23, 30))  # cells across, grey levels of their range
-
-
-@dataclass(frozen=True)
-class Thing:
-    """How something looks and where it lies at the start; lengths are fractions of the side."""
-
-    noun: str
-    centre: Point  # (x, y)
-    radius: float
-    angle: float  # degrees, counter-clockwise
-    colour: tuple[int, int, int]
-    second: tuple[int, int, int]
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw
-
-if TYPE_CHECKING:
-    from reelwright.stages.synthesize.families.actions import Thing
 
 SUPERSAMPLING = 3
 
@@ -50,6 +46,18 @@ SHAPES: dict[str, tuple[Point, ...]] = {
     "bar": ((0.95, 0.3), (-0.95, 0.3), (-0.95, -0.3), (0.95, -0.3)),
 }
 # Outlines inside the unit circle, y up; each is its own mirror image.
+
+
+@dataclass(frozen=True)
+class Thing:
+    """How something looks and where it lies at the start; lengths are fractions of the side."""
+
+    noun: str
+    centre: Point  # (x, y)
+    radius: float
+    angle: float  # degrees, counter-clockwise
+    colour: tuple[int, int, int]
+    second: tuple[int, int, int]
 
 
 @dataclass(frozen=True)
