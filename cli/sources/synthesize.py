@@ -27,7 +27,8 @@ def register(app: typer.Typer) -> None:
 
 def synthesize(
     family: Annotated[
-        str, typer.Argument(metavar="TYPE", help="fractal, perlin, octopus, dead_leaves, or the demo's procedure.")
+        str,
+        typer.Argument(metavar="TYPE", help="fractal, perlin, octopus, dead_leaves, actions, or the demo's procedure."),
     ],
     out: Annotated[
         Path | None, typer.Option("--out", callback=on_this_machine, help="Folder of the data set (or class files).")

@@ -14,8 +14,16 @@ from reelwright.storage.errors import ConfigError
 VERSION = 2  # 2: files that are equal on every CPU
 PROCEDURE_VERSION = 2  # the same of procedure videos
 
-FAMILY_NAMES = ("fractal", "perlin", "octopus", "dead_leaves")
-FamilyName = Literal["fractal", "perlin", "octopus", "dead_leaves"]
+FAMILY_NAMES = ("fractal", "perlin", "octopus", "dead_leaves", "actions")
+FamilyName = Literal["fractal", "perlin", "octopus", "dead_leaves", "actions"]
+ACTIONS = "actions"
+VERBS = (
+    *("move_left", "move_right", "move_up", "move_down", "turn_left", "turn_right"),
+    *("grow", "shrink", "appear", "vanish", "shake", "jump"),
+)
+NOUN_TEXTURES, NOUN_SHAPES = ("striped", "dotted", "checked"), ("disc", "triangle", "square", "star", "cross", "bar")
+LABEL_PARTS = {ACTIONS: ("verb", "noun")}  # what labels are made of, joined by `-`
+NOUNS = tuple(f"{texture}_{shape}" for texture in NOUN_TEXTURES for shape in NOUN_SHAPES)
 MIXED_VARIATIONS = -1  # half linear, half of MIXED_NON_LINEAR
 MIXED_NON_LINEAR = (4, 14, 16, 17, 20, 27, 29)
 VARIATION_NUMBERS = (*range(23), 27, 28, 29, 31, 42, 44, 45, 48)
@@ -77,6 +85,38 @@ class FractalConfig(Settings):
         return self
 
 
+class ActionsConfig(Settings):
+    """How action videos are drawn: one object does one thing during a part of the clip, among others that lie still."""
+
+    num_frames: int = Field(32, ge=8, le=1000)
+    verbs: tuple[str, ...] = VERBS
+    """What is done."""
+    nouns: tuple[str, ...] = NOUNS
+    """What does it, TEXTURE_SHAPE."""
+    num_distractors: int = Field(2, ge=0, le=8)
+    """Things that lie still, of other nouns; fewer where there is no room for them."""
+    acting: tuple[float, float] = (0.3, 0.6)
+    """Share of the clip during which it acts, from least to most."""
+    jitter: float = Field(0.015, ge=0, le=0.1)
+    """The camera moves by at most this share of the side."""
+    noise: float = Field(6.0, ge=0, le=64)
+    """Standard deviation of the camera's noise in grey levels of 0 to 255."""
+
+    @model_validator(mode="after")
+    def _known_words(self) -> Self:
+        for name, allowed in (("verbs", VERBS), ("nouns", NOUNS)):
+            words = getattr(self, name)
+            unknown = [word for word in words if word not in allowed]
+            if unknown:
+                raise ValueError(f"{name}: there is no {unknown[0]!r}. Allowed: {', '.join(allowed)}")
+            if not words or len(set(words)) < len(words):
+                raise ValueError(f"{name}: name at least one, and each once")
+        least, most = self.acting
+        if not 0 < least <= most <= 1:
+            raise ValueError(f"acting is {least} to {most}: two shares of the clip, above 0, up to 1, least first")
+        return self
+
+
 class SynthesizeConfig(Settings):
     """What is made; fields that are not about the content (how many, where to) are marked as execution."""
 
@@ -94,6 +134,8 @@ class SynthesizeConfig(Settings):
     """Video files (images in the still mode), or rows of a frame store, lossless and without a codec."""
     fractal: FractalConfig = FractalConfig()
     """Of the family fractal only."""
+    actions: ActionsConfig = ActionsConfig()
+    """Of the family actions only."""
     num_val: int = execution(0, ge=0)
     """Videos of every class (of all where there are no classes) that go to the split val, the first ones."""
     num_test: int = execution(0, ge=0)
@@ -113,6 +155,8 @@ class SynthesizeConfig(Settings):
     def _fits_family(self) -> Self:
         if self.family != "fractal" and self.fractal != FractalConfig():
             raise ValueError(f"settings of fractal have no meaning for {self.family}; leave them out")
+        if self.family != ACTIONS and self.actions != ActionsConfig():
+            raise ValueError(f"settings of actions have no meaning for {self.family}; leave them out")
         return self
 
     @property
@@ -122,7 +166,8 @@ class SynthesizeConfig(Settings):
 
     def content(self) -> dict[str, object]:
         """What decides the content of a data set, as plain data: everything but how many there are of a split."""
-        return self.model_dump(mode="json", include=set(SynthesizeConfig.model_fields) - {"num_val", "num_test"})
+        left_out = {"num_val", "num_test"} | ({ACTIONS} if self.family != ACTIONS else set())
+        return self.model_dump(mode="json", include=set(SynthesizeConfig.model_fields) - left_out)
 
     def split_of(self, index: int) -> str:
         """The split of instance ``index`` (from 0) of a class."""
@@ -134,7 +179,7 @@ class SynthesizeConfig(Settings):
 class SourceConfig(SynthesizeConfig):
     """Videos that a pipeline makes for itself: the block `videos.synthesize`, with the content of the command's."""
 
-    family: Literal["fractal", "perlin", "octopus", "dead_leaves", "procedure"]  # type: ignore[assignment]
+    family: Literal["fractal", "perlin", "octopus", "dead_leaves", "actions", "procedure"]  # type: ignore[assignment]
     """Family of videos; procedure has labels.segments and labels.steps (both: synthesize), the others labels.column."""
     samples: int = execution(..., ge=1)
     """How many videos there shall be; with a larger number only the new ones are made."""
@@ -156,7 +201,7 @@ class SourceConfig(SynthesizeConfig):
             raise ValueError("a pipeline reads videos: leave out `still`; the command makes images")
         if self.num_classes is not None and self.class_files is not None:
             raise ValueError("give num_classes, to draw them, or class_files, not both")
-        if self.family in {"perlin", PROCEDURE} and (self.num_classes or self.class_files):
+        if self.family in {"perlin", ACTIONS, PROCEDURE} and (self.num_classes or self.class_files):
             raise ValueError(f"{self.family} has classes of its own: leave num_classes and class_files out")
         if self.family == PROCEDURE and (
             self.codec != "h264" or self.into != "files" or self.size < MIN_PROCEDURE_SIZE

@@ -144,14 +144,28 @@ def appending(folder: Path) -> Iterator[Callable[[Made], None]]:
             backend_of(ledger).push(ledger)
 
 
-def write_manifest(folder: Path, samples: Sequence[Made]) -> None:
-    """Write the table of what there is; an equal one stays untouched."""
+def write_manifest(folder: Path, samples: Sequence[Made], *, parts: Sequence[str] = ()) -> None:
+    """Write the table of what there is; an equal one stays untouched.
+
+    ``parts`` name what labels are made of (split at `-`), a column each.
+    """
     rows = [
-        (made.name if len(made.paths) == 1 else str(Path(path).with_suffix("")), path, made.label, made.split)
+        (
+            made.name if len(made.paths) == 1 else str(Path(path).with_suffix("")),
+            path,
+            made.label,
+            made.split,
+            *label_parts(made.label, parts).values(),
+        )
         for made in samples
         for path in made.paths
     ]
-    write_rows(folder / MANIFEST, ("video_id", "path", "label", "split"), rows)
+    write_rows(folder / MANIFEST, ("video_id", "path", "label", "split", *parts), rows)
+
+
+def label_parts(label: str, parts: Sequence[str]) -> dict[str, str]:
+    """What a label is made of: turn_left-striped_star -> verb turn_left, noun striped_star."""
+    return dict(zip(parts, label.split("-"), strict=True)) if parts else {}
 
 
 def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

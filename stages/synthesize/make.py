@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from reelwright.stages.synthesize.config import SynthesizeConfig
 from reelwright.stages.synthesize.encode import as_colour, write_images, write_rows, write_video
 from reelwright.stages.synthesize.families.class_files import SUFFIX, read_class, write_class
-from reelwright.stages.synthesize.families.perlin import parameters_of
 from reelwright.stages.synthesize.families.table import FAMILIES, Frames, Parameters, is_degenerate
 from reelwright.stages.synthesize.ledger import FRAME_STORE, Made, digest_of
 from reelwright.stages.synthesize.samples import Sample, class_stream, generator_of, variation_of
@@ -108,7 +107,8 @@ def draw_class(config: SynthesizeConfig, number: int) -> tuple[dict[str, NDArray
 
 @lru_cache(maxsize=64)
 def _known_class(family: str, label: str, class_file: Path | None) -> Parameters | None:
-    if family == "perlin":
+    parameters_of = FAMILIES[family].parameters_of
+    if parameters_of is not None:
         return parameters_of(label)
     return None if class_file is None else read_class(class_file, family=family)
 

@@ -10,8 +10,7 @@ from PIL import Image
 from reelwright.stages.synthesize.config import SynthesizeConfig
 from reelwright.stages.synthesize.encode import as_colour
 from reelwright.stages.synthesize.families.class_files import find_classes
-from reelwright.stages.synthesize.families.perlin import labels
-from reelwright.stages.synthesize.families.table import Frames
+from reelwright.stages.synthesize.families.table import Frames, fixed_labels
 from reelwright.stages.synthesize.make import render_sample
 from reelwright.stages.synthesize.samples import SamplePlan
 from reelwright.storage.files import replacing
@@ -24,7 +23,7 @@ BEHIND = 64  # grey level between the pictures
 def write_sheet(path: Path, config: SynthesizeConfig, *, num_samples: int, classes: Path | None = None) -> None:
     """Render the first samples of a data set with these settings and write their sheet as PNG; nothing else is kept."""
     files = {} if classes is None else find_classes(classes)
-    plan = SamplePlan(config, tuple(labels()) if config.family == "perlin" else tuple(files))
+    plan = SamplePlan(config, fixed_labels(config) or tuple(files))
     rows = []
     for step in range(1, num_samples + 1):
         sample = plan.sample(step)

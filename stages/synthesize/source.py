@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from reelwright.stages.synthesize.config import (
+    ACTIONS,
+    LABEL_PARTS,
     NUM_PERLIN_CLASSES,
     PROCEDURE,
     PROCEDURE_VERSION,
     VERSION,
     SourceConfig,
 )
-from reelwright.stages.synthesize.ledger import Made, Present, listed
+from reelwright.stages.synthesize.ledger import Made, Present, label_parts, listed
 from reelwright.storage.digests import digest, item_key
 from reelwright.storage.store import Store
 from reelwright.storage.tables.manifest import ManifestVideo
@@ -83,7 +85,14 @@ class SyntheticSet:
         """The finished videos, with labels and splits."""
         good = ((row, made) for row, made in enumerate(self.made.values(), start=1) if not made.problem)
         return [
-            ManifestVideo(made.name, f"{self.place}/{made.paths[0]}", self._split(made), made.label, row)
+            ManifestVideo(
+                made.name,
+                f"{self.place}/{made.paths[0]}",
+                self._split(made),
+                made.label,
+                row,
+                label_parts(made.label, LABEL_PARTS.get(self.config.family, ())),
+            )
             for row, made in good
         ]
 
@@ -106,7 +115,9 @@ class SyntheticSet:
     def _split(self, made: Made) -> str:
         if self.config.family == PROCEDURE:
             return made.name.partition("_")[0]
-        num_classes = {"perlin": NUM_PERLIN_CLASSES}.get(self.config.family, self.config.num_classes)
+        actions = self.config.actions
+        fixed = {"perlin": NUM_PERLIN_CLASSES, ACTIONS: len(actions.verbs) * len(actions.nouns)}
+        num_classes = fixed.get(self.config.family, self.config.num_classes)
         return self.config.split_of((_number(made.name) - 1) // (num_classes or len(self.classes) or 1))
 
 

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from reelwright.stages.base.work import Reporter
-from reelwright.stages.synthesize.config import VERSION, SynthesizeConfig
+from reelwright.stages.synthesize.config import ACTIONS, LABEL_PARTS, VERSION, SynthesizeConfig
 from reelwright.stages.synthesize.families.class_files import SUFFIX, find_classes, read_class
 from reelwright.stages.synthesize.families.ifs import NUM_STILLS
-from reelwright.stages.synthesize.families.perlin import labels
-from reelwright.stages.synthesize.families.table import FAMILIES
+from reelwright.stages.synthesize.families.table import fixed_labels
 from reelwright.stages.synthesize.ledger import (
     FRAME_STORE,
     LOCK,
@@ -30,6 +29,7 @@ from reelwright.stages.synthesize.ledger import (
 from reelwright.stages.synthesize.make import make_class, make_sample
 from reelwright.stages.synthesize.samples import Sample, SamplePlan
 from reelwright.stages.synthesize.spread import Spread, spread
+from reelwright.stages.synthesize.truth import TRUTH, write_truth
 from reelwright.storage.arrays.frames import FrameStore
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import ConfigError
@@ -95,7 +95,7 @@ def synthesize(
         clear_leftovers(folder)
         if config.into == "frames":
             FrameStore.create(folder / FRAME_STORE, {"synthesized": config.content()})
-        plan = SamplePlan(config, tuple(labels()) if config.family == "perlin" else tuple(files))
+        plan = SamplePlan(config, fixed_labels(config) or tuple(files))
         return _make_samples(folder, plan, files, effort, reporter, by=by)
 
 
@@ -110,10 +110,12 @@ def synthesize_classes(
 ) -> SynthesisResult:
     """Draw ``num_classes`` classes into class files `<n>.npz` (fractals: `<n>-<variation>.npz`).
 
-    A class whose own video is degenerate is drawn again. Raises ConfigError for perlin, which has 256 fixed classes.
+    A class whose own video is degenerate is drawn again. Raises ConfigError where classes are fixed.
     """
-    if not FAMILIES[config.family].has_class_files:
-        raise ConfigError(f"{config.family} has no class files: its 256 classes are fixed, and every video has a label")
+    if known := fixed_labels(config):
+        raise ConfigError(
+            f"{config.family} has no class files: its {len(known)} classes are fixed, and every video has a label"
+        )
     with exclusive(folder / LOCK, report=reporter.note):
         claim(folder, {**_record(config), "class_files": True})
         clear_leftovers(folder)
@@ -162,7 +164,9 @@ def _make_samples(
                 reporting.take(made)
     finally:
         everything = sorted([*kept, *reporting.made], key=_step_of)
-        write_manifest(folder, everything)
+        write_manifest(folder, everything, parts=LABEL_PARTS.get(plan.config.family, ()))
+        if plan.config.family == ACTIONS:
+            write_truth(folder / TRUTH, plan, everything)
         write_json(folder / REPORT, report_of(everything))
     return SynthesisResult(
         folder=folder, num_new=len(reporting.made), num_found=len(kept), report=report_of(everything)
@@ -177,8 +181,8 @@ def _num_steps(config: SynthesizeConfig, num_samples: int) -> int:
 def _class_files(config: SynthesizeConfig, folder: Path | None) -> dict[str, Path]:
     if folder is None:
         return {}
-    if not FAMILIES[config.family].has_class_files:
-        raise ConfigError(f"{config.family} takes no class files: its 256 classes are fixed. Leave them out")
+    if known := fixed_labels(config):
+        raise ConfigError(f"{config.family} takes no class files: its {len(known)} classes are fixed. Leave them out")
     backend_of(folder).pull(folder, skip=_is_no_class, anew=True)
     files = find_classes(folder)
     for path in files.values():

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from reelwright.stages.synthesize.actions import draw as actions
 from reelwright.stages.synthesize.config import SynthesizeConfig
 from reelwright.stages.synthesize.families import dead_leaves, fractal, octopus, perlin
 
@@ -44,16 +45,40 @@ class Family:
     draw_class: DrawClass
     render: Render
     check: Callable[[Parameters], None]
-    has_class_files: bool = True
+    labels: Callable[[SynthesizeConfig], list[str]] | None = None
+    # Names of its classes where these are fixed; then it has no class files.
+    parameters_of: Callable[[str], Parameters] | None = None
+    # Of such a name.
     is_black_behind: bool = True
 
 
 FAMILIES: dict[str, Family] = {
     "fractal": Family(fractal.draw_class, fractal.render, fractal.check),
-    "perlin": Family(perlin.draw_class, perlin.render, perlin.check, has_class_files=False, is_black_behind=False),
+    "perlin": Family(
+        perlin.draw_class,
+        perlin.render,
+        perlin.check,
+        labels=lambda _: perlin.labels(),
+        parameters_of=perlin.parameters_of,
+        is_black_behind=False,
+    ),
+    "actions": Family(
+        actions.draw_class,
+        actions.render,
+        actions.check,
+        labels=actions.labels,
+        parameters_of=actions.parameters_of,
+        is_black_behind=False,
+    ),
     "octopus": Family(octopus.draw_class, octopus.render, octopus.check),
     "dead_leaves": Family(dead_leaves.draw_class, dead_leaves.render, dead_leaves.check),
 }
+
+
+def fixed_labels(config: SynthesizeConfig) -> tuple[str, ...]:
+    """Names of the classes that a family has by itself; () of those whose classes are drawn or read."""
+    labels = FAMILIES[config.family].labels
+    return () if labels is None else tuple(labels(config))
 
 
 def visible_share(frame: Frames) -> float:

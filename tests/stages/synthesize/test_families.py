@@ -124,7 +124,7 @@ def test_a_video_has_the_promised_shape_and_moves(family: str) -> None:
         FAMILIES[family].check(parameters)
         frames = FAMILIES[family].render(parameters, rng=rng, config=config, is_instance=False)
         assert frames.dtype == np.uint8
-        assert 18 <= len(frames) <= 20
+        assert 18 <= len(frames) <= 20 or (family == "actions" and len(frames) == 32)
         assert frames.shape[1:] == (
             (240, 240) if family == "perlin" else (64, 64) if family == "fractal" else (64, 64, 3)
         )

@@ -56,7 +56,7 @@ def test_units_stand_in_any_order(text: str, seconds: int) -> None:
 @pytest.mark.parametrize(
     ("values", "match"),
     [
-        ({"family": "fractl"}, "'fractal', 'perlin', 'octopus' or 'dead_leaves'"),
+        ({"family": "fractl"}, "'fractal', 'perlin', 'octopus', 'dead_leaves' or 'actions'"),
         ({"size": 63}, "size: 63 is not allowed"),
         ({"size": 16}, "size: 16 is not allowed"),
         ({"size": 4096}, "size: 4096 is not allowed"),

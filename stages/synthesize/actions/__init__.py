@@ -1,0 +1,1 @@
+"""Action videos: one object does one thing among others that lie still."""
