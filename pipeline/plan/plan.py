@@ -17,9 +17,18 @@ from reelwright.pipeline.config.pipeline_file import PipelineFile
 from reelwright.pipeline.plan.data_warnings import data_warnings
 from reelwright.pipeline.plan.dataset import Dataset
 from reelwright.pipeline.plan.graph import FRESH, STALE, WAITING, Graph, Node, NodePlan, has_rows, is_identified
-from reelwright.pipeline.plan.keys import hub_file, identity, material, node_key, source_digests
+from reelwright.pipeline.plan.keys import (
+    NodePlugins,
+    hub_file,
+    identity,
+    material,
+    named_videos,
+    node_key,
+    samples,
+    source_digests,
+    wanted_items,
+)
 from reelwright.pipeline.plan.load_dataset import with_labels
-from reelwright.pipeline.plan.plugins import NodePlugins
 from reelwright.pipeline.plan.reasons import (
     InputVideo,
     explain_difference,
@@ -29,7 +38,6 @@ from reelwright.pipeline.plan.reasons import (
     rows_field,
     video_differences,
 )
-from reelwright.pipeline.plan.selection import named_videos, samples, wanted_items
 from reelwright.stages.index.config import LabelsConfig
 from reelwright.storage.digests import digest
 from reelwright.storage.kinds import KINDS
