@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from reelwright.pipeline.executors.long_videos import DEATHS
-from reelwright.pipeline.executors.unit_scheduler import Ended, Pool
+from reelwright.pipeline.executors.unit_scheduler import DEATHS, Ended, Pool
 from reelwright.stages.synthesize.calls import ENTRY, kind_of, plain_arguments, results_of
 from reelwright.storage import errors
 from reelwright.storage.errors import StageError
