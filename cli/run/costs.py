@@ -20,8 +20,6 @@ def about_text(seconds: float) -> str:
 
 def estimate_lines(estimates: Mapping[str, Estimate]) -> list[str]:
     """One line a node that will run, and one for all together where anything is known."""
-    if not estimates:
-        return []
     lines = [f"{name}: {_line(estimate)}" for name, estimate in estimates.items()]
     known = [estimate for estimate in estimates.values() if estimate.seconds is not None]
     if known and len(estimates) > 1:

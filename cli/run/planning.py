@@ -32,15 +32,15 @@ def _echo_notes(planner: Planner, warnings: Sequence[str]) -> None:
         typer.echo(f"warning: {warning}", err=True)
 
 
-def show_plan(file: PipelineFile, options: RunOptions, *, as_json: bool, is_status: bool = False) -> bool:
+def show_plan(file: PipelineFile, options: RunOptions | None, *, as_json: bool) -> bool:
     """Print the plan; returns whether everything is up to date.
 
-    Unless it ``is_status``, it is that of a run: with what it will cost, and refused where a run would refuse it.
+    With the ``options`` of a run it is that of one: with what it will cost, and refused where a run would refuse it.
     """
-    planner = open_planner(file, forced=options.force)
-    warnings = planner.warnings if is_status else (*planner.warnings, *check_before_run(planner, options))
+    planner = open_planner(file, forced=() if options is None else options.force)
+    warnings = planner.warnings if options is None else (*planner.warnings, *check_before_run(planner, options))
     plans = planner.plans()
-    costs = estimates(planner) if as_json or not is_status else {}
+    costs = estimates(planner) if as_json or options is not None else {}
     dataset = planner.dataset
     left = [failure for failure in all_failures(planner) if failure.is_quarantined] if _has_quarantined(planner) else []
     if as_json:
@@ -88,7 +88,7 @@ def show_plan(file: PipelineFile, options: RunOptions, *, as_json: bool, is_stat
             progress = read_progress(planner.file.store, plan.spec_key)
             if progress is not None:
                 typer.echo(f"{plan.node.name}: {progress_text(progress)}")
-        for line in estimate_lines(costs):
+        for line in estimate_lines(costs) if costs else ():
             typer.echo(line)
     is_read = len(dataset.unread) == len(dataset.quarantined) and not dataset.num_to_make
     return is_read and all(plan.state == FRESH for plan in plans)

@@ -131,10 +131,9 @@ def status(
     """Say of every node whether it is up to date, if not, why, and who works on it now. Runs nothing."""
     from reelwright.cli.run.planning import show_plan
     from reelwright.pipeline.config.pipeline_file import find_pipeline_file, load_pipeline
-    from reelwright.pipeline.run.results import RunOptions
 
     file = load_pipeline(find_pipeline_file(config), overrides or ())
-    fresh = show_plan(file, RunOptions(), as_json=as_json, is_status=True)
+    fresh = show_plan(file, None, as_json=as_json)
     if exit_code and not fresh:
         raise typer.Exit(1)
 
@@ -190,7 +189,6 @@ def run_and_tell(file: PipelineFile, options: RunOptions, *, as_json: bool) -> N
     """Run, show progress on stderr and the outcome on stdout; exits with the run's code when it is not 0."""
     from reelwright.cli.format import failure_table, print_json, result_table, run_json
     from reelwright.cli.progress import Watcher
-    from reelwright.cli.run.scores import scores_table
     from reelwright.pipeline.run.runner import run_pipeline
 
     with Watcher() as watcher, interruptible():
@@ -204,8 +202,12 @@ def run_and_tell(file: PipelineFile, options: RunOptions, *, as_json: bool) -> N
     else:
         typer.echo(result_table(result.nodes))
     if not as_json:
-        scores = scores_table({node.node: node.outputs for node in result.nodes if produced_by(node.stage) == "scores"})
-        typer.echo(f"\n{scores}" if scores else "", nl=bool(scores))
+        scored = {node.node: node.outputs for node in result.nodes if produced_by(node.stage) == "scores"}
+        if scored:
+            from reelwright.cli.run.scores import scores_table
+
+            scores = scores_table(scored)
+            typer.echo(f"\n{scores}" if scores else "", nl=bool(scores))
         if result.failures:
             typer.echo(f"\n{len(result.failures)} not whole or failed:\n{failure_table(result.failures)}")
     sys.stdout.flush()

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from reelwright.pipeline.config.cluster import ClusterSettings
 from reelwright.pipeline.config.pipeline_file import PipelineFile
-from reelwright.pipeline.config.profiles import cluster_settings
 from reelwright.pipeline.executors.progress_file import LiveReporter
 from reelwright.stages.base.inputs import bring_inputs
 from reelwright.stages.base.registry import load, stage_of
@@ -122,12 +121,8 @@ class SlurmExecutor(DaskExecutor):
 
 
 @contextlib.contextmanager
-def executing(file: PipelineFile, given: Mapping[str, Any], *, ask: Ask | None = None) -> Iterator[Executor]:
-    """The executor that options, file and profile name; what it starts ends with the block.
-
-    Raises ConfigError for settings that are wrong, before anything is started.
-    """
-    settings = cluster_settings(file, given)
+def executing(file: PipelineFile, settings: ClusterSettings, *, ask: Ask | None = None) -> Iterator[Executor]:
+    """The executor that the settings name; what it starts ends with the block."""
     if settings.executor == "local":
         yield LocalExecutor()
         return

@@ -1,4 +1,4 @@
-"""What a node's key is the digest of: stage, version, spec, and its inputs.
+"""Which videos a node reads, and what its key is the digest of: stage, version, spec, inputs, plug-ins.
 
 Sources (weights files, trained weights) enter by content; frames, embeddings and predictions by the key they were made
 with, so that recomputing them on another machine re-trains nothing.
@@ -6,18 +6,19 @@ with, so that recomputing them on another machine re-trains nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from reelwright.pipeline.plan.graph import Node, has_rows
-from reelwright.pipeline.plan.selection import named_videos, samples
-from reelwright.stages.base.plugins import Plugin
-from reelwright.stages.base.registry import config_model
+from reelwright.pipeline.plan.graph import Graph, Node, has_rows
+from reelwright.stages.base.plugins import Plugin, find_plugin
+from reelwright.stages.base.registry import config_model, stage_plugin
 from reelwright.stages.base.work import VideoItem
 from reelwright.storage.digests import digest, set_digest, stage_key
-from reelwright.storage.errors import InputError
+from reelwright.storage.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from reelwright.pipeline.config.pipeline_file import PipelineFile
@@ -26,6 +27,39 @@ if TYPE_CHECKING:
     from reelwright.storage.ledger.digest_cache import KnownFiles
 
 _VIDEOS = "videos"  # input of a run: what it learned from, which nothing that reads its weights looks at
+
+# [video_id, video digest, split, annotation as plain data]
+Named = list[Any]
+
+
+def wanted_items(dataset: Dataset, node: Node, available: Iterable[set[str]]) -> tuple[VideoItem, ...]:
+    """Usable videos whose digest every input has (``available``), in the splits of the node, each content once."""
+    digests = set(dataset.items).intersection(*available)
+    splits = node.config.wanted_splits()
+    if splits is not None:
+        digests = {found for video, found, _ in dataset.named(digests) if video.split in splits}
+    if len(digests) == len(dataset.items):
+        return dataset.all_items
+    return tuple(item for found, item in dataset.items.items() if found in digests)
+
+
+def named_videos(dataset: Dataset, node: Node, wanted: Iterable[VideoItem]) -> list[Named]:
+    """The rows of the manifest behind ``wanted``, in the splits of the node, by video_id whatever their order."""
+    splits = node.config.wanted_splits()
+    rows = [
+        [video.video_id, found, video.split, annotation.plain()]
+        for video, found, annotation in dataset.named({item.digest for item in wanted})
+        if splits is None or video.split in splits
+    ]
+    return sorted(rows, key=itemgetter(0))
+
+
+def samples(dataset: Dataset, node: Node, wanted: Iterable[VideoItem]) -> list[Named]:
+    """What a run learns from: one row for each content, split and annotation, whatever the names and their order."""
+    distinct: dict[str, Named] = {}
+    for entry in named_videos(dataset, node, wanted):
+        distinct.setdefault(digest(entry[1:]), entry)
+    return [distinct[name] for name in sorted(distinct)]
 
 
 def material(
@@ -123,3 +157,33 @@ def _reads(plan: NodePlan, plan_of: Callable[[str], NodePlan]) -> dict[str, Any]
     assert plan.material is not None
     starts = started_from(plan.node.stage, plan.node.inputs)
     return reads(plan.material, [_reads(plan_of(parent), plan_of) for parent in starts])
+
+
+@dataclass(frozen=True)
+class NodePlugins:
+    """The plug-ins that the nodes of a file name, looked at once: a whole run goes by what was planned."""
+
+    file: PipelineFile
+    graph: Graph
+    _found: dict[str, Plugin] = field(default_factory=dict)  # by use
+
+    def of(self, node: Node) -> dict[str, Plugin]:
+        """Field -> the plug-in that a node names; its stage's too. Raises ConfigError where one is not found."""
+        place, found = "uses", {}
+        try:
+            own = stage_plugin(node.stage)
+            if own is not None:
+                found["stage"] = self._found.setdefault(f"stages:{node.stage}", own)
+            for place, use in node.config.plugins().items():
+                if use.key not in self._found:
+                    self._found[use.key] = find_plugin(use.group, use.name, folder=self.file.folder)
+                found[place] = self._found[use.key]
+        except ConfigError as error:
+            raise ConfigError(f"{self.file.path}: stages.{node.name}.{place}: {error}") from None
+        return found
+
+    def behind(self, node: Node) -> dict[str, Any]:
+        """Those of a node and of all that it rests on, for its unit of work."""
+        nodes = [self.graph.nodes[name] for name in self.graph.upstream([node.name])]
+        uses = [(use, node, place) for node in nodes for place, use in node.config.plugins().items()]
+        return {use.key: self.of(node)[place].plain() for use, node, place in uses}

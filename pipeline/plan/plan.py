@@ -17,9 +17,18 @@ from reelwright.pipeline.config.pipeline_file import PipelineFile
 from reelwright.pipeline.plan.data_warnings import data_warnings
 from reelwright.pipeline.plan.dataset import Dataset
 from reelwright.pipeline.plan.graph import FRESH, STALE, WAITING, Graph, Node, NodePlan, has_rows, is_identified
-from reelwright.pipeline.plan.keys import hub_file, identity, material, node_key, source_digests
+from reelwright.pipeline.plan.keys import (
+    NodePlugins,
+    hub_file,
+    identity,
+    material,
+    named_videos,
+    node_key,
+    samples,
+    source_digests,
+    wanted_items,
+)
 from reelwright.pipeline.plan.load_dataset import with_labels
-from reelwright.pipeline.plan.plugins import NodePlugins
 from reelwright.pipeline.plan.reasons import (
     InputVideo,
     explain_difference,
@@ -29,7 +38,6 @@ from reelwright.pipeline.plan.reasons import (
     rows_field,
     video_differences,
 )
-from reelwright.pipeline.plan.selection import named_videos, samples, wanted_items
 from reelwright.stages.index.config import LabelsConfig
 from reelwright.storage.digests import digest
 from reelwright.storage.kinds import KINDS
@@ -86,12 +94,18 @@ class Planner:
         self._plans.clear()
 
     def renew(self, name: str, rows: Mapping[str, ItemRow] | None = None) -> NodePlan:
-        """Plan a node anew, as the store is now, and those below only where they find it otherwise than before.
+        """Look anew at what the store has of a node; those below are planned anew where they find it otherwise.
 
+        Its key stays, unless a file enters it: where a node above came out otherwise, this plan is gone already.
         ``rows`` are those of its ledger, where they were read just now.
         """
-        before = self._plans.pop(name, None)
-        plan = self._plans[name] = self._plan(self.graph.nodes[name], rows)
+        node, before = self.graph.nodes[name], self._plans.pop(name, None)
+        has_files = bool(node.config.sources()) or hub_file(node, self.file) is not None
+        if before is None or before.material is None or has_files:
+            plan = self._plan(node, rows)
+        else:
+            plan = self._checked(before, rows)
+        self._plans[name] = plan
         if before is None or self._seen_below(before) != self._seen_below(plan):
             for below in self.graph.downstream(name):
                 self._plans.pop(below, None)
@@ -128,13 +142,16 @@ class Planner:
         made = material(node, dataset, wanted, identities=identities, sources=sources, plugins=plugins)
         spec_key = digest(made)
         key = "" if self._not_known(node) else node_key(node, dataset, spec_key, wanted)
-        record = read_record(self.file.store, key) if key else None
-        plan = NodePlan(
-            node=node, state=FRESH, material=made, spec_key=spec_key, key=key, wanted=wanted, record=record, rows=rows
-        )
-        if node.config.kind != "items":
+        plan = NodePlan(node=node, state=FRESH, material=made, spec_key=spec_key, key=key, wanted=wanted)
+        return self._checked(plan, rows)
+
+    def _checked(self, plan: NodePlan, rows: Mapping[str, ItemRow] | None) -> NodePlan:
+        """The plan of a node whose key is known, with what the store has of it now."""
+        record, config = read_record(self.file.store, plan.key) if plan.key else None, plan.node.config
+        plan = replace(plan, state=FRESH, reasons=(), record=record, rows=rows)
+        if config.kind != "items":
             return self._checked_whole(plan)
-        return self._checked_items(plan) if node.config.stores else plan
+        return self._checked_items(plan) if config.stores else plan
 
     def _checked_items(self, plan: NodePlan) -> NodePlan:
         """The plan with what is done of its items, and why the rest is not."""

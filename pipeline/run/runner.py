@@ -19,9 +19,8 @@ from reelwright.pipeline.plan.load_dataset import NODE as VIDEOS
 from reelwright.pipeline.plan.load_dataset import load_dataset, synthetic_set_of
 from reelwright.pipeline.plan.lockfile import Frozen, lock_path, write_lock
 from reelwright.pipeline.plan.plan import Planner
-from reelwright.pipeline.run.checks import check_plans, check_settings, check_videos
+from reelwright.pipeline.run.checks import check_plans, check_settings, check_videos, length_notes
 from reelwright.pipeline.run.execute import complete_notes, execute, is_settled, item_failures, note_record, ready_plan
-from reelwright.pipeline.run.lengths import length_notes
 from reelwright.pipeline.run.reading import read_for_run
 from reelwright.pipeline.run.results import FAILED, SKIPPED, Failure, NodeResult, Observer, RunOptions, RunResult
 from reelwright.stages.synthesize.source import DEGENERATE
@@ -66,7 +65,7 @@ def run_pipeline(file: PipelineFile, observer: Observer, options: RunOptions | N
     if frozen is not None:
         frozen.check_settings(graph)
         frozen.check_videos(synthetic_set_of(file, known))
-    with executing(file, options.cluster, ask=options.ask) as executor:
+    with executing(file, settings, ask=options.ask) as executor:
         dataset = read_for_run(file, observer, options, known=known, executor=executor, check=check)
         planner = open_planner(file, forced=options.force, dataset=dataset)
         if frozen is not None:

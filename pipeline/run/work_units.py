@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from reelwright.pipeline.plan.graph import Node
-from reelwright.pipeline.plan.selection import named_videos, samples
+from reelwright.pipeline.plan.keys import named_videos, samples
 from reelwright.stages.base.work import InputRef, VideoItem, Work
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from reelwright.pipeline.upkeep.bucket_copy import copied
 from reelwright.pipeline.upkeep.scope import Digests, Scope
 from reelwright.storage.constants import LOGGERS, SCHEMA, URLS, VIDEOS
 from reelwright.storage.errors import ConfigError, InputError, ReelwrightError, StoreError, UnusableStoreError
+from reelwright.storage.files import broken_seal
 from reelwright.storage.integrity.check import (
     LEFTOVER,
     MISSING,
@@ -36,7 +37,6 @@ from reelwright.storage.kinds import GROUPED, KINDS, RECORDED, WITH_ITEMS
 from reelwright.storage.ledger.items import ItemLedger
 from reelwright.storage.ledger.records import Record, load_record
 from reelwright.storage.ledger.schema import check_schema
-from reelwright.storage.self_checksum import broken_seal
 from reelwright.storage.store import Store
 
 AREAS = (*GROUPED, *RECORDED, "nodes", "projects", "weights")

@@ -15,7 +15,7 @@ from reelwright.stages.base.registry import check_stage, config_model, stage_of
 from reelwright.stages.base.work import InputRef, Work
 from reelwright.storage.errors import InputError
 from reelwright.storage.kinds import KINDS
-from reelwright.storage.ledger.snapshots import Snapshot
+from reelwright.storage.ledger.digest_cache import Snapshot
 from reelwright.storage.store import Store
 
 

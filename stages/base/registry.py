@@ -139,6 +139,8 @@ RENAMED = {"take_scores": "import_predictions"}  # stages of earlier releases
 def load(entry: str) -> Any:
     """The object that ``module:name`` names; of a stage that runs from a folder, as its source is now."""
     module, name = entry.split(":")
+    if module.startswith("reelwright."):
+        return getattr(importlib.import_module(module), name)
     tops = {offer.module.partition(".")[0] for offer in offered(_GROUP).values()}
     source = Source.of_module(module) if module.partition(".")[0] in tops else None
     return getattr(importlib.import_module(module) if source is None else source.load(), name)
@@ -220,7 +222,7 @@ def fetch_weights(config: StageConfig, store: Store) -> None:
 
 def produced_by(stage: str) -> str:
     """What a stage makes, as in `StageConfig.produces`; empty for one that is not known here, as in older records."""
-    return config_model(stage, where="a record").produces if stage in all_stages() else ""
+    return config_model(stage, where="a record").produces if stage in STAGES or stage in offered_stages() else ""
 
 
 def usual_nodes(stage: str) -> dict[str, dict[str, Any]]:

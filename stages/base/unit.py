@@ -18,14 +18,16 @@ import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
 
 from reelwright.stages.base.inputs import bring_inputs
 from reelwright.stages.base.item_locks import do_shards, do_videos
 from reelwright.stages.base.registry import load, stage_of
-from reelwright.stages.base.work import Shards, SilentReporter, Work, work_from_plain, work_to_plain
+from reelwright.stages.base.work import Shards, SilentReporter, Work
 from reelwright.storage import errors
 from reelwright.storage.errors import ReelwrightError
 from reelwright.storage.heartbeat import check_held
@@ -57,20 +59,13 @@ class Unit:
 
     def plain(self) -> dict[str, Any]:
         """Dicts, lists, texts and numbers."""
-        return {
-            "name": self.name,
-            "work": work_to_plain(self.work),
-            "function": self.function,
-            "prepare": self.prepare,
-            "shards": self.shards,
-        }
+        plain: dict[str, Any] = _UNIT.dump_python(self, mode="json")
+        return plain
 
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> Unit:
         """What `plain` gave."""
-        shards = values["shards"]
-        given = {**values, "shards": None if shards is None else (int(shards[0]), int(shards[1]))}
-        return cls(**{**given, "work": work_from_plain(values["work"])})
+        return _UNIT.validate_python(values)
 
     def mark(self, ending: str) -> Path:
         """The file that says that the unit was started, or that its worker left it in peace."""
@@ -92,20 +87,22 @@ class UnitDone:
 
     def plain(self) -> dict[str, Any]:
         """Dicts, lists, texts and numbers."""
-        return {**asdict(self), "rows": [asdict(row) for row in self.rows]}
+        plain: dict[str, Any] = _DONE.dump_python(self, mode="json")
+        return plain
 
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> UnitDone:
         """What `plain` gave."""
-        rows = tuple(ItemRow(**row) for row in values["rows"])
-        shards = None if values["shards"] is None else Shards(**values["shards"])
-        return cls(**{**values, "rows": rows, "shards": shards})
+        return _DONE.validate_python(values)
 
     def raise_error(self) -> None:
         """Raise what ended the stage as a whole."""
         if self.error is not None:
             kind = getattr(errors, self.error[0], errors.StageError)
             raise kind(self.error[1])
+
+
+_UNIT, _DONE = TypeAdapter(Unit), TypeAdapter(UnitDone)
 
 
 class _Collector(SilentReporter):

@@ -21,7 +21,7 @@ from reelwright.stages.decode.sampling import RowPicker, plan_rows
 from reelwright.storage.arrays.row_times import RowTimes
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import ItemError
-from reelwright.storage.ledger.snapshots import Snapshot
+from reelwright.storage.ledger.digest_cache import Snapshot
 
 Sent = tuple[dict[str, Any], list[NDArray[Any]]]
 Row = tuple[int, float, float, Frame]  # source frame, when it appears and leaves the screen, pixels

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reelwright.storage.arrays.embeddings import EmbeddingRows, EmbeddingStore
-from reelwright.storage.tables.names import file_names
+from reelwright.storage.tables.texts import file_names
 
 SHARD_BYTES = 256 << 20
 

@@ -25,7 +25,7 @@ from reelwright.stages.evaluate.videos import target_ids, timeline
 from reelwright.storage.arrays.spans import IntArray
 from reelwright.storage.results.predictions import PredictionSet
 from reelwright.storage.tables.annotations import UNKNOWN
-from reelwright.storage.tables.names import file_names
+from reelwright.storage.tables.texts import file_names
 
 _MULTI_LABEL_THRESHOLD = 0.5  # probability from which a class counts as present
 

@@ -18,8 +18,8 @@ from reelwright.storage.arrays.embeddings import EmbeddingStore
 from reelwright.storage.arrays.spans import Spans
 from reelwright.storage.bucket.download_cache import local_file
 from reelwright.storage.errors import InputError, ItemError
+from reelwright.storage.ledger.digest_cache import Snapshot
 from reelwright.storage.ledger.items import ItemLedger, ItemRow
-from reelwright.storage.ledger.snapshots import Snapshot
 from reelwright.storage.store import Store
 from reelwright.storage.tables.text_tables import read_columns
 

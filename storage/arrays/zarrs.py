@@ -25,10 +25,9 @@ from reelwright.storage.backend import remove_local
 from reelwright.storage.constants import PARTIAL
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import ConfigError, StoreError, nearest
-from reelwright.storage.files import remove
+from reelwright.storage.files import SEAL, UNSEALED, remove, seal
 from reelwright.storage.heartbeat import check_held
 from reelwright.storage.ledger.items import ItemLedger, ItemRow
-from reelwright.storage.self_checksum import SEAL, UNSEALED, seal
 from reelwright.storage.store import backend_of
 from reelwright.storage.store_errors import readable
 

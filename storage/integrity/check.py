@@ -20,11 +20,11 @@ from reelwright.storage.arrays.shards import broken_shard
 from reelwright.storage.arrays.zarrs import OWN
 from reelwright.storage.constants import PARTIAL, SCHEMA, TEMPORARY, URLS
 from reelwright.storage.digests import KEY_HEX_DIGITS, file_digest, files_digest
+from reelwright.storage.files import broken_seal, has_seal
 from reelwright.storage.kinds import OutputKind
 from reelwright.storage.ledger.digest_cache import KnownFiles
 from reelwright.storage.ledger.items import ItemRow
 from reelwright.storage.ledger.records import Record
-from reelwright.storage.self_checksum import broken_seal, has_seal
 from reelwright.storage.store import Store
 
 MISSING, TRUNCATED, ALTERED, FOREIGN, LEFTOVER = "missing", "truncated", "altered", "foreign", "leftover"

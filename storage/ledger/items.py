@@ -13,8 +13,14 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reelwright.storage.files import read_sealed, read_sealed_table, remove_files, write_sealed, write_table
-from reelwright.storage.self_checksum import broken_seal
+from reelwright.storage.files import (
+    broken_seal,
+    read_sealed,
+    read_sealed_table,
+    remove_files,
+    write_sealed,
+    write_table,
+)
 from reelwright.storage.store import backend_of
 from reelwright.storage.store_errors import readable
 

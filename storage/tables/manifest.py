@@ -11,9 +11,9 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from reelwright.storage.errors import InputError, nearest
-from reelwright.storage.tables.names import inputs_among, is_text, shown
 from reelwright.storage.tables.patterns import folders_of, in_folders, matching, split_pattern
 from reelwright.storage.tables.text_tables import read_columns
+from reelwright.storage.tables.texts import inputs_among, is_text, shown
 from reelwright.storage.urls import is_url, join_url
 
 VIDEO_SUFFIXES = frozenset(

@@ -16,6 +16,7 @@ from tests.benchmarks.videos import NUM_VIDEOS
 
 BENCHMARKS = {  # name: (module, title)
     "startup": ("bench_startup", "Start-up: seconds on the clock of a command, and of a run with nothing to do"),
+    "crossed": ("bench_crossed", "Crossed: files and functions of ours that a command goes through"),
     "scale": ("bench_scale", "Scale: nothing to do, and one video more, against DVC and Snakemake"),
     "decode": ("bench_decode", "Decode: frames/s through our stream and into the store, against the bare loop"),
     "embed": ("bench_embed", "Embed: frames/s of the whole stage, against its bound and the simple loop"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from reelwright.pipeline.project import Project
-from reelwright.pipeline.run.lengths import labelled_frames
+from reelwright.pipeline.run.checks import labelled_frames
 from reelwright.storage.tables.annotations import Annotation
 from tests.small_project import write_rows
 

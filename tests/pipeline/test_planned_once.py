@@ -25,6 +25,9 @@ stages:
   rows: {uses: features, fps: 1}
   scores: {uses: import_predictions, embeddings: rows}
 """
+WITH_WEIGHTS = """stages:
+  frames: {uses: decode, fps: 1}
+  embed: {uses: embed, frames: frames, encoder: timm/resnet10t, weights: encoder.safetensors}"""
 NAMES = ("a", "b", "c")
 
 
@@ -59,6 +62,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         monkeypatch.setattr(owner, method, wrapped)
 
     count(Planner, "_plan", lambda _, node, *__: f"plan {node.name}")
+    count(Planner, "_checked", lambda _, plan, *__: f"look at {plan.node.name}")
     count(ItemLedger, "load", lambda *_: "ledgers")
     count(KnownFiles, "__init__", lambda *_: "tables of files")
     return counts
@@ -85,12 +89,24 @@ def states(folder: Path, **options: object) -> dict[str, str]:
 
 
 def test_each_node_is_planned_once_where_nothing_is_to_do(folder: Path, counted: Counter[str]) -> None:
-    """Cold: for people and checks before anything runs, alone under its lock, and when its work is done."""
+    """Cold: the store is looked at before anything runs, alone under the node's lock, and when its work is done."""
     assert states(folder) == {"rows": "ran", "scores": "ran"}
-    assert counted == {"plan rows": 3, "plan scores": 3, "ledgers": 6, "tables of files": 1}
+    plans = {"plan rows": 1, "plan scores": 1}
+    assert counted == {**plans, "look at rows": 3, "look at scores": 3, "ledgers": 6, "tables of files": 1}
     counted.clear()
     assert states(folder) == {"rows": "up to date", "scores": "up to date"}
-    assert counted == {"plan rows": 1, "plan scores": 1, "tables of files": 1}
+    assert counted == {**plans, "look at rows": 1, "look at scores": 1, "tables of files": 1}
+
+
+def test_a_file_that_enters_a_key_is_read_again_where_it_was_written_since(folder: Path) -> None:
+    weights = folder / "encoder.safetensors"
+    weights.write_bytes(b"one")
+    (folder / "reelwright.yaml").write_text(PIPELINE.replace("stages:", WITH_WEIGHTS), encoding="utf-8")
+    planner = opened(folder).planner()
+    keys = [planner.plan("embed").spec_key, planner.renew("embed").spec_key]
+    weights.write_bytes(b"another")
+    keys.append(planner.renew("embed").spec_key)
+    assert keys[0] == keys[1] != keys[2]
 
 
 def test_a_run_with_nothing_to_do_tells_nobody_what_it_uses(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +125,7 @@ def test_a_node_is_planned_again_where_what_it_reads_came_out_otherwise(folder: 
     (folder / "rows" / "b.npy").write_bytes(b"no array")
     result = opened(folder).run()
     assert {node.node: node.num_items for node in result.nodes} == {"rows": 3, "scores": 2}
-    assert (counted["plan rows"], counted["plan scores"]) == (3, 4)
+    assert (counted["plan rows"], counted["plan scores"]) == (1, 2)
 
 
 def test_what_another_run_did_since_the_plan_was_made_is_not_done_again(folder: Path) -> None:

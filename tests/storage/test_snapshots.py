@@ -9,8 +9,7 @@ import pytest
 
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import ItemError
-from reelwright.storage.ledger.digest_cache import stamp
-from reelwright.storage.ledger.snapshots import Snapshot
+from reelwright.storage.ledger.digest_cache import Snapshot, stamp
 
 
 @pytest.fixture

@@ -8,8 +8,7 @@ from safetensors.torch import save_file
 
 from reelwright.models.encoders.build import build_encoder
 from reelwright.storage.errors import InputError
-from reelwright.storage.files import replacing
-from reelwright.storage.self_checksum import SEAL, UNSEALED, seal
+from reelwright.storage.files import SEAL, UNSEALED, replacing, seal
 from reelwright.storage.store import Store
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from reelwright.storage.errors import InputError
-from reelwright.storage.ledger.snapshots import Snapshot
+from reelwright.storage.ledger.digest_cache import Snapshot
 
 NESTED_KEYS = ("state_dict", "model_state_dict", "model", "module")  # under which training code commonly saves weights
 

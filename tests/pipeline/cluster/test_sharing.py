@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from reelwright.pipeline.config.cluster import ClusterSettings
-from reelwright.pipeline.executors.long_videos import BEGIN, DEATHS, Sharing, long_seconds, ranges
-from reelwright.pipeline.executors.unit_scheduler import Ended, Spreader
+from reelwright.pipeline.executors.parts import BEGIN, Part, Parts, long_seconds, ranges
+from reelwright.pipeline.executors.unit_scheduler import DEATHS, Ended, Spreader
 from reelwright.stages.base.item_locks import do_shards, do_videos
 from reelwright.stages.base.registry import STAGES, load
 from reelwright.stages.base.unit import UnitDone, do_unit, hold
@@ -136,15 +136,63 @@ def test_ranges_take_about_as_long_as_a_unit(missing, seconds, expected) -> None
 def test_nothing_is_shared_without_a_limit_or_by_stages_that_cannot(tmp_path) -> None:
     items = [VideoItem("a", "a.mp4", "a", 1000.0, 10_000)]
     work = Project(tmp_path).work()
-    sharing = Sharing.of(items, work, SPLIT)
-    assert list(sharing.videos) == ["a"]
-    assert (sharing.num_waiting, sharing.num_expected) == (1, 1 + 625)  # 1,000 seconds in ranges of 1.6
+    parts = Parts.of(items, work, SPLIT)
+    assert parts.take(num_workers=1) == (Part(items[0], BEGIN),)
+    assert (parts.num_waiting, parts.num_expected) == (0, 625)  # 1,000 seconds in ranges of 1.6
     for other, split in (
         (work, SPLIT.model_copy(update={"split_seconds": None})),
         (replace(work, store="s3://bucket/store"), SPLIT),
         (replace(work, stage="predict"), SPLIT),
+        (replace(work, inputs={}), SPLIT),  # rows of rows
     ):
-        assert not Sharing.of(items, other, split).videos
+        assert Parts.of(items, other, split).take(num_workers=1) == (Part(items[0]),)
+
+
+def begun(tmp_path: Path) -> tuple[Parts, Part]:
+    """A long video of four shards, begun; its ranges are of two."""
+    parts = Parts.of([VideoItem("a", "a.mp4", "a", 3.2, 32)], Project(tmp_path).work(), SPLIT)
+    (part,) = parts.take(num_workers=3)
+    parts.ended([part])
+    assert parts.wrote(part, UnitDone(shards=Shards(count=4, missing=(0, 1, 2, 3)))) == (None, "")
+    return parts, part
+
+
+def test_a_range_that_a_worker_died_over_is_done_while_nothing_else_of_its_video_is(tmp_path: Path) -> None:
+    parts, _ = begun(tmp_path)
+    first, second = parts.take(num_workers=3), parts.take(num_workers=3)
+    assert [part.shards for part in (*first, *second)] == [(0, 2), (2, 4)]
+    parts.ended(first)
+    parts.deaths[first[0].name] += 1
+    parts.put_back(first)
+    assert (parts.take(num_workers=3), parts.num_waiting) == ((), 1)
+    parts.ended(second)
+    parts.put_back(second)  # lost, and nobody is to blame: it waits until the other is done
+    assert parts.take(num_workers=3) == first
+    assert (parts.take(num_workers=3), parts.num_waiting) == (second, 0)
+
+
+def test_what_cannot_be_shared_is_done_whole_once_nothing_of_it_is_under_way(tmp_path: Path) -> None:
+    parts, part = begun(tmp_path)
+    first, second = parts.take(num_workers=3), parts.take(num_workers=3)
+    parts.ended(first)
+    assert parts.wrote(first[0], UnitDone()) == (None, "")
+    assert parts.num_waiting == 0
+    parts.ended(second)
+    parts.deaths[second[0].name] += 1
+    parts.put_back(second)  # its worker died, and it is not wanted any more
+    assert parts.take(num_workers=3) == (Part(part.item),)
+
+
+def test_a_video_that_is_never_published_is_begun_three_times_and_done_whole_then(tmp_path: Path) -> None:
+    parts, part = begun(tmp_path)
+    taken = []
+    while not taken or taken[-1].shards is not None:
+        taken += parts.take(num_workers=3)
+        parts.ended(taken[-1:])
+        if taken[-1].shards is not None:
+            parts.wrote(taken[-1], UnitDone(shards=Shards(count=4, missing=() if taken[-1].shards != BEGIN else (3,))))
+    assert [other.shards for other in taken] == [(0, 2), (2, 4), BEGIN, (3, 4), BEGIN, (3, 4), None]
+    assert taken[-1].item == part.item
 
 
 @pytest.mark.slow

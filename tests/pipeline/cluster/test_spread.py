@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from reelwright.pipeline.executors.executors import sized
-from reelwright.pipeline.executors.grouping import MOST_ITEMS, Grouping
+from reelwright.pipeline.executors.parts import MOST_ITEMS, Part, Parts
 from reelwright.pipeline.executors.unit_scheduler import DEATHS, Ended, Spreader
 from reelwright.pipeline.inspect.logs import logs_of
 from reelwright.stages.base.registry import STAGES
 from reelwright.stages.base.unit import LEFT, STARTED, Unit, UnitDone, do_unit, held, hold, leave
-from reelwright.stages.base.work import InputRef, SilentReporter
+from reelwright.stages.base.work import InputRef, SilentReporter, VideoItem
 from reelwright.storage.errors import StageError
 from reelwright.storage.ledger.items import ItemLedger, ItemRow
 from reelwright.storage.locks.locks import exclusive
@@ -192,24 +192,28 @@ def test_workers_decode_with_their_own_cores_where_the_settings_leave_it_open(tm
     assert sized(replace(work, config={"workers": None}), cpus=4).config["workers"] == 4
 
 
-def test_units_take_as_long_as_wished_once_the_rate_is_known_and_shrink_at_the_end() -> None:
-    grouping = Grouping.of(make_items(*["ok"] * 100, seconds=9.0), unit_seconds=20.0)  # each costs 10
-    first = grouping.take(num_workers=2)
+def waiting(folder: Path, items: list[VideoItem]) -> Parts:
+    return Parts.of(items, make_work(folder, items), in_units(20.0))
+
+
+def test_units_take_as_long_as_wished_once_the_rate_is_known_and_shrink_at_the_end(tmp_path: Path) -> None:
+    parts = waiting(tmp_path, make_items(*["ok"] * 100, seconds=9.0))  # each costs 10
+    first = parts.take(num_workers=2)
     assert len(first) == 2
-    grouping.seen(first, seconds=1.0)  # 0.5 s an item
-    assert len(grouping.take(num_workers=2)) == 16  # a third of a worker's share of the 49 s left
+    parts.done(first, seconds=1.0)  # 0.5 s an item
+    assert len(parts.take(num_workers=2)) == 16  # a third of a worker's share of the 49 s left
     sizes = []
-    while taken := grouping.take(num_workers=2):
+    while taken := parts.take(num_workers=2):
         sizes.append(len(taken))
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] == 1
     assert sum(sizes) == 82
 
 
-def test_a_unit_never_holds_more_than_the_limit_and_long_videos_come_first() -> None:
+def test_a_unit_never_holds_more_than_the_limit_and_long_videos_come_first(tmp_path: Path) -> None:
     items = [*make_items(*["ok"] * 5000, seconds=0.0), *make_items("ok", seconds=5.0)]
-    grouping = Grouping.of(items, unit_seconds=20.0)
-    grouping.seen(items[:1], seconds=1e-6)
-    taken = grouping.take(num_workers=1)
-    assert taken[0].duration_seconds == 5.0
+    parts = waiting(tmp_path, items)
+    parts.done([Part(items[0])], seconds=1e-6)
+    taken = parts.take(num_workers=1)
+    assert taken[0].item.duration_seconds == 5.0
     assert len(taken) == MOST_ITEMS
