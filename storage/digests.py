@@ -68,6 +68,11 @@ def file_digest(path: Path, *, quick: bool = False) -> str:
     return hasher.hexdigest()[:KEY_HEX_DIGITS]
 
 
+def files_digest(paths: Sequence[Path]) -> str:
+    """The digest of the contents of several files or folders together, whatever their names."""
+    return digest([file_digest(path) for path in paths])
+
+
 def _quick_digest(path: Path) -> str:
     size = path.stat().st_size
     hasher = blake3(f"quick {size} ".encode())

@@ -20,6 +20,7 @@ class OutputKind:
     ending: str = ""  # of the name of a key's folder, after the key
     is_rows: bool = False  # rows of single videos, all of one spec; else something whole, its files in the record
     reader: str  # `module:name` of what reads a key's folder
+    is_listed: bool = False  # single files, which the rows of the ledger name
     check: str = ""  # `module:name` of what compares data of single videos with the ledger; empty where there is none
 
     def place(self, root: Path, key: str) -> Path:
@@ -55,6 +56,13 @@ KINDS: dict[str, OutputKind] = {  # by what stages call it (`StageConfig.produce
         reader="reelwright.storage.results.predictions:PredictionSet",
         check="reelwright.storage.integrity.check:check_scores",
     ),
+    "videos": OutputKind(
+        folder="synthetic",
+        marker="",  # its ledger alone says what is there
+        is_listed=True,
+        reader="pathlib:Path",
+        check="reelwright.storage.integrity.check:check_files",
+    ),
     "steps": OutputKind(folder="steps", marker="steps.parquet", reader="reelwright.storage.results.steps:StepSet"),
     "scores": OutputKind(folder="reports", marker="metrics.json", reader="pathlib:Path"),
 }
@@ -62,4 +70,5 @@ KINDS: dict[str, OutputKind] = {  # by what stages call it (`StageConfig.produce
 # folders of the store, by how what lies in them is found
 GROUPED = tuple(kind.folder for kind in KINDS.values() if kind.is_rows)
 RECORDED = tuple(kind.folder for kind in KINDS.values() if not kind.is_rows)
+LISTED = tuple(kind.folder for kind in KINDS.values() if kind.is_listed)
 WITH_ITEMS = {kind.folder: kind for kind in KINDS.values() if kind.check}

@@ -8,7 +8,7 @@ steps/<key>/                                completed steps: steps.parquet, trut
 reports/<key>/                              metrics.json, report.html
 nodes/<key>/                                record.json, items.parquet
 loggers/<key>/                              what Weights & Biases keeps of a run; not checked by `verify`
-synthetic/<key>/                            videos that the pipeline makes for itself, and their class files
+synthetic/<key>/                            videos that the pipeline makes for itself, and files of their classes
 weights/                                    pretrained weights fetched from a hub
 locks/                                      who works on which key now
 claims/<spec key>/                          which process writes which video now, while several work on a node
@@ -99,8 +99,8 @@ class Store:
         return self.output("scores", key)
 
     def synthetic(self, key: str) -> Path:
-        """The folder of one set of synthetic videos, or of classes of them."""
-        return self.root / "synthetic" / key
+        """The folder of one set of synthetic videos."""
+        return self.output("videos", key)
 
     def node(self, key: str) -> Path:
         """The folder of one node's record and item table."""

@@ -18,7 +18,6 @@ from typing import Any
 
 from reelwright.pipeline.config.cluster import ClusterSettings
 from reelwright.pipeline.executors.unit_scheduler import Ended
-from reelwright.stages.base.unit import ENTRY
 from reelwright.storage.errors import ConfigError, StageError
 
 _SCALE_SECONDS = 2.0  # between two looks whether workers are missing
@@ -85,7 +84,7 @@ class DaskPool:
             self._watch_loneliness()
         return self._num_workers if self._cluster is None else min(self._num_workers, self.settings.workers)
 
-    def submit(self, name: str, unit: dict[str, Any], *, needs_gpu: bool, entry: str = ENTRY) -> None:
+    def submit(self, name: str, unit: dict[str, Any], *, needs_gpu: bool) -> None:
         """See `Pool`."""
         from reelwright.pipeline.executors.dask_worker import do_text
 
@@ -93,7 +92,7 @@ class DaskPool:
         if resources is not None and self.settings.scheduler is not None:
             self._look_for_gpus()
         text, key = json.dumps(unit), f"unit-{name}"
-        future = self._client.submit(do_text, text, entry, key=key, pure=False, resources=resources)
+        future = self._client.submit(do_text, text, key=key, pure=False, resources=resources)
         self._futures[name] = future
         future.add_done_callback(lambda ended: self._ended.put((name, ended)))
 

@@ -12,18 +12,17 @@ from typing import Any
 
 from distributed import WorkerPlugin
 
-from reelwright.stages.base.registry import load
-from reelwright.stages.base.unit import leave
+from reelwright.stages.base.unit import do_unit, leave
 
 PLUGIN = "reelwright-leave"
 _TOO_MUCH = 0.8  # of the memory a worker may have: what is stopped then is stopped for it
 _alone = threading.Lock()  # a worker may have several threads; stderr and models are of the process
 
 
-def do_text(unit: str, entry: str) -> str:
-    """A unit as JSON; what ``entry`` (`module:name`) made of it as JSON."""
+def do_text(unit: str) -> str:
+    """Do a unit, as JSON; returns what became of it as JSON."""
     with _alone:
-        return json.dumps(load(entry)(json.loads(unit)))
+        return json.dumps(do_unit(json.loads(unit)))
 
 
 class LeavePlugin(WorkerPlugin):  # type: ignore[misc]  # distributed has no types

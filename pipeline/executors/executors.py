@@ -17,7 +17,6 @@ from reelwright.stages.base.work import InputRef, Reporter, Work
 
 if TYPE_CHECKING:
     from reelwright.pipeline.executors.dask_pool import DaskPool
-    from reelwright.stages.synthesize.spread import Spread
 
 Ask = Callable[[str], bool]  # a question for a person; whether the answer is yes
 
@@ -30,9 +29,6 @@ class Executor(Protocol):
 
     def whole(self, work: Work, reporter: LiveReporter) -> dict[str, Any]:
         """Do a node that has no items, a run or a table; returns its outputs."""
-
-    def calls(self, reporter: Reporter) -> Spread:
-        """What makes synthetic videos."""
 
 
 class LocalExecutor:
@@ -48,13 +44,6 @@ class LocalExecutor:
         bring_inputs(work)
         outputs: dict[str, Any] = load(stage_of(work.stage).work)(work, reporter)
         return dict(outputs)
-
-    def calls(self, reporter: Reporter) -> Spread:
-        """See Executor."""
-        from reelwright.stages.synthesize.spread import spread
-
-        del reporter
-        return spread
 
 
 class DaskExecutor(LocalExecutor):
@@ -79,12 +68,6 @@ class DaskExecutor(LocalExecutor):
             Spreader(work, pool, reporter, self.settings, tell_running=reporter.running).run()
         finally:
             pool.want(0)
-
-    def calls(self, reporter: Reporter) -> Spread:
-        """See Executor."""
-        from reelwright.pipeline.executors.calls import CallSpreader
-
-        return CallSpreader(self._opened(reporter), self.settings.cpus, self.settings.unit_seconds)
 
     def close(self) -> None:
         """End what was started."""

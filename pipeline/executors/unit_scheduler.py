@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from reelwright.pipeline.config.cluster import ClusterSettings
 from reelwright.pipeline.executors.parts import Part, Parts
 from reelwright.stages.base.registry import stage_of
-from reelwright.stages.base.unit import ENTRY, LEFT, STARTED, Unit, UnitDone, forget
+from reelwright.stages.base.unit import LEFT, STARTED, Unit, UnitDone, forget
 from reelwright.stages.base.work import Reporter, Work
 from reelwright.storage.errors import StageError
 from reelwright.storage.ledger.items import ItemLedger, ItemRow
@@ -48,8 +48,8 @@ class Pool(Protocol):
     def want(self, num_units: int) -> None:
         """So many units wait or are under way: see that workers come, up to the most allowed; 0: they may go."""
 
-    def submit(self, name: str, unit: dict[str, Any], *, needs_gpu: bool, entry: str = ENTRY) -> None:
-        """Start a unit: ``entry`` (`module:name`) takes it and gives its result, both plain data."""
+    def submit(self, name: str, unit: dict[str, Any], *, needs_gpu: bool) -> None:
+        """Start a unit, as plain data."""
 
     def ended(self, timeout_seconds: float) -> list[Ended]:
         """Units that have ended since; waits for the first, at most so long. Raises StageError without scheduler."""
@@ -190,6 +190,7 @@ class Spreader:
                 f"`reelwright logs {item.video_id}` shows what was said"
             ),
             attempts=count,
+            name=item.video_id,
         )
         self.ledger.commit(row)
         self._take([row])

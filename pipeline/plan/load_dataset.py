@@ -10,7 +10,7 @@ from reelwright.pipeline.plan.data_warnings import check_shares
 from reelwright.pipeline.plan.dataset import Dataset
 from reelwright.pipeline.plan.reasons import differing, shown
 from reelwright.stages.index.config import LabelsConfig
-from reelwright.stages.synthesize.source import STAGE, SyntheticSet, synthetic_set
+from reelwright.stages.synthesize.source import STAGE, SyntheticSet
 from reelwright.storage.bucket.download_cache import local_file
 from reelwright.storage.errors import ConfigError, InputError, nearest
 from reelwright.storage.ledger.digest_cache import KnownFiles, KnownProbes
@@ -158,7 +158,7 @@ def synthetic_set_of(file: PipelineFile, known: KnownFiles) -> SyntheticSet | No
     if folder is not None and not paths:
         raise InputError(f"{file.path}: videos.synthesize.class_files: no class file (*.npz) in {folder}")
     classes = {path.stem: known.digest(path) for path in paths}
-    return synthetic_set(config, store=file.store, classes=classes, folder=folder)
+    return SyntheticSet(config, file.store, classes, folder)
 
 
 def synthetic_digests(wanted: SyntheticSet | None, videos: Sequence[ManifestVideo]) -> dict[str, str] | None:

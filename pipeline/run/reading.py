@@ -9,7 +9,7 @@ from reelwright.pipeline.config.pipeline_file import PipelineFile
 from reelwright.pipeline.executors.executors import Executor
 from reelwright.pipeline.plan.dataset import Dataset
 from reelwright.pipeline.plan.load_dataset import load_dataset, synthetic_digests
-from reelwright.pipeline.run.make_videos import supply_videos
+from reelwright.pipeline.run.make_videos import make_videos
 from reelwright.pipeline.run.results import Observer, RunOptions
 from reelwright.stages.base.registry import load
 from reelwright.storage.errors import InputError
@@ -71,7 +71,7 @@ def read_videos(
     Returns the videos as they are known then. Raises InputError for files that change while they are read.
     """
     known = known or KnownFiles(file.store.files)
-    if make and supply_videos(file, observer, known=known, jobs=jobs, executor=executor):
+    if make and make_videos(file, observer, known=known, jobs=jobs, again=anew, executor=executor):
         known = KnownFiles(file.store.files)  # it took a while
     dataset = load_dataset(file, known)
     if check is not None:

@@ -21,9 +21,9 @@ from reelwright.pipeline.plan.lockfile import Frozen, lock_path, write_lock
 from reelwright.pipeline.plan.plan import Planner
 from reelwright.pipeline.run.checks import check_plans, check_settings, check_videos, length_notes
 from reelwright.pipeline.run.execute import complete_notes, execute, is_settled, item_failures, note_record, ready_plan
-from reelwright.pipeline.run.make_videos import synthetic_failures
 from reelwright.pipeline.run.reading import read_for_run
 from reelwright.pipeline.run.results import FAILED, SKIPPED, Failure, NodeResult, Observer, RunOptions, RunResult
+from reelwright.stages.synthesize.source import DEGENERATE
 from reelwright.storage.errors import ConfigError, Interrupted, ReelwrightError, StoreError, UnusableStoreError
 from reelwright.storage.ledger.digest_cache import KnownFiles
 from reelwright.storage.ledger.records import remember_record
@@ -258,7 +258,7 @@ def _tell_use(run: _Run) -> None:
 def _needed(planner: Planner) -> set[str]:
     """Keys of all nodes, as far as they are known, and names of fetched weights: `gc` must leave them alone."""
     keys = {key for plan in planner.plans() for key in (plan.key, plan.spec_key) if key}
-    keys |= planner.dataset.synthetic.keys if planner.dataset.synthetic is not None else set()
+    keys |= {planner.dataset.synthetic.key} if planner.dataset.synthetic is not None else set()
     hubs = (hub_file(node, planner.file) for node in planner.graph.nodes.values())
     return keys | {hub.name for hub in hubs if hub is not None}
 
@@ -286,7 +286,11 @@ def _left_as_is(plan: NodePlan, planner: Planner) -> tuple[NodeResult, list[Fail
 
 def _unusable(planner: Planner) -> list[Failure]:
     """Videos that could not even be made or probed."""
-    found = synthetic_failures(planner.dataset.synthetic)
+    synthetic = planner.dataset.synthetic
+    found = [
+        Failure(node=VIDEOS, video_ids=(row.name,), row=row, is_quarantined=row.cause == DEGENERATE)
+        for row in (() if synthetic is None else synthetic.given_up)
+    ]
     for video in planner.dataset.unusable:
         row = planner.dataset.probe_row(video.video_id)
         assert row is not None

@@ -50,7 +50,7 @@ def _download(files: dict[str, Path], store: Store) -> None:
 def _named(store: Store, scope: Scope) -> Iterator[str]:
     """Names of the objects that a scope looks at."""
     yield from _TABLES & store.backend.names(store.root)
-    folders = {f"{area}/{key}" for area in ("nodes", "synthetic") for key in scope.of(area)}
+    folders = {f"nodes/{key}" for key in scope.of("nodes")}
     folders |= {f"{area}/{key}" for area in RECORDED for key in scope.of("outputs")}
     for area, kind in WITH_ITEMS.items():
         for key, digests in scope.of(area).items():

@@ -143,7 +143,7 @@ def find_roots(planners: Sequence[Planner], *, only_these: bool) -> Roots:
     remembered: list[Path] = []  # records whose keys are roots, with all their items
     for planner in planners:
         synthetic = planner.dataset.synthetic
-        roots.keys |= synthetic.keys if synthetic is not None else set()
+        roots.keys |= {synthetic.key} if synthetic is not None else set()
         for plan in planner.plans():
             hub = hub_file(plan.node, planner.file)
             roots.weights.update(() if hub is None else (hub,))

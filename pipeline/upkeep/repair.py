@@ -20,7 +20,7 @@ from reelwright.pipeline.upkeep.verify import AREAS, found_in, verify
 from reelwright.storage.errors import StoreError, UnusableStoreError
 from reelwright.storage.integrity.check import FOREIGN, Problem, is_key
 from reelwright.storage.integrity.removal import intact_rows, is_ledger, take_out
-from reelwright.storage.kinds import GROUPED, WITH_ITEMS
+from reelwright.storage.kinds import GROUPED, LISTED, WITH_ITEMS
 from reelwright.storage.ledger.items import ItemLedger
 from reelwright.storage.ledger.records import load_record
 from reelwright.storage.locks.locks import collecting, exclusive, holdings, uses
@@ -136,8 +136,7 @@ def _lock_of(store: Store, path: Path) -> str:
         record = load_record(store.node(key) / "record.json") if key else None
     except StoreError:
         record = None
-    is_made_once = path.relative_to(store.root).parts[0] == "synthetic"
-    return key if record is None or is_made_once else record.spec_key
+    return key if record is None else record.spec_key
 
 
 def _check_unused(store: Store, keys: set[str]) -> None:
@@ -156,8 +155,9 @@ def _narrowed(store: Store, broken: Sequence[Problem]) -> Scope:
         name = rest[1].partition(".")[0] if area in WITH_ITEMS else ""
         if area in {"projects", "weights"}:
             scope.add(area, "/".join(rest))
-        elif area == "synthetic":
+        elif area in LISTED:
             scope.add(area, key)
+            scope.add("nodes", key)
         elif area in WITH_ITEMS and (area in GROUPED or is_key(name)):
             scope.add(area, key, frozenset({name}))
             scope.add("nodes", key)

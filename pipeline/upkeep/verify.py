@@ -15,7 +15,6 @@ from reelwright.pipeline.plan.plan import Planner
 from reelwright.pipeline.run.runner import open_planner
 from reelwright.pipeline.upkeep.bucket_copy import copied
 from reelwright.pipeline.upkeep.scope import Digests, Scope
-from reelwright.stages.synthesize.check import check_set
 from reelwright.storage.constants import LOGGERS, SCHEMA, URLS, VIDEOS
 from reelwright.storage.errors import ConfigError, InputError, ReelwrightError, StoreError, UnusableStoreError
 from reelwright.storage.files import broken_seal
@@ -40,7 +39,7 @@ from reelwright.storage.ledger.records import Record, load_record
 from reelwright.storage.ledger.schema import check_schema
 from reelwright.storage.store import Store
 
-AREAS = (*GROUPED, *RECORDED, "nodes", "projects", "weights", "synthetic")
+AREAS = (*GROUPED, *RECORDED, "nodes", "projects", "weights")
 _OF_CLUSTERS = ("claims", "jobs", "logs", "progress")
 _FILES = (SCHEMA, "files.json", VIDEOS, URLS)
 _OURS = frozenset({*AREAS, "scratch", "tuning", "frame_index", "locks", *_OF_CLUSTERS, *_FILES, LOGGERS})
@@ -97,8 +96,7 @@ def reachable(planner: Planner) -> Scope:
         scope.add("projects", f"{path.parent.name}/{path.name}")
     if planner.dataset.synthetic is not None:
         scope.add("nodes", planner.dataset.synthetic.key)
-        for key in planner.dataset.synthetic.keys:
-            scope.add("synthetic", key)
+        scope.add(KINDS["videos"].folder, planner.dataset.synthetic.key)
     for plan in planner.plans():
         hub = hub_file(plan.node, planner.file)
         if hub is not None and store.backend.has(hub):
@@ -117,7 +115,6 @@ def everything(store: Store) -> Scope:
     """All that lies in the store."""
     nodes = {path.name for path in _listed(store, "nodes") if is_key(path.name)}
     names: dict[str, Iterable[str]] = {
-        "synthetic": [path.name for path in _listed(store, "synthetic") if is_key(path.name)],
         "nodes": nodes,
         "outputs": {key for key in nodes if (store.node(key) / "record.json").exists()},
         "projects": [f"{at.name}/{path.name}" for at in _listed(store, "projects") for path in at.glob("*.json")],
@@ -171,7 +168,7 @@ def _belongs_to_nothing(store: Store, scope: Scope) -> Iterator[Problem]:
             yield strange(path)
     records = [record for key in scope.of("outputs") if (record := _whole_record(store, key)) is not None]
     named = {"/".join(name.split("/")[:2]) for record in records for name in record.files}
-    for area in (*RECORDED, "nodes", *GROUPED, "synthetic"):
+    for area in (*RECORDED, "nodes", *GROUPED):
         for path in _listed(store, area):
             key = path.name.removesuffix(WITH_ITEMS[area].ending) if area in WITH_ITEMS else path.name
             if not is_key(key):
@@ -197,7 +194,6 @@ _CHECKS: Mapping[str, _Check] = {
     "projects": lambda store, name, _: check_sealed(store.root / "projects" / name),
     "nodes": lambda store, key, _: check_node(store.node(key)),
     "weights": lambda store, name, _: check_weights(store, store.root / "weights" / name),
-    "synthetic": lambda store, key, _: check_set(store.synthetic(key)),
     **{area: _items(area) for area in sorted(WITH_ITEMS)},
     "outputs": lambda store, key, _: _outputs(store, key),
 }

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from reelwright.stages.base.config import parse_config
-from reelwright.stages.base.registry import check_stage, config_model
+from reelwright.stages.base.registry import check_stage, config_model, stage_of
 from reelwright.stages.base.work import InputRef, Work
 from reelwright.storage.errors import InputError
 from reelwright.storage.kinds import KINDS
@@ -34,8 +34,7 @@ def bring_inputs(work: Work) -> None:
     for ref in (ref for refs in work.inputs.values() for ref in refs):
         if config_model(ref.stage, where=ref.node).produces == "embeddings":
             store.backend.ensure_items(store.embeddings(ref.key), digests)
-    own = config_model(work.stage, where=work.node)
-    if own.kind == "run":
+    if stage_of(work.stage).trains:
         store.backend.pull(store.run(work.key))  # an interrupted one goes on, wherever it was begun
 
 

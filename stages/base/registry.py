@@ -130,6 +130,15 @@ STAGES: dict[str, Stage] = {
     ),
 }
 
+SOURCES: dict[str, Stage] = {  # what makes the videos themselves: of the block `videos`, no node uses it
+    "synthesize": Stage(
+        "reelwright.stages.synthesize.config:SourceConfig",
+        "reelwright.stages.synthesize.items:run_items",
+        "Make videos by programs",
+        spreads=True,
+    ),
+}
+
 _GROUP = "stages"  # of plug-ins
 RENAMED = {"take_scores": "import_predictions"}  # stages of earlier releases
 
@@ -180,7 +189,7 @@ def stage_plugin(name: str) -> Plugin | None:
 
 def stage_of(name: str) -> Stage:
     """The entry of a stage that is known to be one."""
-    return STAGES[name] if name in STAGES else offered_stages()[name]
+    return SOURCES.get(name) or STAGES.get(name) or offered_stages()[name]
 
 
 def check_stage(name: str, made_of: Mapping[str, Any]) -> None:

@@ -34,7 +34,6 @@ from reelwright.storage.heartbeat import check_held
 from reelwright.storage.ledger.items import ItemRow
 from reelwright.storage.store import Store
 
-ENTRY = "reelwright.stages.base.unit:do_unit"
 STARTED, LEFT = ".started", ".left"
 _MODELS_HELD = 2
 _HEAD = "# unit"

@@ -217,6 +217,11 @@ class SourceConfig(SynthesizeConfig):
         return SynthesizeConfig(**{name: getattr(self, name) for name in SynthesizeConfig.model_fields})
 
 
+def label_parts(label: str, parts: tuple[str, ...]) -> dict[str, str]:
+    """What a label is made of: turn_left-striped_star -> verb turn_left, noun striped_star."""
+    return dict(zip(parts, label.split("-"), strict=True)) if parts else {}
+
+
 def parse_duration(text: str) -> int:
     """Seconds of `2h30m`, `45m`, `30s`: whole numbers with the units h, m and s, each once, in any order.
 

@@ -14,63 +14,20 @@ import contextlib
 import csv
 import io
 import json
-import os
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from reelwright.stages.synthesize.config import label_parts
 from reelwright.storage.constants import TEMPORARY
-from reelwright.storage.digests import digest as digest_of_value
-from reelwright.storage.digests import file_digest
+from reelwright.storage.digests import files_digest
 from reelwright.storage.errors import InputError
 from reelwright.storage.files import folder_bytes, remove, write_if_other, write_json, write_text
-from reelwright.storage.store import backend_of
 
 RECORD, LEDGER, MANIFEST, REPORT, LOCK = "dataset.json", "made.jsonl", "manifest.csv", "report.json", ".lock"
-TABLES = (RECORD, LEDGER, MANIFEST, REPORT, "segments.csv", "steps.csv")  # all files but samples
 _OURS = {LOCK, RECORD}
-_SEND_SECONDS = 20.0  # so much is made again where the machine is lost and the store is in a bucket
-
-
-@dataclass(frozen=True)
-class Present:
-    """What lies in the folder now; of a store in a bucket, in the bucket. Paths are relative to the folder."""
-
-    folder: Path
-    sizes: Mapping[str, int] | None  # of a bucket
-
-    @classmethod
-    def of(cls, folder: Path) -> Present:
-        """Looks at a bucket once."""
-        backend = backend_of(folder)
-        listed = None if backend.url is None else {name: found.size for name, found in backend.entries(folder)}
-        return cls(folder, listed)
-
-    def has(self, path: str) -> bool:
-        """Whether a file or folder is there."""
-        return os.path.exists(self.folder / path) if self.sizes is None else path in self.sizes  # noqa: PTH110 - 100,000
-
-    def names(self, below: str) -> list[str]:
-        """Names of what lies right in a folder."""
-        if self.sizes is None:
-            place = self.folder / below
-            return sorted(path.name for path in place.iterdir()) if place.is_dir() else []
-        return sorted(name.removeprefix(f"{below}/") for name in self.sizes if name.rpartition("/")[0] == below)
-
-    def is_whole(self, made: Made) -> bool:
-        """Whether all files of a sample are there, with the size that they had."""
-        return all(map(self.has, made.paths)) and sum(map(self.num_bytes, made.paths)) == made.num_bytes
-
-    def num_bytes(self, path: str) -> int:
-        """The size of a file, or of all files below a folder."""
-        if self.sizes is None:
-            return folder_bytes(self.folder / path)
-        if path in self.sizes:
-            return self.sizes[path]
-        return sum(size for name, size in self.sizes.items() if name.startswith(f"{path}/"))
 
 
 def claim(folder: Path, content: Mapping[str, Any]) -> None:
@@ -79,7 +36,6 @@ def claim(folder: Path, content: Mapping[str, Any]) -> None:
     Raises InputError where it holds one of other content, or files that are not ours.
     """
     record = folder / RECORD
-    backend_of(record).pull_file(record)
     asked = json.loads(json.dumps(content))
     if record.exists():
         try:
@@ -108,43 +64,38 @@ def finished(folder: Path) -> dict[str, Made]:
 
     A line counts where its files have the size it says. Degenerate ones count too: they would be so again.
     """
-    found = listed(folder)
-    present = Present.of(folder)
-    whole = {name: made for name, made in found.items() if present.is_whole(made)}
+    found = _listed(folder)
+    whole = {name: made for name, made in found.items() if _is_whole(folder, made)}
     if found:
         write_text(folder / LEDGER, "".join(_line(made) for made in whole.values()))
     return whole
 
 
-def listed(folder: Path) -> dict[str, Made]:
+def _is_whole(folder: Path, made: Made) -> bool:
+    """Whether all files of a sample are there, with the size that they had."""
+    places = [folder / path for path in made.paths]
+    return all(place.exists() for place in places) and sum(map(folder_bytes, places)) == made.num_bytes
+
+
+def _listed(folder: Path) -> dict[str, Made]:
     """What the ledger says, by name; nothing is changed, and no file looked at."""
     ledger = folder / LEDGER
-    backend_of(ledger).pull_file(ledger)
     lines = ledger.read_text(encoding="utf-8", errors="replace").splitlines() if ledger.exists() else []
     return {made.name: made for line in lines if (made := _made_of(line))}
 
 
 @contextlib.contextmanager
 def appending(folder: Path) -> Iterator[Callable[[Made], None]]:
-    """Call what is yielded with samples that are finished; a bucket is told of them now and then, and at the end."""
-    ledger, sent = folder / LEDGER, time.monotonic()
+    """Call what is yielded with samples that are finished."""
 
     def append(made: Made) -> None:
-        nonlocal sent
-        with ledger.open("a", encoding="utf-8") as file:
+        with (folder / LEDGER).open("a", encoding="utf-8") as file:
             file.write(_line(made))
-        if time.monotonic() - sent > _SEND_SECONDS:
-            backend_of(ledger).push(ledger)
-            sent = time.monotonic()
 
-    try:
-        yield append
-    finally:
-        if ledger.exists():
-            backend_of(ledger).push(ledger)
+    yield append
 
 
-def write_manifest(folder: Path, samples: Sequence[Made], *, parts: Sequence[str] = ()) -> None:
+def write_manifest(folder: Path, samples: Sequence[Made], *, parts: tuple[str, ...] = ()) -> None:
     """Write the table of what there is; an equal one stays untouched.
 
     ``parts`` name what labels are made of (split at `-`), a column each.
@@ -161,11 +112,6 @@ def write_manifest(folder: Path, samples: Sequence[Made], *, parts: Sequence[str
         for path in made.paths
     ]
     write_rows(folder / MANIFEST, ("video_id", "path", "label", "split", *parts), rows)
-
-
-def label_parts(label: str, parts: Sequence[str]) -> dict[str, str]:
-    """What a label is made of: turn_left-striped_star -> verb turn_left, noun striped_star."""
-    return dict(zip(parts, label.split("-"), strict=True)) if parts else {}
 
 
 def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -246,9 +192,4 @@ class Made:
 
 def digest_of(folder: Path, paths: Sequence[str]) -> str:
     """The digest of the content of files or folders, by their paths relative to ``folder``."""
-    return digest_of_all([folder / path for path in paths])
-
-
-def digest_of_all(places: Sequence[Path]) -> str:
-    """The same, by the paths themselves."""
-    return digest_of_value([file_digest(place) for place in places])
+    return files_digest([folder / path for path in paths])

@@ -1,17 +1,21 @@
 """The videos that a pipeline makes for itself: the key of the set, where it lies, and what of it is there.
 
 The key follows from the settings and the seed, a video's digest from that key and its name: both are known without
-reading a file, and are the same on every machine. How many there are, and of which split, is in no key.
+reading a file, and are the same on every machine. How many there are, and of which split, is in no key. What was made
+is listed in the item ledger of the key.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from reelwright.stages.base.registry import load
+from reelwright.stages.base.work import VideoItem, Work
 from reelwright.stages.synthesize.config import (
     ACTIONS,
     LABEL_PARTS,
@@ -20,13 +24,16 @@ from reelwright.stages.synthesize.config import (
     PROCEDURE_VERSION,
     VERSION,
     SourceConfig,
+    label_parts,
 )
-from reelwright.stages.synthesize.ledger import Made, Present, label_parts, listed
 from reelwright.storage.digests import digest, item_key
+from reelwright.storage.ledger.items import ItemLedger, ItemRow
 from reelwright.storage.store import Store
 from reelwright.storage.tables.manifest import ManifestVideo
 
 STAGE = "synthesize"
+CLASSES = "classes"  # folder of the files of classes that are drawn
+DEGENERATE = "degenerate"  # every draw of a sample is: it would be so again
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class SyntheticSet:
     config: SourceConfig
     store: Store
     classes: Mapping[str, str]  # name -> digest of the class files that are named; empty: none are
-    class_folder: Path | None  # where class files are, or will be drawn
+    class_folder: Path | None = None  # where these are
 
     @cached_property
     def material(self) -> dict[str, Any]:
@@ -51,16 +58,6 @@ class SyntheticSet:
         return digest(self.material)
 
     @property
-    def class_key(self) -> str:
-        """The name of the set of drawn classes; the set's own where none are drawn."""
-        return _class_key(self.config) if self.config.num_classes else self.key
-
-    @property
-    def keys(self) -> set[str]:
-        """What of the store it needs."""
-        return {self.key, self.class_key}
-
-    @property
     def folder(self) -> Path:
         """Where the videos lie, as the command writes them."""
         return self.store.synthetic(self.key)
@@ -71,74 +68,114 @@ class SyntheticSet:
         return self.store.backend.name_of(self.folder)
 
     @cached_property
-    def made(self) -> dict[str, Made]:
-        """What is finished of what is asked for, by name, in the order of samples; those given up too."""
+    def rows_by_name(self) -> dict[str, ItemRow]:
+        """What was tried so far: videos, more of them perhaps than are asked for, and classes."""
+        return {row.name: row for row in ItemLedger(self.store.node(self.key)).load().values()}
+
+    @cached_property
+    def made(self) -> dict[str, ItemRow]:
+        """What was tried of what is asked for, by name, in the order of samples."""
+        rows = {name: row for name, row in self.rows_by_name.items() if not self.is_class(name)}
         if self.config.family == PROCEDURE:
-            found = listed(self.folder)
-            return {name: found[name] for name in _procedure_names(self.config) if name in found}
-        by_number = {_number(name): made for name, made in listed(self.folder).items()}
+            return {name: rows[name] for name in procedure_names(self.config) if name in rows}
+        by_number = {number_of(name): row for name, row in rows.items()}
         numbers = range(1, self.config.samples + 1)
         return {by_number[number].name: by_number[number] for number in numbers if number in by_number}
 
     @property
     def videos(self) -> list[ManifestVideo]:
         """The finished videos, with labels and splits."""
-        good = ((row, made) for row, made in enumerate(self.made.values(), start=1) if not made.problem)
+        good = ((number, row) for number, row in enumerate(self.made.values(), start=1) if row.is_done)
         return [
             ManifestVideo(
-                made.name,
-                f"{self.place}/{made.paths[0]}",
-                self._split(made),
-                made.label,
-                row,
-                label_parts(made.label, LABEL_PARTS.get(self.config.family, ())),
+                row.name,
+                f"{self.place}/{row.file}",
+                self._split(row.name),
+                self._label(row.name),
+                number,
+                label_parts(self._label(row.name), LABEL_PARTS.get(self.config.family, ())),
             )
-            for row, made in good
+            for number, row in good
         ]
 
     @property
     def num_to_make(self) -> int:
         """How many samples are not there."""
-        present = Present.of(self.folder)
-        gone = sum(not present.has(made.paths[0]) for made in self.made.values() if made.paths)
-        return self.config.samples - len(self.made) + gone
+        return self.config.samples - len(self.made) + len(self._gone(self.made.values()))
+
+    def lacks(self, *, again: bool) -> bool:
+        """Whether there is anything to make: samples, files of classes; with ``again`` what may not fail once more."""
+        classes = (row for name, row in self.rows_by_name.items() if self.is_class(name))
+        failed = again and any(row.cause != DEGENERATE for row in self.given_up)
+        return bool(self.num_to_make or failed or self._gone(classes))
 
     @property
-    def given_up(self) -> tuple[Made, ...]:
-        """Samples of which every draw was degenerate."""
-        return tuple(made for made in self.made.values() if made.problem)
+    def given_up(self) -> tuple[ItemRow, ...]:
+        """Samples that were tried without success."""
+        return tuple(row for row in self.made.values() if not row.is_done)
+
+    def is_class(self, name: str) -> bool:
+        """Whether this is the name of a class that is drawn, not that of a sample."""
+        return self.config.num_classes is not None and name.startswith(f"{CLASSES}/")
+
+    def settled(self, *, again: bool) -> set[str]:
+        """Names of what is not to be made: it is there, or was tried without success (with ``again``: degenerate)."""
+        tried = {name for name, row in self.rows_by_name.items() if row.is_done or not again or row.cause == DEGENERATE}
+        return tried - self._gone(self.rows_by_name.values())
 
     def digest_of(self, name: str) -> str:
         """How a video stands in the keys of what is made of it."""
         return item_key(self.key, name)
 
-    def _split(self, made: Made) -> str:
+    def work(self, items: tuple[VideoItem, ...], *, node: str, workers: int | None) -> Work:
+        """The unit of work that makes ``items``; ``workers`` are its processes, None: as many as suit the machine."""
+        config = {**self.config.model_dump(mode="json"), "workers": workers}
+        return Work(
+            node=node,
+            stage=STAGE,
+            key=self.key,
+            config={**config, "class_files": None if self.class_folder is None else str(self.class_folder)},
+            spec=self.material,
+            store=self.store.place,
+            inputs={},
+            items=items,
+        )
+
+    def anew(self) -> SyntheticSet:
+        """The same, without what was read of its ledger."""
+        self.store.backend.forget()
+        return SyntheticSet(self.config, self.store, self.classes, self.class_folder)
+
+    def _gone(self, rows: Iterable[ItemRow]) -> set[str]:
+        """Names of those whose file is not there any more; a bucket is listed once."""
+        done, backend = [row for row in rows if row.is_done], self.store.backend
+        if backend.url is None:
+            folder = self.folder
+            return {row.name for row in done if not os.path.exists(folder / row.file)}  # noqa: PTH110 - 100,000
+        present = {name for name, _ in backend.entries(self.folder)} if done else set()
+        return {row.name for row in done if row.file not in present}
+
+    def _split(self, name: str) -> str:
         if self.config.family == PROCEDURE:
-            return made.name.partition("_")[0]
+            return name.partition("_")[0]
         actions = self.config.actions
         fixed = {"perlin": NUM_PERLIN_CLASSES, ACTIONS: len(actions.verbs) * len(actions.nouns)}
         num_classes = fixed.get(self.config.family, self.config.num_classes)
-        return self.config.split_of((_number(made.name) - 1) // (num_classes or len(self.classes) or 1))
+        return self.config.split_of((number_of(name) - 1) // (num_classes or len(self.classes) or 1))
+
+    def _label(self, name: str) -> str:
+        if self.config.family == PROCEDURE:
+            return str(load("reelwright.stages.synthesize.procedures.write:variant_of")(name))
+        return name.rpartition("/")[0]
 
 
-def synthetic_set(
-    config: SourceConfig, *, store: Store, classes: Mapping[str, str], folder: Path | None
-) -> SyntheticSet:
-    """The set that ``config`` asks for; ``classes`` and ``folder`` are of `class_files` where that is given."""
-    drawn = store.synthetic(_class_key(config)) if config.num_classes else None
-    return SyntheticSet(config, store, classes, folder or drawn)
-
-
-def _class_key(config: SourceConfig) -> str:
-    spec = {**config.content(), "num_classes": config.num_classes}
-    return digest({"stage": STAGE, "version": VERSION, "spec": spec, "inputs": {"made": "classes"}})
-
-
-def _procedure_names(config: SourceConfig) -> Iterator[str]:
+def procedure_names(config: SourceConfig) -> Iterator[str]:
+    """Names of the procedure videos that are asked for."""
     num_train = config.samples - config.num_val - config.num_test
     for split, count in (("train", num_train), ("val", config.num_val), ("test", config.num_test)):
         yield from (f"{split}_{index:02d}" for index in range(count))
 
 
-def _number(name: str) -> int:
+def number_of(name: str) -> int:
+    """The number of a sample, from 1; not of procedures."""
     return int(name.rpartition("/")[2].split("-")[0])

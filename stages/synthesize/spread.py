@@ -10,20 +10,13 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from reelwright.storage.errors import StageError
 
 R = TypeVar("R")
 
 _AHEAD = 2  # calls a process: one being done, one waiting
-
-
-class Spread(Protocol):
-    """What does calls somewhere: `spread` in processes of this machine, or the workers of a cluster."""
-
-    def __call__(self, function: Callable[..., R], calls: Iterable[tuple[Any, ...]], *, workers: int) -> Iterator[R]:
-        """See `spread`."""
 
 
 def spread(function: Callable[..., R], calls: Iterable[tuple[Any, ...]], *, workers: int) -> Iterator[R]:

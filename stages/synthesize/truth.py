@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from reelwright.stages.synthesize.actions.draw import FrameTruth, truth_of
 from reelwright.stages.synthesize.config import SynthesizeConfig
-from reelwright.stages.synthesize.ledger import Made, write_rows
+from reelwright.stages.synthesize.ledger import write_rows
 from reelwright.stages.synthesize.samples import Sample, SamplePlan, generator_of
 
 TRUTH = "objects.csv"
@@ -20,21 +20,21 @@ def sample_truth(config: SynthesizeConfig, sample: Sample) -> list[FrameTruth]:
     return truth_of(generator_of(config, sample.stream, sample.index, 0), config, label=sample.label)
 
 
-def write_truth(path: Path, plan: SamplePlan, samples: Sequence[Made]) -> None:
-    """Write the table of COLUMNS for all frames of ``samples``; an equal one stays untouched.
+def write_truth(path: Path, plan: SamplePlan, names: Iterable[str]) -> None:
+    """Write the table of COLUMNS for all frames of the samples ``names``; an equal one stays untouched.
 
     x and y are the left upper corner of the box, w and h its size, in pixels of the video; empty where nothing of the
     object is seen. ``acts`` is 1 in frames of the action.
     """
 
     def rows() -> Iterator[tuple[object, ...]]:
-        for made in samples:
-            sample = plan.sample(int(made.name.rpartition("/")[2]))
+        for name in names:
+            sample = plan.sample(int(name.rpartition("/")[2]))
             for index, truth in enumerate(sample_truth(plan.config, sample)):
                 box: tuple[object, ...] = ("",) * 4
                 if truth.box is not None:
                     left, top, right, bottom = truth.box
                     box = tuple(round(value, _DIGITS) for value in (left, top, right - left, bottom - top))
-                yield made.name, index, round(index / plan.config.fps, 6), *box, int(truth.is_acting)
+                yield name, index, round(index / plan.config.fps, 6), *box, int(truth.is_acting)
 
     write_rows(path, COLUMNS, rows())

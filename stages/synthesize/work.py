@@ -10,7 +10,7 @@ from typing import Any
 
 from reelwright.stages.base.work import Reporter
 from reelwright.stages.synthesize.config import ACTIONS, LABEL_PARTS, VERSION, SynthesizeConfig
-from reelwright.stages.synthesize.families.class_files import SUFFIX, find_classes, read_class
+from reelwright.stages.synthesize.families.class_files import class_files
 from reelwright.stages.synthesize.families.ifs import NUM_STILLS
 from reelwright.stages.synthesize.families.table import fixed_labels
 from reelwright.stages.synthesize.ledger import (
@@ -28,14 +28,13 @@ from reelwright.stages.synthesize.ledger import (
 )
 from reelwright.stages.synthesize.make import make_class, make_sample
 from reelwright.stages.synthesize.samples import Sample, SamplePlan
-from reelwright.stages.synthesize.spread import Spread, spread
+from reelwright.stages.synthesize.spread import spread
 from reelwright.stages.synthesize.truth import TRUTH, write_truth
 from reelwright.storage.arrays.frames import FrameStore
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.files import write_json
 from reelwright.storage.locks.locks import exclusive
-from reelwright.storage.store import backend_of
 
 __all__ = ["VERSION", "Effort", "SynthesisResult", "synthesize", "synthesize_classes"]
 
@@ -77,26 +76,25 @@ def synthesize(
     effort: Effort,
     reporter: Reporter,
     classes: Path | None = None,
-    by: Spread = spread,
 ) -> SynthesisResult:
     """Make samples into ``folder`` until there are enough of them or the time is over, and write the tables.
 
     ``classes`` is a folder of class files: videos are then instances of these classes and labelled so. A sample
     depends on the settings, its class and its own number, nothing else; finished ones are kept. A killed call leaves
-    nothing that looks whole, and the same call goes on from there. ``by`` may make them elsewhere.
+    nothing that looks whole, and the same call goes on from there.
 
     Raises ConfigError for settings that do not go together, InputError for a folder or a class file that is not right.
     """
     if effort.num_samples is None and effort.seconds is None:
         raise ConfigError("how much? Give a number of samples, a time such as 2h30m, or both")
-    files = _class_files(config, classes)
+    files = {} if classes is None else class_files(config, classes)
     with exclusive(folder / LOCK, report=reporter.note):
         claim(folder, {**_record(config), "classes": {name: file_digest(path) for name, path in files.items()}})
         clear_leftovers(folder)
         if config.into == "frames":
             FrameStore.create(folder / FRAME_STORE, {"synthesized": config.content()})
         plan = SamplePlan(config, fixed_labels(config) or tuple(files))
-        return _make_samples(folder, plan, files, effort, reporter, by=by)
+        return _make_samples(folder, plan, files, effort, reporter)
 
 
 def synthesize_classes(
@@ -106,7 +104,6 @@ def synthesize_classes(
     num_classes: int,
     workers: int,
     reporter: Reporter,
-    by: Spread = spread,
 ) -> SynthesisResult:
     """Draw ``num_classes`` classes into class files `<n>.npz` (fractals: `<n>-<variation>.npz`).
 
@@ -125,7 +122,7 @@ def synthesize_classes(
         reporting = _Telling(reporter, Effort(num_samples=num_classes), len(found), unit="classes")
         calls = ((folder, config, number) for number in missing)
         with appending(folder) as append:
-            for made in by(make_class, calls, workers=min(workers, max(1, len(missing)))):
+            for made in spread(make_class, calls, workers=min(workers, max(1, len(missing)))):
                 append(made)
                 reporting.take(made)
         everything = [*found.values(), *reporting.made]
@@ -136,7 +133,7 @@ def synthesize_classes(
 
 
 def _make_samples(
-    folder: Path, plan: SamplePlan, files: dict[str, Path], effort: Effort, reporter: Reporter, *, by: Spread
+    folder: Path, plan: SamplePlan, files: dict[str, Path], effort: Effort, reporter: Reporter
 ) -> SynthesisResult:
     found = finished(folder)
     count = None if effort.num_samples is None else _num_steps(plan.config, effort.num_samples)
@@ -159,14 +156,14 @@ def _make_samples(
     workers = effort.workers if count is None else max(1, min(effort.workers, count - len(found)))
     try:
         with appending(folder) as append:
-            for made in by(make_sample, calls(), workers=workers):
+            for made in spread(make_sample, calls(), workers=workers):
                 append(made)
                 reporting.take(made)
     finally:
         everything = sorted([*kept, *reporting.made], key=_step_of)
         write_manifest(folder, everything, parts=LABEL_PARTS.get(plan.config.family, ()))
         if plan.config.family == ACTIONS:
-            write_truth(folder / TRUTH, plan, everything)
+            write_truth(folder / TRUTH, plan, (made.name for made in everything))
         write_json(folder / REPORT, report_of(everything))
     return SynthesisResult(
         folder=folder, num_new=len(reporting.made), num_found=len(kept), report=report_of(everything)
@@ -176,25 +173,6 @@ def _make_samples(
 def _num_steps(config: SynthesizeConfig, num_samples: int) -> int:
     """Draws for so many videos or images; images come 16 at a time."""
     return -(-num_samples // NUM_STILLS) if config.is_still else num_samples
-
-
-def _class_files(config: SynthesizeConfig, folder: Path | None) -> dict[str, Path]:
-    if folder is None:
-        return {}
-    if known := fixed_labels(config):
-        raise ConfigError(f"{config.family} takes no class files: its {len(known)} classes are fixed. Leave them out")
-    backend_of(folder).pull(folder, skip=_is_no_class, anew=True)
-    files = find_classes(folder)
-    for path in files.values():
-        is_still = "weights" in read_class(path, family=config.family)
-        if is_still != config.is_still:
-            made, hint = ("images", "ask for still images") if is_still else ("videos", "do not ask for still images")
-            raise ConfigError(f"{path} is a class of {made}: {hint}, or give other classes")
-    return {name: path.absolute() for name, path in files.items()}
-
-
-def _is_no_class(name: str) -> bool:
-    return not name.endswith(SUFFIX)
 
 
 def _record(config: SynthesizeConfig) -> dict[str, Any]:

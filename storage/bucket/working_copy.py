@@ -39,7 +39,7 @@ from reelwright.storage.constants import SCHEMA, TEMPORARY, URLS, VIDEOS
 from reelwright.storage.heartbeat import check_held
 from reelwright.storage.kinds import GROUPED, RECORDED
 
-_SHARED = frozenset({*GROUPED, *RECORDED, "nodes", "weights", "projects", "logs", "synthetic"})
+_SHARED = frozenset({*GROUPED, *RECORDED, "nodes", "weights", "projects", "logs"})
 _TABLES = frozenset({VIDEOS, URLS, SCHEMA})
 _LAST = ("zarr.json", "record.json", "model.safetensors")  # what says that the rest is there
 _DEPTH = 3  # area, group, item: below, a zarr.json is that of an array, and completes nothing

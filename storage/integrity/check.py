@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from reelwright.storage.arrays.shards import broken_shard
 from reelwright.storage.arrays.zarrs import OWN
 from reelwright.storage.constants import PARTIAL, SCHEMA, TEMPORARY, URLS
-from reelwright.storage.digests import KEY_HEX_DIGITS, file_digest
+from reelwright.storage.digests import KEY_HEX_DIGITS, file_digest, files_digest
 from reelwright.storage.files import broken_seal, has_seal
 from reelwright.storage.kinds import OutputKind
 from reelwright.storage.ledger.digest_cache import KnownFiles
@@ -30,6 +30,8 @@ from reelwright.storage.store import Store
 MISSING, TRUNCATED, ALTERED, FOREIGN, LEFTOVER = "missing", "truncated", "altered", "foreign", "leftover"
 Rows = Mapping[str, ItemRow]  # by video digest
 
+_TABLES = (".csv", ".json", ".jsonl")  # beside files that are listed
+_MADE = (".mp4", ".npz")
 _TIMES = ("start_seconds", "pts_seconds")  # one entry a row, in embeddings and in frames
 _SEAL_TOLD = {
     MISSING: "is not there",
@@ -161,6 +163,28 @@ def check_item_scores(folder: Path, digest: str, row: ItemRow | None = None) -> 
 def scored_rows(folder: Path, digest: str) -> int:
     """How many windows of a video were scored."""
     return int(pq.read_metadata(folder / f"{digest}.parquet").num_rows)
+
+
+def check_files(folder: Path, done: Rows | None, digests: frozenset[str] | None) -> Iterator[Problem]:
+    """Files that the rows of a ledger name, and what else lies there but tables; arguments as of `check_group`."""
+    ours = {folder / row.file: row for row in (done or {}).values()}
+    for path, row in ours.items():
+        if digests is not None and row.digest not in digests:
+            continue
+        if not path.exists():
+            yield Problem(path, MISSING, "is not there; the next run makes it again")
+        elif files_digest([path]) != row.content:
+            yield Problem(path, ALTERED, "its bytes are not those that were made")
+    if done is None:
+        return
+    for path in sorted(folder.rglob("*")):
+        if not path.is_file() or not ours.keys().isdisjoint((path, *path.parents)):
+            continue
+        place = path.relative_to(folder)
+        if place.suffix in _MADE or is_key(place.parent.name):
+            yield _uncommitted(path)
+        elif not (place.suffix in _TABLES and len(place.parts) == 1) and place.parts[1:] != ("zarr.json",):
+            yield strange(path)
 
 
 def check_outputs(store: Store, record: Record) -> Iterator[Problem]:

@@ -23,7 +23,7 @@ from reelwright.storage.ledger.items import ItemLedger
 from reelwright.storage.locks.locks import exclusive
 from reelwright.storage.store import Store
 
-_KEYED = (*RECORDED, "synthetic", "nodes", "jobs", "logs", "claims", LOGGERS)
+_KEYED = (*RECORDED, "nodes", "jobs", "logs", "claims", LOGGERS)
 _LEFTOVERS = "leftovers"
 _DEPTH = 3  # area, group, item: nothing below is asked for by name
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from reelwright.storage.errors import StoreError
 from reelwright.storage.files import folder_bytes, remove
 from reelwright.storage.integrity.check import check_item, check_item_scores, is_key, item_rows, scored_rows
-from reelwright.storage.kinds import GROUPED, KINDS, RECORDED, WITH_ITEMS
+from reelwright.storage.kinds import GROUPED, KINDS, LISTED, RECORDED, WITH_ITEMS
 from reelwright.storage.ledger.items import ItemLedger, ItemRow
 from reelwright.storage.ledger.records import load_record, save_record
 from reelwright.storage.store import Store
@@ -45,7 +45,7 @@ def take_out(store: Store, paths: Iterable[Path]) -> list[str]:
             items[rest[0]].add(digest)
         elif area == KINDS["run"].folder:
             runs[rest[0]].add("/".join(rest[1:]))
-        elif area in RECORDED:
+        elif area in RECORDED and area not in LISTED:
             remove(store.root / area / rest[0])
             messages.append(f"{area}/{rest[0]}: removed")
         elif rest[1:] == ["record.json"] and _restore(store, path):

@@ -44,6 +44,9 @@ class ItemRow:
     cause: str = ""  # short word: why it is not ok
     message: str = ""
     attempts: int = 1
+    name: str = ""  # of a video that is made, and of one that was given up
+    file: str = ""  # that it is, below the folder of its key
+    content: str = ""  # digest of that file
 
     @property
     def is_done(self) -> bool:
@@ -180,7 +183,10 @@ _FIELDS = [entry.name for entry in fields(ItemRow)]
 
 
 def items_table(entries: Iterable[Mapping[str, Any]]) -> pa.Table:
-    """Items as an Arrow table, sorted by digest; fields that are not ours get columns after ours."""
+    """Items as an Arrow table, sorted by digest.
+
+    Fields that are not ours get columns after ours; so do the last of ours where they say something.
+    """
     import pyarrow as pa
 
     schema = pa.schema(
@@ -198,6 +204,7 @@ def items_table(entries: Iterable[Mapping[str, Any]]) -> pa.Table:
     )
     listed = sorted(entries, key=lambda entry: str(entry["digest"]))
     table = pa.Table.from_pylist(listed, schema=schema)
-    for name in dict.fromkeys(name for entry in listed for name in entry if name not in _FIELDS):
+    more = dict.fromkeys(name for entry in listed for name, value in entry.items() if value or name not in _FIELDS)
+    for name in (name for name in more if name not in schema.names):
         table = table.append_column(name, pa.array([entry.get(name) for entry in listed]))
     return table

@@ -102,7 +102,7 @@ def exclusive(
 ) -> Iterator[bool]:
     """Hold the lock ``folder`` while the block runs; yields whether another process had it first.
 
-    ``tell`` is called with who has it before waiting. Raises OSError where nothing can be written, UnusableStoreError
+    ``report`` is called with who has it before waiting. Raises OSError where nothing can be written, UnusableStoreError
     where a bucket does not answer, and LostLockError when the lock was lost meanwhile: the store was removed, or
     another process took the lock over since this one was stopped, or could not reach the store, for longer than
     ``stale_seconds``. That is raised in the block too, by whatever is about to change the store (`check_held`). Without

@@ -24,28 +24,30 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from reelwright.cli.main import app
+from reelwright.pipeline.config.cluster import ClusterSettings
 from reelwright.pipeline.config.pipeline_file import load_pipeline
-from reelwright.pipeline.executors.calls import CallSpreader
-from reelwright.pipeline.executors.executors import LocalExecutor
-from reelwright.pipeline.executors.unit_scheduler import Ended
+from reelwright.pipeline.executors.executors import LocalExecutor, sized
+from reelwright.pipeline.executors.progress_file import LiveReporter
+from reelwright.pipeline.executors.unit_scheduler import DEATHS, Ended, Pool, Spreader
 from reelwright.pipeline.plan.load_dataset import NODE, why_to_make
 from reelwright.pipeline.plan.lockfile import Frozen
 from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.pipeline.run.estimate import MAKING, estimates
 from reelwright.pipeline.run.reading import read_videos
-from reelwright.pipeline.run.runner import open_planner
+from reelwright.pipeline.run.runner import all_failures, open_planner
 from reelwright.pipeline.upkeep.gc import Limits, sweep
 from reelwright.pipeline.upkeep.repair import repair
 from reelwright.pipeline.upkeep.verify import verify
 from reelwright.stages.base.config import parse_config
-from reelwright.stages.base.registry import load
-from reelwright.stages.base.work import Reporter, SilentReporter
+from reelwright.stages.base.unit import STARTED, Unit, do_unit
+from reelwright.stages.base.work import Reporter, SilentReporter, Work
 from reelwright.stages.synthesize import source
-from reelwright.stages.synthesize.config import SourceConfig, SynthesizeConfig
-from reelwright.stages.synthesize.source import synthetic_set
-from reelwright.stages.synthesize.work import Effort, synthesize
+from reelwright.stages.synthesize.config import SourceConfig
+from reelwright.stages.synthesize.items import items_to_make, run_items
+from reelwright.stages.synthesize.source import SyntheticSet
 from reelwright.storage.arrays.frames import FrameStore
 from reelwright.storage.errors import ConfigError, InputError, StageError
+from reelwright.storage.ledger.items import ItemLedger, ItemRow
 from reelwright.storage.ledger.records import read_records, write_record
 from reelwright.storage.store import Store
 from tests.pipeline.test_key_properties import QUICK, at, leaves, name_of, values_of
@@ -244,16 +246,15 @@ def test_gc_keeps_what_is_reached_by_this_or_another_pipeline_file(project: Path
     sets = project / ".reelwright" / "store" / "synthetic"
     (project / "other.yaml").write_text(PIPELINE.replace("seed: 3", "seed: 5"), encoding="utf-8")
     read_videos(load_pipeline(project / "other.yaml"), SilentObserver())
-    assert len(list(sets.iterdir())) == 4  # videos and classes of two
+    assert len(list(sets.iterdir())) == 2
     now = Limits(guard_seconds=0)
     file = load_pipeline(project / "reelwright.yaml")
     assert not [item for item in sweep([file], SilentObserver(), limits=now).going if item.kind == "synthetic"]
     going = sweep([file], SilentObserver(), limits=now, only_these=True).going
-    reached = planner_of(project).dataset.synthetic.keys
+    reached = {planner_of(project).dataset.synthetic.key}
     assert {item.path.name for item in going if item.kind == "synthetic"} == {
         path.name for path in sets.iterdir()
     } - reached
-    assert len(reached) == 2
 
 
 def test_gc_makes_nothing_and_keeps_frames_of_videos_that_are_to_be_made(project: Path) -> None:
@@ -302,7 +303,7 @@ def test_status_and_explain_say_it(project: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.slow
 def test_class_files_enter_by_content(project: Path) -> None:
-    made = next(path for path in (project / ".reelwright/store/synthetic").iterdir() if (path / "1.npz").exists())
+    (made,) = (project / ".reelwright/store/synthetic").glob("*/classes")
     (project / "classes").mkdir()
     for name in ("1.npz", "2.npz"):
         shutil.copy(made / name, project / "classes" / name)
@@ -348,7 +349,7 @@ def key_of(values: dict[str, Any]) -> str | None:
         config = SourceConfig.model_validate({**BASE, **values})
     except ValidationError:
         return None
-    return synthetic_set(config, store=Store.at("store"), classes={}, folder=None).key
+    return SyntheticSet(config, Store.at("store"), {}).key
 
 
 def nested(path: tuple[str, ...], value: Any) -> dict[str, Any]:
@@ -525,11 +526,12 @@ def test_a_dry_run_estimates_the_making_by_the_rate_of_earlier_ones(project: Pat
 
 
 class PoolHere:
-    """Does units in this process; of every unit the first try dies with its worker."""
+    """Does units in this process; the first so many die before they start, and all with a sample that kills."""
 
-    def __init__(self, *, deaths: int) -> None:
-        self.deaths, self.units, self.wants = deaths, 0, []
-        self._queue: list[tuple[str, dict[str, Any], str]] = []
+    def __init__(self, *, breaks: int = 0, kills: str = "") -> None:
+        self.breaks, self.kills, self.wants = breaks, kills, []
+        self.units: list[list[str]] = []
+        self._queue: list[tuple[str, dict[str, Any]]] = []
 
     def size(self) -> int:
         return 2
@@ -537,19 +539,33 @@ class PoolHere:
     def want(self, num_units: int) -> None:
         self.wants.append(num_units)
 
-    def submit(self, name: str, unit: dict[str, Any], *, needs_gpu: bool, entry: str = "") -> None:
-        self.units += 1
-        self._queue.append((name, json.loads(json.dumps(unit)), entry))
+    def submit(self, name: str, unit: dict[str, Any], *, needs_gpu: bool) -> None:
+        assert not needs_gpu
+        self._queue.append((name, json.loads(json.dumps(unit))))
+        self.units.append([item.video_id for item in Unit.from_plain(unit).work.items])
 
     def ended(self, timeout_seconds: float) -> list[Ended]:
-        name, unit, entry = self._queue.pop()
-        if self.deaths:
-            self.deaths -= 1
+        name, unit = self._queue.pop()
+        if self.breaks:
+            self.breaks -= 1
             return [Ended(name=name, why="killed")]
-        return [Ended(name=name, done=json.loads(json.dumps(load(entry)(unit))))]
+        if self.kills in [item.video_id for item in Unit.from_plain(unit).work.items]:
+            Unit.from_plain(unit).mark(STARTED).touch()
+            return [Ended(name=name, why="killed")]
+        return [Ended(name=name, done=json.loads(json.dumps(do_unit(unit))))]
 
     def cancel(self) -> None:
         self._queue.clear()
+
+
+class There(LocalExecutor):
+    """Workers of a cluster with one core each."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+
+    def items(self, work: Work, reporter: LiveReporter) -> None:
+        Spreader(sized(work, cpus=1), self.pool, reporter, ClusterSettings(unit_seconds=5.0)).run()
 
 
 MADE_BY_WORKERS = {
@@ -563,30 +579,68 @@ MADE_BY_WORKERS = {
 @pytest.mark.parametrize("name", MADE_BY_WORKERS)
 def test_videos_made_by_workers_of_a_cluster_are_those_made_here(name: str, tmp_path: Path) -> None:
     folders = [tmp_path / "here", tmp_path / "there"]
-    pool = PoolHere(deaths=2)
-
-    class There(LocalExecutor):
-        def calls(self, reporter: Reporter) -> Any:
-            return CallSpreader(pool, 1, 5.0)
-
-    for folder, executor in zip(folders, (None, There()), strict=True):
+    pool = PoolHere(breaks=2)
+    for folder, executor in zip(folders, (None, There(pool)), strict=True):
         folder.mkdir()
         (folder / "reelwright.yaml").write_text(MADE_BY_WORKERS[name], encoding="utf-8")
         read_videos(load_pipeline(folder / "reelwright.yaml"), SilentObserver(), executor=executor)
     here, there = (
-        {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.mp4")} for folder in folders
+        {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("synthetic/**/*.*")}
+        for folder in folders
     )
     assert here == there
-    assert len(here) == (4 if name == "samples of classes" else 2)
-    assert pool.units == len(here) + 2 + (2 if name == "samples of classes" else 0)  # classes, videos, those that died
-    assert pool.wants[-1] == 0
+    videos = [path for path in here if path.endswith(".mp4")]
+    done = {made for unit in pool.units for made in unit}
+    assert len(videos) == (4 if name == "samples of classes" else 2)
+    assert len(done) == len(videos) + (2 if name == "samples of classes" else 0)
+    assert len(pool.units) > 2
+    assert pool.wants[0] >= 2
 
 
-def test_a_sample_over_which_three_workers_die_ends_the_making(tmp_path: Path) -> None:
-    config = SynthesizeConfig(family="dead_leaves", size=32)
-    effort = Effort(num_samples=2)
-    by = CallSpreader(PoolHere(deaths=9), 1, 5.0)
-    with pytest.raises(StageError, match=r"3 workers died over one sample \(killed\): too little memory"):
-        synthesize(tmp_path / "set", config, effort=effort, reporter=SilentReporter(), by=by)
-    done = synthesize(tmp_path / "set", config, effort=effort, reporter=SilentReporter())
-    assert done.num_new == 2
+def test_a_sample_over_which_three_workers_die_is_given_up_and_tried_again_by_the_next_run(tmp_path: Path) -> None:
+    (tmp_path / "reelwright.yaml").write_text(
+        "videos:\n  synthesize: {family: dead_leaves, size: 32, samples: 3}\n  workers: 1\n"
+        "stages:\n  frames: {uses: decode, fps: 6, workers: 1}\n",
+        encoding="utf-8",
+    )
+    file = load_pipeline(tmp_path / "reelwright.yaml")
+    pool = PoolHere(kills="2")
+    read_videos(file, SilentObserver(), executor=There(pool))
+    assert [unit.count("2") for unit in pool.units].count(1) == DEATHS
+    planner = open_planner(file)
+    assert [video.video_id for video in planner.dataset.videos] == ["1", "3"]
+    assert planner.dataset.num_to_make == 0
+    (failure,) = all_failures(planner)
+    assert (failure.video_ids, failure.row.cause, failure.is_quarantined) == (("2",), "killed_worker", False)
+    assert re.search(r"3 workers died over this video.*\(killed\)", failure.row.message)
+    assert len(read_videos(file, SilentObserver(), anew=False).videos) == 2
+    assert len(read_videos(file, SilentObserver()).videos) == 3
+    assert not all_failures(open_planner(file))
+
+
+def test_class_files_that_a_machine_does_not_see_are_named_with_what_to_do(tmp_path: Path) -> None:
+    config = SourceConfig.model_validate({"family": "dead_leaves", "size": 32, "samples": 1, "class_files": "x"})
+    wanted = SyntheticSet(config, Store.at(tmp_path / "store"), {"a": "0"}, tmp_path / "elsewhere")
+    (items,) = items_to_make(wanted, again=True)
+    with pytest.raises(InputError, match=r"elsewhere is not on .*num_classes"):
+        run_items(wanted.work(items, node=NODE, workers=1), SilentReporter())
+
+
+def test_a_class_that_cannot_be_drawn_ends_the_making(project: Path) -> None:
+    wanted = planner_of(project, "videos.synthesize.num_classes=3").dataset.synthetic
+    ledger = ItemLedger(wanted.store.node(wanted.key))
+    made = items_to_make(wanted, again=True)
+    for item in next(made):
+        problem = "class 2: nothing to be seen in any of 50 draws"
+        broken = {"status": "failed", "cause": "degenerate", "message": problem} if item.video_id == "classes/2" else {}
+        ledger.commit(ItemRow(**{"digest": item.digest, "status": "ok", "name": item.video_id, "file": "x", **broken}))
+    with pytest.raises(StageError, match=r"videos\.synthesize: class 2: .*50 draws\. Choose another seed, or other"):
+        next(made)
+
+
+def test_the_file_of_a_class_that_is_gone_is_drawn_again(project: Path) -> None:
+    (path,) = project.glob(".reelwright/store/synthetic/*/classes/2.npz")
+    whole = path.read_bytes()
+    path.unlink()
+    assert run(project) == {"made": 0, "decoded": 0}
+    assert path.read_bytes() == whole

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,19 +12,15 @@ from typing import Any
 import pytest
 
 from reelwright.pipeline.config.pipeline_file import PipelineFile, load_pipeline
-from reelwright.pipeline.executors.calls import CallSpreader
-from reelwright.pipeline.executors.executors import LocalExecutor
 from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.pipeline.run.reading import read_videos
 from reelwright.pipeline.run.runner import open_planner
 from reelwright.pipeline.upkeep.gc import Limits, collect
 from reelwright.pipeline.upkeep.repair import repair
 from reelwright.pipeline.upkeep.verify import verify
-from reelwright.stages.base.work import Reporter
-from reelwright.stages.synthesize import ledger
 from reelwright.storage.bucket import remote
 from reelwright.storage.errors import ConfigError
-from tests.pipeline.test_synthesized import MADE_BY_WORKERS, PIPELINE, Counting, PoolHere
+from tests.pipeline.test_synthesized import MADE_BY_WORKERS, PIPELINE, Counting, PoolHere, There
 from tests.storage.test_remote import Machines, machines
 
 __all__ = ["machines"]
@@ -121,7 +118,7 @@ def test_what_is_gone_or_altered_is_made_again(bucket: Bucket) -> None:
 def test_a_machine_that_is_lost_costs_what_the_bucket_was_not_told_of(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Power goes while the third video is sent: of two the ledger tells, if it was sent after each."""
+    """Power goes while the third video is sent: of two the ledger tells."""
     upload, sent = remote.upload, []
 
     def fail_at_the_third(files: dict[Path, str]) -> None:
@@ -132,14 +129,13 @@ def test_a_machine_that_is_lost_costs_what_the_bucket_was_not_told_of(
 
     with monkeypatch.context() as patch:
         patch.setattr(remote, "upload", fail_at_the_third)
-        patch.setattr(ledger, "_SEND_SECONDS", 0.0)
         with pytest.raises(SystemExit):
             read_videos(bucket.file("one"), SilentObserver())
     assert len(bucket.videos()) == 2
     assert open_planner(bucket.file("two")).dataset.num_to_make == 2
     assert bucket.run("two") == {"made": 2, "decoded": 4}
-    for path in bucket.machines.bucket.glob("synthetic/*/made.jsonl"):
-        path.unlink()  # as if no line had been sent
+    for path in bucket.machines.bucket.glob("synthetic/*"):
+        shutil.rmtree(bucket.machines.bucket / "nodes" / path.name)  # as if no row had been sent
     kept = contents(bucket)
     assert bucket.run("three") == {"made": 4, "decoded": 0}
     assert contents(bucket) == kept
@@ -178,7 +174,7 @@ def test_gc_takes_the_set_that_nothing_reaches(bucket: Bucket) -> None:
 def test_workers_that_share_no_folder_make_them(
     name: str, machines: Machines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bucket, pool = written(machines, tmp_path / "project", MADE_BY_WORKERS[name]), PoolHere(deaths=1)
+    bucket, pool = written(machines, tmp_path / "project", MADE_BY_WORKERS[name]), PoolHere(breaks=1)
 
     @contextmanager
     def elsewhere() -> Iterator[None]:
@@ -194,11 +190,7 @@ def test_workers_that_share_no_folder_make_them(
 
     pool.ended = ended_elsewhere  # type: ignore[method-assign]
 
-    class There(LocalExecutor):
-        def calls(self, reporter: Reporter) -> Any:
-            return CallSpreader(pool, 1, 5.0)
-
-    dataset = read_videos(bucket.file("driver"), SilentObserver(), executor=There())
+    dataset = read_videos(bucket.file("driver"), SilentObserver(), executor=There(pool))
     assert contents(bucket) == made_here(tmp_path / "here", MADE_BY_WORKERS[name])
     assert not list((tmp_path / "worker").rglob("*.mp4"))  # sent, and not kept
     assert len(dataset.videos) == len(bucket.videos())

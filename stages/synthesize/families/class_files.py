@@ -8,14 +8,16 @@ from __future__ import annotations
 import re
 import zipfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reelwright.stages.synthesize.families.table import FAMILIES, Parameters
-from reelwright.storage.errors import InputError
+from reelwright.stages.synthesize.config import SynthesizeConfig
+from reelwright.stages.synthesize.families.table import FAMILIES, Parameters, fixed_labels
+from reelwright.storage.errors import ConfigError, InputError
 from reelwright.storage.files import replacing
 
 MAX_CLASS_BYTES = 16 << 20  # the largest real ones have some 10 kB
@@ -47,10 +49,28 @@ def read_class(path: Path, *, family: str) -> dict[str, NDArray[Any]]:
 
 def find_classes(folder: Path) -> dict[str, Path]:
     """Class name -> file of all class files in a folder, 2 before 10. Raises InputError where there is none."""
-    paths = sorted(folder.glob(f"*{SUFFIX}"), key=lambda path: _natural(path.stem)) if folder.is_dir() else []
+    paths = {path.stem: path for path in folder.glob(f"*{SUFFIX}")} if folder.is_dir() else {}
     if not paths:
         raise InputError(f"{folder}: no class file (*{SUFFIX}) in it. Make some with --gen-param N --out {folder}")
-    return {path.stem: path for path in paths}
+    return {name: paths[name] for name in in_order(paths)}
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names of classes in the order in which they are shuffled, 2 before 10."""
+    return sorted(names, key=_natural)
+
+
+def class_files(config: SynthesizeConfig, folder: Path) -> dict[str, Path]:
+    """The class files in a folder, as `find_classes`. Raises ConfigError where they do not go with the settings."""
+    if known := fixed_labels(config):
+        raise ConfigError(f"{config.family} takes no class files: its {len(known)} classes are fixed. Leave them out")
+    files = find_classes(folder)
+    for path in files.values():
+        is_still = "weights" in read_class(path, family=config.family)
+        if is_still != config.is_still:
+            made, hint = ("images", "ask for still images") if is_still else ("videos", "do not ask for still images")
+            raise ConfigError(f"{path} is a class of {made}: {hint}, or give other classes")
+    return {name: path.absolute() for name, path in files.items()}
 
 
 def _check_bytes(path: Path) -> None:

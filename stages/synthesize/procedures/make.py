@@ -6,11 +6,10 @@ import time
 from pathlib import Path
 
 from reelwright.stages.base.work import Reporter
-from reelwright.stages.synthesize.ledger import Present
-from reelwright.stages.synthesize.procedures.write import Note, make_procedure_dataset
-from reelwright.stages.synthesize.spread import Spread, spread
+from reelwright.stages.synthesize.procedures.write import make_procedure_dataset
 from reelwright.stages.synthesize.work import SynthesisResult
 from reelwright.storage.errors import ConfigError
+from reelwright.storage.files import folder_bytes
 
 
 def make_procedures(
@@ -24,12 +23,8 @@ def make_procedures(
     seed: int = 0,
     size: int = 128,
     fps: float = 10.0,
-    note: Note | None = None,
-    by: Spread = spread,
 ) -> SynthesisResult:
     """Make ``num_samples`` procedure videos, ``num_val`` and ``num_test`` of them for these splits.
-
-    ``note`` is called with each that is new.
 
     Raises ConfigError without a number of samples or with more in the splits than there are.
     """
@@ -57,13 +52,11 @@ def make_procedures(
         fps=fps,
         workers=workers,
         progress=tell,
-        note=note,
-        by=by,
     )
     report = {
         "samples": num_samples,
         "files": num_samples,
-        "bytes": Present.of(folder).num_bytes("videos"),
+        "bytes": folder_bytes(folder / "videos"),
         "process_seconds": round(time.monotonic() - started, 3),
         "rejected_degenerate_draws": 0,
         "given_up": [],

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,12 +24,12 @@ import numpy as np
 
 from reelwright.stages.synthesize import encode
 from reelwright.stages.synthesize.config import PROCEDURE_VERSION
-from reelwright.stages.synthesize.ledger import Made, Present, differences, digest_of_all, write_rows
+from reelwright.stages.synthesize.ledger import Made, differences, digest_of, write_rows
 from reelwright.stages.synthesize.procedures.look import Look, draw_look
 from reelwright.stages.synthesize.procedures.render import Renderer
 from reelwright.stages.synthesize.procedures.scene import state_at
 from reelwright.stages.synthesize.procedures.script import VARIANTS, Script, make_script
-from reelwright.stages.synthesize.spread import Spread, spread
+from reelwright.stages.synthesize.spread import spread
 from reelwright.storage.constants import TEMPORARY
 from reelwright.storage.errors import ConfigError, InputError
 from reelwright.storage.files import remove, write_json
@@ -40,7 +40,6 @@ _CONTENT = ("seed", "height", "width", "fps", "version")
 MIN_SIDE_PIXELS = 48
 
 Progress = Callable[[int, int], None]
-Note = Callable[[Made], None]
 
 
 @dataclass(frozen=True)
@@ -96,8 +95,7 @@ class VideoJob:
     @property
     def variant(self) -> str:
         """The order of assembly: variants take turns, shifted per split, so that they are balanced."""
-        names = tuple(VARIANTS)
-        return names[(self.index + SPLITS.index(self.split)) % len(names)]
+        return variant_of(self.video_id)
 
     def script_and_look(self) -> tuple[Script, Look]:
         """What happens and how it looks, drawn from this video's own seed sequence, whatever other videos there are."""
@@ -105,6 +103,12 @@ class VideoJob:
         script_seed, look_seed = np.random.SeedSequence(entropy=self.parameters.seed, spawn_key=key).spawn(2)
         script = make_script(np.random.default_rng(script_seed), variant=self.variant, fps=self.parameters.fps)
         return script, draw_look(np.random.default_rng(look_seed))
+
+
+def variant_of(video_id: str) -> str:
+    """See `VideoJob.variant`."""
+    names, (split, _, index) = tuple(VARIANTS), video_id.partition("_")
+    return names[(int(index) + SPLITS.index(split)) % len(names)]
 
 
 def make_procedure_dataset(
@@ -119,8 +123,6 @@ def make_procedure_dataset(
     workers: int = 1,
     overwrite: bool = False,
     progress: Progress | None = None,
-    note: Note | None = None,
-    by: Spread = spread,
 ) -> None:
     """Write labelled videos of 12 to 25 s that show a base and three parts being put together.
 
@@ -128,7 +130,7 @@ def make_procedure_dataset(
     on the seed, the size, the fps and its own split and index, nothing else: not on the number of videos or of
     `workers` (processes). Finished videos are kept when the same parameters made them. `overwrite` removes what an
     earlier call wrote and starts anew. `progress(num_done, num_videos)` is called once at the start and then after each
-    video, in this process, after `note(made)`. `by` may make the videos elsewhere.
+    video, in this process.
 
     Raises ConfigError when a parameter is out of range, InputError when the folder holds a data set of other parameters
     or files that are not ours.
@@ -139,8 +141,10 @@ def make_procedure_dataset(
     folder = Path(folder)
     _prepare_folder(folder, parameters, overwrite=overwrite)
     jobs = list_jobs(parameters)
-    _make_videos(folder, jobs, workers=workers, progress=progress, note=note, by=by)
-    _write_tables(folder, jobs, [*jobs, *_other_videos(folder, parameters)])
+    _make_videos(folder, jobs, workers=workers, progress=progress)
+    write_annotations(folder, [*jobs, *_other_videos(folder, parameters)])
+    manifest = [(job.video_id, job.path, job.split, job.variant) for job in jobs]
+    write_rows(folder / "manifest.csv", ("video_id", "path", "split", "label"), manifest)
 
 
 def list_jobs(parameters: DatasetParameters) -> list[VideoJob]:
@@ -160,25 +164,19 @@ def write_video(folder: Path, job: VideoJob) -> Made:
     )
     size = (job.parameters.height, job.parameters.width)
     encode.write_video(folder / job.path, frames, size=size, fps=script.fps, codec="h264")
-    made = describe(job, folder / job.path, seconds=time.perf_counter() - started)
-    backend_of(folder).free([folder / job.path])
-    return made
-
-
-def describe(job: VideoJob, video: Path, *, seconds: float = 0.0) -> Made:
-    """What a job has made, by its file; ``seconds`` is how long that took, 0 where it is not known."""
-    script, _ = job.script_and_look()
-    return Made(
+    made = Made(
         name=job.video_id,
         label=job.variant,
         split=job.split,
         paths=(job.path,),
         num_frames=script.num_frames,
-        num_bytes=video.stat().st_size,
-        seconds=seconds,
+        num_bytes=(folder / job.path).stat().st_size,
+        seconds=time.perf_counter() - started,
         num_rejected=0,
-        digest=digest_of_all([video]),
+        digest=digest_of(folder, [job.path]),
     )
+    backend_of(folder).free([folder / job.path])
+    return made
 
 
 def _require(is_right: bool, name: str, value: object, allowed: str) -> None:
@@ -189,7 +187,6 @@ def _require(is_right: bool, name: str, value: object, allowed: str) -> None:
 def _prepare_folder(folder: Path, parameters: DatasetParameters, *, overwrite: bool) -> None:
     """Make the folder ours with `dataset.json`, or raise InputError when it is not ours to fill."""
     record = folder / "dataset.json"
-    backend_of(record).pull_file(record)
     if record.exists():
         found, asked = _read_record(record), parameters.content()
         found = {name: found[name] for name in asked}
@@ -225,26 +222,21 @@ def _remove_dataset(folder: Path) -> None:
             remove(path)
 
 
-def _make_videos(
-    folder: Path, jobs: list[VideoJob], *, workers: int, progress: Progress | None, note: Note | None, by: Spread
-) -> None:
+def _make_videos(folder: Path, jobs: list[VideoJob], *, workers: int, progress: Progress | None) -> None:
     for leftover in folder.glob(f"videos/{TEMPORARY}*.mp4"):
         remove(leftover)
-    present = Present.of(folder)
-    missing = [job for job in jobs if not present.has(job.path)]
+    missing = [job for job in jobs if not (folder / job.path).exists()]
     num_done = len(jobs) - len(missing)
     report = progress or (lambda _num_done, _num_videos: None)
     report(num_done, len(jobs))
-    for made in by(write_video, ((folder, job) for job in missing), workers=max(1, min(workers, len(missing)))):
-        if note is not None:
-            note(made)
+    for _ in spread(write_video, ((folder, job) for job in missing), workers=max(1, min(workers, len(missing)))):
         num_done += 1
         report(num_done, len(jobs))
 
 
 def _other_videos(folder: Path, parameters: DatasetParameters) -> list[VideoJob]:
     """Finished videos of earlier calls that asked for more."""
-    found, names = [], Present.of(folder).names("videos")
+    found, names = [], sorted(path.name for path in folder.glob("videos/*"))
     for split in SPLITS:
         parts = [name.removesuffix(".mp4").partition("_") for name in names]
         indices = sorted(int(number) for before, _, number in parts if before == split and number.isdigit())
@@ -252,11 +244,11 @@ def _other_videos(folder: Path, parameters: DatasetParameters) -> list[VideoJob]
     return found
 
 
-def _write_tables(folder: Path, jobs: list[VideoJob], known: list[VideoJob]) -> None:
-    """The manifest of ``jobs``, and what is known of all videos that are there."""
+def write_annotations(folder: Path, jobs: Iterable[VideoJob]) -> None:
+    """Write what is known of these videos, made or still to be made: segments and steps."""
     segments: list[tuple[object, ...]] = []
     steps: list[tuple[object, ...]] = []
-    for job in known:
+    for job in jobs:
         script, _ = job.script_and_look()
         segments += [
             (job.video_id, _seconds(s.start_seconds), _seconds(s.stop_seconds), s.label) for s in script.segments
@@ -264,8 +256,6 @@ def _write_tables(folder: Path, jobs: list[VideoJob], known: list[VideoJob]) -> 
         steps += [(job.video_id, _seconds(time_seconds), step) for time_seconds, step in script.steps]
     write_rows(folder / "segments.csv", ("video_id", "start_seconds", "stop_seconds", "label"), segments)
     write_rows(folder / "steps.csv", ("video_id", "time_seconds", "step"), steps)
-    manifest = [(job.video_id, job.path, job.split, job.variant) for job in jobs]
-    write_rows(folder / "manifest.csv", ("video_id", "path", "split", "label"), manifest)
 
 
 def _seconds(seconds: float) -> str:

@@ -143,6 +143,7 @@ def test_nothing_is_shared_without_a_limit_or_by_stages_that_cannot(tmp_path) ->
         (work, SPLIT.model_copy(update={"split_seconds": None})),
         (replace(work, store="s3://bucket/store"), SPLIT),
         (replace(work, stage="predict"), SPLIT),
+        (replace(work, inputs={}), SPLIT),  # rows of rows
     ):
         assert Parts.of(items, other, split).take(num_workers=1) == (Part(items[0]),)
 
