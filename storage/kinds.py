@@ -22,6 +22,7 @@ class OutputKind:
     reader: str  # `module:name` of what reads a key's folder
     is_listed: bool = False  # single files, which the rows of the ledger name
     check: str = ""  # `module:name` of what compares data of single videos with the ledger; empty where there is none
+    beside: str = ""  # the kind whose items have it too, where their settings ask for it (`also_produces`)
 
     def place(self, root: Path, key: str) -> Path:
         """Where the output of a key lies in the store at ``root``."""
@@ -62,6 +63,15 @@ KINDS: dict[str, OutputKind] = {  # by what stages call it (`StageConfig.produce
         is_listed=True,
         reader="pathlib:Path",
         check="reelwright.storage.integrity.check:check_files",
+    ),
+    "attention": OutputKind(
+        folder="attention",
+        ending=".zarr",
+        marker="zarr.json",
+        is_rows=True,
+        reader="reelwright.storage.arrays.window_outputs:WindowOutputStore",
+        check="reelwright.storage.integrity.check:check_group",
+        beside="predictions",
     ),
     "steps": OutputKind(folder="steps", marker="steps.parquet", reader="reelwright.storage.results.steps:StepSet"),
     "scores": OutputKind(folder="reports", marker="metrics.json", reader="pathlib:Path"),

@@ -176,6 +176,11 @@ class MsTcnOptions:
 
     POOLS: ClassVar[tuple[str, ...]] = ("mean", "last")
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what the model gives."""
+        return (*(f"aux.stage{number}" for number in range(1, self.stages)), "logits")
+
     def __post_init__(self) -> None:
         """Refuse impossible values."""
         for name in ("stages", "layers", "width"):
@@ -214,6 +219,26 @@ def check_options(name: str, options: Mapping[str, object]) -> None:
     for option in options:
         if option not in allowed:
             raise ValueError(_unknown(f"option of {name}", option, allowed))
+
+
+def output_names(name: str, options: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the outputs of the temporal model `name` with those options."""
+    return getattr(TEMPORAL_OPTIONS[name](**options), "outputs", ("logits",))
+
+
+def kept_names(wanted: Sequence[str], given: Sequence[str]) -> tuple[str, ...]:
+    """Those of the outputs `given` that are `wanted`, by name or by what stands before the dot (`attention`).
+
+    ValueError for a name that fits none.
+    """
+    for name in wanted:
+        if not any(_is_meant(output, name) for output in given):
+            raise ValueError(_unknown("output", name, sorted(given)))
+    return tuple(sorted(output for output in given if any(_is_meant(output, name) for name in wanted)))
+
+
+def _is_meant(output: str, name: str) -> bool:
+    return output == name or output.startswith(f"{name}.")
 
 
 def _unknown(what: str, value: str, allowed: list[str]) -> str:

@@ -117,6 +117,11 @@ class StageConfig(Settings):
         return True
 
     @property
+    def also_produces(self) -> tuple[str, ...]:
+        """Further kinds of outputs that each item has, under the same spec key."""
+        return ()
+
+    @property
     def own_labels(self) -> Settings | None:
         """Labels of this node alone (a LabelsConfig); None: those of the pipeline."""
         labels: Settings | None = getattr(self, "labels", None)
@@ -166,7 +171,7 @@ class StageConfig(Settings):
         return named
 
     def complete(self, read: Mapping[str, StageConfig], *, where: str) -> Self:
-        """These settings with inputs filled in that follow from the nodes they name (``read``, by name)."""
+        """These settings with inputs filled in that follow from the nodes they name; ``read`` has all by name."""
         del read, where
         return self
 

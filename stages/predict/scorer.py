@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,12 @@ from torch import Tensor, nn
 from reelwright.stages.datasets.feature_bank import FeatureBank
 from reelwright.stages.datasets.sampling.clips import distinct, repeats_of
 from reelwright.stages.datasets.sampling.needed import Needed
-from reelwright.stages.datasets.sampling.windows import Windows, WindowShape, grid_windows, window_rows
+from reelwright.stages.datasets.sampling.windows import Windows, WindowShape, grid_windows, shown, window_rows
 from reelwright.stages.datasets.tasks.task import Task
 from reelwright.stages.embed.clips import Clip
 from reelwright.stages.fit.run_models import clips_of_run, load_run_model, task_of_run
 from reelwright.stages.predict.config import PredictWindowSettings
+from reelwright.stages.predict.kept import KeptOutputs
 from reelwright.stages.predict.merging import merge_crops
 from reelwright.storage.arrays.spans import Spans
 from reelwright.storage.errors import ConfigError, StageError
@@ -106,7 +108,12 @@ class Scorer:
         self._num_views = window.views or 1
         self._batch_size = batch_size
         self._device = next(run.module.parameters()).device
-        self._try()
+        self.kept: KeptOutputs | None = None  # what takes further outputs of every window, in order
+        self._trial = self._try()
+
+    def keep(self, path: Path, attributes: Mapping[str, Any], names: Sequence[str]) -> None:
+        """Store further outputs of every window, too. Raises what `KeptOutputs` raises."""
+        self.kept = KeptOutputs(path, attributes, keep=names, trial=self._trial, run=self.run.key)
 
     def num_windows(self, num_rows: int) -> int:
         """Windows of a video with so many rows, at most: those that show the same are scored once."""
@@ -157,6 +164,9 @@ class Scorer:
     def _score(self, videos: Sequence[VideoRows]) -> list[VideoScores]:
         block = _block(videos).on(self._device)
         windows = self._windows(block)
+        for digest, count in zip(block.digests, np.bincount(windows.video, minlength=len(videos)), strict=True):
+            if self.kept is not None:
+                self.kept.begin(digest, num_windows=int(count))
         rows = _RowMeans(int(block.offsets[-1]))
         parts = []
         with torch.inference_mode():
@@ -169,8 +179,10 @@ class Scorer:
     def _score_batch(self, block: FeatureBank, windows: Windows, rows: _RowMeans) -> npt.NDArray[np.float32]:
         """Scores of the windows (B, K); what they say of rows goes into ``rows``."""
         values, mask = (tensor.to(self._device) for tensor in block.gather(windows, self.shape))
-        logits = self.run.module({"rows": values, "mask": mask})["logits"]
-        scores = self.run.task.probabilities(logits).cpu().numpy()
+        outputs = self.run.module({"rows": values, "mask": mask})
+        if self.kept is not None:
+            self._keep(self.kept, outputs, windows, block)
+        scores = self.run.task.probabilities(outputs["logits"]).cpu().numpy()
         first_rows = block.offsets[windows.video]
         if not self.run.task.traits.per_row:
             rows.add(first_rows + windows.last_row(self.shape), None)
@@ -181,6 +193,22 @@ class Scorer:
         rows.add((positions + first_rows[:, None])[is_real], scores[is_real])
         last: npt.NDArray[np.float32] = scores[np.arange(len(windows)), windows.count - 1]
         return last
+
+    def _keep(self, kept: KeptOutputs, outputs: Mapping[str, Tensor], windows: Windows, block: FeatureBank) -> None:
+        """Hand on what is kept of a batch of windows, video by video."""
+        for position in np.unique(windows.video):
+            is_mine = windows.video == position
+            mine, picked = windows.take(is_mine), torch.from_numpy(np.flatnonzero(is_mine)).to(self._device)
+            positions, is_real = window_rows(mine, self.shape)
+            kept.add(
+                block.digests[position],
+                {name: outputs[name][picked] for name in kept.names},
+                mine,
+                rows=positions,
+                is_real=shown(is_real, self.shape),
+                last=mine.last_row(self.shape),
+                spans=block.spans[position],
+            )
 
     def _check(self, scores: npt.NDArray[np.float32]) -> None:
         if np.isnan(scores).any():
@@ -201,13 +229,14 @@ class Scorer:
             row_scores=rows.means(span),
         )
 
-    def _try(self) -> None:
-        """One forward pass over zeros, so that a wrong length is found before any video is read."""
+    def _try(self) -> dict[str, Tensor]:
+        """The outputs of one forward pass over zeros, so that a wrong length is found before any video is read."""
         rows = torch.zeros(1, self.shape.length, self.run.input_dim, device=self._device)
         mask = torch.ones(1, self.shape.length, dtype=torch.bool, device=self._device)
         try:
             with torch.inference_mode():
-                self.run.module({"rows": rows, "mask": mask})
+                found: dict[str, Tensor] = self.run.module({"rows": rows, "mask": mask})
+                return found
         except (ValueError, RuntimeError, IndexError) as error:
             raise ConfigError(
                 f"window.length: {self.shape.length} is not allowed for this model, trained with "

@@ -1,7 +1,8 @@
-"""Predict: sliding-window scores of each video into the cache, and the published tables with names and targets.
+r"""Predict: sliding-window scores of each video into the cache, and the published tables with names and targets.
 
 embeddings --------------------+
 frames -> spatial encoder -----+-> rows of a video -> windows -> scores -> predictions/<spec key>/<digest>.parquet
+                                                              \-> outputs -> attention/<spec key>.zarr/<digest>/
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ def run_items(work: Work, reporter: Reporter) -> None:
     run = _ready(work, config)
     ledger = ledger_of(work)
     scorer = Scorer(run, config.window, batch_size=config.batch_size)
+    if config.keep:
+        described = {"spec": work.spec, "window": vars(scorer.shape)}
+        scorer.keep(store.attention(work.key), described, config.keep)
     writer = ScoreWriter(
         scorer,
         folder=store.predictions(work.key),
