@@ -111,7 +111,7 @@ def learn_views(
         named = {"videos": of.positions, "names": of.names, "labels": of.labels, "groups": of.groups}
         return make(**named, **common, **more)
 
-    source = batches(train, drop_last=config.drop_last)
+    source = batches(train, drop_last=config.drop_last, draws=True)
     if source.num_batches == 0:
         raise InputError(f"{work.node}: no views to train on. {_why_none(config, source, compares)}")
     for line in _notes(work, config, rows, (train, val), sampler, source):
