@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self, get_type_hints
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import (
-    Field,
-    NonNegativeFloat,
-    PositiveInt,
-    TypeAdapter,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator, model_validator
 
-from reelwright.models.temporal.options import TEMPORAL_OPTIONS, check_options
-from reelwright.stages.base.config import Settings, execution, node_input, training
-from reelwright.stages.base.plugins import is_plugin
+from reelwright.stages.base.config import Settings, execution, node_input, setting, training
 from reelwright.stages.datasets.sampling.settings import Short, WindowGridSettings
 from reelwright.stages.datasets.tasks.registry import TASKS, TaskTraits
-from reelwright.stages.fit.config import LearningSettings
-from reelwright.stages.named import NamedSettings
-from reelwright.stages.objectives.config import ObjectiveSettings
+from reelwright.stages.fit.model_config import ModelSettings
+from reelwright.stages.fit.view_config import NetworkSettings
 from reelwright.storage.errors import nearest
 
 CLIPS = ("segments", "dense", "multi_start")  # samplings of clips that stand for their video
@@ -80,46 +69,15 @@ class TrainWindowSettings(WindowSettings):
     """Of sampling: events."""
 
 
-class ModelSettings(NamedSettings):
-    """The temporal model: its name and its own options (checked before training starts)."""
-
-    group: ClassVar[str] = "models"
-
-    name: str = "transformer"
-    """linear, mlp, transformer, storm_transformer (STORM-PSR's), gru, lstm or ms_tcn; or a plug-in's: an entry point of
-    reelwright.models, package.module:Model, or file.py:Model. Another name, given with -S or -m, takes none of the
-    options that the file gives the old one."""
-
-    def is_ours(self) -> bool:
-        """As of every such block."""
-        return self.name in TEMPORAL_OPTIONS
-
-    @model_validator(mode="after")
-    def _model_is_known(self) -> Self:
-        if not self.is_ours() and is_plugin(self.group, self.name):
-            return self
-        options, owner = self.options(), TEMPORAL_OPTIONS.get(self.name)
-        check_options(self.name, options)
-        assert owner is not None
-        types = get_type_hints(owner) if options else {}
-        for name, value in options.items():
-            try:
-                TypeAdapter(types[name]).validate_python(value, strict=True)
-            except ValidationError as error:
-                raise ValueError(f"{name} is {value!r}: {error.errors()[0]['msg']}") from None
-        owner(**options)
-        return self
-
-
-class TrainConfig(LearningSettings):
-    """A temporal model trained on stored embeddings."""
+class TrainConfig(NetworkSettings):
+    """A temporal model trained on stored embeddings: on windows with labels, or on views of whole videos."""
 
     stage: ClassVar[str] = "train"
     renamed: ClassVar[Mapping[str, str]] = {"or": "any", "xor": "net_change"}  # values of labels_of_window
     version: ClassVar[int] = 3
     kind: ClassVar[str] = "run"
     produces: ClassVar[str] = "run"
-    costs: ClassVar[tuple[str, ...] | None] = ("model", "task", "precision")
+    costs: ClassVar[tuple[str, ...] | None] = ("model", "task", "views", "precision")
     time_grows_with: ClassVar[str] = "epochs"
 
     embeddings: tuple[str, ...] = node_input(kinds=("embeddings",), min_length=1)
@@ -136,10 +94,8 @@ class TrainConfig(LearningSettings):
     """Of multi_label. any: labels that occur in the window; net_change: those of which it holds an odd number of
     steps (or of ends of segments, or of turns from one time or labelled frame to the next), so that a part put on
     and taken off again is none."""
-    window: TrainWindowSettings = TrainWindowSettings()
+    window: TrainWindowSettings = setting(TrainWindowSettings(), when=lambda config: config.views is None)
     model: ModelSettings = ModelSettings()
-    objective: ObjectiveSettings | None = training(None, when=lambda config: config.objective is not None)
-    """A plug-in that is minimised in place of the task's own loss; null: `loss`."""
     memory_bytes: PositiveInt = execution(4 << 30)
     """Embeddings above this size are memory-mapped from a scratch file instead of held in memory."""
 
@@ -154,6 +110,33 @@ class TrainConfig(LearningSettings):
     def traits(self) -> TaskTraits:
         """What kind of labels the task is of."""
         return TASKS[self.task]
+
+    @model_validator(mode="after")
+    def _views_take_the_place_of_windows(self) -> Self:
+        if self.views is None:
+            return self
+        for name in ("window", "task", "head_weights", "labels_of_window"):
+            default = type(self).model_fields[name].get_default(call_default_factory=True)
+            if getattr(self, name) != default:
+                raise ValueError(f"{name} is of windows, but views are learned from; leave {name} or views out")
+        source, layer = self.model.option("source"), self.model.option("split") or 4
+        if source == "frames":
+            raise ValueError("model.source: frames reads pictures, train reads stored rows; use finetune")
+        if source != "maps":
+            return self
+        allowed = (f"layer{layer}.map", *(("map",) if layer == 4 else ()))
+        if self.output not in allowed or len(self.embeddings) > 1:
+            named = f"{self.model.name}, split {self.model.option('split')}"
+            raise ValueError(
+                f"model.source: maps (of {named}) reads maps of layer {layer} of one embed node; set output: "
+                f"{allowed[0]}, which that node has among its outputs, and one name in embeddings"
+            )
+        return self
+
+    @property
+    def reads_maps(self) -> bool:
+        """Whether stored maps of a ResNet are learned from, whose last layers are the model's."""
+        return self.views is not None and self.model.option("source") == "maps"
 
     @model_validator(mode="after")
     def _clips_stand_for_videos(self) -> Self:
@@ -213,7 +196,7 @@ class TrainConfig(LearningSettings):
     def window_rows(self) -> tuple[int, str] | None:
         """As of every stage; the rows of segments may be the same."""
         window = self.window
-        if window.sampling == "segments":
+        if self.views is not None or window.sampling == "segments":
             return None
         return (window.length - 1) * window.dilation + 1, window.short
 
