@@ -134,11 +134,32 @@ def load_block(
 
 def read_video(stores: Sequence[EmbeddingStore], digest: str, *, output: str) -> tuple[npt.NDArray[Any], Spans]:
     """The joined rows (T, D) of one video and their spans. Raises ItemError (not_finite) for NaN or infinite rows."""
-    videos = [store.rows(digest) for store in stores]
-    source, spans = _Source.of(stores, videos, output), videos[0].spans
-    rows = np.empty((len(spans.start_seconds), source.num_features), dtype=source.dtype)
-    source.fill(rows, videos, spans)
-    return rows, spans
+    video = StoredVideo.of(stores, digest, output=output)
+    return video.read(0, len(video)), video.spans
+
+
+@dataclass(frozen=True)
+class StoredVideo:
+    """The joined rows of one video, read part by part."""
+
+    spans: Spans
+    videos: tuple[EmbeddingRows, ...]  # of each store
+    source: _Source
+
+    @classmethod
+    def of(cls, stores: Sequence[EmbeddingStore], digest: str, *, output: str) -> StoredVideo:
+        """Raises StoreError for a video or an output that is not stored."""
+        videos = tuple(store.rows(digest) for store in stores)
+        return cls(videos[0].spans, videos, _Source.of(stores, videos, output))
+
+    def __len__(self) -> int:
+        return len(self.spans.start_seconds)
+
+    def read(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """Rows [start, stop), (n, D). Raises ItemError (not_finite) for NaN or infinite rows."""
+        rows = np.empty((stop - start, self.source.num_features), dtype=self.source.dtype)
+        self.source.fill(rows, self.videos, self.spans, start=start)
+        return rows
 
 
 def num_features(stores: Sequence[EmbeddingStore], output: str) -> int:
@@ -218,27 +239,34 @@ class _Source:
         """D of the joined rows."""
         return sum(_num_features(shape) for shape in self.row_shapes)
 
-    def fill(self, target: npt.NDArray[Any], videos: Sequence[EmbeddingRows], spans: Spans) -> None:
-        """Write the joined rows of one video into ``target`` (T, D); ``spans`` are those of its first store."""
-        column = 0
+    def fill(self, target: npt.NDArray[Any], videos: Sequence[EmbeddingRows], spans: Spans, *, start: int = 0) -> None:
+        """Write joined rows of one video, those from ``start`` on, into ``target`` (n, D).
+
+        ``spans`` are those of all rows of its first store.
+        """
+        column, stop = 0, start + len(target)
         for position, (rows, shape) in enumerate(zip(videos, self.row_shapes, strict=True)):
             features = slice(column, column + _num_features(shape))
             column = features.stop
             if position == 0:
-                for start, values in self._vectors(rows, shape):
-                    target[start : start + len(values), features] = values
+                for first, values in self._vectors(rows, shape, start, stop):
+                    target[first - start : first - start + len(values), features] = values
             else:
-                whole = np.concatenate([values for _, values in self._vectors(rows, shape)])
-                target[:, features] = whole[join_by_time(spans, rows.spans)]
-        _check_finite(target)
+                places = join_by_time(spans, rows.spans)[start:stop]
+                low = int(places.min())
+                parts = [values for _, values in self._vectors(rows, shape, low, int(places.max()) + 1)]
+                target[:, features] = np.concatenate(parts)[places - low]
+        _check_finite(target, start)
 
-    def _vectors(self, rows: EmbeddingRows, shape: tuple[int, ...]) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    def _vectors(
+        self, rows: EmbeddingRows, shape: tuple[int, ...], start: int, stop: int
+    ) -> Iterator[tuple[int, npt.NDArray[Any]]]:
         """Rows as vectors, part by part with the first row's number, so that wide outputs are never held whole."""
         if len(shape) == 1:
-            yield 0, rows.output(self.output)
+            yield start, rows.output(self.output, start, stop)
             return
-        for start in range(0, rows.num_rows, READ_ROWS):
-            yield start, mean_vectors(rows.output(self.output, start, start + READ_ROWS))
+        for first in range(start, stop, READ_ROWS):
+            yield first, mean_vectors(rows.output(self.output, first, min(stop, first + READ_ROWS)))
 
 
 def _num_features(shape: tuple[int, ...]) -> int:
@@ -260,10 +288,8 @@ def _empty(shape: tuple[int, int], dtype: np.dtype[Any], *, memory_bytes: int, s
     return np.memmap(scratch, dtype=dtype, mode="r+", shape=shape)
 
 
-def _check_finite(values: npt.NDArray[Any]) -> None:
+def _check_finite(values: npt.NDArray[Any], start: int) -> None:
     is_bad = ~np.isfinite(values).all(axis=1)
     if is_bad.any():
-        raise ItemError(
-            "not_finite",
-            f"row {int(is_bad.argmax())} of its embeddings (and {int(is_bad.sum()) - 1} more) holds NaN or infinity.",
-        )
+        bad, more = start + int(is_bad.argmax()), int(is_bad.sum()) - 1
+        raise ItemError("not_finite", f"row {bad} of its embeddings (and {more} more) holds NaN or infinity.")
