@@ -34,6 +34,7 @@ CONDITIONAL = {
     ("decode", "quality"),
     ("decode", "image_start"),
     ("embed", "embed_dim"),
+    ("embed", "views"),
     ("evaluate", "map"),
     ("evaluate", "evaluators"),  # where there are none, older keys stay
     ("probe", "alignments"),
