@@ -31,10 +31,9 @@ from reelwright.models.systems.carl_options import (
     CarlOptions,
     ConvOptions,
     FrameModelOptions,
-    check_frame_options,
 )
 from reelwright.models.systems.embedding_head import ProjectionHead
-from reelwright.models.temporal.options import check_positive
+from reelwright.models.temporal.options import check_options, check_positive
 
 _MAP_AXES = 3  # C, H, W
 
@@ -244,7 +243,7 @@ def build_frame_model(
 
     Raises ValueError for an unknown name or option (naming the nearest), or a value out of range.
     """
-    check_frame_options(name, options)
+    check_options(name, options, known=FRAME_MODEL_OPTIONS, what="frame model")
     sizes = FrameModelSizes(length=length, input_dim=input_dim, num_classes=num_classes)
     return FRAME_MODELS[name](sizes, FRAME_MODEL_OPTIONS[name](**options))
 

@@ -6,9 +6,7 @@ defaults that the paper leaves open are those of its public code.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from reelwright.models.temporal.options import check_choice, check_dropout, check_positive
@@ -115,18 +113,3 @@ class VanillaOptions(FrameModelOptions):
 
 
 FRAME_MODEL_OPTIONS: dict[str, type[Any]] = {"carl": CarlOptions, "conv": ConvOptions, "vanilla": VanillaOptions}
-
-
-def check_frame_options(name: str, options: Iterable[str]) -> None:
-    """ValueError, naming the nearest allowed, for an unknown frame model, or an option that it does not have."""
-    _check_known("frame model", name, list(FRAME_MODEL_OPTIONS))
-    allowed = [field.name for field in fields(FRAME_MODEL_OPTIONS[name])]
-    for option in options:
-        _check_known(f"option of {name}", option, allowed)
-
-
-def _check_known(what: str, value: str, allowed: list[str]) -> None:
-    if value not in allowed:
-        nearest = difflib.get_close_matches(value, allowed, n=1, cutoff=0.5)
-        hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
-        raise ValueError(f"unknown {what} {value!r}; allowed: {', '.join(allowed)}{hint}")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 POSITIONS = ("learned", "sinusoidal")
@@ -198,19 +199,20 @@ TEMPORAL_OPTIONS: dict[str, type[Any]] = {
 RENAMED = {"clip_transformer": "storm_transformer", "tcn": "ms_tcn"}  # models of earlier releases
 
 
-def option_names(name: str) -> list[str]:
-    """Names of the options of the temporal model `name` (a key of TEMPORAL_OPTIONS)."""
-    return [option.name for option in fields(TEMPORAL_OPTIONS[name])]
-
-
-def check_options(name: str, options: Mapping[str, object]) -> None:
-    """ValueError, naming the nearest allowed, for an unknown temporal model, or an option that it does not have."""
+def check_options(
+    name: str,
+    options: Iterable[str],
+    *,
+    known: Mapping[str, type[Any]] = MappingProxyType(TEMPORAL_OPTIONS),
+    what: str = "temporal model",
+) -> None:
+    """ValueError, naming the nearest allowed, for a model that is not ``known``, or an option that it does not have."""
     if name in RENAMED:
-        message = f"temporal model {name!r} is called {RENAMED[name]!r} now."
+        message = f"{what} {name!r} is called {RENAMED[name]!r} now."
         raise ValueError(message)
-    if name not in TEMPORAL_OPTIONS:
-        raise ValueError(_unknown("temporal model", name, list(TEMPORAL_OPTIONS)))
-    allowed = option_names(name)
+    if name not in known:
+        raise ValueError(_unknown(what, name, list(known)))
+    allowed = [option.name for option in fields(known[name])]
     for option in options:
         if option not in allowed:
             raise ValueError(_unknown(f"option of {name}", option, allowed))

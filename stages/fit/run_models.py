@@ -1,4 +1,4 @@
-"""What the config.yaml of a run describes: its temporal model, its task and its clips. No training is imported."""
+"""What the config.yaml of a run describes: its model, its task and its clips. No training is imported."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from reelwright.models.contracts import VideoModel
+from reelwright.models.systems.carl import FRAME_MODELS, build_frame_model
 from reelwright.models.temporal.build import TEMPORAL_MODELS, build_temporal
 from reelwright.models.temporal.common import TemporalSizes
 from reelwright.models.testing import checked_model
@@ -26,10 +27,11 @@ TEMPORAL = "temporal."  # of the temporal model's weights in a finetune run
 
 
 def build_run_model(values: Mapping[str, Any], *, plugins: Mapping[str, Any], seed: int = 0) -> VideoModel:
-    """The temporal model that the `model` block of a config.yaml describes, with random weights from ``seed``.
+    """The model that the `model` block of a config.yaml describes, with random weights from ``seed``.
 
-    ``plugins`` are those that the unit of work names. Raises ConfigError for an unknown name or option, and for a
-    plug-in that is not named or does not give what models give.
+    Frame models (`carl` and its like) have no `num_outputs` (null) where they do not classify; their `length` is that
+    of the views that they are trained on. ``plugins`` are those that the unit of work names. Raises ConfigError for an
+    unknown name or option, and for a plug-in that is not named or does not give what models give.
     """
     sizes = {name: values[name] for name in ("input_dim", "num_outputs", "length", "per_row")}
     name, options = values["name"], values["options"]
@@ -38,6 +40,9 @@ def build_run_model(values: Mapping[str, Any], *, plugins: Mapping[str, Any], se
         try:
             if name in TEMPORAL_MODELS:
                 return build_temporal(name, **sizes, **options)
+            if name in FRAME_MODELS:
+                frames = {"length": values["length"], "input_dim": values["input_dim"]}
+                return build_frame_model(name, **frames, num_classes=values["num_outputs"], **options)
             model = load_plugin("models", name, plugins)
             checked = checked_options(model, options, name=name, num_given=1)
             return checked_model(model(TemporalSizes(**sizes), **checked), TemporalSizes(**sizes))
@@ -46,7 +51,7 @@ def build_run_model(values: Mapping[str, Any], *, plugins: Mapping[str, Any], se
 
 
 def load_run_model(folder: RunFolder, *, plugins: Mapping[str, Any]) -> tuple[VideoModel, dict[str, Any]]:
-    """The temporal model of a complete train or finetune run with its best weights, and its config.yaml.
+    """The model of a complete train or finetune run (its temporal part) with its best weights, and its config.yaml.
 
     ``plugins`` are those that may be imported for it. Raises StoreError or StageError when it is not complete or does
     not fit, ConfigError for a plug-in not named.

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self, get_type_hints
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import (
-    Field,
-    NonNegativeFloat,
-    PositiveInt,
-    TypeAdapter,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator, model_validator
 
-from reelwright.models.temporal.options import TEMPORAL_OPTIONS, check_options
 from reelwright.stages.base.config import Settings, execution, node_input, training
-from reelwright.stages.base.plugins import is_plugin
 from reelwright.stages.datasets.sampling.settings import Short, WindowGridSettings
 from reelwright.stages.datasets.tasks.registry import TASKS, TaskTraits
 from reelwright.stages.fit.config import LearningSettings
-from reelwright.stages.named import NamedSettings
+from reelwright.stages.fit.model_config import ModelSettings
 from reelwright.stages.objectives.config import ObjectiveSettings
 from reelwright.storage.errors import nearest
 
@@ -78,37 +68,6 @@ class TrainWindowSettings(WindowSettings):
     """Windows an epoch; null: as many as the grid has (all: as there are starts; clips: one of each video)."""
     events: EventSettings = EventSettings()
     """Of sampling: events."""
-
-
-class ModelSettings(NamedSettings):
-    """The temporal model: its name and its own options (checked before training starts)."""
-
-    group: ClassVar[str] = "models"
-
-    name: str = "transformer"
-    """linear, mlp, transformer, storm_transformer (STORM-PSR's), gru, lstm or ms_tcn; or a plug-in's: an entry point of
-    reelwright.models, package.module:Model, or file.py:Model. Another name, given with -S or -m, takes none of the
-    options that the file gives the old one."""
-
-    def is_ours(self) -> bool:
-        """As of every such block."""
-        return self.name in TEMPORAL_OPTIONS
-
-    @model_validator(mode="after")
-    def _model_is_known(self) -> Self:
-        if not self.is_ours() and is_plugin(self.group, self.name):
-            return self
-        options, owner = self.options(), TEMPORAL_OPTIONS.get(self.name)
-        check_options(self.name, options)
-        assert owner is not None
-        types = get_type_hints(owner) if options else {}
-        for name, value in options.items():
-            try:
-                TypeAdapter(types[name]).validate_python(value, strict=True)
-            except ValidationError as error:
-                raise ValueError(f"{name} is {value!r}: {error.errors()[0]['msg']}") from None
-        owner(**options)
-        return self
 
 
 class TrainConfig(LearningSettings):

@@ -503,8 +503,9 @@ def test_settings_that_cannot_be(kind, options, match):
 def test_options_are_checked_without_torch():
     code = """
 import sys
-from reelwright.models.systems.carl_options import check_frame_options
-check_frame_options("conv", ["contexts"])
+from reelwright.models.systems.carl_options import FRAME_MODEL_OPTIONS
+from reelwright.models.temporal.options import check_options
+check_options("conv", ["contexts"], known=FRAME_MODEL_OPTIONS)
 assert "torch" not in sys.modules
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)

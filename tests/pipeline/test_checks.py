@@ -17,7 +17,8 @@ from reelwright.pipeline.run.reading import read_videos
 from reelwright.pipeline.run.results import RunOptions
 from reelwright.pipeline.run.runner import check_before_run, open_planner, run_pipeline
 from reelwright.stages.decode.config import DecodeConfig
-from reelwright.stages.train.config import ModelSettings, TrainConfig
+from reelwright.stages.fit.model_config import MODEL_OPTIONS, ModelSettings
+from reelwright.stages.train.config import TrainConfig
 from reelwright.storage.errors import ConfigError, ReelwrightError
 from tests.small_project import write_video
 
@@ -202,12 +203,12 @@ def test_a_dry_run_loads_nothing_heavy_to_find_them(project: Path) -> None:
         assert not modules & {"torch", "timm", "torchvision", "av", "zarr", "sklearn"}, override
 
 
-def test_names_and_options_of_temporal_models_are_those_of_the_models() -> None:
+def test_names_and_options_of_models_are_those_of_the_models() -> None:
+    from reelwright.models.systems.carl import FRAME_MODELS
     from reelwright.models.temporal.build import TEMPORAL_MODELS
-    from reelwright.models.temporal.options import TEMPORAL_OPTIONS
 
-    assert set(TEMPORAL_MODELS) == set(TEMPORAL_OPTIONS)
-    for name in TEMPORAL_OPTIONS:
+    assert {*TEMPORAL_MODELS, *FRAME_MODELS} == set(MODEL_OPTIONS)
+    for name in MODEL_OPTIONS:
         assert ModelSettings(name=name).options() == {}
 
 

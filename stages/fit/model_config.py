@@ -1,0 +1,45 @@
+"""The model of a node, by name: of rows in windows, or of one of the systems."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError, model_validator
+
+from reelwright.models.systems.carl_options import FRAME_MODEL_OPTIONS
+from reelwright.models.temporal.options import TEMPORAL_OPTIONS, check_options
+from reelwright.stages.base.plugins import is_plugin
+from reelwright.stages.named import NamedSettings
+
+MODEL_OPTIONS = {**TEMPORAL_OPTIONS, **FRAME_MODEL_OPTIONS}  # of all that come with the package
+
+
+class ModelSettings(NamedSettings):
+    """The model that learns: its name and its own options (checked before training starts)."""
+
+    group: ClassVar[str] = "models"
+
+    name: str = "transformer"
+    """linear, mlp, transformer, storm_transformer (STORM-PSR's), gru, lstm or ms_tcn; carl, conv or vanilla (of views);
+    or a plug-in's: an entry point of reelwright.models, package.module:Model, or file.py:Model. Another name, given
+    with -S or -m, takes none of the options that the file gives the old one."""
+
+    def is_ours(self) -> bool:
+        """As of every such block."""
+        return self.name in MODEL_OPTIONS
+
+    @model_validator(mode="after")
+    def _model_is_known(self) -> Self:
+        if not self.is_ours() and is_plugin(self.group, self.name):
+            return self
+        options, owner = self.options(), MODEL_OPTIONS.get(self.name)
+        check_options(self.name, options, known=MODEL_OPTIONS)
+        assert owner is not None
+        types = get_type_hints(owner) if options else {}
+        for name, value in options.items():
+            try:
+                TypeAdapter(types[name]).validate_python(value, strict=True)
+            except ValidationError as error:
+                raise ValueError(f"{name} is {value!r}: {error.errors()[0]['msg']}") from None
+        owner(**options)
+        return self
