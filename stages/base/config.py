@@ -278,15 +278,24 @@ def _extra(info: FieldInfo) -> dict[str, Any]:
 
 
 def _without_execution(value: Any, dumped: Any) -> Any:
-    """Drop execution fields of nested blocks too; what a block takes beyond its fields (a model's options) stays."""
+    """Drop execution fields of nested blocks too, and those that say nothing as the block is set.
+
+    What a block takes beyond its fields (a model's options) stays.
+    """
     if not isinstance(value, Settings):
         return _same_numbers(dumped) if isinstance(value, Mapping) else dumped
     fields = type(value).model_fields
     return {
         name: _without_execution(getattr(value, name), dumped[name]) if name in fields else _same_numbers(dumped[name])
         for name in sorted(dumped)
-        if name not in fields or _extra(fields[name]).get("role") != "execution"
+        if name not in fields or _enters(value, fields[name])
     }
+
+
+def _enters(block: Settings, field: FieldInfo) -> bool:
+    """Whether a field of a nested block enters the key with it, as the block's other fields are set."""
+    extra = _extra(field)
+    return extra.get("role") != "execution" and ("when" not in extra or bool(extra["when"](block)))
 
 
 def _same_numbers(value: Any) -> Any:

@@ -172,6 +172,7 @@ def num_features(stores: Sequence[EmbeddingStore], output: str) -> int:
                 f"output {output!r} is not stored in {store.path}.{nearest(output, shapes)} "
                 f"Stored: {', '.join(shapes)}. Ask the embed node for it with `outputs`."
             )
+        _check_one_view(store)
         total += _num_features(tuple(shapes[output]))
     return total
 
@@ -228,7 +229,12 @@ class _Source:
 
     @classmethod
     def of(cls, stores: Sequence[EmbeddingStore], videos: Sequence[EmbeddingRows], output: str) -> _Source:
-        """All videos of a store have rows of one shape, so one video tells it. Raises StoreError for no such output."""
+        """All videos of a store have rows of one shape, so one video tells it.
+
+        Raises StoreError for no such output, or rows of several views.
+        """
+        for store in stores:
+            _check_one_view(store)
         shapes = tuple(rows.row_shape(output) for rows in videos)
         is_half = all(store.spec["dtype"] == "float16" for store in stores) and all(len(shape) == 1 for shape in shapes)
         # float16 where that is what was stored: nothing is lost and half the memory is saved
@@ -272,6 +278,14 @@ class _Source:
 def _num_features(shape: tuple[int, ...]) -> int:
     """Of a row of that shape: vectors (D,) and tokens (N, D) have D, maps (C, ...) have C."""
     return shape[-1] if len(shape) <= 2 else shape[0]
+
+
+def _check_one_view(store: EmbeddingStore) -> None:
+    if "views" in store.spec:
+        raise StoreError(
+            f"rows of {store.path} are {store.spec['views']} views each, of which no average is taken. Name an embed "
+            "node without views."
+        )
 
 
 def _empty(shape: tuple[int, int], dtype: np.dtype[Any], *, memory_bytes: int, scratch: Path) -> npt.NDArray[Any]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
 from reelwright.models.encoders.names import check_encoder, is_of_library, is_video_encoder
 from reelwright.models.encoders.outputs import parse_outputs
+from reelwright.stages.augment.config import AugmentSettings, ColorSettings
 from reelwright.stages.base.config import Settings, StageConfig, execution, node_input, ordered, setting, source_file
 from reelwright.stages.base.plugins import PluginUse, is_plugin
 from reelwright.stages.datasets.sampling.settings import GridSettings, Short
@@ -28,6 +29,7 @@ _OF_FRAMES = (
     "embed_dim",
     "preprocess",
     "clip",
+    "views",
 )
 _OUTPUT = re.compile(r"[A-Za-z][\w.-]*")
 _OF_ROWS = ("dtype", "outputs", "pieces", "precision")  # what counts where rows are made of rows
@@ -70,6 +72,31 @@ class ClipSettings(GridSettings):
     short: Short = "repeat"
     """A video shorter than a clip. repeat: one clip, the last frame repeated; pad: one clip, black frames behind the
     last one (encoders know no mask); leave_out: no row, listed as skipped."""
+
+
+class ViewSettings(Settings):
+    """Views of every frame that are stored side by side: rows (V, ...) of each output."""
+
+    num: int = Field(ge=2)
+    """V: the frame as it is without this block comes first, the others are augmented."""
+    seed: int = Field(0, ge=0)
+    """Of what is drawn, once for a video and view: the same for all its frames."""
+    augment: AugmentSettings = AugmentSettings(
+        crop_scale=(0.8, 1.0),
+        crop_aspect=(3 / 4, 4 / 3),
+        flip=0.5,
+        color_jitter=0.0,
+        colors=ColorSettings(),
+        grayscale=0.2,
+        blur=0.5,
+    )
+    """As in finetune; unless given, CARL's."""
+
+    @model_validator(mode="after")
+    def _can_be_stored(self) -> Self:
+        if self.augment.erasing is not None or self.augment.rand_augment_last:
+            raise ValueError("erasing and rand_augment_last are of training alone; leave them out of views.augment")
+        return self
 
 
 class EmbedConfig(StageConfig):
@@ -121,6 +148,8 @@ class EmbedConfig(StageConfig):
     pieces: PieceSettings = setting(PieceSettings(), when=lambda config: bool(config.embeddings))
     preprocess: PreprocessSettings = PreprocessSettings()
     clip: ClipSettings = ClipSettings()
+    views: ViewSettings | None = setting(None, when=lambda config: config.views is not None)
+    """Augmented views of every frame, for what learns behind stored maps (layer3.map); null: the frame alone."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Of the forward pass (autocast for bf16 and fp16)."""
     dtype: Literal["float32", "float16"] = "float16"
