@@ -35,10 +35,13 @@ def long_seconds(item: VideoItem, work: Work, settings: ClusterSettings) -> floa
     """What a video takes one worker, by its probed frames and the declared speed; None unless it is long."""
     if settings.split_seconds is None or not item.num_frames or not item.duration_seconds:
         return None
-    config = work.config if work.stage == DecodeConfig.stage else work.inputs["frames"][0].config
+    is_decode, frames = work.stage == DecodeConfig.stage, work.inputs.get("frames", ())
+    if not (is_decode or frames):  # rows of rows are quick
+        return None
+    config = work.config if is_decode else frames[0].config
     decode = DecodeConfig.model_validate(dict(config))
-    frames = decode.expected_frames(num_frames=item.num_frames, duration_seconds=item.duration_seconds)
-    seconds = frames / settings.frames_per_second
+    num_frames = decode.expected_frames(num_frames=item.num_frames, duration_seconds=item.duration_seconds)
+    seconds = num_frames / settings.frames_per_second
     return seconds if seconds > settings.split_seconds else None
 
 

@@ -12,7 +12,7 @@ A field enters the key of its node, and that of what reads the weights of its ru
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
@@ -119,8 +119,7 @@ class StageConfig(Settings):
     @property
     def own_labels(self) -> Settings | None:
         """Labels of this node alone (a LabelsConfig); None: those of the pipeline."""
-        labels: Settings | None = getattr(self, "labels", None)
-        return labels
+        return cast("Settings | None", getattr(self, "labels", None))
 
     @classmethod
     def role(cls, name: str) -> str:
@@ -158,12 +157,8 @@ class StageConfig(Settings):
 
     def inputs(self) -> dict[str, list[str]]:
         """Input field -> names of the nodes it points to (empty when not set)."""
-        named: dict[str, list[str]] = {}
-        for name in type(self).model_fields:
-            if self.role(name) == "input":
-                value = getattr(self, name)
-                named[name] = [] if value is None else [value] if isinstance(value, str) else list(value)
-        return named
+        values = {name: getattr(self, name) for name in type(self).model_fields if self.role(name) == "input"}
+        return {name: [value] if isinstance(value, str) else list(value or ()) for name, value in values.items()}
 
     def complete(self, read: Mapping[str, StageConfig], *, where: str) -> Self:
         """These settings with inputs filled in that follow from the nodes they name (``read``, by name)."""
@@ -221,6 +216,10 @@ class StageConfig(Settings):
         del num_rows
         return None
 
+    def row_outputs(self) -> tuple[str, ...] | None:
+        """Outputs that the model of such a run gives for each row; None where that is not known before it is built."""
+        return None
+
     def hub_weights(self) -> str | None:
         """Name of an encoder whose weights come from a hub; they are fetched into the store first."""
         return None
@@ -269,9 +268,9 @@ def model_at(model: type[BaseModel], location: tuple[Any, ...]) -> type[BaseMode
 
 
 def _inner_model(annotation: Any) -> Any:
-    if isinstance(annotation, type):
-        return annotation
-    return next((entry for entry in getattr(annotation, "__args__", ()) if isinstance(entry, type)), None)
+    return next(
+        (entry for entry in (annotation, *getattr(annotation, "__args__", ())) if isinstance(entry, type)), None
+    )
 
 
 def _extra(info: FieldInfo) -> dict[str, Any]:

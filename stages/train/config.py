@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator, model_validator
 
+from reelwright.models.temporal.options import TEMPORAL_OPTIONS
 from reelwright.stages.base.config import Settings, execution, node_input, training
 from reelwright.stages.datasets.sampling.settings import Short, WindowGridSettings
 from reelwright.stages.datasets.tasks.registry import TASKS, TaskTraits
@@ -168,6 +169,12 @@ class TrainConfig(LearningSettings):
         values = super().spec()
         stages = self.model.options().get("stages", 1)
         return values if stages == 1 else {**values, "loss": {**values["loss"], "stages": "all"}}
+
+    def row_outputs(self) -> tuple[str, ...] | None:
+        """As of every stage; the models of rows that are ours give logits alone."""
+        if self.model.name not in TEMPORAL_OPTIONS:
+            return None
+        return ("logits",) if self.traits.per_row else ()
 
     def window_rows(self) -> tuple[int, str] | None:
         """As of every stage; the rows of segments may be the same."""

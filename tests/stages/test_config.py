@@ -35,6 +35,7 @@ CONDITIONAL = {
     ("decode", "image_start"),
     ("embed", "embed_dim"),
     ("embed", "views"),
+    ("embed", "pieces"),  # of rows that a run embeds
     ("evaluate", "map"),
     ("evaluate", "evaluators"),  # where there are none, older keys stay
     ("probe", "alignments"),
