@@ -178,6 +178,35 @@ def check_classes(counts: npt.NDArray[np.int64], labels: LabelSpace, *, balanced
     return f"warning: {said}; they cannot be learned. Annotate some, or take these classes out"
 
 
+def beyond_warning(videos: Sequence[LabelledVideo], rows: KnownRows) -> list[str]:
+    """A warning about videos whose labels reach further than their rows, by more than a row; none where none does."""
+    spans = dict(zip(rows.digests, rows.spans, strict=True))
+    found = {
+        video.video_id: beyond
+        for video in videos
+        if video.digest in spans and (beyond := _seconds_beyond(video.annotation, spans[video.digest])) > 0
+    }
+    if not found:
+        return []
+    most, names = max(found.values()), ", ".join(list(found)[:5])
+    message = f"warning: labels of {len(found)} video(s) reach beyond their last row, by up to {most:.2f} s: {names}. "
+    return [message + "Are they of other files, or of another frame rate?"]
+
+
+def _seconds_beyond(annotation: Annotation, spans: Spans) -> float:
+    """How far labels reach beyond the last row; 0 where it is no more than that row is long."""
+    if not len(spans.stop_seconds):
+        return 0.0
+    row_seconds = float(spans.stop_seconds[-1] - spans.start_seconds[-1])
+    row_frames = int(spans.source_stop[-1] - spans.source_start[-1])
+    stops = [stop for _, stop, _ in annotation.segments] + [time for time, _ in annotation.times]
+    beyond = max(stops, default=0.0) - float(spans.stop_seconds[-1])
+    if annotation.frames:
+        frames = 1 + max(frame for frame, _ in annotation.frames) - int(spans.source_stop[-1])
+        beyond = max(beyond, frames * row_seconds / max(row_frames, 1))
+    return beyond if beyond > row_seconds else 0.0
+
+
 def _longest(videos: Sequence[LabelledVideo], rows: KnownRows) -> int:
     used = {video.digest for video in videos}
     known = zip(rows.digests, rows.spans, strict=True)

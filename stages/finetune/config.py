@@ -9,9 +9,8 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from reelwright.stages.augment.config import AugmentSettings
 from reelwright.stages.base.config import StageConfig, execution, node_input, training
-from reelwright.stages.fit.config import LearningSettings
 from reelwright.stages.fit.optim.config import OptimizerSettings
-from reelwright.stages.objectives.config import ObjectiveSettings
+from reelwright.stages.fit.view_config import NetworkSettings
 
 
 class FinetuneOptimizerSettings(OptimizerSettings):
@@ -20,7 +19,7 @@ class FinetuneOptimizerSettings(OptimizerSettings):
     lr: float = Field(1e-4, gt=0)
 
 
-class FinetuneConfig(LearningSettings):
+class FinetuneConfig(NetworkSettings):
     """Encoder and temporal model trained together from frames; window, task and model are those of the temporal run."""
 
     stage: ClassVar[str] = "finetune"
@@ -44,8 +43,6 @@ class FinetuneConfig(LearningSettings):
     """spatial, temporal, or patterns of parameter names (as of file names), such as spatial.model.layer1.*"""
     frozen_norm: bool = training(True)
     """Batch norms of the encoder keep their statistics: windows are too alike to estimate new ones."""
-    objective: ObjectiveSettings | None = training(None, when=lambda config: config.objective is not None)
-    """A plug-in that is minimised in place of the task's own loss; null: `loss`."""
     augment: AugmentSettings = training(AugmentSettings())
     windows_per_epoch: PositiveInt | None = training(None)
     """Windows drawn an epoch; null: all of the grid (of the temporal run's window)."""

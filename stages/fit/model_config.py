@@ -43,3 +43,10 @@ class ModelSettings(NamedSettings):
                 raise ValueError(f"{name} is {value!r}: {error.errors()[0]['msg']}") from None
         owner(**options)
         return self
+
+    @property
+    def contexts(self) -> int:
+        """Rows of each step that are seen together, of models that have such an option."""
+        owner = MODEL_OPTIONS.get(self.name)
+        default = 1 if owner is None else getattr(owner, "contexts", 1)
+        return int(self.options().get("contexts", default))

@@ -64,7 +64,15 @@ def load_run_model(folder: RunFolder, *, plugins: Mapping[str, Any]) -> tuple[Vi
 
 
 def task_of_run(values: Mapping[str, Any], *, background: int = UNKNOWN) -> Task:
-    """What the run of a config.yaml was trained for; ``background`` is the class of rows without a label."""
+    """What the run of a config.yaml was trained for; ``background`` is the class of rows without a label.
+
+    Raises ConfigError for a run that was trained without labels.
+    """
+    if values["task"] is None:
+        raise ConfigError(
+            f"the run of {values['node']} was trained without labels and gives no scores; embed rows with it (embed: "
+            f"{{run: {values['node']}}}), and probe these or train on them"
+        )
     heads = heads_of(values.get("heads", ()))
     labels = LabelSpace(
         classes=tuple(values["classes"]),

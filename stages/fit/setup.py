@@ -36,9 +36,9 @@ class Learning:
     objective: Objective
     metric: str
     multipliers: Mapping[str, float] = field(default_factory=dict)  # start of a parameter's name -> factor on its rate
-    task: Task | None = None  # what is validated; None: `evaluate` does it
+    task: Task | None = None  # what is classified; None: on val there is the loss alone
     prepare: Prepare | None = None  # what is done to training batches on the device
-    evaluate: Evaluate | None = None  # instead of `val`, where metrics are not those of a task
+    evaluate: Evaluate | None = None  # what is measured besides `val`, or without it
     evaluate_start: bool = False  # the weights it starts from are a candidate for the best
 
 
@@ -113,11 +113,13 @@ def _fit(
     if config.compile:
         module.compile()
     val, task = learning.val, learning.task
-    if val is None or task is None:
+    if val is None:
         return trainer.fit(learning.train, learning.evaluate)
 
     def validate(forward: Any) -> dict[str, float]:
-        return evaluate(forward, val, task=task, objective=learning.objective, device=trainer.device, world=place.world)
+        how: dict[str, Any] = {"objective": learning.objective, "device": trainer.device, "world": place.world}
+        found = evaluate(forward, val, task=task, **how)
+        return found if learning.evaluate is None else found | learning.evaluate(forward)
 
     return trainer.fit(learning.train, validate)
 

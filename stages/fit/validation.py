@@ -19,6 +19,7 @@ from reelwright.stages.fit.loop.batches import Batches
 from reelwright.stages.fit.processes.world import World
 from reelwright.stages.objectives.config import LossSettings, ObjectiveSettings
 from reelwright.stages.objectives.contract import Objective, TargetSizes, batch_loss
+from reelwright.stages.objectives.sequence import sequence_objective
 from reelwright.storage.errors import ConfigError, StageError
 
 
@@ -27,18 +28,21 @@ class WithObjective(Protocol):
 
     @property
     def objective(self) -> ObjectiveSettings | None:
-        """A plug-in's."""
+        """In place of the task's own."""
 
     @property
     def loss(self) -> LossSettings:
         """Of the task's own objective."""
 
 
-def chosen_metric(config: LearningSettings, task: Task, *, plugins: Mapping[str, Any]) -> str:
+def chosen_metric(config: LearningSettings, task: Task | None, *, plugins: Mapping[str, Any]) -> str:
     """The metric that chooses the best weights; of a plug-in, the task measures it from now on.
 
-    Raises ConfigError for an unknown one.
+    Without a task nothing is classified, and it is the loss unless the settings say otherwise. Raises ConfigError for
+    an unknown one.
     """
+    if task is None:
+        return config.metric or "loss"
     own = config.plugins().get("metric")
     if own is None:
         return task.choose_metric(config.metric)
@@ -51,23 +55,27 @@ def chosen_metric(config: LearningSettings, task: Task, *, plugins: Mapping[str,
 
 def build_objective(
     config: WithObjective,
-    task: Task,
+    task: Task | None,
     *,
     counts: npt.NDArray[np.int64],
     device: torch.device,
     plugins: Mapping[str, Any],
 ) -> Objective:
-    """What is minimised: the plug-in that the settings name, or the task's own loss. ``counts`` (K,) are of classes.
+    """What the settings name, ours or a plug-in, or else the task's own loss. ``counts`` (K,) are of classes.
 
-    ``plugins`` are those of the unit of work. Raises ConfigError for what cannot be imported or is no objective.
+    Without a ``task`` (of views) targets are of rows, as of task per_row. ``plugins`` are those of the unit of work.
+    Raises ConfigError for what cannot be imported or is no objective.
     """
     own = config.objective
+    if own is not None and own.is_ours():
+        return sequence_objective(own.of_frames())
     if own is None:
+        assert task is not None
         return task.objective(config.loss, counts=counts, device=device)
     thing = load_plugin(own.group, own.name, plugins)
     options = checked_options(thing, own.options(), name=own.name, num_given=own.num_given)
     try:
-        objective = thing(TargetSizes(task.name, counts), **options)
+        objective = thing(TargetSizes("per_row" if task is None else task.name, counts), **options)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"objective: {own.name}: {error}") from error
     if not isinstance(objective, Objective):
@@ -82,43 +90,45 @@ def evaluate(
     forward: Forward,
     batches: Batches,
     *,
-    task: Task,
+    task: Task | None,
     objective: Objective,
     device: torch.device,
     world: World | None = None,
 ) -> dict[str, float]:
     """Loss and metrics over all batches, in inference mode; the caller puts the module in eval mode.
 
-    Each process answers for its share, none twice; all return the same. Raises StageError when an answer is not finite.
+    Without a ``task`` there is the loss alone. Each process answers for its share, none twice; all return the same.
+    Raises StageError when an answer is not finite.
     """
-    answers: list[tuple[dict[str, float], float, Any, Any]] = []  # losses x weight, weight, scores, targets
+    answers: list[tuple[dict[str, float], float, Any, Any] | None] = []  # losses x weight, weight, scores, targets
     world = world or World()
     is_gathered = world.size > 1 and bool(objective.gathers)
     with torch.inference_mode():
         for batch in batches.epoch(0):
             if not batch.is_counted and not is_gathered:
-                answers.append(({}, 0.0, None, None))  # keeps its place among the batches
+                answers.append(None)  # keeps its place among the batches
                 continue
             moved = batch.to(device)
             outputs = forward(moved.inputs)
             loss = batch_loss(objective, outputs, moved.entries, is_shared=world.size > 1, is_counted=batch.is_counted)
             if not batch.is_counted:
-                answers.append(({}, 0.0, None, None))
+                answers.append(None)
                 continue
             known = objective.weight(moved.entries)
             weight = float(len(batch) if known is None else known)
-            scores = task.probabilities(outputs["logits"]).cpu().numpy()
             losses = {"loss": loss.total, **{f"loss_{name}": part for name, part in loss.parts.items()}}
             weighted = {name: float(value) * weight for name, value in losses.items()}
+            scores = None if task is None else task.probabilities(outputs["logits"]).cpu().numpy()
             answers.append((weighted, weight, scores, batch.targets.cpu().numpy()))
-    gathered = world.gather(answers)
-    found = [part for parts in zip(*gathered, strict=True) for part in parts if part[2] is not None]
+    found = [part for parts in zip(*world.gather(answers), strict=True) for part in parts if part is not None]
     whole = max(sum(part[1] for part in found), 1e-12)
-    mean_losses = {name: sum(part[0][name] for part in found) / whole for name in found[0][0]}
-    all_scores = np.concatenate([part[2] for part in found])
-    if not (math.isfinite(mean_losses["loss"]) and np.isfinite(all_scores).all()):
+    metrics = {name: sum(part[0][name] for part in found) / whole for name in found[0][0]}
+    all_scores = np.zeros(0, np.float32) if task is None else np.concatenate([part[2] for part in found])
+    if not (math.isfinite(metrics["loss"]) and np.isfinite(all_scores).all()):
         raise StageError(
             "the model's answers on val are not finite. Lower optimizer.lr, or use precision: fp32; "
             "the last checkpoint is intact."
         )
-    return {**mean_losses, **task.all_metrics(all_scores, np.concatenate([part[3] for part in found]))}
+    if task is None:
+        return metrics
+    return metrics | task.all_metrics(all_scores, np.concatenate([part[3] for part in found]))

@@ -6,25 +6,38 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from reelwright.stages.base.config import Settings
+from reelwright.stages.base.config import Settings, parse_config
 from reelwright.stages.base.plugins import is_plugin
 from reelwright.stages.named import NamedSettings
+from reelwright.stages.objectives.sequence_settings import SEQUENCE_OBJECTIVES, SequenceObjectiveSettings
 
 
 class ObjectiveSettings(NamedSettings):
-    """A loss of one's own: its name and its own options (checked before training starts)."""
+    """What is minimised in place of the task's own loss: its name and its own options (checked before training)."""
 
     group: ClassVar[str] = "objectives"
 
     name: str
-    """An entry point of reelwright.objectives, package.module:Objective, or file.py:Objective."""
+    """scl, tcc, tcn or per_frame, which are of `views`; or a plug-in's: an entry point of reelwright.objectives,
+    package.module:Objective, or file.py:Objective."""
+
+    def is_ours(self) -> bool:
+        """As of every such block."""
+        return self.name in SEQUENCE_OBJECTIVES
+
+    def of_frames(self) -> SequenceObjectiveSettings:
+        """The whole settings of one of ours. Raises ConfigError for options that it does not have."""
+        return parse_config(SequenceObjectiveSettings, {"name": self.name, **self.options()}, where=self.name)
 
     @model_validator(mode="after")
     def _objective_is_known(self) -> Self:
-        if not is_plugin(self.group, self.name):
+        if self.is_ours():
+            self.of_frames()
+        elif not is_plugin(self.group, self.name):
             raise ValueError(
-                f"unknown objective {self.name!r}: no installed package offers it (reelwright.{self.group}); or write "
-                "package.module:Objective, or file.py:Objective for a file beside the pipeline file"
+                f"unknown objective {self.name!r}: no installed package offers it (reelwright.{self.group}); ours are "
+                f"{', '.join(SEQUENCE_OBJECTIVES)}; or write package.module:Objective, or file.py:Objective for a file "
+                "beside the pipeline file"
             )
         return self
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self, get_args
 
-from pydantic import NonNegativeFloat, PositiveFloat
+from pydantic import NonNegativeFloat, PositiveFloat, model_validator
 
 from reelwright.stages.base.config import Settings, of_names
 
@@ -41,3 +41,14 @@ class SequenceObjectiveSettings(Settings):
     compat: bool = of_names(False, names=("scl", "tcc"))
     """The numbers of the public code: of scl a floor of 1e-6 under shares, masked rows in denominators and no target
     for rows far from all others; of tcc classification of raw similarities."""
+
+    @model_validator(mode="after")
+    def _options_are_of_the_name(self) -> Self:
+        for option in type(self).model_fields:
+            if option in self.model_fields_set and not self.is_kept(option, self.name):
+                owners = [name for name in SEQUENCE_OBJECTIVES if self.is_kept(option, name)]
+                raise ValueError(f"{option} is of {' and '.join(owners)}, not of {self.name}; leave it out")
+        return self
+
+
+SEQUENCE_OBJECTIVES: tuple[str, ...] = get_args(SequenceObjectiveSettings.model_fields["name"].annotation)

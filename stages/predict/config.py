@@ -99,6 +99,11 @@ class PredictConfig(StageConfig):
                 f"{where}: run: {self.run!r} is a pretrain node, whose encoder gives embeddings and no predictions. "
                 "Name a train or finetune node"
             )
+        if not getattr(known, "gives_scores", True):
+            raise ConfigError(
+                f"{where}: run: {self.run!r} learns from views without labels and gives no scores. Embed rows with it "
+                f"(embed: {{run: {self.run}}}), and probe these or train on them"
+            )
         if self.labels is None and getattr(known, "labels", None) is not None:
             return self.model_copy(update={"labels": known.labels}).complete(read, where=where)  # type: ignore[union-attr]
         if self.embeddings or self.frames is not None or self.run not in read:

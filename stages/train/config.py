@@ -8,12 +8,11 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator, model_validator
 
 from reelwright.models.temporal.options import TEMPORAL_OPTIONS
-from reelwright.stages.base.config import Settings, execution, node_input, training
+from reelwright.stages.base.config import Settings, execution, node_input, setting, training
 from reelwright.stages.datasets.sampling.settings import Short, WindowGridSettings
 from reelwright.stages.datasets.tasks.registry import TASKS, TaskTraits
-from reelwright.stages.fit.config import LearningSettings
 from reelwright.stages.fit.model_config import ModelSettings
-from reelwright.stages.objectives.config import ObjectiveSettings
+from reelwright.stages.fit.view_config import NetworkSettings
 from reelwright.storage.errors import nearest
 
 CLIPS = ("segments", "dense", "multi_start")  # samplings of clips that stand for their video
@@ -71,15 +70,15 @@ class TrainWindowSettings(WindowSettings):
     """Of sampling: events."""
 
 
-class TrainConfig(LearningSettings):
-    """A temporal model trained on stored embeddings."""
+class TrainConfig(NetworkSettings):
+    """A temporal model trained on stored embeddings: on windows with labels, or on views of whole videos."""
 
     stage: ClassVar[str] = "train"
     renamed: ClassVar[Mapping[str, str]] = {"or": "any", "xor": "net_change"}  # values of labels_of_window
     version: ClassVar[int] = 3
     kind: ClassVar[str] = "run"
     produces: ClassVar[str] = "run"
-    costs: ClassVar[tuple[str, ...] | None] = ("model", "task", "precision")
+    costs: ClassVar[tuple[str, ...] | None] = ("model", "task", "views", "precision")
     time_grows_with: ClassVar[str] = "epochs"
 
     embeddings: tuple[str, ...] = node_input(kinds=("embeddings",), min_length=1)
@@ -96,10 +95,8 @@ class TrainConfig(LearningSettings):
     """Of multi_label. any: labels that occur in the window; net_change: those of which it holds an odd number of
     steps (or of ends of segments, or of turns from one time or labelled frame to the next), so that a part put on
     and taken off again is none."""
-    window: TrainWindowSettings = TrainWindowSettings()
+    window: TrainWindowSettings = setting(TrainWindowSettings(), when=lambda config: config.views is None)
     model: ModelSettings = ModelSettings()
-    objective: ObjectiveSettings | None = training(None, when=lambda config: config.objective is not None)
-    """A plug-in that is minimised in place of the task's own loss; null: `loss`."""
     memory_bytes: PositiveInt = execution(4 << 30)
     """Embeddings above this size are memory-mapped from a scratch file instead of held in memory."""
 
@@ -114,6 +111,18 @@ class TrainConfig(LearningSettings):
     def traits(self) -> TaskTraits:
         """What kind of labels the task is of."""
         return TASKS[self.task]
+
+    @model_validator(mode="after")
+    def _views_take_the_place_of_windows(self) -> Self:
+        if self.views is None:
+            return self
+        for name in ("window", "task", "head_weights", "labels_of_window"):
+            default = type(self).model_fields[name].get_default(call_default_factory=True)
+            if getattr(self, name) != default:
+                raise ValueError(f"{name} is of windows, but views are learned from; leave {name} or views out")
+        if self.model.options().get("source") == "frames":
+            raise ValueError("model.source: frames reads pictures, train reads stored rows; use finetune")
+        return self
 
     @model_validator(mode="after")
     def _clips_stand_for_videos(self) -> Self:
@@ -179,7 +188,7 @@ class TrainConfig(LearningSettings):
     def window_rows(self) -> tuple[int, str] | None:
         """As of every stage; the rows of segments may be the same."""
         window = self.window
-        if window.sampling == "segments":
+        if self.views is not None or window.sampling == "segments":
             return None
         return (window.length - 1) * window.dilation + 1, window.short
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from reelwright.models.losses.classification import IGNORED
 from reelwright.stages.datasets.feature_bank import FeatureBank
 from reelwright.stages.datasets.sampling.drawn_views import DrawnViews, ViewSampler
 from reelwright.stages.datasets.sampling.generators import generator_at
+from reelwright.stages.datasets.sampling.two_views import context_frames
 from reelwright.stages.datasets.sampling.windows import IntArray
 from reelwright.stages.fit.loop.batches import Batch, Origin, Split
 from reelwright.stages.fit.processes.world import ALONE, Share
@@ -39,14 +41,16 @@ class VideoViews(ABC):
     batch_size: int  # videos, over all processes
     labels: Sequence[IntArray] | None = None  # of each video, a class a row, -1 where unknown
     groups: Sequence[int] | None = None  # of each video; a batch has videos of one group
+    fewest: int = 1  # videos of a batch: fewer that remain join the batch before, or are left out where there is none
+    drop_last: bool = False  # videos that do not fill a batch are left out of the epoch
     share: Share = ALONE
     names: tuple[str, ...] = ()  # of the videos, for messages
 
     def __post_init__(self) -> None:
         """Refuse what does not fit the videos."""
         rows = list(self.rows_of_videos)
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size is {self.batch_size}; it must be at least 1.")
+        if self.batch_size < self.fewest:
+            raise ValueError(f"batch_size is {self.batch_size}; it must be at least {self.fewest}.")
         if self.labels is not None and [len(labels) for labels in self.labels] != rows:
             raise ValueError("labels must be of every video, one a row.")
         if self.groups is not None and len(self.groups) != len(rows):
@@ -64,12 +68,12 @@ class VideoViews(ABC):
     @property
     def num_items(self) -> int:
         """Views of an epoch, over all processes."""
-        return len(self._taken()) * self.sampler.num_views
+        return sum(self._sizes) * self.sampler.num_views
 
     @property
     def num_batches(self) -> int:
         """Batches of an epoch; the last one, with groups the last of each, may be smaller."""
-        return len(self._batches(0))
+        return len(self._sizes)
 
     def epoch(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
         """See `Batches.epoch`."""
@@ -84,22 +88,55 @@ class VideoViews(ABC):
             places = ((starts[number] + own)[:, None] * num_views + np.arange(num_views)).reshape(-1)
             yield self._batch(drawn, num_all * num_views, is_counted, Origin(epoch, places))
 
+    def whole(self, video: int, *, most: int) -> dict[str, Tensor]:
+        """Inputs (1, ...) of one video as a whole, of at most so many of its rows, evenly spaced; see VideoViews."""
+        count = self.rows_of_videos[video]
+        rows = np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
+        contexts = context_frames(rows, num=self.sampler.num_contexts, stride=self.sampler.context_stride)
+        drawn = DrawnViews(
+            video=np.array([video]),
+            num_rows=np.array([count]),
+            positions=rows[None],
+            mask=np.ones((1, len(rows)), dtype=np.bool_),
+            rows=contexts[None],
+        )
+        return self._inputs(drawn, Origin(0, np.zeros(1, dtype=np.int64)))
+
     def _batches(self, epoch: int) -> list[IntArray]:
         """The videos of every batch of an epoch."""
         generator = generator_at(self.sampler.seed, "videos", epoch=epoch, place=0)
-        order = generator.permutation(self._taken())
+        order = generator.permutation(self._taken)
         if self.groups is None:
             return self._cut(order)
         groups = np.asarray(self.groups)[order]
         batches = [part for group in np.unique(groups) for part in self._cut(order[groups == group])]
         return [batches[place] for place in generator.permutation(len(batches))]
 
+    @cached_property
     def _taken(self) -> IntArray:
         """The videos that there are views of."""
         return np.flatnonzero(np.asarray(self.rows_of_videos) >= self.sampler.least_rows)
 
+    @cached_property
+    def _sizes(self) -> list[int]:
+        """Videos of every batch, of each group those of whole ones first."""
+        if self.groups is None:
+            return self._cut_sizes(len(self._taken))
+        _, counts = np.unique(np.asarray(self.groups)[self._taken], return_counts=True)
+        return [size for count in counts.tolist() for size in self._cut_sizes(count)]
+
+    def _cut_sizes(self, count: int) -> list[int]:
+        whole, rest = divmod(count, self.batch_size)
+        sizes = [self.batch_size] * whole
+        if rest and not self.drop_last and rest >= self.fewest:
+            return [*sizes, rest]
+        if rest and not self.drop_last and sizes:
+            sizes[-1] += rest
+        return sizes
+
     def _cut(self, order: IntArray) -> list[IntArray]:
-        return [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+        stops = np.cumsum(self._cut_sizes(len(order)), dtype=np.int64)
+        return np.split(order[: stops[-1]], stops[:-1]) if len(stops) else []
 
     def _drawn(self, videos: IntArray, epoch: int, places: IntArray) -> DrawnViews:
         rows = self.rows_of_videos
@@ -107,12 +144,15 @@ class VideoViews(ABC):
         return self.sampler.drawn(videos.tolist(), num_rows, epoch=epoch, places=places.tolist())
 
     def _batch(self, drawn: DrawnViews, num_all: int, is_counted: bool, origin: Origin) -> Batch:
+        inputs = self._inputs(drawn, origin)
+        targets = torch.from_numpy(self._targets(drawn)).to(inputs["mask"].device)
+        return Batch(inputs, targets, num_all, is_counted, lambda: self._described(drawn), origin)
+
+    def _inputs(self, drawn: DrawnViews, origin: Origin) -> dict[str, Tensor]:
         inputs = self.look(drawn, origin)
         device = next(iter(inputs.values())).device
         known = {"mask": drawn.mask, "row_numbers": drawn.positions, "num_rows": drawn.num_rows}
-        inputs |= {name: torch.from_numpy(value).to(device) for name, value in known.items()}
-        targets = torch.from_numpy(self._targets(drawn)).to(device)
-        return Batch(inputs, targets, num_all, is_counted, lambda: self._described(drawn), origin)
+        return inputs | {name: torch.from_numpy(value).to(device) for name, value in known.items()}
 
     def _targets(self, drawn: DrawnViews) -> IntArray:
         targets = np.full(drawn.mask.shape, IGNORED, dtype=np.int64)
@@ -132,14 +172,17 @@ class ViewBatches(VideoViews):
     """Views of stored rows: inputs are `rows` (N V, T C, D) float32 too, on the block's device."""
 
     block: FeatureBank
+    videos: Sequence[int] | None = None  # where in the block each video is; None: they are all of the block
 
-    @property
+    @cached_property
     def rows_of_videos(self) -> Sequence[int]:
         """See VideoViews."""
-        return self.block.num_rows
+        rows = self.block.num_rows
+        return rows if self.videos is None else [rows[video] for video in self.videos]
 
     def look(self, drawn: DrawnViews, origin: Origin) -> dict[str, Tensor]:
         """See VideoViews."""
         del origin
-        index = drawn.rows.reshape(len(drawn.rows), -1) + self.block.offsets[drawn.video][:, None]
+        videos = drawn.video if self.videos is None else np.asarray(self.videos)[drawn.video]
+        index = drawn.rows.reshape(len(drawn.rows), -1) + self.block.offsets[videos][:, None]
         return {"rows": self.block.pick(torch.from_numpy(index).to(self.block.rows.device))}

@@ -23,8 +23,10 @@ from reelwright.stages.fit.run_models import build_run_model
 from reelwright.stages.fit.setup import Learning, learn
 from reelwright.stages.fit.train_context import TrainContext, train_in_processes
 from reelwright.stages.fit.validation import build_objective, chosen_metric
-from reelwright.stages.train.config import SHAPE_FIELDS, TrainConfig
+from reelwright.stages.train.config import SHAPE_FIELDS, TrainConfig, WindowSettings
 from reelwright.stages.train.drawn_windows import WindowSampling, find_windows
+from reelwright.stages.train.view_batches import ViewBatches
+from reelwright.stages.train.view_learning import learn_views, view_labels
 from reelwright.stages.train.window_batches import WindowBatches
 from reelwright.storage.arrays.embeddings import EmbeddingStore
 from reelwright.storage.errors import ConfigError, InputError, nearest
@@ -44,9 +46,12 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
 
 
 def _train(work: Work, config: TrainConfig, place: TrainContext) -> dict[str, Any] | None:
-    labels = replace(label_space(work.payload, node=work.node), of_window=config.labels_of_window)
-    heads = _heads(config, labels, where=work.node)
-    task = build_task(config.task, labels, heads=heads)
+    labels, heads = _labels(work, config), []
+    if config.views is None:
+        heads = _heads(config, labels, where=work.node)
+        task: Task | None = build_task(config.task, labels, heads=heads)
+    else:
+        task = build_task("per_row", labels) if config.classifies_rows else None
     metric = chosen_metric(config, task, plugins=work.plugins)
     store = Store.at(work.store)
     stores = [EmbeddingStore(store.embeddings(ref.key)) for ref in work.inputs["embeddings"]]
@@ -57,6 +62,8 @@ def _train(work: Work, config: TrainConfig, place: TrainContext) -> dict[str, An
 
     def load() -> Learning:
         loaded = _load(work, config, stores, place=place, scratch=scratch)
+        if task is None or config.views is not None:
+            return _learning_views(work, config, loaded, labels, task=task, place=place, metric=metric)
         return _learning(work, config, loaded, task, place=place, metric=metric)
 
     try:
@@ -129,6 +136,36 @@ def _learning(
     )
 
 
+def _learning_views(
+    work: Work,
+    config: TrainConfig,
+    loaded: _Loaded,
+    labels: LabelSpace,
+    *,
+    task: Task | None,
+    place: TrainContext,
+    metric: str,
+) -> Learning:
+    """Views of train and val over the block, and the objective."""
+    return learn_views(
+        work,
+        config,
+        KnownRows(loaded.block.digests, loaded.block.spans),
+        labels,
+        task=task,
+        metric=metric,
+        make=partial(ViewBatches, block=loaded.block),
+        num_contexts=config.model.contexts,
+        place=place,
+    )
+
+
+def _labels(work: Work, config: TrainConfig) -> LabelSpace:
+    if config.views is not None:
+        return view_labels(work, config)
+    return replace(label_space(work.payload, node=work.node), of_window=config.labels_of_window)
+
+
 def _heads(config: TrainConfig, labels: LabelSpace, *, where: str) -> list[Head]:
     """Those of task heads. Raises InputError where the labels have none, ConfigError for weights of others."""
     if not config.traits.has_heads:
@@ -150,15 +187,20 @@ def _heads(config: TrainConfig, labels: LabelSpace, *, where: str) -> list[Head]
 
 
 def _model_values(config: TrainConfig, *, input_dim: int, num_classes: int) -> dict[str, Any]:
-    """The part of config.yaml from which predict and finetune build the model again."""
+    """The part of config.yaml from which predict, embed and finetune build the model again."""
+    views = config.views
     model = {
         "name": config.model.name,
         "options": config.model.options(),
         "input_dim": input_dim,
-        "num_outputs": num_classes,
-        "length": config.window.length,
-        "per_row": config.traits.per_row,
+        "num_outputs": num_classes if views is None or config.classifies_rows else None,
+        "length": config.window.length if views is None else views.length,
+        "per_row": config.traits.per_row or views is not None,
     }
+    if views is not None:  # predicted over windows of the same length, where there are classes
+        task = {"task": "per_row" if config.classifies_rows else None, "views": config.view_facts()}
+        window = WindowSettings(length=views.length, hop=views.length).model_dump(include=set(SHAPE_FIELDS))
+        return {**task, "output": config.output, "window": window, "model": model}
     window = config.window.model_dump(include=set(SHAPE_FIELDS))
     task = {"task": config.task, "labels_of_window": config.labels_of_window}
     clips = config.window.model_dump(include={"sampling", "segments", "segment_rule"})

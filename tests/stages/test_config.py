@@ -40,8 +40,7 @@ CONDITIONAL = {
     ("evaluate", "evaluators"),  # where there are none, older keys stay
     ("probe", "alignments"),
     ("probe", "linear_probe"),
-    ("train", "objective"),
-    ("finetune", "objective"),
+    *((stage, name) for stage in ("train", "finetune") for name in ("objective", "views")),
     ("pretrain", "loss"),
     ("predict", "crops"),  # 1 of the encoder's own size are no crops, and older keys stay
     ("predict", "short_side"),

@@ -1,0 +1,128 @@
+"""What is minimised, and on what: windows with labels, or views of whole videos, which need none."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, PositiveInt, model_validator
+
+from reelwright.models.systems.carl_options import FRAME_MODEL_OPTIONS
+from reelwright.stages.base.config import Settings, setting, training
+from reelwright.stages.fit.config import LearningSettings
+from reelwright.stages.fit.model_config import ModelSettings
+from reelwright.stages.objectives.config import ObjectiveSettings
+
+VIEW_METRICS = ("loss", "kendalls_tau")  # of val, without labels
+_OF_SAMPLING = {
+    "max_stretch": "time_augment",
+    "overlap": "time_augment",
+    "base": "time_augment",
+    "positive_window": "anchor_positive",
+}
+
+
+class ViewSettings(Settings):
+    """Views: rows of a video that are drawn anew every epoch; a video is an item, however long it is."""
+
+    length: PositiveInt = 80
+    """Rows of a view. A shorter video gives all its rows, and the rest is padded (with a mask)."""
+    sampling: Literal["time_augment", "offset_uniform", "anchor_positive"] | None = None
+    """time_augment: rows at random, in order, from a block of up to `max_stretch` times as many; offset_uniform: rows
+    anywhere in the video, in order; anchor_positive: rows, and shortly before each another one (of tcn). null:
+    anchor_positive of objective tcn, else time_augment."""
+    max_stretch: float = Field(1.5, ge=1)
+    """time_augment: the longest block, in lengths of `base`."""
+    overlap: float = Field(0.2, ge=0, le=1)
+    """time_augment: share of a view that the other one of the video overlaps with at least; 0: they lie anywhere."""
+    base: Literal["clip", "video"] = "clip"
+    """time_augment. clip: blocks are crops of the video (CARL's FineGym); video: they are longer than the video, and a
+    random number of rows at the end is masked (CARL's Pouring, Penn Action and Kinetics)."""
+    positive_window: PositiveInt = 5
+    """anchor_positive: rows that a positive lies before its anchor at most."""
+    context_stride: PositiveInt = 1
+    """Rows from one context of a row to the next, of models with `contexts`."""
+    one_label: bool = False
+    """A batch has videos of one label only (the action of PennAction); the label is the video's own."""
+
+
+class NetworkSettings(LearningSettings):
+    """What train and finetune share of what is minimised, and on what."""
+
+    objective: ObjectiveSettings | None = training(None, when=lambda config: config.objective is not None)
+    """What is minimised in place of the task's own loss, which null means (`loss`); `views` need one."""
+    views: ViewSettings | None = setting(None, when=lambda config: config.views is not None)
+    """Learn from views of whole videos instead of windows; with objectives scl, tcc and tcn no label is needed."""
+
+    @property
+    def learns_labels(self) -> bool:
+        """Whether anything is learned from the labels of videos."""
+        views, objective = self.views, self.objective
+        return views is None or objective is None or views.one_label or self.classifies_rows or not objective.is_ours()
+
+    @property
+    def classifies_rows(self) -> bool:
+        """Whether classes of rows are learned from views."""
+        return self.views is not None and self.objective is not None and self.objective.name == "per_frame"
+
+    @property
+    def gives_scores(self) -> bool:
+        """Whether the run answers with scores of classes, which predict needs."""
+        return self.views is None or self.classifies_rows
+
+    @property
+    def view_sampling(self) -> str:
+        """How views are drawn, where there are some."""
+        assert self.views is not None
+        is_tcn = self.objective is not None and self.objective.name == "tcn"
+        return self.views.sampling or ("anchor_positive" if is_tcn else "time_augment")
+
+    @model_validator(mode="after")
+    def _views_and_windows_are_apart(self) -> Self:
+        model: ModelSettings | None = getattr(self, "model", None)
+        objective, is_ours = self.objective, self.objective is not None and self.objective.is_ours()
+        is_of_views = model is not None and model.name in FRAME_MODEL_OPTIONS
+        if self.views is None:
+            if is_ours or is_of_views:
+                what = f"model {model.name}" if model is not None and is_of_views else f"objective {objective.name}"  # type: ignore[union-attr]
+                raise ValueError(
+                    f"{what} learns from views of videos; give views: {{length: 80}} (with a model "
+                    f"{', '.join(FRAME_MODEL_OPTIONS)} and an objective), and leave window and task out"
+                )
+            return self
+        if objective is None:
+            raise ValueError("views need an objective: scl, tcc, tcn, per_frame, or a plug-in's")
+        if model is None or (model.is_ours() and not is_of_views):
+            name = "none is given" if model is None else f"{model.name} learns from windows"
+            raise ValueError(
+                f"views are of models {', '.join(FRAME_MODEL_OPTIONS)} or a plug-in's, but {name}; set model.name, or "
+                "leave views out"
+            )
+        self._check_views(self.views, objective)
+        return self
+
+    def _check_views(self, views: ViewSettings, objective: ObjectiveSettings) -> None:
+        sampling = self.view_sampling
+        for name, owner in _OF_SAMPLING.items():
+            if getattr(views, name) != type(views).model_fields[name].default and sampling != owner:
+                raise ValueError(f"views.{name} is of sampling {owner}, not of {sampling}; leave it out")
+        if objective.is_ours() and (objective.name == "tcn") != (sampling == "anchor_positive"):
+            raise ValueError(
+                f"views.sampling is {sampling}, but objective is {objective.name}: tcn reads anchors and positives in "
+                "turn, the others do not. Leave sampling out"
+            )
+        if sampling == "anchor_positive" and views.length % 2:
+            raise ValueError(f"views.length is {views.length}; of anchors and positives it must be even")
+        if objective.name == "tcc" and self.batch_size < 2:
+            raise ValueError("objective tcc compares the videos of a batch, but batch_size is 1; set it to at least 2")
+        if self.mix is not None:
+            raise ValueError("mix is of windows with labels, not of views; set mix: null")
+        metrics = {None, *VIEW_METRICS}
+        if not self.classifies_rows and self.metric not in metrics:
+            raise ValueError(
+                f"metric is {self.metric!r}, but with views and no labels there are {' and '.join(VIEW_METRICS)}"
+            )
+
+    def view_facts(self) -> dict[str, Any]:
+        """What config.yaml says of views, beside the model."""
+        assert self.views is not None
+        return {**self.views.model_dump(), "sampling": self.view_sampling}

@@ -1,0 +1,237 @@
+"""Learn from views of whole videos: which videos, how views are drawn, and what is measured without labels.
+
+videos of train and val -> views (`VideoViews`) -> objective; on val its loss, or Kendall's tau of embedded videos
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from reelwright.models.contracts import Forward
+from reelwright.models.metrics.embedded_videos import EmbeddedVideo
+from reelwright.models.metrics.kendalls_tau import kendalls_tau
+from reelwright.stages.base.work import Work
+from reelwright.stages.datasets.labelled import (
+    KnownRows,
+    LabelledVideo,
+    beyond_warning,
+    check_classes,
+    distinct_videos,
+)
+from reelwright.stages.datasets.sampling.drawn_views import ViewSampler
+from reelwright.stages.datasets.sampling.two_views import TimeAugment
+from reelwright.stages.datasets.sampling.windows import IntArray
+from reelwright.stages.datasets.tasks.labels import LabelSpace
+from reelwright.stages.datasets.tasks.task import Task
+from reelwright.stages.fit.loop.batches import Batch
+from reelwright.stages.fit.setup import Learning
+from reelwright.stages.fit.train_context import TrainContext
+from reelwright.stages.fit.validation import build_objective
+from reelwright.stages.fit.view_config import NetworkSettings
+from reelwright.stages.train.view_batches import VideoViews
+from reelwright.storage.arrays.spans import row_labels
+from reelwright.storage.errors import InputError, StageError
+from reelwright.storage.tables.annotations import UNKNOWN
+
+TAU_VIDEOS, TAU_ROWS = 20, 512  # of val at most, evenly spaced: so an evaluation takes the same time whatever is there
+
+MakeViews = Callable[..., VideoViews]  # (videos=positions among those with rows, and the fields of VideoViews)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewVideos:
+    """Videos that views are drawn of."""
+
+    positions: tuple[int, ...]  # among those that have rows
+    names: tuple[str, ...]
+    labels: tuple[IntArray, ...] | None  # a class a row, where there are any
+    groups: tuple[int, ...] | None  # of `one_label`
+
+
+def view_labels(work: Work, config: NetworkSettings) -> LabelSpace:
+    """The classes; none where nothing is learned from them. Raises InputError where they are needed and missing."""
+    classes = tuple(work.payload["classes"]) if config.learns_labels else ()
+    if not classes and config.classifies_rows:
+        raise InputError(
+            f"{work.node}: objective per_frame learns labels of rows, and there are none; give `labels:` or a label "
+            "column in the manifest, or choose objective scl, tcc or tcn."
+        )
+    return LabelSpace(classes=classes, background=work.payload["background"] if classes else UNKNOWN)
+
+
+def view_sampler(config: NetworkSettings, *, num_views: int, num_contexts: int) -> ViewSampler:
+    """How views are drawn."""
+    views = config.views
+    assert views is not None
+    return ViewSampler(
+        strategy=config.view_sampling,
+        augment=TimeAugment(length=views.length, max_stretch=views.max_stretch, overlap=views.overlap, base=views.base),
+        num_views=num_views,
+        positive_window=views.positive_window,
+        num_contexts=num_contexts,
+        context_stride=views.context_stride,
+        seed=config.seed,
+    )
+
+
+def learn_views(
+    work: Work,
+    config: NetworkSettings,
+    rows: KnownRows,
+    labels: LabelSpace,
+    *,
+    task: Task | None,
+    metric: str,
+    make: MakeViews,
+    num_contexts: int,
+    place: TrainContext,
+) -> Learning:
+    """Views of the videos of train and val as ``make`` reads them, and the objective.
+
+    Raises InputError where there is nothing to learn from.
+    """
+    note = place.reporter.note
+    train, val = (
+        _videos(work, config, rows, labels, splits=splits) for splits in (config.train_splits, config.val_splits)
+    )
+    counts = _counts(train, labels)
+    objective = build_objective(config, task, counts=counts, device=place.device, plugins=work.plugins)
+    sampler = view_sampler(config, num_views=objective.num_views, num_contexts=num_contexts)
+    compares = 2 if config.objective is not None and config.objective.name == "tcc" else 1
+    common: dict[str, Any] = {"sampler": sampler, "batch_size": config.batch_size, "share": place.world.share}
+    common["fewest"] = compares
+
+    def batches(of: ViewVideos, **more: Any) -> VideoViews:
+        named = {"videos": of.positions, "names": of.names, "labels": of.labels, "groups": of.groups}
+        return make(**named, **common, **more)
+
+    source = batches(train, drop_last=config.drop_last)
+    if source.num_batches == 0:
+        raise InputError(f"{work.node}: no views to train on. {_why_none(config, source, compares)}")
+    for line in _notes(work, config, rows, (train, val), sampler, source):
+        note(line)
+    if task is not None and (warning := check_classes(counts, labels, balanced_by=None)):
+        note(warning)
+    measured = batches(val) if val.positions else None
+    if measured is not None and measured.num_batches == 0:
+        note("warning: no video to validate on is long enough for a view, or they are too few to compare")
+        measured = None
+    tau = None
+    if metric == "kendalls_tau" and measured is not None:
+        tau = partial(val_tau, batches=measured, where=work.node, place=place)
+    return Learning(
+        train=source,
+        val=measured,
+        objective=objective,
+        task=task,
+        metric=metric,
+        evaluate=tau,
+    )
+
+
+def val_tau(forward: Forward, *, batches: VideoViews, where: str, place: TrainContext) -> dict[str, float]:
+    """Kendall's tau of at most TAU_VIDEOS videos of TAU_ROWS rows, all pairs; 0 where all rows are alike."""
+    videos = np.unique(np.linspace(0, len(batches.rows_of_videos) - 1, TAU_VIDEOS).astype(int)).tolist()
+    videos = [video for video in videos if batches.rows_of_videos[video] > 1]
+    found = []
+    with torch.inference_mode():
+        for video in videos:
+            batch = Batch(batches.whole(video, most=TAU_ROWS), torch.zeros(1)).to(place.device)
+            rows = forward(batch.inputs)["embedding"][0].float().cpu().numpy()
+            found.append(EmbeddedVideo(name=str(video), rows=rows))
+    if len(found) < 2:
+        raise StageError(f"{where}: metric kendalls_tau compares videos to validate on, and there are {len(found)}")
+    return {"kendalls_tau": kendalls_tau(found)["kendalls_tau"] or 0.0}
+
+
+def _videos(
+    work: Work, config: NetworkSettings, rows: KnownRows, labels: LabelSpace, *, splits: Sequence[str]
+) -> ViewVideos:
+    """The videos of some splits that have rows; without labels each content once."""
+    place = {digest: position for position, digest in enumerate(rows.digests)}
+    wanted = [video for video in distinct_videos(work.payload, splits=splits) if video.digest in place]
+    if not config.learns_labels:
+        wanted = list({video.digest: video for video in wanted}.values())
+    assert config.views is not None
+    positions = tuple(place[video.digest] for video in wanted)
+    of_rows = None
+    if labels.classes:
+        of_rows = tuple(
+            row_labels(video.annotation, rows.spans[position], background=labels.background)
+            for video, position in zip(wanted, positions, strict=True)
+        )
+    return ViewVideos(
+        positions=positions,
+        names=tuple(video.video_id for video in wanted),
+        labels=of_rows,
+        groups=_groups(work, wanted) if config.views.one_label else None,
+    )
+
+
+def _groups(work: Work, videos: Sequence[LabelledVideo]) -> tuple[int, ...]:
+    without = [video.video_id for video in videos if video.annotation.label == UNKNOWN]
+    if without:
+        raise InputError(
+            f"{work.node}: views.one_label puts videos of one label into a batch, but {len(without)} have none of "
+            f"their own: {', '.join(without[:5])}. Give a label column in the manifest, or leave one_label out."
+        )
+    return tuple(video.annotation.label for video in videos)
+
+
+def _counts(videos: ViewVideos, labels: LabelSpace) -> IntArray:
+    known = [each[each != UNKNOWN] for each in videos.labels or ()]
+    every = np.concatenate(known) if known else np.zeros(0, dtype=np.int64)
+    return np.bincount(every, minlength=len(labels.classes)).astype(np.int64)
+
+
+def _why_none(config: NetworkSettings, batches: VideoViews, compares: int) -> str:
+    rows = batches.rows_of_videos
+    if not rows:
+        return f"No video of the splits {', '.join(config.train_splits)} has rows; look at train_splits."
+    if config.drop_last and len(rows) >= compares:
+        return f"drop_last leaves no batch: {config.batch_size} videos make one. Lower batch_size."
+    if compares > 1:
+        return f"Objective tcc compares videos (with one_label, those of one label); {len(rows)} are too few."
+    return f"The {len(rows)} videos have fewer than {batches.sampler.least_rows} rows."
+
+
+def _notes(
+    work: Work,
+    config: NetworkSettings,
+    rows: KnownRows,
+    data: tuple[ViewVideos, ViewVideos],
+    sampler: ViewSampler,
+    source: VideoViews,
+) -> list[str]:
+    """What is learned from, and what is amiss."""
+    train, val = data
+    lines = [f"{len(train.positions)} videos to train on, {len(val.positions)} to validate on"]
+    counts = dict(zip(train.names, source.rows_of_videos, strict=True))
+    too_short = [name for name, count in counts.items() if count < sampler.least_rows]
+    if too_short:
+        lines.append(
+            f"warning: {len(too_short)} video(s) have fewer than {sampler.least_rows} rows and are left out: "
+            f"{', '.join(too_short[:5])}"
+        )
+    padded = [name for name, count in counts.items() if sampler.least_rows <= count < sampler.augment.length]
+    if padded:
+        lines.append(
+            f"{len(padded)} of {len(counts)} videos to train on are shorter than a view of {sampler.augment.length} "
+            f"rows and are padded: {', '.join(padded[:5])}"
+        )
+    if train.labels is not None and config.classifies_rows:
+        num_rows = sum(map(len, train.labels))
+        unknown = sum(int((labels == UNKNOWN).sum()) for labels in train.labels)
+        if unknown == num_rows:
+            raise InputError(f"{work.node}: none of the {num_rows} rows to train on has a label; look at the labels.")
+        if unknown:
+            lines.append(f"{unknown} of {num_rows} rows to train on have no label and are not learned from")
+        videos = distinct_videos(work.payload, splits=(*config.train_splits, *config.val_splits))
+        lines += beyond_warning(videos, rows)
+    return lines
