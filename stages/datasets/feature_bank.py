@@ -27,7 +27,7 @@ from torch import Tensor
 
 from reelwright.stages.datasets.sampling.windows import IntArray, Windows, WindowShape, shown, window_rows
 from reelwright.storage.arrays.embeddings import EmbeddingRows, EmbeddingStore
-from reelwright.storage.arrays.spans import Spans
+from reelwright.storage.arrays.spans import Spans, join_by_time
 from reelwright.storage.errors import InputError, ItemError, StoreError, nearest
 from reelwright.storage.store_errors import named
 
@@ -163,18 +163,27 @@ class StoredVideo:
 
 
 def num_features(stores: Sequence[EmbeddingStore], output: str) -> int:
-    """D of the joined rows, as the stores describe themselves. Raises StoreError for an output that is not stored."""
+    """D of the joined rows, as the stores describe themselves.
+
+    Raises StoreError for an output that is not stored, or rows of several views.
+    """
     total = 0
     for store in stores:
-        shapes = store.spec["outputs"]
-        if output not in shapes:
-            raise StoreError(
-                f"output {output!r} is not stored in {store.path}.{nearest(output, shapes)} "
-                f"Stored: {', '.join(shapes)}. Ask the embed node for it with `outputs`."
-            )
+        shape = stored_shape(store, output)
         _check_one_view(store)
-        total += _num_features(tuple(shapes[output]))
+        total += _num_features(shape)
     return total
+
+
+def stored_shape(store: EmbeddingStore, output: str) -> tuple[int, ...]:
+    """Of a row, of several views all of them. Raises StoreError for an output that is not stored."""
+    shapes = store.spec["outputs"]
+    if output not in shapes:
+        raise StoreError(
+            f"output {output!r} is not stored in {store.path}.{nearest(output, shapes)} "
+            f"Stored: {', '.join(shapes)}. Ask the embed node for it with `outputs`."
+        )
+    return tuple(shapes[output])
 
 
 def split_missing(stores: Sequence[EmbeddingStore], digests: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -183,30 +192,6 @@ def split_missing(stores: Sequence[EmbeddingStore], digests: Sequence[str]) -> t
         store.bring(digests)
     present = [digest for digest in digests if all(digest in store for store in stores)]
     return present, sorted(set(digests) - set(present))
-
-
-def join_by_time(first: Spans, other: Spans) -> IntArray:
-    """For every row of ``first`` (T,) the row of ``other`` that saw its middle; between rows, the nearer one.
-
-    Where several saw it (clips that overlap), the one whose own middle is nearest. Starts and stops of ``other`` must
-    not decrease.
-    """
-    middle = (first.start_seconds + first.stop_seconds) / 2
-    centres = (other.start_seconds + other.stop_seconds) / 2
-    last = len(centres) - 1
-    low = np.searchsorted(other.stop_seconds, middle, side="right")  # the first row that ends after the middle
-    high = np.searchsorted(other.start_seconds, middle, side="right") - 1  # the last row that starts before it
-    inside = np.clip(_nearest(centres, middle), low, np.maximum(low, high))
-    before, after = np.clip(high, 0, last), np.clip(low, 0, last)
-    is_before = middle - other.stop_seconds[before] <= other.start_seconds[after] - middle
-    return np.where(low <= high, np.minimum(inside, last), np.where(is_before, before, after)).astype(np.int64)
-
-
-def _nearest(sorted_values: npt.NDArray[np.float64], wanted: npt.NDArray[np.float64]) -> IntArray:
-    after = np.clip(np.searchsorted(sorted_values, wanted), 0, len(sorted_values) - 1)
-    before = np.maximum(after - 1, 0)
-    is_before = wanted - sorted_values[before] <= sorted_values[after] - wanted
-    return np.where(is_before, before, after).astype(np.int64)
 
 
 def mean_vectors(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -226,19 +211,15 @@ class _Source:
     output: str
     row_shapes: tuple[tuple[int, ...], ...]  # of one row, by store
     dtype: np.dtype[Any]  # of the joined rows
+    stores: tuple[EmbeddingStore, ...]
 
     @classmethod
     def of(cls, stores: Sequence[EmbeddingStore], videos: Sequence[EmbeddingRows], output: str) -> _Source:
-        """All videos of a store have rows of one shape, so one video tells it.
-
-        Raises StoreError for no such output, or rows of several views.
-        """
-        for store in stores:
-            _check_one_view(store)
+        """All videos of a store have rows of one shape, so one video tells it. Raises StoreError for no such output."""
         shapes = tuple(rows.row_shape(output) for rows in videos)
         is_half = all(store.spec["dtype"] == "float16" for store in stores) and all(len(shape) == 1 for shape in shapes)
         # float16 where that is what was stored: nothing is lost and half the memory is saved
-        return cls(output, shapes, np.dtype(np.float16 if is_half else np.float32))
+        return cls(output, shapes, np.dtype(np.float16 if is_half else np.float32), tuple(stores))
 
     @property
     def num_features(self) -> int:
@@ -248,8 +229,10 @@ class _Source:
     def fill(self, target: npt.NDArray[Any], videos: Sequence[EmbeddingRows], spans: Spans, *, start: int = 0) -> None:
         """Write joined rows of one video, those from ``start`` on, into ``target`` (n, D).
 
-        ``spans`` are those of all rows of its first store.
+        ``spans`` are those of all rows of its first store. Raises StoreError for rows of several views.
         """
+        for store in self.stores:
+            _check_one_view(store)
         column, stop = 0, start + len(target)
         for position, (rows, shape) in enumerate(zip(videos, self.row_shapes, strict=True)):
             features = slice(column, column + _num_features(shape))

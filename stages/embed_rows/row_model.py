@@ -16,7 +16,7 @@ from reelwright.models.contracts import VideoModel
 from reelwright.models.systems.carl import FrameModel
 from reelwright.stages.base.devices import pick_device
 from reelwright.stages.base.work import InputRef, Work
-from reelwright.stages.datasets.feature_bank import StoredVideo, num_features
+from reelwright.stages.datasets.feature_bank import StoredVideo, num_features, stored_shape
 from reelwright.stages.datasets.sampling.two_views import context_frames
 from reelwright.stages.embed.config import EmbedConfig
 from reelwright.stages.embed.encoding.forward import autocast
@@ -168,9 +168,11 @@ def _row_shape(
     source = model.options.source if isinstance(model, FrameModel) else "rows"
     if source == "frames":
         raise ConfigError(f"{where} reads frames and not rows. Give frames")
-    num_found, num_wanted = num_features(stores, output), values["model"]["input_dim"]
-    if source == "maps":
-        shape = tuple(stores[0].spec["outputs"][output])
+    num_wanted = values["model"]["input_dim"]
+    if source != "maps":
+        num_found = num_features(stores, output)
+    else:
+        shape = stored_shape(stores[0], output)
         if len(stores) > 1 or len(shape) < len(_MAP_AXES):
             raise ConfigError(f"{where} reads maps (C, H, W) of one encoder, not rows of {shape}. Give those")
         num_found = shape[-len(_MAP_AXES)]
