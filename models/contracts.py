@@ -1,7 +1,8 @@
 """The one contract of models that are trained: named tensors of a batch in, named tensors out.
 
 In: `rows` (B,T,D) or `frames` (uint8 (B,T,H,W,3), normalised float (B,T,3,H,W), or without T where a model looks at
-single images), `mask` (B,T) bool, True at real rows, `times` (B,T) seconds, `view_of` (B,) which clip a view shows.
+single images), `mask` (B,T) bool, True at real rows, `times` (B,T) seconds, `view_of` (B,) which clip a view shows,
+`positions` (B,T) of rows in a longer video (`VideoModel.video_positions`).
 Out: `logits` (B,K) or (B,T,K), or `logits.HEAD`; `embedding` (B,E) or (B,T,E); `aux.*`, which only the loss sees, as
 `aux.stage1`, the logits of an earlier stage; `attention.*`. Shape letters: B batch, T rows of a window, D features,
 H height, W width, K outputs, E embedding size.
@@ -48,6 +49,14 @@ class VideoModel(nn.Module):
     def forward(self, batch: Inputs) -> dict[str, Tensor]:
         """The outputs for a batch, by name; see the top of this file."""
         raise NotImplementedError
+
+    def video_positions(self, num_rows: int) -> Tensor | None:
+        """Positions (T,) of the T rows of a whole video; of a piece of it they are in the batch, as `positions`.
+
+        None: the model has none, or counts from the first row that it is given.
+        """
+        del num_rows
+        return None
 
     def train(self, mode: bool = True) -> Self:
         """As of every module, but what is frozen stays in eval mode: parts, and batch norms wherever they are."""

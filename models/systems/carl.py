@@ -25,6 +25,7 @@ from reelwright.models.systems.carl_embedders import (
     TransformerEmbedder,
     VanillaEmbedder,
     put_rows,
+    stretched_positions,
 )
 from reelwright.models.systems.carl_options import (
     FRAME_MODEL_OPTIONS,
@@ -195,6 +196,7 @@ class Carl(FrameModel):
     """The transformer embedder: the maximum over positions, then TransformerEmbedder over the steps of the window."""
 
     options: CarlOptions
+    embedder: TransformerEmbedder
 
     def _embedder(self, sizes: FrameModelSizes, input_dim: int) -> nn.Module:
         return TransformerEmbedder(self.options, input_dim=input_dim, length=sizes.length)
@@ -202,6 +204,10 @@ class Carl(FrameModel):
     def _embed(self, rows_NS: Tensor, batch: Inputs, mask_BT: Tensor) -> Tensor:
         out_NE: Tensor = self.embedder(_maximum(rows_NS), mask_BT, batch.get("positions"))
         return out_NE
+
+    def video_positions(self, num_rows: int) -> Tensor:
+        """As of every model: the video is stretched as a window of so many steps is."""
+        return stretched_positions(torch.ones(1, num_rows, dtype=torch.bool), self.embedder.length)[0]
 
 
 class Conv(FrameModel):

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from reelwright.stages.base.registry import load
+from reelwright.stages.base.work import SilentReporter
 
 Progress = Callable[[int, int], None]
 
 PSR_SIZES = {"num_train": 24, "num_val": 6, "num_test": 8, "seed": 0, "height": 128, "width": 128, "fps": 10.0}
+CARL_SIZES = {"num_train": 40, "num_val": 14, "num_test": 0, "seed": 0, "height": 128, "width": 128, "fps": 10.0}
 
 
 def make_psr(folder: Path, *, workers: int, progress: Progress | None = None, **sizes: float) -> None:
@@ -28,4 +30,20 @@ def make_psr(folder: Path, *, workers: int, progress: Progress | None = None, **
     load("reelwright.stages.prepare.recordings:prepare_recordings")(request)
 
 
-STAND_INS: dict[str, Callable[..., None]] = {"psr": make_psr}  # by recipe
+def make_carl(folder: Path, *, workers: int, progress: Progress | None = None, **sizes: float) -> None:
+    """Videos in the layout of Pouring in ``folder``/data, and ``folder``/tables; what is there is kept.
+
+    ``sizes`` are parameters of the data set (`DatasetParameters`) that are to be other than CARL_SIZES.
+    """
+    parameters = load("reelwright.stages.synthesize.procedures.write:DatasetParameters")(**{**CARL_SIZES, **sizes})
+    data = folder / "data"
+    load("reelwright.stages.synthesize.procedures.pouring:make_pouring")(
+        data, parameters, workers=workers, progress=progress
+    )
+    request = load("reelwright.stages.prepare.work:PrepareRequest")(
+        dataset="pouring", root=data, out=folder / "tables", workers=workers
+    )
+    load("reelwright.stages.prepare.work:prepare")(request, SilentReporter())
+
+
+STAND_INS: dict[str, Callable[..., None]] = {"carl": make_carl, "psr": make_psr}  # by recipe

@@ -116,13 +116,13 @@ class History:
         summary = file.summary() if self.store.backend.has(file.weights) else {}
         return None if summary.get("best") is None else (f"val_{summary['metric']}", float(summary["best"]))
 
-    def _runs_behind(self, record: Record) -> Iterator[Record]:
-        """The runs whose predictions a record reads; not those that these started from."""
-        for _, parent in self.parents(record):
-            if produced_by(parent.stage) == "run":
-                yield parent
-            elif produced_by(parent.stage) in {"predictions", "steps"}:
-                yield from self._runs_behind(parent)
+    def _runs_behind(self, record: Record) -> list[Record]:
+        """The runs whose predictions a record reads, else those whose rows it reads; not what these started from."""
+        parents = [(produced_by(parent.stage), parent) for _, parent in self.parents(record)]
+        found = [parent for made, parent in parents if made == "run"]
+        for kinds in ({"predictions", "steps"}, {"embeddings"}):
+            found = found or [run for made, parent in parents if made in kinds for run in self._runs_behind(parent)]
+        return found
 
 
 def flat(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:

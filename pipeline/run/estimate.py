@@ -17,6 +17,7 @@ from reelwright.stages.synthesize.source import STAGE as SYNTHESIZE
 from reelwright.storage.ledger.records import Record, read_records
 
 MAKING = "making"
+_ROWS = ("frames", "embeddings")  # inputs that rows are made of
 _FREE = ("seed", "num_classes")  # settings of synthetic videos on which their cost does not depend
 
 
@@ -167,14 +168,24 @@ def _factors(
         return config.spec()[config.time_grows_with] / base.material["spec"][config.time_grows_with], 1.0
     if not config.rate_counts or base.spec_key == plan.spec_key:
         return 1.0, 1.0
-    makes_frames = config.produces == "frames"
-    frames_now = plan.node if makes_frames else planner.graph.nodes[plan.node.parents[0]]
-    frames_then = base if makes_frames else by_spec.get(base.material["inputs"]["frames"][0])
-    now = frames_now.config.spec().get("fps")
-    then = frames_then.material["spec"].get("fps") if frames_then is not None else None
+    now, then = _rate(plan.node, planner), _rate_then(base, by_spec)
     if not now or not then:
         return None
     return (now / then if config.rate_counts == "time and size" else 1.0), now / then
+
+
+def _rate(node: Node, planner: Planner) -> Any:
+    """Frames a second of the node of frames that a node is, or rests on."""
+    while node.config.produces != "frames" and node.parents:
+        node = planner.graph.nodes[next(names[0] for names in (node.inputs.get(field, ()) for field in _ROWS) if names)]
+    return node.config.spec().get("fps")
+
+
+def _rate_then(record: Record | None, by_spec: Mapping[str, Record]) -> Any:
+    """The same of an earlier run; None where its frames are not known any more."""
+    while record is not None and (read := [record.material["inputs"].get(field) for field in _ROWS]) != [None, None]:
+        record = by_spec.get(next(values[0] for values in read if values))
+    return None if record is None else record.material["spec"].get("fps")
 
 
 def _share(amount: _Amount, work: Mapping[str, Any]) -> float | None:

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from reelwright.stages.augment.rand_augment_text import read_sections
-from reelwright.stages.base.config import Settings
+from reelwright.stages.base.config import Settings, setting
 
 
 class ErasingSettings(Settings):
@@ -31,11 +31,27 @@ class ErasingSettings(Settings):
         return self
 
 
+class ColorSettings(Settings):
+    """Colour jitter as torchvision has it: four changes in random order, each by what is drawn once a clip.
+
+    Contrast is around each frame's own mean. The defaults are CARL's and SimCLR's, at strength 1.
+    """
+
+    probability: float = Field(0.8, ge=0, le=1)
+    """Of a clip to be changed."""
+    brightness: float = Field(0.8, ge=0)
+    """Multiplied by a factor from [max(0, 1 - x), 1 + x]; contrast and saturation alike."""
+    contrast: float = Field(0.8, ge=0)
+    saturation: float = Field(0.8, ge=0)
+    hue: float = Field(0.2, ge=0, le=0.5)
+    """Turned by a share of the circle of colours from [-x, x]."""
+
+
 class AugmentSettings(Settings):
     """Random changes of the training frames, drawn once a clip: the same for all its frames.
 
     They are drawn from the seed, the epoch and the clip's place in its order, and made in this order: rand_augment,
-    crop, flip, colours, blur, normalisation, erasing; mixing comes after them.
+    crop, flip, colours, grayscale, blur, normalisation, erasing; mixing comes after them.
     """
 
     rand_augment: str | None = None
@@ -58,6 +74,10 @@ class AugmentSettings(Settings):
     crop_scale [0.08, 1]); null: the encoder's own."""
     color_jitter: float = Field(0.2, ge=0, lt=1)
     """Brightness, contrast and saturation are each multiplied by a factor from [1 - x, 1 + x]."""
+    colors: ColorSettings | None = setting(None, when=lambda augment: augment.colors is not None)
+    """Stronger changes of colour in place of color_jitter, with hue; null: color_jitter alone."""
+    grayscale: float = setting(0.0, when=lambda augment: augment.grayscale > 0, ge=0, le=1)
+    """Probability of a clip without colour."""
     blur: float = Field(0.0, ge=0, le=1)
     """Probability of a Gaussian blur, sigma 0.1 to 2 pixels."""
     erasing: ErasingSettings | None = None
@@ -73,6 +93,8 @@ class AugmentSettings(Settings):
             raise ValueError(f"crop_aspect must be two ratios above 0, smallest first: {self.crop_aspect}")
         if self.crop_aspect is not None and self.crop_scale is None:
             raise ValueError("crop_aspect is of random crops, but crop_scale is null; set both, or neither")
+        if self.colors is not None and self.color_jitter not in (0, type(self).model_fields["color_jitter"].default):
+            raise ValueError(f"colors takes the place of color_jitter, which is {self.color_jitter:g}; leave one out")
         if not all(0 <= value <= 255 for value in self.rand_augment_fill):
             raise ValueError(f"rand_augment_fill must be three levels from 0 to 255: {self.rand_augment_fill}")
         if self.rand_augment is not None:

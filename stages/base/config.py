@@ -12,7 +12,7 @@ A field enters the key of its node, and that of what reads the weights of its ru
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
@@ -124,8 +124,7 @@ class StageConfig(Settings):
     @property
     def own_labels(self) -> Settings | None:
         """Labels of this node alone (a LabelsConfig); None: those of the pipeline."""
-        labels: Settings | None = getattr(self, "labels", None)
-        return labels
+        return cast("Settings | None", getattr(self, "labels", None))
 
     @classmethod
     def role(cls, name: str) -> str:
@@ -144,8 +143,7 @@ class StageConfig(Settings):
 
     def counts(self, name: str) -> bool:
         """Whether the value of a field enters the key, as the other fields are set."""
-        extra = _extra(type(self).model_fields[name])
-        return extra.get("role", "spec") in {"spec", "training"} and ("when" not in extra or bool(extra["when"](self)))
+        return self.role(name) in {"spec", "training"} and _enters(self, type(self).model_fields[name])
 
     @classmethod
     def input_kinds(cls, name: str) -> tuple[str, ...]:
@@ -163,12 +161,8 @@ class StageConfig(Settings):
 
     def inputs(self) -> dict[str, list[str]]:
         """Input field -> names of the nodes it points to (empty when not set)."""
-        named: dict[str, list[str]] = {}
-        for name in type(self).model_fields:
-            if self.role(name) == "input":
-                value = getattr(self, name)
-                named[name] = [] if value is None else [value] if isinstance(value, str) else list(value)
-        return named
+        values = {name: getattr(self, name) for name in type(self).model_fields if self.role(name) == "input"}
+        return {name: [value] if isinstance(value, str) else list(value or ()) for name, value in values.items()}
 
     def complete(self, read: Mapping[str, StageConfig], *, where: str) -> Self:
         """These settings with inputs filled in that follow from the nodes they name; ``read`` has all by name."""
@@ -269,14 +263,10 @@ def model_at(model: type[BaseModel], location: tuple[Any, ...]) -> type[BaseMode
     for part in location:
         if not (isinstance(current, type) and issubclass(current, BaseModel)) or part not in current.model_fields:
             return None
-        current = _inner_model(current.model_fields[part].annotation)
+        annotation = current.model_fields[part].annotation
+        inner = (annotation, *getattr(annotation, "__args__", ()))
+        current = next((entry for entry in inner if isinstance(entry, type)), None)
     return current if isinstance(current, type) and issubclass(current, BaseModel) else None
-
-
-def _inner_model(annotation: Any) -> Any:
-    if isinstance(annotation, type):
-        return annotation
-    return next((entry for entry in getattr(annotation, "__args__", ()) if isinstance(entry, type)), None)
 
 
 def _extra(info: FieldInfo) -> dict[str, Any]:
@@ -284,15 +274,24 @@ def _extra(info: FieldInfo) -> dict[str, Any]:
 
 
 def _without_execution(value: Any, dumped: Any) -> Any:
-    """Drop execution fields of nested blocks too; what a block takes beyond its fields (a model's options) stays."""
+    """Drop execution fields of nested blocks too, and those that say nothing as the block is set.
+
+    What a block takes beyond its fields (a model's options) stays.
+    """
     if not isinstance(value, Settings):
         return _same_numbers(dumped) if isinstance(value, Mapping) else dumped
     fields = type(value).model_fields
     return {
         name: _without_execution(getattr(value, name), dumped[name]) if name in fields else _same_numbers(dumped[name])
         for name in sorted(dumped)
-        if name not in fields or _extra(fields[name]).get("role") != "execution"
+        if name not in fields or _enters(value, fields[name])
     }
+
+
+def _enters(block: Settings, field: FieldInfo) -> bool:
+    """Whether a field of a block enters the key with it, as the block's other fields are set."""
+    extra = _extra(field)
+    return extra.get("role") != "execution" and ("when" not in extra or bool(extra["when"](block)))
 
 
 def _same_numbers(value: Any) -> Any:

@@ -60,10 +60,10 @@ STAGES: dict[str, Stage] = {
     ),
     "embed": Stage(
         "reelwright.stages.embed.config:EmbedConfig",
-        "reelwright.stages.embed.work:run_items",
-        "Turn frames into embeddings",
+        "reelwright.stages.embed_rows.work:run_items",
+        "Turn frames, or embeddings with a run, into embeddings",
         spreads=True,
-        prepare="reelwright.stages.embed.work:prepare",
+        prepare="reelwright.stages.embed_rows.work:prepare",
         share="reelwright.stages.embed.shared_videos:SharedEmbedding",
         fetch="reelwright.stages.embed.encoding.fetch:fetch",
         node="embed",

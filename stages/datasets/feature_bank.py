@@ -27,7 +27,7 @@ from torch import Tensor
 
 from reelwright.stages.datasets.sampling.windows import IntArray, Windows, WindowShape, shown, window_rows
 from reelwright.storage.arrays.embeddings import EmbeddingRows, EmbeddingStore
-from reelwright.storage.arrays.spans import Spans
+from reelwright.storage.arrays.spans import Spans, join_by_time
 from reelwright.storage.errors import InputError, ItemError, StoreError, nearest
 from reelwright.storage.store_errors import named
 
@@ -134,25 +134,56 @@ def load_block(
 
 def read_video(stores: Sequence[EmbeddingStore], digest: str, *, output: str) -> tuple[npt.NDArray[Any], Spans]:
     """The joined rows (T, D) of one video and their spans. Raises ItemError (not_finite) for NaN or infinite rows."""
-    videos = [store.rows(digest) for store in stores]
-    source, spans = _Source.of(stores, videos, output), videos[0].spans
-    rows = np.empty((len(spans.start_seconds), source.num_features), dtype=source.dtype)
-    source.fill(rows, videos, spans)
-    return rows, spans
+    video = StoredVideo.of(stores, digest, output=output)
+    return video.read(0, len(video)), video.spans
+
+
+@dataclass(frozen=True)
+class StoredVideo:
+    """The joined rows of one video, read part by part."""
+
+    spans: Spans
+    videos: tuple[EmbeddingRows, ...]  # of each store
+    source: _Source
+
+    @classmethod
+    def of(cls, stores: Sequence[EmbeddingStore], digest: str, *, output: str) -> StoredVideo:
+        """Raises StoreError for a video or an output that is not stored."""
+        videos = tuple(store.rows(digest) for store in stores)
+        return cls(videos[0].spans, videos, _Source.of(stores, videos, output))
+
+    def __len__(self) -> int:
+        return len(self.spans.start_seconds)
+
+    def read(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """Rows [start, stop), (n, D). Raises ItemError (not_finite) for NaN or infinite rows."""
+        rows = np.empty((stop - start, self.source.num_features), dtype=self.source.dtype)
+        self.source.fill(rows, self.videos, self.spans, start=start)
+        return rows
 
 
 def num_features(stores: Sequence[EmbeddingStore], output: str) -> int:
-    """D of the joined rows, as the stores describe themselves. Raises StoreError for an output that is not stored."""
+    """D of the joined rows, as the stores describe themselves.
+
+    Raises StoreError for an output that is not stored, or rows of several views.
+    """
     total = 0
     for store in stores:
-        shapes = store.spec["outputs"]
-        if output not in shapes:
-            raise StoreError(
-                f"output {output!r} is not stored in {store.path}.{nearest(output, shapes)} "
-                f"Stored: {', '.join(shapes)}. Ask the embed node for it with `outputs`."
-            )
-        total += _num_features(tuple(shapes[output]))
+        shape = stored_shape(store, output)
+        _check_one_view(store)
+        total += _num_features(shape)
     return total
+
+
+def stored_shape(store: EmbeddingStore, output: str) -> tuple[int, ...]:
+    """Of a row, of several views all of them. Raises StoreError for an output that is not stored."""
+    shapes = store.spec["outputs"]
+    if output not in shapes:
+        raise StoreError(
+            f"output {output!r} is not stored in {store.path}.{nearest(output, shapes)} "
+            f"Stored: {', '.join(shapes)}. Ask the embed node for it with `outputs`."
+        )
+    return tuple(shapes[output])
 
 
 def split_missing(stores: Sequence[EmbeddingStore], digests: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -161,30 +192,6 @@ def split_missing(stores: Sequence[EmbeddingStore], digests: Sequence[str]) -> t
         store.bring(digests)
     present = [digest for digest in digests if all(digest in store for store in stores)]
     return present, sorted(set(digests) - set(present))
-
-
-def join_by_time(first: Spans, other: Spans) -> IntArray:
-    """For every row of ``first`` (T,) the row of ``other`` that saw its middle; between rows, the nearer one.
-
-    Where several saw it (clips that overlap), the one whose own middle is nearest. Starts and stops of ``other`` must
-    not decrease.
-    """
-    middle = (first.start_seconds + first.stop_seconds) / 2
-    centres = (other.start_seconds + other.stop_seconds) / 2
-    last = len(centres) - 1
-    low = np.searchsorted(other.stop_seconds, middle, side="right")  # the first row that ends after the middle
-    high = np.searchsorted(other.start_seconds, middle, side="right") - 1  # the last row that starts before it
-    inside = np.clip(_nearest(centres, middle), low, np.maximum(low, high))
-    before, after = np.clip(high, 0, last), np.clip(low, 0, last)
-    is_before = middle - other.stop_seconds[before] <= other.start_seconds[after] - middle
-    return np.where(low <= high, np.minimum(inside, last), np.where(is_before, before, after)).astype(np.int64)
-
-
-def _nearest(sorted_values: npt.NDArray[np.float64], wanted: npt.NDArray[np.float64]) -> IntArray:
-    after = np.clip(np.searchsorted(sorted_values, wanted), 0, len(sorted_values) - 1)
-    before = np.maximum(after - 1, 0)
-    is_before = wanted - sorted_values[before] <= sorted_values[after] - wanted
-    return np.where(is_before, before, after).astype(np.int64)
 
 
 def mean_vectors(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -204,6 +211,7 @@ class _Source:
     output: str
     row_shapes: tuple[tuple[int, ...], ...]  # of one row, by store
     dtype: np.dtype[Any]  # of the joined rows
+    stores: tuple[EmbeddingStore, ...]
 
     @classmethod
     def of(cls, stores: Sequence[EmbeddingStore], videos: Sequence[EmbeddingRows], output: str) -> _Source:
@@ -211,39 +219,56 @@ class _Source:
         shapes = tuple(rows.row_shape(output) for rows in videos)
         is_half = all(store.spec["dtype"] == "float16" for store in stores) and all(len(shape) == 1 for shape in shapes)
         # float16 where that is what was stored: nothing is lost and half the memory is saved
-        return cls(output, shapes, np.dtype(np.float16 if is_half else np.float32))
+        return cls(output, shapes, np.dtype(np.float16 if is_half else np.float32), tuple(stores))
 
     @property
     def num_features(self) -> int:
         """D of the joined rows."""
         return sum(_num_features(shape) for shape in self.row_shapes)
 
-    def fill(self, target: npt.NDArray[Any], videos: Sequence[EmbeddingRows], spans: Spans) -> None:
-        """Write the joined rows of one video into ``target`` (T, D); ``spans`` are those of its first store."""
-        column = 0
+    def fill(self, target: npt.NDArray[Any], videos: Sequence[EmbeddingRows], spans: Spans, *, start: int = 0) -> None:
+        """Write joined rows of one video, those from ``start`` on, into ``target`` (n, D).
+
+        ``spans`` are those of all rows of its first store. Raises StoreError for rows of several views.
+        """
+        for store in self.stores:
+            _check_one_view(store)
+        column, stop = 0, start + len(target)
         for position, (rows, shape) in enumerate(zip(videos, self.row_shapes, strict=True)):
             features = slice(column, column + _num_features(shape))
             column = features.stop
             if position == 0:
-                for start, values in self._vectors(rows, shape):
-                    target[start : start + len(values), features] = values
+                for first, values in self._vectors(rows, shape, start, stop):
+                    target[first - start : first - start + len(values), features] = values
             else:
-                whole = np.concatenate([values for _, values in self._vectors(rows, shape)])
-                target[:, features] = whole[join_by_time(spans, rows.spans)]
-        _check_finite(target)
+                places = join_by_time(spans, rows.spans)[start:stop]
+                low = int(places.min())
+                parts = [values for _, values in self._vectors(rows, shape, low, int(places.max()) + 1)]
+                target[:, features] = np.concatenate(parts)[places - low]
+        _check_finite(target, start)
 
-    def _vectors(self, rows: EmbeddingRows, shape: tuple[int, ...]) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    def _vectors(
+        self, rows: EmbeddingRows, shape: tuple[int, ...], start: int, stop: int
+    ) -> Iterator[tuple[int, npt.NDArray[Any]]]:
         """Rows as vectors, part by part with the first row's number, so that wide outputs are never held whole."""
         if len(shape) == 1:
-            yield 0, rows.output(self.output)
+            yield start, rows.output(self.output, start, stop)
             return
-        for start in range(0, rows.num_rows, READ_ROWS):
-            yield start, mean_vectors(rows.output(self.output, start, start + READ_ROWS))
+        for first in range(start, stop, READ_ROWS):
+            yield first, mean_vectors(rows.output(self.output, first, min(stop, first + READ_ROWS)))
 
 
 def _num_features(shape: tuple[int, ...]) -> int:
     """Of a row of that shape: vectors (D,) and tokens (N, D) have D, maps (C, ...) have C."""
     return shape[-1] if len(shape) <= 2 else shape[0]
+
+
+def _check_one_view(store: EmbeddingStore) -> None:
+    if "views" in store.spec:
+        raise StoreError(
+            f"rows of {store.path} are {store.spec['views']} views each, of which no average is taken. Name an embed "
+            "node without views."
+        )
 
 
 def _empty(shape: tuple[int, int], dtype: np.dtype[Any], *, memory_bytes: int, scratch: Path) -> npt.NDArray[Any]:
@@ -260,10 +285,8 @@ def _empty(shape: tuple[int, int], dtype: np.dtype[Any], *, memory_bytes: int, s
     return np.memmap(scratch, dtype=dtype, mode="r+", shape=shape)
 
 
-def _check_finite(values: npt.NDArray[Any]) -> None:
+def _check_finite(values: npt.NDArray[Any], start: int) -> None:
     is_bad = ~np.isfinite(values).all(axis=1)
     if is_bad.any():
-        raise ItemError(
-            "not_finite",
-            f"row {int(is_bad.argmax())} of its embeddings (and {int(is_bad.sum()) - 1} more) holds NaN or infinity.",
-        )
+        bad, more = start + int(is_bad.argmax()), int(is_bad.sum()) - 1
+        raise ItemError("not_finite", f"row {bad} of its embeddings (and {more} more) holds NaN or infinity.")

@@ -1,20 +1,38 @@
-"""Settings of embed: which encoder turns frames into rows, and how the rows are stored."""
+"""Settings of embed: which encoder turns frames into rows, or which run rows into rows, and how these are stored."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Any, ClassVar, Literal
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
 from reelwright.models.encoders.names import check_encoder, has_hub_weights, is_of_library, is_video_encoder
 from reelwright.models.encoders.outputs import parse_outputs
+from reelwright.stages.augment.config import AugmentSettings, ColorSettings
 from reelwright.stages.base.config import Settings, StageConfig, execution, node_input, ordered, setting, source_file
 from reelwright.stages.base.plugins import PluginUse, is_plugin
 from reelwright.stages.datasets.sampling.settings import GridSettings, Short
+from reelwright.stages.embed.row_outputs import PieceSettings, check_row_outputs
 from reelwright.storage.errors import ConfigError
 
 NO_FILE = ("hub", "none")
+_OF_FRAMES = (
+    "encoder",
+    "weights",
+    "seed",
+    "prefix",
+    "key_map",
+    "ignore",
+    "model_args",
+    "embed_dim",
+    "preprocess",
+    "clip",
+    "views",
+)
+_OUTPUT = re.compile(r"[A-Za-z][\w.-]*")
+_OF_ROWS = ("dtype", "outputs", "pieces", "precision")  # what counts where rows are made of rows
 NO_HUB = "weights: hub has none of an encoder that is a plug-in; set weights: none (random ones), or a file"
 
 
@@ -64,8 +82,33 @@ class ClipSettings(GridSettings):
     last one (encoders know no mask); leave_out: no row, listed as skipped."""
 
 
+class ViewSettings(Settings):
+    """Views of every frame that are stored side by side: rows (V, ...) of each output."""
+
+    num: int = Field(ge=2)
+    """V: the frame as it is without this block comes first, the others are augmented."""
+    seed: int = Field(0, ge=0)
+    """Of what is drawn, once for a video and view: the same for all its frames."""
+    augment: AugmentSettings = AugmentSettings(
+        crop_scale=(0.8, 1.0),
+        crop_aspect=(3 / 4, 4 / 3),
+        flip=0.5,
+        color_jitter=0.0,
+        colors=ColorSettings(),
+        grayscale=0.2,
+        blur=0.5,
+    )
+    """As in finetune; unless given, CARL's."""
+
+    @model_validator(mode="after")
+    def _can_be_stored(self) -> Self:
+        if self.augment.erasing is not None or self.augment.rand_augment_last:
+            raise ValueError("erasing and rand_augment_last are of training alone; leave them out of views.augment")
+        return self
+
+
 class EmbedConfig(StageConfig):
-    """Embeddings of each video: one row a frame (image encoders) or a clip (video encoders)."""
+    """Embeddings of each video: a row a frame (image encoders) or clip (video encoders), or of a run a row a row."""
 
     stage: ClassVar[str] = "embed"
     version: ClassVar[int] = 2
@@ -82,11 +125,14 @@ class EmbedConfig(StageConfig):
     )
     rate_counts: ClassVar[Literal["", "size", "time and size"]] = "time and size"
 
-    frames: str = node_input("frames", kinds=("frames",))
-    """The decode node whose frames are embedded."""
+    frames: str | None = node_input("frames", kinds=("frames",))
+    """The decode node whose frames are embedded; none where embeddings are."""
+    embeddings: tuple[str, ...] = node_input((), kinds=("embeddings",))
+    """Embeddings that `run` makes rows of, whole videos at once: those that it was trained on, in the same order."""
     run: str | None = node_input(None, kinds=("run",))
     """A finetune or pretrain node whose encoder is used, a new generation; then encoder and weights are not given, and
-    preprocess and clip are those of the run unless they are."""
+    preprocess and clip are those of the run unless they are. With embeddings, a train or finetune node whose temporal
+    model is used."""
     encoder: str | None = None
     """timm/NAME, hf-hub:ORG/NAME; of clips torchvision/NAME (its video models), tsm/NAME (temporal shifts in timm's
     ResNets and MobileNetV2s) or x3d/NAME; or a plug-in's: an entry point of reelwright.encoders,
@@ -106,9 +152,13 @@ class EmbedConfig(StageConfig):
     embed_dim: PositiveInt | None = None
     """Size of an embedding head behind the pooled features, as pretrain makes it; its weights are in the file."""
     outputs: tuple[str, ...] = Field(("pooled",), min_length=1)
-    """pooled (D,), tokens (N, D), map (C, H, W), logits (K,), or of a layer: layer9.tokens, layer-1.map."""
+    """pooled (D,), tokens (N, D), map (C, H, W), logits (K,), or of a layer: layer9.tokens, layer-1.map. With
+    embeddings, pooled is the `embedding` of a row, and others are called as the run's model calls them (logits)."""
+    pieces: PieceSettings = setting(PieceSettings(), when=lambda config: bool(config.embeddings))
     preprocess: PreprocessSettings = PreprocessSettings()
     clip: ClipSettings = ClipSettings()
+    views: ViewSettings | None = setting(None, when=lambda config: config.views is not None)
+    """Augmented views of every frame, for what learns behind stored maps (layer3.map); null: the frame alone."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Of the forward pass (autocast for bf16 and fp16)."""
     dtype: Literal["float32", "float16"] = "float16"
@@ -132,6 +182,35 @@ class EmbedConfig(StageConfig):
     shard_rows: PositiveInt = execution(1024)
     """Rows of a shard file, the unit of writing and of resume."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _rows_or_frames(cls, values: Any) -> Any:
+        """Frames are not looked for by their usual name where there are embeddings."""
+        return {"frames": None, **values} if isinstance(values, dict) and values.get("embeddings") else values
+
+    @model_validator(mode="after")
+    def _of_frames_or_rows(self) -> EmbedConfig:
+        if not self.embeddings:
+            if self.frames is None:
+                raise ValueError("give frames, a decode node, or embeddings and a run that makes rows of them")
+            if self.pieces != PieceSettings():
+                raise ValueError("pieces are of whole videos that a run embeds (embeddings); remove pieces")
+            return self
+        if self.frames is not None:
+            raise ValueError("embed frames or embeddings, not both; remove one")
+        if self.run is None:
+            raise ValueError("rows are embedded by a run; name a train or finetune node with run")
+        defaults = type(self).model_fields
+        given = [
+            name for name in _OF_FRAMES if getattr(self, name) != defaults[name].get_default(call_default_factory=True)
+        ]
+        if given:
+            raise ValueError(f"{', '.join(given)}: of encoders of frames, but rows are embedded; remove {given[0]}")
+        unfit = [name for name in self.outputs if not _OUTPUT.fullmatch(name)]
+        if unfit:
+            raise ValueError(f"outputs: {unfit[0]!r} can be no output of a model")
+        return self
+
     @model_validator(mode="after")
     def _consistent(self) -> EmbedConfig:
         if (self.encoder is None) == (self.run is None):
@@ -154,6 +233,8 @@ class EmbedConfig(StageConfig):
         That frames are seen as the run saw them was not so in earlier releases, whose embeddings are others.
         """
         values = super().spec()
+        if self.embeddings:
+            return {name: values[name] for name in _OF_ROWS}
         if self.run is not None:
             values["seen"] = "as in the run"
         if self.embed_dim is None:
@@ -165,13 +246,37 @@ class EmbedConfig(StageConfig):
         try:
             if self.encoder is not None and not self.plugins():
                 check_encoder(self.encoder, outputs=self.outputs, model_args=self.model_args)
-            else:
+            elif not self.embeddings:  # whose outputs only the run knows
                 parse_outputs(self.outputs)
         except ValueError as error:
             raise ConfigError(str(error)) from error
 
+    def check_inputs(self, inputs: Mapping[str, Sequence[StageConfig]]) -> None:
+        """Refuse a run that has no encoder of frames, or whose model gives no such rows of rows."""
+        for run in inputs.get("run", ()):
+            learnt = run.inputs().get("embeddings", [])
+            if not self.embeddings:
+                if learnt:
+                    raise ConfigError(
+                        f"run: {self.run!r} learnt from embeddings and has no encoder of its own; name a finetune or "
+                        f"pretrain node. To make rows of its own, give embeddings: [{', '.join(learnt)}]"
+                    )
+            elif run.stage == "pretrain":
+                raise ConfigError(
+                    f"run: {self.run!r} is a pretrain node, whose encoder sees frames. Give frames instead"
+                )
+            elif learnt and len(learnt) != len(self.embeddings):
+                raise ConfigError(
+                    f"run: {self.run!r} learnt from the embeddings {', '.join(learnt)}, and embeddings names "
+                    f"{', '.join(self.embeddings)}. Give as many, in the same order"
+                )
+            elif (known := getattr(run, "row_outputs", None)) is not None:
+                check_row_outputs(self.outputs, known, run=str(self.run))
+
     def most_rows(self, num_rows: float) -> float | None:
         """As of every stage: a row a frame, or a clip (of a run's encoder that is not known before)."""
+        if self.embeddings:
+            return num_rows
         if self.encoder is None or self.plugins():
             return None
         return num_rows / self.clip.hop + 1 if is_video_encoder(self.encoder) else num_rows

@@ -11,18 +11,18 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from reelwright.stages.base.work import FrameProgress
 from reelwright.stages.datasets.sampling.left_out import LeftOut
 from reelwright.stages.datasets.sampling.needed import Needed
 from reelwright.stages.decode.source import Ended, FrameChunk, Opened, Restarted
 from reelwright.stages.embed.batches import Batch, Batcher, Owner, Part
 from reelwright.stages.embed.clips import Clip, ClipAssembler, FrameSpans, InputRows, NeededRowMaker, clips_leave_out
-from reelwright.stages.embed.encoding.forward import ForwardPass, Pending, Rows
-from reelwright.stages.embed.progress import FrameProgress
+from reelwright.stages.embed.encoding.forward import ForwardPass, Pending, Rows, ViewsPending
 from reelwright.stages.embed.sink import OutputRows, RowSink
 from reelwright.stages.embed.threads import Background, read_ahead
 from reelwright.storage.errors import ItemError
@@ -58,7 +58,7 @@ class _Video:
 @dataclass
 class _InFlight:
     batch: Batch
-    pending: list[Pending]
+    pending: Sequence[Pending | ViewsPending]
     started: float  # on the performance counter
 
 
@@ -200,7 +200,7 @@ class EmbedEngine:
 
     def _feed(self, video: _Video, rows: Iterable[InputRows]) -> None:
         for part in rows:
-            self._submit(self._batcher.add(video.owner, part, batch_size=self._forward.batch_size))
+            self._submit(self._batcher.add(video.owner, part, batch_size=self._forward.rows_at_once))
 
     def _submit(self, batches: Iterable[Batch]) -> None:
         for batch in batches:

@@ -10,6 +10,7 @@ from reelwright.stages.decode.source import Ended, Opened, Restarted, stream_fra
 from reelwright.stages.embed.clips import clips_leave_out
 from reelwright.stages.embed.sink import ShardFiller
 from reelwright.stages.embed.videos import clip_of, embed_videos
+from reelwright.stages.embed.views import views_of
 from reelwright.stages.embed.work import frame_input, open_writer, ready
 from reelwright.storage.arrays.embedding_writer import EmbeddingWriter
 from reelwright.storage.errors import ItemError
@@ -20,6 +21,7 @@ class SharedEmbedding:
     """See `SharedVideo`; the video is the only item of ``work``."""
 
     def __init__(self, work: Work, reporter: Reporter) -> None:
+        self._work = work
         (self._item,) = work.items
         self._digest = self._item.digest
         self._loaded, self._forward = ready(work, reporter)
@@ -60,6 +62,7 @@ class SharedEmbedding:
                 sink=sink,
                 reporter=SilentReporter(),
                 shard_rows=self._writer.layout.rows_per_shard() if is_steady else None,
+                selection=views_of(self._loaded, where=self._work.node),
                 stop_rows={self._digest: stop_row} if stop_row < num_rows else None,
             )
         self._row = sink.row

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from reelwright.stages.base.devices import pick_device
-from reelwright.stages.base.work import Reporter, VideoItem
+from reelwright.stages.base.work import FrameProgress, Reporter, VideoItem
 from reelwright.stages.datasets.sampling.needed import Needed
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.geometry import Geometry
@@ -21,7 +21,6 @@ from reelwright.stages.embed.encoding.forward import Execution, ForwardPass
 from reelwright.stages.embed.encoding.preprocess import described, geometry_of
 from reelwright.stages.embed.encoding.tuning import fixed_batch, tuned
 from reelwright.stages.embed.engine import EmbedEngine
-from reelwright.stages.embed.progress import FrameProgress
 from reelwright.stages.embed.sink import RowSink
 from reelwright.storage.errors import ConfigError
 
@@ -103,9 +102,16 @@ def _workers_beside(forward: ForwardPass) -> int | None:
 
 
 def prepare_forward(
-    loaded: LoadedEncoder, config: EmbedConfig, *, tuning: Path, note: Callable[[str], None]
+    loaded: LoadedEncoder,
+    config: EmbedConfig,
+    *,
+    tuning: Path,
+    note: Callable[[str], None],
+    num_views: int | None = None,
 ) -> ForwardPass:
     """The encoder on its device; layout and batch size as set, else as measured once (remembered under ``tuning``).
+
+    With ``num_views`` each row is so many frames.
 
     What is deterministic does not hang on measurements: it has a fixed batch size and layout.
     """
@@ -131,7 +137,7 @@ def prepare_forward(
             channels_last=choice.channels_last if config.channels_last is None else config.channels_last,
             batch_size=config.batch_size or choice.batch_size,
         )
-    return ForwardPass(loaded.encoder, loaded.data_config, wish, note=note)
+    return ForwardPass(loaded.encoder, loaded.data_config, wish, num_views=num_views, note=note)
 
 
 def clip_of(loaded: LoadedEncoder, *, where: str) -> Clip:
@@ -154,6 +160,7 @@ def attributes_of(loaded: LoadedEncoder, spec: Mapping[str, object]) -> dict[str
         "preprocessing": dict(described(loaded.data_config)),
         "clip": vars(clip_of(loaded, where="embed")),
         "precision": loaded.config.precision,
+        **({} if loaded.config.views is None else {"views": loaded.config.views.num}),
     }
 
 

@@ -11,6 +11,7 @@ from reelwright.stages.embed.encoding.encoder import LoadedEncoder, load_encoder
 from reelwright.stages.embed.encoding.forward import ForwardPass, row_shapes
 from reelwright.stages.embed.sink import StoreSink
 from reelwright.stages.embed.videos import FrameInput, attributes_of, embed_videos, prepare_forward, versions
+from reelwright.stages.embed.views import views_of
 from reelwright.storage.arrays.embedding_writer import EmbeddingWriter, RowLayout
 from reelwright.storage.store import Store
 
@@ -33,6 +34,7 @@ def run_items(work: Work, reporter: Reporter) -> None:
             sink=StoreSink(writer, ledger=ledger, reporter=reporter),
             reporter=reporter,
             shard_rows=writer.layout.rows_per_shard() if config.deterministic else None,
+            selection=views_of(loaded, where=work.node),
         )
     ledger.compact()
 
@@ -48,7 +50,10 @@ def ready(work: Work, reporter: Reporter) -> tuple[LoadedEncoder, ForwardPass]:
     def make() -> tuple[LoadedEncoder, ForwardPass]:
         loaded = load_encoder(work)
         tuning = Store.at(work.store).root / "tuning"
-        return loaded, prepare_forward(loaded, loaded.config, tuning=tuning, note=reporter.note)
+        views_of(loaded, where=work.node)  # refused before any video is touched
+        num_views = None if loaded.config.views is None else loaded.config.views.num
+        forward = prepare_forward(loaded, loaded.config, tuning=tuning, note=reporter.note, num_views=num_views)
+        return loaded, forward
 
     return held(f"embed {work.key}", make)
 
@@ -74,8 +79,11 @@ def frame_input(work: Work) -> FrameInput:
 
 def _layout(loaded: LoadedEncoder, *, where: str) -> RowLayout:
     config = loaded.config
+    shapes = row_shapes(loaded.encoder, loaded.data_config, where=where)
+    if config.views is not None:
+        shapes = {name: (config.views.num, *shape) for name, shape in shapes.items()}
     return RowLayout(
-        outputs=row_shapes(loaded.encoder, loaded.data_config, where=where),
+        outputs=shapes,
         dtype=config.dtype,
         codec=config.codec,
         chunk_bytes=config.chunk_bytes,

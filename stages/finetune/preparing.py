@@ -14,42 +14,12 @@ from torch import Tensor
 from reelwright.stages.augment.clips import Generators, augment
 from reelwright.stages.augment.config import AugmentSettings
 from reelwright.stages.augment.erasing import erase
-from reelwright.stages.augment.rand_augment import parse_rand_augment, rand_augment
-from reelwright.stages.augment.resized_crop import ClipTransform, CropSettings, build_crop
-from reelwright.stages.datasets.sampling.generators import generator_at, generators_at
-from reelwright.stages.decode.geometry import Geometry
+from reelwright.stages.augment.resized_crop import ClipTransform
+from reelwright.stages.augment.transforms import build_redraw
+from reelwright.stages.datasets.sampling.generators import generators_at
 from reelwright.stages.finetune.module import FinetuneModule
 from reelwright.stages.fit.loop.batches import Batch, Origin
 from reelwright.stages.fit.mixing import Mixing
-from reelwright.storage.errors import ConfigError
-
-
-def clip_transforms(settings: AugmentSettings, geometry: Geometry, *, seed: int) -> tuple[ClipTransform, ...]:
-    """What is done to clips as they are read: RandAugment, unless it comes last, then a random crop.
-
-    Raises ConfigError for a RandAugment whose set of operations is too small.
-    """
-    redraw = None if settings.rand_augment_last else _build_redraw(settings, seed=seed)
-    crop = None
-    if settings.crop_scale is not None:
-        crop = build_crop(CropSettings(area=settings.crop_scale, aspect=settings.crop_aspect), geometry, seed=seed)
-    return tuple(transform for transform in (redraw, crop) if transform is not None)
-
-
-def _build_redraw(settings: AugmentSettings, *, seed: int) -> ClipTransform | None:
-    if settings.rand_augment is None:
-        return None
-    try:
-        how = parse_rand_augment(
-            settings.rand_augment,
-            interpolation=settings.rand_augment_interpolation,
-            fill=settings.rand_augment_fill,
-        )
-    except ValueError as error:
-        raise ConfigError(f"augment.rand_augment: {error}") from error
-    return lambda frames, epoch, place: rand_augment(
-        frames, how, generator_at(seed, "rand_augment", epoch=epoch, place=place)
-    )
 
 
 class ClipAugmentation:
@@ -60,7 +30,7 @@ class ClipAugmentation:
     ) -> None:
         """``module`` knows mean and standard deviation."""
         self.module, self.settings, self.seed, self.mixing = module, settings, seed, mixing
-        self._redraw = _build_redraw(settings, seed=seed) if settings.rand_augment_last else None
+        self._redraw = build_redraw(settings, seed=seed) if settings.rand_augment_last else None
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Batch:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from reelwright.models.encoders.build import Encoder
+from reelwright.stages.augment.transforms import clip_transforms
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.work import InputRef, Reporter, Work
 from reelwright.stages.datasets.labelled import KnownRows, distinct_videos, label_space
@@ -27,7 +28,7 @@ from reelwright.stages.embed.encoding.preprocess import geometry_of
 from reelwright.stages.finetune.clips import FrameBatches, StoredVideos, open_videos, reader, stored_reader
 from reelwright.stages.finetune.config import FinetuneConfig
 from reelwright.stages.finetune.module import PARTS, FinetuneModule, freeze
-from reelwright.stages.finetune.preparing import ClipAugmentation, clip_transforms
+from reelwright.stages.finetune.preparing import ClipAugmentation
 from reelwright.stages.fit.mixing import build_mixing, mix_frames
 from reelwright.stages.fit.run_models import clips_of_run, load_run_model, task_of_run
 from reelwright.stages.fit.setup import Learning, learn

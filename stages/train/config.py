@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator, model_validator
 
+from reelwright.models.temporal.options import TEMPORAL_OPTIONS
 from reelwright.stages.base.config import Settings, execution, node_input, setting, training
 from reelwright.stages.datasets.sampling.settings import Short, WindowGridSettings
 from reelwright.stages.datasets.tasks.registry import TASKS, TaskTraits
@@ -192,6 +193,13 @@ class TrainConfig(NetworkSettings):
         values = super().spec()
         stages = self.model.options().get("stages", 1)
         return values if stages == 1 else {**values, "loss": {**values["loss"], "stages": "all"}}
+
+    @property
+    def row_outputs(self) -> tuple[str, ...] | None:
+        """What the model gives of each row: logits alone of those that learn from windows; None: it is to be tried."""
+        if self.model.name not in TEMPORAL_OPTIONS:
+            return None
+        return ("logits",) if self.traits.per_row else ()
 
     def window_rows(self) -> tuple[int, str] | None:
         """As of every stage; the rows of segments may be the same."""

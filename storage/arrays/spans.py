@@ -62,3 +62,27 @@ def majority(labels: Sequence[int] | IntArray) -> int:
     known = np.asarray(labels, dtype=np.int64)
     known = known[known != UNKNOWN]
     return int(np.bincount(known).argmax()) if len(known) else UNKNOWN
+
+
+def join_by_time(first: Spans, other: Spans) -> IntArray:
+    """For every row of ``first`` (T,) the row of ``other`` that saw its middle; between rows, the nearer one.
+
+    Where several saw it (clips that overlap), the one whose own middle is nearest. Starts and stops of ``other`` must
+    not decrease.
+    """
+    middle = (first.start_seconds + first.stop_seconds) / 2
+    centres = (other.start_seconds + other.stop_seconds) / 2
+    last = len(centres) - 1
+    low = np.searchsorted(other.stop_seconds, middle, side="right")  # the first row that ends after the middle
+    high = np.searchsorted(other.start_seconds, middle, side="right") - 1  # the last row that starts before it
+    inside = np.clip(_nearest(centres, middle), low, np.maximum(low, high))
+    before, after = np.clip(high, 0, last), np.clip(low, 0, last)
+    is_before = middle - other.stop_seconds[before] <= other.start_seconds[after] - middle
+    return np.where(low <= high, np.minimum(inside, last), np.where(is_before, before, after)).astype(np.int64)
+
+
+def _nearest(sorted_values: FloatArray, wanted: FloatArray) -> IntArray:
+    after = np.clip(np.searchsorted(sorted_values, wanted), 0, len(sorted_values) - 1)
+    before = np.maximum(after - 1, 0)
+    is_before = wanted - sorted_values[before] <= sorted_values[after] - wanted
+    return np.where(is_before, before, after).astype(np.int64)

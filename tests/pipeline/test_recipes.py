@@ -9,9 +9,9 @@ import pytest
 from reelwright.models.temporal.build import check_options
 from reelwright.pipeline.config.pipeline_file import load_pipeline
 from reelwright.pipeline.plan.graph import build_graph
+from reelwright.stages.augment.transforms import clip_transforms
 from reelwright.stages.decode.geometry import Geometry
 from reelwright.stages.finetune.config import FinetuneConfig
-from reelwright.stages.finetune.preparing import clip_transforms
 from reelwright.stages.fit.optim.build import build_lr_schedule, scaled_lr
 from reelwright.stages.train.config import TrainConfig
 

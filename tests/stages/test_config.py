@@ -34,6 +34,8 @@ CONDITIONAL = {
     ("decode", "quality"),
     ("decode", "image_start"),
     ("embed", "embed_dim"),
+    ("embed", "views"),
+    ("embed", "pieces"),  # of rows that a run embeds
     ("evaluate", "map"),
     ("evaluate", "evaluators"),  # where there are none, older keys stay
     ("probe", "alignments"),

@@ -59,6 +59,11 @@ def build_from_config(
 
     ``plugins`` are those that the unit of work names.
     """
+    if config.embeddings:
+        raise ConfigError(
+            f"{where}: rows that {config.run} makes of {', '.join(config.embeddings)} have no encoder of frames. Name "
+            "an embed node that reads frames, or give embeddings instead of frames"
+        )
     if run is not None:
         config = _config_of_run(config, store.run(run.key), where=where)
     encoder = _build(config, where=where, plugins=plugins)
@@ -173,6 +178,7 @@ def spatial_config(folder: Path) -> EmbedConfig:
     values: Any = OmegaConf.to_container(OmegaConf.load(path))
     if not isinstance(values, dict) or "spatial" not in values:
         raise ConfigError(
-            f"{path} is a run without an encoder of its own; name a finetune or pretrain node, not a train node."
+            f"{path} is a run without an encoder of its own; name a finetune or pretrain node, not a train node. To "
+            "embed rows with its model, give embeddings."
         )
     return parse_config(EmbedConfig, values["spatial"], where=str(path))

@@ -6,7 +6,7 @@ Shape letters: B batch, T frames of a clip, H height, W width.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,13 +72,34 @@ class Pending:
         return {name: tensor.numpy() for name, tensor in self._tensors.items()}
 
 
+class ViewsPending:
+    """Rows of V views each on their way, a batch of whole rows whatever parts it went through in."""
+
+    def __init__(self, parts: Sequence[Pending], num_views: int) -> None:
+        self._parts, self._num_views = parts, num_views
+
+    def result(self) -> dict[str, Rows]:
+        """As of `Pending`: rows by output, (B, V, ...)."""
+        found = [part.result() for part in self._parts]
+        joined = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+        return {name: rows.reshape(-1, self._num_views, *rows.shape[1:]) for name, rows in joined.items()}
+
+
 class ForwardPass:
     """An encoder on its device, fed with uint8 batches. The batch size halves when memory runs out, and stays there."""
 
     def __init__(
-        self, encoder: Encoder, config: DataConfig, execution: Execution, *, note: Callable[[str], None] | None = None
+        self,
+        encoder: Encoder,
+        config: DataConfig,
+        execution: Execution,
+        *,
+        num_views: int | None = None,
+        note: Callable[[str], None] | None = None,
     ) -> None:
+        """Rows are frames or clips; with ``num_views`` so many frames each, (B,V,H,W,3)."""
         self.execution = execution
+        self.num_views = num_views
         self.batch_size = execution.batch_size
         self._encoder = encoder.eval().to(execution.device)
         last = torch.channels_last_3d if encoder.kind == "video" else torch.channels_last
@@ -88,11 +109,21 @@ class ForwardPass:
         self._normalise = Normalise(config, device=execution.device, channels_last=execution.channels_last)
         self._note = note or (_quiet)
 
-    def submit(self, frames: npt.NDArray[np.uint8]) -> list[Pending]:
-        """Start the forward pass of frames (B,H,W,3) or clips (B,T,H,W,3); several parts when memory ran out.
+    @property
+    def rows_at_once(self) -> int:
+        """Rows of a batch; the batch size counts frames where a row has several views."""
+        return max(1, self.batch_size // (self.num_views or 1))
+
+    def submit(self, rows: npt.NDArray[np.uint8]) -> Sequence[Pending | ViewsPending]:
+        """Start the forward pass of frames (B,H,W,3), clips (B,T,H,W,3) or views; several parts when memory ran out.
 
         Raises StageError when memory does not suffice for a single row.
         """
+        if self.num_views is None:
+            return self._submit(rows)
+        return [ViewsPending(self._submit(rows.reshape(-1, *rows.shape[2:])), self.num_views)]
+
+    def _submit(self, frames: npt.NDArray[np.uint8]) -> list[Pending]:
         parts: list[Pending] = []
         start = 0
         while start < len(frames):

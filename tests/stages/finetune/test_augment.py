@@ -1,10 +1,14 @@
 """Augmentation: the same for all frames of a clip, another for the next clip, and nothing where nothing is asked."""
 
+import colorsys
+
+import numpy as np
 import pytest
 import torch
+from torchvision.transforms.v2 import functional as kernels
 
-from reelwright.stages.augment.clips import augment, blur, flip, recolour
-from reelwright.stages.augment.config import AugmentSettings
+from reelwright.stages.augment.clips import augment, blur, flip, jittered, recolour
+from reelwright.stages.augment.config import AugmentSettings, ColorSettings
 from reelwright.stages.datasets.sampling.generators import generators_at
 
 NOTHING = AugmentSettings(flip=0, crop_scale=None, color_jitter=0, blur=0)
@@ -28,8 +32,9 @@ def still_clips(num_clips=3, length=4):
         NOTHING.model_copy(update={"color_jitter": 0.5}),
         NOTHING.model_copy(update={"blur": 0.5}),
         AugmentSettings(flip=0.5, blur=0.5),
+        AugmentSettings(flip=0.5, blur=0.5, grayscale=0.2, colors=ColorSettings()),
     ],
-    ids=["flip", "colour", "blur", "all"],
+    ids=["flip", "colour", "blur", "all", "carl"],
 )
 def test_all_frames_of_a_clip_change_alike(settings):
     clips = still_clips(num_clips=8)
@@ -98,3 +103,71 @@ def test_blur_keeps_flat_pictures_and_flattens_edges():
 def test_crop_scale_that_is_no_range_is_refused():
     with pytest.raises(ValueError, match="two shares of the area"):
         AugmentSettings(crop_scale=(0.9, 0.5))
+
+
+def test_colours_are_those_of_torchvision_in_the_order_drawn():
+    """Every strength alone, a factor of exactly its bound's distance."""
+    clip = still_clips(num_clips=1)[0]
+    names = {
+        "brightness": kernels.adjust_brightness,
+        "contrast": kernels.adjust_contrast,
+        "saturation": kernels.adjust_saturation,
+    }
+    for number, (name, change) in enumerate(names.items()):
+        settings = ColorSettings(**{**dict.fromkeys(["brightness", "contrast", "saturation", "hue"], 0), name: 0.5})
+        generator = np.random.default_rng(7)
+        share = np.random.default_rng(7).random(5)[1 + number]
+        changed = jittered(clip, settings.model_copy(update={"probability": 1.0}), generator)
+        assert torch.allclose(changed, change(clip, 0.5 + share), atol=1e-6)
+
+
+def test_hue_turns_colours_and_leaves_gray_alone():
+    only = ColorSettings(probability=1, brightness=0, contrast=0, saturation=0, hue=0.5)
+    gray = torch.full((2, 3, 4, 4), 0.4)
+    assert torch.allclose(jittered(gray, only, np.random.default_rng(0)), gray, atol=1e-6)
+    red = torch.zeros(2, 3, 4, 4)
+    red[:, 0] = 1
+    share = np.random.default_rng(3).random(5)[4]
+    turned = jittered(red, only, np.random.default_rng(3))
+    hue = colorsys.rgb_to_hsv(*turned[0, :, 0, 0].tolist())[0]
+    assert hue == pytest.approx((0.5 * (2 * share - 1)) % 1, abs=1e-3)
+
+
+def test_a_factor_never_falls_below_0():
+    strong = ColorSettings(probability=1, brightness=3, contrast=0, saturation=0, hue=0)
+    clip = still_clips(num_clips=1)[0]
+    for seed in range(20):
+        share = np.random.default_rng(seed).random(5)[1]
+        changed = jittered(clip, strong, np.random.default_rng(seed))
+        assert torch.allclose(changed, (clip * 4 * share).clamp(0, 1), atol=1e-5)
+
+
+def test_about_a_fifth_of_clips_is_gray_and_two_in_ten_keep_their_colours():
+    clips = still_clips(num_clips=200, length=1)
+    gray = augment(clips, NOTHING.model_copy(update={"grayscale": 0.2}), lambda purpose: drawn_at(0)(purpose, 200))
+    is_gray = (gray[:, :, 0] == gray[:, :, 1]).flatten(1).all(1)
+    assert 20 < is_gray.sum() < 60
+    luma = (clips[is_gray] * torch.tensor([0.2989, 0.587, 0.114]).reshape(3, 1, 1)).sum(2)
+    assert torch.allclose(gray[is_gray][:, :, 0], luma, atol=1e-3)
+    assert torch.equal(gray[~is_gray], clips[~is_gray])
+    only = NOTHING.model_copy(update={"colors": ColorSettings()})
+    coloured = augment(clips, only, lambda purpose: drawn_at(0)(purpose, 200))
+    same = (coloured == clips).flatten(1).all(1)
+    assert 20 < same.sum() < 60
+
+
+def test_a_clip_is_blurred_once_whatever_else_is_done_to_it():
+    """The public code blurs after each change of colours, up to four times: flat but for an edge, its width tells."""
+    clip = torch.zeros(64, 1, 3, 9, 40)
+    clip[..., 20:] = 1
+    no_colour = ColorSettings(probability=1, brightness=0, contrast=0, saturation=0, hue=0)
+    settings = NOTHING.model_copy(update={"colors": no_colour, "blur": 1.0})
+    blurred = augment(clip, settings, lambda purpose: drawn_at(2)(purpose, 64))
+    alone = augment(clip, NOTHING.model_copy(update={"blur": 1.0}), lambda purpose: drawn_at(2)(purpose, 64))
+    assert torch.allclose(blurred, alone, atol=1e-5)
+
+
+def test_two_jitters_of_colour_are_refused():
+    with pytest.raises(ValueError, match=r"colors takes the place of color_jitter, which is 0\.4; leave one out"):
+        AugmentSettings(color_jitter=0.4, colors=ColorSettings())
+    assert AugmentSettings(colors=ColorSettings()).colors == ColorSettings()

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from reelwright.models.encoders.build import build_encoder
+from reelwright.stages.augment.transforms import clip_transforms
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.datasets.sampling.draws import EpochSampler
 from reelwright.stages.datasets.sampling.windows import WindowShape, grid_windows
@@ -14,7 +15,7 @@ from reelwright.stages.decode.geometry import Geometry
 from reelwright.stages.finetune.clips import FrameBatches
 from reelwright.stages.finetune.config import FinetuneConfig
 from reelwright.stages.finetune.module import FinetuneModule
-from reelwright.stages.finetune.preparing import ClipAugmentation, clip_transforms
+from reelwright.stages.finetune.preparing import ClipAugmentation
 from reelwright.stages.fit.loop.batches import Batch, Origin
 from reelwright.storage.errors import ConfigError
 
@@ -37,6 +38,15 @@ FRACTAL = {
     "color_jitter": 0,
     "blur": 0.5,
 }
+CARL = {
+    "flip": 0.5,
+    "crop_scale": [0.8, 1.0],
+    "crop_aspect": [0.75, 1.3333],
+    "color_jitter": 0,
+    "colors": {},
+    "grayscale": 0.2,
+    "blur": 0.5,
+}
 CASES = {
     "rand_augment": {**NOTHING, "rand_augment": "rand-m9-n3-p1"},
     "rand_augment last": {**NOTHING, "rand_augment": "rand-m9-n3-p1", "rand_augment_last": True},
@@ -45,6 +55,7 @@ CASES = {
     "erasing": {**NOTHING, "erasing": {"probability": 1, "mode": "rand"}},
     "cast": CAST,
     "fractal": FRACTAL,
+    "carl": CARL,
 }
 
 

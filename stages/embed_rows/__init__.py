@@ -1,0 +1,1 @@
+"""Rows that a run makes of stored rows, whole videos at once."""

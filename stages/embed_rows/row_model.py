@@ -1,0 +1,217 @@
+"""The model of a run that makes rows of rows: loaded, tried, and fed with whole videos piece by piece."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from reelwright.models.contracts import VideoModel
+from reelwright.models.systems.carl import FrameModel
+from reelwright.stages.base.devices import pick_device
+from reelwright.stages.base.work import InputRef, Work
+from reelwright.stages.datasets.feature_bank import StoredVideo, num_features, stored_shape
+from reelwright.stages.datasets.sampling.two_views import context_frames
+from reelwright.stages.embed.config import EmbedConfig
+from reelwright.stages.embed.encoding.forward import autocast
+from reelwright.stages.embed.row_outputs import EMBEDDING, check_row_outputs, model_output
+from reelwright.stages.embed_rows.pieces import Outputs, Piece, joined, pieces_of
+from reelwright.stages.fit.run_models import load_run_model
+from reelwright.storage.arrays.embeddings import EmbeddingStore
+from reelwright.storage.errors import ConfigError, ItemError, StageError
+from reelwright.storage.results.runs import RunFolder
+from reelwright.storage.store import Store
+
+# What is seen at once where nothing else is said; in no key, so that other numbers are another version of the stage.
+_MOST_ROWS = 4096  # attention takes time that grows with their square
+_MOST_BYTES = 256 << 20
+_MAP_AXES = ("channel", "height", "width")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowModel:
+    """A model in eval mode on its device, and what it makes of rows."""
+
+    model: VideoModel
+    name: str
+    run: str  # name of the node
+    weights_digest: str
+    device: torch.device
+    config: EmbedConfig
+    output: str  # of the embeddings that it reads
+    row: tuple[int, ...]  # shape of what it reads of a row: (D,), or a map as it is stored
+    contexts: tuple[int, int]  # rows that it sees of each, and how far they are apart
+    shapes: Mapping[str, tuple[int, ...]] = field(
+        default_factory=dict
+    )  # of a row, by the name under which it is stored
+
+    @property
+    def length(self) -> int:
+        """The most rows that are seen at once."""
+        fitting = max(1, _MOST_BYTES // (4 * math.prod(self.row) * self.contexts[0]))
+        return self.config.pieces.length or min(_MOST_ROWS, fitting)
+
+    @property
+    def overlap(self) -> int:
+        """The fewest rows that two pieces share."""
+        wanted = self.config.pieces.overlap
+        return min(self.length // 4 if wanted is None else wanted, self.length // 2)
+
+    def embed(self, video: StoredVideo, *, start: int = 0) -> Iterator[tuple[int, Outputs]]:
+        """Rows of a video from ``start`` on, or a few before it: float32 (n, ...) by output, and where these begin.
+
+        They do not depend on ``start``. Raises ItemError for rows that are not finite, ConfigError where the model
+        does not take so many rows at once, StageError where memory does not suffice for them.
+        """
+        pieces = pieces_of(len(video), length=self.length, overlap=self.overlap)
+        positions = self.model.video_positions(len(video))
+        needed = (piece for piece in pieces if piece.end > start)
+        parts = ((piece, self._of_piece(video, piece, positions)) for piece in needed)
+        return joined(parts, of_length=frozenset([EMBEDDING]))
+
+    def tried(self, length: int) -> RowModel:
+        """With the shapes of its outputs, after it has seen so many rows of zeros."""
+        zeros = np.zeros((length * self.contexts[0], *self.row), dtype=np.float32)
+        outputs = self(zeros, positions=self.model.video_positions(length))
+        return replace(self, shapes={name: rows.shape[1:] for name, rows in outputs.items()})
+
+    def _of_piece(self, video: StoredVideo, piece: Piece, positions: Tensor | None) -> Outputs:
+        num, stride = self.contexts
+        first = max(0, piece.start - (num - 1) * stride)
+        rows = self._read(video, first, piece.stop)
+        places = context_frames(np.arange(piece.start, piece.stop), num=num, stride=stride).reshape(-1)
+        own = None if positions is None else positions[piece.start : piece.stop]
+        return self(rows if num == 1 else rows[places - first], positions=own)
+
+    def _read(self, video: StoredVideo, start: int, stop: int) -> npt.NDArray[np.float32]:
+        if len(self.row) == 1:
+            return video.read(start, stop).astype(np.float32)
+        maps: npt.NDArray[np.float32] = video.videos[0].output(self.output, start, stop).astype(np.float32)
+        if not np.isfinite(maps).all():
+            raise ItemError("not_finite", f"of rows {start} to {stop - 1} of its embeddings one holds NaN or infinity.")
+        return maps
+
+    def __call__(self, rows: npt.NDArray[np.float32], *, positions: Tensor | None) -> Outputs:
+        """The outputs of rows that are seen together, contexts side by side."""
+        num_steps = len(rows) // self.contexts[0]
+        batch = {
+            "rows": torch.from_numpy(rows)[None].to(self.device),
+            "mask": torch.ones(1, num_steps, dtype=torch.bool, device=self.device),
+        }
+        if positions is not None:
+            batch["positions"] = positions[None].to(self.device)
+        try:
+            with torch.inference_mode(), autocast(self.device, self.config.precision):
+                found = self.model(batch)
+        except torch.OutOfMemoryError as error:
+            raise StageError(
+                f"memory of {self.device} does not suffice for {num_steps} rows at once ({error}). Set pieces.length"
+            ) from error
+        except (ValueError, RuntimeError, IndexError) as error:
+            raise ConfigError(
+                f"model {self.name} of run {self.run} does not take {num_steps} rows at once ({error}). Set "
+                "pieces.length to the length that it was trained with"
+            ) from error
+        known = {name for name, value in found.items() if value.ndim > 2 and value.shape[:2] == (1, num_steps)}
+        check_row_outputs(self.config.outputs, sorted(known), run=self.run)
+        return {name: found[model_output(name)][0].float().cpu().numpy() for name in self.config.outputs}
+
+
+def load_row_model(work: Work, config: EmbedConfig) -> RowModel:
+    """The model of the run that ``work`` names, tried on zeros.
+
+    Raises ConfigError where it makes no such rows, or not of the rows that ``work`` reads, StoreError where the run or
+    the embeddings are not there.
+    """
+    store, (ref,), refs = Store.at(work.store), work.inputs["run"], work.inputs["embeddings"]
+    folder = RunFolder(store.run(ref.key))
+    values = folder.config()
+    if "model" not in values:
+        raise ConfigError(f"{work.node}: run {ref.node} has an encoder of frames and no model of rows. Give frames")
+    dilation = values.get("window", {}).get("dilation", 1)
+    if dilation != 1:
+        raise ConfigError(
+            f"{work.node}: run {ref.node} was trained on rows {dilation} apart (window.dilation), but of whole videos "
+            "all rows are seen. Train it with dilation: 1, on embeddings of fewer frames a second"
+        )
+    _check_trained_on(refs, ref, values, store=store, where=work.node)
+    model, _ = load_run_model(folder, plugins=work.plugins)
+    output, device = str(values.get("output", "pooled")), pick_device(config.device)
+    stores = [EmbeddingStore(store.embeddings(entry.key)) for entry in refs]
+    loaded = RowModel(
+        model=model.eval().to(device),
+        name=values["model"]["name"],
+        run=ref.node,
+        weights_digest=folder.weights_digest(),
+        device=device,
+        config=config,
+        output=output,
+        row=_row_shape(model, stores, output=output, values=values, where=f"{work.node}: run {ref.node}"),
+        contexts=(
+            model.options.contexts if isinstance(model, FrameModel) else 1,
+            values.get("views", {}).get("context_stride", 1),
+        ),
+    )
+    return loaded.tried(config.pieces.length or (values["model"]["length"] if len(loaded.row) == 1 else 1))
+
+
+def _row_shape(
+    model: VideoModel, stores: Sequence[EmbeddingStore], *, output: str, values: Mapping[str, Any], where: str
+) -> tuple[int, ...]:
+    """What the model reads of a row. Raises ConfigError where that is not what is stored."""
+    source = model.options.source if isinstance(model, FrameModel) else "rows"
+    if source == "frames":
+        raise ConfigError(f"{where} reads frames and not rows. Give frames")
+    num_wanted = values["model"]["input_dim"]
+    if source != "maps":
+        num_found = num_features(stores, output)
+    else:
+        shape = stored_shape(stores[0], output)
+        if len(stores) > 1 or len(shape) < len(_MAP_AXES):
+            raise ConfigError(f"{where} reads maps (C, H, W) of one encoder, not rows of {shape}. Give those")
+        num_found = shape[-len(_MAP_AXES)]
+    if num_wanted not in {None, num_found}:
+        raise ConfigError(
+            f"{where} was trained on rows of {num_wanted} features, these have {num_found}. Give the embeddings that "
+            "it was trained on, in the same order"
+        )
+    return shape if source == "maps" else (num_found,)
+
+
+def _check_trained_on(
+    refs: Sequence[InputRef], run: InputRef, values: Mapping[str, Any], *, store: Store, where: str
+) -> None:
+    """Raise ConfigError where rows are of another encoder than those that the run was trained on, as far as is known.
+
+    Other frames of the same encoder (another rate, say) are welcome. The model in a finetune run reads the rows of the
+    encoder beside it.
+    """
+    trained = values["inputs"].get("embeddings", [])
+    if not trained:
+        if len(refs) != 1 or run.key not in {entry.key for entry in refs[0].inputs.get("run", ())}:
+            raise ConfigError(
+                f"{where}: the model of run {run.node} reads the rows of the run's own encoder, not "
+                f"{', '.join(ref.node for ref in refs)}. Give embeddings that are made of frames with run: {run.node}"
+            )
+        return
+    if len(refs) != len(trained):
+        raise ConfigError(
+            f"{where}: run {run.node} was trained on {len(trained)} embeddings ({', '.join(e['node'] for e in trained)}"
+            f"), these are {len(refs)}. Give as many, in the same order"
+        )
+    for ref, known in zip(refs, trained, strict=True):
+        if ref.key == known["key"] or not (store.embeddings(known["key"]) / "zarr.json").is_file():
+            continue
+        own, wanted = (EmbeddingStore(store.embeddings(key)).spec for key in (ref.key, known["key"]))
+        if any(own.get(name) != wanted.get(name) for name in ("encoder", "weights_digest")):
+            raise ConfigError(
+                f"{where}: {ref.node} has rows of {own.get('encoder')}, weights {own.get('weights_digest')}; run "
+                f"{run.node} was trained on those of {wanted.get('encoder')}, weights {wanted.get('weights_digest')}. "
+                "Give the embeddings that it was trained on, in the same order"
+            )

@@ -1,0 +1,103 @@
+"""The embed stage: rows of frames (stages/embed), or rows of rows with a run, each video as a whole.
+
+stored rows -> pieces of the video -> model of the run -> pieces joined -> shards, each video committed when it is done
+
+It lies above `fit`, which reads what a run is: `fit` itself reads weights of encoders with stages/embed.
+"""
+
+from __future__ import annotations
+
+import time
+
+from reelwright.stages.base.config import parse_config
+from reelwright.stages.base.deterministic import deterministic_results
+from reelwright.stages.base.unit import held
+from reelwright.stages.base.work import Reporter, VideoItem, Work, ledger_of
+from reelwright.stages.datasets.feature_bank import StoredVideo
+from reelwright.stages.embed import work as of_frames
+from reelwright.stages.embed.batches import sliced_spans
+from reelwright.stages.embed.config import EmbedConfig
+from reelwright.stages.embed.sink import OutputRows, StoreSink
+from reelwright.stages.embed.videos import versions
+from reelwright.stages.embed_rows.row_model import RowModel, load_row_model
+from reelwright.storage.arrays.embedding_writer import EmbeddingWriter, RowLayout
+from reelwright.storage.arrays.embeddings import EmbeddingStore
+from reelwright.storage.errors import ItemError, StoreError, UnusableStoreError
+from reelwright.storage.ledger.items import ItemRow
+from reelwright.storage.store import Store
+
+
+def run_items(work: Work, reporter: Reporter) -> None:
+    """Embed ``work.items``; every one ends as a row of the node's ledger, done or failed.
+
+    Raises ConfigError, InputError and StoreError before any video is touched where that can be seen.
+    """
+    if not work.inputs.get("embeddings"):
+        of_frames.run_items(work, reporter)
+        return
+    loaded, ledger = _ready(work), ledger_of(work)
+    sink = StoreSink(_open_writer(work, loaded), ledger=ledger, reporter=reporter)
+    stores = [EmbeddingStore(Store.at(work.store).embeddings(ref.key)) for ref in work.inputs["embeddings"]]
+    reporter.total(len(work.items), "videos")
+    with deterministic_results(loaded.config.deterministic):
+        for item in work.items:
+            _embed(item, loaded, stores, sink)
+            reporter.advance(1)
+    ledger.compact()
+
+
+def prepare(work: Work, reporter: Reporter) -> None:
+    """Load the encoder or the run, to be kept for the units of work that follow."""
+    if work.inputs.get("embeddings"):
+        _ready(work)
+    else:
+        of_frames.prepare(work, reporter)
+
+
+def _ready(work: Work) -> RowModel:
+    config = parse_config(EmbedConfig, dict(work.config), where=work.node)
+    return held(f"embed {work.key}", lambda: load_row_model(work, config))
+
+
+def _embed(item: VideoItem, loaded: RowModel, stores: list[EmbeddingStore], sink: StoreSink) -> None:
+    started, digest = time.perf_counter(), item.digest
+    try:
+        video = StoredVideo.of(stores, digest, output=loaded.output)
+        first = sink.begin(digest, num_rows=len(video))
+        for start, outputs in loaded.embed(video, start=first):
+            skipped, count = max(first - start, 0), len(next(iter(outputs.values())))
+            if skipped < count:
+                rows = {name: values[skipped:].astype(loaded.config.dtype) for name, values in outputs.items()}
+                spans = sliced_spans(video.spans, start + skipped, start + count)
+                sink.rows(digest, OutputRows(start + skipped, rows, spans))
+    except UnusableStoreError:
+        raise
+    except (ItemError, StoreError) as error:
+        sink.discard(digest)
+        how = (error.status, error.cause) if isinstance(error, ItemError) else ("failed", "no_embeddings")
+        sink.fail(ItemRow(digest=digest, status=how[0], cause=how[1], message=str(error)))
+    else:
+        seconds = round(time.perf_counter() - started, 4)
+        sink.finish(ItemRow(digest=digest, status="ok", rows=len(video), seconds=seconds, backend="run"))
+
+
+def _open_writer(work: Work, loaded: RowModel) -> EmbeddingWriter:
+    config = loaded.config
+    layout = RowLayout(
+        outputs=loaded.shapes,
+        dtype=config.dtype,
+        codec=config.codec,
+        chunk_bytes=config.chunk_bytes,
+        shard_rows=config.shard_rows,
+    )
+    attributes = {
+        "spec": dict(work.spec),
+        "encoder": f"{loaded.name} of a run",
+        "kind": "rows",
+        "weights_digest": loaded.weights_digest,
+        "pieces": {"length": loaded.length, "overlap": loaded.overlap},
+        "precision": config.precision,
+    }
+    return EmbeddingWriter.create(
+        Store.at(work.store).embeddings(work.key), attributes, layout=layout, item_attributes={"versions": versions()}
+    )
