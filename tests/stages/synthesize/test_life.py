@@ -20,11 +20,19 @@ from reelwright.stages.synthesize.config import PRESETS, ProcedureSettings, Sour
 from reelwright.stages.synthesize.procedures.life import kit_of, make_long_script
 from reelwright.stages.synthesize.procedures.look import draw_look
 from reelwright.stages.synthesize.procedures.make import make_procedures
-from reelwright.stages.synthesize.procedures.pouring import frame_labels, make_pouring, phases_of
+from reelwright.stages.synthesize.procedures.pouring import make_pouring
 from reelwright.stages.synthesize.procedures.recordings import make_recordings
 from reelwright.stages.synthesize.procedures.render import Renderer
 from reelwright.stages.synthesize.procedures.scene import SceneState, state_at
-from reelwright.stages.synthesize.procedures.script import CHECK, IDLE, LOOK_ALIKES, MOUNTED_LIFT, Pose, Script
+from reelwright.stages.synthesize.procedures.script import (
+    CHECK,
+    IDLE,
+    LOOK_ALIKES,
+    MOUNTED_LIFT,
+    PUT_BACK,
+    Pose,
+    Script,
+)
 from reelwright.stages.synthesize.procedures.write import DatasetParameters, VideoJob
 from reelwright.storage.errors import ConfigError, InputError
 from tests.step_statistics import MECCANO, scripted, statistics_of
@@ -98,8 +106,7 @@ def test_segments_cover_the_video_and_no_leg_jumps(seed: int, fps: float) -> Non
     segments = script.segments
     assert (segments[0].start_seconds, segments[-1].stop_seconds) == (0.0, script.num_frames / fps)
     assert all(before.stop_seconds == after.start_seconds for before, after in pairwise(segments))
-    parameters = DatasetParameters(1, 0, 0, 0, 64, 64, fps, procedure=REALISTIC.changed())
-    assert {segment.label for segment in segments} <= set(phases_of(parameters))
+    assert {segment.label for segment in segments} <= {IDLE, CHECK, PUT_BACK, *LOOK_ALIKES.phases.values()}
     for track in (script.legs, script.second_hand):
         assert (track[0].start_seconds, track[-1].stop_seconds) == (0.0, script.num_frames / fps)
         for before, after in pairwise(track):
@@ -300,23 +307,21 @@ def test_recordings_say_what_was_undone_and_what_was_wrong(tmp_path: Path) -> No
         make_recordings(tmp_path / "data", DatasetParameters(1, 0, 0, 0, 48, 48, 3.0))
 
 
-@pytest.mark.parametrize("settings", [{}, QUICK], ids=["easy", "hard"])
+@pytest.mark.parametrize("settings", [{}, {**QUICK, "undone": 1.0, "wrong": 1.0}], ids=["easy", "hard"])
 def test_the_layout_of_pouring_with_phases_as_labels(tmp_path: Path, settings: dict[str, Any]) -> None:
     parameters = DatasetParameters(2, 1, 0, 0, 48, 48, 1.0, procedure=settings)
     make_pouring(tmp_path / "data", parameters)
-    phases = phases_of(parameters)
-    assert rows_of(tmp_path / "data" / "phases.csv")[1:] == [[str(k), name] for k, name in enumerate(phases)]
-    script, _ = VideoJob(parameters, "train", 0).script_and_look()
-    by_hand = [
-        next(s.label for s in script.segments if s.start_seconds <= index + 1e-9 < s.stop_seconds)
-        for index in range(script.num_frames)
-    ]
-    assert [phases[label] for label in frame_labels(script, phases)] == by_hand
     prepare(PrepareRequest(dataset="pouring", root=tmp_path / "data", out=tmp_path / "tables"), SilentReporter())
     manifest = rows_of(tmp_path / "tables" / "manifest.csv")
     assert [row[manifest[0].index("split")] for row in manifest[1:]] == ["train", "train", "val"]
-    rows = [row for row in rows_of(tmp_path / "tables" / "rows.csv")[1:] if row[0] == "train_00"]
-    assert [phases[int(row[-1])] for row in rows] == by_hand
+    script, _ = VideoJob(parameters, "train", 0).script_and_look()
+    rows = [int(row[-1]) for row in rows_of(tmp_path / "tables" / "rows.csv")[1:] if row[0] == "train_00"]
+    assert len(rows) == script.num_frames
+    for frame, label in enumerate(rows):
+        steps = [step for seconds, step in script.steps if seconds <= frame + 1e-6]
+        assert label == len(steps) - 2 * sum(step.startswith("remove_") for step in steps)
+    assert (rows[0], rows[-1]) == (0, len(script.kit.phases))
+    assert (sorted(rows) == rows) == (not settings)  # undone steps go back a phase
 
 
 def test_videos_keep_their_settings_and_others_are_refused(tmp_path: Path) -> None:
