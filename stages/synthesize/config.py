@@ -5,9 +5,16 @@ from __future__ import annotations
 import re
 from typing import Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from reelwright.stages.base.config import Settings, execution, source_file
+from reelwright.stages.synthesize.family_settings import (
+    MAX_SIZE,
+    MIN_SIZE,
+    ActionsConfig,
+    FractalConfig,
+    ProcedureSettings,
+)
 from reelwright.storage.errors import ConfigError
 
 # Raise by hand whenever the same settings give other frames or other bytes.
@@ -17,104 +24,14 @@ PROCEDURE_VERSION = 2  # the same of procedure videos
 FAMILY_NAMES = ("fractal", "perlin", "octopus", "dead_leaves", "actions")
 FamilyName = Literal["fractal", "perlin", "octopus", "dead_leaves", "actions"]
 ACTIONS = "actions"
-VERBS = (
-    *("move_left", "move_right", "move_up", "move_down", "turn_left", "turn_right"),
-    *("grow", "shrink", "appear", "vanish", "shake", "jump"),
-)
-NOUN_TEXTURES, NOUN_SHAPES = ("striped", "dotted", "checked"), ("disc", "triangle", "square", "star", "cross", "bar")
 LABEL_PARTS = {ACTIONS: ("verb", "noun")}  # what labels are made of, joined by `-`
-NOUNS = tuple(f"{texture}_{shape}" for texture in NOUN_TEXTURES for shape in NOUN_SHAPES)
-MIXED_VARIATIONS = -1  # half linear, half of MIXED_NON_LINEAR
-MIXED_NON_LINEAR = (4, 14, 16, 17, 20, 27, 29)
-VARIATION_NUMBERS = (*range(23), 27, 28, 29, 31, 42, 44, 45, 48)
 PERLIN_SIZE = 240  # its lattices divide this side
 NUM_PERLIN_CLASSES = 256
 PROCEDURE = "procedure"
 PROCEDURE_SIZE, PROCEDURE_FPS, MIN_PROCEDURE_SIZE = 128, 10.0, 48
-MIN_SIZE, MAX_SIZE = 32, 2048  # counts of 20 frames of the largest take 0.7 GB
 
 _UNIT_SECONDS = {"h": 3600, "m": 60, "s": 1}
 _MAX_COUNTS = {"m": 59, "s": 59}
-
-
-class FractalConfig(Settings):
-    """How fractals are drawn. The defaults draw as many points as the published generator (128 x 7,300 a frame)."""
-
-    still: bool = False
-    """16 independent images of a draw in place of a video; each normalised and framed for itself."""
-    variations: tuple[int, ...] = (MIXED_VARIATIONS,)
-    """Flame variations to choose from, by number; 0 is linear, -1 (alone) half linear and half of seven others."""
-    linear_motion: bool = False
-    """All parameters move evenly from start to end."""
-    num_points: int = Field(8192, ge=1)
-    """Points that move at once."""
-    num_iterations: int = Field(140, ge=1)
-    """Jumps of every point in a frame."""
-    num_window_iterations: int = Field(69, ge=1)
-    """Jumps of every point when the view window is looked for."""
-    num_skipped: int = Field(25, ge=1)
-    """First jumps that are not drawn; after about 20 a point has forgotten its start."""
-    window_keep: float = Field(0.9, gt=0, lt=1)
-    """Share of the occupied pixels that the window has to hold."""
-    window_size: int = Field(128, ge=2, le=MAX_SIZE)
-    """Side of the canvas on which the window is looked for, in pixels."""
-
-    @field_validator("variations")
-    @classmethod
-    def _known_variations(cls, values: tuple[int, ...]) -> tuple[int, ...]:
-        known = ", ".join(map(str, VARIATION_NUMBERS))
-        if not values:
-            raise ValueError(f"name at least one variation: -1 (mixed) or of {known}")
-        unknown = [value for value in values if value not in (MIXED_VARIATIONS, *VARIATION_NUMBERS)]
-        if unknown:
-            raise ValueError(f"no variation has the number {unknown[0]}. Allowed: -1 (mixed) alone, or of {known}")
-        if len(set(values)) < len(values):
-            raise ValueError("a variation is named twice; name each once")
-        if MIXED_VARIATIONS in values and len(values) > 1:
-            raise ValueError("-1 (mixed) stands alone; leave it out, or the others")
-        return values
-
-    @model_validator(mode="after")
-    def _draws_something(self) -> Self:
-        for name in ("num_iterations", "num_window_iterations"):
-            if getattr(self, name) <= self.num_skipped:
-                raise ValueError(
-                    f"{name} is {getattr(self, name)} and num_skipped {self.num_skipped}: nothing would be drawn. "
-                    f"Raise {name} above num_skipped"
-                )
-        return self
-
-
-class ActionsConfig(Settings):
-    """How action videos are drawn: one object does one thing during a part of the clip, among others that lie still."""
-
-    num_frames: int = Field(32, ge=8, le=1000)
-    verbs: tuple[str, ...] = VERBS
-    """What is done."""
-    nouns: tuple[str, ...] = NOUNS
-    """What does it, TEXTURE_SHAPE."""
-    num_distractors: int = Field(2, ge=0, le=8)
-    """Things that lie still, of other nouns; fewer where there is no room for them."""
-    acting: tuple[float, float] = (0.3, 0.6)
-    """Share of the clip during which it acts, from least to most."""
-    jitter: float = Field(0.015, ge=0, le=0.1)
-    """The camera moves by at most this share of the side."""
-    noise: float = Field(6.0, ge=0, le=64)
-    """Standard deviation of the camera's noise in grey levels of 0 to 255."""
-
-    @model_validator(mode="after")
-    def _known_words(self) -> Self:
-        for name, allowed in (("verbs", VERBS), ("nouns", NOUNS)):
-            words = getattr(self, name)
-            unknown = [word for word in words if word not in allowed]
-            if unknown:
-                raise ValueError(f"{name}: there is no {unknown[0]!r}. Allowed: {', '.join(allowed)}")
-            if not words or len(set(words)) < len(words):
-                raise ValueError(f"{name}: name at least one, and each once")
-        least, most = self.acting
-        if not 0 < least <= most <= 1:
-            raise ValueError(f"acting is {least} to {most}: two shares of the clip, above 0, up to 1, least first")
-        return self
 
 
 class SynthesizeConfig(Settings):
@@ -187,6 +104,8 @@ class SourceConfig(SynthesizeConfig):
     """So many classes are drawn, and videos are labelled instances of them; null: unlabelled (perlin: always 256)."""
     class_files: str | None = source_file(None)
     """A folder of class files in place of classes that are drawn."""
+    procedure: ProcedureSettings = ProcedureSettings()
+    """Of the family procedure only."""
 
     @model_validator(mode="before")
     @classmethod
@@ -207,9 +126,16 @@ class SourceConfig(SynthesizeConfig):
             self.codec != "h264" or self.into != "files" or self.size < MIN_PROCEDURE_SIZE
         ):
             raise ValueError(f"procedure videos are h264 files and {MIN_PROCEDURE_SIZE} pixels or larger")
+        if self.family != PROCEDURE and self.procedure.changed():
+            raise ValueError(f"settings of procedure have no meaning for {self.family}; leave them out")
         if self.family == PROCEDURE and self.samples < self.num_val + self.num_test:
             raise ValueError(f"samples is {self.samples}: give at least num_val and num_test together")
         return self
+
+    def content(self) -> dict[str, object]:
+        """As of the command; settings of procedures where they are not the demo's."""
+        changed = self.procedure.changed()
+        return {**super().content(), **({"procedure": changed} if changed else {})}
 
     @property
     def generator(self) -> SynthesizeConfig:

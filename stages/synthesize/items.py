@@ -128,7 +128,9 @@ def _job(config: SourceConfig, name: str) -> VideoJob:
     split, _, index = name.partition("_")
     num_train = config.samples - config.num_val - config.num_test
     size = (config.size, config.size)
-    parameters = DatasetParameters(num_train, config.num_val, config.num_test, config.seed, *size, config.fps)
+    parameters = DatasetParameters(
+        num_train, config.num_val, config.num_test, config.seed, *size, config.fps, procedure=config.procedure.changed()
+    )
     return VideoJob(parameters, split, int(index))
 
 

@@ -165,7 +165,7 @@ class SyntheticSet:
 
     def _label(self, name: str) -> str:
         if self.config.family == PROCEDURE:
-            return str(load("reelwright.stages.synthesize.procedures.write:variant_of")(name))
+            return str(load("reelwright.stages.synthesize.procedures.write:variant_of")(name, self.config.procedure))
         return name.rpartition("/")[0]
 
 

@@ -16,11 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from reelwright.stages.synthesize.config import FractalConfig, SynthesizeConfig
+from reelwright.stages.synthesize.config import SynthesizeConfig
 from reelwright.stages.synthesize.families.chaos import Game, count_points, splat
 from reelwright.stages.synthesize.families.ifs import MovingMaps
 from reelwright.stages.synthesize.families.perlin import labels
 from reelwright.stages.synthesize.families.table import FAMILIES
+from reelwright.stages.synthesize.family_settings import FractalConfig
 from reelwright.stages.synthesize.make import make_sample
 from reelwright.stages.synthesize.samples import SamplePlan
 from tests.benchmarks.harness import Figures, Options, Row, Turns, usable_cores

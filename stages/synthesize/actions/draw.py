@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from reelwright.stages.synthesize.actions.pen import SUPERSAMPLING, Point, Thing, draw_thing, extent, textured
-from reelwright.stages.synthesize.config import ActionsConfig, SynthesizeConfig
+from reelwright.stages.synthesize.config import SynthesizeConfig
+from reelwright.stages.synthesize.family_settings import ActionsConfig
 
 _PLACES = 200  # tries to find a free place for something
 _GAP = 0.01  # of the side, between things

@@ -11,13 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reelwright.stages.synthesize.config import (
-    MIXED_NON_LINEAR,
-    MIXED_VARIATIONS,
-    VARIATION_NUMBERS,
-    FractalConfig,
-    SynthesizeConfig,
-)
+from reelwright.stages.synthesize.config import SynthesizeConfig
 from reelwright.stages.synthesize.families.chaos import Game, count_points, splat
 from reelwright.stages.synthesize.families.ifs import (
     WEIGHTS_PER_MAP,
@@ -27,6 +21,12 @@ from reelwright.stages.synthesize.families.ifs import (
     jitter_weights,
 )
 from reelwright.stages.synthesize.families.view import bounding_box, image_borders, search_borders, video_borders
+from reelwright.stages.synthesize.family_settings import (
+    MIXED_NON_LINEAR,
+    MIXED_VARIATIONS,
+    VARIATION_NUMBERS,
+    FractalConfig,
+)
 
 Parameters = Mapping[str, NDArray[Any]]
 Floats = NDArray[np.float64]

@@ -11,7 +11,8 @@ from reelwright.cli.main import app
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.synthesize.actions import draw as actions
 from reelwright.stages.synthesize.actions.pen import SHAPES, TEXTURES
-from reelwright.stages.synthesize.config import NOUN_SHAPES, NOUN_TEXTURES, VERBS, SourceConfig, SynthesizeConfig
+from reelwright.stages.synthesize.config import SourceConfig, SynthesizeConfig
+from reelwright.stages.synthesize.family_settings import NOUN_SHAPES, NOUN_TEXTURES, VERBS
 from reelwright.stages.synthesize.ledger import Made, appending
 from reelwright.stages.synthesize.samples import SamplePlan
 from reelwright.stages.synthesize.source import synthetic_set

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reelwright.stages.synthesize.config import FractalConfig, SynthesizeConfig
+from reelwright.stages.synthesize.config import SynthesizeConfig
 from reelwright.stages.synthesize.families.class_files import find_classes, read_class, write_class
 from reelwright.stages.synthesize.families.table import FAMILIES
+from reelwright.stages.synthesize.family_settings import FractalConfig
 from reelwright.storage.errors import InputError
 
 

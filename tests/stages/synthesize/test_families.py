@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reelwright.stages.synthesize.config import FractalConfig, SynthesizeConfig
+from reelwright.stages.synthesize.config import SynthesizeConfig
 from reelwright.stages.synthesize.families import dead_leaves, octopus, perlin
 from reelwright.stages.synthesize.families.table import FAMILIES, is_degenerate, visible_share
+from reelwright.stages.synthesize.family_settings import FractalConfig
 
 VECTORS = json.loads((Path(__file__).parents[2] / "data" / "synthesize_vectors.json").read_text())
 OTHER = VECTORS["other"]

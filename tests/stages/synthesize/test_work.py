@@ -16,9 +16,10 @@ import pytest
 from PIL import Image
 
 from reelwright.stages.base.work import SilentReporter
-from reelwright.stages.synthesize.config import FractalConfig, SynthesizeConfig
+from reelwright.stages.synthesize.config import SynthesizeConfig
 from reelwright.stages.synthesize.families.class_files import write_class
 from reelwright.stages.synthesize.families.perlin import labels
+from reelwright.stages.synthesize.family_settings import FractalConfig
 from reelwright.stages.synthesize.make import MAX_ATTEMPTS, render_sample
 from reelwright.stages.synthesize.samples import SamplePlan
 from reelwright.stages.synthesize.spread import spread
