@@ -20,6 +20,7 @@ class OutputKind:
     ending: str = ""  # of the name of a key's folder, after the key
     is_rows: bool = False  # rows of single videos, all of one spec; else something whole, its files in the record
     reader: str  # `module:name` of what reads a key's folder
+    page: str = ""  # the file in a key's folder that people look at; empty where there is none
     check: str = ""  # `module:name` of what compares data of single videos with the ledger; empty where there is none
 
     def place(self, root: Path, key: str) -> Path:
@@ -56,7 +57,8 @@ KINDS: dict[str, OutputKind] = {  # by what stages call it (`StageConfig.produce
         check="reelwright.storage.integrity.check:check_scores",
     ),
     "steps": OutputKind(folder="steps", marker="steps.parquet", reader="reelwright.storage.results.steps:StepSet"),
-    "scores": OutputKind(folder="reports", marker="metrics.json", reader="pathlib:Path"),
+    "scores": OutputKind(folder="reports", marker="metrics.json", page="report.html", reader="pathlib:Path"),
+    "pictures": OutputKind(folder="pictures", marker="pictures.json", page="index.html", reader="pathlib:Path"),
 }
 
 # folders of the store, by how what lies in them is found

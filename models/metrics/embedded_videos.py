@@ -74,6 +74,11 @@ class EmbeddedVideo:
         return bool((self.label_of_rows != UNKNOWN).any())
 
     @property
+    def times(self) -> Floats:
+        """Seconds of the rows (T,); their numbers where no times are known."""
+        return np.arange(len(self), dtype=np.float64) if self.seconds is None else self.seconds
+
+    @property
     def seconds_per_row(self) -> float | None:
         """Median time from row to row; None for a video without times or of one row."""
         if self.seconds is None or len(self) < 2:
