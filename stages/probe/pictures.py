@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
@@ -32,7 +32,7 @@ Retrieved = Sequence[tuple[EmbeddedVideo, int, Sequence[Found]]]  # query, its r
 
 def pictures_section(work: Work, config: ProbeConfig, probed: Sequence[Probed]) -> list[Section]:
     """The sections with pictures; without frames those of retrieved frames are left out, and it is said why."""
-    chosen = {each.reference.node: _shown(each.videos, config.report_videos) for each in probed}
+    chosen = {each.reference.node: _shown(each.videos, config) for each in probed}
     strips = [
         inline(strips_picture(videos, title=node), alt=f"principal components of the rows of {node} over time")
         for node, videos in chosen.items()
@@ -54,8 +54,12 @@ def pictures_section(work: Work, config: ProbeConfig, probed: Sequence[Probed]) 
     return sections
 
 
-def _shown(videos: Sequence[EmbeddedVideo], number: int) -> list[EmbeddedVideo]:
-    return sorted(videos, key=lambda video: video.name)[:number]
+def _shown(videos: Sequence[EmbeddedVideo], config: ProbeConfig) -> list[EmbeddedVideo]:
+    """The first ones by name; of one action, that of most videos, where each is measured by itself."""
+    if config.per_action:
+        (action, _), *_ = Counter(sorted(video.action for video in videos if video.action)).most_common(1)
+        videos = [video for video in videos if video.action == action]
+    return sorted(videos, key=lambda video: video.name)[: config.report_videos]
 
 
 def _matrices(chosen: Mapping[str, Sequence[EmbeddedVideo]], place: int, distance: str) -> Iterator[Markup]:
