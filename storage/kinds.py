@@ -21,6 +21,7 @@ class OutputKind:
     is_rows: bool = False  # rows of single videos, all of one spec; else something whole, its files in the record
     reader: str  # `module:name` of what reads a key's folder
     is_listed: bool = False  # single files, which the rows of the ledger name
+    page: str = ""  # the file in a key's folder that people look at; empty where there is none
     check: str = ""  # `module:name` of what compares data of single videos with the ledger; empty where there is none
     beside: str = ""  # the kind whose items have it too, where their settings ask for it (`also_produces`)
 
@@ -74,7 +75,8 @@ KINDS: dict[str, OutputKind] = {  # by what stages call it (`StageConfig.produce
         beside="predictions",
     ),
     "steps": OutputKind(folder="steps", marker="steps.parquet", reader="reelwright.storage.results.steps:StepSet"),
-    "scores": OutputKind(folder="reports", marker="metrics.json", reader="pathlib:Path"),
+    "scores": OutputKind(folder="reports", marker="metrics.json", page="report.html", reader="pathlib:Path"),
+    "pictures": OutputKind(folder="pictures", marker="pictures.json", page="index.html", reader="pathlib:Path"),
 }
 
 # folders of the store, by how what lies in them is found

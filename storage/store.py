@@ -103,6 +103,10 @@ class Store:
         """The folder of one evaluation."""
         return self.output("scores", key)
 
+    def pictures(self, key: str) -> Path:
+        """The folder of the pictures and videos of one node."""
+        return self.output("pictures", key)
+
     def synthetic(self, key: str) -> Path:
         """The folder of one set of synthetic videos."""
         return self.output("videos", key)

@@ -1,4 +1,4 @@
-"""The table of scores: every evaluate node beside its chance level."""
+"""The table of scores: every evaluate and probe node beside its chance level."""
 
 from __future__ import annotations
 
@@ -22,22 +22,35 @@ _NAMES = {
     "phase_accuracy": "phase accuracy",
     "kendalls_tau": "Kendall's tau",
     "precision@5": "precision@5",
+    "progression_r2": "progression R2",
+    "dtw_error_seconds": "DTW error in s",
+    "time_error@5": "time error@5",
 }
-_AS_IT_IS = {"edit", "f1@50", "step_delay_seconds"}  # in percent already, or in seconds; the others are shares
+_AS_IT_IS = {
+    "edit",
+    "f1@50",
+    "step_delay_seconds",
+    "dtw_error_seconds",
+}  # in percent already, or in seconds; the others are shares
 _MAX_COLUMNS = 5
 
 
 def scores_table(headlines: Mapping[str, Mapping[str, Any]]) -> str:
     """``value (chance)`` in percent for each node and metric that any of them has; empty when there is none.
 
-    Metrics of completed steps have no chance level, and their delay is in seconds.
+    Metrics of completed steps have no chance level, and their delay is in seconds. Rows that a probe measured beside
+    its own have lines of their own, ``probe: node``.
 
     Chance is that of an answer that never looks: always the commonest class.
     """
-    names = _metrics(headlines.values())
+    lines: dict[str, Mapping[str, Any]] = {}
+    for node, headline in headlines.items():
+        lines[node] = headline
+        lines.update({f"{node}: {other}": found for other, found in headline.get("beside", {}).items()})
+    names = _metrics(lines.values())
     if not names:
         return ""
-    rows = [(node, *(_cell(headline, name) for name in names)) for node, headline in headlines.items()]
+    rows = [(line, *(_cell(headline, name) for name in names)) for line, headline in lines.items()]
     header = ("scores in % (chance)", *(f">{_NAMES[name]}" for name in names))
     return table_text(header, rows)
 
@@ -67,5 +80,5 @@ def _cell(headline: Mapping[str, Any], name: str) -> str:
         return "-"
     scale = 1 if name in _AS_IT_IS else 100
     value = f"{headline[name] * scale:.1f}"
-    chance = headline.get(f"chance_{name}")
+    chance = headline.get(f"chance_{name}", headline.get(f"chance_{name.partition('@')[0]}"))
     return value if chance is None else f"{value} ({chance * scale:.1f})"

@@ -32,11 +32,13 @@ def demo(
     jobs: JobsOption = None,
 ) -> None:
     """Make labelled videos and run the whole chain on them, fine-tuning included."""
+    from reelwright.cli.inspect.show import report_file
     from reelwright.cli.progress import counted
     from reelwright.cli.run.run import run_and_tell
     from reelwright.pipeline.config.demo import prepare_demo
     from reelwright.pipeline.project import Project
     from reelwright.pipeline.run.results import RunOptions
+    from reelwright.storage.kinds import KINDS
 
     with counted(f"videos in {folder / 'data'}", "videos") as report:
         workers = jobs or os.cpu_count() or 1
@@ -45,8 +47,8 @@ def demo(
     project = Project(file)
     typer.echo("")
     for name, config in file.nodes.items():
-        if config.produces == "scores":
-            typer.echo(f"report of {name}: {os.path.relpath(project.report(name) / 'report.html')}")
+        if KINDS[config.produces].page:
+            typer.echo(f"report of {name}: {os.path.relpath(report_file(project, name))}")
 
 
 def init(

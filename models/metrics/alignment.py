@@ -6,7 +6,7 @@ Shape letters: Q and N rows of the two videos, D size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import permutations
 from typing import Any
 
@@ -17,6 +17,7 @@ from reelwright.models.metrics.embedded_videos import UNKNOWN, EmbeddedVideo, Fl
 from reelwright.models.metrics.kendalls_tau import nearest_rows
 
 _MOST_CELLS = 400_000_000  # steps of a path are kept in one byte each
+_CHUNK_CELLS = 32_000_000  # distances in memory at a time (256 MB)
 _DIAGONAL, _UP, _LEFT = 0, 1, 2
 
 
@@ -27,23 +28,46 @@ def warping_path(distance_QN: Floats) -> tuple[float, Integers]:
     diagonally, else to the query before, else to the key before. Raises ValueError for an empty matrix, or one of more
     than 400 million cells (stride the videos then).
     """
-    num_queries, num_keys = distance_QN.shape
+    _check_size(*distance_QN.shape)
+    return _warped([(0, distance_QN)], *distance_QN.shape)
+
+
+def _check_size(num_queries: int, num_keys: int) -> None:
     if not 0 < num_queries * num_keys <= _MOST_CELLS:
         raise ValueError(f"{num_queries} by {num_keys} rows cannot be warped; allowed are 1 to {_MOST_CELLS:,} cells.")
+
+
+def _warped(chunks: Iterable[tuple[int, Floats]], num_queries: int, num_keys: int) -> tuple[float, Integers]:
+    """As `warping_path`, of distances that come in chunks of queries."""
     steps_QN = np.zeros((num_queries, num_keys), np.int8)
-    # One antidiagonal after the other, indexed by the query; all of one hang on the two before alone.
-    before = last = np.full(num_queries + 1, np.inf)
+    above_N = np.full(num_keys + 1, np.inf)  # costs of the query before, at [key + 1]
+    above_N[0] = 0.0  # where the path begins
+    for first, distance_BN in chunks:
+        above_N = _warp_chunk(distance_BN, above_N, steps_QN[first : first + len(distance_BN)])
+    return float(above_N[num_keys]), _traced(steps_QN)
+
+
+def _warp_chunk(distance_BN: Floats, above_N: Floats, steps_BN: npt.NDArray[np.int8]) -> Floats:
+    """Costs of the last query of a chunk, as those ``above`` it are given; fills in the steps."""
+    num_queries, num_keys = distance_BN.shape
+    below_N = np.full(num_keys + 1, np.inf)
+    # One antidiagonal after the other, indexed by the query + 1; all of one hang on the two before alone.
+    before, last = np.full(num_queries + 1, np.inf), np.full(num_queries + 1, np.inf)
+    before[0], last[0] = above_N[0], above_N[1]
     for total in range(num_queries + num_keys - 1):
         queries = np.arange(max(0, total - num_keys + 1), min(num_queries, total + 1))
-        # costs at [query + 1], so that [query] is the query before
         options = np.stack([before[queries], last[queries], last[queries + 1]])
         chosen = options.argmin(axis=0)
-        least = options[chosen, np.arange(len(queries))] if total else np.zeros(1)
-        steps_QN[queries, total - queries] = chosen
+        steps_BN[queries, total - queries] = chosen
         current = np.full(num_queries + 1, np.inf)
-        current[queries + 1] = distance_QN[queries, total - queries] + least
+        least = options[chosen, np.arange(len(queries))]
+        current[queries + 1] = distance_BN[queries, total - queries] + least
+        if total + 2 <= num_keys:
+            current[0] = above_N[total + 2]
+        if total >= num_queries - 1:
+            below_N[total - num_queries + 2] = current[num_queries]
         before, last = last, current
-    return float(last[num_queries]), _traced(steps_QN)
+    return below_N
 
 
 def _traced(steps_QN: npt.NDArray[np.int8]) -> Integers:
@@ -57,9 +81,10 @@ def _traced(steps_QN: npt.NDArray[np.int8]) -> Integers:
 
 
 def warped_rows(query_QD: Floats, key_ND: Floats, *, distance: str = "sqeuclidean") -> Integers:
-    """For each query, the first key (Q,) int64 on the cheapest warping path."""
-    chunks = [found for _, found in distance_chunks(query_QD, key_ND, distance=distance)]
-    path = warping_path(np.concatenate(chunks))[1]
+    """For each query, the first key (Q,) int64 on the cheapest warping path. Raises as `warping_path`."""
+    _check_size(len(query_QD), len(key_ND))
+    chunks = distance_chunks(query_QD, key_ND, distance=distance, most_cells=_CHUNK_CELLS)
+    path = _warped(chunks, len(query_QD), len(key_ND))[1]
     first: Integers = path[np.unique(path[:, 0], return_index=True)[1], 1]
     return first
 

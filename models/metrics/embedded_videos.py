@@ -74,6 +74,11 @@ class EmbeddedVideo:
         return bool((self.label_of_rows != UNKNOWN).any())
 
     @property
+    def times(self) -> Floats:
+        """Seconds of the rows (T,); their numbers where no times are known."""
+        return np.arange(len(self), dtype=np.float64) if self.seconds is None else self.seconds
+
+    @property
     def seconds_per_row(self) -> float | None:
         """Median time from row to row; None for a video without times or of one row."""
         if self.seconds is None or len(self) < 2:
@@ -127,16 +132,19 @@ def count_classes(*groups: Sequence[EmbeddedVideo]) -> int:
     return 1 + max((int(video.label_of_rows.max()) for group in groups for video in group), default=UNKNOWN)
 
 
-def distance_chunks(query_QD: Floats, key_ND: Floats, *, distance: str) -> Iterator[tuple[int, Floats]]:
+def distance_chunks(
+    query_QD: Floats, key_ND: Floats, *, distance: str, most_cells: int | None = None
+) -> Iterator[tuple[int, Floats]]:
     """Distances in order of the queries: (first query of the chunk, (chunk, N) float64), with flat memory.
 
-    To a row of zeros the cosine distance is 1. Raises ValueError for an unknown distance or sizes that differ.
+    A chunk has no more than ``most_cells``, or is one query. To a row of zeros the cosine distance is 1. Raises
+    ValueError for an unknown distance or sizes that differ.
     """
     if distance not in DISTANCES:
         raise ValueError(f"distance {distance!r} is not known; choose one of {', '.join(DISTANCES)}.")
     if query_QD.shape[1:] != key_ND.shape[1:]:
         raise ValueError(f"rows of sizes {query_QD.shape[1]} and {key_ND.shape[1]} cannot be compared.")
-    size = max(1, _CHUNK_CELLS // max(1, len(key_ND)))
+    size = max(1, (most_cells or _CHUNK_CELLS) // max(1, len(key_ND)))
     for start in range(0, len(query_QD), size):
         found = cdist(query_QD[start : start + size], key_ND, distance)
         yield start, np.nan_to_num(found, nan=1.0) if distance == "cosine" else found

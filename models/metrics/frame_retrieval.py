@@ -7,12 +7,14 @@ Shape letters: Q queries of one video, N rows of all videos, K nearest.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from reelwright.models.metrics.embedded_videos import (
+    UNKNOWN,
     EmbeddedVideo,
     Floats,
     Integers,
@@ -63,6 +65,88 @@ def frame_retrieval(
         "num_unanswerable": num_unanswerable,
         "videos": found,
     }
+
+
+def time_retrieval(
+    videos: Sequence[EmbeddedVideo],
+    *,
+    depths: Sequence[int] = (5, 10, 15),
+    stride: int = 1,
+    distance: str = "sqeuclidean",
+) -> dict[str, Any]:
+    """How far in time the nearest rows of other videos are from where the query is in its own: needs no labels.
+
+    Videos of one course of events are meant. A row's place is the share of its video that is over, in [0, 1]; every
+    ``stride`` rows of each video are taken. For each K of ``depths``, means over the rows of a video, then over videos:
+
+    - `time_error@K`: mean absolute difference of the query's place and those of its K nearest (all, if there are less);
+    - `time_error_seconds@K`: the same times the length of the query's video; None where a video has no times.
+
+    Returns also `chance` (the expected `time_error` of rows drawn blindly) and `num_queries`.
+    Raises ValueError for depths below 1, or fewer than two videos.
+    """
+    if not depths or min(depths) < 1:
+        raise ValueError(f"depths must be 1 or more, got {list(depths)}.")
+    if len(videos) < 2:
+        raise ValueError("time retrieval: the rows of a video are searched in other videos, of which there are none.")
+    chosen = [video.every(stride) for video in videos]
+    rows_ND = np.concatenate([video.rows for video in chosen])
+    place_N = np.concatenate([np.arange(len(video)) / max(1, len(video) - 1) for video in chosen])
+    bounds = np.cumsum([0, *map(len, chosen)])
+    found: list[dict[str, float | None]] = []
+    for number, video in enumerate(chosen):
+        own = slice(int(bounds[number]), int(bounds[number + 1]))
+        depth = min(max(depths), len(rows_ND) - len(video))
+        errors, blind = [], []
+        for start, distances in distance_chunks(video.rows, rows_ND, distance=distance):
+            distances[:, own] = np.inf
+            places = place_N[own][start : start + len(distances), None]
+            nearest = np.stack([nearest_stable(row, depth) for row in distances])
+            errors.append(np.abs(place_N[nearest] - places))
+            blind.append(np.abs(np.delete(place_N, own) - places).mean(axis=1))
+        error_QK = np.concatenate(errors)
+        seconds = None if video.seconds is None else float(video.seconds[-1] - video.seconds[0])
+        means = {k: float(error_QK[:, : min(k, depth)].mean()) for k in depths}
+        found.append(
+            {f"time_error@{k}": mean for k, mean in means.items()}
+            | {f"time_error_seconds@{k}": None if seconds is None else seconds * mean for k, mean in means.items()}
+            | {"chance": float(np.concatenate(blind).mean())}
+        )
+    values = {name: [each[name] for each in found] for name in found[0]}
+    return {
+        **{name: None if None in numbers else _mean(numbers) for name, numbers in values.items()},
+        "num_queries": len(rows_ND),
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A row that was retrieved."""
+
+    video: EmbeddedVideo
+    row: int
+    distance: float
+    is_right: bool | None  # whether it has the query's label; None where one of both is not known
+
+
+def nearest_of_each(
+    query: EmbeddedVideo, row: int, others: Sequence[EmbeddedVideo], *, depth: int, distance: str = "sqeuclidean"
+) -> list[Found]:
+    """The nearest row of each other video, the nearest videos first, ``depth`` of them."""
+    found = []
+    for video in others:
+        ((_, far),) = distance_chunks(query.rows[row : row + 1], video.rows, distance=distance)
+        nearest = int(far[0].argmin())
+        labels = int(query.label_of_rows[row]), int(video.label_of_rows[nearest])
+        is_right = None if UNKNOWN in labels else labels[0] == labels[1]
+        found.append(Found(video=video, row=nearest, distance=float(far[0, nearest]), is_right=is_right))
+    return sorted(found, key=lambda each: each.distance)[:depth]
+
+
+def spread_rows(num_rows: int, number: int) -> list[int]:
+    """The middles of ``number`` equal parts of so many rows, each row once."""
+    found: list[int] = np.unique(((np.arange(number) + 0.5) * num_rows / number).astype(int)).tolist()
+    return found
 
 
 def _own_name(name: str, taken: Collection[str]) -> str:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 _LOSS = re.compile(r"(^|_)loss(_|$)")  # val_loss, and parts of a loss: train_loss_stage1
-_ERROR = re.compile(r"(^|_)error_(rows|seconds)$")
+_ERROR = re.compile(r"(^|_)error(_(rows|seconds))?$")
 _LOWER_IS_BETTER = frozenset({"step_delay_seconds", "step_false_positives", "step_false_negatives"})
 
 
@@ -28,6 +28,6 @@ class Metric:
 
 def metric_named(name: str) -> Metric:
     """The metric ``name``, which may say where it was measured: `val_loss`, `NODE.step_delay_seconds`."""
-    plain = name.rpartition(".")[2]
+    plain = name.partition("@")[0].rpartition(".")[2]  # without the K or the share of `time_error@5`, `accuracy@12.5%`
     is_lower = plain in _LOWER_IS_BETTER or any(pattern.search(plain) for pattern in (_LOSS, _ERROR))
     return Metric(name, is_lower_better=is_lower)

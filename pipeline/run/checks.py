@@ -6,7 +6,8 @@
     lengths                     after a run: rows that people bring against the labels of their frames
 
 The pipeline file itself is checked where it is read. What a stage asks for is declared beside its settings
-(`StageConfig.check_names`, `packages`, `named_splits`, `window_rows`, `most_rows`); nothing here loads torch.
+(`StageConfig.check_names`, `packages`, `named_splits`, `named_videos`, `window_rows`, `most_rows`); nothing here loads
+torch.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def check_settings(file: PipelineFile, graph: Graph, selected: Collection[str], 
 
 
 def check_videos(file: PipelineFile, graph: Graph, dataset: Dataset, selected: Collection[str]) -> None:
-    """Raise ConfigError for splits of the nodes ``selected`` that are empty, and packages that the files need."""
+    """Raise ConfigError for splits and videos of the nodes ``selected`` that are not there, and packages missing."""
     if dataset.num_to_make or not dataset.videos:
         return
     counts = Counter(video.split for video in dataset.videos)
@@ -55,6 +56,9 @@ def check_videos(file: PipelineFile, graph: Graph, dataset: Dataset, selected: C
     for node in _chosen(graph, selected):
         problems += [f"stages.{node.name}: {text}" for text in _packages(node, endings)]
         problems += [f"stages.{node.name}.{text}" for text in _splits(node, counts, file.videos.splits)]
+        problems += [
+            f"stages.{node.name}.{text}" for text in _named(node, [video.video_id for video in dataset.videos])
+        ]
     _raise(file, problems)
 
 
@@ -117,6 +121,13 @@ def _splits(node: Node, counts: Mapping[str, int], allowed: Collection[str]) -> 
                 f"{setting}: no video is in {' or '.join(splits)} (there are: {there}); look at the split column of "
                 f"the manifest, at videos.split, or set {setting}"
             )
+
+
+def _named(node: Node, video_ids: Collection[str]) -> Iterator[str]:
+    """Videos that a setting names, but that are not there."""
+    for setting, names in node.config.named_videos().items():
+        for name in dict.fromkeys(name for name in names if name not in video_ids):
+            yield f"{setting}: there is no video {name!r}.{nearest(name, video_ids)}"
 
 
 def _windows(node: Node, planner: Planner) -> Iterator[tuple[str, bool]]:

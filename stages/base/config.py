@@ -100,7 +100,7 @@ class StageConfig(Settings):
     stage: ClassVar[str]
     version: ClassVar[int]  # raised by hand when the stage's output changes
     kind: ClassVar[str]  # 'items' (per video), 'run' (one trained model) or 'table' (one small result)
-    produces: ClassVar[str]  # frames | embeddings | run | predictions | steps | scores
+    produces: ClassVar[str]  # frames | embeddings | run | predictions | steps | scores | pictures
     publishes: ClassVar[bool] = False  # of 'items': tables with names and targets are made of all items together
     reads_labels: ClassVar[bool] = False  # of 'table': names, splits and labels of the videos are read, not only inputs
 
@@ -196,6 +196,10 @@ class StageConfig(Settings):
 
     def named_splits(self) -> dict[str, tuple[tuple[str, ...], bool]]:
         """Setting -> the splits that it names, and whether a video has to be in them."""
+        return {}
+
+    def named_videos(self) -> dict[str, tuple[str, ...]]:
+        """Setting -> the videos that it names, by video_id, of any split."""
         return {}
 
     def window_rows(self) -> tuple[int, str] | None:

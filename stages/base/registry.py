@@ -128,6 +128,13 @@ STAGES: dict[str, Stage] = {
         node="probe",
         reads={"embeddings": "embed"},
     ),
+    "render": Stage(
+        "reelwright.stages.render.config:RenderConfig",
+        "reelwright.stages.render.work:run",
+        "Make pictures and videos of rows, aligned side by side",
+        node="pictures",
+        reads={"embeddings": "embed"},
+    ),
 }
 
 SOURCES: dict[str, Stage] = {  # what makes the videos themselves: of the block `videos`, no node uses it

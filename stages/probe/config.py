@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -10,9 +10,16 @@ from reelwright.stages.base.config import Settings, StageConfig, node_input, set
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 TaskName = Literal[
-    "phase_classification", "progression", "kendalls_tau", "retrieval", "alignment", "linear_probe"
+    "phase_classification",
+    "progression",
+    "kendalls_tau",
+    "retrieval",
+    "time_retrieval",
+    "alignment",
+    "linear_probe",
 ]  # as in tasks.TASKS
 LEARNT = frozenset({"phase_classification", "progression", "linear_probe"})  # on the videos of train_splits
+SEARCHED = frozenset({"retrieval", "time_retrieval"})
 
 
 class LinearProbeSettings(Settings):
@@ -30,7 +37,7 @@ class LinearProbeSettings(Settings):
 class ProbeConfig(StageConfig):
     """Measures of rows, of an encoder or of a run alike; what needs labels is left out where there are none.
 
-    Labels are those of rows (segments, times, frames): the phases. Kendall's tau needs none.
+    Labels are those of rows (segments, times, frames): the phases. kendalls_tau and time_retrieval need none.
     """
 
     stage: ClassVar[str] = "probe"
@@ -42,8 +49,12 @@ class ProbeConfig(StageConfig):
 
     embeddings: str = node_input(kinds=("embeddings",))
     """The node whose rows are measured."""
+    beside: tuple[str, ...] = node_input((), kinds=("embeddings",))
+    """Nodes whose rows are measured in the same way and shown beside them, as those of the encoder. All are measured on
+    the videos that all have rows of; the scores of this node are those of `embeddings`."""
     output: str | None = None
-    """Which stored output, (D,) a row; null: the only one, or pooled where there are several."""
+    """Which stored output, (D,) a row, of `embeddings` and of those beside that have it; null, and of those that have
+    not: the only one, or pooled where there are several."""
     tasks: tuple[TaskName, ...] = Field(
         ("phase_classification", "progression", "kendalls_tau", "retrieval"), min_length=1
     )
@@ -65,16 +76,16 @@ class ProbeConfig(StageConfig):
     """A draw of the training videos for each; scores are means over them."""
 
     stride: PositiveInt = setting(1, when=lambda config: config.is_strided)
-    """kendalls_tau and retrieval: every so many rows."""
+    """kendalls_tau, retrieval and time_retrieval: every so many rows."""
     stride_seconds: PositiveFloat | None = setting(None, when=lambda config: "kendalls_tau" in config.tasks)
     """kendalls_tau: a row every so many seconds instead."""
     distance: Literal["sqeuclidean", "euclidean", "cosine"] = setting(
-        "sqeuclidean", when=lambda config: bool({"kendalls_tau", "retrieval", "alignment"} & set(config.tasks))
+        "sqeuclidean", when=lambda config: bool({"kendalls_tau", "alignment", *SEARCHED} & set(config.tasks))
     )
     depths: tuple[PositiveInt, ...] = setting(
-        (5, 10, 15), when=lambda config: "retrieval" in config.tasks, min_length=1
+        (5, 10, 15), when=lambda config: bool(SEARCHED & set(config.tasks)), min_length=1
     )
-    """K of precision@K and average_precision@K."""
+    """K of precision@K, average_precision@K and time_error@K."""
     alignments: tuple[Literal["dtw", "nearest", "stretch"], ...] = setting(
         ("dtw", "nearest", "stretch"), when=lambda config: "alignment" in config.tasks, min_length=1
     )
@@ -86,6 +97,11 @@ class ProbeConfig(StageConfig):
     """As in the public code of CARL: the first training videos instead of drawn ones, unlabelled rows left out of
     kendalls_tau and of the time in progression, which fails where a video lacks a phase."""
 
+    report: bool = True
+    """Write report.html: all numbers side by side, and pictures of the rows."""
+    report_videos: int = setting(6, when=lambda config: config.report, ge=1, le=40)
+    """Videos in the pictures of the report, the first ones by name."""
+
     @property
     def is_learnt(self) -> bool:
         """Whether any task learns from the videos of train_splits."""
@@ -94,16 +110,22 @@ class ProbeConfig(StageConfig):
     @property
     def is_strided(self) -> bool:
         """Whether any task takes every so many rows."""
-        return "retrieval" in self.tasks or ("kendalls_tau" in self.tasks and self.stride_seconds is None)
+        return bool(SEARCHED & set(self.tasks)) or ("kendalls_tau" in self.tasks and self.stride_seconds is None)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if len({self.embeddings, *self.beside}) < 1 + len(self.beside):
+            raise ValueError(f"beside must name other nodes than embeddings, each once; got {', '.join(self.beside)}")
         if len(set(self.tasks)) < len(self.tasks):
             raise ValueError(f"tasks must not repeat, got {', '.join(self.tasks)}")
         if self.is_learnt and not self.train_splits:
             learnt = ", ".join(sorted(LEARNT & set(self.tasks)))
             raise ValueError(f"{learnt}: learns from labelled videos; give train_splits, or leave it out of tasks")
         return self
+
+    def spec(self) -> dict[str, Any]:
+        """With the names of the nodes beside, by which numbers are called in the report and among the scores."""
+        return {**super().spec(), **({"names": [self.embeddings, *self.beside]} if self.beside else {})}
 
     def named_splits(self) -> dict[str, tuple[tuple[str, ...], bool]]:
         """As of every stage."""

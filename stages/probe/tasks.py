@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from reelwright.models.metrics.alignment import alignment_errors
 from reelwright.models.metrics.embedded_videos import UNKNOWN, EmbeddedVideo
-from reelwright.models.metrics.frame_retrieval import frame_retrieval
+from reelwright.models.metrics.frame_retrieval import frame_retrieval, time_retrieval
 from reelwright.models.metrics.kendalls_tau import kendalls_tau
 from reelwright.models.metrics.linear_probe import LinearProbe, linear_probe
 from reelwright.models.metrics.phase_probe import phase_classification
 from reelwright.models.metrics.probe_protocol import LabelFractions, per_action
 from reelwright.models.metrics.progression import phase_progression
+from reelwright.stages.base.work import InputRef
 from reelwright.stages.probe.config import ProbeConfig
 
 Videos = Sequence[EmbeddedVideo]
@@ -71,6 +72,10 @@ def _tau(config: ProbeConfig, _train: Videos, test: Videos) -> dict[str, Any]:
 
 def _retrieval(config: ProbeConfig, _train: Videos, test: Videos) -> dict[str, Any]:
     return frame_retrieval(test, depths=config.depths, stride=config.stride, distance=config.distance)
+
+
+def _time_retrieval(config: ProbeConfig, _train: Videos, test: Videos) -> dict[str, Any]:
+    return time_retrieval(test, depths=config.depths, stride=config.stride, distance=config.distance)
 
 
 def _alignment(config: ProbeConfig, _train: Videos, test: Videos) -> dict[str, Any]:
@@ -128,13 +133,20 @@ TASKS: dict[str, ProbeTask] = {
             "svm_accuracy@*": "phase_accuracy_svm@*",
             "svm_linear_accuracy": "phase_accuracy_svm_linear",
             "svm_linear_accuracy@*": "phase_accuracy_svm_linear@*",
+            "logistic_wrong_rows": "phase_error_rows",
+            "logistic_wrong_seconds": "phase_error_seconds",
         },
         fewest=1,
         is_learnt=True,
     ),
     "progression": ProbeTask(
         measure=_progression,
-        headline={"r2": "progression_r2", "r2@*": "progression_r2@*", "error_seconds": "progression_error_seconds"},
+        headline={
+            "r2": "progression_r2",
+            "r2@*": "progression_r2@*",
+            "error_rows": "progression_error_rows",
+            "error_seconds": "progression_error_seconds",
+        },
         fewest=1,
         is_learnt=True,
     ),
@@ -147,6 +159,16 @@ TASKS: dict[str, ProbeTask] = {
             "chance": "chance_precision",
         },
         fewest=2,
+    ),
+    "time_retrieval": ProbeTask(
+        measure=_time_retrieval,
+        headline={
+            "time_error@*": "time_error@*",
+            "time_error_seconds@*": "time_error_seconds@*",
+            "chance": "chance_time_error",
+        },
+        fewest=2,
+        needs_labels=False,
     ),
     "alignment": ProbeTask(
         measure=_alignment,
@@ -202,3 +224,28 @@ def headline(name: str, found: Mapping[str, Any]) -> dict[str, float]:
             if is_meant and isinstance(value, float):
                 scores[shown.replace("*", share)] = value
     return scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probed:
+    """What was measured of the rows of one node."""
+
+    reference: InputRef
+    output: str
+    videos: Sequence[EmbeddedVideo] = field(repr=False)  # those that are measured
+    tasks: Mapping[str, Mapping[str, Any]]
+    skipped: Mapping[str, str]  # task -> why it has no numbers
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """The numbers for people, by name."""
+        return {shown: value for name, found in self.tasks.items() for shown, value in headline(name, found).items()}
+
+    def plain(self) -> dict[str, Any]:
+        """As metrics.json has it."""
+        return {
+            "embeddings": self.reference.key,
+            "output": self.output,
+            "tasks": dict(self.tasks),
+            "skipped": dict(self.skipped),
+        }

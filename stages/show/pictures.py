@@ -76,13 +76,13 @@ def draw_panels(panels: Sequence[Panel], *, title: str, splits: Sequence[str]) -
     top = 78
     image = Image.new("RGB", (2 * _PANEL + 3 * _GAP, top + max(heights)), PAPER)
     draw = ImageDraw.Draw(image)
-    draw.text((_GAP, 18), _cut(draw, title, image.width - 2 * _GAP, _font(18)), INK, font=_font(18))
+    draw.text((_GAP, 18), cut(draw, title, image.width - 2 * _GAP, font(18)), INK, font=font(18))
     colours = {split: COLOURS[index % len(COLOURS)] for index, split in enumerate(splits)}
     left = _GAP
     for split, colour in colours.items():
         draw.rectangle((left, 50, left + 12, 62), fill=colour)
-        draw.text((left + 18, 48), split, INK, font=_font())
-        left += 40 + int(draw.textlength(split, font=_font()))
+        draw.text((left + 18, 48), split, INK, font=font())
+        left += 40 + int(draw.textlength(split, font=font()))
     for index, column in enumerate(columns):
         y = top
         for panel in column:
@@ -101,24 +101,24 @@ def draw_sheet(frames: Sequence[tuple[float, npt.NDArray[np.uint8]]], *, title: 
     step_x, step_y, top, edge = width + 8, height + 24, 44, 12
     image = Image.new("RGB", (max(320, 2 * edge + columns * step_x - 8), top + rows * step_y + edge), PAPER)
     draw = ImageDraw.Draw(image)
-    draw.text((edge, 12), _cut(draw, title, image.width - 2 * edge, _font(15)), INK, font=_font(15))
+    draw.text((edge, 12), cut(draw, title, image.width - 2 * edge, font(15)), INK, font=font(15))
     for index, (seconds, frame) in enumerate(frames):
         x, y = edge + index % columns * step_x, top + index // columns * step_y
         image.paste(Image.fromarray(frame), (x, y))
-        draw.text((x, y + height + 3), f"{seconds:.2f} s", FAINT, font=_font())
+        draw.text((x, y + height + 3), f"{seconds:.2f} s", FAINT, font=font())
     return image
 
 
 def _draw_panel(draw: ImageDraw.ImageDraw, panel: Panel, *, x: int, y: int, colours: Mapping[str, str]) -> None:
-    draw.text((x, y), panel.title, INK, font=_font(15))
+    draw.text((x, y), panel.title, INK, font=font(15))
     y += 28
     longest = max((sum(parts.values()) for _, parts in panel.shown), default=0.0) or 1.0
     room = _PANEL - _NAMES - 90
     if not panel.shown:
-        draw.text((x, y), "nothing known", FAINT, font=_font())
+        draw.text((x, y), "nothing known", FAINT, font=font())
     for name, parts in panel.shown:
-        shown = _cut(draw, name, _NAMES - 12, _font())
-        draw.text((x + _NAMES - 8 - draw.textlength(shown, font=_font()), y), shown, INK, font=_font())
+        shown = cut(draw, name, _NAMES - 12, font())
+        draw.text((x + _NAMES - 8 - draw.textlength(shown, font=font()), y), shown, INK, font=font())
         left = float(x + _NAMES)
         draw.line((left, y - 3, left, y + _LINE - 4), fill=GRID)
         for split, colour in colours.items():
@@ -126,7 +126,7 @@ def _draw_panel(draw: ImageDraw.ImageDraw, panel: Panel, *, x: int, y: int, colo
             if width > 0:
                 draw.rectangle((left, y + 1, left + max(1.0, width), y + _BAR), fill=colour)
                 left += width
-        draw.text((left + 6, y), f"{_number(sum(parts.values()))}{panel.unit}", FAINT, font=_font())
+        draw.text((left + 6, y), f"{_number(sum(parts.values()))}{panel.unit}", FAINT, font=font())
         y += _LINE
 
 
@@ -134,7 +134,7 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if value == int(value) or value >= 100 else f"{value:,.1f}"
 
 
-def _cut(draw: ImageDraw.ImageDraw, text: str, width: float, font: Any) -> str:
+def cut(draw: ImageDraw.ImageDraw, text: str, width: float, font: Any) -> str:
     """The text on one line, shortened to ``width`` pixels."""
     line = " ".join(text.split())
     if draw.textlength(line, font=font) <= width:
@@ -144,5 +144,6 @@ def _cut(draw: ImageDraw.ImageDraw, text: str, width: float, font: Any) -> str:
     return line + "..."
 
 
-def _font(size: int = _SIZE) -> Any:
+def font(size: int = _SIZE) -> Any:
+    """The font of all pictures."""
     return ImageFont.load_default(size)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
+from reelwright.models.metrics import alignment
 from reelwright.models.metrics.alignment import (
     alignment_errors,
     phase_starts,
@@ -167,3 +168,21 @@ def test_errors_without_times_labels_or_phases_in_common():
 
 def test_phase_starts():
     assert phase_starts(np.array([-1, 2, 2, 0, 2])) == {2: 1, 0: 3}
+
+
+@pytest.mark.parametrize("cells", [1, 7, 40])
+def test_warping_in_chunks_of_queries_is_warping_as_a_whole(monkeypatch, cells):
+    generator = np.random.default_rng(cells)
+    for num_queries, num_keys in ((9, 7), (1, 5), (6, 1), (12, 12)):
+        query, key = generator.integers(0, 3, (num_queries, 2)), generator.integers(0, 3, (num_keys, 2))
+        query, key = query.astype(float), key.astype(float)  # many are equally near: ties
+        whole = warped_rows(query, key)
+        with monkeypatch.context() as patched:
+            patched.setattr(alignment, "_CHUNK_CELLS", cells)
+            assert warped_rows(query, key).tolist() == whole.tolist()
+
+
+def test_rows_that_are_too_many_are_refused_before_distances_are_made():
+    rows = np.broadcast_to(np.zeros((1, 2)), (100_000, 2))
+    with pytest.raises(ValueError, match="100000 by 100000 rows cannot be warped"):
+        warped_rows(rows, rows)

@@ -36,7 +36,9 @@ BASE: dict[str, dict[str, Any]] = {
     "probe": {
         "embeddings": "e",
         "tasks": ["phase_classification", "kendalls_tau", "retrieval", "alignment", "linear_probe"],
+        "beside": ["other"],
     },
+    "render": {"embeddings": "e"},
     "steps": {"procedure": "procedure.yaml", "predictions": ["p"]},
 }
 # What else must be set for a setting to say something, or to be allowed.

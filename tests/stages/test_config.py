@@ -21,6 +21,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "steps": {"procedure": "p.yaml", "predictions": ["p"]},
     "evaluate": {"predictions": "p"},
     "probe": {"embeddings": "e"},
+    "render": {"embeddings": "e"},
     "features": {"fps": 15},
     "import_predictions": {"embeddings": "e"},
     "pretrain": {"frames": "f", "encoder": "timm/resnet10t", "weights": "none"},

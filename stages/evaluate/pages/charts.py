@@ -51,6 +51,44 @@ def confusion_chart(confusion: npt.NDArray[np.int64], classes: Sequence[str]) ->
     )
 
 
+def value_matrix(values: Mapping[tuple[str, str], float | None], names: Sequence[str], *, title: str) -> Markup:
+    """A number in [-1, 1] for pairs of ``names`` (row, column): colour is its size, negative ones in the other colour.
+
+    Of pairs without a number the square is empty, of those that are undefined it has a dash. At most
+    MAX_MATRIX_CLASSES names are drawn.
+    """
+    shown = list(names)[:MAX_MATRIX_CLASSES]
+    size = 46 if len(shown) <= 8 else 36 if len(shown) <= 16 else 22
+    head, side = _LABEL_PIXELS * 0.75, len(shown) * size
+    parts: list[Markup] = []
+    for row, name in enumerate(shown):
+        y = head + row * size
+        parts.append(_matrix_label(name, x=_LABEL_PIXELS - 8, y=y + size / 2 + 4, anchor="end"))
+        parts.append(_matrix_label(name, x=_LABEL_PIXELS + (row + 0.4) * size, y=head - 8, turn=-40))
+        for column, other in enumerate(shown):
+            if (name, other) in values:
+                place = (_LABEL_PIXELS + column * size, y, size)
+                parts.append(_value_cell(place, values[name, other], title=f"{name}, {other}"))
+    width, height = _LABEL_PIXELS + side + _LABEL_PIXELS * 0.6, head + side + 4
+    view, style = (
+        f"0 0 {width:.0f} {height:.0f}",
+        f"max-width:{width:.0f}px;min-width:{min(width, 340 + side / 2):.0f}px",
+    )
+    return tag("svg", *parts, class_="chart", viewBox=view, style=style, role="img", aria_label=title)
+
+
+def _value_cell(place: tuple[float, float, float], value: float | None, *, title: str) -> Markup:
+    x, y, size = place
+    square = {"x": x + 1, "y": y + 1, "width": size - 2, "height": size - 2, "rx": 3}
+    share, text = (0.0, UNDEFINED) if value is None else (min(abs(value), 1.0), f"{value:.2f}")
+    kind = "heat" if value is None or value >= 0 else "heat below"
+    parts = [tag("rect", class_="cell", **square), tag("rect", class_=kind, fill_opacity=f"{share:.3f}", **square)]
+    if size > 30:
+        ink = "on-heat" if share > 0.55 else "off-heat"
+        parts.append(tag("text", text, x=x + size / 2, y=y + size / 2 + 4, text_anchor="middle", class_=ink))
+    return tag("g", tag("title", f"{title}: {text}"), *parts)
+
+
 def _matrix_label(name: str, *, x: float, y: float, anchor: str = "start", turn: int | None = None) -> Markup:
     short = name if len(name) <= _LABEL_LETTERS else name[: _LABEL_LETTERS - 1] + "…"
     transform = f"translate({x:.1f} {y:.1f})" + (f" rotate({turn})" if turn else "")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from markupsafe import Markup
 from PIL import Image
 
 HEIGHT_PIXELS = 96
@@ -38,3 +39,13 @@ def encode(frame: Frame, *, time_seconds: float) -> Thumbnail:
     image.resize((width, HEIGHT_PIXELS), Image.Resampling.BILINEAR).save(file, "JPEG", quality=QUALITY)
     content = base64.b64encode(file.getvalue()).decode("ascii")
     return Thumbnail(time_seconds=time_seconds, source=f"data:image/jpeg;base64,{content}")
+
+
+def inline(image: Image.Image, *, alt: str, has_frames: bool = False) -> Markup:
+    """A picture as a part of a page; ``has_frames``: as a JPEG, else as a PNG."""
+    file = io.BytesIO()
+    kind = "jpeg" if has_frames else "png"
+    image.save(file, kind, **({"quality": 85} if has_frames else {}))
+    content = base64.b64encode(file.getvalue()).decode("ascii")
+    template = Markup('<img class="picture" src="data:image/{};base64,{}" width="{}" height="{}" alt="{}">')
+    return template.format(kind, content, image.width, image.height, alt)

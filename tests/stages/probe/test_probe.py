@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 
@@ -116,6 +117,87 @@ def test_no_labels_at_all(toy):
         probe(toy, tasks=["retrieval"])
 
 
+def test_retrieval_by_time_needs_no_labels(toy):
+    for seed, name in enumerate("xyz"):
+        add(toy, name, "test", seed=seed, is_labelled=False, noise=0.01)
+    summary, metrics = probe(toy, tasks=["time_retrieval", "kendalls_tau"], depths=[1])
+    assert metrics["skipped"] == {}
+    assert summary["time_error@1"] < 0.1 < 0.3 < summary["chance_time_error"]
+    assert summary["time_error_seconds@1"] == pytest.approx(summary["time_error@1"] * 11.5)
+    page = (toy.store.report("p" * 32) / "report.html").read_text(encoding="utf-8")
+    assert "time error@1 ↓" in page
+    assert "No frames to show" in page
+
+
+def beside(toy, **config):
+    """Rows of emb measured with those of raw beside them: the summary, metrics.json, and the page."""
+    work = work_of(toy, beside=["raw"], **config)
+    refs = {**work.inputs, "beside": (InputRef(node="raw", stage="embed", key="raw"),)}
+    summary = run(dataclasses.replace(work, inputs=refs), toy.reporter)
+    folder = toy.store.report("p" * 32)
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    return summary, metrics, (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_rows_beside_are_measured_on_the_same_videos(labelled):
+    alone, _ = probe(labelled)
+    for place, entry in enumerate(list(labelled.videos)):
+        rows = np.random.default_rng(place).normal(size=(20 + place, 3)).astype(np.float32)
+        if entry["digest"] != "z":
+            labelled.write("raw", entry["digest"], rows, name="embedding")
+    summary, metrics, page = beside(labelled)
+    assert (alone["num_videos"], summary["num_videos"]) == (3, 2)  # z has no rows beside
+    assert summary["kendalls_tau"] > summary["beside"]["raw"]["kendalls_tau"]
+    assert metrics["beside"]["raw"]["output"] == "embedding"
+    assert set(metrics["beside"]["raw"]["tasks"]) == set(metrics["tasks"])
+    lines = scores_table({"probe": summary}).splitlines()
+    assert [line.split("  ")[0].strip() for line in lines[2:]] == ["probe", "probe: raw"]
+    cells = re.search(
+        r"<td>Kendall&#39;s tau ↑</td><td class=\"number\">(.*?)</td><td class=\"number\">(.*?)</td>", page
+    )
+    shown = [summary["kendalls_tau"], summary["beside"]["raw"]["kendalls_tau"]]
+    assert [cell.removeprefix("<b>").removesuffix("</b>") for cell in cells.groups()] == [f"{x:.3f}" for x in shown]
+    assert cells[1].startswith("<b>")
+    assert not cells[2].startswith("<b>")
+
+
+def test_the_page_shows_shares_spreads_and_reasons(labelled):
+    _, metrics = probe(labelled, tasks=["phase_classification", "retrieval"], fractions=[0.5, 1.0], classifiers=["svm"])
+    page = (labelled.store.report("p" * 32) / "report.html").read_text(encoding="utf-8")
+    found = metrics["tasks"]["phase_classification"]["svm"]
+    assert f"{found['accuracy@50%']:.3f} ± {found['accuracy_spread@50%']:.3f}" in page
+    assert "<script" not in page
+    for video in labelled.videos:
+        if video["digest"] in "yz":
+            video["annotation"]["segments"] = []
+    probe(labelled, tasks=["phase_classification", "retrieval"])
+    page = (labelled.store.report("p" * 32) / "report.html").read_text(encoding="utf-8")
+    assert "<li>retrieval: 1 videos of splits have labelled rows, 2 are needed</li>" in page
+
+
+def test_the_page_shows_each_action(toy):
+    for seed, name in enumerate("wxyz"):
+        add(toy, name, "test", seed=10 + seed, action=2 + seed % 2)
+    _, metrics = probe(toy, per_action=True, tasks=["kendalls_tau"])
+    page = (toy.store.report("p" * 32) / "report.html").read_text(encoding="utf-8")
+    for action, found in metrics["tasks"]["kendalls_tau"]["actions"].items():
+        assert f'<td>{action}</td><td class="number">{found["kendalls_tau"]:.3f}</td>' in page
+
+
+def test_a_video_of_one_row(toy):
+    for name, num_rows in (("x", 1), ("y", 1), ("z", 9)):
+        toy.write("emb", name, np.random.default_rng(num_rows).normal(size=(num_rows, 3)).astype(np.float32))
+        toy.add(name, "test", Annotation())
+    summary, metrics = probe(toy, tasks=["kendalls_tau", "time_retrieval"])
+    assert metrics["tasks"]["kendalls_tau"]["num_undefined"] >= 4  # a query of one row, or a key of one, has no order
+    assert "time_error@5" in summary
+
+
+def test_no_report(labelled):
+    probe(labelled, report=False)
+    assert [path.name for path in labelled.store.report("p" * 32).iterdir()] == ["metrics.json"]
+
+
 def test_only_the_training_videos_lack_labels(toy):
     add(toy, "a", "train", seed=0, is_labelled=False)
     add(toy, "x", "test", seed=1)
@@ -193,7 +275,7 @@ def test_compat_takes_the_first_videos(labelled):
 def test_outputs(toy):
     toy.write("emb", "x", np.ones((3, 2, 4), np.float32), name="tokens")
     toy.add("x", "test", Annotation())
-    with pytest.raises(StageError, match=r"output 'tokens' has rows of shape \(2, 4\); probe needs \(D,\)"):
+    with pytest.raises(StageError, match=r"output 'tokens' has rows of shape \(2, 4\); \(D,\) is needed\. Set output"):
         probe(toy, tasks=["kendalls_tau"])
 
 
@@ -217,6 +299,8 @@ def test_no_video_of_the_splits_has_rows(labelled):
         ({"tasks": []}, "tasks"),
         ({"fractions": [0.0]}, "fractions"),
         ({"tasks": ["clustering"]}, "tasks"),
+        ({"beside": ["emb"]}, "beside must name other nodes than embeddings, each once; got emb"),
+        ({"beside": ["a", "a"]}, "beside must name other nodes"),
     ],
 )
 def test_settings_refused(settings, message):
@@ -230,6 +314,9 @@ def test_settings_that_say_nothing_enter_no_key():
     assert tau.spec() != ProbeConfig(embeddings="emb", tasks=("kendalls_tau",), stride=2).spec()
     by_time = [ProbeConfig(embeddings="emb", tasks=("kendalls_tau",), stride_seconds=1, stride=each) for each in (1, 2)]
     assert by_time[0].spec() == by_time[1].spec() != tau.spec()
+    named = [ProbeConfig(embeddings="emb", beside=(name,)).spec() for name in ("raw", "other", "raw")]
+    assert named[0] == named[2] != named[1]  # pages and scores call rows beside by name
+    assert "names" not in tau.spec()
     assert tau.wanted_splits() == ("test",)
     assert tau.named_splits() == {"splits": (("test",), True)}
     assert ProbeConfig(embeddings="emb").wanted_splits() == ("test", "train")
@@ -261,7 +348,7 @@ def test_in_a_pipeline(copied):
     folder = Project.open(copied / "reelwright.yaml").report("phases")
     assert json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["headline"]["num_videos"] == 2
     shown = CliRunner().invoke(app, ["report", "phases", "--config", str(copied / "reelwright.yaml")])
-    assert shown.output.strip() == f"phases: {folder / 'metrics.json'}"
+    assert shown.output.strip() == f"phases: {folder / 'report.html'}"
     assert Project.open(copied / "reelwright.yaml").run().nothing_to_do
     segments = (copied / "segments.csv").read_text(encoding="utf-8")
     (copied / "segments.csv").write_text(segments.replace("blue", "navy"), encoding="utf-8")

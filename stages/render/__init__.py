@@ -1,0 +1,7 @@
+"""Render: pictures and videos of what was made of videos, for people.
+
+config      what is drawn, of which videos
+work        one file after the other -> pictures/<key>/, with a page that shows them all
+alignment   videos side by side, aligned by their rows, as MP4
+stills      matrices, matches, retrieved frames, colours over time, as PNG and JPEG
+"""

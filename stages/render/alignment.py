@@ -1,0 +1,86 @@
+"""Videos side by side, aligned by their rows: the query plays, the others show what belongs to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image
+
+from reelwright.stages.base.video_writer import VideoWriter
+from reelwright.stages.render.scene import Scene
+from reelwright.stages.show.frame_pictures import Panel, film_frame, panel_size
+from reelwright.stages.show.row_frames import Floats, RowFrames
+from reelwright.stages.show.row_pictures import principal_colours, strip
+
+_FPS = (1.0, 30.0)  # of the film: the fewest and the most frames a second
+_STRIP_PIXELS = (720, 8)
+
+Shown = Sequence[tuple[str, str, Floats]]  # title, video, its time at each row of the query
+
+
+def write_pair(path: Path, scene: Scene, query: str, key: str) -> None:
+    """The query beside the key, once for each kind of alignment. Raises NoFramesError."""
+    own, other = scene.videos[query].times, scene.videos[key].times
+    ways = [(f"{key}, {way}", key, other[scene.aligned(query, key, method=way)]) for way in scene.config.alignments]
+    _write(path, scene, [(query, query, own), *ways])
+
+
+def write_group(path: Path, scene: Scene, query: str, others: Sequence[str], *, method: str) -> None:
+    """The query with others, all aligned in one way. Raises NoFramesError."""
+    shown = [
+        (f"{name}, {method}", name, scene.videos[name].times[scene.aligned(query, name, method=method)])
+        for name in others
+    ]
+    _write(path, scene, [(query, query, scene.videos[query].times), *shown])
+
+
+def poster(path: Path) -> Image.Image:
+    """The frame in the middle of a film."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        container.seek((stream.duration or 0) // 2, stream=stream)
+        picture: Image.Image = next(container.decode(stream)).to_image()
+    return picture
+
+
+def film_fps(times: Floats, *, speed: float) -> float:
+    """Frames a second at which a film shows each row for as long as it lasts; within what players take."""
+    each = float(np.median(np.diff(times))) if len(times) > 1 else 1.0
+    return min(max(speed / each, _FPS[0]), _FPS[1])
+
+
+def _write(path: Path, scene: Scene, shown: Shown) -> None:
+    names = dict.fromkeys(name for _, name, _ in shown)
+    wanted = {name: scene.videos[name].times for name in names}
+    with scene.frames(wanted, height=scene.config.height) as frames:
+        panels = _panels(scene, shown, frames)
+        size = panel_size(panels[0].frames, height=scene.config.height)
+        columns = len(panels) if len(panels) <= 3 else -(-len(panels) // 2) if len(panels) <= 8 else 4
+        pictures = (
+            np.asarray(film_frame(panels, step, size=size, columns=columns)) for step in range(len(panels[0].seconds))
+        )
+        first = next(pictures)
+        fps = film_fps(panels[0].seconds, speed=scene.config.speed)
+        with VideoWriter(path, size=(first.shape[0], first.shape[1]), fps=fps) as writer:
+            writer.add(first)
+            for picture in pictures:
+                writer.add(picture)
+
+
+def _panels(scene: Scene, shown: Shown, frames: Mapping[str, RowFrames]) -> list[Panel]:
+    names = list(dict.fromkeys(name for _, name, _ in shown))
+    colours = dict(zip(names, principal_colours([scene.videos[name] for name in names]), strict=True))
+    width, height = _STRIP_PIXELS
+    return [
+        Panel(
+            title=title,
+            frames=frames[name],
+            seconds=seconds,
+            whole=(float(scene.videos[name].times[0]), float(scene.videos[name].times[-1])),
+            colours=strip(colours[name], scene.videos[name].times, width=width, height=height),
+        )
+        for title, name, seconds in shown
+    ]

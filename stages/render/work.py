@@ -1,0 +1,206 @@
+"""Render: rows and frames -> pictures/<key>/, one file after the other; what an interrupted run made is kept.
+
+pictures/<key>/
+    alignment/*.mp4  correspondences/*.jpg  similarity/*.png  retrieval/*.jpg  strip/*.png
+    index.html       shows them all
+    pictures.json    what there is, and what could not be made and why; written last
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+from PIL import Image
+
+from reelwright.stages.base.config import parse_config
+from reelwright.stages.base.work import Reporter, Work
+from reelwright.stages.datasets.embedded import chosen_output, embedded_videos
+from reelwright.stages.datasets.labelled import payload_videos
+from reelwright.stages.evaluate.pages.markup import tag
+from reelwright.stages.evaluate.pages.page import Page, Section, render
+from reelwright.stages.evaluate.pages.thumbnails import inline
+from reelwright.stages.render.alignment import poster, write_group, write_pair
+from reelwright.stages.render.config import RenderConfig
+from reelwright.stages.render.scene import NoFramesError, Scene
+from reelwright.stages.render.stills import write_matches, write_retrieval, write_similarity, write_strips
+from reelwright.storage.arrays.embeddings import EmbeddingStore
+from reelwright.storage.digests import digest
+from reelwright.storage.errors import StageError
+from reelwright.storage.files import remove, replacing, write_json, write_text
+from reelwright.storage.kinds import KINDS
+from reelwright.storage.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """One file that is to be made."""
+
+    name: str  # without folder and ending
+    title: str
+    ending: str
+    write: Callable[[Path], None]  # raises NoFramesError
+
+
+Drawings = Callable[[Scene], Iterator[Drawing]]
+
+
+def _alignments(scene: Scene) -> Iterator[Drawing]:
+    for query, key in scene.pairs:
+        write = partial(write_pair, scene=scene, query=query, key=key)
+        yield Drawing(name=_safe(query, key), title=f"{query} and {key}", ending="mp4", write=write)
+    for query in scene.queries:
+        others = scene.others(query)[: scene.config.others]
+        for method in scene.config.alignments if others else ():
+            write = partial(write_group, scene=scene, query=query, others=others, method=method)
+            name = f"{_safe(query, *others)}-{method}"
+            yield Drawing(name=name, title=f"{query} with {len(others)} others, {method}", ending="mp4", write=write)
+
+
+def _matches(scene: Scene) -> Iterator[Drawing]:
+    for query, key in scene.pairs:
+        for method in scene.config.alignments:
+            write = partial(write_matches, scene=scene, query=query, key=key, method=method)
+            name = f"{_safe(query, key)}-{method}"
+            yield Drawing(name=name, title=f"{query} and {key}, {method}", ending="jpg", write=write)
+
+
+def _similarities(scene: Scene) -> Iterator[Drawing]:
+    for query, key in scene.pairs:
+        write = partial(write_similarity, scene=scene, query=query, key=key)
+        yield Drawing(name=_safe(query, key), title=f"{query} and {key}", ending="png", write=write)
+
+
+def _retrievals(scene: Scene) -> Iterator[Drawing]:
+    for query in scene.queries:
+        if scene.others(query):
+            write = partial(write_retrieval, scene=scene, query=query)
+            yield Drawing(name=_safe(query), title=query, ending="jpg", write=write)
+
+
+def _strips(scene: Scene) -> Iterator[Drawing]:
+    yield Drawing(name="videos", title="", ending="png", write=partial(write_strips, scene=scene))
+
+
+DRAWN: dict[str, Drawings] = {
+    "alignment": _alignments,
+    "correspondences": _matches,
+    "similarity": _similarities,
+    "retrieval": _retrievals,
+    "strip": _strips,
+}
+_ABOUT = {
+    "alignment": "The first video plays; the others show what belongs to it. Below each: its rows as colours.",
+    "correspondences": "Lines join rows of the video above with those that they match in the one below.",
+    "similarity": "Bright rows are near each other; white: dynamic time warping, dots: the nearest rows.",
+    "retrieval": "Rows of one video (left), and the nearest row of each other video, the nearest videos first. A green "
+    "frame: of the same phase, a red one: of another.",
+    "strip": "The first three principal components of the rows as red, green and blue: rows of like colour are alike.",
+}
+
+
+def run(work: Work, reporter: Reporter) -> dict[str, Any]:
+    """Write `Store.pictures(key)`. Returns `num_pictures`, `num_films` and `num_left_out`.
+
+    Raises StageError where no video has rows, a named one has none, rows cannot be drawn, or nothing could be made.
+    """
+    config = parse_config(RenderConfig, dict(work.config), where=work.node)
+    folder = Store.at(work.store).pictures(work.key)
+    if (folder / KINDS["pictures"].marker).exists():
+        remove(folder)  # whole already: it is asked for anew
+    try:
+        scene = _scene(work, config)
+        drawings = [(what, drawing) for what in config.what for drawing in DRAWN[what](scene)]
+        reporter.total(len(drawings), "pictures")
+        made: list[tuple[str, Drawing, Path]] = []
+        left_out: dict[str, str] = {}
+        for what, drawing in drawings:
+            path = folder / what / f"{drawing.name}.{drawing.ending}"
+            reason = "" if path.exists() else _write(path, drawing)
+            if reason:
+                left_out[f"{what}: {drawing.title}"] = reason
+                reporter.note(f"{what} of {drawing.title} is left out: {reason}")
+            else:
+                made.append((what, drawing, path))
+            reporter.advance(1)
+    except ValueError as error:
+        raise StageError(f"{work.node}: {error} Set stride to take every so many rows only") from error
+    for what in config.what:
+        if not any(what == kind for kind, _ in drawings):
+            left_out[what] = "it takes two videos"
+            reporter.note(f"{what} is left out: it takes two videos")
+    if not made:
+        raise StageError(f"{work.node}: nothing can be drawn. {'; '.join(left_out.values())}")
+    write_text(folder / KINDS["pictures"].page, _page(work, scene, made, left_out, folder=folder))
+    places = [path.relative_to(folder).as_posix() for _, _, path in made]
+    write_json(folder / KINDS["pictures"].marker, {"key": work.key, "files": places, "left_out": left_out})
+    num_films = sum(place.endswith(".mp4") for place in places)
+    return {"num_pictures": len(places) - num_films, "num_films": num_films, "num_left_out": len(left_out)}
+
+
+def _write(path: Path, drawing: Drawing) -> str:
+    """Why it could not be made; empty where it was."""
+    try:
+        with replacing(path) as temporary:
+            drawing.write(temporary)
+    except NoFramesError as error:
+        return str(error)
+    return ""
+
+
+def _scene(work: Work, config: RenderConfig) -> Scene:
+    store = EmbeddingStore(Store.at(work.store).embeddings(work.inputs["embeddings"][0].key))
+    output = chosen_output(store, config.output, node=work.node)
+    listed = sorted(payload_videos(work.payload), key=lambda video: video.video_id)
+    found = embedded_videos(store, listed, work.payload, output=output, normalize=config.normalize)
+    videos = {video.name: video.every(config.stride) for video in found}
+    for setting, names in config.named_videos().items():
+        missing = [name for name in names if name not in videos]
+        if missing:
+            raise StageError(f"{work.node}: {setting}: {missing[0]!r} has no rows; look at the embed node")
+    scene = Scene(config=config, work=work, videos=videos)
+    if not scene.drawn:
+        raise StageError(f"{work.node}: no video of the splits {', '.join(config.splits)} has rows")
+    return scene
+
+
+def _safe(*names: str) -> str:
+    """A part of a file name that every system takes; a digest keeps names apart that look alike then."""
+    plain = "-".join("".join(c if c.isascii() and c.isalnum() else "_" for c in name)[:40] for name in names[:2])
+    return f"{plain}-{digest(list(names))[:8]}"
+
+
+def _page(
+    work: Work,
+    scene: Scene,
+    made: Sequence[tuple[str, Drawing, Path]],
+    left_out: Mapping[str, str],
+    *,
+    folder: Path,
+) -> str:
+    sections = []
+    for what in dict.fromkeys(kind for kind, _, _ in made):
+        parts: list[Any] = [_ABOUT[what]]
+        for kind, drawing, path in made:
+            if kind == what:
+                parts += [tag("p", _shown(drawing, path, place=path.relative_to(folder).as_posix()))]
+        sections.append(Section(what.capitalize(), parts))
+    if left_out:
+        lines = [tag("li", f"{name}: {reason}") for name, reason in left_out.items()]
+        sections.append(Section("Left out", [tag("ul", *lines)]))
+    (reference,) = work.inputs["embeddings"]
+    facts = {"videos": f"{len(scene.drawn)}", reference.node: reference.key[:12]}
+    return render(Page(title=work.node, facts=facts, sections=sections, articles=[]))
+
+
+def _shown(drawing: Drawing, path: Path, *, place: str) -> Markup:
+    """The picture itself; of a film a picture of its middle, as a link: a page without requests cannot hold more."""
+    if drawing.ending == "mp4":
+        picture = inline(poster(path), alt=drawing.title, has_frames=True)
+        return tag("a", picture, f"{drawing.title} ({place})", href=place)
+    with Image.open(path) as image:
+        return inline(image.convert("RGB"), alt=drawing.title or place, has_frames=drawing.ending == "jpg")
