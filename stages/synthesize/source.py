@@ -83,8 +83,10 @@ class SyntheticSet:
     def videos(self) -> list[ManifestVideo]:
         """The finished videos, with labels and splits."""
         good = ((number, row) for number, row in enumerate(self.made.values(), start=1) if row.is_done)
+        is_procedure = self.config.family == PROCEDURE
+        label_of = load("reelwright.stages.synthesize.procedures.write:variant_of") if is_procedure else _label_of
         return [
-            ManifestVideo(row.name, f"{self.place}/{row.file}", self._split(row.name), self._label(row.name), number)
+            ManifestVideo(row.name, f"{self.place}/{row.file}", self._split(row.name), label_of(row.name), number)
             for number, row in good
         ]
 
@@ -151,17 +153,16 @@ class SyntheticSet:
         num_classes = {"perlin": NUM_PERLIN_CLASSES}.get(self.config.family, self.config.num_classes)
         return self.config.split_of((number_of(name) - 1) // (num_classes or len(self.classes) or 1))
 
-    def _label(self, name: str) -> str:
-        if self.config.family == PROCEDURE:
-            return str(load("reelwright.stages.synthesize.procedures.write:variant_of")(name))
-        return name.rpartition("/")[0]
-
 
 def procedure_names(config: SourceConfig) -> Iterator[str]:
     """Names of the procedure videos that are asked for."""
     num_train = config.samples - config.num_val - config.num_test
     for split, count in (("train", num_train), ("val", config.num_val), ("test", config.num_test)):
         yield from (f"{split}_{index:02d}" for index in range(count))
+
+
+def _label_of(name: str) -> str:
+    return name.rpartition("/")[0]
 
 
 def number_of(name: str) -> int:
