@@ -24,6 +24,11 @@ class Said:
 def account(planner: Planner, video_id: str) -> list[Said]:
     """What every node with items knows of a video. Raises ConfigError for one that is not in the manifest."""
     digests = planner.dataset.digests
+    for row in (row for row in planner.dataset.not_made if row.name == video_id):
+        assert planner.dataset.synthetic is not None
+        return [
+            Said(node=VIDEOS, row=row, files=logs_of(planner.file.store, planner.dataset.synthetic.key, row.digest))
+        ]
     if video_id not in digests:
         raise ConfigError(f"no video {video_id!r} in the manifest.{nearest(video_id, digests)}")
     digest, unusable = digests[video_id], planner.dataset.probe_row(video_id)

@@ -45,6 +45,11 @@ class Dataset:
         """Synthetic videos that are not there."""
         return 0 if self.synthetic is None else self.synthetic.num_to_make
 
+    @property
+    def not_made(self) -> tuple[ItemRow, ...]:
+        """Synthetic videos that were tried without success."""
+        return () if self.synthetic is None else self.synthetic.given_up
+
     @cached_property
     def unread(self) -> tuple[ManifestVideo, ...]:
         """Videos that must be read and probed before anything else: new, changed, or not usable last time."""

@@ -44,7 +44,7 @@ def read_for_run(
             executor=executor,
             check=check,
         )
-        if not dataset.unread and not dataset.num_to_make:
+        if not dataset.unread and not (dataset.synthetic is not None and dataset.synthetic.lacks(again=True)):
             break
     assert dataset is not None
     return dataset

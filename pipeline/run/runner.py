@@ -286,10 +286,9 @@ def _left_as_is(plan: NodePlan, planner: Planner) -> tuple[NodeResult, list[Fail
 
 def _unusable(planner: Planner) -> list[Failure]:
     """Videos that could not even be made or probed."""
-    synthetic = planner.dataset.synthetic
     found = [
         Failure(node=VIDEOS, video_ids=(row.name,), row=row, is_quarantined=row.cause == DEGENERATE)
-        for row in (() if synthetic is None else synthetic.given_up)
+        for row in planner.dataset.not_made
     ]
     for video in planner.dataset.unusable:
         row = planner.dataset.probe_row(video.video_id)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -86,14 +86,18 @@ class SyntheticSet:
     def videos(self) -> list[ManifestVideo]:
         """The finished videos, with labels and splits."""
         good = ((number, row) for number, row in enumerate(self.made.values(), start=1) if row.is_done)
+        label_of, parts = _label_of, LABEL_PARTS.get(self.config.family, ())
+        if self.config.family == PROCEDURE:
+            variant_of = load("reelwright.stages.synthesize.procedures.write:variant_of")
+            label_of = partial(variant_of, settings=self.config.procedure)
         return [
             ManifestVideo(
                 row.name,
                 f"{self.place}/{row.file}",
                 self._split(row.name),
-                self._label(row.name),
+                label_of(row.name),
                 number,
-                label_parts(self._label(row.name), LABEL_PARTS.get(self.config.family, ())),
+                label_parts(label_of(row.name), parts),
             )
             for number, row in good
         ]
@@ -163,17 +167,16 @@ class SyntheticSet:
         num_classes = fixed.get(self.config.family, self.config.num_classes)
         return self.config.split_of((number_of(name) - 1) // (num_classes or len(self.classes) or 1))
 
-    def _label(self, name: str) -> str:
-        if self.config.family == PROCEDURE:
-            return str(load("reelwright.stages.synthesize.procedures.write:variant_of")(name, self.config.procedure))
-        return name.rpartition("/")[0]
-
 
 def procedure_names(config: SourceConfig) -> Iterator[str]:
     """Names of the procedure videos that are asked for."""
     num_train = config.samples - config.num_val - config.num_test
     for split, count in (("train", num_train), ("val", config.num_val), ("test", config.num_test)):
         yield from (f"{split}_{index:02d}" for index in range(count))
+
+
+def _label_of(name: str) -> str:
+    return name.rpartition("/")[0]
 
 
 def number_of(name: str) -> int:

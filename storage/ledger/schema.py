@@ -50,7 +50,8 @@ def older_note(store: Store) -> str:
     return (
         f"the store {store.place} is of an older release, in which settings had other names (skip, stride, contrast, "
         "tcn, ...). Its videos, frames and fetched weights are used as they are; embeddings, runs and predictions are "
-        "made anew under new keys, once. The old ones stay until `reelwright gc --delete`"
+        "made anew under new keys, and videos of videos.synthesize again, once. The old ones stay until "
+        "`reelwright gc --delete`"
     )
 
 

@@ -13,6 +13,7 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,13 @@ from reelwright.pipeline.config.pipeline_file import load_pipeline
 from reelwright.pipeline.executors.executors import LocalExecutor, sized
 from reelwright.pipeline.executors.progress_file import LiveReporter
 from reelwright.pipeline.executors.unit_scheduler import DEATHS, Ended, Pool, Spreader
+from reelwright.pipeline.inspect.logs import account
 from reelwright.pipeline.plan.load_dataset import NODE, why_to_make
 from reelwright.pipeline.plan.lockfile import Frozen
 from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.pipeline.run.estimate import MAKING, estimates
-from reelwright.pipeline.run.reading import read_videos
+from reelwright.pipeline.run.reading import read_for_run, read_videos
+from reelwright.pipeline.run.results import RunOptions
 from reelwright.pipeline.run.runner import all_failures, open_planner
 from reelwright.pipeline.upkeep.gc import Limits, sweep
 from reelwright.pipeline.upkeep.repair import repair
@@ -47,6 +50,7 @@ from reelwright.stages.synthesize.items import items_to_make, run_items
 from reelwright.stages.synthesize.source import SyntheticSet
 from reelwright.storage.arrays.frames import FrameStore
 from reelwright.storage.errors import ConfigError, InputError, StageError
+from reelwright.storage.ledger.digest_cache import KnownFiles
 from reelwright.storage.ledger.items import ItemLedger, ItemRow
 from reelwright.storage.ledger.records import read_records, write_record
 from reelwright.storage.store import Store
@@ -262,6 +266,14 @@ def test_gc_makes_nothing_and_keeps_frames_of_videos_that_are_to_be_made(project
     file, observer = load_pipeline(project / "reelwright.yaml"), Counting()
     assert not sweep([file], observer, limits=Limits(guard_seconds=0)).going
     assert observer.num_made == 0
+
+
+def test_a_video_that_was_not_committed_is_a_leftover(project: Path) -> None:
+    video = first(project)
+    shutil.copy(video, video.with_name("99.mp4"))
+    report = verify(load_pipeline(project / "reelwright.yaml"))
+    assert [(problem.path.name, problem.kind) for problem in report.problems] == [("99.mp4", "leftover")]
+    assert report.is_whole
 
 
 @pytest.mark.slow
@@ -546,10 +558,10 @@ def test_a_dry_run_estimates_the_making_by_the_rate_of_earlier_ones(project: Pat
 
 
 class PoolHere:
-    """Does units in this process; the first so many die before they start, and all with a sample that kills."""
+    """Does units in this process; the first so many die before they start, or over a sample that kills so often."""
 
-    def __init__(self, *, breaks: int = 0, kills: str = "") -> None:
-        self.breaks, self.kills, self.wants = breaks, kills, []
+    def __init__(self, *, breaks: int = 0, kills: tuple[str, int] = ("", 0)) -> None:
+        self.breaks, (self.killer, self.kills), self.wants = breaks, kills, []
         self.units: list[list[str]] = []
         self._queue: list[tuple[str, dict[str, Any]]] = []
 
@@ -569,13 +581,23 @@ class PoolHere:
         if self.breaks:
             self.breaks -= 1
             return [Ended(name=name, why="killed")]
-        if self.kills in [item.video_id for item in Unit.from_plain(unit).work.items]:
+        if self.kills and self.killer in [item.video_id for item in Unit.from_plain(unit).work.items]:
+            self.kills -= 1
             Unit.from_plain(unit).mark(STARTED).touch()
             return [Ended(name=name, why="killed")]
         return [Ended(name=name, done=json.loads(json.dumps(do_unit(unit))))]
 
     def cancel(self) -> None:
         self._queue.clear()
+
+
+UNLABELLED = """
+videos:
+  synthesize: {family: dead_leaves, size: 32, samples: 3}
+  workers: 1
+stages:
+  frames: {uses: decode, fps: 6, workers: 1}
+"""
 
 
 class There(LocalExecutor):
@@ -618,13 +640,9 @@ def test_videos_made_by_workers_of_a_cluster_are_those_made_here(name: str, tmp_
 
 
 def test_a_sample_over_which_three_workers_die_is_given_up_and_tried_again_by_the_next_run(tmp_path: Path) -> None:
-    (tmp_path / "reelwright.yaml").write_text(
-        "videos:\n  synthesize: {family: dead_leaves, size: 32, samples: 3}\n  workers: 1\n"
-        "stages:\n  frames: {uses: decode, fps: 6, workers: 1}\n",
-        encoding="utf-8",
-    )
+    (tmp_path / "reelwright.yaml").write_text(UNLABELLED, encoding="utf-8")
     file = load_pipeline(tmp_path / "reelwright.yaml")
-    pool = PoolHere(kills="2")
+    pool = PoolHere(kills=("2", DEATHS))
     read_videos(file, SilentObserver(), executor=There(pool))
     assert [unit.count("2") for unit in pool.units].count(1) == DEATHS
     planner = open_planner(file)
@@ -633,9 +651,21 @@ def test_a_sample_over_which_three_workers_die_is_given_up_and_tried_again_by_th
     (failure,) = all_failures(planner)
     assert (failure.video_ids, failure.row.cause, failure.is_quarantined) == (("2",), "killed_worker", False)
     assert re.search(r"3 workers died over this video.*\(killed\)", failure.row.message)
+    assert [(said.node, said.row) for said in account(planner, "2")] == [(NODE, failure.row)]
     assert len(read_videos(file, SilentObserver(), anew=False).videos) == 2
     assert len(read_videos(file, SilentObserver()).videos) == 3
     assert not all_failures(open_planner(file))
+
+
+def test_a_run_with_retries_tries_samples_again_over_which_workers_died(tmp_path: Path) -> None:
+    (tmp_path / "reelwright.yaml").write_text(UNLABELLED, encoding="utf-8")
+    file = load_pipeline(tmp_path / "reelwright.yaml")
+    pool = PoolHere(kills=("2", DEATHS))
+    read = partial(read_for_run, file, SilentObserver(), known=KnownFiles(file.store.files), check=lambda _: None)
+    assert [video.video_id for video in read(RunOptions(), executor=There(pool)).videos] == ["1", "3"]
+    pool.kills = DEATHS
+    assert [video.video_id for video in read(RunOptions(retries=1), executor=There(pool)).videos] == ["1", "2", "3"]
+    assert pool.kills == 0
 
 
 def test_class_files_that_a_machine_does_not_see_are_named_with_what_to_do(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from reelwright.storage.errors import ConfigError, StoreError
@@ -114,6 +115,20 @@ def test_unknown_columns_of_a_ledger_are_kept(store: Store) -> None:
     assert table["status"] == ["ok", "failed", "ok"]
     ledger.drop([TWO])
     assert read_sealed_table(folder / "items.parquet").to_pydict()["watts"] == [1.5, None]
+
+
+def test_what_only_rows_of_made_videos_say_is_in_no_other_ledger(store: Store) -> None:
+    ledger = ItemLedger(store.node(ONE))
+    table = store.node(ONE) / "items.parquet"
+    ledger.commit(ItemRow(digest=ONE, status="ok", rows=3))
+    ledger.compact()
+    assert not {"name", "file", "content"} & set(pq.read_schema(table).names)
+    made = ItemRow(digest=TWO, status="ok", rows=3, name="a/1", file="a/1.mp4", content="c")
+    ledger.commit(made)
+    ledger.compact()
+    assert ItemLedger(store.node(ONE)).load() == {ONE: ItemRow(digest=ONE, status="ok", rows=3), TWO: made}
+    ledger.drop([TWO])
+    assert ItemLedger(store.node(ONE)).load() == {ONE: ItemRow(digest=ONE, status="ok", rows=3)}
 
 
 def test_columns_that_an_older_ledger_lacks_are_as_by_default(store: Store) -> None:
