@@ -19,6 +19,7 @@ from reelwright.stages.base.registry import config_model, stage_plugin
 from reelwright.stages.base.work import VideoItem
 from reelwright.storage.digests import digest, set_digest, stage_key
 from reelwright.storage.errors import ConfigError, InputError
+from reelwright.storage.tables.annotations import Annotation
 
 if TYPE_CHECKING:
     from reelwright.pipeline.config.pipeline_file import PipelineFile
@@ -55,9 +56,13 @@ def named_videos(dataset: Dataset, node: Node, wanted: Iterable[VideoItem]) -> l
 
 
 def samples(dataset: Dataset, node: Node, wanted: Iterable[VideoItem]) -> list[Named]:
-    """What a run learns from: one row for each content, split and annotation, whatever the names and their order."""
+    """What a run learns from: one row for each content, split and annotation, whatever the names and their order.
+
+    Where it learns without labels, annotations are empty.
+    """
     distinct: dict[str, Named] = {}
-    for entry in named_videos(dataset, node, wanted):
+    for named in named_videos(dataset, node, wanted):
+        entry = named if node.config.learns_labels else [*named[:-1], Annotation().plain()]
         distinct.setdefault(digest(entry[1:]), entry)
     return [distinct[name] for name in sorted(distinct)]
 
@@ -78,7 +83,7 @@ def material(
     inputs.update(sources)
     if node.config.kind == "run":
         inputs[_VIDEOS] = digest([entry[1:] for entry in samples(dataset, node, wanted)])
-        inputs.update(_labels(dataset))
+        inputs.update(_labels(dataset) if node.config.learns_labels else {})
     if node.config.reads_labels:
         inputs["names and labels"] = digest([named_videos(dataset, node, wanted), _labels(dataset)])
     made_of = {"stage": node.stage, "version": node.config.version, "spec": node.config.spec(), "inputs": inputs}
