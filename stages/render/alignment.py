@@ -41,8 +41,14 @@ def poster(path: Path) -> Image.Image:
     """The frame in the middle of a film."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
-        container.seek((stream.duration or 0) // 2, stream=stream)
-        picture: Image.Image = next(container.decode(stream)).to_image()
+        middle = (stream.duration or 0) // 2
+        container.seek(middle, stream=stream)  # to the key frame before
+        shown = next(container.decode(stream))
+        for frame in container.decode(stream):
+            if frame.pts > middle:
+                break
+            shown = frame
+        picture: Image.Image = shown.to_image()
     return picture
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 
@@ -27,6 +27,8 @@ class Scene:
     config: RenderConfig
     work: Work
     videos: Mapping[str, EmbeddedVideo]  # by video_id, in order; every `stride` rows
+    stack: ExitStack  # closed when all is drawn
+    _kept: dict[str, RowFrames] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def drawn(self) -> list[str]:
@@ -60,12 +62,27 @@ class Scene:
     ) -> Iterator[dict[str, RowFrames]]:
         """Frames of videos at times, by name, as long as the block lasts.
 
+        A video whose rows are all wanted is decoded once for all pictures.
+
         Raises NoFramesError where a video has none and they ``are_needed``.
         """
-        items, (behind,) = payload_items(self.work.payload), self.work.inputs["embeddings"]
-        times = {items[name]: seconds for name, seconds in wanted.items()}
-        with row_frames(times, behind=behind, store=Store.at(self.work.store), height=height) as found:
+        self._kept.update(
+            self.stack.enter_context(
+                self._opened(
+                    {name: times for name, times in wanted.items() if len(times) == len(self.videos[name])},
+                    height=max(height, self.config.height),
+                )
+            )
+        )
+        with self._opened(wanted, height=height) as opened:
+            found = {**opened, **{name: self._kept[name] for name in wanted if name in self._kept}}
             missing = [f"{name}: {each.note or 'no frames'}" for name, each in found.items() if not each.times]
             if missing and are_needed:
                 raise NoFramesError("; ".join(missing))
             yield found
+
+    def _opened(self, wanted: Mapping[str, Floats], *, height: int) -> AbstractContextManager[dict[str, RowFrames]]:
+        """Frames of those of the videos that are not kept."""
+        items, (behind,) = payload_items(self.work.payload), self.work.inputs["embeddings"]
+        times = {items[name]: seconds for name, seconds in wanted.items() if name not in self._kept}
+        return row_frames(times, behind=behind, store=Store.at(self.work.store), height=height)

@@ -8,6 +8,7 @@ pictures/<key>/
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -112,27 +113,26 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
     folder = Store.at(work.store).pictures(work.key)
     if (folder / KINDS["pictures"].marker).exists():
         remove(folder)  # whole already: it is asked for anew
-    try:
-        scene = _scene(work, config)
-        drawings = [(what, drawing) for what in config.what for drawing in DRAWN[what](scene)]
-        reporter.total(len(drawings), "pictures")
-        made: list[tuple[str, Drawing, Path]] = []
-        left_out: dict[str, str] = {}
-        for what, drawing in drawings:
-            path = folder / what / f"{drawing.name}.{drawing.ending}"
-            reason = "" if path.exists() else _write(path, drawing)
-            if reason:
-                left_out[f"{what}: {drawing.title}"] = reason
-                reporter.note(f"{what} of {drawing.title} is left out: {reason}")
-            else:
-                made.append((what, drawing, path))
-            reporter.advance(1)
-    except ValueError as error:
-        raise StageError(f"{work.node}: {error} Set stride to take every so many rows only") from error
-    for what in config.what:
-        if not any(what == kind for kind, _ in drawings):
-            left_out[what] = "it takes two videos"
-            reporter.note(f"{what} is left out: it takes two videos")
+    made: list[tuple[str, Drawing, Path]] = []
+    left_out: dict[str, str] = {}
+    with contextlib.ExitStack() as stack:
+        try:
+            scene = _scene(work, config, stack)
+            drawings = [(what, drawing) for what in config.what for drawing in DRAWN[what](scene)]
+            reporter.total(len(drawings), "pictures")
+            for what, drawing in drawings:
+                path = folder / what / f"{drawing.name}.{drawing.ending}"
+                reason = "" if path.exists() else _write(path, drawing)
+                if reason:
+                    left_out[f"{what}: {drawing.title}"] = reason
+                else:
+                    made.append((what, drawing, path))
+                reporter.advance(1)
+        except ValueError as error:
+            raise StageError(f"{work.node}: {error} Set stride to take every so many rows only") from error
+    left_out |= {what: "it takes two videos" for what in config.what if what not in dict(drawings)}
+    for name, reason in left_out.items():
+        reporter.note(f"{name} is left out: {reason}")
     if not made:
         raise StageError(f"{work.node}: nothing can be drawn. {'; '.join(left_out.values())}")
     write_text(folder / KINDS["pictures"].page, _page(work, scene, made, left_out, folder=folder))
@@ -152,7 +152,7 @@ def _write(path: Path, drawing: Drawing) -> str:
     return ""
 
 
-def _scene(work: Work, config: RenderConfig) -> Scene:
+def _scene(work: Work, config: RenderConfig, stack: contextlib.ExitStack) -> Scene:
     store = EmbeddingStore(Store.at(work.store).embeddings(work.inputs["embeddings"][0].key))
     output = chosen_output(store, config.output, node=work.node)
     listed = sorted(payload_videos(work.payload), key=lambda video: video.video_id)
@@ -162,7 +162,7 @@ def _scene(work: Work, config: RenderConfig) -> Scene:
         missing = [name for name in names if name not in videos]
         if missing:
             raise StageError(f"{work.node}: {setting}: {missing[0]!r} has no rows; look at the embed node")
-    scene = Scene(config=config, work=work, videos=videos)
+    scene = Scene(config=config, work=work, videos=videos, stack=stack)
     if not scene.drawn:
         raise StageError(f"{work.node}: no video of the splits {', '.join(config.splits)} has rows")
     return scene

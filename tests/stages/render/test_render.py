@@ -11,16 +11,22 @@ from typer.testing import CliRunner
 
 from reelwright.cli.main import app
 from reelwright.models.metrics.alignment import ALIGNMENTS
-from reelwright.pipeline.project import Project
+from reelwright.pipeline.project import Project, SilentObserver
+from reelwright.pipeline.upkeep.repair import repair
+from reelwright.pipeline.upkeep.verify import verify
 from reelwright.stages.base.config import parse_config
+from reelwright.stages.base.video_writer import VideoWriter
 from reelwright.stages.base.work import InputRef, Work
 from reelwright.stages.render import alignment
 from reelwright.stages.render import work as render_work
-from reelwright.stages.render.alignment import film_fps
+from reelwright.stages.render.alignment import film_fps, poster
 from reelwright.stages.render.config import RenderConfig, What
 from reelwright.stages.render.work import DRAWN, run
 from reelwright.storage.errors import ConfigError, StageError
 from reelwright.storage.tables.annotations import Annotation
+from tests.storage.test_remote import machines
+
+__all__ = ["machines"]
 
 KEY = "r" * 32
 
@@ -86,6 +92,13 @@ def test_a_film_shows_what_belongs_together(copied):
             assert len(set(is_blue)) == 1
 
 
+def test_the_poster_of_a_film_is_its_middle(tmp_path):
+    with VideoWriter(tmp_path / "film.mp4", size=(16, 16), fps=5) as writer:
+        for shade in range(0, 240, 20):
+            writer.add(np.full((16, 16, 3), shade, np.uint8))
+    assert np.asarray(poster(tmp_path / "film.mp4")).mean() == pytest.approx(120, abs=12)
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -147,6 +160,45 @@ def test_frames_that_were_never_stored_come_from_the_files(copied):
     )
 
 
+@pytest.mark.slow
+def test_in_a_bucket(copied, machines):
+    """Frames, rows and pictures lie in a bucket: drawn by one machine from what another made, looked at by a third."""
+    text = (copied / "reelwright.yaml").read_text(encoding="utf-8")
+    (copied / "reelwright.yaml").write_text(f"store: {machines.url}\n{text}", encoding="utf-8")
+    lines = ["pictures: {uses: render, embeddings: embed}", "probed: {uses: probe, embeddings: embed, fractions: [1]}"]
+    project(copied, *lines)
+    machines.use("one")
+    assert Project.open(copied / "reelwright.yaml").run(until="embed").exit_code == 0
+    machines.use("two")
+    opened = Project.open(copied / "reelwright.yaml")
+    assert opened.run().exit_code == 0
+    assert verify(opened.file, whole=True).problems == ()
+    drawn = {path.relative_to(machines.bucket): path.read_bytes() for path in machines.bucket.glob("pictures/*/*/*.*")}
+    assert len(drawn) == 8
+    machines.use("three")
+    opened = Project.open(copied / "reelwright.yaml")
+    assert opened.run().nothing_to_do
+    folder = opened.report("pictures")
+    copies = {path.relative_to(folder.parents[1]): path.read_bytes() for path in folder.glob("*/*.*")}
+    assert copies == drawn
+    assert (opened.report("probed") / "report.html").exists()
+
+
+def test_an_altered_picture_is_noticed_and_drawn_again(copied):
+    opened = project(copied, "pictures: {uses: render, embeddings: embed, what: [similarity, strip]}")
+    assert opened.run().exit_code == 0
+    folder = opened.report("pictures")
+    assert verify(opened.file, whole=True).problems == ()
+    (picture,) = (folder / "strip").iterdir()
+    content = picture.read_bytes()
+    picture.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert [(each.path, each.kind) for each in verify(opened.file).problems if each.is_wrong] == [(picture, "altered")]
+    mended = repair(opened.file, SilentObserver())
+    assert [result.node for result in mended.results] == ["pictures"]
+    assert picture.read_bytes() == content
+    assert mended.problems == verify(opened.file, whole=True).problems == ()
+
+
 def work_of(toy, **config):
     return Work(
         node="pictures",
@@ -175,7 +227,7 @@ def test_rows_without_frames_or_labels(toy):
     left = json.loads((toy.store.pictures(KEY) / "pictures.json").read_text(encoding="utf-8"))["left_out"]
     gone = "its frames are not stored, and there is no video file any more"
     assert left["retrieval: x"] == f"x: there is a file of features, and no video; y: {gone}"
-    assert f"alignment of x and y is left out: {left['alignment: x and y']}" in toy.reporter.notes
+    assert f"alignment: x and y is left out: {left['alignment: x and y']}" in toy.reporter.notes
     page = (toy.store.pictures(KEY) / "index.html").read_text(encoding="utf-8")
     assert "alignment: x and y: x: there is a file of features" in page
 
