@@ -107,10 +107,6 @@ class Store:
         """The folder of the pictures and videos of one node."""
         return self.output("pictures", key)
 
-    def synthetic(self, key: str) -> Path:
-        """The folder of one set of synthetic videos."""
-        return self.output("videos", key)
-
     def node(self, key: str) -> Path:
         """The folder of one node's record and item table."""
         return self.root / "nodes" / key

@@ -24,11 +24,10 @@ class Said:
 def account(planner: Planner, video_id: str) -> list[Said]:
     """What every node with items knows of a video. Raises ConfigError for one that is not in the manifest."""
     digests = planner.dataset.digests
-    for row in (row for row in planner.dataset.not_made if row.name == video_id):
-        assert planner.dataset.synthetic is not None
-        return [
-            Said(node=VIDEOS, row=row, files=logs_of(planner.file.store, planner.dataset.synthetic.key, row.digest))
-        ]
+    store, synthetic = planner.file.store, planner.dataset.synthetic
+    not_made = next((row for row in planner.dataset.not_made if row.name == video_id), None)
+    if not_made is not None and synthetic is not None:
+        return [Said(node=VIDEOS, row=not_made, files=logs_of(store, synthetic.key, not_made.digest))]
     if video_id not in digests:
         raise ConfigError(f"no video {video_id!r} in the manifest.{nearest(video_id, digests)}")
     digest, unusable = digests[video_id], planner.dataset.probe_row(video_id)
@@ -37,7 +36,7 @@ def account(planner: Planner, video_id: str) -> list[Said]:
         if digest is None or plan.node.config.kind != "items" or not plan.spec_key:
             continue
         row = planner.rows(plan).get(digest)
-        files = logs_of(planner.file.store, plan.spec_key, digest)
+        files = logs_of(store, plan.spec_key, digest)
         if row is not None or files:
             found.append(Said(node=plan.node.name, row=row, files=files))
     return found

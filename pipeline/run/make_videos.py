@@ -37,10 +37,9 @@ def make_videos(
 
     By ``executor``, else by processes of this machine. With ``again`` those that could not be made are tried once more.
     """
-    wanted = synthetic_set_of(file, known)
+    wanted = _look(file, known)
     if wanted is None:
         return False
-    wanted = wanted.anew()
     _remove_altered(wanted, known)
     last = last_record(file.store.project(file.path), NODE)
     is_noted = last is not None and last.key == wanted.key
@@ -50,16 +49,25 @@ def make_videos(
     lock, what = file.store.lock(wanted.key), f"videos of {file.path.name}"
     with usable(file.store.root), exclusive(lock, report=reporter.note, what=what):
         note_schema(file.store)
-        wanted = wanted.anew()  # another run may have made some or all of them meanwhile
+        wanted = _look(file, known)  # another run may have made some or all of them meanwhile
+        assert wanted is not None
         started, num_missing = time.monotonic(), wanted.num_to_make
         if wanted.lacks(again=again):
-            for items in load("reelwright.stages.synthesize.items:items_to_make")(wanted, again=again):
-                with reporting(reporter, file.store, key=wanted.key, node=NODE, items=items) as live:
-                    work = wanted.work(items, node=NODE, workers=jobs or file.videos.workers)
-                    (executor or LocalExecutor()).items(work, live)
+            items = load("reelwright.stages.synthesize.items:items_to_make")(wanted, again=again)
+            with reporting(reporter, file.store, key=wanted.key, node=NODE, items=items) as live:
+                work = wanted.work(items, node=NODE, workers=jobs or file.videos.workers)
+                (executor or LocalExecutor()).items(work, live)
             ItemLedger(file.store.node(wanted.key)).compact()
-        _note(file, wanted.anew(), num_made=num_missing, seconds=time.monotonic() - started)
+            wanted = _look(file, known)
+            assert wanted is not None
+        _note(file, wanted, num_made=num_missing, seconds=time.monotonic() - started)
     return True
+
+
+def _look(file: PipelineFile, known: KnownFiles) -> SyntheticSet | None:
+    """What is asked for, and what is there now."""
+    file.store.backend.forget()
+    return synthetic_set_of(file, known)
 
 
 def _remove_altered(wanted: SyntheticSet, known: KnownFiles) -> None:

@@ -1,4 +1,4 @@
-"""The stage that makes the videos of `videos.synthesize`: an item is a video, or the file of a class that is drawn."""
+"""The stage that makes the videos of `videos.synthesize`: an item is a video, whose class is drawn on demand."""
 
 from __future__ import annotations
 
@@ -16,33 +16,41 @@ from reelwright.stages.synthesize.ledger import FRAME_STORE, Made, clear_leftove
 from reelwright.stages.synthesize.make import class_name, make_class, make_sample
 from reelwright.stages.synthesize.procedures.write import DatasetParameters, VideoJob, write_annotations, write_video
 from reelwright.stages.synthesize.samples import SamplePlan
-from reelwright.stages.synthesize.source import CLASSES, DEGENERATE, SyntheticSet, number_of, procedure_names
+from reelwright.stages.synthesize.source import DEGENERATE, SyntheticSet, number_of, procedure_names
 from reelwright.stages.synthesize.spread import spread
 from reelwright.stages.synthesize.truth import TRUTH, write_truth
 from reelwright.storage.arrays.frames import FrameStore
+from reelwright.storage.digests import item_key
 from reelwright.storage.errors import InputError, StageError
-from reelwright.storage.ledger.items import ItemRow
+from reelwright.storage.ledger.items import ItemLedger, ItemRow
 from reelwright.storage.store import Store, backend_of
 
 _MOST_WORKERS = 8
-_Call = tuple[Callable[..., Made], tuple[Any, ...]]
+_CLASSES = "classes"  # folder of the files of classes that are drawn
+_Call = tuple[Path, VideoItem, Callable[..., Made], tuple[Any, ...]]  # arguments of `_make`
 
 
 def run_items(work: Work, reporter: Reporter) -> None:
     """Make all ``work.items``; each is committed in the item ledger after its file is in place.
 
     A sample depends on the settings, its class and its own number, nothing else. One of which every draw is degenerate
-    becomes a row that says so. Raises InputError where the file of a class is not to be seen.
+    becomes a row that says so. Raises InputError where the file of a class is not to be seen, StageError where a class
+    cannot be drawn.
     """
     settings = dict(work.config)
-    asked = settings.pop("workers")
-    config, folder = SourceConfig(**settings), Store.at(work.store).synthetic(work.key)
+    workers = settings.pop("workers") or min(os.cpu_count() or 1, _MOST_WORKERS)
+    config, folder = SourceConfig(**settings), Store.at(work.store).output("videos", work.key)
     if config.into == "frames":
         FrameStore.create(folder / FRAME_STORE, {"synthesized": config.generator.content()})
-    call_of = _procedure_call(folder, config) if config.family == PROCEDURE else _generator_call(folder, config)
-    ledger, workers = ledger_of(work), asked or min(os.cpu_count() or 1, _MOST_WORKERS)
+    ledger = ledger_of(work)
     reporter.total(len(work.items), "videos")
-    calls = ((folder, item, *call_of(item.video_id)) for item in work.items)
+    missing, calls = _calls(work, config, folder)
+    for row in spread(_make, missing, workers=max(1, min(workers, len(missing)))):
+        if not row.is_done:
+            raise StageError(
+                f"videos.synthesize: {row.message}. Choose another seed, or other settings of {config.family}"
+            )
+        ledger.commit(row)
     for row in spread(_make, calls, workers=min(workers, len(work.items))):
         ledger.commit(row)
         reporter.item(row)
@@ -50,78 +58,65 @@ def run_items(work: Work, reporter: Reporter) -> None:
     ledger.compact()
 
 
-def items_to_make(wanted: SyntheticSet, *, again: bool) -> Iterator[tuple[VideoItem, ...]]:
-    """Items of one use of `run_items` after the other: classes that are drawn, then samples.
+def items_to_make(wanted: SyntheticSet, *, again: bool) -> tuple[VideoItem, ...]:
+    """The samples that are to be made, ``again`` as of `SyntheticSet.settled`.
 
-    With ``again`` those that were tried too, but for what would be degenerate once more. Tables that go with the videos
-    are written before these are made. Raises StageError where a class cannot be drawn.
+    Nobody else may be at work in the folder: what a killed process left half written, or did not list, is removed.
+    Tables that go with the videos are written before these are made.
     """
     config, left_out = wanted.config, wanted.settled(again=again)
     clear_leftovers(wanted.folder)
+    if config.num_classes is not None:
+        backend, drawn = wanted.store.backend, wanted.folder / _CLASSES
+        listed = {row.file for row in ItemLedger(wanted.store.node(wanted.key)).load().values()}
+        backend.delete(drawn / name for name in backend.names(drawn) if f"{_CLASSES}/{name}" not in listed)
     if config.family == PROCEDURE:
         names = list(procedure_names(config))
-        jobs = [_job(config, name) for name in dict.fromkeys([*names, *wanted.rows_by_name])]
-        write_annotations(wanted.folder, jobs)
-        yield from _items(wanted, (name for name in names if name not in left_out))
-        return
-    if config.num_classes is not None:
-        drawn = [f"{CLASSES}/{name}" for name in _drawn_classes(config)]
-        yield from _items(wanted, (name for name in drawn if name not in left_out))
-        rows = wanted.anew().rows_by_name
-        broken = next((rows[name] for name in drawn if not rows[name].is_done), None)
-        if broken is not None:
-            raise StageError(
-                f"videos.synthesize: {broken.message}. Choose another seed, or other settings of {config.family}"
+        write_annotations(wanted.folder, [_job(config, name) for name in dict.fromkeys([*names, *wanted.rows])])
+        names = [name for name in names if name not in left_out]
+    else:
+        plan, done = SamplePlan(config.generator, _labels(config, wanted.classes)), set(map(number_of, left_out))
+        names = [plan.sample(step).name for step in range(1, config.samples + 1) if step not in done]
+        if config.family == ACTIONS:
+            numbers = {*range(1, config.samples + 1), *map(number_of, wanted.rows)}
+            write_truth(wanted.folder / TRUTH, plan, (plan.sample(step).name for step in sorted(numbers)))
+    return tuple(VideoItem(wanted.digest_of(name), name, name) for name in names)
+
+
+def _calls(work: Work, config: SourceConfig, folder: Path) -> tuple[list[_Call], Iterator[_Call]]:
+    """What draws the classes of the items that were not drawn yet, and what makes the items.
+
+    Two processes may draw the same class: the files are equal, and get their names when they are whole.
+    """
+    if config.family == PROCEDURE:
+        return [], ((folder, item, write_video, (folder, _job(config, item.video_id))) for item in work.items)
+    generator, drawn, files = config.generator, folder / _CLASSES, {}
+    if config.class_files is not None:
+        if not Path(config.class_files).is_dir():
+            raise InputError(
+                f"{config.class_files} is not on {socket.gethostname()}: every worker must see the class files of "
+                "videos.synthesize. Put them into a folder that all machines share, or let them be drawn (num_classes)"
             )
-    plan, done = (
-        SamplePlan(config.generator, _labels(config, wanted.classes)),
-        {number_of(name) for name in left_out if not wanted.is_class(name)},
-    )
-    if config.family == ACTIONS:
-        numbers = {*range(1, config.samples + 1), *map(number_of, wanted.rows_by_name)}
-        write_truth(wanted.folder / TRUTH, plan, (plan.sample(step).name for step in sorted(numbers)))
-    steps = (step for step in range(1, config.samples + 1) if step not in done)
-    yield from _items(wanted, (plan.sample(step).name for step in steps))
-
-
-def _items(wanted: SyntheticSet, names: Iterator[str]) -> Iterator[tuple[VideoItem, ...]]:
-    items = tuple(VideoItem(wanted.digest_of(name), name, name) for name in names)
-    if items:
-        yield items
+        files = class_files(generator, Path(config.class_files))
+    plan = SamplePlan(generator, _labels(config, files))
+    samples = [plan.sample(number_of(item.video_id)) for item in work.items]
+    missing = []
+    if config.num_classes is not None:
+        files = {name: drawn / f"{name}{SUFFIX}" for name in in_order({sample.label for sample in samples})}
+        gone = {name: path for name, path in files.items() if not backend_of(path).ensure_local(path)}
+        items = [VideoItem(item_key(work.key, f"{_CLASSES}/{name}"), name, "") for name in gone]
+        missing = [(folder, item, make_class, (drawn, generator, number_of(item.path))) for item in items]
+    arguments = ((folder, generator, sample, files.get(sample.label)) for sample in samples)
+    return missing, ((folder, item, make_sample, given) for item, given in zip(work.items, arguments, strict=True))
 
 
 def _labels(config: SourceConfig, classes: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of classes in the order in which samples take turns; empty: unlabelled."""
+    """Names of classes in the order in which samples take turns; empty: unlabelled. ``classes`` are of class files."""
     if fixed := fixed_labels(config.generator):
         return fixed
-    return tuple(in_order(classes)) if config.num_classes is None else tuple(_drawn_classes(config))
-
-
-def _drawn_classes(config: SourceConfig) -> list[str]:
-    assert config.num_classes is not None
-    return in_order(class_name(config.generator, number) for number in range(1, config.num_classes + 1))
-
-
-def _generator_call(folder: Path, config: SourceConfig) -> Callable[[str], _Call]:
-    """How a sample or class is made, by its name."""
-    generator, drawn = config.generator, folder / CLASSES
-    files = {name: drawn / f"{name}{SUFFIX}" for name in _drawn_classes(config)} if config.num_classes else {}
-    if config.class_files is not None:
-        _check_seen(Path(config.class_files))
-        files = class_files(generator, Path(config.class_files))
-    plan = SamplePlan(generator, _labels(config, files))
-
-    def call(name: str) -> _Call:
-        if config.num_classes is not None and name.startswith(f"{CLASSES}/"):
-            return make_class, (drawn, generator, number_of(name))
-        sample = plan.sample(number_of(name))
-        return make_sample, (folder, generator, sample, files.get(sample.label))
-
-    return call
-
-
-def _procedure_call(folder: Path, config: SourceConfig) -> Callable[[str], _Call]:
-    return lambda name: (write_video, (folder, _job(config, name)))
+    if config.num_classes is None:
+        return tuple(in_order(classes))
+    return tuple(in_order(class_name(config.generator, number) for number in range(1, config.num_classes + 1)))
 
 
 def _job(config: SourceConfig, name: str) -> VideoJob:
@@ -136,8 +131,6 @@ def _job(config: SourceConfig, name: str) -> VideoJob:
 
 def _make(folder: Path, item: VideoItem, function: Callable[..., Made], arguments: tuple[Any, ...]) -> ItemRow:
     """Make one sample, class or procedure video; runs in a process of its own."""
-    for path in (value for value in arguments[1:] if isinstance(value, Path)):
-        _check_seen(path)
     made = function(*arguments)
     return ItemRow(
         digest=item.digest,
@@ -151,12 +144,3 @@ def _make(folder: Path, item: VideoItem, function: Callable[..., Made], argument
         file=(arguments[0] / made.paths[0]).relative_to(folder).as_posix() if made.paths else "",
         content=made.digest,
     )
-
-
-def _check_seen(path: Path) -> None:
-    """Raise InputError where class files are not on this machine; those of a store in a bucket are fetched."""
-    if not (path.is_dir() or backend_of(path).ensure_local(path)):
-        raise InputError(
-            f"{path} is not on {socket.gethostname()}: every worker must see the class files of videos.synthesize. Put "
-            "them into a folder that all machines share, or let them be drawn (num_classes)"
-        )

@@ -10,12 +10,11 @@ folder/
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -64,10 +63,11 @@ def finished(folder: Path) -> dict[str, Made]:
 
     A line counts where its files have the size it says. Degenerate ones count too: they would be so again.
     """
-    found = _listed(folder)
-    whole = {name: made for name, made in found.items() if _is_whole(folder, made)}
-    if found:
-        write_text(folder / LEDGER, "".join(_line(made) for made in whole.values()))
+    ledger = folder / LEDGER
+    lines = ledger.read_text(encoding="utf-8", errors="replace").splitlines() if ledger.exists() else []
+    whole = {made.name: made for line in lines if (made := _made_of(line)) and _is_whole(folder, made)}
+    if lines:
+        write_text(ledger, "".join(_line(made) for made in whole.values()))
     return whole
 
 
@@ -77,22 +77,10 @@ def _is_whole(folder: Path, made: Made) -> bool:
     return all(place.exists() for place in places) and sum(map(folder_bytes, places)) == made.num_bytes
 
 
-def _listed(folder: Path) -> dict[str, Made]:
-    """What the ledger says, by name; nothing is changed, and no file looked at."""
-    ledger = folder / LEDGER
-    lines = ledger.read_text(encoding="utf-8", errors="replace").splitlines() if ledger.exists() else []
-    return {made.name: made for line in lines if (made := _made_of(line))}
-
-
-@contextlib.contextmanager
-def appending(folder: Path) -> Iterator[Callable[[Made], None]]:
-    """Call what is yielded with samples that are finished."""
-
-    def append(made: Made) -> None:
-        with (folder / LEDGER).open("a", encoding="utf-8") as file:
-            file.write(_line(made))
-
-    yield append
+def append(folder: Path, made: Made) -> None:
+    """Note a sample that is finished."""
+    with (folder / LEDGER).open("a", encoding="utf-8") as file:
+        file.write(_line(made))
 
 
 def write_manifest(folder: Path, samples: Sequence[Made], *, parts: tuple[str, ...] = ()) -> None:

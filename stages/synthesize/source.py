@@ -32,7 +32,6 @@ from reelwright.storage.store import Store
 from reelwright.storage.tables.manifest import ManifestVideo
 
 STAGE = "synthesize"
-CLASSES = "classes"  # folder of the files of classes that are drawn
 DEGENERATE = "degenerate"  # every draw of a sample is: it would be so again
 
 
@@ -60,7 +59,7 @@ class SyntheticSet:
     @property
     def folder(self) -> Path:
         """Where the videos lie, as the command writes them."""
-        return self.store.synthetic(self.key)
+        return self.store.output("videos", self.key)
 
     @cached_property
     def place(self) -> str:
@@ -68,17 +67,16 @@ class SyntheticSet:
         return self.store.backend.name_of(self.folder)
 
     @cached_property
-    def rows_by_name(self) -> dict[str, ItemRow]:
-        """What was tried so far: videos, more of them perhaps than are asked for, and classes."""
-        return {row.name: row for row in ItemLedger(self.store.node(self.key)).load().values()}
+    def rows(self) -> dict[str, ItemRow]:
+        """What was tried so far, by name: more perhaps than is asked for. Files of classes have no name."""
+        return {row.name: row for row in ItemLedger(self.store.node(self.key)).load().values() if row.name}
 
     @cached_property
     def made(self) -> dict[str, ItemRow]:
         """What was tried of what is asked for, by name, in the order of samples."""
-        rows = {name: row for name, row in self.rows_by_name.items() if not self.is_class(name)}
         if self.config.family == PROCEDURE:
-            return {name: rows[name] for name in procedure_names(self.config) if name in rows}
-        by_number = {number_of(name): row for name, row in rows.items()}
+            return {name: self.rows[name] for name in procedure_names(self.config) if name in self.rows}
+        by_number = {number_of(name): row for name, row in self.rows.items()}
         numbers = range(1, self.config.samples + 1)
         return {by_number[number].name: by_number[number] for number in numbers if number in by_number}
 
@@ -107,25 +105,19 @@ class SyntheticSet:
         """How many samples are not there."""
         return self.config.samples - len(self.made) + len(self._gone(self.made.values()))
 
-    def lacks(self, *, again: bool) -> bool:
-        """Whether there is anything to make: samples, files of classes; with ``again`` what may not fail once more."""
-        classes = (row for name, row in self.rows_by_name.items() if self.is_class(name))
-        failed = again and any(row.cause != DEGENERATE for row in self.given_up)
-        return bool(self.num_to_make or failed or self._gone(classes))
-
     @property
     def given_up(self) -> tuple[ItemRow, ...]:
         """Samples that were tried without success."""
         return tuple(row for row in self.made.values() if not row.is_done)
 
-    def is_class(self, name: str) -> bool:
-        """Whether this is the name of a class that is drawn, not that of a sample."""
-        return self.config.num_classes is not None and name.startswith(f"{CLASSES}/")
+    def lacks(self, *, again: bool) -> bool:
+        """Whether there is anything to make; with ``again`` also what failed and may not do so once more."""
+        return bool(self.num_to_make) or (again and any(row.cause != DEGENERATE for row in self.given_up))
 
     def settled(self, *, again: bool) -> set[str]:
         """Names of what is not to be made: it is there, or was tried without success (with ``again``: degenerate)."""
-        tried = {name for name, row in self.rows_by_name.items() if row.is_done or not again or row.cause == DEGENERATE}
-        return tried - self._gone(self.rows_by_name.values())
+        tried = {name for name, row in self.rows.items() if row.is_done or not again or row.cause == DEGENERATE}
+        return tried - self._gone(self.rows.values())
 
     def digest_of(self, name: str) -> str:
         """How a video stands in the keys of what is made of it."""
@@ -144,11 +136,6 @@ class SyntheticSet:
             inputs={},
             items=items,
         )
-
-    def anew(self) -> SyntheticSet:
-        """The same, without what was read of its ledger."""
-        self.store.backend.forget()
-        return SyntheticSet(self.config, self.store, self.classes, self.class_folder)
 
     def _gone(self, rows: Iterable[ItemRow]) -> set[str]:
         """Names of those whose file is not there any more; a bucket is listed once."""

@@ -19,7 +19,7 @@ from reelwright.stages.synthesize.ledger import (
     MANIFEST,
     REPORT,
     Made,
-    appending,
+    append,
     claim,
     clear_leftovers,
     finished,
@@ -121,10 +121,9 @@ def synthesize_classes(
         missing = [number for number in range(1, num_classes + 1) if str(number) not in numbers]
         reporting = _Telling(reporter, Effort(num_samples=num_classes), len(found), unit="classes")
         calls = ((folder, config, number) for number in missing)
-        with appending(folder) as append:
-            for made in spread(make_class, calls, workers=min(workers, max(1, len(missing)))):
-                append(made)
-                reporting.take(made)
+        for made in spread(make_class, calls, workers=min(workers, max(1, len(missing)))):
+            append(folder, made)
+            reporting.take(made)
         everything = [*found.values(), *reporting.made]
         write_json(folder / REPORT, report_of(everything))
     return SynthesisResult(
@@ -155,10 +154,9 @@ def _make_samples(
 
     workers = effort.workers if count is None else max(1, min(effort.workers, count - len(found)))
     try:
-        with appending(folder) as append:
-            for made in spread(make_sample, calls(), workers=workers):
-                append(made)
-                reporting.take(made)
+        for made in spread(make_sample, calls(), workers=workers):
+            append(folder, made)
+            reporting.take(made)
     finally:
         everything = sorted([*kept, *reporting.made], key=_step_of)
         write_manifest(folder, everything, parts=LABEL_PARTS.get(plan.config.family, ()))

@@ -50,14 +50,18 @@ def take_out(store: Store, paths: Iterable[Path]) -> list[str]:
             for name in (f"{digest}.parquet", f"{digest}.rows.parquet"):
                 remove(store.predictions(rest[0]) / name)
             items[rest[0]].add(digest)
+        elif area in LISTED and rest[1:]:
+            remove(path)
+            rows = ItemLedger(store.node(rest[0])).load().values()
+            items[rest[0]].update(row.digest for row in rows if row.file == "/".join(rest[1:]))
         elif area == KINDS["run"].folder:
             runs[rest[0]].add("/".join(rest[1:]))
-        elif area in RECORDED and area not in LISTED:
+        elif area in RECORDED:
             remove(store.root / area / rest[0])
             messages.append(f"{area}/{rest[0]}: removed")
         elif rest[1:] == ["record.json"] and _restore(store, path):
             messages.append(f"nodes/{rest[0]}/record.json: copied from the last record of its pipeline file")
-        else:  # small files, weights, synthetic videos: what they are made of says how they are made again
+        else:  # small files, weights: what they are made of says how they are made again
             remove(path)
             messages.append(f"{path.relative_to(store.root)}: removed")
     for key, digests in items.items():

@@ -44,14 +44,14 @@ from reelwright.pipeline.upkeep.verify import verify
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.unit import STARTED, Unit, do_unit
 from reelwright.stages.base.work import Reporter, SilentReporter, Work
-from reelwright.stages.synthesize import source
+from reelwright.stages.synthesize import make, source
 from reelwright.stages.synthesize.config import SourceConfig
 from reelwright.stages.synthesize.items import items_to_make, run_items
 from reelwright.stages.synthesize.source import SyntheticSet
 from reelwright.storage.arrays.frames import FrameStore
 from reelwright.storage.errors import ConfigError, InputError, StageError
 from reelwright.storage.ledger.digest_cache import KnownFiles
-from reelwright.storage.ledger.items import ItemLedger, ItemRow
+from reelwright.storage.ledger.items import ItemLedger
 from reelwright.storage.ledger.records import read_records, write_record
 from reelwright.storage.store import Store
 from tests.pipeline.test_key_properties import QUICK, at, leaves, name_of, values_of
@@ -634,7 +634,8 @@ def test_videos_made_by_workers_of_a_cluster_are_those_made_here(name: str, tmp_
     videos = [path for path in here if path.endswith(".mp4")]
     done = {made for unit in pool.units for made in unit}
     assert len(videos) == (4 if name == "samples of classes" else 2)
-    assert len(done) == len(videos) + (2 if name == "samples of classes" else 0)
+    assert len(done) == len(videos)
+    assert len(here) - len(videos) == 2  # files of classes, or tables
     assert len(pool.units) > 2
     assert pool.wants[0] >= 2
 
@@ -671,26 +672,41 @@ def test_a_run_with_retries_tries_samples_again_over_which_workers_died(tmp_path
 def test_class_files_that_a_machine_does_not_see_are_named_with_what_to_do(tmp_path: Path) -> None:
     config = SourceConfig.model_validate({"family": "dead_leaves", "size": 32, "samples": 1, "class_files": "x"})
     wanted = SyntheticSet(config, Store.at(tmp_path / "store"), {"a": "0"}, tmp_path / "elsewhere")
-    (items,) = items_to_make(wanted, again=True)
+    items = items_to_make(wanted, again=True)
     with pytest.raises(InputError, match=r"elsewhere is not on .*num_classes"):
         run_items(wanted.work(items, node=NODE, workers=1), SilentReporter())
 
 
-def test_a_class_that_cannot_be_drawn_ends_the_making(project: Path) -> None:
-    wanted = planner_of(project, "videos.synthesize.num_classes=3").dataset.synthetic
-    ledger = ItemLedger(wanted.store.node(wanted.key))
-    made = items_to_make(wanted, again=True)
-    for item in next(made):
-        problem = "class 2: nothing to be seen in any of 50 draws"
-        broken = {"status": "failed", "cause": "degenerate", "message": problem} if item.video_id == "classes/2" else {}
-        ledger.commit(ItemRow(**{"digest": item.digest, "status": "ok", "name": item.video_id, "file": "x", **broken}))
-    with pytest.raises(StageError, match=r"videos\.synthesize: class 2: .*50 draws\. Choose another seed, or other"):
-        next(made)
+def test_a_class_that_cannot_be_drawn_ends_the_making(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(make, "is_degenerate", lambda *_, **__: True)
+    file = load_pipeline(project / "reelwright.yaml", ["videos.synthesize.seed=4"])
+    message = r"videos\.synthesize: class [12]: nothing to be seen in any of 50 draws\. Choose another seed, or other"
+    with pytest.raises(StageError, match=message):
+        read_videos(file, SilentObserver())
 
 
-def test_the_file_of_a_class_that_is_gone_is_drawn_again(project: Path) -> None:
+def test_the_file_of_a_class_that_is_gone_is_drawn_where_it_is_needed(project: Path) -> None:
+    """Repair takes it from the list; a video of the class brings it back."""
+    file = load_pipeline(project / "reelwright.yaml")
     (path,) = project.glob(".reelwright/store/synthetic/*/classes/2.npz")
     whole = path.read_bytes()
     path.unlink()
-    assert run(project) == {"made": 0, "decoded": 0}
+    assert [(problem.path, problem.kind) for problem in verify(file).problems] == [(path, "missing")]
+    assert repair(file, SilentObserver()).problems == ()
+    assert not path.exists()
+    next(video for name, video in videos_of(project).items() if name.startswith("2/")).unlink()
+    assert run(project) == {"made": 1, "decoded": 0}
     assert path.read_bytes() == whole
+    assert verify(file).problems == ()
+
+
+def test_the_file_of_a_class_that_was_not_listed_is_drawn_again(project: Path) -> None:
+    """As where power goes between the two."""
+    file = load_pipeline(project / "reelwright.yaml")
+    (path,) = project.glob(".reelwright/store/synthetic/*/classes/2.npz")
+    ledger = ItemLedger(file.store.node(path.parents[1].name))
+    ledger.drop([row.digest for row in ledger.load().values() if row.file == "classes/2.npz"])
+    assert [(problem.path, problem.kind) for problem in verify(file).problems] == [(path, "leftover")]
+    next(video for name, video in videos_of(project).items() if name.startswith("2/")).unlink()
+    assert run(project) == {"made": 1, "decoded": 0}
+    assert verify(file).problems == ()
