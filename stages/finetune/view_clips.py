@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -23,13 +24,14 @@ class FrameViewBatches(VideoViews):
     """Views of frames: inputs are `frames` (N V, T C, h, w, 3) uint8 too. What is drawn for a view is its own."""
 
     read: Read
-    num_frames: Sequence[int]  # of each video
+    num_frames: Sequence[int]  # of each video that can be read
+    videos: Sequence[int] | None = None  # among those that can be read; None: they are all
     transforms: tuple[ClipTransform, ...] = ()  # of the frames of a view, as they are read
 
-    @property
+    @cached_property
     def rows_of_videos(self) -> Sequence[int]:
         """See VideoViews."""
-        return self.num_frames
+        return self.num_frames if self.videos is None else [self.num_frames[video] for video in self.videos]
 
     def epoch(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
         """As `Batches.epoch`; the next batches are read while one is in use."""
@@ -42,7 +44,7 @@ class FrameViewBatches(VideoViews):
         return {"frames": torch.from_numpy(np.stack([self._clip(*view, epoch=origin.epoch) for view in views]))}
 
     def _clip(self, video: int, rows: IntArray, place: int, *, epoch: int) -> Frames:
-        clip = self.read(video, rows.reshape(-1))
+        clip = self.read(video if self.videos is None else self.videos[video], rows.reshape(-1))
         for transform in self.transforms:
             clip = transform(clip, epoch, place)
         return clip

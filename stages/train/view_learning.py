@@ -30,10 +30,12 @@ from reelwright.stages.datasets.sampling.windows import IntArray
 from reelwright.stages.datasets.tasks.labels import LabelSpace
 from reelwright.stages.datasets.tasks.task import Task
 from reelwright.stages.fit.loop.batches import Batch
+from reelwright.stages.fit.model_config import ModelSettings
 from reelwright.stages.fit.setup import Learning
 from reelwright.stages.fit.train_context import TrainContext
 from reelwright.stages.fit.validation import build_objective
 from reelwright.stages.fit.view_config import NetworkSettings
+from reelwright.stages.train.config import SHAPE_FIELDS, WindowSettings
 from reelwright.stages.train.view_batches import VideoViews
 from reelwright.storage.arrays.spans import row_labels
 from reelwright.storage.errors import InputError, StageError
@@ -80,6 +82,31 @@ def view_sampler(config: NetworkSettings, *, num_views: int, num_contexts: int) 
     )
 
 
+def view_values(
+    config: NetworkSettings, model: ModelSettings, *, output: str, input_dim: int, num_classes: int
+) -> dict[str, Any]:
+    """The part of config.yaml from which the model is built again; ``output`` is of the encoder that it sees.
+
+    Where there are classes, they are predicted over windows of the same length.
+    """
+    assert config.views is not None
+    length, is_classified = config.views.length, config.classifies_rows
+    return {
+        "task": "per_row" if is_classified else None,
+        "views": config.view_facts(),
+        "output": output,
+        "window": WindowSettings(length=length, hop=length).model_dump(include=set(SHAPE_FIELDS)),
+        "model": {
+            "name": model.name,
+            "options": model.options(),
+            "input_dim": input_dim,
+            "num_outputs": num_classes if is_classified else None,
+            "length": length,
+            "per_row": True,
+        },
+    }
+
+
 def learn_views(
     work: Work,
     config: NetworkSettings,
@@ -89,10 +116,11 @@ def learn_views(
     task: Task | None,
     metric: str,
     make: MakeViews,
+    make_val: MakeViews | None = None,
     num_contexts: int,
     place: TrainContext,
 ) -> Learning:
-    """Views of the videos of train and val as ``make`` reads them, and the objective.
+    """Views of the videos of train and val as ``make`` (of val: ``make_val``) reads them, and the objective.
 
     Raises InputError where there is nothing to learn from.
     """
@@ -107,18 +135,18 @@ def learn_views(
     common: dict[str, Any] = {"sampler": sampler, "batch_size": config.batch_size, "share": place.world.share}
     common["fewest"] = compares
 
-    def batches(of: ViewVideos, **more: Any) -> VideoViews:
+    def batches(of: ViewVideos, read: MakeViews, **more: Any) -> VideoViews:
         named = {"videos": of.positions, "names": of.names, "labels": of.labels, "groups": of.groups}
-        return make(**named, **common, **more)
+        return read(**named, **common, **more)
 
-    source = batches(train, drop_last=config.drop_last)
+    source = batches(train, make, drop_last=config.drop_last)
     if source.num_batches == 0:
         raise InputError(f"{work.node}: no views to train on. {_why_none(config, source, compares)}")
     for line in _notes(work, config, rows, (train, val), sampler, source):
         note(line)
     if task is not None and (warning := check_classes(counts, labels, balanced_by=None)):
         note(warning)
-    measured = batches(val) if val.positions else None
+    measured = batches(val, make_val or make) if val.positions else None
     if measured is not None and measured.num_batches == 0:
         note("warning: no video to validate on is long enough for a view, or they are too few to compare")
         measured = None
