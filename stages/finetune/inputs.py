@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
-from reelwright.stages.augment.resized_crop import ClipTransform
 from reelwright.stages.augment.transforms import clip_transforms
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.work import InputRef, Reporter, Work
@@ -15,7 +13,7 @@ from reelwright.stages.decode.geometry import Geometry
 from reelwright.stages.embed.config import EmbedConfig
 from reelwright.stages.embed.encoding.encoder import LoadedEncoder, build_from_config
 from reelwright.stages.embed.encoding.forward import row_shapes
-from reelwright.stages.finetune.clips import Read, StoredVideos, open_videos, reader, stored_reader
+from reelwright.stages.finetune.clips import ClipReading, StoredVideos, open_videos, reader, stored_reader
 from reelwright.stages.finetune.config import FinetuneConfig
 from reelwright.storage.arrays.frames import FrameStore
 from reelwright.storage.errors import ConfigError
@@ -64,15 +62,6 @@ def stored_videos(work: Work, config: FinetuneConfig, reporter: Reporter) -> tup
     if missing:
         reporter.note(f"{len(missing)} videos have no stored frames and are left out: {', '.join(missing[:5])}")
     return videos, tuple(names[digest] for digest in videos.digests)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClipReading:
-    """How clips are read, and what is done to those that are trained on as they are."""
-
-    train: Read
-    val: Read
-    transforms: tuple[ClipTransform, ...]
 
 
 def clip_reading(

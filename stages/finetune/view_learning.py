@@ -17,7 +17,7 @@ from reelwright.stages.datasets.labelled import KnownRows, distinct_videos
 from reelwright.stages.datasets.tasks.task import build_task
 from reelwright.stages.embed.encoding.preprocess import geometry_of
 from reelwright.stages.finetune.config import FinetuneConfig
-from reelwright.stages.finetune.inputs import clip_reading, spatial_encoder, spatial_facts, stored_videos
+from reelwright.stages.finetune.inputs import clip_reading, only_input, spatial_encoder, spatial_facts, stored_videos
 from reelwright.stages.finetune.module import FinetuneModule
 from reelwright.stages.finetune.preparing import ClipAugmentation
 from reelwright.stages.finetune.view_clips import FrameViewBatches
@@ -25,13 +25,14 @@ from reelwright.stages.fit.run_models import build_run_model
 from reelwright.stages.fit.setup import Learning, learn
 from reelwright.stages.fit.train_context import TrainContext
 from reelwright.stages.fit.validation import chosen_metric
-from reelwright.stages.train.view_learning import learn_views, view_labels, view_values
+from reelwright.stages.train.view_learning import learn_views, start_resnet, view_labels, view_values
 from reelwright.storage.errors import ConfigError
 
 
 def tune_views(work: Work, config: FinetuneConfig, place: TrainContext) -> dict[str, Any] | None:
     """Train the run; as `work.run`."""
-    assert config.model is not None
+    model_settings = config.model
+    assert model_settings is not None
     labels = view_labels(work, config)
     task = build_task("per_row", labels) if config.classifies_rows else None
     metric = chosen_metric(config, task, plugins=work.plugins)
@@ -41,14 +42,11 @@ def tune_views(work: Work, config: FinetuneConfig, place: TrainContext) -> dict[
         raise ConfigError(
             f"{work.node}: {loaded.name} gives {output} of shape {shape}; model.source: rows takes vectors"
         )
-    values = view_values(config, config.model, output=output, input_dim=shape[0], num_classes=len(labels.classes))
+    values = view_values(config, model_settings, output=output, input_dim=shape[0], num_classes=len(labels.classes))
     values["model"]["options"]["source"] = source
     model = build_run_model(values["model"], plugins=work.plugins, seed=config.seed)
     if isinstance(model, FrameModel) and source == "maps":
-        try:
-            model.load_resnet(loaded.encoder.model.state_dict())
-        except ValueError as error:
-            raise ConfigError(f"{work.node}: the layers of {loaded.name} do not fit the model: {error}") from error
+        start_resnet(model, loaded, of=only_input(work, "spatial").node, where=work.node)
     module = FinetuneModule(
         loaded.encoder,
         model,
@@ -71,7 +69,6 @@ def tune_views(work: Work, config: FinetuneConfig, place: TrainContext) -> dict[
         )
         reading = clip_reading(work, config, videos, geometry_of(loaded.data_config), of_train=of_train, of_val=of_val)
         counts = [len(spans.start_seconds) for spans in videos.spans]
-        make = partial(FrameViewBatches, num_frames=counts)
         learning = learn_views(
             work,
             config,
@@ -79,9 +76,8 @@ def tune_views(work: Work, config: FinetuneConfig, place: TrainContext) -> dict[
             labels,
             task=task,
             metric=metric,
-            make=partial(make, read=reading.train, transforms=reading.transforms),
-            make_val=partial(make, read=reading.val),
-            num_contexts=config.model.contexts if config.model else 1,
+            make=partial(FrameViewBatches, num_frames=counts, reading=reading),
+            num_contexts=int(model_settings.option("contexts", 1)),
             place=place,
         )
         return replace(

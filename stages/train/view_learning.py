@@ -16,6 +16,7 @@ import torch
 from reelwright.models.contracts import Forward
 from reelwright.models.metrics.embedded_videos import EmbeddedVideo
 from reelwright.models.metrics.kendalls_tau import kendalls_tau
+from reelwright.models.systems.carl import FrameModel
 from reelwright.stages.base.work import Work
 from reelwright.stages.datasets.labelled import (
     KnownRows,
@@ -29,6 +30,7 @@ from reelwright.stages.datasets.sampling.two_views import TimeAugment
 from reelwright.stages.datasets.sampling.windows import IntArray
 from reelwright.stages.datasets.tasks.labels import LabelSpace
 from reelwright.stages.datasets.tasks.task import Task
+from reelwright.stages.embed.encoding.encoder import LoadedEncoder
 from reelwright.stages.fit.loop.batches import Batch
 from reelwright.stages.fit.model_config import ModelSettings
 from reelwright.stages.fit.setup import Learning
@@ -38,7 +40,7 @@ from reelwright.stages.fit.view_config import NetworkSettings
 from reelwright.stages.train.config import SHAPE_FIELDS, WindowSettings
 from reelwright.stages.train.view_batches import VideoViews
 from reelwright.storage.arrays.spans import row_labels
-from reelwright.storage.errors import InputError, StageError
+from reelwright.storage.errors import ConfigError, InputError, StageError
 from reelwright.storage.tables.annotations import UNKNOWN
 
 TAU_VIDEOS, TAU_ROWS = 20, 512  # of val at most, evenly spaced: so an evaluation takes the same time whatever is there
@@ -107,6 +109,19 @@ def view_values(
     }
 
 
+def start_resnet(model: FrameModel, loaded: LoadedEncoder, *, of: str, where: str) -> None:
+    """Give the layers behind maps the weights of the encoder, that of node ``of``, that the maps are of.
+
+    Raises ConfigError where it is another network.
+    """
+    try:
+        model.load_resnet(loaded.encoder.model.state_dict())
+    except ValueError as error:
+        raise ConfigError(
+            f"{where}: model.network is {model.options.network}, but the maps of {of} are of {loaded.name}: {error}"
+        ) from error
+
+
 def learn_views(
     work: Work,
     config: NetworkSettings,
@@ -116,11 +131,10 @@ def learn_views(
     task: Task | None,
     metric: str,
     make: MakeViews,
-    make_val: MakeViews | None = None,
     num_contexts: int,
     place: TrainContext,
 ) -> Learning:
-    """Views of the videos of train and val as ``make`` (of val: ``make_val``) reads them, and the objective.
+    """Views of the videos of train and val as ``make`` reads them, and the objective.
 
     Raises InputError where there is nothing to learn from.
     """
@@ -135,18 +149,18 @@ def learn_views(
     common: dict[str, Any] = {"sampler": sampler, "batch_size": config.batch_size, "share": place.world.share}
     common["fewest"] = compares
 
-    def batches(of: ViewVideos, read: MakeViews, **more: Any) -> VideoViews:
+    def batches(of: ViewVideos, **more: Any) -> VideoViews:
         named = {"videos": of.positions, "names": of.names, "labels": of.labels, "groups": of.groups}
-        return read(**named, **common, **more)
+        return make(**named, **common, **more)
 
-    source = batches(train, make, drop_last=config.drop_last)
+    source = batches(train, drop_last=config.drop_last, draws=True)
     if source.num_batches == 0:
         raise InputError(f"{work.node}: no views to train on. {_why_none(config, source, compares)}")
     for line in _notes(work, config, rows, (train, val), sampler, source):
         note(line)
     if task is not None and (warning := check_classes(counts, labels, balanced_by=None)):
         note(warning)
-    measured = batches(val, make_val or make) if val.positions else None
+    measured = batches(val) if val.positions else None
     if measured is not None and measured.num_batches == 0:
         note("warning: no video to validate on is long enough for a view, or they are too few to compare")
         measured = None
