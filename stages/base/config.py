@@ -138,8 +138,7 @@ class StageConfig(Settings):
 
     def counts(self, name: str) -> bool:
         """Whether the value of a field enters the key, as the other fields are set."""
-        extra = _extra(type(self).model_fields[name])
-        return extra.get("role", "spec") in {"spec", "training"} and ("when" not in extra or bool(extra["when"](self)))
+        return self.role(name) in {"spec", "training"} and _enters(self, type(self).model_fields[name])
 
     @classmethod
     def input_kinds(cls, name: str) -> tuple[str, ...]:
@@ -216,10 +215,6 @@ class StageConfig(Settings):
         del num_rows
         return None
 
-    def row_outputs(self) -> tuple[str, ...] | None:
-        """Outputs that the model of such a run gives for each row; None where that is not known before it is built."""
-        return None
-
     def hub_weights(self) -> str | None:
         """Name of an encoder whose weights come from a hub; they are fetched into the store first."""
         return None
@@ -263,14 +258,10 @@ def model_at(model: type[BaseModel], location: tuple[Any, ...]) -> type[BaseMode
     for part in location:
         if not (isinstance(current, type) and issubclass(current, BaseModel)) or part not in current.model_fields:
             return None
-        current = _inner_model(current.model_fields[part].annotation)
+        annotation = current.model_fields[part].annotation
+        inner = (annotation, *getattr(annotation, "__args__", ()))
+        current = next((entry for entry in inner if isinstance(entry, type)), None)
     return current if isinstance(current, type) and issubclass(current, BaseModel) else None
-
-
-def _inner_model(annotation: Any) -> Any:
-    return next(
-        (entry for entry in (annotation, *getattr(annotation, "__args__", ())) if isinstance(entry, type)), None
-    )
 
 
 def _extra(info: FieldInfo) -> dict[str, Any]:
@@ -293,7 +284,7 @@ def _without_execution(value: Any, dumped: Any) -> Any:
 
 
 def _enters(block: Settings, field: FieldInfo) -> bool:
-    """Whether a field of a nested block enters the key with it, as the block's other fields are set."""
+    """Whether a field of a block enters the key with it, as the block's other fields are set."""
     extra = _extra(field)
     return extra.get("role") != "execution" and ("when" not in extra or bool(extra["when"](block)))
 

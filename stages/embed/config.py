@@ -262,7 +262,7 @@ class EmbedConfig(StageConfig):
                     f"run: {self.run!r} learnt from the embeddings {', '.join(learnt)}, and embeddings names "
                     f"{', '.join(self.embeddings)}. Give as many, in the same order"
                 )
-            elif (known := run.row_outputs()) is not None:
+            elif (known := getattr(run, "row_outputs", None)) is not None:
                 check_row_outputs(self.outputs, known, run=str(self.run))
 
     def most_rows(self, num_rows: float) -> float | None:

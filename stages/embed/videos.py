@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from reelwright.stages.base.devices import pick_device
-from reelwright.stages.base.work import Reporter, VideoItem
+from reelwright.stages.base.work import FrameProgress, Reporter, VideoItem
 from reelwright.stages.datasets.sampling.needed import Needed
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.geometry import Geometry
@@ -21,7 +21,6 @@ from reelwright.stages.embed.encoding.forward import Execution, ForwardPass
 from reelwright.stages.embed.encoding.preprocess import described, geometry_of
 from reelwright.stages.embed.encoding.tuning import fixed_batch, tuned
 from reelwright.stages.embed.engine import EmbedEngine
-from reelwright.stages.embed.progress import FrameProgress
 from reelwright.stages.embed.sink import RowSink
 from reelwright.storage.errors import ConfigError
 

@@ -31,7 +31,7 @@ from reelwright.storage.store import Store
 # What is seen at once where nothing else is said; in no key, so that other numbers are another version of the stage.
 _MOST_ROWS = 4096  # attention takes time that grows with their square
 _MOST_BYTES = 256 << 20
-_MAP_AXES = ("channel", "height", "width")
+_MAP_AXES = 3  # C, H, W; of stored views the model sees the first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,9 +173,9 @@ def _row_shape(
         num_found = num_features(stores, output)
     else:
         shape = stored_shape(stores[0], output)
-        if len(stores) > 1 or len(shape) < len(_MAP_AXES):
+        if len(stores) > 1 or len(shape) < _MAP_AXES:
             raise ConfigError(f"{where} reads maps (C, H, W) of one encoder, not rows of {shape}. Give those")
-        num_found = shape[-len(_MAP_AXES)]
+        num_found = shape[-_MAP_AXES]
     if num_wanted not in {None, num_found}:
         raise ConfigError(
             f"{where} was trained on rows of {num_wanted} features, these have {num_found}. Give the embeddings that "

@@ -194,8 +194,9 @@ class TrainConfig(NetworkSettings):
         stages = self.model.options().get("stages", 1)
         return values if stages == 1 else {**values, "loss": {**values["loss"], "stages": "all"}}
 
+    @property
     def row_outputs(self) -> tuple[str, ...] | None:
-        """As of every stage; the models of rows that are ours give logits alone."""
+        """What the model gives of each row: logits alone of those that learn from windows; None: it is to be tried."""
         if self.model.name not in TEMPORAL_OPTIONS:
             return None
         return ("logits",) if self.traits.per_row else ()

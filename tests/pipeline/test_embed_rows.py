@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import yaml
 
 from reelwright.pipeline.plan.history import History
-from reelwright.pipeline.project import Project
+from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.pipeline.run.estimate import estimates
-from reelwright.stages.embed.work import run_items  # noqa: F401 - torch once, not in a test that is timed
+from reelwright.pipeline.upkeep.gc import sweep
+from reelwright.pipeline.upkeep.repair import repair
+from reelwright.pipeline.upkeep.verify import verify
+from reelwright.stages.fit.run_models import load_run_model
 from reelwright.storage.errors import ConfigError
+from reelwright.storage.results.runs import RunFolder
 
 NET = '''
 import torch
@@ -67,6 +75,41 @@ def ran(project: Project) -> list[str]:
     return [node.node for node in result.nodes if node.state == "ran"]
 
 
+CARL = """
+  carl:
+    uses: train
+    embeddings: [embed]
+    model: {name: carl, layers: 1, width: 16, heads: 2, hidden: 16, mlp_width: 16, embed_dim: 6}
+    objective: {name: scl}
+    views: {length: 8}
+    epochs: 2
+    batch_size: 2
+    val_splits: []
+    device: cpu
+  aligned: {uses: embed, embeddings: [embed], run: carl, dtype: float32, device: cpu}
+  measured: {uses: probe, embeddings: aligned, tasks: [kendalls_tau], splits: [test]}
+"""
+
+
+def test_carl_embeds_whole_videos_without_a_label_and_others_learn_from_its_rows(copied: Path) -> None:
+    path = copied / "reelwright.yaml"
+    path.write_text(path.read_text().replace("embeddings: [embed]", "embeddings: [aligned]") + CARL)
+    project = opened(copied)
+    assert set(ran(project)) == {"carl", "aligned", "measured", "train", "predict", "scores"}
+    rows = project.embeddings("aligned")["a"].output("pooled")
+    assert rows.shape == (project.embeddings("embed")["a"].num_rows, 6)
+    assert np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
+    model, _ = load_run_model(RunFolder(project.file.store.run(project.planner().plan("carl").key)), plugins={})
+    raw = torch.from_numpy(project.embeddings("embed")["a"].output("pooled").astype(np.float32))[None]
+    with torch.inference_mode():
+        found = model.eval()({"rows": raw, "mask": torch.ones(raw.shape[:2], dtype=torch.bool)})
+    assert np.array_equal(rows, found["embedding"][0].numpy())
+    assert ran(opened(copied)) == []
+    stale = {plan.node.name for plan in opened(copied, "carl.seed=1").status() if plan.state != "up to date"}
+    assert stale == {"carl", "aligned", "measured", "train", "predict", "scores"}
+
+
+@pytest.mark.slow
 def test_a_chain_of_runs_and_their_rows(chain: Path) -> None:
     project = opened(chain)
     new = ["train", "predict", "scores", "rows_of_run", "second", "rows_of_second", "measured"]
@@ -106,6 +149,42 @@ def test_a_chain_of_runs_and_their_rows(chain: Path) -> None:
     assert ran(opened(chain)) == [], "going back is a hit"
 
 
+@pytest.mark.slow
+def test_what_is_stored_is_verified_repaired_kept_and_locked(chain: Path) -> None:
+    project = opened(chain)
+    assert project.run().exit_code == 0
+    store, spec_key = project.file.store, project.planner().plan("rows_of_run").spec_key
+    lock = yaml.safe_load((chain / "reelwright.lock").read_text())["nodes"]["rows_of_run"]
+    assert lock["settings"]["pieces"] == {"length": None, "overlap": None}
+    assert set(lock["inputs"]) >= {"embeddings", "run"}
+    assert sweep([project.file], SilentObserver()).going == ()
+    chunk = min(store.embeddings(spec_key).glob("*/pooled/c/0/0"))
+    content = bytearray(chunk.read_bytes())
+    content[len(content) // 2] ^= 1
+    before = chunk.read_bytes()
+    chunk.write_bytes(content)
+    assert [(problem.path, problem.kind) for problem in verify(project.file).problems] == [(chunk, "altered")]
+    mended = repair(project.file, SilentObserver())
+    assert {result.node: result.num_done for result in mended.results} == {"rows_of_run": 1}
+    assert chunk.read_bytes() == before, "repaired, bit for bit"
+    assert verify(project.file, whole=True).problems == ()
+    assert opened(chain).run().nothing_to_do
+
+
+@pytest.mark.slow
+def test_workers_of_a_cluster_make_the_same_rows(chain: Path) -> None:
+    project = opened(chain)
+    project.run(until="rows_of_run")
+    wanted = {name: project.embeddings("rows_of_run")[name].output("pooled") for name in "abcde"}
+    code = "import sys; from reelwright.cli.main import main; sys.argv[0] = 'reelwright'; main()"
+    command = [sys.executable, "-c", code, "run", "--until", "rows_of_run", "--executor", "dask"]
+    command += ["--force", "rows_of_run"]
+    done = subprocess.run(command, cwd=chain, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    again = opened(chain).embeddings("rows_of_run")
+    assert all(np.array_equal(again[name].output("pooled"), rows) for name, rows in wanted.items())
+
+
 def test_another_run_makes_other_rows_and_the_reason_is_said(chain: Path) -> None:
     opened(chain).run(until="rows_of_run")
     project = opened(chain, "train.model.width=5")
@@ -119,21 +198,14 @@ def test_another_run_makes_other_rows_and_the_reason_is_said(chain: Path) -> Non
     assert same.planner().plan("rows_of_run").state == "up to date"
 
 
-def test_a_video_that_failed_before_is_left_out_and_a_new_one_is_done_alone(chain: Path) -> None:
-    project = opened(chain)
-    project.run(until="rows_of_run")
-    lines = (chain / "videos.csv").read_text().splitlines()
-    (chain / "videos.csv").write_text("\n".join([*lines[:3], "broken,broken.mp4,test", *lines[3:]]) + "\n")
+def test_a_video_that_failed_before_is_left_out(chain: Path) -> None:
     (chain / "broken.mp4").write_bytes(b"no video")
-    text = (chain / "reelwright.yaml").read_text()
-    (chain / "videos.csv").write_text(
-        (chain / "videos.csv").read_text().replace("broken.mp4", str(chain / "broken.mp4"))
-    )
-    assert text
-    result = opened(chain).run(until="rows_of_run")
-    assert result.exit_code == 3
-    plan = opened(chain).planner().plan("rows_of_run")
-    assert len(plan.wanted) == 5
+    with (chain / "videos.csv").open("a") as file:
+        file.write(f"broken,{chain / 'broken.mp4'},test\n")
+    assert opened(chain).run(until="rows_of_run").exit_code == 3
+    project = opened(chain)
+    assert sorted(project.embeddings("rows_of_run")) == ["a", "b", "c", "d", "e"]
+    assert project.planner().plan("rows_of_run").state == "up to date"
 
 
 @pytest.mark.parametrize(

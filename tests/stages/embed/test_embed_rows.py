@@ -185,6 +185,20 @@ def test_pieces_of_a_model_that_sees_only_near_rows_are_exact(toy):
     assert np.allclose(whole, embed(toy, "a", key="pieces", pieces={"length": 7, "overlap": 2})["a"], atol=1e-6)
 
 
+def test_a_model_behind_stored_maps_sees_the_first_view_of_each(toy):
+    options = {"source": "maps", "network": "resnet18", "split": 3, "conv_width": 8, "conv_layers": 1, "hidden": 8}
+    net = save_run(toy, name="conv", options={**options, "contexts": 2, "embed_dim": 4}, input_dim=256)
+    folder = RunFolder(toy.store.run("run"))
+    folder.write_config({**folder.config(), "output": "layer3.map"})
+    maps = np.random.default_rng(0).normal(size=(9, 2, 256, 3, 4)).astype(np.float16)
+    toy.write("emb", "a", maps, name="layer3.map")
+    zarr.open_group(toy.store.embeddings("emb"), mode="r+").attrs["views"] = 2
+    found = embed(toy, "a", pieces={"length": 5, "overlap": 2})["a"]
+    places = np.maximum(np.arange(9)[:, None] + np.array([-1, 0]), 0).reshape(-1)
+    wanted = plain(net, maps[places, 0].astype(np.float32), mask=torch.ones(1, 9, dtype=torch.bool))
+    assert np.allclose(found, wanted, atol=1e-6)
+
+
 @pytest.mark.parametrize("shard_rows", [8, 16, 100])
 def test_an_interrupted_video_goes_on_at_its_first_missing_shard_with_the_same_rows(toy, monkeypatch, shard_rows):
     save_run(toy)
