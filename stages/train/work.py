@@ -26,11 +26,11 @@ from reelwright.stages.fit.run_models import build_run_model
 from reelwright.stages.fit.setup import Learning, learn
 from reelwright.stages.fit.train_context import TrainContext, train_in_processes
 from reelwright.stages.fit.validation import build_objective, chosen_metric
-from reelwright.stages.train.config import SHAPE_FIELDS, TrainConfig, WindowSettings
+from reelwright.stages.train.config import SHAPE_FIELDS, TrainConfig
 from reelwright.stages.train.drawn_windows import WindowSampling, find_windows
 from reelwright.stages.train.map_batches import MapBatches, map_channels
 from reelwright.stages.train.view_batches import ViewBatches
-from reelwright.stages.train.view_learning import MakeViews, learn_views, view_labels
+from reelwright.stages.train.view_learning import MakeViews, learn_views, start_resnet, view_labels, view_values
 from reelwright.stages.train.window_batches import WindowBatches
 from reelwright.storage.arrays.embeddings import EmbeddingStore
 from reelwright.storage.errors import ConfigError, InputError, nearest
@@ -105,13 +105,7 @@ def _start_resnet(model: FrameModel, work: Work) -> None:
     config = parse_config(EmbedConfig, dict(reference.config), where=reference.node)
     store = Store.at(work.store)
     loaded = build_from_config(config, store=store, run=run, where=reference.node, plugins=work.plugins)
-    try:
-        model.load_resnet(loaded.encoder.model.state_dict())
-    except ValueError as error:
-        raise ConfigError(
-            f"{work.node}: model.network is {model.options.network}, but the maps of {reference.node} are of "
-            f"{loaded.name}: {error}"
-        ) from error
+    start_resnet(model, loaded, of=reference.node, where=work.node)
 
 
 def _present(work: Work, config: TrainConfig, stores: list[EmbeddingStore], reporter: Reporter) -> dict[str, str]:
@@ -214,19 +208,16 @@ def _heads(config: TrainConfig, labels: LabelSpace, *, where: str) -> list[Head]
 
 def _model_values(config: TrainConfig, *, input_dim: int, num_classes: int) -> dict[str, Any]:
     """The part of config.yaml from which predict, embed and finetune build the model again."""
-    views = config.views
+    if config.views is not None:
+        return view_values(config, config.model, output=config.output, input_dim=input_dim, num_classes=num_classes)
     model = {
         "name": config.model.name,
         "options": config.model.options(),
         "input_dim": input_dim,
-        "num_outputs": num_classes if views is None or config.classifies_rows else None,
-        "length": config.window.length if views is None else views.length,
-        "per_row": config.traits.per_row or views is not None,
+        "num_outputs": num_classes,
+        "length": config.window.length,
+        "per_row": config.traits.per_row,
     }
-    if views is not None:  # predicted over windows of the same length, where there are classes
-        task = {"task": "per_row" if config.classifies_rows else None, "views": config.view_facts()}
-        window = WindowSettings(length=views.length, hop=views.length).model_dump(include=set(SHAPE_FIELDS))
-        return {**task, "output": config.output, "window": window, "model": model}
     window = config.window.model_dump(include=set(SHAPE_FIELDS))
     task = {"task": config.task, "labels_of_window": config.labels_of_window}
     clips = config.window.model_dump(include={"sampling", "segments", "segment_rule"})
