@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 EXIT_SOME_FAILED = 3
 PROCEDURE = "procedure"
 _STAGE = "reelwright.stages.synthesize"
-_FRACTAL_PANEL = "Fractals only"
+_FRACTAL_PANEL, _PROCEDURE_PANEL = "Fractals only", "Procedures only"
 
 
 def register(app: typer.Typer) -> None:
@@ -90,6 +90,20 @@ def synthesize(
     window_size: Annotated[
         int | None, typer.Option("--res-b", help="Canvas to find the view: 128.", rich_help_panel=_FRACTAL_PANEL)
     ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option("--preset", help="easy, or realistic: like real labels.", rich_help_panel=_PROCEDURE_PANEL),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--setting", metavar="NAME=VALUE", help="camera=0.5. Repeatable.", rich_help_panel=_PROCEDURE_PANEL
+        ),
+    ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option("--layout", help="videos, industreal or pouring.", rich_help_panel=_PROCEDURE_PANEL),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make synthetic videos: fractals, noise, octopuses, dead leaves, or labelled procedures.
@@ -115,8 +129,11 @@ def synthesize(
         others |= {"--frames": frames or None, "--codec h265": codec != "h264" or None}
         _refuse("procedure", others | {f"fractal option {name}": value for name, value in fractal.items()})
         amounts = {"num_samples": samples, **counts, "workers": processes}
-        _make("procedures.make:make_procedures", out, as_json=as_json, name=PROCEDURE, **amounts, **_given(common))
+        kinds = {"procedure": _settings(preset, settings), "layout": layout}
+        given = _given({**common, **kinds})
+        _make("procedures.make:make_procedures", out, as_json=as_json, name=PROCEDURE, **amounts, **given)
         return
+    _refuse(family, {"--preset": preset, "--setting": settings, "--layout": layout})
     config = _config(
         {"family": family, "codec": codec, "into": "frames" if frames else "files", **common, **counts}, fractal
     )
@@ -134,6 +151,26 @@ def synthesize(
             num_samples=samples, seconds=seconds, workers=processes, tell_every=tell_every
         )
         _make("work:synthesize", out, config, as_json=as_json, name=family, effort=effort, classes=classes)
+
+
+def _settings(preset: str | None, given: list[str] | None) -> dict[str, Any] | None:
+    """Settings of procedures as they were typed; None where there are none."""
+    import yaml
+
+    from reelwright.storage.errors import ConfigError
+
+    values: dict[str, Any] = {} if preset is None else {"preset": preset}
+    for text in given or ():
+        name, is_pair, value = text.partition("=")
+        if not is_pair:
+            raise ConfigError(f"--setting {text}: write NAME=VALUE, such as camera=0.5")
+        try:
+            values[name.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(
+                f"--setting {text}: {value!r} is no value ({error}). Write a number, true or false"
+            ) from None
+    return values or None
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,10 @@ Progress = Callable[[int, int], None]
 
 PSR_SIZES = {"num_train": 24, "num_val": 6, "num_test": 8, "seed": 0, "height": 128, "width": 128, "fps": 10.0}
 CARL_SIZES = {"num_train": 40, "num_val": 14, "num_test": 0, "seed": 0, "height": 128, "width": 128, "fps": 10.0}
+CARL_PROCEDURE = {
+    "usual_order": True,
+    "gap_seconds": 5.0,
+}  # one order, as Pouring has; how long each part takes differs
 
 
 def make_psr(folder: Path, *, workers: int, progress: Progress | None = None, **sizes: float) -> None:
@@ -35,7 +39,8 @@ def make_carl(folder: Path, *, workers: int, progress: Progress | None = None, *
 
     ``sizes`` are parameters of the data set (`DatasetParameters`) that are to be other than CARL_SIZES.
     """
-    parameters = load("reelwright.stages.synthesize.procedures.write:DatasetParameters")(**{**CARL_SIZES, **sizes})
+    given = {**CARL_SIZES, "procedure": CARL_PROCEDURE, **sizes}
+    parameters = load("reelwright.stages.synthesize.procedures.write:DatasetParameters")(**given)
     data = folder / "data"
     load("reelwright.stages.synthesize.procedures.pouring:make_pouring")(
         data, parameters, workers=workers, progress=progress

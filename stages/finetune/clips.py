@@ -72,6 +72,15 @@ class Reading:
     held_bytes: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClipReading:
+    """How clips are read, and what is done to those that are trained on as they are."""
+
+    train: Read
+    val: Read
+    transforms: tuple[ClipTransform, ...]
+
+
 def reader(videos: StoredVideos, of: Collection[int], geometry: Geometry, *, store: Path, memory_bytes: int) -> Reading:
     """Frames as the encoder sees them, of the videos at the positions ``of``.
 

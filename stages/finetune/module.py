@@ -14,9 +14,8 @@ from torch import Tensor
 from reelwright.models.contracts import VideoModel
 from reelwright.models.encoders.build import DataConfig, Encoder
 from reelwright.models.systems.joint import JointModel
+from reelwright.stages.finetune.config import PARTS, FinetuneConfig
 from reelwright.storage.errors import ConfigError
-
-PARTS = ("spatial", "temporal")
 
 
 class FinetuneModule(JointModel):
@@ -35,8 +34,9 @@ class FinetuneModule(JointModel):
         *,
         data_config: DataConfig,
         frozen_norm: bool,
+        takes_maps: bool = False,
     ) -> None:
-        super().__init__(spatial, temporal, frozen_norms=frozen_norm)
+        super().__init__(spatial, temporal, frozen_norms=frozen_norm, takes_maps=takes_maps)
         for name in ("mean", "std"):
             values = torch.tensor(getattr(data_config, name)).reshape(3, 1, 1)
             self.register_buffer(name, values, persistent=False)
@@ -45,6 +45,12 @@ class FinetuneModule(JointModel):
         """Rows (B,T,D) of frames (B,T,H,W,C) uint8, or of normalised float (B,T,C,H,W)."""
         x_BTCHW = frames if frames.is_floating_point() else self.normalised(self.unit_range(frames))
         return super().encode(x_BTCHW, mask_BT)
+
+    def set_up(self, config: FinetuneConfig, *, device: torch.device, where: str) -> None:
+        """Freeze what the settings say, and choose the layout of pictures. Raises ConfigError as `freeze`."""
+        freeze(self, config.frozen, where=where)
+        if config.channels_last or (config.channels_last is None and device.type == "cuda"):
+            self.spatial.to(memory_format=torch.channels_last)
 
     def unit_range(self, frames_BTHWC: Tensor) -> Tensor:
         """uint8 frames as float (B,T,C,H,W) in [0, 1]."""

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from reelwright.stages.augment.resized_crop import ClipTransform
 from reelwright.stages.datasets.sampling.drawn_views import DrawnViews
 from reelwright.stages.datasets.sampling.windows import IntArray
 from reelwright.stages.embed.threads import read_ahead
-from reelwright.stages.finetune.clips import BATCHES_AHEAD, Frames, Read
+from reelwright.stages.finetune.clips import BATCHES_AHEAD, ClipReading, Frames
 from reelwright.stages.fit.loop.batches import Batch, Origin
 from reelwright.stages.train.view_batches import VideoViews
 
@@ -22,14 +22,14 @@ from reelwright.stages.train.view_batches import VideoViews
 class FrameViewBatches(VideoViews):
     """Views of frames: inputs are `frames` (N V, T C, h, w, 3) uint8 too. What is drawn for a view is its own."""
 
-    read: Read
-    num_frames: Sequence[int]  # of each video
-    transforms: tuple[ClipTransform, ...] = ()  # of the frames of a view, as they are read
+    reading: ClipReading
+    num_frames: Sequence[int]  # of each video that can be read
+    videos: Sequence[int] | None = None  # among those that can be read; None: they are all
 
-    @property
+    @cached_property
     def rows_of_videos(self) -> Sequence[int]:
         """See VideoViews."""
-        return self.num_frames
+        return self.num_frames if self.videos is None else [self.num_frames[video] for video in self.videos]
 
     def epoch(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
         """As `Batches.epoch`; the next batches are read while one is in use."""
@@ -42,7 +42,10 @@ class FrameViewBatches(VideoViews):
         return {"frames": torch.from_numpy(np.stack([self._clip(*view, epoch=origin.epoch) for view in views]))}
 
     def _clip(self, video: int, rows: IntArray, place: int, *, epoch: int) -> Frames:
-        clip = self.read(video, rows.reshape(-1))
-        for transform in self.transforms:
+        known = video if self.videos is None else self.videos[video]
+        if not self.draws:
+            return self.reading.val(known, rows.reshape(-1))
+        clip = self.reading.train(known, rows.reshape(-1))
+        for transform in self.reading.transforms:
             clip = transform(clip, epoch, place)
         return clip

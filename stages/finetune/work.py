@@ -10,32 +10,34 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import torch
-
-from reelwright.models.encoders.build import Encoder
-from reelwright.stages.augment.transforms import clip_transforms
 from reelwright.stages.base.config import parse_config
-from reelwright.stages.base.work import InputRef, Reporter, Work
-from reelwright.stages.datasets.labelled import KnownRows, distinct_videos, label_space
+from reelwright.stages.base.work import Reporter, Work
+from reelwright.stages.datasets.labelled import KnownRows, label_space
 from reelwright.stages.datasets.sampling.windows import WindowShape
 from reelwright.stages.datasets.tasks.labels import LabelSpace
 from reelwright.stages.datasets.tasks.task import Task
-from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.embed.config import EmbedConfig
-from reelwright.stages.embed.encoding.encoder import LoadedEncoder, build_from_config
-from reelwright.stages.embed.encoding.forward import row_shapes
+from reelwright.stages.embed.encoding.encoder import LoadedEncoder
 from reelwright.stages.embed.encoding.preprocess import geometry_of
-from reelwright.stages.finetune.clips import FrameBatches, StoredVideos, open_videos, reader, stored_reader
+from reelwright.stages.finetune.clips import FrameBatches
 from reelwright.stages.finetune.config import FinetuneConfig
-from reelwright.stages.finetune.module import PARTS, FinetuneModule, freeze
+from reelwright.stages.finetune.inputs import (
+    check_frames,
+    clip_reading,
+    only_input,
+    spatial_encoder,
+    spatial_facts,
+    stored_videos,
+)
+from reelwright.stages.finetune.module import FinetuneModule
 from reelwright.stages.finetune.preparing import ClipAugmentation
+from reelwright.stages.finetune.view_learning import tune_views
 from reelwright.stages.fit.mixing import build_mixing, mix_frames
 from reelwright.stages.fit.run_models import clips_of_run, load_run_model, task_of_run
 from reelwright.stages.fit.setup import Learning, learn
 from reelwright.stages.fit.train_context import TrainContext, train_in_processes
 from reelwright.stages.fit.validation import build_objective, chosen_metric
 from reelwright.stages.train.drawn_windows import WindowSampling, find_windows
-from reelwright.storage.arrays.frames import FrameStore
 from reelwright.storage.errors import ConfigError, InputError
 from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.store import Store
@@ -49,24 +51,23 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
     that can be seen, StageError when it diverges, Interrupted on SIGTERM.
     """
     config = parse_config(FinetuneConfig, dict(work.config), where=work.node)
-    _check_frames(work, config)
+    check_frames(work, config)
     return train_in_processes(work, reporter, config=config, train=_tune)
 
 
 def _tune(work: Work, config: FinetuneConfig, place: TrainContext) -> dict[str, Any] | None:
-    store = Store.at(work.store)
-    temporal, values = load_run_model(RunFolder(store.run(_only(work, "temporal").key)), plugins=work.plugins)
+    if config.model is not None:
+        return tune_views(work, config, place)
+    folder = RunFolder(Store.at(work.store).run(only_input(work, "temporal").key))
+    temporal, values = load_run_model(folder, plugins=work.plugins)
     labels = _labels(work, values)
-    loaded = _spatial(work, store, values)
+    loaded = _spatial(work, values)
     task = task_of_run(values, background=labels.background)
     metric = chosen_metric(config, task, plugins=work.plugins)
     module = FinetuneModule(
         loaded.encoder, temporal, data_config=loaded.data_config, frozen_norm=config.frozen_norm
     ).to(place.device)
-    still = [part for part in PARTS if getattr(config, f"{part}_lr_scale") == 0]
-    freeze(module, (*config.freeze, *still), where=work.node)
-    if config.channels_last or (config.channels_last is None and place.device.type == "cuda"):
-        module.spatial.to(memory_format=torch.channels_last)
+    module.set_up(config, device=place.device, where=work.node)
 
     def load() -> Learning:
         return replace(
@@ -83,16 +84,6 @@ def _tune(work: Work, config: FinetuneConfig, place: TrainContext) -> dict[str, 
     return learn(module, load, work=work, config=config, place=place, labels=labels, values=described)
 
 
-def _only(work: Work, name: str) -> InputRef:
-    (reference,) = work.inputs[name]
-    return reference
-
-
-def _check_frames(work: Work, config: FinetuneConfig) -> None:
-    decode = parse_config(DecodeConfig, dict(_only(work, "frames").config), where=_only(work, "frames").node)
-    config.check_inputs({"frames": [decode]})
-
-
 def _labels(work: Work, values: Mapping[str, Any]) -> LabelSpace:
     """The classes; the same as the temporal run's."""
     labels = replace(label_space(work.payload, node=work.node), of_window=values.get("labels_of_window", "any"))
@@ -104,28 +95,16 @@ def _labels(work: Work, values: Mapping[str, Any]) -> LabelSpace:
     return labels
 
 
-def _spatial(work: Work, store: Store, values: Mapping[str, Any]) -> LoadedEncoder:
+def _spatial(work: Work, values: Mapping[str, Any]) -> LoadedEncoder:
     """The encoder of the embed node, with the one output that the temporal model reads."""
-    reference = _only(work, "spatial")
-    config = parse_config(EmbedConfig, dict(reference.config), where=reference.node)
-    output = str(values.get("output", "pooled"))
-    if output not in config.outputs:
+    output, reference = str(values.get("output", "pooled")), only_input(work, "spatial")
+    stored = parse_config(EmbedConfig, dict(reference.config), where=reference.node).outputs
+    if output not in stored:
         raise ConfigError(
-            f"{work.node}: the temporal run reads {output!r}, but {reference.node} gives {', '.join(config.outputs)}. "
+            f"{work.node}: the temporal run reads {output!r}, but {reference.node} gives {', '.join(stored)}. "
             "Name the embed node that it was trained on."
         )
-    generation = reference.inputs.get("run", ())
-    only = config.model_copy(update={"outputs": (output,)})
-    run = generation[0] if generation else None
-    loaded = build_from_config(only, store=store, run=run, where=reference.node, plugins=work.plugins)
-    shape = row_shapes(loaded.encoder, loaded.data_config, where=reference.node)[output]
-    _check_fit(work, loaded.encoder, shape, values)
-    return loaded
-
-
-def _check_fit(work: Work, encoder: Encoder, shape: tuple[int, ...], values: Mapping[str, Any]) -> None:
-    if encoder.kind != "image":
-        raise ConfigError(f"{work.node}: rows of a video encoder are clips; finetune needs one of images (timm/NAME).")
+    loaded, shape = spatial_encoder(work, output)
     if len(shape) != 1:
         raise ConfigError(
             f"{work.node}: the temporal run reads output {values['output']!r} of shape {shape}, averaged over "
@@ -136,6 +115,7 @@ def _check_fit(work: Work, encoder: Encoder, shape: tuple[int, ...], values: Map
             f"{work.node}: the encoder gives {shape[0]} features, but the temporal run reads "
             f"{values['model']['input_dim']}. Was it trained on several embeddings, or on another embed node?"
         )
+    return loaded
 
 
 def _learning(
@@ -150,8 +130,7 @@ def _learning(
 ) -> Learning:
     """Windows of train and val over stored frames, and the loss."""
     shape = WindowShape(**values["window"])
-    path = Store.at(work.store).frames(_only(work, "frames").key)
-    videos, names = _videos(work, config, FrameStore(path), place.reporter)
+    videos, names = stored_videos(work, config, place.reporter)
     sampling = WindowSampling(
         shape=shape,
         clips=clips_of_run(values, shape),
@@ -162,45 +141,21 @@ def _learning(
     rows = KnownRows(videos.digests, videos.spans)
     data = find_windows(work, rows, config=config, sampling=sampling, task=task, note=place.reporter.note)
     geometry = geometry_of(loaded.data_config)
-    is_cropped = config.augment.crop_scale is not None
     of_train, of_val = (set(labelled.windows.video.tolist()) for labelled in (data.train, data.val))
-    as_seen = of_val if is_cropped else of_train | of_val
-    seen = reader(videos, as_seen, geometry, store=path, memory_bytes=config.memory_bytes)
-    stored = stored_reader(videos, of_train, memory_bytes=config.memory_bytes - seen.held_bytes)
-    transforms = clip_transforms(config.augment, geometry, seed=config.seed)
+    reading = clip_reading(work, config, videos, geometry, of_train=of_train, of_val=of_val)
     batches, share = partial(FrameBatches, names=names), place.world.share
-    read = (stored if is_cropped else seen).read
     return Learning(
-        train=data.train_batches(partial(batches, read=read, transforms=transforms), config, share),
-        val=data.val_batches(partial(batches, read=seen.read), config, share),
+        train=data.train_batches(partial(batches, read=reading.train, transforms=reading.transforms), config, share),
+        val=data.val_batches(partial(batches, read=reading.val), config, share),
         objective=build_objective(config, task, counts=data.counts, device=place.device, plugins=work.plugins),
         task=task,
         metric=metric,
-        multipliers={f"{part}.": getattr(config, f"{part}_lr_scale") for part in PARTS},
+        multipliers=config.multipliers,
         evaluate_start=True,
     )
-
-
-def _videos(
-    work: Work, config: FinetuneConfig, store: FrameStore, reporter: Reporter
-) -> tuple[StoredVideos, tuple[str, ...]]:
-    """The videos that have stored frames, and their names."""
-    wanted = distinct_videos(work.payload, splits=(*config.train_splits, *config.val_splits))
-    names = {video.digest: video.video_id for video in wanted}
-    videos = open_videos(store, list(names))
-    missing = [video.video_id for video in wanted if video.digest not in videos.digests]
-    if missing:
-        reporter.note(f"{len(missing)} videos have no stored frames and are left out: {', '.join(missing[:5])}")
-    return videos, tuple(names[digest] for digest in videos.digests)
 
 
 def _described(values: Mapping[str, Any], loaded: LoadedEncoder) -> dict[str, Any]:
     """What config.yaml says of both parts, enough to build them again."""
     names = ("task", "labels_of_window", "output", "window", "clips", "heads", "model")
-    kept = {name: values[name] for name in names if name in values}
-    used = ("encoder", "model_args", "embed_dim", "outputs", "preprocess", "clip")
-    return {
-        **kept,
-        "spatial": {**loaded.config.model_dump(mode="json", include=set(used)), "weights": "none"},
-        "started_from": loaded.weights_digest,
-    }
+    return {**{name: values[name] for name in names if name in values}, **spatial_facts(loaded)}

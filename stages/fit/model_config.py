@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Self, get_type_hints
+from typing import Any, ClassVar, Self, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError, model_validator
 
@@ -44,9 +44,6 @@ class ModelSettings(NamedSettings):
         owner(**options)
         return self
 
-    @property
-    def contexts(self) -> int:
-        """Rows of each step that are seen together, of models that have such an option."""
-        owner = MODEL_OPTIONS.get(self.name)
-        default = 1 if owner is None else getattr(owner, "contexts", 1)
-        return int(self.options().get("contexts", default))
+    def option(self, name: str, default: Any = None) -> Any:
+        """The value of an option, given or the model's own default; ``default`` for models that have no such option."""
+        return self.options().get(name, getattr(MODEL_OPTIONS.get(self.name), name, default))

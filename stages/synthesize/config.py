@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -77,6 +77,83 @@ class FractalConfig(Settings):
         return self
 
 
+REALISTIC: dict[str, Any] = {  # docs/stand-ins.md: measured on labels of MECCANO before any model was trained on it
+    "look_alikes": True,
+    "usual_order": True,
+    "order_spread": 0.5,
+    "gap_seconds": 89.0,
+    "gap_shape": 1.4,
+    "pauses": 0.35,
+    "checks": 0.35,
+    "fastening_seconds": 4.0,
+    "together": 0.45,
+    "undone": 0.19,
+    "wrong": 0.09,
+    "second_hand": True,
+    "tool": True,
+    "hand_size": 1.5,
+    "camera": 0.5,
+}
+PRESETS: dict[str, dict[str, Any]] = {"easy": {}, "realistic": REALISTIC}
+
+
+class ProcedureSettings(Settings):
+    """How hard procedure videos are to read. The defaults are the demo's: short, clear, nothing done wrongly."""
+
+    preset: Literal["easy", "realistic"] = "easy"
+    """Where the settings below start from; realistic: as often, as late and in such orders as in real labels."""
+    look_alikes: bool = False
+    """Every small part twice, told apart by a small mark: seven parts in place of four."""
+    usual_order: bool = False
+    """All videos follow one order; else three orders take turns, and are the videos' labels."""
+    order_spread: float = Field(0.0, ge=0)
+    """Standard deviation of a step's place in the order, in steps."""
+    gap_seconds: float = Field(0.0, ge=0)
+    """Mean time from one change of the assembly to the next; 0: nothing but what the movements take."""
+    gap_shape: float = Field(1.4, gt=0)
+    """Shape of the gamma distribution of gaps; 1: exponential, larger: more even."""
+    pauses: float = Field(0.5, ge=0, le=1)
+    """Share of what fills a gap that is rest."""
+    checks: float = Field(0.25, ge=0, le=1)
+    """Share that is hands at the assembly that change nothing; the rest are parts fetched and put back."""
+    fastening_seconds: float = Field(0.0, ge=0)
+    """Work of the hands over a part that is in its place, before the step is complete."""
+    together: float = Field(0.0, ge=0, le=1)
+    """Probability that the next part is complete in the same moment."""
+    undone: float = Field(0.0, ge=0, le=1)
+    """Probability that a completed step is undone, and done again."""
+    wrong: float = Field(0.0, ge=0, le=1)
+    """Probability that a step is first done wrongly: with the part that looks like it, or turned around."""
+    second_hand: bool = False
+    """A second hand steadies the assembly while the first one works there."""
+    tool: bool = False
+    """The hand works with a screwdriver."""
+    hand_size: float = Field(1.0, gt=0, le=3)
+    """Size of the hands; larger ones hide more."""
+    camera: float = Field(0.0, ge=0, le=1)
+    """How much the camera shifts, turns and zooms, as on a head."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_preset(cls, values: object) -> object:
+        return {**PRESETS.get(str(values.get("preset")), {}), **values} if isinstance(values, dict) else values
+
+    @model_validator(mode="after")
+    def _shares(self) -> Self:
+        if self.pauses + self.checks > 1:
+            raise ValueError(f"pauses ({self.pauses}) and checks ({self.checks}) are shares: give at most 1 together")
+        return self
+
+    def changed(self) -> dict[str, Any]:
+        """What is not as in the demo, as plain data; the preset's values, not its name."""
+        return self.model_dump(mode="json", exclude_defaults=True, exclude={"preset"})
+
+    @property
+    def is_scripted_long(self) -> bool:
+        """Whether anything but the look is not as in the demo."""
+        return bool(self.changed().keys() - {"hand_size", "camera"})
+
+
 class SynthesizeConfig(Settings):
     """What is made; fields that are not about the content (how many, where to) are marked as execution."""
 
@@ -142,6 +219,8 @@ class SourceConfig(SynthesizeConfig):
     """So many classes are drawn, and videos are labelled instances of them; null: unlabelled (perlin: always 256)."""
     class_files: str | None = source_file(None)
     """A folder of class files in place of classes that are drawn."""
+    procedure: ProcedureSettings = ProcedureSettings()
+    """Of the family procedure only."""
 
     @model_validator(mode="before")
     @classmethod
@@ -162,9 +241,16 @@ class SourceConfig(SynthesizeConfig):
             self.codec != "h264" or self.into != "files" or self.size < MIN_PROCEDURE_SIZE
         ):
             raise ValueError(f"procedure videos are h264 files and {MIN_PROCEDURE_SIZE} pixels or larger")
+        if self.family != PROCEDURE and self.procedure.changed():
+            raise ValueError(f"settings of procedure have no meaning for {self.family}; leave them out")
         if self.family == PROCEDURE and self.samples < self.num_val + self.num_test:
             raise ValueError(f"samples is {self.samples}: give at least num_val and num_test together")
         return self
+
+    def content(self) -> dict[str, object]:
+        """As of the command; settings of procedures where they are not the demo's."""
+        changed = self.procedure.changed()
+        return {**super().content(), **({"procedure": changed} if changed else {})}
 
     @property
     def generator(self) -> SynthesizeConfig:

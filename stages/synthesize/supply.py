@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from reelwright.stages.base.work import Reporter
 from reelwright.stages.synthesize.config import PROCEDURE
 from reelwright.stages.synthesize.ledger import Made, Present, appending, listed
@@ -50,6 +52,7 @@ def _supply_procedures(wanted: SyntheticSet, *, workers: int, reporter: Reporter
     parameters = DatasetParameters(
         num_train, config.num_val, config.num_test, config.seed, config.size, config.size, config.fps
     )
+    parameters = replace(parameters, procedure=config.procedure.changed())
     new: list[Made] = []
     outcome = make_procedures(
         folder,
@@ -61,6 +64,7 @@ def _supply_procedures(wanted: SyntheticSet, *, workers: int, reporter: Reporter
         seed=config.seed,
         size=config.size,
         fps=config.fps,
+        procedure=config.procedure.changed(),
         note=new.append,
         by=by,
     )

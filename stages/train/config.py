@@ -120,9 +120,24 @@ class TrainConfig(NetworkSettings):
             default = type(self).model_fields[name].get_default(call_default_factory=True)
             if getattr(self, name) != default:
                 raise ValueError(f"{name} is of windows, but views are learned from; leave {name} or views out")
-        if self.model.options().get("source") == "frames":
+        source, layer = self.model.option("source"), self.model.option("split") or 4
+        if source == "frames":
             raise ValueError("model.source: frames reads pictures, train reads stored rows; use finetune")
+        if source != "maps":
+            return self
+        allowed = (f"layer{layer}.map", *(("map",) if layer == 4 else ()))
+        if self.output not in allowed or len(self.embeddings) > 1:
+            named = f"{self.model.name}, split {self.model.option('split')}"
+            raise ValueError(
+                f"model.source: maps (of {named}) reads maps of layer {layer} of one embed node; set output: "
+                f"{allowed[0]}, which that node has among its outputs, and one name in embeddings"
+            )
         return self
+
+    @property
+    def reads_maps(self) -> bool:
+        """Whether stored maps of a ResNet are learned from, whose last layers are the model's."""
+        return self.views is not None and self.model.option("source") == "maps"
 
     @model_validator(mode="after")
     def _clips_stand_for_videos(self) -> Self:

@@ -43,6 +43,7 @@ class VideoViews(ABC):
     groups: Sequence[int] | None = None  # of each video; a batch has videos of one group
     fewest: int = 1  # videos of a batch: fewer that remain join the batch before, or are left out where there is none
     drop_last: bool = False  # videos that do not fill a batch are left out of the epoch
+    draws: bool = False  # what of a row is looked at (which stored view, augmented how) is drawn too, as in training
     share: Share = ALONE
     names: tuple[str, ...] = ()  # of the videos, for messages
 

@@ -16,6 +16,7 @@ import torch
 from reelwright.models.contracts import Forward
 from reelwright.models.metrics.embedded_videos import EmbeddedVideo
 from reelwright.models.metrics.kendalls_tau import kendalls_tau
+from reelwright.models.systems.carl import FrameModel
 from reelwright.stages.base.work import Work
 from reelwright.stages.datasets.labelled import (
     KnownRows,
@@ -29,14 +30,17 @@ from reelwright.stages.datasets.sampling.two_views import TimeAugment
 from reelwright.stages.datasets.sampling.windows import IntArray
 from reelwright.stages.datasets.tasks.labels import LabelSpace
 from reelwright.stages.datasets.tasks.task import Task
+from reelwright.stages.embed.encoding.encoder import LoadedEncoder
 from reelwright.stages.fit.loop.batches import Batch
+from reelwright.stages.fit.model_config import ModelSettings
 from reelwright.stages.fit.setup import Learning
 from reelwright.stages.fit.train_context import TrainContext
 from reelwright.stages.fit.validation import build_objective
 from reelwright.stages.fit.view_config import NetworkSettings
+from reelwright.stages.train.config import SHAPE_FIELDS, WindowSettings
 from reelwright.stages.train.view_batches import VideoViews
 from reelwright.storage.arrays.spans import row_labels
-from reelwright.storage.errors import InputError, StageError
+from reelwright.storage.errors import ConfigError, InputError, StageError
 from reelwright.storage.tables.annotations import UNKNOWN
 
 TAU_VIDEOS, TAU_ROWS = 20, 512  # of val at most, evenly spaced: so an evaluation takes the same time whatever is there
@@ -80,6 +84,44 @@ def view_sampler(config: NetworkSettings, *, num_views: int, num_contexts: int) 
     )
 
 
+def view_values(
+    config: NetworkSettings, model: ModelSettings, *, output: str, input_dim: int, num_classes: int
+) -> dict[str, Any]:
+    """The part of config.yaml from which the model is built again; ``output`` is of the encoder that it sees.
+
+    Where there are classes, they are predicted over windows of the same length.
+    """
+    assert config.views is not None
+    length, is_classified = config.views.length, config.classifies_rows
+    return {
+        "task": "per_row" if is_classified else None,
+        "views": config.view_facts(),
+        "output": output,
+        "window": WindowSettings(length=length, hop=length).model_dump(include=set(SHAPE_FIELDS)),
+        "model": {
+            "name": model.name,
+            "options": model.options(),
+            "input_dim": input_dim,
+            "num_outputs": num_classes if is_classified else None,
+            "length": length,
+            "per_row": True,
+        },
+    }
+
+
+def start_resnet(model: FrameModel, loaded: LoadedEncoder, *, of: str, where: str) -> None:
+    """Give the layers behind maps the weights of the encoder, that of node ``of``, that the maps are of.
+
+    Raises ConfigError where it is another network.
+    """
+    try:
+        model.load_resnet(loaded.encoder.model.state_dict())
+    except ValueError as error:
+        raise ConfigError(
+            f"{where}: model.network is {model.options.network}, but the maps of {of} are of {loaded.name}: {error}"
+        ) from error
+
+
 def learn_views(
     work: Work,
     config: NetworkSettings,
@@ -111,7 +153,7 @@ def learn_views(
         named = {"videos": of.positions, "names": of.names, "labels": of.labels, "groups": of.groups}
         return make(**named, **common, **more)
 
-    source = batches(train, drop_last=config.drop_last)
+    source = batches(train, drop_last=config.drop_last, draws=True)
     if source.num_batches == 0:
         raise InputError(f"{work.node}: no views to train on. {_why_none(config, source, compares)}")
     for line in _notes(work, config, rows, (train, val), sampler, source):

@@ -5,28 +5,32 @@ embeddings -> block -> windows and targets (train, val) -> model -> Trainer -> r
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from reelwright.models.blocks.heads import Head
+from reelwright.models.systems.carl import FrameModel
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.work import Reporter, Work
 from reelwright.stages.datasets.feature_bank import FeatureBank, load_block, num_features, split_missing
 from reelwright.stages.datasets.labelled import KnownRows, distinct_videos, label_space
 from reelwright.stages.datasets.tasks.labels import LabelSpace
 from reelwright.stages.datasets.tasks.task import Task, build_task
+from reelwright.stages.embed.config import EmbedConfig
+from reelwright.stages.embed.encoding.encoder import build_from_config
 from reelwright.stages.fit.mixing import build_mixing, mix_windows
 from reelwright.stages.fit.processes.world import machine_name
 from reelwright.stages.fit.run_models import build_run_model
 from reelwright.stages.fit.setup import Learning, learn
 from reelwright.stages.fit.train_context import TrainContext, train_in_processes
 from reelwright.stages.fit.validation import build_objective, chosen_metric
-from reelwright.stages.train.config import SHAPE_FIELDS, TrainConfig, WindowSettings
+from reelwright.stages.train.config import SHAPE_FIELDS, TrainConfig
 from reelwright.stages.train.drawn_windows import WindowSampling, find_windows
+from reelwright.stages.train.map_batches import MapBatches, map_channels
 from reelwright.stages.train.view_batches import ViewBatches
-from reelwright.stages.train.view_learning import learn_views, view_labels
+from reelwright.stages.train.view_learning import MakeViews, learn_views, start_resnet, view_labels, view_values
 from reelwright.stages.train.window_batches import WindowBatches
 from reelwright.storage.arrays.embeddings import EmbeddingStore
 from reelwright.storage.errors import ConfigError, InputError, nearest
@@ -55,16 +59,31 @@ def _train(work: Work, config: TrainConfig, place: TrainContext) -> dict[str, An
     metric = chosen_metric(config, task, plugins=work.plugins)
     store = Store.at(work.store)
     stores = [EmbeddingStore(store.embeddings(ref.key)) for ref in work.inputs["embeddings"]]
-    values = _model_values(config, input_dim=num_features(stores, config.output), num_classes=len(labels.classes))
+    of_maps = config.reads_maps
+    input_dim = map_channels(stores[0], config.output) if of_maps else num_features(stores, config.output)
+    values = _model_values(config, input_dim=input_dim, num_classes=len(labels.classes))
     values |= {"heads": [asdict(head) for head in heads]} if heads else {}
-    model = build_run_model(values["model"], plugins=work.plugins, seed=config.seed).to(place.device)
+    model = build_run_model(values["model"], plugins=work.plugins, seed=config.seed)
+    if of_maps and isinstance(model, FrameModel):
+        _start_resnet(model, work)
+    model.to(place.device)
     scratch = store.root / "scratch" / f"{work.key}.{machine_name()}.rows"
 
     def load() -> Learning:
-        loaded = _load(work, config, stores, place=place, scratch=scratch)
-        if task is None or config.views is not None:
-            return _learning_views(work, config, loaded, labels, task=task, place=place, metric=metric)
-        return _learning(work, config, loaded, task, place=place, metric=metric)
+        names = _present(work, config, stores, place.reporter)
+        if of_maps:
+            opened = [stores[0].rows(digest) for digest in names]
+            rows = KnownRows(tuple(names), tuple(each.spans for each in opened))
+            make: MakeViews = partial(MapBatches, rows=opened, output=config.output)
+        else:
+            block = _load(config, stores, names, place=place, scratch=scratch)
+            rows, make = KnownRows(block.digests, block.spans), partial(ViewBatches, block=block)
+            if config.views is None:
+                assert task is not None
+                return _learning(work, config, block, names, task, place=place, metric=metric)
+        contexts = int(config.model.option("contexts", 1))
+        how: dict[str, Any] = {"task": task, "metric": metric, "make": make, "num_contexts": contexts, "place": place}
+        return learn_views(work, config, rows, labels, **how)
 
     try:
         return learn(model, load, work=work, config=config, place=place, labels=labels, values=values)
@@ -73,35 +92,52 @@ def _train(work: Work, config: TrainConfig, place: TrainContext) -> dict[str, An
             remove(scratch)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Loaded:
-    """The rows of all videos, and the names of these."""
+def _start_resnet(model: FrameModel, work: Work) -> None:
+    """Give the layers behind stored maps the weights of the encoder that the maps are of.
 
-    block: FeatureBank
-    names: tuple[str, ...]
+    Raises ConfigError where it is another network.
+    """
+    assert model.backbone is not None
+    if not len(model.backbone.tuned):
+        return
+    (reference,) = work.inputs["embeddings"]
+    run = next(iter(reference.inputs.get("run", ())), None)
+    config = parse_config(EmbedConfig, dict(reference.config), where=reference.node)
+    store = Store.at(work.store)
+    loaded = build_from_config(config, store=store, run=run, where=reference.node, plugins=work.plugins)
+    start_resnet(model, loaded, of=reference.node, where=work.node)
 
 
-def _load(
-    work: Work, config: TrainConfig, stores: list[EmbeddingStore], *, place: TrainContext, scratch: Path
-) -> _Loaded:
-    """The block; several processes on a machine share one, which the first of them writes."""
+def _present(work: Work, config: TrainConfig, stores: list[EmbeddingStore], reporter: Reporter) -> dict[str, str]:
+    """Digest -> name of the videos that have rows in all stores. Raises InputError where none has."""
     videos = distinct_videos(work.payload, splits=(*config.train_splits, *config.val_splits))
     names = {video.digest: video.video_id for video in videos}
     present, missing = split_missing(stores, list(names))
     if missing:
         listed = ", ".join(names[digest] for digest in missing[:5])
-        place.reporter.note(f"{len(missing)} of {len(names)} videos have no embeddings and are left out: {listed}")
+        reporter.note(f"{len(missing)} of {len(names)} videos have no embeddings and are left out: {listed}")
     if not present:
         raise InputError(
             f"{work.node}: none of the {len(names)} videos of splits {', '.join(config.train_splits)} has embeddings; "
             "`reelwright status` says why, or look at train_splits."
         )
-    present_names = {digest: names[digest] for digest in present}
+    return {digest: names[digest] for digest in present}
+
+
+def _load(
+    config: TrainConfig,
+    stores: list[EmbeddingStore],
+    names: dict[str, str],
+    *,
+    place: TrainContext,
+    scratch: Path,
+) -> FeatureBank:
+    """The rows of all videos; several processes on a machine share one block, which the first of them writes."""
     is_shared = place.world.size > 1
     read = partial(
         load_block,
         stores,
-        present_names,
+        names,
         output=config.output,
         memory_bytes=0 if is_shared else config.memory_bytes,
         scratch=scratch,
@@ -115,17 +151,25 @@ def _load(
         place.world.wait()
         block = read(is_written=True)
     place.world.wait()
-    return _Loaded(block=block.on(place.device), names=tuple(present_names[digest] for digest in block.digests))
+    return block.on(place.device)
 
 
 def _learning(
-    work: Work, config: TrainConfig, loaded: _Loaded, task: Task, *, place: TrainContext, metric: str
+    work: Work,
+    config: TrainConfig,
+    block: FeatureBank,
+    names: dict[str, str],
+    task: Task,
+    *,
+    place: TrainContext,
+    metric: str,
 ) -> Learning:
     """Windows of train and val, and the loss."""
-    rows, sampling = KnownRows(loaded.block.digests, loaded.block.spans), WindowSampling.of(config)
+    rows, sampling = KnownRows(block.digests, block.spans), WindowSampling.of(config)
     data = find_windows(work, rows, config=config, sampling=sampling, task=task, note=place.reporter.note)
 
-    batches, share = partial(WindowBatches, block=loaded.block, names=loaded.names), place.world.share
+    named = tuple(names[digest] for digest in block.digests)
+    batches, share = partial(WindowBatches, block=block, names=named), place.world.share
     return Learning(
         train=data.train_batches(batches, config, share),
         val=data.val_batches(batches, config, share),
@@ -133,30 +177,6 @@ def _learning(
         task=task,
         metric=metric,
         prepare=build_mixing(config, mix_windows, num_extents=1, task=task, world=place.world),
-    )
-
-
-def _learning_views(
-    work: Work,
-    config: TrainConfig,
-    loaded: _Loaded,
-    labels: LabelSpace,
-    *,
-    task: Task | None,
-    place: TrainContext,
-    metric: str,
-) -> Learning:
-    """Views of train and val over the block, and the objective."""
-    return learn_views(
-        work,
-        config,
-        KnownRows(loaded.block.digests, loaded.block.spans),
-        labels,
-        task=task,
-        metric=metric,
-        make=partial(ViewBatches, block=loaded.block),
-        num_contexts=config.model.contexts,
-        place=place,
     )
 
 
@@ -188,19 +208,16 @@ def _heads(config: TrainConfig, labels: LabelSpace, *, where: str) -> list[Head]
 
 def _model_values(config: TrainConfig, *, input_dim: int, num_classes: int) -> dict[str, Any]:
     """The part of config.yaml from which predict, embed and finetune build the model again."""
-    views = config.views
+    if config.views is not None:
+        return view_values(config, config.model, output=config.output, input_dim=input_dim, num_classes=num_classes)
     model = {
         "name": config.model.name,
         "options": config.model.options(),
         "input_dim": input_dim,
-        "num_outputs": num_classes if views is None or config.classifies_rows else None,
-        "length": config.window.length if views is None else views.length,
-        "per_row": config.traits.per_row or views is not None,
+        "num_outputs": num_classes,
+        "length": config.window.length,
+        "per_row": config.traits.per_row,
     }
-    if views is not None:  # predicted over windows of the same length, where there are classes
-        task = {"task": "per_row" if config.classifies_rows else None, "views": config.view_facts()}
-        window = WindowSettings(length=views.length, hop=views.length).model_dump(include=set(SHAPE_FIELDS))
-        return {**task, "output": config.output, "window": window, "model": model}
     window = config.window.model_dump(include=set(SHAPE_FIELDS))
     task = {"task": config.task, "labels_of_window": config.labels_of_window}
     clips = config.window.model_dump(include={"sampling", "segments", "segment_rule"})

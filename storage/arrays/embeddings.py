@@ -69,10 +69,23 @@ class EmbeddingRows:
 
         Raises StoreError for an output that was not stored, or for damaged chunks.
         """
+        return self._read(name, slice(start, stop))
+
+    def take(self, name: str, rows: Sequence[int] | npt.NDArray[np.int64], *, view: int | None = None) -> Rows:
+        """The given rows of one output, in the given order; with ``view`` that one alone of stored views (T, V, ...).
+
+        Raises as `output`.
+        """
+        unique, places = np.unique(np.asarray(rows, np.int64), return_inverse=True)
+        found = self._read(name, unique) if view is None else self._read(name, (unique, view))
+        taken: Rows = found[places]
+        return taken
+
+    def _read(self, name: str, selection: Any) -> Rows:
         array = self._output(name)
         try:
             with quiet():
-                return np.asarray(array[start:stop])
+                return np.asarray(array.oindex[selection])
         except (ValueError, RuntimeError, OSError) as error:
             raise StoreError(
                 f"{name!r} of video {self.digest} cannot be read ({error}). Run `reelwright verify --repair`."

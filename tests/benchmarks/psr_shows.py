@@ -2,9 +2,10 @@
 
 FOLDER is what `reelwright init --recipe psr FOLDER` wrote; pre-training and embeddings are those of its store. Per seed
 three temporal streams are trained on the same embeddings, decoded and scored on the test split: windows drawn around
-changes (key clips), windows drawn uniformly, and the state that each single frame shows. They are scored with one and
-the same threshold, and with the one of THRESHOLDS that is best on val, for each run its own. Beside means and standard
-deviations stand the differences of the first two streams, seed by seed, with the standard error of their mean.
+changes (key clips), windows drawn uniformly, and the state that each single frame shows; in "both" the first and the
+last of these vote. They are scored with one and the same threshold, and with the one of THRESHOLDS that is best on val,
+for each run its own. Beside means and standard deviations stand the differences of two streams, seed by seed, with the
+standard error of their mean. The recordings may be those of any preset of `synthesize procedure` (docs/stand-ins.md).
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from reelwright.pipeline.project import Project
 THRESHOLDS = (1.5, 3, 6, 9, 12)  # the recipe's own is among them
 SPLITS = ("val", "test")
 STREAMS = {"key clips": "train", "uniform": "train", "single frames": "frame_train"}  # and the node it is made of
+BOTH = "both"  # of the streams VOTING
+VOTING = ("key clips", "single frames")
+PAIRS = (("key clips", "uniform"), ("key clips", "single frames"), (BOTH, "key clips"), (BOTH, "single frames"))
 METRICS = {
     "pos": "POS %",
     "f1": "F1 %",
@@ -43,7 +47,7 @@ def main() -> None:
     parser.add_argument(
         "--set", action="append", default=[], help="a setting of a node otherwise: train.window.length=12"
     )
-    parser.add_argument("--streams", nargs="+", default=list(STREAMS), choices=list(STREAMS), help="only these")
+    parser.add_argument("--streams", nargs="+", default=[*STREAMS, BOTH], choices=[*STREAMS, BOTH], help="only these")
     arguments = parser.parse_args()
     found = measure(arguments.folder, range(arguments.seeds), changes=arguments.set, streams=arguments.streams)
     for title, streams in found.items():
@@ -53,7 +57,7 @@ def main() -> None:
 
 
 def measure(
-    folder: Path, seeds: range, *, changes: Sequence[str] = (), streams: Sequence[str] = tuple(STREAMS)
+    folder: Path, seeds: range, *, changes: Sequence[str] = (), streams: Sequence[str] = (*STREAMS, BOTH)
 ) -> dict[str, dict[str, list[dict[str, float]]]]:
     """With either threshold, of every stream the scores of every seed."""
     path = (folder / "reelwright.yaml").absolute()
@@ -71,19 +75,24 @@ def measure(
     return {f"threshold {given}": same, "threshold chosen on val": best}
 
 
-def stages_of(stages: dict[str, Any], seeds: range, *, streams: Sequence[str] = tuple(STREAMS)) -> dict[str, Any]:
+def stages_of(stages: dict[str, Any], seeds: range, *, streams: Sequence[str] = (*STREAMS, BOTH)) -> dict[str, Any]:
     """The nodes up to the embeddings, and those of every stream and seed."""
     made = {name: stages[name] for name in ("frames", "pretrain", "embed")}
-    for stream, source in ((stream, STREAMS[stream]) for stream in streams):
+    trained = [stream for stream in STREAMS if stream in streams or (BOTH in streams and stream in VOTING)]
+    for stream in trained:
         for seed in seeds:
-            name = f"{_name(stream)}_{seed}"
+            name, source = f"{_name(stream)}_{seed}", STREAMS[stream]
             made[name] = {**stages[source], "seed": seed}
             if stream == "uniform":
                 made[name]["window"] = {**stages[source]["window"], "sampling": "per_video"}
             made[f"{name}_predict"] = {"uses": "predict", "run": name, "splits": list(SPLITS)}
+    for stream in streams:
+        for seed in seeds:
+            name = f"{_name(stream)}_{seed}"
+            predictions = [f"{_name(one)}_{seed}_predict" for one in (VOTING if stream == BOTH else (stream,))]
             for threshold in THRESHOLDS:
                 steps = f"{name}_steps_{threshold:g}".replace(".", "_")
-                made[steps] = {**stages["steps"], "predictions": [f"{name}_predict"], "threshold": threshold}
+                made[steps] = {**stages["steps"], "predictions": predictions, "threshold": threshold}
                 for split in SPLITS:
                     scores = {"uses": "evaluate", "predictions": steps, "report": False, "splits": [split]}
                     made[f"{steps}_{split}"] = scores
@@ -104,18 +113,17 @@ def table(found: dict[str, list[dict[str, float]]]) -> str:
 
 
 def differences(found: dict[str, list[dict[str, float]]]) -> list[str]:
-    """Of the first two streams, in POS and F1: mean, standard deviation and standard error over the seeds, and each."""
-    if not {"key clips", "uniform"} <= found.keys():
-        return []
+    """Of PAIRS, in POS and F1: mean, standard deviation and standard error over the seeds, and each."""
     lines = []
-    for name in ("pos", "f1"):
-        pairs = zip(found["key clips"], found["uniform"], strict=True)
+    known = [pair for pair in PAIRS if set(pair) <= found.keys()]
+    for (first, second), name in ((pair, name) for pair in known for name in ("pos", "f1")):
+        pairs = zip(found[first], found[second], strict=True)
         values = [100 * (one[name] - other[name]) for one, other in pairs]
         spread = statistics.stdev(values) if len(values) > 1 else 0.0
         error = spread / len(values) ** 0.5
         each = " ".join(f"{value:+.1f}" for value in values)
         lines.append(
-            f"key clips - uniform, {METRICS[name]}: {statistics.mean(values):+.1f} +- {spread:.1f}, "
+            f"{first} - {second}, {METRICS[name]}: {statistics.mean(values):+.1f} +- {spread:.1f}, "
             f"standard error {error:.1f}; seed by seed {each}"
         )
     return lines

@@ -61,6 +61,18 @@ def test_procedures_are_those_of_the_demo(tmp_path: Path) -> None:
     assert json.loads(message(*arguments, "--json"))["new"] == 0
 
 
+def test_procedures_as_hard_as_life_in_the_layout_of_a_data_set(tmp_path: Path) -> None:
+    out = tmp_path / "set"
+    arguments = ["procedure", "--out", str(out), "--samples", "1", "--res", "48", "--fps", "1", "-j", "1"]
+    arguments += ["--preset", "realistic", "--setting", "gap_seconds=0", "--layout", "industreal"]
+    assert message(*arguments).startswith(f"1 files in {out}")
+    assert "marked red bar" in (out / "procedure.yaml").read_text(encoding="utf-8")
+    assert (out / "recordings/train/01_assy_0_1/PSR_labels_raw.csv").exists()
+    record = json.loads((out / "dataset.json").read_text(encoding="utf-8"))
+    assert (record["procedure"]["tool"], "gap_seconds" in record["procedure"]) == (True, False)
+    assert json.loads(message(*arguments, "--json"))["new"] == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
@@ -78,6 +90,12 @@ def test_procedures_are_those_of_the_demo(tmp_path: Path) -> None:
         (["perlin", "--out", "x", "--gen-param", "2"], "perlin has no class files"),
         (["procedure", "--out", "x", "--time", "1h"], "procedure does not go with --time"),
         (["procedure", "--out", "x", "--samples", "1", "--val", "2"], "at least --val and --test together"),
+        (["procedure", "--out", "x", "--samples", "1", "--preset", "real"], "preset"),
+        (["procedure", "--out", "x", "--samples", "1", "--setting", "camera"], "write NAME=VALUE"),
+        (["procedure", "--out", "x", "--samples", "1", "--setting", "camera=[1"], "is no value"),
+        (["procedure", "--out", "x", "--samples", "1", "--setting", "camra=1"], "Did you mean 'camera'"),
+        (["procedure", "--out", "x", "--samples", "1", "--layout", "pourin"], "Did you mean 'pouring'"),
+        (["octopus", "--out", "x", "--samples", "1", "--preset", "easy"], "octopus does not go with --preset"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

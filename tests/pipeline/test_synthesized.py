@@ -340,12 +340,30 @@ def test_procedures_bring_their_segments_and_steps(tmp_path: Path) -> None:
     assert verify(file).problems == ()
 
 
+@pytest.mark.slow
+def test_procedures_as_hard_as_life_are_a_set_of_their_own(tmp_path: Path) -> None:
+    block = "{family: procedure, size: 48, fps: 2, samples: 1, procedure: {preset: realistic, gap_seconds: 0}}"
+    text = f"videos: {{synthesize: {block}}}\nlabels: {{steps: synthesize}}\nstages: {{}}\n"
+    (tmp_path / "reelwright.yaml").write_text(text, encoding="utf-8")
+    file = load_pipeline(tmp_path / "reelwright.yaml")
+    dataset = read_videos(file, SilentObserver(), jobs=1)
+    assert "add_marked_red_bar" in dataset.labels.classes
+    assert open_planner(file).dataset.num_to_make == 0
+    easy = load_pipeline(file.path, ["videos.synthesize.procedure.preset=easy"])
+    assert open_planner(easy).dataset.num_to_make == 1
+
+
 BASE = {"family": "fractal", "samples": 4}
+
+
+def based(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings of procedures are for that family alone."""
+    return {**BASE, **({"family": "procedure"} if "procedure" in values else {}), **values}
 
 
 def key_of(values: dict[str, Any]) -> str | None:
     try:
-        config = SourceConfig.model_validate({**BASE, **values})
+        config = SourceConfig.model_validate(based(values))
     except ValidationError:
         return None
     return synthetic_set(config, store=Store.at("store"), classes={}, folder=None).key
@@ -377,7 +395,7 @@ def test_two_settings_have_one_key_only_when_they_are_equal(
     first, second = (nested(path, data.draw(values)) for _ in range(2))
     keys = key_of(first), key_of(second)
     assume(None not in keys)
-    configs = [SourceConfig.model_validate({**BASE, **entry}) for entry in (first, second)]
+    configs = [SourceConfig.model_validate(based(entry)) for entry in (first, second)]
     assert (keys[0] == keys[1]) == (at(configs[0], path) == at(configs[1], path))
 
 
@@ -410,6 +428,8 @@ def test_the_version_is_in_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"family": "perlin", "samples": 4, "size": 64}, "perlin is 240 x 240 only"),
         ({"family": "procedure", "samples": 1, "num_test": 2}, "at least num_val and num_test"),
         ({"family": "procedure", "samples": 1, "codec": "h265"}, "h264"),
+        ({**BASE, "procedure": {"camera": 0.5}}, "no meaning for fractal"),
+        ({"family": "procedure", "samples": 1, "procedure": {"camra": 1}}, "Did you mean 'camera'"),
         ({"family": "procedure", "samples": 1, "fractal": {"num_points": 5}}, "no meaning for procedure"),
     ],
     ids=lambda value: None if isinstance(value, str) else "_".join(map(str, value.values())),

@@ -41,6 +41,7 @@ CONDITIONAL = {
     ("probe", "alignments"),
     ("probe", "linear_probe"),
     *((stage, name) for stage in ("train", "finetune") for name in ("objective", "views")),
+    ("finetune", "model"),  # in place of a temporal run
     ("pretrain", "loss"),
     ("predict", "crops"),  # 1 of the encoder's own size are no crops, and older keys stay
     ("predict", "short_side"),

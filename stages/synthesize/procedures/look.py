@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -47,10 +47,52 @@ class Look:
     noise_level: float  # Standard deviation in grey levels of 0 to 255.
     noise_seed: int
     distractors: tuple[Distractor, ...]
+    hand_size: float = 1.0
+    camera: Camera | None = None  # None: it stays where it is, but for its shake
 
 
-def draw_look(rng: np.random.Generator) -> Look:
-    """Draw the look of one video from the rng."""
+@dataclass(frozen=True)
+class Camera:
+    """How a camera on the head moves: slow swings, each the sum of two sines."""
+
+    reach: float  # Largest shift, as a fraction of the scene's side.
+    turn: float  # Largest rotation, radians.
+    zoom: float  # Largest change of scale; 0.1: 0.9 to 1.1.
+    periods_seconds: tuple[Point, ...]  # Of x, y, rotation and scale.
+    phases: tuple[Point, ...]
+
+    def at(self, time_seconds: float) -> tuple[float, float, float, float]:
+        """Shift in x and y (fractions of the side), rotation (radians) and scale at a time."""
+        x, y, turn, zoom = (
+            sum(math.sin(math.tau * time_seconds / period + phase) for period, phase in zip(*pair, strict=True)) / 2
+            for pair in zip(self.periods_seconds, self.phases, strict=True)
+        )
+        return self.reach * x, self.reach * y, self.turn * turn, 1 + self.zoom * zoom
+
+
+def draw_look(rng: np.random.Generator, *, hand_size: float = 1.0, camera: float = 0.0) -> Look:
+    """Draw the look of one video from the rng.
+
+    ``hand_size`` is the hands' in usual ones; ``camera`` how much the camera moves, 0 (not at all) to 1.
+    """
+    look = _draw_still(rng)
+    return replace(look, hand_size=hand_size, camera=_draw_camera(rng, camera) if camera else None)
+
+
+def _draw_camera(rng: np.random.Generator, amount: float) -> Camera:
+    def pairs(*bounds: Point) -> tuple[Point, ...]:
+        return tuple(tuple(rng.uniform(*both) for both in bounds) for _ in range(4))  # type: ignore[misc]
+
+    return Camera(
+        reach=0.22 * amount,
+        turn=0.35 * amount,
+        zoom=0.25 * amount,
+        periods_seconds=pairs((3.0, 7.0), (11.0, 29.0)),
+        phases=pairs((0.0, math.tau), (0.0, math.tau)),
+    )
+
+
+def _draw_still(rng: np.random.Generator) -> Look:
     return Look(
         table=TABLES[int(rng.integers(len(TABLES)))],
         skin=SKINS[int(rng.integers(len(SKINS)))],

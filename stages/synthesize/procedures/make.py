@@ -1,16 +1,28 @@
-"""The demo's procedure videos as one more type of `synthesize`: the same files, counted like the others."""
+"""Procedure videos as one more type of `synthesize`: the same files as the demo's, counted like the others."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.work import Reporter
+from reelwright.stages.synthesize.config import ProcedureSettings
 from reelwright.stages.synthesize.ledger import Present
-from reelwright.stages.synthesize.procedures.write import Note, make_procedure_dataset
+from reelwright.stages.synthesize.procedures.pouring import make_pouring
+from reelwright.stages.synthesize.procedures.recordings import make_recordings
+from reelwright.stages.synthesize.procedures.write import DatasetParameters, Note, make_procedure_dataset
 from reelwright.stages.synthesize.spread import Spread, spread
 from reelwright.stages.synthesize.work import SynthesisResult
-from reelwright.storage.errors import ConfigError
+from reelwright.storage.errors import ConfigError, nearest
+
+LAYOUTS: dict[str, tuple[str, Callable[..., None]]] = {  # folder of the samples, and what writes them
+    "videos": ("videos", make_procedure_dataset),
+    "industreal": ("recordings", make_recordings),
+    "pouring": ("videos", make_pouring),
+}
 
 
 def make_procedures(
@@ -24,15 +36,20 @@ def make_procedures(
     seed: int = 0,
     size: int = 128,
     fps: float = 10.0,
+    procedure: Mapping[str, Any] | None = None,
+    layout: str = "videos",
     note: Note | None = None,
     by: Spread = spread,
 ) -> SynthesisResult:
     """Make ``num_samples`` procedure videos, ``num_val`` and ``num_test`` of them for these splits.
 
-    ``note`` is called with each that is new.
+    ``procedure`` are settings (`ProcedureSettings`); ``layout`` is one of LAYOUTS. ``note`` is called with each that is
+    new, and ``by`` may make them elsewhere: both of the layout `videos` alone.
 
-    Raises ConfigError without a number of samples or with more in the splits than there are.
+    Raises ConfigError without a number of samples, with more in the splits than there are, or for an unknown layout.
     """
+    if layout not in LAYOUTS:
+        raise ConfigError(f"no layout is called {layout!r}.{nearest(layout, LAYOUTS)} Known: {', '.join(LAYOUTS)}")
     if num_samples is None or num_samples < num_val + num_test:
         raise ConfigError(
             f"procedure videos are made by number: give --samples, at least --val and --test together "
@@ -47,23 +64,19 @@ def make_procedures(
         counts.append(num_done)
 
     started = time.monotonic()
-    make_procedure_dataset(
-        folder,
-        num_train=num_samples - num_val - num_test,
-        num_val=num_val,
-        num_test=num_test,
-        seed=seed,
-        size=(size, size),
-        fps=fps,
-        workers=workers,
-        progress=tell,
-        note=note,
-        by=by,
-    )
+    settings = parse_config(ProcedureSettings, dict(procedure or {}), where="procedure").changed()
+    counted = {"num_train": num_samples - num_val - num_test, "num_val": num_val, "num_test": num_test, "seed": seed}
+    place, write = LAYOUTS[layout]
+    if layout == "videos":
+        made = {"procedure": settings, "note": note, "by": by}
+        write(folder, size=(size, size), fps=fps, workers=workers, progress=tell, **made, **counted)
+    else:
+        parameters = DatasetParameters(height=size, width=size, fps=fps, procedure=settings, **counted)
+        write(folder, parameters, workers=workers, progress=tell)
     report = {
         "samples": num_samples,
         "files": num_samples,
-        "bytes": Present.of(folder).num_bytes("videos"),
+        "bytes": Present.of(folder).num_bytes(place),
         "process_seconds": round(time.monotonic() - started, 3),
         "rejected_degenerate_draws": 0,
         "given_up": [],

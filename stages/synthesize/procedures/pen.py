@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from PIL import ImageDraw
 
 from reelwright.stages.synthesize.procedures.look import Colour, Distractor, Look
-from reelwright.stages.synthesize.procedures.script import MOUNTED_LIFT, MOUNTS, Point, Pose
+from reelwright.stages.synthesize.procedures.script import LOOK_ALIKES, MOUNTED_LIFT, MOUNTS, Point, Pose
 
 Box = tuple[float, float, float, float]
 
@@ -19,6 +20,7 @@ COLOURS: dict[str, Colour] = {
     "green_triangle": (52, 158, 78),
     "yellow_peg": (226, 190, 52),
 }
+HANDLE: Point = (0.035, 0.055)  # where a screwdriver is held, from its tip
 
 
 @dataclass(frozen=True)
@@ -122,12 +124,38 @@ def _draw_yellow_peg(pen: Pen, pose: Pose) -> None:
     pen.disc(_placed(pose, [(0.0, -0.045)])[0], 0.035, colour)
 
 
-DRAW_PART = {
+def _draw_tall_base(pen: Pen, pose: Pose) -> None:
+    colour = COLOURS["base"]
+    pen.polygon(_placed(pose, _rectangle(0.2, 0.235)), shaded(colour, 0.7))
+    pen.polygon(_placed(pose, _rectangle(0.19, 0.225)), colour)
+    for part, (x, y) in LOOK_ALIKES.mounts.items():
+        if part.endswith("red_bar"):
+            dent = [(x + dx, y + dy) for dx, dy in _rectangle(0.115, 0.032)]
+            pen.polygon(_placed(pose, dent), shaded(colour, 0.8))
+        elif part != LOOK_ALIKES.base:
+            pen.disc(_placed(pose, [(x, y)])[0], 0.05 * _scale(pose), shaded(colour, 0.8))
+
+
+def _marked(draw: Callable[[Pen, Pose], None]) -> Callable[[Pen, Pose], None]:
+    """The same part with a small dark mark in its middle."""
+
+    def draw_with_mark(pen: Pen, pose: Pose) -> None:
+        draw(pen, pose)
+        pen.disc((pose.x, pose.y), 0.014 * _scale(pose), (40, 36, 44))
+
+    return draw_with_mark
+
+
+DRAW_PART: dict[str, Callable[[Pen, Pose], None]] = {
     "base": _draw_base,
+    "tall_base": _draw_tall_base,
     "red_bar": _draw_red_bar,
     "blue_disc": _draw_blue_disc,
     "green_triangle": _draw_green_triangle,
     "yellow_peg": _draw_yellow_peg,
+    "marked_red_bar": _marked(_draw_red_bar),
+    "marked_blue_disc": _marked(_draw_blue_disc),
+    "marked_green_triangle": _marked(_draw_green_triangle),
 }
 
 
@@ -146,19 +174,35 @@ def draw_grey_shape(pen: Pen, shape: Distractor, time_seconds: float) -> None:
         pen.box((x - radius, y - radius, x + radius, y + radius), colour, corner=0.2 * radius)
 
 
-def draw_hand(pen: Pen, look: Look, tip: Point, *, grip: float) -> None:
-    """Draw sleeve, arm, palm and fingers; the fingers meet at `tip`, apart when `grip` is 0 and closed when it is 1."""
+def draw_hand(pen: Pen, look: Look, tip: Point, *, grip: float, is_left: bool = False) -> None:
+    """Draw sleeve, arm, palm and fingers; the fingers meet at `tip`, apart when `grip` is 0 and closed when it is 1.
+
+    A left hand is the mirror image of a right one, and comes from the left.
+    """
+    size, side = look.hand_size, -1.0 if is_left else 1.0
+
+    def reach(right: float, down: float) -> Point:
+        return (x + side * size * right, y + size * down)
+
     # A little below the grip point, so that the held part stays in sight.
-    x, y = tip[0] + 0.02, tip[1] + 0.035
-    wrist, elbow = (x + 0.055, y + 0.17), (0.5 * x + 0.40, max(y + 0.6, 1.15))
+    x, y = tip[0] + side * 0.02, tip[1] + 0.035
+    wrist = reach(0.055, 0.17)
+    elbow = (0.5 * x + (0.1 if is_left else 0.40), max(y + 0.6, 1.15))
     cuff = (wrist[0] + 0.3 * (elbow[0] - wrist[0]), wrist[1] + 0.3 * (elbow[1] - wrist[1]))
-    palm, edge = (x + 0.035, y + 0.105), shaded(look.skin, 0.78)
-    pen.stroke(cuff, elbow, 0.13, look.sleeve)
-    pen.stroke(palm, cuff, 0.085, look.skin)
-    pen.disc(palm, 0.062, look.skin)
+    palm, edge = reach(0.035, 0.105), shaded(look.skin, 0.78)
+    pen.stroke(cuff, elbow, 0.13 * size, look.sleeve)
+    pen.stroke(palm, cuff, 0.085 * size, look.skin)
+    pen.disc(palm, 0.062 * size, look.skin)
     spread = 1.0 - 0.65 * grip
-    for side, length in ((-0.055, 0.9), (-0.02, 1.1), (0.018, 1.1), (0.05, 0.95)):
-        finger = (x + side * spread, y + 0.02 - 0.02 * length)
-        knuckle = (palm[0] + 0.8 * side, palm[1] - 0.03)
-        pen.stroke(knuckle, finger, 0.034, edge)
-        pen.stroke(knuckle, finger, 0.026, look.skin)
+    for across, length in ((-0.055, 0.9), (-0.02, 1.1), (0.018, 1.1), (0.05, 0.95)):
+        finger = reach(across * spread, 0.02 - 0.02 * length)
+        knuckle = (palm[0] + side * size * 0.8 * across, palm[1] - size * 0.03)
+        pen.stroke(knuckle, finger, 0.034 * size, edge)
+        pen.stroke(knuckle, finger, 0.026 * size, look.skin)
+
+
+def draw_screwdriver(pen: Pen, tip: Point) -> None:
+    """Draw a screwdriver that stands on `tip`; the hand that holds it at `HANDLE` is drawn over it."""
+    middle, end = (tip[0] + 0.6 * HANDLE[0], tip[1] + 0.6 * HANDLE[1]), (tip[0] + 0.09, tip[1] + 0.14)
+    pen.stroke(tip, middle, 0.02, (70, 72, 78))
+    pen.stroke(middle, end, 0.055, (214, 120, 34))

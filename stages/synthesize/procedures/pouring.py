@@ -4,16 +4,19 @@
       videos/SPLIT_NN.mp4       and the tables of `write`
       train.pkl, val.pkl        [{id, name, video_file, frame_label, seq_len}, ...]; plain lists and numbers
 
-A phase a frame: how many steps are complete, so that phases lie between key events and come in order, as in Pouring.
+A phase a frame: how many parts are mounted rightly, so that phases lie between key events, and come in order where
+nothing is undone, as in Pouring.
 """
 
 from __future__ import annotations
 
 import math
 import pickle
+from bisect import bisect_right
 from pathlib import Path
 from typing import Any
 
+from reelwright.stages.synthesize.procedures.script import Script
 from reelwright.stages.synthesize.procedures.write import (
     DatasetParameters,
     Progress,
@@ -41,6 +44,7 @@ def make_pouring(
         seed=parameters.seed,
         size=(parameters.height, parameters.width),
         fps=parameters.fps,
+        procedure=parameters.procedure,
         workers=workers,
         progress=progress,
     )
@@ -52,12 +56,13 @@ def make_pouring(
 
 def _entry(number: int, job: VideoJob) -> dict[str, Any]:
     script, _ = job.script_and_look()
-    labels = phases([seconds for seconds, _ in script.steps], num_frames=script.num_frames, fps=script.fps)
+    labels = phases(script)
     name = job.video_id
     return {"id": number, "name": name, "video_file": job.path, "frame_label": labels, "seq_len": len(labels)}
 
 
-def phases(step_seconds: list[float], *, num_frames: int, fps: float) -> list[int]:
-    """Of every frame, how many steps are complete in it: in the first one at or after their time."""
-    firsts = [math.ceil(seconds * fps - 1e-6) for seconds in step_seconds]
-    return [sum(first <= frame for first in firsts) for frame in range(num_frames)]
+def phases(script: Script) -> list[int]:
+    """Of every frame, how many parts are mounted rightly in it: from the first one at or after the time of a change."""
+    firsts = [math.ceil(seconds * script.fps - 1e-6) for seconds, _ in script.states]
+    counts = [sum(value == 1 for value in state) for _, state in script.states]
+    return [counts[bisect_right(firsts, frame) - 1] for frame in range(script.num_frames)]

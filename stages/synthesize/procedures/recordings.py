@@ -14,16 +14,18 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import yaml
 from PIL import Image
 
+from reelwright.models.systems.step_states import steps_of_states
 from reelwright.stages.steps.procedure import Procedure
+from reelwright.stages.synthesize.config import ProcedureSettings
+from reelwright.stages.synthesize.procedures.life import kit_of
 from reelwright.stages.synthesize.procedures.render import Renderer
 from reelwright.stages.synthesize.procedures.scene import state_at
-from reelwright.stages.synthesize.procedures.script import PHASE_OF_PART, VARIANTS, Script
+from reelwright.stages.synthesize.procedures.script import Script
 from reelwright.stages.synthesize.procedures.write import DatasetParameters, VideoJob, list_jobs
 from reelwright.stages.synthesize.spread import spread
 from reelwright.storage.errors import InputError
@@ -32,24 +34,30 @@ from reelwright.storage.files import replacing_folder, write_json, write_text
 VERSION = 1  # raised by hand when the same parameters give other recordings
 KIND = "assy"
 JPEG_QUALITY = 90
-_PARTS = tuple(PHASE_OF_PART)
 
 Progress = Callable[[int, int], None]
 
 
-def demo_procedure(fps: float) -> Procedure:
-    """The demo's procedure: four parts, whose steps have the names of the demo's phases."""
+def demo_procedure(fps: float, settings: ProcedureSettings | None = None) -> Procedure:
+    """The demo's procedure: four parts (or seven), whose steps have the names of the phases.
+
+    Its states are those of the usual orders; where steps are out of place there are others too.
+    """
+    settings = settings or ProcedureSettings()
+    kit = kit_of(settings)
+    parts = tuple(kit.phases)
+    orders = tuple(kit.orders.values())[: 1 if settings.usual_order else None]
     states = {
-        tuple(sorted((0, *map(_PARTS.index, order[:count])))) for order in VARIANTS.values() for count in range(4)
+        tuple(sorted((0, *map(parts.index, order[:count])))) for order in orders for count in range(len(order) + 1)
     }
-    listed = sorted(states, key=lambda parts: (len(parts), parts))
+    listed = sorted(states, key=lambda mounted: (len(mounted), mounted))
     return Procedure(
         name="demo",
         fps=fps,
-        components=tuple(part.replace("_", " ") for part in _PARTS),
-        steps={3 * index: step for index, step in enumerate(PHASE_OF_PART.values())},
-        states=tuple("".join(str(int(part in state)) for part in range(len(_PARTS))) for state in listed),
-        procedures={KIND: {"match": f"*_{KIND}_*", "initial": "0" * len(_PARTS)}},
+        components=kit.components,
+        steps={3 * index: step for index, step in enumerate(kit.phases.values())},
+        states=tuple("".join(str(int(part in state)) for part in range(len(parts))) for state in listed),
+        procedures={KIND: {"match": f"*_{KIND}_*", "initial": "0" * len(parts)}},
     )
 
 
@@ -60,14 +68,14 @@ def make_recordings(
 
     Raises InputError when the folder holds a data set of other parameters or files that are not ours.
     """
-    record, given = folder / "dataset.json", {**asdict(parameters), "layout": f"industreal {VERSION}"}
+    record, given = folder / "dataset.json", {**parameters.plain(), "layout": f"industreal {VERSION}"}
     if record.exists():
         if json.loads(record.read_text(encoding="utf-8")) != given:
             raise InputError(f"{folder} holds a data set made with other parameters; choose another folder")
     elif folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty and has no dataset.json: choose a new or an empty folder")
     write_json(record, given)
-    procedure = demo_procedure(parameters.fps)
+    procedure = demo_procedure(parameters.fps, parameters.settings)
     plain = procedure.model_dump(mode="json", exclude_defaults=True)
     write_text(folder / "procedure.yaml", yaml.safe_dump(plain, sort_keys=False))
     write_json(folder / "procedure_info.json", _info(procedure))
@@ -90,29 +98,32 @@ def write_recording(folder: Path, job: VideoJob) -> None:
             seconds = index / script.fps
             frame = renderer.render(state_at(script, seconds), index=index, time_seconds=seconds)
             Image.fromarray(frame).save(place / "rgb" / f"{index:06d}.jpg", quality=JPEG_QUALITY)
-        for name, text in _labels(script).items():
+        for name, text in _labels(script, demo_procedure(script.fps, job.parameters.settings)).items():
             (place / name).write_text(text, encoding="utf-8")
 
 
 def _place(job: VideoJob) -> Path:
-    variant = tuple(VARIANTS).index(job.variant)
+    variant = tuple(kit_of(job.parameters.settings).orders).index(job.variant)
     first = {"train": 0, "val": job.parameters.num_train, "test": job.parameters.num_train + job.parameters.num_val}
     return Path("recordings", job.split, f"{first[job.split] + job.index + 1:02d}_{KIND}_0_{variant + 1}")
 
 
-def _labels(script: Script) -> dict[str, str]:
-    """The three label files. A step is complete in the first frame that shows it; nothing is ever installed wrongly."""
-    names = list(PHASE_OF_PART.values())
-    state = [0] * len(_PARTS)
-    raw, steps = [_row(0, *state)], []
-    for seconds, step in script.steps:
-        part = names.index(step)
-        state[part] = 1
-        frame = min(math.ceil(seconds * script.fps - 1e-6), script.num_frames - 1)
-        raw.append(_row(frame, *state))
-        steps.append(_row(frame, 3 * part, step))
-    listed = "".join(steps)
-    return {"PSR_labels_raw.csv": "".join(raw), "PSR_labels.csv": listed, "PSR_labels_with_errors.csv": listed}
+def _labels(script: Script, procedure: Procedure) -> dict[str, str]:
+    """The three label files. A step is complete in the first frame that shows it; a frame has the last state in it."""
+    last = {
+        min(math.ceil(seconds * script.fps - 1e-6), script.num_frames - 1): state for seconds, state in script.states
+    }
+    raw = list(last.items())
+
+    def listed(*, include_errors: bool) -> str:
+        steps = steps_of_states(raw, include_errors=include_errors).steps
+        return "".join(_row(int(frame), step, procedure.step_names[step]) for frame, step in steps)
+
+    return {
+        "PSR_labels_raw.csv": "".join(_row(frame, *state) for frame, state in raw),
+        "PSR_labels.csv": listed(include_errors=False),
+        "PSR_labels_with_errors.csv": listed(include_errors=True),
+    }
 
 
 def _row(frame: int, *cells: object) -> str:

@@ -13,13 +13,23 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from reelwright.stages.synthesize.procedures.look import JITTER_FRACTION, Look
-from reelwright.stages.synthesize.procedures.pen import DRAW_PART, Pen, draw_grey_shape, draw_hand, inset, shaded
+from reelwright.stages.synthesize.procedures.pen import (
+    DRAW_PART,
+    HANDLE,
+    Pen,
+    draw_grey_shape,
+    draw_hand,
+    draw_screwdriver,
+    inset,
+    shaded,
+)
 from reelwright.stages.synthesize.procedures.scene import SceneState
-from reelwright.stages.synthesize.procedures.script import PARTS, Point
+from reelwright.stages.synthesize.procedures.script import Point
 
 SUPERSAMPLING = 2
 TRAY_BOX = (0.02, 0.05, 0.455, 0.82)
 MAT_HALF_SIDE = 0.225
+MOVING_MARGIN = 0.35  # Of the side: so much more of the table is drawn where the camera moves.
 
 
 class Renderer:
@@ -32,17 +42,25 @@ class Renderer:
         self.side = SUPERSAMPLING * min(size)
         self.left = (SUPERSAMPLING * self.width - self.side) / 2
         self.top = (SUPERSAMPLING * self.height - self.side) / 2
-        self.margin = math.ceil(JITTER_FRACTION * self.side) + 1
+        moves = 0.0 if look.camera is None else MOVING_MARGIN
+        self.margin = math.ceil((JITTER_FRACTION + moves) * self.side) + 1
         self.table = self._draw_table(work_centre)
 
     def render(self, state: SceneState, *, index: int, time_seconds: float) -> npt.NDArray[np.uint8]:
         """Draw a frame: (H, W, 3) uint8 RGB. `index` chooses the noise, `time_seconds` light, shake and distractors."""
         shift_x, shift_y = self._shake(time_seconds)
         left, top = self.margin + shift_x, self.margin + shift_y
-        canvas = self.table.crop((left, top, left + SUPERSAMPLING * self.width, top + SUPERSAMPLING * self.height))
-        pen = Pen(ImageDraw.Draw(canvas), self.side, self.left - shift_x, self.top - shift_y)
-        self._draw_scene(pen, state, time_seconds)
-        return self._expose(np.asarray(canvas.reduce(SUPERSAMPLING)), index, time_seconds)
+        if self.look.camera is None:
+            canvas = self.table.crop((left, top, left + SUPERSAMPLING * self.width, top + SUPERSAMPLING * self.height))
+            pen = Pen(ImageDraw.Draw(canvas), self.side, self.left - shift_x, self.top - shift_y)
+            self._draw_scene(pen, state, time_seconds)
+            pixels = canvas.reduce(SUPERSAMPLING)
+        else:
+            whole = self.table.copy()
+            pen = Pen(ImageDraw.Draw(whole), self.side, self.left + self.margin, self.top + self.margin)
+            self._draw_scene(pen, state, time_seconds)
+            pixels = self._seen(whole, self.look.camera.at(time_seconds), (shift_x, shift_y))
+        return self._expose(np.asarray(pixels), index, time_seconds)
 
     def _draw_table(self, work_centre: Point) -> Image.Image:
         """Draw the empty table, larger than a frame by the margin, with grain, tray and work mat."""
@@ -68,11 +86,31 @@ class Renderer:
         y = math.sin(math.tau * time_seconds / second) * math.sin(time_seconds + self.look.shake_phase)
         return round(reach * x), round(reach * y)
 
+    def _seen(self, whole: Image.Image, view: tuple[float, float, float, float], shake: tuple[int, int]) -> Image.Image:
+        """What the moving camera sees of the whole table, at the size of a frame.
+
+        A pixel is interpolated between the four that lie around its centre, and so about their mean.
+        """
+        width, height = self.width, self.height
+        x, y, turn, zoom = view
+        across, down = SUPERSAMPLING * math.cos(turn) / zoom, SUPERSAMPLING * math.sin(turn) / zoom
+        centre_x = whole.width / 2 + shake[0] + x * self.side
+        centre_y = whole.height / 2 + shake[1] + y * self.side
+        corner_x = centre_x - across * width / 2 + down * height / 2
+        corner_y = centre_y - down * width / 2 - across * height / 2
+        return whole.transform(
+            (width, height),
+            Image.Transform.AFFINE,
+            (across, -down, corner_x, down, across, corner_y),
+            resample=Image.Resampling.BILINEAR,
+            fillcolor=self.look.table,
+        )
+
     def _draw_scene(self, pen: Pen, state: SceneState, time_seconds: float) -> None:
         """Draw what lies, then what is held, then the hand over it."""
         for distractor in self.look.distractors:
             draw_grey_shape(pen, distractor, time_seconds)
-        for part in PARTS:
+        for part in state.parts:
             if part != state.held:
                 DRAW_PART[part](pen, state.parts[part])
         if state.held:
@@ -81,8 +119,14 @@ class Renderer:
                 (pose.x + 0.02 * pose.lift, pose.y + 0.03 * pose.lift), 0.07 * pose.lift, shaded(self.look.table, 0.6)
             )
             DRAW_PART[state.held](pen, pose)
-        grip = state.parts[state.held].lift if state.held else 0.0
-        draw_hand(pen, self.look, state.hand, grip=grip)
+        grip = state.parts[state.held].lift if state.held else float(state.tool)
+        if state.second_hand is not None:
+            draw_hand(pen, self.look, state.second_hand, grip=0.5, is_left=True)
+        hand = state.hand
+        if state.tool:
+            draw_screwdriver(pen, hand)
+            hand = (hand[0] + HANDLE[0], hand[1] + HANDLE[1])
+        draw_hand(pen, self.look, hand, grip=grip)
 
     def _expose(self, pixels: npt.NDArray[np.uint8], index: int, time_seconds: float) -> npt.NDArray[np.uint8]:
         """Apply light, colour cast and sensor noise to (H, W, 3) pixels."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reelwright.stages.synthesize.procedures.script import Leg, Point, Pose, Script
@@ -15,6 +16,8 @@ class SceneState:
     hand: Point
     held: str
     parts: dict[str, Pose]
+    tool: bool = False  # whether the hand works with a screwdriver
+    second_hand: Point | None = None
 
 
 def ease(share: float) -> float:
@@ -32,7 +35,7 @@ def position_on(leg: Leg, time_seconds: float) -> tuple[Point, float]:
 
 def state_at(script: Script, time_seconds: float) -> SceneState:
     """Compute hand and parts at a time in `[0, duration)`. Raises ValueError outside."""
-    current = _leg_at(script, time_seconds)
+    current = _leg_at(script.legs, time_seconds)
     parts = dict(script.homes)
     for leg in script.legs:
         if leg.stop_seconds > current.start_seconds:
@@ -43,12 +46,14 @@ def state_at(script: Script, time_seconds: float) -> SceneState:
     if current.part:
         angle, lift = (first + way * (last - first) for first, last in (current.angle, current.lift))
         parts[current.part] = Pose(*hand, angle, lift)
-    return SceneState(hand, current.part, parts)
+    second = script.second_hand
+    helping = position_on(_leg_at(second, time_seconds), time_seconds)[0] if second else None
+    return SceneState(hand, current.part, parts, current.tool, helping)
 
 
-def _leg_at(script: Script, time_seconds: float) -> Leg:
-    for leg in script.legs:
+def _leg_at(legs: Sequence[Leg], time_seconds: float) -> Leg:
+    for leg in legs:
         if leg.start_seconds <= time_seconds < leg.stop_seconds:
             return leg
-    stop_seconds = script.legs[-1].stop_seconds
+    stop_seconds = legs[-1].stop_seconds
     raise ValueError(f"time {time_seconds!r} s is outside the script: choose one in [0, {stop_seconds}) s")

@@ -16,19 +16,23 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from reelwright.stages.base.config import parse_config
 from reelwright.stages.synthesize import encode
-from reelwright.stages.synthesize.config import PROCEDURE_VERSION
+from reelwright.stages.synthesize.config import PROCEDURE_VERSION, ProcedureSettings
 from reelwright.stages.synthesize.ledger import Made, Present, differences, digest_of_all, write_rows
+from reelwright.stages.synthesize.procedures.draft import make_script
+from reelwright.stages.synthesize.procedures.life import kit_of, make_long_script
 from reelwright.stages.synthesize.procedures.look import Look, draw_look
 from reelwright.stages.synthesize.procedures.render import Renderer
 from reelwright.stages.synthesize.procedures.scene import state_at
-from reelwright.stages.synthesize.procedures.script import VARIANTS, Script, make_script
+from reelwright.stages.synthesize.procedures.script import Script
 from reelwright.stages.synthesize.spread import Spread, spread
 from reelwright.storage.constants import TEMPORARY
 from reelwright.storage.errors import ConfigError, InputError
@@ -55,6 +59,12 @@ class DatasetParameters:
     width: int
     fps: float
     version: int = PROCEDURE_VERSION
+    procedure: Mapping[str, Any] = field(default_factory=dict)  # what of `ProcedureSettings` is not the default
+
+    @property
+    def settings(self) -> ProcedureSettings:
+        """How hard the videos are."""
+        return parse_config(ProcedureSettings, dict(self.procedure), where="procedure")
 
     def __post_init__(self) -> None:
         """Raise ConfigError naming the first parameter that is out of range."""
@@ -66,9 +76,13 @@ class DatasetParameters:
             _require(pixels >= MIN_SIDE_PIXELS and pixels % 2 == 0, name, pixels, allowed)
         _require(math.isfinite(self.fps) and 1 <= self.fps <= 240, "fps", self.fps, "1 to 240 frames per second")
 
+    def plain(self) -> dict[str, object]:
+        """All of them as plain data; settings that are the demo's are left out."""
+        return {name: value for name, value in asdict(self).items() if name != "procedure" or value}
+
     def content(self) -> dict[str, object]:
         """What decides how a video looks: all but how many there are."""
-        return {name: value for name, value in asdict(self).items() if not name.startswith("num_")}
+        return {name: value for name, value in self.plain().items() if not name.startswith("num_")}
 
     def num_videos(self, split: str) -> int:
         """How many videos a split of `SPLITS` has."""
@@ -96,15 +110,22 @@ class VideoJob:
     @property
     def variant(self) -> str:
         """The order of assembly: variants take turns, shifted per split, so that they are balanced."""
-        names = tuple(VARIANTS)
-        return names[(self.index + SPLITS.index(self.split)) % len(names)]
+        settings = self.parameters.settings
+        names = tuple(kit_of(settings).orders)
+        return names[0] if settings.usual_order else names[(self.index + SPLITS.index(self.split)) % len(names)]
 
     def script_and_look(self) -> tuple[Script, Look]:
         """What happens and how it looks, drawn from this video's own seed sequence, whatever other videos there are."""
         key = (SPLITS.index(self.split), self.index)
         script_seed, look_seed = np.random.SeedSequence(entropy=self.parameters.seed, spawn_key=key).spawn(2)
-        script = make_script(np.random.default_rng(script_seed), variant=self.variant, fps=self.parameters.fps)
-        return script, draw_look(np.random.default_rng(look_seed))
+        settings = self.parameters.settings
+        rng = np.random.default_rng(script_seed)
+        if settings.is_scripted_long:
+            script = make_long_script(rng, settings=settings, variant=self.variant, fps=self.parameters.fps)
+        else:
+            script = make_script(rng, variant=self.variant, fps=self.parameters.fps)
+        look_rng = np.random.default_rng(look_seed)
+        return script, draw_look(look_rng, hand_size=settings.hand_size, camera=settings.camera)
 
 
 def make_procedure_dataset(
@@ -118,11 +139,14 @@ def make_procedure_dataset(
     fps: float = 10.0,
     workers: int = 1,
     overwrite: bool = False,
+    procedure: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     note: Note | None = None,
     by: Spread = spread,
 ) -> None:
     """Write labelled videos of 12 to 25 s that show a base and three parts being put together.
+
+    `procedure` are settings (`ProcedureSettings`) of longer and harder ones.
 
     `size` is (height, width) in pixels, both even and at least 48; `fps` is 1 to 240 frames per second. A video depends
     on the seed, the size, the fps and its own split and index, nothing else: not on the number of videos or of
@@ -134,7 +158,8 @@ def make_procedure_dataset(
     or files that are not ours.
     """
     height, width = size
-    parameters = DatasetParameters(num_train, num_val, num_test, seed, height, width, float(fps))
+    settings = parse_config(ProcedureSettings, dict(procedure or {}), where="procedure").changed()
+    parameters = DatasetParameters(num_train, num_val, num_test, seed, height, width, float(fps), procedure=settings)
     _require(workers >= 1, "workers", workers, "a number of processes from 1")
     folder = Path(folder)
     _prepare_folder(folder, parameters, overwrite=overwrite)
@@ -192,7 +217,7 @@ def _prepare_folder(folder: Path, parameters: DatasetParameters, *, overwrite: b
     backend_of(record).pull_file(record)
     if record.exists():
         found, asked = _read_record(record), parameters.content()
-        found = {name: found[name] for name in asked}
+        found = {name: found[name] for name in (*_CONTENT, "procedure") if name in found}
         if found == asked and not overwrite:
             return
         if not overwrite:

@@ -8,6 +8,7 @@ import torch
 
 from reelwright.stages.datasets.sampling.drawn_views import ViewSampler
 from reelwright.stages.datasets.sampling.two_views import TimeAugment
+from reelwright.stages.finetune.clips import ClipReading
 from reelwright.stages.finetune.view_clips import FrameViewBatches
 
 COUNTS = [20, 5, 0, 31]
@@ -20,11 +21,19 @@ def read(video, rows):
     return frames
 
 
-def source(*, num_contexts=1, transforms=()):
+def plain(video, rows):
+    """The same frames as validation sees them, marked by 7."""
+    frames = read(video, rows)
+    frames[..., 2] = 7
+    return frames
+
+
+def source(*, num_contexts=1, transforms=(), draws=True):
     sampler = ViewSampler(
         strategy="time_augment", augment=TimeAugment(length=6), num_contexts=num_contexts, context_stride=4, seed=9
     )
-    return FrameViewBatches(sampler=sampler, batch_size=2, read=read, num_frames=COUNTS, transforms=transforms)
+    reading = ClipReading(train=read, val=plain, transforms=transforms)
+    return FrameViewBatches(sampler=sampler, batch_size=2, reading=reading, num_frames=COUNTS, draws=draws)
 
 
 @pytest.mark.parametrize("num_contexts", [1, 2])
@@ -58,3 +67,11 @@ def test_transforms_are_drawn_once_a_view_and_again_the_same():
     assert marks[:, 0, 0, 0].tolist() == [20 + place for place in range(6)]
     (last,) = (batch.inputs["frames"] for batch in source(transforms=(marked,)).epoch(2, first=1))
     assert torch.equal(last, whole[1])
+
+
+def test_validation_and_whole_videos_see_frames_without_anything_drawn():
+    batches = source(transforms=(lambda clip, _epoch, _place: clip + 1,), draws=False)
+    seen = [batch.inputs["frames"] for batch in batches.epoch(0)]
+    assert (torch.cat(seen)[..., 2] == 7).all()
+    whole = batches.whole(3, most=100)["frames"]
+    assert whole[0, :, 0, 0].tolist() == [[3, row, 7] for row in range(31)]

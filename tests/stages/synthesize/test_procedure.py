@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from reelwright.stages.synthesize.procedures.draft import make_script
 from reelwright.stages.synthesize.procedures.scene import ease, position_on, state_at
 from reelwright.stages.synthesize.procedures.script import (
     IDLE,
@@ -19,7 +20,6 @@ from reelwright.stages.synthesize.procedures.script import (
     Leg,
     Pose,
     Script,
-    make_script,
 )
 
 SEEDS = range(40)
@@ -37,7 +37,9 @@ def by_hand() -> Script:
         Leg(0.0, 1.0, (0.5, 0.9), (0.1, 0.1), "add_red_bar"),
         Leg(1.0, 2.0, (0.1, 0.1), (0.1, 0.1), "add_red_bar", part="red_bar", angle=(0.5, 0.5), lift=(0.0, 1.0)),
         Leg(2.0, 4.0, (0.1, 0.1), (0.5, 0.3), "add_red_bar", part="red_bar", angle=(0.5, 0.0), lift=(1.0, 1.0)),
-        Leg(4.0, 5.0, (0.5, 0.3), (0.5, 0.3), "add_red_bar", part="red_bar", lift=(1.0, 0.3), step="add_red_bar"),
+        Leg(
+            4.0, 5.0, (0.5, 0.3), (0.5, 0.3), "add_red_bar", part="red_bar", lift=(1.0, 0.3), changes=(("red_bar", 1),)
+        ),
         Leg(5.0, 6.0, (0.5, 0.3), (0.5, 0.9), IDLE),
     )
     return Script("red_blue_green", 10.0, 60, HOMES, (0.5, 0.4), legs)

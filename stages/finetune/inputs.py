@@ -1,0 +1,95 @@
+"""What finetune starts from and reads: the encoder of the embed node, and stored frames of the videos."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from reelwright.stages.augment.transforms import clip_transforms
+from reelwright.stages.base.config import parse_config
+from reelwright.stages.base.work import InputRef, Reporter, Work
+from reelwright.stages.datasets.labelled import distinct_videos
+from reelwright.stages.decode.config import DecodeConfig
+from reelwright.stages.decode.geometry import Geometry
+from reelwright.stages.embed.config import EmbedConfig
+from reelwright.stages.embed.encoding.encoder import LoadedEncoder, build_from_config
+from reelwright.stages.embed.encoding.forward import row_shapes
+from reelwright.stages.finetune.clips import ClipReading, StoredVideos, open_videos, reader, stored_reader
+from reelwright.stages.finetune.config import FinetuneConfig
+from reelwright.storage.arrays.frames import FrameStore
+from reelwright.storage.errors import ConfigError
+from reelwright.storage.store import Store
+
+
+def only_input(work: Work, name: str) -> InputRef:
+    """The one node of an input."""
+    (reference,) = work.inputs[name]
+    return reference
+
+
+def check_frames(work: Work, config: FinetuneConfig) -> None:
+    """Raise ConfigError where the frames are not stored."""
+    reference = only_input(work, "frames")
+    decode = parse_config(DecodeConfig, dict(reference.config), where=reference.node)
+    config.check_inputs({"frames": [decode]})
+
+
+def spatial_encoder(work: Work, output: str) -> tuple[LoadedEncoder, tuple[int, ...]]:
+    """The encoder of the embed node with one output, and the shape of a row of it.
+
+    Raises ConfigError for an encoder of clips, or one that has no such output.
+    """
+    reference = only_input(work, "spatial")
+    config = parse_config(EmbedConfig, dict(reference.config), where=reference.node)
+    generation = reference.inputs.get("run", ())
+    loaded = build_from_config(
+        config.model_copy(update={"outputs": (output,)}),
+        store=Store.at(work.store),
+        run=generation[0] if generation else None,
+        where=reference.node,
+        plugins=work.plugins,
+    )
+    if loaded.encoder.kind != "image":
+        raise ConfigError(f"{work.node}: rows of a video encoder are clips; finetune needs one of images (timm/NAME).")
+    return loaded, row_shapes(loaded.encoder, loaded.data_config, where=reference.node)[output]
+
+
+def stored_videos(work: Work, config: FinetuneConfig, reporter: Reporter) -> tuple[StoredVideos, tuple[str, ...]]:
+    """The videos that have stored frames, and their names."""
+    wanted = distinct_videos(work.payload, splits=(*config.train_splits, *config.val_splits))
+    names = {video.digest: video.video_id for video in wanted}
+    videos = open_videos(FrameStore(Store.at(work.store).frames(only_input(work, "frames").key)), list(names))
+    missing = [video.video_id for video in wanted if video.digest not in videos.digests]
+    if missing:
+        reporter.note(f"{len(missing)} videos have no stored frames and are left out: {', '.join(missing[:5])}")
+    return videos, tuple(names[digest] for digest in videos.digests)
+
+
+def clip_reading(
+    work: Work,
+    config: FinetuneConfig,
+    videos: StoredVideos,
+    geometry: Geometry,
+    *,
+    of_train: Collection[int],
+    of_val: Collection[int],
+) -> ClipReading:
+    """Clips of the videos at these positions: as they are stored where crops are cut, else as the encoder sees them."""
+    is_cropped = config.augment.crop_scale is not None
+    as_seen = of_val if is_cropped else {*of_train, *of_val}
+    path = Store.at(work.store).frames(only_input(work, "frames").key)
+    seen = reader(videos, as_seen, geometry, store=path, memory_bytes=config.memory_bytes)
+    stored = stored_reader(videos, of_train, memory_bytes=config.memory_bytes - seen.held_bytes)
+    return ClipReading(
+        train=(stored if is_cropped else seen).read,
+        val=seen.read,
+        transforms=clip_transforms(config.augment, geometry, seed=config.seed),
+    )
+
+
+def spatial_facts(loaded: LoadedEncoder) -> dict[str, object]:
+    """What config.yaml says of the encoder, enough to build it again."""
+    used = ("encoder", "model_args", "embed_dim", "outputs", "preprocess", "clip")
+    return {
+        "spatial": {**loaded.config.model_dump(mode="json", include=set(used)), "weights": "none"},
+        "started_from": loaded.weights_digest,
+    }

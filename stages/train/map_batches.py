@@ -1,0 +1,77 @@
+"""Batches of views of stored maps of a ResNet, for models whose last layers learn; read from the store as they come.
+
+    stored   (T, C, H, W), or (T, V, C, H, W): V augmented views of every frame, the first as it is
+    batch    one of the V for each view of a video, drawn in training, the first in validation
+
+A map takes hundreds of kilobytes, so nothing is kept in memory: the next batches are read while one is in use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reelwright.stages.datasets.sampling.drawn_views import DrawnViews
+from reelwright.stages.datasets.sampling.generators import generator_at
+from reelwright.stages.embed.threads import read_ahead
+from reelwright.stages.fit.loop.batches import Batch, Origin
+from reelwright.stages.train.view_batches import VideoViews
+from reelwright.storage.arrays.embeddings import EmbeddingRows, EmbeddingStore
+from reelwright.storage.errors import StoreError, nearest
+
+BATCHES_AHEAD = 2
+_MAP_AXES = 3  # C, H, W
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapBatches(VideoViews):
+    """Views of stored maps: inputs are `rows` (N V, T C, channels, H, W) too, as they are stored."""
+
+    rows: Sequence[EmbeddingRows]  # of every video that has some
+    output: str
+    videos: Sequence[int]  # which of them each video is
+
+    @cached_property
+    def rows_of_videos(self) -> Sequence[int]:
+        """See VideoViews."""
+        return [self.rows[video].num_rows for video in self.videos]
+
+    @cached_property
+    def num_stored(self) -> int | None:
+        """Stored views of a frame; None where there is the frame alone."""
+        shape = self.rows[self.videos[0]].row_shape(self.output)
+        return shape[0] if len(shape) > _MAP_AXES else None
+
+    def epoch(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
+        """As `Batches.epoch`; the next batches are read while one is in use."""
+        with read_ahead(super().epoch(epoch, first=first), depth=BATCHES_AHEAD) as batches:
+            yield from batches
+
+    def look(self, drawn: DrawnViews, origin: Origin) -> dict[str, Tensor]:
+        """See VideoViews."""
+        maps = [
+            self.rows[self.videos[video]].take(self.output, rows.reshape(-1), view=self._view(origin.epoch, place))
+            for video, rows, place in zip(drawn.video.tolist(), drawn.rows, origin.positions.tolist(), strict=True)
+        ]
+        return {"rows": torch.from_numpy(np.stack(maps))}
+
+    def _view(self, epoch: int, place: int) -> int | None:
+        if self.num_stored is None or not self.draws:
+            return None if self.num_stored is None else 0
+        return int(generator_at(self.sampler.seed, "map view", epoch=epoch, place=place).integers(self.num_stored))
+
+
+def map_channels(store: EmbeddingStore, output: str) -> int:
+    """Channels of stored maps. Raises StoreError for an output that is not stored or no map."""
+    shapes = store.spec["outputs"]
+    if output not in shapes or len(shapes[output]) < _MAP_AXES:
+        raise StoreError(
+            f"no map {output!r} is stored in {store.path}.{nearest(output, shapes)} Stored: {', '.join(shapes)}. Ask "
+            "the embed node for it with `outputs`."
+        )
+    return int(shapes[output][-_MAP_AXES])
