@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from reelwright.models.blocks.weights import remap_state_dict, state_digest
 from reelwright.models.contracts import VideoModel
 from reelwright.models.systems.carl import FrameModel
 from reelwright.stages.base.devices import pick_device
@@ -19,7 +20,9 @@ from reelwright.stages.base.work import InputRef, Work
 from reelwright.stages.datasets.feature_bank import StoredVideo, num_features, stored_shape
 from reelwright.stages.datasets.sampling.two_views import context_frames
 from reelwright.stages.embed.config import EmbedConfig
+from reelwright.stages.embed.encoding.encoder import RUN_PREFIX
 from reelwright.stages.embed.encoding.forward import autocast
+from reelwright.stages.embed.encoding.weight_files import read_weights
 from reelwright.stages.embed.row_outputs import EMBEDDING, check_row_outputs, model_output
 from reelwright.stages.embed_rows.pieces import Outputs, Piece, joined, pieces_of
 from reelwright.stages.fit.run_models import load_run_model
@@ -194,7 +197,7 @@ def _check_trained_on(
     """
     trained = values["inputs"].get("embeddings", [])
     if not trained:
-        if len(refs) != 1 or run.key not in {entry.key for entry in refs[0].inputs.get("run", ())}:
+        if len(refs) != 1 or not _is_own(refs[0], run, store):
             raise ConfigError(
                 f"{where}: the model of run {run.node} reads the rows of the run's own encoder, not "
                 f"{', '.join(ref.node for ref in refs)}. Give embeddings that are made of frames with run: {run.node}"
@@ -215,3 +218,12 @@ def _check_trained_on(
                 f"{run.node} was trained on those of {wanted.get('encoder')}, weights {wanted.get('weights_digest')}. "
                 "Give the embeddings that it was trained on, in the same order"
             )
+
+
+def _is_own(ref: InputRef, run: InputRef, store: Store) -> bool:
+    """Whether rows are of the encoder in a finetune run, by name or by its weights: it may be frozen."""
+    if run.key in {entry.key for entry in ref.inputs.get("run", ())}:
+        return True
+    weights = read_weights(RunFolder(store.run(run.key)).weights)
+    own = state_digest(remap_state_dict(weights, prefix=f"{RUN_PREFIX}model.", key_map=None))
+    return bool(EmbeddingStore(store.embeddings(ref.key)).spec.get("weights_digest") == own)
