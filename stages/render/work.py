@@ -116,8 +116,8 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
     made: list[tuple[str, Drawing, Path]] = []
     left_out: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
+        scene = _scene(work, config, stack)
         try:
-            scene = _scene(work, config, stack)
             drawings = [(what, drawing) for what in config.what for drawing in DRAWN[what](scene)]
             reporter.total(len(drawings), "pictures")
             for what, drawing in drawings:
@@ -129,7 +129,7 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
                     made.append((what, drawing, path))
                 reporter.advance(1)
         except ValueError as error:
-            raise StageError(f"{work.node}: {error} Set stride to take every so many rows only") from error
+            raise StageError(f"{work.node}: {error} Set stride to take every so many rows only.") from error
     left_out |= {what: "it takes two videos" for what in config.what if what not in dict(drawings)}
     for name, reason in left_out.items():
         reporter.note(f"{name} is left out: {reason}")
@@ -156,7 +156,10 @@ def _scene(work: Work, config: RenderConfig, stack: contextlib.ExitStack) -> Sce
     store = EmbeddingStore(Store.at(work.store).embeddings(work.inputs["embeddings"][0].key))
     output = chosen_output(store, config.output, node=work.node)
     listed = sorted(payload_videos(work.payload), key=lambda video: video.video_id)
-    found = embedded_videos(store, listed, work.payload, output=output, normalize=config.normalize)
+    try:
+        found = embedded_videos(store, listed, work.payload, output=output, normalize=config.normalize)
+    except ValueError as error:
+        raise StageError(f"{work.node}: {error}") from error
     videos = {video.name: video.every(config.stride) for video in found}
     for setting, names in config.named_videos().items():
         missing = [name for name in names if name not in videos]

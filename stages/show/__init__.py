@@ -1,1 +1,1 @@
-"""Frames and data sets as pictures for people."""
+"""Frames, rows and data sets as pictures for people."""

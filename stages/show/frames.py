@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
 from reelwright.stages.base.work import VideoItem
 from reelwright.stages.decode.config import DecodeConfig
-from reelwright.stages.decode.processes.attempts import Attempt, Plan, attempt_all
-from reelwright.stages.decode.readers import backend_order
-from reelwright.stages.decode.source import backends_of, decoding, of_item
+from reelwright.stages.decode.processes.attempts import Attempt, attempt_all
+from reelwright.stages.evaluate.pages.frame_source import frames_plan
 from reelwright.storage.errors import ItemError
 
 Frame = npt.NDArray[np.uint8]
@@ -23,20 +20,8 @@ def frames_at(item: VideoItem, times: tuple[float, ...], *, short_side: int) -> 
     Raises ItemError when no backend can decode the video.
     """
     config = DecodeConfig(times=times, short_side=short_side, materialize=False)
-    order = backend_order(config.backend)
-
-    def arguments(video: VideoItem, backend: str, _attempt: int) -> dict[str, Any]:
-        fixed = {"backend": backend, "geometry": None, "chunk_rows": 4, "start_row": 0}
-        return {**decoding(config, 1, index=None), **fixed, **of_item(video)}
-
-    plan = Plan(
-        function="reelwright.stages.decode.tasks:stream_video",
-        arguments=arguments,
-        backends=lambda video: backends_of(video, order),
-        workers=1,
-    )
     found: list[tuple[float, Frame]] = []
-    for event in attempt_all([item], plan):
+    for event in attempt_all([item], frames_plan({item.video_id: config}, chunk_rows=4)):
         if not isinstance(event, Attempt):
             if not found:
                 raise ItemError(event.cause, event.message, status=event.status)

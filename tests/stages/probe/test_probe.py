@@ -198,6 +198,18 @@ def test_no_report(labelled):
     assert [path.name for path in labelled.store.report("p" * 32).iterdir()] == ["metrics.json"]
 
 
+def test_one_labelled_video_of_each_kind(toy):
+    """One to learn from, one to measure: no pair of labelled videos, so that what needs one is left out."""
+    for name, split, is_labelled in (("a", "train", True), ("b", "train", False), ("x", "test", True)):
+        add(toy, name, split, seed=ord(name), is_labelled=is_labelled)
+    add(toy, "y", "test", seed=3, is_labelled=False)
+    summary, metrics = probe(toy, tasks=ALL, linear_probe={"epochs": 30, "learning_rate": 1.0})
+    assert set(metrics["skipped"]) == {"retrieval", "alignment"}
+    assert summary["phase_accuracy@10%"] == summary["phase_accuracy"] > 0.8
+    assert metrics["tasks"]["phase_classification"]["logistic"]["accuracy_spread@10%"] is None
+    assert metrics["tasks"]["kendalls_tau"]["num_pairs"] == 2
+
+
 def test_only_the_training_videos_lack_labels(toy):
     add(toy, "a", "train", seed=0, is_labelled=False)
     add(toy, "x", "test", seed=1)

@@ -254,6 +254,13 @@ def test_videos_that_are_too_long_to_be_warped_are_refused(toy, monkeypatch):
         run(work_of(toy, what=["similarity"]), toy.reporter)
 
 
+def test_rows_that_are_not_numbers(toy):
+    toy.write("emb", "x", np.full((3, 2), np.nan, np.float32))
+    toy.add("x", "test", Annotation(), video_id="x")
+    with pytest.raises(StageError, match=r"pictures: video 'x': 3 of 3 rows hold NaN or infinity\.$"):
+        run(work_of(toy), toy.reporter)
+
+
 def test_every_so_many_rows(toy, monkeypatch):
     for name in "xy":
         add(toy, name, 41)
