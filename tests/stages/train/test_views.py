@@ -354,7 +354,7 @@ def test_a_very_long_video_takes_no_more_than_its_rows(toy):
     for digest, split in (("long", "train"), ("short", "train"), ("long", "val"), ("short", "val")):
         toy.add(digest, split, Annotation())
     work = view_work(toy, metric="kendalls_tau", memory_bytes=1 << 20, epochs=3)
-    with pytest.raises(InputError, match="kendalls_tau compares videos .* more than a row, and there are 1"):
+    with pytest.raises(InputError, match=r"kendalls_tau compares videos .* more than a row, and there are 1"):
         run(work, toy.reporter)
     run(view_work(toy, key="again", memory_bytes=1 << 20, epochs=3), toy.reporter)
     before, *_, after = (line["peak_memory_bytes"] for line in RunFolder(toy.store.run("again")).metrics())
