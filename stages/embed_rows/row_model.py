@@ -22,6 +22,7 @@ from reelwright.stages.datasets.sampling.two_views import context_frames
 from reelwright.stages.embed.config import EmbedConfig
 from reelwright.stages.embed.encoding.encoder import RUN_PREFIX
 from reelwright.stages.embed.encoding.forward import autocast
+from reelwright.stages.embed.encoding.last_layers import POOLED
 from reelwright.stages.embed.encoding.weight_files import read_weights
 from reelwright.stages.embed.row_outputs import EMBEDDING, check_row_outputs, model_output
 from reelwright.stages.embed_rows.pieces import Outputs, Piece, joined, pieces_of
@@ -147,6 +148,9 @@ def load_row_model(work: Work, config: EmbedConfig) -> RowModel:
     model, _ = load_run_model(folder, plugins=work.plugins)
     output, device = str(values.get("output", "pooled")), pick_device(config.device)
     stores = [EmbeddingStore(store.embeddings(entry.key)) for entry in refs]
+    if isinstance(model, FrameModel) and model.is_tuned and _are_of_its_layers(ref, values, stores, output):
+        model, output = model.of_rows(), POOLED
+        values["model"]["input_dim"] = model.options.map_channels(None)
     loaded = RowModel(
         model=model.eval().to(device),
         name=values["model"]["name"],
@@ -162,6 +166,13 @@ def load_row_model(work: Work, config: EmbedConfig) -> RowModel:
         ),
     )
     return loaded.tried(config.pieces.length or (values["model"]["length"] if len(loaded.row) == 1 else 1))
+
+
+def _are_of_its_layers(ref: InputRef, values: Mapping[str, Any], stores: Sequence[EmbeddingStore], output: str) -> bool:
+    """Whether rows are what the last layers inside the model give, stored by embed of frames with the run."""
+    shapes = stores[0].spec["outputs"]
+    is_of_maps = ref.stage == "finetune" and values["model"]["options"].get("source") == "maps"
+    return is_of_maps and output not in shapes and POOLED in shapes
 
 
 def _row_shape(
