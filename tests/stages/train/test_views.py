@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 
 from reelwright.models.metrics.embedded_videos import EmbeddedVideo
 from reelwright.models.metrics.kendalls_tau import kendalls_tau
+from reelwright.stages.base.plugins import find_plugin
 from reelwright.stages.datasets.feature_bank import read_video
 from reelwright.stages.fit.loop.progress import TIMINGS
 from reelwright.stages.fit.run_models import load_run_model, task_of_run
@@ -62,7 +64,8 @@ def fill(toy, *, labelled=False, lengths=(40, 55, 60, 30, 48, 52, 44, 50, 36)):
 
 def view_work(toy, *, classes=(), model="carl", objective="scl", **more):
     model = MODELS[model] if isinstance(model, str) else model
-    named = {"model": model, "objective": OBJECTIVES[objective], "views": {"length": 16}}
+    objective = OBJECTIVES[objective] if isinstance(objective, str) else objective
+    named = {"model": model, "objective": objective, "views": {"length": 16}}
     work = toy.train_work(**{"optimizer": {"lr": 1e-3}, **named, "batch_size": 3, **more})
     del work.config["window"]
     work.payload["classes"] = list(classes)
@@ -291,3 +294,68 @@ def test_two_processes_go_on_in_the_middle_of_an_epoch(courses):
     run(view_work(courses, key="cut", **learning), courses.reporter)
     assert lines_of(courses, "cut") == lines_of(courses, "whole")
     assert equal(courses, "cut", "whole")
+
+
+NET = """
+import torch
+from reelwright.models.temporal.common import TemporalModel
+
+
+class Net(TemporalModel):
+    def __init__(self, sizes, *, width: int = 8, pooled: bool = False):
+        super().__init__(sizes)
+        self.body, self.pooled = torch.nn.Linear(sizes.input_dim, width), pooled
+
+    def forward(self, batch):
+        rows = self.body(batch["rows"].masked_fill(~batch["mask"].unsqueeze(-1), 0.0))
+        return {"embedding": torch.nn.functional.normalize(rows.mean(1) if self.pooled else rows, dim=-1)}
+"""
+LOSS = """
+from reelwright.models.contracts import Outputs
+from reelwright.stages.objectives.contract import LossParts, Objective
+
+
+class Apart(Objective):
+    num_views = 2
+
+    def __init__(self, sizes):
+        super().__init__()
+        assert (sizes.task, sizes.num_classes) == ("per_row", 0)
+
+    def forward(self, outputs, batch):
+        one, other = outputs["embedding"].reshape(-1, 2, *outputs["embedding"].shape[1:]).unbind(1)
+        return LossParts((one.mean(1) - other.mean(1)).square().mean())
+"""
+
+
+def plugged(toy, work, folder):
+    for name, text in (("net.py", NET), ("loss.py", LOSS)):
+        (folder / name).write_text(text, encoding="utf-8")
+    uses = TrainConfig.model_validate(work.config).plugins().values()
+    found = {use.key: find_plugin(use.group, use.name, folder=folder).plain() for use in uses}
+    return replace(work, plugins=found)
+
+
+def test_models_and_objectives_of_others_learn_from_views(courses, tmp_path):
+    work = view_work(courses, model={"name": "net.py:Net", "width": 4}, objective={"name": "loss.py:Apart"})
+    outputs = run(plugged(courses, work, tmp_path), courses.reporter)
+    losses = [line["val_loss"] for line in RunFolder(courses.store.run("run")).metrics()]
+    assert outputs["metrics"]["val_loss"] == min(losses) < losses[0]
+    work = view_work(courses, key="other", model={"name": "net.py:Net", "pooled": True})
+    with pytest.raises(ConfigError, match=r"Net gives embedding of shape \(2, 8\) .* needed is \(2, 16, 8\)"):
+        run(plugged(courses, work, tmp_path), courses.reporter)
+
+
+@pytest.mark.slow
+def test_a_very_long_video_takes_no_more_than_its_rows(toy):
+    rows = np.random.default_rng(0).normal(size=(100_000, 64)).astype(np.float32)
+    toy.write("emb", "long", rows)
+    toy.write("emb", "short", rows[:1])
+    for digest, split in (("long", "train"), ("short", "train"), ("long", "val"), ("short", "val")):
+        toy.add(digest, split, Annotation())
+    work = view_work(toy, metric="kendalls_tau", memory_bytes=1 << 20, epochs=3)
+    with pytest.raises(InputError, match=r"kendalls_tau compares videos .* more than a row, and there are 1"):
+        run(work, toy.reporter)
+    run(view_work(toy, key="again", memory_bytes=1 << 20, epochs=3), toy.reporter)
+    before, *_, after = (line["peak_memory_bytes"] for line in RunFolder(toy.store.run("again")).metrics())
+    assert after - before < 20 << 20
