@@ -14,20 +14,10 @@ from functools import cached_property
 from pathlib import Path
 
 from reelwright.pipeline.config.pipeline_file import PipelineFile
+from reelwright.pipeline.plan import keys
 from reelwright.pipeline.plan.data_warnings import data_warnings
 from reelwright.pipeline.plan.dataset import Dataset
 from reelwright.pipeline.plan.graph import FRESH, STALE, WAITING, Graph, Node, NodePlan, has_rows, is_identified
-from reelwright.pipeline.plan.keys import (
-    NodePlugins,
-    hub_file,
-    identity,
-    material,
-    named_videos,
-    node_key,
-    samples,
-    source_digests,
-    wanted_items,
-)
 from reelwright.pipeline.plan.load_dataset import with_labels
 from reelwright.pipeline.plan.reasons import (
     InputVideo,
@@ -85,9 +75,9 @@ class Planner:
         return tuple(dict.fromkeys(text for dataset in datasets for text in data_warnings(dataset)))
 
     @cached_property
-    def plugins(self) -> NodePlugins:
+    def plugins(self) -> keys.NodePlugins:
         """What plug-ins the nodes name, as they were when first looked at."""
-        return NodePlugins(self.file, self.graph)
+        return keys.NodePlugins(self.file, self.graph)
 
     def forget(self) -> None:
         """Look at the store anew."""
@@ -100,7 +90,7 @@ class Planner:
         ``rows`` are those of its ledger, where they were read just now.
         """
         node, before = self.graph.nodes[name], self._plans.pop(name, None)
-        has_files = bool(node.config.sources()) or hub_file(node, self.file) is not None
+        has_files = bool(node.config.sources()) or keys.hub_file(node, self.file) is not None
         if before is None or before.material is None or has_files:
             plan = self._plan(node, rows)
         else:
@@ -113,7 +103,7 @@ class Planner:
 
     def _seen_below(self, plan: NodePlan) -> tuple[str | None, set[str]]:
         """What nodes that read this one are planned with: how it stands in their keys, and which items it has."""
-        return identity(plan, self.plan) if is_identified(plan) else None, plan.available
+        return keys.identity(plan, self.plan) if is_identified(plan) else None, plan.available
 
     def rows(self, plan: NodePlan) -> Mapping[str, ItemRow]:
         """The rows of a node's ledger, read now where planning had no need of them."""
@@ -132,16 +122,16 @@ class Planner:
     def _plan(self, node: Node, rows: Mapping[str, ItemRow] | None = None) -> NodePlan:
         parents = {name: self.plan(name) for name in node.parents}
         rows_of = [plan.available for plan in parents.values() if has_rows(plan.node)]
-        wanted = wanted_items(self.dataset, node, rows_of)
+        wanted = keys.wanted_items(self.dataset, node, rows_of)
         unmet = self._unmet(node, parents)
         if unmet:
             return NodePlan(node=node, state=WAITING, reasons=unmet, wanted=wanted)
-        identities = {name: identity(plan, self.plan) for name, plan in parents.items()}
-        sources, dataset = source_digests(node, self.file, self.known), self.dataset_of(node)
+        identities = {name: keys.identity(plan, self.plan) for name, plan in parents.items()}
+        sources, dataset = keys.source_digests(node, self.file, self.known), self.dataset_of(node)
         plugins = self.plugins.of(node)
-        made = material(node, dataset, wanted, identities=identities, sources=sources, plugins=plugins)
+        made = keys.material(node, dataset, wanted, identities=identities, sources=sources, plugins=plugins)
         spec_key = digest(made)
-        key = "" if self._not_known(node) else node_key(node, dataset, spec_key, wanted)
+        key = "" if self._not_known(node) else keys.node_key(node, dataset, spec_key, wanted)
         plan = NodePlan(node=node, state=FRESH, material=made, spec_key=spec_key, key=key, wanted=wanted)
         return self._checked(plan, rows)
 
@@ -224,7 +214,7 @@ class Planner:
         reasons = [f"waits for {name}" for name, plan in parents.items() if not is_identified(plan)]
         if node.config.kind == "run" or node.config.reads_labels:
             reasons += self._not_known(node)
-        hub = hub_file(node, self.file)
+        hub = keys.hub_file(node, self.file)
         if hub is not None and not self.file.store.backend.ensure_local(hub):
             reasons.append(f"weights of {node.config.hub_weights()} are not fetched yet")
         return tuple(reasons)
@@ -286,7 +276,7 @@ class Planner:
 
     def inputs_now(self, plan: NodePlan) -> list[InputVideo]:
         """What a run learns from, or a prediction is published of, as the videos and labels are now."""
-        choose = samples if plan.node.config.kind == "run" else named_videos
+        choose = keys.samples if plan.node.config.kind == "run" else keys.named_videos
         return input_videos(choose(self.dataset_of(plan.node), plan.node, plan.wanted))
 
     def inputs_before(self, plan: NodePlan) -> list[InputVideo]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import functools
 import os
 import socket
 import sys
@@ -59,13 +60,13 @@ class Unit:
 
     def plain(self) -> dict[str, Any]:
         """Dicts, lists, texts and numbers."""
-        plain: dict[str, Any] = _UNIT.dump_python(self, mode="json")
+        plain: dict[str, Any] = _adapters()[0].dump_python(self, mode="json")
         return plain
 
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> Unit:
         """What `plain` gave."""
-        return _UNIT.validate_python(values)
+        return _adapters()[0].validate_python(values)
 
     def mark(self, ending: str) -> Path:
         """The file that says that the unit was started, or that its worker left it in peace."""
@@ -87,13 +88,13 @@ class UnitDone:
 
     def plain(self) -> dict[str, Any]:
         """Dicts, lists, texts and numbers."""
-        plain: dict[str, Any] = _DONE.dump_python(self, mode="json")
+        plain: dict[str, Any] = _adapters()[1].dump_python(self, mode="json")
         return plain
 
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> UnitDone:
         """What `plain` gave."""
-        return _DONE.validate_python(values)
+        return _adapters()[1].validate_python(values)
 
     def raise_error(self) -> None:
         """Raise what ended the stage as a whole."""
@@ -102,7 +103,9 @@ class UnitDone:
             raise kind(self.error[1])
 
 
-_UNIT, _DONE = TypeAdapter(Unit), TypeAdapter(UnitDone)
+@functools.cache
+def _adapters() -> tuple[TypeAdapter[Unit], TypeAdapter[UnitDone]]:
+    return TypeAdapter(Unit), TypeAdapter(UnitDone)
 
 
 class _Collector(SilentReporter):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -124,15 +125,18 @@ class SilentReporter:
         """Ignore notes."""
 
 
-_WORK = TypeAdapter(Work)
+@functools.cache
+def _adapter() -> TypeAdapter[Work]:
+    """Made when work is handed over first: that takes longer than most commands may."""
+    return TypeAdapter(Work)
 
 
 def work_to_plain(work: Work) -> dict[str, Any]:
     """Dicts, lists, texts and numbers."""
-    plain: dict[str, Any] = _WORK.dump_python(work, mode="json")
+    plain: dict[str, Any] = _adapter().dump_python(work, mode="json")
     return plain
 
 
 def work_from_plain(values: Mapping[str, Any]) -> Work:
     """The work that `work_to_plain` wrote."""
-    return _WORK.validate_python(values)
+    return _adapter().validate_python(values)

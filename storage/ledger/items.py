@@ -104,7 +104,7 @@ class ItemLedger:
 
     def fold(self, rows: Iterable[ItemRow]) -> None:
         """Fold the marks of ``rows``, which are known to be committed; other processes may commit others meanwhile."""
-        message = {row.digest: asdict(row) for row in rows}
+        message = {row.digest: vars(row) for row in rows}  # flat; as `asdict`, which takes ten times as long
         if message:
             self._replace(message.values())
         remove_files([self._marks / f"{digest}.json" for digest in message])
