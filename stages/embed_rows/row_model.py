@@ -220,7 +220,7 @@ def _check_trained_on(
             f"), these are {len(refs)}. Give as many, in the same order"
         )
     for ref, known in zip(refs, trained, strict=True):
-        if ref.key == known["key"] or not (store.embeddings(known["key"]) / "zarr.json").is_file():
+        if ref.key == known["key"] or not store.backend.ensure_local(store.embeddings(known["key"]) / "zarr.json"):
             continue
         own, wanted = (EmbeddingStore(store.embeddings(key)).spec for key in (ref.key, known["key"]))
         if any(own.get(name) != wanted.get(name) for name in ("encoder", "weights_digest")):
