@@ -10,7 +10,7 @@ from typing import Any
 
 from reelwright.stages.base.work import Reporter, VideoItem, Work, ledger_of
 from reelwright.stages.synthesize.config import ACTIONS, PROCEDURE, SourceConfig
-from reelwright.stages.synthesize.families.class_files import SUFFIX, class_files, in_order
+from reelwright.stages.synthesize.families.class_files import SUFFIX, class_files, find_classes, in_order
 from reelwright.stages.synthesize.families.table import fixed_labels
 from reelwright.stages.synthesize.ledger import FRAME_STORE, Made, clear_leftovers
 from reelwright.stages.synthesize.make import class_name, make_class, make_sample
@@ -62,7 +62,8 @@ def items_to_make(wanted: SyntheticSet, *, again: bool) -> tuple[VideoItem, ...]
     """The samples that are to be made, ``again`` as of `SyntheticSet.settled`.
 
     Nobody else may be at work in the folder: what a killed process left half written, or did not list, is removed.
-    Tables that go with the videos are written before these are made.
+    Tables that go with the videos are written before these are made. Raises InputError and ConfigError for class files
+    that are not right.
     """
     config, left_out = wanted.config, wanted.settled(again=again)
     clear_leftovers(wanted.folder)
@@ -75,7 +76,8 @@ def items_to_make(wanted: SyntheticSet, *, again: bool) -> tuple[VideoItem, ...]
         write_annotations(wanted.folder, [_job(config, name) for name in dict.fromkeys([*names, *wanted.rows])])
         names = [name for name in names if name not in left_out]
     else:
-        plan, done = SamplePlan(config.generator, _labels(config, wanted.classes)), set(map(number_of, left_out))
+        files = {} if wanted.class_folder is None else class_files(config.generator, wanted.class_folder)
+        plan, done = SamplePlan(config.generator, _labels(config, files)), set(map(number_of, left_out))
         names = [plan.sample(step).name for step in range(1, config.samples + 1) if step not in done]
         if config.family == ACTIONS:
             numbers = {*range(1, config.samples + 1), *map(number_of, wanted.rows)}
@@ -97,7 +99,7 @@ def _calls(work: Work, config: SourceConfig, folder: Path) -> tuple[list[_Call],
                 f"{config.class_files} is not on {socket.gethostname()}: every worker must see the class files of "
                 "videos.synthesize. Put them into a folder that all machines share, or let them be drawn (num_classes)"
             )
-        files = class_files(generator, Path(config.class_files))
+        files = find_classes(Path(config.class_files))
     plan = SamplePlan(generator, _labels(config, files))
     samples = [plan.sample(number_of(item.video_id)) for item in work.items]
     missing = []

@@ -193,7 +193,7 @@ def check_files(folder: Path, done: Rows | None, digests: frozenset[str] | None)
         if not path.is_file() or not ours.keys().isdisjoint((path, *path.parents)):
             continue
         place = path.relative_to(folder)
-        if place.suffix in _MADE or is_key(place.parent.name):
+        if place.suffix in _MADE or any(is_key(part.removeprefix(PARTIAL).partition("-")[0]) for part in place.parts):
             yield _uncommitted(path)
         elif not (place.suffix in _TABLES and len(place.parts) == 1) and place.parts[1:] != ("zarr.json",):
             yield strange(path)

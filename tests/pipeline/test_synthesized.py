@@ -43,10 +43,10 @@ from reelwright.pipeline.upkeep.repair import repair
 from reelwright.pipeline.upkeep.verify import verify
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.unit import STARTED, Unit, do_unit
-from reelwright.stages.base.work import Reporter, SilentReporter, Work
+from reelwright.stages.base.work import Reporter, SilentReporter, VideoItem, Work
 from reelwright.stages.synthesize import make, source
 from reelwright.stages.synthesize.config import SourceConfig
-from reelwright.stages.synthesize.items import items_to_make, run_items
+from reelwright.stages.synthesize.items import run_items
 from reelwright.stages.synthesize.source import SyntheticSet
 from reelwright.storage.arrays.frames import FrameStore
 from reelwright.storage.errors import ConfigError, InputError, StageError
@@ -108,8 +108,8 @@ def videos_of(folder: Path, *overrides: str) -> dict[str, Path]:
     return {video.video_id: Path(video.path) for video in planner_of(folder, *overrides).dataset.videos}
 
 
-def first(folder: Path) -> Path:
-    return next(iter(videos_of(folder).values()))
+def first(folder: Path, *overrides: str) -> Path:
+    return next(iter(videos_of(folder, *overrides).values()))
 
 
 def move_store(folder: Path) -> str:
@@ -274,6 +274,21 @@ def test_a_video_that_was_not_committed_is_a_leftover(project: Path) -> None:
     report = verify(load_pipeline(project / "reelwright.yaml"))
     assert [(problem.path.name, problem.kind) for problem in report.problems] == [("99.mp4", "leftover")]
     assert report.is_whole
+
+
+@pytest.mark.slow
+def test_frames_that_were_not_committed_are_leftovers(project: Path) -> None:
+    lossless = ["videos.synthesize.into=frames"]
+    assert run(project, *lossless)["made"] == 4
+    made = first(project, *lossless)
+    shutil.copytree(made, made.with_name("0" * 32))
+    made.rename(made.with_name(f".partial-{made.name}-1"))
+    kinds = {
+        problem.path.parts[-2]: problem.kind
+        for problem in verify(load_pipeline(project / "reelwright.yaml", lossless)).problems
+    }
+    assert kinds.pop("frames.zarr") == "missing"
+    assert set(kinds.values()) == {"leftover"}
 
 
 @pytest.mark.slow
@@ -459,8 +474,9 @@ def test_wrong_settings_are_told(values: dict[str, Any], match: str) -> None:
         ("  workers: 1\n", "  folder: x\n", "give exactly one of .* not folder and synthesize"),
         ("{column: label}", "{segments: synthesize}", "dead_leaves videos have no segments"),
         ("  frames:", "  videos:", "a node cannot be called videos"),
+        ("uses: decode", "uses: synthesize", "'synthesize' is no stage"),
     ],
-    ids=["split", "two sources", "no segments", "node called videos"],
+    ids=["split", "two sources", "no segments", "node called videos", "node that makes videos"],
 )
 def test_what_does_not_go_together_is_told(project: Path, old: str, new: str, match: str) -> None:
     edit(project, old, new)
@@ -672,7 +688,7 @@ def test_a_run_with_retries_tries_samples_again_over_which_workers_died(tmp_path
 def test_class_files_that_a_machine_does_not_see_are_named_with_what_to_do(tmp_path: Path) -> None:
     config = SourceConfig.model_validate({"family": "dead_leaves", "size": 32, "samples": 1, "class_files": "x"})
     wanted = SyntheticSet(config, Store.at(tmp_path / "store"), {"a": "0"}, tmp_path / "elsewhere")
-    items = items_to_make(wanted, again=True)
+    items = (VideoItem(wanted.digest_of("a/1"), "a/1", "a/1"),)
     with pytest.raises(InputError, match=r"elsewhere is not on .*num_classes"):
         run_items(wanted.work(items, node=NODE, workers=1), SilentReporter())
 
