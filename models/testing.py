@@ -26,7 +26,8 @@ _BATCH = 2
 def checked_model(model: VideoModel, sizes: TemporalSizes) -> VideoModel:
     """``model``, after one forward pass on zeros. Raises ValueError or TypeError for other outputs than are needed.
 
-    Mode and random numbers are as before afterwards.
+    These are `logits`, or of models without any (`num_outputs` 0) `embedding`. Mode and random numbers are as before
+    afterwards.
     """
     if not isinstance(model, VideoModel):
         raise TypeError(f"{type(model).__name__} is no subclass of reelwright.models.contracts.VideoModel.")
@@ -34,13 +35,15 @@ def checked_model(model: VideoModel, sizes: TemporalSizes) -> VideoModel:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         found = model.eval()(_batch(torch.zeros(_BATCH, sizes.length, sizes.input_dim)))
     model.train(was_training)
-    wanted = (_BATCH, sizes.length, sizes.num_outputs) if sizes.per_row else (_BATCH, sizes.num_outputs)
-    if not isinstance(found, dict) or not isinstance(found.get("logits"), Tensor):
-        raise TypeError(f"{type(model).__name__} gives no tensor called logits.")
-    if tuple(found["logits"].shape) != wanted:
-        shape = tuple(found["logits"].shape)
+    output = "logits" if sizes.num_outputs else "embedding"
+    if not isinstance(found, dict) or not isinstance(found.get(output), Tensor):
+        raise TypeError(f"{type(model).__name__} gives no tensor called {output}.")
+    shape = tuple(found[output].shape)
+    size = sizes.num_outputs or shape[-1]
+    wanted = (_BATCH, sizes.length, size) if sizes.per_row else (_BATCH, size)
+    if shape != wanted:
         raise ValueError(
-            f"{type(model).__name__} gives logits of shape {shape} for {_BATCH} windows of {sizes.length} rows; "
+            f"{type(model).__name__} gives {output} of shape {shape} for {_BATCH} windows of {sizes.length} rows; "
             f"needed is {wanted}."
         )
     return model

@@ -10,7 +10,7 @@ from typing import Any
 
 from reelwright.models.temporal.common import TemporalModel, TemporalSizes
 from reelwright.models.temporal.ms_tcn import MsTcn
-from reelwright.models.temporal.options import TEMPORAL_OPTIONS, check_options
+from reelwright.models.temporal.options import TEMPORAL_OPTIONS, check_options, check_positive
 from reelwright.models.temporal.probes import LinearProbe, WindowMlp
 from reelwright.models.temporal.recurrent import Gru, Lstm
 from reelwright.models.temporal.storm_transformer import StormTransformer
@@ -37,5 +37,6 @@ def build_temporal(
     Raises ValueError for an unknown name or option (naming the nearest), or a value out of range.
     """
     check_options(name, options)
+    check_positive("num_outputs", num_outputs)
     sizes = TemporalSizes(input_dim=input_dim, num_outputs=num_outputs, length=length, per_row=per_row)
     return TEMPORAL_MODELS[name](sizes, TEMPORAL_OPTIONS[name](**options))

@@ -22,16 +22,18 @@ class TemporalSizes:
     input_dim: int
     # D, features of one row.
     num_outputs: int
-    # K, classes or labels.
+    # K, classes or labels; 0: none, the model gives an `embedding` of each row.
     length: int
     # T, the most rows of a window.
     per_row: bool
     # True: logits for each row (B,T,K); False: for the window (B,K).
 
     def __post_init__(self) -> None:
-        """Refuse sizes below 1."""
-        for name in ("input_dim", "num_outputs", "length"):
+        """Refuse sizes below 1, and fewer outputs than none."""
+        for name in ("input_dim", "length"):
             check_positive(name, getattr(self, name))
+        if self.num_outputs:
+            check_positive("num_outputs", self.num_outputs)
 
 
 class TemporalModel(VideoModel):

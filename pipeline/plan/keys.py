@@ -44,7 +44,7 @@ def material(
     inputs.update(sources)
     if node.config.kind == "run":
         inputs[_VIDEOS] = digest([entry[1:] for entry in samples(dataset, node, wanted)])
-        inputs.update(_labels(dataset))
+        inputs.update(_labels(dataset) if node.config.learns_labels else {})
     if node.config.reads_labels:
         inputs["names and labels"] = digest([named_videos(dataset, node, wanted), _labels(dataset)])
     made_of = {"stage": node.stage, "version": node.config.version, "spec": node.config.spec(), "inputs": inputs}

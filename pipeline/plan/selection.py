@@ -10,6 +10,7 @@ from reelwright.pipeline.plan.dataset import Dataset
 from reelwright.pipeline.plan.graph import Node
 from reelwright.stages.base.work import VideoItem
 from reelwright.storage.digests import digest
+from reelwright.storage.tables.annotations import Annotation
 
 # [video_id, video digest, split, annotation as plain data]
 Named = list[Any]
@@ -38,8 +39,12 @@ def named_videos(dataset: Dataset, node: Node, wanted: Iterable[VideoItem]) -> l
 
 
 def samples(dataset: Dataset, node: Node, wanted: Iterable[VideoItem]) -> list[Named]:
-    """What a run learns from: one row for each content, split and annotation, whatever the names and their order."""
+    """What a run learns from: one row for each content, split and annotation, whatever the names and their order.
+
+    Where it learns without labels, annotations are empty.
+    """
     distinct: dict[str, Named] = {}
-    for entry in named_videos(dataset, node, wanted):
+    for named in named_videos(dataset, node, wanted):
+        entry = named if node.config.learns_labels else [*named[:-1], Annotation().plain()]
         distinct.setdefault(digest(entry[1:]), entry)
     return [distinct[name] for name in sorted(distinct)]

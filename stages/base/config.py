@@ -117,6 +117,11 @@ class StageConfig(Settings):
         return True
 
     @property
+    def learns_labels(self) -> bool:
+        """Of 'run': whether labels of videos are learned from; else they are in no key and change nothing."""
+        return True
+
+    @property
     def own_labels(self) -> Settings | None:
         """Labels of this node alone (a LabelsConfig); None: those of the pipeline."""
         return cast("Settings | None", getattr(self, "labels", None))

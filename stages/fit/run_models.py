@@ -29,12 +29,12 @@ TEMPORAL = "temporal."  # of the temporal model's weights in a finetune run
 def build_run_model(values: Mapping[str, Any], *, plugins: Mapping[str, Any], seed: int = 0) -> VideoModel:
     """The model that the `model` block of a config.yaml describes, with random weights from ``seed``.
 
-    Frame models (`carl` and its like) have no `num_outputs` (null) where they do not classify; their `length` is that
-    of the views that they are trained on. ``plugins`` are those that the unit of work names. Raises ConfigError for an
-    unknown name or option, and for a plug-in that is not named or does not give what models give.
+    What learns from views has no `num_outputs` (null) where it does not classify, and its `length` is that of the
+    views. ``plugins`` are those that the unit of work names. Raises ConfigError for an unknown name or option, and for
+    a plug-in that is not named or does not give what models give.
     """
     sizes = {name: values[name] for name in ("input_dim", "num_outputs", "length", "per_row")}
-    name, options = values["name"], values["options"]
+    name, options, num_classes = values["name"], values["options"], values["num_outputs"]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
@@ -42,10 +42,11 @@ def build_run_model(values: Mapping[str, Any], *, plugins: Mapping[str, Any], se
                 return build_temporal(name, **sizes, **options)
             if name in FRAME_MODELS:
                 frames = {"length": values["length"], "input_dim": values["input_dim"]}
-                return build_frame_model(name, **frames, num_classes=values["num_outputs"], **options)
+                return build_frame_model(name, **frames, num_classes=num_classes, **options)
             model = load_plugin("models", name, plugins)
+            given = TemporalSizes(**sizes | {"num_outputs": num_classes or 0})
             checked = checked_options(model, options, name=name, num_given=1)
-            return checked_model(model(TemporalSizes(**sizes), **checked), TemporalSizes(**sizes))
+            return checked_model(model(given, **checked), given)
         except (ValueError, TypeError) as error:
             raise ConfigError(f"model: {error}") from error
 

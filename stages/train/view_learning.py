@@ -40,7 +40,7 @@ from reelwright.stages.fit.view_config import NetworkSettings
 from reelwright.stages.train.config import SHAPE_FIELDS, WindowSettings
 from reelwright.stages.train.view_batches import VideoViews
 from reelwright.storage.arrays.spans import row_labels
-from reelwright.storage.errors import ConfigError, InputError, StageError
+from reelwright.storage.errors import ConfigError, InputError
 from reelwright.storage.tables.annotations import UNKNOWN
 
 TAU_VIDEOS, TAU_ROWS = 20, 512  # of val at most, evenly spaced: so an evaluation takes the same time whatever is there
@@ -166,7 +166,12 @@ def learn_views(
         measured = None
     tau = None
     if metric == "kendalls_tau" and measured is not None:
-        tau = partial(val_tau, batches=measured, where=work.node, place=place)
+        if len(_tau_videos(measured)) < 2:
+            raise InputError(
+                f"{work.node}: metric kendalls_tau compares videos of val_splits that have more than a row, and there "
+                f"are {len(_tau_videos(measured))}; add some, or leave metric out"
+            )
+        tau = partial(val_tau, batches=measured, place=place)
     return Learning(
         train=source,
         val=measured,
@@ -177,19 +182,20 @@ def learn_views(
     )
 
 
-def val_tau(forward: Forward, *, batches: VideoViews, where: str, place: TrainContext) -> dict[str, float]:
+def val_tau(forward: Forward, *, batches: VideoViews, place: TrainContext) -> dict[str, float]:
     """Kendall's tau of at most TAU_VIDEOS videos of TAU_ROWS rows, all pairs; 0 where all rows are alike."""
-    videos = np.unique(np.linspace(0, len(batches.rows_of_videos) - 1, TAU_VIDEOS).astype(int)).tolist()
-    videos = [video for video in videos if batches.rows_of_videos[video] > 1]
     found = []
     with torch.inference_mode():
-        for video in videos:
+        for video in _tau_videos(batches):
             batch = Batch(batches.whole(video, most=TAU_ROWS), torch.zeros(1)).to(place.device)
             rows = forward(batch.inputs)["embedding"][0].float().cpu().numpy()
             found.append(EmbeddedVideo(name=str(video), rows=rows))
-    if len(found) < 2:
-        raise StageError(f"{where}: metric kendalls_tau compares videos to validate on, and there are {len(found)}")
     return {"kendalls_tau": kendalls_tau(found)["kendalls_tau"] or 0.0}
+
+
+def _tau_videos(batches: VideoViews) -> list[int]:
+    long = np.flatnonzero(np.asarray(batches.rows_of_videos) > 1)
+    return long[np.unique(np.linspace(0, len(long) - 1, TAU_VIDEOS).astype(int))].tolist() if len(long) else []
 
 
 def _videos(

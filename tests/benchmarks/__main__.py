@@ -20,6 +20,7 @@ BENCHMARKS = {  # name: (module, title)
     "decode": ("bench_decode", "Decode: frames/s through our stream and into the store, against the bare loop"),
     "embed": ("bench_embed", "Embed: frames/s of the whole stage, against its bound and the simple loop"),
     "train": ("bench_train", "Train: windows/s of our loop, against the plain loop on tensors in memory"),
+    "views": ("bench_views", "Train on views: steps/s of our loop, against the plain loop on tensors in memory"),
     "finetune": ("bench_finetune", "Finetune: steps/s of the stage, against bare reading and bare steps"),
     "predict": ("bench_predict", "Predict over frames: windows/s, against the encoder on every window"),
     "psr": ("bench_psr", "Predict steps on video: ViT-S, windows of 65 frames at every frame"),

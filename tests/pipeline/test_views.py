@@ -51,6 +51,30 @@ def test_stored_rows_train_without_a_label(unlabelled: Path) -> None:
     assert other.planner().plan("train").state != FRESH
 
 
+def test_labels_that_come_later_make_nothing_stale(copied: Path) -> None:
+    """They are for what measures; train of views with labels, and windows, learn from them."""
+    text = (copied / "reelwright.yaml").read_text(encoding="utf-8")
+    (copied / "reelwright.yaml").write_text(text.partition("  train:")[0] + VIEWS.lstrip("\n"), encoding="utf-8")
+    assert Project.open(copied / "reelwright.yaml").run().exit_code == 0
+    rows = (copied / "segments.csv").read_text(encoding="utf-8")
+    (copied / "segments.csv").write_text(rows.replace("blue", "red"), encoding="utf-8")
+
+    def state(*overrides: str) -> str:
+        return Project.open(copied / "reelwright.yaml", overrides=overrides).planner().plan("train").state
+
+    assert state() == FRESH
+    learned = ("train.objective.name=per_frame",)
+    assert Project.open(copied / "reelwright.yaml", overrides=learned).run().exit_code == 0
+    assert state(*learned) == FRESH
+    (copied / "segments.csv").write_text(rows, encoding="utf-8")
+    assert (state(), state(*learned) == FRESH) == (FRESH, False)
+    assert any("classes" in reason for reason in _reasons(copied, learned))
+
+
+def _reasons(folder: Path, overrides: tuple[str, ...]) -> tuple[str, ...]:
+    return Project.open(folder / "reelwright.yaml", overrides=overrides).planner().plan("train").reasons
+
+
 BAD = {
     "window": ("train.window.length=8", "window is of windows, but views are learned from"),
     "option": ("train.views.lenght=8", "lenght: unknown key. Did you mean 'length'"),

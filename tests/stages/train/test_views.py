@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,13 +13,16 @@ from safetensors.torch import load_file
 
 from reelwright.models.metrics.embedded_videos import EmbeddedVideo
 from reelwright.models.metrics.kendalls_tau import kendalls_tau
+from reelwright.stages.base.plugins import find_plugin
 from reelwright.stages.datasets.feature_bank import read_video
 from reelwright.stages.fit.loop.progress import TIMINGS
 from reelwright.stages.fit.run_models import load_run_model, task_of_run
+from reelwright.stages.predict.work import publish, run_items
 from reelwright.stages.train.config import TrainConfig
 from reelwright.stages.train.work import run
 from reelwright.storage.arrays.embeddings import EmbeddingStore
 from reelwright.storage.errors import ConfigError, InputError, Interrupted
+from reelwright.storage.results.predictions import PredictionSet, scores_matrix
 from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.tables.annotations import Annotation
 
@@ -62,7 +66,8 @@ def fill(toy, *, labelled=False, lengths=(40, 55, 60, 30, 48, 52, 44, 50, 36)):
 
 def view_work(toy, *, classes=(), model="carl", objective="scl", **more):
     model = MODELS[model] if isinstance(model, str) else model
-    named = {"model": model, "objective": OBJECTIVES[objective], "views": {"length": 16}}
+    objective = OBJECTIVES[objective] if isinstance(objective, str) else objective
+    named = {"model": model, "objective": objective, "views": {"length": 16}}
     work = toy.train_work(**{"optimizer": {"lr": 1e-3}, **named, "batch_size": 3, **more})
     del work.config["window"]
     work.payload["classes"] = list(classes)
@@ -291,3 +296,105 @@ def test_two_processes_go_on_in_the_middle_of_an_epoch(courses):
     run(view_work(courses, key="cut", **learning), courses.reporter)
     assert lines_of(courses, "cut") == lines_of(courses, "whole")
     assert equal(courses, "cut", "whole")
+
+
+NET = """
+import torch
+from reelwright.models.temporal.common import TemporalModel
+
+
+class Net(TemporalModel):
+    def __init__(self, sizes, *, width: int = 8, pooled: bool = False):
+        super().__init__(sizes)
+        self.body, self.pooled = torch.nn.Linear(sizes.input_dim, width), pooled
+
+    def forward(self, batch):
+        rows = self.body(batch["rows"].masked_fill(~batch["mask"].unsqueeze(-1), 0.0))
+        return {"embedding": torch.nn.functional.normalize(rows.mean(1) if self.pooled else rows, dim=-1)}
+"""
+LOSS = """
+from reelwright.models.contracts import Outputs
+from reelwright.stages.objectives.contract import LossParts, Objective
+
+
+class Apart(Objective):
+    num_views = 2
+
+    def __init__(self, sizes):
+        super().__init__()
+        assert (sizes.task, sizes.num_classes) == ("per_row", 0)
+
+    def forward(self, outputs, batch):
+        one, other = outputs["embedding"].reshape(-1, 2, *outputs["embedding"].shape[1:]).unbind(1)
+        return LossParts((one.mean(1) - other.mean(1)).square().mean())
+"""
+
+
+def plugged(toy, work, folder):
+    for name, text in (("net.py", NET), ("loss.py", LOSS)):
+        (folder / name).write_text(text, encoding="utf-8")
+    uses = TrainConfig.model_validate(work.config).plugins().values()
+    found = {use.key: find_plugin(use.group, use.name, folder=folder).plain() for use in uses}
+    return replace(work, plugins=found)
+
+
+def test_models_and_objectives_of_others_learn_from_views(courses, tmp_path):
+    work = view_work(courses, model={"name": "net.py:Net", "width": 4}, objective={"name": "loss.py:Apart"})
+    outputs = run(plugged(courses, work, tmp_path), courses.reporter)
+    losses = [line["val_loss"] for line in RunFolder(courses.store.run("run")).metrics()]
+    assert outputs["metrics"]["val_loss"] == min(losses) < losses[0]
+    work = view_work(courses, key="other", model={"name": "net.py:Net", "pooled": True})
+    with pytest.raises(ConfigError, match=r"Net gives embedding of shape \(2, 8\) .* needed is \(2, 16, 8\)"):
+        run(plugged(courses, work, tmp_path), courses.reporter)
+
+
+@pytest.mark.slow
+def test_a_very_long_video_takes_no_more_than_its_rows(toy):
+    rows = np.random.default_rng(0).normal(size=(100_000, 64)).astype(np.float32)
+    toy.write("emb", "long", rows)
+    toy.write("emb", "short", rows[:1])
+    for digest, split in (("long", "train"), ("short", "train"), ("long", "val"), ("short", "val")):
+        toy.add(digest, split, Annotation())
+    work = view_work(toy, metric="kendalls_tau", memory_bytes=1 << 20, epochs=3)
+    with pytest.raises(InputError, match=r"kendalls_tau compares videos .* more than a row, and there are 1"):
+        run(work, toy.reporter)
+    run(view_work(toy, key="again", memory_bytes=1 << 20, epochs=3), toy.reporter)
+    before, *_, after = (line["peak_memory_bytes"] for line in RunFolder(toy.store.run("again")).metrics())
+    assert after - before < 20 << 20
+
+
+HOWS = {
+    "bf16": {"precision": "bf16"},
+    "recomputed": {"gradient_checkpointing": True},
+    "mean of the weights": {"ema": {"decay": 0.9}},
+    "accumulated, deterministic": {"optimizer": {"lr": 1e-3, "accumulate": 2}, "deterministic": True},
+}
+
+
+@pytest.mark.parametrize("how", HOWS.values(), ids=HOWS)
+@pytest.mark.parametrize("objective", ["scl", "tcc"])
+def test_settings_of_learning_go_with_views(courses, how, objective):
+    assert np.isfinite(run(view_work(courses, objective=objective, **how), courses.reporter)["metrics"]["val_loss"])
+
+
+def test_recomputed_blocks_give_the_same_weights(courses):
+    model = {**MODELS["carl"], "dropout": 0.0}
+    run(view_work(courses, key="plain", model=model), courses.reporter)
+    run(view_work(courses, key="again", model=model, gradient_checkpointing=True), courses.reporter)
+    one, two = (load_file(courses.store.run(key) / "model.safetensors") for key in ("plain", "again"))
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_a_run_with_classes_predicts_a_label_a_row(toy):
+    fill(toy, labelled=True)
+    classes = ["a", "b", "c"]
+    run(view_work(toy, classes=classes, objective="per_frame"), toy.reporter)
+    work = toy.predict_work()
+    work.payload["classes"] = classes
+    run_items(work, toy.reporter)
+    publish(work, toy.store.predictions("published"))
+    rows = PredictionSet(toy.store.predictions("published")).rows()
+    frame = rows.to_pandas()
+    assert (frame[frame.video_id == "name of d8"].row == np.arange(36)).all()
+    assert np.allclose(scores_matrix(rows).sum(1), 1, atol=1e-5)
