@@ -14,7 +14,7 @@ from reelwright.stages.augment.config import AugmentSettings, ColorSettings
 from reelwright.stages.base.config import Settings, StageConfig, execution, node_input, ordered, setting, source_file
 from reelwright.stages.base.plugins import PluginUse, is_plugin
 from reelwright.stages.datasets.sampling.settings import GridSettings, Short
-from reelwright.stages.embed.row_outputs import PieceSettings, check_row_outputs
+from reelwright.stages.embed.row_outputs import PieceSettings, check_encoder_of, check_row_outputs
 from reelwright.storage.errors import ConfigError
 
 NO_FILE = ("hub", "none")
@@ -248,11 +248,7 @@ class EmbedConfig(StageConfig):
         for run in inputs.get("run", ()):
             learnt = run.inputs().get("embeddings", [])
             if not self.embeddings:
-                if learnt:
-                    raise ConfigError(
-                        f"run: {self.run!r} learnt from embeddings and has no encoder of its own; name a finetune or "
-                        f"pretrain node. To make rows of its own, give embeddings: [{', '.join(learnt)}]"
-                    )
+                check_encoder_of(run, self.outputs, name=str(self.run))
             elif run.stage == "pretrain":
                 raise ConfigError(
                     f"run: {self.run!r} is a pretrain node, whose encoder sees frames. Give frames instead"

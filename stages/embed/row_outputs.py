@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 from pydantic import NonNegativeInt, PositiveInt, model_validator
 
-from reelwright.stages.base.config import Settings
+from reelwright.stages.base.config import Settings, StageConfig
 from reelwright.storage.errors import ConfigError
 
 EMBEDDING = "pooled"  # how the embedding of a row is stored: as the rows of encoders are, so that they can be joined
@@ -45,4 +46,23 @@ def check_row_outputs(wanted: Collection[str], known: Collection[str], *, run: s
         raise ConfigError(
             f"outputs: {missing[0]}: the model of run {run!r} gives no {model_output(missing[0])} of each row "
             f"(B, T, E). {can}. Name a run whose model embeds rows (carl), or set outputs to what there is of rows"
+        )
+
+
+def check_encoder_of(run: StageConfig, wanted: Collection[str], *, name: str) -> None:
+    """Raise ConfigError where the run ``name`` has no encoder of frames, or one that is but the first part of it."""
+    learnt = run.inputs().get("embeddings", [])
+    if learnt:
+        raise ConfigError(
+            f"run: {name!r} learnt from embeddings and has no encoder of its own; name a finetune or pretrain node. To "
+            f"make rows of its own, give embeddings: [{', '.join(learnt)}]"
+        )
+    learner: Any = run
+    if getattr(run, "views", None) is None or not hasattr(run, "seen_of_frames"):
+        return
+    seen = learner.seen_of_frames[0]
+    if seen not in wanted:
+        raise ConfigError(
+            f"outputs: the model of run {name!r} sees whole videos, and of frames {seen} of its encoder. Set outputs: "
+            f"[{seen}], and make its rows of these with another embed node (run: {name}, embeddings: [this node])"
         )

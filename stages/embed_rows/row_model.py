@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from reelwright.models.blocks.weights import remap_state_dict, state_digest
 from reelwright.models.contracts import VideoModel
 from reelwright.models.systems.carl import FrameModel
 from reelwright.stages.base.devices import pick_device
@@ -19,8 +20,10 @@ from reelwright.stages.base.work import InputRef, Work
 from reelwright.stages.datasets.feature_bank import StoredVideo, num_features, stored_shape
 from reelwright.stages.datasets.sampling.two_views import context_frames
 from reelwright.stages.embed.config import EmbedConfig
+from reelwright.stages.embed.encoding.encoder import RUN_PREFIX
 from reelwright.stages.embed.encoding.forward import autocast
 from reelwright.stages.embed.encoding.last_layers import POOLED
+from reelwright.stages.embed.encoding.weight_files import read_weights
 from reelwright.stages.embed.row_outputs import EMBEDDING, check_row_outputs, model_output
 from reelwright.stages.embed_rows.pieces import Outputs, Piece, joined, pieces_of
 from reelwright.stages.fit.run_models import load_run_model
@@ -145,7 +148,7 @@ def load_row_model(work: Work, config: EmbedConfig) -> RowModel:
     model, _ = load_run_model(folder, plugins=work.plugins)
     output, device = str(values.get("output", "pooled")), pick_device(config.device)
     stores = [EmbeddingStore(store.embeddings(entry.key)) for entry in refs]
-    if isinstance(model, FrameModel) and model.is_tuned and _are_of_its_layers(ref, values, stores, output):
+    if isinstance(model, FrameModel) and model.is_tuned and _are_of_its_layers(refs[0], ref, stores[0], output):
         model, output = model.of_rows(), POOLED
         values["model"]["input_dim"] = model.options.map_channels(None)
     loaded = RowModel(
@@ -165,11 +168,13 @@ def load_row_model(work: Work, config: EmbedConfig) -> RowModel:
     return loaded.tried(config.pieces.length or (values["model"]["length"] if len(loaded.row) == 1 else 1))
 
 
-def _are_of_its_layers(ref: InputRef, values: Mapping[str, Any], stores: Sequence[EmbeddingStore], output: str) -> bool:
-    """Whether rows are what the last layers inside the model give, stored by embed of frames with the run."""
-    shapes = stores[0].spec["outputs"]
-    is_of_maps = ref.stage == "finetune" and values["model"]["options"].get("source") == "maps"
-    return is_of_maps and output not in shapes and POOLED in shapes
+def _are_of_its_layers(ref: InputRef, run: InputRef, store: EmbeddingStore, output: str) -> bool:
+    """Whether rows are what the last layers inside the model give, made by embed of frames with that very run.
+
+    Pooled rows of the encoder in front of them are others, though its weights are those in the run.
+    """
+    shapes, made_with = store.spec["outputs"], {entry.key for entry in ref.inputs.get("run", ())}
+    return run.stage == "finetune" and run.key in made_with and output not in shapes and POOLED in shapes
 
 
 def _row_shape(
@@ -205,7 +210,7 @@ def _check_trained_on(
     """
     trained = values["inputs"].get("embeddings", [])
     if not trained:
-        if len(refs) != 1 or run.key not in {entry.key for entry in refs[0].inputs.get("run", ())}:
+        if len(refs) != 1 or not _is_own(refs[0], run, store):
             raise ConfigError(
                 f"{where}: the model of run {run.node} reads the rows of the run's own encoder, not "
                 f"{', '.join(ref.node for ref in refs)}. Give embeddings that are made of frames with run: {run.node}"
@@ -217,7 +222,7 @@ def _check_trained_on(
             f"), these are {len(refs)}. Give as many, in the same order"
         )
     for ref, known in zip(refs, trained, strict=True):
-        if ref.key == known["key"] or not (store.embeddings(known["key"]) / "zarr.json").is_file():
+        if ref.key == known["key"] or not store.backend.ensure_local(store.embeddings(known["key"]) / "zarr.json"):
             continue
         own, wanted = (EmbeddingStore(store.embeddings(key)).spec for key in (ref.key, known["key"]))
         if any(own.get(name) != wanted.get(name) for name in ("encoder", "weights_digest")):
@@ -226,3 +231,12 @@ def _check_trained_on(
                 f"{run.node} was trained on those of {wanted.get('encoder')}, weights {wanted.get('weights_digest')}. "
                 "Give the embeddings that it was trained on, in the same order"
             )
+
+
+def _is_own(ref: InputRef, run: InputRef, store: Store) -> bool:
+    """Whether rows are of the encoder in a finetune run, by name or by its weights: it may be frozen."""
+    if run.key in {entry.key for entry in ref.inputs.get("run", ())}:
+        return True
+    weights = read_weights(RunFolder(store.run(run.key)).weights)
+    own = state_digest(remap_state_dict(weights, prefix=f"{RUN_PREFIX}model.", key_map=None))
+    return bool(EmbeddingStore(store.embeddings(ref.key)).spec.get("weights_digest") == own)

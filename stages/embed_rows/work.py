@@ -24,6 +24,7 @@ from reelwright.storage.arrays.embedding_writer import EmbeddingWriter, RowLayou
 from reelwright.storage.arrays.embeddings import EmbeddingStore
 from reelwright.storage.errors import ItemError, StoreError, UnusableStoreError
 from reelwright.storage.ledger.items import ItemRow
+from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.store import Store
 
 
@@ -33,6 +34,12 @@ def run_items(work: Work, reporter: Reporter) -> None:
     Raises ConfigError, InputError and StoreError before any video is touched where that can be seen.
     """
     if not work.inputs.get("embeddings"):
+        for ref in work.inputs.get("run", ()):
+            if "views" in RunFolder(Store.at(work.store).run(ref.key)).config():
+                reporter.note(
+                    f"these are rows of the encoder in run {ref.node}; its model, which sees whole videos, makes rows "
+                    f"of them in an embed node with run: {ref.node}, embeddings: [{work.node}]"
+                )
         of_frames.run_items(work, reporter)
         return
     loaded, ledger = _ready(work), ledger_of(work)

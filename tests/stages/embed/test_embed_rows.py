@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -11,11 +10,15 @@ import pytest
 import torch
 import zarr
 
+from reelwright.models.blocks.weights import state_digest
 from reelwright.models.systems.carl_embedders import stretched_positions
+from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.work import InputRef, SilentReporter, VideoItem, Work
+from reelwright.stages.embed.config import EmbedConfig
 from reelwright.stages.embed.row_outputs import PieceSettings
 from reelwright.stages.embed_rows.pieces import joined, pieces_of
 from reelwright.stages.embed_rows.work import run_items
+from reelwright.stages.finetune.config import FinetuneConfig
 from reelwright.stages.fit.loop.checkpoints import save_weights
 from reelwright.stages.fit.run_models import build_run_model
 from reelwright.storage.arrays.embedding_writer import EmbeddingWriter
@@ -308,17 +311,28 @@ def test_a_finetune_run_reads_the_rows_of_its_own_encoder(toy):
     net = save_run(toy)
     folder = RunFolder(toy.store.run("run"))
     folder.write_config({**folder.config(), "stage": "finetune", "inputs": {"spatial": []}})
-    save_weights(folder.weights, torch.nn.ModuleDict({"temporal": net, "spatial": torch.nn.Linear(2, 2)}))
+    encoder = torch.nn.Linear(2, 2)
+    spatial = torch.nn.ModuleDict({"model": encoder})
+    save_weights(folder.weights, torch.nn.ModuleDict({"temporal": net, "spatial": spatial}))
     rows = rows_of(9)
     toy.write("emb", "a", rows)
     with pytest.raises(ConfigError, match="reads the rows of the run's own encoder, not emb"):
         embed(toy, "a")
-    work = work_of(toy, "a")
-    own = replace(work.inputs["embeddings"][0], inputs={"run": work.inputs["run"]})
-    run_items(replace(work, inputs={**work.inputs, "embeddings": (own,)}), SilentReporter())
-    assert np.array_equal(EmbeddingStore(toy.store.embeddings("out")).rows("a").output("pooled"), plain(net, rows))
+    zarr.open_group(toy.store.embeddings("emb"), mode="r+").attrs["weights_digest"] = state_digest(encoder.state_dict())
+    assert np.array_equal(embed(toy, "a")["a"], plain(net, rows))
 
 
 def test_an_overlap_of_more_than_half_is_refused():
     with pytest.raises(ValueError, match="overlap 6 is more than half of length 10"):
         PieceSettings(length=10, overlap=6)
+
+
+def test_of_a_run_that_learnt_whole_videos_from_frames_frames_give_what_its_model_sees_of_them():
+    views = {"frames": "frames", "spatial": "embed", "model": {"name": "carl"}, "objective": {"name": "scl"}}
+    run = parse_config(FinetuneConfig, {**views, "views": {"length": 8}}, where="tune")
+    windows = parse_config(FinetuneConfig, {"frames": "frames", "spatial": "embed", "temporal": "train"}, where="tune")
+    EmbedConfig(frames="frames", run="tune").check_inputs({"run": [windows]})
+    EmbedConfig(frames="frames", run="tune", outputs=("layer3.map",)).check_inputs({"run": [run]})
+    EmbedConfig(embeddings=("maps",), run="tune").check_inputs({"run": [run]})
+    with pytest.raises(ConfigError, match=r"sees whole videos.*Set outputs: \[layer3.map\].*embeddings: \[this node\]"):
+        EmbedConfig(frames="frames", run="tune").check_inputs({"run": [run]})
