@@ -153,7 +153,7 @@ def test_rows_behind_the_last_layers_embed_as_the_maps_do(film):
     embed_items(film.work("embed", "raw", {**RESNET, "frames": "frames"}, frames=film.frames), Notes())
     raw = InputRef(node="raw", stage="embed", key="raw", config=RESNET)
     of_raw = {"embeddings": ["raw"], "run": "tune", "device": "cpu"}
-    with pytest.raises((ConfigError, StoreError), match="layer3.map|reads the rows of the run's own encoder"):
+    with pytest.raises((ConfigError, StoreError), match=r"layer3\.map|reads the rows of the run's own encoder"):
         embed_rows(film.work("embed", "wrong", of_raw, embeddings=raw, run=ref), Notes())
 
 
