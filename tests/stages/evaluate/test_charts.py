@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 from markupsafe import Markup
 
-from reelwright.stages.evaluate.pages.charts import MAX_MATRIX_CLASSES, bar, confusion_chart, line_chart
+from reelwright.stages.evaluate.pages.charts import (
+    MAX_MATRIX_CLASSES,
+    UNDEFINED,
+    bar,
+    confusion_chart,
+    line_chart,
+    value_matrix,
+)
 from reelwright.stages.evaluate.pages.markup import join, tag
 from reelwright.stages.evaluate.pages.palette import COLOURS, NEUTRAL, Palette
 from reelwright.stages.evaluate.pages.ribbons import (
@@ -145,3 +152,18 @@ def test_thumbnails_are_small_jpegs() -> None:
 
 def test_slice_times_are_the_middles() -> None:
     assert slice_times(0.0, 8.0, number=4) == [1.0, 3.0, 5.0, 7.0]
+
+
+def test_a_matrix_of_values_shows_sign_size_and_what_is_undefined():
+    values = {("a", "b"): 0.5, ("b", "a"): -0.25, ("b", "<i>"): None}
+    text = str(value_matrix(values, ["a", "b", "<i>"], title="tau"))
+    assert text.count('class="cell"') == 3  # pairs that are not there have no square
+    opacities = dict(re.findall(r"<title>([^<]*: [^<]*)</title>.*?fill-opacity=\"([\d.]+)\"", text))
+    assert opacities == {"a, b: 0.50": "0.500", "b, a: -0.25": "0.250", f"b, &lt;i&gt;: {UNDEFINED}": "0.000"}
+    assert text.count("heat below") == 1
+
+
+def test_a_matrix_of_many_values_is_cut():
+    names = [f"v{number}" for number in range(60)]
+    text = str(value_matrix({(name, "v0"): 0.1 for name in names}, names, title="tau"))
+    assert text.count('class="cell"') == MAX_MATRIX_CLASSES
