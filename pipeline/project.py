@@ -121,7 +121,8 @@ class Project:
 
     def report(self, node: str) -> Path:
         """The folder of an evaluate or probe node (metrics.json, report.html), or of a render node (index.html)."""
-        folder: Path = self._opened(self._finished(node, *(name for name, kind in KINDS.items() if kind.page)))
+        produces = self.file.nodes[node].produces if node in self.file.nodes else ""
+        folder: Path = self._opened(self._finished(node, produces if produces and KINDS[produces].page else "scores"))
         return folder
 
     def _rows(self, node: str, produces: str) -> Mapping[str, Any]:
@@ -139,21 +140,22 @@ class Project:
         """The record of a node as it is set now; None when it is not up to date."""
         return self.planner(read=True).plan(node).record
 
-    def _finished(self, node: str, *produces: str) -> NodePlan:
+    def _finished(self, node: str, produces: str) -> NodePlan:
         """The plan of a node whose output is there. Raises StoreError that says why it is not."""
-        planner, plan = self._plan(node, *produces)
+        planner, plan = self._plan(node, produces)
         if not planner.is_made(plan):
             raise StoreError(f"node {node!r} is not finished: {'; '.join(plan.reasons)}. Run it first")
         return plan
 
-    def _plan(self, node: str, *produces: str) -> tuple[Planner, NodePlan]:
+    def _plan(self, node: str, produces: str) -> tuple[Planner, NodePlan]:
         planner = self.planner(read=True)
         planner.graph.check_name(node)
         plan = planner.plan(node)
-        if not set(produces) & {*_made_by(plan.node.config)}:
-            fitting = [other.name for other in planner.graph.nodes.values() if {*produces} & {*_made_by(other.config)}]
-            makes, wanted = plan.node.config.produces, " or ".join(produces)
-            raise ConfigError(f"node {node!r} makes {makes}, not {wanted}; these do: {', '.join(fitting)}")
+        if produces not in _made_by(plan.node.config):
+            fitting = [other.name for other in planner.graph.nodes.values() if produces in _made_by(other.config)]
+            raise ConfigError(
+                f"node {node!r} makes {plan.node.config.produces}, not {produces}; these do: {', '.join(fitting)}"
+            )
         if not plan.key:
             raise StoreError(f"node {node!r} has not run yet: {'; '.join(plan.reasons)}. Run it first")
         return planner, plan

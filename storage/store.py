@@ -7,6 +7,7 @@ runs/<key>/                                 trained models
 predictions/<spec key>/<video digest>.parquet, predictions/<key>/   scores by content; tables with names and targets
 steps/<key>/                                completed steps: steps.parquet, truth.parquet, videos.parquet
 reports/<key>/                              metrics.json, report.html
+pictures/<key>/                             pictures and videos, index.html, pictures.json
 nodes/<key>/                                record.json, items.parquet
 loggers/<key>/                              what Weights & Biases keeps of a run; not checked by `verify`
 synthetic/<key>/                            videos that the pipeline makes for itself, and files of their classes

@@ -19,7 +19,6 @@ from reelwright.storage.store import Store
 from reelwright.storage.tables.annotations import UNKNOWN
 
 _SHOWN_KEY_DIGITS = 8
-_BEFORE_ROWS = ({"run"}, {"predictions", "steps"})  # what scores rest on where a record reads it and rows, too
 
 
 @dataclass(frozen=True)
@@ -117,19 +116,17 @@ class History:
         summary = file.summary() if self.store.backend.has(file.weights) else {}
         return None if summary.get("best") is None else (f"val_{summary['metric']}", float(summary["best"]))
 
-    def _runs_behind(self, record: Record) -> Iterator[Record]:
-        """The runs whose predictions a record reads, or whose rows it measures; not those that these started from.
+    def _runs_behind(self, record: Record) -> list[Record]:
+        """The runs whose predictions a record reads, else those whose rows it reads; not what these started from.
 
-        Not of rows that are only shown beside (the map of a report, `beside` of probe).
+        Rows that stand beside others only (of probe) are not what scores rest on.
         """
-        parents = [(produced_by(parent.stage), name, parent) for name, parent in self.parents(record)]
-        made = {kind for kind, _, _ in parents}
-        followed = next((kinds for kinds in _BEFORE_ROWS if kinds & made), {"embeddings"})
-        for kind, name, parent in parents:
-            if kind == "run":
-                yield parent
-            elif kind in followed and not name.startswith("beside"):
-                yield from self._runs_behind(parent)
+        read = [parent for name, parent in self.parents(record) if not name.startswith("beside")]
+        parents = [(produced_by(parent.stage), parent) for parent in read]
+        found = [parent for made, parent in parents if made == "run"]
+        for kinds in ({"predictions", "steps"}, {"embeddings"}):
+            found = found or [run for made, parent in parents if made in kinds for run in self._runs_behind(parent)]
+        return found
 
 
 def flat(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
