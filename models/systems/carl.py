@@ -8,9 +8,9 @@ V stored views, P positions, C channels, H height, W width, D features, E embedd
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -127,6 +127,18 @@ class FrameModel(VideoModel):
         if self.backbone is None:
             raise ValueError("the model is fed stored rows and holds no ResNet; use source: maps or frames.")
         self.backbone.load_resnet(state)
+
+    def of_rows(self) -> Self:
+        """Itself, from now on without its ResNet, for rows that are the maximum over positions behind it.
+
+        Raises ValueError for one that sees more of maps.
+        """
+        if not self.is_tuned:
+            raise ValueError("its convolutions see whole maps, not rows.")
+        self.options = replace(self.options, source="rows")
+        self.backbone = None
+        self.__dict__.pop("parts", None)
+        return self
 
     def forward(self, batch: Inputs) -> dict[str, Tensor]:
         """`embedding` (B,T,E); `aux.projected` (B,T,E) of unit length; with classes `logits` (B,T,K). 0 at padding.

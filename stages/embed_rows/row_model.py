@@ -22,6 +22,7 @@ from reelwright.stages.datasets.sampling.two_views import context_frames
 from reelwright.stages.embed.config import EmbedConfig
 from reelwright.stages.embed.encoding.encoder import RUN_PREFIX
 from reelwright.stages.embed.encoding.forward import autocast
+from reelwright.stages.embed.encoding.last_layers import POOLED
 from reelwright.stages.embed.encoding.weight_files import read_weights
 from reelwright.stages.embed.row_outputs import EMBEDDING, check_row_outputs, model_output
 from reelwright.stages.embed_rows.pieces import Outputs, Piece, joined, pieces_of
@@ -147,6 +148,9 @@ def load_row_model(work: Work, config: EmbedConfig) -> RowModel:
     model, _ = load_run_model(folder, plugins=work.plugins)
     output, device = str(values.get("output", "pooled")), pick_device(config.device)
     stores = [EmbeddingStore(store.embeddings(entry.key)) for entry in refs]
+    if isinstance(model, FrameModel) and model.is_tuned and _are_of_its_layers(ref, values, stores, output):
+        model, output = model.of_rows(), POOLED
+        values["model"]["input_dim"] = model.options.map_channels(None)
     loaded = RowModel(
         model=model.eval().to(device),
         name=values["model"]["name"],
@@ -162,6 +166,13 @@ def load_row_model(work: Work, config: EmbedConfig) -> RowModel:
         ),
     )
     return loaded.tried(config.pieces.length or (values["model"]["length"] if len(loaded.row) == 1 else 1))
+
+
+def _are_of_its_layers(ref: InputRef, values: Mapping[str, Any], stores: Sequence[EmbeddingStore], output: str) -> bool:
+    """Whether rows are what the last layers inside the model give, stored by embed of frames with the run."""
+    shapes = stores[0].spec["outputs"]
+    is_of_maps = ref.stage == "finetune" and values["model"]["options"].get("source") == "maps"
+    return is_of_maps and output not in shapes and POOLED in shapes
 
 
 def _row_shape(
@@ -197,7 +208,7 @@ def _check_trained_on(
     """
     trained = values["inputs"].get("embeddings", [])
     if not trained:
-        if len(refs) != 1 or not _is_own(refs[0], run, store):
+        if len(refs) != 1 or not _is_own(refs[0], run, values, store):
             raise ConfigError(
                 f"{where}: the model of run {run.node} reads the rows of the run's own encoder, not "
                 f"{', '.join(ref.node for ref in refs)}. Give embeddings that are made of frames with run: {run.node}"
@@ -220,10 +231,13 @@ def _check_trained_on(
             )
 
 
-def _is_own(ref: InputRef, run: InputRef, store: Store) -> bool:
-    """Whether rows are of the encoder in a finetune run, by name or by its weights: it may be frozen."""
+def _is_own(ref: InputRef, run: InputRef, values: Mapping[str, Any], store: Store) -> bool:
+    """Whether rows are what a finetune run's model sees of frames, stored with the run or with its frozen encoder."""
     if run.key in {entry.key for entry in ref.inputs.get("run", ())}:
         return True
+    spec = EmbeddingStore(store.embeddings(ref.key)).spec
+    if values.get("output", "pooled") not in spec["outputs"]:  # pooled is then not behind the model's own layers
+        return False
     weights = read_weights(RunFolder(store.run(run.key)).weights)
     own = state_digest(remap_state_dict(weights, prefix=f"{RUN_PREFIX}model.", key_map=None))
-    return bool(EmbeddingStore(store.embeddings(ref.key)).spec.get("weights_digest") == own)
+    return bool(spec.get("weights_digest") == own)

@@ -8,6 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from reelwright.models.blocks.init_from import InitReport, start_from
+from reelwright.models.blocks.weights import remap_state_dict
+from reelwright.models.systems.carl import PUBLIC_NAMES, FrameModel
 from reelwright.stages.base.work import Work
 from reelwright.stages.embed.encoding.weight_files import read_weights
 from reelwright.stages.fit.config import LearningSettings
@@ -56,7 +58,12 @@ def _start(
 
 
 def _own_names(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    """A temporal model takes its part of a finetune run's weights; a joint model takes a temporal run's as its part."""
+    """A temporal model takes its part of a finetune run's weights; a joint model takes a temporal run's as its part.
+
+    CARL's models take the names of its public code too.
+    """
+    if isinstance(module, FrameModel):
+        state = remap_state_dict(state, prefix=None, key_map=PUBLIC_NAMES)
     own = module.state_dict()
     is_joint = any(name.startswith(TEMPORAL) for name in own)
     was_joint = any(name.startswith(TEMPORAL) for name in state)

@@ -30,8 +30,8 @@ def build_run_model(values: Mapping[str, Any], *, plugins: Mapping[str, Any], se
     """The model that the `model` block of a config.yaml describes, with random weights from ``seed``.
 
     What learns from views has no `num_outputs` (null) where it does not classify, and its `length` is that of the
-    views. ``plugins`` are those that the unit of work names. Raises ConfigError for an
-    unknown name or option, and for a plug-in that is not named or does not give what models give.
+    views. ``plugins`` are those that the unit of work names. Raises ConfigError for an unknown name or option, and for
+    a plug-in that is not named or does not give what models give.
     """
     sizes = {name: values[name] for name in ("input_dim", "num_outputs", "length", "per_row")}
     name, options, num_classes = values["name"], values["options"], values["num_outputs"]
@@ -43,10 +43,8 @@ def build_run_model(values: Mapping[str, Any], *, plugins: Mapping[str, Any], se
             if name in FRAME_MODELS:
                 frames = {"length": values["length"], "input_dim": values["input_dim"]}
                 return build_frame_model(name, **frames, num_classes=num_classes, **options)
-            model, given = (
-                load_plugin("models", name, plugins),
-                TemporalSizes(**sizes | {"num_outputs": num_classes or 0}),
-            )
+            model = load_plugin("models", name, plugins)
+            given = TemporalSizes(**sizes | {"num_outputs": num_classes or 0})
             checked = checked_options(model, options, name=name, num_given=1)
             return checked_model(model(given, **checked), given)
         except (ValueError, TypeError) as error:

@@ -21,6 +21,7 @@ from reelwright.stages.base.plugins import PluginUse, checked_options, load_plug
 from reelwright.stages.base.work import InputRef, Work
 from reelwright.stages.embed.config import EmbedConfig
 from reelwright.stages.embed.encoding.fetch import fetch
+from reelwright.stages.embed.encoding.last_layers import LastLayers
 from reelwright.stages.embed.encoding.preprocess import override
 from reelwright.stages.embed.encoding.weight_files import read_weights
 from reelwright.storage.errors import ConfigError, InputError, StoreError
@@ -64,11 +65,17 @@ def build_from_config(
             f"{where}: rows that {config.run} makes of {', '.join(config.embeddings)} have no encoder of frames. Name "
             "an embed node that reads frames, or give embeddings instead of frames"
         )
+    outputs, behind = config.outputs, None
     if run is not None:
         config = _config_of_run(config, store.run(run.key), where=where)
+        behind = LastLayers.of(store.run(run.key), outputs)
+    if behind is not None:
+        config = config.model_copy(update={"outputs": behind.base_outputs(outputs)})
     encoder = _build(config, where=where, plugins=plugins)
     try:
         _load(encoder, config, store, run)
+        if behind is not None:
+            encoder, config = behind.behind(encoder, outputs), config.model_copy(update={"outputs": outputs})
     except ValueError as error:
         raise InputError(f"{where}: {error}") from error
     encoder.eval()

@@ -15,7 +15,13 @@ from torch import Tensor
 from reelwright.storage.errors import InputError
 from reelwright.storage.ledger.snapshots import Snapshot
 
-NESTED_KEYS = ("state_dict", "model_state_dict", "model", "module")  # under which training code commonly saves weights
+NESTED_KEYS = (
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "model",
+    "module",
+)  # under which training code commonly saves weights
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -130,6 +130,24 @@ def test_rows_of_the_run_are_those_of_its_model_over_whole_videos(film):
     assert np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-4)
 
 
+@pytest.mark.slow
+def test_rows_behind_the_last_layers_embed_as_the_maps_do(film):
+    """embed of frames with the run gives a row a frame, the maximum behind its own last layers, instead of maps."""
+    tuned(film, key="behind", epochs=1)
+    ref = InputRef(node="tune", stage="finetune", key="behind", config=VIEWS, inputs={"frames": (film.frames,)})
+    plain = {name: EMBED[name] for name in ("frames", "batch_size", "channels_last", "device", "dtype")}
+    found = {}
+    for outputs in (("layer3.map",), ("pooled",)):
+        key, config = f"behind {outputs[0]}", EmbedConfig(**plain, run="tune", outputs=outputs).model_dump(mode="json")
+        embed_items(film.work("embed", key, config, frames=film.frames, run=ref), Notes())
+        made = InputRef(node="made", stage="embed", key=key, config=config, inputs={"run": (ref,)})
+        of_rows = {"embeddings": ["made"], "run": "tune", "device": "cpu", "dtype": "float32"}
+        embed_rows(film.work("embed", f"rows {key}", of_rows, embeddings=made, run=ref), Notes())
+        found[outputs[0]] = EmbeddingStore(film.store.embeddings(f"rows {key}")).rows("d1").output("pooled")
+    assert EmbeddingStore(film.store.embeddings("behind pooled")).rows("d1").output("pooled").shape == (18, 512)
+    assert np.allclose(found["pooled"], found["layer3.map"], atol=1e-5)
+
+
 OTHERS = {
     "split 2": {"model": {**MODEL, "split": 2}},
     "no split": {"model": {**MODEL, "split": None}, "objective": {"name": "tcc"}},

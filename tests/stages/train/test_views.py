@@ -17,10 +17,12 @@ from reelwright.stages.base.plugins import find_plugin
 from reelwright.stages.datasets.feature_bank import read_video
 from reelwright.stages.fit.loop.progress import TIMINGS
 from reelwright.stages.fit.run_models import load_run_model, task_of_run
+from reelwright.stages.predict.work import publish, run_items
 from reelwright.stages.train.config import TrainConfig
 from reelwright.stages.train.work import run
 from reelwright.storage.arrays.embeddings import EmbeddingStore
 from reelwright.storage.errors import ConfigError, InputError, Interrupted
+from reelwright.storage.results.predictions import PredictionSet, scores_matrix
 from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.tables.annotations import Annotation
 
@@ -359,3 +361,40 @@ def test_a_very_long_video_takes_no_more_than_its_rows(toy):
     run(view_work(toy, key="again", memory_bytes=1 << 20, epochs=3), toy.reporter)
     before, *_, after = (line["peak_memory_bytes"] for line in RunFolder(toy.store.run("again")).metrics())
     assert after - before < 20 << 20
+
+
+HOWS = {
+    "bf16": {"precision": "bf16"},
+    "recomputed": {"gradient_checkpointing": True},
+    "mean of the weights": {"ema": {"decay": 0.9}},
+    "accumulated, deterministic": {"optimizer": {"lr": 1e-3, "accumulate": 2}, "deterministic": True},
+}
+
+
+@pytest.mark.parametrize("how", HOWS.values(), ids=HOWS)
+@pytest.mark.parametrize("objective", ["scl", "tcc"])
+def test_settings_of_learning_go_with_views(courses, how, objective):
+    assert np.isfinite(run(view_work(courses, objective=objective, **how), courses.reporter)["metrics"]["val_loss"])
+
+
+def test_recomputed_blocks_give_the_same_weights(courses):
+    model = {**MODELS["carl"], "dropout": 0.0}
+    run(view_work(courses, key="plain", model=model), courses.reporter)
+    run(view_work(courses, key="again", model=model, gradient_checkpointing=True), courses.reporter)
+    one, two = (load_file(courses.store.run(key) / "model.safetensors") for key in ("plain", "again"))
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_a_run_with_classes_predicts_a_label_a_row(toy):
+    fill(toy, labelled=True)
+    classes = ["a", "b", "c"]
+    run(view_work(toy, classes=classes, objective="per_frame"), toy.reporter)
+    work = toy.predict_work()
+    work.payload["classes"] = classes
+    run_items(work, toy.reporter)
+    publish(work, toy.store.predictions("published"))
+    rows = PredictionSet(toy.store.predictions("published")).rows()
+    frame = rows.to_pandas()
+    assert (frame[frame.video_id == "name of d8"].row == np.arange(36)).all()
+    assert np.allclose(scores_matrix(rows).sum(1), 1, atol=1e-5)
