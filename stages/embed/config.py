@@ -248,7 +248,7 @@ class EmbedConfig(StageConfig):
         for run in inputs.get("run", ()):
             learnt = run.inputs().get("embeddings", [])
             if not self.embeddings:
-                check_encoder_of(run, self.outputs, name=str(self.run))
+                check_encoder_of(run, name=str(self.run))
             elif run.stage == "pretrain":
                 raise ConfigError(
                     f"run: {self.run!r} is a pretrain node, whose encoder sees frames. Give frames instead"

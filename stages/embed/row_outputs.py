@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
 
 from pydantic import NonNegativeInt, PositiveInt, model_validator
 
@@ -49,20 +48,11 @@ def check_row_outputs(wanted: Collection[str], known: Collection[str], *, run: s
         )
 
 
-def check_encoder_of(run: StageConfig, wanted: Collection[str], *, name: str) -> None:
-    """Raise ConfigError where the run ``name`` has no encoder of frames, or one that is but the first part of it."""
+def check_encoder_of(run: StageConfig, *, name: str) -> None:
+    """Raise ConfigError where the run ``name`` has no encoder of frames."""
     learnt = run.inputs().get("embeddings", [])
     if learnt:
         raise ConfigError(
             f"run: {name!r} learnt from embeddings and has no encoder of its own; name a finetune or pretrain node. To "
             f"make rows of its own, give embeddings: [{', '.join(learnt)}]"
-        )
-    learner: Any = run
-    if getattr(run, "views", None) is None or not hasattr(run, "seen_of_frames"):
-        return
-    seen = learner.seen_of_frames[0]
-    if seen not in wanted:
-        raise ConfigError(
-            f"outputs: the model of run {name!r} sees whole videos, and of frames {seen} of its encoder. Set outputs: "
-            f"[{seen}], and make its rows of these with another embed node (run: {name}, embeddings: [this node])"
         )

@@ -210,7 +210,7 @@ def _check_trained_on(
     """
     trained = values["inputs"].get("embeddings", [])
     if not trained:
-        if len(refs) != 1 or not _is_own(refs[0], run, store):
+        if len(refs) != 1 or not _is_own(refs[0], run, values, store):
             raise ConfigError(
                 f"{where}: the model of run {run.node} reads the rows of the run's own encoder, not "
                 f"{', '.join(ref.node for ref in refs)}. Give embeddings that are made of frames with run: {run.node}"
@@ -233,10 +233,13 @@ def _check_trained_on(
             )
 
 
-def _is_own(ref: InputRef, run: InputRef, store: Store) -> bool:
-    """Whether rows are of the encoder in a finetune run, by name or by its weights: it may be frozen."""
+def _is_own(ref: InputRef, run: InputRef, values: Mapping[str, Any], store: Store) -> bool:
+    """Whether rows are what a finetune run's model sees of frames, stored with the run or with its frozen encoder."""
     if run.key in {entry.key for entry in ref.inputs.get("run", ())}:
         return True
+    spec = EmbeddingStore(store.embeddings(ref.key)).spec
+    if values.get("output", "pooled") not in spec["outputs"]:  # pooled is then not behind the model's own layers
+        return False
     weights = read_weights(RunFolder(store.run(run.key)).weights)
     own = state_digest(remap_state_dict(weights, prefix=f"{RUN_PREFIX}model.", key_map=None))
-    return bool(EmbeddingStore(store.embeddings(ref.key)).spec.get("weights_digest") == own)
+    return bool(spec.get("weights_digest") == own)

@@ -37,8 +37,8 @@ def run_items(work: Work, reporter: Reporter) -> None:
         for ref in work.inputs.get("run", ()):
             if "views" in RunFolder(Store.at(work.store).run(ref.key)).config():
                 reporter.note(
-                    f"these are rows of the encoder in run {ref.node}; its model, which sees whole videos, makes rows "
-                    f"of them in an embed node with run: {ref.node}, embeddings: [{work.node}]"
+                    f"these are rows of single frames; the model of run {ref.node}, which sees whole videos, makes its "
+                    f"rows of them in an embed node with run: {ref.node}, embeddings: [{work.node}]"
                 )
         of_frames.run_items(work, reporter)
         return

@@ -37,6 +37,19 @@ from tests.slow.test_dask import MADE, dask_process, ending
 from tests.slow.test_kills import write_project
 from tests.small_project import SPLITS
 
+CARL = """
+  carl:
+    uses: train
+    embeddings: [embed]
+    model: {name: carl, layers: 1, width: 16, heads: 2, hidden: 16, mlp_width: 16, embed_dim: 6}
+    objective: {name: scl}
+    views: {length: 8}
+    epochs: 1
+    batch_size: 2
+    val_splits: []
+    device: cpu
+  aligned: {uses: embed, embeddings: [embed], run: carl, device: cpu}
+"""
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(700)]
 
 
@@ -146,6 +159,24 @@ def test_what_another_machine_needs_is_brought_there_and_nothing_else(bucket: Bu
     assert found.returncode == 1
     assert f"altered: {shard}" in found.stdout
     assert not list(two.cache.glob("verify-*"))
+
+
+def test_rows_of_a_run_are_made_by_a_machine_that_made_neither_the_rows_nor_the_run(bucket: Bucket) -> None:
+    path = bucket.project / "reelwright.yaml"
+    path.write_text(path.read_text() + CARL)
+    one, two = bucket.machine("one"), bucket.machine("two")
+    one.done("run", "--until", "carl")
+    two.done("run", "--until", "aligned")
+    assert not list(two.cache.rglob("frames/*/*/frame"))
+    names = {tuple(name.split("/")[1:3]) for name in bucket.names() if name.startswith("embeddings/")}
+    rows = []
+    for key in {key for key, _ in names}:
+        group = zarr.open_group(f"{bucket.store}/embeddings/{key}", mode="r", storage_options=bucket.server.options)
+        if group.attrs["encoder"] == "carl of a run":
+            rows += [group[f"{item}/pooled"][:] for other, item in names if other == key and item != "zarr.json"]
+    assert [values.shape for values in rows] == [(24, 6)] * len(SPLITS)
+    assert all(np.allclose(np.linalg.norm(values.astype(float), axis=1), 1, atol=1e-2) for values in rows)
+    assert "nothing to do" in one.done("run", "--until", "aligned")
 
 
 def test_a_machine_that_is_killed_leaves_nothing_half_and_another_one_finishes(local: Path, bucket: Bucket) -> None:

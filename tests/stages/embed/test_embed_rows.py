@@ -12,13 +12,10 @@ import zarr
 
 from reelwright.models.blocks.weights import state_digest
 from reelwright.models.systems.carl_embedders import stretched_positions
-from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.work import InputRef, SilentReporter, VideoItem, Work
-from reelwright.stages.embed.config import EmbedConfig
 from reelwright.stages.embed.row_outputs import PieceSettings
 from reelwright.stages.embed_rows.pieces import joined, pieces_of
 from reelwright.stages.embed_rows.work import run_items
-from reelwright.stages.finetune.config import FinetuneConfig
 from reelwright.stages.fit.loop.checkpoints import save_weights
 from reelwright.stages.fit.run_models import build_run_model
 from reelwright.storage.arrays.embedding_writer import EmbeddingWriter
@@ -327,12 +324,16 @@ def test_an_overlap_of_more_than_half_is_refused():
         PieceSettings(length=10, overlap=6)
 
 
-def test_of_a_run_that_learnt_whole_videos_from_frames_frames_give_what_its_model_sees_of_them():
-    views = {"frames": "frames", "spatial": "embed", "model": {"name": "carl"}, "objective": {"name": "scl"}}
-    run = parse_config(FinetuneConfig, {**views, "views": {"length": 8}}, where="tune")
-    windows = parse_config(FinetuneConfig, {"frames": "frames", "spatial": "embed", "temporal": "train"}, where="tune")
-    EmbedConfig(frames="frames", run="tune").check_inputs({"run": [windows]})
-    EmbedConfig(frames="frames", run="tune", outputs=("layer3.map",)).check_inputs({"run": [run]})
-    EmbedConfig(embeddings=("maps",), run="tune").check_inputs({"run": [run]})
-    with pytest.raises(ConfigError, match=r"sees whole videos.*Set outputs: \[layer3.map\].*embeddings: \[this node\]"):
-        EmbedConfig(frames="frames", run="tune").check_inputs({"run": [run]})
+def test_pooled_rows_of_a_frozen_encoder_are_not_taken_for_those_behind_the_layers_of_a_run(toy):
+    """The run's own embed of frames stores as pooled what its last layers give; the encoder alone gives its own."""
+    options = {name: SMALL[name] for name in ("hidden", "embed_dim", "projection")}
+    net = save_run(toy, name="vanilla", options={**options, "source": "maps", "network": "resnet18"}, input_dim=256)
+    folder = RunFolder(toy.store.run("run"))
+    folder.write_config({**folder.config(), "stage": "finetune", "output": "layer3.map", "inputs": {"spatial": []}})
+    encoder = torch.nn.Linear(2, 2)
+    spatial = torch.nn.ModuleDict({"model": encoder})
+    save_weights(folder.weights, torch.nn.ModuleDict({"temporal": net, "spatial": spatial}))
+    toy.write("emb", "a", rows_of(4, dim=512))
+    zarr.open_group(toy.store.embeddings("emb"), mode="r+").attrs["weights_digest"] = state_digest(encoder.state_dict())
+    with pytest.raises(ConfigError, match="reads the rows of the run's own encoder, not emb"):
+        embed(toy, "a")
