@@ -13,10 +13,10 @@ from reelwright.stages.synthesize.actions import draw as actions
 from reelwright.stages.synthesize.actions.pen import SHAPES, TEXTURES
 from reelwright.stages.synthesize.config import SourceConfig, SynthesizeConfig
 from reelwright.stages.synthesize.family_settings import NOUN_SHAPES, NOUN_TEXTURES, VERBS
-from reelwright.stages.synthesize.ledger import Made, appending
 from reelwright.stages.synthesize.samples import SamplePlan
-from reelwright.stages.synthesize.source import synthetic_set
+from reelwright.stages.synthesize.source import SyntheticSet
 from reelwright.storage.errors import ConfigError
+from reelwright.storage.ledger.items import ItemLedger, ItemRow
 from reelwright.storage.store import Store
 
 STILL = {"jitter": 0.0, "noise": 0.0}
@@ -164,17 +164,15 @@ def test_the_command_writes_parts_of_labels_and_the_truth(tmp_path):
 def test_of_a_pipeline_they_have_the_columns_verb_and_noun(tmp_path):
     values = {"family": "actions", "samples": 2, "size": 32, "num_val": 1, "actions": {"verbs": ["grow"]}}
     config = parse_config(SourceConfig, values, where="videos.synthesize")
-    found = synthetic_set(config, store=Store.at(tmp_path), classes={}, folder=None)
-    found.folder.mkdir(parents=True)
+    found = SyntheticSet(config, Store.at(tmp_path), {})
     label = "grow-dotted_star"
-    with appending(found.folder) as append:
-        made = {"paths": (f"{label}/1.mp4",), "num_frames": 32, "num_bytes": 1, "seconds": 0.0, "num_rejected": 0}
-        append(Made(name=f"{label}/1", label=label, split="", **made))
+    row = ItemRow(digest="a" * 32, status="ok", rows=32, name=f"{label}/1", file=f"{label}/1.mp4")
+    ItemLedger(found.store.node(found.key)).commit(row)
     assert dict(found.videos[0].extra) == {"verb": "grow", "noun": "dotted_star"}
     assert found.videos[0].split == "val"
     assert found.material["spec"]["actions"]["verbs"] == ["grow"]
     other = parse_config(SourceConfig, {"family": "octopus", "samples": 2}, where="videos.synthesize")
-    assert "actions" not in synthetic_set(other, store=Store.at(tmp_path), classes={}, folder=None).material["spec"]
+    assert "actions" not in SyntheticSet(other, Store.at(tmp_path), {}).material["spec"]
 
 
 @pytest.mark.parametrize(
