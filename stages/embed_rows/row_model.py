@@ -148,7 +148,7 @@ def load_row_model(work: Work, config: EmbedConfig) -> RowModel:
     model, _ = load_run_model(folder, plugins=work.plugins)
     output, device = str(values.get("output", "pooled")), pick_device(config.device)
     stores = [EmbeddingStore(store.embeddings(entry.key)) for entry in refs]
-    if isinstance(model, FrameModel) and model.is_tuned and _are_of_its_layers(ref, values, stores, output):
+    if isinstance(model, FrameModel) and model.is_tuned and _are_of_its_layers(refs[0], ref, stores[0], output):
         model, output = model.of_rows(), POOLED
         values["model"]["input_dim"] = model.options.map_channels(None)
     loaded = RowModel(
@@ -168,11 +168,13 @@ def load_row_model(work: Work, config: EmbedConfig) -> RowModel:
     return loaded.tried(config.pieces.length or (values["model"]["length"] if len(loaded.row) == 1 else 1))
 
 
-def _are_of_its_layers(ref: InputRef, values: Mapping[str, Any], stores: Sequence[EmbeddingStore], output: str) -> bool:
-    """Whether rows are what the last layers inside the model give, stored by embed of frames with the run."""
-    shapes = stores[0].spec["outputs"]
-    is_of_maps = ref.stage == "finetune" and values["model"]["options"].get("source") == "maps"
-    return is_of_maps and output not in shapes and POOLED in shapes
+def _are_of_its_layers(ref: InputRef, run: InputRef, store: EmbeddingStore, output: str) -> bool:
+    """Whether rows are what the last layers inside the model give, made by embed of frames with that very run.
+
+    Pooled rows of the encoder in front of them are others, though its weights are those in the run.
+    """
+    shapes, made_with = store.spec["outputs"], {entry.key for entry in ref.inputs.get("run", ())}
+    return run.stage == "finetune" and run.key in made_with and output not in shapes and POOLED in shapes
 
 
 def _row_shape(

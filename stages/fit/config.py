@@ -70,7 +70,7 @@ class LearningSettings(StageConfig):
     ema: EmaSettings | None = training(None)
     epochs: PositiveInt = training(20)
     batch_size: PositiveInt = training(64)
-    """Windows a batch, over all processes together."""
+    """Windows (with `views` videos) a batch, over all processes together."""
     drop_last: bool = training(False)
     """The windows that do not fill a batch are left out of the epoch."""
     seed: int = training(0, ge=0)
@@ -81,8 +81,9 @@ class LearningSettings(StageConfig):
     evaluate_updates: PositiveInt | None = training(None, when=lambda config: config.evaluate_updates is not None)
     """Updates between two evaluations, which are made besides, for long epochs; null: at the ends of epochs only."""
     metric: str | None = training(None)
-    """Metric on val that chooses the best checkpoint; null: macro_f1 (mean_average_precision for multi_label). Or a
-    plug-in's: an entry point of reelwright.metrics, package.module:metric, or file.py:metric; higher is better."""
+    """Metric on val that chooses the best checkpoint; null: macro_f1 (mean_average_precision for multi_label; of views
+    without labels loss, where kendalls_tau is the other one). Or a plug-in's: an entry point of reelwright.metrics,
+    package.module:metric, or file.py:metric; higher is better."""
     early_stop: EarlyStopSettings | None = training(None)
     train_splits: tuple[str, ...] = training(("train",))
     val_splits: tuple[str, ...] = training(("val",))

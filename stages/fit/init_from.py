@@ -18,6 +18,8 @@ from reelwright.storage.errors import InputError
 from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.store import Store
 
+_BASE = "backbone.base."  # of the ResNet in front of the layers that a model of CARL's learns
+
 
 def init_weights(
     module: nn.Module, work: Work, config: LearningSettings, *, classes: tuple[str, ...]
@@ -60,9 +62,9 @@ def _start(
 def _own_names(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
     """A temporal model takes its part of a finetune run's weights; a joint model takes a temporal run's as its part.
 
-    CARL's models take the names of its public code too.
+    CARL's models take the names of its public code too; the base of its ResNet is the encoder of a joint model.
     """
-    if isinstance(module, FrameModel):
+    if isinstance(getattr(module, "temporal", module), FrameModel):
         state = remap_state_dict(state, prefix=None, key_map=PUBLIC_NAMES)
     own = module.state_dict()
     is_joint = any(name.startswith(TEMPORAL) for name in own)
@@ -70,5 +72,8 @@ def _own_names(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]
     if was_joint and not is_joint:
         return {name.removeprefix(TEMPORAL): value for name, value in state.items() if name.startswith(TEMPORAL)}
     if is_joint and not was_joint:
-        return {f"{TEMPORAL}{name}": value for name, value in state.items()}
+        return {
+            f"spatial.model.{name.removeprefix(_BASE)}" if name.startswith(_BASE) else f"{TEMPORAL}{name}": value
+            for name, value in state.items()
+        }
     return state

@@ -164,6 +164,9 @@ def learn_views(
     if measured is not None and measured.num_batches == 0:
         note("warning: no video to validate on is long enough for a view, or they are too few to compare")
         measured = None
+    if measured is not None and task is not None and not _counts(val, labels).any():
+        note("warning: no row to validate on has a label, so there is no validation")
+        measured = None
     tau = None
     if metric == "kendalls_tau" and measured is not None:
         if len(_tau_videos(measured)) < 2:
@@ -183,14 +186,18 @@ def learn_views(
 
 
 def val_tau(forward: Forward, *, batches: VideoViews, place: TrainContext) -> dict[str, float]:
-    """Kendall's tau of at most TAU_VIDEOS videos of TAU_ROWS rows, all pairs; 0 where all rows are alike."""
+    """Kendall's tau of at most TAU_VIDEOS videos of TAU_ROWS rows, all pairs; 0 where all rows are alike.
+
+    Of several processes it is the first one's: a last bit that differs must not make them choose other weights.
+    """
     found = []
     with torch.inference_mode():
         for video in _tau_videos(batches):
             batch = Batch(batches.whole(video, most=TAU_ROWS), torch.zeros(1)).to(place.device)
             rows = forward(batch.inputs)["embedding"][0].float().cpu().numpy()
             found.append(EmbeddedVideo(name=str(video), rows=rows))
-    return {"kendalls_tau": kendalls_tau(found)["kendalls_tau"] or 0.0}
+    tau: float = place.world.gather(kendalls_tau(found)["kendalls_tau"] or 0.0)[0]
+    return {"kendalls_tau": tau}
 
 
 def _tau_videos(batches: VideoViews) -> list[int]:

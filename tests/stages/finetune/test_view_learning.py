@@ -12,16 +12,19 @@ import torch
 from safetensors.torch import load_file
 
 from reelwright.models.encoders.build import build_encoder
+from reelwright.models.systems.carl import build_frame_model
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.work import InputRef
 from reelwright.stages.embed.config import EmbedConfig
 from reelwright.stages.embed.work import run_items as embed_items
 from reelwright.stages.embed_rows.work import run_items as embed_rows
 from reelwright.stages.finetune.config import FinetuneConfig
+from reelwright.stages.finetune.module import FinetuneModule
 from reelwright.stages.finetune.work import run
+from reelwright.stages.fit.init_from import _own_names
 from reelwright.stages.fit.loop.progress import TIMINGS
 from reelwright.storage.arrays.embeddings import EmbeddingStore
-from reelwright.storage.errors import ConfigError, Interrupted
+from reelwright.storage.errors import ConfigError, Interrupted, StoreError
 from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.tables.annotations import Annotation
 
@@ -146,6 +149,28 @@ def test_rows_behind_the_last_layers_embed_as_the_maps_do(film):
         found[outputs[0]] = EmbeddingStore(film.store.embeddings(f"rows {key}")).rows("d1").output("pooled")
     assert EmbeddingStore(film.store.embeddings("behind pooled")).rows("d1").output("pooled").shape == (18, 512)
     assert np.allclose(found["pooled"], found["layer3.map"], atol=1e-5)
+
+    embed_items(film.work("embed", "raw", {**RESNET, "frames": "frames"}, frames=film.frames), Notes())
+    raw = InputRef(node="raw", stage="embed", key="raw", config=RESNET)
+    of_raw = {"embeddings": ["raw"], "run": "tune", "device": "cpu"}
+    with pytest.raises((ConfigError, StoreError), match=r"layer3\.map|reads the rows of the run's own encoder"):
+        embed_rows(film.work("embed", "wrong", of_raw, embeddings=raw, run=ref), Notes())
+
+
+def test_names_of_the_public_code_are_known():
+    """The base of its ResNet is the encoder, and its last layers, embedder and projection are the model's."""
+    encoder = build_encoder("timm/resnet18", outputs=["layer3.map"], seed=0)
+    options = {name: value for name, value in MODEL.items() if name != "name"}
+    model = build_frame_model("carl", length=6, source="maps", **options)
+    module = FinetuneModule(encoder, model, data_config=encoder.data_config, frozen_norm=False, takes_maps=True)
+    public = {
+        "backbone.0.weight": "spatial.model.conv1.weight",
+        "backbone.6.0.conv1.weight": "spatial.model.layer3.0.conv1.weight",
+        "res_finetune.0.conv1.weight": "temporal.backbone.tuned.layer4.0.conv1.weight",
+        "embed.video_emb.weight": "temporal.embedder.project.weight",
+    }
+    state = {name: module.state_dict()[own] for name, own in public.items()}
+    assert set(_own_names(state, module)) == set(public.values())
 
 
 OTHERS = {

@@ -183,6 +183,19 @@ def test_labels_that_do_not_fit_the_rows_are_named(toy):
     assert "2 of 285 rows to train on have no label and are not learned from" in notes
 
 
+def test_without_a_label_to_validate_on_the_last_weights_count(toy):
+    fill(toy, labelled=True)
+    for video in toy.videos[-3:]:
+        video["annotation"] = Annotation().plain()
+    outputs = run(view_work(toy, classes=["a", "b", "c"], objective="per_frame"), toy.reporter)
+    assert "warning: no row to validate on has a label, so there is no validation" in toy.reporter.notes
+    assert not any(name.startswith("val_") for name in outputs["metrics"])
+    for video in toy.videos:
+        video["annotation"] = Annotation().plain()
+    with pytest.raises(InputError, match=r"none of the 285 rows to train on has a label"):
+        run(view_work(toy, key="none", classes=["a", "b", "c"], objective="per_frame"), toy.reporter)
+
+
 AMISS = {
     "no rows": ({"train_splits": ["none"]}, "No video of the splits none has rows"),
     "one video to compare": ({"objective": "tcc", "train_splits": ["one"]}, "compares videos"),
@@ -289,7 +302,7 @@ def test_two_processes_go_on_in_the_middle_of_an_epoch(courses):
             if self.advanced == 18:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    learning = {"batch_size": 3, "epochs": 30, "device": "cpu", "processes": 2}
+    learning = {"batch_size": 3, "epochs": 30, "device": "cpu", "processes": 2, "metric": "kendalls_tau"}
     run(view_work(courses, key="whole", **learning), courses.reporter)
     with pytest.raises(Interrupted):
         run(view_work(courses, key="cut", **learning), Stop())
