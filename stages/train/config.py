@@ -86,13 +86,18 @@ class ModelSettings(NamedSettings):
     group: ClassVar[str] = "models"
 
     name: str = "transformer"
-    """linear, mlp, transformer, storm_transformer (STORM-PSR's), gru, lstm or ms_tcn; or a plug-in's: an entry point of
-    reelwright.models, package.module:Model, or file.py:Model. Another name, given with -S or -m, takes none of the
-    options that the file gives the old one."""
+    """linear, mlp, transformer, storm_transformer (STORM-PSR's), gru, lstm, ms_tcn or attention_branch (ST-ABN's); or a
+    plug-in's: an entry point of reelwright.models, package.module:Model, or file.py:Model. Another name, given with -S
+    or -m, takes none of the options that the file gives the old one."""
 
     def is_ours(self) -> bool:
         """As of every such block."""
         return self.name in TEMPORAL_OPTIONS
+
+    @property
+    def keeps_positions(self) -> bool:
+        """Whether it reads tokens and maps as they are; else they are averaged over their positions."""
+        return getattr(TEMPORAL_OPTIONS.get(self.name), "reads_grids", False)
 
     @model_validator(mode="after")
     def _model_is_known(self) -> Self:
@@ -125,7 +130,8 @@ class TrainConfig(LearningSettings):
     embeddings: tuple[str, ...] = node_input(kinds=("embeddings",), min_length=1)
     """One embed node, or several whose rows are joined by time and concatenated."""
     output: str = "pooled"
-    """Which stored output is learned from; token and map outputs are averaged over their positions."""
+    """Which stored output is learned from; token and map outputs are averaged over their positions, but for model
+    attention_branch."""
     task: str = "last_row"
     """video: the video's own label; last_row: the label at the window's last row; majority: the window's commonest
     label; per_row: a label a row; multi_label: the set of labels that occur in the window;

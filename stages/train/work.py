@@ -52,6 +52,8 @@ def _train(work: Work, config: TrainConfig, place: TrainContext) -> dict[str, An
     stores = [EmbeddingStore(store.embeddings(ref.key)) for ref in work.inputs["embeddings"]]
     values = _model_values(config, input_dim=num_features(stores, config.output), num_classes=len(labels.classes))
     values |= {"heads": [asdict(head) for head in heads]} if heads else {}
+    if config.model.keeps_positions:
+        values["model"]["row_shape"] = list(stores[0].spec["outputs"][config.output])
     model = build_run_model(values["model"], plugins=work.plugins, seed=config.seed).to(place.device)
     scratch = store.root / "scratch" / f"{work.key}.{machine_name()}.rows"
 
@@ -98,6 +100,7 @@ def _load(
         output=config.output,
         memory_bytes=0 if is_shared else config.memory_bytes,
         scratch=scratch,
+        keeps_positions=config.model.keeps_positions,
     )
     if not is_shared:
         block = read()
