@@ -1,1 +1,1 @@
-"""Rows and predictions in the forms of other programs."""
+"""Rows, predictions and kept outputs in the forms of other programs."""
