@@ -1,1 +1,1 @@
-"""Rows, predictions and kept outputs in the forms of other programs."""
+"""Rows and predictions in the forms of other programs."""
