@@ -19,6 +19,7 @@ from reelwright.pipeline.plan.graph import NodePlan
 from reelwright.pipeline.plan.plan import Planner
 from reelwright.pipeline.run.results import NodeResult, Observer, RunOptions, RunResult, names_of
 from reelwright.pipeline.run.runner import open_planner, run_pipeline
+from reelwright.stages.base.config import StageConfig
 from reelwright.stages.base.work import Reporter, SilentReporter
 from reelwright.storage.errors import ConfigError, StoreError, nearest
 from reelwright.storage.kinds import KINDS
@@ -27,6 +28,7 @@ from reelwright.storage.ledger.records import Record
 if TYPE_CHECKING:
     from reelwright.storage.arrays.embeddings import EmbeddingRows
     from reelwright.storage.arrays.frames import FrameRows
+    from reelwright.storage.arrays.window_outputs import WindowOutputs
     from reelwright.storage.results.predictions import PredictionSet
     from reelwright.storage.results.runs import RunFolder
     from reelwright.storage.results.steps import StepSet
@@ -108,6 +110,10 @@ class Project:
         tables: PredictionSet = self._opened(self._finished(node, "predictions"))
         return tables
 
+    def attention(self, node: str) -> Mapping[str, WindowOutputs]:
+        """What a predict node keeps of the model beside its scores (`keep`), by video_id; windows as in its tables."""
+        return self._rows(node, "attention")
+
     def steps(self, node: str) -> StepSet:
         """The tables of a steps node: recognised and true steps."""
         tables: StepSet = self._opened(self._finished(node, "steps"))
@@ -144,14 +150,18 @@ class Project:
         planner = self.planner(read=True)
         planner.graph.check_name(node)
         plan = planner.plan(node)
-        if plan.node.config.produces != produces:
-            fitting = [other.name for other in planner.graph.nodes.values() if other.config.produces == produces]
+        if produces not in _made_by(plan.node.config):
+            fitting = [other.name for other in planner.graph.nodes.values() if produces in _made_by(other.config)]
             raise ConfigError(
                 f"node {node!r} makes {plan.node.config.produces}, not {produces}; these do: {', '.join(fitting)}"
             )
         if not plan.key:
             raise StoreError(f"node {node!r} has not run yet: {'; '.join(plan.reasons)}. Run it first")
         return planner, plan
+
+
+def _made_by(config: StageConfig) -> tuple[str, ...]:
+    return (config.produces, *config.also_produces)
 
 
 class _ByVideo(Mapping[str, Any]):

@@ -21,6 +21,7 @@ class OutputKind:
     is_rows: bool = False  # rows of single videos, all of one spec; else something whole, its files in the record
     reader: str  # `module:name` of what reads a key's folder
     check: str = ""  # `module:name` of what compares data of single videos with the ledger; empty where there is none
+    beside: str = ""  # the kind whose items have it too, where their settings ask for it (`also_produces`)
 
     def place(self, root: Path, key: str) -> Path:
         """Where the output of a key lies in the store at ``root``."""
@@ -54,6 +55,15 @@ KINDS: dict[str, OutputKind] = {  # by what stages call it (`StageConfig.produce
         marker="windows.parquet",
         reader="reelwright.storage.results.predictions:PredictionSet",
         check="reelwright.storage.integrity.check:check_scores",
+    ),
+    "attention": OutputKind(
+        folder="attention",
+        ending=".zarr",
+        marker="zarr.json",
+        is_rows=True,
+        reader="reelwright.storage.arrays.window_outputs:WindowOutputStore",
+        check="reelwright.storage.integrity.check:check_group",
+        beside="predictions",
     ),
     "steps": OutputKind(folder="steps", marker="steps.parquet", reader="reelwright.storage.results.steps:StepSet"),
     "scores": OutputKind(folder="reports", marker="metrics.json", reader="pathlib:Path"),

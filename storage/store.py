@@ -2,6 +2,7 @@
 
 frames/<spec key>.zarr/<video digest>/      decoded frames
 embeddings/<spec key>.zarr/<video digest>/  embeddings
+attention/<spec key>.zarr/<video digest>/   what a model said of windows beside their scores, where it is kept
 runs/<key>/                                 trained models
 predictions/<spec key>/<video digest>.parquet, predictions/<key>/   scores by content; tables with names and targets
 steps/<key>/                                completed steps: steps.parquet, truth.parquet, videos.parquet
@@ -89,6 +90,10 @@ class Store:
     def predictions(self, key: str) -> Path:
         """The folder of one prediction: by spec key the cached scores, by node key the published tables."""
         return self.output("predictions", key)
+
+    def attention(self, spec_key: str) -> Path:
+        """The Zarr group of the outputs that are kept beside the scores of one predict spec."""
+        return self.output("attention", spec_key)
 
     def steps(self, key: str) -> Path:
         """The folder of the completed steps of one node."""

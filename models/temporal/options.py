@@ -177,6 +177,11 @@ class MsTcnOptions:
 
     POOLS: ClassVar[tuple[str, ...]] = ("mean", "last")
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what the model gives."""
+        return (*(f"aux.stage{number}" for number in range(1, self.stages)), "logits")
+
     def __post_init__(self) -> None:
         """Refuse impossible values."""
         for name in ("stages", "layers", "width"):
@@ -184,6 +189,37 @@ class MsTcnOptions:
         check_dropout(self.dropout)
         if self.pool is not None:
             check_choice("pool", self.pool, self.POOLS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionBranchOptions:
+    """Options of `attention_branch`."""
+
+    width: int = 256
+    # Channels inside the model, a multiple of 4.
+    layers: int = 2
+    # Bottlenecks in the attention branch, and as many behind the gate.
+    time: str = "dense"
+    # Attention in time. dense: as published, for windows of exactly `length` rows; convolutional: of any length.
+    version: str = "v1"
+    # v2: without the ReLU behind the gate.
+    dropout: float = 0.5
+
+    reads_grids: ClassVar[bool] = True
+    # Rows keep their positions: tokens and maps are not averaged.
+    outputs: ClassVar[tuple[str, ...]] = ("attention.space", "attention.time", "aux.attention_logits", "logits")
+    # Names of what the model gives.
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        check_positive("width", self.width)
+        check_positive("layers", self.layers)
+        check_choice("time", self.time, ("dense", "convolutional"))
+        check_choice("version", self.version, ("v1", "v2"))
+        check_dropout(self.dropout)
+        if self.width % 4:
+            message = f"width is {self.width}; it must be a multiple of 4."
+            raise ValueError(message)
 
 
 TEMPORAL_OPTIONS: dict[str, type[Any]] = {
@@ -194,6 +230,7 @@ TEMPORAL_OPTIONS: dict[str, type[Any]] = {
     "gru": RecurrentOptions,
     "lstm": RecurrentOptions,
     "ms_tcn": MsTcnOptions,
+    "attention_branch": AttentionBranchOptions,
 }
 
 RENAMED = {"clip_transformer": "storm_transformer", "tcn": "ms_tcn"}  # models of earlier releases
@@ -216,6 +253,26 @@ def check_options(
     for option in options:
         if option not in allowed:
             raise ValueError(_unknown(f"option of {name}", option, allowed))
+
+
+def output_names(name: str, options: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the outputs of the temporal model `name` with those options."""
+    return getattr(TEMPORAL_OPTIONS[name](**options), "outputs", ("logits",))
+
+
+def kept_names(wanted: Sequence[str], given: Sequence[str]) -> tuple[str, ...]:
+    """Those of the outputs `given` that are `wanted`, by name or by what stands before the dot (`attention`).
+
+    ValueError for a name that fits none.
+    """
+    for name in wanted:
+        if not any(_is_meant(output, name) for output in given):
+            raise ValueError(_unknown("output", name, sorted(given)))
+    return tuple(sorted(output for output in given if any(_is_meant(output, name) for name in wanted)))
+
+
+def _is_meant(output: str, name: str) -> bool:
+    return output == name or output.startswith(f"{name}.")
 
 
 def _unknown(what: str, value: str, allowed: list[str]) -> str:

@@ -145,10 +145,7 @@ def build_graph(file: PipelineFile) -> Graph:
 
 def _completed(name: str, config: StageConfig, file: PipelineFile) -> StageConfig:
     """Fill inputs that follow from other nodes (predict reads what its run was trained on)."""
-    read = {
-        parent: file.nodes[parent] for names in config.inputs().values() for parent in names if parent in file.nodes
-    }
-    return config.complete(read, where=f"{file.path}: stages.{name}")
+    return config.complete(file.nodes, where=f"{file.path}: stages.{name}")
 
 
 def _check_inputs(node: Node, nodes: dict[str, Node], file: PipelineFile) -> None:

@@ -138,10 +138,11 @@ class Planner:
 
     def _checked_items(self, plan: NodePlan) -> NodePlan:
         """The plan with what is done of its items, and why the rest is not."""
-        present = self._present(plan)
+        listed = self._listed(plan)
+        present = set.intersection(*listed.values())
         done, known = self._done(plan, present)
         rows = known or {}
-        lacks_group = has_rows(plan.node) and bool(done) and "zarr" not in present
+        lacks_group = bool(done) and any(KINDS[kind].is_rows and "zarr" not in names for kind, names in listed.items())
         forced = plan.node.name in self.forced
         is_done = len(done) == len(plan.wanted) and known is None
         rest = () if is_done else tuple(item for item in plan.wanted if item.digest not in done)
@@ -216,11 +217,11 @@ class Planner:
         """Why it is not known which videos a node reads."""
         return self.dataset.not_known(node.config.wanted_splits())
 
-    def _present(self, plan: NodePlan) -> set[str]:
-        """Names, without their endings, of what lies where the items of a node do."""
-        store = self.file.store
-        folder = store.output(plan.node.config.produces, plan.spec_key)
-        return {name.partition(".")[0] for name in store.backend.names(folder)}
+    def _listed(self, plan: NodePlan) -> dict[str, set[str]]:
+        """Names, without their endings, of what lies where the items of a node do, by kind of output."""
+        store, config = self.file.store, plan.node.config
+        places = {kind: store.output(kind, plan.spec_key) for kind in (config.produces, *config.also_produces)}
+        return {kind: {name.partition(".")[0] for name in store.backend.names(place)} for kind, place in places.items()}
 
     def _done(self, plan: NodePlan, present: set[str]) -> tuple[set[str], Mapping[str, ItemRow] | None]:
         """Digests of items that are done; what was removed from the store by hand is not taken for done."""
@@ -232,7 +233,7 @@ class Planner:
 
     def all_tried(self, plan: NodePlan, rows: Mapping[str, ItemRow]) -> bool:
         """Whether every item of a node is done or has failed, by the ``rows`` of its ledger now."""
-        done, _ = self._done(replace(plan, rows=rows), self._present(plan))
+        done, _ = self._done(replace(plan, rows=rows), set.intersection(*self._listed(plan).values()))
         failed = {digest for digest, row in rows.items() if not row.is_done}
         return {item.digest for item in plan.wanted} <= done | failed
 

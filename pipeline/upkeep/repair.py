@@ -80,10 +80,10 @@ def _take_out(file: PipelineFile, broken: Sequence[Problem], report: Callable[[s
             held.enter_context(exclusive(store.lock(key), report=report, what=what, is_kept=False))
         still = {problem.path for problem in found_in(store, _narrowed(store, broken)) if _is_broken(problem)}
         paths = [path for path in keys if path in still or path.parent == store.root / "nodes"]
-        messages = take_out(store, [path for path in paths if not is_ledger(store, path)])
-        messages += [
+        messages = [
             relist(store, key) for key in sorted({_key_of(store, path) for path in paths if is_ledger(store, path)})
-        ]
+        ]  # first: what is broken beside it is taken out of it, too
+        messages += take_out(store, [path for path in paths if not is_ledger(store, path)])
     store.backend.forget()
     return messages
 

@@ -83,9 +83,9 @@ def verify(file: PipelineFile, *, whole: bool = False) -> Report:
 def found_in(store: Store, scope: Scope | None) -> tuple[Problem, ...]:
     """Problems within a scope, or in all of the store for None."""
     if store.url is None:
-        return tuple(find_problems(store, scope or everything(store)))
+        return tuple(dict.fromkeys(find_problems(store, scope or everything(store))))
     with copied(store, scope) as copy:
-        found = find_problems(copy, scope or everything(copy))
+        found = dict.fromkeys(find_problems(copy, scope or everything(copy)))
         return tuple(replace(problem, path=store.root / problem.path.relative_to(copy.root)) for problem in found)
 
 
@@ -108,8 +108,8 @@ def reachable(planner: Planner) -> Scope:
             scope.add("nodes", plan.spec_key)
             scope.add("outputs", plan.key)
         if plan.spec_key and plan.node.config.kind == "items" and plan.node.config.stores:
-            area = KINDS[plan.node.config.produces].folder
-            scope.add(area, plan.spec_key, frozenset(item.digest for item in plan.wanted))
+            for kind in (plan.node.config.produces, *plan.node.config.also_produces):
+                scope.add(KINDS[kind].folder, plan.spec_key, frozenset(item.digest for item in plan.wanted))
     return scope
 
 

@@ -122,6 +122,11 @@ class StageConfig(Settings):
         return True
 
     @property
+    def also_produces(self) -> tuple[str, ...]:
+        """Further kinds of outputs that each item has, under the same spec key."""
+        return ()
+
+    @property
     def own_labels(self) -> Settings | None:
         """Labels of this node alone (a LabelsConfig); None: those of the pipeline."""
         labels: Settings | None = getattr(self, "labels", None)
@@ -163,15 +168,11 @@ class StageConfig(Settings):
 
     def inputs(self) -> dict[str, list[str]]:
         """Input field -> names of the nodes it points to (empty when not set)."""
-        named: dict[str, list[str]] = {}
-        for name in type(self).model_fields:
-            if self.role(name) == "input":
-                value = getattr(self, name)
-                named[name] = [] if value is None else [value] if isinstance(value, str) else list(value)
-        return named
+        set_to = {name: getattr(self, name) for name in type(self).model_fields if self.role(name) == "input"}
+        return {n: [] if v is None else [v] if isinstance(v, str) else list(v) for n, v in set_to.items()}
 
     def complete(self, read: Mapping[str, StageConfig], *, where: str) -> Self:
-        """These settings with inputs filled in that follow from the nodes they name (``read``, by name)."""
+        """These settings with inputs filled in that follow from the nodes they name; ``read`` has all by name."""
         del read, where
         return self
 

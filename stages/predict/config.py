@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-from pydantic import PositiveInt, model_validator
+from pydantic import PositiveInt, field_validator, model_validator
 
-from reelwright.stages.base.config import StageConfig, execution, node_input
+from reelwright.models.temporal.options import TEMPORAL_OPTIONS, kept_names, output_names
+from reelwright.stages.base.config import StageConfig, execution, node_input, setting
 from reelwright.stages.datasets.sampling.settings import Short, WindowGridSettings
 from reelwright.stages.index.config import LabelsConfig
 from reelwright.storage.errors import ConfigError
@@ -39,7 +40,7 @@ class PredictConfig(StageConfig):
     kind: ClassVar[str] = "items"
     produces: ClassVar[str] = "predictions"
     publishes: ClassVar[bool] = True
-    costs: ClassVar[tuple[str, ...] | None] = ()
+    costs: ClassVar[tuple[str, ...] | None] = ("keep",)
 
     run: str = node_input(kinds=("run",))
     """The train or finetune node."""
@@ -53,6 +54,9 @@ class PredictConfig(StageConfig):
     bottom); every answer is the mean of theirs. 1: frames as the encoder was trained to see them."""
     short_side: PositiveInt | None = None
     """Of crops: pixels of a frame's shorter side before it is cropped to what the encoder sees; null: just that."""
+    keep: tuple[str, ...] = setting((), when=lambda config: bool(config.keep))
+    """Outputs of the model to keep for every window beside the scores, such as attention.space and attention.time; or
+    attention: all that begin so. They are read with `Project.attention(NODE)`."""
     splits: tuple[str, ...] | None = execution(None)
     """Only videos of these splits; null: all."""
     labels: LabelsConfig | None = execution(None)
@@ -68,13 +72,25 @@ class PredictConfig(StageConfig):
     """The same bits whichever videos are predicted together (on one kind of machine): a batch holds windows of one
     video, what is null is not measured but fixed, on a CPU one thread computes."""
 
+    @field_validator("keep")
+    @classmethod
+    def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted(set(names)))
+
     @model_validator(mode="after")
     def _consistent(self) -> PredictConfig:
         if self.frames is not None and self.embeddings:
             raise ValueError("predict from embeddings or from frames, not both; remove one")
         if self.embeddings and self.is_cropped:
             raise ValueError("crops and short_side are of frames, embeddings have none; predict from frames")
+        if self.keep and self.crops > 1:
+            raise ValueError("keep is of whole frames, but each of several crops shows another part; set crops: 1")
         return self
+
+    @property
+    def also_produces(self) -> tuple[str, ...]:
+        """As of every stage."""
+        return ("attention",) if self.keep else ()
 
     @property
     def is_cropped(self) -> bool:
@@ -104,6 +120,7 @@ class PredictConfig(StageConfig):
                 f"{where}: run: {self.run!r} learns from views without labels and gives no scores. Embed rows with it "
                 f"(embed: {{run: {self.run}}}), and probe these or train on them"
             )
+        self._check_kept(read.get(getattr(known, "temporal", self.run)), where=where)
         if self.labels is None and getattr(known, "labels", None) is not None:
             return self.model_copy(update={"labels": known.labels}).complete(read, where=where)  # type: ignore[union-attr]
         if self.embeddings or self.frames is not None or self.run not in read:
@@ -119,6 +136,15 @@ class PredictConfig(StageConfig):
         if trained_on.get("frames"):
             return self.model_copy(update={"frames": trained_on["frames"][0]})
         raise ConfigError(f"{where}: give embeddings or frames to predict from")
+
+    def _check_kept(self, trained: StageConfig | None, *, where: str) -> None:
+        """Raise ConfigError for outputs that the model of a train node does not give; of plug-ins `Scorer` knows it."""
+        model = getattr(trained, "model", None)
+        if self.keep and model is not None and model.name in TEMPORAL_OPTIONS:
+            try:
+                kept_names(self.keep, output_names(model.name, model.options()))
+            except ValueError as error:
+                raise ConfigError(f"{where}: keep: {error}") from None
 
     def named_splits(self) -> dict[str, tuple[tuple[str, ...], bool]]:
         """As of every stage."""

@@ -53,6 +53,7 @@ def publish_tables(work: Work, folder: Path, *, cache: Path, run: str, run_value
                 "hop": published.shape.hop,
                 "dilation": published.shape.dilation,
             },
+            **_kept(work),
         },
     )
     backend_of(cache).pull(cache)  # all at once, where the store is in a bucket
@@ -94,6 +95,12 @@ class _Published:
     def _video(self, annotation: Annotation, scores: VideoScores) -> Scored:
         """The mean of the windows' probabilities, beside what is known of the whole video."""
         return self.task.scored(merge_windows(scores.scores), self.task.video_targets(annotation), annotation)
+
+
+def _kept(work: Work) -> dict[str, Any]:
+    """Where in the store the outputs lie that were kept of every window; empty where none were."""
+    store = Store.at(work.store)
+    return {"kept": store.attention(work.key).relative_to(store.root).as_posix()} if work.config.get("keep") else {}
 
 
 def _window(work: Work) -> PredictWindowSettings:

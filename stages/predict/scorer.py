@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,12 @@ from torch import Tensor, nn
 from reelwright.stages.datasets.feature_bank import FeatureBank
 from reelwright.stages.datasets.sampling.clips import distinct, repeats_of
 from reelwright.stages.datasets.sampling.needed import Needed
-from reelwright.stages.datasets.sampling.windows import Windows, WindowShape, grid_windows, window_rows
+from reelwright.stages.datasets.sampling.windows import Windows, WindowShape, grid_windows, shown, window_rows
 from reelwright.stages.datasets.tasks.task import Task
 from reelwright.stages.embed.clips import Clip
 from reelwright.stages.fit.run_models import clips_of_run, load_run_model, task_of_run
 from reelwright.stages.predict.config import PredictWindowSettings
+from reelwright.stages.predict.kept import KeptOutputs
 from reelwright.stages.predict.merging import merge_crops
 from reelwright.storage.arrays.spans import Spans
 from reelwright.storage.errors import ConfigError, StageError
@@ -35,7 +37,8 @@ class LoadedRun:
     stage: str  # train or finetune
     task: Task
     output: str  # which output of the embeddings it reads
-    input_dim: int
+    row_shape: tuple[int, ...]  # (D,), or with positions that of a row in the store
+    keeps_positions: bool  # tokens and maps are not averaged
     window: Mapping[str, Any]  # the windows of training, the fields of a `WindowShape`
     clips: Mapping[str, Any]  # sampling, segments, segment_rule in training
 
@@ -72,7 +75,8 @@ def load_run(folder: RunFolder, *, device: torch.device, plugins: Mapping[str, A
         stage=values["stage"],
         task=task_of_run(values),
         output=values.get("output", "pooled"),
-        input_dim=values["model"]["input_dim"],
+        row_shape=tuple(values["model"].get("row_shape", [values["model"]["input_dim"]])),
+        keeps_positions="row_shape" in values["model"],
         window=values["window"],
         clips=values.get("clips", {"sampling": "grid"}),
     )
@@ -106,7 +110,12 @@ class Scorer:
         self._num_views = window.views or 1
         self._batch_size = batch_size
         self._device = next(run.module.parameters()).device
-        self._try()
+        self.kept: KeptOutputs | None = None  # what takes further outputs of every window, in order
+        self._trial = self._try()
+
+    def keep(self, path: Path, attributes: Mapping[str, Any], names: Sequence[str]) -> None:
+        """Store further outputs of every window, too. Raises what `KeptOutputs` raises."""
+        self.kept = KeptOutputs(path, attributes, keep=names, trial=self._trial, run=self.run.key)
 
     def num_windows(self, num_rows: int) -> int:
         """Windows of a video with so many rows, at most: those that show the same are scored once."""
@@ -145,9 +154,10 @@ class Scorer:
         Raises StageError when the rows are not those that the run was trained on, or the scores are NaN.
         """
         for video in videos:
-            if video.rows.shape[1] != self.run.input_dim:
+            if video.rows.shape[1:] != self.run.row_shape:
+                trained, given = (" x ".join(map(str, shape)) for shape in (self.run.row_shape, video.rows.shape[1:]))
                 raise StageError(
-                    f"the run was trained on rows of {self.run.input_dim} features, these have {video.rows.shape[1]}. "
+                    f"the run was trained on rows of {trained} features, these have {given}. "
                     "Predict from the embeddings that it was trained on, in the same order."
                 )
         looks = [VideoRows(video.digest, rows, video.spans) for video in videos for rows in video.looks]
@@ -157,6 +167,9 @@ class Scorer:
     def _score(self, videos: Sequence[VideoRows]) -> list[VideoScores]:
         block = _block(videos).on(self._device)
         windows = self._windows(block)
+        for digest, count in zip(block.digests, np.bincount(windows.video, minlength=len(videos)), strict=True):
+            if self.kept is not None:
+                self.kept.begin(digest, num_windows=int(count))
         rows = _RowMeans(int(block.offsets[-1]))
         parts = []
         with torch.inference_mode():
@@ -169,8 +182,10 @@ class Scorer:
     def _score_batch(self, block: FeatureBank, windows: Windows, rows: _RowMeans) -> npt.NDArray[np.float32]:
         """Scores of the windows (B, K); what they say of rows goes into ``rows``."""
         values, mask = (tensor.to(self._device) for tensor in block.gather(windows, self.shape))
-        logits = self.run.module({"rows": values, "mask": mask})["logits"]
-        scores = self.run.task.probabilities(logits).cpu().numpy()
+        outputs = self.run.module({"rows": values, "mask": mask})
+        if self.kept is not None:
+            self._keep(self.kept, outputs, windows, block)
+        scores = self.run.task.probabilities(outputs["logits"]).cpu().numpy()
         first_rows = block.offsets[windows.video]
         if not self.run.task.traits.per_row:
             rows.add(first_rows + windows.last_row(self.shape), None)
@@ -181,6 +196,22 @@ class Scorer:
         rows.add((positions + first_rows[:, None])[is_real], scores[is_real])
         last: npt.NDArray[np.float32] = scores[np.arange(len(windows)), windows.count - 1]
         return last
+
+    def _keep(self, kept: KeptOutputs, outputs: Mapping[str, Tensor], windows: Windows, block: FeatureBank) -> None:
+        """Hand on what is kept of a batch of windows, video by video."""
+        for position in np.unique(windows.video):
+            is_mine = windows.video == position
+            mine, picked = windows.take(is_mine), torch.from_numpy(np.flatnonzero(is_mine)).to(self._device)
+            positions, is_real = window_rows(mine, self.shape)
+            kept.add(
+                block.digests[position],
+                {name: outputs[name][picked] for name in kept.names},
+                mine,
+                rows=positions,
+                is_real=shown(is_real, self.shape),
+                last=mine.last_row(self.shape),
+                spans=block.spans[position],
+            )
 
     def _check(self, scores: npt.NDArray[np.float32]) -> None:
         if np.isnan(scores).any():
@@ -201,13 +232,14 @@ class Scorer:
             row_scores=rows.means(span),
         )
 
-    def _try(self) -> None:
-        """One forward pass over zeros, so that a wrong length is found before any video is read."""
-        rows = torch.zeros(1, self.shape.length, self.run.input_dim, device=self._device)
+    def _try(self) -> dict[str, Tensor]:
+        """The outputs of one forward pass over zeros, so that a wrong length is found before any video is read."""
+        rows = torch.zeros(1, self.shape.length, *self.run.row_shape, device=self._device)
         mask = torch.ones(1, self.shape.length, dtype=torch.bool, device=self._device)
         try:
             with torch.inference_mode():
-                self.run.module({"rows": rows, "mask": mask})
+                found: dict[str, Tensor] = self.run.module({"rows": rows, "mask": mask})
+                return found
         except (ValueError, RuntimeError, IndexError) as error:
             raise ConfigError(
                 f"window.length: {self.shape.length} is not allowed for this model, trained with "

@@ -76,9 +76,11 @@ class ScoreWriter:
         scored = self._scorer.score([entry.video for entry in waiting])
         seconds = (time.perf_counter() - started) / len(waiting)
         for entry, scores in zip(waiting, scored, strict=True):
-            written = write_scores(self._folder, entry.video.digest, scores)
+            digest, kept = entry.video.digest, self._scorer.kept
+            written = 0 if kept is None else kept.take_bytes(digest)
+            written += write_scores(self._folder, digest, scores, kept=() if kept is None else kept.names)
             message = self.left_out.add(
-                self._names[entry.video.digest],
+                self._names[digest],
                 num_left=self._scorer.num_left_out(scores),
                 num_rows=len(entry.video.rows),
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +41,28 @@ class RowLayout:
 
     outputs: Mapping[str, tuple[int, ...]]  # shape of one row, by output
     dtype: str = "float16"
+    dtypes: Mapping[str, str] = field(default_factory=dict)  # of outputs that have another
+    axes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # names of a row's axes, where they are others
+    row_axis: str = "time"
     codec: str = "none"
     chunk_bytes: int = 1 << 18  # read together
     shard_rows: int = 1024  # at most; fewer where rows are big
 
+    def dtype_of(self, output: str) -> np.dtype[Any]:
+        """How an output is stored."""
+        return np.dtype(self.dtypes.get(output, self.dtype))
+
+    def axes_of(self, output: str) -> tuple[str, ...]:
+        """Names of the axes of an output's array."""
+        return (self.row_axis, *self.axes.get(output, _axes(self.outputs[output])))
+
+    def row_bytes(self, output: str) -> int:
+        """Bytes of one row of an output."""
+        return math.prod(self.outputs[output]) * self.dtype_of(output).itemsize
+
     def rows_per_shard(self) -> int:
         """Rows of one shard file: shard_rows, halved until all outputs together stay within SHARD_BYTES."""
-        row_bytes = sum(math.prod(shape) for shape in self.outputs.values()) * np.dtype(self.dtype).itemsize
+        row_bytes = sum(map(self.row_bytes, self.outputs))
         rows = self.shard_rows
         while rows > 1 and rows * row_bytes > SHARD_BYTES:
             rows //= 2
@@ -58,7 +73,7 @@ class RowLayout:
 
         A video of 520 rows with 512 allowed takes two chunks of 260, not 512 and 8 (stored as 512).
         """
-        row_bytes = max(1, math.prod(self.outputs[output]) * np.dtype(self.dtype).itemsize)
+        row_bytes = max(1, self.row_bytes(output))
         allowed = max(1, min(self.chunk_bytes // row_bytes, self.rows_per_shard(), num_rows))
         extent = min(self.rows_per_shard(), num_rows)
         balanced = math.ceil(extent / math.ceil(extent / allowed))
@@ -214,7 +229,7 @@ class EmbeddingWriter:
             arrays = {name: zarr.open_array(temporary / name, mode="r+") for name in names}
         wanted = {name: (num_rows, *shape) for name, shape in self.layout.outputs.items()}
         fits = all(arrays[name].shape == shape for name, shape in wanted.items())
-        same = all(arrays[name].dtype == np.dtype(self.layout.dtype) for name in wanted)
+        same = all(arrays[name].dtype == self.layout.dtype_of(name) for name in wanted)
         return arrays if fits and same and len({_shard_rows(array) for array in arrays.values()}) == 1 else None
 
     def _create(self, digest: str, num_rows: int) -> dict[str, zarr.Array[Any]]:
@@ -222,20 +237,22 @@ class EmbeddingWriter:
         with _every_chunk_written():
             group = zarr.create_group(partial_group(self.path, digest), attributes=self._item_attributes)
             arrays = {
-                name: create_array(group, name, self._layout(name, num_rows, shard_rows), axes=_axes(shape))
-                for name, shape in self.layout.outputs.items()
+                name: create_array(
+                    group, name, self._layout(name, num_rows, shard_rows), axes=self.layout.axes_of(name)
+                )
+                for name in self.layout.outputs
             }
             for name, dtype in SPAN_DTYPES.items():
                 spans = ArrayLayout(
                     shape=(num_rows,), dtype=np.dtype(dtype), chunk_rows=shard_rows, shard_rows=shard_rows
                 )
-                arrays[name] = create_array(group, name, spans, axes=("time",))
+                arrays[name] = create_array(group, name, spans, axes=(self.layout.row_axis,))
         return arrays
 
     def _layout(self, output: str, num_rows: int, shard_rows: int) -> ArrayLayout:
         return ArrayLayout(
             shape=(num_rows, *self.layout.outputs[output]),
-            dtype=np.dtype(self.layout.dtype),
+            dtype=self.layout.dtype_of(output),
             chunk_rows=self.layout.rows_per_chunk(output, num_rows=num_rows),
             shard_rows=shard_rows,
             codec=self.layout.codec,
@@ -262,4 +279,4 @@ def _largest_divisor(number: int, limit: int) -> int:
 
 def _axes(row_shape: tuple[int, ...]) -> tuple[str, ...]:
     inner = {1: ("feature",), 2: ("token", "feature"), 3: ("channel", "height", "width")}
-    return ("time", *inner.get(len(row_shape), ("channel", "time_in_clip", "height", "width")))
+    return inner.get(len(row_shape), ("channel", "time_in_clip", "height", "width"))

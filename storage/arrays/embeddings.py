@@ -40,6 +40,8 @@ SPAN_DTYPES = {"start_seconds": "float64", "stop_seconds": "float64", "source_st
 class EmbeddingRows:
     """The rows of one video. Arrays are read when asked for."""
 
+    remedy = "Ask the embed node for it with `outputs`."  # where an output is not there
+
     def __init__(self, group: zarr.Group, *, digest: str, outputs: tuple[str, ...]) -> None:
         self.digest = digest
         self.outputs = outputs
@@ -95,13 +97,16 @@ class EmbeddingRows:
         if name not in self.outputs:
             raise StoreError(
                 f"output {name!r} is not stored for video {self.digest}.{nearest(name, self.outputs)} "
-                f"Stored: {', '.join(self.outputs)}. Ask the embed node for it with `outputs`."
+                f"Stored: {', '.join(self.outputs)}. {self.remedy}"
             )
         return array_of(self._group, name)
 
 
 class EmbeddingStore:
     """One spec's embeddings, for reading. ``path`` is its Zarr group (`Store.embeddings(key)`)."""
+
+    opens: type[EmbeddingRows] = EmbeddingRows
+    missing = "no embeddings in {path}. Is it in the manifest, and did embed succeed?"
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -127,8 +132,6 @@ class EmbeddingStore:
         """The rows of one video. Raises StoreError when it has none."""
         if digest not in self:
             check_there(self.path / "zarr.json")
-            raise StoreError(
-                f"video {digest!r} has no embeddings in {self.path}. Is it in the manifest, and did embed succeed?"
-            )
+            raise StoreError(f"video {digest!r} has {self.missing.format(path=self.path)}")
         with readable(self.path / digest / "zarr.json"):
-            return EmbeddingRows(self._group[digest], digest=digest, outputs=tuple(self.spec["outputs"]))
+            return self.opens(self._group[digest], digest=digest, outputs=tuple(self.spec["outputs"]))

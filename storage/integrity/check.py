@@ -20,10 +20,11 @@ from reelwright.storage.arrays.shards import broken_shard
 from reelwright.storage.arrays.zarrs import OWN
 from reelwright.storage.constants import PARTIAL, SCHEMA, TEMPORARY, URLS
 from reelwright.storage.digests import KEY_HEX_DIGITS, file_digest
-from reelwright.storage.kinds import OutputKind
+from reelwright.storage.kinds import KINDS, OutputKind
 from reelwright.storage.ledger.digest_cache import KnownFiles
 from reelwright.storage.ledger.items import ItemRow
 from reelwright.storage.ledger.records import Record
+from reelwright.storage.results.scores import kept_outputs
 from reelwright.storage.self_checksum import broken_seal, has_seal
 from reelwright.storage.store import Store
 
@@ -86,7 +87,7 @@ def check_items(kind: OutputKind, folder: Path, done: Rows | None, digests: froz
 
 
 def check_group(group: Path, done: Rows | None, digests: frozenset[str] | None) -> Iterator[Problem]:
-    """Frames or embeddings of one spec: of ``digests``, or all of them.
+    """Frames, embeddings or kept outputs of one spec: of ``digests``, or all of them.
 
     What is ``done`` must be there; None: the ledger is damaged, so what is there is checked by itself.
     """
@@ -149,13 +150,24 @@ def check_scores(folder: Path, done: Rows | None, digests: frozenset[str] | None
 
 
 def check_item_scores(folder: Path, digest: str, row: ItemRow | None = None) -> Iterator[Problem]:
-    """The two tables of one video; with ``row``, whether there are as many windows as the ledger says."""
+    """The two tables of one video; with ``row``, whether there are as many windows as the ledger says.
+
+    Whether the outputs are there that were kept with them, too; `check_item` looks into these.
+    """
     windows = folder / f"{digest}.parquet"
     found = [*check_sealed(windows), *check_sealed(folder / f"{digest}.rows.parquet")]
     yield from found
+    kept = kept_item(folder, digest) if not found and kept_outputs(folder, digest) else None
+    if kept is not None and not (kept / "zarr.json").is_file():
+        yield Problem(kept / "zarr.json", MISSING, _SEAL_TOLD[MISSING])
     if row is not None and not found and scored_rows(folder, digest) != row.rows:
         message = f"has {scored_rows(folder, digest)} windows, the ledger says {row.rows}"
         yield Problem(windows, ALTERED, message)
+
+
+def kept_item(folder: Path, digest: str) -> Path:
+    """Where the outputs of a video lie that are kept beside its scores in ``folder``."""
+    return KINDS["attention"].place(folder.parents[1], folder.name) / digest
 
 
 def scored_rows(folder: Path, digest: str) -> int:

@@ -14,7 +14,14 @@ from pathlib import Path
 
 from reelwright.storage.errors import StoreError
 from reelwright.storage.files import folder_bytes, remove
-from reelwright.storage.integrity.check import check_item, check_item_scores, is_key, item_rows, scored_rows
+from reelwright.storage.integrity.check import (
+    check_item,
+    check_item_scores,
+    is_key,
+    item_rows,
+    kept_item,
+    scored_rows,
+)
 from reelwright.storage.kinds import GROUPED, KINDS, RECORDED, WITH_ITEMS
 from reelwright.storage.ledger.items import ItemLedger, ItemRow
 from reelwright.storage.ledger.records import load_record, save_record
@@ -64,14 +71,17 @@ def intact_rows(store: Store, key: str) -> Iterator[ItemRow]:
 
     What only the ledger knew of them (seconds, backend, that a video was truncated) is lost.
     """
-    for group in (kind.place(store.root, key) for kind in KINDS.values() if kind.is_rows):
+    for group in (kind.place(store.root, key) for kind in KINDS.values() if kind.is_rows and not kind.beside):
         for item in sorted(group.iterdir()) if group.is_dir() else ():
             if is_key(item.name) and not list(check_item(item)):
                 yield ItemRow(digest=item.name, status="ok", rows=item_rows(item), bytes=folder_bytes(item))
     scores = store.predictions(key)
     for digest in sorted({path.name.partition(".")[0] for path in scores.iterdir()}) if scores.is_dir() else ():
-        if is_key(digest) and not list(check_item_scores(scores, digest)):
-            sizes = [folder_bytes(scores / name) for name in (f"{digest}.parquet", f"{digest}.rows.parquet")]
+        kept = kept_item(scores, digest)
+        is_whole = is_key(digest) and not list(check_item_scores(scores, digest))
+        if is_whole and not (kept.is_dir() and list(check_item(kept))):
+            files = (scores / f"{digest}.parquet", scores / f"{digest}.rows.parquet", kept)
+            sizes = [folder_bytes(path) for path in files]
             yield ItemRow(digest=digest, status="ok", rows=scored_rows(scores, digest), bytes=sum(sizes))
 
 

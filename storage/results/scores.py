@@ -11,6 +11,8 @@ The published tables (predictions.py) are made of these; renaming a video or men
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,10 @@ from reelwright.storage.arrays.spans import IntArray, Spans
 from reelwright.storage.errors import StoreError
 from reelwright.storage.files import write_table
 from reelwright.storage.store import backend_of
+from reelwright.storage.store_errors import readable
 
 Scores = npt.NDArray[np.float32]
+_KEPT = b"reelwright.kept"  # in the metadata of the windows
 _SPAN_COLUMNS = ("start_seconds", "stop_seconds", "source_start", "source_stop")
 
 
@@ -61,8 +65,11 @@ class VideoScores:
         return rows, self.row_scores[rows]
 
 
-def write_scores(folder: Path, digest: str, scores: VideoScores) -> int:
-    """Write the two files of a video, each in one step, windows last; returns their bytes."""
+def write_scores(folder: Path, digest: str, scores: VideoScores, *, kept: Sequence[str] = ()) -> int:
+    """Write the two files of a video, each in one step, windows last; returns their bytes.
+
+    ``kept`` names the outputs of the model that were stored before (storage/arrays/window_outputs.py).
+    """
     spans = {name: getattr(scores.spans, name) for name in _SPAN_COLUMNS}
     rows = {**spans, "num_windows": scores.num_windows.astype(np.int32)}
     if scores.row_scores is not None:
@@ -71,8 +78,9 @@ def write_scores(folder: Path, digest: str, scores: VideoScores) -> int:
         _rows_file(folder, digest): rows,
         _windows_file(folder, digest): {**scores.window_columns(), "scores": _fixed_lists(scores.scores)},
     }
+    metadata = {_KEPT: json.dumps(list(kept)).encode()} if kept else None
     for path, columns in files.items():
-        write_table(path, pa.table(columns))
+        write_table(path, pa.table(columns, metadata=metadata))
     return sum(path.stat().st_size for path in files)
 
 
@@ -94,6 +102,13 @@ def read_scores(folder: Path, digest: str) -> VideoScores:
         num_windows=rows["num_windows"].to_numpy().astype(np.int64),
         row_scores=_matrix(rows["scores"]) if "scores" in rows.column_names else None,
     )
+
+
+def kept_outputs(folder: Path, digest: str) -> tuple[str, ...]:
+    """Names of the outputs that are kept beside the scores of a video, whose files are here and intact."""
+    with readable(_windows_file(folder, digest)):
+        metadata = pq.read_schema(_windows_file(folder, digest)).metadata or {}
+    return tuple(json.loads(metadata.get(_KEPT, b"[]")))
 
 
 def _windows_file(folder: Path, digest: str) -> Path:

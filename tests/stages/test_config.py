@@ -42,6 +42,7 @@ CONDITIONAL = {
     ("pretrain", "loss"),
     ("predict", "crops"),  # 1 of the encoder's own size are no crops, and older keys stay
     ("predict", "short_side"),
+    ("predict", "keep"),  # nothing, and older keys stay
     *((stage, "evaluate_updates") for stage in ("pretrain", "train", "finetune")),  # older keys stay
 }
 

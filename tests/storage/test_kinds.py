@@ -38,4 +38,4 @@ def test_each_kind_has_a_folder_of_its_own() -> None:
     folders = [*GROUPED, *RECORDED]
     assert sorted(folders) == sorted({kind.folder for kind in KINDS.values()})
     assert len(folders) == len(KINDS)
-    assert set(WITH_ITEMS) == {"frames", "embeddings", "predictions"}
+    assert set(WITH_ITEMS) == {"frames", "embeddings", "predictions", "attention"}
