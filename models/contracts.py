@@ -97,6 +97,9 @@ def _is_frozen(norm: nn.Module) -> bool:
     return bool(own) and not any(parameter.requires_grad for parameter in own)
 
 
+ATTENTION_LOGITS = "aux.attention_logits"  # of an attention branch, which is a classifier of its own
+
+
 def stage_logits(outputs: Outputs) -> list[Tensor]:
     """The logits of every stage, first to last; those of models without stages alone."""
     earlier = [outputs[name] for name in outputs if name.startswith("aux.stage")]

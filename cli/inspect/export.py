@@ -21,7 +21,7 @@ def export(
         typer.Option(
             "--to",
             help="Of predictions: mstcn (a label a frame, text), activitynet (segments, JSON). Of embeddings: npy (a "
-            "file a video), webdataset (tar shards).",
+            "file a video), webdataset (tar shards). Of outputs that predict keeps: npz (a file a video).",
         ),
     ],
     out: Annotated[str, typer.Option("--out", help="A new folder or URL (s3://...), or one that an export made.")],

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from reelwright.models.temporal.attention_branch import AttentionBranchModel
 from reelwright.models.temporal.common import TemporalModel, TemporalSizes
 from reelwright.models.temporal.ms_tcn import MsTcn
 from reelwright.models.temporal.options import TEMPORAL_OPTIONS, check_options, check_positive
@@ -24,6 +25,7 @@ TEMPORAL_MODELS: dict[str, Callable[[TemporalSizes, Any], TemporalModel]] = {
     "gru": Gru,
     "lstm": Lstm,
     "ms_tcn": MsTcn,
+    "attention_branch": AttentionBranchModel,
 }
 
 

@@ -191,6 +191,37 @@ class MsTcnOptions:
             check_choice("pool", self.pool, self.POOLS)
 
 
+@dataclass(frozen=True, kw_only=True)
+class AttentionBranchOptions:
+    """Options of `attention_branch`."""
+
+    width: int = 256
+    # Channels inside the model, a multiple of 4.
+    layers: int = 2
+    # Bottlenecks in the attention branch, and as many behind the gate.
+    time: str = "dense"
+    # Attention in time. dense: as published, for windows of exactly `length` rows; convolutional: of any length.
+    version: str = "v1"
+    # v2: without the ReLU behind the gate.
+    dropout: float = 0.5
+
+    reads_grids: ClassVar[bool] = True
+    # Rows keep their positions: tokens and maps are not averaged.
+    outputs: ClassVar[tuple[str, ...]] = ("attention.space", "attention.time", "aux.attention_logits", "logits")
+    # Names of what the model gives.
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        check_positive("width", self.width)
+        check_positive("layers", self.layers)
+        check_choice("time", self.time, ("dense", "convolutional"))
+        check_choice("version", self.version, ("v1", "v2"))
+        check_dropout(self.dropout)
+        if self.width % 4:
+            message = f"width is {self.width}; it must be a multiple of 4."
+            raise ValueError(message)
+
+
 TEMPORAL_OPTIONS: dict[str, type[Any]] = {
     "linear": LinearOptions,
     "mlp": MlpOptions,
@@ -199,6 +230,7 @@ TEMPORAL_OPTIONS: dict[str, type[Any]] = {
     "gru": RecurrentOptions,
     "lstm": RecurrentOptions,
     "ms_tcn": MsTcnOptions,
+    "attention_branch": AttentionBranchOptions,
 }
 
 RENAMED = {"clip_transformer": "storm_transformer", "tcn": "ms_tcn"}  # models of earlier releases

@@ -28,6 +28,7 @@ FORMS: dict[str, tuple[str, str]] = {
     "activitynet": ("predictions", "reelwright.stages.export.predictions:export_activitynet"),
     "npy": ("embeddings", "reelwright.stages.export.embeddings:export_npy"),
     "webdataset": ("embeddings", "reelwright.stages.export.embeddings:export_webdataset"),
+    "npz": ("attention", "reelwright.stages.export.window_outputs:export_npz"),
 }
 NOTE = "export.json"  # says what a folder holds; only a folder with it is replaced
 
@@ -64,11 +65,12 @@ def export_node(project: Project, request: ExportRequest) -> int:
     planner.graph.check_name(request.node)
     plan = planner.plan(request.node)
     made_of, writer = FORMS[request.form]
-    produces = plan.node.config.produces
-    if produces != made_of:
-        fitting = ", ".join(form for form, (kind, _) in FORMS.items() if kind == produces)
+    made = (plan.node.config.produces, *plan.node.config.also_produces)
+    if made_of not in made:
+        fitting = ", ".join(form for form, (kind, _) in FORMS.items() if kind in made)
         raise ConfigError(
-            f"{request.node} makes {produces}; {request.form} is made of {made_of}. Forms: {fitting or 'none'}"
+            f"{request.node} makes {' and '.join(made)}; {request.form} is made of {made_of}. "
+            f"Forms: {fitting or 'none'}"
         )
     if plan.record is None or not plan.key:
         raise StoreError(
@@ -79,7 +81,7 @@ def export_node(project: Project, request: ExportRequest) -> int:
         _check_url(place)
     else:
         _check_folder(Path(place))
-    export = _predictions if made_of == "predictions" else _embeddings
+    export = _WRITERS[made_of]
     with replacing_at(place, last=NOTE) if is_url(place) else replacing_folder(Path(place)) as temporary:
         count = export(planner, plan, request, load(writer), temporary)
         if not count:
@@ -105,6 +107,14 @@ def _embeddings(planner: Planner, plan: NodePlan, request: ExportRequest, write:
     )
     videos = _videos(planner, present=set(store.digests()), splits=request.splits)
     return int(write(store, videos, folder, output=request.output, **options))
+
+
+def _window_outputs(planner: Planner, plan: NodePlan, request: ExportRequest, write: Any, folder: Path) -> int:
+    store = KINDS["attention"].open(planner.file.store.attention(plan.spec_key))
+    return int(write(store, _videos(planner, present=set(store.digests()), splits=request.splits), folder))
+
+
+_WRITERS = {"predictions": _predictions, "embeddings": _embeddings, "attention": _window_outputs}
 
 
 def _videos(planner: Planner, *, present: set[str], splits: Sequence[str]) -> list[Any]:

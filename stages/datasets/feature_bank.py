@@ -13,6 +13,7 @@ another store that saw its middle.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,7 +40,7 @@ READ_ROWS = 1024  # rows of a token or map output that are in memory while they 
 class FeatureBank:
     """All rows of V videos."""
 
-    rows: Tensor  # (R, D) float16 or float32, in memory or mapped from a scratch file
+    rows: Tensor  # (R, D), or (R, N, D) and (R, C, H, W) with positions; float16 or float32, in memory or mapped
     offsets: IntArray  # (V + 1,) where the rows of each video start
     spans: tuple[Spans, ...]  # of each video's rows
     digests: tuple[str, ...]  # of each video
@@ -51,11 +52,11 @@ class FeatureBank:
 
     @property
     def input_dim(self) -> int:
-        """D, features of a row."""
-        return int(self.rows.shape[1])
+        """D, features of a row, or C of maps."""
+        return _num_features(tuple(self.rows.shape[1:]))
 
     def gather(self, windows: Windows, shape: WindowShape) -> tuple[Tensor, Tensor]:
-        """Rows float32 (B, length, D) and mask bool (B, length) of windows, on the block's device."""
+        """Rows float32 (B, length, ...) and mask bool (B, length) of windows, on the block's device."""
         index, mask = self.index(windows, shape)
         return self.pick(index), mask
 
@@ -67,7 +68,7 @@ class FeatureBank:
         return torch.from_numpy(rows).to(device), torch.from_numpy(shown(mask, shape)).to(device)
 
     def pick(self, index: Tensor, *, scratch: Tensor | None = None) -> Tensor:
-        """Rows float32 (B, length, D) at places of `index`.
+        """Rows float32 (B, length, ...) at places of `index`.
 
         ``scratch`` (from `scratch_for`) spares a new allocation for rows that are widened.
         """
@@ -76,11 +77,11 @@ class FeatureBank:
             picked = self.rows.index_select(0, places)
         else:
             picked = torch.index_select(self.rows, 0, places, out=scratch[: len(places)])
-        return picked.view(*index.shape, -1).float()
+        return picked.view(*index.shape, *self.rows.shape[1:]).float()
 
     def scratch_for(self, num_rows: int) -> Tensor | None:
         """Room for so many rows as they are stored; None where `pick` would hand out the room itself."""
-        return None if self.rows.dtype == torch.float32 else self.rows.new_empty(num_rows, self.input_dim)
+        return None if self.rows.dtype == torch.float32 else self.rows.new_empty(num_rows, *self.rows.shape[1:])
 
     def on(self, device: torch.device) -> FeatureBank:
         """The block on a GPU when at most half of its free memory is needed; else where it is."""
@@ -100,6 +101,7 @@ def load_block(
     memory_bytes: int,
     scratch: Path,
     is_written: bool = False,
+    keeps_positions: bool = False,
 ) -> FeatureBank:
     """Read ``output`` of the videos ``names`` (digest -> video_id, for messages) of all stores, each once.
 
@@ -108,11 +110,11 @@ def load_block(
     finite, StoreError for an output that is not stored. Every digest must be in every store.
     """
     opened = {digest: [store.rows(digest) for store in stores] for digest in names}
-    source = _Source.of(stores, next(iter(opened.values())), output)
+    source = _Source.of(stores, next(iter(opened.values())), output, keeps_positions=keeps_positions)
     with ThreadPoolExecutor(READERS) as pool:
         spans = tuple(pool.map(lambda videos: videos[0].spans, opened.values()))
         offsets = np.cumsum([0, *(len(each.start_seconds) for each in spans)], dtype=np.int64)
-        shape = (int(offsets[-1]), source.num_features)
+        shape = (int(offsets[-1]), *source.shape)
         if is_written:
             # copy on write: torch warns of arrays that cannot be written
             mapped = np.memmap(scratch, dtype=source.dtype, mode="c", shape=shape)
@@ -132,9 +134,11 @@ def load_block(
     return FeatureBank(torch.from_numpy(block), offsets, spans, tuple(opened))
 
 
-def read_video(stores: Sequence[EmbeddingStore], digest: str, *, output: str) -> tuple[npt.NDArray[Any], Spans]:
+def read_video(
+    stores: Sequence[EmbeddingStore], digest: str, *, output: str, keeps_positions: bool = False
+) -> tuple[npt.NDArray[Any], Spans]:
     """The joined rows (T, D) of one video and their spans. Raises ItemError (not_finite) for NaN or infinite rows."""
-    video = StoredVideo.of(stores, digest, output=output)
+    video = StoredVideo.of(stores, digest, output=output, keeps_positions=keeps_positions)
     return video.read(0, len(video)), video.spans
 
 
@@ -147,17 +151,20 @@ class StoredVideo:
     source: _Source
 
     @classmethod
-    def of(cls, stores: Sequence[EmbeddingStore], digest: str, *, output: str) -> StoredVideo:
+    def of(
+        cls, stores: Sequence[EmbeddingStore], digest: str, *, output: str, keeps_positions: bool = False
+    ) -> StoredVideo:
         """Raises StoreError for a video or an output that is not stored."""
         videos = tuple(store.rows(digest) for store in stores)
-        return cls(videos[0].spans, videos, _Source.of(stores, videos, output))
+        source = _Source.of(stores, videos, output, keeps_positions=keeps_positions)
+        return cls(videos[0].spans, videos, source)
 
     def __len__(self) -> int:
         return len(self.spans.start_seconds)
 
     def read(self, start: int, stop: int) -> npt.NDArray[Any]:
         """Rows [start, stop), (n, D). Raises ItemError (not_finite) for NaN or infinite rows."""
-        rows = np.empty((stop - start, self.source.num_features), dtype=self.source.dtype)
+        rows = np.empty((stop - start, *self.source.shape), dtype=self.source.dtype)
         self.source.fill(rows, self.videos, self.spans, start=start)
         return rows
 
@@ -212,19 +219,30 @@ class _Source:
     row_shapes: tuple[tuple[int, ...], ...]  # of one row, by store
     dtype: np.dtype[Any]  # of the joined rows
     stores: tuple[EmbeddingStore, ...]
+    keeps_positions: bool
 
     @classmethod
-    def of(cls, stores: Sequence[EmbeddingStore], videos: Sequence[EmbeddingRows], output: str) -> _Source:
-        """All videos of a store have rows of one shape, so one video tells it. Raises StoreError for no such output."""
+    def of(
+        cls, stores: Sequence[EmbeddingStore], videos: Sequence[EmbeddingRows], output: str, *, keeps_positions: bool
+    ) -> _Source:
+        """All videos of a store have rows of one shape, so one video tells it. Raises StoreError for no such output.
+
+        With positions, tokens and maps are not averaged; raises InputError for several stores, whose positions differ.
+        """
+        if keeps_positions and len(stores) > 1:
+            raise InputError(
+                f"the model reads positions, which {len(stores)} embeddings do not share; name one of them."
+            )
         shapes = tuple(rows.row_shape(output) for rows in videos)
-        is_half = all(store.spec["dtype"] == "float16" for store in stores) and all(len(shape) == 1 for shape in shapes)
+        is_averaged = not keeps_positions and any(len(shape) > 1 for shape in shapes)
+        is_half = all(store.spec["dtype"] == "float16" for store in stores) and not is_averaged
         # float16 where that is what was stored: nothing is lost and half the memory is saved
-        return cls(output, shapes, np.dtype(np.float16 if is_half else np.float32), tuple(stores))
+        return cls(output, shapes, np.dtype(np.float16 if is_half else np.float32), tuple(stores), keeps_positions)
 
     @property
-    def num_features(self) -> int:
-        """D of the joined rows."""
-        return sum(_num_features(shape) for shape in self.row_shapes)
+    def shape(self) -> tuple[int, ...]:
+        """Of a joined row: (D,), or that of the one store with positions."""
+        return self.row_shapes[0] if self.keeps_positions else (sum(map(_num_features, self.row_shapes)),)
 
     def fill(self, target: npt.NDArray[Any], videos: Sequence[EmbeddingRows], spans: Spans, *, start: int = 0) -> None:
         """Write joined rows of one video, those from ``start`` on, into ``target`` (n, D).
@@ -234,6 +252,12 @@ class _Source:
         for store in self.stores:
             _check_one_view(store)
         column, stop = 0, start + len(target)
+        if self.keeps_positions:
+            for first in range(start, stop, READ_ROWS):
+                last = min(first + READ_ROWS, stop)
+                target[first - start : last - start] = videos[0].output(self.output, first, last)
+            _check_finite(target, start)
+            return
         for position, (rows, shape) in enumerate(zip(videos, self.row_shapes, strict=True)):
             features = slice(column, column + _num_features(shape))
             column = features.stop
@@ -271,13 +295,13 @@ def _check_one_view(store: EmbeddingStore) -> None:
         )
 
 
-def _empty(shape: tuple[int, int], dtype: np.dtype[Any], *, memory_bytes: int, scratch: Path) -> npt.NDArray[Any]:
-    if shape[0] * shape[1] * dtype.itemsize <= memory_bytes:
+def _empty(shape: tuple[int, ...], dtype: np.dtype[Any], *, memory_bytes: int, scratch: Path) -> npt.NDArray[Any]:
+    num_bytes = math.prod(shape) * dtype.itemsize
+    if num_bytes <= memory_bytes:
         return np.empty(shape, dtype=dtype)
     scratch.parent.mkdir(parents=True, exist_ok=True)
     with named(scratch), scratch.open("wb") as file:
         # A full disk is told of here; found out while writing to the mapping, it ends the process without a word.
-        num_bytes = shape[0] * shape[1] * dtype.itemsize
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, num_bytes)
         else:  # macOS
@@ -286,7 +310,7 @@ def _empty(shape: tuple[int, int], dtype: np.dtype[Any], *, memory_bytes: int, s
 
 
 def _check_finite(values: npt.NDArray[Any], start: int) -> None:
-    is_bad = ~np.isfinite(values).all(axis=1)
+    is_bad = ~np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
     if is_bad.any():
         bad, more = start + int(is_bad.argmax()), int(is_bad.sum()) - 1
         raise ItemError("not_finite", f"row {bad} of its embeddings (and {more} more) holds NaN or infinity.")

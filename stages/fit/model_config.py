@@ -20,13 +20,18 @@ class ModelSettings(NamedSettings):
     group: ClassVar[str] = "models"
 
     name: str = "transformer"
-    """linear, mlp, transformer, storm_transformer (STORM-PSR's), gru, lstm or ms_tcn; carl, conv or vanilla (of views);
-    or a plug-in's: an entry point of reelwright.models, package.module:Model, or file.py:Model. Another name, given
-    with -S or -m, takes none of the options that the file gives the old one."""
+    """linear, mlp, transformer, storm_transformer (STORM-PSR's), gru, lstm, ms_tcn or attention_branch (ST-ABN's); of
+    views carl, conv or vanilla; or a plug-in's: an entry point of reelwright.models, package.module:Model, or
+    file.py:Model. Another name, given with -S or -m, takes none of the options that the file gives the old one."""
 
     def is_ours(self) -> bool:
         """As of every such block."""
         return self.name in MODEL_OPTIONS
+
+    @property
+    def keeps_positions(self) -> bool:
+        """Whether it reads tokens and maps as they are; else they are averaged over their positions."""
+        return bool(getattr(MODEL_OPTIONS.get(self.name), "reads_grids", False))
 
     @model_validator(mode="after")
     def _model_is_known(self) -> Self:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from reelwright.models.contracts import Forward
+from reelwright.models.contracts import ATTENTION_LOGITS, Forward, Outputs
 from reelwright.models.metrics.metric import metric_named
 from reelwright.stages.base.plugins import checked_options, load_plugin
 from reelwright.stages.datasets.tasks.task import Task
@@ -21,6 +21,8 @@ from reelwright.stages.objectives.config import LossSettings, ObjectiveSettings
 from reelwright.stages.objectives.contract import Objective, TargetSizes, batch_loss
 from reelwright.stages.objectives.sequence import sequence_objective
 from reelwright.storage.errors import ConfigError, StageError
+
+SCORED = {"": "logits", "attention_": ATTENTION_LOGITS}  # what begins the names of metrics -> of which output
 
 
 class WithObjective(Protocol):
@@ -71,7 +73,9 @@ def build_objective(
         return sequence_objective(own.of_frames())
     if own is None:
         assert task is not None
-        return task.objective(config.loss, counts=counts, device=device)
+        of_task = task.objective(config.loss, counts=counts, device=device)
+        of_task.attention_weight = config.loss.attention_weight
+        return of_task
     thing = load_plugin(own.group, own.name, plugins)
     options = checked_options(thing, own.options(), name=own.name, num_given=own.num_given)
     try:
@@ -118,17 +122,25 @@ def evaluate(
             weight = float(len(batch) if known is None else known)
             losses = {"loss": loss.total, **{f"loss_{name}": part for name, part in loss.parts.items()}}
             weighted = {name: float(value) * weight for name, value in losses.items()}
-            scores = None if task is None else task.probabilities(outputs["logits"]).cpu().numpy()
+            scores = {} if task is None else _scores(task, outputs)
             answers.append((weighted, weight, scores, batch.targets.cpu().numpy()))
     found = [part for parts in zip(*world.gather(answers), strict=True) for part in parts if part is not None]
     whole = max(sum(part[1] for part in found), 1e-12)
     metrics = {name: sum(part[0][name] for part in found) / whole for name in found[0][0]}
-    all_scores = np.zeros(0, np.float32) if task is None else np.concatenate([part[2] for part in found])
-    if not (math.isfinite(metrics["loss"]) and np.isfinite(all_scores).all()):
+    all_scores = {prefix: np.concatenate([part[2][prefix] for part in found]) for prefix in found[0][2]}
+    if not (math.isfinite(metrics["loss"]) and all(np.isfinite(scores).all() for scores in all_scores.values())):
         raise StageError(
             "the model's answers on val are not finite. Lower optimizer.lr, or use precision: fp32; "
             "the last checkpoint is intact."
         )
     if task is None:
         return metrics
-    return metrics | task.all_metrics(all_scores, np.concatenate([part[3] for part in found]))
+    targets = np.concatenate([part[3] for part in found])
+    measured = {prefix: task.all_metrics(scores, targets) for prefix, scores in all_scores.items()}
+    return metrics | {f"{prefix}{name}": value for prefix, of in measured.items() for name, value in of.items()}
+
+
+def _scores(task: Task, outputs: Outputs) -> dict[str, npt.NDArray[np.float32]]:
+    """Probabilities by what begins the names of their metrics."""
+    found = {prefix: name for prefix, name in SCORED.items() if name in outputs}
+    return {prefix: task.probabilities(outputs[name]).cpu().numpy() for prefix, name in found.items()}

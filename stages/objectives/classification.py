@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from reelwright.models.blocks.heads import Head, split_heads
-from reelwright.models.contracts import Inputs, Outputs, stage_logits
+from reelwright.models.contracts import ATTENTION_LOGITS, Inputs, Outputs, stage_logits
 from reelwright.models.losses.classification import (
     IGNORED,
     balanced_class_weights,
@@ -21,6 +21,7 @@ from reelwright.models.losses.classification import (
 )
 from reelwright.models.losses.soft_targets import soft_target_loss
 from reelwright.stages.objectives.contract import LossParts, Objective
+from reelwright.storage.errors import ConfigError
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # logits, targets -> mean loss
 
@@ -30,6 +31,8 @@ SMOOTHING = 0.15  # lambda of the paper
 class Classification(Objective):
     """The loss of the logits; of a model with several stages the sum over all of them.
 
+    Of a model with an attention branch, `attention_weight` times the loss of the branch's own logits is added (ST-ABN).
+
     Models with several stages that label every row (`per_row`) also pay for neighbouring rows that differ; the sum of
     that over pairs is divided by the classes and by what the loss itself is divided by: over all rows, 1 / (T K).
     """
@@ -38,10 +41,24 @@ class Classification(Objective):
         """``loss`` is the mean over items; with ``class_weights`` (K,) by these, ``per_row`` over known rows."""
         super().__init__()
         self.loss, self.class_weights, self.per_row = loss, class_weights, per_row
+        self.attention_weight: float | None = None  # None: 1 where there is a branch
 
     def forward(self, outputs: Outputs, batch: Inputs) -> LossParts:
-        """See Objective; the parts are `stage1`, `stage2`, ... and `smoothing`."""
+        """See Objective; the parts are `stage1`, `stage2`, ... and `smoothing`, or `perception` and `attention`.
+
+        Raises ConfigError for a weight of a branch that the model does not have.
+        """
         stages, targets = stage_logits(outputs), batch["targets"]
+        if ATTENTION_LOGITS in outputs:
+            factor = 1.0 if self.attention_weight is None else self.attention_weight
+            perception, attention = (self.loss(outputs[name], targets) for name in ("logits", ATTENTION_LOGITS))
+            parts = {"perception": perception, "attention": factor * attention}
+            return LossParts(parts["perception"] + parts["attention"], parts)
+        if self.attention_weight is not None:
+            raise ConfigError(
+                f"loss.attention_weight is {self.attention_weight}, but the model has no attention branch (it gives "
+                f"{', '.join(sorted(outputs))}). Leave it out, or choose model attention_branch."
+            )
         if len(stages) == 1:
             return LossParts(self.loss(stages[0], targets))
         parts = {f"stage{number}": self.loss(logits, targets) for number, logits in enumerate(stages, start=1)}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from reelwright.stages.base.config import Settings, parse_config
 from reelwright.stages.base.plugins import is_plugin
@@ -48,6 +48,14 @@ class LossSettings(Settings):
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     class_weights: Literal["none", "balanced"] = "none"
     """balanced: inverse to the class's share of the training targets."""
+
+    attention_weight: float | None = Field(None, ge=0)
+    """Of models with an attention branch: factor on the loss of the branch, beside that of the answer; null: 1."""
+
+    @model_serializer(mode="wrap")
+    def _unset_leaves_keys_as_they_were(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = dump(self)
+        return {name: value for name, value in values.items() if name != "attention_weight" or value is not None}
 
     @property
     def is_balanced(self) -> bool:

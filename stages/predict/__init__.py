@@ -1,1 +1,1 @@
-"""Sliding windows of new or stored videos to Parquet, with what else the model says of them."""
+"""Sliding windows of new or stored videos to Parquet."""

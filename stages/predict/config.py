@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import PositiveInt, field_validator, model_validator
 
-from reelwright.models.temporal.options import kept_names, output_names
+from reelwright.models.temporal.options import TEMPORAL_OPTIONS, kept_names, output_names
 from reelwright.stages.base.config import StageConfig, execution, node_input, setting
 from reelwright.stages.datasets.sampling.settings import Short, WindowGridSettings
 from reelwright.stages.index.config import LabelsConfig
@@ -140,7 +140,7 @@ class PredictConfig(StageConfig):
     def _check_kept(self, trained: StageConfig | None, *, where: str) -> None:
         """Raise ConfigError for outputs that the model of a train node does not give; of plug-ins `Scorer` knows it."""
         model = getattr(trained, "model", None)
-        if self.keep and model is not None and model.is_ours():
+        if self.keep and model is not None and model.name in TEMPORAL_OPTIONS:
             try:
                 kept_names(self.keep, output_names(model.name, model.options()))
             except ValueError as error:

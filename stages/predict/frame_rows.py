@@ -70,11 +70,12 @@ class Looks:
 class FrameScoreSink(MemorySink):
     """Rows of a video until all its streams are complete; then they are scored and forgotten."""
 
-    def __init__(self, writer: ScoreWriter, *, output: str, looks: Looks) -> None:
+    def __init__(self, writer: ScoreWriter, *, output: str, looks: Looks, keeps_positions: bool) -> None:
         super().__init__()
         self._writer = writer
         self._output = output
         self._looks = looks
+        self._keeps_positions = keeps_positions
         self._ended: dict[str, dict[str, ItemRow]] = {}  # by video, then by stream
 
     def finish(self, row: ItemRow) -> None:
@@ -106,12 +107,13 @@ class FrameScoreSink(MemorySink):
         self._writer.add(VideoRows(video, rows, spans, tuple(others for others, _ in spread.values())), summary)
 
     def _rows(self, digest: str, whole: Whole | None) -> tuple[npt.NDArray[Any], Spans]:
-        """Rows (T, D) of one stream; those that no clip needs, and that were never made, are NaN."""
+        """Rows (T, ...) of one stream; those that no clip needs, and that were never made, are NaN."""
         taken = self.take(digest)
-        rows = mean_vectors(taken.outputs[self._output])
+        values = taken.outputs[self._output]
+        rows = values if self._keeps_positions else mean_vectors(values)
         if whole is None:
             return rows, taken.spans
         places, spans = whole
-        spread = np.full((len(spans.start_seconds), rows.shape[1]), np.nan, dtype=rows.dtype)
+        spread = np.full((len(spans.start_seconds), *rows.shape[1:]), np.nan, dtype=rows.dtype)
         spread[places] = rows
         return spread, spans

@@ -51,7 +51,7 @@ def score_frames(work: Work, config: PredictConfig, scorer: Scorer, *, writer: S
         loaded=loaded,
         forward=forward,
         frames=frame_input(work),
-        sink=FrameScoreSink(writer, output=_output(loaded, run), looks=looks),
+        sink=FrameScoreSink(writer, output=_output(loaded, run), looks=looks, keeps_positions=run.keeps_positions),
         reporter=reporter,
         shard_rows=loaded.config.shard_rows if config.deterministic else None,
         selection=Selection(

@@ -37,7 +37,8 @@ class LoadedRun:
     stage: str  # train or finetune
     task: Task
     output: str  # which output of the embeddings it reads
-    input_dim: int
+    row_shape: tuple[int, ...]  # (D,), or with positions that of a row in the store
+    keeps_positions: bool  # tokens and maps are not averaged
     window: Mapping[str, Any]  # the windows of training, the fields of a `WindowShape`
     clips: Mapping[str, Any]  # sampling, segments, segment_rule in training
 
@@ -74,7 +75,8 @@ def load_run(folder: RunFolder, *, device: torch.device, plugins: Mapping[str, A
         stage=values["stage"],
         task=task_of_run(values),
         output=values.get("output", "pooled"),
-        input_dim=values["model"]["input_dim"],
+        row_shape=tuple(values["model"].get("row_shape", [values["model"]["input_dim"]])),
+        keeps_positions="row_shape" in values["model"],
         window=values["window"],
         clips=values.get("clips", {"sampling": "grid"}),
     )
@@ -152,9 +154,10 @@ class Scorer:
         Raises StageError when the rows are not those that the run was trained on, or the scores are NaN.
         """
         for video in videos:
-            if video.rows.shape[1] != self.run.input_dim:
+            if video.rows.shape[1:] != self.run.row_shape:
+                trained, given = (" x ".join(map(str, shape)) for shape in (self.run.row_shape, video.rows.shape[1:]))
                 raise StageError(
-                    f"the run was trained on rows of {self.run.input_dim} features, these have {video.rows.shape[1]}. "
+                    f"the run was trained on rows of {trained} features, these have {given}. "
                     "Predict from the embeddings that it was trained on, in the same order."
                 )
         looks = [VideoRows(video.digest, rows, video.spans) for video in videos for rows in video.looks]
@@ -231,7 +234,7 @@ class Scorer:
 
     def _try(self) -> dict[str, Tensor]:
         """The outputs of one forward pass over zeros, so that a wrong length is found before any video is read."""
-        rows = torch.zeros(1, self.shape.length, self.run.input_dim, device=self._device)
+        rows = torch.zeros(1, self.shape.length, *self.run.row_shape, device=self._device)
         mask = torch.ones(1, self.shape.length, dtype=torch.bool, device=self._device)
         try:
             with torch.inference_mode():

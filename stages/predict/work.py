@@ -56,7 +56,7 @@ def run_items(work: Work, reporter: Reporter) -> None:
         elif config.is_cropped:
             raise ConfigError(f"{work.node}: crops and short_side are of frames, and there are none. Give frames.")
         else:
-            _score_embeddings(work, output=run.output, writer=writer, reporter=reporter)
+            _score_embeddings(work, run, writer=writer, reporter=reporter)
         writer.flush()
     for line in writer.left_out.warnings():
         reporter.note(line)
@@ -85,7 +85,7 @@ def publish(work: Work, folder: Path) -> None:
     )
 
 
-def _score_embeddings(work: Work, *, output: str, writer: ScoreWriter, reporter: Reporter) -> None:
+def _score_embeddings(work: Work, run: LoadedRun, *, writer: ScoreWriter, reporter: Reporter) -> None:
     refs = work.inputs.get("embeddings", ())
     if not refs:
         raise ConfigError(f"{work.node}: nothing to predict from; give embeddings or frames.")
@@ -94,7 +94,7 @@ def _score_embeddings(work: Work, *, output: str, writer: ScoreWriter, reporter:
     for item in work.items:
         started = time.perf_counter()
         try:
-            rows, spans = read_video(stores, item.digest, output=output)
+            rows, spans = read_video(stores, item.digest, output=run.output, keeps_positions=run.keeps_positions)
         except ItemError as error:
             writer.fail(ItemRow(digest=item.digest, status=error.status, cause=error.cause, message=str(error)))
         except UnusableStoreError:

@@ -84,7 +84,8 @@ class TrainConfig(NetworkSettings):
     embeddings: tuple[str, ...] = node_input(kinds=("embeddings",), min_length=1)
     """One embed node, or several whose rows are joined by time and concatenated."""
     output: str = "pooled"
-    """Which stored output is learned from; token and map outputs are averaged over their positions."""
+    """Which stored output is learned from; token and map outputs are averaged over their positions, but for model
+    attention_branch."""
     task: str = "last_row"
     """video: the video's own label; last_row: the label at the window's last row; majority: the window's commonest
     label; per_row: a label a row; multi_label: the set of labels that occur in the window;

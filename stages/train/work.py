@@ -63,6 +63,8 @@ def _train(work: Work, config: TrainConfig, place: TrainContext) -> dict[str, An
     input_dim = map_channels(stores[0], config.output) if of_maps else num_features(stores, config.output)
     values = _model_values(config, input_dim=input_dim, num_classes=len(labels.classes))
     values |= {"heads": [asdict(head) for head in heads]} if heads else {}
+    if config.model.keeps_positions:
+        values["model"]["row_shape"] = list(stores[0].spec["outputs"][config.output])
     model = build_run_model(values["model"], plugins=work.plugins, seed=config.seed)
     if of_maps and isinstance(model, FrameModel):
         _start_resnet(model, work)
@@ -141,6 +143,7 @@ def _load(
         output=config.output,
         memory_bytes=0 if is_shared else config.memory_bytes,
         scratch=scratch,
+        keeps_positions=config.model.keeps_positions,
     )
     if not is_shared:
         block = read()

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from reelwright.models.temporal.build import TEMPORAL_MODELS, build_temporal
+from reelwright.models.temporal.options import output_names
 from reelwright.models.temporal.transformer import sinusoidal_positions, visibility
 from tests.models.calling import logits_of
 
@@ -39,10 +40,17 @@ CASES = [
     ("lstm", {"width": 6, "bidirectional": True}),
     ("ms_tcn", {"layers": 3, "width": 6}),
     ("ms_tcn", {"layers": 2, "width": 6, "stages": 3, "causal": True, "pool": "last", "input_norm": True}),
+    ("attention_branch", {"layers": 2, "width": 8, "dropout": 0.0, "time": "convolutional"}),
+    ("attention_branch", {"layers": 1, "width": 8, "dropout": 0.0, "version": "v2"}),  # of one length only
 ]
 IDS = [f"{name}-{'-'.join(f'{k}={v}' for k, v in options.items())}" for name, options in CASES]
 PER_ROW = [(name, {k: v for k, v in options.items() if k != "pool"}) for name, options in CASES if name != "mlp"]
 PER_ROW_IDS = [f"{name}-{'-'.join(f'{k}={v}' for k, v in options.items())}" for name, options in PER_ROW]
+
+ANY_LENGTH = [pytest.param(*case, id=name) for case, name in zip(CASES, IDS, strict=True) if "version" not in case[1]]
+PER_ROW_ANY_LENGTH = [
+    pytest.param(*case, id=name) for case, name in zip(PER_ROW, PER_ROW_IDS, strict=True) if "version" not in case[1]
+]
 
 MASKS = {
     "tail": [1, 1, 1, 1, 0, 0, 0],
@@ -70,6 +78,12 @@ def test_every_model_is_covered():
 
 
 @pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
+def test_outputs_are_those_that_are_declared(name, options):
+    found = build(name, **options)({"rows": rows(), "mask": all_masks()})
+    assert sorted(found) == sorted(output_names(name, options))
+
+
+@pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
 @pytest.mark.parametrize("filler", [1e4, math.nan, math.inf], ids=["large", "nan", "inf"])
 def test_padding_is_never_seen(name, options, filler):
     model, x, mask = build(name, **options), rows(), all_masks()
@@ -89,14 +103,14 @@ def test_padding_is_never_seen_per_row(name, options, filler):
     assert torch.equal(clean[mask], dirty[mask])
 
 
-@pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
+@pytest.mark.parametrize(("name", "options"), ANY_LENGTH)
 def test_short_windows_equal_padded_ones(name, options):
     model, x = build(name, **options), rows()
     mask = torch.tensor([MASKS["tail"]] * 4, dtype=torch.bool)
     torch.testing.assert_close(logits_of(model, x, mask), logits_of(model, x[:, :4], mask[:, :4]))
 
 
-@pytest.mark.parametrize(("name", "options"), PER_ROW, ids=PER_ROW_IDS)
+@pytest.mark.parametrize(("name", "options"), PER_ROW_ANY_LENGTH)
 def test_short_windows_equal_padded_ones_per_row(name, options):
     model, x = build(name, per_row=True, **options), rows()
     mask = torch.tensor([MASKS["tail"]] * 4, dtype=torch.bool)
@@ -108,7 +122,7 @@ def test_real_rows_are_seen_and_learned_from(name, options):
     model, x, mask = build(name, **options), rows().requires_grad_(), torch.ones(4, LENGTH, dtype=torch.bool)
     assert not torch.equal(logits_of(model, x, mask), logits_of(model, rows(seed=1), mask))
     model.train()
-    logits_of(model, x, mask).square().sum().backward()
+    sum(value.square().sum() for value in model({"rows": x, "mask": mask}).values()).backward()
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters())
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from reelwright.pipeline.inspect.export import ExportRequest, export_node
 from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.pipeline.run.results import NodeResult
 from reelwright.pipeline.upkeep.gc import Limits, collect
@@ -73,6 +74,48 @@ def test_it_is_read_by_video_beside_the_tables(project: Project) -> None:
     assert project.file.store.root / extra["kept"] == group_of(project)
     with pytest.raises(ConfigError, match="node 'train' makes run, not attention; these do: predict"):
         project.attention("train")
+
+
+def test_it_is_exported_a_file_a_video(project: Project, tmp_path: Path) -> None:
+    request = ExportRequest(node="predict", form="npz", folder=tmp_path / "out", splits=("test",))
+    assert export_node(project, request) == 2
+    assert [row["video_id"] for row in read_rows(tmp_path / "out" / "manifest.csv")] == ["d", "e"]
+    kept = project.attention("predict")["d"]
+    with np.load(tmp_path / "out" / "d.npz") as found:
+        assert sorted(found) == ["logits", "row", "row_seconds", "row_source", "start_seconds", "stop_seconds"]
+        np.testing.assert_array_equal(found["logits"], kept.output("logits"))
+        np.testing.assert_array_equal(found["row_seconds"], kept.places.row_seconds)
+    before = (tmp_path / "out" / "d.npz").read_bytes()
+    export_node(project, request)
+    assert (tmp_path / "out" / "d.npz").read_bytes() == before
+    plain = Project.open(project.file.path, overrides=["predict.keep=[]"])
+    with pytest.raises(
+        ConfigError, match=r"predict makes predictions; npz is made of attention. Forms: mstcn, activitynet"
+    ):
+        export_node(plain, request)
+
+
+@pytest.mark.slow
+def test_a_pipeline_keeps_the_attention_of_a_branch_over_stored_maps(folder: Path) -> None:
+    text = PIPELINE.replace("weights: none,", "weights: none, outputs: [map],").replace(
+        "window: {length: 4, hop: 2}", "window: {length: 4, hop: 2}\n    output: map"
+    )
+    text = text.replace("{name: linear}", "{name: attention_branch, width: 8, layers: 1}")
+    (folder / "reelwright.yaml").write_text(text.replace("run: train}", "run: train, keep: [attention]}"))
+    project = Project.open(folder / "reelwright.yaml")
+    assert project.run().exit_code == 0
+    outputs = project.attention("predict")["d"]
+    windows = len(project.predictions("predict").windows().to_pandas().query("video_id == 'd'"))
+    rows = project.embeddings("embed")["d"].row_shape("map")
+    assert outputs.output("attention.space").shape == (windows, 4, *rows[1:])
+    assert min(rows[1:]) > 1
+    assert outputs.output("attention.time").shape == (windows, 4)
+    assert verify(project.file, whole=True).problems == ()
+    wrong = Project.open(folder / "reelwright.yaml", overrides=["predict.keep=[attention.spaces]"])
+    with pytest.raises(
+        ConfigError, match=r"unknown output 'attention.spaces'; allowed: attention.space, attention.time"
+    ):
+        wrong.planner()
 
 
 def test_only_what_is_kept_is_another_key(project: Project) -> None:

@@ -12,6 +12,8 @@ from reelwright.models.temporal.build import build_temporal
 from reelwright.stages.datasets.tasks.labels import LabelSpace
 from reelwright.stages.datasets.tasks.task import build_task
 from reelwright.stages.fit.config import LossSettings
+from reelwright.stages.train.config import TrainConfig
+from reelwright.storage.errors import ConfigError
 
 CPU = torch.device("cpu")
 COUNTS = np.array([4, 3, 2])
@@ -126,3 +128,42 @@ def test_parts_of_a_batch_add_up_to_the_whole(loss):
         weight += float(objective.weight(batch))
     whole = objective(outputs, {"targets": target}).total
     assert total / weight == pytest.approx(float(whole.detach()), rel=1e-5)
+
+
+def _branch(**options):
+    torch.manual_seed(0)
+    given = {"input_dim": 5, "num_outputs": 3, "length": 8, "per_row": False, "width": 8, "dropout": 0.0, **options}
+    return build_temporal("attention_branch", **given)
+
+
+@pytest.mark.parametrize(("task", "per_row"), [("last_row", False), ("per_row", True), ("multi_label", False)])
+@pytest.mark.parametrize("weight", [None, 0.0, 0.4])
+def test_the_attention_branch_is_taught_beside_the_answer(task, per_row, weight):
+    x, mask, rows = _batch()
+    targets = {"last_row": rows[:, 0].clamp(min=0), "per_row": rows, "multi_label": (torch.rand(4, 3) < 0.5).float()}
+    objective = _objective(task)
+    objective.attention_weight = weight
+    outputs = _outputs(_branch(per_row=per_row), x, mask)
+    found = objective(outputs, {"targets": targets[task]})
+    answer, branch = (objective.loss(outputs[name], targets[task]) for name in ("logits", "aux.attention_logits"))
+    factor = 1.0 if weight is None else weight
+    assert list(found.parts) == ["perception", "attention"]
+    torch.testing.assert_close(found.total, answer + factor * branch)
+    torch.testing.assert_close(found.parts["attention"], factor * branch)
+    assert float((answer - branch).detach().abs()) > 1e-4
+
+
+def test_a_weight_of_a_branch_that_is_not_there_is_refused():
+    x, mask, target = _batch()
+    objective = _objective()
+    objective.attention_weight = 0.5
+    with pytest.raises(ConfigError, match=r"loss.attention_weight is 0.5, but the model has no attention branch"):
+        objective(_outputs(_model(1), x, mask), {"targets": target})
+
+
+def test_only_a_weight_that_is_set_is_in_the_key():
+    def spec(**loss):
+        return TrainConfig(embeddings=("embed",), loss=loss).spec()["loss"]
+
+    assert spec() == spec(attention_weight=None) == {"class_weights": "none", "label_smoothing": 0.0}
+    assert spec(attention_weight=1.0)["attention_weight"] == 1.0

@@ -1,0 +1,78 @@
+"""An attention branch over stored rows: maps of an image encoder, tokens of a ViT on their grid, or single vectors.
+
+Rows -> 1x1x1 convolution -> x; attention branch and gate as of ST-ABN (models/blocks/attention_branch.py); bottlenecks
+in place of the last layer of its ResNet. Shape letters: B batch, T rows of a window, N tokens, D features of a row or C
+channels of a map, H height, W width, K outputs.
+"""
+
+from __future__ import annotations
+
+from math import isqrt
+
+from torch import Tensor, nn
+
+from reelwright.models.blocks.attention_branch import AttentionBranch, AttentionGate, mean_over_time, named_outputs
+from reelwright.models.blocks.inflated_resnet import bottlenecks, through_blocks
+from reelwright.models.contracts import Inputs
+from reelwright.models.temporal.common import TemporalModel, TemporalSizes
+from reelwright.models.temporal.options import AttentionBranchOptions
+
+_VECTORS, _TOKENS, _MAPS = 3, 4, 5  # axes of rows
+_MOST_EXTRA = 8  # tokens of no patch: class and register tokens
+
+
+class AttentionBranchModel(TemporalModel):
+    """Attention in space and time over a window of rows."""
+
+    def __init__(self, sizes: TemporalSizes, options: AttentionBranchOptions) -> None:
+        """`sizes.input_dim` is D or C; `sizes.length` is exactly T where `options.time` is dense."""
+        super().__init__(sizes)
+        width = options.width
+        self.enter = nn.Sequential(
+            nn.Conv3d(sizes.input_dim, width, 1, bias=False), nn.BatchNorm3d(width), nn.ReLU(inplace=True)
+        )
+        self.branch = AttentionBranch(
+            bottlenecks(width, width, count=options.layers),
+            num_features=width,
+            num_outputs=sizes.num_outputs,
+            length=sizes.length,
+            time=options.time,
+            dropout=options.dropout,
+            per_row=sizes.per_row,
+        )
+        self.gate = AttentionGate(width, version=options.version)
+        self.perceive = bottlenecks(width, width, count=options.layers)
+        self.dropout, self.head = nn.Dropout(options.dropout), nn.Linear(width, sizes.num_outputs)
+
+    def forward(self, batch: Inputs) -> dict[str, Tensor]:
+        """`logits`, `aux.attention_logits` of the branch, `attention.space` (B,T,H,W), `attention.time` (B,T).
+
+        In: `mask` (B,T), and `rows` (B,T,D), a grid of one place, tokens (B,T,N,D) or maps (B,T,C,H,W). Raises
+        ValueError for tokens that are no square grid, and for windows of another length than was learned.
+        """
+        mask_BT = batch["mask"]
+        maps_BTCHW = as_maps(batch["rows"])
+        padding = ~mask_BT[:, :, None, None, None]
+        x_BCTHW = self.enter(maps_BTCHW.masked_fill(padding, 0.0).transpose(1, 2))
+        attention = self.branch(x_BCTHW, mask_BT)
+        seen_BCT = through_blocks(self.perceive, self.gate(x_BCTHW, attention), mask_BT).mean(dim=(3, 4))
+        pooled = seen_BCT.transpose(1, 2) if self.sizes.per_row else mean_over_time(seen_BCT, mask_BT)
+        return named_outputs(self.head(self.dropout(pooled)), attention)
+
+
+def as_maps(rows: Tensor) -> Tensor:
+    """Rows as maps (B,T,C,H,W): tokens on their grid, without those of no patch, which come first."""
+    if rows.ndim == _VECTORS:
+        return rows[..., None, None]
+    if rows.ndim == _MAPS:
+        return rows
+    if rows.ndim != _TOKENS:
+        raise ValueError(f"rows of shape {tuple(rows.shape)} are neither vectors, tokens nor maps of a window.")
+    side = isqrt(rows.shape[2])
+    extra = rows.shape[2] - side * side
+    if extra > _MOST_EXTRA:
+        raise ValueError(
+            f"{rows.shape[2]} tokens are no square grid with a few class tokens before it; store maps (output: map)."
+        )
+    tokens = rows[:, :, extra:]
+    return tokens.reshape(*tokens.shape[:2], side, side, -1).movedim(-1, 2)
