@@ -19,7 +19,7 @@ from reelwright.pipeline.plan.graph import NodePlan
 from reelwright.pipeline.plan.plan import Planner
 from reelwright.pipeline.run.results import NodeResult, Observer, RunOptions, RunResult, names_of
 from reelwright.pipeline.run.runner import open_planner, run_pipeline
-from reelwright.stages.base.config import StageConfig
+from reelwright.stages.base.stage_config import StageConfig
 from reelwright.stages.base.work import Reporter, SilentReporter
 from reelwright.storage.errors import ConfigError, StoreError, nearest
 from reelwright.storage.kinds import KINDS

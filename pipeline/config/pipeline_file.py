@@ -14,8 +14,9 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field
 
 from reelwright.pipeline.config.cluster import ClusterSettings
-from reelwright.stages.base.config import Settings, StageConfig, model_at, parse_config
+from reelwright.stages.base.config import Settings, model_at, parse_config
 from reelwright.stages.base.registry import all_stages, config_model
+from reelwright.stages.base.stage_config import StageConfig
 from reelwright.stages.index.config import LabelsConfig, VideosConfig
 from reelwright.storage.errors import ConfigError, nearest
 from reelwright.storage.store import Store

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reelwright.pipeline.config.pipeline_file import PipelineFile
-from reelwright.stages.base.config import StageConfig
+from reelwright.stages.base.stage_config import StageConfig
 from reelwright.stages.base.work import VideoItem
 from reelwright.storage.errors import ConfigError, nearest
 from reelwright.storage.kinds import KINDS

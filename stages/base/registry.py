@@ -16,7 +16,7 @@ from reelwright.stages.base.plugins import Plugin, identity_of, importing, offer
 from reelwright.storage.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
-    from reelwright.stages.base.config import StageConfig
+    from reelwright.stages.base.stage_config import StageConfig
     from reelwright.storage.store import Store
 
 

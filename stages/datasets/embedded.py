@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reelwright.models.metrics.embedded_videos import EmbeddedVideo
+from reelwright.models.metrics.probes.embedded_videos import EmbeddedVideo
 from reelwright.stages.datasets.labelled import LabelledVideo
 from reelwright.storage.arrays.embeddings import EmbeddingRows, EmbeddingStore
 from reelwright.storage.arrays.spans import Spans, row_labels

@@ -11,8 +11,9 @@ from pydantic import Field, PositiveInt, model_validator
 from reelwright.models.encoders.names import check_encoder, has_hub_weights, is_of_library, is_video_encoder
 from reelwright.models.encoders.outputs import parse_outputs
 from reelwright.stages.augment.config import AugmentSettings, ColorSettings
-from reelwright.stages.base.config import Settings, StageConfig, execution, node_input, ordered, setting, source_file
+from reelwright.stages.base.config import Settings, execution, node_input, ordered, setting, source_file
 from reelwright.stages.base.plugins import PluginUse, is_plugin
+from reelwright.stages.base.stage_config import StageConfig
 from reelwright.stages.datasets.sampling.settings import GridSettings, Short
 from reelwright.stages.embed.row_outputs import PieceSettings, check_encoder_of, check_row_outputs
 from reelwright.storage.errors import ConfigError

@@ -17,8 +17,8 @@ from reelwright.models.contracts import VideoModel
 from reelwright.models.systems.carl import FrameModel
 from reelwright.stages.base.devices import pick_device
 from reelwright.stages.base.work import InputRef, Work
-from reelwright.stages.datasets.feature_bank import StoredVideo, num_features, stored_shape
 from reelwright.stages.datasets.sampling.two_views import context_frames
+from reelwright.stages.datasets.stored_rows import StoredVideo, num_features, stored_shape
 from reelwright.stages.embed.config import EmbedConfig
 from reelwright.stages.embed.encoding.encoder import RUN_PREFIX
 from reelwright.stages.embed.encoding.forward import autocast

@@ -13,7 +13,7 @@ from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.deterministic import deterministic_results
 from reelwright.stages.base.unit import held
 from reelwright.stages.base.work import Reporter, VideoItem, Work, ledger_of
-from reelwright.stages.datasets.feature_bank import StoredVideo
+from reelwright.stages.datasets.stored_rows import StoredVideo
 from reelwright.stages.embed import work as of_frames
 from reelwright.stages.embed.batches import sliced_spans
 from reelwright.stages.embed.config import EmbedConfig

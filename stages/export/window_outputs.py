@@ -15,7 +15,7 @@ import numpy as np
 
 from reelwright.stages.export.embeddings import ExportedVideo
 from reelwright.storage.arrays.window_outputs import WindowOutputStore
-from reelwright.storage.tables.names import file_names
+from reelwright.storage.tables.texts import file_names
 
 
 def export_npz(store: WindowOutputStore, videos: Sequence[ExportedVideo], folder: Path) -> int:

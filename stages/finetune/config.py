@@ -8,7 +8,8 @@ from typing import ClassVar
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from reelwright.stages.augment.config import AugmentSettings
-from reelwright.stages.base.config import StageConfig, execution, node_input, setting, training
+from reelwright.stages.base.config import execution, node_input, setting, training
+from reelwright.stages.base.stage_config import StageConfig
 from reelwright.stages.fit.model_config import ModelSettings
 from reelwright.stages.fit.optim.config import OptimizerSettings
 from reelwright.stages.fit.view_config import NetworkSettings

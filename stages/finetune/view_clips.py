@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reelwright.stages.datasets.sampling.drawn_views import DrawnViews
+from reelwright.stages.datasets.sampling.two_views import DrawnViews
 from reelwright.stages.datasets.sampling.windows import IntArray
 from reelwright.stages.embed.threads import read_ahead
 from reelwright.stages.finetune.clips import BATCHES_AHEAD, ClipReading, Frames

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from reelwright.stages.base.config import StageConfig, execution, node_input
+from reelwright.stages.base.config import execution, node_input
+from reelwright.stages.base.stage_config import StageConfig
 
 
 class ImportPredictionsConfig(StageConfig):

@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Self
 from pydantic import PositiveInt, field_validator, model_validator
 
 from reelwright.models.temporal.options import TEMPORAL_OPTIONS, kept_names, output_names
-from reelwright.stages.base.config import StageConfig, execution, node_input, setting
+from reelwright.stages.base.config import execution, node_input, setting
+from reelwright.stages.base.stage_config import StageConfig
 from reelwright.stages.datasets.sampling.settings import Short, WindowGridSettings
 from reelwright.stages.index.config import LabelsConfig
 from reelwright.storage.errors import ConfigError

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reelwright.stages.datasets.feature_bank import mean_vectors
 from reelwright.stages.datasets.sampling.needed import Needed
+from reelwright.stages.datasets.stored_rows import mean_vectors
 from reelwright.stages.decode.source import FrameTimes, Opened, Restarted
 from reelwright.stages.embed.clips import FrameSpans
 from reelwright.stages.embed.sink import MemorySink

@@ -15,7 +15,7 @@ from reelwright.stages.base.deterministic import deterministic_results
 from reelwright.stages.base.devices import pick_device
 from reelwright.stages.base.unit import held
 from reelwright.stages.base.work import Reporter, Work, ledger_of
-from reelwright.stages.datasets.feature_bank import read_video
+from reelwright.stages.datasets.stored_rows import read_video
 from reelwright.stages.predict.config import PredictConfig
 from reelwright.stages.predict.publishing import publish_tables
 from reelwright.stages.predict.scorer import LoadedRun, Scorer, VideoRows, load_run

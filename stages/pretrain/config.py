@@ -8,17 +8,9 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from reelwright.models.encoders.names import check_encoder, is_video_encoder
-from reelwright.stages.base.config import (
-    Settings,
-    StageConfig,
-    execution,
-    node_input,
-    of_names,
-    ordered,
-    source_file,
-    training,
-)
+from reelwright.stages.base.config import Settings, execution, node_input, of_names, ordered, source_file, training
 from reelwright.stages.base.plugins import PluginUse
+from reelwright.stages.base.stage_config import StageConfig
 from reelwright.stages.embed.config import NO_FILE, PreprocessSettings, check_hub, encoder_plugin
 from reelwright.stages.fit.config import LearningSettings
 from reelwright.stages.fit.optim.config import OptimizerSettings

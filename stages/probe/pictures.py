@@ -9,9 +9,9 @@ from itertools import pairwise
 import numpy as np
 from markupsafe import Markup
 
-from reelwright.models.metrics.alignment import ALIGNMENTS
-from reelwright.models.metrics.embedded_videos import EmbeddedVideo
-from reelwright.models.metrics.frame_retrieval import Found, nearest_of_each, spread_rows
+from reelwright.models.metrics.probes.alignment import ALIGNMENTS
+from reelwright.models.metrics.probes.embedded_videos import EmbeddedVideo
+from reelwright.models.metrics.probes.frame_retrieval import Found, nearest_of_each, spread_rows
 from reelwright.stages.base.work import VideoItem, Work
 from reelwright.stages.evaluate.pages.page import Pair, Section
 from reelwright.stages.evaluate.pages.palette import COLOURS, Palette

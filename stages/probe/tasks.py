@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from reelwright.models.metrics.alignment import alignment_errors
-from reelwright.models.metrics.embedded_videos import UNKNOWN, EmbeddedVideo
-from reelwright.models.metrics.frame_retrieval import frame_retrieval, time_retrieval
-from reelwright.models.metrics.kendalls_tau import kendalls_tau
-from reelwright.models.metrics.linear_probe import LinearProbe, linear_probe
-from reelwright.models.metrics.phase_probe import phase_classification
-from reelwright.models.metrics.probe_protocol import LabelFractions, per_action
-from reelwright.models.metrics.progression import phase_progression
+from reelwright.models.metrics.probes.alignment import alignment_errors
+from reelwright.models.metrics.probes.embedded_videos import UNKNOWN, EmbeddedVideo
+from reelwright.models.metrics.probes.frame_retrieval import frame_retrieval, time_retrieval
+from reelwright.models.metrics.probes.kendalls_tau import kendalls_tau
+from reelwright.models.metrics.probes.linear_probe import LinearProbe, linear_probe
+from reelwright.models.metrics.probes.phase_probe import phase_classification
+from reelwright.models.metrics.probes.probe_protocol import LabelFractions, per_action
+from reelwright.models.metrics.probes.progression import phase_progression
 from reelwright.stages.base.work import InputRef
 from reelwright.stages.probe.config import ProbeConfig
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection
 from typing import Any
 
-from reelwright.models.metrics.embedded_videos import EmbeddedVideo
+from reelwright.models.metrics.probes.embedded_videos import EmbeddedVideo
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.work import InputRef, Reporter, Work
 from reelwright.stages.datasets.embedded import chosen_output, embedded_videos

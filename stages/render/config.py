@@ -6,7 +6,8 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from reelwright.stages.base.config import StageConfig, node_input, setting
+from reelwright.stages.base.config import node_input, setting
+from reelwright.stages.base.stage_config import StageConfig
 
 What = Literal["alignment", "correspondences", "similarity", "retrieval", "strip"]  # as in work.DRAWN
 _OF_PAIRS = frozenset({"alignment", "correspondences", "similarity"})

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 
-from reelwright.models.metrics.alignment import ALIGNMENTS
-from reelwright.models.metrics.embedded_videos import EmbeddedVideo, Integers
+from reelwright.models.metrics.probes.alignment import ALIGNMENTS
+from reelwright.models.metrics.probes.embedded_videos import EmbeddedVideo, Integers
 from reelwright.stages.base.work import Work
 from reelwright.stages.render.config import RenderConfig
 from reelwright.stages.show.row_frames import Floats, RowFrames, payload_items, row_frames

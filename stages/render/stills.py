@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from reelwright.models.metrics.embedded_videos import Integers
-from reelwright.models.metrics.frame_retrieval import nearest_of_each, spread_rows
+from reelwright.models.metrics.probes.embedded_videos import Integers
+from reelwright.models.metrics.probes.frame_retrieval import nearest_of_each, spread_rows
 from reelwright.stages.render.scene import Scene
 from reelwright.stages.show.frame_pictures import TILE, Tile, grid_of, matches_picture
 from reelwright.stages.show.row_pictures import Alignment, similarity_picture, strips_picture

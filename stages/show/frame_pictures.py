@@ -9,8 +9,8 @@ from typing import Self
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
-from reelwright.models.metrics.embedded_videos import EmbeddedVideo, Floats, Integers
-from reelwright.models.metrics.frame_retrieval import Found
+from reelwright.models.metrics.probes.embedded_videos import EmbeddedVideo, Floats, Integers
+from reelwright.models.metrics.probes.frame_retrieval import Found
 from reelwright.stages.evaluate.pages.palette import COLOURS
 from reelwright.stages.show.pictures import FAINT, INK, PAPER, cut, font
 from reelwright.stages.show.row_frames import RowFrames

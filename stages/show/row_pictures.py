@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from reelwright.models.metrics.embedded_videos import UNKNOWN, EmbeddedVideo, Floats, Integers, distance_chunks
+from reelwright.models.metrics.probes.embedded_videos import UNKNOWN, EmbeddedVideo, Floats, Integers, distance_chunks
 from reelwright.stages.evaluate.pages.palette import COLOURS, NEUTRAL
 from reelwright.stages.show.pictures import FAINT, GRID, INK, PAPER, cut, font
 

@@ -6,7 +6,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from reelwright.stages.base.config import StageConfig, node_input, source_file
+from reelwright.stages.base.config import node_input, source_file
+from reelwright.stages.base.stage_config import StageConfig
 
 
 class StepsConfig(StageConfig):

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reelwright.stages.datasets.sampling.drawn_views import DrawnViews
 from reelwright.stages.datasets.sampling.generators import generator_at
+from reelwright.stages.datasets.sampling.two_views import DrawnViews
 from reelwright.stages.embed.threads import read_ahead
 from reelwright.stages.fit.loop.batches import Batch, Origin
 from reelwright.stages.train.view_batches import VideoViews

@@ -20,9 +20,8 @@ from torch import Tensor
 
 from reelwright.models.losses.classification import IGNORED
 from reelwright.stages.datasets.feature_bank import FeatureBank
-from reelwright.stages.datasets.sampling.drawn_views import DrawnViews, ViewSampler
 from reelwright.stages.datasets.sampling.generators import generator_at
-from reelwright.stages.datasets.sampling.two_views import context_frames
+from reelwright.stages.datasets.sampling.two_views import DrawnViews, ViewSampler, context_frames
 from reelwright.stages.datasets.sampling.windows import IntArray
 from reelwright.stages.fit.loop.batches import Batch, Origin, Split
 from reelwright.stages.fit.processes.world import ALONE, Share

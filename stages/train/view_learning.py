@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from reelwright.models.contracts import Forward
-from reelwright.models.metrics.embedded_videos import EmbeddedVideo
-from reelwright.models.metrics.kendalls_tau import kendalls_tau
+from reelwright.models.metrics.probes.embedded_videos import EmbeddedVideo
+from reelwright.models.metrics.probes.kendalls_tau import kendalls_tau
 from reelwright.models.systems.carl import FrameModel
 from reelwright.stages.base.work import Work
 from reelwright.stages.datasets.labelled import (
@@ -25,8 +25,7 @@ from reelwright.stages.datasets.labelled import (
     check_classes,
     distinct_videos,
 )
-from reelwright.stages.datasets.sampling.drawn_views import ViewSampler
-from reelwright.stages.datasets.sampling.two_views import TimeAugment
+from reelwright.stages.datasets.sampling.two_views import TimeAugment, ViewSampler
 from reelwright.stages.datasets.sampling.windows import IntArray
 from reelwright.stages.datasets.tasks.labels import LabelSpace
 from reelwright.stages.datasets.tasks.task import Task

@@ -14,8 +14,9 @@ from reelwright.models.blocks.heads import Head
 from reelwright.models.systems.carl import FrameModel
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.work import Reporter, Work
-from reelwright.stages.datasets.feature_bank import FeatureBank, load_block, num_features, split_missing
+from reelwright.stages.datasets.feature_bank import FeatureBank, load_block
 from reelwright.stages.datasets.labelled import KnownRows, distinct_videos, label_space
+from reelwright.stages.datasets.stored_rows import num_features, split_missing
 from reelwright.stages.datasets.tasks.labels import LabelSpace
 from reelwright.stages.datasets.tasks.task import Task, build_task
 from reelwright.stages.embed.config import EmbedConfig

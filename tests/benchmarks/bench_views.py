@@ -21,8 +21,7 @@ from reelwright.models.systems.carl import FrameModel, build_frame_model
 from reelwright.stages.base.devices import pick_device
 from reelwright.stages.base.work import SilentReporter
 from reelwright.stages.datasets.feature_bank import FeatureBank
-from reelwright.stages.datasets.sampling.drawn_views import ViewSampler
-from reelwright.stages.datasets.sampling.two_views import TimeAugment
+from reelwright.stages.datasets.sampling.two_views import TimeAugment, ViewSampler
 from reelwright.stages.fit.loop.trainer import Rates, Trainer, TrainerSettings
 from reelwright.stages.fit.optim.build import build_optimizer, parameter_groups
 from reelwright.stages.fit.optim.config import OptimizerSettings

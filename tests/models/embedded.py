@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from reelwright.models.metrics.embedded_videos import EmbeddedVideo
+from reelwright.models.metrics.probes.embedded_videos import EmbeddedVideo
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 VALUES: dict[str, Any] = json.loads((DATA / "carl_evaluation.json").read_text(encoding="utf-8"))

@@ -7,7 +7,12 @@ import pytest
 from scipy.spatial.distance import cdist
 
 from reelwright.models.metrics import embedded_videos
-from reelwright.models.metrics.embedded_videos import EmbeddedVideo, count_classes, distance_chunks, labelled_only
+from reelwright.models.metrics.probes.embedded_videos import (
+    EmbeddedVideo,
+    count_classes,
+    distance_chunks,
+    labelled_only,
+)
 from tests.models.embedded import line
 
 ROWS = np.arange(6.0).reshape(3, 2)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from reelwright.models.metrics import embedded_videos
-from reelwright.models.metrics.embedded_videos import EmbeddedVideo
-from reelwright.models.metrics.frame_retrieval import (
+from reelwright.models.metrics.probes.embedded_videos import EmbeddedVideo
+from reelwright.models.metrics.probes.frame_retrieval import (
     frame_retrieval,
     nearest_of_each,
     nearest_stable,

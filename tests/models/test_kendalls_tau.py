@@ -9,14 +9,14 @@ import pytest
 from scipy.spatial.distance import cdist
 
 from reelwright.models.metrics import alignment
-from reelwright.models.metrics.alignment import (
+from reelwright.models.metrics.probes.alignment import (
     alignment_errors,
     phase_starts,
     stretched_rows,
     warped_rows,
     warping_path,
 )
-from reelwright.models.metrics.kendalls_tau import kendalls_tau, nearest_rows, tau_of_nearest
+from reelwright.models.metrics.probes.kendalls_tau import kendalls_tau, nearest_rows, tau_of_nearest
 from tests.models.embedded import PUBLIC, VALUES, given, line
 
 

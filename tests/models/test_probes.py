@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from reelwright.models.metrics.linear_probe import LinearLayer, LinearProbe, linear_probe, train_layer
-from reelwright.models.metrics.phase_probe import CLASSIFIERS, joined, phase_classification
-from reelwright.models.metrics.probe_protocol import LabelFractions, over_fractions, per_action
-from reelwright.models.metrics.progression import phase_progression, progression_targets
+from reelwright.models.metrics.probes.linear_probe import LinearLayer, LinearProbe, linear_probe, train_layer
+from reelwright.models.metrics.probes.phase_probe import CLASSIFIERS, joined, phase_classification
+from reelwright.models.metrics.probes.probe_protocol import LabelFractions, over_fractions, per_action
+from reelwright.models.metrics.probes.progression import phase_progression, progression_targets
 from tests.models.embedded import PUBLIC, drawn, given, line
 
 FIRST = LabelFractions(fractions=(0.1,), compat=True)  # one of the ten public videos, the first

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from reelwright.stages.base.config import Settings, StageConfig, parse_config
+from reelwright.stages.base.config import Settings, parse_config
 from reelwright.stages.base.registry import STAGES, config_model
+from reelwright.stages.base.stage_config import StageConfig
 from reelwright.storage.digests import digest
 from reelwright.storage.errors import ConfigError
 

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from reelwright.stages.base.config import parse_config
-from reelwright.stages.datasets.feature_bank import num_features, read_video
+from reelwright.stages.datasets.stored_rows import num_features, read_video
 from reelwright.stages.embed.config import EmbedConfig
 from reelwright.stages.embed.encoding.encoder import load_encoder
 from reelwright.stages.embed.shared_videos import SharedEmbedding

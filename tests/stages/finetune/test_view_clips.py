@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from reelwright.stages.datasets.sampling.drawn_views import ViewSampler
-from reelwright.stages.datasets.sampling.two_views import TimeAugment
+from reelwright.stages.datasets.sampling.two_views import TimeAugment, ViewSampler
 from reelwright.stages.finetune.clips import ClipReading
 from reelwright.stages.finetune.view_clips import FrameViewBatches
 

@@ -10,7 +10,7 @@ import torch
 import zarr
 
 from reelwright.stages.base.plugins import find_plugin
-from reelwright.stages.datasets.feature_bank import read_video
+from reelwright.stages.datasets.stored_rows import read_video
 from reelwright.stages.fit.run_models import load_run_model
 from reelwright.stages.predict.config import PredictConfig
 from reelwright.stages.predict.work import publish, run_items

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from reelwright.cli.main import app
 from reelwright.cli.run.scores import scores_table
-from reelwright.models.metrics.embedded_videos import EmbeddedVideo
-from reelwright.models.metrics.kendalls_tau import kendalls_tau
+from reelwright.models.metrics.probes.embedded_videos import EmbeddedVideo
+from reelwright.models.metrics.probes.kendalls_tau import kendalls_tau
 from reelwright.pipeline.project import Project
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.work import InputRef, Work

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from reelwright.cli.main import app
-from reelwright.models.metrics.alignment import ALIGNMENTS
+from reelwright.models.metrics.probes.alignment import ALIGNMENTS
 from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.pipeline.upkeep.repair import repair
 from reelwright.pipeline.upkeep.verify import verify

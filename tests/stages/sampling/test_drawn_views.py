@@ -7,8 +7,7 @@ from dataclasses import astuple
 import numpy as np
 import pytest
 
-from reelwright.stages.datasets.sampling.drawn_views import STRATEGIES, DrawnViews, ViewSampler
-from reelwright.stages.datasets.sampling.two_views import TimeAugment
+from reelwright.stages.datasets.sampling.two_views import STRATEGIES, DrawnViews, TimeAugment, ViewSampler
 
 VIDEOS, ROWS = [4, 0, 4, 2], [30, 9, 30, 1]
 

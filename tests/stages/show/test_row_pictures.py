@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reelwright.models.metrics.embedded_videos import EmbeddedVideo
+from reelwright.models.metrics.probes.embedded_videos import EmbeddedVideo
 from reelwright.stages.show.row_pictures import (
     PATH_COLOURS,
     Alignment,

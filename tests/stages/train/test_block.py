@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from reelwright.stages.datasets.feature_bank import load_block, read_video, split_missing
+from reelwright.stages.datasets.feature_bank import load_block
 from reelwright.stages.datasets.sampling.windows import WindowShape, grid_windows
+from reelwright.stages.datasets.stored_rows import read_video, split_missing
 from reelwright.storage.arrays.embeddings import EmbeddingStore
 from reelwright.storage.arrays.spans import Spans, join_by_time
 from reelwright.storage.errors import InputError, StoreError

@@ -10,8 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from reelwright.models.encoders.build import build_encoder
-from reelwright.stages.datasets.sampling.drawn_views import ViewSampler
-from reelwright.stages.datasets.sampling.two_views import TimeAugment
+from reelwright.stages.datasets.sampling.two_views import TimeAugment, ViewSampler
 from reelwright.stages.train.config import TrainConfig
 from reelwright.stages.train.map_batches import MapBatches
 from reelwright.stages.train.work import run

@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from reelwright.stages.datasets.feature_bank import FeatureBank
-from reelwright.stages.datasets.sampling.drawn_views import ViewSampler
-from reelwright.stages.datasets.sampling.two_views import TimeAugment
+from reelwright.stages.datasets.sampling.two_views import TimeAugment, ViewSampler
 from reelwright.stages.fit.processes.world import Share
 from reelwright.stages.objectives.contract import batch_loss
 from reelwright.stages.objectives.sequence import sequence_objective

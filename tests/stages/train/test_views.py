@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from reelwright.models.metrics.embedded_videos import EmbeddedVideo
-from reelwright.models.metrics.kendalls_tau import kendalls_tau
+from reelwright.models.metrics.probes.embedded_videos import EmbeddedVideo
+from reelwright.models.metrics.probes.kendalls_tau import kendalls_tau
 from reelwright.stages.base.plugins import find_plugin
-from reelwright.stages.datasets.feature_bank import read_video
+from reelwright.stages.datasets.stored_rows import read_video
 from reelwright.stages.fit.loop.progress import TIMINGS
 from reelwright.stages.fit.run_models import load_run_model, task_of_run
 from reelwright.stages.predict.work import publish, run_items

@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
 
-from reelwright.models.metrics.embedded_videos import (
+from reelwright.models.metrics.probes.embedded_videos import (
     UNKNOWN,
     EmbeddedVideo,
     Floats,
@@ -21,7 +21,7 @@ from reelwright.models.metrics.embedded_videos import (
     count_classes,
     labelled_only,
 )
-from reelwright.models.metrics.probe_protocol import LabelFractions, over_fractions
+from reelwright.models.metrics.probes.probe_protocol import LabelFractions, over_fractions
 
 
 def progression_targets(labels_T: Integers, *, num_classes: int, compat: bool = False) -> Floats:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reelwright.models.metrics.embedded_videos import (
+from reelwright.models.metrics.probes.embedded_videos import (
     UNKNOWN,
     EmbeddedVideo,
     Floats,

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import kendalltau
 
-from reelwright.models.metrics.embedded_videos import EmbeddedVideo, Floats, Integers, distance_chunks
+from reelwright.models.metrics.probes.embedded_videos import EmbeddedVideo, Floats, Integers, distance_chunks
 
 
 def nearest_rows(query_QD: Floats, key_ND: Floats, *, distance: str = "sqeuclidean") -> Integers:

@@ -15,8 +15,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, recall_score
 from sklearn.svm import SVC
 
-from reelwright.models.metrics.embedded_videos import EmbeddedVideo, Floats, Integers, labelled_only
-from reelwright.models.metrics.probe_protocol import LabelFractions, over_fractions
+from reelwright.models.metrics.probes.embedded_videos import EmbeddedVideo, Floats, Integers, labelled_only
+from reelwright.models.metrics.probes.probe_protocol import LabelFractions, over_fractions
 
 CLASSIFIERS: dict[str, Callable[[], Any]] = {
     "logistic": lambda: LogisticRegression(max_iter=100_000),  # multinomial, L2 with C=1, lbfgs

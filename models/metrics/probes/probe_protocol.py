@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from reelwright.models.metrics.embedded_videos import EmbeddedVideo
+from reelwright.models.metrics.probes.embedded_videos import EmbeddedVideo
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reelwright.models.metrics.embedded_videos import UNKNOWN, EmbeddedVideo, Floats, Integers, distance_chunks
-from reelwright.models.metrics.kendalls_tau import nearest_rows
+from reelwright.models.metrics.probes.embedded_videos import UNKNOWN, EmbeddedVideo, Floats, Integers, distance_chunks
+from reelwright.models.metrics.probes.kendalls_tau import nearest_rows
 
 _MOST_CELLS = 400_000_000  # steps of a path are kept in one byte each
 _CHUNK_CELLS = 32_000_000  # distances in memory at a time (256 MB)

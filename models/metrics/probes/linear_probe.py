@@ -15,9 +15,15 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import recall_score
 
-from reelwright.models.metrics.embedded_videos import EmbeddedVideo, Floats, Integers, count_classes, labelled_only
-from reelwright.models.metrics.phase_probe import joined
-from reelwright.models.metrics.probe_protocol import LabelFractions, over_fractions
+from reelwright.models.metrics.probes.embedded_videos import (
+    EmbeddedVideo,
+    Floats,
+    Integers,
+    count_classes,
+    labelled_only,
+)
+from reelwright.models.metrics.probes.phase_probe import joined
+from reelwright.models.metrics.probes.probe_protocol import LabelFractions, over_fractions
 
 
 @dataclass(frozen=True, kw_only=True)

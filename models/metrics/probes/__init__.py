@@ -1,0 +1,1 @@
+"""What rows of frames know: phases and progress, correspondence in time, retrieval, alignment."""

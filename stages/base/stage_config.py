@@ -1,0 +1,154 @@
+"""The settings of one node: what a stage makes, what enters its key, and what is asked of it before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, ClassVar, Literal, Self, cast
+
+from reelwright.stages.base.config import Settings, enters, extra_of, without_execution
+from reelwright.stages.base.plugins import PluginUse
+
+
+class StageConfig(Settings):
+    """The settings of one node. Subclasses name their stage and say what it makes."""
+
+    stage: ClassVar[str]
+    version: ClassVar[int]  # raised by hand when the stage's output changes
+    kind: ClassVar[str]  # 'items' (per video), 'run' (one trained model) or 'table' (one small result)
+    produces: ClassVar[str]  # frames | embeddings | run | predictions | steps | scores | pictures
+    publishes: ClassVar[bool] = False  # of 'items': tables with names and targets are made of all items together
+    reads_labels: ClassVar[bool] = False  # of 'table': names, splits and labels of the videos are read, not only inputs
+
+    costs: ClassVar[tuple[str, ...] | None] = None
+    """Settings on which time and size for a second of video depend; None: runs with other settings tell nothing."""
+    time_grows_with: ClassVar[str] = ""
+    """A number among the settings that time grows with, such as epochs."""
+    rate_counts: ClassVar[Literal["", "size", "time and size"]] = ""
+    """What grows with the rate of the frames that are made or read."""
+
+    @property
+    def stores(self) -> bool:
+        """Whether items are stored; false where they are only streamed into what reads them."""
+        return True
+
+    @property
+    def also_produces(self) -> tuple[str, ...]:
+        """Further kinds of outputs that each item has, under the same spec key."""
+        return ()
+
+    @property
+    def learns_labels(self) -> bool:
+        """Of 'run': whether labels of videos are learned from; else they are in no key and change nothing."""
+        return True
+
+    @property
+    def own_labels(self) -> Settings | None:
+        """Labels of this node alone (a LabelsConfig); None: those of the pipeline."""
+        return cast("Settings | None", getattr(self, "labels", None))
+
+    @classmethod
+    def role(cls, name: str) -> str:
+        """'spec', 'training', 'execution', 'input' or 'source' for the field ``name``."""
+        return str(extra_of(cls.model_fields[name]).get("role", "spec"))
+
+    @classmethod
+    def expected(cls, spec: Mapping[str, Any]) -> dict[str, Any]:
+        """What of a spec the weights of such a run expect of what reads them: all that is not of training alone."""
+        return {name: spec[name] for name in spec if name not in cls.model_fields or cls.role(name) != "training"}
+
+    @classmethod
+    def used(cls, name: str) -> str:
+        """What a run uses an input for: 'training' alone, 'start', or '' where those that read its weights need it."""
+        return str(extra_of(cls.model_fields[name]).get("used", "")) if name in cls.model_fields else ""
+
+    def counts(self, name: str) -> bool:
+        """Whether the value of a field enters the key, as the other fields are set."""
+        return self.role(name) in {"spec", "training"} and enters(self, type(self).model_fields[name])
+
+    @classmethod
+    def input_kinds(cls, name: str) -> tuple[str, ...]:
+        """What the input field ``name`` may point to, as `produces` values."""
+        return tuple(extra_of(cls.model_fields[name])["kinds"])
+
+    def spec(self) -> dict[str, Any]:
+        """What enters the key by value: plain data, fields in alphabetical order."""
+        fields = type(self).model_fields
+        names = [name for name in sorted(fields) if self.counts(name)]
+        dumped = self.model_dump(mode="json", include=set(names))
+        values = {name: without_execution(getattr(self, name), dumped[name]) for name in names}
+        pairs = {name: list(map(list, values[name].items())) for name in names if extra_of(fields[name]).get("ordered")}
+        return {**values, **{name: entries for name, entries in pairs.items() if entries}}
+
+    def inputs(self) -> dict[str, list[str]]:
+        """Input field -> names of the nodes it points to (empty when not set)."""
+        values = {name: getattr(self, name) for name in type(self).model_fields if self.role(name) == "input"}
+        return {name: [value] if isinstance(value, str) else list(value or ()) for name, value in values.items()}
+
+    def complete(self, read: Mapping[str, StageConfig], *, where: str) -> Self:
+        """These settings with inputs filled in that follow from the nodes they name; ``read`` has all by name."""
+        del read, where
+        return self
+
+    def check_inputs(self, inputs: Mapping[str, Sequence[StageConfig]]) -> None:
+        """Raise ConfigError when these settings do not fit those of the nodes they read (by input field)."""
+
+    def check_names(self) -> None:
+        """Raise ConfigError for a name or option that only a library knows (an encoder's), without loading torch."""
+
+    def plugins(self) -> dict[str, PluginUse]:
+        """Field -> the plug-in that it names."""
+        found = {}
+        for field in type(self).model_fields:
+            value = getattr(self, field)
+            blocks = {field: value} if isinstance(value, Settings) else {}
+            if isinstance(value, tuple):
+                blocks = {f"{field}[{n}]": entry for n, entry in enumerate(value) if isinstance(entry, Settings)}
+            found.update({place: use for place, block in blocks.items() if (use := block.plugin()) is not None})
+        return found
+
+    def packages(self, endings: Collection[str]) -> dict[str, str]:
+        """Packages beyond the required ones that these settings need: name to import -> what for, and what to do.
+
+        ``endings`` are those of the videos' file names (.h5).
+        """
+        del endings
+        return {}
+
+    def named_splits(self) -> dict[str, tuple[tuple[str, ...], bool]]:
+        """Setting -> the splits that it names, and whether a video has to be in them."""
+        return {}
+
+    def named_videos(self) -> dict[str, tuple[str, ...]]:
+        """Setting -> the videos that it names, by video_id, of any split."""
+        return {}
+
+    def window_rows(self) -> tuple[int, str] | None:
+        """Rows that a window reaches over, and what is done where a video is shorter; None: windows fit any video."""
+        return None
+
+    def rows_of_video(self, *, num_frames: int, duration_seconds: float, start_seconds: float) -> float | None:
+        """About how many rows are made of a video of which so much is known; None where it does not tell."""
+        del num_frames, duration_seconds, start_seconds
+        return None
+
+    def most_rows(self, num_rows: float) -> float | None:
+        """No more rows of a video than this are made of so many; None where that is not known before."""
+        return num_rows
+
+    def wanted_splits(self) -> tuple[str, ...] | None:
+        """Only videos of these splits are read; None: all."""
+        return None
+
+    def num_frames(self, num_rows: int) -> tuple[int, int] | None:
+        """The fewest and the most frames of a video of which there are so many rows; None where that is not asked."""
+        del num_rows
+        return None
+
+    def hub_weights(self) -> str | None:
+        """Name of an encoder whose weights come from a hub; they are fetched into the store first."""
+        return None
+
+    def sources(self) -> dict[str, str]:
+        """Source field -> path as written, for those that are set."""
+        named = ((name, getattr(self, name)) for name in type(self).model_fields if self.role(name) == "source")
+        return {name: str(value) for name, value in named if value is not None}

@@ -1,0 +1,191 @@
+"""The stored rows of one video, of several stores joined by time and concatenated along D.
+
+Every row of the first store takes the row of another store that saw its middle:
+
+    first    | 0 | 1 | 2 | 3 | 4 | 5 |      a row a frame
+    second   |     0     |     1     |      a row a clip
+    joined    0,0 1,0 2,0 3,1 4,1 5,1
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from reelwright.storage.arrays.embeddings import EmbeddingRows, EmbeddingStore
+from reelwright.storage.arrays.spans import Spans, join_by_time
+from reelwright.storage.errors import InputError, ItemError, StoreError, nearest
+
+READ_ROWS = 1024  # rows of a token or map output that are in memory while they are averaged
+
+
+def read_video(
+    stores: Sequence[EmbeddingStore], digest: str, *, output: str, keeps_positions: bool = False
+) -> tuple[npt.NDArray[Any], Spans]:
+    """The joined rows (T, D) of one video and their spans. Raises ItemError (not_finite) for NaN or infinite rows."""
+    video = StoredVideo.of(stores, digest, output=output, keeps_positions=keeps_positions)
+    return video.read(0, len(video)), video.spans
+
+
+@dataclass(frozen=True)
+class StoredVideo:
+    """The joined rows of one video, read part by part."""
+
+    spans: Spans
+    videos: tuple[EmbeddingRows, ...]  # of each store
+    source: JoinedRows
+
+    @classmethod
+    def of(
+        cls, stores: Sequence[EmbeddingStore], digest: str, *, output: str, keeps_positions: bool = False
+    ) -> StoredVideo:
+        """Raises StoreError for a video or an output that is not stored."""
+        videos = tuple(store.rows(digest) for store in stores)
+        source = JoinedRows.of(stores, videos, output, keeps_positions=keeps_positions)
+        return cls(videos[0].spans, videos, source)
+
+    def __len__(self) -> int:
+        return len(self.spans.start_seconds)
+
+    def read(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """Rows [start, stop), (n, D). Raises ItemError (not_finite) for NaN or infinite rows."""
+        rows = np.empty((stop - start, *self.source.shape), dtype=self.source.dtype)
+        self.source.fill(rows, self.videos, self.spans, start=start)
+        return rows
+
+
+def num_features(stores: Sequence[EmbeddingStore], output: str) -> int:
+    """D of the joined rows, as the stores describe themselves.
+
+    Raises StoreError for an output that is not stored, or rows of several views.
+    """
+    total = 0
+    for store in stores:
+        shape = stored_shape(store, output)
+        _check_one_view(store)
+        total += features_of(shape)
+    return total
+
+
+def stored_shape(store: EmbeddingStore, output: str) -> tuple[int, ...]:
+    """Of a row, of several views all of them. Raises StoreError for an output that is not stored."""
+    shapes = store.spec["outputs"]
+    if output not in shapes:
+        raise StoreError(
+            f"output {output!r} is not stored in {store.path}.{nearest(output, shapes)} "
+            f"Stored: {', '.join(shapes)}. Ask the embed node for it with `outputs`."
+        )
+    return tuple(shapes[output])
+
+
+def split_missing(stores: Sequence[EmbeddingStore], digests: Sequence[str]) -> tuple[list[str], list[str]]:
+    """``digests`` that are in all stores, and those that are not."""
+    for store in stores:
+        store.bring(digests)
+    present = [digest for digest in digests if all(digest in store for store in stores)]
+    return present, sorted(set(digests) - set(present))
+
+
+def mean_vectors(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Vectors (T, D) as they are; tokens (T, N, D) and maps (T, C, ...) averaged over their positions, float32."""
+    if values.ndim == 2:
+        return values
+    averaged: npt.NDArray[np.float32] = values.astype(np.float32).mean(
+        axis=1 if values.ndim == 3 else tuple(range(2, values.ndim))
+    )
+    return averaged
+
+
+@dataclass(frozen=True)
+class JoinedRows:
+    """How the rows of all stores become vectors side by side."""
+
+    output: str
+    row_shapes: tuple[tuple[int, ...], ...]  # of one row, by store
+    dtype: np.dtype[Any]  # of the joined rows
+    stores: tuple[EmbeddingStore, ...]
+    keeps_positions: bool
+
+    @classmethod
+    def of(
+        cls, stores: Sequence[EmbeddingStore], videos: Sequence[EmbeddingRows], output: str, *, keeps_positions: bool
+    ) -> JoinedRows:
+        """All videos of a store have rows of one shape, so one video tells it. Raises StoreError for no such output.
+
+        With positions, tokens and maps are not averaged; raises InputError for several stores, whose positions differ.
+        """
+        if keeps_positions and len(stores) > 1:
+            raise InputError(
+                f"the model reads positions, which {len(stores)} embeddings do not share; name one of them."
+            )
+        shapes = tuple(rows.row_shape(output) for rows in videos)
+        is_averaged = not keeps_positions and any(len(shape) > 1 for shape in shapes)
+        is_half = all(store.spec["dtype"] == "float16" for store in stores) and not is_averaged
+        # float16 where that is what was stored: nothing is lost and half the memory is saved
+        return cls(output, shapes, np.dtype(np.float16 if is_half else np.float32), tuple(stores), keeps_positions)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of a joined row: (D,), or that of the one store with positions."""
+        return self.row_shapes[0] if self.keeps_positions else (sum(map(features_of, self.row_shapes)),)
+
+    def fill(self, target: npt.NDArray[Any], videos: Sequence[EmbeddingRows], spans: Spans, *, start: int = 0) -> None:
+        """Write joined rows of one video, those from ``start`` on, into ``target`` (n, D).
+
+        ``spans`` are those of all rows of its first store. Raises StoreError for rows of several views.
+        """
+        for store in self.stores:
+            _check_one_view(store)
+        column, stop = 0, start + len(target)
+        if self.keeps_positions:
+            for first in range(start, stop, READ_ROWS):
+                last = min(first + READ_ROWS, stop)
+                target[first - start : last - start] = videos[0].output(self.output, first, last)
+            _check_finite(target, start)
+            return
+        for position, (rows, shape) in enumerate(zip(videos, self.row_shapes, strict=True)):
+            features = slice(column, column + features_of(shape))
+            column = features.stop
+            if position == 0:
+                for first, values in self._vectors(rows, shape, start, stop):
+                    target[first - start : first - start + len(values), features] = values
+            else:
+                places = join_by_time(spans, rows.spans)[start:stop]
+                low = int(places.min())
+                parts = [values for _, values in self._vectors(rows, shape, low, int(places.max()) + 1)]
+                target[:, features] = np.concatenate(parts)[places - low]
+        _check_finite(target, start)
+
+    def _vectors(
+        self, rows: EmbeddingRows, shape: tuple[int, ...], start: int, stop: int
+    ) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+        """Rows as vectors, part by part with the first row's number, so that wide outputs are never held whole."""
+        if len(shape) == 1:
+            yield start, rows.output(self.output, start, stop)
+            return
+        for first in range(start, stop, READ_ROWS):
+            yield first, mean_vectors(rows.output(self.output, first, min(stop, first + READ_ROWS)))
+
+
+def features_of(shape: tuple[int, ...]) -> int:
+    """Of a row of that shape: vectors (D,) and tokens (N, D) have D, maps (C, ...) have C."""
+    return shape[-1] if len(shape) <= 2 else shape[0]
+
+
+def _check_one_view(store: EmbeddingStore) -> None:
+    if "views" in store.spec:
+        raise StoreError(
+            f"rows of {store.path} are {store.spec['views']} views each, of which no average is taken. Name an embed "
+            "node without views."
+        )
+
+
+def _check_finite(values: npt.NDArray[Any], start: int) -> None:
+    is_bad = ~np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
+    if is_bad.any():
+        bad, more = start + int(is_bad.argmax()), int(is_bad.sum()) - 1
+        raise ItemError("not_finite", f"row {bad} of its embeddings (and {more} more) holds NaN or infinity.")
