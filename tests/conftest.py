@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import pytest
 from hypothesis import settings
@@ -18,6 +19,15 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 def _own_store(monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that a person shares by an environment variable is never written by a test."""
     monkeypatch.delenv("REELWRIGHT_STORE", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _let_go():
+    """What a unit of work that was done in this process keeps (models) is not there for the next test."""
+    yield
+    unit = sys.modules.get("reelwright.stages.base.unit")
+    if unit is not None:
+        unit.hold(0)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -46,6 +46,7 @@ from reelwright.stages.base.unit import STARTED, Unit, do_unit
 from reelwright.stages.base.work import Reporter, SilentReporter, VideoItem, Work
 from reelwright.stages.synthesize import make, source
 from reelwright.stages.synthesize.config import SourceConfig
+from reelwright.stages.synthesize.family_settings import NOUNS, VERBS
 from reelwright.stages.synthesize.items import run_items
 from reelwright.stages.synthesize.source import SyntheticSet
 from reelwright.storage.arrays.frames import FrameStore
@@ -386,7 +387,8 @@ BASE = {"family": "fractal", "samples": 4}
 
 def based(values: dict[str, Any]) -> dict[str, Any]:
     """Settings of procedures are for that family alone."""
-    return {**BASE, **({"family": "procedure"} if "procedure" in values else {}), **values}
+    family = next((name for name in ("procedure", "actions") if name in values), None)
+    return {**BASE, **({} if family is None else {"family": family}), **values}
 
 
 def key_of(values: dict[str, Any]) -> str | None:
@@ -408,6 +410,12 @@ STRATEGIES: dict[tuple[str, ...], st.SearchStrategy[Any]] = {
     ("fractal", "num_skipped"): st.integers(1, 60),
     ("fractal", "num_iterations"): st.integers(26, 400),
     ("fractal", "num_window_iterations"): st.integers(26, 400),
+    ("actions", "num_frames"): st.integers(8, 100),
+    ("actions", "verbs"): st.lists(st.sampled_from(VERBS), min_size=1, max_size=3, unique=True),
+    ("actions", "nouns"): st.lists(st.sampled_from(NOUNS), min_size=1, max_size=3, unique=True),
+    ("actions", "acting"): st.tuples(st.floats(0.1, 0.4), st.floats(0.5, 1)).map(list),
+    ("actions", "jitter"): st.floats(0, 0.1),
+    ("actions", "noise"): st.floats(0, 64),
 }
 # still has one value that is allowed in a pipeline.
 SETTINGS = [leaf for leaf in leaves(SourceConfig) if leaf[0][-1] != "still"]

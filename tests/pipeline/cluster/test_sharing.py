@@ -15,7 +15,7 @@ from reelwright.pipeline.executors.parts import BEGIN, Part, Parts, long_seconds
 from reelwright.pipeline.executors.unit_scheduler import DEATHS, Ended, Spreader
 from reelwright.stages.base.item_locks import do_shards, do_videos
 from reelwright.stages.base.registry import STAGES, load
-from reelwright.stages.base.unit import UnitDone, do_unit, hold
+from reelwright.stages.base.unit import UnitDone, do_unit
 from reelwright.stages.base.work import Shards, VideoItem, Work
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.embed import videos
@@ -36,12 +36,6 @@ SETTINGS = {"deterministic": True, "shard_rows": 8, "batch_size": 3, "outputs": 
 def project(tmp_path: Path) -> Project:
     """An empty project."""
     return Project(tmp_path)
-
-
-@pytest.fixture(autouse=True)
-def _let_go():
-    yield
-    hold(0)
 
 
 @dataclass
