@@ -274,7 +274,7 @@ def _extra(info: FieldInfo) -> dict[str, Any]:
 
 
 def _without_execution(value: Any, dumped: Any) -> Any:
-    """Drop fields of nested blocks that enter no key; what a block takes beyond them (a model's options) stays."""
+    """Drop fields of nested blocks that enter no key; what a block takes beyond its fields (model options) stays."""
     if not isinstance(value, Settings):
         return _same_numbers(dumped) if isinstance(value, Mapping) else dumped
     fields = type(value).model_fields
