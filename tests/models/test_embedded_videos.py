@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from reelwright.models.metrics import embedded_videos
+from reelwright.models.metrics.probes import embedded_videos
 from reelwright.models.metrics.probes.embedded_videos import (
     EmbeddedVideo,
     count_classes,
@@ -86,3 +86,10 @@ def test_distances_of_zeros_and_refusals():
         next(distance_chunks(zero, zero, distance="manhattan"))
     with pytest.raises(ValueError, match="sizes 2 and 3"):
         next(distance_chunks(zero, np.ones((1, 3)), distance="cosine"))
+
+
+def test_a_rate_above_the_video_s_own_repeats_times():
+    video = EmbeddedVideo(name="a", rows=np.eye(4), seconds=np.array([0.0, 0.0, 0.5, 0.5]))
+    assert video.seconds_per_row == 0.5 / 3
+    with pytest.raises(ValueError, match="must not go back"):
+        EmbeddedVideo(name="a", rows=np.eye(2), seconds=np.array([0.5, 0.0]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reelwright.models.metrics import embedded_videos
+from reelwright.models.metrics.probes import embedded_videos
 from reelwright.models.metrics.probes.embedded_videos import EmbeddedVideo
 from reelwright.models.metrics.probes.frame_retrieval import (
     frame_retrieval,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from reelwright.models.metrics import alignment
+from reelwright.models.metrics.probes import alignment
 from reelwright.models.metrics.probes.alignment import (
     alignment_errors,
     phase_starts,

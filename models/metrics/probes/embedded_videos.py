@@ -25,8 +25,9 @@ class EmbeddedVideo:
     """Rows of one video in order of time.
 
     ``rows`` (T, D): any floats, kept as float64. ``labels`` (T,): int64 from 0 on, -1 where unknown, or None for a
-    video without labels. ``seconds`` (T,): times of the rows, ascending, or None. Raises ValueError for wrong shapes,
-    for values that are not finite, and for labels below -1.
+    video without labels. ``seconds`` (T,): times of the rows, ascending (equal where a rate above the
+    video's own repeats frames), or None. Raises ValueError for wrong shapes, for values that are not finite, and for
+    labels below -1.
     """
 
     name: str
@@ -51,8 +52,8 @@ class EmbeddedVideo:
                 )
         if self.seconds is not None:
             seconds_T = self._column("seconds", np.asarray(self.seconds, np.float64))
-            if not np.isfinite(seconds_T).all() or (np.diff(seconds_T) <= 0).any():
-                raise ValueError(f"video {self.name!r}: times of rows must be finite and rise from row to row.")
+            if not np.isfinite(seconds_T).all() or (np.diff(seconds_T) < 0).any():
+                raise ValueError(f"video {self.name!r}: times of rows must be finite and must not go back.")
             object.__setattr__(self, "seconds", seconds_T)
 
     def _column(self, what: str, values_T: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -80,10 +81,10 @@ class EmbeddedVideo:
 
     @property
     def seconds_per_row(self) -> float | None:
-        """Median time from row to row; None for a video without times or of one row."""
+        """Mean time from row to row; None for a video without times or of one row."""
         if self.seconds is None or len(self) < 2:
             return None
-        return float(np.median(np.diff(self.seconds)))
+        return float(self.seconds[-1] - self.seconds[0]) / (len(self) - 1)
 
     def at(self, rows: npt.NDArray[Any]) -> Self:
         """Of some of its rows, by index or as a mask."""
