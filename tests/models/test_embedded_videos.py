@@ -27,8 +27,8 @@ ROWS = np.arange(6.0).reshape(3, 2)
         ({"rows": ROWS, "labels": [0, 1]}, r"labels must be \(3,\) as its rows, got \(2,\)"),
         ({"rows": ROWS, "labels": [0, -2, 1]}, r"label -2; allowed: -1 \(unknown\)"),
         ({"rows": ROWS, "seconds": [0.0, 1.0]}, r"seconds must be \(3,\)"),
-        ({"rows": ROWS, "seconds": [0.0, 1.0, 1.0]}, "must be finite and rise"),
-        ({"rows": ROWS, "seconds": [0.0, np.nan, 2.0]}, "must be finite and rise"),
+        ({"rows": ROWS, "seconds": [0.0, 1.0, 0.5]}, "must be finite and must not go back"),
+        ({"rows": ROWS, "seconds": [0.0, np.nan, 2.0]}, "must be finite and must not go back"),
     ],
 )
 def test_refused(fields, message):
