@@ -100,7 +100,7 @@ def seen_by_predict(num_frames, grid):
     module = _Recording()
     task = build_task("video", LabelSpace(classes=("a", "b")))
     run = LoadedRun(
-        module=module, key="run", stage="train", task=task, output="pooled", input_dim=1,
+        module=module, key="run", stage="train", task=task, output="pooled", row_shape=(1,), keeps_positions=False,
         window=of_run({"length": 3, "dilation": 3}), clips={"sampling": "grid"},
     )  # fmt: skip
     window = parse_config(PredictWindowSettings, grid, where="predict.window")
