@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from reelwright.stages.base.deterministic import deterministic_results
+from reelwright.stages.base.devices import deterministic_results
 from reelwright.stages.base.work import Reporter, Shards, SilentReporter, Work, ledger_of
 from reelwright.stages.decode.source import Ended, Opened, Restarted, stream_frames
 from reelwright.stages.embed.clips import clips_leave_out

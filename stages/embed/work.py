@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reelwright.stages.base.config import parse_config
-from reelwright.stages.base.deterministic import deterministic_results
+from reelwright.stages.base.devices import deterministic_results
 from reelwright.stages.base.unit import held
 from reelwright.stages.base.work import Reporter, Work, ledger_of
 from reelwright.stages.decode.config import DecodeConfig

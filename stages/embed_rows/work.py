@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 
 from reelwright.stages.base.config import parse_config
-from reelwright.stages.base.deterministic import deterministic_results
+from reelwright.stages.base.devices import deterministic_results
 from reelwright.stages.base.unit import held
 from reelwright.stages.base.work import Reporter, VideoItem, Work, ledger_of
 from reelwright.stages.datasets.stored_rows import StoredVideo

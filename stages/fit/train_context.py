@@ -7,8 +7,7 @@ from typing import Any, Protocol
 
 import torch
 
-from reelwright.stages.base.deterministic import deterministic_results
-from reelwright.stages.base.devices import pick_device
+from reelwright.stages.base.devices import deterministic_results, pick_device
 from reelwright.stages.base.work import Reporter, SilentReporter, Work
 from reelwright.stages.fit.config import LearningSettings
 from reelwright.stages.fit.loop.loggers import check_loggers

@@ -11,8 +11,7 @@ import time
 from pathlib import Path
 
 from reelwright.stages.base.config import parse_config
-from reelwright.stages.base.deterministic import deterministic_results
-from reelwright.stages.base.devices import pick_device
+from reelwright.stages.base.devices import deterministic_results, pick_device
 from reelwright.stages.base.unit import held
 from reelwright.stages.base.work import Reporter, Work, ledger_of
 from reelwright.stages.datasets.stored_rows import read_video
