@@ -107,7 +107,7 @@ def synthesize(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make synthetic videos: fractals, noise, octopuses, dead leaves, or labelled procedures.
+    """Make synthetic videos: fractals, noise, octopuses, dead leaves, objects that act, or labelled procedures.
 
     Give --samples, --time or both. A call that was stopped goes on where it was; one that is done does nothing.
     """

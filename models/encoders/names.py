@@ -32,7 +32,7 @@ HUB = "hf-hub:"
 _ENTRY_POINT = re.compile(r"^@register_model\s*\n(?:@.*\n)*def (\w+)", re.MULTILINE)
 _ARGUMENT = re.compile(r"\b([a-z]\w*)\s*[:=]")
 _FOLDERS = {"timm": ("timm/models", "timm/layers"), "torchvision": ("torchvision/models",)}
-_OWN_ARGUMENTS = {
+OWN_ARGUMENTS = {
     "tsm": ("shift_div",),  # besides those of timm
     "x3d": (
         "depth",
@@ -59,7 +59,7 @@ def check_encoder(name: str, *, outputs: Sequence[str], model_args: Mapping[str,
     for argument in model_args:
         if not _is_argument(library, argument):
             texts = () if library == "x3d" else _sources(library).values()
-            known = {*_OWN_ARGUMENTS.get(library, ())}.union(*map(_ARGUMENT.findall, texts))
+            known = {*OWN_ARGUMENTS.get(library, ())}.union(*map(_ARGUMENT.findall, texts))
             raise ValueError(f"model_args: {argument!r} is no argument of {name}{_nearest(argument, known)}.")
 
 
@@ -71,7 +71,7 @@ def _is_known(library: str, model_name: str) -> bool:
 
 
 def _is_argument(library: str, argument: str) -> bool:
-    own = _OWN_ARGUMENTS.get(library, ())
+    own = OWN_ARGUMENTS.get(library, ())
     return argument in own or (library != "x3d" and _stands_in(library, argument, rf"\b{re.escape(argument)}\b"))
 
 
@@ -83,7 +83,7 @@ def tsm_models() -> set[str]:
 
 def is_of_library(name: str) -> bool:
     """Whether a name says that the encoder is timm's, torchvision's, of timm's hub, or one of our own."""
-    return name.startswith(HUB) or name.partition("/")[0] in {*_FOLDERS, *_OWN_ARGUMENTS}
+    return name.startswith(HUB) or name.partition("/")[0] in {*_FOLDERS, *OWN_ARGUMENTS}
 
 
 def has_hub_weights(name: str) -> bool:

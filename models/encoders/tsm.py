@@ -76,8 +76,8 @@ def insert_shifts(model: nn.Module, *, shift_div: int = 8, name: str = "the mode
     ResNets shift in every block, those with 23 or more blocks in layer3 in every other one; networks of inverted
     residuals (MobileNetV2) in those that expand and have a shortcut. Raises ValueError for any other network.
     """
-    if shift_div < 2:
-        raise ValueError(f"shift_div is {shift_div}; it must be at least 2, since two parts of the channels move.")
+    if not isinstance(shift_div, int) or shift_div < 2:
+        raise ValueError(f"shift_div is {shift_div!r}; it must be a whole number from 2, since two parts move.")
     shifted = []
     for block, attribute in list(_branches(model)):
         conv = getattr(block, attribute)

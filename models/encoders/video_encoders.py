@@ -168,10 +168,8 @@ def build_video(
 def video_data_config(name: str) -> DataConfig:
     """The preset of torchvision's DEFAULT weights of `name`, read without downloading them.
 
-    Clips are 16 frames long, more where the weights need it. Of X3D see `x3d_data_config`.
+    Clips are 16 frames long, more where the weights need it.
     """
-    if name in X3D_SIZES:
-        return x3d_data_config(name)
     weights = torchvision.models.get_model_weights(name).DEFAULT
     preset = weights.transforms()
     height, width = preset.crop_size
@@ -198,7 +196,7 @@ def build_x3d(
 ) -> VideoEncoder:
     """Create X3D of a size in X3D_SIZES; `model_args` replace its options.
 
-    ValueError for `pretrained` (weights come from a file), and for an option that there is not.
+    ValueError for `pretrained` (weights come from a file), for an option that there is not, and values out of range.
     """
     if pretrained:
         raise ValueError(f"{name} has no weights to fetch; give pytorchvideo's file as weights, or set weights: none.")
@@ -211,7 +209,8 @@ def build_x3d(
     except TypeError as error:
         allowed = ", ".join(entry.name for entry in fields(X3DOptions))
         raise ValueError(f"{name} does not take model_args {arguments}: {error}; allowed: {allowed}.") from error
-    return VideoEncoder(X3D(options, num_classes=wanted_classes), name=name, outputs=outputs)
+    model = X3D(options, num_classes=wanted_classes)
+    return VideoEncoder(model, name=name, outputs=outputs, family=_X3D, data_config=x3d_data_config(options))
 
 
 class VideoEncoder(Encoder):
@@ -223,14 +222,25 @@ class VideoEncoder(Encoder):
 
     kind = "video"
 
-    def __init__(self, model: nn.Module, *, name: str, outputs: Sequence[str]) -> None:
-        """Wrap `model`, of VIDEO_FAMILIES or X3D_SIZES; ValueError when an output cannot be had from it."""
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        name: str,
+        outputs: Sequence[str],
+        family: Family | None = None,
+        data_config: DataConfig | None = None,
+    ) -> None:
+        """Wrap `model`, where nothing else is said torchvision's `name`.
+
+        Raises ValueError when an output is unknown or not to be had from it.
+        """
         super().__init__()
         self.model = model
         self.name = name
         self.outputs = tuple(outputs)
-        self._family = _X3D if name in X3D_SIZES else VIDEO_FAMILIES[name]
-        self.data_config = video_data_config(name)
+        self._family = family or VIDEO_FAMILIES[name]
+        self.data_config = data_config or video_data_config(name)
         self._parsed = parse_outputs(outputs)
         num_layers = len(self._family.layers(model))
         self._layers = {

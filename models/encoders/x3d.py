@@ -40,6 +40,14 @@ class X3DOptions:
     test_size: int = 256
     # Pixels: short side and crop.
 
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        for name in ("depth", "width", "bottleneck", "head_dim", "clip_length", "train_size", "test_size"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0.")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout}; it must be in [0, 1).")
+
 
 X3D_SIZES = {
     "x3d_xs": X3DOptions(depth=2.2, clip_length=4, train_size=160, test_size=182),
@@ -51,9 +59,8 @@ X3D_SIZES = {
 # XL as fractal_video has it (8.8 million parameters); that of the paper has depth 5.0 and width 2.9 (11.1 million).
 
 
-def x3d_data_config(name: str) -> DataConfig:
-    """The preprocessing of the published weights."""
-    options = X3D_SIZES[name]
+def x3d_data_config(options: X3DOptions) -> DataConfig:
+    """The preprocessing of weights of such a network, as pytorchvideo tests them."""
     return DataConfig(
         size=(options.test_size, options.test_size),
         resize=options.test_size,

@@ -1,6 +1,7 @@
 """TSM and X3D: values of the public code, parameter counts, names of published checkpoints, every output."""
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,10 @@ from torch import nn
 
 from reelwright.models.blocks.weights import load_weights
 from reelwright.models.encoders.build import build_encoder, output_shapes
-from reelwright.models.encoders.names import X3D_NAMES, check_encoder, is_video_encoder, tsm_models
+from reelwright.models.encoders.names import OWN_ARGUMENTS, X3D_NAMES, check_encoder, is_video_encoder, tsm_models
 from reelwright.models.encoders.tsm import TsmEncoder, insert_shifts, temporal_shift
 from reelwright.models.encoders.video_encoders import build_x3d
-from reelwright.models.encoders.x3d import X3D, X3D_SIZES
+from reelwright.models.encoders.x3d import X3D, X3D_SIZES, X3DOptions
 
 VALUES = json.loads((Path(__file__).parents[1] / "data" / "temporal_shift.json").read_text())
 LAYERS = {"resnet18": (2, 2, 2, 2), "resnet50": (3, 4, 6, 3)}
@@ -223,13 +224,26 @@ def test_without_classes_there_is_no_classifier():
         ("x3d/x3d_q", {}, "nearest: x3d/x3d_"),
         ("tsm/vit_small_patch16_224", {}, "no residual branches to shift in"),
         ("x3d/x3d_s", {"model_args": {"depht": 1.0}}, "allowed: depth, width"),
-        ("tsm/resnet18", {"model_args": {"shift_div": 1}}, "shift_div is 1; it must be at least 2"),
+        ("tsm/resnet18", {"model_args": {"shift_div": 1}}, "shift_div is 1; it must be a whole number from 2"),
+        ("tsm/resnet18", {"model_args": {"shift_div": "8"}}, "shift_div is '8'; it must be a whole number from 2"),
         ("tsm/resnet18t", {}, "not known"),
+        ("x3d/x3d_s", {"model_args": {"depth": 0}}, "depth is 0; it must be above 0"),
+        ("x3d/x3d_s", {"model_args": {"dropout": 1.0}}, r"dropout is 1.0; it must be in \[0, 1\)"),
     ],
 )
 def test_refused(name, arguments, message):
     with pytest.raises(ValueError, match=message):
         build_encoder(name, **arguments)
+
+
+def test_the_options_of_x3d_say_how_frames_are_seen():
+    options = {"depth": 1.0, "test_size": 64, "clip_length": 6}
+    config = build_encoder("x3d/x3d_s", seed=0, model_args=options).data_config
+    assert (config.size, config.resize, config.clip_length) == ((64, 64), 64, 6)
+
+
+def test_names_of_arguments_are_those_of_the_options():
+    assert set(OWN_ARGUMENTS["x3d"]) == {entry.name for entry in fields(X3DOptions)} | {"num_classes"}
 
 
 def test_names_are_checked_without_torch():
