@@ -53,9 +53,12 @@ def poster(path: Path) -> Image.Image:
 
 
 def film_fps(times: Floats, *, speed: float) -> float:
-    """Frames a second at which a film shows each row for as long as it lasts; within what players take."""
-    each = float(np.median(np.diff(times))) if len(times) > 1 else 1.0
-    return min(max(speed / each, _FPS[0]), _FPS[1])
+    """Frames a second at which a film shows a row for as long as rows last on average; within what players take.
+
+    Times may stand still, where a rate above the video's own repeats frames.
+    """
+    seconds = float(times[-1] - times[0])
+    return min(max(speed * (len(times) - 1) / seconds, _FPS[0]), _FPS[1]) if seconds > 0 else _FPS[0]
 
 
 def _write(path: Path, scene: Scene, shown: Shown) -> None:

@@ -282,7 +282,15 @@ def test_no_video_is_there(toy):
 
 @pytest.mark.parametrize(
     ("times", "speed", "fps"),
-    [([0, 0.2, 0.4], 1.0, 5.0), ([0, 0.2, 0.4], 2.0, 10.0), ([0, 60.0], 1.0, 1.0), ([0, 1e-3], 1.0, 30.0), ([3], 1, 1)],
+    [
+        ([0, 0.2, 0.4], 1.0, 5.0),
+        ([0, 0.2, 0.4], 2.0, 10.0),
+        ([0, 60.0], 1.0, 1.0),
+        ([0, 1e-3], 1.0, 30.0),
+        ([3], 1, 1),
+        ([0, 0, 0, 1], 1.0, 3.0),  # a rate above the video's own repeats frames
+        ([2, 2], 1.0, 1.0),
+    ],
 )
 def test_pace(times, speed, fps):
     assert film_fps(np.array(times, float), speed=speed) == pytest.approx(fps)
