@@ -81,6 +81,11 @@ STAGES: dict[str, Stage] = {
         "Take imported rows as predictions",
         publish="reelwright.stages.import_predictions.work:publish",
     ),
+    "import_model": Stage(
+        "reelwright.stages.import_model.config:ImportModelConfig",
+        "reelwright.stages.import_model.work:run",
+        "Take a model that was trained elsewhere as a run",
+    ),
     "train": Stage(
         "reelwright.stages.train.config:TrainConfig",
         "reelwright.stages.train.work:run",

@@ -29,6 +29,7 @@ BASE: dict[str, dict[str, Any]] = {
     "embed": {"frames": "f", "encoder": "timm/resnet10t", "weights": "none"},
     "features": {"fps": 15},
     "import_predictions": {"embeddings": "e"},
+    "import_model": {"weights": "model.safetensors"},
     "pretrain": {"frames": "f", "encoder": "timm/resnet10t", "weights": "none"},
     "train": {"embeddings": ["e"], "model": {"name": "ms_tcn", "width": 32}},
     "finetune": {"frames": "f", "spatial": "e", "temporal": "t"},

@@ -25,6 +25,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "render": {"embeddings": "e"},
     "features": {"fps": 15},
     "import_predictions": {"embeddings": "e"},
+    "import_model": {"weights": "model.safetensors"},
     "pretrain": {"frames": "f", "encoder": "timm/resnet10t", "weights": "none"},
 }
 
