@@ -29,7 +29,7 @@ from reelwright.cli.options import (
     WorkersOption,
 )
 from reelwright.cli.run.run import asking, run_or_show
-from reelwright.stages.base.registry import STAGES, all_stages, stage_of, usual_nodes
+from reelwright.stages.base.registry import PREDICTS, STAGES, all_stages, stage_of, usual_nodes
 from reelwright.storage.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _command(stage: str) -> Any:
             _run_and_write(file, options, out, as_json=as_json)
 
     left_out = set() if stage_of(stage).trains else {"nproc"}
-    left_out |= set() if stage == "predict" else {"run", "out"}
+    left_out |= set() if stage == PREDICTS else {"run", "out"}
     if left_out:
         signature = inspect.signature(command, eval_str=True)  # typer reads no annotation of it that is a text
         parameters = [parameter for parameter in signature.parameters.values() if parameter.name not in left_out]

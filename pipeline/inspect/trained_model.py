@@ -21,7 +21,7 @@ from reelwright.pipeline.config.pipeline_file import DEFAULT_NAMES, STORE_VARIAB
 from reelwright.pipeline.project import Project
 from reelwright.stages.base.plugin_source import Source
 from reelwright.stages.base.plugins import PluginUse
-from reelwright.stages.import_model.work import DESCRIPTION
+from reelwright.stages.base.registry import EXPORTED, IMPORTS_RUN, PREDICTS
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import ConfigError, StoreError
 from reelwright.storage.files import replacing_folder, write_json
@@ -57,7 +57,7 @@ class _Nodes:
         used = {use.key for node in self._behind(name) for use in node.config.plugins().values()}
         self.place(folder.path / "config.yaml", f"runs/{name}/config.yaml")
         self.stages[name] = {
-            "uses": "import_model",
+            "uses": IMPORTS_RUN,
             "weights": self.place(folder.weights, f"runs/{name}/model.safetensors"),
             **({"imports": sorted(used)} if used else {}),
         }
@@ -71,7 +71,7 @@ class _Nodes:
         if node.config.kind == "run":
             self.add_run(name)
             return
-        if not node.parents and node.stage != "decode":
+        if not node.parents and node.config.produces != "frames":
             raise ConfigError(
                 f"{name} is a {node.stage} node: its rows came from files, and there is no way from a new video to "
                 "them. Predict in a pipeline file that names the new files"
@@ -126,7 +126,7 @@ def model_stages(planner: Planner, run: str, place: Place) -> tuple[dict[str, di
     for parent in node.inputs[reads]:
         nodes.add(parent)
     given = list(node.inputs[reads]) if reads == "embeddings" else node.inputs[reads][0]
-    return {**nodes.stages, PREDICT: {"uses": "predict", "run": run, reads: given}}, folder
+    return {**nodes.stages, PREDICT: {"uses": PREDICTS, "run": run, reads: given}}, folder
 
 
 def pipeline_of_model(
@@ -140,7 +140,7 @@ def pipeline_of_model(
     """
     if (Path(model) / PIPELINE).is_file():
         path = (Path(model) / PIPELINE).absolute()
-        stages = OmegaConf.to_container(read_yaml(path)["stages"])
+        stages: Any = OmegaConf.to_container(read_yaml(path).stages)
         store = os.environ.get(STORE_VARIABLE) or str(Path.cwd() / ".reelwright" / "store")
     else:
         has_file = config is not None or any(Path(name).is_file() for name in DEFAULT_NAMES)
@@ -164,7 +164,7 @@ def export_model(project: Project, run: str, out: Path) -> Path:
 
     Raises ConfigError where ``out`` holds something else, or the node has no model that gives scores.
     """
-    if out.exists() and not (out / DESCRIPTION).is_file() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and not (out / EXPORTED).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} holds files that are no exported model; give an empty folder, or a new one")
     planner = project.planner(read=True)
     planner.graph.check_name(run)
@@ -184,7 +184,7 @@ def export_model(project: Project, run: str, out: Path) -> Path:
         (temporary / "README.md").write_text(_card(described, text), encoding="utf-8")
         files = sorted(path for path in temporary.rglob("*") if path.is_file())
         digests = {path.relative_to(temporary).as_posix(): file_digest(path) for path in files}
-        write_json(temporary / DESCRIPTION, {**described, "files": digests})
+        write_json(temporary / EXPORTED, {**described, "files": digests})
     return out
 
 

@@ -33,7 +33,7 @@ def check_scores_file(out: Path) -> None:
 
 def write_scores_file(predictions: PredictionSet, out: Path) -> int:
     """Write the windows of all videos (of .json the segments) to ``out``, in one step; returns the number of videos."""
-    count = predictions.videos(columns=["video_id"]).num_rows
+    count = int(predictions.videos(columns=["video_id"]).num_rows)
     with replacing(out) as temporary:
         if out.suffix == ".parquet":
             shutil.copyfile(predictions.folder / "windows.parquet", temporary)
@@ -67,4 +67,4 @@ def _plain(table: pa.Table, classes: tuple[str, ...]) -> pa.Table:
 
 
 def _is_coded(table: pa.Table, name: str) -> bool:
-    return pa.types.is_dictionary(table.schema.field(name).type)
+    return bool(pa.types.is_dictionary(table.schema.field(name).type))

@@ -9,6 +9,7 @@ from typing import Any
 
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.inputs import unchanged_sources
+from reelwright.stages.base.registry import EXPORTED
 from reelwright.stages.base.work import Reporter, Work
 from reelwright.stages.import_model.config import ImportModelConfig
 from reelwright.storage.digests import file_digest
@@ -16,8 +17,6 @@ from reelwright.storage.errors import InputError, StoreError
 from reelwright.storage.files import replacing
 from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.store import Store
-
-DESCRIPTION = "model.json"  # of an exported model, beside its pipeline file: what its files were when it was written
 
 
 def run(work: Work, reporter: Reporter) -> dict[str, Any]:
@@ -55,7 +54,7 @@ def _values(path: Path, *, where: str) -> dict[str, Any]:
 
 def _check_exported(path: Path, *, where: str) -> None:
     """Raise InputError for a file that the description of an exported model, some folders up, has otherwise."""
-    description = next((folder / DESCRIPTION for folder in path.parents[:3] if (folder / DESCRIPTION).is_file()), None)
+    description = next((folder / EXPORTED for folder in path.parents[:3] if (folder / EXPORTED).is_file()), None)
     if description is None:
         return
     try:
@@ -65,6 +64,6 @@ def _check_exported(path: Path, *, where: str) -> None:
         raise InputError(f"{where}: {description} is damaged: {error}. Export the model again") from error
     if expected is not None and expected != file_digest(path):
         raise InputError(
-            f"{where}: {path} is not the file that was exported ({DESCRIPTION} has another digest): it is damaged or "
+            f"{where}: {path} is not the file that was exported ({EXPORTED} has another digest): it is damaged or "
             "was changed. Export the model again"
         )
