@@ -113,11 +113,12 @@ def _counted_from_first_frame(labels: LabelSet, dataset: Dataset) -> Iterator[tu
 
 def _read_labels(file: PipelineFile, settings: LabelsConfig, dataset: Dataset) -> LabelSet:
     videos, synthetic = dataset.videos, dataset.synthetic
-    classes = list(settings.classes) if settings.classes is not None else None
+    if settings.columns is not None:
+        named = {head: settings.class_names(head) for head in settings.columns}
+        return labels_from_columns(videos, columns=settings.columns, classes=named)
+    classes = settings.class_names()
     if settings.column is not None:
         return labels_from_column(videos, column=settings.column, classes=classes)
-    if settings.columns is not None:
-        return labels_from_columns(videos, columns=settings.columns)
     kind = next(kind for kind in ("segments", "steps", "rows") if getattr(settings, kind) is not None)
     written = getattr(settings, kind)
     path = local_file(file.place(written))

@@ -74,8 +74,9 @@ class LabelsConfig(Settings):
     rows: str | None = None
     """A table video_id, frame, label of single frames; or video_id, time_seconds, label, where a label holds until the
     next time. Of two lines of one frame or time the later one wins; for task multi_label both count."""
-    classes: tuple[str, ...] | None = None
-    """Class names in the order of their ids; null: all names that occur, sorted."""
+    classes: PositiveInt | tuple[str, ...] | dict[str, PositiveInt | tuple[str, ...]] | None = None
+    """Class names in the order of their ids, or a number K: classes are named 0 to K - 1; null: all names that occur,
+    sorted. Of columns by head: {verb: 97, noun: 300}, null for heads that are not named."""
     background: str | None = None
     """Class of time that no segment or row covers, of videos without any line too; null: such rows have no label."""
     time_origin: Literal["container", "first_frame"] = "container"
@@ -99,6 +100,8 @@ class LabelsConfig(Settings):
     @model_validator(mode="after")
     def _heads_have_names(self) -> LabelsConfig:
         if self.columns is None:
+            if isinstance(self.classes, dict):
+                raise ValueError("classes by head are of columns; give a list of names or a number of classes")
             return self
         wrong = [name for name in self.columns if not name.isidentifier() or name == "action"]
         if wrong or not self.columns:
@@ -106,6 +109,17 @@ class LabelsConfig(Settings):
                 f"columns: heads are named with letters, digits and underscores, and not 'action', which stands for "
                 f"all heads at once; not {', '.join(map(repr, wrong)) or 'none'}"
             )
-        if self.classes is not None or self.background is not None:
-            raise ValueError("columns have classes of their own, head by head; leave classes and background out")
+        if self.background is not None or not isinstance(self.classes, dict | None):
+            raise ValueError(
+                "columns have classes of their own, head by head; leave background out, and give classes by head or not"
+            )
+        for name in self.classes or {}:
+            if name not in self.columns:
+                raise ValueError(f"classes: {name!r} is no head of columns, which has {', '.join(self.columns)}")
         return self
+
+    def class_names(self, head: str | None = None) -> tuple[str, ...] | None:
+        """The names that are set, of a head where there are several; None: those that occur."""
+        given = self.classes if head is None else (self.classes or {}).get(head)  # type: ignore[union-attr]
+        assert not isinstance(given, dict)
+        return tuple(str(number) for number in range(given)) if isinstance(given, int) else given

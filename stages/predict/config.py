@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import PositiveInt, field_validator, model_validator
 
@@ -28,9 +28,23 @@ class PredictWindowSettings(WindowGridSettings):
     """A video shorter than a window. pad: one window, padded (with a mask); repeat: one window, the last row repeated
     (no mask); leave_out: none, listed as skipped. null: as in training; padded where training left them out."""
     views: PositiveInt | None = None
-    """Of runs on clips (window.sampling segments, dense or multi_start): clips of each video, spread over it; the
-    video's answer is the mean of theirs, those of short videos that show the same frames counted once. multi_start: at
-    most so many, `hop` rows apart. null: one, the middle."""
+    """Of runs on clips (window.sampling segments, dense, multi_start, stretched): clips of each video, spread over it;
+    the video's answer is the mean of theirs, those of short videos that show the same frames counted once. multi_start:
+    at most so many, `hop` rows apart. null: one, the middle."""
+    phase: Literal["centred", "first"] = setting("centred", when=lambda window: window.phase != "centred")
+    """Of runs on segments: where view v of V looks in each segment. centred: at (v + 1/2) / V of it, so that one view
+    is the middle; first: at v / V (with two views CAST's test)."""
+    sampling: Literal["grid"] | None = setting(None, when=lambda window: window.sampling is not None)
+    """grid: windows `hop` rows apart over the whole video also of runs on clips, for long footage in which something
+    happens now and then; null: as the run was trained."""
+
+    @model_validator(mode="after")
+    def _clips_or_windows(self) -> Self:
+        if self.sampling is not None and (self.views is not None or self.phase != "centred"):
+            raise ValueError(
+                "sampling: grid slides windows, but views and phase are of clips; leave sampling or these out"
+            )
+        return self
 
 
 class PredictConfig(StageConfig):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from reelwright.stages.datasets.feature_bank import FeatureBank
-from reelwright.stages.datasets.sampling.clips import distinct, repeats_of
+from reelwright.stages.datasets.sampling.clips import ClipSampling, distinct, repeats_of
 from reelwright.stages.datasets.sampling.needed import Needed
 from reelwright.stages.datasets.sampling.windows import Windows, WindowShape, grid_windows, shown, window_rows
 from reelwright.stages.datasets.tasks.task import Task
@@ -94,6 +94,17 @@ def predicted_shape(window: PredictWindowSettings, trained_on: Mapping[str, Any]
     )
 
 
+def _clips(run: LoadedRun, window: PredictWindowSettings, shape: WindowShape) -> ClipSampling | None:
+    """How clips are taken; None where windows slide. Raises ConfigError for a phase that the clips have not."""
+    found = None if window.sampling == "grid" else clips_of_run({"clips": run.clips}, shape)
+    if window.phase != "centred" and (found is None or found.kind != "segments"):
+        raise ConfigError(
+            f"window.phase is {window.phase}, but the run was trained with sampling {run.clips['sampling']}, whose "
+            "views have no phase; it is of segments. Leave it out."
+        )
+    return None if found is None else replace(found, phase=window.phase)
+
+
 class Scorer:
     """Scores videos with one run."""
 
@@ -101,7 +112,7 @@ class Scorer:
         """Raises ConfigError when the model cannot take windows of that length."""
         self.run = run
         self.shape = predicted_shape(window, run.window)
-        self._clips = clips_of_run({"clips": run.clips}, self.shape)
+        self._clips = _clips(run, window, self.shape)
         if window.views is not None and self._clips is None:
             raise ConfigError(
                 f"window.views is {window.views}, but the run was trained on windows (sampling "

@@ -15,7 +15,8 @@ from reelwright.stages.fit.model_config import ModelSettings
 from reelwright.stages.fit.view_config import NetworkSettings
 from reelwright.storage.errors import nearest
 
-CLIPS = ("segments", "dense", "multi_start")  # samplings of clips that stand for their video
+CLIPS = ("segments", "dense", "multi_start", "stretched")  # samplings of clips that stand for their video
+WHOLE = ("segments", "stretched")  # those that take rows of a short video several times
 SHAPE_FIELDS = ("length", "hop", "dilation", "to_end", "short")  # of a window, as config.yaml keeps them
 
 
@@ -51,13 +52,14 @@ class TrainWindowSettings(WindowSettings):
     """Windows to train on."""
 
     sampling: Literal[
-        "grid", "random", "all", "per_video", "balanced", "events", "segments", "dense", "multi_start"
+        "grid", "random", "all", "per_video", "balanced", "events", "segments", "dense", "multi_start", "stretched"
     ] = "grid"
     """grid: windows of the grid, in random order. Others draw from every possible start; random: uniformly; all: each
     once an epoch; per_video: each video alike; balanced: each class alike; events: around events, each video alike.
     Clips that stand for their video (task: video), one each an epoch: segments: a row somewhere in each of `segments`
     equal parts, the middle in validation; dense and multi_start: from a random start, the middle in validation; they
-    differ in how predict spreads its `views`."""
+    differ in how predict spreads its `views`; stretched: CAST's dense clips, `length` rows stretched over a random span
+    of length x dilation rows; a short video is stretched too and its last row repeated; predict's `views` as dense."""
     segments: PositiveInt | None = None
     """Of sampling segments: parts of the video; each has length / segments rows, `dilation` apart; null: one
     row each."""
@@ -203,9 +205,9 @@ class TrainConfig(NetworkSettings):
         return ("logits",) if self.traits.per_row else ()
 
     def window_rows(self) -> tuple[int, str] | None:
-        """As of every stage; the rows of segments may be the same."""
+        """As of every stage; the rows of segments and of stretched clips may be the same."""
         window = self.window
-        if self.views is not None or window.sampling == "segments":
+        if self.views is not None or window.sampling in WHOLE:
             return None
         return (window.length - 1) * window.dilation + 1, window.short
 
