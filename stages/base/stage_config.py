@@ -42,6 +42,12 @@ class StageConfig(Settings):
         return True
 
     @property
+    def video_label_setting(self) -> str:
+        """The setting for which the videos' own labels are read (per_action); empty: none. Else those that stand beside
+        labels of rows are in no key."""
+        return ""
+
+    @property
     def own_labels(self) -> Settings | None:
         """Labels of this node alone (a LabelsConfig); None: those of the pipeline."""
         return cast("Settings | None", getattr(self, "labels", None))
