@@ -43,8 +43,7 @@ class StageConfig(Settings):
 
     @property
     def video_label_setting(self) -> str:
-        """The setting for which the videos' own labels are read (per_action); empty: none. Else those that stand beside
-        labels of rows are in no key."""
+        """The setting that reads videos' own labels (per_action); empty: those beside labels of rows are in no key."""
         return ""
 
     @property

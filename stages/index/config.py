@@ -94,8 +94,8 @@ class LabelsConfig(Settings):
         is_beside = self.column is not None and len(given) == 2 and "columns" not in given
         if len(given) != 1 and not is_beside:
             raise ValueError(
-                f"give exactly one of {', '.join(names)}, not {' and '.join(given) or 'none'}; a column may stand beside "
-                "segments, steps or rows"
+                f"give exactly one of {', '.join(names)}, not {' and '.join(given) or 'none'}; a column may stand "
+                "beside segments, steps or rows"
             )
         if given == ["column"] and self.background is not None:
             raise ValueError("background is of time that nothing covers; a column labels whole videos, leave it out")

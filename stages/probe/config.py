@@ -66,8 +66,8 @@ class ProbeConfig(StageConfig):
     normalize: bool = True
     """Rows are brought to unit length first, as CARL's are."""
     per_action: bool = False
-    """Each task is done with the videos of one action (their own label) at a time; scores are means over actions. Beside
-    labels of rows, labels.column says which column of the manifest has them."""
+    """Each task is done with the videos of one action (their own label) at a time; scores are means over actions.
+    labels.column says, beside labels of rows, which column of the manifest has it."""
 
     classifiers: tuple[Literal["logistic", "svm", "svm_linear"], ...] = setting(
         ("logistic", "svm"), when=lambda config: "phase_classification" in config.tasks, min_length=1

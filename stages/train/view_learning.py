@@ -176,6 +176,7 @@ def learn_views(
         tau = partial(val_tau, batches=measured, place=place)
     return Learning(
         train=source,
+        unit="views",
         val=measured,
         objective=objective,
         task=task,
@@ -234,8 +235,8 @@ def _groups(work: Work, videos: Sequence[LabelledVideo]) -> tuple[int, ...]:
     if without:
         raise InputError(
             f"{work.node}: views.one_label puts videos of one label into a batch, but {len(without)} have none of "
-            f"their own: {', '.join(without[:5])}. Name a column of the manifest that has it in labels.column, or leave "
-            "one_label out."
+            f"their own: {', '.join(without[:5])}. Name a column of the manifest that has it in labels.column, or "
+            "leave one_label out."
         )
     return tuple(np.unique(np.array(known), return_inverse=True)[1].tolist())
 
