@@ -52,6 +52,26 @@ def test_stored_rows_train_without_a_label(unlabelled: Path) -> None:
     assert other.planner().plan("train").state != FRESH
 
 
+BEHIND = """
+  aligned: {uses: embed, embeddings: [embed], run: train, device: cpu}
+  scores: {uses: probe, embeddings: aligned, beside: [embed], tasks: [kendalls_tau, time_retrieval], depths: [1]}
+  pictures: {uses: render, embeddings: aligned, what: [strip, similarity]}
+"""
+
+
+def test_rows_are_embedded_measured_and_drawn_without_a_label_file(unlabelled: Path) -> None:
+    with (unlabelled / "reelwright.yaml").open("a", encoding="utf-8") as file:
+        file.write(BEHIND)
+    project = Project.open(unlabelled / "reelwright.yaml")
+    assert project.run().exit_code == 0
+    found = json.loads((project.report("scores") / "metrics.json").read_text(encoding="utf-8"))
+    assert set(found["tasks"]) == {"kendalls_tau", "time_retrieval"}
+    assert -1 <= found["headline"]["kendalls_tau"] <= 1
+    assert {"kendalls_tau", "time_error@1"} <= set(found["headline"]["beside"]["embed"])
+    pictures = json.loads(next(unlabelled.glob(".reelwright/store/pictures/*/pictures.json")).read_text("utf-8"))
+    assert pictures["left_out"] == {}
+
+
 def test_labels_that_come_later_make_nothing_stale(copied: Path) -> None:
     """They are for what measures; train of views with labels, and windows, learn from them."""
     text = (copied / "reelwright.yaml").read_text(encoding="utf-8")
