@@ -45,10 +45,13 @@ def wanted_items(dataset: Dataset, node: Node, available: Iterable[set[str]]) ->
 
 
 def named_videos(dataset: Dataset, node: Node, wanted: Iterable[VideoItem]) -> list[Named]:
-    """The rows of the manifest behind ``wanted``, in the splits of the node, by video_id whatever their order."""
-    splits = node.config.wanted_splits()
+    """The rows of the manifest behind ``wanted``, in the splits of the node, by video_id whatever their order.
+
+    Without the label of a video that stands beside those of its rows, where the node does not read it.
+    """
+    splits, is_read = node.config.wanted_splits(), bool(node.config.video_label_setting)
     rows = [
-        [video.video_id, found, video.split, annotation.plain()]
+        [video.video_id, found, video.split, annotation.plain(has_video_label=is_read)]
         for video, found, annotation in dataset.named({item.digest for item in wanted})
         if splits is None or video.split in splits
     ]

@@ -18,7 +18,13 @@ from reelwright.storage.ledger.records import last_record
 from reelwright.storage.ledger.schema import older_note
 from reelwright.storage.tables.annotations import UNKNOWN, Annotation
 from reelwright.storage.tables.feature_files import scan_features
-from reelwright.storage.tables.labels import LabelSet, labels_from_column, labels_from_columns, labels_from_table
+from reelwright.storage.tables.labels import (
+    LabelSet,
+    labels_from_column,
+    labels_from_columns,
+    labels_from_table,
+    with_video_labels,
+)
 from reelwright.storage.tables.manifest import (
     ManifestVideo,
     check_videos,
@@ -117,9 +123,10 @@ def _read_labels(file: PipelineFile, settings: LabelsConfig, dataset: Dataset) -
         named = {head: settings.class_names(head) for head in settings.columns}
         return labels_from_columns(videos, columns=settings.columns, classes=named)
     classes = settings.class_names()
-    if settings.column is not None:
+    kind = next((kind for kind in ("segments", "steps", "rows") if getattr(settings, kind) is not None), None)
+    if kind is None:
+        assert settings.column is not None
         return labels_from_column(videos, column=settings.column, classes=classes)
-    kind = next(kind for kind in ("segments", "steps", "rows") if getattr(settings, kind) is not None)
     written = getattr(settings, kind)
     path = local_file(file.place(written))
     if synthetic is not None and written == STAGE:
@@ -129,7 +136,8 @@ def _read_labels(file: PipelineFile, settings: LabelsConfig, dataset: Dataset) -
             raise ConfigError(
                 f"{file.path}: labels.{kind}: {synthetic.config.family} videos have no {kind}. Use column: label"
             )
-    return labels_from_table(path, kind=kind, videos=videos, classes=classes, absent=dataset.absent)
+    labels = labels_from_table(path, kind=kind, videos=videos, classes=classes, absent=dataset.absent)
+    return labels if settings.column is None else with_video_labels(labels, videos, column=settings.column)
 
 
 def _background(file: PipelineFile, settings: LabelsConfig, labels: LabelSet) -> int:

@@ -42,6 +42,11 @@ class StageConfig(Settings):
         return True
 
     @property
+    def video_label_setting(self) -> str:
+        """The setting that reads videos' own labels (per_action); empty: those beside labels of rows are in no key."""
+        return ""
+
+    @property
     def own_labels(self) -> Settings | None:
         """Labels of this node alone (a LabelsConfig); None: those of the pipeline."""
         return cast("Settings | None", getattr(self, "labels", None))

@@ -58,15 +58,23 @@ class StoredVideo:
         return rows
 
 
-def num_features(stores: Sequence[EmbeddingStore], output: str) -> int:
+def num_features(stores: Sequence[EmbeddingStore], output: str, *, takes_views: bool = False) -> int:
     """D of the joined rows, as the stores describe themselves.
 
-    Raises StoreError for an output that is not stored, or rows of several views.
+    Raises StoreError for an output that is not stored, or rows of several views; with ``takes_views`` for such of
+    several stores, or that are not (V, D).
     """
     total = 0
     for store in stores:
         shape = stored_shape(store, output)
-        _check_one_view(store)
+        if not takes_views:
+            _check_one_view(store)
+        elif "views" in store.spec and (len(stores) > 1 or len(shape) != 2):
+            found = f"{len(stores)} embed nodes" if len(stores) > 1 else f"output {output!r} with rows of {shape[1:]}"
+            raise StoreError(
+                f"of rows of several views only vectors (D,) of one embed node are taken (and maps, with model.source: "
+                f"maps), not {found}. Name one node, and its output pooled; or embed without views."
+            )
         total += features_of(shape)
     return total
 

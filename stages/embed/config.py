@@ -159,7 +159,7 @@ class EmbedConfig(StageConfig):
     preprocess: PreprocessSettings = PreprocessSettings()
     clip: ClipSettings = ClipSettings()
     views: ViewSettings | None = setting(None, when=lambda config: config.views is not None)
-    """Augmented views of every frame, for what learns behind stored maps (layer3.map); null: the frame alone."""
+    """Augmented views of every frame, for what learns from stored maps (layer3.map) or rows; null: the frame alone."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Of the forward pass (autocast for bf16 and fp16)."""
     dtype: Literal["float32", "float16"] = "float16"

@@ -40,6 +40,7 @@ class Learning:
     prepare: Prepare | None = None  # what is done to training batches on the device
     evaluate: Evaluate | None = None  # what is measured besides `val`, or without it
     evaluate_start: bool = False  # the weights it starts from are a candidate for the best
+    unit: str = "windows"  # what progress counts
 
 
 def learn(
@@ -114,14 +115,14 @@ def _fit(
         module.compile()
     val, task = learning.val, learning.task
     if val is None:
-        return trainer.fit(learning.train, learning.evaluate)
+        return trainer.fit(learning.train, learning.evaluate, unit=learning.unit)
 
     def validate(forward: Any) -> dict[str, float]:
         how: dict[str, Any] = {"objective": learning.objective, "device": trainer.device, "world": place.world}
         found = evaluate(forward, val, task=task, **how)
         return found if learning.evaluate is None else found | learning.evaluate(forward)
 
-    return trainer.fit(learning.train, validate)
+    return trainer.fit(learning.train, validate, unit=learning.unit)
 
 
 def _run_values(work: Work, labels: LabelSpace, values: Mapping[str, Any]) -> dict[str, Any]:

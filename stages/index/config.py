@@ -60,10 +60,11 @@ class VideosConfig(Settings):
 
 
 class LabelsConfig(Settings):
-    """What is known of the videos: one of column, columns, segments, steps and rows."""
+    """What is known of the videos: one of column, columns, segments, steps and rows; a column beside a table too."""
 
     column: str | None = None
-    """A column of the manifest with the video's own label."""
+    """A column of the manifest with the video's own label. Beside segments, steps or rows: the action that these are
+    of, for `per_action` of probe and `views.one_label`; its names are no classes."""
     columns: dict[str, str] | None = None
     """Columns of the manifest with several labels of the video, by head: {verb: verb_class, noun: noun_class}."""
     segments: str | None = None
@@ -91,9 +92,13 @@ class LabelsConfig(Settings):
     def _one_source(self) -> LabelsConfig:
         names = ("column", "columns", "segments", "steps", "rows")
         given = [name for name in names if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"give exactly one of {', '.join(names)}, not {' and '.join(given) or 'none'}")
-        if self.column is not None and self.background is not None:
+        is_beside = self.column is not None and len(given) == 2 and "columns" not in given
+        if len(given) != 1 and not is_beside:
+            raise ValueError(
+                f"give exactly one of {', '.join(names)}, not {' and '.join(given) or 'none'}; a column may stand "
+                "beside segments, steps or rows"
+            )
+        if given == ["column"] and self.background is not None:
             raise ValueError("background is of time that nothing covers; a column labels whole videos, leave it out")
         return self
 

@@ -61,7 +61,10 @@ def _train(work: Work, config: TrainConfig, place: TrainContext) -> dict[str, An
     store = Store.at(work.store)
     stores = [EmbeddingStore(store.embeddings(ref.key)) for ref in work.inputs["embeddings"]]
     of_maps = config.reads_maps
-    input_dim = map_channels(stores[0], config.output) if of_maps else num_features(stores, config.output)
+    if of_maps:
+        input_dim = map_channels(stores[0], config.output)
+    else:
+        input_dim = num_features(stores, config.output, takes_views=config.views is not None)
     values = _model_values(config, input_dim=input_dim, num_classes=len(labels.classes))
     values |= {"heads": [asdict(head) for head in heads]} if heads else {}
     if config.model.keeps_positions:
@@ -74,10 +77,10 @@ def _train(work: Work, config: TrainConfig, place: TrainContext) -> dict[str, An
 
     def load() -> Learning:
         names = _present(work, config, stores, place.reporter)
-        if of_maps:
+        if of_maps or "views" in stores[0].spec:
             opened = [stores[0].rows(digest) for digest in names]
             rows = KnownRows(tuple(names), tuple(each.spans for each in opened))
-            make: MakeViews = partial(MapBatches, rows=opened, output=config.output)
+            make: MakeViews = partial(MapBatches, rows=opened, output=config.output, row_axes=3 if of_maps else 1)
         else:
             block = _load(config, stores, names, place=place, scratch=scratch)
             rows, make = KnownRows(block.digests, block.spans), partial(ViewBatches, block=block)

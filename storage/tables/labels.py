@@ -49,6 +49,22 @@ def labels_from_column(videos: Sequence[ManifestVideo], *, column: str, classes:
     return LabelSet(names, {video_id: Annotation(label=ids[value]) for video_id, value in values.items() if value})
 
 
+def with_video_labels(labels: LabelSet, videos: Sequence[ManifestVideo], *, column: str) -> LabelSet:
+    """The same labels of rows, and beside them each video's own, from a column of the manifest; an empty cell: none.
+
+    Its names are no classes: they say of which action the rows are. Raises InputError for a column that is not there
+    or empty.
+    """
+    own = labels_from_column(videos, column=column, classes=None)
+    if not own.by_video:
+        raise InputError(f"labels.column: column {column!r} of the manifest is empty; fill it, or leave it out.")
+    named = {
+        video_id: replace(labels.of(video_id), video_label=own.classes[annotation.label])
+        for video_id, annotation in own.by_video.items()
+    }
+    return replace(labels, by_video=labels.by_video | named)
+
+
 def labels_from_columns(
     videos: Sequence[ManifestVideo],
     *,
