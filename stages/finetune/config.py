@@ -10,9 +10,11 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 from reelwright.stages.augment.config import AugmentSettings
 from reelwright.stages.base.config import execution, node_input, setting, training
 from reelwright.stages.base.stage_config import StageConfig
+from reelwright.stages.datasets.tasks.registry import TASKS
 from reelwright.stages.fit.model_config import ModelSettings
 from reelwright.stages.fit.optim.config import OptimizerSettings
 from reelwright.stages.fit.view_config import NetworkSettings
+from reelwright.storage.errors import ConfigError
 
 PARTS = ("spatial", "temporal")  # names of what learns, and starts of the names of its parameters
 
@@ -93,6 +95,20 @@ class FinetuneConfig(NetworkSettings):
             raise ValueError(f"model {self.model.name} learns from views of videos; give views: {{length: 80}}")
         return self
 
+    @model_validator(mode="after")
+    def _scene_fits(self) -> FinetuneConfig:
+        scene = self.augment.scene
+        if scene is None:
+            return self
+        problem = scene.problem(epochs=self.epochs)
+        if self.views is not None and scene.reverse:
+            problem = "augment.scene.reverse: views are learned from with the times of their rows; leave it out"
+        if self.model is not None and self.model.option("contexts", 1) > 1:
+            problem = "augment.scene: frames and their contexts are no clip; set scene: null, or model.contexts: 1"
+        if problem is not None:
+            raise ValueError(problem)
+        return self
+
     @property
     def base_state(self) -> str:
         """How the encoder in front of a model is trained: trained, frozen or frozen_norms."""
@@ -121,5 +137,18 @@ class FinetuneConfig(NetworkSettings):
         return f"layer{options.get('split', 3) or 4}.map", "maps"
 
     def check_inputs(self, inputs: Mapping[str, Sequence[StageConfig]]) -> None:
-        """Refuse frames that are not stored: windows are read again and again, in random order."""
+        """Refuse frames that are not stored, which are read many times, and what does not fit the temporal run."""
         self.check_frames_stored(inputs, more="; its embeddings stay as they are.")
+        for run in inputs.get("temporal", ()):
+            if hasattr(run, "task"):
+                self.check_order(task=run.task, labels_of_window=getattr(run, "labels_of_window", "any"))
+
+    def check_order(self, *, task: str, labels_of_window: str) -> None:
+        """Raise ConfigError where clips are played backwards whose targets depend on the order of their rows."""
+        scene, is_sequence = self.augment.scene, task in TASKS and TASKS[task].is_sequence
+        if scene is not None and scene.reverse and (is_sequence or labels_of_window == "net_change"):
+            what = f"task {task}" if is_sequence else "labels_of_window: net_change"
+            raise ConfigError(
+                f"augment.scene.reverse is {scene.reverse:g}: clips are played backwards, but {what} of "
+                f"{self.temporal!r} depends on the order of rows. Leave reverse out."
+            )

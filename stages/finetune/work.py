@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from reelwright.stages.augment.scene.augmentation import EpochSteps
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.work import Reporter, Work
 from reelwright.stages.datasets.labelled import KnownRows, label_space
@@ -60,6 +61,7 @@ def _tune(work: Work, config: FinetuneConfig, place: TrainContext) -> dict[str, 
         return tune_views(work, config, place)
     folder = RunFolder(Store.at(work.store).run(only_input(work, "temporal").key))
     temporal, values = load_run_model(folder, plugins=work.plugins)
+    config.check_order(task=str(values["task"]), labels_of_window=str(values.get("labels_of_window", "any")))
     labels = _labels(work, values)
     loaded = _spatial(work, values)
     task = task_of_run(values, background=labels.background)
@@ -70,13 +72,15 @@ def _tune(work: Work, config: FinetuneConfig, place: TrainContext) -> dict[str, 
     module.set_up(config, device=place.device, where=work.node)
 
     def load() -> Learning:
+        learning = _learning(work, config, values, loaded, task, place=place, metric=metric)
         return replace(
-            _learning(work, config, values, loaded, task, place=place, metric=metric),
+            learning,
             prepare=ClipAugmentation(
                 module,
                 config.augment,
                 seed=config.seed,
                 mixing=build_mixing(config, mix_frames, num_extents=2, task=task, world=place.world),
+                steps=EpochSteps(num_batches=learning.train.num_batches, clips_per_batch=config.batch_size),
             ),
         )
 
