@@ -5,12 +5,17 @@ Of runs on clips only the frames that some clip needs are decoded and encoded; w
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from reelwright.models.encoders.build import DataConfig
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.unit import held
 from reelwright.stages.base.work import InputRef, Reporter, Work
+from reelwright.stages.decode.geometry import Geometry
 from reelwright.stages.embed.config import EmbedConfig
 from reelwright.stages.embed.encoding.encoder import LoadedEncoder, build_from_config
 from reelwright.stages.embed.encoding.forward import ForwardPass
+from reelwright.stages.embed.encoding.preprocess import geometry_of
 from reelwright.stages.embed.videos import Selection, clip_of, embed_videos, prepare_forward
 from reelwright.stages.embed.work import frame_input
 from reelwright.stages.predict.config import PredictConfig
@@ -44,6 +49,8 @@ def score_frames(work: Work, config: PredictConfig, scorer: Scorer, *, writer: S
 
     loaded, forward = held(f"predict frames {work.key}", make)
     crops = _crops(config, loaded, where=work.node)
+    if scorer.kept is not None:
+        scorer.kept.see(_seen(loaded.data_config, crops).to_plain())
     needed = scorer.needed(clip_of(loaded, where=work.node))
     looks = Looks(needed, crops)
     embed_videos(
@@ -60,6 +67,12 @@ def score_frames(work: Work, config: PredictConfig, scorer: Scorer, *, writer: S
             through=looks.through,
         ),
     )
+
+
+def _seen(config: DataConfig, crops: Crops | None) -> Geometry:
+    """The part of a frame that the encoder sees; of crops there is one, since of several nothing is kept."""
+    own = geometry_of(config)
+    return own if crops is None else replace(own, resize=crops.short_side, crop="center")
 
 
 def _crops(config: PredictConfig, loaded: LoadedEncoder, *, where: str) -> Crops | None:

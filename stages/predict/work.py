@@ -15,7 +15,9 @@ from reelwright.stages.base.devices import deterministic_results, pick_device
 from reelwright.stages.base.unit import held
 from reelwright.stages.base.work import Reporter, Work, ledger_of
 from reelwright.stages.datasets.stored_rows import read_video
+from reelwright.stages.embed.encoding.preprocess import data_config_from, geometry_of
 from reelwright.stages.predict.config import PredictConfig
+from reelwright.stages.predict.kept import KeptOutputs
 from reelwright.stages.predict.publishing import publish_tables
 from reelwright.stages.predict.scorer import LoadedRun, Scorer, VideoRows, load_run
 from reelwright.stages.predict.sink import ScoreWriter
@@ -55,7 +57,7 @@ def run_items(work: Work, reporter: Reporter) -> None:
         elif config.is_cropped:
             raise ConfigError(f"{work.node}: crops and short_side are of frames, and there are none. Give frames.")
         else:
-            _score_embeddings(work, run, writer=writer, reporter=reporter)
+            _score_embeddings(work, run, kept=scorer.kept, writer=writer, reporter=reporter)
         writer.flush()
     for line in writer.left_out.warnings():
         reporter.note(line)
@@ -84,11 +86,15 @@ def publish(work: Work, folder: Path) -> None:
     )
 
 
-def _score_embeddings(work: Work, run: LoadedRun, *, writer: ScoreWriter, reporter: Reporter) -> None:
+def _score_embeddings(
+    work: Work, run: LoadedRun, *, kept: KeptOutputs | None, writer: ScoreWriter, reporter: Reporter
+) -> None:
     refs = work.inputs.get("embeddings", ())
     if not refs:
         raise ConfigError(f"{work.node}: nothing to predict from; give embeddings or frames.")
     stores = [EmbeddingStore(Store.at(work.store).embeddings(ref.key)) for ref in refs]
+    if kept is not None and (seen := stores[0].spec.get("preprocessing")) is not None:
+        kept.see(geometry_of(data_config_from(seen)).to_plain())
     reporter.total(len(work.items), "videos")
     for item in work.items:
         started = time.perf_counter()

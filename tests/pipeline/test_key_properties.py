@@ -50,6 +50,10 @@ NEEDS: dict[tuple[str, Setting], dict[str, Any]] = {
     ("decode", ("quality",)): {"codec": "jpeg"},
     ("decode", ("image_start",)): {"image_tmpl": "{:05d}.jpg"},
     ("features", ("times_key",)): {"fps": None},
+    **{
+        ("render", (name,)): {"embeddings": None, "predictions": "p"}
+        for name in ("videos", "worst", "best", "display", "sheet")
+    },
     **{(stage, ("optimizer", "momentum")): {"optimizer": {"name": "sgd"}} for stage in _LEARNING},
 }
 STRATEGIES: dict[tuple[str, Setting], st.SearchStrategy[Any]] = {

@@ -48,6 +48,7 @@ CONDITIONAL = {
     *((stage, name) for stage in ("train", "finetune") for name in ("objective", "views")),
     ("finetune", "model"),  # in place of a temporal run
     ("pretrain", "loss"),
+    *(("render", name) for name in ("videos", "worst", "best", "display", "sheet")),  # of predictions; older keys stay
     ("predict", "crops"),  # 1 of the encoder's own size are no crops, and older keys stay
     ("predict", "short_side"),
     ("predict", "keep"),  # nothing, and older keys stay
