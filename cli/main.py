@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import gc
 import os
+import platform
 import sys
-from typing import Any
+from importlib.metadata import version
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -35,6 +37,12 @@ class _Commands(TyperGroup):
             raise typer.Exit(EXIT_CTRL_C) from None
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"reelwright {version('reelwright')}, Python {platform.python_version()}")
+        raise typer.Exit
+
+
 app = typer.Typer(
     name="reelwright",
     cls=_Commands,
@@ -43,8 +51,20 @@ app = typer.Typer(
     "75 interrupted, run again, 130 Ctrl-C.",
     no_args_is_help=True,
     add_completion=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def _options(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
 MODULES = (
     start,
     synthesize,
