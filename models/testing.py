@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from reelwright.models.contracts import VideoModel
+from reelwright.models.contracts import ClipModel, ClipSizes, VideoModel
 from reelwright.models.encoders.base import DataConfig, Encoder, zero_input
 from reelwright.models.temporal.common import TemporalSizes
 
@@ -31,9 +31,13 @@ def checked_model(model: VideoModel, sizes: TemporalSizes) -> VideoModel:
     """
     if not isinstance(model, VideoModel):
         raise TypeError(f"{type(model).__name__} is no subclass of reelwright.models.contracts.VideoModel.")
+    return _check_outputs(model, _batch(torch.zeros(_BATCH, sizes.length, sizes.input_dim)), sizes)
+
+
+def _check_outputs(model: VideoModel, batch: dict[str, Tensor], sizes: TemporalSizes) -> VideoModel:
     was_training = model.training
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        found = model.eval()(_batch(torch.zeros(_BATCH, sizes.length, sizes.input_dim)))
+        found = model.eval()(batch)
     model.train(was_training)
     output = "logits" if sizes.num_outputs else "embedding"
     if not isinstance(found, dict) or not isinstance(found.get(output), Tensor):
@@ -46,6 +50,35 @@ def checked_model(model: VideoModel, sizes: TemporalSizes) -> VideoModel:
             f"{type(model).__name__} gives {output} of shape {shape} for {_BATCH} windows of {sizes.length} rows; "
             f"needed is {wanted}."
         )
+    return model
+
+
+def checked_clip_model(model: ClipModel, sizes: ClipSizes) -> ClipModel:
+    """``model``, after one forward pass on zeros. Raises ValueError or TypeError for other outputs than are needed.
+
+    These are `logits`, or `logits.HEAD` of each head. Mode and random numbers are as before afterwards.
+    """
+    was_training, name = model.training, type(model).__name__
+    batch = {
+        "frames": torch.zeros(_BATCH, sizes.length, 3, *sizes.frame_size),
+        "mask": torch.ones(_BATCH, sizes.length, dtype=torch.bool),
+    }
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        found = model.eval()(batch)
+    model.train(was_training)
+    is_split = isinstance(found, dict) and sizes.heads and "logits" not in found
+    wanted = (
+        {f"logits.{head}": size for head, size in sizes.heads.items()} if is_split else {"logits": sizes.num_outputs}
+    )
+    for output, size in wanted.items():
+        if not isinstance(found, dict) or not isinstance(found.get(output), Tensor):
+            raise TypeError(f"{name} gives no tensor called {output}.")
+        shape = (_BATCH, sizes.length, size) if sizes.per_row else (_BATCH, size)
+        if tuple(found[output].shape) != shape:
+            raise ValueError(
+                f"{name} gives {output} of shape {tuple(found[output].shape)} for {_BATCH} clips of {sizes.length} "
+                f"frames; needed is {shape}."
+            )
     return model
 
 
@@ -85,6 +118,10 @@ class TemporalModelTests:
         """The model of those sizes, with any options; ValueError where it has no such form."""
         raise NotImplementedError
 
+    def batch(self, sizes: TemporalSizes) -> dict[str, Tensor]:
+        """Random inputs of two windows, and their mask; what is not `rows` (B,T,D) has frames or tokens (B,T,...)."""
+        return _batch(torch.randn(_BATCH, sizes.length, sizes.input_dim))
+
     def _built(self) -> list[tuple[VideoModel, TemporalSizes]]:
         found = []
         for sizes in self.sizes:
@@ -95,15 +132,16 @@ class TemporalModelTests:
     def test_outputs_have_the_shapes_that_are_trained_on(self) -> None:
         """`logits` (B,T,K) or (B,K)."""
         for model, sizes in self._built():
-            checked_model(model, sizes)
+            _check_outputs(model, self.batch(sizes), sizes)
 
     def test_padded_rows_change_nothing(self) -> None:
         """Whatever stands in them, NaN too."""
         for model, sizes in self._built():
-            batch = _batch(torch.randn(_BATCH, sizes.length, sizes.input_dim))
+            batch = self.batch(sizes)
             batch["mask"][:, -2:] = False
-            other = {**batch, "rows": batch["rows"].clone()}
-            other["rows"][:, -2:] = torch.nan
+            other = {name: value.clone() for name, value in batch.items()}
+            for name in other.keys() - {"mask"}:
+                other[name][:, -2:] = torch.nan
             with torch.no_grad():
                 first, second = (model.eval()(given)["logits"] for given in (batch, other))
             real = (slice(None), slice(0, -2)) if sizes.per_row else slice(None)
@@ -112,16 +150,17 @@ class TemporalModelTests:
     def test_windows_of_a_batch_do_not_see_each_other(self) -> None:
         """In eval mode."""
         for model, sizes in self._built():
-            rows = torch.randn(_BATCH, sizes.length, sizes.input_dim)
+            batch = self.batch(sizes)
+            singles = ({name: value[at : at + 1] for name, value in batch.items()} for at in range(_BATCH))
             with torch.no_grad():
-                together = model.eval()(_batch(rows))["logits"]
-                alone = torch.cat([model(_batch(row[None]))["logits"] for row in rows])
+                together = model.eval()(batch)["logits"]
+                alone = torch.cat([model(single)["logits"] for single in singles])
             torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
     def test_everything_that_learns_has_a_gradient(self) -> None:
         """A parameter without one is never trained."""
         for model, sizes in self._built():
-            batch = _batch(torch.randn(_BATCH, sizes.length, sizes.input_dim))
+            batch = self.batch(sizes)
             sum(value.float().square().sum() for value in model.train()(batch).values()).backward()
             without = [name for name, value in model.named_parameters() if value.requires_grad and value.grad is None]
             assert not without, f"no gradient reaches {', '.join(without)}"
@@ -131,7 +170,7 @@ class TemporalModelTests:
         for model, sizes in self._built():
             other = self.build(sizes)
             other.load_state_dict(model.state_dict())
-            batch = _batch(torch.randn(_BATCH, sizes.length, sizes.input_dim))
+            batch = self.batch(sizes)
             with torch.no_grad():
                 assert torch.equal(model.eval()(batch)["logits"], other.eval()(batch)["logits"])
 
