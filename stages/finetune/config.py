@@ -89,6 +89,10 @@ class FinetuneConfig(NetworkSettings):
                 raise ValueError(f"{name} is of a temporal run and its windows; leave it out ({instead})")
         if self.model.options().get("source", "frames") not in {"frames", "rows"}:
             raise ValueError("model.source: maps are stored ones, of train; give frames (with split) or rows")
+        if self.compares_views:
+            raise ValueError(
+                f"objective {self.objective.name} is of train (stored rows) and pretrain (clips), not of finetune"  # type: ignore[union-attr]
+            )
         if self.views is None:
             raise ValueError(f"model {self.model.name} learns from views of videos; give views: {{length: 80}}")
         return self
