@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from reelwright.stages.augment.rand_augment_text import read_sections
+from reelwright.stages.augment.scene.config import SceneSettings
 from reelwright.stages.base.config import Settings, setting
 
 
@@ -51,7 +52,7 @@ class AugmentSettings(Settings):
     """Random changes of the training frames, drawn once a clip: the same for all its frames.
 
     They are drawn from the seed, the epoch and the clip's place in its order, and made in this order: rand_augment,
-    crop, flip, colours, grayscale, blur, normalisation, erasing; mixing comes after them.
+    crop, scene, flip, colours, grayscale, blur, normalisation, erasing; mixing comes after them.
     """
 
     rand_augment: str | None = None
@@ -82,6 +83,9 @@ class AugmentSettings(Settings):
     """Probability of a Gaussian blur, sigma 0.1 to 2 pixels."""
     erasing: ErasingSettings | None = None
     """Random erasing; null: none."""
+    scene: SceneSettings | None = setting(None, when=lambda augment: augment.scene is not None)
+    """Another background, objects of other sizes and places, a moving camera, as fractal_video has them for synthetic
+    videos; null: none. With several processes each takes backgrounds from its own share of the batch."""
 
     @model_validator(mode="after")
     def _consistent(self) -> AugmentSettings:

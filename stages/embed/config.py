@@ -105,6 +105,8 @@ class ViewSettings(Settings):
     def _can_be_stored(self) -> Self:
         if self.augment.erasing is not None or self.augment.rand_augment_last:
             raise ValueError("erasing and rand_augment_last are of training alone; leave them out of views.augment")
+        if self.augment.scene is not None:
+            raise ValueError("scene is of clips in training alone; leave it out of views.augment")
         return self
 
 

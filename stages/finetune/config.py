@@ -210,6 +210,20 @@ class FinetuneConfig(NetworkSettings):
         """Whether every frame is answered for."""
         return TASKS[self.task].per_row
 
+    @model_validator(mode="after")
+    def _scene_fits(self) -> FinetuneConfig:
+        scene = self.augment.scene
+        if scene is None:
+            return self
+        problem = scene.problem(epochs=self.epochs)
+        if self.views is not None and scene.reverse:
+            problem = "augment.scene.reverse: views are learned from with the times of their rows; leave it out"
+        if self.model is not None and self.model.option("contexts", 1) > 1:
+            problem = "augment.scene: frames and their contexts are no clip; set scene: null, or model.contexts: 1"
+        if problem is not None:
+            raise ValueError(problem)
+        return self
+
     @property
     def base_state(self) -> str:
         """How the encoder in front of a model on views is trained: trained, frozen or frozen_norms."""
@@ -248,6 +262,21 @@ class FinetuneConfig(NetworkSettings):
         for embed in inputs.get("spatial", ()):
             if isinstance(embed, EmbedConfig) and sees_clips(embed):
                 self.check_clip_encoder(str(embed.encoder))
+        if self.learns_windows:
+            self.check_order(task=self.task, labels_of_window=self.labels_of_window)
+        for run in inputs.get("temporal", ()):
+            if hasattr(run, "task"):
+                self.check_order(task=run.task, labels_of_window=getattr(run, "labels_of_window", "any"))
+
+    def check_order(self, *, task: str, labels_of_window: str) -> None:
+        """Raise ConfigError where clips are played backwards whose targets depend on the order of their rows."""
+        scene, is_sequence = self.augment.scene, task in TASKS and TASKS[task].is_sequence
+        if scene is not None and scene.reverse and (is_sequence or labels_of_window == "net_change"):
+            what = f"task {task}" if is_sequence else "labels_of_window: net_change"
+            raise ConfigError(
+                f"augment.scene.reverse is {scene.reverse:g}: clips are played backwards, but {what} "
+                f"{f'of {self.temporal!r} ' if self.temporal else ''}depends on the order of rows. Leave reverse out."
+            )
 
     def check_clip_encoder(self, encoder: str) -> None:
         """Raise ConfigError where these settings do not go with an encoder that sees clips."""

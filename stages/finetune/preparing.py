@@ -15,6 +15,7 @@ from reelwright.stages.augment.clips import Generators, augment
 from reelwright.stages.augment.config import AugmentSettings
 from reelwright.stages.augment.erasing import erase
 from reelwright.stages.augment.resized_crop import ClipTransform
+from reelwright.stages.augment.scene.augmentation import EpochSteps, SceneAugmentation
 from reelwright.stages.augment.transforms import build_redraw
 from reelwright.stages.datasets.sampling.generators import generators_at
 from reelwright.stages.finetune.module import FrameNetwork
@@ -26,10 +27,20 @@ class ClipAugmentation:
     """Makes normalised float clips (B, T, C, H, W) of batches of uint8 ones (B, T, H, W, C), and mixes them."""
 
     def __init__(
-        self, module: FrameNetwork, settings: AugmentSettings, *, seed: int, mixing: Mixing | None = None
+        self,
+        module: FrameNetwork,
+        settings: AugmentSettings,
+        *,
+        seed: int,
+        mixing: Mixing | None = None,
+        steps: EpochSteps | None = None,
     ) -> None:
-        """``module`` knows mean and standard deviation."""
+        """``module`` knows mean and standard deviation; the curriculum of scene augmentations needs ``steps``."""
         self.module, self.settings, self.seed, self.mixing = module, settings, seed, mixing
+        self._scene = None
+        if settings.scene is not None:
+            assert steps is not None
+            self._scene = SceneAugmentation(settings.scene, seed=seed, steps=steps)
         self._redraw = build_redraw(settings, seed=seed) if settings.rand_augment_last else None
 
     @torch.no_grad()
@@ -41,7 +52,11 @@ class ClipAugmentation:
         def generators(purpose: str) -> Generators:
             return generators_at(self.seed, purpose, epoch=origin.epoch, places=origin.positions.tolist())
 
-        x_BTCHW = augment(self.module.unit_range(batch.inputs["frames"]), self.settings, generators)
+        x_BTCHW = self.module.unit_range(batch.inputs["frames"])
+        if self._scene is not None:
+            places = origin.positions.tolist()
+            x_BTCHW = self._scene(x_BTCHW, batch.inputs["mask"], epoch=origin.epoch, places=places)
+        x_BTCHW = augment(x_BTCHW, self.settings, generators)
         if self._redraw is not None:
             x_BTCHW = self._redrawn(x_BTCHW, self._redraw, origin)
         x_BTCHW = self.module.normalised(x_BTCHW)

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from reelwright.models.systems.carl import FrameModel
+from reelwright.stages.augment.scene.augmentation import EpochSteps
 from reelwright.stages.base.work import Work
 from reelwright.stages.datasets.labelled import KnownRows, distinct_videos
 from reelwright.stages.datasets.tasks.task import build_task
@@ -82,7 +83,15 @@ def tune_views(work: Work, config: FinetuneConfig, place: TrainContext) -> dict[
         )
         return replace(
             learning,
-            prepare=ClipAugmentation(module, config.augment, seed=config.seed),
+            prepare=ClipAugmentation(
+                module,
+                config.augment,
+                seed=config.seed,
+                steps=EpochSteps(
+                    num_batches=learning.train.num_batches,
+                    clips_per_batch=config.batch_size * learning.objective.num_views,
+                ),
+            ),
             multipliers=config.multipliers,
         )
 

@@ -57,6 +57,7 @@ def _tune(work: Work, config: FinetuneConfig, place: TrainContext) -> dict[str, 
         return tune_windows(work, config, place)
     folder = RunFolder(Store.at(work.store).run(only_input(work, "temporal").key))
     temporal, values = load_run_model(folder, plugins=work.plugins)
+    config.check_order(task=str(values["task"]), labels_of_window=str(values.get("labels_of_window", "any")))
     labels = _labels(work, values)
     loaded = _spatial(work, values)
     task = task_of_run(values, background=labels.background)

@@ -39,7 +39,7 @@ from reelwright.stages.train.view_learning import MakeViews, learn_views, start_
 from reelwright.stages.train.window_batches import WindowBatches
 from reelwright.stages.train.window_task import window_facts, window_heads, window_labels
 from reelwright.storage.arrays.embeddings import EmbeddingStore
-from reelwright.storage.errors import InputError
+from reelwright.storage.errors import ConfigError, InputError
 from reelwright.storage.files import remove
 from reelwright.storage.store import Store
 

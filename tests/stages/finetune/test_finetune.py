@@ -31,6 +31,7 @@ EVERYTHING = {
     "crop_aspect": [0.75, 1.3333],
     "blur": 0.5,
     "erasing": {"probability": 0.5},
+    "scene": {"curriculum_epochs": 1},
 }
 STILL = {"flip": 0, "crop_scale": None, "color_jitter": 0}
 
@@ -214,8 +215,10 @@ def test_frames_that_are_not_stored_are_refused_before_any_work(film):
         ({"spatial_lr_scale": 0, "freeze": ["temporal"]}, "both frozen"),
         ({"freeze": ["*"]}, "nothing is left to learn"),
         ({"augment": {"flipp": 1}}, "Did you mean 'flip'"),
+        ({"augment": {"scene": {"reverse": 0.5}}, "epochs": 6}, "task per_row of 'train' depends on the order of rows"),
+        ({"augment": {"scene": {}}}, r"copies appear after curriculum_epochs \(5\), and there are 2 epochs"),
     ],
-    ids=["pattern", "both", "both-ways", "all", "typo"],
+    ids=["pattern", "both", "both-ways", "all", "typo", "backwards", "copies"],
 )
 def test_settings_that_cannot_work_are_refused(film, settings, message):
     with pytest.raises(ConfigError, match=message):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from reelwright.models.encoders.build import build_encoder
+from reelwright.stages.augment.scene.augmentation import EpochSteps
 from reelwright.stages.augment.transforms import clip_transforms
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.datasets.sampling.draws import EpochSampler
@@ -57,6 +58,7 @@ CASES = {
     "fractal": FRACTAL,
     "carl": CARL,
 }
+SCENE = {**FRACTAL, "scene": {"curriculum_epochs": 1}}
 
 
 def config(augment, **settings):
@@ -90,7 +92,8 @@ def prepared(module, augment, *, epoch=0, first=0, repeats=1, seed=0):
         draws=EpochSampler(seed=seed, repeats=repeats),
         transforms=clip_transforms(settings, Geometry(size=(16, 20), resize=16), seed=seed),
     )
-    prepare = ClipAugmentation(module, settings, seed=seed)
+    steps = EpochSteps(num_batches=batches.num_batches, clips_per_batch=4)
+    prepare = ClipAugmentation(module, settings, seed=seed, steps=steps)
     return [prepare(batch) for batch in batches.epoch(epoch, first=first)]
 
 
@@ -111,7 +114,7 @@ def test_all_frames_of_a_clip_change_alike_and_clips_do_not(module, augment):
     assert changed >= 5
 
 
-@pytest.mark.parametrize("augment", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("augment", [*CASES.values(), SCENE], ids=[*CASES, "scene"])
 def test_a_resume_in_the_middle_of_an_epoch_sees_the_same_clips(module, augment):
     whole, rest = prepared(module, augment, epoch=2), prepared(module, augment, epoch=2, first=1)
     assert len(rest) == len(whole) - 1 == 2

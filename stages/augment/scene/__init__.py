@@ -1,0 +1,1 @@
+"""Scene augmentations of clips: another background, objects of other sizes and places, and a moving camera."""
