@@ -11,7 +11,7 @@ from typing import Any
 from reelwright.models.temporal.attention_branch import AttentionBranchModel
 from reelwright.models.temporal.common import TemporalModel, TemporalSizes
 from reelwright.models.temporal.ms_tcn import MsTcn
-from reelwright.models.temporal.options import TEMPORAL_OPTIONS, check_options, check_positive
+from reelwright.models.temporal.options import EMBEDS_ROWS, TEMPORAL_OPTIONS, check_options, check_positive
 from reelwright.models.temporal.probes import LinearProbe, WindowMlp
 from reelwright.models.temporal.recurrent import Gru, Lstm
 from reelwright.models.temporal.storm_transformer import StormTransformer
@@ -35,10 +35,12 @@ def build_temporal(
     """Create the temporal model `name` for rows of `input_dim` features in windows of up to `length` rows.
 
     The model maps x_BTD and mask_BT (bool, True at real rows) to logits (B,T,K) when `per_row`, else (B,K), with
-    K = `num_outputs`. Initial weights come from torch's global random state.
+    K = `num_outputs`; with 0 of these, EMBEDS_ROWS give `embedding` (B,T,W) or (B,W), what is before their last layer.
+    Initial weights come from torch's global random state.
     Raises ValueError for an unknown name or option (naming the nearest), or a value out of range.
     """
     check_options(name, options)
-    check_positive("num_outputs", num_outputs)
+    if num_outputs or name not in EMBEDS_ROWS:
+        check_positive("num_outputs", num_outputs)
     sizes = TemporalSizes(input_dim=input_dim, num_outputs=num_outputs, length=length, per_row=per_row)
     return TEMPORAL_MODELS[name](sizes, TEMPORAL_OPTIONS[name](**options))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from reelwright.models.contracts import Inputs, VideoModel
 from reelwright.models.temporal.options import check_choice, check_positive
@@ -43,6 +43,14 @@ class TemporalModel(VideoModel):
         """Remember the sizes."""
         super().__init__()
         self.sizes = sizes
+
+    def linear_head(self, width: int) -> nn.Module:
+        """The last layer; nothing where there are no outputs, and features are what the model gives (`answer`)."""
+        return nn.Linear(width, self.sizes.num_outputs) if self.sizes.num_outputs else nn.Identity()
+
+    def answer(self, head: nn.Module, features: Tensor) -> dict[str, Tensor]:
+        """What ``head``, a `linear_head`, makes of features (B,T,W) or (B,W): `logits`, or themselves: `embedding`."""
+        return {"logits" if self.sizes.num_outputs else "embedding": head(features)}
 
     def forward(self, batch: Inputs) -> dict[str, Tensor]:
         """`rows` (B,T,D) and `mask` (B,T) -> `logits` (B,T,K) when `sizes.per_row`, else (B,K).

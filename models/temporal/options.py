@@ -233,6 +233,7 @@ TEMPORAL_OPTIONS: dict[str, type[Any]] = {
     "attention_branch": AttentionBranchOptions,
 }
 
+EMBEDS_ROWS = ("transformer", "gru", "lstm")  # without outputs they give an `embedding` of each row
 RENAMED = {"clip_transformer": "storm_transformer", "tcn": "ms_tcn"}  # models of earlier releases
 
 

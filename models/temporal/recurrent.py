@@ -39,13 +39,13 @@ class Recurrent(TemporalModel):
             dropout=options.dropout if options.layers > 1 else 0.0,
         )
         self.dropout = nn.Dropout(options.dropout)
-        self.head = nn.Linear(options.width * (2 if options.bidirectional else 1), sizes.num_outputs)
+        self.head = self.linear_head(options.width * (2 if options.bidirectional else 1))
 
     def forward(self, batch: Inputs) -> dict[str, Tensor]:
         """See TemporalModel."""
         x_BTD, mask_BT = batch["rows"], batch["mask"]
         x_BTW = self.dropout(self._run(zero_padding(x_BTD, mask_BT), mask_BT))
-        return {"logits": self.head(x_BTW if self.pool is None else POOLS[self.pool](x_BTW, mask_BT))}
+        return self.answer(self.head, x_BTW if self.pool is None else POOLS[self.pool](x_BTW, mask_BT))
 
     def _run(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         """Hidden states of the real rows at their places.

@@ -93,7 +93,7 @@ class Transformer(TemporalModel):
             for _ in range(options.layers)
         )
         self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, sizes.num_outputs)
+        self.head = self.linear_head(width)
 
     def forward(self, batch: Inputs) -> dict[str, Tensor]:
         """See TemporalModel; ValueError for a window longer than the learned positions."""
@@ -112,7 +112,7 @@ class Transformer(TemporalModel):
             x = x[:, -1]
         elif self.pool is not None:
             x = POOLS[self.pool](x, mask_BT)
-        return {"logits": self.head(x)}
+        return self.answer(self.head, x)
 
     def _positions(self, x_BTW: Tensor) -> Tensor:
         num_rows = x_BTW.shape[1]

@@ -66,9 +66,12 @@ def source_file(default: Any = ..., *, used: Literal["", "training"] = "", **opt
     return Field(default, json_schema_extra={"role": "source", "used": used}, **options)
 
 
-def of_names(default: Any = ..., *, names: tuple[str, ...], **options: Any) -> Any:
-    """A field of a block with a `name` that means something for these names only."""
-    return Field(default, json_schema_extra={"names": list(names)}, **options)
+def of_names(
+    default: Any = ..., *, names: tuple[str, ...], when: Callable[[Any], bool] | None = None, **options: Any
+) -> Any:
+    """A field of a block with a `name` that means something for these names only; ``when`` is that of `setting`."""
+    extra: dict[str, Any] = {"names": list(names), **({} if when is None else {"when": when})}
+    return Field(default, json_schema_extra=extra, **options)
 
 
 class Settings(BaseModel):

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from reelwright.models.encoders.base import DataConfig
+from reelwright.stages.augment.scene.augmentation import EpochSteps
 from reelwright.stages.base.work import Work
 from reelwright.stages.datasets.labelled import KnownRows
 from reelwright.stages.datasets.tasks.labels import LabelSpace
@@ -79,14 +80,16 @@ def window_learning(
     reading = clip_reading(work, config, videos, geometry, of_train=of_train, of_val=of_val)
     batches, share = partial(FrameBatches, names=names), place.world.share
     mixing = build_mixing(config, mix_frames, num_extents=2, task=task, world=place.world)
+    train = data.train_batches(partial(batches, read=reading.train, transforms=reading.transforms), config, share)
+    steps = EpochSteps(num_batches=train.num_batches, clips_per_batch=config.batch_size)
     return Learning(
-        train=data.train_batches(partial(batches, read=reading.train, transforms=reading.transforms), config, share),
+        train=train,
         val=data.val_batches(partial(batches, read=reading.val), config, share),
         objective=build_objective(config, task, counts=data.counts, device=place.device, plugins=work.plugins),
         task=task,
         metric=metric,
         multipliers=config.multipliers,
-        prepare=ClipAugmentation(module, config.augment, seed=config.seed, mixing=mixing),
+        prepare=ClipAugmentation(module, config.augment, seed=config.seed, mixing=mixing, steps=steps),
         evaluate_start=evaluate_start,
     )
 

@@ -11,6 +11,7 @@ from reelwright.models.blocks.init_from import InitReport, start_from
 from reelwright.models.blocks.weights import remap_state_dict
 from reelwright.models.contracts import ClipModel
 from reelwright.models.systems.carl import PUBLIC_NAMES, FrameModel
+from reelwright.models.systems.self_supervised import NETWORK
 from reelwright.stages.base.work import Work
 from reelwright.stages.embed.encoding.weight_files import read_weights
 from reelwright.stages.fit.config import LearningSettings
@@ -64,8 +65,9 @@ def _start(
 def _own_names(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
     """A temporal model takes its part of a finetune run's weights; a joint model takes a temporal run's as its part.
 
-    CARL's models take the names of its public code too; the base of its ResNet is the encoder of a joint model. A clip
-    model takes public checkpoints and image networks as it knows them, also out of a run whose encoder they are.
+    Of a run that compared views (simclr, moco, byol) the network is taken. CARL's models take the names of its public
+    code too; the base of its ResNet is the encoder of a joint model. A clip model takes public checkpoints and image
+    networks as it knows them, also out of a run whose encoder they are.
     """
     model = getattr(module, "model", None)
     if isinstance(model, ClipModel):
@@ -73,8 +75,10 @@ def _own_names(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]
     if isinstance(getattr(module, "temporal", module), FrameModel):
         state = remap_state_dict(state, prefix=None, key_map=PUBLIC_NAMES)
     own = module.state_dict()
+    if any(name.startswith(NETWORK) for name in state) and not any(name.startswith(NETWORK) for name in own):
+        state = {name.removeprefix(NETWORK): value for name, value in state.items()}
     is_joint = any(name.startswith(TEMPORAL) for name in own)
-    was_joint = any(name.startswith(TEMPORAL) for name in state)
+    was_joint = any(name.startswith((TEMPORAL, _ENCODER)) for name in state)
     if was_joint and not is_joint:
         return {name.removeprefix(TEMPORAL): value for name, value in state.items() if name.startswith(TEMPORAL)}
     if is_joint and not was_joint:

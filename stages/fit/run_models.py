@@ -11,6 +11,7 @@ from reelwright.models.clip_models import CLIP_MODELS, build_clip_model
 from reelwright.models.contracts import ClipModel, ClipSizes, VideoModel
 from reelwright.models.encoders.base import DataConfig
 from reelwright.models.systems.carl import FRAME_MODELS, build_frame_model
+from reelwright.models.systems.self_supervised import NETWORK
 from reelwright.models.temporal.build import TEMPORAL_MODELS, build_temporal
 from reelwright.models.temporal.common import TemporalSizes
 from reelwright.models.testing import checked_clip_model, checked_model
@@ -39,8 +40,8 @@ def build_run_model(values: Mapping[str, Any], *, plugins: Mapping[str, Any], se
     """
     if sees_frames(values):
         return build_run_clip_model(values, plugins=plugins, seed=seed)
-    sizes = {name: values[name] for name in ("input_dim", "num_outputs", "length", "per_row")}
     name, options, num_classes = values["name"], values["options"], values["num_outputs"]
+    sizes = {name: values[name] for name in ("input_dim", "length", "per_row")} | {"num_outputs": num_classes or 0}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
@@ -50,7 +51,7 @@ def build_run_model(values: Mapping[str, Any], *, plugins: Mapping[str, Any], se
                 frames = {"length": values["length"], "input_dim": values["input_dim"]}
                 return build_frame_model(name, **frames, num_classes=num_classes, **options)
             model = load_plugin("models", name, plugins)
-            given = TemporalSizes(**sizes | {"num_outputs": num_classes or 0})
+            given = TemporalSizes(**sizes)
             checked = checked_options(model, options, name=name, num_given=1)
             return checked_model(model(given, **checked), given)
         except (ValueError, TypeError) as error:
@@ -114,7 +115,8 @@ def load_run_model(folder: RunFolder, *, plugins: Mapping[str, Any]) -> tuple[Vi
     values = folder.config()
     folder.weights_digest()
     model = build_run_model(values["model"], plugins=plugins)
-    prefix = WHOLE if sees_frames(values["model"]) else TEMPORAL if values["stage"] == "finetune" else ""
+    own = NETWORK if values.get("compares_views") else ""
+    prefix = WHOLE if sees_frames(values["model"]) else TEMPORAL if values["stage"] == "finetune" else own
     load_weights(folder.weights, model, prefix=prefix)
     return model, values
 

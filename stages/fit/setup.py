@@ -64,6 +64,7 @@ def learn(
     init = init_weights(module, work, config, classes=labels.classes)
     folder = RunFolder(Store.at(work.store).run(work.key))
     learning = load()
+    learning.objective.start(module)
     if place.world.is_main:
         folder.write_config(_run_values(work, labels, values))
     progress = _fit(module, learning, work=work, config=config, folder=folder, place=place, init=init)

@@ -19,6 +19,7 @@ from reelwright.stages.fit.loop.batches import Batches
 from reelwright.stages.fit.processes.world import World
 from reelwright.stages.objectives.config import LossSettings, ObjectiveSettings
 from reelwright.stages.objectives.contract import Objective, TargetSizes, batch_loss
+from reelwright.stages.objectives.self_supervised import self_supervised_objective
 from reelwright.stages.objectives.sequence import sequence_objective
 from reelwright.storage.errors import ConfigError, StageError
 
@@ -35,6 +36,10 @@ class WithObjective(Protocol):
     @property
     def loss(self) -> LossSettings:
         """Of the task's own objective."""
+
+    @property
+    def seed(self) -> int:
+        """Of what an objective begins with."""
 
 
 def chosen_metric(config: LearningSettings, task: Task | None, *, plugins: Mapping[str, Any]) -> str:
@@ -69,6 +74,8 @@ def build_objective(
     Raises ConfigError for what cannot be imported or is no objective.
     """
     own = config.objective
+    if own is not None and own.compares_views:
+        return self_supervised_objective(own.of_views(), seed=config.seed)
     if own is not None and own.is_ours():
         return sequence_objective(own.of_frames())
     if own is None:
@@ -113,14 +120,18 @@ def evaluate(
                 answers.append(None)  # keeps its place among the batches
                 continue
             moved = batch.to(device)
-            outputs = forward(moved.inputs)
+            outputs = {**forward(objective.model_inputs(moved.inputs)), **objective.target_outputs(moved.entries)}
             loss = batch_loss(objective, outputs, moved.entries, is_shared=world.size > 1, is_counted=batch.is_counted)
             if not batch.is_counted:
                 answers.append(None)
                 continue
             known = objective.weight(moved.entries)
             weight = float(len(batch) if known is None else known)
-            losses = {"loss": loss.total, **{f"loss_{name}": part for name, part in loss.parts.items()}}
+            losses = {
+                "loss": loss.total,
+                **{f"loss_{name}": part for name, part in loss.parts.items()},
+                **loss.measures,
+            }
             weighted = {name: float(value) * weight for name, value in losses.items()}
             scores = {} if task is None else _scores(task, outputs)
             answers.append((weighted, weight, scores, batch.targets.cpu().numpy()))

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, PositiveInt, model_validator
 
 from reelwright.models.systems.carl_options import FRAME_MODEL_OPTIONS
+from reelwright.models.temporal.options import EMBEDS_ROWS
 from reelwright.stages.base.config import Settings, setting, training
 from reelwright.stages.fit.config import LearningSettings
 from reelwright.stages.fit.model_config import ModelSettings
@@ -18,6 +19,7 @@ _OF_SAMPLING = {
     "overlap": "time_augment",
     "base": "time_augment",
     "positive_window": "anchor_positive",
+    "stride": "clip",
 }
 
 
@@ -26,10 +28,11 @@ class ViewSettings(Settings):
 
     length: PositiveInt = 80
     """Rows of a view. A shorter video gives all its rows, and the rest is padded (with a mask)."""
-    sampling: Literal["time_augment", "offset_uniform", "anchor_positive"] | None = None
+    sampling: Literal["time_augment", "offset_uniform", "anchor_positive", "clip"] | None = None
     """time_augment: rows at random, in order, from a block of up to `max_stretch` times as many; offset_uniform: rows
-    anywhere in the video, in order; anchor_positive: rows, and shortly before each another one (of tcn). null:
-    anchor_positive of objective tcn, else time_augment."""
+    anywhere in the video, in order; anchor_positive: rows, and shortly before each another one (of tcn); clip: rows
+    `stride` apart from a start anywhere. null: anchor_positive of objective tcn, clip of simclr, moco and byol, else
+    time_augment."""
     max_stretch: float = Field(1.5, ge=1)
     """time_augment: the longest block, in lengths of `base`."""
     overlap: float = Field(0.2, ge=0, le=1)
@@ -39,6 +42,8 @@ class ViewSettings(Settings):
     random number of rows at the end is masked (CARL's Pouring, Penn Action and Kinetics)."""
     positive_window: PositiveInt = 5
     """anchor_positive: rows that a positive lies before its anchor at most."""
+    stride: PositiveInt = setting(1, when=lambda views: views.stride > 1)
+    """clip: rows from one row to the next; 1: neighbours."""
     context_stride: PositiveInt = 1
     """Rows from one context of a row to the next, of models with `contexts`."""
     one_label: bool = False
@@ -51,7 +56,7 @@ class NetworkSettings(LearningSettings):
     objective: ObjectiveSettings | None = training(None, when=lambda config: config.objective is not None)
     """What is minimised in place of the task's own loss, which null means (`loss`); `views` need one."""
     views: ViewSettings | None = setting(None, when=lambda config: config.views is not None)
-    """Learn from views of whole videos instead of windows; with objectives scl, tcc and tcn no label is needed."""
+    """Learn from views of whole videos instead of windows; with ours but per_frame no label is needed."""
 
     @property
     def learns_labels(self) -> bool:
@@ -75,11 +80,17 @@ class NetworkSettings(LearningSettings):
         return self.views is None or self.classifies_rows
 
     @property
+    def compares_views(self) -> bool:
+        """Whether whole views are compared, without labels (simclr, moco, byol)."""
+        return self.objective is not None and self.objective.compares_views
+
+    @property
     def view_sampling(self) -> str:
         """How views are drawn, where there are some."""
         assert self.views is not None
+        usual = "clip" if self.compares_views else "time_augment"
         is_tcn = self.objective is not None and self.objective.name == "tcn"
-        return self.views.sampling or ("anchor_positive" if is_tcn else "time_augment")
+        return self.views.sampling or ("anchor_positive" if is_tcn else usual)
 
     @model_validator(mode="after")
     def _views_and_windows_are_apart(self) -> Self:
@@ -95,13 +106,18 @@ class NetworkSettings(LearningSettings):
                 )
             return self
         if objective is None:
-            raise ValueError("views need an objective: scl, tcc, tcn, per_frame, or a plug-in's")
-        if model is None or (model.is_ours() and not is_of_views):
+            raise ValueError(
+                "views need an objective: scl, tcc, tcn, per_frame, or a plug-in's; or simclr, moco or byol"
+            )
+        embeds = self.compares_views and model is not None and model.name in EMBEDS_ROWS
+        if model is None or (model.is_ours() and not is_of_views and not embeds):
             name = "none is given" if model is None else f"{model.name} learns from windows"
             raise ValueError(
                 f"views are of models {', '.join(FRAME_MODEL_OPTIONS)} or a plug-in's, but {name}; set model.name, or "
-                "leave views out"
+                f"leave views out ({', '.join(EMBEDS_ROWS)} learn from views with objective simclr, moco or byol)"
             )
+        if embeds and model.options().get("pool") is not None:
+            raise ValueError("model.pool: an embedding of each row is learned, nothing is pooled; leave pool out")
         self._check_views(self.views, objective)
         return self
 
@@ -117,8 +133,17 @@ class NetworkSettings(LearningSettings):
             )
         if sampling == "anchor_positive" and views.length % 2:
             raise ValueError(f"views.length is {views.length}; of anchors and positives it must be even")
-        if objective.name == "tcc" and self.batch_size < 2:
-            raise ValueError("objective tcc compares the videos of a batch, but batch_size is 1; set it to at least 2")
+        if objective.name in {"tcc", "simclr"} and self.batch_size < 2:
+            raise ValueError(
+                f"objective {objective.name} compares the videos of a batch, but batch_size is 1; set it to at least 2"
+            )
+        if objective.name == "moco" and (queue := objective.of_views().queue) < self.batch_size:
+            raise ValueError(f"objective.queue is {queue}, but a batch has {self.batch_size} keys; make it no smaller")
+        if self.compares_views and self.metric == "loss":
+            raise ValueError(
+                "metric is loss, which says nothing of weights here (queue and target network change with them); leave "
+                "it out: the last weights count, or set kendalls_tau"
+            )
         if self.mix is not None:
             raise ValueError("mix is of windows with labels, not of views; set mix: null")
         metrics = {None, *VIEW_METRICS}

@@ -9,6 +9,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 from reelwright.stages.base.config import Settings, parse_config
 from reelwright.stages.base.plugins import is_plugin
 from reelwright.stages.named import NamedSettings
+from reelwright.stages.objectives.self_supervised_settings import SELF_SUPERVISED, SelfSupervisedSettings
 from reelwright.stages.objectives.sequence_settings import SEQUENCE_OBJECTIVES, SequenceObjectiveSettings
 
 
@@ -18,26 +19,37 @@ class ObjectiveSettings(NamedSettings):
     group: ClassVar[str] = "objectives"
 
     name: str
-    """scl, tcc, tcn or per_frame, which are of `views`; or a plug-in's: an entry point of reelwright.objectives,
-    package.module:Objective, or file.py:Objective."""
+    """scl, tcc, tcn or per_frame, which are of rows of `views`; simclr, moco or byol, which compare whole views; or a
+    plug-in's: an entry point of reelwright.objectives, package.module:Objective, or file.py:Objective."""
 
     def is_ours(self) -> bool:
         """As of every such block."""
-        return self.name in SEQUENCE_OBJECTIVES
+        return self.name in (*SEQUENCE_OBJECTIVES, *SELF_SUPERVISED)
+
+    @property
+    def compares_views(self) -> bool:
+        """Whether it is simclr, moco or byol."""
+        return self.name in SELF_SUPERVISED
 
     def of_frames(self) -> SequenceObjectiveSettings:
         """The whole settings of one of ours. Raises ConfigError for options that it does not have."""
         return parse_config(SequenceObjectiveSettings, {"name": self.name, **self.options()}, where=self.name)
 
+    def of_views(self) -> SelfSupervisedSettings:
+        """The whole settings of simclr, moco or byol. Raises ConfigError for options that it does not have."""
+        return parse_config(SelfSupervisedSettings, {"name": self.name, **self.options()}, where=self.name)
+
     @model_validator(mode="after")
     def _objective_is_known(self) -> Self:
-        if self.is_ours():
+        if self.compares_views:
+            self.of_views()
+        elif self.is_ours():
             self.of_frames()
         elif not is_plugin(self.group, self.name):
             raise ValueError(
                 f"unknown objective {self.name!r}: no installed package offers it (reelwright.{self.group}); ours are "
-                f"{', '.join(SEQUENCE_OBJECTIVES)}; or write package.module:Objective, or file.py:Objective for a file "
-                "beside the pipeline file"
+                f"{', '.join((*SEQUENCE_OBJECTIVES, *SELF_SUPERVISED))}; or write package.module:Objective, or "
+                "file.py:Objective for a file beside the pipeline file"
             )
         return self
 

@@ -19,6 +19,7 @@ class LossParts:
 
     total: Tensor  # a mean: what it was divided by is `Objective.weight`
     parts: Mapping[str, Tensor] = field(default_factory=dict)  # they add up to it; empty where it has no parts
+    measures: Mapping[str, Tensor] = field(default_factory=dict)  # means over the same items, logged beside the loss
 
 
 class Objective(nn.Module):
@@ -31,10 +32,23 @@ class Objective(nn.Module):
     num_views: int = 1  # of each item, side by side in the batch; 2 for pairs that are to be alike
     gathers: tuple[str, ...] = ()  # outputs and entries of the batch that it compares: those of all processes
     step: int = 0  # finished updates of all epochs; set before each, for what changes in the course of the training
+    num_steps: int = 1  # updates of the whole training; set before the first
     epoch: int = 0  # finished epochs, likewise
 
+    def start(self, module: nn.Module) -> None:
+        """Called once, before the first update, with the model as it starts: a target network is a copy of it."""
+
+    def model_inputs(self, inputs: Inputs) -> Inputs:
+        """What of a batch the model sees; all, unless some views are of a target network alone."""
+        return inputs
+
+    def target_outputs(self, batch: Inputs) -> dict[str, Tensor]:
+        """What networks of its own make of the batch of this process, without gradient: outputs beside the model's."""
+        del batch
+        return {}
+
     def forward(self, outputs: Outputs, batch: Inputs) -> LossParts:
-        """The loss; each call names the same parts. Evaluation calls it too, in eval mode.
+        """The loss; each call names the same parts and measures. Evaluation calls it too, in eval mode.
 
         ``batch`` holds the inputs of the model by name, and `targets` (B, ...).
         """

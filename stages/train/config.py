@@ -234,6 +234,8 @@ class TrainConfig(NetworkSettings):
         """What the model gives of each row: logits alone of those that learn from windows; None: it is to be tried."""
         if self.model.name not in TEMPORAL_OPTIONS:
             return None
+        if self.compares_views:
+            return ("embedding",)
         return ("logits",) if self.traits.per_row else ()
 
     def window_rows(self) -> tuple[int, str] | None:

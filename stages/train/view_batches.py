@@ -32,8 +32,8 @@ class VideoViews(ABC):
     """Batches of N videos with V views of T rows each; videos that are too short for any view are left out.
 
     Inputs are those of a subclass, which reads what is in the rows; `mask` (N V, T) bool, True at real rows;
-    `row_numbers` (N V, T) int64; `num_rows` (N V,) int64. Targets int64 (N V, T) are classes, -1 where there is no
-    label or no row. Each view has a place of its own in the epoch's order.
+    `row_numbers` (N V, T) int64; `num_rows` and `video`, its position, (N V,) int64. Targets int64 (N V, T) are
+    classes, -1 where there is no label or no row. Each view has a place of its own in the epoch's order.
     """
 
     sampler: ViewSampler
@@ -151,7 +151,7 @@ class VideoViews(ABC):
     def _inputs(self, drawn: DrawnViews, origin: Origin) -> dict[str, Tensor]:
         inputs = self.look(drawn, origin)
         device = next(iter(inputs.values())).device
-        known = {"mask": drawn.mask, "row_numbers": drawn.positions, "num_rows": drawn.num_rows}
+        known = {"mask": drawn.mask, "row_numbers": drawn.positions, "num_rows": drawn.num_rows, "video": drawn.video}
         return inputs | {name: torch.from_numpy(value).to(device) for name, value in known.items()}
 
     def _targets(self, drawn: DrawnViews) -> IntArray:

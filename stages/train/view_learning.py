@@ -77,6 +77,7 @@ def view_sampler(config: NetworkSettings, *, num_views: int, num_contexts: int) 
         augment=TimeAugment(length=views.length, max_stretch=views.max_stretch, overlap=views.overlap, base=views.base),
         num_views=num_views,
         positive_window=views.positive_window,
+        stride=views.stride,
         num_contexts=num_contexts,
         context_stride=views.context_stride,
         seed=config.seed,
@@ -96,7 +97,10 @@ def view_values(
         "task": "per_row" if is_classified else None,
         "views": config.view_facts(),
         "output": output,
-        "window": WindowSettings(length=length, hop=length).model_dump(include=set(SHAPE_FIELDS)),
+        "window": WindowSettings(length=length, hop=length, dilation=config.views.stride).model_dump(
+            include=set(SHAPE_FIELDS)
+        ),
+        **({"compares_views": True} if config.compares_views else {}),
         "model": {
             "name": model.name,
             "options": model.options(),
@@ -144,7 +148,7 @@ def learn_views(
     counts = _counts(train, labels)
     objective = build_objective(config, task, counts=counts, device=place.device, plugins=work.plugins)
     sampler = view_sampler(config, num_views=objective.num_views, num_contexts=num_contexts)
-    compares = 2 if config.objective is not None and config.objective.name == "tcc" else 1
+    compares = 2 if config.objective is not None and config.objective.name in {"tcc", "simclr"} else 1
     common: dict[str, Any] = {"sampler": sampler, "batch_size": config.batch_size, "share": place.world.share}
     common["fewest"] = compares
 
@@ -174,6 +178,12 @@ def learn_views(
                 f"are {len(_tau_videos(measured))}; add some, or leave metric out"
             )
         tau = partial(val_tau, batches=measured, place=place)
+    if config.compares_views and measured is not None:
+        measured = None
+        note(
+            "videos to validate on are "
+            + ("ranked by kendalls_tau alone" if tau else "not used: the last weights count")
+        )
     return Learning(
         train=source,
         unit="views",
@@ -254,7 +264,8 @@ def _why_none(config: NetworkSettings, batches: VideoViews, compares: int) -> st
     if config.drop_last and len(rows) >= compares:
         return f"drop_last leaves no batch: {config.batch_size} videos make one. Lower batch_size."
     if compares > 1:
-        return f"Objective tcc compares videos (with one_label, those of one label); {len(rows)} are too few."
+        name = config.objective.name if config.objective is not None else ""
+        return f"Objective {name} compares videos (with one_label, those of one label); {len(rows)} are too few."
     return f"The {len(rows)} videos have fewer than {batches.sampler.least_rows} rows."
 
 

@@ -10,7 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from reelwright.models.contracts import VideoModel
 from reelwright.models.systems.carl import FrameModel
+from reelwright.models.systems.self_supervised import SelfSupervisedRows, embedding_size
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.work import Reporter, Work
 from reelwright.stages.datasets.feature_bank import FeatureBank, load_block
@@ -26,6 +30,7 @@ from reelwright.stages.fit.run_models import build_run_model
 from reelwright.stages.fit.setup import Learning, learn
 from reelwright.stages.fit.train_context import TrainContext, train_in_processes
 from reelwright.stages.fit.validation import build_objective, chosen_metric
+from reelwright.stages.objectives.self_supervised import comparison_heads
 from reelwright.stages.train.config import TrainConfig
 from reelwright.stages.train.drawn_windows import WindowSampling, find_windows
 from reelwright.stages.train.map_batches import MapBatches, map_channels
@@ -34,7 +39,7 @@ from reelwright.stages.train.view_learning import MakeViews, learn_views, start_
 from reelwright.stages.train.window_batches import WindowBatches
 from reelwright.stages.train.window_task import window_facts, window_heads, window_labels
 from reelwright.storage.arrays.embeddings import EmbeddingStore
-from reelwright.storage.errors import InputError
+from reelwright.storage.errors import ConfigError, InputError
 from reelwright.storage.files import remove
 from reelwright.storage.store import Store
 
@@ -72,6 +77,8 @@ def _train(work: Work, config: TrainConfig, place: TrainContext) -> dict[str, An
     model = build_run_model(values["model"], plugins=work.plugins, seed=config.seed)
     if of_maps and isinstance(model, FrameModel):
         _start_resnet(model, work)
+    if config.compares_views:
+        model = _with_heads(model, config, values["model"], where=work.node)
     model.to(place.device)
     scratch = store.root / "scratch" / f"{work.key}.{machine_name()}.rows"
 
@@ -96,6 +103,19 @@ def _train(work: Work, config: TrainConfig, place: TrainContext) -> dict[str, An
     finally:
         if place.world.local_rank == 0:
             remove(scratch)
+
+
+def _with_heads(model: VideoModel, config: TrainConfig, sizes: dict[str, Any], *, where: str) -> VideoModel:
+    """The model with what compares its embeddings of views. Raises ConfigError for a model without such."""
+    assert config.objective is not None
+    rows = 2 * model.options.contexts if isinstance(model, FrameModel) else 2
+    row = (sizes["input_dim"], 8, 8) if config.reads_maps else (sizes["input_dim"],)
+    batch = {"rows": torch.zeros(1, rows, *row), "mask": torch.ones(1, 2, dtype=torch.bool)}
+    try:
+        size = embedding_size(model, batch)
+    except ValueError as error:
+        raise ConfigError(f"{where}: objective {config.objective.name}: {error}") from error
+    return SelfSupervisedRows(model, comparison_heads(config.objective.of_views(), size, seed=config.seed))
 
 
 def _start_resnet(model: FrameModel, work: Work) -> None:

