@@ -26,14 +26,25 @@ EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_CTRL_C = 1, 2, 75, 130
 
 
 class _Commands(TyperGroup):
-    """All commands; Ctrl-C gets its message here, since typer exits without one."""
+    """All commands; Ctrl-C gets its message here, since typer exits without one.
+
+    Stages that packages offer are looked for when none of ours is meant: that reads the metadata of all packages.
+    """
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of that name."""
+        return super().get_command(ctx, cmd_name) or single.offered_commands().get(cmd_name)
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Their names, ours first."""
+        return [*super().list_commands(ctx), *single.offered_commands()]
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            _tell("stopped by Ctrl-C; what was done is kept, run again to go on")
+            _echo_error("stopped by Ctrl-C; what was done is kept, run again to go on")
             raise typer.Exit(EXIT_CTRL_C) from None
 
 
@@ -95,15 +106,15 @@ def main() -> None:
     try:
         app()
     except Interrupted as error:
-        _tell(str(error))
+        _echo_error(str(error))
         sys.exit(EXIT_INTERRUPTED)
     except (ConfigError, InputError) as error:
-        _tell(str(error))
+        _echo_error(str(error))
         sys.exit(EXIT_USAGE)
     except (ReelwrightError, OSError) as error:
-        _tell(str(error))
+        _echo_error(str(error))
         sys.exit(EXIT_FAILED)
 
 
-def _tell(message: str) -> None:
+def _echo_error(message: str) -> None:
     print(f"reelwright: {message}", file=sys.stderr)

@@ -6,8 +6,9 @@ stage and what it needs, each node under its usual name, all settings from -S.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,7 +30,7 @@ from reelwright.cli.options import (
     WorkersOption,
 )
 from reelwright.cli.run.run import asking, run_or_show
-from reelwright.stages.base.registry import PREDICTS, STAGES, all_stages, stage_of, usual_nodes
+from reelwright.stages.base.registry import PREDICTS, STAGES, Stage, offered_stages, stage_of, usual_nodes
 from reelwright.storage.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -60,11 +61,19 @@ ProcessesOption = Annotated[int | None, typer.Option("--nproc", min=1, help="Pro
 
 
 def register(app: typer.Typer) -> None:
-    """Add one command for each stage; where a package's cannot be imported, what reads a pipeline file says so."""
-    try:
-        stages = all_stages()
-    except ConfigError:
-        stages = STAGES
+    """Add one command for each stage of ours."""
+    _register(app, STAGES)
+
+
+def offered_commands() -> Mapping[str, Any]:
+    """One command for each stage that packages offer, by name; where one cannot be imported, pipeline files say so."""
+    app = typer.Typer()
+    with contextlib.suppress(ConfigError):
+        _register(app, {name: stage for name, stage in offered_stages().items() if name not in STAGES})
+    return typer.main.get_group(app).commands
+
+
+def _register(app: typer.Typer, stages: Mapping[str, Stage]) -> None:
     for stage, entry in stages.items():
         if entry.node is None:  # what is imported has commands of its own, or stands in pipeline files only
             continue
