@@ -2,7 +2,7 @@ r"""Predict: sliding-window scores of each video into the cache, and the publish
 
 embeddings --------------------+
 frames -> spatial encoder -----+-> rows of a video -> windows -> scores -> predictions/<spec key>/<digest>.parquet
-                                                              \-> outputs -> attention/<spec key>.zarr/<digest>/
+                      edits of attention ---------------------/\-> outputs -> attention/<spec key>.zarr/<digest>/
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from reelwright.stages.base.work import Reporter, Work, ledger_of
 from reelwright.stages.datasets.stored_rows import read_video
 from reelwright.stages.embed.encoding.preprocess import data_config_from, geometry_of
 from reelwright.stages.predict.config import PredictConfig
+from reelwright.stages.predict.edits import read_edits
 from reelwright.stages.predict.kept import KeptOutputs
 from reelwright.stages.predict.publishing import publish_tables
 from reelwright.stages.predict.scorer import LoadedRun, Scorer, VideoRows, load_run
@@ -41,6 +42,9 @@ def run_items(work: Work, reporter: Reporter) -> None:
     if config.keep:
         described = {"spec": work.spec, "window": vars(scorer.shape)}
         scorer.keep(store.attention(work.key), described, config.keep)
+    edits = None if config.edit_attention is None else read_edits(work)
+    if edits is not None:
+        scorer.edit(edits)
     writer = ScoreWriter(
         scorer,
         folder=store.predictions(work.key),
@@ -61,6 +65,8 @@ def run_items(work: Work, reporter: Reporter) -> None:
         writer.flush()
     for line in writer.left_out.warnings():
         reporter.note(line)
+    for line in () if edits is None else edits.warnings({item.digest for item in work.items}):
+        reporter.note(line)
     ledger.compact()
 
 
@@ -80,6 +86,8 @@ def _ready(work: Work, config: PredictConfig) -> LoadedRun:
 def publish(work: Work, folder: Path) -> None:
     """Write the published tables into ``folder`` (predictions/<node key>) from the cached scores of ``work.key``."""
     store = Store.at(work.store)
+    if work.config.get("edit_attention") is not None:
+        read_edits(work)  # names may have changed since: a copy under another name
     run = work.inputs["run"][0].key
     publish_tables(
         work, folder, cache=store.predictions(work.key), run=run, run_values=RunFolder(store.run(run)).config()
