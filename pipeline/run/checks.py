@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from ctypes import CDLL, byref, c_uint
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -24,6 +24,7 @@ from pathlib import PurePosixPath
 from reelwright.pipeline.config.pipeline_file import PipelineFile
 from reelwright.pipeline.plan.dataset import Dataset
 from reelwright.pipeline.plan.graph import FRESH, Graph, Node
+from reelwright.pipeline.plan.keys import listed_videos
 from reelwright.pipeline.plan.plan import Planner
 from reelwright.stages.base.plugins import check_plugin, find_plugin
 from reelwright.storage.errors import ConfigError, nearest
@@ -56,9 +57,8 @@ def check_videos(file: PipelineFile, graph: Graph, dataset: Dataset, selected: C
     for node in _chosen(graph, selected):
         problems += [f"stages.{node.name}: {text}" for text in _packages(node, endings)]
         problems += [f"stages.{node.name}.{text}" for text in _splits(node, counts, file.videos.splits)]
-        problems += [
-            f"stages.{node.name}.{text}" for text in _named(node, [video.video_id for video in dataset.videos])
-        ]
+        named = {**node.config.named_videos(), **listed_videos(node, file)}
+        problems += [f"stages.{node.name}.{text}" for text in _named(named, dataset.digests)]
     _raise(file, problems)
 
 
@@ -126,9 +126,9 @@ def _splits(node: Node, counts: Mapping[str, int], allowed: Collection[str]) -> 
             )
 
 
-def _named(node: Node, video_ids: Collection[str]) -> Iterator[str]:
-    """Videos that a setting names, but that are not there."""
-    for setting, names in node.config.named_videos().items():
+def _named(named: Mapping[str, Sequence[str]], video_ids: Collection[str]) -> Iterator[str]:
+    """Videos that a setting, or the table that it names, has, but that are not there."""
+    for setting, names in named.items():
         for name in dict.fromkeys(name for name in names if name not in video_ids):
             yield f"{setting}: there is no video {name!r}.{nearest(name, video_ids)}"
 

@@ -127,6 +127,10 @@ class StageConfig(Settings):
         """Setting -> the videos that it names, by video_id, of any split."""
         return {}
 
+    def files_with_videos(self) -> tuple[str, ...]:
+        """Source fields that are set and are tables of some videos (column video_id), whose contents enter the key."""
+        return ()
+
     def window_rows(self) -> tuple[int, str] | None:
         """Rows that a window reaches over, and what is done where a video is shorter; None: windows fit any video."""
         return None

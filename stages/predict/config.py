@@ -9,7 +9,7 @@ from pydantic import PositiveInt, field_validator, model_validator
 
 from reelwright.models.clip_options import CLIP_MODEL_OPTIONS
 from reelwright.models.temporal.options import TEMPORAL_OPTIONS, kept_names, output_names
-from reelwright.stages.base.config import execution, node_input, setting
+from reelwright.stages.base.config import execution, node_input, setting, source_file
 from reelwright.stages.base.stage_config import StageConfig
 from reelwright.stages.datasets.sampling.settings import Short, WindowGridSettings
 from reelwright.stages.index.config import LabelsConfig
@@ -76,6 +76,9 @@ class PredictConfig(StageConfig):
     keep: tuple[str, ...] = setting((), when=lambda config: bool(config.keep))
     """Outputs of the model to keep for every window beside the scores, such as attention.space and attention.time; or
     attention: all that begin so. They are read with `Project.attention(NODE)`."""
+    edit_attention: str | None = source_file(None)
+    """A table of edits: how much attention in time weighs when, and attention in space where, in which videos
+    (video_id, weight, start_seconds, stop_seconds, x0, y0, x1, y1, how). Models gate with attention as edited."""
     splits: tuple[str, ...] | None = execution(None)
     """Only videos of these splits; null: all."""
     labels: LabelsConfig | None = execution(None)
@@ -105,6 +108,8 @@ class PredictConfig(StageConfig):
             raise ValueError("crops and short_side are of frames, embeddings have none; predict from frames")
         if self.keep and self.crops > 1:
             raise ValueError("keep is of whole frames, but each of several crops shows another part; set crops: 1")
+        if self.edit_attention is not None and self.crops > 1:
+            raise ValueError("edit_attention is of whole frames, and several crops show other parts; set crops: 1")
         return self
 
     @property
@@ -174,14 +179,24 @@ class PredictConfig(StageConfig):
                 f"materialize: false. Set materialize: true for {frames!r}"
             )
 
+    def files_with_videos(self) -> tuple[str, ...]:
+        """As of every stage."""
+        return () if self.edit_attention is None else ("edit_attention",)
+
     def _check_kept(self, trained: StageConfig | None, *, where: str) -> None:
         """Raise ConfigError for outputs that the model of a train node does not give; of plug-ins `Scorer` knows it."""
         model = getattr(trained, "model", None)
-        if self.keep and model is not None and model.name in _KNOWN:
-            try:
-                kept_names(self.keep, output_names(model.name, model.options(), known=_KNOWN))
-            except ValueError as error:
-                raise ConfigError(f"{where}: keep: {error}") from None
+        if model is None or model.name not in _KNOWN:
+            return
+        given = output_names(model.name, model.options(), known=_KNOWN)
+        try:
+            kept_names(self.keep, given)
+        except ValueError as error:
+            raise ConfigError(f"{where}: keep: {error}") from None
+        if self.edit_attention is not None and not any(name.startswith("attention.") for name in given):
+            raise ConfigError(
+                f"{where}: edit_attention: {model.name} has no attention that can be edited; attention_branch has"
+            )
 
     def named_splits(self) -> dict[str, tuple[tuple[str, ...], bool]]:
         """As of every stage."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from reelwright.stages.embed.threads import read_ahead
 from reelwright.stages.fit.run_models import clips_of_run
 from reelwright.stages.predict.clip_frames import ClipBank, SeenFrames
 from reelwright.stages.predict.config import PredictWindowSettings
+from reelwright.stages.predict.edits import AttentionEdits
 from reelwright.stages.predict.kept import KeptOutputs
 from reelwright.stages.predict.loaded_run import LoadedRun, VideoRows, predicted_shape
 from reelwright.stages.predict.merging import merge_crops
@@ -60,11 +62,17 @@ class Scorer:
         self._name = "rows" if run.sees is None else "frames"  # of what the model is fed
         self._device = next(run.module.parameters()).device
         self.kept: KeptOutputs | None = None  # what takes further outputs of every window, in order
+        self._edits: AttentionEdits | None = None
         self._trial = self._try()
 
     def keep(self, path: Path, attributes: Mapping[str, Any], names: Sequence[str]) -> None:
         """Store further outputs of every window, too. Raises what `KeptOutputs` raises."""
         self.kept = KeptOutputs(path, attributes, keep=names, trial=self._trial, run=self.run.key)
+
+    def edit(self, edits: AttentionEdits) -> None:
+        """Edit attention of windows. Raises what `AttentionEdits.check` raises."""
+        edits.check(self._try, self._trial)
+        self._edits = edits
 
     def num_windows(self, num_rows: int) -> int:
         """Windows of a video with so many rows, at most: those that show the same are scored once."""
@@ -143,7 +151,13 @@ class Scorer:
         self, block: Bank, windows: Windows, rows: _RowMeans, *, values: Tensor, mask: Tensor
     ) -> npt.NDArray[np.float32]:
         """Scores of the windows (B, K); what they say of rows goes into ``rows``."""
-        outputs = self.run.module({self._name: values.to(self._device), "mask": mask.to(self._device)})
+        positions, is_real = window_rows(windows, self.shape)
+        inputs = {self._name: values.to(self._device), "mask": mask.to(self._device)}
+        if self._edits is not None:
+            digests, spans = ([each[video] for video in windows.video] for each in (block.digests, block.spans))
+            changes = self._edits.inputs(digests, spans, positions, shown(is_real, self.shape))
+            inputs |= {name: tensor.to(self._device) for name, tensor in changes.items()}
+        outputs = self.run.module(inputs)
         if self.kept is not None:
             self._keep(self.kept, outputs, windows, block)
         scores = self.run.task.probabilities(outputs["logits"]).cpu().numpy()
@@ -152,7 +166,6 @@ class Scorer:
             rows.add(first_rows + windows.last_row(self.shape), None)
             self._check(scores)
             return scores
-        positions, is_real = window_rows(windows, self.shape)
         self._check(scores[is_real])
         rows.add((positions + first_rows[:, None])[is_real], scores[is_real])
         last: npt.NDArray[np.float32] = scores[np.arange(len(windows)), windows.count - 1]
@@ -193,14 +206,15 @@ class Scorer:
             row_scores=rows.means(span),
         )
 
-    def _try(self) -> dict[str, Tensor]:
+    def _try(self, changes: Mapping[str, Tensor] = MappingProxyType({})) -> dict[str, Tensor]:
         """The outputs of one forward pass over zeros, so that a wrong length is found before any video is read."""
         dtype = torch.uint8 if self.run.sees is not None else torch.float32
         rows = torch.zeros(1, self.shape.length, *self.run.row_shape, dtype=dtype, device=self._device)
         mask = torch.ones(1, self.shape.length, dtype=torch.bool, device=self._device)
         try:
             with torch.inference_mode():
-                found: dict[str, Tensor] = self.run.module({self._name: rows, "mask": mask})
+                changed = {name: tensor.to(self._device) for name, tensor in changes.items()}
+                found: dict[str, Tensor] = self.run.module({self._name: rows, "mask": mask, **changed})
                 return found
         except (ValueError, RuntimeError, IndexError) as error:
             raise ConfigError(
