@@ -16,8 +16,8 @@ from reelwright.stages.base.devices import deterministic_results, pick_device
 from reelwright.stages.base.unit import cached_model
 from reelwright.stages.base.work import Reporter, Work, ledger_of
 from reelwright.stages.datasets.stored_rows import read_video
+from reelwright.stages.embed.encoding.clip_models import frames_seen
 from reelwright.stages.embed.encoding.preprocess import data_config_from, geometry_of
-from reelwright.stages.finetune.networks import frames_seen
 from reelwright.stages.predict.config import PredictConfig
 from reelwright.stages.predict.edits import read_edits
 from reelwright.stages.predict.kept import KeptOutputs
