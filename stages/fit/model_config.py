@@ -7,11 +7,12 @@ from typing import Any, ClassVar, Self, get_type_hints
 from pydantic import TypeAdapter, ValidationError, model_validator
 
 from reelwright.models.systems.carl_options import FRAME_MODEL_OPTIONS
+from reelwright.models.systems.cast.options import CastOptions
 from reelwright.models.temporal.options import TEMPORAL_OPTIONS, check_options
 from reelwright.stages.base.plugins import is_plugin
 from reelwright.stages.named import NamedSettings
 
-MODEL_OPTIONS = {**TEMPORAL_OPTIONS, **FRAME_MODEL_OPTIONS}  # of all that come with the package
+MODEL_OPTIONS = {**TEMPORAL_OPTIONS, **FRAME_MODEL_OPTIONS, "cast": CastOptions}  # of all that come with the package
 
 
 class ModelSettings(NamedSettings):
@@ -21,8 +22,9 @@ class ModelSettings(NamedSettings):
 
     name: str = "transformer"
     """linear, mlp, transformer, storm_transformer (STORM-PSR's), gru, lstm, ms_tcn or attention_branch (ST-ABN's); of
-    views carl, conv or vanilla; or a plug-in's: an entry point of reelwright.models, package.module:Model, or
-    file.py:Model. Another name, given with -S or -m, takes none of the options that the file gives the old one."""
+    tokens cast; of views carl, conv or vanilla; or a plug-in's: an entry point of reelwright.models,
+    package.module:Model, or file.py:Model. Another name, given with -S or -m, takes none of the options that the file
+    gives the old one."""
 
     def is_ours(self) -> bool:
         """As of every such block."""
@@ -32,6 +34,11 @@ class ModelSettings(NamedSettings):
     def keeps_positions(self) -> bool:
         """Whether it reads tokens and maps as they are; else they are averaged over their positions."""
         return bool(getattr(MODEL_OPTIONS.get(self.name), "reads_grids", False))
+
+    @property
+    def joins_tokens(self) -> bool:
+        """Whether it reads the tokens of several embeddings, one behind the other."""
+        return bool(getattr(MODEL_OPTIONS.get(self.name), "joins_tokens", False))
 
     @model_validator(mode="after")
     def _model_is_known(self) -> Self:

@@ -152,6 +152,22 @@ class Cast(VideoModel):
         """Compute the blocks again in the backward pass instead of keeping what is inside."""
         self._is_recomputed = enable
 
+    def take_weights(self, encoders: Mapping[str, Encoder]) -> None:
+        """Copy the weights of two encoders into the experts and the norms behind them, as far as these are kept.
+
+        Raises RuntimeError for encoders of other shapes, ValueError for those that lack weights.
+        """
+        for name, expert in self._experts().items():
+            given, norm = encoders[name].model.state_dict(), self.head.get_submodule(f"{name}_norm").state_dict()
+            own = expert.model.state_dict()
+            last = next((key for key in ("norm", "fc_norm") if f"{key}.weight" in given), None)
+            missing = [key for key in own if key not in given]
+            if missing:
+                raise ValueError(f"{name} lacks {', '.join(missing[:3])}.")
+            expert.model.load_state_dict({key: given[key] for key in own})
+            if last is not None:
+                self.head.get_submodule(f"{name}_norm").load_state_dict({key: given[f"{last}.{key}"] for key in norm})
+
     def forward(self, batch: Inputs) -> dict[str, Tensor]:
         """`logits` (B,K), and of several heads `logits.NAME` (B,K of the head).
 

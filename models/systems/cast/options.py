@@ -94,6 +94,8 @@ class CastOptions:
             raise ValueError(f"top is {self.top}; it must be at least 0 blocks.")
         if self.source == "tokens" and self.top is None:
             raise ValueError("source: tokens needs top, the number of last blocks that learn from what enters them.")
+        if self.source == "tokens" and self.experts == "trained":
+            raise ValueError("experts: trained needs source: frames; blocks before the stored tokens cannot learn.")
         if self.exchange == "none" and self.exchange_blocks:
             raise ValueError(f"exchange is none, but exchange_blocks are {self.exchange_blocks}; leave them out.")
         if self.heads_from and self.fusion != "own":
