@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from reelwright.models.clip_options import CastOptions
 from reelwright.models.encoders.build import build_encoder
 from reelwright.models.systems.cast.model import build_cast
-from reelwright.models.systems.cast.options import CastOptions
 from reelwright.pipeline.project import Project
 from reelwright.stages.fit.run_models import load_run_model
 from tests.small_project import write_project

@@ -1,13 +1,41 @@
-"""Options of `cast`, without torch."""
+"""Options of clip models (whole networks from frames), without torch, so that a slip is told before anything is loaded.
+
+One line of `CLIP_MODEL_OPTIONS` here and one of `clip_models.CLIP_MODELS` make a model that nodes can name.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from reelwright.models.temporal.options import check_choice, check_positive
+from reelwright.models.temporal.options import check_choice, check_dropout, check_positive
 
-WINDOWS = ("time", "space", "space_time")
+_WINDOWS = ("time", "space", "space_time")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StAbnOptions:
+    """Options of `st_abn`; the defaults are those of the public code."""
+
+    depth: int = 50
+    # Of the ResNet: 18, 34, 50, 101 or 152.
+    version: str = "v1"
+    # v2: the authors' later code, without the ReLU behind the gate.
+    time: str = "dense"
+    # Attention in time. dense: as published, for windows of exactly `length` frames; convolutional: of any length.
+    dropout: float = 0.5
+
+    outputs: ClassVar[tuple[str, ...]] = ("attention.space", "attention.time", "aux.attention_logits", "logits")
+    # Names of what the model gives.
+    answers_rows: ClassVar[bool] = False
+    # Whether it can give logits of every frame (task per_row).
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        check_choice("depth", self.depth, (18, 34, 50, 101, 152))
+        check_choice("version", self.version, ("v1", "v2"))
+        check_choice("time", self.time, ("dense", "convolutional"))
+        check_dropout(self.dropout)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +95,10 @@ class CastOptions:
     # Stored tokens are not averaged.
     joins_tokens: ClassVar[bool] = True
     # Stored tokens of several embeddings lie one behind the other.
+    outputs: ClassVar[tuple[str, ...]] = ("logits",)
+    # Names of what the model gives, of all heads together.
+    answers_rows: ClassVar[bool] = False
+    # Whether it can give logits of every frame (task per_row).
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
@@ -77,7 +109,7 @@ class CastOptions:
         check_choice("direction", self.direction, ("both", "t2s", "s2t"))
         check_choice("fusion", self.fusion, ("own", "add", "concat"))
         for name in ("t2s_window", "s2t_window"):
-            check_choice(name, getattr(self, name), WINDOWS)
+            check_choice(name, getattr(self, name), _WINDOWS)
         check_positive("every", self.every)
         for name in ("adapter_ratio", "bottleneck", "init_scale"):
             if getattr(self, name) <= 0:
@@ -100,3 +132,6 @@ class CastOptions:
             raise ValueError(f"exchange is none, but exchange_blocks are {self.exchange_blocks}; leave them out.")
         if self.heads_from and self.fusion != "own":
             raise ValueError(f"heads_from is of fusion: own; with fusion: {self.fusion} every head reads both experts.")
+
+
+CLIP_MODEL_OPTIONS: dict[str, type[Any]] = {"st_abn": StAbnOptions, "cast": CastOptions}
