@@ -8,9 +8,11 @@ from typing import Any
 import torch
 
 from reelwright.models.clip_models import CLIP_MODELS, build_clip_model
+from reelwright.models.clip_options import CastOptions
 from reelwright.models.contracts import ClipModel, ClipSizes, VideoModel
 from reelwright.models.encoders.base import DataConfig
 from reelwright.models.systems.carl import FRAME_MODELS, build_frame_model
+from reelwright.models.systems.cast.model import build_cast
 from reelwright.models.temporal.build import TEMPORAL_MODELS, build_temporal
 from reelwright.models.temporal.common import TemporalSizes
 from reelwright.models.testing import checked_clip_model, checked_model
@@ -49,6 +51,9 @@ def build_run_model(values: Mapping[str, Any], *, plugins: Mapping[str, Any], se
             if name in FRAME_MODELS:
                 frames = {"length": values["length"], "input_dim": values["input_dim"]}
                 return build_frame_model(name, **frames, num_classes=num_classes, **options)
+            if name == "cast":
+                heads = values["heads"].items() or [("", num_classes)]
+                return build_cast(length=values["clip_length"], sizes=list(heads), options=CastOptions(**options))
             model = load_plugin("models", name, plugins)
             given = TemporalSizes(**sizes | {"num_outputs": num_classes or 0})
             checked = checked_options(model, options, name=name, num_given=1)

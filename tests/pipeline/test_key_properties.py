@@ -54,7 +54,7 @@ NEEDS: dict[tuple[str, Setting], dict[str, Any]] = {
 # Of finetune: a new model on windows, behind the encoder or without one.
 _BEHIND: dict[str, Any] = {"temporal": None, "model": {"name": "gru"}}
 NEW_MODEL: dict[str, dict[str, Any]] = {
-    **{name: _BEHIND for name in ("task", "head_weights", "labels_of_window", "window")},
+    **dict.fromkeys(("task", "head_weights", "labels_of_window", "window"), _BEHIND),
     "preprocess": {"temporal": None, "spatial": None, "model": {"name": "st_abn"}},
 }
 STRATEGIES: dict[tuple[str, Setting], st.SearchStrategy[Any]] = {

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from reelwright.models.encoders.build import build_encoder
 from reelwright.stages.base.plugins import find_plugin
 from reelwright.stages.base.work import InputRef
 from reelwright.stages.decode.geometry import apply
@@ -23,7 +21,7 @@ from reelwright.stages.fit.loop.progress import TIMINGS
 from reelwright.stages.predict.work import run_items as predict_items
 from reelwright.storage.arrays.frames import FrameStore
 from reelwright.storage.arrays.window_outputs import WindowOutputStore
-from reelwright.storage.errors import ConfigError, Interrupted
+from reelwright.storage.errors import Interrupted
 from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.results.scores import read_scores
 
