@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from reelwright.models.systems.cast.options import CastOptions
+from reelwright.models.clip_options import CastOptions
 from reelwright.pipeline.config.pipeline_file import PipelineFile, load_pipeline
 from reelwright.pipeline.plan.graph import build_graph
 from reelwright.stages.augment.transforms import clip_transforms
