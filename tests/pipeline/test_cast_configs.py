@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import yaml
 
 from reelwright.models.clip_options import CastOptions
 from reelwright.pipeline.config.pipeline_file import PipelineFile, load_pipeline
@@ -41,21 +40,16 @@ class Recipe:
     options: CastOptions
 
 
-def recipe(name: str, folder: Path) -> Recipe:
-    """The file, of which the options of the model are read apart: its run is looked at as that of another network."""
-    values = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
-    options = values["stages"]["cast"].pop("model")
-    assert options.pop("name") == "cast"
-    values["stages"]["cast"]["model"] = {"name": "st_abn"}
-    path = folder / "reelwright.yaml"
-    path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
-    file = load_pipeline(path)
+def recipe(name: str) -> Recipe:
+    """The file, whose nodes fit together."""
+    file = load_pipeline(FOLDER / f"{name}.yaml")
     assert set(build_graph(file).nodes) == set(file.nodes) == {"frames", "cast", "predict", "scores"}
     run, predict, scores = (file.nodes[node] for node in ("cast", "predict", "scores"))
     assert isinstance(run, FinetuneConfig)
     assert isinstance(predict, PredictConfig)
     assert isinstance(scores, EvaluateConfig)
-    return Recipe(file, run, predict, scores, CastOptions(**options))
+    assert run.model is not None
+    return Recipe(file, run, predict, scores, CastOptions(**run.model.options()))
 
 
 def test_every_data_set_has_its_file() -> None:
@@ -63,8 +57,8 @@ def test_every_data_set_has_its_file() -> None:
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_values_are_those_of_the_scripts(name: str, tmp_path: Path) -> None:
-    found = recipe(name, tmp_path)
+def test_values_are_those_of_the_scripts(name: str) -> None:
+    found = recipe(name)
     file, config, predict, options, optimizer = found.file, found.run, found.predict, found.options, found.run.optimizer
     assert config.mix is not None
     assert file.labels is not None
@@ -89,8 +83,8 @@ def test_values_are_those_of_the_scripts(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_sampling_and_what_else_differs(name: str, tmp_path: Path) -> None:
-    found = recipe(name, tmp_path)
+def test_sampling_and_what_else_differs(name: str) -> None:
+    found = recipe(name)
     file, config, predict, scores = found.file, found.run, found.predict, found.scores
     is_dense = name in {"kinetics400", "ucf101"}
     window = config.window
@@ -108,8 +102,8 @@ def test_sampling_and_what_else_differs(name: str, tmp_path: Path) -> None:
     assert (scores.splits, predict.splits) == (("val",), ("val",))  # the reference tests on val.csv
 
 
-def test_rates_begin_at_0_and_end_above_it(tmp_path: Path) -> None:
+def test_rates_begin_at_0_and_end_above_it() -> None:
     """warmup_epochs 5, lr 1e-3, min_lr 1e-6: the last step of the warm-up and the next have the whole rate."""
-    rate = build_lr_schedule(recipe("ucf101", tmp_path).run.schedule, epochs=30, updates_per_epoch=10)
+    rate = build_lr_schedule(recipe("ucf101").run.schedule, epochs=30, updates_per_epoch=10)
     assert [rate(0), rate(1), rate(49), rate(50)] == [0, pytest.approx(1 / 49), 1, 1]
     assert 1e-3 < rate(299) < 1.2e-3
