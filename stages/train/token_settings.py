@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from reelwright.models.encoders.outputs import INPUT, parse_output
 from reelwright.stages.fit.model_config import ModelSettings
 
@@ -30,6 +32,22 @@ def check_tokens(model: ModelSettings, *, num_embeddings: int, output: str, leng
         raise ValueError(f"window.length is {length}, but a stored row is a whole clip; set window.length: 1")
     if per_row:
         raise ValueError(f"task: per_row has an answer for every row, model {model.name} for a clip; choose video")
+
+
+def check_experts(model: ModelSettings | None, experts: Sequence[str]) -> None:
+    """ValueError where finetune cannot make a model of the encoders of the embed nodes ``experts``."""
+    if not experts:
+        return
+    assert model is not None
+    if not model.joins_tokens:
+        raise ValueError(f"experts are of model cast, not of {model.name}; leave them out")
+    if len(experts) != len(("space", "time")):
+        raise ValueError(
+            f"experts names {len(experts)} embed nodes; give that of the spatial expert and that of the temporal one"
+        )
+    given = [name for name in OF_EMBEDDINGS[:4] if name in model.options()]
+    if given:
+        raise ValueError(f"model.{given[0]} is what the nodes of experts say; leave it out")
 
 
 def _check_output(output: str, top: int) -> None:

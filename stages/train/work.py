@@ -29,8 +29,8 @@ from reelwright.stages.fit.train_context import TrainContext, train_in_processes
 from reelwright.stages.fit.validation import build_objective, chosen_metric
 from reelwright.stages.train.config import TrainConfig
 from reelwright.stages.train.drawn_windows import WindowSampling, find_windows
+from reelwright.stages.train.experts import Experts, row_shape
 from reelwright.stages.train.map_batches import MapBatches, map_channels
-from reelwright.stages.train.token_experts import TokenExperts, row_shape
 from reelwright.stages.train.view_batches import ViewBatches
 from reelwright.stages.train.view_learning import MakeViews, learn_views, start_resnet, view_labels, view_values
 from reelwright.stages.train.window_batches import WindowBatches
@@ -65,16 +65,18 @@ def _train(work: Work, config: TrainConfig, place: TrainContext) -> dict[str, An
     of_maps = config.reads_maps
     input_dim = map_channels(stores[0], config.output) if of_maps else num_features(stores, config.output)
     values = _model_values(config, input_dim=input_dim, num_classes=len(labels.classes))
-    experts = TokenExperts.of(work) if config.model.joins_tokens else None
+    experts = Experts.of(work, "embeddings") if config.model.joins_tokens else None
     values |= {"heads": [asdict(head) for head in heads]} if heads else {}
     if config.model.keeps_positions:
         values["model"]["row_shape"] = row_shape(stores, config.output)
     if experts is not None:
-        values["model"] |= experts.values(config.model.options(), heads=dict(labels.heads))
+        options = experts.options({**config.model.options(), "source": "tokens"})
+        values["model"] |= {"options": options, "clip_length": experts.clip_length(), "heads": dict(labels.heads)}
     model = build_run_model(values["model"], plugins=work.plugins, seed=config.seed)
     if experts is not None:
         assert isinstance(model, Cast)
-        experts.give_weights(model, output=config.output)
+        experts.check_output(model, config.output)
+        experts.give_weights(model)
     if of_maps and isinstance(model, FrameModel):
         _start_resnet(model, work)
     model.to(place.device)

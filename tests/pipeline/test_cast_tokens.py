@@ -31,6 +31,11 @@ stages:
     {{uses: train, embeddings: [space, time], output: block-2.input, task: majority, window: {{length: 1}},
      model: {{name: cast, top: 2}}, epochs: 2, batch_size: 4, val_splits: [], optimizer: {{lr: 0.01}}}}
   predict: {{uses: predict, run: train}}
+  tune:
+    {{uses: finetune, frames: frames, experts: [space, time], model: {{name: cast, top: 2}}, task: majority,
+     window: {{length: 4, hop: 2}}, epochs: 2, batch_size: 4, val_splits: [], optimizer: {{lr: 0.01}},
+     augment: {{flip: 0}}}}
+  over_frames: {{uses: predict, run: tune, frames: frames, window: {{hop: 2}}}}
 """
 
 
@@ -80,6 +85,11 @@ def test_scores_of_tokens_are_those_of_frames(tmp_path):
             wanted = model({"frames": x_BTCHW, "mask": torch.ones(4, 4, dtype=torch.bool)})["logits"].softmax(-1)
         found = np.stack(windows[windows.video_id == video].scores)
         np.testing.assert_allclose(found, wanted.numpy(), atol=1e-5)
+    losses = [[line["train_loss"] for line in project.trained(name).metrics()] for name in ("train", "tune")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    of_frames = project.predictions("over_frames").windows().to_pandas()
+    assert windows.video_id.tolist() == of_frames.video_id.tolist()
+    np.testing.assert_allclose(np.stack(windows.scores), np.stack(of_frames.scores), atol=1e-3)
     text = (folder / "reelwright.yaml").read_text()
     for wrong, message in {
         text.replace("hop: 2}", "hop: 4}", 1): ("rows of embeddings 1 and 2 are not of the same frames"),

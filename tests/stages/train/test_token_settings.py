@@ -3,6 +3,7 @@
 import pytest
 
 from reelwright.stages.base.config import parse_config
+from reelwright.stages.finetune.config import FinetuneConfig
 from reelwright.stages.train.config import TrainConfig
 from reelwright.storage.errors import ConfigError
 
@@ -44,3 +45,38 @@ def test_what_goes_together(output):
 def test_refusals(given, message):
     with pytest.raises(ConfigError, match=message):
         parse_config(TrainConfig, {**FINE, **given}, where="train")
+
+
+TUNED = {
+    "frames": "frames",
+    "experts": ["space", "time"],
+    "model": {"name": "cast", "top": 3},
+    "task": "video",
+    "window": {"length": 16},
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"experts": ["space"]}, "experts names 1 embed nodes; give that of the spatial expert and that of"),
+        ({"model": {"name": "st_abn"}}, "experts are of model cast, not of st_abn; leave them out"),
+        ({"model": {"name": "linear"}, "spatial": "space"}, "experts is of model cast; leave it out"),
+        ({"model": {"name": "cast", "time": "videomae/x"}}, "model.time is what the nodes of experts say"),
+        ({"task": "per_row"}, "model cast answers for a window, but task is per_row"),
+        ({"model": None, "temporal": "train", "spatial": "space", "task": "last_row"}, "experts is of model cast"),
+    ],
+)
+def test_refusals_of_experts(given, message):
+    values = {**TUNED, **given}
+    if values["model"] is None:
+        values = {name: value for name, value in values.items() if name not in {"model", "task", "window"}}
+    with pytest.raises(ConfigError, match=message):
+        parse_config(FinetuneConfig, values, where="tune")
+
+
+def test_experts_are_inputs_of_finetune():
+    config = parse_config(FinetuneConfig, TUNED, where="tune")
+    assert config.inputs()["experts"] == ["space", "time"]
+    without = parse_config(FinetuneConfig, {**TUNED, "experts": []}, where="tune")
+    assert "experts" not in without.spec()
