@@ -43,7 +43,7 @@ class Recipe:
 def recipe(name: str) -> Recipe:
     """The file, whose nodes fit together."""
     file = load_pipeline(FOLDER / f"{name}.yaml")
-    assert set(build_graph(file).nodes) == set(file.nodes) == {"frames", "cast", "predict", "scores"}
+    assert set(build_graph(file).nodes) == set(file.nodes) == {"frames", "space", "time", "cast", "predict", "scores"}
     run, predict, scores = (file.nodes[node] for node in ("cast", "predict", "scores"))
     assert isinstance(run, FinetuneConfig)
     assert isinstance(predict, PredictConfig)
