@@ -121,7 +121,7 @@ class EvaluateConfig(StageConfig):
     def complete(self, read: Mapping[str, StageConfig], *, where: str) -> Self:
         """As of every stage; joint measures are refused where the run is known to have no heads."""
         run = read.get(getattr(read.get(self.predictions), "run", ""))
-        task = getattr(run, "task", None) or getattr(read.get(getattr(run, "temporal", None) or ""), "task", None)
+        task = getattr(read.get(getattr(run, "temporal", None) or "", run), "task", None)
         if self.joint and task not in {None, "heads"}:
             raise ConfigError(f"{where}: joint: {', '.join(self.joint)} is of task heads, but the run's is {task}")
         return self

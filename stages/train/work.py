@@ -14,6 +14,7 @@ import torch
 
 from reelwright.models.contracts import VideoModel
 from reelwright.models.systems.carl import FrameModel
+from reelwright.models.systems.cast.model import Cast
 from reelwright.models.systems.self_supervised import SelfSupervisedRows, embedding_size
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.work import Reporter, Work
@@ -33,6 +34,7 @@ from reelwright.stages.fit.validation import build_objective, chosen_metric
 from reelwright.stages.objectives.self_supervised import comparison_heads
 from reelwright.stages.train.config import TrainConfig
 from reelwright.stages.train.drawn_windows import WindowSampling, find_windows
+from reelwright.stages.train.experts import Experts, row_shape
 from reelwright.stages.train.map_batches import MapBatches, map_channels
 from reelwright.stages.train.view_batches import ViewBatches
 from reelwright.stages.train.view_learning import MakeViews, learn_views, start_resnet, view_labels, view_values
@@ -71,10 +73,18 @@ def _train(work: Work, config: TrainConfig, place: TrainContext) -> dict[str, An
     else:
         input_dim = num_features(stores, config.output, takes_views=config.views is not None)
     values = _model_values(config, input_dim=input_dim, num_classes=len(labels.classes))
+    experts = Experts.of(work, "embeddings") if config.model.joins_tokens else None
     values |= {"heads": [asdict(head) for head in heads]} if heads else {}
     if config.model.keeps_positions:
-        values["model"]["row_shape"] = list(stores[0].spec["outputs"][config.output])
+        values["model"]["row_shape"] = row_shape(stores, config.output)
+    if experts is not None:
+        options = experts.options({**config.model.options(), "source": "tokens"})
+        values["model"] |= {"options": options, "clip_length": experts.clip_length(), "heads": dict(labels.heads)}
     model = build_run_model(values["model"], plugins=work.plugins, seed=config.seed)
+    if experts is not None:
+        assert isinstance(model, Cast)
+        experts.check_output(model, config.output)
+        experts.give_weights(model)
     if of_maps and isinstance(model, FrameModel):
         _start_resnet(model, work)
     if config.compares_views:

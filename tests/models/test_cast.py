@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from reelwright.models.blocks.layer_ids import layer_scales, undecayed_names
+from reelwright.models.clip_options import CastOptions
 from reelwright.models.contracts import model_layers
 from reelwright.models.encoders.build import build_encoder
 from reelwright.models.systems.cast.blocks import CrossAttention
-from reelwright.models.systems.cast.experts import Expert
-from reelwright.models.systems.cast.model import CastBlock, build_cast, repeat_real
-from reelwright.models.systems.cast.options import CastOptions
+from reelwright.models.systems.cast.experts import Expert, repeat_real
+from reelwright.models.systems.cast.model import CastBlock, build_cast
 from reelwright.models.systems.cast.public_names import from_public
 
 VALUES = json.loads((Path(__file__).parents[1] / "data" / "cast.json").read_text())

@@ -179,3 +179,20 @@ def test_blocks_computed_again_give_the_same():
     first, second = awake(cast(drop_path=0.5)), awake(cast(drop_path=0.5))
     assert recompute_blocks(second) == 1
     assert learned(first, clips()) == learned(second, clips())
+
+
+def test_the_weights_of_encoders_are_taken():
+    source = cast(seed=4)
+    names = {"space": (CLIP, SPACE_ARGS), "time": (VMAE, TIME_ARGS)}
+    encoders = {name: build_encoder(encoder, model_args=args, seed=4) for name, (encoder, args) in names.items()}
+    for model in (cast(), cast(top=2, source="tokens")):
+        model.take_weights(encoders)
+        for name, encoder in encoders.items():
+            given, own = encoder.model.state_dict(), model.get_submodule(f"{name}.model").state_dict()
+            assert all(torch.equal(value, given[key]) for key, value in own.items())
+        norm = encoders["space"].model.norm.weight
+        assert torch.equal(model.head.space_norm.weight, norm)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        source.take_weights(
+            {**encoders, "time": build_encoder(VMAE, model_args={**TIME_ARGS, "heads": 2, "width": 16})}
+        )

@@ -204,10 +204,11 @@ def test_a_dry_run_loads_nothing_heavy_to_find_them(project: Path) -> None:
 
 
 def test_names_and_options_of_models_are_those_of_the_models() -> None:
+    from reelwright.models.clip_models import CLIP_MODELS
     from reelwright.models.systems.carl import FRAME_MODELS
     from reelwright.models.temporal.build import TEMPORAL_MODELS
 
-    assert {*TEMPORAL_MODELS, *FRAME_MODELS} == set(MODEL_OPTIONS)
+    assert {*TEMPORAL_MODELS, *FRAME_MODELS, *CLIP_MODELS} == set(MODEL_OPTIONS)
     for name in MODEL_OPTIONS:
         assert ModelSettings(name=name).options() == {}
 

@@ -7,14 +7,12 @@ features, F frames of a clip, H height, W width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from reelwright.models.blocks.weights import LoadReport, load_weights
 from reelwright.models.encoders.base import Encoder
 from reelwright.models.encoders.timm_encoders import enter_transformer
 from reelwright.models.encoders.videomae import VideoMae
@@ -142,6 +140,21 @@ class Expert(nn.Module):
         return x_BTND[:, :, self.num_prefix :].flatten(1, 2).mean(dim=1)
 
 
-def load_expert(encoder: Encoder, state: Mapping[str, Tensor]) -> LoadReport:
-    """Copy public weights into an encoder, before CAST is made of it. Raises ValueError as `load_weights`."""
-    return load_weights(encoder, encoder.public_names(state), ignore=("head.*", "norm.*", "fc_norm.*"))
+def check_equal(space: Expert, time: Expert) -> None:
+    """ValueError for experts whose streams do not fit together."""
+    for name in ("width", "depth", "grid", "size"):
+        first, second = getattr(space, name), getattr(time, name)
+        if first != second:
+            raise ValueError(
+                f"the experts must have equal {name}: space has {first}, time {second}. Choose other experts, or set "
+                "img_size, patch_size, every or others of space_args and time_args."
+            )
+
+
+def repeat_real(frames_BF: Tensor, mask_BF: Tensor) -> Tensor:
+    """`frames_BF` with every padded frame replaced by the last real one before it, or the first real one."""
+    places = torch.arange(mask_BF.shape[1], device=mask_BF.device)
+    latest = torch.where(mask_BF, places, -1).cummax(dim=1).values
+    first = mask_BF.int().argmax(dim=1, keepdim=True)
+    chosen = torch.where(latest < 0, first, latest)
+    return frames_BF[torch.arange(len(frames_BF), device=frames_BF.device)[:, None], chosen]

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from reelwright.models.clip_options import CastOptions
 from reelwright.models.systems.cast.blocks import Adapter, initialise
-from reelwright.models.systems.cast.options import CastOptions
 
 SINGLE = "classes"  # name of the only head
 _USUAL = {"verb": "time", "noun": "space"}

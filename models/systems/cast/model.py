@@ -11,19 +11,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from reelwright.models.contracts import Inputs, Part, VideoModel
-from reelwright.models.encoders.base import Encoder
+from reelwright.models.clip_options import CastOptions
+from reelwright.models.contracts import ClipModel, ClipSizes, Inputs, Part
+from reelwright.models.encoders.base import DataConfig, Encoder
 from reelwright.models.encoders.build import build_encoder
 from reelwright.models.systems.cast.blocks import Adapter, Exchange, Lateral, dropped
-from reelwright.models.systems.cast.experts import Expert
+from reelwright.models.systems.cast.experts import Expert, check_equal, repeat_real
 from reelwright.models.systems.cast.head import CastHead
-from reelwright.models.systems.cast.options import CastOptions
+from reelwright.models.systems.cast.public_names import from_public
 
 EXPERTS = ("space", "time")
 _MLP_SCALE = 0.5  # on the adapter beside the MLP
@@ -83,8 +86,19 @@ class CastBlock(nn.Module):
         return result
 
 
-class Cast(VideoModel):
+class Cast(ClipModel):
     """Two experts and what lies between them."""
+
+    data_config = DataConfig(
+        size=(224, 224),
+        resize=224,
+        interpolation="bilinear",
+        antialias=True,
+        crop="center",
+        mean=(0.0, 0.0, 0.0),  # each expert normalises for itself
+        std=(1.0, 1.0, 1.0),
+        clip_length=16,
+    )
 
     def __init__(
         self,
@@ -103,7 +117,7 @@ class Cast(VideoModel):
         self.space, self.time = (
             Expert(encoders[name], length=length, every=options.every, pixels=options.pixels) for name in EXPERTS
         )
-        _check_equal(self.space, self.time)
+        check_equal(self.space, self.time)
         depth = self.space.depth
         top = depth if options.top is None else options.top
         if top > depth:
@@ -124,13 +138,33 @@ class Cast(VideoModel):
                 expert.keep_last(top)
         self._is_recomputed = False
 
+    @classmethod
+    def of(cls, sizes: ClipSizes, options: CastOptions) -> Cast:
+        """See ClipModel; experts without `img_size` and `clip_length` of their own are of the clips' size."""
+        if options.source != "frames":
+            raise ValueError("source: tokens is of train, which reads stored ones; leave source out.")
+        named: dict[str, Any] = {}
+        for name in EXPERTS:
+            is_video = getattr(options, name).startswith("videomae/")
+            height, width = sizes.frame_size
+            size = {"img_size": height if height == width else sizes.frame_size}
+            clip = {"clip_length": sizes.length} if is_video else {}
+            named[f"{name}_args"] = {**size, **clip, **getattr(options, f"{name}_args")}
+        heads = list(sizes.heads.items()) or [("", sizes.num_outputs)]
+        model = build_cast(length=sizes.length, sizes=heads, options=replace(options, **named))
+        if model.space.size != sizes.frame_size:
+            raise ValueError(
+                f"frames have {sizes.frame_size} pixels, but the experts see {model.space.size}; set preprocess.size, "
+                "or leave img_size out of space_args and time_args."
+            )
+        return model
+
+    def public_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A checkpoint of the public code by our names."""
+        return from_public(state)
+
     def _experts(self) -> dict[str, Expert]:
         return {"space": self.space, "time": self.time}
-
-    @property
-    def pixels(self) -> tuple[int, int]:
-        """(H, W) of the frames it sees, which are RGB in [0, 1]."""
-        return self.space.size
 
     @cached_property
     def parts(self) -> Mapping[str, Part]:
@@ -151,6 +185,22 @@ class Cast(VideoModel):
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Compute the blocks again in the backward pass instead of keeping what is inside."""
         self._is_recomputed = enable
+
+    def take_weights(self, encoders: Mapping[str, Encoder]) -> None:
+        """Copy the weights of two encoders into the experts and the norms behind them, as far as these are kept.
+
+        Raises RuntimeError for encoders of other shapes, ValueError for those that lack weights.
+        """
+        for name, expert in self._experts().items():
+            given, norm = encoders[name].model.state_dict(), self.head.get_submodule(f"{name}_norm").state_dict()
+            own = expert.model.state_dict()
+            last = next((key for key in ("norm", "fc_norm") if f"{key}.weight" in given), None)
+            missing = [key for key in own if key not in given]
+            if missing:
+                raise ValueError(f"{name} lacks {', '.join(missing[:3])}.")
+            expert.model.load_state_dict({key: given[key] for key in own})
+            if last is not None:
+                self.head.get_submodule(f"{name}_norm").load_state_dict({key: given[f"{last}.{key}"] for key in norm})
 
     def forward(self, batch: Inputs) -> dict[str, Tensor]:
         """`logits` (B,K), and of several heads `logits.NAME` (B,K of the head).
@@ -192,15 +242,6 @@ class Cast(VideoModel):
         return {name: expert.from_tokens(tokens).contiguous() for (name, expert), tokens in parts}
 
 
-def repeat_real(frames_BF: Tensor, mask_BF: Tensor) -> Tensor:
-    """`frames_BF` with every padded frame replaced by the last real one before it, or the first real one."""
-    places = torch.arange(mask_BF.shape[1], device=mask_BF.device)
-    latest = torch.where(mask_BF, places, -1).cummax(dim=1).values
-    first = mask_BF.int().argmax(dim=1, keepdim=True)
-    chosen = torch.where(latest < 0, first, latest)
-    return frames_BF[torch.arange(len(frames_BF), device=frames_BF.device)[:, None], chosen]
-
-
 def build_cast(
     *,
     length: int,
@@ -240,13 +281,3 @@ def _exchanging(options: CastOptions, depth: int, top: int) -> set[int]:
             + (f" (top is {top})." if options.top is not None else ".")
         )
     return set(options.exchange_blocks)
-
-
-def _check_equal(space: Expert, time: Expert) -> None:
-    for name in ("width", "depth", "grid", "size"):
-        first, second = getattr(space, name), getattr(time, name)
-        if first != second:
-            raise ValueError(
-                f"the experts must have equal {name}: space has {first}, time {second}. Choose other experts, or set "
-                "img_size, patch_size, every or others of space_args and time_args."
-            )

@@ -16,6 +16,7 @@ from reelwright.stages.evaluate.scoring import (
     segmental_scores,
 )
 from reelwright.stages.evaluate.videos import VideoLabels, timeline, video_labels, worst_first
+from reelwright.stages.finetune.config import FinetuneConfig
 from reelwright.stages.predict.config import PredictConfig
 from reelwright.stages.train.config import TrainConfig
 from reelwright.storage.errors import ConfigError, StageError
@@ -159,7 +160,10 @@ def test_joint_measures_are_of_heads(tmp_path: Path) -> None:
     nodes = {"predict": PredictConfig(run="train"), "train": TrainConfig(embeddings=("rows",), task="video")}
     with pytest.raises(ConfigError, match="scores: joint: independent is of task heads, but the run's is video"):
         config.complete(nodes, where="scores")
-    assert config.complete({**nodes, "train": TrainConfig(embeddings=("rows",), task="heads")}, where="") is config
+    nodes["train"] = TrainConfig(embeddings=("rows",), task="heads")
+    assert config.complete(nodes, where="") is config
+    tuned = {**nodes, "tune": FinetuneConfig(spatial="rows", temporal="train"), "predict": PredictConfig(run="tune")}
+    assert config.complete(tuned, where="") is config
     assert "joint" not in EvaluateConfig(predictions="predict").spec()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 
@@ -39,7 +40,7 @@ from reelwright.stages.train.config import TrainConfig
 from reelwright.storage.arrays.embeddings import EmbeddingStore
 from reelwright.storage.arrays.frames import FrameStore
 from reelwright.storage.arrays.window_outputs import WindowOutputStore
-from reelwright.storage.errors import Interrupted
+from reelwright.storage.errors import ConfigError, Interrupted
 from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.results.scores import read_scores
 from reelwright.storage.tables.annotations import Annotation
