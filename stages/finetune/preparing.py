@@ -18,7 +18,7 @@ from reelwright.stages.augment.resized_crop import ClipTransform
 from reelwright.stages.augment.scene.augmentation import EpochSteps, SceneAugmentation
 from reelwright.stages.augment.transforms import build_redraw
 from reelwright.stages.datasets.sampling.generators import generators_at
-from reelwright.stages.finetune.module import FinetuneModule
+from reelwright.stages.finetune.module import FrameNetwork
 from reelwright.stages.fit.loop.batches import Batch, Origin
 from reelwright.stages.fit.mixing import Mixing
 
@@ -28,7 +28,7 @@ class ClipAugmentation:
 
     def __init__(
         self,
-        module: FinetuneModule,
+        module: FrameNetwork,
         settings: AugmentSettings,
         *,
         seed: int,
