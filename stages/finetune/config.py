@@ -223,7 +223,7 @@ class FinetuneConfig(NetworkSettings):
         scene = self.augment.scene
         if scene is None:
             return self
-        problem = scene.problem(epochs=self.epochs)
+        problem = scene.problem(epochs=self.epochs, num_clips=self.batch_size // self.processes)
         if self.views is not None and scene.reverse:
             problem = "augment.scene.reverse: views are learned from with the times of their rows; leave it out"
         if self.model is not None and self.model.option("contexts", 1) > 1:
