@@ -133,7 +133,8 @@ def test_predictions_are_those_of_a_plain_loop_over_the_model(film, plugins, tun
 
 
 def test_it_goes_on_exactly_where_it_was_interrupted(film, tune):
-    settings = {"augment": {"rand_augment": "rand-m7-n4-mstd0.5-inc1"}, "mix": {}, "ema": {}, "batch_size": 5}
+    augment = {"rand_augment": "rand-m7-n4-mstd0.5-inc1", "scene": {"curriculum_epochs": 1}}
+    settings = {"augment": augment, "mix": {}, "ema": {}, "batch_size": 5}
     whole = tune(key="exact", **settings)
     with pytest.raises(Interrupted, match="after update 3"):
         tune(key="exact cut", reporter=_Terminates(), **settings)
