@@ -52,7 +52,7 @@ STAGES: dict[str, Stage] = {
     "pretrain": Stage(
         "reelwright.stages.pretrain.config:PretrainConfig",
         "reelwright.stages.pretrain.work:run",
-        "Pre-train an image encoder on key frames of states",
+        "Pre-train an encoder on key frames of states, or on clips",
         trains=True,
         fetch="reelwright.stages.embed.encoding.fetch:fetch",
         node="pretrain",

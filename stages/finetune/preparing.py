@@ -34,13 +34,14 @@ class ClipAugmentation:
         seed: int,
         mixing: Mixing | None = None,
         steps: EpochSteps | None = None,
+        num_views: int = 1,
     ) -> None:
         """``module`` knows mean and standard deviation; the curriculum of scene augmentations needs ``steps``."""
         self.module, self.settings, self.seed, self.mixing = module, settings, seed, mixing
         self._scene = None
         if settings.scene is not None:
             assert steps is not None
-            self._scene = SceneAugmentation(settings.scene, seed=seed, steps=steps)
+            self._scene = SceneAugmentation(settings.scene, seed=seed, steps=steps, num_views=num_views)
         self._redraw = build_redraw(settings, seed=seed) if settings.rand_augment_last else None
 
     @torch.no_grad()

@@ -80,7 +80,7 @@ def _own_names(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]
         state = {name.removeprefix(NETWORK): value for name, value in state.items()}
     is_joint = any(name.startswith(TEMPORAL) for name in own)
     was_joint = any(name.startswith((TEMPORAL, _ENCODER)) for name in state)
-    if was_joint and not is_joint:
+    if was_joint and not is_joint and not any(name.startswith(_ENCODER) for name in own):
         return {name.removeprefix(TEMPORAL): value for name, value in state.items() if name.startswith(TEMPORAL)}
     if is_joint and not was_joint:
         return {

@@ -15,6 +15,7 @@ from reelwright.models.losses.contrastive import (
     supervised_contrastive_loss,
 )
 from reelwright.stages.objectives.contract import LossParts, Objective
+from reelwright.stages.objectives.self_supervised import ranked_cross_entropy
 
 
 class Contrast(Objective):
@@ -50,3 +51,11 @@ class Contrast(Objective):
     def forward(self, outputs: Outputs, batch: Inputs) -> LossParts:
         """See Objective."""
         return LossParts(self.loss(outputs[self.output].float(), batch["targets"]))
+
+
+class RankedClasses(Objective):
+    """Cross entropy of `logits` (B,K) and classes (B,), with the accuracies of `ranked_cross_entropy` beside it."""
+
+    def forward(self, outputs: Outputs, batch: Inputs) -> LossParts:
+        """See Objective."""
+        return ranked_cross_entropy(outputs["logits"].float(), batch["targets"])

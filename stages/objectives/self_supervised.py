@@ -44,7 +44,7 @@ class SimClr(Objective):
         """See Objective."""
         del batch
         z = outputs[VECTOR].float()
-        return _contrast(*simclr_logits(z[::2], z[1::2], temperature=self.temperature))
+        return ranked_cross_entropy(*simclr_logits(z[::2], z[1::2], temperature=self.temperature))
 
 
 class WithTarget(Objective):
@@ -132,7 +132,7 @@ class MoCo(WithTarget):
     def forward(self, outputs: Outputs, batch: Inputs) -> LossParts:
         """See Objective; in train mode the keys then take the place of the oldest ones."""
         video_B, key_BE = batch["video"][::2], outputs[TARGET]
-        found = _contrast(
+        found = ranked_cross_entropy(
             *moco_logits(
                 outputs[VECTOR].float(),
                 key_BE,
@@ -208,7 +208,8 @@ def self_supervised_objective(settings: SelfSupervisedSettings, *, seed: int) ->
     )
 
 
-def _contrast(logits_NK: Tensor, target_N: Tensor) -> LossParts:
+def ranked_cross_entropy(logits_NK: Tensor, target_N: Tensor) -> LossParts:
+    """Cross entropy, and how often the target is the first, or among the first five (`accuracy_1`, `accuracy_5`)."""
     loss = functional.cross_entropy(logits_NK, target_N)
     with torch.no_grad():
         shares = {f"accuracy_{top}": top_accuracy(logits_NK, target_N, top=top) for top in (1, 5)}

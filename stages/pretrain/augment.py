@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from reelwright.stages.augment.clips import blur, flip, recolour
-from reelwright.stages.pretrain.config import ImageAugmentSettings
+from reelwright.stages.pretrain.frame_config import ImageAugmentSettings
 
 BLUR_RADIUS = 2  # pixels on each side: a kernel of 5
 

@@ -13,8 +13,8 @@ from reelwright.stages.augment.resized_crop import ClipTransform
 from reelwright.stages.embed.threads import read_ahead
 from reelwright.stages.fit.loop.batches import Batch, Split
 from reelwright.stages.fit.processes.world import ALONE, Share
-from reelwright.stages.pretrain.config import BatchSettings
 from reelwright.stages.pretrain.examples import BACKGROUND, Examples, IntArray
+from reelwright.stages.pretrain.frame_config import BatchSettings
 from reelwright.storage.errors import InputError
 
 Frames = npt.NDArray[np.uint8]

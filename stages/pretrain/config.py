@@ -1,19 +1,37 @@
-"""Settings of pretrain: an image encoder learns to tell states apart, from the frames in which they begin."""
+"""Settings of pretrain: an image encoder learns states from the frames in which they begin, a video encoder from clips.
+
+Clips (`clips`) are of whole videos, with their labels (objective ce) or without (simclr, moco, byol).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from reelwright.models.encoders.names import check_encoder, is_video_encoder
-from reelwright.stages.base.config import Settings, execution, node_input, of_names, ordered, source_file, training
+from reelwright.stages.base.config import (
+    execution,
+    node_input,
+    of_names,
+    ordered,
+    setting,
+    source_file,
+    training,
+)
 from reelwright.stages.base.plugins import PluginUse
 from reelwright.stages.base.stage_config import StageConfig
 from reelwright.stages.embed.config import NO_FILE, PreprocessSettings, check_hub, encoder_plugin
 from reelwright.stages.fit.config import LearningSettings
 from reelwright.stages.fit.optim.config import OptimizerSettings
+from reelwright.stages.objectives.self_supervised_settings import (
+    SELF_SUPERVISED,
+    ComparisonSettings,
+    SelfSupervisedSettings,
+)
+from reelwright.stages.pretrain.clip_config import CLIP_METRICS, CLIP_OBJECTIVES, ClipPretrainSettings
+from reelwright.stages.pretrain.frame_config import BatchSettings, ImageAugmentSettings, KeyFrameSettings
 from reelwright.storage.errors import ConfigError
 
 METRICS = (
@@ -25,67 +43,31 @@ METRICS = (
 )
 
 
-class KeyFrameSettings(Settings):
-    """Which frames stand for a state: those right after it began, though nobody labelled them one by one."""
-
-    seconds: PositiveFloat = 2.0
-    """From the beginning of a state; so long frames show it."""
-    negatives_from: Literal["first", "last"] = "first"
-    """Background is taken from 7 to 6 such spans before a state's first frame (as the paper says) or before the last
-    of its frames (as the public code does)."""
-
-
-class BatchSettings(Settings):
-    """What a batch is made of: as many frames of each state, and background."""
-
-    classes: PositiveInt | None = None
-    """States in a batch, drawn anew for each; null: all."""
-    per_class: PositiveInt = 8
-    """Frames of each; taken more than once where there are fewer."""
-    synthetic_per_class: NonNegativeInt = 0
-    """Further frames of each, from videos of the synthetic splits."""
-    background: NonNegativeInt = 16
-    """Frames of no state."""
-    per_epoch: PositiveInt = 500
-    """Batches an epoch."""
+OF_ENCODER = ("encoder", "weights", "prefix", "key_map", "ignore", "model_args", "preprocess", "seed")
+_OF_FRAMES = (
+    "embed_dim",
+    "projection",
+    "states",
+    "others",
+    "ignored",
+    "sampling",
+    "key_frames",
+    "batch",
+    "augment",
+    "synthetic_splits",
+)
+_OF_COMPARISON = {name: field for name, field in ComparisonSettings.model_fields.items() if name != "name"}
 
 
-class ImageAugmentSettings(Settings):
-    """Random changes of a training frame."""
-
-    brightness: float = Field(0.1, ge=0, lt=1)
-    """Multiplied by a factor from [1 - x, 1 + x]; contrast and saturation alike."""
-    contrast: float = Field(0.1, ge=0, lt=1)
-    saturation: float = Field(0.7, ge=0, lt=1)
-    blur: float = Field(1.0, ge=0, le=1)
-    """Probability of a Gaussian blur."""
-    blur_sigma: tuple[PositiveFloat, PositiveFloat] = (0.01, 2.0)
-    """Smallest and largest width in pixels."""
-    crop_scale: tuple[float, float] | None = None
-    """Smallest and largest share that a random crop keeps of the largest box of the encoder's shape in the stored
-    frame; it is resized to what the encoder sees. null: no crop, frames as the encoder sees them in validation."""
-    flip: float = Field(0.0, ge=0, le=1)
-    """Probability of a mirror image; often 0.5 where no state has a side."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> ImageAugmentSettings:
-        if self.crop_scale is not None and not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
-            raise ValueError(
-                f"crop_scale must be two shares of the area, 0 < smallest <= largest <= 1: {self.crop_scale}"
-            )
-        if self.blur_sigma[0] > self.blur_sigma[1]:
-            raise ValueError(f"blur_sigma must be smallest and largest width: {self.blur_sigma}")
-        return self
-
-
-class PretrainObjectiveSettings(Settings):
+class PretrainObjectiveSettings(ComparisonSettings):
     """The loss, and what it counts as alike."""
 
-    name: Literal["supcon", "simclr", "batch_all", "batch_hard", "ce"] = "supcon"
+    name: Literal["supcon", "simclr", "moco", "byol", "batch_all", "batch_hard", "ce"] = "supcon"
     """supcon: all frames of a state are alike; simclr: two changed copies of a frame, states are not looked at;
-    batch_all, batch_hard: triplets; ce: a linear classifier on the embedding."""
-    temperature: PositiveFloat = of_names(0.07, names=("supcon", "simclr"))
-    """Of supcon and simclr."""
+    batch_all, batch_hard: triplets; ce: a linear classifier on the embedding. Of clips: ce, the labels of videos; or
+    simclr, moco, byol: two clips of a video are alike."""
+    temperature: PositiveFloat = of_names(0.07, names=("supcon", "simclr", "moco"))
+    """Of supcon, simclr and moco. (fractal_video has 0.1 with simclr.)"""
     margin: PositiveFloat = of_names(0.01, names=("batch_all", "batch_hard"))
     """Of triplets."""
     exclude_background: bool = of_names(False, names=("supcon", "batch_all", "batch_hard"))
@@ -93,9 +75,14 @@ class PretrainObjectiveSettings(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> PretrainObjectiveSettings:
-        if self.exclude_background and self.name in {"simclr", "ce"}:
+        if self.exclude_background and self.name in {"ce", *SELF_SUPERVISED}:
             raise ValueError(f"exclude_background is of supcon and triplets, not of {self.name}")
         return self
+
+    def of_views(self) -> SelfSupervisedSettings:
+        """Those of simclr, moco or byol, which compare two clips."""
+        shared = {name: getattr(self, name) for name in ComparisonSettings.model_fields}
+        return SelfSupervisedSettings(**shared, temperature=None if self.name == "byol" else self.temperature)
 
 
 class PretrainOptimizerSettings(OptimizerSettings):
@@ -106,20 +93,24 @@ class PretrainOptimizerSettings(OptimizerSettings):
 
 
 class PretrainConfig(LearningSettings):
-    """An image encoder trained on key frames of states. The labels are states: rows or segments of them."""
+    """An image encoder trained on key frames of states, or a video encoder on clips of whole videos.
+
+    Labels are states: rows or segments of them; of clips (objective ce) the videos' own.
+    """
 
     stage: ClassVar[str] = "pretrain"
     renamed: ClassVar[Mapping[str, str]] = {"contrast": "objective"}
     version: ClassVar[int] = 2  # 2: crops are of the stored frame, not of the middle that the encoder sees
     kind: ClassVar[str] = "run"
     produces: ClassVar[str] = "run"
-    costs: ClassVar[tuple[str, ...] | None] = ("encoder", "precision", "model_args", "preprocess", "batch")
+    costs: ClassVar[tuple[str, ...] | None] = ("encoder", "precision", "model_args", "preprocess", "batch", "clips")
     time_grows_with: ClassVar[str] = "epochs"
 
     frames: str = node_input("frames", kinds=("frames",), used="training")
     """The decode node, with materialize: true."""
     encoder: str = Field(min_length=1)
-    """timm/NAME or hf-hub:ORG/NAME; or a plug-in's: an entry point, package.module:Encoder, or file.py:Encoder."""
+    """timm/NAME or hf-hub:ORG/NAME, of clips tsm/NAME, x3d/NAME or torchvision/NAME; or a plug-in's: an entry point,
+    package.module:Encoder, or file.py:Encoder."""
     weights: str = source_file("hub", used="training")
     """What it starts from. hub: its pretrained weights; none: random ones; else a .safetensors/.pth/.pt file."""
     prefix: str | None = training(None)
@@ -131,6 +122,9 @@ class PretrainConfig(LearningSettings):
     model_args: dict[str, Any] = Field(default_factory=dict)
     """Arguments of the model's constructor."""
     preprocess: PreprocessSettings = PreprocessSettings()
+    clips: ClipPretrainSettings | None = setting(None, when=lambda config: config.clips is not None)
+    """Learn from clips of whole videos, with a video encoder; what follows down to synthetic_splits, but objective, is
+    then of no use. null: from single frames."""
     embed_dim: PositiveInt | None = 128
     """Size of the embedding; a linear layer, batch norm, ReLU and unit length make it. null: the pooled features."""
     projection: bool = training(True)
@@ -152,10 +146,11 @@ class PretrainConfig(LearningSettings):
 
     epochs: PositiveInt = training(100)
     batch_size: PositiveInt = execution(64)
-    """Frames a forward pass of the evaluation on val."""
+    """Frames a forward pass of the evaluation on val; of clips see clips.batch_size."""
     optimizer: PretrainOptimizerSettings = training(PretrainOptimizerSettings())
-    metric: Literal[METRICS] | None = training(None)  # type: ignore[valid-type]
-    """Retrieval of val among train that chooses the best weights; null: precision_at_1."""
+    metric: Literal[(*METRICS, *CLIP_METRICS)] | None = training(None)  # type: ignore[valid-type]
+    """Retrieval of val among train that chooses the best weights; null: precision_at_1. Of clips with objective ce a
+    measure of classes, null: top1; without labels none chooses, and the last weights count."""
     memory_bytes: PositiveInt = execution(4 << 30)
     """Frames, as the encoder sees them (and as they are stored, where crops are cut), are held in memory up to this
     size; beyond, they are read for every batch."""
@@ -163,9 +158,55 @@ class PretrainConfig(LearningSettings):
     @model_validator(mode="after")
     def _consistent(self) -> PretrainConfig:
         check_hub(self.weights, self.encoder, is_own=bool(self.plugins()))
-        if self.loss != type(self.loss)() or self.optimizer.lr_base_batch is not None:
+        is_scaled = self.clips is None and self.optimizer.lr_base_batch is not None
+        if self.loss != type(self.loss)() or is_scaled:
             raise ValueError("loss.* and optimizer.lr_base_batch are of windows; the loss here is `objective`")
+        if self.clips is not None:
+            self._check_clips(self.clips)
+        elif self.objective.name in {"moco", "byol"}:
+            raise ValueError(
+                f"objective {self.objective.name} compares two clips of a video; give clips: {{length: 8}}"
+            )
+        elif any(getattr(self.objective, name) != field.default for name, field in _OF_COMPARISON.items()):
+            raise ValueError(f"objective: {', '.join(_OF_COMPARISON)} are of clips; leave them out, or give clips")
+        elif self.metric in CLIP_METRICS:
+            raise ValueError(f"metric {self.metric} is of clips; of frames there are {', '.join(METRICS)}")
         return self
+
+    def _check_clips(self, clips: ClipPretrainSettings) -> None:
+        objective, is_supervised = self.objective, self.objective.name == "ce"
+        for name in _OF_FRAMES:
+            default = type(self).model_fields[name].get_default(call_default_factory=True)
+            if getattr(self, name) not in (default, *((None,) if name == "embed_dim" else ())):
+                instead = "; clips have clips.augment" if name == "augment" else ""
+                raise ValueError(f"{name} is of single frames, but clips are learned from; leave it out{instead}")
+        if objective.name not in CLIP_OBJECTIVES:
+            raise ValueError(f"objective {objective.name} is of single frames; of clips: {', '.join(CLIP_OBJECTIVES)}")
+        if self.metric is not None and not (is_supervised and self.metric in CLIP_METRICS):
+            allowed = (
+                f"with objective ce {', '.join(CLIP_METRICS)}" if is_supervised else "none: the last weights count"
+            )
+            raise ValueError(f"metric is {self.metric}; of clips there is {allowed}")
+        if objective.name == "simclr" and clips.batch_size < 2:
+            raise ValueError("objective simclr compares the videos of a batch; set clips.batch_size to at least 2")
+        if objective.name == "moco" and objective.queue < clips.batch_size:
+            raise ValueError(f"objective.queue is {objective.queue}, but a batch has {clips.batch_size} keys; raise it")
+        if self.mix is not None:
+            raise ValueError("mix is of windows with labels, not of clips in pretrain; set mix: null")
+        if self.init_from is not None and self.weights != "none":
+            raise ValueError(
+                f"weights: {self.weights} and init_from: {self.init_from} are two starting points; set weights: none, "
+                "or leave init_from out"
+            )
+        scene = clips.augment.scene
+        problem = None if scene is None else scene.problem(epochs=self.epochs)
+        if problem is not None:
+            raise ValueError(f"clips.{problem}")
+
+    @property
+    def learns_labels(self) -> bool:
+        """As of every stage; of clips that are compared no label is needed."""
+        return self.clips is None or self.objective.name == "ce"
 
     def spec(self) -> dict[str, Any]:
         """As in StageConfig; what is of windows is left out."""
@@ -191,8 +232,16 @@ class PretrainConfig(LearningSettings):
             check_encoder(self.encoder, outputs=("pooled",), model_args=self.model_args)
         except ValueError as error:
             raise ConfigError(str(error)) from error
-        if is_video_encoder(self.encoder):
-            raise ConfigError(f"encoder: {self.encoder!r} reads clips, key frames are images; use timm/NAME")
+        if is_video_encoder(self.encoder) and self.clips is None:
+            raise ConfigError(
+                f"encoder: {self.encoder!r} reads clips, key frames are images; use timm/NAME, or give clips: "
+                "{length: 8} to learn from clips of whole videos"
+            )
+        if self.clips is not None and not is_video_encoder(self.encoder):
+            raise ConfigError(
+                f"encoder: {self.encoder!r} reads images, but clips are given; use tsm/NAME, x3d/NAME or "
+                "torchvision/NAME, or leave clips out"
+            )
 
     def plugins(self) -> dict[str, PluginUse]:
         """As of every stage."""

@@ -13,7 +13,7 @@ from reelwright.models.contracts import Inputs, VideoModel
 from reelwright.models.encoders.build import DataConfig, Encoder
 from reelwright.models.systems.embedding_head import EmbeddingEncoder, ProjectionHead
 from reelwright.stages.pretrain.augment import augment_images
-from reelwright.stages.pretrain.config import ImageAugmentSettings
+from reelwright.stages.pretrain.frame_config import ImageAugmentSettings
 
 
 class PretrainModule(VideoModel):

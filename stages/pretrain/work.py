@@ -1,4 +1,4 @@
-"""Pre-train an image encoder on key frames of states: one run, whose encoder `embed` takes.
+"""Pre-train an encoder: of images on key frames of states, of clips see `clip_learning`; one run, which `embed` takes.
 
 frame store -> key frames and background -> batches -> encoder -> embedding -> projection -> loss -> runs/<key>/
 """
@@ -32,7 +32,8 @@ from reelwright.stages.fit.setup import Learning, learn
 from reelwright.stages.fit.train_context import TrainContext, train_in_processes
 from reelwright.stages.objectives.contrastive import Contrast
 from reelwright.stages.pretrain.batches import KeyFrameBatches, ReadFrames, ReadStored, make_pool
-from reelwright.stages.pretrain.config import METRICS, PretrainConfig
+from reelwright.stages.pretrain.clip_learning import pretrain_clips
+from reelwright.stages.pretrain.config import METRICS, OF_ENCODER, PretrainConfig
 from reelwright.stages.pretrain.examples import (
     BACKGROUND,
     Examples,
@@ -46,8 +47,6 @@ from reelwright.storage.arrays.frames import FrameStore
 from reelwright.storage.errors import ConfigError, InputError
 from reelwright.storage.store import Store
 
-_OF_ENCODER = ("encoder", "weights", "prefix", "key_map", "ignore", "model_args", "preprocess", "seed")
-
 
 def run(work: Work, reporter: Reporter) -> dict[str, Any]:
     """Train the run ``work.key``, or go on with it where it was interrupted; a complete one is trained anew.
@@ -59,14 +58,18 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
     config = parse_config(PretrainConfig, dict(work.config), where=work.node)
     (frames,) = work.inputs["frames"]
     config.check_inputs({"frames": [parse_config(DecodeConfig, dict(frames.config), where=frames.node)]})
-    return train_in_processes(work, reporter, config=config, train=_train)
+    if config.clips is None:
+        return train_in_processes(work, reporter, config=config, train=_train)
+    of_clips = config.model_copy(update={"batch_size": config.clips.batch_size})
+    return train_in_processes(work, reporter, config=of_clips, train=pretrain_clips)
 
 
 def _train(work: Work, config: PretrainConfig, place: TrainContext) -> dict[str, Any] | None:
     labels = label_space(work.payload, node=work.node)
     states = state_classes(config, labels.classes, background=labels.background)
     loaded, embed_dim = _encoder(work, config)
-    objective = Contrast(**config.objective.model_dump())
+    options = {"name", "temperature", "margin", "exclude_background"}
+    objective = Contrast(**config.objective.model_dump(include=options))
     num_classes = len(states.names) + 1 if config.objective.name == "ce" else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -99,7 +102,7 @@ def _train(work: Work, config: PretrainConfig, place: TrainContext) -> dict[str,
 
 def _encoder(work: Work, config: PretrainConfig) -> tuple[LoadedEncoder, int]:
     """The encoder with the weights it starts from, its embedding head new, and the size of its embedding."""
-    given = config.model_dump(include=set(_OF_ENCODER))
+    given = config.model_dump(include=set(OF_ENCODER))
     wanted = parse_config(EmbedConfig, {**given, "frames": config.frames}, where=work.node)
     with unchanged_sources(work):
         loaded = build_from_config(wanted, store=Store.at(work.store), run=None, where=work.node, plugins=work.plugins)

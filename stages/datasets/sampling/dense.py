@@ -42,6 +42,22 @@ def multi_starts(
     return _windows([_multi_starts(int(n), shape, max_clips, min_step, rule) for n in rows], rows, shape)
 
 
+def covering_starts(num_rows: Sequence[int], shape: WindowShape, *, max_clips: int) -> Windows:
+    """As few windows of each video as see all of it from its first row to its last, evenly spread; at most `max_clips`.
+
+    A single one of a longer video lies in the middle. Raises ValueError for a number below 1.
+    """
+    _check(max_clips=max_clips)
+    rows = np.asarray(num_rows, dtype=np.int64)
+    last = np.maximum(rows - shape.span_rows, 0)
+    counts = np.minimum(-(-rows // shape.span_rows), max_clips)
+    starts = [
+        _spread(int(end), int(count), 1) if count else np.zeros(0, dtype=np.int64)
+        for end, count in zip(last, counts, strict=True)
+    ]
+    return _windows(starts, rows, shape)
+
+
 def dense_views(num_rows: Sequence[int], shape: WindowShape, *, num_views: int) -> Windows:
     """`num_views` windows of each video, on the grid of every `dilation`-th row, from its first place to its last.
 
