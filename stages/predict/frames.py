@@ -6,7 +6,7 @@ Of runs on clips only the frames that some clip needs are decoded and encoded; w
 from __future__ import annotations
 
 from reelwright.stages.base.config import parse_config
-from reelwright.stages.base.unit import cached_model
+from reelwright.stages.base.unit import held
 from reelwright.stages.base.work import InputRef, Reporter, Work
 from reelwright.stages.embed.config import EmbedConfig
 from reelwright.stages.embed.encoding.encoder import LoadedEncoder, build_from_config
@@ -42,7 +42,7 @@ def score_frames(work: Work, config: PredictConfig, scorer: Scorer, *, writer: S
         tuning = Store.at(work.store).root / "tuning"
         return loaded, prepare_forward(loaded, settings, tuning=tuning, note=reporter.note)
 
-    loaded, forward = cached_model(f"predict frames {work.key}", make)
+    loaded, forward = held(f"predict frames {work.key}", make)
     crops = _crops(config, loaded, where=work.node)
     needed = scorer.needed(clip_of(loaded, where=work.node))
     looks = Looks(needed, crops)

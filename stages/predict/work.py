@@ -12,7 +12,7 @@ from pathlib import Path
 
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.devices import deterministic_results, pick_device
-from reelwright.stages.base.unit import cached_model
+from reelwright.stages.base.unit import held
 from reelwright.stages.base.work import Reporter, Work, ledger_of
 from reelwright.stages.datasets.stored_rows import read_video
 from reelwright.stages.predict.config import PredictConfig
@@ -70,7 +70,7 @@ def prepare(work: Work, reporter: Reporter) -> None:
 
 def _ready(work: Work, config: PredictConfig) -> LoadedRun:
     folder = RunFolder(Store.at(work.store).run(work.inputs["run"][0].key))
-    return cached_model(
+    return held(
         f"predict {work.key}", lambda: load_run(folder, device=pick_device(config.device), plugins=work.plugins)
     )
 
