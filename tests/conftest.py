@@ -27,7 +27,7 @@ def _let_go():
     yield
     unit = sys.modules.get("reelwright.stages.base.unit")
     if unit is not None:
-        unit.keep_models(0)
+        unit.hold(0)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

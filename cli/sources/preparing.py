@@ -188,9 +188,10 @@ def _print_result(result: PrepareResult, *, as_json: bool) -> None:
     _print_problems(result.problems, result.manifest.parent)
     tables = {"rows": result.num_frame_labels, "segments": result.num_segments}
     kind = next((name for name, count in tables.items() if count), None)
-    labels = "column: label" if kind is None else f"{kind}: {result.manifest.with_name(f'{kind}.csv')}"
+    sources = [f"{kind}: {result.manifest.with_name(f'{kind}.csv')}"] if kind else []
+    labels = ", ".join([*sources, *(["column: label"] if result.has_labels else [])])
     typer.echo(f"\nfor a pipeline file:\nvideos: {{manifest: {result.manifest}{_splits(counts)}}}")
-    typer.echo(f"labels: {{{labels}}}" if result.has_labels or kind else "", nl=bool(counts))
+    typer.echo(f"labels: {{{labels}}}" if labels else "", nl=bool(counts))
     if result.fps is not None and any(video.found.path.is_dir() for video in result.videos):
         typer.echo(f"and image_fps: {result.fps:g} in the decode node")
 

@@ -101,7 +101,9 @@ def with_labels(dataset: Dataset, file: PipelineFile, settings: LabelsConfig | N
     """The same videos with other labels, as a node may have its own. Raises as `load_dataset` does."""
     if settings is None or not dataset.videos:  # none: synthetic ones that are still to be made
         return replace(dataset, labels=LabelSet((), {}), background=UNKNOWN, label_settings=settings)
-    labels = _read_labels(file, settings, dataset)
+    beside = settings.column_beside  # read by itself
+    labels = _read_labels(file, settings.model_copy(update={"column": None}) if beside else settings, dataset)
+    labels = with_video_labels(labels, dataset.videos, column=beside) if beside else labels
     background = _background(file, settings, labels)
     if settings.time_origin == "first_frame":
         labels = replace(labels, by_video=dict(_counted_from_first_frame(labels, dataset)))
@@ -123,10 +125,9 @@ def _read_labels(file: PipelineFile, settings: LabelsConfig, dataset: Dataset) -
         named = {head: settings.class_names(head) for head in settings.columns}
         return labels_from_columns(videos, columns=settings.columns, classes=named)
     classes = settings.class_names()
-    kind = next((kind for kind in ("segments", "steps", "rows") if getattr(settings, kind) is not None), None)
-    if kind is None:
-        assert settings.column is not None
+    if settings.column is not None:
         return labels_from_column(videos, column=settings.column, classes=classes)
+    kind = next(kind for kind in ("segments", "steps", "rows") if getattr(settings, kind) is not None)
     written = getattr(settings, kind)
     path = local_file(file.place(written))
     if synthetic is not None and written == STAGE:
@@ -136,8 +137,7 @@ def _read_labels(file: PipelineFile, settings: LabelsConfig, dataset: Dataset) -
             raise ConfigError(
                 f"{file.path}: labels.{kind}: {synthetic.config.family} videos have no {kind}. Use column: label"
             )
-    labels = labels_from_table(path, kind=kind, videos=videos, classes=classes, absent=dataset.absent)
-    return labels if settings.column is None else with_video_labels(labels, videos, column=settings.column)
+    return labels_from_table(path, kind=kind, videos=videos, classes=classes, absent=dataset.absent)
 
 
 def _background(file: PipelineFile, settings: LabelsConfig, labels: LabelSet) -> int:

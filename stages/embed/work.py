@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.devices import deterministic_results
-from reelwright.stages.base.unit import cached_model
+from reelwright.stages.base.unit import held
 from reelwright.stages.base.work import Reporter, Work, ledger_of
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.embed.encoding.encoder import LoadedEncoder, load_encoder
@@ -55,7 +55,7 @@ def ready(work: Work, reporter: Reporter) -> tuple[LoadedEncoder, ForwardPass]:
         forward = prepare_forward(loaded, loaded.config, tuning=tuning, note=reporter.note, num_views=num_views)
         return loaded, forward
 
-    return cached_model(f"embed {work.key}", make)
+    return held(f"embed {work.key}", make)
 
 
 def open_writer(work: Work, loaded: LoadedEncoder) -> EmbeddingWriter:

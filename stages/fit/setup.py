@@ -42,6 +42,11 @@ class Learning:
     evaluate_start: bool = False  # the weights it starts from are a candidate for the best
     unit: str = "windows"  # what progress counts
 
+    @property
+    def batch_unit(self) -> str:
+        """What the batch size counts: of views, the videos that they are of."""
+        return "videos" if self.unit == "views" else self.unit
+
 
 def learn(
     module: VideoModel,
@@ -81,7 +86,7 @@ def _fit(
     place: TrainContext,
     init: dict[str, Any] | None,
 ) -> Progress:
-    lr, line = scaled_lr(config.optimizer, batch_size=config.batch_size)
+    lr, line = scaled_lr(config.optimizer, batch_size=config.batch_size, unit=learning.batch_unit)
     place.reporter.note(line)
     if init is not None:
         place.reporter.note(init["line"])
@@ -89,7 +94,8 @@ def _fit(
             write_json(folder.init_report, init)
     if learning.train.num_batches == 0:
         raise StageError(
-            f"{work.node}: drop_last leaves no batch: {config.batch_size} windows make one. Lower batch_size."
+            f"{work.node}: drop_last leaves no batch: {config.batch_size} {learning.batch_unit} make one. "
+            "Lower batch_size."
         )
     if config.gradient_checkpointing:
         recompute_blocks(module)

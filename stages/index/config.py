@@ -88,17 +88,21 @@ class LabelsConfig(Settings):
     max_unlabelled: float = execution(1.0, ge=0, le=1)
     """Share of the videos of a split that may have no label before this is an error; each run warns of any."""
 
+    @property
+    def column_beside(self) -> str | None:
+        """The column where it stands beside a table; None where it is the only source, or there is none."""
+        return self.column if self.segments or self.steps or self.rows else None
+
     @model_validator(mode="after")
     def _one_source(self) -> LabelsConfig:
         names = ("column", "columns", "segments", "steps", "rows")
         given = [name for name in names if getattr(self, name) is not None]
-        is_beside = self.column is not None and len(given) == 2 and "columns" not in given
-        if len(given) != 1 and not is_beside:
+        if len(given) != 1 and not (len(given) == 2 and self.column_beside):
             raise ValueError(
                 f"give exactly one of {', '.join(names)}, not {' and '.join(given) or 'none'}; a column may stand "
                 "beside segments, steps or rows"
             )
-        if given == ["column"] and self.background is not None:
+        if self.column is not None and not self.column_beside and self.background is not None:
             raise ValueError("background is of time that nothing covers; a column labels whole videos, leave it out")
         return self
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from reelwright.models.encoders.build import DataConfig
 from reelwright.stages.base.config import parse_config
-from reelwright.stages.base.unit import cached_model
+from reelwright.stages.base.unit import held
 from reelwright.stages.base.work import InputRef, Reporter, Work
 from reelwright.stages.datasets.sampling.views import Box
 from reelwright.stages.decode.geometry import Geometry
@@ -56,7 +56,7 @@ def score_frames(work: Work, config: PredictConfig, scorer: Scorer, *, writer: S
         tuning = Store.at(work.store).root / "tuning"
         return loaded, prepare_forward(loaded, settings, tuning=tuning, note=reporter.note)
 
-    loaded, forward = cached_model(f"predict frames {work.key}", make)
+    loaded, forward = held(f"predict frames {work.key}", make)
     crops = _crops(config, loaded, where=work.node)
     if scorer.kept is not None:
         scorer.kept.see(_seen(loaded.data_config, crops).to_plain())

@@ -67,6 +67,38 @@ def _train(work: Work, config: TrainConfig, place: TrainContext) -> dict[str, An
     metric = chosen_metric(config, task, plugins=work.plugins)
     store = Store.at(work.store)
     stores = [EmbeddingStore(store.embeddings(ref.key)) for ref in work.inputs["embeddings"]]
+    model, values = _build(work, config, stores, labels, heads)
+    model.to(place.device)
+    scratch = store.root / "scratch" / f"{work.key}.{machine_name()}.rows"
+
+    def load() -> Learning:
+        names = _present(work, config, stores, place.reporter)
+        of_maps = config.reads_maps
+        if of_maps or "views" in stores[0].spec:
+            opened = [stores[0].rows(digest) for digest in names]
+            rows = KnownRows(tuple(names), tuple(each.spans for each in opened))
+            make: MakeViews = partial(MapBatches, rows=opened, output=config.output, row_axes=3 if of_maps else 1)
+        else:
+            block = _load(config, stores, names, place=place, scratch=scratch)
+            rows, make = KnownRows(block.digests, block.spans), partial(ViewBatches, block=block)
+            if config.views is None:
+                assert task is not None
+                return _learning(work, config, block, names, task, place=place, metric=metric)
+        contexts = int(config.model.option("contexts", 1))
+        how: dict[str, Any] = {"task": task, "metric": metric, "make": make, "num_contexts": contexts, "place": place}
+        return learn_views(work, config, rows, labels, **how)
+
+    try:
+        return learn(model, load, work=work, config=config, place=place, labels=labels, values=values)
+    finally:
+        if place.world.local_rank == 0:
+            remove(scratch)
+
+
+def _build(
+    work: Work, config: TrainConfig, stores: list[EmbeddingStore], labels: LabelSpace, heads: list[Head]
+) -> tuple[VideoModel, dict[str, Any]]:
+    """The model with its first weights, and what config.yaml says of it."""
     of_maps = config.reads_maps
     if of_maps:
         input_dim = map_channels(stores[0], config.output)
@@ -89,30 +121,7 @@ def _train(work: Work, config: TrainConfig, place: TrainContext) -> dict[str, An
         _start_resnet(model, work)
     if config.compares_views:
         model = _with_heads(model, config, values["model"], where=work.node)
-    model.to(place.device)
-    scratch = store.root / "scratch" / f"{work.key}.{machine_name()}.rows"
-
-    def load() -> Learning:
-        names = _present(work, config, stores, place.reporter)
-        if of_maps or "views" in stores[0].spec:
-            opened = [stores[0].rows(digest) for digest in names]
-            rows = KnownRows(tuple(names), tuple(each.spans for each in opened))
-            make: MakeViews = partial(MapBatches, rows=opened, output=config.output, row_axes=3 if of_maps else 1)
-        else:
-            block = _load(config, stores, names, place=place, scratch=scratch)
-            rows, make = KnownRows(block.digests, block.spans), partial(ViewBatches, block=block)
-            if config.views is None:
-                assert task is not None
-                return _learning(work, config, block, names, task, place=place, metric=metric)
-        contexts = int(config.model.option("contexts", 1))
-        how: dict[str, Any] = {"task": task, "metric": metric, "make": make, "num_contexts": contexts, "place": place}
-        return learn_views(work, config, rows, labels, **how)
-
-    try:
-        return learn(model, load, work=work, config=config, place=place, labels=labels, values=values)
-    finally:
-        if place.world.local_rank == 0:
-            remove(scratch)
+    return model, values
 
 
 def _with_heads(model: VideoModel, config: TrainConfig, sizes: dict[str, Any], *, where: str) -> VideoModel:

@@ -49,22 +49,6 @@ def labels_from_column(videos: Sequence[ManifestVideo], *, column: str, classes:
     return LabelSet(names, {video_id: Annotation(label=ids[value]) for video_id, value in values.items() if value})
 
 
-def with_video_labels(labels: LabelSet, videos: Sequence[ManifestVideo], *, column: str) -> LabelSet:
-    """The same labels of rows, and beside them each video's own, from a column of the manifest; an empty cell: none.
-
-    Its names are no classes: they say of which action the rows are. Raises InputError for a column that is not there
-    or empty.
-    """
-    own = labels_from_column(videos, column=column, classes=None)
-    if not own.by_video:
-        raise InputError(f"labels.column: column {column!r} of the manifest is empty; fill it, or leave it out.")
-    named = {
-        video_id: replace(labels.of(video_id), video_label=own.classes[annotation.label])
-        for video_id, annotation in own.by_video.items()
-    }
-    return replace(labels, by_video=labels.by_video | named)
-
-
 def labels_from_columns(
     videos: Sequence[ManifestVideo],
     *,
@@ -136,6 +120,22 @@ def labels_from_table(
     by_frame = kind == "rows" and bool(used) and "frame" in used[0].cells
     by_video = {video_id: _annotation(kind, by_frame, entries) for video_id, entries in found.items()}
     return LabelSet(names, by_video, unmatched=unmatched, num_named=len(ids_named))
+
+
+def with_video_labels(labels: LabelSet, videos: Sequence[ManifestVideo], *, column: str) -> LabelSet:
+    """The same labels of rows, and beside them each video's own, from a column of the manifest; an empty cell: none.
+
+    Its names are no classes: they say of which action the rows are. Raises InputError for a column that is not there
+    or empty.
+    """
+    own = labels_from_column(videos, column=column, classes=None)
+    if not own.by_video:
+        raise InputError(f"labels.column: column {column!r} of the manifest is empty; fill it, or leave it out.")
+    named = {
+        video_id: replace(labels.of(video_id), video_label=own.classes[annotation.label])
+        for video_id, annotation in own.by_video.items()
+    }
+    return replace(labels, by_video=labels.by_video | named)
 
 
 def _annotation(kind: str, by_frame: bool, entries: list[tuple[float, ...]]) -> Annotation:
