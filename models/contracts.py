@@ -12,14 +12,15 @@ H height, W width, K outputs, E embedding size.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from reelwright.models.blocks.layer_ids import layer_ids
+from reelwright.models.encoders.base import DataConfig
 
 Inputs = Mapping[str, Tensor]
 Outputs = Mapping[str, Tensor]
@@ -70,6 +71,51 @@ class VideoModel(nn.Module):
                 if isinstance(norm, _BatchNorm) and (part.state == "frozen_norms" or _is_frozen(norm)):
                     norm.eval()
         return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipSizes:
+    """The sizes that data and settings fix of a clip model."""
+
+    num_outputs: int
+    # K, classes or labels, of all heads together.
+    length: int
+    # T, frames of a window.
+    frame_size: tuple[int, int]
+    # (H, W) in pixels.
+    per_row: bool = False
+    # True: logits for each frame (B,T,K); False: for the window (B,K).
+    heads: Mapping[str, int] = field(default_factory=dict)
+    # Name of each head -> its classes, in the order in which they make up the K; empty: one without a name.
+
+    def __post_init__(self) -> None:
+        """Refuse sizes below 1."""
+        for name, value in {
+            "num_outputs": self.num_outputs,
+            "length": self.length,
+            "frame": min(self.frame_size),
+        }.items():
+            if value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1.")
+
+
+class ClipModel(VideoModel):
+    """Base of whole networks from clips: `frames` (B,T,3,H,W), normalised as `data_config` says, and `mask` (B,T) in.
+
+    Out: `logits`, or of several heads `logits.HEAD` of each, and what else there is (see the top of this file).
+    Padded frames hold anything and must not change the answer. Subclasses take (ClipSizes, options).
+    """
+
+    data_config: DataConfig  # the pixels that it wants unless the settings say otherwise; of the class
+
+    @classmethod
+    def of(cls, sizes: ClipSizes, options: Any) -> Self:
+        """The model with the options of its entry in `clip_options`."""
+        return cls(sizes, options)
+
+    def public_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """``state``, of a public checkpoint or an image network to start from, with the names and shapes of here."""
+        return dict(state)
 
 
 def model_layers(model: VideoModel) -> dict[str, int]:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from reelwright.models.contracts import VideoModel
+from reelwright.models.contracts import ClipModel, ClipSizes, VideoModel
 from reelwright.models.encoders.base import DataConfig, Encoder, zero_input
 from reelwright.models.temporal.common import TemporalSizes
 
@@ -46,6 +46,35 @@ def checked_model(model: VideoModel, sizes: TemporalSizes) -> VideoModel:
             f"{type(model).__name__} gives {output} of shape {shape} for {_BATCH} windows of {sizes.length} rows; "
             f"needed is {wanted}."
         )
+    return model
+
+
+def checked_clip_model(model: ClipModel, sizes: ClipSizes) -> ClipModel:
+    """``model``, after one forward pass on zeros. Raises ValueError or TypeError for other outputs than are needed.
+
+    These are `logits`, or `logits.HEAD` of each head. Mode and random numbers are as before afterwards.
+    """
+    was_training, name = model.training, type(model).__name__
+    batch = {
+        "frames": torch.zeros(_BATCH, sizes.length, 3, *sizes.frame_size),
+        "mask": torch.ones(_BATCH, sizes.length, dtype=torch.bool),
+    }
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        found = model.eval()(batch)
+    model.train(was_training)
+    is_split = isinstance(found, dict) and sizes.heads and "logits" not in found
+    wanted = (
+        {f"logits.{head}": size for head, size in sizes.heads.items()} if is_split else {"logits": sizes.num_outputs}
+    )
+    for output, size in wanted.items():
+        if not isinstance(found, dict) or not isinstance(found.get(output), Tensor):
+            raise TypeError(f"{name} gives no tensor called {output}.")
+        shape = (_BATCH, sizes.length, size) if sizes.per_row else (_BATCH, size)
+        if tuple(found[output].shape) != shape:
+            raise ValueError(
+                f"{name} gives {output} of shape {tuple(found[output].shape)} for {_BATCH} clips of {sizes.length} "
+                f"frames; needed is {shape}."
+            )
     return model
 
 

@@ -19,8 +19,6 @@ from torch import Tensor, nn
 
 from reelwright.models.blocks.inflated_resnet import through_blocks
 
-TIMES = ("dense", "convolutional")
-VERSIONS = ("v1", "v2")
 _WIDTH, _TAPS = 16, 5  # of convolutional attention in time
 
 

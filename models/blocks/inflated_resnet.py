@@ -88,13 +88,17 @@ def load_image_weights(resnet: nn.ModuleDict, state: Mapping[str, Tensor]) -> In
     own = resnet.state_dict()
     stem = {"conv1", "bn1"}
     renamed = {f"stem.{name}" if name.split(".")[0] in stem else name: value for name, value in state.items()}
-    inflated = {
+    return start_from(resnet, inflated_kernels(renamed, own), replace_heads=False, keep_heads=False)
+
+
+def inflated_kernels(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``state`` with its 2D kernels over as many frames as those of ``own`` of the same names have."""
+    return {
         name: inflated_kernel(value, own[name].shape[2])
         if name in own and (own[name].ndim, value.ndim) == (5, 4)
         else value
-        for name, value in renamed.items()
+        for name, value in state.items()
     }
-    return start_from(resnet, inflated, replace_heads=False, keep_heads=False)
 
 
 def inflated_kernel(kernel: Tensor, taps: int) -> Tensor:

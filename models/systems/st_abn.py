@@ -10,14 +10,12 @@ classes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 from torch import Tensor, nn
 
 from reelwright.models.blocks.attention_branch import (
-    TIMES,
-    VERSIONS,
     AttentionBranch,
     AttentionGate,
     edited,
@@ -25,7 +23,7 @@ from reelwright.models.blocks.attention_branch import (
     named_outputs,
 )
 from reelwright.models.blocks.inflated_resnet import (
-    DEPTHS,
+    inflated_kernels,
     inflated_resnet,
     load_image_weights,
     num_channels,
@@ -33,8 +31,11 @@ from reelwright.models.blocks.inflated_resnet import (
     without_stride,
 )
 from reelwright.models.blocks.init_from import InitReport
-from reelwright.models.contracts import Inputs, Part, VideoModel
-from reelwright.models.temporal.options import check_choice, check_dropout, check_positive
+from reelwright.models.blocks.weights import remap_state_dict
+from reelwright.models.clip_options import StAbnOptions
+from reelwright.models.contracts import ClipModel, ClipSizes, Inputs, Part
+from reelwright.models.encoders.base import DataConfig
+from reelwright.models.temporal.options import check_positive
 
 PUBLIC_NAMES = {
     r"^backbone\.": "",
@@ -58,28 +59,19 @@ PUBLIC_NAMES = {
 # Names of the backbone in checkpoints of the public code -> names here, for `key_map` (weights.remap_state_dict).
 
 
-@dataclass(frozen=True, kw_only=True)
-class StAbnOptions:
-    """Options of `st_abn`; the defaults are those of the public code."""
-
-    depth: int = 50
-    # Of the ResNet: 18, 34, 50, 101 or 152.
-    version: str = "v1"
-    # v2: the authors' later code, without the ReLU behind the gate.
-    time: str = "dense"
-    # Attention in time. dense: as published, for windows of exactly `length` frames; convolutional: of any length.
-    dropout: float = 0.5
-
-    def __post_init__(self) -> None:
-        """Refuse impossible values."""
-        check_choice("depth", self.depth, DEPTHS)
-        check_choice("version", self.version, VERSIONS)
-        check_choice("time", self.time, TIMES)
-        check_dropout(self.dropout)
-
-
-class StAbn(VideoModel):
+class StAbn(ClipModel):
     """Two classifiers: the attention branch, whose maps are looked at, and the perception branch, which answers."""
+
+    data_config = DataConfig(
+        size=(224, 224),
+        resize=256,
+        interpolation="bilinear",
+        antialias=False,
+        crop="center",
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        clip_length=32,
+    )
 
     def __init__(self, *, length: int, num_outputs: int, options: StAbnOptions | None = None) -> None:
         """`length` T of the clips, which is fixed where attention in time is dense; K is `num_outputs`."""
@@ -102,6 +94,13 @@ class StAbn(VideoModel):
         self.gate = AttentionGate(channels, version=options.version)
         self.dropout, self.head = nn.Dropout(options.dropout), nn.Linear(features, num_outputs)
 
+    @classmethod
+    def of(cls, sizes: ClipSizes, options: StAbnOptions) -> Self:
+        """See ClipModel. Raises ValueError for logits of every frame."""
+        if sizes.per_row:
+            raise ValueError("st_abn answers for a window, not for each of its frames.")
+        return cls(length=sizes.length, num_outputs=sizes.num_outputs, options=options)
+
     @cached_property
     def parts(self) -> Mapping[str, Part]:
         """The stem and each layer of the ResNet is a layer; the branch counts as layer 4, which is its copy."""
@@ -116,6 +115,10 @@ class StAbn(VideoModel):
         The attention branch keeps its random weights, as in the public code. Raises ValueError where they do not fit.
         """
         return load_image_weights(self.resnet, state)
+
+    def public_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See ClipModel: a checkpoint of the public code, or a 2D ResNet of the same depth, which is inflated."""
+        return inflated_kernels(remap_state_dict(state, prefix=None, key_map=PUBLIC_NAMES), self.state_dict())
 
     def forward(self, batch: Inputs) -> dict[str, Tensor]:
         """`logits` and `aux.attention_logits` (B,K), `attention.space` (B,T,H/16,W/16), `attention.time` (B,T).

@@ -255,9 +255,11 @@ def check_options(
             raise ValueError(_unknown(f"option of {name}", option, allowed))
 
 
-def output_names(name: str, options: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of the outputs of the temporal model `name` with those options."""
-    return getattr(TEMPORAL_OPTIONS[name](**options), "outputs", ("logits",))
+def output_names(
+    name: str, options: Mapping[str, Any], *, known: Mapping[str, type[Any]] = MappingProxyType(TEMPORAL_OPTIONS)
+) -> tuple[str, ...]:
+    """Names of the outputs of the model `name`, one of the ``known``, with those options."""
+    return getattr(known[name](**options), "outputs", ("logits",))
 
 
 def kept_names(wanted: Sequence[str], given: Sequence[str]) -> tuple[str, ...]:

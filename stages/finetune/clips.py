@@ -57,10 +57,11 @@ def open_videos(store: FrameStore, digests: Sequence[str]) -> StoredVideos:
     present = set(store.digests())
     found = tuple(digest for digest in digests if digest in present)
     rows = tuple(store.rows(digest) for digest in found)
-    return StoredVideos(found, rows, tuple(_spans(entry) for entry in rows))
+    return StoredVideos(found, rows, tuple(spans_of(entry) for entry in rows))
 
 
-def _spans(rows: FrameRows) -> Spans:
+def spans_of(rows: FrameRows) -> Spans:
+    """The span of every stored frame."""
     return Spans(rows.pts_seconds, rows.stop_seconds, rows.source_frame, rows.source_frame + 1)
 
 

@@ -1,20 +1,33 @@
-"""Settings of finetune: an encoder and a temporal model learn on together, from stored frames."""
+"""Settings of finetune: an encoder and a temporal model learn on together, or a network of clips, from stored frames.
+
+temporal          the model, window and task of a train run, behind the encoder of `spatial`
+model, views      a model of one of the systems (CARL), behind the encoder of `spatial`
+model, window     a new model behind the encoder of `spatial`; without one a model that sees clips of frames itself
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator, model_validator
 
+from reelwright.models.clip_options import CLIP_MODEL_OPTIONS
+from reelwright.models.encoders.names import is_of_library, is_video_encoder
 from reelwright.stages.augment.config import AugmentSettings
 from reelwright.stages.base.config import execution, node_input, setting, training
 from reelwright.stages.base.stage_config import StageConfig
+from reelwright.stages.datasets.tasks.registry import TASKS
+from reelwright.stages.embed.config import EmbedConfig, PreprocessSettings
 from reelwright.stages.fit.model_config import ModelSettings
 from reelwright.stages.fit.optim.config import OptimizerSettings
 from reelwright.stages.fit.view_config import NetworkSettings
+from reelwright.stages.train.config import TrainWindowSettings, check_windows, known_task
+from reelwright.storage.errors import ConfigError
 
 PARTS = ("spatial", "temporal")  # names of what learns, and starts of the names of its parameters
+_OF_WINDOWS = ("task", "head_weights", "labels_of_window", "window")
+_OF_ENCODER = ("spatial_lr_scale", "temporal_lr_scale", "frozen_norm")  # mean nothing of a network of one part
 
 
 class FinetuneOptimizerSettings(OptimizerSettings):
@@ -26,35 +39,54 @@ class FinetuneOptimizerSettings(OptimizerSettings):
 class FinetuneConfig(NetworkSettings):
     """Encoder and temporal model trained together from frames; window, task and model are those of the temporal run.
 
-    Or an encoder and a model of one of the systems, on views of whole videos.
+    Or an encoder and a model of one of the systems, on views of whole videos. Or a new model, with the task and window
+    of this node: behind an encoder, or one that sees clips of frames itself.
     """
 
     stage: ClassVar[str] = "finetune"
     version: ClassVar[int] = 5  # 5: crops are of the stored frame, not of the middle that the encoder sees
     kind: ClassVar[str] = "run"
     produces: ClassVar[str] = "run"
-    costs: ClassVar[tuple[str, ...] | None] = ("precision",)
+    costs: ClassVar[tuple[str, ...] | None] = ("precision", "model")
     time_grows_with: ClassVar[str] = "epochs"
 
     frames: str = node_input("frames", kinds=("frames",), used="training")
     """The decode node, with materialize: true; the one that the embeddings were made from."""
-    spatial: str = node_input(kinds=("embeddings",))
-    """The embed node whose encoder, weights and preprocessing are taken."""
+    spatial: str | None = node_input(None, kinds=("embeddings",))
+    """The embed node whose encoder, weights and preprocessing are taken. Encoders of clips take the whole window as
+    one, and need model, task and window. None where the model sees frames itself (st_abn)."""
     temporal: str | None = node_input(None, kinds=("run",), used="start")
-    """The train node whose model, weights, window and task are taken; or give model, objective and views."""
+    """The train node whose model, weights, window and task are taken; or give model, with task and window, or with
+    objective and views."""
     model: ModelSettings | None = setting(None, when=lambda config: config.model is not None)
-    """carl, conv or vanilla (or a plug-in), which begins anew (or from init_from) and learns from views. `source` is
-    frames unless it is given: `spatial` is a ResNet, the base of it up to layer `split` (2, 3; null: all of it), which
-    `base` freezes, and the layers behind learn in the model; rows: the pooled output of any encoder."""
+    """What begins anew (or from init_from). With task and window: a model of rows (linear, transformer, ...) behind the
+    encoder of `spatial`; without `spatial` a network that sees clips of frames: st_abn, or a plug-in's.
+    With views carl, conv or vanilla (or a plug-in): `source` is frames unless it is given: `spatial` is a ResNet, the
+    base of it up to layer `split` (2, 3; null: all of it), which `base` freezes, and the layers behind learn in the
+    model; rows: the pooled output of any encoder."""
+    task: str = setting("last_row", when=lambda config: config.learns_windows)
+    """Of model without views: as in train."""
+    head_weights: dict[str, NonNegativeFloat] = training(
+        default_factory=dict, when=lambda config: config.learns_windows
+    )
+    """As in train."""
+    labels_of_window: Literal["any", "net_change"] = setting("any", when=lambda config: config.learns_windows)
+    """As in train."""
+    window: TrainWindowSettings = setting(TrainWindowSettings(), when=lambda config: config.learns_windows)
+    """Of model without views: as in train, in frames."""
+    preprocess: PreprocessSettings = setting(PreprocessSettings(), when=lambda config: config.is_whole)
+    """Without `spatial`: overrides of the preprocessing that the model was made for, as in embed."""
     spatial_lr_scale: NonNegativeFloat = training(0.1)
-    """Factor on the learning rate for the encoder; 0 freezes it. Of a model, model.base says whether it learns."""
+    """Factor on the learning rate for the encoder; 0 freezes it. Of a model on views, model.base says whether it
+    learns."""
     temporal_lr_scale: NonNegativeFloat = training(1.0)
     """Factor on the learning rate for the temporal model; 0 freezes it."""
     freeze: tuple[str, ...] = training(())
-    """spatial, temporal, or patterns of parameter names (as of file names), such as spatial.model.layer1.*"""
+    """spatial, temporal, or patterns of parameter names (as of file names), such as spatial.model.layer1.*; without
+    `spatial` all names begin with model."""
     frozen_norm: bool = training(True)
-    """Batch norms of the encoder keep their statistics: windows are too alike to estimate new ones. Of a model,
-    model.base says it."""
+    """Batch norms of the encoder keep their statistics: windows are too alike to estimate new ones. Of a model on
+    views, model.base says it; without `spatial` all batch norms learn."""
     augment: AugmentSettings = training(AugmentSettings())
     windows_per_epoch: PositiveInt | None = training(None)
     """Windows drawn an epoch; null: all of the grid (of the temporal run's window)."""
@@ -71,17 +103,59 @@ class FinetuneConfig(NetworkSettings):
     """Frames (as they are stored where crops are cut from them, else as the encoder sees them) are held in memory up to
     this size; beyond, they are read for every window."""
 
+    @field_validator("task")
+    @classmethod
+    def _task_is_known(cls, name: str) -> str:
+        return known_task(name)
+
+    @property
+    def learns_windows(self) -> bool:
+        """Whether a new model learns from windows that these settings describe."""
+        return self.model is not None and self.views is None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the model sees frames itself, without an encoder before it."""
+        return self.learns_windows and self.spatial is None
+
+    @property
+    def clip_outputs(self) -> tuple[str, ...] | None:
+        """What a model that sees frames itself gives; None where that is not known, or there is an encoder."""
+        if not self.is_whole or self.model is None or not self.model.is_ours():
+            return None
+        return tuple(CLIP_MODEL_OPTIONS[self.model.name].outputs)
+
+    @property
+    def row_outputs(self) -> tuple[str, ...] | None:
+        """What the model gives of stored rows; None: it is to be tried."""
+        return () if self.is_whole else None
+
     @model_validator(mode="after")
-    def _something_learns(self) -> FinetuneConfig:
-        if set(PARTS) <= set(self.frozen):
+    def _one_model(self) -> Self:
+        if (self.temporal is None) == (self.model is None):
+            raise ValueError(
+                "give either temporal (a train node) or model: with task and window, or with objective and views"
+            )
+        if not self.learns_windows:
+            whose = "temporal is that of its run" if self.model is None else "views are learned from"
+            self._refuse_given((*_OF_WINDOWS, "preprocess"), f"of a new model on windows, but {whose}; leave it out")
+            if self.spatial is None:
+                raise ValueError("spatial is missing: the embed node whose encoder sees the frames")
+        elif self.spatial is None:
+            self._check_whole()
+        else:
+            self._check_behind_encoder()
+        return self
+
+    @model_validator(mode="after")
+    def _something_learns(self) -> Self:
+        if not self.is_whole and set(PARTS) <= set(self.frozen):
             raise ValueError("spatial and temporal are both frozen (freeze, lr_scale: 0); nothing is left to learn")
         return self
 
     @model_validator(mode="after")
-    def _one_model(self) -> FinetuneConfig:
-        if (self.temporal is None) == (self.model is None):
-            raise ValueError("give either temporal (a train node) or model, objective and views")
-        if self.model is None:
+    def _views_are_of_frames(self) -> Self:
+        if self.model is None or self.views is None:
             return self
         for name in ("windows_per_epoch", "repeats", "frozen_norm"):
             if getattr(self, name) != type(self).model_fields[name].default:
@@ -89,13 +163,52 @@ class FinetuneConfig(NetworkSettings):
                 raise ValueError(f"{name} is of a temporal run and its windows; leave it out ({instead})")
         if self.model.options().get("source", "frames") not in {"frames", "rows"}:
             raise ValueError("model.source: maps are stored ones, of train; give frames (with split) or rows")
-        if self.views is None:
-            raise ValueError(f"model {self.model.name} learns from views of videos; give views: {{length: 80}}")
         return self
+
+    def _check_whole(self) -> None:
+        """Refuse what a network of one part has no use for."""
+        model = self.model
+        assert model is not None
+        if model.is_ours() and model.name not in CLIP_MODEL_OPTIONS:
+            raise ValueError(
+                f"model {model.name} learns from rows of an encoder; give spatial (an embed node), or a model that "
+                f"sees frames: {', '.join(CLIP_MODEL_OPTIONS)}, or a plug-in's"
+            )
+        self._refuse_given(_OF_ENCODER, "of an encoder and what is behind it, but there is no spatial; leave it out")
+        self._check_windows()
+        if self.traits_per_row and model.is_ours() and not CLIP_MODEL_OPTIONS[model.name].answers_rows:
+            raise ValueError(f"model {model.name} answers for a window, but task is per_row; choose another task")
+
+    def _check_behind_encoder(self) -> None:
+        """Refuse what a new model behind an encoder has no use for."""
+        model = self.model
+        assert model is not None
+        if model.name in CLIP_MODEL_OPTIONS:
+            raise ValueError(f"model {model.name} sees frames itself; leave spatial out")
+        if model.keeps_positions:
+            raise ValueError(f"model {model.name} reads stored maps or tokens, of train; choose one of pooled rows")
+        self._refuse_given(("preprocess",), "that of the embed node that spatial names; set it there")
+        self._check_windows()
+        if self.traits_per_row and model.name == "mlp":
+            raise ValueError("model mlp gives no logits per row, but task is per_row; use linear, gru, transformer")
+
+    def _check_windows(self) -> None:
+        self._refuse_given(("windows_per_epoch",), "of a temporal run; set window.per_epoch")
+        check_windows(self)
+
+    def _refuse_given(self, names: Sequence[str], why: str) -> None:
+        for name in names:
+            if getattr(self, name) != type(self).model_fields[name].get_default(call_default_factory=True):
+                raise ValueError(f"{name} is {why}")
+
+    @property
+    def traits_per_row(self) -> bool:
+        """Whether every frame is answered for."""
+        return TASKS[self.task].per_row
 
     @property
     def base_state(self) -> str:
-        """How the encoder in front of a model is trained: trained, frozen or frozen_norms."""
+        """How the encoder in front of a model on views is trained: trained, frozen or frozen_norms."""
         assert self.model is not None
         return str(self.model.options().get("base", "frozen"))
 
@@ -103,13 +216,13 @@ class FinetuneConfig(NetworkSettings):
     def frozen(self) -> tuple[str, ...]:
         """Parts and patterns of names that do not learn."""
         still = [part for part in PARTS if getattr(self, f"{part}_lr_scale") == 0]
-        base = ["spatial"] if self.model is not None and self.base_state == "frozen" else []
+        base = ["spatial"] if self.views is not None and self.base_state == "frozen" else []
         return tuple(dict.fromkeys((*self.freeze, *still, *base)))
 
     @property
     def multipliers(self) -> dict[str, float]:
         """Start of a parameter's name -> factor on its learning rate."""
-        return {f"{part}.": getattr(self, f"{part}_lr_scale") for part in PARTS}
+        return {} if self.is_whole else {f"{part}.": getattr(self, f"{part}_lr_scale") for part in PARTS}
 
     @property
     def seen_of_frames(self) -> tuple[str, str]:
@@ -120,6 +233,33 @@ class FinetuneConfig(NetworkSettings):
             return "pooled", "rows"
         return f"layer{options.get('split', 3) or 4}.map", "maps"
 
+    def window_rows(self) -> tuple[int, str] | None:
+        """As of every stage."""
+        return self.window.reach if self.learns_windows else None
+
     def check_inputs(self, inputs: Mapping[str, Sequence[StageConfig]]) -> None:
-        """Refuse frames that are not stored: windows are read again and again, in random order."""
-        self.check_frames_stored(inputs, more="; its embeddings stay as they are.")
+        """Refuse frames that are not stored (windows are read again and again), and encoders that see too much."""
+        more = "" if self.is_whole else "; its embeddings stay as they are."
+        self.check_frames_stored(inputs, more=more)
+        for embed in inputs.get("spatial", ()):
+            if isinstance(embed, EmbedConfig) and sees_clips(embed):
+                self.check_clip_encoder(str(embed.encoder))
+
+    def check_clip_encoder(self, encoder: str) -> None:
+        """Raise ConfigError where these settings do not go with an encoder that sees clips."""
+        if not self.learns_windows:
+            raise ConfigError(
+                f"spatial: {encoder} sees clips, and of temporal runs and of views a row is a frame. Give model, task "
+                "and window (of frames), which a clip of it takes as a whole"
+            )
+        if self.traits_per_row:
+            raise ConfigError(
+                f"task: per_row has an answer for every frame, but a window is one clip, and so one row, of {encoder}. "
+                "Choose video, last_row or majority"
+            )
+
+
+def sees_clips(embed: EmbedConfig) -> bool:
+    """Whether the encoder of an embed node is known to see clips."""
+    encoder = embed.encoder
+    return encoder is not None and is_of_library(encoder) and is_video_encoder(encoder)

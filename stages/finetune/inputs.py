@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 
 from reelwright.stages.augment.transforms import clip_transforms
 from reelwright.stages.base.config import parse_config
@@ -10,7 +11,7 @@ from reelwright.stages.base.work import InputRef, Reporter, Work
 from reelwright.stages.datasets.labelled import distinct_videos
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.geometry import Geometry
-from reelwright.stages.embed.config import EmbedConfig
+from reelwright.stages.embed.config import ClipSettings, EmbedConfig
 from reelwright.stages.embed.encoding.encoder import LoadedEncoder, build_from_config
 from reelwright.stages.embed.encoding.forward import row_shapes
 from reelwright.stages.finetune.clips import ClipReading, StoredVideos, open_videos, reader, stored_reader
@@ -33,10 +34,13 @@ def check_frames(work: Work, config: FinetuneConfig) -> None:
     config.check_inputs({"frames": [decode]})
 
 
-def spatial_encoder(work: Work, output: str) -> tuple[LoadedEncoder, tuple[int, ...]]:
+def spatial_encoder(
+    work: Work, output: str, *, clip: ClipSettings | None = None
+) -> tuple[LoadedEncoder, tuple[int, ...]]:
     """The encoder of the embed node with one output, and the shape of a row of it.
 
-    Raises ConfigError for an encoder of clips, or one that has no such output.
+    ``clip`` is what an encoder of clips is to see in place of the embed node's clips; None: none is allowed. Raises
+    ConfigError for an encoder of clips where none is, one that does not take such clips, or has no such output.
     """
     reference = only_input(work, "spatial")
     config = parse_config(EmbedConfig, dict(reference.config), where=reference.node)
@@ -48,9 +52,23 @@ def spatial_encoder(work: Work, output: str) -> tuple[LoadedEncoder, tuple[int, 
         where=reference.node,
         plugins=work.plugins,
     )
-    if loaded.encoder.kind != "image":
-        raise ConfigError(f"{work.node}: rows of a video encoder are clips; finetune needs one of images (timm/NAME).")
-    return loaded, row_shapes(loaded.encoder, loaded.data_config, where=reference.node)[output]
+    if loaded.encoder.kind == "image":
+        return loaded, row_shapes(loaded.encoder, loaded.data_config, where=reference.node)[output]
+    settings = parse_config(FinetuneConfig, dict(work.config), where=work.node)
+    settings.check_clip_encoder(loaded.name)
+    assert clip is not None
+    loaded = replace(
+        loaded,
+        data_config=replace(loaded.data_config, clip_length=clip.length or loaded.data_config.clip_length),
+        config=loaded.config.model_copy(update={"clip": clip}),
+    )
+    try:
+        return loaded, row_shapes(loaded.encoder, loaded.data_config, where=reference.node)[output]
+    except ConfigError as error:
+        raise ConfigError(
+            f"{work.node}: window.length: {clip.length} is not allowed for {loaded.name}, which takes a window as one "
+            f"clip: {error}"
+        ) from error
 
 
 def stored_videos(work: Work, config: FinetuneConfig, reporter: Reporter) -> tuple[StoredVideos, tuple[str, ...]]:

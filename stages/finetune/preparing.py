@@ -17,7 +17,7 @@ from reelwright.stages.augment.erasing import erase
 from reelwright.stages.augment.resized_crop import ClipTransform
 from reelwright.stages.augment.transforms import build_redraw
 from reelwright.stages.datasets.sampling.generators import generators_at
-from reelwright.stages.finetune.module import FinetuneModule
+from reelwright.stages.finetune.module import FrameNetwork
 from reelwright.stages.fit.loop.batches import Batch, Origin
 from reelwright.stages.fit.mixing import Mixing
 
@@ -26,7 +26,7 @@ class ClipAugmentation:
     """Makes normalised float clips (B, T, C, H, W) of batches of uint8 ones (B, T, H, W, C), and mixes them."""
 
     def __init__(
-        self, module: FinetuneModule, settings: AugmentSettings, *, seed: int, mixing: Mixing | None = None
+        self, module: FrameNetwork, settings: AugmentSettings, *, seed: int, mixing: Mixing | None = None
     ) -> None:
         """``module`` knows mean and standard deviation."""
         self.module, self.settings, self.seed, self.mixing = module, settings, seed, mixing

@@ -1,4 +1,4 @@
-"""Fine-tune an encoder and a temporal model together: one run.
+"""Fine-tune an encoder and a temporal model together, or a network that sees clips of frames: one run.
 
 frame store -> windows of frames -> augmentation -> encoder -> temporal model -> Trainer -> runs/<key>/
 """
@@ -12,32 +12,27 @@ from typing import Any
 
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.work import Reporter, Work
-from reelwright.stages.datasets.labelled import KnownRows, label_space
+from reelwright.stages.datasets.labelled import label_space
 from reelwright.stages.datasets.sampling.windows import WindowShape
 from reelwright.stages.datasets.tasks.labels import LabelSpace
-from reelwright.stages.datasets.tasks.task import Task
 from reelwright.stages.embed.config import EmbedConfig
 from reelwright.stages.embed.encoding.encoder import LoadedEncoder
 from reelwright.stages.embed.encoding.preprocess import geometry_of
-from reelwright.stages.finetune.clips import FrameBatches
 from reelwright.stages.finetune.config import FinetuneConfig
 from reelwright.stages.finetune.inputs import (
     check_frames,
-    clip_reading,
     only_input,
     spatial_encoder,
     spatial_facts,
-    stored_videos,
 )
 from reelwright.stages.finetune.module import FinetuneModule
-from reelwright.stages.finetune.preparing import ClipAugmentation
 from reelwright.stages.finetune.view_learning import tune_views
-from reelwright.stages.fit.mixing import build_mixing, mix_frames
+from reelwright.stages.finetune.window_learning import tune_windows, window_learning
 from reelwright.stages.fit.run_models import clips_of_run, load_run_model, task_of_run
-from reelwright.stages.fit.setup import Learning, learn
+from reelwright.stages.fit.setup import learn
 from reelwright.stages.fit.train_context import TrainContext, train_in_processes
-from reelwright.stages.fit.validation import build_objective, chosen_metric
-from reelwright.stages.train.drawn_windows import WindowSampling, find_windows
+from reelwright.stages.fit.validation import chosen_metric
+from reelwright.stages.train.drawn_windows import WindowSampling
 from reelwright.storage.errors import ConfigError, InputError
 from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.store import Store
@@ -56,8 +51,10 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
 
 
 def _tune(work: Work, config: FinetuneConfig, place: TrainContext) -> dict[str, Any] | None:
-    if config.model is not None:
+    if config.views is not None:
         return tune_views(work, config, place)
+    if config.model is not None:
+        return tune_windows(work, config, place)
     folder = RunFolder(Store.at(work.store).run(only_input(work, "temporal").key))
     temporal, values = load_run_model(folder, plugins=work.plugins)
     labels = _labels(work, values)
@@ -69,17 +66,26 @@ def _tune(work: Work, config: FinetuneConfig, place: TrainContext) -> dict[str, 
     ).to(place.device)
     module.set_up(config, device=place.device, where=work.node)
 
-    def load() -> Learning:
-        return replace(
-            _learning(work, config, values, loaded, task, place=place, metric=metric),
-            prepare=ClipAugmentation(
-                module,
-                config.augment,
-                seed=config.seed,
-                mixing=build_mixing(config, mix_frames, num_extents=2, task=task, world=place.world),
-            ),
-        )
-
+    shape = WindowShape(**values["window"])
+    sampling = WindowSampling(
+        shape=shape,
+        clips=clips_of_run(values, shape),
+        seed=config.seed,
+        per_epoch=config.windows_per_epoch,
+        repeats=config.repeats,
+    )
+    load = partial(
+        window_learning,
+        work,
+        config,
+        module,
+        sampling=sampling,
+        geometry=geometry_of(loaded.data_config),
+        task=task,
+        metric=metric,
+        place=place,
+        evaluate_start=True,
+    )
     described = _described(values, loaded)
     return learn(module, load, work=work, config=config, place=place, labels=labels, values=described)
 
@@ -116,43 +122,6 @@ def _spatial(work: Work, values: Mapping[str, Any]) -> LoadedEncoder:
             f"{values['model']['input_dim']}. Was it trained on several embeddings, or on another embed node?"
         )
     return loaded
-
-
-def _learning(
-    work: Work,
-    config: FinetuneConfig,
-    values: Mapping[str, Any],
-    loaded: LoadedEncoder,
-    task: Task,
-    *,
-    place: TrainContext,
-    metric: str,
-) -> Learning:
-    """Windows of train and val over stored frames, and the loss."""
-    shape = WindowShape(**values["window"])
-    videos, names = stored_videos(work, config, place.reporter)
-    sampling = WindowSampling(
-        shape=shape,
-        clips=clips_of_run(values, shape),
-        seed=config.seed,
-        per_epoch=config.windows_per_epoch,
-        repeats=config.repeats,
-    )
-    rows = KnownRows(videos.digests, videos.spans)
-    data = find_windows(work, rows, config=config, sampling=sampling, task=task, note=place.reporter.note)
-    geometry = geometry_of(loaded.data_config)
-    of_train, of_val = (set(labelled.windows.video.tolist()) for labelled in (data.train, data.val))
-    reading = clip_reading(work, config, videos, geometry, of_train=of_train, of_val=of_val)
-    batches, share = partial(FrameBatches, names=names), place.world.share
-    return Learning(
-        train=data.train_batches(partial(batches, read=reading.train, transforms=reading.transforms), config, share),
-        val=data.val_batches(partial(batches, read=reading.val), config, share),
-        objective=build_objective(config, task, counts=data.counts, device=place.device, plugins=work.plugins),
-        task=task,
-        metric=metric,
-        multipliers=config.multipliers,
-        evaluate_start=True,
-    )
 
 
 def _described(values: Mapping[str, Any], loaded: LoadedEncoder) -> dict[str, Any]:

@@ -9,15 +9,17 @@ from torch import Tensor, nn
 
 from reelwright.models.blocks.init_from import InitReport, start_from
 from reelwright.models.blocks.weights import remap_state_dict
+from reelwright.models.contracts import ClipModel
 from reelwright.models.systems.carl import PUBLIC_NAMES, FrameModel
 from reelwright.stages.base.work import Work
 from reelwright.stages.embed.encoding.weight_files import read_weights
 from reelwright.stages.fit.config import LearningSettings
-from reelwright.stages.fit.run_models import TEMPORAL
+from reelwright.stages.fit.run_models import TEMPORAL, WHOLE
 from reelwright.storage.errors import InputError
 from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.store import Store
 
+_ENCODER = "spatial."  # of the encoder in a finetune or pretrain run
 _BASE = "backbone.base."  # of the ResNet in front of the layers that a model of CARL's learns
 
 
@@ -62,8 +64,12 @@ def _start(
 def _own_names(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
     """A temporal model takes its part of a finetune run's weights; a joint model takes a temporal run's as its part.
 
-    CARL's models take the names of its public code too; the base of its ResNet is the encoder of a joint model.
+    CARL's models take the names of its public code too; the base of its ResNet is the encoder of a joint model. A clip
+    model takes public checkpoints and image networks as it knows them, also out of a run whose encoder they are.
     """
+    model = getattr(module, "model", None)
+    if isinstance(model, ClipModel):
+        return _of_clip_model(state, model)
     if isinstance(getattr(module, "temporal", module), FrameModel):
         state = remap_state_dict(state, prefix=None, key_map=PUBLIC_NAMES)
     own = module.state_dict()
@@ -77,3 +83,11 @@ def _own_names(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]
             for name, value in state.items()
         }
     return state
+
+
+def _of_clip_model(state: dict[str, Tensor], model: ClipModel) -> dict[str, Tensor]:
+    for prefix in (WHOLE, f"{_ENCODER}model."):
+        if any(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+            break
+    return {f"{WHOLE}{name}": value for name, value in model.public_state(state).items()}

@@ -1,4 +1,4 @@
-"""The model of a node, by name: of rows in windows, or of one of the systems."""
+"""The model of a node, by name: of rows in windows, of one of the systems, or of clips of frames."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from typing import Any, ClassVar, Self, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError, model_validator
 
+from reelwright.models.clip_options import CLIP_MODEL_OPTIONS
 from reelwright.models.systems.carl_options import FRAME_MODEL_OPTIONS
 from reelwright.models.temporal.options import TEMPORAL_OPTIONS, check_options
 from reelwright.stages.base.plugins import is_plugin
 from reelwright.stages.named import NamedSettings
 
-MODEL_OPTIONS = {**TEMPORAL_OPTIONS, **FRAME_MODEL_OPTIONS}  # of all that come with the package
+MODEL_OPTIONS = {**TEMPORAL_OPTIONS, **FRAME_MODEL_OPTIONS, **CLIP_MODEL_OPTIONS}  # of all that come with the package
 
 
 class ModelSettings(NamedSettings):
@@ -21,8 +22,9 @@ class ModelSettings(NamedSettings):
 
     name: str = "transformer"
     """linear, mlp, transformer, storm_transformer (STORM-PSR's), gru, lstm, ms_tcn or attention_branch (ST-ABN's); of
-    views carl, conv or vanilla; or a plug-in's: an entry point of reelwright.models, package.module:Model, or
-    file.py:Model. Another name, given with -S or -m, takes none of the options that the file gives the old one."""
+    views carl, conv or vanilla; of frames (finetune) st_abn; or a plug-in's: an entry point of reelwright.models,
+    package.module:Model, or file.py:Model. Another name, given with -S or -m, takes none of the options that the file
+    gives the old one."""
 
     def is_ours(self) -> bool:
         """As of every such block."""

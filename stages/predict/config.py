@@ -7,12 +7,15 @@ from typing import Any, ClassVar, Self
 
 from pydantic import PositiveInt, field_validator, model_validator
 
+from reelwright.models.clip_options import CLIP_MODEL_OPTIONS
 from reelwright.models.temporal.options import TEMPORAL_OPTIONS, kept_names, output_names
 from reelwright.stages.base.config import execution, node_input, setting, source_file
 from reelwright.stages.base.stage_config import StageConfig
 from reelwright.stages.datasets.sampling.settings import Short, WindowGridSettings
 from reelwright.stages.index.config import LabelsConfig
 from reelwright.storage.errors import ConfigError
+
+_KNOWN = {**TEMPORAL_OPTIONS, **CLIP_MODEL_OPTIONS}  # models that answer for windows
 
 
 class PredictWindowSettings(WindowGridSettings):
@@ -48,7 +51,8 @@ class PredictConfig(StageConfig):
     embeddings: tuple[str, ...] = node_input((), kinds=("embeddings",))
     """Embeddings to predict from, in the order of training; of a train run, its own are the default."""
     frames: str | None = node_input(None, kinds=("frames",))
-    """Frames to predict from: each goes through the spatial encoder once, however many windows contain it."""
+    """Frames to predict from: each goes through the spatial encoder once, however many windows contain it. Runs that
+    see clips (st_abn, encoders of clips) read stored ones (materialize: true)."""
     window: PredictWindowSettings = PredictWindowSettings()
     crops: PositiveInt = 1
     """Over frames: square crops of every frame, spread over its longer side (3: left, centre, right, or top, centre,
@@ -69,7 +73,8 @@ class PredictConfig(StageConfig):
     batch_size: PositiveInt = execution(256)
     """Windows a forward pass of the temporal model."""
     frame_batch_size: PositiveInt | None = execution(None)
-    """Frames a forward pass of the spatial encoder; null: chosen by measuring."""
+    """Frames a forward pass of the spatial encoder; null: chosen by measuring. Of runs that see clips, frames of all
+    windows of a forward pass; null: 64."""
     device: str = execution("auto")
     """auto: the first GPU, else the CPU; or cpu, cuda, cuda:1."""
     deterministic: bool = execution(False)
@@ -126,7 +131,8 @@ class PredictConfig(StageConfig):
                 f"{where}: run: {self.run!r} learns from views without labels and gives no scores. Embed rows with it "
                 f"(embed: {{run: {self.run}}}), and probe these or train on them"
             )
-        self._check_kept(read.get(getattr(known, "temporal", self.run)), where=where)
+        self._check_kept(read.get(getattr(known, "temporal", None) or self.run), where=where)
+        self._check_clips(known, read, where=where)
         if self.labels is None and getattr(known, "labels", None) is not None:
             return self.model_copy(update={"labels": known.labels}).complete(read, where=where)  # type: ignore[union-attr]
         if self.embeddings or self.frames is not None or self.run not in read:
@@ -147,19 +153,36 @@ class PredictConfig(StageConfig):
         """As of every stage."""
         return () if self.edit_attention is None else ("edit_attention",)
 
+    def _check_clips(self, known: StageConfig | None, read: Mapping[str, StageConfig], *, where: str) -> None:
+        """Raise ConfigError where a network that sees frames itself is given rows, or frames that are not stored."""
+        if not getattr(known, "is_whole", False):
+            return
+        if self.embeddings:
+            raise ConfigError(
+                f"{where}: run: {self.run!r} has a model that sees clips of frames, not rows. Give frames, or leave "
+                "embeddings out"
+            )
+        frames = self.frames or known.inputs()["frames"][0]  # type: ignore[union-attr]
+        if getattr(read.get(frames), "materialize", True) is False:
+            raise ConfigError(
+                f"{where}: run: {self.run!r} has a model that sees clips of stored frames, but node {frames!r} has "
+                f"materialize: false. Set materialize: true for {frames!r}"
+            )
+
     def _check_kept(self, trained: StageConfig | None, *, where: str) -> None:
         """Raise ConfigError for outputs that the model of a train node does not give; of plug-ins `Scorer` knows it."""
         model = getattr(trained, "model", None)
-        if model is None or model.name not in TEMPORAL_OPTIONS:
+        if model is None or model.name not in _KNOWN:
             return
-        given = output_names(model.name, model.options())
+        given = output_names(model.name, model.options(), known=_KNOWN)
         try:
             kept_names(self.keep, given)
         except ValueError as error:
             raise ConfigError(f"{where}: keep: {error}") from None
         if self.edit_attention is not None and not any(name.startswith("attention.") for name in given):
             raise ConfigError(
-                f"{where}: edit_attention: {model.name} has no attention that can be edited; attention_branch has"
+                f"{where}: edit_attention: {model.name} has no attention that can be edited; attention_branch "
+                "and st_abn have"
             )
 
     def named_splits(self) -> dict[str, tuple[tuple[str, ...], bool]]:

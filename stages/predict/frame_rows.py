@@ -17,7 +17,7 @@ from reelwright.stages.embed.clips import FrameSpans
 from reelwright.stages.embed.sink import MemorySink
 from reelwright.stages.embed.videos import Events
 from reelwright.stages.predict.crops import Crops, CropStreams
-from reelwright.stages.predict.scorer import VideoRows
+from reelwright.stages.predict.loaded_run import VideoRows
 from reelwright.stages.predict.sink import ScoreWriter
 from reelwright.storage.arrays.spans import Spans
 from reelwright.storage.ledger.items import ItemRow

@@ -1,6 +1,8 @@
-"""Rows to predict from, straight out of the spatial encoder: each frame is encoded once, whatever windows hold it.
+"""Predict over frames.
 
-Of runs on clips only the frames that some clip needs are decoded and encoded; with crops, each crop of them.
+Rows come straight out of the spatial encoder: each frame is encoded once, whatever windows hold it; of runs on clips
+only the frames that some clip needs are decoded and encoded; with crops, each crop of them. Networks that see clips are
+shown windows of stored frames.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from reelwright.models.encoders.build import DataConfig
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.unit import held
 from reelwright.stages.base.work import InputRef, Reporter, Work
+from reelwright.stages.datasets.sampling.views import Box
 from reelwright.stages.decode.geometry import Geometry
 from reelwright.stages.embed.config import EmbedConfig
 from reelwright.stages.embed.encoding.encoder import LoadedEncoder, build_from_config
@@ -18,12 +21,17 @@ from reelwright.stages.embed.encoding.forward import ForwardPass
 from reelwright.stages.embed.encoding.preprocess import geometry_of
 from reelwright.stages.embed.videos import Selection, clip_of, embed_videos, prepare_forward
 from reelwright.stages.embed.work import frame_input
+from reelwright.stages.finetune.clips import spans_of
+from reelwright.stages.predict.clip_frames import SeenFrames
 from reelwright.stages.predict.config import PredictConfig
 from reelwright.stages.predict.crops import Crops
 from reelwright.stages.predict.frame_rows import FrameScoreSink, Looks
-from reelwright.stages.predict.scorer import LoadedRun, Scorer
+from reelwright.stages.predict.loaded_run import LoadedRun, VideoRows
+from reelwright.stages.predict.scorer import Scorer
 from reelwright.stages.predict.sink import ScoreWriter
-from reelwright.storage.errors import ConfigError
+from reelwright.storage.arrays.frames import FrameStore
+from reelwright.storage.errors import ConfigError, StoreError, UnusableStoreError
+from reelwright.storage.ledger.items import ItemRow
 from reelwright.storage.store import Store
 
 
@@ -109,3 +117,41 @@ def _output(loaded: LoadedEncoder, run: LoadedRun) -> str:
     if run.output not in loaded.config.outputs:
         raise ConfigError(f"the run reads {run.output!r}, but its encoder gives {', '.join(loaded.config.outputs)}.")
     return run.output
+
+
+def score_clips(work: Work, config: PredictConfig, scorer: Scorer, *, writer: ScoreWriter, reporter: Reporter) -> None:
+    """Score windows of the stored frames of ``work.items``, one video after the other.
+
+    Raises ConfigError for frames that are not stored, and crops that the network does not take.
+    """
+    run = scorer.run
+    assert run.sees is not None
+    store = frame_input(work).frames_store
+    if store is None:
+        (source,) = work.inputs["frames"]
+        raise ConfigError(
+            f"{work.node}: run {work.inputs['run'][0].node} sees clips of stored frames, but {source.node} has "
+            "materialize: false. Set materialize: true there"
+        )
+    crops = None
+    if config.is_cropped:
+        crops = Crops.of(run.sees, num_crops=config.crops, short_side=config.short_side, where=work.node)
+    if scorer.kept is not None:
+        scorer.kept.see(_seen(run.sees, crops).to_plain())
+    geometry = geometry_of(run.sees) if crops is None else crops.geometry(run.sees)
+    frames = FrameStore(store)
+    reporter.total(len(work.items), "videos")
+    for item in work.items:
+        try:
+            rows = frames.rows(item.digest)
+            seen = SeenFrames(rows, geometry, store / item.digest)
+            boxes: tuple[Box | None, ...] = (None,) if crops is None else crops.boxes(*seen.shape[1:3])
+            looks = [SeenFrames(rows, geometry, store / item.digest, box) for box in boxes]
+            video = VideoRows(item.digest, looks[0], spans_of(rows), tuple(looks[1:]))
+            writer.add(video, ItemRow(digest=item.digest, status="ok"))
+            writer.flush()
+        except UnusableStoreError:
+            raise
+        except StoreError as error:
+            writer.fail(ItemRow(digest=item.digest, status="failed", cause="no_frames", message=str(error)))
+        reporter.advance(1)

@@ -16,8 +16,8 @@ from reelwright.stages.datasets.sampling.windows import Windows, WindowShape
 from reelwright.stages.datasets.tasks.task import Task
 from reelwright.stages.fit.run_models import task_of_run
 from reelwright.stages.predict.config import PredictWindowSettings
+from reelwright.stages.predict.loaded_run import predicted_shape
 from reelwright.stages.predict.merging import merge_windows
-from reelwright.stages.predict.scorer import predicted_shape
 from reelwright.storage.errors import StoreError
 from reelwright.storage.ledger.items import ItemLedger
 from reelwright.storage.results.predictions import PredictedVideo, PredictionInfo, PredictionWriter, Scored, open_writer

@@ -1,9 +1,9 @@
-"""Scores of sliding windows: a trained temporal model over the rows of videos, many short videos in one batch."""
+"""Scores of sliding windows: a trained model over the rows or frames of videos, many short videos in one batch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -11,89 +11,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from reelwright.stages.datasets.attention_edits import AttentionEdits
 from reelwright.stages.datasets.feature_bank import FeatureBank
 from reelwright.stages.datasets.sampling.clips import distinct, repeats_of
 from reelwright.stages.datasets.sampling.needed import Needed
 from reelwright.stages.datasets.sampling.windows import Windows, WindowShape, grid_windows, shown, window_rows
-from reelwright.stages.datasets.tasks.task import Task
 from reelwright.stages.embed.clips import Clip
-from reelwright.stages.fit.run_models import clips_of_run, load_run_model, task_of_run
+from reelwright.stages.embed.threads import read_ahead
+from reelwright.stages.fit.run_models import clips_of_run
+from reelwright.stages.predict.clip_frames import ClipBank, SeenFrames
 from reelwright.stages.predict.config import PredictWindowSettings
-from reelwright.stages.predict.edits import AttentionEdits
 from reelwright.stages.predict.kept import KeptOutputs
+from reelwright.stages.predict.loaded_run import LoadedRun, VideoRows, predicted_shape
 from reelwright.stages.predict.merging import merge_crops
-from reelwright.storage.arrays.spans import Spans
 from reelwright.storage.errors import ConfigError, StageError
-from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.results.scores import VideoScores
 
-
-@dataclass(frozen=True, kw_only=True)
-class LoadedRun:
-    """The temporal model of a run, in eval mode, and what config.yaml says of it."""
-
-    module: nn.Module
-    key: str
-    stage: str  # train or finetune
-    task: Task
-    output: str  # which output of the embeddings it reads
-    row_shape: tuple[int, ...]  # (D,), or with positions that of a row in the store
-    keeps_positions: bool  # tokens and maps are not averaged
-    window: Mapping[str, Any]  # the windows of training, the fields of a `WindowShape`
-    clips: Mapping[str, Any]  # sampling, segments, segment_rule in training
-
-
-@dataclass(frozen=True)
-class VideoRows:
-    """Rows (T, D) of one video and where they lie."""
-
-    digest: str
-    rows: npt.NDArray[Any]
-    spans: Spans
-    crops: tuple[npt.NDArray[Any], ...] = ()  # rows of further crops of the same frames
-
-    @property
-    def looks(self) -> tuple[npt.NDArray[Any], ...]:
-        """The rows of every crop."""
-        return (self.rows, *self.crops)
-
-    @property
-    def num_bytes(self) -> int:
-        """Of all rows in memory."""
-        return sum(rows.nbytes for rows in self.looks)
-
-
-def load_run(folder: RunFolder, *, device: torch.device, plugins: Mapping[str, Any]) -> LoadedRun:
-    """The trained model in ``folder``; ``plugins`` are those that may be imported for it.
-
-    Raises StoreError or StageError when it is not complete or does not fit, ConfigError for a plug-in not named.
-    """
-    module, values = load_run_model(folder, plugins=plugins)
-    return LoadedRun(
-        module=module.eval().to(device),
-        key=values["key"],
-        stage=values["stage"],
-        task=task_of_run(values),
-        output=values.get("output", "pooled"),
-        row_shape=tuple(values["model"].get("row_shape", [values["model"]["input_dim"]])),
-        keeps_positions="row_shape" in values["model"],
-        window=values["window"],
-        clips=values.get("clips", {"sampling": "grid"}),
-    )
-
-
-def predicted_shape(window: PredictWindowSettings, trained_on: Mapping[str, Any]) -> WindowShape:
-    """The windows to predict: as asked for, else as in training (the `window` block of the run's config.yaml)."""
-    trained = WindowShape(**trained_on)
-    return WindowShape(
-        length=window.length or trained.length,
-        hop=window.hop,
-        dilation=window.dilation or trained.dilation,
-        to_end=window.to_end,
-        short=window.short or ("pad" if trained.short == "leave_out" else trained.short),
-    )
+Bank = FeatureBank | ClipBank  # of what windows are taken
 
 
 class Scorer:
@@ -111,6 +47,7 @@ class Scorer:
             )
         self._num_views = window.views or 1
         self._batch_size = batch_size
+        self._name = "rows" if run.sees is None else "frames"  # of what the model is fed
         self._device = next(run.module.parameters()).device
         self.kept: KeptOutputs | None = None  # what takes further outputs of every window, in order
         self._edits: AttentionEdits | None = None
@@ -148,7 +85,7 @@ class Scorer:
             return self._clips.views(num_rows, num_views=self._num_views)
         return grid_windows(num_rows, self.shape)
 
-    def _windows(self, block: FeatureBank) -> Windows:
+    def _windows(self, block: Bank) -> Windows:
         windows = self._all_windows(block.num_rows)
         if self._clips is None or self._num_views == 1:
             return windows
@@ -173,25 +110,37 @@ class Scorer:
         return [merge_crops([next(scored) for _ in video.looks]) for video in videos]
 
     def _score(self, videos: Sequence[VideoRows]) -> list[VideoScores]:
-        block = _block(videos).on(self._device)
+        block = _block(videos, self._device)
         windows = self._windows(block)
         for digest, count in zip(block.digests, np.bincount(windows.video, minlength=len(videos)), strict=True):
             if self.kept is not None:
                 self.kept.begin(digest, num_windows=int(count))
         rows = _RowMeans(int(block.offsets[-1]))
         parts = []
-        with torch.inference_mode():
-            for start in range(0, len(windows), self._batch_size):
-                picked = windows.take(np.arange(start, min(start + self._batch_size, len(windows))))
-                parts.append(self._score_batch(block, picked, rows))
+        with torch.inference_mode(), self._batches(block, windows) as batches:
+            for picked, values, mask in batches:
+                parts.append(self._score_batch(block, picked, rows, values=values, mask=mask))
         scores = np.concatenate(parts)
         return [self._of_video(position, block, windows, scores, rows) for position in range(len(videos))]
 
-    def _score_batch(self, block: FeatureBank, windows: Windows, rows: _RowMeans) -> npt.NDArray[np.float32]:
+    def _batches(
+        self, block: Bank, windows: Windows
+    ) -> AbstractContextManager[Iterator[tuple[Windows, Tensor, Tensor]]]:
+        """Batches of windows, with what is in them and their masks; frames are read a batch ahead."""
+
+        def batches() -> Iterator[tuple[Windows, Tensor, Tensor]]:
+            for start in range(0, len(windows), self._batch_size):
+                picked = windows.take(np.arange(start, min(start + self._batch_size, len(windows))))
+                yield picked, *block.gather(picked, self.shape)
+
+        return nullcontext(batches()) if isinstance(block, FeatureBank) else read_ahead(batches(), depth=1)
+
+    def _score_batch(
+        self, block: Bank, windows: Windows, rows: _RowMeans, *, values: Tensor, mask: Tensor
+    ) -> npt.NDArray[np.float32]:
         """Scores of the windows (B, K); what they say of rows goes into ``rows``."""
-        values, mask = (tensor.to(self._device) for tensor in block.gather(windows, self.shape))
         positions, is_real = window_rows(windows, self.shape)
-        inputs = {"rows": values, "mask": mask}
+        inputs = {self._name: values.to(self._device), "mask": mask.to(self._device)}
         if self._edits is not None:
             digests, spans = ([each[video] for video in windows.video] for each in (block.digests, block.spans))
             changes = self._edits.inputs(digests, spans, positions, shown(is_real, self.shape))
@@ -210,7 +159,7 @@ class Scorer:
         last: npt.NDArray[np.float32] = scores[np.arange(len(windows)), windows.count - 1]
         return last
 
-    def _keep(self, kept: KeptOutputs, outputs: Mapping[str, Tensor], windows: Windows, block: FeatureBank) -> None:
+    def _keep(self, kept: KeptOutputs, outputs: Mapping[str, Tensor], windows: Windows, block: Bank) -> None:
         """Hand on what is kept of a batch of windows, video by video."""
         for position in np.unique(windows.video):
             is_mine = windows.video == position
@@ -231,7 +180,7 @@ class Scorer:
             raise StageError(f"the scores of run {self.run.key} are NaN: its weights are damaged. Train it again.")
 
     def _of_video(
-        self, position: int, block: FeatureBank, windows: Windows, scores: npt.NDArray[np.float32], rows: _RowMeans
+        self, position: int, block: Bank, windows: Windows, scores: npt.NDArray[np.float32], rows: _RowMeans
     ) -> VideoScores:
         is_mine = windows.video == position
         mine = windows.take(is_mine)
@@ -247,12 +196,13 @@ class Scorer:
 
     def _try(self, changes: Mapping[str, Tensor] = MappingProxyType({})) -> dict[str, Tensor]:
         """The outputs of one forward pass over zeros, so that a wrong length is found before any video is read."""
-        rows = torch.zeros(1, self.shape.length, *self.run.row_shape, device=self._device)
+        dtype = torch.uint8 if self.run.sees is not None else torch.float32
+        rows = torch.zeros(1, self.shape.length, *self.run.row_shape, dtype=dtype, device=self._device)
         mask = torch.ones(1, self.shape.length, dtype=torch.bool, device=self._device)
         try:
             with torch.inference_mode():
                 changed = {name: tensor.to(self._device) for name, tensor in changes.items()}
-                found: dict[str, Tensor] = self.run.module({"rows": rows, "mask": mask, **changed})
+                found: dict[str, Tensor] = self.run.module({self._name: rows, "mask": mask, **changed})
                 return found
         except (ValueError, RuntimeError, IndexError) as error:
             raise ConfigError(
@@ -261,10 +211,14 @@ class Scorer:
             ) from error
 
 
-def _block(videos: Sequence[VideoRows]) -> FeatureBank:
+def _block(videos: Sequence[VideoRows], device: torch.device) -> Bank:
+    frames = [video.rows for video in videos if isinstance(video.rows, SeenFrames)]
+    spans, digests = tuple(video.spans for video in videos), tuple(video.digest for video in videos)
+    if frames:
+        return ClipBank(tuple(frames), spans, digests)
     offsets = np.cumsum([0, *(len(video.rows) for video in videos)], dtype=np.int64)
     rows: Tensor = torch.from_numpy(np.concatenate([video.rows for video in videos]))
-    return FeatureBank(rows, offsets, tuple(video.spans for video in videos), tuple(video.digest for video in videos))
+    return FeatureBank(rows, offsets, spans, digests).on(device)
 
 
 class _RowMeans:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from reelwright.stages.base.work import Reporter
 from reelwright.stages.datasets.sampling.left_out import LeftOut
-from reelwright.stages.predict.scorer import Scorer, VideoRows
+from reelwright.stages.predict.loaded_run import VideoRows
+from reelwright.stages.predict.scorer import Scorer
 from reelwright.storage.ledger.items import ItemLedger, ItemRow
 from reelwright.storage.results.scores import write_scores
 

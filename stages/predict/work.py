@@ -2,7 +2,7 @@ r"""Predict: sliding-window scores of each video into the cache, and the publish
 
 embeddings --------------------+
 frames -> spatial encoder -----+-> rows of a video -> windows -> scores -> predictions/<spec key>/<digest>.parquet
-                      edits of attention ---------------------/\-> outputs -> attention/<spec key>.zarr/<digest>/
+stored frames -------------------> clips ----------------/    \-> outputs -> attention/<spec key>.zarr/<digest>/
 """
 
 from __future__ import annotations
@@ -14,19 +14,23 @@ from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.devices import deterministic_results, pick_device
 from reelwright.stages.base.unit import held
 from reelwright.stages.base.work import Reporter, Work, ledger_of
+from reelwright.stages.datasets.attention_edits import read_edits
 from reelwright.stages.datasets.stored_rows import read_video
 from reelwright.stages.embed.encoding.preprocess import data_config_from, geometry_of
+from reelwright.stages.finetune.networks import frames_seen
 from reelwright.stages.predict.config import PredictConfig
-from reelwright.stages.predict.edits import read_edits
 from reelwright.stages.predict.kept import KeptOutputs
+from reelwright.stages.predict.loaded_run import LoadedRun, VideoRows, load_clip_run, load_run, predicted_shape
 from reelwright.stages.predict.publishing import publish_tables
-from reelwright.stages.predict.scorer import LoadedRun, Scorer, VideoRows, load_run
+from reelwright.stages.predict.scorer import Scorer
 from reelwright.stages.predict.sink import ScoreWriter
 from reelwright.storage.arrays.embeddings import EmbeddingStore
 from reelwright.storage.errors import ConfigError, ItemError, StoreError, UnusableStoreError
 from reelwright.storage.ledger.items import ItemRow
 from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.store import Store
+
+CLIP_FRAMES = 64  # of a forward pass of a network that sees clips
 
 
 def run_items(work: Work, reporter: Reporter) -> None:
@@ -38,7 +42,7 @@ def run_items(work: Work, reporter: Reporter) -> None:
     store = Store.at(work.store)
     run = _ready(work, config)
     ledger = ledger_of(work)
-    scorer = Scorer(run, config.window, batch_size=config.batch_size)
+    scorer = Scorer(run, config.window, batch_size=_windows_at_once(config, run))
     if config.keep:
         described = {"spec": work.spec, "window": vars(scorer.shape)}
         scorer.keep(store.attention(work.key), described, config.keep)
@@ -55,9 +59,14 @@ def run_items(work: Work, reporter: Reporter) -> None:
     )
     with deterministic_results(config.deterministic):
         if work.inputs.get("frames"):
-            from reelwright.stages.predict.frames import score_frames
+            from reelwright.stages.predict.frames import score_clips, score_frames
 
-            score_frames(work, config, scorer, writer=writer, reporter=reporter)
+            if run.sees is None:
+                score_frames(work, config, scorer, writer=writer, reporter=reporter)
+            else:
+                score_clips(work, config, scorer, writer=writer, reporter=reporter)
+        elif run.sees is not None:
+            raise ConfigError(f"{work.node}: the run sees clips of frames, and there are none. Give frames.")
         elif config.is_cropped:
             raise ConfigError(f"{work.node}: crops and short_side are of frames, and there are none. Give frames.")
         else:
@@ -77,10 +86,23 @@ def prepare(work: Work, reporter: Reporter) -> None:
 
 
 def _ready(work: Work, config: PredictConfig) -> LoadedRun:
-    folder = RunFolder(Store.at(work.store).run(work.inputs["run"][0].key))
-    return held(
-        f"predict {work.key}", lambda: load_run(folder, device=pick_device(config.device), plugins=work.plugins)
-    )
+    store, (run,), device = Store.at(work.store), work.inputs["run"], pick_device(config.device)
+    folder = RunFolder(store.run(run.key))
+
+    def load() -> LoadedRun:
+        if frames_seen(folder.config()) is None:
+            return load_run(folder, device=device, plugins=work.plugins)
+        return load_clip_run(run, store=store, device=device, plugins=work.plugins)
+
+    return held(f"predict {work.key}", load)
+
+
+def _windows_at_once(config: PredictConfig, run: LoadedRun) -> int:
+    """Windows of a batch; of clips, whose frames all go through the network, as many as hold `frame_batch_size`."""
+    if run.sees is None:
+        return config.batch_size
+    length = predicted_shape(config.window, run.window).length
+    return max(1, min(config.batch_size, (config.frame_batch_size or CLIP_FRAMES) // length))
 
 
 def publish(work: Work, folder: Path) -> None:

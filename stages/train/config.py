@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator, model_validator
 
+from reelwright.models.clip_options import CLIP_MODEL_OPTIONS
 from reelwright.models.temporal.options import TEMPORAL_OPTIONS
 from reelwright.stages.base.config import Settings, execution, node_input, setting, training
 from reelwright.stages.datasets.sampling.settings import Short, WindowGridSettings
@@ -69,6 +70,71 @@ class TrainWindowSettings(WindowSettings):
     events: EventSettings = EventSettings()
     """Of sampling: events."""
 
+    @property
+    def reach(self) -> tuple[int, str] | None:
+        """As `StageConfig.window_rows`; the rows of segments may be the same, so that these fit any video."""
+        return None if self.sampling == "segments" else ((self.length - 1) * self.dilation + 1, self.short)
+
+
+class WindowedSettings(Protocol):
+    """Settings of a node that learns from windows with labels."""
+
+    @property
+    def task(self) -> str:
+        """What is predicted, of `tasks.registry`."""
+
+    @property
+    def head_weights(self) -> dict[str, float]:
+        """Factors on losses of heads, by name."""
+
+    @property
+    def labels_of_window(self) -> Literal["any", "net_change"]:
+        """Which labels a set is of."""
+
+    @property
+    def window(self) -> TrainWindowSettings:
+        """The windows."""
+
+    @property
+    def seed(self) -> int:
+        """Of what is drawn."""
+
+
+def known_task(name: str) -> str:
+    """``name``. Raises ValueError, with the nearest known, where no task is called so."""
+    if name not in TASKS:
+        raise ValueError(f"no such task.{nearest(name, TASKS)} Known: {', '.join(TASKS)}")
+    return name
+
+
+def check_windows(config: WindowedSettings) -> None:
+    """Raise ValueError where windows, heads or sets of labels are not those of the task."""
+    window, traits = config.window, TASKS[config.task]
+    if window.sampling in CLIPS and not traits.of_video:
+        raise ValueError(
+            f"window.sampling: {window.sampling} takes clips that stand for their video, but task is {config.task}; "
+            "set task: video, or choose sampling per_video"
+        )
+    if window.segments is not None and window.sampling != "segments":
+        raise ValueError(f"window.segments is of sampling: segments, not of {window.sampling}; leave it out")
+    if window.segments is not None and window.length % window.segments:
+        raise ValueError(
+            f"window.length {window.length} is no multiple of window.segments {window.segments}; each segment has "
+            "as many rows"
+        )
+    if config.head_weights and not traits.has_heads:
+        raise ValueError(f"head_weights are of task heads, but task is {config.task}; leave them out")
+    if traits.has_heads and window.sampling == "balanced":
+        raise ValueError(
+            "window.sampling: balanced makes classes of one label alike, but task heads has several; choose "
+            "per_video, or loss.class_weights: balanced, which weighs each head's classes"
+        )
+    if config.labels_of_window == "net_change" and not traits.of_sets:
+        raise ValueError(
+            f"labels_of_window: net_change is of task multi_label, but task is {config.task}; leave it out, or set "
+            "task: multi_label"
+        )
+
 
 class TrainConfig(NetworkSettings):
     """A temporal model trained on stored embeddings: on windows with labels, or on views of whole videos."""
@@ -104,9 +170,7 @@ class TrainConfig(NetworkSettings):
     @field_validator("task")
     @classmethod
     def _task_is_known(cls, name: str) -> str:
-        if name not in TASKS:
-            raise ValueError(f"no such task.{nearest(name, TASKS)} Known: {', '.join(TASKS)}")
-        return name
+        return known_task(name)
 
     @property
     def traits(self) -> TaskTraits:
@@ -141,46 +205,14 @@ class TrainConfig(NetworkSettings):
         return self.views is not None and self.model.option("source") == "maps"
 
     @model_validator(mode="after")
-    def _clips_stand_for_videos(self) -> Self:
-        window = self.window
-        if window.sampling in CLIPS and not self.traits.of_video:
-            raise ValueError(
-                f"window.sampling: {window.sampling} takes clips that stand for their video, but task is {self.task}; "
-                "set task: video, or choose sampling per_video"
-            )
-        if window.segments is None:
-            return self
-        if window.sampling != "segments":
-            raise ValueError(f"window.segments is of sampling: segments, not of {window.sampling}; leave it out")
-        if window.length % window.segments:
-            raise ValueError(
-                f"window.length {window.length} is no multiple of window.segments {window.segments}; each segment has "
-                "as many rows"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _heads_are_several(self) -> Self:
-        if self.head_weights and not self.traits.has_heads:
-            raise ValueError(f"head_weights are of task heads, but task is {self.task}; leave them out")
-        if self.traits.has_heads and self.window.sampling == "balanced":
-            raise ValueError(
-                "window.sampling: balanced makes classes of one label alike, but task heads has several; choose "
-                "per_video, or loss.class_weights: balanced, which weighs each head's classes"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _changes_are_sets(self) -> Self:
-        if self.labels_of_window == "net_change" and not self.traits.of_sets:
-            raise ValueError(
-                f"labels_of_window: net_change is of task multi_label, but task is {self.task}; leave it out, or set "
-                "task: multi_label"
-            )
+    def _windows_fit_the_task(self) -> Self:
+        check_windows(self)
         return self
 
     @model_validator(mode="after")
     def _model_fits_the_task(self) -> Self:
+        if self.model.name in CLIP_MODEL_OPTIONS:
+            raise ValueError(f"model {self.model.name} sees frames, but train reads stored rows; use finetune")
         if self.traits.per_row and self.model.name == "mlp":
             raise ValueError(
                 "model mlp gives no logits per row, but task is per_row; use linear, gru, transformer, ms_tcn"
@@ -203,11 +235,8 @@ class TrainConfig(NetworkSettings):
         return ("logits",) if self.traits.per_row else ()
 
     def window_rows(self) -> tuple[int, str] | None:
-        """As of every stage; the rows of segments may be the same."""
-        window = self.window
-        if self.views is not None or window.sampling == "segments":
-            return None
-        return (window.length - 1) * window.dilation + 1, window.short
+        """As of every stage."""
+        return None if self.views is not None else self.window.reach
 
     @model_validator(mode="after")
     def _there_is_time_to_cut(self) -> Self:

@@ -28,7 +28,7 @@ from reelwright.stages.datasets.sampling.windows import WindowShape
 from reelwright.stages.datasets.tasks.task import Task
 from reelwright.stages.fit.config import LearningSettings
 from reelwright.stages.fit.processes.world import Share
-from reelwright.stages.train.config import SHAPE_FIELDS, TrainConfig
+from reelwright.stages.train.config import SHAPE_FIELDS, WindowedSettings
 from reelwright.stages.train.window_batches import LabelledBatches
 from reelwright.storage.errors import InputError
 
@@ -48,8 +48,8 @@ class WindowSampling:
     density: EventDensity = field(default_factory=EventDensity)  # of kind events
 
     @classmethod
-    def of(cls, config: TrainConfig) -> WindowSampling:
-        """As the settings of train say."""
+    def of(cls, config: WindowedSettings, *, repeats: int = 1) -> WindowSampling:
+        """As the settings say."""
         window, events = config.window, config.window.events
         shape = WindowShape(**window.model_dump(include=set(SHAPE_FIELDS)))
         return cls(
@@ -58,6 +58,7 @@ class WindowSampling:
             clips=clip_sampling(window.sampling, shape, segments=window.segments, segment_rule=window.segment_rule),
             seed=config.seed,
             per_epoch=window.per_epoch,
+            repeats=repeats,
             density=EventDensity(
                 kind=events.density,
                 sigma_rows=events.sigma_rows,

@@ -5,17 +5,16 @@ embeddings -> block -> windows and targets (train, val) -> model -> Trainer -> r
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from reelwright.models.blocks.heads import Head
 from reelwright.models.systems.carl import FrameModel
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.work import Reporter, Work
 from reelwright.stages.datasets.feature_bank import FeatureBank, load_block
-from reelwright.stages.datasets.labelled import KnownRows, distinct_videos, label_space
+from reelwright.stages.datasets.labelled import KnownRows, distinct_videos
 from reelwright.stages.datasets.stored_rows import num_features, split_missing
 from reelwright.stages.datasets.tasks.labels import LabelSpace
 from reelwright.stages.datasets.tasks.task import Task, build_task
@@ -27,14 +26,15 @@ from reelwright.stages.fit.run_models import build_run_model
 from reelwright.stages.fit.setup import Learning, learn
 from reelwright.stages.fit.train_context import TrainContext, train_in_processes
 from reelwright.stages.fit.validation import build_objective, chosen_metric
-from reelwright.stages.train.config import SHAPE_FIELDS, TrainConfig
+from reelwright.stages.train.config import TrainConfig
 from reelwright.stages.train.drawn_windows import WindowSampling, find_windows
 from reelwright.stages.train.map_batches import MapBatches, map_channels
 from reelwright.stages.train.view_batches import ViewBatches
 from reelwright.stages.train.view_learning import MakeViews, learn_views, start_resnet, view_labels, view_values
 from reelwright.stages.train.window_batches import WindowBatches
+from reelwright.stages.train.window_task import window_facts, window_heads, window_labels
 from reelwright.storage.arrays.embeddings import EmbeddingStore
-from reelwright.storage.errors import ConfigError, InputError, nearest
+from reelwright.storage.errors import InputError
 from reelwright.storage.files import remove
 from reelwright.storage.store import Store
 
@@ -53,7 +53,7 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
 def _train(work: Work, config: TrainConfig, place: TrainContext) -> dict[str, Any] | None:
     labels, heads = _labels(work, config), []
     if config.views is None:
-        heads = _heads(config, labels, where=work.node)
+        heads = window_heads(config, labels, where=work.node)
         task: Task | None = build_task(config.task, labels, heads=heads)
     else:
         task = build_task("per_row", labels) if config.classifies_rows else None
@@ -185,29 +185,7 @@ def _learning(
 
 
 def _labels(work: Work, config: TrainConfig) -> LabelSpace:
-    if config.views is not None:
-        return view_labels(work, config)
-    return replace(label_space(work.payload, node=work.node), of_window=config.labels_of_window)
-
-
-def _heads(config: TrainConfig, labels: LabelSpace, *, where: str) -> list[Head]:
-    """Those of task heads. Raises InputError where the labels have none, ConfigError for weights of others."""
-    if not config.traits.has_heads:
-        return []
-    if not labels.heads:
-        raise InputError(
-            f"{where}: task is heads, but the labels are of one kind. Give labels.columns, a column of the manifest "
-            "for each head, or choose another task."
-        )
-    names = [name for name, _ in labels.heads]
-    for name in config.head_weights:
-        if name not in names:
-            raise ConfigError(
-                f"{where}: head_weights: no head {name!r}.{nearest(name, names)} Heads: {', '.join(names)}."
-            )
-    weights = {name: config.head_weights.get(name, 1.0) for name in names}
-    smoothing = config.loss.label_smoothing
-    return [Head(name=n, num_classes=k, weight=weights[n], label_smoothing=smoothing) for n, k in labels.heads]
+    return view_labels(work, config) if config.views is not None else window_labels(work, config)
 
 
 def _model_values(config: TrainConfig, *, input_dim: int, num_classes: int) -> dict[str, Any]:
@@ -222,7 +200,4 @@ def _model_values(config: TrainConfig, *, input_dim: int, num_classes: int) -> d
         "length": config.window.length,
         "per_row": config.traits.per_row,
     }
-    window = config.window.model_dump(include=set(SHAPE_FIELDS))
-    task = {"task": config.task, "labels_of_window": config.labels_of_window}
-    clips = config.window.model_dump(include={"sampling", "segments", "segment_rule"})
-    return {**task, "output": config.output, "window": window, "clips": clips, "model": model}
+    return {**window_facts(config), "output": config.output, "model": model}

@@ -22,7 +22,7 @@ from reelwright.stages.decode.geometry import apply
 from reelwright.stages.embed.encoding.encoder import load_encoder
 from reelwright.stages.embed.encoding.preprocess import geometry_of
 from reelwright.stages.embed.videos import prepare_forward
-from reelwright.stages.predict.scorer import load_run
+from reelwright.stages.predict.loaded_run import load_run
 from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.store import Store
 from tests.benchmarks.bare import decord_images

@@ -22,8 +22,8 @@ FRAMES = torch.randn(2, 4, 3, 32, 32, generator=torch.Generator().manual_seed(0)
 MASK = torch.tensor([[True, True, True, True], [True, True, False, False]])
 
 
-def joint_logits(model, *, mask=MASK):
-    return model({"frames": FRAMES, "mask": mask})["logits"]
+def joint_logits(model, *, mask=MASK, frames=FRAMES):
+    return model({"frames": frames, "mask": mask})["logits"]
 
 
 @pytest.mark.parametrize("per_row", [False, True])
@@ -51,9 +51,20 @@ def test_gradients_reach_both_parts():
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
+def test_a_window_is_a_clip_of_a_video_encoder():
+    spatial = build_encoder("x3d/x3d_xs", seed=0)
+    temporal = build_temporal("linear", input_dim=2048, num_outputs=3, length=1, per_row=False)
+    model = JointModel(spatial, temporal).eval()
+    clips = FRAMES.repeat(1, 1, 1, 2, 2)  # pixels of which its last map has two by two
+    with torch.no_grad():
+        found = joint_logits(model, frames=clips)
+        pooled = spatial(clips.transpose(1, 2))["pooled"]
+        expected = logits_of(temporal, pooled[:, None], torch.ones(2, 1, dtype=torch.bool))
+    assert found.shape == (2, 3)
+    torch.testing.assert_close(found, expected)
+
+
 def test_refused():
-    with pytest.raises(ValueError, match="VideoEncoder is a video encoder"):
-        JointModel(build_encoder("torchvision/r3d_18"), build_joint().temporal)
     with pytest.raises(ValueError, match=r"'tokens' has shape \(5, 64\) per frame"):
         joint_logits(build_joint(outputs=("tokens",)))
     with pytest.raises(ValueError, match="all 8 frames are padded"):

@@ -55,8 +55,14 @@ NEEDS: dict[tuple[str, Setting], dict[str, Any]] = {
     },
     **{(stage, ("optimizer", "momentum")): {"optimizer": {"name": "sgd"}} for stage in _LEARNING},
 }
+# Of finetune: a new model on windows, behind the encoder or without one.
+_BEHIND: dict[str, Any] = {"temporal": None, "model": {"name": "gru"}}
+NEW_MODEL: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(("task", "head_weights", "labels_of_window", "window"), _BEHIND),
+    "preprocess": {"temporal": None, "spatial": None, "model": {"name": "st_abn"}},
+}
 STRATEGIES: dict[tuple[str, Setting], st.SearchStrategy[Any]] = {
-    ("train", ("task",)): st.sampled_from(list(TASKS)),
+    **{(stage, ("task",)): st.sampled_from(list(TASKS)) for stage in ("train", "finetune")},
     ("train", ("model", "name")): st.sampled_from(["ms_tcn", "gru", "lstm"]),
     **{(stage, ("optimizer", "name")): st.sampled_from(["adamw", "sgd", "lamb"]) for stage in _LEARNING},
     ("decode", ("times",)): st.lists(st.floats(0, 100), min_size=1, max_size=4, unique=True).map(sorted),
@@ -114,7 +120,8 @@ def values_of(kind: Any) -> st.SearchStrategy[Any]:
 
 def with_value(stage: str, path: Setting, value: Any) -> StageConfig | None:
     """The settings with one of them set; None where that is not allowed."""
-    values: dict[str, Any] = {**BASE[stage], **NEEDS.get((stage, path), {})}
+    of_model = NEW_MODEL.get(path[0], {}) if stage == "finetune" else {}
+    values: dict[str, Any] = {**BASE[stage], **of_model, **NEEDS.get((stage, path), {})}
     block = values
     for name in path[:-1]:
         block[name] = dict(block.get(name, {}))

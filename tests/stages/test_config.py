@@ -44,6 +44,7 @@ CONDITIONAL = {
     ("probe", "linear_probe"),
     *((stage, name) for stage in ("train", "finetune") for name in ("objective", "views")),
     ("finetune", "model"),  # in place of a temporal run
+    *(("finetune", name) for name in ("task", "head_weights", "labels_of_window", "window", "preprocess")),  # with it
     ("pretrain", "loss"),
     *(("render", name) for name in ("videos", "worst", "best", "display", "sheet")),  # of predictions; older keys stay
     ("predict", "crops"),  # 1 of the encoder's own size are no crops, and older keys stay

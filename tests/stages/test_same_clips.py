@@ -23,7 +23,8 @@ from reelwright.stages.embed.encoding.preprocess import override
 from reelwright.stages.embed.videos import clip_of
 from reelwright.stages.finetune.clips import FrameBatches
 from reelwright.stages.predict.config import PredictWindowSettings
-from reelwright.stages.predict.scorer import LoadedRun, Scorer, VideoRows, predicted_shape
+from reelwright.stages.predict.loaded_run import LoadedRun, VideoRows, predicted_shape
+from reelwright.stages.predict.scorer import Scorer
 from reelwright.stages.train.config import TrainConfig, TrainWindowSettings
 from reelwright.stages.train.window_batches import WindowBatches
 from reelwright.stages.train.work import _model_values

@@ -19,7 +19,7 @@ from reelwright.stages.decode.work import run_items as decode_items
 from reelwright.stages.embed.encoding.forward import ForwardPass
 from reelwright.stages.predict.config import PredictConfig
 from reelwright.stages.predict.crops import Crops
-from reelwright.stages.predict.scorer import load_run
+from reelwright.stages.predict.loaded_run import load_run
 from reelwright.stages.predict.work import publish, run_items
 from reelwright.stages.train.config import TrainConfig
 from reelwright.stages.train.work import run

@@ -1,0 +1,42 @@
+"""The network of a complete finetune run that sees clips of frames, with its best weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from reelwright.models.contracts import ClipModel
+from reelwright.models.encoders.base import DataConfig
+from reelwright.stages.base.work import InputRef
+from reelwright.stages.embed.config import EmbedConfig
+from reelwright.stages.embed.encoding.encoder import build_from_config
+from reelwright.stages.finetune.module import ClipNetwork, FinetuneModule, FrameNetwork
+from reelwright.stages.fit.run_models import load_run_model
+from reelwright.storage.errors import ConfigError
+from reelwright.storage.results.runs import RunFolder
+from reelwright.storage.store import Store
+
+
+def frames_seen(values: Mapping[str, Any]) -> DataConfig | None:
+    """How the network of a run's config.yaml sees the frames of a clip; None for one that reads rows."""
+    sees = values.get("sees")
+    if sees is None:
+        return None
+    given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in sees.items()}
+    return DataConfig(**given)
+
+
+def load_network(run: InputRef, *, store: Store, plugins: Mapping[str, Any]) -> FrameNetwork:
+    """The network of a run that sees clips (`frames_seen`), in eval mode on the CPU.
+
+    Raises what `load_run_model` raises, ConfigError for a run that sees no clips.
+    """
+    model, values = load_run_model(RunFolder(store.run(run.key)), plugins=plugins)
+    seen = frames_seen(values)
+    if seen is None:
+        raise ConfigError(f"run {run.node} sees no clips of frames, its model reads rows")
+    if isinstance(model, ClipModel):
+        return ClipNetwork(model, data_config=seen, heads=values["model"]["heads"]).eval()
+    wanted = EmbedConfig(run=run.node, outputs=(str(values["output"]),))
+    loaded = build_from_config(wanted, store=store, run=run, where=run.node, plugins=plugins)
+    return FinetuneModule(loaded.encoder, model, data_config=seen, frozen_norm=True).eval()
