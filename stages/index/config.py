@@ -78,6 +78,9 @@ class LabelsConfig(Settings):
     """Class names in the order of their ids; null: all names that occur, sorted."""
     background: str | None = None
     """Class of time that no segment or row covers, of videos without any line too; null: such rows have no label."""
+    directed: bool | None = execution(None)
+    """Whether a mirror image (left and right) may be of another class, so that flips are refused in training; null:
+    where two classes differ by left and right alone, as turn_left and turn_right."""
     time_origin: Literal["container", "first_frame"] = "container"
     """Where the seconds of a table count from: presentation times, as the video has them, or its first frame."""
     max_unmatched: float = execution(0.5, ge=0, le=1)
