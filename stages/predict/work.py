@@ -16,8 +16,8 @@ from reelwright.stages.base.unit import held
 from reelwright.stages.base.work import Reporter, Work, ledger_of
 from reelwright.stages.datasets.attention_edits import read_edits
 from reelwright.stages.datasets.stored_rows import read_video
+from reelwright.stages.embed.encoding.clip_models import frames_seen
 from reelwright.stages.embed.encoding.preprocess import data_config_from, geometry_of
-from reelwright.stages.finetune.networks import frames_seen
 from reelwright.stages.predict.config import PredictConfig
 from reelwright.stages.predict.kept import KeptOutputs
 from reelwright.stages.predict.loaded_run import LoadedRun, VideoRows, load_clip_run, load_run, predicted_shape
