@@ -32,6 +32,12 @@ from reelwright.storage.tables.annotations import UNKNOWN, Annotation
 
 _GPU = re.compile(r"cuda(?::(\d+))?")
 _OTHER_DEVICES = re.compile(r"(auto|cpu|mps|xpu|hpu|xla|mtia)(:\d+)?")
+_OTHER_SIDE = {
+    word: other
+    for one, two in (("left", "right"), ("Left", "Right"), ("LEFT", "RIGHT"))
+    for word, other in ((one, two), (two, one))
+}
+_SIDE = re.compile(rf"(?<![^\W_])({'|'.join(_OTHER_SIDE)})(?![^\W_])")
 _SHOWN = 3
 _Frames = tuple[int, int]  # the fewest and the most that there may be
 
@@ -67,7 +73,7 @@ def _chosen(graph: Graph, selected: Collection[str]) -> list[Node]:
 
 
 def check_plans(planner: Planner, selected: Collection[str], *, is_local: bool) -> tuple[str, ...]:
-    """Raise ConfigError for windows that no video holds, labels of videos that none has, and devices that are not here.
+    """Raise ConfigError for windows that no video holds, labels that no video has or that forbid flips, and devices.
 
     Of nodes that would run.
 
@@ -76,6 +82,7 @@ def check_plans(planner: Planner, selected: Collection[str], *, is_local: bool) 
     nodes = [plan.node for plan in planner.plans() if plan.state != FRESH and plan.node.name in selected]
     problems = [f"stages.{node.name}: {text}" for node in nodes if is_local for text in _device(node)]
     problems += [f"stages.{node.name}.{text}" for node in nodes for text in _video_labels(node, planner)]
+    problems += [f"stages.{node.name}: {text}" for node in nodes for text in _flips(node, planner.dataset_of(node))]
     warnings: list[str] = []
     for node in nodes:
         for text, is_fatal in _windows(node, planner):
@@ -185,6 +192,24 @@ def _rows_made(node: Node, planner: Planner, digest: str | None) -> float | None
     return node.config.rows_of_video(
         num_frames=probe.num_frames, duration_seconds=probe.duration_seconds, start_seconds=probe.start_seconds
     )
+
+
+def _flips(node: Node, dataset: Dataset) -> Iterator[str]:
+    """Mirrored frames whose labels would be wrong then."""
+    if not (node.config.kind == "run" and node.config.mirrors and node.config.learns_labels):
+        return
+    settings, names = dataset.label_settings, dataset.labels.classes
+    directed = None if settings is None else settings.directed
+    pair = next(((name, other) for name in names if (other := mirrored(name)) != name and other in names), None)
+    if directed or (directed is None and pair is not None):
+        why = "labels.directed is true" if directed else f"classes {pair[0]!r} and {pair[1]!r} differ by it alone"  # type: ignore[index]
+        rest = "" if directed else ", or labels.directed: false if a mirror image keeps its class"
+        yield f"augment.flip mirrors frames left and right, but {why}; set flip: 0{rest}"
+
+
+def mirrored(name: str) -> str:
+    """The name of a class with left and right exchanged."""
+    return _SIDE.sub(lambda found: _OTHER_SIDE[found[0]], name)
 
 
 def _device(node: Node) -> Iterator[str]:

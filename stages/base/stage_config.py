@@ -51,6 +51,11 @@ class StageConfig(Settings):
         """Labels of this node alone (a LabelsConfig); None: those of the pipeline."""
         return cast("Settings | None", getattr(self, "labels", None))
 
+    @property
+    def mirrors(self) -> bool:
+        """Whether frames that are learned from are mirrored, left and right, at random."""
+        return bool(getattr(getattr(self, "augment", None), "flip", 0))
+
     @classmethod
     def role(cls, name: str) -> str:
         """'spec', 'training', 'execution', 'input' or 'source' for the field ``name``."""

@@ -80,6 +80,9 @@ class LabelsConfig(Settings):
     sorted. Of columns by head: {verb: 97, noun: 300}, null for heads that are not named."""
     background: str | None = None
     """Class of time that no segment or row covers, of videos without any line too; null: such rows have no label."""
+    directed: bool | None = execution(None)
+    """Whether a mirror image (left and right) may be of another class, so that flips are refused in training; null:
+    where two classes differ by left and right alone, as turn_left and turn_right."""
     time_origin: Literal["container", "first_frame"] = "container"
     """Where the seconds of a table count from: presentation times, as the video has them, or its first frame."""
     max_unmatched: float = execution(0.5, ge=0, le=1)

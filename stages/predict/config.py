@@ -163,6 +163,10 @@ class PredictConfig(StageConfig):
             return self.model_copy(update={"frames": trained_on["frames"][0]})
         raise ConfigError(f"{where}: give embeddings or frames to predict from")
 
+    def files_with_videos(self) -> tuple[str, ...]:
+        """As of every stage."""
+        return () if self.edit_attention is None else ("edit_attention",)
+
     def _check_clips(self, known: StageConfig | None, read: Mapping[str, StageConfig], *, where: str) -> None:
         """Raise ConfigError where a network that sees frames itself is given rows, or frames that are not stored."""
         if not getattr(known, "is_whole", False):
@@ -179,10 +183,6 @@ class PredictConfig(StageConfig):
                 f"materialize: false. Set materialize: true for {frames!r}"
             )
 
-    def files_with_videos(self) -> tuple[str, ...]:
-        """As of every stage."""
-        return () if self.edit_attention is None else ("edit_attention",)
-
     def _check_kept(self, trained: StageConfig | None, *, where: str) -> None:
         """Raise ConfigError for outputs that the model of a train node does not give; of plug-ins `Scorer` knows it."""
         model = getattr(trained, "model", None)
@@ -195,7 +195,8 @@ class PredictConfig(StageConfig):
             raise ConfigError(f"{where}: keep: {error}") from None
         if self.edit_attention is not None and not any(name.startswith("attention.") for name in given):
             raise ConfigError(
-                f"{where}: edit_attention: {model.name} has no attention that can be edited; attention_branch has"
+                f"{where}: edit_attention: {model.name} has no attention that can be edited; attention_branch "
+                "and st_abn have"
             )
 
     def named_splits(self) -> dict[str, tuple[tuple[str, ...], bool]]:

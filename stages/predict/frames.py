@@ -26,7 +26,6 @@ from reelwright.stages.predict.clip_frames import SeenFrames
 from reelwright.stages.predict.config import PredictConfig
 from reelwright.stages.predict.crops import Crops
 from reelwright.stages.predict.frame_rows import FrameScoreSink, Looks
-from reelwright.stages.predict.kept import KeptOutputs
 from reelwright.stages.predict.loaded_run import LoadedRun, VideoRows
 from reelwright.stages.predict.scorer import Scorer
 from reelwright.stages.predict.sink import ScoreWriter
@@ -120,19 +119,12 @@ def _output(loaded: LoadedEncoder, run: LoadedRun) -> str:
     return run.output
 
 
-def score_clips(
-    work: Work,
-    config: PredictConfig,
-    run: LoadedRun,
-    *,
-    kept: KeptOutputs | None,
-    writer: ScoreWriter,
-    reporter: Reporter,
-) -> None:
+def score_clips(work: Work, config: PredictConfig, scorer: Scorer, *, writer: ScoreWriter, reporter: Reporter) -> None:
     """Score windows of the stored frames of ``work.items``, one video after the other.
 
     Raises ConfigError for frames that are not stored, and crops that the network does not take.
     """
+    run = scorer.run
     assert run.sees is not None
     store = frame_input(work).frames_store
     if store is None:
@@ -144,9 +136,9 @@ def score_clips(
     crops = None
     if config.is_cropped:
         crops = Crops.of(run.sees, num_crops=config.crops, short_side=config.short_side, where=work.node)
+    if scorer.kept is not None:
+        scorer.kept.see(_seen(run.sees, crops).to_plain())
     geometry = geometry_of(run.sees) if crops is None else crops.geometry(run.sees)
-    if kept is not None:
-        kept.see(_seen(run.sees, crops).to_plain())
     frames = FrameStore(store)
     reporter.total(len(work.items), "videos")
     for item in work.items:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from reelwright.stages.datasets.attention_edits import AttentionEdits
 from reelwright.stages.datasets.feature_bank import FeatureBank
 from reelwright.stages.datasets.sampling.clips import ClipSampling, distinct, repeats_of
 from reelwright.stages.datasets.sampling.needed import Needed
@@ -23,7 +24,6 @@ from reelwright.stages.embed.threads import read_ahead
 from reelwright.stages.fit.run_models import clips_of_run
 from reelwright.stages.predict.clip_frames import ClipBank, SeenFrames
 from reelwright.stages.predict.config import PredictWindowSettings
-from reelwright.stages.predict.edits import AttentionEdits
 from reelwright.stages.predict.kept import KeptOutputs
 from reelwright.stages.predict.loaded_run import LoadedRun, VideoRows, predicted_shape
 from reelwright.stages.predict.merging import merge_crops

@@ -15,11 +15,11 @@ from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.devices import deterministic_results, pick_device
 from reelwright.stages.base.unit import held
 from reelwright.stages.base.work import Reporter, Work, ledger_of
+from reelwright.stages.datasets.attention_edits import read_edits
 from reelwright.stages.datasets.stored_rows import read_video
 from reelwright.stages.embed.encoding.clip_models import frames_seen
 from reelwright.stages.embed.encoding.preprocess import data_config_from, geometry_of
 from reelwright.stages.predict.config import PredictConfig
-from reelwright.stages.predict.edits import read_edits
 from reelwright.stages.predict.kept import KeptOutputs
 from reelwright.stages.predict.loaded_run import LoadedRun, VideoRows, load_clip_run, load_run, predicted_shape
 from reelwright.stages.predict.publishing import publish_tables
@@ -65,7 +65,7 @@ def run_items(work: Work, reporter: Reporter) -> None:
             if run.sees is None:
                 score_frames(work, config, scorer, writer=writer, reporter=reporter)
             else:
-                score_clips(work, config, run, kept=scorer.kept, writer=writer, reporter=reporter)
+                score_clips(work, config, scorer, writer=writer, reporter=reporter)
         elif run.sees is not None:
             raise ConfigError(f"{work.node}: the run sees clips of frames, and there are none. Give frames.")
         elif config.is_cropped:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from reelwright.models.blocks.heads import Head
 from reelwright.models.contracts import VideoModel
 from reelwright.models.systems.carl import FrameModel
 from reelwright.models.systems.cast.model import Cast

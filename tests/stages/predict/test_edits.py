@@ -10,7 +10,7 @@ import torch
 
 from reelwright.pipeline.project import Project
 from reelwright.stages.fit.run_models import load_run_model
-from reelwright.stages.predict import scorer
+from reelwright.stages.predict import loaded_run
 from reelwright.stages.predict.config import PredictConfig
 from reelwright.stages.predict.work import publish, run_items
 from reelwright.stages.train.config import TrainConfig
@@ -119,7 +119,9 @@ def test_models_without_attention_are_refused(pulse_toy, tmp_path):
         run_items(pulse_toy.predict_work(edit_attention=str(tmp_path / "edits.csv")), pulse_toy.reporter)
     trained = TrainConfig(embeddings=["e"], model={"name": "gru"})
     config = PredictConfig(run="t", edit_attention="edits.csv")
-    with pytest.raises(ConfigError, match="edit_attention: gru has no attention that can be edited; attention_branch"):
+    with pytest.raises(
+        ConfigError, match="edit_attention: gru has no attention that can be edited; attention_branch and"
+    ):
         config.complete({"t": trained}, where="test")
     with pytest.raises(ValueError, match="several crops show other parts; set crops: 1"):
         PredictConfig(run="t", frames="f", crops=3, edit_attention="edits.csv")
@@ -164,7 +166,7 @@ def test_an_edit_runs_prediction_alone_and_a_second_run_no_model(copied, monkeyp
     assert {path.suffix for path in folder.rglob("*.*")} == {".mp4", ".jpg", ".parquet", ".html", ".json"}
     assert "true" in (folder / "index.html").read_text(encoding="utf-8")
     with monkeypatch.context() as patched:
-        patched.setattr(scorer, "load_run_model", None)
+        patched.setattr(loaded_run, "load_run_model", None)
         assert ran() == []
         (copied / "edits.csv").write_text("video_id,weight\nd,0.5\n", encoding="utf-8")
         opened = Project.open(copied / "reelwright.yaml")
