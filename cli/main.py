@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from reelwright.cli import cluster, upkeep
-from reelwright.cli.inspect import compare, data, export, show
+from reelwright.cli.inspect import compare, data, encoders, export, show
 from reelwright.cli.run import failing, run, single
 from reelwright.cli.sources import importing, preparing, start, steps, synthesize
 from reelwright.storage.errors import ConfigError, InputError, Interrupted, ReelwrightError
@@ -85,6 +85,7 @@ MODULES = (
     export,
     run,
     show,
+    encoders,
     compare,
     failing,
     cluster,

@@ -31,7 +31,7 @@ VIDEOMAE_NAMES = ("vit_small_patch16_224", "vit_base_patch16_224", "vit_large_pa
 HUB = "hf-hub:"
 _OF_TIMM = ("timm", "tsm", "frames")  # libraries whose networks are timm's
 
-_OWN_NETWORKS = {"x3d": X3D_NAMES, "videomae": VIDEOMAE_NAMES}
+OWN_NETWORKS = {"x3d": X3D_NAMES, "videomae": VIDEOMAE_NAMES}
 
 _ENTRY_POINT = re.compile(r"^@register_model\s*\n(?:@.*\n)*def (\w+)", re.MULTILINE)
 _ARGUMENT = re.compile(r"\b([a-z]\w*)\s*[:=]")
@@ -76,7 +76,7 @@ def check_encoder(name: str, *, outputs: Sequence[str], model_args: Mapping[str,
         raise ValueError(unknown_encoder(name))
     for argument in model_args:
         if not _is_argument(library, argument):
-            texts = () if library in _OWN_NETWORKS else _sources(library).values()
+            texts = () if library in OWN_NETWORKS else _sources(library).values()
             known = {*OWN_ARGUMENTS.get(library, ())}.union(*map(_ARGUMENT.findall, texts))
             raise ValueError(f"model_args: {argument!r} is no argument of {name}{_nearest(argument, known)}.")
 
@@ -86,13 +86,13 @@ def _is_known(library: str, model_name: str) -> bool:
         return _is_timm(model_name) and model_name.partition(".")[0] in tsm_models()
     if library in _OF_TIMM:
         return _is_timm(model_name)
-    return model_name in {"torchvision": VIDEO_NAMES, **_OWN_NETWORKS}.get(library, ())
+    return model_name in {"torchvision": VIDEO_NAMES, **OWN_NETWORKS}.get(library, ())
 
 
 def _is_argument(library: str, argument: str) -> bool:
     own = OWN_ARGUMENTS.get(library, ())
     return argument in own or (
-        library not in _OWN_NETWORKS and _stands_in(library, argument, rf"\b{re.escape(argument)}\b")
+        library not in OWN_NETWORKS and _stands_in(library, argument, rf"\b{re.escape(argument)}\b")
     )
 
 
@@ -109,19 +109,19 @@ def is_of_library(name: str) -> bool:
 
 def has_hub_weights(name: str) -> bool:
     """Whether there may be pretrained weights of the encoder to fetch; X3D's and VideoMAE's come as a file alone."""
-    return name.partition("/")[0] not in _OWN_NETWORKS
+    return name.partition("/")[0] not in OWN_NETWORKS
 
 
 def is_video_encoder(name: str) -> bool:
     """Whether an encoder of the name takes clips."""
-    return name.partition("/")[0] in {"torchvision", "tsm", "frames", *_OWN_NETWORKS}
+    return name.partition("/")[0] in {"torchvision", "tsm", "frames", *OWN_NETWORKS}
 
 
 def unknown_encoder(name: str, known_timm: Iterable[str] | None = None) -> str:
     """The message for an encoder that is not known; `known_timm` without it: timm's models as its sources have them."""
     timm_names = sorted(timm_models()) if known_timm is None else list(known_timm)
     known = [f"torchvision/{model}" for model in VIDEO_NAMES] + [f"timm/{model}" for model in timm_names]
-    known += [f"{library}/{model}" for library, models in _OWN_NETWORKS.items() for model in models]
+    known += [f"{library}/{model}" for library, models in OWN_NETWORKS.items() for model in models]
     known += [f"tsm/{model}" for model in sorted(tsm_models())]
     base = name.partition(".")[0] if known_timm is None else name
     nearest = difflib.get_close_matches(base, known, n=3, cutoff=0.4)
