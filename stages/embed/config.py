@@ -134,7 +134,8 @@ class EmbedConfig(StageConfig):
     """Embeddings that `run` makes rows of, whole videos at once: those that it was trained on, in the same order."""
     run: str | None = node_input(None, kinds=("run",))
     """A finetune or pretrain node whose encoder is used, a new generation; then encoder and weights are not given, and
-    preprocess and clip are those of the run unless they are. With embeddings, a train or finetune node whose temporal
+    preprocess and clip are those of the run unless they are; of a model that sees clips itself the rows are its
+    embeddings of clips, where it gives any. With embeddings, a train or finetune node whose temporal
     model is used."""
     encoder: str | None = None
     """timm/NAME, hf-hub:ORG/NAME; of clips torchvision/NAME (its video models), tsm/NAME (temporal shifts in timm's
@@ -259,7 +260,7 @@ class EmbedConfig(StageConfig):
         for run in inputs.get("run", ()):
             learnt = run.inputs().get("embeddings", [])
             if not self.embeddings:
-                check_encoder_of(run, name=str(self.run))
+                check_encoder_of(run, self.outputs, name=str(self.run))
             elif run.stage == "pretrain":
                 raise ConfigError(
                     f"run: {self.run!r} is a pretrain node, whose encoder sees frames. Give frames instead"

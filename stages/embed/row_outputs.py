@@ -49,8 +49,24 @@ def check_row_outputs(wanted: Collection[str], known: Collection[str], *, run: s
         )
 
 
-def check_encoder_of(run: StageConfig, *, name: str) -> None:
-    """Raise ConfigError where the run ``name`` has no encoder of frames."""
+def check_clip_outputs(wanted: Collection[str], known: Collection[str], *, run: str) -> None:
+    """Raise ConfigError where one of the stored outputs is not among those that a run's model gives of a clip."""
+    missing = [name for name in wanted if model_output(name) not in known or name.startswith("attention")]
+    if missing:
+        usable = [name for name in known if name in {"logits", "embedding"}]
+        stored = [EMBEDDING if name == "embedding" else name for name in usable]
+        raise ConfigError(
+            f"outputs: {missing[0]}: run {run!r} has a model that sees clips of frames itself and gives no "
+            f"{model_output(missing[0])} of a clip. Of each clip there is {', '.join(stored) or 'nothing to store'}; "
+            "set outputs to that, or predict with the run"
+        )
+
+
+def check_encoder_of(run: StageConfig, outputs: Collection[str], *, name: str) -> None:
+    """Raise ConfigError where the run ``name`` has no encoder of frames, or gives no ``outputs`` of clips."""
+    of_clips = getattr(run, "clip_outputs", None)
+    if of_clips is not None:
+        check_clip_outputs(outputs, of_clips, run=name)
     learnt = run.inputs().get("embeddings", [])
     if learnt:
         raise ConfigError(

@@ -20,6 +20,7 @@ from reelwright.stages.base.work import InputRef, Work
 from reelwright.stages.datasets.sampling.two_views import context_frames
 from reelwright.stages.datasets.stored_rows import StoredVideo, num_features, stored_shape
 from reelwright.stages.embed.config import EmbedConfig
+from reelwright.stages.embed.encoding.clip_models import sees_frames
 from reelwright.stages.embed.encoding.encoder import RUN_PREFIX
 from reelwright.stages.embed.encoding.forward import autocast
 from reelwright.stages.embed.encoding.last_layers import POOLED
@@ -138,6 +139,8 @@ def load_row_model(work: Work, config: EmbedConfig) -> RowModel:
     values = folder.config()
     if "model" not in values:
         raise ConfigError(f"{work.node}: run {ref.node} has an encoder of frames and no model of rows. Give frames")
+    if sees_frames(values["model"]):
+        raise ConfigError(f"{work.node}: run {ref.node} has a model that sees clips of frames, not rows. Give frames")
     dilation = values.get("window", {}).get("dilation", 1)
     if dilation != 1:
         raise ConfigError(

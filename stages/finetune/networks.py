@@ -6,24 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from reelwright.models.contracts import ClipModel
-from reelwright.models.encoders.base import DataConfig
 from reelwright.stages.base.work import InputRef
 from reelwright.stages.embed.config import EmbedConfig
+from reelwright.stages.embed.encoding.clip_models import frames_seen
 from reelwright.stages.embed.encoding.encoder import build_from_config
 from reelwright.stages.finetune.module import ClipNetwork, FinetuneModule, FrameNetwork
 from reelwright.stages.fit.run_models import load_run_model
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.store import Store
-
-
-def frames_seen(values: Mapping[str, Any]) -> DataConfig | None:
-    """How the network of a run's config.yaml sees the frames of a clip; None for one that reads rows."""
-    sees = values.get("sees")
-    if sees is None:
-        return None
-    given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in sees.items()}
-    return DataConfig(**given)
 
 
 def load_network(run: InputRef, *, store: Store, plugins: Mapping[str, Any]) -> FrameNetwork:

@@ -19,6 +19,7 @@ from reelwright.stages.datasets.tasks.labels import LabelSpace
 from reelwright.stages.datasets.tasks.task import Task, build_task
 from reelwright.stages.decode.geometry import Geometry
 from reelwright.stages.embed.config import ClipSettings
+from reelwright.stages.embed.encoding.clip_models import build_run_clip_model, clip_model_class
 from reelwright.stages.embed.encoding.preprocess import described, geometry_of, override
 from reelwright.stages.finetune.clips import FrameBatches
 from reelwright.stages.finetune.config import FinetuneConfig
@@ -26,7 +27,7 @@ from reelwright.stages.finetune.inputs import clip_reading, only_input, spatial_
 from reelwright.stages.finetune.module import ClipNetwork, FinetuneModule, FrameNetwork
 from reelwright.stages.finetune.preparing import ClipAugmentation
 from reelwright.stages.fit.mixing import build_mixing, mix_frames
-from reelwright.stages.fit.run_models import build_run_clip_model, build_run_model, clip_model_class
+from reelwright.stages.fit.run_models import build_run_model
 from reelwright.stages.fit.setup import Learning, learn
 from reelwright.stages.fit.train_context import TrainContext
 from reelwright.stages.fit.validation import build_objective, chosen_metric

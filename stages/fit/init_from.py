@@ -12,9 +12,10 @@ from reelwright.models.blocks.weights import remap_state_dict
 from reelwright.models.contracts import ClipModel
 from reelwright.models.systems.carl import PUBLIC_NAMES, FrameModel
 from reelwright.stages.base.work import Work
+from reelwright.stages.embed.encoding.clip_models import WHOLE
 from reelwright.stages.embed.encoding.weight_files import read_weights
 from reelwright.stages.fit.config import LearningSettings
-from reelwright.stages.fit.run_models import TEMPORAL, WHOLE
+from reelwright.stages.fit.run_models import TEMPORAL
 from reelwright.storage.errors import InputError
 from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.store import Store

@@ -7,26 +7,24 @@ from typing import Any
 
 import torch
 
-from reelwright.models.clip_models import CLIP_MODELS, build_clip_model
-from reelwright.models.contracts import ClipModel, ClipSizes, VideoModel
-from reelwright.models.encoders.base import DataConfig
+from reelwright.models.contracts import VideoModel
 from reelwright.models.systems.carl import FRAME_MODELS, build_frame_model
 from reelwright.models.temporal.build import TEMPORAL_MODELS, build_temporal
 from reelwright.models.temporal.common import TemporalSizes
-from reelwright.models.testing import checked_clip_model, checked_model
+from reelwright.models.testing import checked_model
 from reelwright.stages.base.plugins import checked_options, load_plugin
 from reelwright.stages.datasets.sampling.clips import ClipSampling, clip_sampling
 from reelwright.stages.datasets.sampling.windows import WindowShape
 from reelwright.stages.datasets.tasks.labels import LabelSpace
 from reelwright.stages.datasets.tasks.sets import heads_of
 from reelwright.stages.datasets.tasks.task import Task, build_task
+from reelwright.stages.embed.encoding.clip_models import WHOLE, build_run_clip_model, sees_frames
 from reelwright.stages.fit.loop.checkpoints import load_weights
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.tables.annotations import UNKNOWN
 
 TEMPORAL = "temporal."  # of the temporal model's weights in a finetune run
-WHOLE = "model."  # of the weights of a clip model, which has no encoder before it
 
 
 def build_run_model(values: Mapping[str, Any], *, plugins: Mapping[str, Any], seed: int = 0) -> VideoModel:
@@ -53,52 +51,6 @@ def build_run_model(values: Mapping[str, Any], *, plugins: Mapping[str, Any], se
             given = TemporalSizes(**sizes | {"num_outputs": num_classes or 0})
             checked = checked_options(model, options, name=name, num_given=1)
             return checked_model(model(given, **checked), given)
-        except (ValueError, TypeError) as error:
-            raise ConfigError(f"model: {error}") from error
-
-
-def sees_frames(model: Mapping[str, Any]) -> bool:
-    """Whether the `model` block of a config.yaml is of a clip model, which has no encoder before it."""
-    return "frame_size" in model
-
-
-def clip_model_class(name: str, *, plugins: Mapping[str, Any]) -> type[ClipModel]:
-    """The clip model called ``name``, ours or a plug-in's, which says what pixels it wants.
-
-    Raises ConfigError for a plug-in that is not named or is no ClipModel with a data_config.
-    """
-    if name in CLIP_MODELS:
-        return CLIP_MODELS[name]
-    thing = load_plugin("models", name, plugins)
-    if not (isinstance(thing, type) and issubclass(thing, ClipModel)):
-        raise ConfigError(
-            f"model: {name} is no subclass of reelwright.models.contracts.ClipModel, which models of frames are. To "
-            "learn from rows of an encoder, give spatial"
-        )
-    if not isinstance(getattr(thing, "data_config", None), DataConfig):
-        raise ConfigError(f"model: {name} has no data_config (a DataConfig), which says how it wants its frames")
-    return thing
-
-
-def build_run_clip_model(values: Mapping[str, Any], *, plugins: Mapping[str, Any], seed: int = 0) -> ClipModel:
-    """The clip model that such a block describes, with random weights from ``seed``; raises as `build_run_model`."""
-    name, options = values["name"], values["options"]
-    cls = clip_model_class(name, plugins=plugins)
-    height, width = values["frame_size"]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            sizes = ClipSizes(
-                num_outputs=values["num_outputs"],
-                length=values["length"],
-                frame_size=(height, width),
-                per_row=values["per_row"],
-                heads=values["heads"],
-            )
-            if name in CLIP_MODELS:
-                return build_clip_model(name, sizes, **options)
-            checked: dict[str, Any] = checked_options(cls, options, name=name, num_given=1)
-            return checked_clip_model(cls(sizes, **checked), sizes)
         except (ValueError, TypeError) as error:
             raise ConfigError(f"model: {error}") from error
 

@@ -14,7 +14,8 @@ from reelwright.models.encoders.base import DataConfig
 from reelwright.stages.base.work import InputRef
 from reelwright.stages.datasets.sampling.windows import WindowShape
 from reelwright.stages.datasets.tasks.task import Task
-from reelwright.stages.finetune.networks import frames_seen, load_network
+from reelwright.stages.embed.encoding.clip_models import frames_seen
+from reelwright.stages.finetune.networks import load_network
 from reelwright.stages.fit.run_models import load_run_model, task_of_run
 from reelwright.stages.predict.clip_frames import SeenFrames
 from reelwright.stages.predict.config import PredictWindowSettings

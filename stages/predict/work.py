@@ -15,7 +15,7 @@ from reelwright.stages.base.devices import deterministic_results, pick_device
 from reelwright.stages.base.unit import held
 from reelwright.stages.base.work import Reporter, Work, ledger_of
 from reelwright.stages.datasets.stored_rows import read_video
-from reelwright.stages.finetune.networks import frames_seen
+from reelwright.stages.embed.encoding.clip_models import frames_seen
 from reelwright.stages.predict.config import PredictConfig
 from reelwright.stages.predict.loaded_run import LoadedRun, VideoRows, load_clip_run, load_run, predicted_shape
 from reelwright.stages.predict.publishing import publish_tables

@@ -19,7 +19,8 @@ from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.inputs import unchanged_sources
 from reelwright.stages.base.plugins import PluginUse, checked_options, load_plugin
 from reelwright.stages.base.work import InputRef, Work
-from reelwright.stages.embed.config import EmbedConfig
+from reelwright.stages.embed.config import ClipSettings, EmbedConfig
+from reelwright.stages.embed.encoding.clip_models import ClipModelEncoder, clip_model_encoder
 from reelwright.stages.embed.encoding.fetch import fetch
 from reelwright.stages.embed.encoding.last_layers import LastLayers
 from reelwright.stages.embed.encoding.preprocess import override
@@ -67,6 +68,9 @@ def build_from_config(
         )
     outputs, behind = config.outputs, None
     if run is not None:
+        whole = clip_model_encoder(store.run(run.key), outputs, run=run.node, plugins=plugins)
+        if whole is not None:
+            return _of_clip_model(config, *whole)
         config = _config_of_run(config, store.run(run.key), where=where)
         behind = LastLayers.of(store.run(run.key), outputs)
     if behind is not None:
@@ -85,6 +89,18 @@ def build_from_config(
         weights_digest=state_digest(encoder.model.state_dict()),
         data_config=override(encoder.data_config, config.preprocess, clip=config.clip),
         config=config,
+    )
+
+
+def _of_clip_model(config: EmbedConfig, encoder: ClipModelEncoder, values: Mapping[str, Any]) -> LoadedEncoder:
+    """A clip model of a run; clips are its windows, and frames are seen as it saw them, unless ``config`` says else."""
+    clip = ClipSettings(**{**values["window"], **config.clip.model_dump(exclude_defaults=True)})
+    return LoadedEncoder(
+        encoder=encoder.eval(),
+        name=str(values["model"]["name"]),
+        weights_digest=state_digest(encoder.model.state_dict()),
+        data_config=override(encoder.data_config, config.preprocess, clip=clip),
+        config=config.model_copy(update={"clip": clip}),
     )
 
 

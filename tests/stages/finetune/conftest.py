@@ -103,8 +103,8 @@ class Film:
 
 
 @pytest.fixture(scope="module")
-def film(tmp_path_factory: pytest.TempPathFactory) -> Film:
-    """Four videos to train on and two to validate on; made once."""
+def footage(tmp_path_factory: pytest.TempPathFactory) -> Film:
+    """Four videos to train on and two to validate on, as stored frames; made once."""
     root = tmp_path_factory.mktemp("film")
     items, videos = [], []
     for number in range(6):
@@ -118,7 +118,13 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Film:
     payload = {"classes": ["dark", "bright"], "background": -1, "videos": videos}
     film = Film(root, tuple(items), payload)
     decode_items(film.work("decode", "frames", DECODE), Notes())
-    embed_items(film.work("embed", "embed", EMBED, frames=film.frames), Notes())
-    settings = {**TRAIN, "epochs": 3, "device": "cpu"}
-    train(film.work("train", "train", settings, embeddings=film.embedding), Notes())
     return film
+
+
+@pytest.fixture(scope="module")
+def film(footage: Film) -> Film:
+    """The same with embeddings, and a temporal run over them."""
+    embed_items(footage.work("embed", "embed", EMBED, frames=footage.frames), Notes())
+    settings = {**TRAIN, "epochs": 3, "device": "cpu"}
+    train(footage.work("train", "train", settings, embeddings=footage.embedding), Notes())
+    return footage
