@@ -48,7 +48,7 @@ def encoders(
             "encoder": facts.name,
             "kind": facts.kind,
             "parameters": facts.num_parameters,
-            "features": facts.dim,
+            "embed_dim": facts.dim,
             "sees": " x ".join(map(str, ((facts.clip_length,) if facts.kind == "video" else ()) + facts.size)),
             "weights": _weights(facts.name, store),
             "rows_per_second": rates.get(_network(facts.name)),
@@ -63,7 +63,7 @@ def encoders(
         (
             str(row["encoder"]),
             f"{facts.num_parameters / 1e6:.1f} M",
-            str(row["features"]),
+            str(row["embed_dim"]),
             str(row["sees"]),
             str(row["weights"]),
             "" if row["rows_per_second"] is None else f"{row['rows_per_second']:.0f}",

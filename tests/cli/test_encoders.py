@@ -44,7 +44,7 @@ def test_weights_and_rates_are_those_of_the_store(tmp_path: Path, monkeypatch: p
         (tuning / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
     (tuning / "c.json").write_text("cut o", encoding="utf-8")
     (row,) = _listed("test_resnet.r160")
-    assert (row["rows_per_second"], row["weights"], row["features"]) == (70.0, "at the hub", 96)
+    assert (row["rows_per_second"], row["weights"], row["embed_dim"]) == (70.0, "at the hub", 96)
 
 
 def test_many_are_cut_and_none_is_said() -> None:
