@@ -19,6 +19,7 @@ from reelwright.models.contracts import ClipModel, ClipSizes
 from reelwright.models.encoders.base import DataConfig, Encoder
 from reelwright.models.testing import checked_clip_model
 from reelwright.stages.base.plugins import checked_options, load_plugin
+from reelwright.stages.embed.encoding.preprocess import data_config_from
 from reelwright.stages.embed.encoding.weight_files import read_weights
 from reelwright.stages.embed.row_outputs import check_clip_outputs, model_output
 from reelwright.storage.errors import ConfigError
@@ -75,10 +76,7 @@ def build_run_clip_model(values: Mapping[str, Any], *, plugins: Mapping[str, Any
 def frames_seen(values: Mapping[str, Any]) -> DataConfig | None:
     """How the network of a run's config.yaml sees the frames of a clip; None for one that reads rows."""
     sees = values.get("sees")
-    if sees is None:
-        return None
-    given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in sees.items()}
-    return DataConfig(**given)
+    return None if sees is None else data_config_from(sees)
 
 
 class ClipModelEncoder(Encoder):
