@@ -46,6 +46,7 @@ CONDITIONAL = {
     ("finetune", "model"),  # in place of a temporal run
     *(("finetune", name) for name in ("task", "head_weights", "labels_of_window", "window", "preprocess")),  # with it
     ("pretrain", "loss"),
+    ("pretrain", "clips"),
     ("predict", "crops"),  # 1 of the encoder's own size are no crops, and older keys stay
     ("predict", "short_side"),
     ("predict", "keep"),  # nothing, and older keys stay
