@@ -28,11 +28,63 @@ def run_of(name):
     return config
 
 
+PRETRAINED = ("pretrain_sup", "pretrain_ssl")
+TUNED = {  # rates: base, start of the warm-up, end; weight decay
+    **dict.fromkeys(("hmdb51", "ucf101", "egtea", "scenes"), (8e-4, 1e-6, 1e-5, 0.01)),
+    "diving48": (1.5e-3, 1.5e-6, 1.5e-5, 0.01),
+    "volleyball": (2.5e-3, 2.5e-6, 2.5e-5, 0.1),
+    **dict.fromkeys(("hmdb51_kinetics", "ucf101_kinetics"), (1e-5, 1e-8, 1e-7, 0.1)),
+    "diving48_kinetics": (2e-4, 2e-7, 2e-6, 0.4),
+    "egtea_kinetics": (2.5e-5, 2.5e-7, 2.5e-6, 0.4),
+    **dict.fromkeys(("scenes_kinetics", "volleyball_kinetics"), (5e-5, 5e-8, 5e-7, 0.4)),
+}
+
+
 def test_every_file_is_known():
-    assert set(FILES) == {"pretrain_sup", "pretrain_ssl"}
+    assert set(FILES) == {*PRETRAINED, *TUNED}
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", TUNED)
+def test_fine_tuning_is_the_public_one(name):
+    file = load_pipeline(FILES[name])
+    assert set(build_graph(file).nodes) == set(file.nodes)
+    encoder, config = file.nodes["encoder"], file.nodes["tune"]
+    encoder.check_names()
+    config.check_inputs({"spatial": [encoder], "frames": [file.nodes["frames"]]})
+    is_volleyball, size = name.startswith("volleyball"), 224 if name.endswith("kinetics") else 112
+    stride = 4 if is_volleyball else 6
+    assert (encoder.encoder, encoder.preprocess.size) == ("tsm/resnet50", (size, size))
+    val_resize = {(112, True): 128, (112, False): 112, (224, True): 256, (224, False): 224}  # of the vectors
+    assert encoder.preprocess.resize == file.nodes["frames"].short_side == val_resize[size, not is_volleyball]
+    assert (encoder.weights == "none") == (size == 112)
+    window = config.window
+    assert (window.length, window.dilation, window.sampling, window.short) == (8, stride, "multi_start", "repeat")
+    assert (encoder.clip.length, encoder.clip.dilation) == (8, stride)
+    rates = [
+        config.optimizer.lr,
+        config.optimizer.lr * config.schedule.warmup_start,
+        config.optimizer.lr * config.schedule.min_factor,
+        config.optimizer.weight_decay,
+    ]
+    assert rates == pytest.approx(TUNED[name])
+    assert (config.epochs, config.batch_size, config.schedule.warmup_epochs, config.optimizer.lr_base_batch) == (
+        100,
+        32,
+        10,
+        32,
+    )
+    assert (config.evaluate_every, config.keep_every, config.optimizer.clip_norm) == (10, 50, 5)
+    assert (config.schedule.warmup_overlaps, config.schedule.lag) == (True, 1)
+    augment = config.augment
+    assert (augment.rand_augment, augment.flip, augment.blur) == (
+        ("rand-m5-n2", 0, 0) if is_volleyball else ("rand-m7-n2", 0.5, 0.5)
+    )
+    assert (augment.crop_scale, augment.rand_augment_last, augment.scene) == ((0.2, 1.0), True, None)
+    assert (config.frozen_norm, config.spatial_lr_scale, config.model.options()) == (False, 1, {"dropout": 0.8})
+    assert (file.nodes["predict"].window.views, file.nodes["predict"].window.hop) == (10, 1)
+
+
+@pytest.mark.parametrize("name", PRETRAINED)
 def test_values_are_the_defaults_and_the_deviations_of_pre_training(name):
     file = load_pipeline(FILES[name])
     assert set(build_graph(file).nodes) == set(file.nodes)
