@@ -73,7 +73,7 @@ def logs(
         print_json([_plain(said) for said in found])
         return
     for said in found:
-        typer.echo(f"{video} in {said.node}: {_told(said)}")
+        typer.echo(f"{video} in {said.node}: {_status_text(said)}")
         for path in said.files:
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
             shown = lines if whole else lines[:1] + [line for line in lines[1:] if line[:1] != "#"][-_TAIL_LINES:]
@@ -106,7 +106,7 @@ def script(
             typer.echo(f"# {name}\n{training_script(settings, folder=folder, name=f'reelwright-{name}-KEY')}")
 
 
-def _told(said: Said) -> str:
+def _status_text(said: Said) -> str:
     row = said.row
     if row is None:
         return "not finished"

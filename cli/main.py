@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import gc
 import os
+import platform
 import sys
-from typing import Any
+from importlib.metadata import version
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from reelwright.cli import cluster, upkeep
-from reelwright.cli.inspect import compare, data, export, show
+from reelwright.cli.inspect import compare, data, encoders, export, show
 from reelwright.cli.run import failing, run, single
 from reelwright.cli.sources import importing, preparing, start, steps, synthesize
 from reelwright.storage.errors import ConfigError, InputError, Interrupted, ReelwrightError
@@ -24,15 +26,32 @@ EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_CTRL_C = 1, 2, 75, 130
 
 
 class _Commands(TyperGroup):
-    """All commands; Ctrl-C gets its message here, since typer exits without one."""
+    """All commands; Ctrl-C gets its message here, since typer exits without one.
+
+    Stages that packages offer are looked for when none of ours is meant: that reads the metadata of all packages.
+    """
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of that name."""
+        return super().get_command(ctx, cmd_name) or single.offered_commands().get(cmd_name)
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Their names, ours first."""
+        return [*super().list_commands(ctx), *single.offered_commands()]
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            _tell("stopped by Ctrl-C; what was done is kept, run again to go on")
+            _echo_error("stopped by Ctrl-C; what was done is kept, run again to go on")
             raise typer.Exit(EXIT_CTRL_C) from None
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"reelwright {version('reelwright')}, Python {platform.python_version()}")
+        raise typer.Exit
 
 
 app = typer.Typer(
@@ -43,8 +62,20 @@ app = typer.Typer(
     "75 interrupted, run again, 130 Ctrl-C.",
     no_args_is_help=True,
     add_completion=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def _options(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
 MODULES = (
     start,
     synthesize,
@@ -54,6 +85,7 @@ MODULES = (
     export,
     run,
     show,
+    encoders,
     compare,
     failing,
     cluster,
@@ -75,15 +107,15 @@ def main() -> None:
     try:
         app()
     except Interrupted as error:
-        _tell(str(error))
+        _echo_error(str(error))
         sys.exit(EXIT_INTERRUPTED)
     except (ConfigError, InputError) as error:
-        _tell(str(error))
+        _echo_error(str(error))
         sys.exit(EXIT_USAGE)
     except (ReelwrightError, OSError) as error:
-        _tell(str(error))
+        _echo_error(str(error))
         sys.exit(EXIT_FAILED)
 
 
-def _tell(message: str) -> None:
+def _echo_error(message: str) -> None:
     print(f"reelwright: {message}", file=sys.stderr)

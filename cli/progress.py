@@ -118,7 +118,7 @@ class NodeReporter:
         self._name, self._console = name, console
         self._progress = progress_of(name, items)
         self._seconds = {item.digest: item.duration_seconds or 0.0 for item in items}
-        self._started = self._told = time.monotonic()
+        self._started = self._last_line = time.monotonic()
         self._bar: Progress | None = None
         if console.is_terminal and sys.stderr.isatty():
             self._bar = _bar(console)
@@ -160,8 +160,8 @@ class NodeReporter:
         if self._bar is not None:
             shown = f"{rate_text(rate)} {progress.unit}/s"
             self._bar.update(self._task, completed=progress.amount, total=progress.total or None, rate=shown, left=left)
-        elif now - self._told >= _SECONDS_BETWEEN_LINES:
-            self._told = now
+        elif now - self._last_line >= _SECONDS_BETWEEN_LINES:
+            self._last_line = now
             message = f"{progress.amount:,} of {progress.total:,} {progress.unit}, {rate_text(rate)}/s"
             self.note(f"{message}, {left}" if left else message)
 

@@ -66,7 +66,7 @@ def verify(
         values = {"problems": _plain(found.problems), "repaired": list(messages), "left": _plain(left.problems)}
         print_json({"store": file.store.place, "note": found.note, **values})
     else:
-        _tell(left, file.store, is_second=bool(messages), whole=whole)
+        _print_report(left, file.store, is_second=bool(messages), whole=whole)
     if not left.is_whole:
         raise typer.Exit(1)
 
@@ -162,7 +162,7 @@ def _line(result: NodeResult) -> str:
     return f"{result.node}: {result.num_done} videos done again{f', {result.message}' if result.message else ''}"
 
 
-def _tell(report: Report, store: Store, *, is_second: bool, whole: bool) -> None:
+def _print_report(report: Report, store: Store, *, is_second: bool, whole: bool) -> None:
     _print_problems(report.problems, store.root)
     if report.note:
         typer.echo(report.note)

@@ -6,10 +6,11 @@ from typing import Any
 
 from reelwright.models.clip_options import CLIP_MODEL_OPTIONS
 from reelwright.models.contracts import ClipModel, ClipSizes
+from reelwright.models.systems.cast.model import Cast
 from reelwright.models.systems.st_abn import StAbn
 from reelwright.models.temporal.options import check_options
 
-CLIP_MODELS: dict[str, type[ClipModel]] = {"st_abn": StAbn}
+CLIP_MODELS: dict[str, type[ClipModel]] = {"st_abn": StAbn, "cast": Cast}
 
 
 def build_clip_model(name: str, sizes: ClipSizes, **options: Any) -> ClipModel:

@@ -5,10 +5,12 @@ One line of `CLIP_MODEL_OPTIONS` here and one of `clip_models.CLIP_MODELS` make 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from reelwright.models.temporal.options import check_choice, check_dropout
+from reelwright.models.temporal.options import check_choice, check_dropout, check_positive
+
+_WINDOWS = ("time", "space", "space_time")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,4 +38,100 @@ class StAbnOptions:
         check_dropout(self.dropout)
 
 
-CLIP_MODEL_OPTIONS: dict[str, type[Any]] = {"st_abn": StAbnOptions}
+@dataclass(frozen=True, kw_only=True)
+class CastOptions:
+    """Options of `cast`; the defaults are those of the paper's EPIC-KITCHENS model."""
+
+    space: str = "timm/vit_base_patch16_clip_quickgelu_224"
+    # The spatial expert: timm/NAME of a vision transformer, or videomae/NAME.
+    time: str = "videomae/vit_base_patch16_224"
+    # The temporal expert, of the same kinds; both need the same width, depth and grid of tokens.
+    space_args: dict[str, Any] = field(default_factory=dict)
+    # Arguments of its constructor, such as img_size.
+    time_args: dict[str, Any] = field(default_factory=dict)
+    source: str = "frames"
+    # frames, or tokens: stored ones that enter the first of the last `top` blocks of both experts.
+    every: int = 2
+    # An expert on single frames sees the last of every so many.
+    pixels: str = "own"
+    # own: each expert sees frames normalised as it was trained; imagenet: both by ImageNet's mean and deviation, as in
+    # the public code.
+    experts: str = "frozen"
+    # frozen, or trained with the rest.
+
+    top: int | None = None
+    # Only the last so many blocks have adapters and exchange; null: all.
+    adapters: bool = True
+    adapter_ratio: float = 0.25
+    # Width inside an adapter, times that of a token.
+    exchange: str = "bcast"
+    # bcast: bottleneck cross-attention; lateral: a linear layer of the other expert's token at the same place; none.
+    exchange_blocks: list[int] | None = None
+    # Blocks, counted from 0, behind whose attention the experts exchange; null: all that have adapters (`top`).
+    direction: str = "both"
+    # both; t2s: only the spatial expert asks the temporal one; s2t: only the temporal one asks.
+    t2s_window: str = "time"
+    # What a token of the spatial expert sees of the other. time: the same place in all frames; space: all places of its
+    # frame; space_time: everything.
+    s2t_window: str = "space"
+    bottleneck: float = 0.5
+    # Width of the cross-attention, times that of a token; 1: none.
+    positions: bool = True
+    # Learned positions in the cross-attention.
+
+    heads_from: dict[str, str] = field(default_factory=dict)
+    # Of several heads: name -> space or time, the expert that answers; verb is answered by time and noun by space
+    # unless said otherwise.
+    fusion: str = "own"
+    # own: each head reads its expert, a single one the sum of both behind adapters; add, concat: every head reads the
+    # sum of both experts' vectors, or both side by side (late fusion).
+    drop_path: float = 0.1
+    # Stochastic depth of what is added to the experts, rising from 0 at the first block to this at the last.
+    head_dropout: float = 0.0
+    init_scale: float = 1.0
+    # Factor on the initial weights of the heads.
+
+    reads_grids: ClassVar[bool] = True
+    # Stored tokens are not averaged.
+    joins_tokens: ClassVar[bool] = True
+    # Stored tokens of several embeddings lie one behind the other.
+    outputs: ClassVar[tuple[str, ...]] = ("logits",)
+    # Names of what the model gives, of all heads together.
+    answers_rows: ClassVar[bool] = False
+    # Whether it can give logits of every frame (task per_row).
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        check_choice("source", self.source, ("frames", "tokens"))
+        check_choice("pixels", self.pixels, ("own", "imagenet"))
+        check_choice("experts", self.experts, ("frozen", "trained"))
+        check_choice("exchange", self.exchange, ("bcast", "lateral", "none"))
+        check_choice("direction", self.direction, ("both", "t2s", "s2t"))
+        check_choice("fusion", self.fusion, ("own", "add", "concat"))
+        for name in ("t2s_window", "s2t_window"):
+            check_choice(name, getattr(self, name), _WINDOWS)
+        check_positive("every", self.every)
+        for name in ("adapter_ratio", "bottleneck", "init_scale"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0.")
+        for name in ("drop_path", "head_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1.")
+        self._check_together()
+
+    def _check_together(self) -> None:
+        for name, expert in self.heads_from.items():
+            check_choice(f"heads_from: {name}", expert, ("space", "time"))
+        if self.top is not None and self.top < 0:
+            raise ValueError(f"top is {self.top}; it must be at least 0 blocks.")
+        if self.source == "tokens" and self.top is None:
+            raise ValueError("source: tokens needs top, the number of last blocks that learn from what enters them.")
+        if self.source == "tokens" and self.experts == "trained":
+            raise ValueError("experts: trained needs source: frames; blocks before the stored tokens cannot learn.")
+        if self.exchange == "none" and self.exchange_blocks:
+            raise ValueError(f"exchange is none, but exchange_blocks are {self.exchange_blocks}; leave them out.")
+        if self.heads_from and self.fusion != "own":
+            raise ValueError(f"heads_from is of fusion: own; with fusion: {self.fusion} every head reads both experts.")
+
+
+CLIP_MODEL_OPTIONS: dict[str, type[Any]] = {"st_abn": StAbnOptions, "cast": CastOptions}

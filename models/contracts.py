@@ -2,7 +2,8 @@
 
 In: `rows` (B,T,D) or `frames` (uint8 (B,T,H,W,3), normalised float (B,T,3,H,W), or without T where a model looks at
 single images), `mask` (B,T) bool, True at real rows, `times` (B,T) seconds, `view_of` (B,) which clip a view shows,
-`positions` (B,T) of rows in a longer video (`VideoModel.video_positions`).
+`positions` (B,T) of rows in a longer video (`VideoModel.video_positions`), `attention_edit.time` (B,T,2) and
+`attention_edit.space` (B,T,H,W,2), by which people change attention (blocks/attention_branch.py).
 Out: `logits` (B,K) or (B,T,K), or `logits.HEAD`; `embedding` (B,E) or (B,T,E); `aux.*`, which only the loss sees, as
 `aux.stage1`, the logits of an earlier stage; `attention.*`. Shape letters: B batch, T rows of a window, D features,
 H height, W width, K outputs, E embedding size.

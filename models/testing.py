@@ -31,9 +31,13 @@ def checked_model(model: VideoModel, sizes: TemporalSizes) -> VideoModel:
     """
     if not isinstance(model, VideoModel):
         raise TypeError(f"{type(model).__name__} is no subclass of reelwright.models.contracts.VideoModel.")
+    return _check_outputs(model, _batch(torch.zeros(_BATCH, sizes.length, sizes.input_dim)), sizes)
+
+
+def _check_outputs(model: VideoModel, batch: dict[str, Tensor], sizes: TemporalSizes) -> VideoModel:
     was_training = model.training
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        found = model.eval()(_batch(torch.zeros(_BATCH, sizes.length, sizes.input_dim)))
+        found = model.eval()(batch)
     model.train(was_training)
     output = "logits" if sizes.num_outputs else "embedding"
     if not isinstance(found, dict) or not isinstance(found.get(output), Tensor):
@@ -114,6 +118,10 @@ class TemporalModelTests:
         """The model of those sizes, with any options; ValueError where it has no such form."""
         raise NotImplementedError
 
+    def batch(self, sizes: TemporalSizes) -> dict[str, Tensor]:
+        """Random inputs of two windows, and their mask; what is not `rows` (B,T,D) has frames or tokens (B,T,...)."""
+        return _batch(torch.randn(_BATCH, sizes.length, sizes.input_dim))
+
     def _built(self) -> list[tuple[VideoModel, TemporalSizes]]:
         found = []
         for sizes in self.sizes:
@@ -124,15 +132,16 @@ class TemporalModelTests:
     def test_outputs_have_the_shapes_that_are_trained_on(self) -> None:
         """`logits` (B,T,K) or (B,K)."""
         for model, sizes in self._built():
-            checked_model(model, sizes)
+            _check_outputs(model, self.batch(sizes), sizes)
 
     def test_padded_rows_change_nothing(self) -> None:
         """Whatever stands in them, NaN too."""
         for model, sizes in self._built():
-            batch = _batch(torch.randn(_BATCH, sizes.length, sizes.input_dim))
+            batch = self.batch(sizes)
             batch["mask"][:, -2:] = False
-            other = {**batch, "rows": batch["rows"].clone()}
-            other["rows"][:, -2:] = torch.nan
+            other = {name: value.clone() for name, value in batch.items()}
+            for name in other.keys() - {"mask"}:
+                other[name][:, -2:] = torch.nan
             with torch.no_grad():
                 first, second = (model.eval()(given)["logits"] for given in (batch, other))
             real = (slice(None), slice(0, -2)) if sizes.per_row else slice(None)
@@ -141,16 +150,17 @@ class TemporalModelTests:
     def test_windows_of_a_batch_do_not_see_each_other(self) -> None:
         """In eval mode."""
         for model, sizes in self._built():
-            rows = torch.randn(_BATCH, sizes.length, sizes.input_dim)
+            batch = self.batch(sizes)
+            singles = ({name: value[at : at + 1] for name, value in batch.items()} for at in range(_BATCH))
             with torch.no_grad():
-                together = model.eval()(_batch(rows))["logits"]
-                alone = torch.cat([model(_batch(row[None]))["logits"] for row in rows])
+                together = model.eval()(batch)["logits"]
+                alone = torch.cat([model(single)["logits"] for single in singles])
             torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
     def test_everything_that_learns_has_a_gradient(self) -> None:
         """A parameter without one is never trained."""
         for model, sizes in self._built():
-            batch = _batch(torch.randn(_BATCH, sizes.length, sizes.input_dim))
+            batch = self.batch(sizes)
             sum(value.float().square().sum() for value in model.train()(batch).values()).backward()
             without = [name for name, value in model.named_parameters() if value.requires_grad and value.grad is None]
             assert not without, f"no gradient reaches {', '.join(without)}"
@@ -160,7 +170,7 @@ class TemporalModelTests:
         for model, sizes in self._built():
             other = self.build(sizes)
             other.load_state_dict(model.state_dict())
-            batch = _batch(torch.randn(_BATCH, sizes.length, sizes.input_dim))
+            batch = self.batch(sizes)
             with torch.no_grad():
                 assert torch.equal(model.eval()(batch)["logits"], other.eval()(batch)["logits"])
 

@@ -1,4 +1,4 @@
-"""Commands that compare: diff of two files or runs, compare of all runs of a store."""
+"""Commands that compare: diff of two files or runs, compare of all runs of a store, mean of scores."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command(rich_help_panel="Look")(diff)
     app.command(rich_help_panel="Look")(compare)
+    app.command(rich_help_panel="Look")(mean)
 
 
 def diff(
@@ -82,6 +83,53 @@ def compare(
             f"note: {node}: these runs are scored on different videos or labels (column `{node} on`); only scores "
         )
         typer.echo(f"{message}with the same digest there can be compared", err=True)
+
+
+def mean(
+    scores: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[FILE:]NODE.SCORE...", help="Scores such as epic.yaml:scores.video_verb_top1, or more."
+        ),
+    ],
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the harmonic mean of scores, of one or of several pipeline files (data sets): n / sum(1 / score).
+
+    It is near the least of them: what is good at one thing alone scores low. Only shares (0 to 1) are taken.
+    """
+    from reelwright.cli.format import print_json, table_text
+    from reelwright.pipeline.inspect.comparison import harmonic_mean
+
+    found = {text: _score(text, config) for text in scores}
+    if len(found) < len(scores):
+        raise ConfigError(
+            f"{', '.join(text for text in found if scores.count(text) > 1)} is given twice; once is enough"
+        )
+    value = harmonic_mean(found)
+    if as_json:
+        print_json({"scores": found, "harmonic_mean": value})
+        return
+    rows = [(name, f"{score:.4f}") for name, score in [*found.items(), ("harmonic mean", value)]]
+    typer.echo(table_text(("score", ">value"), rows))
+
+
+def _score(text: str, config: Path | None) -> float:
+    """The value of [FILE:]NODE.SCORE. Raises ConfigError where there is none of that name."""
+    from reelwright.pipeline.inspect.comparison import scores_of
+
+    path, colon, name = text.rpartition(":")
+    node, dot, metric = name.partition(".")
+    if not (node and dot and metric):
+        raise ConfigError(f"{text!r} names no score; write NODE.SCORE or FILE:NODE.SCORE, as in scores.video_top1")
+    if colon and not Path(path).is_file():
+        raise ConfigError(f"{text!r}: there is no pipeline file {path!r}")
+    _, record = _record(f"{path}{colon}{node}", config)
+    known = scores_of(record)
+    if metric not in known:
+        raise ConfigError(f"{text!r}: {node} has no such score.{nearest(metric, known)} It has: {', '.join(known)}")
+    return known[metric]
 
 
 def _record(text: str, config: Path | None) -> tuple[History, Record]:

@@ -52,7 +52,7 @@ def show(
     if as_json:
         print_json(contents.plain())
     else:
-        _tell(contents)
+        _print_contents(contents)
     if picture is not None:
         _draw(contents, picture, title=source or "videos of the pipeline file")
         typer.echo(f"picture: {picture}", err=True)
@@ -121,7 +121,7 @@ def _read(source: str | None, config: Path | None, overrides: Sequence[str], job
         return read_videos(file, watcher, jobs=jobs, anew=False)
 
 
-def _tell(contents: Contents) -> None:
+def _print_contents(contents: Contents) -> None:
     from reelwright.cli.format import seconds_text, table_text
 
     rows = []
@@ -135,11 +135,11 @@ def _tell(contents: Contents) -> None:
     header = ("split", ">videos", ">usable", ">labelled", ">together", ">shortest", ">median", ">longest")
     typer.echo(table_text(header, rows))
     splits = list(contents.splits)
-    _tell_counts(f"class ({contents.label_unit})", contents.labels, splits)
-    _tell_counts("class (seconds)", contents.label_seconds, splits, digits=1)
-    _tell_counts("size", contents.sizes, splits)
-    _tell_counts("codec", contents.codecs, splits)
-    _tell_counts("frames/s", contents.rates, splits)
+    _print_counts(f"class ({contents.label_unit})", contents.labels, splits)
+    _print_counts("class (seconds)", contents.label_seconds, splits, digits=1)
+    _print_counts("size", contents.sizes, splits)
+    _print_counts("codec", contents.codecs, splits)
+    _print_counts("frames/s", contents.rates, splits)
     if contents.same:
         typer.echo(
             f"\ncontents that occur more than once: {len(contents.same)}; in several splits: {len(contents.leaks)}"
@@ -152,7 +152,7 @@ def _tell(contents: Contents) -> None:
         typer.echo("\nno content occurs twice")
 
 
-def _tell_counts(
+def _print_counts(
     title: str, counts: Mapping[str, Mapping[str, float]], splits: Sequence[str], *, digits: int = 0
 ) -> None:
     from reelwright.cli.format import table_text

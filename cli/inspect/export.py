@@ -1,17 +1,20 @@
-"""The command export: what a node made, in the forms of other programs."""
+"""The commands export and export-model: what a node made, in the forms of other programs, or to be taken elsewhere."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from reelwright.cli.options import ConfigOption, SetOption
+from reelwright.cli.format import bytes_text
+from reelwright.cli.options import ConfigOption, SetOption, on_this_machine
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Add the commands."""
     app.command(rich_help_panel="Data")(export)
+    app.command("export-model", rich_help_panel="Data")(export_model)
 
 
 def export(
@@ -51,3 +54,24 @@ def export(
     )
     count = export_node(Project.open(config, overrides=overrides or ()), request)
     typer.echo(f"{node}: {count} videos as {form} in {out}")
+
+
+def export_model(
+    node: Annotated[str, typer.Argument(help="A train or finetune node.")],
+    out: Annotated[Path, typer.Option("--out", help="A new folder, or one that export-model made.")],
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Write a trained model, with all from a video to its scores, into one folder that works on any machine.
+
+    `reelwright predict --run FOLDER --videos DIR --out scores.parquet` predicts with it.
+    """
+    from reelwright.pipeline.inspect.trained_model import export_model as write
+    from reelwright.pipeline.project import Project
+    from reelwright.storage.files import folder_bytes
+
+    out = on_this_machine(out) or out
+    write(Project.open(config, overrides=overrides or ()), node, out)
+    typer.echo(
+        f"{node}: {out} ({bytes_text(folder_bytes(out))}); predict --run {out} --videos DIR --out scores.parquet"
+    )

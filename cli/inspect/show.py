@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import inspect as python_inspect
 import textwrap
-from typing import TYPE_CHECKING, Annotated, Any
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -122,19 +123,21 @@ def report_file(project: Project, name: str) -> Path:
     return file
 
 
-def _setting_lines(model: type[Any], *, prefix: str) -> list[str]:
+def _setting_lines(model: type[Any], *, prefix: str, block: Any = None) -> list[str]:
+    """Every setting with what it is unless it is given: in ``block``, else by itself. Blocks that can be null too."""
     notes = _field_notes(model)
     lines = []
     for name, info in model.model_fields.items():
-        default = "required" if info.is_required() else repr(info.get_default(call_default_factory=True))
-        nested = (
-            info.annotation if isinstance(info.annotation, type) and hasattr(info.annotation, "model_fields") else None
-        )
+        value = info.get_default(call_default_factory=True) if block is None else getattr(block, name)
+        choices = get_args(info.annotation) if isinstance(info.annotation, UnionType) else (info.annotation,)
+        nested = next((each for each in choices if isinstance(each, type) and hasattr(each, "model_fields")), None)
+        if nested is None or nested is not info.annotation:
+            default = "required" if block is None and info.is_required() else repr(value)
+            lines.append(f"{prefix}{name} = {default if nested is None or value is None else '{}'}")
+            lines += textwrap.wrap(notes.get(name, ""), width=110, initial_indent="    ", subsequent_indent="    ")
         if nested is not None:
-            lines += _setting_lines(nested, prefix=f"{prefix}{name}.")
-            continue
-        lines.append(f"{prefix}{name} = {default}")
-        lines += textwrap.wrap(notes.get(name, ""), width=110, initial_indent="    ", subsequent_indent="    ")
+            inner = value if isinstance(value, nested) else None
+            lines += _setting_lines(nested, prefix=f"{prefix}{name}.", block=inner)
     return lines
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from reelwright.pipeline.run.results import RunOptions
 
 
-def run_grid_and_tell(
+def run_grid_and_print(
     grid: Sequence[Combination], options: RunOptions, *, dry_run: bool, as_json: bool, processes: int
 ) -> None:
     """Run all combinations, or show their plans; exits with the worst code when it is not 0."""

@@ -108,11 +108,11 @@ def run(
         ask=asking(),
     )
     if multirun:
-        from reelwright.cli.run.grids import run_grid_and_tell
+        from reelwright.cli.run.grids import run_grid_and_print
         from reelwright.pipeline.inspect.grid import combinations
 
         grid = combinations(path, settings or [], overrides=overrides or ())
-        run_grid_and_tell(grid, options, dry_run=dry_run, as_json=as_json, processes=parallel)
+        run_grid_and_print(grid, options, dry_run=dry_run, as_json=as_json, processes=parallel)
         return
     file = load_pipeline(path, overrides or ())
     if dry_run and frozen:
@@ -182,10 +182,10 @@ def run_or_show(file: PipelineFile, options: RunOptions, *, dry_run: bool, as_js
     if dry_run:
         show_plan(file, options, as_json=as_json)
     else:
-        run_and_tell(file, options, as_json=as_json)
+        run_and_print(file, options, as_json=as_json)
 
 
-def run_and_tell(file: PipelineFile, options: RunOptions, *, as_json: bool) -> None:
+def run_and_print(file: PipelineFile, options: RunOptions, *, as_json: bool) -> None:
     """Run, show progress on stderr and the outcome on stdout; exits with the run's code when it is not 0."""
     from reelwright.cli.format import failure_table, print_json, result_table, run_json
     from reelwright.cli.progress import Watcher

@@ -103,7 +103,7 @@ def prepare(
     )
     with Watcher() as watcher:
         result = prepare_dataset(request, watcher.working(dataset))
-    _tell(result, as_json=as_json)
+    _print_result(result, as_json=as_json)
     if any(problem.kind in _SERIOUS for problem in result.problems):
         raise typer.Exit(3)
 
@@ -129,12 +129,12 @@ def prepare_recordings(
             procedure=path, root=root, labels=labels, out=out or Path(path.stem), include_errors=include_errors
         )
     )
-    _tell_recordings(found, as_json=as_json)
+    _print_recordings(found, as_json=as_json)
     if any(problem.kind in _SERIOUS for problem in found.problems):
         raise typer.Exit(3)
 
 
-def _tell_recordings(found: RecordingsResult, *, as_json: bool) -> None:
+def _print_recordings(found: RecordingsResult, *, as_json: bool) -> None:
     from collections import Counter
 
     from reelwright.cli.format import print_json, table_text
@@ -149,7 +149,7 @@ def _tell_recordings(found: RecordingsResult, *, as_json: bool) -> None:
         (split, *(f"{counts[name]:,}" for name in columns)) for split, counts in {**found.counts, "all": totals}.items()
     ]
     typer.echo(table_text(("split", *(f">{name}" for name in columns)), rows))
-    _tell_problems(found.problems, found.out)
+    _print_problems(found.problems, found.out)
     components = ", ".join(found.procedure.components)
     typer.echo(f"\nfor a pipeline file:\nvideos: {{manifest: {found.out / 'manifest.csv'}}}")
     typer.echo(f"labels: {{steps: {found.out / 'changes.csv'}, classes: [{components}]}}")
@@ -166,7 +166,7 @@ def list_datasets() -> None:
     typer.echo(table_text(("data set", "what", "from"), rows))
 
 
-def _tell(result: PrepareResult, *, as_json: bool) -> None:
+def _print_result(result: PrepareResult, *, as_json: bool) -> None:
     from collections import Counter
 
     from reelwright.cli.format import print_json, table_text
@@ -185,17 +185,18 @@ def _tell(result: PrepareResult, *, as_json: bool) -> None:
         typer.echo(f"{result.num_frame_labels:,} frames with a label of their own")
     if result.num_segments:
         typer.echo(f"{result.num_segments:,} segments")
-    _tell_problems(result.problems, result.manifest.parent)
+    _print_problems(result.problems, result.manifest.parent)
     tables = {"rows": result.num_frame_labels, "segments": result.num_segments}
     kind = next((name for name, count in tables.items() if count), None)
-    labels = "column: label" if kind is None else f"{kind}: {result.manifest.with_name(f'{kind}.csv')}"
+    sources = [f"{kind}: {result.manifest.with_name(f'{kind}.csv')}"] if kind else []
+    labels = ", ".join([*sources, *(["column: label"] if result.has_labels else [])])
     typer.echo(f"\nfor a pipeline file:\nvideos: {{manifest: {result.manifest}{_splits(counts)}}}")
-    typer.echo(f"labels: {{{labels}}}" if result.has_labels or kind else "", nl=bool(counts))
+    typer.echo(f"labels: {{{labels}}}" if labels else "", nl=bool(counts))
     if result.fps is not None and any(video.found.path.is_dir() for video in result.videos):
         typer.echo(f"and image_fps: {result.fps:g} in the decode node")
 
 
-def _tell_problems(problems: Sequence[Problem], out: Path) -> None:
+def _print_problems(problems: Sequence[Problem], out: Path) -> None:
     from collections import Counter
 
     for kind, count in sorted(Counter(problem.kind for problem in problems).items()):

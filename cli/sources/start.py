@@ -34,7 +34,7 @@ def demo(
     """Make labelled videos and run the whole chain on them, fine-tuning included."""
     from reelwright.cli.inspect.show import report_file
     from reelwright.cli.progress import counted
-    from reelwright.cli.run.run import run_and_tell
+    from reelwright.cli.run.run import run_and_print
     from reelwright.pipeline.config.demo import prepare_demo
     from reelwright.pipeline.project import Project
     from reelwright.pipeline.run.results import RunOptions
@@ -43,7 +43,7 @@ def demo(
     with counted(f"videos in {folder / 'data'}", "videos") as report:
         workers = jobs or os.cpu_count() or 1
         file = prepare_demo(folder, overrides=overrides or (), workers=workers, progress=report)
-    run_and_tell(file, RunOptions(jobs=jobs), as_json=False)
+    run_and_print(file, RunOptions(jobs=jobs), as_json=False)
     project = Project(file)
     typer.echo("")
     for name, config in file.nodes.items():

@@ -202,10 +202,10 @@ def _make(entry: str, out: Path | None, *settings: Any, as_json: bool, name: str
         raise ConfigError("where to? Give --out FOLDER")
     with Watcher() as watcher:
         outcome = load(f"{_STAGE}.{entry}")(out, *settings, **options, reporter=watcher.working(name))
-    _tell(outcome, as_json=as_json)
+    _print_outcome(outcome, as_json=as_json)
 
 
-def _tell(outcome: SynthesisResult, *, as_json: bool) -> None:
+def _print_outcome(outcome: SynthesisResult, *, as_json: bool) -> None:
     from reelwright.cli.format import bytes_text, print_json
 
     report = outcome.report

@@ -11,6 +11,7 @@ K classes, T frames, H height, W width.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -130,6 +131,20 @@ class AttentionGate(nn.Module):
         in_time = x_BCTHW * attention.time[:, None, :, None, None]
         fused: Tensor = self.norm(self.fuse(torch.cat([in_space, in_time], dim=1)))
         return fused.relu() if self.has_relu else fused
+
+
+def edited(attention: Attention, batch: Mapping[str, Tensor]) -> Attention:
+    """Attention as people edit it: `attention_edit.time` (B,T,2) and `attention_edit.space` (B,T,H,W,2) of a batch.
+
+    Each value becomes value * first + second, within [0, 1]. What is not in the batch stays as it is.
+    """
+    found = {}
+    for name in ("space", "time"):
+        changes = batch.get(f"attention_edit.{name}")
+        if changes is not None:
+            value: Tensor = getattr(attention, name)
+            found[name] = (value * changes[..., 0] + changes[..., 1]).clamp(0, 1)
+    return attention._replace(**found)
 
 
 def mean_over_time(x_BCT: Tensor, mask_BT: Tensor) -> Tensor:

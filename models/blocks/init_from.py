@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from reelwright.models.encoders.positions import resize_grid
+
 _LISTED = 4
 
 POSITIONS = ("*pos_embed*", "*positions_TW", "*positional_embedding*", "*_time_pos", "*_space_pos")
@@ -101,14 +103,6 @@ def resize_positions(values: Tensor, shape: torch.Size) -> Tensor:
         raise ValueError(message)
     grid = resize_grid(values[:, extra:], (old_side, old_side), (new_side, new_side))
     return torch.cat([values[:, :extra], grid], dim=1)
-
-
-def resize_grid(x_1ND: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
-    """Positions (1, T * H * W, D) of T frames from the grid `old` (H, W) to `new`, frame by frame; bicubic."""
-    frames = x_1ND.shape[1] // (old[0] * old[1])
-    x_TDHW = x_1ND.reshape(frames, *old, -1).permute(0, 3, 1, 2).float()
-    moved = functional.interpolate(x_TDHW, size=new, mode="bicubic", align_corners=False)
-    return moved.permute(0, 2, 3, 1).reshape(1, frames * new[0] * new[1], -1).to(x_1ND.dtype)
 
 
 def _without_wrapper(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from reelwright.models.encoders.outputs import OutputName
+from reelwright.models.encoders.outputs import INPUT, OutputName
 
 CROPS = ("center", "squash", "border", "cover")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
@@ -57,9 +57,18 @@ def _check_choice(what: str, value: str, allowed: Sequence[str]) -> None:
 
 
 def resolve_layer(output: OutputName, num_layers: int, *, encoder: str) -> int:
-    """Index from 0 of the layer that `output` names; ValueError outside [-num_layers, num_layers)."""
+    """Index from 0 of the layer that `output` names; ValueError outside [-num_layers, num_layers).
+
+    Of what enters block K of a transformer it is that of the layer before, K - 1: -1 is what enters the first.
+    """
     layer = output.layer
     assert layer is not None
+    if output.form == INPUT:
+        if not -num_layers <= layer <= num_layers:
+            message = f"output {output.name!r}: {encoder} has {num_layers} blocks; allowed: block0.input to "
+            message += f"block{num_layers}.input (behind the last), or block-{num_layers}.input to block-1.input."
+            raise ValueError(message)
+        return (layer + num_layers if layer < 0 else layer) - 1
     if not -num_layers <= layer < num_layers:
         message = (
             f"output {output.name!r}: {encoder} has {num_layers} layers; "

@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from reelwright.models.encoders.base import DataConfig, Encoder, zero_input
+from reelwright.models.encoders.frames_of_clips import build_frames
 from reelwright.models.encoders.names import HUB, unknown_encoder
 from reelwright.models.encoders.outputs import parse_outputs
 from reelwright.models.encoders.timm_encoders import build_timm, is_known_timm_name, known_timm_names
 from reelwright.models.encoders.tsm import build_tsm
 from reelwright.models.encoders.video_encoders import VIDEO_FAMILIES, build_video, build_x3d
+from reelwright.models.encoders.videomae import VIDEOMAE_SIZES, build_videomae
 from reelwright.models.encoders.x3d import X3D_SIZES
 
 __all__ = ["DataConfig", "Encoder", "build_encoder", "output_shapes"]
@@ -29,9 +31,10 @@ def build_encoder(
     """Create the encoder `name` with the outputs named, in train mode, on the CPU, in float32.
 
     `name` is `timm/NAME`, `hf-hub:org/name` (timm's hub models) or `torchvision/NAME` (its video models),
-    `tsm/NAME` (temporal shifts in timm's ResNets and MobileNetV2s) or `x3d/NAME`. `model_args` go to the builder. With
-    `seed`, the initial weights depend on it alone and the global random state is left as it was. The classifier is kept
-    only for the output `logits` or a `num_classes`.
+    `tsm/NAME` (temporal shifts in timm's ResNets and MobileNetV2s), `x3d/NAME`, `videomae/NAME` or `frames/NAME`
+    (timm's image encoders on frames of a clip). `model_args` go to the builder. With `seed`, the initial weights depend
+    on it alone and the global random state is left as it was. The classifier is kept only for the output `logits` or a
+    `num_classes`.
     Raises ValueError for an unknown name (naming the nearest), output, or model argument.
     """
     parse_outputs(outputs)
@@ -52,15 +55,21 @@ def _resolve(name: str) -> tuple[Callable[..., Encoder], str]:
     if name.startswith(HUB) and len(name) > len(HUB):
         return build_timm, name
     library, _, model_name = name.partition("/")
-    if library == "timm" and is_known_timm_name(model_name):
-        return build_timm, model_name
-    if library == "tsm" and is_known_timm_name(model_name):
-        return build_tsm, model_name
-    if library == "torchvision" and model_name in VIDEO_FAMILIES:
-        return build_video, model_name
-    if library == "x3d" and model_name in X3D_SIZES:
-        return build_x3d, model_name
+    if library in _LIBRARIES:
+        build, is_known = _LIBRARIES[library]
+        if is_known(model_name):
+            return build, model_name
     raise ValueError(unknown_encoder(name, known_timm_names()))
+
+
+_LIBRARIES: dict[str, tuple[Callable[..., Encoder], Callable[[str], bool]]] = {
+    "timm": (build_timm, is_known_timm_name),
+    "tsm": (build_tsm, is_known_timm_name),
+    "frames": (build_frames, is_known_timm_name),
+    "torchvision": (build_video, VIDEO_FAMILIES.__contains__),
+    "x3d": (build_x3d, X3D_SIZES.__contains__),
+    "videomae": (build_videomae, VIDEOMAE_SIZES.__contains__),
+}  # what builds a library's encoders, and whether it has one of that name
 
 
 def output_shapes(encoder: Encoder) -> dict[str, tuple[int, ...]]:

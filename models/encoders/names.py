@@ -27,7 +27,11 @@ VIDEO_NAMES = (
     "swin3d_b",
 )  # of torchvision
 X3D_NAMES = ("x3d_xs", "x3d_s", "x3d_m", "x3d_l", "x3d_xl")
+VIDEOMAE_NAMES = ("vit_small_patch16_224", "vit_base_patch16_224", "vit_large_patch16_224")
 HUB = "hf-hub:"
+_OF_TIMM = ("timm", "tsm", "frames")  # libraries whose networks are timm's
+
+OWN_NETWORKS = {"x3d": X3D_NAMES, "videomae": VIDEOMAE_NAMES}
 
 _ENTRY_POINT = re.compile(r"^@register_model\s*\n(?:@.*\n)*def (\w+)", re.MULTILINE)
 _ARGUMENT = re.compile(r"\b([a-z]\w*)\s*[:=]")
@@ -45,6 +49,20 @@ OWN_ARGUMENTS = {
         "test_size",
         "num_classes",
     ),
+    "videomae": (
+        "width",
+        "depth",
+        "heads",
+        "mlp_ratio",
+        "patch_size",
+        "tubelet",
+        "img_size",
+        "clip_length",
+        "norm",
+        "positions",
+        "num_classes",
+    ),
+    "frames": ("clip_length", "every"),  # besides those of timm
 }
 
 
@@ -58,7 +76,7 @@ def check_encoder(name: str, *, outputs: Sequence[str], model_args: Mapping[str,
         raise ValueError(unknown_encoder(name))
     for argument in model_args:
         if not _is_argument(library, argument):
-            texts = () if library == "x3d" else _sources(library).values()
+            texts = () if library in OWN_NETWORKS else _sources(library).values()
             known = {*OWN_ARGUMENTS.get(library, ())}.union(*map(_ARGUMENT.findall, texts))
             raise ValueError(f"model_args: {argument!r} is no argument of {name}{_nearest(argument, known)}.")
 
@@ -66,13 +84,16 @@ def check_encoder(name: str, *, outputs: Sequence[str], model_args: Mapping[str,
 def _is_known(library: str, model_name: str) -> bool:
     if library == "tsm":
         return _is_timm(model_name) and model_name.partition(".")[0] in tsm_models()
-    known = {"torchvision": VIDEO_NAMES, "x3d": X3D_NAMES}
-    return _is_timm(model_name) if library == "timm" else model_name in known.get(library, ())
+    if library in _OF_TIMM:
+        return _is_timm(model_name)
+    return model_name in {"torchvision": VIDEO_NAMES, **OWN_NETWORKS}.get(library, ())
 
 
 def _is_argument(library: str, argument: str) -> bool:
     own = OWN_ARGUMENTS.get(library, ())
-    return argument in own or (library != "x3d" and _stands_in(library, argument, rf"\b{re.escape(argument)}\b"))
+    return argument in own or (
+        library not in OWN_NETWORKS and _stands_in(library, argument, rf"\b{re.escape(argument)}\b")
+    )
 
 
 def tsm_models() -> set[str]:
@@ -87,27 +108,28 @@ def is_of_library(name: str) -> bool:
 
 
 def has_hub_weights(name: str) -> bool:
-    """Whether there may be pretrained weights of the encoder to fetch; X3D's come as a file alone."""
-    return name.partition("/")[0] != "x3d"
+    """Whether there may be pretrained weights of the encoder to fetch; X3D's and VideoMAE's come as a file alone."""
+    return name.partition("/")[0] not in OWN_NETWORKS
 
 
 def is_video_encoder(name: str) -> bool:
     """Whether an encoder of the name takes clips."""
-    return name.partition("/")[0] in {"torchvision", "tsm", "x3d"}
+    return name.partition("/")[0] in {"torchvision", "tsm", "frames", *OWN_NETWORKS}
 
 
 def unknown_encoder(name: str, known_timm: Iterable[str] | None = None) -> str:
     """The message for an encoder that is not known; `known_timm` without it: timm's models as its sources have them."""
     timm_names = sorted(timm_models()) if known_timm is None else list(known_timm)
     known = [f"torchvision/{model}" for model in VIDEO_NAMES] + [f"timm/{model}" for model in timm_names]
-    known += [f"x3d/{model}" for model in X3D_NAMES] + [f"tsm/{model}" for model in sorted(tsm_models())]
+    known += [f"{library}/{model}" for library, models in OWN_NETWORKS.items() for model in models]
+    known += [f"tsm/{model}" for model in sorted(tsm_models())]
     base = name.partition(".")[0] if known_timm is None else name
     nearest = difflib.get_close_matches(base, known, n=3, cutoff=0.4)
     # A missing or wrong library is the commonest slip, and too far from the full name for difflib.
     model_name = name.rpartition("/")[2]
     nearest = [full for full in known if full.partition("/")[2] == model_name] or nearest
     hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
-    allowed = "timm/NAME, hf-hub:org/name, torchvision/NAME, tsm/NAME, x3d/NAME"
+    allowed = "timm/NAME, hf-hub:org/name, torchvision/NAME, tsm/NAME, x3d/NAME, videomae/NAME, frames/NAME"
     return f"encoder {name!r} is not known; allowed: {allowed}{hint}."
 
 
@@ -135,7 +157,7 @@ def _stands_in(library: str, word: str, pattern: str) -> bool:
 @functools.cache
 def _sources(library: str) -> dict[Path, str]:
     """The sources of a library's models. Raises ValueError where it is not installed."""
-    library = {"tsm": "timm"}.get(library, library)
+    library = "timm" if library in _OF_TIMM else library
     spec = find_spec(library)
     if spec is None or spec.origin is None:
         raise ValueError(f"encoders of {library} need the package {library}, which is not installed.")

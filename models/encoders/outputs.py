@@ -8,12 +8,20 @@ from dataclasses import dataclass
 
 _FINAL_FORMS = ("pooled", "tokens", "map", "logits")
 _LAYER_OUTPUT = re.compile(r"layer(-?\d+)\.(pooled|tokens|map)")
-OUTPUT_GRAMMAR = "pooled, tokens, map, logits, layerK.pooled, layerK.tokens, layerK.map (K = 0, 1, ... or -1, -2, ...)"
+_BLOCK_INPUT = re.compile(r"block(-?\d+)\.(input)")
+INPUT = "input"  # form of what enters a block of a transformer
+OUTPUT_GRAMMAR = (
+    "pooled, tokens, map, logits, layerK.pooled, layerK.tokens, layerK.map, of transformers blockK.input "
+    "(K = 0, 1, ... or -1, -2, ...)"
+)
 
 
 @dataclass(frozen=True)
 class OutputName:
-    """One parsed output name: `form` of the last features, or of layer `layer` (None = the last features)."""
+    """One parsed output name: `form` of the last features, or of layer `layer` (None = the last features).
+
+    Form `input` is the tokens that enter block `layer`, counted with one place behind the last block.
+    """
 
     name: str
     form: str
@@ -24,7 +32,7 @@ def parse_output(name: str) -> OutputName:
     """Split `pooled` or `layer9.tokens` into its parts; ValueError with the grammar for anything else."""
     if name in _FINAL_FORMS:
         return OutputName(name, name, None)
-    found = _LAYER_OUTPUT.fullmatch(name)
+    found = _LAYER_OUTPUT.fullmatch(name) or _BLOCK_INPUT.fullmatch(name)
     if found is None:
         message = f"output {name!r} is not known; allowed: {OUTPUT_GRAMMAR}."
         raise ValueError(message)

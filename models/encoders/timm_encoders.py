@@ -13,6 +13,7 @@ from typing import Any
 import timm
 import timm.data
 import torch
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
 from reelwright.models.encoders.base import (
@@ -22,7 +23,7 @@ from reelwright.models.encoders.base import (
     requested_num_classes,
     resolve_layer,
 )
-from reelwright.models.encoders.outputs import OutputName, parse_outputs
+from reelwright.models.encoders.outputs import INPUT, OutputName, parse_outputs
 
 _Layer = tuple[Tensor, Tensor | None]  # map_BCHW and, where the model has them, its prefix tokens_BND
 
@@ -122,7 +123,7 @@ class TimmEncoder(Encoder):
     Layers are those of timm's `forward_intermediates`: transformer blocks, or the stages of a hierarchical model
     (where the stem counts, it is layer 0). A layer's map and pooled leave prefix tokens (class, register) out; its
     tokens have them in front where timm returns them. The last features (`tokens`, `map`, `pooled`) have had the final
-    norm, those of a layer have not.
+    norm, those of a layer have not. What enters block K of a vision transformer (`blockK.input`) is all tokens.
     """
 
     kind = "image"
@@ -145,6 +146,11 @@ class TimmEncoder(Encoder):
         named = [output for output in self._parsed if output.layer is not None]
         if named and not hasattr(self.model, "forward_intermediates"):
             refuse_form(named[0], encoder=self.name, why="timm gives no layers for it", instead="pooled, tokens or map")
+        for output in named:
+            if output.form == INPUT and not isinstance(self.model, VisionTransformer):
+                refuse_form(
+                    output, encoder=self.name, why="it is no vision transformer of timm's", instead="layerK.map"
+                )
         return {output.name: resolve_layer(output, len(self._feature_info()), encoder=self.name) for output in named}
 
     def _feature_info(self) -> Sequence[object]:
@@ -162,8 +168,10 @@ class TimmEncoder(Encoder):
         model: Any = self.model
         if not self._layers:
             return model.forward_features(x_BCHW), {}
-        wanted = sorted(set(self._layers.values()))
+        wanted = sorted({layer for layer in self._layers.values() if layer >= 0})
         only_layers = len(self._layers) == len(self._parsed)
+        if only_layers and not wanted:
+            return None, {}
         arguments: dict[str, Any] = {"intermediates_only": only_layers, "stop_early": only_layers}
         if "return_prefix_tokens" in inspect.signature(model.forward_intermediates).parameters:
             arguments["return_prefix_tokens"] = True
@@ -174,7 +182,8 @@ class TimmEncoder(Encoder):
 
     def _form(self, output: OutputName, x: Tensor, features: Tensor | None, layers: dict[int, _Layer]) -> Tensor:
         if output.layer is not None:
-            return _layer_form(output.form, *layers[self._layers[output.name]])
+            layer = self._layers[output.name]
+            return enter_transformer(self.model, x) if layer < 0 else _layer_form(output.form, *layers[layer])
         if output.form in ("pooled", "logits"):
             model: Any = self.model
             result: Tensor = model.forward_head(features, pre_logits=output.form == "pooled")
@@ -206,6 +215,11 @@ class TimmEncoder(Encoder):
             refuse_form(output, encoder=self.name, why=why, instead="tokens")
         return patches_BND.transpose(1, 2).reshape(len(features), -1, *grid)
 
+    def public_names(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """OpenAI's CLIP with timm's names, its text encoder left out; any other state stays as it is."""
+        is_clip = isinstance(self.model, VisionTransformer) and "visual.class_embedding" in state
+        return dict(checkpoint_filter_fn(state, self.model) if is_clip else state)
+
     def _grid(self, height: int, width: int, num_patches: int) -> tuple[int, int] | None:
         """(rows, columns) of the patch grid, or None when `num_patches` does not fit the picture."""
         patch_embed: Any = getattr(self.model, "patch_embed", None)
@@ -215,6 +229,13 @@ class TimmEncoder(Encoder):
             rows = round(math.sqrt(num_patches * height / width))
             columns = num_patches // max(rows, 1)
         return (rows, columns) if rows * columns == num_patches else None
+
+
+def enter_transformer(model: Any, x_BCHW: Tensor) -> Tensor:
+    """The tokens (B,N,D), prefix tokens in front, that enter the first block of timm's VisionTransformer."""
+    positioned = model._pos_embed(model.patch_embed(x_BCHW))  # noqa: SLF001 - timm has no public name for it
+    tokens: Tensor = model.norm_pre(model.patch_drop(positioned))
+    return tokens
 
 
 def _layer_form(form: str, map_BCHW: Tensor, prefix_BND: Tensor | None) -> Tensor:

@@ -18,10 +18,11 @@ from torchvision.models import video as torchvision_video
 from reelwright.models.encoders.base import (
     DataConfig,
     Encoder,
+    refuse_form,
     requested_num_classes,
     resolve_layer,
 )
-from reelwright.models.encoders.outputs import OutputName, parse_outputs
+from reelwright.models.encoders.outputs import INPUT, OutputName, parse_outputs
 from reelwright.models.encoders.x3d import X3D, X3D_SIZES, X3DOptions, x3d_data_config
 
 DEFAULT_CLIP_LENGTH = 16  # frames; the presets name no clip length, only the least that does not fail
@@ -41,6 +42,8 @@ class Features:
     layer_maps: dict[int, Tensor] = field(default_factory=dict)
     layer_tokens: dict[int, Tensor] = field(default_factory=dict)
     # Only where a layer has tokens that are not positions of its map (a class token).
+    entering: Tensor | None = None
+    # BND of a transformer whose tokens stay: what enters block 0.
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ class Family:
     logits: Callable[[Any, Features], Tensor]
     head: str
     # Name of the classifier module, replaced by the identity when no logits are asked for.
+    has_block_inputs: bool = False
+    # Whether its layers are blocks of a transformer that keep the tokens (`Features.entering`).
 
 
 def _run_resnet(model: Any, x: Tensor, wanted: set[int]) -> Features:
@@ -243,6 +248,11 @@ class VideoEncoder(Encoder):
         self.data_config = data_config or video_data_config(name)
         self._parsed = parse_outputs(outputs)
         num_layers = len(self._family.layers(model))
+        for output in self._parsed:
+            if output.form == INPUT and not self._family.has_block_inputs:
+                refuse_form(
+                    output, encoder=name, why="its layers are no blocks with equal tokens", instead="layerK.map"
+                )
         self._layers = {
             output.name: resolve_layer(output, num_layers, encoder=name)
             for output in self._parsed
@@ -262,7 +272,10 @@ class VideoEncoder(Encoder):
         if output.layer is None:
             return _final_form(output.form, features)
         layer = self._layers[output.name]
-        if output.form == "tokens" and layer in features.layer_tokens:
+        if layer < 0:
+            assert features.entering is not None
+            return features.entering
+        if output.form in ("tokens", INPUT) and layer in features.layer_tokens:
             return features.layer_tokens[layer]
         map_BCTHW = features.layer_maps[layer]
         if output.form == "map":

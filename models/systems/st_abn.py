@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from reelwright.models.blocks.attention_branch import (
     AttentionBranch,
     AttentionGate,
+    edited,
     mean_over_time,
     named_outputs,
 )
@@ -130,7 +131,7 @@ class StAbn(ClipModel):
         x_BCTHW = self.resnet["stem"](frames.transpose(1, 2))
         for name in ("layer1", "layer2", "layer3"):
             x_BCTHW = through_blocks(self._layer(name), x_BCTHW, mask_BT)
-        attention = self.branch(x_BCTHW, mask_BT)
+        attention = edited(self.branch(x_BCTHW, mask_BT), batch)
         seen_BCT = through_blocks(self._layer("layer4"), self.gate(x_BCTHW, attention), mask_BT).mean(dim=(3, 4))
         return named_outputs(self.head(self.dropout(mean_over_time(seen_BCT, mask_BT))), attention)
 

@@ -11,7 +11,13 @@ from math import isqrt
 
 from torch import Tensor, nn
 
-from reelwright.models.blocks.attention_branch import AttentionBranch, AttentionGate, mean_over_time, named_outputs
+from reelwright.models.blocks.attention_branch import (
+    AttentionBranch,
+    AttentionGate,
+    edited,
+    mean_over_time,
+    named_outputs,
+)
 from reelwright.models.blocks.inflated_resnet import bottlenecks, through_blocks
 from reelwright.models.contracts import Inputs
 from reelwright.models.temporal.common import TemporalModel, TemporalSizes
@@ -54,7 +60,7 @@ class AttentionBranchModel(TemporalModel):
         maps_BTCHW = as_maps(batch["rows"])
         padding = ~mask_BT[:, :, None, None, None]
         x_BCTHW = self.enter(maps_BTCHW.masked_fill(padding, 0.0).transpose(1, 2))
-        attention = self.branch(x_BCTHW, mask_BT)
+        attention = edited(self.branch(x_BCTHW, mask_BT), batch)
         seen_BCT = through_blocks(self.perceive, self.gate(x_BCTHW, attention), mask_BT).mean(dim=(3, 4))
         pooled = seen_BCT.transpose(1, 2) if self.sizes.per_row else mean_over_time(seen_BCT, mask_BT)
         return named_outputs(self.head(self.dropout(pooled)), attention)

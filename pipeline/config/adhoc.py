@@ -23,8 +23,10 @@ def adhoc_pipeline(
     overrides: Sequence[str],
     *,
     labels: Mapping[str, Any] | None = None,
+    path: Path | None = None,
+    store: str | None = None,
 ) -> PipelineFile:
-    """A checked pipeline that a command makes for itself; relative paths start at the working folder.
+    """A checked pipeline that a command makes for itself; relative paths start at the working folder, or beside path.
 
     An override that begins with neither a node nor a block is a setting of the last node, which is what the command
     is for: ``epochs=5``. Raises ConfigError.
@@ -32,8 +34,9 @@ def adhoc_pipeline(
     known = {*nodes, *PipelineSettings.model_fields}
     prefix = f"{list(nodes)[-1]}." if nodes else ""
     full = [entry if entry.split("=")[0].split(".")[0] in known else f"{prefix}{entry}" for entry in overrides]
-    content = OmegaConf.create({"videos": videos, "stages": nodes, **({} if labels is None else {"labels": labels})})
-    return build_pipeline(content, path=Path.cwd() / f"reelwright-{command}.yaml", overrides=full)
+    blocks = {"videos": videos, "labels": labels, "store": store, "stages": nodes}
+    content = OmegaConf.create({name: block for name, block in blocks.items() if block is not None})
+    return build_pipeline(content, path=path or Path.cwd() / f"reelwright-{command}.yaml", overrides=full)
 
 
 def videos_block(source: str, *, folder: str = "folder") -> dict[str, Any]:

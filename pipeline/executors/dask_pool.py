@@ -24,7 +24,7 @@ _SCALE_SECONDS = 2.0  # between two looks whether workers are missing
 _COUNT_SECONDS = 0.5
 _RECONNECT_SECONDS = 30.0
 _CONNECT_SECONDS = 20.0
-_FIRST_TELL_SECONDS, _TELL_SECONDS = 15.0, 60.0  # that no worker is there: for the first time, and again
+_FIRST_REPORT_SECONDS, _REPORT_SECONDS = 15.0, 60.0  # that no worker is there: for the first time, and again
 _DEAD_JOBS_SECONDS = 30.0  # more than dask needs to forget a worker that was lost, whose job is replaced then
 _CLOSE_SECONDS = 10.0
 _SCHEDULER_SETTINGS = {
@@ -41,7 +41,7 @@ class DaskPool:
     """Units under way on dask workers; see `spread.Pool`. Close it."""
 
     def __init__(self, settings: ClusterSettings, *, logs: Path, report: Callable[[str], None]) -> None:
-        self.settings, self._logs, self._tell = settings, logs, report
+        self.settings, self._logs, self._report = settings, logs, report
         self._ended: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._futures: dict[str, Any] = {}
         self._client: Any = None
@@ -51,9 +51,9 @@ class DaskPool:
         self._scaled = self._counted = -1e9
         self._wanted = self._num_workers = 0
         self._alone_since: float | None = None  # without any worker
-        self._next_tell = 0.0
+        self._next_report = 0.0
         self._jobs: Any = None  # `slurm_workers.WorkerJobs`
-        self._told_refusal = ""
+        self._last_refusal = ""
         self._was_gpu_sought = False
 
     def want(self, num_units: int) -> None:
@@ -166,7 +166,7 @@ class DaskPool:
             return
         if self._alone_since is None:
             self._alone_since = now
-            self._next_tell = now + _FIRST_TELL_SECONDS
+            self._next_report = now + _FIRST_REPORT_SECONDS
         limit = self.settings.wait_minutes
         if limit is not None and now - self._alone_since > 60 * limit:
             raise StageError(
@@ -176,10 +176,10 @@ class DaskPool:
             raise StageError(
                 f"the jobs of all workers ended before a worker was there: {self._jobs}. {self._where_to_look()}"
             )
-        if now > self._next_tell:
-            self._next_tell = now + _TELL_SECONDS
+        if now > self._next_report:
+            self._next_report = now + _REPORT_SECONDS
             waited = f"{now - self._alone_since:.0f} s"
-            self._tell(f"waits for workers since {waited}{self._jobs_in_words()}. {self._where_to_look()}")
+            self._report(f"waits for workers since {waited}{self._jobs_in_words()}. {self._where_to_look()}")
 
     def _look_for_gpus(self) -> None:
         """Say, once, that no worker of somebody else's scheduler has what units wait for."""
@@ -188,7 +188,7 @@ class DaskPool:
         self._was_gpu_sought = True
         workers = self._client.scheduler_info()["workers"].values()
         if not any("GPU" in worker.get("resources", {}) for worker in workers):
-            self._tell(
+            self._report(
                 "no worker has said that it has a GPU, and units wait for one that does. Start workers with "
                 "`dask worker ADDRESS --nthreads 1 --resources GPU=1`, or ask for none with cluster.gpus=0"
             )
@@ -199,9 +199,9 @@ class DaskPool:
     def _look_at_refused(self) -> None:
         """Tell of jobs of workers that SLURM does not take, when it is news."""
         refusal = "" if self._jobs is None else self._jobs.forget_refused(is_any_there=self._num_workers > 0)
-        if refusal and refusal != self._told_refusal:
-            self._told_refusal = refusal
-            self._tell(f"the job of a worker is not in the queue yet: {refusal}; it is tried again")
+        if refusal and refusal != self._last_refusal:
+            self._last_refusal = refusal
+            self._report(f"the job of a worker is not in the queue yet: {refusal}; it is tried again")
 
     def _where_to_look(self) -> str:
         look = {"slurm": "`squeue --me` shows their jobs", "dask": "see the scheduler's dashboard"}
@@ -228,7 +228,7 @@ class DaskPool:
             ) from error
         self._stack.callback(self._close_client)
         self._client.register_plugin(_plugin())
-        self._tell(f"{self.settings.executor}: scheduler {self._address()}, dashboard {self._client.dashboard_link}")
+        self._report(f"{self.settings.executor}: scheduler {self._address()}, dashboard {self._client.dashboard_link}")
 
     def _close_client(self) -> None:
         with contextlib.suppress(Exception):  # a scheduler that is gone cannot be told

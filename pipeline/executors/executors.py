@@ -81,10 +81,10 @@ class DaskExecutor(LocalExecutor):
 
         self._reporter = reporter
         if self._pool is None:
-            self._pool = DaskPool(self.settings, logs=self._logs, report=self._tell)
+            self._pool = DaskPool(self.settings, logs=self._logs, report=self._report)
         return self._pool
 
-    def _tell(self, text: str) -> None:
+    def _report(self, text: str) -> None:
         if self._reporter is not None:
             self._reporter.note(text)
 

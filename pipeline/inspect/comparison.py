@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -136,6 +137,29 @@ def sort_rows(rows: Sequence[RunRow], metric: str) -> list[RunRow]:
     best_first = metric_named(exact[0]).sort_key
     scored = [row for row in rows if exact[0] in row.scores]
     return sorted(scored, key=lambda row: best_first(row.scores[exact[0]])) + [row for row in rows if row not in scored]
+
+
+def scores_of(record: Record) -> dict[str, float]:
+    """The headline scores of a finished evaluate or probe node. Raises ConfigError for another kind of node."""
+    if produced_by(record.stage) != "scores":
+        raise ConfigError(f"{record.node} is a {record.stage} node and has no scores; name an evaluate or probe node")
+    return dict(_headline(record.outputs))
+
+
+def harmonic_mean(scores: Mapping[str, float]) -> float:
+    """The harmonic mean of shares by name, such as accuracies on several data sets (CAST's measure of balance).
+
+    0 where one of them is. Raises ConfigError for fewer than two, for what is no share, and where less is better.
+    """
+    if len(scores) < 2:
+        raise ConfigError("a mean of scores needs at least two of them")
+    for name, value in scores.items():
+        if metric_named(name.rpartition(":")[2]).is_lower_better or not 0 <= value <= 1:
+            raise ConfigError(
+                f"{name} is {value:.4g}: only shares from 0 to 1 of which more is better have a harmonic mean, such as "
+                "top1; leave it out"
+            )
+    return statistics.harmonic_mean(scores.values())
 
 
 def _file_changes(old: PipelineFile, new: PipelineFile) -> Iterator[Change]:

@@ -12,7 +12,7 @@ from reelwright.pipeline.config.adhoc import adhoc_pipeline, videos_block
 from reelwright.storage.bucket.download_cache import local_file
 from reelwright.storage.ledger.digest_cache import VideoProbe
 from reelwright.storage.ledger.items import DONE
-from reelwright.storage.tables.annotations import UNKNOWN, Annotation
+from reelwright.storage.tables.annotations import UNKNOWN
 from reelwright.storage.tables.manifest import ManifestVideo, scan_folder
 from reelwright.storage.tables.text_tables import read_columns
 
@@ -138,7 +138,7 @@ def _split(
     return SplitContents(
         videos=len(videos),
         usable=len(own),
-        labelled=sum(dataset.labels.of(video.video_id) != Annotation() for video in videos),
+        labelled=sum(dataset.labels.of(video.video_id).is_known for video in videos),
         durations_seconds=tuple(sorted(probe.duration_seconds for probe in own if probe.num_frames)),
     )
 

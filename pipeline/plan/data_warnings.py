@@ -31,23 +31,23 @@ def check_shares(dataset: Dataset) -> None:
         return
     if len(labels.unmatched) > settings.max_unmatched * labels.num_named:
         raise InputError(
-            f"{_told_unmatched(dataset)} That is more than the share labels.max_unmatched, {settings.max_unmatched:g}: "
+            f"{_unmatched_text(dataset)} That is more than the share labels.max_unmatched, {settings.max_unmatched:g}: "
             "write the ids as in the manifest, or raise it (1: the table may be of any videos)"
         )
     for split, (bare, total) in _bare_videos(dataset).items():
         if len(bare) > settings.max_unlabelled * total:
             raise InputError(
-                f"{_told_unlabelled(split, bare, total)} That is more than the share labels.max_unlabelled, "
+                f"{_unlabelled_text(split, bare, total)} That is more than the share labels.max_unlabelled, "
                 f"{settings.max_unlabelled:g}: label them, take them out of the manifest, or raise it"
             )
 
 
 def _unmatched(dataset: Dataset) -> Iterator[str]:
     if dataset.labels.unmatched:
-        yield f"{_told_unmatched(dataset)} Their labels are not used; write ids as in the manifest"
+        yield f"{_unmatched_text(dataset)} Their labels are not used; write ids as in the manifest"
 
 
-def _told_unmatched(dataset: Dataset) -> str:
+def _unmatched_text(dataset: Dataset) -> str:
     labels = dataset.labels
     bare = [video.video_id for video in dataset.videos if not labels.of(video.video_id).is_known][:_COMPARED]
     shown = [f"{name!r}{_hint(name, bare)}" for name in labels.unmatched[:_LISTED]]
@@ -78,10 +78,10 @@ def _bare_videos(dataset: Dataset) -> dict[str, tuple[list[str], int]]:
 
 def _unlabelled(dataset: Dataset) -> Iterator[str]:
     for split, (bare, total) in _bare_videos(dataset).items():
-        yield f"{_told_unlabelled(split, bare, total)} They are neither learned from nor scored"
+        yield f"{_unlabelled_text(split, bare, total)} They are neither learned from nor scored"
 
 
-def _told_unlabelled(split: str, bare: Sequence[str], total: int) -> str:
+def _unlabelled_text(split: str, bare: Sequence[str], total: int) -> str:
     shown = _listed([repr(name) for name in bare[:_LISTED]], len(bare))
     return f"labels: {len(bare):,} of the {total:,} videos of split {split} have no label: {shown}."
 

@@ -20,6 +20,7 @@ from reelwright.stages.base.work import VideoItem
 from reelwright.storage.digests import digest, set_digest, stage_key
 from reelwright.storage.errors import ConfigError, InputError
 from reelwright.storage.tables.annotations import Annotation
+from reelwright.storage.tables.text_tables import read_columns
 
 if TYPE_CHECKING:
     from reelwright.pipeline.config.pipeline_file import PipelineFile
@@ -45,10 +46,13 @@ def wanted_items(dataset: Dataset, node: Node, available: Iterable[set[str]]) ->
 
 
 def named_videos(dataset: Dataset, node: Node, wanted: Iterable[VideoItem]) -> list[Named]:
-    """The rows of the manifest behind ``wanted``, in the splits of the node, by video_id whatever their order."""
-    splits = node.config.wanted_splits()
+    """The rows of the manifest behind ``wanted``, in the splits of the node, by video_id whatever their order.
+
+    Without the label of a video that stands beside those of its rows, where the node does not read it.
+    """
+    splits, is_read = node.config.wanted_splits(), bool(node.config.video_label_setting)
     rows = [
-        [video.video_id, found, video.split, annotation.plain()]
+        [video.video_id, found, video.split, annotation.plain(has_video_label=is_read)]
         for video, found, annotation in dataset.named({item.digest for item in wanted})
         if splits is None or video.split in splits
     ]
@@ -132,6 +136,23 @@ def source_digests(node: Node, file: PipelineFile, known: KnownFiles) -> dict[st
         if not path.is_file():
             raise InputError(f"{file.path}: stages.{node.name}.{name}: no such file: {path}")
     return {name: known.digest(path) for name, path in paths.items()}
+
+
+def listed_videos(node: Node, file: PipelineFile) -> dict[str, list[str]]:
+    """Field -> names of the videos in the table that it names, each once. Raises InputError for one without them."""
+    sources = node.config.sources()
+    return {
+        name: list(dict.fromkeys(read_columns(file.resolve(sources[name]), required=["video_id"]).cells["video_id"]))
+        for name in node.config.files_with_videos()
+    }
+
+
+def listed_contents(node: Node, file: PipelineFile, dataset: Dataset) -> dict[str, str]:
+    """Field -> digest of which contents those names stand for, so that a video that is renamed is not taken for it."""
+    return {
+        f"videos of {name}": digest([[video_id, dataset.digests.get(video_id)] for video_id in sorted(video_ids)])
+        for name, video_ids in listed_videos(node, file).items()
+    }
 
 
 def hub_file(node: Node, file: PipelineFile) -> Path | None:

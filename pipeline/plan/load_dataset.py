@@ -18,7 +18,13 @@ from reelwright.storage.ledger.records import last_record
 from reelwright.storage.ledger.schema import older_note
 from reelwright.storage.tables.annotations import UNKNOWN, Annotation
 from reelwright.storage.tables.feature_files import scan_features
-from reelwright.storage.tables.labels import LabelSet, labels_from_column, labels_from_columns, labels_from_table
+from reelwright.storage.tables.labels import (
+    LabelSet,
+    labels_from_column,
+    labels_from_columns,
+    labels_from_table,
+    with_video_labels,
+)
 from reelwright.storage.tables.manifest import (
     ManifestVideo,
     check_videos,
@@ -95,7 +101,9 @@ def with_labels(dataset: Dataset, file: PipelineFile, settings: LabelsConfig | N
     """The same videos with other labels, as a node may have its own. Raises as `load_dataset` does."""
     if settings is None or not dataset.videos:  # none: synthetic ones that are still to be made
         return replace(dataset, labels=LabelSet((), {}), background=UNKNOWN, label_settings=settings)
-    labels = _read_labels(file, settings, dataset)
+    beside = settings.column_beside  # read by itself
+    labels = _read_labels(file, settings.model_copy(update={"column": None}) if beside else settings, dataset)
+    labels = with_video_labels(labels, dataset.videos, column=beside) if beside else labels
     background = _background(file, settings, labels)
     if settings.time_origin == "first_frame":
         labels = replace(labels, by_video=dict(_counted_from_first_frame(labels, dataset)))
@@ -113,11 +121,12 @@ def _counted_from_first_frame(labels: LabelSet, dataset: Dataset) -> Iterator[tu
 
 def _read_labels(file: PipelineFile, settings: LabelsConfig, dataset: Dataset) -> LabelSet:
     videos, synthetic = dataset.videos, dataset.synthetic
-    classes = list(settings.classes) if settings.classes is not None else None
+    if settings.columns is not None:
+        named = {head: settings.class_names(head) for head in settings.columns}
+        return labels_from_columns(videos, columns=settings.columns, classes=named)
+    classes = settings.class_names()
     if settings.column is not None:
         return labels_from_column(videos, column=settings.column, classes=classes)
-    if settings.columns is not None:
-        return labels_from_columns(videos, columns=settings.columns)
     kind = next(kind for kind in ("segments", "steps", "rows") if getattr(settings, kind) is not None)
     written = getattr(settings, kind)
     path = local_file(file.place(written))

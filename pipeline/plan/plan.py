@@ -129,6 +129,7 @@ class Planner:
         identities = {name: keys.identity(plan, self.plan) for name, plan in parents.items()}
         sources, dataset = keys.source_digests(node, self.file, self.known), self.dataset_of(node)
         plugins = self.plugins.of(node)
+        sources |= keys.listed_contents(node, self.file, dataset)
         made = keys.material(node, dataset, wanted, identities=identities, sources=sources, plugins=plugins)
         spec_key = digest(made)
         key = "" if self._not_known(node) else keys.node_key(node, dataset, spec_key, wanted)
@@ -213,7 +214,7 @@ class Planner:
     def _unmet(self, node: Node, parents: Mapping[str, NodePlan]) -> tuple[str, ...]:
         """Why the key cannot be known yet: an input that is digested (weights) is not there."""
         reasons = [f"waits for {name}" for name, plan in parents.items() if not is_identified(plan)]
-        if node.config.kind == "run" or node.config.reads_labels:
+        if node.config.kind == "run" or node.config.reads_labels or node.config.files_with_videos():
             reasons += self._not_known(node)
         hub = keys.hub_file(node, self.file)
         if hub is not None and not self.file.store.backend.ensure_local(hub):

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from ctypes import CDLL, byref, c_uint
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -24,13 +24,20 @@ from pathlib import PurePosixPath
 from reelwright.pipeline.config.pipeline_file import PipelineFile
 from reelwright.pipeline.plan.dataset import Dataset
 from reelwright.pipeline.plan.graph import FRESH, Graph, Node
+from reelwright.pipeline.plan.keys import listed_videos
 from reelwright.pipeline.plan.plan import Planner
 from reelwright.stages.base.plugins import check_plugin, find_plugin
 from reelwright.storage.errors import ConfigError, nearest
-from reelwright.storage.tables.annotations import Annotation
+from reelwright.storage.tables.annotations import UNKNOWN, Annotation
 
 _GPU = re.compile(r"cuda(?::(\d+))?")
 _OTHER_DEVICES = re.compile(r"(auto|cpu|mps|xpu|hpu|xla|mtia)(:\d+)?")
+_OTHER_SIDE = {
+    word: other
+    for one, two in (("left", "right"), ("Left", "Right"), ("LEFT", "RIGHT"))
+    for word, other in ((one, two), (two, one))
+}
+_SIDE = re.compile(rf"(?<![^\W_])({'|'.join(_OTHER_SIDE)})(?![^\W_])")
 _SHOWN = 3
 _Frames = tuple[int, int]  # the fewest and the most that there may be
 
@@ -56,9 +63,8 @@ def check_videos(file: PipelineFile, graph: Graph, dataset: Dataset, selected: C
     for node in _chosen(graph, selected):
         problems += [f"stages.{node.name}: {text}" for text in _packages(node, endings)]
         problems += [f"stages.{node.name}.{text}" for text in _splits(node, counts, file.videos.splits)]
-        problems += [
-            f"stages.{node.name}.{text}" for text in _named(node, [video.video_id for video in dataset.videos])
-        ]
+        named = {**node.config.named_videos(), **listed_videos(node, file)}
+        problems += [f"stages.{node.name}.{text}" for text in _named(named, dataset.digests)]
     _raise(file, problems)
 
 
@@ -67,12 +73,16 @@ def _chosen(graph: Graph, selected: Collection[str]) -> list[Node]:
 
 
 def check_plans(planner: Planner, selected: Collection[str], *, is_local: bool) -> tuple[str, ...]:
-    """Raise ConfigError for windows that no video holds, and devices that this machine lacks; of nodes that would run.
+    """Raise ConfigError for windows that no video holds, labels that no video has or that forbid flips, and devices.
+
+    Of nodes that would run.
 
     Returns warnings. Devices are looked at where the work ``is_local``: another machine has others.
     """
     nodes = [plan.node for plan in planner.plans() if plan.state != FRESH and plan.node.name in selected]
     problems = [f"stages.{node.name}: {text}" for node in nodes if is_local for text in _device(node)]
+    problems += [f"stages.{node.name}.{text}" for node in nodes for text in _video_labels(node, planner)]
+    problems += [f"stages.{node.name}: {text}" for node in nodes for text in _flips(node, planner.dataset_of(node))]
     warnings: list[str] = []
     for node in nodes:
         for text, is_fatal in _windows(node, planner):
@@ -123,11 +133,25 @@ def _splits(node: Node, counts: Mapping[str, int], allowed: Collection[str]) -> 
             )
 
 
-def _named(node: Node, video_ids: Collection[str]) -> Iterator[str]:
-    """Videos that a setting names, but that are not there."""
-    for setting, names in node.config.named_videos().items():
+def _named(named: Mapping[str, Sequence[str]], video_ids: Collection[str]) -> Iterator[str]:
+    """Videos that a setting, or the table that it names, has, but that are not there."""
+    for setting, names in named.items():
         for name in dict.fromkeys(name for name in names if name not in video_ids):
             yield f"{setting}: there is no video {name!r}.{nearest(name, video_ids)}"
+
+
+def _video_labels(node: Node, planner: Planner) -> Iterator[str]:
+    """Settings that need labels of videos, where none of their videos has one of its own."""
+    setting, splits, dataset = node.config.video_label_setting, node.config.wanted_splits(), planner.dataset_of(node)
+    if not setting or not dataset.videos:
+        return
+    videos = [video for video in dataset.videos if splits is None or video.split in splits]
+    known = [dataset.labels.of(video.video_id) for video in videos]
+    if not any(each.video_label or each.label != UNKNOWN for each in known):
+        yield (
+            f"{setting}: none of the {len(videos):,} videos has a label of its own; name a column of the manifest that "
+            "has it in labels.column, beside labels of rows or alone"
+        )
 
 
 def _windows(node: Node, planner: Planner) -> Iterator[tuple[str, bool]]:
@@ -168,6 +192,24 @@ def _rows_made(node: Node, planner: Planner, digest: str | None) -> float | None
     return node.config.rows_of_video(
         num_frames=probe.num_frames, duration_seconds=probe.duration_seconds, start_seconds=probe.start_seconds
     )
+
+
+def _flips(node: Node, dataset: Dataset) -> Iterator[str]:
+    """Mirrored frames whose labels would be wrong then."""
+    if not (node.config.kind == "run" and node.config.mirrors and node.config.learns_labels):
+        return
+    settings, names = dataset.label_settings, dataset.labels.classes
+    directed = None if settings is None else settings.directed
+    pair = next(((name, other) for name in names if (other := mirrored(name)) != name and other in names), None)
+    if directed or (directed is None and pair is not None):
+        why = "labels.directed is true" if directed else f"classes {pair[0]!r} and {pair[1]!r} differ by it alone"  # type: ignore[index]
+        rest = "" if directed else ", or labels.directed: false if a mirror image keeps its class"
+        yield f"augment.flip mirrors frames left and right, but {why}; set flip: 0{rest}"
+
+
+def mirrored(name: str) -> str:
+    """The name of a class with left and right exchanged."""
+    return _SIDE.sub(lambda found: _OTHER_SIDE[found[0]], name)
 
 
 def _device(node: Node) -> Iterator[str]:

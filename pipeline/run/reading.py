@@ -1,19 +1,30 @@
-"""Read the videos of a pipeline that are new or changed: digest and probe them, before anything is planned."""
+"""Make the synthetic videos of a pipeline that are missing, and read those that are new or changed: digest and probe.
+
+All before anything is planned. Making is a stage like others, whose items become the videos.
+"""
 
 from __future__ import annotations
 
+import datetime as dt
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from reelwright.pipeline.config.pipeline_file import PipelineFile
-from reelwright.pipeline.executors.executors import Executor
+from reelwright.pipeline.executors.executors import Executor, LocalExecutor
+from reelwright.pipeline.executors.progress_file import reporting
 from reelwright.pipeline.plan.dataset import Dataset
-from reelwright.pipeline.plan.load_dataset import load_dataset, synthetic_digests
-from reelwright.pipeline.run.make_videos import make_videos
+from reelwright.pipeline.plan.load_dataset import NODE, load_dataset, synthetic_digests, synthetic_set_of
 from reelwright.pipeline.run.results import Observer, RunOptions
 from reelwright.stages.base.registry import load
+from reelwright.stages.synthesize.source import STAGE, SyntheticSet
+from reelwright.storage.bucket.download_cache import local_file
+from reelwright.storage.digests import files_digest
 from reelwright.storage.errors import InputError
+from reelwright.storage.files import remove
 from reelwright.storage.ledger.digest_cache import KnownFiles
+from reelwright.storage.ledger.items import ItemLedger
+from reelwright.storage.ledger.records import Record, last_record, read_record, write_record
 from reelwright.storage.ledger.schema import note_schema
 from reelwright.storage.locks.locks import exclusive
 from reelwright.storage.store_errors import usable
@@ -71,7 +82,7 @@ def read_videos(
     Returns the videos as they are known then. Raises InputError for files that change while they are read.
     """
     known = known or KnownFiles(file.store.files)
-    if make and make_videos(file, observer, known=known, jobs=jobs, again=anew, executor=executor):
+    if make and _make_videos(file, observer, known=known, jobs=jobs, again=anew, executor=executor):
         known = KnownFiles(file.store.files)  # it took a while
     dataset = load_dataset(file, known)
     if check is not None:
@@ -107,3 +118,78 @@ def read_videos(
             [f"{video.video_id}: {video.path}" for video in dataset.new[:_SHOWN]],
         )
     return dataset
+
+
+def _make_videos(
+    file: PipelineFile,
+    observer: Observer,
+    *,
+    known: KnownFiles,
+    jobs: int | None,
+    again: bool,
+    executor: Executor | None = None,
+) -> bool:
+    """Make the videos that are missing or are not what was made; returns whether there was anything to do.
+
+    By ``executor``, else by processes of this machine. With ``again`` those that could not be made are tried once more.
+    """
+    wanted = _look(file, known)
+    if wanted is None:
+        return False
+    _remove_altered(wanted, known)
+    last = last_record(file.store.project(file.path), NODE)
+    is_noted = last is not None and last.key == wanted.key
+    if is_noted and not wanted.lacks(again=again):
+        return False
+    reporter = observer.making(wanted.num_to_make)
+    lock, what = file.store.lock(wanted.key), f"videos of {file.path.name}"
+    with usable(file.store.root), exclusive(lock, report=reporter.note, what=what):
+        note_schema(file.store)
+        wanted = _look(file, known)  # another run may have made some or all of them meanwhile
+        assert wanted is not None
+        started, num_missing = time.monotonic(), wanted.num_to_make
+        if wanted.lacks(again=again):
+            items = load("reelwright.stages.synthesize.items:items_to_make")(wanted, again=again)
+            with reporting(reporter, file.store, key=wanted.key, node=NODE, items=items) as live:
+                work = wanted.work(items, node=NODE, workers=jobs or file.videos.workers)
+                (executor or LocalExecutor()).items(work, live)
+            ItemLedger(file.store.node(wanted.key)).compact()
+            wanted = _look(file, known)
+            assert wanted is not None
+        _record_made(file, wanted, num_made=num_missing, seconds=time.monotonic() - started)
+    return True
+
+
+def _look(file: PipelineFile, known: KnownFiles) -> SyntheticSet | None:
+    """What is asked for, and what is there now."""
+    file.store.backend.forget()
+    return synthetic_set_of(file, known)
+
+
+def _remove_altered(wanted: SyntheticSet, known: KnownFiles) -> None:
+    """A file that is not as it was read is compared with what was made; another content is made again."""
+    places = {f"{wanted.place}/{row.file}": row for row in wanted.made.values() if row.is_done}
+    known.look([place for place in places if is_url(place)])
+    for place, row in places.items():
+        is_changed = not known.is_missing(place) and known.get(place) is None
+        if is_changed and files_digest([local_file(place)]) != row.content:
+            remove(wanted.folder / row.file)
+
+
+def _record_made(file: PipelineFile, wanted: SyntheticSet, *, num_made: int, seconds: float) -> None:
+    """Leave a record: what other pipeline files reach is kept by it, and changes are explained against it."""
+    failed = len(wanted.given_up)
+    before = read_record(file.store, wanted.key)  # how quick it was stays known when nothing was made now
+    record = Record(
+        node=NODE,
+        stage=STAGE,
+        key=wanted.key,
+        spec_key=wanted.key,
+        material=wanted.material,
+        items={"total": wanted.config.samples, "done": len(wanted.made) - failed, "failed": failed},
+        bytes=sum(row.bytes for row in wanted.made.values()),
+        seconds=seconds,
+        work={"videos": num_made, "seconds": seconds} if num_made or before is None else before.work,
+        finished=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+    )
+    write_record(file.store, record, project=file.store.project(file.path))

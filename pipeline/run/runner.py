@@ -219,16 +219,16 @@ def _run_stale_node(name: str, run: _Run) -> tuple[NodeResult, list[Failure]]:
     """Run a node, or leave it as it is, alone among all processes."""
     planner, options = run.planner, run.options
     if planner.plan(name).state == WAITING:
-        _tell_use(run)  # of weights, before they are fetched
+        _report_use(run)  # of weights, before they are fetched
     plan = ready_plan(name, planner)
     if run.frozen is not None:
         run.frozen.check_node(plan, planner)
     if _needs_nothing(plan, options):
         return _left_as_is(plan, planner)
-    _tell_use(run)
+    _report_use(run)
     plan = ready_plan(name, planner)
     store = planner.file.store
-    report = functools.partial(_tell_waiting, plan, run.observer)
+    report = functools.partial(_report_waiting, plan, run.observer)
     with exclusive(store.lock(plan.spec_key), report=report, what=f"{name} of {planner.file.path.name}"):
         store.backend.forget()  # another run may have done some or all of it, `gc` removed some of it
         planner.renew(name)
@@ -239,7 +239,7 @@ def _run_stale_node(name: str, run: _Run) -> tuple[NodeResult, list[Failure]]:
         return execute(plan, planner, run.observer, options, executor=run.executor)
 
 
-def _tell_use(run: _Run) -> None:
+def _report_use(run: _Run) -> None:
     """Say what the run uses; where it was planned with outputs that `gc` may have removed before, plan anew."""
     needed = _needed(run.planner)
     if needed <= run.message:
@@ -263,7 +263,7 @@ def _needed(planner: Planner) -> set[str]:
     return keys | {hub.name for hub in hubs if hub is not None}
 
 
-def _tell_waiting(plan: NodePlan, observer: Observer, message: str) -> None:
+def _report_waiting(plan: NodePlan, observer: Observer, message: str) -> None:
     observer.started(plan).note(message)
 
 

@@ -15,7 +15,6 @@ from torchvision.transforms.v2 import functional as kernels
 
 from reelwright.stages.augment.config import AugmentSettings, ColorSettings
 
-BLUR_RADIUS = 3  # pixels on each side
 BLUR_SIGMA = (0.1, 2.0)  # pixels
 Generators = Sequence[np.random.Generator]  # one a clip
 GeneratorsFor = Callable[[str], Generators]  # of a purpose
@@ -42,7 +41,7 @@ def augment(x_BTCHW: Tensor, settings: AugmentSettings, generators: GeneratorsFo
     if settings.blur:
         drawn_B2, (low, high) = _uniform(generators("blur"), 2), BLUR_SIGMA
         is_blurred_B = drawn_B2[:, 1] < settings.blur
-        x_BTCHW = blur(x_BTCHW, low + (high - low) * drawn_B2[:, 0], is_blurred_B, radius=BLUR_RADIUS)
+        x_BTCHW = blur(x_BTCHW, low + (high - low) * drawn_B2[:, 0], is_blurred_B, radius=settings.blur_radius)
     return x_BTCHW
 
 

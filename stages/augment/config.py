@@ -10,6 +10,8 @@ from reelwright.stages.augment.rand_augment_text import read_sections
 from reelwright.stages.augment.scene.config import SceneSettings
 from reelwright.stages.base.config import Settings, setting
 
+BLUR_RADIUS = 3  # unless it is given
+
 
 class ErasingSettings(Settings):
     """Random erasing of normalised frames: boxes that are the same in all frames of a clip."""
@@ -81,6 +83,8 @@ class AugmentSettings(Settings):
     """Probability of a clip without colour."""
     blur: float = Field(0.0, ge=0, le=1)
     """Probability of a Gaussian blur, sigma 0.1 to 2 pixels."""
+    blur_radius: int = setting(BLUR_RADIUS, when=lambda augment: augment.blur_radius != BLUR_RADIUS, ge=1, le=50)
+    """Pixels that its kernel reaches to either side. 3: 7 x 7; 1: 3 x 3, as in fractal_video."""
     erasing: ErasingSettings | None = None
     """Random erasing; null: none."""
     scene: SceneSettings | None = setting(None, when=lambda augment: augment.scene is not None)
@@ -101,6 +105,8 @@ class AugmentSettings(Settings):
             raise ValueError(f"colors takes the place of color_jitter, which is {self.color_jitter:g}; leave one out")
         if not all(0 <= value <= 255 for value in self.rand_augment_fill):
             raise ValueError(f"rand_augment_fill must be three levels from 0 to 255: {self.rand_augment_fill}")
+        if self.blur_radius != BLUR_RADIUS and not self.blur:
+            raise ValueError(f"blur_radius is {self.blur_radius}, but blur is 0; set both, or neither")
         if self.rand_augment is not None:
             read_sections(self.rand_augment)
         elif self.rand_augment_last:

@@ -81,6 +81,11 @@ STAGES: dict[str, Stage] = {
         "Take imported rows as predictions",
         publish="reelwright.stages.import_predictions.work:publish",
     ),
+    "import_model": Stage(
+        "reelwright.stages.import_model.config:ImportModelConfig",
+        "reelwright.stages.import_model.work:run",
+        "Take a model that was trained elsewhere as a run",
+    ),
     "train": Stage(
         "reelwright.stages.train.config:TrainConfig",
         "reelwright.stages.train.work:run",
@@ -146,6 +151,8 @@ SOURCES: dict[str, Stage] = {  # what makes the videos themselves: of the block 
     ),
 }
 
+IMPORTS_RUN, PREDICTS = "import_model", "predict"  # what a trained model on its own is made of
+EXPORTED = "model.json"  # in the folder of an exported model: what its files were when it was written
 _GROUP = "stages"  # of plug-ins
 RENAMED = {"take_scores": "import_predictions"}  # stages of earlier releases
 

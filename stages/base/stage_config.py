@@ -42,9 +42,19 @@ class StageConfig(Settings):
         return True
 
     @property
+    def video_label_setting(self) -> str:
+        """The setting that reads videos' own labels (per_action); empty: those beside labels of rows are in no key."""
+        return ""
+
+    @property
     def own_labels(self) -> Settings | None:
         """Labels of this node alone (a LabelsConfig); None: those of the pipeline."""
         return cast("Settings | None", getattr(self, "labels", None))
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether frames that are learned from are mirrored, left and right, at random."""
+        return bool(getattr(getattr(self, "augment", None), "flip", 0))
 
     @classmethod
     def role(cls, name: str) -> str:
@@ -121,6 +131,10 @@ class StageConfig(Settings):
     def named_videos(self) -> dict[str, tuple[str, ...]]:
         """Setting -> the videos that it names, by video_id, of any split."""
         return {}
+
+    def files_with_videos(self) -> tuple[str, ...]:
+        """Source fields that are set and are tables of some videos (column video_id), whose contents enter the key."""
+        return ()
 
     def window_rows(self) -> tuple[int, str] | None:
         """Rows that a window reaches over, and what is done where a video is shorter; None: windows fit any video."""

@@ -57,13 +57,13 @@ def _embedded(
     if normalize:
         lengths = np.linalg.norm(rows_TD, axis=1, keepdims=True)
         rows_TD /= np.where(lengths > 0, lengths, 1.0)
-    spans, label = stored.spans, video.annotation.label
+    spans, known = stored.spans, video.annotation
     return EmbeddedVideo(
         name=video.video_id,
         rows=rows_TD,
-        labels=_phases(video.annotation, spans, background=payload["background"]),
+        labels=_phases(known, spans, background=payload["background"]),
         seconds=(spans.start_seconds + spans.stop_seconds) / 2,
-        action="" if label == UNKNOWN else payload["classes"][label],
+        action=known.video_label or ("" if known.label == UNKNOWN else payload["classes"][known.label]),
     )
 
 

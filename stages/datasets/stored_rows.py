@@ -5,6 +5,8 @@ Every row of the first store takes the row of another store that saw its middle:
     first    | 0 | 1 | 2 | 3 | 4 | 5 |      a row a frame
     second   |     0     |     1     |      a row a clip
     joined    0,0 1,0 2,0 3,1 4,1 5,1
+
+Tokens that keep their positions lie one behind the other instead, of rows that are of the same frames.
 """
 
 from __future__ import annotations
@@ -58,15 +60,23 @@ class StoredVideo:
         return rows
 
 
-def num_features(stores: Sequence[EmbeddingStore], output: str) -> int:
+def num_features(stores: Sequence[EmbeddingStore], output: str, *, takes_views: bool = False) -> int:
     """D of the joined rows, as the stores describe themselves.
 
-    Raises StoreError for an output that is not stored, or rows of several views.
+    Raises StoreError for an output that is not stored, or rows of several views; with ``takes_views`` for such of
+    several stores, or that are not (V, D).
     """
     total = 0
     for store in stores:
         shape = stored_shape(store, output)
-        _check_one_view(store)
+        if not takes_views:
+            _check_one_view(store)
+        elif "views" in store.spec and (len(stores) > 1 or len(shape) != 2):
+            found = f"{len(stores)} embed nodes" if len(stores) > 1 else f"output {output!r} with rows of {shape[1:]}"
+            raise StoreError(
+                f"of rows of several views only vectors (D,) of one embed node are taken (and maps, with model.source: "
+                f"maps), not {found}. Name one node, and its output pooled; or embed without views."
+            )
         total += features_of(shape)
     return total
 
@@ -116,13 +126,14 @@ class JoinedRows:
     ) -> JoinedRows:
         """All videos of a store have rows of one shape, so one video tells it. Raises StoreError for no such output.
 
-        With positions, tokens and maps are not averaged; raises InputError for several stores, whose positions differ.
+        With positions, tokens and maps are not averaged; raises InputError for several stores, but of tokens of one
+        width.
         """
-        if keeps_positions and len(stores) > 1:
+        shapes = tuple(rows.row_shape(output) for rows in videos)
+        if keeps_positions and not _can_follow(shapes):
             raise InputError(
                 f"the model reads positions, which {len(stores)} embeddings do not share; name one of them."
             )
-        shapes = tuple(rows.row_shape(output) for rows in videos)
         is_averaged = not keeps_positions and any(len(shape) > 1 for shape in shapes)
         is_half = all(store.spec["dtype"] == "float16" for store in stores) and not is_averaged
         # float16 where that is what was stored: nothing is lost and half the memory is saved
@@ -130,8 +141,8 @@ class JoinedRows:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of a joined row: (D,), or that of the one store with positions."""
-        return self.row_shapes[0] if self.keeps_positions else (sum(map(features_of, self.row_shapes)),)
+        """Of a joined row: (D,), or with positions that of the one store or of all tokens (N, D)."""
+        return joined_shape(self.row_shapes) if self.keeps_positions else (sum(map(features_of, self.row_shapes)),)
 
     def fill(self, target: npt.NDArray[Any], videos: Sequence[EmbeddingRows], spans: Spans, *, start: int = 0) -> None:
         """Write joined rows of one video, those from ``start`` on, into ``target`` (n, D).
@@ -142,9 +153,7 @@ class JoinedRows:
             _check_one_view(store)
         column, stop = 0, start + len(target)
         if self.keeps_positions:
-            for first in range(start, stop, READ_ROWS):
-                last = min(first + READ_ROWS, stop)
-                target[first - start : last - start] = videos[0].output(self.output, first, last)
+            self._fill_positions(target, videos, spans, start=start)
             _check_finite(target, start)
             return
         for position, (rows, shape) in enumerate(zip(videos, self.row_shapes, strict=True)):
@@ -160,6 +169,27 @@ class JoinedRows:
                 target[:, features] = np.concatenate(parts)[places - low]
         _check_finite(target, start)
 
+    def _fill_positions(
+        self, target: npt.NDArray[Any], videos: Sequence[EmbeddingRows], spans: Spans, *, start: int
+    ) -> None:
+        """Raises ItemError where rows of the stores are not of the same frames."""
+        for number, rows in enumerate(videos[1:], start=2):
+            pairs = ((spans.source_start, rows.spans.source_start), (spans.source_stop, rows.spans.source_stop))
+            if not all(np.array_equal(first, other) for first, other in pairs):
+                raise ItemError(
+                    "other_clips",
+                    f"rows of embeddings 1 and {number} are not of the same frames, so their tokens do not belong "
+                    "together. Give both embed nodes the same frames and clip.",
+                )
+        stop = start + len(target)
+        for first in range(start, stop, READ_ROWS):
+            last, token = min(first + READ_ROWS, stop), 0
+            for rows in videos:
+                values = rows.output(self.output, first, last)
+                part = slice(token, token + values.shape[1]) if len(videos) > 1 else slice(None)
+                target[first - start : last - start, part] = values
+                token += values.shape[1]
+
     def _vectors(
         self, rows: EmbeddingRows, shape: tuple[int, ...], start: int, stop: int
     ) -> Iterator[tuple[int, npt.NDArray[Any]]]:
@@ -169,6 +199,16 @@ class JoinedRows:
             return
         for first in range(start, stop, READ_ROWS):
             yield first, mean_vectors(rows.output(self.output, first, min(stop, first + READ_ROWS)))
+
+
+def joined_shape(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """Of a row that keeps its positions, of one store or of tokens (N, D) of several, one behind the other."""
+    return shapes[0] if len(shapes) == 1 else (sum(shape[0] for shape in shapes), shapes[0][1])
+
+
+def _can_follow(shapes: Sequence[tuple[int, ...]]) -> bool:
+    """Whether rows of those shapes can lie one behind the other: of one store, or tokens of one width."""
+    return len(shapes) == 1 or all(len(shape) == 2 and shape[1] == shapes[0][1] for shape in shapes)
 
 
 def features_of(shape: tuple[int, ...]) -> int:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
-from reelwright.stages.base.work import Reporter, Shards, VideoItem, Work, ledger_of
+from reelwright.stages.base.work import Reporter, Shards, Work, ledger_of
 from reelwright.stages.decode.config import DecodeConfig
-from reelwright.stages.decode.processes.attempts import Attempt, Plan, attempt_all
+from reelwright.stages.decode.processes.attempts import Attempt, attempt_all
 from reelwright.stages.decode.readers import backend_order
-from reelwright.stages.decode.source import backends_of, decoding, of_item
+from reelwright.stages.decode.work import decode_plan
 from reelwright.storage.arrays.frame_writer import SharedFrames
 from reelwright.storage.arrays.frames import FrameStore
 from reelwright.storage.ledger.items import ItemRow
@@ -34,8 +33,7 @@ class SharedDecode:
         """See `SharedVideo`."""
         if self._config.codec != "lossless":
             return None
-        order = ["images"] if backends_of(self._item, ()) else backend_order(self._config.backend)
-        return self.look() if self._decode(0, 0, backends=order) else None
+        return self.look() if self._decode(0, 0, order=backend_order(self._config.backend)) else None
 
     def look(self) -> Shards | None:
         """See `SharedVideo`."""
@@ -47,7 +45,7 @@ class SharedDecode:
 
     def write(self, start: int, stop: int) -> bool:
         """See `SharedVideo`."""
-        return self._decode(start, stop, backends=[self._tag])
+        return self._decode(start, stop, order=[self._tag])
 
     def publish(self) -> None:
         """See `SharedVideo`."""
@@ -58,21 +56,10 @@ class SharedDecode:
         self._ledger.commit(row)
         self._reporter.item(row)
 
-    def _decode(self, start: int, stop: int, *, backends: Sequence[str]) -> bool:
+    def _decode(self, start: int, stop: int, *, order: Sequence[str]) -> bool:
         """Shards [start, stop), or begin the video, in a process that can be killed; whether all went well at once."""
         place = {"store": str(self._frames.path), "start": start, "stop": stop}
-        common = {**decoding(self._config, 1, index=self._index), **place}
-
-        def arguments(item: VideoItem, backend: str, _broken: int) -> dict[str, Any]:
-            return {**common, **of_item(item), "backend": backend}
-
-        plan = Plan(
-            function="reelwright.stages.decode.store_tasks:share_video",
-            arguments=arguments,
-            backends=lambda _item: backends,
-            workers=1,
-            timeout_seconds=self._config.timeout_seconds,
-        )
+        plan = decode_plan("share_video", self._config, order, workers=1, index=self._index, place=place)
         num_opened = 0
         for event in attempt_all([self._item], plan):
             if isinstance(event, Attempt):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,10 @@ def run_items(work: Work, reporter: Reporter) -> None:
     frames = FrameStore.create(store.frames(work.key), work.spec)
     ledger = ledger_of(work)
     counts = _Counts(reporter)
-    plan = _plan(work.items, DecodeConfig.model_validate(dict(work.config)), frames.path, index=store.frame_index)
+    config = DecodeConfig.model_validate(dict(work.config))
+    order, workers = backend_order(config.backend), num_workers(config.workers, len(work.items))
+    place = {"store": str(frames.path)}
+    plan = decode_plan("store_video", config, order, workers=workers, index=store.frame_index, place=place)
     with contextlib.ExitStack() as interrupted:
         interrupted.callback(_compact, ledger)
         for event in attempt_all(work.items, plan):
@@ -47,15 +50,17 @@ def _compact(ledger: ItemLedger) -> None:
         ledger.compact()
 
 
-def _plan(items: Sequence[VideoItem], config: DecodeConfig, store: Path, *, index: Path) -> Plan:
-    order, workers = backend_order(config.backend), num_workers(config.workers, len(items))
-    common = {**decoding(config, workers, index=index), "store": str(store)}
+def decode_plan(
+    task: str, config: DecodeConfig, order: Sequence[str], *, workers: int, index: Path, place: Mapping[str, Any]
+) -> Plan:
+    """How videos are decoded by a function of `store_tasks`, to which ``place`` says where their frames go."""
+    common = {**decoding(config, workers, index=index), **place}
 
     def arguments(item: VideoItem, backend: str, _attempt: int) -> dict[str, Any]:
         return {**common, **of_item(item), "backend": backend}
 
     return Plan(
-        function="reelwright.stages.decode.store_tasks:store_video",
+        function=f"reelwright.stages.decode.store_tasks:{task}",
         arguments=arguments,
         backends=lambda item: backends_of(item, order),
         workers=workers,

@@ -139,8 +139,8 @@ class EmbedConfig(StageConfig):
     model is used."""
     encoder: str | None = None
     """timm/NAME, hf-hub:ORG/NAME; of clips torchvision/NAME (its video models), tsm/NAME (temporal shifts in timm's
-    ResNets and MobileNetV2s) or x3d/NAME; or a plug-in's: an entry point of reelwright.encoders,
-    package.module:Encoder, or file.py:Encoder."""
+    ResNets and MobileNetV2s), x3d/NAME, videomae/NAME or frames/NAME (timm's on frames of a clip); or a plug-in's: an
+    entry point of reelwright.encoders, package.module:Encoder, or file.py:Encoder."""
     weights: str = source_file("hub")
     """hub: the encoder's pretrained weights; none: random ones drawn with seed; else a .safetensors/.pth/.pt file."""
     seed: int = setting(0, when=lambda config: config.weights == "none", ge=0)
@@ -156,13 +156,14 @@ class EmbedConfig(StageConfig):
     embed_dim: PositiveInt | None = None
     """Size of an embedding head behind the pooled features, as pretrain makes it; its weights are in the file."""
     outputs: tuple[str, ...] = Field(("pooled",), min_length=1)
-    """pooled (D,), tokens (N, D), map (C, H, W), logits (K,), or of a layer: layer9.tokens, layer-1.map. With
-    embeddings, pooled is the `embedding` of a row, and others are called as the run's model calls them (logits)."""
+    """pooled (D,), tokens (N, D), map (C, H, W), logits (K,), or of a layer: layer9.tokens, layer-1.map; of
+    transformers block9.input, the tokens that enter a block. With embeddings, pooled is the `embedding` of a row, and
+    others are called as the run's model calls them (logits)."""
     pieces: PieceSettings = setting(PieceSettings(), when=lambda config: bool(config.embeddings))
     preprocess: PreprocessSettings = PreprocessSettings()
     clip: ClipSettings = ClipSettings()
     views: ViewSettings | None = setting(None, when=lambda config: config.views is not None)
-    """Augmented views of every frame, for what learns behind stored maps (layer3.map); null: the frame alone."""
+    """Augmented views of every frame, for what learns from stored maps (layer3.map) or rows; null: the frame alone."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Of the forward pass (autocast for bf16 and fp16)."""
     dtype: Literal["float32", "float16"] = "float16"

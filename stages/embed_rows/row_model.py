@@ -51,6 +51,7 @@ class RowModel:
     config: EmbedConfig
     output: str  # of the embeddings that it reads
     row: tuple[int, ...]  # shape of what it reads of a row: (D,), or a map as it is stored
+    has_views: bool = False  # rows (V, D) are stored, of which it reads the first view
     contexts: tuple[int, int]  # rows that it sees of each, and how far they are apart
     shapes: Mapping[str, tuple[int, ...]] = field(
         default_factory=dict
@@ -95,9 +96,10 @@ class RowModel:
         return self(rows if num == 1 else rows[places - first], positions=own)
 
     def _read(self, video: StoredVideo, start: int, stop: int) -> npt.NDArray[np.float32]:
-        if len(self.row) == 1:
+        if len(self.row) == 1 and not self.has_views:
             return video.read(start, stop).astype(np.float32)
-        maps: npt.NDArray[np.float32] = video.videos[0].output(self.output, start, stop).astype(np.float32)
+        stored = video.videos[0].output(self.output, start, stop)
+        maps: npt.NDArray[np.float32] = (stored[:, 0] if self.has_views else stored).astype(np.float32)
         if not np.isfinite(maps).all():
             raise ItemError("not_finite", f"of rows {start} to {stop - 1} of its embeddings one holds NaN or infinity.")
         return maps
@@ -154,6 +156,7 @@ def load_row_model(work: Work, config: EmbedConfig) -> RowModel:
     if isinstance(model, FrameModel) and model.is_tuned and _are_of_its_layers(refs[0], ref, stores[0], output):
         model, output = model.of_rows(), POOLED
         values["model"]["input_dim"] = model.options.map_channels(None)
+    row = _row_shape(model, stores, output=output, values=values, where=f"{work.node}: run {ref.node}")
     loaded = RowModel(
         model=model.eval().to(device),
         name=values["model"]["name"],
@@ -162,7 +165,8 @@ def load_row_model(work: Work, config: EmbedConfig) -> RowModel:
         device=device,
         config=config,
         output=output,
-        row=_row_shape(model, stores, output=output, values=values, where=f"{work.node}: run {ref.node}"),
+        row=row,
+        has_views=len(row) == 1 and "views" in stores[0].spec,
         contexts=(
             model.options.contexts if isinstance(model, FrameModel) else 1,
             values.get("views", {}).get("context_stride", 1),
@@ -189,7 +193,7 @@ def _row_shape(
         raise ConfigError(f"{where} reads frames and not rows. Give frames")
     num_wanted = values["model"]["input_dim"]
     if source != "maps":
-        num_found = num_features(stores, output)
+        num_found = num_features(stores, output, takes_views=True)
     else:
         shape = stored_shape(stores[0], output)
         if len(stores) > 1 or len(shape) < _MAP_AXES:

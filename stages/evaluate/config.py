@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from reelwright.stages.base.config import Settings, node_input, setting
 from reelwright.stages.base.plugins import is_plugin
@@ -75,6 +75,10 @@ class EvaluateConfig(StageConfig):
     splits: tuple[str, ...] = ("test",)
     """Videos of these splits are scored; each split is also scored alone."""
     topk: tuple[PositiveInt, ...] = (1, 5)
+    joint: tuple[Literal["rank_paired", "independent"], ...] = setting((), when=lambda config: bool(config.joint))
+    """Of task heads: two odd measures of CAST's code beside action_top5, which ranks all pairs by p(verb) x p(noun).
+    rank_paired: the k-th verb and the k-th noun together (action_rank_paired_top5); independent: the verb among k verbs
+    and the noun among k nouns (action_independent_top5). Their top 1 is that of action_top1."""
     background: str | None = None
     """Class left out of segmental scores, besides rows without a target."""
     report: bool = True
@@ -93,6 +97,11 @@ class EvaluateConfig(StageConfig):
     evaluators: tuple[EvaluatorSettings, ...] = setting((), when=lambda config: bool(config.evaluators))
     """Plug-ins that measure the predictions too; their numbers are called NAME_NUMBER."""
 
+    @field_validator("joint")
+    @classmethod
+    def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted(set(names)))
+
     @model_validator(mode="after")
     def _evaluators_differ(self) -> Self:
         labels = [evaluator.label for evaluator in self.evaluators]
@@ -101,9 +110,21 @@ class EvaluateConfig(StageConfig):
         return self
 
     def check_inputs(self, inputs: Mapping[str, Sequence[StageConfig]]) -> None:
-        """Refuse evaluators of completed steps, which have no scores of windows."""
-        if self.evaluators and any(config.produces == "steps" for config in inputs.get("predictions", ())):
+        """Refuse evaluators and joint measures of completed steps, which have no scores of windows."""
+        if not any(config.produces == "steps" for config in inputs.get("predictions", ())):
+            return
+        if self.evaluators:
             raise ConfigError("evaluators measure predictions, but predictions names a steps node; leave them out")
+        if self.joint:
+            raise ConfigError("joint measures predictions, but predictions names a steps node; leave it out")
+
+    def complete(self, read: Mapping[str, StageConfig], *, where: str) -> Self:
+        """As of every stage; joint measures are refused where the run is known to have no heads."""
+        run = read.get(getattr(read.get(self.predictions), "run", ""))
+        task = getattr(read.get(getattr(run, "temporal", None) or "", run), "task", None)
+        if self.joint and task not in {None, "heads"}:
+            raise ConfigError(f"{where}: joint: {', '.join(self.joint)} is of task heads, but the run's is {task}")
+        return self
 
     def named_splits(self) -> dict[str, tuple[tuple[str, ...], bool]]:
         """As of every stage."""

@@ -19,8 +19,9 @@ from reelwright.models.metrics.classification import (
     multilabel_metrics,
     segmental_metrics,
 )
+from reelwright.models.metrics.multi_head import joint_accuracy
 from reelwright.stages.datasets.tasks.registry import TASKS
-from reelwright.stages.datasets.tasks.sets import head_metrics
+from reelwright.stages.datasets.tasks.sets import ACTION, head_metrics
 from reelwright.stages.evaluate.config import EvaluateConfig
 from reelwright.stages.evaluate.videos import VideoLabels, target_ids, target_sets
 from reelwright.storage.arrays.spans import IntArray
@@ -48,6 +49,11 @@ def score_predictions(
     the scored targets, and `uniform` and `majority`. Raises StageError when scores are not numbers.
     """
     info = predictions.info
+    if config.joint and not info.heads:
+        raise StageError(
+            f"evaluate: joint: {', '.join(config.joint)} is of task heads, but these predictions are of task "
+            f"{info.task}; leave it out"
+        )
     background = class_id(info, config.background)
     present = sorted({video.split for video in labels})
     splits = {name: {name} for name in present} | ({ALL_SPLITS: set(present)} if len(present) > 1 else {})
@@ -119,11 +125,12 @@ def head_scores(
     heads: Sequence[tuple[str, int]],
     *,
     topk: Sequence[int],
+    joint: Sequence[str] = (),
 ) -> dict[str, Any]:
     """``found`` with `verb_top1`, ... of each head and `action_top1`, ... of all at once, and chance beside them.
 
-    Actions are ranked by the product of their probabilities (EPIC-Kitchens-100). Chance is an answer that is always
-    the shares of the classes in the targets.
+    Actions are ranked by the product of their probabilities (EPIC-Kitchens-100); ``joint`` are further measures of
+    `multi_head`, for the k above 1. Chance is an answer that is always the shares of the classes in the targets.
     """
     known_heads = [Head(name=name, num_classes=size) for name, size in heads]
     edges = np.cumsum([size for _, size in heads])[:-1]
@@ -134,12 +141,15 @@ def head_scores(
     shares = np.concatenate([part.mean(axis=0) / max(part.any(1).mean(), 1e-12) for part in parts])
     wanted = sorted({1, *topk})
     constant = np.broadcast_to(shares.astype(np.float32), scores_NK.shape)
-    chance = head_metrics(constant, target_NH, known_heads, topk=wanted)
-    return {
-        **found,
-        **head_metrics(scores_NK, target_NH, known_heads, topk=wanted),
-        "chance": found["chance"] | chance,
-    }
+
+    def measured(values_NK: npt.NDArray[np.float32]) -> dict[str, float]:
+        own = head_metrics(values_NK, target_NH, known_heads, topk=wanted)
+        for measure in joint:
+            shares = joint_accuracy(np.split(values_NK, edges, axis=1), target_NH, measure=measure, topk=wanted[1:])
+            own |= {f"{ACTION}_{measure}_{name}": share for name, share in shares.items()}
+        return own
+
+    return {**found, **measured(scores_NK), "chance": found["chance"] | measured(constant)}
 
 
 def headline(scores: dict[str, Any], info: PredictionInfo) -> dict[str, float]:
@@ -192,7 +202,7 @@ def _unit_metrics(
         found = multilabel_scores(scores_NK[known], targets_NK, threshold=config.threshold, heads=info.heads)
         if not info.heads:
             return found
-        return head_scores(found, scores_NK[known], targets_NK, info.heads, topk=config.topk)
+        return head_scores(found, scores_NK[known], targets_NK, info.heads, topk=config.topk, joint=config.joint)
     targets = target_ids(table)
     return classification_scores(scores_NK, targets, topk=config.topk) if (targets != UNKNOWN).any() else None
 

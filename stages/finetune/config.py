@@ -23,6 +23,7 @@ from reelwright.stages.fit.model_config import ModelSettings
 from reelwright.stages.fit.optim.config import OptimizerSettings
 from reelwright.stages.fit.view_config import NetworkSettings
 from reelwright.stages.train.config import TrainWindowSettings, check_windows, known_task
+from reelwright.stages.train.token_settings import check_experts
 from reelwright.storage.errors import ConfigError
 
 PARTS = ("spatial", "temporal")  # names of what learns, and starts of the names of its parameters
@@ -76,6 +77,10 @@ class FinetuneConfig(NetworkSettings):
     """Of model without views: as in train, in frames."""
     preprocess: PreprocessSettings = setting(PreprocessSettings(), when=lambda config: config.is_whole)
     """Without `spatial`: overrides of the preprocessing that the model was made for, as in embed."""
+    experts: tuple[str, ...] = node_input((), kinds=("embeddings",))
+    """Of model cast: two embed nodes whose encoders are its experts, with their weights: that of space, then of time
+    (timm/NAME, frames/NAME or videomae/NAME). Without them they are as model.space and time say, with random weights or
+    those of init_from."""
     spatial_lr_scale: NonNegativeFloat = training(0.1)
     """Factor on the learning rate for the encoder; 0 freezes it. Of a model on views, model.base says whether it
     learns."""
@@ -139,10 +144,12 @@ class FinetuneConfig(NetworkSettings):
         if not self.learns_windows:
             whose = "temporal is that of its run" if self.model is None else "views are learned from"
             self._refuse_given((*_OF_WINDOWS, "preprocess"), f"of a new model on windows, but {whose}; leave it out")
+            self._refuse_given(("experts",), "of model cast on windows; leave it out")
             if self.spatial is None:
                 raise ValueError("spatial is missing: the embed node whose encoder sees the frames")
         elif self.spatial is None:
             self._check_whole()
+            check_experts(self.model, self.experts)
         else:
             self._check_behind_encoder()
         return self
@@ -192,6 +199,7 @@ class FinetuneConfig(NetworkSettings):
         if model.keeps_positions:
             raise ValueError(f"model {model.name} reads stored maps or tokens, of train; choose one of pooled rows")
         self._refuse_given(("preprocess",), "that of the embed node that spatial names; set it there")
+        self._refuse_given(("experts",), "of model cast; leave it out")
         self._check_windows()
         if self.traits_per_row and model.name == "mlp":
             raise ValueError("model mlp gives no logits per row, but task is per_row; use linear, gru, transformer")
@@ -215,7 +223,7 @@ class FinetuneConfig(NetworkSettings):
         scene = self.augment.scene
         if scene is None:
             return self
-        problem = scene.problem(epochs=self.epochs)
+        problem = scene.problem(epochs=self.epochs, num_clips=self.batch_size // self.processes)
         if self.views is not None and scene.reverse:
             problem = "augment.scene.reverse: views are learned from with the times of their rows; leave it out"
         if self.model is not None and self.model.option("contexts", 1) > 1:

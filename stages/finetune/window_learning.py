@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from reelwright.models.encoders.base import DataConfig
+from reelwright.models.systems.cast.model import Cast
 from reelwright.stages.augment.scene.augmentation import EpochSteps
 from reelwright.stages.base.work import Work
 from reelwright.stages.datasets.labelled import KnownRows
@@ -33,6 +34,7 @@ from reelwright.stages.fit.train_context import TrainContext
 from reelwright.stages.fit.validation import build_objective, chosen_metric
 from reelwright.stages.train.config import SHAPE_FIELDS
 from reelwright.stages.train.drawn_windows import WindowSampling, find_windows
+from reelwright.stages.train.experts import Experts
 from reelwright.stages.train.window_task import window_facts, window_heads, window_labels
 
 
@@ -100,13 +102,19 @@ Made = tuple[FrameNetwork, DataConfig, dict[str, Any]]  # the network, the frame
 
 def _clip_network(work: Work, config: FinetuneConfig, labels: LabelSpace, place: TrainContext) -> Made:
     assert config.model is not None
-    del place
-    own = clip_model_class(config.model.name, plugins=work.plugins).data_config
+    own, options = clip_model_class(config.model.name, plugins=work.plugins).data_config, config.model.options()
+    experts = Experts.of(work, "experts") if config.experts else None
+    if experts is not None:
+        own, options = experts.data_config(own), experts.options(options)
+    elif config.model.joins_tokens and config.init_from is None:
+        place.reporter.note(
+            "warning: the weights of both experts are random; name the embed nodes whose encoders they are with experts"
+        )
     data_config = override(own, config.preprocess, clip=ClipSettings(length=config.window.length))
     heads = dict(labels.heads) if config.task == "heads" else {}
     model = {
         "name": config.model.name,
-        "options": config.model.options(),
+        "options": options,
         "num_outputs": len(labels.classes),
         "length": config.window.length,
         "per_row": config.traits_per_row,
@@ -114,6 +122,9 @@ def _clip_network(work: Work, config: FinetuneConfig, labels: LabelSpace, place:
         "heads": heads,
     }
     built = build_run_clip_model(model, plugins=work.plugins, seed=config.seed)
+    if experts is not None:
+        assert isinstance(built, Cast)
+        experts.give_weights(built)
     network = ClipNetwork(built, data_config=data_config, heads=heads)
     return network, data_config, {"model": model, "sees": dict(described(data_config))}
 

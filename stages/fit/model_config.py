@@ -22,9 +22,9 @@ class ModelSettings(NamedSettings):
 
     name: str = "transformer"
     """linear, mlp, transformer, storm_transformer (STORM-PSR's), gru, lstm, ms_tcn or attention_branch (ST-ABN's); of
-    views carl, conv or vanilla; of frames (finetune) st_abn; or a plug-in's: an entry point of reelwright.models,
-    package.module:Model, or file.py:Model. Another name, given with -S or -m, takes none of the options that the file
-    gives the old one."""
+    views carl, conv or vanilla; of frames (finetune) st_abn or cast (which train takes of tokens); or a plug-in's: an
+    entry point of reelwright.models, package.module:Model, or file.py:Model. Another name, given with -S or -m, takes
+    none of the options that the file gives the old one."""
 
     def is_ours(self) -> bool:
         """As of every such block."""
@@ -34,6 +34,11 @@ class ModelSettings(NamedSettings):
     def keeps_positions(self) -> bool:
         """Whether it reads tokens and maps as they are; else they are averaged over their positions."""
         return bool(getattr(MODEL_OPTIONS.get(self.name), "reads_grids", False))
+
+    @property
+    def joins_tokens(self) -> bool:
+        """Whether it reads the tokens of several embeddings, one behind the other."""
+        return bool(getattr(MODEL_OPTIONS.get(self.name), "joins_tokens", False))
 
     @model_validator(mode="after")
     def _model_is_known(self) -> Self:

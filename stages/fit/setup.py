@@ -40,6 +40,12 @@ class Learning:
     prepare: Prepare | None = None  # what is done to training batches on the device
     evaluate: Evaluate | None = None  # what is measured besides `val`, or without it
     evaluate_start: bool = False  # the weights it starts from are a candidate for the best
+    unit: str = "windows"  # what progress counts
+
+    @property
+    def batch_unit(self) -> str:
+        """What the batch size counts: of views, the videos that they are of."""
+        return "videos" if self.unit == "views" else self.unit
 
 
 def learn(
@@ -80,7 +86,7 @@ def _fit(
     place: TrainContext,
     init: dict[str, Any] | None,
 ) -> Progress:
-    lr, line = scaled_lr(config.optimizer, batch_size=config.batch_size)
+    lr, line = scaled_lr(config.optimizer, batch_size=config.batch_size, unit=learning.batch_unit)
     place.reporter.note(line)
     if init is not None:
         place.reporter.note(init["line"])
@@ -88,7 +94,8 @@ def _fit(
             write_json(folder.init_report, init)
     if learning.train.num_batches == 0:
         raise StageError(
-            f"{work.node}: drop_last leaves no batch: {config.batch_size} windows make one. Lower batch_size."
+            f"{work.node}: drop_last leaves no batch: {config.batch_size} {learning.batch_unit} make one. "
+            "Lower batch_size."
         )
     if config.gradient_checkpointing:
         recompute_blocks(module)
@@ -115,14 +122,14 @@ def _fit(
         module.compile()
     val, task = learning.val, learning.task
     if val is None:
-        return trainer.fit(learning.train, learning.evaluate)
+        return trainer.fit(learning.train, learning.evaluate, unit=learning.unit)
 
     def validate(forward: Any) -> dict[str, float]:
         how: dict[str, Any] = {"objective": learning.objective, "device": trainer.device, "world": place.world}
         found = evaluate(forward, val, task=task, **how)
         return found if learning.evaluate is None else found | learning.evaluate(forward)
 
-    return trainer.fit(learning.train, validate)
+    return trainer.fit(learning.train, validate, unit=learning.unit)
 
 
 def _run_values(work: Work, labels: LabelSpace, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class ViewSettings(Settings):
     context_stride: PositiveInt = 1
     """Rows from one context of a row to the next, of models with `contexts`."""
     one_label: bool = False
-    """A batch has videos of one label only (the action of PennAction); the label is the video's own."""
+    """A batch has videos of one label only (the action of PennAction); the label is the video's own (labels.column)."""
 
 
 class NetworkSettings(LearningSettings):
@@ -63,6 +63,11 @@ class NetworkSettings(LearningSettings):
         """Whether anything is learned from the labels of videos."""
         views, objective = self.views, self.objective
         return views is None or objective is None or views.one_label or self.classifies_rows or not objective.is_ours()
+
+    @property
+    def video_label_setting(self) -> str:
+        """As of every stage."""
+        return "views.one_label" if self.views is not None and self.views.one_label else ""
 
     @property
     def classifies_rows(self) -> bool:

@@ -60,10 +60,11 @@ class VideosConfig(Settings):
 
 
 class LabelsConfig(Settings):
-    """What is known of the videos: one of column, columns, segments, steps and rows."""
+    """What is known of the videos: one of column, columns, segments, steps and rows; a column beside a table too."""
 
     column: str | None = None
-    """A column of the manifest with the video's own label."""
+    """A column of the manifest with the video's own label. Beside segments, steps or rows: the action that these are
+    of, for `per_action` of probe and `views.one_label`; its names are no classes."""
     columns: dict[str, str] | None = None
     """Columns of the manifest with several labels of the video, by head: {verb: verb_class, noun: noun_class}."""
     segments: str | None = None
@@ -74,10 +75,14 @@ class LabelsConfig(Settings):
     rows: str | None = None
     """A table video_id, frame, label of single frames; or video_id, time_seconds, label, where a label holds until the
     next time. Of two lines of one frame or time the later one wins; for task multi_label both count."""
-    classes: tuple[str, ...] | None = None
-    """Class names in the order of their ids; null: all names that occur, sorted."""
+    classes: PositiveInt | tuple[str, ...] | dict[str, PositiveInt | tuple[str, ...]] | None = None
+    """Class names in the order of their ids, or a number K: classes are named 0 to K - 1; null: all names that occur,
+    sorted. Of columns by head: {verb: 97, noun: 300}, null for heads that are not named."""
     background: str | None = None
     """Class of time that no segment or row covers, of videos without any line too; null: such rows have no label."""
+    directed: bool | None = execution(None)
+    """Whether a mirror image (left and right) may be of another class, so that flips are refused in training; null:
+    where two classes differ by left and right alone, as turn_left and turn_right."""
     time_origin: Literal["container", "first_frame"] = "container"
     """Where the seconds of a table count from: presentation times, as the video has them, or its first frame."""
     max_unmatched: float = execution(0.5, ge=0, le=1)
@@ -86,19 +91,29 @@ class LabelsConfig(Settings):
     max_unlabelled: float = execution(1.0, ge=0, le=1)
     """Share of the videos of a split that may have no label before this is an error; each run warns of any."""
 
+    @property
+    def column_beside(self) -> str | None:
+        """The column where it stands beside a table; None where it is the only source, or there is none."""
+        return self.column if self.segments or self.steps or self.rows else None
+
     @model_validator(mode="after")
     def _one_source(self) -> LabelsConfig:
         names = ("column", "columns", "segments", "steps", "rows")
         given = [name for name in names if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"give exactly one of {', '.join(names)}, not {' and '.join(given) or 'none'}")
-        if self.column is not None and self.background is not None:
+        if len(given) != 1 and not (len(given) == 2 and self.column_beside):
+            raise ValueError(
+                f"give exactly one of {', '.join(names)}, not {' and '.join(given) or 'none'}; a column may stand "
+                "beside segments, steps or rows"
+            )
+        if self.column is not None and not self.column_beside and self.background is not None:
             raise ValueError("background is of time that nothing covers; a column labels whole videos, leave it out")
         return self
 
     @model_validator(mode="after")
     def _heads_have_names(self) -> LabelsConfig:
         if self.columns is None:
+            if isinstance(self.classes, dict):
+                raise ValueError("classes by head are of columns; give a list of names or a number of classes")
             return self
         wrong = [name for name in self.columns if not name.isidentifier() or name == "action"]
         if wrong or not self.columns:
@@ -106,6 +121,17 @@ class LabelsConfig(Settings):
                 f"columns: heads are named with letters, digits and underscores, and not 'action', which stands for "
                 f"all heads at once; not {', '.join(map(repr, wrong)) or 'none'}"
             )
-        if self.classes is not None or self.background is not None:
-            raise ValueError("columns have classes of their own, head by head; leave classes and background out")
+        if self.background is not None or not isinstance(self.classes, dict | None):
+            raise ValueError(
+                "columns have classes of their own, head by head; leave background out, and give classes by head or not"
+            )
+        for name in self.classes or {}:
+            if name not in self.columns:
+                raise ValueError(f"classes: {name!r} is no head of columns, which has {', '.join(self.columns)}")
         return self
+
+    def class_names(self, head: str | None = None) -> tuple[str, ...] | None:
+        """The names that are set, of a head where there are several; None: those that occur."""
+        given = self.classes if head is None else (self.classes or {}).get(head)  # type: ignore[union-attr]
+        assert not isinstance(given, dict)
+        return tuple(str(number) for number in range(given)) if isinstance(given, int) else given

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import PositiveInt, field_validator, model_validator
 
 from reelwright.models.clip_options import CLIP_MODEL_OPTIONS
 from reelwright.models.temporal.options import TEMPORAL_OPTIONS, kept_names, output_names
-from reelwright.stages.base.config import execution, node_input, setting
+from reelwright.stages.base.config import execution, node_input, setting, source_file
 from reelwright.stages.base.stage_config import StageConfig
 from reelwright.stages.datasets.sampling.settings import Short, WindowGridSettings
 from reelwright.stages.index.config import LabelsConfig
@@ -31,9 +31,23 @@ class PredictWindowSettings(WindowGridSettings):
     """A video shorter than a window. pad: one window, padded (with a mask); repeat: one window, the last row repeated
     (no mask); leave_out: none, listed as skipped. null: as in training; padded where training left them out."""
     views: PositiveInt | None = None
-    """Of runs on clips (window.sampling segments, dense or multi_start): clips of each video, spread over it; the
-    video's answer is the mean of theirs, those of short videos that show the same frames counted once. multi_start: at
-    most so many, `hop` rows apart. null: one, the middle."""
+    """Of runs on clips (window.sampling segments, dense, multi_start, stretched): clips of each video, spread over it;
+    the video's answer is the mean of theirs, those of short videos that show the same frames counted once. multi_start:
+    at most so many, `hop` rows apart. null: one, the middle."""
+    phase: Literal["centred", "first"] = setting("centred", when=lambda window: window.phase != "centred")
+    """Of runs on segments: where view v of V looks in each segment. centred: at (v + 1/2) / V of it, so that one view
+    is the middle; first: at v / V (with two views CAST's test)."""
+    sampling: Literal["grid"] | None = setting(None, when=lambda window: window.sampling is not None)
+    """grid: windows `hop` rows apart over the whole video also of runs on clips, for long footage in which something
+    happens now and then; null: as the run was trained."""
+
+    @model_validator(mode="after")
+    def _clips_or_windows(self) -> Self:
+        if self.sampling is not None and (self.views is not None or self.phase != "centred"):
+            raise ValueError(
+                "sampling: grid slides windows, but views and phase are of clips; leave sampling or these out"
+            )
+        return self
 
 
 class PredictConfig(StageConfig):
@@ -62,6 +76,9 @@ class PredictConfig(StageConfig):
     keep: tuple[str, ...] = setting((), when=lambda config: bool(config.keep))
     """Outputs of the model to keep for every window beside the scores, such as attention.space and attention.time; or
     attention: all that begin so. They are read with `Project.attention(NODE)`."""
+    edit_attention: str | None = source_file(None)
+    """A table of edits: how much attention in time weighs when, and attention in space where, in which videos
+    (video_id, weight, start_seconds, stop_seconds, x0, y0, x1, y1, how). Models gate with attention as edited."""
     splits: tuple[str, ...] | None = execution(None)
     """Only videos of these splits; null: all."""
     labels: LabelsConfig | None = execution(None)
@@ -91,6 +108,8 @@ class PredictConfig(StageConfig):
             raise ValueError("crops and short_side are of frames, embeddings have none; predict from frames")
         if self.keep and self.crops > 1:
             raise ValueError("keep is of whole frames, but each of several crops shows another part; set crops: 1")
+        if self.edit_attention is not None and self.crops > 1:
+            raise ValueError("edit_attention is of whole frames, and several crops show other parts; set crops: 1")
         return self
 
     @property
@@ -144,6 +163,10 @@ class PredictConfig(StageConfig):
             return self.model_copy(update={"frames": trained_on["frames"][0]})
         raise ConfigError(f"{where}: give embeddings or frames to predict from")
 
+    def files_with_videos(self) -> tuple[str, ...]:
+        """As of every stage."""
+        return () if self.edit_attention is None else ("edit_attention",)
+
     def _check_clips(self, known: StageConfig | None, read: Mapping[str, StageConfig], *, where: str) -> None:
         """Raise ConfigError where a network that sees frames itself is given rows, or frames that are not stored."""
         if not getattr(known, "is_whole", False):
@@ -163,11 +186,18 @@ class PredictConfig(StageConfig):
     def _check_kept(self, trained: StageConfig | None, *, where: str) -> None:
         """Raise ConfigError for outputs that the model of a train node does not give; of plug-ins `Scorer` knows it."""
         model = getattr(trained, "model", None)
-        if self.keep and model is not None and model.name in _KNOWN:
-            try:
-                kept_names(self.keep, output_names(model.name, model.options(), known=_KNOWN))
-            except ValueError as error:
-                raise ConfigError(f"{where}: keep: {error}") from None
+        if model is None or model.name not in _KNOWN:
+            return
+        given = output_names(model.name, model.options(), known=_KNOWN)
+        try:
+            kept_names(self.keep, given)
+        except ValueError as error:
+            raise ConfigError(f"{where}: keep: {error}") from None
+        if self.edit_attention is not None and not any(name.startswith("attention.") for name in given):
+            raise ConfigError(
+                f"{where}: edit_attention: {model.name} has no attention that can be edited; attention_branch "
+                "and st_abn have"
+            )
 
     def named_splits(self) -> dict[str, tuple[tuple[str, ...], bool]]:
         """As of every stage."""

@@ -7,10 +7,14 @@ shown windows of stored frames.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from reelwright.models.encoders.build import DataConfig
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.unit import held
 from reelwright.stages.base.work import InputRef, Reporter, Work
 from reelwright.stages.datasets.sampling.views import Box
+from reelwright.stages.decode.geometry import Geometry
 from reelwright.stages.embed.config import EmbedConfig
 from reelwright.stages.embed.encoding.encoder import LoadedEncoder, build_from_config
 from reelwright.stages.embed.encoding.forward import ForwardPass
@@ -53,6 +57,8 @@ def score_frames(work: Work, config: PredictConfig, scorer: Scorer, *, writer: S
 
     loaded, forward = held(f"predict frames {work.key}", make)
     crops = _crops(config, loaded, where=work.node)
+    if scorer.kept is not None:
+        scorer.kept.see(_seen(loaded.data_config, crops).to_plain())
     needed = scorer.needed(clip_of(loaded, where=work.node))
     looks = Looks(needed, crops)
     embed_videos(
@@ -69,6 +75,12 @@ def score_frames(work: Work, config: PredictConfig, scorer: Scorer, *, writer: S
             through=looks.through,
         ),
     )
+
+
+def _seen(config: DataConfig, crops: Crops | None) -> Geometry:
+    """The part of a frame that the encoder sees; of crops there is one, since of several nothing is kept."""
+    own = geometry_of(config)
+    return own if crops is None else replace(own, resize=crops.short_side, crop="center")
 
 
 def _crops(config: PredictConfig, loaded: LoadedEncoder, *, where: str) -> Crops | None:
@@ -107,11 +119,12 @@ def _output(loaded: LoadedEncoder, run: LoadedRun) -> str:
     return run.output
 
 
-def score_clips(work: Work, config: PredictConfig, run: LoadedRun, *, writer: ScoreWriter, reporter: Reporter) -> None:
+def score_clips(work: Work, config: PredictConfig, scorer: Scorer, *, writer: ScoreWriter, reporter: Reporter) -> None:
     """Score windows of the stored frames of ``work.items``, one video after the other.
 
     Raises ConfigError for frames that are not stored, and crops that the network does not take.
     """
+    run = scorer.run
     assert run.sees is not None
     store = frame_input(work).frames_store
     if store is None:
@@ -123,6 +136,8 @@ def score_clips(work: Work, config: PredictConfig, run: LoadedRun, *, writer: Sc
     crops = None
     if config.is_cropped:
         crops = Crops.of(run.sees, num_crops=config.crops, short_side=config.short_side, where=work.node)
+    if scorer.kept is not None:
+        scorer.kept.see(_seen(run.sees, crops).to_plain())
     geometry = geometry_of(run.sees) if crops is None else crops.geometry(run.sees)
     frames = FrameStore(store)
     reporter.total(len(work.items), "videos")

@@ -48,6 +48,10 @@ class KeptOutputs:
         self._missing: dict[str, int] = {}  # windows that are still to come, by video
         self._bytes: dict[str, int] = {}
 
+    def see(self, geometry: Mapping[str, Any]) -> None:
+        """Which part of a frame the model sees, a `decode.geometry.Geometry` as plain data; for who draws attention."""
+        self._writer.note({"seen": geometry})
+
     def begin(self, digest: str, *, num_windows: int) -> None:
         """The windows of a video come next."""
         self._writer.begin(digest, num_windows=num_windows)

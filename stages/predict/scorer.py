@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from reelwright.stages.datasets.attention_edits import AttentionEdits
 from reelwright.stages.datasets.feature_bank import FeatureBank
-from reelwright.stages.datasets.sampling.clips import distinct, repeats_of
+from reelwright.stages.datasets.sampling.clips import ClipSampling, distinct, repeats_of
 from reelwright.stages.datasets.sampling.needed import Needed
 from reelwright.stages.datasets.sampling.windows import Windows, WindowShape, grid_windows, shown, window_rows
 from reelwright.stages.embed.clips import Clip
@@ -30,6 +33,17 @@ from reelwright.storage.results.scores import VideoScores
 Bank = FeatureBank | ClipBank  # of what windows are taken
 
 
+def _clips(run: LoadedRun, window: PredictWindowSettings, shape: WindowShape) -> ClipSampling | None:
+    """How clips are taken; None where windows slide. Raises ConfigError for a phase that the clips have not."""
+    found = None if window.sampling == "grid" else clips_of_run({"clips": run.clips}, shape)
+    if window.phase != "centred" and (found is None or found.kind != "segments"):
+        raise ConfigError(
+            f"window.phase is {window.phase}, but the run was trained with sampling {run.clips['sampling']}, whose "
+            "views have no phase; it is of segments. Leave it out."
+        )
+    return None if found is None else replace(found, phase=window.phase)
+
+
 class Scorer:
     """Scores videos with one run."""
 
@@ -37,7 +51,7 @@ class Scorer:
         """Raises ConfigError when the model cannot take windows of that length."""
         self.run = run
         self.shape = predicted_shape(window, run.window)
-        self._clips = clips_of_run({"clips": run.clips}, self.shape)
+        self._clips = _clips(run, window, self.shape)
         if window.views is not None and self._clips is None:
             raise ConfigError(
                 f"window.views is {window.views}, but the run was trained on windows (sampling "
@@ -48,11 +62,17 @@ class Scorer:
         self._name = "rows" if run.sees is None else "frames"  # of what the model is fed
         self._device = next(run.module.parameters()).device
         self.kept: KeptOutputs | None = None  # what takes further outputs of every window, in order
+        self._edits: AttentionEdits | None = None
         self._trial = self._try()
 
     def keep(self, path: Path, attributes: Mapping[str, Any], names: Sequence[str]) -> None:
         """Store further outputs of every window, too. Raises what `KeptOutputs` raises."""
         self.kept = KeptOutputs(path, attributes, keep=names, trial=self._trial, run=self.run.key)
+
+    def edit(self, edits: AttentionEdits) -> None:
+        """Edit attention of windows. Raises what `AttentionEdits.check` raises."""
+        edits.check(self._try, self._trial)
+        self._edits = edits
 
     def num_windows(self, num_rows: int) -> int:
         """Windows of a video with so many rows, at most: those that show the same are scored once."""
@@ -131,7 +151,13 @@ class Scorer:
         self, block: Bank, windows: Windows, rows: _RowMeans, *, values: Tensor, mask: Tensor
     ) -> npt.NDArray[np.float32]:
         """Scores of the windows (B, K); what they say of rows goes into ``rows``."""
-        outputs = self.run.module({self._name: values.to(self._device), "mask": mask.to(self._device)})
+        positions, is_real = window_rows(windows, self.shape)
+        inputs = {self._name: values.to(self._device), "mask": mask.to(self._device)}
+        if self._edits is not None:
+            digests, spans = ([each[video] for video in windows.video] for each in (block.digests, block.spans))
+            changes = self._edits.inputs(digests, spans, positions, shown(is_real, self.shape))
+            inputs |= {name: tensor.to(self._device) for name, tensor in changes.items()}
+        outputs = self.run.module(inputs)
         if self.kept is not None:
             self._keep(self.kept, outputs, windows, block)
         scores = self.run.task.probabilities(outputs["logits"]).cpu().numpy()
@@ -140,7 +166,6 @@ class Scorer:
             rows.add(first_rows + windows.last_row(self.shape), None)
             self._check(scores)
             return scores
-        positions, is_real = window_rows(windows, self.shape)
         self._check(scores[is_real])
         rows.add((positions + first_rows[:, None])[is_real], scores[is_real])
         last: npt.NDArray[np.float32] = scores[np.arange(len(windows)), windows.count - 1]
@@ -181,14 +206,15 @@ class Scorer:
             row_scores=rows.means(span),
         )
 
-    def _try(self) -> dict[str, Tensor]:
+    def _try(self, changes: Mapping[str, Tensor] = MappingProxyType({})) -> dict[str, Tensor]:
         """The outputs of one forward pass over zeros, so that a wrong length is found before any video is read."""
         dtype = torch.uint8 if self.run.sees is not None else torch.float32
         rows = torch.zeros(1, self.shape.length, *self.run.row_shape, dtype=dtype, device=self._device)
         mask = torch.ones(1, self.shape.length, dtype=torch.bool, device=self._device)
         try:
             with torch.inference_mode():
-                found: dict[str, Tensor] = self.run.module({self._name: rows, "mask": mask})
+                changed = {name: tensor.to(self._device) for name, tensor in changes.items()}
+                found: dict[str, Tensor] = self.run.module({self._name: rows, "mask": mask, **changed})
                 return found
         except (ValueError, RuntimeError, IndexError) as error:
             raise ConfigError(

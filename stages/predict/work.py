@@ -3,6 +3,7 @@ r"""Predict: sliding-window scores of each video into the cache, and the publish
 embeddings --------------------+
 frames -> spatial encoder -----+-> rows of a video -> windows -> scores -> predictions/<spec key>/<digest>.parquet
 stored frames -------------------> clips ----------------/    \-> outputs -> attention/<spec key>.zarr/<digest>/
+                      edits of attention ---------------------/
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.devices import deterministic_results, pick_device
 from reelwright.stages.base.unit import held
 from reelwright.stages.base.work import Reporter, Work, ledger_of
+from reelwright.stages.datasets.attention_edits import read_edits
 from reelwright.stages.datasets.stored_rows import read_video
 from reelwright.stages.embed.encoding.clip_models import frames_seen
+from reelwright.stages.embed.encoding.preprocess import data_config_from, geometry_of
 from reelwright.stages.predict.config import PredictConfig
+from reelwright.stages.predict.kept import KeptOutputs
 from reelwright.stages.predict.loaded_run import LoadedRun, VideoRows, load_clip_run, load_run, predicted_shape
 from reelwright.stages.predict.publishing import publish_tables
 from reelwright.stages.predict.scorer import Scorer
@@ -43,6 +47,9 @@ def run_items(work: Work, reporter: Reporter) -> None:
     if config.keep:
         described = {"spec": work.spec, "window": vars(scorer.shape)}
         scorer.keep(store.attention(work.key), described, config.keep)
+    edits = None if config.edit_attention is None else read_edits(work)
+    if edits is not None:
+        scorer.edit(edits)
     writer = ScoreWriter(
         scorer,
         folder=store.predictions(work.key),
@@ -58,15 +65,17 @@ def run_items(work: Work, reporter: Reporter) -> None:
             if run.sees is None:
                 score_frames(work, config, scorer, writer=writer, reporter=reporter)
             else:
-                score_clips(work, config, run, writer=writer, reporter=reporter)
+                score_clips(work, config, scorer, writer=writer, reporter=reporter)
         elif run.sees is not None:
             raise ConfigError(f"{work.node}: the run sees clips of frames, and there are none. Give frames.")
         elif config.is_cropped:
             raise ConfigError(f"{work.node}: crops and short_side are of frames, and there are none. Give frames.")
         else:
-            _score_embeddings(work, run, writer=writer, reporter=reporter)
+            _score_embeddings(work, run, kept=scorer.kept, writer=writer, reporter=reporter)
         writer.flush()
     for line in writer.left_out.warnings():
+        reporter.note(line)
+    for line in () if edits is None else edits.warnings({item.digest for item in work.items}):
         reporter.note(line)
     ledger.compact()
 
@@ -100,17 +109,23 @@ def _windows_at_once(config: PredictConfig, run: LoadedRun) -> int:
 def publish(work: Work, folder: Path) -> None:
     """Write the published tables into ``folder`` (predictions/<node key>) from the cached scores of ``work.key``."""
     store = Store.at(work.store)
+    if work.config.get("edit_attention") is not None:
+        read_edits(work)  # names may have changed since: a copy under another name
     run = work.inputs["run"][0].key
     publish_tables(
         work, folder, cache=store.predictions(work.key), run=run, run_values=RunFolder(store.run(run)).config()
     )
 
 
-def _score_embeddings(work: Work, run: LoadedRun, *, writer: ScoreWriter, reporter: Reporter) -> None:
+def _score_embeddings(
+    work: Work, run: LoadedRun, *, kept: KeptOutputs | None, writer: ScoreWriter, reporter: Reporter
+) -> None:
     refs = work.inputs.get("embeddings", ())
     if not refs:
         raise ConfigError(f"{work.node}: nothing to predict from; give embeddings or frames.")
     stores = [EmbeddingStore(Store.at(work.store).embeddings(ref.key)) for ref in refs]
+    if kept is not None and (seen := stores[0].spec.get("preprocessing")) is not None:
+        kept.see(geometry_of(data_config_from(seen)).to_plain())
     reporter.total(len(work.items), "videos")
     for item in work.items:
         started = time.perf_counter()

@@ -89,6 +89,7 @@ def _train(work: Work, config: PretrainConfig, place: TrainContext) -> dict[str,
         score = partial(_retrieval, data=data, batch_size=config.batch_size, place=place)
         return Learning(
             train=data.batches,
+            unit="images",
             val=None,
             objective=objective,
             metric=config.metric or METRICS[0],

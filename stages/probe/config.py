@@ -66,7 +66,8 @@ class ProbeConfig(StageConfig):
     normalize: bool = True
     """Rows are brought to unit length first, as CARL's are."""
     per_action: bool = False
-    """Each task is done with the videos of one action (their own label) at a time; scores are means over actions."""
+    """Each task is done with the videos of one action (their own label) at a time; scores are means over actions.
+    labels.column says, beside labels of rows, which column of the manifest has it."""
 
     classifiers: tuple[Literal["logistic", "svm", "svm_linear"], ...] = setting(
         ("logistic", "svm"), when=lambda config: "phase_classification" in config.tasks, min_length=1
@@ -123,6 +124,11 @@ class ProbeConfig(StageConfig):
             learnt = ", ".join(sorted(LEARNT & set(self.tasks)))
             raise ValueError(f"{learnt}: learns from labelled videos; give train_splits, or leave it out of tasks")
         return self
+
+    @property
+    def video_label_setting(self) -> str:
+        """As of every stage."""
+        return "per_action" if self.per_action else ""
 
     def spec(self) -> dict[str, Any]:
         """With the names of the nodes beside, by which numbers are called in the report and among the scores."""

@@ -1,7 +1,8 @@
-"""Render: rows and frames -> pictures/<key>/, one file after the other; what an interrupted run made is kept.
+"""Render: rows or predictions, and frames -> pictures/<key>/, file by file; what an interrupted run made is kept.
 
 pictures/<key>/
-    alignment/*.mp4  correspondences/*.jpg  similarity/*.png  retrieval/*.jpg  strip/*.png
+    alignment/*.mp4  correspondences/*.jpg  similarity/*.png  retrieval/*.jpg  strip/*.png      of rows
+    attention/*.mp4  attention/*.jpg  changes/*.parquet                                         of predictions
     index.html       shows them all
     pictures.json    what there is, and what could not be made and why; written last
 """
@@ -15,7 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
 from reelwright.stages.base.config import parse_config
@@ -23,17 +25,19 @@ from reelwright.stages.base.work import Reporter, Work
 from reelwright.stages.datasets.embedded import chosen_output, embedded_videos
 from reelwright.stages.datasets.labelled import payload_videos
 from reelwright.stages.evaluate.pages.markup import tag
-from reelwright.stages.evaluate.pages.page import Page, Section, render
+from reelwright.stages.evaluate.pages.page import Page, Section, Table, render
 from reelwright.stages.evaluate.pages.thumbnails import inline
 from reelwright.stages.render.alignment import poster, write_group, write_pair
+from reelwright.stages.render.attention import PredictionScene, score_changes, write_film, write_sheet
 from reelwright.stages.render.config import RenderConfig
 from reelwright.stages.render.scene import NoFramesError, Scene
 from reelwright.stages.render.stills import write_matches, write_retrieval, write_similarity, write_strips
 from reelwright.storage.arrays.embeddings import EmbeddingStore
 from reelwright.storage.digests import digest
 from reelwright.storage.errors import StageError
-from reelwright.storage.files import remove, replacing, write_json, write_text
+from reelwright.storage.files import read_table, remove, replacing, write_json, write_text
 from reelwright.storage.kinds import KINDS
+from reelwright.storage.results.predictions import PredictionSet
 from reelwright.storage.store import Store
 
 
@@ -47,7 +51,7 @@ class Drawing:
     write: Callable[[Path], None]  # raises NoFramesError
 
 
-Drawings = Callable[[Scene], Iterator[Drawing]]
+Drawings = Callable[[Any], Iterator[Drawing]]  # of a Scene, or of a PredictionScene
 
 
 def _alignments(scene: Scene) -> Iterator[Drawing]:
@@ -87,12 +91,30 @@ def _strips(scene: Scene) -> Iterator[Drawing]:
     yield Drawing(name="videos", title="", ending="png", write=partial(write_strips, scene=scene))
 
 
+def _attention(scene: PredictionScene) -> Iterator[Drawing]:
+    for entry in scene.ranked:
+        for write, ending in ((write_film, "mp4"), (write_sheet, "jpg")):
+            made = partial(write, scene=scene, entry=entry)
+            yield Drawing(name=_safe(entry.name), title=entry.title, ending=ending, write=made)
+
+
+def _changes(scene: PredictionScene) -> Iterator[Drawing]:
+    def write(path: Path) -> None:
+        (other,) = scene.work.inputs["against"]
+        lines = score_changes(scene, PredictionSet(Store.at(scene.work.store).predictions(other.key)))
+        pq.write_table(pa.Table.from_pylist([dict(line) for line in lines]), path)
+
+    yield Drawing(name="videos", title="changes of scores", ending="parquet", write=write)
+
+
 DRAWN: dict[str, Drawings] = {
     "alignment": _alignments,
     "correspondences": _matches,
     "similarity": _similarities,
     "retrieval": _retrievals,
     "strip": _strips,
+    "attention": _attention,
+    "changes": _changes,
 }
 _ABOUT = {
     "alignment": "The first video plays; the others show what belongs to it. Below each: its rows as colours.",
@@ -101,7 +123,11 @@ _ABOUT = {
     "retrieval": "Rows of one video (left), and the nearest row of each other video, the nearest videos first. A green "
     "frame: of the same phase, a red one: of another.",
     "strip": "The first three principal components of the rows as red, green and blue: rows of like colour are alike.",
+    "attention": "Attention in space as a heat map over what the model sees of a frame, attention in time as the bar "
+    "above it: blue is low, red is high.",
+    "changes": "Probabilities of the whole videos before and after, those that changed most first.",
 }
+_SHOWN_CHANGES = 100  # on the page; all are in the table
 
 
 def run(work: Work, reporter: Reporter) -> dict[str, Any]:
@@ -116,7 +142,7 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
     made: list[tuple[str, Drawing, Path]] = []
     left_out: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
-        scene = _scene(work, config, stack)
+        scene = _prediction_scene(work, config) if config.predictions else _scene(work, config, stack)
         try:
             drawings = [(what, drawing) for what in config.what for drawing in DRAWN[what](scene)]
             reporter.total(len(drawings), "pictures")
@@ -171,6 +197,13 @@ def _scene(work: Work, config: RenderConfig, stack: contextlib.ExitStack) -> Sce
     return scene
 
 
+def _prediction_scene(work: Work, config: RenderConfig) -> PredictionScene:
+    scene = PredictionScene(config=config, work=work, reference=work.inputs["predictions"][0])
+    if not scene.drawn:
+        raise StageError(f"{work.node}: no video of the splits {', '.join(config.splits)} has scores")
+    return scene
+
+
 def _safe(*names: str) -> str:
     """A part of a file name that every system takes; a digest keeps names apart that look alike then."""
     plain = "-".join("".join(c if c.isascii() and c.isalnum() else "_" for c in name)[:40] for name in names[:2])
@@ -179,7 +212,7 @@ def _safe(*names: str) -> str:
 
 def _page(
     work: Work,
-    scene: Scene,
+    scene: Scene | PredictionScene,
     made: Sequence[tuple[str, Drawing, Path]],
     left_out: Mapping[str, str],
     *,
@@ -190,20 +223,35 @@ def _page(
         parts: list[Any] = [_ABOUT[what]]
         for kind, drawing, path in made:
             if kind == what:
-                parts += [tag("p", _shown(drawing, path, place=path.relative_to(folder).as_posix()))]
+                parts += _shown(drawing, path, place=path.relative_to(folder).as_posix())
         sections.append(Section(what.capitalize(), parts))
     if left_out:
         lines = [tag("li", f"{name}: {reason}") for name, reason in left_out.items()]
         sections.append(Section("Left out", [tag("ul", *lines)]))
-    (reference,) = work.inputs["embeddings"]
+    (reference,) = work.inputs.get("embeddings") or work.inputs["predictions"]
     facts = {"videos": f"{len(scene.drawn)}", reference.node: reference.key[:12]}
     return render(Page(title=work.node, facts=facts, sections=sections, articles=[]))
 
 
-def _shown(drawing: Drawing, path: Path, *, place: str) -> Markup:
+def _shown(drawing: Drawing, path: Path, *, place: str) -> list[Any]:
     """The picture itself; of a film a picture of its middle, as a link: a page without requests cannot hold more."""
+    if drawing.ending == "parquet":
+        return [_changes_table(read_table(path).to_pylist()), tag("p", tag("a", place, href=place))]
     if drawing.ending == "mp4":
         picture = inline(poster(path), alt=drawing.title, has_frames=True)
-        return tag("a", picture, f"{drawing.title} ({place})", href=place)
+        return [tag("p", tag("a", picture, f"{drawing.title} ({place})", href=place))]
     with Image.open(path) as image:
-        return inline(image.convert("RGB"), alt=drawing.title or place, has_frames=drawing.ending == "jpg")
+        picture = inline(image.convert("RGB"), alt=drawing.title or place, has_frames=drawing.ending == "jpg")
+    return [tag("p", picture)]
+
+
+def _changes_table(lines: Sequence[Mapping[str, Any]]) -> Table:
+    """What was said of each video before and now, and how its true class's score changed."""
+    names = ("video", "true", "before", "now", "score before", "score now", "largest change")
+    numbers = ("score_of_target_before", "score_of_target", "largest_change")
+    rows = [
+        [str(line[name] or "") for name in ("video_id", "target", "label_before", "label")]
+        + ["" if line[name] is None else f"{line[name]:.3f}" for name in numbers]
+        for line in lines[:_SHOWN_CHANGES]
+    ]
+    return Table(columns=[(name, "number" if place > 3 else "") for place, name in enumerate(names)], rows=rows)

@@ -119,7 +119,7 @@ def synthesize_classes(
         found = finished(folder)
         numbers = {made.name.split("-")[0] for made in found.values()}
         missing = [number for number in range(1, num_classes + 1) if str(number) not in numbers]
-        reporting = _Telling(reporter, Effort(num_samples=num_classes), len(found), unit="classes")
+        reporting = _Reporting(reporter, Effort(num_samples=num_classes), len(found), unit="classes")
         calls = ((folder, config, number) for number in missing)
         for made in spread(make_class, calls, workers=min(workers, max(1, len(missing)))):
             append(folder, made)
@@ -136,7 +136,7 @@ def _make_samples(
 ) -> SynthesisResult:
     found = finished(folder)
     count = None if effort.num_samples is None else _num_steps(plan.config, effort.num_samples)
-    reporting = _Telling(reporter, effort, 0, unit="sets" if plan.config.is_still else "videos", total=count)
+    reporting = _Reporting(reporter, effort, 0, unit="sets" if plan.config.is_still else "videos", total=count)
     kept: list[Made] = []
 
     def calls() -> Iterator[tuple[Path, SynthesizeConfig, Sample, Path | None]]:
@@ -186,7 +186,7 @@ def _step_of(made: Made) -> int:
     return int(made.name.rpartition("/")[2].split("-")[0])
 
 
-class _Telling:
+class _Reporting:
     """Counts what is done, and says now and then how fast it goes, how long it takes and how large it gets."""
 
     def __init__(

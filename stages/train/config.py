@@ -14,9 +14,11 @@ from reelwright.stages.datasets.sampling.settings import Short, WindowGridSettin
 from reelwright.stages.datasets.tasks.registry import TASKS, TaskTraits
 from reelwright.stages.fit.model_config import ModelSettings
 from reelwright.stages.fit.view_config import NetworkSettings
+from reelwright.stages.train.token_settings import check_tokens
 from reelwright.storage.errors import nearest
 
-CLIPS = ("segments", "dense", "multi_start")  # samplings of clips that stand for their video
+CLIPS = ("segments", "dense", "multi_start", "stretched")  # samplings of clips that stand for their video
+WHOLE = ("segments", "stretched")  # those that take rows of a short video several times
 SHAPE_FIELDS = ("length", "hop", "dilation", "to_end", "short")  # of a window, as config.yaml keeps them
 
 
@@ -52,13 +54,14 @@ class TrainWindowSettings(WindowSettings):
     """Windows to train on."""
 
     sampling: Literal[
-        "grid", "random", "all", "per_video", "balanced", "events", "segments", "dense", "multi_start"
+        "grid", "random", "all", "per_video", "balanced", "events", "segments", "dense", "multi_start", "stretched"
     ] = "grid"
     """grid: windows of the grid, in random order. Others draw from every possible start; random: uniformly; all: each
     once an epoch; per_video: each video alike; balanced: each class alike; events: around events, each video alike.
     Clips that stand for their video (task: video), one each an epoch: segments: a row somewhere in each of `segments`
     equal parts, the middle in validation; dense and multi_start: from a random start, the middle in validation; they
-    differ in how predict spreads its `views`."""
+    differ in how predict spreads its `views`; stretched: CAST's dense clips, `length` rows stretched over a random span
+    of length x dilation rows; a short video is stretched too and its last row repeated; predict's `views` as dense."""
     segments: PositiveInt | None = None
     """Of sampling segments: parts of the video; each has length / segments rows, `dilation` apart; null: one
     row each."""
@@ -72,8 +75,8 @@ class TrainWindowSettings(WindowSettings):
 
     @property
     def reach(self) -> tuple[int, str] | None:
-        """As `StageConfig.window_rows`; the rows of segments may be the same, so that these fit any video."""
-        return None if self.sampling == "segments" else ((self.length - 1) * self.dilation + 1, self.short)
+        """As `StageConfig.window_rows`; rows of segments and stretched clips may repeat: they fit any video."""
+        return None if self.sampling in WHOLE else ((self.length - 1) * self.dilation + 1, self.short)
 
 
 class WindowedSettings(Protocol):
@@ -150,8 +153,8 @@ class TrainConfig(NetworkSettings):
     embeddings: tuple[str, ...] = node_input(kinds=("embeddings",), min_length=1)
     """One embed node, or several whose rows are joined by time and concatenated."""
     output: str = "pooled"
-    """Which stored output is learned from; token and map outputs are averaged over their positions, but for model
-    attention_branch."""
+    """Which stored output is learned from; token and map outputs are averaged over their positions, but for models
+    attention_branch and cast (which reads what enters a block: block-3.input)."""
     task: str = "last_row"
     """video: the video's own label; last_row: the label at the window's last row; majority: the window's commonest
     label; per_row: a label a row; multi_label: the set of labels that occur in the window;
@@ -205,13 +208,23 @@ class TrainConfig(NetworkSettings):
         return self.views is not None and self.model.option("source") == "maps"
 
     @model_validator(mode="after")
+    def _positions_of_one_or_of_experts(self) -> Self:
+        num = len(self.embeddings)
+        if self.model.joins_tokens and self.views is None:
+            length, per_row = self.window.length, self.traits.per_row
+            check_tokens(self.model, num_embeddings=num, output=self.output, length=length, per_row=per_row)
+        elif self.model.keeps_positions and num > 1:
+            raise ValueError(f"the model reads positions, which {num} embeddings do not share; name one of them.")
+        return self
+
+    @model_validator(mode="after")
     def _windows_fit_the_task(self) -> Self:
         check_windows(self)
         return self
 
     @model_validator(mode="after")
     def _model_fits_the_task(self) -> Self:
-        if self.model.name in CLIP_MODEL_OPTIONS:
+        if self.model.name in CLIP_MODEL_OPTIONS and not self.model.joins_tokens:
             raise ValueError(f"model {self.model.name} sees frames, but train reads stored rows; use finetune")
         if self.traits.per_row and self.model.name == "mlp":
             raise ValueError(
@@ -231,7 +244,7 @@ class TrainConfig(NetworkSettings):
     def row_outputs(self) -> tuple[str, ...] | None:
         """What the model gives of each row: logits alone of those that learn from windows; None: it is to be tried."""
         if self.model.name not in TEMPORAL_OPTIONS:
-            return None
+            return () if self.model.joins_tokens else None
         if self.compares_views:
             return ("embedding",)
         return ("logits",) if self.traits.per_row else ()

@@ -21,7 +21,7 @@ from reelwright.stages.datasets.labelled import (
     left_out_warnings,
     no_windows,
 )
-from reelwright.stages.datasets.sampling.clips import ClipSampling, DrawnClips, clip_sampling
+from reelwright.stages.datasets.sampling.clips import WHOLE, ClipSampling, DrawnClips, clip_sampling
 from reelwright.stages.datasets.sampling.densities import EventDensity, rows_at
 from reelwright.stages.datasets.sampling.draws import Candidates, EpochSampler, sampling_weights
 from reelwright.stages.datasets.sampling.windows import WindowShape
@@ -70,7 +70,7 @@ class WindowSampling:
     @property
     def is_whole(self) -> bool:
         """Whether each clip stands for all of its video, however short that is."""
-        return self.clips is not None and self.clips.kind == "segments"
+        return self.clips is not None and self.clips.kind in WHOLE
 
 
 @dataclass(frozen=True, kw_only=True)

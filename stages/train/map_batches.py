@@ -1,9 +1,10 @@
-"""Batches of views of stored maps of a ResNet, for models whose last layers learn; read from the store as they come.
+"""Batches of views of stored maps of a ResNet, for models whose last layers learn, and of rows of several stored views.
 
-    stored   (T, C, H, W), or (T, V, C, H, W): V augmented views of every frame, the first as it is
+    stored   (T, C, H, W), or (T, V, C, H, W) and (T, V, D): V augmented views of every frame, the first as it is
     batch    one of the V for each view of a video, drawn in training, the first in validation
 
-A map takes hundreds of kilobytes, so nothing is kept in memory: the next batches are read while one is in use.
+A map takes hundreds of kilobytes, so nothing is kept in memory: the next batches are read from the store while one is
+in use.
 """
 
 from __future__ import annotations
@@ -30,11 +31,12 @@ _MAP_AXES = 3  # C, H, W
 
 @dataclass(frozen=True, kw_only=True)
 class MapBatches(VideoViews):
-    """Views of stored maps: inputs are `rows` (N V, T C, channels, H, W) too, as they are stored."""
+    """Views of what is stored: inputs are `rows` too, maps (N V, T C, channels, H, W), or vectors (N V, T C, D)."""
 
     rows: Sequence[EmbeddingRows]  # of every video that has some
     output: str
     videos: Sequence[int]  # which of them each video is
+    row_axes: int = _MAP_AXES  # of what is stored of one view: C, H, W, or D alone
 
     @cached_property
     def rows_of_videos(self) -> Sequence[int]:
@@ -45,7 +47,7 @@ class MapBatches(VideoViews):
     def num_stored(self) -> int | None:
         """Stored views of a frame; None where there is the frame alone."""
         shape = self.rows[self.videos[0]].row_shape(self.output)
-        return shape[0] if len(shape) > _MAP_AXES else None
+        return shape[0] if len(shape) > self.row_axes else None
 
     def epoch(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
         """As `Batches.epoch`; the next batches are read while one is in use."""

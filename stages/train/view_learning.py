@@ -186,6 +186,7 @@ def learn_views(
         )
     return Learning(
         train=source,
+        unit="views",
         val=measured,
         objective=objective,
         task=task,
@@ -239,13 +240,15 @@ def _videos(
 
 
 def _groups(work: Work, videos: Sequence[LabelledVideo]) -> tuple[int, ...]:
-    without = [video.video_id for video in videos if video.annotation.label == UNKNOWN]
+    known = [video.annotation.video_label or video.annotation.label for video in videos]
+    without = [video.video_id for video, label in zip(videos, known, strict=True) if label == UNKNOWN]
     if without:
         raise InputError(
             f"{work.node}: views.one_label puts videos of one label into a batch, but {len(without)} have none of "
-            f"their own: {', '.join(without[:5])}. Give a label column in the manifest, or leave one_label out."
+            f"their own: {', '.join(without[:5])}. Name a column of the manifest that has it in labels.column, or "
+            "leave one_label out."
         )
-    return tuple(video.annotation.label for video in videos)
+    return tuple(np.unique(np.array(known), return_inverse=True)[1].tolist())
 
 
 def _counts(videos: ViewVideos, labels: LabelSpace) -> IntArray:

@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 
+from reelwright.models.blocks.heads import Head
 from reelwright.models.contracts import VideoModel
 from reelwright.models.systems.carl import FrameModel
+from reelwright.models.systems.cast.model import Cast
 from reelwright.models.systems.embedding_head import SelfSupervisedRows, embedding_size
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.work import Reporter, Work
@@ -33,6 +35,7 @@ from reelwright.stages.fit.validation import build_objective, chosen_metric
 from reelwright.stages.objectives.self_supervised import comparison_heads
 from reelwright.stages.train.config import TrainConfig
 from reelwright.stages.train.drawn_windows import WindowSampling, find_windows
+from reelwright.stages.train.experts import Experts, row_shape
 from reelwright.stages.train.map_batches import MapBatches, map_channels
 from reelwright.stages.train.view_batches import ViewBatches
 from reelwright.stages.train.view_learning import MakeViews, learn_views, start_resnet, view_labels, view_values
@@ -65,26 +68,17 @@ def _train(work: Work, config: TrainConfig, place: TrainContext) -> dict[str, An
     metric = chosen_metric(config, task, plugins=work.plugins)
     store = Store.at(work.store)
     stores = [EmbeddingStore(store.embeddings(ref.key)) for ref in work.inputs["embeddings"]]
-    of_maps = config.reads_maps
-    input_dim = map_channels(stores[0], config.output) if of_maps else num_features(stores, config.output)
-    values = _model_values(config, input_dim=input_dim, num_classes=len(labels.classes))
-    values |= {"heads": [asdict(head) for head in heads]} if heads else {}
-    if config.model.keeps_positions:
-        values["model"]["row_shape"] = list(stores[0].spec["outputs"][config.output])
-    model = build_run_model(values["model"], plugins=work.plugins, seed=config.seed)
-    if of_maps and isinstance(model, FrameModel):
-        _start_resnet(model, work)
-    if config.compares_views:
-        model = _with_heads(model, config, values["model"], where=work.node)
+    model, values = _build(work, config, stores, labels, heads)
     model.to(place.device)
     scratch = store.root / "scratch" / f"{work.key}.{machine_name()}.rows"
 
     def load() -> Learning:
         names = _present(work, config, stores, place.reporter)
-        if of_maps:
+        of_maps = config.reads_maps
+        if of_maps or "views" in stores[0].spec:
             opened = [stores[0].rows(digest) for digest in names]
             rows = KnownRows(tuple(names), tuple(each.spans for each in opened))
-            make: MakeViews = partial(MapBatches, rows=opened, output=config.output)
+            make: MakeViews = partial(MapBatches, rows=opened, output=config.output, row_axes=3 if of_maps else 1)
         else:
             block = _load(config, stores, names, place=place, scratch=scratch)
             rows, make = KnownRows(block.digests, block.spans), partial(ViewBatches, block=block)
@@ -100,6 +94,35 @@ def _train(work: Work, config: TrainConfig, place: TrainContext) -> dict[str, An
     finally:
         if place.world.local_rank == 0:
             remove(scratch)
+
+
+def _build(
+    work: Work, config: TrainConfig, stores: list[EmbeddingStore], labels: LabelSpace, heads: list[Head]
+) -> tuple[VideoModel, dict[str, Any]]:
+    """The model with its first weights, and what config.yaml says of it."""
+    of_maps = config.reads_maps
+    if of_maps:
+        input_dim = map_channels(stores[0], config.output)
+    else:
+        input_dim = num_features(stores, config.output, takes_views=config.views is not None)
+    values = _model_values(config, input_dim=input_dim, num_classes=len(labels.classes))
+    experts = Experts.of(work, "embeddings") if config.model.joins_tokens else None
+    values |= {"heads": [asdict(head) for head in heads]} if heads else {}
+    if config.model.keeps_positions:
+        values["model"]["row_shape"] = row_shape(stores, config.output)
+    if experts is not None:
+        options = experts.options({**config.model.options(), "source": "tokens"})
+        values["model"] |= {"options": options, "clip_length": experts.clip_length(), "heads": dict(labels.heads)}
+    model = build_run_model(values["model"], plugins=work.plugins, seed=config.seed)
+    if experts is not None:
+        assert isinstance(model, Cast)
+        experts.check_output(model, config.output)
+        experts.give_weights(model)
+    if of_maps and isinstance(model, FrameModel):
+        _start_resnet(model, work)
+    if config.compares_views:
+        model = _with_heads(model, config, values["model"], where=work.node)
+    return model, values
 
 
 def _with_heads(model: VideoModel, config: TrainConfig, sizes: dict[str, Any], *, where: str) -> VideoModel:

@@ -89,7 +89,7 @@ class EmbeddingWriter:
     def __init__(self, path: Path, *, layout: RowLayout, item_attributes: Mapping[str, Any]) -> None:
         self.path = path
         self.layout = layout
-        self._item_attributes = dict(item_attributes)
+        self.item_attributes = dict(item_attributes)  # of videos that begin
         self._open: dict[str, dict[str, zarr.Array[Any]]] = {}
 
     @classmethod
@@ -235,7 +235,7 @@ class EmbeddingWriter:
     def _create(self, digest: str, num_rows: int) -> dict[str, zarr.Array[Any]]:
         shard_rows = min(self.layout.rows_per_shard(), num_rows)
         with _every_chunk_written():
-            group = zarr.create_group(partial_group(self.path, digest), attributes=self._item_attributes)
+            group = zarr.create_group(partial_group(self.path, digest), attributes=self.item_attributes)
             arrays = {
                 name: create_array(
                     group, name, self._layout(name, num_rows, shard_rows), axes=self.layout.axes_of(name)

@@ -75,6 +75,10 @@ class WindowOutputWriter:
         self._waiting: dict[str, list[tuple[dict[str, Rows], Spans]]] = {}
         self._written: dict[str, int] = {}
 
+    def note(self, attributes: Mapping[str, Any]) -> None:
+        """Plain data that goes with every video that begins from now on (`EmbeddingRows.attributes`)."""
+        self._writer.item_attributes = dict(attributes)
+
     def begin(self, digest: str, *, num_windows: int) -> None:
         """Make the arrays of a video; what an interrupted run left of them is written again."""
         self._writer.begin(digest, num_rows=num_windows)

@@ -19,12 +19,15 @@ class Annotation:
     times: tuple[tuple[float, int], ...] = ()  # time_seconds from which on the label holds, class
     frames: tuple[tuple[int, int], ...] = ()  # source frame number, class
     labels: tuple[int, ...] = ()  # of the whole video, one of each head (verb, noun), UNKNOWN where it has none
+    video_label: str = ""  # of the whole video beside labels of its rows: the action whose phases these are
 
-    def plain(self) -> dict[str, Any]:
-        """Plain data for work units and keys."""
+    def plain(self, *, has_video_label: bool = True) -> dict[str, Any]:
+        """Plain data for work units and keys; without what stands beside labels of rows where that is not read."""
         heads = {"labels": list(self.labels)} if self.labels else {}  # only then: other keys stay what they were
+        beside = {"video_label": self.video_label} if self.video_label and has_video_label else {}
         return {
             **heads,
+            **beside,
             "label": self.label,
             "segments": [list(entry) for entry in self.segments],
             "steps": [list(entry) for entry in self.steps],
@@ -49,6 +52,7 @@ class Annotation:
             times=tuple((time, ids.get(label, UNKNOWN)) for time, label in self.times),
             frames=tuple((frame, ids.get(label, UNKNOWN)) for frame, label in self.frames),
             labels=tuple(ids.get(label, UNKNOWN) for label in self.labels),
+            video_label=self.video_label,
         )
 
     def later(self, seconds: float) -> Annotation:
@@ -70,4 +74,5 @@ class Annotation:
             times=tuple((float(time), int(label)) for time, label in values["times"]),
             frames=tuple((int(frame), int(label)) for frame, label in values["frames"]),
             labels=tuple(int(label) for label in values.get("labels", ())),
+            video_label=values.get("video_label", ""),
         )

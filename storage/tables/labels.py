@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from reelwright.storage.errors import InputError, nearest
 from reelwright.storage.tables.annotations import UNKNOWN, Annotation
@@ -48,27 +49,32 @@ def labels_from_column(videos: Sequence[ManifestVideo], *, column: str, classes:
     return LabelSet(names, {video_id: Annotation(label=ids[value]) for video_id, value in values.items() if value})
 
 
-def labels_from_columns(videos: Sequence[ManifestVideo], *, columns: Mapping[str, str]) -> LabelSet:
+def labels_from_columns(
+    videos: Sequence[ManifestVideo],
+    *,
+    columns: Mapping[str, str],
+    classes: Mapping[str, Sequence[str] | None] = MappingProxyType({}),
+) -> LabelSet:
     """Labels of several heads, each from its own column of the manifest (``columns``: head -> column).
 
-    Classes of a head are the names that occur in its column, sorted; here they are called `verb: open`, and those of
-    all heads lie side by side. An empty cell means that this head is not labelled.
+    Classes of a head are those of ``classes``, else the names that occur in its column, sorted; here they are called
+    `verb: open`, and those of all heads lie side by side. An empty cell means that this head is not labelled.
     """
-    classes: list[str] = []
+    names: list[str] = []
     heads: list[tuple[str, int]] = []
     found: dict[str, list[int]] = {video.video_id: [] for video in videos}
     for head, column in columns.items():
-        own = labels_from_column(videos, column=column, classes=None)
+        own = labels_from_column(videos, column=column, classes=classes.get(head))
         for video_id, ids in found.items():
             label = own.of(video_id).label
-            ids.append(UNKNOWN if label == UNKNOWN else len(classes) + label)
-        classes += [f"{head}: {name}" for name in own.classes]
+            ids.append(UNKNOWN if label == UNKNOWN else len(names) + label)
+        names += [f"{head}: {name}" for name in own.classes]
         heads.append((head, len(own.classes)))
-        if not own.classes:
+        if not own.by_video:
             raise InputError(f"labels.columns: column {column!r} of head {head!r} is empty; fill it, or leave it out.")
     known = {video_id: ids for video_id, ids in found.items() if any(label != UNKNOWN for label in ids)}
     annotations = {video_id: Annotation(labels=tuple(ids)) for video_id, ids in known.items()}
-    return LabelSet(tuple(classes), annotations, heads=tuple(heads))
+    return LabelSet(tuple(names), annotations, heads=tuple(heads))
 
 
 def labels_from_table(
@@ -114,6 +120,22 @@ def labels_from_table(
     by_frame = kind == "rows" and bool(used) and "frame" in used[0].cells
     by_video = {video_id: _annotation(kind, by_frame, entries) for video_id, entries in found.items()}
     return LabelSet(names, by_video, unmatched=unmatched, num_named=len(ids_named))
+
+
+def with_video_labels(labels: LabelSet, videos: Sequence[ManifestVideo], *, column: str) -> LabelSet:
+    """The same labels of rows, and beside them each video's own, from a column of the manifest; an empty cell: none.
+
+    Its names are no classes: they say of which action the rows are. Raises InputError for a column that is not there
+    or empty.
+    """
+    own = labels_from_column(videos, column=column, classes=None)
+    if not own.by_video:
+        raise InputError(f"labels.column: column {column!r} of the manifest is empty; fill it, or leave it out.")
+    named = {
+        video_id: replace(labels.of(video_id), video_label=own.classes[annotation.label])
+        for video_id, annotation in own.by_video.items()
+    }
+    return replace(labels, by_video=labels.by_video | named)
 
 
 def _annotation(kind: str, by_frame: bool, entries: list[tuple[float, ...]]) -> Annotation:

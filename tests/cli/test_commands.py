@@ -6,10 +6,12 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from typer.main import get_command
+from typer.testing import CliRunner
 
 from reelwright.cli.format import bytes_text, seconds_text, table_text
 from reelwright.cli.main import app
@@ -123,3 +125,9 @@ def test_every_stage_command_has_the_options_of_a_run(stage: str) -> None:
     assert {"-c", "-S", "-n", "-k", "-j", "--videos", "--force", "--limit", "--executor", "--json"} <= options
     assert ("--nproc" in options) == (stage in {"pretrain", "train", "finetune"})
     assert all(getattr(parameter, "help", "") for parameter in command.params)
+
+
+def test_the_version_is_the_installed_one_and_h_is_help() -> None:
+    shown = CliRunner().invoke(app, ["--version"])
+    assert (shown.exit_code, shown.stdout.split()[:2]) == (0, ["reelwright", version("reelwright") + ","])
+    assert CliRunner().invoke(app, ["run", "-h"]).stdout == CliRunner().invoke(app, ["run", "--help"]).stdout

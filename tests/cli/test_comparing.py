@@ -49,6 +49,12 @@ def test_diff_and_compare(copied: Path) -> None:
     (run,) = json.loads(reelwright(copied, "compare", "--json").stdout)
     assert (run["node"], run["settings"]) == ("train", {})
     assert reelwright(copied, "diff", run["key"][:6], "reelwright.yaml:train").stdout == "no difference\n"
+    mean = json.loads(reelwright(copied, "mean", "scores.top1", "reelwright.yaml:scores.macro_f1", "--json").stdout)
+    a, b = mean["scores"].values()
+    assert mean["scores"] == {"scores.top1": a, "reelwright.yaml:scores.macro_f1": b}
+    assert mean["harmonic_mean"] == pytest.approx(2 / (1 / a + 1 / b))
+    lines = reelwright(copied, "mean", "scores.top1", "scores.macro_f1").stdout.splitlines()
+    assert lines[-1].split() == ["harmonic", "mean", f"{mean['harmonic_mean']:.4f}"]
     table = reelwright(copied, "compare", "--sort", "macro_f1", "--limit", "1").stdout.splitlines()
     assert table[0].split()[:2] == ["key", "node"]
     assert table[2].startswith(run["key"][:8])
@@ -61,6 +67,13 @@ def test_diff_and_compare(copied: Path) -> None:
         (["diff", "trian", "train"], "'trian' is neither a file, nor a node of reelwright.yaml"),
         (["diff", "reelwright.yaml:trian", "train"], "no node 'trian'. Did you mean 'train'?"),
         (["compare", "--sort", "top9"], "--sort 'top9': no score of any run"),
+        (["mean", "scores.top1"], "a mean of scores needs at least two of them"),
+        (["mean", "scores.top1", "scores.top1"], "scores.top1 is given twice"),
+        (["mean", "scores", "scores.top1"], "'scores' names no score; write NODE.SCORE"),
+        (["mean", "scores.top9", "scores.top1"], "scores has no such score. Did you mean 'top1'?"),
+        (["mean", "train.top1", "scores.top1"], "train is a train node and has no scores"),
+        (["mean", "gone.yaml:scores.top1", "scores.top1"], "there is no pipeline file 'gone.yaml'"),
+        (["mean", "scores.top1", "scores.f1@50"], "scores.f1@50 is"),
         (["run", "train.epochs=3"], "a setting is given with -S train.epochs=3; to vary settings, put -m before"),
         (["run", "-m", "--frozen", "train.epochs=3"], "a grid differs from the lock file by what it varies"),
         (["run", "--retries", "1", "--no-retry"], "--retries and --no-retry: give one of the two"),

@@ -12,6 +12,7 @@ import yaml
 from PIL import Image
 from pydantic import BaseModel
 
+from reelwright.cli.inspect.show import settings
 from reelwright.pipeline.config.pipeline_file import load_pipeline
 from reelwright.pipeline.plan.graph import build_graph
 from reelwright.stages.augment.config import AugmentSettings
@@ -36,6 +37,16 @@ def test_its_pipeline_hangs_together(tmp_path: Path) -> None:
 def test_its_settings_are_the_defaults_but_for_what_is_switched_off() -> None:
     scene = AugmentSettings(**yaml.safe_load(BLOCK)["augment"]).scene
     assert scene == SceneSettings(foreground=ForegroundSettings(shift=None))
+
+
+def test_the_settings_command_lists_them_with_what_they_mean(capsys: pytest.CaptureFixture[str]) -> None:
+    settings("finetune")
+    lines = capsys.readouterr().out.splitlines()
+    place = lines.index("augment.scene.camera.shake.least = (1.0, 2.0)")
+    assert lines[place + 1].strip().startswith("Least standard deviation at the start and at the end")
+    assert {"augment.scene = None", "augment.scene.camera.shake = {}", "optimizer.groups = ()"} <= set(lines)
+    settings("embed")
+    assert "views.augment.crop_scale = (0.8, 1.0)" in capsys.readouterr().out.splitlines()
 
 
 def test_its_table_has_every_switch() -> None:

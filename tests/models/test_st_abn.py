@@ -205,3 +205,24 @@ def test_padded_frames_change_nothing_and_all_that_learns_has_a_gradient():
     assert all(torch.equal(before[name], after[name]) for name in before)
     sum(value.square().sum() for value in model.train()(batch).values()).backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("name", ["time", "space"])
+def test_edited_attention_is_what_the_gate_sees(name):
+    """Factors and summands, within [0, 1]; the branch's own answer stays."""
+    model = StAbn(length=2, num_outputs=3, options=StAbnOptions(depth=18)).eval()
+    seen = []
+    model.gate.register_forward_pre_hook(lambda _gate, inputs: seen.append(inputs[1]))
+    batch = clip(1, 2, 3, 32, 32)
+    with torch.inference_mode():
+        before = model(batch)
+        attention = before[f"attention.{name}"]
+        changes = torch.stack([torch.full_like(attention, 0.5), torch.full_like(attention, 0.125)], dim=-1)
+        changes[:, 0] *= 100
+        after = model({**batch, f"attention_edit.{name}": changes})
+    wanted = (attention * changes[..., 0] + changes[..., 1]).clamp(0, 1)
+    assert float(wanted.max()) == 1.0
+    assert torch.equal(after[f"attention.{name}"], wanted)
+    assert torch.equal(getattr(seen[1], name), wanted)
+    assert torch.equal(after["aux.attention_logits"], before["aux.attention_logits"])
+    assert not torch.equal(after["logits"], before["logits"])

@@ -1,8 +1,10 @@
-"""The shipped configs of CARL as pipeline files: read, planned, and as the public code's table has them (B2)."""
+"""The shipped configs of CARL as pipeline files: read, planned, as the public code's table has them, and trained."""
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,10 +12,13 @@ import pytest
 from reelwright.models.systems.carl_options import FRAME_MODEL_OPTIONS
 from reelwright.pipeline.config.pipeline_file import load_pipeline
 from reelwright.pipeline.plan.graph import build_graph
+from reelwright.pipeline.project import Project
 from reelwright.stages.augment.transforms import clip_transforms
 from reelwright.stages.decode.geometry import Geometry
 from reelwright.stages.finetune.config import FinetuneConfig
 from reelwright.stages.fit.optim.build import build_lr_schedule
+from reelwright.storage.results.runs import RunFolder
+from tests.small_project import write_rows, write_video
 
 FOLDER = Path(__file__).parents[2] / "docs" / "carl"
 
@@ -107,3 +112,59 @@ def test_rates_fall_by_the_epoch_and_never_reach_0(name: str, last: float) -> No
     assert rates[0] == rates[1] == 1e-4
     assert rates[3] == pytest.approx(last)
     assert (rates[2] < 1e-4) == (last < 1e-4)
+
+
+# --- trained for an epoch, with small sizes
+
+FRAMES = 20
+NET = "network: resnet18, hidden: 16, embed_dim: 16"
+TRANSFORMER = f"carl.model={{{NET}, layers: 1, width: 16, heads: 2, mlp_width: 16}}"
+SIZES = [
+    *("frames.short_side=64", "resnet.encoder=timm/resnet18", "resnet.weights=none", "resnet.batch_size=40"),
+    *("resnet.preprocess={size: [64, 64], resize: 64}", "resnet.channels_last=false", "features.channels_last=false"),
+    *("features.batch_size=40", "carl.views.length=4", "carl.epochs=1", "carl.batch_size=4", "scores.report=false"),
+    *("resnet_scores.report=false", "carl.device=cpu"),
+]
+TRAINED = {  # what is small of the model, and updates of an epoch over four videos of two actions
+    "scl_transformer_action": (TRANSFORMER, 1),
+    "tcc_conv_action": (f"carl.model={{{NET}, conv_width: 8, conv_layers: 1}}", 2),  # a batch has one action
+    "classification_transformer_pouring": (TRANSFORMER, 1),
+}
+
+
+@pytest.fixture(scope="module")
+def actions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight videos of two actions in the tables that prepare writes, each of two phases."""
+    folder = tmp_path_factory.mktemp("actions")
+    (folder / "tables").mkdir()
+    videos: list[dict[str, object]] = []
+    rows: list[dict[str, object]] = []
+    for number in range(8):
+        name, action = f"{number:04}_{'bowl' if number % 2 else 'squat'}", "bowl" if number % 2 else "squat"
+        write_video(folder / f"{name}.mp4", seed=number, num_frames=FRAMES)
+        split = "train" if number < 4 else "val"
+        videos.append({"video_id": name, "path": f"../{name}.mp4", "split": split, "label": action})
+        rows += [
+            {"video_id": name, "frame": frame, "label": f"{action}_{2 * frame // FRAMES}"} for frame in range(FRAMES)
+        ]
+    write_rows(folder / "tables" / "manifest.csv", videos)
+    write_rows(folder / "tables" / "rows.csv", rows)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRAINED)
+def test_files_train_embed_and_measure(actions: Path, name: str) -> None:
+    model, num_updates = TRAINED[name]
+    shutil.copy(FOLDER / f"{name}.yaml", actions)
+    project = Project.open(actions / f"{name}.yaml", overrides=[*SIZES, model])
+    result = project.run()
+    assert result.exit_code == 0, [node.message for node in result.nodes]
+    run = RunFolder(project.file.store.run(project.planner().plan("carl").key))
+    (line,) = run.metrics()
+    assert (line["epoch"], line["update"]) == (1, num_updates)
+    for node in ("scores", "resnet_scores"):
+        tasks = json.loads((project.report(node) / "metrics.json").read_text(encoding="utf-8"))["tasks"]
+        assert set(tasks) == {"kendalls_tau", "retrieval", "phase_classification", "progression"}
+        for task in tasks.values():
+            assert list(task.get("actions", ())) == (["bowl", "squat"] if "action" in name else [])

@@ -166,6 +166,37 @@ def test_windows_longer_than_every_video_are_told_before_a_frame_is_decoded(tmp_
         check_before_run(open_planner(load(*clips)), RunOptions())
 
 
+TUNE = "  tune: {uses: finetune, frames: frames, spatial: embed, temporal: train, augment: {flip: 0.5}, device: cpu}\n"
+
+
+@pytest.mark.parametrize(
+    ("names", "directed", "message"),
+    [
+        (("turn_left", "turn_right"), None, "classes 'turn_left' and 'turn_right' differ by it alone; set flip: 0, or"),
+        (("from left to right", "from right to left"), None, "classes 'from left to right' and 'from right to left'"),
+        (("Push-Left", "Push-Right"), True, "labels.directed is true; set flip: 0$"),
+        (("146", "36"), True, "augment.flip mirrors frames left and right, but labels.directed is true"),
+        (("turn_left", "turn_right"), False, ""),
+        (("leftover", "rightover"), None, ""),
+        (("left", "up"), None, ""),
+        (("146", "36"), None, ""),
+    ],
+)
+def test_flips_are_refused_where_labels_have_a_side(project: Path, names, directed, message: str) -> None:
+    first, second = names
+    (project / "videos.csv").write_text(f"path,split,label\na.mp4,train,{first}\nb.mp4,train,{second}\nc.mp4,test,\n")
+    (project / "reelwright.yaml").write_text(PIPELINE + TUNE)
+    overrides = [] if directed is None else [f"labels.directed={str(directed).lower()}"]
+    file = load_pipeline(project / "reelwright.yaml", overrides)
+    if not message:
+        assert check_before_run(open_planner(file), RunOptions()) == ()
+        return
+    with pytest.raises(ConfigError, match=f"stages.tune: .*{message}"):
+        check_before_run(open_planner(file), RunOptions())
+    unflipped = load_pipeline(project / "reelwright.yaml", [*overrides, "tune.augment.flip=0"])
+    assert check_before_run(open_planner(unflipped), RunOptions()) == ()
+
+
 @pytest.mark.parametrize(
     ("settings", "start_seconds", "expected"),
     [
@@ -204,10 +235,11 @@ def test_a_dry_run_loads_nothing_heavy_to_find_them(project: Path) -> None:
 
 
 def test_names_and_options_of_models_are_those_of_the_models() -> None:
+    from reelwright.models.clip_models import CLIP_MODELS
     from reelwright.models.systems.carl import FRAME_MODELS
     from reelwright.models.temporal.build import TEMPORAL_MODELS
 
-    assert {*TEMPORAL_MODELS, *FRAME_MODELS} == set(MODEL_OPTIONS)
+    assert {*TEMPORAL_MODELS, *FRAME_MODELS, *CLIP_MODELS} == set(MODEL_OPTIONS)
     for name in MODEL_OPTIONS:
         assert ModelSettings(name=name).options() == {}
 

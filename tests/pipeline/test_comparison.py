@@ -13,6 +13,7 @@ from reelwright.pipeline.inspect.comparison import (
     diff_files,
     diff_records,
     differing_settings,
+    harmonic_mean,
     run_rows,
     sort_rows,
 )
@@ -54,6 +55,17 @@ def test_two_files(copied: Path) -> None:
     assert keys["more"] == (False, "")
     assert {change.node for change in found.scores} == {"scores"}
     assert all(change.new is None for change in found.scores)
+
+
+def test_harmonic_mean_of_cast() -> None:
+    """The balance of CAST over EK verb, EK noun, SSV2 and K400, and of its CLIP, as the paper's table has them."""
+    cast = {"a.verb": 0.725, "a.noun": 0.609, "b.top1": 0.716, "c.top1": 0.853}
+    clip = {"a.verb": 0.549, "a.noun": 0.527, "b.top1": 0.478, "c.top1": 0.789}
+    assert [round(100 * harmonic_mean(scores), 1) for scores in (cast, clip)] == [71.6, 56.5]
+    assert harmonic_mean({"a.top1": 0.0, "b.top1": 1.0}) == 0
+    for wrong in ({"a.top1": 0.5, "b.edit": 50.0}, {"a.val_loss": 0.5, "b.top1": 0.5}):
+        with pytest.raises(ConfigError, match="only shares from 0 to 1 of which more is better"):
+            harmonic_mean(wrong)
 
 
 def test_a_file_and_itself_do_not_differ(copied: Path) -> None:

@@ -72,6 +72,10 @@ def test_the_store_is_beside_the_file_or_as_set(tmp_path: Path, monkeypatch: pyt
             "exactly one of manifest, folder, features, glob",
         ),
         (("labels: {segments: segments.csv}", "labels: {}"), "exactly one of column, columns, segments, steps, rows"),
+        (
+            ("labels: {segments: segments.csv}", "labels: {segments: s.csv, rows: r.csv, column: label}"),
+            "not column and segments and rows; a column may stand beside segments, steps or rows",
+        ),
         (("embeddings: [embed]", "embeddings: []"), "at least 1 item"),
         (("  train:", "  tr ain:"), "letters, digits"),
     ],

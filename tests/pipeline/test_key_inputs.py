@@ -40,9 +40,15 @@ PIPELINE: dict[str, Any] = {
         "tune": {"uses": "finetune", "frames": "frames", "spatial": "rows", "temporal": "train", "val_splits": []},
         "scores": {"uses": "import_predictions", "embeddings": "rows"},
         "steps": {"uses": "steps", "procedure": "procedure.yaml", "predictions": ["scores"]},
+        "grouped": {
+            "uses": "train", "embeddings": ["rows"], "val_splits": [], "model": {"name": "vanilla"},
+            "objective": {"name": "scl"}, "views": {"one_label": True},
+        },
+        "together": {"uses": "probe", "embeddings": "rows"},
+        "by_action": {"uses": "probe", "embeddings": "rows", "per_action": True},
     },
-}
-LABELLED = ("train", "states", "tune", "scores", "steps")
+}  # fmt: skip
+LABELLED = ("train", "states", "tune", "scores", "steps", "grouped", "together", "by_action")
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +90,7 @@ def tables(draw: st.DrawFn, kind: str) -> dict[str, Any]:
     elif kind == "column":
         block = {"classes": block["classes"], "column": "verb"}
     else:
-        block |= {kind: f"{kind}.csv"}
+        block |= {kind: f"{kind}.csv"} | draw(st.sampled_from([{}, {"column": "verb"}, {"column": "noun"}]))
     cells = [f"{row},{draw(label)},{draw(label)}" for row in rows]
     times = {"segments": "start_seconds,stop_seconds,label", "steps": "time_seconds,step"}.get(kind, "")
     spans = {"segments": ["0,1", "1,2", "0,2"], "steps": ["0", "1"]}.get(kind, [])
@@ -212,6 +218,8 @@ def test_every_input_and_source_is_in_the_key_and_in_that_of_users_unless_it_is_
     values |= {"predictions": []} if (stage, name) == ("steps", "detections") else {}
     values |= {"encoder": None, "weights": "hub"} if stage == "embed" and name in {"run", "embeddings"} else {}
     values |= {"frames": None, "run": "r"} if (stage, name) == ("embed", "embeddings") else {}
+    if stage == "render" and name != "embeddings":
+        values = {"predictions": "p", name: "n"}
     config: StageConfig = model.model_validate(values)
     node = Node("it", config, {field: tuple(names) for field, names in config.inputs().items()})
     (folder / "videos.csv").write_text(

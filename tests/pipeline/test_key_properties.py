@@ -29,6 +29,7 @@ BASE: dict[str, dict[str, Any]] = {
     "embed": {"frames": "f", "encoder": "timm/resnet10t", "weights": "none"},
     "features": {"fps": 15},
     "import_predictions": {"embeddings": "e"},
+    "import_model": {"weights": "model.safetensors"},
     "pretrain": {"frames": "f", "encoder": "timm/resnet10t", "weights": "none"},
     "train": {"embeddings": ["e"], "model": {"name": "ms_tcn", "width": 32}},
     "finetune": {"frames": "f", "spatial": "e", "temporal": "t"},
@@ -49,6 +50,10 @@ NEEDS: dict[tuple[str, Setting], dict[str, Any]] = {
     ("decode", ("quality",)): {"codec": "jpeg"},
     ("decode", ("image_start",)): {"image_tmpl": "{:05d}.jpg"},
     ("features", ("times_key",)): {"fps": None},
+    **{
+        ("render", (name,)): {"embeddings": None, "predictions": "p"}
+        for name in ("videos", "worst", "best", "display", "sheet")
+    },
     **{(stage, ("optimizer", "momentum")): {"optimizer": {"name": "sgd"}} for stage in _LEARNING},
 }
 # Of finetune: a new model on windows, behind the encoder or without one.

@@ -35,6 +35,7 @@ class Notes(SilentReporter):
         self.notes: list[str] = []
         self.advanced = 0
         self.totals: list[int] = []
+        self.unit = ""
 
     def note(self, text: str) -> None:
         self.notes.append(text)
@@ -44,6 +45,7 @@ class Notes(SilentReporter):
 
     def total(self, amount: int, unit: str, done: int = 0) -> None:
         self.totals.append(amount)
+        self.unit = unit
 
 
 def even_spans(num_rows: int, *, seconds: float = 0.5, first: float = 0.0) -> Spans:

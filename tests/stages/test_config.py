@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from reelwright.stages.base.config import Settings, parse_config
 from reelwright.stages.base.registry import STAGES, config_model
 from reelwright.stages.base.stage_config import StageConfig
+from reelwright.stages.index.config import LabelsConfig
 from reelwright.storage.digests import digest
 from reelwright.storage.errors import ConfigError
 
@@ -25,6 +26,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "render": {"embeddings": "e"},
     "features": {"fps": 15},
     "import_predictions": {"embeddings": "e"},
+    "import_model": {"weights": "model.safetensors"},
     "pretrain": {"frames": "f", "encoder": "timm/resnet10t", "weights": "none"},
 }
 
@@ -39,6 +41,7 @@ CONDITIONAL = {
     ("embed", "views"),
     ("embed", "pieces"),  # of rows that a run embeds
     ("evaluate", "map"),
+    ("evaluate", "joint"),  # where there are none, older keys stay
     ("evaluate", "evaluators"),  # where there are none, older keys stay
     ("probe", "alignments"),
     ("probe", "linear_probe"),
@@ -47,6 +50,7 @@ CONDITIONAL = {
     *(("finetune", name) for name in ("task", "head_weights", "labels_of_window", "window", "preprocess")),  # with it
     ("pretrain", "loss"),
     ("pretrain", "clips"),
+    *(("render", name) for name in ("videos", "worst", "best", "display", "sheet")),  # of predictions; older keys stay
     ("predict", "crops"),  # 1 of the encoder's own size are no crops, and older keys stay
     ("predict", "short_side"),
     ("predict", "keep"),  # nothing, and older keys stay
@@ -226,3 +230,23 @@ def test_names_of_earlier_releases_are_refused_with_those_of_now(
 def test_a_stride_of_frames_is_still_called_so() -> None:
     """Every n-th source frame is decoded; hops are from window to window."""
     assert config_of("decode", stride=4).spec()["stride"] == 4
+
+
+def test_numbers_of_classes() -> None:
+    assert LabelsConfig(column="label", classes=3).class_names() == ("0", "1", "2")
+    assert LabelsConfig(column="label", classes=("b", "a")).class_names() == ("b", "a")
+    assert LabelsConfig(column="label").class_names() is None
+
+
+@pytest.mark.parametrize(
+    ("values", "match"),
+    [
+        ({"column": "label", "classes": {"verb": 3}}, "classes by head are of columns"),
+        ({"column": "label", "classes": 0}, "classes"),
+        ({"columns": {"verb": "v"}, "classes": 3}, "leave background out, and give classes by head or not"),
+        ({"columns": {"verb": "v"}, "classes": {"nuon": 3}}, "classes: 'nuon' is no head of columns, which has verb"),
+    ],
+)
+def test_classes_that_fit_no_labels(values: dict[str, Any], match: str) -> None:
+    with pytest.raises(ConfigError, match=match):
+        parse_config(LabelsConfig, values, where="labels")

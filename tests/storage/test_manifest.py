@@ -250,6 +250,21 @@ def test_columns_of_heads_lie_side_by_side(tmp_path: Path) -> None:
     assert "labels" not in Annotation(label=3).plain()  # keys of what has no heads stay what they were
 
 
+def test_columns_of_heads_with_classes_that_do_not_all_occur(tmp_path: Path) -> None:
+    text = "video_id,path,verb,noun\na,a.mp4,2,lid\nb,b.mp4,10,\n"
+    found = read_manifest(write(tmp_path / "m.csv", text), root=tmp_path, default_split="train")
+    numbered = [str(number) for number in range(11)]
+    columns = {"verb": "verb", "noun": "noun"}
+    labels = labels_from_columns(found, columns=columns, classes={"verb": numbered, "noun": None})
+    assert labels.heads == (("verb", 11), ("noun", 1))
+    assert labels.classes == (*(f"verb: {number}" for number in range(11)), "noun: lid")
+    assert {name: annotation.labels for name, annotation in labels.by_video.items()} == {"a": (2, 11), "b": (10, -1)}
+    with pytest.raises(
+        InputError, match=r"column 'verb': 1 problem\(s\)\n.*row 3: label '10' is not in the class list"
+    ):
+        labels_from_columns(found, columns={"verb": "verb"}, classes={"verb": ("2", "3")})
+
+
 def test_columns_of_heads_that_are_not_there_or_empty(tmp_path: Path) -> None:
     text = "video_id,path,verb,noun\na,a.mp4,open,\n"
     found = read_manifest(write(tmp_path / "m.csv", text), root=tmp_path, default_split="train")

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, model_validator
 from reelwright.stages.base.config import Settings, setting
 
 Range = tuple[float, float]
+_FEWEST_CLIPS = 2  # of a batch, for one to be behind another
 
 
 def _within(least: float, most: float) -> Callable[[Range], Range]:
@@ -169,8 +170,16 @@ class SceneSettings(Settings):
             raise ValueError("background, foreground and camera are null, and nothing is reversed; set scene: null")
         return self
 
-    def problem(self, *, epochs: int) -> str | None:
-        """Why these settings do not fit a training of so many epochs; None where they do."""
+    def problem(self, *, epochs: int, num_clips: int | None = None) -> str | None:
+        """Why these settings do not fit a training of so many epochs; None where they do.
+
+        ``num_clips`` of a batch (with two views of each video: of one view) that a process has, where that is known.
+        """
+        if self.background is not None and num_clips is not None and num_clips < _FEWEST_CLIPS:
+            return (
+                f"augment.scene.background takes frames of the other clips of a batch, but a process has {num_clips}; "
+                "raise batch_size, or set background: null"
+            )
         scale = None if self.foreground is None else self.foreground.scale
         if scale is None or scale.clone == 0 or self.curriculum_epochs < epochs:
             return None

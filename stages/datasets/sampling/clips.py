@@ -4,6 +4,7 @@
     segments       a row somewhere in each segment      the middle of each; views share the segments out
     dense          rows `dilation` apart, any start      starts spread over the video, however short it is
     multi_start    as dense                             up to so many starts, at least `hop` apart
+    stretched      stretched over length * dilation     as dense; a short video's last row on the grid repeats (CAST)
 
 A run of rows can stand for each segment, `length // segments` long. Sources: `segments`, `dense`.
 """
@@ -15,11 +16,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from reelwright.stages.datasets.sampling.dense import dense_views, multi_starts, random_starts
+from reelwright.stages.datasets.sampling.dense import (
+    dense_views,
+    multi_starts,
+    random_starts,
+    repeated_views,
+    stretched_clips,
+)
 from reelwright.stages.datasets.sampling.segments import SegmentShape, clip_frames, train_starts, view_starts
 from reelwright.stages.datasets.sampling.windows import IntArray, Windows, WindowShape, window_rows
 
-KINDS = ("segments", "dense", "multi_start")
+KINDS = ("segments", "dense", "multi_start", "stretched")
+WHOLE = ("segments", "stretched")  # kinds whose clips fill up short videos themselves, without a mask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,13 +38,18 @@ class ClipSampling:
     shape: WindowShape
     segments: int | None = None  # of kind segments; None: one row each
     segment_rule: str = "even"  # of `segments.train_starts`
+    phase: str = "centred"  # of `segments.view_starts`
 
     def drawn(self, num_rows: IntArray, generator: np.random.Generator) -> Windows:
         """A random clip for each of N videos with so many rows; its ``video`` is the position in ``num_rows``."""
+        videos, shape = np.arange(len(num_rows)), self.shape
+        if self.kind == "stretched":
+            drawn = stretched_clips(num_rows, length=shape.length, step=shape.dilation, generator=generator)
+            return _with_rows(videos, drawn)
         if self.kind != "segments":
-            return random_starts(num_rows.tolist(), self.shape, generator=generator)
+            return random_starts(num_rows.tolist(), shape, generator=generator)
         starts = train_starts(num_rows, self._segments, generator=generator, rule=self.segment_rule)
-        return _with_rows(np.arange(len(num_rows)), clip_frames(num_rows, starts, self._segments))
+        return _with_rows(videos, clip_frames(num_rows, starts, self._segments))
 
     def views(self, num_rows: Sequence[int], *, num_views: int = 1) -> Windows:
         """The clips of each video at test, video by video; a single view is the middle one.
@@ -53,8 +66,12 @@ class ClipSampling:
         if self.kind == "dense":
             found = dense_views(rows.tolist(), self.shape, num_views=num_views)
             return replace(found, video=videos[found.video])
-        starts = view_starts(rows, self._segments, num_views=num_views)
-        picked = clip_frames(rows, starts, self._segments)
+        if self.kind == "stretched":
+            length, step = self.shape.length, self.shape.dilation
+            picked = repeated_views(rows, length=length, step=step, num_views=num_views)
+        else:
+            starts = view_starts(rows, self._segments, num_views=num_views, phase=self.phase)
+            picked = clip_frames(rows, starts, self._segments)
         return _with_rows(np.repeat(videos, num_views), picked.reshape(-1, picked.shape[-1]))
 
     @property

@@ -64,26 +64,49 @@ def dense_views(num_rows: Sequence[int], shape: WindowShape, *, num_views: int) 
     View v starts at grid row int(v * (grid rows - length) / (V - 1)); a single view in the middle. Views of a video
     that is short are all the same. (CAST's dense test; there one view divides by zero.)
     """
-    _check(num_views=num_views)
     rows = np.asarray(num_rows, dtype=np.int64)
-    room = np.maximum(-(-rows // shape.dilation) - shape.length, 0)[:, None]
-    views = np.arange(num_views) * (room / (num_views - 1)) if num_views > 1 else room / 2
-    return _windows(list(views.astype(np.int64) * shape.dilation), rows, shape)
+    starts = _view_places(rows, shape.length, shape.dilation, num_views=num_views) * shape.dilation
+    return _windows(list(starts), rows, shape)
 
 
-def stretched_clip(num_frames: int, *, length: int, step: int, generator: np.random.Generator) -> npt.NDArray[np.int64]:
-    """CAST's dense training clip, (length,): `length` frames stretched over a span of `length * step`.
+def stretched_clips(num_frames: npt.ArrayLike, *, length: int, step: int, generator: np.random.Generator) -> IntArray:
+    """CAST's dense training clips, (N, length): `length` frames stretched over a span of `length * step`, of N videos.
 
-    Its first and last frames are those of the span, so that steps are not whole; it starts anywhere but at the last
-    place. A video of no more frames than the span is stretched to num_frames // step frames, and its last one repeated.
+    The first and last frame of a clip are those of its span, so that steps are not whole; it starts anywhere but at the
+    last place. A video of no more frames than the span is stretched to num_frames // step frames, and its last one
+    repeated.
     """
+    frames = np.atleast_1d(np.asarray(num_frames, dtype=np.int64))
     span = length * step
-    if num_frames <= span:
-        stretched = np.linspace(0, num_frames, num=num_frames // step)
-        padded = np.concatenate([stretched, np.full(max(length - len(stretched), 0), num_frames)])
-        return np.asarray(np.clip(padded, 0, num_frames - 1), dtype=np.int64)
-    stop = int(generator.integers(span, num_frames))
-    return np.clip(np.linspace(stop - span, stop, num=length), stop - span, stop - 1).astype(np.int64)
+    clips = np.empty((len(frames), length), dtype=np.int64)
+    for size in np.unique(frames[frames <= span]).tolist():
+        stretched = np.linspace(0, size, num=size // step)
+        padded = np.concatenate([stretched, np.full(length - len(stretched), size)])
+        clips[frames == size] = np.clip(padded, 0, size - 1).astype(np.int64)
+    is_long = frames > span
+    stops = generator.integers(span, frames[is_long])[:, None]
+    reached = np.linspace(stops - span, stops, num=length, axis=-1)[:, 0]
+    clips[is_long] = np.clip(reached, stops - span, stops - 1).astype(np.int64)
+    return clips
+
+
+def repeated_views(num_frames: npt.ArrayLike, *, length: int, step: int, num_views: int) -> IntArray:
+    """CAST's dense test clips, (N, V, length): as `dense_views`, but of a short video the last on the grid repeats.
+
+    With 6 frames, step 4 and length 3: 0 4 4, where `short: repeat` of a window gives 0 4 5.
+    """
+    frames = np.atleast_1d(np.asarray(num_frames, dtype=np.int64))
+    places = _view_places(frames, length, step, num_views=num_views)[..., None] + np.arange(length)
+    last: IntArray = np.minimum(places, (-(-frames // step) - 1)[:, None, None]) * step
+    return last
+
+
+def _view_places(num_rows: IntArray, length: int, step: int, *, num_views: int) -> IntArray:
+    """Where views (V,) of each video begin on its grid of every `step`-th row, (N, V)."""
+    _check(num_views=num_views)
+    room = np.maximum(-(-num_rows // step) - length, 0)[:, None]
+    views = np.arange(num_views) * (room / (num_views - 1)) if num_views > 1 else room / 2
+    return views.astype(np.int64)
 
 
 def _spread(last: int, count: int, _min_step: int) -> IntArray:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from reelwright.models.encoders.build import DataConfig, Encoder
 from reelwright.stages.embed.encoding.preprocess import Normalise
@@ -85,6 +85,15 @@ class ViewsPending:
         return {name: rows.reshape(-1, self._num_views, *rows.shape[1:]) for name, rows in joined.items()}
 
 
+def set_layout(module: nn.Module, *, channels_last: bool) -> None:
+    """Lay out weights of convolutions over pictures and over clips in memory; an encoder of clips may have either."""
+    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for parameter in module.parameters():
+        if parameter.ndim in layouts:
+            layout = layouts[parameter.ndim] if channels_last else torch.contiguous_format
+            parameter.data = parameter.data.to(memory_format=layout)
+
+
 class ForwardPass:
     """An encoder on its device, fed with uint8 batches. The batch size halves when memory runs out, and stays there."""
 
@@ -102,9 +111,8 @@ class ForwardPass:
         self.num_views = num_views
         self.batch_size = execution.batch_size
         self._encoder = encoder.eval().to(execution.device)
-        last = torch.channels_last_3d if encoder.kind == "video" else torch.channels_last
         # also where it is not wanted: the encoder may come out of a pass that had it
-        self._encoder = self._encoder.to(memory_format=last if execution.channels_last else torch.contiguous_format)
+        set_layout(self._encoder, channels_last=execution.channels_last)
         self._call = torch.compile(self._encoder) if execution.compile else self._encoder
         self._normalise = Normalise(config, device=execution.device, channels_last=execution.channels_last)
         self._note = note or (_quiet)

@@ -60,6 +60,12 @@ def described(config: DataConfig) -> Mapping[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
 
 
+def data_config_from(values: Mapping[str, Any]) -> DataConfig:
+    """The inverse of `described`."""
+    given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return DataConfig(**given)
+
+
 class Normalise:
     """uint8 frames (B,H,W,3) or clips (B,T,H,W,3) -> float32 (B,3,H,W) or (B,3,T,H,W), normalised, on ``device``."""
 

@@ -1,4 +1,4 @@
-"""Read a file of weights as data: safetensors, or torch's own format without unpickling code."""
+"""Read a file of weights as data: safetensors, or torch's own formats without running code."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from reelwright.stages.embed.encoding.torchscript_files import is_torchscript, read_torchscript
 from reelwright.storage.errors import InputError
 from reelwright.storage.ledger.digest_cache import Snapshot
 
@@ -27,9 +28,9 @@ NESTED_KEYS = (
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a .safetensors, .pth or .pt file by name, on the CPU, in the dtypes of the file.
 
-    A state dict may lie under one of NESTED_KEYS (one level). Raises InputError for a missing file, another suffix, a
-    damaged file, one that changes while it is read, one that holds anything but tensors, or one that would run code
-    (nothing is executed).
+    A state dict may lie under one of NESTED_KEYS (one level); of a TorchScript archive (OpenAI's CLIP) it is that of
+    its modules. Raises InputError for a missing file, another suffix, a damaged file, one that changes while it is
+    read, one that holds anything but tensors, or one that would run code (nothing is executed).
     """
     if not path.is_file():
         raise InputError(f"weights {str(path)!r}: there is no such file. Give hub, none, or a file that exists.")
@@ -51,6 +52,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
+    if is_torchscript(path):
+        return read_torchscript(path)
     try:
         # weights_only: tensors and plain containers; every other class or function in the file is refused unseen.
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)

@@ -49,7 +49,7 @@ def legend() -> Markup:
 def _lane(events: Sequence[Event], *, axis: Axis) -> Markup:
     marks = [mark for event in events for mark in _marks(event, axis=axis)]
     marks += [_words(event, axis=axis) for event in events if _has_room(event, events, axis=axis)]
-    message = "; ".join(_told(event) for event in events)
+    message = "; ".join(_event_text(event) for event in events)
     ground = tag("rect", width="100%", height=_LANE_PIXELS, rx=5, class_="track")
     return tag(
         "svg",
@@ -121,7 +121,7 @@ def _short(event: Event) -> str:
     return f"+{delay:.1f} s" if delay >= 0 else f"{abs(delay):.1f} s early"
 
 
-def _told(event: Event) -> str:
+def _event_text(event: Event) -> str:
     if event.true_seconds is None:
         return f"recognised at {seconds_text(event.seconds or 0.0)}, but not done"
     done = f"done at {seconds_text(event.true_seconds)}"

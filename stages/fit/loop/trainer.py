@@ -82,7 +82,7 @@ class Trainer:
         """The module's outputs under the settings' precision."""
         return self.updater.forward
 
-    def fit(self, batches: Batches, evaluate: Evaluate | None = None) -> Progress:
+    def fit(self, batches: Batches, evaluate: Evaluate | None = None, *, unit: str = "windows") -> Progress:
         """Train to the end, from the last checkpoint if there is one; the module ends with the best weights.
 
         Without ``evaluate`` the last weights are the best. Raises Interrupted after a signal or the time limit (a
@@ -100,7 +100,7 @@ class Trainer:
             if evaluate is not None and self.settings.evaluate_start and not self.progress.records:
                 self._evaluate_between(evaluate, epoch=0, when="before fine-tuning")
             done = self.progress.epoch * batches.num_items + self.progress.num_items
-            self.reporter.total(self.settings.epochs * batches.num_items, "windows", done)
+            self.reporter.total(self.settings.epochs * batches.num_items, unit, done)
             with self._loggers() as loggers:
                 while not self._is_finished():
                     self._train_epoch(batches, stop, evaluate)

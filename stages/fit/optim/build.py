@@ -22,13 +22,16 @@ Schedule = Callable[[int], float]  # update 0, 1, ... -> factor on the learning 
 FUSED_DEVICES = ("cpu", "cuda")  # where torch has fused steps
 
 
-def scaled_lr(settings: OptimizerSettings, *, batch_size: int) -> tuple[float, str]:
-    """The learning rate by the linear scaling rule (Goyal et al. 2017, section 2.1), and a line that tells it."""
+def scaled_lr(settings: OptimizerSettings, *, batch_size: int, unit: str = "windows") -> tuple[float, str]:
+    """The learning rate by the linear scaling rule (Goyal et al. 2017, section 2.1), and a line for the log.
+
+    ``batch_size`` counts ``unit``.
+    """
     total = batch_size * settings.accumulate
     if settings.lr_base_batch is None:
-        return settings.lr, f"learning rate {settings.lr:g}; {total} windows an update"
+        return settings.lr, f"learning rate {settings.lr:g}; {total} {unit} an update"
     lr = settings.lr * total / settings.lr_base_batch
-    return lr, f"learning rate {settings.lr:g} x {total} / {settings.lr_base_batch} = {lr:g}; {total} windows an update"
+    return lr, f"learning rate {settings.lr:g} x {total} / {settings.lr_base_batch} = {lr:g}; {total} {unit} an update"
 
 
 def _quiet(_: str) -> None:

@@ -53,7 +53,7 @@ def make_procedures(
         )
     counts: list[int] = []
 
-    def tell(num_done: int, num_videos: int) -> None:
+    def advance(num_done: int, num_videos: int) -> None:
         if not counts:
             reporter.total(num_videos, "videos")
         reporter.advance(num_done - counts[-1] if counts else num_done)
@@ -64,10 +64,10 @@ def make_procedures(
     counted = {"num_train": num_samples - num_val - num_test, "num_val": num_val, "num_test": num_test, "seed": seed}
     place, write = LAYOUTS[layout]
     if layout == "videos":
-        write(folder, size=(size, size), fps=fps, workers=workers, progress=tell, procedure=settings, **counted)
+        write(folder, size=(size, size), fps=fps, workers=workers, progress=advance, procedure=settings, **counted)
     else:
         parameters = DatasetParameters(height=size, width=size, fps=fps, procedure=settings, **counted)
-        write(folder, parameters, workers=workers, progress=tell)
+        write(folder, parameters, workers=workers, progress=advance)
     report = {
         "samples": num_samples,
         "files": num_samples,

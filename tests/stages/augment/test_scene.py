@@ -178,6 +178,12 @@ def test_copies_that_would_never_appear_are_a_problem():
     assert SceneSettings(curriculum_epochs=0).problem(epochs=1) is None
 
 
+def test_a_clip_that_is_alone_has_no_other_behind_it():
+    assert SceneSettings().problem(epochs=6, num_clips=2) is None
+    assert "but a process has 1; raise batch_size" in (SceneSettings().problem(epochs=6, num_clips=1) or "")
+    assert SceneSettings(background=None).problem(epochs=6, num_clips=1) is None
+
+
 def test_views_that_are_stored_have_no_scene():
     with pytest.raises(ValueError, match="scene is of clips in training alone"):
         ViewSettings(num=2, augment={"scene": {}})

@@ -16,7 +16,10 @@ from reelwright.stages.evaluate.scoring import (
     segmental_scores,
 )
 from reelwright.stages.evaluate.videos import VideoLabels, timeline, video_labels, worst_first
-from reelwright.storage.errors import StageError
+from reelwright.stages.finetune.config import FinetuneConfig
+from reelwright.stages.predict.config import PredictConfig
+from reelwright.stages.train.config import TrainConfig
+from reelwright.storage.errors import ConfigError, StageError
 from reelwright.storage.results.predictions import PredictedVideo, PredictionInfo, PredictionSet, Scored, open_writer
 
 
@@ -132,12 +135,36 @@ def test_scores_of_heads_are_the_same_in_any_order(tmp_path: Path, names: tuple[
         writer.write_windows(video, columns(3), Scored(scores=scores, targets=sets))
         writer.write_video(video, num_windows=3, scored=Scored(scores=scores[:1], targets=sets[:1]))
     predictions = PredictionSet(tmp_path / "p")
-    found = score_predictions(predictions, labels_of(predictions, "test"), EvaluateConfig(predictions="predict"))
+    config = EvaluateConfig(predictions="predict", topk=(2,), joint=("rank_paired", "independent"))
+    found = score_predictions(predictions, labels_of(predictions, "test"), config)
     windows = found["test"]["windows"]
+    # of the second entry 2 is the second verb and 1 the first noun; of the third 2 is the first and 1 the second
+    assert windows["action_rank_paired_top2"] == pytest.approx(1 / 3)
+    assert windows["action_independent_top2"] == pytest.approx(1)
+    assert windows["action_top2"] == pytest.approx(1 / 3)  # products: 0.18 behind 0.3 and 0.2; 0.07 behind three
+    assert windows["chance"]["action_rank_paired_top2"] == pytest.approx(1)  # verbs 2, 0; nouns 1, 0
+    assert headline(found, info)["action_independent_top2"] == pytest.approx(1)
     assert windows["verb_top1"] == pytest.approx(2 / 3)
     assert windows["noun_top1"] == pytest.approx(2 / 3)
     assert windows["action_top1"] == pytest.approx(1 / 3)
     assert windows["chance"]["action_top1"] == pytest.approx(2 / 3)  # verb 2 and noun 1 are the commonest
+
+
+def test_joint_measures_are_of_heads(tmp_path: Path) -> None:
+    predictions = write(tmp_path / "p", task="video", videos={"test/1": ([0], [0])})
+    config = EvaluateConfig(predictions="predict", joint=("independent",))
+    with pytest.raises(
+        StageError, match="joint: independent is of task heads, but these predictions are of task video"
+    ):
+        score_predictions(predictions, labels_of(predictions, "test"), config)
+    nodes = {"predict": PredictConfig(run="train"), "train": TrainConfig(embeddings=("rows",), task="video")}
+    with pytest.raises(ConfigError, match="scores: joint: independent is of task heads, but the run's is video"):
+        config.complete(nodes, where="scores")
+    nodes["train"] = TrainConfig(embeddings=("rows",), task="heads")
+    assert config.complete(nodes, where="") is config
+    tuned = {**nodes, "tune": FinetuneConfig(spatial="rows", temporal="train"), "predict": PredictConfig(run="tune")}
+    assert config.complete(tuned, where="") is config
+    assert "joint" not in EvaluateConfig(predictions="predict").spec()
 
 
 def test_an_entry_says_nothing_of_a_head_it_has_no_class_of() -> None:

@@ -100,6 +100,19 @@ def test_blur_keeps_flat_pictures_and_flattens_edges():
     assert torch.equal(blur(edge, torch.ones(1), torch.zeros(1, dtype=torch.bool), radius=3), edge)
 
 
+def test_a_blur_reaches_as_far_as_its_radius():
+    dot = torch.zeros(1, 1, 3, 15, 15)
+    dot[..., 7, 7] = 1
+    reached = []
+    for radius in (1, 3):
+        settings = NOTHING.model_copy(update={"blur": 1.0, "blur_radius": radius})
+        blurred = augment(dot, settings, lambda purpose: drawn_at(0)(purpose, 1))
+        reached.append(int((blurred[0, 0, 0].sum(0) > 1e-6).sum()))
+    assert reached == [3, 7]
+    with pytest.raises(ValueError, match="blur_radius is 1, but blur is 0; set both, or neither"):
+        AugmentSettings(blur_radius=1)
+
+
 def test_crop_scale_that_is_no_range_is_refused():
     with pytest.raises(ValueError, match="two shares of the area"):
         AugmentSettings(crop_scale=(0.9, 0.5))

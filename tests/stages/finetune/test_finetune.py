@@ -217,8 +217,12 @@ def test_frames_that_are_not_stored_are_refused_before_any_work(film):
         ({"augment": {"flipp": 1}}, "Did you mean 'flip'"),
         ({"augment": {"scene": {"reverse": 0.5}}, "epochs": 6}, "task per_row of 'train' depends on the order of rows"),
         ({"augment": {"scene": {}}}, r"copies appear after curriculum_epochs \(5\), and there are 2 epochs"),
+        (
+            {"augment": {"scene": {}}, "epochs": 6, "batch_size": 3, "processes": 2},
+            "but a process has 1; raise batch_size",
+        ),
     ],
-    ids=["pattern", "both", "both-ways", "all", "typo", "backwards", "copies"],
+    ids=["pattern", "both", "both-ways", "all", "typo", "backwards", "copies", "alone"],
 )
 def test_settings_that_cannot_work_are_refused(film, settings, message):
     with pytest.raises(ConfigError, match=message):

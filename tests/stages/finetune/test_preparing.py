@@ -38,6 +38,7 @@ FRACTAL = {
     "crop_aspect": [0.75, 1.3333],
     "color_jitter": 0,
     "blur": 0.5,
+    "blur_radius": 1,
 }
 CARL = {
     "flip": 0.5,

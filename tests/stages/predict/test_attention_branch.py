@@ -14,7 +14,7 @@ from reelwright.stages.predict.work import run_items
 from reelwright.stages.train.work import run
 from reelwright.storage.arrays.embeddings import EmbeddingStore
 from reelwright.storage.arrays.window_outputs import WindowOutputStore
-from reelwright.storage.errors import InputError, StageError
+from reelwright.storage.errors import ConfigError, StageError
 from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.results.scores import read_scores
 from reelwright.storage.tables.annotations import Annotation
@@ -111,7 +111,7 @@ def test_rows_of_another_grid_and_several_stores_are_refused(toy):
     toy.videos = toy.videos[:1]
     with pytest.raises(StageError, match="trained on rows of 4 x 3 x 3 features, these have 4 x 2 x 2"):
         run_items(toy.predict_work(stores=("other",)), toy.reporter)
-    with pytest.raises(InputError, match="the model reads positions, which 2 embeddings do not share"):
+    with pytest.raises(ConfigError, match="the model reads positions, which 2 embeddings do not share"):
         run(
             toy.train_work(
                 key="both", stores=("emb", "other"), output="map", task="video", window=WINDOW, model=MODEL, epochs=1

@@ -78,6 +78,36 @@ def test_views_that_show_the_same_frames_count_once(toy):
     assert np.abs(wanted[[0, 1, 1, 2]].mean(axis=0) - wanted.mean(axis=0)).max() > 1e-4  # what it would be else
 
 
+def _starts(toy, key, **window):
+    work = replace(toy.predict_work(run="clips", window=window), key=key)
+    run_items(work, toy.reporter)
+    return read_scores(toy.store.predictions(key), "long").start_row.tolist()
+
+
+def test_phase_and_sliding_windows_of_a_run_on_segments(toy):
+    """Ten rows, two segments: tick 5; views of two at shifts 1/4, 3/4 of it or, as CAST, at 0, 1/2."""
+    toy.write("emb", "long", np.random.default_rng(0).normal(size=(10, 3)).astype(np.float32))
+    toy.add("long", "train", Annotation(label=1))
+    run(toy.train_work(key="clips", **SEGMENTS), toy.reporter)
+    assert _starts(toy, "centred", views=2) == [1, 3]
+    assert _starts(toy, "first", views=2, phase="first") == [0, 2]
+    assert _starts(toy, "slid", sampling="grid", hop=4) == [0, 4, 8]
+
+
+def test_stretched_clips_are_learned_from_and_predicted(toy):
+    """Rows 4 apart on a grid, as CAST's dense views: of a short video the last one on the grid repeats."""
+    for name, num_rows in (("long", 40), ("short", 7)):
+        toy.write("emb", name, np.random.default_rng(num_rows).normal(size=(num_rows, 3)).astype(np.float32))
+        toy.add(name, "train", Annotation(label=num_rows % 2))
+    window = {"length": 4, "dilation": 4, "sampling": "stretched"}
+    run(toy.train_work(key="clips", **{**SEGMENTS, "window": window}), toy.reporter)
+    assert _starts(toy, "three", views=3) == [0, 12, 24]
+    short = read_scores(toy.store.predictions("three"), "short")
+    assert (short.start_row.tolist(), short.stop_row.tolist()) == ([0], [5])
+    with pytest.raises(ConfigError, match=r"window\.phase is first, but the run was trained with sampling stretched"):
+        _starts(toy, "first", phase="first")
+
+
 @pytest.mark.slow
 def test_crops_are_merged_by_hand(clipped, tmp_path):
     """A wide, a tall and a square video: three crops, three, one; each clip's line is the mean of their softmax."""
@@ -194,12 +224,14 @@ def test_settings_that_are_not_used_are_in_no_key():
     assert PredictConfig(run="train", window={"views": 1}).spec().keys() == {"window"}
     assert PredictConfig(run="train", window={"views": 2}).spec()["merged"] == "distinct views"
     cropped = PredictConfig(run="train", frames="frames", crops=3).spec()
+    assert plain.spec()["window"].keys() == {"dilation", "hop", "length", "short", "to_end", "views"}
     assert cropped == {"crops": 3, "short_side": None, "window": plain.spec()["window"]}
 
 
 REFUSED = {
     "of embeddings": ({"embeddings": ["emb"], "crops": 3}, "crops and short_side are of frames, embeddings have none"),
     "no crop": ({"frames": "frames", "crops": 0}, "crops: 0 is not allowed"),
+    "slid and viewed": ({"window": {"sampling": "grid", "views": 2}}, "sampling: grid slides windows, but views and"),
     "no side": ({"frames": "frames", "short_side": 0}, "short_side: 0 is not allowed"),
 }
 

@@ -221,6 +221,18 @@ def read_manifest(folder):
         return list(csv.reader(file))
 
 
+def test_lists_of_ucf101_as_tstl_has_them(tmp_path):
+    touch(tmp_path, "root/videos/v_Archery_g01_c01.avi", "root/videos/v_Biking_g01_c01.avi")
+    text(tmp_path / "root", "train.csv", "v_Archery_g01_c01.avi 2")
+    text(tmp_path / "root", "val.csv", "v_Biking_g01_c01.avi 10")
+    request = PrepareRequest(dataset="ucf101", root=tmp_path / "root", out=tmp_path / "out", check="names")
+    assert prepare(request, SilentReporter()).problems == ()
+    assert [[row[0], row[2], row[3]] for row in read_manifest(tmp_path / "out")[1:]] == [
+        ["v_Archery_g01_c01", "train", "2"],
+        ["v_Biking_g01_c01", "val", "10"],
+    ]
+
+
 def test_every_data_set_has_its_test():
     assert set(WRITERS) == set(datasets())
     assert all(spec.where and spec.title for spec in datasets().values())

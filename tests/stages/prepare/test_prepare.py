@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from reelwright.cli.main import app
 from reelwright.pipeline.project import Project
 from reelwright.stages.base.work import SilentReporter
 from reelwright.stages.prepare.patterns import PathIndex, compile_pattern, fill
@@ -20,7 +22,7 @@ from reelwright.stages.prepare.tables import resampled
 from reelwright.stages.prepare.work import PrepareRequest, missing_numbers, prepare
 from reelwright.storage.errors import ConfigError, InputError
 from tests.small_project import write_video
-from tests.stages.prepare.test_datasets import images, read_manifest, text, touch
+from tests.stages.prepare.test_datasets import WRITERS, images, read_manifest, text, touch
 
 
 def run(root, name, **options):
@@ -378,3 +380,14 @@ def test_ids_differ(tmp_path, names, ids):
     text(root, "train.csv", *(f"{name},x" for name in names))
     run(root, "csv", check="names")
     assert [row[0] for row in read_manifest(tmp_path / "out")[1:]] == ids
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"), [("pouring", "{rows: out/rows.csv}"), ("penn-action", "{rows: out/rows.csv, column: label}")]
+)
+def test_labels_of_rows_and_of_their_videos_are_named_for_a_pipeline_file(tmp_path, monkeypatch, name, labels):
+    monkeypatch.chdir(tmp_path)
+    Path("root").mkdir()
+    WRITERS[name](tmp_path / "root")
+    said = CliRunner().invoke(app, ["prepare", name, "--root", "root", "--out", "out", "--quick"]).stdout
+    assert said.endswith(f"for a pipeline file:\nvideos: {{manifest: out/manifest.csv}}\nlabels: {labels}\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import get_args
 
 import av
 import numpy as np
@@ -20,7 +21,7 @@ from reelwright.stages.base.work import InputRef, Work
 from reelwright.stages.render import alignment
 from reelwright.stages.render import work as render_work
 from reelwright.stages.render.alignment import film_fps, poster
-from reelwright.stages.render.config import RenderConfig, What
+from reelwright.stages.render.config import OfPredictions, RenderConfig
 from reelwright.stages.render.work import DRAWN, run
 from reelwright.storage.errors import ConfigError, StageError
 from reelwright.storage.tables.annotations import Annotation
@@ -46,7 +47,9 @@ def project(folder, *lines):
 
 
 def test_every_kind_is_drawn():
-    assert set(DRAWN) == set(What.__args__) == set(RenderConfig(embeddings="e").what)
+    of_predictions = RenderConfig(predictions="p", against="q").what
+    assert set(DRAWN) == {*RenderConfig(embeddings="e").what, *of_predictions}
+    assert set(get_args(OfPredictions)) == set(of_predictions)
 
 
 def test_in_a_pipeline(copied):

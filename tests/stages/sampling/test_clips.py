@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reelwright.stages.datasets.sampling.clips import KINDS, ClipSampling, DrawnClips, clip_sampling
+from reelwright.stages.datasets.sampling.clips import KINDS, WHOLE, ClipSampling, DrawnClips, clip_sampling
 from reelwright.stages.datasets.sampling.draws import EpochSampler
 from reelwright.stages.datasets.sampling.windows import WindowShape, window_rows
 
@@ -26,6 +26,11 @@ VIEWS = {
     "starts": (clips("multi_start", hop=2), [9], 5, [[0, 1, 2, 3], [2, 3, 4, 5], [4, 5, 6, 7]]),
     "starts, too many": (clips("multi_start"), [10], 2, [[0, 1, 2, 3], [6, 7, 8, 9]]),
     "no rows": (clips("segments"), [0], 3, []),
+    "two of segments, first": (clips("segments", phase="first"), [8], 2, [[0, 2, 4, 6], [1, 3, 5, 7]]),
+    "three of segments, first": (clips("segments", length=2, phase="first"), [18], 3, [[0, 9], [3, 12], [6, 15]]),
+    "stretched middle": (clips("stretched", dilation=2), [15], 1, [[4, 6, 8, 10]]),
+    "stretched three": (clips("stretched"), [10], 3, [[0, 1, 2, 3], [3, 4, 5, 6], [6, 7, 8, 9]]),
+    "stretched short": (clips("stretched", dilation=2, short="leave_out"), [4], 1, [[0, 2, 2, 2]]),
 }
 
 
@@ -57,7 +62,7 @@ def test_an_epoch_draws_a_clip_of_each_video_and_another_for_a_repeat(kind):
     rows, mask = window_rows(first, sampling.shape)
     assert (rows < num_rows[first.video][:, None]).all()
     assert (rows >= 0).all()
-    assert (mask.sum(1) == np.where(first.video == 2, 4 if kind == "segments" else 3, 4)).all()
+    assert (mask.sum(1) == np.where(first.video == 2, 4 if kind in WHOLE else 3, 4)).all()
     assert np.array_equal(rows, window_rows(again, sampling.shape)[0])
     assert not np.array_equal(rows, window_rows(second, sampling.shape)[0])
     longest = rows[first.video == 1]
@@ -72,6 +77,13 @@ def test_random_rows_lie_in_their_segments_and_reach_all_rows():
     assert set(drawn.rows.ravel().tolist()) == set(range(10))
     whole = clips("segments", length=3, segment_rule="whole").drawn(np.full(400, 10), np.random.default_rng(0))
     assert set(whole.rows.ravel().tolist()) == set(range(9))
+
+
+def test_stretched_clips_lie_in_a_span():
+    sampling = clips("stretched", dilation=3)
+    drawn = sampling.drawn(np.full(300, 20), np.random.default_rng(0))
+    assert set(drawn.rows[:, 0].tolist()) == set(range(8))  # stops 12 to 19
+    assert np.array_equal(drawn.rows - drawn.rows[:, :1], np.tile([0, 4, 8, 11], (300, 1)))
 
 
 def test_windows_are_no_clips():

@@ -9,7 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reelwright.stages.datasets.sampling.dense import dense_views, multi_starts, random_starts, stretched_clip
+from reelwright.stages.datasets.sampling.dense import (
+    dense_views,
+    multi_starts,
+    random_starts,
+    repeated_views,
+    stretched_clips,
+)
 from reelwright.stages.datasets.sampling.windows import WindowShape, window_rows
 
 VECTORS = json.loads((Path(__file__).parents[2] / "data" / "sampling_vectors.json").read_text())
@@ -24,7 +30,7 @@ class Fixed:
         self.end = end
 
     def integers(self, low, high):
-        return low if self.end == "min" else high - 1
+        return np.broadcast_to(low if self.end == "min" else high - 1, np.shape(high))
 
 
 SHORT = {case["n_frames"]: case for case in CAST["dense_train(clip16,rate4)"] if "short video branch" in case}
@@ -33,15 +39,51 @@ LONG = {case["n_frames"]: case for case in CAST["dense_train(clip16,rate4)"] if 
 
 @pytest.mark.parametrize("case", SHORT.values(), ids=SHORT)
 def test_cast_stretches_short_videos(case):
-    clip = stretched_clip(case["n_frames"], length=16, step=4, generator=np.random.default_rng(0))
-    assert clip.tolist() == case["short video branch"]
+    clip = stretched_clips(case["n_frames"], length=16, step=4, generator=np.random.default_rng(0))
+    assert clip.tolist() == [case["short video branch"]]
 
 
 @pytest.mark.parametrize("end", ["min", "max"])
 @pytest.mark.parametrize("case", LONG.values(), ids=LONG)
 def test_cast_stretched_clip(case, end):
-    clip = stretched_clip(case["n_frames"], length=16, step=4, generator=Fixed(end))
-    assert clip.tolist() == case[f"end_idx={end}"]
+    clip = stretched_clips(case["n_frames"], length=16, step=4, generator=Fixed(end))
+    assert clip.tolist() == [case[f"end_idx={end}"]]
+
+
+def by_the_definition(frames, length, step, stop):
+    """One clip as CAST's reader makes it."""
+    if frames <= length * step:
+        index = np.linspace(0, frames, num=frames // step)
+        index = np.concatenate([index, np.ones(length - frames // step) * frames])
+        return np.clip(index, 0, frames - 1).astype(np.int64).tolist()
+    start = stop - length * step
+    return np.clip(np.linspace(start, stop, num=length), start, stop - 1).astype(np.int64).tolist()
+
+
+@pytest.mark.parametrize(("length", "step"), [(16, 4), (8, 3), (5, 1)])
+def test_stretched_clips_of_many_videos(length, step):
+    frames = np.arange(1, 120)
+    clips = stretched_clips(frames, length=length, step=step, generator=np.random.default_rng(5))
+    long = frames[frames > length * step]
+    stops = dict(zip(long.tolist(), np.random.default_rng(5).integers(length * step, long).tolist(), strict=True))
+    assert clips.tolist() == [by_the_definition(n, length, step, stops.get(n)) for n in frames.tolist()]
+
+
+@pytest.mark.parametrize(("length", "step", "num_views"), [(16, 4, 5), (16, 4, 2), (4, 3, 7)])
+def test_repeated_views_by_the_definition(length, step, num_views):
+    frames = np.arange(1, 100)
+    views = repeated_views(frames, length=length, step=step, num_views=num_views)
+    for n, found in zip(frames.tolist(), views.tolist(), strict=True):
+        grid = list(range(0, n, step))
+        grid += [grid[-1]] * (length - len(grid))
+        room = max((len(grid) - length) / (num_views - 1), 0)
+        assert found == [grid[int(view * room) :][:length] for view in range(num_views)]
+
+
+def test_repeated_views_of_cast():
+    for n, case in VIEWS.items():
+        views = repeated_views(n, length=16, step=4, num_views=5)[0]
+        assert views[:, [0, -1]].tolist() == case["first_last_original_frame_per_view"]
 
 
 VIEWS = {case["n_frames"]: case for case in CAST["dense_test(clip16,rate4,5 views)"]}

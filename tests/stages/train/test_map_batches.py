@@ -1,4 +1,4 @@
-"""Views of stored maps, one of several augmented ones drawn for each, and runs whose last ResNet layer learns."""
+"""Views of stored maps and rows, one of several augmented ones drawn for each; runs whose last ResNet layer learns."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import zarr
 from safetensors.torch import load_file
 
 from reelwright.models.encoders.build import build_encoder
+from reelwright.stages.base.work import InputRef, VideoItem
 from reelwright.stages.datasets.sampling.two_views import TimeAugment, ViewSampler
+from reelwright.stages.embed_rows.work import run_items as embed_rows
 from reelwright.stages.train.config import TrainConfig
 from reelwright.stages.train.map_batches import MapBatches
 from reelwright.stages.train.work import run
@@ -55,26 +58,29 @@ def map_work(toy, *, model=None, embed=None, **more):
     return replace(work, inputs=inputs)
 
 
-def numbered(toy, *, num_views):
-    """Maps of one channel and place, whose value is 100 * video + 10 * row + view."""
+def numbered(toy, *, num_views, row=(1, 1, 1)):
+    """Maps of one channel and place, or rows of one feature, whose value is 100 * video + 10 * row + view."""
     for video, num_rows in enumerate(LENGTHS):
         views = np.arange(1 if num_views is None else num_views)
         values = 100.0 * video + 10 * np.arange(num_rows)[:, None] + views
         values = values[:, 0] if num_views is None else values
-        toy.write("numbers", f"d{video}", values[..., None, None, None].astype(np.float32), name="layer3.map")
+        values = values.reshape(*values.shape, *row).astype(np.float32)
+        toy.write("numbers", f"d{video}", values, name="layer3.map")
     store = EmbeddingStore(toy.store.embeddings("numbers"))
     sampler = ViewSampler(strategy="time_augment", augment=TimeAugment(length=4), seed=3)
     opened = [store.rows(f"d{video}") for video in range(len(LENGTHS))]
-    common = {"sampler": sampler, "batch_size": 2, "rows": opened, "output": "layer3.map"}
+    common = {"sampler": sampler, "batch_size": 2, "rows": opened, "output": "layer3.map", "row_axes": len(row)}
     return lambda **more: MapBatches(videos=(2, 0, 1), **common, **more)
 
 
-def test_each_view_is_of_one_stored_view_and_which_is_drawn(toy):
-    make = numbered(toy, num_views=NUM_VIEWS)
+@pytest.mark.parametrize("row", [(1, 1, 1), (1,)], ids=["maps", "rows"])
+def test_each_view_is_of_one_stored_view_and_which_is_drawn(toy, row):
+    make = numbered(toy, num_views=NUM_VIEWS, row=row)
     seen = []
     for epoch in range(8):
         for batch in make(draws=True).epoch(epoch):
-            value = batch.inputs["rows"][:, :, 0, 0, 0]
+            value = batch.inputs["rows"].flatten(2)[:, :, 0]
+            assert batch.inputs["rows"].shape[2:] == row
             stored = value % 10
             assert (stored == stored[:, :1]).all()
             assert (value // 10 % 10 == batch.inputs["row_numbers"]).all()
@@ -188,3 +194,56 @@ def test_convolutions_over_stored_maps_see_contexts(toy):
     work.config["model"], work.config["metric"] = model, "loss"
     assert np.isfinite(run(work, toy.reporter)["metrics"]["val_loss"])
     assert not any(name.startswith("backbone.") for name in weights(toy))
+
+
+@pytest.fixture
+def viewed(toy):
+    """Three videos to train on, one to validate on; three views of every row, the first of them stored alone too."""
+    for number, num_rows in enumerate(LENGTHS):
+        rows = maps(num_rows, seed=number, shape=(6,))
+        toy.write("emb", f"d{number}", rows)
+        toy.write("plain", f"d{number}", rows[:, 0])
+        toy.add(f"d{number}", "train" if number < 3 else "val", Annotation())
+    zarr.open_group(toy.store.embeddings("emb"), mode="r+").attrs["views"] = NUM_VIEWS
+    return toy
+
+
+def row_work(toy, key, *, stores=("emb",), **more):
+    work = map_work(toy, key=key, model={"source": "rows"}, stores=stores, **more)
+    work.config["output"] = "pooled"
+    return work
+
+
+def test_rows_of_several_views_are_learned_from_and_embedded_as_the_frame_is(viewed):
+    found = {}
+    for key, stored in (("run", "emb"), ("other", "plain")):
+        line = run(row_work(viewed, key, stores=(stored,)), viewed.reporter)["metrics"]
+        assert np.isfinite([line["train_loss"], line["val_loss"]]).all()
+        found[key] = line["train_loss"]
+    assert found["run"] != found["other"]  # other views were drawn
+    assert RunFolder(viewed.store.run("run")).config()["model"]["input_dim"] == 6
+    rows = {}
+    for stored in ("emb", "plain"):
+        ref = InputRef(node="train", stage="train", key="run")
+        inputs = {"run": (ref,), "embeddings": (InputRef(node="emb", stage="embed", key=stored),)}
+        config = {"embeddings": ["emb"], "run": "train", "device": "cpu", "dtype": "float32"}
+        item = VideoItem(digest="d0", path="", video_id="d0")
+        work = row_work(viewed, f"rows of {stored}")
+        work = replace(work, node="rows", stage="embed", config=config, inputs=inputs, items=(item,))
+        embed_rows(work, viewed.reporter)
+        rows[stored] = EmbeddingStore(viewed.store.embeddings(work.key)).rows("d0").output("pooled")
+    assert rows["emb"].shape == (LENGTHS[0], SMALL["embed_dim"])
+    assert np.array_equal(rows["emb"], rows["plain"])
+
+
+def test_rows_of_several_views_that_cannot_be_learned_from_are_refused(viewed):
+    with pytest.raises(StoreError, match=r"only vectors \(D,\) of one embed node are taken .*, not 2 embed nodes"):
+        run(row_work(viewed, "two", stores=("emb", "plain")), viewed.reporter)
+    windows = viewed.train_work(key="windows")
+    with pytest.raises(StoreError, match=r"are 3 views each, of which no average is taken"):
+        run(windows, viewed.reporter)
+    for number, num_rows in enumerate(LENGTHS):
+        viewed.write("tokens", f"d{number}", maps(num_rows, seed=number, shape=(2, 6)))
+    zarr.open_group(viewed.store.embeddings("tokens"), mode="r+").attrs["views"] = NUM_VIEWS
+    with pytest.raises(StoreError, match=r"not output 'pooled' with rows of \(2, 6\). Name one node"):
+        run(row_work(viewed, "tokens", stores=("tokens",)), viewed.reporter)

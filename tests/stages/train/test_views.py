@@ -89,6 +89,8 @@ def test_no_label_is_needed(courses, model, objective):
     assert loaded.embedder.embed.out_features == 16
     num_views = 2 if objective.startswith("scl") else 1
     assert courses.reporter.advanced == courses.reporter.totals[-1] == 2 * 6 * num_views
+    assert courses.reporter.unit == "views"
+    assert "learning rate 0.001; 3 videos an update" in courses.reporter.notes
 
 
 @pytest.mark.slow

@@ -1,0 +1,56 @@
+"""The encoders there are, by name, and what each is: found by building it without weights or memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import timm
+import torch
+
+from reelwright.models.encoders.build import build_encoder, output_shapes
+from reelwright.models.encoders.names import OWN_NETWORKS, VIDEO_NAMES, tsm_models
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderFacts:
+    """What a person asks of an encoder."""
+
+    name: str
+    kind: str  # image, or video: it sees clips
+    num_parameters: int  # without a classifier
+    dim: int  # D of the output `pooled`
+    size: tuple[int, int]  # (H, W) in pixels that it sees
+    clip_length: int  # frames; 1 of an image encoder
+
+
+def encoder_names(words: tuple[str, ...] = ()) -> list[str]:
+    """All names that hold each of ``words``, whatever their case: our own networks, torchvision's, then timm's.
+
+    timm's are those with pretrained weights (NAME.TAG), and networks of which none are published. `frames/NAME` takes
+    the same names as `timm/NAME`.
+    """
+    tagged = timm.list_pretrained()
+    known = [f"{library}/{name}" for library, names in OWN_NETWORKS.items() for name in names]
+    known += [f"torchvision/{name}" for name in VIDEO_NAMES]
+    known += [f"tsm/{name}" for name in sorted(tsm_models())]
+    known += [f"timm/{name}" for name in sorted({*tagged, *(set(timm.list_models()) - _bases(tagged))})]
+    return [name for name in known if all(word.lower() in name.lower() for word in words)]
+
+
+def encoder_facts(name: str) -> EncoderFacts:
+    """What an encoder is. Raises ValueError for an unknown name."""
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        encoder = build_encoder(name)
+        dim = output_shapes(encoder)["pooled"][0]
+    return EncoderFacts(
+        name=name,
+        kind=encoder.kind,
+        num_parameters=sum(parameter.numel() for parameter in encoder.parameters()),
+        dim=dim,
+        size=encoder.data_config.size,
+        clip_length=encoder.data_config.clip_length,
+    )
+
+
+def _bases(names: list[str]) -> set[str]:
+    return {name.partition(".")[0] for name in names}

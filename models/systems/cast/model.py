@@ -1,0 +1,283 @@
+"""CAST: a spatial and a temporal expert in lock-step, which look at each other behind every attention.
+
+    frames -> space expert: s -> s + A(attention) -> + B-CAST(s, t) -> + MLP + B(...) -> ... -> mean class -> heads
+    frames -> time expert:  t -> t + A(attention) -> + B-CAST(t, s) -> + MLP + B(...) -> ... -> mean       -> heads
+
+Lee et al. 2023 (CAST: Cross-Attention in Space and Time for Video Action Recognition), section 3, and its public code.
+Shape letters: B clips, F frames of a clip, T frames of the grid, P prefix tokens, N places, D features, K classes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from reelwright.models.clip_options import CastOptions
+from reelwright.models.contracts import ClipModel, ClipSizes, Inputs, Part
+from reelwright.models.encoders.base import DataConfig, Encoder
+from reelwright.models.encoders.build import build_encoder
+from reelwright.models.systems.cast.blocks import Adapter, Exchange, Lateral, dropped
+from reelwright.models.systems.cast.experts import Expert, check_equal, repeat_real
+from reelwright.models.systems.cast.head import CastHead
+from reelwright.models.systems.cast.public_names import from_public
+
+EXPERTS = ("space", "time")
+_MLP_SCALE = 0.5  # on the adapter beside the MLP
+_BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
+_ASKING = {"both": ("space", "time"), "t2s": ("space",), "s2t": ("time",)}  # by direction, who is added to
+
+
+class CastBlock(nn.Module):
+    """What is added to one block of both experts."""
+
+    def __init__(self, experts: Mapping[str, Expert], options: CastOptions, *, exchanges: bool, rate: float) -> None:
+        """`rate` is that of stochastic depth."""
+        super().__init__()
+        space, hidden = experts["space"], int(experts["space"].width * options.adapter_ratio)
+        self.rate = rate
+        kinds = ("attention", "mlp") if options.adapters else ()
+        self.adapters = nn.ModuleDict(
+            {f"{name}_{kind}": Adapter(space.width, hidden) for kind in kinds for name in EXPERTS}
+        )
+        asking = _ASKING[options.direction]
+        self.exchange: Exchange | Lateral | None = None
+        if exchanges and options.exchange == "lateral":
+            self.exchange = Lateral(space.width, names=asking)
+        elif exchanges:
+            windows = {"space": options.t2s_window, "time": options.s2t_window}
+            self.exchange = Exchange(
+                space.width,
+                bottleneck=options.bottleneck,
+                heads=space.num_heads,
+                windows={name: windows[name] for name in asking},
+                grid=(space.grid[0], space.grid[1] * space.grid[2]),
+                positions=options.positions,
+            )
+
+    def forward(self, experts: Mapping[str, Expert], index: int, streams: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Streams that enter block `index` of the experts -> those that leave it."""
+        found = dict(streams)
+        for name, expert in experts.items():
+            seen = expert.attended(index, found[name])
+            found[name] = found[name] + (seen + self._adapted(f"{name}_attention", seen) if self.adapters else seen)
+        if self.exchange is not None:
+            frames = {name: expert.frames(found[name]) for name, expert in experts.items()}
+            added = self.exchange(frames, {name: expert.num_prefix for name, expert in experts.items()})
+            for name, value in added.items():
+                found[name] = found[name] + experts[name].stream(dropped(value, self.rate, training=self.training))
+        for name, expert in experts.items():
+            normed = expert.normed(index, found[name])
+            change = expert.transformed(index, normed)
+            if self.adapters:
+                beside = expert.frames(_MLP_SCALE * self._adapted(f"{name}_mlp", normed))
+                change = change + expert.stream(dropped(beside, self.rate, training=self.training))
+            found[name] = found[name] + change
+        return found
+
+    def _adapted(self, name: str, x: Tensor) -> Tensor:
+        result: Tensor = self.adapters[name](x)
+        return result
+
+
+class Cast(ClipModel):
+    """Two experts and what lies between them."""
+
+    data_config = DataConfig(
+        size=(224, 224),
+        resize=224,
+        interpolation="bilinear",
+        antialias=True,
+        crop="center",
+        mean=(0.0, 0.0, 0.0),  # each expert normalises for itself
+        std=(1.0, 1.0, 1.0),
+        clip_length=16,
+    )
+
+    def __init__(
+        self,
+        encoders: Mapping[str, Encoder],
+        *,
+        length: int,
+        sizes: Sequence[tuple[str, int]],
+        options: CastOptions | None = None,
+    ) -> None:
+        """`encoders` of space and time, with their weights; `length` F frames of a clip; `sizes` as of `CastHead`.
+
+        Raises ValueError for experts that do not fit together, and blocks that they do not have.
+        """
+        super().__init__()
+        self.options = options = options or CastOptions()
+        self.space, self.time = (
+            Expert(encoders[name], length=length, every=options.every, pixels=options.pixels) for name in EXPERTS
+        )
+        check_equal(self.space, self.time)
+        depth = self.space.depth
+        top = depth if options.top is None else options.top
+        if top > depth:
+            raise ValueError(f"top is {top}, but the experts have {depth} blocks.")
+        exchanging = _exchanging(options, depth, top)
+        self.first = depth - top
+        rates = torch.linspace(0, options.drop_path, depth, device="cpu").tolist() if depth > 1 else [options.drop_path]
+        self.blocks = nn.ModuleDict(
+            {
+                str(index): CastBlock(self._experts(), options, exchanges=index in exchanging, rate=rates[index])
+                for index in range(self.first, depth)
+            }
+        )
+        norms = {name: expert.take_norm() for name, expert in self._experts().items()}
+        self.head = CastHead(norms, self.space.width, sizes=sizes, options=options)
+        if options.source == "tokens":
+            for expert in self._experts().values():
+                expert.keep_last(top)
+        self._is_recomputed = False
+
+    @classmethod
+    def of(cls, sizes: ClipSizes, options: CastOptions) -> Cast:
+        """See ClipModel; experts without `img_size` and `clip_length` of their own are of the clips' size."""
+        if options.source != "frames":
+            raise ValueError("source: tokens is of train, which reads stored ones; leave source out.")
+        named: dict[str, Any] = {}
+        for name in EXPERTS:
+            is_video = getattr(options, name).startswith("videomae/")
+            height, width = sizes.frame_size
+            size = {"img_size": height if height == width else sizes.frame_size}
+            clip = {"clip_length": sizes.length} if is_video else {}
+            named[f"{name}_args"] = {**size, **clip, **getattr(options, f"{name}_args")}
+        heads = list(sizes.heads.items()) or [("", sizes.num_outputs)]
+        model = build_cast(length=sizes.length, sizes=heads, options=replace(options, **named))
+        if model.space.size != sizes.frame_size:
+            raise ValueError(
+                f"frames have {sizes.frame_size} pixels, but the experts see {model.space.size}; set preprocess.size, "
+                "or leave img_size out of space_args and time_args."
+            )
+        return model
+
+    def public_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A checkpoint of the public code by our names."""
+        return from_public(state)
+
+    def _experts(self) -> dict[str, Expert]:
+        return {"space": self.space, "time": self.time}
+
+    @cached_property
+    def parts(self) -> Mapping[str, Part]:
+        """Both experts, frozen unless said otherwise, and what is added: its blocks are layers as those of experts."""
+        depth = self.space.depth
+        layers = {name: _layer(name, depth) for name, _ in self.named_parameters()}
+        if self.options.experts == "trained":
+            return {"": Part(layers=layers)}
+
+        def part(prefix: str, state: str) -> Part:
+            own = {name.removeprefix(f"{prefix}."): at for name, at in layers.items() if name.startswith(f"{prefix}.")}
+            first = min(own.values(), default=0)
+            return Part(state=state, layers={name: at - first for name, at in own.items()})  # type: ignore[arg-type]
+
+        frozen = {name: part(name, "frozen") for name in EXPERTS}
+        return {**frozen, "blocks": part("blocks", "trained"), "head": part("head", "trained")}
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Compute the blocks again in the backward pass instead of keeping what is inside."""
+        self._is_recomputed = enable
+
+    def take_weights(self, encoders: Mapping[str, Encoder]) -> None:
+        """Copy the weights of two encoders into the experts and the norms behind them, as far as these are kept.
+
+        Raises RuntimeError for encoders of other shapes, ValueError for those that lack weights.
+        """
+        for name, expert in self._experts().items():
+            given, norm = encoders[name].model.state_dict(), self.head.get_submodule(f"{name}_norm").state_dict()
+            own = expert.model.state_dict()
+            last = next((key for key in ("norm", "fc_norm") if f"{key}.weight" in given), None)
+            missing = [key for key in own if key not in given]
+            if missing:
+                raise ValueError(f"{name} lacks {', '.join(missing[:3])}.")
+            expert.model.load_state_dict({key: given[key] for key in own})
+            if last is not None:
+                self.head.get_submodule(f"{name}_norm").load_state_dict({key: given[f"{last}.{key}"] for key in norm})
+
+    def forward(self, batch: Inputs) -> dict[str, Tensor]:
+        """`logits` (B,K), and of several heads `logits.NAME` (B,K of the head).
+
+        In: `mask` (B,F) and `frames` (B,F,3,H,W), RGB in [0, 1]; a padded frame counts as the last real one before it.
+        Of source tokens: `rows` (B,1,M,D), a clip a window: the tokens that enter the first of the last `top` blocks of
+        space, frame after frame with prefix tokens in front of each, and behind them those of time. Raises ValueError
+        for other shapes.
+        """
+        streams = self._tokens(batch["rows"]) if self.options.source == "tokens" else self._frames(batch)
+        for index in range(self.first, self.space.depth):
+            block = self.blocks[str(index)]
+            if self._is_recomputed and self.training:
+                streams = checkpoint(block, self._experts(), index, streams, use_reentrant=False)
+            else:
+                streams = block(self._experts(), index, streams)
+        found: dict[str, Tensor] = self.head(*(each.summary(streams[name]) for name, each in self._experts().items()))
+        return found
+
+    def _frames(self, batch: Inputs) -> dict[str, Tensor]:
+        frames = repeat_real(batch["frames"], batch["mask"])
+        found = {}
+        for name, expert in self._experts().items():
+            stream = expert.enter(frames)
+            for block in expert.model.blocks[: self.first]:
+                stream = block(stream)
+            found[name] = stream.contiguous()  # as stored ones: sums over tokens then have the same bits
+        return found
+
+    def _tokens(self, rows_B1MD: Tensor) -> dict[str, Tensor]:
+        counts = [expert.num_tokens for expert in self._experts().values()]
+        wanted = (1, sum(counts), self.space.width)
+        if tuple(rows_B1MD.shape[1:]) != wanted:
+            raise ValueError(
+                f"windows of tokens must have shape {wanted}, one clip with {counts[0]} tokens of space and "
+                f"{counts[1]} of time; got {tuple(rows_B1MD.shape[1:])}."
+            )
+        parts = zip(self._experts().items(), torch.split(rows_B1MD[:, 0], counts, dim=1), strict=True)
+        return {name: expert.from_tokens(tokens).contiguous() for (name, expert), tokens in parts}
+
+
+def build_cast(
+    *,
+    length: int,
+    sizes: Sequence[tuple[str, int]],
+    options: CastOptions,
+    encoders: Mapping[str, Encoder] | None = None,
+) -> Cast:
+    """CAST with random weights from torch's global random state, but of experts that are given (`encoders`).
+
+    Raises ValueError for experts that there are not or do not fit, and for heads that no expert answers.
+    """
+    if encoders is None:
+        named = {"space": (options.space, options.space_args), "time": (options.time, options.time_args)}
+        encoders = {name: build_encoder(encoder, model_args=args) for name, (encoder, args) in named.items()}
+    return Cast(encoders, length=length, sizes=sizes, options=options)
+
+
+def _layer(name: str, depth: int) -> int:
+    """0 before the blocks, 1 more than its number in a block, the last behind them."""
+    found = _BLOCK.search(name)
+    if found is not None:
+        return 1 + int(found[1])
+    return depth + 1 if name.startswith("head.") else 0
+
+
+def _exchanging(options: CastOptions, depth: int, top: int) -> set[int]:
+    """Blocks in which the experts exchange. Raises ValueError for some that are not among the last `top`."""
+    if options.exchange == "none":
+        return set()
+    allowed = range(depth - top, depth)
+    if options.exchange_blocks is None:
+        return set(allowed)
+    outside = [block for block in options.exchange_blocks if block not in allowed]
+    if outside:
+        raise ValueError(
+            f"exchange_blocks names block {outside[0]}; allowed: {allowed.start} to {allowed.stop - 1}"
+            + (f" (top is {top})." if options.top is not None else ".")
+        )
+    return set(options.exchange_blocks)

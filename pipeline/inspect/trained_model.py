@@ -1,0 +1,258 @@
+"""A trained model on its own: the nodes that lead from a video to its scores, with their weights, as a pipeline file.
+
+The run and every run that it needs (of an encoder) stand in it as import_model, so that nothing is trained; what was
+decided for training (rate, size, encoder, preprocessing) stands in it as it was, so that nobody says it again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from omegaconf import OmegaConf
+
+from reelwright.pipeline.config.adhoc import adhoc_pipeline, videos_block
+from reelwright.pipeline.config.pipeline_file import DEFAULT_NAMES, STORE_VARIABLE, PipelineFile, read_yaml
+from reelwright.pipeline.project import Project
+from reelwright.stages.base.plugin_source import Source
+from reelwright.stages.base.plugins import PluginUse
+from reelwright.stages.base.registry import EXPORTED, IMPORTS_RUN, PREDICTS
+from reelwright.storage.digests import file_digest
+from reelwright.storage.errors import ConfigError, StoreError
+from reelwright.storage.files import replacing_folder, write_json
+from reelwright.storage.results.runs import RunFolder
+from reelwright.storage.urls import is_url
+
+if TYPE_CHECKING:
+    from reelwright.pipeline.plan.graph import Node
+    from reelwright.pipeline.plan.plan import Planner
+
+PREDICT, PIPELINE = "predictions", "pipeline.yaml"
+_KEPT = frozenset({"materialize"})  # of the settings that enter no key: jpeg frames are stored ones
+
+Place = Callable[[Path, str], str]  # a file, and what it is called in an exported model -> how the pipeline names it
+
+
+@dataclass
+class _Nodes:
+    """The nodes from videos to the scores of a run, as a pipeline file has them."""
+
+    planner: Planner
+    place: Place
+    stages: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def add_run(self, name: str) -> RunFolder:
+        """The run of a node. Raises StoreError where it is not there."""
+        plan = self.planner.plan(name)
+        if plan.record is None or not plan.key:
+            raise StoreError(f"node {name!r} has no trained model: {'; '.join(plan.reasons)}. Run it first")
+        store = self.planner.file.store
+        store.backend.pull(store.run(plan.key))
+        folder = RunFolder(store.run(plan.key))
+        used = {use.key for node in self._behind(name) for use in node.config.plugins().values()}
+        self.place(folder.path / "config.yaml", f"runs/{name}/config.yaml")
+        self.stages[name] = {
+            "uses": IMPORTS_RUN,
+            "weights": self.place(folder.weights, f"runs/{name}/model.safetensors"),
+            **({"imports": sorted(used)} if used else {}),
+        }
+        return folder
+
+    def add(self, name: str) -> None:
+        """A node, and before it those that it reads."""
+        if name in self.stages:
+            return
+        node = self.planner.graph.nodes[name]
+        if node.config.kind == "run":
+            self.add_run(name)
+            return
+        if not node.parents and node.config.produces != "frames":
+            raise ConfigError(
+                f"{name} is a {node.stage} node: its rows came from files, and there is no way from a new video to "
+                "them. Predict in a pipeline file that names the new files"
+            )
+        for parent in node.parents:
+            self.add(parent)
+        self.stages[name] = {"uses": node.stage, **self._settings(node)}
+
+    def _settings(self, node: Node) -> dict[str, Any]:
+        """What is set of a node, files at their new place; how the work was done is not part of a model."""
+        config, plan = node.config, self.planner.plan(node.name)
+        names = {name for name in config.model_fields_set if config.role(name) != "execution" or name in _KEPT}
+        values = config.model_dump(mode="json", include=names, exclude_unset=True)
+        files = {name: self.planner.file.resolve(path) for name, path in config.sources().items()}
+        if (hub := config.hub_weights()) is not None:
+            files["weights"] = self.planner.file.store.weights(hub)
+        for name, path in files.items():
+            if not path.is_file():
+                raise StoreError(f"{node.name}: {path} is not there ({'; '.join(plan.reasons)}). Run the node first")
+            values[name] = self.place(path, f"weights/{node.name}/{path.name}")
+        return values
+
+    def _behind(self, name: str) -> list[Node]:
+        """A run, and those that it started from."""
+        node = self.planner.graph.nodes[name]
+        started = [
+            parent for field in node.inputs if node.config.used(field) == "start" for parent in node.inputs[field]
+        ]
+        return [node, *(found for parent in started for found in self._behind(parent))]
+
+
+def model_stages(planner: Planner, run: str, place: Place) -> tuple[dict[str, dict[str, Any]], RunFolder]:
+    """The nodes from videos to the scores of the node ``run``, the last one called `predictions`, and its run.
+
+    Raises ConfigError for a node that trains nothing or gives no scores, StoreError where something is missing.
+    """
+    planner.graph.check_name(run)
+    node = planner.graph.nodes[run]
+    runs = [name for name, other in planner.graph.nodes.items() if other.config.kind == "run"]
+    if node.config.kind != "run":
+        raise ConfigError(f"{run} is a {node.stage} node, which trains nothing. Runs here: {', '.join(runs) or 'none'}")
+    nodes = _Nodes(planner, place)
+    folder = nodes.add_run(run)
+    if folder.config().get("task") is None:
+        raise ConfigError(
+            f"the run of {run} ({node.stage}) gives no scores. Embed with it (embed: {{run: {run}}}) in the pipeline "
+            "file"
+        )
+    reads = next((name for name in ("embeddings", "frames") if node.inputs.get(name)), None)
+    if reads is None:
+        raise ConfigError(f"{run} is a {node.stage} node, which reads neither embeddings nor frames of videos")
+    for parent in node.inputs[reads]:
+        nodes.add(parent)
+    given = list(node.inputs[reads]) if reads == "embeddings" else node.inputs[reads][0]
+    return {**nodes.stages, PREDICT: {"uses": PREDICTS, "run": run, reads: given}}, folder
+
+
+def pipeline_of_model(
+    model: str, videos: str, overrides: Sequence[str] = (), *, config: Path | None = None
+) -> PipelineFile:
+    """A pipeline that predicts ``videos`` with a model: a folder that was exported, or a node of a pipeline file.
+
+    ``videos`` is what `videos_block` takes, ``config`` the pipeline file of a node. The store is that of the pipeline
+    file, of an exported model that of the working folder. An override without a node's name is a setting of predict.
+    Raises ConfigError, and StoreError for a node that is not trained.
+    """
+    if (Path(model) / PIPELINE).is_file():
+        path = (Path(model) / PIPELINE).absolute()
+        stages: Any = OmegaConf.to_container(read_yaml(path).stages)
+        store = os.environ.get(STORE_VARIABLE) or str(Path.cwd() / ".reelwright" / "store")
+    else:
+        has_file = config is not None or any(Path(name).is_file() for name in DEFAULT_NAMES)
+        if Path(model).exists() and not (has_file and model in Project.open(config).file.nodes):
+            raise ConfigError(f"{model} has no {PIPELINE}: it is no folder that `reelwright export-model` wrote")
+        project = Project.open(config)
+        stages, _ = model_stages(project.planner(read=True), model, _where_it_is)
+        path, store = project.file.folder / f"reelwright-{PREDICT}.yaml", project.file.store.place
+    return adhoc_pipeline(PREDICT, _absolute(videos), stages, overrides, path=path, store=store)
+
+
+def export_model(project: Project, run: str, out: Path) -> Path:
+    """Write the trained model of a node into a folder of its own, which appears when it is whole.
+
+    out/pipeline.yaml    the nodes from a video to its scores; `reelwright predict --run out` runs them
+        runs/NODE/       config.yaml (model, task, classes, windows) and model.safetensors of each run
+        weights/NODE/    weights of encoders that no run learned
+        *.py             plug-ins from files beside the pipeline file, with what they import from there
+        model.json       classes, task, scores on val, and the digest of every file, which is checked when it is read
+        README.md        the same for people
+
+    Raises ConfigError where ``out`` holds something else, or the node has no model that gives scores.
+    """
+    if out.exists() and not (out / EXPORTED).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out} holds files that are no exported model; give an empty folder, or a new one")
+    planner = project.planner(read=True)
+    planner.graph.check_name(run)
+    with replacing_folder(out) as temporary:
+
+        def copied(path: Path, name: str) -> str:
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, temporary / name)
+            return name
+
+        stages, folder = model_stages(planner, run, copied)
+        for use in _plugins(planner, stages):
+            _copy_source(use.name, project.file.folder, copied)
+        text = yaml.safe_dump({"stages": stages}, sort_keys=False, allow_unicode=True, width=120)
+        (temporary / PIPELINE).write_text(text, encoding="utf-8")
+        described = _description(planner, run, folder)
+        (temporary / "README.md").write_text(_card(described, text), encoding="utf-8")
+        files = sorted(path for path in temporary.rglob("*") if path.is_file())
+        digests = {path.relative_to(temporary).as_posix(): file_digest(path) for path in files}
+        write_json(temporary / EXPORTED, {**described, "files": digests})
+    return out
+
+
+def _where_it_is(path: Path, name: str) -> str:
+    """The place of a file that is not copied."""
+    del name
+    return str(path)
+
+
+def _absolute(videos: str) -> dict[str, Any]:
+    block = videos_block(videos).items()
+    return {name: text if is_url(text) else str(Path(text).absolute()) for name, text in block} | {"split": "test"}
+
+
+def _plugins(planner: Planner, stages: Mapping[str, Mapping[str, Any]]) -> list[PluginUse]:
+    """The plug-ins of the nodes of an exported model, and of what its runs are made of."""
+    named = planner.graph.upstream([name for name in stages if name in planner.graph.nodes])
+    return [use for name in sorted(named) for use in planner.graph.nodes[name].config.plugins().values()]
+
+
+def _copy_source(name: str, folder: Path, place: Place) -> None:
+    """A plug-in's file and what it imports from beside it, if it is one. Raises ConfigError outside ``folder``."""
+    written, _, _ = name.rpartition(":")
+    if not written.endswith(".py"):
+        return
+    top = (folder / written).resolve().parent
+    for module in Source.of_file(folder / written).modules.values():
+        path = module.path.resolve()
+        if not path.is_file():
+            continue
+        if Path(written).is_absolute() or not path.is_relative_to(folder.resolve()) or not path.is_relative_to(top):
+            raise ConfigError(f"{path}, of the plug-in {name}, lies outside {folder}; move it beside the pipeline file")
+        place(path, path.relative_to(folder.resolve()).as_posix())
+
+
+def _description(planner: Planner, run: str, folder: RunFolder) -> dict[str, Any]:
+    values, record = folder.config(), planner.plan(run).record
+    assert record is not None
+    names = ("task", "classes", "heads", "window", "output", "model")
+    return {
+        "run": run,
+        "stage": values["stage"],
+        "key": folder.path.name,
+        **{name: values[name] for name in names if values.get(name)},
+        "val": {name: value for name, value in record.outputs.get("metrics", {}).items() if name.startswith("val_")},
+        "trained": record.finished,
+    }
+
+
+def _card(described: Mapping[str, Any], pipeline: str) -> str:
+    """A page about the model, for people."""
+    scores = [f"| {name.removeprefix('val_')} | {value:.4g} |" for name, value in described["val"].items()]
+    table = "\n".join(["| on val | |", "|---|---|", *scores]) if scores else "It was not measured on val."
+    model = described.get("model") or {}
+    name = model.get("name", "as config.yaml says")
+    return f"""# {described["run"]}
+
+A model of reelwright ({described["stage"]}, trained {described["trained"]}): {name},
+task {described["task"]}. Predict videos with it, no labels and no pipeline file needed:
+
+    reelwright predict --run FOLDER --videos VIDEOS --out scores.parquet
+
+Classes, in the order of the scores: {", ".join(described["classes"])}.
+
+{table}
+
+How a video becomes scores (pipeline.yaml):
+
+```yaml
+{pipeline}```
+"""

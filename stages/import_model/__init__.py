@@ -1,0 +1,1 @@
+"""A model that was trained elsewhere, taken as a run."""

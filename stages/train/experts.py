@@ -1,0 +1,109 @@
+"""The experts of CAST: the encoders of two embed nodes, with their weights.
+
+Trained on the tokens that enter their last blocks, which these nodes have stored, CAST learns as it would from frames
+(models/systems/cast); from frames (finetune) it begins with the whole encoders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from reelwright.models.encoders.base import DataConfig
+from reelwright.models.encoders.outputs import parse_output
+from reelwright.models.systems.cast.model import EXPERTS, Cast
+from reelwright.stages.base.config import parse_config
+from reelwright.stages.base.work import Work
+from reelwright.stages.datasets.stored_rows import joined_shape, stored_shape
+from reelwright.stages.embed.config import EmbedConfig
+from reelwright.stages.embed.encoding.encoder import LoadedEncoder, build_from_config
+from reelwright.storage.arrays.embeddings import EmbeddingStore
+from reelwright.storage.errors import ConfigError
+from reelwright.storage.store import Store
+
+_OF_CLIPS = ("clip_length", "every")  # arguments of frames/NAME that are not of the image encoder
+
+
+@dataclass(frozen=True)
+class Experts:
+    """The encoders of both embed nodes, by what they are to CAST."""
+
+    loaded: Mapping[str, LoadedEncoder]
+    where: str
+
+    @classmethod
+    def of(cls, work: Work, name: str) -> Experts:
+        """Those of the embed nodes that the setting ``name`` names; raises as `build_from_config`.
+
+        Raises ConfigError where frames are normalised otherwise than the encoder says, which CAST would not do.
+        """
+        store, found = Store.at(work.store), {}
+        for expert, reference in zip(EXPERTS, work.inputs[name], strict=True):
+            run = next(iter(reference.inputs.get("run", ())), None)
+            embed = parse_config(EmbedConfig, dict(reference.config), where=reference.node)
+            loaded = build_from_config(embed, store=store, run=run, where=reference.node, plugins=work.plugins)
+            own, seen = loaded.encoder.data_config, loaded.data_config
+            if (own.mean, own.std) != (seen.mean, seen.std):
+                raise ConfigError(
+                    f"{work.node}: {reference.node} sets preprocess.mean or std, which an expert of cast does not "
+                    "take over. Leave them out; model.pixels: imagenet shows both experts frames as ImageNet's are."
+                )
+            found[expert] = loaded
+        return cls(found, work.node)
+
+    def options(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The options of the model that are ``given``, with those that say what its experts are."""
+        own = dict(given)
+        for name, loaded in self.loaded.items():
+            library, _, model = loaded.name.partition("/")
+            arguments = dict(loaded.config.model_args)
+            if library == "frames":
+                own["every"] = arguments.get("every", 2)
+                arguments = {key: value for key, value in arguments.items() if key not in _OF_CLIPS}
+            own |= {name: f"timm/{model}" if library == "frames" else loaded.name, f"{name}_args": arguments}
+        return own
+
+    def clip_length(self) -> int:
+        """Frames of a stored row. Raises ConfigError for encoders of single frames and clips of unequal length."""
+        for loaded in self.loaded.values():
+            library, _, model = loaded.name.partition("/")
+            if library not in {"frames", "videomae"}:
+                raise ConfigError(
+                    f"{self.where}: embeddings of {loaded.name} have a row for every frame, but a row has to be a "
+                    f"clip. Embed with encoder: frames/{model} (or videomae/NAME)."
+                )
+        lengths = [loaded.data_config.clip_length for loaded in self.loaded.values()]
+        if len(set(lengths)) > 1:
+            raise ConfigError(
+                f"{self.where}: clips of the embed nodes have {' and '.join(map(str, lengths))} frames. Set "
+                "clip.length of both to one number."
+            )
+        return lengths[0]
+
+    def data_config(self, own: DataConfig) -> DataConfig:
+        """How frames are made ready: as the spatial expert's are, but normalised as ``own`` says."""
+        space = self.loaded["space"].data_config
+        return replace(space, mean=own.mean, std=own.std, clip_length=own.clip_length)
+
+    def give_weights(self, model: Cast) -> None:
+        """Put the weights of both encoders into ``model``. Raises ConfigError where they do not fit."""
+        try:
+            model.take_weights({name: loaded.encoder for name, loaded in self.loaded.items()})
+        except (ValueError, RuntimeError) as error:
+            raise ConfigError(f"{self.where}: the experts are not those of the embed nodes: {error}") from error
+
+    def check_output(self, model: Cast, output: str) -> None:
+        """Raise ConfigError where ``output`` is not what enters the last blocks of ``model``."""
+        layer, depth = parse_output(output).layer, model.space.depth
+        assert layer is not None
+        if (layer + depth if layer < 0 else layer) != model.first:
+            raise ConfigError(
+                f"{self.where}: output {output} is not what enters the last {depth - model.first} of {depth} blocks; "
+                f"set output: block{model.first}.input (in both embed nodes too), or model.top: {depth - layer}."
+            )
+
+
+def row_shape(stores: Sequence[EmbeddingStore], output: str) -> list[int]:
+    """Of a row with positions, of one store or the tokens of several."""
+    return list(joined_shape([stored_shape(store, output) for store in stores]))

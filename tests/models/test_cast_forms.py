@@ -1,0 +1,198 @@
+"""CAST's other forms: options, other experts, the last blocks on stored tokens; and the tests of all models."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional
+
+from reelwright.models.blocks.activation_checkpointing import recompute_blocks
+from reelwright.models.encoders.build import build_encoder
+from reelwright.models.temporal.common import TemporalSizes
+from reelwright.models.testing import TemporalModelTests
+from tests.models.test_cast import CLIP, DEPTH, FRAMES, SPACE_ARGS, TIME_ARGS, VMAE, WIDTH, awake, cast, clips
+
+SPLIT = 10  # tokens of space in a row: 2 frames of 5
+
+
+class TestCast(TemporalModelTests):
+    """The contract of models, on frames."""
+
+    sizes = (TemporalSizes(input_dim=1, num_outputs=3, length=FRAMES, per_row=False),)
+
+    def build(self, sizes):
+        return awake(cast(sizes=[("", sizes.num_outputs)]))
+
+    def batch(self, sizes):
+        assert sizes.length == FRAMES
+        return clips(seed=int(torch.randint(1000, (1,))))
+
+
+FORMS = {
+    "adapters only": {"exchange": "none"},
+    "nothing added": {"exchange": "none", "adapters": False},
+    "lateral": {"exchange": "lateral"},
+    "late add": {"exchange": "none", "fusion": "add"},
+    "late concat": {"exchange": "none", "fusion": "concat"},
+    "one block": {"exchange_blocks": [1]},
+    "space asks": {"direction": "t2s"},
+    "time asks": {"direction": "s2t"},
+    "all windows": {"t2s_window": "space_time", "s2t_window": "space_time"},
+    "narrow": {"bottleneck": 0.25, "positions": False},
+    "top": {"top": 1},
+    "trained": {"experts": "trained", "adapters": False},
+    "two images": {"time": CLIP, "time_args": SPACE_ARGS},
+    "two videos": {"space": VMAE, "space_args": TIME_ARGS},
+    "plain vit": {"space": "timm/vit_small_patch16_224", "space_args": {**SPACE_ARGS, "global_pool": "avg"}},
+    "dino": {
+        "space": "timm/vit_small_patch14_reg4_dinov2",
+        "space_args": {**SPACE_ARGS, "patch_size": 16, "init_values": 0.1},
+    },
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_forms(form):
+    given = FORMS[form]
+    model = awake(cast(**given))
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    found = model.eval()(clips())
+    assert {name: tuple(value.shape) for name, value in found.items()} == {
+        "logits": (2, 5),
+        "logits.verb": (2, 3),
+        "logits.noun": (2, 2),
+    }
+    exchanging = [name for name, block in model.blocks.items() if block.exchange is not None]
+    asking = {"space asks": {"space"}, "time asks": {"time"}}.get(form, {"space", "time"})
+    names = {"one block": ["1"], "top": ["2"]}.get(form, ["0", "1", "2"])
+    assert exchanging == ([] if given.get("exchange") == "none" else names)
+    for name in exchanging:
+        assert set(model.blocks[name].exchange.up) == asking
+    again = cast(seed=5, **given)
+    again.load_state_dict(state)
+    assert torch.equal(again.eval()(clips())["logits"], found["logits"])
+    assert "".join(model.parts) == ("" if form == "trained" else "spacetimeblockshead")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"time_args": {**TIME_ARGS, "width": 16}}, "equal width: space has 8, time 16"),
+        ({"time_args": {**TIME_ARGS, "img_size": 48}}, r"equal grid: space has \(2, 2, 2\), time \(2, 3, 3\)"),
+        ({"every": 4}, r"equal grid: space has \(1, 2, 2\), time \(2, 2, 2\)"),
+        ({"time_args": {**TIME_ARGS, "depth": 2}}, "equal depth: space has 3, time 2"),
+        ({"every": 3}, "clips have 4 frames, but the expert takes a multiple of every: 3"),
+        ({"time_args": {**TIME_ARGS, "clip_length": 8}}, "clips have 4 frames, but the expert takes 8"),
+        ({"space": "timm/resnet18", "space_args": {}}, "but this is ResNet"),
+        ({"space": "timm/vit_bas"}, "encoder 'timm/vit_bas' is not known"),
+        ({"top": 4}, "top is 4, but the experts have 3 blocks"),
+        ({"top": 1, "exchange_blocks": [1]}, r"block 1; allowed: 2 to 2 \(top is 1\)"),
+        ({"exchange_blocks": [3]}, "block 3; allowed: 0 to 2"),
+        ({"heads_from": {"adverb": "time"}}, "heads_from names adverb, but the heads are verb, noun"),
+        ({"sizes": [("hand", 2), ("noun", 2)]}, "heads hand are answered by neither expert"),
+        ({"bottleneck": 0.01}, "bottleneck 0.01 of 8 features leaves none"),
+        ({"bottleneck": 0.4}, "2 heads do not divide the 3 features"),
+        ({"exchange": "self"}, "exchange is 'self'; allowed: bcast, lateral, none"),
+        ({"source": "tokens"}, "source: tokens needs top"),
+        ({"exchange": "none", "exchange_blocks": [0]}, "leave them out"),
+        ({"fusion": "add", "heads_from": {"verb": "space"}}, "heads_from is of fusion: own"),
+        ({"drop_path": 1.0}, "drop_path is 1.0"),
+        ({"heads_from": {"verb": "both"}}, "heads_from: verb is 'both'; allowed: space, time"),
+        ({"adapter_ratio": 0.0}, "adapter_ratio is 0.0; it must be above 0"),
+        ({"top": -1}, "top is -1"),
+    ],
+)
+def test_refusals(given, message):
+    with pytest.raises(ValueError, match=message):
+        cast(**given)
+
+
+def test_other_inputs_are_refused():
+    batch = clips()
+    with pytest.raises(ValueError, match=r"clips must have shape \(4, 3, 32, 32\)"):
+        cast()({**batch, "frames": batch["frames"][..., :16]})
+    with pytest.raises(ValueError, match=r"shape \(1, 18, 8\), one clip with 10 tokens of space and 8 of time"):
+        cast(source="tokens", top=1)({"rows": torch.zeros(2, 2, 18, WIDTH), "mask": batch["mask"]})
+
+
+def stored(model, batch, *, top):
+    """The tokens of both encoders that enter the last `top` blocks, joined as `train` joins stored ones."""
+    output = f"block{DEPTH - top}.input"
+    space = build_encoder(
+        CLIP.replace("timm", "frames"), outputs=(output,), model_args={**SPACE_ARGS, "clip_length": FRAMES}
+    )
+    time = build_encoder(VMAE, outputs=(output,), model_args=TIME_ARGS)
+    tokens = []
+    for name, encoder in {"space": space, "time": time}.items():
+        own = {key: value for key, value in model.state_dict().items() if key.startswith(f"{name}.")}
+        encoder.load_state_dict({key.removeprefix(f"{name}."): value for key, value in own.items()}, strict=False)
+        config = encoder.data_config
+        mean, std = (torch.tensor(value).reshape(3, 1, 1) for value in (config.mean, config.std))
+        with torch.no_grad():
+            tokens.append(encoder.eval()(((batch["frames"] - mean) / std).transpose(1, 2))[output])
+    assert [each.shape[1] for each in tokens] == [SPLIT, 8]
+    return {"rows": torch.cat(tokens, dim=1)[:, None], "mask": torch.ones(len(tokens[0]), 1, dtype=torch.bool)}
+
+
+def learned(model, batch, *, updates=5):
+    """Losses of updates in train mode, with stochastic depth."""
+    for name, part in model.parts.items():
+        model.get_submodule(name).requires_grad_(requires_grad=part.state == "trained")
+    optimizer = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], lr=1e-2)
+    torch.manual_seed(3)
+    losses = []
+    for _ in range(updates):
+        logits = model.train()(batch)["logits"]
+        loss = functional.cross_entropy(logits[:, :3], torch.tensor([0, 2])) + functional.cross_entropy(
+            logits[:, 3:], torch.tensor([1, 0])
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def same(first, inputs, second, others):
+    """Whether two models predict the same bits."""
+    with torch.no_grad():
+        return torch.equal(first.eval()(inputs)["logits"], second.eval()(others)["logits"])
+
+
+@pytest.mark.parametrize("top", [0, 1, 3])
+def test_the_last_blocks_on_stored_tokens_are_those_of_the_whole(top):
+    batch = clips()
+    of_frames, of_tokens = cast(top=top), cast(top=top, source="tokens")
+    tokens = stored(of_frames, batch, top=top)
+    for model in (of_frames, of_tokens):
+        for name in ("space", "time"):
+            model.get_submodule(name).requires_grad_(requires_grad=False)
+    assert same(of_tokens, tokens, of_frames, batch)
+    assert learned(of_tokens, tokens) == learned(of_frames, batch)
+    assert same(of_tokens, tokens, of_frames, batch)
+    assert set(of_tokens.state_dict()) <= set(of_frames.state_dict())
+    lower = [name for name in of_tokens.state_dict() if ".model." in name and "blocks" not in name]
+    assert not lower, "what comes before the last blocks is not kept"
+
+
+def test_blocks_computed_again_give_the_same():
+    first, second = awake(cast(drop_path=0.5)), awake(cast(drop_path=0.5))
+    assert recompute_blocks(second) == 1
+    assert learned(first, clips()) == learned(second, clips())
+
+
+def test_the_weights_of_encoders_are_taken():
+    source = cast(seed=4)
+    names = {"space": (CLIP, SPACE_ARGS), "time": (VMAE, TIME_ARGS)}
+    encoders = {name: build_encoder(encoder, model_args=args, seed=4) for name, (encoder, args) in names.items()}
+    for model in (cast(), cast(top=2, source="tokens")):
+        model.take_weights(encoders)
+        for name, encoder in encoders.items():
+            given, own = encoder.model.state_dict(), model.get_submodule(f"{name}.model").state_dict()
+            assert all(torch.equal(value, given[key]) for key, value in own.items())
+        norm = encoders["space"].model.norm.weight
+        assert torch.equal(model.head.space_norm.weight, norm)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        source.take_weights(
+            {**encoders, "time": build_encoder(VMAE, model_args={**TIME_ARGS, "heads": 2, "width": 16})}
+        )

@@ -1,0 +1,82 @@
+"""What train refuses of CAST's last blocks before any work."""
+
+import pytest
+
+from reelwright.stages.base.config import parse_config
+from reelwright.stages.finetune.config import FinetuneConfig
+from reelwright.stages.train.config import TrainConfig
+from reelwright.storage.errors import ConfigError
+
+FINE = {
+    "embeddings": ["space", "time"],
+    "output": "block-3.input",
+    "task": "video",
+    "window": {"length": 1},
+    "model": {"name": "cast", "top": 3},
+}
+
+
+@pytest.mark.parametrize("output", ["block-3.input", "block9.input"])
+def test_what_goes_together(output):
+    config = parse_config(TrainConfig, {**FINE, "output": output}, where="train")
+    assert config.model.joins_tokens
+    assert config.row_outputs == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"embeddings": ["space"]}, "names 1 embed nodes; give that of the spatial expert first"),
+        ({"output": "tokens"}, r"what enters the last 3 blocks is block-3.input"),
+        ({"output": "block-2.input"}, r"output is 'block-2.input', but model.top is 3"),
+        ({"model": {"name": "cast"}}, r"model.top: give the number of last blocks"),
+        ({"model": {"name": "cast", "top": 3, "space": "timm/x"}}, r"model.space is what the embed nodes say"),
+        ({"model": {"name": "cast", "top": 3, "source": "frames"}}, r"train reads stored rows; use finetune"),
+        ({"model": {"name": "cast", "top": 3, "experts": "trained"}}, r"experts: trained needs frames"),
+        ({"model": {"name": "cast", "top": 0}}, r"block12.input \(behind the last of 12\)"),
+        ({"window": {"length": 2}}, r"window.length is 2, but a stored row is a whole clip"),
+        ({"task": "per_row"}, "task: per_row has an answer for every row"),
+        ({"model": {"name": "cast", "top": 3, "botleneck": 1}}, "did you mean 'bottleneck'"),
+        ({"model": {"name": "cast", "top": 3, "fusion": "mean"}}, "allowed: own, add, concat"),
+        ({"model": {"name": "cast", "top": 3, "exchange_blocks": [1.5]}}, "exchange_blocks is"),
+        ({"model": {"name": "attention_branch"}}, "the model reads positions, which 2 embeddings do not share"),
+    ],
+)
+def test_refusals(given, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_config(TrainConfig, {**FINE, **given}, where="train")
+
+
+TUNED = {
+    "frames": "frames",
+    "experts": ["space", "time"],
+    "model": {"name": "cast", "top": 3},
+    "task": "video",
+    "window": {"length": 16},
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"experts": ["space"]}, "experts names 1 embed nodes; give that of the spatial expert and that of"),
+        ({"model": {"name": "st_abn"}}, "experts are of model cast, not of st_abn; leave them out"),
+        ({"model": {"name": "linear"}, "spatial": "space"}, "experts is of model cast; leave it out"),
+        ({"model": {"name": "cast", "time": "videomae/x"}}, "model.time is what the nodes of experts say"),
+        ({"task": "per_row"}, "model cast answers for a window, but task is per_row"),
+        ({"model": None, "temporal": "train", "spatial": "space", "task": "last_row"}, "experts is of model cast"),
+    ],
+)
+def test_refusals_of_experts(given, message):
+    values = {**TUNED, **given}
+    if values["model"] is None:
+        values = {name: value for name, value in values.items() if name not in {"model", "task", "window"}}
+    with pytest.raises(ConfigError, match=message):
+        parse_config(FinetuneConfig, values, where="tune")
+
+
+def test_experts_are_inputs_of_finetune():
+    config = parse_config(FinetuneConfig, TUNED, where="tune")
+    assert config.inputs()["experts"] == ["space", "time"]
+    without = parse_config(FinetuneConfig, {**TUNED, "experts": []}, where="tune")
+    assert "experts" not in without.spec()
