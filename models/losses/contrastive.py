@@ -110,6 +110,15 @@ def batch_hard_triplet_loss(
     return TripletLoss(loss_N.sum() / total, (loss_N > _TINY).sum() / total)
 
 
+def nearest_accuracy(z_ND: Tensor, label_N: Tensor, *, top: int) -> Tensor:
+    """Share of images with one of their label among the `top` most similar others (the dot product of `z_ND`)."""
+    is_self_NN = torch.eye(len(z_ND), dtype=torch.bool, device=z_ND.device)
+    nearest_NT = (
+        (z_ND @ z_ND.T).masked_fill(is_self_NN, -torch.inf).topk(min(top, max(len(z_ND) - 1, 0)), dim=1).indices
+    )
+    return (label_N[nearest_NT] == label_N[:, None]).any(dim=1).float().mean()
+
+
 def _pairs(label_N: Tensor) -> tuple[Tensor, Tensor]:
     """Bool (N, N): pairs of the same label but not the same image, and pairs of different labels."""
     is_same_NN = label_N[:, None] == label_N[None]

@@ -41,11 +41,14 @@ class LinearOptions:
     # LayerNorm on each row first.
     pool: str | None = None
     # last or mean of the rows; None: last. Not for per-row models.
+    dropout: float = 0.0
+    # Before the linear layer.
 
     POOLS: ClassVar[tuple[str, ...]] = ("mean", "last")
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
+        check_dropout(self.dropout)
         if self.pool is not None:
             check_choice("pool", self.pool, self.POOLS)
 

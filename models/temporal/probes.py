@@ -27,6 +27,7 @@ class LinearProbe(TemporalModel):
         super().__init__(sizes)
         self.pool = resolve_pool(options.pool, per_row=sizes.per_row, default="last", allowed=list(POOLS))
         self.norm = nn.LayerNorm(sizes.input_dim) if options.norm else nn.Identity()
+        self.dropout = nn.Dropout(options.dropout)
         self.head = nn.Linear(sizes.input_dim, sizes.num_outputs)
 
     def forward(self, batch: Inputs) -> dict[str, Tensor]:
@@ -34,7 +35,7 @@ class LinearProbe(TemporalModel):
         mask_BT = batch["mask"]
         x_BTD = self.norm(zero_padding(batch["rows"], mask_BT))
         pooled = x_BTD if self.pool is None else POOLS[self.pool](x_BTD, mask_BT)
-        return {"logits": self.head(pooled)}
+        return {"logits": self.head(self.dropout(pooled))}
 
 
 class WindowMlp(TemporalModel):

@@ -11,7 +11,7 @@ from reelwright.models.blocks.init_from import InitReport, start_from
 from reelwright.models.blocks.weights import remap_state_dict
 from reelwright.models.contracts import ClipModel
 from reelwright.models.systems.carl import PUBLIC_NAMES, FrameModel
-from reelwright.models.systems.self_supervised import NETWORK
+from reelwright.models.systems.embedding_head import NETWORK
 from reelwright.stages.base.work import Work
 from reelwright.stages.embed.encoding.clip_models import WHOLE
 from reelwright.stages.embed.encoding.weight_files import read_weights

@@ -11,7 +11,7 @@ from reelwright.models.clip_options import CastOptions
 from reelwright.models.contracts import VideoModel
 from reelwright.models.systems.carl import FRAME_MODELS, build_frame_model
 from reelwright.models.systems.cast.model import build_cast
-from reelwright.models.systems.self_supervised import NETWORK
+from reelwright.models.systems.embedding_head import NETWORK
 from reelwright.models.temporal.build import TEMPORAL_MODELS, build_temporal
 from reelwright.models.temporal.common import TemporalSizes
 from reelwright.models.testing import checked_model

@@ -12,6 +12,7 @@ from reelwright.models.losses.contrastive import (
     TripletLoss,
     batch_all_triplet_loss,
     batch_hard_triplet_loss,
+    nearest_accuracy,
     supervised_contrastive_loss,
 )
 from reelwright.stages.objectives.contract import LossParts, Objective
@@ -49,8 +50,13 @@ class Contrast(Objective):
         self.num_views = 2 if name == "simclr" else 1
 
     def forward(self, outputs: Outputs, batch: Inputs) -> LossParts:
-        """See Objective."""
-        return LossParts(self.loss(outputs[self.output].float(), batch["targets"]))
+        """See Objective; of simclr with `nearest_accuracy` beside it (`accuracy_1`, `accuracy_5`)."""
+        values, label_B = outputs[self.output].float(), batch["targets"]
+        loss = self.loss(values, label_B)
+        if self.num_views == 1:
+            return LossParts(loss)
+        shares = {f"accuracy_{top}": nearest_accuracy(values.detach(), label_B, top=top) for top in (1, 5)}
+        return LossParts(loss, measures=shares)
 
 
 class RankedClasses(Objective):

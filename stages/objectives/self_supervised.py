@@ -23,7 +23,7 @@ from reelwright.models.losses.self_supervised import (
     simclr_logits,
     top_accuracy,
 )
-from reelwright.models.systems.self_supervised import PREDICTED, VECTOR, ComparisonHeads
+from reelwright.models.systems.embedding_head import PREDICTED, VECTOR, ComparisonHeads
 from reelwright.stages.objectives.contract import LossParts, Objective
 from reelwright.stages.objectives.self_supervised_settings import ComparisonSettings, SelfSupervisedSettings
 

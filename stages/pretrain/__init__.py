@@ -1,1 +1,1 @@
-"""Image encoders from key frames of states."""
+"""Image encoders from key frames of states, video encoders from clips."""

@@ -15,7 +15,6 @@ import torch
 from torch import nn
 
 from reelwright.models.contracts import Forward
-from reelwright.models.encoders.build import output_shapes
 from reelwright.models.metrics.views import merge_views
 from reelwright.stages.augment.scene.augmentation import EpochSteps
 from reelwright.stages.augment.transforms import clip_transforms
@@ -29,6 +28,7 @@ from reelwright.stages.datasets.tasks.labels import LabelSpace
 from reelwright.stages.datasets.tasks.task import Task, build_task
 from reelwright.stages.embed.config import EmbedConfig
 from reelwright.stages.embed.encoding.encoder import LoadedEncoder, build_from_config
+from reelwright.stages.embed.encoding.forward import row_shapes
 from reelwright.stages.embed.encoding.preprocess import geometry_of
 from reelwright.stages.finetune.clips import Read, StoredVideos, open_videos, reader, stored_reader
 from reelwright.stages.finetune.preparing import ClipAugmentation
@@ -59,7 +59,7 @@ def pretrain_clips(work: Work, config: PretrainConfig, place: TrainContext) -> d
     task = build_task("video", labels) if labels.classes else None
     loaded = _encoder(work, config, num_classes=len(labels.classes))
     shape = WindowShape(length=loaded.data_config.clip_length, dilation=clips.dilation, short="repeat")
-    module = _network(loaded, config, num_classes=len(labels.classes)).to(place.device)
+    module = _network(loaded, config, num_classes=len(labels.classes), where=work.node).to(place.device)
 
     def load() -> Learning:
         return _learning(work, config, module, loaded, task=task, shape=shape, place=place)
@@ -89,11 +89,13 @@ def _encoder(work: Work, config: PretrainConfig, *, num_classes: int) -> LoadedE
     return loaded
 
 
-def _network(loaded: LoadedEncoder, config: PretrainConfig, *, num_classes: int) -> ClipEncoderNetwork:
+def _network(loaded: LoadedEncoder, config: PretrainConfig, *, num_classes: int, where: str) -> ClipEncoderNetwork:
+    """Raises ConfigError for clips that the encoder does not take."""
+    shapes = row_shapes(loaded.encoder, loaded.data_config, where=where)
     make = partial(ClipEncoderNetwork, loaded.encoder, data_config=loaded.data_config)
     if "logits" in loaded.encoder.outputs:
         return make()
-    size = output_shapes(loaded.encoder)["pooled"][0]
+    size = shapes["pooled"][0]
     if not num_classes:
         return make(heads=comparison_heads(config.objective.of_views(), size, seed=config.seed))
     with torch.random.fork_rng(devices=[]):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from reelwright.models.blocks.layer_ids import layer_ids
 from reelwright.models.contracts import Inputs, Part
 from reelwright.models.encoders.build import DataConfig, Encoder
-from reelwright.models.systems.self_supervised import ComparisonHeads
+from reelwright.models.systems.embedding_head import ComparisonHeads
 from reelwright.stages.finetune.module import FrameNetwork
 
 

@@ -16,7 +16,7 @@ from reelwright.models.blocks.heads import Head
 from reelwright.models.contracts import VideoModel
 from reelwright.models.systems.carl import FrameModel
 from reelwright.models.systems.cast.model import Cast
-from reelwright.models.systems.self_supervised import SelfSupervisedRows, embedding_size
+from reelwright.models.systems.embedding_head import SelfSupervisedRows, embedding_size
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.work import Reporter, Work
 from reelwright.stages.datasets.feature_bank import FeatureBank, load_block

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from reelwright.models.losses.contrastive import nearest_accuracy
 from reelwright.models.losses.self_supervised import (
     byol_loss,
     byol_momentum,
@@ -70,6 +71,17 @@ def test_byol_as_published():
     assert byol_loss(-p, 2 * p).item() == pytest.approx(4, abs=1e-6)
     for step, steps, weight in VECTORS["byol_ema_weight(base .997)"]:
         assert byol_momentum(step, steps, base=0.997) == pytest.approx(weight, abs=1e-8)
+
+
+def test_accuracy_of_labels_is_that_of_pairs():
+    q, k = tensors(VECTORS["simclr"], "q", "k")
+    q = q + torch.tensor([[3.0], [0.5], [0.5]]) * torch.roll(k, 1, 0)  # some pairs are not the nearest
+    logits, place = simclr_logits(q, k, temperature=1.0)
+    z = torch.nn.functional.normalize(torch.cat([q, k]), dim=1)
+    for top in (1, 2, 5):
+        wanted = top_accuracy(logits, place, top=top)
+        assert nearest_accuracy(z, torch.arange(3).repeat(2), top=top) == wanted
+    assert 0 < nearest_accuracy(z, torch.arange(3).repeat(2), top=1) < 1
 
 
 def test_accuracy_counts_the_highest():

@@ -49,6 +49,7 @@ CONDITIONAL = {
     ("finetune", "model"),  # in place of a temporal run
     *(("finetune", name) for name in ("task", "head_weights", "labels_of_window", "window", "preprocess")),  # with it
     ("pretrain", "loss"),
+    ("pretrain", "clips"),
     *(("render", name) for name in ("videos", "worst", "best", "display", "sheet")),  # of predictions; older keys stay
     ("predict", "crops"),  # 1 of the encoder's own size are no crops, and older keys stay
     ("predict", "short_side"),

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from reelwright.models.contracts import VideoModel
-from reelwright.models.systems.self_supervised import PREDICTED, VECTOR, ComparisonHeads, SelfSupervisedRows
+from reelwright.models.systems.embedding_head import PREDICTED, VECTOR, ComparisonHeads, SelfSupervisedRows
 from reelwright.stages.objectives.config import ObjectiveSettings
 from reelwright.stages.objectives.contract import batch_loss
 from reelwright.stages.objectives.self_supervised import TARGET, Byol, MoCo, self_supervised_objective

@@ -336,6 +336,11 @@ def test_keys_of_frames_know_nothing_of_clips():
     assert not clips.learns_labels
 
 
+def test_clips_that_an_encoder_does_not_take_are_refused_before_training(world):
+    with pytest.raises(ConfigError, match=r"run: the encoder does not take rows of shape \(3, 1, 32, 32\)"):
+        trained(world, encoder="torchvision/s3d", model_args={}, clips={"length": 1, "batch_size": 2})
+
+
 def test_labels_are_needed_where_they_are_learned(world):
     with pytest.raises(InputError, match="the videos have no labels"):
         trained(world, key="none", objective="ce", labelled=False)

@@ -12,6 +12,7 @@ from reelwright.stages.datasets.sampling.two_views import (
     TimeAugment,
     anchor_positive_view,
     block_size,
+    clip_view,
     context_frames,
     offset_bounds,
     two_views,
@@ -45,6 +46,16 @@ def test_views_are_in_order_and_inside(base, num_frames, length):
             assert (np.diff(view.frames[view.mask]) > 0).all()
             assert (np.diff(view.mask.astype(int)) <= 0).all()  # masked frames are at the end
             assert (view.frames[~view.mask] == num_frames - 1).all()
+
+
+def test_clips_are_neighbours_from_any_start():
+    draws = [clip_view(9, length=3, stride=2, generator=np.random.default_rng(seed)) for seed in range(60)]
+    assert {view.frames[0] for view in draws} == {0, 1, 2, 3, 4}
+    assert all((np.diff(view.frames) == 2).all() and view.mask.all() for view in draws)
+    short = clip_view(4, length=4, stride=2, generator=np.random.default_rng(0))
+    assert (short.frames.tolist(), short.mask.tolist()) == ([0, 2, 3, 3], [True, True, False, False])
+    with pytest.raises(ValueError, match="stride is 0"):
+        clip_view(4, length=4, stride=0, generator=np.random.default_rng(0))
 
 
 def test_the_second_offset_stays_near_the_first():

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from reelwright.models.systems.self_supervised import NETWORK
+from reelwright.models.systems.embedding_head import NETWORK
 from reelwright.stages.base.work import InputRef, Work
 from reelwright.stages.embed_rows.work import run_items as embed_rows
 from reelwright.stages.fit.loop.progress import TIMINGS
