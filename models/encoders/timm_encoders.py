@@ -224,8 +224,10 @@ class TimmEncoder(Encoder):
         if not isinstance(self.model, VisionTransformer):
             return dict(state)
         own, given = self.model.pos_embed, state.get("pos_embed")
-        is_other_grid = own is not None and given is not None and own.shape[1:] != given.shape[1:]
-        is_converted = "visual.class_embedding" in state or (is_other_grid and own.shape[-1] == given.shape[-1])
+        is_resized = (
+            own is not None and given is not None and own.shape != given.shape and own.shape[-1] == given.shape[-1]
+        )
+        is_converted = is_resized or "visual.class_embedding" in state
         return dict(checkpoint_filter_fn(dict(state), self.model) if is_converted else state)
 
     def _grid(self, height: int, width: int, num_patches: int) -> tuple[int, int] | None:

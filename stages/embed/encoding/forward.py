@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from reelwright.models.encoders.build import DataConfig, Encoder
 from reelwright.stages.embed.encoding.preprocess import Normalise
@@ -102,9 +102,8 @@ class ForwardPass:
         self.num_views = num_views
         self.batch_size = execution.batch_size
         self._encoder = encoder.eval().to(execution.device)
-        last = torch.channels_last_3d if encoder.kind == "video" else torch.channels_last
         # also where it is not wanted: the encoder may come out of a pass that had it
-        self._encoder = self._encoder.to(memory_format=last if execution.channels_last else torch.contiguous_format)
+        _lay_out(self._encoder, channels_last=execution.channels_last)
         self._call = torch.compile(self._encoder) if execution.compile else self._encoder
         self._normalise = Normalise(config, device=execution.device, channels_last=execution.channels_last)
         self._note = note or (_quiet)
@@ -166,6 +165,13 @@ class ForwardPass:
             return tensor
         target = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
         return target.copy_(tensor, non_blocking=True)
+
+
+def _lay_out(module: nn.Module, *, channels_last: bool) -> None:
+    """Weights over pictures and over clips, of which an encoder of clips may have both, with their channels last."""
+    last = {4: torch.channels_last, 5: torch.channels_last_3d} if channels_last else {}
+    for tensor in (*module.parameters(), *module.buffers()):
+        tensor.data = tensor.data.contiguous(memory_format=last.get(tensor.ndim, torch.contiguous_format))
 
 
 def row_shapes(encoder: Encoder, config: DataConfig, *, where: str) -> dict[str, tuple[int, ...]]:
