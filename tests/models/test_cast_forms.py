@@ -8,6 +8,7 @@ from timm.models.vision_transformer import ResPostBlock
 from torch.nn import functional
 
 from reelwright.models.blocks.activation_checkpointing import recompute_blocks
+from reelwright.models.blocks.init_from import start_from
 from reelwright.models.encoders.build import build_encoder
 from reelwright.models.temporal.common import TemporalSizes
 from reelwright.models.testing import TemporalModelTests
@@ -225,3 +226,21 @@ def test_an_expert_in_halves_is_its_encoder(form):
             stream = stream + model.space.transformed(block, model.space.normed(block, stream))
         assert torch.equal(stream, wanted[f"block{DEPTH}.input"])
         assert torch.equal(whole, stream)
+
+
+@pytest.mark.parametrize("public", [False, True], ids=["ours", "public"])
+def test_a_network_on_frames_goes_on_from_one_on_tokens_and_from_a_public_checkpoint(public):
+    source = awake(cast(top=2, source="tokens"), seed=8)
+    state, model = source.state_dict(), cast(seed=6)
+    if public:
+        names = {"head.heads.verb.weight": "head_verb.weight", "head.heads.noun.bias": "head.bias"}
+        names |= {"blocks.2.exchange.down.space.weight": "blocks.2.cross_s_down.weight"}
+        names |= {"space.model.blocks.1.attn.qkv.bias": "module.blocks.1.clip_attn.in_proj_bias"}
+        state = {public: state[ours] for ours, public in names.items()}
+    report = start_from(model, model.public_state(state), replace_heads=False, keep_heads=True)
+    assert len(report.matched) == len(state)
+    assert not report.unused
+    own, wanted = model.state_dict(), source.state_dict()
+    assert all(torch.equal(own[name], wanted[name]) for name in report.matched)
+    if not public:
+        assert {name.split(".")[0] for name in report.new} == {"space", "time", "blocks"}
