@@ -106,3 +106,11 @@ def test_a_pass_makes_its_gpu_the_current_one():
     assert made_current.idx == 1
     with current(CPU):
         pass
+
+
+def test_an_encoder_of_clips_with_weights_over_pictures_has_its_layouts_timed():
+    encoder = build_encoder("frames/test_vit", seed=0, model_args={"img_size": 32, "clip_length": 2}).eval()
+    tuning.measure(encoder, encoder.data_config, Execution(device=CPU))
+    ForwardPass(encoder, encoder.data_config, Execution(device=CPU, channels_last=True))
+    weight = next(each for each in encoder.parameters() if each.ndim == 4)
+    assert weight.is_contiguous(memory_format=torch.channels_last)
