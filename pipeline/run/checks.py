@@ -6,8 +6,8 @@
     lengths                     after a run: rows that people bring against the labels of their frames
 
 The pipeline file itself is checked where it is read. What a stage asks for is declared beside its settings
-(`StageConfig.check_names`, `packages`, `named_splits`, `named_videos`, `window_rows`, `most_rows`); nothing here loads
-torch.
+(`StageConfig.check_names`, `packages`, `named_splits`, `named_videos`, `video_label_setting`, `window_rows`,
+`most_rows`); nothing here loads torch.
 """
 
 from __future__ import annotations
