@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from reelwright.pipeline.plan.dataset import Dataset
+from reelwright.stages.base.stage_config import StageConfig
 from reelwright.storage.errors import InputError, nearest
 from reelwright.storage.ledger.digest_cache import VideoProbe
 from reelwright.storage.ledger.items import DONE
@@ -40,6 +41,18 @@ def check_shares(dataset: Dataset) -> None:
                 f"{_unlabelled_text(split, bare, total)} That is more than the share labels.max_unlabelled, "
                 f"{settings.max_unlabelled:g}: label them, take them out of the manifest, or raise it"
             )
+
+
+def no_video_label(config: StageConfig, dataset: Dataset) -> Iterator[str]:
+    """The setting of a node that needs labels of videos, where none of its videos has one of its own."""
+    setting, splits = config.video_label_setting, config.wanted_splits()
+    videos = [video for video in dataset.videos if setting and (splits is None or video.split in splits)]
+    known = (dataset.labels.of(video.video_id) for video in videos)
+    if videos and not any(each.video_label or each.label != UNKNOWN for each in known):
+        yield (
+            f"{setting}: none of the {len(videos):,} videos has a label of its own; name a column of the manifest that "
+            "has it in labels.column, beside labels of rows or alone"
+        )
 
 
 def _unmatched(dataset: Dataset) -> Iterator[str]:

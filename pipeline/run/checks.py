@@ -2,12 +2,12 @@
 
     names, options, packages    before anything else
     splits                      before a video is read
-    windows, devices            of nodes that would run, before a frame is decoded
+    windows, devices            of nodes that would run, before a frame is decoded; labels of videos too
     lengths                     after a run: rows that people bring against the labels of their frames
 
 The pipeline file itself is checked where it is read. What a stage asks for is declared beside its settings
-(`StageConfig.check_names`, `packages`, `named_splits`, `named_videos`, `window_rows`, `most_rows`); nothing here loads
-torch.
+(`StageConfig.check_names`, `packages`, `named_splits`, `named_videos`, `video_label_setting`, `window_rows`,
+`most_rows`); nothing here loads torch.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from importlib.util import find_spec
 from pathlib import PurePosixPath
 
 from reelwright.pipeline.config.pipeline_file import PipelineFile
+from reelwright.pipeline.plan.data_warnings import no_video_label
 from reelwright.pipeline.plan.dataset import Dataset
 from reelwright.pipeline.plan.graph import FRESH, Graph, Node
 from reelwright.pipeline.plan.keys import listed_videos
 from reelwright.pipeline.plan.plan import Planner
 from reelwright.stages.base.plugins import check_plugin, find_plugin
 from reelwright.storage.errors import ConfigError, nearest
-from reelwright.storage.tables.annotations import UNKNOWN, Annotation
+from reelwright.storage.tables.annotations import Annotation
 
 _GPU = re.compile(r"cuda(?::(\d+))?")
 _OTHER_DEVICES = re.compile(r"(auto|cpu|mps|xpu|hpu|xla|mtia)(:\d+)?")
@@ -81,10 +82,10 @@ def check_plans(planner: Planner, selected: Collection[str], *, is_local: bool) 
     """
     nodes = [plan.node for plan in planner.plans() if plan.state != FRESH and plan.node.name in selected]
     problems = [f"stages.{node.name}: {text}" for node in nodes if is_local for text in _device(node)]
-    problems += [f"stages.{node.name}.{text}" for node in nodes for text in _video_labels(node, planner)]
     problems += [f"stages.{node.name}: {text}" for node in nodes for text in _flips(node, planner.dataset_of(node))]
     warnings: list[str] = []
     for node in nodes:
+        problems += [f"stages.{node.name}.{text}" for text in no_video_label(node.config, planner.dataset_of(node))]
         for text, is_fatal in _windows(node, planner):
             (problems if is_fatal else warnings).append(f"stages.{node.name}: {text}")
     _raise(planner.file, problems)
@@ -138,20 +139,6 @@ def _named(named: Mapping[str, Sequence[str]], video_ids: Collection[str]) -> It
     for setting, names in named.items():
         for name in dict.fromkeys(name for name in names if name not in video_ids):
             yield f"{setting}: there is no video {name!r}.{nearest(name, video_ids)}"
-
-
-def _video_labels(node: Node, planner: Planner) -> Iterator[str]:
-    """Settings that need labels of videos, where none of their videos has one of its own."""
-    setting, splits, dataset = node.config.video_label_setting, node.config.wanted_splits(), planner.dataset_of(node)
-    if not setting or not dataset.videos:
-        return
-    videos = [video for video in dataset.videos if splits is None or video.split in splits]
-    known = [dataset.labels.of(video.video_id) for video in videos]
-    if not any(each.video_label or each.label != UNKNOWN for each in known):
-        yield (
-            f"{setting}: none of the {len(videos):,} videos has a label of its own; name a column of the manifest that "
-            "has it in labels.column, beside labels of rows or alone"
-        )
 
 
 def _windows(node: Node, planner: Planner) -> Iterator[tuple[str, bool]]:

@@ -77,6 +77,19 @@ def distinct_videos(payload: Mapping[str, Any], *, splits: Sequence[str]) -> lis
     return [video for _, video in sorted(found.items(), key=lambda entry: entry[0])]
 
 
+def label_groups(videos: Sequence[LabelledVideo], *, where: str) -> tuple[int, ...]:
+    """A number for each video, the same for those whose own label is the same. Raises InputError where one has none."""
+    known = [video.annotation.video_label or video.annotation.label for video in videos]
+    without = [video.video_id for video, label in zip(videos, known, strict=True) if label == UNKNOWN]
+    if without:
+        raise InputError(
+            f"{where}: views.one_label puts videos of one label into a batch, but {len(without)} have none of their "
+            f"own: {', '.join(without[:5])}. Name a column of the manifest that has it in labels.column, or leave "
+            "one_label out."
+        )
+    return tuple(np.unique(np.array(known), return_inverse=True)[1].tolist())
+
+
 def _labels_rows(annotation: Annotation) -> bool:
     """Whether there is more than moments."""
     return bool(annotation.segments or annotation.times or annotation.frames) or annotation.label != UNKNOWN

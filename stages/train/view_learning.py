@@ -20,10 +20,10 @@ from reelwright.models.systems.carl import FrameModel
 from reelwright.stages.base.work import Work
 from reelwright.stages.datasets.labelled import (
     KnownRows,
-    LabelledVideo,
     beyond_warning,
     check_classes,
     distinct_videos,
+    label_groups,
 )
 from reelwright.stages.datasets.sampling.two_views import TimeAugment, ViewSampler
 from reelwright.stages.datasets.sampling.windows import IntArray
@@ -235,20 +235,8 @@ def _videos(
         positions=positions,
         names=tuple(video.video_id for video in wanted),
         labels=of_rows,
-        groups=_groups(work, wanted) if config.views.one_label else None,
+        groups=label_groups(wanted, where=work.node) if config.views.one_label else None,
     )
-
-
-def _groups(work: Work, videos: Sequence[LabelledVideo]) -> tuple[int, ...]:
-    known = [video.annotation.video_label or video.annotation.label for video in videos]
-    without = [video.video_id for video, label in zip(videos, known, strict=True) if label == UNKNOWN]
-    if without:
-        raise InputError(
-            f"{work.node}: views.one_label puts videos of one label into a batch, but {len(without)} have none of "
-            f"their own: {', '.join(without[:5])}. Name a column of the manifest that has it in labels.column, or "
-            "leave one_label out."
-        )
-    return tuple(np.unique(np.array(known), return_inverse=True)[1].tolist())
 
 
 def _counts(videos: ViewVideos, labels: LabelSpace) -> IntArray:
