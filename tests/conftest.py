@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -11,6 +12,7 @@ from hypothesis import settings
 pytest_plugins = ["tests.small_project"]  # its fixtures, after the variables below are set
 settings.register_profile("same", derandomize=True)  # the same examples in every run, so that none fails by bad luck
 settings.load_profile("same")
+gc.set_threshold(50_000, 20, 100)  # as the command does; else a twelfth of the time goes into looking for circles
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -30,9 +32,21 @@ def _let_go():
         unit.hold(0)
 
 
+def pytest_sessionfinish() -> None:
+    """The process that forks commands off ends with the tests."""
+    if "tests.forks" in sys.modules:
+        sys.modules["tests.forks"].close()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that take long come first, so that none of several processes has one of them left at the end."""
     items.sort(key=lambda item: not {"slow", "real"} & set(item.path.parts))
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays, and is not looked at again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -13,7 +13,7 @@ from reelwright.pipeline.project import Project
 from reelwright.stages.base.video_writer import VideoWriter
 
 PIPELINE = """
-videos: {manifest: videos.csv}
+videos: {manifest: videos.csv, workers: 1}
 labels: {segments: segments.csv}
 stages:
   frames: {uses: decode, fps: 5, short_side: 48, workers: 1}

@@ -12,6 +12,7 @@ from reelwright.cli.format import print_json, table_text
 from reelwright.cli.options import ConfigOption, JsonOption
 
 if TYPE_CHECKING:
+    from reelwright.models.encoders.listing import EncoderFacts
     from reelwright.storage.store import Store
 
 
@@ -50,7 +51,7 @@ def encoders(
             "parameters": facts.num_parameters,
             "embed_dim": facts.dim,
             "sees": " x ".join(map(str, ((facts.clip_length,) if facts.kind == "video" else ()) + facts.size)),
-            "weights": _weights(facts.name, store),
+            "weights": _weights(facts, store),
             "rows_per_second": rates.get(_network(facts.name)),
         }
         for facts in shown
@@ -101,16 +102,10 @@ def _store(config: Path | None) -> Store | None:
     return load_pipeline(find_pipeline_file(config)).store
 
 
-def _weights(name: str, store: Store | None) -> str:
-    import timm
-
-    from reelwright.models.encoders.names import has_hub_weights
-
-    if store is not None and store.weights(name).is_file():
+def _weights(facts: EncoderFacts, store: Store | None) -> str:
+    if store is not None and store.weights(facts.name).is_file():
         return "in the store"
-    library, _, model = name.partition("/")
-    is_published = has_hub_weights(name) and (library == "torchvision" or timm.is_model_pretrained(model))
-    return "at the hub" if is_published else "from a file"
+    return "at the hub" if facts.is_published else "from a file"
 
 
 def _rates(folder: Path) -> dict[str, float]:

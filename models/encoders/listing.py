@@ -8,7 +8,7 @@ import timm
 import torch
 
 from reelwright.models.encoders.build import build_encoder, output_shapes
-from reelwright.models.encoders.names import OWN_NETWORKS, VIDEO_NAMES, tsm_models
+from reelwright.models.encoders.names import OWN_NETWORKS, VIDEO_NAMES, has_hub_weights, tsm_models
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +21,7 @@ class EncoderFacts:
     dim: int  # D of the output `pooled`
     size: tuple[int, int]  # (H, W) in pixels that it sees
     clip_length: int  # frames; 1 of an image encoder
+    is_published: bool  # whether pretrained weights lie at a hub; else they come from a file, if there are any
 
 
 def encoder_names(words: tuple[str, ...] = ()) -> list[str]:
@@ -39,6 +40,7 @@ def encoder_names(words: tuple[str, ...] = ()) -> list[str]:
 
 def encoder_facts(name: str) -> EncoderFacts:
     """What an encoder is. Raises ValueError for an unknown name."""
+    library, _, model = name.partition("/")
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
         encoder = build_encoder(name)
         dim = output_shapes(encoder)["pooled"][0]
@@ -49,6 +51,7 @@ def encoder_facts(name: str) -> EncoderFacts:
         dim=dim,
         size=encoder.data_config.size,
         clip_length=encoder.data_config.clip_length,
+        is_published=has_hub_weights(name) and (library == "torchvision" or timm.is_model_pretrained(model)),
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,24 +14,16 @@ from typer.testing import CliRunner
 
 from reelwright.cli.format import bytes_text, seconds_text, table_text
 from reelwright.cli.main import app
+from tests import forks
+from tests.cli.test_comparing import reelwright
 from tests.small_project import PIPELINE
-
-
-def reelwright(cwd: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    code = "import sys; from reelwright.cli.main import main; sys.argv[0] = 'reelwright'; main()"
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        cwd=cwd,
-        env={**os.environ, "NO_COLOR": "1", "COLUMNS": "120", **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-    )
 
 
 @pytest.mark.slow
 def test_run_status_explain_show_and_a_broken_video(folder: Path) -> None:
+    def reelwright(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return forks.run(*arguments, cwd=folder, env={**os.environ, "NO_COLOR": "1", "COLUMNS": "120"})
+
     stale = reelwright(folder, "status", "--exit-code")
     assert stale.returncode == 1
     assert "videos: 5 new and not read yet: `run` reads them first" in stale.stdout

@@ -12,6 +12,7 @@ import pytest
 from reelwright.pipeline.config.pipeline_file import load_pipeline
 from reelwright.pipeline.run.results import RunOptions
 from reelwright.pipeline.run.runner import check_before_run, open_planner
+from tests import forks
 from tests.page_code import files_of, write_files
 from tests.small_project import write_rows
 
@@ -57,10 +58,9 @@ def test_mistakes_in_them_are_found(tmp_path: Path, file: str, old: str, new: st
     text = (tmp_path / file).read_text()
     assert old in text
     (tmp_path / file).write_text(text.replace(old, new))
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir=.", "test_mine.py"],
-        capture_output=True, text=True, cwd=tmp_path, check=False, timeout=280, env={**os.environ, "COLUMNS": "200"},
-    )  # fmt: skip
+    code = "import pytest, sys; sys.exit(pytest.main(sys.argv[1:]))"
+    arguments = ("-q", "-p", "no:cacheprovider", "--rootdir=.", "test_mine.py")
+    done = forks.run(*arguments, cwd=tmp_path, code=code, env={**os.environ, "COLUMNS": "200"})
     assert f"{fails}" in done.stdout
     assert done.returncode == 1
 

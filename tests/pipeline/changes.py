@@ -19,7 +19,7 @@ from reelwright.pipeline.project import Project
 from tests.small_project import SPLITS, read_rows, write_rows, write_video
 
 PIPELINE = """
-videos: {manifest: videos.csv}
+videos: {manifest: videos.csv, workers: 1}
 labels: {segments: segments.csv}
 stages:
   frames: {uses: decode, fps: 5, short_side: 48, workers: 1}

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +13,7 @@ import pytest
 from reelwright.pipeline.project import Project
 from reelwright.pipeline.upkeep.verify import verify
 from reelwright.storage.digests import file_digest
+from tests import forks
 from tests.cli.test_comparing import reelwright
 from tests.small_project import put_back
 
@@ -63,10 +62,9 @@ def events(tmp_path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def held(action: str, project: Project, events: Path) -> Iterator[subprocess.Popen[str]]:
+def held(action: str, project: Project, events: Path) -> Iterator[forks.Forked]:
     """A process that has begun to write a shard, and ends well once `go` is there."""
-    command = [sys.executable, "-c", HELD, action, str(project.file.path), str(events)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with forks.start(action, str(project.file.path), str(events), cwd=events, code=HELD) as process:
         try:
             until = time.monotonic() + LIMIT_SECONDS
             while not (events / "log").exists():
@@ -82,12 +80,9 @@ def held(action: str, project: Project, events: Path) -> Iterator[subprocess.Pop
 
 
 @contextlib.contextmanager
-def running(project: Project, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+def running(project: Project, *arguments: str) -> Iterator[forks.Forked]:
     """A command in a process of its own."""
-    command = [sys.executable, "-c", "from reelwright.cli.main import main; main()", *arguments]
-    with subprocess.Popen(
-        command, cwd=project.file.folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with forks.start(*arguments, cwd=project.file.folder) as process:
         try:
             yield process
         finally:

@@ -23,7 +23,7 @@ from reelwright.storage.errors import ConfigError, ReelwrightError
 from tests.small_project import write_video
 
 PIPELINE = """
-videos: {manifest: videos.csv}
+videos: {manifest: videos.csv, workers: 1}
 labels: {column: label}
 stages:
   frames: {uses: decode, fps: 5, short_side: 48, workers: 1}

@@ -61,7 +61,7 @@ FILES = (
     "runs/{train}/metrics.jsonl",
     "reports/*/metrics.json",
 )
-QUICK = {(name, "cut") for name in FILES if "items" in name or name in CACHES} | {("files.json", "empty")}
+QUICK = {(name, "cut") for name in (*CACHES, "nodes/{embed}/items.parquet", "nodes/{embed}/items/mark.json")}
 
 
 class Listening(SilentObserver):

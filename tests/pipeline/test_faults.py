@@ -12,7 +12,6 @@ import resource
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from reelwright.storage.errors import UnusableStoreError
 from reelwright.storage.ledger.items import ItemLedger
 from reelwright.storage.lock_holder import STALE_SECONDS
 from reelwright.storage.locks.locks import holdings
+from tests import forks
 from tests.small_project import PIPELINE, read_rows, write_rows, write_video
 
 DISK_BYTES = 24 << 20
@@ -286,13 +286,12 @@ print(json.dumps([result.exit_code, {node.node: node.num_done for node in result
 """
 
 
-def start(pipeline: Path, until: str, *, hold: bool = False) -> subprocess.Popen[str]:
+def start(pipeline: Path, until: str, *, hold: bool = False) -> forks.Forked:
     """A run; one that shall hold does not go on after its first video."""
-    command = [sys.executable, "-c", RUN, str(pipeline), until, "hold" if hold else ""]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    return forks.start(str(pipeline), until, "hold" if hold else "", cwd=pipeline.parent, code=RUN)
 
 
-def message(process: subprocess.Popen[str]) -> tuple[int, dict[str, int]]:
+def message(process: forks.Forked) -> tuple[int, dict[str, int]]:
     exit_code, done = json.loads(process.communicate(timeout=120)[0].splitlines()[-1])
     return exit_code, done
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import types
 import typing
@@ -134,6 +135,13 @@ def with_value(stage: str, path: Setting, value: Any) -> StageConfig | None:
         return None
 
 
+def drawn_configs(stage: str, path: Setting, kind: Any, data: st.DataObject) -> list[StageConfig]:
+    """The settings with values of one of them that are allowed."""
+    values = STRATEGIES.get((stage, path), values_of(kind))
+    drawn = (with_value(stage, path, data.draw(values)) for _ in range(NUM_VALUES))
+    return [config for config in drawn if config is not None]
+
+
 def at(config: Any, path: Setting) -> Any:
     for name in path:
         config = getattr(config, name)
@@ -150,8 +158,9 @@ def name_of(value: Any) -> str | None:
 
 
 QUICK = settings(
-    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow]
+    max_examples=2, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow]
 )
+NUM_VALUES = 8  # of each example: drawing is quick, an example is not
 
 
 @pytest.mark.parametrize(("stage", "path", "kind"), all_leaves(in_key=True), ids=name_of)
@@ -160,24 +169,24 @@ QUICK = settings(
 def test_two_values_have_one_key_only_when_they_are_equal(
     stage: str, path: Setting, kind: Any, data: st.DataObject
 ) -> None:
-    values = STRATEGIES.get((stage, path), values_of(kind))
-    first, second = (with_value(stage, path, data.draw(values)) for _ in range(2))
-    assume(first is not None)
-    assume(second is not None)
-    values_of_both = [at(config, path) for config in (first, second)]
+    configs = drawn_configs(stage, path, kind, data)
+    assume(len(configs) > 1)
+    values = [at(config, path) for config in configs]
     if path == ("key_map",):  # applied in order
-        values_of_both = [list(value.items()) for value in values_of_both]
-    is_equal = values_of_both[0] == values_of_both[1]
-    assert (digest(first.spec()) == digest(second.spec())) == is_equal
+        values = [list(value.items()) for value in values]
+    keys = [digest(config.spec()) for config in configs]
+    for first, second in itertools.combinations(range(len(configs)), 2):
+        assert (keys[first] == keys[second]) == (values[first] == values[second]), (values[first], values[second])
 
 
 @pytest.mark.parametrize(("stage", "path", "kind"), all_leaves(in_key=False), ids=name_of)
 @QUICK
 @given(data=st.data())
 def test_how_the_work_is_done_is_in_no_key(stage: str, path: Setting, kind: Any, data: st.DataObject) -> None:
-    config = with_value(stage, path, data.draw(STRATEGIES.get((stage, path), values_of(kind))))
-    assume(config is not None)
-    assert digest(config.spec()) == digest(config_model(stage, where="test").model_validate(BASE[stage]).spec())
+    configs = drawn_configs(stage, path, kind, data)
+    assume(configs)
+    base = digest(config_model(stage, where="test").model_validate(BASE[stage]).spec())
+    assert {digest(config.spec()) for config in configs} == {base}
 
 
 # --- ways to write a pipeline file

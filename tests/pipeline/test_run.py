@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 from reelwright.pipeline.project import Project
 from reelwright.pipeline.run.results import RunResult
 from reelwright.storage.errors import ConfigError
+from tests import forks
 from tests.small_project import read_rows, write_rows, write_video
 
 NODES = ("frames", "embed", "train", "predict", "scores")
@@ -163,12 +162,7 @@ def test_two_runs_at_once_share_the_work(folder: Path) -> None:
         "result = Project.open(sys.argv[1]).run(until=['embed'])\n"
         "print(result.exit_code, sum(node.num_done for node in result.nodes))"
     )
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(folder / "reelwright.yaml")], stdout=subprocess.PIPE, text=True
-        )
-        for _ in range(2)
-    ]
+    started = [forks.start(str(folder / "reelwright.yaml"), cwd=folder, code=code) for _ in range(2)]
     message = [process.communicate(timeout=120)[0].split() for process in started]
     assert [code for code, _ in message] == ["0", "0"]
     assert sum(int(done) for _, done in message) == 10  # five decoded, five embedded, by one or the other

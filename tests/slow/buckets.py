@@ -19,12 +19,12 @@ from unittest import mock
 
 import fsspec
 
+from tests import forks
 from tests.slow.ports import free_ports
 
 BUCKET = "reels"
 START_SECONDS = 60.0
 LIMIT_SECONDS = 300
-COMMAND = (sys.executable, "-c", "from reelwright.cli.main import main; main()")
 
 
 @dataclass
@@ -129,23 +129,13 @@ class Machine:
     cache: Path
     project: Path
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str) -> forks.Forked:
         """A command in a process group of its own."""
-        return subprocess.Popen(
-            [*COMMAND, *arguments],
-            cwd=self.project,
-            env=environment(self.server, self.cache),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        return forks.start(*arguments, cwd=self.project, env=environment(self.server, self.cache))
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """A command, waited for."""
-        process = self.start(*arguments)
-        out, errors = process.communicate(timeout=LIMIT_SECONDS)
-        return subprocess.CompletedProcess(arguments, process.returncode, out, errors)
+        return forks.run(*arguments, cwd=self.project, env=environment(self.server, self.cache), timeout=LIMIT_SECONDS)
 
     def done(self, *arguments: str) -> str:
         """What a command prints that ends well."""

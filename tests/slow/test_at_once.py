@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,28 +14,27 @@ import pytest
 from reelwright.pipeline.project import Project
 from reelwright.pipeline.upkeep.verify import verify
 from reelwright.storage.lock_holder import BEAT_SECONDS
-from tests.slow.buckets import COMMAND, LIMIT_SECONDS
+from tests import forks
+from tests.slow.buckets import LIMIT_SECONDS
 from tests.slow.test_kills import write_project
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([*COMMAND, *arguments], cwd=folder, env=environment, start_new_session=True, **pipes)
+def start(folder: Path, *arguments: str) -> forks.Forked:
+    return forks.start(*arguments, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
-def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+def ended(process: forks.Forked) -> tuple[int, str]:
     out, errors = process.communicate(timeout=LIMIT_SECONDS)
     assert "Traceback" not in errors, errors
     return process.returncode, out + errors
 
 
 @pytest.fixture
-def started() -> Iterator[list[subprocess.Popen[str]]]:
+def started() -> Iterator[list[forks.Forked]]:
     """Processes that end with the test, however that ends."""
-    processes: list[subprocess.Popen[str]] = []
+    processes: list[forks.Forked] = []
     yield processes
     for process in processes:
         if process.poll() is None:
@@ -44,7 +42,7 @@ def started() -> Iterator[list[subprocess.Popen[str]]]:
         process.communicate()
 
 
-def test_runs_and_gc_at_once_lose_nothing(tmp_path: Path, started: list[subprocess.Popen[str]]) -> None:
+def test_runs_and_gc_at_once_lose_nothing(tmp_path: Path, started: list[forks.Forked]) -> None:
     """Two pipelines that share frames, one of them run twice, and a gc that gives both up as soon as it may."""
     folder = write_project(tmp_path, videos=None)
     text = (folder / "reelwright.yaml").read_text()
@@ -71,9 +69,7 @@ def test_runs_and_gc_at_once_lose_nothing(tmp_path: Path, started: list[subproce
     assert not list((folder / ".reelwright" / "store" / "locks" / "uses").glob("*"))
 
 
-def test_a_run_that_is_suspended_and_passed_over_writes_no_more(
-    tmp_path: Path, started: list[subprocess.Popen[str]]
-) -> None:
+def test_a_run_that_is_suspended_and_passed_over_writes_no_more(tmp_path: Path, started: list[forks.Forked]) -> None:
     """As a laptop that is closed: it wakes up while another one, on another machine, holds its lock."""
     folder = write_project(tmp_path, videos=None)
     process = start(folder, "run", "--until", "embed")

@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,9 +18,9 @@ import numpy as np
 import pytest
 import zarr
 
+from tests import forks
 from tests.slow.buckets import (
     BUCKET,
-    COMMAND,
     LIMIT_SECONDS,
     Bucket,
     Machine,
@@ -63,9 +62,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
 def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same pipeline, done on a store in a folder."""
     folder = write_project(tmp_path_factory.mktemp("local"), videos=None)
-    done = subprocess.run(
-        [*COMMAND, "run"], cwd=folder, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False
-    )
+    done = forks.run("run", cwd=folder, timeout=LIMIT_SECONDS)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -345,8 +342,10 @@ def dask_workers(bucket: Bucket) -> Iterator[str]:
         stack.enter_context(ending(dask_process("distributed.cli.dask_scheduler", *options)))
         for name in ("one", "two"):
             variables = environment(bucket.server, bucket.machine(name).cache)
-            options = (address, "--nthreads", "1", "--no-dashboard")
-            stack.enter_context(ending(dask_process("distributed.cli.dask_worker", *options, variables=variables)))
+            options = (address, "--nthreads", "1", "--no-dashboard", "--no-nanny")
+            code = "from distributed.cli.dask_worker import main; main()"
+            log = bucket.project / f"worker-{name}.log"
+            stack.enter_context(ending(forks.start(*options, cwd=bucket.project, env=variables, code=code, log=log)))
         yield address
 
 
@@ -487,15 +486,7 @@ def test_what_is_wrong_is_told_before_any_work(
         assert value is None
         monkeypatch.delenv(name, raising=False)
     given = {name: value for name, value in environment(bucket.server, machine.cache).items() if name not in variables}
-    done = subprocess.run(
-        [*COMMAND, "run", "-S", f"store={store}"],
-        cwd=bucket.project,
-        env=given,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_SECONDS,
-        check=False,
-    )
+    done = forks.run("run", "-S", f"store={store}", cwd=bucket.project, env=given, timeout=LIMIT_SECONDS)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr

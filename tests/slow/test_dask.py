@@ -32,6 +32,7 @@ from reelwright.stages.base.work import SilentReporter
 from reelwright.storage.errors import StageError
 from reelwright.storage.ledger.items import ItemLedger, ItemRow
 from reelwright.storage.store import Store
+from tests import forks
 from tests.pipeline.cluster.stand_in import STAGE, begun, in_units, make_items, make_work
 from tests.slow.ports import free_ports
 from tests.slow.test_kills import outcome, verify_whole, write_project
@@ -131,7 +132,7 @@ def dask_commands(port: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 @contextlib.contextmanager
-def ending(*processes: subprocess.Popen[bytes]) -> Iterator[None]:
+def ending(*processes: subprocess.Popen[bytes] | forks.Forked) -> Iterator[None]:
     try:
         yield
     finally:
@@ -282,7 +283,7 @@ def test_the_whole_pipeline_equals_that_of_one_process_and_ctrl_c_is_clean(tmp_p
 
 
 LONG = """
-videos: {manifest: videos.csv}
+videos: {manifest: videos.csv, workers: 1}
 stages:
   frames: {uses: decode, fps: 10, materialize: false, workers: 1}
   embed:

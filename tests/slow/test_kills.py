@@ -14,9 +14,9 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +24,8 @@ from reelwright.pipeline.project import Project
 from reelwright.pipeline.upkeep.verify import verify
 from reelwright.storage.digests import file_digest
 from reelwright.storage.ledger.items import ItemLedger
-from tests.slow.forks import Forks, Moment
+from tests import forks
+from tests.forks import Moment
 from tests.small_project import SPLITS, write_rows, write_video
 
 SEED = int(os.environ.get("REELWRIGHT_KILL_SEED", "3"))
@@ -81,16 +82,11 @@ class Reference:
 
 
 @pytest.fixture(scope="module")
-def forks() -> Iterator[Forks]:
-    with Forks() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def reference(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Reference:
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
     folder = write_project(tmp_path_factory.mktemp("undisturbed"), videos=None)
+    forks.run("--help", cwd=folder)  # it has all imported before the time is taken
     started = time.monotonic()
-    assert forks.run(folder, renamed=folder / "renamed.txt") == 0, (folder / "log.txt").read_text()
+    assert run(folder, renamed=folder / "renamed.txt") == 0, (folder / "log.txt").read_text()
     seconds = time.monotonic() - started
     return Reference(folder, seconds, tuple((folder / "renamed.txt").read_text().splitlines()))
 
@@ -129,9 +125,7 @@ def moments(reference: Reference, rng: random.Random) -> list[Moment | float]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_run_that_is_killed_loses_the_shard_in_flight_and_nothing_else(
-    reference: Reference, forks: Forks, tmp_path: Path
-) -> None:
+def test_a_run_that_is_killed_loses_the_shard_in_flight_and_nothing_else(reference: Reference, tmp_path: Path) -> None:
     rng = random.Random(SEED)
     wanted = outcome(reference.folder)
     chosen = moments(reference, rng)
@@ -139,7 +133,7 @@ def test_a_run_that_is_killed_loses_the_shard_in_flight_and_nothing_else(
     print(f"seed {SEED}, an undisturbed run takes {reference.seconds:.1f} s")
     interrupted = set()
     for number, moment in enumerate(chosen):
-        folder = killed_project(tmp_path / str(number), moment, reference=reference, forks=forks)
+        folder = killed_project(tmp_path / str(number), moment, reference=reference)
         stopped_in = stage_of(folder)
         interrupted.add(stopped_in)
         print(f"{number}: {moment}, in {stopped_in}")
@@ -149,7 +143,7 @@ def test_a_run_that_is_killed_loses_the_shard_in_flight_and_nothing_else(
         before = finished_files(store.root)
         has_weights = any(store.root.glob("runs/*/model.safetensors"))
         has_checkpoint = any(store.root.glob("runs/*/checkpoints/last/state.pt"))
-        assert forks.run(folder) == 0, (moment, (folder / "log.txt").read_text())
+        assert run(folder) == 0, (moment, (folder / "log.txt").read_text())
         after = stamps(store.root)
         assert {path: after.get(path) for path in before} == before, (moment, "done twice")
         assert outcome(folder) == wanted, moment
@@ -161,29 +155,32 @@ def test_a_run_that_is_killed_loses_the_shard_in_flight_and_nothing_else(
     assert interrupted >= {"index", "frames", "embed", "train", "predict"}
 
 
-def killed_project(folder: Path, moment: Moment | float, *, reference: Reference, forks: Forks) -> Path:
+def killed_project(folder: Path, moment: Moment | float, *, reference: Reference) -> Path:
     """A project whose first run was killed; earlier, where the moment came after the end of a quicker run."""
     for _ in range(5):
         folder.mkdir()
         write_project(folder, videos=reference.folder)
-        if run_and_kill(forks, folder, moment):
+        if run_and_kill(folder, moment):
             return folder
         shutil.rmtree(folder)
         moment = replace(moment, delay_seconds=0.0) if isinstance(moment, Moment) else moment / 2
     raise AssertionError(f"not killed in five runs: {moment}")
 
 
-def run_and_kill(forks: Forks, folder: Path, moment: Moment | float) -> bool:
+def run_and_kill(folder: Path, moment: Moment | float) -> bool:
     """Whether the run was killed before its end."""
     if isinstance(moment, Moment):
-        return forks.run(folder, kill=moment) == -signal.SIGKILL
+        return run(folder, kill=moment) == -signal.SIGKILL
+    process = forks.start("run", cwd=folder, log=folder / "log.txt")
+    time.sleep(moment)
+    with contextlib.suppress(ProcessLookupError):  # it was done
+        os.killpg(process.pid, signal.SIGKILL)
+    return process.wait(300) == -signal.SIGKILL
 
-    def kill(group: int) -> None:
-        time.sleep(moment)
-        with contextlib.suppress(ProcessLookupError):  # it was done
-            os.killpg(group, signal.SIGKILL)
 
-    return forks.run(folder, meanwhile=kill) == -signal.SIGKILL
+def run(folder: Path, **options: Any) -> int:
+    """The exit status of `reelwright run`, negative where a signal ended it; what it says is added to log.txt."""
+    return forks.start("run", cwd=folder, log=folder / "log.txt", **options).wait(300)
 
 
 def stage_of(folder: Path) -> str:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import kendalltau
 
 from reelwright.models.metrics.probes.embedded_videos import EmbeddedVideo, Floats, Integers, distance_chunks
 
@@ -28,6 +27,8 @@ def tau_of_nearest(nearest_Q: npt.NDArray[np.integer[Any]]) -> float | None:
     """Kendall's tau-b in [-1, 1] of 0..Q-1 and the nearest rows; None where these are all one, or Q is 1."""
     if len(nearest_Q) < 2 or (nearest_Q == nearest_Q[0]).all():
         return None
+    from scipy.stats import kendalltau  # here, since it takes half a second, and each training process loads this
+
     # asymptotic: of the p-value, which nobody reads; the exact one takes long.
     return float(kendalltau(np.arange(len(nearest_Q)), nearest_Q, method="asymptotic").statistic)
 

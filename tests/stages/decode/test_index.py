@@ -61,11 +61,11 @@ def decode(path: Path, *, index: Path | None = None, stamped: Stamp | None = Non
     ("name", "format", "codec", "is_open"),
     [
         pytest.param("v.mp4", "mp4", "libx264", False, id="mp4"),
-        pytest.param("v.mkv", "matroska", "libx264", False, id="mkv"),
+        pytest.param("v.mkv", "matroska", "libx264", False, id="mkv", marks=pytest.mark.slow),
         pytest.param("v.ts", "mpegts", "libx264", True, id="ts"),
-        pytest.param("v.avi", "avi", "libx264", True, id="avi"),
-        pytest.param("v4.avi", "avi", "mpeg4", True, id="avi-mpeg4"),
-        pytest.param("v.mpg", "vob", "mpeg2video", True, id="mpeg-ps"),
+        pytest.param("v.avi", "avi", "libx264", True, id="avi", marks=pytest.mark.slow),
+        pytest.param("v4.avi", "avi", "mpeg4", True, id="avi-mpeg4", marks=pytest.mark.slow),
+        pytest.param("v.mpg", "vob", "mpeg2video", True, id="mpeg-ps", marks=pytest.mark.slow),
     ],
 )
 def test_rows_are_right_before_and_after_the_index_is_known(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,8 +105,16 @@ class Film:
 
 
 @pytest.fixture(scope="module")
-def footage(tmp_path_factory: pytest.TempPathFactory) -> Film:
-    """Four videos to train on and two to validate on, as stored frames; made once."""
+def footage(film_template: Film, tmp_path_factory: pytest.TempPathFactory) -> Film:
+    """Four videos to train on and two to validate on; the store is a copy, for the tests of one file."""
+    root = tmp_path_factory.mktemp("film")
+    shutil.copytree(film_template.root / "store", root / "store")
+    return Film(root, film_template.items, copy.deepcopy(film_template.payload))
+
+
+@pytest.fixture(scope="session")
+def film_template(tmp_path_factory: pytest.TempPathFactory) -> Film:
+    """The same, as stored frames; made once."""
     root = tmp_path_factory.mktemp("film")
     items, videos = [], []
     for number in range(6):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +14,7 @@ from reelwright.stages.base.work import InputRef, VideoItem, Work
 from reelwright.stages.embed.work import run_items as embed_items
 from reelwright.stages.train.work import run
 from reelwright.storage.tables.annotations import Annotation
+from tests.stages.conftest import Toy
 
 FRAMES = InputRef(node="frames", stage="decode", key="frames", config={"materialize": False, "workers": 1})
 EMBED = {
@@ -39,9 +42,18 @@ def write_video(path, *, num_frames, seed, size=(48, 64)):
 
 
 @pytest.fixture
-def filmed(toy, tmp_path):
-    """Three videos with embeddings and a run `run` trained on them; (toy, items)."""
-    items = []
+def filmed(filmed_template, toy):
+    """Three videos with embeddings and a run `run` trained on them; (toy, items). A copy, for one test."""
+    made, items = filmed_template
+    shutil.copytree(made.root, toy.root)
+    toy.videos = copy.deepcopy(made.videos)
+    return toy, items
+
+
+@pytest.fixture(scope="session")
+def filmed_template(tmp_path_factory):
+    tmp_path, items = tmp_path_factory.mktemp("filmed"), []
+    toy = Toy(tmp_path / "store")
     for seed, (digest, num_frames) in enumerate(LENGTHS.items()):
         write_video(tmp_path / f"{digest}.mp4", num_frames=num_frames, seed=seed)
         items.append(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import shutil
 import signal
 from dataclasses import replace
 
@@ -25,6 +27,7 @@ from reelwright.storage.errors import ConfigError, InputError, Interrupted
 from reelwright.storage.results.predictions import PredictionSet, scores_matrix
 from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.tables.annotations import Annotation
+from tests.stages.conftest import Toy
 
 SMALL = {"layers": 1, "width": 32, "heads": 4, "mlp_width": 64, "hidden": 32, "embed_dim": 16, "projection_hidden": 16}
 MODELS = {
@@ -49,10 +52,17 @@ def course(num_rows, *, seed):
     return np.concatenate([seen, noise], 1).astype(np.float32), (time * 3).astype(int).clip(0, 2)
 
 
+@pytest.fixture(scope="module")
+def courses_template(tmp_path_factory):
+    return fill(Toy(tmp_path_factory.mktemp("courses") / "store"))
+
+
 @pytest.fixture
-def courses(toy):
-    """Six videos to train on and three to validate on, without labels; 30 to 60 rows."""
-    return fill(toy)
+def courses(courses_template, toy):
+    """Six videos to train on and three to validate on, without labels; 30 to 60 rows. A copy, for one test."""
+    shutil.copytree(courses_template.root, toy.root)
+    toy.videos = copy.deepcopy(courses_template.videos)
+    return toy
 
 
 def fill(toy, *, labelled=False, lengths=(40, 55, 60, 30, 48, 52, 44, 50, 36)):

@@ -1,0 +1,296 @@
+"""Processes of `reelwright` without its start-up time, six seconds of a core: forked off one that has imported all.
+
+The process that forks is started at the first call and ends with the tests. What it gives is a process like any other:
+with a session, a working directory, variables and pipes of its own, to be waited for or killed. Tests of what happens
+at start (imports, variables that a library reads when it is loaded) start Python itself.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import gc
+import json
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Self
+
+_PIECE_BYTES = 1 << 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """When a run is killed: some time after the ``number``-th renaming to a path that fits ``pattern`` is asked for.
+
+    Files get their names by renaming only. It kills its whole process group.
+    """
+
+    pattern: str
+    number: int
+    delay_seconds: float = 0.0  # 0: before it is done
+
+
+class Forked:
+    """One process, with what tests use of `subprocess.Popen`. Its text is decoded; it leads a session of its own."""
+
+    def __init__(self, arguments: tuple[str, ...], status: int, stdout: IO[str] | None, stderr: IO[str] | None) -> None:
+        self.args, self.stdout, self.stderr = arguments, stdout, stderr
+        self.returncode: int | None = None
+        self._status = os.fdopen(status, "rb", buffering=0)
+        self.pid = int(self._status.readline())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+        self.wait()
+
+    def poll(self) -> int | None:
+        """Its exit status, negative where a signal ended it; None while it runs."""
+        return self._look(0)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit status. Raises subprocess.TimeoutExpired."""
+        code = self._look(timeout)
+        if code is None:
+            raise subprocess.TimeoutExpired(self.args, timeout or 0)
+        return code
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """What it writes from now on to its end, as stdout and stderr. Raises subprocess.TimeoutExpired."""
+        read: dict[str, str] = {"stdout": "", "stderr": ""}
+
+        def drain(name: str, pipe: IO[str]) -> None:
+            read[name] = pipe.read()
+
+        pipes = {name: pipe for name in read if (pipe := getattr(self, name)) is not None and not pipe.closed}
+        threads = [threading.Thread(target=drain, args=item, daemon=True) for item in pipes.items()]
+        for thread in threads:
+            thread.start()
+        until = None if timeout is None else time.monotonic() + timeout
+        for thread in threads:
+            thread.join(None if until is None else max(0.0, until - time.monotonic()))
+            if thread.is_alive():
+                raise subprocess.TimeoutExpired(self.args, timeout or 0)
+        self.wait(None if until is None else max(0.0, until - time.monotonic()))
+        self._close()
+        return read["stdout"], read["stderr"]
+
+    def send_signal(self, number: int) -> None:
+        """To the process alone; `os.killpg` with its ``pid`` is to all that it started."""
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def _look(self, seconds: float | None) -> int | None:
+        if self.returncode is None and select.select([self._status], [], [], seconds)[0]:
+            self.returncode = int(self._status.readline())
+            self._status.close()
+        return self.returncode
+
+    def _close(self) -> None:
+        for pipe in (self.stdout, self.stderr):
+            if pipe is not None:
+                pipe.close()
+
+
+def start(
+    *arguments: str,
+    cwd: Path,
+    env: Mapping[str, str] | None = None,
+    code: str = "",
+    log: Path | None = None,
+    kill: Moment | None = None,
+    renamed: Path | None = None,
+) -> Forked:
+    """`reelwright` with ``arguments``, or the Python ``code`` with them as `sys.argv[1:]`.
+
+    What it writes goes to pipes, or is added to ``log``. Files that get their names are added to ``renamed``.
+    """
+    asked = {
+        "arguments": arguments,
+        "cwd": str(cwd),
+        "env": dict(os.environ if env is None else env),
+        "code": code,
+        "kill": vars(kill) if kill else None,
+        "renamed": str(renamed or ""),
+    }
+    status, status_end = os.pipe()
+    if log is None:
+        (out, out_end), (errors, errors_end) = os.pipe(), os.pipe()
+        ends, pipes = [out_end, errors_end, status_end], (os.fdopen(out), os.fdopen(errors))
+    else:
+        file = os.open(log, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+        ends, pipes = [file, os.dup(file), status_end], (None, None)
+    try:
+        socket.send_fds(_server()[1], [json.dumps(asked).encode() + b"\n"], ends)
+    finally:
+        for end in ends:
+            os.close(end)
+    return Forked(arguments, status, *pipes)
+
+
+def run(*arguments: str, cwd: Path, timeout: float = 300, **options: Any) -> subprocess.CompletedProcess[str]:
+    """`start`, waited for; killed with all that it started where it takes longer."""
+    process = start(*arguments, cwd=cwd, **options)
+    try:
+        out, errors = process.communicate(timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    return subprocess.CompletedProcess(arguments, process.wait(), out, errors)
+
+
+def close() -> None:
+    """End the process that forks, where there is one."""
+    if _server.cache_info().currsize:
+        process, connection = _server()
+        with connection:
+            connection.shutdown(socket.SHUT_RDWR)  # whatever else has been forked off and still holds it
+        process.wait(30)
+        _server.cache_clear()
+
+
+@functools.cache
+def _server() -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """The process that forks, and the socket on which it is asked."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        code = f"from tests.forks import serve; serve({theirs.fileno()})"
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], cwd=Path(__file__).parents[1], pass_fds=[theirs.fileno()]
+        )
+    return process, ours
+
+
+def serve(descriptor: int) -> None:
+    """Fork for each line on the socket, until nobody holds its other end."""
+    import av  # noqa: F401 - all that a run would import, so that a fork begins to work at once
+    import pyarrow.parquet  # noqa: F401
+    import torch.utils.tensorboard  # noqa: F401
+    import zarr  # noqa: F401
+
+    import reelwright.cli.main
+    import reelwright.stages.decode.work
+    import reelwright.stages.embed.work
+    import reelwright.stages.evaluate.work
+    import reelwright.stages.predict.work
+    import reelwright.stages.train.work  # noqa: F401
+
+    gc.freeze()
+    connection, pending = socket.socket(fileno=descriptor), b""
+    while True:
+        piece, ends, _, _ = socket.recv_fds(connection, _PIECE_BYTES, 3)
+        if not piece:
+            return
+        pending += piece
+        while not pending.endswith(b"\n"):
+            pending += connection.recv(_PIECE_BYTES)
+        asked, pending = json.loads(pending), b""
+        middle = os.fork()
+        if middle == 0:
+            connection.close()
+            if os.fork() == 0:  # no child of the server, which goes on at once
+                _watch(asked, *ends)
+            os._exit(0)
+        os.waitpid(middle, 0)
+        for end in ends:
+            os.close(end)
+
+
+def _watch(asked: dict[str, Any], out: int, errors: int, status: int) -> None:
+    """Fork the process that was asked for, and say its number and how it ends."""
+    ready, ready_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(status)
+        os.close(ready)
+        os.setsid()
+        os.close(ready_end)
+        _become(asked, out, errors)
+    os.close(ready_end)
+    os.read(ready, 1)  # it leads its group: whoever gets its number may kill that
+    for end in (out, errors):
+        os.close(end)
+    os.write(status, b"%d\n" % child)
+    _, code = os.waitpid(child, 0)
+    os.write(status, b"%d\n" % os.waitstatus_to_exitcode(code))
+    os._exit(0)
+
+
+def _become(asked: dict[str, Any], out: int, errors: int) -> None:
+    """Be the process; it ends as Python does."""
+    from reelwright.cli.main import main
+
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for target, source in enumerate((nothing, out, errors)):
+        os.dup2(source, target)
+        os.close(source)
+    os.chdir(asked["cwd"])
+    paths = [path for path in asked["env"].get("PYTHONPATH", "").split(os.pathsep) if path]
+    sys.path[:0] = [path for path in paths if path not in os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    os.environ.clear()
+    os.environ.update(asked["env"])
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background have their children ignore it
+    if asked["kill"]:
+        sys.addaudithook(_killer(Moment(**asked["kill"])))
+    if asked["renamed"]:
+        sys.addaudithook(_noting(asked["renamed"]))
+    sys.argv = ["-c" if asked["code"] else "reelwright", *asked["arguments"]]
+    try:
+        if asked["code"]:
+            exec(compile(asked["code"], "<code>", "exec"), {"__name__": "__main__"})
+        else:
+            main()
+        code = 0
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    # As Python ends, but for taking down all that was imported: two seconds, in which each page of it would be copied.
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _killer(moment: Moment) -> Callable[[str, tuple[Any, ...]], None]:
+    fits, seen = re.compile(moment.pattern), [0]
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event != "os.rename" or not fits.search(str(arguments[1])):
+            return
+        seen[0] += 1
+        if seen[0] == moment.number:
+            if moment.delay_seconds == 0.0:
+                os.killpg(0, signal.SIGKILL)
+            threading.Timer(moment.delay_seconds, os.killpg, (0, signal.SIGKILL)).start()
+
+    return hook
+
+
+def _noting(path: str) -> Callable[[str, tuple[Any, ...]], None]:
+    note = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "os.rename":
+            os.write(note, f"{arguments[1]}\n".encode())
+
+    return hook
