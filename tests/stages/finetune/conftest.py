@@ -104,17 +104,9 @@ class Film:
         return RunFolder(self.store.run(work.key))
 
 
-@pytest.fixture(scope="module")
-def footage(film_template: Film, tmp_path_factory: pytest.TempPathFactory) -> Film:
-    """Four videos to train on and two to validate on; the store is a copy, for the tests of one file."""
-    root = tmp_path_factory.mktemp("film")
-    shutil.copytree(film_template.root / "store", root / "store")
-    return Film(root, film_template.items, copy.deepcopy(film_template.payload))
-
-
 @pytest.fixture(scope="session")
-def film_template(tmp_path_factory: pytest.TempPathFactory) -> Film:
-    """The same, as stored frames; made once."""
+def footage_template(tmp_path_factory: pytest.TempPathFactory) -> Film:
+    """Four videos to train on and two to validate on, as stored frames; made once."""
     root = tmp_path_factory.mktemp("film")
     items, videos = [], []
     for number in range(6):
@@ -131,10 +123,29 @@ def film_template(tmp_path_factory: pytest.TempPathFactory) -> Film:
     return film
 
 
-@pytest.fixture(scope="module")
-def film(footage: Film) -> Film:
-    """The same with embeddings, and a temporal run over them."""
-    embed_items(footage.work("embed", "embed", EMBED, frames=footage.frames), Notes())
+@pytest.fixture(scope="session")
+def film_template(footage_template: Film, tmp_path_factory: pytest.TempPathFactory) -> Film:
+    """The same with embeddings, and a temporal run over them; made once."""
+    film = _copied(footage_template, tmp_path_factory)
+    embed_items(film.work("embed", "embed", EMBED, frames=film.frames), Notes())
     settings = {**TRAIN, "epochs": 3, "device": "cpu"}
-    train(footage.work("train", "train", settings, embeddings=footage.embedding), Notes())
-    return footage
+    train(film.work("train", "train", settings, embeddings=film.embedding), Notes())
+    return film
+
+
+@pytest.fixture(scope="module")
+def footage(footage_template: Film, tmp_path_factory: pytest.TempPathFactory) -> Film:
+    """A copy of the stored frames, for the tests of one file."""
+    return _copied(footage_template, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def film(film_template: Film, tmp_path_factory: pytest.TempPathFactory) -> Film:
+    """A copy of the whole, for the tests of one file."""
+    return _copied(film_template, tmp_path_factory)
+
+
+def _copied(film: Film, tmp_path_factory: pytest.TempPathFactory) -> Film:
+    root = tmp_path_factory.mktemp("film")
+    shutil.copytree(film.root / "store", root / "store")
+    return Film(root, film.items, copy.deepcopy(film.payload))
