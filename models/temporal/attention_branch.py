@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from math import isqrt
 
+import torch
 from torch import Tensor, nn
 
 from reelwright.models.blocks.attention_branch import (
@@ -37,21 +38,23 @@ class AttentionBranchModel(TemporalModel):
         self.enter = nn.Sequential(
             nn.Conv3d(sizes.input_dim, width, 1, bias=False), nn.BatchNorm3d(width), nn.ReLU(inplace=True)
         )
-        self.branch = AttentionBranch(
-            bottlenecks(width, width, count=options.layers),
-            num_features=width,
-            num_outputs=sizes.num_outputs,
-            length=sizes.length,
-            time=options.time,
-            dropout=options.dropout,
-            per_row=sizes.per_row,
-        )
-        self.gate = AttentionGate(width, version=options.version)
+        self.branch = self.gate = None
+        if options.branch:
+            self.branch = AttentionBranch(
+                bottlenecks(width, width, count=options.layers),
+                num_features=width,
+                num_outputs=sizes.num_outputs,
+                length=sizes.length,
+                time=options.time,
+                dropout=options.dropout,
+                per_row=sizes.per_row,
+            )
+            self.gate = AttentionGate(width, version=options.version)
         self.perceive = bottlenecks(width, width, count=options.layers)
         self.dropout, self.head = nn.Dropout(options.dropout), nn.Linear(width, sizes.num_outputs)
 
     def forward(self, batch: Inputs) -> dict[str, Tensor]:
-        """`logits`, `aux.attention_logits` of the branch, `attention.space` (B,T,H,W), `attention.time` (B,T).
+        """`logits`, `attention.space` (B,T,H,W); of the branch `aux.attention_logits` and `attention.time` (B,T).
 
         In: `mask` (B,T), and `rows` (B,T,D), a grid of one place, tokens (B,T,N,D) or maps (B,T,C,H,W). Raises
         ValueError for tokens that are no square grid, and for windows of another length than was learned.
@@ -60,10 +63,28 @@ class AttentionBranchModel(TemporalModel):
         maps_BTCHW = as_maps(batch["rows"])
         padding = ~mask_BT[:, :, None, None, None]
         x_BCTHW = self.enter(maps_BTCHW.masked_fill(padding, 0.0).transpose(1, 2))
+        if self.branch is None or self.gate is None:
+            logits, features_BCTHW = self._answer(x_BCTHW, mask_BT)
+            return {"logits": logits, "attention.space": self._grad_cam(logits, features_BCTHW)}
         attention = edited(self.branch(x_BCTHW, mask_BT), batch)
-        seen_BCT = through_blocks(self.perceive, self.gate(x_BCTHW, attention), mask_BT).mean(dim=(3, 4))
+        logits, _ = self._answer(self.gate(x_BCTHW, attention), mask_BT)
+        return named_outputs(logits, attention)
+
+    def _answer(self, x_BCTHW: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B,K) or (B,T,K), and the features (B,C,T,H,W) that they are the mean of."""
+        features_BCTHW = through_blocks(self.perceive, x_BCTHW, mask_BT)
+        seen_BCT = features_BCTHW.mean(dim=(3, 4))
         pooled = seen_BCT.transpose(1, 2) if self.sizes.per_row else mean_over_time(seen_BCT, mask_BT)
-        return named_outputs(self.head(self.dropout(pooled)), attention)
+        return self.head(self.dropout(pooled)), features_BCTHW
+
+    def _grad_cam(self, logits: Tensor, features_BCTHW: Tensor) -> Tensor:
+        """Where the answer comes from (B,T,H,W), 1 at its most: Grad-CAM (Selvaraju et al. 2017).
+
+        The gradient of a linear layer over a mean is its weights, everywhere.
+        """
+        weights_BTC = self.head.weight[logits.argmax(-1)].reshape(len(logits), -1, features_BCTHW.shape[1])
+        maps_BTHW = (features_BCTHW * weights_BTC.transpose(1, 2)[..., None, None]).sum(dim=1).relu()
+        return maps_BTHW / maps_BTHW.amax(dim=(1, 2, 3), keepdim=True).clamp(min=torch.finfo(maps_BTHW.dtype).tiny)
 
 
 def as_maps(rows: Tensor) -> Tensor:

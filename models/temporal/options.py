@@ -207,11 +207,17 @@ class AttentionBranchOptions:
     version: str = "v1"
     # v2: without the ReLU behind the gate.
     dropout: float = 0.5
+    branch: bool = True
+    # False: the same network without branch and gate, to compare with; attention.space is then Grad-CAM of its answer.
 
     reads_grids: ClassVar[bool] = True
     # Rows keep their positions: tokens and maps are not averaged.
-    outputs: ClassVar[tuple[str, ...]] = ("attention.space", "attention.time", "aux.attention_logits", "logits")
-    # Names of what the model gives.
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what the model gives."""
+        of_branch = ("attention.time", "aux.attention_logits") if self.branch else ()
+        return ("attention.space", *of_branch, "logits")
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""

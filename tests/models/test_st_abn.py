@@ -246,3 +246,22 @@ def test_blocks_computed_again_give_the_same_gradients_and_statistics():
         model = StAbn(length=2, num_outputs=2, options=StAbnOptions(depth=18))
     assert recompute_blocks(nn.ModuleDict({"model": model})) == 1
     assert sum("forward" in vars(block) for block in model.modules()) == 10
+
+
+@pytest.mark.parametrize("per_row", [False, True])
+def test_without_the_branch_space_is_grad_cam_of_the_answer(per_row):
+    """Against gradients of the answer's logit, averaged over the frame or the window."""
+    model = build_temporal(
+        "attention_branch", input_dim=5, num_outputs=3, length=4, per_row=per_row, width=8, layers=1, branch=False
+    ).eval()
+    kept = []
+    model.perceive[-1].register_forward_hook(lambda _module, _inputs, output: kept.append(output))
+    outputs = model({"rows": torch.randn(2, 4, 5, 3, 3), "mask": torch.ones(2, 4, dtype=torch.bool)})
+    assert set(outputs) == {"logits", "attention.space"}
+    (features,) = kept
+    best = outputs["logits"].max(dim=-1).values
+    gradient = torch.autograd.grad(best.sum(), features)[0]
+    axes = (3, 4) if per_row else (2, 3, 4)
+    wanted = (features * gradient.mean(dim=axes, keepdim=True)).sum(dim=1).relu()
+    wanted = wanted / wanted.amax(dim=(1, 2, 3), keepdim=True)
+    torch.testing.assert_close(outputs["attention.space"], wanted, atol=1e-5, rtol=1e-4)
