@@ -13,6 +13,7 @@ from typing import Any
 import timm
 import timm.data
 import torch
+from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
@@ -147,7 +148,7 @@ class TimmEncoder(Encoder):
         if named and not hasattr(self.model, "forward_intermediates"):
             refuse_form(named[0], encoder=self.name, why="timm gives no layers for it", instead="pooled, tokens or map")
         for output in named:
-            if output.form == INPUT and not isinstance(self.model, VisionTransformer):
+            if output.form == INPUT and not isinstance(self.model, VisionTransformer | Eva):
                 refuse_form(
                     output, encoder=self.name, why="it is no vision transformer of timm's", instead="layerK.map"
                 )
@@ -216,9 +217,18 @@ class TimmEncoder(Encoder):
         return patches_BND.transpose(1, 2).reshape(len(features), -1, *grid)
 
     def public_names(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """OpenAI's CLIP with timm's names, its text encoder left out; any other state stays as it is."""
-        is_clip = isinstance(self.model, VisionTransformer) and "visual.class_embedding" in state
-        return dict(checkpoint_filter_fn(state, self.model) if is_clip else state)
+        """OpenAI's CLIP with timm's names, its text encoder left out, and positions of another grid resized.
+
+        Any other state stays as it is.
+        """
+        if not isinstance(self.model, VisionTransformer):
+            return dict(state)
+        own, given = self.model.pos_embed, state.get("pos_embed")
+        is_resized = (
+            own is not None and given is not None and own.shape != given.shape and own.shape[-1] == given.shape[-1]
+        )
+        is_converted = is_resized or "visual.class_embedding" in state
+        return dict(checkpoint_filter_fn(dict(state), self.model) if is_converted else state)
 
     def _grid(self, height: int, width: int, num_patches: int) -> tuple[int, int] | None:
         """(rows, columns) of the patch grid, or None when `num_patches` does not fit the picture."""
@@ -232,9 +242,9 @@ class TimmEncoder(Encoder):
 
 
 def enter_transformer(model: Any, x_BCHW: Tensor) -> Tensor:
-    """The tokens (B,N,D), prefix tokens in front, that enter the first block of timm's VisionTransformer."""
+    """The tokens (B,N,D), prefix tokens in front, that enter the first block of timm's VisionTransformer or Eva."""
     positioned = model._pos_embed(model.patch_embed(x_BCHW))  # noqa: SLF001 - timm has no public name for it
-    tokens: Tensor = model.norm_pre(model.patch_drop(positioned))
+    tokens: Tensor = model.norm_pre(positioned[0] if isinstance(model, Eva) else model.patch_drop(positioned))
     return tokens
 
 

@@ -71,7 +71,12 @@ def _train(work: Work, config: TrainConfig, place: TrainContext) -> dict[str, An
         values["model"]["row_shape"] = row_shape(stores, config.output)
     if experts is not None:
         options = experts.options({**config.model.options(), "source": "tokens"})
-        values["model"] |= {"options": options, "clip_length": experts.clip_length(), "heads": dict(labels.heads)}
+        values["model"] |= {
+            "options": options,
+            "clip_length": experts.clip_length(),
+            "input_dim": row_shape(stores, config.output)[-1],
+            "heads": dict(labels.heads),
+        }
     model = build_run_model(values["model"], plugins=work.plugins, seed=config.seed)
     if experts is not None:
         assert isinstance(model, Cast)

@@ -23,6 +23,7 @@ BENCHMARKS = {  # name: (module, title)
     "train": ("bench_train", "Train: windows/s of our loop, against the plain loop on tensors in memory"),
     "views": ("bench_views", "Train on views: steps/s of our loop, against the plain loop on tensors in memory"),
     "finetune": ("bench_finetune", "Finetune: steps/s of the stage, against bare reading and bare steps"),
+    "cast": ("bench_cast", "CAST: updates/s of the last blocks on stored tokens, against the same network on frames"),
     "predict": ("bench_predict", "Predict over frames: windows/s, against the encoder on every window"),
     "psr": ("bench_psr", "Predict steps on video: ViT-S, windows of 65 frames at every frame"),
     "codecs": ("bench_embedding_codecs", "Embedding codecs: size and speed on real rows"),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from timm.models.vision_transformer import ResPostBlock
 from torch.nn import functional
 
 from reelwright.models.blocks.activation_checkpointing import recompute_blocks
+from reelwright.models.blocks.init_from import start_from
 from reelwright.models.encoders.build import build_encoder
 from reelwright.models.temporal.common import TemporalSizes
 from reelwright.models.testing import TemporalModelTests
@@ -44,6 +46,7 @@ FORMS = {
     "two images": {"time": CLIP, "time_args": SPACE_ARGS},
     "two videos": {"space": VMAE, "space_args": TIME_ARGS},
     "plain vit": {"space": "timm/vit_small_patch16_224", "space_args": {**SPACE_ARGS, "global_pool": "avg"}},
+    "eva": {"space": "timm/eva02_tiny_patch14_224", "space_args": {**SPACE_ARGS, "patch_size": 16}},
     "dino": {
         "space": "timm/vit_small_patch14_reg4_dinov2",
         "space_args": {**SPACE_ARGS, "patch_size": 16, "init_values": 0.1},
@@ -84,6 +87,11 @@ def test_forms(form):
         ({"every": 3}, "clips have 4 frames, but the expert takes a multiple of every: 3"),
         ({"time_args": {**TIME_ARGS, "clip_length": 8}}, "clips have 4 frames, but the expert takes 8"),
         ({"space": "timm/resnet18", "space_args": {}}, "but this is ResNet"),
+        ({"space": "timm/vit_relpos_small_patch16_224", "space_args": {}}, "but this is VisionTransformerRelPos"),
+        (
+            {"space": "timm/vit_xsmall_patch16_clip_224", "space_args": {**SPACE_ARGS, "block_fn": ResPostBlock}},
+            "but this is VisionTransformer",
+        ),
         ({"space": "timm/vit_bas"}, "encoder 'timm/vit_bas' is not known"),
         ({"top": 4}, "top is 4, but the experts have 3 blocks"),
         ({"top": 1, "exchange_blocks": [1]}, r"block 1; allowed: 2 to 2 \(top is 1\)"),
@@ -196,3 +204,43 @@ def test_the_weights_of_encoders_are_taken():
         source.take_weights(
             {**encoders, "time": build_encoder(VMAE, model_args={**TIME_ARGS, "heads": 2, "width": 16})}
         )
+
+
+@pytest.mark.parametrize("form", ["eva", "dino", "plain vit"])
+def test_an_expert_in_halves_is_its_encoder(form):
+    """Block by block and in halves, bit for bit."""
+    name, args = FORMS[form]["space"], FORMS[form]["space_args"]
+    model = cast(exchange="none", adapters=False, fusion="add", **FORMS[form]).eval()
+    encoder = build_encoder(name, outputs=("block0.input", f"block{DEPTH}.input"), model_args=args).eval()
+    model.take_weights({"space": encoder, "time": build_encoder(VMAE, model_args=TIME_ARGS)})
+    x = torch.rand(2, FRAMES, 3, 32, 32)
+    with torch.no_grad():
+        stream = model.space.enter(x)
+        mean, std = model.space.mean, model.space.std
+        wanted = encoder(((x - mean) / std)[:, 1::2].flatten(0, 1))
+        assert torch.equal(stream, wanted["block0.input"])
+        whole = stream
+        for block in range(DEPTH):
+            whole = model.space.run(block, whole)
+            stream = stream + model.space.attended(block, stream)
+            stream = stream + model.space.transformed(block, model.space.normed(block, stream))
+        assert torch.equal(stream, wanted[f"block{DEPTH}.input"])
+        assert torch.equal(whole, stream)
+
+
+@pytest.mark.parametrize("public", [False, True], ids=["ours", "public"])
+def test_a_network_on_frames_goes_on_from_one_on_tokens_and_from_a_public_checkpoint(public):
+    source = awake(cast(top=2, source="tokens"), seed=8)
+    state, model = source.state_dict(), cast(seed=6)
+    if public:
+        names = {"head.heads.verb.weight": "head_verb.weight", "head.heads.noun.bias": "head.bias"}
+        names |= {"blocks.2.exchange.down.space.weight": "blocks.2.cross_s_down.weight"}
+        names |= {"space.model.blocks.1.attn.qkv.bias": "module.blocks.1.clip_attn.in_proj_bias"}
+        state = {public: state[ours] for ours, public in names.items()}
+    report = start_from(model, model.public_state(state), replace_heads=False, keep_heads=True)
+    assert len(report.matched) == len(state)
+    assert not report.unused
+    own, wanted = model.state_dict(), source.state_dict()
+    assert all(torch.equal(own[name], wanted[name]) for name in report.matched)
+    if not public:
+        assert {name.split(".")[0] for name in report.new} == {"space", "time", "blocks"}

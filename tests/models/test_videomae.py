@@ -198,3 +198,18 @@ def test_only_transformers_have_blocks():
         videomae()(torch.zeros(1, 3, 6, 32, 32))
     with pytest.raises(ValueError, match="clips of 3 frames are no multiple of every 2"):
         frames_encoder()(torch.zeros(1, 3, 3, 32, 32))
+
+
+def test_positions_of_a_vision_transformer_are_resized():
+    """As timm does it, when its weights come from a file; a table of another width is still refused."""
+    small = {"embed_dim": 8, "depth": 1, "num_heads": 2}
+    large, encoder = (
+        build_encoder("timm/vit_small_patch16_224", seed=0, model_args={**small, "img_size": size}) for size in (64, 32)
+    )
+    state = large.model.state_dict()
+    load_weights(encoder, encoder.public_names(state))
+    assert encoder.model.pos_embed.shape == (1, 5, 8)
+    assert torch.equal(encoder.model.pos_embed[:, 0], state["pos_embed"][:, 0])  # the class token's
+    assert torch.equal(encoder.model.blocks[0].attn.qkv.weight, state["blocks.0.attn.qkv.weight"])
+    with pytest.raises(ValueError, match="mismatched: pos_embed"):
+        load_weights(encoder, encoder.public_names({**state, "pos_embed": torch.zeros(1, 17, 4)}))

@@ -10,14 +10,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.eva import Eva, EvaBlock
+from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from reelwright.models.encoders.base import Encoder
 from reelwright.models.encoders.timm_encoders import enter_transformer
 from reelwright.models.encoders.videomae import VideoMae
 
-_HALVES = ("norm1", "attn", "norm2", "mlp")
+_BLOCKS = (Block, EvaBlock)  # of timm, that norm what enters a half; others would be run wrongly
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _BEFORE = ("patch_embed", "cls_token", "reg_token", "pos_embed", "norm_pre")  # of a model, before its blocks
 
@@ -35,11 +36,14 @@ class Expert(nn.Module):
         """
         super().__init__()
         model: Any = encoder.model
-        if not isinstance(model, VisionTransformer | VideoMae) or not all(
-            hasattr(block, half) for block in model.blocks for half in _HALVES
+        if (
+            not isinstance(model, VisionTransformer | Eva | VideoMae)
+            or not (isinstance(model, VideoMae) or all(type(block) in _BLOCKS for block in model.blocks))
+            or getattr(model, "rope_mixed", False)
         ):
             name = type(model).__name__
-            raise ValueError(f"an expert must be VideoMAE or a plain vision transformer of timm's, but this is {name}.")
+            message = f"an expert must be VideoMAE, or a plain vision transformer or EVA of timm's, but this is {name}."
+            raise ValueError(message)
         self.model: Any = model
         self.is_video = isinstance(model, VideoMae)
         model = self.model  # of either kind from here on
@@ -98,11 +102,16 @@ class Expert(nn.Module):
             return stream
         return enter_transformer(self.model, x_BFCHW[:, self.every - 1 :: self.every].flatten(0, 1))
 
+    def run(self, block: int, stream: Tensor) -> Tensor:
+        """The stream that leaves a block, of one that enters it."""
+        result: Tensor = self.model.blocks[block](stream, **self._rotations())
+        return result
+
     def attended(self, block: int, stream: Tensor) -> Tensor:
         """What attention adds to the stream in a block."""
         found: Any = self.model.blocks[block]
-        result: Tensor = found.attn(found.norm1(stream))
-        return found.ls1(result) if hasattr(found, "ls1") else result
+        result: Tensor = found.attn(found.norm1(stream), **self._rotations())
+        return _scaled(found, 1, result)
 
     def normed(self, block: int, stream: Tensor) -> Tensor:
         """What the MLP of a block sees of the stream."""
@@ -113,7 +122,12 @@ class Expert(nn.Module):
         """What the MLP adds to the stream, of what `normed` gave."""
         found: Any = self.model.blocks[block]
         result: Tensor = found.mlp(normed)
-        return found.ls2(result) if hasattr(found, "ls2") else result
+        return _scaled(found, 2, result)
+
+    def _rotations(self) -> dict[str, Tensor]:
+        """Rotary positions of EVA."""
+        rope = getattr(self.model, "rope", None)
+        return {} if rope is None else {"rope": rope.get_embed()}
 
     def frames(self, stream: Tensor) -> Tensor:
         """The stream as (B,T,P+N,D)."""
@@ -138,6 +152,15 @@ class Expert(nn.Module):
         if self.looks_at_class:
             return x_BTND[:, :, 0].mean(dim=1)
         return x_BTND[:, :, self.num_prefix :].flatten(1, 2).mean(dim=1)
+
+
+def _scaled(block: Any, half: int, change: Tensor) -> Tensor:
+    """What a half adds, by the block's layer scale: a module of VisionTransformer, a parameter of Eva, or none."""
+    if hasattr(block, f"ls{half}"):
+        scaled: Tensor = getattr(block, f"ls{half}")(change)
+        return scaled
+    gamma = getattr(block, f"gamma_{half}", None)
+    return change if gamma is None else gamma * change
 
 
 def check_equal(space: Expert, time: Expert) -> None:

@@ -225,8 +225,8 @@ class Cast(ClipModel):
         found = {}
         for name, expert in self._experts().items():
             stream = expert.enter(frames)
-            for block in expert.model.blocks[: self.first]:
-                stream = block(stream)
+            for block in range(self.first):
+                stream = expert.run(block, stream)
             found[name] = stream.contiguous()  # as stored ones: sums over tokens then have the same bits
         return found
 

@@ -85,15 +85,6 @@ class ViewsPending:
         return {name: rows.reshape(-1, self._num_views, *rows.shape[1:]) for name, rows in joined.items()}
 
 
-def set_layout(module: nn.Module, *, channels_last: bool) -> None:
-    """Lay out weights of convolutions over pictures and over clips in memory; an encoder of clips may have either."""
-    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
-    for parameter in module.parameters():
-        if parameter.ndim in layouts:
-            layout = layouts[parameter.ndim] if channels_last else torch.contiguous_format
-            parameter.data = parameter.data.to(memory_format=layout)
-
-
 class ForwardPass:
     """An encoder on its device, fed with uint8 batches. The batch size halves when memory runs out, and stays there."""
 
@@ -112,7 +103,7 @@ class ForwardPass:
         self.batch_size = execution.batch_size
         self._encoder = encoder.eval().to(execution.device)
         # also where it is not wanted: the encoder may come out of a pass that had it
-        set_layout(self._encoder, channels_last=execution.channels_last)
+        _lay_out(self._encoder, channels_last=execution.channels_last)
         self._call = torch.compile(self._encoder) if execution.compile else self._encoder
         self._normalise = Normalise(config, device=execution.device, channels_last=execution.channels_last)
         self._note = note or (_quiet)
@@ -174,6 +165,13 @@ class ForwardPass:
             return tensor
         target = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
         return target.copy_(tensor, non_blocking=True)
+
+
+def _lay_out(module: nn.Module, *, channels_last: bool) -> None:
+    """Weights over pictures and over clips, of which an encoder of clips may have both, with their channels last."""
+    last = {4: torch.channels_last, 5: torch.channels_last_3d} if channels_last else {}
+    for tensor in (*module.parameters(), *module.buffers()):
+        tensor.data = tensor.data.contiguous(memory_format=last.get(tensor.ndim, torch.contiguous_format))
 
 
 def row_shapes(encoder: Encoder, config: DataConfig, *, where: str) -> dict[str, tuple[int, ...]]:
