@@ -11,7 +11,7 @@ from reelwright.models.encoders.build import build_encoder
 from reelwright.models.systems.cast.model import build_cast
 from reelwright.pipeline.project import Project
 from reelwright.stages.fit.run_models import load_run_model
-from tests.small_project import write_project
+from tests.small_project import read_rows, write_project, write_rows
 
 SPACE = "{embed_dim: 8, depth: 3, num_heads: 2, img_size: 32, clip_length: 4}"
 TIME = "{width: 8, depth: 3, heads: 2, img_size: 32, clip_length: 4}"
@@ -35,6 +35,9 @@ stages:
     {{uses: finetune, frames: frames, experts: [space, time], model: {{name: cast, top: 2}}, task: majority,
      window: {{length: 4, hop: 2}}, epochs: 2, batch_size: 4, val_splits: [], optimizer: {{lr: 0.01}},
      augment: {{flip: 0}}}}
+  both:
+    {{uses: train, embeddings: [space, time], output: block-2.input, task: heads, window: {{length: 1}},
+     labels: {{columns: {{verb: verb, noun: noun}}}}, model: {{name: cast, top: 2}}, epochs: 1, val_splits: []}}
   over_frames: {{uses: predict, run: tune, frames: frames, window: {{hop: 2}}}}
 """
 
@@ -69,6 +72,12 @@ def whole_model(run):
 @pytest.mark.slow
 def test_scores_of_tokens_are_those_of_frames(tmp_path):
     folder = write_project(tmp_path)
+    rows = read_rows(folder / "videos.csv")
+    words = {"verb": ("push", "pull", "push"), "noun": ("cup", "cup", "box", "pen")}
+    write_rows(
+        folder / "videos.csv",
+        [{**row, **{name: of[place % len(of)] for name, of in words.items()}} for place, row in enumerate(rows)],
+    )
     (folder / "reelwright.yaml").write_text(PIPELINE, encoding="utf-8")
     project = Project.open(folder / "reelwright.yaml")
     assert project.run().exit_code == 0
@@ -76,6 +85,9 @@ def test_scores_of_tokens_are_those_of_frames(tmp_path):
     assert values["model"]["row_shape"] == [2 * 5 + 2 * 4, 8]
     assert values["model"]["options"]["space"] == ENCODERS["space"][0]
     assert min(record["train_loss"] for record in project.trained("train").metrics()) > 0
+    heads, values = load_run_model(project.trained("both"), plugins={})
+    assert values["model"]["heads"] == {"verb": 2, "noun": 3}
+    assert heads.head.reads == {"verb": "time", "noun": "space"}
     model, windows = whole_model(run), project.predictions("predict").windows().to_pandas()
     for video in ("a", "d"):
         frames = project.frames("frames")[video]
