@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from reelwright.models.encoders.build import DataConfig, Encoder
 from reelwright.stages.embed.encoding.preprocess import Normalise
@@ -83,15 +83,6 @@ class ViewsPending:
         found = [part.result() for part in self._parts]
         joined = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
         return {name: rows.reshape(-1, self._num_views, *rows.shape[1:]) for name, rows in joined.items()}
-
-
-def set_layout(module: nn.Module, *, channels_last: bool) -> None:
-    """Lay out weights of convolutions over pictures and over clips in memory; an encoder of clips may have either."""
-    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
-    for parameter in module.parameters():
-        if parameter.ndim in layouts:
-            layout = layouts[parameter.ndim] if channels_last else torch.contiguous_format
-            parameter.data = parameter.data.to(memory_format=layout)
 
 
 class ForwardPass:

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -64,14 +63,6 @@ def test_a_pass_of_plain_layout_undoes_the_other():
         weight = max((one for one in encoder.parameters() if one.ndim == 4), key=lambda one: one.shape[1])
         assert weight.is_contiguous(memory_format=torch.channels_last) == wanted
         assert weight.is_contiguous() != wanted
-
-
-def test_an_encoder_of_clips_may_have_convolutions_over_pictures():
-    args = {"embed_dim": 8, "depth": 1, "num_heads": 2, "img_size": 32, "clip_length": 2}
-    encoder = build_encoder("frames/vit_base_patch16_clip_quickgelu_224", model_args=args)
-    found = ForwardPass(encoder, encoder.data_config, Execution(device=CPU, channels_last=True))
-    (rows,) = found.submit(np.zeros((1, 2, 32, 32, 3), np.uint8))
-    assert rows.result()["pooled"].shape == (1, 8)
 
 
 def test_where_the_smallest_batch_does_not_fit_what_does_is_chosen():
