@@ -37,7 +37,7 @@ def test_two_files(copied: Path) -> None:
     text = (copied / "reelwright.yaml").read_text(encoding="utf-8")
     other = (
         text.replace("epochs: 2", "epochs: 3")
-        .replace("workers: 1", "workers: 2")
+        .replace("48, workers: 1", "48, workers: 2")
         .replace("name: linear", "name: gru, width: 4")
     )
     (copied / "other.yaml").write_text(other + "  more: {uses: evaluate, predictions: predict}\n", encoding="utf-8")

@@ -143,7 +143,7 @@ def test_frozen_refuses_before_any_work(copied: Path, change: Callable[[Path], o
     "change",
     [
         Path.exists,
-        lambda at: edit(at, "reelwright.yaml", "workers: 1", "workers: 2"),
+        lambda at: edit(at, "reelwright.yaml", "48, workers: 1", "48, workers: 2"),
         lambda at: edit(at, "reelwright.yaml", "stages:", "# a comment\nstages:"),
         lambda at: write_rows(at / "videos.csv", read_rows(at / "videos.csv")),
     ],

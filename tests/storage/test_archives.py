@@ -183,10 +183,10 @@ def write_million(path):
 @pytest.mark.parametrize("name", ["x.zip", "x.tar.gz"])
 def test_a_million_entries_are_refused_in_seconds(tmp_path, name):
     write_million(tmp_path / name)
-    started = time.monotonic()
+    started = time.process_time()  # of this process: others may be busy
     with pytest.raises(InputError, match=r"entries .*--max-entries"):
         extract(tmp_path / name, tmp_path / "out", ArchiveLimits())
-    seconds = time.monotonic() - started
+    seconds = time.process_time() - started
     print(f"{name}: a million entries refused after {seconds:.1f} s")
     assert seconds < 30  # 5 s where tarfile alone takes 47 s
     assert [path.name for path in tmp_path.iterdir()] == [name]
