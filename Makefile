@@ -10,7 +10,7 @@ PROCESSES = $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 PARALLEL = --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 export PYTHONDONTWRITEBYTECODE :=  # else each of the many processes that tests start compiles everything anew
 
-.PHONY: help setup demo test test-slow test-all check format bench clean
+.PHONY: help setup demo test test-slow check format bench clean
 
 help:  ## List what can be made
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,9 +33,6 @@ test: check  ## Format, lint, types, import arrows, then the default tests (3 to
 
 test-slow: $(INSTALLED)  ## The tests that take longer
 	$(BIN)/python -m pytest -m slow $(PARALLEL) --durations 20
-
-test-all: check  ## What CI runs: check, then all tests in one call, which loads and collects them once
-	$(BIN)/python -m pytest -m 'not benchmark' $(PARALLEL) --durations 20
 
 check: $(INSTALLED)  ## Format, lint, types, import arrows
 	$(BIN)/ruff format --check --diff --quiet .
