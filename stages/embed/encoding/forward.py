@@ -85,6 +85,15 @@ class ViewsPending:
         return {name: rows.reshape(-1, self._num_views, *rows.shape[1:]) for name, rows in joined.items()}
 
 
+def set_layout(module: nn.Module, *, channels_last: bool) -> None:
+    """Lay out weights of convolutions over pictures and over clips in memory; an encoder of clips may have either."""
+    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for parameter in module.parameters():
+        if parameter.ndim in layouts:
+            layout = layouts[parameter.ndim] if channels_last else torch.contiguous_format
+            parameter.data = parameter.data.to(memory_format=layout)
+
+
 class ForwardPass:
     """An encoder on its device, fed with uint8 batches. The batch size halves when memory runs out, and stays there."""
 
