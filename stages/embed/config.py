@@ -220,8 +220,7 @@ class EmbedConfig(StageConfig):
     def _consistent(self) -> EmbedConfig:
         if (self.encoder is None) == (self.run is None):
             raise ValueError(
-                "give either encoder (timm/NAME, hf-hub:ORG/NAME, torchvision/NAME) or run (a finetune or pretrain "
-                "node)"
+                "give either encoder (timm/NAME, torchvision/NAME, ...) or run (a finetune or pretrain node)"
             )
         check_hub(self.weights, self.encoder, is_own=bool(self.plugins()))
         if self.run is not None and self.weights != "hub":

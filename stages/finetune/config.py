@@ -147,7 +147,9 @@ class FinetuneConfig(NetworkSettings):
             self._refuse_given(("experts",), "of model cast on windows; leave it out")
             if self.spatial is None:
                 raise ValueError("spatial is missing: the embed node whose encoder sees the frames")
-        elif self.spatial is None:
+            return self
+        self._refuse_given(("windows_per_epoch",), "of a temporal run; set window.per_epoch")
+        if self.spatial is None:
             self._check_whole()
             check_experts(self.model, self.experts)
         else:
@@ -186,7 +188,7 @@ class FinetuneConfig(NetworkSettings):
                 f"sees frames: {', '.join(CLIP_MODEL_OPTIONS)}, or a plug-in's"
             )
         self._refuse_given(_OF_ENCODER, "of an encoder and what is behind it, but there is no spatial; leave it out")
-        self._check_windows()
+        check_windows(self)
         if self.traits_per_row and model.is_ours() and not CLIP_MODEL_OPTIONS[model.name].answers_rows:
             raise ValueError(f"model {model.name} answers for a window, but task is per_row; choose another task")
 
@@ -200,13 +202,9 @@ class FinetuneConfig(NetworkSettings):
             raise ValueError(f"model {model.name} reads stored maps or tokens, of train; choose one of pooled rows")
         self._refuse_given(("preprocess",), "that of the embed node that spatial names; set it there")
         self._refuse_given(("experts",), "of model cast; leave it out")
-        self._check_windows()
+        check_windows(self)
         if self.traits_per_row and model.name == "mlp":
             raise ValueError("model mlp gives no logits per row, but task is per_row; use linear, gru, transformer")
-
-    def _check_windows(self) -> None:
-        self._refuse_given(("windows_per_epoch",), "of a temporal run; set window.per_epoch")
-        check_windows(self)
 
     def _refuse_given(self, names: Sequence[str], why: str) -> None:
         for name in names:
@@ -265,8 +263,7 @@ class FinetuneConfig(NetworkSettings):
 
     def check_inputs(self, inputs: Mapping[str, Sequence[StageConfig]]) -> None:
         """Refuse frames that are not stored (windows are read again and again), and encoders that see too much."""
-        more = "" if self.is_whole else "; its embeddings stay as they are."
-        self.check_frames_stored(inputs, more=more)
+        self.check_frames_stored(inputs, more="" if self.is_whole else "; its embeddings stay as they are.")
         for embed in inputs.get("spatial", ()):
             if isinstance(embed, EmbedConfig) and sees_clips(embed):
                 self.check_clip_encoder(str(embed.encoder))
@@ -302,5 +299,4 @@ class FinetuneConfig(NetworkSettings):
 
 def sees_clips(embed: EmbedConfig) -> bool:
     """Whether the encoder of an embed node is known to see clips."""
-    encoder = embed.encoder
-    return encoder is not None and is_of_library(encoder) and is_video_encoder(encoder)
+    return (name := embed.encoder) is not None and is_of_library(name) and is_video_encoder(name)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from reelwright.models.encoders.build import DataConfig, Encoder
 from reelwright.stages.embed.encoding.preprocess import Normalise
