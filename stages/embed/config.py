@@ -219,9 +219,7 @@ class EmbedConfig(StageConfig):
     @model_validator(mode="after")
     def _consistent(self) -> EmbedConfig:
         if (self.encoder is None) == (self.run is None):
-            raise ValueError(
-                "give either encoder (timm/NAME, torchvision/NAME, ...) or run (a finetune or pretrain node)"
-            )
+            raise ValueError("give either encoder (timm/NAME, x3d/NAME, ...) or run (a finetune or pretrain node)")
         check_hub(self.weights, self.encoder, is_own=bool(self.plugins()))
         if self.run is not None and self.weights != "hub":
             raise ValueError("weights come with the run; remove weights")

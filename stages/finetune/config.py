@@ -57,8 +57,7 @@ class FinetuneConfig(NetworkSettings):
     """The embed node whose encoder, weights and preprocessing are taken. Encoders of clips take the whole window as
     one, and need model, task and window. None where the model sees frames itself (st_abn)."""
     temporal: str | None = node_input(None, kinds=("run",), used="start")
-    """The train node whose model, weights, window and task are taken; or give model, with task and window, or with
-    objective and views."""
+    """The train node whose model, weights, window and task are taken; or give model, with task and window, or views."""
     model: ModelSettings | None = setting(None, when=lambda config: config.model is not None)
     """What begins anew (or from init_from). With task and window: a model of rows (linear, transformer, ...) behind the
     encoder of `spatial`; without `spatial` a network that sees clips of frames: st_abn, or a plug-in's.
@@ -82,8 +81,7 @@ class FinetuneConfig(NetworkSettings):
     (timm/NAME, frames/NAME or videomae/NAME). Without them they are as model.space and time say, with random weights or
     those of init_from."""
     spatial_lr_scale: NonNegativeFloat = training(0.1)
-    """Factor on the learning rate for the encoder; 0 freezes it. Of a model on views, model.base says whether it
-    learns."""
+    """Factor on the learning rate for the encoder; 0 freezes it. Of a model on views, model.base says it."""
     temporal_lr_scale: NonNegativeFloat = training(1.0)
     """Factor on the learning rate for the temporal model; 0 freezes it."""
     freeze: tuple[str, ...] = training(())
@@ -151,7 +149,6 @@ class FinetuneConfig(NetworkSettings):
         self._refuse_given(("windows_per_epoch",), "of a temporal run; set window.per_epoch")
         if self.spatial is None:
             self._check_whole()
-            check_experts(self.model, self.experts)
         else:
             self._check_behind_encoder()
         return self
@@ -187,6 +184,7 @@ class FinetuneConfig(NetworkSettings):
                 f"model {model.name} learns from rows of an encoder; give spatial (an embed node), or a model that "
                 f"sees frames: {', '.join(CLIP_MODEL_OPTIONS)}, or a plug-in's"
             )
+        check_experts(model, self.experts)
         self._refuse_given(_OF_ENCODER, "of an encoder and what is behind it, but there is no spatial; leave it out")
         check_windows(self)
         if self.traits_per_row and model.is_ours() and not CLIP_MODEL_OPTIONS[model.name].answers_rows:
@@ -223,7 +221,7 @@ class FinetuneConfig(NetworkSettings):
             return self
         problem = scene.problem(epochs=self.epochs, num_clips=self.batch_size // self.processes)
         if self.views is not None and scene.reverse:
-            problem = "augment.scene.reverse: views are learned from with the times of their rows; leave it out"
+            problem = "augment.scene.reverse: views are learned with the times of their rows; leave it out"
         if self.model is not None and self.model.option("contexts", 1) > 1:
             problem = "augment.scene: frames and their contexts are no clip; set scene: null, or model.contexts: 1"
         if problem is not None:
