@@ -6,7 +6,7 @@ frame store -> clips from random starts -> augmentation -> encoder -> classifier
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,7 @@ from reelwright.stages.base.inputs import unchanged_sources
 from reelwright.stages.base.work import Work
 from reelwright.stages.datasets.labelled import check_classes, distinct_videos, label_space
 from reelwright.stages.datasets.sampling.dense import covering_starts, multi_starts
-from reelwright.stages.datasets.sampling.windows import WindowShape
+from reelwright.stages.datasets.sampling.windows import Windows, WindowShape
 from reelwright.stages.datasets.tasks.labels import LabelSpace
 from reelwright.stages.datasets.tasks.task import Task, build_task
 from reelwright.stages.embed.config import EmbedConfig
@@ -123,8 +123,7 @@ class Scoring:
         with torch.inference_mode():
             for start in range(0, len(own), self.clips.batch_size):
                 part = own[start : start + self.clips.batch_size]
-                chosen = windows.take(part)
-                chosen = type(chosen)(stored[part], chosen.start, chosen.count, chosen.rows, chosen.last)
+                chosen = replace(windows.take(part), video=stored[part])
                 frames = torch.from_numpy(np.stack(read_clips(chosen, self.shape, self.read))).to(self.place.device)
                 parts.append((part, forward({"frames": frames})["logits"].float().cpu().numpy()))
         found = [part for each in self.place.world.gather(parts) for part in each]
@@ -134,8 +133,8 @@ class Scoring:
         return {name: metrics[name] for name in CLIP_METRICS if name in metrics}
 
 
-def val_clips(num_rows: Sequence[int], shape: WindowShape, clips: ClipPretrainSettings) -> Any:
-    """The clips of each video in validation (Windows)."""
+def val_clips(num_rows: Sequence[int], shape: WindowShape, clips: ClipPretrainSettings) -> Windows:
+    """The clips of each video in validation."""
     if clips.val_step is None:
         return covering_starts(num_rows, shape, max_clips=clips.val_clips)
     return multi_starts(num_rows, shape, max_clips=clips.val_clips, min_step=clips.val_step, rule="whole")
