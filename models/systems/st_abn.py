@@ -15,6 +15,7 @@ from typing import Self
 
 from torch import Tensor, nn
 
+from reelwright.models.blocks.activation_checkpointing import recompute
 from reelwright.models.blocks.attention_branch import (
     AttentionBranch,
     AttentionGate,
@@ -115,6 +116,13 @@ class StAbn(ClipModel):
         The attention branch keeps its random weights, as in the public code. Raises ValueError where they do not fit.
         """
         return load_image_weights(self.resnet, state)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Have the blocks of all layers and of the branch computed again in the backward pass instead of kept."""
+        assert enable
+        for layer in (*map(self._layer, ("layer1", "layer2", "layer3", "layer4")), self.branch.trunk):
+            for block in layer:
+                recompute(block)
 
     def public_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See ClipModel: a checkpoint of the public code, or a 2D ResNet of the same depth, which is inflated."""

@@ -89,8 +89,10 @@ def _fit(
         raise StageError(
             f"{work.node}: drop_last leaves no batch: {config.batch_size} windows make one. Lower batch_size."
         )
-    if config.gradient_checkpointing:
-        recompute_blocks(module)
+    if config.gradient_checkpointing and not recompute_blocks(module):
+        place.reporter.note(
+            "warning: gradient_checkpointing saves nothing: no block of the model can be computed again"
+        )
     groups = parameter_groups(module, config.optimizer, lr=lr, multipliers=learning.multipliers)
     counts = {
         "epochs": config.epochs,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 import torchvision
 from torch import nn
 
+from reelwright.models.blocks.activation_checkpointing import recompute, recompute_blocks
 from reelwright.models.blocks.attention_branch import AttentionBranch, AttentionGate
 from reelwright.models.blocks.weights import remap_state_dict
 from reelwright.models.contracts import model_layers
@@ -245,3 +247,21 @@ def test_without_the_branch_space_is_grad_cam_of_the_answer(per_row):
     wanted = (features * gradient.mean(dim=axes, keepdim=True)).sum(dim=1).relu()
     wanted = wanted / wanted.amax(dim=(1, 2, 3), keepdim=True)
     torch.testing.assert_close(outputs["attention.space"], wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_blocks_computed_again_give_the_same_gradients_and_statistics():
+    """Batch norms see a batch once, though their blocks are computed twice; of st_abn all blocks but the stem are."""
+    plain = nn.Sequential(nn.Conv3d(3, 4, 1), nn.BatchNorm3d(4), nn.ReLU(), nn.Conv3d(4, 2, 1)).train()
+    again = copy.deepcopy(plain)
+    recompute(again)
+    x = torch.randn(2, 3, 2, 5, 5, requires_grad=True)
+    for block in (plain, again):
+        block(x).square().sum().backward()
+    for (name, one), two in zip(plain.state_dict().items(), again.state_dict().values(), strict=True):
+        assert torch.equal(one, two), name
+    for one, two in zip(plain.parameters(), again.parameters(), strict=True):
+        torch.testing.assert_close(two.grad, one.grad)
+    with torch.device("meta"):
+        model = StAbn(length=2, num_outputs=2, options=StAbnOptions(depth=18))
+    assert recompute_blocks(nn.ModuleDict({"model": model})) == 1
+    assert sum("forward" in vars(block) for block in model.modules()) == 10

@@ -92,7 +92,7 @@ def plugins(footage):
     return {"models:net.py:Net": find_plugin("models", "net.py:Net", folder=footage.root).plain()}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def tune(footage, plugins):
     """Train a network that sees clips; its folder."""
 
@@ -103,6 +103,12 @@ def tune(footage, plugins):
         return RunFolder(footage.store.run(key))
 
     return call
+
+
+@pytest.fixture(scope="module")
+def trained(tune):
+    """The folder of a run, `trained`."""
+    return tune(key="trained", epochs=1)
 
 
 def _run(key):
@@ -144,15 +150,14 @@ class _Terminates(Notes):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_predictions_are_those_of_a_plain_loop_over_the_model(footage, plugins, tune):
-    folder = tune(key="plain")
-    assert folder.config()["sees"]["size"] == [16, 16]
-    assert {name.split(".")[0] for name in load_file(folder.weights)} == {"model"}
-    reporter = predicted(footage, plugins, of="plain", frame_batch_size=9)
+def test_predictions_are_those_of_a_plain_loop_over_the_model(footage, plugins, trained):
+    assert trained.config()["sees"]["size"] == [16, 16]
+    assert {name.split(".")[0] for name in load_file(trained.weights)} == {"model"}
+    reporter = predicted(footage, plugins, of="trained", frame_batch_size=9)
     assert {row.status for row in reporter.rows} == {"ok"}
     found = read_scores(footage.store.predictions("scores"), "d4")
     assert found.start_row.tolist() == list(range(15))
-    wanted = plain_outputs(footage, plugins, of="plain", digest="d4", starts=range(15), length=4)
+    wanted = plain_outputs(footage, plugins, of="trained", digest="d4", starts=range(15), length=4)
     scores = torch.cat([outputs["logits"].softmax(-1) for outputs in wanted])
     np.testing.assert_allclose(found.scores, scores.numpy(), atol=1e-5)
     kept = WindowOutputStore(footage.store.attention("scores")).rows("d4").output("attention.space")
@@ -205,15 +210,17 @@ def test_heads_by_name_and_crops_and_views_at_test_are_merged(footage, plugins, 
     np.testing.assert_allclose(crops.scores, scores.mean(0).numpy(), atol=1e-5)
 
 
-def test_frames_that_cannot_be_read_fail_their_video_alone(footage, plugins, tune, tmp_path):
-    tune(key="damaged", epochs=1)
+@pytest.mark.usefixtures("trained")
+def test_frames_that_cannot_be_read_fail_their_video_alone(footage, plugins, tmp_path):
     shutil.copytree(footage.store.root, tmp_path / "store")
     copy = replace(footage, root=tmp_path)
     array = copy.store.frames("frames") / "d1" / "frame" / "c"
     for shard in (path for path in array.rglob("*") if path.is_file()):
         shard.write_bytes(b"x" * 40)
     shutil.rmtree(copy.store.frames("frames") / "d2")
-    rows = {row.digest: row for row in predicted(copy, plugins, of="damaged", key="partly").rows}
+    rows = {
+        row.digest: row for row in predicted(copy, plugins, of="trained", key="partly", window={"hop": 9}, keep=[]).rows
+    }
     assert {digest for digest, row in rows.items() if row.status == "ok"} == {"d0", "d3", "d4", "d5"}
     assert rows["d1"].cause == rows["d2"].cause == "no_frames"
     assert "cannot be read" in rows["d1"].message
@@ -221,17 +228,18 @@ def test_frames_that_cannot_be_read_fail_their_video_alone(footage, plugins, tun
 
 def test_every_frame_is_answered_by_a_model_that_can(footage, plugins, tune):
     tune(key="rows", task="per_row", epochs=1)
-    predicted(footage, plugins, of="rows", key="of rows", keep=[])
+    predicted(footage, plugins, of="rows", key="of rows", keep=[], window={"hop": 3})
     scores = read_scores(footage.store.predictions("of rows"), "d0")
     assert scores.row_scores.shape == (18, 2)
     wanted = plain_outputs(footage, plugins, of="rows", digest="d0", starts=[0], length=4)[0]["logits"].softmax(-1)
     np.testing.assert_allclose(scores.row_scores[0], wanted[0, 0].numpy(), atol=1e-5)
 
 
-def test_a_run_starts_another_and_gives_rows_of_clips_where_it_can(footage, plugins, tune):
-    tune(key="first", epochs=1)
-    work = footage.work("finetune", "second", {**WHOLE, "init_from": "first", "epochs": 1}, frames=footage.frames)
-    first = InputRef(node="first", stage="finetune", key="first")
+@pytest.mark.usefixtures("trained")
+def test_a_run_starts_another_and_gives_rows_of_clips_where_it_can(footage, plugins):
+    settings = {**WHOLE, "init_from": "first", "epochs": 1, "window": {"length": 4, "hop": 20}}
+    work = footage.work("finetune", "second", settings, frames=footage.frames)
+    first = InputRef(node="first", stage="finetune", key="trained")
     run(replace(work, plugins=plugins, inputs={**work.inputs, "init_from": (first,)}), Notes())
     report = json.loads(RunFolder(footage.store.run("second")).init_report.read_text())
     assert len(report["matched"]) == 9
@@ -240,7 +248,7 @@ def test_a_run_starts_another_and_gives_rows_of_clips_where_it_can(footage, plug
     node = footage.work("embed", "clips", {**embed, "device": "cpu"}, run=first, frames=footage.frames)
     embed_items(replace(node, plugins=plugins), Notes())
     rows = EmbeddingStore(footage.store.embeddings("clips")).rows("d4")
-    wanted = plain_outputs(footage, plugins, of="first", digest="d4", starts=[0, 5, 10, 14], length=4)
+    wanted = plain_outputs(footage, plugins, of="trained", digest="d4", starts=[0, 5, 10, 14], length=4)
     found = torch.cat([outputs["logits"] for outputs in wanted])
     np.testing.assert_allclose(rows.output("logits"), found.numpy(), atol=1e-4)
     with pytest.raises(ConfigError, match=r"gives no embedding of a clip\. Of each clip there is logits"):
@@ -313,6 +321,7 @@ def test_an_encoder_of_clips_learns_on_and_makes_rows_of_them(footage):
     np.testing.assert_allclose(logits.softmax(-1).detach().numpy()[[0, 1]], found.scores[[0, 2]], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_an_encoder_of_images_and_a_new_model_learn_together(footage):
     """No train node is needed; what predict makes of it is what it makes of other runs with an encoder of images."""
     folder = tune_encoder(footage, key="images", encoder=encoder_node(footage), model={"name": "gru"}, task="per_row")
