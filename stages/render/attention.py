@@ -88,24 +88,27 @@ class PredictionScene:
     @cached_property
     def ranked(self) -> list[Ranked]:
         """Those whose attention is drawn: named, or the worst and then the best. Raises StageError where one is not."""
-        lines = dict(timelines(self.predictions, unit=main_unit(self.info), video_ids=set(self.digests)))
-        missing = [name for name in self.config.videos if name not in lines]
+        places = dict.fromkeys(self.config.videos, "") or self._places()
+        lines = dict(timelines(self.predictions, unit=main_unit(self.info), video_ids=set(places)))
+        missing = [name for name in places if name not in lines]
         if missing:
             raise StageError(f"{self.work.node}: videos: {missing[0]!r} has no scores; look at {self.reference.node}")
-        if not lines:
-            splits = ", ".join(self.config.splits)
-            raise StageError(f"{self.work.node}: no video of the splits {splits} has scores")
-        if self.config.videos:
-            return [Ranked(name=name, place="", timeline=lines[name]) for name in dict.fromkeys(self.config.videos)]
-        known = {name: score for name, line in lines.items() if (score := true_score(line)) is not None}
-        scores = known or {name: float(line.scores.max(axis=1).mean()) for name, line in lines.items()}
+        return [Ranked(name=name, place=place, timeline=lines[name]) for name, place in places.items()]
+
+    def _places(self) -> dict[str, str]:
+        """Names of the worst and the best videos, and their places."""
+        known, answers = {}, {}
+        for name, line in timelines(self.predictions, unit=main_unit(self.info), video_ids=set(self.digests)):
+            answers[name], score = float(line.scores.max(axis=1).mean()), true_score(line)
+            if score is not None:
+                known[name] = score
+        scores = known or answers
         order = sorted(scores, key=lambda name: (scores[name], name))
-        found: dict[str, Ranked] = {}
+        found: dict[str, str] = {}
         for word, names, count in (("worst", order, self.config.worst), ("best", order[::-1], self.config.best)):
             for number, name in enumerate(names[:count], start=1):
-                place = f"{word} {number} of {len(order)}"
-                found.setdefault(name, Ranked(name=name, place=place, timeline=lines[name]))
-        return list(found.values())
+                found.setdefault(name, f"{word} {number} of {len(order)}")
+        return found
 
     def attention(self, name: str) -> VideoAttention:
         """What is kept of a video. Raises StageError for outputs that are no attention to frames."""
