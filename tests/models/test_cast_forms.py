@@ -9,10 +9,12 @@ from torch.nn import functional
 
 from reelwright.models.blocks.activation_checkpointing import recompute_blocks
 from reelwright.models.blocks.init_from import start_from
+from reelwright.models.clip_models import build_clip_model
+from reelwright.models.contracts import ClipSizes
 from reelwright.models.encoders.build import build_encoder
 from reelwright.models.temporal.common import TemporalSizes
-from reelwright.models.testing import TemporalModelTests
-from tests.models.test_cast import CLIP, DEPTH, FRAMES, SPACE_ARGS, TIME_ARGS, VMAE, WIDTH, awake, cast, clips
+from reelwright.models.testing import TemporalModelTests, checked_clip_model
+from tests.models.test_cast import CLIP, DEPTH, FRAMES, HEADS, SPACE_ARGS, TIME_ARGS, VMAE, WIDTH, awake, cast, clips
 
 SPLIT = 10  # tokens of space in a row: 2 frames of 5
 
@@ -244,3 +246,17 @@ def test_a_network_on_frames_goes_on_from_one_on_tokens_and_from_a_public_checkp
     assert all(torch.equal(own[name], wanted[name]) for name in report.matched)
     if not public:
         assert {name.split(".")[0] for name in report.new} == {"space", "time", "blocks"}
+
+
+def test_as_a_clip_model_its_experts_are_of_the_size_of_the_clips():
+    without = {"space_args": {**SPACE_ARGS}, "time_args": {**TIME_ARGS}}
+    del without["space_args"]["img_size"], without["time_args"]["img_size"], without["time_args"]["clip_length"]
+    sizes = ClipSizes(num_outputs=5, length=FRAMES, frame_size=(32, 32), heads=dict(HEADS))
+    model = checked_clip_model(build_clip_model("cast", sizes, space=CLIP, time=VMAE, **without), sizes)
+    assert model.space.grid == model.time.grid == (2, 2, 2)
+    assert (model.data_config.mean, model.data_config.std) == ((0.0,) * 3, (1.0,) * 3)
+    wide = ClipSizes(num_outputs=5, length=FRAMES, frame_size=(48, 48))
+    with pytest.raises(ValueError, match=r"frames have \(48, 48\) pixels, but the experts see \(32, 32\)"):
+        build_clip_model("cast", wide, space=CLIP, time=VMAE, space_args=SPACE_ARGS, time_args=TIME_ARGS)
+    with pytest.raises(ValueError, match="source: tokens is of train"):
+        build_clip_model("cast", sizes, source="tokens", top=1)

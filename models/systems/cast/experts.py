@@ -95,7 +95,8 @@ class Expert(nn.Module):
         """The stream that enters block 0, of frames in [0, 1]. Raises ValueError for another size or length."""
         wanted = (self.grid[0] * self.every, 3, *self.size)
         if tuple(frames_BFCHW.shape[1:]) != wanted:
-            raise ValueError(f"clips must have shape {wanted}, frames x 3 x height x width; got {frames_BFCHW.shape}.")
+            found = tuple(frames_BFCHW.shape[1:])
+            raise ValueError(f"clips must have shape {wanted}, frames x 3 x height x width; got {found}.")
         x_BFCHW = (frames_BFCHW - self.mean) / self.std
         if self.is_video:
             stream: Tensor = self.model.enter(x_BFCHW.transpose(1, 2))
