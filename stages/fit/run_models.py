@@ -10,7 +10,6 @@ import torch
 from reelwright.models.clip_options import CastOptions
 from reelwright.models.contracts import VideoModel
 from reelwright.models.systems.carl import FRAME_MODELS, build_frame_model
-from reelwright.models.systems.cast.model import build_cast
 from reelwright.models.systems.embedding_head import NETWORK
 from reelwright.models.temporal.build import TEMPORAL_MODELS, build_temporal
 from reelwright.models.temporal.common import TemporalSizes
@@ -51,6 +50,8 @@ def build_run_model(values: Mapping[str, Any], *, plugins: Mapping[str, Any], se
                 frames = {"length": values["length"], "input_dim": values["input_dim"]}
                 return build_frame_model(name, **frames, num_classes=num_classes, **options)
             if name == "cast":
+                from reelwright.models.systems.cast.model import build_cast  # here, since it takes seconds
+
                 heads = values["heads"].items() or [("", num_classes)]
                 return build_cast(length=values["clip_length"], sizes=list(heads), options=CastOptions(**options))
             model = load_plugin("models", name, plugins)

@@ -15,7 +15,6 @@ from reelwright.stages.base.work import InputRef
 from reelwright.stages.datasets.sampling.windows import WindowShape
 from reelwright.stages.datasets.tasks.task import Task
 from reelwright.stages.embed.encoding.clip_models import frames_seen
-from reelwright.stages.finetune.networks import load_network
 from reelwright.stages.fit.run_models import load_run_model, task_of_run
 from reelwright.stages.predict.clip_frames import SeenFrames
 from reelwright.stages.predict.config import PredictWindowSettings
@@ -95,6 +94,10 @@ def predicted_shape(window: PredictWindowSettings, trained_on: Mapping[str, Any]
 
 def load_clip_run(run: InputRef, *, store: Store, device: torch.device, plugins: Mapping[str, Any]) -> LoadedRun:
     """The trained network of a run that sees clips of frames; raises as `load_run`."""
+    from reelwright.stages.finetune.networks import (
+        load_network,
+    )  # here, since it takes seconds and rows need none of it
+
     module = load_network(run, store=store, plugins=plugins).to(device)
     values = RunFolder(store.run(run.key)).config()
     seen = frames_seen(values)

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from reelwright.models.blocks.weights import load_weights, remap_state_dict
-from reelwright.models.clip_models import CLIP_MODELS, build_clip_model
+from reelwright.models.clip_options import CLIP_MODEL_OPTIONS
 from reelwright.models.contracts import ClipModel, ClipSizes
 from reelwright.models.encoders.base import DataConfig, Encoder
 from reelwright.models.testing import checked_clip_model
@@ -37,7 +37,9 @@ def clip_model_class(name: str, *, plugins: Mapping[str, Any]) -> type[ClipModel
 
     Raises ConfigError for a plug-in that is not named or is no ClipModel with a data_config.
     """
-    if name in CLIP_MODELS:
+    if name in CLIP_MODEL_OPTIONS:
+        from reelwright.models.clip_models import CLIP_MODELS  # here, since it takes seconds and rows need none of it
+
         return CLIP_MODELS[name]
     thing = load_plugin("models", name, plugins)
     if not (isinstance(thing, type) and issubclass(thing, ClipModel)):
@@ -65,7 +67,9 @@ def build_run_clip_model(values: Mapping[str, Any], *, plugins: Mapping[str, Any
                 per_row=values["per_row"],
                 heads=values["heads"],
             )
-            if name in CLIP_MODELS:
+            if name in CLIP_MODEL_OPTIONS:
+                from reelwright.models.clip_models import build_clip_model
+
                 return build_clip_model(name, sizes, **options)
             checked: dict[str, Any] = checked_options(cls, options, name=name, num_given=1)
             return checked_clip_model(cls(sizes, **checked), sizes)
