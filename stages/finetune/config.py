@@ -217,8 +217,7 @@ class FinetuneConfig(NetworkSettings):
 
     @model_validator(mode="after")
     def _scene_fits(self) -> FinetuneConfig:
-        scene = self.augment.scene
-        if scene is None:
+        if (scene := self.augment.scene) is None:
             return self
         problem = scene.problem(epochs=self.epochs, num_clips=self.batch_size // self.processes)
         if self.views is not None and scene.reverse:

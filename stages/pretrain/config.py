@@ -199,7 +199,8 @@ class PretrainConfig(LearningSettings):
                 "or leave init_from out"
             )
         scene = clips.augment.scene
-        problem = None if scene is None else scene.problem(epochs=self.epochs)
+        num_clips = clips.batch_size // self.processes
+        problem = None if scene is None else scene.problem(epochs=self.epochs, num_clips=num_clips)
         if problem is not None:
             raise ValueError(f"clips.{problem}")
 

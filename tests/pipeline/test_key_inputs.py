@@ -220,6 +220,10 @@ def test_every_input_and_source_is_in_the_key_and_in_that_of_users_unless_it_is_
     values |= {"frames": None, "run": "r"} if (stage, name) == ("embed", "embeddings") else {}
     if stage == "render" and name != "embeddings":
         values = {"predictions": "p", name: "n"}
+    values |= {"config": "procedure.yaml"} if (stage, name) == ("import_model", "weights") else {}
+    values |= {"weights": "procedure.yaml"} if (stage, name) == ("import_model", "config") else {}
+    if name == "experts":
+        values = {"frames": "f", "model": {"name": "cast"}, "experts": ["n", "m"]}
     config: StageConfig = model.model_validate(values)
     node = Node("it", config, {field: tuple(names) for field, names in config.inputs().items()})
     (folder / "videos.csv").write_text(

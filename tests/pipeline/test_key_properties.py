@@ -20,6 +20,7 @@ from reelwright.stages.base.config import Settings
 from reelwright.stages.base.registry import STAGES, config_model
 from reelwright.stages.base.stage_config import StageConfig
 from reelwright.stages.datasets.tasks.registry import TASKS
+from reelwright.stages.objectives.self_supervised_settings import ComparisonSettings
 from reelwright.storage.digests import digest
 
 Setting = tuple[str, ...]
@@ -56,6 +57,11 @@ NEEDS: dict[tuple[str, Setting], dict[str, Any]] = {
         for name in ("videos", "worst", "best", "display", "sheet")
     },
     **{(stage, ("optimizer", "momentum")): {"optimizer": {"name": "sgd"}} for stage in _LEARNING},
+    **{
+        ("pretrain", ("objective", name)): {"clips": {"batch_size": 2}, "objective": {"name": objective}}
+        for name in ComparisonSettings.model_fields
+        for objective in ["byol" if name == "predictor_hidden" else "moco"]
+    },
 }
 # Of finetune: a new model on windows, behind the encoder or without one.
 _BEHIND: dict[str, Any] = {"temporal": None, "model": {"name": "gru"}}
