@@ -212,6 +212,8 @@ def test_every_input_and_source_is_in_the_key_and_in_that_of_users_unless_it_is_
     values |= {"predictions": []} if (stage, name) == ("steps", "detections") else {}
     values |= {"encoder": None, "weights": "hub"} if stage == "embed" and name in {"run", "embeddings"} else {}
     values |= {"frames": None, "run": "r"} if (stage, name) == ("embed", "embeddings") else {}
+    cast = {"temporal": None, "spatial": None, "model": {"name": "cast"}, "experts": ["n", "m"]}
+    values |= cast if (stage, name) == ("finetune", "experts") else {}
     config: StageConfig = model.model_validate(values)
     node = Node("it", config, {field: tuple(names) for field, names in config.inputs().items()})
     (folder / "videos.csv").write_text(
