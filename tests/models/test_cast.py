@@ -166,9 +166,8 @@ def test_names_of_what_is_trained_map_to_those_of_the_public_code(whole):
 
 def test_layers_of_the_public_code(whole):
     """Of trained experts too: what lies between them counts at their block."""
-    with torch.device("meta"):
-        model = build_cast(length=16, sizes=[("verb", 97), ("noun", 300)], options=CastOptions(experts="trained"))
-        single = build_cast(length=16, sizes=[("x", 4)], options=CastOptions(experts="trained"))
+    deep = {"space_args": {**SPACE_ARGS, "depth": 12}, "time_args": {**TIME_ARGS, "depth": 12}, "experts": "trained"}
+    model, single = cast(**deep), cast(sizes=[("x", 4)], **deep)
     ids = {**model_layers(single), **model_layers(model)}
     scales = layer_scales(max(ids.values()) + 1, 0.75)
     assert scales == pytest.approx(VALUES["layer_decay"]["scales_by_layer_id"])
