@@ -1,6 +1,8 @@
 """Options of clip models (whole networks from frames), without torch, so that a slip is told before anything is loaded.
 
-One line of `CLIP_MODEL_OPTIONS` here and one of `clip_models.CLIP_MODELS` make a model that nodes can name.
+One line of `CLIP_MODEL_OPTIONS` here and one of `clip_models.CLIP_MODELS` make a model that nodes can name. Options may
+say `outputs`, the names of what the model gives (else `logits`), and `answers_rows`, whether it can give logits of
+every frame, for task per_row (else not).
 """
 
 from __future__ import annotations
@@ -27,8 +29,6 @@ class StAbnOptions:
 
     outputs: ClassVar[tuple[str, ...]] = ("attention.space", "attention.time", "aux.attention_logits", "logits")
     # Names of what the model gives.
-    answers_rows: ClassVar[bool] = False
-    # Whether it can give logits of every frame (task per_row).
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""

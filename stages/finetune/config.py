@@ -14,6 +14,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator, mode
 
 from reelwright.models.clip_options import CLIP_MODEL_OPTIONS
 from reelwright.models.encoders.names import is_of_library, is_video_encoder
+from reelwright.models.temporal.options import output_names
 from reelwright.stages.augment.config import AugmentSettings
 from reelwright.stages.base.config import execution, node_input, setting, training
 from reelwright.stages.base.stage_config import StageConfig
@@ -128,7 +129,7 @@ class FinetuneConfig(NetworkSettings):
         """What a model that sees frames itself gives; None where that is not known, or there is an encoder."""
         if not self.is_whole or self.model is None or not self.model.is_ours():
             return None
-        return tuple(CLIP_MODEL_OPTIONS[self.model.name].outputs)
+        return output_names(self.model.name, self.model.options(), known=CLIP_MODEL_OPTIONS)
 
     @property
     def row_outputs(self) -> tuple[str, ...] | None:
@@ -183,7 +184,8 @@ class FinetuneConfig(NetworkSettings):
             )
         self._refuse_given(_OF_ENCODER, "of an encoder and what is behind it, but there is no spatial; leave it out")
         self._check_windows()
-        if self.traits_per_row and model.is_ours() and not CLIP_MODEL_OPTIONS[model.name].answers_rows:
+        answers_rows = getattr(CLIP_MODEL_OPTIONS.get(model.name), "answers_rows", not model.is_ours())
+        if self.traits_per_row and not answers_rows:
             raise ValueError(f"model {model.name} answers for a window, but task is per_row; choose another task")
 
     def _check_behind_encoder(self) -> None:

@@ -55,7 +55,10 @@ def spatial_encoder(
     if loaded.encoder.kind == "image":
         return loaded, row_shapes(loaded.encoder, loaded.data_config, where=reference.node)[output]
     settings = parse_config(FinetuneConfig, dict(work.config), where=work.node)
-    settings.check_clip_encoder(loaded.name)
+    try:
+        settings.check_clip_encoder(loaded.name)
+    except ConfigError as error:
+        raise ConfigError(f"{work.node}: {error}") from None
     assert clip is not None
     loaded = replace(
         loaded,
