@@ -6,14 +6,19 @@ Shape letters: B batch, C channels, T time, H height, W width, N positions (toke
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from reelwright.models.encoders.outputs import INPUT, OutputName
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Options = TypeVar("Options", bound="DataclassInstance")
+KINETICS_CLASSES = 400
 CROPS = ("center", "squash", "border", "cover")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 
@@ -91,6 +96,34 @@ def requested_num_classes(model_args: dict[str, Any], num_classes: int | None) -
         message = f"num_classes is {num_classes} but model_args says {given}; give it once."
         raise ValueError(message)
     return num_classes if given is None else int(given)
+
+
+def sized_options(
+    name: str,
+    sizes: Mapping[str, Options],
+    *,
+    whose: str,
+    outputs: Sequence[str],
+    pretrained: bool,
+    model_args: Mapping[str, object] | None,
+    num_classes: int | None,
+) -> tuple[Options, int]:
+    """Options of the size `name` of one of our own networks, with `model_args` in place of its own, and its classes.
+
+    Without a number of classes there are Kinetics' for the output `logits`, else none (0). ValueError for `pretrained`
+    (`whose` says whose file the weights come from), for an option that there is not, and values out of range.
+    """
+    if pretrained:
+        raise ValueError(f"{name} has no weights to fetch; give {whose} file as weights, or set weights: none.")
+    arguments: dict[str, Any] = dict(model_args or {})
+    classes = requested_num_classes(arguments, num_classes)
+    if classes is None:
+        classes = KINETICS_CLASSES if "logits" in outputs else 0
+    try:
+        return replace(sizes[name], **arguments), classes
+    except TypeError as error:
+        allowed = ", ".join(entry.name for entry in fields(sizes[name]))
+        raise ValueError(f"{name} does not take model_args {arguments}: {error}; allowed: {allowed}.") from error
 
 
 class Encoder(nn.Module):

@@ -7,7 +7,7 @@ Shape letters: B batch, C channels, T time, H height, W width, N positions (toke
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,12 +21,12 @@ from reelwright.models.encoders.base import (
     refuse_form,
     requested_num_classes,
     resolve_layer,
+    sized_options,
 )
 from reelwright.models.encoders.outputs import INPUT, OutputName, parse_outputs
-from reelwright.models.encoders.x3d import X3D, X3D_SIZES, X3DOptions, x3d_data_config
+from reelwright.models.encoders.x3d import X3D, X3D_SIZES, x3d_data_config
 
 DEFAULT_CLIP_LENGTH = 16  # frames; the presets name no clip length, only the least that does not fail
-KINETICS_CLASSES = 400
 
 
 @dataclass
@@ -203,17 +203,15 @@ def build_x3d(
 
     ValueError for `pretrained` (weights come from a file), for an option that there is not, and values out of range.
     """
-    if pretrained:
-        raise ValueError(f"{name} has no weights to fetch; give pytorchvideo's file as weights, or set weights: none.")
-    arguments: dict[str, Any] = dict(model_args or {})
-    wanted_classes = requested_num_classes(arguments, num_classes)
-    if wanted_classes is None:
-        wanted_classes = KINETICS_CLASSES if "logits" in outputs else 0
-    try:
-        options = replace(X3D_SIZES[name], **arguments)
-    except TypeError as error:
-        allowed = ", ".join(entry.name for entry in fields(X3DOptions))
-        raise ValueError(f"{name} does not take model_args {arguments}: {error}; allowed: {allowed}.") from error
+    options, wanted_classes = sized_options(
+        name,
+        X3D_SIZES,
+        whose="pytorchvideo's",
+        outputs=outputs,
+        pretrained=pretrained,
+        model_args=model_args,
+        num_classes=num_classes,
+    )
     model = X3D(options, num_classes=wanted_classes)
     return VideoEncoder(model, name=name, outputs=outputs, family=_X3D, data_config=x3d_data_config(options))
 

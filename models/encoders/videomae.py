@@ -7,16 +7,16 @@ Shape letters: B batch, C channels, T time, H height, W width, N positions (toke
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reelwright.models.encoders.base import DataConfig, requested_num_classes
+from reelwright.models.encoders.base import DataConfig, sized_options
 from reelwright.models.encoders.positions import resize_grid, sine_positions
-from reelwright.models.encoders.video_encoders import KINETICS_CLASSES, Family, Features, VideoEncoder
+from reelwright.models.encoders.video_encoders import Family, Features, VideoEncoder
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 _INIT_STD, _NORM_EPS = 0.02, 1e-6
@@ -237,17 +237,15 @@ def build_videomae(
 
     ValueError for `pretrained` (weights come from a file), for an option that there is not, and values out of range.
     """
-    if pretrained:
-        raise ValueError(f"{name} has no weights to fetch; give VideoMAE's file as weights, or set weights: none.")
-    arguments: dict[str, Any] = dict(model_args or {})
-    classes = requested_num_classes(arguments, num_classes)
-    if classes is None:
-        classes = KINETICS_CLASSES if "logits" in outputs else 0
-    try:
-        options = replace(VIDEOMAE_SIZES[name], **arguments)
-    except TypeError as error:
-        allowed = ", ".join(entry.name for entry in fields(VideoMaeOptions))
-        raise ValueError(f"{name} does not take model_args {arguments}: {error}; allowed: {allowed}.") from error
+    options, classes = sized_options(
+        name,
+        VIDEOMAE_SIZES,
+        whose="VideoMAE's",
+        outputs=outputs,
+        pretrained=pretrained,
+        model_args=model_args,
+        num_classes=num_classes,
+    )
     model = VideoMae(options, num_classes=classes)
     config = DataConfig(
         size=(options.img_size, options.img_size),
