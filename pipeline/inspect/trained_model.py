@@ -54,7 +54,8 @@ class _Nodes:
         store = self.planner.file.store
         store.backend.pull(store.run(plan.key))
         folder = RunFolder(store.run(plan.key))
-        used = {use.key for node in self._behind(name) for use in node.config.plugins().values()}
+        behind = [self.planner.graph.nodes[other] for other in self.planner.graph.upstream([name])]
+        used = {use.key for node in behind for use in node.config.plugins().values()}  # the encoder inside may be one
         self.place(folder.path / "config.yaml", f"runs/{name}/config.yaml")
         self.stages[name] = {
             "uses": IMPORTS_RUN,
@@ -93,14 +94,6 @@ class _Nodes:
                 raise StoreError(f"{node.name}: {path} is not there ({'; '.join(plan.reasons)}). Run the node first")
             values[name] = self.place(path, f"weights/{node.name}/{path.name}")
         return values
-
-    def _behind(self, name: str) -> list[Node]:
-        """A run, and those that it started from."""
-        node = self.planner.graph.nodes[name]
-        started = [
-            parent for field in node.inputs if node.config.used(field) == "start" for parent in node.inputs[field]
-        ]
-        return [node, *(found for parent in started for found in self._behind(parent))]
 
 
 def model_stages(planner: Planner, run: str, place: Place) -> tuple[dict[str, dict[str, Any]], RunFolder]:

@@ -118,8 +118,8 @@ def test_options_that_do_not_fit_are_refused_before_any_work(arguments: list[str
 
 
 @pytest.mark.slow
-def test_a_fine_tuned_model_with_a_plug_in_travels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Encoder and temporal model of one run, the model's code in a file beside the pipeline file."""
+def test_a_fine_tuned_model_of_plug_ins_travels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Encoder and temporal model of one run, the code of both in a file beside the pipeline file."""
     source = tmp_path / "there"
     source.mkdir()
     for seed, name in enumerate("ab"):
@@ -127,7 +127,17 @@ def test_a_fine_tuned_model_with_a_plug_in_travels(tmp_path: Path, monkeypatch: 
     write_rows(source / "videos.csv", [{"video_id": n, "path": f"{n}.mp4", "split": "train", "l": n} for n in "ab"])
     (source / "net.py").write_text(
         "from torch import nn\n"
-        "from reelwright.models.contracts import VideoModel\n\n\n"
+        "from reelwright.models.contracts import VideoModel\n"
+        "from reelwright.models.encoders.base import DataConfig, Encoder\n\n\n"
+        "class Means(Encoder):\n"
+        "    kind = 'image'\n"
+        "    data_config = DataConfig(size=(32, 32), resize=32, interpolation='bilinear', antialias=True,\n"
+        "                             crop='center', mean=(0.5,) * 3, std=(0.5,) * 3)\n\n"
+        "    def __init__(self, outputs):\n"
+        "        super().__init__()\n"
+        "        self.outputs, self.model = outputs, nn.Linear(3, 6)\n\n"
+        "    def forward(self, x):\n"
+        "        return {'pooled': self.model(x.mean(dim=(2, 3)))}\n\n\n"
         "class Net(VideoModel):\n"
         "    def __init__(self, sizes):\n"
         "        super().__init__()\n"
@@ -139,7 +149,7 @@ def test_a_fine_tuned_model_with_a_plug_in_travels(tmp_path: Path, monkeypatch: 
     (source / "reelwright.yaml").write_text(
         "videos: {manifest: videos.csv}\nlabels: {column: l}\nstages:\n"
         "  frames: {uses: decode, fps: 5, short_side: 32, workers: 1}\n"
-        "  embed: {uses: embed, frames: frames, encoder: timm/test_resnet, weights: none, batch_size: 8}\n"
+        "  embed: {uses: embed, frames: frames, encoder: 'net.py:Means', weights: none, batch_size: 8}\n"
         "  train: {uses: train, embeddings: [embed], task: video, window: {length: 4}, model: {name: 'net.py:Net'}, "
         f"{learn}}}\n"
         f"  tune: {{uses: finetune, frames: frames, spatial: embed, temporal: train, {learn}}}\n"
