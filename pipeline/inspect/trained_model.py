@@ -97,7 +97,7 @@ class _Nodes:
 
 
 def model_stages(planner: Planner, run: str, place: Place) -> tuple[dict[str, dict[str, Any]], RunFolder]:
-    """The nodes from videos to the scores of the node ``run``, the last one called `predictions`, and its run.
+    """The nodes from videos to the scores of the node ``run``, and its run; the last is `predictions` if none is yet.
 
     Raises ConfigError for a node that trains nothing or gives no scores, StoreError where something is missing.
     """
@@ -119,7 +119,10 @@ def model_stages(planner: Planner, run: str, place: Place) -> tuple[dict[str, di
     for parent in node.inputs[reads]:
         nodes.add(parent)
     given = list(node.inputs[reads]) if reads == "embeddings" else node.inputs[reads][0]
-    return {**nodes.stages, PREDICT: {"uses": PREDICTS, "run": run, reads: given}}, folder
+    last = PREDICT
+    while last in nodes.stages:
+        last = f"{last}_"
+    return {**nodes.stages, last: {"uses": PREDICTS, "run": run, reads: given}}, folder
 
 
 def pipeline_of_model(

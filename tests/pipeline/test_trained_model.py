@@ -67,6 +67,15 @@ def test_of_a_node_its_own_rows_are_taken_from_the_store(finished: Path, copied:
     assert Project(file).predictions("predictions").videos()["video_id"].to_pylist() == ["d"]
 
 
+def test_a_run_may_be_called_as_the_node_that_predicts_is(finished: Path, copied: Path) -> None:
+    path = copied / "reelwright.yaml"
+    text = path.read_text().replace("  train:\n", "  predictions:\n").replace("run: train", "run: predictions")
+    path.write_text(text)
+    file = pipeline_of_model("predictions", str(finished / "d.mp4"), config=path)
+    assert [(name, config.stage) for name, config in file.nodes.items()][-1] == ("predictions_", "predict")
+    assert {plan.state for plan in Project(file).status() if plan.node.name == "predictions"} == {"stale"}
+
+
 def test_a_changed_file_of_an_exported_model_is_refused(finished: Path, copied: Path, tmp_path: Path) -> None:
     out = export_model(Project.open(copied / "reelwright.yaml"), "train", tmp_path / "model")
     weights = out / "runs" / "train" / "model.safetensors"
