@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from reelwright.cli.main import app
 from reelwright.pipeline.inspect.trained_model import export_model, pipeline_of_model
 from reelwright.pipeline.project import Project
-from reelwright.storage.errors import ConfigError, StoreError
+from reelwright.storage.errors import ConfigError, InputError, StoreError
 from reelwright.storage.results.predictions import scores_matrix
 from tests.small_project import write_rows, write_video
 
@@ -86,6 +86,25 @@ def test_a_changed_file_of_an_exported_model_is_refused(finished: Path, copied: 
     result = Project(file).run()
     assert result.exit_code == 1
     assert "is not the file that was exported" in "".join(str(node.message) for node in result.nodes)
+
+
+def test_a_changed_pipeline_of_an_exported_model_is_refused(finished: Path, copied: Path, tmp_path: Path) -> None:
+    """As are weights of encoders and plug-ins, which no run is made of."""
+    out = export_model(Project.open(copied / "reelwright.yaml"), "train", tmp_path / "model")
+    path = out / "pipeline.yaml"
+    path.write_text(path.read_text().replace("fps: 5", "fps: 6"))
+    with pytest.raises(InputError, match=r"pipeline\.yaml is not the file that was exported"):
+        pipeline_of_model(str(out), str(finished / "d.mp4"))
+
+
+def test_with_a_pipeline_file_a_model_is_a_node_of_it(
+    finished: Path, copied: Path, exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the folders here are called."""
+    (copied / "train").symlink_to(exported)
+    monkeypatch.chdir(copied)
+    file = pipeline_of_model("train", str(finished / "d.mp4"), config=copied / "reelwright.yaml")
+    assert file.path.parent == copied
 
 
 def test_an_export_takes_the_place_of_an_export_and_of_nothing_else(copied: Path, tmp_path: Path) -> None:
