@@ -6,6 +6,7 @@ decided for training (rate, size, encoder, preprocessing) stands in it as it was
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +24,7 @@ from reelwright.stages.base.plugin_source import Source
 from reelwright.stages.base.plugins import PluginUse
 from reelwright.stages.base.registry import EXPORTED, IMPORTS_RUN, PREDICTS
 from reelwright.storage.digests import file_digest
-from reelwright.storage.errors import ConfigError, StoreError
+from reelwright.storage.errors import ConfigError, InputError, StoreError
 from reelwright.storage.files import replacing_folder, write_json
 from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.urls import is_url
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from reelwright.pipeline.plan.plan import Planner
 
 PREDICT, PIPELINE = "predictions", "pipeline.yaml"
+_CARD, _RUNS = "README.md", "runs/"  # in the folder of an exported model
 _KEPT = frozenset({"materialize"})  # of the settings that enter no key: jpeg frames are stored ones
 
 Place = Callable[[Path, str], str]  # a file, and what it is called in an exported model -> how the pipeline names it
@@ -54,11 +56,12 @@ class _Nodes:
         store = self.planner.file.store
         store.backend.pull(store.run(plan.key))
         folder = RunFolder(store.run(plan.key))
-        used = {use.key for node in self._behind(name) for use in node.config.plugins().values()}
-        self.place(folder.path / "config.yaml", f"runs/{name}/config.yaml")
+        behind = [self.planner.graph.nodes[other] for other in self.planner.graph.upstream([name])]
+        used = {use.key for node in behind for use in node.config.plugins().values()}  # the encoder inside may be one
+        self.place(folder.path / "config.yaml", f"{_RUNS}{name}/config.yaml")
         self.stages[name] = {
             "uses": IMPORTS_RUN,
-            "weights": self.place(folder.weights, f"runs/{name}/model.safetensors"),
+            "weights": self.place(folder.weights, f"{_RUNS}{name}/model.safetensors"),
             **({"imports": sorted(used)} if used else {}),
         }
         return folder
@@ -94,17 +97,9 @@ class _Nodes:
             values[name] = self.place(path, f"weights/{node.name}/{path.name}")
         return values
 
-    def _behind(self, name: str) -> list[Node]:
-        """A run, and those that it started from."""
-        node = self.planner.graph.nodes[name]
-        started = [
-            parent for field in node.inputs if node.config.used(field) == "start" for parent in node.inputs[field]
-        ]
-        return [node, *(found for parent in started for found in self._behind(parent))]
-
 
 def model_stages(planner: Planner, run: str, place: Place) -> tuple[dict[str, dict[str, Any]], RunFolder]:
-    """The nodes from videos to the scores of the node ``run``, the last one called `predictions`, and its run.
+    """The nodes from videos to the scores of the node ``run``, and its run; the last is `predictions` if none is yet.
 
     Raises ConfigError for a node that trains nothing or gives no scores, StoreError where something is missing.
     """
@@ -126,7 +121,10 @@ def model_stages(planner: Planner, run: str, place: Place) -> tuple[dict[str, di
     for parent in node.inputs[reads]:
         nodes.add(parent)
     given = list(node.inputs[reads]) if reads == "embeddings" else node.inputs[reads][0]
-    return {**nodes.stages, PREDICT: {"uses": PREDICTS, "run": run, reads: given}}, folder
+    last = PREDICT
+    while last in nodes.stages:
+        last = f"{last}_"
+    return {**nodes.stages, last: {"uses": PREDICTS, "run": run, reads: given}}, folder
 
 
 def pipeline_of_model(
@@ -136,16 +134,17 @@ def pipeline_of_model(
 
     ``videos`` is what `videos_block` takes, ``config`` the pipeline file of a node. The store is that of the pipeline
     file, of an exported model that of the working folder. An override without a node's name is a setting of predict.
-    Raises ConfigError, and StoreError for a node that is not trained.
+    Raises ConfigError, StoreError for a node that is not trained, and InputError for files that are not those exported.
     """
-    if (Path(model) / PIPELINE).is_file():
+    if config is None and (Path(model) / EXPORTED).is_file():
+        _check_files(Path(model))
         path = (Path(model) / PIPELINE).absolute()
         stages: Any = OmegaConf.to_container(read_yaml(path).stages)
         store = os.environ.get(STORE_VARIABLE) or str(Path.cwd() / ".reelwright" / "store")
     else:
         has_file = config is not None or any(Path(name).is_file() for name in DEFAULT_NAMES)
-        if Path(model).exists() and not (has_file and model in Project.open(config).file.nodes):
-            raise ConfigError(f"{model} has no {PIPELINE}: it is no folder that `reelwright export-model` wrote")
+        if config is None and Path(model).exists() and not (has_file and model in Project.open().file.nodes):
+            raise ConfigError(f"{model} has no {EXPORTED}: it is no folder that `reelwright export-model` wrote")
         project = Project.open(config)
         stages, _ = model_stages(project.planner(read=True), model, _where_it_is)
         path, store = project.file.folder / f"reelwright-{PREDICT}.yaml", project.file.store.place
@@ -181,11 +180,26 @@ def export_model(project: Project, run: str, out: Path) -> Path:
         text = yaml.safe_dump({"stages": stages}, sort_keys=False, allow_unicode=True, width=120)
         (temporary / PIPELINE).write_text(text, encoding="utf-8")
         described = _description(planner, run, folder)
-        (temporary / "README.md").write_text(_card(described, text), encoding="utf-8")
+        (temporary / _CARD).write_text(_card(described, text), encoding="utf-8")
         files = sorted(path for path in temporary.rglob("*") if path.is_file())
         digests = {path.relative_to(temporary).as_posix(): file_digest(path) for path in files}
         write_json(temporary / EXPORTED, {**described, "files": digests})
     return out
+
+
+def _check_files(folder: Path) -> None:
+    """Raise InputError for a file that is not as it was exported; import_model looks at those of runs."""
+    try:
+        files = json.loads((folder / EXPORTED).read_text(encoding="utf-8"))["files"]
+        names = [name for name in files if name != _CARD and not name.startswith(_RUNS)]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{folder / EXPORTED} is damaged: {error!r}. Export the model again") from error
+    for name in names:
+        if not (folder / name).is_file() or file_digest(folder / name) != files[name]:
+            raise InputError(
+                f"{folder / name} is not the file that was exported ({EXPORTED} has another digest): it is damaged, "
+                "was changed or is gone. Export the model again"
+            )
 
 
 def _where_it_is(path: Path, name: str) -> str:

@@ -57,8 +57,9 @@ def export_mstcn(predictions: PredictionSet, folder: Path, options: PredictionEx
 def export_activitynet(predictions: PredictionSet, folder: Path, options: PredictionExport) -> int:
     """Write one JSON of segments, times in seconds; returns the number of videos.
 
-    A segment is a stretch of one label, its score the mean probability there; of task multi_label, a stretch in which
-    a class has a probability of 0.5 or more. Raises StageError when the background is no class.
+    A segment is a stretch of one label, its score the mean probability there; of task heads, of one label of a head; of
+    task multi_label, a stretch in which a class has a probability of 0.5 or more. Raises StageError when the background
+    is no class.
     """
     info = predictions.info
     background = class_id(info, options.background)
@@ -67,7 +68,9 @@ def export_activitynet(predictions: PredictionSet, folder: Path, options: Predic
     for table in _tables(predictions, unit, options.splits):
         line = timeline(table, info=info, unit=unit)
         present_NK = np.arange(len(info.classes)) == line.label_ids[:, None]
-        if TASKS[info.task].of_sets:
+        if info.heads:
+            present_NK = _best_of_heads(line.scores, [size for _, size in info.heads])
+        elif TASKS[info.task].of_sets:
             present_NK = line.scores >= _MULTI_LABEL_THRESHOLD
         if background is not None:
             present_NK[:, background] = False
@@ -77,6 +80,12 @@ def export_activitynet(predictions: PredictionSet, folder: Path, options: Predic
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
     (folder / "predictions.json").write_text(text + "\n", encoding="utf-8")
     return len(results)
+
+
+def _best_of_heads(scores_NK: npt.NDArray[np.float32], sizes: Sequence[int]) -> npt.NDArray[np.bool_]:
+    """Whether a class is the best of its head, whose classes lie side by side, one head after the other."""
+    parts = np.split(scores_NK, np.cumsum(sizes)[:-1], axis=1)
+    return np.concatenate([np.arange(part.shape[1]) == part.argmax(axis=1)[:, None] for part in parts], axis=1)
 
 
 def segments(

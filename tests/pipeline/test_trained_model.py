@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from reelwright.cli.main import app
 from reelwright.pipeline.inspect.trained_model import export_model, pipeline_of_model
 from reelwright.pipeline.project import Project
-from reelwright.storage.errors import ConfigError, StoreError
+from reelwright.storage.errors import ConfigError, InputError, StoreError
 from reelwright.storage.results.predictions import scores_matrix
 from tests.small_project import write_rows, write_video
 
@@ -67,6 +67,15 @@ def test_of_a_node_its_own_rows_are_taken_from_the_store(finished: Path, copied:
     assert Project(file).predictions("predictions").videos()["video_id"].to_pylist() == ["d"]
 
 
+def test_a_run_may_be_called_as_the_node_that_predicts_is(finished: Path, copied: Path) -> None:
+    path = copied / "reelwright.yaml"
+    text = path.read_text().replace("  train:\n", "  predictions:\n").replace("run: train", "run: predictions")
+    path.write_text(text)
+    file = pipeline_of_model("predictions", str(finished / "d.mp4"), config=path)
+    assert [(name, config.stage) for name, config in file.nodes.items()][-1] == ("predictions_", "predict")
+    assert {plan.state for plan in Project(file).status() if plan.node.name == "predictions"} == {"stale"}
+
+
 def test_a_changed_file_of_an_exported_model_is_refused(finished: Path, copied: Path, tmp_path: Path) -> None:
     out = export_model(Project.open(copied / "reelwright.yaml"), "train", tmp_path / "model")
     weights = out / "runs" / "train" / "model.safetensors"
@@ -77,6 +86,25 @@ def test_a_changed_file_of_an_exported_model_is_refused(finished: Path, copied: 
     result = Project(file).run()
     assert result.exit_code == 1
     assert "is not the file that was exported" in "".join(str(node.message) for node in result.nodes)
+
+
+def test_a_changed_pipeline_of_an_exported_model_is_refused(finished: Path, copied: Path, tmp_path: Path) -> None:
+    """As are weights of encoders and plug-ins, which no run is made of."""
+    out = export_model(Project.open(copied / "reelwright.yaml"), "train", tmp_path / "model")
+    path = out / "pipeline.yaml"
+    path.write_text(path.read_text().replace("fps: 5", "fps: 6"))
+    with pytest.raises(InputError, match=r"pipeline\.yaml is not the file that was exported"):
+        pipeline_of_model(str(out), str(finished / "d.mp4"))
+
+
+def test_with_a_pipeline_file_a_model_is_a_node_of_it(
+    finished: Path, copied: Path, exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the folders here are called."""
+    (copied / "train").symlink_to(exported)
+    monkeypatch.chdir(copied)
+    file = pipeline_of_model("train", str(finished / "d.mp4"), config=copied / "reelwright.yaml")
+    assert file.path.parent == copied
 
 
 def test_an_export_takes_the_place_of_an_export_and_of_nothing_else(copied: Path, tmp_path: Path) -> None:
@@ -118,8 +146,8 @@ def test_options_that_do_not_fit_are_refused_before_any_work(arguments: list[str
 
 
 @pytest.mark.slow
-def test_a_fine_tuned_model_with_a_plug_in_travels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Encoder and temporal model of one run, the model's code in a file beside the pipeline file."""
+def test_a_fine_tuned_model_of_plug_ins_travels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Encoder and temporal model of one run, the code of both in a file beside the pipeline file."""
     source = tmp_path / "there"
     source.mkdir()
     for seed, name in enumerate("ab"):
@@ -127,7 +155,17 @@ def test_a_fine_tuned_model_with_a_plug_in_travels(tmp_path: Path, monkeypatch: 
     write_rows(source / "videos.csv", [{"video_id": n, "path": f"{n}.mp4", "split": "train", "l": n} for n in "ab"])
     (source / "net.py").write_text(
         "from torch import nn\n"
-        "from reelwright.models.contracts import VideoModel\n\n\n"
+        "from reelwright.models.contracts import VideoModel\n"
+        "from reelwright.models.encoders.base import DataConfig, Encoder\n\n\n"
+        "class Means(Encoder):\n"
+        "    kind = 'image'\n"
+        "    data_config = DataConfig(size=(32, 32), resize=32, interpolation='bilinear', antialias=True,\n"
+        "                             crop='center', mean=(0.5,) * 3, std=(0.5,) * 3)\n\n"
+        "    def __init__(self, outputs):\n"
+        "        super().__init__()\n"
+        "        self.outputs, self.model = outputs, nn.Linear(3, 6)\n\n"
+        "    def forward(self, x):\n"
+        "        return {'pooled': self.model(x.mean(dim=(2, 3)))}\n\n\n"
         "class Net(VideoModel):\n"
         "    def __init__(self, sizes):\n"
         "        super().__init__()\n"
@@ -139,7 +177,7 @@ def test_a_fine_tuned_model_with_a_plug_in_travels(tmp_path: Path, monkeypatch: 
     (source / "reelwright.yaml").write_text(
         "videos: {manifest: videos.csv}\nlabels: {column: l}\nstages:\n"
         "  frames: {uses: decode, fps: 5, short_side: 32, workers: 1}\n"
-        "  embed: {uses: embed, frames: frames, encoder: timm/test_resnet, weights: none, batch_size: 8}\n"
+        "  embed: {uses: embed, frames: frames, encoder: 'net.py:Means', weights: none, batch_size: 8}\n"
         "  train: {uses: train, embeddings: [embed], task: video, window: {length: 4}, model: {name: 'net.py:Net'}, "
         f"{learn}}}\n"
         f"  tune: {{uses: finetune, frames: frames, spatial: embed, temporal: train, {learn}}}\n"

@@ -23,9 +23,9 @@ from reelwright.storage.tables.texts import file_names
 CLASSES = ("idle", "cut", "pour it")
 
 
-def write_predictions(folder, *, task="per_row"):
+def write_predictions(folder, *, task="per_row", heads=()):
     """Two videos of four rows, every second frame at 10 frames a second: idle cut cut pour, and all cut."""
-    info = PredictionInfo(key="k", run="r", task=task, classes=CLASSES)
+    info = PredictionInfo(key="k", run="r", task=task, classes=CLASSES, heads=heads)
     rows = np.arange(4)
     columns = {
         "row": rows,
@@ -85,6 +85,15 @@ def test_activitynet(tmp_path):
     }
     with pytest.raises(StageError, match=r"background 'idel' is no class\. Did you mean 'idle'"):
         export_activitynet(predictions, tmp_path / "out", PredictionExport(background="idel"))
+
+
+def test_activitynet_of_heads_has_the_best_class_of_each_however_unlikely(tmp_path):
+    """A head of many classes may give none of them a probability of 0.5."""
+    predictions = write_predictions(tmp_path / "p", task="multi_label", heads=(("what", 2), ("how", 1)))
+    export_activitynet(predictions, tmp_path / "out", PredictionExport())
+    found = json.loads((tmp_path / "out/predictions.json").read_text())["results"]["a/b"]
+    assert [entry["label"] for entry in found if entry["segment"][0] == 0] == ["idle", "pour it"]
+    assert next(entry for entry in found if entry["label"] == "pour it")["score"] == pytest.approx(0.3)
 
 
 def test_activitynet_of_sets_of_labels():
