@@ -63,7 +63,7 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
             f"weights {path.name!r} hold more than tensors, and loading that could run code, so nothing was loaded "
             f"({reason}). Save the state dict alone, best with safetensors.torch.save_file."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise InputError(f"weights {path.name!r} are no readable torch file: {error}.") from error
     return _state_dict(loaded, path.name)
 

@@ -27,6 +27,16 @@ def test_torch_file(tmp_path, saved, suffix):
     assert torch.equal(found["conv.weight"], STATE["conv.weight"])
 
 
+def test_a_damaged_directory_of_the_file_is_told(tmp_path):
+    path = tmp_path / "w.pth"
+    torch.save(STATE, path)
+    content = path.read_bytes()
+    place = content.rfind(b"PK\x01\x02")  # begins an entry of the zip file's directory
+    path.write_bytes(content[:place] + b"\xff" + content[place + 1 :])
+    with pytest.raises(InputError, match="no readable torch file"):
+        read_weights(path)
+
+
 def test_safetensors_file(tmp_path):
     save_file(STATE, tmp_path / "w.safetensors")
     assert torch.equal(read_weights(tmp_path / "w.safetensors")["conv.bias"], torch.ones(2))
