@@ -1,5 +1,6 @@
 """Weights are data: read as tensors, refused when they are anything else."""
 
+import argparse
 import pickle
 
 import pytest
@@ -15,8 +16,14 @@ STATE = {"conv.weight": torch.arange(6.0).reshape(2, 3), "conv.bias": torch.ones
 
 @pytest.mark.parametrize(
     "saved",
-    [STATE, {"state_dict": STATE, "epoch": 3}, {"model": STATE}, {"module": STATE, "optimizer": {"lr": 0.1}}],
-    ids=["plain", "state_dict", "model", "module"],
+    [
+        STATE,
+        {"state_dict": STATE, "epoch": 3},
+        {"model": STATE},
+        {"module": STATE, "optimizer": {"lr": 0.1}},
+        {"model": STATE, "epoch": 3, "scaler": {}, "args": argparse.Namespace(lr=0.1, betas=(0.9, 0.999))},
+    ],
+    ids=["plain", "state_dict", "model", "module", "args"],
 )
 @pytest.mark.parametrize("suffix", [".pth", ".pt"])
 def test_torch_file(tmp_path, saved, suffix):
