@@ -103,6 +103,15 @@ class EvaluateConfig(StageConfig):
         return tuple(sorted(set(names)))
 
     @model_validator(mode="after")
+    def _joint_has_a_rank(self) -> Self:
+        if self.joint and max(self.topk, default=1) < 2:
+            raise ValueError(
+                "joint measures ranks above the first, which topk leaves out; add a number above 1 to topk, or leave "
+                "joint out (their top 1 is that of action_top1)"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _evaluators_differ(self) -> Self:
         labels = [evaluator.label for evaluator in self.evaluators]
         if len(set(labels)) < len(labels):

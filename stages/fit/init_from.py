@@ -43,7 +43,7 @@ def init_weights(
     else:
         state, source = read_weights(Path(config.init_from)), Path(config.init_from).name
         same_classes = True  # a file does not say
-    report = _start(module, _own_names(state, module), work, config, same_classes=same_classes, source=source)
+    report = _start(module, state, work, config, same_classes=same_classes, source=source)
     return {"source": source, "line": f"init_from {source}: {report.line()}", **report.plain()}
 
 
@@ -58,7 +58,8 @@ def _start(
 ) -> InitReport:
     is_replaced = config.init_head == "replace" or (config.init_head == "auto" and not same_classes)
     try:
-        return start_from(module, state, replace_heads=is_replaced, keep_heads=config.init_head == "keep")
+        own = _own_names(state, module)
+        return start_from(module, own, replace_heads=is_replaced, keep_heads=config.init_head == "keep")
     except ValueError as error:
         raise InputError(f"{work.node}: init_from {source}: {error}") from error
 
@@ -70,9 +71,9 @@ def _own_names(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]
     code too; the base of its ResNet is the encoder of a joint model. A clip model takes public checkpoints and image
     networks as it knows them, also out of a run whose encoder they are.
     """
-    model = getattr(module, "model", None)
-    if isinstance(model, ClipModel):
-        return _of_clip_model(state, model)
+    for model, prefix in ((module, ""), (getattr(module, "model", None), WHOLE)):
+        if isinstance(model, ClipModel):
+            return {f"{prefix}{name}": value for name, value in _of_clip_model(state, model).items()}
     if isinstance(getattr(module, "temporal", module), FrameModel):
         state = remap_state_dict(state, prefix=None, key_map=PUBLIC_NAMES)
     own = module.state_dict()
@@ -95,4 +96,4 @@ def _of_clip_model(state: dict[str, Tensor], model: ClipModel) -> dict[str, Tens
         if any(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
             break
-    return {f"{WHOLE}{name}": value for name, value in model.public_state(state).items()}
+    return model.public_state(state)

@@ -19,7 +19,7 @@ from reelwright.stages.datasets.stored_rows import joined_shape, stored_shape
 from reelwright.stages.embed.config import EmbedConfig
 from reelwright.stages.embed.encoding.encoder import LoadedEncoder, build_from_config
 from reelwright.storage.arrays.embeddings import EmbeddingStore
-from reelwright.storage.errors import ConfigError
+from reelwright.storage.errors import ConfigError, InputError
 from reelwright.storage.store import Store
 
 _OF_CLIPS = ("clip_length", "every")  # arguments of frames/NAME that are not of the image encoder
@@ -92,6 +92,17 @@ class Experts:
             model.take_weights({name: loaded.encoder for name, loaded in self.loaded.items()})
         except (ValueError, RuntimeError) as error:
             raise ConfigError(f"{self.where}: the experts are not those of the embed nodes: {error}") from error
+
+    def check_rows(self, stores: Sequence[EmbeddingStore]) -> None:
+        """Raise InputError where stored rows are of other weights than the encoders have now."""
+        for (name, loaded), store in zip(self.loaded.items(), stores, strict=True):
+            stored = store.spec["weights_digest"]
+            if stored != loaded.weights_digest:
+                raise InputError(
+                    f"{self.where}: the stored tokens of {name} are of weights {stored[:12]}, but its encoder has "
+                    f"{loaded.weights_digest[:12]} now: a file of weights was replaced. Run again, so that it is "
+                    "embedded anew."
+                )
 
     def check_output(self, model: Cast, output: str) -> None:
         """Raise ConfigError where ``output`` is not what enters the last blocks of ``model``."""

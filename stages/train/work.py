@@ -111,6 +111,7 @@ def _build(
     if config.model.keeps_positions:
         values["model"]["row_shape"] = row_shape(stores, config.output)
     if experts is not None:
+        experts.check_rows(stores)
         options = experts.options({**config.model.options(), "source": "tokens"})
         values["model"] |= {
             "options": options,

@@ -232,7 +232,7 @@ def test_an_expert_in_halves_is_its_encoder(form):
 
 @pytest.mark.parametrize("public", [False, True], ids=["ours", "public"])
 def test_a_network_on_frames_goes_on_from_one_on_tokens_and_from_a_public_checkpoint(public):
-    source = awake(cast(top=2, source="tokens"), seed=8)
+    source = awake(cast(top=2, source="tokens", seed=6), seed=8)
     state, model = source.state_dict(), cast(seed=6)
     if public:
         names = {"head.heads.verb.weight": "head_verb.weight", "head.heads.noun.bias": "head.bias"}
@@ -246,6 +246,20 @@ def test_a_network_on_frames_goes_on_from_one_on_tokens_and_from_a_public_checkp
     assert all(torch.equal(own[name], wanted[name]) for name in report.matched)
     if not public:
         assert {name.split(".")[0] for name in report.new} == {"space", "time", "blocks"}
+
+
+@pytest.mark.parametrize("source", ["frames", "tokens"])
+def test_a_network_does_not_go_on_from_the_last_blocks_of_other_experts(source):
+    own = {"top": 2} if source == "tokens" else {}
+    model, others = cast(source=source, seed=6, **own), cast(top=2, source="tokens", seed=7).state_dict()
+    with pytest.raises(ValueError, match=r"its blocks of the expert space are not those of the expert here \(space\."):
+        model.public_state(others)
+    whole = cast(seed=7).state_dict()
+    if source == "frames":  # all of another expert takes the place of its own
+        assert model.public_state(whole).keys() == whole.keys()
+    else:
+        with pytest.raises(ValueError, match="its blocks of the expert space"):
+            model.public_state(whole)
 
 
 def test_as_a_clip_model_its_experts_are_of_the_size_of_the_clips():

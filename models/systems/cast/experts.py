@@ -7,6 +7,7 @@ features, F frames of a clip, H height, W width.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -173,6 +174,25 @@ def check_equal(space: Expert, time: Expert) -> None:
                 f"the experts must have equal {name}: space has {first}, time {second}. Choose other experts, or set "
                 "img_size, patch_size, every or others of space_args and time_args."
             )
+
+
+def check_start(name: str, expert: Expert, state: Mapping[str, Tensor], *, is_whole: bool) -> None:
+    """ValueError where `state` (by names within the expert) would give some of its blocks to the rest of another one.
+
+    What is frozen and lies before them, in the expert or in stored tokens (not `is_whole`), would not be theirs. Where
+    `state` has all of an expert that is whole, it takes its place.
+    """
+    own = expert.state_dict()
+    if is_whole and own.keys() <= state.keys():
+        return
+    given = {key: value.to(own[key]) for key, value in state.items() if key in own and value.shape == own[key].shape}
+    # Near, not equal: means over updates (EMA) round what stays as it is.
+    other = [key for key, value in given.items() if not torch.allclose(value, own[key], rtol=1e-3, atol=1e-5)]
+    if other:
+        raise ValueError(
+            f"its blocks of the expert {name} are not those of the expert here ({name}.{other[0]} differs), whose "
+            "other blocks it lacks; take the experts (embed nodes) that it has learned with."
+        )
 
 
 def repeat_real(frames_BF: Tensor, mask_BF: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from reelwright.models.contracts import ClipModel, ClipSizes, Inputs, Part
 from reelwright.models.encoders.base import DataConfig, Encoder
 from reelwright.models.encoders.build import build_encoder
 from reelwright.models.systems.cast.blocks import Adapter, Exchange, Lateral, dropped
-from reelwright.models.systems.cast.experts import Expert, check_equal, repeat_real
+from reelwright.models.systems.cast.experts import Expert, check_equal, check_start, repeat_real
 from reelwright.models.systems.cast.head import CastHead
 from reelwright.models.systems.cast.public_names import from_public
 
@@ -160,8 +160,12 @@ class Cast(ClipModel):
         return model
 
     def public_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """A checkpoint of the public code by our names."""
-        return from_public(state)
+        """A checkpoint of the public code by our names. Raises ValueError for the last blocks of other experts."""
+        found = from_public(state)
+        for name, expert in self._experts().items():
+            own = {key.removeprefix(f"{name}."): value for key, value in found.items() if key.startswith(f"{name}.")}
+            check_start(name, expert, own, is_whole=self.options.source == "frames")
+        return found
 
     def _experts(self) -> dict[str, Expert]:
         return {"space": self.space, "time": self.time}

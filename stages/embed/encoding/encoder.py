@@ -143,7 +143,7 @@ def _load(encoder: Encoder, config: EmbedConfig, store: Store, run: InputRef | N
         load_weights(encoder, remap_state_dict(state, prefix=RUN_PREFIX, key_map=None), ignore=_spare(encoder))
     elif config.weights == "hub":
         state = read_weights(fetch(str(config.encoder), store))
-        load_weights(encoder, state, ignore=(*_spare(encoder), *config.ignore))
+        load_weights(encoder, encoder.public_names(state), ignore=(*_spare(encoder), *config.ignore))
     elif config.weights != "none":
         state = read_weights(Path(config.weights))
         _load_file(encoder, state, config)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 import struct
 import zipfile
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -33,14 +34,16 @@ _DTYPES: Final = {
 }
 _MODULES = "__torch__"  # package of the classes that an archive defines itself
 _DEEPEST = 100  # modules inside modules
+_DAMAGED = (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, ValueError)  # what reading a zip file raises of one
 
 
 def is_torchscript(path: Path) -> bool:
-    """Whether a file is a TorchScript archive: a zip file with code beside its tensors."""
-    if not zipfile.is_zipfile(path):
+    """Whether a file is a TorchScript archive: a zip file with code beside its tensors. False where it is damaged."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.split("/", 1)[-1] == "constants.pkl" for name in archive.namelist())
+    except _DAMAGED:
         return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.split("/", 1)[-1] == "constants.pkl" for name in archive.namelist())
 
 
 def read_torchscript(path: Path) -> dict[str, Tensor]:
@@ -63,14 +66,12 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
             "state dict alone, best with safetensors.torch.save_file."
         ) from error
     except (
-        zipfile.BadZipFile,
+        *_DAMAGED,
         pickle.UnpicklingError,
         struct.error,
-        RuntimeError,
         EOFError,
         KeyError,
         IndexError,
-        ValueError,
         TypeError,
         AttributeError,
     ) as error:

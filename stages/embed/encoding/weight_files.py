@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -55,15 +56,17 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
     if is_torchscript(path):
         return read_torchscript(path)
     try:
-        # weights_only: tensors and plain containers; every other class or function in the file is refused unseen.
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
+        # weights_only: tensors and plain containers; every other class or function in the file is refused unseen, but
+        # the settings that public training code (VideoMAE, CAST) saves beside them, which are plain data too.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(
             f"weights {path.name!r} hold more than tensors, and loading that could run code, so nothing was loaded "
             f"({reason}). Save the state dict alone, best with safetensors.torch.save_file."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise InputError(f"weights {path.name!r} are no readable torch file: {error}.") from error
     return _state_dict(loaded, path.name)
 

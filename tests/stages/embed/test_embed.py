@@ -292,6 +292,17 @@ def test_hub_weights_are_taken_from_the_store(project):
     assert found == state_digest(loaded)
 
 
+def test_positions_of_hub_weights_are_resized_as_those_of_files(project):
+    project.add("a", 2)
+    path = project.store.weights("timm/test_vit")
+    path.parent.mkdir(parents=True)
+    save_file(build_encoder("timm/test_vit", outputs=("logits",), seed=3).model.state_dict(), path)
+    for key, weights in (("hub", "hub"), ("file", str(path))):
+        project.embed(key=key, weights=weights, encoder="timm/test_vit", model_args={"img_size": 96})
+    found = [EmbeddingStore(project.store.embeddings(key)).spec["weights_digest"] for key in ("hub", "file")]
+    assert found[0] == found[1]
+
+
 def test_hub_that_cannot_be_reached_says_what_to_do(project):
     project.add("a", 2)
     with pytest.raises(InputError, match=r"could not be fetched.*Run once on a machine with a network"):

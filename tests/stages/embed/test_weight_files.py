@@ -1,5 +1,6 @@
 """Weights are data: read as tensors, refused when they are anything else."""
 
+import argparse
 import pickle
 
 import pytest
@@ -15,8 +16,14 @@ STATE = {"conv.weight": torch.arange(6.0).reshape(2, 3), "conv.bias": torch.ones
 
 @pytest.mark.parametrize(
     "saved",
-    [STATE, {"state_dict": STATE, "epoch": 3}, {"model": STATE}, {"module": STATE, "optimizer": {"lr": 0.1}}],
-    ids=["plain", "state_dict", "model", "module"],
+    [
+        STATE,
+        {"state_dict": STATE, "epoch": 3},
+        {"model": STATE},
+        {"module": STATE, "optimizer": {"lr": 0.1}},
+        {"model": STATE, "epoch": 3, "scaler": {}, "args": argparse.Namespace(lr=0.1, betas=(0.9, 0.999))},
+    ],
+    ids=["plain", "state_dict", "model", "module", "args"],
 )
 @pytest.mark.parametrize("suffix", [".pth", ".pt"])
 def test_torch_file(tmp_path, saved, suffix):
@@ -25,6 +32,16 @@ def test_torch_file(tmp_path, saved, suffix):
     found = read_weights(path)
     assert found.keys() == STATE.keys()
     assert torch.equal(found["conv.weight"], STATE["conv.weight"])
+
+
+def test_a_damaged_directory_of_the_file_is_told(tmp_path):
+    path = tmp_path / "w.pth"
+    torch.save(STATE, path)
+    content = path.read_bytes()
+    place = content.rfind(b"PK\x01\x02")  # begins an entry of the zip file's directory
+    path.write_bytes(content[:place] + b"\xff" + content[place + 1 :])
+    with pytest.raises(InputError, match="no readable torch file"):
+        read_weights(path)
 
 
 def test_safetensors_file(tmp_path):

@@ -165,6 +165,8 @@ def test_joint_measures_are_of_heads(tmp_path: Path) -> None:
     tuned = {**nodes, "tune": FinetuneConfig(spatial="rows", temporal="train"), "predict": PredictConfig(run="tune")}
     assert config.complete(tuned, where="") is config
     assert "joint" not in EvaluateConfig(predictions="predict").spec()
+    with pytest.raises(ValueError, match="joint measures ranks above the first"):
+        EvaluateConfig(predictions="predict", topk=(1,), joint=("independent",))
 
 
 def test_an_entry_says_nothing_of_a_head_it_has_no_class_of() -> None:

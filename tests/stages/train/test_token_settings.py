@@ -1,11 +1,17 @@
 """What train refuses of CAST's last blocks before any work."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.finetune.config import FinetuneConfig
+from reelwright.stages.fit.init_from import _own_names
 from reelwright.stages.train.config import TrainConfig
-from reelwright.storage.errors import ConfigError
+from reelwright.stages.train.experts import Experts
+from reelwright.storage.errors import ConfigError, InputError
+from tests.models.test_cast import cast
 
 FINE = {
     "embeddings": ["space", "time"],
@@ -80,3 +86,19 @@ def test_experts_are_inputs_of_finetune():
     assert config.inputs()["experts"] == ["space", "time"]
     without = parse_config(FinetuneConfig, {**TUNED, "experts": []}, where="tune")
     assert "experts" not in without.spec()
+
+
+def test_tokens_of_other_weights_are_refused():
+    loaded: Any = {name: SimpleNamespace(weights_digest=f"{name} now") for name in ("space", "time")}
+    stores: Any = [SimpleNamespace(spec={"weights_digest": f"{name} now"}) for name in loaded]
+    experts = Experts(loaded, "train")
+    experts.check_rows(stores)
+    stores[1].spec["weights_digest"] = "time before"
+    with pytest.raises(InputError, match="tokens of time are of weights time before, but its encoder has time now"):
+        experts.check_rows(stores)
+
+
+def test_the_last_blocks_go_on_from_a_whole_network():
+    model, whole = cast(top=2, source="tokens"), cast()
+    found = _own_names({f"model.{name}": value for name, value in whole.state_dict().items()}, model)
+    assert found.keys() >= model.state_dict().keys()
