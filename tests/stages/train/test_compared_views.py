@@ -195,6 +195,11 @@ BAD = {
     "queue": ({"batch_size": 8}, "objective.queue is 7, but a batch has 8 keys"),
     "metric": ({"metric": "loss"}, "metric is loss, which says nothing of weights here"),
     "pairs": ({"views": {"sampling": "anchor_positive"}}, "the others do not. Leave sampling out"),
+    "positions": (
+        {"model": {"name": "transformer"}, "metric": "kendalls_tau"},
+        "kendalls_tau embeds whole videos, but model.positions: learned are of views.length rows",
+    ),
+    "early stop": ({"early_stop": {}}, "early_stop waits for a metric, and none is measured"),
     "stride": ({"views": {"sampling": "time_augment", "stride": 2}}, "stride is of sampling clip, not of time_augment"),
 }
 
