@@ -18,7 +18,7 @@ from reelwright.stages.fit.run_models import load_run_model
 from reelwright.stages.train.config import TrainConfig
 from reelwright.stages.train.work import run
 from reelwright.storage.arrays.embeddings import EmbeddingStore
-from reelwright.storage.errors import InputError, Interrupted
+from reelwright.storage.errors import ConfigError, InputError, Interrupted
 from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.tables.annotations import Annotation
 
@@ -185,6 +185,14 @@ def test_a_single_video_has_nothing_to_be_told_apart_from(walks):
         video["split"] = "test"
     with pytest.raises(InputError, match=r"Objective simclr compares videos .*; 1 are too few"):
         run(compared(walks), walks.reporter)
+
+
+def test_rows_that_are_apart_need_longer_videos_and_are_not_those_of_embed(walks):
+    run(compared(walks, views={"length": 12, "stride": 2}), walks.reporter)
+    notes = [note for note in walks.reporter.notes if "are padded" in note]
+    assert [note.partition(" rows")[0] for note in notes] == ["4 of 6 videos to train on are shorter than a view of 23"]
+    with pytest.raises(ConfigError, match=r"rows 2 apart \(views.stride\).* Train it with stride: 1"):
+        embedded(walks, "run")
 
 
 BAD = {
