@@ -126,6 +126,7 @@ def test_values_are_the_defaults_and_the_deviations_of_pre_training(name):
 def test_what_the_two_files_differ_in():
     sup, ssl = run_of("pretrain_sup"), run_of("pretrain_ssl")
     assert (sup.objective.name, sup.learns_labels, sup.clips.val_clips, sup.clips.val_step) == ("ce", True, 1, 2)
+    assert " --val 10 " in FILES["pretrain_sup"].read_text(encoding="utf-8")  # or there is nothing to validate on
     assert sup.clips.augment.scene.reverse == 0
     moco = ssl.objective.of_views()
     assert (moco.name, ssl.learns_labels, moco.queue, moco.dim_used) == ("moco", False, 16384, 128)
