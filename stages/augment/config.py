@@ -105,7 +105,7 @@ class AugmentSettings(Settings):
             raise ValueError(f"colors takes the place of color_jitter, which is {self.color_jitter:g}; leave one out")
         if not all(0 <= value <= 255 for value in self.rand_augment_fill):
             raise ValueError(f"rand_augment_fill must be three levels from 0 to 255: {self.rand_augment_fill}")
-        if self.blur_radius != BLUR_RADIUS and not self.blur:
+        if self.blur_radius != type(self).model_fields["blur_radius"].default and not self.blur:
             raise ValueError(f"blur_radius is {self.blur_radius}, but blur is 0; set both, or neither")
         if self.rand_augment is not None:
             read_sections(self.rand_augment)

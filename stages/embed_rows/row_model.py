@@ -145,9 +145,10 @@ def load_row_model(work: Work, config: EmbedConfig) -> RowModel:
         raise ConfigError(f"{work.node}: run {ref.node} has a model that sees clips of frames, not rows. Give frames")
     dilation = values.get("window", {}).get("dilation", 1)
     if dilation != 1:
+        block, name = ("views", "stride") if values.get("views") else ("window", "dilation")
         raise ConfigError(
-            f"{work.node}: run {ref.node} was trained on rows {dilation} apart (window.dilation), but of whole videos "
-            "all rows are seen. Train it with dilation: 1, on embeddings of fewer frames a second"
+            f"{work.node}: run {ref.node} was trained on rows {dilation} apart ({block}.{name}), but of whole videos "
+            f"all rows are seen. Train it with {name}: 1, on embeddings of fewer frames a second"
         )
     _check_trained_on(refs, ref, values, store=store, where=work.node)
     model, _ = load_run_model(folder, plugins=work.plugins)

@@ -44,8 +44,8 @@ class Learning:
 
     @property
     def batch_unit(self) -> str:
-        """What the batch size counts: of views, the videos that they are of."""
-        return "videos" if self.unit == "views" else self.unit
+        """What the batch size counts: of views and of pretrain's clips, the videos that they are of."""
+        return "videos" if self.unit in {"views", "clips"} else self.unit
 
 
 def learn(

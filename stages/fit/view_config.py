@@ -118,6 +118,11 @@ class NetworkSettings(LearningSettings):
             )
         if embeds and model.options().get("pool") is not None:
             raise ValueError("model.pool: an embedding of each row is learned, nothing is pooled; leave pool out")
+        if embeds and self.metric == "kendalls_tau" and model.option("positions", None) == "learned":
+            raise ValueError(
+                "metric kendalls_tau embeds whole videos, but model.positions: learned are of views.length rows; set "
+                "positions: sinusoidal, or leave metric out"
+            )
         self._check_views(self.views, objective)
         return self
 
@@ -139,11 +144,8 @@ class NetworkSettings(LearningSettings):
             )
         if objective.name == "moco" and (queue := objective.of_views().queue) < self.batch_size:
             raise ValueError(f"objective.queue is {queue}, but a batch has {self.batch_size} keys; make it no smaller")
-        if self.compares_views and self.metric == "loss":
-            raise ValueError(
-                "metric is loss, which says nothing of weights here (queue and target network change with them); leave "
-                "it out: the last weights count, or set kendalls_tau"
-            )
+        if self.compares_views:
+            self._check_compared()
         if self.mix is not None:
             raise ValueError("mix is of windows with labels, not of views; set mix: null")
         metrics = {None, *VIEW_METRICS}
@@ -151,6 +153,16 @@ class NetworkSettings(LearningSettings):
             raise ValueError(
                 f"metric is {self.metric!r}, but with views and no labels there are {' and '.join(VIEW_METRICS)}"
             )
+
+    def _check_compared(self) -> None:
+        """Refuse what waits for a loss on val where whole views are compared."""
+        if self.metric == "loss":
+            raise ValueError(
+                "metric is loss, which says nothing of weights here (queue and target network change with them); leave "
+                "it out: the last weights count, or set kendalls_tau"
+            )
+        if self.metric is None and self.early_stop is not None:
+            raise ValueError("early_stop waits for a metric, and none is measured; set metric: kendalls_tau")
 
     def view_facts(self) -> dict[str, Any]:
         """What config.yaml says of views, beside the model."""

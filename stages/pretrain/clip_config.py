@@ -19,6 +19,7 @@ class ClipAugmentSettings(AugmentSettings):
     crop_aspect: tuple[float, float] | None = (3 / 4, 4 / 3)
     color_jitter: float = Field(0.0, ge=0, lt=1)
     blur: float = Field(0.5, ge=0, le=1)
+    blur_radius: int = Field(1, ge=1, le=50)
 
 
 class ClipPretrainSettings(Settings):

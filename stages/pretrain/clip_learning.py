@@ -164,7 +164,11 @@ def _learning(
             f"{work.node}: none of the videos of splits {', '.join(config.train_splits)} has stored frames"
             f"{' and a label of its own' if task else ''}; look at train_splits{' and labels' if task else ''}."
         )
-    missing = [video.video_id for video in wanted if video.video_id not in (*train.names, *val.names)]
+    found = {*train.names, *val.names}
+    if task is None:  # of files with the same content one is taken, which stands for all
+        used_digests = {videos.digests[at] for at in (*train.positions.tolist(), *val.positions.tolist())}
+        found |= {video.video_id for video in wanted if video.digest in used_digests}
+    missing = [video.video_id for video in wanted if video.video_id not in found]
     if missing:
         why = "no stored frames, or no label of their own," if task else "no stored frames"
         note(f"{len(missing)} videos have {why} and are left out: {', '.join(missing[:5])}")
@@ -193,6 +197,7 @@ def _learning(
     steps = EpochSteps(num_batches=max(1, batches.num_batches), clips_per_batch=clips.batch_size * objective.num_views)
     return Learning(
         train=batches,
+        unit="clips",
         val=None,
         objective=objective,
         metric=config.metric or CLIP_METRICS[0],

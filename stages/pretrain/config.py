@@ -174,7 +174,7 @@ class PretrainConfig(LearningSettings):
         return self
 
     def _check_clips(self, clips: ClipPretrainSettings) -> None:
-        objective, is_supervised = self.objective, self.objective.name == "ce"
+        objective = self.objective
         for name in _OF_FRAMES:
             default = type(self).model_fields[name].get_default(call_default_factory=True)
             if getattr(self, name) not in (default, *((None,) if name == "embed_dim" else ())):
@@ -182,11 +182,7 @@ class PretrainConfig(LearningSettings):
                 raise ValueError(f"{name} is of single frames, but clips are learned from; leave it out{instead}")
         if objective.name not in CLIP_OBJECTIVES:
             raise ValueError(f"objective {objective.name} is of single frames; of clips: {', '.join(CLIP_OBJECTIVES)}")
-        if self.metric is not None and not (is_supervised and self.metric in CLIP_METRICS):
-            allowed = (
-                f"with objective ce {', '.join(CLIP_METRICS)}" if is_supervised else "none: the last weights count"
-            )
-            raise ValueError(f"metric is {self.metric}; of clips there is {allowed}")
+        self._check_metric_of_clips(is_supervised=objective.name == "ce")
         if objective.name == "simclr" and clips.batch_size < 2:
             raise ValueError("objective simclr compares the videos of a batch; set clips.batch_size to at least 2")
         if objective.name == "moco" and objective.queue < clips.batch_size:
@@ -203,6 +199,15 @@ class PretrainConfig(LearningSettings):
         problem = None if scene is None else scene.problem(epochs=self.epochs, num_clips=num_clips)
         if problem is not None:
             raise ValueError(f"clips.{problem}")
+
+    def _check_metric_of_clips(self, *, is_supervised: bool) -> None:
+        if self.metric is not None and not (is_supervised and self.metric in CLIP_METRICS):
+            allowed = (
+                f"with objective ce {', '.join(CLIP_METRICS)}" if is_supervised else "none: the last weights count"
+            )
+            raise ValueError(f"metric is {self.metric}; of clips there is {allowed}")
+        if self.early_stop is not None and not is_supervised:
+            raise ValueError("early_stop waits for a metric, and without labels none is measured; leave it out")
 
     @property
     def learns_labels(self) -> bool:

@@ -275,10 +275,10 @@ def _notes(
             f"warning: {len(too_short)} video(s) have fewer than {sampler.least_rows} rows and are left out: "
             f"{', '.join(too_short[:5])}"
         )
-    padded = [name for name, count in counts.items() if sampler.least_rows <= count < sampler.augment.length]
+    padded = [name for name, count in counts.items() if sampler.least_rows <= count < sampler.full_rows]
     if padded:
         lines.append(
-            f"{len(padded)} of {len(counts)} videos to train on are shorter than a view of {sampler.augment.length} "
+            f"{len(padded)} of {len(counts)} videos to train on are shorter than a view of {sampler.full_rows} "
             f"rows and are padded: {', '.join(padded[:5])}"
         )
     if train.labels is not None and config.classifies_rows:

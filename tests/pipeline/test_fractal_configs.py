@@ -80,6 +80,7 @@ def test_fine_tuning_is_the_public_one(name):
         ("rand-m5-n2", 0, 0) if is_volleyball else ("rand-m7-n2", 0.5, 0.5)
     )
     assert (augment.crop_scale, augment.rand_augment_last, augment.scene) == ((0.2, 1.0), True, None)
+    assert is_volleyball or augment.blur_radius == 1
     assert (config.frozen_norm, config.spatial_lr_scale, config.model.options()) == (False, 1, {"dropout": 0.8})
     assert (file.nodes["predict"].window.views, file.nodes["predict"].window.hop) == (10, 1)
 
@@ -99,7 +100,7 @@ def test_values_are_the_defaults_and_the_deviations_of_pre_training(name):
         True,
     )
     assert (config.preprocess.resize, config.preprocess.interpolation) == (128, "bicubic")
-    assert (augment.crop_scale, augment.flip, augment.blur) == ((0.9, 1.0), 0.5, 0.5)
+    assert (augment.crop_scale, augment.flip, augment.blur, augment.blur_radius) == ((0.9, 1.0), 0.5, 0.5, 1)
     assert augment.crop_aspect == pytest.approx((3 / 4, 4 / 3))
     assert (augment.rand_augment, augment.rand_augment_fill, augment.rand_augment_last) == (
         "rand-m7-n2",
@@ -125,6 +126,7 @@ def test_values_are_the_defaults_and_the_deviations_of_pre_training(name):
 def test_what_the_two_files_differ_in():
     sup, ssl = run_of("pretrain_sup"), run_of("pretrain_ssl")
     assert (sup.objective.name, sup.learns_labels, sup.clips.val_clips, sup.clips.val_step) == ("ce", True, 1, 2)
+    assert " --val 10 " in FILES["pretrain_sup"].read_text(encoding="utf-8")  # or there is nothing to validate on
     assert sup.clips.augment.scene.reverse == 0
     moco = ssl.objective.of_views()
     assert (moco.name, ssl.learns_labels, moco.queue, moco.dim_used) == ("moco", False, 16384, 128)

@@ -162,7 +162,7 @@ class SceneSettings(Settings):
     """Probability of a clip to be played backwards; often 0.5 in learning without labels. Not where labels are of rows
     or depend on their order; whether the label of a whole clip has a direction is known to people alone."""
     easy_key: bool = True
-    """Of two clips of a video (objectives that compare them) the second has a background and another size alone."""
+    """Of two clips of a video (pretrain with simclr, moco, byol) the second has a background and another size alone."""
 
     @model_validator(mode="after")
     def _something_changes(self) -> SceneSettings:

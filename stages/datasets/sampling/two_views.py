@@ -216,6 +216,12 @@ class ViewSampler:
         """Rows that a video needs for a view with anything real in it."""
         return 2 if self.strategy == "anchor_positive" else 1
 
+    @property
+    def full_rows(self) -> int:
+        """Rows that a video needs for a view without padding."""
+        length = self.augment.length
+        return (length - 1) * self.stride + 1 if self.strategy == "clip" else length
+
     def drawn(self, videos: Sequence[int], num_rows: Sequence[int], *, epoch: int, places: Sequence[int]) -> DrawnViews:
         """Views of ``videos`` (N,), of ``num_rows`` (N,) each, that stand at ``places`` (N,) of the epoch's order.
 

@@ -111,6 +111,7 @@ def test_every_objective_learns_and_embed_takes_the_encoder(world, objective):
     folder = trained(world, key=f"own {objective}", objective=objective, labelled=objective == "ce", reporter=notes)
     said = "" if objective == "ce" else " (not used: the last weights count)"
     assert f"4 videos to train on, 2 to validate on{said}" in notes.notes
+    assert any(note.startswith("learning rate ") and note.endswith("2 videos an update") for note in notes.notes)
     line = folder.metrics()[-1]
     assert np.isfinite(line["train_loss"])
     assert ("train_accuracy_1" in line) == (objective != "byol")
@@ -314,6 +315,7 @@ WRONG = {
     "two starts": ({"weights": "a.pth", "init_from": "b.pth"}, "are two starting points"),
     "mix": ({"mix": {}}, "mix is of windows with labels"),
     "clones": ({"clips": {"batch_size": 2, "augment": {"scene": {}}}}, "clone is 0.15, but copies appear after"),
+    "early stop": ({"early_stop": {}}, "early_stop waits for a metric, and without labels none is measured"),
     "dropped name": ({"clips": {"stride": 2}}, "stride"),
 }
 
@@ -334,6 +336,14 @@ def test_keys_of_frames_know_nothing_of_clips():
     assert clips.spec()["objective"]["queue"] == 5
     assert "clips" in PretrainConfig.expected(clips.spec())  # what reads the run sees clips of its length
     assert not clips.learns_labels
+
+
+def test_of_files_with_the_same_content_one_is_taken_and_none_is_said_to_be_missing(world):
+    work, notes = clip_work(world, key="copies", labelled=True, epochs=1), Notes()
+    copy = {**work.payload["videos"][0], "video_id": "copy.mp4", "annotation": Annotation(label=1).plain()}
+    run(replace(work, payload={**work.payload, "videos": [*work.payload["videos"], copy]}), notes)
+    assert any(note.startswith("4 videos to train on") for note in notes.notes)
+    assert not [note for note in notes.notes if "left out" in note]
 
 
 def test_clips_that_an_encoder_does_not_take_are_refused_before_training(world):

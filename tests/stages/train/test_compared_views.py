@@ -18,7 +18,7 @@ from reelwright.stages.fit.run_models import load_run_model
 from reelwright.stages.train.config import TrainConfig
 from reelwright.stages.train.work import run
 from reelwright.storage.arrays.embeddings import EmbeddingStore
-from reelwright.storage.errors import InputError, Interrupted
+from reelwright.storage.errors import ConfigError, InputError, Interrupted
 from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.tables.annotations import Annotation
 
@@ -187,6 +187,14 @@ def test_a_single_video_has_nothing_to_be_told_apart_from(walks):
         run(compared(walks), walks.reporter)
 
 
+def test_rows_that_are_apart_need_longer_videos_and_are_not_those_of_embed(walks):
+    run(compared(walks, views={"length": 12, "stride": 2}), walks.reporter)
+    notes = [note for note in walks.reporter.notes if "are padded" in note]
+    assert [note.partition(" rows")[0] for note in notes] == ["4 of 6 videos to train on are shorter than a view of 23"]
+    with pytest.raises(ConfigError, match=r"rows 2 apart \(views.stride\).* Train it with stride: 1"):
+        embedded(walks, "run")
+
+
 BAD = {
     "no views": ({"views": None}, "objective moco learns from views of videos; give views"),
     "model": ({"model": {"name": "mlp"}}, "mlp learns from windows.*transformer, gru, lstm learn from views"),
@@ -195,6 +203,11 @@ BAD = {
     "queue": ({"batch_size": 8}, "objective.queue is 7, but a batch has 8 keys"),
     "metric": ({"metric": "loss"}, "metric is loss, which says nothing of weights here"),
     "pairs": ({"views": {"sampling": "anchor_positive"}}, "the others do not. Leave sampling out"),
+    "positions": (
+        {"model": {"name": "transformer"}, "metric": "kendalls_tau"},
+        "kendalls_tau embeds whole videos, but model.positions: learned are of views.length rows",
+    ),
+    "early stop": ({"early_stop": {}}, "early_stop waits for a metric, and none is measured"),
     "stride": ({"views": {"sampling": "time_augment", "stride": 2}}, "stride is of sampling clip, not of time_augment"),
 }
 
