@@ -64,6 +64,7 @@ def check_videos(file: PipelineFile, graph: Graph, dataset: Dataset, selected: C
     for node in _chosen(graph, selected):
         problems += [f"stages.{node.name}: {text}" for text in _packages(node, endings)]
         problems += [f"stages.{node.name}.{text}" for text in _splits(node, counts, file.videos.splits)]
+        node.config.check_files(file.resolve)
         named = {**node.config.named_videos(), **listed_videos(node, file)}
         problems += [f"stages.{node.name}.{text}" for text in _named(named, dataset.digests)]
     _raise(file, problems)
@@ -191,7 +192,7 @@ def _flips(node: Node, dataset: Dataset) -> Iterator[str]:
     if directed or (directed is None and pair is not None):
         why = "labels.directed is true" if directed else f"classes {pair[0]!r} and {pair[1]!r} differ by it alone"  # type: ignore[index]
         rest = "" if directed else ", or labels.directed: false if a mirror image keeps its class"
-        yield f"augment.flip mirrors frames left and right, but {why}; set flip: 0{rest}"
+        yield f"{node.config.mirrors} mirrors frames left and right, but {why}; set flip: 0{rest}"
 
 
 def mirrored(name: str) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, cast
 
 from reelwright.stages.base.config import Settings, enters, extra_of, without_execution
@@ -52,9 +53,9 @@ class StageConfig(Settings):
         return cast("Settings | None", getattr(self, "labels", None))
 
     @property
-    def mirrors(self) -> bool:
-        """Whether frames that are learned from are mirrored, left and right, at random."""
-        return bool(getattr(getattr(self, "augment", None), "flip", 0))
+    def mirrors(self) -> str:
+        """The setting by which frames that are learned from are mirrored, left and right, at random; empty: none is."""
+        return "augment.flip" if getattr(getattr(self, "augment", None), "flip", 0) else ""
 
     @classmethod
     def role(cls, name: str) -> str:
@@ -131,6 +132,9 @@ class StageConfig(Settings):
     def named_videos(self) -> dict[str, tuple[str, ...]]:
         """Setting -> the videos that it names, by video_id, of any split."""
         return {}
+
+    def check_files(self, place: Callable[[str], Path]) -> None:
+        """Raise InputError for a table that a field names and that is wrong; ``place`` says where such a file lies."""
 
     def files_with_videos(self) -> tuple[str, ...]:
         """Source fields that are set and are tables of some videos (column video_id), whose contents enter the key."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import PositiveInt, field_validator, model_validator
@@ -14,6 +15,7 @@ from reelwright.stages.base.stage_config import StageConfig
 from reelwright.stages.datasets.sampling.settings import Short, WindowGridSettings
 from reelwright.stages.index.config import LabelsConfig
 from reelwright.storage.errors import ConfigError
+from reelwright.storage.tables.attention_edits import read_attention_edits
 
 _KNOWN = {**TEMPORAL_OPTIONS, **CLIP_MODEL_OPTIONS}  # models that answer for windows
 
@@ -162,6 +164,11 @@ class PredictConfig(StageConfig):
         if trained_on.get("frames"):
             return self.model_copy(update={"frames": trained_on["frames"][0]})
         raise ConfigError(f"{where}: give embeddings or frames to predict from")
+
+    def check_files(self, place: Callable[[str], Path]) -> None:
+        """As of every stage."""
+        if self.edit_attention is not None:
+            read_attention_edits(place(self.edit_attention))
 
     def files_with_videos(self) -> tuple[str, ...]:
         """As of every stage."""

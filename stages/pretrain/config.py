@@ -214,6 +214,13 @@ class PretrainConfig(LearningSettings):
         """As of every stage; of clips that are compared no label is needed."""
         return self.clips is None or self.objective.name == "ce"
 
+    @property
+    def mirrors(self) -> str:
+        """As of every stage; clips have settings of their own."""
+        if self.clips is None:
+            return super().mirrors
+        return "clips.augment.flip" if self.clips.augment.flip else ""
+
     def spec(self) -> dict[str, Any]:
         """As in StageConfig; what is of windows is left out."""
         values = super().spec()

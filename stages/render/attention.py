@@ -176,7 +176,7 @@ def _film_frame(
         image.paste(panel, (number * (panel.width + _GAP), _CAPTION + bar))
     below = _CAPTION + bar + height + 3
     draw.text((6, below), cut(draw, _said(scene.info, entry, seconds), width - 12, font(15)), LIGHT, font=font(15))
-    draw.text((6, below + _CAPTION - 4), _place(attention, row), DIM, font=font(13))
+    draw.text((6, below + _CAPTION - 4), _place(scene, attention, row), DIM, font=font(13))
     return image
 
 
@@ -206,16 +206,17 @@ def write_sheet(path: Path, scene: PredictionScene, entry: Ranked) -> None:
             colour = tuple(jet(attention.time[row]).tolist())
             draw.rectangle((x, y, x + width - 1, y + bar - 1), fill=colour)
         image.paste(tile if attention.space is None else overlay(tile, attention.space[row]), (x, y + bar))
-        for line, text in enumerate(_place(attention, row).split("  ")):
+        for line, text in enumerate(_place(scene, attention, row).split("  ")):
             where = x, y + bar + _TILE + 3 + 14 * line
             draw.text(where, cut(draw, text, width, font(11)), FAINT, font=font(11))
     image.save(path, "JPEG", quality=_QUALITY)
 
 
-def _place(attention: VideoAttention, row: int) -> str:
-    """Which frame it is, and attention in time there."""
+def _place(scene: PredictionScene, attention: VideoAttention, row: int) -> str:
+    """Which frame it is, and attention in time there, as it is shown."""
     text = f"frame {attention.source[row]}, {attention.seconds[row]:.2f} s"
-    return text if attention.time is None else f"{text}  M {attention.time[row]:.2f}"
+    shown = "" if scene.config.display == "raw" else f" ({scene.config.display})"
+    return text if attention.time is None else f"{text}  M {attention.time[row]:.2f}{shown}"
 
 
 def _said(info: PredictionInfo, entry: Ranked, seconds: float) -> str:

@@ -16,7 +16,10 @@ OfPredictions = Literal["attention", "changes"]
 What = OfRows | OfPredictions  # as in work.DRAWN
 _OF_PAIRS = frozenset({"alignment", "correspondences", "similarity"})
 _OF_PREDICTIONS = frozenset(get_args(OfPredictions))
-_ROWS_ALONE = ("output", "pairs", "num_pairs", "queries", "others", "normalize", "distance", "stride", "alignments")
+_ROWS_ALONE = (
+    *("output", "pairs", "num_pairs", "queries", "others", "normalize", "distance", "stride", "alignments"),
+    *("rows", "depth", "strip_videos"),
+)
 _PREDICTIONS_ALONE = ("against", "videos", "worst", "best", "display", "sheet")
 
 
@@ -122,8 +125,10 @@ class RenderConfig(StageConfig):
         wrong += [name for name in self.what if (name in _OF_PREDICTIONS) == (source == "embeddings")]
         if wrong:
             raise ValueError(f"{wrong[0]} is not of {source}, which are drawn; leave it out")
-        if "changes" in self.what and self.against is None:
-            raise ValueError("changes are of scores against those of another predict node; name it as against")
+        if ("changes" in self.what) != (self.against is not None):
+            raise ValueError(
+                "changes are of scores against those of another predict node; name it as against, or give neither"
+            )
         if _of_attention(self) and not (self.videos or self.worst or self.best):
             raise ValueError("worst and best are 0 and no videos are named, so that no attention is drawn; set one")
         return self

@@ -19,7 +19,7 @@ from reelwright.pipeline.run.runner import check_before_run, open_planner, run_p
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.fit.model_config import MODEL_OPTIONS, ModelSettings
 from reelwright.stages.train.config import TrainConfig
-from reelwright.storage.errors import ConfigError, ReelwrightError
+from reelwright.storage.errors import ConfigError, InputError, ReelwrightError
 from tests.small_project import write_video
 
 PIPELINE = """
@@ -195,6 +195,30 @@ def test_flips_are_refused_where_labels_have_a_side(project: Path, names, direct
         check_before_run(open_planner(file), RunOptions())
     unflipped = load_pipeline(project / "reelwright.yaml", [*overrides, "tune.augment.flip=0"])
     assert check_before_run(open_planner(unflipped), RunOptions()) == ()
+
+
+def test_flips_of_clips_in_pretraining_are_refused_alike(project: Path) -> None:
+    (project / "videos.csv").write_text(
+        "path,split,label\na.mp4,train,turn_left\nb.mp4,train,turn_right\nc.mp4,test,\n"
+    )
+    clips = "  pre: {uses: pretrain, frames: frames, encoder: torchvision/s3d, weights: none, clips: {}, device: cpu,"
+    (project / "reelwright.yaml").write_text(f"{PIPELINE}{clips} objective: {{name: ce}}, val_splits: []}}\n")
+
+    def check(*overrides: str) -> tuple[str, ...]:
+        return check_before_run(open_planner(load_pipeline(project / "reelwright.yaml", overrides)), RunOptions())
+
+    with pytest.raises(ConfigError, match=r"stages\.pre: clips\.augment\.flip mirrors frames left and right, but"):
+        check()
+    assert check("pre.clips.augment.flip=0") == ()
+    assert check("pre.objective={name: simclr}") == ()  # without labels
+
+
+def test_a_wrong_table_of_edits_is_told(project: Path) -> None:
+    (project / "edits.csv").write_text("video_id,weight\na,-1\n")
+    settings = ["train.model={name: attention_branch}", "predict.edit_attention=edits.csv"]
+    with pytest.raises(InputError, match="row 2: weight '-1' must not be negative"):
+        run_pipeline(load_pipeline(project / "reelwright.yaml", settings), SilentObserver())
+    assert not any((project / ".reelwright" / "store" / "frames").glob("*"))
 
 
 @pytest.mark.parametrize(

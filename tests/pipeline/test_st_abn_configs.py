@@ -44,6 +44,8 @@ def test_values_are_those_of_the_public_code(name: str) -> None:
     assert (window.length, window.segments, window.dilation, window.segment_rule) == (32, segments, step, "whole")
     assert config.loss.attention_weight == 1.0
     assert (config.augment.flip, config.augment.crop_scale) == (0, (0.08, 1.0))
+    assert file.labels is not None
+    assert file.labels.directed  # the lists number the classes, so that their names do not tell
     optimizer = config.optimizer
     assert (optimizer.name, optimizer.momentum, optimizer.weight_decay, optimizer.clip_norm) == ("sgd", 0.9, 5e-4, 20)
     # stabn.json step_lr: 8 processes of 8 videos, and the linear rule

@@ -15,7 +15,7 @@ from reelwright.stages.base.work import InputRef, Work
 from reelwright.stages.decode.geometry import Geometry
 from reelwright.stages.evaluate.videos import Timeline
 from reelwright.stages.predict.config import PredictConfig
-from reelwright.stages.render.attention import true_score
+from reelwright.stages.render.attention import PredictionScene, _place, true_score
 from reelwright.stages.render.config import RenderConfig
 from reelwright.stages.render.work import run
 from reelwright.stages.show.attention_pictures import VideoAttention, displayed, jet, overlay, shown_frame
@@ -136,6 +136,14 @@ def test_outputs_that_are_no_attention_to_frames_are_refused(tmp_path):
     writer.finish("x")
     with pytest.raises(ValueError, match=r"attention\.time is of shape \(7,\) a window, which is no attention to"):
         VideoAttention.of(WindowOutputStore(tmp_path / "a.zarr").rows("x"), display="raw")
+
+
+@pytest.mark.parametrize(("display", "text"), [("raw", "M 0.60"), ("normalised", "M 1.00 (normalised)")])
+def test_the_number_below_a_frame_says_what_it_is(tmp_path, work, display, text):
+    made = work(display=display)
+    scene = PredictionScene(config=RenderConfig(**made.config), work=made, reference=made.inputs["predictions"][0])
+    attention = VideoAttention.of(attention_store(tmp_path / "a.zarr", ["x"]).rows("x"), display=display)
+    assert _place(scene, attention, 1) == f"frame 5, 0.50 s  {text}"
 
 
 def timeline(scores, target_ids, targets=None):
@@ -286,7 +294,9 @@ def test_other_predictions_that_cannot_be_compared_are_refused(work, toy):
         ({"embeddings": "e", "what": ["attention"]}, "attention is not of embeddings"),
         ({"predictions": "p", "stride": 2}, "stride is not of predictions"),
         ({"predictions": "p", "what": ["strip"]}, "strip is not of predictions"),
+        ({"predictions": "p", "depth": 2}, "depth is not of predictions"),
         ({"predictions": "p", "what": ["changes"]}, "name it as against"),
+        ({"predictions": "p", "against": "q", "what": ["attention"]}, "name it as against, or give neither"),
         ({"predictions": "p", "worst": 0, "best": 0}, "no attention is drawn; set one"),
     ],
 )
