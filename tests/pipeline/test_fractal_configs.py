@@ -144,10 +144,15 @@ def test_rates_are_the_public_ones():
     np.testing.assert_allclose(found, [*wanted, *cosine][: 25 * SPE], rtol=1e-6)
 
 
-def test_the_pages_example_is_allowed():
+def test_the_pages_example_is_allowed(tmp_path):
     (block,) = re.findall(r"```yaml\n(.*?)```", (DOCS / "fractal-video.md").read_text(encoding="utf-8"), re.DOTALL)
     values = yaml.safe_load(block)["stages"]["pretrain"]
     PretrainConfig(**{name: value for name, value in values.items() if name != "uses"}).check_names()
+    (tmp_path / "reelwright.yaml").write_text(block, encoding="utf-8")
+    file = load_pipeline(tmp_path / "reelwright.yaml")
+    assert set(build_graph(file).nodes) == set(file.nodes)
+    known = file.nodes["known"]  # of videos of one split, without labels of rows, as `synthesize` makes them
+    assert (known.splits, known.tasks) == (("train",), ("kendalls_tau",))
 
 
 SMALL = [
