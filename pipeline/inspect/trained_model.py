@@ -23,6 +23,7 @@ from reelwright.pipeline.project import Project
 from reelwright.stages.base.plugin_source import Source
 from reelwright.stages.base.plugins import PluginUse
 from reelwright.stages.base.registry import EXPORTED, IMPORTS_RUN, PREDICTS
+from reelwright.stages.datasets.tasks.registry import TASKS
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import ConfigError, InputError, StoreError
 from reelwright.storage.files import replacing_folder, write_json
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 PREDICT, PIPELINE = "predictions", "pipeline.yaml"
 _CARD, _RUNS = "README.md", "runs/"  # in the folder of an exported model
+_NEW = {"split": "test", "max_failed": 1.0}  # of videos that are predicted: each for itself, whatever others are like
 _KEPT = frozenset({"materialize"})  # of the settings that enter no key: jpeg frames are stored ones
 
 Place = Callable[[Path, str], str]  # a file, and what it is called in an exported model -> how the pipeline names it
@@ -110,7 +112,7 @@ def model_stages(planner: Planner, run: str, place: Place) -> tuple[dict[str, di
         raise ConfigError(f"{run} is a {node.stage} node, which trains nothing. Runs here: {', '.join(runs) or 'none'}")
     nodes = _Nodes(planner, place)
     folder = nodes.add_run(run)
-    if folder.config().get("task") is None:
+    if folder.config().get("task") not in TASKS:
         raise ConfigError(
             f"the run of {run} ({node.stage}) gives no scores. Embed with it (embed: {{run: {run}}}) in the pipeline "
             "file"
@@ -210,7 +212,7 @@ def _where_it_is(path: Path, name: str) -> str:
 
 def _absolute(videos: str) -> dict[str, Any]:
     block = videos_block(videos).items()
-    return {name: text if is_url(text) else str(Path(text).absolute()) for name, text in block} | {"split": "test"}
+    return {name: text if is_url(text) else str(Path(text).absolute()) for name, text in block} | _NEW
 
 
 def _plugins(planner: Planner, stages: Mapping[str, Mapping[str, Any]]) -> list[PluginUse]:

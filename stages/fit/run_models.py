@@ -68,9 +68,14 @@ def load_run_model(folder: RunFolder, *, plugins: Mapping[str, Any]) -> tuple[Vi
     Of a finetune run it is what is behind the encoder, or all where there is none.
 
     ``plugins`` are those that may be imported for it. Raises StoreError or StageError when it is not complete or does
-    not fit, ConfigError for a plug-in not named.
+    not fit, ConfigError for a plug-in not named, and for a run that is an encoder alone.
     """
     values = folder.config()
+    if "model" not in values:
+        raise ConfigError(
+            f"the run of {values.get('node')} ({values.get('stage')}) is an encoder without a model of rows and gives "
+            "no scores. Embed frames with it (embed: {run: ...}), and train on these rows"
+        )
     folder.weights_digest()
     model = build_run_model(values["model"], plugins=plugins)
     own = NETWORK if values.get("compares_views") else ""

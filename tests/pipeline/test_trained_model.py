@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from reelwright.cli.main import app
 from reelwright.pipeline.inspect.trained_model import export_model, pipeline_of_model
 from reelwright.pipeline.project import Project
+from reelwright.stages.fit.run_models import load_run_model
 from reelwright.storage.errors import ConfigError, InputError, StoreError
 from reelwright.storage.results.predictions import scores_matrix
+from reelwright.storage.results.runs import RunFolder
 from tests.small_project import write_rows, write_video
 
 pytestmark = pytest.mark.usefixtures("finished")
@@ -129,6 +133,30 @@ def test_what_has_no_model_is_refused_with_a_sentence(copied: Path, tmp_path: Pa
     assert not (tmp_path / "m").exists()
     with pytest.raises(ConfigError, match="is no folder that"):
         pipeline_of_model(str(tmp_path), str(copied))
+
+
+def test_an_encoder_alone_gives_no_scores(copied: Path, tmp_path: Path) -> None:
+    """A run of pretrain, which has a task of its own and no model of rows."""
+    project = Project.open(copied / "reelwright.yaml")
+    key = next(plan.key for plan in project.status() if plan.node.name == "train")
+    folder = RunFolder(project.file.store.run(key))
+    values = {name: value for name, value in folder.config().items() if name != "model"} | {"task": "pretrain"}
+    (folder.path / "config.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(ConfigError, match=r"gives no scores\. Embed with it"):
+        export_model(project, "train", tmp_path / "m")
+    with pytest.raises(ConfigError, match="is an encoder without a model of rows"):
+        load_run_model(folder, plugins={})
+
+
+def test_videos_that_fail_keep_no_other_from_its_scores(finished: Path, copied: Path, tmp_path: Path) -> None:
+    """However many they are: nothing is learned or concluded from all of them."""
+    (tmp_path / "new").mkdir()
+    shutil.copyfile(finished / "d.mp4", tmp_path / "new" / "d.mp4")
+    for name in "xyz":
+        (tmp_path / "new" / f"{name}.mp4").write_text(name)
+    file = pipeline_of_model("train", str(tmp_path / "new"), config=copied / "reelwright.yaml")
+    assert Project(file).run().exit_code == 3
+    assert Project(file).predictions("predictions").videos()["video_id"].to_pylist() == ["d"]
 
 
 @pytest.mark.parametrize(
