@@ -126,6 +126,14 @@ def test_a_parallel_grid_gives_what_one_after_the_other_gives(copied: Path) -> N
     assert again.stdout.count("up to date") == 2
 
 
+CTRL_C_COUNTS = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run in the background, which ignores it
+from reelwright.cli.main import main
+main()
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code", "message"),
@@ -135,7 +143,7 @@ def test_a_parallel_grid_gives_what_one_after_the_other_gives(copied: Path) -> N
 def test_a_signal_ends_a_parallel_grid_and_its_processes(copied: Path, number: int, code: int, message: str) -> None:
     command = ["run", "-m", "--parallel", "2", "embed.seed=1,2", "train.epochs=3"]
     with subprocess.Popen(
-        [sys.executable, "-c", "from reelwright.cli.main import main; main()", *command],
+        [sys.executable, "-c", CTRL_C_COUNTS, *command],
         cwd=copied,
         stderr=subprocess.PIPE,
         text=True,

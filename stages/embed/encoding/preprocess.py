@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reelwright.models.encoders.build import DataConfig
+from reelwright.models.encoders.base import DataConfig
 from reelwright.stages.decode.geometry import Geometry
 from reelwright.stages.embed.config import ClipSettings, PreprocessSettings
 
