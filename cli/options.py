@@ -19,6 +19,7 @@ def on_this_machine(path: Path | None) -> Path | None:
     return path
 
 
+EXIT_SOME_FAILED = 3  # finished, but some videos failed
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 ConfigOption = Annotated[

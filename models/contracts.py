@@ -113,6 +113,11 @@ class ClipModel(VideoModel):
         """The model with the options of its entry in `clip_options`."""
         return cls(sizes, options)
 
+    @classmethod
+    def of_tokens(cls, *, length: int, heads: Mapping[str, int], num_outputs: int, options: Any) -> Self:
+        """The same on stored tokens of clips of `length` frames, for models whose options say `joins_tokens`."""
+        raise NotImplementedError
+
     def public_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """``state``, of a public checkpoint or an image network to start from, with the names and shapes of here."""
         return dict(state)

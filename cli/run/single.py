@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reelwright.cli.options import (
+    EXIT_SOME_FAILED,
     ConfigOption,
     DryRunOption,
     ExecutorOption,
@@ -56,7 +57,6 @@ ScoresOption = Annotated[
         "--out", help="File of the scores: .parquet or .csv (a line a window), .json (segments, as ActivityNet)."
     ),
 ]
-EXIT_SOME_FAILED = 3
 ProcessesOption = Annotated[int | None, typer.Option("--nproc", min=1, help="Processes that share each batch (DDP).")]
 
 

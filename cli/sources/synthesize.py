@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reelwright.cli.options import JsonOption, on_this_machine
+from reelwright.cli.options import EXIT_SOME_FAILED, JsonOption, on_this_machine
 from reelwright.stages.base.registry import load
 
 if TYPE_CHECKING:
     from reelwright.stages.synthesize.work import SynthesisResult
 
-EXIT_SOME_FAILED = 3
 PROCEDURE = "procedure"
 _STAGE = "reelwright.stages.synthesize"
 _FRACTAL_PANEL, _PROCEDURE_PANEL = "Fractals only", "Procedures only"

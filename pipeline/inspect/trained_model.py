@@ -6,7 +6,6 @@ decided for training (rate, size, encoder, preprocessing) stands in it as it was
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -22,11 +21,12 @@ from reelwright.pipeline.config.pipeline_file import DEFAULT_NAMES, STORE_VARIAB
 from reelwright.pipeline.project import Project
 from reelwright.stages.base.plugin_source import Source
 from reelwright.stages.base.plugins import PluginUse
-from reelwright.stages.base.registry import EXPORTED, IMPORTS_RUN, PREDICTS
+from reelwright.stages.base.registry import IMPORTS_RUN, PREDICTS
 from reelwright.stages.datasets.tasks.registry import TASKS
 from reelwright.storage.digests import file_digest
-from reelwright.storage.errors import ConfigError, InputError, StoreError
+from reelwright.storage.errors import ConfigError, StoreError
 from reelwright.storage.files import replacing_folder, write_json
+from reelwright.storage.results.exported_model import EXPORTED, check_exported, exported_names
 from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.urls import is_url
 
@@ -139,7 +139,8 @@ def pipeline_of_model(
     Raises ConfigError, StoreError for a node that is not trained, and InputError for files that are not those exported.
     """
     if config is None and (Path(model) / EXPORTED).is_file():
-        _check_files(Path(model))
+        names = exported_names(Path(model))  # import_model looks at those of runs
+        check_exported(Path(model), [name for name in names if name != _CARD and not name.startswith(_RUNS)])
         path = (Path(model) / PIPELINE).absolute()
         stages: Any = OmegaConf.to_container(read_yaml(path).stages)
         store = os.environ.get(STORE_VARIABLE) or str(Path.cwd() / ".reelwright" / "store")
@@ -187,21 +188,6 @@ def export_model(project: Project, run: str, out: Path) -> Path:
         digests = {path.relative_to(temporary).as_posix(): file_digest(path) for path in files}
         write_json(temporary / EXPORTED, {**described, "files": digests})
     return out
-
-
-def _check_files(folder: Path) -> None:
-    """Raise InputError for a file that is not as it was exported; import_model looks at those of runs."""
-    try:
-        files = json.loads((folder / EXPORTED).read_text(encoding="utf-8"))["files"]
-        names = [name for name in files if name != _CARD and not name.startswith(_RUNS)]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{folder / EXPORTED} is damaged: {error!r}. Export the model again") from error
-    for name in names:
-        if not (folder / name).is_file() or file_digest(folder / name) != files[name]:
-            raise InputError(
-                f"{folder / name} is not the file that was exported ({EXPORTED} has another digest): it is damaged, "
-                "was changed or is gone. Export the model again"
-            )
 
 
 def _where_it_is(path: Path, name: str) -> str:

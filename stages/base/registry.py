@@ -152,7 +152,6 @@ SOURCES: dict[str, Stage] = {  # what makes the videos themselves: of the block 
 }
 
 IMPORTS_RUN, PREDICTS = "import_model", "predict"  # what a trained model on its own is made of
-EXPORTED = "model.json"  # in the folder of an exported model: what its files were when it was written
 _GROUP = "stages"  # of plug-ins
 RENAMED = {"take_scores": "import_predictions"}  # stages of earlier releases
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from reelwright.models.contracts import ClipModel, Inputs, Part, VideoModel, prefixed
 from reelwright.models.encoders.build import DataConfig, Encoder
 from reelwright.models.systems.joint import JointModel
+from reelwright.stages.embed.encoding.forward import set_layout
 from reelwright.stages.finetune.config import PARTS, FinetuneConfig
 from reelwright.storage.errors import ConfigError
 
@@ -47,7 +48,7 @@ class FrameNetwork(VideoModel):
         """Freeze what the settings say, and choose the layout of pictures. Raises ConfigError as `freeze`."""
         freeze(self, config.frozen, where=where)
         if config.channels_last or (config.channels_last is None and device.type == "cuda"):
-            _channels_last(self.sees_pixels)
+            set_layout(self.sees_pixels, channels_last=True)
 
     @property
     def sees_pixels(self) -> nn.Module:
@@ -123,11 +124,3 @@ def freeze(module: VideoModel, patterns: Sequence[str], *, where: str) -> None:
             names[name].requires_grad = False
     if not any(parameter.requires_grad for parameter in names.values()):
         raise ConfigError(f"{where}: freeze: {', '.join(patterns)} freezes every parameter; nothing is left to learn.")
-
-
-def _channels_last(module: nn.Module) -> None:
-    """Weights of convolutions over pictures and over clips, in the layout in which GPUs are faster."""
-    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
-    for parameter in module.parameters():
-        if parameter.ndim in layouts:
-            parameter.data = parameter.data.to(memory_format=layouts[parameter.ndim])

@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 
 from reelwright.models.encoders.base import DataConfig
-from reelwright.models.systems.cast.model import Cast
 from reelwright.stages.augment.scene.augmentation import EpochSteps
 from reelwright.stages.base.work import Work
 from reelwright.stages.datasets.labelled import KnownRows
@@ -123,7 +122,6 @@ def _clip_network(work: Work, config: FinetuneConfig, labels: LabelSpace, place:
     }
     built = build_run_clip_model(model, plugins=work.plugins, seed=config.seed)
     if experts is not None:
-        assert isinstance(built, Cast)
         experts.give_weights(built)
     network = ClipNetwork(built, data_config=data_config, heads=heads)
     return network, data_config, {"model": model, "sees": dict(described(data_config))}

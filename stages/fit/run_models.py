@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from reelwright.models.clip_options import CastOptions
+from reelwright.models.clip_options import CLIP_MODEL_OPTIONS
 from reelwright.models.contracts import VideoModel
 from reelwright.models.systems.carl import FRAME_MODELS, build_frame_model
 from reelwright.models.systems.embedding_head import NETWORK
@@ -49,11 +49,11 @@ def build_run_model(values: Mapping[str, Any], *, plugins: Mapping[str, Any], se
             if name in FRAME_MODELS:
                 frames = {"length": values["length"], "input_dim": values["input_dim"]}
                 return build_frame_model(name, **frames, num_classes=num_classes, **options)
-            if name == "cast":
-                from reelwright.models.systems.cast.model import build_cast  # here, since it takes seconds
+            if name in CLIP_MODEL_OPTIONS:
+                from reelwright.models.clip_models import build_token_model  # here, since it takes seconds
 
-                heads = values["heads"].items() or [("", num_classes)]
-                return build_cast(length=values["clip_length"], sizes=list(heads), options=CastOptions(**options))
+                of_clips = {"length": values["clip_length"], "heads": values["heads"], "num_outputs": num_classes}
+                return build_token_model(name, **of_clips, **options)
             model = load_plugin("models", name, plugins)
             given = TemporalSizes(**sizes)
             checked = checked_options(model, options, name=name, num_given=1)

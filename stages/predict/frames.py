@@ -56,7 +56,7 @@ def score_frames(work: Work, config: PredictConfig, scorer: Scorer, *, writer: S
         return loaded, prepare_forward(loaded, settings, tuning=tuning, note=reporter.note)
 
     loaded, forward = held(f"predict frames {work.key}", make)
-    crops = _crops(config, loaded, where=work.node)
+    crops = _crops(config, loaded.data_config, where=work.node)
     if scorer.kept is not None:
         scorer.kept.see(_seen(loaded.data_config, crops).to_plain())
     needed = scorer.needed(clip_of(loaded, where=work.node))
@@ -83,10 +83,10 @@ def _seen(config: DataConfig, crops: Crops | None) -> Geometry:
     return own if crops is None else replace(own, resize=crops.short_side, crop="center")
 
 
-def _crops(config: PredictConfig, loaded: LoadedEncoder, *, where: str) -> Crops | None:
+def _crops(config: PredictConfig, data_config: DataConfig, *, where: str) -> Crops | None:
     if not config.is_cropped:
         return None
-    return Crops.of(loaded.data_config, num_crops=config.crops, short_side=config.short_side, where=where)
+    return Crops.of(data_config, num_crops=config.crops, short_side=config.short_side, where=where)
 
 
 def _encoder(work: Work, run: LoadedRun) -> LoadedEncoder:
@@ -133,9 +133,7 @@ def score_clips(work: Work, config: PredictConfig, scorer: Scorer, *, writer: Sc
             f"{work.node}: run {work.inputs['run'][0].node} sees clips of stored frames, but {source.node} has "
             "materialize: false. Set materialize: true there"
         )
-    crops = None
-    if config.is_cropped:
-        crops = Crops.of(run.sees, num_crops=config.crops, short_side=config.short_side, where=work.node)
+    crops = _crops(config, run.sees, where=work.node)
     if scorer.kept is not None:
         scorer.kept.see(_seen(run.sees, crops).to_plain())
     geometry = geometry_of(run.sees) if crops is None else crops.geometry(run.sees)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from reelwright.models.contracts import VideoModel
 from reelwright.models.encoders.base import DataConfig
 from reelwright.models.encoders.outputs import parse_output
 from reelwright.models.systems.cast.model import EXPERTS, Cast
@@ -86,8 +87,9 @@ class Experts:
         space = self.loaded["space"].data_config
         return replace(space, mean=own.mean, std=own.std, clip_length=own.clip_length)
 
-    def give_weights(self, model: Cast) -> None:
-        """Put the weights of both encoders into ``model``. Raises ConfigError where they do not fit."""
+    def give_weights(self, model: VideoModel) -> None:
+        """Put the weights of both encoders into ``model``, a Cast. Raises ConfigError where they do not fit."""
+        assert isinstance(model, Cast)
         try:
             model.take_weights({name: loaded.encoder for name, loaded in self.loaded.items()})
         except (ValueError, RuntimeError) as error:
@@ -104,8 +106,9 @@ class Experts:
                     "embedded anew."
                 )
 
-    def check_output(self, model: Cast, output: str) -> None:
-        """Raise ConfigError where ``output`` is not what enters the last blocks of ``model``."""
+    def check_output(self, model: VideoModel, output: str) -> None:
+        """Raise ConfigError where ``output`` is not what enters the last blocks of ``model``, a Cast."""
+        assert isinstance(model, Cast)
         layer, depth = parse_output(output).layer, model.space.depth
         assert layer is not None
         if (layer + depth if layer < 0 else layer) != model.first:

@@ -15,7 +15,6 @@ import torch
 from reelwright.models.blocks.heads import Head
 from reelwright.models.contracts import VideoModel
 from reelwright.models.systems.carl import FrameModel
-from reelwright.models.systems.cast.model import Cast
 from reelwright.models.systems.embedding_head import SelfSupervisedRows, embedding_size
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.work import Reporter, Work
@@ -121,7 +120,6 @@ def _build(
         }
     model = build_run_model(values["model"], plugins=work.plugins, seed=config.seed)
     if experts is not None:
-        assert isinstance(model, Cast)
         experts.check_output(model, config.output)
         experts.give_weights(model)
     if of_maps and isinstance(model, FrameModel):

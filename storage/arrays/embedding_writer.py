@@ -199,11 +199,6 @@ class EmbeddingWriter:
             with quiet(), named(self.path / digest / name):
                 target[start:stop] = values
 
-    def read_back(self, digest: str, name: str, start: int, stop: int) -> Rows:
-        """Rows of a video that is not finished yet, as they lie in shards already written."""
-        with quiet():
-            return np.asarray(self._open[digest][name][start:stop])
-
     def finish(self, digest: str, *, num_rows: int) -> int:
         """Cut the video to ``num_rows`` where it ended early, and publish it. Returns its bytes on disk."""
         with named(self.path / digest):

@@ -159,6 +159,11 @@ class Cast(ClipModel):
             )
         return model
 
+    @classmethod
+    def of_tokens(cls, *, length: int, heads: Mapping[str, int], num_outputs: int, options: CastOptions) -> Cast:
+        """See ClipModel."""
+        return build_cast(length=length, sizes=list(heads.items()) or [("", num_outputs)], options=options)
+
     def public_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """A checkpoint of the public code by our names. Raises ValueError for the last blocks of other experts."""
         found = from_public(state)

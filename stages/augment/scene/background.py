@@ -18,7 +18,6 @@ from reelwright.stages.augment.scene.config import BackgroundSettings
 from reelwright.stages.augment.scene.motion import Crops, Curriculum, IntArray, draw_shift, shift_crops
 
 ASPECT = (3 / 4, 4 / 3)  # of the part of a still picture
-POWER = 0.75  # of clip and background in their mixture
 _SHORTEST, _DYNAMIC_SHARE = 2, 0.25  # frames, and share of a clip, that a dynamic background plays
 
 

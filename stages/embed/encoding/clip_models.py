@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 
 from reelwright.models.blocks.weights import load_weights, remap_state_dict
@@ -23,6 +22,7 @@ from reelwright.stages.embed.encoding.preprocess import data_config_from
 from reelwright.stages.embed.encoding.weight_files import read_weights
 from reelwright.stages.embed.row_outputs import check_clip_outputs, model_output
 from reelwright.storage.errors import ConfigError
+from reelwright.storage.results.runs import RunFolder
 
 WHOLE = "model."  # of the weights of a clip model, which has no encoder before it
 
@@ -105,10 +105,10 @@ def clip_model_encoder(
 ) -> tuple[ClipModelEncoder, dict[str, Any]] | None:
     """The clip model of the run ``run`` in ``folder`` with its weights, and its config.yaml; None where it has none.
 
-    Raises ConfigError for an output that it does not give of a clip (one vector).
+    Raises ConfigError for an output that it does not give of a clip (one vector), StoreError where there is no run.
     """
-    values: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
-    model_values = values.get("model") if isinstance(values, dict) else None
+    values = RunFolder(folder).config()
+    model_values = values.get("model")
     if model_values is None or not sees_frames(model_values):
         return None
     model = build_run_clip_model(model_values, plugins=plugins)
