@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from reelwright.pipeline.plan.graph import Node
 from reelwright.pipeline.plan.keys import named_videos, samples
+from reelwright.pipeline.plan.why import explain_video
 from reelwright.stages.base.work import InputRef, VideoItem, Work
 
 if TYPE_CHECKING:
     from reelwright.pipeline.plan.graph import NodePlan
     from reelwright.pipeline.plan.plan import Planner
+
+LEFT_OUT_LISTED = 200  # videos that a table does not have, of which it is told why
 
 
 def build_work(planner: Planner, plan: NodePlan, items: tuple[VideoItem, ...] | None = None) -> Work:
@@ -31,6 +34,7 @@ def build_work(planner: Planner, plan: NodePlan, items: tuple[VideoItem, ...] | 
             "background": dataset.background,
             "heads": [list(head) for head in dataset.labels.heads],
             **_videos(planner, plan),
+            **_left_out(planner, plan),
         },
         plugins=planner.plugins.behind(plan.node),
     )
@@ -60,6 +64,24 @@ def _videos(planner: Planner, plan: NodePlan) -> dict[str, Any]:
             for video_id, digest, split, annotation in named_videos(dataset, plan.node, plan.wanted)
         ]
     }
+
+
+def _left_out(planner: Planner, plan: NodePlan) -> dict[str, Any]:
+    """Videos in the splits of a table that it does not have, and why."""
+    if plan.node.config.kind != "table":
+        return {}
+    dataset, splits = planner.dataset, plan.node.config.wanted_splits()
+    there = {item.digest for item in plan.wanted}
+    names = [
+        (video.video_id, video.split)
+        for video in dataset.videos
+        if (splits is None or video.split in splits) and dataset.digests[video.video_id] not in there
+    ]
+    listed = [
+        {"video_id": name, "split": split, "why": "; ".join(explain_video(planner, plan.node.name, name).reasons)}
+        for name, split in names[:LEFT_OUT_LISTED]
+    ]
+    return {"left_out": listed, "num_left_out": len(names)}
 
 
 def _input_refs(planner: Planner, node: Node) -> dict[str, tuple[InputRef, ...]]:

@@ -91,8 +91,13 @@ class EvaluateConfig(StageConfig):
     """Probability from which a class counts as present (task multi_label)."""
     steps: StepScoreSettings = StepScoreSettings()
     embeddings: str | None = node_input(None, kinds=("embeddings",))
-    """An embed node whose rows the report shows in a plane, coloured by label; of steps, by the true state."""
-    map: MapSettings = setting(MapSettings(), when=lambda config: config.report and config.embeddings is not None)
+    """An embed node whose rows the report shows in a plane, coloured by label; of steps, by the true state. Unless
+    given, the one that the predictions were made of, where they were made of stored rows."""
+    map: MapSettings | None = setting(
+        MapSettings(),
+        when=lambda config: config.report and (config.embeddings is not None or config.map != MapSettings()),
+    )
+    """null: no such map."""
 
     evaluators: tuple[EvaluatorSettings, ...] = setting((), when=lambda config: bool(config.evaluators))
     """Plug-ins that measure the predictions too; their numbers are called NAME_NUMBER."""
@@ -109,6 +114,12 @@ class EvaluateConfig(StageConfig):
                 "joint measures ranks above the first, which topk leaves out; add a number above 1 to topk, or leave "
                 "joint out (their top 1 is that of action_top1)"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _embeddings_are_shown(self) -> Self:
+        if self.embeddings is not None and self.map is None:
+            raise ValueError("map: null draws no map, but embeddings names a node for it; leave one of them out")
         return self
 
     @model_validator(mode="after")
@@ -142,5 +153,5 @@ class EvaluateConfig(StageConfig):
     def packages(self, endings: Collection[str]) -> dict[str, str]:
         """As of every stage."""
         del endings
-        is_drawn = self.embeddings is not None and self.report and self.map.method == "umap"
+        is_drawn = self.report and self.map is not None and self.map.method == "umap"
         return {"umap": "map.method: umap; pip install umap-learn, or choose pca or tsne"} if is_drawn else {}

@@ -15,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from reelwright.models.systems.step_states import WRONG, action_of, component_of
-from reelwright.stages.base.work import Work
-from reelwright.stages.evaluate.config import MapSettings
+from reelwright.stages.base.registry import config_model
+from reelwright.stages.base.work import InputRef, Reporter, Work
+from reelwright.stages.evaluate.config import EvaluateConfig, MapSettings
 from reelwright.stages.evaluate.pages.markup import tag
 from reelwright.stages.evaluate.pages.page import Section
 from reelwright.stages.evaluate.pages.palette import Palette
 from reelwright.storage.arrays.embeddings import EmbeddingStore
-from reelwright.storage.errors import ConfigError
+from reelwright.storage.errors import ConfigError, StoreError
 from reelwright.storage.store import Store
 
 Floats = npt.NDArray[np.float64]
@@ -80,7 +81,7 @@ def labels_of_rows(starts: Sequence[float], labels: Sequence[str | None]) -> Lab
     return at
 
 
-def map_section(places: Floats, labels: Sequence[str], *, method: str) -> Section:
+def map_section(places: Floats, labels: Sequence[str], *, method: str, node: str) -> Section:
     """The map as a part of a page."""
     names = sorted(set(labels))
     background = names.index(UNKNOWN_LABEL) if UNKNOWN_LABEL in names else None
@@ -100,6 +101,7 @@ def map_section(places: Floats, labels: Sequence[str], *, method: str) -> Sectio
     ]
     chart = tag(
         "svg",
+        tag("rect", x=0.5, y=0.5, width=_SIDE - 1, height=_SIDE - 1, rx=6, fill="none", class_="grid"),
         *spots,
         class_="chart",
         viewBox=f"0 0 {_SIDE} {_SIDE}",
@@ -107,16 +109,43 @@ def map_section(places: Floats, labels: Sequence[str], *, method: str) -> Sectio
         role="img",
         aria_label=f"{method} of {len(labels)} embeddings, coloured by label",
     )
-    text = f"{method} of {len(labels):,} rows, spread evenly over the videos. One spot is one row."
+    text = f"{TITLES[method]} of {len(labels):,} rows of {node}, spread evenly over the videos. One spot is one row."
     return Section("Embeddings", [text, palette.legend(range(len(names))), palette.definitions(), chart])
 
 
-def drawn_map(work: Work, labels: Mapping[str, LabelAt], *, settings: MapSettings) -> Section | None:
-    """The part of the page for the `embeddings` of ``work``; nothing where no video of ``labels`` has rows."""
-    (reference,) = work.inputs["embeddings"]
-    store = EmbeddingStore(Store.at(work.store).embeddings(reference.key))
+def drawn_map(
+    work: Work, labels: Mapping[str, LabelAt], *, config: EvaluateConfig, reporter: Reporter
+) -> Section | None:
+    """The part of the page for ``embeddings``, or the rows that the predictions were made of.
+
+    Nothing where no video of ``labels`` has rows; where no node was named, also where the output is not there.
+    """
+    settings, inputs = config.map, work.inputs
+    if settings is None or not config.report:
+        return None
+    is_named = bool(inputs.get("embeddings"))
+    reference = inputs["embeddings"][0] if is_named else _rows_behind(inputs["predictions"][0])
+    if reference is None:
+        return None
+    try:
+        store = EmbeddingStore(Store.at(work.store).embeddings(reference.key))
+        outputs = store.spec.get("outputs", ())
+    except StoreError as error:
+        if is_named:
+            raise
+        reporter.note(f"no map of embeddings is drawn: {error}")
+        return None
+    if not is_named and settings.output not in outputs:
+        reporter.note(f"{reference.node} has no output {settings.output}: no map of embeddings is drawn")
+        return None
     found = embedding_map(store, labels, settings=settings)
-    return None if found is None else map_section(*found, method=settings.method)
+    return None if found is None else map_section(*found, method=settings.method, node=reference.node)
+
+
+def _rows_behind(predictions: InputRef) -> InputRef | None:
+    """The stored rows that a predict node read itself; None where it read frames."""
+    found = (ref for refs in predictions.inputs.values() for ref in refs)
+    return next((ref for ref in found if config_model(ref.stage, where=ref.node).produces == "embeddings"), None)
 
 
 def _pca(rows_ND: Floats, seed: int) -> Floats:
@@ -142,4 +171,5 @@ def _umap(rows_ND: Floats, seed: int) -> Floats:
     return found
 
 
+TITLES = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
 METHODS: dict[str, Callable[[Floats, int], Floats]] = {"pca": _pca, "tsne": _tsne, "umap": _umap}

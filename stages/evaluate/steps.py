@@ -10,6 +10,7 @@ from typing import Any
 from reelwright.stages.base.work import InputRef, Reporter, VideoItem, Work
 from reelwright.stages.evaluate.config import EvaluateConfig
 from reelwright.stages.evaluate.embedding_map import drawn_map, states_over_time
+from reelwright.stages.evaluate.making import making_facts, making_sections
 from reelwright.stages.evaluate.pages.frame_source import Pictures, Wanted, find_stage, pictures, source_settings
 from reelwright.stages.evaluate.pages.page import Section, render
 from reelwright.stages.evaluate.pages.step_report import StepReport, axis_of, page_of
@@ -67,7 +68,9 @@ def run_steps(work: Work, reporter: Reporter) -> dict[str, Any]:
         films = _films(work, config, folder=folder, steps=steps, videos=videos, reporter=reporter)
         if config.report:
             report = _report(work, config, steps=steps, videos=videos, scores=scores, reporter=reporter)
-            report = replace(report, films=films, embeddings=_map(work, config, steps=steps, videos=videos))
+            report = replace(
+                report, films=films, embeddings=_map(work, config, steps=steps, videos=videos, reporter=reporter)
+            )
             (folder / "report.html").write_text(render(page_of(report)), encoding="utf-8")
     return summary
 
@@ -109,7 +112,8 @@ def _report(
         shown=shown,
         num_videos=len(videos),
         pictures=_pictures(work, reference, shown=shown, number=config.thumbnails),
-        facts=facts,
+        facts=facts | making_facts(work),
+        making=making_sections(work),
     )
 
 
@@ -139,7 +143,9 @@ def _films(
     return {video_id: place for video_id, place in places.items() if (folder / place).exists()}
 
 
-def _map(work: Work, config: EvaluateConfig, *, steps: StepSet, videos: Sequence[StepVideo]) -> Section | None:
+def _map(
+    work: Work, config: EvaluateConfig, *, steps: StepSet, videos: Sequence[StepVideo], reporter: Reporter
+) -> Section | None:
     """The map of embeddings, coloured by the true state of the procedure."""
     if config.embeddings is None:
         return None
@@ -151,7 +157,7 @@ def _map(work: Work, config: EvaluateConfig, *, steps: StepSet, videos: Sequence
             done[digest].append((seconds, step))
     known = [video for video in videos if video.performance is not None]
     labels = {video.digest: states_over_time(procedure.initial(video.procedure), done[video.digest]) for video in known}
-    return drawn_map(work, labels, settings=config.map)
+    return drawn_map(work, labels, config=config, reporter=reporter)
 
 
 def _safe(video_id: str) -> str:

@@ -13,6 +13,7 @@ from reelwright.stages.datasets.tasks.registry import TASKS
 from reelwright.stages.evaluate.config import EvaluateConfig
 from reelwright.stages.evaluate.embedding_map import drawn_map, labels_of_rows
 from reelwright.stages.evaluate.evaluators import EVALUATORS, own_scores
+from reelwright.stages.evaluate.making import file_address, making_facts, making_sections
 from reelwright.stages.evaluate.pages.frame_source import Wanted, find_stage, pictures
 from reelwright.stages.evaluate.pages.page import Section, render
 from reelwright.stages.evaluate.pages.report import Report, page_of
@@ -156,7 +157,8 @@ def _report(
         records=records,
         cards=_cards(work, predictions, shown=shown, results=results, reporter=reporter),
         num_videos=len(labels),
-        facts=_facts(reference, run_reference, task=info.task, run=info.run),
+        facts=_facts(reference, run_reference, task=info.task, run=info.run) | making_facts(work),
+        making=making_sections(work),
         embeddings=_map(work, config, predictions, labels=labels, reporter=reporter),
     )
 
@@ -165,19 +167,17 @@ def _map(
     work: Work, config: EvaluateConfig, predictions: PredictionSet, *, labels: Sequence[VideoLabels], reporter: Reporter
 ) -> Section | None:
     """The map of embeddings, coloured by the true label of each row."""
-    if config.embeddings is None:
-        return None
     if TASKS[predictions.info.task].of_sets:
-        reporter.note("the rows of these predictions have several labels or none: no map of embeddings is drawn")
+        if config.embeddings is not None:
+            reporter.note("the rows of these predictions have several labels or none: no map of embeddings is drawn")
         return None
-    shown = {video.video_id: video.digest for video in labels}
-    found = {}
-    for table in predictions.by_video("rows", columns=["video_id", "start_seconds", "target"]):
-        name = table["video_id"][0].as_py()
-        if name in shown:
-            starts, targets = table["start_seconds"].to_pylist(), table["target"].to_pylist()
-            found[shown[name]] = labels_of_rows(starts, targets)
-    return drawn_map(work, found, settings=config.map)
+    names, info = {video.video_id: video.digest for video in labels}, predictions.info
+    classes = np.array([*info.classes, None], dtype=object)  # of UNKNOWN, -1: none
+    found = {
+        names[video_id]: labels_of_rows(line.edges_seconds[:-1].tolist(), classes[line.target_ids].tolist())
+        for video_id, line in timelines(predictions, unit=main_unit(info), video_ids=set(names))
+    }
+    return drawn_map(work, found, config=config, reporter=reporter)
 
 
 def _cards(
@@ -210,6 +210,7 @@ def _cards(
             duration_seconds=items[video.video_id].duration_seconds,
             thumbnails=tuple(found[video.video_id].thumbnails),
             note=found[video.video_id].note,
+            address=file_address(items[video.video_id].path),
         )
         for video in shown
     ]

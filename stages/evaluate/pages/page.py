@@ -70,6 +70,7 @@ class Article:
     notes: Sequence[str] = ()
     pictures: Sequence[Thumbnail] = ()
     look: str = ""
+    address: str = ""  # of the video, which a picture opens at its time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +81,7 @@ class Page:
     facts: Mapping[str, str]  # name -> value, shown below the title
     sections: Sequence[Section]
     articles: Sequence[Article]
+    closing: Sequence[Section] = ()  # behind the articles
     definitions: str = ""  # of patterns that the charts refer to
 
 

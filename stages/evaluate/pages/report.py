@@ -38,6 +38,7 @@ class Report:
     num_videos: int  # in the splits, shown or not
     facts: Mapping[str, str]  # name -> value, shown below the title
     embeddings: Section | None = None  # the map of embeddings
+    making: Sequence[Section] = ()  # what was left out, and the nodes behind it
     own: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # numbers by evaluator that is a plug-in
 
 
@@ -53,6 +54,7 @@ def page_of(report: Report) -> Page:
         facts=report.facts,
         sections=[section for section in sections if section is not None],
         articles=[video_article(card, palette, unit=unit, traits=traits, threshold=threshold) for card in report.cards],
+        closing=report.making,
         definitions=palette.definitions(),
     )
 

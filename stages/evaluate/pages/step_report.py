@@ -33,6 +33,7 @@ class StepReport:
     facts: Mapping[str, str]
     films: Mapping[str, str] = field(default_factory=dict)  # by video_id, places beside the page
     embeddings: Section | None = None  # the map of embeddings
+    making: Sequence[Section] = ()  # what was left out, and the nodes behind it
 
 
 def page_of(report: StepReport) -> Page:
@@ -44,6 +45,7 @@ def page_of(report: StepReport) -> Page:
         facts=report.facts,
         sections=[section for section in sections if section is not None],
         articles=[_article(video, report) for video in report.shown],
+        closing=report.making,
     )
 
 

@@ -34,6 +34,7 @@ class VideoCard:
     duration_seconds: float | None = None
     thumbnails: tuple[Thumbnail, ...] = ()
     note: str = ""  # why there are no thumbnails
+    address: str = ""  # of the file, where a browser can open it
 
 
 def video_article(card: VideoCard, palette: Palette, *, unit: str, traits: TaskTraits, threshold: float) -> Article:
@@ -44,6 +45,7 @@ def video_article(card: VideoCard, palette: Palette, *, unit: str, traits: TaskT
         verdict=_verdict(card, palette, unit=unit, traits=traits),
         notes=[card.note] if card.note else [],
         pictures=card.thumbnails,
+        address=card.address,
         rows=[*_ribbon_rows(card, axis, palette, traits=traits, threshold=threshold), ("", time_axis(axis))],
     )
 

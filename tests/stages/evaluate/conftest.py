@@ -119,13 +119,15 @@ def fake_store(tmp_path: Path) -> Callable[..., FakeStore]:
         store = Store.at(tmp_path / f"store-{task}-{with_targets}")
         write_predictions(store, task=task, with_targets=with_targets)
         write_run(store)
-        embed = InputRef(node="embed", stage="embed", key="e" * 32, config={"encoder": "timm/resnet18"})
-        model = {"name": "transformer"}
-        run = InputRef(
-            node="train", stage="train", key="r" * 32, config={"model": model}, inputs={"embeddings": (embed,)}
-        )
+        embed = InputRef(node="embed", stage="embed", key="e" * 32, config={"frames": "f", "encoder": "timm/resnet18"})
+        learned = {"embeddings": ["embed"], "window": {"length": 16}, "model": {"name": "gru"}, "seed": 7}
+        run = InputRef(node="train", stage="train", key="r" * 32, config=learned, inputs={"embeddings": (embed,)})
         predict = InputRef(
-            node="predict", stage="predict", key="p" * 32, inputs={"run": (run,), "embeddings": (embed,)}
+            node="predict",
+            stage="predict",
+            key="p" * 32,
+            config={"run": "train"},
+            inputs={"run": (run,), "embeddings": (embed,)},
         )
         work = Work(
             node="<scores>",

@@ -56,7 +56,7 @@ def test_places(store, method):
     assert labels == ["early"] * 10 + ["late"] * 10
     if method == "pca":  # the first axis is the one along which rows lie apart
         assert abs(np.corrcoef(places[:, 0], np.arange(20))[0, 1]) == pytest.approx(1.0, abs=1e-3)
-    chart = map_section(places, labels, method=method).parts[-1]
+    chart = map_section(places, labels, method=method, node="embed").parts[-1]
     assert isinstance(chart, Markup)
     assert chart.count("<circle") == 20
     assert "<title>late</title>" in chart
@@ -72,8 +72,16 @@ def test_umap_is_asked_for_by_name(store, monkeypatch):
         embedding_map(store, {"d" * 8: str}, settings=MapSettings(method="umap"))
 
 
-def test_the_map_is_in_the_key_only_where_it_is_drawn():
+def test_the_map_is_in_the_key_only_where_it_is_asked_for():
     plain = EvaluateConfig(predictions="p")
-    assert plain.spec() == EvaluateConfig(predictions="p", map={"method": "tsne"}).spec()
+    assert "map" not in plain.spec()
+    assert plain.spec() != EvaluateConfig(predictions="p", map={"method": "tsne"}).spec()
+    assert plain.spec() == EvaluateConfig(predictions="p", map={"method": "tsne"}, report=False).spec() | {
+        "report": True,
+        "thumbnails": 8,
+        "report_videos": 50,
+    }
+    with pytest.raises(ValueError, match="draws no map"):
+        EvaluateConfig(predictions="p", embeddings="e", map=None)
     drawn = EvaluateConfig(predictions="p", embeddings="e")
     assert drawn.spec() != EvaluateConfig(predictions="p", embeddings="e", map={"method": "tsne"}).spec()

@@ -76,3 +76,17 @@ def test_an_article_shows_notes_pictures_and_lines_in_this_order() -> None:
         '</div><div class="label">&lt;l&gt;</div><svg></svg></div></article>'
     )
     assert body(Page(title="", facts={}, sections=[], articles=[article])).endswith(expected)
+
+
+def test_pictures_open_the_video_at_their_time_and_the_closing_comes_last() -> None:
+    article = Article(
+        title="v",
+        verdict="",
+        rows=[],
+        pictures=[Thumbnail(time_seconds=1.5, source="data:image/jpeg;base64,abc")],
+        address="file:///a%20b.mp4",
+    )
+    text = body(Page(title="", facts={}, sections=[], articles=[article], closing=[Section("End", ["e"])]))
+    assert '<h3><a href="file:///a%20b.mp4">v</a></h3>' in text
+    assert '<a href="file:///a%20b.mp4#t=1.5" title="play from here"><img src="data:image/jpeg;base64,abc"' in text
+    assert text.endswith('</article><section><h2>End</h2><p class="soft">e</p></section>')

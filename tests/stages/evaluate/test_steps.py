@@ -79,7 +79,16 @@ def work(tmp_path: Path):
             config={"predictions": "steps", "splits": ["test", "val"], "thumbnails": 0, **settings},
             spec={},
             store=str(store.root),
-            inputs={"predictions": (InputRef(node="steps", stage="steps", key=info.key),)},
+            inputs={
+                "predictions": (
+                    InputRef(
+                        node="steps",
+                        stage="steps",
+                        key=info.key,
+                        config={"procedure": "shelf.yaml", "predictions": ["changes"]},
+                    ),
+                )
+            },
             payload={"videos": []},
         )
 

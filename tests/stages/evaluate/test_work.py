@@ -6,7 +6,9 @@ import csv
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -138,3 +140,31 @@ def test_wrong_settings_are_named(fake_store: Make, settings: dict[str, Any], me
     with pytest.raises(StageError, match=message):
         run(made.work, SilentReporter())
     assert not made.store.report(made.work.key).exists()
+
+
+def test_the_page_says_how_it_was_made_and_what_is_not_in_it(fake_store: Callable[..., Any]) -> None:
+    made = fake_store(topk=(1,))
+    left = [{"video_id": "<bad>", "split": "test", "why": "failed in frames: broken: no frame"}]
+    work = replace(made.work, payload={**made.work.payload, "left_out": left, "num_left_out": 3})
+    run(work, SilentReporter())
+    page = (made.store.report(work.key) / "report.html").read_text(encoding="utf-8")
+    assert "seed <code>7</code>" in page
+    assert "3 videos of these splits are in no number above. The first 1 of them:" in page
+    assert '<td class="class">&lt;bad&gt;</td><td>test</td><td>failed in frames: broken: no frame</td>' in page
+    settings = page.partition("<h2>How it was made</h2>")[2]
+    for text in ("encoder: timm/resnet18", "window: {length: 16}", "model: {name: gru}", "topk: [1]"):
+        assert f"<code>{text}</code>" in settings
+    assert "batch_size" not in settings, "defaults are not settings that somebody made"
+    assert settings.index('<td class="class">embed</td>') < settings.index('<td class="class">train</td>')
+
+
+def test_titles_open_the_video(fake_store: Callable[..., Any], tmp_path: Path) -> None:
+    made = fake_store()
+    file = tmp_path / "a b#.mp4"
+    file.write_bytes(b"not read: its pictures are not there, the link is")
+    (entry,) = made.work.payload["videos"]
+    run(replace(made.work, payload={"videos": [{**entry, "path": str(file)}]}), SilentReporter())
+    page = (made.store.report(made.work.key) / "report.html").read_text(encoding="utf-8")
+    assert f'<h3><a href="{file.as_uri()}">plain-01</a></h3>' in page
+    assert "%20b%23.mp4" in page
+    assert page.count("<h3><a") == 1, "the other files are not there"

@@ -1,0 +1,85 @@
+"""How what a report shows was made: the nodes behind it with their settings, and the videos that are not in it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from reelwright.stages.base.config import parse_config
+from reelwright.stages.base.registry import config_model
+from reelwright.stages.base.work import InputRef, Work
+from reelwright.stages.evaluate.pages.markup import join, tag
+from reelwright.stages.evaluate.pages.page import Section, Table
+from reelwright.storage.urls import is_url
+
+
+def making_sections(work: Work) -> list[Section]:
+    """The videos that were left out, where there are some, and the nodes behind the report."""
+    return [*_left_out(work), _nodes(work)]
+
+
+def making_facts(work: Work) -> dict[str, str]:
+    """The seeds of the runs behind the report, and the day (UTC) on which it was written."""
+    runs = [ref for ref in behind(work) if config_model(ref.stage, where=ref.node).kind == "run"]
+    seeds = {ref.node: ref.config["seed"] for ref in runs if "seed" in ref.config}
+    text = ", ".join(f"{seed} ({node})" if len(seeds) > 1 else str(seed) for node, seed in seeds.items())
+    return {**({"seed": text} if seeds else {}), "written": time.strftime("%Y-%m-%d", time.gmtime())}
+
+
+def behind(work: Work) -> list[InputRef]:
+    """Every node that ``work`` comes from, the first ones first, each once."""
+    found: dict[str, InputRef] = {}
+
+    def visit(ref: InputRef) -> None:
+        for refs in ref.inputs.values():
+            for inner in refs:
+                visit(inner)
+        found.setdefault(ref.node, ref)
+
+    for refs in work.inputs.values():
+        for ref in refs:
+            visit(ref)
+    return list(found.values())
+
+
+def file_address(path: str) -> str:
+    """Where a browser finds a video on this machine; empty for one that is not there, in a bucket or in a folder."""
+    there = Path(path)
+    return there.as_uri() if not is_url(path) and there.is_absolute() and there.is_file() else ""
+
+
+def _left_out(work: Work) -> Iterator[Section]:
+    entries, number = work.payload.get("left_out", ()), work.payload.get("num_left_out", 0)
+    if not entries:
+        return
+    rows = [[entry["video_id"], entry["split"], entry["why"]] for entry in entries]
+    more = f" The first {len(entries):,} of them:" if number > len(entries) else ""
+    text = f"{number:,} videos of these splits are in no number above.{more}"
+    yield Section("Left out", [text, Table(columns=[("Video", "class"), ("Split", ""), ("Why", "")], rows=rows)])
+
+
+def _nodes(work: Work) -> Section:
+    """Settings are those that differ from what a node has unless told otherwise."""
+    rows = []
+    for ref in [*behind(work), InputRef(node=work.node, stage=work.stage, key=work.key, config=work.config)]:
+        lines = [tag("div", tag("code", f"{name}: {value}")) for name, value in _settings(ref).items()]
+        rows.append([ref.node, ref.stage, join(*lines), tag("code", ref.key[:12])])
+    text = "The nodes behind this report, and their settings as far as these differ from the defaults."
+    columns = [("Node", "class"), ("Stage", ""), ("Settings", "settings"), ("Key", "")]
+    return Section("How it was made", [text, Table(columns=columns, rows=rows)])
+
+
+def _settings(ref: InputRef) -> dict[str, str]:
+    config = parse_config(config_model(ref.stage, where=ref.node), dict(ref.config), where=ref.node)
+    changed: Mapping[str, Any] = config.model_dump(mode="json", exclude_defaults=True)
+    return {name: _text(value) for name, value in changed.items()}
+
+
+def _text(value: Any) -> str:
+    """A setting as it stands in a pipeline file, on one line."""
+    text: str = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=float("inf"))
+    return text.removesuffix("...\n").strip()
