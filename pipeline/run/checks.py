@@ -83,7 +83,7 @@ def check_plans(planner: Planner, selected: Collection[str], *, is_local: bool) 
     """
     nodes = [plan.node for plan in planner.plans() if plan.state != FRESH and plan.node.name in selected]
     problems = [f"stages.{node.name}: {text}" for node in nodes if is_local for text in _device(node)]
-    problems += [f"stages.{node.name}: {text}" for node in nodes for text in _flips(node, planner.dataset_of(node))]
+    problems += [f"stages.{node.name}: {text}" for node in nodes for text in _flips(node, planner)]
     warnings: list[str] = []
     for node in nodes:
         problems += [f"stages.{node.name}.{text}" for text in no_video_label(node.config, planner.dataset_of(node))]
@@ -182,17 +182,23 @@ def _rows_made(node: Node, planner: Planner, digest: str | None) -> float | None
     )
 
 
-def _flips(node: Node, dataset: Dataset) -> Iterator[str]:
-    """Mirrored frames whose labels would be wrong then."""
-    if not (node.config.kind == "run" and node.config.mirrors and node.config.learns_labels):
+def _flips(node: Node, planner: Planner) -> Iterator[str]:
+    """Mirrored frames whose labels would be wrong then: in training, or in stored views that are learned from."""
+    if node.config.kind != "run" or not node.config.learns_labels:
         return
+    read = {f"stages.{name}.": planner.plan(name).node.config for name in node.parents}
+    stored = [where + config.mirrors for where, config in read.items() if config.kind == "items" and config.mirrors]
+    mirrors = [*stored, *([node.config.mirrors] if node.config.mirrors else [])]
+    if not mirrors:
+        return
+    dataset = planner.dataset_of(node)
     settings, names = dataset.label_settings, dataset.labels.classes
     directed = None if settings is None else settings.directed
     pair = next(((name, other) for name in names if (other := mirrored(name)) != name and other in names), None)
     if directed or (directed is None and pair is not None):
         why = "labels.directed is true" if directed else f"classes {pair[0]!r} and {pair[1]!r} differ by it alone"  # type: ignore[index]
         rest = "" if directed else ", or labels.directed: false if a mirror image keeps its class"
-        yield f"{node.config.mirrors} mirrors frames left and right, but {why}; set flip: 0{rest}"
+        yield f"{mirrors[0]} mirrors frames left and right, but {why}; set flip: 0{rest}"
 
 
 def mirrored(name: str) -> str:

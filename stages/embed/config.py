@@ -271,6 +271,11 @@ class EmbedConfig(StageConfig):
             elif (known := getattr(run, "row_outputs", None)) is not None:
                 check_row_outputs(self.outputs, known, run=str(self.run))
 
+    @property
+    def mirrors(self) -> str:
+        """As of every stage: of stored views."""
+        return "views.augment.flip" if self.views is not None and self.views.augment.flip else ""
+
     def most_rows(self, num_rows: float) -> float | None:
         """As of every stage: a row a frame, or a clip (of a run's encoder that is not known before)."""
         if self.embeddings:

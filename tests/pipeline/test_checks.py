@@ -197,6 +197,25 @@ def test_flips_are_refused_where_labels_have_a_side(project: Path, names, direct
     assert check_before_run(open_planner(unflipped), RunOptions()) == ()
 
 
+def test_stored_views_that_are_mirrored_are_refused_where_labels_are_learned(project: Path) -> None:
+    (project / "videos.csv").write_text(
+        "path,split,label\na.mp4,train,turn_left\nb.mp4,train,turn_right\nc.mp4,test,\n"
+    )
+    learned = "  learned: {uses: train, embeddings: [viewed], model: {name: carl}, objective: {name: scl}, "
+    learned += "views: {length: 4}}\n"
+    viewed = "  viewed: {uses: embed, frames: frames, encoder: timm/test_resnet, weights: none, views: {num: 2}}\n"
+    (project / "reelwright.yaml").write_text(PIPELINE + viewed + learned)
+
+    def check(*overrides: str) -> tuple[str, ...]:
+        return check_before_run(open_planner(load_pipeline(project / "reelwright.yaml", overrides)), RunOptions())
+
+    assert check() == ()  # without labels
+    labelled = "learned.objective={name: per_frame}"
+    with pytest.raises(ConfigError, match=r"stages\.learned: stages\.viewed\.views\.augment\.flip mirrors frames"):
+        check(labelled)
+    assert check(labelled, "viewed.views.augment.flip=0") == ()
+
+
 def test_flips_of_clips_in_pretraining_are_refused_alike(project: Path) -> None:
     (project / "videos.csv").write_text(
         "path,split,label\na.mp4,train,turn_left\nb.mp4,train,turn_right\nc.mp4,test,\n"
