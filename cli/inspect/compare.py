@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reelwright.cli.options import ConfigOption, JsonOption, SetOption
+from reelwright.pipeline.config.seeds import base_name
 from reelwright.storage.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from reelwright.pipeline.config.pipeline_file import PipelineFile
-    from reelwright.pipeline.inspect.comparison import Comparison, RunRow
+    from reelwright.pipeline.inspect.comparison import Comparison, RunRow, SeedGroup
     from reelwright.pipeline.plan.history import History
     from reelwright.storage.ledger.records import Record
 
@@ -62,10 +63,13 @@ def compare(
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Show at most so many runs.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List all trained runs of the store: scores, and the settings in which they differ."""
+    """List all trained runs of the store: scores, and the settings in which they differ.
+
+    Below them are the means, ± standard deviation, of those that differ by their seeds alone.
+    """
     from reelwright.cli.format import print_json
     from reelwright.pipeline.config.pipeline_file import find_pipeline_file, load_pipeline
-    from reelwright.pipeline.inspect.comparison import mixed_targets, run_rows, sort_rows
+    from reelwright.pipeline.inspect.comparison import mixed_targets, run_rows, seed_groups, sort_rows
     from reelwright.pipeline.plan.history import History
 
     rows = run_rows(History.of(load_pipeline(find_pipeline_file(config), overrides or ()).store))
@@ -77,12 +81,11 @@ def compare(
     elif not rows:
         typer.echo("no run in this store yet; `reelwright run` trains one")
     else:
-        typer.echo(_run_table(rows, sort))
+        groups = seed_groups(rows)
+        typer.echo(_run_table(rows, sort) + (f"\n\n{_seed_table(groups)}" if groups else ""))
     for node in mixed_targets(rows):
-        message = (
-            f"note: {node}: these runs are scored on different videos or labels (column `{node} on`); only scores "
-        )
-        typer.echo(f"{message}with the same digest there can be compared", err=True)
+        message = f"note: {node}: these runs are scored on different videos or labels (column `{node} on`); only scores"
+        typer.echo(f"{message} with the same digest there can be compared", err=True)
 
 
 def mean(
@@ -246,6 +249,24 @@ def _run_table(rows: Sequence[RunRow], sort: str | None) -> str:
     ]
     heads = [*(f">{name}" for name in scores), *(f"{node} on" for node in mixed)]
     return table_text(("key", "node", "finished (UTC)", *heads, *settings), body)
+
+
+def _seed_table(groups: Sequence[SeedGroup]) -> str:
+    from reelwright.cli.format import table_text
+    from reelwright.cli.run.scores import is_headline
+
+    scores = [name for name in dict.fromkeys(name for group in groups for name in group.means) if is_headline(name)]
+    settings = list(dict.fromkeys(name for group in groups for name in group.settings))
+    body = [
+        (
+            base_name(group.runs[0].record.node),
+            str(len(group.runs)),
+            *(f"{group.means[s]:.4g} ± {group.deviations[s]:.2g}" if s in group.means else "-" for s in scores),
+            *(_setting(name, group.settings.get(name, "-")) for name in settings),
+        )
+        for group in groups
+    ]
+    return table_text(("mean of", ">runs", *(f">{name}" for name in scores), *settings), body)
 
 
 def _on(targets: str | None) -> str:

@@ -44,6 +44,10 @@ def settings(
     typer.echo((model.__doc__ or "").strip() + "\n")
     for line in _setting_lines(model, prefix=""):
         typer.echo(line)
+    if "seed" in model.model_fields and stage not in blocks:
+        typer.echo(
+            "seeds = None\n    Instead of seed: how many (4: 0, 1, 2, 3) or which ones; a run each, and their mean."
+        )
 
 
 def show(

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from reelwright.cli.format import failure_table, print_json, run_json, seconds_text, table_text
-from reelwright.cli.run.scores import score_cells
-from reelwright.pipeline.run.results import FAILED, RAN
+from reelwright.cli.run.scores import score_cells, summed
+from reelwright.pipeline.run.results import FAILED, RAN, SKIPPED
 from reelwright.stages.base.registry import produced_by
 from reelwright.storage.lock_holder import interruptible
 
@@ -68,9 +68,33 @@ def _summary(outcomes: Sequence[Outcome]) -> str:
         )
         for outcome, scores in zip(outcomes, score_rows, strict=True)
     ]
+    rows += _means(outcomes, runs, headlines)
     text = table_text((*(f">{name}" for name in names), *bests, *score_header, "state", ">time"), rows)
     failed = {failure: None for outcome in outcomes for failure in outcome.result.failures}
     return f"{text}\n\n{len(failed)} failed:\n{failure_table(list(failed))}" if failed else text
+
+
+def _means(
+    outcomes: Sequence[Outcome], runs: Sequence[str], headlines: Sequence[dict[str, dict[str, Any]]]
+) -> list[tuple[str, ...]]:
+    """A line for each set of combinations that differ by seeds alone and did not fail: mean ± standard deviation."""
+    from reelwright.models.metrics.seed_spread import mean_and_deviation
+
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for number, outcome in enumerate(outcomes):
+        settings = outcome.combination.settings
+        apart = tuple("mean" if name.rpartition(".")[2] == "seed" else value for name, value in settings)
+        if "mean" in apart and not any(node.state in {FAILED, SKIPPED} for node in outcome.result.nodes):
+            groups.setdefault(apart, []).append(number)
+    means: list[tuple[str, ...]] = []
+    for values, members in groups.items():
+        if len(members) < 2:
+            continue
+        best, spread = mean_and_deviation([{run: b[1] for run, b in outcomes[n].best.items()} for n in members])
+        cells = [f"{best[run]:.4f} ± {spread[run]:.4f}" if run in best else "-" for run in runs]
+        found = {node: summed([headlines[n][node] for n in members]) for node in headlines[members[0]]}
+        means.append((*values, *cells, *score_cells([*headlines, found])[1][-1], f"of {len(members)} seeds", ""))
+    return means
 
 
 def _state(outcome: Outcome) -> str:

@@ -38,6 +38,8 @@ _MAX_COLUMNS = 5
 def scores_table(headlines: Mapping[str, Mapping[str, Any]]) -> str:
     """``value (chance)`` in percent for each node and metric that any of them has; empty when there is none.
 
+    A mean over seeds has its standard deviation behind it, ``value ± deviation (chance)``.
+
     Metrics of completed steps have no chance level, and their delay is in seconds. Rows that a probe measured beside
     its own have lines of their own, ``probe: node``.
 
@@ -65,6 +67,15 @@ def score_cells(sets: Sequence[Mapping[str, Mapping[str, Any]]]) -> tuple[list[s
     return header, [[_cell(headlines.get(node, {}), name) for node, name in columns] for headlines in sets]
 
 
+def summed(headlines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One headline of several: means, and under `std` their standard deviations."""
+    from reelwright.models.metrics.seed_spread import mean_and_deviation
+
+    plain = [{name: value for name, value in each.items() if isinstance(value, int | float)} for each in headlines]
+    means, deviations = mean_and_deviation(plain)
+    return {**means, "std": deviations}
+
+
 def is_headline(name: str) -> bool:
     """Whether ``<node>.<metric>`` or ``val_<metric>`` is shown to people; --json has all."""
     return name.startswith("val_") or name.rpartition(".")[2] in _NAMES
@@ -80,5 +91,7 @@ def _cell(headline: Mapping[str, Any], name: str) -> str:
         return "-"
     scale = 1 if name in _AS_IT_IS else 100
     value = f"{headline[name] * scale:.1f}"
+    if name in headline.get("std", {}):
+        value += f" ± {headline['std'][name] * scale:.1f}"
     chance = headline.get(f"chance_{name}", headline.get(f"chance_{name.partition('@')[0]}"))
     return value if chance is None else f"{value} ({chance * scale:.1f})"

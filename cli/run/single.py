@@ -31,6 +31,7 @@ from reelwright.cli.options import (
     WorkersOption,
 )
 from reelwright.cli.run.run import asking, run_or_show
+from reelwright.pipeline.config.seeds import base_name
 from reelwright.stages.base.registry import PREDICTS, STAGES, Stage, offered_stages, stage_of, usual_nodes
 from reelwright.storage.errors import ConfigError
 
@@ -117,7 +118,8 @@ def _command(stage: str) -> Any:
         file = load(overrides or [])
         wanted = _nodes(file, stage, nodes or [])
         if nproc is not None:
-            file = load([*(overrides or []), *(f"{name}.processes={nproc}" for name in wanted)])
+            shared = dict.fromkeys(map(base_name, wanted))
+            file = load([*(overrides or []), *(f"{name}.processes={nproc}" for name in shared)])
         options = RunOptions(
             until=wanted,
             force=tuple(force or ()),
@@ -180,7 +182,7 @@ def pipeline_for(stage: str, videos: str, overrides: Sequence[str]) -> PipelineF
 
 def _nodes(file: PipelineFile, stage: str, names: list[str]) -> tuple[str, ...]:
     own = [name for name, config in file.nodes.items() if config.stage == stage]
-    wrong = [name for name in names if name not in own]
+    wrong = [name for name in names if name not in {*own, *map(base_name, own)}]
     if wrong or not own:
         raise ConfigError(
             f"{file.path}: {', '.join(wrong) or 'no node'} uses {stage}. Nodes that do: {', '.join(own) or 'none'}"

@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field
 
 from reelwright.pipeline.config.cluster import ClusterSettings
+from reelwright.pipeline.config.seeds import SEEDS, Seeds, seeds_of, spread
 from reelwright.stages.base.config import Settings, model_at, parse_config
 from reelwright.stages.base.registry import all_stages, config_model
 from reelwright.stages.base.stage_config import StageConfig
@@ -46,7 +47,7 @@ class PipelineFile:
     path: Path  # absolute; relative paths in the file start at its folder
     videos: VideosConfig
     labels: LabelsConfig | None
-    nodes: dict[str, StageConfig]  # in the order of the file
+    nodes: dict[str, StageConfig]  # in the order of the file; of a node with `seeds`, one a seed (train@0)
     store: Store
     overrides: tuple[str, ...] = ()  # name=value that were laid over the file
     cluster: dict[str, Any] = field(default_factory=dict)  # checked when an executor is chosen; never in a key
@@ -88,13 +89,14 @@ def build_pipeline(content: DictConfig, *, path: Path, overrides: Sequence[str] 
     """Check settings that are read already; ``path`` is where relative paths start and what messages name."""
     values = _merge(content, overrides, path)
     settings = parse_config(PipelineSettings, values, where=str(path))
-    nodes = {name: _node(name, block, path) for name, block in settings.stages.items()}
+    seeds: dict[str, Seeds] = {}
+    nodes = {name: _node(name, block, path, seeds) for name, block in settings.stages.items()}
     labels = None if settings.labels is None else parse_config(LabelsConfig, settings.labels, where=f"{path}: labels")
     return PipelineFile(
         path=path,
         videos=parse_config(VideosConfig, settings.videos, where=f"{path}: videos"),
         labels=labels,
-        nodes=nodes,
+        nodes=spread(nodes, seeds, where=str(path)),
         store=_store(settings.store, path),
         overrides=tuple(overrides),
         cluster=_cluster(settings.cluster, path),
@@ -210,7 +212,8 @@ def _full_name(override: str, nodes: Sequence[str]) -> str:
     )
 
 
-def _node(name: str, block: dict[str, Any], path: Path) -> StageConfig:
+def _node(name: str, block: dict[str, Any], path: Path, seeds: dict[str, Seeds]) -> StageConfig:
+    """The settings of one node; notes in ``seeds`` those that it asks for."""
     where = f"{path}: stages.{name}"
     if name in PipelineSettings.model_fields:
         raise ConfigError(f"{where}: a node cannot be called {name}, which is a block of the file")
@@ -218,8 +221,12 @@ def _node(name: str, block: dict[str, Any], path: Path) -> StageConfig:
         raise ConfigError(f"{where}: a node's name has letters, digits, _ and - only")
     if not isinstance(block, dict) or "uses" not in block:
         raise ConfigError(f"{where}: `uses:` is missing; it names the stage, as in `uses: embed`")
-    values = {key: value for key, value in block.items() if key != "uses"}
-    return parse_config(config_model(str(block["uses"]), where=where), values, where=where)
+    model = config_model(str(block["uses"]), where=where)
+    asked = seeds_of(block, model, where=where)
+    seeds.update({} if asked is None else {name: asked})
+    own = SEEDS in model.model_fields
+    values = {key: value for key, value in block.items() if key != "uses" and (key != SEEDS or own)}
+    return parse_config(model, values, where=where)
 
 
 def _cluster(block: dict[str, Any], path: Path) -> dict[str, Any]:

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reelwright.models.metrics.metric import metric_named
+from reelwright.models.metrics.seed_spread import mean_and_deviation
 from reelwright.pipeline.config.pipeline_file import PipelineFile
 from reelwright.pipeline.plan.history import History, flat
 from reelwright.pipeline.plan.plan import Planner
 from reelwright.pipeline.plan.reasons import MISSING, differing
 from reelwright.pipeline.run.runner import open_planner
 from reelwright.stages.base.registry import produced_by
+from reelwright.storage.digests import digest
 from reelwright.storage.errors import ConfigError, nearest
 from reelwright.storage.ledger.records import Record
 
@@ -66,6 +68,20 @@ class RunRow:
     targets: Mapping[str, str] = field(default_factory=dict)  # evaluate node -> digest of videos and labels scored on
 
 
+@dataclass(frozen=True, kw_only=True)
+class SeedGroup:
+    """Runs that differ by their seeds alone."""
+
+    runs: tuple[RunRow, ...]
+    means: Mapping[str, float]  # of the scores that all of them have
+    deviations: Mapping[str, float]  # standard deviation, with n - 1 below
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Those of `RunRow` that all of them share."""
+        return _but_seeds(self.runs[0].settings)
+
+
 def diff_files(old: PipelineFile, new: PipelineFile) -> Comparison:
     """Settings of two pipeline files, and the keys and scores that their nodes have in their stores."""
     planners = open_planner(old, read=True), open_planner(new, read=True)
@@ -101,6 +117,20 @@ def run_rows(history: History) -> list[RunRow]:
         )
         for record in history.runs
     ]
+
+
+def seed_groups(rows: Sequence[RunRow]) -> list[SeedGroup]:
+    """Two runs and more that differ by seeds alone (`seed`, `init_from.seed`), scored on the same videos and labels."""
+    groups: dict[str, list[RunRow]] = {}
+    for row in rows:
+        name = digest([row.record.stage, row.record.material["version"], _but_seeds(row.settings), dict(row.targets)])
+        groups.setdefault(name, []).append(row)
+    found = [(runs, *mean_and_deviation([row.scores for row in runs])) for runs in groups.values() if len(runs) > 1]
+    return [SeedGroup(runs=tuple(runs), means=means, deviations=spread) for runs, means, spread in found]
+
+
+def _but_seeds(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name.rpartition(".")[2] != "seed"}
 
 
 def mixed_targets(rows: Sequence[RunRow]) -> list[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reelwright.pipeline.config.pipeline_file import PipelineFile
+from reelwright.pipeline.config.seeds import base_name
 from reelwright.stages.base.stage_config import StageConfig
 from reelwright.stages.base.work import VideoItem
 from reelwright.storage.errors import ConfigError, nearest
@@ -61,6 +62,10 @@ class Graph:
             if found.intersection(other.parents):
                 found.add(other.name)
         return [other for other in self.nodes if other in found and other != name]
+
+    def named(self, name: str) -> list[str]:
+        """The node of that name, and where it has several seeds, those of each. Raises ConfigError, as `check_name`."""
+        return [other for other in self.nodes if name in {other, base_name(other)}] or [self.check_name(name)]
 
     def check_name(self, name: str) -> str:
         """``name`` if there is such a node. Raises ConfigError that names the nearest."""

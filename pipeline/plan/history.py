@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from reelwright.pipeline.config.seeds import base_name
 from reelwright.pipeline.plan.keys import reads, run_identity, started_from
 from reelwright.pipeline.plan.reasons import TARGETS
 from reelwright.stages.base.registry import produced_by
@@ -106,7 +107,7 @@ class History:
         for record in sorted(self.records.values(), key=lambda record: record.finished):
             if produced_by(record.stage) == "scores":
                 for run in self._runs_behind(record):
-                    found.setdefault(run.key, {})[record.node] = record
+                    found.setdefault(run.key, {})[base_name(record.node)] = record
         return found
 
     def best(self, run: Record) -> tuple[str, float] | None:

@@ -42,7 +42,7 @@ def open_planner(
     """
     file.store.backend.forget()
     graph = build_graph(file)
-    forced_names = frozenset(graph.check_name(name) for name in forced)
+    forced_names = frozenset(node for name in forced for node in graph.named(name))
     known = dataset or load_dataset(file)
     return Planner(file, graph, known.reading(quick=file.videos.digest == "quick") if read else known, forced_names)
 
@@ -167,11 +167,12 @@ def check_before_run(planner: Planner, options: RunOptions) -> tuple[str, ...]:
 
 
 def _selected(graph: Graph, options: RunOptions) -> set[str]:
-    for name in (*options.only, *options.until, *options.force):
-        graph.check_name(name)
-    if options.only:
-        return set(options.only)
-    return graph.upstream(options.until) if options.until else set(graph.nodes)
+    only, until, _ = (
+        [node for name in names for node in graph.named(name)] for names in (options.only, options.until, options.force)
+    )
+    if only:
+        return set(only)
+    return graph.upstream(until) if until else set(graph.nodes)
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ class Stage:
     reads: Mapping[str, str | list[str]] = field(default_factory=dict)  # inputs of that node, by usual names
     streams: bool = False  # it can take the rows of what it reads as they are made
     streamed: Mapping[str, Any] = field(default_factory=dict)  # settings of its node where all that reads it can
+    summarizes: str = ""  # the kind of outputs of which it makes one; its input is called as they are
 
 
 STAGES: dict[str, Stage] = {
@@ -125,6 +126,12 @@ STAGES: dict[str, Stage] = {
         "Score predictions and write a report",
         node="scores",
         reads={"predictions": "predict"},
+    ),
+    "summary": Stage(
+        "reelwright.stages.summary.config:SummaryConfig",
+        "reelwright.stages.summary.work:run",
+        "Mean and standard deviation of the scores of several nodes",
+        summarizes="scores",
     ),
     "probe": Stage(
         "reelwright.stages.probe.config:ProbeConfig",
@@ -243,6 +250,11 @@ def fetch_weights(config: StageConfig, store: Store) -> None:
 def produced_by(stage: str) -> str:
     """What a stage makes, as in `StageConfig.produces`; empty for one that is not known here, as in older records."""
     return config_model(stage, where="a record").produces if stage in STAGES or stage in offered_stages() else ""
+
+
+def summary_stage(produces: str) -> str | None:
+    """The stage that makes one of several outputs of a kind, as of several seeds; None where there is none."""
+    return next((name for name, stage in STAGES.items() if produces and stage.summarizes == produces), None)
 
 
 def usual_nodes(stage: str) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,123 @@
+"""Nodes of several seeds: `seeds: 4` makes one node a seed, of all that read it too, and a summary of their scores.
+
+    train: {uses: train, seeds: [0, 3]}     train@0 -> predict@0 -> scores@0 -+
+                                            train@3 -> predict@3 -> scores@3 -+-> scores: mean, standard deviation
+
+Each node has the key that it would have if it stood in the file by itself with that `seed`: what is there stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from reelwright.stages.base.config import parse_config
+from reelwright.stages.base.registry import config_model, summary_stage
+from reelwright.stages.base.stage_config import StageConfig
+from reelwright.storage.errors import ConfigError
+
+SEEDS, SEED = "seeds", "seed"
+_BETWEEN = "@"
+
+Seeds = tuple[int, ...]
+
+
+def base_name(node: str) -> str:
+    """The name that a node has in the file: ``train@3`` -> ``train``."""
+    return node.partition(_BETWEEN)[0]
+
+
+def seeds_of(block: Mapping[str, Any], model: type[StageConfig], *, where: str) -> Seeds | None:
+    """The seeds that a node of the file asks for; None where it asks for none, or its stage has `seeds` of its own.
+
+    Raises ConfigError for what is no number or list of seeds, and for a stage without `seed`.
+    """
+    given = block.get(SEEDS)
+    if given is None or SEEDS in model.model_fields:
+        return None
+    if SEED not in model.model_fields:
+        raise ConfigError(
+            f"{where}.{SEEDS}: {model.stage} has no seed. Give {SEEDS} to the node above it that has one (train, for "
+            "instance); what reads that node is done for each of its seeds"
+        )
+    if SEED in block:
+        raise ConfigError(
+            f"{where}: {SEED}: {block[SEED]} and {SEEDS}: {given}; give one of the two ({SEEDS}: 4 are 0, 1, 2 and 3; "
+            f"{SEEDS}: [0, 7] are these)"
+        )
+    listed = list(range(given)) if isinstance(given, int) and not isinstance(given, bool) else given
+    is_list = isinstance(listed, list) and all(isinstance(seed, int) and not isinstance(seed, bool) for seed in listed)
+    if not is_list or not listed or min(listed) < 0 or len(set(listed)) < len(listed):
+        raise ConfigError(
+            f"{where}.{SEEDS}: {given!r} is not allowed: how many (4: 0, 1, 2 and 3), or a list of different numbers "
+            "from 0 on ([0, 7])"
+        )
+    return tuple(listed)
+
+
+def spread(nodes: Mapping[str, StageConfig], asked: Mapping[str, Seeds], *, where: str) -> dict[str, StageConfig]:
+    """The nodes with one a seed in place of each that has several, or reads one that has.
+
+    Raises ConfigError where a node and what it reads have other seeds: a node of seed 3 reads those of seed 3.
+    """
+    if not asked:
+        return dict(nodes)
+    reads = {name: [parent for names in config.inputs().values() for parent in names] for name, config in nodes.items()}
+    seeds = _seeds_of_all(nodes, asked, reads, where=where)
+    found: dict[str, StageConfig] = {}
+    for name, config in nodes.items():
+        if name not in seeds:
+            found[name] = _reading(config, {parent: _of_seeds(parent, seeds[parent]) for parent in seeds})
+            continue
+        for seed in seeds[name]:
+            one = _reading(config, {parent: [_of_seed(parent, seed)] for parent in seeds})
+            found[_of_seed(name, seed)] = one.model_copy(update={SEED: seed}) if name in asked else one
+        stage = summary_stage(config.produces)
+        if stage is not None:
+            values = {config.produces: _of_seeds(name, seeds[name])}
+            found[name] = parse_config(config_model(stage, where=name), values, where=f"{where}: stages.{name}")
+    return found
+
+
+def _seeds_of_all(
+    nodes: Mapping[str, StageConfig], asked: Mapping[str, Seeds], reads: Mapping[str, list[str]], *, where: str
+) -> dict[str, Seeds]:
+    """Seeds by node, of those that have several: their own, or those of what they read; a summary reads them all."""
+    seeds, before = dict(asked), -1
+    while before < len(seeds):
+        before = len(seeds)
+        for name, config in nodes.items():
+            if config.stage == summary_stage(config.produces):
+                continue
+            for parent in reads[name]:
+                if parent in seeds and seeds.setdefault(name, seeds[parent]) != seeds[parent]:
+                    raise ConfigError(
+                        f"{where}: stages.{name} has seeds {_listed(seeds[name])}, but {parent}, which it reads, has "
+                        f"{_listed(seeds[parent])}; a node of a seed reads the one of the same seed, so give both the "
+                        "same, or leave them out here"
+                    )
+    return seeds
+
+
+def _reading(config: StageConfig, names: Mapping[str, list[str]]) -> StageConfig:
+    """The settings with other names of the nodes that they read."""
+    changed: dict[str, Any] = {}
+    for field, read in config.inputs().items():
+        if not any(name in names for name in read):
+            continue
+        renamed = [other for name in read for other in names.get(name, [name])]
+        is_one = isinstance(getattr(config, field), str)
+        changed[field] = renamed[0] if is_one else type(getattr(config, field))(renamed)
+    return config.model_copy(update=changed) if changed else config
+
+
+def _of_seed(name: str, seed: int) -> str:
+    return f"{name}{_BETWEEN}{seed}"
+
+
+def _of_seeds(name: str, seeds: Seeds) -> list[str]:
+    return [_of_seed(name, seed) for seed in seeds]
+
+
+def _listed(seeds: Seeds) -> str:
+    return ", ".join(map(str, seeds))

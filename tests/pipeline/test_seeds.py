@@ -1,0 +1,167 @@
+"""Nodes of several seeds: what they become, what is refused, and that each seed is a run of its own."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from reelwright.cli.main import app
+from reelwright.models.metrics.seed_spread import mean_and_deviation
+from reelwright.pipeline.config.pipeline_file import PipelineFile, load_pipeline
+from reelwright.pipeline.plan.graph import build_graph
+from reelwright.pipeline.project import Project, SilentObserver
+from reelwright.stages.base.work import InputRef, SilentReporter, Work
+from reelwright.stages.summary.work import run as summarize
+from reelwright.storage.errors import ConfigError, StageError
+from reelwright.storage.store import Store
+
+STAGES = """
+videos: {folder: videos}
+stages:
+  frames: {uses: decode}
+  embed: {uses: embed, frames: frames, encoder: timm/test_resnet, weights: none}
+  train: {uses: train, embeddings: [embed], task: video, window: {length: 2}, model: {name: linear}}
+  predict: {uses: predict, run: train}
+  scores: {uses: evaluate, predictions: predict, embeddings: embed}
+"""
+
+
+def load(folder: Path, *overrides: str) -> PipelineFile:
+    path = folder / "reelwright.yaml"
+    path.write_text(STAGES, encoding="utf-8")
+    return load_pipeline(path, overrides)
+
+
+def test_what_reads_a_node_of_several_seeds_is_done_for_each(tmp_path: Path) -> None:
+    file = load(tmp_path, "train.seeds=[7,2]", "train.epochs=3")
+    assert list(file.nodes) == [
+        *("frames", "embed", "train@7", "train@2", "predict@7", "predict@2", "scores@7", "scores@2", "scores"),
+    ]
+    assert [(file.nodes[name].seed, file.nodes[name].epochs) for name in ("train@7", "train@2")] == [(7, 3), (2, 3)]
+    graph = build_graph(file)
+    assert graph.nodes["predict@2"].parents == ("train@2", "embed")
+    assert graph.nodes["scores@2"].inputs["predictions"] == ("predict@2",)
+    assert graph.nodes["scores"].inputs == {"scores": ("scores@7", "scores@2")}
+    assert graph.named("train") == ["train@7", "train@2"]
+    assert set(graph.named("scores")) == {"scores@7", "scores@2", "scores"}
+    with pytest.raises(ConfigError, match="no node 'trian'"):
+        graph.named("trian")
+    plain = load(tmp_path, "train.seed=2", "train.epochs=3")
+    assert plain.nodes["train"].spec() == file.nodes["train@2"].spec()
+    assert list(load(tmp_path, "train.seeds=null").nodes) == ["frames", "embed", "train", "predict", "scores"]
+
+
+def test_seeds_meet_in_one_node_and_in_a_summary_of_ones_own(tmp_path: Path) -> None:
+    """What reads two nodes reads those of its seed; a summary in the file reads all; a seed may be of an encoder."""
+    more = "stages.all={uses: summary, scores: [scores, others]}"
+    others = ["stages.others={uses: evaluate, predictions: again}", "stages.again={uses: predict, run: train}"]
+    file = load(tmp_path, "embed.seeds=2", "train.seeds=2", more, *others)
+    graph = build_graph(file)
+    assert graph.nodes["train@1"].parents == ("embed@1",)
+    assert graph.nodes["scores@1"].parents == ("predict@1", "embed@1")
+    assert file.nodes["all"].scores == ("scores@0", "scores@1", "others@0", "others@1")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["scores.seeds=2"], r"stages.scores.seeds: evaluate has no seed. Give seeds to the node above it"),
+        (["train.seeds=2", "train.seed=1"], r"seed: 1 and seeds: 2; give one of the two"),
+        (["train.seeds=0"], "seeds: 0 is not allowed: how many"),
+        (["train.seeds=[1,1]"], r"seeds: \[1, 1\] is not allowed"),
+        (["train.seeds=[-1]"], r"seeds: \[-1\] is not allowed"),
+        (["train.seeds=true"], "seeds: True is not allowed"),
+        (["train.seeds=many"], "seeds: 'many' is not allowed"),
+        (["train.seeds=3", "embed.seeds=2"], "train has seeds 0, 1, 2, but embed, which it reads, has 0, 1"),
+        (["train.seeds=2", "scores.predictions=predict@0"], r"'predict@0' is no node|has seeds"),
+    ],
+    ids=["no seed", "both", "none", "twice", "negative", "bool", "text", "others", "by number"],
+)
+def test_wrong_seeds_are_refused(tmp_path: Path, overrides: list[str], message: str) -> None:
+    if overrides[-1].startswith("scores.predictions"):  # one seed can be named: then only that is scored
+        assert build_graph(load(tmp_path, *overrides)).nodes["scores"].parents == ("predict@0", "embed")
+        return
+    with pytest.raises(ConfigError, match=message):
+        load(tmp_path, *overrides)
+
+
+def test_mean_and_deviation() -> None:
+    means, deviations = mean_and_deviation([{"a": 1, "b": 2.0}, {"a": 4}, {"a": 7, "c": 1}])
+    assert (means, deviations) == ({"a": 4.0}, {"a": 3.0})
+    assert mean_and_deviation([{"a": 1}]) == ({"a": 1.0}, {})
+
+
+def write_scores(store: Store, **headline: float) -> InputRef:
+    key = f"{len(headline)}{sum(headline.values())}"
+    store.report(key).mkdir(parents=True)
+    (store.report(key) / "metrics.json").write_text(json.dumps({"headline": {**headline, "beside": {"x": 1}}}))
+    return InputRef(node=f"scores@{key}", stage="evaluate", key=key)
+
+
+def summary_work(store: Store, *inputs: InputRef) -> Work:
+    config = {"scores": [reference.node for reference in inputs]}
+    return Work(
+        node="scores",
+        stage="summary",
+        key="k",
+        config=config,
+        spec={},
+        store=str(store.root),
+        inputs={"scores": inputs},
+    )
+
+
+def test_a_summary_by_hand(tmp_path: Path) -> None:
+    store = Store.at(tmp_path)
+    common = {"num_videos": 4, "chance_top1": 0.25}
+    inputs = [write_scores(store, top1=0.5, edit=40.0, **common), write_scores(store, top1=0.7, **common)]
+    notes: list[str] = []
+    reporter = SilentReporter()
+    reporter.note = notes.append  # type: ignore[method-assign]
+    found = summarize(summary_work(store, *inputs), reporter)
+    std = pytest.approx(statistics.stdev([0.5, 0.7]))
+    assert found == {
+        "num_runs": 2,
+        "num_videos": 4,
+        "top1": pytest.approx(0.6),
+        "chance_top1": 0.25,
+        "std": {"top1": std},
+    }
+    assert notes == ["not of all nodes, so without a mean: edit"]
+    page = (store.report("k") / "report.html").read_text(encoding="utf-8")
+    assert all(
+        text in page for text in ("60.0 %", "14.1 %", "50.0 %", "70.0 %", f'href="../{inputs[0].key}/report.html"')
+    )
+    with pytest.raises(StageError, match="have no measure in common"):
+        summarize(summary_work(store, inputs[0], write_scores(store, tau=1.0)), SilentReporter())
+
+
+def test_each_seed_is_a_run_of_its_own(copied: Path) -> None:
+    """The finished project has seed 0 already; two more are trained, and a third does not touch them."""
+    states = {}
+    for seeds in (2, 3):
+        result = Project.open(copied / "reelwright.yaml", overrides=[f"train.seeds={seeds}"]).run()
+        assert result.exit_code == 0
+        states[seeds] = {node.node: node.state for node in result.nodes if node.state == "ran"}
+    assert list(states[2]) == ["train@1", "predict@1", "scores@1", "scores"]
+    assert list(states[3]) == ["train@2", "predict@2", "scores@2", "scores"]
+    outputs = {node.node: node.outputs for node in result.nodes}
+    values = [outputs[f"scores@{seed}"]["mean_average_precision"] for seed in range(3)]
+    assert outputs["scores"]["mean_average_precision"] == pytest.approx(statistics.fmean(values))
+    assert outputs["scores"]["std"]["mean_average_precision"] == pytest.approx(statistics.stdev(values))
+    only = Project.open(copied / "reelwright.yaml", overrides=["train.seeds=3"]).run(
+        until=["train"], observer=SilentObserver()
+    )
+    assert {node.node for node in only.nodes} == {"frames", "embed", "train@0", "train@1", "train@2"}
+    config = ["-c", str(copied / "reelwright.yaml")]
+    mean, std = 100 * statistics.fmean(values), 100 * statistics.stdev(values)
+    shown = CliRunner().invoke(app, ["run", *config, "-S", "train.seeds=3", "--force", "scores@2"]).stdout
+    assert f"{mean:.1f} ± {std:.1f} (" in [line for line in shown.splitlines() if line.startswith("scores  ")][-1]
+    grid = CliRunner().invoke(app, ["run", *config, "-m", "train.seed=0,1,2"]).stdout.splitlines()
+    assert f"{mean:.1f} ± {std:.1f}" in next(line for line in grid if "of 3 seeds" in line)
+    compared = CliRunner().invoke(app, ["compare", *config]).stdout
+    assert f"{mean / 100:.4g} ± {std / 100:.2g}" in compared.splitlines()[-1]
