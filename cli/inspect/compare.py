@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reelwright.cli.inspect.run_tables import WRITERS, number_text, run_table, seed_table
 from reelwright.cli.options import ConfigOption, JsonOption, SetOption
-from reelwright.pipeline.config.seeds import base_name
 from reelwright.storage.errors import ConfigError, nearest
+from reelwright.storage.files import write_text
 
 if TYPE_CHECKING:
     from reelwright.pipeline.config.pipeline_file import PipelineFile
-    from reelwright.pipeline.inspect.comparison import Comparison, RunRow, SeedGroup
+    from reelwright.pipeline.inspect.comparison import Comparison, RunRow
     from reelwright.pipeline.plan.history import History
     from reelwright.storage.ledger.records import Record
 
@@ -61,6 +61,12 @@ def compare(
         str | None, typer.Option("--sort", metavar="METRIC", help="Best first by this score; default: oldest first.")
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Show at most so many runs.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="FILE", help="Write a page with curves (.html), or a table of all scores (.csv)."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """List all trained runs of the store: scores, and the settings in which they differ.
@@ -72,17 +78,23 @@ def compare(
     from reelwright.pipeline.inspect.comparison import mixed_targets, run_rows, seed_groups, sort_rows
     from reelwright.pipeline.plan.history import History
 
-    rows = run_rows(History.of(load_pipeline(find_pipeline_file(config), overrides or ()).store))
+    if out is not None and out.suffix not in WRITERS:
+        raise ConfigError(f"--out {out}: the file's ending says what is written; allowed: {', '.join(WRITERS)}")
+    store = load_pipeline(find_pipeline_file(config), overrides or ()).store
+    rows = run_rows(History.of(store))
     if sort is not None:
         rows = sort_rows(rows, sort)
     rows = rows[:limit]
-    if as_json:
+    if out is not None and rows:
+        write_text(out, WRITERS[out.suffix](rows, store))
+        typer.echo(f"runs: {len(rows):,}; {out}")
+    elif as_json:
         print_json([_run_json(row) for row in rows])
     elif not rows:
         typer.echo("no run in this store yet; `reelwright run` trains one")
     else:
         groups = seed_groups(rows)
-        typer.echo(_run_table(rows, sort) + (f"\n\n{_seed_table(groups)}" if groups else ""))
+        typer.echo(run_table(rows, sort) + (f"\n\n{seed_table(groups)}" if groups else ""))
     for node in mixed_targets(rows):
         message = f"note: {node}: these runs are scored on different videos or labels (column `{node} on`); only scores"
         typer.echo(f"{message} with the same digest there can be compared", err=True)
@@ -194,8 +206,8 @@ def _print_diff(found: Comparison, *, as_json: bool) -> None:
     scores = [
         (
             f"{change.node}.{change.metric}".lstrip("."),
-            _number(change.old),
-            _number(change.new),
+            number_text(change.old),
+            number_text(change.new),
             _gain(change.old, change.new),
         )
         for change in found.scores
@@ -226,74 +238,10 @@ def _run_json(row: RunRow) -> dict[str, Any]:
     return {**named, "seconds": record.seconds, **values}
 
 
-def _run_table(rows: Sequence[RunRow], sort: str | None) -> str:
-    from reelwright.cli.format import table_text
-    from reelwright.cli.run.scores import is_headline
-    from reelwright.pipeline.inspect.comparison import mixed_targets
-    from reelwright.pipeline.plan.history import short
-
-    known = dict.fromkeys(name for row in rows for name in row.scores)
-    scores = [name for name in known if is_headline(name) or sort in {name, name.rpartition(".")[2]}]
-    settings = list(dict.fromkeys(name for row in rows for name in row.settings))
-    mixed = mixed_targets(rows)
-    body = [
-        (
-            short(row.record.key),
-            row.record.node,
-            row.record.finished[:16].replace("T", " "),
-            *(_number(row.scores.get(name)) for name in scores),
-            *(_on(row.targets.get(node)) for node in mixed),
-            *(_setting(name, row.settings[name]) if name in row.settings else "-" for name in settings),
-        )
-        for row in rows
-    ]
-    heads = [*(f">{name}" for name in scores), *(f"{node} on" for node in mixed)]
-    return table_text(("key", "node", "finished (UTC)", *heads, *settings), body)
-
-
-def _seed_table(groups: Sequence[SeedGroup]) -> str:
-    from reelwright.cli.format import table_text
-    from reelwright.cli.run.scores import is_headline
-
-    scores = [name for name in dict.fromkeys(name for group in groups for name in group.means) if is_headline(name)]
-    settings = list(dict.fromkeys(name for group in groups for name in group.settings))
-    body = [
-        (
-            base_name(group.runs[0].record.node),
-            str(len(group.runs)),
-            *(f"{group.means[s]:.4g} ± {group.deviations[s]:.2g}" if s in group.means else "-" for s in scores),
-            *(_setting(name, group.settings.get(name, "-")) for name in settings),
-        )
-        for group in groups
-    ]
-    return table_text(("mean of", ">runs", *(f">{name}" for name in scores), *settings), body)
-
-
-def _on(targets: str | None) -> str:
-    """What scores are on, by the first digits of its digest."""
-    from reelwright.pipeline.plan.history import short
-
-    return "-" if targets is None else short(targets) or "not known"
-
-
-def _setting(name: str, value: Any) -> str:
-    """Sets of videos are named by the first digits of their digest."""
-    from reelwright.pipeline.plan.history import short
-    from reelwright.pipeline.plan.reasons import shown
-
-    if name == "videos":
-        return short(value)
-    return value if isinstance(value, str) else shown(value)
-
-
 def _key(key: str | None, short: Any) -> str:
     if key is None:
         return "(no such node)"
     return short(key) if key else "(not known yet)"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
 
 
 def _gain(old: float | None, new: float | None) -> str:

@@ -76,7 +76,7 @@ def _page(
     columns = [("", ""), *((head, "number") for head in ("mean", "standard deviation", "lowest", "highest", "chance"))]
     links = [tag("a", each.node, href=f"../{each.key}/report.html") for each in references]
     rows = [_row(name, [numbers[name] for numbers in found.values()], means, std) for name in names]
-    each = [[_title(name), *(_text(numbers[name], name) for numbers in found.values())] for name in names]
+    each = [[metric_title(name), *(metric_text(numbers[name], name) for numbers in found.values())] for name in names]
     parts: list[Any] = [
         Table(columns=columns, rows=rows),
         f"Over {len(found)} nodes; the standard deviation has n - 1 below. ↑ higher is better, ↓ lower is better.",
@@ -88,17 +88,18 @@ def _page(
 
 def _row(name: str, values: Sequence[float], means: Numbers, std: Numbers) -> list[str]:
     chance = means.get(f"{_CHANCE}{name}")
-    shown = [_text(means[name], name), _text(std.get(name), name), _text(min(values), name)]
-    return [_title(name), *shown, _text(max(values), name), _text(chance, name)]
+    shown = [metric_text(means[name], name), metric_text(std.get(name), name), metric_text(min(values), name)]
+    return [metric_title(name), *shown, metric_text(max(values), name), metric_text(chance, name)]
 
 
-def _title(name: str) -> str:
+def metric_title(name: str) -> str:
+    """A headline number as people call it, and which way is better."""
     unit, _, rest = name.partition("_")
     shown = f"Videos: {metric_name(rest)}" if unit == "video" else metric_name(name)
     return f"{shown} {'↓' if metric_named(name).is_lower_better else '↑'}"
 
 
-def _text(value: float | None, name: str) -> str:
+def metric_text(value: float | None, name: str) -> str:
     """Shares in percent; segmental measures are in percent already, those in seconds stay."""
     if value is None:
         return UNDEFINED

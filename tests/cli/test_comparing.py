@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import io
 import json
 import os
@@ -208,3 +209,20 @@ def test_lines_of_estimates() -> None:
         "in all: about 19 min, 700.0 MB, without train",
     ]
     assert estimate_lines({}) == []
+
+
+def test_compare_writes_a_table_and_a_page(copied: Path, tmp_path: Path) -> None:
+    reelwright(copied, "compare", "--out", str(tmp_path / "runs.csv"))
+    (line,) = csv.DictReader((tmp_path / "runs.csv").read_text(encoding="utf-8").splitlines())
+    (run,) = json.loads(reelwright(copied, "compare", "--json").stdout)
+    assert line["key"] == run["key"]
+    assert {name: float(line[name]) for name in run["scores"]} == run["scores"]
+    said = reelwright(copied, "compare", "--out", str(tmp_path / "runs.html")).stdout
+    assert said.startswith("runs: 1; ")
+    page = (tmp_path / "runs.html").read_text(encoding="utf-8")
+    assert f"train {run['key'][:8]}" in page
+    assert "scores: Macro F1" in page
+    assert 'aria-label="train_loss"' in page
+    refused = reelwright(copied, "compare", "--out", "runs.txt")
+    assert refused.returncode == 2
+    assert "--out runs.txt: the file's ending says what is written; allowed: .html, .csv" in refused.stderr
