@@ -84,10 +84,8 @@ def setting_text(name: str, value: Any) -> str:
 def _csv(rows: Sequence[RunRow], store: Store) -> str:
     """Every score as it is stored, and every setting that differs; a line a run."""
     del store
-    scores, settings = (
-        list(dict.fromkeys(name for row in rows for name in part(row)))
-        for part in (lambda row: row.scores, lambda row: row.settings)
-    )
+    scores = list(dict.fromkeys(name for row in rows for name in row.scores))
+    settings = list(dict.fromkeys(name for row in rows for name in row.settings))
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["key", "node", "finished", *scores, *settings])
