@@ -38,7 +38,7 @@ check: $(INSTALLED)  ## Format, lint, types, import arrows
 	$(BIN)/ruff format --check --diff --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy $(addprefix typings/reelwright/,cli pipeline stages models storage)
-	$(BIN)/lint-imports
+	PYTHONPATH=typings $(BIN)/lint-imports  # there `reelwright` is nothing but the five folders
 
 format: $(INSTALLED)  ## Format the code and mend what can be mended
 	$(BIN)/ruff format .

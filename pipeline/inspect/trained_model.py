@@ -130,13 +130,14 @@ def model_stages(planner: Planner, run: str, place: Place) -> tuple[dict[str, di
 
 
 def pipeline_of_model(
-    model: str, videos: str, overrides: Sequence[str] = (), *, config: Path | None = None
+    model: str, videos: str | None, overrides: Sequence[str] = (), *, config: Path | None = None
 ) -> PipelineFile:
     """A pipeline that predicts ``videos`` with a model: a folder that was exported, or a node of a pipeline file.
 
-    ``videos`` is what `videos_block` takes, ``config`` the pipeline file of a node. The store is that of the pipeline
-    file, of an exported model that of the working folder. An override without a node's name is a setting of predict.
-    Raises ConfigError, StoreError for a node that is not trained, and InputError for files that are not those exported.
+    ``videos`` is what `videos_block` takes (None: none, for who only wants the nodes), ``config`` the pipeline file of
+    a node. The store is that of the pipeline file, of an exported model that of the working folder. An override
+    without a node's name is a setting of predict. Raises ConfigError, StoreError for a node that is not trained, and
+    InputError for files that are not those exported.
     """
     if config is None and (Path(model) / EXPORTED).is_file():
         names = exported_names(Path(model))  # import_model looks at those of runs
@@ -144,13 +145,17 @@ def pipeline_of_model(
         path = (Path(model) / PIPELINE).absolute()
         stages: Any = OmegaConf.to_container(read_yaml(path).stages)
         store = os.environ.get(STORE_VARIABLE) or str(Path.cwd() / ".reelwright" / "store")
-    else:
-        has_file = config is not None or any(Path(name).is_file() for name in DEFAULT_NAMES)
-        if config is None and Path(model).exists() and not (has_file and model in Project.open().file.nodes):
-            raise ConfigError(f"{model} has no {EXPORTED}: it is no folder that `reelwright export-model` wrote")
-        project = Project.open(config)
-        stages, _ = model_stages(project.planner(read=True), model, _where_it_is)
-        path, store = project.file.folder / f"reelwright-{PREDICT}.yaml", project.file.store.place
+        return adhoc_pipeline(PREDICT, _absolute(videos), stages, overrides, path=path, store=store)
+    has_file = config is not None or any(Path(name).is_file() for name in DEFAULT_NAMES)
+    if config is None and Path(model).exists() and not (has_file and model in Project.open().file.nodes):
+        raise ConfigError(f"{model} has no {EXPORTED}: it is no folder that `reelwright export-model` wrote")
+    return pipeline_of_run(Project.open(config), model, videos, overrides)
+
+
+def pipeline_of_run(project: Project, run: str, videos: str | None, overrides: Sequence[str] = ()) -> PipelineFile:
+    """The same of the node ``run`` of a project, as its settings are now."""
+    stages, _ = model_stages(project.planner(read=True), run, _where_it_is)
+    path, store = project.file.folder / f"reelwright-{PREDICT}.yaml", project.file.store.place
     return adhoc_pipeline(PREDICT, _absolute(videos), stages, overrides, path=path, store=store)
 
 
@@ -196,7 +201,9 @@ def _where_it_is(path: Path, name: str) -> str:
     return str(path)
 
 
-def _absolute(videos: str) -> dict[str, Any]:
+def _absolute(videos: str | None) -> dict[str, Any]:
+    if videos is None:
+        return {"glob": "none", **_NEW}
     block = videos_block(videos).items()
     return {name: text if is_url(text) else str(Path(text).absolute()) for name, text in block} | _NEW
 

@@ -51,7 +51,7 @@ def _write_csv(predictions: PredictionSet, path: Path) -> None:
     writer = None
     try:
         for table in predictions.by_video("windows"):
-            plain = _plain(table, predictions.info.classes)
+            plain = plain_scores(table, predictions.info.classes)
             writer = writer or pa_csv.CSVWriter(path, plain.schema)
             writer.write_table(plain)
     finally:
@@ -59,7 +59,8 @@ def _write_csv(predictions: PredictionSet, path: Path) -> None:
             writer.close()
 
 
-def _plain(table: pa.Table, classes: tuple[str, ...]) -> pa.Table:
+def plain_scores(table: pa.Table, classes: tuple[str, ...]) -> pa.Table:
+    """A table of predictions without codes and lists: texts, and a column `score.CLASS` for each class."""
     names = [name for name in table.column_names if name not in _NOT_IN_CSV]
     columns = {name: table[name].cast(pa.string()) if _is_coded(table, name) else table[name] for name in names}
     scores_NK = scores_matrix(table)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,18 +21,28 @@ from torch import Tensor
 from reelwright.stages.datasets.sampling.views import Box
 from reelwright.stages.datasets.sampling.windows import IntArray, Windows, WindowShape, shown, window_rows
 from reelwright.stages.decode.geometry import Geometry, apply
-from reelwright.storage.arrays.frames import FrameRows
 from reelwright.storage.arrays.spans import Spans
 from reelwright.storage.errors import StoreError
 
 Frames = npt.NDArray[np.uint8]
 
 
+class FrameSource(Protocol):
+    """Where frames are read from: those of one video in the store (`FrameRows`), or in memory."""
+
+    @property
+    def num_rows(self) -> int:
+        """T."""
+
+    def take(self, rows: IntArray) -> Frames:
+        """The frames (N, H, W, 3) at these rows, ascending."""
+
+
 @dataclass(frozen=True)
 class SeenFrames:
     """The frames of one video as a network sees them, or one crop of them: (T, h, w, 3) bytes, not in memory."""
 
-    rows: FrameRows
+    rows: FrameSource
     geometry: Geometry
     path: Path  # for messages
     box: Box | None = None

@@ -41,9 +41,9 @@ def run_items(work: Work, reporter: Reporter) -> None:
     """
     config = parse_config(PredictConfig, dict(work.config), where=work.node)
     store = Store.at(work.store)
-    run = _ready(work, config)
+    run = load_for(work, config)
     ledger = ledger_of(work)
-    scorer = Scorer(run, config.window, batch_size=_windows_at_once(config, run))
+    scorer = Scorer(run, config.window, batch_size=windows_at_once(config, run))
     if config.keep:
         described = {"spec": work.spec, "window": vars(scorer.shape)}
         scorer.keep(store.attention(work.key), described, config.keep)
@@ -83,10 +83,11 @@ def run_items(work: Work, reporter: Reporter) -> None:
 def prepare(work: Work, reporter: Reporter) -> None:
     """Load the trained model, to be kept for the units of work that follow."""
     del reporter
-    _ready(work, parse_config(PredictConfig, dict(work.config), where=work.node))
+    load_for(work, parse_config(PredictConfig, dict(work.config), where=work.node))
 
 
-def _ready(work: Work, config: PredictConfig) -> LoadedRun:
+def load_for(work: Work, config: PredictConfig) -> LoadedRun:
+    """The run of a predict node on its device. Raises as `load_run` and `load_clip_run`."""
     store, (run,), device = Store.at(work.store), work.inputs["run"], pick_device(config.device)
     folder = RunFolder(store.run(run.key))
 
@@ -98,7 +99,7 @@ def _ready(work: Work, config: PredictConfig) -> LoadedRun:
     return held(f"predict {work.key}", load)
 
 
-def _windows_at_once(config: PredictConfig, run: LoadedRun) -> int:
+def windows_at_once(config: PredictConfig, run: LoadedRun) -> int:
     """Windows of a batch; of clips, whose frames all go through the network, as many as hold `frame_batch_size`."""
     if run.sees is None:
         return config.batch_size

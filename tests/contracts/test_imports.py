@@ -58,6 +58,20 @@ def test_light_commands_import_nothing_heavy(tmp_path: Path, arguments: list[str
     assert "typer" in modules
 
 
+def test_the_python_interface_imports_nothing_heavy(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").touch()
+    (tmp_path / "videos.csv").write_text("path\na.mp4\n")
+    (tmp_path / "reelwright.yaml").write_text(PIPELINE)
+    code = (
+        "import sys, reelwright\n"
+        "first = {name.split('.')[0] for name in sys.modules}\n"
+        "reelwright.Project('.').status()\n"
+        "print(sorted(first & {'pydantic', 'numpy'}), sorted({name.split('.')[0] for name in sys.modules} & "
+        f"{set(HEAVY) | {'pandas', 'matplotlib'}!r}))\n"
+    )
+    assert run_python(code, cwd=tmp_path).strip() == "[] []"
+
+
 @pytest.mark.slow
 def test_a_local_run_imports_no_dask(folder: Path) -> None:
     code = (
@@ -119,9 +133,11 @@ def test_a_wheel_holds_our_packages_under_one_name(tmp_path: Path) -> None:
         "pipeline/config/recipes/demo.yaml",
         "stages/evaluate/report.html",
         "storage/store.py",
+        "__init__.py",
+        "py.typed",
     ):
         assert f"reelwright/{needed}" in names
     committed = {
         path.relative_to(source).as_posix() for package in PACKAGES for path in (source / package).rglob("*.py")
-    }
+    } - {"pipeline/reelwright/__init__.py"}  # it is that of the import name
     assert {f"reelwright/{name}" for name in committed} <= set(names)

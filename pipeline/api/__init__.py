@@ -1,0 +1,1 @@
+"""The Python interface: Project, Store, Model and what their nodes made."""

@@ -1,0 +1,1 @@
+"""Rows, windows, scores and models in memory, for people who program."""

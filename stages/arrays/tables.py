@@ -1,0 +1,57 @@
+"""Tables and optional packages: pandas where it is installed, pyarrow where it is not; who is missing is named."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import pyarrow as pa
+
+from reelwright.storage.errors import UnusableMachineError
+
+
+def required(package: str, *, extra: str, wanted_by: str) -> Any:
+    """The optional package ``package``. Raises UnusableMachineError with the command that installs it."""
+    if find_spec(package.partition(".")[0]) is None:
+        raise UnusableMachineError(
+            f"{wanted_by} needs the package {package.partition('.')[0]}, which is not installed: pip install "
+            f"'reelwright[{extra}]'"
+        )
+    return import_module(package)
+
+
+def as_frame(table: pa.Table) -> Any:
+    """A pandas DataFrame; without pandas the `pyarrow.Table` as it is. Texts that are coded come out as texts."""
+    plain = {name: column.cast(pa.string()) if _is_coded(column) else column for name, column in _columns(table)}
+    found = pa.table(plain)
+    return found.to_pandas() if find_spec("pandas") is not None else found
+
+
+def frame_of(columns: Mapping[str, Sequence[Any]]) -> Any:
+    """The same of columns of equal length."""
+    return as_frame(pa.table({name: pa.array(values) for name, values in columns.items()}))
+
+
+def html_table(header: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str) -> str:
+    """A small table for notebooks; all texts are escaped."""
+    cells = "".join(f"<th style='text-align:left'>{html.escape(name)}</th>" for name in header)
+    lines = "".join(
+        "<tr>" + "".join(f"<td style='text-align:left'>{html.escape(_text(cell))}</td>" for cell in row) + "</tr>"
+        for row in rows
+    )
+    return f"<p><b>{html.escape(title)}</b></p><table><thead><tr>{cells}</tr></thead><tbody>{lines}</tbody></table>"
+
+
+def _columns(table: pa.Table) -> list[tuple[str, Any]]:
+    return list(zip(table.column_names, table.columns, strict=True))
+
+
+def _is_coded(column: Any) -> bool:
+    return bool(pa.types.is_dictionary(column.type))
+
+
+def _text(cell: Any) -> str:
+    return f"{cell:.4g}" if isinstance(cell, float) else str(cell)

@@ -1,0 +1,260 @@
+"""`from reelwright import Project, Store, Model`: what people hold in a notebook has the numbers of the store."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+import reelwright
+from reelwright import Model, Project, Store
+from reelwright.stages.arrays import tables
+from reelwright.stages.arrays.scores import Predictions
+from reelwright.stages.decode.readers import open_reader
+from reelwright.storage.errors import ConfigError, InputError, StoreError, UnusableMachineError
+from tests.small_project import SPLITS
+
+
+@pytest.fixture(scope="module")
+def project(finished: Path) -> Project:
+    return Project(finished)
+
+
+@pytest.fixture(scope="module")
+def scored(project: Project) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and times of the windows of video d, as the pipeline predicted them."""
+    table = project.predictions("predict").windows()
+    chosen = table.filter(pa.array([name == "d" for name in table["video_id"].to_pylist()]))
+    found = Predictions.scores.fget(_Of(chosen))
+    return found, np.stack([chosen[name].to_numpy() for name in ("start_seconds", "stop_seconds")], axis=1)
+
+
+class _Of:
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+
+    def windows(self) -> pa.Table:
+        return self._table
+
+
+@pytest.fixture(scope="module")
+def model(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """Exported and loaded."""
+    return project.export_model("train", tmp_path_factory.mktemp("models") / "model")
+
+
+def _frames(path: Path) -> np.ndarray:
+    reader = open_reader(path, _Settings(), backend="pyav", num_threads=1)
+    frames = np.stack([frame.pixels() for frame in reader.frames()])
+    reader.close()
+    return frames
+
+
+class _Settings:
+    square_pixels = False
+    image_fps = 25.0
+    image_tmpl = image_start = None
+
+
+def test_the_package_says_what_it_is() -> None:
+    assert reelwright.__version__.count(".") == 2
+    assert {"Model", "Project", "Store", "__version__"} <= set(dir(reelwright))
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        _ = reelwright.Nothing
+
+
+def test_a_project_is_its_file_or_its_folder(finished: Path, project: Project) -> None:
+    assert Project(finished / "reelwright.yaml").nodes == project.nodes == tuple(project)
+    assert project.status_table()["state"].tolist() == ["up to date"] * 5
+    assert "up to date" in project._repr_html_()
+    with pytest.raises(ConfigError, match="holds no reelwright"):
+        Project(finished / ".reelwright")
+    with pytest.raises(ConfigError, match="Did you mean 'embed'"):
+        _ = project["embd"]
+
+
+def test_labels_and_videos_are_tables(project: Project) -> None:
+    labels = project.labels()
+    assert len(labels) == 2 * len(SPLITS)
+    first = labels.iloc[0].to_dict()
+    assert first == first | {"video_id": "a", "split": "train", "kind": "segment", "label": "bright"}
+    assert (first["start_seconds"], first["stop_seconds"]) == (0, 1)
+    videos = project.videos()
+    assert videos["video_id"].tolist() == list(SPLITS)
+    assert videos["num_frames"].tolist() == [20] * 5
+
+
+def test_embeddings_have_times_and_labels_in_every_form(project: Project) -> None:
+    found = project["embed"]
+    rows = found["a"]
+    assert rows.rows.shape == (10, 96)
+    np.testing.assert_allclose(rows.times[:2], [[0, 0.1], [0.2, 0.3]])
+    assert rows.labels == ["bright"] * 5 + ["blue"] * 5
+    assert torch.equal(rows.torch(), torch.from_numpy(rows.output("pooled")))
+    table = rows.to_pandas()
+    np.testing.assert_array_equal(table[[f"feature_{d}" for d in range(96)]].to_numpy(), rows.rows.astype(np.float32))
+    assert table["label"].tolist() == rows.labels
+    assert len(found.to_pandas()) == 50
+    array = rows.to_xarray()
+    assert array.dims == ("time", "feature")
+    np.testing.assert_array_equal(array.sel(time=0.2).values, rows.rows[1])
+    assert found.summary()["split"].tolist() == list(SPLITS.values())
+    with pytest.raises(KeyError, match="no rows of video 'z'"):
+        _ = found["z"]
+
+
+def test_a_run_has_metrics_curves_and_its_weights(project: Project) -> None:
+    run = project.run("train")  # up to date: nothing is done
+    assert run.curves()["epoch"].tolist() == [1, 2]
+    assert run.metrics["train_loss"] == run.curves()["train_loss"][1]
+    assert run.weights.is_file()
+    assert run.classes == ("blue", "bright")
+    assert "train_loss" in run._repr_html_()
+    with pytest.raises(ConfigError, match=r"has no curve 'train_los'\. Did you mean 'train_loss'"):
+        run.plot("train_los")
+
+
+def test_predictions_and_reports_are_tables(project: Project) -> None:
+    found = project["predict"]
+    assert found.scores.shape == (35, 2)
+    np.testing.assert_allclose(found.scores.sum(axis=1), 1, atol=1e-6)
+    table = found.to_pandas()
+    np.testing.assert_array_equal(table[["score.blue", "score.bright"]].to_numpy(), found.scores)
+    assert len(found.to_pandas("videos")) == 5
+    with pytest.raises(ConfigError, match="allowed are windows, rows, videos"):
+        found.to_pandas("frames")
+    report = project["scores"]
+    assert report.page.is_file()
+    assert "headline" in report.metrics
+
+
+def test_windows_are_those_that_the_trainer_takes(project: Project) -> None:
+    found = project.windows("train")
+    item = found[0]
+    rows = project["embed"][item["video_id"]]
+    np.testing.assert_array_equal(item["rows"].numpy(), rows.rows[:4].astype(np.float32))
+    assert [found.classes[label] for label in item["target"].tolist()] == rows.labels[:4]
+    assert item["mask"].all()
+    loader = torch.utils.data.DataLoader(found, batch_size=5)
+    assert [len(batch["rows"]) for batch in loader] == [5, 5, 2]
+    batches = list(found.batches(epoch=1))
+    assert sum(len(targets) for _, targets in batches) == len(found)
+    assert not torch.equal(batches[0][0]["rows"], torch.stack([found[place]["rows"] for place in range(8)]))
+    with pytest.raises(ConfigError, match="reads the splits train, not test"):
+        project.windows("train", split="test")
+    with pytest.raises(ConfigError, match="windows of rows are those of train nodes: train"):
+        project.windows("embed")
+    with pytest.raises(IndexError):
+        found[12]
+
+
+def test_rows_get_the_scores_of_predict(project: Project, model: Model, scored: Any) -> None:
+    scores, times = scored
+    rows = project["embed"]["d"]
+    given = model.rows(rows.rows, times=rows.times)
+    np.testing.assert_allclose(given.scores, scores, atol=1e-6)
+    np.testing.assert_allclose(given.times, times)
+    alone = Model.load(project["train"].path).rows(rows.torch())
+    np.testing.assert_allclose(alone.scores, scores, atol=1e-6)
+    assert np.isnan(alone.times).all()
+    assert len(given.to_pandas("rows")) == 10
+    assert given.to_pandas("videos")["label"].tolist() == given.videos()["label"].to_pylist()
+
+
+def test_frames_in_memory_get_the_scores_of_predict(
+    finished: Path, project: Project, model: Model, scored: Any
+) -> None:
+    """All frames of the file at its own rate, and those that decode stored."""
+    scores, times = scored
+    frames = _frames(finished / "d.mp4")
+    given = model(frames, fps=10)
+    np.testing.assert_allclose(given.scores, scores, atol=1e-6)
+    np.testing.assert_allclose(given.times, times)
+    np.testing.assert_allclose(model(frames, times=np.arange(20) / 10).scores, scores, atol=1e-6)
+    stored = project["frames"]["d"]
+    assert model.fps == 5
+    np.testing.assert_allclose(model(stored.read(0, stored.num_rows)).scores, scores, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda model: model(np.zeros((4, 8, 8, 3))), r"frames are float64 \(4, 8, 8, 3\)"),
+        (lambda model: model(np.zeros((0, 8, 8, 3), np.uint8)), "T >= 1"),
+        (lambda model: model(np.zeros((4, 8, 8, 3), np.uint8), fps=0), "above 0"),
+        (lambda model: model(np.zeros((4, 8, 8, 3), np.uint8), fps=5, times=[0, 1, 2, 3]), "not both"),
+        (lambda model: model(np.zeros((4, 8, 8, 3), np.uint8), times=[0, 1, 1, 2]), "4 ascending seconds"),
+        (lambda model: model.rows(np.zeros((4, 95))), r"takes \(T, 96\)"),
+        (lambda model: model.rows(np.full((4, 96), np.nan)), "NaN"),
+        (lambda model: model.rows(np.zeros((4, 96)), times=np.zeros(4)), r"\(4, 2\)"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused_with_a_sentence(model: Model, call: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        call(model)
+
+
+def test_video_files_get_the_scores_of_predict(finished: Path, model: Model, scored: Any, tmp_path: Path) -> None:
+    (tmp_path / "bad.mp4").write_text("no video")
+    with pytest.warns(UserWarning, match=r"bad\.mp4"):
+        found = model.predict([finished / "d.mp4", tmp_path / "bad.mp4"], store=tmp_path / "store")
+    np.testing.assert_allclose(found.scores, scored[0], atol=1e-6)
+    assert found.classes == model.classes == ("blue", "bright")
+
+
+def test_a_run_alone_knows_no_way_from_a_video(project: Project, finished: Path) -> None:
+    alone = Model.load(project["train"].path)
+    with pytest.raises(ConfigError, match="whose encoder is not known: give it rows"):
+        alone(np.zeros((4, 8, 8, 3), np.uint8), fps=5)
+    with pytest.raises(ConfigError, match="no way from a video"):
+        alone.predict(finished / "d.mp4")
+    with pytest.raises(ConfigError, match="holds no model"):
+        Model.load(finished)
+
+
+def test_a_store_says_what_is_in_it(finished: Path, project: Project) -> None:
+    store = Store(finished / ".reelwright" / "store")
+    assert "1 embeddings" in repr(store)
+    key = store.embeddings()["key"][0]
+    rows = store.embeddings(key[:6])
+    digest = next(iter(rows))
+    assert rows[digest].rows.shape == (10, 96)
+    assert rows[digest].labels == [None] * 10
+    assert sorted(store.videos()["digest"]) == sorted(rows)
+    assert "train" in store.runs()["node"].tolist()
+    run = store.run(project["train"].key[:8])
+    assert run.metrics == project["train"].metrics
+    assert store.sizes().set_index("folder")["bytes"]["embeddings"] > 1000
+    with pytest.raises(ConfigError, match="fits 0 run"):
+        store.run("zzz")
+    with pytest.raises(StoreError, match="is no store"):
+        Store(finished)
+
+
+def test_pictures_are_figures(project: Project) -> None:
+    figures = [project["embed"].plot(), project["train"].plot(), project["predict"].plot("d")]
+    assert [len(figure.axes) for figure in figures] == [1, 1, 1]
+    legend = {text.get_text() for text in figures[0].axes[0].get_legend().get_texts()}
+    assert legend == {"blue", "bright"}
+    assert "matplotlib.pyplot" not in sys.modules  # no global state, no window
+    with pytest.raises(ConfigError, match="name one of a, b, c, d, e"):
+        project["predict"].plot()
+    with pytest.raises(ConfigError, match="Did you mean 'pca'"):
+        project["embed"].plot(method="pcaa")
+
+
+def test_without_optional_packages_what_to_install_is_said(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = tables.find_spec
+    monkeypatch.setattr(
+        tables, "find_spec", lambda name: None if name in {"pandas", "xarray", "matplotlib"} else real(name)
+    )
+    assert isinstance(project.labels(), pa.Table)
+    assert isinstance(project["predict"].to_pandas(), pa.Table)
+    for use, extra in ((project["embed"]["a"].to_xarray, "xarray"), (project["train"].plot, "plots")):
+        with pytest.raises(UnusableMachineError, match=rf"pip install 'reelwright\[{extra}\]'"):
+            use()
