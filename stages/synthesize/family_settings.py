@@ -81,6 +81,8 @@ class ActionsConfig(Settings):
     """Things that lie still, of other nouns; fewer where there is no room for them."""
     radius: tuple[float, float] = (0.085, 0.12)
     """Of all things at the start, from least to most, as shares of the side."""
+    ground: Literal["textured", "dark"] = "textured"
+    """What is behind them. dark: one dark grey, so that small networks soon see shapes and changes."""
     acting: tuple[float, float] = (0.3, 0.6)
     """Share of the clip during which it acts, from least to most."""
     jitter: float = Field(0.015, ge=0, le=0.1)
@@ -109,9 +111,10 @@ class ActionsConfig(Settings):
         return self
 
     def content(self) -> dict[str, Any]:
-        """As plain data; a radius as it always was is left out, so that older keys hold."""
-        is_usual = self.radius == type(self).model_fields["radius"].default
-        return self.model_dump(mode="json", exclude={"radius"} if is_usual else None)
+        """As plain data; later settings are left out where they are as it always was, so that older keys hold."""
+        fields = type(self).model_fields
+        usual = {name for name in ("radius", "ground") if getattr(self, name) == fields[name].default}
+        return self.model_dump(mode="json", exclude=usual)
 
 
 REALISTIC: dict[str, Any] = {  # docs/stand-ins.md: measured on labels of MECCANO before any model was trained on it

@@ -22,6 +22,7 @@ from reelwright.stages.synthesize.family_settings import ActionsConfig
 
 _PLACES = 200  # tries to find a free place for something
 _GAP = 0.01  # of the side, between things
+_DARK = (16, 16, 16)
 _TEXTURE_GRIDS = ((4, 90), (9, 50), (23, 30))  # cells across, grey levels of their range
 
 
@@ -86,7 +87,7 @@ def render(
     del is_instance
     scene = draw_scene(rng, config.actions, label=str(parameters["label"]))
     margin = math.ceil(SUPERSAMPLING * config.size * config.actions.jitter) + 1
-    table = _background(rng, SUPERSAMPLING * config.size + 2 * margin)
+    table = _background(rng, SUPERSAMPLING * config.size + 2 * margin, is_dark=config.actions.ground == "dark")
     return np.stack(
         [_frame(rng, scene, table, index, margin=margin, config=config) for index in range(config.actions.num_frames)]
     )
@@ -231,8 +232,10 @@ def _camera(rng: np.random.Generator, config: ActionsConfig) -> NDArray[np.float
     return config.jitter * np.array([[(a + b) / 2, (c + d) / 2] for a, b, c, d in waves])
 
 
-def _background(rng: np.random.Generator, side: int) -> Image.Image:
-    """A texture: coloured noise at three sizes."""
+def _background(rng: np.random.Generator, side: int, *, is_dark: bool) -> Image.Image:
+    """A texture: coloured noise at three sizes; or one dark grey."""
+    if is_dark:
+        return Image.new("RGB", (side, side), _DARK)
     base = rng.integers(70, 150, size=3)
     canvas = np.broadcast_to(base, (side, side, 3)).astype(np.int16)
     for cells, levels in _TEXTURE_GRIDS:
