@@ -7,12 +7,13 @@ every frame, for task per_row (else not).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 from reelwright.models.temporal.options import check_choice, check_dropout, check_positive
 
 _WINDOWS = ("time", "space", "space_time")
+_OF_BCAST = ("t2s_window", "s2t_window", "bottleneck", "positions")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,8 +131,28 @@ class CastOptions:
             raise ValueError("experts: trained needs source: frames; blocks before the stored tokens cannot learn.")
         if self.exchange == "none" and self.exchange_blocks:
             raise ValueError(f"exchange is none, but exchange_blocks are {self.exchange_blocks}; leave them out.")
+        self._check_effects()
         if self.heads_from and self.fusion != "own":
             raise ValueError(f"heads_from is of fusion: own; with fusion: {self.fusion} every head reads both experts.")
+
+    def _check_effects(self) -> None:
+        """Refuse values, other than the usual ones, of what there is nothing of."""
+        usual = {entry.name: entry.default for entry in fields(self)}
+        is_bcast = self.exchange == "bcast"
+        without = {
+            "direction": ("exchange: none", self.exchange == "none"),
+            "t2s_window": ("direction: s2t", is_bcast and self.direction == "s2t"),
+            "s2t_window": ("direction: t2s", is_bcast and self.direction == "t2s"),
+            "adapter_ratio": ("adapters: false", not self.adapters and self.fusion != "own"),
+            "drop_path": ("exchange: none and adapters: false", self.exchange == "none" and not self.adapters),
+        }
+        of_bcast = dict.fromkeys(_OF_BCAST, (f"exchange: {self.exchange}", not is_bcast))
+        for given in (of_bcast, without):
+            for name, (setting, has_none) in given.items():
+                if has_none and getattr(self, name) != usual[name]:
+                    raise ValueError(
+                        f"{name} is {getattr(self, name)}, which with {setting} has no effect; leave it out."
+                    )
 
 
 CLIP_MODEL_OPTIONS: dict[str, type[Any]] = {"st_abn": StAbnOptions, "cast": CastOptions}

@@ -117,11 +117,13 @@ def mean(
     from reelwright.cli.format import print_json, table_text
     from reelwright.pipeline.inspect.comparison import harmonic_mean
 
-    found = {text: _score(text, config) for text in scores}
-    if len(found) < len(scores):
-        raise ConfigError(
-            f"{', '.join(text for text in found if scores.count(text) > 1)} is given twice; once is enough"
-        )
+    found, seen = {}, {}
+    for text in scores:
+        key, found[text] = _score(text, config)
+        if key in seen:
+            other = f"{text} is given twice" if seen[key] == text else f"{seen[key]} and {text} are the same score"
+            raise ConfigError(f"{other}; once is enough")
+        seen[key] = text
     value = harmonic_mean(found)
     if as_json:
         print_json({"scores": found, "harmonic_mean": value})
@@ -130,8 +132,8 @@ def mean(
     typer.echo(table_text(("score", ">value"), rows))
 
 
-def _score(text: str, config: Path | None) -> float:
-    """The value of [FILE:]NODE.SCORE. Raises ConfigError where there is none of that name."""
+def _score(text: str, config: Path | None) -> tuple[tuple[str, str], float]:
+    """Which score [FILE:]NODE.SCORE is (record's key, name), and its value. ConfigError where there is none such."""
     from reelwright.pipeline.inspect.comparison import scores_of
 
     path, colon, name = text.rpartition(":")
@@ -144,7 +146,7 @@ def _score(text: str, config: Path | None) -> float:
     known = scores_of(record)
     if metric not in known:
         raise ConfigError(f"{text!r}: {node} has no such score.{nearest(metric, known)} It has: {', '.join(known)}")
-    return known[metric]
+    return (record.key, metric), known[metric]
 
 
 def _record(text: str, config: Path | None) -> tuple[History, Record]:

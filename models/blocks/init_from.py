@@ -6,10 +6,10 @@ Shape letters: N positions, D features, H rows, W columns of a grid of positions
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from reelwright.models.encoders.positions import resize_grid
 _LISTED = 4
 
 POSITIONS = ("*pos_embed*", "*positions_TW", "*positional_embedding*", "*_time_pos", "*_space_pos")
+# A module whose tables lie otherwise has a method `resized_positions(values, shape)`, which resizes them.
 
 
 @dataclass(frozen=True)
@@ -61,16 +62,19 @@ def start_from(module: nn.Module, state: Mapping[str, Tensor], *, replace_heads:
     shared = [name for name in own if name in state]
     heads = _head_names(module)
     replaced = [name for name in shared if name in heads and (replace_heads or _is_other_head(own, state, name, heads))]
-    resized = [
-        name for name in shared if name not in replaced and own[name].shape != state[name].shape and _is_positions(name)
-    ]
+    resizing = {
+        name: _resizing(module, name)
+        for name in shared
+        if name not in replaced and own[name].shape != state[name].shape
+    }
+    resized = [name for name, resize in resizing.items() if resize is not None]
     differing = [name for name in shared if name not in (*replaced, *resized) and own[name].shape != state[name].shape]
     if keep_heads and replaced:
         differing, replaced = [*differing, *replaced], []
     _refuse(own, state, [name for name in shared if name not in heads or heads >= set(own)], differing)
     matched = [name for name in shared if name not in (*replaced, *resized)]
     values = {name: state[name] for name in matched}
-    values |= {name: resize_positions(state[name], own[name].shape) for name in resized}
+    values |= {name: resize(state[name], own[name].shape) for name, resize in resizing.items() if resize is not None}
     module.load_state_dict(values, strict=False)
     return InitReport(
         matched=tuple(matched),
@@ -111,8 +115,12 @@ def _without_wrapper(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
 
 
 def _head_names(module: nn.Module) -> set[str]:
-    """Parameters of linear layers named as a head, those of the last linear layer in any case."""
-    linear = [(name, part) for name, part in module.named_modules() if isinstance(part, nn.Linear)]
+    """Parameters of linear layers named as a head, those of the last linear layer in any case; adapters are none."""
+    linear = [
+        (name, part)
+        for name, part in module.named_modules()
+        if isinstance(part, nn.Linear) and not fnmatchcase(name, "*_adapter.*")
+    ]
     names = {name for name, _ in linear[-1:]}
     names |= {
         name for name, _ in linear if any(fnmatchcase(f"{name}.", pattern) for pattern in ("*head*.", "*classifier."))
@@ -130,8 +138,12 @@ def _is_other_head(own: Mapping[str, Tensor], state: Mapping[str, Tensor], name:
     return inputs_equal and any(own[entry].shape != state[entry].shape for entry in pair)
 
 
-def _is_positions(name: str) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in POSITIONS)
+def _resizing(module: nn.Module, name: str) -> Callable[[Tensor, torch.Size], Tensor] | None:
+    """What resizes the positions that a parameter holds; None where it holds none."""
+    own: Any = getattr(module.get_submodule(name.rpartition(".")[0]), "resized_positions", None)
+    if own is not None and name.endswith("_pos"):
+        return cast("Callable[[Tensor, torch.Size], Tensor]", own)
+    return resize_positions if any(fnmatchcase(name, pattern) for pattern in POSITIONS) else None
 
 
 def _grid(count: int) -> tuple[int, int]:

@@ -27,14 +27,17 @@ class EncoderFacts:
 def encoder_names(words: tuple[str, ...] = ()) -> list[str]:
     """All names that hold each of ``words``, whatever their case: our own networks, torchvision's, then timm's.
 
-    timm's are those with pretrained weights (NAME.TAG), and networks of which none are published. `frames/NAME` takes
-    the same names as `timm/NAME`.
+    timm's are those with pretrained weights (NAME.TAG), and networks of which none are published. `frames/NAME`, which
+    takes the same names, is listed where one of ``words`` is "frames" or begins with "frames/".
     """
     tagged = timm.list_pretrained()
     known = [f"{library}/{name}" for library, names in OWN_NETWORKS.items() for name in names]
     known += [f"torchvision/{name}" for name in VIDEO_NAMES]
     known += [f"tsm/{name}" for name in sorted(tsm_models())]
-    known += [f"timm/{name}" for name in sorted({*tagged, *(set(timm.list_models()) - _bases(tagged))})]
+    of_timm = sorted({*tagged, *(set(timm.list_models()) - _bases(tagged))})
+    known += [f"timm/{name}" for name in of_timm]
+    if any(word.lower().partition("/")[0] == "frames" for word in words):
+        known += [f"frames/{name}" for name in of_timm]
     return [name for name in known if all(word.lower() in name.lower() for word in words)]
 
 

@@ -123,6 +123,7 @@ def unknown_encoder(name: str, known_timm: Iterable[str] | None = None) -> str:
     known = [f"torchvision/{model}" for model in VIDEO_NAMES] + [f"timm/{model}" for model in timm_names]
     known += [f"{library}/{model}" for library, models in OWN_NETWORKS.items() for model in models]
     known += [f"tsm/{model}" for model in sorted(tsm_models())]
+    known += [f"frames/{model}" for model in timm_names]
     base = name.partition(".")[0] if known_timm is None else name
     nearest = difflib.get_close_matches(base, known, n=3, cutoff=0.4)
     # A missing or wrong library is the commonest slip, and too far from the full name for difflib.

@@ -90,12 +90,14 @@ def _input_refs(planner: Planner, node: Node) -> dict[str, tuple[InputRef, ...]]
 
 def _input_ref(planner: Planner, name: str) -> InputRef:
     plan = planner.plan(name)
+    known = {} if plan.material is None else plan.material["inputs"]
     return InputRef(
         node=name,
         stage=plan.node.stage,
         key=plan.key if plan.node.config.publishes else plan.spec_key,
         config=_config(planner, plan.node),
         inputs=_input_refs(planner, plan.node),
+        files={name: known[name] for name in (*plan.node.config.sources(), "weights") if name in known},
     )
 
 

@@ -39,13 +39,15 @@ def bring_inputs(work: Work) -> None:
 
 
 @contextlib.contextmanager
-def unchanged_sources(work: Work) -> Iterator[None]:
+def unchanged_sources(work: Work, *, of: InputRef | None = None) -> Iterator[None]:
     """Files that the settings name (weights, times, a procedure) are in the block what their digests in the key say.
 
-    Read them inside, and write nothing there. Raises InputError where one is not, before the block or after it.
+    ``of`` an input: the files that its own settings name. Read them inside, and write nothing there. Raises InputError
+    where one is not, before the block or after it.
     """
-    digests = work.spec.get("inputs", {})
-    config = parse_config(config_model(work.stage, where=work.node), dict(work.config), where=work.node)
+    node = work if of is None else of
+    digests = work.spec.get("inputs", {}) if of is None else of.files
+    config = parse_config(config_model(node.stage, where=node.node), dict(node.config), where=node.node)
     snapshots = [_checked(Path(path), digests.get(name)) for name, path in config.sources().items()]
     hub = config.hub_weights()
     if hub is not None and Store.at(work.store).weights(hub).is_file():  # else they are fetched in the block

@@ -34,6 +34,7 @@ class InputRef:
     key: str  # spec key of frames/embeddings, key of a run or of predictions
     config: Mapping[str, Any] = field(default_factory=dict)  # the producing node's settings, plain data
     inputs: Mapping[str, tuple[InputRef, ...]] = field(default_factory=dict)  # the producing node's own inputs
+    files: Mapping[str, str] = field(default_factory=dict)  # setting that names a file -> its digest in the node's key
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,8 @@ from reelwright.stages.base.work import InputRef, Reporter, Work
 from reelwright.stages.datasets.labelled import distinct_videos
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.geometry import Geometry
-from reelwright.stages.embed.config import ClipSettings, EmbedConfig
-from reelwright.stages.embed.encoding.encoder import LoadedEncoder, build_from_config
+from reelwright.stages.embed.config import ClipSettings
+from reelwright.stages.embed.encoding.encoder import LoadedEncoder, encoder_of
 from reelwright.stages.embed.encoding.forward import row_shapes
 from reelwright.stages.finetune.clips import ClipReading, StoredVideos, open_videos, reader, stored_reader
 from reelwright.stages.finetune.config import FinetuneConfig
@@ -43,15 +43,7 @@ def spatial_encoder(
     ConfigError for an encoder of clips where none is, one that does not take such clips, or has no such output.
     """
     reference = only_input(work, "spatial")
-    config = parse_config(EmbedConfig, dict(reference.config), where=reference.node)
-    generation = reference.inputs.get("run", ())
-    loaded = build_from_config(
-        config.model_copy(update={"outputs": (output,)}),
-        store=Store.at(work.store),
-        run=generation[0] if generation else None,
-        where=reference.node,
-        plugins=work.plugins,
-    )
+    loaded = encoder_of(work, reference, outputs=(output,))
     if loaded.encoder.kind == "image":
         return loaded, row_shapes(loaded.encoder, loaded.data_config, where=reference.node)[output]
     settings = parse_config(FinetuneConfig, dict(work.config), where=work.node)

@@ -104,7 +104,7 @@ def _clip_network(work: Work, config: FinetuneConfig, labels: LabelSpace, place:
     own, options = clip_model_class(config.model.name, plugins=work.plugins).data_config, config.model.options()
     experts = Experts.of(work, "experts") if config.experts else None
     if experts is not None:
-        own, options = experts.data_config(own), experts.options(options)
+        own, options = experts.data_config(own, given=config.preprocess), experts.options(options)
     elif config.model.joins_tokens and config.init_from is None:
         place.reporter.note(
             "warning: the weights of both experts are random; name the embed nodes whose encoders they are with experts"

@@ -10,13 +10,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from reelwright.models.encoders.build import DataConfig
-from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.unit import held
 from reelwright.stages.base.work import InputRef, Reporter, Work
 from reelwright.stages.datasets.sampling.views import Box
 from reelwright.stages.decode.geometry import Geometry
 from reelwright.stages.embed.config import EmbedConfig
-from reelwright.stages.embed.encoding.encoder import LoadedEncoder, build_from_config
+from reelwright.stages.embed.encoding.encoder import LoadedEncoder, build_from_config, encoder_of
 from reelwright.stages.embed.encoding.forward import ForwardPass
 from reelwright.stages.embed.encoding.preprocess import geometry_of
 from reelwright.stages.embed.videos import Selection, clip_of, embed_videos, prepare_forward
@@ -96,11 +95,7 @@ def _encoder(work: Work, run: LoadedRun) -> LoadedEncoder:
     if run.stage == "finetune":
         wanted = EmbedConfig(run=ref.node, outputs=(run.output,), dtype="float32")
         return build_from_config(wanted, store=store, run=ref, where=work.node, plugins=work.plugins)
-    embedding = _single_embedding(ref, where=work.node)
-    settings = parse_config(EmbedConfig, dict(embedding.config), where=embedding.node)
-    generation = embedding.inputs.get("run", ())
-    run_of = generation[0] if generation else None
-    return build_from_config(settings, store=store, run=run_of, where=work.node, plugins=work.plugins)
+    return encoder_of(work, _single_embedding(ref, where=work.node))
 
 
 def _single_embedding(ref: InputRef, *, where: str) -> InputRef:

@@ -83,8 +83,9 @@ class SynthesizeConfig(Settings):
 
     def content(self) -> dict[str, object]:
         """What decides the content of a data set, as plain data: everything but how many there are of a split."""
-        left_out = {"num_val", "num_test"} | ({ACTIONS} if self.family != ACTIONS else set())
-        return self.model_dump(mode="json", include=set(SynthesizeConfig.model_fields) - left_out)
+        left_out = {"num_val", "num_test", ACTIONS}
+        found = self.model_dump(mode="json", include=set(SynthesizeConfig.model_fields) - left_out)
+        return {**found, ACTIONS: self.actions.content()} if self.family == ACTIONS else found
 
     def split_of(self, index: int) -> str:
         """The split of instance ``index`` (from 0) of a class."""

@@ -17,6 +17,7 @@ NOUNS = tuple(f"{texture}_{shape}" for texture in NOUN_TEXTURES for shape in NOU
 MIXED_VARIATIONS = -1  # half linear, half of MIXED_NON_LINEAR
 MIXED_NON_LINEAR = (4, 14, 16, 17, 20, 27, 29)
 VARIATION_NUMBERS = (*range(23), 27, 28, 29, 31, 42, 44, 45, 48)
+MAX_RADIUS = 0.2
 MIN_SIZE, MAX_SIZE = 32, 2048  # counts of 20 frames of the largest take 0.7 GB
 
 
@@ -78,6 +79,10 @@ class ActionsConfig(Settings):
     """What does it, TEXTURE_SHAPE."""
     num_distractors: int = Field(2, ge=0, le=8)
     """Things that lie still, of other nouns; fewer where there is no room for them."""
+    radius: tuple[float, float] = (0.085, 0.12)
+    """Of all things at the start, from least to most, as shares of the side."""
+    ground: Literal["textured", "dark"] = "textured"
+    """What is behind them. dark: one dark grey, so that small networks soon see shapes and changes."""
     acting: tuple[float, float] = (0.3, 0.6)
     """Share of the clip during which it acts, from least to most."""
     jitter: float = Field(0.015, ge=0, le=0.1)
@@ -97,7 +102,19 @@ class ActionsConfig(Settings):
         least, most = self.acting
         if not 0 < least <= most <= 1:
             raise ValueError(f"acting is {least} to {most}: two shares of the clip, above 0, up to 1, least first")
+        smallest, largest = self.radius
+        if not 0 < smallest <= largest <= MAX_RADIUS:
+            raise ValueError(
+                f"radius is {smallest} to {largest}: two shares of the side, above 0, up to {MAX_RADIUS} (what "
+                "moves or grows has to stay in the picture), least first"
+            )
         return self
+
+    def content(self) -> dict[str, Any]:
+        """As plain data; later settings are left out where they are as it always was, so that older keys hold."""
+        fields = type(self).model_fields
+        usual = {name for name in ("radius", "ground") if getattr(self, name) == fields[name].default}
+        return self.model_dump(mode="json", exclude=usual)
 
 
 REALISTIC: dict[str, Any] = {  # docs/stand-ins.md: measured on labels of MECCANO before any model was trained on it

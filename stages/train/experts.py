@@ -14,15 +14,14 @@ from reelwright.models.contracts import VideoModel
 from reelwright.models.encoders.base import DataConfig
 from reelwright.models.encoders.outputs import parse_output
 from reelwright.models.systems.cast.model import EXPERTS, Cast
-from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.work import Work
 from reelwright.stages.datasets.stored_rows import joined_shape, stored_shape
-from reelwright.stages.embed.config import EmbedConfig
-from reelwright.stages.embed.encoding.encoder import LoadedEncoder, build_from_config
+from reelwright.stages.embed.config import PreprocessSettings
+from reelwright.stages.embed.encoding.encoder import LoadedEncoder, encoder_of
 from reelwright.storage.arrays.embeddings import EmbeddingStore
 from reelwright.storage.errors import ConfigError, InputError
-from reelwright.storage.store import Store
 
+_GEOMETRY = ("size", "resize", "interpolation", "antialias", "crop")  # of frames, before they are normalised
 _OF_CLIPS = ("clip_length", "every")  # arguments of frames/NAME that are not of the image encoder
 
 
@@ -35,15 +34,13 @@ class Experts:
 
     @classmethod
     def of(cls, work: Work, name: str) -> Experts:
-        """Those of the embed nodes that the setting ``name`` names; raises as `build_from_config`.
+        """Those of the embed nodes that the setting ``name`` names; raises as `encoder_of`.
 
         Raises ConfigError where frames are normalised otherwise than the encoder says, which CAST would not do.
         """
-        store, found = Store.at(work.store), {}
+        found = {}
         for expert, reference in zip(EXPERTS, work.inputs[name], strict=True):
-            run = next(iter(reference.inputs.get("run", ())), None)
-            embed = parse_config(EmbedConfig, dict(reference.config), where=reference.node)
-            loaded = build_from_config(embed, store=store, run=run, where=reference.node, plugins=work.plugins)
+            loaded = encoder_of(work, reference)
             own, seen = loaded.encoder.data_config, loaded.data_config
             if (own.mean, own.std) != (seen.mean, seen.std):
                 raise ConfigError(
@@ -82,9 +79,21 @@ class Experts:
             )
         return lengths[0]
 
-    def data_config(self, own: DataConfig) -> DataConfig:
-        """How frames are made ready: as the spatial expert's are, but normalised as ``own`` says."""
-        space = self.loaded["space"].data_config
+    def data_config(self, own: DataConfig, *, given: PreprocessSettings) -> DataConfig:
+        """How frames are made ready: as the experts' are, but normalised as ``own`` says.
+
+        Raises ConfigError where the experts want them made ready otherwise, in more than ``given`` says for both.
+        """
+        space, time = (self.loaded[name].data_config for name in EXPERTS)
+        names = [name for name in _GEOMETRY if getattr(space, name) != getattr(time, name)]
+        differing = [name for name in names if getattr(given, name) is None]
+        if differing:
+            wanted = "; ".join(f"{name}: {getattr(space, name)} and {getattr(time, name)}" for name in differing)
+            raise ConfigError(
+                f"{self.where}: the experts see the same frames, but want them made ready otherwise (space and time; "
+                f"{wanted}). Set preprocess.{', preprocess.'.join(differing)} here, for both; for a run on "
+                "stored tokens, in both embed nodes."
+            )
         return replace(space, mean=own.mean, std=own.std, clip_length=own.clip_length)
 
     def give_weights(self, model: VideoModel) -> None:

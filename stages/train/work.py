@@ -23,8 +23,7 @@ from reelwright.stages.datasets.labelled import KnownRows, distinct_videos
 from reelwright.stages.datasets.stored_rows import num_features, split_missing
 from reelwright.stages.datasets.tasks.labels import LabelSpace
 from reelwright.stages.datasets.tasks.task import Task, build_task
-from reelwright.stages.embed.config import EmbedConfig
-from reelwright.stages.embed.encoding.encoder import build_from_config
+from reelwright.stages.embed.encoding.encoder import encoder_of
 from reelwright.stages.fit.mixing import build_mixing, mix_windows
 from reelwright.stages.fit.processes.world import machine_name
 from reelwright.stages.fit.run_models import build_run_model
@@ -151,10 +150,7 @@ def _start_resnet(model: FrameModel, work: Work) -> None:
     if not len(model.backbone.tuned):
         return
     (reference,) = work.inputs["embeddings"]
-    run = next(iter(reference.inputs.get("run", ())), None)
-    config = parse_config(EmbedConfig, dict(reference.config), where=reference.node)
-    store = Store.at(work.store)
-    loaded = build_from_config(config, store=store, run=run, where=reference.node, plugins=work.plugins)
+    loaded = encoder_of(work, reference)
     start_resnet(model, loaded, of=reference.node, where=work.node)
 
 

@@ -70,6 +70,10 @@ def test_diff_and_compare(copied: Path) -> None:
         (["compare", "--sort", "top9"], "--sort 'top9': no score of any run"),
         (["mean", "scores.top1"], "a mean of scores needs at least two of them"),
         (["mean", "scores.top1", "scores.top1"], "scores.top1 is given twice"),
+        (
+            ["mean", "scores.top1", "reelwright.yaml:scores.top1"],
+            "scores.top1 and reelwright.yaml:scores.top1 are the same",
+        ),
         (["mean", "scores", "scores.top1"], "'scores' names no score; write NODE.SCORE"),
         (["mean", "scores.top9", "scores.top1"], "scores has no such score. Did you mean 'top1'?"),
         (["mean", "train.top1", "scores.top1"], "train is a train node and has no scores"),

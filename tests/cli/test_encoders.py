@@ -22,7 +22,12 @@ def _listed(*arguments: str) -> list[dict[str, object]]:
 def test_what_is_listed_is_what_a_pipeline_file_takes() -> None:
     names = encoder_names(("x3d",))
     assert names == ["x3d/x3d_xs", "x3d/x3d_s", "x3d/x3d_m", "x3d/x3d_l", "x3d/x3d_xl"]
-    for name in [*names, *encoder_names(("test_resnet",)), *encoder_names(("dinov2", "small"))]:
+    of_frames = encoder_names(("frames", "resnet18"))
+    assert {f"timm/{name.removeprefix('frames/')}" for name in of_frames} == {
+        name for name in encoder_names(("resnet18",)) if name.startswith("timm/")
+    }
+    assert encoder_names(("frames/vit_tiny",))
+    for name in [*names, *encoder_names(("test_resnet",)), *encoder_names(("dinov2", "small")), *of_frames]:
         check_encoder(name, outputs=("pooled",), model_args={})
 
 

@@ -12,6 +12,7 @@ from reelwright.models.blocks.init_from import start_from
 from reelwright.models.clip_models import build_clip_model
 from reelwright.models.contracts import ClipSizes
 from reelwright.models.encoders.build import build_encoder
+from reelwright.models.systems.cast.blocks import CrossAttention
 from reelwright.models.temporal.common import TemporalSizes
 from reelwright.models.testing import TemporalModelTests, checked_clip_model
 from tests.models.test_cast import CLIP, DEPTH, FRAMES, HEADS, SPACE_ARGS, TIME_ARGS, VMAE, WIDTH, awake, cast, clips
@@ -105,6 +106,17 @@ def test_forms(form):
         ({"exchange": "self"}, "exchange is 'self'; allowed: bcast, lateral, none"),
         ({"source": "tokens"}, "source: tokens needs top"),
         ({"exchange": "none", "exchange_blocks": [0]}, "leave them out"),
+        ({"exchange": "none", "direction": "t2s"}, "direction is t2s, which with exchange: none has no effect"),
+        ({"exchange": "none", "t2s_window": "space"}, "t2s_window is space, which with exchange: none has no effect"),
+        ({"exchange": "lateral", "bottleneck": 1.0}, "bottleneck is 1.0, which with exchange: lateral has no effect"),
+        ({"exchange": "lateral", "positions": False}, "positions is False, which with exchange: lateral has no effect"),
+        ({"direction": "t2s", "s2t_window": "time"}, "s2t_window is time, which with direction: t2s has no effect"),
+        ({"direction": "s2t", "t2s_window": "space"}, "t2s_window is space, which with direction: s2t has no effect"),
+        ({"exchange": "none", "adapters": False, "drop_path": 0.2}, "drop_path is 0.2, which with exchange: none and"),
+        (
+            {"adapters": False, "fusion": "add", "adapter_ratio": 0.5},
+            "adapter_ratio is 0.5, which with adapters: false has no effect",
+        ),
         ({"fusion": "add", "heads_from": {"verb": "space"}}, "heads_from is of fusion: own"),
         ({"drop_path": 1.0}, "drop_path is 1.0"),
         ({"heads_from": {"verb": "both"}}, "heads_from: verb is 'both'; allowed: space, time"),
@@ -274,3 +286,79 @@ def test_as_a_clip_model_its_experts_are_of_the_size_of_the_clips():
         build_clip_model("cast", wide, space=CLIP, time=VMAE, space_args=SPACE_ARGS, time_args=TIME_ARGS)
     with pytest.raises(ValueError, match="source: tokens is of train"):
         build_clip_model("cast", sizes, source="tokens", top=1)
+
+
+UNSEEN = {
+    "both": ({}, set()),
+    "space alone": (
+        {"heads_from": {"verb": "space"}},
+        {"head.time_norm", "blocks.2.adapters.time_mlp", "blocks.2.exchange.cross.time", "blocks.2.exchange.up.time"},
+    ),
+    "time alone, asked by none": (
+        {"heads_from": {"noun": "time"}, "direction": "t2s"},
+        {"head.space_norm", *(f"blocks.{at}.adapters.space_{kind}" for at in range(3) for kind in ("attention", "mlp"))}
+        | {f"blocks.{at}.exchange" for at in range(3)},
+    ),
+    "lateral": (
+        {"heads_from": {"noun": "time"}, "exchange": "lateral"},
+        {"head.space_norm", "blocks.2.adapters.space_mlp", "blocks.2.exchange.up.space"},
+    ),
+    "late add": ({"fusion": "add", "exchange": "none"}, set()),
+}
+
+
+@pytest.mark.parametrize("case", UNSEEN)
+def test_what_no_head_sees_does_not_learn(case):
+    """Frozen is just what gets no gradient."""
+    given, frozen = UNSEEN[case]
+    model = awake(cast(drop_path=0, **given))
+    learning = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    logits = model.eval()(clips())["logits"]
+    found = torch.autograd.grad(logits.square().sum(), [*learning.values()], allow_unused=True)
+    assert [name for name, value in zip(learning, found, strict=True) if value is None] == []
+    still = {name for name, value in model.named_parameters() if not value.requires_grad}
+    parts = {name for name in still if name.startswith(("head", "blocks"))}
+    assert parts == {name for name, _ in model.named_parameters() if name.startswith(tuple(f"{at}." for at in frozen))}
+
+
+def test_the_adapters_of_a_single_head_are_no_heads():
+    model, source = cast(sizes=[("", 4)]), awake(cast(sizes=[("", 4)], seed=5))
+    report = start_from(model, source.state_dict(), replace_heads=True, keep_heads=False)
+    assert set(report.replaced) == {"head.heads.classes.weight", "head.heads.classes.bias"}
+    assert torch.equal(model.head.time_adapter.fc1.weight, source.head.time_adapter.fc1.weight)
+
+
+@pytest.mark.parametrize(
+    ("window", "old", "new"), [("time", (4, 9), (2, 9)), ("space", (4, 9), (4, 16)), ("space_time", (2, 9), (2, 4))]
+)
+def test_positions_of_the_exchange_are_resized_in_their_window(window, old, new):
+    """A table that rises evenly along one axis of its window, and is alike along the others, still does."""
+    source, module = (CrossAttention(4, heads=2, window=window, grid=grid) for grid in (old, new))
+    line = torch.linspace(0, 1, 5)[1:-1]  # of 3 columns
+    with torch.no_grad():
+        for table in (source.query_pos, source.key_pos):
+            along = torch.arange(4.0) if window == "time" else line.repeat(len(table) // 3)
+            table.copy_(along[:, None].expand_as(table))
+    start_from(module, source.state_dict(), replace_heads=False, keep_heads=False)
+    found = module.key_pos.detach()
+    assert torch.equal(found, found[:, :1].expand_as(found))
+    if window == "time":
+        assert found[:, 0].tolist() == [0.5, 2.5]
+        return
+    side = 4 if window == "space" else 2
+    rows = found[:, 0].reshape(-1, side)
+    assert torch.allclose(rows, rows[:1].expand_as(rows), atol=1e-6)
+    assert (rows.diff(dim=1) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("window", "old", "new", "width"),
+    [("space", (1, 9), (1, 8), 4), ("space_time", (2, 9), (3, 4), 4), ("time", (4, 4), (2, 4), 6)],
+    ids=["no square", "other frames", "other features"],
+)
+def test_positions_that_cannot_be_resized_are_refused(window, old, new, width):
+    source = CrossAttention(width, heads=2, window=window, grid=old)
+    module = CrossAttention(4, heads=2, window=window, grid=new)
+    values = {"key_pos": source.key_pos.detach(), "q_bias": module.q_bias.detach()}
+    with pytest.raises(ValueError, match=r"positions of shape .* cannot be resized"):
+        start_from(module, values, replace_heads=False, keep_heads=False)

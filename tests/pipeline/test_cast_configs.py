@@ -76,6 +76,7 @@ def test_values_are_those_of_the_scripts(name: str) -> None:
     assert (mix.mixup_alpha, mix.cutmix_alpha, mix.switch_probability, mix.mode) == (0.8, 1.0, 0, "batch")
     assert (options.bottleneck, options.init_scale, options.head_dropout, options.pixels) == (0.5, 1, 0, "imagenet")
     assert (config.precision, config.drop_last, config.seed) == ("fp16", True, 0)
+    assert (config.preprocess.interpolation, config.preprocess.antialias) == ("bilinear", False)
     augment = config.augment
     assert (augment.rand_augment, augment.rand_augment_interpolation) == ("rand-m7-n4-mstd0.5-inc1", "bicubic")
     assert (augment.crop_scale, augment.crop_aspect) == ((0.08, 1), (0.75, pytest.approx(4 / 3)))

@@ -14,6 +14,8 @@ from reelwright.pipeline.plan.graph import NodePlan
 from reelwright.pipeline.plan.plan import Planner
 from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.pipeline.run import runner
+from reelwright.pipeline.run.work_units import build_work
+from reelwright.storage.digests import file_digest
 from reelwright.storage.ledger.digest_cache import KnownFiles
 from reelwright.storage.ledger.items import ItemLedger
 from tests.small_project import write_rows
@@ -96,6 +98,15 @@ def test_each_node_is_planned_once_where_nothing_is_to_do(folder: Path, counted:
     counted.clear()
     assert states(folder) == {"rows": "up to date", "scores": "up to date"}
     assert counted == {**plans, "look at rows": 1, "look at scores": 1, "tables of files": 1}
+
+
+def test_units_of_work_know_the_digests_of_files_that_their_inputs_name(folder: Path) -> None:
+    (folder / "encoder.safetensors").write_bytes(b"one")
+    train = "  train: {uses: train, embeddings: [embed], val_splits: []}"
+    (folder / "reelwright.yaml").write_text(f"{PIPELINE.replace('stages:', WITH_WEIGHTS)}{train}", encoding="utf-8")
+    planner = opened(folder).planner()
+    (embed,) = build_work(planner, planner.plan("train")).inputs["embeddings"]
+    assert embed.files == {"weights": file_digest(folder / "encoder.safetensors")}
 
 
 def test_a_file_that_enters_a_key_is_read_again_where_it_was_written_since(folder: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from reelwright.stages.base.inputs import unchanged_sources
-from reelwright.stages.base.work import Work
+from reelwright.stages.base.work import InputRef, Work
+from reelwright.stages.embed.encoding.encoder import encoder_of
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import InputError
 
@@ -51,6 +54,21 @@ def test_a_file_replaced_before_it_is_read(path):
         unchanged_sources(work),
     ):
         pytest.fail("it must not be read")
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+def test_weights_of_an_input_are_those_of_its_key(path, is_same):
+    """The encoder of an embed node that another node reads (experts, spatial)."""
+    given = {"frames": "frames", "encoder": "timm/test_vit", "weights": str(path)}
+    embed = InputRef(node="space", stage="embed", key="e", config=given, files={"weights": file_digest(path)})
+    work = replace(times_work(path, digest=None), config={"fps": 1}, inputs={"experts": (embed,)})
+    if is_same:
+        with unchanged_sources(work, of=embed):
+            assert path.read_text()
+        return
+    swap(path)
+    with pytest.raises(InputError, match=r"times\.csv changed after the plan was made of it.*run again"):
+        encoder_of(work, embed)
 
 
 def read_swapped(work, path):

@@ -7,14 +7,22 @@ bottleneck, h heads, L tokens of a window, M windows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.ops import stochastic_depth
 
+from reelwright.models.blocks.init_from import resize_positions
+from reelwright.models.clip_options import CastOptions
+from reelwright.models.encoders.positions import resize_grid
+from reelwright.models.systems.cast.experts import EXPERTS, Expert
+
 _INIT_STD, _NORM_EPS = 0.02, 1e-6
+_MLP_SCALE = 0.5  # on the adapter beside the MLP
+_ASKING = {"both": EXPERTS, "t2s": ("space",), "s2t": ("time",)}  # by direction, who is added to
 
 
 class Adapter(nn.Module):
@@ -42,6 +50,7 @@ class CrossAttention(nn.Module):
             raise ValueError(f"{heads} heads do not divide the {width} features of the bottleneck.")
         self.heads, self.window = heads, window
         frames, places = grid
+        self.frames = frames
         length = {"time": frames, "space": places, "space_time": frames * places}[window]
         if positions:
             for name in ("query_pos", "key_pos"):
@@ -57,6 +66,22 @@ class CrossAttention(nn.Module):
     def no_weight_decay(self) -> set[str]:
         """Names of positions."""
         return {"query_pos", "key_pos"}
+
+    def resized_positions(self, values_LE: Tensor, shape: torch.Size) -> Tensor:
+        """Positions of a window of another length: along time linearly, on its square grids of places bicubically.
+
+        Of space_time the number of frames must be that of here. Raises ValueError for what cannot be resized so.
+        """
+        if self.window == "time" and values_LE.shape[1] == shape[1]:
+            return resize_positions(values_LE, shape)
+        frames = self.frames if self.window == "space_time" else 1
+        sides = [math.isqrt(length // frames) for length in (len(values_LE), shape[0])]
+        if values_LE.shape[1] != shape[1] or [frames * side**2 for side in sides] != [len(values_LE), shape[0]]:
+            raise ValueError(
+                f"positions of shape {tuple(values_LE.shape)} cannot be resized to {tuple(shape)}: they must have "
+                f"equally many features, and {f'{frames} frames of ' if frames > 1 else ''}square grids of places."
+            )
+        return resize_grid(values_LE[None], (sides[0], sides[0]), (sides[1], sides[1]))[0]
 
     def forward(self, asking_BTNE: Tensor, asked_BTNE: Tensor) -> Tensor:
         """(B,T,N,E) of both experts -> what those that ask have seen (B,T,N,E)."""
@@ -122,6 +147,13 @@ class Exchange(nn.Module):
         for name in self.up:
             nn.init.zeros_(self.up.get_parameter(f"{name}.weight"))
 
+    def unseen(self, seen: Collection[str]) -> list[nn.Module]:
+        """What changes nothing of the streams of ``seen``."""
+        asking = [name for name in self.up if name not in seen]
+        return (
+            [self] if len(asking) == len(self.up) else [part[name] for part in (self.cross, self.up) for name in asking]
+        )
+
     def forward(self, streams: Mapping[str, Tensor], prefixes: Mapping[str, int]) -> dict[str, Tensor]:
         """Streams (B,T,P+N,D) by expert, and P of each -> what is added to those that ask."""
         narrow = {name: self.norm[name](self.down[name](stream)) for name, stream in streams.items()}
@@ -143,6 +175,10 @@ class Lateral(nn.Module):
         self.up = nn.ModuleDict({name: nn.Linear(width, width) for name in names})
         for parameter in self.up.parameters():
             nn.init.zeros_(parameter)
+
+    def unseen(self, seen: Collection[str]) -> list[nn.Module]:
+        """As of `Exchange`."""
+        return [layer for name, layer in self.up.items() if name not in seen]
 
     def forward(self, streams: Mapping[str, Tensor], prefixes: Mapping[str, int]) -> dict[str, Tensor]:
         """As of `Exchange`; nothing is added to prefix tokens."""
@@ -167,3 +203,59 @@ def dropped(x_B: Tensor, rate: float, *, training: bool) -> Tensor:
     """`x_B` with whole clips set to 0 at `rate`, the others scaled up (stochastic depth)."""
     result: Tensor = stochastic_depth(x_B, rate, mode="row", training=training)
     return result
+
+
+class CastBlock(nn.Module):
+    """What is added to one block of both experts."""
+
+    def __init__(self, experts: Mapping[str, Expert], options: CastOptions, *, exchanges: bool, rate: float) -> None:
+        """`rate` is that of stochastic depth."""
+        super().__init__()
+        space, hidden = experts["space"], int(experts["space"].width * options.adapter_ratio)
+        self.rate = rate
+        kinds = ("attention", "mlp") if options.adapters else ()
+        self.adapters = nn.ModuleDict(
+            {f"{name}_{kind}": Adapter(space.width, hidden) for kind in kinds for name in EXPERTS}
+        )
+        asking = _ASKING[options.direction]
+        self.exchange: Exchange | Lateral | None = None
+        if exchanges and options.exchange == "lateral":
+            self.exchange = Lateral(space.width, names=asking)
+        elif exchanges:
+            windows = {"space": options.t2s_window, "time": options.s2t_window}
+            self.exchange = Exchange(
+                space.width,
+                bottleneck=options.bottleneck,
+                heads=space.num_heads,
+                windows={name: windows[name] for name in asking},
+                grid=(space.grid[0], space.grid[1] * space.grid[2]),
+                positions=options.positions,
+            )
+
+    def forward(self, experts: Mapping[str, Expert], index: int, streams: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Streams that enter block `index` of the experts -> those that leave it."""
+        found = dict(streams)
+        for name, expert in experts.items():
+            seen = expert.attended(index, found[name])
+            found[name] = found[name] + (seen + self._adapted(f"{name}_attention", seen) if self.adapters else seen)
+        if self.exchange is not None:
+            frames = {name: expert.frames(found[name]) for name, expert in experts.items()}
+            added = self.exchange(frames, {name: expert.num_prefix for name, expert in experts.items()})
+            for name, value in added.items():
+                found[name] = found[name] + experts[name].stream(dropped(value, self.rate, training=self.training))
+        for name, expert in experts.items():
+            normed = expert.normed(index, found[name])
+            change = expert.transformed(index, normed)
+            if self.adapters:
+                beside = expert.frames(_MLP_SCALE * self._adapted(f"{name}_mlp", normed))
+                change = change + expert.stream(dropped(beside, self.rate, training=self.training))
+            found[name] = found[name] + change
+        return found
+
+    def half(self, names: Collection[str], kind: str) -> list[nn.Module]:
+        """The adapters of these experts that are of its attention or its MLP (`kind`)."""
+        return [self.adapters[f"{name}_{kind}"] for name in names if f"{name}_{kind}" in self.adapters]
+
+    def _adapted(self, name: str, x: Tensor) -> Tensor:
+        result: Tensor = self.adapters[name](x)
+        return result

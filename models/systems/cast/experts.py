@@ -19,6 +19,7 @@ from reelwright.models.encoders.base import Encoder
 from reelwright.models.encoders.timm_encoders import enter_transformer
 from reelwright.models.encoders.videomae import VideoMae
 
+EXPERTS = ("space", "time")
 _BLOCKS = (Block, EvaBlock)  # of timm, that norm what enters a half; others would be run wrongly
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _BEFORE = ("patch_embed", "cls_token", "reg_token", "pos_embed", "norm_pre")  # of a model, before its blocks
@@ -125,6 +126,12 @@ class Expert(nn.Module):
         found: Any = self.model.blocks[block]
         result: Tensor = found.mlp(normed)
         return _scaled(found, 2, result)
+
+    def half(self, block: int, kind: str) -> list[nn.Module]:
+        """The modules of a block that are of its attention or its MLP (`kind`)."""
+        found = self.model.blocks[block]
+        names = {"attention": ("norm1", "attn", "ls1"), "mlp": ("norm2", "mlp", "ls2")}[kind]
+        return [getattr(found, name) for name in names if hasattr(found, name)]
 
     def _rotations(self) -> dict[str, Tensor]:
         """Rotary positions of EVA."""

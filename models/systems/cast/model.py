@@ -23,67 +23,12 @@ from reelwright.models.clip_options import CastOptions
 from reelwright.models.contracts import ClipModel, ClipSizes, Inputs, Part
 from reelwright.models.encoders.base import DataConfig, Encoder
 from reelwright.models.encoders.build import build_encoder
-from reelwright.models.systems.cast.blocks import Adapter, Exchange, Lateral, dropped
-from reelwright.models.systems.cast.experts import Expert, check_equal, check_start, repeat_real
+from reelwright.models.systems.cast.blocks import CastBlock
+from reelwright.models.systems.cast.experts import EXPERTS, Expert, check_equal, check_start, repeat_real
 from reelwright.models.systems.cast.head import CastHead
 from reelwright.models.systems.cast.public_names import from_public
 
-EXPERTS = ("space", "time")
-_MLP_SCALE = 0.5  # on the adapter beside the MLP
 _BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
-_ASKING = {"both": ("space", "time"), "t2s": ("space",), "s2t": ("time",)}  # by direction, who is added to
-
-
-class CastBlock(nn.Module):
-    """What is added to one block of both experts."""
-
-    def __init__(self, experts: Mapping[str, Expert], options: CastOptions, *, exchanges: bool, rate: float) -> None:
-        """`rate` is that of stochastic depth."""
-        super().__init__()
-        space, hidden = experts["space"], int(experts["space"].width * options.adapter_ratio)
-        self.rate = rate
-        kinds = ("attention", "mlp") if options.adapters else ()
-        self.adapters = nn.ModuleDict(
-            {f"{name}_{kind}": Adapter(space.width, hidden) for kind in kinds for name in EXPERTS}
-        )
-        asking = _ASKING[options.direction]
-        self.exchange: Exchange | Lateral | None = None
-        if exchanges and options.exchange == "lateral":
-            self.exchange = Lateral(space.width, names=asking)
-        elif exchanges:
-            windows = {"space": options.t2s_window, "time": options.s2t_window}
-            self.exchange = Exchange(
-                space.width,
-                bottleneck=options.bottleneck,
-                heads=space.num_heads,
-                windows={name: windows[name] for name in asking},
-                grid=(space.grid[0], space.grid[1] * space.grid[2]),
-                positions=options.positions,
-            )
-
-    def forward(self, experts: Mapping[str, Expert], index: int, streams: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Streams that enter block `index` of the experts -> those that leave it."""
-        found = dict(streams)
-        for name, expert in experts.items():
-            seen = expert.attended(index, found[name])
-            found[name] = found[name] + (seen + self._adapted(f"{name}_attention", seen) if self.adapters else seen)
-        if self.exchange is not None:
-            frames = {name: expert.frames(found[name]) for name, expert in experts.items()}
-            added = self.exchange(frames, {name: expert.num_prefix for name, expert in experts.items()})
-            for name, value in added.items():
-                found[name] = found[name] + experts[name].stream(dropped(value, self.rate, training=self.training))
-        for name, expert in experts.items():
-            normed = expert.normed(index, found[name])
-            change = expert.transformed(index, normed)
-            if self.adapters:
-                beside = expert.frames(_MLP_SCALE * self._adapted(f"{name}_mlp", normed))
-                change = change + expert.stream(dropped(beside, self.rate, training=self.training))
-            found[name] = found[name] + change
-        return found
-
-    def _adapted(self, name: str, x: Tensor) -> Tensor:
-        result: Tensor = self.adapters[name](x)
-        return result
 
 
 class Cast(ClipModel):
@@ -133,10 +78,29 @@ class Cast(ClipModel):
         )
         norms = {name: expert.take_norm() for name, expert in self._experts().items()}
         self.head = CastHead(norms, self.space.width, sizes=sizes, options=options)
+        self._freeze_unseen()
         if options.source == "tokens":
             for expert in self._experts().values():
                 expert.keep_last(top)
         self._is_recomputed = False
+
+    def _freeze_unseen(self) -> None:
+        """Freeze what no head sees: behind the last exchange, that of an expert which answers no head."""
+        experts = self._experts()
+        seen = {name for name in EXPERTS for reader in self.head.reads.values() if reader in {name, "both"}}
+        unseen: list[nn.Module] = [self.head.get_submodule(f"{name}_norm") for name in set(EXPERTS) - seen]
+        for index in reversed(range(self.space.depth)):
+            block = self.blocks[str(index)] if index >= self.first else None
+            unseen += [part for name in set(EXPERTS) - seen for part in experts[name].half(index, "mlp")]
+            if isinstance(block, CastBlock):
+                unseen += block.half(set(EXPERTS) - seen, "mlp")
+                if block.exchange is not None:
+                    unseen += block.exchange.unseen(seen)
+                    seen |= set(EXPERTS) if seen & set(block.exchange.up) else set()
+                unseen += block.half(set(EXPERTS) - seen, "attention")
+            unseen += [part for name in set(EXPERTS) - seen for part in experts[name].half(index, "attention")]
+        for part in (*unseen, *(experts[name] for name in set(EXPERTS) - seen)):
+            part.requires_grad_(requires_grad=False)
 
     @classmethod
     def of(cls, sizes: ClipSizes, options: CastOptions) -> Cast:

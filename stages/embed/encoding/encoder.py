@@ -54,6 +54,16 @@ def load_encoder(work: Work) -> LoadedEncoder:
         return build_from_config(config, store=Store.at(work.store), run=run, where=work.node, plugins=work.plugins)
 
 
+def encoder_of(work: Work, reference: InputRef, *, outputs: tuple[str, ...] | None = None) -> LoadedEncoder:
+    """The encoder of an embed node that ``work`` reads, with its outputs or others; raises as `load_encoder`."""
+    config = parse_config(EmbedConfig, dict(reference.config), where=reference.node)
+    config = config if outputs is None else config.model_copy(update={"outputs": outputs})
+    run = next(iter(reference.inputs.get("run", ())), None)
+    store = Store.at(work.store)
+    with unchanged_sources(work, of=reference):
+        return build_from_config(config, store=store, run=run, where=reference.node, plugins=work.plugins)
+
+
 def build_from_config(
     config: EmbedConfig, *, store: Store, run: InputRef | None, where: str, plugins: Mapping[str, Any]
 ) -> LoadedEncoder:

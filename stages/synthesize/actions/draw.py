@@ -22,6 +22,7 @@ from reelwright.stages.synthesize.family_settings import ActionsConfig
 
 _PLACES = 200  # tries to find a free place for something
 _GAP = 0.01  # of the side, between things
+_DARK = (16, 16, 16)
 _TEXTURE_GRIDS = ((4, 90), (9, 50), (23, 30))  # cells across, grey levels of their range
 
 
@@ -86,7 +87,7 @@ def render(
     del is_instance
     scene = draw_scene(rng, config.actions, label=str(parameters["label"]))
     margin = math.ceil(SUPERSAMPLING * config.size * config.actions.jitter) + 1
-    table = _background(rng, SUPERSAMPLING * config.size + 2 * margin)
+    table = _background(rng, SUPERSAMPLING * config.size + 2 * margin, is_dark=config.actions.ground == "dark")
     return np.stack(
         [_frame(rng, scene, table, index, margin=margin, config=config) for index in range(config.actions.num_frames)]
     )
@@ -102,7 +103,7 @@ def draw_scene(rng: np.random.Generator, config: ActionsConfig, *, label: str) -
     """Everything but background and noise; things do not touch each other, wherever the verb takes the actor."""
     verb, noun = label.split("-", 1)
     amount = float(rng.uniform())
-    actor = _thing(rng, noun)
+    actor = _thing(rng, noun, config.radius)
     reach = _reach(verb, amount, actor.radius)
     centre = _place(rng, [], radius=actor.radius, reach=reach)
     actor = Thing(actor.noun, centre or (0.5, 0.5), actor.radius, actor.angle, actor.colour, actor.second)
@@ -110,7 +111,7 @@ def draw_scene(rng: np.random.Generator, config: ActionsConfig, *, label: str) -
     others: list[Thing] = []
     rest = [name for name in config.nouns if name != noun] or list(config.nouns)
     for _ in range(config.num_distractors):
-        other = _thing(rng, rest[int(rng.integers(len(rest)))])
+        other = _thing(rng, rest[int(rng.integers(len(rest)))], config.radius)
         place = _place(rng, taken, radius=other.radius, reach=(0.0, 0.0, 0.0, 0.0))
         if place is not None:
             others.append(Thing(other.noun, place, other.radius, other.angle, other.colour, other.second))
@@ -173,11 +174,11 @@ def _reach(verb: str, much: float, radius: float) -> tuple[float, float, float, 
     return (around, around if verb == "grow" else 0.0, around, around if verb == "grow" else 0.0)
 
 
-def _thing(rng: np.random.Generator, noun: str) -> Thing:
+def _thing(rng: np.random.Generator, noun: str, radius: tuple[float, float]) -> Thing:
     hue, lightness = rng.uniform(), rng.uniform()
     colour = _hsv(float(hue), 0.55 + 0.35 * float(rng.uniform()), 0.65 + 0.3 * float(lightness))
     second = _hsv(float(hue + rng.uniform(0.3, 0.7)) % 1, 0.5, 0.2 + 0.25 * float(rng.uniform()))
-    return Thing(noun, (0.5, 0.5), float(rng.uniform(0.085, 0.12)), float(rng.uniform(0, 360)), colour, second)
+    return Thing(noun, (0.5, 0.5), float(rng.uniform(*radius)), float(rng.uniform(0, 360)), colour, second)
 
 
 def _hsv(hue: float, saturation: float, value: float) -> tuple[int, int, int]:
@@ -231,8 +232,10 @@ def _camera(rng: np.random.Generator, config: ActionsConfig) -> NDArray[np.float
     return config.jitter * np.array([[(a + b) / 2, (c + d) / 2] for a, b, c, d in waves])
 
 
-def _background(rng: np.random.Generator, side: int) -> Image.Image:
-    """A texture: coloured noise at three sizes."""
+def _background(rng: np.random.Generator, side: int, *, is_dark: bool) -> Image.Image:
+    """A texture: coloured noise at three sizes; or one dark grey."""
+    if is_dark:
+        return Image.new("RGB", (side, side), _DARK)
     base = rng.integers(70, 150, size=3)
     canvas = np.broadcast_to(base, (side, side, 3)).astype(np.int16)
     for cells, levels in _TEXTURE_GRIDS:

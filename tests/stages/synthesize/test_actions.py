@@ -103,6 +103,25 @@ def test_turning_left_is_counter_clockwise_as_it_is_seen():
     assert np.corrcoef(x, y)[0, 1] > 0.5
 
 
+def test_larger_things_on_a_dark_ground():
+    """Later settings, of which nothing is in a key where they are as always."""
+    frames, truth = video(
+        "grow-dotted_disc", noise=0.0, jitter=0.0, num_distractors=1, ground="dark", radius=(0.2, 0.2)
+    )
+    left, _, right, _ = truth[0].box
+    assert right - left == pytest.approx(2 * 0.2 * 64, abs=0.2)
+    assert (frames[:, 0, 0] == 16).all()
+    assert config_of().content()["actions"].keys().isdisjoint({"ground", "radius"})
+    other = config_of(ground="dark", radius=(0.1, 0.2)).content()["actions"]
+    assert (other["ground"], other["radius"]) == ("dark", [0.1, 0.2])
+
+
+@pytest.mark.parametrize("radius", [(0.2, 0.1), (0.0, 0.1), (0.1, 0.3)])
+def test_sizes_that_there_cannot_be(radius):
+    with pytest.raises(ValueError, match=r"radius is .*: two shares of the side, above 0, up to 0.2"):
+        config_of(radius=radius)
+
+
 def test_a_mirrored_video_is_of_the_other_class():
     """Where the things are drawn as mirror images, moving left becomes moving right, pixel by pixel of the truth."""
     config = config_of(**STILL).actions

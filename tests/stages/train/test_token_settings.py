@@ -1,11 +1,15 @@
 """What train refuses of CAST's last blocks before any work."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from reelwright.models.encoders.base import DataConfig
 from reelwright.stages.base.config import parse_config
+from reelwright.stages.embed.config import ClipSettings, PreprocessSettings
+from reelwright.stages.embed.encoding.preprocess import override
 from reelwright.stages.finetune.config import FinetuneConfig
 from reelwright.stages.fit.init_from import _own_names
 from reelwright.stages.train.config import TrainConfig
@@ -102,3 +106,32 @@ def test_the_last_blocks_go_on_from_a_whole_network():
     model, whole = cast(top=2, source="tokens"), cast()
     found = _own_names({f"model.{name}": value for name, value in whole.state_dict().items()}, model)
     assert found.keys() >= model.state_dict().keys()
+
+
+SEEN = DataConfig(
+    size=(8, 8),
+    resize=8,
+    interpolation="bicubic",
+    antialias=True,
+    crop="center",
+    mean=(0.5,) * 3,
+    std=(0.5,) * 3,
+    clip_length=4,
+)
+
+
+def test_experts_that_want_other_frames_are_refused_unless_the_node_says_what_both_see():
+    time = replace(SEEN, interpolation="bilinear", antialias=False, mean=(0.4,) * 3)
+    loaded: Any = {"space": SimpleNamespace(data_config=SEEN), "time": SimpleNamespace(data_config=time)}
+    own, given = replace(SEEN, mean=(0.0,) * 3), PreprocessSettings(interpolation="bilinear")
+    with pytest.raises(
+        ConfigError, match=r"interpolation: bicubic and bilinear; antialias: True and False.*Set preproc"
+    ):
+        Experts(loaded, "tune").data_config(own, given=PreprocessSettings())
+    with pytest.raises(ConfigError, match=r"tune: .*\(space and time; antialias: True and False\)"):
+        Experts(loaded, "tune").data_config(own, given=given)
+    both = given.model_copy(update={"antialias": False})
+    found = override(Experts(loaded, "tune").data_config(own, given=both), both, clip=ClipSettings())
+    assert (found.interpolation, found.antialias, found.mean) == ("bilinear", False, (0.0,) * 3)
+    alike: Any = {name: SimpleNamespace(data_config=SEEN) for name in ("space", "time")}
+    assert Experts(alike, "tune").data_config(own, given=PreprocessSettings()) == own
