@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from reelwright.stages.base.config import Settings
 
@@ -17,6 +17,7 @@ NOUNS = tuple(f"{texture}_{shape}" for texture in NOUN_TEXTURES for shape in NOU
 MIXED_VARIATIONS = -1  # half linear, half of MIXED_NON_LINEAR
 MIXED_NON_LINEAR = (4, 14, 16, 17, 20, 27, 29)
 VARIATION_NUMBERS = (*range(23), 27, 28, 29, 31, 42, 44, 45, 48)
+_MAX_RADIUS = 0.2  # of a thing that grows to twice its size and is to fit into the picture
 MIN_SIZE, MAX_SIZE = 32, 2048  # counts of 20 frames of the largest take 0.7 GB
 
 
@@ -78,6 +79,8 @@ class ActionsConfig(Settings):
     """What does it, TEXTURE_SHAPE."""
     num_distractors: int = Field(2, ge=0, le=8)
     """Things that lie still, of other nouns; fewer where there is no room for them."""
+    radius: tuple[float, float] = (0.085, 0.12)
+    """Of things at their start, as shares of the side, from least to most; up to 0.2."""
     acting: tuple[float, float] = (0.3, 0.6)
     """Share of the clip during which it acts, from least to most."""
     jitter: float = Field(0.015, ge=0, le=0.1)
@@ -97,7 +100,18 @@ class ActionsConfig(Settings):
         least, most = self.acting
         if not 0 < least <= most <= 1:
             raise ValueError(f"acting is {least} to {most}: two shares of the clip, above 0, up to 1, least first")
+        least, most = self.radius
+        if not 0 < least <= most <= _MAX_RADIUS:
+            raise ValueError(
+                f"radius is {least} to {most}: two shares of the side, above 0, up to {_MAX_RADIUS}, least first"
+            )
         return self
+
+    @model_serializer(mode="wrap")
+    def _usual_radius_leaves_keys_as_they_were(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = dump(self)
+        usual = type(self).model_fields["radius"].default
+        return {name: value for name, value in values.items() if name != "radius" or self.radius != usual}
 
 
 REALISTIC: dict[str, Any] = {  # docs/stand-ins.md: measured on labels of MECCANO before any model was trained on it

@@ -102,7 +102,7 @@ def draw_scene(rng: np.random.Generator, config: ActionsConfig, *, label: str) -
     """Everything but background and noise; things do not touch each other, wherever the verb takes the actor."""
     verb, noun = label.split("-", 1)
     amount = float(rng.uniform())
-    actor = _thing(rng, noun)
+    actor = _thing(rng, noun, config)
     reach = _reach(verb, amount, actor.radius)
     centre = _place(rng, [], radius=actor.radius, reach=reach)
     actor = Thing(actor.noun, centre or (0.5, 0.5), actor.radius, actor.angle, actor.colour, actor.second)
@@ -110,7 +110,7 @@ def draw_scene(rng: np.random.Generator, config: ActionsConfig, *, label: str) -
     others: list[Thing] = []
     rest = [name for name in config.nouns if name != noun] or list(config.nouns)
     for _ in range(config.num_distractors):
-        other = _thing(rng, rest[int(rng.integers(len(rest)))])
+        other = _thing(rng, rest[int(rng.integers(len(rest)))], config)
         place = _place(rng, taken, radius=other.radius, reach=(0.0, 0.0, 0.0, 0.0))
         if place is not None:
             others.append(Thing(other.noun, place, other.radius, other.angle, other.colour, other.second))
@@ -173,11 +173,11 @@ def _reach(verb: str, much: float, radius: float) -> tuple[float, float, float, 
     return (around, around if verb == "grow" else 0.0, around, around if verb == "grow" else 0.0)
 
 
-def _thing(rng: np.random.Generator, noun: str) -> Thing:
+def _thing(rng: np.random.Generator, noun: str, config: ActionsConfig) -> Thing:
     hue, lightness = rng.uniform(), rng.uniform()
     colour = _hsv(float(hue), 0.55 + 0.35 * float(rng.uniform()), 0.65 + 0.3 * float(lightness))
     second = _hsv(float(hue + rng.uniform(0.3, 0.7)) % 1, 0.5, 0.2 + 0.25 * float(rng.uniform()))
-    return Thing(noun, (0.5, 0.5), float(rng.uniform(0.085, 0.12)), float(rng.uniform(0, 360)), colour, second)
+    return Thing(noun, (0.5, 0.5), float(rng.uniform(*config.radius)), float(rng.uniform(0, 360)), colour, second)
 
 
 def _hsv(hue: float, saturation: float, value: float) -> tuple[int, int, int]:
