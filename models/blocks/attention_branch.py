@@ -79,21 +79,26 @@ class AttentionBranch(nn.Module):
         time: str = "dense",
         dropout: float = 0.5,
         per_row: bool = False,
+        attends: bool = True,
     ) -> None:
         """`trunk` gives maps of `num_features` channels of the size that it is given.
 
         With `time` dense there are always `length` frames; the branch's classifier then has a weight for each of them.
+        Unless it `attends`, it is a classifier alone, whose S and M are 1.
         """
         super().__init__()
         self.trunk, self.norm = trunk, nn.BatchNorm3d(num_features)
         self.evidence = nn.Conv3d(num_features, num_outputs, 1, bias=False)
         self.evidence_norm = nn.BatchNorm3d(num_outputs)
-        self.time_conv = nn.Conv3d(num_outputs, 1, 3, padding=1, bias=False)
-        self.time_norm = nn.BatchNorm3d(1)
-        self.time = DenseTime(length) if time == "dense" else ConvolutionalTime()
+        self.attends = attends
+        if attends:
+            self.time_conv = nn.Conv3d(num_outputs, 1, 3, padding=1, bias=False)
+            self.time_norm = nn.BatchNorm3d(1)
+            self.time = DenseTime(length) if time == "dense" else ConvolutionalTime()
         self.classes = nn.Conv3d(num_outputs, num_outputs, 1, bias=False)
-        self.space_conv = nn.Conv3d(num_outputs, 1, 1, bias=False)
-        self.space_norm = nn.BatchNorm3d(1)
+        if attends:
+            self.space_conv = nn.Conv3d(num_outputs, 1, 1, bias=False)
+            self.space_norm = nn.BatchNorm3d(1)
         self.dropout = nn.Dropout(dropout)
         self.per_row, self.is_dense = per_row, time == "dense" and not per_row
         self.head = nn.Linear(num_outputs * (length if self.is_dense else 1), num_outputs)
@@ -103,8 +108,11 @@ class AttentionBranch(nn.Module):
         features = through_blocks(self.trunk, x_BCTHW, mask_BT)
         evidence = self.evidence_norm(self.evidence(self.norm(features))).relu()
         evidence_BKTHW = evidence * mask_BT[:, None, :, None, None]
-        space_BTHW = self.space_norm(self.space_conv(evidence_BKTHW))[:, 0].sigmoid()
-        time_BT = self.time(self.time_norm(self.time_conv(evidence_BKTHW)).relu()[:, 0], mask_BT).sigmoid()
+        if self.attends:
+            space_BTHW = self.space_norm(self.space_conv(evidence_BKTHW))[:, 0].sigmoid()
+            time_BT = self.time(self.time_norm(self.time_conv(evidence_BKTHW)).relu()[:, 0], mask_BT).sigmoid()
+        else:
+            space_BTHW, time_BT = torch.ones_like(evidence_BKTHW[:, 0]), torch.ones_like(evidence_BKTHW[:, 0, :, 0, 0])
         pooled_BKT = self.classes(evidence_BKTHW).mean(dim=(3, 4))
         if self.is_dense:
             logits = self.head(self.dropout(pooled_BKT).flatten(1))

@@ -48,13 +48,14 @@ class AttentionBranchModel(TemporalModel):
                 time=options.time,
                 dropout=options.dropout,
                 per_row=sizes.per_row,
+                attends=options.branch is True,
             )
             self.gate = AttentionGate(width, version=options.version)
         self.perceive = bottlenecks(width, width, count=options.layers)
         self.dropout, self.head = nn.Dropout(options.dropout), nn.Linear(width, sizes.num_outputs)
 
     def forward(self, batch: Inputs) -> dict[str, Tensor]:
-        """`logits`, `attention.space` (B,T,H,W); of the branch `aux.attention_logits` and `attention.time` (B,T).
+        """`logits`, `attention.space` (B,T,H,W); of the branch `aux.attention_logits`, and `attention.time` (B,T).
 
         In: `mask` (B,T), and `rows` (B,T,D), a grid of one place, tokens (B,T,N,D) or maps (B,T,C,H,W). Raises
         ValueError for tokens that are no square grid, and for windows of another length than was learned.
@@ -66,7 +67,12 @@ class AttentionBranchModel(TemporalModel):
         if self.branch is None or self.gate is None:
             logits, features_BCTHW = self._answer(x_BCTHW, mask_BT)
             return {"logits": logits, "attention.space": self._grad_cam(logits, features_BCTHW)}
-        attention = edited(self.branch(x_BCTHW, mask_BT), batch)
+        attention = self.branch(x_BCTHW, mask_BT)
+        if not self.branch.attends:
+            logits, features_BCTHW = self._answer(self.gate(x_BCTHW, attention), mask_BT)
+            space_BTHW = self._grad_cam(logits, features_BCTHW)
+            return {"logits": logits, "aux.attention_logits": attention.logits, "attention.space": space_BTHW}
+        attention = edited(attention, batch)
         logits, _ = self._answer(self.gate(x_BCTHW, attention), mask_BT)
         return named_outputs(logits, attention)
 

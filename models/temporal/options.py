@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 POSITIONS = ("learned", "sinusoidal")
 ATTENTIONS = ("full", "neighbours", "linformer")
@@ -207,8 +207,9 @@ class AttentionBranchOptions:
     version: str = "v1"
     # v2: without the ReLU behind the gate.
     dropout: float = 0.5
-    branch: bool = True
-    # False: the same network without branch and gate, to compare with; attention.space is then Grad-CAM of its answer.
+    branch: bool | Literal["ungated"] = True
+    # To compare with: false, the same network without branch and gate; ungated, of the same depth and with the branch's
+    # classifier, but S = M = 1 at the gate. attention.space is then Grad-CAM of the answer.
 
     reads_grids: ClassVar[bool] = True
     # Rows keep their positions: tokens and maps are not averaged.
@@ -216,8 +217,9 @@ class AttentionBranchOptions:
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of what the model gives."""
-        of_branch = ("attention.time", "aux.attention_logits") if self.branch else ()
-        return ("attention.space", *of_branch, "logits")
+        of_branch = ("aux.attention_logits",) if self.branch else ()
+        in_time = ("attention.time",) if self.branch is True else ()
+        return ("attention.space", *in_time, *of_branch, "logits")
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""

@@ -36,6 +36,7 @@ class AttentionEdits:
         """``elsewhere`` names the videos of the table that are not predicted."""
         self._edits, self._elsewhere = edits, elsewhere
         self._grid: tuple[int, int] | None = None  # of maps, where attention in space is edited
+        self._num_places: dict[str, int] = {}  # along time, of what is edited
         self._unused = {edit.line: digest for digest, found in edits.items() for edit in found}
 
     @property
@@ -45,11 +46,16 @@ class AttentionEdits:
         return tuple(name for name, boxed in ((SPACE, True), (TIME, False)) if boxed in is_boxed)
 
     def check(
-        self, forward: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]], trial: Mapping[str, Tensor]
+        self,
+        forward: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]],
+        trial: Mapping[str, Tensor],
+        *,
+        length: int,
     ) -> None:
-        """Try the edits on one window. ``forward`` takes them, ``trial`` are the outputs without.
+        """Try the edits on one window of ``length`` rows. ``forward`` takes them, ``trial`` are the outputs without.
 
-        Raises ConfigError where the model does not do as it is told, or a box covers no place of its maps.
+        Raises ConfigError where the model does not do as it is told, its places in time are not of as many rows each,
+        or a box covers no place of its maps.
         """
         for name in self.edited:
             values = trial.get(name)
@@ -59,6 +65,12 @@ class AttentionEdits:
                 raise ConfigError(
                     f"edit_attention: the model has no {name} that can be edited. Models that do: attention_branch, "
                     "st_abn, and plug-ins that take attention_edit.*"
+                )
+            self._num_places[name] = int(values.shape[1])
+            if length % self._num_places[name]:
+                raise ConfigError(
+                    f"edit_attention: {name} has {values.shape[1]} places in time for windows of {length} rows; each "
+                    "must be of whole rows. Set window.length to a multiple"
                 )
             if name == SPACE:
                 self._grid = int(values.shape[2]), int(values.shape[3])
@@ -78,23 +90,25 @@ class AttentionEdits:
     ) -> dict[str, Tensor]:
         """What stands beside the rows (B,T) of windows, whose videos and their spans are given for each.
 
-        Nothing where none of the videos is edited.
+        A place in time that is of several rows (an encoder of clips gives one of the whole window) lies from the first
+        to the last of them. Nothing where none of the videos is edited.
         """
         if not any(digest in self._edits for digest in digests):
             return {}
-        changes = {
-            name: np.zeros((*rows.shape, *(self._grid or ()), 2) if name == SPACE else (*rows.shape, 2), np.float32)
-            for name in self.edited
-        }
-        for values in changes.values():
-            values[..., 0] = 1
+        changes = {}
+        for name, count in self._num_places.items():
+            changes[name] = np.zeros((len(rows), count, *((self._grid or ()) if name == SPACE else ()), 2), np.float32)
+            changes[name][..., 0] = 1
         for window, digest in enumerate(digests):
-            middle = (spans[window].start_seconds + spans[window].stop_seconds)[rows[window]] / 2
             for edit in self._edits.get(digest, ()):
+                values = changes[TIME if edit.box is None else SPACE][window]
+                grouped = rows[window].reshape(len(values), -1)
+                start, stop = spans[window].start_seconds, spans[window].stop_seconds
+                middle = (start[grouped[:, 0]] + stop[grouped[:, -1]]) / 2
                 places = (edit.start_seconds <= middle) & (middle < edit.stop_seconds)
-                if (places & is_real[window]).any():
+                if (places & is_real[window].reshape(len(values), -1).any(axis=1)).any():
                     self._unused.pop(edit.line, None)
-                _apply(edit, changes[TIME if edit.box is None else SPACE][window], places, self._grid)
+                _apply(edit, values, places, self._grid)
         return {_INPUT[name]: torch.from_numpy(values) for name, values in changes.items()}
 
     def warnings(self, digests: Collection[str]) -> list[str]:

@@ -269,6 +269,7 @@ class FinetuneConfig(NetworkSettings):
             self.check_order(task=self.task, labels_of_window=self.labels_of_window)
         for run in inputs.get("temporal", ()):
             if hasattr(run, "task"):
+                self.check_attention_weight(run.model)  # type: ignore[attr-defined]
                 self.check_order(task=run.task, labels_of_window=getattr(run, "labels_of_window", "any"))
 
     def check_order(self, *, task: str, labels_of_window: str) -> None:
@@ -289,10 +290,10 @@ class FinetuneConfig(NetworkSettings):
                 "and window (of frames), which a clip of it takes as a whole"
             )
         if self.traits_per_row:
-            raise ConfigError(
-                f"task: per_row has an answer for every frame, but a window is one clip, and so one row, of {encoder}. "
-                "Choose video, last_row or majority"
+            given = (
+                f"task: per_row has an answer for every frame, but a window is one clip, and so one row, of {encoder}"
             )
+            raise ConfigError(f"{given}. Choose video, last_row or majority")
 
 
 def sees_clips(embed: EmbedConfig) -> bool:

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError, model_validator
 
 from reelwright.models.clip_options import CLIP_MODEL_OPTIONS
 from reelwright.models.systems.carl_options import FRAME_MODEL_OPTIONS
-from reelwright.models.temporal.options import TEMPORAL_OPTIONS, check_options
+from reelwright.models.temporal.options import TEMPORAL_OPTIONS, check_options, output_names
 from reelwright.stages.base.plugins import is_plugin
 from reelwright.stages.named import NamedSettings
 
@@ -39,6 +39,11 @@ class ModelSettings(NamedSettings):
     def joins_tokens(self) -> bool:
         """Whether it reads the tokens of several embeddings, one behind the other."""
         return bool(getattr(MODEL_OPTIONS.get(self.name), "joins_tokens", False))
+
+    @property
+    def has_branch(self) -> bool:
+        """Whether one of ours has an attention branch, a classifier of its own."""
+        return "aux.attention_logits" in output_names(self.name, self.options(), known=MODEL_OPTIONS)
 
     @model_validator(mode="after")
     def _model_is_known(self) -> Self:

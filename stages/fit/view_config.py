@@ -126,6 +126,23 @@ class NetworkSettings(LearningSettings):
         self._check_views(self.views, objective)
         return self
 
+    @model_validator(mode="after")
+    def _weight_is_of_a_branch(self) -> Self:
+        model: ModelSettings | None = getattr(self, "model", None)
+        if model is not None:
+            self.check_attention_weight(model)
+        return self
+
+    def check_attention_weight(self, model: ModelSettings) -> None:
+        """Raise ValueError where the loss of a branch is weighed that `model` does not have (of plug-ins unknown)."""
+        weight = self.loss.attention_weight
+        if weight is not None and model.is_ours() and not model.has_branch:
+            given = f"{model.name} with branch: false" if model.option("branch") is False else model.name
+            raise ValueError(
+                f"loss.attention_weight is {weight:g}, but model {given} has no attention branch. Leave it out, or "
+                "choose model attention_branch or st_abn"
+            )
+
     def _check_views(self, views: ViewSettings, objective: ObjectiveSettings) -> None:
         sampling = self.view_sampling
         for name, owner in _OF_SAMPLING.items():

@@ -200,10 +200,10 @@ class PredictConfig(StageConfig):
             kept_names(self.keep, given)
         except ValueError as error:
             raise ConfigError(f"{where}: keep: {error}") from None
-        if self.edit_attention is not None and not any(name.startswith("attention.") for name in given):
+        if self.edit_attention is not None and "attention.time" not in given:  # Grad-CAM gates nothing
             raise ConfigError(
-                f"{where}: edit_attention: {model.name} has no attention that can be edited; attention_branch "
-                "and st_abn have"
+                f"{where}: edit_attention: {model.name} has no attention that can be edited; attention_branch (with "
+                "branch: true) and st_abn have"
             )
 
     def named_splits(self) -> dict[str, tuple[tuple[str, ...], bool]]:

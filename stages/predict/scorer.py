@@ -71,7 +71,7 @@ class Scorer:
 
     def edit(self, edits: AttentionEdits) -> None:
         """Edit attention of windows. Raises what `AttentionEdits.check` raises."""
-        edits.check(self._try, self._trial)
+        edits.check(self._try, self._trial, length=self.shape.length)
         self._edits = edits
 
     def num_windows(self, num_rows: int) -> int:

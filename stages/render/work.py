@@ -125,7 +125,8 @@ _ABOUT = {
     "strip": "The first three principal components of the rows as red, green and blue: rows of like colour are alike.",
     "attention": "Attention in space as a heat map over what the model sees of a frame, attention in time as the bar "
     "above it: blue is low, red is high.",
-    "changes": "Probabilities of the whole videos before and after, those that changed most first.",
+    "changes": "Scores of whole videos in both predictions, those that changed most first: of the true class, and the "
+    "largest change of any class.",
 }
 _SHOWN_CHANGES = 100  # on the page; all are in the table
 
@@ -155,7 +156,8 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
                     made.append((what, drawing, path))
                 reporter.advance(1)
         except ValueError as error:
-            raise StageError(f"{work.node}: {error} Set stride to take every so many rows only.") from error
+            hint = "" if config.predictions else " Set stride to take every so many rows only."
+            raise StageError(f"{work.node}: {error}{hint}") from error
     left_out |= {what: "it takes two videos" for what in config.what if what not in dict(drawings)}
     for name, reason in left_out.items():
         reporter.note(f"{name} is left out: {reason}")
@@ -223,20 +225,23 @@ def _page(
         parts: list[Any] = [_ABOUT[what]]
         for kind, drawing, path in made:
             if kind == what:
-                parts += _shown(drawing, path, place=path.relative_to(folder).as_posix())
+                parts += _shown(drawing, path, place=path.relative_to(folder).as_posix(), num_videos=len(scene.drawn))
         sections.append(Section(what.capitalize(), parts))
     if left_out:
         lines = [tag("li", f"{name}: {reason}") for name, reason in left_out.items()]
         sections.append(Section("Left out", [tag("ul", *lines)]))
     (reference,) = work.inputs.get("embeddings") or work.inputs["predictions"]
     facts = {"videos": f"{len(scene.drawn)}", reference.node: reference.key[:12]}
+    facts |= {f"before: {other.node}": other.key[:12] for other in work.inputs.get("against", ())}
     return render(Page(title=work.node, facts=facts, sections=sections, articles=[]))
 
 
-def _shown(drawing: Drawing, path: Path, *, place: str) -> list[Any]:
+def _shown(drawing: Drawing, path: Path, *, place: str, num_videos: int) -> list[Any]:
     """The picture itself; of a film a picture of its middle, as a link: a page without requests cannot hold more."""
     if drawing.ending == "parquet":
-        return [_changes_table(read_table(path).to_pylist()), tag("p", tag("a", place, href=place))]
+        lines = read_table(path).to_pylist()
+        compared = f"{len(lines)} of {num_videos} videos have scores in both; the table shows {_SHOWN_CHANGES} at most."
+        return [compared, _changes_table(lines), tag("p", tag("a", place, href=place))]
     if drawing.ending == "mp4":
         picture = inline(poster(path), alt=drawing.title, has_frames=True)
         return [tag("p", tag("a", picture, f"{drawing.title} ({place})", href=place))]
@@ -246,8 +251,11 @@ def _shown(drawing: Drawing, path: Path, *, place: str) -> list[Any]:
 
 
 def _changes_table(lines: Sequence[Mapping[str, Any]]) -> Table:
-    """What was said of each video before and now, and how its true class's score changed."""
-    names = ("video", "true", "before", "now", "score before", "score now", "largest change")
+    """The answers about each video before and now, and how the scores changed."""
+    names = (
+        *("video", "true class", "answer before", "answer now"),
+        *("score of the true class before", "score of the true class now", "largest change of any class"),
+    )
     numbers = ("score_of_target_before", "score_of_target", "largest_change")
     rows = [
         [str(line[name] or "") for name in ("video_id", "target", "label_before", "label")]

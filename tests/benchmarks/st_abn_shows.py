@@ -1,14 +1,23 @@
 """What attention shows on actions: python -m tests.benchmarks.st_abn_shows FOLDER [--seeds N].
 
-FOLDER is what `reelwright init --recipe st_abn FOLDER` wrote; its videos and maps are those of its store. Per seed two
-models are trained on the same maps: the recipe's, and the same network without branch and gate, whose maps are
-Grad-CAM. Of the test videos:
+FOLDER is what `reelwright init --recipe st_abn FOLDER` wrote; its videos and maps are those of its store. Per seed the
+same network is trained on the same maps in four forms:
+
+attention branch    the recipe's
+S = M = 1           as deep, with both classifiers, but nothing is gated (branch: ungated)
+plain, as deep      without branch and gate, with the branch's bottlenecks behind the others
+plain               without branch and gate
+
+Of all but the first, attention in space is Grad-CAM. Of the test videos:
 
 accuracy        of the videos, in %
 energy          attention in space inside the acting object's box, over the box's share of the frame; mean over the
                 frames of the action (uniform: 1)
 pointing        frames of the action whose highest place lies in the box, in % (uniform: the box's share)
 time AUC        probability that attention in time is higher in a frame of the action than in another one of its video
+directed        of the videos whose class has a mirror image (move_left, turn_right, ...), right answers in %
+mirrored        of these, answers that are the mirror image, in %
+flipped         of these, in %: played as mirror images, they are answered as the mirror image of their class
 
 Maps are taken to cover the frame: preprocess of the recipe cuts nothing off.
 """
@@ -28,12 +37,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from omegaconf import OmegaConf
 
-from reelwright.pipeline.config.pipeline_file import build_pipeline, read_yaml
+from reelwright.pipeline.config.pipeline_file import load_pipeline, read_yaml
+from reelwright.pipeline.inspect.trained_model import pipeline_of_model
 from reelwright.pipeline.project import Project
+from reelwright.stages.base.video_writer import VideoWriter
 from reelwright.storage.arrays.window_outputs import WindowOutputs
 
-MODELS = {"attention branch": {}, "without it": {"branch": False}}
-METRICS = ("accuracy", "energy", "pointing", "uniform pointing", "time AUC")
+MODELS = ("attention branch", "S = M = 1", "plain, as deep", "plain")
+METRICS = ("accuracy", "energy", "pointing", "uniform pointing", "time AUC", "directed", "mirrored", "flipped")
 
 
 class Truth(NamedTuple):
@@ -65,21 +76,35 @@ def measure(folder: Path, seeds: range, *, changes: Sequence[str] = ()) -> dict[
     )
     assert isinstance(content, dict)
     content["stages"] = stages_of(content["stages"], seeds)
-    project = Project(build_pipeline(OmegaConf.create(content), path=path.with_name("st_abn_shows.yaml")))
+    config = path.with_name("st_abn_shows.yaml")
+    OmegaConf.save(OmegaConf.create(content), config)
+    project = Project(load_pipeline(config, ()))
+    _run(project)
+    truth = read_truth(project)
+    mirrored = write_mirrored(project, folder / "mirrored")
+    return {model: [_figures(project, _name(model, seed), truth, mirrored) for seed in seeds] for model in MODELS}
+
+
+def _run(project: Project) -> None:
     result = project.run()
     if result.exit_code:
         sys.exit("\n".join(f"{node.node}: {node.message}" for node in result.nodes if node.state == "failed"))
-    truth = read_truth(project)
-    return {model: [_figures(project, _name(model, seed), truth) for seed in seeds] for model in MODELS}
 
 
 def stages_of(stages: Mapping[str, Any], seeds: range) -> dict[str, Any]:
     """The nodes up to the maps, and those of each model and seed."""
     made: dict[str, Any] = {name: stages[name] for name in ("frames", "maps")}
-    for model, options in MODELS.items():
+    layers = stages["train"]["model"].get("layers", 2)
+    forms: tuple[dict[str, Any], ...] = (
+        {},
+        {"branch": "ungated"},
+        {"branch": False, "layers": 2 * layers},
+        {"branch": False},
+    )
+    for model, options in zip(MODELS, forms, strict=True):
         for seed in seeds:
             name, train = _name(model, seed), dict(stages["train"])
-            if options:
+            if options.get("branch") is False:
                 train.pop("loss", None)  # of the branch
             made[name] = {**train, "seed": seed, "model": {**train["model"], **options}}
             made[f"{name}_predict"] = {**stages["predict"], "run": name}
@@ -88,7 +113,32 @@ def stages_of(stages: Mapping[str, Any], seeds: range) -> dict[str, Any]:
 
 
 def _name(model: str, seed: int) -> str:
-    return f"{model.replace(' ', '_')}_{seed}"
+    return f"{''.join(letter if letter.isalnum() else '_' for letter in model)}_{seed}"
+
+
+def mirror_image(label: str) -> str:
+    """The class of the mirrored video."""
+    sides = {"left": "right", "right": "left"}
+    return "_".join(sides.get(word, word) for word in label.split("_"))
+
+
+def write_mirrored(project: Project, folder: Path) -> Path | None:
+    """Mirror images of the test videos whose class changes with it, as files; None where there is none."""
+    rate = project.file.videos.synthesize.fps  # type: ignore[union-attr]
+    column = project.file.labels.column
+    for video in project.planner().dataset.videos:
+        label = str(video.extra.get(column, video.label))
+        if video.split != "test" or mirror_image(label) == label:
+            continue
+        path = folder / f"{video.video_id.replace('/', '--')}.mp4"
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            rows = project.frames("frames")[video.video_id]
+            frames = rows.take(np.arange(rows.num_rows))[:, :, ::-1]
+            with VideoWriter(path, size=(frames.shape[1], frames.shape[2]), fps=rate) as writer:
+                for frame in frames:
+                    writer.add(np.ascontiguousarray(frame))
+    return folder if folder.is_dir() else None
 
 
 def read_truth(project: Project) -> dict[str, list[Truth]]:
@@ -108,15 +158,26 @@ def read_truth(project: Project) -> dict[str, list[Truth]]:
     return found
 
 
-def _figures(project: Project, name: str, truth: Mapping[str, Sequence[Truth]]) -> dict[str, float]:
+def _figures(
+    project: Project, name: str, truth: Mapping[str, Sequence[Truth]], mirrored: Path | None
+) -> dict[str, float]:
     kept = project.attention(f"{name}_predict")
     parts: dict[str, list[float]] = defaultdict(list)
     for video_id, outputs in kept.items():
         for key, values in of_video(outputs, truth[video_id]).items():
             parts[key] += values
-    scores = json.loads((project.report(f"{name}_scores") / "metrics.json").read_text(encoding="utf-8"))
-    accuracy = 100 * scores["splits"]["test"]["videos"]["top1"]
-    return {"accuracy": accuracy, **{key: statistics.mean(values) for key, values in parts.items() if values}}
+    said = project.predictions(f"{name}_predict").videos(columns=["video_id", "label", "target"]).to_pylist()
+    parts["accuracy"] = [100.0 * (row["label"] == row["target"]) for row in said]
+    targets = {row["video_id"].replace("/", "--"): row["target"] for row in said}
+    directed = [row for row in said if mirror_image(row["target"]) != row["target"]]
+    parts["directed"] = [100.0 * (row["label"] == row["target"]) for row in directed]
+    parts["mirrored"] = [100.0 * (row["label"] == mirror_image(row["target"])) for row in directed]
+    if mirrored is not None:
+        other = Project(pipeline_of_model(name, str(mirrored), (), config=project.file.path))
+        _run(other)
+        answers = other.predictions(list(other.file.nodes)[-1]).videos(columns=["video_id", "label"]).to_pylist()
+        parts["flipped"] = [100.0 * (row["label"] == mirror_image(targets[row["video_id"]])) for row in answers]
+    return {key: statistics.mean(values) for key, values in parts.items() if values}
 
 
 def of_video(outputs: WindowOutputs, truth: Sequence[Truth]) -> dict[str, list[float]]:
@@ -160,10 +221,11 @@ def auc(values: np.ndarray, is_positive: np.ndarray) -> float:
 
 def table(found: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
     """Mean and standard deviation over the seeds."""
-    lines = [f"{'model':18}" + "".join(f"{name:>18}" for name in METRICS)]
+    shown = [name for name in METRICS if any(name in run for runs in found.values() for run in runs)]
+    lines = [f"{'model':18}" + "".join(f"{name:>18}" for name in shown)]
     for model, runs in found.items():
         cells = []
-        for name in METRICS:
+        for name in shown:
             values = [run[name] for run in runs if name in run]
             spread = statistics.stdev(values) if len(values) > 1 else 0.0
             cells.append(f"{statistics.mean(values):.2f} +- {spread:.2f}" if values else "-")

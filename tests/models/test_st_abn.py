@@ -265,3 +265,24 @@ def test_without_the_branch_space_is_grad_cam_of_the_answer(per_row):
     wanted = (features * gradient.mean(dim=axes, keepdim=True)).sum(dim=1).relu()
     wanted = wanted / wanted.amax(dim=(1, 2, 3), keepdim=True)
     torch.testing.assert_close(outputs["attention.space"], wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_an_ungated_branch_is_the_network_with_attention_of_one():
+    """Of the same depth and classifiers, to compare with; what makes S and M is not there."""
+    sizes = {"input_dim": 6, "num_outputs": 3, "length": 4, "per_row": False, "width": 8, "layers": 1}
+    torch.manual_seed(0)
+    whole = build_temporal("attention_branch", **sizes).eval()
+    plain = build_temporal("attention_branch", branch="ungated", **sizes).eval()
+    state = plain.state_dict()
+    plain.load_state_dict({name: value for name, value in whole.state_dict().items() if name in state})
+    assert {name.split(".")[1] for name in whole.state_dict().keys() - state.keys()} == {
+        *("time_conv", "time_norm", "time", "space_conv", "space_norm")
+    }
+    batch = {"rows": torch.randn(2, 4, 6, 3, 3), "mask": torch.ones(2, 4, dtype=torch.bool)}
+    ones = torch.tensor([0.0, 1.0])
+    edits = {"attention_edit.time": ones.expand(2, 4, 2), "attention_edit.space": ones.expand(2, 4, 3, 3, 2)}
+    found, wanted = plain(batch), whole({**batch, **edits})
+    for name in ("logits", "aux.attention_logits"):
+        torch.testing.assert_close(found[name], wanted[name])
+    assert set(found) == {"logits", "aux.attention_logits", "attention.space"}
+    assert bool((found["attention.space"] <= 1).all())

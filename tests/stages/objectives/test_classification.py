@@ -11,6 +11,7 @@ from reelwright.models.losses.classification import truncated_smoothing_loss
 from reelwright.models.temporal.build import build_temporal
 from reelwright.stages.datasets.tasks.labels import LabelSpace
 from reelwright.stages.datasets.tasks.task import build_task
+from reelwright.stages.finetune.config import FinetuneConfig
 from reelwright.stages.fit.config import LossSettings
 from reelwright.stages.train.config import TrainConfig
 from reelwright.storage.errors import ConfigError
@@ -161,9 +162,34 @@ def test_a_weight_of_a_branch_that_is_not_there_is_refused():
         objective(_outputs(_model(1), x, mask), {"targets": target})
 
 
+@pytest.mark.parametrize(
+    ("model", "given"),
+    [
+        ({"name": "gru"}, "gru"),
+        ({"name": "ms_tcn", "stages": 2}, "ms_tcn"),
+        ({"name": "attention_branch", "branch": False}, "attention_branch with branch: false"),
+    ],
+)
+def test_a_weight_of_a_branch_that_is_not_there_is_refused_while_planning(model, given):
+    loss = {"attention_weight": 0.5}
+    with pytest.raises(ValueError, match=rf"loss.attention_weight is 0.5, but model {given} has no attention branch"):
+        TrainConfig(embeddings=("embed",), model=model, loss=loss)
+    run = TrainConfig(embeddings=("embed",), model=model)
+    tune = FinetuneConfig(frames="frames", spatial="embed", temporal="run", loss=loss)
+    with pytest.raises(ValueError, match="has no attention branch"):
+        tune.check_inputs({"temporal": [run]})
+
+
+def test_a_weight_of_a_branch_is_taken():
+    for branch in (True, "ungated"):
+        model = {"name": "attention_branch", "branch": branch}
+        TrainConfig(embeddings=("embed",), model=model, loss={"attention_weight": 0.5})
+    FinetuneConfig(frames="frames", model={"name": "st_abn"}, task="video", loss={"attention_weight": 0.5})
+
+
 def test_only_a_weight_that_is_set_is_in_the_key():
     def spec(**loss):
-        return TrainConfig(embeddings=("embed",), loss=loss).spec()["loss"]
+        return TrainConfig(embeddings=("embed",), model={"name": "attention_branch"}, loss=loss).spec()["loss"]
 
     assert spec() == spec(attention_weight=None) == {"class_weights": "none", "label_smoothing": 0.0}
     assert spec(attention_weight=1.0)["attention_weight"] == 1.0

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from reelwright.pipeline.project import Project
+from reelwright.stages.datasets.attention_edits import AttentionEdits
 from reelwright.stages.fit.run_models import load_run_model
 from reelwright.stages.predict import loaded_run
 from reelwright.stages.predict.config import PredictConfig
@@ -16,11 +17,13 @@ from reelwright.stages.predict.work import publish, run_items
 from reelwright.stages.train.config import TrainConfig
 from reelwright.stages.train.work import run
 from reelwright.storage.arrays.embeddings import EmbeddingStore
+from reelwright.storage.arrays.spans import Spans
 from reelwright.storage.arrays.window_outputs import WindowOutputStore
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.results.scores import read_scores
 from reelwright.storage.tables.annotations import Annotation
+from reelwright.storage.tables.attention_edits import AttentionEdit
 from tests.small_project import read_rows, write_rows
 
 GRID = 3
@@ -112,6 +115,40 @@ def test_what_cannot_be_edited_is_refused_before_any_video(maps, tmp_path):
         publish(replace(work, payload=maps.payload()), maps.store.predictions("published"))
 
 
+def test_a_place_in_time_is_of_several_rows_where_clips_are_rows():
+    """Of an encoder of clips a window of 4 frames is one row: its middle is that of the clip, 2 s."""
+    edit = AttentionEdit(line=2, start_seconds=1.9, stop_seconds=2.1, weight=0.25, replaces=True, box=None)
+    box = replace(edit, line=3, weight=0.0, replaces=False, box=(0.0, 0.0, 0.5, 1.0))
+    later = replace(edit, line=4, start_seconds=2.6, stop_seconds=9.0)
+    edits = AttentionEdits({"d": [edit, box, later]})
+    trial = {"attention.time": torch.full((1, 1), 0.5), "attention.space": torch.full((1, 1, 2, 2), 0.5)}
+
+    def forward(changes):
+        return {
+            name: value * changes[f"attention_edit.{name.split('.')[1]}"][..., 0]
+            + changes[f"attention_edit.{name.split('.')[1]}"][..., 1]
+            for name, value in trial.items()
+            if f"attention_edit.{name.split('.')[1]}" in changes
+        }
+
+    edits.check(forward, trial, length=4)
+    seconds = np.arange(5.0)
+    spans = Spans(seconds[:-1], seconds[1:], np.arange(4), np.arange(1, 5))
+    found = edits.inputs(["d", "e"], [spans, spans], np.arange(4)[None].repeat(2, 0), np.ones((2, 4), bool))
+    assert found["attention_edit.time"].tolist() == [[[0.0, 0.25]], [[1.0, 0.0]]]
+    assert found["attention_edit.space"].shape == (2, 1, 2, 2, 2)
+    assert found["attention_edit.space"][0, 0, :, :, 0].tolist() == [[0.0, 1.0], [0.0, 1.0]]
+    assert edits.warnings(["d"]) == [
+        "warning: edit_attention: row 4 changes nothing: no row of a window lies in its time"
+    ]
+    with pytest.raises(ConfigError, match="has 2 places in time for windows of 5 rows"):
+        edits.check(
+            lambda _: {name: torch.full((1, 2), 0.25) for name in trial},
+            {"attention.time": torch.zeros(1, 2), "attention.space": torch.zeros(1, 2, 2, 2)},
+            length=5,
+        )
+
+
 def test_models_without_attention_are_refused(pulse_toy, tmp_path):
     run(pulse_toy.train_work(epochs=1), pulse_toy.reporter)
     (tmp_path / "edits.csv").write_text("video_id,weight\nname of d0,0\n", encoding="utf-8")
@@ -120,9 +157,13 @@ def test_models_without_attention_are_refused(pulse_toy, tmp_path):
     trained = TrainConfig(embeddings=["e"], model={"name": "gru"})
     config = PredictConfig(run="t", edit_attention="edits.csv")
     with pytest.raises(
-        ConfigError, match="edit_attention: gru has no attention that can be edited; attention_branch and"
+        ConfigError,
+        match=r"edit_attention: gru has no attention that can be edited; attention_branch \(with branch: true",
     ):
         config.complete({"t": trained}, where="test")
+    shown = TrainConfig(embeddings=["e"], model={"name": "attention_branch", "branch": "ungated"})
+    with pytest.raises(ConfigError, match="edit_attention: attention_branch has no attention that can be edited"):
+        config.complete({"t": shown}, where="test")
     with pytest.raises(ValueError, match="several crops show other parts; set crops: 1"):
         PredictConfig(run="t", frames="f", crops=3, edit_attention="edits.csv")
 

@@ -268,7 +268,11 @@ def test_changes_of_scores(work, toy):
     assert lines[1]["score_of_target"] == pytest.approx(0.2)
     assert lines[1]["largest_change"] == pytest.approx(0.01, abs=1e-6)
     assert lines[1]["scores"] == pytest.approx([0.2, 0.8])
-    assert "<td>good</td><td>right</td>" in (folder / "index.html").read_text(encoding="utf-8")
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    assert "<td>good</td><td>right</td>" in page
+    assert "2 of 3 videos have scores in both" in page
+    assert "score of the true class before" in page
+    assert "before: before" in page
 
 
 def test_other_predictions_that_cannot_be_compared_are_refused(work, toy):

@@ -12,7 +12,7 @@ from reelwright.stages.base.config import parse_config
 from reelwright.stages.synthesize.actions import draw as actions
 from reelwright.stages.synthesize.actions.pen import SHAPES, TEXTURES
 from reelwright.stages.synthesize.config import SourceConfig, SynthesizeConfig
-from reelwright.stages.synthesize.family_settings import NOUN_SHAPES, NOUN_TEXTURES, VERBS
+from reelwright.stages.synthesize.family_settings import NOUN_SHAPES, NOUN_TEXTURES, VERBS, ActionsConfig
 from reelwright.stages.synthesize.samples import SamplePlan
 from reelwright.stages.synthesize.source import SyntheticSet
 from reelwright.storage.errors import ConfigError
@@ -202,11 +202,20 @@ def test_of_a_pipeline_they_have_the_columns_verb_and_noun(tmp_path):
         ({"verbs": ["grow", "grow"]}, "each once"),
         ({"acting": [0.5, 0.3]}, "least first"),
         ({"acting": [0.0, 0.3]}, "above 0"),
+        ({"radius": [0.1, 0.25]}, r"radius is 0.1 to 0.25: .* up to 0.2"),
     ],
 )
 def test_refused(own, message):
     with pytest.raises(ConfigError, match=message):
         parse_config(SynthesizeConfig, {"family": "actions", "actions": own}, where="synthesize")
+
+
+def test_things_are_of_the_size_that_is_set_and_the_usual_one_leaves_keys_as_they_were():
+    for radius in ((0.085, 0.12), (0.15, 0.2)):
+        settings = parse_config(ActionsConfig, {"radius": radius}, where="actions")
+        assert ("radius" in settings.model_dump()) == (radius[0] == 0.15)
+        scene = actions.draw_scene(np.random.default_rng(3), settings, label="grow-striped_star")
+        assert radius[0] <= scene.actor.radius <= radius[1]
 
 
 def test_settings_of_actions_are_of_actions():
