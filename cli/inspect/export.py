@@ -23,7 +23,8 @@ def export(
         str,
         typer.Option(
             "--to",
-            help="Of predictions: mstcn (a label a frame, text), activitynet (segments, JSON). Of embeddings: npy (a "
+            help="Of predictions: mstcn (a label a frame, text), activitynet (segments, JSON), csv (path, label and "
+            "the three best classes of a video). Of embeddings: npy (a "
             "file a video), webdataset (tar shards). Of outputs that predict keeps: npz (a file a video).",
         ),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from types import MappingProxyType
@@ -43,12 +44,18 @@ class LinearOptions:
     # last or mean of the rows; None: last. Not for per-row models.
     dropout: float = 0.0
     # Before the linear layer.
+    head_std: float | None = None
+    # Weights of the linear layer start normally distributed with this standard deviation, its bias at 0 (TSM: 0.001);
+    # None: as torch has it.
 
     POOLS: ClassVar[tuple[str, ...]] = ("mean", "last")
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
         check_dropout(self.dropout)
+        if self.head_std is not None and not 0 < self.head_std < math.inf:
+            message = f"head_std is {self.head_std}; it must be above 0, and finite."
+            raise ValueError(message)
         if self.pool is not None:
             check_choice("pool", self.pool, self.POOLS)
 

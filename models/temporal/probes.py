@@ -29,6 +29,9 @@ class LinearProbe(TemporalModel):
         self.norm = nn.LayerNorm(sizes.input_dim) if options.norm else nn.Identity()
         self.dropout = nn.Dropout(options.dropout)
         self.head = nn.Linear(sizes.input_dim, sizes.num_outputs)
+        if options.head_std is not None:
+            nn.init.normal_(self.head.weight, std=options.head_std)
+            nn.init.zeros_(self.head.bias)
 
     def forward(self, batch: Inputs) -> dict[str, Tensor]:
         """See TemporalModel."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 FORMS: dict[str, tuple[str, str]] = {
     "mstcn": ("predictions", "reelwright.stages.export.predictions:export_mstcn"),
     "activitynet": ("predictions", "reelwright.stages.export.predictions:export_activitynet"),
+    "csv": ("predictions", "reelwright.stages.export.predictions:export_csv"),
     "npy": ("embeddings", "reelwright.stages.export.embeddings:export_npy"),
     "webdataset": ("embeddings", "reelwright.stages.export.embeddings:export_webdataset"),
     "npz": ("attention", "reelwright.stages.export.window_outputs:export_npz"),
@@ -93,7 +94,10 @@ def export_node(project: Project, request: ExportRequest) -> int:
 
 def _predictions(planner: Planner, plan: NodePlan, request: ExportRequest, write: Any, folder: Path) -> int:
     options = load("reelwright.stages.export.predictions:PredictionExport")(
-        splits=frozenset(request.splits) or None, background=request.background, per_row=request.per_row
+        splits=frozenset(request.splits) or None,
+        background=request.background,
+        per_row=request.per_row,
+        paths={video.video_id: video.path for video in planner.dataset.videos},
     )
     place = planner.file.store.predictions(plan.key)
     planner.file.store.backend.pull(place)

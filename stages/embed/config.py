@@ -34,13 +34,14 @@ _OF_FRAMES = (
 )
 _OUTPUT = re.compile(r"[A-Za-z][\w.-]*")
 _OF_ROWS = ("dtype", "outputs", "pieces", "precision")  # what counts where rows are made of rows
-NO_HUB = "weights: hub has none of an encoder that is a plug-in; set weights: none (random ones), or a file"
 
 
-def check_hub(weights: str, encoder: str | None, *, is_own: bool) -> None:
-    """ValueError where weights are to be fetched that no hub has; ``is_own`` says that the encoder is a plug-in."""
+def check_weights(weights: str, encoder: str | None, *, is_own: bool, renames: object) -> None:
+    """ValueError for weights that no hub has (``is_own``: of a plug-in), and ``renames`` of what is in no file."""
+    if weights in NO_FILE and renames:
+        raise ValueError(f"prefix and key_map are of names in a file, but weights is {weights}; leave them out")
     if weights == "hub" and is_own:
-        raise ValueError(NO_HUB)
+        raise ValueError("weights: hub has none of an encoder that is a plug-in; set weights: none, or a file")
     if weights == "hub" and encoder is not None and not has_hub_weights(encoder):
         raise ValueError(f"weights: hub has none of {encoder}; set weights: none (random ones), or a file")
 
@@ -220,9 +221,9 @@ class EmbedConfig(StageConfig):
     def _consistent(self) -> EmbedConfig:
         if (self.encoder is None) == (self.run is None):
             raise ValueError("give either encoder (timm/NAME, x3d/NAME, ...) or run (a finetune or pretrain node)")
-        check_hub(self.weights, self.encoder, is_own=bool(self.plugins()))
         if self.run is not None and self.weights != "hub":
             raise ValueError("weights come with the run; remove weights")
+        check_weights(self.weights, self.encoder, is_own=bool(self.plugins()), renames=self.prefix or self.key_map)
         if self.embed_dim is not None and (self.run is not None or self.weights == "hub"):
             raise ValueError("embed_dim is of encoders out of a file, or with weights: none; a run knows its own")
         if len(set(self.outputs)) != len(self.outputs):

@@ -1,17 +1,19 @@
-"""Predictions for other programs: MS-TCN's text, a label a frame, and ActivityNet's JSON, a segment a line.
+"""Predictions for other programs: MS-TCN's text, a label a frame; ActivityNet's JSON; a table of the best classes.
 
 mstcn        predictions/NAME.txt   one class name a line, one line a frame of the video, or a row
 groundTruth/NAME.txt   the same of the true labels, where every row has one
 mapping.txt            `0 cut`, `1 idle`, ... (Farha and Gall 2019, their data folder)
+csv          predictions.csv        `path label pred1 pred2 pred3`, a video a line: class ids, see mapping.txt
 activitynet  predictions.json       {"version", "results": {video_id: [{"label", "score", "segment"}]}, "external_data"}
 """
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,12 @@ from reelwright.stages.datasets.tasks.registry import TASKS
 from reelwright.stages.evaluate.scoring import class_id, main_unit
 from reelwright.stages.evaluate.videos import target_ids, timeline
 from reelwright.storage.arrays.spans import IntArray
-from reelwright.storage.results.predictions import PredictionSet
+from reelwright.storage.errors import StageError
+from reelwright.storage.results.predictions import PredictionSet, scores_matrix
 from reelwright.storage.tables.annotations import UNKNOWN
 from reelwright.storage.tables.texts import file_names
 
+NUM_BEST = 3  # classes of a line of csv
 _MULTI_LABEL_THRESHOLD = 0.5  # probability from which a class counts as present
 
 
@@ -37,6 +41,7 @@ class PredictionExport:
     splits: AbstractSet[str] | None = None  # None: all
     background: str | None = None  # class that makes no segment (activitynet)
     per_row: bool = False  # mstcn: a line a row instead of a line a source frame
+    paths: Mapping[str, str] = field(default_factory=dict)  # csv: of each video its file, by video_id
 
 
 def export_mstcn(predictions: PredictionSet, folder: Path, options: PredictionExport) -> int:
@@ -44,7 +49,7 @@ def export_mstcn(predictions: PredictionSet, folder: Path, options: PredictionEx
     classes = predictions.info.classes
     tables = list(_tables(predictions, "rows", options.splits))
     names = file_names(_video_id(table) for table in tables)
-    _write_lines(folder / "mapping.txt", [f"{number} {name}" for number, name in enumerate(classes)])
+    _write_mapping(folder, classes)
     for table in tables:
         name = names[_video_id(table)]
         counts = _counts(table["source_start"].to_numpy(), per_row=options.per_row)
@@ -52,6 +57,38 @@ def export_mstcn(predictions: PredictionSet, folder: Path, options: PredictionEx
             if (ids != UNKNOWN).all():
                 _write_lines(folder / kind / f"{name}.txt", [classes[label] for label in np.repeat(ids, counts)])
     return len(tables)
+
+
+def export_csv(predictions: PredictionSet, folder: Path, options: PredictionExport) -> int:
+    """Write the best classes of every video as fractal_video's val_sup does (pred_test.csv); returns how many videos.
+
+    Separated by spaces, quoted where a path has any: `path` of the video, `label` its true class (empty where it is not
+    known), `pred1` to `pred3` the most probable ones, by the mean over its clips. Classes are ids, whose names
+    mapping.txt has; of equally probable ones the lower id comes first, and with fewer than three the rest is empty.
+    Raises StageError where a video has several classes (multi_label, heads).
+    """
+    info = predictions.info
+    if info.heads or TASKS[info.task].of_sets:
+        raise StageError(
+            f"csv has one label a video, but the task of these predictions is {info.task}; take activitynet, or "
+            "predict with a run of another task"
+        )
+    videos = predictions.videos()
+    best_NK = np.argsort(-scores_matrix(videos), axis=1, kind="stable")[:, :NUM_BEST]
+    lines = []
+    for name, split, target, best in zip(
+        *(videos[column].to_pylist() for column in ("video_id", "split")), target_ids(videos), best_NK, strict=True
+    ):
+        if options.splits is None or split in options.splits:
+            label = "" if target == UNKNOWN else int(target)
+            lines.append([options.paths[name], label, *best.tolist(), *[""] * (NUM_BEST - len(best))])
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "predictions.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter=" ", lineterminator="\n")
+        writer.writerow(("path", "label", *(f"pred{number + 1}" for number in range(NUM_BEST))))
+        writer.writerows(lines)
+    _write_mapping(folder, info.classes)
+    return len(lines)
 
 
 def export_activitynet(predictions: PredictionSet, folder: Path, options: PredictionExport) -> int:
@@ -126,6 +163,10 @@ def _tables(predictions: PredictionSet, unit: str, splits: AbstractSet[str] | No
 
 def _video_id(table: pa.Table) -> str:
     return str(table["video_id"][0].as_py())
+
+
+def _write_mapping(folder: Path, classes: Sequence[str]) -> None:
+    _write_lines(folder / "mapping.txt", [f"{number} {name}" for number, name in enumerate(classes)])
 
 
 def _write_lines(path: Path, lines: Sequence[str]) -> None:

@@ -220,8 +220,8 @@ class FinetuneConfig(NetworkSettings):
         if (scene := self.augment.scene) is None:
             return self
         problem = scene.problem(epochs=self.epochs, num_clips=self.batch_size // self.processes)
-        if self.views is not None and scene.reverse:
-            problem = "augment.scene.reverse: views are learned with the times of their rows; leave it out"
+        if self.views is not None and (scene.reverse or scene.easy_key):
+            problem = "augment.scene: views keep their times, and none is a key; set reverse: 0, easy_key: false"
         if self.model is not None and self.model.option("contexts", 1) > 1:
             problem = "augment.scene: frames and their contexts are no clip; set scene: null, or model.contexts: 1"
         if problem is not None:

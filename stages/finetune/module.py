@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from reelwright.models.contracts import ClipModel, Inputs, Part, VideoModel, prefixed
 from reelwright.models.encoders.build import DataConfig, Encoder
 from reelwright.models.systems.joint import JointModel
-from reelwright.stages.embed.encoding.forward import set_layout
+from reelwright.stages.embed.encoding.forward import choose_layout
 from reelwright.stages.finetune.config import PARTS, FinetuneConfig
 from reelwright.storage.errors import ConfigError
 
@@ -47,8 +47,7 @@ class FrameNetwork(VideoModel):
     def set_up(self, config: FinetuneConfig, *, device: torch.device, where: str) -> None:
         """Freeze what the settings say, and choose the layout of pictures. Raises ConfigError as `freeze`."""
         freeze(self, config.frozen, where=where)
-        if config.channels_last or (config.channels_last is None and device.type == "cuda"):
-            set_layout(self.sees_pixels, channels_last=True)
+        choose_layout(self.sees_pixels, config.channels_last, device=device)
 
     @property
     def sees_pixels(self) -> nn.Module:

@@ -28,7 +28,7 @@ from reelwright.stages.datasets.tasks.labels import LabelSpace
 from reelwright.stages.datasets.tasks.task import Task, build_task
 from reelwright.stages.embed.config import EmbedConfig
 from reelwright.stages.embed.encoding.encoder import LoadedEncoder, build_from_config
-from reelwright.stages.embed.encoding.forward import row_shapes
+from reelwright.stages.embed.encoding.forward import choose_layout, row_shapes
 from reelwright.stages.embed.encoding.preprocess import geometry_of
 from reelwright.stages.finetune.clips import Read, StoredVideos, open_videos, reader, stored_reader
 from reelwright.stages.finetune.preparing import ClipAugmentation
@@ -60,6 +60,7 @@ def pretrain_clips(work: Work, config: PretrainConfig, place: TrainContext) -> d
     loaded = _encoder(work, config, num_classes=len(labels.classes))
     shape = WindowShape(length=loaded.data_config.clip_length, dilation=clips.dilation, short="repeat")
     module = _network(loaded, config, num_classes=len(labels.classes), where=work.node).to(place.device)
+    choose_layout(module.spatial, config.channels_last, device=place.device)
 
     def load() -> Learning:
         return _learning(work, config, module, loaded, task=task, shape=shape, place=place)

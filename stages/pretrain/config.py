@@ -22,7 +22,7 @@ from reelwright.stages.base.config import (
 )
 from reelwright.stages.base.plugins import PluginUse
 from reelwright.stages.base.stage_config import StageConfig
-from reelwright.stages.embed.config import NO_FILE, PreprocessSettings, check_hub, encoder_plugin
+from reelwright.stages.embed.config import NO_FILE, PreprocessSettings, check_weights, encoder_plugin
 from reelwright.stages.fit.config import LearningSettings
 from reelwright.stages.fit.optim.config import OptimizerSettings
 from reelwright.stages.objectives.self_supervised_settings import (
@@ -151,13 +151,21 @@ class PretrainConfig(LearningSettings):
     metric: Literal[(*METRICS, *CLIP_METRICS)] | None = training(None)  # type: ignore[valid-type]
     """Retrieval of val among train that chooses the best weights; null: precision_at_1. Of clips with objective ce a
     measure of classes, null: top1; without labels none chooses, and the last weights count."""
+    channels_last: bool | None = execution(None)
+    """Layout of pictures in memory; null: where it is faster (convolutions on GPUs). Of small networks of depthwise
+    convolutions (MobileNetV2) also on CPUs."""
     memory_bytes: PositiveInt = execution(4 << 30)
     """Frames, as the encoder sees them (and as they are stored, where crops are cut), are held in memory up to this
     size; beyond, they are read for every batch."""
 
     @model_validator(mode="after")
     def _consistent(self) -> PretrainConfig:
-        check_hub(self.weights, self.encoder, is_own=bool(self.plugins()))
+        check_weights(self.weights, self.encoder, is_own=bool(self.plugins()), renames=self.prefix or self.key_map)
+        if self.init_from is not None and self.weights != "none":
+            raise ValueError(
+                f"weights: {self.weights} and init_from: {self.init_from} are two starting points; set weights: none, "
+                "or leave init_from out"
+            )
         is_scaled = self.clips is None and self.optimizer.lr_base_batch is not None
         if self.loss != type(self.loss)() or is_scaled:
             raise ValueError("loss.* and optimizer.lr_base_batch are of windows; the loss here is `objective`")
@@ -189,11 +197,6 @@ class PretrainConfig(LearningSettings):
             raise ValueError(f"objective.queue is {objective.queue}, but a batch has {clips.batch_size} keys; raise it")
         if self.mix is not None:
             raise ValueError("mix is of windows with labels, not of clips in pretrain; set mix: null")
-        if self.init_from is not None and self.weights != "none":
-            raise ValueError(
-                f"weights: {self.weights} and init_from: {self.init_from} are two starting points; set weights: none, "
-                "or leave init_from out"
-            )
         scene = clips.augment.scene
         num_clips = clips.batch_size // self.processes
         problem = None if scene is None else scene.problem(epochs=self.epochs, num_clips=num_clips)

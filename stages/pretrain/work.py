@@ -26,6 +26,7 @@ from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.geometry import Geometry, apply
 from reelwright.stages.embed.config import EmbedConfig
 from reelwright.stages.embed.encoding.encoder import LoadedEncoder, build_from_config, with_embedding
+from reelwright.stages.embed.encoding.forward import choose_layout
 from reelwright.stages.embed.encoding.preprocess import geometry_of
 from reelwright.stages.finetune.clips import StoredVideos, open_videos
 from reelwright.stages.fit.setup import Learning, learn
@@ -81,8 +82,7 @@ def _train(work: Work, config: PretrainConfig, place: TrainContext) -> dict[str,
             projection=config.projection,
             num_classes=num_classes,
         ).to(place.device)
-    if place.device.type == "cuda":
-        module.spatial.to(memory_format=torch.channels_last)
+    choose_layout(module.spatial, config.channels_last, device=place.device)
 
     def load() -> Learning:
         data = _examples(work, config, states, loaded, place, num_views=objective.num_views)

@@ -81,7 +81,11 @@ def test_fine_tuning_is_the_public_one(name):
     )
     assert (augment.crop_scale, augment.rand_augment_last, augment.scene) == ((0.2, 1.0), True, None)
     assert is_volleyball or augment.blur_radius == 1
-    assert (config.frozen_norm, config.spatial_lr_scale, config.model.options()) == (False, 1, {"dropout": 0.8})
+    assert (config.frozen_norm, config.spatial_lr_scale, config.model.options()) == (
+        False,
+        1,
+        {"dropout": 0.8, "head_std": 0.001},
+    )
     assert (file.nodes["predict"].window.views, file.nodes["predict"].window.hop) == (10, 1)
 
 

@@ -101,7 +101,7 @@ def test_every_setting_is_in_the_spec_or_declared_otherwise(stage: str) -> None:
         ("embed", {"preprocess": {"size": [96, 96]}}),
         ("embed", {"model_args": {"pad_type": "same"}}),
         ("embed", {"seed": 1}),
-        ("embed", {"key_map": {"^a": "b"}}),
+        ("embed", {"weights": "w.pth", "key_map": {"^a": "b"}}),
         ("decode", {"fps": 5}),
         ("predict", {"window": {"hop": 2}}),
         ("steps", {"threshold": 8.0}),
@@ -141,7 +141,7 @@ def test_the_order_of_replacements_counts() -> None:
     """They are applied one after the other; a mapping's order is in no digest by itself."""
     maps = [{"a": "b", "b": "c"}, {"b": "c", "a": "b"}]
     for stage in ("embed", "pretrain"):
-        first, second = (digest(config_of(stage, key_map=written).spec()) for written in maps)
+        first, second = (digest(config_of(stage, weights="w.pth", key_map=written).spec()) for written in maps)
         assert first != second
 
 

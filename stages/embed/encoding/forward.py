@@ -94,6 +94,12 @@ def set_layout(module: nn.Module, *, channels_last: bool) -> None:
             parameter.data = parameter.data.to(memory_format=layout)
 
 
+def choose_layout(module: nn.Module, channels_last: bool | None, *, device: torch.device) -> None:
+    """The layout of what learns from pictures: channels last where that is set, and where it is not (None) on GPUs."""
+    if channels_last or (channels_last is None and device.type == "cuda"):
+        set_layout(module, channels_last=True)
+
+
 class ForwardPass:
     """An encoder on its device, fed with uint8 batches. The batch size halves when memory runs out, and stays there."""
 

@@ -12,7 +12,13 @@ import pytest
 from reelwright.pipeline.inspect.export import ExportRequest, export_node
 from reelwright.pipeline.project import Project
 from reelwright.stages.export.embeddings import ExportedVideo, export_npy, export_webdataset
-from reelwright.stages.export.predictions import PredictionExport, export_activitynet, export_mstcn, segments
+from reelwright.stages.export.predictions import (
+    PredictionExport,
+    export_activitynet,
+    export_csv,
+    export_mstcn,
+    segments,
+)
 from reelwright.storage.arrays.embedding_writer import EmbeddingWriter, RowLayout
 from reelwright.storage.arrays.embeddings import EmbeddingStore
 from reelwright.storage.arrays.spans import Spans
@@ -85,6 +91,21 @@ def test_activitynet(tmp_path):
     }
     with pytest.raises(StageError, match=r"background 'idel' is no class\. Did you mean 'idle'"):
         export_activitynet(predictions, tmp_path / "out", PredictionExport(background="idel"))
+
+
+def test_csv_has_the_three_best_classes_of_every_video_and_its_path(tmp_path):
+    """In a/b class 0 has 0.6, the others 0.2 each: of equal ones the lower id is first. Targets are of rows alone."""
+    predictions = write_predictions(tmp_path / "p", task="video")
+    paths = {"a/b": "/films/a b.mp4", "c": "s3://films/c.mp4"}
+    assert export_csv(predictions, tmp_path / "out", PredictionExport(paths=paths)) == 2
+    assert (tmp_path / "out/predictions.csv").read_text() == (
+        'path label pred1 pred2 pred3\n"/films/a b.mp4"  0 1 2\ns3://films/c.mp4  1 0 2\n'
+    )
+    assert (tmp_path / "out/mapping.txt").read_text() == "0 idle\n1 cut\n2 pour it\n"
+    assert export_csv(predictions, tmp_path / "test", PredictionExport(paths=paths, splits={"test"})) == 1
+    several = write_predictions(tmp_path / "q", task="multi_label")
+    with pytest.raises(StageError, match=r"one label a video.*multi_label; take activitynet"):
+        export_csv(several, tmp_path / "x", PredictionExport(paths=paths))
 
 
 def test_activitynet_of_heads_has_the_best_class_of_each_however_unlikely(tmp_path):
@@ -200,6 +221,19 @@ def test_export_of_a_node_and_back(tmp_path, project):
     first = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     assert export_node(project, request) == 2  # our own folder is replaced
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == first
+    (tmp_path / "scored.yaml").write_text(
+        "videos: {manifest: scored.csv}\nlabels: {column: label, classes: [bad, good]}\nstages:\n"
+        "  feats: {uses: features, fps: 2}\n"
+        "  guess: {uses: import_predictions, embeddings: feats, activation: softmax}\n"
+    )
+    (tmp_path / "scored.csv").write_text("path,split,label\nfeats/v0.npy,train,good\nfeats/v1.npy,val,\n")
+    scored = Project.open(tmp_path / "scored.yaml")
+    assert scored.run().exit_code == 0
+    csv = ExportRequest(node="guess", form="csv", folder=tmp_path / "csv", splits=("train", "val"))
+    assert export_node(scored, csv) == 2
+    assert (tmp_path / "csv/predictions.csv").read_text() == (
+        f"path label pred1 pred2 pred3\n{tmp_path}/feats/v0.npy 1 0 1 \n{tmp_path}/feats/v1.npy  0 1 \n"
+    )
     (tmp_path / "again.yaml").write_text(
         "videos: {manifest: out/manifest.csv}\nstages:\n  feats: {uses: features, times: out/times.csv}\n"
     )

@@ -211,6 +211,10 @@ REFUSED = {
     "norms": ({"frozen_norm": False}, "frozen_norm is of a temporal run.*set model.base"),
     "maps": ({"model": {"name": "carl", "source": "maps"}}, "model.source: maps are stored ones"),
     "no views": ({"views": None}, "learns from views of videos"),
+    "easy key": (
+        {"augment": {"scene": {"curriculum_epochs": 0}}},
+        "none is a key; set reverse: 0, easy_key: false",
+    ),
     "all frozen": ({"freeze": ["temporal"]}, "spatial and temporal are both frozen"),
 }
 

@@ -302,6 +302,7 @@ def test_encoders_that_do_not_fit_are_refused(settings, match):
         config.check_names()
 
 
+FRAMES = {"clips": None, "encoder": "timm/test_resnet", "objective": {"name": "supcon"}}
 WRONG = {
     "objective": ({"objective": {"name": "supcon"}}, "objective supcon is of single frames; of clips: ce, simclr"),
     "no clips": ({"clips": None}, "objective moco compares two clips of a video; give clips"),
@@ -313,6 +314,15 @@ WRONG = {
     "metric of frames": ({"metric": "f1_at_1", "objective": {"name": "ce"}}, "with objective ce top1"),
     "metric of clips": ({"metric": "top1", "clips": None, "objective": {"name": "ce"}}, "metric top1 is of clips"),
     "two starts": ({"weights": "a.pth", "init_from": "b.pth"}, "are two starting points"),
+    "two starts of frames": (
+        {**FRAMES, "weights": "hub", "init_from": "b.pth"},
+        "weights: hub and init_from: b.pth are two starting points",
+    ),
+    "prefix of no file": (
+        {"prefix": "spatial."},
+        "names in a file, but weights is none; leave them out",
+    ),
+    "names of the hub": ({**FRAMES, "weights": "hub", "key_map": {"a": "b"}}, "names in a file, but weights is hub"),
     "mix": ({"mix": {}}, "mix is of windows with labels"),
     "clones": ({"clips": {"batch_size": 2, "augment": {"scene": {}}}}, "clone is 0.15, but copies appear after"),
     "early stop": ({"early_stop": {}}, "early_stop waits for a metric, and without labels none is measured"),
