@@ -26,7 +26,7 @@ class StAbnOptions:
     # v2: the authors' later code, without the ReLU behind the gate.
     time: str = "dense"
     # Attention in time. dense: as published, for windows of exactly `length` frames; convolutional: of any length.
-    dropout: float = 0.5
+    dropout: float = 0.5  # Before the last layer.
 
     outputs: ClassVar[tuple[str, ...]] = ("attention.space", "attention.time", "aux.attention_logits", "logits")
     # Names of what the model gives.
@@ -49,7 +49,7 @@ class CastOptions:
     # The temporal expert, of the same kinds; both need the same width, depth and grid of tokens.
     space_args: dict[str, Any] = field(default_factory=dict)
     # Arguments of its constructor, such as img_size.
-    time_args: dict[str, Any] = field(default_factory=dict)
+    time_args: dict[str, Any] = field(default_factory=dict)  # Those of the temporal expert.
     source: str = "frames"
     # frames, or tokens: stored ones that enter the first of the last `top` blocks of both experts.
     every: int = 2
@@ -62,7 +62,7 @@ class CastOptions:
 
     top: int | None = None
     # Only the last so many blocks have adapters and exchange; null: all.
-    adapters: bool = True
+    adapters: bool = True  # Adapters in the experts' blocks; false: none.
     adapter_ratio: float = 0.25
     # Width inside an adapter, times that of a token.
     exchange: str = "bcast"
@@ -74,7 +74,7 @@ class CastOptions:
     t2s_window: str = "time"
     # What a token of the spatial expert sees of the other. time: the same place in all frames; space: all places of its
     # frame; space_time: everything.
-    s2t_window: str = "space"
+    s2t_window: str = "space"  # The same of a token of the temporal expert.
     bottleneck: float = 0.5
     # Width of the cross-attention, times that of a token; 1: none.
     positions: bool = True
@@ -88,7 +88,7 @@ class CastOptions:
     # sum of both experts' vectors, or both side by side (late fusion).
     drop_path: float = 0.1
     # Stochastic depth of what is added to the experts, rising from 0 at the first block to this at the last.
-    head_dropout: float = 0.0
+    head_dropout: float = 0.0  # Before the heads.
     init_scale: float = 1.0
     # Factor on the initial weights of the heads.
 

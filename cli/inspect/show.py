@@ -1,12 +1,8 @@
-"""Commands that look at things: settings, show, report."""
+"""Commands that look at things: show, report."""
 
 from __future__ import annotations
 
-import ast
-import inspect as python_inspect
-import textwrap
-from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,34 +16,8 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command(rich_help_panel="Look")(settings)
     app.command(rich_help_panel="Look")(show)
     app.command(rich_help_panel="Look")(report)
-
-
-def settings(
-    stage: Annotated[str, typer.Argument(help="Name of a stage, or videos, labels, synthesize, cluster.")],
-) -> None:
-    """List the settings of a stage: name, default, what it means."""
-    from reelwright.pipeline.config.cluster import ClusterSettings
-    from reelwright.stages.base.registry import config_model
-    from reelwright.stages.index.config import LabelsConfig, VideosConfig
-    from reelwright.stages.synthesize.config import SourceConfig
-
-    blocks: dict[str, type[Any]] = {
-        "videos": VideosConfig,
-        "labels": LabelsConfig,
-        "synthesize": SourceConfig,
-        "cluster": ClusterSettings,
-    }
-    model = blocks.get(stage) or config_model(stage, where="reelwright settings")
-    typer.echo((model.__doc__ or "").strip() + "\n")
-    for line in _setting_lines(model, prefix=""):
-        typer.echo(line)
-    if "seed" in model.model_fields and stage not in blocks:
-        typer.echo(
-            "seeds = None\n    Instead of seed: how many (4: 0, 1, 2, 3) or which ones; a run each, and their mean."
-        )
 
 
 def show(
@@ -125,40 +95,3 @@ def report_file(project: Project, name: str) -> Path:
     if not file.is_file():
         raise StoreError(f"{file} is gone. `reelwright run --force {name}` writes it again")
     return file
-
-
-def _setting_lines(model: type[Any], *, prefix: str, block: Any = None) -> list[str]:
-    """Every setting with what it is unless it is given: in ``block``, else by itself. Blocks that can be null too."""
-    notes = _field_notes(model)
-    lines = []
-    for name, info in model.model_fields.items():
-        value = info.get_default(call_default_factory=True) if block is None else getattr(block, name)
-        choices = get_args(info.annotation) if isinstance(info.annotation, UnionType) else (info.annotation,)
-        nested = next((each for each in choices if isinstance(each, type) and hasattr(each, "model_fields")), None)
-        if nested is None or nested is not info.annotation:
-            default = "required" if block is None and info.is_required() else repr(value)
-            lines.append(f"{prefix}{name} = {default if nested is None or value is None else '{}'}")
-            lines += textwrap.wrap(notes.get(name, ""), width=110, initial_indent="    ", subsequent_indent="    ")
-        if nested is not None:
-            inner = value if isinstance(value, nested) else None
-            lines += _setting_lines(nested, prefix=f"{prefix}{name}.", block=inner)
-    return lines
-
-
-def _field_notes(model: type[Any]) -> dict[str, str]:
-    """The texts that stand below the fields in the source, of the class and what it inherits."""
-    notes: dict[str, str] = {}
-    for owner in reversed(model.__mro__):
-        if not owner.__module__.startswith("reelwright."):
-            continue
-        body = ast.parse(textwrap.dedent(python_inspect.getsource(owner))).body[0]
-        assert isinstance(body, ast.ClassDef)
-        for field, text in zip(body.body, body.body[1:], strict=False):
-            if (
-                isinstance(field, ast.AnnAssign)
-                and isinstance(field.target, ast.Name)
-                and isinstance(text, ast.Expr)
-                and isinstance(text.value, ast.Constant)
-            ):
-                notes[field.target.id] = " ".join(str(text.value.value).split())
-    return notes

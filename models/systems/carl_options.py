@@ -37,14 +37,14 @@ class FrameModelOptions:
     # Rows of each step, side by side and the step itself last.
     hidden: int = 512
     # Features of the fully connected layers.
-    hidden_layers: int = 2
-    embed_dim: int = 128
-    dropout: float = 0.1
+    hidden_layers: int = 2  # How many of them.
+    embed_dim: int = 128  # Features of an embedding.
+    dropout: float = 0.1  # In the fully connected layers and the transformer.
     normalize: bool = True
     # Embeddings are of unit length.
     projection: bool = True
     # A head that only the loss sees (aux.projected).
-    projection_hidden: int = 128
+    projection_hidden: int = 128  # Features inside that head.
 
     ALLOWED_SOURCES: ClassVar[tuple[str, ...]] = SOURCES
 
@@ -68,11 +68,11 @@ class FrameModelOptions:
 class CarlOptions(FrameModelOptions):
     """Options of `carl`, the transformer embedder."""
 
-    layers: int = 3
-    heads: int = 8
+    layers: int = 3  # Of the transformer.
+    heads: int = 8  # Attention heads.
     width: int = 256
     # Features of a row in the transformer.
-    mlp_width: int = 1024
+    mlp_width: int = 1024  # Features inside a block's MLP.
     equal_layers: bool = False
     # Compat: all layers start with the same weights, as in the public code; else each has its own.
 
@@ -95,8 +95,8 @@ class ConvOptions(FrameModelOptions):
 
     source: str = "maps"
     contexts: int = 2
-    conv_width: int = 512
-    conv_layers: int = 2
+    conv_width: int = 512  # Channels of a convolution.
+    conv_layers: int = 2  # Convolutions in all.
 
     ALLOWED_SOURCES: ClassVar[tuple[str, ...]] = ("maps", "frames")
 

@@ -64,8 +64,8 @@ class LinearOptions:
 class MlpOptions:
     """Options of `mlp`."""
 
-    hidden: int = 512
-    dropout: float = 0.1
+    hidden: int = 512  # Features of the hidden layer.
+    dropout: float = 0.1  # Before the last layer.
     between: str = "gelu"
     # gelu, or norm: LayerNorm and nothing else, with hidden 2048 the baseline of STORM-PSR.
 
@@ -80,15 +80,15 @@ class MlpOptions:
 class TransformerOptions:
     """Options of `transformer`."""
 
-    layers: int = 4
-    heads: int = 4
+    layers: int = 4  # Blocks.
+    heads: int = 4  # Attention heads.
     head_dim: int | None = None
     # Features per head; None: width / heads.
     width: int | None = None
     # Features of a row inside the model; None: the input's own. A linear layer leads in where they differ.
     mlp_width: int | None = None
     # None: 4 x width.
-    dropout: float = 0.1
+    dropout: float = 0.1  # In the blocks.
     positions: str = "learned"
     # learned (windows up to `length`) or sinusoidal (any length).
     pool: str | None = None
@@ -115,11 +115,11 @@ class TransformerOptions:
 class StormTransformerOptions:
     """Options of `storm_transformer`; the defaults are those of the paper."""
 
-    layers: int = 6
-    heads: int = 8
-    head_dim: int = 128
-    mlp_width: int = 4096
-    dropout: float = 0.1
+    layers: int = 6  # Blocks.
+    heads: int = 8  # Attention heads.
+    head_dim: int = 128  # Features of a head.
+    mlp_width: int = 4096  # Features inside a block's MLP.
+    dropout: float = 0.1  # In the blocks.
     embedding_dropout: float = 0.0
     # Of the rows with their positions.
     pool: str | None = None
@@ -148,10 +148,10 @@ class StormTransformerOptions:
 class RecurrentOptions:
     """Options of `gru` and `lstm`."""
 
-    layers: int = 1
+    layers: int = 1  # One above the other.
     width: int = 128
     # Hidden features per direction.
-    bidirectional: bool = False
+    bidirectional: bool = False  # Forwards and backwards in time, side by side.
     dropout: float = 0.1
     # Between layers and before the head.
     pool: str | None = None
@@ -176,8 +176,8 @@ class MsTcnOptions:
     # The first predicts from the rows, each further one refines the class probabilities of the one before.
     layers: int = 8
     # Dilated layers per stage; layer i looks 2**i rows to each side.
-    width: int = 64
-    dropout: float = 0.3
+    width: int = 64  # Channels.
+    dropout: float = 0.3  # In each layer.
     causal: bool = False
     # True: layers look back only, twice as far.
     input_norm: bool = False
@@ -213,7 +213,7 @@ class AttentionBranchOptions:
     # Attention in time. dense: as published, for windows of exactly `length` rows; convolutional: of any length.
     version: str = "v1"
     # v2: without the ReLU behind the gate.
-    dropout: float = 0.5
+    dropout: float = 0.5  # Before the last layer.
     branch: bool | Literal["ungated"] = True
     # To compare with: false, the same network without branch and gate; ungated, of the same depth and with the branch's
     # classifier, but S = M = 1 at the gate. attention.space is then Grad-CAM of the answer.

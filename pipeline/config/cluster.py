@@ -22,13 +22,13 @@ class TrainingSettings(Settings):
     """Machines that train one run together."""
     processes: PositiveInt | None = None
     """Processes on each; null: one for each GPU, or one where there are none."""
-    cpus: PositiveInt | None = None
+    cpus: PositiveInt | None = None  # On each machine.
     gpus: int | None = Field(None, ge=0)
     """On each machine."""
-    memory: str | None = None
-    time: str | None = None
-    partition: str | None = None
-    directives: tuple[str, ...] | None = None
+    memory: str | None = None  # On each machine, such as 60GB.
+    time: str | None = None  # SLURM's limit for the job.
+    partition: str | None = None  # SLURM's.
+    directives: tuple[str, ...] | None = None  # More lines for #SBATCH, in place of the workers'.
     warn_seconds: PositiveInt = 120
     """Seconds before the end of its time at which a job is warned: it writes a checkpoint and is queued again."""
     attempts: PositiveInt = 3
@@ -64,8 +64,8 @@ class ClusterSettings(Settings):
     """Of a worker. With some, embed and predict go to workers that have one."""
     time: str = "04:00:00"
     """SLURM's limit for a job, [days-]hours:minutes[:seconds]; workers end in peace a little earlier."""
-    account: str | None = None
-    partition: str | None = None
+    account: str | None = None  # SLURM's; null: your default one.
+    partition: str | None = None  # SLURM's; null: its default one.
     directives: tuple[str, ...] = ()
     """More lines for #SBATCH, such as --constraint=a100."""
     environment: tuple[str, ...] = ()

@@ -44,8 +44,8 @@ class ColorSettings(Settings):
     """Of a clip to be changed."""
     brightness: float = Field(0.8, ge=0)
     """Multiplied by a factor from [max(0, 1 - x), 1 + x]; contrast and saturation alike."""
-    contrast: float = Field(0.8, ge=0)
-    saturation: float = Field(0.8, ge=0)
+    contrast: float = Field(0.8, ge=0)  # As brightness.
+    saturation: float = Field(0.8, ge=0)  # As brightness.
     hue: float = Field(0.2, ge=0, le=0.5)
     """Turned by a share of the circle of colours from [-x, x]."""
 

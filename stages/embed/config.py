@@ -60,8 +60,8 @@ class PreprocessSettings(Settings):
     """(height, width) in pixels that the encoder sees."""
     resize: PositiveInt | tuple[PositiveInt, PositiveInt] | None = None
     """Short side in pixels, or (height, width), before the crop."""
-    interpolation: Literal["bilinear", "bicubic", "lanczos", "nearest"] | None = None
-    antialias: bool | None = None
+    interpolation: Literal["bilinear", "bicubic", "lanczos", "nearest"] | None = None  # Of the resize.
+    antialias: bool | None = None  # Of the resize, where it shrinks.
     crop: Literal["center", "squash", "border"] | None = None
     """center: cut the middle; squash: resize to size, aspect not kept; border: keep all, fill with the mean."""
     mean: tuple[float, float, float] | None = None

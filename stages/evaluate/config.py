@@ -34,7 +34,7 @@ class MapSettings(Settings):
     """Which stored output."""
     rows: PositiveInt = 2000
     """How many rows are drawn, spread evenly over the videos."""
-    seed: NonNegativeInt = 0
+    seed: NonNegativeInt = 0  # Of the rows that are drawn, and of the plane.
 
 
 class EvaluatorSettings(NamedSettings):
@@ -74,7 +74,7 @@ class EvaluateConfig(StageConfig):
     """The predict or steps node."""
     splits: tuple[str, ...] = ("test",)
     """Videos of these splits are scored; each split is also scored alone."""
-    topk: tuple[PositiveInt, ...] = (1, 5)
+    topk: tuple[PositiveInt, ...] = (1, 5)  # Accuracies among the first so many classes.
     joint: tuple[Literal["rank_paired", "independent"], ...] = setting((), when=lambda config: bool(config.joint))
     """Of task heads: two odd measures of CAST's code beside action_top5, which ranks all pairs by p(verb) x p(noun).
     rank_paired: the k-th verb and the k-th noun together (action_rank_paired_top5); independent: the verb among k verbs

@@ -57,7 +57,7 @@ class MixingSettings(Settings):
 class EarlyStopSettings(Settings):
     """Stop when the metric has not improved for so many evaluations."""
 
-    patience: PositiveInt = 10
+    patience: PositiveInt = 10  # So many.
 
 
 class LearningSettings(StageConfig):
@@ -69,14 +69,14 @@ class LearningSettings(StageConfig):
     optimizer: OptimizerSettings = training(OptimizerSettings())
     schedule: ScheduleSettings = training(ScheduleSettings())
     ema: EmaSettings | None = training(None)
-    epochs: PositiveInt = training(20)
+    epochs: PositiveInt = training(20)  # Times that everything is seen.
     batch_size: PositiveInt = training(64)
     """Windows (with `views` videos) a batch, over all processes together."""
     drop_last: bool = training(False)
     """The windows that do not fill a batch are left out of the epoch."""
     seed: int = training(0, ge=0)
     """Of weights, order of windows, dropout and augmentation."""
-    precision: Literal["fp32", "bf16", "fp16"] = training("fp32")
+    precision: Literal["fp32", "bf16", "fp16"] = training("fp32")  # Of forward and backward passes; weights are fp32.
     evaluate_every: PositiveInt = training(1)
     """Epochs between two evaluations on val."""
     evaluate_updates: PositiveInt | None = training(None, when=lambda config: config.evaluate_updates is not None)
@@ -86,7 +86,7 @@ class LearningSettings(StageConfig):
     without labels loss, where kendalls_tau is the other one). Or a plug-in's: an entry point of reelwright.metrics,
     package.module:metric, or file.py:metric; higher is better."""
     early_stop: EarlyStopSettings | None = training(None)
-    train_splits: tuple[str, ...] = training(("train",))
+    train_splits: tuple[str, ...] = training(("train",))  # Videos of these splits are learned from.
     val_splits: tuple[str, ...] = training(("val",))
     """Without a video in these splits there is no validation, and the last weights are the best."""
     labels: LabelsConfig | None = execution(None)

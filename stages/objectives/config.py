@@ -57,7 +57,7 @@ class ObjectiveSettings(NamedSettings):
 class LossSettings(Settings):
     """Cross entropy, or binary cross entropy for task multi_label."""
 
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    label_smoothing: float = Field(0.0, ge=0, lt=1)  # Share of a target that is spread over all classes.
     class_weights: Literal["none", "balanced"] = "none"
     """balanced: inverse to the class's share of the training targets."""
 

@@ -39,8 +39,8 @@ class ImageAugmentSettings(Settings):
 
     brightness: float = Field(0.1, ge=0, lt=1)
     """Multiplied by a factor from [1 - x, 1 + x]; contrast and saturation alike."""
-    contrast: float = Field(0.1, ge=0, lt=1)
-    saturation: float = Field(0.7, ge=0, lt=1)
+    contrast: float = Field(0.1, ge=0, lt=1)  # As brightness.
+    saturation: float = Field(0.7, ge=0, lt=1)  # As brightness.
     blur: float = Field(1.0, ge=0, le=1)
     """Probability of a Gaussian blur."""
     blur_sigma: tuple[PositiveFloat, PositiveFloat] = (0.01, 2.0)

@@ -28,9 +28,9 @@ class LinearProbeSettings(Settings):
 
     learning_rate: PositiveFloat = 50.0
     """50 suits rows of unit length that were learnt without labels, .1 those learnt with labels."""
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: NonNegativeFloat = 1e-6
-    epochs: PositiveInt = 100
+    momentum: float = Field(0.9, ge=0, lt=1)  # Of SGD.
+    weight_decay: NonNegativeFloat = 1e-6  # Of SGD.
+    epochs: PositiveInt = 100  # Times that all rows are seen.
     batch_videos: PositiveInt = 10
     """Videos whose rows are one batch."""
 
@@ -59,6 +59,7 @@ class ProbeConfig(StageConfig):
     tasks: tuple[TaskName, ...] = Field(
         ("phase_classification", "progression", "kendalls_tau", "retrieval"), min_length=1
     )
+    """What is measured."""
     train_splits: tuple[str, ...] = setting(("train",), when=lambda config: config.is_learnt)
     """Videos that phase_classification, progression and linear_probe learn from."""
     splits: tuple[str, ...] = Field(("test",), min_length=1)
@@ -72,6 +73,7 @@ class ProbeConfig(StageConfig):
     classifiers: tuple[Literal["logistic", "svm", "svm_linear"], ...] = setting(
         ("logistic", "svm"), when=lambda config: "phase_classification" in config.tasks, min_length=1
     )
+    """phase_classification: what is fitted to the rows; svm has RBF kernels, svm_linear linear ones."""
     fractions: tuple[Fraction, ...] = setting((0.1, 0.5, 1.0), when=lambda config: config.is_learnt, min_length=1)
     """Shares of the labelled training videos; scores are those of the last one."""
     seeds: tuple[NonNegativeInt, ...] = setting((0, 1, 2), when=lambda config: config.is_learnt, min_length=1)
@@ -84,6 +86,7 @@ class ProbeConfig(StageConfig):
     distance: Literal["sqeuclidean", "euclidean", "cosine"] = setting(
         "sqeuclidean", when=lambda config: bool({"kendalls_tau", "alignment", *SEARCHED} & set(config.tasks))
     )
+    """Between rows."""
     depths: tuple[PositiveInt, ...] = setting(
         (5, 10, 15), when=lambda config: bool(SEARCHED & set(config.tasks)), min_length=1
     )

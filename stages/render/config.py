@@ -81,7 +81,7 @@ class RenderConfig(StageConfig):
 
     normalize: bool = True
     """Rows are brought to unit length first, as CARL's are."""
-    distance: Literal["sqeuclidean", "euclidean", "cosine"] = "sqeuclidean"
+    distance: Literal["sqeuclidean", "euclidean", "cosine"] = "sqeuclidean"  # Between rows.
     stride: PositiveInt = 1
     """Every so many rows are aligned and shown: of long videos."""
     alignments: tuple[Literal["dtw", "nearest", "stretch"], ...] = setting(

@@ -72,7 +72,7 @@ class FractalConfig(Settings):
 class ActionsConfig(Settings):
     """How action videos are drawn: one object does one thing during a part of the clip, among others that lie still."""
 
-    num_frames: int = Field(32, ge=8, le=1000)
+    num_frames: int = Field(32, ge=8, le=1000)  # Of a video.
     verbs: tuple[str, ...] = VERBS
     """What is done."""
     nouns: tuple[str, ...] = NOUNS

@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 from pydantic import BaseModel
 
-from reelwright.cli.inspect.show import settings
+from reelwright.cli.inspect.settings import settings
 from reelwright.pipeline.config.pipeline_file import load_pipeline
 from reelwright.pipeline.plan.graph import build_graph
 from reelwright.stages.augment.config import AugmentSettings

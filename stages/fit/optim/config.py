@@ -30,7 +30,7 @@ class OptimizerSettings(Settings, extra="allow"):
 
     name: str = "adamw"
     """As in timm: adamw, sgd (which is nesterov), momentum, adam, lamb, adafactor, lion, ..., or lookahead_NAME."""
-    lr: PositiveFloat = 1e-3
+    lr: PositiveFloat = 1e-3  # Learning rate, behind the warm-up.
     lr_base_batch: PositiveInt | None = None
     """Windows an update for which `lr` is meant; it grows and shrinks in proportion with batch_size x accumulate
     (Goyal et al. 2017). null: `lr` as it is."""
@@ -80,6 +80,7 @@ class ScheduleSettings(Settings):
     """
 
     name: Literal["constant", "cosine", "cosine_restarts", "step", "multi_step", "cyclic", "polynomial"] = "cosine"
+    """How the learning rate falls."""
     per: Literal["update", "epoch"] = "update"
     """The rate changes with every update, or with every epoch only."""
     warmup_epochs: NonNegativeFloat = 1.0
