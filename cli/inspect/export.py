@@ -24,8 +24,8 @@ def export(
         typer.Option(
             "--to",
             help="Of predictions: mstcn (a label a frame, text), activitynet (segments, JSON), csv (path, label and "
-            "the three best classes of a video). Of embeddings: npy (a "
-            "file a video), webdataset (tar shards). Of outputs that predict keeps: npz (a file a video).",
+            "the three best classes of a video). Of embeddings: npy, parquet or zarr (a file a video), webdataset (tar). "
+            "Of outputs that predict keeps: npz (a file a video).",
         ),
     ],
     out: Annotated[str, typer.Option("--out", help="A new folder or URL (s3://...), or one that an export made.")],

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,11 +30,12 @@ from reelwright.cli.options import (
     SetOption,
     VideosOption,
     WorkersOption,
+    on_this_machine,
 )
 from reelwright.cli.run.run import asking, run_or_show
 from reelwright.pipeline.config.seeds import base_name
-from reelwright.stages.base.registry import PREDICTS, STAGES, Stage, offered_stages, stage_of, usual_nodes
-from reelwright.storage.errors import ConfigError
+from reelwright.stages.base.registry import EMBEDS, PREDICTS, STAGES, Stage, offered_stages, stage_of, usual_nodes
+from reelwright.storage.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from reelwright.pipeline.config.pipeline_file import PipelineFile
@@ -58,6 +60,18 @@ ScoresOption = Annotated[
         "--out", help="File of the scores: .parquet or .csv (a line a window), .json (segments, as ActivityNet)."
     ),
 ]
+EncoderOption = Annotated[
+    str | None,
+    typer.Option("--encoder", metavar="NAME", help="Of --videos: which encoder; `reelwright encoders` lists them."),
+]
+FeaturesOption = Annotated[
+    Path | None,
+    typer.Option("--out", help="Of --videos: also write the embeddings, a file a video, into this new folder."),
+]
+FormOption = Annotated[
+    str | None, typer.Option("--to", metavar="npy|parquet|zarr", help="Form of the files in --out; default: npy.")
+]
+FORMS = ("npy", "parquet", "zarr")  # of `export`, those with a file a video
 ProcessesOption = Annotated[int | None, typer.Option("--nproc", min=1, help="Processes that share each batch (DDP).")]
 
 
@@ -100,11 +114,16 @@ def _command(stage: str) -> Any:
         as_json: JsonOption = False,
         run: TrainedOption = None,
         out: ScoresOption = None,
+        encoder: EncoderOption = None,
+        folder: FeaturesOption = None,
+        form: FormOption = None,
     ) -> None:
         from reelwright.pipeline.config.pipeline_file import find_pipeline_file, load_pipeline
         from reelwright.pipeline.run.results import RunOptions
 
         _check_together(config=config, videos=videos, run=run, out=out)
+        _check_features(videos, encoder=encoder, folder=folder, form=form)
+        given = [*(overrides or []), *([] if encoder is None else [f"encoder={encoder}"])]
 
         def load(given: Sequence[str]) -> PipelineFile:
             if run is not None:
@@ -115,11 +134,11 @@ def _command(stage: str) -> Any:
                 return pipeline_for(stage, videos, given)
             return load_pipeline(find_pipeline_file(config), given)
 
-        file = load(overrides or [])
+        file = load(given)
         wanted = _nodes(file, stage, nodes or [])
         if nproc is not None:
             shared = dict.fromkeys(map(base_name, wanted))
-            file = load([*(overrides or []), *(f"{name}.processes={nproc}" for name in shared)])
+            file = load([*given, *(f"{name}.processes={nproc}" for name in shared)])
         options = RunOptions(
             until=wanted,
             force=tuple(force or ()),
@@ -129,13 +148,15 @@ def _command(stage: str) -> Any:
             cluster={"executor": executor, "scheduler": scheduler, "profile": profile, "workers": workers},
             ask=asking(),
         )
-        if out is None or dry_run:
+        write = None if dry_run else _writer(file, wanted[0], scores=out, features=folder, form=form or FORMS[0])
+        if write is None:
             run_or_show(file, options, dry_run=dry_run, as_json=as_json)
         else:
-            _run_and_write(file, options, out, as_json=as_json)
+            _run_and_write(file, options, write, as_json=as_json)
 
     left_out = set() if stage_of(stage).trains else {"nproc"}
     left_out |= set() if stage == PREDICTS else {"run", "out"}
+    left_out |= set() if stage == EMBEDS else {"encoder", "folder", "form"}
     if left_out:
         signature = inspect.signature(command, eval_str=True)  # typer reads no annotation of it that is a text
         parameters = [parameter for parameter in signature.parameters.values() if parameter.name not in left_out]
@@ -155,11 +176,30 @@ def _check_together(*, config: Path | None, videos: str | None, run: str | None,
         check_scores_file(out)
 
 
-def _run_and_write(file: PipelineFile, options: RunOptions, out: Path, *, as_json: bool) -> None:
-    """Run, then write the scores; also where some videos failed, since the others have theirs."""
-    from reelwright.pipeline.project import Project
-    from reelwright.stages.export.scores_file import write_scores_file
+def _check_features(videos: str | None, *, encoder: str | None, folder: Path | None, form: str | None) -> None:
+    """Raise ConfigError for options of embed that do not go together."""
+    if videos is None and (encoder is not None or folder is not None):
+        raise ConfigError(
+            "--encoder and --out are of --videos. With a pipeline file, set the encoder there, and `reelwright export "
+            "NODE --to npy --out DIR` writes what a node made"
+        )
+    if form is not None and folder is None:
+        raise ConfigError(f"--to {form} is the form of files: give their folder, --out DIR")
+    if form is not None and form not in FORMS:
+        raise ConfigError(f"--to {form!r}: allowed are {', '.join(FORMS)}.{nearest(form, FORMS)}")
 
+
+def _writer(
+    file: PipelineFile, node: str, *, scores: Path | None, features: Path | None, form: str
+) -> Callable[[], str] | None:
+    """What writes into the file or folder that was asked for, and says so; None where none was."""
+    if features is not None:
+        return _features_writer(file, node, features, form)
+    return None if scores is None else partial(_write_scores, file, scores)
+
+
+def _run_and_write(file: PipelineFile, options: RunOptions, write: Callable[[], str], *, as_json: bool) -> None:
+    """Run, then ``write`` what was made and print what it returns; also where some videos failed."""
     failed: typer.Exit | None = None
     try:
         run_or_show(file, options, dry_run=False, as_json=as_json)
@@ -167,10 +207,38 @@ def _run_and_write(file: PipelineFile, options: RunOptions, out: Path, *, as_jso
         if exit_.exit_code != EXIT_SOME_FAILED:
             raise
         failed = exit_
-    count = write_scores_file(Project(file).predictions(list(file.nodes)[-1]), out)
-    typer.echo(f"{out}: scores of {count} videos", err=as_json)
+    typer.echo(write(), err=as_json)
     if failed is not None:
         raise failed
+
+
+def _write_scores(file: PipelineFile, out: Path) -> str:
+    from reelwright.pipeline.project import Project
+    from reelwright.stages.export.scores_file import write_scores_file
+
+    count = write_scores_file(Project(file).predictions(list(file.nodes)[-1]), out)
+    return f"{out}: scores of {count} videos"
+
+
+def _features_writer(file: PipelineFile, node: str, folder: Path, form: str) -> Callable[[], str]:
+    """What writes the rows of a node into files. Raises ConfigError where that cannot be, before anything is run."""
+    from reelwright.pipeline.inspect.export import ExportRequest, check_export, export_node
+    from reelwright.pipeline.project import Project
+
+    outputs = tuple(getattr(file.nodes[node], "outputs", ()))
+    output = "pooled" if "pooled" in outputs else outputs[0]
+    request = ExportRequest(node=node, form=form, folder=on_this_machine(folder) or folder, output=output)
+    check_export(request)
+
+    def write() -> str:
+        count = export_node(Project(file), request)
+        times = "times.csv" if form == FORMS[0] else f"each .{form}"
+        return (
+            f"{folder}: {output} of {count} videos, a .{form} each; manifest.csv says which is whose, times are in "
+            f"{times}"
+        )
+
+    return write
 
 
 def pipeline_for(stage: str, videos: str, overrides: Sequence[str]) -> PipelineFile:

@@ -118,26 +118,19 @@ class Project(PipelineProject):
         """What an evaluate, probe or render node wrote."""
         return Report(node, self.report(node), self.file.nodes[node].produces)
 
-    def windows(self, node: str, *, split: str | Sequence[str] = "train") -> WindowDataset:
+    def windows(self, node: str, *, split: str | Sequence[str] | None = None) -> WindowDataset:
         """The windows of a train node with their targets, as the trainer takes them: a torch data set.
 
-        ``split`` is one, or several, of those that the node reads. Nothing is trained; its embeddings must be there.
-        Raises ConfigError for another node or split, StoreError where embeddings are missing.
+        ``split`` is one, or several, of those that the node reads; None: those that it learns from. Nothing is trained;
+        its embeddings must be there. Raises ConfigError for another node or split, StoreError where embeddings are
+        missing.
         """
         planner = self.planner(read=True)
-        graph = planner.graph
-        if graph.nodes[graph.check_name(node)].stage != "train":
-            fitting = [name for name, other in graph.nodes.items() if other.stage == "train"]
-            raise ConfigError(
-                f"{node} is a {graph.nodes[node].stage} node; windows of rows are those of train nodes: "
-                f"{', '.join(fitting) or 'none here'}"
-            )
-        plan = planner.plan(node)
+        plan = planner.plan(planner.graph.check_name(node))
         if plan.material is None:
             raise StoreError(f"{node} cannot learn yet: {'; '.join(plan.reasons)}. Run what it reads first")
-        found: WindowDataset = load("reelwright.stages.arrays.windows:window_dataset")(
-            build_work(planner, plan, ()), names_of(split)
-        )
+        made = load("reelwright.stages.arrays.windows:window_dataset")
+        found: WindowDataset = made(build_work(planner, plan, ()), None if split is None else names_of(split))
         return found
 
     def labels(self) -> Any:

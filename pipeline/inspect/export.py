@@ -28,6 +28,8 @@ FORMS: dict[str, tuple[str, str]] = {
     "activitynet": ("predictions", "reelwright.stages.export.predictions:export_activitynet"),
     "csv": ("predictions", "reelwright.stages.export.predictions:export_csv"),
     "npy": ("embeddings", "reelwright.stages.export.embeddings:export_npy"),
+    "parquet": ("embeddings", "reelwright.stages.export.embeddings:export_parquet"),
+    "zarr": ("embeddings", "reelwright.stages.export.embeddings:export_zarr"),
     "webdataset": ("embeddings", "reelwright.stages.export.embeddings:export_webdataset"),
     "npz": ("attention", "reelwright.stages.export.window_outputs:export_npz"),
 }
@@ -58,10 +60,7 @@ def export_node(project: Project, request: ExportRequest) -> int:
     Raises ConfigError when the form does not fit the node or the folder holds something else, StoreError when the node
     has not run.
     """
-    if request.form not in FORMS:
-        raise ConfigError(
-            f"--to {request.form!r}: no such form.{nearest(request.form, FORMS)} Known: {', '.join(FORMS)}"
-        )
+    check_export(request)
     planner = project.planner(read=True)
     planner.graph.check_name(request.node)
     plan = planner.plan(request.node)
@@ -78,10 +77,6 @@ def export_node(project: Project, request: ExportRequest) -> int:
             f"{request.node} has nothing for its present settings: {'; '.join(plan.reasons)}. Run it first"
         )
     place = str(request.folder)
-    if is_url(place):
-        _check_url(place)
-    else:
-        _check_folder(Path(place))
     export = _WRITERS[made_of]
     with replacing_at(place, last=NOTE) if is_url(place) else replacing_folder(Path(place)) as temporary:
         count = export(planner, plan, request, load(writer), temporary)
@@ -90,6 +85,19 @@ def export_node(project: Project, request: ExportRequest) -> int:
         note = {"form": request.form, "node": request.node, "key": plan.key, "videos": count}
         write_json(temporary / NOTE, note)
     return count
+
+
+def check_export(request: ExportRequest) -> None:
+    """Raise ConfigError for a form that is not known, and for a folder that holds something else."""
+    if request.form not in FORMS:
+        raise ConfigError(
+            f"--to {request.form!r}: no such form.{nearest(request.form, FORMS)} Known: {', '.join(FORMS)}"
+        )
+    place = str(request.folder)
+    if is_url(place):
+        _check_url(place)
+    else:
+        _check_folder(Path(place))
 
 
 def _predictions(planner: Planner, plan: NodePlan, request: ExportRequest, write: Any, folder: Path) -> int:

@@ -75,13 +75,16 @@ class WindowDataset(Dataset[dict[str, Any]]):
         return f"<{len(self)} windows of {self.source.shape.length} rows {shape}, task {self.task}>"
 
 
-def window_dataset(work: Work, splits: Sequence[str]) -> WindowDataset:
-    """The windows of a train node whose target is known, of the videos of ``splits`` (those that the node reads).
+def window_dataset(work: Work, splits: Sequence[str] | None = None) -> WindowDataset:
+    """The windows of a train node whose target is known, of the videos of ``splits`` (None: those it learns from).
 
     Of training splits they are drawn as `window.sampling` says, of others they lie on the grid. Raises ConfigError for
     a node that learns otherwise or reads no such split, InputError where no video has rows or no window a label.
     """
+    if work.stage != TrainConfig.stage:
+        raise ConfigError(f"{work.node} is a {work.stage} node; windows of rows are those of train nodes")
     config = parse_config(TrainConfig, dict(work.config), where=work.node)
+    splits = config.train_splits if splits is None else splits
     _check(config, splits, where=work.node)
     stores = [EmbeddingStore(Store.at(work.store).embeddings(ref.key)) for ref in work.inputs["embeddings"]]
     videos = distinct_videos(work.payload, splits=splits)

@@ -159,6 +159,7 @@ SOURCES: dict[str, Stage] = {  # what makes the videos themselves: of the block 
 }
 
 IMPORTS_RUN, PREDICTS = "import_model", "predict"  # what a trained model on its own is made of
+EMBEDS = "embed"  # whose rows its command also writes into files
 _GROUP = "stages"  # of plug-ins
 RENAMED = {"take_scores": "import_predictions"}  # stages of earlier releases
 

@@ -1,6 +1,8 @@
-"""Embeddings for other programs: .npy files with a manifest and times, or WebDataset shards (plain tar files).
+"""Embeddings for other programs: a file a video (.npy, .parquet, .zarr), or WebDataset shards (plain tar files).
 
     npy         NAME.npy (T, ...)   manifest.csv (path, video_id, split, label, rows)   times.csv (a line a row)
+    parquet     NAME.parquet        manifest.csv    a line a row with its times
+    zarr        NAME.zarr           manifest.csv    an array, and one for each column of times
     webdataset  shard-000000.tar ...  of each video: NAME.npy, NAME.spans.npy (T, 2) seconds, NAME.json
 
 The same rows give the same bytes, whenever and by whomever they are written. `import-features --times times.csv
@@ -13,18 +15,23 @@ import csv
 import io
 import json
 import tarfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zarr
 
 from reelwright.storage.arrays.embeddings import EmbeddingRows, EmbeddingStore
+from reelwright.storage.results.prediction_schema import METADATA_KEY
 from reelwright.storage.tables.texts import file_names
 
 SHARD_BYTES = 256 << 20
+_SPANS = ("start_seconds", "stop_seconds", "source_start", "source_stop")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,22 +46,77 @@ class ExportedVideo:
 
 def export_npy(store: EmbeddingStore, videos: Sequence[ExportedVideo], folder: Path, *, output: str) -> int:
     """Write a .npy a video, a manifest and a table of times; returns the number of videos."""
+    with (folder / "times.csv").open("w", newline="", encoding="utf-8") as file:
+        times = csv.writer(file, lineterminator="\n")
+        times.writerow(["video_id", "row", *_SPANS])
+
+        def write(path: Path, video: ExportedVideo, rows: EmbeddingRows) -> None:
+            path.write_bytes(npy_bytes(rows.output(output)))
+            columns = [getattr(rows.spans, name).tolist() for name in _SPANS]
+            times.writerows([video.video_id, *line] for line in zip(range(rows.num_rows), *columns, strict=True))
+
+        return _write_each(store, videos, folder, ending=".npy", write=write)
+
+
+def export_parquet(store: EmbeddingStore, videos: Sequence[ExportedVideo], folder: Path, *, output: str) -> int:
+    """Write a .parquet a video and a manifest; returns the number of videos.
+
+    A line a row: row, start_seconds, stop_seconds, source_start, source_stop, and the column ``output``, a list of as
+    many float16 or float32 as a row has; of tokens and maps row by row, their shape is in the file's metadata.
+    """
+
+    def write(path: Path, video: ExportedVideo, rows: EmbeddingRows) -> None:
+        values, spans = rows.output(output), rows.spans
+        flat = pa.array(np.ascontiguousarray(values).ravel())
+        columns = {
+            "row": np.arange(len(values), dtype=np.int32),
+            **{name: getattr(spans, name) for name in _SPANS},
+            output: pa.FixedSizeListArray.from_arrays(flat, values[0].size),
+        }
+        known = {"video_id": video.video_id, "digest": video.digest, "split": video.split, "label": video.label}
+        about = json.dumps(known | {"shape": values.shape[1:]}, ensure_ascii=False)
+        pq.write_table(pa.table(columns).replace_schema_metadata({METADATA_KEY: about}), path, compression="zstd")
+
+    return _write_each(store, videos, folder, ending=".parquet", write=write)
+
+
+def export_zarr(store: EmbeddingStore, videos: Sequence[ExportedVideo], folder: Path, *, output: str) -> int:
+    """Write a Zarr v3 group a video (NAME.zarr) and a manifest; returns the number of videos.
+
+    In it the array ``output`` (T, ...), and start_seconds, stop_seconds, source_start, source_stop (T,); its axes have
+    names, so that xarray opens it.
+    """
+
+    def write(path: Path, video: ExportedVideo, rows: EmbeddingRows) -> None:
+        group = zarr.create_group(path, zarr_format=3, attributes=asdict(video))
+        inner = {1: ("feature",), 2: ("token", "feature"), 3: ("channel", "height", "width")}[
+            len(rows.row_shape(output))
+        ]
+        arrays = {output: rows.output(output), **{name: getattr(rows.spans, name) for name in _SPANS}}
+        for name, values in arrays.items():
+            axes = ("row", *(inner if name == output else ()))
+            group.create_array(name, data=values, chunks=values.shape, dimension_names=axes)
+
+    return _write_each(store, videos, folder, ending=".zarr", write=write)
+
+
+def _write_each(
+    store: EmbeddingStore,
+    videos: Sequence[ExportedVideo],
+    folder: Path,
+    *,
+    ending: str,
+    write: Callable[[Path, ExportedVideo, EmbeddingRows], None],
+) -> int:
+    """One file a video and the manifest that says which is whose; returns the number of videos."""
     names = file_names(video.video_id for video in videos)
-    with (
-        (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as manifest_file,
-        (folder / "times.csv").open("w", newline="", encoding="utf-8") as times_file,
-    ):
-        manifest, times = (csv.writer(file, lineterminator="\n") for file in (manifest_file, times_file))
+    with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
+        manifest = csv.writer(file, lineterminator="\n")
         manifest.writerow(["video_id", "path", "split", "label", "rows"])
-        times.writerow(["video_id", "row", "start_seconds", "stop_seconds", "source_start", "source_stop"])
         for video in videos:
-            rows = store.rows(video.digest)
-            values, spans, name = rows.output(output), rows.spans, f"{names[video.video_id]}.npy"
-            (folder / name).write_bytes(npy_bytes(values))
-            manifest.writerow([video.video_id, name, video.split, video.label, len(values)])
-            columns = (spans.start_seconds, spans.stop_seconds, spans.source_start, spans.source_stop)
-            lines = zip(range(len(values)), *(column.tolist() for column in columns), strict=True)
-            times.writerows([video.video_id, *line] for line in lines)
+            rows, name = store.rows(video.digest), f"{names[video.video_id]}{ending}"
+            write(folder / name, video, rows)
+            manifest.writerow([video.video_id, name, video.split, video.label, rows.num_rows])
     return len(videos)
 
 

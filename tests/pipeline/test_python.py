@@ -147,7 +147,7 @@ def test_windows_are_those_that_the_trainer_takes(project: Project) -> None:
     assert not torch.equal(batches[0][0]["rows"], torch.stack([found[place]["rows"] for place in range(8)]))
     with pytest.raises(ConfigError, match="reads the splits train, not test"):
         project.windows("train", split="test")
-    with pytest.raises(ConfigError, match="windows of rows are those of train nodes: train"):
+    with pytest.raises(ConfigError, match="embed is a embed node; windows of rows are those of train"):
         project.windows("embed")
     with pytest.raises(IndexError):
         found[12]
