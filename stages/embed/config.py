@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
 from reelwright.models.encoders.names import check_encoder, has_hub_weights, is_of_library, is_video_encoder
 from reelwright.models.encoders.outputs import parse_outputs
-from reelwright.stages.augment.config import AugmentSettings, ColorSettings
+from reelwright.stages.augment.stored_views import ViewSettings
 from reelwright.stages.base.config import Settings, execution, node_input, ordered, setting, source_file
 from reelwright.stages.base.plugins import PluginUse, is_plugin
 from reelwright.stages.base.stage_config import StageConfig
@@ -84,33 +84,6 @@ class ClipSettings(GridSettings):
     last one (encoders know no mask); leave_out: no row, listed as skipped."""
 
 
-class ViewSettings(Settings):
-    """Views of every frame that are stored side by side: rows (V, ...) of each output."""
-
-    num: int = Field(ge=2)
-    """V: the frame as it is without this block comes first, the others are augmented."""
-    seed: int = Field(0, ge=0)
-    """Of what is drawn, once for a video and view: the same for all its frames."""
-    augment: AugmentSettings = AugmentSettings(
-        crop_scale=(0.8, 1.0),
-        crop_aspect=(3 / 4, 4 / 3),
-        flip=0.5,
-        color_jitter=0.0,
-        colors=ColorSettings(),
-        grayscale=0.2,
-        blur=0.5,
-    )
-    """As in finetune; unless given, CARL's."""
-
-    @model_validator(mode="after")
-    def _can_be_stored(self) -> Self:
-        if self.augment.erasing is not None or self.augment.rand_augment_last:
-            raise ValueError("erasing and rand_augment_last are of training alone; leave them out of views.augment")
-        if self.augment.scene is not None:
-            raise ValueError("scene is of clips in training alone; leave it out of views.augment")
-        return self
-
-
 class EmbedConfig(StageConfig):
     """Embeddings of each video: a row a frame (image encoders) or clip (video encoders), or of a run a row a row."""
 
@@ -178,9 +151,14 @@ class EmbedConfig(StageConfig):
     """Memory layout; null: chosen by measuring."""
     compile: bool = execution(False)
     """torch.compile the encoder."""
+    runtime: Literal["auto", "eager", "folded", "inductor", "onnx"] = execution("auto")
+    """What computes fp32 on a CPU. eager: torch as it is; folded: batch norms folded into convolutions; inductor:
+    torch.compile with frozen weights (needs a C++ compiler); onnx: ONNX Runtime (the extra onnx). auto: the one that
+    is done first, by measuring once for a model and machine; small jobs stay eager. Rows equal those of eager to 1e-4
+    of their largest value, or a runtime is refused; which one made a video's rows is in their attributes."""
     deterministic: bool = execution(False)
     """The same bits wherever and in whichever pieces a video is embedded (on one kind of machine): batches stay inside
-    a shard, what is null is not measured but fixed, on a CPU one thread computes."""
+    a shard, what is null is not measured but fixed, runtime is eager, on a CPU one thread computes."""
     codec: Literal["none", "lz4", "zstd", "pcodec"] = execution("none")
     """Compression of stored rows (lossless; tests/benchmarks measures size and speed)."""
     chunk_bytes: PositiveInt = execution(1 << 18)
@@ -228,6 +206,19 @@ class EmbedConfig(StageConfig):
             raise ValueError("embed_dim is of encoders out of a file, or with weights: none; a run knows its own")
         if len(set(self.outputs)) != len(self.outputs):
             raise ValueError("outputs must not repeat")
+        return self
+
+    @model_validator(mode="after")
+    def _runtime_fits(self) -> EmbedConfig:
+        if self.runtime in {"auto", "eager"}:
+            return self
+        if self.embeddings:
+            raise ValueError(f"runtime: {self.runtime} is of encoders of frames, but rows are embedded; remove runtime")
+        if self.precision != "fp32":
+            raise ValueError(f"runtime: {self.runtime} computes fp32; remove precision: {self.precision}, or runtime")
+        for name in ("compile", "deterministic"):
+            if getattr(self, name):
+                raise ValueError(f"{name} fixes the runtime; remove {name}, or runtime: {self.runtime}")
         return self
 
     def spec(self) -> dict[str, Any]:
@@ -288,9 +279,14 @@ class EmbedConfig(StageConfig):
     def packages(self, endings: Collection[str]) -> dict[str, str]:
         """As of every stage."""
         del endings
-        return (
+        found = (
             {"pcodec": "codec: pcodec; pip install 'numcodecs[pcodec]', or set lz4"} if self.codec == "pcodec" else {}
         )
+        if self.runtime == "onnx":
+            found |= dict.fromkeys(
+                ("onnx", "onnxruntime"), "runtime: onnx; pip install 'reelwright[onnx]', or set auto"
+            )
+        return found
 
     def plugins(self) -> dict[str, PluginUse]:
         """As of every stage."""

@@ -9,9 +9,9 @@ from reelwright.stages.base.work import Reporter, Shards, SilentReporter, Work, 
 from reelwright.stages.decode.source import Ended, Opened, Restarted, stream_frames
 from reelwright.stages.embed.clips import clips_leave_out
 from reelwright.stages.embed.sink import ShardFiller
-from reelwright.stages.embed.videos import clip_of, embed_videos
+from reelwright.stages.embed.videos import clip_of, embed_videos, frame_input
 from reelwright.stages.embed.views import views_of
-from reelwright.stages.embed.work import frame_input, open_writer, ready
+from reelwright.stages.embed.work import open_writer, ready
 from reelwright.storage.arrays.embedding_writer import EmbeddingWriter
 from reelwright.storage.errors import ItemError
 from reelwright.storage.ledger.items import ItemRow
@@ -26,7 +26,7 @@ class SharedEmbedding:
         self._digest = self._item.digest
         self._loaded, self._forward = ready(work, reporter)
         self._frames = frame_input(work)
-        self._writer = open_writer(work, self._loaded)
+        self._writer = open_writer(work, self._loaded, self._forward)
         self._ledger, self._reporter = ledger_of(work), reporter
         self._row: ItemRow | None = None  # of what was done of it here
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
+from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.devices import pick_device
-from reelwright.stages.base.work import FrameProgress, Reporter, VideoItem
+from reelwright.stages.base.work import FrameProgress, Reporter, VideoItem, Work
 from reelwright.stages.datasets.sampling.needed import Needed
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.geometry import Geometry
@@ -19,11 +20,14 @@ from reelwright.stages.embed.config import ClipSettings, EmbedConfig
 from reelwright.stages.embed.encoding.encoder import LoadedEncoder
 from reelwright.stages.embed.encoding.forward import Execution, ForwardPass
 from reelwright.stages.embed.encoding.preprocess import described, geometry_of
+from reelwright.stages.embed.encoding.runtimes import EAGER, fastest, memory_of, of_name
 from reelwright.stages.embed.encoding.tuning import fixed_batch, tuned
 from reelwright.stages.embed.engine import EmbedEngine
 from reelwright.stages.embed.sink import RowSink
 from reelwright.storage.errors import ConfigError
+from reelwright.storage.store import Store
 
+_PARTS_OF_A_PROCESS = 3
 CHUNK_BYTES = 4 << 20  # of frames as the encoder sees them, handed over by a decoding process at once
 
 
@@ -108,10 +112,12 @@ def prepare_forward(
     tuning: Path,
     note: Callable[[str], None],
     num_views: int | None = None,
+    num_rows: float = 0.0,
 ) -> ForwardPass:
-    """The encoder on its device; layout and batch size as set, else as measured once (remembered under ``tuning``).
+    """The encoder on its device; layout, batch size and runtime as set, else as measured (remembered in ``tuning``).
 
-    With ``num_views`` each row is so many frames.
+    With ``num_views`` each row is so many frames. About ``num_rows`` frames or clips are to be encoded: whether another
+    runtime than eager is worth its building depends on that.
 
     What is deterministic does not hang on measurements: it has a fixed batch size and layout.
     """
@@ -137,7 +143,34 @@ def prepare_forward(
             channels_last=choice.channels_last if config.channels_last is None else config.channels_last,
             batch_size=config.batch_size or choice.batch_size,
         )
-    return ForwardPass(loaded.encoder, loaded.data_config, wish, num_views=num_views, note=note)
+    forward = ForwardPass(loaded.encoder, loaded.data_config, wish, num_views=num_views, note=note)
+    _choose_runtime(forward, loaded, config, tuning=tuning, note=note, num_rows=num_rows)
+    return forward
+
+
+def _choose_runtime(
+    forward: ForwardPass,
+    loaded: LoadedEncoder,
+    config: EmbedConfig,
+    *,
+    tuning: Path,
+    note: Callable[[str], None],
+    num_rows: float,
+) -> None:
+    device = forward.execution.device
+    if config.runtime not in {"auto", EAGER}:
+        if device.type != "cpu":
+            raise ConfigError(f"runtime: {config.runtime} is of CPUs, but the device is {device}. Set runtime: auto")
+        forward.use(of_name(config.runtime, loaded.encoder, forward.sample(), where=loaded.name))
+    is_free = config.runtime == "auto" and not config.deterministic and not config.compile
+    if not is_free or device.type != "cpu" or config.precision != "fp32" or num_rows < forward.batch_size:
+        return
+    x = forward.sample()
+    path = memory_of(tuning, loaded.encoder, loaded.data_config, x, name=loaded.name)
+    found = fastest(loaded.encoder, x, num_rows=num_rows, path=path, note=note)
+    if found is not None:
+        forward.use(found)
+        note(f"{loaded.name} on {device}: runtime {found.name}")
 
 
 def clip_of(loaded: LoadedEncoder, *, where: str) -> Clip:
@@ -167,3 +200,31 @@ def attributes_of(loaded: LoadedEncoder, spec: Mapping[str, object]) -> dict[str
 def versions() -> dict[str, str]:
     """Versions of the libraries that rows depend on, noted with every video."""
     return {name: version(name) for name in ("torch", "torchvision", "timm")}
+
+
+def made_with(forward: ForwardPass) -> dict[str, object]:
+    """The runtime of rows and the versions of the libraries that they depend on."""
+    return {"versions": {**versions(), **forward.runtime_versions}, "runtime": forward.runtime}
+
+
+def expected_rows(work: Work, loaded: LoadedEncoder) -> float:
+    """About how many frames or clips of ``work`` go through its encoder; videos of unknown length do not count.
+
+    A process that does a part of a node's videos is given at most a third of its share, so that it does three.
+    """
+    decode = frame_input(work).decode
+    known = [(item.num_frames, item.duration_seconds) for item in work.items]
+    frames = sum(
+        decode.expected_frames(num_frames=n, duration_seconds=seconds) for n, seconds in known if n and seconds
+    )
+    views = 1 if loaded.config.views is None else loaded.config.views.num
+    return (_PARTS_OF_A_PROCESS if work.is_part else 1) * views * frames / clip_of(loaded, where=work.node).hop
+
+
+def frame_input(work: Work) -> FrameInput:
+    """Where the frames of ``work`` come from: its decode node, stored or decoded on the way."""
+    (source,) = work.inputs["frames"]
+    decode = parse_config(DecodeConfig, dict(source.config), where=source.node)
+    store = Store.at(work.store)
+    stored = store.frames(source.key) if decode.materialize else None
+    return FrameInput(decode=decode, frames_store=stored, index=store.frame_index)

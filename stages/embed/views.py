@@ -20,11 +20,11 @@ import torch
 
 from reelwright.stages.augment.clips import Generators, augment
 from reelwright.stages.augment.resized_crop import ClipTransform
+from reelwright.stages.augment.stored_views import ViewSettings
 from reelwright.stages.augment.transforms import clip_transforms
 from reelwright.stages.datasets.sampling.generators import generator_at
 from reelwright.stages.decode.geometry import Geometry, apply
 from reelwright.stages.decode.source import FrameChunk
-from reelwright.stages.embed.config import ViewSettings
 from reelwright.stages.embed.encoding.encoder import LoadedEncoder
 from reelwright.stages.embed.encoding.preprocess import geometry_of
 from reelwright.stages.embed.videos import Events, Selection

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.devices import deterministic_results
 from reelwright.stages.base.unit import held
 from reelwright.stages.base.work import Reporter, Work, ledger_of
-from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.embed.encoding.encoder import LoadedEncoder, load_encoder
 from reelwright.stages.embed.encoding.forward import ForwardPass, row_shapes
 from reelwright.stages.embed.sink import StoreSink
-from reelwright.stages.embed.videos import FrameInput, attributes_of, embed_videos, prepare_forward, versions
+from reelwright.stages.embed.videos import (
+    attributes_of,
+    embed_videos,
+    expected_rows,
+    frame_input,
+    made_with,
+    prepare_forward,
+)
 from reelwright.stages.embed.views import views_of
 from reelwright.storage.arrays.embedding_writer import EmbeddingWriter, RowLayout
 from reelwright.storage.store import Store
@@ -22,7 +27,7 @@ def run_items(work: Work, reporter: Reporter) -> None:
     Raises ConfigError, InputError and StoreError before any video is touched.
     """
     loaded, forward = ready(work, reporter)
-    writer = open_writer(work, loaded)
+    writer = open_writer(work, loaded, forward)
     ledger = ledger_of(work)
     config = loaded.config
     with deterministic_results(config.deterministic):
@@ -52,29 +57,27 @@ def ready(work: Work, reporter: Reporter) -> tuple[LoadedEncoder, ForwardPass]:
         tuning = Store.at(work.store).root / "tuning"
         views_of(loaded, where=work.node)  # refused before any video is touched
         num_views = None if loaded.config.views is None else loaded.config.views.num
-        forward = prepare_forward(loaded, loaded.config, tuning=tuning, note=reporter.note, num_views=num_views)
+        forward = prepare_forward(
+            loaded,
+            loaded.config,
+            tuning=tuning,
+            note=reporter.note,
+            num_views=num_views,
+            num_rows=expected_rows(work, loaded),
+        )
         return loaded, forward
 
     return held(f"embed {work.key}", make)
 
 
-def open_writer(work: Work, loaded: LoadedEncoder) -> EmbeddingWriter:
+def open_writer(work: Work, loaded: LoadedEncoder, forward: ForwardPass) -> EmbeddingWriter:
     """The node's embeddings, for writing."""
     return EmbeddingWriter.create(
         Store.at(work.store).embeddings(work.key),
         attributes_of(loaded, work.spec),
         layout=_layout(loaded, where=work.node),
-        item_attributes={"versions": versions()},
+        item_attributes=made_with(forward),
     )
-
-
-def frame_input(work: Work) -> FrameInput:
-    """Where the frames of ``work`` come from: its decode node, stored or decoded on the way."""
-    (source,) = work.inputs["frames"]
-    decode = parse_config(DecodeConfig, dict(source.config), where=source.node)
-    store = Store.at(work.store)
-    stored = store.frames(source.key) if decode.materialize else None
-    return FrameInput(decode=decode, frames_store=stored, index=store.frame_index)
 
 
 def _layout(loaded: LoadedEncoder, *, where: str) -> RowLayout:

@@ -18,8 +18,7 @@ from reelwright.stages.embed.config import EmbedConfig
 from reelwright.stages.embed.encoding.encoder import LoadedEncoder, build_from_config, encoder_of
 from reelwright.stages.embed.encoding.forward import ForwardPass
 from reelwright.stages.embed.encoding.preprocess import geometry_of
-from reelwright.stages.embed.videos import Selection, clip_of, embed_videos, prepare_forward
-from reelwright.stages.embed.work import frame_input
+from reelwright.stages.embed.videos import Selection, clip_of, embed_videos, expected_rows, frame_input, prepare_forward
 from reelwright.stages.finetune.clips import spans_of
 from reelwright.stages.predict.clip_frames import SeenFrames
 from reelwright.stages.predict.config import PredictConfig
@@ -52,7 +51,9 @@ def score_frames(work: Work, config: PredictConfig, scorer: Scorer, *, writer: S
             }
         )
         tuning = Store.at(work.store).root / "tuning"
-        return loaded, prepare_forward(loaded, settings, tuning=tuning, note=reporter.note)
+        return loaded, prepare_forward(
+            loaded, settings, tuning=tuning, note=reporter.note, num_rows=expected_rows(work, loaded)
+        )
 
     loaded, forward = held(f"predict frames {work.key}", make)
     crops = _crops(config, loaded.data_config, where=work.node)

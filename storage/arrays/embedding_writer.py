@@ -222,10 +222,18 @@ class EmbeddingWriter:
             return None
         with _every_chunk_written(), quiet():
             arrays = {name: zarr.open_array(temporary / name, mode="r+") for name in names}
+            self._note_others(zarr.open_group(temporary, mode="r+"))
         wanted = {name: (num_rows, *shape) for name, shape in self.layout.outputs.items()}
         fits = all(arrays[name].shape == shape for name, shape in wanted.items())
         same = all(arrays[name].dtype == self.layout.dtype_of(name) for name in wanted)
         return arrays if fits and same and len({_shard_rows(array) for array in arrays.values()}) == 1 else None
+
+    def _note_others(self, group: zarr.Group) -> None:
+        """Where rows of a video were begun with other item attributes, ``also`` lists those that it goes on with."""
+        mine, also = self.item_attributes, list(group.attrs.get("also", []))
+        begun = {name: value for name, value in group.attrs.items() if name != "also"}
+        if mine not in (begun, *also):
+            group.attrs["also"] = [*also, mine]
 
     def _create(self, digest: str, num_rows: int) -> dict[str, zarr.Array[Any]]:
         shard_rows = min(self.layout.rows_per_shard(), num_rows)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from reelwright.models.encoders.build import DataConfig, Encoder
 from reelwright.stages.embed.encoding.preprocess import Normalise
+from reelwright.stages.embed.encoding.runtimes import EAGER, Runtime, sample_frames
 from reelwright.storage.errors import ConfigError, StageError
 
 Rows = npt.NDArray[Any]
@@ -116,10 +117,14 @@ class ForwardPass:
         self.execution = execution
         self.num_views = num_views
         self.batch_size = execution.batch_size
+        self._config = config
         self._encoder = encoder.eval().to(execution.device)
         # also where it is not wanted: the encoder may come out of a pass that had it
         set_layout(self._encoder, channels_last=execution.channels_last)
-        self._call = torch.compile(self._encoder) if execution.compile else self._encoder
+        self._call: Callable[[Tensor], dict[str, Tensor]] = self._encoder
+        if execution.compile:
+            self._call = torch.compile(self._encoder)
+        self._runtime: Runtime | None = None
         self._normalise = Normalise(config, device=execution.device, channels_last=execution.channels_last)
         self._note = note or (_quiet)
 
@@ -127,6 +132,26 @@ class ForwardPass:
     def rows_at_once(self) -> int:
         """Rows of a batch; the batch size counts frames where a row has several views."""
         return max(1, self.batch_size // (self.num_views or 1))
+
+    @property
+    def runtime(self) -> str:
+        """What computes the rows: eager, compiled (`compile: true`), or a name of `runtimes`."""
+        return self._runtime.name if self._runtime else "compiled" if self.execution.compile else EAGER
+
+    @property
+    def runtime_versions(self) -> dict[str, str]:
+        """Of libraries that this runtime uses beside torch."""
+        return dict(self._runtime.versions) if self._runtime else {}
+
+    def sample(self) -> Tensor:
+        """A full batch of made-up frames as the encoder is fed; `runtimes` builds and measures with it."""
+        frames = sample_frames(self._encoder, self._config, batch_size=self.batch_size)
+        with torch.inference_mode():
+            return self._normalise(torch.from_numpy(frames).to(self.execution.device)).clone()
+
+    def use(self, runtime: Runtime) -> None:
+        """From now on compute with ``runtime``, which was built with `sample`."""
+        self._runtime = self._call = runtime
 
     def submit(self, rows: npt.NDArray[np.uint8]) -> Sequence[Pending | ViewsPending]:
         """Start the forward pass of frames (B,H,W,3), clips (B,T,H,W,3) or views; several parts when memory ran out.
@@ -163,6 +188,9 @@ class ForwardPass:
 
     def _run(self, frames: npt.NDArray[np.uint8]) -> Pending:
         is_cuda = self.execution.device.type == "cuda"
+        num_rows = len(frames)
+        if self._runtime is not None and num_rows < self.batch_size:  # which knows batches of one size
+            frames = np.concatenate([frames, frames[-1:].repeat(self.batch_size - num_rows, axis=0)])
         host = torch.from_numpy(np.ascontiguousarray(frames))
         with torch.inference_mode(), current(self.execution.device):
             x = self._normalise(
@@ -170,7 +198,7 @@ class ForwardPass:
             )
             with autocast(self.execution.device, self.execution.precision):
                 outputs = self._call(x)
-            rows = {name: self._to_host(tensor) for name, tensor in outputs.items()}
+            rows = {name: self._to_host(tensor[:num_rows]) for name, tensor in outputs.items()}
             event = recorded(self.execution.device) if is_cuda else None
         return Pending(rows, event)
 

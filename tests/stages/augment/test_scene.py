@@ -8,8 +8,8 @@ import torch
 from reelwright.stages.augment.config import AugmentSettings
 from reelwright.stages.augment.scene.augmentation import EpochSteps, SceneAugmentation
 from reelwright.stages.augment.scene.config import SceneSettings
+from reelwright.stages.augment.stored_views import ViewSettings
 from reelwright.stages.base.config import without_execution
-from reelwright.stages.embed.config import ViewSettings
 
 SWITCHES = {
     "background static": {"background": {"dynamic": 0, "shift": None}},

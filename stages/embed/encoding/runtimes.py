@@ -1,0 +1,288 @@
+"""Runtimes of an encoder on a CPU: what computes its forward pass, chosen by measuring once and remembered.
+
+    eager      torch as it is
+    folded     traced and frozen: batch norms folded into convolutions, weights in the blocked layout of oneDNN
+    inductor   torch.compile with frozen weights; needs a C++ compiler, and half a minute to compile
+    onnx       ONNX Runtime; needs the extra `onnx`
+
+A runtime is used only where its rows equal those of eager to TOLERANCE of the largest value of an output, which is
+checked whenever one is built, and chosen only where what it saves of the job is more than building it takes. All but
+eager see batches of one size: a smaller one is filled up.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import platform
+import shutil
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from reelwright.models.encoders.build import DataConfig, Encoder
+from reelwright.storage.digests import digest
+from reelwright.storage.errors import ConfigError, StoreError
+from reelwright.storage.files import write_json
+from reelwright.storage.store_errors import readable
+
+EAGER = "eager"
+TOLERANCE = 1e-4  # of the largest absolute value of an output, fp32
+BUILD_SECONDS = {"folded": 4.0, "onnx": 4.0, "inductor": 40.0}  # about, before one was built: two cores, MobileNetV2
+PAYS = 5  # a runtime is tried where the job takes so many times as long as building it
+LEAST_BATCHES = 20  # below, nothing is timed
+ROUNDS = 3
+
+Call = Callable[[Tensor], tuple[Tensor, ...]]
+
+
+class RuntimeRefused(Exception):  # noqa: N818 - said of a runtime, and no error of the user's
+    """A runtime cannot be built here, or gives other rows than eager."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """One that was built and checked for batches of the size that it was built with."""
+
+    name: str
+    names: tuple[str, ...]  # of the outputs
+    call: Call
+    seconds: float  # that building took, the check included
+    versions: Mapping[str, str]  # of libraries that only this one uses
+
+    def __call__(self, x: Tensor) -> dict[str, Tensor]:
+        """As the encoder."""
+        return dict(zip(self.names, self.call(x), strict=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What is remembered of a runtime."""
+
+    speedup: float = 0.0  # over eager, in the same minute
+    seconds: float = 0.0  # to build
+    refused: str = ""  # why it is not used; empty: it may be
+
+
+class _Outputs(nn.Module):
+    """An encoder that gives its outputs as a tuple, as tracing wants them."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        found = self.encoder(x)
+        return tuple(found[name] for name in self.encoder.outputs)
+
+
+def sample_frames(encoder: Encoder, config: DataConfig, *, batch_size: int) -> npt.NDArray[np.uint8]:
+    """Made-up frames (B,H,W,3) or clips (B,T,H,W,3): blocks of colour with noise on them, each another."""
+    rng = np.random.default_rng(0)
+    clip = (config.clip_length,) if encoder.kind == "video" else ()
+    height, width = config.size
+    blocks = rng.integers(0, 200, (batch_size, *clip, height // 16 + 1, width // 16 + 1, 3), dtype=np.uint8)
+    blocks = blocks.repeat(16, axis=-3).repeat(16, axis=-2)[..., :height, :width, :]
+    found: npt.NDArray[np.uint8] = blocks + rng.integers(0, 56, blocks.shape, dtype=np.uint8)
+    return found
+
+
+def missing(name: str) -> str:
+    """What the runtime ``name`` lacks on this machine; "" where it can be tried."""
+    if name == "onnx" and not all(map(find_spec, ("onnx", "onnxruntime"))):
+        return "onnxruntime is not installed; pip install 'reelwright[onnx]'"
+    if name == "inductor" and not any(map(shutil.which, ("c++", "g++", "clang++"))):
+        return "there is no C++ compiler (g++)"
+    return ""
+
+
+def build(name: str, encoder: Encoder, x: Tensor) -> Runtime:
+    """The runtime ``name`` of ``encoder`` (in eval mode, on the CPU, fp32) for batches like the normalised ``x``.
+
+    Raises RuntimeRefused where it cannot be had here, or its rows are not those of eager.
+    """
+    started = time.perf_counter()
+    if why := missing(name):
+        raise RuntimeRefused(why)
+    model = _Outputs(encoder).eval()
+    with torch.inference_mode():
+        wanted = model(x)
+    try:
+        call, versions = _BUILDERS[name](model, x)
+        with torch.inference_mode():
+            found = call(x)
+    except (RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError, OSError) as error:
+        raise RuntimeRefused(f"it cannot be built: {_short(error)}") from error
+    if (differs := difference(found, wanted)) > TOLERANCE:
+        raise RuntimeRefused(f"its rows differ from eager's by {differs:.1e} of their largest value")
+    seconds = time.perf_counter() - started
+    return Runtime(name=name, names=encoder.outputs, call=call, seconds=seconds, versions=versions)
+
+
+def difference(found: tuple[Tensor, ...], wanted: tuple[Tensor, ...]) -> float:
+    """The largest difference of any output over that output's largest absolute value; infinite where one is NaN."""
+    largest = 0.0
+    for ours, theirs in zip(found, wanted, strict=True):
+        if ours.shape != theirs.shape:
+            return float("inf")
+        share = float((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1e-12))
+        largest = max(largest, share if share == share else float("inf"))  # noqa: PLR0124 - NaN
+    return largest
+
+
+def fastest(encoder: Encoder, x: Tensor, *, num_rows: float, path: Path, note: Callable[[str], None]) -> Runtime | None:
+    """What does a job of ``num_rows`` soonest, building included; None: eager.
+
+    ``path`` is the file where speeds on this machine are remembered; what is not, and would pay, is measured now.
+    """
+    num_batches = num_rows / len(x)
+    if num_batches < LEAST_BATCHES:
+        return None
+    eager = _Outputs(encoder).eval()
+    eager_seconds = num_batches * min(_timed(eager, x) for _ in range(2))
+    known, tried = remembered(path), False
+    built: dict[str, Runtime] = {}
+    best, least = EAGER, eager_seconds
+    for name, usual in BUILD_SECONDS.items():
+        if missing(name) or (name not in known and least < PAYS * usual):
+            continue
+        if name not in known:
+            known[name], tried = _measured(name, encoder, eager, x, built), True
+        of = known[name]
+        seconds = of.seconds + eager_seconds / of.speedup if not of.refused else float("inf")
+        if seconds < least:
+            best, least = name, seconds
+    if tried:
+        write_json(path, {name: asdict(entry) for name, entry in known.items()})
+        note(f"runtimes measured: {', '.join(f'{name} {_said(entry)}' for name, entry in known.items())}")
+    if best == EAGER:
+        return None
+    try:
+        return built[best] if best in built else build(best, encoder, x)
+    except RuntimeRefused as refused:
+        note(f"runtime {best} was faster here before and is not used now: {refused}")
+        return None
+
+
+def remembered(path: Path) -> dict[str, Measured]:
+    """What is known of runtimes here; nothing where the file is not there, or damaged: it is only a cache."""
+    try:
+        with readable(path):
+            found = json.loads(path.read_text(encoding="utf-8"))
+            return {name: Measured(**values) for name, values in found.items() if name in BUILD_SECONDS}
+    except (FileNotFoundError, StoreError):
+        return {}
+
+
+def memory_of(folder: Path, encoder: Encoder, config: DataConfig, x: Tensor, *, name: str) -> Path:
+    """The file for this encoder, batch, machine and versions."""
+    libraries = {each: version(each) for each in ("torch", "onnxruntime") if find_spec(each)}
+    sizes = [list(encoder.outputs), list(config.size), config.clip_length, len(x)]
+    facts = [name, sizes, libraries, cpu_name(), torch.get_num_threads()]
+    readable_name = "".join(letter if letter.isalnum() or letter in "-._" else "_" for letter in name)
+    return folder / f"runtimes-{readable_name}-{digest(facts)[:12]}.json"
+
+
+@functools.cache
+def cpu_name() -> str:
+    """Model and instruction set of the processor."""
+    lines = []
+    if (info := Path("/proc/cpuinfo")).exists():
+        lines = [line for line in info.read_text(encoding="utf-8").splitlines() if line.startswith("model name")]
+    model = lines[0].partition(":")[2].strip() if lines else platform.processor() or platform.machine()
+    return f"{model} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def of_name(name: str, encoder: Encoder, x: Tensor, *, where: str) -> Runtime:
+    """The runtime that a setting names. Raises ConfigError where it cannot be used."""
+    try:
+        return build(name, encoder, x)
+    except RuntimeRefused as refused:
+        raise ConfigError(
+            f"{where}: runtime: {name} cannot be used: {refused}. Set runtime: auto, or eager"
+        ) from refused
+
+
+def _measured(name: str, encoder: Encoder, eager: Call, x: Tensor, built: dict[str, Runtime]) -> Measured:
+    """Build a runtime and time it in turns with eager; what was built is put into ``built``."""
+    try:
+        runtime = build(name, encoder, x)
+    except RuntimeRefused as refused:
+        return Measured(refused=str(refused))
+    built[name] = runtime
+    _timed(runtime.call, x)  # the first passes of a traced model still optimise it
+    ratios = [_timed(eager, x) / _timed(runtime.call, x) for _ in range(ROUNDS)]
+    return Measured(speedup=round(statistics.median(ratios), 3), seconds=round(runtime.seconds, 1))
+
+
+def _said(entry: Measured) -> str:
+    return f"refused ({entry.refused})" if entry.refused else f"{entry.speedup:.2f} times eager"
+
+
+def _timed(call: Call, x: Tensor) -> float:
+    started = time.perf_counter()
+    with torch.inference_mode():
+        call(x)
+    return time.perf_counter() - started
+
+
+def _short(error: Exception) -> str:
+    """The first line that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:200] if lines else 'no message'}"
+
+
+def _folded(model: nn.Module, x: Tensor) -> tuple[Call, dict[str, str]]:
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated, and tracing warns of every shape
+        traced = torch.jit.trace(model, x, check_trace=False)  # type: ignore[no-untyped-call]
+        frozen: Call = torch.jit.optimize_for_inference(torch.jit.freeze(traced.eval()))
+        for _ in range(2):  # the passes in which it optimises itself
+            frozen(x)
+    return frozen, {}
+
+
+def _inductor(model: nn.Module, x: Tensor) -> tuple[Call, dict[str, str]]:
+    compiled: Call = torch.compile(model, dynamic=False, options={"freezing": True})
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        compiled(x)
+    return compiled, {}
+
+
+def _onnx(model: nn.Module, x: Tensor) -> tuple[Call, dict[str, str]]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = torch.get_num_threads(), 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # decoding shares the cores
+    options.log_severity_level = 3
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        path = f"{folder}/model.onnx"
+        # The exporter that traces: a second, where the one that is the default takes a quarter of a minute.
+        torch.onnx.export(model, (x.contiguous(),), path, dynamo=False, input_names=["x"])
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def call(x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(torch.from_numpy(rows) for rows in session.run(None, {"x": x.contiguous().numpy()}))
+
+    return call, {"onnxruntime": version("onnxruntime")}
+
+
+_BUILDERS: dict[str, Callable[[nn.Module, Tensor], tuple[Call, dict[str, str]]]] = {
+    "folded": _folded,
+    "inductor": _inductor,
+    "onnx": _onnx,
+}
