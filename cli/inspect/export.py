@@ -23,8 +23,8 @@ def export(
         str,
         typer.Option(
             "--to",
-            help="Of predictions: mstcn (a label a frame, text), activitynet (segments, JSON), csv (path, label and "
-            "the three best classes of a video). Of embeddings: npy, parquet or zarr (a file a video), webdataset (tar). "
+            help="Of predictions: mstcn (a label a frame, text), activitynet (segments, JSON), csv (path, label, three "
+            "best classes of a video). Of embeddings: npy, parquet or zarr (a file a video), webdataset (tar). "
             "Of outputs that predict keeps: npz (a file a video).",
         ),
     ],
