@@ -117,7 +117,8 @@ def mean(
     from reelwright.cli.format import print_json, table_text
     from reelwright.pipeline.inspect.comparison import harmonic_mean
 
-    found, seen = {}, {}
+    found: dict[str, float] = {}
+    seen: dict[tuple[str, str], str] = {}
     for text in scores:
         key, found[text] = _score(text, config)
         if key in seen:

@@ -13,7 +13,8 @@ from typing import Any
 from reelwright.models.contracts import VideoModel
 from reelwright.models.encoders.base import DataConfig
 from reelwright.models.encoders.outputs import parse_output
-from reelwright.models.systems.cast.model import EXPERTS, Cast
+from reelwright.models.systems.cast.experts import EXPERTS
+from reelwright.models.systems.cast.model import Cast
 from reelwright.stages.base.work import Work
 from reelwright.stages.datasets.stored_rows import joined_shape, stored_shape
 from reelwright.stages.embed.config import PreprocessSettings

@@ -294,6 +294,10 @@ UNSEEN = {
         {"heads_from": {"verb": "space"}},
         {"head.time_norm", "blocks.2.adapters.time_mlp", "blocks.2.exchange.cross.time", "blocks.2.exchange.up.time"},
     ),
+    "trained experts": (
+        {"heads_from": {"verb": "space"}, "experts": "trained", "adapters": False},
+        {"head.time_norm", "blocks.2.exchange.cross.time", "blocks.2.exchange.up.time"},
+    ),
     "time alone, asked by none": (
         {"heads_from": {"noun": "time"}, "direction": "t2s"},
         {"head.space_norm", *(f"blocks.{at}.adapters.space_{kind}" for at in range(3) for kind in ("attention", "mlp"))}

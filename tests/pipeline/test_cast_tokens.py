@@ -15,7 +15,10 @@ from tests.small_project import read_rows, write_project, write_rows
 
 SPACE = "{embed_dim: 8, depth: 3, num_heads: 2, img_size: 32, clip_length: 4}"
 TIME = "{width: 8, depth: 3, heads: 2, img_size: 32, clip_length: 4}"
-CLIP = "clip: {length: 4, hop: 2}, weights: none, dtype: float32, batch_size: 2, channels_last: false"
+CLIP = (
+    "preprocess: {interpolation: bicubic, antialias: true}, clip: {length: 4, hop: 2}, weights: none, dtype: float32, "
+    "batch_size: 2, channels_last: false"
+)
 PIPELINE = f"""
 videos: {{manifest: videos.csv}}
 labels: {{segments: segments.csv}}

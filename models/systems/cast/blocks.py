@@ -252,7 +252,7 @@ class CastBlock(nn.Module):
             found[name] = found[name] + change
         return found
 
-    def half(self, names: Collection[str], kind: str) -> list[nn.Module]:
+    def half_of(self, names: Collection[str], kind: str) -> list[nn.Module]:
         """The adapters of these experts that are of its attention or its MLP (`kind`)."""
         return [self.adapters[f"{name}_{kind}"] for name in names if f"{name}_{kind}" in self.adapters]
 

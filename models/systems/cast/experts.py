@@ -127,7 +127,7 @@ class Expert(nn.Module):
         result: Tensor = found.mlp(normed)
         return _scaled(found, 2, result)
 
-    def half(self, block: int, kind: str) -> list[nn.Module]:
+    def half_of(self, block: int, kind: str) -> list[nn.Module]:
         """The modules of a block that are of its attention or its MLP (`kind`)."""
         found = self.model.blocks[block]
         names = {"attention": ("norm1", "attn", "ls1"), "mlp": ("norm2", "mlp", "ls2")}[kind]

@@ -91,14 +91,14 @@ class Cast(ClipModel):
         unseen: list[nn.Module] = [self.head.get_submodule(f"{name}_norm") for name in set(EXPERTS) - seen]
         for index in reversed(range(self.space.depth)):
             block = self.blocks[str(index)] if index >= self.first else None
-            unseen += [part for name in set(EXPERTS) - seen for part in experts[name].half(index, "mlp")]
+            unseen += [part for name in set(EXPERTS) - seen for part in experts[name].half_of(index, "mlp")]
             if isinstance(block, CastBlock):
-                unseen += block.half(set(EXPERTS) - seen, "mlp")
+                unseen += block.half_of(set(EXPERTS) - seen, "mlp")
                 if block.exchange is not None:
                     unseen += block.exchange.unseen(seen)
                     seen |= set(EXPERTS) if seen & set(block.exchange.up) else set()
-                unseen += block.half(set(EXPERTS) - seen, "attention")
-            unseen += [part for name in set(EXPERTS) - seen for part in experts[name].half(index, "attention")]
+                unseen += block.half_of(set(EXPERTS) - seen, "attention")
+            unseen += [part for name in set(EXPERTS) - seen for part in experts[name].half_of(index, "attention")]
         for part in (*unseen, *(experts[name] for name in set(EXPERTS) - seen)):
             part.requires_grad_(requires_grad=False)
 
