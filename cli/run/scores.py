@@ -38,7 +38,8 @@ _MAX_COLUMNS = 5
 def scores_table(headlines: Mapping[str, Mapping[str, Any]]) -> str:
     """``value (chance)`` in percent for each node and metric that any of them has; empty when there is none.
 
-    A mean over seeds has its standard deviation behind it, ``value ± deviation (chance)``.
+    A mean over seeds has its standard deviation behind it, ``value ± deviation (chance)``; what was scored on several
+    videos its 95 % interval over videos, ``value [low, high] (chance)``.
 
     Metrics of completed steps have no chance level, and their delay is in seconds. Rows that a probe measured beside
     its own have lines of their own, ``probe: node``.
@@ -53,7 +54,9 @@ def scores_table(headlines: Mapping[str, Mapping[str, Any]]) -> str:
     if not names:
         return ""
     rows = [(line, *(_cell(headline, name) for name in names)) for line, headline in lines.items()]
-    header = ("scores in % (chance)", *(f">{_NAMES[name]}" for name in names))
+    said = {"intervals": " [95 % interval]", "std": " ± deviation"}
+    extra = "".join(text for key, text in said.items() if any(headline.get(key) for headline in lines.values()))
+    header = (f"scores in %{extra} (chance)", *(f">{_NAMES[name]}" for name in names))
     return table_text(header, rows)
 
 
@@ -93,5 +96,8 @@ def _cell(headline: Mapping[str, Any], name: str) -> str:
     value = f"{headline[name] * scale:.1f}"
     if name in headline.get("std", {}):
         value += f" ± {headline['std'][name] * scale:.1f}"
+    if name in headline.get("intervals", {}):
+        low, high = (end * scale for end in headline["intervals"][name])
+        value += f" [{low:.1f}, {high:.1f}]"
     chance = headline.get(f"chance_{name}", headline.get(f"chance_{name.partition('@')[0]}"))
     return value if chance is None else f"{value} ({chance * scale:.1f})"

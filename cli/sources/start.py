@@ -53,13 +53,20 @@ def demo(
 
 def init(
     folder: Annotated[Path, typer.Argument(help="Folder of the new pipeline file.")] = Path(),
-    recipe: Annotated[str, typer.Option("--recipe", help="Which pipeline: see --list.")] = "default",
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", help="Which pipeline: see --list. Without: what fits the videos there.")
+    ] = None,
     listing: Annotated[bool, typer.Option("--list", help="List the recipes.")] = False,
     data: Annotated[bool, typer.Option(help="Of recipes with a stand-in for their data set: make it, too.")] = True,
     jobs: JobsOption = None,
 ) -> None:
-    """Write a pipeline file to start from; of some recipes, made-up data too, so that they run as they are."""
+    """Write a pipeline file that fits the videos and labels in the folder, and say what was seen and chosen.
+
+    Labels are a table video_id, start_seconds, stop_seconds, label; a column label of a manifest; or folders by class.
+    With --recipe, a pipeline to start from; of some recipes with made-up data, so that they run as they are.
+    """
     from reelwright.cli.progress import counted
+    from reelwright.pipeline.config.own_data import look_at, pipeline_text, write_manifest
     from reelwright.pipeline.config.recipes import read_recipe, recipe_summaries
     from reelwright.pipeline.config.sample_data import STAND_INS
     from reelwright.storage.files import write_text
@@ -68,10 +75,24 @@ def init(
         for name, summary in recipe_summaries().items():
             typer.echo(f"{name}: {summary}")
         return
-    text = read_recipe(recipe)
+    text = read_recipe(recipe or "default")
     target = folder / "reelwright.yaml"
     if target.exists():
         raise ConfigError(f"{target} is there already; remove it or choose another folder")
+    if recipe is None and (found := look_at(folder)) is not None:
+        text, chose = pipeline_text(found)
+        if found.manifest is not None and found.manifest.exists():
+            raise ConfigError(f"{found.manifest} is there already, but is no manifest; rename it, or choose a --recipe")
+        write_manifest(found)
+        write_text(target, text)
+        written = f"{target}{f' and {found.manifest}' if found.manifest else ''}"
+        lines = [*(f"saw: {line}" for line in found.said), *(f"chose: {line}" for line in chose), f"wrote {written}"]
+        typer.echo(
+            "\n".join([*lines, "next: `reelwright doctor` looks at it, `reelwright run -n` says what it will do"])
+        )
+        return
+    if recipe is None:
+        typer.echo(f"no videos in {folder.absolute()}: this is the recipe `default`; name your videos in it")
     if data and recipe in STAND_INS:
         with counted(f"recordings in {folder / 'data'}", "recordings") as report:
             STAND_INS[recipe](folder, workers=jobs or os.cpu_count() or 1, progress=report)

@@ -35,7 +35,7 @@ def classification_metrics(scores_NK: Scores, target_N: Integers, *, topk: Seque
     """
     scores_NK, target_N = _check_classification(np.asarray(scores_NK), np.asarray(target_N))
     num_classes = scores_NK.shape[1]
-    ranks_N = _target_ranks(scores_NK, target_N)
+    ranks_N = target_ranks(scores_NK, target_N)
     confusion_KK = confusion_matrix(scores_NK.argmax(axis=1), target_N, num_classes=num_classes)
     per_class = _per_class(confusion_KK)
     per_class["average_precision"] = _average_precisions(scores_NK, target_N[:, None] == np.arange(num_classes))
@@ -72,8 +72,8 @@ def _check_no_nan(scores_NK: Scores) -> None:
         raise ValueError(message)
 
 
-def _target_ranks(scores_NK: Scores, target_N: Integers) -> Integers:
-    """Number of classes ranked before the target's."""
+def target_ranks(scores_NK: Scores, target_N: Integers) -> Integers:
+    """Number of classes ranked before the target's, (N,); all targets are known. Equal scores rank by class index."""
     target_score_N1 = np.take_along_axis(scores_NK, target_N[:, None].astype(np.int64), axis=1)
     comes_first = np.arange(scores_NK.shape[1]) < target_N[:, None]
     is_before = (scores_NK > target_score_N1) | ((scores_NK == target_score_N1) & comes_first)

@@ -97,22 +97,47 @@ def segmental_metrics(
     `frame_accuracy_video_mean`, `edit` (mean over videos), `f1@10`, `f1@25`, `f1@50` (counts pooled over videos) and
     `f1@10_video_mean`, ... (mean of the videos' own). Raises ValueError when lengths differ or no row has a target.
     """
-    videos = _known_rows(pred, target, ignore)
-    num_right = np.array([(predicted == truth).sum() for predicted, truth in videos])
-    num_rows = np.array([len(truth) for _, truth in videos])
-    pairs = [tuple(find_segments(labels, background=background) for labels in video) for video in videos]
+    counted = counted_segments(pred, target, background=background, ignore=ignore)
     result = {
-        "num_videos": float(len(videos)),
-        "num_rows": float(num_rows.sum()),
-        "frame_accuracy": 100.0 * float(num_right.sum() / num_rows.sum()),
-        "frame_accuracy_video_mean": 100.0 * float((num_right / num_rows).mean()),
-        "edit": float(np.mean([edit_score(predicted, truth) for predicted, truth in pairs])),
+        "num_videos": float(len(counted.num_rows)),
+        "num_rows": float(counted.num_rows.sum()),
+        "frame_accuracy": 100.0 * float(counted.num_right.sum() / counted.num_rows.sum()),
+        "frame_accuracy_video_mean": 100.0 * float((counted.num_right / counted.num_rows).mean()),
+        "edit": float(np.mean(counted.edit)),
     }
-    for percent in OVERLAPS_PERCENT:
-        counts = np.array([match_segments(predicted, truth, overlap=percent / 100) for predicted, truth in pairs])
+    for percent, counts in counted.matches.items():
         result[f"f1@{percent}"] = _f1(counts.sum(axis=0))
         result[f"f1@{percent}_video_mean"] = float(np.mean([_f1(video_counts) for video_counts in counts]))
     return result
+
+
+@dataclass(frozen=True)
+class CountedSegments:
+    """What segmental metrics are put together from, of V videos with targets."""
+
+    num_right: npt.NDArray[np.int64]  # (V,) rows
+    num_rows: npt.NDArray[np.int64]  # (V,)
+    edit: npt.NDArray[np.float64]  # (V,) percent
+    matches: dict[
+        int, npt.NDArray[np.int64]
+    ]  # by overlap in percent: (V, 3), true and false positives, false negatives
+
+
+def counted_segments(
+    pred: Sequence[Labels], target: Sequence[Labels], *, background: int | None = None, ignore: int | None = -1
+) -> CountedSegments:
+    """Video by video; arguments and what is raised are those of `segmental_metrics`."""
+    videos = _known_rows(pred, target, ignore)
+    pairs = [tuple(find_segments(labels, background=background) for labels in video) for video in videos]
+    return CountedSegments(
+        num_right=np.array([(predicted == truth).sum() for predicted, truth in videos]),
+        num_rows=np.array([len(truth) for _, truth in videos]),
+        edit=np.array([edit_score(predicted, truth) for predicted, truth in pairs]),
+        matches={
+            percent: np.array([match_segments(predicted, truth, overlap=percent / 100) for predicted, truth in pairs])
+            for percent in OVERLAPS_PERCENT
+        },
+    )
 
 
 def _known_rows(pred: Sequence[Labels], target: Sequence[Labels], ignore: int | None) -> list[tuple[Labels, Labels]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -39,14 +39,19 @@ def main_unit(info: PredictionInfo) -> str:
 
 
 def score_predictions(
-    predictions: PredictionSet, labels: Sequence[VideoLabels], config: EvaluateConfig
+    predictions: PredictionSet,
+    labels: Sequence[VideoLabels],
+    config: EvaluateConfig,
+    *,
+    tables: Mapping[str, pa.Table] | None = None,
 ) -> dict[str, Any]:
     """Metrics of the videos in ``config.splits``, plain data for JSON: ``{split: {unit: metrics}}``.
 
     Splits are the names in the predictions and, where there are several, `all`. A unit is there when it has a target:
     `rows` (task per_row), `windows` (the other tasks), `videos`, and `segmental` (tasks per_row and last_row) with its
     numbers in percent. Each holds `chance`: the same metrics of an answer that is always the shares of the classes in
-    the scored targets, and `uniform` and `majority`. Raises StageError when scores are not numbers.
+    the scored targets, and `uniform` and `majority`. ``tables`` are `unit_tables`, where they are read already. Raises
+    StageError when scores are not numbers.
     """
     info = predictions.info
     if config.joint and not info.heads:
@@ -57,13 +62,13 @@ def score_predictions(
     background = class_id(info, config.background)
     present = sorted({video.split for video in labels})
     splits = {name: {name} for name in present} | ({ALL_SPLITS: set(present)} if len(present) > 1 else {})
-    tables = {unit: _unit_table(predictions, unit) for unit in (main_unit(info), "videos")}
+    tables = unit_tables(predictions) if tables is None else tables
     scores: dict[str, Any] = {}
     for name, members in splits.items():
         scores[name] = {}
         for unit, table in tables.items():
             metrics = _unit_metrics(
-                _of_splits(table, members), info=info, config=config, where=f"{unit} of split {name}"
+                of_splits(table, members), info=info, config=config, where=f"{unit} of split {name}"
             )
             scores[name] |= {unit: metrics} if metrics else {}
         if TASKS[info.task].is_sequence:
@@ -177,12 +182,18 @@ def class_id(info: PredictionInfo, name: str | None) -> int | None:
     raise StageError(f"evaluate: background {name!r} is no class.{nearest(name, info.classes)} Classes: {known}.")
 
 
+def unit_tables(predictions: PredictionSet) -> dict[str, pa.Table]:
+    """Scores and targets by unit: of rows or windows, and of whole videos."""
+    return {unit: _unit_table(predictions, unit) for unit in (main_unit(predictions.info), "videos")}
+
+
 def _unit_table(predictions: PredictionSet, unit: str) -> pa.Table:
-    columns = ["split", "scores", "target_id"] + ([] if unit == "rows" else ["targets"])
+    columns = ["video_id", "split", "scores", "target_id"] + ([] if unit == "rows" else ["targets"])
     return predictions.rows(columns=columns) if unit == "rows" else getattr(predictions, unit)(columns=columns)
 
 
-def _of_splits(table: pa.Table, splits: set[str]) -> pa.Table:
+def of_splits(table: pa.Table, splits: set[str]) -> pa.Table:
+    """The entries of videos of these splits."""
     return table.filter(pc.is_in(table["split"].cast(pa.string()), pa.array(sorted(splits))))
 
 

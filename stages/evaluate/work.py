@@ -14,6 +14,7 @@ from reelwright.stages.evaluate.config import EvaluateConfig
 from reelwright.stages.evaluate.embedding_map import drawn_map, labels_of_rows
 from reelwright.stages.evaluate.evaluators import EVALUATORS, own_scores
 from reelwright.stages.evaluate.making import file_address, making_facts, making_sections
+from reelwright.stages.evaluate.intervals import headline_intervals
 from reelwright.stages.evaluate.pages.frame_source import Wanted, find_stage, pictures
 from reelwright.stages.evaluate.pages.page import Section, render
 from reelwright.stages.evaluate.pages.report import Report, page_of
@@ -26,6 +27,7 @@ from reelwright.stages.evaluate.scoring import (
     headline,
     main_unit,
     score_predictions,
+    unit_tables,
 )
 from reelwright.stages.evaluate.steps import run_steps
 from reelwright.stages.evaluate.tables import confusion_lines, video_lines, write_csv, write_json
@@ -50,7 +52,8 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
     """Score the predictions of one node, or the completed steps of a steps node (`steps.run_steps`).
 
     Writes `Store.report(key)`: metrics.json, per_video.csv, confusion.csv (one label an entry only) and report.html.
-    Returns the headline numbers (see `scoring.headline`) with `num_videos` and `num_scored`; where no video has a
+    Returns the headline numbers (see `scoring.headline`) with `num_videos` and `num_scored`, and `intervals`: [low,
+    high] by number, the 95 % bootstrap interval over videos (none of fewer than two). Where no video has a
     target, num_scored is 0, there are no scores, and the report shows what was predicted. Raises StageError when no
     video is in the splits asked for.
     """
@@ -65,11 +68,18 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
     if not labels:
         raise StageError(_no_videos(predictions, config))
     results = video_results(predictions)
-    scores = {name: units for name, units in score_predictions(predictions, labels, config).items() if units}
+    tables = unit_tables(predictions)
+    found = score_predictions(predictions, labels, config, tables=tables)
+    scores = {name: units for name, units in found.items() if units}
     present = {video.split for video in labels}
     splits = {name: {name} for name in sorted(present)} | ({ALL_SPLITS: present} if len(present) > 1 else {})
     own = own_scores(predictions, config.evaluators, splits=splits, plugins=work.plugins)
-    summary = {"num_videos": len(labels), "num_scored": _num_scored(labels, results), **headline(scores, info)}
+    counts = {"num_videos": len(labels), "num_scored": _num_scored(labels, results)}
+    summary: dict[str, Any] = {**counts, **headline(scores, info)}
+    between, notes = headline_intervals(tables, labels, config, info=info)
+    summary |= {"intervals": between} if between else {}
+    for note in notes:
+        reporter.note(note)
     summary |= {f"{name}_{number}": value for name, found in _overall(own).items() for number, value in found.items()}
     if not scores:
         reporter.note("no video has a target: nothing is scored, the report shows what was predicted")
@@ -82,7 +92,7 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
             write_csv(folder / "confusion.csv", confusion_lines(confusion, info.classes))
         if config.report:
             report = _report(work, predictions, labels=labels, results=results, scores=scores, reporter=reporter)
-            report = replace(report, own=_overall(own))
+            report = replace(report, own=_overall(own), intervals=between, interval_notes=notes)
             (folder / "report.html").write_text(render(page_of(report)), encoding="utf-8")
     return summary
 

@@ -22,6 +22,7 @@ ALLOWED = {
     "importing": {"features"},  # the command of this stage
     "preparing": {"train"},  # a split
     "project": {"steps"},  # an output kind
+    "own_data": {"train"},  # a split
     "parts": {"decode"},  # what makes frames tells how long a video takes
     "steps": {"steps"},  # the command that shows what this stage made
 }

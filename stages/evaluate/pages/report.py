@@ -40,6 +40,8 @@ class Report:
     embeddings: Section | None = None  # the map of embeddings
     making: Sequence[Section] = ()  # what was left out, and the nodes behind it
     own: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # numbers by evaluator that is a plug-in
+    intervals: Mapping[str, Sequence[float]] = field(default_factory=dict)  # (low, high) of headline numbers
+    interval_notes: Sequence[str] = ()
 
 
 def page_of(report: Report) -> Page:
@@ -66,7 +68,10 @@ def _score_sections(report: Report, palette: Palette, *, unit: str) -> list[Sect
     if not chosen:
         return [distribution_section(report.predicted_counts, palette, unit=unit), training]
     first = unit if unit in chosen else "videos"
-    sections = [headline_section(chosen, report.info, split=split), splits_section(report.scores)]
+    first_section = headline_section(
+        chosen, report.info, split=split, intervals=report.intervals, notes=report.interval_notes
+    )
+    sections = [first_section, splits_section(report.scores)]
     if "confusion" in chosen[first]:
         sections.append(confusion_section(chosen[first], palette.classes, unit=first))
     return [*sections, classes_section(chosen[first], palette, unit=first), training]

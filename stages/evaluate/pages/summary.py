@@ -52,17 +52,34 @@ _CHANCE = {
 }
 
 
+INTERVALS = (
+    "Ranges are 95 % confidence intervals over videos: these are drawn anew 1,000 times, with replacement (bootstrap, "
+    "percentiles 2.5 and 97.5). Where all videos are right, or all wrong, the range is that of Clopper and Pearson for "
+    "so many videos. They say nothing of how far other seeds would be."
+)
+
+
 def metric_name(name: str) -> str:
     """A metric as people call it."""
     return f"Top-{name[3:]} accuracy" if re.fullmatch(r"top\d+", name) else _NAMES.get(name, name)
 
 
-def headline_section(scores: Mapping[str, Any], info: PredictionInfo, *, split: str) -> Section:
-    """One card a number, with its chance level; ``scores`` are those of one split by unit."""
+def headline_section(
+    scores: Mapping[str, Any],
+    info: PredictionInfo,
+    *,
+    split: str,
+    intervals: Mapping[str, Sequence[float]],
+    notes: Sequence[str] = (),
+) -> Section:
+    """One card a number, with its interval and chance level; ``scores`` are those of one split by unit."""
     units = [unit for unit in ("rows", "windows", "segmental", "videos") if unit in scores]
-    cards = [_cards(scores[unit], unit=unit, info=info) for unit in units]
+    cards = [_cards(scores[unit], unit=unit, info=info, intervals=intervals) for unit in units]
     chance = f"Chance (the tick) is {_CHANCE['sets' if TASKS[info.task].of_sets else 'labels']}"
-    return Section(f"Scores, {'all splits' if split == ALL_SPLITS else f'split {split}'}", [*cards, chance])
+    between = [INTERVALS] if intervals else []
+    said = [f"{note[0].upper()}{note[1:]}." for note in notes]
+    title = f"Scores, {'all splits' if split == ALL_SPLITS else f'split {split}'}"
+    return Section(title, [*cards, chance, *between, *said])
 
 
 def evaluators_section(own: Mapping[str, Mapping[str, float]]) -> Section | None:
@@ -78,7 +95,9 @@ def _unit_text(unit: str, metrics: Mapping[str, Any]) -> str:
     return f"{unit.capitalize()}, {metrics['num_entries']:,} with a target"
 
 
-def _cards(metrics: Mapping[str, Any], *, unit: str, info: PredictionInfo) -> Cards:
+def _cards(
+    metrics: Mapping[str, Any], *, unit: str, info: PredictionInfo, intervals: Mapping[str, Sequence[float]]
+) -> Cards:
     skipped = {"uniform", "majority", "frame_accuracy"}  # frame accuracy is the top-1 accuracy of rows
     names = [name for name in metrics["chance"] if name in metrics and name not in skipped]
     scale = 100.0 if unit == "segmental" else 1.0
@@ -88,7 +107,9 @@ def _cards(metrics: Mapping[str, Any], *, unit: str, info: PredictionInfo) -> Ca
         value, chance = metrics[name] / scale, metrics["chance"][name] / scale
         label = "Frame accuracy" if name == "top1" and is_frames else metric_name(name)
         chart = bar(value, chance=chance, kind="bar" if value > chance else "below", label=label)
-        cards.append(Card(name=label, value=f"{value:.1%}", chart=chart, against=f"chance {chance:.1%}"))
+        between = intervals.get(f"video_{name}" if unit == "videos" else name)
+        interval = "" if between is None else f"{between[0] / scale:.1%} to {between[1] / scale:.1%}, "
+        cards.append(Card(name=label, value=f"{value:.1%}", chart=chart, against=f"{interval}chance {chance:.1%}"))
     return Cards(cards, _unit_text(unit, metrics))
 
 
