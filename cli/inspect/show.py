@@ -18,13 +18,6 @@ if TYPE_CHECKING:
     from reelwright.pipeline.project import Project
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command(rich_help_panel="Look")(settings)
-    app.command(rich_help_panel="Look")(show)
-    app.command(rich_help_panel="Look")(report)
-
-
 def settings(
     stage: Annotated[str, typer.Argument(help="Name of a stage, or videos, labels, synthesize, cluster.")],
 ) -> None:
