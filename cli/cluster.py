@@ -12,17 +12,9 @@ from reelwright.cli.options import ConfigOption, ExecutorOption, JsonOption, Pro
 if TYPE_CHECKING:
     from reelwright.pipeline.inspect.logs import Said
 
+cluster = typer.Typer(no_args_is_help=True, help="What would run on a cluster.")
+cluster.callback()(lambda: None)  # a group of one command is still a group
 _TAIL_LINES = 40
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command(rich_help_panel="Start")(doctor)
-    app.command(rich_help_panel="Look")(logs)
-    group = typer.Typer(no_args_is_help=True, help="What would run on a cluster.")
-    group.command("script")(script)
-    group.callback()(lambda: None)  # a group of one command is still a group
-    app.add_typer(group, name="cluster", rich_help_panel="Look")
 
 
 def doctor(
@@ -84,6 +76,7 @@ def logs(
         typer.echo(f"nothing is known of {video} yet: no node has tried it with its present settings")
 
 
+@cluster.command()
 def script(
     config: ConfigOption = None,
     overrides: SetOption = None,

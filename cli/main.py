@@ -10,34 +10,84 @@ import gc
 import os
 import platform
 import sys
-from importlib.metadata import version
+from collections.abc import Iterable
+from pkgutil import resolve_name
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from reelwright.cli import cluster, upkeep
-from reelwright.cli.inspect import compare, data, encoders, export, settings, show
-from reelwright.cli.run import failing, run, single
-from reelwright.cli.sources import importing, preparing, start, steps, synthesize
 from reelwright.storage.errors import ConfigError, InputError, Interrupted, ReelwrightError
 
+COMMANDS = {  # in the order of `--help`: its panel, and the function, or the group, that is imported when it is meant
+    "demo": ("Start", "sources.start:demo"),
+    "init": ("Start", "sources.start:init"),
+    "index": ("Start", "sources.start:index"),
+    "fetch": ("Start", "sources.start:fetch"),
+    "synthesize": ("Start", "sources.synthesize:synthesize"),
+    "prepare": ("Data", "sources.preparing:prepare"),
+    "import-features": ("Data", "sources.importing:import_features"),
+    "data": ("Data", "inspect.data:data"),
+    "export": ("Data", "inspect.export:export"),
+    "export-model": ("Data", "inspect.export:export_model"),
+    "run": ("Pipeline", "run.run:run"),
+    "status": ("Pipeline", "run.run:status"),
+    "explain": ("Pipeline", "run.run:explain"),
+    "graph": ("Pipeline", "run.run:graph"),
+    "settings": ("Look", "inspect.settings:settings"),
+    "show": ("Look", "inspect.show:show"),
+    "report": ("Look", "inspect.show:report"),
+    "encoders": ("Look", "inspect.encoders:encoders"),
+    "diff": ("Look", "inspect.compare:diff"),
+    "compare": ("Look", "inspect.compare:compare"),
+    "mean": ("Look", "inspect.compare:mean"),
+    "failures": ("Look", "run.failing:failures"),
+    "doctor": ("Start", "cluster:doctor"),
+    "logs": ("Look", "cluster:logs"),
+    "cluster": ("Look", "cluster:cluster"),
+    "verify": ("Store", "upkeep:verify"),
+    "gc": ("Store", "upkeep:collect"),
+    "procedure": ("Data", "sources.steps:procedure"),
+    "import-detections": ("Data", "sources.steps:import_detections"),
+}
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_CTRL_C = 1, 2, 75, 130
 
 
 class _Commands(TyperGroup):
-    """All commands; Ctrl-C gets its message here, since typer exits without one.
+    """All commands, each imported when it is meant; Ctrl-C gets its message here, since typer exits without one.
 
     Stages that packages offer are looked for when none of ours is meant: that reads the metadata of all packages.
     """
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command of that name."""
-        return super().get_command(ctx, cmd_name) or single.offered_commands().get(cmd_name)
+        if cmd_name not in self.commands and cmd_name in COMMANDS:
+            self._load([cmd_name])
+        elif cmd_name not in self.commands:
+            from reelwright.cli.run.single import stage_commands
+
+            self.commands.update(stage_commands())
+        if cmd_name not in self.commands:
+            self.list_commands(ctx)
+        return self.commands.get(cmd_name)
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Their names, ours first."""
-        return [*super().list_commands(ctx), *single.offered_commands()]
+        """Their names: ours, one for each stage, and those that packages offer."""
+        from reelwright.cli.run.single import offered_commands, stage_commands
+
+        self._load(COMMANDS)
+        self.commands = {**self.commands, **stage_commands(), **offered_commands(), **self.commands}
+        return super().list_commands(ctx)
+
+    def _load(self, names: Iterable[str]) -> None:
+        for name in names:
+            panel, place = COMMANDS[name]
+            app, found = typer.Typer(), resolve_name(f"reelwright.cli.{place}")
+            if isinstance(found, typer.Typer):
+                app.add_typer(found, name=name, rich_help_panel=panel)
+            else:
+                app.command(name, rich_help_panel=panel)(found)
+            self.commands.update(typer.main.get_group(app).commands)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
@@ -50,6 +100,8 @@ class _Commands(TyperGroup):
 
 def _show_version(asked: bool) -> None:
     if asked:
+        from importlib.metadata import version
+
         typer.echo(f"reelwright {version('reelwright')}, Python {platform.python_version()}")
         raise typer.Exit
 
@@ -74,28 +126,6 @@ def _options(
     ] = False,
 ) -> None:
     pass
-
-
-MODULES = (
-    start,
-    synthesize,
-    preparing,
-    importing,
-    data,
-    export,
-    run,
-    settings,
-    show,
-    encoders,
-    compare,
-    failing,
-    cluster,
-    upkeep,
-    steps,
-    single,
-)
-for module in MODULES:
-    module.register(app)
 
 
 def main() -> None:

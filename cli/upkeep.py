@@ -26,12 +26,6 @@ _BYTES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2*
 _SHOWN = 20
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command(rich_help_panel="Store")(verify)
-    app.command("gc", rich_help_panel="Store")(collect)
-
-
 def verify(
     config: ConfigOption = None,
     overrides: SetOption = None,

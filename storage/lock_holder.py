@@ -6,16 +6,14 @@ import contextlib
 import datetime as dt
 import getpass
 import os
-import signal
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from reelwright.storage.errors import Interrupted, StoreError
+from reelwright.storage.errors import StoreError
 
 
 @cache
@@ -56,22 +54,6 @@ def started(process: int) -> str | None:
 def own_start() -> str:
     """When this process started."""
     return started(os.getpid()) or ""
-
-
-@contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """While the block runs, the scheduler's signals end it as `Interrupted`."""
-    previous = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGUSR1)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    del frame
-    raise Interrupted(f"stopped by {signal.Signals(number).name}; what was done is kept, run again to go on")
 
 
 BEAT_SECONDS = 5.0  # between two signs of life

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import settings
 
 pytest_plugins = ["tests.small_project"]  # its fixtures, after the variables below are set
-settings.register_profile("same", derandomize=True)  # the same examples in every run, so that none fails by bad luck
+# The same examples in every run, so that none fails by bad luck, however slow the machine.
+settings.register_profile("same", derandomize=True, deadline=None)
 settings.load_profile("same")
 gc.set_threshold(50_000, 20, 100)  # as the command does; else a twelfth of the time goes into looking for circles
 os.environ.setdefault("OMP_NUM_THREADS", "1")

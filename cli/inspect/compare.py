@@ -21,13 +21,6 @@ if TYPE_CHECKING:
 _MIN_PREFIX_DIGITS = 4
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command(rich_help_panel="Look")(diff)
-    app.command(rich_help_panel="Look")(compare)
-    app.command(rich_help_panel="Look")(mean)
-
-
 def diff(
     old: Annotated[
         str, typer.Argument(metavar="A", help="A pipeline file, FILE:NODE, a node, or a key's first digits.")

@@ -19,11 +19,6 @@ data = typer.Typer(help="Look at videos and labels: what there is, and what is i
 _SHOWN = 20  # lines of a table; the picture shows more, --json all
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.add_typer(data, name="data", rich_help_panel="Data")
-
-
 @data.command()
 def show(
     source: Annotated[

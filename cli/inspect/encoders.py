@@ -16,11 +16,6 @@ if TYPE_CHECKING:
     from reelwright.storage.store import Store
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(rich_help_panel="Look")(encoders)
-
-
 def encoders(
     words: Annotated[
         list[str] | None,

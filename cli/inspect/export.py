@@ -11,12 +11,6 @@ from reelwright.cli.format import bytes_text
 from reelwright.cli.options import ConfigOption, SetOption, on_this_machine
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command(rich_help_panel="Data")(export)
-    app.command("export-model", rich_help_panel="Data")(export_model)
-
-
 def export(
     node: Annotated[str, typer.Argument(help="A node that makes predictions or embeddings.")],
     form: Annotated[

@@ -29,11 +29,6 @@ class Setting:
     meaning: str
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(rich_help_panel="Look")(settings)
-
-
 def settings(
     name: Annotated[str, typer.Argument(help="A stage, model or objective, or videos, labels, synthesize, cluster.")],
     as_json: JsonOption = False,

@@ -14,12 +14,6 @@ if TYPE_CHECKING:
     from reelwright.pipeline.project import Project
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command(rich_help_panel="Look")(show)
-    app.command(rich_help_panel="Look")(report)
-
-
 def show(
     node: Annotated[str, typer.Argument(help="Name of a node.")],
     config: ConfigOption = None,

@@ -17,11 +17,6 @@ if TYPE_CHECKING:
 _SHOWN_MESSAGE_LETTERS = 80
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(rich_help_panel="Look")(failures)
-
-
 def failures(
     videos: Annotated[
         list[str] | None, typer.Argument(metavar="[VIDEO]...", help="With --release: only these.")

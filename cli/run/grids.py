@@ -10,9 +10,8 @@ import typer
 
 from reelwright.cli.format import failure_table, print_json, run_json, seconds_text, table_text
 from reelwright.cli.run.scores import score_cells, summed
-from reelwright.pipeline.run.results import FAILED, RAN, SKIPPED
+from reelwright.pipeline.run.results import FAILED, RAN, SKIPPED, interruptible
 from reelwright.stages.base.registry import produced_by
-from reelwright.storage.lock_holder import interruptible
 
 if TYPE_CHECKING:
     from reelwright.pipeline.inspect.grid import Combination, Outcome

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from reelwright.cli.format import failure_table, plan_json, plan_table, print_json, rate_text, seconds_text
-from reelwright.cli.run.costs import estimate_json, estimate_lines
+from reelwright.cli.format import bytes_text, failure_table, plan_json, plan_table, print_json, rate_text, seconds_text
 from reelwright.pipeline.executors.progress_file import Progress, read_progress
 from reelwright.pipeline.plan.graph import FRESH, NodePlan
 from reelwright.pipeline.plan.load_dataset import why_to_make
 from reelwright.pipeline.plan.plan import Planner
-from reelwright.pipeline.run.estimate import MAKING, estimates
+from reelwright.pipeline.run.estimate import MAKING, Estimate, estimates
 from reelwright.pipeline.run.runner import all_failures, check_before_run, open_planner
 from reelwright.storage.lock_holder import Holding
 from reelwright.storage.locks.locks import holdings
@@ -127,3 +126,46 @@ def _held_json(planner: Planner, plan: NodePlan, held: Holding) -> dict[str, Any
     progress = read_progress(planner.file.store, plan.spec_key)
     live = None if progress is None else {**dataclasses.asdict(progress), "waiting": progress.waiting}
     return {"node": plan.node.name, **message, "silent_seconds": round(held.silent_seconds, 1), "progress": live}
+
+
+def about_text(seconds: float) -> str:
+    """1083 -> 'about 18 min': an estimate is not told to the second."""
+    if seconds < 90:
+        return f"about {max(1, round(seconds))} s"
+    minutes = seconds / 60
+    return f"about {minutes:.0f} min" if minutes < 90 else f"about {minutes / 60:.1f} h"
+
+
+def estimate_lines(estimates: Mapping[str, Estimate]) -> list[str]:
+    """One line a node that will run, and one for all together where anything is known."""
+    lines = [f"{name}: {_line(estimate)}" for name, estimate in estimates.items()]
+    known = [estimate for estimate in estimates.values() if estimate.seconds is not None]
+    if known and len(estimates) > 1:
+        rest = [name for name, estimate in estimates.items() if estimate.seconds is None]
+        size = sum(estimate.bytes or 0 for estimate in known)
+        left_out = f", without {', '.join(rest)}" if rest else ""
+        lines.append(f"in all: {_cost(sum(estimate.seconds or 0.0 for estimate in known), size)}{left_out}")
+    return lines
+
+
+def estimate_json(estimate: Estimate | None) -> dict[str, Any] | None:
+    """An estimate as plain data; null for a node that will not run."""
+    return None if estimate is None else dataclasses.asdict(estimate)
+
+
+def _line(estimate: Estimate) -> str:
+    what = {
+        MAKING: f"{estimate.num_todo:,} of {estimate.num_videos:,} videos to make",
+        "items": f"{estimate.num_todo:,} of {estimate.num_videos:,} videos to {estimate.stage}",
+        "run": f"to {estimate.stage} on {estimate.num_todo:,} videos",
+        "table": f"to {estimate.stage}",
+    }[estimate.kind]
+    if estimate.num_unread and estimate.kind != "table":
+        what += f" ({estimate.num_unread:,} not read yet)"
+    if estimate.seconds is None:
+        return f"{what}, no estimate: nothing like it has been run in this store"
+    return f"{what}, {_cost(estimate.seconds, estimate.bytes)}"
+
+
+def _cost(seconds: float, size: float | None) -> str:
+    return about_text(seconds) + (f", {bytes_text(size)}" if size else "")

@@ -30,7 +30,6 @@ from reelwright.cli.options import (
 )
 from reelwright.stages.base.registry import produced_by
 from reelwright.storage.errors import ConfigError
-from reelwright.storage.lock_holder import interruptible
 
 if TYPE_CHECKING:
     from reelwright.pipeline.config.pipeline_file import PipelineFile
@@ -40,14 +39,6 @@ OnlyOption = Annotated[list[str] | None, typer.Option("--only", metavar="NODE", 
 UntilOption = Annotated[
     list[str] | None, typer.Option("--until", metavar="NODE", help="Run this node and what it needs. Repeatable.")
 ]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command(rich_help_panel="Pipeline")(run)
-    app.command(rich_help_panel="Pipeline")(status)
-    app.command(rich_help_panel="Pipeline")(explain)
-    app.command(rich_help_panel="Pipeline")(graph)
 
 
 def run(
@@ -189,6 +180,7 @@ def run_and_print(file: PipelineFile, options: RunOptions, *, as_json: bool) -> 
     """Run, show progress on stderr and the outcome on stdout; exits with the run's code when it is not 0."""
     from reelwright.cli.format import failure_table, print_json, result_table, run_json
     from reelwright.cli.progress import Watcher
+    from reelwright.pipeline.run.results import interruptible
     from reelwright.pipeline.run.runner import run_pipeline
 
     with Watcher() as watcher, interruptible():

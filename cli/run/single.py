@@ -6,7 +6,6 @@ stage and what it needs, each node under its usual name, all settings from -S.
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -75,24 +74,22 @@ FORMS = ("npy", "parquet", "zarr")  # of `export`, those with a file a video
 ProcessesOption = Annotated[int | None, typer.Option("--nproc", min=1, help="Processes that share each batch (DDP).")]
 
 
-def register(app: typer.Typer) -> None:
-    """Add one command for each stage of ours."""
-    _register(app, STAGES)
-
-
 def offered_commands() -> Mapping[str, Any]:
     """One command for each stage that packages offer, by name; where one cannot be imported, pipeline files say so."""
+    try:
+        return stage_commands({name: stage for name, stage in offered_stages().items() if name not in STAGES})
+    except ConfigError:
+        return {}
+
+
+def stage_commands(stages: Mapping[str, Stage] = STAGES) -> Mapping[str, Any]:
+    """One command for each stage, by name."""
     app = typer.Typer()
-    with contextlib.suppress(ConfigError):
-        _register(app, {name: stage for name, stage in offered_stages().items() if name not in STAGES})
-    return typer.main.get_group(app).commands
-
-
-def _register(app: typer.Typer, stages: Mapping[str, Stage]) -> None:
     for stage, entry in stages.items():
         if entry.node is None:  # what is imported has commands of its own, or stands in pipeline files only
             continue
         app.command(stage, help=_help(stage, entry.summary), rich_help_panel="Stages")(_command(stage))
+    return typer.main.get_group(app).commands
 
 
 def _command(stage: str) -> Any:

@@ -36,11 +36,6 @@ MembersOption = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("import-features", rich_help_panel="Data")(import_features)
-
-
 def import_features(
     source: SourceArgument = None,
     fps: FpsOption = None,

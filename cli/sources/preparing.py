@@ -43,11 +43,6 @@ RenameOption = Annotated[
 SplitOption = Annotated[list[str] | None, typer.Option("--split", help="Only this split. Repeatable.")]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(rich_help_panel="Data")(prepare)
-
-
 def prepare(
     dataset: DatasetArgument = None,
     root: RootOption = None,

@@ -18,14 +18,6 @@ if TYPE_CHECKING:
     from reelwright.pipeline.plan.dataset import Dataset
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command(rich_help_panel="Start")(demo)
-    app.command(rich_help_panel="Start")(init)
-    app.command(rich_help_panel="Start")(index)
-    app.command(rich_help_panel="Start")(fetch)
-
-
 def demo(
     folder: Annotated[Path, typer.Option("--folder", help="Where videos, pipeline file and store go.")] = Path("demo"),
     overrides: SetOption = None,

@@ -11,12 +11,6 @@ from reelwright.cli.options import on_this_machine
 from reelwright.storage.errors import ConfigError
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command(rich_help_panel="Data")(procedure)
-    app.command(name="import-detections", rich_help_panel="Data")(import_detections)
-
-
 def procedure(
     name: Annotated[str, typer.Argument(help="industreal or meccano.")],
 ) -> None:

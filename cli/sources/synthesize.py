@@ -19,11 +19,6 @@ _STAGE = "reelwright.stages.synthesize"
 _FRACTAL_PANEL, _PROCEDURE_PANEL = "Fractals only", "Procedures only"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(rich_help_panel="Start")(synthesize)
-
-
 def synthesize(
     family: Annotated[
         str,

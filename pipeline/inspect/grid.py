@@ -23,12 +23,11 @@ from reelwright.pipeline.plan.graph import FRESH, build_graph
 from reelwright.pipeline.plan.history import History
 from reelwright.pipeline.project import SilentObserver
 from reelwright.pipeline.run.reading import read_videos
-from reelwright.pipeline.run.results import Observer, RunOptions, RunResult
+from reelwright.pipeline.run.results import Observer, RunOptions, RunResult, interruptible
 from reelwright.pipeline.run.runner import open_planner, run_pipeline
 from reelwright.stages.base.registry import produced_by
 from reelwright.storage.digests import digest
 from reelwright.storage.errors import ConfigError, ReelwrightError, StageError
-from reelwright.storage.lock_holder import interruptible
 
 _WORST_FIRST = (1, 3, 0)  # exit codes
 _OPENING, _CLOSING = "[{(", "]})"

@@ -26,8 +26,7 @@ from reelwright.stages.datasets.tasks.registry import TASKS
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import ConfigError, StoreError
 from reelwright.storage.files import replacing_folder, write_json
-from reelwright.storage.results.exported_model import EXPORTED, check_exported, exported_names
-from reelwright.storage.results.runs import RunFolder
+from reelwright.storage.results.runs import EXPORTED, RunFolder, check_exported, exported_names
 from reelwright.storage.urls import is_url
 
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import importlib.metadata
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -285,6 +284,8 @@ def item_failures(planner: Planner, plan: NodePlan) -> list[Failure]:
 
 
 def _versions() -> dict[str, str]:
+    import importlib.metadata
+
     installed = {}
     for name in _VERSIONED:
         try:

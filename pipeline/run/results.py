@@ -1,13 +1,17 @@
-"""What becomes of a run: results, failures, options, and who watches."""
+"""What becomes of a run: results, failures, options, who watches, and how a scheduler stops it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import contextlib
+import signal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any, Protocol
 
 from reelwright.pipeline.plan.graph import FRESH, NodePlan
 from reelwright.stages.base.work import Reporter
+from reelwright.storage.errors import Interrupted
 from reelwright.storage.ledger.items import ItemRow
 
 RAN, FAILED, SKIPPED = "ran", "failed", "not run"
@@ -112,3 +116,19 @@ class Observer(Protocol):
 
     def indexing(self, num_videos: int) -> Reporter:
         """Videos are read for the first time, or again after a change."""
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """While the block runs, the scheduler's signals end it as `Interrupted`."""
+    previous = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    del frame
+    raise Interrupted(f"stopped by {signal.Signals(number).name}; what was done is kept, run again to go on")

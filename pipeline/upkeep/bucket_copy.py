@@ -1,13 +1,13 @@
-"""Fresh copies of what a store in a bucket holds, for `verify`: the working copy says nothing of the bucket's bytes."""
+"""What `verify` looks at, and fresh copies of it from a bucket: the working copy says nothing of the bucket's bytes."""
 
 from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from reelwright.pipeline.upkeep.scope import Scope
 from reelwright.storage.bucket import remote
 from reelwright.storage.constants import SCHEMA, URLS, VIDEOS
 from reelwright.storage.errors import StoreError
@@ -15,10 +15,30 @@ from reelwright.storage.kinds import RECORDED, WITH_ITEMS
 from reelwright.storage.store import Store
 from reelwright.storage.urls import cache_folder
 
+Digests = frozenset[str] | None  # of videos; None: all
 _TABLES = frozenset({VIDEOS, URLS, SCHEMA})
 _NOT_WRITTEN_ONCE = ("locks/", "claims/", "logs/")  # they come and go while others work
 _FILES_AT_ONCE = 500
 _TRIES = 5
+
+
+@dataclass
+class Scope:
+    """What is looked at."""
+
+    # area -> names in it: keys, paths of files in projects and weights; of frames, embeddings and cached predictions
+    # which videos. "outputs" are those of the records with these keys, in whatever area.
+    names: dict[str, dict[str, Digests]] = field(default_factory=dict)
+    is_whole: bool = False  # also what belongs to nothing
+
+    def add(self, area: str, name: str, digests: Digests = None) -> None:
+        """Look at this too, and at these videos besides those that are looked at."""
+        before = self.of(area).get(name, frozenset())
+        self.names.setdefault(area, {})[name] = None if digests is None or before is None else before | digests
+
+    def of(self, area: str) -> Mapping[str, Digests]:
+        """What is looked at of an area."""
+        return self.names.get(area, {})
 
 
 @contextlib.contextmanager

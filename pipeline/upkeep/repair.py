@@ -14,8 +14,7 @@ from reelwright.pipeline.plan.plan import Planner
 from reelwright.pipeline.run.reading import read_videos
 from reelwright.pipeline.run.results import NodeResult, Observer, RunOptions
 from reelwright.pipeline.run.runner import open_planner, run_pipeline
-from reelwright.pipeline.upkeep.bucket_copy import copied
-from reelwright.pipeline.upkeep.scope import Scope
+from reelwright.pipeline.upkeep.bucket_copy import Scope, copied
 from reelwright.pipeline.upkeep.verify import AREAS, found_in, verify
 from reelwright.storage.errors import StoreError, UnusableStoreError
 from reelwright.storage.integrity.check import FOREIGN, Problem, is_key

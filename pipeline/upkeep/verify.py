@@ -13,8 +13,7 @@ from reelwright.pipeline.config.pipeline_file import PipelineFile
 from reelwright.pipeline.plan.keys import hub_file
 from reelwright.pipeline.plan.plan import Planner
 from reelwright.pipeline.run.runner import open_planner
-from reelwright.pipeline.upkeep.bucket_copy import copied
-from reelwright.pipeline.upkeep.scope import Digests, Scope
+from reelwright.pipeline.upkeep.bucket_copy import Digests, Scope, copied
 from reelwright.storage.constants import LOGGERS, SCHEMA, URLS, VIDEOS
 from reelwright.storage.errors import ConfigError, InputError, ReelwrightError, StoreError, UnusableStoreError
 from reelwright.storage.files import broken_seal

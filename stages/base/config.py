@@ -77,7 +77,13 @@ def of_names(
 class Settings(BaseModel):
     """A frozen block of settings: unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        protected_namespaces=(),
+        allow_inf_nan=False,
+        defer_build=True,  # built when first used: of the settings that are imported, a command needs few
+    )
     renamed: ClassVar[Mapping[str, str]] = {}  # settings, and values of choices, of earlier releases; see `nearest`
 
     def plugin(self) -> PluginUse | None:

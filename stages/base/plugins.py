@@ -22,15 +22,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, distributions, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from reelwright.stages.base.plugin_source import Source, is_installed
 from reelwright.storage.digests import digest
 from reelwright.storage.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution, EntryPoint
 
 GROUPS = ("models", "objectives", "encoders", "metrics", "evaluators", "stages")
 _FILE = ".py"
@@ -86,6 +88,8 @@ def offered(group: str) -> dict[str, EntryPoint]:
 
 @functools.lru_cache(maxsize=2 * len(GROUPS))
 def _offered(group: str, places: tuple[str, ...]) -> dict[str, EntryPoint]:
+    from importlib.metadata import entry_points
+
     del places  # where packages are looked for
     return {entry.name: entry for entry in entry_points(group=f"reelwright.{group}")}
 
@@ -138,6 +142,8 @@ def _identity(module: str, distribution: Distribution | None = None) -> dict[str
 
 def _distribution_with(package: str) -> Distribution | None:
     """The one that has put a package where Python finds it; all that are installed would take seconds to read."""
+    from importlib.metadata import distributions
+
     spec = None if package == "reelwright" else find_spec(package)
     if spec is None or spec.origin is None:
         return None
@@ -179,6 +185,8 @@ def load_plugin(group: str, name: str, named: Mapping[str, Any]) -> Any:
 
 def _import(plugin: Plugin, place: str) -> ModuleType:
     """The module, after a look that it is what the plan was made of."""
+    from importlib.metadata import Distribution, PackageNotFoundError
+
     source = None
     if "source" in plugin.identity:
         source = Source.of_file(Path(place)) if place.endswith(_FILE) else Source.of_module(place)

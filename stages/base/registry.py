@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Any, cast
 
 from reelwright.stages.base.plugin_source import Source
@@ -16,6 +15,8 @@ from reelwright.stages.base.plugins import Plugin, identity_of, importing, offer
 from reelwright.storage.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
     from reelwright.stages.base.stage_config import StageConfig
     from reelwright.storage.store import Store
 

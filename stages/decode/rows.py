@@ -18,7 +18,7 @@ from reelwright.stages.decode.geometry import Geometry
 from reelwright.stages.decode.reader import Frame, FrameTimes, Reader
 from reelwright.stages.decode.readers import open_reader
 from reelwright.stages.decode.sampling import RowPicker, plan_rows
-from reelwright.storage.arrays.row_times import RowTimes
+from reelwright.storage.arrays.spans import RowTimes
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import ItemError
 from reelwright.storage.ledger.digest_cache import Snapshot

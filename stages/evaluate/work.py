@@ -13,8 +13,8 @@ from reelwright.stages.datasets.tasks.registry import TASKS
 from reelwright.stages.evaluate.config import EvaluateConfig
 from reelwright.stages.evaluate.embedding_map import drawn_map, labels_of_rows
 from reelwright.stages.evaluate.evaluators import EVALUATORS, own_scores
-from reelwright.stages.evaluate.making import file_address, making_facts, making_sections
 from reelwright.stages.evaluate.intervals import headline_intervals
+from reelwright.stages.evaluate.making import file_address, making_facts, making_sections
 from reelwright.stages.evaluate.pages.frame_source import Wanted, find_stage, pictures
 from reelwright.stages.evaluate.pages.page import Section, render
 from reelwright.stages.evaluate.pages.report import Report, page_of

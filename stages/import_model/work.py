@@ -12,8 +12,7 @@ from reelwright.stages.base.work import Reporter, Work
 from reelwright.stages.import_model.config import ImportModelConfig
 from reelwright.storage.errors import InputError, StoreError
 from reelwright.storage.files import replacing
-from reelwright.storage.results.exported_model import check_exported, exported_above, exported_names
-from reelwright.storage.results.runs import RunFolder
+from reelwright.storage.results.runs import RunFolder, check_exported, exported_above, exported_names
 from reelwright.storage.store import Store
 
 

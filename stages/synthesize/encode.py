@@ -12,7 +12,7 @@ from PIL import Image
 from reelwright.stages.base.video_writer import VideoWriter
 from reelwright.storage.arrays.frame_writer import FrameWriter
 from reelwright.storage.arrays.frames import FrameLayout
-from reelwright.storage.arrays.row_times import RowTimes
+from reelwright.storage.arrays.spans import RowTimes
 from reelwright.storage.files import replacing
 
 Frames = NDArray[np.uint8]

@@ -18,7 +18,7 @@ from reelwright.storage.arrays.frame_coders import (
     lossless_array,
 )
 from reelwright.storage.arrays.frames import TIMES, FrameLayout, Frames
-from reelwright.storage.arrays.row_times import RowTimes
+from reelwright.storage.arrays.spans import RowTimes
 from reelwright.storage.arrays.zarrs import publish, small_array
 from reelwright.storage.constants import PARTIAL
 from reelwright.storage.errors import StoreError, UnusableStoreError

@@ -27,7 +27,7 @@ import zarr
 from numpy.typing import NDArray
 from PIL import Image
 
-from reelwright.storage.arrays.row_times import RowTimes
+from reelwright.storage.arrays.spans import RowTimes
 from reelwright.storage.arrays.zarrs import array_of, create_group, has_array, has_item, open_group
 from reelwright.storage.errors import StoreError
 from reelwright.storage.store import backend_of

@@ -86,3 +86,34 @@ def _nearest(sorted_values: FloatArray, wanted: FloatArray) -> IntArray:
     before = np.maximum(after - 1, 0)
     is_before = wanted - sorted_values[before] <= sorted_values[after] - wanted
     return np.where(is_before, before, after).astype(np.int64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowTimes:
+    """Which frame each row is: (T,) arrays."""
+
+    source_frame: IntArray
+    pts_seconds: FloatArray
+    stop_seconds: FloatArray
+
+    @property
+    def num_rows(self) -> int:
+        """T."""
+        return len(self.source_frame)
+
+    def take(self, rows: IntArray) -> RowTimes:
+        """Those of some rows, in the order given."""
+        return RowTimes(
+            source_frame=self.source_frame[rows],
+            pts_seconds=self.pts_seconds[rows],
+            stop_seconds=self.stop_seconds[rows],
+        )
+
+    @classmethod
+    def join(cls, parts: Sequence[RowTimes]) -> RowTimes:
+        """Those of ``parts``, one after the other."""
+        return cls(
+            source_frame=np.concatenate([part.source_frame for part in parts]),
+            pts_seconds=np.concatenate([part.pts_seconds for part in parts]),
+            stop_seconds=np.concatenate([part.stop_seconds for part in parts]),
+        )

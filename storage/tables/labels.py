@@ -15,6 +15,8 @@ from reelwright.storage.tables.text_tables import TextRow, read_rows
 
 LABEL_COLUMN = {"segments": "label", "steps": "step", "rows": "label"}
 
+_NOTHING = Annotation()
+
 
 @dataclass(frozen=True)
 class LabelSet:
@@ -28,7 +30,7 @@ class LabelSet:
 
     def of(self, video_id: str) -> Annotation:
         """The annotation of a video; an empty one when nothing is known."""
-        return self.by_video.get(video_id, Annotation())
+        return self.by_video.get(video_id, _NOTHING)
 
 
 def labels_from_column(videos: Sequence[ManifestVideo], *, column: str, classes: Sequence[str] | None) -> LabelSet:

@@ -103,7 +103,7 @@ def test_tables_align() -> None:
 
 @pytest.mark.parametrize("stage", ["decode", "embed", "pretrain", "train", "finetune", "predict", "steps", "evaluate"])
 def test_every_stage_command_has_the_options_of_a_run(stage: str) -> None:
-    command = get_command(app).commands[stage]
+    command = get_command(app).get_command(None, stage)
     options = {name for parameter in command.params for name in parameter.opts}
     assert {"-c", "-S", "-n", "-k", "-j", "--videos", "--force", "--limit", "--executor", "--json"} <= options
     assert ("--nproc" in options) == (stage in {"pretrain", "train", "finetune"})

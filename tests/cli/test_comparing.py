@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from reelwright.cli.main import main
-from reelwright.cli.run.costs import about_text, estimate_lines
+from reelwright.cli.run.planning import about_text, estimate_lines
 from reelwright.pipeline.run.estimate import Estimate
 
 

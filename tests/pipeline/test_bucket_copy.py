@@ -9,9 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from reelwright.pipeline.run.execute import _files
-from reelwright.pipeline.upkeep.bucket_copy import copied
+from reelwright.pipeline.upkeep.bucket_copy import Scope, copied
 from reelwright.pipeline.upkeep.repair import relist
-from reelwright.pipeline.upkeep.scope import Scope
 from reelwright.storage.constants import TEMPORARY
 from reelwright.storage.files import write_sealed
 from reelwright.storage.integrity.removal import take_out

@@ -14,7 +14,7 @@ from PIL import Image
 from reelwright.storage.arrays import frame_coders as module
 from reelwright.storage.arrays.frame_writer import FrameWriter
 from reelwright.storage.arrays.frames import FrameLayout, FrameStore
-from reelwright.storage.arrays.row_times import RowTimes
+from reelwright.storage.arrays.spans import RowTimes
 from reelwright.storage.errors import ItemError, StoreError, UnusableStoreError
 
 DIGEST = "d" * 32

@@ -16,7 +16,7 @@ from reelwright.stages.evaluate.pages.frame_source import Pictures, Wanted, find
 from reelwright.stages.evaluate.pages.thumbnails import HEIGHT_PIXELS, Thumbnail
 from reelwright.storage.arrays.frame_writer import FrameWriter
 from reelwright.storage.arrays.frames import FrameLayout, FrameStore
-from reelwright.storage.arrays.row_times import RowTimes
+from reelwright.storage.arrays.spans import RowTimes
 
 LEVELS = (40, 90, 140, 190)  # brightness of each frame, one a second
 DECODE = InputRef(node="frames", stage="decode", key="f" * 32, config={"backend": "pyav", "fps": 1.0})

@@ -21,8 +21,7 @@ from reelwright.stages.render.work import run
 from reelwright.stages.show.attention_pictures import VideoAttention, displayed, jet, overlay, shown_frame
 from reelwright.storage.arrays.frame_writer import FrameWriter
 from reelwright.storage.arrays.frames import FrameLayout, FrameStore
-from reelwright.storage.arrays.row_times import RowTimes
-from reelwright.storage.arrays.spans import Spans
+from reelwright.storage.arrays.spans import RowTimes, Spans
 from reelwright.storage.arrays.window_outputs import WindowOutputStore, WindowOutputWriter, WindowPlaces
 from reelwright.storage.errors import ConfigError, StageError
 from reelwright.storage.results.predictions import PredictedVideo, PredictionInfo, Scored, open_writer
