@@ -23,6 +23,7 @@ BENCHMARKS = {  # name: (module, title)
     "train": ("bench_train", "Train: windows/s of our loop, against the plain loop on tensors in memory"),
     "views": ("bench_views", "Train on views: steps/s of our loop, against the plain loop on tensors in memory"),
     "finetune": ("bench_finetune", "Finetune: steps/s of the stage, against bare reading and bare steps"),
+    "pretrain": ("bench_pretrain", "Pre-training on clips: clips/s of the stage, against bare reading and bare steps"),
     "scene": ("bench_scene", "Scene augmentations: clips/s of each, and its cost beside a training step"),
     "cast": ("bench_cast", "CAST: updates/s of the last blocks on stored tokens, against the same network on frames"),
     "predict": ("bench_predict", "Predict over frames: windows/s, against the encoder on every window"),

@@ -30,6 +30,7 @@ from reelwright.pipeline.config.pipeline_file import build_pipeline, read_yaml
 from reelwright.pipeline.config.recipes import read_recipe
 from reelwright.pipeline.config.sample_data import make_fractal
 from reelwright.pipeline.project import Project
+from reelwright.pipeline.run.results import RunResult
 
 SCRATCH = "scratch"
 NUM_MORE = 18  # videos of each verb and noun beside the recipe's
@@ -71,13 +72,17 @@ def main() -> None:
     )
     project = Project(build_pipeline(OmegaConf.create(content), path=path.with_name("fractal_shows.yaml")))
     with Watcher() as watcher:
-        result = project.run(observer=watcher, jobs=1)
-    if result.exit_code:
-        sys.exit("\n".join(f"{node.node}: {node.message}" for node in result.nodes if node.state == "failed"))
+        finished(project.run(observer=watcher, jobs=1))
     found = figures(project, arguments.arms, seeds, more=arguments.more)
     print(table(found))
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(found, indent=2), encoding="utf-8")
+
+
+def finished(result: RunResult) -> None:
+    """Leave where a node failed."""
+    if result.exit_code:
+        sys.exit("\n".join(f"{node.node}: {node.message}" for node in result.nodes if node.state == "failed"))
 
 
 def make_data(folder: Path) -> Path:
@@ -165,7 +170,7 @@ def figures(project: Project, arms: Sequence[str], seeds: Sequence[int], *, more
 def accuracy(project: Project, node: str, head: str) -> float:
     """Of the test videos, in %."""
     scores = json.loads((project.report(node) / "metrics.json").read_text(encoding="utf-8"))
-    return 100 * float(scores["splits"]["test"]["videos"][f"{head}_top1"])
+    return 100 * float(scores["headline"][f"{head}_top1"])
 
 
 def table(found: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
