@@ -26,8 +26,7 @@ from reelwright.pipeline.run.results import FAILED
 from reelwright.stages.base.registry import IMPORTS_RUN, PREDICTS, load
 from reelwright.stages.base.work import InputRef, Work
 from reelwright.storage.errors import ConfigError, StageError, StoreError
-from reelwright.storage.results.exported_model import EXPORTED, check_exported, exported_names
-from reelwright.storage.results.runs import RunFolder
+from reelwright.storage.results.runs import EXPORTED, RunFolder, check_exported, exported_names
 from reelwright.storage.store import Store
 
 if TYPE_CHECKING:
