@@ -23,6 +23,8 @@ ALLOWED = {
     "preparing": {"train"},  # a split
     "project": {"steps"},  # an output kind
     "own_data": {"train"},  # a split
+    "run_tables": {"summary"},  # the page of several runs lies beside that of several seeds
+    "sample_data": {"train"},  # a split
     "parts": {"decode"},  # what makes frames tells how long a video takes
     "steps": {"steps"},  # the command that shows what this stage made
 }
