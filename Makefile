@@ -10,7 +10,7 @@ PROCESSES = $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 PARALLEL = --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 export PYTHONDONTWRITEBYTECODE :=  # else each of the many processes that tests start compiles everything anew
 
-.PHONY: help setup demo test test-slow check format bench clean
+.PHONY: help setup demo test test-slow check format docs bench clean
 
 help:  ## List what can be made
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,7 +22,7 @@ $(INSTALLED): pyproject.toml
 	  { echo "Python >= 3.11 is needed, this is $$($(PYTHON) --version). Name another one: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo "making .venv failed; on Debian: apt-get install python3-venv" >&2; exit 1; }
 	$(BIN)/pip install --disable-pip-version-check --quiet --upgrade pip
-	$(BIN)/pip install --disable-pip-version-check --progress-bar off --editable '.[dev,torchcodec]'
+	$(BIN)/pip install --disable-pip-version-check --progress-bar off --editable '.[dev,docs,torchcodec]'
 	@touch $@
 
 demo: $(INSTALLED)  ## Run the whole chain on made-up procedure videos (about 5 minutes, then nothing to do)
@@ -43,6 +43,9 @@ check: $(INSTALLED)  ## Format, lint, types, import arrows
 format: $(INSTALLED)  ## Format the code and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(INSTALLED)  ## Build the documentation into build/site; fails on a link that leads nowhere
+	$(BIN)/python docs/build.py
 
 bench: $(INSTALLED)  ## Measure speed against bare loops and peers, in one run
 	$(BIN)/python -m tests.benchmarks
