@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from reelwright.cli.options import ConfigOption, ExecutorOption, JsonOption, ProfileOption, SchedulerOption, SetOption
+from reelwright.storage.errors import ConfigError
 
 if TYPE_CHECKING:
     from reelwright.pipeline.inspect.logs import Said
@@ -18,6 +21,9 @@ _TAIL_LINES = 40
 
 
 def doctor(
+    pipeline: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="A pipeline file: only this is looked at, no machine.")
+    ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     executor: ExecutorOption = None,
@@ -25,16 +31,23 @@ def doctor(
     profile: ProfileOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check versions, GPU, FFmpeg, the store and the cluster, and say what to do. Exit code 1 when something is bad."""
+    """Check machine, store and cluster, and whether the pipeline file fits its videos and labels, and say what to do.
+
+    Of the file: windows longer than most videos, few updates, frames that take much room, classes with one video in a
+    split, videos without a label. Exit code 1 when something is bad.
+    """
     from reelwright.cli.format import print_json
     from reelwright.pipeline.config.pipeline_file import find_pipeline_file, load_pipeline
     from reelwright.pipeline.config.profiles import cluster_settings
     from reelwright.pipeline.upkeep.doctor import BAD, examine
+    from reelwright.pipeline.upkeep.file_checks import examine_file
 
-    file = load_pipeline(find_pipeline_file(config), overrides or ())
+    if pipeline is not None and config is not None:
+        raise ConfigError(f"doctor {pipeline} -c {config}: give the file once")
+    file = load_pipeline(find_pipeline_file(pipeline or config), overrides or ())
     settings = cluster_settings(file, {"executor": executor, "scheduler": scheduler, "profile": profile})
     found = []
-    for check in examine(file, settings):
+    for check in itertools.chain(() if pipeline else examine(file, settings), examine_file(file)):
         found.append(check)
         if not as_json:
             typer.echo(f"{check.state:<5} {check.what:<10} {check.message}")

@@ -84,7 +84,9 @@ def look_at(folder: Path) -> OwnData | None:
     if labels and not is_split:
         videos = _split(videos)
         own = True
-    parts = ", ".join(f"{name} {count}" for name, count in Counter(video.split for video in videos).items())
+    counted = Counter(video.split for video in videos)
+    order = dict.fromkeys([name for name in (_LEARN, _CHECK, _TEST) if name in counted] + sorted(counted))
+    parts = ", ".join(f"{name} {counted[name]}" for name in order)
     said.append(f"splits: {parts}" + ("" if is_split or not labels else " (made here, each class apart)"))
     manifest = folder / ("videos.csv" if listed is None else f"{listed.stem}_split.csv") if own else None
     source = (

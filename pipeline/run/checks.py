@@ -28,6 +28,7 @@ from reelwright.pipeline.plan.keys import listed_videos
 from reelwright.pipeline.plan.plan import Planner
 from reelwright.stages.base.plugins import check_plugin, find_plugin
 from reelwright.storage.errors import ConfigError, nearest
+from reelwright.storage.ledger.digest_cache import VideoProbe
 from reelwright.storage.tables.annotations import Annotation
 
 _GPU = re.compile(r"cuda(?::(\d+))?")
@@ -148,7 +149,8 @@ def _windows(node: Node, planner: Planner) -> Iterator[tuple[str, bool]]:
         return
     splits, dataset = node.config.wanted_splits(), planner.dataset
     videos = [video for video in dataset.videos if splits is None or video.split in splits]
-    rows = [_most_rows(node, planner, dataset.digests[video.video_id]) for video in videos]
+    probes = (dataset.probes.get(dataset.digests[video.video_id] or "") for video in videos)
+    rows = [most_rows(node, planner.graph, probe) for probe in probes]
     known = [count for count in rows if count is not None]
     span, short = window
     if not known or len(known) < len(rows) or max(known) + 1 >= span:  # a row more or less: times are rounded
@@ -163,17 +165,16 @@ def _windows(node: Node, planner: Planner) -> Iterator[tuple[str, bool]]:
         yield f"{message}: every video is filled up (window.short: {short})", False
 
 
-def _most_rows(node: Node, planner: Planner, digest: str | None) -> float | None:
+def most_rows(node: Node, graph: Graph, probe: VideoProbe | None) -> float | None:
     """No more rows of a video than this come to a node; None where that is not known."""
-    counts = [_rows_made(planner.graph.nodes[name], planner, digest) for name in node.parents]
+    counts = [_rows_made(graph.nodes[name], graph, probe) for name in node.parents]
     return min((count for count in counts if count is not None), default=None)
 
 
-def _rows_made(node: Node, planner: Planner, digest: str | None) -> float | None:
+def _rows_made(node: Node, graph: Graph, probe: VideoProbe | None) -> float | None:
     if node.config.produces == "embeddings":
-        rows = _most_rows(node, planner, digest)
+        rows = most_rows(node, graph, probe)
         return None if rows is None else node.config.most_rows(rows)
-    probe = planner.dataset.probes.get(digest or "")
     if probe is None or not probe.is_exact or not probe.num_frames or not probe.duration_seconds:
         return None
     return node.config.rows_of_video(

@@ -149,6 +149,19 @@ class StageConfig(Settings):
         del num_frames, duration_seconds, start_seconds
         return None
 
+    def bytes_of_row(self, height: int, width: int) -> float | None:
+        """Bytes that a stored frame of a video of this size takes at most; None where no frames are made."""
+        del height, width
+        return None
+
+    def num_updates(self, rows: Sequence[tuple[str, float]], *, times: float) -> int | None:
+        """About how many updates a run makes of videos of (split, number of rows), each standing for so many.
+
+        None where no updates are made, or that is not known before.
+        """
+        del rows, times
+        return None
+
     def most_rows(self, num_rows: float) -> float | None:
         """No more rows of a video than this are made of so many; None where that is not known before."""
         return num_rows

@@ -85,6 +85,16 @@ class DecodeConfig(StageConfig):
             return None
         return self.expected_frames(num_frames=num_frames, duration_seconds=duration_seconds)
 
+    def bytes_of_row(self, height: int, width: int) -> float | None:
+        """As of every stage; jpeg takes about a tenth."""
+        if self.crop is not None:
+            height, width = self.crop[2:]
+        if self.short_side is not None:
+            scale = self.short_side / min(height, width)
+            height, width = round(scale * height), round(scale * width)
+        height, width = self.size or (height, width)
+        return 3.0 * height * width / (10 if self.codec == "jpeg" else 1)
+
     def expected_frames(self, *, num_frames: int, duration_seconds: float) -> float:
         """About how many frames are taken of a video of so many frames and so long."""
         if self.times is not None:

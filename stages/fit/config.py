@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -121,6 +122,16 @@ class LearningSettings(StageConfig):
     """Besides metrics.jsonl and TensorBoard, which are always written."""
     profile: bool = execution(False)
     """Say where a step's time goes (profile.txt in the run folder); slows training down."""
+
+    def num_updates(self, rows: Sequence[tuple[str, float]], *, times: float) -> int | None:
+        """As of every stage; where windows are not those of the node itself, it is not known."""
+        window: Any = getattr(self, "window", None)
+        if not hasattr(window, "num_windows"):
+            return None
+        learnt = [count for split, count in rows if split in self.train_splits]
+        number = window.per_epoch or times * sum(window.num_windows(count) for count in learnt)
+        batches = math.floor(number / self.batch_size) if self.drop_last else math.ceil(number / self.batch_size)
+        return int(self.epochs * math.ceil(batches / self.optimizer.accumulate))
 
     @model_validator(mode="after")
     def _warm_up_ends(self) -> Self:

@@ -78,6 +78,15 @@ class TrainWindowSettings(WindowSettings):
         """As `StageConfig.window_rows`; rows of segments and stretched clips may repeat: they fit any video."""
         return None if self.sampling in WHOLE else ((self.length - 1) * self.dilation + 1, self.short)
 
+    def num_windows(self, num_rows: float) -> int:
+        """About how many windows of a video of so many rows there are in an epoch."""
+        span = (self.length - 1) * self.dilation + 1
+        if self.sampling in CLIPS:
+            return 1
+        if num_rows < span:
+            return int(self.short != "leave_out")
+        return int((num_rows - span) / (1 if self.sampling == "all" else self.hop)) + 1
+
 
 class WindowedSettings(Protocol):
     """Settings of a node that learns from windows with labels."""

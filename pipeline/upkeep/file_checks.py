@@ -1,0 +1,177 @@
+"""Is a pipeline file likely to give what is hoped for? Looked at before it runs: windows, updates, sizes, labels.
+
+Lengths are those of the videos that were read; where none was, some are opened for it.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from reelwright.pipeline.config.pipeline_file import PipelineFile
+from reelwright.pipeline.plan.dataset import Dataset
+from reelwright.pipeline.plan.graph import Node
+from reelwright.pipeline.plan.plan import Planner
+from reelwright.pipeline.run.checks import most_rows
+from reelwright.pipeline.run.results import RunOptions
+from reelwright.pipeline.run.runner import check_before_run, open_planner
+from reelwright.pipeline.upkeep.doctor import BAD, GOOD, NOTE, Check
+from reelwright.stages.base.registry import load, stage_of
+from reelwright.storage.errors import ConfigError, InputError
+from reelwright.storage.ledger.digest_cache import VideoProbe
+from reelwright.storage.ledger.items import DONE
+from reelwright.storage.tables.annotations import UNKNOWN, Annotation
+from reelwright.storage.urls import is_url
+
+_OPENED = 24  # videos, where none was read yet
+_SHORT_SHARE = 0.5  # of videos shorter than a window
+_FEW_UPDATES = 200
+_TIMES, _MANY_BYTES = 4, 100_000_000  # stored frames against the videos, and in all
+_LISTED = 6
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """A video whose length is known."""
+
+    split: str
+    annotation: Annotation
+    probe: VideoProbe
+    num_bytes: int
+
+
+def examine_file(file: PipelineFile) -> Iterator[Check]:
+    """All checks of a pipeline file; what a run would refuse is BAD, what is likely a mistake a NOTE."""
+    try:
+        planner = open_planner(file)
+        warnings = (*planner.warnings, *check_before_run(planner, RunOptions()))
+    except (ConfigError, InputError) as error:
+        yield Check("file", BAD, str(error), "A run would stop here")
+        return
+    yield from (Check("file", NOTE, text) for text in warnings)
+    dataset = planner.dataset
+    yield from _classes(dataset, learnt=file.videos.splits[0])
+    measured, share = _measure(dataset)
+    if not measured:
+        yield Check("lengths", NOTE, "of no video is the length known, so windows and updates were not looked at")
+        return
+    found = [check for node in planner.graph.nodes.values() for check in _node(node, planner, measured, share)]
+    yield from found
+    if not any(check.state == NOTE for check in found):
+        seconds = statistics.median(video.probe.duration_seconds for video in measured)
+        yield Check("file", GOOD, f"fits its videos (half of {len(measured):,} are longer than {seconds:.1f} s)")
+
+
+def _measure(dataset: Dataset) -> tuple[list[_Measured], float]:
+    """Videos whose length is known, or some that are opened now; and how many videos each of them stands for."""
+    probes = {video.path: dataset.probes.get(dataset.digests[video.video_id] or "") for video in dataset.videos}
+    if not any(probes.values()):
+        here = [video.path for video in dataset.videos if not is_url(video.path)]
+        count = min(_OPENED, len(here))
+        chosen = [here[place * len(here) // count] for place in range(count)]
+        probes = {
+            str(path): probe for path, probe in load("reelwright.stages.index.probe:probe_videos")(chosen, quick=True)
+        }
+    found = []
+    for video in dataset.videos:
+        probe = probes.get(video.path)
+        if probe is not None and probe.status in DONE and probe.duration_seconds > 0:
+            size = Path(video.path).stat().st_size if Path(video.path).is_file() else 0
+            found.append(_Measured(video.split, dataset.labels.of(video.video_id), probe, size))
+    return found, len(dataset.videos) / max(1, len(found))
+
+
+def _node(node: Node, planner: Planner, measured: Sequence[_Measured], share: float) -> Iterator[Check]:
+    config = node.config
+    wanted = config.wanted_splits()
+    videos = [video for video in measured if wanted is None or video.split in wanted]
+    rows = [(video, most_rows(node, planner.graph, video.probe)) for video in videos]
+    known = sorted(count for _, count in rows if count is not None)
+    window = config.window_rows()
+    if window is not None and known:
+        span, short = window
+        num_short = sum(count + 1 < span for count in known)  # a row more or less: times are rounded
+        if num_short > _SHORT_SHARE * len(known):
+            yield Check(
+                node.name,
+                NOTE,
+                f"its window of {span:,} rows is longer than {num_short / len(known):.0%} of the videos, half of which "
+                f"have {statistics.median(known):.0f} rows or fewer; these are {_SHORT[short]}",
+                f"Set window.length to about {max(2, int(known[len(known) // 5]))}, or take more frames a second",
+            )
+    learnt = [(video, count) for video, count in rows if count is not None]
+    if config.learns_labels:
+        learnt = [(video, count) for video, count in learnt if video.annotation.is_known]
+    updates = config.num_updates([(video.split, count) for video, count in learnt], times=share) if learnt else None
+    if updates is not None and updates < _FEW_UPDATES:
+        yield Check(
+            node.name,
+            NOTE,
+            f"learns in about {updates:,} updates in all",
+            f"Few networks learn in fewer than {_FEW_UPDATES:,}: more epochs, a smaller batch_size, or a smaller hop",
+        )
+    yield from _frames(node, planner, videos, share)
+
+
+_SHORT = {"pad": "filled up", "repeat": "filled up with their last row", "leave_out": "left out"}
+
+
+def _frames(node: Node, planner: Planner, videos: Sequence[_Measured], share: float) -> Iterator[Check]:
+    """Stored frames that take many times the room of the videos."""
+    sizes = []
+    for video in videos if node.config.stores else ():
+        probe = video.probe
+        count = node.config.rows_of_video(
+            num_frames=probe.num_frames, duration_seconds=probe.duration_seconds, start_seconds=probe.start_seconds
+        )
+        one = node.config.bytes_of_row(probe.height, probe.width)
+        if count is not None and one is not None:
+            sizes.append(count * one)
+    total, given = share * sum(sizes), share * sum(video.num_bytes for video in videos)
+    if total > max(_MANY_BYTES, _TIMES * given):
+        readers = [other for other in planner.graph.nodes.values() if node.name in other.parents]
+        streams = bool(readers) and all(stage_of(other.stage).streams for other in readers)
+        yield Check(
+            node.name,
+            NOTE,
+            f"its frames take up to {total / 1e6:,.0f} MB, uncompressed, for {given / 1e6:,.0f} MB of videos",
+            "materialize: false stores none: what reads them takes them as they come"
+            if streams
+            else "A smaller short_side, fewer frames a second, or codec: jpeg",
+        )
+
+
+def _classes(dataset: Dataset, *, learnt: str) -> Iterator[Check]:
+    """Classes with one video in a split, and those that are scored but not in the split that is ``learnt``."""
+    names = dataset.labels.classes
+    counts: dict[str, Counter[int]] = {}
+    for video in dataset.videos:
+        counts.setdefault(video.split, Counter()).update(_ids(dataset.labels.of(video.video_id)))
+    once = [f"{names[c]} ({split})" for split, found in counts.items() for c, n in sorted(found.items()) if n == 1]
+    if once:
+        yield Check(
+            "labels",
+            NOTE,
+            f"classes with one video in a split: {_listed(once)}",
+            "A score of one video is 0 or 1: add videos, or join classes",
+        )
+    for split, found in counts.items():
+        strange = [names[c] for c in sorted(found) if c not in counts.get(learnt, ())]
+        if strange and learnt in counts:
+            message = f"classes of split {split} that no video of {learnt} has: {_listed(strange)}"
+            yield Check(
+                "labels", NOTE, message, "They cannot be learned: move videos to another split, or leave them out"
+            )
+
+
+def _ids(annotation: Annotation) -> set[int]:
+    timed = (annotation.segments, annotation.times, annotation.frames)
+    return ({annotation.label} | {entry[-1] for entries in timed for entry in entries}) - {UNKNOWN}
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return f"{', '.join(names[:_LISTED])}{more}"
