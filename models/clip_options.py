@@ -26,6 +26,8 @@ class StAbnOptions:
     # v2: the authors' later code, without the ReLU behind the gate.
     time: str = "dense"
     # Attention in time. dense: as published, for windows of exactly `length` frames; convolutional: of any length.
+    space: str = "signed"
+    # Attention in space. signed: as published; positive: it never falls where evidence of a class rises.
     dropout: float = 0.5  # Before the last layer.
 
     outputs: ClassVar[tuple[str, ...]] = ("attention.space", "attention.time", "aux.attention_logits", "logits")
@@ -36,6 +38,7 @@ class StAbnOptions:
         check_choice("depth", self.depth, (18, 34, 50, 101, 152))
         check_choice("version", self.version, ("v1", "v2"))
         check_choice("time", self.time, ("dense", "convolutional"))
+        check_choice("space", self.space, ("signed", "positive"))
         check_dropout(self.dropout)
 
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from reelwright.models.blocks.inflated_resnet import through_blocks
 
@@ -80,11 +81,13 @@ class AttentionBranch(nn.Module):
         dropout: float = 0.5,
         per_row: bool = False,
         attends: bool = True,
+        space: str = "signed",
     ) -> None:
         """`trunk` gives maps of `num_features` channels of the size that it is given.
 
         With `time` dense there are always `length` frames; the branch's classifier then has a weight for each of them.
-        Unless it `attends`, it is a classifier alone, whose S and M are 1.
+        Unless it `attends`, it is a classifier alone, whose S and M are 1. With `space` positive, S never falls where
+        evidence of a class rises; signed, as published, it may.
         """
         super().__init__()
         self.trunk, self.norm = trunk, nn.BatchNorm3d(num_features)
@@ -100,6 +103,7 @@ class AttentionBranch(nn.Module):
             self.space_conv = nn.Conv3d(num_outputs, 1, 1, bias=False)
             self.space_norm = nn.BatchNorm3d(1)
         self.dropout = nn.Dropout(dropout)
+        self.is_positive = space == "positive"
         self.per_row, self.is_dense = per_row, time == "dense" and not per_row
         self.head = nn.Linear(num_outputs * (length if self.is_dense else 1), num_outputs)
 
@@ -109,7 +113,10 @@ class AttentionBranch(nn.Module):
         evidence = self.evidence_norm(self.evidence(self.norm(features))).relu()
         evidence_BKTHW = evidence * mask_BT[:, None, :, None, None]
         if self.attends:
-            space_BTHW = self.space_norm(self.space_conv(evidence_BKTHW))[:, 0].sigmoid()
+            weight = self.space_conv.weight
+            if self.is_positive:  # whatever the sign of the scale behind it
+                weight = weight.abs() * self.space_norm.weight.sign()
+            space_BTHW = self.space_norm(functional.conv3d(evidence_BKTHW, weight))[:, 0].sigmoid()
             time_BT = self.time(self.time_norm(self.time_conv(evidence_BKTHW)).relu()[:, 0], mask_BT).sigmoid()
         else:
             space_BTHW, time_BT = torch.ones_like(evidence_BKTHW[:, 0]), torch.ones_like(evidence_BKTHW[:, 0, :, 0, 0])

@@ -90,6 +90,7 @@ class StAbn(ClipModel):
             num_outputs=num_outputs,
             length=length,
             time=options.time,
+            space=options.space,
             dropout=options.dropout,
         )
         self.gate = AttentionGate(channels, version=options.version)

@@ -49,6 +49,7 @@ class AttentionBranchModel(TemporalModel):
                 dropout=options.dropout,
                 per_row=sizes.per_row,
                 attends=options.branch is True,
+                space=options.space,
             )
             self.gate = AttentionGate(width, version=options.version)
         self.perceive = bottlenecks(width, width, count=options.layers)

@@ -211,6 +211,9 @@ class AttentionBranchOptions:
     # Bottlenecks in the attention branch, and as many behind the gate.
     time: str = "dense"
     # Attention in time. dense: as published, for windows of exactly `length` rows; convolutional: of any length.
+    space: str = "signed"
+    # Attention in space, of class evidence. signed: as published, it may be low where there is evidence, since the gate
+    # can use either; positive: it never falls where evidence of a class rises.
     version: str = "v1"
     # v2: without the ReLU behind the gate.
     dropout: float = 0.5  # Before the last layer.
@@ -233,6 +236,7 @@ class AttentionBranchOptions:
         check_positive("width", self.width)
         check_positive("layers", self.layers)
         check_choice("time", self.time, ("dense", "convolutional"))
+        check_choice("space", self.space, ("signed", "positive"))
         check_choice("version", self.version, ("v1", "v2"))
         check_dropout(self.dropout)
         if self.width % 4:

@@ -1,20 +1,21 @@
 """What attention shows on actions: python -m tests.benchmarks.st_abn_shows FOLDER [--seeds N].
 
 FOLDER is what `reelwright init --recipe st_abn FOLDER` wrote; its videos and maps are those of its store. Per seed the
-same network is trained on the same maps in four forms:
+same network is trained on the same maps in three forms, all equally deep:
 
 attention branch    the recipe's
-S = M = 1           as deep, with both classifiers, but nothing is gated (branch: ungated)
-plain, as deep      without branch and gate, with the branch's bottlenecks behind the others
-plain               without branch and gate
+S = M = 1           with both classifiers, but nothing is gated (branch: ungated)
+plain               without branch and gate (branch: false), with the branch's bottlenecks behind the others
 
-Of all but the first, attention in space is Grad-CAM. Of the test videos:
+Of the last two, attention in space is Grad-CAM of the answer. Of the test videos:
 
 accuracy        of the videos, in %
 energy          attention in space inside the acting object's box, over the box's share of the frame; mean over the
                 frames of the action (uniform: 1)
 pointing        frames of the action whose highest place lies in the box, in % (uniform: the box's share)
 time AUC        probability that attention in time is higher in a frame of the action than in another one of its video
+AUC less place  the same of attention in time less its mean over all videos at that place of the window, so that what is
+                the same in every video counts for nothing
 directed        of the videos whose class has a mirror image (move_left, turn_right, ...), right answers in %
 mirrored        of these, answers that are the mirror image, in %
 flipped         of these, in %: played as mirror images, they are answered as the mirror image of their class
@@ -43,8 +44,11 @@ from reelwright.pipeline.project import Project
 from reelwright.stages.base.video_writer import VideoWriter
 from reelwright.storage.arrays.window_outputs import WindowOutputs
 
-MODELS = ("attention branch", "S = M = 1", "plain, as deep", "plain")
-METRICS = ("accuracy", "energy", "pointing", "uniform pointing", "time AUC", "directed", "mirrored", "flipped")
+MODELS = ("attention branch", "S = M = 1", "plain")
+METRICS = (
+    *("accuracy", "energy", "pointing", "uniform pointing", "time AUC", "AUC less place"),
+    *("directed", "mirrored", "flipped"),
+)
 
 
 class Truth(NamedTuple):
@@ -95,14 +99,9 @@ def stages_of(stages: Mapping[str, Any], seeds: range) -> dict[str, Any]:
     """The nodes up to the maps, and those of each model and seed."""
     made: dict[str, Any] = {name: stages[name] for name in ("frames", "maps")}
     layers = stages["train"]["model"].get("layers", 2)
-    forms: tuple[dict[str, Any], ...] = (
-        {},
-        {"branch": "ungated"},
-        {"branch": False, "layers": 2 * layers},
-        {"branch": False},
-    )
-    for model, options in zip(MODELS, forms, strict=True):
-        for seed in seeds:
+    forms: tuple[dict[str, Any], ...] = ({}, {"branch": "ungated"}, {"branch": False, "layers": 2 * layers})
+    for seed in seeds:
+        for model, options in zip(MODELS, forms, strict=True):
             name, train = _name(model, seed), dict(stages["train"])
             if options.get("branch") is False:
                 train.pop("loss", None)  # of the branch
@@ -163,8 +162,9 @@ def _figures(
 ) -> dict[str, float]:
     kept = project.attention(f"{name}_predict")
     parts: dict[str, list[float]] = defaultdict(list)
+    usual = usual_time(list(kept.values()))
     for video_id, outputs in kept.items():
-        for key, values in of_video(outputs, truth[video_id]).items():
+        for key, values in of_video(outputs, truth[video_id], usual).items():
             parts[key] += values
     said = project.predictions(f"{name}_predict").videos(columns=["video_id", "label", "target"]).to_pylist()
     parts["accuracy"] = [100.0 * (row["label"] == row["target"]) for row in said]
@@ -180,8 +180,14 @@ def _figures(
     return {key: statistics.mean(values) for key, values in parts.items() if values}
 
 
-def of_video(outputs: WindowOutputs, truth: Sequence[Truth]) -> dict[str, list[float]]:
-    """Figures of the frames of one video that its windows show, and of the video itself."""
+def usual_time(videos: Sequence[WindowOutputs]) -> np.ndarray:
+    """Mean attention in time (T,) at each place of a window; empty where there is none."""
+    times = [outputs.output("attention.time") for outputs in videos if "time" in outputs.outputs]
+    return np.concatenate(times).mean(axis=0) if times else np.zeros(0)
+
+
+def of_video(outputs: WindowOutputs, truth: Sequence[Truth], usual: np.ndarray) -> dict[str, list[float]]:
+    """Figures of the frames of one video that its windows show, and of the video itself; ``usual`` is `usual_time`."""
     found: dict[str, list[float]] = defaultdict(list)
     places, mask, space = outputs.places, outputs.mask, outputs.output("attention.space").astype(np.float64)
     for window, place in zip(*np.nonzero(mask), strict=True):
@@ -196,7 +202,9 @@ def of_video(outputs: WindowOutputs, truth: Sequence[Truth]) -> dict[str, list[f
     if "time" in outputs.outputs:
         acts = np.array([truth[row].acts for row in places.row_source[mask]])
         if acts.any() and not acts.all():
-            found["time AUC"].append(auc(outputs.output("attention.time")[mask], acts))
+            time = outputs.output("attention.time")
+            found["time AUC"].append(auc(time[mask], acts))
+            found["AUC less place"].append(auc((time - usual)[mask], acts))
     return found
 
 

@@ -286,3 +286,18 @@ def test_an_ungated_branch_is_the_network_with_attention_of_one():
         torch.testing.assert_close(found[name], wanted[name])
     assert set(found) == {"logits", "aux.attention_logits", "attention.space"}
     assert bool((found["attention.space"] <= 1).all())
+
+
+@pytest.mark.parametrize("scale", [1.0, -0.7])
+def test_positive_attention_in_space_never_falls_where_evidence_rises(scale):
+    branch = AttentionBranch(nn.Sequential(), num_features=5, num_outputs=3, length=2, space="positive").eval()
+    nn.init.constant_(branch.space_norm.weight, scale)
+    seen = []
+    branch.evidence_norm.register_forward_hook(lambda _module, _given, found: seen.append(found.relu()))
+    x, mask = torch.randn(1, 5, 2, 3, 3), torch.ones(1, 2, dtype=torch.bool)
+    with torch.no_grad():
+        low, high = (branch(value, mask).space for value in (x, x + 0.5 * torch.rand_like(x)))
+        rises = (seen[1] >= seen[0]).all(dim=1)
+        assert bool(rises.any())
+        assert bool((high >= low)[rises].all())
+        assert bool((high > low)[rises].any())
