@@ -27,7 +27,7 @@ FRACTAL_TARGET = ActionsConfig(
     num_frames=16,
     verbs=("move_left", "move_right", "grow", "shrink"),
     nouns=("striped_disc", "dotted_star", "checked_cross", "dotted_bar"),
-    num_distractors=1,
+    num_distractors=0,
 )
 
 

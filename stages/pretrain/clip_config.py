@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from reelwright.stages.augment.config import AugmentSettings
 from reelwright.stages.base.config import Settings
@@ -20,6 +20,15 @@ class ClipAugmentSettings(AugmentSettings):
     color_jitter: float = Field(0.0, ge=0, lt=1)
     blur: float = Field(0.5, ge=0, le=1)
     blur_radius: int = Field(1, ge=1, le=50)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_of_what_is_off(cls, values: object) -> object:
+        """Defaults that say how RandAugment or crops are made are no contradiction where these are null."""
+        for name, of_it, off in (("rand_augment", "rand_augment_last", False), ("crop_scale", "crop_aspect", None)):
+            if isinstance(values, dict) and name in values and values[name] is None:
+                values = {of_it: off, **values}
+        return values
 
 
 class ClipPretrainSettings(Settings):

@@ -40,8 +40,8 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "moco": {"name": "moco", "queue": 512, "momentum": 0.99},  # small: there are few videos and few updates
     "byol": {"name": "byol", "momentum": 0.99},
 }
-PLAIN = "-plain"  # without scene augmentations
-ARMS = (SCRATCH, *OBJECTIVES, *(f"{name}{PLAIN}" for name in OBJECTIVES))
+SCENE = "-scene"  # with scene augmentations
+ARMS = (SCRATCH, *OBJECTIVES, *(f"{name}{SCENE}" for name in OBJECTIVES))
 HEADS = ("verb", "noun")
 Found = dict[str, dict[str, list[float]]]  # arm -> tuned verb, tuned noun, ... -> a figure a seed
 
@@ -116,9 +116,9 @@ def stages_of(
 
 def pretraining(node: Mapping[str, Any], arm: str, seed: int) -> dict[str, Any]:
     """As the recipe's; comparing two clips of a video has as many clips as learning its class, in half the epochs."""
-    objective, clips = OBJECTIVES[arm.removesuffix(PLAIN)], dict(node["clips"])
-    if arm.endswith(PLAIN):
-        clips["augment"] = {name: value for name, value in clips["augment"].items() if name != "scene"}
+    objective, clips = OBJECTIVES[arm.removesuffix(SCENE)], dict(node["clips"])
+    if arm.endswith(SCENE):
+        clips["augment"] = {**clips["augment"], "scene": {}}
     made = {**node, "objective": objective, "clips": clips, "seed": seed}
     if objective["name"] != "ce":
         made["epochs"] = node["epochs"] // 2

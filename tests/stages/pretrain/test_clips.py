@@ -338,6 +338,15 @@ def test_settings_that_do_not_fit_are_refused(settings, match):
         PretrainConfig(**{**good, **settings})
 
 
+def test_what_is_switched_off_needs_no_word_about_how():
+    clips = {"batch_size": 2, "augment": {"rand_augment": None, "crop_scale": None}}
+    augment = PretrainConfig(**{**PRETRAIN, "objective": OBJECTIVES["moco"], "clips": clips}).clips.augment
+    assert (augment.rand_augment_last, augment.crop_aspect) == (False, None)
+    said = {**clips, "augment": {"rand_augment": None, "rand_augment_last": True}}
+    with pytest.raises(ValueError, match="rand_augment_last says when rand_augment is made, which is null"):
+        PretrainConfig(**{**PRETRAIN, "objective": OBJECTIVES["moco"], "clips": said})
+
+
 def test_keys_of_frames_know_nothing_of_clips():
     frames = PretrainConfig(encoder="timm/test_resnet", objective={"name": "simclr"}).spec()
     assert "clips" not in frames
