@@ -38,12 +38,9 @@ def check_dropout(value: float) -> None:
 class LinearOptions:
     """Options of `linear`."""
 
-    norm: bool = False
-    # LayerNorm on each row first.
-    pool: str | None = None
-    # last or mean of the rows; None: last. Not for per-row models.
-    dropout: float = 0.0
-    # Before the linear layer.
+    norm: bool = False  # LayerNorm on each row first.
+    pool: str | None = None  # last or mean of the rows; None: last. Not for per-row models.
+    dropout: float = 0.0  # Before the linear layer.
     head_std: float | None = None
     # Weights of the linear layer start normally distributed with this standard deviation, its bias at 0 (TSM: 0.001);
     # None: as torch has it.
@@ -66,8 +63,7 @@ class MlpOptions:
 
     hidden: int = 512  # Features of the hidden layer.
     dropout: float = 0.1  # Before the last layer.
-    between: str = "gelu"
-    # gelu, or norm: LayerNorm and nothing else, with hidden 2048 the baseline of STORM-PSR.
+    between: str = "gelu"  # gelu, or norm: LayerNorm and nothing else, with hidden 2048 the baseline of STORM-PSR.
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
@@ -82,17 +78,13 @@ class TransformerOptions:
 
     layers: int = 4  # Blocks.
     heads: int = 4  # Attention heads.
-    head_dim: int | None = None
-    # Features per head; None: width / heads.
+    head_dim: int | None = None  # Features per head; None: width / heads.
     width: int | None = None
     # Features of a row inside the model; None: the input's own. A linear layer leads in where they differ.
-    mlp_width: int | None = None
-    # None: 4 x width.
+    mlp_width: int | None = None  # None: 4 x width.
     dropout: float = 0.1  # In the blocks.
-    positions: str = "learned"
-    # learned (windows up to `length`) or sinusoidal (any length).
-    pool: str | None = None
-    # cls, mean or last; None: cls. Not for per-row models.
+    positions: str = "learned"  # learned (windows up to `length`) or sinusoidal (any length).
+    pool: str | None = None  # cls, mean or last; None: cls. Not for per-row models.
     causal: bool = False
     # True: a row sees itself and earlier rows only. The CLS token stands behind the last row and sees all.
 
@@ -120,8 +112,7 @@ class StormTransformerOptions:
     head_dim: int = 128  # Features of a head.
     mlp_width: int = 4096  # Features inside a block's MLP.
     dropout: float = 0.1  # In the blocks.
-    embedding_dropout: float = 0.0
-    # Of the rows with their positions.
+    embedding_dropout: float = 0.0  # Of the rows with their positions.
     pool: str | None = None
     # cls, or mean over rows and CLS; None: cls. Not for per-row models.
     attention: str = "full"

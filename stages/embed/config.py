@@ -279,14 +279,9 @@ class EmbedConfig(StageConfig):
     def packages(self, endings: Collection[str]) -> dict[str, str]:
         """As of every stage."""
         del endings
-        found = (
-            {"pcodec": "codec: pcodec; pip install 'numcodecs[pcodec]', or set lz4"} if self.codec == "pcodec" else {}
-        )
-        if self.runtime == "onnx":
-            found |= dict.fromkeys(
-                ("onnx", "onnxruntime"), "runtime: onnx; pip install 'reelwright[onnx]', or set auto"
-            )
-        return found
+        pcodec = {"pcodec": "codec: pcodec; pip install 'numcodecs[pcodec]', or set lz4"}
+        onnx = dict.fromkeys(("onnx", "onnxruntime"), "runtime: onnx; pip install 'reelwright[onnx]', or set auto")
+        return (pcodec if self.codec == "pcodec" else {}) | (onnx if self.runtime == "onnx" else {})
 
     def plugins(self) -> dict[str, PluginUse]:
         """As of every stage."""

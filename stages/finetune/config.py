@@ -290,9 +290,7 @@ class FinetuneConfig(NetworkSettings):
                 "and window (of frames), which a clip of it takes as a whole"
             )
         if self.traits_per_row:
-            given = (
-                f"task: per_row has an answer for every frame, but a window is one clip, and so one row, of {encoder}"
-            )
+            given = f"task: per_row has an answer for every frame, but a window is one clip, so one row, of {encoder}"
             raise ConfigError(f"{given}. Choose video, last_row or majority")
 
 
