@@ -337,7 +337,7 @@ def test_an_encoder_of_images_and_a_new_model_learn_together(footage):
 @pytest.mark.parametrize(
     ("encoder", "settings", "message"),
     [
-        ("tsm/test_resnet", {"task": "per_row"}, "a window is one clip, and so one row, of tsm/test_resnet"),
+        ("tsm/test_resnet", {"task": "per_row"}, "a window is one clip, so one row, of tsm/test_resnet"),
         ("torchvision/s3d", {"window": {"length": 2}}, r"window.length: 2 is not allowed for torchvision/s3d"),
         (
             "tsm/test_resnet",
