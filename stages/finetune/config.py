@@ -148,10 +148,8 @@ class FinetuneConfig(NetworkSettings):
                 raise ValueError("spatial is missing: the embed node whose encoder sees the frames")
             return self
         self._refuse_given(("windows_per_epoch",), "of a temporal run; set window.per_epoch")
-        if self.spatial is None:
-            self._check_whole()
-        else:
-            self._check_behind_encoder()
+        check = self._check_whole if self.spatial is None else self._check_behind_encoder
+        check()
         return self
 
     @model_validator(mode="after")
@@ -290,10 +288,10 @@ class FinetuneConfig(NetworkSettings):
                 "and window (of frames), which a clip of it takes as a whole"
             )
         if self.traits_per_row:
-            given = (
-                f"task: per_row has an answer for every frame, but a window is one clip, and so one row, of {encoder}"
+            raise ConfigError(
+                f"task: per_row has an answer for every frame, but a window is one clip, and so one row, of {encoder}. "
+                "Choose video, last_row or majority"
             )
-            raise ConfigError(f"{given}. Choose video, last_row or majority")
 
 
 def sees_clips(embed: EmbedConfig) -> bool:
