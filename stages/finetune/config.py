@@ -148,10 +148,8 @@ class FinetuneConfig(NetworkSettings):
                 raise ValueError("spatial is missing: the embed node whose encoder sees the frames")
             return self
         self._refuse_given(("windows_per_epoch",), "of a temporal run; set window.per_epoch")
-        if self.spatial is None:
-            self._check_whole()
-        else:
-            self._check_behind_encoder()
+        check = self._check_whole if self.spatial is None else self._check_behind_encoder
+        check()
         return self
 
     @model_validator(mode="after")

@@ -65,28 +65,32 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="write all figures there too")
     parser.add_argument("--set", action="append", default=[], help="a setting otherwise: stages.train.epochs=5")
+    parser.add_argument("--model", action="append", choices=MODELS, help="only this one; repeatable")
     arguments = parser.parse_args()
-    found = measure(arguments.folder, range(arguments.seeds), changes=arguments.set)
+    models = arguments.model or MODELS
+    found = measure(arguments.folder, range(arguments.seeds), changes=arguments.set, models=models)
     print(table(found))
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(found, indent=2), encoding="utf-8")
 
 
-def measure(folder: Path, seeds: range, *, changes: Sequence[str] = ()) -> dict[str, list[dict[str, float]]]:
+def measure(
+    folder: Path, seeds: range, *, changes: Sequence[str] = (), models: Sequence[str] = MODELS
+) -> dict[str, list[dict[str, float]]]:
     """Of each model the figures of every seed."""
     path = (folder / "reelwright.yaml").absolute()
     content = OmegaConf.to_container(
         OmegaConf.merge(read_yaml(path), OmegaConf.from_dotlist(list(changes))), resolve=True
     )
     assert isinstance(content, dict)
-    content["stages"] = stages_of(content["stages"], seeds)
+    content["stages"] = stages_of(content["stages"], seeds, models=models)
     config = path.with_name("st_abn_shows.yaml")
     OmegaConf.save(OmegaConf.create(content), config)
     project = Project(load_pipeline(config, ()))
     _run(project)
     truth = read_truth(project)
     mirrored = write_mirrored(project, folder / "mirrored")
-    return {model: [_figures(project, _name(model, seed), truth, mirrored) for seed in seeds] for model in MODELS}
+    return {model: [_figures(project, _name(model, seed), truth, mirrored) for seed in seeds] for model in models}
 
 
 def _run(project: Project) -> None:
@@ -95,13 +99,14 @@ def _run(project: Project) -> None:
         sys.exit("\n".join(f"{node.node}: {node.message}" for node in result.nodes if node.state == "failed"))
 
 
-def stages_of(stages: Mapping[str, Any], seeds: range) -> dict[str, Any]:
+def stages_of(stages: Mapping[str, Any], seeds: range, *, models: Sequence[str] = MODELS) -> dict[str, Any]:
     """The nodes up to the maps, and those of each model and seed."""
     made: dict[str, Any] = {name: stages[name] for name in ("frames", "maps")}
     layers = stages["train"]["model"].get("layers", 2)
     forms: tuple[dict[str, Any], ...] = ({}, {"branch": "ungated"}, {"branch": False, "layers": 2 * layers})
     for seed in seeds:
-        for model, options in zip(MODELS, forms, strict=True):
+        for model in models:
+            options = dict(zip(MODELS, forms, strict=True))[model]
             name, train = _name(model, seed), dict(stages["train"])
             if options.get("branch") is False:
                 train.pop("loss", None)  # of the branch

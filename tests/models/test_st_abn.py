@@ -301,3 +301,9 @@ def test_positive_attention_in_space_never_falls_where_evidence_rises(scale):
         assert bool(rises.any())
         assert bool((high >= low)[rises].all())
         assert bool((high > low)[rises].any())
+    whole = StAbn(length=2, num_outputs=3, options=StAbnOptions(depth=18, space="positive"))
+    rows = build_temporal(
+        "attention_branch", input_dim=4, num_outputs=3, length=2, per_row=False, width=8, space="positive"
+    )
+    assert whole.branch.is_positive
+    assert rows.branch.is_positive
