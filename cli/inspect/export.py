@@ -54,6 +54,9 @@ def export(
 def export_model(
     node: Annotated[str, typer.Argument(help="A train or finetune node.")],
     out: Annotated[Path, typer.Option("--out", help="A new folder, or one that export-model made.")],
+    onnx: Annotated[
+        bool, typer.Option("--onnx", help="Also model.onnx: what is behind the encoder, rows in, probabilities out.")
+    ] = False,
     config: ConfigOption = None,
     overrides: SetOption = None,
 ) -> None:
@@ -66,7 +69,7 @@ def export_model(
     from reelwright.storage.files import folder_bytes
 
     out = on_this_machine(out) or out
-    write(Project.open(config, overrides=overrides or ()), node, out)
+    write(Project.open(config, overrides=overrides or ()), node, out, onnx=onnx)
     typer.echo(
         f"{node}: {out} ({bytes_text(folder_bytes(out))}); predict --run {out} --videos DIR --out scores.parquet"
     )

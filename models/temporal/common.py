@@ -87,6 +87,8 @@ def pool_last(x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
     """The last real row (B,D); row 0 where a window has none."""
     positions_T = torch.arange(mask_BT.shape[1], device=mask_BT.device)
     last_B = (mask_BT * positions_T).amax(dim=1)
+    if torch.onnx.is_in_onnx_export():  # else the exporter takes the number of windows for fixed
+        return x_BTD.gather(1, last_B[:, None, None].expand(-1, 1, x_BTD.shape[2]))[:, 0]
     return x_BTD[torch.arange(len(last_B), device=x_BTD.device), last_B]
 
 

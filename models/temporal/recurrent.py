@@ -53,6 +53,8 @@ class Recurrent(TemporalModel):
         Real rows are moved to the front, so that padding before or between them is skipped as well:
             mask 0 1 1 0 1 -> order 1 2 4 0 3, 3 rows run, states go back by the inverse order.
         """
+        if torch.onnx.is_in_onnx_export() and not self.rnn.bidirectional:
+            return self._run_whole(x_BTD, mask_BT)
         order_BT = torch.argsort((~mask_BT).to(torch.uint8), dim=1, stable=True)
         front_BTD = x_BTD.take_along_dim(order_BT[..., None], dim=1)
         # A window without any real row still needs one step; its states mean nothing.
@@ -61,6 +63,15 @@ class Recurrent(TemporalModel):
         states, _ = self.rnn(packed)
         states_BTW, _ = pad_packed_sequence(states, batch_first=True, total_length=x_BTD.shape[1])
         return states_BTW.take_along_dim(torch.argsort(order_BT, dim=1)[..., None], dim=1)
+
+    def _run_whole(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        """The same where packing and sorting are not known: after the real rows padding runs too, and changes none."""
+        real_BT = mask_BT.to(torch.int64)
+        count_B1 = real_BT.sum(dim=1, keepdim=True)
+        place_BT = torch.where(mask_BT, real_BT.cumsum(dim=1), count_B1 + (1 - real_BT).cumsum(dim=1)) - 1
+        states_BTW, _ = self.rnn(torch.zeros_like(x_BTD).scatter(1, place_BT[..., None].expand_as(x_BTD), x_BTD))
+        found: Tensor = states_BTW.gather(1, place_BT[..., None].expand_as(states_BTW))
+        return found
 
 
 class Gru(Recurrent):

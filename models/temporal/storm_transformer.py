@@ -137,7 +137,7 @@ class StormTransformer(TemporalModel):
                 "windows no longer than `length`."
             )
         x: Tensor = torch.cat(
-            [self.cls_D.to(x_BTD.dtype).expand(len(x_BTD), 1, -1), zero_padding(x_BTD, mask_BT)], dim=1
+            [self.cls_D.to(x_BTD.dtype).expand(x_BTD.shape[0], 1, -1), zero_padding(x_BTD, mask_BT)], dim=1
         )
         x = self.dropout(x + self.positions_SD[: num_rows + 1].to(x.dtype))
         present_BS = functional.pad(mask_BT, (1, 0), value=True)

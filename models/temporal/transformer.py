@@ -102,7 +102,7 @@ class Transformer(TemporalModel):
         x = self.dropout(x + self._positions(x))
         present = mask_BT
         if self.cls_W is not None:
-            x = torch.cat([x, self.cls_W.to(x.dtype).expand(len(x), 1, -1)], dim=1)
+            x = torch.cat([x, self.cls_W.to(x.dtype).expand(x.shape[0], 1, -1)], dim=1)
             present = functional.pad(mask_BT, (0, 1), value=True)
         visible_BSS = visibility(present, causal=self.causal)
         for block in self.blocks:

@@ -162,9 +162,9 @@ class Project(PipelineProject):
         """A line a node: node, stage, state, reasons; a pandas DataFrame, without pandas a `pyarrow.Table`."""
         return _frame(("node", "stage", "state", "reasons"), self._status())
 
-    def export_model(self, node: str, out: str | Path) -> Model:
+    def export_model(self, node: str, out: str | Path, *, onnx: bool = False) -> Model:
         """Write the model of a node into a folder that works on any machine, and load it from there."""
-        return Model.load(export_model(self, node, Path(out)))
+        return Model.load(export_model(self, node, Path(out), onnx=onnx))
 
     def _status(self) -> list[list[str]]:
         return [[plan.node.name, plan.node.stage, plan.state, "; ".join(plan.reasons)] for plan in self.status()]

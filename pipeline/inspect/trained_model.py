@@ -21,7 +21,7 @@ from reelwright.pipeline.config.pipeline_file import DEFAULT_NAMES, STORE_VARIAB
 from reelwright.pipeline.project import Project
 from reelwright.stages.base.plugin_source import Source
 from reelwright.stages.base.plugins import PluginUse
-from reelwright.stages.base.registry import IMPORTS_RUN, PREDICTS
+from reelwright.stages.base.registry import IMPORTS_RUN, PREDICTS, load
 from reelwright.stages.datasets.tasks.registry import TASKS
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import ConfigError, StoreError
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from reelwright.pipeline.plan.graph import Node
     from reelwright.pipeline.plan.plan import Planner
 
-PREDICT, PIPELINE = "predictions", "pipeline.yaml"
+PREDICT, PIPELINE, ONNX = "predictions", "pipeline.yaml", "model.onnx"
+_EXPORT_ONNX = "reelwright.stages.export.onnx_model:export_onnx"
 _CARD, _RUNS = "README.md", "runs/"  # in the folder of an exported model
 _NEW = {"split": "test", "max_failed": 1.0}  # of videos that are predicted: each for itself, whatever others are like
 _KEPT = frozenset({"materialize"})  # of the settings that enter no key: jpeg frames are stored ones
@@ -158,12 +159,13 @@ def pipeline_of_run(project: Project, run: str, videos: str | None, overrides: S
     return adhoc_pipeline(PREDICT, _absolute(videos), stages, overrides, path=path, store=store)
 
 
-def export_model(project: Project, run: str, out: Path) -> Path:
+def export_model(project: Project, run: str, out: Path, *, onnx: bool = False) -> Path:
     """Write the trained model of a node into a folder of its own, which appears when it is whole.
 
     out/pipeline.yaml    the nodes from a video to its scores; `reelwright predict --run out` runs them
         runs/NODE/       config.yaml (model, task, classes, windows) and model.safetensors of each run
         weights/NODE/    weights of encoders that no run learned
+        model.onnx       with ``onnx``: what is behind the encoder, rows of windows in, probabilities out
         *.py             plug-ins from files beside the pipeline file, with what they import from there
         model.json       classes, task, scores on val, and the digest of every file, which is checked when it is read
         README.md        the same for people
@@ -187,6 +189,9 @@ def export_model(project: Project, run: str, out: Path) -> Path:
         text = yaml.safe_dump({"stages": stages}, sort_keys=False, allow_unicode=True, width=120)
         (temporary / PIPELINE).write_text(text, encoding="utf-8")
         described = _description(planner, run, folder)
+        if onnx:
+            plugins = planner.plugins.behind(planner.graph.nodes[run])
+            described["onnx"] = load(_EXPORT_ONNX)(folder, temporary / ONNX, plugins=plugins)
         (temporary / _CARD).write_text(_card(described, text), encoding="utf-8")
         files = sorted(path for path in temporary.rglob("*") if path.is_file())
         digests = {path.relative_to(temporary).as_posix(): file_digest(path) for path in files}
@@ -248,6 +253,7 @@ def _card(described: Mapping[str, Any], pipeline: str) -> str:
     table = "\n".join(["| on val | |", "|---|---|", *scores]) if scores else "It was not measured on val."
     model = described.get("model") or {}
     name = model.get("name", "as config.yaml says")
+    onnx = f"\n{ONNX}: what is behind the encoder, {described['onnx']}.\n" if "onnx" in described else ""
     return f"""# {described["run"]}
 
 A model of reelwright ({described["stage"]}, trained {described["trained"]}): {name},
@@ -258,7 +264,7 @@ task {described["task"]}. Predict videos with it, no labels and no pipeline file
 Classes, in the order of the scores: {", ".join(described["classes"])}.
 
 {table}
-
+{onnx}
 How a video becomes scores (pipeline.yaml):
 
 ```yaml
