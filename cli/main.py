@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 
 from reelwright.cli import cluster, upkeep
 from reelwright.cli.inspect import compare, data, encoders, export, show
-from reelwright.cli.run import failing, run, single
+from reelwright.cli.run import failing, run, single, watching
 from reelwright.cli.sources import importing, preparing, start, steps, synthesize
 from reelwright.storage.errors import ConfigError, InputError, Interrupted, ReelwrightError
 
@@ -84,6 +84,7 @@ MODULES = (
     data,
     export,
     run,
+    watching,
     show,
     encoders,
     compare,
