@@ -32,6 +32,7 @@ COMMANDS = {  # in the order of `--help`: its panel, and the function, or the gr
     "export-model": ("Data", "inspect.export:export_model"),
     "run": ("Pipeline", "run.run:run"),
     "status": ("Pipeline", "run.run:status"),
+    "watch": ("Pipeline", "run.watching:watch"),
     "explain": ("Pipeline", "run.run:explain"),
     "graph": ("Pipeline", "run.run:graph"),
     "settings": ("Look", "inspect.settings:settings"),

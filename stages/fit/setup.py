@@ -187,7 +187,7 @@ def _trainer_settings(work: Work, config: LearningSettings, learning: Learning) 
         max_minutes=config.max_minutes,
         profile=config.profile,
         log_to=config.log_to,
-        about={"node": work.node, "key": work.key, **work.config},
+        about={"node": work.node, "stage": work.stage, "key": work.key, **work.config},
     )
 
 

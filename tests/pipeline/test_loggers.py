@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.pipeline.upkeep.gc import Limits, collect
@@ -14,23 +16,25 @@ from tests.small_project import put_back
 
 # As Weights & Biases does: a folder of its own in `dir`, which it goes on writing to after the run.
 WANDB = """
+import json
 from pathlib import Path
 
 class Run:
-    def __init__(self, folder):
-        self.folder = folder
+    def __init__(self, folder, about):
+        self.folder, self.about, self.summary = folder, about, {}
 
     def log(self, values, step):
         with (self.folder / "run.wandb").open("a") as file:
             file.write(f"{step} {sorted(values)}\\n")
 
-    def finish(self):
-        (self.folder / "wandb-summary.json").write_text("{}")
+    def finish(self, exit_code):
+        values = {**self.about, "summary": self.summary, "exit_code": exit_code}
+        (self.folder / "wandb-summary.json").write_text(json.dumps(values))
 
-def init(*, id, name, config, dir, resume):
+def init(*, id, config, dir, resume, **about):
     folder = Path(dir) / "wandb" / f"offline-run-{id}"
     folder.mkdir(parents=True, exist_ok=True)
-    return Run(folder)
+    return Run(folder, about)
 """
 
 
@@ -47,6 +51,14 @@ def test_verify_and_gc_know_the_files_of_loggers(project: Project) -> None:
     key = project.planner().plan("train").key
     folder = project.file.store.root / "loggers" / key
     assert (folder / "wandb" / f"offline-run-{key}" / "run.wandb").read_text().startswith("1 ")
+    said = json.loads((folder / "wandb" / f"offline-run-{key}" / "wandb-summary.json").read_text())
+    assert said["name"] == "train: linear, lr 0.001, batch 8, seed 7"
+    assert (said["group"], said["job_type"], said["tags"]) == ("train", "train", ["train", "linear"])
+    assert said["exit_code"] == 0
+    assert {"final/epochs", "final/train_loss", "final/best_epoch"} == set(said["summary"])
+    events = EventAccumulator(str(project.file.store.run(key))).Reload()
+    assert events.Scalars("final/epochs")[0].value == 2
+    assert "_hparams_/session_start_info" in events.summary_metadata
     (folder / "wandb" / "debug.log").write_text("sent later")
     assert verify(project.file, whole=True).problems == ()
     assert not [path for path in project.file.store.run(key).rglob("*") if "wandb" in path.name]

@@ -17,61 +17,81 @@ class Logger(Protocol):
     def log(self, values: Mapping[str, float], epoch: int) -> None:
         """Values by name; `val_loss` stands under `val/loss`."""
 
-    def close(self) -> None:
-        """Nothing more comes."""
+    def close(self, final: Mapping[str, float]) -> None:
+        """Nothing more comes; ``final`` is how it ended, with the best value on val; empty: it did not end."""
 
 
 class TensorBoardLogger:
     """Event files in the run folder."""
 
     def __init__(self, run: RunFolder, *, first_epoch: int, about: Mapping[str, Any]) -> None:
-        del about
         from torch.utils.tensorboard import SummaryWriter  # here, since predict asks this module for names only
 
         self._board = SummaryWriter(run.path, purge_step=first_epoch)
+        self._settings = _flat(about)
 
     def log(self, values: Mapping[str, float], epoch: int) -> None:
         """See Logger."""
         for name, value in values.items():
             self._board.add_scalar(_tag(name), value, epoch)
 
-    def close(self) -> None:
-        """See Logger."""
+    def close(self, final: Mapping[str, float]) -> None:
+        """See Logger; settings and final values are in the board's table of hyperparameters."""
+        from torch.utils.tensorboard.summary import hparams
+
+        named = {f"final/{name}": value for name, value in final.items()}
+        writer: Any = self._board.file_writer
+        for summary in hparams(self._settings, named) if final else ():  # type: ignore[no-untyped-call]
+            writer.add_summary(summary)  # as `add_hparams`, which would begin another run for it
+        for name, value in named.items():
+            self._board.add_scalar(name, value)
         self._board.close()
 
 
 class MlflowLogger:
-    """A run of MLflow's current experiment, named as the node; MLFLOW_TRACKING_URI says where."""
+    """A run of MLflow's current experiment; MLFLOW_TRACKING_URI says where. An interrupted one goes on."""
 
     def __init__(self, run: RunFolder, *, first_epoch: int, about: Mapping[str, Any]) -> None:
         del first_epoch
         self._mlflow: Any = importlib.import_module("mlflow")
-        self._mlflow.start_run(run_name=f"{about.get('node', 'train')} {run.path.name[:12]}")
-        self._mlflow.log_params(_flat(about))
+        note = run.loggers / "mlflow_run_id"
+        before = note.read_text(encoding="utf-8") if note.is_file() else None
+        started = self._mlflow.start_run(run_id=before, run_name=run_name(about), tags=_tags(about))
+        if before is None:
+            run.loggers.mkdir(parents=True, exist_ok=True)
+            note.write_text(started.info.run_id, encoding="utf-8")
+            self._mlflow.log_params(_flat(about))
 
     def log(self, values: Mapping[str, float], epoch: int) -> None:
         """See Logger."""
         self._mlflow.log_metrics({_tag(name): float(value) for name, value in values.items()}, step=epoch)
 
-    def close(self) -> None:
+    def close(self, final: Mapping[str, float]) -> None:
         """See Logger."""
-        self._mlflow.end_run()
+        if final:
+            self._mlflow.log_metrics({f"final/{name}": float(value) for name, value in final.items()})
+        self._mlflow.end_run(status="FINISHED" if final else "KILLED")
 
 
 class WandbLogger:
     """A run of Weights & Biases; an interrupted one goes on under the same id. WANDB_PROJECT is its own.
 
-    Its files lie in the run's folder of the store's loggers/: they change whenever it likes, so that they must not be
-    among those whose digests the record of the run has.
+    Its group is the node, so that seeds are drawn as one line with a band. Its files lie in the run's folder of the
+    store's loggers/: they change whenever it likes, so that they must not be among those whose digests the record of
+    the run has.
     """
 
     def __init__(self, run: RunFolder, *, first_epoch: int, about: Mapping[str, Any]) -> None:
         del first_epoch
         wandb: Any = importlib.import_module("wandb")
         run.loggers.mkdir(parents=True, exist_ok=True)  # else wandb takes a folder of the system, which may go
+        tags = _tags(about)
         self._run = wandb.init(
             id=run.path.name[:32],
-            name=str(about.get("node", "train")),
+            name=run_name(about),
+            group=tags["group"],
+            job_type=tags["stage"],
+            tags=list(dict.fromkeys(value for name, value in tags.items() if value and name != "key")),
             config=dict(about),
             dir=str(run.loggers),
             resume="allow",
@@ -81,9 +101,10 @@ class WandbLogger:
         """See Logger."""
         self._run.log({_tag(name): value for name, value in values.items()}, step=epoch)
 
-    def close(self) -> None:
+    def close(self, final: Mapping[str, float]) -> None:
         """See Logger."""
-        self._run.finish()
+        self._run.summary.update({f"final/{name}": value for name, value in final.items()})
+        self._run.finish(exit_code=0 if final else 1)
 
 
 LOGGERS: dict[str, Callable[..., Logger]] = {
@@ -106,6 +127,31 @@ def check_loggers(names: Sequence[str]) -> None:
 def open_loggers(run: RunFolder, names: Sequence[str], *, first_epoch: int, about: Mapping[str, Any]) -> list[Logger]:
     """TensorBoard's and those of ``names``; epochs from ``first_epoch`` on are written again after an interruption."""
     return [LOGGERS[name](run, first_epoch=first_epoch, about=about) for name in ("tensorboard", *names)]
+
+
+def run_name(about: Mapping[str, Any]) -> str:
+    """What people call a run: its node and the settings that are changed most, ``train@1: gru, lr 0.001, seed 1``."""
+    optimizer = about.get("optimizer") or {}
+    parts = {
+        "": (about.get("model") or {}).get("name"),
+        "lr": optimizer.get("lr"),
+        "batch": about.get("batch_size"),
+        "seed": about.get("seed"),
+    }
+    shown = [f"{word} {_shown(value)}".strip() for word, value in parts.items() if value is not None]
+    return f"{about.get('node', 'train')}: {', '.join(shown)}" if shown else str(about.get("node", "train"))
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _tags(about: Mapping[str, Any]) -> dict[str, str]:
+    """By which runs are found: those of one node that differ by seeds (train@0, train@1) are a group."""
+    node = str(about.get("node", "train"))
+    model = str((about.get("model") or {}).get("name", ""))
+    stage, key = str(about.get("stage", "")), str(about.get("key", ""))
+    return {"group": node.partition("@")[0], "node": node, "stage": stage, "model": model, "key": key}
 
 
 def _tag(name: str) -> str:

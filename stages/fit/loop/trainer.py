@@ -250,8 +250,16 @@ class Trainer:
         try:
             yield loggers
         finally:
+            final = self._final() if self._is_finished() else {}
             for logger in loggers:
-                logger.close()
+                logger.close(final)
+
+    def _final(self) -> dict[str, float]:
+        """How it ended, for loggers: the last loss, and of what was evaluated the best value, and when that was."""
+        progress = self.progress
+        loss = {"train_loss": progress.records[-1]["train_loss"]} if progress.records else {}
+        best = {} if progress.best is None else {f"best_val_{self.settings.metric}": progress.best}
+        return {"epochs": progress.epoch, **loss, **best, "best_epoch": progress.best_epoch}
 
     def _tell_profile(self) -> None:
         if self.settings.profile and self.world.is_main and self.updater.clock.num_updates:
