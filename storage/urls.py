@@ -33,11 +33,6 @@ def join_url(base: str, written: str) -> str:
     return f"{scheme}://{posixpath.normpath(posixpath.join(rest.rstrip('/') or '/', written))}"
 
 
-def parent_url(url: str) -> str:
-    """The folder of an object."""
-    return url.rstrip("/").rpartition("/")[0]
-
-
 def url_name(url: str) -> str:
     """The last part of a URL."""
     return url.rstrip("/").rpartition("/")[2]

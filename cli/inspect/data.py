@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reelwright.cli.options import ConfigOption, JobsOption, JsonOption, SetOption, VideosOption, on_this_machine
-from reelwright.storage.errors import ConfigError, InputError, ItemError, nearest
+from reelwright.storage.errors import ConfigError, InputError, ItemError
 
 if TYPE_CHECKING:
     from reelwright.pipeline.inspect.contents import Contents
@@ -73,8 +73,7 @@ def sheet(
     given = video if source is None and config is None and Path(video).exists() else source
     dataset = _read(given, config, overrides or [], None)
     name = dataset.videos[0].video_id if given == video and dataset.videos else video
-    if name not in dataset.digests:
-        raise ConfigError(f"no video {video!r} in the manifest.{nearest(video, dataset.digests)}")
+    dataset.check_video(name)
     digest = dataset.digests[name] or ""
     probe = dataset.probes[digest]
     if digest not in dataset.items or is_feature_file(dataset.items[digest].path):

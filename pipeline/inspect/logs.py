@@ -7,7 +7,6 @@ from pathlib import Path
 
 from reelwright.pipeline.plan.load_dataset import NODE as VIDEOS
 from reelwright.pipeline.plan.plan import Planner
-from reelwright.storage.errors import ConfigError, nearest
 from reelwright.storage.ledger.items import ItemRow
 from reelwright.storage.store import Store
 
@@ -28,8 +27,7 @@ def account(planner: Planner, video_id: str) -> list[Said]:
     not_made = next((row for row in planner.dataset.not_made if row.name == video_id), None)
     if not_made is not None and synthetic is not None:
         return [Said(node=VIDEOS, row=not_made, files=logs_of(store, synthetic.key, not_made.digest))]
-    if video_id not in digests:
-        raise ConfigError(f"no video {video_id!r} in the manifest.{nearest(video_id, digests)}")
+    planner.dataset.check_video(video_id)
     digest, unusable = digests[video_id], planner.dataset.probe_row(video_id)
     found = [] if unusable is None else [Said(node=VIDEOS, row=unusable, files=())]
     for plan in planner.plans():

@@ -12,7 +12,7 @@ from reelwright.stages.base.registry import load
 from reelwright.stages.base.work import VideoItem
 from reelwright.stages.index.config import LabelsConfig
 from reelwright.stages.synthesize.source import SyntheticSet
-from reelwright.storage.errors import StoreError
+from reelwright.storage.errors import ConfigError, StoreError, nearest
 from reelwright.storage.ledger.digest_cache import KnownFiles, VideoProbe, stamp
 from reelwright.storage.ledger.items import DONE, ItemRow
 from reelwright.storage.store import Store
@@ -96,6 +96,11 @@ class Dataset:
     def unusable(self) -> tuple[ManifestVideo, ...]:
         """Videos that were read and cannot be used."""
         return tuple(video for video in self.unread if self.digests[video.video_id] in self.probes)
+
+    def check_video(self, video_id: str) -> None:
+        """Raise ConfigError that names the nearest where the manifest has no such video."""
+        if video_id not in self.digests:
+            raise ConfigError(f"no video {video_id!r} in the manifest.{nearest(video_id, self.digests)}")
 
     def probe_row(self, video_id: str) -> ItemRow | None:
         """What became of a video that was read and cannot be used; None for others."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from reelwright.pipeline.config.pipeline_file import PipelineFile
@@ -178,13 +178,7 @@ def synthetic_digests(wanted: SyntheticSet | None, videos: Sequence[ManifestVide
 def why_to_make(file: PipelineFile, wanted: SyntheticSet) -> list[str]:
     """What is otherwise than when this pipeline file made videos last, and how many are to be made."""
     last = last_record(file.store.project(file.path), NODE)
-    reasons = ["never ran"] if last is None else differences(last.material, wanted.material)
+    found = () if last is None else differing(last.material, wanted.material)
+    reasons = [f"{path.removeprefix('spec.')}: {shown(old)} -> {shown(new)}" for path, old, new in found]
+    reasons += ["never ran"] if last is None else []
     return [*reasons, f"{wanted.num_to_make:,} of {wanted.config.samples:,} to make"]
-
-
-def differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
-    """``seed: 1 -> 2``, a line each."""
-    return [
-        f"{path.removeprefix('spec.')}: {shown(before)} -> {shown(after)}"
-        for path, before, after in differing(old, new)
-    ]

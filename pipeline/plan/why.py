@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from reelwright.pipeline.plan.graph import FRESH, STALE, WAITING, NodePlan
 from reelwright.pipeline.plan.plan import Planner
 from reelwright.pipeline.plan.reasons import InputVideo
-from reelwright.storage.errors import ConfigError, nearest
 from reelwright.storage.ledger.items import ItemRow
 
 UNREAD, UNUSABLE, LEFT_OUT, TO_DO, FAILED = "not read yet", "unusable", "left out", "to do", "failed"
@@ -27,8 +26,7 @@ class VideoWhy:
 def explain_video(planner: Planner, name: str, video_id: str) -> VideoWhy:
     """State and reasons of a video in the node ``name``. Raises ConfigError when the manifest has no such video."""
     dataset = planner.dataset
-    if video_id not in dataset.digests:
-        raise ConfigError(f"no video {video_id!r} in the manifest.{nearest(video_id, dataset.digests)}")
+    dataset.check_video(video_id)
     content, plan = dataset.digests[video_id], planner.plan(name)
     if content is None or content not in dataset.probes:
         return VideoWhy(state=UNREAD, reasons=(_unread(planner, video_id),))

@@ -229,7 +229,10 @@ def _run_stale_node(name: str, run: _Run) -> tuple[NodeResult, list[Failure]]:
     _report_use(run)
     plan = ready_plan(name, planner)
     store = planner.file.store
-    report = functools.partial(_report_waiting, plan, run.observer)
+
+    def report(message: str) -> None:
+        run.observer.started(plan).note(message)
+
     with exclusive(store.lock(plan.spec_key), report=report, what=f"{name} of {planner.file.path.name}"):
         store.backend.forget()  # another run may have done some or all of it, `gc` removed some of it
         planner.renew(name)
@@ -262,10 +265,6 @@ def _needed(planner: Planner) -> set[str]:
     keys |= {planner.dataset.synthetic.key} if planner.dataset.synthetic is not None else set()
     hubs = (hub_file(node, planner.file) for node in planner.graph.nodes.values())
     return keys | {hub.name for hub in hubs if hub is not None}
-
-
-def _report_waiting(plan: NodePlan, observer: Observer, message: str) -> None:
-    observer.started(plan).note(message)
 
 
 def _needs_nothing(plan: NodePlan, options: RunOptions) -> bool:

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from reelwright.pipeline.plan.graph import NodePlan
 from reelwright.pipeline.plan.plan import Planner
-from reelwright.storage.errors import ConfigError, nearest
 from reelwright.storage.ledger.digest_cache import KnownProbes
 from reelwright.storage.ledger.items import ItemLedger
 from reelwright.storage.locks.locks import exclusive
@@ -22,9 +21,8 @@ def release(planner: Planner, video_ids: Sequence[str] = ()) -> list[Released]:
     Raises ConfigError for a video that is not in the manifest, and UnusableStoreError.
     """
     dataset, store = planner.dataset, planner.file.store
-    unknown = [name for name in video_ids if name not in dataset.digests]
-    if unknown:
-        raise ConfigError(f"no video {unknown[0]!r} in the manifest.{nearest(unknown[0], dataset.digests)}")
+    for name in video_ids:
+        dataset.check_video(name)
     wanted = {dataset.digests[name] for name in video_ids or dataset.digests}
     released: list[Released] = []
     with usable(store.root):
