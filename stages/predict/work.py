@@ -43,7 +43,8 @@ def run_items(work: Work, reporter: Reporter) -> None:
     store = Store.at(work.store)
     run = _ready(work, config)
     ledger = ledger_of(work)
-    scorer = Scorer(run, config.window, batch_size=_windows_at_once(config, run))
+    precision = "fp32" if run.sees is None else config.precision or "fp32"
+    scorer = Scorer(run, config.window, batch_size=_windows_at_once(config, run), precision=precision)
     if config.keep:
         described = {"spec": work.spec, "window": vars(scorer.shape)}
         scorer.keep(store.attention(work.key), described, config.keep)
@@ -68,6 +69,8 @@ def run_items(work: Work, reporter: Reporter) -> None:
                 score_clips(work, config, scorer, writer=writer, reporter=reporter)
         elif run.sees is not None:
             raise ConfigError(f"{work.node}: the run sees clips of frames, and there are none. Give frames.")
+        elif config.precision is not None:
+            raise ConfigError(f"{work.node}: precision is of encoders of frames, and there are none. Give frames.")
         elif config.is_cropped:
             raise ConfigError(f"{work.node}: crops and short_side are of frames, and there are none. Give frames.")
         else:
