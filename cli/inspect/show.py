@@ -23,7 +23,7 @@ def show(
     """Show what a node left in the store: where it lies, its record, its outputs."""
     import dataclasses
 
-    from reelwright.cli.format import bytes_text, print_json, seconds_text
+    from reelwright.cli.format import bytes_text, headroom_line, print_json, seconds_text
     from reelwright.pipeline.plan.graph import has_rows
     from reelwright.pipeline.project import Project
     from reelwright.storage.errors import StoreError
@@ -45,6 +45,8 @@ def show(
     typer.echo(
         f"{record.rows:,} rows, {bytes_text(record.bytes)}, {seconds_text(record.seconds)}, finished {record.finished}"
     )
+    if line := headroom_line(record.work):
+        typer.echo(line)
     for name, value in record.items.items():
         typer.echo(f"videos {name}: {value:,}")
     for name, value in record.outputs.items():

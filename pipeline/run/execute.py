@@ -22,7 +22,7 @@ from reelwright.storage.backend import is_unfinished
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import InputError, StageError
 from reelwright.storage.files import remove_files
-from reelwright.storage.ledger.items import ItemLedger, ItemRow
+from reelwright.storage.ledger.items import WORK_STEPS, ItemLedger, ItemRow
 from reelwright.storage.ledger.records import Record, write_record
 from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.store import Store
@@ -251,6 +251,7 @@ def _work_done(plan: NodePlan, done: Sequence[ItemRow], seconds: float, share: f
     digests = {row.digest for row in done}
     is_whole = plan.node.config.kind != "items"
     items = [item for item in plan.wanted if is_whole or item.digest in digests]
+    steps = {name: round(sum(getattr(row, name) for row in done), 3) for name in map("{}_seconds".format, WORK_STEPS)}
     return {
         "videos": len(items),
         "video_seconds": round(sum(item.duration_seconds or 0.0 for item in items), 3),
@@ -258,6 +259,7 @@ def _work_done(plan: NodePlan, done: Sequence[ItemRow], seconds: float, share: f
         "bytes": sum(row.bytes for row in done),
         "seconds": round(seconds, 3),
         "share": share,
+        **{name: spent for name, spent in steps.items() if spent},
     }
 
 

@@ -36,8 +36,7 @@ from reelwright.stages.embed.videos import CHUNK_BYTES, clip_of, prepare_forward
 from reelwright.stages.predict.clip_frames import SeenFrames
 from reelwright.stages.predict.config import PredictConfig
 from reelwright.stages.predict.loaded_run import VideoRows
-from reelwright.stages.predict.scorer import Scorer
-from reelwright.stages.predict.work import load_for, windows_at_once
+from reelwright.stages.predict.work import load_for, scorer_for
 from reelwright.storage.arrays.spans import Spans, join_by_time
 from reelwright.storage.errors import ConfigError, InputError, ItemError
 from reelwright.storage.store import Store
@@ -82,7 +81,7 @@ class ArrayModel:
         self._work, self._device = work, device
         config = parse_config(PredictConfig, {**work.config, "device": device}, where=work.node)
         self.run = load_for(work, config)
-        self.scorer = Scorer(self.run, config.window, batch_size=windows_at_once(config, self.run))
+        self.scorer = scorer_for(self.run, config)
         self._encoders: list[_Encoder] | None = None
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,8 @@ class Batch:
 
     frames: geometries.Frames
     times: RowTimes
+    decode_seconds: float = 0.0  # that reading these rows took
+    preprocess_seconds: float = 0.0  # that the steps took
 
 
 @dataclass
@@ -205,33 +208,50 @@ def batches(rows: Iterator[Row], steps: list[Geometry | None], size: int, *, sta
     """Rows from row ``start`` on after all steps; what was read before an error comes out before it."""
     batch: list[Row] = []
     produced = start
+    clock = _Clock()
     while True:
         damage: ItemError | None = None
+        clock.lap()
         try:
             row = next(rows, None)
         except ItemError as error:
             damage, row = error, None
+        clock.decode_seconds += clock.lap()
         if row is not None:
             frame = apply_steps(row[3][None], steps)[0]  # at once: small frames wait, not large ones
             batch.append((*row[:3], frame))
+        clock.preprocess_seconds += clock.lap()
         if batch and (row is None or len(batch) == size):
             produced += len(batch)
-            yield _stacked(batch)
-            batch = []
+            yield _stacked(batch, clock)
+            batch, clock = [], _Clock()
         if damage is not None:
             raise _counted(damage, produced, total)
         if row is None:
             return
 
 
-def _stacked(rows: list[Row]) -> Batch:
+class _Clock:
+    """Seconds of the steps that made a batch; what is done with it by others does not count."""
+
+    def __init__(self) -> None:
+        self.decode_seconds = self.preprocess_seconds = 0.0
+        self._last = time.perf_counter()
+
+    def lap(self) -> float:
+        """Seconds since the last call."""
+        before, self._last = self._last, time.perf_counter()
+        return self._last - before
+
+
+def _stacked(rows: list[Row], clock: _Clock) -> Batch:
     numbers, starts, stops, frames = zip(*rows, strict=True)
     times = RowTimes(
         source_frame=np.asarray(numbers, np.int64),
         pts_seconds=np.asarray(starts, np.float64),
         stop_seconds=np.asarray(stops, np.float64),
     )
-    return Batch(np.stack(frames), times)
+    return Batch(np.stack(frames), times, clock.decode_seconds, clock.preprocess_seconds)
 
 
 def _counted(error: ItemError, produced: int, total: int) -> ItemError:
@@ -265,7 +285,8 @@ def opened_needed(times: RowTimes) -> Sent:
 def chunk(batch: Batch, start: int) -> Sent:
     """What is sent of rows [start, start + n): their frames and times."""
     times = batch.times
-    return {"event": "chunk", "start_row": start}, [
+    seconds = [batch.decode_seconds, batch.preprocess_seconds]
+    return {"event": "chunk", "start_row": start, "seconds": seconds}, [
         batch.frames,
         times.pts_seconds,
         times.stop_seconds,

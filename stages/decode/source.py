@@ -57,6 +57,8 @@ class FrameChunk(_Event):
     start_seconds: NDArray[np.float64]  # (n,) presentation time of the frame
     stop_seconds: NDArray[np.float64]  # (n,) presentation time of the next source frame; of the last: its end
     source_frame: NDArray[np.int64]  # (n,) number of the frame in the video
+    decode_seconds: float = 0.0  # that a process took for these rows
+    preprocess_seconds: float = 0.0  # the same, of resize and crop
 
     @property
     def pts_seconds(self) -> NDArray[np.float64]:
@@ -209,6 +211,7 @@ def _opening(event: Attempt, *, is_first: bool) -> Opened | Restarted:
 
 def _chunk(event: Attempt) -> FrameChunk:
     frames, start_seconds, stop_seconds, source_frame = event.arrays
+    decode_seconds, preprocess_seconds = event.body["seconds"]
     return FrameChunk(
         item=event.item,
         start_row=int(event.body["start_row"]),
@@ -216,6 +219,8 @@ def _chunk(event: Attempt) -> FrameChunk:
         start_seconds=start_seconds,
         stop_seconds=stop_seconds,
         source_frame=source_frame,
+        decode_seconds=decode_seconds,
+        preprocess_seconds=preprocess_seconds,
     )
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from reelwright.stages.datasets.sampling.needed import Needed
-from reelwright.stages.decode.geometry import Geometry
+from reelwright.stages.decode.geometry import Frames, Geometry
 from reelwright.stages.decode.rows import Batch, Sent, apply_steps, chunk, notes, opened_needed, reading
 from reelwright.storage.arrays.frame_writer import FrameWriter, SharedFrames
 from reelwright.storage.arrays.frames import FrameLayout, FrameStore
+from reelwright.storage.arrays.row_times import RowTimes
 from reelwright.storage.errors import ItemError
 
 STORE_BATCH_ROWS = 8
@@ -37,16 +40,21 @@ def stream_stored(
         times = rows.times.take(wanted)
         for start in range(0, len(wanted), chunk_rows):
             part = wanted[start : start + chunk_rows]
-            yield chunk(
-                Batch(apply_steps(rows.take(part), [step]), times.take(np.arange(start, start + len(part)))), start
-            )
+            yield chunk(_read(partial(rows.take, part), times.take(np.arange(start, start + len(part))), step), start)
         return
     yield {"event": "opened", "num_rows": rows.num_rows, "start_row": start_row, "is_open": False}, []
     end = rows.num_rows if stop_row is None else min(stop_row, rows.num_rows)
     for start in range(start_row, end, chunk_rows):
         stop = min(start + chunk_rows, end)
-        frames = rows.read(start, stop)
-        yield chunk(Batch(apply_steps(frames, [step]), rows.times.take(np.arange(start, stop))), start)
+        yield chunk(_read(partial(rows.read, start, stop), rows.times.take(np.arange(start, stop)), step), start)
+
+
+def _read(read: Callable[[], Frames], times: RowTimes, step: Geometry | None) -> Batch:
+    started = time.perf_counter()
+    frames = read()
+    stored = time.perf_counter()
+    frames = apply_steps(frames, [step])
+    return Batch(frames, times, stored - started, time.perf_counter() - stored)
 
 
 def store_video(*, store: str, **source: Any) -> Iterator[Sent]:

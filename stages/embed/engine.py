@@ -33,6 +33,7 @@ Events = Iterator[Event]
 
 EVENTS_AHEAD = 4  # chunks of frames that wait for the forward pass
 WRITES_AHEAD = 16  # batches of rows that wait for the disk
+_TIMED = ("decode_seconds", "preprocess_seconds", "forward_seconds")
 BATCHES_ON_GPU = 2  # so that the copy of one and the kernels of the next overlap
 
 
@@ -46,6 +47,8 @@ class _Video:
     num_frames: int | None  # planned, of the whole video; 0 where only those needed come, None: known at the end
     attempt: int = 0
     ended: Ended | None = None
+    decode_seconds: float = 0.0
+    preprocess_seconds: float = 0.0
     forward_seconds: float = 0.0
     error: ItemError | None = None
 
@@ -134,6 +137,8 @@ class EmbedEngine:
     def _take(self, event: FrameChunk) -> None:
         video = self._videos[event.digest]
         self._progress.advance(len(event.frames))
+        video.decode_seconds += event.decode_seconds
+        video.preprocess_seconds += event.preprocess_seconds
         spans = FrameSpans(event.start_seconds, event.stop_seconds, event.source_frame)
         self._feed(video, video.maker.add(event.frames, spans))
 
@@ -247,7 +252,8 @@ class EmbedEngine:
             if video.error is not None:
                 self._sink.fail(_failed(event, video.error, seconds=seconds))
             else:
-                row = event.row(rows=num_rows, seconds=round(seconds, 3))
+                steps = {name: round(getattr(video, name), 3) for name in _TIMED}
+                row = replace(event.row(rows=num_rows, seconds=round(seconds, 3)), **steps)
                 self._sink.finish(replace(row, message=self._message(event, video.num_frames)))
 
         self._write(finish)

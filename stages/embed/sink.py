@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -127,6 +128,7 @@ class ShardFiller:
         self._writer = writer
         self._shards: dict[str, _Shard] = {}
         self._num_rows: dict[str, int | None] = {}
+        self._seconds: dict[str, float] = {}  # of writing, by video
 
     def go_on(self, digest: str, *, start: int, num_rows: int | None) -> None:
         """The rows of a video of ``num_rows`` (None: of any number) come from ``start`` on, the start of a shard."""
@@ -150,9 +152,11 @@ class ShardFiller:
                 self._shards[digest] = self._shard(digest, shard.start + shard.filled)
 
     def _write(self, digest: str, shard: _Shard, *, is_last: bool = False) -> None:
+        started = time.perf_counter()
         if self._num_rows[digest] is None:  # arrays as long as the rows that are there, so that short ones stay small
             self._writer.reach(digest, num_rows=shard.start + shard.filled, is_last=is_last)
         shard.write(self._writer, digest, self._writer.shard_rows(digest))
+        self._seconds[digest] = self._seconds.get(digest, 0.0) + time.perf_counter() - started
 
     def _shard(self, digest: str, start: int) -> _Shard:
         num_rows = self._num_rows[digest]
@@ -183,6 +187,7 @@ class StoreSink(ShardFiller):
     def discard(self, digest: str) -> None:
         """Remove what was written of the video."""
         self._shards.pop(digest, None)
+        self._seconds.pop(digest, None)
         self._writer.discard(digest)
 
     def finish(self, row: ItemRow) -> None:
@@ -191,7 +196,7 @@ class StoreSink(ShardFiller):
         if shard.filled:
             self._write(row.digest, shard, is_last=True)
         stored_bytes = self._writer.finish(row.digest, num_rows=row.rows)
-        self._commit(replace(row, bytes=stored_bytes))
+        self._commit(replace(row, bytes=stored_bytes, write_seconds=round(self._seconds.pop(row.digest, 0.0), 3)))
 
     def fail(self, row: ItemRow) -> None:
         """Commit why the video has no rows."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +21,7 @@ from reelwright.stages.base.work import VideoItem
 from reelwright.stages.datasets.sampling.windows import shown, window_rows
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.geometry import Geometry, apply
+from reelwright.stages.decode.processes.attempts import num_cores
 from reelwright.stages.decode.source import Ended, FrameChunk, stream_frames
 from reelwright.stages.embed.threads import read_ahead
 from reelwright.stages.fit.loop.batches import Batch, Origin
@@ -32,6 +35,7 @@ Frames = npt.NDArray[np.uint8]
 Read = Callable[[int, npt.NDArray[np.int64]], Frames]  # position of a video, its rows -> (n, h, w, 3)
 
 BATCHES_AHEAD = 2
+MAX_READERS = 8  # clips of a batch that are read at once
 
 
 @dataclass(frozen=True)
@@ -105,12 +109,22 @@ def stored_reader(videos: StoredVideos, of: Collection[int], *, memory_bytes: in
     if total_bytes > memory_bytes:
         return Reading(read=lambda video, rows: videos.rows[video].take(rows), held_bytes=0)
 
-    @functools.cache
-    def whole(video: int) -> Frames:
-        rows = videos.rows[video]
-        return rows.read(0, rows.num_rows)
+    held: dict[int, Frames] = {}
+    lock = threading.Lock()
 
-    return Reading(read=lambda video, rows: whole(video)[rows], held_bytes=total_bytes)
+    def read(video: int, rows: npt.NDArray[np.int64]) -> Frames:
+        with lock:  # else two readers of a video would both load it
+            if video not in held:
+                held[video] = videos.rows[video].read(0, videos.rows[video].num_rows)
+        return held[video][rows]
+
+    return Reading(read=read, held_bytes=total_bytes)
+
+
+def in_threads(make: Callable[..., Frames], *of: Iterable[Any]) -> list[Frames]:
+    """``make`` of each, in order, some at once: decoding and resizing leave the interpreter to others."""
+    with ThreadPoolExecutor(min(MAX_READERS, num_cores())) as pool:
+        return list(pool.map(make, *of))
 
 
 def _load(videos: StoredVideos, geometry: Geometry, *, store: Path, size: tuple[int, int]) -> Mapping[str, Frames]:
@@ -135,6 +149,9 @@ class FrameBatches(LabelledBatches):
 
     read: Read
     transforms: tuple[ClipTransform, ...] = ()  # of every clip, as it is read
+    is_val: bool = False
+    # Nothing is drawn: a frame that several windows of a batch hold is read once, and `first_shown` (B, length) int64
+    # says of each frame where among all of the batch it is shown first, so that an encoder need not see it again.
 
     def epoch(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
         """As `train.batches.Batches.epoch`; the next batches are read while one is in use."""
@@ -146,10 +163,34 @@ class FrameBatches(LabelledBatches):
         for places, num_all, is_counted in self.split.parts(np.arange(len(order)), first=first):
             picked, windows = order[places], ordered.take(places)
             rows, mask = window_rows(windows, self.shape)
-            frames = [self.read(int(video), row) for video, row in zip(windows.video, rows, strict=True)]
-            for transform in self.transforms:
-                frames = [transform(clip, epoch, int(at)) for clip, at in zip(frames, places, strict=True)]
-            inputs = {"frames": torch.from_numpy(np.stack(frames)), "mask": torch.from_numpy(shown(mask, self.shape))}
+            videos = windows.video.tolist()
+            if self.is_val:
+                first_shown, frames = self._each_once(windows.video, rows)
+            else:
+                frames = np.stack(in_threads(partial(self._clip, epoch), videos, rows, places.tolist()))
+            inputs = {"frames": torch.from_numpy(frames), "mask": torch.from_numpy(shown(mask, self.shape))}
+            if self.is_val:
+                inputs["first_shown"] = torch.from_numpy(first_shown)
             about = partial(describe_windows, windows, self.shape, self.names)
             targets = torch.from_numpy(self.targets[picked])
             yield Batch(inputs, targets, num_all, is_counted, about, Origin(epoch, places))
+
+    def _clip(self, epoch: int, video: int, rows: npt.NDArray[np.int64], place: int) -> Frames:
+        clip = self.read(video, rows)
+        for transform in self.transforms:
+            clip = transform(clip, epoch, place)
+        return clip
+
+    def _each_once(
+        self, videos: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int64], Frames]:
+        """Where each frame of windows (B, length) is shown first, and the frames (B, length, h, w, 3)."""
+        names = np.stack([np.repeat(videos, rows.shape[1]), rows.reshape(-1)], axis=1)
+        once, first, of_once = np.unique(names, axis=0, return_index=True, return_inverse=True)
+        cuts = np.flatnonzero(np.diff(once[:, 0])) + 1
+        parts = [
+            part for of_video in np.split(once, cuts) for part in np.array_split(of_video, MAX_READERS) if len(part)
+        ]
+        read = in_threads(lambda part: self.read(int(part[0, 0]), part[:, 1]), parts)
+        of_once = of_once.reshape(rows.shape)
+        return first[of_once], np.concatenate(read)[of_once]

@@ -70,6 +70,20 @@ class FinetuneModule(FrameNetwork, JointModel):
         super().__init__(spatial, temporal, frozen_norms=frozen_norm, takes_maps=takes_maps)
         self.see_as(data_config)
 
+    def forward(self, batch: Inputs) -> dict[str, Tensor]:
+        """As of JointModel; in eval mode frames that `first_shown` (B,T) names alike are encoded once."""
+        first_BT = batch.get("first_shown")
+        if first_BT is None or self.training or self.sees_clips:
+            return super().forward(batch)
+        mask_BT = batch["mask"]
+        first_N, of_first = torch.unique(first_BT[mask_BT], return_inverse=True)
+        frames_1N = batch["frames"].flatten(0, 1)[first_N][None]
+        rows_ND = self.encode(frames_1N, torch.ones_like(first_N, dtype=torch.bool)[None])[0]
+        rows_BTD = rows_ND.new_zeros(*mask_BT.shape, *rows_ND.shape[1:])
+        rows_BTD[mask_BT] = rows_ND[of_first]
+        outputs: dict[str, Tensor] = self.temporal({**batch, "rows": rows_BTD})
+        return outputs
+
     def encode(self, frames: Tensor, mask_BT: Tensor) -> Tensor:
         """As of JointModel, of frames (B,T,H,W,C) uint8, or normalised float (B,T,C,H,W).
 

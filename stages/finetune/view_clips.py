@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from reelwright.stages.datasets.sampling.two_views import DrawnViews
 from reelwright.stages.datasets.sampling.windows import IntArray
 from reelwright.stages.embed.threads import read_ahead
-from reelwright.stages.finetune.clips import BATCHES_AHEAD, ClipReading, Frames
+from reelwright.stages.finetune.clips import BATCHES_AHEAD, ClipReading, Frames, in_threads
 from reelwright.stages.fit.loop.batches import Batch, Origin
 from reelwright.stages.train.view_batches import VideoViews
 
@@ -38,10 +38,12 @@ class FrameViewBatches(VideoViews):
 
     def look(self, drawn: DrawnViews, origin: Origin) -> dict[str, Tensor]:
         """See VideoViews."""
-        views = zip(drawn.video.tolist(), drawn.rows, origin.positions.tolist(), strict=True)
-        return {"frames": torch.from_numpy(np.stack([self._clip(*view, epoch=origin.epoch) for view in views]))}
+        clips = in_threads(
+            partial(self._clip, origin.epoch), drawn.video.tolist(), drawn.rows, origin.positions.tolist()
+        )
+        return {"frames": torch.from_numpy(np.stack(clips))}
 
-    def _clip(self, video: int, rows: IntArray, place: int, *, epoch: int) -> Frames:
+    def _clip(self, epoch: int, video: int, rows: IntArray, place: int) -> Frames:
         known = video if self.videos is None else self.videos[video]
         if not self.draws:
             return self.reading.val(known, rows.reshape(-1))

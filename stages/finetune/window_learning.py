@@ -86,7 +86,7 @@ def window_learning(
     steps = EpochSteps(num_batches=train.num_batches, clips_per_batch=config.batch_size)
     return Learning(
         train=train,
-        val=data.val_batches(partial(batches, read=reading.val), config, share),
+        val=data.val_batches(partial(batches, read=reading.val, is_val=True), config, share),
         objective=build_objective(config, task, counts=data.counts, device=place.device, plugins=work.plugins),
         task=task,
         metric=metric,

@@ -60,7 +60,7 @@ class PredictConfig(StageConfig):
     kind: ClassVar[str] = "items"
     produces: ClassVar[str] = "predictions"
     publishes: ClassVar[bool] = True
-    costs: ClassVar[tuple[str, ...] | None] = ("keep",)
+    costs: ClassVar[tuple[str, ...] | None] = ("keep", "precision")
 
     run: str = node_input(kinds=("run",))
     """The train or finetune node."""
@@ -75,6 +75,9 @@ class PredictConfig(StageConfig):
     bottom); every answer is the mean of theirs. 1: frames as the encoder was trained to see them."""
     short_side: PositiveInt | None = None
     """Of crops: pixels of a frame's shorter side before it is cropped to what the encoder sees; null: just that."""
+    precision: Literal["fp32", "bf16", "fp16"] | None = setting(None, when=lambda config: config.precision is not None)
+    """Over frames, of the forward pass of the spatial encoder, or of the network that sees clips (autocast for bf16 and
+    fp16); null: as the embed node has it that a train run's rows are of, else fp32."""
     keep: tuple[str, ...] = setting((), when=lambda config: bool(config.keep))
     """Outputs of the model to keep for every window beside the scores, such as attention.space and attention.time; or
     attention: all that begin so. They are read with `Project.attention(NODE)`."""
@@ -108,6 +111,8 @@ class PredictConfig(StageConfig):
             raise ValueError("predict from embeddings or from frames, not both; remove one")
         if self.embeddings and self.is_cropped:
             raise ValueError("crops and short_side are of frames, embeddings have none; predict from frames")
+        if self.embeddings and self.precision is not None:
+            raise ValueError("precision is of encoders of frames; predict from frames, or remove precision")
         if self.keep and self.crops > 1:
             raise ValueError("keep is of whole frames, but each of several crops shows another part; set crops: 1")
         if self.edit_attention is not None and self.crops > 1:
@@ -158,6 +163,11 @@ class PredictConfig(StageConfig):
             raise ConfigError(
                 f"{where}: crops and short_side are of frames, but {self.run!r} was trained on embeddings, which are "
                 "predicted from. Give `frames` too"
+            )
+        if trained_on.get("embeddings") and self.precision is not None:
+            raise ConfigError(
+                f"{where}: precision is of encoders of frames, but {self.run!r} was trained on embeddings, which are "
+                "predicted from. Give `frames` too, or remove precision"
             )
         if trained_on.get("embeddings"):
             return self.model_copy(update={"embeddings": tuple(trained_on["embeddings"])})

@@ -48,6 +48,7 @@ def score_frames(work: Work, config: PredictConfig, scorer: Scorer, *, writer: S
                 "device": config.device,
                 "batch_size": config.frame_batch_size,
                 "deterministic": config.deterministic,
+                "precision": config.precision or loaded.config.precision,
             }
         )
         tuning = Store.at(work.store).root / "tuning"

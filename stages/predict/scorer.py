@@ -20,6 +20,7 @@ from reelwright.stages.datasets.sampling.clips import ClipSampling, distinct, re
 from reelwright.stages.datasets.sampling.needed import Needed
 from reelwright.stages.datasets.sampling.windows import Windows, WindowShape, grid_windows, shown, window_rows
 from reelwright.stages.embed.clips import Clip
+from reelwright.stages.embed.encoding.forward import autocast
 from reelwright.stages.embed.threads import read_ahead
 from reelwright.stages.fit.run_models import clips_of_run
 from reelwright.stages.predict.clip_frames import ClipBank, SeenFrames
@@ -47,8 +48,13 @@ def _clips(run: LoadedRun, window: PredictWindowSettings, shape: WindowShape) ->
 class Scorer:
     """Scores videos with one run."""
 
-    def __init__(self, run: LoadedRun, window: PredictWindowSettings, *, batch_size: int) -> None:
-        """Raises ConfigError when the model cannot take windows of that length."""
+    def __init__(
+        self, run: LoadedRun, window: PredictWindowSettings, *, batch_size: int, precision: str = "fp32"
+    ) -> None:
+        """``precision`` is of a network that sees frames itself.
+
+        Raises ConfigError when the model cannot take windows of that length.
+        """
         self.run = run
         self.shape = predicted_shape(window, run.window)
         self._clips = _clips(run, window, self.shape)
@@ -58,7 +64,7 @@ class Scorer:
                 f"{run.clips['sampling']}), not on clips. Leave it out; window.hop says how many windows there are."
             )
         self._num_views = window.views or 1
-        self._batch_size = batch_size
+        self._batch_size, self._precision = batch_size, precision
         self._name = "rows" if run.sees is None else "frames"  # of what the model is fed
         self._device = next(run.module.parameters()).device
         self.kept: KeptOutputs | None = None  # what takes further outputs of every window, in order
@@ -157,7 +163,10 @@ class Scorer:
             digests, spans = ([each[video] for video in windows.video] for each in (block.digests, block.spans))
             changes = self._edits.inputs(digests, spans, positions, shown(is_real, self.shape))
             inputs |= {name: tensor.to(self._device) for name, tensor in changes.items()}
-        outputs = self.run.module(inputs)
+        with autocast(self._device, self._precision):
+            outputs = self.run.module(inputs)
+        if self._precision != "fp32":
+            outputs = {name: tensor.float() for name, tensor in outputs.items()}
         if self.kept is not None:
             self._keep(self.kept, outputs, windows, block)
         scores = self.run.task.probabilities(outputs["logits"]).cpu().numpy()

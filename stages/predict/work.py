@@ -43,7 +43,7 @@ def run_items(work: Work, reporter: Reporter) -> None:
     store = Store.at(work.store)
     run = load_for(work, config)
     ledger = ledger_of(work)
-    scorer = Scorer(run, config.window, batch_size=windows_at_once(config, run))
+    scorer = scorer_for(run, config)
     if config.keep:
         described = {"spec": work.spec, "window": vars(scorer.shape)}
         scorer.keep(store.attention(work.key), described, config.keep)
@@ -68,6 +68,8 @@ def run_items(work: Work, reporter: Reporter) -> None:
                 score_clips(work, config, scorer, writer=writer, reporter=reporter)
         elif run.sees is not None:
             raise ConfigError(f"{work.node}: the run sees clips of frames, and there are none. Give frames.")
+        elif config.precision is not None:
+            raise ConfigError(f"{work.node}: precision is of encoders of frames, and there are none. Give frames.")
         elif config.is_cropped:
             raise ConfigError(f"{work.node}: crops and short_side are of frames, and there are none. Give frames.")
         else:
@@ -99,12 +101,14 @@ def load_for(work: Work, config: PredictConfig) -> LoadedRun:
     return held(f"predict {work.key}", load)
 
 
-def windows_at_once(config: PredictConfig, run: LoadedRun) -> int:
-    """Windows of a batch; of clips, whose frames all go through the network, as many as hold `frame_batch_size`."""
-    if run.sees is None:
-        return config.batch_size
-    length = predicted_shape(config.window, run.window).length
-    return max(1, min(config.batch_size, (config.frame_batch_size or CLIP_FRAMES) // length))
+def scorer_for(run: LoadedRun, config: PredictConfig) -> Scorer:
+    """The scorer of a run; of clips, whose frames all go through the network, batches hold `frame_batch_size` frames."""
+    number, precision = config.batch_size, "fp32"
+    if run.sees is not None:
+        length = predicted_shape(config.window, run.window).length
+        number = max(1, min(number, (config.frame_batch_size or CLIP_FRAMES) // length))
+        precision = config.precision or "fp32"
+    return Scorer(run, config.window, batch_size=number, precision=precision)
 
 
 def publish(work: Work, folder: Path) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 DONE = frozenset({"ok", "truncated"})
+WORK_STEPS = ("decode", "preprocess", "forward", "write")
 STATUSES = ("ok", "truncated", "failed", "timeout", "crashed", "skipped")
 
 
@@ -47,6 +48,10 @@ class ItemRow:
     name: str = ""  # of a video that is made, and of one that was given up
     file: str = ""  # that it is, below the folder of its key
     content: str = ""  # digest of that file
+    decode_seconds: float = 0.0  # of `seconds`, or beside them: each step of embed, WORK_STEPS
+    preprocess_seconds: float = 0.0
+    forward_seconds: float = 0.0
+    write_seconds: float = 0.0
 
     @property
     def is_done(self) -> bool:

@@ -1,9 +1,10 @@
 """Embedding: frames/s of the whole embed stage, against its bound and against the loop that a user would write.
 
 Ours is the stage's own work function on a fresh key: building the encoder, its digest, starting the decoding
-processes, geometry, forward passes, writing and committing included; layout and batch size were measured once before.
-The bound is what cannot be avoided: bare decoding and bare forward passes over tensors that are ready (layout and batch
-as measured), one after the other on a CPU, whose cores they share; on a GPU the slower of the two.
+processes, geometry, forward passes, writing and committing included; layout, batch size and runtimes were measured once
+before. The bound is what cannot be avoided: bare decoding and bare forward passes of the best runtime over tensors that
+are ready (layout and batch as measured), one after the other on a CPU, whose cores they share; on a GPU the slower of
+the two. Rows of eager beside it say what the runtime gains.
 """
 
 from __future__ import annotations
@@ -31,10 +32,12 @@ ENCODER = "mobilenetv2_100"
 AIM = 0.9
 SIMPLE_BATCH = 32
 FORWARD_FRAMES = 320  # of a round of bare forward passes
+ROWS_OF_A_LARGE_JOB = 1e6
 PRECISIONS = ("fp32", "bf16")
 STAGES = f"""
   streamed: {{uses: decode, materialize: false, stop: LAST}}
   stored: {{uses: decode, short_side: 256, codec: jpeg, stop: LAST}}
+  eager: {{uses: embed, frames: streamed, encoder: timm/{ENCODER}, weights: none, runtime: eager}}
   fp32: {{uses: embed, frames: streamed, encoder: timm/{ENCODER}, weights: none}}
   bf16: {{uses: embed, frames: streamed, encoder: timm/{ENCODER}, weights: none, precision: bf16}}
   from_store_fp32: {{uses: embed, frames: stored, encoder: timm/{ENCODER}, weights: none}}
@@ -52,7 +55,10 @@ def run(options: Options) -> list[Row]:
         precision: _Bare(project, precision, num_frames=32 if options.quick else FORWARD_FRAMES)
         for precision in precisions
     }
+    eager = _Bare(project, "eager", num_frames=32 if options.quick else FORWARD_FRAMES)
     turns = Turns(options.repeats)
+    turns.add("forward eager", eager.rate)
+    turns.add("eager", partial(_stage_rate, project, "eager"))
     turns.add("decode", partial(decode_rate, paths, backend="decord", threads=usable_cores()))
     for precision in precisions:
         turns.add(f"forward {precision}", bare[precision].rate)
@@ -61,7 +67,18 @@ def run(options: Options) -> list[Row]:
     simple = _SimpleLoop()
     turns.add("simple", partial(simple.rate, paths[:1]))
     found = turns.measure(warm_up=False)  # each case has its own, and the simple loop takes long
-    rows = [Row(what="bare decode (decord)", unit="frames/s", figures=found["decode"])]
+    rows = [
+        Row(what="bare decode (decord)", unit="frames/s", figures=found["decode"]),
+        Row(what="bare forward fp32, eager", unit="frames/s", figures=found["forward eager"], note=eager.settings),
+        Row(what="embed fp32, runtime: eager", unit="frames/s", figures=found["eager"]),
+        Row(
+            what="embed fp32",
+            unit="frames/s",
+            figures=found["fp32"],
+            reference="embed fp32, runtime: eager",
+            against=found["eager"],
+        ),
+    ]
     for precision in precisions:
         rows += _precision_rows(precision, found, settings=bare[precision].settings)
     what = f"simple loop fp32 (batch {SIMPLE_BATCH})"
@@ -113,25 +130,26 @@ class _Bare:
         work = fresh_work(project, precision)
         loaded = load_encoder(work)
         self._forward: ForwardPass = prepare_forward(
-            loaded, loaded.config, tuning=Store.at(work.store).root / "tuning", note=lambda _text: None
+            loaded,
+            loaded.config,
+            tuning=Store.at(work.store).root / "tuning",
+            note=lambda _text: None,
+            num_rows=0 if num_frames < FORWARD_FRAMES else ROWS_OF_A_LARGE_JOB,  # all runtimes are measured then
         )
         chosen = self._forward.execution
-        self.settings = f"channels_last={chosen.channels_last}, batch {chosen.batch_size}"
-        layout = torch.channels_last if chosen.channels_last else torch.contiguous_format
-        shape = (chosen.batch_size, 3, *loaded.data_config.size)
-        self._x = torch.randn(shape, device=chosen.device).contiguous(memory_format=layout)
-        self._encoder = loaded.encoder.to(chosen.device).to(memory_format=layout).eval()
+        self.settings = f"{self._forward.runtime}, channels_last={chosen.channels_last}, batch {chosen.batch_size}"
+        self._x = self._forward.sample()
         self._batches = 1 + num_frames // chosen.batch_size
 
     def rate(self) -> float:
         """Frames a second, after one batch that is not counted."""
         device, precision = self._forward.execution.device, self._forward.execution.precision
         with torch.inference_mode(), autocast(device, precision):
-            self._encoder(self._x)
+            self._forward.call(self._x)
             _wait(device)
             started = time.perf_counter()
             for _ in range(self._batches):
-                self._encoder(self._x)
+                self._forward.call(self._x)
             _wait(device)
         return self._batches * len(self._x) / (time.perf_counter() - started)
 

@@ -121,9 +121,9 @@ class ForwardPass:
         self._encoder = encoder.eval().to(execution.device)
         # also where it is not wanted: the encoder may come out of a pass that had it
         set_layout(self._encoder, channels_last=execution.channels_last)
-        self._call: Callable[[Tensor], dict[str, Tensor]] = self._encoder
+        self.call: Callable[[Tensor], dict[str, Tensor]] = self._encoder  # of normalised rows; see `sample`
         if execution.compile:
-            self._call = torch.compile(self._encoder)
+            self.call = torch.compile(self._encoder)
         self._runtime: Runtime | None = None
         self._normalise = Normalise(config, device=execution.device, channels_last=execution.channels_last)
         self._note = note or (_quiet)
@@ -151,7 +151,7 @@ class ForwardPass:
 
     def use(self, runtime: Runtime) -> None:
         """From now on compute with ``runtime``, which was built with `sample`."""
-        self._runtime = self._call = runtime
+        self._runtime = self.call = runtime
 
     def submit(self, rows: npt.NDArray[np.uint8]) -> Sequence[Pending | ViewsPending]:
         """Start the forward pass of frames (B,H,W,3), clips (B,T,H,W,3) or views; several parts when memory ran out.
@@ -197,7 +197,7 @@ class ForwardPass:
                 (host.pin_memory() if is_cuda else host).to(self.execution.device, non_blocking=is_cuda)
             )
             with autocast(self.execution.device, self.execution.precision):
-                outputs = self._call(x)
+                outputs = self.call(x)
             rows = {name: self._to_host(tensor[:num_rows]) for name, tensor in outputs.items()}
             event = recorded(self.execution.device) if is_cuda else None
         return Pending(rows, event)

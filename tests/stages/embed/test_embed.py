@@ -22,7 +22,7 @@ from reelwright.stages.embed.work import run_items
 from reelwright.storage.arrays.embeddings import EmbeddingStore
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import ConfigError, InputError
-from reelwright.storage.ledger.items import ItemLedger
+from reelwright.storage.ledger.items import WORK_STEPS, ItemLedger
 
 from .conftest import Notes
 
@@ -128,6 +128,10 @@ def test_ledger_and_progress(three):
         "c": ("ok", 11),
     }
     assert all(row.bytes > 0 and row.seconds > 0 for row in ledger.values())
+    steps = [getattr(row, f"{step}_seconds") for row in ledger.values() for step in WORK_STEPS]
+    assert len(steps) == 12
+    assert all(0 < seconds < 60 for seconds in steps)
+    assert all(row.decode_seconds + row.forward_seconds < row.seconds + 1 for row in ledger.values())
     assert reporter.frames == reporter.totals[-1] == 36
     assert (three.store.node("emb") / "items.parquet").exists()
 

@@ -6,13 +6,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from reelwright.models.encoders.build import build_encoder
 from reelwright.stages.base.work import InputRef, VideoItem
+from reelwright.stages.datasets.tasks.labels import LabelSpace
+from reelwright.stages.datasets.tasks.task import build_task
 from reelwright.stages.embed.encoding.forward import ForwardPass
+from reelwright.stages.predict.config import PredictWindowSettings
+from reelwright.stages.predict.loaded_run import LoadedRun, VideoRows
 from reelwright.stages.predict.scorer import Scorer
 from reelwright.stages.predict.work import publish, run_items
+from reelwright.storage.arrays.spans import Spans
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.ledger.items import ItemLedger
 from reelwright.storage.results.predictions import PredictionSet
@@ -20,6 +26,8 @@ from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.results.scores import read_scores
 
 from .conftest import EMBED, FRAMES, LENGTHS, over_frames
+
+WINDOW = {"length": 3, "hop": 1, "dilation": 1, "short": "pad", "to_end": False}  # as config.yaml has it
 
 
 def _assert_same(toy, first, second):
@@ -48,6 +56,50 @@ def test_frames_give_the_scores_of_their_embeddings_and_are_encoded_once(filmed,
     _assert_same(toy, "over embeddings", "over frames")
     publish(work, toy.store.predictions("published"))
     assert PredictionSet(toy.store.predictions("published")).rows().num_rows == 6 + 11 + 1
+
+
+@pytest.mark.slow
+def test_frames_are_encoded_at_the_precision_that_is_asked_for(filmed):
+    toy, items = filmed
+    for precision in (None, "bf16"):
+        run_items(replace(over_frames(toy, items[:1], precision=precision), key=f"at {precision}"), toy.reporter)
+    plain, rough = (
+        read_scores(toy.store.predictions(f"at {precision}"), items[0].digest).scores for precision in (None, "bf16")
+    )
+    np.testing.assert_allclose(plain, rough, atol=0.05)
+    assert not np.array_equal(plain, rough)
+
+
+def test_a_network_that_sees_clips_computes_at_the_precision_that_is_asked_for():
+    network = torch.nn.Linear(8, 2)
+    seen = []
+
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = network
+
+        def forward(self, batch):
+            logits = self.layer(batch["rows"].mean(1))
+            seen.append(logits.dtype)
+            return {"logits": logits}
+
+    run = LoadedRun(
+        module=Network(), key="run", stage="train", task=build_task("video", LabelSpace(classes=("a", "b"))),
+        output="pooled", row_shape=(8,), keeps_positions=False, window=WINDOW, clips={"sampling": "grid"},
+    )  # fmt: skip
+    rows = np.random.default_rng(0).normal(size=(6, 8)).astype(np.float32)
+    numbers = np.arange(6)
+    video = VideoRows("d", rows, Spans(numbers / 1.0, numbers + 1.0, numbers, numbers + 1))
+    scores = {}
+    for precision in ("fp32", "bf16"):
+        scorer = Scorer(run, PredictWindowSettings(), batch_size=4, precision=precision)
+        seen.clear()
+        scores[precision] = scorer.score([video])[0].scores
+        assert set(seen) == {torch.float32 if precision == "fp32" else torch.bfloat16}
+        assert scores[precision].dtype == np.float32
+    np.testing.assert_allclose(scores["fp32"], scores["bf16"], atol=0.02)
+    assert not np.array_equal(scores["fp32"], scores["bf16"])
 
 
 @pytest.mark.parametrize("over", ["embeddings", pytest.param("frames", marks=pytest.mark.slow)])

@@ -225,11 +225,13 @@ def test_settings_that_are_not_used_are_in_no_key():
     assert PredictConfig(run="train", window={"views": 2}).spec()["merged"] == "distinct views"
     cropped = PredictConfig(run="train", frames="frames", crops=3).spec()
     assert plain.spec()["window"].keys() == {"dilation", "hop", "length", "short", "to_end", "views"}
+    assert PredictConfig(run="train", frames="frames", precision="bf16").spec()["precision"] == "bf16"
     assert cropped == {"crops": 3, "short_side": None, "window": plain.spec()["window"]}
 
 
 REFUSED = {
     "of embeddings": ({"embeddings": ["emb"], "crops": 3}, "crops and short_side are of frames, embeddings have none"),
+    "no precision": ({"embeddings": ["emb"], "precision": "bf16"}, "precision is of encoders of frames; predict from"),
     "no crop": ({"frames": "frames", "crops": 0}, "crops: 0 is not allowed"),
     "slid and viewed": ({"window": {"sampling": "grid", "views": 2}}, "sampling: grid slides windows, but views and"),
     "no side": ({"frames": "frames", "short_side": 0}, "short_side: 0 is not allowed"),
