@@ -15,7 +15,7 @@ from reelwright.stages.decode.geometry import Frames, Geometry
 from reelwright.stages.decode.rows import Batch, Sent, apply_steps, chunk, notes, opened_needed, reading
 from reelwright.storage.arrays.frame_writer import FrameWriter, SharedFrames
 from reelwright.storage.arrays.frames import FrameLayout, FrameStore
-from reelwright.storage.arrays.row_times import RowTimes
+from reelwright.storage.arrays.spans import RowTimes
 from reelwright.storage.errors import ItemError
 
 STORE_BATCH_ROWS = 8

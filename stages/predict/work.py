@@ -102,7 +102,7 @@ def load_for(work: Work, config: PredictConfig) -> LoadedRun:
 
 
 def scorer_for(run: LoadedRun, config: PredictConfig) -> Scorer:
-    """The scorer of a run; of clips, whose frames all go through the network, batches hold `frame_batch_size` frames."""
+    """The scorer of a run. Of clips, whose frames all go through the network, a batch has `frame_batch_size` frames."""
     number, precision = config.batch_size, "fp32"
     if run.sees is not None:
         length = predicted_shape(config.window, run.window).length
