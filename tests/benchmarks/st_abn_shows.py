@@ -1,13 +1,14 @@
 """What attention shows on actions: python -m tests.benchmarks.st_abn_shows FOLDER [--seeds N].
 
 FOLDER is what `reelwright init --recipe st_abn FOLDER` wrote; its videos and maps are those of its store. Per seed the
-same network is trained on the same maps in three forms, all equally deep:
+same network is trained on the same maps in four forms:
 
 attention branch    the recipe's
-S = M = 1           with both classifiers, but nothing is gated (branch: ungated)
-plain               without branch and gate (branch: false), with the branch's bottlenecks behind the others
+S = M = 1           as deep, with both classifiers, but nothing is gated (branch: ungated)
+plain, as deep      without branch and gate (branch: false), the branch's bottlenecks behind the others
+plain               without branch and gate
 
-Of the last two, attention in space is Grad-CAM of the answer. Of the test videos:
+Of all but the first, attention in space is Grad-CAM of the answer. Of the test videos:
 
 accuracy        of the videos, in %
 energy          attention in space inside the acting object's box, over the box's share of the frame; mean over the
@@ -44,7 +45,7 @@ from reelwright.pipeline.project import Project
 from reelwright.stages.base.video_writer import VideoWriter
 from reelwright.storage.arrays.window_outputs import WindowOutputs
 
-MODELS = ("attention branch", "S = M = 1", "plain")
+MODELS = ("attention branch", "S = M = 1", "plain, as deep", "plain")
 METRICS = (
     *("accuracy", "energy", "pointing", "uniform pointing", "time AUC", "AUC less place"),
     *("directed", "mirrored", "flipped"),
@@ -103,7 +104,12 @@ def stages_of(stages: Mapping[str, Any], seeds: range, *, models: Sequence[str] 
     """The nodes up to the maps, and those of each model and seed."""
     made: dict[str, Any] = {name: stages[name] for name in ("frames", "maps")}
     layers = stages["train"]["model"].get("layers", 2)
-    forms: tuple[dict[str, Any], ...] = ({}, {"branch": "ungated"}, {"branch": False, "layers": 2 * layers})
+    forms: tuple[dict[str, Any], ...] = (
+        {},
+        {"branch": "ungated"},
+        {"branch": False, "layers": 2 * layers},
+        {"branch": False},
+    )
     for seed in seeds:
         for model in models:
             options = dict(zip(MODELS, forms, strict=True))[model]

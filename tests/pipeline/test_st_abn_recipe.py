@@ -48,8 +48,8 @@ def test_figures_of_attention_are_those_by_hand() -> None:
     assert (share, inside, points) == (1 / 16, pytest.approx(0.025), False)
     assert auc(np.array([0.9, 0.4, 0.4, 0.1]), np.array([True, True, False, False])) == (1 + 1 + 0.5 + 1) / 4
     stages = stages_of(yaml.safe_load(read_recipe("st_abn"))["stages"], range(2))
-    plain, ungated = stages["plain_1"], stages["S___M___1_1"]
+    plain, ungated = stages["plain__as_deep_1"], stages["S___M___1_1"]
     assert (plain["seed"], plain["model"]["branch"], "loss" in plain) == (1, False, False)
-    assert plain["model"]["layers"] == 2 * stages["attention_branch_1"]["model"]["layers"]
+    assert plain["model"]["layers"] == 2 * stages["plain_1"]["model"]["layers"]
     assert (ungated["model"]["branch"], ungated["loss"]["attention_weight"]) == ("ungated", 1.0)
     assert [mirror_image(name) for name in ("turn_left", "move_right", "grow")] == ["turn_right", "move_left", "grow"]
