@@ -7,6 +7,7 @@ of a video that nobody labelled.
 from __future__ import annotations
 
 import csv
+import functools
 import os
 import re
 import shutil
@@ -89,11 +90,17 @@ def test_sdist_and_wheel_have_all_modules_and_data(shipped: tuple[Path, Path]) -
 
 def _installed(name: str) -> str:
     """Where a file of the repository lies in the installed package, below `reelwright`."""
-    places = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["package-dir"]
-    folders = {folder: package for package, folder in places.items() if name.startswith(f"{folder}/")}
+    folders = {folder: package for package, folder in _places().items() if name.startswith(f"{folder}/")}
     longest = max(folders, key=len)
     package = folders[longest].replace(".", "/").partition("/")[2]
     return f"{package}{name.removeprefix(longest)}".removeprefix("/")
+
+
+@functools.cache
+def _places() -> dict[str, str]:
+    """Package -> folder, as pyproject.toml says."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)["tool"]["setuptools"]["package-dir"]
 
 
 @pytest.mark.slow
