@@ -159,16 +159,16 @@ def _table_line(line: str) -> str:
 
 def _commands(command: Any, path: str) -> Iterator[str]:
     """Help of a command and of those below it."""
-    for name, inner in sorted(getattr(command, "commands", {}).items()):
-        here = f"{path} {name}"
-        if getattr(inner, "commands", None):
+    context = command.context_class(command)
+    for name in sorted(command.list_commands(context)):
+        inner, here = command.get_command(context, name), f"{path} {name}"
+        if hasattr(inner, "list_commands"):
             yield from _commands(inner, here)
             continue
         rows = []
         for parameter in inner.params:
             names = ", ".join(f"`{each}`" for each in (*parameter.opts, *parameter.secondary_opts))
-            is_option = parameter.opts[0].startswith("-")
-            shown = names if is_option else f"`{parameter.name.upper()}`"
+            shown = names if parameter.opts[0].startswith("-") else f"`{parameter.name.upper()}`"
             rows.append(f"| {shown} | {_cell(' '.join((getattr(parameter, 'help', '') or '').split()))} |")
         table = "\n".join(["| argument or option | meaning |", "|---|---|", *rows])
         yield f"## `{here}`\n\n{_cell(' '.join((inner.help or '').split()))}\n\n{table if rows else ''}"

@@ -79,7 +79,7 @@ def test_commands_and_their_options_exist(block: Block) -> None:
 def _resolve(command: Any, words: list[str]) -> None:
     """Parse the words as the command line does, and run nothing."""
     context = command.make_context("reelwright", list(words), resilient_parsing=True)
-    if hasattr(command, "commands"):
+    if hasattr(command, "list_commands"):
         inner = command.get_command(context, words[0])
         assert inner is not None, f"no command is called {words[0]!r}"
         _resolve(inner, words[1:])
