@@ -144,6 +144,9 @@ class Model:
         model was made for; without both they are taken to be those already, `Model.fps` a second. What an encoder's
         batch size is measured for is fixed here, so rows may differ by rounding.
 
+        Times of a file are as its container has them and may not be k / fps to the last digit; give them as ``times``
+        where that counts. The last frame is taken to be shown for as long as most others.
+
         Raises InputError for arrays that do not fit, ConfigError where no encoder is known.
         """
         return self._loaded().of_frames(frames, fps=fps, times=times, name=name)

@@ -258,3 +258,44 @@ def test_without_optional_packages_what_to_install_is_said(project: Project, mon
     for use, extra in ((project["embed"]["a"].to_xarray, "xarray"), (project["train"].plot, "plots")):
         with pytest.raises(UnusableMachineError, match=rf"pip install 'reelwright\[{extra}\]'"):
             use()
+
+
+NETWORKS = """
+  slow: {uses: decode, fps: 3.3333, short_side: 40, codec: jpeg, workers: 1}
+  second: {uses: embed, frames: slow, encoder: timm/test_resnet, weights: none, batch_size: 8, channels_last: false}
+  both:
+    {uses: train, embeddings: [embed, second], task: majority, window: {length: 4, hop: 2}, epochs: 1, batch_size: 8,
+     model: {name: gru, width: 8}, val_splits: []}
+  tune: {uses: finetune, frames: frames, spatial: embed, temporal: train, epochs: 1, batch_size: 4, val_splits: []}
+  clips:
+    {uses: finetune, frames: frames, model: {name: st_abn, depth: 18}, preprocess: {size: [32, 32], resize: 32},
+     task: majority, window: {length: 4, hop: 3}, epochs: 1, batch_size: 8, val_splits: [], device: cpu}
+  predict_both: {uses: predict, run: both}
+  predict_tune: {uses: predict, run: tune, frame_batch_size: 8}
+  predict_clips: {uses: predict, run: clips}
+"""
+
+
+@pytest.mark.slow
+def test_other_networks_get_the_scores_of_predict_too(copied: Path) -> None:
+    """Rows of two encoders at two rates, one through JPEG; encoder and model of one run; clips of frames."""
+    path = copied / "reelwright.yaml"
+    path.write_text(path.read_text() + NETWORKS)
+    project = Project(path)
+    (video,) = project.videos().query("video_id == 'd'")["path"]
+    frames = _frames(Path(video))
+    for node in ("both", "tune", "clips"):
+        expected = project.run(f"predict_{node}").to_pandas().query("video_id == 'd'")
+        given = project[node].model()(frames, fps=10)
+        names = [f"score.{name}" for name in given.classes]
+        np.testing.assert_allclose(given.scores, expected[names].to_numpy(), atol=1e-5, err_msg=node)
+        np.testing.assert_allclose(given.times, expected[["start_seconds", "stop_seconds"]].to_numpy())
+    rows = [project[node]["d"] for node in ("embed", "second")]
+    middles = [each.times.mean(axis=1) for each in rows]  # none is as near to two rows of the other node
+    near = [int(np.abs(middles[1] - middle).argmin()) for middle in middles[0]]
+    joined = np.concatenate([rows[0].rows, rows[1].rows[near]], axis=1)
+    expected = project["predict_both"].to_pandas().query("video_id == 'd'")
+    found = project["both"].model().rows(joined)
+    np.testing.assert_allclose(found.scores, expected[["score.blue", "score.bright"]].to_numpy(), atol=1e-5)
+    with pytest.raises(ConfigError, match="sees clips of frames, not rows"):
+        project["clips"].model().rows(joined)
