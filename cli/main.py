@@ -17,6 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from reelwright.cli import cluster, upkeep
+from reelwright.cli.examples import example_of
 from reelwright.cli.inspect import compare, data, encoders, export, show
 from reelwright.cli.run import failing, run, single, watching
 from reelwright.cli.sources import importing, preparing, start, steps, synthesize
@@ -96,6 +97,10 @@ MODULES = (
 )
 for module in MODULES:
     module.register(app)
+for parent, commands in [("", app), *((f"{group.name} ", group.typer_instance) for group in app.registered_groups)]:
+    for registered in commands.registered_commands if commands is not None else ():
+        own = registered.name or getattr(registered.callback, "__name__", "").replace("_", "-")
+        registered.epilog = example_of(f"{parent}{own}")
 
 
 def main() -> None:

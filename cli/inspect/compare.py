@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reelwright.cli.completion import complete_run
 from reelwright.cli.options import ConfigOption, JsonOption, SetOption
 from reelwright.pipeline.config.seeds import base_name
 from reelwright.storage.errors import ConfigError, nearest
@@ -30,9 +31,9 @@ def register(app: typer.Typer) -> None:
 
 def diff(
     old: Annotated[
-        str, typer.Argument(metavar="A", help="A pipeline file, FILE:NODE, a node, or a key's first digits.")
+        str, typer.Argument(help="A pipeline file, FILE:NODE, a node, or a key's digits.", autocompletion=complete_run)
     ],
-    new: Annotated[str, typer.Argument(metavar="B", help="The same of the other side.")],
+    new: Annotated[str, typer.Argument(help="The same of the other side.", autocompletion=complete_run)],
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -255,12 +256,11 @@ def _seed_table(groups: Sequence[SeedGroup]) -> str:
     from reelwright.cli.format import table_text
     from reelwright.cli.run.scores import is_headline
 
-    scores = [name for name in dict.fromkeys(name for group in groups for name in group.means) if is_headline(name)]
-    settings = list(dict.fromkeys(name for group in groups for name in group.settings))
+    scores = list(filter(is_headline, dict.fromkeys(name for group in groups for name in group.means)))
+    settings = dict.fromkeys(name for group in groups for name in group.settings)
     body = [
         (
-            base_name(group.runs[0].record.node),
-            str(len(group.runs)),
+            *(base_name(group.runs[0].record.node), str(len(group.runs))),
             *(f"{group.means[s]:.4g} ± {group.deviations[s]:.2g}" if s in group.means else "-" for s in scores),
             *(_setting(name, group.settings.get(name, "-")) for name in settings),
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from reelwright.cli.completion import complete_node, complete_stage
 from reelwright.cli.options import ConfigOption, JsonOption, SetOption
 
 if TYPE_CHECKING:
@@ -26,7 +27,10 @@ def register(app: typer.Typer) -> None:
 
 
 def settings(
-    stage: Annotated[str, typer.Argument(help="Name of a stage, or videos, labels, synthesize, cluster.")],
+    stage: Annotated[
+        str,
+        typer.Argument(help="Name of a stage, or videos, labels, synthesize, cluster.", autocompletion=complete_stage),
+    ],
 ) -> None:
     """List the settings of a stage: name, default, what it means."""
     from reelwright.pipeline.config.cluster import ClusterSettings
@@ -51,7 +55,7 @@ def settings(
 
 
 def show(
-    node: Annotated[str, typer.Argument(help="Name of a node.")],
+    node: Annotated[str, typer.Argument(help="Name of a node.", autocompletion=complete_node)],
     config: ConfigOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
@@ -88,7 +92,10 @@ def show(
 
 
 def report(
-    node: Annotated[str | None, typer.Argument(help="An evaluate, probe or render node; default: all of them.")] = None,
+    node: Annotated[
+        str | None,
+        typer.Argument(help="An evaluate, probe or render node; default: all of them.", autocompletion=complete_node),
+    ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
 ) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reelwright.cli.completion import complete_node
 from reelwright.cli.options import (
     EXIT_SOME_FAILED,
     ConfigOption,
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
     from reelwright.pipeline.run.results import RunOptions
 
 NodesArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="[NODE]...", help="Nodes of this stage; default: all.")
+    list[str] | None,
+    typer.Argument(metavar="[NODE]...", help="Nodes of this stage; default: all.", autocompletion=complete_node),
 ]
 
 TrainedOption = Annotated[
