@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import sys
@@ -13,7 +14,8 @@ from reelwright.pipeline.run.results import Failure, NodeResult, RunResult
 from reelwright.storage.ledger.items import WORK_STEPS
 
 _BYTE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
-_MAX_FAILURES_SHOWN = 20
+_MAX_FAILURES_SHOWN = 20  # lines
+_MAX_NAMES = 3  # of videos in a line
 
 
 def bytes_text(count: float) -> str:
@@ -81,14 +83,30 @@ def result_table(results: Sequence[NodeResult]) -> str:
 
 
 def failure_table(failures: Sequence[Failure]) -> str:
-    """Which videos failed where, why, and what was tried."""
+    """Which videos failed where, why, and what was tried; those that failed in the same way are one line."""
+    alike: dict[tuple[str, ...], list[Failure]] = {}
+    for failure in failures:
+        message = functools.reduce(_without, failure.video_ids, failure.row.message)
+        alike.setdefault((failure.node, _status(failure), failure.row.cause, message), []).append(failure)
     rows = [
-        (", ".join(failure.video_ids), failure.node, _status(failure), failure.row.cause, failure.row.message)
-        for failure in failures[:_MAX_FAILURES_SHOWN]
+        (_videos(group), group[0].node, _status(group[0]), group[0].row.cause, group[0].row.message)
+        for group in list(alike.values())[:_MAX_FAILURES_SHOWN]
     ]
     text = table_text(("video", "node", "status", "cause", "what happened"), rows)
-    more = len(failures) - len(rows)
+    more = len(failures) - sum(len(group) for group in list(alike.values())[:_MAX_FAILURES_SHOWN])
     return f"{text}\n... and {more} more (--json shows all)" if more else text
+
+
+def _without(message: str, video_id: str) -> str:
+    """A message without the words that name its video, to tell whether others say the same."""
+    name = video_id.rpartition("/")[2]
+    return " ".join("" if name in word else word for word in message.split())
+
+
+def _videos(failures: Sequence[Failure]) -> str:
+    names = [name for failure in failures for name in failure.video_ids]
+    more = f" and {len(names) - _MAX_NAMES:,} more" if len(names) > _MAX_NAMES else ""
+    return f"{', '.join(names[:_MAX_NAMES])}{more}"
 
 
 def _status(failure: Failure) -> str:

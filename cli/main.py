@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from reelwright.cli.examples import example_of
 from reelwright.storage.errors import ConfigError, InputError, Interrupted, ReelwrightError
 
 COMMANDS = {  # in the order of `--help`: its panel, and the function, or the group, that is imported when it is meant
@@ -85,9 +86,12 @@ class _Commands(TyperGroup):
             panel, place = COMMANDS[name]
             app, found = typer.Typer(), resolve_name(f"reelwright.cli.{place}")
             if isinstance(found, typer.Typer):
+                for command in found.registered_commands:
+                    own = command.name or getattr(command.callback, "__name__", "")
+                    command.epilog = example_of(f"{name} {own.replace('_', '-')}")
                 app.add_typer(found, name=name, rich_help_panel=panel)
             else:
-                app.command(name, rich_help_panel=panel)(found)
+                app.command(name, rich_help_panel=panel, epilog=example_of(name))(found)
             self.commands.update(typer.main.get_group(app).commands)
 
     def invoke(self, ctx: Any) -> Any:

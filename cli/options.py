@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from reelwright.cli.completion import complete_node, complete_setting
 from reelwright.storage.errors import ConfigError
 
 
@@ -39,6 +40,7 @@ SetOption = Annotated[
         "-S",
         "--set",
         metavar="NAME=VALUE",
+        autocompletion=complete_setting,
         help="Override a setting, as in train.epochs=5. Repeatable. Blocks are merged ('train.model={layers: 2}'); one "
         "given another name ('train.model={name: gru}') loses the options of the old one.",
     ),
@@ -59,7 +61,8 @@ SchedulerOption = Annotated[
 ProfileOption = Annotated[str | None, typer.Option("--profile", help="Block of your file of clusters.")]
 WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="dask, slurm: at most so many workers.")]
 ForceOption = Annotated[
-    list[str] | None, typer.Option("--force", metavar="NODE", help="Do this node again. Repeatable.")
+    list[str] | None,
+    typer.Option("--force", metavar="NODE", help="Do this node again. Repeatable.", autocompletion=complete_node),
 ]
 KeepGoingOption = Annotated[
     bool, typer.Option("-k", "--keep-going", help="After a node failed, go on with what does not need it.")

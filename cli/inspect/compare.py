@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reelwright.cli.completion import complete_run
 from reelwright.cli.inspect.run_tables import WRITERS, number_text, run_table, seed_table
 from reelwright.cli.options import ConfigOption, JsonOption, SetOption
 from reelwright.storage.errors import ConfigError, nearest
@@ -23,9 +24,9 @@ _MIN_PREFIX_DIGITS = 4
 
 def diff(
     old: Annotated[
-        str, typer.Argument(metavar="A", help="A pipeline file, FILE:NODE, a node, or a key's first digits.")
+        str, typer.Argument(help="A pipeline file, FILE:NODE, a node, or a key's digits.", autocompletion=complete_run)
     ],
-    new: Annotated[str, typer.Argument(metavar="B", help="The same of the other side.")],
+    new: Annotated[str, typer.Argument(help="The same of the other side.", autocompletion=complete_run)],
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import typer
 
+from reelwright.cli.completion import complete_stage
 from reelwright.cli.options import JsonOption
 
 _WORDS = {"str": "text", "bool": "true or false", "NoneType": "null", "Any": "anything", "Path": "path", "dict": "map"}
@@ -30,7 +31,12 @@ class Setting:
 
 
 def settings(
-    name: Annotated[str, typer.Argument(help="A stage, model or objective, or videos, labels, synthesize, cluster.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A stage, model or objective, or videos, labels, synthesize, cluster.", autocompletion=complete_stage
+        ),
+    ],
     as_json: JsonOption = False,
 ) -> None:
     """List the settings of a stage, or the options of a model or objective: name, default, meaning, what is allowed."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from reelwright.cli.completion import complete_node
 from reelwright.cli.options import ConfigOption, JsonOption, SetOption
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def show(
-    node: Annotated[str, typer.Argument(help="Name of a node.")],
+    node: Annotated[str, typer.Argument(help="Name of a node.", autocompletion=complete_node)],
     config: ConfigOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
@@ -54,7 +55,10 @@ def show(
 
 
 def report(
-    node: Annotated[str | None, typer.Argument(help="An evaluate, probe or render node; default: all of them.")] = None,
+    node: Annotated[
+        str | None,
+        typer.Argument(help="An evaluate, probe or render node; default: all of them.", autocompletion=complete_node),
+    ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
 ) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from reelwright.cli.completion import complete_node
 from reelwright.cli.options import (
     ConfigOption,
     DryRunOption,
@@ -35,9 +36,15 @@ if TYPE_CHECKING:
     from reelwright.pipeline.config.pipeline_file import PipelineFile
     from reelwright.pipeline.run.results import RunOptions
 
-OnlyOption = Annotated[list[str] | None, typer.Option("--only", metavar="NODE", help="Run just this node. Repeatable.")]
+OnlyOption = Annotated[
+    list[str] | None,
+    typer.Option("--only", metavar="NODE", help="Run just this node. Repeatable.", autocompletion=complete_node),
+]
 UntilOption = Annotated[
-    list[str] | None, typer.Option("--until", metavar="NODE", help="Run this node and what it needs. Repeatable.")
+    list[str] | None,
+    typer.Option(
+        "--until", metavar="NODE", help="Run this node and what it needs. Repeatable.", autocompletion=complete_node
+    ),
 ]
 
 
@@ -130,7 +137,10 @@ def status(
 
 
 def explain(
-    node: Annotated[str, typer.Argument(help="Name of a node, or videos where the pipeline makes them.")],
+    node: Annotated[
+        str,
+        typer.Argument(help="Name of a node, or videos where the pipeline makes them.", autocompletion=complete_node),
+    ],
     video: Annotated[str | None, typer.Argument(help="A video_id: what is known of this one.")] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reelwright.cli.completion import complete_node
+from reelwright.cli.examples import example_of
 from reelwright.cli.options import (
     EXIT_SOME_FAILED,
     ConfigOption,
@@ -41,7 +43,8 @@ if TYPE_CHECKING:
     from reelwright.pipeline.run.results import RunOptions
 
 NodesArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="[NODE]...", help="Nodes of this stage; default: all.")
+    list[str] | None,
+    typer.Argument(metavar="[NODE]...", help="Nodes of this stage; default: all.", autocompletion=complete_node),
 ]
 
 TrainedOption = Annotated[
@@ -88,7 +91,8 @@ def stage_commands(stages: Mapping[str, Stage] = STAGES) -> Mapping[str, Any]:
     for stage, entry in stages.items():
         if entry.node is None:  # what is imported has commands of its own, or stands in pipeline files only
             continue
-        app.command(stage, help=_help(stage, entry.summary), rich_help_panel="Stages")(_command(stage))
+        shown = {"help": _help(stage, entry.summary), "epilog": example_of(stage), "rich_help_panel": "Stages"}
+        app.command(stage, **shown)(_command(stage))
     return typer.main.get_group(app).commands
 
 

@@ -34,8 +34,6 @@ def watch(
     """Show all nodes of a running pipeline live: how far, how quick, loss, time left. Ends when the run ends.
 
     The run may be on another terminal, or another machine with the same store. Give the -S that it was given.
-
-    Example: `reelwright watch --wait`
     """
     from rich.console import Console
 

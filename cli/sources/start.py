@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from reelwright.cli.completion import complete_recipe
 from reelwright.cli.options import ConfigOption, JobsOption, SetOption
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.tables.feature_files import is_feature_file
@@ -46,7 +47,12 @@ def demo(
 def init(
     folder: Annotated[Path, typer.Argument(help="Folder of the new pipeline file.")] = Path(),
     recipe: Annotated[
-        str | None, typer.Option("--recipe", help="Which pipeline: see --list. Without: what fits the videos there.")
+        str | None,
+        typer.Option(
+            "--recipe",
+            help="Which pipeline: see --list. Without: what fits the videos there.",
+            autocompletion=complete_recipe,
+        ),
     ] = None,
     listing: Annotated[bool, typer.Option("--list", help="List the recipes.")] = False,
     data: Annotated[bool, typer.Option(help="Of recipes with a stand-in for their data set: make it, too.")] = True,

@@ -8,7 +8,9 @@ import pytest
 from rich.console import Console
 
 from reelwright.cli import progress
+from reelwright.cli.format import failure_table
 from reelwright.cli.progress import NodeReporter
+from reelwright.pipeline.run.results import Failure
 from reelwright.stages.base.work import VideoItem
 from reelwright.storage.ledger.items import ItemRow
 
@@ -50,3 +52,18 @@ def test_videos_that_are_not_opened_yet_count(clock: list[float]) -> None:
         "frames: 150 of 200 frames, 14/s",
         "frames: 200 of 200 frames, 9.1/s, 6 min 58 s left",
     ]
+
+
+def test_failures_that_are_alike_are_one_line() -> None:
+    def failed(name: str, message: str, node: str = "embed") -> Failure:
+        row = ItemRow(digest=name, status="failed", cause="not_a_video", message=message)
+        return Failure(node=node, video_ids=(name,), row=row)
+
+    same = [failed(f"clips/v{number}", f"/data/clips/v{number}.mp4 is no video") for number in range(5)]
+    others = [failed("w", "w.mp4 is no video"), failed("x", "x.mp4 is empty"), failed("y", "y.mp4 is empty", "videos")]
+    lines = failure_table([*same, *others]).splitlines()[2:]
+    assert lines[0].startswith("clips/v0, clips/v1, clips/v2 and 3 more  embed")
+    assert lines[0].endswith("/data/clips/v0.mp4 is no video")
+    assert [line.split()[:2] for line in lines[1:]] == [["x", "embed"], ["y", "videos"]]
+    many = failure_table([failed(f"v{number}", f"cause {number} of {number}") for number in range(30)])
+    assert many.splitlines()[-1] == "... and 10 more (--json shows all)"

@@ -1,5 +1,6 @@
 """The embed stage on real small videos: against a plain loop, across videos, resumed, out of memory, failing."""
 
+import socket
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.geometry import apply
 from reelwright.stages.decode.source import FrameChunk, stream_frames
 from reelwright.stages.embed.config import ClipSettings, PreprocessSettings
+from reelwright.stages.embed.encoding import fetch as fetching
 from reelwright.stages.embed.encoding.encoder import load_encoder
 from reelwright.stages.embed.encoding.preprocess import geometry_of, override
 from reelwright.stages.embed.work import run_items
@@ -307,7 +309,12 @@ def test_positions_of_hub_weights_are_resized_as_those_of_files(project):
     assert found[0] == found[1]
 
 
-def test_hub_that_cannot_be_reached_says_what_to_do(project):
+def test_hub_that_cannot_be_reached_says_what_to_do_at_once(project, monkeypatch):
+    """Its client would try six times, for half a minute and more; a server that never answers is not waited for."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        assert not fetching._answers(address, limit_seconds=0.2)
+    monkeypatch.setattr(fetching.constants, "ENDPOINT", address)  # nobody is there any more
     project.add("a", 2)
     with pytest.raises(InputError, match=r"could not be fetched.*Run once on a machine with a network"):
         project.embed(weights="hub", encoder="timm/test_resnet.r160_in1k")

@@ -1,0 +1,77 @@
+"""What the shell offers, and that every command's help has an example that the command itself takes."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+import typer
+
+from reelwright.cli import completion
+from reelwright.cli.examples import EXAMPLES, example_of
+from reelwright.cli.main import app
+
+PIPELINE = """
+videos: {folder: videos}
+stages:
+  frames: {uses: decode}
+  embed: {uses: embed, frames: frames, encoder: timm/test_resnet, weights: none}
+"""
+GROUP = typer.main.get_command(app)
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> click.Context:
+    (tmp_path / "reelwright.yaml").write_text(PIPELINE, encoding="utf-8")
+    context = typer.Context(click.Command("run"))
+    context.params["config"] = str(tmp_path / "reelwright.yaml")
+    return context
+
+
+def test_nodes_settings_stages_and_recipes(context: typer.Context) -> None:
+    assert completion.complete_node(context, "") == ["frames", "embed"]
+    assert completion.complete_node(context, "em") == ["embed"]
+    assert completion.complete_setting(context, "frames.short") == ["frames.short_side="]
+    assert "videos.folder=" in completion.complete_setting(context, "videos.")
+    assert completion.complete_setting(context, "embed.clip") != []
+    assert completion.complete_setting(context, "frames.fps=") == []
+    assert completion.complete_stage("emb") == ["embed"]
+    assert completion.complete_stage("vid") == ["videos"]
+    assert [name for name, _ in completion.complete_recipe("de")] == ["default", "demo"]
+    assert completion.complete_run(context, "fr") == [("frames", "decode")]
+
+
+def test_a_file_that_cannot_be_read_offers_nothing(context: typer.Context, tmp_path: Path) -> None:
+    (tmp_path / "reelwright.yaml").write_text("stages: {a: {uses: nope}}", encoding="utf-8")
+    assert completion.complete_node(context, "") == completion.complete_setting(context, "") == []
+    assert completion.complete_run(context, "") == []
+
+
+def test_the_shell_is_offered_them(context: typer.Context) -> None:
+    command = GROUP.get_command(click.Context(GROUP), "run")  # type: ignore[attr-defined]
+    until = next(parameter for parameter in command.params if parameter.name == "until")
+    assert [item.value for item in until.shell_complete(context, "fr")] == ["frames"]
+
+
+def commands() -> dict[str, click.Command]:
+    """All commands by name, those in groups as ``data show``."""
+    found: dict[str, click.Command] = {}
+    for name, command in GROUP.commands.items():  # type: ignore[attr-defined]
+        inner = getattr(command, "commands", None)
+        found |= {name: command} if inner is None else {f"{name} {own}": each for own, each in inner.items()}
+    return found
+
+
+@pytest.mark.parametrize("name", commands())
+def test_every_command_has_an_example_that_it_takes(name: str) -> None:
+    command = commands()[name]
+    assert command.epilog == example_of(name)
+    written = command.epilog.removeprefix("Example: ")
+    assert written.startswith(f"reelwright {name}")
+    command.make_context(name, shlex.split(written.removeprefix(f"reelwright {name}")))
+
+
+def test_no_example_is_of_a_command_that_is_gone() -> None:
+    assert set(EXAMPLES) <= set(commands())
