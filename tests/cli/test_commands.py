@@ -13,7 +13,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from reelwright.cli.format import bytes_text, seconds_text, table_text
-from reelwright.cli.main import app
+from reelwright.cli.main import COMMANDS, app
 from tests import forks
 from tests.cli.test_comparing import reelwright
 from tests.small_project import PIPELINE
@@ -108,6 +108,18 @@ def test_every_stage_command_has_the_options_of_a_run(stage: str) -> None:
     assert {"-c", "-S", "-n", "-k", "-j", "--videos", "--force", "--limit", "--executor", "--json"} <= options
     assert ("--nproc" in options) == (stage in {"pretrain", "train", "finetune"})
     assert all(getattr(parameter, "help", "") for parameter in command.params)
+
+
+def test_a_command_is_found_alone_and_help_lists_all_in_order() -> None:
+    group = get_command(app)
+    assert group.get_command(None, "mean") is group.commands["mean"]
+    assert list(group.commands) == ["mean"]
+    fresh = get_command(app)
+    names = fresh.list_commands(None)
+    assert names[: len(COMMANDS)] == list(COMMANDS)
+    assert {"decode", "embed", "train"} <= set(names[len(COMMANDS) :])
+    assert all(fresh.get_command(None, name).name == name for name in names)
+    assert fresh.get_command(None, "import_model") is None  # a stage without a command of its own
 
 
 def test_the_version_is_the_installed_one_and_h_is_help() -> None:
