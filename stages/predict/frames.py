@@ -52,9 +52,9 @@ def score_frames(work: Work, config: PredictConfig, scorer: Scorer, *, writer: S
             }
         )
         tuning = Store.at(work.store).root / "tuning"
-        return loaded, prepare_forward(
-            loaded, settings, tuning=tuning, note=reporter.note, num_rows=expected_rows(work, loaded)
-        )
+        is_sparse = scorer.needed(clip_of(loaded, where=work.node)) is not None  # a few frames of each video
+        num_rows = 0.0 if is_sparse else expected_rows(work, loaded)
+        return loaded, prepare_forward(loaded, settings, tuning=tuning, note=reporter.note, num_rows=num_rows)
 
     loaded, forward = held(f"predict frames {work.key}", make)
     crops = _crops(config, loaded.data_config, where=work.node)
