@@ -16,8 +16,6 @@ from reelwright.storage.errors import ReelwrightError
 if TYPE_CHECKING:
     from reelwright.pipeline.config.pipeline_file import PipelineFile
 
-_BLOCKS = ("videos", "labels", "synthesize", "cluster")
-
 
 def complete_node(ctx: typer.Context, incomplete: str) -> list[str]:
     """Nodes of the pipeline file."""
@@ -33,14 +31,6 @@ def complete_setting(ctx: typer.Context, incomplete: str) -> list[str]:
     blocks: dict[str, Any] = {**file.nodes, "videos": file.videos, "labels": file.labels}
     names = (name for block, config in blocks.items() if config is not None for name in _settings(type(config), block))
     return _fitting(list(names), incomplete)
-
-
-def complete_stage(incomplete: str) -> list[str]:
-    """What `settings` knows."""
-    from reelwright.cli.inspect.settings import models, objectives
-    from reelwright.stages.base.registry import all_stages
-
-    return _fitting([*all_stages(), *_BLOCKS, *models(), *objectives()], incomplete)
 
 
 def complete_recipe(incomplete: str) -> list[tuple[str, str]]:

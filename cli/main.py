@@ -87,8 +87,8 @@ class _Commands(TyperGroup):
             app, found = typer.Typer(), resolve_name(f"reelwright.cli.{place}")
             if isinstance(found, typer.Typer):
                 for command in found.registered_commands:
-                    own = command.name or getattr(command.callback, "__name__", "")
-                    command.epilog = example_of(f"{name} {own.replace('_', '-')}")
+                    own = command.name or getattr(command.callback, "__name__", "").replace("_", "-")
+                    command.epilog = example_of(f"{name} {own}")
                 app.add_typer(found, name=name, rich_help_panel=panel)
             else:
                 app.command(name, rich_help_panel=panel, epilog=example_of(name))(found)

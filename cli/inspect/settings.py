@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import typer
 
-from reelwright.cli.completion import complete_stage
 from reelwright.cli.options import JsonOption
 
 _WORDS = {"str": "text", "bool": "true or false", "NoneType": "null", "Any": "anything", "Path": "path", "dict": "map"}
@@ -30,11 +29,18 @@ class Setting:
     meaning: str
 
 
+def _known(incomplete: str) -> list[str]:
+    """Names for the shell to offer."""
+    from reelwright.stages.base.registry import all_stages
+
+    return [name for name in (*all_stages(), *blocks(), *models(), *objectives()) if name.startswith(incomplete)]
+
+
 def settings(
     name: Annotated[
         str,
         typer.Argument(
-            help="A stage, model or objective, or videos, labels, synthesize, cluster.", autocompletion=complete_stage
+            help="A stage, model or objective, or videos, labels, synthesize, cluster.", autocompletion=_known
         ),
     ],
     as_json: JsonOption = False,

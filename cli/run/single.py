@@ -91,8 +91,8 @@ def stage_commands(stages: Mapping[str, Stage] = STAGES) -> Mapping[str, Any]:
     for stage, entry in stages.items():
         if entry.node is None:  # what is imported has commands of its own, or stands in pipeline files only
             continue
-        shown = {"help": _help(stage, entry.summary), "epilog": example_of(stage), "rich_help_panel": "Stages"}
-        app.command(stage, **shown)(_command(stage))
+        about = _help(stage, entry.summary)
+        app.command(stage, help=about, epilog=example_of(stage), rich_help_panel="Stages")(_command(stage))
     return typer.main.get_group(app).commands
 
 

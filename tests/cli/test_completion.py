@@ -37,8 +37,6 @@ def test_nodes_settings_stages_and_recipes(context: typer.Context) -> None:
     assert "videos.folder=" in completion.complete_setting(context, "videos.")
     assert completion.complete_setting(context, "embed.clip") != []
     assert completion.complete_setting(context, "frames.fps=") == []
-    assert completion.complete_stage("emb") == ["embed"]
-    assert completion.complete_stage("vid") == ["videos"]
     assert [name for name, _ in completion.complete_recipe("de")] == ["default", "demo"]
     assert completion.complete_run(context, "fr") == [("frames", "decode")]
 
@@ -50,6 +48,8 @@ def test_a_file_that_cannot_be_read_offers_nothing(context: typer.Context, tmp_p
 
 
 def test_the_shell_is_offered_them(context: typer.Context) -> None:
+    (name,) = GROUP.get_command(click.Context(GROUP), "settings").params[:1]  # type: ignore[attr-defined]
+    assert [item.value for item in name.shell_complete(context, "cas")] == ["cast"]
     command = GROUP.get_command(click.Context(GROUP), "run")  # type: ignore[attr-defined]
     until = next(parameter for parameter in command.params if parameter.name == "until")
     assert [item.value for item in until.shell_complete(context, "fr")] == ["frames"]
@@ -58,6 +58,7 @@ def test_the_shell_is_offered_them(context: typer.Context) -> None:
 def commands() -> dict[str, click.Command]:
     """All commands by name, those in groups as ``data show``."""
     found: dict[str, click.Command] = {}
+    GROUP.list_commands(click.Context(GROUP))  # type: ignore[attr-defined]
     for name, command in GROUP.commands.items():  # type: ignore[attr-defined]
         inner = getattr(command, "commands", None)
         found |= {name: command} if inner is None else {f"{name} {own}": each for own, each in inner.items()}
