@@ -24,8 +24,8 @@ import yaml
 from tests.docs.pages import ROOT, blocks, words_of
 
 VARIABLE = "REELWRIGHT_REAL_DATA"
-VIDEOS = ("Subject_1/ADL/10", "Subject_1/Fall/13", "Subject_1/Fall/14", "Subject_2/ADL/23")
-NEW = "Subject_3/Fall/16"
+VIDEOS = ("Subject_1/ADL/10", "Subject_1/Fall/13", "Subject_2/ADL/23")
+NEW = "Subject_1/ADL/16"
 ENCODER = {  # of the weights that a person has
     "encoder": "timm/mobilenetv2_100",
     "weights": "weights/mobilenetv2_100.imagenet1001.fp16.pth",
@@ -125,6 +125,7 @@ def real_data() -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # 30 s of processor time; a busy machine takes many times that
 def test_a_person_with_the_readme_reaches_a_report(environment: Path, real_data: Path, tmp_path: Path) -> None:
     mine = real_data / "gmdcsa24"
     with (mine / "manifest.csv").open(newline="", encoding="utf-8") as file:
@@ -182,6 +183,6 @@ def _edit(path: Path, real_data: Path) -> None:
     stages = content["stages"]
     stages["frames"]["fps"] = 2
     stages["embed"] |= {**ENCODER, "weights": str(real_data / ENCODER["weights"])}
-    stages["train"] |= {"window": {"length": 6, "hop": 2}, "epochs": 5}
+    stages["train"] |= {"window": {"length": 6, "hop": 2}, "epochs": 3}
     stages["predict"]["window"] = {"hop": 2}
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
