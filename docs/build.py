@@ -34,7 +34,21 @@ TOP_PAGES = ("CONTRIBUTING.md", "CHANGELOG.md")
 _AS_YAML = {"None": "null", "True": "true", "False": "false", "()": "[]", "''": "''"}
 
 API = {
-    "Projects": ["pipeline.project.Project", "pipeline.run.results.RunOptions", "pipeline.run.results.RunResult"],
+    "Projects": [
+        "pipeline.api.project.Project",
+        "pipeline.api.outputs.Run",
+        "pipeline.api.outputs.Report",
+        "pipeline.run.results.RunOptions",
+        "pipeline.run.results.RunResult",
+    ],
+    "A trained model": ["pipeline.api.model.Model", "stages.arrays.scores.ModelScores"],
+    "Embeddings and predictions": [
+        "stages.arrays.embeddings.Embeddings",
+        "stages.arrays.embeddings.VideoEmbeddings",
+        "stages.arrays.windows.WindowDataset",
+        "stages.arrays.scores.Predictions",
+        "pipeline.api.store.Store",
+    ],
     "What is stored": [
         "storage.arrays.frames.FrameStore",
         "storage.arrays.frames.FrameRows",

@@ -121,7 +121,7 @@ def _read_piece(content: Mapping[str, Any], where_: str) -> None:
 
 
 def _read_node(value: Mapping[str, Any], where_: str) -> None:
-    settings = {key: entry for key, entry in value.items() if key != "uses"}
+    settings = {key: entry for key, entry in value.items() if key not in {"uses", "seeds"}}  # seeds: seed, each
     parse_config(config_model(value["uses"], where=where_), settings, where=where_)
 
 
