@@ -40,7 +40,7 @@ def test_the_reference_has_every_setting_with_its_default(build: ModuleType) -> 
     assert "## `moco`" in pages["objectives"]
     assert "`predictor_hidden`" not in pages["objectives"].partition("## `moco`")[2].partition("## `byol`")[0]
     assert "## `reelwright data show`" in pages["commands"]
-    assert "::: reelwright.pipeline.project.Project" in pages["python"]
+    assert "::: reelwright.pipeline.api.project.Project" in pages["python"]
 
 
 def test_a_cell_of_a_table_stays_one_cell(build: ModuleType) -> None:
