@@ -151,11 +151,11 @@ class EmbedConfig(StageConfig):
     """Memory layout; null: chosen by measuring."""
     compile: bool = execution(False)
     """torch.compile the encoder."""
-    runtime: Literal["auto", "eager", "folded", "inductor", "onnx"] = execution("auto")
-    """What computes fp32 on a CPU. eager: torch as it is; folded: batch norms folded into convolutions; inductor:
-    torch.compile with frozen weights (needs a C++ compiler); onnx: ONNX Runtime (the extra onnx). auto: the one that
-    is done first, by measuring once for a model and machine; small jobs stay eager. Rows equal those of eager to 1e-4
-    of their largest value, or a runtime is refused; which one made a video's rows is in their attributes."""
+    runtime: Literal["auto", "eager", "folded", "onnx"] = execution("auto")
+    """What computes fp32 on a CPU. eager: torch as it is; folded: batch norms folded into convolutions; onnx: ONNX
+    Runtime (the extra onnx). auto: the one that is done first, by measuring once for a model and machine; small jobs
+    stay eager. Rows equal those of eager to 1e-4 of their largest value, or a runtime is refused; which one made a
+    video's rows is in their attributes."""
     deterministic: bool = execution(False)
     """The same bits wherever and in whichever pieces a video is embedded (on one kind of machine): batches stay inside
     a shard, what is null is not measured but fixed, runtime is eager, on a CPU one thread computes."""
