@@ -55,7 +55,7 @@ _CHANCE = {
 INTERVALS = (
     "Ranges are 95 % confidence intervals over videos: these are drawn anew 1,000 times, with replacement (bootstrap, "
     "percentiles 2.5 and 97.5). Where all videos are right, or all wrong, the range is that of Clopper and Pearson for "
-    "so many videos. They say nothing of how far other seeds would be."
+    "so many videos. Of few videos they are too narrow, and they say nothing of how far other seeds would be."
 )
 
 
