@@ -25,7 +25,7 @@ FRACTAL_SIZES = {"size": 64, "num_classes": 16, "per_class": 20, "num_train": 2,
 FRACTAL_POINTS = FractalConfig(num_points=4096)  # of 64 pixels
 FRACTAL_TARGET = ActionsConfig(
     num_frames=16,
-    verbs=("move_left", "move_right", "grow", "shrink"),
+    verbs=("appear", "vanish", "grow", "shrink"),  # directions take more videos
     nouns=("striped_disc", "dotted_star", "checked_cross", "dotted_bar"),
     num_distractors=0,
 )
