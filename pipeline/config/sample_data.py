@@ -21,13 +21,18 @@ CARL_PROCEDURE = {
     "gap_seconds": 5.0,
 }  # one order, as Pouring has; how long each part takes differs
 
-FRACTAL_SIZES = {"size": 64, "num_classes": 16, "per_class": 20, "num_train": 2, "num_test": 6, "num_more": 0}
+FRACTAL_SIZES = {"size": 64, "num_classes": 16, "per_class": 20, "num_train": 4, "num_test": 6, "num_more": 0}
 FRACTAL_POINTS = FractalConfig(num_points=4096)  # of 64 pixels
 FRACTAL_TARGET = ActionsConfig(
     num_frames=16,
     verbs=("appear", "vanish", "grow", "shrink"),  # directions take more videos
     nouns=("striped_disc", "dotted_star", "checked_cross", "dotted_bar"),
     num_distractors=0,
+    radius=(0.18, 0.2),  # large, on a plain ground: what networks from nothing learn at all within minutes
+    ground="dark",
+    acting=(0.7, 1.0),
+    jitter=0.0,
+    noise=3.0,
 )
 
 
