@@ -43,6 +43,7 @@ BASE: dict[str, dict[str, Any]] = {
         "beside": ["other"],
     },
     "render": {"embeddings": "e"},
+    "summary": {"scores": ["s"]},
     "steps": {"procedure": "procedure.yaml", "predictions": ["p"]},
 }
 # What else must be set for a setting to say something, or to be allowed.

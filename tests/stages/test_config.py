@@ -23,6 +23,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "steps": {"procedure": "p.yaml", "predictions": ["p"]},
     "evaluate": {"predictions": "p"},
     "probe": {"embeddings": "e"},
+    "summary": {"scores": ["s"]},
     "render": {"embeddings": "e"},
     "features": {"fps": 15},
     "import_predictions": {"embeddings": "e"},
@@ -53,6 +54,7 @@ CONDITIONAL = {
     *(("render", name) for name in ("videos", "worst", "best", "display", "sheet")),  # of predictions; older keys stay
     ("predict", "crops"),  # 1 of the encoder's own size are no crops, and older keys stay
     ("predict", "short_side"),
+    ("predict", "precision"),  # that which it was trained with, and older keys stay
     ("predict", "keep"),  # nothing, and older keys stay
     *((stage, "evaluate_updates") for stage in ("pretrain", "train", "finetune")),  # older keys stay
 }
