@@ -65,7 +65,7 @@ def compare(
 ) -> None:
     """List all trained runs of the store: scores, and the settings in which they differ.
 
-    Below them are the means, ± standard deviation, of those that differ by their seeds alone.
+    Below them are the means, ± standard deviation, of all that differ by their seeds alone, whatever --limit is.
     """
     from reelwright.cli.format import print_json
     from reelwright.pipeline.config.pipeline_file import find_pipeline_file, load_pipeline
@@ -78,16 +78,16 @@ def compare(
     rows = run_rows(History.of(store))
     if sort is not None:
         rows = sort_rows(rows, sort)
+    groups = seed_groups(rows)  # of all runs: the best of several seeds would have too good a mean
     rows = rows[:limit]
     if out is not None and rows:
-        write_text(out, WRITERS[out.suffix](rows, store))
+        write_text(out, WRITERS[out.suffix](rows, groups, store))
         typer.echo(f"runs: {len(rows):,}; {out}")
     elif as_json:
         print_json([_run_json(row) for row in rows])
     elif not rows:
         typer.echo("no run in this store yet; `reelwright run` trains one")
     else:
-        groups = seed_groups(rows)
         typer.echo(run_table(rows, sort) + (f"\n\n{seed_table(groups)}" if groups else ""))
     for node in mixed_targets(rows):
         message = f"note: {node}: these runs are scored on different videos or labels (column `{node} on`); only scores"

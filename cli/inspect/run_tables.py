@@ -81,9 +81,9 @@ def setting_text(name: str, value: Any) -> str:
     return value if isinstance(value, str) else shown(value)
 
 
-def _csv(rows: Sequence[RunRow], store: Store) -> str:
+def _csv(rows: Sequence[RunRow], groups: Sequence[SeedGroup], store: Store) -> str:
     """Every score as it is stored, and every setting that differs; a line a run."""
-    del store
+    del groups, store
     scores = list(dict.fromkeys(name for row in rows for name in row.scores))
     settings = list(dict.fromkeys(name for row in rows for name in row.settings))
     file = io.StringIO()
@@ -97,9 +97,8 @@ def _csv(rows: Sequence[RunRow], store: Store) -> str:
     return file.getvalue()
 
 
-def _page(rows: Sequence[RunRow], store: Store) -> str:
+def _page(rows: Sequence[RunRow], groups: Sequence[SeedGroup], store: Store) -> str:
     from reelwright.cli.run.scores import is_headline
-    from reelwright.pipeline.inspect.comparison import seed_groups
     from reelwright.pipeline.plan.history import short
     from reelwright.stages.summary.comparison_page import ComparedRun, comparison_page
     from reelwright.storage.results.runs import RunFolder
@@ -124,10 +123,10 @@ def _page(rows: Sequence[RunRow], store: Store) -> str:
             deviations=group.deviations,
             settings=texts(group.settings),
         )
-        for group in seed_groups(rows)
+        for group in groups
     ]
     scores = [name for name in dict.fromkeys(name for row in rows for name in row.scores) if is_headline(name)]
     return comparison_page(runs, means, scores=scores)
 
 
-WRITERS: dict[str, Callable[[Sequence[RunRow], Store], str]] = {".html": _page, ".csv": _csv}
+WRITERS: dict[str, Callable[[Sequence[RunRow], Sequence[SeedGroup], Store], str]] = {".html": _page, ".csv": _csv}

@@ -80,7 +80,7 @@ def init(
     if recipe is None and (found := look_at(folder)) is not None:
         text, chose = pipeline_text(found)
         if found.manifest is not None and found.manifest.exists():
-            raise ConfigError(f"{found.manifest} is there already, but is no manifest; rename it, or choose a --recipe")
+            raise ConfigError(f"{found.manifest}, which is to have splits and labels, is there already; rename it")
         write_manifest(found)
         write_text(target, text)
         written = f"{target}{f' and {found.manifest}' if found.manifest else ''}"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
+import re
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -54,7 +56,8 @@ class OwnData:
 def look_at(folder: Path) -> OwnData | None:
     """What lies in ``folder``; None where there is no video. Raises InputError for a table that cannot be used."""
     tables = dict(_tables(folder))
-    listed = next((path for path, columns in tables.items() if "path" in columns), None)
+    manifests = [path for path, columns in tables.items() if "path" in columns]
+    listed = min(manifests, key=lambda path: "split" not in tables[path], default=None)  # one with splits, if there is
     videos = _named(listed, folder)
     if not videos:
         return None
@@ -63,7 +66,7 @@ def look_at(folder: Path) -> OwnData | None:
     labels, own = "", False
     if found:
         kind, path = found[0]
-        labels = f"{{{kind}: {path.name}}}"
+        labels = f"{{{kind}: {_quoted(path.name)}}}"
         said.append(f"labels of {kind} in {path.name}")
     else:
         labelled, where = _video_labels(videos, tables, folder)
@@ -81,6 +84,8 @@ def look_at(folder: Path) -> OwnData | None:
             "no labels: no table video_id, start_seconds, stop_seconds, label, no column label, no folders by class"
         )
     is_split = len({video.split for video in videos}) > 1
+    if is_split or not labels:
+        _check_splits({video.split for video in videos}, str(listed or folder), is_learnt=bool(labels))
     if labels and not is_split:
         videos = _split(videos)
         own = True
@@ -89,9 +94,8 @@ def look_at(folder: Path) -> OwnData | None:
     parts = ", ".join(f"{name} {counted[name]}" for name in order)
     said.append(f"splits: {parts}" + ("" if is_split or not labels else " (made here, each class apart)"))
     manifest = folder / ("videos.csv" if listed is None else f"{listed.stem}_split.csv") if own else None
-    source = (
-        f"{{manifest: {manifest.name}}}" if manifest else f"{{manifest: {listed.name}}}" if listed else "{folder: .}"
-    )
+    named = manifest or listed
+    source = f"{{manifest: {_quoted(named.name)}}}" if named else "{folder: .}"
     probes = _probed(videos)
     usable = [probe for probe in probes if probe.status == "ok" and probe.duration_seconds > 0]
     if not usable:
@@ -132,6 +136,10 @@ def pipeline_text(data: OwnData) -> tuple[str, list[str]]:
     if not data.labels:
         return "\n".join([*head, *body, ""]), chose
     num_learnt = sum(video.split == _LEARN for video in data.videos)
+    splits = {video.split for video in data.videos}
+    is_val_scored = _TEST not in splits and _CHECK in splits
+    if is_val_scored:
+        chose.append("scores of val, which chooses the weights too, since no video is in test: they are too good")
     if data.has_video_labels:
         length, num_windows = max(2, min(16, int(median * fps))), num_learnt
         window, task = f"{{length: {length}, sampling: segments}}", "video"
@@ -159,7 +167,7 @@ def pipeline_text(data: OwnData) -> tuple[str, list[str]]:
         f"    batch_size: {batch}",
         f"    epochs: {epochs}",
         "  predict: {uses: predict, run: train}",
-        "  scores: {uses: evaluate, predictions: predict}",
+        f"  scores: {{uses: evaluate, predictions: predict{', splits: [val]' if is_val_scored else ''}}}",
     ]
     return "\n".join([*head, *body, ""]), chose
 
@@ -172,11 +180,29 @@ def write_manifest(data: OwnData) -> None:
     with replacing(data.manifest) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         has_label = data.has_video_labels
-        writer.writerow(["video_id", "path", "split", *(["label"] if has_label else [])])
+        more = list(data.videos[0].extra)
+        writer.writerow(["video_id", "path", "split", *(["label"] if has_label else []), *more])
         for video in data.videos:
             path = Path(video.path)
             inside = path.relative_to(base).as_posix() if path.is_relative_to(base) else video.path
-            writer.writerow([video.video_id, inside, video.split, *([video.label] if has_label else [])])
+            label = [video.label] if has_label else []
+            writer.writerow([video.video_id, inside, video.split, *label, *(video.extra[name] for name in more)])
+
+
+def _check_splits(names: set[str], place: str, *, is_learnt: bool) -> None:
+    """Raise InputError for splits that a pipeline file does not know unless told, and where there is none to learn."""
+    wrong = sorted(names - {_LEARN, _CHECK, _TEST})
+    if wrong or (is_learnt and _LEARN not in names):
+        what = f"splits {', '.join(wrong)} are not known" if wrong else "no video is in train"
+        raise InputError(
+            f"{place}: {what}; name them train, val and test, leave the column out, or take `init --recipe default` "
+            "and say in its file which is which (videos.splits, train.train_splits, train.val_splits, scores.splits)"
+        )
+
+
+def _quoted(name: str) -> str:
+    """As it stands in YAML between braces."""
+    return name if re.fullmatch(r"[\w.-]+", name) else json.dumps(name, ensure_ascii=False)
 
 
 def _tables(folder: Path) -> Iterator[tuple[Path, set[str]]]:

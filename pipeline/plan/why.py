@@ -92,7 +92,7 @@ def _left_out(planner: Planner, plan: NodePlan, video_id: str, content: str) -> 
     if any(item.digest == content for item in plan.wanted):
         return ""
     for parent in map(planner.plan, plan.node.parents):
-        row = next((row for row in parent.failed if row.digest == content), None)
+        row = next((row for row in (*parent.failed, *parent.quarantined) if row.digest == content), None)
         if row is not None:
             return f"{row.status} in {parent.node.name}: {row.cause}: {row.message}"
         if all(item.digest != content for item in parent.wanted):

@@ -41,9 +41,11 @@ def embedding_map(
     """
     present = set(store.digests())
     digests = [digest for digest in labels if digest in present]
+    if len(digests) > settings.rows:  # a row each of some of them
+        digests = [digests[place * len(digests) // settings.rows] for place in range(settings.rows)]
     rows: list[npt.NDArray[Any]] = []
     names: list[str] = []
-    each = max(1, settings.rows // max(1, len(digests)))
+    each = settings.rows // max(1, len(digests))
     for digest in digests:
         found = store.rows(digest)
         spans, values = found.spans, found.output(settings.output)

@@ -11,7 +11,7 @@ from reelwright.stages.evaluate.pages.charts import UNDEFINED, Line, bar, line_c
 from reelwright.stages.evaluate.pages.markup import join, tag
 from reelwright.stages.evaluate.pages.page import Page, Pair, Part, Section, Table, render
 from reelwright.stages.evaluate.scoring import SEGMENTAL
-from reelwright.stages.summary.work import metric_text, metric_title
+from reelwright.stages.summary.work import is_share, metric_text, metric_title
 
 _MAX_LINES = 4  # colours that can be told apart
 
@@ -41,11 +41,16 @@ def comparison_page(runs: Sequence[ComparedRun], means: Sequence[ComparedRun], *
 def _table(runs: Sequence[ComparedRun], scores: Sequence[str]) -> Table:
     there = [name for name in scores if any(name in run.scores for run in runs)]
     settings = list(dict.fromkeys(name for run in runs for name in run.settings))
-    best = {name: _best(name, [run.scores[name] for run in runs if name in run.scores]) for name in there}
+    found = {name: [run.scores[name] for run in runs if name in run.scores] for name in there}
+    best = {name: _best(name, values) for name, values in found.items()}
+    shares = {name for name, values in found.items() if is_share(_metric(name), values)}
     rows = [
         [
             join(run.name, tag("div", run.finished, class_="soft")),
-            *(_cell(run, name, is_best=len(runs) > 1 and run.scores.get(name) == best[name]) for name in there),
+            *(
+                _cell(run, name, is_best=len(runs) > 1 and run.scores.get(name) == best[name], share=name in shares)
+                for name in there
+            ),
             *(run.settings.get(name, UNDEFINED) for name in settings),
         ]
         for run in runs
@@ -54,16 +59,15 @@ def _table(runs: Sequence[ComparedRun], scores: Sequence[str]) -> Table:
     return Table(columns=[("Run", "class"), *heads, *((name, "settings") for name in settings)], rows=rows)
 
 
-def _cell(run: ComparedRun, name: str, *, is_best: bool) -> str:
-    value, metric = run.scores.get(name), name.rpartition(".")[2].removeprefix("val_")
+def _cell(run: ComparedRun, name: str, *, is_best: bool, share: bool) -> str:
+    value, metric = run.scores.get(name), _metric(name)
     if value is None:
         return UNDEFINED
-    text = metric_text(value, metric)
+    text = metric_text(value, metric, share=share)
     if name in run.deviations:
-        text += f" ± {metric_text(run.deviations[name], metric)}"
-    share = value / 100 if metric in SEGMENTAL else value
-    is_share = not metric.endswith("_seconds") and 0 <= share <= 1
-    return join(tag("b", text) if is_best else text, bar(share, label=run.name) if is_share else None)
+        text += f" ± {metric_text(run.deviations[name], metric, share=share)}"
+    length = value / 100 if metric in SEGMENTAL else value
+    return join(tag("b", text) if is_best else text, bar(length, label=run.name) if share and length >= 0 else None)
 
 
 def _best(name: str, values: Sequence[float]) -> float:

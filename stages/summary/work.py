@@ -76,7 +76,7 @@ def _page(
     columns = [("", ""), *((head, "number") for head in ("mean", "standard deviation", "lowest", "highest", "chance"))]
     links = [tag("a", each.node, href=f"../{each.key}/report.html") for each in references]
     rows = [_row(name, [numbers[name] for numbers in found.values()], means, std) for name in names]
-    each = [[metric_title(name), *(metric_text(numbers[name], name) for numbers in found.values())] for name in names]
+    each = [[metric_title(name), *_texts(name, [numbers[name] for numbers in found.values()])] for name in names]
     parts: list[Any] = [
         Table(columns=columns, rows=rows),
         f"Over {len(found)} nodes; the standard deviation has n - 1 below. ↑ higher is better, ↓ lower is better.",
@@ -88,8 +88,13 @@ def _page(
 
 def _row(name: str, values: Sequence[float], means: Numbers, std: Numbers) -> list[str]:
     chance = means.get(f"{_CHANCE}{name}")
-    shown = [metric_text(means[name], name), metric_text(std.get(name), name), metric_text(min(values), name)]
-    return [metric_title(name), *shown, metric_text(max(values), name), metric_text(chance, name)]
+    ends, share = (min(values), max(values)), is_share(name, values)
+    shown = [metric_text(value, name, share=share) for value in (means[name], std.get(name), *ends, chance)]
+    return [metric_title(name), *shown]
+
+
+def _texts(name: str, values: Sequence[float]) -> list[str]:
+    return [metric_text(value, name, share=is_share(name, values)) for value in values]
 
 
 def metric_title(name: str) -> str:
@@ -99,10 +104,16 @@ def metric_title(name: str) -> str:
     return f"{shown} {'↓' if metric_named(name).is_lower_better else '↑'}"
 
 
-def metric_text(value: float | None, name: str) -> str:
-    """Shares in percent; segmental measures are in percent already, those in seconds stay."""
+def is_share(name: str, values: Sequence[float]) -> bool:
+    """Whether a measure of which these are all values is a share, or in percent already: no loss, time or count."""
+    is_other = name.endswith("_seconds") or "loss" in name.split("_")
+    return name in SEGMENTAL or (not is_other and all(abs(value) <= 1 for value in values))
+
+
+def metric_text(value: float | None, name: str, *, share: bool) -> str:
+    """What `is_share` in percent, where it is not already; other numbers stay."""
     if value is None:
         return UNDEFINED
-    if name.endswith("_seconds"):
-        return f"{value:.2f} s"
+    if not share:
+        return f"{value:.2f} s" if name.endswith("_seconds") else f"{value:.4g}"
     return f"{value if name in SEGMENTAL else 100 * value:.1f} %"

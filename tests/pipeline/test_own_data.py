@@ -92,3 +92,30 @@ def test_no_videos_and_none_that_can_be_used(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"no video")
     with pytest.raises(InputError, match="of 1 videos that were tried none can be used"):
         look_at(tmp_path)
+
+
+def test_splits_of_a_manifest_as_they_are(tmp_path: Path, video: Path) -> None:
+    """Without test val is scored; names that a pipeline file does not know are refused; other columns stay."""
+    shutil.copy(video, tmp_path / "v.mp4")
+
+    def manifest(*splits: str, name: str = "my, videos [1].csv") -> None:
+        rows = [
+            {"video_id": f"v{n}", "path": "v.mp4", "split": split, "label": "ab"[n % 2], "person": f"p{n}"}
+            for n, split in enumerate(splits)
+        ]
+        write_rows(tmp_path / name, rows)
+
+    manifest(*("train",) * 4, *("val",) * 2)
+    assert "scores of val, which chooses the weights too" in init(tmp_path)
+    file = load_pipeline(tmp_path / "reelwright.yaml")
+    assert (file.videos.manifest, file.nodes["scores"].splits) == ("my, videos [1].csv", ("val",))
+    for splits, message in ((("training", "test"), "splits training are not known"), (("val", "test"), "is in train")):
+        manifest(*splits)
+        with pytest.raises(InputError, match=message):
+            look_at(tmp_path)
+    manifest(*("",) * 6)
+    (tmp_path / "reelwright.yaml").unlink()
+    init(tmp_path)
+    rows = read_rows(tmp_path / "my, videos [1]_split.csv")
+    assert {(row["video_id"], row["person"]) for row in rows} == {(f"v{n}", f"p{n}") for n in range(6)}
+    assert {row["split"] for row in rows} == {"train", "val", "test"}

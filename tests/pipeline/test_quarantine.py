@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from reelwright.pipeline.plan import why
 from reelwright.pipeline.project import Project
 from reelwright.pipeline.run.results import Failure, RunResult
 from reelwright.pipeline.run.runner import all_failures
 from reelwright.pipeline.upkeep.quarantine import release
 from reelwright.storage.errors import ConfigError
+from reelwright.storage.ledger.items import ItemRow
 from tests.cli.test_comparing import reelwright
 from tests.pipeline.test_retries import failing  # noqa: F401 - the fixture
 from tests.small_project import read_rows, write_rows, write_video
@@ -154,3 +157,18 @@ def test_failures_status_and_explain_tell_of_it(quarantined: Path) -> None:
     gone = reelwright(quarantined, "failures", "f", "--release", *given)
     assert gone.stdout == "f of frames is tried again by the next `run`\n"
     assert reelwright(quarantined, "failures", "--release", *given).stdout == "no video is quarantined\n"
+
+
+@pytest.mark.parametrize("state", ["failed", "quarantined"])
+def test_what_reads_rows_tells_why_it_has_none_of_a_video(state: str) -> None:
+    """A report lists the videos that are in no number, with this reason."""
+    row = ItemRow(digest="d", status="failed", cause="corrupt", message="no frame")
+    config = SimpleNamespace(wanted_splits=lambda: None)
+    lists = {"wanted": (SimpleNamespace(digest="d"),), "failed": (), "quarantined": (), state: (row,)}
+    plans = {
+        "frames": SimpleNamespace(node=SimpleNamespace(name="frames", config=config, parents=()), **lists),
+        "embed": SimpleNamespace(node=SimpleNamespace(name="embed", config=config, parents=("frames",)), wanted=()),
+    }
+    video = SimpleNamespace(video_id="v", split="test")
+    planner = SimpleNamespace(plan=plans.__getitem__, dataset=SimpleNamespace(videos=[video]))
+    assert why._left_out(planner, plans["embed"], "v", "d") == "failed in frames: corrupt: no frame"

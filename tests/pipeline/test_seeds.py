@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from reelwright.cli.main import app
 from reelwright.models.metrics.seed_spread import mean_and_deviation
 from reelwright.pipeline.config.pipeline_file import PipelineFile, load_pipeline
+from reelwright.pipeline.inspect.trained_model import pipeline_of_model
 from reelwright.pipeline.plan.graph import build_graph
 from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.stages.base.work import InputRef, SilentReporter, Work
@@ -77,9 +78,14 @@ def test_seeds_meet_in_one_node_and_in_a_summary_of_ones_own(tmp_path: Path) -> 
         (["train.seeds=true"], "seeds: True is not allowed"),
         (["train.seeds=many"], "seeds: 'many' is not allowed"),
         (["train.seeds=3", "embed.seeds=2"], "train has seeds 0, 1, 2, but embed, which it reads, has 0, 1"),
+        (["embed.seeds=2", "embed.weights=hub"], "stages.embed.seeds: its settings draw nothing with a seed"),
+        (
+            ["train.seeds=2", "stages.train@1={uses: predict, run: train}"],
+            "train@1: train has seeds, so there is a node",
+        ),
         (["train.seeds=2", "scores.predictions=predict@0"], r"'predict@0' is no node|has seeds"),
     ],
-    ids=["no seed", "both", "none", "twice", "negative", "bool", "text", "others", "by number"],
+    ids=["no seed", "both", "none", "twice", "negative", "bool", "text", "others", "no use", "name", "by number"],
 )
 def test_wrong_seeds_are_refused(tmp_path: Path, overrides: list[str], message: str) -> None:
     if overrides[-1].startswith("scores.predictions"):  # one seed can be named: then only that is scored
@@ -132,6 +138,11 @@ def test_a_summary_by_hand(tmp_path: Path) -> None:
         "std": {"top1": std},
     }
     assert notes == ["not of all nodes, so without a mean: edit"]
+    others = [write_scores(store, val_loss=loss, mine_latency=12.5, step_delay_seconds=loss) for loss in (0.5, 0.25)]
+    summarize(summary_work(store, *others), SilentReporter())
+    page = (store.report("k") / "report.html").read_text(encoding="utf-8")
+    assert all(f">{text}<" in page for text in ("0.375", "12.5", "0.38 s"))  # neither is a share
+    summarize(summary_work(store, *inputs), SilentReporter())
     page = (store.report("k") / "report.html").read_text(encoding="utf-8")
     assert all(
         text in page for text in ("60.0 %", "14.1 %", "50.0 %", "70.0 %", f'href="../{inputs[0].key}/report.html"')
@@ -158,10 +169,15 @@ def test_each_seed_is_a_run_of_its_own(copied: Path) -> None:
     )
     assert {node.node for node in only.nodes} == {"frames", "embed", "train@0", "train@1", "train@2"}
     config = ["-c", str(copied / "reelwright.yaml")]
+    out = str(copied / "model")
+    shown = CliRunner().invoke(app, ["export-model", "train@1", *config, "-S", "train.seeds=3", "--out", out])
+    assert shown.exit_code == 0, shown.output
+    assert "train@1" in build_graph(pipeline_of_model(out, None)).nodes
     mean, std = 100 * statistics.fmean(values), 100 * statistics.stdev(values)
     shown = CliRunner().invoke(app, ["run", *config, "-S", "train.seeds=3", "--force", "scores@2"]).stdout
     assert f"{mean:.1f} ± {std:.1f} (" in [line for line in shown.splitlines() if line.startswith("scores  ")][-1]
     grid = CliRunner().invoke(app, ["run", *config, "-m", "train.seed=0,1,2"]).stdout.splitlines()
     assert f"{mean:.1f} ± {std:.1f}" in next(line for line in grid if "of 3 seeds" in line)
-    compared = CliRunner().invoke(app, ["compare", *config]).stdout
-    assert f"{mean / 100:.4g} ± {std / 100:.2g}" in compared.splitlines()[-1]
+    for limit in ([], ["--sort", "top1", "--limit", "2"]):  # the mean is of all, not of the best
+        compared = CliRunner().invoke(app, ["compare", *config, *limit]).stdout
+        assert f"{mean / 100:.4g} ± {std / 100:.2g}" in compared.splitlines()[-1]

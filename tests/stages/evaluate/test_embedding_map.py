@@ -6,6 +6,7 @@ from markupsafe import Markup
 
 from reelwright.stages.evaluate.config import EvaluateConfig, MapSettings
 from reelwright.stages.evaluate.embedding_map import (
+    METHODS,
     UNKNOWN_LABEL,
     embedding_map,
     labels_of_rows,
@@ -85,3 +86,22 @@ def test_the_map_is_in_the_key_only_where_it_is_asked_for():
         EvaluateConfig(predictions="p", embeddings="e", map=None)
     drawn = EvaluateConfig(predictions="p", embeddings="e")
     assert drawn.spec() != EvaluateConfig(predictions="p", embeddings="e", map={"method": "tsne"}).spec()
+
+
+def test_of_more_videos_than_rows_some_are_drawn(store, monkeypatch):
+    """A row each, of videos spread evenly."""
+    read = []
+    monkeypatch.setitem(METHODS, "pca", lambda rows, _: rows[:, :2])
+
+    class Store:
+        def digests(self):
+            return [str(number) for number in range(10)]
+
+        def rows(self, digest):
+            read.append(digest)
+            return store.rows("d" * 8)
+
+    labels = {str(number): lambda _: "a" for number in range(10)}
+    found = embedding_map(Store(), labels, settings=MapSettings(method="pca", rows=5))
+    assert len(found[1]) == 5
+    assert read == ["0", "2", "4", "6", "8"]
