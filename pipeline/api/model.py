@@ -25,9 +25,10 @@ from reelwright.pipeline.project import Project
 from reelwright.pipeline.run.results import FAILED
 from reelwright.stages.base.registry import IMPORTS_RUN, PREDICTS, load
 from reelwright.stages.base.work import InputRef, Work
-from reelwright.storage.errors import ConfigError, StageError, StoreError
+from reelwright.storage.errors import ConfigError, InputError, StageError, StoreError
 from reelwright.storage.results.runs import EXPORTED, RunFolder, check_exported, exported_names
 from reelwright.storage.store import Store
+from reelwright.storage.urls import is_url
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -55,7 +56,8 @@ class Model:
     def load(cls, path: str | Path, *, device: str = "auto") -> Model:
         """The model in a folder that `reelwright export-model` wrote, or in the folder of a run (store/runs/KEY).
 
-        A run alone knows no encoder but its own: that of a train node takes rows only, and none takes video files.
+        A run alone knows no encoder but its own: that of a train node takes rows only, and none takes video files. Nor
+        does it know which frames, at which size, it was made for: of a finetune node all are taken, with a warning.
         ``device`` is auto (the first GPU, else the CPU), cpu, cuda or cuda:1. Plug-ins that are named in an exported
         model are imported. Raises ConfigError for another folder, InputError for files that are not those exported,
         StoreError for a run without weights.
@@ -149,6 +151,8 @@ class Model:
 
         Raises InputError for arrays that do not fit, ConfigError where no encoder is known.
         """
+        if self._pipeline is None and self.config.get("stage") == "finetune":
+            _warn_of_unknown_frames(self.name, is_timed=fps is not None or times is not None)
         return self._loaded().of_frames(frames, fps=fps, times=times, name=name)
 
     def rows(self, rows: npt.ArrayLike, *, times: npt.ArrayLike | None = None, name: str = "rows") -> ModelScores:
@@ -178,11 +182,11 @@ class Model:
             file = replace(file, store=Store.at(store))
         project = Project(file)
         result = project.run(**options)
+        for failure in result.failures:
+            warnings.warn(f"{', '.join(failure.video_ids)}: {failure.row.message}", stacklevel=2)
         failed = [node for node in result.nodes if node.state == FAILED]
         if failed:
             raise StageError(f"{failed[0].node}: {failed[0].message}")
-        for failure in result.failures:
-            warnings.warn(f"{', '.join(failure.video_ids)}: {failure.row.message}", stacklevel=2)
         name = list(file.nodes)[-1]
         tables: Predictions = load("reelwright.stages.arrays.scores:Predictions")(project.predictions(name).folder)
         return tables
@@ -212,6 +216,14 @@ def _store_of(runs: Mapping[str, Path]) -> str:
     return str(store.root)
 
 
+def _warn_of_unknown_frames(name: str, *, is_timed: bool) -> None:
+    """Of a run alone. Raises InputError where nothing says when the frames were shown."""
+    known = f"{name} is a run alone, which does not say at which rate and size the frames of its training were taken"
+    if not is_timed:
+        raise InputError(f"{known}; fps or times (seconds of each frame) must say when these were shown")
+    warnings.warn(f"{known}: all of these are taken. What `reelwright export-model` writes says it", stacklevel=3)
+
+
 def _videos(videos: str | Path | Sequence[str | Path], folder: Path) -> str:
     """One source as it is; a list as a manifest. Raises ConfigError for an empty list."""
     if isinstance(videos, str | Path):
@@ -220,7 +232,8 @@ def _videos(videos: str | Path | Sequence[str | Path], folder: Path) -> str:
         raise ConfigError("no videos were given")
     path = folder / "videos.csv"
     with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([["path"], *([str(Path(video).absolute())] for video in videos)])
+        names = [str(video) if is_url(str(video)) else str(Path(video).absolute()) for video in videos]
+        csv.writer(file).writerows([["path"], *([name] for name in names)])
     return str(path)
 
 

@@ -17,14 +17,14 @@ from reelwright.stages.base.stage_config import StageConfig
 from reelwright.storage.errors import ConfigError
 
 SEEDS, SEED = "seeds", "seed"
-_BETWEEN = "@"
+BETWEEN = "@"
 
 Seeds = tuple[int, ...]
 
 
 def base_name(node: str) -> str:
     """The name that a node has in the file: ``train@3`` -> ``train``."""
-    return node.partition(_BETWEEN)[0]
+    return node.partition(BETWEEN)[0]
 
 
 def is_node_name(name: str) -> bool:
@@ -136,7 +136,7 @@ def _reading(config: StageConfig, names: Mapping[str, list[str]]) -> StageConfig
 
 
 def _of_seed(name: str, seed: int) -> str:
-    return f"{name}{_BETWEEN}{seed}"
+    return f"{name}{BETWEEN}{seed}"
 
 
 def _of_seeds(name: str, seeds: Seeds) -> list[str]:

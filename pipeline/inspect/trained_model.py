@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 
 from reelwright.pipeline.config.adhoc import adhoc_pipeline, videos_block
 from reelwright.pipeline.config.pipeline_file import DEFAULT_NAMES, STORE_VARIABLE, PipelineFile, read_yaml
+from reelwright.pipeline.config.seeds import BETWEEN
 from reelwright.pipeline.project import Project
 from reelwright.stages.base.plugin_source import Source
 from reelwright.stages.base.plugins import PluginUse
@@ -60,17 +61,18 @@ class _Nodes:
         folder = RunFolder(store.run(plan.key))
         behind = [self.planner.graph.nodes[other] for other in self.planner.graph.upstream([name])]
         used = {use.key for node in behind for use in node.config.plugins().values()}  # the encoder inside may be one
-        self.place(folder.path / "config.yaml", f"{_RUNS}{name}/config.yaml")
-        self.stages[name] = {
+        own = _written(name)
+        self.place(folder.path / "config.yaml", f"{_RUNS}{own}/config.yaml")
+        self.stages[own] = {
             "uses": IMPORTS_RUN,
-            "weights": self.place(folder.weights, f"{_RUNS}{name}/model.safetensors"),
+            "weights": self.place(folder.weights, f"{_RUNS}{own}/model.safetensors"),
             **({"imports": sorted(used)} if used else {}),
         }
         return folder
 
     def add(self, name: str) -> None:
         """A node, and before it those that it reads."""
-        if name in self.stages:
+        if _written(name) in self.stages:
             return
         node = self.planner.graph.nodes[name]
         if node.config.kind == "run":
@@ -83,20 +85,23 @@ class _Nodes:
             )
         for parent in node.parents:
             self.add(parent)
-        self.stages[name] = {"uses": node.stage, **self._settings(node)}
+        self.stages[_written(name)] = {"uses": node.stage, **self._settings(node)}
 
     def _settings(self, node: Node) -> dict[str, Any]:
         """What is set of a node, files at their new place; how the work was done is not part of a model."""
         config, plan = node.config, self.planner.plan(node.name)
         names = {name for name in config.model_fields_set if config.role(name) != "execution" or name in _KEPT}
         values = config.model_dump(mode="json", include=names, exclude_unset=True)
+        for name, read in config.inputs().items():
+            if name in values and read:
+                values[name] = _written(values[name]) if isinstance(values[name], str) else list(map(_written, read))
         files = {name: self.planner.file.resolve(path) for name, path in config.sources().items()}
         if (hub := config.hub_weights()) is not None:
             files["weights"] = self.planner.file.store.weights(hub)
         for name, path in files.items():
             if not path.is_file():
                 raise StoreError(f"{node.name}: {path} is not there ({'; '.join(plan.reasons)}). Run the node first")
-            values[name] = self.place(path, f"weights/{node.name}/{path.name}")
+            values[name] = self.place(path, f"weights/{_written(node.name)}/{path.name}")
         return values
 
 
@@ -122,11 +127,12 @@ def model_stages(planner: Planner, run: str, place: Place) -> tuple[dict[str, di
         raise ConfigError(f"{run} is a {node.stage} node, which reads neither embeddings nor frames of videos")
     for parent in node.inputs[reads]:
         nodes.add(parent)
-    given = list(node.inputs[reads]) if reads == "embeddings" else node.inputs[reads][0]
+    read = list(map(_written, node.inputs[reads]))
     last = PREDICT
     while last in nodes.stages:
         last = f"{last}_"
-    return {**nodes.stages, last: {"uses": PREDICTS, "run": run, reads: given}}, folder
+    given = read if reads == "embeddings" else read[0]
+    return {**nodes.stages, last: {"uses": PREDICTS, "run": _written(run), reads: given}}, folder
 
 
 def pipeline_of_model(
@@ -184,7 +190,7 @@ def export_model(project: Project, run: str, out: Path, *, onnx: bool = False) -
             return name
 
         stages, folder = model_stages(planner, run, copied)
-        for use in _plugins(planner, stages):
+        for use in _plugins(planner, run):
             _copy_source(use.name, project.file.folder, copied)
         text = yaml.safe_dump({"stages": stages}, sort_keys=False, allow_unicode=True, width=120)
         (temporary / PIPELINE).write_text(text, encoding="utf-8")
@@ -197,6 +203,11 @@ def export_model(project: Project, run: str, out: Path, *, onnx: bool = False) -
         digests = {path.relative_to(temporary).as_posix(): file_digest(path) for path in files}
         write_json(temporary / EXPORTED, {**described, "files": digests})
     return out
+
+
+def _written(node: str) -> str:
+    """A node's name as a pipeline file may have it: of one seed of several, train@3, train-seed3."""
+    return node.replace(BETWEEN, "-seed")
 
 
 def _where_it_is(path: Path, name: str) -> str:
@@ -212,10 +223,13 @@ def _absolute(videos: str | None) -> dict[str, Any]:
     return {name: text if is_url(text) else str(Path(text).absolute()) for name, text in block} | _NEW
 
 
-def _plugins(planner: Planner, stages: Mapping[str, Mapping[str, Any]]) -> list[PluginUse]:
+def _plugins(planner: Planner, run: str) -> list[PluginUse]:
     """The plug-ins of the nodes of an exported model, and of what its runs are made of."""
-    named = planner.graph.upstream([name for name in stages if name in planner.graph.nodes])
-    return [use for name in sorted(named) for use in planner.graph.nodes[name].config.plugins().values()]
+    return [
+        use
+        for name in sorted(planner.graph.upstream([run]))
+        for use in planner.graph.nodes[name].config.plugins().values()
+    ]
 
 
 def _copy_source(name: str, folder: Path, place: Place) -> None:

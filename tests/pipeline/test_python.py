@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ import torch
 
 import reelwright
 from reelwright import Model, Project, Store
+from reelwright.pipeline.api.model import _videos
 from reelwright.stages.arrays import tables
 from reelwright.stages.arrays.scores import Predictions
 from reelwright.stages.decode.readers import open_reader
-from reelwright.storage.errors import ConfigError, InputError, StoreError, UnusableMachineError
+from reelwright.storage.errors import ConfigError, InputError, StageError, StoreError, UnusableMachineError
+from reelwright.storage.results.runs import RunFolder
 from tests.small_project import SPLITS
 
 
@@ -215,6 +218,35 @@ def test_a_run_alone_knows_no_way_from_a_video(project: Project, finished: Path)
         alone.predict(finished / "d.mp4")
     with pytest.raises(ConfigError, match="holds no model"):
         Model.load(finished)
+
+
+def test_a_finetuned_run_alone_warns_that_it_takes_all_frames(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rate is known to the project and to an exported model, not to the folder of the run."""
+    folder = RunFolder(shutil.copytree(project["train"].path, tmp_path / "run"))
+    folder.write_config({**folder.config(), "stage": "finetune"})
+    alone = Model.load(folder.path)
+    monkeypatch.setattr(alone, "_loaded", _Taken)
+    with pytest.warns(UserWarning, match="run alone, which does not say at which rate"):
+        assert alone(np.zeros((4, 8, 8, 3), np.uint8), fps=5) == 4
+    with pytest.raises(InputError, match="fps or times"):
+        alone(np.zeros((4, 8, 8, 3), np.uint8))
+
+
+class _Taken:
+    def of_frames(self, frames: np.ndarray, **_: Any) -> int:
+        return len(frames)
+
+
+def test_a_list_of_videos_may_hold_urls_and_failures_are_said_where_none_has_scores(
+    model: Model, tmp_path: Path
+) -> None:
+    listed = Path(_videos(["s3://bucket/a.mp4", "b.mp4"], tmp_path)).read_text().split()
+    assert listed == ["path", "s3://bucket/a.mp4", str(Path("b.mp4").absolute())]
+    (tmp_path / "bad.mp4").write_text("no video")
+    with pytest.warns(UserWarning, match="no video that FFmpeg knows"), pytest.raises(StageError):
+        model.predict([tmp_path / "bad.mp4"], store=tmp_path / "store")
 
 
 def test_a_store_says_what_is_in_it(finished: Path, project: Project) -> None:

@@ -14,7 +14,7 @@ import yaml
 from typer.testing import CliRunner
 
 from reelwright.cli.main import app
-from reelwright.pipeline.inspect.trained_model import export_model, pipeline_of_model
+from reelwright.pipeline.inspect.trained_model import export_model, pipeline_of_model, pipeline_of_run
 from reelwright.pipeline.project import Project
 from reelwright.stages.fit.run_models import load_run_model
 from reelwright.storage.errors import ConfigError, InputError, StoreError
@@ -223,3 +223,14 @@ def test_a_fine_tuned_model_of_plug_ins_travels(tmp_path: Path, monkeypatch: pyt
     file = pipeline_of_model(str(out), str(source / "*.mp4"), [f"store={tmp_path / 'store'}"])
     assert Project(file).run().exit_code == 0
     np.testing.assert_allclose(scores_matrix(Project(file).predictions("predictions").windows()), expected, atol=1e-5)
+
+
+def test_a_model_of_one_seed_of_several_is_written_and_loaded(copied: Path, tmp_path: Path) -> None:
+    """train@0 is no name that a pipeline file may write, train-seed0 is."""
+    project = Project.open(copied / "reelwright.yaml", overrides=["train.seeds=[0]", "embed.seeds=[0]"])
+    out = export_model(project, "train@0", tmp_path / "m")
+    stages = yaml.safe_load((out / "pipeline.yaml").read_text())["stages"]
+    assert list(stages) == ["train-seed0", "frames", "embed-seed0", "predictions"]
+    assert stages["predictions"] == {"uses": "predict", "run": "train-seed0", "embeddings": ["embed-seed0"]}
+    for file in (pipeline_of_model(str(out), None), pipeline_of_run(project, "train@0", None)):
+        assert list(file.nodes) == list(stages)
