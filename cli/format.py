@@ -100,7 +100,13 @@ def failure_table(failures: Sequence[Failure]) -> str:
 def _without(message: str, video_id: str) -> str:
     """A message without the words that name its video, to tell whether others say the same."""
     name = video_id.rpartition("/")[2]
-    return " ".join("" if name in word else word for word in message.split())
+    return " ".join("" if _names(word, name) else word for word in message.split())
+
+
+def _names(word: str, name: str) -> bool:
+    """Whether a word has the name whole: 10 does not name the video 1, but /clips/1.mp4 does."""
+    before, found, after = word.rpartition(name)
+    return bool(found) and not before[-1:].isalnum() and not after[:1].isalnum()
 
 
 def _videos(failures: Sequence[Failure]) -> str:

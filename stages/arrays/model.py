@@ -30,6 +30,7 @@ from reelwright.stages.embed.config import EmbedConfig
 from reelwright.stages.embed.encoding.encoder import LoadedEncoder, build_from_config
 from reelwright.stages.embed.encoding.forward import ForwardPass
 from reelwright.stages.embed.encoding.preprocess import geometry_of
+from reelwright.stages.embed.encoding.runtimes import EAGER
 from reelwright.stages.embed.engine import EmbedEngine
 from reelwright.stages.embed.sink import MemorySink, OutputRows
 from reelwright.stages.embed.videos import CHUNK_BYTES, clip_of, prepare_forward
@@ -212,6 +213,7 @@ class ArrayModel:
                 "device": self._device,
                 "batch_size": given.batch_size or BATCH_SIZE,
                 "channels_last": bool(given.channels_last),
+                "runtime": EAGER,
             }
         )
         forward = prepare_forward(loaded, wish, tuning=store.root / "tuning", note=_quiet)

@@ -18,6 +18,7 @@ from reelwright.stages.embed.config import EmbedConfig
 from reelwright.stages.embed.encoding.encoder import LoadedEncoder, build_from_config, encoder_of
 from reelwright.stages.embed.encoding.forward import ForwardPass
 from reelwright.stages.embed.encoding.preprocess import geometry_of
+from reelwright.stages.embed.encoding.runtimes import EAGER
 from reelwright.stages.embed.videos import Selection, clip_of, embed_videos, expected_rows, frame_input, prepare_forward
 from reelwright.stages.finetune.clips import spans_of
 from reelwright.stages.predict.clip_frames import SeenFrames
@@ -49,6 +50,7 @@ def score_frames(work: Work, config: PredictConfig, scorer: Scorer, *, writer: S
                 "batch_size": config.frame_batch_size,
                 "deterministic": config.deterministic,
                 "precision": config.precision or loaded.config.precision,
+                "runtime": loaded.config.runtime if loaded.config.runtime == EAGER else "auto",  # others are of embed
             }
         )
         tuning = Store.at(work.store).root / "tuning"

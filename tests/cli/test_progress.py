@@ -65,5 +65,7 @@ def test_failures_that_are_alike_are_one_line() -> None:
     assert lines[0].startswith("clips/v0, clips/v1, clips/v2 and 3 more  embed")
     assert lines[0].endswith("/data/clips/v0.mp4 is no video")
     assert [line.split()[:2] for line in lines[1:]] == [["x", "embed"], ["y", "videos"]]
+    short = [failed("1", "frame 10 of 100 is damaged"), failed("2", "frame 20 of 220 is damaged")]
+    assert len(failure_table(short).splitlines()[2:]) == 2  # neither message names its video
     many = failure_table([failed(f"v{number}", f"cause {number} of {number}") for number in range(30)])
     assert many.splitlines()[-1] == "... and 10 more (--json shows all)"

@@ -71,6 +71,32 @@ def test_a_runtime_with_other_rows_is_refused(forward, monkeypatch, off):
         runtimes.build("folded", forward.encoder, forward.x)
 
 
+class ByValues(nn.Module):
+    """What it does with a batch hangs on the values of it, which tracing takes for constants."""
+
+    outputs = ("pooled",)
+
+    def forward(self, x):
+        return {"pooled": x.flatten(1) / (255 if float(x.abs().max()) > 1 else 1)}
+
+
+@pytest.mark.parametrize("name", ["folded", "onnx"])
+def test_an_encoder_that_looks_at_values_is_refused_and_not_fixed_to_what_it_did_first(forward, name):
+    x = forward.x / forward.x.abs().max() * 1.5
+    with pytest.raises(RuntimeRefused, match="its rows differ from eager's by"):
+        runtimes.build(name, ByValues(), x)
+
+
+@pytest.mark.parametrize("error", [ImportError("no libgomp.so.1"), torch.jit.Error("no such operator")])
+def test_a_library_that_cannot_be_loaded_refuses_its_runtime(forward, monkeypatch, error):
+    def build(_model, _x):
+        raise error
+
+    monkeypatch.setitem(runtimes._BUILDERS, "onnx", build)
+    with pytest.raises(RuntimeRefused, match=f"cannot be built: {type(error).__name__}: no "):
+        runtimes.build("onnx", forward.encoder, forward.x)
+
+
 class NotTraced(nn.Module):
     outputs = ("pooled",)
 

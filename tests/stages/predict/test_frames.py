@@ -14,6 +14,7 @@ from reelwright.stages.base.work import InputRef, VideoItem
 from reelwright.stages.datasets.tasks.labels import LabelSpace
 from reelwright.stages.datasets.tasks.task import build_task
 from reelwright.stages.embed.encoding.forward import ForwardPass
+from reelwright.stages.predict import frames
 from reelwright.stages.predict.config import PredictWindowSettings
 from reelwright.stages.predict.loaded_run import LoadedRun, VideoRows
 from reelwright.stages.predict.scorer import Scorer
@@ -68,6 +69,29 @@ def test_frames_are_encoded_at_the_precision_that_is_asked_for(filmed):
     )
     np.testing.assert_allclose(plain, rough, atol=0.05)
     assert not np.array_equal(plain, rough)
+
+
+@pytest.mark.parametrize(("given", "used"), [("folded", "auto"), ("eager", "eager")])
+def test_a_runtime_that_embed_was_given_is_not_forced_on_other_settings(filmed, monkeypatch, given, used):
+    """One that computes fp32 on CPUs would leave out precision and deterministic without a word, and refuse a GPU."""
+    toy, items = filmed
+    seen = []
+
+    class StopError(Exception):
+        pass
+
+    def prepare(_loaded, config, **_options):
+        seen.append((config.runtime, config.precision, config.deterministic))
+        raise StopError
+
+    monkeypatch.setattr(frames, "prepare_forward", prepare)
+    work = over_frames(toy, items[:1], precision="bf16", deterministic=True)
+    (run,) = work.inputs["run"]
+    (embed,) = run.inputs["embeddings"]
+    run = replace(run, inputs={"embeddings": (replace(embed, config={**embed.config, "runtime": given}),)})
+    with pytest.raises(StopError):
+        run_items(replace(work, key=f"runtime {given}", inputs={**work.inputs, "run": (run,)}), toy.reporter)
+    assert seen == [(used, "bf16", True)]
 
 
 def test_a_network_that_sees_clips_computes_at_the_precision_that_is_asked_for():
