@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field
 
 from reelwright.pipeline.config.cluster import ClusterSettings
-from reelwright.pipeline.config.seeds import SEEDS, Seeds, is_node_name, seeds_of, spread
+from reelwright.pipeline.config.seeds import SEEDS, Seeds, seeds_of, spread
 from reelwright.stages.base.config import Settings, model_at, parse_config
 from reelwright.stages.base.registry import all_stages, config_model
 from reelwright.stages.base.stage_config import StageConfig
@@ -217,8 +217,8 @@ def _node(name: str, block: dict[str, Any], path: Path, seeds: dict[str, Seeds])
     where = f"{path}: stages.{name}"
     if name in PipelineSettings.model_fields:
         raise ConfigError(f"{where}: a node cannot be called {name}, which is a block of the file")
-    if not is_node_name(name):
-        raise ConfigError(f"{where}: a node's name has letters, digits, _ and - only (of one seed, NAME@0)")
+    if not name.replace("_", "").replace("-", "").isalnum():
+        raise ConfigError(f"{where}: a node's name has letters, digits, _ and - only")
     if not isinstance(block, dict) or "uses" not in block:
         raise ConfigError(f"{where}: `uses:` is missing; it names the stage, as in `uses: embed`")
     model = config_model(str(block["uses"]), where=where)

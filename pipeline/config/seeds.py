@@ -27,12 +27,6 @@ def base_name(node: str) -> str:
     return node.partition(BETWEEN)[0]
 
 
-def is_node_name(name: str) -> bool:
-    """Whether a node may be called so: letters, digits, _ and -; of one seed (exported models) ``@3`` behind."""
-    plain, between, seed = name.partition(_BETWEEN)
-    return plain.replace("_", "").replace("-", "").isalnum() and (not between or seed.isdecimal())
-
-
 def seeds_of(block: Mapping[str, Any], model: type[StageConfig], *, where: str) -> Seeds | None:
     """The seeds that a node of the file asks for; None where it asks for none, or its stage has `seeds` of its own.
 
@@ -70,7 +64,7 @@ def spread(nodes: Mapping[str, StageConfig], asked: Mapping[str, Seeds], *, wher
         return dict(nodes)
     reads = {name: [parent for names in config.inputs().values() for parent in names] for name, config in nodes.items()}
     seeds = _seeds_of_all(nodes, asked, reads, where=where)
-    _check(nodes, asked, seeds, where=where)
+    _check(nodes, asked, where=where)
     found: dict[str, StageConfig] = {}
     for name, config in nodes.items():
         if name not in seeds:
@@ -106,15 +100,8 @@ def _seeds_of_all(
     return seeds
 
 
-def _check(
-    nodes: Mapping[str, StageConfig], asked: Mapping[str, Seeds], seeds: Mapping[str, Seeds], *, where: str
-) -> None:
-    """Raise ConfigError for a name that would be there twice, and for a node whose seed changes nothing."""
-    twice = next((one for name in seeds for one in _of_seeds(name, seeds[name]) if one in nodes), None)
-    if twice is not None:
-        raise ConfigError(
-            f"{where}: stages.{twice}: {base_name(twice)} has {SEEDS}, so there is a node of that name already"
-        )
+def _check(nodes: Mapping[str, StageConfig], asked: Mapping[str, Seeds], *, where: str) -> None:
+    """Raise ConfigError for a node whose seed changes nothing."""
     idle = next((name for name in asked if not nodes[name].counts(SEED)), None)
     if idle is not None:
         raise ConfigError(
