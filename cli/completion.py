@@ -25,10 +25,13 @@ def complete_node(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def complete_setting(ctx: typer.Context, incomplete: str) -> list[str]:
     """``train.optimizer.lr=``, of the nodes and blocks of the pipeline file."""
+    from reelwright.pipeline.config.seeds import base_name
+
     file = _file(ctx)
     if file is None or "=" in incomplete:
         return []
-    blocks: dict[str, Any] = {**file.nodes, "videos": file.videos, "labels": file.labels}
+    nodes = {base_name(name): config for name, config in reversed(file.nodes.items())}  # of seeds, as the file has it
+    blocks: dict[str, Any] = {**nodes, "videos": file.videos, "labels": file.labels}
     names = (name for block, config in blocks.items() if config is not None for name in _settings(type(config), block))
     return _fitting(list(names), incomplete)
 

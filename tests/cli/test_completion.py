@@ -41,6 +41,15 @@ def test_nodes_settings_stages_and_recipes(context: typer.Context) -> None:
     assert completion.complete_run(context, "fr") == [("frames", "decode")]
 
 
+def test_settings_of_a_node_of_several_seeds_are_those_of_the_file(context: typer.Context, tmp_path: Path) -> None:
+    file = tmp_path / "reelwright.yaml"
+    embed = "{uses: embed, frames: frames, encoder: timm/resnet18, weights: none, seeds: 2}"
+    file.write_text(f"videos: {{folder: .}}\nstages: {{frames: {{uses: decode}}, embed: {embed}}}", encoding="utf-8")
+    assert completion.complete_node(context, "embed") == ["embed@0", "embed@1"]
+    assert completion.complete_setting(context, "embed.weig") == ["embed.weights="]
+    assert completion.complete_setting(context, "embed@") == []
+
+
 def test_a_file_that_cannot_be_read_offers_nothing(context: typer.Context, tmp_path: Path) -> None:
     (tmp_path / "reelwright.yaml").write_text("stages: {a: {uses: nope}}", encoding="utf-8")
     assert completion.complete_node(context, "") == completion.complete_setting(context, "") == []

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -12,6 +15,8 @@ from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.pipeline.upkeep.gc import Limits, collect
 from reelwright.pipeline.upkeep.repair import repair
 from reelwright.pipeline.upkeep.verify import verify
+from reelwright.stages.fit.loop.loggers import MlflowLogger
+from reelwright.storage.results.runs import RunFolder
 from tests.small_project import put_back
 
 # As Weights & Biases does: a folder of its own in `dir`, which it goes on writing to after the run.
@@ -83,3 +88,24 @@ def test_files_that_an_older_release_left_among_those_of_a_run_do_not_stop_repai
     assert (fixed.problems, [result.node for result in fixed.results]) == ((), [])
     assert project.record("train").outputs["weights"] == weights
     assert project.run().nothing_to_do
+
+
+def test_a_run_of_mlflow_goes_on_until_it_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str | None] = []
+    ended: dict[str, int] = {}
+
+    def start_run(*, run_id: str | None, **_: Any) -> Any:
+        started.append(run_id)
+        return SimpleNamespace(info=SimpleNamespace(run_id=run_id or f"run{len(started)}"))
+
+    mlflow = SimpleNamespace(
+        start_run=start_run,
+        log_params=lambda _: None,
+        log_metrics=lambda _: None,
+        end_run=lambda *, status: ended.update({status: ended.get(status, 0) + 1}),
+    )
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    for final in ({}, {"epochs": 2.0}, {"epochs": 2.0}):  # interrupted; gone on with; trained anew
+        MlflowLogger(RunFolder(tmp_path / "runs" / "k"), first_epoch=1, about={}).close(final)
+    assert started == [None, "run1", None]
+    assert ended == {"KILLED": 1, "FINISHED": 2}

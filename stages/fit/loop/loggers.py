@@ -54,12 +54,12 @@ class MlflowLogger:
     def __init__(self, run: RunFolder, *, first_epoch: int, about: Mapping[str, Any]) -> None:
         del first_epoch
         self._mlflow: Any = importlib.import_module("mlflow")
-        note = run.loggers / "mlflow_run_id"
-        before = note.read_text(encoding="utf-8") if note.is_file() else None
+        self._note = run.loggers / "mlflow_run_id"
+        before = self._note.read_text(encoding="utf-8") if self._note.is_file() else None
         started = self._mlflow.start_run(run_id=before, run_name=run_name(about), tags=_tags(about))
         if before is None:
             run.loggers.mkdir(parents=True, exist_ok=True)
-            note.write_text(started.info.run_id, encoding="utf-8")
+            self._note.write_text(started.info.run_id, encoding="utf-8")
             self._mlflow.log_params(_flat(about))
 
     def log(self, values: Mapping[str, float], epoch: int) -> None:
@@ -70,6 +70,7 @@ class MlflowLogger:
         """See Logger."""
         if final:
             self._mlflow.log_metrics({f"final/{name}": float(value) for name, value in final.items()})
+            self._note.unlink(missing_ok=True)  # trained anew (--force), it is another run
         self._mlflow.end_run(status="FINISHED" if final else "KILLED")
 
 
