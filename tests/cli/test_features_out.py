@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from reelwright import Project
 from reelwright.cli.main import app
 from reelwright.pipeline.inspect.export import ExportRequest, export_node
-from reelwright.storage.errors import ConfigError
+from reelwright.storage.errors import ConfigError, StoreError
 
 
 def _embed(*arguments: str) -> tuple[int, str]:
@@ -56,6 +56,17 @@ def test_a_folder_of_videos_becomes_a_folder_of_arrays(
     line = next(line.split() for line in text.splitlines() if line.startswith("embed "))
     assert line[2:5] == ["ran", "3", "1"]
     assert sorted(path.name for path in Path("out").glob("*.npy")) == ["new.npy", "x_a.npy", "y_a.npy"]
+
+
+def test_where_every_video_failed_nothing_is_written_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("videos").mkdir()
+    Path("videos/bad.mp4").write_text("no video")
+    with pytest.raises(StoreError, match="embed has no rows of any video"):
+        _embed("--videos", "videos", "--out", "out")
+    assert not Path("out").exists()
 
 
 def test_parquet_and_zarr_hold_rows_and_times(finished: Path, tmp_path: Path) -> None:
