@@ -36,6 +36,9 @@ def test_every_page_and_every_stage_is_in_the_navigation(build: ModuleType) -> N
 def test_the_reference_has_every_setting_with_its_default(build: ModuleType) -> None:
     pages = build.reference()
     assert "| `window.length`<br><code>" in pages["train"]
+    assert {name for name in STAGES if "| `seeds`<br><code>null</code>" in pages[name]} == {
+        *("embed", "train", "finetune", "pretrain"),
+    }
     assert "| `scene.camera.shake`<br><code>{}</code> |" in pages["augmentations"]
     assert "## `moco`" in pages["objectives"]
     assert "`predictor_hidden`" not in pages["objectives"].partition("## `moco`")[2].partition("## `byol`")[0]
