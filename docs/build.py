@@ -99,6 +99,8 @@ def gather() -> None:
         path.write_text(text, encoding="utf-8")
     package = BUILD / "api" / "reelwright"
     package.mkdir(parents=True)
+    # with it, what an editable installation calls `reelwright`, which holds nothing else, is not found instead
+    (package / "__init__.py").symlink_to(ROOT / "pipeline" / "reelwright" / "__init__.py")
     for name in PACKAGES:
         (package / name).symlink_to(ROOT / name)
 
