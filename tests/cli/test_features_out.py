@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from reelwright import Project
 from reelwright.cli.main import app
 from reelwright.pipeline.inspect.export import ExportRequest, export_node
+from reelwright.stages.export.embeddings import axis_names
 from reelwright.storage.errors import ConfigError, StoreError
 
 
@@ -81,6 +82,19 @@ def test_parquet_and_zarr_hold_rows_and_times(finished: Path, tmp_path: Path) ->
     assert group.attrs["video_id"] == "d"
     for found in (table["stop_seconds"].to_numpy(), group["stop_seconds"][:]):
         np.testing.assert_array_equal(found, rows.times[:, 1])
+
+
+@pytest.mark.parametrize(
+    ("shape", "of_views", "names"),
+    [
+        ((8,), False, ["feature"]),
+        ((5, 8), False, ["token", "feature"]),
+        ((2, 8), True, ["view", "feature"]),
+        ((2, 8, 4, 4), True, ["view", "channel", "height", "width"]),
+    ],
+)
+def test_axes_of_rows_and_of_their_views_have_names(shape: tuple[int, ...], of_views: bool, names: list[str]) -> None:
+    assert list(axis_names(shape, of_views=of_views)) == names
 
 
 @pytest.mark.parametrize(
