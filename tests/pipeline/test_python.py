@@ -180,6 +180,7 @@ def test_frames_in_memory_get_the_scores_of_predict(
     np.testing.assert_allclose(given.times, times)
     np.testing.assert_allclose(model(frames, times=np.arange(20) / 10).scores, scores, atol=1e-6)
     stored = project["frames"]["d"]
+    assert repr(project["frames"]) == "<stored rows of 5 videos: a, b, c, d, e>"
     assert model.fps == 5
     np.testing.assert_allclose(model(stored.read(0, stored.num_rows)).scores, scores, atol=1e-6)
 
