@@ -19,7 +19,7 @@ from typing import Any
 import typer
 import yaml
 
-from reelwright.cli.inspect.settings import Setting, blocks, listed, models, objectives, settings_of
+from reelwright.cli.inspect.settings import Setting, all_settings, blocks, listed, models, objectives, settings_of
 from reelwright.cli.main import app
 from reelwright.stages.augment.config import AugmentSettings
 from reelwright.stages.base.registry import STAGES
@@ -99,13 +99,16 @@ def gather() -> None:
         path.write_text(text, encoding="utf-8")
     package = BUILD / "api" / "reelwright"
     package.mkdir(parents=True)
+    # with it, what an editable installation calls `reelwright`, which holds nothing else, is not found instead
+    (package / "__init__.py").symlink_to(ROOT / "pipeline" / "reelwright" / "__init__.py")
     for name in PACKAGES:
         (package / name).symlink_to(ROOT / name)
 
 
 def reference() -> dict[str, str]:
     """Page -> Markdown: settings of stages and blocks, options of models and objectives, commands, Python."""
-    pages = {name: _page(f"`{name}`", [_described(settings_of(name)[0])]) for name in (*STAGES, *blocks())}
+    named = {name: _table(settings_of(name)[0], all_settings(name)) for name in (*STAGES, *blocks())}
+    pages = {name: _page(f"`{name}`", [table]) for name, table in named.items()}
     pages["models"] = _page(
         "Models", (f"## `{name}`\n\n{_described(owner)}" for name, owner in models().items()),
         "Options of `model: {name: ...}` of train, and of finetune for models that see clips.",
@@ -137,7 +140,11 @@ def _page(title: str, parts: Iterable[str], lead: str = "") -> str:
 
 def _described(owner: type[Any], of_name: str = "") -> str:
     """The docstring of settings, and their table."""
-    rows = [_row(entry) for entry in listed(owner, of_name=of_name)]
+    return _table(owner, listed(owner, of_name=of_name))
+
+
+def _table(owner: type[Any], settings: Iterable[Setting]) -> str:
+    rows = [_row(entry) for entry in settings]
     table = ["| setting and default | meaning |", "|---|---|", *rows] if rows else ["It has no options."]
     lead = " ".join((owner.__doc__ or "").split())
     return "\n\n".join(filter(None, [lead, "\n".join(table)]))

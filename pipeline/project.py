@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from reelwright.storage.results.runs import RunFolder
     from reelwright.storage.results.steps import StepSet
 
+_SHOWN = 10  # names of videos
+
 
 class SilentObserver:
     """Watches a run and says nothing."""
@@ -173,6 +175,10 @@ class _ByVideo(Mapping[str, Any]):
         present = set(store.digests())
         digests = planner.dataset.digests
         self._digests = {name: digest for name, digest in digests.items() if digest is not None and digest in present}
+
+    def __repr__(self) -> str:
+        shown = [*list(self._digests)[:_SHOWN], *(["..."] if len(self) > _SHOWN else [])]
+        return f"<stored rows of {len(self)} videos{': ' if shown else ''}{', '.join(shown)}>"
 
     def __getitem__(self, video_id: str) -> Any:
         if video_id not in self._digests:

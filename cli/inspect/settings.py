@@ -48,11 +48,8 @@ def settings(
     """List the settings of a stage, or the options of a model or objective: name, default, meaning, what is allowed."""
     from reelwright.cli.format import print_json
 
-    owner, names = settings_of(name)
-    found = list(listed(owner, of_name=names))
-    if name not in blocks() and "seed" in getattr(owner, "model_fields", {}):
-        meaning = "Instead of seed: how many (4: 0, 1, 2, 3) or which ones; a run each, and the mean of their scores."
-        found.append(Setting("seeds", "None", "int, list of int", meaning))
+    owner, _ = settings_of(name)
+    found = all_settings(name)
     if as_json:
         print_json({"name": name, "settings": [vars(entry) for entry in found]})
         return
@@ -62,6 +59,16 @@ def settings(
         text = " ".join(filter(None, [entry.meaning, f"[{entry.allowed}]" if entry.allowed else ""]))
         for line in textwrap.wrap(text, width=110, initial_indent="    ", subsequent_indent="    "):
             typer.echo(line)
+
+
+def all_settings(name: str) -> list[Setting]:
+    """Those of a name that `settings_of` knows; of stages with a seed also `seeds`, which the pipeline file takes."""
+    owner, of_name = settings_of(name)
+    found = list(listed(owner, of_name=of_name))
+    if name not in blocks() and "seed" in getattr(owner, "model_fields", {}):
+        meaning = "Instead of seed: how many (4: 0, 1, 2, 3) or which ones; a run each, and the mean of their scores."
+        found.append(Setting("seeds", "None", "whole number | list of whole number", meaning))
+    return found
 
 
 def settings_of(name: str) -> tuple[type[Any], str]:

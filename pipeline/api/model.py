@@ -158,6 +158,8 @@ class Model:
     def rows(self, rows: npt.ArrayLike, *, times: npt.ArrayLike | None = None, name: str = "rows") -> ModelScores:
         """Scores of the embeddings of one video, (T, D) as the model was trained on, its stores side by side.
 
+        Tokens (T, N, D) and maps (T, C, h, w) are averaged as in training, where the model does not read positions.
+
         ``times`` (T, 2) are start and stop of each row in seconds, half-open; without, times of the scores are NaN.
         Raises InputError for rows of another shape or that are not finite, ConfigError for a model of frames.
         """

@@ -113,7 +113,13 @@ def _predictions(planner: Planner, plan: NodePlan, request: ExportRequest, write
 
 
 def _embeddings(planner: Planner, plan: NodePlan, request: ExportRequest, write: Any, folder: Path) -> int:
-    store = KINDS["embeddings"].open(planner.file.store.embeddings(plan.spec_key))
+    try:
+        store = KINDS["embeddings"].open(planner.file.store.embeddings(plan.spec_key))
+    except StoreError as error:
+        raise StoreError(
+            f"{request.node} has no rows of any video, as where every one failed (`reelwright failures`), so nothing "
+            f"was written: {error}"
+        ) from error
     options = (
         {} if request.shard_bytes is None or request.form != "webdataset" else {"shard_bytes": request.shard_bytes}
     )

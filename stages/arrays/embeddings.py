@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from reelwright.stages.arrays.tables import as_frame, frame_of, html_table, required
 from reelwright.stages.datasets.embedded import chosen_output
+from reelwright.stages.export.embeddings import axis_names
 from reelwright.storage.arrays.embeddings import EmbeddingRows, EmbeddingStore
 from reelwright.storage.arrays.spans import row_labels
 from reelwright.storage.errors import ConfigError, nearest
@@ -43,6 +44,7 @@ class VideoEmbeddings(EmbeddingRows):
     main: str  # the output that is meant where none is named
     classes: tuple[str, ...]
     background: int
+    of_views: bool  # a row is several views of its frame
 
     @property
     def rows(self) -> npt.NDArray[Any]:
@@ -103,8 +105,7 @@ class VideoEmbeddings(EmbeddingRows):
         """
         xarray = required("xarray", extra="xarray", wanted_by="to_xarray")
         values, times = self.output(output or self.main), self.times
-        inner = {2: ("feature",), 3: ("token", "feature"), 4: ("channel", "height", "width")}
-        names = inner.get(values.ndim, tuple(f"axis_{place}" for place in range(1, values.ndim)))
+        names = axis_names(values.shape[1:], of_views=self.of_views)
         labels = np.array([label or "" for label in self.labels], dtype=np.str_)
         return xarray.DataArray(
             values,
@@ -159,6 +160,7 @@ class Embeddings(Mapping[str, VideoEmbeddings]):
         assert isinstance(rows, VideoEmbeddings)
         rows.video, rows.main = video, chosen_output(self._store, None, node=self.node)
         rows.classes, rows.background = self.classes, self._labels.background
+        rows.of_views = "views" in self.spec
         return rows
 
     def __iter__(self) -> Iterator[str]:

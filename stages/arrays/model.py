@@ -92,10 +92,12 @@ class ArrayModel:
         return decodes[0].fps if decodes and len({decode.fps for decode in decodes}) == 1 else None
 
     def of_rows(self, rows: npt.ArrayLike, times: npt.ArrayLike | None = None, *, name: str = "rows") -> ModelScores:
-        """Scores of the rows of one video, (T, D) floats or as the run takes them; times (T, 2) seconds, half-open."""
+        """Scores of the rows of one video, (T, D) floats or as stored (tokens, maps); times (T, 2) seconds."""
         if self.run.sees is not None:
             raise ConfigError("this model sees clips of frames, not rows; give it frames, or a video")
         values = np.asarray(rows)
+        if values.ndim > 2 and not self.run.keeps_positions:
+            values = mean_vectors(values)
         if values.shape[1:] != self.run.row_shape or not len(values):
             raise InputError(
                 f"rows have the shape {values.shape}, but this model takes (T, "

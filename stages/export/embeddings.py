@@ -89,15 +89,20 @@ def export_zarr(store: EmbeddingStore, videos: Sequence[ExportedVideo], folder: 
 
     def write(path: Path, video: ExportedVideo, rows: EmbeddingRows) -> None:
         group = zarr.create_group(path, zarr_format=3, attributes=asdict(video))
-        inner = {1: ("feature",), 2: ("token", "feature"), 3: ("channel", "height", "width")}[
-            len(rows.row_shape(output))
-        ]
+        inner = axis_names(rows.row_shape(output), of_views="views" in store.spec)
         arrays = {output: rows.output(output), **{name: getattr(rows.spans, name) for name in _SPANS}}
         for name, values in arrays.items():
             axes = ("row", *(inner if name == output else ()))
             group.create_array(name, data=values, chunks=values.shape, dimension_names=axes)
 
     return _write_each(store, videos, folder, ending=".zarr", write=write)
+
+
+def axis_names(row_shape: Sequence[int], *, of_views: bool) -> tuple[str, ...]:
+    """What the axes of a row are called; those of one of several views stand behind the axis view."""
+    known = {1: ("feature",), 2: ("token", "feature"), 3: ("channel", "height", "width")}
+    rank = len(row_shape) - of_views
+    return (*(("view",) if of_views else ()), *known.get(rank, tuple(f"axis_{place + 1}" for place in range(rank))))
 
 
 def _write_each(

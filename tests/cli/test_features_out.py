@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from reelwright import Project
 from reelwright.cli.main import app
 from reelwright.pipeline.inspect.export import ExportRequest, export_node
-from reelwright.storage.errors import ConfigError
+from reelwright.stages.export.embeddings import axis_names
+from reelwright.storage.errors import ConfigError, StoreError
 
 
 def _embed(*arguments: str) -> tuple[int, str]:
@@ -58,6 +59,17 @@ def test_a_folder_of_videos_becomes_a_folder_of_arrays(
     assert sorted(path.name for path in Path("out").glob("*.npy")) == ["new.npy", "x_a.npy", "y_a.npy"]
 
 
+def test_where_every_video_failed_nothing_is_written_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("videos").mkdir()
+    Path("videos/bad.mp4").write_text("no video")
+    with pytest.raises(StoreError, match="embed has no rows of any video"):
+        _embed("--videos", "videos", "--out", "out")
+    assert not Path("out").exists()
+
+
 def test_parquet_and_zarr_hold_rows_and_times(finished: Path, tmp_path: Path) -> None:
     project = Project(finished)
     rows = project["embed"]["d"]
@@ -70,6 +82,19 @@ def test_parquet_and_zarr_hold_rows_and_times(finished: Path, tmp_path: Path) ->
     assert group.attrs["video_id"] == "d"
     for found in (table["stop_seconds"].to_numpy(), group["stop_seconds"][:]):
         np.testing.assert_array_equal(found, rows.times[:, 1])
+
+
+@pytest.mark.parametrize(
+    ("shape", "of_views", "names"),
+    [
+        ((8,), False, ["feature"]),
+        ((5, 8), False, ["token", "feature"]),
+        ((2, 8), True, ["view", "feature"]),
+        ((2, 8, 4, 4), True, ["view", "channel", "height", "width"]),
+    ],
+)
+def test_axes_of_rows_and_of_their_views_have_names(shape: tuple[int, ...], of_views: bool, names: list[str]) -> None:
+    assert list(axis_names(shape, of_views=of_views)) == names
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from types import ModuleType
 
 import pytest
 
+import reelwright
 from reelwright.stages.base.registry import STAGES
 from tests.docs.pages import ROOT
 
@@ -36,11 +37,26 @@ def test_every_page_and_every_stage_is_in_the_navigation(build: ModuleType) -> N
 def test_the_reference_has_every_setting_with_its_default(build: ModuleType) -> None:
     pages = build.reference()
     assert "| `window.length`<br><code>" in pages["train"]
+    assert {name for name in STAGES if "| `seeds`<br><code>null</code>" in pages[name]} == {
+        *("embed", "train", "finetune", "pretrain"),
+    }
     assert "| `scene.camera.shake`<br><code>{}</code> |" in pages["augmentations"]
     assert "## `moco`" in pages["objectives"]
     assert "`predictor_hidden`" not in pages["objectives"].partition("## `moco`")[2].partition("## `byol`")[0]
     assert "## `reelwright data show`" in pages["commands"]
     assert "::: reelwright.pipeline.api.project.Project" in pages["python"]
+
+
+def test_the_reference_reads_a_whole_package(
+    build: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without its __init__.py what an editable installation calls `reelwright` would be found instead, and no more."""
+    for name, folder in (("BUILD", tmp_path), ("DOCS", tmp_path / "docs"), ("SITE", tmp_path / "site")):
+        monkeypatch.setattr(build, name, folder)
+    build.gather()
+    package = tmp_path / "api" / "reelwright"
+    assert (package / "__init__.py").read_bytes() == Path(reelwright.__file__).read_bytes()
+    assert {path.name for path in package.iterdir()} == {*build.PACKAGES, "__init__.py"}
 
 
 def test_a_cell_of_a_table_stays_one_cell(build: ModuleType) -> None:

@@ -162,6 +162,8 @@ def test_rows_get_the_scores_of_predict(project: Project, model: Model, scored: 
     given = model.rows(rows.rows, times=rows.times)
     np.testing.assert_allclose(given.scores, scores, atol=1e-6)
     np.testing.assert_allclose(given.times, times)
+    tokens = rows.rows[:, None] + np.array([-1, 1], np.float32)[:, None]  # averaged as in training
+    np.testing.assert_allclose(model.rows(tokens).scores, scores, atol=1e-5)
     alone = Model.load(project["train"].path).rows(rows.torch())
     np.testing.assert_allclose(alone.scores, scores, atol=1e-6)
     assert np.isnan(alone.times).all()
@@ -180,6 +182,7 @@ def test_frames_in_memory_get_the_scores_of_predict(
     np.testing.assert_allclose(given.times, times)
     np.testing.assert_allclose(model(frames, times=np.arange(20) / 10).scores, scores, atol=1e-6)
     stored = project["frames"]["d"]
+    assert repr(project["frames"]) == "<stored rows of 5 videos: a, b, c, d, e>"
     assert model.fps == 5
     np.testing.assert_allclose(model(stored.read(0, stored.num_rows)).scores, scores, atol=1e-6)
 
