@@ -66,6 +66,7 @@ class RunRow:
     settings: Mapping[str, Any]  # those that differ between the runs, by dotted name
     scores: Mapping[str, float] = field(default_factory=dict)  # val_<metric> at its best; <evaluate node>.<metric>
     targets: Mapping[str, str] = field(default_factory=dict)  # evaluate node -> digest of videos and labels scored on
+    sources: Mapping[str, str] = field(default_factory=dict)  # digests of files behind it, by dotted name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +115,7 @@ def run_rows(history: History) -> list[RunRow]:
             settings={name: settings[record.key][name] for name in names if name in settings[record.key]},
             scores=_flat_scores(_record_scores(history, record)),
             targets=history.targets_of(record),
+            sources=history.sources(record),
         )
         for record in history.runs
     ]
@@ -123,8 +125,8 @@ def seed_groups(rows: Sequence[RunRow]) -> list[SeedGroup]:
     """Two runs and more that differ by seeds alone (`seed`, `init_from.seed`), scored on the same videos and labels."""
     groups: dict[str, list[RunRow]] = {}
     for row in rows:
-        name = digest([row.record.stage, row.record.material["version"], _but_seeds(row.settings), dict(row.targets)])
-        groups.setdefault(name, []).append(row)
+        same = [_but_seeds(row.settings), dict(row.targets), dict(row.sources)]
+        groups.setdefault(digest([row.record.stage, row.record.material["version"], *same]), []).append(row)
     found = [(runs, *mean_and_deviation([row.scores for row in runs])) for runs in groups.values() if len(runs) > 1]
     return [SeedGroup(runs=tuple(runs), means=means, deviations=spread) for runs, means, spread in found]
 

@@ -83,6 +83,14 @@ class History:
             found.update(self.settings(parent, f"{path}{name}."))
         return found
 
+    def sources(self, record: Record, path: str = "") -> dict[str, str]:
+        """Dotted name -> digest of the files behind a record, such as weights, whose contents are in no setting."""
+        inputs = record.material.get("inputs", {})
+        found = {f"{path}{name}": value for name, value in inputs.items() if isinstance(value, str)}
+        for name, parent in self.parents(record):
+            found.update(self.sources(parent, f"{path}{name}."))
+        return found
+
     def scores_of(self, run: Record) -> dict[str, dict[str, Any]]:
         """Headline scores of the records of scores that rest on a run, by node name; the newest where several do."""
         return {node: dict(record.outputs) for node, record in self._scores.get(run.key, {}).items()}

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from reelwright.pipeline.inspect.comparison import run_rows, seed_groups
 from reelwright.pipeline.plan.history import History
 from reelwright.storage.ledger.records import Record
 from reelwright.storage.store import Store
@@ -57,3 +58,14 @@ def test_probes_on_other_labels_are_not_compared_unawares(tmp_path: Path) -> Non
     history = History(Store.at(tmp_path), {each.key: each for each in (*BEHIND, *probes)})
     targets = history.targets_of(history.records["carl"])
     assert targets["probe0"] == targets["probe2"] != targets["probe1"]
+
+
+def test_runs_of_other_weights_are_no_seeds_of_one(tmp_path: Path) -> None:
+    """Weights of an encoder are a file, whose content is in no setting."""
+    rows = [record(f"rows{number}", "embed", weights=weights) for number, weights in enumerate("aab")]
+    runs = [record(f"run{number}", "train", embeddings=[f"rows{number}"], videos="v") for number in range(3)]
+    for number, run in enumerate(runs):
+        run.material["spec"]["seed"] = number
+    history = History(Store.at(tmp_path), {each.key: each for each in (*rows, *runs)})
+    (group,) = seed_groups(run_rows(history))
+    assert [row.record.key for row in group.runs] == ["run0", "run1"]
