@@ -267,7 +267,8 @@ class FinetuneConfig(NetworkSettings):
             self.check_order(task=self.task, labels_of_window=self.labels_of_window)
         for run in inputs.get("temporal", ()):
             if hasattr(run, "task"):
-                self.check_attention_weight(run.model)  # type: ignore[attr-defined]
+                if (model := getattr(run, "model", None)) is not None:  # else that of a run before it
+                    self.check_attention_weight(model)
                 self.check_order(task=run.task, labels_of_window=getattr(run, "labels_of_window", "any"))
 
     def check_order(self, *, task: str, labels_of_window: str) -> None:

@@ -12,6 +12,7 @@ from reelwright.stages.base.config import Settings, setting, training
 from reelwright.stages.fit.config import LearningSettings
 from reelwright.stages.fit.model_config import ModelSettings
 from reelwright.stages.objectives.config import ObjectiveSettings
+from reelwright.storage.errors import ConfigError
 
 VIEW_METRICS = ("loss", "kendalls_tau")  # of val, without labels
 _OF_SAMPLING = {
@@ -134,11 +135,11 @@ class NetworkSettings(LearningSettings):
         return self
 
     def check_attention_weight(self, model: ModelSettings) -> None:
-        """Raise ValueError where the loss of a branch is weighed that `model` does not have (of plug-ins unknown)."""
+        """Raise ConfigError where the loss of a branch is weighed that `model` does not have (of plug-ins unknown)."""
         weight = self.loss.attention_weight
         if weight is not None and model.is_ours() and not model.has_branch:
             given = f"{model.name} with branch: false" if model.option("branch") is False else model.name
-            raise ValueError(
+            raise ConfigError(
                 f"loss.attention_weight is {weight:g}, but model {given} has no attention branch. Leave it out, or "
                 "choose model attention_branch or st_abn"
             )

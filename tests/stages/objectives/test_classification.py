@@ -176,8 +176,9 @@ def test_a_weight_of_a_branch_that_is_not_there_is_refused_while_planning(model,
         TrainConfig(embeddings=("embed",), model=model, loss=loss)
     run = TrainConfig(embeddings=("embed",), model=model)
     tune = FinetuneConfig(frames="frames", spatial="embed", temporal="run", loss=loss)
-    with pytest.raises(ValueError, match="has no attention branch"):
+    with pytest.raises(ConfigError, match="has no attention branch"):  # no traceback while planning
         tune.check_inputs({"temporal": [run]})
+    tune.check_inputs({"temporal": [FinetuneConfig(frames="frames", spatial="embed", temporal="run")]})
 
 
 def test_a_weight_of_a_branch_is_taken():
