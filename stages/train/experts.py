@@ -12,6 +12,7 @@ from typing import Any
 
 from reelwright.models.contracts import VideoModel
 from reelwright.models.encoders.base import DataConfig
+from reelwright.models.encoders.frames_of_clips import EVERY
 from reelwright.models.encoders.outputs import parse_output
 from reelwright.models.systems.cast.experts import EXPERTS
 from reelwright.models.systems.cast.model import Cast
@@ -52,13 +53,21 @@ class Experts:
         return cls(found, work.node)
 
     def options(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The options of the model that are ``given``, with those that say what its experts are."""
+        """The options of the model that are ``given``, with those that say what its experts are.
+
+        Raises ConfigError where an expert on single frames sees others of them than ``given`` or the other one says.
+        """
         own = dict(given)
         for name, loaded in self.loaded.items():
             library, _, model = loaded.name.partition("/")
             arguments = dict(loaded.config.model_args)
             if library == "frames":
-                own["every"] = arguments.get("every", 2)
+                every = arguments.get("every", EVERY)
+                if own.setdefault("every", every) != every:
+                    raise ConfigError(
+                        f"{self.where}: {loaded.name} sees the last of every {every} frames (model_args.every of its "
+                        f"embed node), but model.every or the other expert says {own['every']}. Set one number"
+                    )
                 arguments = {key: value for key, value in arguments.items() if key not in _OF_CLIPS}
             own |= {name: f"timm/{model}" if library == "frames" else loaded.name, f"{name}_args": arguments}
         return own

@@ -135,3 +135,19 @@ def test_experts_that_want_other_frames_are_refused_unless_the_node_says_what_bo
     assert (found.interpolation, found.antialias, found.mean) == ("bilinear", False, (0.0,) * 3)
     alike: Any = {name: SimpleNamespace(data_config=SEEN) for name in ("space", "time")}
     assert Experts(alike, "tune").data_config(own, given=PreprocessSettings()) == own
+
+
+def test_frames_that_an_expert_does_not_see_are_refused():
+    """`every` of the embed node counts, and no other is dropped in silence."""
+
+    def frames(**arguments: int) -> Any:
+        return SimpleNamespace(name="frames/vit", config=SimpleNamespace(model_args=arguments))
+
+    video = SimpleNamespace(name="videomae/vit", config=SimpleNamespace(model_args={}))
+    experts: Any = {"space": frames(every=4), "time": video}
+    assert Experts(experts, "tune").options({"top": 1})["every"] == 4
+    assert Experts(experts, "tune").options({"every": 4})["every"] == 4
+    with pytest.raises(ConfigError, match=r"tune: frames/vit sees the last of every 4 frames .* says 2"):
+        Experts(experts, "tune").options({"every": 2})
+    with pytest.raises(ConfigError, match=r"sees the last of every 2 frames .* the other expert says 4"):
+        Experts({"space": frames(every=4), "time": frames()}, "tune").options({})
