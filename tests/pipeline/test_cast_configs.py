@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
 from reelwright.models.clip_options import CastOptions
+from reelwright.models.encoders.build import build_encoder
+from reelwright.models.systems.cast.model import Cast
 from reelwright.pipeline.config.pipeline_file import PipelineFile, load_pipeline
 from reelwright.pipeline.plan.graph import build_graph
 from reelwright.stages.augment.transforms import clip_transforms
 from reelwright.stages.decode.geometry import Geometry
+from reelwright.stages.embed.config import ClipSettings, EmbedConfig
+from reelwright.stages.embed.encoding.preprocess import override
 from reelwright.stages.evaluate.config import EvaluateConfig
 from reelwright.stages.finetune.config import FinetuneConfig
 from reelwright.stages.fit.optim.build import build_lr_schedule, scaled_lr
 from reelwright.stages.predict.config import PredictConfig
+from reelwright.stages.train.experts import Experts
 
 FOLDER = Path(__file__).parents[2] / "docs" / "cast"
 GPUS = 16
@@ -81,6 +89,22 @@ def test_values_are_those_of_the_scripts(name: str) -> None:
     assert (augment.rand_augment, augment.rand_augment_interpolation) == ("rand-m7-n4-mstd0.5-inc1", "bicubic")
     assert (augment.crop_scale, augment.crop_aspect) == ((0.08, 1), (0.75, pytest.approx(4 / 3)))
     assert len(clip_transforms(augment, Geometry(size=(16, 16)), seed=0)) == 2
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_its_experts_see_the_same_frames(name: str) -> None:
+    """Of a short side of 224, as in the public code; timm's tag of OpenAI's CLIP alone would cut them from 248."""
+    found = recipe(name)
+    loaded: Any = {}
+    for expert in found.run.experts:
+        embed = found.file.nodes[expert]
+        assert isinstance(embed, EmbedConfig)
+        with torch.device("meta"):  # no weights
+            encoder = build_encoder(str(embed.encoder), model_args=embed.model_args or None)
+        loaded[expert] = SimpleNamespace(data_config=override(encoder.data_config, embed.preprocess, clip=embed.clip))
+    seen = Experts(loaded, name).data_config(Cast.data_config, given=found.run.preprocess)
+    seen = override(seen, found.run.preprocess, clip=ClipSettings())
+    assert (seen.size, seen.resize, seen.crop, seen.antialias) == ((224, 224), 224, "center", False)
 
 
 @pytest.mark.parametrize("name", TABLE)
