@@ -291,9 +291,7 @@ def _events(item: VideoItem, frames: Frames, spans: Spans, encoder: _Encoder) ->
 def _checked_times(times: npt.ArrayLike, count: int) -> tuple[Times, Times]:
     values = np.asarray(times, dtype=np.float64)
     if values.shape != (count, 2) or not np.isfinite(values).all() or (values[:, 1] < values[:, 0]).any():
-        raise InputError(
-            f"times have the shape {values.shape}; needed are start and stop of {count} rows, ({count}, 2)"
-        )
+        raise InputError(f"times have the shape {values.shape}; needed are start and stop of each row, ({count}, 2)")
     return values[:, 0], values[:, 1]
 
 
