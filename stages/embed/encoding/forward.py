@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from reelwright.models.encoders.build import DataConfig, Encoder
+from reelwright.models.encoders.base import DataConfig, Encoder
 from reelwright.stages.embed.encoding.preprocess import Normalise
 from reelwright.stages.embed.encoding.runtimes import EAGER, Runtime, sample_frames
 from reelwright.storage.errors import ConfigError, StageError

@@ -30,7 +30,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from reelwright.models.encoders.build import DataConfig, Encoder
+from reelwright.models.encoders.base import DataConfig, Encoder
 from reelwright.storage.digests import digest
 from reelwright.storage.errors import ConfigError, StoreError
 from reelwright.storage.files import write_json
