@@ -151,7 +151,7 @@ class Model:
 
         Raises InputError for arrays that do not fit, ConfigError where no encoder is known.
         """
-        if self._pipeline is None and self.config.get("stage") == "finetune":
+        if self._pipeline is None and self._loaded().reads_frames:
             _warn_of_unknown_frames(self.name, is_timed=fps is not None or times is not None)
         return self._loaded().of_frames(frames, fps=fps, times=times, name=name)
 

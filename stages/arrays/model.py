@@ -82,6 +82,7 @@ class ArrayModel:
         self._work, self._device = work, device
         config = parse_config(PredictConfig, {**work.config, "device": device}, where=work.node)
         self.run = load_for(work, config)
+        self.reads_frames = self.run.stage == "finetune"  # itself: clips of them, or by an encoder of its own
         self.scorer = scorer_for(self.run, config)
         self._encoders: list[_Encoder] | None = None
 
