@@ -95,4 +95,4 @@ def test_the_documentation_is_built_without_a_warning() -> None:
         assert f"({page})" in listed
         assert (site / page).is_file()
     text = (site / "reference" / "python.html").read_text(encoding="utf-8")
-    assert 'id="reelwright.pipeline.project.Project.run"' in text
+    assert 'id="reelwright.pipeline.api.project.Project.run"' in text
