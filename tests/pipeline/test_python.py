@@ -238,6 +238,8 @@ def test_a_finetuned_run_alone_warns_that_it_takes_all_frames(
 
 
 class _Taken:
+    reads_frames = True  # as of what finetune trains
+
     def of_frames(self, frames: np.ndarray, **_: Any) -> int:
         return len(frames)
 
