@@ -27,6 +27,7 @@ from reelwright.storage.store import Store
 
 Floats = npt.NDArray[np.float64]
 LabelAt = Callable[[float], str]  # seconds -> label
+LabelsOf = Callable[[set[str]], Mapping[str, LabelAt]]  # digests -> labels of each
 UNKNOWN_LABEL = "not known"
 _SIDE = 560  # pixels of the map
 _INSTALLED, _ABSENT, _WRONG = "1", "0", "x"
@@ -39,18 +40,15 @@ def embedding_map(
 
     None where no video has rows. Raises ConfigError for umap where it is not installed.
     """
-    present = set(store.digests())
-    digests = [digest for digest in labels if digest in present]
-    if len(digests) > settings.rows:  # a row each of some of them
-        digests = [digests[place * len(digests) // settings.rows] for place in range(settings.rows)]
+    digests = chosen_videos(store, list(labels), settings=settings)
     rows: list[npt.NDArray[Any]] = []
     names: list[str] = []
     each = settings.rows // max(1, len(digests))
     for digest in digests:
         found = store.rows(digest)
-        spans, values = found.spans, found.output(settings.output)
-        picked = np.unique(np.linspace(0, len(values) - 1, min(each, len(values))).round().astype(int))
-        rows.append(values[picked].reshape(len(picked), -1).astype(np.float64))
+        spans, count = found.spans, found.num_rows
+        picked = np.unique(np.linspace(0, count - 1, min(each, count)).round().astype(int))
+        rows.append(found.take(settings.output, picked).reshape(len(picked), -1).astype(np.float64))
         middle = (spans.start_seconds[picked] + spans.stop_seconds[picked]) / 2
         names += [labels[digest](seconds) for seconds in middle.tolist()]
     if len(names) < 3:
@@ -58,6 +56,15 @@ def embedding_map(
     places = METHODS[settings.method](np.concatenate(rows), settings.seed)
     low, high = places.min(axis=0), places.max(axis=0)
     return (places - low) / np.maximum(high - low, 1e-12), names
+
+
+def chosen_videos(store: EmbeddingStore, digests: Sequence[str], *, settings: MapSettings) -> list[str]:
+    """Those of ``digests`` that have rows; where they are more than ``settings.rows``, so many, evenly spread."""
+    present = set(store.digests())
+    found = [digest for digest in digests if digest in present]
+    if len(found) <= settings.rows:
+        return found
+    return [found[place * len(found) // settings.rows] for place in range(settings.rows)]
 
 
 def states_over_time(initial: Sequence[int], steps: Sequence[tuple[float, int]]) -> LabelAt:
@@ -116,11 +123,12 @@ def map_section(places: Floats, labels: Sequence[str], *, method: str, node: str
 
 
 def drawn_map(
-    work: Work, labels: Mapping[str, LabelAt], *, config: EvaluateConfig, reporter: Reporter
+    work: Work, digests: Sequence[str], labels_of: LabelsOf, *, config: EvaluateConfig, reporter: Reporter
 ) -> Section | None:
     """The part of the page for ``embeddings``, or the rows that the predictions were made of.
 
-    Nothing where no video of ``labels`` has rows; where no node was named, also where the output is not there.
+    ``labels_of`` is asked for the labels of those of ``digests`` that are drawn, and of no other. Nothing where no
+    video has rows; where no node was named, also where the output is not there.
     """
     settings, inputs = config.map, work.inputs
     if settings is None or not config.report:
@@ -140,7 +148,8 @@ def drawn_map(
     if not is_named and settings.output not in outputs:
         reporter.note(f"{reference.node} has no output {settings.output}: no map of embeddings is drawn")
         return None
-    found = embedding_map(store, labels, settings=settings)
+    chosen = chosen_videos(store, digests, settings=settings)
+    found = embedding_map(store, labels_of(set(chosen)), settings=settings)
     return None if found is None else map_section(*found, method=settings.method, node=reference.node)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from reelwright.stages.base.config import parse_config
+from reelwright.stages.base.inputs import behind
 from reelwright.stages.base.registry import config_model
 from reelwright.stages.base.work import InputRef, Work
 from reelwright.stages.evaluate.pages.markup import join, tag
@@ -28,22 +29,6 @@ def making_facts(work: Work) -> dict[str, str]:
     seeds = {ref.node: ref.config["seed"] for ref in runs if "seed" in ref.config}
     text = ", ".join(f"{seed} ({node})" if len(seeds) > 1 else str(seed) for node, seed in seeds.items())
     return {**({"seed": text} if seeds else {}), "written": time.strftime("%Y-%m-%d", time.gmtime())}
-
-
-def behind(work: Work) -> list[InputRef]:
-    """Every node that ``work`` comes from, the first ones first, each once."""
-    found: dict[str, InputRef] = {}
-
-    def visit(ref: InputRef) -> None:
-        for refs in ref.inputs.values():
-            for inner in refs:
-                visit(inner)
-        found.setdefault(ref.node, ref)
-
-    for refs in work.inputs.values():
-        for ref in refs:
-            visit(ref)
-    return list(found.values())
 
 
 def file_address(path: str) -> str:

@@ -16,8 +16,7 @@ from reelwright.stages.base.work import VideoItem
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.processes.attempts import Attempt, attempt_all
 from reelwright.stages.evaluate.pages.frame_source import frames_plan
-from reelwright.stages.evaluate.step_scores import StepVideo
-from reelwright.stages.evaluate.step_tables import EARLY, EXTRA, RIGHT, Event, events_of
+from reelwright.stages.evaluate.step_scores import EARLY, EXTRA, RIGHT, Event, StepVideo, events_of
 from reelwright.storage.bucket.download_cache import exists
 from reelwright.storage.ledger.items import DONE
 from reelwright.storage.tables.feature_files import is_feature_file

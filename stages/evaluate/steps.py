@@ -9,15 +9,23 @@ from typing import Any
 
 from reelwright.stages.base.work import InputRef, Reporter, VideoItem, Work
 from reelwright.stages.evaluate.config import EvaluateConfig
-from reelwright.stages.evaluate.embedding_map import drawn_map, states_over_time
+from reelwright.stages.evaluate.embedding_map import LabelAt, drawn_map, states_over_time
 from reelwright.stages.evaluate.making import making_facts, making_sections
 from reelwright.stages.evaluate.pages.frame_source import Pictures, Wanted, find_stage, pictures, source_settings
 from reelwright.stages.evaluate.pages.page import Section, render
 from reelwright.stages.evaluate.pages.step_report import StepReport, axis_of, page_of
 from reelwright.stages.evaluate.pages.thumbnails import slice_times
 from reelwright.stages.evaluate.scoring import ALL_SPLITS
-from reelwright.stages.evaluate.step_scores import StepVideo, headline, score_steps, step_videos
-from reelwright.stages.evaluate.step_tables import curve_lines, event_lines, step_lines, video_lines
+from reelwright.stages.evaluate.step_scores import (
+    StepVideo,
+    curve_lines,
+    event_lines,
+    headline,
+    score_steps,
+    step_lines,
+    step_videos,
+    video_lines,
+)
 from reelwright.stages.evaluate.tables import write_csv, write_json
 from reelwright.stages.steps.procedure import read_procedure
 from reelwright.storage.errors import StageError
@@ -156,8 +164,12 @@ def _map(
         if digest in done:
             done[digest].append((seconds, step))
     known = [video for video in videos if video.performance is not None]
-    labels = {video.digest: states_over_time(procedure.initial(video.procedure), done[video.digest]) for video in known}
-    return drawn_map(work, labels, config=config, reporter=reporter)
+    initial = {video.digest: procedure.initial(video.procedure) for video in known}
+
+    def labels_of(digests: set[str]) -> dict[str, LabelAt]:
+        return {digest: states_over_time(start, done[digest]) for digest, start in initial.items() if digest in digests}
+
+    return drawn_map(work, list(initial), labels_of, config=config, reporter=reporter)
 
 
 def _safe(video_id: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from reelwright.stages.base.work import InputRef, Reporter, VideoItem, Work
 from reelwright.stages.datasets.tasks.registry import TASKS
 from reelwright.stages.evaluate.config import EvaluateConfig
-from reelwright.stages.evaluate.embedding_map import drawn_map, labels_of_rows
+from reelwright.stages.evaluate.embedding_map import LabelAt, drawn_map, labels_of_rows
 from reelwright.stages.evaluate.evaluators import EVALUATORS, own_scores
 from reelwright.stages.evaluate.intervals import headline_intervals
 from reelwright.stages.evaluate.making import file_address, making_facts, making_sections
@@ -181,13 +181,17 @@ def _map(
         if config.embeddings is not None:
             reporter.note("the rows of these predictions have several labels or none: no map of embeddings is drawn")
         return None
-    names, info = {video.video_id: video.digest for video in labels}, predictions.info
+    info = predictions.info
     classes = np.array([*info.classes, None], dtype=object)  # of UNKNOWN, -1: none
-    found = {
-        names[video_id]: labels_of_rows(line.edges_seconds[:-1].tolist(), classes[line.target_ids].tolist())
-        for video_id, line in timelines(predictions, unit=main_unit(info), video_ids=set(names))
-    }
-    return drawn_map(work, found, config=config, reporter=reporter)
+
+    def labels_of(digests: set[str]) -> dict[str, LabelAt]:
+        names = {video.video_id: video.digest for video in labels if video.digest in digests}
+        return {
+            names[video_id]: labels_of_rows(line.edges_seconds[:-1].tolist(), classes[line.target_ids].tolist())
+            for video_id, line in timelines(predictions, unit=main_unit(info), video_ids=set(names))
+        }
+
+    return drawn_map(work, [video.digest for video in labels], labels_of, config=config, reporter=reporter)
 
 
 def _cards(

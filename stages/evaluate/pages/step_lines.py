@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from reelwright.stages.evaluate.pages.markup import tag
 from reelwright.stages.evaluate.pages.ribbons import Axis, seconds_text
-from reelwright.stages.evaluate.step_tables import EARLY, EXTRA, MISSED, RIGHT, Event
+from reelwright.stages.evaluate.step_scores import EARLY, EXTRA, MISSED, RIGHT, Event
 
 _LANE_PIXELS = 22
 _MIDDLE = _LANE_PIXELS / 2

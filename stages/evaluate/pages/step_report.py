@@ -13,8 +13,7 @@ from reelwright.stages.evaluate.pages.page import Article, Card, Cards, Page, Se
 from reelwright.stages.evaluate.pages.ribbons import Axis, time_axis
 from reelwright.stages.evaluate.pages.step_lines import legend, step_lanes
 from reelwright.stages.evaluate.scoring import ALL_SPLITS
-from reelwright.stages.evaluate.step_scores import StepVideo, unit_of
-from reelwright.stages.evaluate.step_tables import Event, events_of
+from reelwright.stages.evaluate.step_scores import Event, StepVideo, events_of, unit_of
 from reelwright.storage.results.steps import StepsInfo
 
 _GROUP_NAMES = {"all": "All recordings", "without_errors": "Without errors", "with_errors": "With errors"}
