@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _LOSS = "loss"
+FRAME = "reelwright.stages.arrays.tables:frame_of_lines"  # imported when a table is asked for
+PROBED = ("status", "duration_seconds", "num_frames", "fps", "width", "height", "codec")  # of a video, in tables
 
 
 class Run:
@@ -72,8 +74,7 @@ class Run:
         """
         lines = self.folder.metrics()
         names = list(dict.fromkeys(name for line in lines for name in line))
-        found = load("reelwright.stages.arrays.tables:frame_of")
-        return found({name: [line.get(name) for line in lines] for name in names})
+        return load(FRAME)(names, [[line.get(name) for name in names] for line in lines])
 
     def plot(self, *names: str, ax: Any = None) -> Figure:
         """Curves over epochs, a matplotlib figure; without names all losses.

@@ -8,12 +8,12 @@ project.labels()                              # a pandas DataFrame
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reelwright.pipeline.api.model import Model
-from reelwright.pipeline.api.outputs import Report, Run
+from reelwright.pipeline.api.outputs import FRAME, PROBED, Report, Run
 from reelwright.pipeline.config.pipeline_file import DEFAULT_NAMES, PipelineFile, find_pipeline_file, load_pipeline
 from reelwright.pipeline.inspect.trained_model import export_model
 from reelwright.pipeline.plan.dataset import Dataset
@@ -141,7 +141,7 @@ class Project(PipelineProject):
         """
         dataset = self.planner().dataset
         lines = [line for video in dataset.videos for line in _labels(dataset, video.video_id, video.split)]
-        return _frame(_LABEL_FIELDS, lines)
+        return load(FRAME)(_LABEL_FIELDS, lines)
 
     def videos(self) -> Any:
         """A line a video, as a pandas DataFrame, without pandas a `pyarrow.Table`.
@@ -150,17 +150,16 @@ class Project(PipelineProject):
         num_frames, fps, width, height, codec.
         """
         dataset = self.planner(read=True).dataset
-        probed = ("status", "duration_seconds", "num_frames", "fps", "width", "height", "codec")
         lines = []
         for video in dataset.videos:
             probe = dataset.probes.get(dataset.digests[video.video_id] or "")
-            known = [None if probe is None else getattr(probe, name) for name in probed]
+            known = [None if probe is None else getattr(probe, name) for name in PROBED]
             lines.append([video.video_id, video.path, video.split, *known])
-        return _frame(("video_id", "path", "split", *probed), lines)
+        return load(FRAME)(("video_id", "path", "split", *PROBED), lines)
 
     def status_table(self) -> Any:
         """A line a node: node, stage, state, reasons; a pandas DataFrame, without pandas a `pyarrow.Table`."""
-        return _frame(("node", "stage", "state", "reasons"), self._status())
+        return load(FRAME)(("node", "stage", "state", "reasons"), self._status())
 
     def export_model(self, node: str, out: str | Path, *, onnx: bool = False) -> Model:
         """Write the model of a node into a folder that works on any machine, and load it from there."""
@@ -239,8 +238,3 @@ def _entries(
         yield "from", label, seconds, None, None
     for frame, label in known.frames:
         yield "frame", label, None, None, frame
-
-
-def _frame(names: Sequence[str], lines: Sequence[Sequence[Any]]) -> Any:
-    columns: Mapping[str, list[Any]] = {name: [line[place] for line in lines] for place, name in enumerate(names)}
-    return load("reelwright.stages.arrays.tables:frame_of")(columns)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reelwright.pipeline.api.outputs import Run
+from reelwright.pipeline.api.outputs import FRAME, PROBED, Run
 from reelwright.pipeline.plan.history import History
 from reelwright.stages.base.registry import load
 from reelwright.storage.errors import ConfigError, StoreError
@@ -20,8 +20,6 @@ from reelwright.storage.tables.annotations import Annotation
 
 if TYPE_CHECKING:
     from reelwright.stages.arrays.embeddings import Embeddings
-
-_PROBED = ("status", "duration_seconds", "num_frames", "fps", "width", "height", "codec")
 
 
 class Store:
@@ -45,9 +43,9 @@ class Store:
         paths = {digest: path for path, (_, _, digest) in KnownFiles(self.paths.files).entries.items()}
         probes = KnownProbes(self.paths.videos).load()
         lines = [
-            [digest, paths.get(digest), *(getattr(probe, name) for name in _PROBED)] for digest, probe in probes.items()
+            [digest, paths.get(digest), *(getattr(probe, name) for name in PROBED)] for digest, probe in probes.items()
         ]
-        return _frame(("digest", "path", *_PROBED), lines)
+        return load(FRAME)(("digest", "path", *PROBED), lines)
 
     def embeddings(self, key: str | None = None) -> Any:
         """Without ``key``, a line a spec: key, encoder, outputs, dtype, videos, bytes; else its `Embeddings`.
@@ -65,7 +63,7 @@ class Store:
             outputs = ", ".join(f"{name} {tuple(shape)}" for name, shape in store.spec["outputs"].items())
             about = (str(store.spec.get("encoder", "")), outputs, store.spec["dtype"])
             lines.append([found, *about, len(store.digests()), folder_bytes(store.path)])
-        return _frame(("key", "encoder", "outputs", "dtype", "videos", "bytes"), lines)
+        return load(FRAME)(("key", "encoder", "outputs", "dtype", "videos", "bytes"), lines)
 
     def runs(self) -> Any:
         """A line a trained model, oldest first: key, node, stage, finished, and its metrics at the best epoch."""
@@ -76,7 +74,7 @@ class Store:
             [record.key, record.node, record.stage, record.finished, *(found.get(name) for name in names)]
             for record, found in zip(records, metrics, strict=True)
         ]
-        return _frame(("key", "node", "stage", "finished", *names), lines)
+        return load(FRAME)(("key", "node", "stage", "finished", *names), lines)
 
     def run(self, key: str) -> Run:
         """One trained model; the first digits of its key are enough. Raises ConfigError as `embeddings`."""
@@ -92,7 +90,7 @@ class Store:
             for path in sorted(self.paths.root.iterdir())
             if path.is_dir()
         ]
-        return _frame(("folder", "entries", "bytes"), lines)
+        return load(FRAME)(("folder", "entries", "bytes"), lines)
 
     def _embeddings(self, key: str) -> Embeddings:
         made: Callable[..., Embeddings] = load("reelwright.stages.arrays.embeddings:Embeddings")
@@ -134,8 +132,3 @@ def _one(prefix: str, keys: Sequence[str], *, what: str) -> str:
         shown = ", ".join(key[:8] for key in (found or keys)[:10])
         raise ConfigError(f"key {prefix!r} fits {len(found)} {what} of the store: {shown or 'there are none'}")
     return found[0]
-
-
-def _frame(names: Sequence[str], lines: Sequence[Sequence[Any]]) -> Any:
-    columns = {name: [line[place] for line in lines] for place, name in enumerate(names)}
-    return load("reelwright.stages.arrays.tables:frame_of")(columns)

@@ -12,7 +12,6 @@ from reelwright.stages.base.config import Settings
 _TIME = re.compile(r"(?:(\d+)-)?(\d+):(\d{2})(?::(\d{2}))?")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(MB|GB|TB)")
 _BYTES = {"MB": 10**6, "GB": 10**9, "TB": 10**12}
-EXECUTORS = ("local", "dask", "slurm")
 
 
 def seconds_of(time: str) -> int:

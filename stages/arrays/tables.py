@@ -35,6 +35,11 @@ def frame_of(columns: Mapping[str, Sequence[Any]]) -> Any:
     return as_frame(pa.table({name: pa.array(values) for name, values in columns.items()}))
 
 
+def frame_of_lines(names: Sequence[str], lines: Sequence[Sequence[Any]]) -> Any:
+    """The same of lines, each with a value for every one of ``names``."""
+    return frame_of({name: [line[place] for line in lines] for place, name in enumerate(names)})
+
+
 def html_table(header: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str) -> str:
     """A small table for notebooks; all texts are escaped."""
     cells = "".join(f"<th style='text-align:left'>{html.escape(name)}</th>" for name in header)

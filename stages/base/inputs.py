@@ -26,7 +26,7 @@ def bring_inputs(work: Work) -> None:
     if store.url is None:
         return
     store.backend.forget()
-    for ref in _references(work):
+    for ref in behind(work):
         produces = config_model(ref.stage, where=ref.node).produces
         if not KINDS[produces].is_rows:
             store.backend.pull(store.output(produces, ref.key), skip=_is_only_for_training)
@@ -36,6 +36,22 @@ def bring_inputs(work: Work) -> None:
             store.backend.ensure_items(store.embeddings(ref.key), digests)
     if stage_of(work.stage).trains:
         store.backend.pull(store.run(work.key))  # an interrupted one goes on, wherever it was begun
+
+
+def behind(work: Work) -> list[InputRef]:
+    """Every node that ``work`` comes from, the first ones first, each once."""
+    found: dict[str, InputRef] = {}
+
+    def visit(ref: InputRef) -> None:
+        for refs in ref.inputs.values():
+            for inner in refs:
+                visit(inner)
+        found.setdefault(ref.node, ref)
+
+    for refs in work.inputs.values():
+        for ref in refs:
+            visit(ref)
+    return list(found.values())
 
 
 @contextlib.contextmanager
@@ -68,14 +84,6 @@ def _checked(path: Path, digest: str | None) -> Snapshot:
     if digest != found:
         raise InputError(f"{path} changed after the plan was made of it, so nothing was read; run again.")
     return snapshot
-
-
-def _references(work: Work) -> Iterator[InputRef]:
-    waiting = [ref for refs in work.inputs.values() for ref in refs]
-    while waiting:
-        ref = waiting.pop()
-        yield ref
-        waiting += [inner for refs in ref.inputs.values() for inner in refs]
 
 
 def _is_only_for_training(name: str) -> bool:
