@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -34,6 +33,7 @@ from reelwright.models.blocks.heads import Head
 from reelwright.pipeline.config.pipeline_file import build_pipeline, read_yaml
 from reelwright.pipeline.project import Project
 from reelwright.stages.datasets.tasks.sets import head_metrics
+from tests.benchmarks.spread import spread_table
 
 EPOCHS = {"epochs": 30, "evaluate_every": 10}  # of what has but a linear layer; an epoch is less than a second
 POOLED = {**EPOCHS, "output": "pooled", "model": {"name": "linear"}}
@@ -168,15 +168,9 @@ def peak_memory(folder: Path, source: str, *, changes: Sequence[str] = ()) -> in
 
 def table(found: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
     """Mean and standard deviation over the seeds."""
-    lines = [f"{'arm':12}" + "".join(f"{name:>16}" for name in METRICS)]
-    for arm, runs in found.items():
-        cells = []
-        for name in METRICS:
-            values = [figures[name] for figures in runs]
-            spread = statistics.stdev(values) if len(values) > 1 else 0.0
-            cells.append(f"{statistics.mean(values):.1f} +- {spread:.1f}")
-        lines.append(f"{arm:12}" + "".join(f"{cell:>16}" for cell in cells))
-    return "\n".join(lines)
+    return spread_table(
+        {arm: {name: [run[name] for run in runs] for name in METRICS} for arm, runs in found.items()}, head="arm"
+    )
 
 
 if __name__ == "__main__":

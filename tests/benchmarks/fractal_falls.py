@@ -21,7 +21,8 @@ from omegaconf import OmegaConf
 from reelwright.cli.progress import Watcher
 from reelwright.pipeline.config.pipeline_file import build_pipeline, read_yaml
 from reelwright.pipeline.project import Project
-from tests.benchmarks.fractal_shows import ARMS, SCRATCH, finished, stages_of, table
+from tests.benchmarks.fractal_shows import ARMS, SCRATCH, finished, stages_of
+from tests.benchmarks.spread import spread_table
 
 PEOPLE = ("Subject_1", "Subject_2", "Subject_3")
 NUM_CLIPS = 5  # of a video that are answered for
@@ -55,7 +56,7 @@ def main() -> None:
         for arm, seed in encoders:
             videos = project.predictions(f"{arm}_{seed}_predict").videos(columns=["target", "label"])
             answers[arm][seed] += list(zip(*(videos[name].to_pylist() for name in ("target", "label")), strict=True))
-    print(table({arm: measures(of_seeds) for arm, of_seeds in answers.items()}))
+    print(spread_table({arm: measures(of_seeds) for arm, of_seeds in answers.items()}, head="arm"))
 
 
 def encoders_of(

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,6 +30,7 @@ from reelwright.pipeline.config.recipes import read_recipe
 from reelwright.pipeline.config.sample_data import make_fractal
 from reelwright.pipeline.project import Project
 from reelwright.pipeline.run.results import RunResult
+from tests.benchmarks.spread import spread_table
 
 SCRATCH = "scratch"
 NUM_MORE = 18  # videos of each verb and noun beside the recipe's
@@ -74,7 +74,7 @@ def main() -> None:
     with Watcher() as watcher:
         finished(project.run(observer=watcher, jobs=1))
     found = figures(project, arguments.arms, seeds, more=arguments.more)
-    print(table(found))
+    print(spread_table(found, head="arm"))
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(found, indent=2), encoding="utf-8")
 
@@ -171,19 +171,6 @@ def accuracy(project: Project, node: str, head: str) -> float:
     """Of the test videos, in %."""
     scores = json.loads((project.report(node) / "metrics.json").read_text(encoding="utf-8"))
     return 100 * float(scores["headline"][f"{head}_top1"])
-
-
-def table(found: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
-    """Mean and standard deviation over the seeds."""
-    names = list(next(iter(found.values())))
-    lines = [f"{'arm':14}" + "".join(f"{name:>16}" for name in names)]
-    for arm, of_arm in found.items():
-        cells = []
-        for values in of_arm.values():
-            spread = statistics.stdev(values) if len(values) > 1 else 0.0
-            cells.append(f"{statistics.mean(values):.1f} +- {spread:.1f}")
-        lines.append(f"{arm:14}" + "".join(f"{cell:>16}" for cell in cells))
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from omegaconf import OmegaConf
 
 from reelwright.pipeline.config.pipeline_file import build_pipeline, read_yaml
 from reelwright.pipeline.project import Project
+from tests.benchmarks.spread import spread_table
 
 THRESHOLDS = (1.5, 3, 6, 9, 12)  # the recipe's own is among them
 SPLITS = ("val", "test")
@@ -101,15 +102,12 @@ def stages_of(stages: dict[str, Any], seeds: range, *, streams: Sequence[str] = 
 
 def table(found: dict[str, list[dict[str, float]]]) -> str:
     """Mean and standard deviation over the seeds."""
-    lines = [f"{'stream':14}" + "".join(f"{title:>16}" for title in METRICS.values())]
-    for stream, runs in found.items():
-        cells = []
-        for name in METRICS:
-            values = [run[name] * (100 if name in {"pos", "f1"} else 1) for run in runs]
-            spread = statistics.stdev(values) if len(values) > 1 else 0.0
-            cells.append(f"{statistics.mean(values):.1f} +- {spread:.1f}")
-        lines.append(f"{stream:14}" + "".join(f"{cell:>16}" for cell in cells))
-    return "\n".join(lines)
+    shares = {"pos", "f1"}
+    of_streams = {
+        stream: {title: [run[name] * (100 if name in shares else 1) for run in runs] for name, title in METRICS.items()}
+        for stream, runs in found.items()
+    }
+    return spread_table(of_streams, head="stream")
 
 
 def differences(found: dict[str, list[dict[str, float]]]) -> list[str]:

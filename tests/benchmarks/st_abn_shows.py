@@ -44,6 +44,7 @@ from reelwright.pipeline.inspect.trained_model import pipeline_of_model
 from reelwright.pipeline.project import Project
 from reelwright.stages.base.video_writer import VideoWriter
 from reelwright.storage.arrays.window_outputs import WindowOutputs
+from tests.benchmarks.spread import spread_table
 
 MODELS = ("attention branch", "S = M = 1", "plain, as deep", "plain")
 METRICS = (
@@ -241,15 +242,10 @@ def auc(values: np.ndarray, is_positive: np.ndarray) -> float:
 def table(found: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
     """Mean and standard deviation over the seeds."""
     shown = [name for name in METRICS if any(name in run for runs in found.values() for run in runs)]
-    lines = [f"{'model':18}" + "".join(f"{name:>18}" for name in shown)]
-    for model, runs in found.items():
-        cells = []
-        for name in shown:
-            values = [run[name] for run in runs if name in run]
-            spread = statistics.stdev(values) if len(values) > 1 else 0.0
-            cells.append(f"{statistics.mean(values):.2f} +- {spread:.2f}" if values else "-")
-        lines.append(f"{model:18}" + "".join(f"{cell:>18}" for cell in cells))
-    return "\n".join(lines)
+    of_models = {
+        model: {name: [run[name] for run in runs if name in run] for name in shown} for model, runs in found.items()
+    }
+    return spread_table(of_models, head="model", digits=2)
 
 
 if __name__ == "__main__":
