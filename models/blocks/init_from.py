@@ -97,8 +97,8 @@ def resize_positions(values: Tensor, shape: torch.Size) -> Tensor:
     if values.ndim == 2:
         moved = functional.interpolate(values.T[None].float(), size=shape[0], mode="linear", align_corners=False)
         return moved[0].T.to(values.dtype)
-    extra, old_side = _grid(values.shape[1])
-    new_extra, new_side = _grid(shape[1])
+    extra, old_side = grid_of(values.shape[1])
+    new_extra, new_side = grid_of(shape[1])
     if extra != new_extra:
         message = (
             f"positions of shape {tuple(values.shape)} cannot be resized to {tuple(shape)}: they are no square grids "
@@ -146,7 +146,7 @@ def _resizing(module: nn.Module, name: str) -> Callable[[Tensor, torch.Size], Te
     return resize_positions if any(fnmatchcase(name, pattern) for pattern in POSITIONS) else None
 
 
-def _grid(count: int) -> tuple[int, int]:
+def grid_of(count: int) -> tuple[int, int]:
     """Class positions (0, 1 or 2) in front, and the side of the square that the rest makes."""
     for extra in (0, 1, 2):
         side = math.isqrt(count - extra)

@@ -10,9 +10,11 @@ from torch.nn import functional
 from reelwright.models.blocks.activation_checkpointing import recompute_blocks
 from reelwright.models.blocks.init_from import start_from
 from reelwright.models.clip_models import build_clip_model
+from reelwright.models.clip_options import CastOptions
 from reelwright.models.contracts import ClipSizes
 from reelwright.models.encoders.build import build_encoder
 from reelwright.models.systems.cast.blocks import CrossAttention
+from reelwright.models.systems.cast.model import build_cast
 from reelwright.models.temporal.common import TemporalSizes
 from reelwright.models.testing import TemporalModelTests, checked_clip_model
 from tests.models.test_cast import CLIP, DEPTH, FRAMES, HEADS, SPACE_ARGS, TIME_ARGS, VMAE, WIDTH, awake, cast, clips
@@ -272,6 +274,34 @@ def test_a_network_does_not_go_on_from_the_last_blocks_of_other_experts(source):
     else:
         with pytest.raises(ValueError, match="its blocks of the expert space"):
             model.public_state(whole)
+
+
+OVER_BOTH = {"t2s_window": "space_time", "s2t_window": "space_time"}
+
+
+@pytest.mark.parametrize(
+    ("windows", "own", "message"),
+    [
+        (OVER_BOTH, {}, "32, which are 2 frames of 16 places, but a clip has 8 frames here"),
+        ({"t2s_window": "time", "s2t_window": "space_time"}, {}, "32, which are 2 frames of 16 places"),
+        (OVER_BOTH, {"t2s_window": "space", "s2t_window": "space"}, "32, but its frames have 16 places"),
+    ],
+    ids=["of an expert", "and in time", "other windows"],
+)
+def test_positions_of_as_many_places_on_another_grid_are_refused(windows, own, message):
+    """2 frames of 4 x 4 places have as many positions as 8 frames of 2 x 2."""
+
+    def model(*, frames, side, **given):
+        space = {**SPACE_ARGS, "img_size": 16 * side}
+        time = {**TIME_ARGS, "img_size": 16 * side, "clip_length": 2 * frames}
+        chosen = CastOptions(space=CLIP, time=VMAE, space_args=space, time_args=time, **given)
+        return build_cast(length=2 * frames, sizes=HEADS, options=chosen)
+
+    source = model(frames=2, side=4, **windows)
+    same = model(frames=2, side=4, **windows)
+    assert not start_from(same, same.public_state(source.state_dict()), replace_heads=False, keep_heads=True).resized
+    with pytest.raises(ValueError, match=message):
+        model(frames=8, side=2, **{**windows, **own}).public_state(source.state_dict())
 
 
 def test_as_a_clip_model_its_experts_are_of_the_size_of_the_clips():

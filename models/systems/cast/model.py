@@ -19,11 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from reelwright.models.blocks.init_from import grid_of
 from reelwright.models.clip_options import CastOptions
 from reelwright.models.contracts import ClipModel, ClipSizes, Inputs, Part
 from reelwright.models.encoders.base import DataConfig, Encoder
 from reelwright.models.encoders.build import build_encoder
-from reelwright.models.systems.cast.blocks import CastBlock
+from reelwright.models.systems.cast.blocks import CastBlock, CrossAttention
 from reelwright.models.systems.cast.experts import EXPERTS, Expert, check_equal, check_start, repeat_real
 from reelwright.models.systems.cast.head import CastHead
 from reelwright.models.systems.cast.public_names import from_public
@@ -134,7 +135,37 @@ class Cast(ClipModel):
         for name, expert in self._experts().items():
             own = {key.removeprefix(f"{name}."): value for key, value in found.items() if key.startswith(f"{name}.")}
             check_start(name, expert, own, is_whole=self.options.source == "frames")
+        self._check_windows(found)
         return found
+
+    def _check_windows(self, state: Mapping[str, Tensor]) -> None:
+        """ValueError for positions in windows of another kind than here, or over places of another number of frames.
+
+        Their length alone does not say: 4 frames of 16 places are as many as 16 of 4. The places of ``state`` are those
+        of an expert on single frames, else of windows of space; its frames those of windows of time. Where it has none
+        of these (stored tokens, all windows over both) its grid is taken for that of here.
+        """
+        tables = [(f"{name}.key_pos", part) for name, part in self.named_modules() if isinstance(part, CrossAttention)]
+        lengths = {part.window: len(state[name]) for name, part in tables if name in state and state[name].ndim > 1}
+        positions = [
+            state.get(f"{name}.model.pos_embed") for name, each in self._experts().items() if not each.is_video
+        ]
+        grids = [grid_of(each.shape[-2]) for each in positions if each is not None]
+        places = next((side * side for extra, side in grids if extra >= 0), lengths.get("space"))
+        if places is not None and lengths.get("space", places) != places:
+            raise ValueError(
+                f"its positions of windows of space are {lengths['space']}, but its frames have {places} places: its "
+                "windows are others. Set t2s_window and s2t_window as it has them."
+            )
+        length, frames = lengths.get("space_time"), lengths.get("time")
+        if length is not None and places is not None:
+            frames = length / places
+        if length is not None and frames is not None and frames != self.space.grid[0]:
+            raise ValueError(
+                f"its positions of windows over space and time are {length}, which are {frames:g} frames of "
+                f"{length / frames:g} places, but a clip has {self.space.grid[0]} frames here, and such positions are "
+                "not resized in time. Take clips of as many frames, or windows of space or time alone."
+            )
 
     def _experts(self) -> dict[str, Expert]:
         return {"space": self.space, "time": self.time}
