@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -137,6 +137,7 @@ class Encoder(nn.Module):
     data_config: DataConfig
     outputs: tuple[str, ...]
     model: nn.Module
+    takes_mask: ClassVar[bool] = False  # whether `forward` takes a mask (B,T) of clips, False at padding, behind x
 
     def public_names(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """`state` with the names of `model`, where the public code of the network has others."""

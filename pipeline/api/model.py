@@ -273,5 +273,5 @@ def _refs(file: PipelineFile, graph: Graph, name: str) -> dict[str, tuple[InputR
 def _config(file: PipelineFile, graph: Graph, name: str) -> dict[str, Any]:
     """Plain settings; files as absolute paths."""
     config = graph.nodes[name].config
-    values = config.model_dump(mode="json")
+    values = config.plain()
     return values | {field: str(file.resolve(path)) for field, path in config.sources().items()}

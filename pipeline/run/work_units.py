@@ -103,6 +103,6 @@ def _input_ref(planner: Planner, name: str) -> InputRef:
 
 def _config(planner: Planner, node: Node) -> dict[str, Any]:
     """Plain settings; files as absolute paths."""
-    config = node.config.model_dump(mode="json")
+    config = node.config.plain()
     config.update({name: str(planner.file.resolve(path)) for name, path in node.config.sources().items()})
     return config

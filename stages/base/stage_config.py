@@ -90,6 +90,10 @@ class StageConfig(Settings):
         pairs = {name: list(map(list, values[name].items())) for name in names if extra_of(fields[name]).get("ordered")}
         return {**values, **{name: entries for name, entries in pairs.items() if entries}}
 
+    def plain(self) -> dict[str, Any]:
+        """What travels to where the work is done, from which the same settings are made again."""
+        return self.model_dump(mode="json")
+
     def inputs(self) -> dict[str, list[str]]:
         """Input field -> names of the nodes it points to (empty when not set)."""
         values = {name: getattr(self, name) for name in type(self).model_fields if self.role(name) == "input"}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from reelwright.stages.datasets.sampling.windows import BoolArray
 from reelwright.stages.embed.clips import InputRows
 from reelwright.storage.arrays.spans import Spans
 
@@ -43,6 +44,14 @@ class Batch:
         if len(self.parts) == 1:
             return self.parts[0].rows.frames
         return np.concatenate([part.rows.frames for part in self.parts])
+
+    def mask(self) -> BoolArray | None:
+        """Which frames of clips are real (B,T); None where all are, or rows are frames."""
+        masks = [part.rows.mask for part in self.parts]
+        if all(mask is None for mask in masks):
+            return None
+        whole = [np.ones(part.rows.frames.shape[:2], dtype=np.bool_) for part in self.parts]
+        return np.concatenate([ones if mask is None else mask for mask, ones in zip(masks, whole, strict=True)])
 
 
 class Batcher:
@@ -87,7 +96,8 @@ def sliced(rows: InputRows, start: int, stop: int) -> InputRows:
     """Rows [start, stop) of ``rows``."""
     if start == 0 and stop >= len(rows.frames):
         return rows
-    return InputRows(rows.start + start, rows.frames[start:stop], sliced_spans(rows.spans, start, stop))
+    mask = None if rows.mask is None else rows.mask[start:stop]
+    return InputRows(rows.start + start, rows.frames[start:stop], sliced_spans(rows.spans, start, stop), mask)
 
 
 def sliced_spans(spans: Spans, start: int, stop: int) -> Spans:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from reelwright.stages.datasets.sampling.left_out import LeftOut
 from reelwright.stages.datasets.sampling.needed import Needed
-from reelwright.stages.datasets.sampling.windows import WindowShape, window_rows, windows_at
+from reelwright.stages.datasets.sampling.windows import BoolArray, WindowShape, window_rows, windows_at
 from reelwright.storage.arrays.spans import Spans
 
 Frames = npt.NDArray[np.uint8]
@@ -36,6 +36,7 @@ class InputRows:
     start: int
     frames: Frames
     spans: Spans
+    mask: BoolArray | None = None  # (n,T) of clips, False at black frames behind the end of a video; None: all are real
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,11 +146,9 @@ class ClipAssembler:
         rows = windows_at(np.zeros_like(starts), starts, self._num_frames, self._clip)
         frames, is_real = window_rows(rows, self._clip)
         self.num_rows += len(rows)
-        return InputRows(
-            self.num_rows - len(rows),
-            padded(self._frames[frames - self._first], is_real, self._clip),
-            self._spans.of_rows(starts - self._first, rows.last_row(self._clip) - self._first),
-        )
+        clips, mask = padded(self._frames[frames - self._first], is_real, self._clip)
+        spans = self._spans.of_rows(starts - self._first, rows.last_row(self._clip) - self._first)
+        return InputRows(self.num_rows - len(rows), clips, spans, mask)
 
     def _forget(self) -> None:
         """Drop the frames before the next clip; where the hop is longer than a clip, also some still to come."""
@@ -165,11 +164,15 @@ class ClipAssembler:
             self._first += drop
 
 
-def padded(clips: Frames, is_real: npt.NDArray[np.bool_], shape: WindowShape) -> Frames:
-    """``clips`` (n,T,H,W,3), black where ``is_real`` (n,T) is not and ``shape`` says pad; they are changed in place."""
-    if shape.short == "pad" and not is_real.all():
-        clips[~is_real] = 0
-    return clips
+def padded(clips: Frames, is_real: BoolArray, shape: WindowShape) -> tuple[Frames, BoolArray | None]:
+    """``clips`` (n,T,H,W,3), changed in place: black where ``is_real`` (n,T) is not and ``shape`` says pad; the mask.
+
+    None: no frame is padding.
+    """
+    if shape.short != "pad" or is_real.all():
+        return clips, None
+    clips[~is_real] = 0
+    return clips, is_real
 
 
 class NeededRowMaker:
@@ -216,8 +219,7 @@ class NeededRowMaker:
         start = self.num_rows
         places = self._places[start : start + count] - self._first
         self.num_rows += count
-        if places.shape[1] == 1:
-            rows = self._frames[places[:, 0]]
-        else:
-            rows = padded(self._frames[places], self._is_real[start : start + count], self._row)
-        return InputRows(start, rows, self._spans.of_rows(places[:, 0], places[:, -1]))
+        rows, mask = self._frames[places[:, 0]], None
+        if places.shape[1] > 1:
+            rows, mask = padded(self._frames[places], self._is_real[start : start + count], self._row)
+        return InputRows(start, rows, self._spans.of_rows(places[:, 0], places[:, -1]), mask)

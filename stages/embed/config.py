@@ -8,17 +8,17 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from reelwright.models.encoders.names import check_encoder, has_hub_weights, is_of_library, is_video_encoder
+from reelwright.models.encoders.names import check_encoder, is_video_encoder
 from reelwright.models.encoders.outputs import parse_outputs
 from reelwright.stages.augment.stored_views import ViewSettings
 from reelwright.stages.base.config import Settings, execution, node_input, ordered, setting, source_file
-from reelwright.stages.base.plugins import PluginUse, is_plugin
+from reelwright.stages.base.plugins import PluginUse
 from reelwright.stages.base.stage_config import StageConfig
 from reelwright.stages.datasets.sampling.settings import GridSettings, Short
 from reelwright.stages.embed.row_outputs import PieceSettings, check_encoder_of, check_row_outputs
+from reelwright.stages.embed.weight_settings import NO_FILE, check_weights, encoder_plugin
 from reelwright.storage.errors import ConfigError
 
-NO_FILE = ("hub", "none")
 _OF_FRAMES = (
     "encoder",
     "weights",
@@ -34,23 +34,6 @@ _OF_FRAMES = (
 )
 _OUTPUT = re.compile(r"[A-Za-z][\w.-]*")
 _OF_ROWS = ("dtype", "outputs", "pieces", "precision")  # what counts where rows are made of rows
-
-
-def check_weights(weights: str, encoder: str | None, *, is_own: bool, renames: object) -> None:
-    """ValueError for weights that no hub has (``is_own``: of a plug-in), and ``renames`` of what is in no file."""
-    if weights in NO_FILE and renames:
-        raise ValueError(f"prefix and key_map are of names in a file, but weights is {weights}; leave them out")
-    if weights == "hub" and is_own:
-        raise ValueError("weights: hub has none of an encoder that is a plug-in; set weights: none, or a file")
-    if weights == "hub" and encoder is not None and not has_hub_weights(encoder):
-        raise ValueError(f"weights: hub has none of {encoder}; set weights: none (random ones), or a file")
-
-
-def encoder_plugin(encoder: str | None, model_args: Mapping[str, Any]) -> dict[str, PluginUse]:
-    """What `StageConfig.plugins` says of an encoder and its arguments."""
-    if encoder is None or is_of_library(encoder) or not is_plugin("encoders", encoder):
-        return {}
-    return {"encoder": PluginUse(group="encoders", name=encoder, options=model_args, num_given=1)}
 
 
 class PreprocessSettings(Settings):
@@ -231,9 +214,20 @@ class EmbedConfig(StageConfig):
             return {name: values[name] for name in _OF_ROWS}
         if self.run is not None:
             values["seen"] = "as in the run"
+            usual = sorted(name for name in self.clip_given if name not in self.clip.model_dump(exclude_defaults=True))
+            values |= {"clip_given": usual} if usual else {}  # a run may have others
         if self.embed_dim is None:
             values.pop("embed_dim")
         return values
+
+    @property
+    def clip_given(self) -> dict[str, Any]:
+        """What of `clip` is given, the usual values too: a run's own clips may be others; null is as not given."""
+        return {name: value for name, value in self.clip.model_dump(exclude_unset=True).items() if value is not None}
+
+    def plain(self) -> dict[str, Any]:
+        """As of every stage; with a run, `clip` is what is given of it."""
+        return super().plain() | ({} if self.run is None else {"clip": self.clip_given})
 
     def check_names(self) -> None:
         """As of every stage: the encoder, its outputs and its arguments."""

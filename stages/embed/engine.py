@@ -212,7 +212,7 @@ class EmbedEngine:
             if not any(self._is_current(part) for part in batch.parts):
                 continue
             started = time.perf_counter()
-            self._in_flight.append(_InFlight(batch, self._forward.submit(batch.frames()), started))
+            self._in_flight.append(_InFlight(batch, self._forward.submit(batch.frames(), batch.mask()), started))
             self._drain(self._max_in_flight)
 
     def _drain(self, depth: int) -> None:

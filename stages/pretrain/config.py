@@ -22,7 +22,8 @@ from reelwright.stages.base.config import (
 )
 from reelwright.stages.base.plugins import PluginUse
 from reelwright.stages.base.stage_config import StageConfig
-from reelwright.stages.embed.config import NO_FILE, PreprocessSettings, check_weights, encoder_plugin
+from reelwright.stages.embed.config import PreprocessSettings
+from reelwright.stages.embed.weight_settings import NO_FILE, check_weights, encoder_plugin
 from reelwright.stages.fit.config import LearningSettings
 from reelwright.stages.fit.optim.config import OptimizerSettings
 from reelwright.stages.objectives.self_supervised_settings import (

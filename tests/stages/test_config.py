@@ -147,6 +147,21 @@ def test_the_order_of_replacements_counts() -> None:
         assert first != second
 
 
+def test_usual_clips_that_are_given_beside_a_run_are_told_from_none() -> None:
+    """Its own may be others: `hop: 8` is then a change, on the way to where the work is done and in the key."""
+    settings = {"frames": "f", "run": "r"}
+    model = config_model("embed", where="test")
+    without, given = (parse_config(model, {**settings, **more}, where="test") for more in ({}, {"clip": {"hop": 8}}))
+    assert parse_config(model, given.plain(), where="test").clip_given == {"hop": 8}
+    assert parse_config(model, without.plain(), where="test").clip_given == {}
+    assert digest(given.spec()) != digest(without.spec())
+    other = parse_config(model, {**settings, "clip": {"hop": 4, "length": None}}, where="test")
+    assert other.clip_given == {"hop": 4}
+    assert other.spec().keys() == without.spec().keys()
+    of_library = config_of("embed", clip={"hop": 8})
+    assert digest(of_library.spec()) == digest(config_of("embed").spec())
+
+
 def test_the_seed_of_random_weights_counts_only_for_random_weights() -> None:
     given = {"weights": "w.safetensors"}
     assert config_of("embed", seed=1, **given).spec() == config_of("embed", **given).spec()

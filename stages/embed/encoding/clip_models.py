@@ -87,15 +87,17 @@ class ClipModelEncoder(Encoder):
     """A clip model as an encoder of clips: `pooled` is its embedding."""
 
     kind = "video"
+    takes_mask = True
 
     def __init__(self, model: ClipModel, data_config: DataConfig, outputs: tuple[str, ...]) -> None:
         super().__init__()
         self.model, self.data_config, self.outputs = model, data_config, outputs
 
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """See Encoder."""
+    def forward(self, x: Tensor, mask_BT: Tensor | None = None) -> dict[str, Tensor]:
+        """See Encoder; without a mask all frames are real."""
         frames_BTCHW = x.transpose(1, 2)
-        mask_BT = torch.ones(frames_BTCHW.shape[:2], dtype=torch.bool, device=x.device)
+        if mask_BT is None:
+            mask_BT = torch.ones(frames_BTCHW.shape[:2], dtype=torch.bool, device=x.device)
         found = self.model({"frames": frames_BTCHW, "mask": mask_BT})
         return {name: found[model_output(name)] for name in self.outputs}
 

@@ -104,7 +104,7 @@ def build_from_config(
 
 def _of_clip_model(config: EmbedConfig, encoder: ClipModelEncoder, values: Mapping[str, Any]) -> LoadedEncoder:
     """A clip model of a run; clips are its windows, and frames are seen as it saw them, unless ``config`` says else."""
-    clip = ClipSettings(**{**values["window"], **config.clip.model_dump(exclude_defaults=True)})
+    clip = ClipSettings(**{**values["window"], **config.clip_given})
     return LoadedEncoder(
         encoder=encoder.eval(),
         name=str(values["model"]["name"]),
@@ -182,8 +182,7 @@ def _classifier_names(encoder: Encoder) -> tuple[str, ...]:
 def _config_of_run(config: EmbedConfig, folder: Path, *, where: str) -> EmbedConfig:
     """``config`` with encoder, model arguments, preprocessing and clips of the run's own spatial part.
 
-    Of preprocessing and clips, what ``config`` gives counts: all that differs from the defaults, since settings that
-    have travelled as plain data all look given.
+    Of preprocessing and clips, what ``config`` gives counts (`EmbedConfig.plain` keeps it on its way).
     """
     spatial = spatial_config(folder)
     given = config.model_dump(exclude_unset=True)
@@ -194,7 +193,7 @@ def _config_of_run(config: EmbedConfig, folder: Path, *, where: str) -> EmbedCon
         "model_args": spatial.model_args,
         "embed_dim": spatial.embed_dim,
         "preprocess": {**spatial.preprocess.model_dump(), **config.preprocess.model_dump(exclude_defaults=True)},
-        "clip": {**spatial.clip.model_dump(), **config.clip.model_dump(exclude_defaults=True)},
+        "clip": {**spatial.clip.model_dump(), **config.clip_given},
         "frames": config.frames,
     }
     return parse_config(EmbedConfig, {**given, **taken}, where=where)

@@ -153,22 +153,25 @@ class ForwardPass:
         """From now on compute with ``runtime``, which was built with `sample`."""
         self._runtime = self.call = runtime
 
-    def submit(self, rows: npt.NDArray[np.uint8]) -> Sequence[Pending | ViewsPending]:
+    def submit(
+        self, rows: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_] | None = None
+    ) -> Sequence[Pending | ViewsPending]:
         """Start the forward pass of frames (B,H,W,3), clips (B,T,H,W,3) or views; several parts when memory ran out.
 
-        Raises StageError when memory does not suffice for a single row.
+        ``mask`` (B,T) is False at frames of clips that are padding, which encoders that take a mask are told; None: all
+        are real. Raises StageError when memory does not suffice for a single row.
         """
         if self.num_views is None:
-            return self._submit(rows)
-        return [ViewsPending(self._submit(rows.reshape(-1, *rows.shape[2:])), self.num_views)]
+            return self._submit(rows, mask if self._encoder.takes_mask else None)
+        return [ViewsPending(self._submit(rows.reshape(-1, *rows.shape[2:]), None), self.num_views)]
 
-    def _submit(self, frames: npt.NDArray[np.uint8]) -> list[Pending]:
+    def _submit(self, frames: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_] | None) -> list[Pending]:
         parts: list[Pending] = []
         start = 0
         while start < len(frames):
             part = frames[start : start + self.batch_size]
             try:
-                parts.append(self._run(part))
+                parts.append(self._run(part, None if mask is None else mask[start : start + self.batch_size]))
             except torch.OutOfMemoryError as error:
                 self._halve(len(part), error)
                 continue
@@ -186,10 +189,10 @@ class ForwardPass:
         if self.execution.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _run(self, frames: npt.NDArray[np.uint8]) -> Pending:
+    def _run(self, frames: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_] | None) -> Pending:
         is_cuda = self.execution.device.type == "cuda"
         num_rows = len(frames)
-        if self._runtime is not None and num_rows < self.batch_size:  # which knows batches of one size
+        if self._runtime is not None and mask is None and num_rows < self.batch_size:  # it knows batches of one size
             frames = np.concatenate([frames, frames[-1:].repeat(self.batch_size - num_rows, axis=0)])
         host = torch.from_numpy(np.ascontiguousarray(frames))
         with torch.inference_mode(), current(self.execution.device):
@@ -197,7 +200,7 @@ class ForwardPass:
                 (host.pin_memory() if is_cuda else host).to(self.execution.device, non_blocking=is_cuda)
             )
             with autocast(self.execution.device, self.execution.precision):
-                outputs = self.call(x)
+                outputs = self.call(x) if mask is None else self._encoder(x, torch.from_numpy(mask).to(x.device))
             rows = {name: self._to_host(tensor[:num_rows]) for name, tensor in outputs.items()}
             event = recorded(self.execution.device) if is_cuda else None
         return Pending(rows, event)

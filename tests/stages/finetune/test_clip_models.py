@@ -23,8 +23,9 @@ from reelwright.stages.datasets.sampling.clips import clip_sampling
 from reelwright.stages.datasets.sampling.windows import WindowShape
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.geometry import apply
-from reelwright.stages.embed.config import EmbedConfig
+from reelwright.stages.embed.config import ClipSettings, EmbedConfig
 from reelwright.stages.embed.encoding.clip_models import frames_seen
+from reelwright.stages.embed.encoding.encoder import load_encoder
 from reelwright.stages.embed.encoding.preprocess import geometry_of
 from reelwright.stages.embed.work import run_items as embed_items
 from reelwright.stages.embed_rows.row_model import load_row_model
@@ -259,6 +260,34 @@ def test_a_run_starts_another_and_gives_rows_of_clips_where_it_can(footage, plug
     of_rows = footage.work("embed", "more", config, run=first, embeddings=_node("clips"))
     with pytest.raises(ConfigError, match="has a model that sees clips of frames, not rows"):
         load_row_model(of_rows, EmbedConfig(**config))
+
+
+@pytest.mark.usefixtures("trained")
+def test_the_clip_of_a_video_that_is_too_short_is_masked_as_in_training(footage, plugins):
+    settings = {"run": "first", "outputs": ["logits"], "dtype": "float32", "batch_size": 4, "channels_last": False}
+    clip = {"length": 24, "short": "pad"}
+    first = InputRef(node="first", stage="finetune", key="trained")
+    work = footage.work("embed", "short", {**settings, "device": "cpu", "clip": clip}, run=first, frames=footage.frames)
+    embed_items(replace(work, plugins=plugins), Notes())
+    rows = EmbeddingStore(footage.store.embeddings("short")).rows("d3").output("logits")
+    network = load_network(_run("trained"), store=footage.store, plugins=plugins)
+    stored = FrameStore(footage.store.frames("frames")).rows("d3").read(0, 18)
+    frames = torch.zeros(1, 24, 16, 16, 3, dtype=torch.uint8)
+    frames[0, :18] = torch.from_numpy(
+        apply(stored, geometry_of(frames_seen(RunFolder(footage.store.run("trained")).config())))
+    )
+    with torch.inference_mode():
+        wanted = network({"frames": frames, "mask": torch.arange(24)[None] < 18})["logits"]
+    np.testing.assert_allclose(rows, wanted.numpy(), atol=1e-5)
+
+
+@pytest.mark.usefixtures("trained")
+@pytest.mark.parametrize(("given", "hop"), [({}, 5), ({"hop": 8}, 8), ({"hop": 3}, 3)])
+def test_clips_are_the_windows_of_the_run_unless_they_are_given(footage, plugins, given, hop):
+    config = parse_config(EmbedConfig, {"run": "first", "outputs": ["logits"], "clip": given}, where="clips").plain()
+    first = InputRef(node="first", stage="finetune", key="trained")
+    work = replace(footage.work("embed", "clips", config, run=first, frames=footage.frames), plugins=plugins)
+    assert load_encoder(work).config.clip == ClipSettings(length=4, hop=hop, short="pad")
 
 
 def test_image_weights_are_inflated_and_the_report_says_what_matched(footage, tmp_path):
