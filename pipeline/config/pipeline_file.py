@@ -15,7 +15,7 @@ from pydantic import Field
 
 from reelwright.pipeline.config.cluster import ClusterSettings
 from reelwright.pipeline.config.seeds import SEEDS, Seeds, seeds_of, spread
-from reelwright.stages.base.config import Settings, model_at, parse_config
+from reelwright.stages.base.config import Settings, model_at, parse_config, without_effect
 from reelwright.stages.base.registry import all_stages, config_model
 from reelwright.stages.base.stage_config import StageConfig
 from reelwright.stages.index.config import LabelsConfig, VideosConfig
@@ -226,7 +226,17 @@ def _node(name: str, block: dict[str, Any], path: Path, seeds: dict[str, Seeds])
     seeds.update({} if asked is None else {name: asked})
     own = SEEDS in model.model_fields
     values = {key: value for key, value in block.items() if key != "uses" and (key != SEEDS or own)}
-    return parse_config(model, values, where=where)
+    config = parse_config(model, values, where=where)
+    for place, value in without_effect(config):
+        raise ConfigError(
+            f"{where}.{place} is {_shown(value)}, which changes nothing as the other settings are; leave it out, or "
+            f"give what it is of (`reelwright settings {config.stage}` says it)"
+        )
+    return config
+
+
+def _shown(value: Any) -> Any:
+    return value.model_dump(mode="json", exclude_unset=True) if isinstance(value, Settings) else value
 
 
 def _cluster(block: dict[str, Any], path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ A field enters the key of its node, and that of what reads the weights of its ru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -163,6 +163,26 @@ def enters(block: Settings, field: FieldInfo) -> bool:
     """Whether a field of a block enters the key with it, as the block's other fields are set."""
     extra = extra_of(field)
     return extra.get("role") != "execution" and ("when" not in extra or bool(extra["when"](block)))
+
+
+def without_effect(block: Settings, *, place: str = "") -> Iterator[tuple[str, Any]]:
+    """Settings that are given and not as usual, but change nothing as the others are: (place, value).
+
+    They are of another name (`of_names`), or enter no key (`setting(when=...)`), of a block or of those in it.
+    """
+    for name in sorted(block.model_fields_set & type(block).model_fields.keys()):
+        field, value = type(block).model_fields[name], getattr(block, name)
+        extra = extra_of(field)
+        if value == field.get_default(call_default_factory=True):
+            continue
+        is_of_name = "names" not in extra or getattr(block, "name", None) in extra["names"]
+        if not is_of_name or ("when" in extra and not extra["when"](block)):
+            yield f"{place}{name}", value
+            continue
+        below = {"": value} if isinstance(value, Settings) else dict(enumerate(value)) if type(value) is tuple else {}
+        for at, inner in below.items():
+            if isinstance(inner, Settings):
+                yield from without_effect(inner, place=f"{place}{name}{'' if at == '' else f'[{at}]'}.")
 
 
 def _same_numbers(value: Any) -> Any:

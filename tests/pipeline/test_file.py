@@ -99,6 +99,31 @@ def test_wrong_overrides_are_told(tmp_path: Path, override: str, match: str) -> 
         pipeline(tmp_path, BASE, override)
 
 
+@pytest.mark.parametrize(
+    ("override", "match"),
+    [
+        (
+            "frames.quality=50",
+            r"stages\.frames\.quality is 50, which changes nothing as the other settings are; leave it",
+        ),
+        ("embed.views={num: 2, augment: {grayscale: 0, blur_radius: 3, blur: 0, colors: null}}", ""),
+        ("embed.preprocess.size=[32, 32]", ""),
+        ("train.schedule.period_epochs=3", r"schedule\.period_epochs is 3\.0, which changes nothing"),
+        ("train.schedule={name: step, period_epochs: 3}", ""),
+        ("train.schedule={name: step, min_factor: 0.1}", r"schedule\.min_factor is 0\.1, which"),
+        ("train.schedule={name: step, min_factor: 0}", ""),
+        ("predict.window.phase=first", ""),
+        ("scores={report: false, thumbnails: 3}", r"thumbnails is 3, which .* \(`reelwright settings evaluate` says"),
+    ],
+)
+def test_a_setting_that_changes_nothing_is_refused(tmp_path: Path, override: str, match: str) -> None:
+    if not match:
+        pipeline(tmp_path, BASE, override)
+        return
+    with pytest.raises(ConfigError, match=match):
+        pipeline(tmp_path, BASE, override)
+
+
 def test_a_circle_is_told(tmp_path: Path) -> None:
     text = BASE.replace("encoder: timm/resnet10t, weights: none", "run: tune")
     text += "  tune: {uses: finetune, frames: frames, spatial: embed, temporal: train}\n"
