@@ -6,7 +6,7 @@ Shape letters: B batch, C channels, T time, H height, W width, N positions (toke
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 import torch
@@ -89,36 +89,38 @@ def refuse_form(output: OutputName, *, encoder: str, why: str, instead: str) -> 
     raise ValueError(message)
 
 
-def requested_num_classes(model_args: dict[str, Any], num_classes: int | None) -> int | None:
-    """Take `num_classes` out of `model_args` and reconcile both; ValueError when they disagree."""
-    given = model_args.pop("num_classes", None)
-    if given is not None and num_classes is not None and given != num_classes:
-        message = f"num_classes is {num_classes} but model_args says {given}; give it once."
-        raise ValueError(message)
-    return num_classes if given is None else int(given)
+@dataclass(frozen=True, kw_only=True)
+class EncoderRequest:
+    """What is asked of a library of encoders; see `build_encoder`."""
+
+    name: str  # without the library's
+    outputs: Sequence[str]
+    pretrained: bool = False
+    model_args: Mapping[str, object] = field(default_factory=dict)
+    num_classes: int | None = None
+
+    def arguments(self) -> tuple[dict[str, Any], int | None]:
+        """`model_args` without `num_classes`, and the classes that both say; ValueError when they disagree."""
+        arguments: dict[str, Any] = dict(self.model_args)
+        given = arguments.pop("num_classes", None)
+        if given is not None and self.num_classes is not None and given != self.num_classes:
+            message = f"num_classes is {self.num_classes} but model_args says {given}; give it once."
+            raise ValueError(message)
+        return arguments, self.num_classes if given is None else int(given)
 
 
-def sized_options(
-    name: str,
-    sizes: Mapping[str, Options],
-    *,
-    whose: str,
-    outputs: Sequence[str],
-    pretrained: bool,
-    model_args: Mapping[str, object] | None,
-    num_classes: int | None,
-) -> tuple[Options, int]:
-    """Options of the size `name` of one of our own networks, with `model_args` in place of its own, and its classes.
+def sized_options(request: EncoderRequest, sizes: Mapping[str, Options], *, whose: str) -> tuple[Options, int]:
+    """Options of a size of one of our own networks, with `model_args` in place of its own, and its classes.
 
     Without a number of classes there are Kinetics' for the output `logits`, else none (0). ValueError for `pretrained`
     (`whose` says whose file the weights come from), for an option that there is not, and values out of range.
     """
-    if pretrained:
+    name = request.name
+    if request.pretrained:
         raise ValueError(f"{name} has no weights to fetch; give {whose} file as weights, or set weights: none.")
-    arguments: dict[str, Any] = dict(model_args or {})
-    classes = requested_num_classes(arguments, num_classes)
+    arguments, classes = request.arguments()
     if classes is None:
-        classes = KINETICS_CLASSES if "logits" in outputs else 0
+        classes = KINETICS_CLASSES if "logits" in request.outputs else 0
     try:
         return replace(sizes[name], **arguments), classes
     except TypeError as error:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
-from reelwright.models.encoders.base import DataConfig, Encoder, zero_input
+from reelwright.models.encoders.base import DataConfig, Encoder, EncoderRequest, zero_input
 from reelwright.models.encoders.frames_of_clips import build_frames
 from reelwright.models.encoders.names import HUB, unknown_encoder
 from reelwright.models.encoders.outputs import parse_outputs
@@ -39,19 +39,19 @@ def build_encoder(
     """
     parse_outputs(outputs)
     build, model_name = _resolve(name)
-
-    def build_now() -> Encoder:
-        return build(model_name, outputs=outputs, pretrained=pretrained, model_args=model_args, num_classes=num_classes)
-
+    arguments = dict(model_args or {})
+    request = EncoderRequest(
+        name=model_name, outputs=outputs, pretrained=pretrained, model_args=arguments, num_classes=num_classes
+    )
     if seed is None:
-        return build_now()
+        return build(request)
     # Only the CPU generator: torch.manual_seed would also reseed the generators of every accelerator.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return build_now()
+        return build(request)
 
 
-def _resolve(name: str) -> tuple[Callable[..., Encoder], str]:
+def _resolve(name: str) -> tuple[Callable[[EncoderRequest], Encoder], str]:
     if name.startswith(HUB) and len(name) > len(HUB):
         return build_timm, name
     library, _, model_name = name.partition("/")
@@ -62,7 +62,7 @@ def _resolve(name: str) -> tuple[Callable[..., Encoder], str]:
     raise ValueError(unknown_encoder(name, known_timm_names()))
 
 
-_LIBRARIES: dict[str, tuple[Callable[..., Encoder], Callable[[str], bool]]] = {
+_LIBRARIES: dict[str, tuple[Callable[[EncoderRequest], Encoder], Callable[[str], bool]]] = {
     "timm": (build_timm, is_known_timm_name),
     "tsm": (build_tsm, is_known_timm_name),
     "frames": (build_frames, is_known_timm_name),

@@ -6,13 +6,13 @@ features.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
-from reelwright.models.encoders.base import DataConfig
+from reelwright.models.encoders.base import DataConfig, EncoderRequest
 from reelwright.models.encoders.timm_encoders import TimmEncoder, create_timm, overridden_size
 
 CLIP_LENGTH, EVERY = 16, 2  # frames of a clip, and of these the last of every so many (CAST's spatial expert)
@@ -49,27 +49,12 @@ class FramesEncoder(TimmEncoder):
         if x_BCTHW.shape[2] % self.every:
             raise ValueError(f"clips of {x_BCTHW.shape[2]} frames are no multiple of every {self.every}.")
         seen_BCFHW = x_BCTHW[:, :, self.every - 1 :: self.every]
-        found = super().forward(seen_BCFHW.transpose(1, 2).flatten(0, 1))
-        return {output.name: _of_clips(found[output.name], output.form, len(x_BCTHW)) for output in self._parsed}
+        return self.of_clips(super().forward(seen_BCFHW.transpose(1, 2).flatten(0, 1)), num_clips=len(x_BCTHW))
 
 
-def _of_clips(value: Tensor, form: str, num_clips: int) -> Tensor:
-    value_BF = value.reshape(num_clips, -1, *value.shape[1:])
-    if form == "map":
-        return value_BF.transpose(1, 2)
-    return value_BF.mean(dim=1) if form in ("pooled", "logits") else value_BF.flatten(1, 2)
-
-
-def build_frames(
-    name: str,
-    *,
-    outputs: Sequence[str],
-    pretrained: bool,
-    model_args: Mapping[str, object] | None,
-    num_classes: int | None,
-) -> FramesEncoder:
-    """Timm's `name` on frames of clips. `model_args` are timm's, `clip_length` (16) and `every` (2)."""
-    arguments: dict[str, Any] = dict(model_args or {})
+def build_frames(request: EncoderRequest) -> FramesEncoder:
+    """A network of timm's on frames of clips. `model_args` are timm's, `clip_length` (16) and `every` (2)."""
+    arguments: dict[str, Any] = dict(request.model_args)
     clips = {key: arguments.pop(key) for key in ("clip_length", "every") if key in arguments}
-    model = create_timm(name, outputs=outputs, pretrained=pretrained, model_args=arguments, num_classes=num_classes)
-    return FramesEncoder(model, name=name, outputs=outputs, input_size=overridden_size(arguments), **clips)
+    model, size = create_timm(replace(request, model_args=arguments)), overridden_size(arguments)
+    return FramesEncoder(model, name=request.name, outputs=request.outputs, input_size=size, **clips)

@@ -17,13 +17,7 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
-from reelwright.models.encoders.base import (
-    DataConfig,
-    Encoder,
-    refuse_form,
-    requested_num_classes,
-    resolve_layer,
-)
+from reelwright.models.encoders.base import DataConfig, Encoder, EncoderRequest, refuse_form, resolve_layer
 from reelwright.models.encoders.outputs import INPUT, OutputName, parse_outputs
 
 _Layer = tuple[Tensor, Tensor | None]  # map_BCHW and, where the model has them, its prefix tokens_BND
@@ -40,41 +34,26 @@ def known_timm_names() -> list[str]:
     return [*timm.list_models(), *timm.list_pretrained()]
 
 
-def build_timm(
-    name: str,
-    *,
-    outputs: Sequence[str],
-    pretrained: bool,
-    model_args: Mapping[str, object] | None,
-    num_classes: int | None,
-) -> TimmEncoder:
-    """Create the timm model `name` (`NAME[.TAG]` or `hf-hub:org/name`); ValueError for arguments it does not take.
+def build_timm(request: EncoderRequest) -> TimmEncoder:
+    """Create a timm model (`NAME[.TAG]` or `hf-hub:org/name`); ValueError for arguments it does not take.
 
     The classifier is left out unless `logits` is asked for, `num_classes` is given, or `model_args` says otherwise.
     """
-    model = create_timm(name, outputs=outputs, pretrained=pretrained, model_args=model_args, num_classes=num_classes)
-    return TimmEncoder(model, name=name, outputs=outputs, input_size=overridden_size(model_args or {}))
+    size = overridden_size(request.model_args)
+    return TimmEncoder(create_timm(request), name=request.name, outputs=request.outputs, input_size=size)
 
 
-def create_timm(
-    name: str,
-    *,
-    outputs: Sequence[str],
-    pretrained: bool,
-    model_args: Mapping[str, object] | None,
-    num_classes: int | None,
-) -> nn.Module:
+def create_timm(request: EncoderRequest) -> nn.Module:
     """The bare model that `build_timm` wraps."""
-    arguments: dict[str, Any] = dict(model_args or {})
-    wanted_classes = requested_num_classes(arguments, num_classes)
-    if wanted_classes is None and "logits" not in outputs:
+    arguments, wanted_classes = request.arguments()
+    if wanted_classes is None and "logits" not in request.outputs:
         wanted_classes = 0
     if wanted_classes is not None:
         arguments["num_classes"] = wanted_classes
     try:
-        model: nn.Module = timm.create_model(name, pretrained=pretrained, **arguments)
+        model: nn.Module = timm.create_model(request.name, pretrained=request.pretrained, **arguments)
     except TypeError as error:
-        message = f"timm model {name!r} does not take model_args {dict(model_args or {})}: {error}."
+        message = f"timm model {request.name!r} does not take model_args {request.model_args}: {error}."
         raise ValueError(message) from error
     return model
 
@@ -164,6 +143,21 @@ class TimmEncoder(Encoder):
         """x_BCHW normalised -> pooled (B,D), tokens (B,N,D), map (B,C,H,W), logits (B,K), by output name."""
         features, layers = self._run(x)
         return {output.name: self._form(output, x, features, layers) for output in self._parsed}
+
+    def of_clips(self, found: Mapping[str, Tensor], *, num_clips: int) -> dict[str, Tensor]:
+        """Outputs of the frames of clips, clip after clip, as outputs of clips (B, ...).
+
+        `pooled` and `logits` are means over frames, `map` is (B,C,T,H,W); tokens lie one behind the other (B,T*N,D).
+        """
+        clips = {}
+        for output in self._parsed:
+            value = found[output.name]
+            value_BT = value.reshape(num_clips, -1, *value.shape[1:])
+            is_mean, is_map = output.form in ("pooled", "logits"), output.form == "map"
+            clips[output.name] = (
+                value_BT.mean(dim=1) if is_mean else value_BT.transpose(1, 2) if is_map else value_BT.flatten(1, 2)
+            )
+        return clips
 
     def _run(self, x_BCHW: Tensor) -> tuple[Tensor | None, dict[int, _Layer]]:
         model: Any = self.model

@@ -18,6 +18,7 @@ from timm.models._efficientnet_blocks import InvertedResidual
 from timm.models.resnet import ResNet
 from torch import Tensor, nn
 
+from reelwright.models.encoders.base import EncoderRequest
 from reelwright.models.encoders.timm_encoders import TimmEncoder, create_timm, overridden_size
 
 CLIP_LENGTH = 8  # frames; the checkpoints of the paper have 8 or 16
@@ -129,22 +130,13 @@ class TsmEncoder(TimmEncoder):
         for module in self.model.modules():
             if isinstance(module, ShiftedConv2d):
                 module.num_frames = num_frames
-        found = super().forward(x_BCTHW.transpose(1, 2).flatten(0, 1))
-        by_name = {output.name: output.form for output in self._parsed}
-        return {name: _of_clips(value, by_name[name], num_frames) for name, value in found.items()}
+        return self.of_clips(super().forward(x_BCTHW.transpose(1, 2).flatten(0, 1)), num_clips=len(x_BCTHW))
 
     def public_names(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """A state of the public code with the names of timm's network; one that has these already stays."""
         config: Any = self.model.pretrained_cfg
         renamed = (re.sub(r"^new_fc\.", f"{config['classifier']}.", _own_name(name)) for name in state)
         return dict(zip(renamed, state.values(), strict=True))
-
-
-def _of_clips(value: Tensor, form: str, num_frames: int) -> Tensor:
-    value_BT = value.reshape(-1, num_frames, *value.shape[1:])
-    if form == "map":
-        return value_BT.transpose(1, 2)
-    return value_BT.flatten(1, 2) if form == "tokens" else value_BT.mean(dim=1)
 
 
 def _own_name(name: str) -> str:
@@ -165,25 +157,17 @@ def _mobilenet_name(feature: int, entry: int, rest: str) -> str:
     return f"blocks.{places[feature - 1]}.{entries[entry]}.{rest}"
 
 
-def build_tsm(
-    name: str,
-    *,
-    outputs: Sequence[str],
-    pretrained: bool,
-    model_args: Mapping[str, object] | None,
-    num_classes: int | None,
-) -> TsmEncoder:
-    """Timm's `name` with temporal shifts. `model_args` are timm's and `shift_div`; `drop_rate` is 0.8 without it.
+def build_tsm(request: EncoderRequest) -> TsmEncoder:
+    """A network of timm's with temporal shifts. `model_args` are timm's and `shift_div`; `drop_rate` is 0.8 without it.
 
     `pretrained` takes timm's (ImageNet) weights. The head starts with a standard deviation of 0.001.
     """
-    arguments: dict[str, Any] = {"drop_rate": DROPOUT, **(model_args or {})}
+    arguments: dict[str, Any] = {"drop_rate": DROPOUT, **request.model_args}
     shift_div = arguments.pop("shift_div", 8)
-    model: Any = create_timm(
-        name, outputs=outputs, pretrained=pretrained, model_args=arguments, num_classes=num_classes
-    )
+    model: Any = create_timm(replace(request, model_args=arguments))
     head = model.get_classifier()
-    if isinstance(head, nn.Linear) and not pretrained:
+    if isinstance(head, nn.Linear) and not request.pretrained:
         nn.init.normal_(head.weight, std=0.001)
         nn.init.zeros_(head.bias)
-    return TsmEncoder(model, name=name, outputs=outputs, input_size=overridden_size(arguments), shift_div=shift_div)
+    size = overridden_size(arguments)
+    return TsmEncoder(model, name=request.name, outputs=request.outputs, input_size=size, shift_div=shift_div)

@@ -6,7 +6,7 @@ Shape letters: B batch, C channels, T time, H height, W width, N positions (toke
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,8 +18,8 @@ from torchvision.models import video as torchvision_video
 from reelwright.models.encoders.base import (
     DataConfig,
     Encoder,
+    EncoderRequest,
     refuse_form,
-    requested_num_classes,
     resolve_layer,
     sized_options,
 )
@@ -143,31 +143,23 @@ VIDEO_FAMILIES: dict[str, Family] = {
 }
 
 
-def build_video(
-    name: str,
-    *,
-    outputs: Sequence[str],
-    pretrained: bool,
-    model_args: Mapping[str, object] | None,
-    num_classes: int | None,
-) -> VideoEncoder:
-    """Create torchvision's video model `name`; the classifier is left out unless asked for.
+def build_video(request: EncoderRequest) -> VideoEncoder:
+    """Create a video model of torchvision's; the classifier is left out unless asked for.
 
     `pretrained` takes the DEFAULT (Kinetics-400) weights. ValueError for arguments the model does not take.
     """
-    arguments: dict[str, Any] = dict(model_args or {})
-    wanted_classes = requested_num_classes(arguments, num_classes)
+    name, (arguments, wanted_classes) = request.name, request.arguments()
     weights = torchvision.models.get_model_weights(name).DEFAULT
     if wanted_classes:
         arguments["num_classes"] = wanted_classes
     try:
-        model = getattr(torchvision_video, name)(weights=weights if pretrained else None, **arguments)
+        model = getattr(torchvision_video, name)(weights=weights if request.pretrained else None, **arguments)
     except TypeError as error:
-        message = f"torchvision model {name!r} does not take model_args {dict(model_args or {})}: {error}."
+        message = f"torchvision model {name!r} does not take model_args {request.model_args}: {error}."
         raise ValueError(message) from error
-    if wanted_classes == 0 or (wanted_classes is None and "logits" not in outputs):
+    if wanted_classes == 0 or (wanted_classes is None and "logits" not in request.outputs):
         setattr(model, VIDEO_FAMILIES[name].head, nn.Identity())
-    return VideoEncoder(model, name=name, outputs=outputs)
+    return VideoEncoder(model, name=name, outputs=request.outputs)
 
 
 def video_data_config(name: str) -> DataConfig:
@@ -191,29 +183,14 @@ def video_data_config(name: str) -> DataConfig:
     )
 
 
-def build_x3d(
-    name: str,
-    *,
-    outputs: Sequence[str],
-    pretrained: bool,
-    model_args: Mapping[str, object] | None,
-    num_classes: int | None,
-) -> VideoEncoder:
+def build_x3d(request: EncoderRequest) -> VideoEncoder:
     """Create X3D of a size in X3D_SIZES; `model_args` replace its options.
 
     ValueError for `pretrained` (weights come from a file), for an option that there is not, and values out of range.
     """
-    options, wanted_classes = sized_options(
-        name,
-        X3D_SIZES,
-        whose="pytorchvideo's",
-        outputs=outputs,
-        pretrained=pretrained,
-        model_args=model_args,
-        num_classes=num_classes,
-    )
-    model = X3D(options, num_classes=wanted_classes)
-    return VideoEncoder(model, name=name, outputs=outputs, family=_X3D, data_config=x3d_data_config(options))
+    options, wanted_classes = sized_options(request, X3D_SIZES, whose="pytorchvideo's")
+    model, config = X3D(options, num_classes=wanted_classes), x3d_data_config(options)
+    return VideoEncoder(model, name=request.name, outputs=request.outputs, family=_X3D, data_config=config)
 
 
 class VideoEncoder(Encoder):

@@ -6,15 +6,16 @@ Shape letters: B batch, C channels, T time, H height, W width, N positions (toke
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from timm.layers import Mlp
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reelwright.models.encoders.base import DataConfig, sized_options
+from reelwright.models.encoders.base import DataConfig, EncoderRequest, sized_options
 from reelwright.models.encoders.positions import resize_grid, sine_positions
 from reelwright.models.encoders.video_encoders import Family, Features, VideoEncoder
 
@@ -102,23 +103,13 @@ class _Attention(nn.Module):
         return result
 
 
-class _Mlp(nn.Module):
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1, self.fc2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = self.fc2(functional.gelu(self.fc1(x)))
-        return result
-
-
 class _Block(nn.Module):
     def __init__(self, options: VideoMaeOptions) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(options.width, eps=_NORM_EPS)
         self.attn = _Attention(options.width, options.heads)
         self.norm2 = nn.LayerNorm(options.width, eps=_NORM_EPS)
-        self.mlp = _Mlp(options.width, int(options.width * options.mlp_ratio))
+        self.mlp = Mlp(options.width, int(options.width * options.mlp_ratio))
 
     def forward(self, x_BND: Tensor) -> Tensor:
         x_BND = x_BND + self.attn(self.norm1(x_BND))
@@ -145,7 +136,7 @@ class VideoMae(nn.Module):
         self.norm = nn.Identity() if is_pooled else nn.LayerNorm(options.width, eps=_NORM_EPS)
         self.fc_norm = nn.LayerNorm(options.width, eps=_NORM_EPS) if is_pooled else nn.Identity()
         self.head = nn.Linear(options.width, num_classes) if num_classes else nn.Identity()
-        self.apply(_initialise)
+        initialise(self)
 
     def enter(self, x_BCTHW: Tensor) -> Tensor:
         """The tokens (B,N,D) that enter block 0. Raises ValueError for clips of another length or size."""
@@ -162,11 +153,13 @@ class VideoMae(nn.Module):
         return {"pos_embed"}
 
 
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=_INIT_STD)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
+def initialise(module: nn.Module) -> None:
+    """Linear layers from a truncated normal distribution of standard deviation 0.02, their biases 0."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.trunc_normal_(part.weight, std=_INIT_STD)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
 
 
 def _run(model: Any, x: Tensor, wanted: set[int]) -> Features:
@@ -225,27 +218,12 @@ class VideoMaeEncoder(VideoEncoder):
         return resize_grid(positions_1ND, (side, side), (height, width))
 
 
-def build_videomae(
-    name: str,
-    *,
-    outputs: Sequence[str],
-    pretrained: bool,
-    model_args: Mapping[str, object] | None,
-    num_classes: int | None,
-) -> VideoMaeEncoder:
+def build_videomae(request: EncoderRequest) -> VideoMaeEncoder:
     """VideoMAE of a size in VIDEOMAE_SIZES; `model_args` replace its options.
 
     ValueError for `pretrained` (weights come from a file), for an option that there is not, and values out of range.
     """
-    options, classes = sized_options(
-        name,
-        VIDEOMAE_SIZES,
-        whose="VideoMAE's",
-        outputs=outputs,
-        pretrained=pretrained,
-        model_args=model_args,
-        num_classes=num_classes,
-    )
+    options, classes = sized_options(request, VIDEOMAE_SIZES, whose="VideoMAE's")
     model = VideoMae(options, num_classes=classes)
     config = DataConfig(
         size=(options.img_size, options.img_size),
@@ -257,4 +235,4 @@ def build_videomae(
         std=_STD,
         clip_length=options.clip_length,
     )
-    return VideoMaeEncoder(model, name=name, outputs=outputs, family=_FAMILY, data_config=config)
+    return VideoMaeEncoder(model, name=request.name, outputs=request.outputs, family=_FAMILY, data_config=config)

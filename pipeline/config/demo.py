@@ -25,6 +25,7 @@ def prepare_demo(
     if not path.exists():
         write_text(path, read_recipe("demo"))
     file = load_pipeline(path.absolute(), overrides)
-    make_videos = load("reelwright.stages.synthesize.procedures.write:make_procedure_dataset")
-    make_videos(folder / "data", workers=workers, progress=progress, **NUM_VIDEOS)
+    module = "reelwright.stages.synthesize.procedures.write"
+    parameters = load(f"{module}:DatasetParameters")(**NUM_VIDEOS)
+    load(f"{module}:make_procedure_dataset")(folder / "data", parameters, workers=workers, progress=progress)
     return file

@@ -16,7 +16,7 @@ from reelwright.stages.base.plugins import checked_options, load_plugin
 from reelwright.stages.datasets.tasks.registry import TASKS
 from reelwright.stages.evaluate.config import EvaluatorSettings
 from reelwright.stages.evaluate.scoring import main_unit
-from reelwright.stages.evaluate.videos import target_ids, target_sets
+from reelwright.stages.evaluate.videos import target_ids, target_matrix
 from reelwright.storage.errors import ConfigError, StageError
 from reelwright.storage.results.predictions import PredictionSet, scores_matrix
 
@@ -69,13 +69,6 @@ def predicted(predictions: PredictionSet, splits: set[str]) -> Predicted:
     columns = ["video_id", "split", "start_seconds", "scores", "targets" if of_sets else "target_id"]
     table: pa.Table = getattr(predictions, unit)(columns=columns)
     table = table.filter(pc.is_in(table["split"].cast(pa.string()), pa.array(sorted(splits))))
-    targets: npt.NDArray[Any]
-    if of_sets:
-        sets, known = target_sets(table)
-        targets = np.zeros((len(known), len(info.classes)), dtype=bool)
-        targets[known] = sets
-    else:
-        targets = target_ids(table)
     return Predicted(
         classes=tuple(info.classes),
         task=info.task,
@@ -83,7 +76,7 @@ def predicted(predictions: PredictionSet, splits: set[str]) -> Predicted:
         video_ids=tuple(table["video_id"].to_pylist()),
         start_seconds=table["start_seconds"].to_numpy(),
         scores=scores_matrix(table),
-        targets=targets,
+        targets=target_matrix(table) if of_sets else target_ids(table),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -25,7 +24,7 @@ from reelwright.models.metrics.segmental import OVERLAPS_PERCENT, counted_segmen
 from reelwright.stages.datasets.tasks.registry import TASKS
 from reelwright.stages.datasets.tasks.sets import ACTION
 from reelwright.stages.evaluate.config import EvaluateConfig
-from reelwright.stages.evaluate.scoring import class_id, main_unit, of_splits
+from reelwright.stages.evaluate.scoring import class_id, known_labels, main_unit, of_splits
 from reelwright.stages.evaluate.videos import VideoLabels, target_ids, target_sets
 from reelwright.storage.arrays.spans import IntArray
 from reelwright.storage.results.predictions import PredictionInfo, scores_matrix
@@ -126,10 +125,7 @@ def _of_sets(
     config: EvaluateConfig,
     info: PredictionInfo,
 ) -> Measures:
-    edges = np.cumsum([0, *(size for _, size in info.heads)])
-    known_NK = np.ones(targets_NK.shape, dtype=np.bool_)
-    for start, stop in itertools.pairwise(edges):
-        known_NK[:, start:stop] = targets_NK[:, start:stop].any(axis=1, keepdims=True)
+    known_NK = known_labels(targets_NK, info.heads)
     positive_NK, predicted_NK = targets_NK & known_NK, (scores_NK >= config.threshold) & known_NK
     hits_VK, support_VK, predicted_VK = (
         _summed(mask, video_N, num) for mask in (positive_NK & predicted_NK, positive_NK, predicted_NK)
@@ -150,7 +146,7 @@ def _of_sets(
         "micro_f1": Ratio(above=2 * hits_VK.sum(axis=1), below=below_VK.sum(axis=1), empty=0.0),
     }
     if info.heads:
-        found |= _of_heads(scores_NK, targets_NK, video_N, num, edges=edges, config=config, info=info)
+        found |= _of_heads(scores_NK, targets_NK, video_N, num, config=config, info=info)
     return found
 
 
@@ -160,12 +156,11 @@ def _of_heads(
     video_N: Counts,
     num: int,
     *,
-    edges: Counts,
     config: EvaluateConfig,
     info: PredictionInfo,
 ) -> Measures:
-    parts = np.split(scores_NK, edges[1:-1], axis=1)
-    truths = np.split(targets_NK, edges[1:-1], axis=1)
+    edges = np.cumsum([size for _, size in info.heads])[:-1]
+    parts, truths = np.split(scores_NK, edges, axis=1), np.split(targets_NK, edges, axis=1)
     target_NH = np.stack([np.where(part.any(axis=1), part.argmax(axis=1), UNKNOWN) for part in truths], axis=1)
     is_whole_N = (target_NH != UNKNOWN).all(axis=1)
     if not is_whole_N.any():

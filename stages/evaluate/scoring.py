@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -60,11 +60,9 @@ def score_predictions(
             f"{info.task}; leave it out"
         )
     background = class_id(info, config.background)
-    present = sorted({video.split for video in labels})
-    splits = {name: {name} for name in present} | ({ALL_SPLITS: set(present)} if len(present) > 1 else {})
     tables = unit_tables(predictions) if tables is None else tables
     scores: dict[str, Any] = {}
-    for name, members in splits.items():
+    for name, members in splits_of(video.split for video in labels).items():
         scores[name] = {}
         for unit, table in tables.items():
             metrics = _unit_metrics(
@@ -112,15 +110,21 @@ def multilabel_scores(
 
     With ``heads``, an entry that has no class of a head says nothing of that head's classes.
     """
-    known_NK = np.ones(targets_NK.shape, dtype=np.bool_)
-    for start, stop in itertools.pairwise(np.cumsum([0, *(size for _, size in heads)])):
-        known_NK[:, start:stop] = targets_NK[:, start:stop].any(axis=1, keepdims=True)
+    known_NK = known_labels(targets_NK, heads)
     measure = partial(multilabel_metrics, threshold=threshold, known_NK=known_NK)
     shares = targets_NK.sum(axis=0) / np.maximum(known_NK.sum(axis=0), 1)
     chance = measure(np.broadcast_to(shares, targets_NK.shape), targets_NK)
     claim_all = measure(np.ones(targets_NK.shape), targets_NK)
     chance |= {name: claim_all[name] for name in ("macro_f1", "micro_f1")}
     return measure(scores_NK, targets_NK) | {"chance": _numbers(chance)}
+
+
+def known_labels(targets_NK: npt.NDArray[np.bool_], heads: Sequence[tuple[str, int]]) -> npt.NDArray[np.bool_]:
+    """Which classes something is said of (N, K): of heads those of which an entry has a class, else all."""
+    known_NK = np.ones(targets_NK.shape, dtype=np.bool_)
+    for start, stop in itertools.pairwise(np.cumsum([0, *(size for _, size in heads)])):
+        known_NK[:, start:stop] = targets_NK[:, start:stop].any(axis=1, keepdims=True)
+    return known_NK
 
 
 def head_scores(
@@ -163,7 +167,7 @@ def headline(scores: dict[str, Any], info: PredictionInfo) -> dict[str, float]:
     Windows or rows have plain names (`top1`), videos `video_top1`; `chance_top1` and `chance_video_top1` beside them.
     Empty when nothing had a target.
     """
-    chosen: dict[str, Any] = scores.get(ALL_SPLITS) or next(iter(scores.values()), {})
+    chosen = overall(scores)
     numbers: dict[str, float] = {}
     for unit, prefix in ((main_unit(info), ""), ("segmental", ""), ("videos", "video_")):
         metrics = chosen.get(unit, {})
@@ -172,6 +176,18 @@ def headline(scores: dict[str, Any], info: PredictionInfo) -> dict[str, float]:
             numbers[f"{prefix}{name}"] = metrics[name]
             numbers[f"chance_{prefix}{name}"] = metrics["chance"][name]
     return numbers
+
+
+def overall(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of all splits together, where there are several."""
+    chosen: dict[str, Any] = scores.get(ALL_SPLITS) or next(iter(scores.values()), {})
+    return chosen
+
+
+def splits_of(present: Iterable[str]) -> dict[str, set[str]]:
+    """Which splits each entry of the scores is of: every one, and of several all together."""
+    names = sorted(set(present))
+    return {name: {name} for name in names} | ({ALL_SPLITS: set(names)} if len(names) > 1 else {})
 
 
 def class_id(info: PredictionInfo, name: str | None) -> int | None:

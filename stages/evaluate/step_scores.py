@@ -11,7 +11,7 @@ import pyarrow as pa
 from reelwright.models.metrics.step_summary import mean_performance, once_delays, percent_observed, step_table
 from reelwright.models.metrics.steps import StepEvent, StepPerformance, step_performance
 from reelwright.stages.evaluate.config import StepScoreSettings
-from reelwright.stages.evaluate.scoring import ALL_SPLITS
+from reelwright.stages.evaluate.scoring import ALL_SPLITS, overall
 from reelwright.stages.evaluate.tables import number_text
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.results.steps import StepSet, StepsInfo
@@ -157,7 +157,7 @@ def headline(scores: Mapping[str, Any]) -> dict[str, float]:
     """The few numbers that stand for all, of all splits together; empty when nothing is known."""
     if not scores:
         return {}
-    chosen = (scores.get(ALL_SPLITS) or next(iter(scores.values())))["groups"]["all"]
+    chosen = overall(scores)["groups"]["all"]
     names = ("pos", "f1", "delay_seconds", "true_positives", "false_positives", "false_negatives")
     return {f"step_{name}": chosen[name] for name in names if chosen[name] is not None}
 

@@ -15,7 +15,7 @@ from reelwright.stages.evaluate.pages.frame_source import Pictures, Wanted, find
 from reelwright.stages.evaluate.pages.page import Section, render
 from reelwright.stages.evaluate.pages.step_report import StepReport, axis_of, page_of
 from reelwright.stages.evaluate.pages.thumbnails import slice_times
-from reelwright.stages.evaluate.scoring import ALL_SPLITS
+from reelwright.stages.evaluate.scoring import overall
 from reelwright.stages.evaluate.step_scores import (
     StepVideo,
     curve_lines,
@@ -70,9 +70,8 @@ def run_steps(work: Work, reporter: Reporter) -> dict[str, Any]:
         write_csv(folder / "per_video.csv", video_lines(videos, info=info))
         write_csv(folder / "events.csv", event_lines(videos, info=info))
         if scores:
-            chosen = scores.get(ALL_SPLITS) or next(iter(scores.values()))
-            write_csv(folder / "per_step.csv", step_lines(chosen["per_step"]))
-            write_csv(folder / "delay_curve.csv", curve_lines(chosen["delay_curve"]))
+            write_csv(folder / "per_step.csv", step_lines(overall(scores)["per_step"]))
+            write_csv(folder / "delay_curve.csv", curve_lines(overall(scores)["delay_curve"]))
         films = _films(work, config, folder=folder, steps=steps, videos=videos, reporter=reporter)
         if config.report:
             report = _report(work, config, steps=steps, videos=videos, scores=scores, reporter=reporter)

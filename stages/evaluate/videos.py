@@ -104,7 +104,7 @@ def timeline(table: pa.Table, *, info: PredictionInfo, unit: str) -> Timeline:
         label_ids=table["label_id"].to_numpy().astype(np.int64),
         target_ids=target_ids(table),
         scores=scores_matrix(table),
-        targets=_target_matrix(table) if TASKS[info.task].of_sets else None,
+        targets=target_matrix(table) if TASKS[info.task].of_sets else None,
     )
 
 
@@ -155,7 +155,8 @@ def _micro_f1(table: pa.Table, threshold: float) -> float | None:
     return float(multilabel_metrics(scores_matrix(table)[known], targets, threshold=threshold)["micro_f1"])
 
 
-def _target_matrix(table: pa.Table) -> npt.NDArray[np.bool_]:
+def target_matrix(table: pa.Table) -> npt.NDArray[np.bool_]:
+    """The sets of all N entries (N, K); none where a target is unknown."""
     targets, known = target_sets(table)
     matrix = np.zeros((len(known), targets.shape[1]), dtype=bool)
     matrix[known] = targets

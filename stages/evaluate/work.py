@@ -22,11 +22,12 @@ from reelwright.stages.evaluate.pages.ribbons import axis_of
 from reelwright.stages.evaluate.pages.thumbnails import slice_times
 from reelwright.stages.evaluate.pages.video_cards import VideoCard
 from reelwright.stages.evaluate.scoring import (
-    ALL_SPLITS,
     class_id,
     headline,
     main_unit,
+    overall,
     score_predictions,
+    splits_of,
     unit_tables,
 )
 from reelwright.stages.evaluate.steps import run_steps
@@ -71,8 +72,7 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
     tables = unit_tables(predictions)
     found = score_predictions(predictions, labels, config, tables=tables)
     scores = {name: units for name, units in found.items() if units}
-    present = {video.split for video in labels}
-    splits = {name: {name} for name in sorted(present)} | ({ALL_SPLITS: present} if len(present) > 1 else {})
+    splits = splits_of(video.split for video in labels)
     own = own_scores(predictions, config.evaluators, splits=splits, plugins=work.plugins)
     counts = {"num_videos": len(labels), "num_scored": _num_scored(labels, results)}
     summary: dict[str, Any] = {**counts, **headline(scores, info)}
@@ -80,19 +80,19 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
     summary |= {"intervals": between} if between else {}
     for note in notes:
         reporter.note(note)
-    summary |= {f"{name}_{number}": value for name, found in _overall(own).items() for number, value in found.items()}
+    summary |= {f"{name}_{number}": value for name, found in overall(own).items() for number, value in found.items()}
     if not scores:
         reporter.note("no video has a target: nothing is scored, the report shows what was predicted")
     with replacing_folder(store.report(work.key)) as folder:
         written = _metrics(work, predictions, summary=summary, scores=scores)
         write_json(folder / "metrics.json", {**written, EVALUATORS: own} if own else written)
         write_csv(folder / "per_video.csv", video_lines(labels, results, info=info, config=config))
-        confusion = scores and _overall(scores).get(main_unit(info), {}).get("confusion")
+        confusion = scores and overall(scores).get(main_unit(info), {}).get("confusion")
         if confusion:
             write_csv(folder / "confusion.csv", confusion_lines(confusion, info.classes))
         if config.report:
             report = _report(work, predictions, labels=labels, results=results, scores=scores, reporter=reporter)
-            report = replace(report, own=_overall(own), intervals=between, interval_notes=notes)
+            report = replace(report, own=overall(own), intervals=between, interval_notes=notes)
             (folder / "report.html").write_text(render(page_of(report)), encoding="utf-8")
     return summary
 
@@ -120,11 +120,6 @@ def _no_videos(predictions: PredictionSet, config: EvaluateConfig) -> str:
         f"evaluate: no prediction is of the splits {list(config.splits)}; predictions are of "
         f"{there or 'no video at all'}. Set splits to some of them, or predict those splits"
     )
-
-
-def _overall(scores: Mapping[str, Any]) -> dict[str, Any]:
-    chosen: dict[str, Any] = scores.get(ALL_SPLITS) or next(iter(scores.values()), {})
-    return chosen
 
 
 def _metrics(

@@ -160,11 +160,11 @@ class Made:
     name: str
     label: str
     split: str
-    paths: tuple[str, ...]
-    num_frames: int
-    num_bytes: int
+    paths: tuple[str, ...] = ()
+    num_frames: int = 0
+    num_bytes: int = 0
     seconds: float
-    num_rejected: int  # degenerate draws before the one that was kept
+    num_rejected: int = 0  # degenerate draws before the one that was kept
     problem: str = ""  # why there is none
     digest: str = ""  # of the content of all paths together
 

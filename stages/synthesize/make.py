@@ -5,10 +5,8 @@ from __future__ import annotations
 import time
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from reelwright.stages.synthesize.config import SynthesizeConfig
 from reelwright.stages.synthesize.encode import as_colour, write_images, write_rows, write_video
@@ -48,18 +46,26 @@ def make_sample(folder: Path, config: SynthesizeConfig, sample: Sample, class_fi
 
 def render_sample(config: SynthesizeConfig, sample: Sample, class_file: Path | None) -> tuple[Frames, int]:
     """Frames of a sample, and how many degenerate draws were rejected before. Raises ItemError after too many."""
-    family = FAMILIES[config.family]
     known = _known_class(config.family, sample.label, class_file)
+    _, frames, num_rejected = _drawn(config, sample.stream, sample.index, known=known, what=sample.name)
+    return frames, num_rejected
+
+
+def _drawn(
+    config: SynthesizeConfig, stream: int, index: int, *, known: Parameters | None, what: str
+) -> tuple[Parameters, Frames, int]:
+    """Parameters (new ones unless they are known) and frames that are not degenerate, and how many were before."""
+    family, parameters = FAMILIES[config.family], known
     for attempt in range(MAX_ATTEMPTS):
-        rng = generator_of(config, sample.stream, sample.index, attempt)
-        parameters = known
-        if parameters is None:
-            variation = variation_of(config, sample.stream, sample.index)
-            parameters = family.draw_class(rng, config, variation=variation)
+        rng = generator_of(config, stream, index, attempt)
+        if known is None:
+            assert family.draw_class is not None  # else its classes are known
+            parameters = family.draw_class(rng, config, variation=variation_of(config, stream, index))
+        assert parameters is not None
         frames = family.render(parameters, rng=rng, config=config, is_instance=known is not None)
         if not (family.is_black_behind and is_degenerate(frames, is_still=config.is_still)):
-            return frames, attempt
-    raise ItemError("degenerate", f"{sample.name}: nothing to be seen in any of {MAX_ATTEMPTS} draws")
+            return parameters, frames, attempt
+    raise ItemError("degenerate", f"{what}: nothing to be seen in any of {MAX_ATTEMPTS} draws")
 
 
 def make_class(folder: Path, config: SynthesizeConfig, number: int) -> Made:
@@ -77,7 +83,6 @@ def make_class(folder: Path, config: SynthesizeConfig, number: int) -> Made:
         label=name,
         split="",
         paths=(path.name,),
-        num_frames=0,
         num_bytes=path.stat().st_size,
         seconds=time.perf_counter() - started,
         num_rejected=num_rejected,
@@ -92,17 +97,10 @@ def class_name(config: SynthesizeConfig, number: int) -> str:
     return f"{number}-{variation_of(config, *class_stream(number))}"
 
 
-def draw_class(config: SynthesizeConfig, number: int) -> tuple[dict[str, NDArray[Any]], int]:
+def draw_class(config: SynthesizeConfig, number: int) -> tuple[Parameters, int]:
     """The parameters of a class, and how many were rejected before. Raises ItemError after too many."""
-    family, (stream, index) = FAMILIES[config.family], class_stream(number)
-    variation = variation_of(config, stream, index)
-    for attempt in range(MAX_ATTEMPTS):
-        rng = generator_of(config, stream, index, attempt)
-        parameters = family.draw_class(rng, config, variation=variation)
-        frames = family.render(parameters, rng=rng, config=config, is_instance=False)
-        if not is_degenerate(frames, is_still=config.is_still):
-            return parameters, attempt
-    raise ItemError("degenerate", f"class {number}: nothing to be seen in any of {MAX_ATTEMPTS} draws")
+    parameters, _, num_rejected = _drawn(config, *class_stream(number), known=None, what=f"class {number}")
+    return parameters, num_rejected
 
 
 @lru_cache(maxsize=64)
@@ -135,9 +133,6 @@ def _failed(name: str, *, label: str, split: str, started: float, error: ItemErr
         name=name,
         label=label,
         split=split,
-        paths=(),
-        num_frames=0,
-        num_bytes=0,
         seconds=time.perf_counter() - started,
         num_rejected=MAX_ATTEMPTS,
         problem=str(error),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from reelwright.stages.synthesize.ledger import (
 )
 from reelwright.stages.synthesize.make import make_class, make_sample
 from reelwright.stages.synthesize.samples import Sample, SamplePlan
+from reelwright.stages.synthesize.source import number_of
 from reelwright.stages.synthesize.spread import spread
 from reelwright.stages.synthesize.truth import TRUTH, write_truth
 from reelwright.storage.arrays.frames import FrameStore
@@ -145,7 +146,7 @@ def _make_samples(
             step += 1
             sample = plan.sample(step)
             if sample.name in found:
-                kept.append(_with_split(found[sample.name], sample))
+                kept.append(replace(found[sample.name], split=sample.split))  # of the call, not of the files
                 reporting.skip()
             elif effort.seconds is None or time.monotonic() - started < effort.seconds:
                 yield folder, plan.config, sample, files.get(sample.label)
@@ -158,7 +159,7 @@ def _make_samples(
             append(folder, made)
             reporting.take(made)
     finally:
-        everything = sorted([*kept, *reporting.made], key=_step_of)
+        everything = sorted([*kept, *reporting.made], key=lambda made: number_of(made.name))
         write_manifest(folder, everything, parts=LABEL_PARTS.get(plan.config.family, ()))
         if plan.config.family == ACTIONS:
             write_truth(folder / TRUTH, plan, (made.name for made in everything))
@@ -175,15 +176,6 @@ def _num_steps(config: SynthesizeConfig, num_samples: int) -> int:
 
 def _record(config: SynthesizeConfig) -> dict[str, Any]:
     return {"generator": "reelwright synthesize", "version": VERSION, **config.content()}
-
-
-def _with_split(made: Made, sample: Sample) -> Made:
-    """Splits are of the call, not of the files."""
-    return Made.of_plain({**made.plain(), "split": sample.split})
-
-
-def _step_of(made: Made) -> int:
-    return int(made.name.rpartition("/")[2].split("-")[0])
 
 
 class _Reporting:

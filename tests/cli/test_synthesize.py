@@ -50,12 +50,12 @@ def test_a_contact_sheet(tmp_path: Path) -> None:
 
 
 def test_procedures_are_those_of_the_demo(tmp_path: Path) -> None:
-    from reelwright.stages.synthesize.procedures.write import make_procedure_dataset
+    from reelwright.stages.synthesize.procedures.write import DatasetParameters, make_procedure_dataset
 
     out = tmp_path / "set"
     arguments = ("procedure", "--out", str(out), "--samples", "2", "--val", "1", "--res", "48", "--fps", "2")
     assert message(*arguments, "-j", "1").startswith(f"2 files in {out}")
-    make_procedure_dataset(tmp_path / "demo", num_train=1, num_val=1, num_test=0, seed=1, size=(48, 48), fps=2.0)
+    make_procedure_dataset(tmp_path / "demo", DatasetParameters(1, 1, 0, seed=1, height=48, width=48, fps=2.0))
     for path in (tmp_path / "demo").rglob("*.*"):
         assert (out / path.relative_to(tmp_path / "demo")).read_bytes() == path.read_bytes()
     assert json.loads(message(*arguments, "--json"))["new"] == 0

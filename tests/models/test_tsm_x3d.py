@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from reelwright.models.blocks.weights import load_weights
+from reelwright.models.encoders.base import EncoderRequest
 from reelwright.models.encoders.build import build_encoder, output_shapes
 from reelwright.models.encoders.names import OWN_ARGUMENTS, X3D_NAMES, check_encoder, is_video_encoder, tsm_models
 from reelwright.models.encoders.tsm import TsmEncoder, insert_shifts, temporal_shift
@@ -202,7 +203,7 @@ def test_every_output_of_x3d():
 
 def test_bigger_pictures_are_averaged_over_what_the_head_saw_in_training():
     options = {"depth": 1.0, "train_size": 32, "clip_length": 1}
-    encoder = build_x3d("x3d_s", outputs=["pooled"], pretrained=False, model_args=options, num_classes=None).eval()
+    encoder = build_x3d(EncoderRequest(name="x3d_s", outputs=["pooled"], model_args=options)).eval()
     x_BCTHW = torch.rand(1, 3, 1, 64, 64)
     head = encoder.model.blocks[-1].pool
     map_BCTHW = encoder.model.blocks[:-1]

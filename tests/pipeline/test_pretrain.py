@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from reelwright.pipeline.project import Project
 from reelwright.pipeline.upkeep.verify import verify
 from reelwright.stages.embed.encoding.encoder import spatial_config
-from reelwright.stages.synthesize.procedures.write import make_procedure_dataset
+from reelwright.stages.synthesize.procedures.write import DatasetParameters, make_procedure_dataset
 from reelwright.storage.errors import ConfigError
 from tests.small_project import read_rows, write_rows
 
@@ -59,7 +59,7 @@ pytestmark = pytest.mark.slow
 def project(tmp_path_factory):
     """Three small recordings and the states that follow from their steps, run to the end."""
     folder = tmp_path_factory.mktemp("pretrain")
-    make_procedure_dataset(folder / "data", num_train=2, num_val=1, num_test=0, size=(48, 48), fps=10.0)
+    make_procedure_dataset(folder / "data", DatasetParameters(2, 1, 0, height=48, width=48))
     names = ["place_base", "add_red_bar", "add_blue_disc", "add_green_triangle"]
     rows, done = [], {}
     for step in read_rows(folder / "data" / "steps.csv"):

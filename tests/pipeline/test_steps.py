@@ -9,7 +9,7 @@ import pytest
 
 from reelwright.pipeline.project import Project
 from reelwright.pipeline.upkeep.verify import verify
-from reelwright.stages.synthesize.procedures.write import make_procedure_dataset
+from reelwright.stages.synthesize.procedures.write import DatasetParameters, make_procedure_dataset
 from tests.small_project import read_rows, write_rows
 
 PROCEDURE = """
@@ -50,7 +50,7 @@ TRAINED = """
 def demo(tmp_path_factory):
     """Two recordings of the demo, and what a detector that sees states five frames late would say of them."""
     folder = tmp_path_factory.mktemp("steps")
-    make_procedure_dataset(folder / "data", num_train=1, num_val=0, num_test=1, size=(48, 48), fps=10.0)
+    make_procedure_dataset(folder / "data", DatasetParameters(1, 0, 1, height=48, width=48))
     names = ["place_base", "add_red_bar", "add_blue_disc", "add_green_triangle"]
     states = ["1000", "1100", "1010", "1001", "1110", "1101", "1011", "1111"]
     rows = []

@@ -11,6 +11,7 @@ import math
 from collections.abc import Collection, Mapping
 
 import torch
+from timm.layers import Mlp
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.ops import stochastic_depth
@@ -18,26 +19,21 @@ from torchvision.ops import stochastic_depth
 from reelwright.models.blocks.init_from import resize_positions
 from reelwright.models.clip_options import CastOptions
 from reelwright.models.encoders.positions import resize_grid
+from reelwright.models.encoders.videomae import initialise
 from reelwright.models.systems.cast.experts import EXPERTS, Expert
 
-_INIT_STD, _NORM_EPS = 0.02, 1e-6
+_NORM_EPS = 1e-6
 _MLP_SCALE = 0.5  # on the adapter beside the MLP
 _ASKING = {"both": EXPERTS, "t2s": ("space",), "s2t": ("time",)}  # by direction, who is added to
 
 
-class Adapter(nn.Module):
+class Adapter(Mlp):  # type: ignore[misc]  # timm has no types
     """fc2(GELU(fc1 x)), 0 at first; who uses it adds x."""
 
     def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1, self.fc2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        super().__init__(width, hidden)
         initialise(self)
         nn.init.zeros_(self.fc2.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., D) -> (..., D)."""
-        result: Tensor = self.fc2(functional.gelu(self.fc1(x)))
-        return result
 
 
 class CrossAttention(nn.Module):
@@ -188,15 +184,6 @@ class Lateral(nn.Module):
             added = layer(streams[other][:, :, prefixes[other] :])
             found[name] = functional.pad(added, (0, 0, prefixes[name], 0))
         return found
-
-
-def initialise(module: nn.Module) -> None:
-    """Linear layers from a truncated normal distribution of standard deviation 0.02, their biases 0."""
-    for part in module.modules():
-        if isinstance(part, nn.Linear):
-            nn.init.trunc_normal_(part.weight, std=_INIT_STD)
-            if part.bias is not None:
-                nn.init.zeros_(part.bias)
 
 
 def dropped(x_B: Tensor, rate: float, *, training: bool) -> Tensor:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from reelwright.models.clip_options import CastOptions
-from reelwright.models.systems.cast.blocks import Adapter, initialise
+from reelwright.models.encoders.videomae import initialise
+from reelwright.models.systems.cast.blocks import Adapter
 
 SINGLE = "classes"  # name of the only head
 _USUAL = {"verb": "time", "noun": "space"}

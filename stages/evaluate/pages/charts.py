@@ -6,7 +6,8 @@ Colours come from CSS classes, so that they follow the light or dark theme.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,32 +24,32 @@ _PLOT_PIXELS = 190  # height of a line chart
 Line = Sequence[tuple[float, float]]
 
 
+class _Cell(NamedTuple):
+    """A square of a matrix."""
+
+    share: float  # of the colour, in [0, 1]
+    text: str
+    title: str
+    look: str = "heat"
+
+
 def confusion_chart(confusion: npt.NDArray[np.int64], classes: Sequence[str]) -> Markup:
     """The confusion matrix (K, K), rows are truth: colour is the share of the row, numbers are counts.
 
     Above MAX_MATRIX_CLASSES only the classes with the most targets are drawn.
     """
     shown = np.sort(np.argsort(-confusion.sum(axis=1), kind="stable")[:MAX_MATRIX_CLASSES])
-    size = 46 if len(shown) <= 8 else 36 if len(shown) <= 16 else 22
-    head, side = _LABEL_PIXELS * 0.75, len(shown) * size
     totals = np.maximum(confusion.sum(axis=1), 1)
-    parts: list[Markup] = []
-    for row, true in enumerate(shown):
-        y = head + row * size
-        parts.append(_matrix_label(classes[true], x=_LABEL_PIXELS - 8, y=y + size / 2 + 4, anchor="end"))
-        parts.append(_matrix_label(classes[true], x=_LABEL_PIXELS + (row + 0.4) * size, y=head - 8, turn=-40))
-        for column, predicted in enumerate(shown):
-            share = float(confusion[true, predicted] / totals[true])
-            title = f"{classes[true]} predicted as {classes[predicted]}: {confusion[true, predicted]} ({share:.0%})"
-            place = (_LABEL_PIXELS + column * size, y, size)
-            parts.append(_matrix_cell(place, share=share, count=int(confusion[true, predicted]), title=title))
-    # the last slanted column name needs room to its right
-    width, height = _LABEL_PIXELS + side + _LABEL_PIXELS * 0.6, head + side + 4
-    style = f"max-width:{width:.0f}px;min-width:{min(width, 340 + side / 2):.0f}px"
-    name = "Confusion matrix, rows are truth, columns are predictions"
-    return tag(
-        "svg", *parts, class_="chart", viewBox=f"0 0 {width:.0f} {height:.0f}", style=style, role="img", aria_label=name
-    )
+
+    def cell(row: int, column: int) -> _Cell:
+        true, predicted = shown[row], shown[column]
+        count = int(confusion[true, predicted])
+        share = float(count / totals[true])
+        title = f"{classes[true]} predicted as {classes[predicted]}: {count} ({share:.0%})"
+        return _Cell(share, f"{count:,}" if count else "", title)
+
+    title = "Confusion matrix, rows are truth, columns are predictions"
+    return _matrix([classes[index] for index in shown], cell, title=title)
 
 
 def value_matrix(values: Mapping[tuple[str, str], float | None], names: Sequence[str], *, title: str) -> Markup:
@@ -58,35 +59,36 @@ def value_matrix(values: Mapping[tuple[str, str], float | None], names: Sequence
     MAX_MATRIX_CLASSES names are drawn.
     """
     shown = list(names)[:MAX_MATRIX_CLASSES]
-    size = 46 if len(shown) <= 8 else 36 if len(shown) <= 16 else 22
-    head, side = _LABEL_PIXELS * 0.75, len(shown) * size
+
+    def cell(row: int, column: int) -> _Cell | None:
+        pair = (shown[row], shown[column])
+        if pair not in values:
+            return None
+        value = values[pair]
+        share, text = (0.0, UNDEFINED) if value is None else (min(abs(value), 1.0), f"{value:.2f}")
+        look = "heat" if value is None or value >= 0 else "heat below"
+        return _Cell(share, text, f"{pair[0]}, {pair[1]}: {text}", look)
+
+    return _matrix(shown, cell, title=title)
+
+
+def _matrix(names: Sequence[str], cell: Callable[[int, int], _Cell | None], *, title: str) -> Markup:
+    size = 46 if len(names) <= 8 else 36 if len(names) <= 16 else 22
+    head, side = _LABEL_PIXELS * 0.75, len(names) * size
     parts: list[Markup] = []
-    for row, name in enumerate(shown):
+    for row, name in enumerate(names):
         y = head + row * size
         parts.append(_matrix_label(name, x=_LABEL_PIXELS - 8, y=y + size / 2 + 4, anchor="end"))
         parts.append(_matrix_label(name, x=_LABEL_PIXELS + (row + 0.4) * size, y=head - 8, turn=-40))
-        for column, other in enumerate(shown):
-            if (name, other) in values:
-                place = (_LABEL_PIXELS + column * size, y, size)
-                parts.append(_value_cell(place, values[name, other], title=f"{name}, {other}"))
+        for column in range(len(names)):
+            found = cell(row, column)
+            if found is not None:
+                parts.append(_square(found, x=_LABEL_PIXELS + column * size, y=y, size=size))
+    # the last slanted column name needs room to its right
     width, height = _LABEL_PIXELS + side + _LABEL_PIXELS * 0.6, head + side + 4
-    view, style = (
-        f"0 0 {width:.0f} {height:.0f}",
-        f"max-width:{width:.0f}px;min-width:{min(width, 340 + side / 2):.0f}px",
-    )
+    style = f"max-width:{width:.0f}px;min-width:{min(width, 340 + side / 2):.0f}px"
+    view = f"0 0 {width:.0f} {height:.0f}"
     return tag("svg", *parts, class_="chart", viewBox=view, style=style, role="img", aria_label=title)
-
-
-def _value_cell(place: tuple[float, float, float], value: float | None, *, title: str) -> Markup:
-    x, y, size = place
-    square = {"x": x + 1, "y": y + 1, "width": size - 2, "height": size - 2, "rx": 3}
-    share, text = (0.0, UNDEFINED) if value is None else (min(abs(value), 1.0), f"{value:.2f}")
-    kind = "heat" if value is None or value >= 0 else "heat below"
-    parts = [tag("rect", class_="cell", **square), tag("rect", class_=kind, fill_opacity=f"{share:.3f}", **square)]
-    if size > 30:
-        ink = "on-heat" if share > 0.55 else "off-heat"
-        parts.append(tag("text", text, x=x + size / 2, y=y + size / 2 + 4, text_anchor="middle", class_=ink))
-    return tag("g", tag("title", f"{title}: {text}"), *parts)
 
 
 def _matrix_label(name: str, *, x: float, y: float, anchor: str = "start", turn: int | None = None) -> Markup:
@@ -95,14 +97,14 @@ def _matrix_label(name: str, *, x: float, y: float, anchor: str = "start", turn:
     return tag("text", tag("title", name), short, transform=transform, text_anchor=anchor)
 
 
-def _matrix_cell(place: tuple[float, float, float], *, share: float, count: int, title: str) -> Markup:
-    x, y, size = place
+def _square(cell: _Cell, *, x: float, y: float, size: float) -> Markup:
     square = {"x": x + 1, "y": y + 1, "width": size - 2, "height": size - 2, "rx": 3}
-    parts = [tag("rect", class_="cell", **square), tag("rect", class_="heat", fill_opacity=f"{share:.3f}", **square)]
-    if count and size > 30:
-        ink = "on-heat" if share > 0.55 else "off-heat"
-        parts.append(tag("text", f"{count:,}", x=x + size / 2, y=y + size / 2 + 4, text_anchor="middle", class_=ink))
-    return tag("g", tag("title", title), *parts)
+    heat = tag("rect", class_=cell.look, fill_opacity=f"{cell.share:.3f}", **square)
+    parts = [tag("rect", class_="cell", **square), heat]
+    if cell.text and size > 30:
+        ink = "on-heat" if cell.share > 0.55 else "off-heat"
+        parts.append(tag("text", cell.text, x=x + size / 2, y=y + size / 2 + 4, text_anchor="middle", class_=ink))
+    return tag("g", tag("title", cell.title), *parts)
 
 
 def bar(share: float, *, chance: float | None = None, kind: str = "bar", label: str = "") -> Markup:

@@ -68,18 +68,6 @@ def parameters_of(label: str) -> dict[str, NDArray[Any]]:
     return {"label": np.array(label)}
 
 
-def draw_class(rng: np.random.Generator, config: SynthesizeConfig, *, variation: int) -> dict[str, NDArray[Any]]:
-    """A class at random."""
-    del variation
-    names = labels(config)
-    return parameters_of(names[int(rng.integers(len(names)))])
-
-
-def check(parameters: Mapping[str, NDArray[Any]]) -> None:
-    """Nothing can be wrong: classes are not read from files."""
-    del parameters
-
-
 def render(
     parameters: Mapping[str, NDArray[Any]], *, rng: np.random.Generator, config: SynthesizeConfig, is_instance: bool
 ) -> NDArray[np.uint8]:

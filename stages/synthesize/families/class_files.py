@@ -32,12 +32,14 @@ def write_class(path: Path, parameters: Parameters) -> None:
 
 def read_class(path: Path, *, family: str) -> dict[str, NDArray[Any]]:
     """The parameters of a class. Raises InputError for a file that is no class file of ``family``."""
+    check = FAMILIES[family].check
+    assert check is not None  # of others none are read
     try:
         _check_bytes(path)
         with np.load(path, allow_pickle=False) as arrays:
             parameters = {name: np.asarray(arrays[name]) for name in arrays.files}
         _check_numbers(parameters)
-        FAMILIES[family].check(parameters)
+        check(parameters)
     except KeyError as error:
         raise InputError(
             f"{path} is no class file of {family}: it has no {error}. Make some with --gen-param"

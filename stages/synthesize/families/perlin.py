@@ -32,20 +32,6 @@ def parameters_of(label: str) -> dict[str, NDArray[Any]]:
     return {"frequencies": np.array([int(part) for part in label.split("-")])}
 
 
-def draw_class(rng: np.random.Generator, config: SynthesizeConfig, *, variation: int) -> dict[str, NDArray[Any]]:
-    """A class at random."""
-    del config, variation
-    names = labels()
-    return parameters_of(names[int(rng.integers(len(names)))])
-
-
-def check(parameters: Mapping[str, NDArray[Any]]) -> None:
-    """Raise ValueError for frequencies that do not divide the frame."""
-    values = parameters["frequencies"].tolist()
-    if len(values) != 3 or any(value < 1 for value in values) or any(PERLIN_SIZE % value for value in values[:2]):
-        raise ValueError(f"frequencies are {values}: three whole numbers, the first two of them divide {PERLIN_SIZE}")
-
-
 def render(
     parameters: Mapping[str, NDArray[Any]], *, rng: np.random.Generator, config: SynthesizeConfig, is_instance: bool
 ) -> NDArray[np.uint8]:

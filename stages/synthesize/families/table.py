@@ -40,38 +40,29 @@ class Render(Protocol):
 
 @dataclass(frozen=True)
 class Family:
-    """One family. ``check`` raises ValueError for parameters (out of a file) that it cannot draw."""
+    """One family: its classes are drawn, and come from class files too, or have names that are fixed."""
 
-    draw_class: DrawClass
     render: Render
-    check: Callable[[Parameters], None]
+    draw_class: DrawClass | None = None
+    check: Callable[[Parameters], None] | None = None
+    # Raises ValueError for parameters out of a class file that cannot be drawn.
     labels: Callable[[SynthesizeConfig], list[str]] | None = None
-    # Names of its classes where these are fixed; then it has no class files.
+    # Names of its classes where these are fixed.
     parameters_of: Callable[[str], Parameters] | None = None
     # Of such a name.
     is_black_behind: bool = True
 
 
 FAMILIES: dict[str, Family] = {
-    "fractal": Family(fractal.draw_class, fractal.render, fractal.check),
+    "fractal": Family(fractal.render, fractal.draw_class, fractal.check),
     "perlin": Family(
-        perlin.draw_class,
-        perlin.render,
-        perlin.check,
-        labels=lambda _: perlin.labels(),
-        parameters_of=perlin.parameters_of,
-        is_black_behind=False,
+        perlin.render, labels=lambda _: perlin.labels(), parameters_of=perlin.parameters_of, is_black_behind=False
     ),
     "actions": Family(
-        actions.draw_class,
-        actions.render,
-        actions.check,
-        labels=actions.labels,
-        parameters_of=actions.parameters_of,
-        is_black_behind=False,
+        actions.render, labels=actions.labels, parameters_of=actions.parameters_of, is_black_behind=False
     ),
-    "octopus": Family(octopus.draw_class, octopus.render, octopus.check),
-    "dead_leaves": Family(dead_leaves.draw_class, dead_leaves.render, dead_leaves.check),
+    "octopus": Family(octopus.render, octopus.draw_class, octopus.check),
+    "dead_leaves": Family(dead_leaves.render, dead_leaves.draw_class, dead_leaves.check),
 }
 
 

@@ -7,9 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.work import Reporter
-from reelwright.stages.synthesize.family_settings import ProcedureSettings
 from reelwright.stages.synthesize.procedures.pouring import make_pouring
 from reelwright.stages.synthesize.procedures.recordings import make_recordings
 from reelwright.stages.synthesize.procedures.write import DatasetParameters, make_procedure_dataset
@@ -60,14 +58,10 @@ def make_procedures(
         counts.append(num_done)
 
     started = time.monotonic()
-    settings = parse_config(ProcedureSettings, dict(procedure or {}), where="procedure").changed()
-    counted = {"num_train": num_samples - num_val - num_test, "num_val": num_val, "num_test": num_test, "seed": seed}
     place, write = LAYOUTS[layout]
-    if layout == "videos":
-        write(folder, size=(size, size), fps=fps, workers=workers, progress=advance, procedure=settings, **counted)
-    else:
-        parameters = DatasetParameters(height=size, width=size, fps=fps, procedure=settings, **counted)
-        write(folder, parameters, workers=workers, progress=advance)
+    counts_of_splits = (num_samples - num_val - num_test, num_val, num_test)
+    parameters = DatasetParameters(*counts_of_splits, seed, size, size, float(fps), procedure=dict(procedure or {}))
+    write(folder, parameters, workers=workers, progress=advance)
     report = {
         "samples": num_samples,
         "files": num_samples,

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import pickle
 from bisect import bisect_right
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +37,7 @@ def make_pouring(
 
     Raises InputError when the folder holds a data set of other parameters or files that are not ours.
     """
-    make_procedure_dataset(
-        folder,
-        num_train=parameters.num_train,
-        num_val=parameters.num_val,
-        num_test=0,
-        seed=parameters.seed,
-        size=(parameters.height, parameters.width),
-        fps=parameters.fps,
-        procedure=parameters.procedure,
-        workers=workers,
-        progress=progress,
-    )
+    make_procedure_dataset(folder, replace(parameters, num_test=0), workers=workers, progress=progress)
     for split in SPLITS:
         jobs = [job for job in list_jobs(parameters) if job.split == split]
         with replacing(folder / f"{split}.pkl") as place:

@@ -11,9 +11,7 @@ A recording is put in place whole; a killed call is taken up by calling again.
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import yaml
@@ -22,20 +20,22 @@ from PIL import Image
 from reelwright.models.systems.step_states import steps_of_states
 from reelwright.stages.steps.procedure import Procedure
 from reelwright.stages.synthesize.family_settings import ProcedureSettings
+from reelwright.stages.synthesize.ledger import claim
 from reelwright.stages.synthesize.procedures.life import kit_of
 from reelwright.stages.synthesize.procedures.render import Renderer
-from reelwright.stages.synthesize.procedures.scene import state_at
 from reelwright.stages.synthesize.procedures.script import Script
-from reelwright.stages.synthesize.procedures.write import DatasetParameters, VideoJob, list_jobs
-from reelwright.stages.synthesize.spread import spread
-from reelwright.storage.errors import InputError
+from reelwright.stages.synthesize.procedures.write import (
+    DatasetParameters,
+    Progress,
+    VideoJob,
+    list_jobs,
+    make_missing,
+)
 from reelwright.storage.files import replacing_folder, write_json, write_text
 
 VERSION = 1  # raised by hand when the same parameters give other recordings
 KIND = "assy"
 JPEG_QUALITY = 90
-
-Progress = Callable[[int, int], None]
 
 
 def demo_procedure(fps: float, settings: ProcedureSettings | None = None) -> Procedure:
@@ -68,24 +68,12 @@ def make_recordings(
 
     Raises InputError when the folder holds a data set of other parameters or files that are not ours.
     """
-    record, given = folder / "dataset.json", {**parameters.plain(), "layout": f"industreal {VERSION}"}
-    if record.exists():
-        if json.loads(record.read_text(encoding="utf-8")) != given:
-            raise InputError(f"{folder} holds a data set made with other parameters; choose another folder")
-    elif folder.exists() and any(folder.iterdir()):
-        raise InputError(f"{folder} is not empty and has no dataset.json: choose a new or an empty folder")
-    write_json(record, given)
+    claim(folder, {**parameters.plain(), "layout": f"industreal {VERSION}"})
     procedure = demo_procedure(parameters.fps, parameters.settings)
     plain = procedure.model_dump(mode="json", exclude_defaults=True)
     write_text(folder / "procedure.yaml", yaml.safe_dump(plain, sort_keys=False))
     write_json(folder / "procedure_info.json", _info(procedure))
-    jobs = list_jobs(parameters)
-    missing = [job for job in jobs if not (folder / _place(job)).exists()]
-    done = len(jobs) - len(missing)
-    report = progress or (lambda _done, _all: None)
-    report(done, len(jobs))
-    for number, _ in enumerate(spread(write_recording, ((folder, job) for job in missing), workers=workers), start=1):
-        report(done + number, len(jobs))
+    make_missing(folder, list_jobs(parameters), write_recording, place=_place, workers=workers, progress=progress)
 
 
 def write_recording(folder: Path, job: VideoJob) -> None:
@@ -94,9 +82,7 @@ def write_recording(folder: Path, job: VideoJob) -> None:
     renderer = Renderer(look, size=(job.parameters.height, job.parameters.width), work_centre=script.work_centre)
     with replacing_folder(folder / _place(job)) as place:
         (place / "rgb").mkdir()
-        for index in range(script.num_frames):
-            seconds = index / script.fps
-            frame = renderer.render(state_at(script, seconds), index=index, time_seconds=seconds)
+        for index, frame in enumerate(renderer.frames(script)):
             Image.fromarray(frame).save(place / "rgb" / f"{index:06d}.jpg", quality=JPEG_QUALITY)
         for name, text in _labels(script, demo_procedure(script.fps, job.parameters.settings)).items():
             (place / name).write_text(text, encoding="utf-8")

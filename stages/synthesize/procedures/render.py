@@ -7,6 +7,7 @@ A frame depends only on the look, the state and its index, so frames may be draw
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +24,8 @@ from reelwright.stages.synthesize.procedures.pen import (
     inset,
     shaded,
 )
-from reelwright.stages.synthesize.procedures.scene import SceneState
-from reelwright.stages.synthesize.procedures.script import Point
+from reelwright.stages.synthesize.procedures.scene import SceneState, state_at
+from reelwright.stages.synthesize.procedures.script import Point, Script
 
 SUPERSAMPLING = 2
 TRAY_BOX = (0.02, 0.05, 0.455, 0.82)
@@ -61,6 +62,12 @@ class Renderer:
             self._draw_scene(pen, state, time_seconds)
             pixels = self._seen(whole, self.look.camera.at(time_seconds), (shift_x, shift_y))
         return self._expose(np.asarray(pixels), index, time_seconds)
+
+    def frames(self, script: Script) -> Iterator[npt.NDArray[np.uint8]]:
+        """All frames of a script, as `render` gives them."""
+        for index in range(script.num_frames):
+            seconds = index / script.fps
+            yield self.render(state_at(script, seconds), index=index, time_seconds=seconds)
 
     def _draw_table(self, work_centre: Point) -> Image.Image:
         """Draw the empty table, larger than a frame by the margin, with grain, tray and work mat."""

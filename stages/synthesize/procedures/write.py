@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,6 @@ from reelwright.stages.synthesize.procedures.draft import make_script
 from reelwright.stages.synthesize.procedures.life import kit_of, make_long_script
 from reelwright.stages.synthesize.procedures.look import Look, draw_look
 from reelwright.stages.synthesize.procedures.render import Renderer
-from reelwright.stages.synthesize.procedures.scene import state_at
 from reelwright.stages.synthesize.procedures.script import Script
 from reelwright.stages.synthesize.spread import spread
 from reelwright.storage.constants import TEMPORARY
@@ -54,10 +53,10 @@ class DatasetParameters:
     num_train: int
     num_val: int
     num_test: int
-    seed: int
-    height: int
-    width: int
-    fps: float
+    seed: int = 0
+    height: int = 128  # pixels, like the width
+    width: int = 128
+    fps: float = 10.0
     version: int = PROCEDURE_VERSION
     procedure: Mapping[str, Any] = field(default_factory=dict)  # what of `ProcedureSettings` is not the default
 
@@ -68,6 +67,7 @@ class DatasetParameters:
 
     def __post_init__(self) -> None:
         """Raise ConfigError naming the first parameter that is out of range."""
+        object.__setattr__(self, "procedure", self.settings.changed())
         for name in ("num_train", "num_val", "num_test", "seed"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "a whole number from 0")
         for name in ("height", "width"):
@@ -133,43 +133,44 @@ def variant_of(video_id: str, settings: ProcedureSettings) -> str:
 
 
 def make_procedure_dataset(
-    folder: str | Path,
-    *,
-    num_train: int = 12,
-    num_val: int = 4,
-    num_test: int = 4,
-    seed: int = 0,
-    size: tuple[int, int] = (128, 128),
-    fps: float = 10.0,
-    workers: int = 1,
-    overwrite: bool = False,
-    procedure: Mapping[str, Any] | None = None,
-    progress: Progress | None = None,
+    folder: Path, parameters: DatasetParameters, *, workers: int = 1, progress: Progress | None = None
 ) -> None:
-    """Write labelled videos of 12 to 25 s that show a base and three parts being put together.
+    """Write labelled videos, of 12 to 25 s unless the settings say otherwise, that show parts being put together.
 
-    `procedure` are settings (`ProcedureSettings`) of longer and harder ones.
+    A video depends on the seed, the size, the fps, the settings and its own split and index, nothing else: not on the
+    number of videos or of `workers` (processes). Finished videos are kept when the same parameters made them.
+    `progress(num_done, num_videos)` is called once at the start and then after each video, in this process.
 
-    `size` is (height, width) in pixels, both even and at least 48; `fps` is 1 to 240 frames per second. A video depends
-    on the seed, the size, the fps and its own split and index, nothing else: not on the number of videos or of
-    `workers` (processes). Finished videos are kept when the same parameters made them. `overwrite` removes what an
-    earlier call wrote and starts anew. `progress(num_done, num_videos)` is called once at the start and then after each
-    video, in this process.
-
-    Raises ConfigError when a parameter is out of range, InputError when the folder holds a data set of other parameters
-    or files that are not ours.
+    Raises InputError when the folder holds a data set of other parameters or files that are not ours.
     """
-    height, width = size
-    settings = parse_config(ProcedureSettings, dict(procedure or {}), where="procedure").changed()
-    parameters = DatasetParameters(num_train, num_val, num_test, seed, height, width, float(fps), procedure=settings)
     _require(workers >= 1, "workers", workers, "a number of processes from 1")
-    folder = Path(folder)
-    _prepare_folder(folder, parameters, overwrite=overwrite)
+    _prepare_folder(folder, parameters)
+    for leftover in folder.glob(f"videos/{TEMPORARY}*.mp4"):
+        remove(leftover)
     jobs = list_jobs(parameters)
-    _make_videos(folder, jobs, workers=workers, progress=progress)
+    make_missing(folder, jobs, write_video, place=lambda job: job.path, workers=workers, progress=progress)
     write_annotations(folder, [*jobs, *_other_videos(folder, parameters)])
     manifest = [(job.video_id, job.path, job.split, job.variant) for job in jobs]
     write_rows(folder / "manifest.csv", ("video_id", "path", "split", "label"), manifest)
+
+
+def make_missing(
+    folder: Path,
+    jobs: Sequence[VideoJob],
+    write: Callable[[Path, VideoJob], object],
+    *,
+    place: Callable[[VideoJob], str | Path],
+    workers: int,
+    progress: Progress | None,
+) -> None:
+    """``write`` the videos whose ``place`` below the folder is empty, in so many processes."""
+    missing = [job for job in jobs if not (folder / place(job)).exists()]
+    report = progress or (lambda _num_done, _num_videos: None)
+    num_found = len(jobs) - len(missing)
+    report(num_found, len(jobs))
+    calls = ((folder, job) for job in missing)
+    for number, _ in enumerate(spread(write, calls, workers=max(1, min(workers, len(missing)))), start=1):
+        report(num_found + number, len(jobs))
 
 
 def list_jobs(parameters: DatasetParameters) -> list[VideoJob]:
@@ -181,14 +182,9 @@ def write_video(folder: Path, job: VideoJob) -> Made:
     """Render and encode one video (H.264, yuv420p, frame i at i / fps seconds) and put it in place whole."""
     started = time.perf_counter()
     script, look = job.script_and_look()
-    renderer = Renderer(look, size=(job.parameters.height, job.parameters.width), work_centre=script.work_centre)
-    times = (index / script.fps for index in range(script.num_frames))
-    frames = (
-        renderer.render(state_at(script, time_seconds), index=index, time_seconds=time_seconds)
-        for index, time_seconds in enumerate(times)
-    )
     size = (job.parameters.height, job.parameters.width)
-    encode.write_video(folder / job.path, frames, size=size, fps=script.fps, codec="h264")
+    renderer = Renderer(look, size=size, work_centre=script.work_centre)
+    encode.write_video(folder / job.path, renderer.frames(script), size=size, fps=script.fps, codec="h264")
     made = Made(
         name=job.video_id,
         label=job.variant,
@@ -197,7 +193,6 @@ def write_video(folder: Path, job: VideoJob) -> Made:
         num_frames=script.num_frames,
         num_bytes=(folder / job.path).stat().st_size,
         seconds=time.perf_counter() - started,
-        num_rejected=0,
         digest=digest_of(folder, [job.path]),
     )
     backend_of(folder).free([folder / job.path])
@@ -209,21 +204,19 @@ def _require(is_right: bool, name: str, value: object, allowed: str) -> None:
         raise ConfigError(f"{name} is {value!r}: it has to be {allowed}")
 
 
-def _prepare_folder(folder: Path, parameters: DatasetParameters, *, overwrite: bool) -> None:
+def _prepare_folder(folder: Path, parameters: DatasetParameters) -> None:
     """Make the folder ours with `dataset.json`, or raise InputError when it is not ours to fill."""
     record = folder / "dataset.json"
     if record.exists():
         found, asked = _read_record(record), parameters.content()
         found = {name: found[name] for name in (*_CONTENT, "procedure") if name in found}
-        if found == asked and not overwrite:
-            return
-        if not overwrite:
+        if found != asked:
             raise InputError(
                 f"{folder} holds a data set made with other parameters ({differences(found, asked)}): "
-                "choose another folder, the same parameters, or overwrite=True"
+                "choose another folder, or the same parameters"
             )
-        _remove_dataset(folder)
-    elif folder.exists() and any(folder.iterdir()):
+        return
+    if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty and has no dataset.json: choose a new or an empty folder")
     write_json(record, parameters.content())
 
@@ -236,27 +229,6 @@ def _read_record(record: Path) -> dict[str, object]:
     if not isinstance(found, dict) or not set(_CONTENT) <= set(found):
         raise InputError(f"{record} was not written by this generator: choose another folder or remove this one")
     return found
-
-
-def _remove_dataset(folder: Path) -> None:
-    """Remove what the generator writes but the record: a killed removal leaves an unfinished data set of it."""
-    for name in ("manifest.csv", "steps.csv", "segments.csv"):
-        remove(folder / name)
-    for split in SPLITS:
-        for path in folder.glob(f"videos/{split}_*.mp4"):
-            remove(path)
-
-
-def _make_videos(folder: Path, jobs: list[VideoJob], *, workers: int, progress: Progress | None) -> None:
-    for leftover in folder.glob(f"videos/{TEMPORARY}*.mp4"):
-        remove(leftover)
-    missing = [job for job in jobs if not (folder / job.path).exists()]
-    num_done = len(jobs) - len(missing)
-    report = progress or (lambda _num_done, _num_videos: None)
-    report(num_done, len(jobs))
-    for _ in spread(write_video, ((folder, job) for job in missing), workers=max(1, min(workers, len(missing)))):
-        num_done += 1
-        report(num_done, len(jobs))
 
 
 def _other_videos(folder: Path, parameters: DatasetParameters) -> list[VideoJob]:

@@ -172,5 +172,5 @@ def test_the_stand_in_is_consistent(tmp_path):
     images = sorted((data / "recordings" / "train" / "01_assy_0_1" / "rgb").iterdir())
     make_recordings(data, parameters)  # nothing is made again
     assert sorted(images[0].parent.iterdir()) == images
-    with pytest.raises(InputError, match="made with other parameters"):
+    with pytest.raises(InputError, match=r"made with other settings \(num_train: 1 -> 2\)"):
         make_recordings(data, DatasetParameters(2, 0, 1, 0, 48, 48, 2.0))

@@ -304,7 +304,7 @@ def test_recordings_say_what_was_undone_and_what_was_wrong(tmp_path: Path) -> No
     assert found.counts["train"]["wrong steps"] == 13
     assert found.procedure.components == LOOK_ALIKES.components
     assert found.procedure.states[:3] == ("1000000", "1100000", "1100100")
-    with pytest.raises(InputError, match="other parameters"):
+    with pytest.raises(InputError, match="made with other settings"):
         make_recordings(tmp_path / "data", DatasetParameters(1, 0, 0, 0, 48, 48, 3.0))
 
 

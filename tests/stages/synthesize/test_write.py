@@ -2,7 +2,6 @@
 
 import csv
 import hashlib
-import json
 import os
 import signal
 import subprocess
@@ -18,16 +17,26 @@ from reelwright.stages.synthesize.procedures import write
 from reelwright.stages.synthesize.procedures.render import Renderer
 from reelwright.stages.synthesize.procedures.scene import state_at
 from reelwright.stages.synthesize.procedures.script import PHASES, VARIANTS
-from reelwright.stages.synthesize.procedures.write import DatasetParameters, VideoJob, list_jobs, make_procedure_dataset
+from reelwright.stages.synthesize.procedures.write import (
+    DatasetParameters,
+    Progress,
+    VideoJob,
+    list_jobs,
+    make_procedure_dataset,
+)
 from reelwright.storage.errors import ConfigError, InputError
 
-SMALL = {"num_train": 2, "num_val": 1, "num_test": 1, "seed": 7, "size": (64, 48), "fps": 5.0}
+SMALL = {"num_train": 2, "num_val": 1, "num_test": 1, "seed": 7, "height": 64, "width": 48, "fps": 5.0}
+
+
+def make(folder: Path, *, workers: int = 1, progress: Progress | None = None, **parameters: object) -> None:
+    make_procedure_dataset(folder, DatasetParameters(**parameters), workers=workers, progress=progress)
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "set"
-    make_procedure_dataset(folder, **SMALL)
+    make(folder, **SMALL)
     return folder
 
 
@@ -99,12 +108,12 @@ def test_decoded_frames_are_the_rendered_ones_but_for_compression(dataset: Path)
 
 @pytest.mark.slow
 def test_equal_parameters_give_equal_bytes_with_any_number_of_workers(dataset: Path, tmp_path: Path) -> None:
-    make_procedure_dataset(tmp_path / "again", **SMALL, workers=2)
+    make(tmp_path / "again", **SMALL, workers=2)
     assert contents(tmp_path / "again") == contents(dataset)
 
 
 def test_a_video_does_not_depend_on_how_many_there_are(dataset: Path, tmp_path: Path) -> None:
-    make_procedure_dataset(tmp_path, **{**SMALL, "num_train": 0, "num_val": 0})
+    make(tmp_path, **{**SMALL, "num_train": 0, "num_val": 0})
     assert contents(tmp_path)["videos/test_00.mp4"] == contents(dataset)["videos/test_00.mp4"]
 
 
@@ -122,40 +131,34 @@ def test_variants_are_balanced() -> None:
 
 def test_a_second_call_makes_only_what_is_missing(tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
-    make_procedure_dataset(tmp_path, **SMALL)
+    make(tmp_path, **SMALL)
     before = contents(tmp_path)
     kept = tmp_path / "videos" / "val_00.mp4"
     written_ns = kept.stat().st_mtime_ns, (tmp_path / "manifest.csv").stat().st_mtime_ns
     (tmp_path / "videos" / "train_01.mp4").unlink()
     (tmp_path / "videos" / ".tmp-0123-train_01.mp4").write_bytes(b"half a video")
-    make_procedure_dataset(tmp_path, **SMALL, progress=lambda done, total: calls.append((done, total)))
+    make(tmp_path, **SMALL, progress=lambda done, total: calls.append((done, total)))
     assert calls == [(3, 4), (4, 4)]
     assert contents(tmp_path) == before
     assert written_ns == (kept.stat().st_mtime_ns, (tmp_path / "manifest.csv").stat().st_mtime_ns)
 
 
-def test_other_parameters_are_refused_and_overwrite_starts_anew(tmp_path: Path) -> None:
-    one = {"num_train": 2, "num_val": 0, "num_test": 0, "size": (48, 48), "fps": 2.0}
-    make_procedure_dataset(tmp_path, **one)
+def test_other_parameters_are_refused(tmp_path: Path) -> None:
+    one = {"num_train": 2, "num_val": 0, "num_test": 0, "height": 48, "width": 48, "fps": 2.0}
+    make(tmp_path, **one)
     before = contents(tmp_path)
-    with pytest.raises(InputError, match=r"other parameters \(seed: 0 -> 5\): .*overwrite=True"):
-        make_procedure_dataset(tmp_path, **{**one, "num_train": 1, "seed": 5})
+    with pytest.raises(InputError, match=r"other parameters \(seed: 0 -> 5\): choose another folder, or the same"):
+        make(tmp_path, **{**one, "num_train": 1, "seed": 5})
     assert contents(tmp_path) == before
-    make_procedure_dataset(tmp_path, **{**one, "num_train": 1, "seed": 5}, overwrite=True)
-    assert sorted(path.name for path in (tmp_path / "videos").iterdir()) == ["train_00.mp4"]
-    assert contents(tmp_path)["videos/train_00.mp4"] != before["videos/train_00.mp4"]
-    assert json.loads((tmp_path / "dataset.json").read_text())["seed"] == 5
 
 
 def test_more_videos_are_added_and_what_is_known_of_all_stays(tmp_path: Path) -> None:
-    one = {"num_train": 1, "num_val": 0, "num_test": 1, "size": (48, 48), "fps": 2.0}
+    one = {"num_train": 1, "num_val": 0, "num_test": 1, "height": 48, "width": 48, "fps": 2.0}
     calls: list[tuple[int, int]] = []
-    make_procedure_dataset(tmp_path, **one)
-    make_procedure_dataset(
-        tmp_path, **{**one, "num_train": 2}, progress=lambda done, total: calls.append((done, total))
-    )
+    make(tmp_path, **one)
+    make(tmp_path, **{**one, "num_train": 2}, progress=lambda done, total: calls.append((done, total)))
     assert calls == [(2, 3), (3, 3)]
-    make_procedure_dataset(tmp_path, **one)
+    make(tmp_path, **one)
     assert [row["video_id"] for row in rows_of(tmp_path / "manifest.csv")] == ["train_00", "test_00"]
     for name in ("segments.csv", "steps.csv"):
         assert {row["video_id"] for row in rows_of(tmp_path / name)} == {"train_00", "train_01", "test_00"}
@@ -172,7 +175,7 @@ def test_more_videos_are_added_and_what_is_known_of_all_stays(tmp_path: Path) ->
 def test_folders_that_are_not_ours_are_left_alone(tmp_path: Path, name: str, text: str, match: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=match):
-        make_procedure_dataset(tmp_path, **SMALL, overwrite=True)
+        make(tmp_path, **SMALL)
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
@@ -181,8 +184,8 @@ def test_folders_that_are_not_ours_are_left_alone(tmp_path: Path, name: str, tex
     [
         ({"num_train": -1}, "num_train is -1: it has to be a whole number from 0"),
         ({"seed": -3}, "seed is -3"),
-        ({"size": (64, 63)}, "width is 63: it has to be an even number of pixels from 48"),
-        ({"size": (46, 64)}, "height is 46"),
+        ({"width": 63}, "width is 63: it has to be an even number of pixels from 48"),
+        ({"height": 46}, "height is 46"),
         ({"fps": float("nan")}, "fps is nan: it has to be 1 to 240 frames per second"),
         ({"workers": 0}, "workers is 0: it has to be a number of processes from 1"),
     ],
@@ -192,7 +195,7 @@ def test_parameters_are_checked_before_anything_is_written(
     tmp_path: Path, change: dict[str, object], match: str
 ) -> None:
     with pytest.raises(ConfigError, match=match):
-        make_procedure_dataset(tmp_path / "new", **{**SMALL, **change})
+        make(tmp_path / "new", **{**SMALL, **change})
     assert not (tmp_path / "new").exists()
 
 
@@ -205,7 +208,7 @@ def test_a_killed_call_leaves_nothing_that_looks_whole_and_is_taken_up(dataset: 
         "    number += 1\n"
         "    if number == 140: time.sleep(1000)\n"
         "    return render(self, *given, **more)\n"
-        f"Renderer.render = held; make_procedure_dataset(sys.argv[1], **{SMALL!r})"
+        f"Renderer.render = held; make_procedure_dataset(Path(sys.argv[1]), DatasetParameters(**{SMALL!r}))"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
     deadline = time.monotonic() + 60
@@ -218,5 +221,5 @@ def test_a_killed_call_leaves_nothing_that_looks_whole_and_is_taken_up(dataset: 
     assert "manifest.csv" not in found
     assert [path for path in found if ".tmp-" in path] != []
     assert {path: found[path] for path in found if ".tmp-" not in path}.items() <= whole.items()
-    make_procedure_dataset(tmp_path, **SMALL)
+    make(tmp_path, **SMALL)
     assert contents(tmp_path) == whole
