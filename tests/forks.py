@@ -4,7 +4,9 @@ The process that forks is started at the first call and ends with the tests. Wha
 with a session, a working directory, variables and pipes of its own, to be waited for or killed. Tests of what happens
 at start (imports, variables that a library reads when it is loaded) start Python itself.
 
-Decoding processes, third of a second each, come off one of their own, which has imported no more than they do.
+Decoding processes, a third of a second each, come off one of their own, which has imported no more than they do:
+those that the tests themselves use, and those of what is run to its end by `run`. What `start` gives may be killed with
+all that it started, and has processes as users have them.
 """
 
 from __future__ import annotations
@@ -124,10 +126,12 @@ def start(
     log: Path | None = None,
     kill: Moment | None = None,
     renamed: Path | None = None,
+    is_run: bool = False,
 ) -> Forked:
     """`reelwright` with ``arguments``, or the Python ``code`` with them as `sys.argv[1:]`.
 
-    What it writes goes to pipes, or is added to ``log``. Files that get their names are added to ``renamed``.
+    What it writes goes to pipes, or is added to ``log``. Files that get their names are added to ``renamed``. is_run:
+    its decoding processes are forked off, too, and in no group of its own.
     """
     asked = {
         "arguments": arguments,
@@ -136,6 +140,7 @@ def start(
         "code": code,
         "kill": vars(kill) if kill else None,
         "renamed": str(renamed or ""),
+        "is_run": is_run,
     }
     if log is None:
         (out, out_end), (errors, errors_end) = os.pipe(), os.pipe()
@@ -154,7 +159,7 @@ def start_decoder(connection: int) -> Forked:
 
 def run(*arguments: str, cwd: Path, timeout: float = 300, **options: Any) -> subprocess.CompletedProcess[str]:
     """`start`, waited for; killed with all that it started where it takes longer."""
-    process = start(*arguments, cwd=cwd, **options)
+    process = start(*arguments, cwd=cwd, is_run=True, **options)
     try:
         out, errors = process.communicate(timeout)
     except subprocess.TimeoutExpired:
@@ -175,11 +180,16 @@ def close() -> None:
 _IMPORTS = {  # all that a process would import, so that a fork begins to work at once
     "commands": (
         "av",
-        "pyarrow.parquet",
+        "pyarrow.dataset",
+        "sklearn.metrics",
         "torch.utils.tensorboard",
         "zarr",
         "reelwright.cli.main",
-        *(f"reelwright.stages.{stage}.work" for stage in ("decode", "embed", "evaluate", "predict", "train")),
+        "reelwright.cli.run.run",
+        "reelwright.pipeline.run.runner",
+        "reelwright.pipeline.upkeep.verify",
+        "reelwright.stages.embed_rows.work",
+        *(f"reelwright.stages.{stage}.work" for stage in ("index", "decode", "embed", "evaluate", "predict", "train")),
     ),
     "decoders": (
         "reelwright.stages.decode.processes.worker",
@@ -223,6 +233,8 @@ def serve(descriptor: int, kind: str) -> None:
     """Fork for each line on the socket, until nobody holds its other end."""
     for module in _IMPORTS[kind]:
         import_module(module)
+    if kind == "commands":
+        _servers["decoders"] = _server("decoders")  # of all that is forked off; it ends with the last that may ask it
     gc.freeze()
     connection, pending = socket.socket(fileno=descriptor), b""
     while True:
@@ -282,6 +294,8 @@ def _become(asked: dict[str, Any], out: int, errors: int, *connection: int) -> N
     signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background have their children ignore it
     if asked["kill"]:
         sys.addaudithook(_killer(Moment(**asked["kill"])))
+    if asked["is_run"]:
+        child.start_process = start_decoder
     if asked["renamed"]:
         sys.addaudithook(_noting(asked["renamed"]))
     sys.argv = ["-c" if asked["code"] else "reelwright", *asked["arguments"]]
