@@ -9,6 +9,9 @@ import sys
 import pytest
 from hypothesis import settings
 
+from reelwright.stages.decode.processes import child
+from tests import forks
+
 pytest_plugins = ["tests.small_project"]  # its fixtures, after the variables below are set
 # The same examples in every run, so that none fails by bad luck, however slow the machine.
 settings.register_profile("same", derandomize=True, deadline=None)
@@ -24,6 +27,14 @@ def _own_store(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("REELWRIGHT_STORE", raising=False)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _forked_decoders():
+    """Decoding processes are forked off one that has imported all. tests/stages/decode starts them as users do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(child, "start_process", forks.start_decoder)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _let_go():
     """What a unit of work that was done in this process keeps (models) is not there for the next test."""
@@ -34,9 +45,8 @@ def _let_go():
 
 
 def pytest_sessionfinish() -> None:
-    """The process that forks commands off ends with the tests."""
-    if "tests.forks" in sys.modules:
-        sys.modules["tests.forks"].close()
+    """The processes that commands and decoders are forked off end with the tests."""
+    forks.close()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -3,13 +3,16 @@
 The process that forks is started at the first call and ends with the tests. What it gives is a process like any other:
 with a session, a working directory, variables and pipes of its own, to be waited for or killed. Tests of what happens
 at start (imports, variables that a library reads when it is loaded) start Python itself.
+
+Decoding processes, a third of a second each, come off one of their own, which has imported no more than they do:
+those that the tests themselves use, and those of what is run to its end by `run`. What `start` gives may be killed with
+all that it started, and has processes as users have them.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
-import functools
 import gc
 import json
 import os
@@ -23,8 +26,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, Self
+
+from reelwright.stages.decode.processes import child
 
 _PIECE_BYTES = 1 << 16
 
@@ -120,10 +126,12 @@ def start(
     log: Path | None = None,
     kill: Moment | None = None,
     renamed: Path | None = None,
+    is_run: bool = False,
 ) -> Forked:
     """`reelwright` with ``arguments``, or the Python ``code`` with them as `sys.argv[1:]`.
 
-    What it writes goes to pipes, or is added to ``log``. Files that get their names are added to ``renamed``.
+    What it writes goes to pipes, or is added to ``log``. Files that get their names are added to ``renamed``. is_run:
+    its decoding processes are forked off, too, and in no group of its own.
     """
     asked = {
         "arguments": arguments,
@@ -132,25 +140,26 @@ def start(
         "code": code,
         "kill": vars(kill) if kill else None,
         "renamed": str(renamed or ""),
+        "is_run": is_run,
     }
-    status, status_end = os.pipe()
     if log is None:
         (out, out_end), (errors, errors_end) = os.pipe(), os.pipe()
-        ends, pipes = [out_end, errors_end, status_end], (os.fdopen(out), os.fdopen(errors))
+        ends, pipes = [out_end, errors_end], (os.fdopen(out), os.fdopen(errors))
     else:
         file = os.open(log, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
-        ends, pipes = [file, os.dup(file), status_end], (None, None)
-    try:
-        socket.send_fds(_server()[1], [json.dumps(asked).encode() + b"\n"], ends)
-    finally:
-        for end in ends:
-            os.close(end)
-    return Forked(arguments, status, *pipes)
+        ends, pipes = [file, os.dup(file)], (None, None)
+    return Forked(arguments, _ask("commands", asked, ends), *pipes)
+
+
+def start_decoder(connection: int) -> Forked:
+    """A decoding process that serves the socket at descriptor ``connection``, in place of `child.start_process`."""
+    asked = {"arguments": (), "cwd": str(Path.cwd()), "env": child.environment()}
+    return Forked((), _ask("decoders", asked, [os.dup(1), os.dup(2), os.dup(connection)]), None, None)
 
 
 def run(*arguments: str, cwd: Path, timeout: float = 300, **options: Any) -> subprocess.CompletedProcess[str]:
     """`start`, waited for; killed with all that it started where it takes longer."""
-    process = start(*arguments, cwd=cwd, **options)
+    process = start(*arguments, cwd=cwd, is_run=True, **options)
     try:
         out, errors = process.communicate(timeout)
     except subprocess.TimeoutExpired:
@@ -160,45 +169,76 @@ def run(*arguments: str, cwd: Path, timeout: float = 300, **options: Any) -> sub
 
 
 def close() -> None:
-    """End the process that forks, where there is one."""
-    if _server.cache_info().currsize:
-        process, connection = _server()
+    """End the processes that fork, where there are any."""
+    while _servers:
+        _, (process, connection) = _servers.popitem()
         with connection:
             connection.shutdown(socket.SHUT_RDWR)  # whatever else has been forked off and still holds it
         process.wait(30)
-        _server.cache_clear()
 
 
-@functools.cache
-def _server() -> tuple[subprocess.Popen[bytes], socket.socket]:
+_IMPORTS = {  # all that a process would import, so that a fork begins to work at once
+    "commands": (
+        "av",
+        "pyarrow.dataset",
+        "sklearn.metrics",
+        "torch.utils.tensorboard",
+        "zarr",
+        "reelwright.cli.main",
+        "reelwright.cli.run.run",
+        "reelwright.pipeline.run.runner",
+        "reelwright.pipeline.upkeep.verify",
+        "reelwright.stages.embed_rows.work",
+        *(f"reelwright.stages.{stage}.work" for stage in ("index", "decode", "embed", "evaluate", "predict", "train")),
+    ),
+    "decoders": (
+        "reelwright.stages.decode.processes.worker",
+        "reelwright.stages.decode.readers.pyav",
+        "reelwright.stages.decode.store_tasks",
+        "reelwright.stages.decode.tasks",
+    ),
+}
+_servers: dict[str, tuple[subprocess.Popen[bytes], socket.socket]] = {}
+_asking = threading.Lock()
+
+
+def _ask(kind: str, asked: dict[str, Any], ends: list[int]) -> int:
+    """Have a process forked that gets ``ends``, which are closed here; what tells of its number and its end."""
+    status, status_end = os.pipe()
+    try:
+        with _asking:
+            if kind not in _servers:
+                _servers[kind] = _server(kind)
+            socket.send_fds(_servers[kind][1], [json.dumps(asked).encode() + b"\n"], [status_end, *ends])
+    finally:
+        for end in (status_end, *ends):
+            os.close(end)
+    return status
+
+
+def _server(kind: str) -> tuple[subprocess.Popen[bytes], socket.socket]:
     """The process that forks, and the socket on which it is asked."""
     ours, theirs = socket.socketpair()
     with theirs:
-        code = f"from tests.forks import serve; serve({theirs.fileno()})"
         process = subprocess.Popen(
-            [sys.executable, "-c", code], cwd=Path(__file__).parents[1], pass_fds=[theirs.fileno()]
+            [sys.executable, "-c", f"from tests.forks import serve; serve({theirs.fileno()}, {kind!r})"],
+            cwd=Path(__file__).parents[1],
+            pass_fds=[theirs.fileno()],
+            env=child.environment() if kind == "decoders" else None,
         )
     return process, ours
 
 
-def serve(descriptor: int) -> None:
+def serve(descriptor: int, kind: str) -> None:
     """Fork for each line on the socket, until nobody holds its other end."""
-    import av  # noqa: F401 - all that a run would import, so that a fork begins to work at once
-    import pyarrow.parquet  # noqa: F401
-    import torch.utils.tensorboard  # noqa: F401
-    import zarr  # noqa: F401
-
-    import reelwright.cli.main
-    import reelwright.stages.decode.work
-    import reelwright.stages.embed.work
-    import reelwright.stages.evaluate.work
-    import reelwright.stages.predict.work
-    import reelwright.stages.train.work  # noqa: F401
-
+    for module in _IMPORTS[kind]:
+        import_module(module)
+    if kind == "commands":
+        _servers["decoders"] = _server("decoders")  # of all that is forked off; it ends with the last that may ask it
     gc.freeze()
     connection, pending = socket.socket(fileno=descriptor), b""
     while True:
-        piece, ends, _, _ = socket.recv_fds(connection, _PIECE_BYTES, 3)
+        piece, ends, _, _ = socket.recv_fds(connection, _PIECE_BYTES, 4)
         if not piece:
             return
         pending += piece
@@ -216,30 +256,28 @@ def serve(descriptor: int) -> None:
             os.close(end)
 
 
-def _watch(asked: dict[str, Any], out: int, errors: int, status: int) -> None:
+def _watch(asked: dict[str, Any], status: int, *ends: int) -> None:
     """Fork the process that was asked for, and say its number and how it ends."""
     ready, ready_end = os.pipe()
-    child = os.fork()
-    if child == 0:
+    number = os.fork()
+    if number == 0:
         os.close(status)
         os.close(ready)
         os.setsid()
         os.close(ready_end)
-        _become(asked, out, errors)
+        _become(asked, *ends)
     os.close(ready_end)
     os.read(ready, 1)  # it leads its group: whoever gets its number may kill that
-    for end in (out, errors):
+    for end in ends:
         os.close(end)
-    os.write(status, b"%d\n" % child)
-    _, code = os.waitpid(child, 0)
+    os.write(status, b"%d\n" % number)
+    _, code = os.waitpid(number, 0)
     os.write(status, b"%d\n" % os.waitstatus_to_exitcode(code))
     os._exit(0)
 
 
-def _become(asked: dict[str, Any], out: int, errors: int) -> None:
-    """Be the process; it ends as Python does."""
-    from reelwright.cli.main import main
-
+def _become(asked: dict[str, Any], out: int, errors: int, *connection: int) -> None:
+    """Be the process, a decoding one where it has a connection; it ends as Python does."""
     nothing = os.open(os.devnull, os.O_RDONLY)
     for target, source in enumerate((nothing, out, errors)):
         os.dup2(source, target)
@@ -249,9 +287,15 @@ def _become(asked: dict[str, Any], out: int, errors: int) -> None:
     sys.path[:0] = [path for path in paths if path not in os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     os.environ.clear()
     os.environ.update(asked["env"])
+    if connection:
+        sys.argv = ["worker", str(*connection)]
+        import_module("reelwright.stages.decode.processes.worker").main()
+        os._exit(0)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background have their children ignore it
     if asked["kill"]:
         sys.addaudithook(_killer(Moment(**asked["kill"])))
+    if asked["is_run"]:
+        child.start_process = start_decoder
     if asked["renamed"]:
         sys.addaudithook(_noting(asked["renamed"]))
     sys.argv = ["-c" if asked["code"] else "reelwright", *asked["arguments"]]
@@ -259,7 +303,7 @@ def _become(asked: dict[str, Any], out: int, errors: int) -> None:
         if asked["code"]:
             exec(compile(asked["code"], "<code>", "exec"), {"__name__": "__main__"})
         else:
-            main()
+            import_module("reelwright.cli.main").main()
         code = 0
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)

@@ -37,12 +37,7 @@ class Child:
             self._connection = ours
             if self._abandoned:
                 raise EOFError("the pool is closing")
-            self.process = subprocess.Popen(  # noqa: S603 - this interpreter, our own module
-                [sys.executable, "-m", "reelwright.stages.decode.processes.worker", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                env=_environment(),
-            )
+            self.process = start_process(theirs.fileno())
         self.send({"path": [os.path.abspath(entry) for entry in sys.path]})  # noqa: PTH100 - '' means here, now
         self.receive(START_LIMIT_SECONDS)
 
@@ -85,6 +80,16 @@ class Child:
         return _signal_name(-code) if code < 0 else f"exit_{code}"
 
 
+def start_process(connection: int) -> subprocess.Popen[bytes]:
+    """Start the process that serves the socket at descriptor ``connection``."""
+    return subprocess.Popen(  # noqa: S603 - this interpreter, our own module
+        [sys.executable, "-m", "reelwright.stages.decode.processes.worker", str(connection)],
+        pass_fds=[connection],
+        stdin=subprocess.DEVNULL,
+        env=environment(),
+    )
+
+
 def _signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
@@ -92,7 +97,7 @@ def _signal_name(number: int) -> str:
         return f"SIG{number}"
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """One thread for numeric libraries: the processes are the parallelism.
 
     glibc gives freed frames back to the system at once as long as they lie above a threshold that is fixed; left to

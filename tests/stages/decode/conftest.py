@@ -26,6 +26,11 @@ def write_video(path: Path, *, ticks: list[int], time_base: Fraction = Fraction(
     return path
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _forked_decoders() -> None:
+    """None here: these tests start decoding processes as users do."""
+
+
 @pytest.fixture(scope="session")
 def grey_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Forty frames at 25 frames/s, key frames every five."""
