@@ -23,6 +23,17 @@ def complete_node(ctx: typer.Context, incomplete: str) -> list[str]:
     return _fitting([] if file is None else list(file.nodes), incomplete)
 
 
+def complete_model(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """Nodes that train, and exported models beside the pipeline file."""
+    from reelwright.stages.base.registry import stage_of
+
+    file = _file(ctx)
+    nodes = [] if file is None else file.nodes.items()
+    found = [(name, config.stage) for name, config in nodes if stage_of(config.stage).trains]
+    found += [(path.parent.name, "exported model") for path in sorted(Path.cwd().glob("*/model.json"))]
+    return [entry for entry in found if entry[0].startswith(incomplete)]
+
+
 def complete_setting(ctx: typer.Context, incomplete: str) -> list[str]:
     """``train.optimizer.lr=``, of the nodes and blocks of the pipeline file."""
     from reelwright.pipeline.config.seeds import base_name

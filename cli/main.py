@@ -37,20 +37,22 @@ COMMANDS = {  # in the order of `--help`: its panel, and the function, or the gr
     "explain": ("Pipeline", "run.run:explain"),
     "graph": ("Pipeline", "run.run:graph"),
     "settings": ("Look", "inspect.settings:settings"),
-    "show": ("Look", "inspect.show:show"),
     "report": ("Look", "inspect.show:report"),
     "encoders": ("Look", "inspect.encoders:encoders"),
     "diff": ("Look", "inspect.compare:diff"),
     "compare": ("Look", "inspect.compare:compare"),
     "mean": ("Look", "inspect.compare:mean"),
-    "failures": ("Look", "run.failing:failures"),
+    "logs": ("Look", "run.logs:logs"),
     "doctor": ("Start", "cluster:doctor"),
-    "logs": ("Look", "cluster:logs"),
     "cluster": ("Look", "cluster:cluster"),
     "verify": ("Store", "upkeep:verify"),
     "gc": ("Store", "upkeep:collect"),
-    "procedure": ("Data", "sources.steps:procedure"),
-    "import-detections": ("Data", "sources.steps:import_detections"),
+}
+MOVED = {  # commands that were, and what says the same now
+    "procedure": "prepare procedure",
+    "import-detections": "prepare detections",
+    "failures": "logs",
+    "show": "explain",
 }
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_CTRL_C = 1, 2, 75, 130
 
@@ -93,6 +95,12 @@ class _Commands(TyperGroup):
             else:
                 app.command(name, rich_help_panel=panel, epilog=example_of(name))(found)
             self.commands.update(typer.main.get_group(app).commands)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that is meant, and its words. Raises ConfigError for one that has another name now."""
+        if args[0] in MOVED and self.get_command(ctx, args[0]) is None:
+            raise ConfigError(f"the command {args[0]} is `reelwright {MOVED[args[0]]}` now; see its --help")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""

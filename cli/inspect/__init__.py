@@ -1,1 +1,1 @@
-"""Commands that look: show, report, settings, diff, compare, export, data."""
+"""Commands that look: report, settings, diff, compare, export, data."""

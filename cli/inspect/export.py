@@ -7,12 +7,15 @@ from typing import Annotated
 
 import typer
 
+from reelwright.cli.completion import complete_node
 from reelwright.cli.format import bytes_text
 from reelwright.cli.options import ConfigOption, SetOption, on_this_machine
 
 
 def export(
-    node: Annotated[str, typer.Argument(help="A node that makes predictions or embeddings.")],
+    node: Annotated[
+        str, typer.Argument(help="A node that makes predictions or embeddings.", autocompletion=complete_node)
+    ],
     form: Annotated[
         str,
         typer.Option(
@@ -52,7 +55,7 @@ def export(
 
 
 def export_model(
-    node: Annotated[str, typer.Argument(help="A train or finetune node.")],
+    node: Annotated[str, typer.Argument(help="A train or finetune node.", autocompletion=complete_node)],
     out: Annotated[Path, typer.Option("--out", help="A new folder, or one that export-model made.")],
     onnx: Annotated[
         bool, typer.Option("--onnx", help="Also model.onnx: what is behind the encoder, rows in, probabilities out.")

@@ -1,4 +1,4 @@
-"""Commands that look at things: show, report."""
+"""The command report."""
 
 from __future__ import annotations
 
@@ -7,51 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reelwright.cli.completion import complete_node
-from reelwright.cli.options import ConfigOption, JsonOption, SetOption
+from reelwright.cli.options import ConfigOption, SetOption
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from reelwright.pipeline.project import Project
-
-
-def show(
-    node: Annotated[str, typer.Argument(help="Name of a node.", autocompletion=complete_node)],
-    config: ConfigOption = None,
-    overrides: SetOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Show what a node left in the store: where it lies, its record, its outputs."""
-    import dataclasses
-
-    from reelwright.cli.format import bytes_text, headroom_line, print_json, seconds_text
-    from reelwright.pipeline.plan.graph import has_rows
-    from reelwright.pipeline.project import Project
-    from reelwright.storage.errors import StoreError
-
-    project = Project.open(config, overrides=overrides or ())
-    planner = project.planner(read=True)
-    planner.graph.check_name(node)
-    plan = planner.plan(node)
-    record = plan.record
-    if record is None:
-        raise StoreError(f"{node} has no record for its present settings: {'; '.join(plan.reasons)}. Run it first")
-    store = project.file.store
-    folder = store.output(plan.node.config.produces, plan.spec_key if has_rows(plan.node) else plan.key)
-    place = f"{store.url}/{folder.relative_to(store.root).as_posix()}" if store.url else str(folder)
-    if as_json:
-        print_json({"place": place, **dataclasses.asdict(record)})
-        return
-    typer.echo(f"{node} ({record.stage}), key {record.key}\nlies in {place}")
-    typer.echo(
-        f"{record.rows:,} rows, {bytes_text(record.bytes)}, {seconds_text(record.seconds)}, finished {record.finished}"
-    )
-    if line := headroom_line(record.work):
-        typer.echo(line)
-    for name, value in record.items.items():
-        typer.echo(f"videos {name}: {value:,}")
-    for name, value in record.outputs.items():
-        typer.echo(f"{name}: {value}")
 
 
 def report(

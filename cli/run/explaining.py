@@ -6,18 +6,22 @@ import dataclasses
 
 import typer
 
-from reelwright.cli.format import plan_json, print_json
-from reelwright.pipeline.plan.graph import FRESH, STALE
+from reelwright.cli.format import bytes_text, headroom_line, plan_json, print_json, seconds_text
+from reelwright.pipeline.plan.graph import FRESH, STALE, NodePlan, has_rows
 from reelwright.pipeline.plan.load_dataset import NODE, why_to_make
 from reelwright.pipeline.plan.plan import Planner
 from reelwright.pipeline.plan.why import VideoWhy, explain_video
+from reelwright.storage.ledger.records import Record
+from reelwright.storage.store import Store
 
 
 def show_node(planner: Planner, node: str, *, as_json: bool) -> None:
-    """State, reasons, key and what the key is made of."""
+    """State, reasons, key and what the key is made of; of a node that is done also its record, and where it lies."""
     plan = planner.plan(node)
+    place = None if plan.record is None else _place(planner.file.store, plan)
     if as_json:
-        print_json({**plan_json(plan), "material": plan.material})
+        record = None if plan.record is None else dataclasses.asdict(plan.record)
+        print_json({**plan_json(plan), "material": plan.material, "place": place, "record": record})
         return
     typer.echo(f"{node} ({plan.node.stage}): {plan.state}")
     for reason in plan.reasons:
@@ -27,8 +31,28 @@ def show_node(planner: Planner, node: str, *, as_json: bool) -> None:
     for field, plugin in (plan.material or {}).get("plugins", {}).items():
         message = ", ".join(f"{name} {value}" for name, value in plugin.items() if name != "name")
         typer.echo(f"{field} {plugin['name']}: {message}")
-    if plan.record is not None:
-        typer.echo(f"finished {plan.record.finished}: {plan.record.rows:,} rows")
+    if place is not None and plan.record is not None:
+        typer.echo(f"lies in {place}")
+        _print_record(plan.record)
+
+
+def _place(store: Store, plan: NodePlan) -> str:
+    """Folder or address of what a node made."""
+    folder = store.output(plan.node.config.produces, plan.spec_key if has_rows(plan.node) else plan.key)
+    return f"{store.url}/{folder.relative_to(store.root).as_posix()}" if store.url else str(folder)
+
+
+def _print_record(record: Record) -> None:
+    """How much was made when, and what came out."""
+    typer.echo(
+        f"finished {record.finished}: {record.rows:,} rows, {bytes_text(record.bytes)}, {seconds_text(record.seconds)}"
+    )
+    if line := headroom_line(record.work):
+        typer.echo(line)
+    for name, value in record.items.items():
+        typer.echo(f"videos {name}: {value:,}")
+    for name, value in record.outputs.items():
+        typer.echo(f"{name}: {value}")
 
 
 def show_synthetic(planner: Planner, *, as_json: bool) -> None:

@@ -77,7 +77,7 @@ def show_plan(file: PipelineFile, options: RunOptions | None, *, as_json: bool) 
             typer.echo(f"unusable: {video.video_id}: {probe.cause}: {probe.message}")
         typer.echo(plan_table(plans))
         if left:
-            typer.echo(f"{len(left)} quarantined; `failures --release` or `run --retry-quarantined` tries them again:")
+            typer.echo(f"{len(left)} quarantined; `logs --release` or `run --retry-quarantined` tries them again:")
             typer.echo(failure_table(left))
         for plan, held in _held(planner):
             typer.echo(

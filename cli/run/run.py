@@ -146,7 +146,7 @@ def explain(
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say why a node (or one of its videos) is or is not up to date, down to the setting."""
+    """Say why a node (or one of its videos) is or is not up to date, down to the setting, and what it left where."""
     from reelwright.cli.run.explaining import show_node, show_synthetic, show_video
     from reelwright.pipeline.config.pipeline_file import find_pipeline_file, load_pipeline
     from reelwright.pipeline.plan.load_dataset import NODE

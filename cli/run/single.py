@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reelwright.cli.completion import complete_node
+from reelwright.cli.completion import complete_model, complete_node
 from reelwright.cli.examples import example_of
 from reelwright.cli.options import (
     EXIT_SOME_FAILED,
@@ -54,6 +54,7 @@ TrainedOption = Annotated[
         metavar="MODEL",
         help="Predict --videos, which need no labels, with a trained model and write --out: a folder that export-model "
         "wrote, or a train or finetune node of the pipeline file.",
+        autocompletion=complete_model,
     ),
 ]
 ScoresOption = Annotated[

@@ -1,11 +1,12 @@
-"""The command prepare: manifest and label tables of a data set that people have."""
+"""The commands below prepare: tables of a data set that people have, procedures to start from, detections."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from reelwright.cli.options import JobsOption, JsonOption, on_this_machine
 from reelwright.storage.errors import ConfigError
@@ -43,7 +44,23 @@ RenameOption = Annotated[
 SplitOption = Annotated[list[str] | None, typer.Option("--split", help="Only this split. Repeatable.")]
 
 
-def prepare(
+class _DatasetByDefault(TyperGroup):
+    """`prepare ucf101 ...` is `prepare dataset ucf101 ...`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """The words as they were given, with the command that is meant where none is."""
+        is_named = bool(args) and args[0] in {*self.commands, *ctx.help_option_names}
+        return super().parse_args(ctx, args if is_named else ["dataset", *args])
+
+
+prepare = typer.Typer(
+    cls=_DatasetByDefault,
+    help="Tables for a pipeline file, of data that you have: `prepare NAME --root DIR`, or a list without NAME.",
+)
+
+
+@prepare.command("dataset")
+def prepare_dataset(
     dataset: DatasetArgument = None,
     root: RootOption = None,
     out: OutOption = None,
@@ -65,6 +82,8 @@ def prepare(
 ) -> None:
     """Write manifest and label tables of a data set you have; move nothing, download nothing, check every file.
 
+    The word dataset may be left out, as in `prepare ucf101 --root UCF-101/`.
+
     DATASET is a name of the list that is shown without it; industreal or meccano, recordings of a procedure; or the
     file of a procedure (.yaml) whose recordings are laid out as theirs are. What is missing, unreadable, there twice
     or without a label goes into problems.csv. Exit code 3 when videos that the lists name cannot be used.
@@ -72,7 +91,7 @@ def prepare(
     from reelwright.cli.progress import Watcher
     from reelwright.stages.prepare.specs import dataset as known_dataset
     from reelwright.stages.prepare.work import PrepareRequest
-    from reelwright.stages.prepare.work import prepare as prepare_dataset
+    from reelwright.stages.prepare.work import prepare as make_tables
     from reelwright.storage.tables.archives import ArchiveLimits
 
     if dataset is None:
@@ -97,10 +116,40 @@ def prepare(
         limits=ArchiveLimits(max_entries=max_entries, max_bytes=max_gigabytes << 30),
     )
     with Watcher() as watcher:
-        result = prepare_dataset(request, watcher.working(dataset))
+        result = make_tables(request, watcher.working(dataset))
     _print_result(result, as_json=as_json)
     if any(problem.kind in _SERIOUS for problem in result.problems):
         raise typer.Exit(3)
+
+
+@prepare.command()
+def procedure(
+    name: Annotated[str, typer.Argument(help="industreal or meccano.")],
+) -> None:
+    """Print the procedure file of a known data set, to be used or changed for another."""
+    from importlib.resources import files
+
+    from reelwright.storage.errors import nearest
+
+    folder = files("reelwright.stages.steps")
+    known = sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    if name not in known:
+        raise ConfigError(f"no procedure {name!r} is known.{nearest(name, known)} Known: {', '.join(known)}")
+    typer.echo((folder / f"{name}.yaml").read_text(encoding="utf-8"), nl=False)
+
+
+@prepare.command()
+def detections(
+    sources: Annotated[list[Path], typer.Argument(help="Folders of, or single files, <recording>_results_pred.csv.")],
+    out: Annotated[Path, typer.Option("--out", callback=on_this_machine, help="The table to write, a .csv.")],
+) -> None:
+    """Write one table of detected states, for `steps`, of files as the public code of IndustReal leaves them."""
+    from reelwright.storage.tables.detections import import_detections
+
+    if out.suffix != ".csv":
+        raise ConfigError(f"--out {out}: the table is a .csv; give such a name")
+    number = import_detections(sources, out)
+    typer.echo(f"{number:,} detections in {out}")
 
 
 def _is_procedure(name: str) -> bool:

@@ -117,7 +117,7 @@ def _embeddings(planner: Planner, plan: NodePlan, request: ExportRequest, write:
         store = KINDS["embeddings"].open(planner.file.store.embeddings(plan.spec_key))
     except StoreError as error:
         raise StoreError(
-            f"{request.node} has no rows of any video, as where every one failed (`reelwright failures`), so nothing "
+            f"{request.node} has no rows of any video, as where every one failed (`reelwright logs`), so nothing "
             f"was written: {error}"
         ) from error
     options = (

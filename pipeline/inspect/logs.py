@@ -1,4 +1,4 @@
-"""What is known of one video everywhere: its row in every node, and what was said while it was worked on."""
+"""What is known of one video everywhere: its row in every node, and what was said in which log; the logs of a node."""
 
 from __future__ import annotations
 
@@ -40,11 +40,24 @@ def account(planner: Planner, video_id: str) -> list[Said]:
     return found
 
 
+def logs_of_node(planner: Planner, name: str) -> tuple[Path, ...]:
+    """Logs of all units of a node that did not go well, and of the SLURM job that trains it."""
+    plan, store = planner.plan(name), planner.file.store
+    if not plan.spec_key:
+        return ()
+    job = store.job(plan.key)
+    store.backend.pull(job)
+    return (*_logs(store, plan.spec_key), *(path for path in [job / "job.log"] if path.is_file()))
+
+
 def logs_of(store: Store, spec_key: str, digest: str) -> tuple[Path, ...]:
     """Logs of units that had a video; a unit whose videos all went well leaves none."""
+    head = f"# video {digest} "
+    return tuple(path for path in _logs(store, spec_key) if head in path.read_text(encoding="utf-8", errors="replace"))
+
+
+def _logs(store: Store, spec_key: str) -> list[Path]:
+    """Oldest first."""
     folder = store.logs(spec_key)
     store.backend.pull(folder)
-    head = f"# video {digest} "
-    paths = folder.glob("*.log") if folder.is_dir() else ()
-    named = [path for path in paths if head in path.read_text(encoding="utf-8", errors="replace")]
-    return tuple(sorted(named, key=lambda path: path.stat().st_mtime))
+    return sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime)

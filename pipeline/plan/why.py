@@ -57,7 +57,7 @@ def _of_item(planner: Planner, plan: NodePlan, content: str) -> VideoWhy:
         message += row.message
         again = "`run` tries it again, `run --no-retry` leaves it"
         if is_left:
-            again = "`run` leaves it alone until its content changes, or `failures --release` lets it go"
+            again = "`run` leaves it alone until its content changes, or `logs --release` lets it go"
         return VideoWhy(state=FAILED, reasons=(message, again), content=content, row=row)
     return VideoWhy(state=TO_DO, reasons=tuple(_why_to_do(planner, plan, row)), content=content, row=row)
 

@@ -55,7 +55,7 @@ def check_share(plan: NodePlan, planner: Planner) -> str:
     video_id, reason = next(iter(found.failed.items()))
     if found.share > allowed:
         raise StageError(
-            f"{found}, and videos.max_failed allows {allowed:.0%}; {video_id} in {reason}. `reelwright failures` lists "
+            f"{found}, and videos.max_failed allows {allowed:.0%}; {video_id} in {reason}. `reelwright logs` lists "
             f"them all. Repair or remove them and run again; to go on with the other "
             f"{found.num_videos - len(found.failed):,}, set videos.max_failed: 1"
         )

@@ -38,7 +38,7 @@ def test_run_status_explain_show_and_a_broken_video(folder: Path) -> None:
     assert "not_a_video" in second.stdout
     assert reelwright(folder, "explain", "embed", "a").stdout.startswith("a in embed: up to date: ok, 10 rows")
     assert "unusable: not_a_video" in reelwright(folder, "explain", "embed", "e").stdout
-    assert "weights: " in reelwright(folder, "show", "train").stdout
+    assert "weights: " in reelwright(folder, "explain", "train").stdout
     dry = reelwright(folder, "run", "-n", "-S", "frames.fps=2", "--json")
     states = {node["node"]: node["state"] for node in json.loads(dry.stdout)["nodes"]}
     assert states == {"frames": "stale", "embed": "stale", "train": "stale", "predict": "waiting", "scores": "waiting"}

@@ -169,8 +169,8 @@ def test_a_signal_ends_a_parallel_grid_and_its_processes(copied: Path, number: i
     assert psutil.wait_procs(children, timeout=60)[1] == []
 
 
-def test_failures_by_cause_and_status_with_estimates(copied: Path) -> None:
-    assert reelwright(copied, "failures").stdout == "no video failed\n"
+def test_logs_by_cause_and_status_with_estimates(copied: Path) -> None:
+    assert reelwright(copied, "logs").stdout == "no video failed\n"
     status = json.loads(reelwright(copied, "status", "--json", "-S", "train.epochs=4").stdout)
     costs = {node["node"]: node["estimate"] for node in status["nodes"]}
     assert costs["embed"] is None
@@ -180,9 +180,9 @@ def test_failures_by_cause_and_status_with_estimates(copied: Path) -> None:
     with (copied / "videos.csv").open("a") as file:
         file.write(f"x,{copied / 'x.mp4'},test\ny,{copied / 'y.mp4'},test\n")
     assert reelwright(copied, "index").returncode == 3
-    table = reelwright(copied, "failures").stdout.splitlines()
+    table = reelwright(copied, "logs").stdout.splitlines()
     assert table[2].split()[:4] == ["videos", "failed", "not_a_video", "2"]
-    found = json.loads(reelwright(copied, "failures", "--json").stdout)
+    found = json.loads(reelwright(copied, "logs", "--json").stdout)
     assert [(cause["cause"], cause["videos"]) for cause in found["causes"]] == [("not_a_video", 2)]
     assert [failure["video_ids"] for failure in found["failures"]] == [["x"], ["y"]]
 

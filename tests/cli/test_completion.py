@@ -64,6 +64,25 @@ def test_the_shell_is_offered_them(context: typer.Context) -> None:
     assert [item.value for item in until.shell_complete(context, "fr")] == ["frames"]
 
 
+def test_nodes_that_train_and_exported_models(
+    context: typer.Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.json").touch()
+    train = "\n  train: {uses: train, embeddings: [embed], model: {name: linear}}\n"
+    (tmp_path / "reelwright.yaml").write_text(f"{PIPELINE.rstrip()}{train}", encoding="utf-8")
+    for command, parameter, offered in (
+        ("predict", "run", ["train", "model"]),
+        ("export", "node", ["frames", "embed", "train"]),
+        ("logs", "names", ["frames", "embed", "train"]),
+    ):
+        found = GROUP.get_command(click.Context(GROUP), command)  # type: ignore[attr-defined]
+        context.command = found
+        (asked,) = [each for each in found.params if each.name == parameter]
+        assert [item.value for item in asked.shell_complete(context, "")] == offered
+
+
 def commands() -> dict[str, click.Command]:
     """All commands by name, those in groups as ``data show``."""
     found: dict[str, click.Command] = {}

@@ -33,7 +33,7 @@ def message(*arguments: str, code: int = 0) -> str:
 @pytest.mark.parametrize(
     ("arguments", "lines"),
     [
-        (["embed"], ["embed (embed): up to date", "key "]),
+        (["embed"], ["embed (embed): up to date", "key ", "lies in ", "finished ", "work: ", "videos total: 5"]),
         (
             ["embed", "-S", "embed.precision=bf16"],
             ["embed (embed): stale", '  spec.precision: "fp32" -> "bf16"', "  nothing done yet of 5 videos", "key "],
@@ -53,13 +53,17 @@ def message(*arguments: str, code: int = 0) -> str:
 def test_explain(project: Path, arguments: list[str], lines: list[str]) -> None:
     shown = message("explain", "-c", str(project), *arguments).splitlines()
     assert all(line.startswith(expected) for line, expected in zip(shown, lines, strict=False)), shown
-    assert len(shown) - len(lines) in {0, 1}  # when it finished
+    assert arguments == ["embed"] or len(shown) == len(lines)
 
 
 def test_explain_as_json(project: Path) -> None:
     node = json.loads(message("explain", "-c", str(project), "train", "-S", "train.epochs=3", "--json"))
     assert (node["state"], node["reasons"]) == ("stale", ["spec.epochs: 2 -> 3"])
     assert node["material"]["spec"]["epochs"] == 3
+    assert (node["place"], node["record"]) == (None, None)
+    done = json.loads(message("explain", "-c", str(project), "train", "--json"))
+    assert (Path(done["place"]) / "summary.json").is_file()
+    assert done["record"]["outputs"]["weights"]
     video = json.loads(message("explain", "-c", str(project), "embed", "a", "--json"))
     assert (video["video"], video["node"], video["state"], video["reasons"]) == ("a", "embed", "up to date", [])
     assert (video["row"]["status"], video["row"]["rows"]) == ("ok", 10)
@@ -71,6 +75,20 @@ def test_explain_names_the_nearest(project: Path) -> None:
         message("explain", "-c", str(project), "embde")
     with pytest.raises(ConfigError, match="no video 'z' in the manifest"):
         message("explain", "-c", str(project), "embed", "z")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (["show", "train"], "explain"),
+        (["failures"], "logs"),
+        (["procedure", "meccano"], "prepare procedure"),
+        (["import-detections", "x", "-o", "y.csv"], "prepare detections"),
+    ],
+)
+def test_a_command_that_has_another_name_now_says_so(old: list[str], new: str) -> None:
+    with pytest.raises(ConfigError, match=f"the command {old[0]} is `reelwright {new}` now"):
+        message(*old)
 
 
 def test_the_exit_code_of_status(project: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a record and `show` say of the steps of a node's work."""
+"""What a record and `explain` say of the steps of a node's work."""
 
 from types import SimpleNamespace
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reelwright.cli.cluster import _status_text
+from reelwright.cli.run.logs import status_text
 from reelwright.pipeline.inspect.logs import Said
 from reelwright.storage.ledger.items import ItemRow
 
@@ -24,4 +24,4 @@ ROWS = {
 
 @pytest.mark.parametrize(("row", "words"), ROWS.values(), ids=ROWS)
 def test_what_is_said_of_a_video(row, words):
-    assert _status_text(Said(node="node", row=row, files=())) == words
+    assert status_text(Said(node="node", row=row, files=())) == words

@@ -11,7 +11,7 @@ from reelwright.storage.errors import ConfigError
 
 
 def test_procedure_is_printed_to_be_used(tmp_path):
-    result = CliRunner().invoke(app, ["procedure", "meccano"])
+    result = CliRunner().invoke(app, ["prepare", "procedure", "meccano"])
     assert result.exit_code == 0
     path = tmp_path / "procedure.yaml"
     path.write_text(result.stdout, encoding="utf-8")
@@ -21,7 +21,7 @@ def test_procedure_is_printed_to_be_used(tmp_path):
 def test_import_detections(tmp_path):
     (tmp_path / "x_results_pred.csv").write_text("h\n0,4,2,0.5,1,2,3,4\n", encoding="utf-8")
     target = tmp_path / "table.csv"
-    result = CliRunner().invoke(app, ["import-detections", str(tmp_path), "-o", str(target)])
+    result = CliRunner().invoke(app, ["prepare", "detections", str(tmp_path), "--out", str(target)])
     assert result.stdout == f"1 detections in {target}\n"
     assert target.read_text(encoding="utf-8").splitlines() == [
         "video_id,frame,class,confidence,x,y,w,h",
@@ -32,8 +32,8 @@ def test_import_detections(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["procedure", "mecano"], "Did you mean 'meccano'"),
-        (["import-detections", ".", "-o", "table.parquet"], "the table is a .csv"),
+        (["prepare", "procedure", "mecano"], "Did you mean 'meccano'"),
+        (["prepare", "detections", ".", "--out", "table.parquet"], "the table is a .csv"),
     ],
 )
 def test_refused(arguments, message):

@@ -80,9 +80,10 @@ def _resolve(command: Any, words: list[str]) -> None:
     """Parse the words as the command line does, and run nothing."""
     context = command.make_context("reelwright", list(words), resilient_parsing=True)
     if hasattr(command, "list_commands"):
-        inner = command.get_command(context, words[0])
-        assert inner is not None, f"no command is called {words[0]!r}"
-        _resolve(inner, words[1:])
+        name, *rest = [*context._protected_args, *context.args]  # `prepare ucf101` is `prepare dataset ucf101`
+        inner = command.get_command(context, name)
+        assert inner is not None, f"no command is called {name!r}"
+        _resolve(inner, rest)
         return
     known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
     given = [word.partition("=")[0] for word in words if re.match(r"-[-a-zA-Z]", word)]

@@ -37,9 +37,9 @@ COMMANDS = (
     ("explain", "train"),
     ("explain", "embed", "a"),
     ("logs", "a"),
-    ("failures",),
+    ("logs",),
+    ("logs", "embed"),
     ("compare",),
-    ("show", "train"),
     ("run", "-n"),
     ("gc",),
 )

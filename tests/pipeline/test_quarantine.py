@@ -130,33 +130,40 @@ def test_a_video_that_cannot_be_read_is_quarantined_too(failing: Path) -> None: 
     assert run(failing).exit_code == 0
 
 
-def test_failures_status_and_explain_tell_of_it(quarantined: Path) -> None:
+def test_logs_status_and_explain_tell_of_it(quarantined: Path) -> None:
     """As a person types them."""
     (quarantined / "reelwright.yaml").write_text(
         (quarantined / "reelwright.yaml").read_text().replace("videos: {", "videos: {quarantine_after: 2, ")
     )
     given = ["-S", "frames.start=1"]
     attempts = failure(quarantined).row.attempts
-    message = reelwright(quarantined, "failures", *given)
+    message = reelwright(quarantined, "logs", *given)
     assert message.returncode == 0, message.stderr
     assert f"quarantined after {attempts} attempts" in message.stdout
-    (cause,) = json.loads(reelwright(quarantined, "failures", "--json", *given).stdout)["causes"]
+    (cause,) = json.loads(reelwright(quarantined, "logs", "--json", *given).stdout)["causes"]
     assert (cause["videos"], cause["quarantined"], cause["attempts"]) == (1, 1, attempts)
     status = reelwright(quarantined, "status", *given).stdout
     assert "quarantined: 1" in status
-    assert "1 quarantined; `failures --release` or `run --retry-quarantined` tries them again:" in status
+    assert "1 quarantined; `logs --release` or `run --retry-quarantined` tries them again:" in status
     (entry,) = json.loads(reelwright(quarantined, "status", "--json", *given).stdout)["quarantined"]
     assert (entry["video_ids"], entry["row"]["attempts"]) == (["f"], attempts)
     assert "quarantined after" in reelwright(quarantined, "explain", "frames", "f", *given).stdout
     assert reelwright(quarantined, "run", "--until", "frames", *given).returncode == 3
     assert failure(quarantined).row.attempts == attempts
-    wrong = reelwright(quarantined, "failures", "f", *given)
-    assert (wrong.returncode, "videos are named with --release" in wrong.stderr) == (2, True)
+    planner = opened(quarantined).planner()
+    log = planner.file.store.logs(planner.plan("frames").spec_key) / "unit.log"  # as a worker leaves it
+    log.parent.mkdir(parents=True)
+    log.write_text(f"# unit\n# video {failure(quarantined).row.digest} f f.mp4\nno such codec\n", encoding="utf-8")
+    of_node = reelwright(quarantined, "logs", "frames", *given).stdout
+    assert f"quarantined after {attempts} attempts" in of_node
+    for text in (of_node, reelwright(quarantined, "logs", "f", *given).stdout):
+        assert f"  {log}\n  | # unit\n  | no such codec\n" in text
+    assert reelwright(quarantined, "logs", "embed", *given).stdout == "no video failed in embed\n"
     both = reelwright(quarantined, "run", "--retry-quarantined", "--no-retry")
     assert (both.returncode, "give one of the two" in both.stderr) == (2, True)
-    gone = reelwright(quarantined, "failures", "f", "--release", *given)
+    gone = reelwright(quarantined, "logs", "f", "--release", *given)
     assert gone.stdout == "f of frames is tried again by the next `run`\n"
-    assert reelwright(quarantined, "failures", "--release", *given).stdout == "no video is quarantined\n"
+    assert reelwright(quarantined, "logs", "--release", *given).stdout == "no video is quarantined\n"
 
 
 @pytest.mark.parametrize("state", ["failed", "quarantined"])

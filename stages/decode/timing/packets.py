@@ -269,11 +269,13 @@ def _structure(times: Ticks, packets: _Packets) -> tuple[str, ...]:
 
 def display_matrix(frame: Any) -> tuple[int, ...] | None:
     """The nine entries of a PyAV frame's display matrix, None where there is none or it turns nothing."""
-    for side in frame.side_data.keys():  # noqa: SIM118 - PyAV's container has no iteration over names
-        if getattr(side.type, "name", "") == "DISPLAYMATRIX":
-            matrix = tuple(int(entry) for entry in np.frombuffer(bytes(side), "<i4"))
-            return None if matrix[0] > 0 and matrix[4] > 0 and matrix[1] == matrix[3] == 0 else matrix
-    return None
+    from av.sidedata.sidedata import Type
+
+    side = frame.side_data.get(Type.DISPLAYMATRIX)
+    if side is None:
+        return None
+    matrix = tuple(int(entry) for entry in np.frombuffer(bytes(side), "<i4"))
+    return None if matrix[0] > 0 and matrix[4] > 0 and matrix[1] == matrix[3] == 0 else matrix
 
 
 def _text(error: BaseException) -> str:
