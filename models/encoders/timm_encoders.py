@@ -119,6 +119,8 @@ class TimmEncoder(Encoder):
         self.outputs = tuple(outputs)
         self._parsed = parse_outputs(outputs)
         self._layers = self._resolve_layers()
+        steps = getattr(model, "forward_intermediates", None)
+        self._gives_prefix = steps is not None and "return_prefix_tokens" in inspect.signature(steps).parameters
         if "logits" in self.outputs and not getattr(model, "num_classes", 0):
             raise ValueError(f"output 'logits' needs a classifier, but {name} has none; give num_classes > 0.")
 
@@ -168,7 +170,7 @@ class TimmEncoder(Encoder):
         if only_layers and not wanted:
             return None, {}
         arguments: dict[str, Any] = {"intermediates_only": only_layers, "stop_early": only_layers}
-        if "return_prefix_tokens" in inspect.signature(model.forward_intermediates).parameters:
+        if self._gives_prefix:
             arguments["return_prefix_tokens"] = True
         result = model.forward_intermediates(x_BCHW, indices=wanted, **arguments)
         features, found = (None, result) if only_layers else result

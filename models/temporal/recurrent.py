@@ -53,7 +53,8 @@ class Recurrent(TemporalModel):
         Real rows are moved to the front, so that padding before or between them is skipped as well:
             mask 0 1 1 0 1 -> order 1 2 4 0 3, 3 rows run, states go back by the inverse order.
         """
-        if torch.onnx.is_in_onnx_export() and not self.rnn.bidirectional:
+        # On a GPU packing would wait for it, since lengths are needed on the host.
+        if (torch.onnx.is_in_onnx_export() or x_BTD.is_cuda) and not self.rnn.bidirectional:
             return self._run_whole(x_BTD, mask_BT)
         order_BT = torch.argsort((~mask_BT).to(torch.uint8), dim=1, stable=True)
         front_BTD = x_BTD.take_along_dim(order_BT[..., None], dim=1)
@@ -65,7 +66,7 @@ class Recurrent(TemporalModel):
         return states_BTW.take_along_dim(torch.argsort(order_BT, dim=1)[..., None], dim=1)
 
     def _run_whole(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-        """The same where packing and sorting are not known: after the real rows padding runs too, and changes none."""
+        """The same without packing and sorting: after the real rows padding runs too, and changes none."""
         real_BT = mask_BT.to(torch.int64)
         count_B1 = real_BT.sum(dim=1, keepdim=True)
         place_BT = torch.where(mask_BT, real_BT.cumsum(dim=1), count_B1 + (1 - real_BT).cumsum(dim=1)) - 1

@@ -121,8 +121,9 @@ class EmbedConfig(StageConfig):
     clip: ClipSettings = ClipSettings()
     views: ViewSettings | None = setting(None, when=lambda config: config.views is not None)
     """Augmented views of every frame, for what learns from stored maps (layer3.map) or rows; null: the frame alone."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Of the forward pass (autocast for bf16 and fp16)."""
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
+    """Of the forward pass (autocast for bf16 and fp16). tf32: fp32 whose products GPUs may round to 10 bits, which is
+    faster; on a CPU it is fp32."""
     dtype: Literal["float32", "float16"] = "float16"
     """Of the stored rows."""
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from reelwright.models.blocks.weights import remap_state_dict, state_digest
 from reelwright.models.contracts import VideoModel
 from reelwright.models.systems.carl import FrameModel
-from reelwright.stages.base.devices import pick_device
+from reelwright.stages.base.devices import out_of_memory, pick_device
 from reelwright.stages.base.work import InputRef, Work
 from reelwright.stages.datasets.sampling.two_views import context_frames
 from reelwright.stages.datasets.stored_rows import StoredVideo, num_features, stored_shape
@@ -116,11 +116,12 @@ class RowModel:
         try:
             with torch.inference_mode(), autocast(self.device, self.config.precision):
                 found = self.model(batch)
-        except torch.OutOfMemoryError as error:
-            raise StageError(
-                f"memory of {self.device} does not suffice for {num_steps} rows at once ({error}). Set pieces.length"
-            ) from error
         except (ValueError, RuntimeError, IndexError) as error:
+            if out_of_memory(error):
+                raise StageError(
+                    f"memory of {self.device} does not suffice for {num_steps} rows at once ({error}). Set "
+                    "pieces.length"
+                ) from error
             raise ConfigError(
                 f"model {self.name} of run {self.run} does not take {num_steps} rows at once ({error}). Set "
                 "pieces.length to the length that it was trained with"

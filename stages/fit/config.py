@@ -77,7 +77,9 @@ class LearningSettings(StageConfig):
     """The windows that do not fill a batch are left out of the epoch."""
     seed: int = training(0, ge=0)
     """Of weights, order of windows, dropout and augmentation."""
-    precision: Literal["fp32", "bf16", "fp16"] = training("fp32")  # Of forward and backward passes; weights are fp32.
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = training("fp32")
+    """Of forward and backward passes; weights are fp32. tf32: fp32 whose products GPUs may round to 10 bits; on a CPU
+    it is fp32."""
     evaluate_every: PositiveInt = training(1)
     """Epochs between two evaluations on val."""
     evaluate_updates: PositiveInt | None = training(None, when=lambda config: config.evaluate_updates is not None)

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import torch
 
-from reelwright.stages.base.devices import deterministic_results, pick_device
+from reelwright.stages.base.devices import deterministic_results, local_gpu, pick_device
 from reelwright.stages.base.work import Reporter, SilentReporter, Work
 from reelwright.stages.fit.config import LearningSettings
 from reelwright.stages.fit.loop.loggers import check_loggers
@@ -46,7 +46,7 @@ def train_in_processes(work: Work, reporter: Reporter, *, config: LearningSettin
         raise ConfigError(f"{work.node}: batch_size is {config.batch_size}, but {size} processes share each batch.")
     use_gpu = pick_device(config.device).type == "cuda"
     with joined(use_gpu=use_gpu) as world:
-        device = torch.device("cuda", world.local_rank) if use_gpu and size > 1 else pick_device(config.device)
+        device = torch.device("cuda", local_gpu()) if use_gpu and size > 1 else pick_device(config.device)
         place = TrainContext(device=device, world=world, reporter=reporter if world.is_main else SilentReporter())
         with deterministic_results(config.deterministic):
             outputs: dict[str, Any] = world.gather(train(work, config, place))[0]

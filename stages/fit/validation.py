@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from reelwright.models.contracts import ATTENTION_LOGITS, Forward, Outputs
 from reelwright.models.metrics.metric import metric_named
+from reelwright.stages.base.devices import Download, Pending, Upload
 from reelwright.stages.base.plugins import checked_options, load_plugin
 from reelwright.stages.datasets.tasks.task import Task
 from reelwright.stages.fit.config import LearningSettings
@@ -23,6 +26,8 @@ from reelwright.stages.objectives.self_supervised import self_supervised_objecti
 from reelwright.stages.objectives.sequence import sequence_objective
 from reelwright.storage.errors import ConfigError, StageError
 
+_NUMBERS, _TARGETS = "numbers of a batch", "targets of a batch"  # beside its scores
+_Answer = tuple[dict[str, float], float, dict[str, npt.NDArray[Any]], npt.NDArray[Any]]
 SCORED = {"": "logits", "attention_": ATTENTION_LOGITS}  # what begins the names of metrics -> of which output
 
 
@@ -111,30 +116,32 @@ def evaluate(
     Without a ``task`` there is the loss alone. Each process answers for its share, none twice; all return the same.
     Raises StageError when an answer is not finite.
     """
-    answers: list[tuple[dict[str, float], float, Any, Any] | None] = []  # losses x weight, weight, scores, targets
+    waiting: list[Callable[[], _Answer] | None] = []  # None keeps its place among the batches
     world = world or World()
+    upload, download = Upload(device), Download(device)
     is_gathered = world.size > 1 and bool(objective.gathers)
     with torch.inference_mode():
         for batch in batches.epoch(0):
             if not batch.is_counted and not is_gathered:
-                answers.append(None)  # keeps its place among the batches
+                waiting.append(None)
                 continue
-            moved = batch.to(device)
+            moved = batch.to(upload)
             outputs = {**forward(objective.model_inputs(moved.inputs)), **objective.target_outputs(moved.entries)}
             loss = batch_loss(objective, outputs, moved.entries, is_shared=world.size > 1, is_counted=batch.is_counted)
             if not batch.is_counted:
-                answers.append(None)
+                waiting.append(None)
                 continue
             known = objective.weight(moved.entries)
-            weight = float(len(batch) if known is None else known)
             losses = {
                 "loss": loss.total,
                 **{f"loss_{name}": part for name, part in loss.parts.items()},
                 **loss.measures,
             }
-            weighted = {name: float(value) * weight for name, value in losses.items()}
+            numbers = [*losses.values(), *([] if known is None else [known])]
             scores = {} if task is None else _scores(task, outputs)
-            answers.append((weighted, weight, scores, batch.targets.cpu().numpy()))
+            coming = {_NUMBERS: torch.stack([value.double() for value in numbers]), _TARGETS: moved.targets, **scores}
+            waiting.append(partial(_answer, download(coming), tuple(losses), None if known is not None else len(batch)))
+    answers = [None if part is None else part() for part in waiting]
     found = [part for parts in zip(*world.gather(answers), strict=True) for part in parts if part is not None]
     whole = max(sum(part[1] for part in found), 1e-12)
     metrics = {name: sum(part[0][name] for part in found) / whole for name in found[0][0]}
@@ -151,7 +158,15 @@ def evaluate(
     return metrics | {f"{prefix}{name}": value for prefix, of in measured.items() for name, value in of.items()}
 
 
-def _scores(task: Task, outputs: Outputs) -> dict[str, npt.NDArray[np.float32]]:
+def _answer(pending: Pending, names: Sequence[str], num_items: int | None) -> _Answer:
+    """What came of a batch: losses x weight, weight, scores, targets. ``num_items``: its weight, where known."""
+    found = dict(pending.result())
+    numbers, targets = found.pop(_NUMBERS).tolist(), found.pop(_TARGETS)
+    weight = float(numbers[-1] if num_items is None else num_items)
+    return {name: value * weight for name, value in zip(names, numbers, strict=False)}, weight, found, targets
+
+
+def _scores(task: Task, outputs: Outputs) -> dict[str, Tensor]:
     """Probabilities by what begins the names of their metrics."""
     found = {prefix: name for prefix, name in SCORED.items() if name in outputs}
-    return {prefix: task.probabilities(outputs[name]).cpu().numpy() for prefix, name in found.items()}
+    return {prefix: task.probabilities(outputs[name]) for prefix, name in found.items()}

@@ -75,7 +75,9 @@ class PredictConfig(StageConfig):
     bottom); every answer is the mean of theirs. 1: frames as the encoder was trained to see them."""
     short_side: PositiveInt | None = None
     """Of crops: pixels of a frame's shorter side before it is cropped to what the encoder sees; null: just that."""
-    precision: Literal["fp32", "bf16", "fp16"] | None = setting(None, when=lambda config: config.precision is not None)
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] | None = setting(
+        None, when=lambda config: config.precision is not None
+    )
     """Over frames, of the forward pass of the spatial encoder, or of the network that sees clips (autocast for bf16 and
     fp16); null: as the embed node has it that a train run's rows are of, else fp32."""
     keep: tuple[str, ...] = setting((), when=lambda config: bool(config.keep))

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from reelwright.stages.base.devices import out_of_memory
 from reelwright.stages.datasets.attention_edits import AttentionEdits
 from reelwright.stages.datasets.feature_bank import FeatureBank
 from reelwright.stages.datasets.sampling.clips import ClipSampling, distinct, repeats_of
@@ -226,6 +227,8 @@ class Scorer:
                 found: dict[str, Tensor] = self.run.module({self._name: rows, "mask": mask, **changed})
                 return found
         except (ValueError, RuntimeError, IndexError) as error:
+            if out_of_memory(error):
+                raise StageError(f"memory of {self._device} does not suffice for one window ({error})") from error
             raise ConfigError(
                 f"window.length: {self.shape.length} is not allowed for this model, trained with "
                 f"{self.run.window['length']} ({error}). Leave it out."

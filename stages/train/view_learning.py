@@ -17,6 +17,7 @@ from reelwright.models.contracts import Forward
 from reelwright.models.metrics.probes.embedded_videos import EmbeddedVideo
 from reelwright.models.metrics.probes.kendalls_tau import kendalls_tau
 from reelwright.models.systems.carl import FrameModel
+from reelwright.stages.base.devices import Upload
 from reelwright.stages.base.work import Work
 from reelwright.stages.datasets.labelled import (
     KnownRows,
@@ -200,10 +201,10 @@ def val_tau(forward: Forward, *, batches: VideoViews, place: TrainContext) -> di
 
     Of several processes it is the first one's: a last bit that differs must not make them choose other weights.
     """
-    found = []
+    found, upload = [], Upload(place.device)
     with torch.inference_mode():
         for video in _tau_videos(batches):
-            batch = Batch(batches.whole(video, most=TAU_ROWS), torch.zeros(1)).to(place.device)
+            batch = Batch(batches.whole(video, most=TAU_ROWS), torch.zeros(1)).to(upload)
             rows = forward(batch.inputs)["embedding"][0].float().cpu().numpy()
             found.append(EmbeddedVideo(name=str(video), rows=rows))
     tau: float = place.world.gather(kendalls_tau(found)["kendalls_tau"] or 0.0)[0]

@@ -6,7 +6,7 @@ Shape letters: B batch, T frames of a clip, H height, W width.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from reelwright.models.encoders.base import DataConfig, Encoder
+from reelwright.stages.base.devices import Download, Pending, Upload, free_unused, out_of_memory, rounded_to_tf32
 from reelwright.stages.embed.encoding.preprocess import Normalise
 from reelwright.stages.embed.encoding.runtimes import EAGER, Runtime, sample_frames
 from reelwright.storage.errors import ConfigError, StageError
 
 Rows = npt.NDArray[Any]
 
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = {"fp32": None, "tf32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
 
 
@@ -46,31 +47,13 @@ def current(device: torch.device) -> contextlib.AbstractContextManager[Any]:
     return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
-def recorded(device: torch.device) -> torch.cuda.Event:
-    """An event behind all that was given to ``device`` so far."""
-    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    event.record(torch.cuda.current_stream(device))
-    return event
-
-
-def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
-    """Autocast of ``precision``, or nothing for fp32."""
+@contextlib.contextmanager
+def autocast(device: torch.device, precision: str) -> Iterator[None]:
+    """Computes in ``precision``: by autocast; tf32 and fp32 alike but for how a GPU rounds factors."""
     dtype = PRECISIONS[precision]
-    return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
-
-
-class Pending:
-    """Rows on their way from the device; `result` waits for them."""
-
-    def __init__(self, tensors: Mapping[str, Tensor], event: torch.cuda.Event | None) -> None:
-        self._tensors = tensors
-        self._event = event
-
-    def result(self) -> dict[str, Rows]:
-        """Rows by output, (B, ...) in the dtype asked for."""
-        if self._event is not None:
-            self._event.synchronize()
-        return {name: tensor.numpy() for name, tensor in self._tensors.items()}
+    cast = contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
+    with rounded_to_tf32(device, is_wanted=precision == "tf32"), cast:
+        yield
 
 
 class ViewsPending:
@@ -123,9 +106,10 @@ class ForwardPass:
         set_layout(self._encoder, channels_last=execution.channels_last)
         self.call: Callable[[Tensor], dict[str, Tensor]] = self._encoder  # of normalised rows; see `sample`
         if execution.compile:
-            self.call = torch.compile(self._encoder)
+            self.call = torch.compile(self._encoder, dynamic=False)  # it sees batches of one size
         self._runtime: Runtime | None = None
         self._normalise = Normalise(config, device=execution.device, channels_last=execution.channels_last)
+        self._upload, self._download = Upload(execution.device), Download(execution.device)
         self._note = note or (_quiet)
 
     @property
@@ -169,48 +153,43 @@ class ForwardPass:
         parts: list[Pending] = []
         start = 0
         while start < len(frames):
-            part = frames[start : start + self.batch_size]
+            part, problem = frames[start : start + self.batch_size], ""
             try:
                 parts.append(self._run(part, None if mask is None else mask[start : start + self.batch_size]))
-            except torch.OutOfMemoryError as error:
-                self._halve(len(part), error)
-                continue
-            start += len(part)
+            except RuntimeError as error:
+                problem = out_of_memory(error)
+                if not problem:
+                    raise
+            if problem:  # here, where no error holds the tensors of the pass any more
+                self._halve(len(part), problem)
+            else:
+                start += len(part)
         return parts
 
-    def _halve(self, used: int, error: torch.OutOfMemoryError) -> None:
+    def _halve(self, used: int, problem: str) -> None:
+        device = self.execution.device
         if used <= 1:
             raise StageError(
-                f"memory of {self.execution.device} does not suffice for one row at a time ({error}). "
+                f"memory of {device} does not suffice for one row at a time ({problem}). "
                 "Use another device, precision: bf16, or a smaller preprocess.size."
-            ) from error
+            )
         self.batch_size = max(1, min(self.batch_size, used) // 2)
-        self._note(f"out of memory on {self.execution.device}: batch size is now {self.batch_size}")
-        if self.execution.device.type == "cuda":
-            torch.cuda.empty_cache()
+        self._note(f"out of memory on {device}: batch size is now {self.batch_size}")
+        free_unused(device)
 
     def _run(self, frames: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_] | None) -> Pending:
-        is_cuda = self.execution.device.type == "cuda"
-        num_rows = len(frames)
-        if self._runtime is not None and mask is None and num_rows < self.batch_size:  # it knows batches of one size
+        num_rows, execution = len(frames), self.execution
+        is_one_size = mask is None and (self._runtime is not None or execution.compile)  # of batches that `call` knows
+        if is_one_size and num_rows < self.batch_size:
             frames = np.concatenate([frames, frames[-1:].repeat(self.batch_size - num_rows, axis=0)])
         host = torch.from_numpy(np.ascontiguousarray(frames))
-        with torch.inference_mode(), current(self.execution.device):
-            x = self._normalise(
-                (host.pin_memory() if is_cuda else host).to(self.execution.device, non_blocking=is_cuda)
+        with torch.inference_mode(), current(execution.device):
+            x = self._normalise(self._upload(host))
+            with autocast(execution.device, execution.precision):
+                outputs = self.call(x) if mask is None else self._encoder(x, self._upload(torch.from_numpy(mask)))
+            return self._download(
+                {name: tensor[:num_rows].to(DTYPES[execution.dtype]) for name, tensor in outputs.items()}
             )
-            with autocast(self.execution.device, self.execution.precision):
-                outputs = self.call(x) if mask is None else self._encoder(x, torch.from_numpy(mask).to(x.device))
-            rows = {name: self._to_host(tensor[:num_rows]) for name, tensor in outputs.items()}
-            event = recorded(self.execution.device) if is_cuda else None
-        return Pending(rows, event)
-
-    def _to_host(self, tensor: Tensor) -> Tensor:
-        tensor = tensor.to(DTYPES[self.execution.dtype]).contiguous()
-        if tensor.device.type == "cpu":
-            return tensor
-        target = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-        return target.copy_(tensor, non_blocking=True)
 
 
 def row_shapes(encoder: Encoder, config: DataConfig, *, where: str) -> dict[str, tuple[int, ...]]:
@@ -225,6 +204,8 @@ def row_shapes(encoder: Encoder, config: DataConfig, *, where: str) -> dict[str,
         with torch.inference_mode():
             found = encoder.eval()(zeros)
     except (AssertionError, RuntimeError, ValueError) as error:
+        if out_of_memory(error):
+            raise StageError(f"{where}: memory of {device} does not suffice for one row ({error})") from error
         raise ConfigError(
             f"{where}: the encoder does not take rows of shape {tuple(zeros.shape[1:])} ({error}). "
             "Remove preprocess.size and clip.length, or give model_args the size too (img_size of transformers)."

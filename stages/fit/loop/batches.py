@@ -12,9 +12,9 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
+from reelwright.stages.base.devices import Upload
 from reelwright.stages.fit.processes.world import ALONE, Share
 
 IntArray = npt.NDArray[np.int64]
@@ -39,13 +39,15 @@ class Batch:
     about: Callable[[], list[str]] | None = None  # names the items, for messages
     origin: Origin | None = None  # needed where something is drawn for it (mixing, augmentation)
 
-    def to(self, device: torch.device) -> Batch:
+    def to(self, upload: Upload) -> Batch:
         """The same on a device."""
+        device = upload.device
         if self.targets.device == device and all(value.device == device for value in self.inputs.values()):
             return self
-        moved = {name: value.to(device, non_blocking=True) for name, value in self.inputs.items()}
-        targets = self.targets.to(device, non_blocking=True)
-        return replace(self, inputs=moved, targets=targets)
+        targets, *moved = (
+            value if value.device == device else upload(value) for value in (self.targets, *self.inputs.values())
+        )
+        return replace(self, inputs=dict(zip(self.inputs, moved, strict=True)), targets=targets)
 
     @property
     def entries(self) -> dict[str, Tensor]:

@@ -18,9 +18,19 @@ _LISTED = 5
 
 
 def refuse(
-    module: nn.Module, batches: Sequence[Batch], world: World, progress: Progress, *, loss: float, norm: float
+    module: nn.Module,
+    batches: Sequence[Batch],
+    world: World,
+    progress: Progress,
+    *,
+    loss: float,
+    norm: float,
+    is_late: bool = False,
 ) -> NoReturn:
-    """Raise the StageError that tells all; called by every process, before any weight has changed."""
+    """Raise the StageError that tells all; called by every process, before any weight has changed.
+
+    Where that was found out late, on a GPU, the update was made, and its gradients are gone.
+    """
     inputs = [text for texts in world.gather(_bad_inputs(batches)) for text in texts]
     items = [text for texts in world.gather(_named(batches)) for text in texts]
     if inputs:
@@ -29,10 +39,15 @@ def refuse(
         looked_at = f"the inputs are finite: {_some(items)}. Lower optimizer.lr"
     else:
         looked_at = "Lower optimizer.lr"
+    found = (
+        "seen one update later, weights of neither are kept"
+        if is_late
+        else f"not finite: {_bad_gradients(module)}; largest gradients: {_largest(module)}"
+    )
     raise StageError(
         f"update {progress.update + 1} (epoch {progress.epoch + 1}, batch {progress.batch + 1}) was "
-        f"not made: the loss is {loss:g}, the norm of the gradients {norm:g}; not finite: {_bad_gradients(module)}; "
-        f"largest gradients: {_largest(module)}; {looked_at}, lengthen the warm-up, or use precision: fp32; the last "
+        f"{'void' if is_late else 'not made'}: the loss is {loss:g}, the norm of the gradients {norm:g}; {found}; "
+        f"{looked_at}, lengthen the warm-up, or use precision: fp32; the last "
         "checkpoint is intact."
     )
 

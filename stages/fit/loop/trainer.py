@@ -21,6 +21,7 @@ import torch
 
 from reelwright.models.blocks.ema import ModelEma
 from reelwright.models.contracts import Forward, VideoModel
+from reelwright.stages.base.devices import rounded_to_tf32
 from reelwright.stages.base.work import Reporter
 from reelwright.stages.fit.loop.batches import Batch, Batches, Prepare
 from reelwright.stages.fit.loop.checkpoints import load_weights
@@ -28,7 +29,7 @@ from reelwright.stages.fit.loop.loggers import Logger, open_loggers
 from reelwright.stages.fit.loop.progress import Progress, Speed, TrainerSettings, line
 from reelwright.stages.fit.loop.saving import Saver
 from reelwright.stages.fit.loop.streams import seeded
-from reelwright.stages.fit.loop.updates import PRECISIONS, Rates, Updater
+from reelwright.stages.fit.loop.updates import PRECISIONS, Rates, Step, Updater
 from reelwright.stages.fit.processes.stopping import StopRequests
 from reelwright.stages.fit.processes.world import World
 from reelwright.stages.objectives.contract import Objective
@@ -76,6 +77,7 @@ class Trainer:
         self.saver = Saver(self.updater, self.mean, settings=settings, folder=folder)
         self.progress = Progress()
         self.speed = Speed()
+        self._behind: Step | None = None  # the last update, of which it is not known yet what it was like
 
     @property
     def forward(self) -> Forward:
@@ -93,6 +95,7 @@ class Trainer:
         objective, accumulate = self.updater.objective, self.settings.accumulate
         objective.num_steps = max(1, self.settings.epochs * -(-batches.num_batches // accumulate))
         with (
+            rounded_to_tf32(self.device, is_wanted=self.settings.precision == "tf32"),
             seeded(self.settings.seed, self.device, self.world),
             StopRequests(limit_minutes=self.settings.max_minutes, since=started) as stop,
         ):
@@ -118,15 +121,13 @@ class Trainer:
         source = batches.epoch(progress.epoch, first=progress.batch)
         clock.start_update()
         while group := self._next(source):
-            outcome = self.updater.update(group, progress, is_stopping=stop.is_stopping)
-            if self.mean is not None and outcome.is_stepped:
+            step = self.updater.update(group, progress, is_stopping=stop.is_stopping)
+            if self.mean is not None and step.is_stepped:
                 self.mean.update(self.module)
+            is_stopping, self._behind = self._settled(), step
+            if not self.updater.is_late:
+                is_stopping = self._settled()
             num_items = sum(batch.num_items for batch in group)
-            progress.loss_sum += outcome.loss * outcome.weight
-            progress.weight_sum += outcome.weight
-            for name, value in outcome.parts.items():
-                progress.part_sums[name] = progress.part_sums.get(name, 0.0) + value * outcome.weight
-            progress.norm_sum += outcome.norm
             progress.num_items += num_items
             progress.batch += len(group)
             progress.update += 1
@@ -138,16 +139,37 @@ class Trainer:
             self.reporter.advance(num_items)
             is_within = progress.batch < batches.num_batches
             if evaluate is not None and is_within and self._is_due():
+                is_stopping |= self._settled()
                 paused = time.perf_counter()
                 epoch = round(progress.epoch + progress.num_items / batches.num_items, 4)
                 self._evaluate_between(evaluate, epoch=epoch, when=f"after update {progress.update}")
                 self._set_training(True)
                 started += time.perf_counter() - paused
             # several processes stop after the update that all of them knew of; one process knows at once
-            if outcome.is_stopping or (self.world.size == 1 and stop.is_stopping):
+            if is_stopping or (self.world.size == 1 and stop.is_stopping):
+                self._settled()
                 self._interrupt(stop)
             clock.start_update()
+        if self._settled():
+            self._interrupt(stop)
+        progress.seconds = before + time.perf_counter() - started
         self.speed.seconds = time.perf_counter() - started
+
+    def _settled(self) -> bool:
+        """Wait for the last update where that was not done yet, and add up what it was like; whether all are to stop.
+
+        Raises StageError where it was not finite: nothing is kept, measured or stopped at before this.
+        """
+        step, self._behind = self._behind, None
+        if step is None:
+            return False
+        found, progress = step.result(), self.progress
+        progress.loss_sum += found.loss * found.weight
+        progress.weight_sum += found.weight
+        for name, value in found.parts.items():
+            progress.part_sums[name] = progress.part_sums.get(name, 0.0) + value * found.weight
+        progress.norm_sum += found.norm
+        return found.is_stopping
 
     def _set_training(self, is_training: bool) -> None:
         self.module.train(is_training)

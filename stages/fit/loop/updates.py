@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from reelwright.models.blocks.synced_norm import convert_batch_norms, count_batches
 from reelwright.models.contracts import Inputs, VideoModel
+from reelwright.stages.base.devices import Download, Upload
 from reelwright.stages.fit.loop.batches import Batch, Prepare
 from reelwright.stages.fit.loop.clock import Clock
 from reelwright.stages.fit.loop.finite import MAX_SKIPPED, refuse
@@ -30,7 +31,7 @@ from reelwright.stages.fit.processes.world import World
 from reelwright.stages.objectives.contract import Objective, batch_loss
 from reelwright.storage.errors import StageError
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,18 @@ class StepResult:
     norm: float  # of the gradients before clipping; 0 where fp16 overflowed
     is_stepped: bool
     is_stopping: bool  # some process was asked to stop
+
+
+@dataclass(frozen=True)
+class Step:
+    """An update that was made, or on a GPU given to it; there it is taken for granted that it was finite.
+
+    `result` waits for what it was like, and raises StageError where it was not finite. It is to be asked before weights
+    are kept or looked at, and on a GPU not before the next update is given, so that the GPU never waits.
+    """
+
+    is_stepped: bool
+    result: Callable[[], StepResult]
 
 
 class TrainStep(nn.Module):
@@ -112,6 +125,8 @@ class Updater:
         self.parameters = list(module.parameters())
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
         self.clock = Clock(self.device, is_on=settings.profile)
+        self.upload, self._download = Upload(self.device), Download(self.device)
+        self.is_late = self.device.type == "cuda" and not self.scaler.is_enabled()  # the scaler has to know at once
         self.step = TrainStep(module, objective, dtype=PRECISIONS[settings.precision], is_shared=world.size > 1)
         self.has_synced_norms = world.size > 1 and convert_batch_norms(self.step) > 0
         self.network: Any = _distributed(self.step, self.device, self.clock) if world.size > 1 else self.step
@@ -120,8 +135,11 @@ class Updater:
         """The module's outputs under the settings' precision."""
         return self.step.outputs(inputs)
 
-    def update(self, group: Sequence[Batch], progress: Progress, *, is_stopping: bool) -> StepResult:
-        """One weight update from a group of batches. Raises StageError, before any weight changes, when not finite."""
+    def update(self, group: Sequence[Batch], progress: Progress, *, is_stopping: bool) -> Step:
+        """One weight update from a group of batches.
+
+        Where it is not finite, raises StageError before any weight changes, or as `Step` says on a GPU.
+        """
         factor = self.rates.lr(progress.update)
         decay = None if self.rates.decay is None else self.rates.decay(progress.update)
         set_rates(self.optimizer, factor, decay)
@@ -129,7 +147,7 @@ class Updater:
         for parameter in self.parameters:
             parameter.grad = None
         with self.clock.part("data"):
-            moved = [batch.to(self.device) for batch in group]
+            moved = [batch.to(self.upload) for batch in group]
             prepared = moved if self.prepare is None else [self.prepare(batch) for batch in moved]
         shares, weight = self._shares(prepared)
         losses: dict[str, Tensor] = {}  # of the update: "" the whole, others its parts by name
@@ -140,22 +158,29 @@ class Updater:
         with self.clock.part("optimizer"):
             self.scaler.unscale_(self.optimizer)
             norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm or math.inf)
-        loss_values, norm_value, is_stopping = self._agree(list(losses.values()), norm, is_stopping=is_stopping)
-        loss_value, *part_values = loss_values
-        is_stepped = self._check(loss_value, norm_value, moved, progress)
+        agreed = self._agree(list(losses.values()), norm, weight, is_stopping=is_stopping)
+        place = replace(progress) if self.is_late else progress
+
+        def result() -> StepResult:
+            (loss_value, *part_values), norm_value, weight_value, is_to_stop = agreed()
+            is_stepped = self._check(loss_value, norm_value, group, place)
+            return StepResult(
+                loss=loss_value,
+                parts=dict(zip(list(losses)[1:], part_values, strict=True)),
+                weight=weight_value,
+                norm=norm_value if is_stepped else 0.0,
+                is_stepped=is_stepped,
+                is_stopping=is_to_stop,
+            )
+
+        known = None if self.is_late else result()
         with self.clock.part("optimizer"):
             self.scaler.step(self.optimizer)
             self.scaler.update()
+        is_stepped = known is None or known.is_stepped
         if is_stepped:
             self.objective.after_step(self.module, progress.update + 1)
-        return StepResult(
-            loss=loss_value,
-            parts=dict(zip(list(losses)[1:], part_values, strict=True)),
-            weight=float(weight),
-            norm=norm_value if is_stepped else 0.0,
-            is_stepped=is_stepped,
-            is_stopping=is_stopping,
-        )
+        return Step(is_stepped, result if known is None else lambda: known)
 
     def _shares(self, batches: Sequence[Batch]) -> tuple[list[float | Tensor], float | Tensor]:
         """The factor on the mean loss of each batch, and the weight of all together."""
@@ -190,18 +215,29 @@ class Updater:
             return held
         return contextlib.nullcontext()
 
-    def _agree(self, losses: Sequence[Tensor], norm: Tensor, *, is_stopping: bool) -> tuple[list[float], float, bool]:
-        """Losses, norm and whether to stop, the same on all processes; the one wait for the device in an update."""
-        if self.world.size == 1:
-            if self.device.type == "cpu":
-                return [loss.item() for loss in losses], norm.item(), is_stopping
-            *values, norm_value = torch.stack([*(loss.float() for loss in losses), norm.float()]).tolist()
-            return values, norm_value, is_stopping
-        with self.clock.part("communication"):
+    def _agree(
+        self, losses: Sequence[Tensor], norm: Tensor, weight: float | Tensor, *, is_stopping: bool
+    ) -> Callable[[], tuple[list[float], float, float, bool]]:
+        """Losses, norm, weight and whether to stop, the same on all processes; asking is the one wait for the device.
+
+        On a CPU they are there already.
+        """
+        if self.world.size == 1 and self.device.type == "cpu" and not self.is_late:
+            numbers = [loss.item() for loss in losses], norm.item(), float(weight), is_stopping
+            return lambda: numbers
+        with self.clock.part("communication") if self.world.size > 1 else contextlib.nullcontext():
             stops = torch.tensor(float(is_stopping), device=self.device)
-            means = [loss.float() / self.world.size for loss in losses]
-            *values, stopping = self.world.sum(torch.stack([*means, stops])).tolist()
-        return values, norm.item(), stopping > 0
+            means = torch.stack([*(loss.float() / self.world.size for loss in losses), stops])
+            own = [norm.double(), *([weight.double()] if isinstance(weight, Tensor) else [])]
+            pending = self._download({"": torch.cat([self.world.sum(means).double(), torch.stack(own)])})
+
+        def read() -> tuple[list[float], float, float, bool]:
+            values = pending.result()[""].tolist()
+            known = values.pop() if isinstance(weight, Tensor) else weight
+            *found, stopping, norm_value = values
+            return found, norm_value, known, stopping > 0
+
+        return read
 
     def _check(self, loss: float, norm: float, batches: Sequence[Batch], progress: Progress) -> bool:
         """Whether the step will be made: fp16 overflows are left out by the scaler, within reason."""
@@ -211,7 +247,7 @@ class Updater:
         is_overflow = self.scaler.is_enabled() and math.isfinite(loss)
         progress.num_skipped = progress.num_skipped + 1 if is_overflow else 0
         if not is_overflow or progress.num_skipped >= MAX_SKIPPED:
-            refuse(self.module, batches, self.world, progress, loss=loss, norm=norm)
+            refuse(self.module, batches, self.world, progress, loss=loss, norm=norm, is_late=self.is_late)
         return False
 
 

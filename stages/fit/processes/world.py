@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from reelwright.stages.base.devices import local_gpu
 from reelwright.storage.errors import StageError
 
 T = TypeVar("T", bound=np.generic)
@@ -105,7 +106,7 @@ def joined(*, use_gpu: bool) -> Iterator[World]:
         return
     world = World(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", "0")))
     if use_gpu:
-        torch.cuda.set_device(world.local_rank)
+        torch.cuda.set_device(local_gpu())
     try:
         dist.init_process_group("cpu:gloo,cuda:nccl" if use_gpu else "gloo", timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:

@@ -8,7 +8,7 @@ from torch import nn
 
 from reelwright.models.encoders.build import build_encoder
 from reelwright.stages.embed.encoding import tuning
-from reelwright.stages.embed.encoding.forward import Execution, ForwardPass, current, recorded
+from reelwright.stages.embed.encoding.forward import Execution, ForwardPass, current
 from reelwright.storage.errors import StageError
 
 CPU = torch.device("cpu")
@@ -77,18 +77,6 @@ def test_no_room_for_a_single_row_is_a_clear_error():
     encoder = watched(room=0)
     with pytest.raises(StageError, match="memory of cpu does not suffice for one row at a time"):
         tuning.measure(encoder, encoder.data_config, Execution(device=CPU))
-
-
-def test_the_event_of_a_copy_is_recorded_on_the_stream_of_its_own_device(monkeypatch):
-    """There are no two GPUs where tests run: the two calls of torch that say where are replaced."""
-
-    class Event:
-        def record(self, stream: str) -> None:
-            self.stream = stream
-
-    monkeypatch.setattr(torch.cuda, "Event", Event)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"stream of {device}")
-    assert recorded(torch.device("cuda", 1)).stream == "stream of cuda:1"
 
 
 def test_a_pass_makes_its_gpu_the_current_one():

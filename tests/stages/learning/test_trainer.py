@@ -20,6 +20,7 @@ from reelwright.stages.datasets.tasks.labels import LabelSpace
 from reelwright.stages.datasets.tasks.task import build_task
 from reelwright.stages.fit.loop import saving
 from reelwright.stages.fit.loop.batches import Batch
+from reelwright.stages.fit.loop.checkpoints import load_last
 from reelwright.stages.fit.loop.progress import TIMINGS
 from reelwright.stages.fit.loop.trainer import Rates, Trainer, TrainerSettings
 from reelwright.stages.fit.optim.build import build_lr_schedule, build_optimizer, parameter_groups
@@ -276,6 +277,49 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path):
         trainer.fit(Poisoned())
     assert all(bool(value.isfinite().all()) for value in trainer.module.state_dict().values())
     assert (trainer.folder.last / "state.pt").is_file()
+
+
+def _late(trainer):
+    """As on a GPU: what an update was like is asked for when the next one was given."""
+    trainer.updater.is_late = True
+    return trainer
+
+
+@pytest.mark.parametrize("settings", [{}, {"accumulate": 2}, {"ema_decay": 0.9, "evaluate_updates": 4}])
+def test_numbers_that_are_read_late_are_the_same(tmp_path, settings):
+    first = _fit(_trainer(tmp_path / "at_once", **settings))
+    second = _fit(_late(_trainer(tmp_path / "late", **settings)))
+    assert _numbers(first.folder) == _numbers(second.folder)
+    assert _same_weights(first.module, second.module)
+
+
+@pytest.mark.parametrize("update", [1, 6, 9, 24])
+def test_read_late_and_interrupted_the_next_numbers_are_the_same(tmp_path, update):
+    whole = _fit(_trainer(tmp_path / "whole"))
+    with pytest.raises(Interrupted):
+        _fit(_late(_trainer(tmp_path / "cut", reporter=SignalAt(update))))
+    again = _fit(_late(_trainer(tmp_path / "cut")))
+    assert _numbers(whole.folder) == _numbers(again.folder)
+    assert _same_weights(whole.module, again.module)
+
+
+@pytest.mark.parametrize(("place", "named"), [(9, r"9 \(epoch 2, batch 3\)"), (21, r"12 \(epoch 2, batch 6\)")])
+def test_what_is_not_finite_and_seen_late_is_in_no_checkpoint(tmp_path, place, named):
+    data, source = Rows(), Rows()
+    data.x[int(EpochSampler(seed=3).order(NUM_ITEMS, 1)[place])] = float("nan")
+
+    class Poisoned(Rows):
+        def epoch(self, epoch, *, first=0):
+            return (data if epoch == 1 else source).epoch(epoch, first=first)
+
+    trainer = _late(_trainer(tmp_path))
+    with pytest.raises(StageError, match=rf"update {named} was void: the loss is nan.*inputs that are not finite"):
+        trainer.fit(Poisoned(), _evaluate(source))
+    found = load_last(trainer.folder.last)
+    assert found.update == 6  # of the end of the first epoch
+    for path in (tmp_path / "checkpoints").rglob("*.safetensors"):
+        assert all(bool(value.isfinite().all()) for value in load_file(path).values())
+    assert len(_numbers(trainer.folder)) == 1
 
 
 def test_gradients_that_are_not_finite_are_named(tmp_path):
