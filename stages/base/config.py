@@ -38,9 +38,13 @@ def training(default: Any = ..., *, when: Callable[[Any], bool] | None = None, *
     return Field(default, json_schema_extra=extra, **options)
 
 
-def setting(default: Any = ..., *, when: Callable[[Any], bool], **options: Any) -> Any:
-    """A field that enters the key where ``when`` is true of the whole settings; else it changes nothing."""
-    extra: dict[str, Any] = {"role": "spec", "when": when}  # read here alone: no JSON schema is made of settings
+def setting(default: Any = ..., *, when: Callable[[Any], bool], of_report: bool = False, **options: Any) -> Any:
+    """A field that enters the key where ``when`` is true of the whole settings; else it changes nothing.
+
+    Then it is refused, unless it is ``of_report``, which people turn off for a while without taking out how it looks.
+    """
+    # read here alone: no JSON schema is made of settings
+    extra: dict[str, Any] = {"role": "spec", "when": when, "of_report": of_report}
     return Field(default, json_schema_extra=extra, **options)
 
 
@@ -191,7 +195,7 @@ def without_effect(block: Settings, *, place: str = "") -> Iterator[tuple[str, A
     for name in sorted(block.model_fields_set & type(block).model_fields.keys()):
         field, value = type(block).model_fields[name], getattr(block, name)
         extra = extra_of(field)
-        if value == field.get_default(call_default_factory=True):
+        if value == field.get_default(call_default_factory=True) or extra.get("of_report"):
             continue
         is_of_name = "names" not in extra or getattr(block, "name", None) in extra["names"]
         if not is_of_name or not all(extra[how](block) for how in ("when", "matters") if how in extra):

@@ -83,9 +83,9 @@ class EvaluateConfig(StageConfig):
     """Class left out of segmental scores, besides rows without a target."""
     report: bool = True
     """Write report.html."""
-    thumbnails: int = setting(8, when=lambda config: config.report, ge=0)
+    thumbnails: int = setting(8, when=lambda config: config.report, of_report=True, ge=0)
     """Frames shown above each video's timeline in the report."""
-    report_videos: PositiveInt = setting(50, when=lambda config: config.report)
+    report_videos: PositiveInt = setting(50, when=lambda config: config.report, of_report=True)
     """Videos with a timeline in the report, the worst ones first; all are in the tables."""
     threshold: float = Field(0.5, gt=0, lt=1)
     """Probability from which a class counts as present (task multi_label)."""
@@ -96,6 +96,7 @@ class EvaluateConfig(StageConfig):
     map: MapSettings | None = setting(
         MapSettings(),
         when=lambda config: config.report and (config.embeddings is not None or config.map != MapSettings()),
+        of_report=True,
     )
     """null: no such map."""
 
