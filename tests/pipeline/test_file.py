@@ -45,6 +45,14 @@ def test_environment_and_references_are_resolved(tmp_path: Path, monkeypatch: py
     assert file.nodes["frames"].fps == 12.5
 
 
+def test_a_variable_that_is_not_set_is_told(tmp_path: Path) -> None:
+    text = BASE.replace("videos.csv", "'${oc.env:NOT_SET_HERE}/videos.csv'")
+    with pytest.raises(
+        ConfigError, match=r"videos\.manifest: the environment variable NOT_SET_HERE is not set\. Set it"
+    ):
+        pipeline(tmp_path, text)
+
+
 def test_the_store_is_beside_the_file_or_as_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert pipeline(tmp_path).store.root == tmp_path / ".reelwright" / "store"
     monkeypatch.setenv("REELWRIGHT_STORE", str(tmp_path / "shared"))
