@@ -7,10 +7,10 @@ every frame, for task per_row (else not).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from reelwright.models.temporal.options import check_choice, check_dropout, check_positive
+from reelwright.models.option_checks import check_choice, check_dropout, check_positive, check_unused
 
 _WINDOWS = ("time", "space", "space_time")
 _OF_BCAST = ("t2s_window", "s2t_window", "bottleneck", "positions")
@@ -140,7 +140,6 @@ class CastOptions:
 
     def _check_effects(self) -> None:
         """Refuse values, other than the usual ones, of what there is nothing of."""
-        usual = {entry.name: entry.default for entry in fields(self)}
         is_bcast = self.exchange == "bcast"
         without = {
             "direction": ("exchange: none", self.exchange == "none"),
@@ -152,10 +151,7 @@ class CastOptions:
         of_bcast = dict.fromkeys(_OF_BCAST, (f"exchange: {self.exchange}", not is_bcast))
         for given in (of_bcast, without):
             for name, (setting, has_none) in given.items():
-                if has_none and getattr(self, name) != usual[name]:
-                    raise ValueError(
-                        f"{name} is {getattr(self, name)}, which with {setting} has no effect; leave it out."
-                    )
+                check_unused(self, [name] if has_none else [], because=setting)
 
 
 CLIP_MODEL_OPTIONS: dict[str, type[Any]] = {"st_abn": StAbnOptions, "cast": CastOptions}

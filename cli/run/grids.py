@@ -10,6 +10,7 @@ import typer
 
 from reelwright.cli.format import failure_table, print_json, run_json, seconds_text, table_text
 from reelwright.cli.run.scores import score_cells, summed
+from reelwright.pipeline.config.seeds import base_name
 from reelwright.pipeline.run.results import FAILED, RAN, SKIPPED, interruptible
 from reelwright.stages.base.registry import produced_by
 
@@ -82,7 +83,7 @@ def _means(
     groups: dict[tuple[str, ...], list[int]] = {}
     for number, outcome in enumerate(outcomes):
         settings = outcome.combination.settings
-        apart = tuple("mean" if name.rpartition(".")[2] == "seed" else value for name, value in settings)
+        apart = tuple("mean" if _is_seed(name, outcome.combination) else value for name, value in settings)
         if "mean" in apart and not any(node.state in {FAILED, SKIPPED} for node in outcome.result.nodes):
             groups.setdefault(apart, []).append(number)
     means: list[tuple[str, ...]] = []
@@ -94,6 +95,12 @@ def _means(
         found = {node: summed([headlines[n][node] for n in members]) for node in headlines[members[0]]}
         means.append((*values, *cells, *score_cells([*headlines, found])[1][-1], f"of {len(members)} seeds", ""))
     return means
+
+
+def _is_seed(name: str, combination: Combination) -> bool:
+    """Whether a setting is the seed of a node, such as train.seed; other seeds (of views, of pictures) are none."""
+    node, _, rest = name.removeprefix("stages.").partition(".")
+    return rest == "seed" and node in map(base_name, combination.file.nodes)
 
 
 def _state(outcome: Outcome) -> str:

@@ -19,6 +19,7 @@ from torch.nn import functional
 from reelwright.models.blocks.layer_ids import layer_ids
 from reelwright.models.blocks.synced_norm import SyncedBatchNorm
 from reelwright.models.contracts import Inputs, Part, VideoModel, prefixed
+from reelwright.models.option_checks import check_positive
 from reelwright.models.systems.carl_backbone import SplitResnet
 from reelwright.models.systems.carl_embedders import (
     ConvEmbedder,
@@ -34,7 +35,7 @@ from reelwright.models.systems.carl_options import (
     FrameModelOptions,
 )
 from reelwright.models.systems.embedding_head import ProjectionHead
-from reelwright.models.temporal.options import check_options, check_positive
+from reelwright.models.temporal.options import check_options
 
 _MAP_AXES = 3  # C, H, W
 

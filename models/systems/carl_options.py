@@ -6,10 +6,11 @@ defaults that the paper leaves open are those of its public code.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from reelwright.models.temporal.options import check_choice, check_dropout, check_positive
+from reelwright.models.option_checks import check_choice, check_dropout, check_positive
 
 SOURCES = ("rows", "maps", "frames")
 NETWORKS = {"resnet18": 512, "resnet34": 512, "resnet50": 2048, "resnet101": 2048}  # channels of their layer 4
@@ -58,6 +59,22 @@ class FrameModelOptions:
         for name in ("frames_per_call", "contexts", "hidden", "hidden_layers", "embed_dim", "projection_hidden"):
             check_positive(name, getattr(self, name))
         check_dropout(self.dropout)
+
+    @classmethod
+    def unused(cls, options: Mapping[str, Any], *, source: str, has_base: bool) -> tuple[str, str] | None:
+        """The first of ``options`` that has no effect, and with what; None: all have one, or are as usual.
+
+        ``source`` is what the model is fed; ``has_base``: an encoder learns in front of it, as from frames.
+        """
+        split, projection = options.get("split", cls.split), options.get("projection", cls.projection)
+        without = {f"source: {source}": () if source == "frames" or has_base else ("base",)}
+        without[f"source: {source}"] += ("network", "split", "tuned") if source == "rows" else ()
+        without |= {"split: null": ("tuned",) if split is None else ()}
+        without |= {"projection: false": () if projection else ("projection_hidden",)}
+        found = ((name, why) for why, names in without.items() for name in names)
+        return next(
+            ((name, why) for name, why in found if options.get(name, getattr(cls, name)) != getattr(cls, name)), None
+        )
 
     def map_channels(self, layer: int | None) -> int:
         """Channels C of the maps of layer 2 or 3 of the network; None is layer 4."""

@@ -21,8 +21,8 @@ from torch.nn import functional
 from reelwright.models.blocks.layer_ids import layer_ids
 from reelwright.models.contracts import Inputs, Part, VideoModel, prefixed
 from reelwright.models.encoders.base import Encoder
+from reelwright.models.option_checks import check_positive
 from reelwright.models.temporal.common import pool_mean
-from reelwright.models.temporal.options import check_positive
 
 VECTOR, PREDICTED = "aux.vector", "aux.predicted"  # outputs (B,E), which only the loss sees
 NETWORK = "network."  # of the weights of what is kept, in a run of `SelfSupervisedRows`

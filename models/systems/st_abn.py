@@ -36,7 +36,7 @@ from reelwright.models.blocks.weights import remap_state_dict
 from reelwright.models.clip_options import StAbnOptions
 from reelwright.models.contracts import ClipModel, ClipSizes, Inputs, Part
 from reelwright.models.encoders.base import DataConfig
-from reelwright.models.temporal.options import check_positive
+from reelwright.models.option_checks import check_positive
 
 PUBLIC_NAMES = {
     r"^backbone\.": "",

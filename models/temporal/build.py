@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from reelwright.models.option_checks import check_positive
 from reelwright.models.temporal.attention_branch import AttentionBranchModel
 from reelwright.models.temporal.common import TemporalModel, TemporalSizes
 from reelwright.models.temporal.ms_tcn import MsTcn
-from reelwright.models.temporal.options import EMBEDS_ROWS, TEMPORAL_OPTIONS, check_options, check_positive
+from reelwright.models.temporal.options import EMBEDS_ROWS, TEMPORAL_OPTIONS, check_options
 from reelwright.models.temporal.probes import LinearProbe, WindowMlp
 from reelwright.models.temporal.recurrent import Gru, Lstm
 from reelwright.models.temporal.storm_transformer import StormTransformer

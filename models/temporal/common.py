@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from reelwright.models.contracts import Inputs, VideoModel
-from reelwright.models.temporal.options import check_choice, check_positive
+from reelwright.models.option_checks import check_choice, check_positive
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,29 +9,10 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
+from reelwright.models.option_checks import check_choice, check_dropout, check_positive, check_unused
+
 POSITIONS = ("learned", "sinusoidal")
 ATTENTIONS = ("full", "neighbours", "linformer")
-
-
-def check_positive(name: str, value: float) -> None:
-    """ValueError unless `value` is at least 1."""
-    if value < 1:
-        message = f"{name} is {value}; it must be at least 1."
-        raise ValueError(message)
-
-
-def check_choice(name: str, value: object, allowed: Sequence[object]) -> None:
-    """ValueError unless `value` is among `allowed`."""
-    if value not in allowed:
-        message = f"{name} is {value!r}; allowed: {', '.join(map(str, allowed))}."
-        raise ValueError(message)
-
-
-def check_dropout(value: float) -> None:
-    """ValueError unless `value` is in [0, 1)."""
-    if not 0 <= value < 1:
-        message = f"dropout is {value}; it must be at least 0 and below 1."
-        raise ValueError(message)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +110,9 @@ class StormTransformerOptions:
         for name in ("layers", "heads", "head_dim", "mlp_width", "neighbours", "projected"):
             check_positive(name, getattr(self, name))
         check_choice("attention", self.attention, ATTENTIONS)
+        of_kinds = {"neighbours": "neighbours", "linformer": "projected"}
+        unused = [name for kind, name in of_kinds.items() if kind != self.attention]
+        check_unused(self, unused, because=f"attention: {self.attention}")
         check_dropout(self.dropout)
         check_dropout(self.embedding_dropout)
         if self.pool is not None:
@@ -230,6 +214,9 @@ class AttentionBranchOptions:
         check_choice("space", self.space, ("signed", "positive"))
         check_choice("version", self.version, ("v1", "v2"))
         check_dropout(self.dropout)
+        if self.branch is not True:
+            unused = ("space",) if self.branch else ("time", "space", "version")
+            check_unused(self, unused, because=f"branch: {self.branch or 'false'}")
         if self.width % 4:
             message = f"width is {self.width}; it must be a multiple of 4."
             raise ValueError(message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ from reelwright.storage.urls import is_url
 DEFAULT_NAMES = ("reelwright.yaml", "pipeline.yaml")
 STORE_VARIABLE = "REELWRIGHT_STORE"
 _USES, _NAME = "uses", "name"
+_UNSET = re.compile(r"Environment variable '(.+?)' not found")  # as OmegaConf says it
 
 
 class PipelineSettings(Settings):
@@ -123,7 +125,13 @@ def _merge(content: DictConfig, overrides: Sequence[str], path: Path) -> dict[st
             _laid_over(content, [_full_name(override, nodes) for override in overrides]), resolve=True
         )
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{path}: {error}") from None
+        unset = _UNSET.search(str(error))
+        if unset is None:
+            raise ConfigError(f"{path}: {error}") from None
+        raise ConfigError(
+            f"{path}: {error.full_key}: the environment variable {unset[1]} is not set. Set it, as in "
+            f"export {unset[1]}=..., or write what it stands for"
+        ) from None
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
 

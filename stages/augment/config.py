@@ -8,7 +8,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from reelwright.stages.augment.rand_augment_text import read_sections
 from reelwright.stages.augment.scene.config import SceneSettings
-from reelwright.stages.base.config import Settings, setting
+from reelwright.stages.base.config import Settings, matters, setting
 
 BLUR_RADIUS = 3  # unless it is given
 
@@ -50,6 +50,10 @@ class ColorSettings(Settings):
     """Turned by a share of the circle of colours from [-x, x]."""
 
 
+def _has_rand_augment(augment: AugmentSettings) -> bool:
+    return augment.rand_augment is not None
+
+
 class AugmentSettings(Settings):
     """Random changes of the training frames, drawn once a clip: the same for all its frames.
 
@@ -60,9 +64,9 @@ class AugmentSettings(Settings):
     rand_augment: str | None = None
     """RandAugment in timm's words, such as rand-m7-n4-mstd0.5-inc1: m magnitude (0 to 10), n operations a clip, p
     probability of each (0.5), mstd noise on m, mmax its limit, inc1 operations that rise with m, t3a another set."""
-    rand_augment_fill: tuple[int, int, int] = (128, 128, 128)
+    rand_augment_fill: tuple[int, int, int] = matters((128, 128, 128), when=_has_rand_augment)
     """RGB of what moves in from outside the frame."""
-    rand_augment_interpolation: Literal["bilinear", "bicubic", "random"] = "bicubic"
+    rand_augment_interpolation: Literal["bilinear", "bicubic", "random"] = matters("bicubic", when=_has_rand_augment)
     """Of rotated and sheared frames; random: one of both for each operation."""
     rand_augment_last: bool = False
     """After crop, flip and colours instead of before them."""

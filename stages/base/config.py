@@ -5,6 +5,7 @@ A field enters the key of its node, and that of what reads the weights of its ru
     execution(...)     no key: how it is done, not what comes out
     training(...)      the run's key only: how weights were found; what reads them has their digest in its key
     setting(when=...)  the keys only where other settings let it say something (the quality of JPEG)
+    matters(when=...)  all keys; where other settings let it say nothing it is refused, and `setting` fields are too
     node_input(...)    names a node; enters by that node's digest, not by name
     source_file(...)   names a file; enters by the file's content
 """
@@ -37,10 +38,21 @@ def training(default: Any = ..., *, when: Callable[[Any], bool] | None = None, *
     return Field(default, json_schema_extra=extra, **options)
 
 
-def setting(default: Any = ..., *, when: Callable[[Any], bool], **options: Any) -> Any:
-    """A field that enters the key where ``when`` is true of the whole settings; else it changes nothing."""
-    extra: dict[str, Any] = {"role": "spec", "when": when}  # read here alone: no JSON schema is made of settings
+def setting(default: Any = ..., *, when: Callable[[Any], bool], of_report: bool = False, **options: Any) -> Any:
+    """A field that enters the key where ``when`` is true of the whole settings; else it changes nothing.
+
+    Then it is refused, unless it is ``of_report``, which people turn off for a while without taking out how it looks.
+    """
+    # read here alone: no JSON schema is made of settings
+    extra: dict[str, Any] = {"role": "spec", "when": when, "of_report": of_report}
     return Field(default, json_schema_extra=extra, **options)
+
+
+def matters(
+    default: Any = ..., *, when: Callable[[Any], bool], role: Literal["spec", "training"] = "spec", **options: Any
+) -> Any:
+    """A field that enters keys as others do, but changes nothing where ``when`` is not true of its block."""
+    return Field(default, json_schema_extra={"role": role, "matters": when}, **options)
 
 
 def ordered(*, role: Literal["spec", "training"] = "spec") -> Any:
@@ -67,10 +79,19 @@ def source_file(default: Any = ..., *, used: Literal["", "training"] = "", **opt
 
 
 def of_names(
-    default: Any = ..., *, names: tuple[str, ...], when: Callable[[Any], bool] | None = None, **options: Any
+    default: Any = ...,
+    *,
+    names: tuple[str, ...],
+    when: Callable[[Any], bool] | None = None,
+    matters: Callable[[Any], bool] | None = None,
+    **options: Any,
 ) -> Any:
-    """A field of a block with a `name` that means something for these names only; ``when`` is that of `setting`."""
-    extra: dict[str, Any] = {"names": list(names), **({} if when is None else {"when": when})}
+    """A field of a block with a `name` that means something for these names only.
+
+    ``when`` is that of `setting`, ``matters`` the ``when`` of the function called so.
+    """
+    given = {"when": when, "matters": matters}
+    extra: dict[str, Any] = {"names": list(names), **{name: of for name, of in given.items() if of is not None}}
     return Field(default, json_schema_extra=extra, **options)
 
 
@@ -168,15 +189,16 @@ def enters(block: Settings, field: FieldInfo) -> bool:
 def without_effect(block: Settings, *, place: str = "") -> Iterator[tuple[str, Any]]:
     """Settings that are given and not as usual, but change nothing as the others are: (place, value).
 
-    They are of another name (`of_names`), or enter no key (`setting(when=...)`), of a block or of those in it.
+    They are of another name (`of_names`), enter no key (`setting(when=...)`) or do not matter (`matters(when=...)`), of
+    a block or of those in it.
     """
     for name in sorted(block.model_fields_set & type(block).model_fields.keys()):
         field, value = type(block).model_fields[name], getattr(block, name)
         extra = extra_of(field)
-        if value == field.get_default(call_default_factory=True):
+        if value == field.get_default(call_default_factory=True) or extra.get("of_report"):
             continue
         is_of_name = "names" not in extra or getattr(block, "name", None) in extra["names"]
-        if not is_of_name or ("when" in extra and not extra["when"](block)):
+        if not is_of_name or not all(extra[how](block) for how in ("when", "matters") if how in extra):
             yield f"{place}{name}", value
             continue
         below = {"": value} if isinstance(value, Settings) else dict(enumerate(value)) if type(value) is tuple else {}

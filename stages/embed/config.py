@@ -11,7 +11,7 @@ from pydantic import Field, PositiveInt, model_validator
 from reelwright.models.encoders.names import check_encoder, is_video_encoder
 from reelwright.models.encoders.outputs import parse_outputs
 from reelwright.stages.augment.stored_views import ViewSettings
-from reelwright.stages.base.config import Settings, execution, node_input, ordered, setting, source_file
+from reelwright.stages.base.config import Settings, execution, matters, node_input, ordered, setting, source_file
 from reelwright.stages.base.plugins import PluginUse
 from reelwright.stages.base.stage_config import StageConfig
 from reelwright.stages.datasets.sampling.settings import GridSettings, Short
@@ -106,9 +106,9 @@ class EmbedConfig(StageConfig):
     """Only weights whose names start so are used, without it (module., backbone.)."""
     key_map: dict[str, str] = ordered()
     """Regular expression -> replacement for names of weights, applied in order."""
-    ignore: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = matters((), when=lambda config: config.run is None and config.weights != "none")
     """Patterns (as of file names) of weights that may be missing, unexpected or of another shape."""
-    model_args: dict[str, Any] = Field(default_factory=dict)
+    model_args: dict[str, Any] = matters(default_factory=dict, when=lambda config: config.run is None)
     """Arguments of the model's constructor, such as pad_type: same."""
     embed_dim: PositiveInt | None = None
     """Size of an embedding head behind the pooled features, as pretrain makes it; its weights are in the file."""
@@ -118,7 +118,7 @@ class EmbedConfig(StageConfig):
     others are called as the run's model calls them (logits)."""
     pieces: PieceSettings = setting(PieceSettings(), when=lambda config: bool(config.embeddings))
     preprocess: PreprocessSettings = PreprocessSettings()
-    clip: ClipSettings = ClipSettings()
+    clip: ClipSettings = matters(ClipSettings(), when=lambda config: config.sees_clips is not False)
     views: ViewSettings | None = setting(None, when=lambda config: config.views is not None)
     """Augmented views of every frame, for what learns from stored maps (layer3.map) or rows; null: the frame alone."""
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
@@ -222,6 +222,11 @@ class EmbedConfig(StageConfig):
         return values
 
     @property
+    def sees_clips(self) -> bool | None:
+        """Whether the encoder sees clips; None where that is not known before (of a run, a plug-in)."""
+        return None if self.encoder is None or self.plugins() else is_video_encoder(self.encoder)
+
+    @property
     def clip_given(self) -> dict[str, Any]:
         """What of `clip` is given, the usual values too: a run's own clips may be others; null is as not given."""
         return {name: value for name, value in self.clip.model_dump(exclude_unset=True).items() if value is not None}
@@ -267,9 +272,8 @@ class EmbedConfig(StageConfig):
         """As of every stage: a row a frame, or a clip (of a run's encoder that is not known before)."""
         if self.embeddings:
             return num_rows
-        if self.encoder is None or self.plugins():
-            return None
-        return num_rows / self.clip.hop + 1 if is_video_encoder(self.encoder) else num_rows
+        sees_clips = self.sees_clips
+        return None if sees_clips is None else num_rows / self.clip.hop + 1 if sees_clips else num_rows
 
     def packages(self, endings: Collection[str]) -> dict[str, str]:
         """As of every stage."""

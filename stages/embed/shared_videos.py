@@ -14,7 +14,7 @@ from reelwright.stages.embed.views import views_of
 from reelwright.stages.embed.work import open_writer, ready
 from reelwright.storage.arrays.embedding_writer import EmbeddingWriter
 from reelwright.storage.errors import ItemError
-from reelwright.storage.ledger.items import ItemRow
+from reelwright.storage.ledger.items import WORK_STEPS, ItemRow
 
 
 class SharedEmbedding:
@@ -73,7 +73,8 @@ class SharedEmbedding:
         assert self._row is not None
         num_rows = self._writer.num_rows(self._digest)
         stored_bytes = self._writer.finish(self._digest, num_rows=num_rows)
-        row = replace(self._row, rows=num_rows, bytes=stored_bytes)
+        unknown = dict.fromkeys((f"{step}_seconds" for step in WORK_STEPS), 0.0)  # those of one process are a part
+        row = replace(self._row, rows=num_rows, bytes=stored_bytes, **unknown)
         self._ledger.commit(row)
         self._reporter.item(row)
         if row.message:

@@ -83,9 +83,9 @@ class EvaluateConfig(StageConfig):
     """Class left out of segmental scores, besides rows without a target."""
     report: bool = True
     """Write report.html."""
-    thumbnails: int = setting(8, when=lambda config: config.report, ge=0)
+    thumbnails: int = setting(8, when=lambda config: config.report, of_report=True, ge=0)
     """Frames shown above each video's timeline in the report."""
-    report_videos: PositiveInt = setting(50, when=lambda config: config.report)
+    report_videos: PositiveInt = setting(50, when=lambda config: config.report, of_report=True)
     """Videos with a timeline in the report, the worst ones first; all are in the tables."""
     threshold: float = Field(0.5, gt=0, lt=1)
     """Probability from which a class counts as present (task multi_label)."""
@@ -96,6 +96,7 @@ class EvaluateConfig(StageConfig):
     map: MapSettings | None = setting(
         MapSettings(),
         when=lambda config: config.report and (config.embeddings is not None or config.map != MapSettings()),
+        of_report=True,
     )
     """null: no such map."""
 
@@ -132,7 +133,12 @@ class EvaluateConfig(StageConfig):
     def check_inputs(self, inputs: Mapping[str, Sequence[StageConfig]]) -> None:
         """Refuse evaluators and joint measures of completed steps, which have no scores of windows."""
         if not any(config.produces == "steps" for config in inputs.get("predictions", ())):
+            if inputs.get("predictions") and self.steps != StepScoreSettings():
+                raise ConfigError("steps is of completed steps, but predictions names no steps node; leave it out")
             return
+        for name in ("topk", "background", "threshold"):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ConfigError(f"{name} is of scores of classes, but predictions names a steps node; leave it out")
         if self.evaluators:
             raise ConfigError("evaluators measure predictions, but predictions names a steps node; leave them out")
         if self.joint:
@@ -144,6 +150,10 @@ class EvaluateConfig(StageConfig):
         task = getattr(read.get(getattr(run, "temporal", None) or "", run), "task", None)
         if self.joint and task not in {None, "heads"}:
             raise ConfigError(f"{where}: joint: {', '.join(self.joint)} is of task heads, but the run's is {task}")
+        if self.threshold != type(self).model_fields["threshold"].default and task not in {None, "multi_label"}:
+            raise ConfigError(
+                f"{where}: threshold is {self.threshold:g}, of task multi_label, but the run's is {task}; leave it out"
+            )
         return self
 
     def named_splits(self) -> dict[str, tuple[tuple[str, ...], bool]]:

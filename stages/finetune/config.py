@@ -13,10 +13,9 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator, model_validator
 
 from reelwright.models.clip_options import CLIP_MODEL_OPTIONS
-from reelwright.models.encoders.names import is_of_library, is_video_encoder
 from reelwright.models.temporal.options import output_names
 from reelwright.stages.augment.config import AugmentSettings
-from reelwright.stages.base.config import execution, node_input, setting, training
+from reelwright.stages.base.config import execution, matters, node_input, setting, training
 from reelwright.stages.base.stage_config import StageConfig
 from reelwright.stages.datasets.tasks.registry import TASKS
 from reelwright.stages.embed.config import EmbedConfig, PreprocessSettings
@@ -51,6 +50,7 @@ class FinetuneConfig(NetworkSettings):
     produces: ClassVar[str] = "run"
     costs: ClassVar[tuple[str, ...] | None] = ("precision", "model")
     time_grows_with: ClassVar[str] = "epochs"
+    usual_source: ClassVar[str | None] = "frames"
 
     frames: str = node_input("frames", kinds=("frames",), used="training")
     """The decode node, with materialize: true; the one that the embeddings were made from."""
@@ -81,7 +81,9 @@ class FinetuneConfig(NetworkSettings):
     """Of model cast: two embed nodes whose encoders are its experts, with their weights: that of space, then of time
     (timm/NAME, frames/NAME or videomae/NAME). Without them they are as model.space and time say, with random weights or
     those of init_from."""
-    spatial_lr_scale: NonNegativeFloat = training(0.1)
+    spatial_lr_scale: NonNegativeFloat = matters(
+        0.1, when=lambda config: config.views is None or config.base_state != "frozen", role="training"
+    )
     """Factor on the learning rate for the encoder; 0 freezes it. Of a model on views, model.base says it."""
     temporal_lr_scale: NonNegativeFloat = training(1.0)
     """Factor on the learning rate for the temporal model; 0 freezes it."""
@@ -166,7 +168,7 @@ class FinetuneConfig(NetworkSettings):
             if getattr(self, name) != type(self).model_fields[name].default:
                 instead = "set model.base" if name == "frozen_norm" else "an epoch has each video once"
                 raise ValueError(f"{name} is of a temporal run and its windows; leave it out ({instead})")
-        if self.model.options().get("source", "frames") not in {"frames", "rows"}:
+        if self.model_source not in {"frames", "rows"}:
             raise ValueError("model.source: maps are stored ones, of train; give frames (with split) or rows")
         if self.compares_views:
             raise ValueError(
@@ -200,8 +202,11 @@ class FinetuneConfig(NetworkSettings):
         self._refuse_given(("preprocess",), "that of the embed node that spatial names; set it there")
         self._refuse_given(("experts",), "of model cast; leave it out")
         check_windows(self)
-        if self.traits_per_row and model.name == "mlp":
-            raise ValueError("model mlp gives no logits per row, but task is per_row; use linear, gru, transformer")
+        if self.traits_per_row and (model.name == "mlp" or model.options().get("pool") is not None):
+            raise ValueError(
+                f"task per_row answers for every row, which {'mlp' if model.name == 'mlp' else 'model.pool'} does not; "
+                "use linear, gru, transformer, and leave pool out"
+            )
 
     def _refuse_given(self, names: Sequence[str], why: str) -> None:
         for name in names:
@@ -248,10 +253,9 @@ class FinetuneConfig(NetworkSettings):
     def seen_of_frames(self) -> tuple[str, str]:
         """Which output of the encoder the model sees, and what that is called by the model's option `source`."""
         assert self.model is not None
-        options = self.model.options()
-        if options.get("source", "frames") == "rows":
+        if self.model_source == "rows":
             return "pooled", "rows"
-        return f"layer{options.get('split', 3) or 4}.map", "maps"
+        return f"layer{self.model.options().get('split', 3) or 4}.map", "maps"
 
     def window_rows(self) -> tuple[int, str] | None:
         """As of every stage."""
@@ -261,7 +265,7 @@ class FinetuneConfig(NetworkSettings):
         """Refuse frames that are not stored (windows are read again and again), and encoders that see too much."""
         self.check_frames_stored(inputs, more="" if self.is_whole else "; its embeddings stay as they are.")
         for embed in inputs.get("spatial", ()):
-            if isinstance(embed, EmbedConfig) and sees_clips(embed):
+            if isinstance(embed, EmbedConfig) and embed.sees_clips:
                 self.check_clip_encoder(str(embed.encoder))
         if self.learns_windows:
             self.check_order(task=self.task, labels_of_window=self.labels_of_window)
@@ -291,8 +295,3 @@ class FinetuneConfig(NetworkSettings):
         if self.traits_per_row:
             given = f"task: per_row has an answer for every frame, but a window is one clip, so one row, of {encoder}"
             raise ConfigError(f"{given}. Choose video, last_row or majority")
-
-
-def sees_clips(embed: EmbedConfig) -> bool:
-    """Whether the encoder of an embed node is known to see clips."""
-    return (name := embed.encoder) is not None and is_of_library(name) and is_video_encoder(name)

@@ -28,6 +28,7 @@ from reelwright.stages.finetune.inputs import (
 from reelwright.stages.finetune.module import FinetuneModule
 from reelwright.stages.finetune.view_learning import tune_views
 from reelwright.stages.finetune.window_learning import tune_windows, window_learning
+from reelwright.stages.fit.model_config import MODEL_OPTIONS, ModelSettings
 from reelwright.stages.fit.run_models import clips_of_run, load_run_model, task_of_run
 from reelwright.stages.fit.setup import learn
 from reelwright.stages.fit.train_context import TrainContext, train_in_processes
@@ -57,6 +58,9 @@ def _tune(work: Work, config: FinetuneConfig, place: TrainContext) -> dict[str, 
         return tune_windows(work, config, place)
     folder = RunFolder(Store.at(work.store).run(only_input(work, "temporal").key))
     temporal, values = load_run_model(folder, plugins=work.plugins)
+    own = values["model"]
+    if own["name"] in MODEL_OPTIONS and config.loss.attention_weight is not None:
+        config.check_attention_weight(ModelSettings(name=own["name"], **own["options"]))
     config.check_order(task=str(values["task"]), labels_of_window=str(values.get("labels_of_window", "any")))
     labels = _labels(work, values)
     loaded = _spatial(work, values)

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from reelwright.stages.base.config import Settings, execution, node_input, training
+from reelwright.stages.base.config import Settings, execution, matters, node_input, training
 from reelwright.stages.base.plugins import PluginUse, is_plugin
 from reelwright.stages.base.stage_config import StageConfig
 from reelwright.stages.fit.optim.config import EmaSettings, OptimizerSettings, ScheduleSettings
@@ -26,14 +26,19 @@ class MixingSettings(Settings):
 
     mixup_alpha: float = Field(0.8, ge=0)
     """The share that a window keeps of itself is drawn from Beta(alpha, alpha); 0: no mixup."""
-    cutmix_alpha: float = Field(1.0, ge=0)
+    cutmix_alpha: float = matters(1.0, when=lambda mix: mix.cutmix_minmax is None, ge=0)
     """The same of cutmix, which replaces a stretch of rows (train) or a box of pixels, the same in all frames of a clip
     (finetune); 0: no cutmix."""
     cutmix_minmax: tuple[float, float] | None = None
     """Smallest and largest side of what is cut, as shares of the whole; in place of cutmix_alpha."""
     probability: float = Field(1.0, ge=0, le=1)
     """Of mixing at all."""
-    switch_probability: float = Field(0.5, ge=0, le=1)
+    switch_probability: float = matters(
+        0.5,
+        when=lambda mix: mix.mixup_alpha > 0 and (mix.cutmix_alpha > 0 or mix.cutmix_minmax is not None),
+        ge=0,
+        le=1,
+    )
     """Of cutmix, where there are both."""
     mode: Literal["batch", "pair", "elem"] = "batch"
     """What is drawn once: for the batch, for each pair, or for each window (elem)."""
@@ -97,7 +102,9 @@ class LearningSettings(StageConfig):
     init_from: str | None = node_input(None, kinds=("run",), used="training")
     """Weights to start from: a run node, or a file (.safetensors, .pth, .pt; with a slash or one of these endings).
     What fits by name is taken, positions are resized, other heads start anew; init.json in the run folder tells all."""
-    init_head: Literal["auto", "keep", "replace"] = training("auto")
+    init_head: Literal["auto", "keep", "replace"] = matters(
+        "auto", when=lambda config: config.init_from is not None, role="training"
+    )
     """Of init_from. auto: a head is taken where classes and sizes are the same; keep: it has to fit; replace: never."""
 
     device: str = execution("auto")

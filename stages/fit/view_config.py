@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -54,10 +54,18 @@ class ViewSettings(Settings):
 class NetworkSettings(LearningSettings):
     """What train and finetune share of what is minimised, and on what."""
 
+    usual_source: ClassVar[str | None] = None  # what a model on views is fed unless it is given; None: what it says
+
     objective: ObjectiveSettings | None = training(None, when=lambda config: config.objective is not None)
     """What is minimised in place of the task's own loss, which null means (`loss`); `views` need one."""
     views: ViewSettings | None = setting(None, when=lambda config: config.views is not None)
     """Learn from views of whole videos instead of windows; with ours but per_frame no label is needed."""
+
+    @property
+    def model_source(self) -> str | None:
+        """What a model on views is fed (maps, rows, frames); None: it does not say."""
+        model: ModelSettings | None = getattr(self, "model", None)
+        return None if model is None else model.options().get("source", self.usual_source or model.option("source"))
 
     @property
     def learns_labels(self) -> bool:
@@ -125,7 +133,22 @@ class NetworkSettings(LearningSettings):
                 "positions: sinusoidal, or leave metric out"
             )
         self._check_views(self.views, objective)
+        if is_of_views and model is not None:
+            self._check_options(model, self.views)
         return self
+
+    def _check_options(self, model: ModelSettings, views: ViewSettings) -> None:
+        """Refuse what has no effect on a model of ours, as it is fed."""
+        source = str(self.model_source)
+        has_base = "spatial" in type(self).model_fields
+        found = FRAME_MODEL_OPTIONS[model.name].unused(model.options(), source=source, has_base=has_base)
+        if found is not None:
+            raise ValueError(f"model.{found[0]} has no effect with {found[1]}; leave it out")
+        if views.context_stride > 1 and model.option("contexts") == 1:
+            raise ValueError(
+                f"views.context_stride is {views.context_stride}, but rows of model {model.name} have no contexts "
+                "(model.contexts: 1); leave it out"
+            )
 
     @model_validator(mode="after")
     def _weight_is_of_a_branch(self) -> Self:

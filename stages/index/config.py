@@ -56,6 +56,8 @@ class VideosConfig(Settings):
         without = [name for name in ("root", "split", "digest", "missing") if name in self.model_fields_set]
         if self.synthesize is not None and without:
             raise ValueError(f"{without[0]} has no meaning for videos that are made; leave it out")
+        if self.root is not None and self.manifest is None and self.glob is None:
+            raise ValueError(f"root is where paths of a manifest or glob start, not of {given[0]}; leave it out")
         return self
 
 

@@ -48,6 +48,9 @@ class SequenceObjectiveSettings(Settings):
             if option in self.model_fields_set and not self.is_kept(option, self.name):
                 owners = [name for name in SEQUENCE_OBJECTIVES if self.is_kept(option, name)]
                 raise ValueError(f"{option} is of {' and '.join(owners)}, not of {self.name}; leave it out")
+        for option, form in {"variance_weight": "regression_mse_var", "huber_delta": "regression_huber"}.items():
+            if getattr(self, option) != type(self).model_fields[option].default and self.form != form:
+                raise ValueError(f"{option} is of form {form}, not of {self.form}; leave it out")
         return self
 
 

@@ -12,7 +12,7 @@ from reelwright.models.clip_options import CLIP_MODEL_OPTIONS
 from reelwright.models.temporal.options import TEMPORAL_OPTIONS, kept_names, output_names
 from reelwright.stages.base.config import execution, node_input, setting, source_file
 from reelwright.stages.base.stage_config import StageConfig
-from reelwright.stages.datasets.sampling.settings import Short, WindowGridSettings
+from reelwright.stages.datasets.sampling.settings import CLIPS, Short, WindowGridSettings
 from reelwright.stages.index.config import LabelsConfig
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.tables.attention_edits import read_attention_edits
@@ -154,7 +154,9 @@ class PredictConfig(StageConfig):
                 f"{where}: run: {self.run!r} learns from views without labels and gives no scores. Embed rows with it "
                 f"(embed: {{run: {self.run}}}), and probe these or train on them"
             )
-        self._check_kept(read.get(getattr(known, "temporal", None) or self.run), where=where)
+        trained = read.get(getattr(known, "temporal", None) or self.run)
+        self._check_kept(trained, where=where)
+        self._check_grid(getattr(getattr(trained, "window", None), "sampling", "grid"), where=where)
         self._check_clips(known, read, where=where)
         if self.labels is None and getattr(known, "labels", None) is not None:
             return self.model_copy(update={"labels": known.labels}).complete(read, where=where)  # type: ignore[union-attr]
@@ -201,6 +203,18 @@ class PredictConfig(StageConfig):
                 f"{where}: run: {self.run!r} has a model that sees clips of stored frames, but node {frames!r} has "
                 f"materialize: false. Set materialize: true for {frames!r}"
             )
+
+    def _check_grid(self, trained: str, *, where: str) -> None:
+        """Raise ConfigError for settings of a grid of windows where the run was ``trained`` on clips of videos."""
+        if self.window.sampling is not None or trained not in CLIPS:
+            return
+        for name in ("to_end",) if trained == "multi_start" else ("hop", "to_end"):
+            value = getattr(self.window, name)
+            if value != type(self.window).model_fields[name].default:
+                raise ConfigError(
+                    f"{where}: window.{name} is {value} and of a grid of windows, but {self.run!r} is trained on clips "
+                    f"that stand for their video (sampling {trained}). Leave it out, or set window.sampling: grid"
+                )
 
     def _check_kept(self, trained: StageConfig | None, *, where: str) -> None:
         """Raise ConfigError for outputs that the model of a train node does not give; of plug-ins `Scorer` knows it."""

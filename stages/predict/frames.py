@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from reelwright.models.encoders.build import DataConfig
 from reelwright.stages.base.unit import held
-from reelwright.stages.base.work import InputRef, Reporter, Work
+from reelwright.stages.base.work import InputRef, Reporter, VideoItem, Work
 from reelwright.stages.datasets.sampling.views import Box
 from reelwright.stages.decode.geometry import Geometry
 from reelwright.stages.embed.config import EmbedConfig
@@ -28,7 +28,7 @@ from reelwright.stages.predict.frame_rows import FrameScoreSink, Looks
 from reelwright.stages.predict.loaded_run import LoadedRun, VideoRows
 from reelwright.stages.predict.scorer import Scorer
 from reelwright.stages.predict.sink import ScoreWriter
-from reelwright.storage.arrays.frames import FrameStore
+from reelwright.storage.arrays.frames import FrameRows, FrameStore
 from reelwright.storage.errors import ConfigError, StoreError, UnusableStoreError
 from reelwright.storage.ledger.items import ItemRow
 from reelwright.storage.store import Store
@@ -140,7 +140,7 @@ def score_clips(work: Work, config: PredictConfig, scorer: Scorer, *, writer: Sc
     reporter.total(len(work.items), "videos")
     for item in work.items:
         try:
-            rows = frames.rows(item.digest)
+            rows = _stored(frames, item)
             seen = SeenFrames(rows, geometry, store / item.digest)
             boxes: tuple[Box | None, ...] = (None,) if crops is None else crops.boxes(*seen.shape[1:3])
             looks = [SeenFrames(rows, geometry, store / item.digest, box) for box in boxes]
@@ -152,3 +152,10 @@ def score_clips(work: Work, config: PredictConfig, scorer: Scorer, *, writer: Sc
         except StoreError as error:
             writer.fail(ItemRow(digest=item.digest, status="failed", cause="no_frames", message=str(error)))
         reporter.advance(1)
+
+
+def _stored(frames: FrameStore, item: VideoItem) -> FrameRows:
+    rows = frames.rows(item.digest)
+    if rows.num_rows == 0:
+        raise StoreError(f"{item.video_id} has no stored frame, so there is no clip of it")
+    return rows

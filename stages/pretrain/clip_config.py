@@ -5,14 +5,14 @@ from __future__ import annotations
 from pydantic import Field, PositiveInt, model_validator
 
 from reelwright.stages.augment.config import AugmentSettings
-from reelwright.stages.base.config import Settings
+from reelwright.stages.base.config import Settings, matters
 
 
 class ClipAugmentSettings(AugmentSettings):
     """As in finetune, with the defaults of fractal_video."""
 
     rand_augment: str | None = "rand-m7-n2"
-    rand_augment_fill: tuple[int, int, int] = (0, 0, 0)
+    rand_augment_fill: tuple[int, int, int] = matters((0, 0, 0), when=lambda augment: augment.rand_augment is not None)
     rand_augment_last: bool = True
     flip: float = Field(0.5, ge=0, le=1)
     crop_scale: tuple[float, float] | None = (0.2, 1.0)

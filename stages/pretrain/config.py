@@ -13,6 +13,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from reelwright.models.encoders.names import check_encoder, is_video_encoder
 from reelwright.stages.base.config import (
     execution,
+    matters,
     node_input,
     of_names,
     ordered,
@@ -118,7 +119,7 @@ class PretrainConfig(LearningSettings):
     """Only weights of the file whose names start so are used, without it."""
     key_map: dict[str, str] = ordered(role="training")
     """Regular expression -> replacement for names of weights, applied in order."""
-    ignore: tuple[str, ...] = training(())
+    ignore: tuple[str, ...] = matters((), when=lambda config: config.weights != "none", role="training")
     """Patterns of weights that may be missing, unexpected or of another shape."""
     model_args: dict[str, Any] = Field(default_factory=dict)
     """Arguments of the model's constructor."""
@@ -128,7 +129,7 @@ class PretrainConfig(LearningSettings):
     then of no use. null: from single frames."""
     embed_dim: PositiveInt | None = 128
     """Size of the embedding; a linear layer, batch norm, ReLU and unit length make it. null: the pooled features."""
-    projection: bool = training(True)
+    projection: bool = matters(default=True, when=lambda config: config.objective.name != "ce", role="training")
     """A further head between the embedding and the loss (not for ce), thrown away afterwards."""
     states: tuple[str, ...] | None = training(None)
     """Labels that are learned; null: all but those of others and ignored."""
@@ -138,11 +139,15 @@ class PretrainConfig(LearningSettings):
     """Labels from which nothing is taken, not even background."""
     sampling: Literal["key_frames", "all"] = training("key_frames")
     """all: every frame is of the label that holds then, and those without one are background."""
-    key_frames: KeyFrameSettings = training(KeyFrameSettings())
+    key_frames: KeyFrameSettings = matters(
+        KeyFrameSettings(), when=lambda config: config.sampling == "key_frames", role="training"
+    )
     batch: BatchSettings = training(BatchSettings())
     objective: PretrainObjectiveSettings = training(PretrainObjectiveSettings())
     augment: ImageAugmentSettings = training(ImageAugmentSettings())
-    synthetic_splits: tuple[str, ...] = training(("synthetic",))
+    synthetic_splits: tuple[str, ...] = matters(
+        ("synthetic",), when=lambda config: config.batch.synthetic_per_class > 0, role="training"
+    )
     """Splits of pictures made by programs, each frame with its label; see batch.synthetic_per_class."""
 
     epochs: PositiveInt = training(100)
@@ -178,6 +183,8 @@ class PretrainConfig(LearningSettings):
             )
         elif any(getattr(self.objective, name) != field.default for name, field in _OF_COMPARISON.items()):
             raise ValueError(f"objective: {', '.join(_OF_COMPARISON)} are of clips; leave them out, or give clips")
+        elif self.mix is not None:
+            raise ValueError("mix is of windows with labels, not of key frames; set mix: null")
         elif self.metric in CLIP_METRICS:
             raise ValueError(f"metric {self.metric} is of clips; of frames there are {', '.join(METRICS)}")
         return self
@@ -192,6 +199,9 @@ class PretrainConfig(LearningSettings):
         if objective.name not in CLIP_OBJECTIVES:
             raise ValueError(f"objective {objective.name} is of single frames; of clips: {', '.join(CLIP_OBJECTIVES)}")
         self._check_metric_of_clips(is_supervised=objective.name == "ce")
+        for name in ("val_clips", "val_step") if objective.name != "ce" else ():
+            if getattr(clips, name) != type(clips).model_fields[name].default:
+                raise ValueError(f"clips.{name} is of validation with labels (objective ce); leave it out")
         if objective.name == "simclr" and clips.batch_size < 2:
             raise ValueError("objective simclr compares the videos of a batch; set clips.batch_size to at least 2")
         if objective.name == "moco" and objective.queue < clips.batch_size:

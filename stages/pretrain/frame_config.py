@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from reelwright.stages.base.config import Settings
+from reelwright.stages.base.config import Settings, matters
 
 
 class KeyFrameSettings(Settings):
@@ -43,7 +43,7 @@ class ImageAugmentSettings(Settings):
     saturation: float = Field(0.7, ge=0, lt=1)  # As brightness.
     blur: float = Field(1.0, ge=0, le=1)
     """Probability of a Gaussian blur."""
-    blur_sigma: tuple[PositiveFloat, PositiveFloat] = (0.01, 2.0)
+    blur_sigma: tuple[PositiveFloat, PositiveFloat] = matters((0.01, 2.0), when=lambda augment: augment.blur > 0)
     """Smallest and largest width in pixels."""
     crop_scale: tuple[float, float] | None = None
     """Smallest and largest share that a random crop keeps of the largest box of the encoder's shape in the stored

@@ -104,7 +104,7 @@ class ProbeConfig(StageConfig):
 
     report: bool = True
     """Write report.html: all numbers side by side, and pictures of the rows."""
-    report_videos: int = setting(6, when=lambda config: config.report, ge=1, le=40)
+    report_videos: int = setting(6, when=lambda config: config.report, of_report=True, ge=1, le=40)
     """Videos in the pictures of the report, the first ones by name."""
 
     @property

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import PositiveInt, model_validator
 
-from reelwright.stages.base.config import node_input, source_file
+from reelwright.stages.base.config import matters, node_input, source_file
 from reelwright.stages.base.stage_config import StageConfig
 
 
@@ -38,23 +38,28 @@ class StepsConfig(StageConfig):
     """Only videos of these splits; null: all."""
     decoder: Literal["naive", "accumulated", "expected"] = "expected"
     """B1, B2 or B3: each change at once, by accumulated confidence, or that and only steps of the procedure."""
-    confidence: float = Field(0.5, ge=0, le=1)
+    confidence: float = matters(0.5, when=lambda config: config.decoder == "naive", ge=0, le=1)
     """naive: confidence that a detection must exceed, and a change must reach."""
-    threshold: float = Field(6.0, gt=0)
+    threshold: float = matters(6.0, when=lambda config: config.decoder != "naive", gt=0)
     """accumulated and expected: sum of confidence above which a step is complete; to be chosen on val."""
-    decay: float = Field(0.75, ge=0, le=1)
+    decay: float = matters(0.75, when=lambda config: config.decoder != "naive", ge=0, le=1)
     """accumulated and expected: what a sum is multiplied by in a frame that does not add to it."""
-    window: PositiveInt | None = None
+    window: PositiveInt | None = matters(None, when=lambda config: bool(config.predictions))
     """Frames for which one change goes on being predicted; null: the window that was predicted with."""
     initial: Literal["auto", "procedure", "first"] = "auto"
     """State at the start: of the procedure, or the first one detected; auto: first, but of the procedure in expected
     and wherever changes are decoded."""
-    fusion: Literal["average", "shared"] = "average"
+    fusion: Literal["average", "shared"] = matters("average", when=lambda config: config.votes)
     """How two streams share their sums: their weighted mean, or one and the same sums, as the public code does."""
-    weight: float = Field(0.5, ge=0, le=1)
+    weight: float = matters(0.5, when=lambda config: config.votes, ge=0, le=1)
     """Share of the changes in the weighted mean."""
     non_states: Literal["ignore", "reference"] = "ignore"
     """What a detected background does: nothing, or as in the public code, it is taken for a state of no components."""
+
+    @property
+    def votes(self) -> bool:
+        """Whether two streams share their sums."""
+        return self.decoder != "naive" and len(self.predictions) + (self.detections is not None) > 1
 
     def named_splits(self) -> dict[str, tuple[tuple[str, ...], bool]]:
         """As of every stage."""

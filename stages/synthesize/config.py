@@ -74,6 +74,8 @@ class SynthesizeConfig(Settings):
             raise ValueError(f"settings of fractal have no meaning for {self.family}; leave them out")
         if self.family != ACTIONS and self.actions != ActionsConfig():
             raise ValueError(f"settings of actions have no meaning for {self.family}; leave them out")
+        if self.into == "frames" and self.codec != type(self).model_fields["codec"].default:
+            raise ValueError(f"codec {self.codec} is of video files, but into is frames; leave it out")
         return self
 
     @property

@@ -9,16 +9,14 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator, mode
 
 from reelwright.models.clip_options import CLIP_MODEL_OPTIONS
 from reelwright.models.temporal.options import TEMPORAL_OPTIONS
-from reelwright.stages.base.config import Settings, execution, node_input, setting, training
-from reelwright.stages.datasets.sampling.settings import Short, WindowGridSettings
+from reelwright.stages.base.config import Settings, execution, matters, node_input, setting, training
+from reelwright.stages.datasets.sampling.settings import CLIPS, WHOLE, Short, WindowGridSettings
 from reelwright.stages.datasets.tasks.registry import TASKS, TaskTraits
 from reelwright.stages.fit.model_config import ModelSettings
 from reelwright.stages.fit.view_config import NetworkSettings
 from reelwright.stages.train.token_settings import check_tokens
 from reelwright.storage.errors import nearest
 
-CLIPS = ("segments", "dense", "multi_start", "stretched")  # samplings of clips that stand for their video
-WHOLE = ("segments", "stretched")  # those that take rows of a short video several times
 SHAPE_FIELDS = ("length", "hop", "dilation", "to_end", "short")  # of a window, as config.yaml keeps them
 
 
@@ -42,9 +40,9 @@ class EventSettings(Settings):
     density: Literal["uniform", "gaussian", "bimodal", "poisson"] = "bimodal"
     """gaussian: windows end near an event; bimodal: well before it (it is not in them) or well after it; poisson: near
     it, rather later."""
-    sigma_rows: float = Field(15.0, gt=0)
+    sigma_rows: float = matters(15.0, when=lambda events: events.density != "uniform", gt=0)
     """Width of a peak; of poisson its mean."""
-    separation_rows: float = Field(80.0, ge=0)
+    separation_rows: float = matters(80.0, when=lambda events: events.density == "bimodal", ge=0)
     """bimodal: from the event to either peak; windows should be longer."""
     epsilon: float = Field(1e-8, ge=0)
     """Added to the density of every row, so that any window may be drawn."""
@@ -65,12 +63,12 @@ class TrainWindowSettings(WindowSettings):
     segments: PositiveInt | None = None
     """Of sampling segments: parts of the video; each has length / segments rows, `dilation` apart; null: one
     row each."""
-    segment_rule: Literal["even", "whole"] = "even"
+    segment_rule: Literal["even", "whole"] = matters("even", when=lambda window: window.sampling == "segments")
     """even: any row can be drawn; whole: parts have a whole number of rows and those left over at the end are never
     drawn (TSN, CAST, ST-ABN)."""
     per_epoch: PositiveInt | None = None
     """Windows an epoch; null: as many as the grid has (all: as there are starts; clips: one of each video)."""
-    events: EventSettings = EventSettings()
+    events: EventSettings = matters(EventSettings(), when=lambda window: window.sampling == "events")
     """Of sampling: events."""
 
     @property

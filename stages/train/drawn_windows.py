@@ -21,9 +21,10 @@ from reelwright.stages.datasets.labelled import (
     left_out_warnings,
     no_windows,
 )
-from reelwright.stages.datasets.sampling.clips import WHOLE, ClipSampling, DrawnClips, clip_sampling
+from reelwright.stages.datasets.sampling.clips import ClipSampling, DrawnClips, clip_sampling
 from reelwright.stages.datasets.sampling.densities import EventDensity, rows_at
 from reelwright.stages.datasets.sampling.draws import Candidates, EpochSampler, sampling_weights
+from reelwright.stages.datasets.sampling.settings import WHOLE
 from reelwright.stages.datasets.sampling.windows import WindowShape
 from reelwright.stages.datasets.tasks.task import Task
 from reelwright.stages.fit.config import LearningSettings

@@ -91,6 +91,7 @@ class EmbeddingWriter:
         self.layout = layout
         self.item_attributes = dict(item_attributes)  # of videos that begin
         self._open: dict[str, dict[str, zarr.Array[Any]]] = {}
+        self._begun_before: set[str] = set()  # videos that are reopened, of which nothing was written here yet
 
     @classmethod
     def create(
@@ -190,6 +191,8 @@ class EmbeddingWriter:
         n is the shard's own number of rows; less only in the last shard of a video that ends early.
         """
         check_held(self.path)
+        if digest in self._begun_before:
+            self._note_others(digest)
         start = index * self.shard_rows(digest)
         stop = start + len(spans.start_seconds)
         for name, target in self._open[digest].items():
@@ -202,6 +205,7 @@ class EmbeddingWriter:
     def finish(self, digest: str, *, num_rows: int) -> int:
         """Cut the video to ``num_rows`` where it ended early, and publish it. Returns its bytes on disk."""
         with named(self.path / digest):
+            self._begun_before.discard(digest)
             for array in self._open.pop(digest).values():
                 if array.shape[0] != num_rows:
                     array.resize((num_rows, *array.shape[1:]))
@@ -213,6 +217,7 @@ class EmbeddingWriter:
         """Throw away what was written of a video that is not finished."""
         check_held(self.path)
         self._open.pop(digest, None)
+        self._begun_before.discard(digest)
         remove(partial_group(self.path, digest))
 
     def _reopen(self, digest: str, num_rows: int) -> dict[str, zarr.Array[Any]] | None:
@@ -222,14 +227,19 @@ class EmbeddingWriter:
             return None
         with _every_chunk_written(), quiet():
             arrays = {name: zarr.open_array(temporary / name, mode="r+") for name in names}
-            self._note_others(zarr.open_group(temporary, mode="r+"))
         wanted = {name: (num_rows, *shape) for name, shape in self.layout.outputs.items()}
         fits = all(arrays[name].shape == shape for name, shape in wanted.items())
         same = all(arrays[name].dtype == self.layout.dtype_of(name) for name in wanted)
-        return arrays if fits and same and len({_shard_rows(array) for array in arrays.values()}) == 1 else None
+        if not (fits and same and len({_shard_rows(array) for array in arrays.values()}) == 1):
+            return None
+        self._begun_before.add(digest)
+        return arrays
 
-    def _note_others(self, group: zarr.Group) -> None:
+    def _note_others(self, digest: str) -> None:
         """Where rows of a video were begun with other item attributes, ``also`` lists those that it goes on with."""
+        self._begun_before.discard(digest)
+        with quiet(), named(self.path / digest):
+            group = zarr.open_group(partial_group(self.path, digest), mode="r+")
         mine, also = self.item_attributes, list(group.attrs.get("also", []))
         begun = {name: value for name, value in group.attrs.items() if name != "also"}
         if mine not in (begun, *also):

@@ -48,7 +48,7 @@ class ItemRow:
     name: str = ""  # of a video that is made, and of one that was given up
     file: str = ""  # that it is, below the folder of its key
     content: str = ""  # digest of that file
-    decode_seconds: float = 0.0  # of `seconds`, or beside them: each step of embed, WORK_STEPS
+    decode_seconds: float = 0.0  # of `seconds`, or beside them: each step of embed, WORK_STEPS; 0: not known
     preprocess_seconds: float = 0.0
     forward_seconds: float = 0.0
     write_seconds: float = 0.0

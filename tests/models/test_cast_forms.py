@@ -119,6 +119,10 @@ def test_forms(form):
             {"adapters": False, "fusion": "add", "adapter_ratio": 0.5},
             "adapter_ratio is 0.5, which with adapters: false has no effect",
         ),
+        (
+            {"adapters": False, "adapter_ratio": 0.5},
+            "adapter_ratio is 0.5, which with adapters: false and several heads",
+        ),
         ({"fusion": "add", "heads_from": {"verb": "space"}}, "heads_from is of fusion: own"),
         ({"drop_path": 1.0}, "drop_path is 1.0"),
         ({"heads_from": {"verb": "both"}}, "heads_from: verb is 'both'; allowed: space, time"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.pipeline.upkeep.gc import Limits, collect
 from reelwright.pipeline.upkeep.repair import repair
 from reelwright.pipeline.upkeep.verify import verify
-from reelwright.stages.fit.loop.loggers import MlflowLogger
+from reelwright.stages.fit.loop.loggers import MlflowLogger, WandbLogger, tell
 from reelwright.storage.results.runs import RunFolder
 from tests.small_project import put_back
 
@@ -23,6 +24,9 @@ from tests.small_project import put_back
 WANDB = """
 import json
 from pathlib import Path
+
+class Error(Exception):
+    pass
 
 class Run:
     def __init__(self, folder, about):
@@ -93,12 +97,19 @@ def test_files_that_an_older_release_left_among_those_of_a_run_do_not_stop_repai
 def test_a_run_of_mlflow_goes_on_until_it_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[str | None] = []
     ended: dict[str, int] = {}
+    notes: list[str] = []
 
-    def start_run(*, run_id: str | None, **_: Any) -> Any:
+    class Refused(Exception):  # noqa: N818 - as MLflow's
+        pass
+
+    def start_run(*, run_id: str | None = None, **_: Any) -> Any:
         started.append(run_id)
+        if run_id == "gone":
+            raise Refused("no run is called gone")
         return SimpleNamespace(info=SimpleNamespace(run_id=run_id or f"run{len(started)}"))
 
     mlflow = SimpleNamespace(
+        MlflowException=Refused,
         start_run=start_run,
         log_params=lambda _: None,
         log_metrics=lambda _: None,
@@ -106,6 +117,40 @@ def test_a_run_of_mlflow_goes_on_until_it_is_finished(tmp_path: Path, monkeypatc
     )
     monkeypatch.setitem(sys.modules, "mlflow", mlflow)
     for final in ({}, {"epochs": 2.0}, {"epochs": 2.0}):  # interrupted; gone on with; trained anew
-        MlflowLogger(RunFolder(tmp_path / "runs" / "k"), first_epoch=1, about={}).close(final)
+        MlflowLogger(RunFolder(tmp_path / "runs" / "k"), first_epoch=1, about={}, note=notes.append).close(final)
     assert started == [None, "run1", None]
     assert ended == {"KILLED": 1, "FINISHED": 2}
+    assert not notes
+    folder = RunFolder(tmp_path / "runs" / "other")
+    folder.loggers.mkdir(parents=True)
+    (folder.loggers / "mlflow_run_id").write_text("gone")
+    MlflowLogger(folder, first_epoch=4, about={}, note=notes.append).close({})
+    assert started[3:] == ["gone", None]
+    assert (folder.loggers / "mlflow_run_id").read_text() == "run5"
+    (folder.loggers / "mlflow_run_id").unlink()
+    MlflowLogger(folder, first_epoch=4, about={}, note=notes.append).close({})
+    assert notes == [
+        "warning: mlflow: its run gone cannot be gone on with: no run is called gone; another run begins with epoch 4",
+        "warning: mlflow: its id was lost; another run begins with epoch 4",
+    ]
+
+
+def test_a_logger_that_fails_ends_no_training(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it raises of its own is said, and the others are told all the same; what is our slip is raised."""
+    module = importlib.import_module("wandb")
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise module.Error("the server went away")
+
+    monkeypatch.setattr(module.Run, "log", fail)
+    monkeypatch.setattr(module.Run, "finish", fail)
+    assert project.run().exit_code == 0
+    run = RunFolder(project.file.store.run(project.planner().plan("train").key))
+    assert run.is_complete
+    assert len(run.metrics()) == 2
+    notes: list[str] = []
+    loggers = [WandbLogger(run, first_epoch=1, about={}, note=notes.append)] * 2
+    tell(loggers, "the end", lambda logger: logger.close({}), note=notes.append)
+    assert notes == ["warning: WandbLogger did not take the end: the server went away; metrics.jsonl has it"] * 2
+    with pytest.raises(ZeroDivisionError):
+        tell(loggers, "the end", lambda _: 1 / 0, note=notes.append)  # type: ignore[arg-type, return-value]

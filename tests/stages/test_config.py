@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
-from reelwright.stages.base.config import Settings, parse_config
+from reelwright.stages.base.config import Settings, parse_config, without_effect
 from reelwright.stages.base.registry import STAGES, config_model
 from reelwright.stages.base.stage_config import StageConfig
 from reelwright.stages.index.config import LabelsConfig
@@ -30,6 +31,8 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "import_model": {"weights": "model.safetensors"},
     "pretrain": {"frames": "f", "encoder": "timm/resnet10t", "weights": "none"},
 }
+VIEWS: dict[str, Any] = {"model": {"name": "carl"}, "objective": {"name": "scl"}, "views": {"length": 8}}
+FRAMES: dict[str, Any] = {"spatial": "e", "temporal": None}
 
 
 # Settings that say nothing without another one; test_settings_count_only_where_they_say_something has both. The loss of
@@ -189,6 +192,129 @@ def test_settings_count_only_where_they_say_something(
     without = {"report": False} if stage == "evaluate" else {}
     assert digest(config_of(stage, **setting, **needs).spec()) != digest(config_of(stage, **needs).spec())
     assert digest(config_of(stage, **setting, **without).spec()) == digest(config_of(stage, **without).spec())
+
+
+@pytest.mark.parametrize(
+    ("stage", "given", "needs"),
+    [
+        ("decode", {"quality": 50}, {"codec": "jpeg"}),
+        ("embed", {"seed": 3}, {"weights": "none"}),
+        ("embed", {"ignore": ["head.*"], "weights": "none"}, {"weights": "w.pth"}),
+        ("embed", {"clip": {"hop": 4}}, {"encoder": "tsm/resnet18", "weights": "none"}),
+        ("train", {"init_head": "keep"}, {"init_from": "t"}),
+        ("train", {"window": {"events": {"sigma_rows": 3}}}, {"window.sampling": "events"}),
+        ("train", {"window": {"sampling": "events", "events": {"separation_rows": 3, "density": "poisson"}}}, {}),
+        ("train", {"window": {"segment_rule": "whole"}, "task": "video"}, {"window.sampling": "segments"}),
+        ("train", {"mix": {"cutmix_alpha": 0.3, "cutmix_minmax": [0.2, 0.8]}}, {"mix.cutmix_minmax": None}),
+        ("train", {"mix": {"switch_probability": 0.3, "cutmix_alpha": 0}}, {"mix.cutmix_alpha": 1}),
+        ("train", {"optimizer": {"groups": [{"match": "head", "frozen": True, "lr_scale": 2}]}}, {}),
+        ("train", {"schedule": {"warmup_start": 0.5, "warmup_epochs": 0}}, {"schedule.warmup_epochs": 1}),
+        ("train", {"schedule": {"warmup_epochs": 2, "warmup_updates": 3}}, {"schedule.warmup_updates": None}),
+        ("train", {"schedule": {"power": 2}}, {"schedule.name": "polynomial"}),
+        ("finetune", {"augment": {"rand_augment_fill": [0, 0, 0]}}, {"augment.rand_augment": "rand-m7-n2"}),
+        ("finetune", {"augment": {"scene": {"foreground": {"scale": {"clone": 0, "clone_degrees": 9}}}}}, {}),
+        ("steps", {"threshold": 3, "decoder": "naive"}, {"decoder": "expected"}),
+        ("steps", {"confidence": 0.3}, {"decoder": "naive"}),
+        ("steps", {"weight": 0.3}, {"detections": "d.csv"}),
+        ("probe", {"depths": [3], "tasks": ["alignment"]}, {"tasks": ["retrieval"]}),
+        ("pretrain", {"key_frames": {"seconds": 1}, "sampling": "all"}, {"sampling": "key_frames"}),
+        ("pretrain", {"synthetic_splits": ["made"]}, {"batch": {"synthetic_per_class": 2}}),
+        ("pretrain", {"objective": {"margin": 0.2}}, {"objective.name": "batch_all"}),
+    ],
+    ids=str,
+)
+def test_settings_that_change_nothing_are_found(stage: str, given: dict[str, Any], needs: dict[str, Any]) -> None:
+    base = {"weights": "w.pth"} if stage == "embed" else {}
+    (found,) = without_effect(config_of(stage, **{**base, **given}))
+    place, _, name = found[0].partition("[")[0].rpartition(".")
+    assert (place or name).partition(".")[0] in given
+    if needs:
+        assert not list(without_effect(config_of(stage, **{**base, **_with(given, needs)})))
+
+
+def _with(given: dict[str, Any], needs: dict[str, Any]) -> dict[str, Any]:
+    found = copy.deepcopy(given)
+    for place, value in needs.items():
+        *blocks, name = place.split(".")
+        block = found
+        for entry in blocks:
+            block = block.setdefault(entry, {})
+        block[name] = value
+    return found
+
+
+@pytest.mark.parametrize(
+    ("stage", "given", "match"),
+    [
+        ("train", {"model": {"name": "attention_branch", "branch": False, "time": "convolutional"}}, "branch: false"),
+        (
+            "train",
+            {"model": {"name": "attention_branch", "branch": "ungated", "space": "positive"}},
+            "space is positive",
+        ),
+        (
+            "train",
+            {"model": {"name": "storm_transformer", "projected": 8}},
+            "projected is 8, which with attention: full",
+        ),
+        ("train", {**VIEWS, "model": {"name": "carl", "split": 2}}, r"model\.split has no effect with source: rows"),
+        (
+            "train",
+            {**VIEWS, "model": {"name": "carl", "projection": False, "projection_hidden": 9}},
+            "projection: false",
+        ),
+        ("train", {**VIEWS, "model": {"name": "vanilla"}, "views": {"context_stride": 3}}, "have no contexts"),
+        ("train", {**VIEWS, "objective": {"name": "tcc", "huber_delta": 2}}, "huber_delta is of form regression_huber"),
+        (
+            "finetune",
+            {**VIEWS, **FRAMES, "model": {"name": "carl", "source": "rows", "split": 2}},
+            r"model\.split has no",
+        ),
+        ("finetune", {**FRAMES, "model": {"name": "gru", "pool": "mean"}, "task": "per_row"}, "leave pool out"),
+        ("pretrain", {"mix": {}}, "mix is of windows with labels"),
+        (
+            "pretrain",
+            {"encoder": "tsm/resnet18", "objective": {"name": "byol"}, "clips": {"val_clips": 3}},
+            r"clips\.val_clips is of validation with labels",
+        ),
+    ],
+    ids=str,
+)
+def test_options_that_change_nothing_are_refused(stage: str, given: dict[str, Any], match: str) -> None:
+    with pytest.raises(ConfigError, match=match):
+        config_of(stage, **given)
+
+
+def test_what_is_fed_to_a_model_on_views_says_which_options_count() -> None:
+    config_of("train", **{**VIEWS, "model": {"name": "conv", "split": 2}, "output": "layer2.map"})
+    config_of("finetune", **{**VIEWS, **FRAMES, "model": {"name": "carl", "split": 2, "base": "trained"}})
+    config_of("finetune", **{**VIEWS, **FRAMES, "model": {"name": "carl", "source": "rows", "base": "trained"}})
+
+
+@pytest.mark.parametrize(
+    ("stage", "given", "read", "match"),
+    [
+        ("evaluate", {"steps": {"videos": 3}}, {"p": ("predict", {})}, "steps is of completed steps"),
+        ("evaluate", {"topk": [3]}, {"p": ("steps", {})}, "topk is of scores of classes"),
+    ],
+    ids=str,
+)
+def test_scores_of_what_is_not_scored_are_refused(
+    stage: str, given: dict[str, Any], read: dict[str, Any], match: str
+) -> None:
+    config = config_of(stage, **given)
+    with pytest.raises(ConfigError, match=match):
+        config.check_inputs({"predictions": [config_of(name, **values) for name, values in read.values()]})
+
+
+def test_a_threshold_of_another_task_and_a_grid_of_a_run_on_clips_are_refused() -> None:
+    run = config_of("train", task="video", window={"sampling": "segments"})
+    predict = config_of("predict", embeddings=["e"])
+    with pytest.raises(ConfigError, match=r"threshold is 0\.3, of task multi_label, but the run's is video"):
+        config_of("evaluate", threshold=0.3).complete({"p": predict, "r": run}, where="scores")
+    with pytest.raises(ConfigError, match=r"window\.hop is 4 and of a grid of windows, but 'r' is trained on clips"):
+        config_of("predict", embeddings=["e"], window={"hop": 4}).complete({"r": run}, where="predict")
+    config_of("predict", embeddings=["e"], window={"hop": 4, "sampling": "grid"}).complete({"r": run}, where="predict")
 
 
 @pytest.mark.parametrize(

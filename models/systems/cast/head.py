@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from reelwright.models.clip_options import CastOptions
 from reelwright.models.encoders.videomae import initialise
+from reelwright.models.option_checks import check_unused
 from reelwright.models.systems.cast.blocks import Adapter
 
 SINGLE = "classes"  # name of the only head
@@ -37,6 +38,8 @@ class CastHead(nn.Module):
         if is_single and self.fusion == "own":
             hidden = int(width * options.adapter_ratio)
             self.space_adapter, self.time_adapter = Adapter(width, hidden), Adapter(width, hidden)
+        elif not options.adapters:
+            check_unused(options, ["adapter_ratio"], because="adapters: false and several heads")
         self.dropout = nn.Dropout(options.head_dropout)
         seen = 2 * width if self.fusion == "concat" else width
         self.heads = nn.ModuleDict({name: nn.Linear(seen, size) for name, size in named.items()})

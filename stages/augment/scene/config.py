@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
-from reelwright.stages.base.config import Settings, setting
+from reelwright.stages.base.config import Settings, matters, setting
 
 Range = tuple[float, float]
 _FEWEST_CLIPS = 2  # of a batch, for one to be behind another
@@ -76,9 +76,9 @@ class ScaleSettings(Settings):
     clone: Probability = 0.15
     """Of a smaller clip to appear twice once the curriculum is over: the copy elsewhere, turned, at other times, and
     every other one mirrored."""
-    clone_size: Size = (0.2, 0.7)
+    clone_size: Size = matters((0.2, 0.7), when=lambda scale: scale.clone > 0)
     """Smallest and largest height and width of clips that appear twice."""
-    clone_degrees: float = Field(60, ge=0, le=180)
+    clone_degrees: float = matters(60, when=lambda scale: scale.clone > 0, ge=0, le=180)
     """A copy is turned by up to so many degrees to either side."""
 
 

@@ -24,10 +24,8 @@ from reelwright.stages.datasets.sampling.dense import (
     stretched_clips,
 )
 from reelwright.stages.datasets.sampling.segments import SegmentShape, clip_frames, train_starts, view_starts
+from reelwright.stages.datasets.sampling.settings import CLIPS
 from reelwright.stages.datasets.sampling.windows import IntArray, Windows, WindowShape, window_rows
-
-KINDS = ("segments", "dense", "multi_start", "stretched")
-WHOLE = ("segments", "stretched")  # kinds whose clips fill up short videos themselves, without a mask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +113,7 @@ def clip_sampling(
     kind: str, shape: WindowShape, *, segments: int | None = None, segment_rule: str = "even"
 ) -> ClipSampling | None:
     """How ``kind`` of window sampling takes clips; None where it has windows."""
-    if kind not in KINDS:
+    if kind not in CLIPS:
         return None
     return ClipSampling(kind=kind, shape=shape, segments=segments, segment_rule=segment_rule)
 

@@ -13,6 +13,8 @@ from pydantic import model_validator
 from reelwright.stages.base.config import Settings
 
 Short = Literal["pad", "repeat", "leave_out"]
+CLIPS = ("segments", "dense", "multi_start", "stretched")  # samplings of clips that stand for their video
+WHOLE = ("segments", "stretched")  # those whose clips fill up short videos themselves, without a mask
 
 
 class GridSettings(Settings):

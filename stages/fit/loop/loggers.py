@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.results.runs import RunFolder
 
+Note = Callable[[str], None]
+
 
 class Logger(Protocol):
     """Takes the values of an epoch."""
+
+    errors: tuple[type[Exception], ...]  # of its library or the network: no reason to end a training
 
     def log(self, values: Mapping[str, float], epoch: int) -> None:
         """Values by name; `val_loss` stands under `val/loss`."""
@@ -24,7 +28,10 @@ class Logger(Protocol):
 class TensorBoardLogger:
     """Event files in the run folder."""
 
-    def __init__(self, run: RunFolder, *, first_epoch: int, about: Mapping[str, Any]) -> None:
+    errors: tuple[type[Exception], ...] = ()  # what cannot be written beside the run is a reason
+
+    def __init__(self, run: RunFolder, *, first_epoch: int, about: Mapping[str, Any], note: Note) -> None:
+        del note
         from torch.utils.tensorboard import SummaryWriter  # here, since predict asks this module for names only
 
         self._board = SummaryWriter(run.path, purge_step=first_epoch)
@@ -49,18 +56,30 @@ class TensorBoardLogger:
 
 
 class MlflowLogger:
-    """A run of MLflow's current experiment; MLFLOW_TRACKING_URI says where. An interrupted one goes on."""
+    """A run of MLflow's current experiment; MLFLOW_TRACKING_URI says where. An interrupted one goes on.
 
-    def __init__(self, run: RunFolder, *, first_epoch: int, about: Mapping[str, Any]) -> None:
-        del first_epoch
+    Where its run is not known any more, another one begins, with the epochs from there on.
+    """
+
+    def __init__(self, run: RunFolder, *, first_epoch: int, about: Mapping[str, Any], note: Note) -> None:
         self._mlflow: Any = importlib.import_module("mlflow")
+        self.errors: tuple[type[Exception], ...] = (OSError, self._mlflow.MlflowException)
         self._note = run.loggers / "mlflow_run_id"
         before = self._note.read_text(encoding="utf-8") if self._note.is_file() else None
-        started = self._mlflow.start_run(run_id=before, run_name=run_name(about), tags=_tags(about))
-        if before is None:
+        named: dict[str, Any] = {"run_name": run_name(about), "tags": _tags(about)}
+        why = "its id was lost" if first_epoch > 1 and before is None else ""
+        if before is not None:
+            try:
+                self._mlflow.start_run(run_id=before, **named)
+            except self._mlflow.MlflowException as error:
+                why = f"its run {before} cannot be gone on with: {error}"
+        if before is None or why:
+            started = self._mlflow.start_run(**named)
             run.loggers.mkdir(parents=True, exist_ok=True)
             self._note.write_text(started.info.run_id, encoding="utf-8")
             self._mlflow.log_params(_flat(about))
+        if why:
+            note(f"warning: mlflow: {why}; another run begins with epoch {first_epoch}")
 
     def log(self, values: Mapping[str, float], epoch: int) -> None:
         """See Logger."""
@@ -82,9 +101,10 @@ class WandbLogger:
     the run has.
     """
 
-    def __init__(self, run: RunFolder, *, first_epoch: int, about: Mapping[str, Any]) -> None:
-        del first_epoch
+    def __init__(self, run: RunFolder, *, first_epoch: int, about: Mapping[str, Any], note: Note) -> None:
+        del first_epoch, note
         wandb: Any = importlib.import_module("wandb")
+        self.errors: tuple[type[Exception], ...] = (OSError, wandb.Error)
         run.loggers.mkdir(parents=True, exist_ok=True)  # else wandb takes a folder of the system, which may go
         tags = _tags(about)
         self._run = wandb.init(
@@ -125,9 +145,20 @@ def check_loggers(names: Sequence[str]) -> None:
             )
 
 
-def open_loggers(run: RunFolder, names: Sequence[str], *, first_epoch: int, about: Mapping[str, Any]) -> list[Logger]:
+def open_loggers(
+    run: RunFolder, names: Sequence[str], *, first_epoch: int, about: Mapping[str, Any], note: Note
+) -> list[Logger]:
     """TensorBoard's and those of ``names``; epochs from ``first_epoch`` on are written again after an interruption."""
-    return [LOGGERS[name](run, first_epoch=first_epoch, about=about) for name in ("tensorboard", *names)]
+    return [LOGGERS[name](run, first_epoch=first_epoch, about=about, note=note) for name in ("tensorboard", *names)]
+
+
+def tell(loggers: Iterable[Logger], what: str, function: Callable[[Logger], None], *, note: Note) -> None:
+    """Call ``function`` of every logger; where one fails for reasons of its own, ``note`` says so and all go on."""
+    for logger in loggers:
+        try:
+            function(logger)
+        except logger.errors as error:
+            note(f"warning: {type(logger).__name__} did not take {what}: {error}; metrics.jsonl has it")
 
 
 def run_name(about: Mapping[str, Any]) -> str:

@@ -25,7 +25,7 @@ from reelwright.stages.base.devices import rounded_to_tf32
 from reelwright.stages.base.work import Reporter
 from reelwright.stages.fit.loop.batches import Batch, Batches, Prepare
 from reelwright.stages.fit.loop.checkpoints import load_weights
-from reelwright.stages.fit.loop.loggers import Logger, open_loggers
+from reelwright.stages.fit.loop.loggers import Logger, open_loggers, tell
 from reelwright.stages.fit.loop.progress import Progress, Speed, TrainerSettings, line
 from reelwright.stages.fit.loop.saving import Saver
 from reelwright.stages.fit.loop.streams import seeded
@@ -247,8 +247,8 @@ class Trainer:
     def _tell(self, record: dict[str, Any], loggers: list[Logger]) -> None:
         try:
             self.folder.add_metrics(record)
-            for logger in loggers:
-                logger.log(record, self.progress.epoch)
+            epoch, note = self.progress.epoch, self.reporter.note
+            tell(loggers, f"epoch {epoch}", lambda logger: logger.log(record, epoch), note=note)
         except OSError as error:
             raise StoreError(
                 f"the metrics in {self.folder.path} cannot be written ({error}); the last checkpoint is intact. Make "
@@ -268,13 +268,13 @@ class Trainer:
         if self.world.is_main:
             settings = self.settings
             first = self.progress.epoch + 1
-            loggers = open_loggers(self.folder, settings.log_to, first_epoch=first, about=settings.about)
+            how = {"about": settings.about, "note": self.reporter.note}
+            loggers = open_loggers(self.folder, settings.log_to, first_epoch=first, **how)
         try:
             yield loggers
         finally:
             final = self._final() if self._is_finished() else {}
-            for logger in loggers:
-                logger.close(final)
+            tell(loggers, "the end", lambda logger: logger.close(final), note=self.reporter.note)
 
     def _final(self) -> dict[str, float]:
         """How it ended, for loggers: the last loss, and of what was evaluated the best value, and when that was."""

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from reelwright.stages.base.config import Settings, execution, of_names
+from reelwright.stages.base.config import Settings, execution, matters, of_names
 from reelwright.stages.fit.optim.names import LOOKAHEAD, OPTIONS, check_optimizer
 
 _PERIODIC = ("cosine_restarts", "step", "cyclic")  # schedules that have a period
@@ -17,9 +17,9 @@ class GroupSettings(Settings):
 
     match: str
     """A module (`temporal.head`) or a pattern of parameter names, as of file names (`*.positions*`)."""
-    lr_scale: NonNegativeFloat = 1.0
+    lr_scale: NonNegativeFloat = matters(1.0, when=lambda group: not group.frozen)
     """Factor on their learning rate."""
-    weight_decay: NonNegativeFloat | None = None
+    weight_decay: NonNegativeFloat | None = matters(None, when=lambda group: not group.frozen)
     """Theirs; null: as all others."""
     frozen: bool = False
     """They keep the values they start with."""
@@ -83,15 +83,15 @@ class ScheduleSettings(Settings):
     """How the learning rate falls."""
     per: Literal["update", "epoch"] = "update"
     """The rate changes with every update, or with every epoch only."""
-    warmup_epochs: NonNegativeFloat = 1.0
+    warmup_epochs: NonNegativeFloat = matters(1.0, when=lambda schedule: schedule.warmup_updates is None)
     """Linear warm-up."""
     warmup_updates: NonNegativeInt | None = None
     """Its length in updates instead."""
-    warmup_start: float = Field(0.01, ge=0, le=1)
+    warmup_start: float = matters(0.01, when=lambda schedule: schedule.warms_up, ge=0, le=1)
     """Factor on lr at the first update of the warm-up."""
-    warmup_inclusive: bool = False
+    warmup_inclusive: bool = matters(default=False, when=lambda schedule: schedule.warms_up)
     """The last step of the warm-up has the whole rate already, which the schedule then starts with (CAST, CARL)."""
-    warmup_overlaps: bool = False
+    warmup_overlaps: bool = matters(default=False, when=lambda schedule: schedule.warms_up)
     """The schedule counts from the first update, not from the end of the warm-up, and jumps there (fractal_video)."""
     lag: NonNegativeInt = 0
     """Steps by which every rate comes late; with 1 the first two share the first rate (fractal_video)."""
@@ -99,7 +99,9 @@ class ScheduleSettings(Settings):
     """cosine, polynomial: epochs after which the end is reached, warm-up included; null: all (CARL: epochs + 1)."""
     min_factor: float = of_names(0.0, names=("cosine", "cosine_restarts", "cyclic", "polynomial"), ge=0, lt=1)
     """cosine, cosine_restarts, cyclic, polynomial: the smallest factor on lr."""
-    period_epochs: PositiveFloat = of_names(5.0, names=_PERIODIC)
+    period_epochs: PositiveFloat = of_names(
+        5.0, names=_PERIODIC, matters=lambda schedule: schedule.period_updates is None
+    )
     """cosine_restarts: length of the first cycle; step: epochs between two steps; cyclic: from the lowest to the
     highest rate."""
     period_updates: PositiveInt | None = of_names(None, names=_PERIODIC)
@@ -112,6 +114,11 @@ class ScheduleSettings(Settings):
     """step, multi_step: factor at each step (null: 0.1); cyclic: on the height, with every step (null: 1)."""
     power: PositiveFloat = of_names(1.0, names=("polynomial",))
     """polynomial: 1 is a straight line."""
+
+    @property
+    def warms_up(self) -> bool:
+        """Whether there is a warm-up."""
+        return (self.warmup_epochs if self.warmup_updates is None else self.warmup_updates) > 0
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -21,6 +21,9 @@ from reelwright.stages.embed.encoding.encoder import load_encoder
 from reelwright.stages.embed.encoding.forward import Execution, ForwardPass
 from reelwright.stages.embed.encoding.runtimes import Runtime, RuntimeRefused
 from reelwright.stages.embed.videos import expected_rows
+from reelwright.storage.arrays.embedding_writer import EmbeddingWriter, RowLayout
+from reelwright.storage.arrays.spans import Spans
+from reelwright.storage.arrays.zarrs import create_group
 from reelwright.storage.errors import ConfigError
 
 from .conftest import Notes
@@ -236,6 +239,18 @@ def test_rows_say_which_runtime_made_them_and_a_video_that_goes_on_with_another_
     project.embed(key="both", **settings)
     assert attributes("both")["runtime"] == "folded"
     assert [entry["runtime"] for entry in attributes("both")["also"]] == ["eager"]
+    writer = EmbeddingWriter(
+        project.store.embeddings("looked"), layout=RowLayout(outputs={"pooled": (2,)}), item_attributes={"runtime": "a"}
+    )
+    create_group(writer.path, {})
+    writer.begin("a", num_rows=3)
+    other = EmbeddingWriter(writer.path, layout=writer.layout, item_attributes={"runtime": "b"})
+    assert other.resume_row("a") == 0
+    assert other.begin("a", num_rows=3) == 0
+    spans = Spans(np.arange(3.0), np.arange(1.0, 4.0), np.arange(3), np.arange(1, 4))
+    writer.write_shard("a", 0, arrays={"pooled": np.zeros((3, 2), np.float16)}, spans=spans)
+    writer.finish("a", num_rows=3)
+    assert "also" not in attributes("looked")  # it was looked at alone
     folded, both = (project.rows("a", key=key).output("pooled") for key in ("folded", "both"))
     assert np.abs(folded - both).max() <= 1e-4 * np.abs(both).max()
 
