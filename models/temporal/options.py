@@ -27,15 +27,30 @@ def check_choice(name: str, value: object, allowed: Sequence[object]) -> None:
         raise ValueError(message)
 
 
-def check_dropout(value: float) -> None:
-    """ValueError unless `value` is in [0, 1)."""
-    if not 0 <= value < 1:
-        message = f"dropout is {value}; it must be at least 0 and below 1."
-        raise ValueError(message)
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """Options of a model; subclasses say which values are possible. None is, of those that are None by default."""
+
+    POSITIVE: ClassVar[tuple[str, ...]] = ()  # at least 1
+    SHARES: ClassVar[tuple[str, ...]] = ("dropout",)  # at least 0 and below 1
+    CHOICES: ClassVar[Mapping[str, Sequence[object]]] = MappingProxyType({})
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for impossible values."""
+        values = ((entry, getattr(self, entry.name)) for entry in fields(self))
+        given = {entry.name: value for entry, value in values if value is not None or entry.default is not None}
+        for name in self.POSITIVE:
+            check_positive(name, given.get(name, 1))
+        for name, allowed in self.CHOICES.items():
+            if name in given:
+                check_choice(name, given[name], allowed)
+        for name in self.SHARES:
+            if not 0 <= given.get(name, 0) < 1:
+                raise ValueError(f"{name} is {given[name]}; it must be at least 0 and below 1.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class LinearOptions:
+class LinearOptions(ModelOptions):
     """Options of `linear`."""
 
     norm: bool = False  # LayerNorm on each row first.
@@ -45,35 +60,30 @@ class LinearOptions:
     # Weights of the linear layer start normally distributed with this standard deviation, its bias at 0 (TSM: 0.001);
     # None: as torch has it.
 
-    POOLS: ClassVar[tuple[str, ...]] = ("mean", "last")
+    CHOICES: ClassVar[Mapping[str, Sequence[object]]] = {"pool": ("mean", "last")}
 
     def __post_init__(self) -> None:
-        """Refuse impossible values."""
-        check_dropout(self.dropout)
+        """Raise ValueError for impossible values."""
+        super().__post_init__()
         if self.head_std is not None and not 0 < self.head_std < math.inf:
             message = f"head_std is {self.head_std}; it must be above 0, and finite."
             raise ValueError(message)
-        if self.pool is not None:
-            check_choice("pool", self.pool, self.POOLS)
 
 
 @dataclass(frozen=True, kw_only=True)
-class MlpOptions:
+class MlpOptions(ModelOptions):
     """Options of `mlp`."""
 
     hidden: int = 512  # Features of the hidden layer.
     dropout: float = 0.1  # Before the last layer.
     between: str = "gelu"  # gelu, or norm: LayerNorm and nothing else, with hidden 2048 the baseline of STORM-PSR.
 
-    def __post_init__(self) -> None:
-        """Refuse impossible values."""
-        check_positive("hidden", self.hidden)
-        check_choice("between", self.between, ("gelu", "norm"))
-        check_dropout(self.dropout)
+    POSITIVE: ClassVar[tuple[str, ...]] = ("hidden",)
+    CHOICES: ClassVar[Mapping[str, Sequence[object]]] = {"between": ("gelu", "norm")}
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransformerOptions:
+class TransformerOptions(ModelOptions):
     """Options of `transformer`."""
 
     layers: int = 4  # Blocks.
@@ -88,23 +98,12 @@ class TransformerOptions:
     causal: bool = False
     # True: a row sees itself and earlier rows only. The CLS token stands behind the last row and sees all.
 
-    POOLS: ClassVar[tuple[str, ...]] = ("cls", "mean", "last")
-
-    def __post_init__(self) -> None:
-        """Refuse impossible values."""
-        check_positive("layers", self.layers)
-        check_positive("heads", self.heads)
-        check_choice("positions", self.positions, POSITIONS)
-        check_dropout(self.dropout)
-        for name in ("head_dim", "width", "mlp_width"):
-            if getattr(self, name) is not None:
-                check_positive(name, getattr(self, name))
-        if self.pool is not None:
-            check_choice("pool", self.pool, self.POOLS)
+    POSITIVE: ClassVar[tuple[str, ...]] = ("layers", "heads", "head_dim", "width", "mlp_width")
+    CHOICES: ClassVar[Mapping[str, Sequence[object]]] = {"positions": POSITIONS, "pool": ("cls", "mean", "last")}
 
 
 @dataclass(frozen=True, kw_only=True)
-class StormTransformerOptions:
+class StormTransformerOptions(ModelOptions):
     """Options of `storm_transformer`; the defaults are those of the paper."""
 
     layers: int = 6  # Blocks.
@@ -122,21 +121,13 @@ class StormTransformerOptions:
     projected: int = 256
     # linformer: rows that keys and values are projected to.
 
-    POOLS: ClassVar[tuple[str, ...]] = ("cls", "mean")
-
-    def __post_init__(self) -> None:
-        """Refuse impossible values."""
-        for name in ("layers", "heads", "head_dim", "mlp_width", "neighbours", "projected"):
-            check_positive(name, getattr(self, name))
-        check_choice("attention", self.attention, ATTENTIONS)
-        check_dropout(self.dropout)
-        check_dropout(self.embedding_dropout)
-        if self.pool is not None:
-            check_choice("pool", self.pool, self.POOLS)
+    POSITIVE: ClassVar[tuple[str, ...]] = ("layers", "heads", "head_dim", "mlp_width", "neighbours", "projected")
+    SHARES: ClassVar[tuple[str, ...]] = ("dropout", "embedding_dropout")
+    CHOICES: ClassVar[Mapping[str, Sequence[object]]] = {"attention": ATTENTIONS, "pool": ("cls", "mean")}
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecurrentOptions:
+class RecurrentOptions(ModelOptions):
     """Options of `gru` and `lstm`."""
 
     layers: int = 1  # One above the other.
@@ -148,19 +139,12 @@ class RecurrentOptions:
     pool: str | None = None
     # last (real row) or mean; None: last. Not for per-row models.
 
-    POOLS: ClassVar[tuple[str, ...]] = ("mean", "last")
-
-    def __post_init__(self) -> None:
-        """Refuse impossible values."""
-        check_positive("layers", self.layers)
-        check_positive("width", self.width)
-        check_dropout(self.dropout)
-        if self.pool is not None:
-            check_choice("pool", self.pool, self.POOLS)
+    POSITIVE: ClassVar[tuple[str, ...]] = ("layers", "width")
+    CHOICES: ClassVar[Mapping[str, Sequence[object]]] = {"pool": ("mean", "last")}
 
 
 @dataclass(frozen=True, kw_only=True)
-class MsTcnOptions:
+class MsTcnOptions(ModelOptions):
     """Options of `ms_tcn`."""
 
     stages: int = 1
@@ -176,24 +160,17 @@ class MsTcnOptions:
     pool: str | None = None
     # mean or last of the rows' logits; None: mean. Not for per-row models.
 
-    POOLS: ClassVar[tuple[str, ...]] = ("mean", "last")
+    POSITIVE: ClassVar[tuple[str, ...]] = ("stages", "layers", "width")
+    CHOICES: ClassVar[Mapping[str, Sequence[object]]] = {"pool": ("mean", "last")}
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of what the model gives."""
         return (*(f"aux.stage{number}" for number in range(1, self.stages)), "logits")
 
-    def __post_init__(self) -> None:
-        """Refuse impossible values."""
-        for name in ("stages", "layers", "width"):
-            check_positive(name, getattr(self, name))
-        check_dropout(self.dropout)
-        if self.pool is not None:
-            check_choice("pool", self.pool, self.POOLS)
-
 
 @dataclass(frozen=True, kw_only=True)
-class AttentionBranchOptions:
+class AttentionBranchOptions(ModelOptions):
     """Options of `attention_branch`."""
 
     width: int = 256
@@ -214,6 +191,12 @@ class AttentionBranchOptions:
 
     reads_grids: ClassVar[bool] = True
     # Rows keep their positions: tokens and maps are not averaged.
+    POSITIVE: ClassVar[tuple[str, ...]] = ("width", "layers")
+    CHOICES: ClassVar[Mapping[str, Sequence[object]]] = {
+        "time": ("dense", "convolutional"),
+        "space": ("signed", "positive"),
+        "version": ("v1", "v2"),
+    }
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -224,12 +207,7 @@ class AttentionBranchOptions:
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
-        check_positive("width", self.width)
-        check_positive("layers", self.layers)
-        check_choice("time", self.time, ("dense", "convolutional"))
-        check_choice("space", self.space, ("signed", "positive"))
-        check_choice("version", self.version, ("v1", "v2"))
-        check_dropout(self.dropout)
+        super().__post_init__()
         if self.width % 4:
             message = f"width is {self.width}; it must be a multiple of 4."
             raise ValueError(message)
