@@ -92,7 +92,7 @@ class VideoViews(ABC):
         """Inputs (1, ...) of one video as a whole, of at most so many of its rows, evenly spaced; see VideoViews."""
         count = self.rows_of_videos[video]
         rows = np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
-        contexts = context_frames(rows, num=self.sampler.num_contexts, stride=self.sampler.context_stride)
+        contexts = context_frames(rows, num=self.sampler.num_contexts, stride=self.sampler.views.context_stride)
         drawn = DrawnViews(
             video=np.array([video]),
             num_rows=np.array([count]),
