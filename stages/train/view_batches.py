@@ -25,6 +25,7 @@ from reelwright.stages.datasets.sampling.two_views import DrawnViews, ViewSample
 from reelwright.stages.datasets.sampling.windows import IntArray
 from reelwright.stages.fit.loop.batches import Batch, Origin, Split
 from reelwright.stages.fit.processes.world import ALONE, Share
+from reelwright.stages.train.window_batches import describe_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,9 +163,7 @@ class VideoViews(ABC):
         return np.where(drawn.mask, targets, IGNORED)
 
     def _described(self, drawn: DrawnViews) -> list[str]:
-        known = dict(enumerate(self.names))
-        spans = zip(drawn.video.tolist(), drawn.positions.min(1).tolist(), drawn.positions.max(1).tolist(), strict=True)
-        return [f"video {known.get(video, video)!r} rows {start}-{last}" for video, start, last in spans]
+        return describe_rows(drawn.video, drawn.positions.min(1), drawn.positions.max(1), self.names)
 
 
 @dataclass(frozen=True, kw_only=True)
