@@ -7,17 +7,18 @@ every frame, for task per_row (else not).
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from reelwright.models.option_checks import check_choice, check_dropout, check_positive, check_unused
+from reelwright.models.option_checks import ModelOptions, check_choice, check_unused
 
 _WINDOWS = ("time", "space", "space_time")
 _OF_BCAST = ("t2s_window", "s2t_window", "bottleneck", "positions")
 
 
 @dataclass(frozen=True, kw_only=True)
-class StAbnOptions:
+class StAbnOptions(ModelOptions):
     """Options of `st_abn`; the defaults are those of the public code."""
 
     depth: int = 50
@@ -33,17 +34,16 @@ class StAbnOptions:
     outputs: ClassVar[tuple[str, ...]] = ("attention.space", "attention.time", "aux.attention_logits", "logits")
     # Names of what the model gives.
 
-    def __post_init__(self) -> None:
-        """Refuse impossible values."""
-        check_choice("depth", self.depth, (18, 34, 50, 101, 152))
-        check_choice("version", self.version, ("v1", "v2"))
-        check_choice("time", self.time, ("dense", "convolutional"))
-        check_choice("space", self.space, ("signed", "positive"))
-        check_dropout(self.dropout)
+    CHOICES: ClassVar[Mapping[str, Sequence[object]]] = {
+        "depth": (18, 34, 50, 101, 152),
+        "version": ("v1", "v2"),
+        "time": ("dense", "convolutional"),
+        "space": ("signed", "positive"),
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
-class CastOptions:
+class CastOptions(ModelOptions):
     """Options of `cast`; the defaults are those of the paper's EPIC-KITCHENS model."""
 
     space: str = "timm/vit_base_patch16_clip_quickgelu_224"
@@ -104,26 +104,25 @@ class CastOptions:
     answers_rows: ClassVar[bool] = False
     # Whether it can give logits of every frame (task per_row).
 
+    POSITIVE: ClassVar[tuple[str, ...]] = ("every",)
+    SHARES: ClassVar[tuple[str, ...]] = ("drop_path", "head_dropout")
+    CHOICES: ClassVar[Mapping[str, Sequence[object]]] = {
+        "source": ("frames", "tokens"),
+        "pixels": ("own", "imagenet"),
+        "experts": ("frozen", "trained"),
+        "exchange": ("bcast", "lateral", "none"),
+        "direction": ("both", "t2s", "s2t"),
+        "fusion": ("own", "add", "concat"),
+        "t2s_window": _WINDOWS,
+        "s2t_window": _WINDOWS,
+    }
+
     def __post_init__(self) -> None:
-        """Refuse impossible values."""
-        check_choice("source", self.source, ("frames", "tokens"))
-        check_choice("pixels", self.pixels, ("own", "imagenet"))
-        check_choice("experts", self.experts, ("frozen", "trained"))
-        check_choice("exchange", self.exchange, ("bcast", "lateral", "none"))
-        check_choice("direction", self.direction, ("both", "t2s", "s2t"))
-        check_choice("fusion", self.fusion, ("own", "add", "concat"))
-        for name in ("t2s_window", "s2t_window"):
-            check_choice(name, getattr(self, name), _WINDOWS)
-        check_positive("every", self.every)
+        """Raise ValueError for impossible values."""
+        super().__post_init__()
         for name in ("adapter_ratio", "bottleneck", "init_scale"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0.")
-        for name in ("drop_path", "head_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1.")
-        self._check_together()
-
-    def _check_together(self) -> None:
         for name, expert in self.heads_from.items():
             check_choice(f"heads_from: {name}", expert, ("space", "time"))
         if self.top is not None and self.top < 0:

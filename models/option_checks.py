@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import fields
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 
 def check_positive(name: str, value: float) -> None:
@@ -29,8 +30,23 @@ def check_unused(options: Any, names: Iterable[str], *, because: str) -> None:
             raise ValueError(f"{name} is {value}, which with {because} has no effect; leave it out.")
 
 
-def check_dropout(value: float) -> None:
-    """ValueError unless `value` is in [0, 1)."""
-    if not 0 <= value < 1:
-        message = f"dropout is {value}; it must be at least 0 and below 1."
-        raise ValueError(message)
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """Options of a model; subclasses say which values are possible. None is, of those that are None by default."""
+
+    POSITIVE: ClassVar[tuple[str, ...]] = ()  # at least 1
+    SHARES: ClassVar[tuple[str, ...]] = ("dropout",)  # at least 0 and below 1
+    CHOICES: ClassVar[Mapping[str, Sequence[object]]] = MappingProxyType({})
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for impossible values."""
+        values = ((entry, getattr(self, entry.name)) for entry in fields(self))
+        given = {entry.name: value for entry, value in values if value is not None or entry.default is not None}
+        for name in self.POSITIVE:
+            check_positive(name, given.get(name, 1))
+        for name, allowed in self.CHOICES.items():
+            if name in given:
+                check_choice(name, given[name], allowed)
+        for name in self.SHARES:
+            if not 0 <= given.get(name, 0) < 1:
+                raise ValueError(f"{name} is {given[name]}; it must be at least 0 and below 1.")

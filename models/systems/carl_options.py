@@ -6,11 +6,11 @@ defaults that the paper leaves open are those of its public code.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from reelwright.models.option_checks import check_choice, check_dropout, check_positive
+from reelwright.models.option_checks import ModelOptions
 
 SOURCES = ("rows", "maps", "frames")
 NETWORKS = {"resnet18": 512, "resnet34": 512, "resnet50": 2048, "resnet101": 2048}  # channels of their layer 4
@@ -18,7 +18,7 @@ STATES = ("trained", "frozen", "frozen_norms")
 
 
 @dataclass(frozen=True, kw_only=True)
-class FrameModelOptions:
+class FrameModelOptions(ModelOptions):
     """What the three share: what they are fed, how the ResNet is split, and the heads."""
 
     source: str = "rows"
@@ -47,18 +47,17 @@ class FrameModelOptions:
     # A head that only the loss sees (aux.projected).
     projection_hidden: int = 128  # Features inside that head.
 
-    ALLOWED_SOURCES: ClassVar[tuple[str, ...]] = SOURCES
-
-    def __post_init__(self) -> None:
-        """Refuse impossible values."""
-        check_choice("source", self.source, self.ALLOWED_SOURCES)
-        check_choice("network", self.network, tuple(NETWORKS))
-        check_choice("split", self.split, (2, 3, None))
-        check_choice("base", self.base, STATES)
-        check_choice("tuned", self.tuned, STATES)
-        for name in ("frames_per_call", "contexts", "hidden", "hidden_layers", "embed_dim", "projection_hidden"):
-            check_positive(name, getattr(self, name))
-        check_dropout(self.dropout)
+    POSITIVE: ClassVar[tuple[str, ...]] = (
+        *("frames_per_call", "contexts", "hidden", "hidden_layers"),
+        *("embed_dim", "projection_hidden"),
+    )
+    CHOICES: ClassVar[Mapping[str, Sequence[object]]] = {
+        "source": SOURCES,
+        "network": tuple(NETWORKS),
+        "split": (2, 3, None),
+        "base": STATES,
+        "tuned": STATES,
+    }
 
     @classmethod
     def unused(cls, options: Mapping[str, Any], *, source: str, has_base: bool) -> tuple[str, str] | None:
@@ -93,11 +92,11 @@ class CarlOptions(FrameModelOptions):
     equal_layers: bool = False
     # Compat: all layers start with the same weights, as in the public code; else each has its own.
 
+    POSITIVE: ClassVar[tuple[str, ...]] = (*FrameModelOptions.POSITIVE, "heads", "width", "mlp_width")
+
     def __post_init__(self) -> None:
         """Refuse impossible values."""
         super().__post_init__()
-        for name in ("heads", "width", "mlp_width"):
-            check_positive(name, getattr(self, name))
         if self.layers < 0:
             raise ValueError(f"layers is {self.layers}; it must be at least 0.")
         if self.contexts != 1:
@@ -115,13 +114,8 @@ class ConvOptions(FrameModelOptions):
     conv_width: int = 512  # Channels of a convolution.
     conv_layers: int = 2  # Convolutions in all.
 
-    ALLOWED_SOURCES: ClassVar[tuple[str, ...]] = ("maps", "frames")
-
-    def __post_init__(self) -> None:
-        """Refuse impossible values."""
-        super().__post_init__()
-        check_positive("conv_width", self.conv_width)
-        check_positive("conv_layers", self.conv_layers)
+    POSITIVE: ClassVar[tuple[str, ...]] = (*FrameModelOptions.POSITIVE, "conv_width", "conv_layers")
+    CHOICES: ClassVar[Mapping[str, Sequence[object]]] = {**FrameModelOptions.CHOICES, "source": ("maps", "frames")}
 
 
 @dataclass(frozen=True, kw_only=True)

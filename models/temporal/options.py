@@ -9,14 +9,14 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
-from reelwright.models.option_checks import check_choice, check_dropout, check_positive, check_unused
+from reelwright.models.option_checks import ModelOptions, check_unused
 
 POSITIONS = ("learned", "sinusoidal")
 ATTENTIONS = ("full", "neighbours", "linformer")
 
 
 @dataclass(frozen=True, kw_only=True)
-class LinearOptions:
+class LinearOptions(ModelOptions):
     """Options of `linear`."""
 
     norm: bool = False  # LayerNorm on each row first.
@@ -26,35 +26,30 @@ class LinearOptions:
     # Weights of the linear layer start normally distributed with this standard deviation, its bias at 0 (TSM: 0.001);
     # None: as torch has it.
 
-    POOLS: ClassVar[tuple[str, ...]] = ("mean", "last")
+    CHOICES: ClassVar[Mapping[str, Sequence[object]]] = {"pool": ("mean", "last")}
 
     def __post_init__(self) -> None:
-        """Refuse impossible values."""
-        check_dropout(self.dropout)
+        """Raise ValueError for impossible values."""
+        super().__post_init__()
         if self.head_std is not None and not 0 < self.head_std < math.inf:
             message = f"head_std is {self.head_std}; it must be above 0, and finite."
             raise ValueError(message)
-        if self.pool is not None:
-            check_choice("pool", self.pool, self.POOLS)
 
 
 @dataclass(frozen=True, kw_only=True)
-class MlpOptions:
+class MlpOptions(ModelOptions):
     """Options of `mlp`."""
 
     hidden: int = 512  # Features of the hidden layer.
     dropout: float = 0.1  # Before the last layer.
     between: str = "gelu"  # gelu, or norm: LayerNorm and nothing else, with hidden 2048 the baseline of STORM-PSR.
 
-    def __post_init__(self) -> None:
-        """Refuse impossible values."""
-        check_positive("hidden", self.hidden)
-        check_choice("between", self.between, ("gelu", "norm"))
-        check_dropout(self.dropout)
+    POSITIVE: ClassVar[tuple[str, ...]] = ("hidden",)
+    CHOICES: ClassVar[Mapping[str, Sequence[object]]] = {"between": ("gelu", "norm")}
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransformerOptions:
+class TransformerOptions(ModelOptions):
     """Options of `transformer`."""
 
     layers: int = 4  # Blocks.
@@ -69,23 +64,12 @@ class TransformerOptions:
     causal: bool = False
     # True: a row sees itself and earlier rows only. The CLS token stands behind the last row and sees all.
 
-    POOLS: ClassVar[tuple[str, ...]] = ("cls", "mean", "last")
-
-    def __post_init__(self) -> None:
-        """Refuse impossible values."""
-        check_positive("layers", self.layers)
-        check_positive("heads", self.heads)
-        check_choice("positions", self.positions, POSITIONS)
-        check_dropout(self.dropout)
-        for name in ("head_dim", "width", "mlp_width"):
-            if getattr(self, name) is not None:
-                check_positive(name, getattr(self, name))
-        if self.pool is not None:
-            check_choice("pool", self.pool, self.POOLS)
+    POSITIVE: ClassVar[tuple[str, ...]] = ("layers", "heads", "head_dim", "width", "mlp_width")
+    CHOICES: ClassVar[Mapping[str, Sequence[object]]] = {"positions": POSITIONS, "pool": ("cls", "mean", "last")}
 
 
 @dataclass(frozen=True, kw_only=True)
-class StormTransformerOptions:
+class StormTransformerOptions(ModelOptions):
     """Options of `storm_transformer`; the defaults are those of the paper."""
 
     layers: int = 6  # Blocks.
@@ -103,24 +87,20 @@ class StormTransformerOptions:
     projected: int = 256
     # linformer: rows that keys and values are projected to.
 
-    POOLS: ClassVar[tuple[str, ...]] = ("cls", "mean")
+    POSITIVE: ClassVar[tuple[str, ...]] = ("layers", "heads", "head_dim", "mlp_width", "neighbours", "projected")
+    SHARES: ClassVar[tuple[str, ...]] = ("dropout", "embedding_dropout")
+    CHOICES: ClassVar[Mapping[str, Sequence[object]]] = {"attention": ATTENTIONS, "pool": ("cls", "mean")}
 
     def __post_init__(self) -> None:
-        """Refuse impossible values."""
-        for name in ("layers", "heads", "head_dim", "mlp_width", "neighbours", "projected"):
-            check_positive(name, getattr(self, name))
-        check_choice("attention", self.attention, ATTENTIONS)
+        """Raise ValueError for impossible values, and those without effect."""
+        super().__post_init__()
         of_kinds = {"neighbours": "neighbours", "linformer": "projected"}
         unused = [name for kind, name in of_kinds.items() if kind != self.attention]
         check_unused(self, unused, because=f"attention: {self.attention}")
-        check_dropout(self.dropout)
-        check_dropout(self.embedding_dropout)
-        if self.pool is not None:
-            check_choice("pool", self.pool, self.POOLS)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecurrentOptions:
+class RecurrentOptions(ModelOptions):
     """Options of `gru` and `lstm`."""
 
     layers: int = 1  # One above the other.
@@ -132,19 +112,12 @@ class RecurrentOptions:
     pool: str | None = None
     # last (real row) or mean; None: last. Not for per-row models.
 
-    POOLS: ClassVar[tuple[str, ...]] = ("mean", "last")
-
-    def __post_init__(self) -> None:
-        """Refuse impossible values."""
-        check_positive("layers", self.layers)
-        check_positive("width", self.width)
-        check_dropout(self.dropout)
-        if self.pool is not None:
-            check_choice("pool", self.pool, self.POOLS)
+    POSITIVE: ClassVar[tuple[str, ...]] = ("layers", "width")
+    CHOICES: ClassVar[Mapping[str, Sequence[object]]] = {"pool": ("mean", "last")}
 
 
 @dataclass(frozen=True, kw_only=True)
-class MsTcnOptions:
+class MsTcnOptions(ModelOptions):
     """Options of `ms_tcn`."""
 
     stages: int = 1
@@ -160,24 +133,17 @@ class MsTcnOptions:
     pool: str | None = None
     # mean or last of the rows' logits; None: mean. Not for per-row models.
 
-    POOLS: ClassVar[tuple[str, ...]] = ("mean", "last")
+    POSITIVE: ClassVar[tuple[str, ...]] = ("stages", "layers", "width")
+    CHOICES: ClassVar[Mapping[str, Sequence[object]]] = {"pool": ("mean", "last")}
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of what the model gives."""
         return (*(f"aux.stage{number}" for number in range(1, self.stages)), "logits")
 
-    def __post_init__(self) -> None:
-        """Refuse impossible values."""
-        for name in ("stages", "layers", "width"):
-            check_positive(name, getattr(self, name))
-        check_dropout(self.dropout)
-        if self.pool is not None:
-            check_choice("pool", self.pool, self.POOLS)
-
 
 @dataclass(frozen=True, kw_only=True)
-class AttentionBranchOptions:
+class AttentionBranchOptions(ModelOptions):
     """Options of `attention_branch`."""
 
     width: int = 256
@@ -198,6 +164,12 @@ class AttentionBranchOptions:
 
     reads_grids: ClassVar[bool] = True
     # Rows keep their positions: tokens and maps are not averaged.
+    POSITIVE: ClassVar[tuple[str, ...]] = ("width", "layers")
+    CHOICES: ClassVar[Mapping[str, Sequence[object]]] = {
+        "time": ("dense", "convolutional"),
+        "space": ("signed", "positive"),
+        "version": ("v1", "v2"),
+    }
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -208,12 +180,7 @@ class AttentionBranchOptions:
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
-        check_positive("width", self.width)
-        check_positive("layers", self.layers)
-        check_choice("time", self.time, ("dense", "convolutional"))
-        check_choice("space", self.space, ("signed", "positive"))
-        check_choice("version", self.version, ("v1", "v2"))
-        check_dropout(self.dropout)
+        super().__post_init__()
         if self.branch is not True:
             unused = ("space",) if self.branch else ("time", "space", "version")
             check_unused(self, unused, because=f"branch: {self.branch or 'false'}")

@@ -37,8 +37,8 @@ class FrameNetwork(VideoModel):
         return frames if frames.is_floating_point() else self.normalised(self.unit_range(frames))
 
     def unit_range(self, frames_BTHWC: Tensor) -> Tensor:
-        """uint8 frames as float (B,T,C,H,W) in [0, 1]."""
-        return frames_BTHWC.movedim(-1, 2).to(self.mean.dtype) / 255
+        """uint8 frames as float (B,T,C,H,W) in [0, 1]; those of pictures (B,H,W,C) as (B,C,H,W)."""
+        return frames_BTHWC.movedim(-1, -3).to(self.mean.dtype) / 255
 
     def normalised(self, x_BTCHW: Tensor) -> Tensor:
         """Frames in [0, 1] as the network wants them."""

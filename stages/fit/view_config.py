@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import model_validator
 
 from reelwright.models.systems.carl_options import FRAME_MODEL_OPTIONS
 from reelwright.models.temporal.options import EMBEDS_ROWS
-from reelwright.stages.base.config import Settings, setting, training
+from reelwright.stages.base.config import setting, training
+from reelwright.stages.datasets.sampling.settings import ViewSettings
 from reelwright.stages.fit.config import LearningSettings
 from reelwright.stages.fit.model_config import ModelSettings
 from reelwright.stages.objectives.config import ObjectiveSettings
@@ -22,33 +23,6 @@ _OF_SAMPLING = {
     "positive_window": "anchor_positive",
     "stride": "clip",
 }
-
-
-class ViewSettings(Settings):
-    """Views: rows of a video that are drawn anew every epoch; a video is an item, however long it is."""
-
-    length: PositiveInt = 80
-    """Rows of a view. A shorter video gives all its rows, and the rest is padded (with a mask)."""
-    sampling: Literal["time_augment", "offset_uniform", "anchor_positive", "clip"] | None = None
-    """time_augment: rows at random, in order, from a block of up to `max_stretch` times as many; offset_uniform: rows
-    anywhere in the video, in order; anchor_positive: rows, and shortly before each another one (of tcn); clip: rows
-    `stride` apart from a start anywhere. null: anchor_positive of objective tcn, clip of simclr, moco and byol, else
-    time_augment."""
-    max_stretch: float = Field(1.5, ge=1)
-    """time_augment: the longest block, in lengths of `base`."""
-    overlap: float = Field(0.2, ge=0, le=1)
-    """time_augment: share of a view that the other one of the video overlaps with at least; 0: they lie anywhere."""
-    base: Literal["clip", "video"] = "clip"
-    """time_augment. clip: blocks are crops of the video (CARL's FineGym); video: they are longer than the video, and a
-    random number of rows at the end is masked (CARL's Pouring, Penn Action and Kinetics)."""
-    positive_window: PositiveInt = 5
-    """anchor_positive: rows that a positive lies before its anchor at most."""
-    stride: PositiveInt = setting(1, when=lambda views: views.stride > 1)
-    """clip: rows from one row to the next; 1: neighbours."""
-    context_stride: PositiveInt = 1
-    """Rows from one context of a row to the next, of models with `contexts`."""
-    one_label: bool = False
-    """A batch has videos of one label only (the action of PennAction); the label is the video's own (labels.column)."""
 
 
 class NetworkSettings(LearningSettings):

@@ -5,22 +5,19 @@ Shape letters: B frames, C channels, H height, W width, E embedding size, K clas
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reelwright.models.contracts import Inputs, VideoModel
+from reelwright.models.contracts import Inputs
 from reelwright.models.encoders.build import DataConfig, Encoder
 from reelwright.models.systems.embedding_head import EmbeddingEncoder, ProjectionHead
+from reelwright.stages.finetune.module import FrameNetwork
 from reelwright.stages.pretrain.augment import augment_images
 from reelwright.stages.pretrain.frame_config import ImageAugmentSettings
 
 
-class PretrainModule(VideoModel):
+class PretrainModule(FrameNetwork):
     """`spatial`, the encoder, and the head that the loss needs. In eval mode it gives embeddings."""
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self,
@@ -38,15 +35,14 @@ class PretrainModule(VideoModel):
         self.projection = ProjectionHead(embed_dim) if projection and num_classes is None else None
         self.classifier = None if num_classes is None else nn.Linear(embed_dim, num_classes)
         self._augmentation = augmentation
-        for name in ("mean", "std"):
-            self.register_buffer(name, torch.tensor(getattr(data_config, name)).reshape(3, 1, 1), persistent=False)
+        self.see_as(data_config)
 
     def forward(self, batch: Inputs) -> dict[str, Tensor]:
         """uint8 `frames` (B,H,W,C) -> `embedding` (B,E) of unit length; in train mode its projection, or `logits`."""
-        x_BCHW = batch["frames"].movedim(-1, 1).to(self.mean.dtype) / 255
+        x_BCHW = self.unit_range(batch["frames"])
         if self.training:
             x_BCHW = augment_images(x_BCHW, self._augmentation)
-        x_BCHW = (x_BCHW - self.mean) / self.std
+        x_BCHW = self.normalised(x_BCHW)
         if self.training and self.classifier is not None:
             return {"logits": self.classifier(self._unscaled(x_BCHW))}
         embedding_BE = functional.normalize(self.spatial(x_BCHW)["pooled"].float(), dim=1)

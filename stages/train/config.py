@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Protocol, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator, model_validator
+from pydantic import NonNegativeFloat, PositiveInt, field_validator, model_validator
 
 from reelwright.models.clip_options import CLIP_MODEL_OPTIONS
 from reelwright.models.temporal.options import TEMPORAL_OPTIONS
-from reelwright.stages.base.config import Settings, execution, matters, node_input, setting, training
-from reelwright.stages.datasets.sampling.settings import CLIPS, WHOLE, Short, WindowGridSettings
+from reelwright.stages.base.config import execution, matters, node_input, setting, training
+from reelwright.stages.datasets.sampling.settings import CLIPS, WHOLE, EventSettings, Short, WindowGridSettings
 from reelwright.stages.datasets.tasks.registry import TASKS, TaskTraits
 from reelwright.stages.fit.model_config import ModelSettings
 from reelwright.stages.fit.view_config import NetworkSettings
@@ -32,20 +32,6 @@ class WindowSettings(WindowGridSettings):
     short: Short = "pad"
     """A video shorter than a window. pad: one window, padded (with a mask); repeat: one window, the last row repeated
     (no mask); leave_out: none, and the run says so."""
-
-
-class EventSettings(Settings):
-    """Where windows lie around events (starts of segments, times of steps): a density over their last rows."""
-
-    density: Literal["uniform", "gaussian", "bimodal", "poisson"] = "bimodal"
-    """gaussian: windows end near an event; bimodal: well before it (it is not in them) or well after it; poisson: near
-    it, rather later."""
-    sigma_rows: float = matters(15.0, when=lambda events: events.density != "uniform", gt=0)
-    """Width of a peak; of poisson its mean."""
-    separation_rows: float = matters(80.0, when=lambda events: events.density == "bimodal", ge=0)
-    """bimodal: from the event to either peak; windows should be longer."""
-    epsilon: float = Field(1e-8, ge=0)
-    """Added to the density of every row, so that any window may be drawn."""
 
 
 class TrainWindowSettings(WindowSettings):

@@ -22,9 +22,9 @@ from reelwright.stages.datasets.labelled import (
     no_windows,
 )
 from reelwright.stages.datasets.sampling.clips import ClipSampling, DrawnClips, clip_sampling
-from reelwright.stages.datasets.sampling.densities import EventDensity, rows_at
+from reelwright.stages.datasets.sampling.densities import rows_at, windows_miss_events
 from reelwright.stages.datasets.sampling.draws import Candidates, EpochSampler, sampling_weights
-from reelwright.stages.datasets.sampling.settings import WHOLE
+from reelwright.stages.datasets.sampling.settings import WHOLE, EventSettings
 from reelwright.stages.datasets.sampling.windows import WindowShape
 from reelwright.stages.datasets.tasks.task import Task
 from reelwright.stages.fit.config import LearningSettings
@@ -46,12 +46,12 @@ class WindowSampling:
     seed: int = 0
     per_epoch: int | None = None
     repeats: int = 1  # of each, side by side
-    density: EventDensity = field(default_factory=EventDensity)  # of kind events
+    density: EventSettings = field(default_factory=EventSettings)  # of kind events
 
     @classmethod
     def of(cls, config: WindowedSettings, *, repeats: int = 1) -> WindowSampling:
         """As the settings say."""
-        window, events = config.window, config.window.events
+        window = config.window
         shape = WindowShape(**window.model_dump(include=set(SHAPE_FIELDS)))
         return cls(
             shape=shape,
@@ -60,12 +60,7 @@ class WindowSampling:
             seed=config.seed,
             per_epoch=window.per_epoch,
             repeats=repeats,
-            density=EventDensity(
-                kind=events.density,
-                sigma_rows=events.sigma_rows,
-                separation_rows=events.separation_rows,
-                epsilon=events.epsilon,
-            ),
+            density=window.events,
         )
 
     @property
@@ -136,7 +131,7 @@ def find_windows(
         is_drawn = sampling.kind != "grid"
         for line in left_out_warnings(train_videos, val_videos, rows, shape=shape, clips=clips, is_drawn=is_drawn):
             note(line)
-    problem = sampling.density.problem(shape) if sampling.kind == "events" else None
+    problem = windows_miss_events(sampling.density, shape) if sampling.kind == "events" else None
     if problem is not None:
         note(f"warning: window.events: {problem}")
     return WindowData(train=train, draws=draws, val=val, counts=counts, shape=shape)

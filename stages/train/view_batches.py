@@ -25,6 +25,7 @@ from reelwright.stages.datasets.sampling.two_views import DrawnViews, ViewSample
 from reelwright.stages.datasets.sampling.windows import IntArray
 from reelwright.stages.fit.loop.batches import Batch, Origin, Split
 from reelwright.stages.fit.processes.world import ALONE, Share
+from reelwright.stages.train.window_batches import describe_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +93,7 @@ class VideoViews(ABC):
         """Inputs (1, ...) of one video as a whole, of at most so many of its rows, evenly spaced; see VideoViews."""
         count = self.rows_of_videos[video]
         rows = np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
-        contexts = context_frames(rows, num=self.sampler.num_contexts, stride=self.sampler.context_stride)
+        contexts = context_frames(rows, num=self.sampler.num_contexts, stride=self.sampler.views.context_stride)
         drawn = DrawnViews(
             video=np.array([video]),
             num_rows=np.array([count]),
@@ -162,9 +163,7 @@ class VideoViews(ABC):
         return np.where(drawn.mask, targets, IGNORED)
 
     def _described(self, drawn: DrawnViews) -> list[str]:
-        known = dict(enumerate(self.names))
-        spans = zip(drawn.video.tolist(), drawn.positions.min(1).tolist(), drawn.positions.max(1).tolist(), strict=True)
-        return [f"video {known.get(video, video)!r} rows {start}-{last}" for video, start, last in spans]
+        return describe_rows(drawn.video, drawn.positions.min(1), drawn.positions.max(1), self.names)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ from reelwright.stages.datasets.labelled import (
     distinct_videos,
     label_groups,
 )
-from reelwright.stages.datasets.sampling.two_views import TimeAugment, ViewSampler
+from reelwright.stages.datasets.sampling.two_views import ViewSampler
 from reelwright.stages.datasets.sampling.windows import IntArray
 from reelwright.stages.datasets.tasks.labels import LabelSpace
 from reelwright.stages.datasets.tasks.task import Task
@@ -67,22 +67,6 @@ def view_labels(work: Work, config: NetworkSettings) -> LabelSpace:
             "column in the manifest, or choose objective scl, tcc or tcn."
         )
     return LabelSpace(classes=classes, background=work.payload["background"] if classes else UNKNOWN)
-
-
-def view_sampler(config: NetworkSettings, *, num_views: int, num_contexts: int) -> ViewSampler:
-    """How views are drawn."""
-    views = config.views
-    assert views is not None
-    return ViewSampler(
-        strategy=config.view_sampling,
-        augment=TimeAugment(length=views.length, max_stretch=views.max_stretch, overlap=views.overlap, base=views.base),
-        num_views=num_views,
-        positive_window=views.positive_window,
-        stride=views.stride,
-        num_contexts=num_contexts,
-        context_stride=views.context_stride,
-        seed=config.seed,
-    )
 
 
 def view_values(
@@ -148,7 +132,14 @@ def learn_views(
     )
     counts = _counts(train, labels)
     objective = build_objective(config, task, counts=counts, device=place.device, plugins=work.plugins)
-    sampler = view_sampler(config, num_views=objective.num_views, num_contexts=num_contexts)
+    assert config.views is not None
+    sampler = ViewSampler(
+        strategy=config.view_sampling,
+        views=config.views,
+        num_views=objective.num_views,
+        num_contexts=num_contexts,
+        seed=config.seed,
+    )
     compares = 2 if config.objective is not None and config.objective.name in {"tcc", "simclr"} else 1
     common: dict[str, Any] = {"sampler": sampler, "batch_size": config.batch_size, "share": place.world.share}
     common["fewest"] = compares

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -75,25 +76,21 @@ class WindowBatches(LabelledBatches):
                 place = slice(start, start + len(part))
                 start = place.stop
                 rows = self.block.pick(index[place], scratch=scratch)
-                about = _About(self, ordered, part)
+                about = partial(self._about, ordered, part)
                 origin = Origin(epoch, part)
                 yield Batch({"rows": rows, "mask": mask[place]}, chosen[place], num_all, is_counted, about, origin)
 
-
-@dataclass(frozen=True)
-class _About:
-    """Names the windows of a batch when somebody asks."""
-
-    source: WindowBatches
-    ordered: Windows  # of the epoch
-    picked: IntArray
-
-    def __call__(self) -> list[str]:
-        return describe_windows(self.ordered.take(self.picked), self.source.shape, self.source.names)
+    def _about(self, ordered: Windows, picked: IntArray) -> list[str]:
+        return describe_windows(ordered.take(picked), self.shape, self.names)
 
 
 def describe_windows(windows: Windows, shape: WindowShape, names: tuple[str, ...]) -> list[str]:
     """`video 'a' rows 12-43` for every window; a number in place of an unknown name."""
+    return describe_rows(windows.video, windows.start, windows.last_row(shape), names)
+
+
+def describe_rows(video: IntArray, first: IntArray, last: IntArray, names: tuple[str, ...]) -> list[str]:
+    """`describe_windows` of the first and the last row of each."""
     known = dict(enumerate(names))
-    columns = zip(windows.video.tolist(), windows.start.tolist(), windows.last_row(shape).tolist(), strict=True)
+    columns = zip(video.tolist(), first.tolist(), last.tolist(), strict=True)
     return [f"video {known.get(video, video)!r} rows {start}-{last}" for video, start, last in columns]

@@ -21,7 +21,8 @@ from reelwright.models.systems.carl import FrameModel, build_frame_model
 from reelwright.stages.base.devices import pick_device
 from reelwright.stages.base.work import SilentReporter
 from reelwright.stages.datasets.feature_bank import FeatureBank
-from reelwright.stages.datasets.sampling.two_views import TimeAugment, ViewSampler
+from reelwright.stages.datasets.sampling.settings import ViewSettings
+from reelwright.stages.datasets.sampling.two_views import ViewSampler
 from reelwright.stages.fit.loop.trainer import Rates, Trainer, TrainerSettings
 from reelwright.stages.fit.optim.build import build_optimizer, parameter_groups
 from reelwright.stages.fit.optim.config import OptimizerSettings
@@ -90,7 +91,7 @@ def _our_rate(block: FeatureBank, *, length: int) -> float:
     """Steps a second of `Trainer.fit`, everything it does included."""
     device = block.rows.device
     model, chosen = _model(length, device), OptimizerSettings(lr=1e-4, weight_decay=1e-5, clip_norm=10.0)
-    sampler = ViewSampler(strategy="time_augment", augment=TimeAugment(length=length))
+    sampler = ViewSampler(strategy="time_augment", views=ViewSettings(length=length))
     batches = ViewBatches(block=block, sampler=sampler, batch_size=BATCH_SIZE)
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(

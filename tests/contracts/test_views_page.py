@@ -9,8 +9,8 @@ from typing import get_args
 import yaml
 
 from reelwright.models.systems.carl_options import FRAME_MODEL_OPTIONS
+from reelwright.stages.datasets.sampling.settings import ViewSettings
 from reelwright.stages.fit.optim.config import OptimizerSettings
-from reelwright.stages.fit.view_config import ViewSettings
 from reelwright.stages.objectives.self_supervised_settings import SELF_SUPERVISED
 from reelwright.stages.objectives.sequence_settings import SEQUENCE_OBJECTIVES
 from reelwright.stages.train.config import TrainConfig

@@ -14,47 +14,27 @@ whole window. Source: STORM-PSR (A3.7 of the domain reference), which has sigma 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from reelwright.stages.datasets.sampling.settings import EventSettings
 from reelwright.stages.datasets.sampling.windows import IntArray, WindowShape
 
 FloatArray = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, kw_only=True)
-class EventDensity:
-    """Which windows are drawn around events; rows and not seconds, for it is about windows of rows."""
-
-    kind: str = "bimodal"
-    sigma_rows: float = 15.0
-    # Width; of poisson its mean, and how far before the event it begins.
-    separation_rows: float = 80.0
-    # bimodal: from the event to either peak.
-    epsilon: float = 1e-8
-    # Added to every row before the sum is made 1, so that any window may be drawn.
-
-    def __post_init__(self) -> None:
-        """Refuse an unknown kind and numbers out of range."""
-        if self.kind not in DENSITIES:
-            raise ValueError(f"density {self.kind!r} is not known; allowed: {', '.join(DENSITIES)}.")
-        if self.sigma_rows <= 0 or self.separation_rows < 0 or self.epsilon < 0:
-            message = f"sigma_rows {self.sigma_rows} must be above 0, separation_rows {self.separation_rows} and "
-            raise ValueError(message + f"epsilon {self.epsilon} not negative.")
-
-    def problem(self, shape: WindowShape) -> str | None:
-        """Why windows of `shape` would hardly ever hold an event, and what to do; None where they do."""
-        if self.kind == "bimodal" and shape.span_rows <= self.separation_rows:
-            return (
-                f"windows reach over {shape.span_rows} rows, no more than separation_rows {self.separation_rows:g}: "
-                "hardly one would hold its event. Lengthen the window, or lessen separation_rows."
-            )
-        return None
+def windows_miss_events(how: EventSettings, shape: WindowShape) -> str | None:
+    """Why windows of `shape` would hardly ever hold an event, and what to do; None where they do."""
+    if how.density == "bimodal" and shape.span_rows <= how.separation_rows:
+        return (
+            f"windows reach over {shape.span_rows} rows, no more than separation_rows {how.separation_rows:g}: "
+            "hardly one would hold its event. Lengthen the window, or lessen separation_rows."
+        )
+    return None
 
 
-def row_density(event_rows: Sequence[float] | FloatArray | IntArray, num_rows: int, how: EventDensity) -> FloatArray:
+def row_density(event_rows: Sequence[float] | FloatArray | IntArray, num_rows: int, how: EventSettings) -> FloatArray:
     """Probability that a window's last row is this row, float64 (L,), summing to 1.
 
     Events are rows, also between or outside of the video's. Without any event, and with epsilon 0 where nothing else
@@ -64,7 +44,7 @@ def row_density(event_rows: Sequence[float] | FloatArray | IntArray, num_rows: i
         raise ValueError(f"a video has {num_rows} rows; leave videos without rows out.")
     row = np.arange(num_rows, dtype=np.float64)
     events = np.asarray(event_rows, dtype=np.float64).reshape(-1, 1)
-    density = DENSITIES[how.kind](row, events, how) + how.epsilon
+    density = DENSITIES[how.density](row, events, how) + how.epsilon
     total = density.sum()
     return density / total if total > 0 else np.full(num_rows, 1 / num_rows)
 
@@ -96,20 +76,20 @@ def rows_at(times_seconds: npt.ArrayLike, start_seconds: FloatArray) -> IntArray
     return rows
 
 
-def _uniform(row: FloatArray, _events: FloatArray, _how: EventDensity) -> FloatArray:
+def _uniform(row: FloatArray, _events: FloatArray, _how: EventSettings) -> FloatArray:
     return np.ones_like(row)
 
 
-def _gaussian(row: FloatArray, events: FloatArray, how: EventDensity) -> FloatArray:
+def _gaussian(row: FloatArray, events: FloatArray, how: EventSettings) -> FloatArray:
     return _normal(row, events, how.sigma_rows)
 
 
-def _bimodal(row: FloatArray, events: FloatArray, how: EventDensity) -> FloatArray:
+def _bimodal(row: FloatArray, events: FloatArray, how: EventSettings) -> FloatArray:
     centres = np.concatenate([events - how.separation_rows, events + how.separation_rows])
     return _normal(row, centres, how.sigma_rows)
 
 
-def _poisson(row: FloatArray, events: FloatArray, how: EventDensity) -> FloatArray:
+def _poisson(row: FloatArray, events: FloatArray, how: EventSettings) -> FloatArray:
     mean = how.sigma_rows
     count = row - np.round(events - mean).astype(np.int64)  # its counts are whole
     top = int(max(count.max(initial=0), 0))
@@ -126,7 +106,7 @@ def _normal(row: FloatArray, centres: FloatArray, sigma: float) -> FloatArray:
     return total
 
 
-DENSITIES: dict[str, Callable[[FloatArray, FloatArray, EventDensity], FloatArray]] = {
+DENSITIES: dict[str, Callable[[FloatArray, FloatArray, EventSettings], FloatArray]] = {
     "uniform": _uniform,
     "gaussian": _gaussian,
     "bimodal": _bimodal,

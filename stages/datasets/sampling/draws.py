@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from reelwright.stages.datasets.sampling.clips import DrawnClips
-from reelwright.stages.datasets.sampling.densities import EventDensity, row_density, start_probabilities
+from reelwright.stages.datasets.sampling.densities import row_density, start_probabilities
 from reelwright.stages.datasets.sampling.generators import generator_at
-from reelwright.stages.datasets.sampling.windows import IntArray, Windows, WindowShape, grid_windows
+from reelwright.stages.datasets.sampling.settings import EventSettings
+from reelwright.stages.datasets.sampling.windows import IntArray, Windows, WindowShape
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -32,7 +33,6 @@ class EpochSampler:
     per_epoch: int | None = None  # windows an epoch; None: as many as there are
     weights: FloatArray | None = None  # (N,) drawn with replacement; None: each once, in random order
     repeats: int = 1  # of each, side by side: repeated augmentation (Hoffer et al. 2020)
-    keep_length: bool = False  # with repeats, an epoch still takes `per_epoch`, of fewer different windows
     clips: DrawnClips | None = None  # a window stands for its video, of which each epoch draws a clip
 
     def __post_init__(self) -> None:
@@ -48,8 +48,7 @@ class EpochSampler:
         """How many windows an epoch takes, repeats counted."""
         if self.seed is None:
             return num_items
-        count = self.per_epoch or num_items
-        return count if self.keep_length else count * self.repeats
+        return (self.per_epoch or num_items) * self.repeats
 
     def order(self, num_items: int, epoch: int) -> IntArray:
         """Positions of the windows that the epoch takes; repeats of one stand side by side."""
@@ -57,8 +56,7 @@ class EpochSampler:
             return np.arange(num_items, dtype=np.int64)
         generator = np.random.default_rng([self.seed, epoch])
         count = self.per_epoch or num_items
-        different = -(-count // self.repeats) if self.keep_length else count
-        return np.repeat(self._drawn(num_items, different, generator), self.repeats)[: self.num_drawn(num_items)]
+        return np.repeat(self._drawn(num_items, count, generator), self.repeats)
 
     def windows(self, windows: Windows, order: IntArray, epoch: int) -> Windows:
         """The windows of an epoch in its ``order``; clips are drawn for each place, so repeats differ."""
@@ -83,12 +81,12 @@ IN_ORDER = EpochSampler()
 class Candidates:
     """The N windows that are drawn from, and what is known of them."""
 
-    windows: Windows  # of `every_window`, or some of them
+    windows: Windows  # of every start, or some of them
     num_rows: Sequence[int]  # of each video
     shape: WindowShape
     targets: npt.NDArray[np.generic]  # (N, ...) as `balanced_weights` takes them
     events: Sequence[Sequence[float]] = ()  # rows of each video's events
-    density: EventDensity = field(default_factory=EventDensity)
+    density: EventSettings = field(default_factory=EventSettings)
 
 
 def sampling_weights(name: str, candidates: Candidates) -> FloatArray | None:
@@ -99,11 +97,6 @@ def sampling_weights(name: str, candidates: Candidates) -> FloatArray | None:
     if name not in SAMPLINGS:
         raise ValueError(f"sampling {name!r} is not known; allowed: {', '.join(SAMPLINGS)}.")
     return SAMPLINGS[name](candidates)
-
-
-def every_window(num_rows: Sequence[int], shape: WindowShape) -> Windows:
-    """All windows that there can be, of every start; of a short video one window or none."""
-    return grid_windows(num_rows, WindowShape(length=shape.length, dilation=shape.dilation, short=shape.short))
 
 
 def per_video_weights(windows: Windows) -> FloatArray:
@@ -133,11 +126,11 @@ def event_weights(
     shape: WindowShape,
     *,
     events: Sequence[Sequence[float]],
-    how: EventDensity,
+    how: EventSettings,
 ) -> FloatArray:
     """The same share for every video, within it the density around its events; (N,), summing to 1.
 
-    `windows` are those of `every_window`, or some of them; `events` are the rows of each video's events. Mass of a
+    `windows` are those of every start, or some of them; `events` are the rows of each video's events. Mass of a
     window that was left out is given to the others of its video.
     """
     weights = np.zeros(len(windows))

@@ -40,35 +40,12 @@ import numpy as np
 import numpy.typing as npt
 
 from reelwright.stages.datasets.sampling.generators import generators_at
+from reelwright.stages.datasets.sampling.settings import ViewSettings
 
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
-BASES = ("clip", "video")
 STRATEGIES = ("time_augment", "offset_uniform", "anchor_positive", "clip")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TimeAugment:
-    """How two views are drawn."""
-
-    length: int
-    # T, frames of a view.
-    max_stretch: float = 1.5
-    # Largest length of a block, in lengths of its base.
-    overlap: float = 0.2
-    # The second block starts at most (1 - overlap) clips before or after the first frame of view 1; 0: anywhere.
-    base: str = "clip"
-    # clip: blocks are crops of the video (CARL's FineGym). video: blocks are longer than the video, offsets are 0, and
-    # a random number of frames at the end is masked (CARL's Pouring, Penn Action and Kinetics).
-
-    def __post_init__(self) -> None:
-        """Refuse what could not be drawn."""
-        if self.base not in BASES:
-            raise ValueError(f"base {self.base!r} is not known; allowed: {', '.join(BASES)}.")
-        if self.length < 1 or self.max_stretch < 1 or not 0 <= self.overlap <= 1:
-            message = f"length {self.length} and max_stretch {self.max_stretch} must be at least 1, overlap "
-            raise ValueError(message + f"{self.overlap} in [0, 1].")
 
 
 @dataclass(frozen=True)
@@ -79,7 +56,7 @@ class View:
     mask: BoolArray
 
 
-def two_views(num_frames: int, how: TimeAugment, generator: np.random.Generator) -> tuple[View, View]:
+def two_views(num_frames: int, how: ViewSettings, generator: np.random.Generator) -> tuple[View, View]:
     """Draw both views of a video of `num_frames`; the second keeps `how.overlap` with the first."""
     first = _steps(num_frames, how, generator, before=None)
     second = _steps(num_frames, how, generator, before=int(first[0]))
@@ -135,13 +112,13 @@ def context_frames(frames: IntArray, *, num: int, stride: int) -> IntArray:
     return found
 
 
-def block_size(num_frames: int, stretch: float, how: TimeAugment) -> int:
+def block_size(num_frames: int, stretch: float, how: ViewSettings) -> int:
     """Frames that a view is drawn from."""
     valid = min(num_frames, how.length)
     return math.ceil(stretch * (valid if how.base == "clip" else num_frames))
 
 
-def offset_bounds(num_frames: int, block: int, how: TimeAugment, *, before: int | None) -> tuple[int, int]:
+def offset_bounds(num_frames: int, block: int, how: ViewSettings, *, before: int | None) -> tuple[int, int]:
     """Where a block may start, half-open; `before` is the first frame of the view drawn before, None for the first."""
     if before is None or how.overlap == 0:
         return 0, max(num_frames - block, 1)
@@ -150,7 +127,7 @@ def offset_bounds(num_frames: int, block: int, how: TimeAugment, *, before: int 
     return low, max(1, min(num_frames - block + 1, before + shift + 1))
 
 
-def _steps(num_frames: int, how: TimeAugment, generator: np.random.Generator, *, before: int | None) -> IntArray:
+def _steps(num_frames: int, how: ViewSettings, generator: np.random.Generator, *, before: int | None) -> IntArray:
     _check(num_frames)
     valid = min(num_frames, how.length)
     block = block_size(num_frames, generator.uniform(1, how.max_stretch), how)
@@ -188,15 +165,9 @@ class ViewSampler:
     strategy: str
     # time_augment, offset_uniform: as `two_views`, `uniform_view`; anchor_positive, clip: `anchor_positive_view`,
     # `clip_view`.
-    augment: TimeAugment
-    # Its length is that of all strategies, the rest is of time_augment.
+    views: ViewSettings
     num_views: int = 2
-    positive_window: int = 5
-    # Largest distance of a positive from its anchor.
-    stride: int = 1
-    # Frames from one of a clip to its next.
     num_contexts: int = 1
-    context_stride: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -206,10 +177,8 @@ class ViewSampler:
         if self.num_views not in (1, 2):
             raise ValueError(f"num_views is {self.num_views}; allowed: 1 or 2.")
         if self.strategy == "anchor_positive":
-            anchor_positive_view(
-                1, length=self.augment.length, window=self.positive_window, generator=np.random.default_rng(0)
-            )
-        context_frames(np.zeros(1, dtype=np.int64), num=self.num_contexts, stride=self.context_stride)
+            self._view(1, np.random.default_rng(0))
+        context_frames(np.zeros(1, dtype=np.int64), num=self.num_contexts, stride=self.views.context_stride)
 
     @property
     def least_rows(self) -> int:
@@ -219,8 +188,8 @@ class ViewSampler:
     @property
     def full_rows(self) -> int:
         """Rows that a video needs for a view without padding."""
-        length = self.augment.length
-        return (length - 1) * self.stride + 1 if self.strategy == "clip" else length
+        length = self.views.length
+        return (length - 1) * self.views.stride + 1 if self.strategy == "clip" else length
 
     def drawn(self, videos: Sequence[int], num_rows: Sequence[int], *, epoch: int, places: Sequence[int]) -> DrawnViews:
         """Views of ``videos`` (N,), of ``num_rows`` (N,) each, that stand at ``places`` (N,) of the epoch's order.
@@ -233,25 +202,25 @@ class ViewSampler:
             for rows, generator in zip(num_rows, generators, strict=True)
             for view in self._views(int(rows), generator)
         ]
-        shape = (len(found), self.augment.length)
+        shape = (len(found), self.views.length)
         positions = np.array([view.frames for view in found], dtype=np.int64).reshape(shape)
         return DrawnViews(
             video=np.repeat(np.asarray(videos, dtype=np.int64), self.num_views),
             num_rows=np.repeat(np.asarray(num_rows, dtype=np.int64), self.num_views),
             positions=positions,
             mask=np.array([view.mask for view in found], dtype=np.bool_).reshape(shape),
-            rows=context_frames(positions, num=self.num_contexts, stride=self.context_stride),
+            rows=context_frames(positions, num=self.num_contexts, stride=self.views.context_stride),
         )
 
     def _views(self, num_rows: int, generator: np.random.Generator) -> tuple[View, ...]:
         if self.strategy == "time_augment":
-            return two_views(num_rows, self.augment, generator)[: self.num_views]
+            return two_views(num_rows, self.views, generator)[: self.num_views]
         return tuple(self._view(num_rows, generator) for _ in range(self.num_views))
 
     def _view(self, num_rows: int, generator: np.random.Generator) -> View:
-        length = self.augment.length
+        length = self.views.length
         if self.strategy == "offset_uniform":
             return uniform_view(num_rows, length=length, generator=generator)
         if self.strategy == "clip":
-            return clip_view(num_rows, length=length, stride=self.stride, generator=generator)
-        return anchor_positive_view(num_rows, length=length, window=self.positive_window, generator=generator)
+            return clip_view(num_rows, length=length, stride=self.views.stride, generator=generator)
+        return anchor_positive_view(num_rows, length=length, window=self.views.positive_window, generator=generator)

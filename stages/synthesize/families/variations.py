@@ -61,10 +61,6 @@ def _horseshoe(x: Points, y: Points) -> Pair:
     return (x - y) * (x + y) / r, 2 * x * y / r
 
 
-def _polar(x: Points, y: Points) -> Pair:
-    return np.arctan2(y, x) / np.pi, _radius(x, y) - 1
-
-
 def _handkerchief(x: Points, y: Points) -> Pair:
     r, theta = _radius(x, y), np.arctan2(y, x)
     return r * np.sin(theta + r), r * np.cos(theta - r)
@@ -86,10 +82,6 @@ def _spiral(x: Points, y: Points) -> Pair:
     return (x / r + np.sin(r)) / r, (y / r - np.cos(r)) / r
 
 
-def _hyperbolic(x: Points, y: Points) -> Pair:
-    return y / (x * x + y * y), x
-
-
 def _diamond(x: Points, y: Points) -> Pair:
     r = _radius(x, y)
     return y / r * np.cos(r), x / r * np.sin(r)
@@ -107,21 +99,9 @@ def _julia(x: Points, y: Points, uniform: Points) -> Pair:
     return root * np.cos(half), root * np.sin(half)
 
 
-def _bent(x: Points, y: Points) -> Pair:
-    return x + np.minimum(x, 0), y - np.minimum(y, 0) / 2
-
-
-def _waves(x: Points, y: Points, chosen: Chosen) -> Pair:
-    return x + chosen.b * np.sin(y / chosen.tx**2), y + chosen.d * np.sin(x / chosen.ty**2)
-
-
 def _fisheye(x: Points, y: Points) -> Pair:
     scale = 2 / (_radius(x, y) + 1)
     return scale * y, scale * x
-
-
-def _popcorn(x: Points, y: Points, chosen: Chosen) -> Pair:
-    return x + chosen.tx * np.sin(_tan(3 * y)), y + chosen.ty * np.sin(_tan(3 * x))
 
 
 def _exponential(x: Points, y: Points) -> Pair:
@@ -169,10 +149,6 @@ def _noise(x: Points, y: Points, uniform: Points) -> Pair:
     return scale * x, scale * y
 
 
-def _tangent(x: Points, y: Points) -> Pair:
-    return np.sin(x) / np.cos(y), _tan(y)
-
-
 def _rays(x: Points, y: Points, uniform: Points) -> Pair:
     scale = np.tan(np.pi * uniform[0]).astype(x.dtype) / (x * x + y * y)
     return scale * np.cos(x), scale * np.sin(y)
@@ -198,25 +174,31 @@ def _tan(x: Points) -> Points:
     return np.asarray(np.sin(x) / np.cos(x))
 
 
+def _sin_tan(x: Points) -> Points:
+    return np.asarray(np.sin(_tan(x)))
+
+
 VARIATIONS: dict[int, Variation] = {
     0: Variation("linear", lambda x, y: (x, y)),
     1: Variation("sinusoidal", lambda x, y: (np.sin(x), np.sin(y))),
     2: Variation("spherical", _spherical),
     3: Variation("swirl", _swirl),
     4: Variation("horseshoe", _horseshoe),
-    5: Variation("polar", _polar),
+    5: Variation("polar", lambda x, y: (np.arctan2(y, x) / np.pi, _radius(x, y) - 1)),
     6: Variation("handkerchief", _handkerchief),
     7: Variation("heart", _heart),
     8: Variation("disc", _disc),
     9: Variation("spiral", _spiral),
-    10: Variation("hyperbolic", _hyperbolic),
+    10: Variation("hyperbolic", lambda x, y: (y / (x * x + y * y), x)),
     11: Variation("diamond", _diamond),
     12: Variation("ex", _ex),
     13: Variation("julia", _julia, "uniform"),
-    14: Variation("bent", _bent),
-    15: Variation("waves", _waves, "chosen"),
+    14: Variation("bent", lambda x, y: (x + np.minimum(x, 0), y - np.minimum(y, 0) / 2)),
+    15: Variation("waves", lambda x, y, c: (x + c.b * np.sin(y / c.tx**2), y + c.d * np.sin(x / c.ty**2)), "chosen"),
     16: Variation("fisheye", _fisheye),
-    17: Variation("popcorn", _popcorn, "chosen"),
+    17: Variation(
+        "popcorn", lambda x, y, c: (x + c.tx * np.sin(_tan(3 * y)), y + c.ty * np.sin(_tan(3 * x))), "chosen"
+    ),
     18: Variation("exponential", _exponential),
     19: Variation("power", _power),
     20: Variation("cosine", _cosine),
@@ -226,7 +208,7 @@ VARIATIONS: dict[int, Variation] = {
     28: Variation("bubble", _bubble),
     29: Variation("cylinder", lambda x, y: (np.sin(x), y)),
     31: Variation("noise", _noise, "uniform"),
-    42: Variation("tangent", _tangent),
+    42: Variation("tangent", lambda x, y: (np.sin(x) / np.cos(y), _tan(y))),
     44: Variation("rays", _rays, "uniform"),
     45: Variation("blade", _blade, "uniform"),
     48: Variation("cross", _cross),

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from reelwright.stages.datasets.sampling.two_views import TimeAugment, ViewSampler
+from reelwright.stages.datasets.sampling.settings import ViewSettings
+from reelwright.stages.datasets.sampling.two_views import ViewSampler
 from reelwright.stages.finetune.clips import ClipReading
 from reelwright.stages.finetune.view_clips import FrameViewBatches
 
@@ -29,7 +30,7 @@ def plain(video, rows):
 
 def source(*, num_contexts=1, transforms=(), draws=True):
     sampler = ViewSampler(
-        strategy="time_augment", augment=TimeAugment(length=6), num_contexts=num_contexts, context_stride=4, seed=9
+        strategy="time_augment", views=ViewSettings(length=6, context_stride=4), num_contexts=num_contexts, seed=9
     )
     reading = ClipReading(train=read, val=plain, transforms=transforms)
     return FrameViewBatches(sampler=sampler, batch_size=2, reading=reading, num_frames=COUNTS, draws=draws)

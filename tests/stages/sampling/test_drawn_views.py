@@ -7,14 +7,15 @@ from dataclasses import astuple
 import numpy as np
 import pytest
 
-from reelwright.stages.datasets.sampling.two_views import STRATEGIES, DrawnViews, TimeAugment, ViewSampler
+from reelwright.stages.datasets.sampling.settings import ViewSettings
+from reelwright.stages.datasets.sampling.two_views import STRATEGIES, DrawnViews, ViewSampler
 
 VIDEOS, ROWS = [4, 0, 4, 2], [30, 9, 30, 1]
 
 
 def sampler(strategy="time_augment", **options):
-    how = {"length": 12, **options.pop("augment", {})}
-    return ViewSampler(strategy=strategy, augment=TimeAugment(**how), **{"seed": 3, **options})
+    how = {"length": 12, **options.pop("views", {})}
+    return ViewSampler(strategy=strategy, views=ViewSettings(**how), **{"seed": 3, **options})
 
 
 def drawn(views, *, epoch=0, places=range(4)):
@@ -29,7 +30,7 @@ def equal(one, two):
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("num_views", [1, 2])
 def test_what_is_drawn(strategy, num_views):
-    found = drawn(sampler(strategy, num_views=num_views, num_contexts=3, context_stride=2))
+    found = drawn(sampler(strategy, num_views=num_views, num_contexts=3, views={"context_stride": 2}))
     count = 4 * num_views
     assert found.positions.shape == found.mask.shape == (count, 12)
     assert found.rows.shape == (count, 12, 3)
@@ -70,17 +71,17 @@ def test_the_two_views_differ(strategy):
 
 
 def test_base_and_overlap_reach_the_views():
-    cropped = drawn(sampler(augment={"overlap": 1.0, "max_stretch": 1.0}), places=range(0, 40, 4))
+    cropped = drawn(sampler(views={"overlap": 1.0, "max_stretch": 1.0}), places=range(0, 40, 4))
     assert (cropped.positions[::2] == cropped.positions[1::2]).all()  # crops of 12 at one place
     assert (np.diff(cropped.positions) == 1).all()
-    whole = drawn(sampler(augment={"base": "video"}), places=range(0, 80, 4))
+    whole = drawn(sampler(views={"base": "video"}), places=range(0, 80, 4))
     assert whole.positions[:, 0].max() < 30
     assert not whole.mask.all()  # blocks reach past the end
     assert (np.ptp(whole.positions, axis=1) > 12).any()
 
 
 def test_one_long_video():
-    views = sampler(augment={"length": 80, "base": "video"})
+    views = sampler(views={"length": 80, "base": "video"})
     found = views.drawn([0], [100_000], epoch=0, places=[7])
     assert found.mask.any(1).all()
     assert (np.diff(found.positions[found.mask.all(1)]) > 0).all()
@@ -95,8 +96,7 @@ def test_no_video():
 BAD = {
     "strategy": ({"strategy": "all"}, "strategy 'all' is not known; allowed: time_augment, offset_uniform"),
     "views": ({"num_views": 3}, "num_views is 3; allowed: 1 or 2"),
-    "odd": ({"strategy": "anchor_positive", "augment": {"length": 5}}, "length 5 must be even"),
-    "window": ({"strategy": "anchor_positive", "positive_window": 0}, "window 0 at least 1"),
+    "odd": ({"strategy": "anchor_positive", "views": {"length": 5}}, "length 5 must be even"),
     "context": ({"num_contexts": 0}, "context of 0 frames"),
 }
 

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from reelwright.models.systems.step_states import change_labels
 from reelwright.stages.datasets.changes import step_changes, window_changes
 from reelwright.stages.datasets.sampling.densities import (
-    EventDensity,
     row_density,
     rows_at,
     start_of_last_row,
     start_probabilities,
+    windows_miss_events,
 )
 from reelwright.stages.datasets.sampling.draws import (
     SAMPLINGS,
@@ -25,11 +25,11 @@ from reelwright.stages.datasets.sampling.draws import (
     EpochSampler,
     balanced_weights,
     event_weights,
-    every_window,
     per_video_weights,
     sampling_weights,
 )
-from reelwright.stages.datasets.sampling.windows import WindowShape
+from reelwright.stages.datasets.sampling.settings import EventSettings
+from reelwright.stages.datasets.sampling.windows import WindowShape, grid_windows
 
 PSR = json.loads((Path(__file__).parents[2] / "data" / "sampling_vectors.json").read_text())["psr"]
 KCAS = {f"{case['mode']} {case['events']}": case for case in PSR["kcas"]["cases"]}
@@ -38,7 +38,7 @@ KCAS = {f"{case['mode']} {case['events']}": case for case in PSR["kcas"]["cases"
 @pytest.mark.parametrize("case", KCAS.values(), ids=KCAS)
 def test_densities_of_storm_psr(case):
     density = row_density(
-        case["events"], case["num_frames"], EventDensity(kind=case["mode"].replace("poission", "poisson"))
+        case["events"], case["num_frames"], EventSettings(density=case["mode"].replace("poission", "poisson"))
     )
     assert density.sum() == pytest.approx(case["sum"])
     assert density.argmax() == case["argmax"]
@@ -49,16 +49,16 @@ def test_densities_of_storm_psr(case):
 def test_other_widths():
     """At the peak of one event far from the border: 1 / (sigma sqrt(2 pi)), and half of it for either of two."""
     peak = 1 / (4 * np.sqrt(2 * np.pi))
-    gaussian = row_density([100], 200, EventDensity(kind="gaussian", sigma_rows=4, epsilon=0))
+    gaussian = row_density([100], 200, EventSettings(density="gaussian", sigma_rows=4, epsilon=0))
     assert gaussian[100] == pytest.approx(peak)
-    bimodal = row_density([100], 200, EventDensity(sigma_rows=4, separation_rows=30, epsilon=0))
+    bimodal = row_density([100], 200, EventSettings(sigma_rows=4, separation_rows=30, epsilon=0))
     assert bimodal[[70, 130]] == pytest.approx([peak / 2, peak / 2])
-    poisson = row_density([50], 200, EventDensity(kind="poisson", sigma_rows=2, epsilon=0))
+    poisson = row_density([50], 200, EventSettings(density="poisson", sigma_rows=2, epsilon=0))
     assert poisson[47:51] == pytest.approx([0, np.exp(-2), 2 * np.exp(-2), 2 * np.exp(-2)])
 
 
 def test_without_events_all_rows_are_alike():
-    for how in (EventDensity(), EventDensity(epsilon=0), EventDensity(kind="uniform")):
+    for how in (EventSettings(), EventSettings(epsilon=0), EventSettings(density="uniform")):
         assert row_density([], 4, how).tolist() == [0.25] * 4
 
 
@@ -117,8 +117,8 @@ def test_steps_as_changes():
     assert none.tolist() == [[0, 0, 0]]
 
 
-def test_every_window_of_every_video():
-    windows = every_window([5, 2, 0], WindowShape(length=3, hop=9))
+def test_every_video_weighs_alike():
+    windows = grid_windows([5, 2, 0], WindowShape(length=3))
     assert windows.start.tolist() == [0, 1, 2, 0]
     assert windows.video.tolist() == [0, 0, 0, 1]
     assert per_video_weights(windows).tolist() == pytest.approx([1 / 6] * 3 + [1 / 2])
@@ -139,8 +139,8 @@ def test_balanced_weights(targets, weights):
 
 
 def test_event_weights_share_out_by_video():
-    shape, how = WindowShape(length=3), EventDensity(kind="gaussian", sigma_rows=2)
-    windows = every_window([40, 20, 2], shape)
+    shape, how = WindowShape(length=3), EventSettings(density="gaussian", sigma_rows=2)
+    windows = grid_windows([40, 20, 2], shape)
     weights = event_weights(windows, [40, 20, 2], shape, events=[[10.0], [], []], how=how)
     assert [weights[windows.video == video].sum() for video in range(3)] == pytest.approx([1 / 3] * 3)
     first = windows.video == 0
@@ -154,9 +154,9 @@ def test_event_weights_share_out_by_video():
 @pytest.mark.parametrize("name", SAMPLINGS)
 def test_samplings_by_name(name):
     shape, num_rows = WindowShape(length=3), [30, 12]
-    windows = every_window(num_rows, shape)
+    windows = grid_windows(num_rows, shape)
     targets = (windows.start > 20).astype(np.int64)
-    density = EventDensity(kind="gaussian", sigma_rows=2)
+    density = EventSettings(density="gaussian", sigma_rows=2)
     candidates = Candidates(
         windows=windows, num_rows=num_rows, shape=shape, targets=targets, events=[[5], [5]], density=density
     )
@@ -198,7 +198,6 @@ def test_without_weights_each_is_taken_once_before_any_is_taken_twice():
 REPEATS = {
     # settings, windows an epoch, different ones
     "each three times": ({"repeats": 3}, 30, 10),
-    "as long as before": ({"repeats": 3, "keep_length": True}, 10, 4),
     "of some": ({"repeats": 2, "per_epoch": 6}, 12, 6),
 }
 
@@ -223,15 +222,13 @@ def test_an_epoch_is_the_same_whenever_it_is_asked_for():
 
 
 def test_windows_that_hardly_hold_their_event_are_told():
-    assert "Lengthen the window" in EventDensity().problem(WindowShape(length=65))
-    assert EventDensity().problem(WindowShape(length=65, dilation=4)) is None
-    assert EventDensity(kind="gaussian").problem(WindowShape(length=65)) is None
+    assert "Lengthen the window" in windows_miss_events(EventSettings(), WindowShape(length=65))
+    assert windows_miss_events(EventSettings(), WindowShape(length=65, dilation=4)) is None
+    assert windows_miss_events(EventSettings(density="gaussian"), WindowShape(length=65)) is None
 
 
 BAD = {
-    "kind": (lambda: EventDensity(kind="bimodel"), "density 'bimodel' is not known; allowed: uniform, gaussian"),
-    "sigma": (lambda: EventDensity(sigma_rows=0), "sigma_rows 0 must be above 0"),
-    "rows": (lambda: row_density([], 0, EventDensity()), "a video has 0 rows"),
+    "rows": (lambda: row_density([], 0, EventSettings()), "a video has 0 rows"),
     "all 0": (lambda: EpochSampler(seed=0, weights=np.zeros(3)), "all weights of windows are 0"),
     "NaN": (lambda: EpochSampler(seed=0, weights=np.array([np.nan])), "must be finite"),
     "repeats": (lambda: EpochSampler(seed=0, repeats=0), "repeats is 0"),
@@ -241,7 +238,7 @@ BAD = {
     "sampling": (
         lambda: sampling_weights(
             "grid",
-            Candidates(windows=every_window([3], WindowShape(length=2)), num_rows=[3], shape=None, targets=np.zeros(2)),
+            Candidates(windows=grid_windows([3], WindowShape(length=2)), num_rows=[3], shape=None, targets=np.zeros(2)),
         ),
         "sampling 'grid' is not known; allowed: all, random, per_video, balanced, events",
     ),

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from reelwright.stages.datasets.labelled import KnownRows, LabelledVideo
-from reelwright.stages.datasets.sampling.densities import EventDensity, row_density
+from reelwright.stages.datasets.sampling.densities import row_density
+from reelwright.stages.datasets.sampling.settings import EventSettings
 from reelwright.stages.datasets.tasks.labels import LabelSpace
 from reelwright.stages.datasets.tasks.task import build_task
 from reelwright.stages.train.config import TrainConfig
@@ -94,7 +95,7 @@ def test_draws_follow_the_density_around_events(spans_of):
     )
     found, draws = _windows(only, rows, config)
     last = found.windows.take(draws.order(len(found), 0)).start + 3
-    expected = row_density([0, 50], 100, EventDensity(kind="gaussian", sigma_rows=2.0, epsilon=0.0))
+    expected = row_density([0, 50], 100, EventSettings(density="gaussian", sigma_rows=2.0, epsilon=0.0))
     near = np.bincount(last, minlength=100)[45:56] / len(last)
     assert near.tolist() == pytest.approx(expected[45:56].tolist(), abs=0.01)
     assert (last == 3).mean() == pytest.approx(expected[:4].sum(), abs=0.01)

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 from reelwright.models.encoders.build import build_encoder
 from reelwright.stages.base.work import InputRef, VideoItem
-from reelwright.stages.datasets.sampling.two_views import TimeAugment, ViewSampler
+from reelwright.stages.datasets.sampling.settings import ViewSettings
+from reelwright.stages.datasets.sampling.two_views import ViewSampler
 from reelwright.stages.embed_rows.work import run_items as embed_rows
 from reelwright.stages.train.config import TrainConfig
 from reelwright.stages.train.map_batches import MapBatches
@@ -67,7 +68,7 @@ def numbered(toy, *, num_views, row=(1, 1, 1)):
         values = values.reshape(*values.shape, *row).astype(np.float32)
         toy.write("numbers", f"d{video}", values, name="layer3.map")
     store = EmbeddingStore(toy.store.embeddings("numbers"))
-    sampler = ViewSampler(strategy="time_augment", augment=TimeAugment(length=4), seed=3)
+    sampler = ViewSampler(strategy="time_augment", views=ViewSettings(length=4), seed=3)
     opened = [store.rows(f"d{video}") for video in range(len(LENGTHS))]
     common = {"sampler": sampler, "batch_size": 2, "rows": opened, "output": "layer3.map", "row_axes": len(row)}
     return lambda **more: MapBatches(videos=(2, 0, 1), **common, **more)

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from reelwright.stages.datasets.feature_bank import FeatureBank
-from reelwright.stages.datasets.sampling.two_views import TimeAugment, ViewSampler
+from reelwright.stages.datasets.sampling.settings import ViewSettings
+from reelwright.stages.datasets.sampling.two_views import ViewSampler
 from reelwright.stages.fit.processes.world import Share
 from reelwright.stages.objectives.contract import batch_loss
 from reelwright.stages.objectives.sequence import sequence_objective
@@ -31,10 +32,9 @@ def block(num_rows=ROWS):
 def batches(*, batch_size=3, num_views=2, share=None, strategy="time_augment", num_contexts=1, **more):
     sampler = ViewSampler(
         strategy=strategy,
-        augment=TimeAugment(length=8),
+        views=ViewSettings(length=8, context_stride=3),
         num_views=num_views,
         num_contexts=num_contexts,
-        context_stride=3,
         seed=1,
     )
     options = {"share": share} if share else {}
@@ -165,7 +165,7 @@ def misplaced(embed, bank):
 def test_sequence_contrast_learns_time_from_views():
     """Without a label or a time, rows of other videos at the same point of the course come near each other."""
     bank = speeds()
-    sampler = ViewSampler(strategy="time_augment", augment=TimeAugment(length=24), seed=2)
+    sampler = ViewSampler(strategy="time_augment", views=ViewSettings(length=24), seed=2)
     source = ViewBatches(block=bank, sampler=sampler, batch_size=5)
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 16))
