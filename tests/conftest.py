@@ -19,12 +19,7 @@ settings.load_profile("same")
 gc.set_threshold(50_000, 20, 100)  # as the command does; else a twelfth of the time goes into looking for circles
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
-
-@pytest.fixture(autouse=True)
-def _own_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A store that a person shares by an environment variable is never written by a test."""
-    monkeypatch.delenv("REELWRIGHT_STORE", raising=False)
+os.environ.pop("REELWRIGHT_STORE", None)  # a store that a person shares is never written by a test
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -35,10 +30,9 @@ def _forked_decoders():
         yield
 
 
-@pytest.fixture(autouse=True)
-def _let_go():
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
     """What a unit of work that was done in this process keeps (models) is not there for the next test."""
-    yield
     unit = sys.modules.get("reelwright.stages.base.unit")
     if unit is not None:
         unit.hold(0)

@@ -198,6 +198,7 @@ _IMPORTS = {  # all that a process would import, so that a fork begins to work a
         "reelwright.stages.decode.tasks",
     ),
 }
+_OF_BUCKETS = {"AWS_ENDPOINT_URL": "s3fs"}  # variable of a process -> what it will import, too
 _servers: dict[str, tuple[subprocess.Popen[bytes], socket.socket]] = {}
 _asking = threading.Lock()
 
@@ -245,6 +246,8 @@ def serve(descriptor: int, kind: str) -> None:
         while not pending.endswith(b"\n"):
             pending += connection.recv(_PIECE_BYTES)
         asked, pending = json.loads(pending), b""
+        for module in (_OF_BUCKETS[name] for name in _OF_BUCKETS if name in asked["env"]):
+            import_module(module)
         middle = os.fork()
         if middle == 0:
             connection.close()

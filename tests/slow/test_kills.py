@@ -143,7 +143,7 @@ def test_a_run_that_is_killed_loses_the_shard_in_flight_and_nothing_else(referen
         before = finished_files(store.root)
         has_weights = any(store.root.glob("runs/*/model.safetensors"))
         has_checkpoint = any(store.root.glob("runs/*/checkpoints/last/state.pt"))
-        assert run(folder) == 0, (moment, (folder / "log.txt").read_text())
+        assert run(folder, is_run=True) == 0, (moment, (folder / "log.txt").read_text())
         after = stamps(store.root)
         assert {path: after.get(path) for path in before} == before, (moment, "done twice")
         assert outcome(folder) == wanted, moment

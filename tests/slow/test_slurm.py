@@ -8,8 +8,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -25,6 +23,7 @@ from reelwright.pipeline.executors.jobs import JobState
 from reelwright.pipeline.executors.training import Submission
 from reelwright.pipeline.project import Project
 from reelwright.storage.ledger.items import ItemLedger
+from tests import forks
 from tests.slow.buckets import bucket_of, bucket_outcome, environment, local_outcome, serving
 from tests.slow.gate import Gate
 from tests.slow.slurm import NODES, Slurm, why_not
@@ -32,7 +31,6 @@ from tests.slow.test_dask import claims, contents, written
 from tests.slow.test_kills import finished_files, outcome, stamps, verify_whole, write_project
 from tests.small_project import write_rows, write_video
 
-COMMAND = "import sys; from reelwright.cli.main import main; sys.argv[0] = 'reelwright'; main()"
 CLUSTER = "\ncluster: {{executor: slurm, workers: 2, memory: 3GB, time: '00:10:00', unit_seconds: 0.2{more}}}\n"
 NUM_LONG, LONG_FRAMES = 7, 200
 LONG = """
@@ -73,17 +71,10 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def started(
     slurm: Slurm, folder: Path, *arguments: str, variables: Mapping[str, str] | None = None
-) -> Iterator[subprocess.Popen[bytes]]:
+) -> Iterator[forks.Forked]:
     """`reelwright run` in a process of its own; what it says goes to log.txt."""
-    with (folder / "log.txt").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-c", COMMAND, "run", *arguments],
-            cwd=folder,
-            env={**os.environ, **(variables or {}), **slurm.environment, "NO_COLOR": "1", "PYTHONFAULTHANDLER": "1"},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
+    environment = {**os.environ, **(variables or {}), **slurm.environment, "NO_COLOR": "1"}
+    process = forks.start("run", *arguments, cwd=folder, env=environment, log=folder / "log.txt")
     try:
         yield process
     finally:
@@ -100,9 +91,7 @@ def run(slurm: Slurm, folder: Path, *arguments: str, variables: Mapping[str, str
     return said
 
 
-def wait_until(
-    true: Callable[[], object], process: subprocess.Popen[bytes], folder: Path, *, seconds: float = 200
-) -> None:
+def wait_until(true: Callable[[], object], process: forks.Forked, folder: Path, *, seconds: float = 200) -> None:
     until = time.monotonic() + seconds
     while not true():
         assert process.poll() is None, (folder / "log.txt").read_text()
