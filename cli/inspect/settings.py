@@ -62,12 +62,15 @@ def settings(
 
 
 def all_settings(name: str) -> list[Setting]:
-    """Those of a name that `settings_of` knows; of stages with a seed also `seeds`, which the pipeline file takes."""
+    """Those of a name that `settings_of` knows, and `seeds` and `folds` of stages that have a seed, or learn."""
     owner, of_name = settings_of(name)
     found = list(listed(owner, of_name=of_name))
     if name not in blocks() and "seed" in getattr(owner, "model_fields", {}):
         meaning = "Instead of seed: how many (4: 0, 1, 2, 3) or which ones; a run each, and the mean of their scores."
         found.append(Setting("seeds", "None", "whole number | list of whole number", meaning))
+    if getattr(owner, "kind", "") == "run" and "train_splits" in getattr(owner, "model_fields", {}):
+        meaning = "Instead of train_splits: all (of videos.splits), or which; each is held out once, and scored."
+        found.append(Setting("folds", "None", "all | list of text", meaning))
     return found
 
 

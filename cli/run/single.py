@@ -150,6 +150,11 @@ def _command(stage: str) -> Any:
             cluster={"executor": executor, "scheduler": scheduler, "profile": profile, "workers": workers},
             ask=asking(),
         )
+        if folder is not None and len(wanted) > 1:
+            raise ConfigError(
+                f"--out {folder}: here are rows of {', '.join(wanted)}, and it takes those of one. Give one seed, or "
+                "a pipeline file, of which `reelwright export NODE --to npy --out DIR` writes each"
+            )
         write = None if dry_run else _writer(file, wanted[0], scores=out, features=folder, form=form or FORMS[0])
         if write is None:
             run_or_show(file, options, dry_run=dry_run, as_json=as_json)

@@ -10,6 +10,7 @@ Shape letters: V videos, R draws, K classes, N entries (windows or rows).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,7 +34,7 @@ class Measure(Protocol):
 
     @property
     def best(self) -> float:
-        """The highest value that there can be: 1 of shares, 100 of percent."""
+        """The highest value that there can be: 1 of shares, 100 of percent; infinite of what is no share."""
 
     @property
     def num_steps(self) -> int:
@@ -81,6 +82,43 @@ class ClassMean:
         ratio_RK = np.divide(above_RK, below_RK, out=np.zeros_like(above_RK), where=is_there_RK)
         with np.errstate(invalid="ignore"):
             return np.asarray(ratio_RK.sum(axis=1) / is_there_RK.sum(axis=1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mean:
+    """The mean of a number that videos have each, of the videos that have one; as of a delay in seconds."""
+
+    value: Floats  # (V,); NaN: this video has none
+    best: float = math.inf
+    num_steps: int = 0
+
+    def values(self, count_RV: Floats) -> Floats:
+        """See Measure."""
+        is_there_V = ~np.isnan(self.value)
+        below_R = count_RV @ is_there_V.astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            return np.asarray((count_RV @ np.where(is_there_V, self.value, 0.0)) / below_R)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairMean:
+    """The mean of a number of ordered pairs of videos; a video that was drawn twice is no pair with itself."""
+
+    value: Floats  # (V, V); NaN: this pair has none, as of a video with itself
+    best: float = math.inf
+
+    @property
+    def num_steps(self) -> int:
+        """See Measure."""
+        return 2 * self.value.size
+
+    def values(self, count_RV: Floats) -> Floats:
+        """See Measure."""
+        is_there_VV = ~np.isnan(self.value)
+        above_VV, below_VV = np.where(is_there_VV, self.value, 0.0), is_there_VV.astype(np.float64)
+        above_R, below_R = (((count_RV @ each_VV) * count_RV).sum(axis=1) for each_VV in (above_VV, below_VV))
+        with np.errstate(invalid="ignore"):
+            return np.asarray(above_R / below_R)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +184,7 @@ def intervals(measures: Mapping[str, Measure], *, num_videos: int, seed: int = 0
     Where ranking anew `RESAMPLES` times would take more than `MAX_STEPS`, there are fewer draws; below `MIN_RESAMPLES`
     there is no interval. Where every draw has the best value there can be (or 0), the draws know no better: the end
     away from it is then that of Clopper and Pearson (1934) for as many videos without an exception, exact where a video
-    is right or wrong as a whole. Of fewer than two videos there are no intervals.
+    is right or wrong as a whole; what is no share has no interval then. Of fewer than two videos there are none.
     """
     if num_videos < 2:
         return {}
@@ -161,7 +199,7 @@ def intervals(measures: Mapping[str, Measure], *, num_videos: int, seed: int = 0
     return {
         name: _interval(values_R, best=drawn[name].best, num_videos=num_videos)
         for name, values_R in found.items()
-        if not np.isnan(values_R).all()
+        if not np.isnan(values_R).all() and (drawn[name].best < math.inf or np.nanmin(values_R) < np.nanmax(values_R))
     }
 
 

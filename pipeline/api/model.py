@@ -8,13 +8,14 @@ model.predict("clips").to_pandas()             # a folder of videos, as `reelwri
 from __future__ import annotations
 
 import csv
+import itertools
 import shutil
 import tempfile
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from reelwright.pipeline.config.pipeline_file import PipelineFile
@@ -22,7 +23,7 @@ from reelwright.pipeline.inspect.trained_model import pipeline_of_model
 from reelwright.pipeline.plan.graph import Graph, build_graph
 from reelwright.pipeline.plan.keys import NodePlugins
 from reelwright.pipeline.project import Project
-from reelwright.pipeline.run.results import FAILED
+from reelwright.pipeline.run.results import FAILED, names_of
 from reelwright.stages.base.registry import IMPORTS_RUN, PREDICTS, load
 from reelwright.stages.base.work import InputRef, Work
 from reelwright.storage.errors import ConfigError, InputError, StageError, StoreError
@@ -53,25 +54,30 @@ class Model:
         self._arrays: ArrayModel | None = None
 
     @classmethod
-    def load(cls, path: str | Path, *, device: str = "auto") -> Model:
+    def load(cls, path: str | Path, *, device: str = "auto", overrides: str | Sequence[str] = ()) -> Model:
         """The model in a folder that `reelwright export-model` wrote, or in the folder of a run (store/runs/KEY).
 
         A run alone knows no encoder but its own: that of a train node takes rows only, and none takes video files. Nor
         does it know which frames, at which size, it was made for: of a finetune node all are taken, with a warning.
-        ``device`` is auto (the first GPU, else the CPU), cpu, cuda or cuda:1. Plug-ins that are named in an exported
-        model are imported. Raises ConfigError for another folder, InputError for files that are not those exported,
-        StoreError for a run without weights.
+        ``device`` is auto (the first GPU, else the CPU), cpu, cuda or cuda:1. ``overrides`` are settings of predict,
+        as ``window.hop=2`` or ``crops=3``, else its defaults hold; of a run alone there are none. Plug-ins that are
+        named in an exported model are imported. Raises ConfigError for another folder, InputError for files that are
+        not those exported, StoreError for a run without weights.
         """
         folder = Path(path).expanduser()
         if (folder / EXPORTED).is_file():
             check_exported(folder, [name for name in exported_names(folder) if name != _CARD])
             return cls.of_pipeline(
-                lambda videos: pipeline_of_model(str(folder), videos), device=device, name=folder.resolve().name
+                lambda videos: pipeline_of_model(str(folder), videos, names_of(overrides)),
+                device=device,
+                name=folder.resolve().name,
             )
         if not (folder / "config.yaml").is_file():
             raise ConfigError(
                 f"{folder} holds no model: neither {EXPORTED} (of `reelwright export-model`) nor config.yaml (of a run)"
             )
+        if overrides:
+            raise ConfigError(f"overrides {list(names_of(overrides))}: {folder} is a run alone; give an exported model")
         return cls._of_run(RunFolder(folder), device=device)
 
     @classmethod
@@ -227,16 +233,26 @@ def _warn_of_unknown_frames(name: str, *, is_timed: bool) -> None:
 
 
 def _videos(videos: str | Path | Sequence[str | Path], folder: Path) -> str:
-    """One source as it is; a list as a manifest. Raises ConfigError for an empty list."""
+    """One source as it is; a list as a manifest, ids from the folder that all share. Raises ConfigError for none."""
     if isinstance(videos, str | Path):
         return str(videos)
     if not videos:
         raise ConfigError("no videos were given")
     path = folder / "videos.csv"
+    names = [str(video) if is_url(str(video)) else str(Path(video).absolute()) for video in videos]
+    ids = _ids(names)
     with path.open("w", newline="", encoding="utf-8") as file:
-        names = [str(video) if is_url(str(video)) else str(Path(video).absolute()) for video in videos]
-        csv.writer(file).writerows([["path"], *([name] for name in names)])
+        csv.writer(file).writerows([["path", "video_id"], *zip(names, ids, strict=True)])
     return str(path)
+
+
+def _ids(names: Sequence[str]) -> list[str]:
+    """Paths below what all share, without their endings where these tell none apart; of one video its name."""
+    folders = [name.split("/")[:-1] for name in names]
+    shared = sum(1 for _ in itertools.takewhile(lambda level: len(set(level)) == 1, zip(*folders, strict=False)))
+    below = ["/".join(name.split("/")[shared:]) for name in names]
+    short = [name.removesuffix(PurePosixPath(name).suffix) for name in below]
+    return short if len(set(short)) == len(set(below)) else below
 
 
 def _work(file: PipelineFile, graph: Graph, store: str) -> Work:

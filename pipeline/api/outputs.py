@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from reelwright.pipeline.api.model import Model
 from reelwright.pipeline.inspect.trained_model import pipeline_of_run
 from reelwright.pipeline.project import Project
+from reelwright.pipeline.run.results import names_of
 from reelwright.stages.base.registry import load
 from reelwright.storage.errors import ConfigError, StoreError, nearest
 from reelwright.storage.kinds import KINDS
@@ -99,16 +101,19 @@ class Run:
         figure: Figure = draw(epochs, curves, title=f"{self.node}: training", x_label="epoch", ax=ax)
         return figure
 
-    def model(self, *, device: str = "auto") -> Model:
+    def model(self, *, device: str = "auto", overrides: str | Sequence[str] = ()) -> Model:
         """The model, with all from a video to its scores as the project has it now; of a store's run, the run alone.
 
-        Raises ConfigError for a run that gives no scores.
+        It predicts with the defaults of predict, whatever predict nodes of the project set; ``overrides`` are its
+        settings, as ``window.hop=2``. Raises ConfigError for a run that gives no scores.
         """
         project = self._project
         if project is None:
-            return Model.load(self.path, device=device)
+            return Model.load(self.path, device=device, overrides=overrides)
         return Model.of_pipeline(
-            lambda videos: pipeline_of_run(project, self.node, videos), device=device, name=self.node
+            lambda videos: pipeline_of_run(project, self.node, videos, names_of(overrides)),
+            device=device,
+            name=self.node,
         )
 
     def __repr__(self) -> str:

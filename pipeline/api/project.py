@@ -8,7 +8,7 @@ project.labels()                              # a pandas DataFrame
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from reelwright.stages.arrays.embeddings import EmbeddedVideo, Embeddings
     from reelwright.stages.arrays.scores import Predictions
     from reelwright.stages.arrays.windows import WindowDataset
+    from reelwright.storage.arrays.frames import FrameRows
 
 _LABEL_FIELDS = ("video_id", "split", "kind", "label", "start_seconds", "stop_seconds", "frame")
 
@@ -88,6 +89,15 @@ class Project(PipelineProject):
 
     def __len__(self) -> int:
         return len(self.file.nodes)
+
+    def frames(self, node: str) -> Mapping[str, FrameRows]:
+        """Stored frames of a decode node by video_id. Raises StoreError for one that stores none."""
+        if not self.planner().graph.nodes[node].config.stores:
+            raise StoreError(
+                f"{node} stores no frames (materialize: false), so there are none to read. Set materialize: true and "
+                "run it, or take what reads them, as embeddings"
+            )
+        return super().frames(node)
 
     def embeddings(self, node: str) -> Embeddings:
         """Stored embeddings of a node by video_id: rows, times and labels; NumPy, torch, pandas, xarray."""

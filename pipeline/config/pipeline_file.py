@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field
 
 from reelwright.pipeline.config.cluster import ClusterSettings
-from reelwright.pipeline.config.seeds import SEEDS, Seeds, seeds_of, spread
+from reelwright.pipeline.config.seeds import FOLDS, SEEDS, Seeds, folds_of, seeds_of, spread
 from reelwright.stages.base.config import Settings, model_at, parse_config, without_effect
 from reelwright.stages.base.registry import all_stages, config_model
 from reelwright.stages.base.stage_config import StageConfig
@@ -92,11 +92,12 @@ def build_pipeline(content: DictConfig, *, path: Path, overrides: Sequence[str] 
     values = _merge(content, overrides, path)
     settings = parse_config(PipelineSettings, values, where=str(path))
     seeds: dict[str, Seeds] = {}
-    nodes = {name: _node(name, block, path, seeds) for name, block in settings.stages.items()}
+    videos = parse_config(VideosConfig, settings.videos, where=f"{path}: videos")
+    nodes = {name: _node(name, block, path, seeds, splits=videos.splits) for name, block in settings.stages.items()}
     labels = None if settings.labels is None else parse_config(LabelsConfig, settings.labels, where=f"{path}: labels")
     return PipelineFile(
         path=path,
-        videos=parse_config(VideosConfig, settings.videos, where=f"{path}: videos"),
+        videos=videos,
         labels=labels,
         nodes=spread(nodes, seeds, where=str(path)),
         store=_store(settings.store, path),
@@ -220,8 +221,10 @@ def _full_name(override: str, nodes: Sequence[str]) -> str:
     )
 
 
-def _node(name: str, block: dict[str, Any], path: Path, seeds: dict[str, Seeds]) -> StageConfig:
-    """The settings of one node; notes in ``seeds`` those that it asks for."""
+def _node(
+    name: str, block: dict[str, Any], path: Path, seeds: dict[str, Seeds], *, splits: Sequence[str]
+) -> StageConfig:
+    """The settings of one node; notes in ``seeds`` the seeds or folds that it asks for."""
     where = f"{path}: stages.{name}"
     if name in PipelineSettings.model_fields:
         raise ConfigError(f"{where}: a node cannot be called {name}, which is a block of the file")
@@ -230,10 +233,11 @@ def _node(name: str, block: dict[str, Any], path: Path, seeds: dict[str, Seeds])
     if not isinstance(block, dict) or "uses" not in block:
         raise ConfigError(f"{where}: `uses:` is missing; it names the stage, as in `uses: embed`")
     model = config_model(str(block["uses"]), where=where)
-    asked = seeds_of(block, model, where=where)
+    asked: Seeds | None = folds_of(block, model, splits=splits, where=where)
+    asked = seeds_of(block, model, where=where) if asked is None else asked
     seeds.update({} if asked is None else {name: asked})
     own = SEEDS in model.model_fields
-    values = {key: value for key, value in block.items() if key != "uses" and (key != SEEDS or own)}
+    values = {key: value for key, value in block.items() if key not in {_USES, FOLDS} and (key != SEEDS or own)}
     config = parse_config(model, values, where=where)
     for place, value in without_effect(config):
         raise ConfigError(

@@ -1,14 +1,17 @@
-"""Nodes of several seeds: `seeds: 4` makes one node a seed, of all that read it too, and a summary of their scores.
+"""Nodes of several seeds or folds: one a seed or a fold, of all that read it too, and a summary of their scores.
 
     train: {uses: train, seeds: [0, 3]}     train@0 -> predict@0 -> scores@0 -+
                                             train@3 -> predict@3 -> scores@3 -+-> scores: mean, standard deviation
 
-Each node has the key that it would have if it stood in the file by itself with that `seed`: what is there stays.
+    train: {uses: train, folds: all}        train@anna  (learns from all splits but anna) -> predict -> scores of anna
+
+Each node has the key that it would have if it stood in the file by itself with that `seed`, or those splits: what is
+there stays.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reelwright.stages.base.config import parse_config
@@ -16,10 +19,11 @@ from reelwright.stages.base.registry import config_model, summary_stage
 from reelwright.stages.base.stage_config import StageConfig
 from reelwright.storage.errors import ConfigError
 
-SEEDS, SEED = "seeds", "seed"
+SEEDS, SEED, FOLDS = "seeds", "seed", "folds"
 BETWEEN = "@"
+_LEARNT, _CHOSEN, _MEASURED = "train_splits", "val_splits", "splits"
 
-Seeds = tuple[int, ...]
+Seeds = tuple[int, ...] | tuple[str, ...]  # or folds, the splits that are held out in turn
 
 
 def base_name(node: str) -> str:
@@ -27,7 +31,7 @@ def base_name(node: str) -> str:
     return node.partition(BETWEEN)[0]
 
 
-def seeds_of(block: Mapping[str, Any], model: type[StageConfig], *, where: str) -> Seeds | None:
+def seeds_of(block: Mapping[str, Any], model: type[StageConfig], *, where: str) -> tuple[int, ...] | None:
     """The seeds that a node of the file asks for; None where it asks for none, or its stage has `seeds` of its own.
 
     Raises ConfigError for what is no number or list of seeds, and for a stage without `seed`.
@@ -55,6 +59,47 @@ def seeds_of(block: Mapping[str, Any], model: type[StageConfig], *, where: str) 
     return tuple(listed)
 
 
+def folds_of(
+    block: Mapping[str, Any], model: type[StageConfig], *, splits: Sequence[str], where: str
+) -> tuple[str, ...] | None:
+    """The folds that a node of the file asks for: splits each of which is held out once; None where it asks for none.
+
+    Raises ConfigError for what is no list of two or more of the ``splits``, and where other settings say otherwise.
+    """
+    given = block.get(FOLDS)
+    if given is None:
+        return None
+    if model.kind != "run" or _LEARNT not in model.model_fields:
+        raise ConfigError(
+            f"{where}.{FOLDS}: {model.stage} does not learn from videos. Give {FOLDS} to the node that does (as "
+            "train); what reads that node is done for each of its folds"
+        )
+    for other in (SEEDS, _LEARNT):
+        if block.get(other) is not None:
+            raise ConfigError(
+                f"{where}: {FOLDS} and {other}: give one of the two ({FOLDS} learn from all folds but one)"
+            )
+    listed = list(splits) if given == "all" else given
+    names = [str(name) for name in listed] if isinstance(listed, list) else []
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise ConfigError(
+            f"{where}.{FOLDS}: {given!r} is not allowed: all (of videos.splits), or a list of two or more of these"
+        )
+    wrong = [name for name in names if name not in splits or not name.replace("_", "").replace("-", "").isalnum()]
+    if wrong:
+        raise ConfigError(
+            f"{where}.{FOLDS}: {wrong[0]!r} is none of videos.splits ({', '.join(splits)}), or has other letters "
+            f"than letters, digits, _ and -. Say which splits there are, as in videos: {{splits: [{', '.join(names)}]}}, and "
+            "which column of the manifest has them, as in videos: {split_column: subject}"
+        )
+    held = [name for name in block.get(_CHOSEN) or () if name in names]
+    if held:
+        raise ConfigError(
+            f"{where}.{_CHOSEN}: {held[0]} is a fold; what chooses the weights must not be what is scored"
+        )
+    return tuple(names)
+
+
 def spread(nodes: Mapping[str, StageConfig], asked: Mapping[str, Seeds], *, where: str) -> dict[str, StageConfig]:
     """The nodes with one a seed in place of each that has several, or reads one that has.
 
@@ -72,7 +117,8 @@ def spread(nodes: Mapping[str, StageConfig], asked: Mapping[str, Seeds], *, wher
             continue
         for seed in seeds[name]:
             one = _reading(config, {parent: [_of_seed(parent, seed)] for parent in seeds})
-            found[_of_seed(name, seed)] = one.model_copy(update={SEED: seed}) if name in asked else one
+            changed = _varied(one, seed, seeds[name], is_own=name in asked)
+            found[_of_seed(name, seed)] = one.model_copy(update=changed) if changed else one
         stage = summary_stage(config.produces)
         if stage is not None:
             values = {config.produces: _of_seeds(name, seeds[name])}
@@ -94,20 +140,35 @@ def _seeds_of_all(
                 if parent in seeds and seeds.setdefault(name, seeds[parent]) != seeds[parent]:
                     raise ConfigError(
                         f"{where}: stages.{name} has seeds {_listed(seeds[name])}, but {parent}, which it reads, has "
-                        f"{_listed(seeds[parent])}; a node of a seed reads the one of the same seed, so give both the "
-                        "same, or leave them out here"
+                        f"{_listed(seeds[parent])}; a node of a seed (or fold) reads the one of the same seed, so give "
+                        "both the same, or leave them out here"
                     )
     return seeds
 
 
 def _check(nodes: Mapping[str, StageConfig], asked: Mapping[str, Seeds], *, where: str) -> None:
     """Raise ConfigError for a node whose seed changes nothing."""
-    idle = next((name for name in asked if not nodes[name].counts(SEED)), None)
+    of_seeds = [name for name, seeds in asked.items() if isinstance(seeds[0], int)]
+    idle = next((name for name in of_seeds if not nodes[name].counts(SEED)), None)
     if idle is not None:
         raise ConfigError(
             f"{where}: stages.{idle}.{SEEDS}: its settings draw nothing with a seed, so all would be the same. Leave "
             f"{SEEDS} out, or give it to the node that trains"
         )
+
+
+def _varied(config: StageConfig, seed: int | str, seeds: Seeds, *, is_own: bool) -> dict[str, Any]:
+    """What a node of one seed has of its own; of a fold also those that score: on what is held out."""
+    if isinstance(seed, int):
+        return {SEED: seed} if is_own else {}
+    others = tuple(name for name in seeds if name != seed)
+    if is_own:
+        chosen = getattr(config, _CHOSEN, ()) if _CHOSEN in config.model_fields_set else ()
+        return {_LEARNT: others, **({_CHOSEN: chosen} if _CHOSEN in type(config).model_fields else {})}
+    if config.produces != "scores":
+        return {}
+    own = {_MEASURED: (seed,), _LEARNT: others}
+    return {name: value for name, value in own.items() if name in type(config).model_fields}
 
 
 def _reading(config: StageConfig, names: Mapping[str, list[str]]) -> StageConfig:
@@ -122,7 +183,7 @@ def _reading(config: StageConfig, names: Mapping[str, list[str]]) -> StageConfig
     return config.model_copy(update=changed) if changed else config
 
 
-def _of_seed(name: str, seed: int) -> str:
+def _of_seed(name: str, seed: int | str) -> str:
     return f"{name}{BETWEEN}{seed}"
 
 

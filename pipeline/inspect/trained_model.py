@@ -206,8 +206,9 @@ def export_model(project: Project, run: str, out: Path, *, onnx: bool = False) -
 
 
 def _written(node: str) -> str:
-    """A node's name as a pipeline file may have it: of one seed of several, train@3, train-seed3."""
-    return node.replace(BETWEEN, "-seed")
+    """A node's name as a pipeline file may have it: train-seed3 of train@3, a seed of several, train-anna of a fold."""
+    name, between, seed = node.partition(BETWEEN)
+    return f"{name}-{'seed' if seed.isdigit() else ''}{seed}" if between else node
 
 
 def _where_it_is(path: Path, name: str) -> str:

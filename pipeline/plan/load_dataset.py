@@ -84,7 +84,10 @@ def _read_videos(file: PipelineFile, left_out: list[str]) -> tuple[list[Manifest
     if settings.manifest is not None:
         written = file.place(settings.manifest)
         root = root if settings.root else written.rpartition("/")[0]
-        return read_manifest(local_file(written), root=root, default_split=settings.split), written
+        videos = read_manifest(
+            local_file(written), root=root, default_split=settings.split, split_column=settings.split_column
+        )
+        return videos, written
     if settings.folder is not None and is_url(settings.folder):
         return scan_url(settings.folder, default_split=settings.split, left_out=left_out), settings.folder
     if settings.folder is not None:

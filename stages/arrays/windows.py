@@ -66,7 +66,10 @@ class WindowDataset(Dataset[dict[str, Any]]):
         }
 
     def batches(self, epoch: int = 0) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
-        """Inputs (rows, mask) and targets of each batch of an epoch, in the trainer's own order and number."""
+        """Inputs (rows, mask) and targets of each batch of an epoch, in the trainer's own order and number.
+
+        As they are stored: what the trainer then does to a batch (augment, mix) is not done.
+        """
         for batch in self.source.epoch(epoch):
             yield dict(batch.inputs), batch.targets
 

@@ -6,8 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
+from reelwright.models.metrics.bootstrap import Mean, Measure, intervals
 from reelwright.models.metrics.step_summary import mean_performance, once_delays, percent_observed, step_table
 from reelwright.models.metrics.steps import StepEvent, StepPerformance, step_performance
 from reelwright.stages.evaluate.config import StepScoreSettings
@@ -160,6 +162,18 @@ def headline(scores: Mapping[str, Any]) -> dict[str, float]:
     chosen = overall(scores)["groups"]["all"]
     names = ("pos", "f1", "delay_seconds", "true_positives", "false_positives", "false_negatives")
     return {f"step_{name}": chosen[name] for name in names if chosen[name] is not None}
+
+
+def step_intervals(videos: Sequence[StepVideo], *, info: StepsInfo) -> dict[str, list[float]]:
+    """By the names of `headline`, [low, high]: 95 % bootstrap intervals over the videos whose true steps are known."""
+    known = [video.performance for video in videos if video.performance is not None]
+    delays = [np.nan if found.delay is None else found.delay / unit_of(info) for found in known]
+    measures: dict[str, Measure] = {
+        "step_pos": Mean(value=np.array([found.pos for found in known]), best=1.0),
+        "step_f1": Mean(value=np.array([found.f1 for found in known]), best=1.0),
+        "step_delay_seconds": Mean(value=np.array(delays)),
+    }
+    return {name: [each.low, each.high] for name, each in intervals(measures, num_videos=len(known)).items()}
 
 
 class Event(NamedTuple):

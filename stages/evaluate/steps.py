@@ -22,6 +22,7 @@ from reelwright.stages.evaluate.step_scores import (
     event_lines,
     headline,
     score_steps,
+    step_intervals,
     step_lines,
     step_videos,
     video_lines,
@@ -39,8 +40,9 @@ def run_steps(work: Work, reporter: Reporter) -> dict[str, Any]:
 
     Writes `Store.report(key)`: metrics.json, per_video.csv, per_step.csv, delay_curve.csv, events.csv, report.html and
     videos/*.mp4.
-    Returns the headline numbers with `num_videos` and `num_scored`; where no video has known steps, num_scored is 0 and
-    there are no scores. Raises StageError when no video is in the splits asked for.
+    Returns the headline numbers with `num_videos`, `num_scored` and `intervals` ([low, high] by number); where no
+    video has known steps, num_scored is 0 and there are no scores. Raises StageError when no video is in the splits
+    asked for.
     """
     config = EvaluateConfig.model_validate(dict(work.config))
     store = Store.at(work.store)
@@ -52,7 +54,9 @@ def run_steps(work: Work, reporter: Reporter) -> dict[str, Any]:
         raise StageError(f"evaluate: no video is of the splits {list(config.splits)}; steps are of {there}. Set splits")
     scores = score_steps(videos, info=info)
     num_scored = sum(video.performance is not None for video in videos)
-    summary = {"num_videos": len(videos), "num_scored": num_scored, **headline(scores)}
+    summary: dict[str, Any] = {"num_videos": len(videos), "num_scored": num_scored, **headline(scores)}
+    between = step_intervals(videos, info=info)
+    summary |= {"intervals": between} if between else {}
     if not scores:
         reporter.note("of no video it is known which steps were completed: nothing is scored")
     metrics = {
@@ -76,7 +80,10 @@ def run_steps(work: Work, reporter: Reporter) -> dict[str, Any]:
         if config.report:
             report = _report(work, config, steps=steps, videos=videos, scores=scores, reporter=reporter)
             report = replace(
-                report, films=films, embeddings=_map(work, config, steps=steps, videos=videos, reporter=reporter)
+                report,
+                intervals=between,
+                films=films,
+                embeddings=_map(work, config, steps=steps, videos=videos, reporter=reporter),
             )
             (folder / "report.html").write_text(render(page_of(report)), encoding="utf-8")
     return summary

@@ -31,6 +31,8 @@ class VideosConfig(Settings):
     """Where relative paths of the manifest and the glob start; null: the manifest's, the pipeline file's for a glob."""
     split: str = "train"
     """Split of videos for which none is given."""
+    split_column: str = "split"
+    """Column of the manifest that has the split, as one with the people for `folds`."""
     splits: tuple[str, ...] = ("train", "val", "test")
     """Splits that may occur."""
     digest: Literal["full", "quick"] = "full"
@@ -58,6 +60,8 @@ class VideosConfig(Settings):
             raise ValueError(f"{without[0]} has no meaning for videos that are made; leave it out")
         if self.root is not None and self.manifest is None and self.glob is None:
             raise ValueError(f"root is where paths of a manifest or glob start, not of {given[0]}; leave it out")
+        if "split_column" in self.model_fields_set and self.manifest is None:
+            raise ValueError("split_column is a column of the manifest, and there is none; leave it out")
         return self
 
 

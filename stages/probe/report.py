@@ -12,6 +12,7 @@ from reelwright.stages.base.work import Work
 from reelwright.stages.evaluate.pages.charts import UNDEFINED, line_chart, value_matrix
 from reelwright.stages.evaluate.pages.markup import join, tag
 from reelwright.stages.evaluate.pages.page import Page, Pair, Section, Table, render
+from reelwright.stages.evaluate.pages.summary import INTERVALS
 from reelwright.stages.probe.config import LEARNT, ProbeConfig
 from reelwright.stages.probe.pictures import pictures_section
 from reelwright.stages.probe.tasks import TASKS, Probed, headline
@@ -59,10 +60,13 @@ def _scores_section(config: ProbeConfig, probed: Sequence[Probed]) -> Section:
         metrics = [name for name in dict.fromkeys(name for found in scores for name in found) if _is_shown(name)]
         if metrics:
             heads = [("", ""), *((name, "number") for name in names), ("chance", "number")]
-            parts.append(Table(columns=heads, rows=[_line(name, scores) for name in metrics], title=_words(task)))
+            rows = [_line(name, scores, [each.intervals.get(name) for each in probed]) for name in metrics]
+            parts.append(Table(columns=heads, rows=rows, title=_words(task)))
             parts.append(_ABOUT[task])
     of_actions = " Numbers are means over actions." if config.per_action else ""
     parts.append(f"↑ higher is better, ↓ lower is better; the best of each line is in bold.{of_actions}")
+    if any(each.intervals for each in probed):
+        parts.append(INTERVALS)
     return Section("Scores", parts)
 
 
@@ -71,12 +75,15 @@ def _is_shown(name: str) -> bool:
     return not name.endswith("%") and not name.startswith("chance_")
 
 
-def _line(name: str, scores: Sequence[Mapping[str, float]]) -> list[str]:
+def _line(name: str, scores: Sequence[Mapping[str, float]], between: Sequence[Sequence[float] | None]) -> list[str]:
     metric = metric_named(name)
     known = [found[name] for found in scores if name in found]
     best = min(known, key=metric.sort_key)
     chances = (value for found in scores for key, value in found.items() if _is_chance(key, name))
-    cells = [_value(found.get(name), is_best=len(scores) > 1 and found.get(name) == best) for found in scores]
+    cells = [
+        join(_value(found.get(name), is_best=len(scores) > 1 and found.get(name) == best), _between(ends))
+        for found, ends in zip(scores, between, strict=True)
+    ]
     return [f"{_words(name)} {'↓' if metric.is_lower_better else '↑'}", *cells, _value(next(chances, None), empty="")]
 
 
@@ -89,6 +96,10 @@ def _is_chance(key: str, name: str) -> bool:
 def _value(value: float | None, *, is_best: bool = False, empty: str = UNDEFINED) -> str:
     text = empty if value is None else f"{value:.3f}"
     return tag("b", text) if is_best else text
+
+
+def _between(ends: Sequence[float] | None) -> str | None:
+    return None if ends is None else tag("div", f"{ends[0]:.3f} to {ends[1]:.3f}", class_="soft")
 
 
 def _words(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from reelwright.models.metrics.probes.probe_protocol import LabelFractions, per_
 from reelwright.models.metrics.probes.progression import phase_progression
 from reelwright.stages.base.work import InputRef
 from reelwright.stages.probe.config import ProbeConfig
+from reelwright.stages.probe.intervals import score_intervals
 
 Videos = Sequence[EmbeddedVideo]
 Measure = Callable[[ProbeConfig, Videos, Videos], dict[str, Any]]  # training videos, measured videos
@@ -240,6 +242,16 @@ class Probed:
     def scores(self) -> dict[str, float]:
         """The numbers for people, by name."""
         return {shown: value for name, found in self.tasks.items() for shown, value in headline(name, found).items()}
+
+    @cached_property
+    def intervals(self) -> dict[str, list[float]]:
+        """[low, high] of `scores`, as far as they have one: none of means over actions."""
+        of_actions = any("actions" in found for found in self.tasks.values())
+        return (
+            {}
+            if of_actions
+            else {name: each for name, each in score_intervals(self.tasks).items() if name in self.scores}
+        )
 
     def plain(self) -> dict[str, Any]:
         """As metrics.json has it."""

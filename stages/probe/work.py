@@ -23,8 +23,9 @@ from reelwright.storage.store import Store
 def run(work: Work, reporter: Reporter) -> dict[str, Any]:
     """Write `Store.report(key)`: metrics.json with all numbers of all tasks and why a task has none, and report.html.
 
-    Returns the scores (see `tasks.TASKS`), `num_videos` and `num_labelled` of the videos that are measured, and
-    `beside`: the scores of the rows beside, by node. Raises StageError when no video has rows, when no task can be
+    Returns the scores (see `tasks.TASKS`), `num_videos` and `num_labelled` of the videos that are measured,
+    `intervals`: [low, high] by number, 95 % bootstrap intervals over videos (see `intervals`), and `beside`: the
+    scores and intervals of the rows beside, by node. Raises StageError when no video has rows, when no task can be
     done, or where rows cannot be measured.
     """
     config = parse_config(ProbeConfig, dict(work.config), where=work.node)
@@ -45,8 +46,12 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
         raise StageError(f"{work.node}: nothing can be measured. {reasons}")
     num_labelled = sum(video.has_labels for video in first.videos)
     summary: dict[str, Any] = {"num_videos": len(first.videos), "num_labelled": num_labelled, **first.scores}
+    summary |= {"intervals": first.intervals} if first.intervals else {}
     if beside:
-        summary["beside"] = {each.reference.node: each.scores for each in beside}
+        summary["beside"] = {
+            each.reference.node: {**each.scores, **({"intervals": each.intervals} if each.intervals else {})}
+            for each in beside
+        }
     written = {
         "key": work.key,
         **first.plain(),

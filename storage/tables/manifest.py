@@ -54,15 +54,17 @@ class ManifestVideo(NamedTuple):
     extra: Mapping[str, str] = _NOTHING  # further columns, kept as text
 
 
-def read_manifest(path: Path, *, root: Path | str, default_split: str) -> list[ManifestVideo]:
+def read_manifest(
+    path: Path, *, root: Path | str, default_split: str, split_column: str = "split"
+) -> list[ManifestVideo]:
     """Videos of a table with the columns ``path`` and, if wanted, ``video_id``, ``split``, ``label`` and more.
 
     Relative paths start at ``root``, a folder or a URL; paths may be URLs too. Without a ``video_id`` the path without
-    its ending is the id.
+    its ending is the id. Another ``split_column`` must be there.
     """
-    numbers, cells = read_columns(path, required=["path"])
+    numbers, cells = read_columns(path, required=["path", *([split_column] if split_column != "split" else [])])
     blank = [""] * len(numbers)
-    written, ids, splits, labels = (cells.get(name, blank) for name in ("path", "video_id", "split", "label"))
+    written, ids, splits, labels = (cells.get(name, blank) for name in ("path", "video_id", split_column, "label"))
     names = [name for name in cells if name not in _KNOWN_COLUMNS]
     extras: list[Mapping[str, str]] = [
         dict(zip(names, values, strict=True)) for values in zip(*(cells[name] for name in names), strict=True)

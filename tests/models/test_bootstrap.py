@@ -8,7 +8,7 @@ import scipy.stats
 from sklearn.metrics import average_precision_score
 
 from reelwright.models.metrics import bootstrap
-from reelwright.models.metrics.bootstrap import ClassMean, MeanAveragePrecision, Ratio, intervals
+from reelwright.models.metrics.bootstrap import ClassMean, Mean, MeanAveragePrecision, PairMean, Ratio, intervals
 
 
 def test_a_mean_over_videos_has_the_interval_of_scipy() -> None:
@@ -55,6 +55,23 @@ def test_draws_of_a_ranking_are_those_of_the_entries_repeated() -> None:
         ]
         expected.append(np.mean(found))
     np.testing.assert_allclose(measure.values(count), expected, rtol=1e-12)
+
+
+def test_pairs_are_those_of_the_videos_that_were_drawn() -> None:
+    """Each copy of a video makes pairs with the copies of the others, and none with its own."""
+    value = np.array([[np.nan, 1.0, 2.0], [4.0, np.nan, np.nan], [8.0, 16.0, np.nan]])
+    drawn = np.array([[2.0, 1.0, 0.0], [1.0, 1.0, 1.0], [3.0, 0.0, 0.0]])
+    found = PairMean(value=value).values(drawn)
+    assert found[:2].tolist() == [(2 * 1 + 2 * 4) / 4, (1 + 2 + 4 + 8 + 16) / 5]
+    assert np.isnan(found[2])
+
+
+def test_a_mean_of_what_only_some_videos_have() -> None:
+    delays = Mean(value=np.array([2.0, np.nan, 4.0]))
+    found = delays.values(np.array([[1.0, 5.0, 1.0], [3.0, 0.0, 1.0], [0.0, 3.0, 0.0]]))
+    assert found[:2].tolist() == [3.0, 2.5]
+    assert np.isnan(found[2])
+    assert set(intervals({"delay": delays, "same": Mean(value=np.ones(3))}, num_videos=3)) == {"delay"}
 
 
 def test_what_is_not_defined_or_too_much_has_no_interval(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import torch
 
 import reelwright
 from reelwright import Model, Project, Store
-from reelwright.pipeline.api.model import _videos
+from reelwright.pipeline.api.model import _ids, _videos
 from reelwright.stages.arrays import tables
 from reelwright.stages.arrays.scores import Predictions
 from reelwright.stages.decode.readers import open_reader
@@ -213,6 +213,25 @@ def test_video_files_get_the_scores_of_predict(finished: Path, model: Model, sco
     assert found.classes == model.classes == ("blue", "bright")
 
 
+def test_a_model_takes_settings_of_predict(project: Project, model: Model, tmp_path: Path) -> None:
+    project.export_model("train", tmp_path / "model")
+    rows = project["embed"]["d"].rows
+    whole = model.rows(rows).scores
+    for coarse in (
+        project["train"].model(overrides="window.hop=2"),
+        Model.load(tmp_path / "model", overrides=["window.hop=2"]),
+    ):
+        np.testing.assert_array_equal(coarse.rows(rows).scores, whole[::2])
+    with pytest.raises(ConfigError, match="is a run alone; give an exported model"):
+        Model.load(project["train"].path, overrides=["window.hop=2"])
+
+
+def test_frames_that_are_not_stored_are_not_an_empty_table(project: Project) -> None:
+    streamed = Project(project.file.path, overrides=["frames.materialize=false"])
+    with pytest.raises(StoreError, match="frames stores no frames \\(materialize: false\\)"):
+        streamed["frames"]
+
+
 def test_a_run_alone_knows_no_way_from_a_video(project: Project, finished: Path) -> None:
     alone = Model.load(project["train"].path)
     with pytest.raises(ConfigError, match="whose encoder is not known: give it rows"):
@@ -247,8 +266,12 @@ class _Taken:
 def test_a_list_of_videos_may_hold_urls_and_failures_are_said_where_none_has_scores(
     model: Model, tmp_path: Path
 ) -> None:
-    listed = Path(_videos(["s3://bucket/a.mp4", "b.mp4"], tmp_path)).read_text().split()
-    assert listed == ["path", "s3://bucket/a.mp4", str(Path("b.mp4").absolute())]
+    listed = Path(_videos(["s3://bucket/a.mp4", "b.mp4"], tmp_path)).read_text().splitlines()
+    here = Path("b.mp4").absolute()
+    assert listed == ["path,video_id", "s3://bucket/a.mp4,s3://bucket/a", f"{here},{here.with_suffix('')}"]
+    assert _ids(["/x/a/1.mp4", "/x/b/1.mp4"]) == ["a/1", "b/1"]
+    assert _ids(["/x/1.mp4", "/x/1.avi"]) == ["1.mp4", "1.avi"]
+    assert _ids(["/x/a/1.mp4"]) == ["1"]
     (tmp_path / "bad.mp4").write_text("no video")
     with pytest.warns(UserWarning, match="no video that FFmpeg knows"), pytest.raises(StageError):
         model.predict([tmp_path / "bad.mp4"], store=tmp_path / "store")

@@ -12,12 +12,14 @@ from typer.testing import CliRunner
 from reelwright.cli.main import app
 from reelwright.models.metrics.seed_spread import mean_and_deviation
 from reelwright.pipeline.config.pipeline_file import PipelineFile, load_pipeline
+from reelwright.pipeline.inspect.trained_model import _written
 from reelwright.pipeline.plan.graph import build_graph
 from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.stages.base.work import InputRef, SilentReporter, Work
 from reelwright.stages.summary.work import run as summarize
-from reelwright.storage.errors import ConfigError, StageError
+from reelwright.storage.errors import ConfigError, InputError, StageError
 from reelwright.storage.store import Store
+from reelwright.storage.tables.manifest import read_manifest
 
 STAGES = """
 videos: {folder: videos}
@@ -64,6 +66,60 @@ def test_seeds_meet_in_one_node_and_in_a_summary_of_ones_own(tmp_path: Path) -> 
     assert graph.nodes["train@1"].parents == ("embed@1",)
     assert graph.nodes["scores@1"].parents == ("predict@1", "embed@1")
     assert file.nodes["all"].scores == ("scores@0", "scores@1", "others@0", "others@1")
+
+
+def test_each_fold_is_held_out_once_and_scored(tmp_path: Path) -> None:
+    """The nodes are those that a person would write, so they have the same keys."""
+    people = "videos.splits=[anna,ben,carl]"
+    file = load(tmp_path, "train.folds=all", people, "stages.rows={uses: probe, embeddings: own}", *OWN)
+    assert [name for name in file.nodes if name.startswith("scores")] == [
+        *("scores@anna", "scores@ben", "scores@carl", "scores"),
+    ]
+    assert file.nodes["scores@ben"].splits == file.nodes["rows@ben"].splits == ("ben",)
+    assert file.nodes["rows@ben"].train_splits == ("anna", "carl")
+    plain = load(tmp_path, "train.train_splits=[anna,carl]", "train.val_splits=[]", people)
+    assert plain.nodes["train"].spec() == file.nodes["train@ben"].spec()
+    some = load(tmp_path, "train.folds=[anna,ben]", "train.val_splits=[carl]", people)
+    assert (some.nodes["train@anna"].train_splits, some.nodes["train@anna"].val_splits) == (("ben",), ("carl",))
+    assert _written("train@anna") == "train-anna"
+    assert _written("train@3") == "train-seed3"
+
+
+OWN = ["stages.own={uses: embed, embeddings: [embed], run: train}"]
+PEOPLE = "videos.splits=[anna,ben,c d]"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["train.folds=[anna]"], r"folds: \['anna'\] is not allowed: all \(of videos.splits\), or a list of two"),
+        (["train.folds=[anna,anna]"], "is not allowed: all"),
+        (["train.folds=3"], "folds: 3 is not allowed"),
+        (["train.folds=[anna,dan]"], "'dan' is none of videos.splits.*column of the manifest"),
+        (["train.folds=all"], "'c d' is none of videos.splits .*, or has other letters"),
+        (["train.folds=[anna,ben]", "train.seeds=2"], "folds and seeds: give one of the two"),
+        (["train.folds=[anna,ben]", "train.train_splits=[anna]"], "folds and train_splits: give one of the two"),
+        (["train.folds=[anna,ben]", "train.val_splits=[ben]"], "val_splits: ben is a fold"),
+        (["predict.folds=all"], "predict does not learn from videos. Give folds to the node that does"),
+        (["train.folds=[anna,ben]", "embed.seeds=2"], "train has seeds anna, ben, but embed, which it reads, has 0, 1"),
+        (["videos.split_column=subject"], "split_column is a column of the manifest, and there is none"),
+    ],
+)
+def test_folds_that_say_nothing_are_refused(tmp_path: Path, overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(tmp_path, PEOPLE, *overrides)
+
+
+def test_a_column_of_the_manifest_may_have_the_splits(tmp_path: Path) -> None:
+    table = tmp_path / "videos.csv"
+    table.write_text("path,subject,split\na.mp4,anna,train\nb.mp4,ben,test\n", encoding="utf-8")
+    read = read_manifest(table, root=tmp_path, default_split="train", split_column="subject")
+    assert [(video.split, video.extra) for video in read] == [
+        ("anna", {"subject": "anna"}),
+        ("ben", {"subject": "ben"}),
+    ]
+    with pytest.raises(InputError, match="person"):
+        read_manifest(table, root=tmp_path, default_split="train", split_column="person")
 
 
 @pytest.mark.parametrize(

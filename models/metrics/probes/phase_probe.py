@@ -38,7 +38,8 @@ def phase_classification(
     of the videos' own), `class_recall` (mean over the labels that validation has), `macro_f1`, `wrong_rows` and
     `wrong_seconds` (mistaken rows of a video and the time they take, means over videos; None where a validation video
     has no times) and `train_accuracy`; with `classifier`, `chance` (share of the commonest label of validation) and
-    `num_validation_videos`. Where the drawn videos have one label only, that is what is predicted.
+    `num_validation_videos`, and `videos`: of each its rows and how many are right, mean over draws of the last share.
+    Where the drawn videos have one label only, that is what is predicted.
     Raises ValueError for an unknown classifier, or when no training or no validation video has a label.
     """
     if classifier not in CLASSIFIERS:
@@ -49,18 +50,30 @@ def phase_classification(
     labelled_only(validation, what="phase classification, validation")
     target_N = np.concatenate([video.label_of_rows for video, _ in known])
 
+    right: list[list[int]] = []  # rows of each validation video, by draw
+
     def measure(chosen: list[EmbeddedVideo], _seed: int) -> dict[str, float | None]:
         rows_ND, labels_N = joined(chosen)
         model = _fitted(classifier, rows_ND, labels_N)
         predicted = [model.predict(video.rows) for video, _ in known]
+        right.append(
+            [int((each == video.label_of_rows).sum()) for each, (video, _) in zip(predicted, known, strict=True)]
+        )
         return {
             "train_accuracy": float((model.predict(rows_ND) == labels_N).mean()),
             **_scores(predicted, known, target_N),
         }
 
+    how = labels or LabelFractions()
+    found = over_fractions(measure, train, how)
+    last = [each for each, draw in zip(right, found["draws"], strict=True) if draw["fraction"] == how.fractions[-1]]
     return {
         "classifier": classifier,
-        **over_fractions(measure, train, labels or LabelFractions()),
+        **found,
+        "videos": [
+            {"video": video.name, "num_rows": len(video), "right_rows": float(mean)}
+            for (video, _), mean in zip(known, np.mean(last, axis=0), strict=True)
+        ],
         "chance": float(np.bincount(target_N).max() / len(target_N)),
         "num_validation_videos": len(known),
     }

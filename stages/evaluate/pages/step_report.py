@@ -12,6 +12,7 @@ from reelwright.stages.evaluate.pages.markup import tag
 from reelwright.stages.evaluate.pages.page import Article, Card, Cards, Page, Section, Table
 from reelwright.stages.evaluate.pages.ribbons import Axis, time_axis
 from reelwright.stages.evaluate.pages.step_lines import legend, step_lanes
+from reelwright.stages.evaluate.pages.summary import INTERVALS
 from reelwright.stages.evaluate.scoring import ALL_SPLITS
 from reelwright.stages.evaluate.step_scores import Event, StepVideo, events_of, unit_of
 from reelwright.storage.results.steps import StepsInfo
@@ -32,6 +33,7 @@ class StepReport:
     facts: Mapping[str, str]
     films: Mapping[str, str] = field(default_factory=dict)  # by video_id, places beside the page
     embeddings: Section | None = None  # the map of embeddings
+    intervals: Mapping[str, Sequence[float]] = field(default_factory=dict)  # (low, high) of headline numbers
     making: Sequence[Section] = ()  # what was left out, and the nodes behind it
 
 
@@ -61,19 +63,30 @@ def _score_sections(report: StepReport) -> list[Section]:
     split = ALL_SPLITS if ALL_SPLITS in report.scores else next(iter(report.scores))
     chosen = report.scores[split]
     return [
-        _headline(chosen["groups"]["all"], split=split),
+        _headline(chosen["groups"]["all"], split=split, intervals=report.intervals),
         _groups(report.scores),
         _curve(chosen["delay_curve"]),
         _steps(chosen["per_step"]),
     ]
 
 
-def _headline(means: Mapping[str, Any], *, split: str) -> Section:
+def _headline(means: Mapping[str, Any], *, split: str, intervals: Mapping[str, Sequence[float]]) -> Section:
     pos, f1 = means["pos"], means["f1"]
+    between = {name: f"{low:.3g} to {high:.3g}" for name, (low, high) in intervals.items()}
     cards = [
-        Card(name="Procedure order similarity (POS)", value=f"{pos:.3f}", chart=bar(pos, label="POS")),
-        Card(name="F1", value=f"{f1:.3f}", chart=bar(min(f1, 1.0), label="F1")),
-        Card(name="Mean delay", value=_delay(means)),
+        Card(
+            name="Procedure order similarity (POS)",
+            value=f"{pos:.3f}",
+            chart=bar(pos, label="POS"),
+            against=between.get("step_pos", ""),
+        ),
+        Card(
+            name="F1",
+            value=f"{f1:.3f}",
+            chart=bar(min(f1, 1.0), label="F1"),
+            against=between.get("step_f1", ""),
+        ),
+        Card(name="Mean delay", value=_delay(means), against=between.get("step_delay_seconds", "")),
         Card(name="Right", value=f"{means['true_positives']:,}"),
         Card(name="False positives", value=f"{means['false_positives']:,}"),
         Card(name="Missed", value=f"{means['false_negatives']:,}"),
@@ -84,7 +97,7 @@ def _headline(means: Mapping[str, Any], *, split: str) -> Section:
         "late."
     )
     title = "Scores, all splits" if split == ALL_SPLITS else f"Scores, split {split}"
-    return Section(title, [Cards(cards), text])
+    return Section(title, [Cards(cards), text, *([INTERVALS] if intervals else [])])
 
 
 def _groups(scores: Mapping[str, Any]) -> Section:

@@ -73,6 +73,14 @@ def test_all_tasks(labelled):
     assert set(metrics["tasks"]) == set(ALL)
     assert metrics["skipped"] == {}
     assert (summary["num_videos"], summary["num_labelled"]) == (3, 3)
+    between = summary["intervals"]  # none of progression, time retrieval and the linear probe
+    assert set(between) > {"phase_accuracy", "phase_accuracy_svm", "precision@5", "average_precision@15"}
+    assert not any(name.startswith(("progression", "time_error", "linear")) for name in between)
+    assert all(low <= summary[name] <= high for name, (low, high) in between.items())
+    right = [
+        video["right_rows"] / video["num_rows"] for video in metrics["tasks"]["phase_classification"]["svm"]["videos"]
+    ]
+    assert min(right) <= between["phase_accuracy_svm"][0] or set(right) == {1.0}
     assert summary["phase_accuracy"] == summary["phase_accuracy@100%"] > 0.8 > summary["chance_phase_accuracy"]
     assert summary["phase_accuracy_svm@10%"] > 0.8
     assert summary["linear_accuracy"] > 0.8
