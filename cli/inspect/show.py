@@ -24,9 +24,10 @@ def show(
     """Show what a node left in the store: where it lies, its record, its outputs."""
     import dataclasses
 
-    from reelwright.cli.format import bytes_text, headroom_line, print_json, seconds_text
+    from reelwright.cli.format import bytes_text, print_json, seconds_text
     from reelwright.pipeline.plan.graph import has_rows
     from reelwright.pipeline.project import Project
+    from reelwright.stages.base.work import headroom_line
     from reelwright.storage.errors import StoreError
 
     project = Project.open(config, overrides=overrides or ())
