@@ -10,7 +10,7 @@ PROCESSES = $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 PARALLEL = --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 export PYTHONDONTWRITEBYTECODE :=  # else each of the many processes that tests start compiles everything anew
 
-.PHONY: help setup demo test test-slow check format docs bench versions clean
+.PHONY: help setup demo test test-slow check format docs bench bench-gpu versions clean
 
 help:  ## List what can be made
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,6 +52,9 @@ bench: $(INSTALLED)  ## Measure speed against bare loops and peers, in one run
 
 versions: $(INSTALLED)  ## Try the chain on Python 3.11 to 3.13 and on the lowest dependencies (minutes, some GB of wheels)
 	$(BIN)/python -m tests.versions
+
+bench-gpu: $(INSTALLED)  ## Check against the CPU, and measure, what a GPU does (8 minutes); says so where there is none
+	$(BIN)/python -m tests.benchmarks.gpu
 
 clean:  ## Remove what make made, the demo too
 	rm -rf .venv demo build *.egg-info

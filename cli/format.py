@@ -6,12 +6,11 @@ import functools
 import json
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from reelwright.pipeline.plan.graph import NodePlan
 from reelwright.pipeline.run.results import Failure, NodeResult, RunResult
-from reelwright.storage.ledger.items import WORK_STEPS
 
 _BYTE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 _MAX_FAILURES_SHOWN = 20  # lines
@@ -171,14 +170,3 @@ def rate_text(rate: float) -> str:
     """Two digits, or all where there are more: 0.42, 4.2, 42, 4,200."""
     digits = max(0, 1 - math.floor(math.log10(rate))) if 0 < rate < 10 else 0
     return f"{rate:,.{min(digits, 4)}f}"
-
-
-def headroom_line(work: Mapping[str, float]) -> str:
-    """What share of its work each step of a node took, and how much faster it would be without it; "" if unknown."""
-    spent = {name: work[f"{name}_seconds"] for name in WORK_STEPS if work.get(f"{name}_seconds")}
-    total = sum(spent.values())
-    shares = []
-    for name, seconds in spent.items():
-        gain = f" (without it at most {total / (total - seconds):.2f} times as fast)" if seconds < total else ""
-        shares.append(f"{name} {100 * seconds / total:.0f} %{gain}")
-    return f"work: {', '.join(shares)}" if shares else ""

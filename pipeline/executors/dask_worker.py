@@ -34,6 +34,8 @@ class LeavePlugin(WorkerPlugin):  # type: ignore[misc]  # distributed has no typ
         """SLURM ends a job with SIGTERM to all its processes; the nanny one that has too much memory, alike."""
         if threading.current_thread() is not threading.main_thread():
             return  # as where workers are threads of a test
+        if isinstance(worker.name, int):  # of this machine's own cluster, whose workers all see all of its GPUs
+            os.environ.setdefault("LOCAL_RANK", str(worker.name))
         limit = worker.memory_manager.memory_limit or math.inf
 
         def stop(number: int, frame: FrameType | None) -> None:

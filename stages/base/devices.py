@@ -104,7 +104,7 @@ class Cuda:
 
     def stream(self) -> Any:
         """A new stream of the device."""
-        return torch.cuda.Stream(self.device)
+        return torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
 
     def kernels(self) -> Any:
         """The stream in which the kernels run."""
@@ -217,7 +217,7 @@ class Download:
     def __init__(self, device: torch.device, *, cuda: Cuda | None = None) -> None:
         self._cuda = cuda or (Cuda(device) if device.type == "cuda" else None)
         self._ring = [] if self._cuda is None else [_Buffer(self._cuda) for _ in range(RING)]
-        self._stream = None if self._cuda is None else self._cuda.stream()
+        self._stream: Any = None if self._cuda is None else self._cuda.stream()
         self._turn = 0
 
     def __call__(self, tensors: Mapping[str, Tensor]) -> Pending:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 from pydantic import TypeAdapter
 
 from reelwright.storage.ledger.digest_cache import Stamp
-from reelwright.storage.ledger.items import ItemLedger, ItemRow
+from reelwright.storage.ledger.items import WORK_STEPS, ItemLedger, ItemRow
 from reelwright.storage.store import Store
 
 
@@ -162,3 +162,14 @@ def work_to_plain(work: Work) -> dict[str, Any]:
 def work_from_plain(values: Mapping[str, Any]) -> Work:
     """The work that `work_to_plain` wrote."""
     return _adapter().validate_python(values)
+
+
+def headroom_line(work: Mapping[str, float]) -> str:
+    """What share of its work each step of a node took, and how much faster it would be without it; "" if unknown."""
+    spent = {name: work[f"{name}_seconds"] for name in WORK_STEPS if work.get(f"{name}_seconds")}
+    total = sum(spent.values())
+    shares = []
+    for name, seconds in spent.items():
+        gain = f" (without it at most {total / (total - seconds):.2f} times as fast)" if seconds < total else ""
+        shares.append(f"{name} {100 * seconds / total:.0f} %{gain}")
+    return f"work: {', '.join(shares)}" if shares else ""

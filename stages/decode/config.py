@@ -10,7 +10,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from reelwright.stages.base.config import execution, setting
 from reelwright.stages.base.stage_config import StageConfig
 
-Backend = Literal["auto", "decord", "torchcodec", "pyav"]
+Backend = Literal["auto", "decord", "torchcodec", "torchcodec-cuda", "pyav"]
 
 
 class DecodeConfig(StageConfig):
@@ -48,7 +48,8 @@ class DecodeConfig(StageConfig):
     """Filter of the resize (Pillow's, with antialiasing)."""
     backend: Backend = "auto"
     """What decodes first: auto is pyav. decord and torchcodec are used only for kinds of files for which they were
-    shown to give FFmpeg's frames: where they are named, and decord where pyav hangs or dies; pyav takes all others."""
+    shown to give FFmpeg's frames: where they are named, and decord where pyav hangs or dies; pyav takes all others.
+    torchcodec-cuda decodes these kinds on a GPU, whose colours differ a little from FFmpeg's: frames of its own."""
     codec: Literal["lossless", "jpeg"] = "lossless"
     """How stored frames are coded: lossless (zstd), or jpeg, about 10 times smaller."""
     quality: int = setting(92, when=lambda config: config.codec == "jpeg", ge=1, le=100)
@@ -75,8 +76,13 @@ class DecodeConfig(StageConfig):
     def packages(self, endings: Collection[str]) -> dict[str, str]:
         """As of every stage."""
         del endings
-        asked = self.backend in {"decord", "torchcodec"}
-        return {self.backend: f"backend: {self.backend}; install it, or set auto"} if asked else {}
+        package = self.backend.removesuffix("-cuda")
+        return {} if package in {"auto", "pyav"} else {package: f"backend: {self.backend}; install it, or set auto"}
+
+    @property
+    def needs_gpu(self) -> str:
+        """What needs a GPU, and what to do without one; "" where nothing does."""
+        return "" if self.backend != "torchcodec-cuda" else "backend: torchcodec-cuda decodes on a GPU; set auto"
 
     def rows_of_video(self, *, num_frames: int, duration_seconds: float, start_seconds: float) -> float | None:
         """As of every stage; folders of images have another duration with another rate."""

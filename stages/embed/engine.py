@@ -16,13 +16,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from reelwright.stages.base.devices import Pending
 from reelwright.stages.base.work import FrameProgress
 from reelwright.stages.datasets.sampling.left_out import LeftOut
 from reelwright.stages.datasets.sampling.needed import Needed
 from reelwright.stages.decode.source import Ended, FrameChunk, Opened, Restarted
 from reelwright.stages.embed.batches import Batch, Batcher, Owner, Part
 from reelwright.stages.embed.clips import Clip, ClipAssembler, FrameSpans, InputRows, NeededRowMaker, clips_leave_out
-from reelwright.stages.embed.encoding.forward import ForwardPass, Pending, Rows, ViewsPending
+from reelwright.stages.embed.encoding.forward import ForwardPass, Rows, ViewsPending
 from reelwright.stages.embed.sink import OutputRows, RowSink
 from reelwright.stages.embed.threads import Background, read_ahead
 from reelwright.storage.errors import ItemError

@@ -12,9 +12,11 @@ import yaml
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.inputs import behind
 from reelwright.stages.base.registry import config_model
-from reelwright.stages.base.work import InputRef, Work
+from reelwright.stages.base.work import InputRef, Work, headroom_line
 from reelwright.stages.evaluate.pages.markup import join, tag
 from reelwright.stages.evaluate.pages.page import Section, Table
+from reelwright.storage.ledger.items import WORK_STEPS, ItemLedger
+from reelwright.storage.store import Store
 from reelwright.storage.urls import is_url
 
 
@@ -49,13 +51,25 @@ def _left_out(work: Work) -> Iterator[Section]:
 
 def _nodes(work: Work) -> Section:
     """Settings are those that differ from what a node has unless told otherwise."""
-    rows = []
+    rows, store = [], Store.at(work.store)
     for ref in [*behind(work), InputRef(node=work.node, stage=work.stage, key=work.key, config=work.config)]:
         lines = [tag("div", tag("code", f"{name}: {value}")) for name, value in _settings(ref).items()]
+        if headroom := _headroom(ref, store):
+            lines.append(tag("div", headroom))
         rows.append([ref.node, ref.stage, join(*lines), tag("code", ref.key[:12])])
     text = "The nodes behind this report, and their settings as far as these differ from the defaults."
     columns = [("Node", "class"), ("Stage", ""), ("Settings", "settings"), ("Key", "")]
     return Section("How it was made", [text, Table(columns=columns, rows=rows)])
+
+
+def _headroom(ref: InputRef, store: Store) -> str:
+    """Where the time of its videos went, all of them, whenever they were done; "" where no step of it is timed."""
+    if config_model(ref.stage, where=ref.node).kind != "items":
+        return ""
+    done = [row for row in ItemLedger(store.node(ref.key)).load().values() if row.is_done]
+    return headroom_line(
+        {f"{name}_seconds": sum(getattr(row, f"{name}_seconds") for row in done) for name in WORK_STEPS}
+    )
 
 
 def _settings(ref: InputRef) -> dict[str, str]:

@@ -4,9 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from reelwright.cli.format import headroom_line
 from reelwright.pipeline.run.execute import _work_done
-from reelwright.stages.base.work import VideoItem
+from reelwright.stages.base.work import VideoItem, headroom_line
 from reelwright.storage.ledger.items import ItemRow
 
 

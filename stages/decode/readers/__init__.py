@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from reelwright.stages.decode.config import DecodeConfig
     from reelwright.stages.decode.reader import Reader
 
+ON_GPU = "torchcodec-cuda"  # frames differ a little from those of BACKENDS, and so do their keys
 BACKENDS = {"decord": "DecordReader", "torchcodec": "TorchcodecReader", "pyav": "PyavReader"}
 
 
@@ -29,14 +30,22 @@ def backend_order(backend: str, *, is_range: bool = False) -> list[str]:
     for files on which FFmpeg's newer decoder hangs or dies, but not for a range of a video's rows that ends before it
     does: decord decodes ahead, up to the end of the file while its frames are taken slowly. torchcodec is tried only
     where it is asked for: it brings torch (300 MB, seconds) into every decoding process. Raises ConfigError when the
-    one asked for is not installed.
+    one asked for is not installed, or needs a GPU and there is none.
     """
     if backend == "auto":
         return [name for name in ("pyav", "decord") if installed(name) and not (is_range and name == "decord")]
-    if not installed(backend):
+    package = backend.removesuffix("-cuda")
+    if not installed(package):
         known = ", ".join(name for name in BACKENDS if installed(name))
-        raise ConfigError(f"backend {backend!r} is not installed: pip install {backend}, or use one of: auto, {known}.")
-    return list(dict.fromkeys(name for name in (backend, "pyav", "decord") if installed(name)))
+        raise ConfigError(f"backend {backend!r} is not installed: pip install {package}, or use one of: auto, {known}.")
+    if backend == ON_GPU:
+        import torch
+
+        if not torch.cuda.is_available():
+            raise ConfigError(
+                f"backend {backend!r} decodes on a GPU, but torch finds none here. Set backend: torchcodec, or auto."
+            )
+    return [backend, *(name for name in ("pyav", "decord") if name != backend and installed(name))]
 
 
 def open_reader(
@@ -64,7 +73,7 @@ def open_reader(
             return StoredReader(path)
         images = list_images(path, template=config.image_tmpl, start=config.image_start)
         return ImagesReader(images, fps=config.image_fps)
-    from reelwright.stages.decode.readers.proven import CheckedReader, refuse_unproven
+    from reelwright.stages.decode.readers.proven import COLOURS_OF_GPU, CheckedReader, refuse_unproven
     from reelwright.stages.decode.readers.pyav import PyavReader
     from reelwright.stages.decode.timing.packets import index_of
 
@@ -73,10 +82,12 @@ def open_reader(
     stretch = index.pixel_aspect if config.square_pixels else 1.0
     if backend == "pyav":
         return PyavReader(path, index, num_threads=num_threads, stretch=stretch)
-    refuse_unproven(backend, index, stretch=stretch)
+    package = backend.removesuffix("-cuda")
+    refuse_unproven(package, index, stretch=stretch)
     try:
-        module = import_module(f"reelwright.stages.decode.readers.{backend}")
-        reader: Any = getattr(module, BACKENDS[backend])
+        module = import_module(f"reelwright.stages.decode.readers.{package}")
+        reader: Any = getattr(module, "CudaReader" if backend == ON_GPU else BACKENDS[backend])
     except (ImportError, OSError) as error:  # shared libraries of the backend are missing on this machine
         raise ItemError(NO_BACKEND, f"cannot be loaded: {' '.join(str(error).split())[:200]}") from None
-    return CheckedReader(reader(path, index, num_threads=num_threads), path, index)
+    most = COLOURS_OF_GPU if backend == ON_GPU else 0.0
+    return CheckedReader(reader(path, index, num_threads=num_threads), path, index, most_difference=most)

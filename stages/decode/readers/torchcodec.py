@@ -1,10 +1,11 @@
-"""Read frames with torchcodec (exact seek mode, CPU): fast and maintained, needs FFmpeg's shared libraries.
+"""Read frames with torchcodec (exact seek mode): fast and maintained, needs FFmpeg's shared libraries.
 
 Like decord it is used only for kinds of files for which tests/decode_matrix has shown it to be right (`proven`).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from numpy.typing import NDArray
 
 from reelwright.stages.decode.reader import Frame, Shown, runs
 from reelwright.stages.decode.timing.index import FrameIndex, Indexed
-from reelwright.storage.errors import ItemError
+from reelwright.storage.errors import ItemError, UnusableMachineError
+
+_OF_DEVICE = re.compile(r"cuda|device", re.IGNORECASE)
 
 
 class TorchcodecReader(Indexed):
@@ -35,8 +38,15 @@ class TorchcodecReader(Indexed):
                 dimension_order="NHWC",
                 num_ffmpeg_threads=num_threads,
                 seek_mode="exact",
+                device=self._device(),
             )
+            self._check_device()
         except (RuntimeError, ValueError) as error:
+            if self._device() != "cpu" and _OF_DEVICE.search(str(error)):
+                raise UnusableMachineError(
+                    f"backend: torchcodec-cuda cannot be used here: {_line(error)}. Install a torchcodec that is built "
+                    "for CUDA, set fewer workers where the GPU is full, or set backend: torchcodec"
+                ) from None
             raise ItemError("backend_failed", f"cannot open: {_line(error)}") from None
         if len(self._video) != index.num_frames:
             message = f"counts {len(self._video)} frames, the file has {index.num_frames}"
@@ -46,11 +56,17 @@ class TorchcodecReader(Indexed):
         """See `Reader.read`."""
         for number, repeats in runs(source_frames):
             try:
-                frame = self._video[number].numpy()
+                frame = self._video[number].cpu().numpy()
             except (RuntimeError, IndexError) as error:
                 raise ItemError("backend_failed", f"at frame {number}: {_line(error)}") from None
             for _ in range(repeats):
                 yield number, frame
+
+    def _device(self) -> str:
+        return "cpu"
+
+    def _check_device(self) -> None:
+        """Nothing, on a CPU."""
 
     def frames(self) -> Iterator[Shown]:
         """Never asked for: an index that is not known is no proven kind."""
@@ -59,6 +75,28 @@ class TorchcodecReader(Indexed):
     def close(self) -> None:
         """See `Reader.close`."""
         self._video = None
+
+
+class CudaReader(TorchcodecReader):
+    """The same on this process's GPU; resize and crop are done on the CPU, as for all backends."""
+
+    backend = "torchcodec-cuda"
+
+    def _device(self) -> str:
+        from reelwright.stages.base.devices import local_gpu
+
+        return f"cuda:{local_gpu()}"
+
+    def _check_device(self) -> None:
+        """Torchcodec decodes on the CPU, without a word, what the GPU does not: that is left to other backends."""
+        fallback = getattr(self._video, "cpu_fallback", None)
+        if fallback and "unavailable" in str(fallback):
+            raise UnusableMachineError(
+                f"backend: torchcodec-cuda cannot be used here: {fallback}. The driver's video library is missing (in "
+                "containers: NVIDIA_DRIVER_CAPABILITIES=video,compute), or set backend: torchcodec"
+            )
+        if fallback:
+            raise ItemError("backend_unsuited", f"not used for this file: the GPU does not decode it ({fallback})")
 
 
 def _line(error: BaseException) -> str:

@@ -96,7 +96,7 @@ def _decoded(wanted: Sequence[Wanted], *, settings: Mapping[str, Any]) -> dict[s
 def frames_plan(configs: Mapping[str, DecodeConfig], *, chunk_rows: int) -> Plan:
     """How frames of videos are decoded, as ``configs`` say by video_id; they differ in what frames are wanted only."""
     workers = num_workers(None, len(configs))
-    order = backend_order(next(iter(configs.values())).backend)
+    order = backend_order(next(iter(configs.values())).backend.removesuffix("-cuda"))  # small pictures need no GPU
 
     def arguments(item: VideoItem, backend: str, _attempt: int) -> dict[str, Any]:
         fixed = {"backend": backend, "geometry": None, "chunk_rows": chunk_rows, "start_row": 0}

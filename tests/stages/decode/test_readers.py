@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import av
 import numpy as np
 import pytest
+import torch
 
+from reelwright.pipeline.run.checks import _device
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.readers import BACKENDS, backend_order, installed, open_reader
 from reelwright.stages.decode.readers.pictures import orient
@@ -15,7 +21,7 @@ from reelwright.stages.decode.readers.proven import _to_check
 from reelwright.stages.decode.readers.pyav import PyavReader
 from reelwright.stages.decode.timing.index import FrameIndex
 from reelwright.stages.decode.timing.packets import index_of
-from reelwright.storage.errors import ConfigError, ItemError
+from reelwright.storage.errors import ConfigError, ItemError, UnusableMachineError
 
 
 class ReaderContract:
@@ -74,6 +80,61 @@ class TestDecord(ReaderContract):
 
 class TestTorchcodec(ReaderContract):
     backend = "torchcodec"
+
+
+class TestTorchcodecOnTheGpu(ReaderContract):
+    """What reads on a GPU, on the CPU: the device alone is another one."""
+
+    backend = "torchcodec-cuda"
+
+    @pytest.fixture(autouse=True)
+    def _installed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        module = pytest.importorskip("reelwright.stages.decode.readers.torchcodec")
+        monkeypatch.setattr(module.CudaReader, "_device", lambda _self: "cpu")
+
+    def test_what_the_gpu_does_not_decode_is_left_to_others(
+        self, grey_video: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from torchcodec.decoders import VideoDecoder
+
+        said = "Fallback status: Falling back due to: Video not supported"
+        monkeypatch.setattr(VideoDecoder, "cpu_fallback", property(lambda _: said))
+        with pytest.raises(ItemError, match="the GPU does not decode it") as caught:
+            open_reader(grey_video, DecodeConfig(), backend=self.backend)
+        assert caught.value.cause == "backend_unsuited"
+        said = "Fallback status: Falling back due to: NVcuvid unavailable"
+        with pytest.raises(UnusableMachineError, match="NVIDIA_DRIVER_CAPABILITIES"):
+            open_reader(grey_video, DecodeConfig(), backend=self.backend)
+
+    @pytest.mark.parametrize(("shift", "is_refused"), [(3, False), (5, True)])
+    def test_colours_may_differ_a_little_and_frames_may_not(
+        self, grey_video: Path, monkeypatch: pytest.MonkeyPatch, shift: int, is_refused: bool
+    ) -> None:
+        module = import_module("reelwright.stages.decode.readers.torchcodec")
+        read = module.TorchcodecReader.read
+
+        def shifted(self, numbers):
+            for number, frame in read(self, numbers):
+                yield number, frame + np.uint8(shift)
+
+        monkeypatch.setattr(module.CudaReader, "read", shifted)
+        reader = open_reader(grey_video, DecodeConfig(), backend=self.backend)
+        with pytest.raises(ItemError, match="not the one") if is_refused else contextlib.nullcontext():
+            assert len(list(reader.read([0, 1, 2]))) == 3
+        reader.close()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is of machines without a GPU")
+@pytest.mark.skipif(not installed("torchcodec"), reason="torchcodec is not installed")
+def test_without_a_gpu_decoding_on_one_is_refused(grey_video: Path) -> None:
+    with pytest.raises(ConfigError, match=r"decodes on a GPU, but torch finds none here\. Set backend"):
+        backend_order("torchcodec-cuda")
+    with pytest.raises(UnusableMachineError, match="torchcodec-cuda cannot be used here"):
+        open_reader(grey_video, DecodeConfig(), backend="torchcodec-cuda")
+    node: Any = SimpleNamespace(config=DecodeConfig(backend="torchcodec-cuda"))
+    assert [text for text in _device(node) if "this machine has no GPU" in text]
+    assert DecodeConfig(backend="torchcodec-cuda").spec() != DecodeConfig(backend="torchcodec").spec()
+    assert set(DecodeConfig(backend="torchcodec-cuda").packages(())) == {"torchcodec"}
 
 
 def cut_off(path: Path, grey_video: Path) -> Path:

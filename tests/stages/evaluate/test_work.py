@@ -16,6 +16,7 @@ import pytest
 from reelwright.stages.base.work import SilentReporter
 from reelwright.stages.evaluate.work import run
 from reelwright.storage.errors import StageError
+from reelwright.storage.ledger.items import ItemLedger, ItemRow
 
 Make = Callable[..., Any]
 
@@ -146,8 +147,14 @@ def test_the_page_says_how_it_was_made_and_what_is_not_in_it(fake_store: Callabl
     made = fake_store(topk=(1,))
     left = [{"video_id": "<bad>", "split": "test", "why": "failed in frames: broken: no frame"}]
     work = replace(made.work, payload={**made.work.payload, "left_out": left, "num_left_out": 3})
+    ledger = ItemLedger(made.store.node("e" * 32))
+    ledger.commit(ItemRow(digest="a", status="ok", decode_seconds=1.0, forward_seconds=2.0))
+    ledger.commit(ItemRow(digest="b", status="truncated", forward_seconds=1.0))
+    ledger.commit(ItemRow(digest="c", status="failed", decode_seconds=9.0))
     run(work, SilentReporter())
     page = (made.store.report(work.key) / "report.html").read_text(encoding="utf-8")
+    assert page.count("<div>work: ") == 1
+    assert "<div>work: decode 25 % (without it at most 1.33 times as fast), forward 75 % (" in page
     assert "seed <code>7</code>" in page
     assert "3 videos of these splits are in no number above. The first 1 of them:" in page
     assert '<td class="class">&lt;bad&gt;</td><td>test</td><td>failed in frames: broken: no frame</td>' in page
