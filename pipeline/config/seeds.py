@@ -89,8 +89,9 @@ def folds_of(
     if wrong:
         raise ConfigError(
             f"{where}.{FOLDS}: {wrong[0]!r} is none of videos.splits ({', '.join(splits)}), or has other letters "
-            f"than letters, digits, _ and -. Say which splits there are, as in videos: {{splits: [{', '.join(names)}]}}, "
-            "and which column of the manifest has them, as in videos: {split_column: subject}"
+            "than letters, digits, _ and -. Say which splits there are, as in "
+            f"videos: {{splits: [{', '.join(names)}]}}, and which column of the manifest has them, as in "
+            "videos: {split_column: subject}"
         )
     held = [name for name in block.get(_CHOSEN) or () if name in names]
     if held:
