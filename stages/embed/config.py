@@ -70,7 +70,7 @@ class ClipSettings(GridSettings):
     """Frames from one frame of a clip to its next; 1: neighbours."""
     short: Short = "repeat"
     """A video shorter than a clip. repeat: one clip, the last frame repeated; pad: one clip, black frames behind the
-    last one (encoders know no mask); leave_out: no row, listed as skipped."""
+    last one (which a run's own model of clips is told by a mask); leave_out: no row, listed as skipped."""
 
 
 class EmbedConfig(StageConfig):
