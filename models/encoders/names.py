@@ -29,6 +29,7 @@ VIDEO_NAMES = (
 X3D_NAMES = ("x3d_xs", "x3d_s", "x3d_m", "x3d_l", "x3d_xl")
 VIDEOMAE_NAMES = ("vit_small_patch16_224", "vit_base_patch16_224", "vit_large_patch16_224")
 HUB = "hf-hub:"
+NO_FILE = ("hub", "none")  # what settings say of weights that are in no file
 _OF_TIMM = ("timm", "tsm", "frames")  # libraries whose networks are timm's
 
 OWN_NETWORKS = {"x3d": X3D_NAMES, "videomae": VIDEOMAE_NAMES}
@@ -170,3 +171,13 @@ def _sources(library: str) -> dict[Path, str]:
 def _nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def check_weights(weights: str, encoder: str | None, *, is_own: bool, renames: object) -> None:
+    """ValueError for weights that no hub has (``is_own``: of a plug-in), and ``renames`` of what is in no file."""
+    if weights in NO_FILE and renames:
+        raise ValueError(f"prefix and key_map are of names in a file, but weights is {weights}; leave them out")
+    if weights == "hub" and is_own:
+        raise ValueError("weights: hub has none of an encoder that is a plug-in; set weights: none, or a file")
+    if weights == "hub" and encoder is not None and not has_hub_weights(encoder):
+        raise ValueError(f"weights: hub has none of {encoder}; set weights: none (random ones), or a file")

@@ -66,7 +66,7 @@ class FrameModelOptions(ModelOptions):
         ``source`` is what the model is fed; ``has_base``: an encoder learns in front of it, as from frames.
         """
         split, projection = options.get("split", cls.split), options.get("projection", cls.projection)
-        without = {f"source: {source}": () if source == "frames" or has_base else ("base",)}
+        without: dict[str, tuple[str, ...]] = {f"source: {source}": () if source == "frames" or has_base else ("base",)}
         without[f"source: {source}"] += ("network", "split", "tuned") if source == "rows" else ()
         without |= {"split: null": ("tuned",) if split is None else ()}
         without |= {"projection: false": () if projection else ("projection_hidden",)}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from reelwright.pipeline.plan.graph import Node
 from reelwright.pipeline.plan.keys import named_videos, samples
 from reelwright.pipeline.plan.why import explain_video
-from reelwright.stages.base.work import InputRef, VideoItem, Work
+from reelwright.stages.base.work import RUN_WEIGHTS, InputRef, VideoItem, Work
 
 if TYPE_CHECKING:
     from reelwright.pipeline.plan.graph import NodePlan
@@ -91,13 +91,15 @@ def _input_refs(planner: Planner, node: Node) -> dict[str, tuple[InputRef, ...]]
 def _input_ref(planner: Planner, name: str) -> InputRef:
     plan = planner.plan(name)
     known = {} if plan.material is None else plan.material["inputs"]
+    files = {name: known[name] for name in (*plan.node.config.sources(), "weights") if name in known}
+    is_run = plan.node.config.kind == "run"
     return InputRef(
         node=name,
         stage=plan.node.stage,
         key=plan.key if plan.node.config.publishes else plan.spec_key,
         config=_config(planner, plan.node),
         inputs=_input_refs(planner, plan.node),
-        files={name: known[name] for name in (*plan.node.config.sources(), "weights") if name in known},
+        files=files | ({RUN_WEIGHTS: plan.record.outputs["weights"]} if plan.record and is_run else {}),
     )
 
 

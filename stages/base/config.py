@@ -52,7 +52,8 @@ def matters(
     default: Any = ..., *, when: Callable[[Any], bool], role: Literal["spec", "training"] = "spec", **options: Any
 ) -> Any:
     """A field that enters keys as others do, but changes nothing where ``when`` is not true of its block."""
-    return Field(default, json_schema_extra={"role": role, "matters": when}, **options)
+    extra: dict[str, Any] = {"role": role, "matters": when}
+    return Field(default, json_schema_extra=extra, **options)
 
 
 def ordered(*, role: Literal["spec", "training"] = "spec") -> Any:

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.registry import check_stage, config_model, stage_of
-from reelwright.stages.base.work import InputRef, Work
+from reelwright.stages.base.work import RUN_WEIGHTS, InputRef, Work
 from reelwright.storage.errors import InputError
 from reelwright.storage.kinds import KINDS
 from reelwright.storage.ledger.digest_cache import Snapshot
+from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.store import Store
 
 
@@ -72,6 +73,19 @@ def unchanged_sources(work: Work, *, of: InputRef | None = None) -> Iterator[Non
     for snapshot in snapshots:
         if not snapshot.is_same():
             raise InputError(snapshot.changed_message)
+
+
+@contextlib.contextmanager
+def unchanged_run(store: Store, run: InputRef) -> Iterator[RunFolder]:
+    """The folder of a run, whose weights are in the block those by which it stands in the key of its user.
+
+    Read them inside. Raises InputError where they are not, before the block or after it.
+    """
+    folder = RunFolder(store.run(run.key))
+    snapshot = _checked(folder.weights, run.files.get(RUN_WEIGHTS)) if folder.is_complete else None
+    yield folder
+    if snapshot is not None and not snapshot.is_same():
+        raise InputError(snapshot.changed_message)
 
 
 def _checked(path: Path, digest: str | None) -> Snapshot:

@@ -25,6 +25,9 @@ class VideoItem(NamedTuple):
     stamp: Stamp | None = None  # of the file that the digest was made of; None: not looked at
 
 
+RUN_WEIGHTS = "of the run"  # no setting is called so
+
+
 @dataclass(frozen=True, kw_only=True)
 class InputRef:
     """One input of a node: where it lies in the store and how it was made."""
@@ -35,6 +38,7 @@ class InputRef:
     config: Mapping[str, Any] = field(default_factory=dict)  # the producing node's settings, plain data
     inputs: Mapping[str, tuple[InputRef, ...]] = field(default_factory=dict)  # the producing node's own inputs
     files: Mapping[str, str] = field(default_factory=dict)  # setting that names a file -> its digest in the node's key
+    # and of a run, under RUN_WEIGHTS, the digest of its own weights, by which it stands in the keys of its users
 
 
 @dataclass(frozen=True, kw_only=True)

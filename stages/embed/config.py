@@ -8,15 +8,14 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from reelwright.models.encoders.names import check_encoder, is_video_encoder
+from reelwright.models.encoders.names import NO_FILE, check_encoder, check_weights, is_of_library, is_video_encoder
 from reelwright.models.encoders.outputs import parse_outputs
 from reelwright.stages.augment.stored_views import ViewSettings
 from reelwright.stages.base.config import Settings, execution, matters, node_input, ordered, setting, source_file
-from reelwright.stages.base.plugins import PluginUse
+from reelwright.stages.base.plugins import PluginUse, is_plugin
 from reelwright.stages.base.stage_config import StageConfig
 from reelwright.stages.datasets.sampling.settings import GridSettings, Short
 from reelwright.stages.embed.row_outputs import PieceSettings, check_encoder_of, check_row_outputs
-from reelwright.stages.embed.weight_settings import NO_FILE, check_weights, encoder_plugin
 from reelwright.storage.errors import ConfigError
 
 _OF_FRAMES = (
@@ -34,6 +33,13 @@ _OF_FRAMES = (
 )
 _OUTPUT = re.compile(r"[A-Za-z][\w.-]*")
 _OF_ROWS = ("dtype", "outputs", "pieces", "precision")  # what counts where rows are made of rows
+
+
+def encoder_plugin(encoder: str | None, model_args: Mapping[str, Any]) -> dict[str, PluginUse]:
+    """What `StageConfig.plugins` says of an encoder and its arguments."""
+    if encoder is None or is_of_library(encoder) or not is_plugin("encoders", encoder):
+        return {}
+    return {"encoder": PluginUse(group="encoders", name=encoder, options=model_args, num_given=1)}
 
 
 class PreprocessSettings(Settings):
@@ -64,7 +70,7 @@ class ClipSettings(GridSettings):
     """Frames from one frame of a clip to its next; 1: neighbours."""
     short: Short = "repeat"
     """A video shorter than a clip. repeat: one clip, the last frame repeated; pad: one clip, black frames behind the
-    last one (encoders know no mask); leave_out: no row, listed as skipped."""
+    last one (which a run's own model of clips is told by a mask); leave_out: no row, listed as skipped."""
 
 
 class EmbedConfig(StageConfig):

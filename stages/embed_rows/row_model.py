@@ -16,6 +16,7 @@ from reelwright.models.blocks.weights import remap_state_dict, state_digest
 from reelwright.models.contracts import VideoModel
 from reelwright.models.systems.carl import FrameModel
 from reelwright.stages.base.devices import out_of_memory, pick_device
+from reelwright.stages.base.inputs import unchanged_run
 from reelwright.stages.base.work import InputRef, Work
 from reelwright.stages.datasets.sampling.two_views import context_frames
 from reelwright.stages.datasets.stored_rows import StoredVideo, num_features, stored_shape
@@ -152,10 +153,11 @@ def load_row_model(work: Work, config: EmbedConfig) -> RowModel:
             f"all rows are seen. Train it with {name}: 1, on embeddings of fewer frames a second"
         )
     _check_trained_on(refs, ref, values, store=store, where=work.node)
-    model, _ = load_run_model(folder, plugins=work.plugins)
+    with unchanged_run(store, ref):
+        model, _ = load_run_model(folder, plugins=work.plugins)
     output, device = str(values.get("output", "pooled")), pick_device(config.device)
     stores = [EmbeddingStore(store.embeddings(entry.key)) for entry in refs]
-    if isinstance(model, FrameModel) and model.is_tuned and _are_of_its_layers(refs[0], ref, stores[0], output):
+    if isinstance(model, FrameModel) and model.is_tuned and _are_of_its_layers(refs[0], ref, stores[0], values):
         model, output = model.of_rows(), POOLED
         values["model"]["input_dim"] = model.options.map_channels(None)
     row = _row_shape(model, stores, output=output, values=values, where=f"{work.node}: run {ref.node}")
@@ -177,13 +179,14 @@ def load_row_model(work: Work, config: EmbedConfig) -> RowModel:
     return loaded.tried(config.pieces.length or (values["model"]["length"] if len(loaded.row) == 1 else 1))
 
 
-def _are_of_its_layers(ref: InputRef, run: InputRef, store: EmbeddingStore, output: str) -> bool:
+def _are_of_its_layers(ref: InputRef, run: InputRef, store: EmbeddingStore, values: Mapping[str, Any]) -> bool:
     """Whether rows are what the last layers inside the model give, made by embed of frames with that very run.
 
     Pooled rows of the encoder in front of them are others, though its weights are those in the run.
     """
     shapes, made_with = store.spec["outputs"], {entry.key for entry in ref.inputs.get("run", ())}
-    return run.stage == "finetune" and run.key in made_with and output not in shapes and POOLED in shapes
+    is_of_run = values["stage"] == "finetune" and run.key in made_with  # not the node's stage: it may be imported
+    return is_of_run and values.get("output", "pooled") not in shapes and POOLED in shapes
 
 
 def _row_shape(

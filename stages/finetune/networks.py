@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from reelwright.models.contracts import ClipModel
+from reelwright.stages.base.inputs import unchanged_run
 from reelwright.stages.base.work import InputRef
 from reelwright.stages.embed.config import EmbedConfig
 from reelwright.stages.embed.encoding.clip_models import frames_seen
@@ -13,7 +14,6 @@ from reelwright.stages.embed.encoding.encoder import build_from_config
 from reelwright.stages.finetune.module import ClipNetwork, FinetuneModule, FrameNetwork
 from reelwright.stages.fit.run_models import load_run_model
 from reelwright.storage.errors import ConfigError
-from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.store import Store
 
 
@@ -22,7 +22,8 @@ def load_network(run: InputRef, *, store: Store, plugins: Mapping[str, Any]) -> 
 
     Raises what `load_run_model` raises, ConfigError for a run that sees no clips.
     """
-    model, values = load_run_model(RunFolder(store.run(run.key)), plugins=plugins)
+    with unchanged_run(store, run) as folder:
+        model, values = load_run_model(folder, plugins=plugins)
     seen = frames_seen(values)
     if seen is None:
         raise ConfigError(f"run {run.node} sees no clips of frames, its model reads rows")

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from reelwright.stages.base.config import parse_config
+from reelwright.stages.base.inputs import unchanged_run
 from reelwright.stages.base.work import Reporter, Work
 from reelwright.stages.datasets.labelled import label_space
 from reelwright.stages.datasets.sampling.windows import WindowShape
@@ -35,7 +36,6 @@ from reelwright.stages.fit.train_context import TrainContext, train_in_processes
 from reelwright.stages.fit.validation import chosen_metric
 from reelwright.stages.train.drawn_windows import WindowSampling
 from reelwright.storage.errors import ConfigError, InputError
-from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.store import Store
 
 
@@ -56,8 +56,8 @@ def _tune(work: Work, config: FinetuneConfig, place: TrainContext) -> dict[str, 
         return tune_views(work, config, place)
     if config.model is not None:
         return tune_windows(work, config, place)
-    folder = RunFolder(Store.at(work.store).run(only_input(work, "temporal").key))
-    temporal, values = load_run_model(folder, plugins=work.plugins)
+    with unchanged_run(Store.at(work.store), only_input(work, "temporal")) as folder:
+        temporal, values = load_run_model(folder, plugins=work.plugins)
     own = values["model"]
     if own["name"] in MODEL_OPTIONS and config.loss.attention_weight is not None:
         config.check_attention_weight(ModelSettings(name=own["name"], **own["options"]))

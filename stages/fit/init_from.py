@@ -12,13 +12,13 @@ from reelwright.models.blocks.weights import remap_state_dict
 from reelwright.models.contracts import ClipModel
 from reelwright.models.systems.carl import PUBLIC_NAMES, FrameModel
 from reelwright.models.systems.embedding_head import NETWORK
+from reelwright.stages.base.inputs import unchanged_run, unchanged_sources
 from reelwright.stages.base.work import Work
 from reelwright.stages.embed.encoding.clip_models import WHOLE
 from reelwright.stages.embed.encoding.weight_files import read_weights
 from reelwright.stages.fit.config import LearningSettings
 from reelwright.stages.fit.run_models import TEMPORAL
 from reelwright.storage.errors import InputError
-from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.store import Store
 
 _ENCODER = "spatial."  # of the encoder in a finetune or pretrain run
@@ -36,12 +36,13 @@ def init_weights(
         return None
     references = work.inputs.get("init_from", ())
     if references:
-        run = RunFolder(Store.at(work.store).run(references[0].key))
-        run.weights_digest()
-        state, source = read_weights(run.weights), f"run {references[0].node}"
+        with unchanged_run(Store.at(work.store), references[0]) as run:
+            run.weights_digest()
+            state, source = read_weights(run.weights), f"run {references[0].node}"
         same_classes = list(run.config().get("classes", ())) == list(classes)
     else:
-        state, source = read_weights(Path(config.init_from)), Path(config.init_from).name
+        with unchanged_sources(work):
+            state, source = read_weights(Path(config.init_from)), Path(config.init_from).name
         same_classes = True  # a file does not say
     report = _start(module, state, work, config, same_classes=same_classes, source=source)
     return {"source": source, "line": f"init_from {source}: {report.line()}", **report.plain()}

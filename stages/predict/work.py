@@ -13,6 +13,7 @@ from pathlib import Path
 
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.devices import deterministic_results, pick_device
+from reelwright.stages.base.inputs import unchanged_run
 from reelwright.stages.base.unit import held
 from reelwright.stages.base.work import Reporter, Work, ledger_of
 from reelwright.stages.datasets.attention_edits import read_edits
@@ -95,7 +96,8 @@ def load_for(work: Work, config: PredictConfig) -> LoadedRun:
 
     def load() -> LoadedRun:
         if frames_seen(folder.config()) is None:
-            return load_run(folder, device=device, plugins=work.plugins)
+            with unchanged_run(store, run):
+                return load_run(folder, device=device, plugins=work.plugins)
         return load_clip_run(run, store=store, device=device, plugins=work.plugins)
 
     return held(f"predict {work.key}", load)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from reelwright.models.encoders.names import check_encoder, is_video_encoder
+from reelwright.models.encoders.names import NO_FILE, check_encoder, check_weights, is_video_encoder
 from reelwright.stages.base.config import (
     execution,
     matters,
@@ -23,8 +23,7 @@ from reelwright.stages.base.config import (
 )
 from reelwright.stages.base.plugins import PluginUse
 from reelwright.stages.base.stage_config import StageConfig
-from reelwright.stages.embed.config import PreprocessSettings
-from reelwright.stages.embed.weight_settings import NO_FILE, check_weights, encoder_plugin
+from reelwright.stages.embed.config import PreprocessSettings, encoder_plugin
 from reelwright.stages.fit.config import LearningSettings
 from reelwright.stages.fit.optim.config import OptimizerSettings
 from reelwright.stages.objectives.self_supervised_settings import (

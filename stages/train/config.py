@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol, Self
 
 from pydantic import NonNegativeFloat, PositiveInt, field_validator, model_validator
@@ -10,12 +10,13 @@ from pydantic import NonNegativeFloat, PositiveInt, field_validator, model_valid
 from reelwright.models.clip_options import CLIP_MODEL_OPTIONS
 from reelwright.models.temporal.options import TEMPORAL_OPTIONS
 from reelwright.stages.base.config import execution, matters, node_input, setting, training
+from reelwright.stages.base.stage_config import StageConfig
 from reelwright.stages.datasets.sampling.settings import CLIPS, WHOLE, EventSettings, Short, WindowGridSettings
 from reelwright.stages.datasets.tasks.registry import TASKS, TaskTraits
 from reelwright.stages.fit.model_config import ModelSettings
 from reelwright.stages.fit.view_config import NetworkSettings
 from reelwright.stages.train.token_settings import check_tokens
-from reelwright.storage.errors import nearest
+from reelwright.storage.errors import ConfigError, nearest
 
 SHAPE_FIELDS = ("length", "hop", "dilation", "to_end", "short")  # of a window, as config.yaml keeps them
 
@@ -242,6 +243,17 @@ class TrainConfig(NetworkSettings):
             return ("embedding",)
         return ("logits",) if self.traits.per_row else ()
 
+    def check_inputs(self, inputs: Mapping[str, Sequence[StageConfig]]) -> None:
+        """Refuse windows of rows that are stored in several views: which of them a window has is not said."""
+        of_views = [
+            name for name, read in zip(self.embeddings, inputs.get("embeddings", ()), strict=False) if _views(read)
+        ]
+        if of_views and self.views is None:
+            raise ConfigError(
+                f"embeddings: node {of_views[0]!r} stores views of every frame (views), which are learned from with "
+                "views here; windows are of rows of single frames. Give views, or name a node without them"
+            )
+
     def window_rows(self) -> tuple[int, str] | None:
         """As of every stage."""
         return None if self.views is not None else self.window.reach
@@ -254,3 +266,7 @@ class TrainConfig(NetworkSettings):
                 "(and no cutmix_minmax) for mixup alone"
             )
         return self
+
+
+def _views(read: StageConfig) -> bool:
+    return getattr(read, "views", None) is not None

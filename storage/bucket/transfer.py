@@ -16,6 +16,7 @@ from reelwright.storage.bucket import remote
 from reelwright.storage.constants import INCOMING
 from reelwright.storage.errors import StoreError
 from reelwright.storage.heartbeat import check_held
+from reelwright.storage.lock_holder import own_start
 
 _TAKEN = frozenset({errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY})
 
@@ -148,8 +149,8 @@ def _check_sizes(url: str, folder: Path, listed: dict[str, Sequence[object]]) ->
 
 @contextlib.contextmanager
 def _incoming(root: Path) -> Iterator[Path]:
-    """A folder of the working copy that is removed again."""
-    place = root / INCOMING / uuid.uuid4().hex[:12]
+    """A folder of the working copy that is removed again, named after its process: `gc` leaves that of a living one."""
+    place = root / INCOMING / f"{os.getpid()}-{own_start()}-{uuid.uuid4().hex[:12]}"
     place.mkdir(parents=True)
     try:
         yield place

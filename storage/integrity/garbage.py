@@ -20,6 +20,7 @@ from reelwright.storage.integrity.check import is_key
 from reelwright.storage.kinds import GROUPED, RECORDED, WITH_ITEMS
 from reelwright.storage.ledger.digest_cache import KnownFiles
 from reelwright.storage.ledger.items import ItemLedger
+from reelwright.storage.lock_holder import started
 from reelwright.storage.locks.locks import exclusive
 from reelwright.storage.store import Store
 
@@ -211,7 +212,8 @@ class _Finder:
             yield from self._left_behind(path)
         if not self.roots.in_use:
             at_top = [path for path in self.listing.inside(self.store.root) if _is_leftover(path)]
-            for path in (*self.listing.inside(self.store.root / INCOMING), *at_top):
+            incoming = self.listing.inside(self.store.root / INCOMING)
+            for path in (*(path for path in incoming if not _is_at_work(path.name)), *at_top):
                 yield self._garbage(path, _LEFTOVERS)
 
     def _unreached(self, folder: Path, area: str, key: str) -> Iterator[Garbage]:
@@ -274,3 +276,9 @@ class _Finder:
 
 def _is_leftover(path: Path) -> bool:
     return path.name.startswith(UNFINISHED)
+
+
+def _is_at_work(incoming: str) -> bool:
+    """Whether what is being brought is of a process of this machine that runs: PROCESS-START-NUMBER."""
+    process, _, rest = incoming.partition("-")
+    return process.isdigit() and started(int(process)) == rest.rpartition("-")[0]

@@ -307,6 +307,14 @@ def test_scores_of_what_is_not_scored_are_refused(
         config.check_inputs({"predictions": [config_of(name, **values) for name, values in read.values()]})
 
 
+def test_windows_of_stored_views_are_refused_before_any_work() -> None:
+    embed = config_of("embed", views={"num": 2})
+    with pytest.raises(ConfigError, match="node 'e' stores views of every frame"):
+        config_of("train").check_inputs({"embeddings": [embed]})
+    config_of("train", **VIEWS).check_inputs({"embeddings": [embed]})
+    config_of("train").check_inputs({"embeddings": [config_of("embed")]})
+
+
 def test_a_threshold_of_another_task_and_a_grid_of_a_run_on_clips_are_refused() -> None:
     run = config_of("train", task="video", window={"sampling": "segments"})
     predict = config_of("predict", embeddings=["e"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +13,8 @@ import pytest
 
 from reelwright.storage.backend import Backend
 from reelwright.storage.bucket import remote
+from reelwright.storage.bucket.transfer import _incoming
+from reelwright.storage.constants import INCOMING
 from reelwright.storage.files import write_json, write_text
 from reelwright.storage.integrity.garbage import Garbage, Listing, Roots, delete, find_garbage
 from reelwright.storage.ledger.items import ItemLedger, ItemRow
@@ -168,3 +172,16 @@ def test_what_is_removed_never_looks_finished_wherever_it_is_cut_off(
     three = machines.use("three")
     assert list(find_garbage(three, roots())) == []
     assert not [name for name in names(machines.bucket) if OLD in name or GONE in name]
+
+
+def test_what_a_running_process_brings_from_a_bucket_is_no_garbage(tmp_path: Path) -> None:
+    """`gc --now` beside a `status`, which uses nothing and holds no lock; what a dead process left goes."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left = [tmp_path / INCOMING / name for name in (f"{ended.pid}-1-0123456789ab", "0123456789ab", "1-1-0123456789ab")]
+    with _incoming(tmp_path) as place:
+        for folder in (place, *left):
+            folder.mkdir(exist_ok=True)
+            (folder / "0-record.json").write_text("half")
+        assert {garbage.path for garbage in find_garbage(Store.at(tmp_path), Roots())} == set(left)
+    assert not place.exists()

@@ -17,7 +17,8 @@ rows:
     repeat     X   .   X   X                        [0, 4)  last row 3, which is repeated where more rows are needed
     leave_out                                       no window
 
-Padding is told to temporal models by a mask. Encoders know no mask: they are shown black frames.
+Padding is told to temporal models, and to models of clips of frames, by a mask. Encoders know no mask: they are shown
+black frames.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from reelwright.models.encoders.build import DataConfig, Encoder, build_encoder,
 from reelwright.models.systems.embedding_head import EmbeddingEncoder
 from reelwright.models.testing import checked_encoder
 from reelwright.stages.base.config import parse_config
-from reelwright.stages.base.inputs import unchanged_sources
+from reelwright.stages.base.inputs import unchanged_run, unchanged_sources
 from reelwright.stages.base.plugins import PluginUse, checked_options, load_plugin
 from reelwright.stages.base.work import InputRef, Work
 from reelwright.stages.embed.config import ClipSettings, EmbedConfig
@@ -76,6 +77,13 @@ def build_from_config(
             f"{where}: rows that {config.run} makes of {', '.join(config.embeddings)} have no encoder of frames. Name "
             "an embed node that reads frames, or give embeddings instead of frames"
         )
+    with contextlib.nullcontext() if run is None else unchanged_run(store, run):
+        return _built(config, store=store, run=run, where=where, plugins=plugins)
+
+
+def _built(
+    config: EmbedConfig, *, store: Store, run: InputRef | None, where: str, plugins: Mapping[str, Any]
+) -> LoadedEncoder:
     outputs, behind = config.outputs, None
     if run is not None:
         whole = clip_model_encoder(store.run(run.key), outputs, run=run.node, plugins=plugins)

@@ -268,7 +268,7 @@ class Trainer:
         if self.world.is_main:
             settings = self.settings
             first = self.progress.epoch + 1
-            how = {"about": settings.about, "note": self.reporter.note}
+            how: dict[str, Any] = {"about": settings.about, "note": self.reporter.note}
             loggers = open_loggers(self.folder, settings.log_to, first_epoch=first, **how)
         try:
             yield loggers
