@@ -23,14 +23,12 @@ from torch import Tensor
 
 from reelwright.models.losses.classification import IGNORED
 
-MODES = ("batch", "pair", "elem")
-
 Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
 class MixSettings:
-    """How much is mixed, and how often."""
+    """How much is mixed, and how often; values are checked where settings are read."""
 
     mixup_alpha: float = 0.8
     # Share ~ Beta(alpha, alpha); 0: no mixup.
@@ -44,28 +42,6 @@ class MixSettings:
     # Of cutmix where both could be.
     mode: str = "batch"
     # What is drawn once: for the batch, for each pair, or for each sample (elem).
-
-    def __post_init__(self) -> None:
-        """Refuse what could not be drawn."""
-        low, high = self.cutmix_minmax or (0.0, 1.0)
-        problems = {
-            f"mode is {self.mode!r}; allowed: {', '.join(MODES)}.": self.mode not in MODES,
-            f"probability is {self.probability}; it must lie in [0, 1].": not 0 <= self.probability <= 1,
-            f"switch_probability is {self.switch_probability}; it must lie in [0, 1].": not 0
-            <= self.switch_probability
-            <= 1,
-            f"cutmix_minmax is {self.cutmix_minmax}; 0 <= smallest < largest <= 1 is needed.": not 0 <= low < high <= 1,
-            f"mixup_alpha {self.mixup_alpha} and cutmix_alpha {self.cutmix_alpha} must not be negative.": min(
-                self.mixup_alpha, self.cutmix_alpha
-            )
-            < 0,
-            "mixup_alpha and cutmix_alpha are both 0: nothing would be mixed; leave mixing out instead.": not (
-                self.mixup_alpha or self.can_cut
-            ),
-        }
-        for message, is_wrong in problems.items():
-            if is_wrong:
-                raise ValueError(message)
 
     @property
     def can_cut(self) -> bool:

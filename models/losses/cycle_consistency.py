@@ -18,16 +18,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-FORMS = ("regression_mse_var", "regression_mse", "regression_huber", "classification")
-SIMILARITIES = ("l2", "cosine")
-
 
 @dataclass(frozen=True, kw_only=True)
 class CycleConsistency:
-    """What the way back is measured by."""
+    """What the way back is measured by; values are checked where settings are read."""
 
     form: str = "regression_mse_var"
-    # How the frame that the cycle comes back to is compared with that it started from.
+    # How the frame that the cycle comes back to is compared with that it started from; or regression_mse,
+    # regression_huber, classification.
     similarity: str = "l2"
     # l2: -|a - b|^2; cosine: a b. Both are divided by D and by the temperature.
     temperature: float = 0.1
@@ -41,18 +39,6 @@ class CycleConsistency:
     # Where squares turn to lines; form regression_huber only. The public code takes 1 whatever its setting says.
     compat: bool = False
     # True: classification takes the similarities for log shares, as the public code does, which has no meaning.
-
-    def __post_init__(self) -> None:
-        """Refuse what has no meaning."""
-        if self.form not in FORMS:
-            raise ValueError(f"form {self.form!r} is not known; allowed: {', '.join(FORMS)}.")
-        if self.similarity not in SIMILARITIES:
-            raise ValueError(f"similarity {self.similarity!r} is not known; allowed: {', '.join(SIMILARITIES)}.")
-        if not (self.temperature > 0 and self.huber_delta > 0 and 0 <= self.label_smoothing < 1):
-            values = (
-                f"temperature {self.temperature} and huber_delta {self.huber_delta} must be above 0, label_smoothing "
-            )
-            raise ValueError(values + f"{self.label_smoothing} in [0, 1).")
 
 
 class CycleLoss(NamedTuple):

@@ -18,13 +18,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-NEGATIVES = ("single_noself", "single", "batch_noself", "batch")
 COMPAT_FLOOR = 1e-6  # of the public code: added to every share, and the weight of masked pairs in denominators
 
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceContrast:
-    """What frames are compared with, and how sharply."""
+    """What frames are compared with, and how sharply; values are checked where settings are read."""
 
     negatives: str = "single_noself"
     # What a frame is told apart from: single, frames of the same video; batch, of all videos. noself leaves the frame's
@@ -36,13 +35,6 @@ class SequenceContrast:
     # True: the numbers of the public code. A share p costs -log(p + 1e-6), so never more than 13.8; masked frames of
     # any video stand in every denominator with weight 1e-6; a frame without any other near enough for its Gaussian to
     # be a number above 0 has no target.
-
-    def __post_init__(self) -> None:
-        """Refuse what has no meaning."""
-        if self.negatives not in NEGATIVES:
-            raise ValueError(f"negatives {self.negatives!r} is not known; allowed: {', '.join(NEGATIVES)}.")
-        if not (self.variance > 0 and self.temperature > 0):
-            raise ValueError(f"variance {self.variance} and temperature {self.temperature} must be above 0.")
 
     @property
     def compares_videos(self) -> bool:

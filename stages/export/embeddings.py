@@ -50,12 +50,14 @@ def export_npy(store: EmbeddingStore, videos: Sequence[ExportedVideo], folder: P
         times = csv.writer(file, lineterminator="\n")
         times.writerow(["video_id", "row", *_SPANS])
 
-        def write(path: Path, video: ExportedVideo, rows: EmbeddingRows) -> None:
+        def write(path: Path, video: ExportedVideo) -> int:
+            rows = store.rows(video.digest)
             path.write_bytes(npy_bytes(rows.output(output)))
             columns = [getattr(rows.spans, name).tolist() for name in _SPANS]
             times.writerows([video.video_id, *line] for line in zip(range(rows.num_rows), *columns, strict=True))
+            return rows.num_rows
 
-        return _write_each(store, videos, folder, ending=".npy", write=write)
+        return write_each(videos, folder, ending=".npy", unit="rows", write=write)
 
 
 def export_parquet(store: EmbeddingStore, videos: Sequence[ExportedVideo], folder: Path, *, output: str) -> int:
@@ -65,7 +67,8 @@ def export_parquet(store: EmbeddingStore, videos: Sequence[ExportedVideo], folde
     many float16 or float32 as a row has; of tokens and maps row by row, their shape is in the file's metadata.
     """
 
-    def write(path: Path, video: ExportedVideo, rows: EmbeddingRows) -> None:
+    def write(path: Path, video: ExportedVideo) -> int:
+        rows = store.rows(video.digest)
         values, spans = rows.output(output), rows.spans
         flat = pa.array(np.ascontiguousarray(values).ravel())
         columns = {
@@ -73,11 +76,11 @@ def export_parquet(store: EmbeddingStore, videos: Sequence[ExportedVideo], folde
             **{name: getattr(spans, name) for name in _SPANS},
             output: pa.FixedSizeListArray.from_arrays(flat, values[0].size),
         }
-        known = {"video_id": video.video_id, "digest": video.digest, "split": video.split, "label": video.label}
-        about = json.dumps(known | {"shape": values.shape[1:]}, ensure_ascii=False)
+        about = json.dumps(asdict(video) | {"shape": values.shape[1:]}, ensure_ascii=False)
         pq.write_table(pa.table(columns).replace_schema_metadata({METADATA_KEY: about}), path, compression="zstd")
+        return rows.num_rows
 
-    return _write_each(store, videos, folder, ending=".parquet", write=write)
+    return write_each(videos, folder, ending=".parquet", unit="rows", write=write)
 
 
 def export_zarr(store: EmbeddingStore, videos: Sequence[ExportedVideo], folder: Path, *, output: str) -> int:
@@ -87,15 +90,17 @@ def export_zarr(store: EmbeddingStore, videos: Sequence[ExportedVideo], folder: 
     names, so that xarray opens it.
     """
 
-    def write(path: Path, video: ExportedVideo, rows: EmbeddingRows) -> None:
+    def write(path: Path, video: ExportedVideo) -> int:
+        rows = store.rows(video.digest)
         group = zarr.create_group(path, zarr_format=3, attributes=asdict(video))
         inner = axis_names(rows.row_shape(output), of_views="views" in store.spec)
         arrays = {output: rows.output(output), **{name: getattr(rows.spans, name) for name in _SPANS}}
         for name, values in arrays.items():
             axes = ("row", *(inner if name == output else ()))
             group.create_array(name, data=values, chunks=values.shape, dimension_names=axes)
+        return rows.num_rows
 
-    return _write_each(store, videos, folder, ending=".zarr", write=write)
+    return write_each(videos, folder, ending=".zarr", unit="rows", write=write)
 
 
 def axis_names(row_shape: Sequence[int], *, of_views: bool) -> tuple[str, ...]:
@@ -105,23 +110,22 @@ def axis_names(row_shape: Sequence[int], *, of_views: bool) -> tuple[str, ...]:
     return (*(("view",) if of_views else ()), *known.get(rank, tuple(f"axis_{place + 1}" for place in range(rank))))
 
 
-def _write_each(
-    store: EmbeddingStore,
+def write_each(
     videos: Sequence[ExportedVideo],
     folder: Path,
     *,
     ending: str,
-    write: Callable[[Path, ExportedVideo, EmbeddingRows], None],
+    unit: str,
+    write: Callable[[Path, ExportedVideo], int],
 ) -> int:
-    """One file a video and the manifest that says which is whose; returns the number of videos."""
+    """One file a video, whose `unit` (rows) `write` counts, and the manifest of them; returns the number of videos."""
     names = file_names(video.video_id for video in videos)
     with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
         manifest = csv.writer(file, lineterminator="\n")
-        manifest.writerow(["video_id", "path", "split", "label", "rows"])
+        manifest.writerow(["video_id", "path", "split", "label", unit])
         for video in videos:
-            rows, name = store.rows(video.digest), f"{names[video.video_id]}{ending}"
-            write(folder / name, video, rows)
-            manifest.writerow([video.video_id, name, video.split, video.label, rows.num_rows])
+            name = f"{names[video.video_id]}{ending}"
+            manifest.writerow([video.video_id, name, video.split, video.label, write(folder / name, video)])
     return len(videos)
 
 
@@ -166,8 +170,7 @@ def npy_bytes(values: npt.NDArray[Any]) -> bytes:
 
 
 def _sample(video: ExportedVideo, rows: EmbeddingRows, output: str) -> Iterator[tuple[str, bytes]]:
-    known = {"video_id": video.video_id, "digest": video.digest, "split": video.split, "label": video.label}
-    yield "json", json.dumps(known, ensure_ascii=False, sort_keys=True).encode()
+    yield "json", json.dumps(asdict(video), ensure_ascii=False, sort_keys=True).encode()
     yield "npy", npy_bytes(rows.output(output))
     yield "spans.npy", npy_bytes(np.stack([rows.spans.start_seconds, rows.spans.stop_seconds], axis=1))
 

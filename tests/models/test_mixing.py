@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from timm.data.mixup import Mixup, mixup_target
 
 from reelwright.models.blocks.mixing import (
-    MODES,
     Mix,
     MixSettings,
     cut_box,
@@ -109,7 +108,7 @@ def test_shares_finer_than_targets_are_refused():
         mix_targets(torch.zeros(2, 3), torch.ones(2, 4))
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
 @pytest.mark.parametrize("batch_size", [4, 5])
 def test_modes(mode, batch_size):
     mix = draw_mix(MixSettings(mode=mode), batch_size, extent=(32, 48), generator=np.random.default_rng(3))
@@ -203,19 +202,3 @@ def test_the_share_is_the_exact_area(share, height, width, data):
 def test_one_axis_is_cut_by_its_length():
     start, stop = cut_box([0.75], [[4]], extent=(8,))
     assert (stop - start).tolist() == [[2]]
-
-
-BAD = {
-    "mode": ({"mode": "half"}, "mode is 'half'; allowed: batch, pair, elem"),
-    "probability": ({"probability": 1.5}, "probability is 1.5; it must lie in"),
-    "switch": ({"switch_probability": -1}, "switch_probability is -1"),
-    "minmax": ({"cutmix_minmax": (0.5, 0.2)}, "0 <= smallest < largest <= 1"),
-    "nothing": ({"mixup_alpha": 0, "cutmix_alpha": 0}, "nothing would be mixed"),
-    "negative": ({"mixup_alpha": -1}, "must not be negative"),
-}
-
-
-@pytest.mark.parametrize(("how", "match"), BAD.values(), ids=BAD)
-def test_bad_settings(how, match):
-    with pytest.raises(ValueError, match=match):
-        MixSettings(**how)

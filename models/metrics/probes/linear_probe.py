@@ -28,7 +28,7 @@ from reelwright.models.metrics.probes.probe_protocol import LabelFractions, over
 
 @dataclass(frozen=True, kw_only=True)
 class LinearProbe:
-    """How the layer is trained."""
+    """How the layer is trained; values are checked where settings are read."""
 
     learning_rate: float = 50.0
     """At the start; it falls as half a cosine, epoch by epoch, and would be 0 after the last."""
@@ -40,13 +40,6 @@ class LinearProbe:
     """Videos whose rows are one batch; the loss is the mean over its rows."""
     compat: bool = False
     """Leave out the last batch of an epoch where it is smaller, as the public code of CARL does."""
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_videos < 1 or not self.learning_rate > 0:
-            raise ValueError(
-                f"epochs and batch_videos must be 1 or more and learning_rate above 0, got {self.epochs}, "
-                f"{self.batch_videos} and {self.learning_rate}."
-            )
 
     def rate(self, epoch: int) -> float:
         """Learning rate of an epoch, from 0 on."""

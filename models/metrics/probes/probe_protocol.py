@@ -17,7 +17,7 @@ from reelwright.models.metrics.probes.embedded_videos import EmbeddedVideo
 
 @dataclass(frozen=True, kw_only=True)
 class LabelFractions:
-    """Which of the labelled training videos a probe learns from."""
+    """Which of the labelled training videos a probe learns from; values are checked where settings are read."""
 
     fractions: tuple[float, ...] = (0.1, 0.5, 1.0)
     """Shares of the videos, in (0, 1]; a probe for each."""
@@ -27,12 +27,6 @@ class LabelFractions:
     """No fewer videos than this are drawn, as far as there are so many."""
     compat: bool = False
     """The first videos as they are given, as the public code of CARL has it; seeds are not looked at."""
-
-    def __post_init__(self) -> None:
-        if not self.fractions or not all(0 < fraction <= 1 for fraction in self.fractions):
-            raise ValueError(f"fractions must be above 0 and at most 1, got {list(self.fractions)}.")
-        if not self.seeds or self.fewest < 1:
-            raise ValueError(f"one seed and one video are needed at least, got {self.seeds} and {self.fewest}.")
 
     def count(self, fraction: float, num_videos: int) -> int:
         """How many of so many videos: rounded down, but one at least; 0.29 of 100 are 29, not 28 (but in compat)."""
