@@ -24,7 +24,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -33,6 +33,7 @@ from typing import IO, Any, Self
 from reelwright.stages.decode.processes import child
 
 _PIECE_BYTES = 1 << 16
+_MOST_FILES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,10 +152,10 @@ def start(
     return Forked(arguments, _ask("commands", asked, ends), *pipes)
 
 
-def start_decoder(connection: int) -> Forked:
-    """A decoding process that serves the socket at descriptor ``connection``, in place of `child.start_process`."""
+def start_decoder(descriptors: Sequence[int]) -> Forked:
+    """A decoding process with these open files, in place of `child.start_process`."""
     asked = {"arguments": (), "cwd": str(Path.cwd()), "env": child.environment()}
-    return Forked((), _ask("decoders", asked, [os.dup(1), os.dup(2), os.dup(connection)]), None, None)
+    return Forked((), _ask("decoders", asked, [os.dup(end) for end in (1, 2, *descriptors)]), None, None)
 
 
 def run(*arguments: str, cwd: Path, timeout: float = 300, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -239,7 +240,7 @@ def serve(descriptor: int, kind: str) -> None:
     gc.freeze()
     connection, pending = socket.socket(fileno=descriptor), b""
     while True:
-        piece, ends, _, _ = socket.recv_fds(connection, _PIECE_BYTES, 4)
+        piece, ends, _, _ = socket.recv_fds(connection, _PIECE_BYTES, _MOST_FILES)
         if not piece:
             return
         pending += piece
@@ -279,8 +280,8 @@ def _watch(asked: dict[str, Any], status: int, *ends: int) -> None:
     os._exit(0)
 
 
-def _become(asked: dict[str, Any], out: int, errors: int, *connection: int) -> None:
-    """Be the process, a decoding one where it has a connection; it ends as Python does."""
+def _become(asked: dict[str, Any], out: int, errors: int, *files: int) -> None:
+    """Be the process, a decoding one where it has more files; it ends as Python does."""
     nothing = os.open(os.devnull, os.O_RDONLY)
     for target, source in enumerate((nothing, out, errors)):
         os.dup2(source, target)
@@ -290,8 +291,8 @@ def _become(asked: dict[str, Any], out: int, errors: int, *connection: int) -> N
     sys.path[:0] = [path for path in paths if path not in os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     os.environ.clear()
     os.environ.update(asked["env"])
-    if connection:
-        sys.argv = ["worker", str(*connection)]
+    if files:
+        sys.argv = ["worker", *map(str, files)]
         import_module("reelwright.stages.decode.processes.worker").main()
         os._exit(0)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background have their children ignore it

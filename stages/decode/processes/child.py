@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -37,7 +38,7 @@ class Child:
             self._connection = ours
             if self._abandoned:
                 raise EOFError("the pool is closing")
-            self.process = start_process(theirs.fileno())
+            self.process = start_process([theirs.fileno()])
         self.send({"path": [os.path.abspath(entry) for entry in sys.path]})  # noqa: PTH100 - '' means here, now
         self.receive(START_LIMIT_SECONDS)
 
@@ -80,11 +81,11 @@ class Child:
         return _signal_name(-code) if code < 0 else f"exit_{code}"
 
 
-def start_process(connection: int) -> subprocess.Popen[bytes]:
-    """Start the process that serves the socket at descriptor ``connection``."""
+def start_process(descriptors: Sequence[int]) -> subprocess.Popen[bytes]:
+    """Start the process, with these open files: the socket that it serves."""
     return subprocess.Popen(  # noqa: S603 - this interpreter, our own module
-        [sys.executable, "-m", "reelwright.stages.decode.processes.worker", str(connection)],
-        pass_fds=[connection],
+        [sys.executable, "-m", "reelwright.stages.decode.processes.worker", *map(str, descriptors)],
+        pass_fds=descriptors,
         stdin=subprocess.DEVNULL,
         env=environment(),
     )
