@@ -22,6 +22,9 @@ def doctor(
     ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Also do one video, and say about how long decode and embed will take.")
+    ] = False,
     executor: ExecutorOption = None,
     scheduler: SchedulerOption = None,
     profile: ProfileOption = None,
@@ -37,13 +40,15 @@ def doctor(
     from reelwright.pipeline.config.profiles import cluster_settings
     from reelwright.pipeline.upkeep.doctor import BAD, examine
     from reelwright.pipeline.upkeep.file_checks import examine_file
+    from reelwright.pipeline.upkeep.probing import probed
 
     if pipeline is not None and config is not None:
         raise ConfigError(f"doctor {pipeline} -c {config}: give the file once")
     file = load_pipeline(find_pipeline_file(pipeline or config), overrides or ())
     settings = cluster_settings(file, {"executor": executor, "scheduler": scheduler, "profile": profile})
     found = []
-    for check in itertools.chain(() if pipeline else examine(file, settings), examine_file(file)):
+    checks = (() if pipeline else examine(file, settings), examine_file(file), probed(file) if estimate else ())
+    for check in itertools.chain.from_iterable(checks):
         found.append(check)
         if not as_json:
             typer.echo(f"{check.state:<5} {check.what:<10} {check.message}")

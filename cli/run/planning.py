@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from reelwright.pipeline.run.results import RunOptions
 
 
+_PROBE = " (`doctor --estimate` tries one video)"
+
+
 def _echo_notes(planner: Planner, warnings: Sequence[str]) -> None:
     """What people should know of their videos and labels."""
     for note in planner.dataset.notes:
@@ -163,7 +166,8 @@ def _line(estimate: Estimate) -> str:
     if estimate.num_unread and estimate.kind != "table":
         what += f" ({estimate.num_unread:,} not read yet)"
     if estimate.seconds is None:
-        return f"{what}, no estimate: nothing like it has been run in this store"
+        more = _PROBE if estimate.kind == "items" else ""
+        return f"{what}, no estimate: nothing like it has been run in this store{more}"
     return f"{what}, {_cost(estimate.seconds, estimate.bytes)}"
 
 

@@ -88,8 +88,8 @@ def folds_of(
     wrong = [name for name in names if name not in splits or not name.replace("_", "").replace("-", "").isalnum()]
     if wrong:
         raise ConfigError(
-            f"{where}.{FOLDS}: {wrong[0]!r} is none of videos.splits ({', '.join(splits)}), or has other letters "
-            "than letters, digits, _ and -. Say which splits there are, as in "
+            f"{where}.{FOLDS}: {wrong[0]!r} is none of videos.splits ({', '.join(splits)}), or has other letters than "
+            "letters, digits, _ and -. Say which splits there are, as in "
             f"videos: {{splits: [{', '.join(names)}]}}, and which column of the manifest has them, as in "
             "videos: {split_column: subject}"
         )

@@ -65,6 +65,12 @@ def examine_file(file: PipelineFile) -> Iterator[Check]:
         yield Check("file", GOOD, f"fits its videos (half of {len(measured):,} are longer than {seconds:.1f} s)")
 
 
+def total_seconds(dataset: Dataset) -> float:
+    """How long all videos are together, about; 0 where no length is known."""
+    measured, share = _measure(dataset)
+    return share * sum(video.probe.duration_seconds for video in measured)
+
+
 def _measure(dataset: Dataset) -> tuple[list[_Measured], float]:
     """Videos whose length is known, or some that are opened now; and how many videos each of them stands for."""
     probes = {video.path: dataset.probes.get(dataset.digests[video.video_id] or "") for video in dataset.videos}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from typer.testing import CliRunner
 
 from reelwright.cli.main import app
 from reelwright.pipeline.config.pipeline_file import load_pipeline
-from reelwright.pipeline.upkeep import file_checks
+from reelwright.pipeline.upkeep import file_checks, probing
 from reelwright.pipeline.upkeep.doctor import BAD, GOOD, NOTE
 from reelwright.pipeline.upkeep.file_checks import examine_file
 from reelwright.stages.decode.config import DecodeConfig
@@ -66,6 +67,19 @@ def test_classes_of_one_video_and_what_a_run_refuses(fresh: Path) -> None:
     assert [(what, state) for what, state, _ in refused] == [("file", BAD)]
     both = CliRunner().invoke(app, ["doctor", "a.yaml", "-c", "b.yaml"])
     assert "give the file once" in str(both.exception)
+
+
+@pytest.mark.slow
+def test_an_estimate_is_of_one_video_and_leaves_nothing(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice the time of that video makes twice the estimate; the store of the file is not touched."""
+    file = load_pipeline(fresh / "reelwright.yaml")
+    monkeypatch.setattr(probing, "_spent", lambda _: 30.0)
+    found = {check.what: check.message for check in probing.probed(file)}  # five videos of 2 s
+    assert found["frames"] == found["embed"]
+    assert re.fullmatch(r"about 2 min of work for all videos \(estimate: [a-e] alone\)", found["embed"])
+    assert not (fresh / ".reelwright").exists()
+    (hub,) = probing.probed(load_pipeline(file.path, ["embed.weights=hub", "frames.materialize=false"]))
+    assert hub.message == "of embed there is none before its weights are here"
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,8 @@ class Pictures:
                 width = max(1, round(width * self._stretch))
             scale = f"w={width}:h={height}:{_SCALE}"
         graph = av.filter.Graph()
-        graph.threads = 1
+        if hasattr(graph, "threads"):  # of PyAV from 18 on; before, FFmpeg decides
+            graph.threads = 1
         nodes = [
             graph.add_buffer(
                 width=picture.width, height=picture.height, format=picture.format, time_base=picture.time_base or 1
