@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, Self
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -25,6 +26,31 @@ from reelwright.models.encoders.base import DataConfig
 Inputs = Mapping[str, Tensor]
 Outputs = Mapping[str, Tensor]
 Forward = Callable[[Inputs], dict[str, Tensor]]  # a model, as under autocast
+
+
+def mark_unpadded(mask: Tensor) -> Tensor:
+    """``mask``, of which the host knows that it is True everywhere. Only on GPUs, where asking the mask is a wait."""
+    mask.is_unpadded = True  # type: ignore[attr-defined]
+    return mask
+
+
+def is_unpadded(mask: Tensor) -> bool:
+    """Whether a mask was marked; False says nothing. What is made of a mask is not marked."""
+    return not torch.compiler.is_compiling() and getattr(mask, "is_unpadded", False)
+
+
+def real_rows(x_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """(N,...): what of (B,T,...) is real, in order; without a wait, and of a shape known before, of marked masks."""
+    return x_BT.flatten(0, 1) if is_unpadded(mask_BT) else x_BT[mask_BT]
+
+
+def put_rows(rows_N: Tensor, mask_BT: Tensor) -> Tensor:
+    """(B,T,...): rows where ``mask_BT`` is True, in its order, and 0 elsewhere."""
+    if is_unpadded(mask_BT):
+        return rows_N.reshape(*mask_BT.shape, *rows_N.shape[1:])
+    x_BT = rows_N.new_zeros(*mask_BT.shape, *rows_N.shape[1:])
+    x_BT[mask_BT] = rows_N
+    return x_BT
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,14 +18,13 @@ from torch.nn import functional
 
 from reelwright.models.blocks.layer_ids import layer_ids
 from reelwright.models.blocks.synced_norm import SyncedBatchNorm
-from reelwright.models.contracts import Inputs, Part, VideoModel, prefixed
+from reelwright.models.contracts import Inputs, Part, VideoModel, prefixed, put_rows, real_rows
 from reelwright.models.option_checks import check_positive
 from reelwright.models.systems.carl_backbone import SplitResnet
 from reelwright.models.systems.carl_embedders import (
     ConvEmbedder,
     TransformerEmbedder,
     VanillaEmbedder,
-    put_rows,
     stretched_positions,
 )
 from reelwright.models.systems.carl_options import (
@@ -151,7 +150,7 @@ class FrameModel(VideoModel):
         Raises ValueError where shapes do not fit, where nothing is real, and in train mode for a single real step.
         """
         steps_BTS, mask_BT = self._steps(batch)
-        real_NS = steps_BTS[mask_BT]
+        real_NS = real_rows(steps_BTS, mask_BT)
         self._check_real(len(real_NS), mask_BT)
         embedding_NE = self._embed(self._see(real_NS), batch, mask_BT)
         found_NE = {"embedding": functional.normalize(embedding_NE, dim=1) if self.options.normalize else embedding_NE}

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from reelwright.models.contracts import is_unpadded, put_rows, real_rows
 from reelwright.models.systems.carl_options import CarlOptions, ConvOptions, FrameModelOptions
 
 
@@ -47,13 +48,6 @@ def stretched_positions(mask_BT: Tensor, length: int) -> Tensor:
     return torch.where(mask_BT, positions_BT, 0.0)
 
 
-def put_rows(rows_NW: Tensor, mask_BT: Tensor) -> Tensor:
-    """(B,T,W): rows where `mask_BT` is True, in its order, and 0 elsewhere."""
-    x_BTW = rows_NW.new_zeros(*mask_BT.shape, rows_NW.shape[-1])
-    x_BTW[mask_BT] = rows_NW
-    return x_BTW
-
-
 class EncoderLayer(nn.Module):
     """x + dropout(attention(norm(x))), then x + dropout(mlp(norm(x))); no dropout inside either. Xavier-uniform."""
 
@@ -69,13 +63,13 @@ class EncoderLayer(nn.Module):
             if parameter.ndim > 1:
                 nn.init.xavier_uniform_(parameter)
 
-    def forward(self, x_BTW: Tensor, seen_B11T: Tensor) -> Tensor:
-        """`seen_B11T` (bool) is True at the steps that all others see, at least one in each window."""
+    def forward(self, x_BTW: Tensor, seen_B11T: Tensor | None) -> Tensor:
+        """`seen_B11T` (bool) is True at the steps that all others see, at least one in each window; None: all."""
         x_BTW = x_BTW + self.dropout(self._attend(self.norm_attention(x_BTW), seen_B11T))
         out_BTW: Tensor = x_BTW + self.dropout(self.mlp(self.norm_mlp(x_BTW)))
         return out_BTW
 
-    def _attend(self, x_BTW: Tensor, seen_B11T: Tensor) -> Tensor:
+    def _attend(self, x_BTW: Tensor, seen_B11T: Tensor | None) -> Tensor:
         query, key, value = (
             layer(x_BTW).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in (self.query, self.key, self.value)
         )
@@ -110,9 +104,10 @@ class TransformerEmbedder(nn.Module):
         x_BTW = put_rows(rows_NW, mask_BT)
         x_BTW = self.dropout(x_BTW + sine_positions(positions_BT, self.width).to(x_BTW.dtype))
         seen_BT = mask_BT | ~mask_BT.any(dim=1, keepdim=True)  # attention over nothing is NaN
+        seen_B11T = None if is_unpadded(mask_BT) else seen_BT[:, None, None]
         for layer in self.layers:
-            x_BTW = layer(x_BTW, seen_BT[:, None, None])
-        out_NE: Tensor = self.embed(x_BTW[mask_BT])
+            x_BTW = layer(x_BTW, seen_B11T)
+        out_NE: Tensor = self.embed(real_rows(x_BTW, mask_BT))
         return out_NE
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from reelwright.models.blocks.layer_ids import layer_ids
-from reelwright.models.contracts import Inputs, Part, VideoModel, prefixed
+from reelwright.models.contracts import Inputs, Part, VideoModel, prefixed, put_rows, real_rows
 from reelwright.models.encoders.base import Encoder
 
 _FRAMES_PER_CALL = 40  # of a frozen encoder; of no influence on the result
@@ -62,8 +62,9 @@ class JointModel(VideoModel):
         if self.sees_clips:
             per_call = max(1, _FRAMES_PER_CALL // frames_BTCHW.shape[1])
             return self._rows(frames_BTCHW.transpose(1, 2), self.spatial.outputs[0], per_call=per_call)[:, None]
-        mask_BT = mask_BT.repeat_interleave(frames_BTCHW.shape[1] // mask_BT.shape[1], dim=1)
-        frames_NCHW = frames_BTCHW[mask_BT]
+        if (contexts := frames_BTCHW.shape[1] // mask_BT.shape[1]) > 1:
+            mask_BT = mask_BT.repeat_interleave(contexts, dim=1)
+        frames_NCHW = real_rows(frames_BTCHW, mask_BT)
         if len(frames_NCHW) == 0:
             message = f"all {mask_BT.numel()} frames are padded; a batch needs at least one real frame."
             raise ValueError(message)
@@ -72,9 +73,7 @@ class JointModel(VideoModel):
         if rows_ND.ndim != 2 and not self._takes_maps:
             message = f"output {output!r} has shape {tuple(rows_ND.shape[1:])} per frame, but a row must be a vector."
             raise ValueError(message + " Ask for a pooled output first.")
-        rows_BTD = rows_ND.new_zeros(*mask_BT.shape, *rows_ND.shape[1:])
-        rows_BTD[mask_BT] = rows_ND
-        return rows_BTD
+        return put_rows(rows_ND, mask_BT)
 
     def _rows(self, frames: Tensor, output: str, *, per_call: int) -> Tensor:
         """Rows (N,...) of frames (N,C,H,W) or clips (N,C,T,H,W)."""

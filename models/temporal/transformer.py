@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reelwright.models.contracts import Inputs
+from reelwright.models.contracts import Inputs, is_unpadded
 from reelwright.models.temporal.common import (
     POOLS,
     TemporalModel,
@@ -34,12 +34,20 @@ class Attention(nn.Module):
         self.to_qkv = nn.Linear(width, 3 * heads * head_dim)
         self.to_out = nn.Linear(heads * head_dim, width)
 
-    def forward(self, x_BSW: Tensor, visible_BSS: Tensor) -> Tensor:
-        """`visible_BSS` (bool) is True where query row (second axis) may see key row (third)."""
+    def forward(self, x_BSW: Tensor, visible_BSS: Tensor | None, *, causal: bool = False) -> Tensor:
+        """`visible_BSS` (bool) is True where query row (second axis) may see key row (third).
+
+        None: all, or if `causal` the earlier ones; there are faster kernels for it.
+        """
         qkv = self.to_qkv(x_BSW).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         q_BHSE, k_BHSE, v_BHSE = qkv
         mixed_BHSE = functional.scaled_dot_product_attention(
-            q_BHSE, k_BHSE, v_BHSE, attn_mask=visible_BSS[:, None], dropout_p=self.dropout if self.training else 0.0
+            q_BHSE,
+            k_BHSE,
+            v_BHSE,
+            attn_mask=None if visible_BSS is None else visible_BSS[:, None],
+            is_causal=causal and visible_BSS is None,
+            dropout_p=self.dropout if self.training else 0.0,
         )
         out_BSW: Tensor = self.to_out(mixed_BHSE.transpose(1, 2).flatten(2))
         return out_BSW
@@ -59,9 +67,9 @@ class Block(nn.Module):
         )
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x_BSW: Tensor, visible_BSS: Tensor) -> Tensor:
+    def forward(self, x_BSW: Tensor, visible_BSS: Tensor | None, *, causal: bool = False) -> Tensor:
         """See Attention."""
-        x_BSW = x_BSW + self.dropout(self.attention(self.norm_attention(x_BSW), visible_BSS))
+        x_BSW = x_BSW + self.dropout(self.attention(self.norm_attention(x_BSW), visible_BSS, causal=causal))
         out_BSW: Tensor = x_BSW + self.dropout(self.mlp(self.norm_mlp(x_BSW)))
         return out_BSW
 
@@ -104,9 +112,9 @@ class Transformer(TemporalModel):
         if self.cls_W is not None:
             x = torch.cat([x, self.cls_W.to(x.dtype).expand(x.shape[0], 1, -1)], dim=1)
             present = functional.pad(mask_BT, (0, 1), value=True)
-        visible_BSS = visibility(present, causal=self.causal)
+        visible_BSS = None if is_unpadded(mask_BT) else visibility(present, causal=self.causal)
         for block in self.blocks:
-            x = block(x, visible_BSS)
+            x = block(x, visible_BSS, causal=self.causal)
         x = self.norm(x)
         if self.pool == "cls":
             x = x[:, -1]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from reelwright.models.blocks.weights import remap_state_dict, state_digest
-from reelwright.models.contracts import VideoModel
+from reelwright.models.contracts import VideoModel, mark_unpadded
 from reelwright.models.systems.carl import FrameModel
 from reelwright.stages.base.devices import out_of_memory, pick_device
 from reelwright.stages.base.inputs import unchanged_run
@@ -108,10 +108,9 @@ class RowModel:
     def __call__(self, rows: npt.NDArray[np.float32], *, positions: Tensor | None) -> Outputs:
         """The outputs of rows that are seen together, contexts side by side."""
         num_steps = len(rows) // self.contexts[0]
-        batch = {
-            "rows": torch.from_numpy(rows)[None].to(self.device),
-            "mask": torch.ones(1, num_steps, dtype=torch.bool, device=self.device),
-        }
+        mask = torch.ones(1, num_steps, dtype=torch.bool, device=self.device)
+        mask = mark_unpadded(mask) if mask.is_cuda else mask
+        batch = {"rows": torch.from_numpy(rows)[None].to(self.device), "mask": mask}
         if positions is not None:
             batch["positions"] = positions[None].to(self.device)
         try:

@@ -17,7 +17,7 @@ from reelwright.stages.decode.reader import Frame, Shown, runs
 from reelwright.stages.decode.timing.index import FrameIndex, Indexed
 from reelwright.storage.errors import ItemError, UnusableMachineError
 
-_OF_DEVICE = re.compile(r"cuda|device", re.IGNORECASE)
+_OF_DEVICE = re.compile(r"cuda|nvidia|gpu|device", re.IGNORECASE)
 
 
 class TorchcodecReader(Indexed):

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from reelwright.models.contracts import mark_unpadded
 from reelwright.stages.base.devices import Upload
 from reelwright.stages.fit.processes.world import ALONE, Share
 
@@ -47,7 +48,11 @@ class Batch:
         targets, *moved = (
             value if value.device == device else upload(value) for value in (self.targets, *self.inputs.values())
         )
-        return replace(self, inputs=dict(zip(self.inputs, moved, strict=True)), targets=targets)
+        inputs = dict(zip(self.inputs, moved, strict=True))
+        mask = self.inputs.get("mask")
+        if mask is not None and mask.device.type == "cpu" and bool(mask.all()):  # asked where that is no wait
+            mark_unpadded(inputs["mask"])
+        return replace(self, inputs=inputs, targets=targets)
 
     @property
     def entries(self) -> dict[str, Tensor]:

@@ -108,17 +108,25 @@ def test_two_processes_evaluate_what_is_compared_as_one(together):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("update", [1, 5, 6, 11])
-def test_two_processes_go_on_with_the_very_numbers(together, update):
-    message, whole, resumed = together[f"cut {update}"]
+@pytest.mark.parametrize("name", ["cut 1", "cut 5", "cut 6", "cut 11", "cut 5 late", "cut 6 late"])
+def test_two_processes_go_on_with_the_very_numbers(together, name):
+    message, whole, resumed = together[name]
     assert "asked to stop after update" in message
     assert resumed == whole
 
 
 @pytest.mark.slow
-def test_a_bad_row_is_named_by_all_processes(together):
-    first, second = together["poisoned"]
+def test_two_processes_that_read_late_train_the_same(together):
+    whole, late = together["late"]
+    assert late == whole
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["poisoned", "poisoned late"])
+def test_a_bad_row_is_named_by_all_processes(together, name):
+    first, second = together[name]
     assert first == second
+    assert ("was void" in first) == ("late" in name)
     assert "inputs that are not finite: row 13" in first
 
 

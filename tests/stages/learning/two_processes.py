@@ -107,8 +107,8 @@ def evaluated(world):
     return evaluate(model, data, task=task, objective=Spread(), device=torch.device("cpu"), world=world)
 
 
-def train(folder, world, *, kind, batch_size, accumulate=1, reporter=None, poisoned=None):
-    """One training; returns the trainer."""
+def train(folder, world, *, kind, batch_size, accumulate=1, reporter=None, poisoned=None, is_late=False):
+    """One training; returns the trainer. ``is_late``: what updates were like is read late, as on GPUs."""
     torch.manual_seed(1)
     middle = {"dropout": nn.Dropout(0.4), "norm": nn.BatchNorm1d(8)}.get(kind, nn.Identity())
     # a bias in front of a batch norm has no gradient but noise, which Adam would blow up
@@ -129,6 +129,7 @@ def train(folder, world, *, kind, batch_size, accumulate=1, reporter=None, poiso
         reporter=reporter or SilentReporter(),
         world=world,
     )
+    trainer.updater.is_late = is_late
     data = Rows(batch_size=batch_size, share=Share(world.rank, world.size), poisoned=poisoned)
 
     def judge(forward):
@@ -158,20 +159,29 @@ def main(folder):
             found[f"equal {name}"] = [numbers(by_itself), numbers(together)]
         found["evaluated"] = world.gather([evaluated(alone), evaluated(world)])
         whole = train(folder / "whole", world, kind="dropout", batch_size=4)
-        for update in (1, 5, 6, 11):
-            cut = folder / f"cut {update}"
+        found["late"] = [
+            numbers(whole),
+            numbers(train(folder / "late", world, kind="dropout", batch_size=4, is_late=True)),
+        ]
+        for update, is_late in ((1, False), (5, False), (6, False), (11, False), (5, True), (6, True)):
+            name = f"cut {update}{' late' if is_late else ''}"
+            cut = folder / name
             reporter = SignalAt(update) if world.rank == 1 else None  # only one of them is asked to stop
             try:
-                train(cut, world, kind="dropout", batch_size=4, reporter=reporter)
+                train(cut, world, kind="dropout", batch_size=4, reporter=reporter, is_late=is_late)
                 message = "not interrupted"
             except Interrupted as stopped:
                 message = str(stopped)
-            resumed = train(cut, world, kind="dropout", batch_size=4)
-            found[f"cut {update}"] = [message, numbers(whole), numbers(resumed)]
+            resumed = train(cut, world, kind="dropout", batch_size=4, is_late=is_late)
+            found[name] = [message, numbers(whole), numbers(resumed)]
         try:
             train(folder / "poisoned", world, kind="plain", batch_size=4, poisoned=13)
         except StageError as error:
             found["poisoned"] = world.gather(str(error))
+        try:
+            train(folder / "poisoned late", world, kind="plain", batch_size=4, poisoned=13, is_late=True)
+        except StageError as error:
+            found["poisoned late"] = world.gather(str(error))
         if world.is_main:
             print(json.dumps(found))
 
