@@ -143,6 +143,11 @@ class ForwardPass:
         """Of libraries that this runtime uses beside torch."""
         return dict(self._runtime.versions) if self._runtime else {}
 
+    @property
+    def row_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Of each output, where a runtime was built, which knows them."""
+        return self._runtime.shapes if self._runtime else {}
+
     def sample(self) -> Tensor:
         """A full batch of made-up frames as the encoder is fed; `runtimes` builds and measures with it."""
         frames = sample_frames(self._encoder, self._config, batch_size=self.batch_size)
