@@ -21,6 +21,7 @@ Options = TypeVar("Options", bound="DataclassInstance")
 KINETICS_CLASSES = 400
 CROPS = ("center", "squash", "border", "cover")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
+RESIZERS = ("pillow", "torch")
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,17 @@ class DataConfig:
     std: tuple[float, float, float]
     clip_length: int = 1
     # Frames per row; 1 for image encoders.
+    resize_with: str = "pillow"
+    # What makes an antialiased resize, one of RESIZERS: Pillow, as timm does, or torch's kernels for bytes.
 
     def __post_init__(self) -> None:
         """Refuse what no preprocessing could carry out."""
         _check_choice("crop", self.crop, CROPS)
         _check_choice("interpolation", self.interpolation, INTERPOLATIONS)
+        _check_choice("resize_with", self.resize_with, RESIZERS)
+        if self.resize_with == "torch" and self.interpolation not in {"bilinear", "bicubic"}:
+            message = f"resize_with torch knows bilinear and bicubic, not {self.interpolation}; set one, or pillow."
+            raise ValueError(message)
         if min(self.size) < 1 or self.clip_length < 1 or min(self.std) <= 0:
             message = f"size {self.size}, clip_length {self.clip_length} and std {self.std} must all be positive."
             raise ValueError(message)

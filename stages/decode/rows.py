@@ -24,6 +24,8 @@ from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import ItemError
 from reelwright.storage.ledger.digest_cache import Snapshot
 
+CHUNK_BYTES = 4 << 20  # of frames that are handed over at once; a single frame may have more
+
 Sent = tuple[dict[str, Any], list[NDArray[Any]]]
 Row = tuple[int, float, float, Frame]  # source frame, when it appears and leaves the screen, pixels
 
@@ -74,19 +76,46 @@ class VideoRows:
         return {**body, "is_open": self.times is None}, []
 
     def batches(
-        self, steps: list[Geometry | None], rows: int, *, start: int = 0, stop: int | None = None
+        self, rows: int, *, start: int = 0, stop: int | None = None, most_bytes: float = math.inf
     ) -> Iterator[Batch]:
-        """Rows [start, stop) after all steps, ``rows`` at once; what was read before an error comes out before it.
+        """Rows [start, stop) as the settings cut and size them, ``rows`` at once or as many as have ``most_bytes``.
 
-        Raises ItemError at the end where the file is damaged, or other rows were asked for than it has.
+        What was read before an error comes out before it. Raises ItemError at the end where the file is damaged, or
+        other rows were asked for than it has.
         """
-        yield from batches(self._rows(start, stop), steps, rows, start=start, total=self.num_rows)
+        yield from self._batches(self._rows(start, stop), rows, start=start, total=self.num_rows, most_bytes=most_bytes)
 
-    def take(self, steps: list[Geometry | None], rows: int, *, wanted: NDArray[np.int64]) -> Iterator[Batch]:
+    def take(self, rows: int, *, wanted: NDArray[np.int64], most_bytes: float) -> Iterator[Batch]:
         """Some rows (ascending) of a video whose rows are known, as `batches`."""
         assert self.times is not None
-        picked = self.times.take(wanted)
-        yield from batches(planned_rows(self.reader, picked), steps, rows, start=0, total=len(wanted))
+        found = planned_rows(self.reader, self.times.take(wanted))
+        yield from self._batches(found, rows, start=0, total=len(wanted), most_bytes=most_bytes)
+
+    def _batches(self, rows: Iterator[Row], size: int, *, start: int, total: int, most_bytes: float) -> Iterator[Batch]:
+        step = Geometry.of(self.settings)
+        batch: list[Row] = []
+        produced = start
+        clock = _Clock()
+        while True:
+            damage: ItemError | None = None
+            clock.lap()
+            try:
+                row = next(rows, None)
+            except ItemError as error:
+                damage, row = error, None
+            clock.decode_seconds += clock.lap()
+            if row is not None:
+                frame = row[3] if step is None else _applied(row[3][None], step)[0]  # small frames wait, not large ones
+                batch.append((*row[:3], frame))
+            clock.preprocess_seconds += clock.lap()
+            if batch and (row is None or len(batch) == size or len(batch) * batch[-1][3].nbytes >= most_bytes):
+                produced += len(batch)
+                yield _stacked(batch, clock)
+                batch, clock = [], _Clock()
+            if damage is not None:
+                raise _counted(damage, produced, total)
+            if row is None:
+                return
 
     def check_complete(self) -> None:
         """To be asked before what was read is kept.
@@ -204,33 +233,6 @@ def planned_rows(reader: Reader, times: RowTimes) -> Iterator[Row]:
         yield number, start, stop, frame
 
 
-def batches(rows: Iterator[Row], steps: list[Geometry | None], size: int, *, start: int, total: int) -> Iterator[Batch]:
-    """Rows from row ``start`` on after all steps; what was read before an error comes out before it."""
-    batch: list[Row] = []
-    produced = start
-    clock = _Clock()
-    while True:
-        damage: ItemError | None = None
-        clock.lap()
-        try:
-            row = next(rows, None)
-        except ItemError as error:
-            damage, row = error, None
-        clock.decode_seconds += clock.lap()
-        if row is not None:
-            frame = apply_steps(row[3][None], steps)[0]  # at once: small frames wait, not large ones
-            batch.append((*row[:3], frame))
-        clock.preprocess_seconds += clock.lap()
-        if batch and (row is None or len(batch) == size):
-            produced += len(batch)
-            yield _stacked(batch, clock)
-            batch, clock = [], _Clock()
-        if damage is not None:
-            raise _counted(damage, produced, total)
-        if row is None:
-            return
-
-
 class _Clock:
     """Seconds of the steps that made a batch; what is done with it by others does not count."""
 
@@ -262,15 +264,12 @@ def _counted(error: ItemError, produced: int, total: int) -> ItemError:
     return ItemError(error.cause, f"{produced} of {total} rows are there, then {error}", status="truncated")
 
 
-def apply_steps(frames: geometries.Frames, steps: list[Geometry | None]) -> geometries.Frames:
-    """(n, h, w, 3) frames after each step. Raises ItemError (geometry) where a step does not fit them."""
-    for step in steps:
-        if step is not None:
-            try:
-                frames = geometries.apply(frames, step)
-            except ValueError as error:
-                raise ItemError("geometry", str(error)) from None
-    return frames
+def _applied(frames: geometries.Frames, step: Geometry) -> geometries.Frames:
+    """(n, h, w, 3) frames after ``step``. Raises ItemError (geometry) where it does not fit them."""
+    try:
+        return geometries.apply(frames, step)
+    except ValueError as error:
+        raise ItemError("geometry", str(error)) from None
 
 
 def opened_needed(times: RowTimes) -> Sent:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from numpy.typing import NDArray
 from reelwright.stages.base.work import VideoItem
 from reelwright.stages.datasets.sampling.needed import Needed
 from reelwright.stages.decode.config import DecodeConfig
-from reelwright.stages.decode.geometry import Geometry
+from reelwright.stages.decode.geometry import Geometry, apply
 from reelwright.stages.decode.processes.attempts import Attempt, DecodeResult, Plan, attempt_all, num_cores, num_workers
 from reelwright.stages.decode.readers import backend_order
 
@@ -103,15 +105,14 @@ def stream_frames(
     """Yield the frames of all ``items``; events of several videos interleave, those of one come in order.
 
     decode: which frames, at which size. frames_store: read the rows stored there instead of decoding. geometry: applied
-    after that of ``decode``. workers: processes; None: one per core, at most 8. chunk_rows: rows of a chunk, at most.
-    start_rows: by digest, the first row wanted of a long video (the same frames come as from the start); a backend that
-    takes over from one that failed begins at row 0. stop_rows: by digest, the row before which to end. needed: only
-    these rows of each video come (of a damaged one all); backends decode no more than leads to them. index: the folder
-    where frame indexes are kept by digest. At most two chunks per worker are held ready. Closing the generator kills
-    the processes. Raises ConfigError for a backend that is not installed.
+    after that of ``decode``, in threads of this process. workers: processes; None: one per core, at most 8. chunk_rows:
+    rows of a chunk, at most. start_rows: by digest, the first row wanted of a long video (the same frames come as from
+    the start); a backend that takes over from one that failed begins at row 0. stop_rows: by digest, the row before
+    which to end. needed: only these rows of each video come (of a damaged one all); backends decode no more than leads
+    to them. index: the folder where frame indexes are kept by digest. At most two chunks per worker are held ready.
+    Closing the generator kills the processes. Raises ConfigError for a backend that is not installed.
     """
-    plain = None if geometry is None else geometry.to_plain()
-    shared: dict[str, Any] = {"geometry": plain, "chunk_rows": chunk_rows}
+    shared: dict[str, Any] = {"chunk_rows": chunk_rows}
     if needed is not None:
         shared["needed"] = needed.to_plain()
     wanted = _Wanted(start_rows or {}, stop_rows or {})
@@ -119,7 +120,17 @@ def stream_frames(
         plan = _stored_plan(frames_store, shared, wanted, num_workers(workers, len(items)))
     else:
         plan = _decoding_plan(decode, shared, wanted, num_workers(workers, len(items)), index=index)
-    return _events(items, plan)
+    return _events(items, plan if geometry is None else replace(plan, through=partial(_seen, geometry)))
+
+
+def _seen(geometry: Geometry, body: dict[str, Any], arrays: list[NDArray[Any]]) -> list[NDArray[Any]]:
+    """The arrays of a message, frames resized and cropped here, where they need no second way between processes."""
+    if body["event"] != "chunk":
+        return arrays
+    started = time.perf_counter()
+    frames = apply(arrays[0], geometry)
+    body["seconds"][1] += time.perf_counter() - started
+    return [frames, *arrays[1:]]
 
 
 @dataclass(frozen=True)

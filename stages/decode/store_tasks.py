@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from reelwright.stages.datasets.sampling.needed import Needed
-from reelwright.stages.decode.geometry import Frames, Geometry
-from reelwright.stages.decode.rows import Batch, Sent, apply_steps, chunk, notes, opened_needed, reading
+from reelwright.stages.decode.geometry import Frames
+from reelwright.stages.decode.rows import CHUNK_BYTES, Batch, Sent, chunk, notes, opened_needed, reading
 from reelwright.storage.arrays.frame_writer import FrameWriter, SharedFrames
 from reelwright.storage.arrays.frames import FrameLayout, FrameStore
 from reelwright.storage.arrays.spans import RowTimes
@@ -25,7 +25,6 @@ def stream_stored(
     *,
     store: str,
     digest: str,
-    geometry: Any,
     chunk_rows: int,
     start_row: int,
     stop_row: int | None = None,
@@ -33,28 +32,26 @@ def stream_stored(
 ) -> Iterator[Sent]:
     """As `stream_video`, from the frame store."""
     rows = FrameStore(Path(store)).rows(digest)
-    step = Geometry.from_plain(geometry) if geometry else None
+    height, width = rows.frame_size
+    chunk_rows = max(1, min(chunk_rows, CHUNK_BYTES // max(1, height * width * 3)))
     if needed is not None:
         wanted = Needed.from_plain(needed).frames(rows.num_rows)
         yield opened_needed(rows.times)
         times = rows.times.take(wanted)
         for start in range(0, len(wanted), chunk_rows):
             part = wanted[start : start + chunk_rows]
-            yield chunk(_read(partial(rows.take, part), times.take(np.arange(start, start + len(part))), step), start)
+            yield chunk(_read(partial(rows.take, part), times.take(np.arange(start, start + len(part)))), start)
         return
     yield {"event": "opened", "num_rows": rows.num_rows, "start_row": start_row, "is_open": False}, []
     end = rows.num_rows if stop_row is None else min(stop_row, rows.num_rows)
     for start in range(start_row, end, chunk_rows):
         stop = min(start + chunk_rows, end)
-        yield chunk(_read(partial(rows.read, start, stop), rows.times.take(np.arange(start, stop)), step), start)
+        yield chunk(_read(partial(rows.read, start, stop), rows.times.take(np.arange(start, stop))), start)
 
 
-def _read(read: Callable[[], Frames], times: RowTimes, step: Geometry | None) -> Batch:
+def _read(read: Callable[[], Frames], times: RowTimes) -> Batch:
     started = time.perf_counter()
-    frames = read()
-    stored = time.perf_counter()
-    frames = apply_steps(frames, [step])
-    return Batch(frames, times, stored - started, time.perf_counter() - stored)
+    return Batch(read(), times, time.perf_counter() - started)
 
 
 def store_video(*, store: str, **source: Any) -> Iterator[Sent]:
@@ -71,7 +68,7 @@ def store_video(*, store: str, **source: Any) -> Iterator[Sent]:
             if start:
                 yield {"event": "rows", "rows": start}, []
             try:
-                for batch in rows.batches([Geometry.of(rows.settings)], STORE_BATCH_ROWS, start=start):
+                for batch in rows.batches(STORE_BATCH_ROWS, start=start):
                     writer.append(batch.frames, batch.times)
                     yield {"event": "rows", "rows": len(batch.frames)}, []
                 rows.check_complete()
@@ -97,14 +94,14 @@ def share_video(*, store: str, start: int, stop: int, **source: Any) -> Iterator
         if rows.times is None:
             raise ItemError("unknown_times", "its frames are not known before it has been decoded in order")
         rows.check_complete()
-        shared, steps = SharedFrames(Path(store), source["digest"], tag=source["backend"]), [Geometry.of(rows.settings)]
+        shared = SharedFrames(Path(store), source["digest"], tag=source["backend"])
         if start == stop:
-            first = next(rows.batches(steps, 1, stop=1)).frames
+            first = next(rows.batches(1, stop=1)).frames
             shared.begin(rows.times, (first.shape[1], first.shape[2]))
             return
         if shared.num_rows != rows.times.num_rows:
             raise ItemError("changed", f"{rows.times.num_rows} rows, but its arrays were made for {shared.num_rows}")
         size = shared.shard_rows
-        shards = rows.batches(steps, size, start=start * size, stop=stop * size)
+        shards = rows.batches(size, start=start * size, stop=stop * size)
         for number, batch in enumerate(shards, start=start):
             shared.write_shard(number, batch.frames)

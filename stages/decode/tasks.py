@@ -9,14 +9,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from reelwright.stages.datasets.sampling.needed import Needed
-from reelwright.stages.decode.geometry import Geometry
-from reelwright.stages.decode.rows import Sent, VideoRows, chunk, notes, opened_needed, reading
+from reelwright.stages.decode.rows import CHUNK_BYTES, Sent, VideoRows, chunk, notes, opened_needed, reading
 from reelwright.storage.errors import ItemError
 
 
 def stream_video(
     *,
-    geometry: Any,
     chunk_rows: int,
     start_row: int,
     stop_row: int | None = None,
@@ -30,11 +28,10 @@ def stream_video(
     end come the notes on the file. source: the arguments of `rows.reading`.
     """
     with reading(**source) as rows:
-        steps = [Geometry.of(rows.settings), Geometry.from_plain(geometry) if geometry else None]
         if needed is not None:
             _learn_times(rows)
             try:
-                yield from _needed_chunks(rows, steps, Needed.from_plain(needed), chunk_rows)
+                yield from _needed_chunks(rows, Needed.from_plain(needed), chunk_rows)
                 rows.check_complete()
             except ItemError as error:
                 if error.cause != "no_frames" and error.status != "truncated":
@@ -46,7 +43,7 @@ def stream_video(
                 return
         yield rows.opened(start_row)
         start = start_row
-        for batch in rows.batches(steps, chunk_rows, start=start_row, stop=stop_row):
+        for batch in rows.batches(chunk_rows, start=start_row, stop=stop_row, most_bytes=CHUNK_BYTES):
             yield chunk(batch, start)
             start += len(batch.frames)
         yield from notes(rows.reader)
@@ -61,11 +58,11 @@ def _learn_times(rows: VideoRows) -> None:
         rows.plan()
 
 
-def _needed_chunks(rows: VideoRows, steps: list[Geometry | None], needed: Needed, chunk_rows: int) -> Iterator[Sent]:
+def _needed_chunks(rows: VideoRows, needed: Needed, chunk_rows: int) -> Iterator[Sent]:
     assert rows.times is not None
     wanted = needed.frames(rows.times.num_rows)
     yield opened_needed(rows.times)
     start = 0
-    for batch in rows.take(steps, chunk_rows, wanted=wanted):
+    for batch in rows.take(chunk_rows, wanted=wanted, most_bytes=CHUNK_BYTES):
         yield chunk(batch, start)
         start += len(batch.frames)

@@ -253,7 +253,7 @@ class EmbedEngine:
             if video.error is not None:
                 self._sink.fail(_failed(event, video.error, seconds=seconds))
             else:
-                steps = {name: round(getattr(video, name), 3) for name in _TIMED}
+                steps = {name: round(getattr(video, name), 6) for name in _TIMED}
                 row = replace(event.row(rows=num_rows, seconds=round(seconds, 3)), **steps)
                 self._sink.finish(replace(row, message=self._message(event, video.num_frames)))
 

@@ -75,14 +75,14 @@ def open_writer(work: Work, loaded: LoadedEncoder, forward: ForwardPass) -> Embe
     return EmbeddingWriter.create(
         Store.at(work.store).embeddings(work.key),
         attributes_of(loaded, work.spec),
-        layout=_layout(loaded, where=work.node),
+        layout=_layout(loaded, forward, where=work.node),
         item_attributes=made_with(forward),
     )
 
 
-def _layout(loaded: LoadedEncoder, *, where: str) -> RowLayout:
+def _layout(loaded: LoadedEncoder, forward: ForwardPass, *, where: str) -> RowLayout:
     config = loaded.config
-    shapes = row_shapes(loaded.encoder, loaded.data_config, where=where)
+    shapes = dict(forward.row_shapes or row_shapes(loaded.encoder, loaded.data_config, where=where))
     if config.views is not None:
         shapes = {name: (config.views.num, *shape) for name, shape in shapes.items()}
     return RowLayout(

@@ -8,7 +8,7 @@ Everything follows from (seed, epoch, place), so an epoch can go on at any batch
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -19,7 +19,7 @@ from reelwright.stages.augment.resized_crop import ClipTransform
 from reelwright.stages.datasets.sampling.generators import generator_at, generators_at
 from reelwright.stages.datasets.sampling.windows import IntArray, Windows, WindowShape, window_rows, windows_at
 from reelwright.stages.embed.threads import read_ahead
-from reelwright.stages.finetune.clips import BATCHES_AHEAD, Read
+from reelwright.stages.finetune.clips import BATCHES_AHEAD, Frames, Read, in_threads
 from reelwright.stages.fit.loop.batches import Batch, Origin, Split
 from reelwright.stages.fit.processes.world import ALONE, Share
 from reelwright.stages.train.window_batches import describe_windows
@@ -90,9 +90,8 @@ class ClipBatches:
             chosen = np.repeat(order[own], self.num_views)
             places = (own[:, None] * self.num_views + views).reshape(-1)
             windows = self.windows(chosen, places, epoch=epoch)
-            frames = read_clips(windows, self.shape, self.read)
-            for transform in self.transforms:
-                frames = [transform(clip, epoch, int(at)) for clip, at in zip(frames, places, strict=True)]
+            rows, _ = window_rows(windows, self.shape)
+            frames = in_threads(partial(self._clip, epoch), windows.video.tolist(), rows, places.tolist())
             inputs = {
                 "frames": torch.from_numpy(np.stack(frames)),
                 "mask": torch.ones(len(frames), self.shape.length, dtype=torch.bool),
@@ -107,13 +106,19 @@ class ClipBatches:
                 Origin(epoch, places),
             )
 
+    def _clip(self, epoch: int, video: int, rows: IntArray, place: int) -> Frames:
+        clip = self.read(video, rows)
+        for transform in self.transforms:
+            clip = transform(clip, epoch, place)
+        return clip
+
     @cached_property
     def _names(self) -> tuple[str, ...]:
         named = dict(zip(self.videos.positions.tolist(), self.videos.names, strict=True))
         return tuple(named.get(position, str(position)) for position in range(max(named) + 1))
 
 
-def read_clips(windows: Windows, shape: WindowShape, read: Read) -> Sequence[np.ndarray]:
+def read_clips(windows: Windows, shape: WindowShape, read: Read) -> list[Frames]:
     """The frames (T,h,w,3) of every window."""
     rows, _ = window_rows(windows, shape)
-    return [read(int(video), row) for video, row in zip(windows.video, rows, strict=True)]
+    return in_threads(read, windows.video.tolist(), rows)

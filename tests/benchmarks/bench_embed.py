@@ -1,19 +1,18 @@
-"""Embedding: frames/s of the whole embed stage, against its bound and against the loop that a user would write.
+"""Embedding: frames/s of the whole embed stage, against its bound and against the loops that others write.
 
 Ours is the stage's own work function on a fresh key: building the encoder, its digest, starting the decoding
 processes, geometry, forward passes, writing and committing included; layout, batch size and runtimes were measured once
 before. The bound is what cannot be avoided: bare decoding and bare forward passes of the best runtime over tensors that
 are ready (layout and batch as measured), one after the other on a CPU, whose cores they share; on a GPU the slower of
-the two. Rows of eager beside it say what the runtime gains.
+the two. A video encoder's rows are clips, 8 frames apart, whose frames are decoded once. Rows of eager beside it say
+what the runtime gains, those of `resize_with: torch` what a faster resize does.
 """
 
 from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 import torch
 
@@ -21,28 +20,41 @@ from reelwright.pipeline.project import Project
 from reelwright.stages.base.devices import pick_device
 from reelwright.stages.embed.encoding.encoder import load_encoder
 from reelwright.stages.embed.encoding.forward import ForwardPass, autocast
-from reelwright.stages.embed.videos import prepare_forward
+from reelwright.stages.embed.videos import clip_of, prepare_forward
 from reelwright.storage.store import Store
 from tests.benchmarks.bare import decode_rate
 from tests.benchmarks.chain import fresh_work, make_project, timed_items
+from tests.benchmarks.frame_loops import SIMPLE_BATCH, FrameLoop, reads_with
 from tests.benchmarks.harness import Figures, Options, Row, Turns, usable_cores
 from tests.benchmarks.videos import bench_videos
 
 ENCODER = "mobilenetv2_100"
-AIM = 0.9
-SIMPLE_BATCH = 32
-FORWARD_FRAMES = 320  # of a round of bare forward passes
+OTHERS = {  # measured beside it, against their bounds only
+    "resnet18": "timm/resnet18",
+    "vit_small": "timm/vit_small_patch16_224",
+    "r2plus1d_18": "torchvision/r2plus1d_18",
+}
+AIM = 0.95
+AIM_OF_PEER = 3.0
+PEER_BATCHES = (1, 8)  # video_features' own default, and one that suits a CPU
+FORWARD_FRAMES = 320  # of a round of bare forward passes; of others than ENCODER a quarter
 ROWS_OF_A_LARGE_JOB = 1e6
 PRECISIONS = ("fp32", "bf16")
+TORCH = "preprocess: {resize_with: torch}"
 STAGES = f"""
   streamed: {{uses: decode, materialize: false, stop: LAST}}
   stored: {{uses: decode, short_side: 256, codec: jpeg, stop: LAST}}
   eager: {{uses: embed, frames: streamed, encoder: timm/{ENCODER}, weights: none, runtime: eager}}
   fp32: {{uses: embed, frames: streamed, encoder: timm/{ENCODER}, weights: none}}
+  fp32_torch: {{uses: embed, frames: streamed, encoder: timm/{ENCODER}, weights: none, {TORCH}}}
   bf16: {{uses: embed, frames: streamed, encoder: timm/{ENCODER}, weights: none, precision: bf16}}
   from_store_fp32: {{uses: embed, frames: stored, encoder: timm/{ENCODER}, weights: none}}
   from_store_bf16: {{uses: embed, frames: stored, encoder: timm/{ENCODER}, weights: none, precision: bf16}}
-"""
+""" + "".join(
+    f"  {name}: {{uses: embed, frames: streamed, encoder: {encoder}, weights: none}}\n"
+    f"  {name}_torch: {{uses: embed, frames: streamed, encoder: {encoder}, weights: none, {TORCH}}}\n"
+    for name, encoder in OTHERS.items()
+)
 
 
 def run(options: Options) -> list[Row]:
@@ -51,25 +63,30 @@ def run(options: Options) -> list[Row]:
     project = make_project(options.folder / "embed", paths, STAGES.replace("LAST", "1" if options.quick else "null"))
     project.run(only=["stored"])
     precisions = [name for name in PRECISIONS if name != "bf16" or _has_bfloat16()]
-    bare = {
-        precision: _Bare(project, precision, num_frames=32 if options.quick else FORWARD_FRAMES)
-        for precision in precisions
-    }
-    eager = _Bare(project, "eager", num_frames=32 if options.quick else FORWARD_FRAMES)
+    num_frames = 32 if options.quick else FORWARD_FRAMES
+    bare = {name: _Bare(project, name, num_frames=num_frames) for name in ("eager", *precisions)}
+    bare |= {name: _Bare(project, name, num_frames=num_frames, share=0.25) for name in OTHERS}
     turns = Turns(options.repeats)
-    turns.add("forward eager", eager.rate)
-    turns.add("eager", partial(_stage_rate, project, "eager"))
+    for name, alone in bare.items():
+        turns.add(f"forward {name}", alone.rate)
     turns.add("decode", partial(decode_rate, paths, backend="decord", threads=usable_cores()))
-    for precision in precisions:
-        turns.add(f"forward {precision}", bare[precision].rate)
-        turns.add(precision, partial(_stage_rate, project, precision))
-        turns.add(f"from_store_{precision}", partial(_stage_rate, project, f"from_store_{precision}"))
-    simple = _SimpleLoop()
-    turns.add("simple", partial(simple.rate, paths[:1]))
-    found = turns.measure(warm_up=False)  # each case has its own, and the simple loop takes long
+    stored = [f"from_store_{precision}" for precision in precisions]
+    both_ways = [name for each in ("fp32", *OTHERS) for name in (each, f"{each}_torch")]
+    for node in ("eager", *both_ways, *precisions[1:], *stored):
+        turns.add(node, partial(_stage_rate, project, node))
+    loop = FrameLoop(ENCODER)
+    turns.add("simple", partial(loop.simple, paths[:1]))
+    for size in PEER_BATCHES:
+        turns.add(f"peer {size}", partial(loop.as_video_features, paths[:1], batch_size=size))
+    found = turns.measure(warm_up=False)  # each case has its own, and the loops take long
     rows = [
         Row(what="bare decode (decord)", unit="frames/s", figures=found["decode"]),
-        Row(what="bare forward fp32, eager", unit="frames/s", figures=found["forward eager"], note=eager.settings),
+        Row(
+            what="bare forward fp32, eager",
+            unit="frames/s",
+            figures=found["forward eager"],
+            note=bare["eager"].settings,
+        ),
         Row(what="embed fp32, runtime: eager", unit="frames/s", figures=found["eager"]),
         Row(
             what="embed fp32",
@@ -80,11 +97,19 @@ def run(options: Options) -> list[Row]:
         ),
     ]
     for precision in precisions:
-        rows += _precision_rows(precision, found, settings=bare[precision].settings)
-    what = f"simple loop fp32 (batch {SIMPLE_BATCH})"
-    rows.append(Row(what=what, unit="frames/s", figures=found["simple"]))
-    ours = found["fp32"]
-    rows.append(Row(what="embed fp32", unit="frames/s", figures=ours, reference="simple loop", against=found["simple"]))
+        nodes = [precision, *(["fp32_torch"] if precision == "fp32" else []), f"from_store_{precision}"]
+        rows += _against_bound(precision, nodes, found, bare[precision])
+    for name in OTHERS:
+        rows += _against_bound(name, [name, f"{name}_torch"], found, bare[name])
+    loops = {f"simple loop, batch {SIMPLE_BATCH}": ("simple", None)}
+    loops |= {
+        f"video_features' loop ({reads_with()}), batch {size}": (f"peer {size}", AIM_OF_PEER) for size in PEER_BATCHES
+    }
+    for what, (case, aim) in loops.items():
+        rows.append(Row(what=what, unit="frames/s", figures=found[case]))
+        for ours in ("fp32", "fp32_torch"):
+            of = {"figures": found[ours], "reference": what.partition(",")[0], "against": found[case], "aim": aim}
+            rows.append(Row(what=f"embed {ours}", unit="frames/s", **of))
     return rows
 
 
@@ -95,21 +120,23 @@ def _has_bfloat16() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def _precision_rows(precision: str, found: dict[str, Figures], *, settings: str) -> list[Row]:
-    forward = found[f"forward {precision}"]
-    bound = _bound(found["decode"], forward)
+def _against_bound(name: str, nodes: list[str], found: dict[str, Figures], bare: _Bare) -> list[Row]:
+    """Rows of nodes whose forward pass is that of ``name``."""
+    forward, unit = found[f"forward {name}"], "frames/s" if bare.hop == 1 else "clips/s"
+    bound = _bound(found["decode"], forward, hop=bare.hop)
     rows = [
-        Row(what=f"bare forward {precision}", unit="frames/s", figures=forward, note=settings),
-        Row(what=f"bound {precision}", unit="frames/s", figures=bound),
+        Row(what=f"bare forward {name}", unit=unit, figures=forward, note=bare.settings),
+        Row(what=f"bound {name}", unit=unit, figures=bound),
     ]
-    for what, case in ((f"embed {precision}", precision), (f"embed {precision}, stored", f"from_store_{precision}")):
-        rows.append(Row(what=what, unit="frames/s", figures=found[case], reference="bound", against=bound, aim=AIM))
-    return rows
+    return rows + [
+        Row(what=f"embed {node}", unit=unit, figures=found[node], reference="bound", against=bound, aim=AIM)
+        for node in nodes
+    ]
 
 
-def _bound(decode: Figures, forward: Figures) -> Figures:
-    """What cannot be passed: the slower on a GPU; on a CPU, one after the other."""
-    pairs = list(zip(decode.values, forward.values, strict=True))
+def _bound(decode: Figures, forward: Figures, *, hop: int) -> Figures:
+    """What cannot be passed: the slower on a GPU; on a CPU, one after the other; of rows that are ``hop`` frames."""
+    pairs = [(frames / hop, rows) for frames, rows in zip(decode.values, forward.values, strict=True)]
     if pick_device("auto").type != "cpu":
         return Figures(tuple(min(pair) for pair in pairs), decode.cores)
     values = tuple(1 / (1 / first + 1 / second) for first, second in pairs)
@@ -126,8 +153,8 @@ def _stage_rate(project: Project, node: str) -> float:
 class _Bare:
     """The encoder alone, in the layout and batch that our own measuring chose (it is remembered from here on)."""
 
-    def __init__(self, project: Project, precision: str, *, num_frames: int) -> None:
-        work = fresh_work(project, precision)
+    def __init__(self, project: Project, node: str, *, num_frames: int, share: float = 1.0) -> None:
+        work = fresh_work(project, node)
         loaded = load_encoder(work)
         self._forward: ForwardPass = prepare_forward(
             loaded,
@@ -138,8 +165,9 @@ class _Bare:
         )
         chosen = self._forward.execution
         self.settings = f"{self._forward.runtime}, channels_last={chosen.channels_last}, batch {chosen.batch_size}"
+        self.hop = clip_of(loaded, where=node).hop  # frames from a row to the next
         self._x = self._forward.sample()
-        self._batches = 1 + num_frames // chosen.batch_size
+        self._batches = 1 + int(num_frames * share / self.hop) // chosen.batch_size
 
     def rate(self) -> float:
         """Frames a second, after one batch that is not counted."""
@@ -152,33 +180,6 @@ class _Bare:
                 self._forward.call(self._x)
             _wait(device)
         return self._batches * len(self._x) / (time.perf_counter() - started)
-
-
-class _SimpleLoop:
-    """decord's get_batch, timm's own transform frame by frame, batches of 32: written in ten minutes."""
-
-    def __init__(self) -> None:
-        import timm
-
-        self._device = pick_device("auto")
-        self._model = timm.create_model(ENCODER, pretrained=False, num_classes=0).eval().to(self._device)
-        config = timm.data.resolve_model_data_config(self._model)
-        self._transform = timm.data.create_transform(**config, is_training=False)
-
-    def rate(self, paths: Sequence[Path]) -> float:
-        """Frames a second over ``paths``; every video costs the same."""
-        import decord
-        from PIL import Image
-
-        started, frames = time.perf_counter(), 0
-        with torch.no_grad():
-            for path in paths:
-                video = decord.VideoReader(str(path))
-                for start in range(0, len(video), SIMPLE_BATCH):
-                    images = video.get_batch(range(start, min(start + SIMPLE_BATCH, len(video)))).asnumpy()
-                    batch = torch.stack([self._transform(Image.fromarray(image)) for image in images])
-                    frames += len(self._model(batch.to(self._device)).cpu().numpy())
-        return frames / (time.perf_counter() - started)
 
 
 def _wait(device: torch.device) -> None:

@@ -104,6 +104,7 @@ def test_every_setting_is_in_the_spec_or_declared_otherwise(stage: str) -> None:
         ("train", {"optimizer": {"lr": 2e-3}}),
         ("embed", {"outputs": ["pooled", "tokens"]}),
         ("embed", {"preprocess": {"size": [96, 96]}}),
+        ("embed", {"preprocess": {"resize_with": "torch"}}),
         ("embed", {"model_args": {"pad_type": "same"}}),
         ("embed", {"seed": 1}),
         ("embed", {"weights": "w.pth", "key_map": {"^a": "b"}}),

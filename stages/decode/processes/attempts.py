@@ -33,6 +33,7 @@ class Plan:
     backends: Callable[[VideoItem], Sequence[str]]  # to try, in order
     workers: int
     timeout_seconds: float | None = None  # per attempt; None: 60 s plus twice the duration
+    through: Callable[[dict[str, Any], list[NDArray[Any]]], list[NDArray[Any]]] | None = None  # see `Task`
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,7 @@ def _task(name: str, state: _Progress, plan: Plan) -> Task:
         function=plan.function,
         arguments={**arguments, "is_doubted": True} if state.is_corrected else arguments,
         timeout_seconds=plan.timeout_seconds or limit,
+        through=plan.through,
     )
 
 

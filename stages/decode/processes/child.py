@@ -14,7 +14,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from reelwright.stages.decode.processes import wire
+from reelwright.stages.decode.processes import slots, wire
 
 START_LIMIT_SECONDS = 60.0
 _END_SECONDS = 10.0  # for a process that dies by itself to be gone: writing a core file takes a while
@@ -26,6 +26,7 @@ class Child:
     def __init__(self) -> None:
         self.process: subprocess.Popen[bytes] | None = None
         self._connection: socket.socket | None = None
+        self._slots: slots.Slots | None = None
         self._lock = threading.Lock()
         self._abandoned = False
 
@@ -38,7 +39,14 @@ class Child:
             self._connection = ours
             if self._abandoned:
                 raise EOFError("the pool is closing")
-            self.process = start_process([theirs.fileno()])
+            descriptors, memory = [theirs.fileno()], slots.create()
+            self._slots = None if memory is None else slots.Slots(os.dup(memory))
+            try:
+                descriptors += [] if memory is None else [memory]
+                self.process = start_process(descriptors)
+            finally:
+                if memory is not None:
+                    os.close(memory)
         self.send({"path": [os.path.abspath(entry) for entry in sys.path]})  # noqa: PTH100 - '' means here, now
         self.receive(START_LIMIT_SECONDS)
 
@@ -52,7 +60,7 @@ class Child:
         """Wait for its next message. Raises TimeoutError, and EOFError or OSError where it died."""
         assert self._connection is not None
         self._connection.settimeout(None if limit_seconds is None else max(0.001, limit_seconds))
-        return wire.receive(self._connection)
+        return wire.receive(self._connection, slots=self._slots)
 
     def abandon(self) -> None:
         """Kill the process from another thread; the one that serves it sees the end of the stream."""
@@ -72,6 +80,7 @@ class Child:
         """End the process, and say what it died of."""
         process, self.process = self.process, None
         connection, self._connection = self._connection, None
+        self._slots = None  # arrays that are still looked at keep the memory
         if connection is not None:
             connection.close()
         if process is None:

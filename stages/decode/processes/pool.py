@@ -18,7 +18,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -44,6 +44,8 @@ class Task:
     function: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     timeout_seconds: float | None = None  # of waiting for this task, in all
+    through: Callable[[dict[str, Any], list[NDArray[Any]]], list[NDArray[Any]]] | None = None
+    """What becomes of the arrays of a message (it may change the body), in the thread that serves its process."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,9 @@ class WorkerPool:
 
     def __init__(self, workers: int) -> None:
         self._tasks: deque[Task] = deque()
-        self._events: queue.Queue[Message | TaskEnded] = queue.Queue(maxsize=max(2, _QUEUED_PER_WORKER * workers))
+        self._events: queue.Queue[Message | TaskEnded | BaseException] = queue.Queue(
+            maxsize=max(2, _QUEUED_PER_WORKER * workers)
+        )
         self._changed = threading.Condition()
         self._closing = False
         self._unfinished = 0
@@ -105,6 +109,8 @@ class WorkerPool:
         """Messages and ends of tasks as they come, until every submitted task has ended. A task's own come in order."""
         while self._unfinished:
             event = self._events.get()
+            if isinstance(event, BaseException):
+                raise event
             if isinstance(event, TaskEnded):
                 self._unfinished -= 1
             yield event
@@ -134,6 +140,8 @@ class WorkerPool:
                 ended = self._run(worker, task)
                 if not self._closing:
                     self._events.put(ended)
+        except BaseException as error:  # noqa: BLE001 - carried to the thread that reads events, and raised there
+            self._events.put(error)
         finally:
             worker.kill()
 
@@ -157,7 +165,10 @@ class WorkerPool:
                 header, arrays = worker.receive(limit)
                 waited += time.perf_counter() - started
                 if header["kind"] == "message":
+                    if task.through is not None:
+                        arrays = task.through(header["body"], arrays)
                     self._events.put(Message(task.name, header["body"], arrays))
+                    del arrays  # which may lie in a slot
                 elif header["kind"] == "done":
                     return TaskEnded(task.name, "ok", "", "", waited)
                 else:

@@ -1,4 +1,7 @@
-"""Messages between a decoding process and its parent: a JSON header and raw arrays over a socket, nothing pickled."""
+"""Messages between a decoding process and its parent: a JSON header and raw arrays, nothing pickled.
+
+Large arrays lie in memory that both share (`slots`), the others follow the header over the socket.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reelwright.stages.decode.processes.slots import Slots
+
 UNUSABLE = "unusable"  # status of a task that found the store, a source or this machine unusable: no video is to blame
 STORE, SOURCE, MACHINE = "store", "source", "machine"  # causes of UNUSABLE
 NO_BACKEND = "backend_missing"  # cause of failed: the backend's package or one of its libraries is missing here
@@ -20,25 +25,29 @@ _LENGTH = struct.Struct("<Q")
 _MAX_HEADER_BYTES = 1 << 26
 
 
-def send(connection: socket.socket, header: dict[str, Any], arrays: Arrays = ()) -> None:
+def send(connection: socket.socket, header: dict[str, Any], arrays: Arrays = (), *, slots: Slots | None = None) -> None:
     """Send plain data and arrays; blocks while the other side does not read (that bounds the memory)."""
     packed = [np.ascontiguousarray(array) for array in arrays]
-    shapes = [[array.dtype.str, list(array.shape)] for array in packed]
+    places = [None if slots is None else slots.put(array) for array in packed]
+    shapes = [[array.dtype.str, array.shape, place] for array, place in zip(packed, places, strict=True)]
     text = json.dumps({"header": header, "arrays": shapes}).encode()
     connection.sendall(_LENGTH.pack(len(text)) + text)
-    for array in packed:
-        if array.size:
+    for array, place in zip(packed, places, strict=True):
+        if array.size and place is None:
             connection.sendall(_bytes(array))
 
 
-def receive(connection: socket.socket) -> tuple[dict[str, Any], list[NDArray[Any]]]:
+def receive(connection: socket.socket, *, slots: Slots | None = None) -> tuple[dict[str, Any], list[NDArray[Any]]]:
     """The next message. Raises EOFError when the other side is gone, TimeoutError after the socket's time limit."""
     (length,) = _LENGTH.unpack(_read(connection, _LENGTH.size))
     if length > _MAX_HEADER_BYTES:
         raise EOFError(f"a header of {length} bytes: the other side does not speak this protocol")
     message = json.loads(_read(connection, length))
     arrays = []
-    for dtype, shape in message["arrays"]:
+    for dtype, shape, place in message["arrays"]:
+        if place is not None and slots is not None:
+            arrays.append(slots.take(place, np.dtype(dtype), tuple(shape)))
+            continue
         array = np.empty(shape, np.dtype(dtype))
         if array.size:
             _read_into(connection, _bytes(array))

@@ -1,6 +1,6 @@
 """The process at the other end of `pool.WorkerPool`: runs functions named as text. Started as a module, never by hand.
 
-python -m reelwright.stages.decode.processes.worker FILE_DESCRIPTOR
+python -m reelwright.stages.decode.processes.worker SOCKET [MEMORY]    (file descriptors)
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from reelwright.stages.decode.processes import wire
+from reelwright.stages.decode.processes.slots import Slots
 from reelwright.storage.errors import ItemError, UnusableMachineError, UnusableStoreError
 from reelwright.storage.store_errors import why_broken
 
@@ -28,21 +29,22 @@ def main() -> None:
     """Serve tasks until the parent is gone."""
     _die_with_parent()
     connection = socket.socket(fileno=int(sys.argv[1]))
+    slots = Slots(int(sys.argv[2])) if len(sys.argv) > 2 else None
     with contextlib.suppress(EOFError, ConnectionError):
         hello, _ = wire.receive(connection)
         sys.path[:] = hello["path"]
         wire.send(connection, {"kind": "ready"})
         while True:
             task, _ = wire.receive(connection)
-            _serve(connection, task)
+            _serve(connection, task, slots)
 
 
-def _serve(connection: socket.socket, task: dict[str, Any]) -> None:
+def _serve(connection: socket.socket, task: dict[str, Any], slots: Slots | None) -> None:
     """Send what the function yields, then how it ended."""
     try:
         messages: Iterator[tuple[dict[str, Any], wire.Arrays]] = _function(task["function"])(**task["arguments"])
         for header, arrays in messages:
-            _send(connection, {"kind": "message", "body": header}, arrays)
+            _send(connection, {"kind": "message", "body": header}, arrays, slots=slots)
         _send(connection, {"kind": "done"})
     except ItemError as error:
         _send(connection, _failure(error.status, error.cause, str(error)))
@@ -60,10 +62,12 @@ def _serve(connection: socket.socket, task: dict[str, Any]) -> None:
         _send(connection, _failure("failed", "error", f"{type(error).__name__}: {error}"))
 
 
-def _send(connection: socket.socket, header: dict[str, Any], arrays: wire.Arrays = ()) -> None:
+def _send(
+    connection: socket.socket, header: dict[str, Any], arrays: wire.Arrays = (), *, slots: Slots | None = None
+) -> None:
     """Send a message; end this process when the parent is gone. A task's own ConnectionError is not of this socket."""
     try:
-        wire.send(connection, header, arrays)
+        wire.send(connection, header, arrays, slots=slots)
     except ConnectionError:
         sys.exit(0)
 

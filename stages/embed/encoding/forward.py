@@ -6,7 +6,7 @@ Shape letters: B batch, T frames of a clip, H height, W width.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,6 +126,11 @@ class ForwardPass:
     def runtime_versions(self) -> dict[str, str]:
         """Of libraries that this runtime uses beside torch."""
         return dict(self._runtime.versions) if self._runtime else {}
+
+    @property
+    def row_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Of each output, where a runtime was built, which knows them."""
+        return self._runtime.shapes if self._runtime else {}
 
     def sample(self) -> Tensor:
         """A full batch of made-up frames as the encoder is fed; `runtimes` builds and measures with it."""

@@ -3,14 +3,15 @@
     frame (H,W,3) uint8 --resize, crop--> (h,w,3) uint8 --copy to device--> (x / 255 - mean) / std, float
 
 Frames travel as bytes, a quarter of their float size. Resize and crop are those of the model's own transform
-(Pillow's on uint8), so that rows equal a plain loop over that transform.
+(Pillow's on uint8, unless resize_with says torch), so that rows equal a plain loop over that transform.
 Shape letters: B batch, T frames of a clip, H height, W width, C channels.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -20,19 +21,24 @@ from torch import Tensor
 from reelwright.models.encoders.base import DataConfig
 from reelwright.stages.decode.geometry import Geometry
 from reelwright.stages.embed.config import ClipSettings, PreprocessSettings
+from reelwright.storage.errors import ConfigError
 
 
 def override(own: DataConfig, settings: PreprocessSettings, *, clip: ClipSettings) -> DataConfig:
     """The encoder's own preprocessing with the settings that are given; a clip length replaces the encoder's.
 
-    A size without a resize keeps the ratio of the two: 224 of 256 becomes 160 of 182.
+    A size without a resize keeps the ratio of the two: 224 of 256 becomes 160 of 182. Raises ConfigError for settings
+    that cannot be carried out together.
     """
     given: dict[str, Any] = {name: value for name, value in settings.model_dump().items() if value is not None}
     if "size" in given and "resize" not in given:
         given["resize"] = _scaled(own, given["size"])
     if clip.length is not None:
         given["clip_length"] = clip.length
-    return replace(own, **given)
+    try:
+        return replace(own, **given)
+    except ValueError as error:
+        raise ConfigError(f"preprocess: {error}") from error
 
 
 def _scaled(own: DataConfig, size: tuple[int, int]) -> int | tuple[int, int]:
@@ -51,13 +57,17 @@ def geometry_of(config: DataConfig) -> Geometry:
         crop=config.crop,
         interpolation=config.interpolation,
         antialias=config.antialias,
+        resize_with=config.resize_with,
         fill=(red, green, blue),
     )
 
 
 def described(config: DataConfig) -> Mapping[str, Any]:
-    """Plain data for the store's attributes."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
+    """Plain data for the store's attributes; who resizes only where it is not Pillow, as in earlier releases."""
+    values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
+    if config.resize_with == "pillow":
+        values.pop("resize_with")
+    return values
 
 
 def data_config_from(values: Mapping[str, Any]) -> DataConfig:
@@ -77,6 +87,18 @@ class Normalise:
 
     def __call__(self, frames: Tensor) -> Tensor:
         """The batch in the memory layout chosen; channels last is how frames lie already."""
-        x_BHWC = torch.addcmul(self._shift, frames.to(self._scale.dtype), self._scale)
-        x = x_BHWC.movedim(-1, 1)
-        return x if self._channels_last else x.contiguous()
+        with _one_thread() if frames.device.type == "cpu" else contextlib.nullcontext():
+            x_BHWC = torch.addcmul(self._shift, frames.to(self._scale.dtype), self._scale)
+            x = x_BHWC.movedim(-1, 1)
+            return x if self._channels_last else x.contiguous()
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """So little work is soon done by one; others would burn their cores, which decoding shares, with waiting."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -99,7 +99,7 @@ def frames_plan(configs: Mapping[str, DecodeConfig], *, chunk_rows: int) -> Plan
     order = backend_order(next(iter(configs.values())).backend.removesuffix("-cuda"))  # small pictures need no GPU
 
     def arguments(item: VideoItem, backend: str, _attempt: int) -> dict[str, Any]:
-        fixed = {"backend": backend, "geometry": None, "chunk_rows": chunk_rows, "start_row": 0}
+        fixed = {"backend": backend, "chunk_rows": chunk_rows, "start_row": 0}
         return {**decoding(configs[item.video_id], workers, index=None), **fixed, **of_item(item)}
 
     return Plan(

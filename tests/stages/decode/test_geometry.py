@@ -106,3 +106,21 @@ def test_of_decode_config(settings, expected) -> None:
 def test_refused(values, match) -> None:
     with pytest.raises(ValueError, match=match):
         Geometry(**values)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(("size", "resize", "most"), [((96, 128), 64, 1), ((37, 91), 48, 2)], ids=["shrinks", "grows"])
+def test_torchs_kernels_for_bytes_are_near_pillows(size, resize, most, interpolation, noise) -> None:
+    import torch
+    from torchvision.transforms.v2 import functional
+    from torchvision.transforms.v2.functional import InterpolationMode
+
+    frames = noise.integers(0, 256, (3, *size, 3), dtype=np.uint8)
+    geometry = Geometry(resize=resize, size=(40, 40), interpolation=interpolation, resize_with="torch")
+    found = apply(frames, geometry)
+    pictures = torch.from_numpy(frames).permute(0, 3, 1, 2)
+    pictures = functional.resize(pictures, [resize], interpolation=InterpolationMode(interpolation), antialias=True)
+    np.testing.assert_array_equal(found, functional.center_crop(pictures, [40, 40]).permute(0, 2, 3, 1).numpy())
+    np.testing.assert_array_equal(found[1:2], apply(frames[1:2], geometry))
+    pillow = apply(frames, Geometry(resize=resize, size=(40, 40), interpolation=interpolation))
+    assert 0 < np.abs(found.astype(np.int16) - pillow.astype(np.int16)).max() <= most

@@ -80,7 +80,7 @@ def test_damage_after_the_rows_that_are_there_is_no_failure(video: Path, monkeyp
         yield
 
     monkeypatch.setattr(PyavReader, "read", broken)
-    arguments = {"path": str(video), "config": CONFIG, "backend": "pyav", "num_threads": 1, "geometry": None}
+    arguments = {"path": str(video), "config": CONFIG, "backend": "pyav", "num_threads": 1}
     with pytest.raises(ItemError, match=r"32 of 60 rows are there, then no more") as message:
         list(stream_video(**arguments, chunk_rows=8, start_row=32))
     assert message.value.status == "truncated"

@@ -95,3 +95,8 @@ def fails_or_is_not_there(*, backend):
 def refused():
     yield {}, []
     raise ConnectionRefusedError("nobody listens")
+
+
+def large(*, rows, size):
+    for row in range(rows):
+        yield {"pid": os.getpid()}, [np.full(size, row, np.uint8), np.arange(3)]

@@ -134,7 +134,7 @@ def clocked(forward, monkeypatch):
         built.append(name)
         if speeds[name] == 0:
             raise RuntimeRefused("too bad")
-        return Runtime(name=name, names=("pooled",), call=name, seconds=10.0, versions={})
+        return Runtime(name=name, shapes={"pooled": (3,)}, call=name, seconds=10.0, versions={})
 
     monkeypatch.setattr(runtimes, "build", build)
     monkeypatch.setattr(runtimes, "missing", lambda _: "")
