@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from reelwright.stages.base.devices import deterministic_results
 from reelwright.stages.base.work import Reporter, Shards, SilentReporter, Work, ledger_of
@@ -73,7 +74,9 @@ class SharedEmbedding:
         assert self._row is not None
         num_rows = self._writer.num_rows(self._digest)
         stored_bytes = self._writer.finish(self._digest, num_rows=num_rows)
-        unknown = dict.fromkeys((f"{step}_seconds" for step in WORK_STEPS), 0.0)  # those of one process are a part
+        unknown: dict[str, Any] = dict.fromkeys(
+            (f"{step}_seconds" for step in WORK_STEPS), 0.0
+        )  # those of one process are a part
         row = replace(self._row, rows=num_rows, bytes=stored_bytes, **unknown)
         self._ledger.commit(row)
         self._reporter.item(row)
