@@ -31,6 +31,7 @@ _OF_FRAMES = (
     "clip",
     "views",
 )
+_COSTS = ("encoder", "precision", "clip", "outputs", "dtype", "model_args", "preprocess")
 _OUTPUT = re.compile(r"[A-Za-z][\w.-]*")
 _OF_ROWS = ("dtype", "outputs", "pieces", "precision")  # what counts where rows are made of rows
 
@@ -83,15 +84,7 @@ class EmbedConfig(StageConfig):
     version: ClassVar[int] = 2
     kind: ClassVar[str] = "items"
     produces: ClassVar[str] = "embeddings"
-    costs: ClassVar[tuple[str, ...] | None] = (
-        "encoder",
-        "precision",
-        "clip",
-        "outputs",
-        "dtype",
-        "model_args",
-        "preprocess",
-    )
+    costs: ClassVar[tuple[str, ...] | None] = _COSTS
     rate_counts: ClassVar[Literal["", "size", "time and size"]] = "time and size"
 
     frames: str | None = node_input("frames", kinds=("frames",))
@@ -199,6 +192,8 @@ class EmbedConfig(StageConfig):
             raise ValueError("embed_dim is of encoders out of a file, or with weights: none; a run knows its own")
         if len(set(self.outputs)) != len(self.outputs):
             raise ValueError("outputs must not repeat")
+        if self.views is not None and self.sees_clips:
+            raise ValueError(f"views are of single frames, but {self.encoder} sees clips; leave views out")
         return self
 
     @model_validator(mode="after")

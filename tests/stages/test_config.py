@@ -274,6 +274,11 @@ def _with(given: dict[str, Any], needs: dict[str, Any]) -> dict[str, Any]:
         ("finetune", {**FRAMES, "model": {"name": "gru", "pool": "mean"}, "task": "per_row"}, "leave pool out"),
         ("pretrain", {"mix": {}}, "mix is of windows with labels"),
         (
+            "embed",
+            {"encoder": "tsm/resnet18", "views": {"num": 2}},
+            "views are of single frames, but tsm/resnet18 sees",
+        ),
+        (
             "pretrain",
             {"encoder": "tsm/resnet18", "objective": {"name": "byol"}, "clips": {"val_clips": 3}},
             r"clips\.val_clips is of validation with labels",

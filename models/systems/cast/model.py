@@ -157,7 +157,8 @@ class Cast(ClipModel):
                 f"its positions of windows of space are {lengths['space']}, but its frames have {places} places: its "
                 "windows are others. Set t2s_window and s2t_window as it has them."
             )
-        length, frames = lengths.get("space_time"), float(lengths["time"]) if "time" in lengths else None
+        length = lengths.get("space_time")
+        frames: float | None = lengths.get("time")
         if length is not None and places is not None:
             frames = length / places
         if length is not None and frames is not None and frames != self.space.grid[0]:
