@@ -30,7 +30,7 @@ def _let_go():
     yield
     unit = sys.modules.get("reelwright.stages.base.unit")
     if unit is not None:
-        unit.hold(0)
+        unit.keep_models(0)
 
 
 def pytest_sessionfinish() -> None:
