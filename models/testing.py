@@ -12,9 +12,10 @@ Shape letters: B batch, T rows of a window, D features, K outputs.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from reelwright.models.contracts import ClipModel, ClipSizes, VideoModel
 from reelwright.models.encoders.base import DataConfig, Encoder, zero_input
@@ -35,21 +36,8 @@ def checked_model(model: VideoModel, sizes: TemporalSizes) -> VideoModel:
 
 
 def _check_outputs(model: VideoModel, batch: dict[str, Tensor], sizes: TemporalSizes) -> VideoModel:
-    was_training = model.training
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        found = model.eval()(batch)
-    model.train(was_training)
     output = "logits" if sizes.num_outputs else "embedding"
-    if not isinstance(found, dict) or not isinstance(found.get(output), Tensor):
-        raise TypeError(f"{type(model).__name__} gives no tensor called {output}.")
-    shape = tuple(found[output].shape)
-    size = sizes.num_outputs or shape[-1]
-    wanted = (_BATCH, sizes.length, size) if sizes.per_row else (_BATCH, size)
-    if shape != wanted:
-        raise ValueError(
-            f"{type(model).__name__} gives {output} of shape {shape} for {_BATCH} windows of {sizes.length} rows; "
-            f"needed is {wanted}."
-        )
+    _check_shapes(model, _given(model, batch), {output: sizes.num_outputs}, sizes=sizes, of="windows of {} rows")
     return model
 
 
@@ -58,28 +46,41 @@ def checked_clip_model(model: ClipModel, sizes: ClipSizes) -> ClipModel:
 
     These are `logits`, or `logits.HEAD` of each head. Mode and random numbers are as before afterwards.
     """
-    was_training, name = model.training, type(model).__name__
     batch = {
         "frames": torch.zeros(_BATCH, sizes.length, 3, *sizes.frame_size),
         "mask": torch.ones(_BATCH, sizes.length, dtype=torch.bool),
     }
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        found = model.eval()(batch)
-    model.train(was_training)
-    is_split = isinstance(found, dict) and sizes.heads and "logits" not in found
-    wanted = (
-        {f"logits.{head}": size for head, size in sizes.heads.items()} if is_split else {"logits": sizes.num_outputs}
-    )
-    for output, size in wanted.items():
-        if not isinstance(found, dict) or not isinstance(found.get(output), Tensor):
-            raise TypeError(f"{name} gives no tensor called {output}.")
-        shape = (_BATCH, sizes.length, size) if sizes.per_row else (_BATCH, size)
-        if tuple(found[output].shape) != shape:
-            raise ValueError(
-                f"{name} gives {output} of shape {tuple(found[output].shape)} for {_BATCH} clips of {sizes.length} "
-                f"frames; needed is {shape}."
-            )
+    found = _given(model, batch)
+    wanted = {"logits": sizes.num_outputs}
+    if found and sizes.heads and "logits" not in found:
+        wanted = {f"logits.{head}": size for head, size in sizes.heads.items()}
+    _check_shapes(model, found, wanted, sizes=sizes, of="clips of {} frames")
     return model
+
+
+def _given(model: nn.Module, inputs: Any) -> dict[str, Any]:
+    """What ``model`` gives in eval mode; nothing where that is no dictionary."""
+    was_training = model.training
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        found = model.eval()(inputs)
+    model.train(was_training)
+    return found if isinstance(found, dict) else {}
+
+
+def _check_shapes(
+    model: nn.Module, found: dict[str, Any], wanted: dict[str, int], *, sizes: TemporalSizes | ClipSizes, of: str
+) -> None:
+    """TypeError or ValueError where outputs are not there, or not of as many values as ``wanted``; 0: of any number."""
+    name = type(model).__name__
+    for output, size in wanted.items():
+        if not isinstance(found.get(output), Tensor):
+            raise TypeError(f"{name} gives no tensor called {output}.")
+        shape = tuple(found[output].shape)
+        needed = (_BATCH, *((sizes.length,) if sizes.per_row else ()), size or shape[-1])
+        if shape != needed:
+            raise ValueError(
+                f"{name} gives {output} of shape {shape} for {_BATCH} {of.format(sizes.length)}; needed is {needed}."
+            )
 
 
 def checked_encoder(encoder: Encoder, *, outputs: Sequence[str]) -> Encoder:
@@ -87,15 +88,12 @@ def checked_encoder(encoder: Encoder, *, outputs: Sequence[str]) -> Encoder:
     name = type(encoder).__name__
     if not isinstance(encoder, Encoder):
         raise TypeError(f"{name} is no subclass of reelwright.models.encoders.base.Encoder.")
-    for attribute, kind in (("kind", str), ("data_config", DataConfig), ("model", torch.nn.Module)):
+    for attribute, kind in (("kind", str), ("data_config", DataConfig), ("model", nn.Module)):
         if not isinstance(getattr(encoder, attribute, None), kind):
             raise TypeError(f"{name} has no {attribute} of type {kind.__name__}.")
     if tuple(encoder.outputs) != tuple(outputs):
         raise ValueError(f"{name} has outputs {tuple(encoder.outputs)}; asked for were {tuple(outputs)}.")
-    was_training = encoder.training
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        found = encoder.eval()(zero_input(encoder))
-    encoder.train(was_training)
+    found = _given(encoder, zero_input(encoder))
     missing = [output for output in outputs if not isinstance(found.get(output), Tensor) or len(found[output]) != 1]
     if missing:
         raise ValueError(f"{name} gives no tensor {missing[0]!r} with a row a frame (or clip).")

@@ -35,7 +35,7 @@ def pytest_runtest_teardown() -> None:
     """What a unit of work that was done in this process keeps (models) is not there for the next test."""
     unit = sys.modules.get("reelwright.stages.base.unit")
     if unit is not None:
-        unit.hold(0)
+        unit.keep_models(0)
 
 
 def pytest_sessionfinish() -> None:

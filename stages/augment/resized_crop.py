@@ -37,12 +37,6 @@ class CropSettings:
     aspect: tuple[float, float] | None = None
     # Width by height, log-uniform; None: the encoder's shape.
 
-    def __post_init__(self) -> None:
-        """Refuse what could not be drawn."""
-        low, high = self.aspect or (1.0, 1.0)
-        if not (0 < self.area[0] <= self.area[1] <= 1 and 0 < low <= high):
-            raise ValueError(f"area {self.area} must lie in (0, 1], aspect {self.aspect} above 0, smallest first.")
-
 
 def build_crop(settings: CropSettings, geometry: Geometry, *, seed: int) -> ClipTransform:
     """How clips are cut for an encoder that otherwise sees them through ``geometry``; drawn from ``seed``."""

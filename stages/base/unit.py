@@ -36,7 +36,7 @@ from reelwright.storage.ledger.items import ItemRow
 from reelwright.storage.store import Store
 
 STARTED, LEFT = ".started", ".left"
-_MODELS_HELD = 2
+_MODELS_KEPT = 2
 _HEAD = "# unit"
 
 
@@ -138,7 +138,7 @@ def do_unit(values: Mapping[str, Any]) -> dict[str, Any]:
     """Do a unit, as plain data; returns a `UnitDone` as plain data. Runs in a process of a worker."""
     unit = Unit.from_plain(values)
     collector = _Collector(Store.at(unit.work.store))
-    hold(_MODELS_HELD)
+    keep_models(_MODELS_KEPT)
     try:
         bring_inputs(unit.work)
         if unit.prepare is not None:
@@ -226,25 +226,25 @@ def _head(unit: Unit) -> str:
 
 T = TypeVar("T")
 
-_held: OrderedDict[str, Any] = OrderedDict()
-_limits = {"held": 0}  # how many are kept; 0: none
+_models: OrderedDict[str, Any] = OrderedDict()
+_limits = {"models": 0}  # how many are kept; 0: none
 
 
-def hold(limit: int) -> None:
-    """From now on keep the ``limit`` things that were used last; 0 lets go of all."""
-    _limits["held"] = limit
-    while len(_held) > limit:
-        _held.popitem(last=False)
+def keep_models(limit: int) -> None:
+    """From now on keep the ``limit`` models that were used last; 0 lets go of all."""
+    _limits["models"] = limit
+    while len(_models) > limit:
+        _models.popitem(last=False)
 
 
-def held(name: str, make: Callable[[], T]) -> T:
-    """What is kept under ``name``, else what ``make`` makes."""
-    if name in _held:
-        _held.move_to_end(name)
-        found: T = _held[name]
+def cached_model(name: str, make: Callable[[], T]) -> T:
+    """The model kept under ``name``, else the one that ``make`` makes."""
+    if name in _models:
+        _models.move_to_end(name)
+        found: T = _models[name]
         return found
     made = make()
-    if _limits["held"]:
-        _held[name] = made
-        hold(_limits["held"])
+    if _limits["models"]:
+        _models[name] = made
+        keep_models(_limits["models"])
     return made

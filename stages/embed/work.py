@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reelwright.stages.base.devices import deterministic_results
-from reelwright.stages.base.unit import held
+from reelwright.stages.base.unit import cached_model
 from reelwright.stages.base.work import Reporter, Work, ledger_of
 from reelwright.stages.embed.encoding.encoder import LoadedEncoder, load_encoder
 from reelwright.stages.embed.encoding.forward import ForwardPass, row_shapes
@@ -67,7 +67,7 @@ def ready(work: Work, reporter: Reporter) -> tuple[LoadedEncoder, ForwardPass]:
         )
         return loaded, forward
 
-    return held(f"embed {work.key}", make)
+    return cached_model(f"embed {work.key}", make)
 
 
 def open_writer(work: Work, loaded: LoadedEncoder, forward: ForwardPass) -> EmbeddingWriter:

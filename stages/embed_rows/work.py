@@ -11,7 +11,7 @@ import time
 
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.devices import deterministic_results
-from reelwright.stages.base.unit import held
+from reelwright.stages.base.unit import cached_model
 from reelwright.stages.base.work import Reporter, VideoItem, Work, ledger_of
 from reelwright.stages.datasets.stored_rows import StoredVideo
 from reelwright.stages.embed import work as of_frames
@@ -63,7 +63,7 @@ def prepare(work: Work, reporter: Reporter) -> None:
 
 def _ready(work: Work) -> RowModel:
     config = parse_config(EmbedConfig, dict(work.config), where=work.node)
-    return held(f"embed {work.key}", lambda: load_row_model(work, config))
+    return cached_model(f"embed {work.key}", lambda: load_row_model(work, config))
 
 
 def _embed(item: VideoItem, loaded: RowModel, stores: list[EmbeddingStore], sink: StoreSink) -> None:

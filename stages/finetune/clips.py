@@ -71,10 +71,10 @@ def spans_of(rows: FrameRows) -> Spans:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How rows are read, and what is held in memory for it."""
+    """How rows are read, and what is cached in memory for it."""
 
     read: Read
-    held_bytes: int
+    memory_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,9 +95,9 @@ def reader(videos: StoredVideos, of: Collection[int], geometry: Geometry, *, sto
     height, width = geometry.size
     total_bytes = sum(videos.rows[video].num_rows for video in of) * height * width * 3
     if total_bytes > memory_bytes:
-        return Reading(read=lambda video, rows: apply(videos.rows[video].take(rows), geometry), held_bytes=0)
-    held = _load(videos.only(of), geometry, store=store, size=(height, width))
-    return Reading(read=lambda video, rows: held[videos.digests[video]][rows], held_bytes=total_bytes)
+        return Reading(read=lambda video, rows: apply(videos.rows[video].take(rows), geometry), memory_bytes=0)
+    cached = _load(videos.only(of), geometry, store=store, size=(height, width))
+    return Reading(read=lambda video, rows: cached[videos.digests[video]][rows], memory_bytes=total_bytes)
 
 
 def stored_reader(videos: StoredVideos, of: Collection[int], *, memory_bytes: int) -> Reading:
@@ -107,18 +107,18 @@ def stored_reader(videos: StoredVideos, of: Collection[int], *, memory_bytes: in
     """
     total_bytes = sum(videos.rows[video].num_rows * math.prod(videos.rows[video].frame_size) * 3 for video in of)
     if total_bytes > memory_bytes:
-        return Reading(read=lambda video, rows: videos.rows[video].take(rows), held_bytes=0)
+        return Reading(read=lambda video, rows: videos.rows[video].take(rows), memory_bytes=0)
 
-    held: dict[int, Frames] = {}
+    cached: dict[int, Frames] = {}
     lock = threading.Lock()
 
     def read(video: int, rows: npt.NDArray[np.int64]) -> Frames:
         with lock:  # else two readers of a video would both load it
-            if video not in held:
-                held[video] = videos.rows[video].read(0, videos.rows[video].num_rows)
-        return held[video][rows]
+            if video not in cached:
+                cached[video] = videos.rows[video].read(0, videos.rows[video].num_rows)
+        return cached[video][rows]
 
-    return Reading(read=read, held_bytes=total_bytes)
+    return Reading(read=read, memory_bytes=total_bytes)
 
 
 def in_threads(make: Callable[..., Frames], *of: Iterable[Any]) -> list[Frames]:
@@ -128,7 +128,7 @@ def in_threads(make: Callable[..., Frames], *of: Iterable[Any]) -> list[Frames]:
 
 
 def _load(videos: StoredVideos, geometry: Geometry, *, store: Path, size: tuple[int, int]) -> Mapping[str, Frames]:
-    held = {
+    cached = {
         digest: np.empty((rows.num_rows, *size, 3), np.uint8)
         for digest, rows in zip(videos.digests, videos.rows, strict=True)
     }
@@ -137,10 +137,10 @@ def _load(videos: StoredVideos, geometry: Geometry, *, store: Path, size: tuple[
     with closing(events):  # type: ignore[type-var]  # it is a generator, which has close
         for event in events:
             if isinstance(event, FrameChunk):
-                held[event.digest][event.start_row : event.start_row + len(event.frames)] = event.frames
+                cached[event.digest][event.start_row : event.start_row + len(event.frames)] = event.frames
             elif isinstance(event, Ended) and event.status not in DONE:
                 raise StoreError(f"stored frames of video {event.digest} cannot be read: {event.message}")
-    return held
+    return cached
 
 
 @dataclass(frozen=True, kw_only=True)

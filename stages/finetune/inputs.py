@@ -91,7 +91,7 @@ def clip_reading(
     as_seen = of_val if is_cropped else {*of_train, *of_val}
     path = Store.at(work.store).frames(only_input(work, "frames").key)
     seen = reader(videos, as_seen, geometry, store=path, memory_bytes=config.memory_bytes)
-    stored = stored_reader(videos, of_train, memory_bytes=config.memory_bytes - seen.held_bytes)
+    stored = stored_reader(videos, of_train, memory_bytes=config.memory_bytes - seen.memory_bytes)
     return ClipReading(
         train=(stored if is_cropped else seen).read,
         val=seen.read,

@@ -25,8 +25,8 @@ from reelwright.storage.ledger.items import ItemRow
 Whole = tuple[npt.NDArray[np.int64], Spans]  # which rows of a video came, and the spans of all
 
 
-class Looks:
-    """What is looked at of each video: which frames, in which crops. None: all frames, as the encoder wants them."""
+class RowStreams:
+    """Streams of rows of each video: of which frames, in which crops. None: all frames, as the encoder wants them."""
 
     def __init__(self, needed: Needed | None, crops: Crops | None) -> None:
         self._needed = needed
@@ -70,11 +70,11 @@ class Looks:
 class FrameScoreSink(MemorySink):
     """Rows of a video until all its streams are complete; then they are scored and forgotten."""
 
-    def __init__(self, writer: ScoreWriter, *, output: str, looks: Looks, keeps_positions: bool) -> None:
+    def __init__(self, writer: ScoreWriter, *, output: str, streams: RowStreams, keeps_positions: bool) -> None:
         super().__init__()
         self._writer = writer
         self._output = output
-        self._looks = looks
+        self._streams = streams
         self._keeps_positions = keeps_positions
         self._ended: dict[str, dict[str, ItemRow]] = {}  # by video, then by stream
 
@@ -87,13 +87,13 @@ class FrameScoreSink(MemorySink):
         self._end(row)
 
     def _end(self, row: ItemRow) -> None:
-        video = self._looks.video_of(row.digest)
+        video = self._streams.video_of(row.digest)
         ended = self._ended.setdefault(video, {})
         ended[row.digest] = row
-        if len(ended) < self._looks.num_streams(video):
+        if len(ended) < self._streams.num_streams(video):
             return
         del self._ended[video]
-        whole = self._looks.take_whole(video)
+        whole = self._streams.take_whole(video)
         failed = [entry for entry in ended.values() if not entry.is_done]
         seconds = round(sum(entry.seconds for entry in ended.values()), 3)
         summary = replace((failed or [ended[video]])[0], digest=video, seconds=seconds)

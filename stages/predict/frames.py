@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from reelwright.models.encoders.build import DataConfig
-from reelwright.stages.base.unit import held
+from reelwright.stages.base.unit import cached_model
 from reelwright.stages.base.work import InputRef, Reporter, VideoItem, Work
 from reelwright.stages.datasets.sampling.views import Box
 from reelwright.stages.decode.geometry import Geometry
@@ -24,7 +24,7 @@ from reelwright.stages.finetune.clips import spans_of
 from reelwright.stages.predict.clip_frames import SeenFrames
 from reelwright.stages.predict.config import PredictConfig
 from reelwright.stages.predict.crops import Crops
-from reelwright.stages.predict.frame_rows import FrameScoreSink, Looks
+from reelwright.stages.predict.frame_rows import FrameScoreSink, RowStreams
 from reelwright.stages.predict.loaded_run import LoadedRun, VideoRows
 from reelwright.stages.predict.scorer import Scorer
 from reelwright.stages.predict.sink import ScoreWriter
@@ -58,24 +58,24 @@ def score_frames(work: Work, config: PredictConfig, scorer: Scorer, *, writer: S
         num_rows = 0.0 if is_sparse else expected_rows(work, loaded)
         return loaded, prepare_forward(loaded, settings, tuning=tuning, note=reporter.note, num_rows=num_rows)
 
-    loaded, forward = held(f"predict frames {work.key}", make)
+    loaded, forward = cached_model(f"predict frames {work.key}", make)
     crops = _crops(config, loaded.data_config, where=work.node)
     if scorer.kept is not None:
         scorer.kept.see(_seen(loaded.data_config, crops).to_plain())
     needed = scorer.needed(clip_of(loaded, where=work.node))
-    looks = Looks(needed, crops)
+    streams = RowStreams(needed, crops)
     embed_videos(
         work.items,
         loaded=loaded,
         forward=forward,
         frames=frame_input(work),
-        sink=FrameScoreSink(writer, output=_output(loaded, run), looks=looks, keeps_positions=run.keeps_positions),
+        sink=FrameScoreSink(writer, output=_output(loaded, run), streams=streams, keeps_positions=run.keeps_positions),
         reporter=reporter,
         shard_rows=loaded.config.shard_rows if config.deterministic else None,
         selection=Selection(
             needed=needed,
             geometry=None if crops is None else crops.geometry(loaded.data_config),
-            through=looks.through,
+            through=streams.through,
         ),
     )
 
@@ -143,8 +143,8 @@ def score_clips(work: Work, config: PredictConfig, scorer: Scorer, *, writer: Sc
             rows = _stored(frames, item)
             seen = SeenFrames(rows, geometry, store / item.digest)
             boxes: tuple[Box | None, ...] = (None,) if crops is None else crops.boxes(*seen.shape[1:3])
-            looks = [SeenFrames(rows, geometry, store / item.digest, box) for box in boxes]
-            video = VideoRows(item.digest, looks[0], spans_of(rows), tuple(looks[1:]))
+            seen_crops = [SeenFrames(rows, geometry, store / item.digest, box) for box in boxes]
+            video = VideoRows(item.digest, seen_crops[0], spans_of(rows), tuple(seen_crops[1:]))
             writer.add(video, ItemRow(digest=item.digest, status="ok"))
             writer.flush()
         except UnusableStoreError:

@@ -51,14 +51,14 @@ class VideoRows:
     crops: tuple[Rows, ...] = ()  # rows of further crops of the same frames
 
     @property
-    def looks(self) -> tuple[Rows, ...]:
+    def all_crops(self) -> tuple[Rows, ...]:
         """The rows of every crop."""
         return (self.rows, *self.crops)
 
     @property
     def num_bytes(self) -> int:
         """Of all rows in memory."""
-        return sum(rows.nbytes for rows in self.looks)
+        return sum(rows.nbytes for rows in self.all_crops)
 
 
 def load_run(folder: RunFolder, *, device: torch.device, plugins: Mapping[str, Any]) -> LoadedRun:

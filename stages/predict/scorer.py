@@ -124,9 +124,9 @@ class Scorer:
                     f"the run was trained on rows of {trained} features, these have {given}. "
                     "Predict from the embeddings that it was trained on, in the same order."
                 )
-        looks = [VideoRows(video.digest, rows, video.spans) for video in videos for rows in video.looks]
-        scored = iter(self._score(looks))
-        return [merge_crops([next(scored) for _ in video.looks]) for video in videos]
+        crops = [VideoRows(video.digest, rows, video.spans) for video in videos for rows in video.all_crops]
+        scored = iter(self._score(crops))
+        return [merge_crops([next(scored) for _ in video.all_crops]) for video in videos]
 
     def _score(self, videos: Sequence[VideoRows]) -> list[VideoScores]:
         block = _block(videos, self._device)

@@ -57,7 +57,7 @@ class ScoreWriter:
             self.fail(replace(row, status="skipped", cause="too_short", message=message))
             return
         self._waiting.append(_Waiting(video, row))
-        self._num_windows += num_windows * len(video.looks)
+        self._num_windows += num_windows * len(video.all_crops)
         self._num_bytes += video.num_bytes
         if self._num_windows >= self._batch_size or self._num_bytes >= WAITING_BYTES:
             self.flush()

@@ -14,7 +14,7 @@ from pathlib import Path
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.devices import deterministic_results, pick_device
 from reelwright.stages.base.inputs import unchanged_run
-from reelwright.stages.base.unit import held
+from reelwright.stages.base.unit import cached_model
 from reelwright.stages.base.work import Reporter, Work, ledger_of
 from reelwright.stages.datasets.attention_edits import read_edits
 from reelwright.stages.datasets.stored_rows import read_video
@@ -100,7 +100,7 @@ def load_for(work: Work, config: PredictConfig) -> LoadedRun:
                 return load_run(folder, device=device, plugins=work.plugins)
         return load_clip_run(run, store=store, device=device, plugins=work.plugins)
 
-    return held(f"predict {work.key}", load)
+    return cached_model(f"predict {work.key}", load)
 
 
 def scorer_for(run: LoadedRun, config: PredictConfig) -> Scorer:

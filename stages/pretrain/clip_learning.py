@@ -183,7 +183,7 @@ def _learning(
     is_cropped, of_train = augment.crop_scale is not None, set(train.positions.tolist())
     as_seen = {*(val.positions.tolist() if is_scored else ()), *(() if is_cropped else of_train)}
     seen = reader(videos, as_seen, geometry, store=path, memory_bytes=config.memory_bytes)
-    stored = stored_reader(videos, of_train, memory_bytes=config.memory_bytes - seen.held_bytes)
+    stored = stored_reader(videos, of_train, memory_bytes=config.memory_bytes - seen.memory_bytes)
     batches = ClipBatches(
         videos=train,
         read=(stored if is_cropped else seen).read,

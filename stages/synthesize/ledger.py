@@ -42,7 +42,7 @@ def claim(folder: Path, content: Mapping[str, Any]) -> None:
         except ValueError as error:
             raise InputError(f"{record} is not JSON ({error}): choose another folder or remove this one") from error
         if found != asked:
-            message = differences(found if isinstance(found, dict) else {}, asked)
+            message = _differences(found if isinstance(found, dict) else {}, asked)
             raise InputError(
                 f"{folder} holds a data set made with other settings ({message}): choose another folder, or the same"
             )
@@ -141,7 +141,7 @@ def _made_of(line: str) -> Made | None:
         return None
 
 
-def differences(found: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+def _differences(found: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     """Settings that are not the same, old and new in one line."""
     changed = [name for name in {**found, **asked} if found.get(name) != asked.get(name)]
     return ", ".join(

@@ -34,7 +34,7 @@ from reelwright.pipeline.executors.executors import LocalExecutor
 from reelwright.pipeline.executors.progress_file import LiveReporter
 from reelwright.pipeline.executors.unit_scheduler import Ended, Spreader
 from reelwright.stages.base.registry import STAGES, load
-from reelwright.stages.base.unit import UnitDone, hold
+from reelwright.stages.base.unit import UnitDone, keep_models
 from reelwright.stages.base.work import SilentReporter, VideoItem, Work
 from reelwright.storage.ledger.items import ItemLedger, ItemRow
 from reelwright.storage.store import Store
@@ -190,7 +190,7 @@ def _bare(pool: Any, count: int, work: Work) -> None:
 
 
 def _do_share(work: Work) -> None:
-    hold(2)
+    keep_models(2)
     load(STAGES[work.stage].work)(work, SilentReporter())
 
 

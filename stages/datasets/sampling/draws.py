@@ -90,12 +90,7 @@ class Candidates:
 
 
 def sampling_weights(name: str, candidates: Candidates) -> FloatArray | None:
-    """Weights (N,) for `Draws`, by a name of the table above; None where each window is taken once.
-
-    Raises ValueError for an unknown name.
-    """
-    if name not in SAMPLINGS:
-        raise ValueError(f"sampling {name!r} is not known; allowed: {', '.join(SAMPLINGS)}.")
+    """Weights (N,) for `EpochSampler`, by a name of the table above; None where each window is taken once."""
     return SAMPLINGS[name](candidates)
 
 

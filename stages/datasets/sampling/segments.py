@@ -19,8 +19,6 @@ import numpy.typing as npt
 
 IntArray = npt.NDArray[np.int64]
 
-TRAIN_RULES = ("even", "whole")
-CENTRE_RULES = ("spread", "guarded")
 PHASES = {"centred": 0.5, "first": 0.0}
 
 
@@ -33,12 +31,6 @@ class SegmentShape:
     step: int = 1
     reach_end: bool = True
     # False: a run never takes the video's last frame, as ST-ABN's reader.
-
-    def __post_init__(self) -> None:
-        """Refuse sizes below 1."""
-        for name in ("num_segments", "length", "step"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
 
     @property
     def span(self) -> int:
@@ -55,9 +47,7 @@ def train_starts(
     than segments repeats some. whole (TSN, CAST, ST-ABN): segments have a whole number of places, n // S, those left
     over at the end are never drawn; with fewer places than segments they are drawn anywhere and sorted if there are
     more than S frames and more than a run, else all are 0.
-    Raises ValueError for an unknown rule.
     """
-    _check_rule(rule, TRAIN_RULES)
     frames, places = _places(num_frames, shape)
     position = np.arange(shape.num_segments)
     share = generator.random((len(frames), shape.num_segments))
@@ -77,9 +67,8 @@ def centre_starts(num_frames: npt.ArrayLike, shape: SegmentShape, *, rule: str =
     """The first frame of a run at the middle of each segment, (N, S): int(tick / 2 + tick * i), tick = places / S.
 
     spread: also where there are fewer places than segments (ST-ABN's test rule). guarded: then all are 0 (ST-ABN's
-    and TSN's validation rule). Raises ValueError for an unknown rule.
+    and TSN's validation rule).
     """
-    _check_rule(rule, CENTRE_RULES)
     frames, places = _places(num_frames, shape)
     tick = places / shape.num_segments
     starts = (tick / 2 + tick * np.arange(shape.num_segments)).astype(np.int64)
@@ -92,11 +81,7 @@ def view_starts(num_frames: npt.ArrayLike, shape: SegmentShape, *, num_views: in
 
     centred: view v of V takes the segments at shift (v + 1/2) / V, so that one view is the middle. first: at v / V,
     which for two views is CAST's test (there built by sorting both lists and taking every second).
-    Raises ValueError for an unknown phase or no view.
     """
-    _check_rule(phase, tuple(PHASES))
-    if num_views < 1:
-        raise ValueError(f"num_views is {num_views}; it must be at least 1.")
     _, places = _places(num_frames, shape)
     tick = (places / shape.num_segments)[..., None]
     shift = ((np.arange(num_views) + PHASES[phase]) / num_views)[:, None]
@@ -123,8 +108,3 @@ def _places(num_frames: npt.ArrayLike, shape: SegmentShape) -> tuple[IntArray, I
         raise ValueError(f"a video has {int(frames.min())} frames; leave videos without frames out.")
     column = frames[:, None]
     return column, np.maximum(column - shape.span + 1, 1)
-
-
-def _check_rule(rule: str, allowed: tuple[str, ...]) -> None:
-    if rule not in allowed:
-        raise ValueError(f"rule {rule!r} is not known; allowed: {', '.join(allowed)}.")

@@ -6,9 +6,10 @@ class. The label is VERB-NOUN, as `turn_left-striped_star`. What is where in eac
 
 from __future__ import annotations
 
+import colorsys
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -94,7 +95,7 @@ def draw_scene(rng: np.random.Generator, config: ActionsConfig, *, label: str) -
     actor = _thing(rng, noun, config.radius)
     reach = _reach(verb, amount, actor.radius)
     centre = _place(rng, [], radius=actor.radius, reach=reach)
-    actor = Thing(actor.noun, centre or (0.5, 0.5), actor.radius, actor.angle, actor.colour, actor.second)
+    actor = replace(actor, centre=centre or actor.centre)
     taken = [(*_middle(actor.centre, reach), actor.radius + max(map(abs, reach)) / 2)]
     others: list[Thing] = []
     rest = [name for name in config.nouns if name != noun] or list(config.nouns)
@@ -102,7 +103,7 @@ def draw_scene(rng: np.random.Generator, config: ActionsConfig, *, label: str) -
         other = _thing(rng, rest[int(rng.integers(len(rest)))], config.radius)
         place = _place(rng, taken, radius=other.radius, reach=(0.0, 0.0, 0.0, 0.0))
         if place is not None:
-            others.append(Thing(other.noun, place, other.radius, other.angle, other.colour, other.second))
+            others.append(replace(other, centre=place))
             taken.append((*place, other.radius))
     length = float(rng.uniform(*config.acting)) * config.num_frames
     start = float(rng.uniform(0, config.num_frames - length))
@@ -171,21 +172,8 @@ def _thing(rng: np.random.Generator, noun: str, radius: tuple[float, float]) -> 
 
 def _hsv(hue: float, saturation: float, value: float) -> tuple[int, int, int]:
     """8-bit RGB; all arguments 0 to 1."""
-    sector, rest = divmod(6 * hue, 1)
-    low, falling, rising = (
-        value * (1 - saturation),
-        value * (1 - saturation * rest),
-        value * (1 - saturation * (1 - rest)),
-    )
-    red, green, blue = (
-        (value, rising, low),
-        (falling, value, low),
-        (low, value, rising),
-        (low, falling, value),
-        (rising, low, value),
-        (value, low, falling),
-    )[int(sector) % 6]
-    return (round(255 * red), round(255 * green), round(255 * blue))
+    red, green, blue = (round(255 * channel) for channel in colorsys.hsv_to_rgb(hue, saturation, value))
+    return (red, green, blue)
 
 
 def _place(

@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from reelwright.stages.synthesize.families.ifs import map_probabilities
 from reelwright.stages.synthesize.families.variations import VARIATIONS, Chosen
@@ -89,10 +90,7 @@ def count_points(
 def splat(counts: NDArray[Any]) -> NDArray[Any]:
     """Every point marks its pixel and the 8 around it: a 3 x 3 box sum of (..., h, w), nothing beyond the edges."""
     for axis in (-2, -1):
-        summed = counts.copy()
-        _shifted(summed, axis, 1)[...] += _shifted(counts, axis, -1)
-        _shifted(summed, axis, -1)[...] += _shifted(counts, axis, 1)
-        counts = summed
+        counts = ndimage.correlate1d(counts, [1, 1, 1], axis=axis, mode="constant")
     return counts
 
 
@@ -172,9 +170,3 @@ def _chunks(rng: np.random.Generator, game: Game) -> Iterator[_Steps]:
         groups = rng.random((count, 2, num_groups), dtype=np.float32)
         uniform = np.repeat(groups, GROUP_POINTS, axis=2)[..., : game.num_points]
         yield _Steps(first, orders, rng.random(count), uniform)
-
-
-def _shifted(values: NDArray[Any], axis: int, by: int) -> NDArray[Any]:
-    """A view without the first (1) or the last (-1) line along an axis of the last two."""
-    part = slice(1, None) if by > 0 else slice(None, -1)
-    return values[..., part] if axis == -1 else values[..., part, :]

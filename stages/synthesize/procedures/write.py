@@ -13,7 +13,6 @@ folder.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,7 +26,7 @@ from reelwright.stages.base.config import parse_config
 from reelwright.stages.synthesize import encode
 from reelwright.stages.synthesize.config import PROCEDURE_VERSION
 from reelwright.stages.synthesize.family_settings import ProcedureSettings
-from reelwright.stages.synthesize.ledger import Made, differences, digest_of, write_rows
+from reelwright.stages.synthesize.ledger import Made, claim, digest_of, write_rows
 from reelwright.stages.synthesize.procedures.draft import make_script
 from reelwright.stages.synthesize.procedures.life import kit_of, make_long_script
 from reelwright.stages.synthesize.procedures.look import Look, draw_look
@@ -35,12 +34,11 @@ from reelwright.stages.synthesize.procedures.render import Renderer
 from reelwright.stages.synthesize.procedures.script import Script
 from reelwright.stages.synthesize.spread import spread
 from reelwright.storage.constants import TEMPORARY
-from reelwright.storage.errors import ConfigError, InputError
-from reelwright.storage.files import remove, write_json
+from reelwright.storage.errors import ConfigError
+from reelwright.storage.files import remove
 from reelwright.storage.store import backend_of
 
 SPLITS = ("train", "val", "test")
-_CONTENT = ("seed", "height", "width", "fps", "version")
 MIN_SIDE_PIXELS = 48
 
 Progress = Callable[[int, int], None]
@@ -144,7 +142,7 @@ def make_procedure_dataset(
     Raises InputError when the folder holds a data set of other parameters or files that are not ours.
     """
     _require(workers >= 1, "workers", workers, "a number of processes from 1")
-    _prepare_folder(folder, parameters)
+    claim(folder, parameters.content())
     for leftover in folder.glob(f"videos/{TEMPORARY}*.mp4"):
         remove(leftover)
     jobs = list_jobs(parameters)
@@ -202,33 +200,6 @@ def write_video(folder: Path, job: VideoJob) -> Made:
 def _require(is_right: bool, name: str, value: object, allowed: str) -> None:
     if not is_right:
         raise ConfigError(f"{name} is {value!r}: it has to be {allowed}")
-
-
-def _prepare_folder(folder: Path, parameters: DatasetParameters) -> None:
-    """Make the folder ours with `dataset.json`, or raise InputError when it is not ours to fill."""
-    record = folder / "dataset.json"
-    if record.exists():
-        found, asked = _read_record(record), parameters.content()
-        found = {name: found[name] for name in (*_CONTENT, "procedure") if name in found}
-        if found != asked:
-            raise InputError(
-                f"{folder} holds a data set made with other parameters ({differences(found, asked)}): "
-                "choose another folder, or the same parameters"
-            )
-        return
-    if folder.exists() and any(folder.iterdir()):
-        raise InputError(f"{folder} is not empty and has no dataset.json: choose a new or an empty folder")
-    write_json(record, parameters.content())
-
-
-def _read_record(record: Path) -> dict[str, object]:
-    try:
-        found = json.loads(record.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{record} is not JSON ({error}): choose another folder or remove this one") from error
-    if not isinstance(found, dict) or not set(_CONTENT) <= set(found):
-        raise InputError(f"{record} was not written by this generator: choose another folder or remove this one")
-    return found
 
 
 def _other_videos(folder: Path, parameters: DatasetParameters) -> list[VideoJob]:

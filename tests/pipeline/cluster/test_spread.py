@@ -14,7 +14,7 @@ from reelwright.pipeline.executors.parts import MOST_ITEMS, Part, Parts
 from reelwright.pipeline.executors.unit_scheduler import DEATHS, Ended, Spreader
 from reelwright.pipeline.inspect.logs import logs_of
 from reelwright.stages.base.registry import STAGES
-from reelwright.stages.base.unit import LEFT, STARTED, Unit, UnitDone, do_unit, held, hold, leave
+from reelwright.stages.base.unit import LEFT, STARTED, Unit, UnitDone, cached_model, do_unit, keep_models, leave
 from reelwright.stages.base.work import InputRef, SilentReporter, VideoItem
 from reelwright.storage.errors import StageError
 from reelwright.storage.ledger.items import ItemLedger, ItemRow
@@ -169,15 +169,15 @@ def test_the_log_of_a_failure_is_found_by_its_video_and_that_of_a_success_is_gon
     assert logs_of(Store.at(tmp_path), "0" * 32, items[2].digest) == ()
 
 
-def test_models_are_made_once_where_they_are_held_and_the_oldest_goes() -> None:
+def test_models_are_made_once_where_they_are_kept_and_the_oldest_goes() -> None:
     made: list[str] = []
     for name in "aabcbaa":
-        held(name, lambda name=name: made.append(name))
+        cached_model(name, lambda name=name: made.append(name))
     assert made == list("aabcbaa")
-    hold(2)
+    keep_models(2)
     made.clear()
     for name in "aabcba":
-        held(name, lambda name=name: made.append(name))
+        cached_model(name, lambda name=name: made.append(name))
     assert made == list("abca")
 
 

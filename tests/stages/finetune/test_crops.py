@@ -92,8 +92,8 @@ def test_training_reads_stored_frames_and_validation_what_the_encoder_sees(film)
         assert np.array_equal(stored.read(1, wanted), whole)
         assert np.array_equal(seen.read(1, wanted), apply(whole, geometry))
         num_rows, is_held = videos.rows[1].num_rows, memory_bytes > 1
-        assert stored.held_bytes == is_held * num_rows * 48 * 64 * 3
-        assert seen.held_bytes == is_held * num_rows * 32 * 32 * 3
+        assert stored.memory_bytes == is_held * num_rows * 48 * 64 * 3
+        assert seen.memory_bytes == is_held * num_rows * 32 * 32 * 3
 
 
 class _StopError(Exception):

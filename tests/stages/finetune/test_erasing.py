@@ -108,7 +108,6 @@ BAD = {
     "mode": (lambda: ErasingSettings(mode="noise"), "Input should be 'pixel', 'rand' or 'const'"),
     "probability": (lambda: ErasingSettings(probability=2), "less than or equal to 1"),
     "area": (lambda: ErasingSettings(area=(0.5, 0.1)), "smallest first"),
-    "crop": (lambda: CropSettings(area=(0, 1)), "must lie in"),
 }
 
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from reelwright.stages.datasets.sampling.settings import ViewSettings
-from reelwright.stages.datasets.sampling.two_views import STRATEGIES, DrawnViews, ViewSampler
+from reelwright.stages.datasets.sampling.two_views import DrawnViews, ViewSampler
 
+STRATEGIES = ("time_augment", "offset_uniform", "anchor_positive", "clip")
 VIDEOS, ROWS = [4, 0, 4, 2], [30, 9, 30, 1]
 
 
@@ -94,7 +95,6 @@ def test_no_video():
 
 
 BAD = {
-    "strategy": ({"strategy": "all"}, "strategy 'all' is not known; allowed: time_augment, offset_uniform"),
     "views": ({"num_views": 3}, "num_views is 3; allowed: 1 or 2"),
     "odd": ({"strategy": "anchor_positive", "views": {"length": 5}}, "length 5 must be even"),
     "context": ({"num_contexts": 0}, "context of 0 frames"),

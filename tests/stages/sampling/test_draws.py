@@ -235,13 +235,6 @@ BAD = {
     "unknown": (lambda: balanced_weights(np.array([-1, -1])), "every target is unknown"),
     "mode": (lambda: window_changes([], np.zeros((0, 1), int), start=0, stop=1, mode="and"), "mode 'and' is not known"),
     "order": (lambda: window_changes([2, 1], np.zeros((2, 1), int), start=0, stop=1), "ascending order"),
-    "sampling": (
-        lambda: sampling_weights(
-            "grid",
-            Candidates(windows=grid_windows([3], WindowShape(length=2)), num_rows=[3], shape=None, targets=np.zeros(2)),
-        ),
-        "sampling 'grid' is not known; allowed: all, random, per_video, balanced, events",
-    ),
 }
 
 

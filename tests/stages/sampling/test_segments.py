@@ -147,17 +147,6 @@ def test_clips_of_views_keep_their_shape():
     assert clip_frames([30, 9], view_starts([30, 9], shape, num_views=3), shape).shape == (2, 3, 8)
 
 
-BAD = {
-    "rule": (lambda: train_starts([5], SIXTEEN, generator=Lowest(), rule="odd"), "rule 'odd' is not known"),
-    "centre": (lambda: centre_starts([5], SIXTEEN, rule="even"), "allowed: spread, guarded"),
-    "phase": (lambda: view_starts([5], SIXTEEN, num_views=2, phase="x"), "allowed: centred, first"),
-    "views": (lambda: view_starts([5], SIXTEEN, num_views=0), "num_views is 0"),
-    "frames": (lambda: centre_starts([5, 0], SIXTEEN), "a video has 0 frames; leave videos without frames out"),
-    "shape": (lambda: SegmentShape(num_segments=0), "num_segments is 0; it must be at least 1"),
-}
-
-
-@pytest.mark.parametrize(("call", "match"), BAD.values(), ids=BAD)
-def test_refused(call, match):
-    with pytest.raises(ValueError, match=match):
-        call()
+def test_a_video_without_frames_is_refused():
+    with pytest.raises(ValueError, match="a video has 0 frames; leave videos without frames out"):
+        centre_starts([5, 0], SIXTEEN)

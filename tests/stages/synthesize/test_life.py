@@ -333,9 +333,9 @@ def test_videos_keep_their_settings_and_others_are_refused(tmp_path: Path) -> No
     assert make_procedures(tmp_path, **amounts, **small, procedure=QUICK).num_found == 1
     steps = rows_of(tmp_path / "steps.csv")[1:]
     assert {row[2] for row in steps} >= set(LOOK_ALIKES.phases.values())
-    with pytest.raises(InputError, match=r"other parameters \(procedure"):
+    with pytest.raises(InputError, match=r"other settings \(procedure"):
         make_procedures(tmp_path, **amounts, **small)
-    with pytest.raises(InputError, match=r"other parameters \(procedure"):
+    with pytest.raises(InputError, match=r"other settings \(procedure"):
         make_procedures(tmp_path, **amounts, **small, procedure={**QUICK, "camera": 0.1})
     with pytest.raises(ConfigError, match=r"'pourin'\. Did you mean 'pouring'"):
         make_procedures(tmp_path / "new", **amounts, layout="pourin")

@@ -147,7 +147,7 @@ def test_other_parameters_are_refused(tmp_path: Path) -> None:
     one = {"num_train": 2, "num_val": 0, "num_test": 0, "height": 48, "width": 48, "fps": 2.0}
     make(tmp_path, **one)
     before = contents(tmp_path)
-    with pytest.raises(InputError, match=r"other parameters \(seed: 0 -> 5\): choose another folder, or the same"):
+    with pytest.raises(InputError, match=r"other settings \(seed: 0 -> 5\): choose another folder, or the same"):
         make(tmp_path, **{**one, "num_train": 1, "seed": 5})
     assert contents(tmp_path) == before
 
@@ -169,7 +169,7 @@ def test_more_videos_are_added_and_what_is_known_of_all_stays(tmp_path: Path) ->
     [
         pytest.param("notes.txt", "mine", "not empty and has no dataset.json", id="files of others"),
         pytest.param("dataset.json", "{", "is not JSON", id="broken record"),
-        pytest.param("dataset.json", '{"seed": 0}', "was not written by this generator", id="record of others"),
+        pytest.param("dataset.json", '{"seed": 0}', r"other settings \(seed: 0 -> 7, height", id="record of others"),
     ],
 )
 def test_folders_that_are_not_ours_are_left_alone(tmp_path: Path, name: str, text: str, match: str) -> None:
