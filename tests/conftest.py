@@ -9,9 +9,6 @@ import sys
 import pytest
 from hypothesis import settings
 
-from reelwright.stages.decode.processes import child
-from tests import forks
-
 pytest_plugins = ["tests.small_project"]  # its fixtures, after the variables below are set
 # The same examples in every run, so that none fails by bad luck, however slow the machine.
 settings.register_profile("same", derandomize=True, deadline=None)
@@ -22,12 +19,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.pop("REELWRIGHT_STORE", None)  # a store that a person shares is never written by a test
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _forked_decoders():
-    """Decoding processes are forked off one that has imported all. tests/stages/decode starts them as users do."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(child, "start_process", forks.start_decoder)
-        yield
+def pytest_configure() -> None:
+    """Decoding processes are forked off one that has imported all; tests/stages/decode starts them as users do."""
+    from reelwright.stages.decode.processes import child  # here, after the variables above are set
+    from tests import forks
+
+    child.start_process = forks.start_decoder
 
 
 @pytest.hookimpl(trylast=True)
@@ -40,7 +37,7 @@ def pytest_runtest_teardown() -> None:
 
 def pytest_sessionfinish() -> None:
     """The processes that commands and decoders are forked off end with the tests."""
-    forks.close()
+    sys.modules["tests.forks"].close()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

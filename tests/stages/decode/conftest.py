@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+
+from reelwright.stages.decode.processes import child
+from tests import forks
 
 HEIGHT, WIDTH = 48, 64
 
@@ -27,8 +31,11 @@ def write_video(path: Path, *, ticks: list[int], time_base: Fraction = Fraction(
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _forked_decoders() -> None:
-    """None here: these tests start decoding processes as users do."""
+def _own_decoders() -> Iterator[None]:
+    """These tests start decoding processes as users do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(child, "start_process", forks.start_own_decoder)
+        yield
 
 
 @pytest.fixture(scope="session")
