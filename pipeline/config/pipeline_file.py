@@ -152,7 +152,14 @@ def _laid_over(content: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """
     given = OmegaConf.create()
     for override in overrides:
-        given = _merged(given, OmegaConf.from_dotlist([override]), file=content, is_whole=False)
+        try:
+            laid = OmegaConf.from_dotlist([override])
+        except yaml.YAMLError as error:
+            raise ConfigError(
+                f"override {override!r}: the value is not readable as YAML; in {{}} a space follows each colon, and a "
+                f"text with signs of YAML stands in quotes: {' '.join(str(error).split())}"
+            ) from None
+        given = _merged(given, laid, file=content, is_whole=False)
     return _merged(content, given, file=content, is_whole=True)
 
 

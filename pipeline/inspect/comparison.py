@@ -14,7 +14,7 @@ from reelwright.pipeline.plan.history import History, flat
 from reelwright.pipeline.plan.plan import Planner
 from reelwright.pipeline.plan.reasons import MISSING, differing
 from reelwright.pipeline.run.runner import open_planner
-from reelwright.stages.base.registry import produced_by
+from reelwright.stages.base.registry import IMPORTS_RUN, produced_by
 from reelwright.storage.digests import digest
 from reelwright.storage.errors import ConfigError, nearest
 from reelwright.storage.ledger.records import Record
@@ -106,18 +106,23 @@ def diff_records(histories: tuple[History, History], old: Record, new: Record) -
 
 
 def run_rows(history: History) -> list[RunRow]:
-    """All trained models of a store, oldest first, with the settings in which they differ."""
-    settings = {record.key: history.settings(record) for record in history.runs}
+    """All trained models of a store, oldest first, with the settings in which they differ.
+
+    Models that were taken to predict new videos, and not scored, are left out.
+    """
+    scores = {record.key: _flat_scores(_record_scores(history, record)) for record in history.runs}
+    runs = [record for record in history.runs if scores[record.key] or record.stage != IMPORTS_RUN]
+    settings = {record.key: history.settings(record) for record in runs}
     names = differing_settings(list(settings.values()))
     return [
         RunRow(
             record=record,
             settings={name: settings[record.key][name] for name in names if name in settings[record.key]},
-            scores=_flat_scores(_record_scores(history, record)),
+            scores=scores[record.key],
             targets=history.targets_of(record),
             sources=history.sources(record),
         )
-        for record in history.runs
+        for record in runs
     ]
 
 

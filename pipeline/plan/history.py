@@ -10,7 +10,7 @@ from typing import Any
 from reelwright.pipeline.config.seeds import base_name
 from reelwright.pipeline.plan.keys import reads, run_identity, started_from
 from reelwright.pipeline.plan.reasons import TARGETS
-from reelwright.stages.base.registry import produced_by
+from reelwright.stages.base.registry import IMPORTS_RUN, produced_by
 from reelwright.storage.digests import digest
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.ledger.records import Record, read_records
@@ -119,7 +119,9 @@ class History:
         return found
 
     def best(self, run: Record) -> tuple[str, float] | None:
-        """The metric on val that chose the weights, and its best value; None without validation."""
+        """The metric on val that chose the weights, and its best value; None without validation, or of a taken run."""
+        if run.stage == IMPORTS_RUN:
+            return None
         file = RunFolder(self.store.run(run.key))
         self.store.backend.pull(file.path, skip=_is_no_summary)
         summary = file.summary() if self.store.backend.has(file.weights) else {}

@@ -62,7 +62,8 @@ def probed(file: PipelineFile) -> Iterator[Check]:
 
 def _from_videos(graph: Graph, store: Store) -> tuple[list[str], list[str]]:
     """Nodes with rows of single videos that need no run; and those of them whose weights are not here yet."""
-    found, missing = [], []
+    found: list[str] = []
+    missing: list[str] = []
     for node in graph.nodes.values():
         reads = set(node.parents)
         if node.config.kind != "items" or not reads <= set(found) or not (reads or node.config.produces == "frames"):
@@ -95,7 +96,7 @@ def _of_one_video(file: PipelineFile, video: ManifestVideo, nodes: Sequence[str]
 
 def _spent(row: ItemRow) -> float:
     """Seconds of work on a video: of embed, all its steps one after the other."""
-    return max(row.seconds, sum(getattr(row, f"{step}_seconds") for step in WORK_STEPS))
+    return float(max(row.seconds, sum(getattr(row, f"{step}_seconds") for step in WORK_STEPS)))
 
 
 def _about(seconds: float) -> str:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from reelwright.stages.arrays.tables import as_frame, html_table
+from reelwright.stages.datasets.tasks.registry import TASKS as TASK_KINDS
 from reelwright.stages.datasets.tasks.task import Task
 from reelwright.stages.export.scores_file import plain_scores
 from reelwright.stages.predict.merging import merge_windows
@@ -75,24 +76,27 @@ class ScoreTables:
         return as_frame(plain_scores(getattr(self, table)(), self.info.classes))
 
     def plot(self: Any, video_id: str | None = None, *, ax: Any = None) -> Figure:
-        """Probabilities over time of one video: a matplotlib figure.
+        """Probabilities of one video over time, of rows where these have some, else of windows: a matplotlib figure.
 
         Raises ConfigError where there are several videos and none is named, or for one that is not there.
         """
         from reelwright.stages.arrays.plots import draw_lines
 
-        table, names = self.windows(), self.videos()["video_id"].to_pylist()
+        names = self.videos()["video_id"].to_pylist()
+        table = self.rows() if self.has_rows else self.windows()
         name = names[0] if video_id is None and len(names) == 1 else video_id
         if name not in names:
             raise ConfigError(f"video_id {video_id!r}: name one of {', '.join(map(str, names[:_SHOWN]))}")
         chosen = table.filter(pa.array([found == name for found in table["video_id"].to_pylist()]))
-        seconds, scores_WK = chosen["time_seconds"].to_numpy(), scores_matrix(chosen)
+        scores_WK = scores_matrix(chosen)
+        ends = [chosen[name].to_numpy() for name in ("start_seconds", "stop_seconds")]
+        seconds = (ends[0] + ends[1]) / 2 if self.has_rows else chosen["time_seconds"].to_numpy()
         is_known = bool(np.isfinite(seconds).all())
         return draw_lines(
             seconds if is_known else np.arange(len(seconds)),
             dict(zip(self.info.classes, scores_WK.T, strict=True)),
             title=f"{name}: probabilities",
-            x_label="seconds" if is_known else "window",
+            x_label="seconds" if is_known else "row" if self.has_rows else "window",
             ax=ax,
         )
 
@@ -126,6 +130,11 @@ class ModelScores(ScoreTables):
         labels = task.labels
         info = PredictionInfo(key="", run=run, task=task.published_as, classes=labels.classes, heads=labels.heads)
         return cls(info, PredictedVideo(video_id=video_id, digest="", split=""), found)
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether its rows have scores of their own."""
+        return TASK_KINDS[self.info.task].is_sequence
 
     def windows(self) -> pa.Table:
         """A line a window."""

@@ -100,6 +100,7 @@ def test_wrong_settings_are_told(tmp_path: Path, change: tuple[str, str], match:
         ("trian.epochs=2", r"'trian' is neither a node nor a block. Did you mean 'train'\?"),
         ("train.epochs", "write name=value"),
         ("train.epochs=0", "greater than 0"),
+        ("train.model={name:[gru]}", "not readable as YAML; in {} a space follows each colon"),
     ],
 )
 def test_wrong_overrides_are_told(tmp_path: Path, override: str, match: str) -> None:

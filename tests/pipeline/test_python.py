@@ -301,6 +301,8 @@ def test_pictures_are_figures(project: Project) -> None:
     assert [len(figure.axes) for figure in figures] == [1, 1, 1]
     legend = {text.get_text() for text in figures[0].axes[0].get_legend().get_texts()}
     assert legend == {"blue", "bright"}
+    drawn = figures[2].axes[0].lines[0].get_xdata()  # a point a row, at its middle
+    np.testing.assert_allclose(drawn, project["embed"]["d"].times.mean(axis=1))
     assert "matplotlib.pyplot" not in sys.modules  # no global state, no window
     with pytest.raises(ConfigError, match="name one of a, b, c, d, e"):
         project["predict"].plot()

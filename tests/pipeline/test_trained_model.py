@@ -14,12 +14,15 @@ import yaml
 from typer.testing import CliRunner
 
 from reelwright.cli.main import app
+from reelwright.pipeline.inspect.comparison import run_rows
 from reelwright.pipeline.inspect.trained_model import export_model, pipeline_of_model, pipeline_of_run
+from reelwright.pipeline.plan.history import History
 from reelwright.pipeline.project import Project
 from reelwright.stages.fit.run_models import load_run_model
 from reelwright.storage.errors import ConfigError, InputError, StoreError
 from reelwright.storage.results.predictions import scores_matrix
 from reelwright.storage.results.runs import RunFolder
+from reelwright.storage.store import Store
 from tests.small_project import write_rows, write_video
 
 pytestmark = pytest.mark.usefixtures("finished")
@@ -60,6 +63,9 @@ def test_bare_videos_get_the_scores_that_the_pipeline_gives(
     results = json.loads(Path("s.json").read_text())["results"]
     assert list(results) == ["d", "e"]
     assert {entry["label"] for entry in results["d"]} <= {"blue", "bright"}
+    history = History.of(Store.at(tmp_path / ".reelwright" / "store"))
+    assert [record.stage for record in history.runs] == ["import_model"]
+    assert run_rows(history) == []  # nothing was trained or scored here; `compare` said that training had not ended
 
 
 def test_of_a_node_its_own_rows_are_taken_from_the_store(finished: Path, copied: Path) -> None:
