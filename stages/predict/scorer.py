@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,12 +15,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from reelwright.stages.base.devices import out_of_memory
+from reelwright.stages.base.devices import Download, Pending, Upload, out_of_memory
 from reelwright.stages.datasets.attention_edits import AttentionEdits
 from reelwright.stages.datasets.feature_bank import FeatureBank
 from reelwright.stages.datasets.sampling.clips import ClipSampling, distinct, repeats_of
 from reelwright.stages.datasets.sampling.needed import Needed
-from reelwright.stages.datasets.sampling.windows import Windows, WindowShape, grid_windows, shown, window_rows
+from reelwright.stages.datasets.sampling.windows import IntArray, Windows, WindowShape, grid_windows, shown, window_rows
 from reelwright.stages.embed.clips import Clip
 from reelwright.stages.embed.encoding.forward import autocast
 from reelwright.stages.embed.threads import read_ahead
@@ -46,6 +47,16 @@ def _clips(run: LoadedRun, window: PredictWindowSettings, shape: WindowShape) ->
     return None if found is None else replace(found, phase=window.phase)
 
 
+@dataclass(frozen=True)
+class _Begun:
+    """A batch of windows on its way through the model."""
+
+    windows: Windows
+    positions: IntArray  # (B, T) rows of their videos
+    is_real: npt.NDArray[np.bool_]  # (B, T)
+    scores: Pending
+
+
 class Scorer:
     """Scores videos with one run."""
 
@@ -68,6 +79,8 @@ class Scorer:
         self._batch_size, self._precision = batch_size, precision
         self._name = "rows" if run.sees is None else "frames"  # of what the model is fed
         self._device = next(run.module.parameters()).device
+        self._upload, self._download = Upload(self._device), Download(self._device)
+        self._num_behind = 1 if self._device.type == "cuda" else 0  # batches whose scores are read later
         self.kept: KeptOutputs | None = None  # what takes further outputs of every window, in order
         self._edits: AttentionEdits | None = None
         self._trial = self._try()
@@ -137,8 +150,12 @@ class Scorer:
         rows = _RowMeans(int(block.offsets[-1]))
         parts = []
         with torch.inference_mode(), self._batches(block, windows) as batches:
+            waiting: deque[_Begun] = deque()
             for picked, values, mask in batches:
-                parts.append(self._score_batch(block, picked, rows, values=values, mask=mask))
+                waiting.append(self._begin(block, picked, values=values, mask=mask))
+                while len(waiting) > self._num_behind:
+                    parts.append(self._scores(block, waiting.popleft(), rows))
+            parts += [self._scores(block, begun, rows) for begun in waiting]
         scores = np.concatenate(parts)
         return [self._of_video(position, block, windows, scores, rows) for position in range(len(videos))]
 
@@ -154,12 +171,11 @@ class Scorer:
 
         return nullcontext(batches()) if isinstance(block, FeatureBank) else read_ahead(batches(), depth=1)
 
-    def _score_batch(
-        self, block: Bank, windows: Windows, rows: _RowMeans, *, values: Tensor, mask: Tensor
-    ) -> npt.NDArray[np.float32]:
-        """Scores of the windows (B, K); what they say of rows goes into ``rows``."""
+    def _begin(self, block: Bank, windows: Windows, *, values: Tensor, mask: Tensor) -> _Begun:
+        """Give windows (B) to the device."""
         positions, is_real = window_rows(windows, self.shape)
-        inputs = {self._name: values.to(self._device), "mask": mask.to(self._device)}
+        inputs = {self._name: values, "mask": mask}
+        inputs = {name: x if x.device == self._device else self._upload(x) for name, x in inputs.items()}
         if self._edits is not None:
             digests, spans = ([each[video] for video in windows.video] for each in (block.digests, block.spans))
             changes = self._edits.inputs(digests, spans, positions, shown(is_real, self.shape))
@@ -170,7 +186,12 @@ class Scorer:
             outputs = {name: tensor.float() for name, tensor in outputs.items()}
         if self.kept is not None:
             self._keep(self.kept, outputs, windows, block)
-        scores = self.run.task.probabilities(outputs["logits"]).cpu().numpy()
+        return _Begun(windows, positions, is_real, self._download({"": self.run.task.probabilities(outputs["logits"])}))
+
+    def _scores(self, block: Bank, begun: _Begun, rows: _RowMeans) -> npt.NDArray[np.float32]:
+        """Scores of the windows (B, K); what they say of rows goes into ``rows``."""
+        windows, positions, is_real = begun.windows, begun.positions, begun.is_real
+        scores = begun.scores.result()[""]
         first_rows = block.offsets[windows.video]
         if not self.run.task.traits.per_row:
             rows.add(first_rows + windows.last_row(self.shape), None)

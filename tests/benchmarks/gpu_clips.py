@@ -70,11 +70,14 @@ def clips(setting: Any) -> Iterator[dict[str, Any]]:
     device, rate = setting.device.type, FRAMES_OF_A_CLIP / SECONDS
     names = ["auto"] if setting.device.type == "cpu" else ["auto", "torchcodec-cuda"]
     names = [name for name in names if name == "auto" or "torchcodec" in backends()]
+    fixed = f"batch_size: {2 if setting.is_tiny else 128}, channels_last: true"  # nothing is measured on the way
     lines = []
     for name in names:
         lines.append(f"  frames-{name}: {{uses: decode, materialize: false, fps: {rate}, backend: {name}}}")
         for precision in ("fp32", "bf16"):
-            of = f"uses: embed, frames: frames-{name}, encoder: timm/{encoder}, weights: none, device: {device}"
+            of = (
+                f"uses: embed, frames: frames-{name}, encoder: timm/{encoder}, weights: none, device: {device}, {fixed}"
+            )
             lines.append(f"  rows-{name}-{precision}: {{{of}, precision: {precision}}}")
     project = make_project(setting.folder / "clips", paths, "\n".join(lines) + "\n")
     for name in names:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from reelwright.models.temporal.build import build_temporal
+from reelwright.stages.base.devices import rounded_to_tf32
 from reelwright.stages.base.work import SilentReporter
 from reelwright.stages.fit.loop.batches import Batch
 from reelwright.stages.fit.loop.clock import Clock
@@ -79,7 +80,7 @@ def recurrent(setting: Any) -> Iterator[dict[str, Any]]:
     data = _Windows(32, batch_size=32)
     for options in ({}, {"bidirectional": True}):
         model = _model(**options).eval()
-        with torch.inference_mode():
+        with torch.inference_mode(), rounded_to_tf32(setting.device, is_wanted=False):
             wanted = model({"rows": data.rows, "mask": data.mask})["logits"]
             model.to(setting.device)
             inputs = {"rows": data.rows.to(setting.device), "mask": data.mask.to(setting.device)}
@@ -102,7 +103,9 @@ def late_reading(setting: Any) -> Iterator[dict[str, Any]]:
         yield {"what": f"training, read {'late' if is_late else 'at once'}", "value": rate, "unit": "updates/s"}
     pairs = zip(*(trainer.module.state_dict().values() for trainer in trainers.values()), strict=True)
     differs = max(float((one - other).abs().max()) for one, other in pairs)
-    yield {"what": "weights of the two", "value": differs, "unit": "differ", "is_right": differs <= 1e-4}
+    allowed = 1e-2 if setting.device.type == "cuda" else 0.0  # kernels add up in another order each time
+    is_right, note = differs <= allowed, f"at most {allowed:g}"
+    yield {"what": "weights of the two", "value": differs, "unit": "differ", "is_right": is_right, "note": note}
 
 
 def not_finite(setting: Any) -> Iterator[dict[str, Any]]:
@@ -156,6 +159,6 @@ def distributed(setting: Any) -> Iterator[dict[str, Any]]:
     finally:
         dist.destroy_process_group()
     differs = max(float((one - other).abs().max()) for one, other in zip(*gradients, strict=True))
-    is_right = differs <= 1e-5 and total.tolist() == [1.0] * 3
+    is_right = differs <= 1e-4 and total.tolist() == [1.0] * 3
     what = f"gradients of DDP over {'NCCL' if is_gpu else 'gloo'}, one process"
     yield {"what": what, "value": differs, "unit": "differ", "is_right": is_right}

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -240,6 +241,17 @@ def test_that_no_worker_has_a_gpu_is_told_and_one_that_comes_is_taken(tmp_path: 
         stack.enter_context(ending(dask_process(*worker_command, "--resources", "GPU=1")))
         (ended,) = opened.ended(60)
     assert ended.done is not None
+
+
+@pytest.mark.parametrize(("name", "place"), [(3, "3"), ("SLURMCluster-1", None)])
+def test_workers_of_this_machine_know_their_place_on_it(monkeypatch, name, place):
+    from reelwright.pipeline.executors.dask_worker import LeavePlugin
+
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setenv("LOCAL_RANK", "to be restored")
+    monkeypatch.delenv("LOCAL_RANK")
+    LeavePlugin().setup(SimpleNamespace(name=name, memory_manager=SimpleNamespace(memory_limit=None)))
+    assert os.environ.get("LOCAL_RANK") == place
 
 
 def test_a_scheduler_that_is_not_there_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 import torch
 from torch import nn
 
+from reelwright.stages.base.devices import out_of_memory
 from reelwright.stages.fit.loop.batches import Batch
 from reelwright.stages.fit.loop.progress import Progress
 from reelwright.stages.fit.processes.world import World
@@ -15,6 +17,22 @@ from reelwright.storage.errors import StageError
 
 MAX_SKIPPED = 25  # updates in a row whose fp16 gradients overflow before we give up: 2**16 is halved to below 1
 _LISTED = 5
+
+
+@contextlib.contextmanager
+def room_for(device: torch.device, batches: Sequence[Batch]) -> Iterator[None]:
+    """Raises StageError where the memory of ``device`` does not suffice for ``batches`` in the block."""
+    try:
+        yield
+    except RuntimeError as error:
+        problem = out_of_memory(error)
+        if not problem:
+            raise
+        raise StageError(
+            f"memory of {device} does not suffice to learn from {sum(map(len, batches))} items in {len(batches)} "
+            f"batch(es) ({problem}); the last checkpoint is intact. Lower batch_size, with optimizer.accumulate for as "
+            "many items each time, or take gradient_checkpointing: true, or precision: bf16."
+        ) from error
 
 
 def refuse(

@@ -25,6 +25,7 @@ from reelwright.stages.base.devices import rounded_to_tf32
 from reelwright.stages.base.work import Reporter
 from reelwright.stages.fit.loop.batches import Batch, Batches, Prepare
 from reelwright.stages.fit.loop.checkpoints import load_weights
+from reelwright.stages.fit.loop.finite import room_for
 from reelwright.stages.fit.loop.loggers import Logger, open_loggers, tell
 from reelwright.stages.fit.loop.progress import Progress, Speed, TrainerSettings, line
 from reelwright.stages.fit.loop.saving import Saver
@@ -121,7 +122,8 @@ class Trainer:
         source = batches.epoch(progress.epoch, first=progress.batch)
         clock.start_update()
         while group := self._next(source):
-            step = self.updater.update(group, progress, is_stopping=stop.is_stopping)
+            with room_for(self.device, group):
+                step = self.updater.update(group, progress, is_stopping=stop.is_stopping)
             if self.mean is not None and step.is_stepped:
                 self.mean.update(self.module)
             is_stopping, self._behind = self._settled(), step

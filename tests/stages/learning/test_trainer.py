@@ -322,6 +322,22 @@ def test_what_is_not_finite_and_seen_late_is_in_no_checkpoint(tmp_path, place, n
     assert len(_numbers(trainer.folder)) == 1
 
 
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when")],
+)
+def test_memory_that_does_not_suffice_is_told_with_what_to_do(tmp_path, error):
+    class Full(Net):
+        def forward(self, batch):
+            if self.training:
+                raise error
+            return super().forward(batch)
+
+    module = Full(nn.Linear(DIM, 2))
+    with pytest.raises(StageError, match=r"memory of cpu does not suffice to learn from 8 items in 2 batch.*CU"):
+        _trainer(tmp_path, module=module, accumulate=2).fit(Rows())
+
+
 def test_gradients_that_are_not_finite_are_named(tmp_path):
     class Root(VideoModel):
         def __init__(self):
