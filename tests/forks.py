@@ -155,9 +155,9 @@ def start(
 start_own_decoder = child.start_process  # as users have it, whatever takes its place
 
 
-def start_decoder(descriptors: Sequence[int]) -> Forked:
+def start_decoder(module: str, descriptors: Sequence[int]) -> Forked:
     """A decoding process with these open files, in place of `child.start_process`."""
-    asked = {"arguments": (), "cwd": str(Path.cwd()), "env": child.environment()}
+    asked = {"arguments": (module,), "cwd": str(Path.cwd()), "env": child.environment()}
     return Forked((), _ask("decoders", asked, [os.dup(end) for end in (1, 2, *descriptors)]), None, None)
 
 
@@ -295,7 +295,7 @@ def _become(asked: dict[str, Any], out: int, errors: int, *files: int) -> None:
     os.environ.clear()
     os.environ.update(asked["env"])
     if files:
-        sys.argv = ["worker", *map(str, files)]
+        sys.argv = ["worker", *asked["arguments"], *map(str, files)]
         import_module("reelwright.stages.decode.processes.worker").main()
         os._exit(0)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background have their children ignore it

@@ -5,10 +5,13 @@ from __future__ import annotations
 from reelwright.stages.base.devices import deterministic_results
 from reelwright.stages.base.unit import cached_model
 from reelwright.stages.base.work import Reporter, Work, ledger_of
+from reelwright.stages.decode.processes.ahead import started_ahead
+from reelwright.stages.decode.processes.attempts import num_cores, num_workers
 from reelwright.stages.embed.encoding.encoder import LoadedEncoder, load_encoder
 from reelwright.stages.embed.encoding.forward import ForwardPass, row_shapes
 from reelwright.stages.embed.sink import StoreSink
 from reelwright.stages.embed.videos import (
+    FrameInput,
     attributes_of,
     embed_videos,
     expected_rows,
@@ -26,8 +29,28 @@ def run_items(work: Work, reporter: Reporter) -> None:
 
     Raises ConfigError, InputError and StoreError before any video is touched.
     """
-    loaded, forward = ready(work, reporter)
-    writer = open_writer(work, loaded, forward)
+    frames = frame_input(work)
+    task = "store_tasks" if frames.frames_store else "tasks"
+    with started_ahead(_num_ahead(work, frames), module=f"reelwright.stages.decode.{task}"):
+        loaded, forward = ready(work, reporter)
+        writer = open_writer(work, loaded, forward)
+        _embed(work, loaded, forward, frames=frames, writer=writer, reporter=reporter)
+
+
+def _num_ahead(work: Work, frames: FrameInput) -> int:
+    """Decoding processes that are surely needed, however the encoder turns out."""
+    return num_workers(frames.decode.workers or max(1, num_cores() // 2), len(work.items))
+
+
+def _embed(
+    work: Work,
+    loaded: LoadedEncoder,
+    forward: ForwardPass,
+    *,
+    frames: FrameInput,
+    writer: EmbeddingWriter,
+    reporter: Reporter,
+) -> None:
     ledger = ledger_of(work)
     config = loaded.config
     with deterministic_results(config.deterministic):
@@ -35,7 +58,7 @@ def run_items(work: Work, reporter: Reporter) -> None:
             work.items,
             loaded=loaded,
             forward=forward,
-            frames=frame_input(work),
+            frames=frames,
             sink=StoreSink(writer, ledger=ledger, reporter=reporter),
             reporter=reporter,
             shard_rows=writer.layout.rows_per_shard() if config.deterministic else None,

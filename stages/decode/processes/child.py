@@ -29,26 +29,31 @@ class Child:
         self._slots: slots.Slots | None = None
         self._lock = threading.Lock()
         self._abandoned = False
+        self._is_ready = False
 
     def start(self) -> None:
         """Start it where it is not running, and wait until it is ready."""
-        if self.process is not None:
-            return
+        if self.process is None:
+            self.launch()
+        if not self._is_ready:
+            self.send({"path": [os.path.abspath(entry) for entry in sys.path]})  # noqa: PTH100 - '' means here, now
+            self.receive(START_LIMIT_SECONDS)
+            self._is_ready = True
+
+    def launch(self, module: str = "") -> None:
+        """Start it without waiting; it imports ``module`` at once."""
         ours, theirs = socket.socketpair()
         with theirs, self._lock:
             self._connection = ours
             if self._abandoned:
                 raise EOFError("the pool is closing")
-            descriptors, memory = [theirs.fileno()], slots.create()
+            memory = slots.create()
             self._slots = None if memory is None else slots.Slots(os.dup(memory))
             try:
-                descriptors += [] if memory is None else [memory]
-                self.process = start_process(descriptors)
+                self.process = start_process(module, [theirs.fileno(), *([] if memory is None else [memory])])
             finally:
                 if memory is not None:
                     os.close(memory)
-        self.send({"path": [os.path.abspath(entry) for entry in sys.path]})  # noqa: PTH100 - '' means here, now
-        self.receive(START_LIMIT_SECONDS)
 
     def send(self, header: dict[str, Any]) -> None:
         """Send it a task."""
@@ -80,7 +85,7 @@ class Child:
         """End the process, and say what it died of."""
         process, self.process = self.process, None
         connection, self._connection = self._connection, None
-        self._slots = None  # arrays that are still looked at keep the memory
+        self._slots, self._is_ready = None, False  # arrays that are still looked at keep the memory
         if connection is not None:
             connection.close()
         if process is None:
@@ -90,10 +95,10 @@ class Child:
         return _signal_name(-code) if code < 0 else f"exit_{code}"
 
 
-def start_process(descriptors: Sequence[int]) -> subprocess.Popen[bytes]:
-    """Start the process, with these open files: the socket that it serves."""
+def start_process(module: str, descriptors: Sequence[int]) -> subprocess.Popen[bytes]:
+    """Start the process, with these open files: the socket that it serves, and memory where there is some."""
     return subprocess.Popen(  # noqa: S603 - this interpreter, our own module
-        [sys.executable, "-m", "reelwright.stages.decode.processes.worker", *map(str, descriptors)],
+        [sys.executable, "-m", "reelwright.stages.decode.processes.worker", module, *map(str, descriptors)],
         pass_fds=descriptors,
         stdin=subprocess.DEVNULL,
         env=environment(),

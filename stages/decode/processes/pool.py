@@ -25,6 +25,7 @@ from typing import Any, Self
 from numpy.typing import NDArray
 
 from reelwright.stages.decode.processes import wire
+from reelwright.stages.decode.processes.ahead import next_child
 from reelwright.stages.decode.processes.child import START_LIMIT_SECONDS, Child
 from reelwright.storage.bucket.download_cache import local_file
 from reelwright.storage.errors import InputError, ReelwrightError
@@ -84,7 +85,7 @@ class WorkerPool:
         self._changed = threading.Condition()
         self._closing = False
         self._unfinished = 0
-        self._workers = [Child() for _ in range(max(1, workers))]
+        self._workers = [next_child() for _ in range(max(1, workers))]
         self._threads = [
             threading.Thread(target=self._serve, args=(worker,), daemon=True, name=f"decode-{number}")
             for number, worker in enumerate(self._workers)

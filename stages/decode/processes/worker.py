@@ -1,6 +1,8 @@
 """The process at the other end of `pool.WorkerPool`: runs functions named as text. Started as a module, never by hand.
 
-python -m reelwright.stages.decode.processes.worker SOCKET [MEMORY]    (file descriptors)
+python -m reelwright.stages.decode.processes.worker MODULE SOCKET [MEMORY]
+
+SOCKET and MEMORY are file descriptors; MODULE, which may be "", is imported before there is work.
 """
 
 from __future__ import annotations
@@ -28,8 +30,12 @@ _PR_SET_PDEATHSIG = 1
 def main() -> None:
     """Serve tasks until the parent is gone."""
     _die_with_parent()
-    connection = socket.socket(fileno=int(sys.argv[1]))
-    slots = Slots(int(sys.argv[2])) if len(sys.argv) > 2 else None
+    module, descriptor, *memory = sys.argv[1:]
+    connection = socket.socket(fileno=int(descriptor))
+    slots = Slots(int(memory[0])) if memory else None
+    if module:
+        with contextlib.suppress(ImportError):  # the task that needs it says so
+            import_module(module)
     with contextlib.suppress(EOFError, ConnectionError):
         hello, _ = wire.receive(connection)
         sys.path[:] = hello["path"]
