@@ -140,14 +140,14 @@ class Dataset:
     def items(self) -> dict[str, VideoItem]:
         """Usable videos by digest; a video that occurs under two names is one item."""
         found: dict[str, VideoItem] = {}
-        digests, probes, stamp_of = self.digests, self.probes, self.files.stamp_of  # looked up 100,000 times
+        digests, probes, entries = self.digests, self.probes, self.files.entries  # looked up 100,000 times
         for video_id, path, *_ in self.videos:
             digest = digests[video_id]
             if digest is None or digest in found or (probe := probes.get(digest)) is None or probe.status not in DONE:
                 continue
-            read = None if is_url(path) else stamp_of(path)
+            entry = None if "://" in path and is_url(path) else entries.get(path)
             found[digest] = VideoItem(
-                digest, path, video_id, probe.duration_seconds or None, probe.num_frames or None, read
+                digest, path, video_id, probe.duration_seconds or None, probe.num_frames or None, entry and entry[0]
             )
         return found
 
