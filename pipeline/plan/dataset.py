@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -168,4 +169,14 @@ class Dataset:
 
     def names_of(self, digest: str) -> list[str]:
         """The ids under which a content occurs."""
-        return [video.video_id for video in self.videos if self.digests[video.video_id] == digest]
+        return list(self._names.get(digest, ()))
+
+    @cached_property
+    def _names(self) -> dict[str, list[str]]:
+        """Ids by digest, for the names of many failures: looking through all videos for each is quadratic."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for video in self.videos:
+            digest = self.digests[video.video_id]
+            if digest is not None:
+                found[digest].append(video.video_id)
+        return found
