@@ -5,6 +5,7 @@ A file that cannot be read offers nothing: a completion has no place for a messa
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,9 @@ def complete_run(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     file = _file(ctx)
     if file is None:
         return []
-    runs = [(short(record.key), f"{record.node}, {record.finished[:16]}") for record in History.of(file.store).runs]
+    runs: list[tuple[str, str]] = []
+    with contextlib.suppress(ReelwrightError, OSError):  # a damaged record: whoever presses Tab sees the nodes
+        runs = [(short(record.key), f"{record.node}, {record.finished[:16]}") for record in History.of(file.store).runs]
     found = [*((name, config.stage) for name, config in file.nodes.items()), *runs]
     return [entry for entry in found if entry[0].startswith(incomplete)]
 

@@ -144,8 +144,9 @@ def _options(
 def main() -> None:
     """Entry point of the console script."""
     # A plan of 100,000 videos makes objects that stay, and training few that are in circles: with Python's thresholds
-    # (700, 10, 10) a third of the time of a run with nothing to do is spent looking for circles.
-    gc.set_threshold(50_000, 20, 100)
+    # (700, 10, 10) a third of the time of a run with nothing to do is spent looking for circles, with those of work
+    # (`Watcher.started`) still a tenth.
+    gc.set_threshold(500_000, 20, 100)
     # Our settings use no plugin of pydantic; looking for some reads the metadata of every installed package.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:

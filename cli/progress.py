@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -68,7 +69,8 @@ class Watcher:
         return self._show(name)
 
     def started(self, plan: NodePlan) -> Reporter:
-        """Show a node at work."""
+        """Show a node at work. From here on objects in circles may hold frames: they are looked for more often."""
+        gc.set_threshold(50_000, 20, 100)
         return self._show(plan.node.name, plan.todo if plan.node.config.kind == "items" else ())
 
     def finished(self, result: NodeResult) -> None:

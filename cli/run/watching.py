@@ -12,6 +12,7 @@ from reelwright.cli.format import rate_text, seconds_text, table_text
 from reelwright.cli.options import ConfigOption, SetOption
 from reelwright.pipeline.executors.progress_file import Progress, read_progress
 from reelwright.pipeline.plan.graph import FRESH, NodePlan
+from reelwright.storage.lock_holder import Owner, machine
 from reelwright.storage.locks.locks import holdings, uses
 from reelwright.storage.results.runs import RunFolder
 
@@ -66,11 +67,21 @@ def watched(open_: Any, *, wait: bool, every: float) -> Iterator[list[Row]]:
 
 def is_running(planner: Planner) -> bool:
     """Whether a run of this pipeline file is at work, or any process holds one of its nodes."""
-    locks, what = planner.file.store.locks, f"run of {planner.file.path.name}"
+    locks = planner.file.store.locks
     keys = {plan.spec_key for plan in planner.plans() if plan.spec_key}
-    if any(not use.is_dead and use.owner.what == what for use in uses(locks)):
+    if any(not use.is_dead and _is_of(use.owner, planner, keys) for use in uses(locks)):
         return True
     return any(held.key in keys for held in holdings(locks))
+
+
+def _is_of(owner: Owner, planner: Planner, keys: set[str]) -> bool:
+    """Whether a process runs this pipeline file; one of that name may lie in another folder too.
+
+    On another machine the folder may have another path: there, one of that name with nodes of ours is taken for it.
+    """
+    if owner.machine == machine():
+        return planner.project.name in owner.keys
+    return owner.what == f"run of {planner.file.path.name}" and not keys.isdisjoint(owner.keys)
 
 
 def node_rows(planner: Planner) -> list[Row]:

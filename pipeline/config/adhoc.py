@@ -8,7 +8,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from reelwright.pipeline.config.pipeline_file import PipelineFile, PipelineSettings, build_pipeline
+from reelwright.pipeline.config.overrides import BLOCKS, merge
+from reelwright.pipeline.config.pipeline_file import PipelineFile, build_pipeline
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.tables.feature_files import is_feature_file
 from reelwright.storage.tables.manifest import is_table_name, is_video_name
@@ -31,12 +32,13 @@ def adhoc_pipeline(
     An override that begins with neither a node nor a block is a setting of the last node, which is what the command
     is for: ``epochs=5``. Raises ConfigError.
     """
-    known = {*nodes, *PipelineSettings.model_fields}
+    known = {*nodes, *BLOCKS}
     prefix = f"{list(nodes)[-1]}." if nodes else ""
     full = [entry if entry.split("=")[0].split(".")[0] in known else f"{prefix}{entry}" for entry in overrides]
     blocks = {"videos": videos, "labels": labels, "store": store, "stages": nodes}
     content = OmegaConf.create({name: block for name, block in blocks.items() if block is not None})
-    return build_pipeline(content, path=path or Path.cwd() / f"reelwright-{command}.yaml", overrides=full)
+    path = path or Path.cwd() / f"reelwright-{command}.yaml"
+    return build_pipeline(merge(content, full, path), path=path, overrides=full)
 
 
 def videos_block(source: str, *, folder: str = "folder") -> dict[str, Any]:

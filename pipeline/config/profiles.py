@@ -7,14 +7,12 @@ snellius: {executor: slurm, partition: gpu, account: abc, gpus: 1, memory: 60GB,
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from reelwright.pipeline.config.cluster import ClusterSettings
-from reelwright.pipeline.config.pipeline_file import PipelineFile, read_yaml
+from reelwright.pipeline.config.pipeline_file import PipelineFile
 from reelwright.stages.base.config import parse_config
 from reelwright.storage.errors import ConfigError, nearest
 
@@ -42,12 +40,20 @@ def cluster_settings(file: PipelineFile, given: Mapping[str, Any]) -> ClusterSet
     name = chosen.get("profile", block.get("profile"))
     where = f"{file.path}: cluster"
     parse_config(ClusterSettings, {**block, **chosen}, where=where)  # its own mistakes are told as its own
-    merged = OmegaConf.to_container(OmegaConf.merge(_profile(name), block, chosen))
-    assert isinstance(merged, dict)
-    settings = parse_config(ClusterSettings, {str(key): value for key, value in merged.items()}, where=where)
+    layers = [layer for layer in (_profile(name), block, chosen) if layer]
+    merged = _merged(layers) if len(layers) > 1 else dict(*layers)
+    settings = parse_config(ClusterSettings, merged, where=where)
     if settings.scheduler is not None and settings.executor != "dask":
         raise ConfigError(f"{where}: scheduler is for executor: dask, not for {settings.executor}. Remove one of them.")
     return settings
+
+
+def _merged(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    merged = OmegaConf.to_container(OmegaConf.merge(*layers))
+    assert isinstance(merged, dict)
+    return {str(key): value for key, value in merged.items()}
 
 
 def _profile(name: str | None) -> dict[str, Any]:
@@ -58,8 +64,9 @@ def _profile(name: str | None) -> dict[str, Any]:
         raise ConfigError(
             f"cluster.profile {name!r}: there is no file of profiles, {path}. Write one, or leave it out."
         )
-    known = OmegaConf.to_container(read_yaml(path), resolve=True)
-    assert isinstance(known, dict)
+    from reelwright.pipeline.config.overrides import merge, read_yaml
+
+    known = merge(read_yaml(path), (), path)
     if name not in known:
         listed = ", ".join(sorted(str(key) for key in known))
         hint = nearest(name, [str(key) for key in known])

@@ -37,6 +37,17 @@ _LOOK_SECONDS = 5.0  # between two questions to the queue
 _SHOWN_SECONDS = 60.0  # for a shared file system to show a file that was written on another machine
 _FLUSH_SECONDS = 10.0  # for a shared file system to show the last events of a job that has ended
 _TAIL_LINES = 12
+_SAYS = {"total": ("amount", "unit", "done"), "advance": ("amount",), "note": ("text",), "error": ("kind", "message")}
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    """What a line of a file of events says; None where it is damaged."""
+    try:
+        values = json.loads(line)
+    except ValueError:
+        return None
+    is_whole = isinstance(values, dict) and values.keys() >= {"event", *_SAYS.get(str(values.get("event")), ())}
+    return values if is_whole else None
 
 
 @dataclass
@@ -99,6 +110,7 @@ class _Watch:
     reported: int = 0  # of the progress, so that it never runs backwards when a job goes on
     counted: int = 0
     moves: int = 0  # times that the job came further than any before
+    damaged: Path | None = None  # file of events of which it was said last
 
     def read(self) -> None:
         """Take what the training processes have said since."""
@@ -113,7 +125,12 @@ class _Watch:
                 if not line.endswith(b"\n"):
                     return  # being written
                 self.offsets[path] = self.offsets.get(path, 0) + len(line)
-                yield json.loads(line)
+                event = _event(line)
+                if event is not None:
+                    yield event
+                elif self.damaged != path:
+                    self.damaged = path
+                    self.reporter.note(f"a line of {path} is damaged and left out: the progress shown may be wrong")
 
     def _take(self, event: dict[str, Any]) -> None:
         match event["event"]:
@@ -130,8 +147,8 @@ class _Watch:
             case "note":
                 self.reporter.note(event["text"])
             case "interrupted":
-                self.tell_once(f"its time is over: {event['message'].split(';')[0]}")
-            case "result" if event["result"] is not None:
+                self.tell_once(f"its time is over: {event.get('message', '').split(';')[0]}")
+            case "result" if event.get("result") is not None:
                 self.result = event["result"]
             case "error":
                 kind = getattr(errors, event["kind"], StageError)

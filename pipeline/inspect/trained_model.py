@@ -17,7 +17,8 @@ import yaml
 from omegaconf import OmegaConf
 
 from reelwright.pipeline.config.adhoc import adhoc_pipeline, videos_block
-from reelwright.pipeline.config.pipeline_file import DEFAULT_NAMES, STORE_VARIABLE, PipelineFile, read_yaml
+from reelwright.pipeline.config.overrides import read_yaml
+from reelwright.pipeline.config.pipeline_file import DEFAULT_NAMES, STORE_VARIABLE, PipelineFile
 from reelwright.pipeline.config.seeds import BETWEEN
 from reelwright.pipeline.project import Project
 from reelwright.stages.base.plugin_source import Source

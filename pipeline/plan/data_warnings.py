@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from reelwright.pipeline.plan.dataset import Dataset
@@ -20,9 +20,37 @@ _ABOUT_SECONDS = 0.5  # by which times may be off that only decoding tells
 _SLACK_SECONDS = 0.1  # at least, and at least a frame: labels are rounded, and a first frame seldom comes at 0
 
 
-def data_warnings(dataset: Dataset) -> tuple[str, ...]:
-    """One text for each kind of thing that is most likely wrong, with the videos it is about; nothing is read."""
-    return (*_unmatched(dataset), *_unlabelled(dataset), *_outside(dataset), *_in_several_splits(dataset))
+def data_warnings(dataset: Dataset, splits: Collection[str] | None = None) -> tuple[str, ...]:
+    """One text for each kind of thing that is most likely wrong, with the videos it is about; nothing is read.
+
+    ``splits`` are those whose labels are used, None: all; of others, no label is missed.
+    """
+    return (*_unmatched(dataset), *_unlabelled(dataset, splits), *_outside(dataset), *_in_several_splits(dataset))
+
+
+def warnings_by_use(dataset: Dataset, read: Iterable[tuple[StageConfig, Dataset]]) -> tuple[str, ...]:
+    """`data_warnings` of the videos and of those that nodes ``read`` with labels of their own, each once.
+
+    Where some have their own, labels are missed in those splits alone whose labels are read.
+    """
+    found: dict[int, tuple[Dataset, list[StageConfig]]] = {id(dataset): (dataset, [])}
+    for config, own in read:
+        found.setdefault(id(own), (own, []))[1].append(config)
+    is_one = len(found) == 1
+    texts = (data_warnings(each, None if is_one else _labelled_splits(configs)) for each, configs in found.values())
+    return tuple(dict.fromkeys(text for some in texts for text in some))
+
+
+def _labelled_splits(configs: Iterable[StageConfig]) -> frozenset[str] | None:
+    """The splits whose labels one of the nodes reads; None: all."""
+    splits: set[str] = set()
+    for config in configs:
+        if (config.kind == "run" and config.learns_labels) or config.reads_labels or config.publishes:
+            wanted = config.wanted_splits()
+            if wanted is None:
+                return None
+            splits.update(wanted)
+    return frozenset(splits)
 
 
 def check_shares(dataset: Dataset) -> None:
@@ -89,8 +117,9 @@ def _bare_videos(dataset: Dataset) -> dict[str, tuple[list[str], int]]:
     return {split: (names, totals[split]) for split, names in bare.items()}
 
 
-def _unlabelled(dataset: Dataset) -> Iterator[str]:
-    for split, (bare, total) in _bare_videos(dataset).items():
+def _unlabelled(dataset: Dataset, splits: Collection[str] | None) -> Iterator[str]:
+    bare_videos = _bare_videos(dataset).items()
+    for split, (bare, total) in ((split, found) for split, found in bare_videos if splits is None or split in splits):
         yield f"{_unlabelled_text(split, bare, total)} They are neither learned from nor scored"
 
 

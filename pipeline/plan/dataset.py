@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -140,14 +141,14 @@ class Dataset:
     def items(self) -> dict[str, VideoItem]:
         """Usable videos by digest; a video that occurs under two names is one item."""
         found: dict[str, VideoItem] = {}
-        digests, probes, stamp_of = self.digests, self.probes, self.files.stamp_of  # looked up 100,000 times
+        digests, probes, entries = self.digests, self.probes, self.files.entries  # looked up 100,000 times
         for video_id, path, *_ in self.videos:
             digest = digests[video_id]
             if digest is None or digest in found or (probe := probes.get(digest)) is None or probe.status not in DONE:
                 continue
-            read = None if is_url(path) else stamp_of(path)
+            entry = None if "://" in path and is_url(path) else entries.get(path)
             found[digest] = VideoItem(
-                digest, path, video_id, probe.duration_seconds or None, probe.num_frames or None, read
+                digest, path, video_id, probe.duration_seconds or None, probe.num_frames or None, entry and entry[0]
             )
         return found
 
@@ -168,4 +169,14 @@ class Dataset:
 
     def names_of(self, digest: str) -> list[str]:
         """The ids under which a content occurs."""
-        return [video.video_id for video in self.videos if self.digests[video.video_id] == digest]
+        return list(self._names.get(digest, ()))
+
+    @cached_property
+    def _names(self) -> dict[str, list[str]]:
+        """Ids by digest, for the names of many failures: looking through all videos for each is quadratic."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for video in self.videos:
+            digest = self.digests[video.video_id]
+            if digest is not None:
+                found[digest].append(video.video_id)
+        return found

@@ -48,8 +48,9 @@ def load_dataset(file: PipelineFile, known: KnownFiles | None = None) -> Dataset
     left_out: list[str] = []
     videos, source = (synthetic.videos, synthetic.place) if synthetic is not None else _read_videos(file, left_out)
     quick = file.videos.digest == "quick"
-    known.look([video.path for video in videos if is_url(video.path)])
-    digests = [known.get(video.path, quick=quick) for video in videos]  # a file that is not there has none
+    paths = [video.path for video in videos]
+    known.look([path for path in paths if "://" in path and is_url(path)])
+    digests = known.get_all(paths, quick=quick)  # a file that is not there has none
     missing = [
         video for video, digest in zip(videos, digests, strict=True) if digest is None and known.is_missing(video.path)
     ]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from reelwright.pipeline.config.pipeline_file import PipelineFile
 from reelwright.pipeline.plan import keys
-from reelwright.pipeline.plan.data_warnings import data_warnings
+from reelwright.pipeline.plan.data_warnings import warnings_by_use
 from reelwright.pipeline.plan.dataset import Dataset
 from reelwright.pipeline.plan.graph import FRESH, STALE, WAITING, Graph, Node, NodePlan, has_rows, is_identified
 from reelwright.pipeline.plan.load_dataset import with_labels
@@ -71,8 +71,8 @@ class Planner:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What is most likely wrong with the videos, their labels, and those of single nodes."""
-        datasets = (self.dataset, *map(self.dataset_of, self.graph.nodes.values()))
-        return tuple(dict.fromkeys(text for dataset in datasets for text in data_warnings(dataset)))
+        read = ((node.config, self.dataset_of(node)) for node in self.graph.nodes.values())
+        return warnings_by_use(self.dataset, read)
 
     @cached_property
     def plugins(self) -> keys.NodePlugins:

@@ -18,7 +18,6 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from ctypes import CDLL, byref, c_uint
 from importlib.util import find_spec
-from os.path import splitext
 
 from reelwright.pipeline.config.pipeline_file import PipelineFile
 from reelwright.pipeline.plan.data_warnings import no_video_label
@@ -59,7 +58,8 @@ def check_videos(file: PipelineFile, graph: Graph, dataset: Dataset, selected: C
     if dataset.num_to_make or not dataset.videos:
         return
     counts = Counter(video.split for video in dataset.videos)
-    endings = {splitext(video.path)[1].lower() for video in dataset.videos}  # noqa: PTH122 - 100,000 paths
+    tails = {video.path.rpartition(".")[2] for video in dataset.videos}  # of 100,000 paths: splitext takes ten times
+    endings = {f".{tail.lower()}" for tail in tails if "/" not in tail}
     problems = []
     for node in _chosen(graph, selected):
         problems += [f"stages.{node.name}: {text}" for text in _packages(node, endings)]

@@ -260,8 +260,8 @@ def _report_use(run: _Run) -> None:
 
 
 def _needed(planner: Planner) -> set[str]:
-    """Keys of all nodes, as far as they are known, and names of fetched weights: `gc` must leave them alone."""
-    keys = {key for plan in planner.plans() for key in (plan.key, plan.spec_key) if key}
+    """Keys of all nodes, as far as known, and names of fetched weights, for `gc`; and whose run it is, for `watch`."""
+    keys = {key for plan in planner.plans() for key in (plan.key, plan.spec_key) if key} | {planner.project.name}
     keys |= {planner.dataset.synthetic.key} if planner.dataset.synthetic is not None else set()
     hubs = (hub_file(node, planner.file) for node in planner.graph.nodes.values())
     return keys | {hub.name for hub in hubs if hub is not None}

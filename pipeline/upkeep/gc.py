@@ -159,6 +159,9 @@ def find_roots(planners: Sequence[Planner], *, only_these: bool) -> Roots:
         others = [path for path in sorted(projects.iterdir()) if path.name not in own] if projects.is_dir() else []
         remembered += [path for folder in others for path in sorted(folder.glob("*.json"))]
         roots.projects = tuple(folder.name for folder in others)
+    if not roots.projects and not any(planner.dataset.num_to_make for planner in planners):
+        digests = (planner.dataset.digests.values() for planner in planners)
+        roots.videos = {digest for each in digests for digest in each if digest is not None}
     for record in map(load_record, remembered):
         if record is not None:
             roots.keys |= {record.key, record.spec_key}

@@ -38,6 +38,7 @@ class Roots:
     weights: set[Path] = field(default_factory=set)
     weight_digests: set[str] = field(default_factory=set)
     projects: tuple[str, ...] = ()  # of other pipeline files
+    videos: set[str] | None = None  # digests of all videos; None: not known, as of other pipeline files
     in_use: frozenset[str] = frozenset()  # keys, and names of files of weights, that processes work with now
 
     def is_being_written(self, path: Path) -> bool:
@@ -123,6 +124,7 @@ def find_garbage(store: Store, roots: Roots, listing: Listing | None = None) -> 
     for area in _KEYED:
         yield from found.keyed(area)
     yield from found.weights()
+    yield from found.frame_indexes()
     yield from found.leftovers()
 
 
@@ -205,6 +207,15 @@ class _Finder:
                 yield from self._left_behind(path)
             elif path.suffix == ".safetensors" and not is_used:
                 yield self._garbage(path, "weights")
+
+    def frame_indexes(self) -> Iterator[Garbage]:
+        """What was read of frames' times in videos that are in no manifest any more."""
+        if self.roots.videos is None:
+            return
+        for folder in self.listing.inside(self.store.frame_index):
+            for path in self.listing.inside(folder):
+                if is_key(path.stem) and path.suffix == ".npz" and path.stem not in self.roots.videos:
+                    yield self._garbage(path, self.store.frame_index.name)
 
     def leftovers(self) -> Iterator[Garbage]:
         """What belongs to no key; what does not even name one stays while anybody works in the store."""

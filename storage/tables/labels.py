@@ -92,18 +92,23 @@ def labels_from_table(
     segments: video_id, start_seconds, stop_seconds, label. steps: video_id, time_seconds, step (or label). rows:
     video_id, frame or time_seconds, label. Raises InputError that lists every wrong row. Rows of other videos than
     ``videos`` are left out; their ids are ``unmatched``, but for those of ``absent``, whose files are not there. If no
-    row names a known video, that is an error.
+    row names a known video, or there is no row, that is an error.
     """
     rows = read_rows(path, required=["video_id"])
     known = {video.video_id for video in videos}
     used = [row for row in rows if row.get("video_id") in known]
     ids_named = dict.fromkeys(row.get("video_id") for row in rows)
     unmatched = tuple(name for name in ids_named if name not in known and name not in absent)
-    if rows and not used and unmatched:
+    if not used and unmatched:
         example = rows[0].get("video_id")
         raise InputError(
             f"{path}: none of its {len(rows)} rows names a video of the manifest; the first is {example!r}."
             f"{nearest(example, known)} Ids must be written as in the manifest"
+        )
+    if not rows:
+        raise InputError(
+            f"{path}: has a header and not a single row, so no video would have a label. Write rows under it, or take "
+            f"labels.{kind} out"
         )
     column = _label_column(path, kind, rows)
     ids, names = _class_ids((row.get(column) for row in used), classes)
@@ -158,7 +163,7 @@ def _by_start(entries: list[tuple[float, ...]]) -> list[tuple[float, ...]]:
 
 def _label_column(path: Path, kind: str, rows: Sequence[TextRow]) -> str:
     wanted = LABEL_COLUMN[kind]
-    columns = list(rows[0].cells) if rows else [wanted]
+    columns = list(rows[0].cells)
     for name in (wanted, "label"):
         if name in columns:
             return name

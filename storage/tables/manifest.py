@@ -144,7 +144,7 @@ def check_videos(
     """
     ids = {video.video_id for video in videos}
     is_clean = len(ids) == len(videos) > 0 and "" not in ids and {video.split for video in videos} <= set(splits)
-    if is_clean and not missing and all(is_text(video.path) for video in videos):
+    if is_clean and not missing and is_text("".join([video.path for video in videos])):
         return
     problems = [*_row_problems(videos, splits), *(_missing(video) for video in missing)]
     problems += left_out if not videos else []

@@ -147,7 +147,7 @@ def _split(text: str, *, delimiter: str, path: Path) -> tuple[list[int], list[li
     try:
         with _long_cells():
             for cells in reader:
-                if any(cells) and any(map(str.strip, cells)):
+                if cells and (cells[0].strip() or any(map(str.strip, cells))):
                     numbers.append(first)
                     rows.append(cells)
                 first = reader.line_num + 1

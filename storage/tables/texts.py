@@ -114,7 +114,11 @@ def _plain(name: str, *, dots: bool) -> str:
 
 def is_text(name: str) -> bool:
     """Whether a name can be written as UTF-8; one of a file with other bytes has them as lone surrogates."""
-    return name.isascii() or not any("\ud800" <= sign <= "\udfff" for sign in name)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def shown(name: str) -> str:

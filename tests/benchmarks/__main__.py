@@ -18,6 +18,7 @@ BENCHMARKS = {  # name: (module, title)
     "startup": ("bench_startup", "Start-up: seconds on the clock of a command, and of a run with nothing to do"),
     "crossed": ("bench_crossed", "Crossed: files and functions of ours that a command goes through"),
     "scale": ("bench_scale", "Scale: nothing to do, and one video more, against DVC and Snakemake"),
+    "grow": ("bench_grow", "Grow: seconds and peak memory of commands, by the number of items"),
     "decode": ("bench_decode", "Decode: frames/s through our stream and into the store, against the bare loop"),
     "embed": ("bench_embed", "Embed: frames/s of the whole stage, against its bound and the simple loop"),
     "train": ("bench_train", "Train: windows/s of our loop, against the plain loop on tensors in memory"),
@@ -47,6 +48,8 @@ def main() -> None:
             num_videos=1 if arguments.quick else arguments.videos,
             folder=Path(folder),
             peers=arguments.peers,
+            counts=tuple(arguments.counts),
+            out=arguments.out,
         )
         for name in names:
             module, title = BENCHMARKS[name]
@@ -71,6 +74,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=5, help="rounds; every case runs once in each")
     parser.add_argument("--videos", type=int, default=NUM_VIDEOS, help="bench videos that are used, at most 6")
     parser.add_argument("--peers", type=Path, help="folder where DVC and Snakemake are, or are installed to stay")
+    parser.add_argument("--counts", type=int, nargs="+", default=[], help="numbers of items (grow)")
+    parser.add_argument("--out", type=Path, help="folder for pictures (grow)")
     parser.add_argument("--json", type=Path, help="write all figures there too")
     parser.add_argument("--quick", action="store_true", help="one round on little input: only to see that it runs")
     return parser.parse_args()

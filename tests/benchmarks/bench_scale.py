@@ -20,7 +20,7 @@ import av
 import numpy as np
 
 from reelwright.pipeline.project import Project
-from tests.benchmarks.bench_startup import COMMAND, make_finished
+from tests.benchmarks.bench_startup import COMMAND, environment, make_finished
 from tests.benchmarks.harness import Figures, Options, Row, Turns
 from tests.benchmarks.peers import PER_FOLDER, Peer, dvc, install, snakemake
 
@@ -66,13 +66,13 @@ def _nothing_to_do(options: Options, programs: dict[str, Path], count: int) -> l
     rows = []
     for name, program in programs.items():
         folder = options.folder / f"{name}{count}"
-        _write_stand_ins(folder / "data", count)
+        write_stand_ins(folder / "data", count)
         try:
             peer = TOOLS[name](program, folder, limit_seconds=PREPARE_SECONDS)
         except subprocess.TimeoutExpired:
             rows.append(_late(name, count, PREPARE_SECONDS, "not even ready"))
             continue
-        cases.append(Case(name, count, partial(_peer_seconds, peer)))
+        cases.append(Case(name, count, partial(peer_seconds, peer)))
     measured, late = _measure(options, cases)
     rows += [_late(case.tool, count, LIMIT_SECONDS, "nothing to do") for case in late]
     mine = measured.pop("reelwright")
@@ -122,26 +122,26 @@ def _measure(options: Options, cases: list[Case]) -> tuple[dict[str, Figures], l
 def _one_more(options: Options, programs: dict[str, Path], count: int) -> list[Row]:
     """Items recomputed, and seconds, when one video is added; NUM_ADDED times."""
     added = 1 if options.quick else NUM_ADDED
-    pattern = _video(options.folder / "pattern.mp4")
+    pattern = video(options.folder / "pattern.mp4")
     ours = options.folder / "videos"
-    _write_videos(ours / "data", pattern, range(count))
-    _write_manifest(ours, count)
+    write_videos(ours / "data", pattern, range(count))
+    write_manifest(ours, count)
     (ours / "reelwright.yaml").write_text(PIPELINE)
     assert Project.open(ours / "reelwright.yaml").run().exit_code == 0
     peers = {}
     for name, program in programs.items():
-        _write_videos(options.folder / f"{name}-videos" / "data", pattern, range(count))
+        write_videos(options.folder / f"{name}-videos" / "data", pattern, range(count))
         peers[name] = TOOLS[name](program, options.folder / f"{name}-videos", limit_seconds=PREPARE_SECONDS)
         peers[name].computed()
     seconds: dict[str, list[tuple[float, int]]] = {name: [] for name in ("reelwright", *peers)}
     for number in range(count, count + added):
-        _write_videos(ours / "data", pattern, [number])
-        _write_manifest(ours, number + 1)
+        write_videos(ours / "data", pattern, [number])
+        write_manifest(ours, number + 1)
         before = _num_embedded(ours)
         seconds["reelwright"].append((_seconds(["run"], ours), _num_embedded(ours) - before))
         for name, peer in peers.items():
-            _write_videos(peer.folder / "data", pattern, [number])
-            seconds[name].append((_peer_seconds(peer, limit_seconds=PREPARE_SECONDS), peer.computed()))
+            write_videos(peer.folder / "data", pattern, [number])
+            seconds[name].append((peer_seconds(peer, limit_seconds=PREPARE_SECONDS), peer.computed()))
     mine = Figures(tuple(value for value, _ in seconds["reelwright"]))
     return [
         Row(
@@ -184,19 +184,19 @@ def _missing(name: str, why: str) -> Row:
 def _seconds(arguments: list[str], folder: Path) -> float:
     started = time.perf_counter()
     command = [sys.executable, "-c", COMMAND, *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True, check=False)
     seconds = time.perf_counter() - started
     assert done.returncode == 0, done.stderr
     return seconds
 
 
-def _peer_seconds(peer: Peer, *, limit_seconds: float = LIMIT_SECONDS) -> float:
+def peer_seconds(peer: Peer, *, limit_seconds: float = LIMIT_SECONDS) -> float:
     started = time.perf_counter()
     peer.run(limit_seconds=limit_seconds)
     return time.perf_counter() - started
 
 
-def _write_stand_ins(folder: Path, count: int) -> None:
+def write_stand_ins(folder: Path, count: int) -> None:
     for number in range(count):
         path = folder / f"{number // PER_FOLDER}" / f"{number}.txt"
         if number % PER_FOLDER == 0:
@@ -204,7 +204,7 @@ def _write_stand_ins(folder: Path, count: int) -> None:
         path.write_text(str(number))
 
 
-def _video(path: Path) -> bytes:
+def video(path: Path) -> bytes:
     """The bytes of a video of four small frames."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=5)
@@ -216,7 +216,7 @@ def _video(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _write_videos(folder: Path, pattern: bytes, numbers: range | list[int]) -> None:
+def write_videos(folder: Path, pattern: bytes, numbers: range | list[int]) -> None:
     """Videos that differ in a box that players skip, so that no two have the same content."""
     for number in numbers:
         path = folder / f"{number // PER_FOLDER}" / f"{number}.mp4"
@@ -224,7 +224,7 @@ def _write_videos(folder: Path, pattern: bytes, numbers: range | list[int]) -> N
         path.write_bytes(pattern + (16).to_bytes(4, "big") + b"free" + number.to_bytes(8, "big"))
 
 
-def _write_manifest(folder: Path, count: int) -> None:
+def write_manifest(folder: Path, count: int) -> None:
     lines = [f"v{number},data/{number // PER_FOLDER}/{number}.mp4" for number in range(count)]
     (folder / "videos.csv").write_text("\n".join(["video_id,path", *lines]) + "\n")
 

@@ -30,7 +30,8 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from reelwright.models.blocks.heads import Head
-from reelwright.pipeline.config.pipeline_file import build_pipeline, read_yaml
+from reelwright.pipeline.config.overrides import read_yaml
+from reelwright.pipeline.config.pipeline_file import build_pipeline
 from reelwright.pipeline.project import Project
 from reelwright.stages.datasets.tasks.sets import head_metrics
 from tests.benchmarks.spread import spread_table
@@ -101,8 +102,8 @@ def read_stages(folder: Path, changes: Sequence[str]) -> dict[str, Any]:
 def opened(folder: Path, changes: Sequence[str], stages: Mapping[str, Any]) -> Project:
     """The recipe's project with other nodes."""
     path = (folder / "reelwright.yaml").absolute()
-    content = OmegaConf.merge(read_yaml(path), OmegaConf.from_dotlist([*changes]))
-    content.stages = dict(stages)
+    merged = OmegaConf.merge(read_yaml(path), OmegaConf.from_dotlist([*changes]))
+    content: Any = {**OmegaConf.to_container(merged, resolve=True), "stages": dict(stages)}  # type: ignore[dict-item]
     return Project(build_pipeline(content, path=path.with_name("cast_shows.yaml")))
 
 

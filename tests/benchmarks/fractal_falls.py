@@ -19,7 +19,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from reelwright.cli.progress import Watcher
-from reelwright.pipeline.config.pipeline_file import build_pipeline, read_yaml
+from reelwright.pipeline.config.overrides import read_yaml
+from reelwright.pipeline.config.pipeline_file import build_pipeline
 from reelwright.pipeline.project import Project
 from tests.benchmarks.fractal_shows import ARMS, SCRATCH, finished, stages_of
 from tests.benchmarks.spread import spread_table
@@ -49,7 +50,7 @@ def main() -> None:
             "labels": {"column": "kind"},
             "stages": fold_stages(stages, encoders),
         }
-        file = build_pipeline(OmegaConf.create(content), path=manifest.with_name("falls.yaml"))
+        file = build_pipeline(content, path=manifest.with_name("falls.yaml"))
         project = Project(file)
         with Watcher() as watcher:
             finished(project.run(observer=watcher, jobs=1))
@@ -65,7 +66,7 @@ def encoders_of(
     """Of each arm and seed what its embed node says of weights: random ones, or those of the pre-trained run."""
     content: Any = OmegaConf.to_container(read_yaml(path), resolve=True)
     content["stages"] = stages_of(stages, arms, seeds, num_pretrainings=num_pretrainings)
-    project = Project(build_pipeline(OmegaConf.create(content), path=path.with_name("fractal_shows.yaml")))
+    project = Project(build_pipeline(content, path=path.with_name("fractal_shows.yaml")))
     found: dict[tuple[str, int], dict[str, Any]] = {}
     for arm in arms:
         for seed in seeds:

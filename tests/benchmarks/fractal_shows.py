@@ -25,7 +25,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from reelwright.cli.progress import Watcher
-from reelwright.pipeline.config.pipeline_file import build_pipeline, read_yaml
+from reelwright.pipeline.config.overrides import read_yaml
+from reelwright.pipeline.config.pipeline_file import build_pipeline
 from reelwright.pipeline.config.recipes import read_recipe
 from reelwright.pipeline.config.sample_data import make_fractal
 from reelwright.pipeline.project import Project
@@ -70,7 +71,7 @@ def main() -> None:
         num_pretrainings=arguments.pretrainings or arguments.seeds,
         more=arguments.more,
     )
-    project = Project(build_pipeline(OmegaConf.create(content), path=path.with_name("fractal_shows.yaml")))
+    project = Project(build_pipeline(content, path=path.with_name("fractal_shows.yaml")))
     with Watcher() as watcher:
         finished(project.run(observer=watcher, jobs=1))
     found = figures(project, arguments.arms, seeds, more=arguments.more)

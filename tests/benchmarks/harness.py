@@ -30,6 +30,8 @@ class Options:
     quick: bool  # a smoke test: little input, figures mean nothing
     num_videos: int  # of the bench videos, at most
     folder: Path  # temporary, for stores; benchmarks take a folder of their own inside
+    counts: tuple[int, ...] = ()  # numbers of items; none: those of the benchmark
+    out: Path | None = None  # folder for pictures; None: none is drawn
     peers: Path | None = None  # where other tools are installed and stay; None: in ``folder``
 
 

@@ -20,7 +20,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from reelwright.pipeline.config.pipeline_file import build_pipeline, read_yaml
+from reelwright.pipeline.config.overrides import read_yaml
+from reelwright.pipeline.config.pipeline_file import build_pipeline
 from reelwright.pipeline.project import Project
 from tests.benchmarks.spread import spread_table
 
@@ -67,7 +68,7 @@ def measure(
     assert isinstance(content, dict)
     given = content["stages"]["steps"]["threshold"]
     content["stages"] = stages_of(content["stages"], seeds, streams=streams)
-    project = Project(build_pipeline(OmegaConf.create(content), path=path.with_name("psr_shows.yaml")))
+    project = Project(build_pipeline(content, path=path.with_name("psr_shows.yaml")))
     result = project.run()
     if result.exit_code:
         sys.exit("\n".join(f"{node.node}: {node.message}" for node in result.nodes if node.state == "failed"))

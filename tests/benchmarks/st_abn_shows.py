@@ -39,7 +39,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from omegaconf import OmegaConf
 
-from reelwright.pipeline.config.pipeline_file import load_pipeline, read_yaml
+from reelwright.pipeline.config.overrides import read_yaml
+from reelwright.pipeline.config.pipeline_file import load_pipeline
 from reelwright.pipeline.inspect.trained_model import pipeline_of_model
 from reelwright.pipeline.project import Project
 from reelwright.stages.base.video_writer import VideoWriter

@@ -56,6 +56,13 @@ def test_a_file_that_cannot_be_read_offers_nothing(context: typer.Context, tmp_p
     assert completion.complete_run(context, "") == []
 
 
+def test_a_damaged_record_takes_no_node_away(context: typer.Context, tmp_path: Path) -> None:
+    record = tmp_path / ".reelwright" / "store" / "nodes" / ("0" * 32) / "record.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("{", encoding="utf-8")
+    assert completion.complete_run(context, "fr") == [("frames", "decode")]
+
+
 def test_the_shell_is_offered_them(context: typer.Context) -> None:
     (name,) = GROUP.get_command(click.Context(GROUP), "settings").params[:1]  # type: ignore[attr-defined]
     assert [item.value for item in name.shell_complete(context, "cas")] == ["cast"]

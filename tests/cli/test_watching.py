@@ -31,7 +31,7 @@ def test_all_nodes_until_the_run_ends(project: Project, monkeypatch: pytest.Monk
     run.add_metrics({"epoch": 3, "train_loss": 0.25, "val_loss": 1.0, "val_macro_f1": 0.5})
     seen: list[list[watching.Row]] = []
     with ExitStack() as stack:
-        stack.enter_context(using(store.locks, what="run of reelwright.yaml"))({key})
+        stack.enter_context(using(store.locks, what="run of reelwright.yaml"))({key, project.planner().project.name})
         stack.enter_context(exclusive(store.lock(key), report=print, what="train"))
         reporter = stack.enter_context(reporting(SilentReporter(), store, key=key, node="train"))
         reporter.total(100, "windows")
@@ -71,3 +71,13 @@ def test_without_a_run_it_says_so(project: Project, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(watching.time, "sleep", sleep)
     with pytest.raises(KeyboardInterrupt):
         list(watching.watched(project.planner, wait=True, every=1.0))
+
+
+def test_a_run_of_a_file_of_the_same_name_in_another_folder_is_another_run(project: Project) -> None:
+    planner, locks = project.planner(), project.file.store.locks
+    keys = {plan.spec_key for plan in planner.plans()}
+    with using(locks, what="run of reelwright.yaml") as note:
+        note({*keys, "reelwright-01234567"})
+        assert not watching.is_running(planner)
+        note({planner.project.name})
+        assert watching.is_running(planner)

@@ -230,3 +230,17 @@ def test_sizes(text: str, size: int) -> None:
 def test_wrong_ages(text: str) -> None:
     with pytest.raises(ConfigError, match="--older-than"):
         parse_age(text)
+
+
+def test_frame_indexes_of_videos_that_are_gone_go_where_all_manifests_are_known(folder: Path) -> None:
+    project = opened(folder)
+    index = project.file.store.frame_index
+    kept = {digest for digest in project.planner().dataset.digests.values() if digest is not None}
+    for digest in (*kept, "0" * 32):
+        (index / digest[:2]).mkdir(parents=True, exist_ok=True)
+        (index / digest[:2] / f"{digest}.npz").write_bytes(b"index")
+    assert swept(project, limits=Limits()).going == ()
+    assert [garbage.path.stem for garbage in swept(project).going] == ["0" * 32]
+    collect([project.file], SilentObserver(), limits=NOW)
+    assert {path.stem for path in index.rglob("*.npz")} >= kept
+    assert not (index / "00" / f"{'0' * 32}.npz").exists()

@@ -167,7 +167,7 @@ stages:
   train: {uses: train, embeddings: [rows], task: per_row, window: {length: 2}, model: {name: linear}, epochs: 1,
           val_splits: []}
   alike: {uses: train, embeddings: [rows], task: video, window: {length: 2}, model: {name: linear}, epochs: 1,
-          val_splits: [], labels: {column: kind}}
+          val_splits: [test], labels: {column: kind}}
 """
 
 
@@ -210,3 +210,29 @@ def test_every_run_says_it_before_it_runs_and_so_does_the_plan(
         assert "split test have no label: 'd'" in unlabelled  # of the labels of one node
     show_plan(project.file, RunOptions(), as_json=False)
     assert capsys.readouterr().err == f"warning: {leak}\nwarning: {unlabelled}\n"
+
+
+def test_a_table_with_a_header_alone_is_refused(load: Load, tmp_path: Path) -> None:
+    load(SEGMENTS)
+    (tmp_path / "labels.csv").write_text(",".join(TABLES["segments"]) + "\n", encoding="utf-8")
+    with pytest.raises(InputError, match="a header and not a single row, so no video would have a label"):
+        load_dataset(load_pipeline(tmp_path / "reelwright.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("is_test_read", "expected"), [(False, {"train": "'a'"}), (True, {"train": "'a'", "test": "'d'"})]
+)
+def test_labels_are_missed_where_they_are_read_alone(
+    load: Load, tmp_path: Path, is_test_read: bool, expected: dict[str, str]
+) -> None:
+    load([("a", 0, 4, "cut"), ("c", 0, 4, "cut")])
+    write_rows(tmp_path / "own.csv", [{"video_id": "b", "start_seconds": 0, "stop_seconds": 4, "label": "cut"}])
+    learn = "uses: train, embeddings: [rows], task: per_row, window: {length: 2}, model: {name: linear}, val_splits: []"
+    nodes = ["rows: {uses: features, fps: 1}", f"own: {{{learn}, labels: {{segments: own.csv}}}}"]
+    nodes += [f"other: {{{learn}, train_splits: [test]}}"] if is_test_read else []
+    path = tmp_path / "reelwright.yaml"
+    path.write_text("\n  ".join([path.read_text().replace("stages: {}", "stages:").rstrip(), *nodes]), encoding="utf-8")
+    missed = [text for text in Project.open(path).planner().warnings if "no label" in text]
+    assert len(missed) == len(expected)
+    for split, video in expected.items():
+        assert any(f"split {split} have no label: {video}" in text for text in missed)
