@@ -414,6 +414,7 @@ STRATEGIES: dict[tuple[str, ...], st.SearchStrategy[Any]] = {
     ("actions", "verbs"): st.lists(st.sampled_from(VERBS), min_size=1, max_size=3, unique=True),
     ("actions", "nouns"): st.lists(st.sampled_from(NOUNS), min_size=1, max_size=3, unique=True),
     ("actions", "acting"): st.tuples(st.floats(0.1, 0.4), st.floats(0.5, 1)).map(list),
+    ("actions", "radius"): st.tuples(st.floats(0.02, 0.06), st.floats(0.07, 0.12)).map(list),
     ("actions", "jitter"): st.floats(0, 0.1),
     ("actions", "noise"): st.floats(0, 64),
 }
