@@ -97,7 +97,10 @@ def export_zarr(store: EmbeddingStore, videos: Sequence[ExportedVideo], folder: 
         arrays = {output: rows.output(output), **{name: getattr(rows.spans, name) for name in _SPANS}}
         for name, values in arrays.items():
             axes = ("row", *(inner if name == output else ()))
-            group.create_array(name, data=values, chunks=values.shape, dimension_names=axes)
+            array = group.create_array(
+                name, shape=values.shape, dtype=values.dtype, chunks=values.shape, dimension_names=axes
+            )
+            array[...] = values
         return rows.num_rows
 
     return write_each(videos, folder, ending=".zarr", unit="rows", write=write)

@@ -20,13 +20,12 @@ ALLOWED = {
     "load_dataset": {"steps"},  # a kind of labels
     "history": {"steps"},  # an output kind
     "importing": {"features"},  # the command of this stage
-    "preparing": {"train"},  # a split
+    "preparing": {"train", "steps"},  # a split; the folder with the procedures to start from
     "project": {"steps"},  # an output kind
     "own_data": {"train"},  # a split
     "run_tables": {"summary"},  # the page of several runs lies beside that of several seeds
     "sample_data": {"train"},  # a split
     "parts": {"decode"},  # what makes frames tells how long a video takes
-    "steps": {"steps"},  # the command that shows what this stage made
 }
 
 

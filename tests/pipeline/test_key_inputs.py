@@ -250,6 +250,7 @@ def test_every_input_and_source_is_in_the_key_and_in_that_of_users_unless_it_is_
 
 _OF_LABELS = {"column", "columns", "segments", "steps", "rows", "classes", "background", "time_origin"}
 _OF_VIDEOS = {"manifest", "folder", "features", "glob", "synthesize", "root", "split", "splits", "digest", "missing"}
+_OF_VIDEOS |= {"split_column"}
 
 
 def test_every_setting_of_videos_and_labels_says_which_they_are_or_is_declared_otherwise() -> None:
