@@ -76,7 +76,7 @@ class SharedEmbedding:
         stored_bytes = self._writer.finish(self._digest, num_rows=num_rows)
         unknown: dict[str, Any] = dict.fromkeys(
             (f"{step}_seconds" for step in WORK_STEPS), 0.0
-        )  # those of one process are a part
+        )  # here those of one process alone are known
         row = replace(self._row, rows=num_rows, bytes=stored_bytes, **unknown)
         self._ledger.commit(row)
         self._reporter.item(row)
