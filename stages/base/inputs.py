@@ -82,8 +82,18 @@ def unchanged_run(store: Store, run: InputRef) -> Iterator[RunFolder]:
     Read them inside. Raises InputError where they are not, before the block or after it.
     """
     folder = RunFolder(store.run(run.key))
-    snapshot = _checked(folder.weights, run.files.get(RUN_WEIGHTS)) if folder.is_complete else None
-    yield folder
+    with unchanged_file(folder.weights, run.files.get(RUN_WEIGHTS)):
+        yield folder
+
+
+@contextlib.contextmanager
+def unchanged_file(path: Path, digest: str | None) -> Iterator[None]:
+    """A file is in the block what ``digest``, that of the key, says (None: what it was before); raises InputError.
+
+    One that is not there is told by who reads it.
+    """
+    snapshot = _checked(path, digest) if path.is_file() else None
+    yield
     if snapshot is not None and not snapshot.is_same():
         raise InputError(snapshot.changed_message)
 

@@ -12,7 +12,7 @@ from reelwright.models.blocks.weights import remap_state_dict
 from reelwright.models.contracts import ClipModel
 from reelwright.models.systems.carl import PUBLIC_NAMES, FrameModel
 from reelwright.models.systems.embedding_head import NETWORK
-from reelwright.stages.base.inputs import unchanged_run, unchanged_sources
+from reelwright.stages.base.inputs import unchanged_file, unchanged_run
 from reelwright.stages.base.work import Work
 from reelwright.stages.embed.encoding.clip_models import WHOLE
 from reelwright.stages.embed.encoding.weight_files import read_weights
@@ -41,8 +41,9 @@ def init_weights(
             state, source = read_weights(run.weights), f"run {references[0].node}"
         same_classes = list(run.config().get("classes", ())) == list(classes)
     else:
-        with unchanged_sources(work):
-            state, source = read_weights(Path(config.init_from)), Path(config.init_from).name
+        path = Path(config.init_from)
+        with unchanged_file(path, work.spec.get("inputs", {}).get("init_from")):
+            state, source = read_weights(path), path.name
         same_classes = True  # a file does not say
     report = _start(module, state, work, config, same_classes=same_classes, source=source)
     return {"source": source, "line": f"init_from {source}: {report.line()}", **report.plain()}

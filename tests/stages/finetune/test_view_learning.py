@@ -32,6 +32,7 @@ from .conftest import EMBED, Film, Notes
 
 RESNET = {**EMBED, "encoder": "timm/resnet18"}
 SMALL = {"hidden": 16, "embed_dim": 16, "projection_hidden": 16}
+OF_MAPS = ("network", "split", "tuned")
 MODEL = {"name": "carl", "network": "resnet18", "layers": 1, "width": 32, "heads": 4, "mlp_width": 32, **SMALL}
 VIEWS = {
     "frames": "frames",
@@ -183,7 +184,10 @@ OTHERS = {
         "views": {"length": 4, "context_stride": 3},
         "encoder": {**RESNET, "preprocess": {"size": [64, 64]}},
     },
-    "any encoder": {"model": {**MODEL, "source": "rows"}, "encoder": EMBED},
+    "any encoder": {
+        "model": {**{name: value for name, value in MODEL.items() if name not in OF_MAPS}, "source": "rows"},
+        "encoder": EMBED,
+    },
     "tau": {"metric": "kendalls_tau"},
 }
 

@@ -46,9 +46,9 @@ def test_frames_give_the_scores_of_their_embeddings_and_are_encoded_once(filmed,
     encoded = []
     submit = ForwardPass.submit
 
-    def counted(self, frames):
+    def counted(self, frames, mask):
         encoded.append(len(frames))
-        return submit(self, frames)
+        return submit(self, frames, mask)
 
     monkeypatch.setattr(ForwardPass, "submit", counted)
     work = over_frames(toy, items)

@@ -174,9 +174,7 @@ def test_only_frames_that_a_clip_needs_are_decoded_and_encoded(clipped, is_store
         work = replace(work, inputs={**work.inputs, "frames": (stored,)})
     encoded, decoded = [], []
     submit, chunk = ForwardPass.submit, source._chunk
-    monkeypatch.setattr(
-        ForwardPass, "submit", lambda self, frames: (encoded.append(len(frames)), submit(self, frames))[1]
-    )
+    monkeypatch.setattr(ForwardPass, "submit", lambda self, x, mask: (encoded.append(len(x)), submit(self, x, mask))[1])
 
     def counted(event):
         found = chunk(event)

@@ -212,6 +212,7 @@ def viewed(toy):
 def row_work(toy, key, *, stores=("emb",), **more):
     work = map_work(toy, key=key, model={"source": "rows"}, stores=stores, **more)
     work.config["output"] = "pooled"
+    del work.config["model"]["network"]  # of maps
     return work
 
 
