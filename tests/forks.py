@@ -24,6 +24,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -54,7 +55,8 @@ class Forked:
     def __init__(self, arguments: tuple[str, ...], status: int, stdout: IO[str] | None, stderr: IO[str] | None) -> None:
         self.args, self.stdout, self.stderr = arguments, stdout, stderr
         self.returncode: int | None = None
-        self._status = os.fdopen(status, "rb", buffering=0)
+        self._status, self._reading = os.fdopen(status, "rb", buffering=0, closefd=False), threading.Lock()
+        weakref.finalize(self, os.close, status)  # not before: several threads may wait for its end
         self.pid = int(self._status.readline())
 
     def __enter__(self) -> Self:
@@ -109,8 +111,9 @@ class Forked:
 
     def _look(self, seconds: float | None) -> int | None:
         if self.returncode is None and select.select([self._status], [], [], seconds)[0]:
-            self.returncode = int(self._status.readline())
-            self._status.close()
+            with self._reading:
+                if self.returncode is None:
+                    self.returncode = int(self._status.readline())
         return self.returncode
 
     def _close(self) -> None:
