@@ -103,7 +103,7 @@ def cases() -> dict[str, Case]:
         shape = {"length": 4, "hop": 1 + number % 3, "dilation": 1 + number % 2, "sampling": sampling, **window}
         asked = PREDICTED[number % len(PREDICTED)]
         if sampling in CLIPS:
-            asked = {"views": 1 + number % 3, "hop": 2}
+            asked = {"views": 1 + number % 3, **({"hop": 2} if sampling == "multi_start" else {})}
         found[f"{task} {of_window}: {kind}: {sampling}{window or ''}"] = Case(
             task=task, labels=KINDS[kind], train_window=shape, predict_window=asked, of_window=of_window
         )

@@ -150,7 +150,7 @@ class _Alone:
 
     def plan(self, name: str) -> Any:
         node = dataclasses.replace(self.graph.nodes[name], inputs={})
-        return types.SimpleNamespace(node=node, key="equal", spec_key="equal", material={"inputs": {}})
+        return types.SimpleNamespace(node=node, key="equal", spec_key="equal", material={"inputs": {}}, record=None)
 
 
 @pytest.mark.parametrize("part", PARTS)

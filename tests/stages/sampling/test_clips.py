@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reelwright.stages.datasets.sampling.clips import KINDS, WHOLE, ClipSampling, DrawnClips, clip_sampling
+from reelwright.stages.datasets.sampling.clips import ClipSampling, DrawnClips, clip_sampling
 from reelwright.stages.datasets.sampling.draws import EpochSampler
+from reelwright.stages.datasets.sampling.settings import CLIPS, WHOLE
 from reelwright.stages.datasets.sampling.windows import WindowShape, window_rows
 
 
@@ -47,7 +48,7 @@ def test_views_of_several_videos_name_their_video():
     assert windows.video.tolist() == [0, 0, 2, 2]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CLIPS)
 def test_an_epoch_draws_a_clip_of_each_video_and_another_for_a_repeat(kind):
     sampling, num_rows = clips(kind), np.array([40, 60, 3, 50])
     draws = EpochSampler(seed=3, repeats=2, clips=DrawnClips(sampling, num_rows))
