@@ -207,8 +207,7 @@ def mirrored(name: str) -> str:
 
 
 def _device(node: Node) -> Iterator[str]:
-    needed = getattr(node.config, "needs_gpu", "")
-    if needed and num_gpus() == 0:
+    if (needed := getattr(node.config, "needs_gpu", "")) and num_gpus() == 0:
         yield f"{needed}; this machine has no GPU that torch can use"
     name = getattr(node.config, "device", "auto")
     gpu = _GPU.fullmatch(name)

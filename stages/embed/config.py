@@ -19,17 +19,8 @@ from reelwright.stages.embed.row_outputs import PieceSettings, check_encoder_of,
 from reelwright.storage.errors import ConfigError
 
 _OF_FRAMES = (
-    "encoder",
-    "weights",
-    "seed",
-    "prefix",
-    "key_map",
-    "ignore",
-    "model_args",
-    "embed_dim",
-    "preprocess",
-    "clip",
-    "views",
+    *("encoder", "weights", "seed", "prefix", "key_map", "ignore", "model_args", "embed_dim"),
+    *("preprocess", "clip", "views"),
 )
 _COSTS = ("encoder", "precision", "clip", "outputs", "dtype", "model_args", "preprocess")
 _OUTPUT = re.compile(r"[A-Za-z][\w.-]*")
