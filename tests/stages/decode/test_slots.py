@@ -95,6 +95,7 @@ def test_a_fault_in_what_becomes_of_arrays_is_raised_where_events_are_read(monke
 def test_nothing_is_left_of_the_memory(victim: str) -> None:
     """Neither in /dev/shm nor in a process, whoever is killed."""
     script = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored\n"
         "from reelwright.stages.decode.processes.pool import *\n"
         "pool = WorkerPool(1).__enter__()\n"
         f"pool.submit(Task(name='a', function='worker_tasks:large', arguments=dict(rows=1000, size={SIZE})))\n"
