@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def run_table(rows: Sequence[RunRow], sort: str | None) -> str:
     """A line a run."""
     from reelwright.cli.format import table_text
-    from reelwright.cli.run.scores import is_headline
+    from reelwright.cli.run.scores import is_headline, score_text, score_title
     from reelwright.pipeline.inspect.comparison import mixed_targets
     from reelwright.pipeline.plan.history import short
 
@@ -30,20 +30,20 @@ def run_table(rows: Sequence[RunRow], sort: str | None) -> str:
             short(row.record.key),
             row.record.node,
             row.record.finished[:16].replace("T", " "),
-            *(number_text(row.scores.get(name)) for name in scores),
+            *(score_text(name, row.scores[name]) if name in row.scores else "-" for name in scores),
             *(_on(row.targets.get(node)) for node in mixed),
             *(setting_text(name, row.settings[name]) if name in row.settings else "-" for name in settings),
         )
         for row in rows
     ]
-    heads = [*(f">{name}" for name in scores), *(f"{node} on" for node in mixed)]
+    heads = [*(f">{score_title(name)}" for name in scores), *(f"{node} on" for node in mixed)]
     return table_text(("key", "node", "finished (UTC)", *heads, *settings), body)
 
 
 def seed_table(groups: Sequence[SeedGroup]) -> str:
     """A line for runs that differ by their seeds alone."""
     from reelwright.cli.format import table_text
-    from reelwright.cli.run.scores import is_headline
+    from reelwright.cli.run.scores import is_headline, score_text, score_title
 
     scores = [name for name in dict.fromkeys(name for group in groups for name in group.means) if is_headline(name)]
     settings = list(dict.fromkeys(name for group in groups for name in group.settings))
@@ -51,12 +51,12 @@ def seed_table(groups: Sequence[SeedGroup]) -> str:
         (
             base_name(group.runs[0].record.node),
             str(len(group.runs)),
-            *(f"{group.means[s]:.4g} ± {group.deviations[s]:.2g}" if s in group.means else "-" for s in scores),
+            *(score_text(s, group.means[s], group.deviations[s]) if s in group.means else "-" for s in scores),
             *(setting_text(name, group.settings.get(name, "-")) for name in settings),
         )
         for group in groups
     ]
-    return table_text(("mean of", ">runs", *(f">{name}" for name in scores), *settings), body)
+    return table_text(("mean of", ">runs", *(f">{score_title(name)}" for name in scores), *settings), body)
 
 
 def _on(targets: str | None) -> str:

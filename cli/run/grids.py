@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from reelwright.cli.format import failure_table, print_json, run_json, seconds_text, table_text
-from reelwright.cli.run.scores import score_cells, summed
+from reelwright.cli.run.scores import score_cells, score_text, score_title, summed
 from reelwright.pipeline.config.seeds import base_name
 from reelwright.pipeline.run.results import FAILED, RAN, SKIPPED, interruptible
 from reelwright.stages.base.registry import produced_by
@@ -57,25 +57,26 @@ def _summary(outcomes: Sequence[Outcome]) -> str:
         for outcome in outcomes
     ]
     score_header, score_rows = score_cells(headlines)
-    bests = [f">{run} val {next(o.best[run][0] for o in outcomes if run in o.best)[4:]}" for run in runs]
+    metrics = {run: next(o.best[run][0] for o in outcomes if run in o.best) for run in runs}
+    bests = [f">{run} {score_title(metric)}" for run, metric in metrics.items()]
     rows = [
         (
             *(value for _, value in outcome.combination.settings),
-            *(f"{outcome.best[run][1]:.4f}" if run in outcome.best else "-" for run in runs),
+            *(score_text(*outcome.best[run]) if run in outcome.best else "-" for run in runs),
             *scores,
             _state(outcome),
             seconds_text(sum(node.seconds for node in outcome.result.nodes)),
         )
         for outcome, scores in zip(outcomes, score_rows, strict=True)
     ]
-    rows += _means(outcomes, runs, headlines)
+    rows += _means(outcomes, metrics, headlines)
     text = table_text((*(f">{name}" for name in names), *bests, *score_header, "state", ">time"), rows)
     failed = {failure: None for outcome in outcomes for failure in outcome.result.failures}
     return f"{text}\n\n{len(failed)} failed:\n{failure_table(list(failed))}" if failed else text
 
 
 def _means(
-    outcomes: Sequence[Outcome], runs: Sequence[str], headlines: Sequence[dict[str, dict[str, Any]]]
+    outcomes: Sequence[Outcome], metrics: Mapping[str, str], headlines: Sequence[dict[str, dict[str, Any]]]
 ) -> list[tuple[str, ...]]:
     """A line for each set of combinations that differ by seeds alone and did not fail: mean ± standard deviation."""
     from reelwright.models.metrics.seed_spread import mean_and_deviation
@@ -91,7 +92,7 @@ def _means(
         if len(members) < 2:
             continue
         best, spread = mean_and_deviation([{run: b[1] for run, b in outcomes[n].best.items()} for n in members])
-        cells = [f"{best[run]:.4f} ± {spread[run]:.4f}" if run in best else "-" for run in runs]
+        cells = [score_text(name, best[run], spread[run]) if run in best else "-" for run, name in metrics.items()]
         found = {node: summed([headlines[n][node] for n in members]) for node in headlines[members[0]]}
         means.append((*values, *cells, *score_cells([*headlines, found])[1][-1], f"of {len(members)} seeds", ""))
     return means

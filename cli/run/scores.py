@@ -84,6 +84,24 @@ def is_headline(name: str) -> bool:
     return name.startswith("val_") or name.rpartition(".")[2] in _NAMES
 
 
+def score_title(name: str) -> str:
+    """Heading of ``<node>.<metric>`` or ``val_<metric>``: its name for people, and % where it is shown in percent."""
+    node, _, metric = name.rpartition(".")
+    words = [node] if node else ["val"] if metric.startswith("val_") else []
+    metric = metric.removeprefix("val_")
+    is_share = metric in _NAMES and metric not in _AS_IT_IS
+    return " ".join([*words, _NAMES.get(metric, metric), *(["%"] if is_share else [])])
+
+
+def score_text(name: str, value: float, deviation: float | None = None) -> str:
+    """``value ± deviation`` below such a heading."""
+    metric = name.rpartition(".")[2].removeprefix("val_")
+    if metric not in _NAMES:
+        return f"{value:.4g}" if deviation is None else f"{value:.4g} ± {deviation:.2g}"
+    scale = 1 if metric in _AS_IT_IS else 100
+    return f"{value * scale:.1f}" + ("" if deviation is None else f" ± {deviation * scale:.1f}")
+
+
 def _metrics(headlines: Iterable[Mapping[str, Any]]) -> list[str]:
     found = list(headlines)
     return [name for name in _NAMES if any(name in headline for headline in found)][:_MAX_COLUMNS]
@@ -93,9 +111,7 @@ def _cell(headline: Mapping[str, Any], name: str) -> str:
     if name not in headline:
         return "-"
     scale = 1 if name in _AS_IT_IS else 100
-    value = f"{headline[name] * scale:.1f}"
-    if name in headline.get("std", {}):
-        value += f" ± {headline['std'][name] * scale:.1f}"
+    value = score_text(name, headline[name], headline.get("std", {}).get(name))
     if name in headline.get("intervals", {}):
         low, high = (end * scale for end in headline["intervals"][name])
         value += f" [{low:.1f}, {high:.1f}]"

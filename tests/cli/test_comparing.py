@@ -59,6 +59,8 @@ def test_diff_and_compare(copied: Path) -> None:
     table = reelwright(copied, "compare", "--sort", "macro_f1", "--limit", "1").stdout.splitlines()
     assert table[0].split()[:2] == ["key", "node"]
     assert table[2].startswith(run["key"][:8])
+    assert "scores macro F1 %" in table[0]  # named and in percent as in the table of a run
+    assert f"{100 * run['scores']['scores.macro_f1']:.1f}" in table[2].split()
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def test_all_nodes_until_the_run_ends(project: Project, monkeypatch: pytest.Monk
     assert first["predict"][1] == "waiting"
     stage, state, done, rate, loss, val, left = first["train"]
     assert (stage, state, done, loss, val) == (
-        *("train", "running", "40 of 100 windows", "0.2500 (epoch 3)", "macro_f1 0.5000"),
+        *("train", "running", "40 of 100 windows", "0.2500 (epoch 3)", "macro F1 50.0 %"),
     )
     assert rate.endswith(" windows/s")
     assert left
