@@ -57,8 +57,8 @@ def _alignment(found: Found) -> Iterator[tuple[dict[str, Measure], int]]:
 
 def _of_pairs(pairs: Sequence[Found], numbers: Mapping[str, str]) -> Iterator[tuple[dict[str, Measure], int]]:
     """Nothing where two videos have one name: it is not known then which pair is whose."""
-    places = {name: place for place, name in enumerate(dict.fromkeys(pair["query"] for pair in pairs))}
-    places |= {name: len(places) for name in {pair["key"] for pair in pairs} - set(places)}
+    names = dict.fromkeys(pair[end] for end in ("query", "key") for pair in pairs)
+    places = {name: place for place, name in enumerate(names)}
     known = {(pair["query"], pair["key"]) for pair in pairs}
     if not pairs or len(known) < len(pairs) or any(query == key for query, key in known):
         return
