@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from reelwright.stages.base.config import Settings, execution, matters, node_input, training
 from reelwright.stages.base.plugins import PluginUse, is_plugin
@@ -141,6 +141,15 @@ class LearningSettings(StageConfig):
         number = window.per_epoch or times * sum(window.num_windows(count) for count in learnt)
         batches = math.floor(number / self.batch_size) if self.drop_last else math.ceil(number / self.batch_size)
         return int(self.epochs * math.ceil(batches / self.optimizer.accumulate))
+
+    @field_validator("log_to", mode="before")
+    @classmethod
+    def _is_logged_anyway(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple) and {"tensorboard", "csv", "json"} & set(map(str, value)):
+            raise ValueError(
+                "TensorBoard's files and metrics.jsonl are always written; name mlflow or wandb, or leave it out"
+            )
+        return value
 
     @model_validator(mode="after")
     def _warm_up_ends(self) -> Self:
