@@ -53,7 +53,12 @@ class Crops:
 
     def geometry(self, config: DataConfig) -> Geometry:
         """What the decoding processes do: resize, without a crop."""
-        return Geometry(resize=self.short_side, interpolation=config.interpolation, antialias=config.antialias)
+        return Geometry(
+            resize=self.short_side,
+            interpolation=config.interpolation,
+            antialias=config.antialias,
+            resize_with=config.resize_with,
+        )
 
     def boxes(self, height: int, width: int) -> tuple[Box, ...]:
         """The crops of resized frames of that size, each once."""
