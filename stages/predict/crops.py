@@ -52,7 +52,7 @@ class Crops:
         return cls(num_crops=num_crops, size=height, short_side=short_side or height)
 
     def geometry(self, config: DataConfig) -> Geometry:
-        """What the decoding processes do: resize, without a crop."""
+        """What is done to decoded frames: resize, without a crop."""
         return Geometry(
             resize=self.short_side,
             interpolation=config.interpolation,
