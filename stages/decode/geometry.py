@@ -77,12 +77,14 @@ class Geometry:
 def apply(frames: Frames, geometry: Geometry) -> Frames:
     """Crop and resize (T, H, W, 3) uint8 frames; (T, h, w, 3) uint8, each from its own frame only.
 
-    Raises ValueError when `box` does not lie inside the frames.
+    Raises ValueError when `box` does not lie inside the frames, or nothing would be left of them.
     """
     if geometry.box is not None:
         frames = _cut_box(frames, geometry.box)
     if geometry.resize is not None or geometry.crop == "squash":
         size = resized(frames.shape[1:3], geometry)
+        if min(size) < 1:
+            raise ValueError(f"frames of {frames.shape[1]} x {frames.shape[2]} (height x width) would become {size}")
         if size != frames.shape[1:3] and geometry.antialias:
             is_smaller = size[0] < frames.shape[1] and size[1] < frames.shape[2]
             keep = geometry.size if is_smaller and geometry.interpolation != "nearest" else None

@@ -105,7 +105,7 @@ class VideoRows:
                 damage, row = error, None
             clock.decode_seconds += clock.lap()
             if row is not None:
-                frame = row[3] if step is None else _applied(row[3][None], step)[0]  # small frames wait, not large ones
+                frame = row[3] if step is None else applied(row[3][None], step)[0]  # small frames wait, not large ones
                 batch.append((*row[:3], frame))
             clock.preprocess_seconds += clock.lap()
             if batch and (row is None or len(batch) == size or len(batch) * batch[-1][3].nbytes >= most_bytes):
@@ -264,7 +264,7 @@ def _counted(error: ItemError, produced: int, total: int) -> ItemError:
     return ItemError(error.cause, f"{produced} of {total} rows are there, then {error}", status="truncated")
 
 
-def _applied(frames: geometries.Frames, step: Geometry) -> geometries.Frames:
+def applied(frames: geometries.Frames, step: Geometry) -> geometries.Frames:
     """(n, h, w, 3) frames after ``step``. Raises ItemError (geometry) where it does not fit them."""
     try:
         return geometries.apply(frames, step)

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from reelwright.stages.base.work import VideoItem
 from reelwright.stages.datasets.sampling.needed import Needed
 from reelwright.stages.decode.config import DecodeConfig
-from reelwright.stages.decode.geometry import Geometry, apply
+from reelwright.stages.decode.geometry import Geometry
 from reelwright.stages.decode.processes.attempts import Attempt, DecodeResult, Plan, attempt_all, num_cores, num_workers
 from reelwright.stages.decode.readers import backend_order
+from reelwright.stages.decode.rows import applied
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,11 +125,14 @@ def stream_frames(
 
 
 def _seen(geometry: Geometry, body: dict[str, Any], arrays: list[NDArray[Any]]) -> list[NDArray[Any]]:
-    """The arrays of a message, frames resized and cropped here, where they need no second way between processes."""
+    """The arrays of a message, frames resized and cropped here, where they need no second way between processes.
+
+    Raises ItemError (geometry) for frames that cannot be: so long that nothing is left of their short side.
+    """
     if body["event"] != "chunk":
         return arrays
     started = time.perf_counter()
-    frames = apply(arrays[0], geometry)
+    frames = applied(arrays[0], geometry)
     body["seconds"][1] += time.perf_counter() - started
     return [frames, *arrays[1:]]
 

@@ -1,6 +1,6 @@
 """The engine: frames of many videos in, rows of each into a sink; decoding, forward pass and writing overlap.
 
-    decode + geometry        reader thread          main thread                    writer thread
+    decode, then geometry    reader thread          main thread                    writer thread
     worker processes  ---->  events, bounded  --->  rows -> batches -> encoder --->  sink (shards, ledger)
 
 Batches are filled across videos. What a failed attempt left is dropped, wherever it is on its way. Memory is bounded by

@@ -52,8 +52,13 @@ class Crops:
         return cls(num_crops=num_crops, size=height, short_side=short_side or height)
 
     def geometry(self, config: DataConfig) -> Geometry:
-        """What the decoding processes do: resize, without a crop."""
-        return Geometry(resize=self.short_side, interpolation=config.interpolation, antialias=config.antialias)
+        """What is done to decoded frames: resize, without a crop."""
+        return Geometry(
+            resize=self.short_side,
+            interpolation=config.interpolation,
+            antialias=config.antialias,
+            resize_with=config.resize_with,
+        )
 
     def boxes(self, height: int, width: int) -> tuple[Box, ...]:
         """The crops of resized frames of that size, each once."""

@@ -109,9 +109,9 @@ def late_reading(setting: Any) -> Iterator[dict[str, Any]]:
 
 
 def not_finite(setting: Any) -> Iterator[dict[str, Any]]:
-    """A loss that is NaN ends the training, and no file holds what came of it."""
+    """A loss that is NaN, of the last update before weights are kept, ends the training; no file holds it."""
     trainer = _trainer(setting, "poisoned", is_late=True, checkpoint_every=1, keep_every=1)
-    said, data = "nothing", _Windows(64, batch_size=8, poisoned=40)
+    said, data = "nothing", _Windows(64, batch_size=8, poisoned=60)
     try:
         trainer.fit(data)
     except StageError as error:
@@ -120,7 +120,7 @@ def not_finite(setting: Any) -> Iterator[dict[str, Any]]:
         value for path in (setting.folder / "poisoned").rglob("*.safetensors") for value in load_file(path).values()
     ]
     is_right = (
-        "update 6 " in said and "inputs that are not finite" in said and all(bool(v.isfinite().all()) for v in files)
+        "update 8 " in said and "inputs that are not finite" in said and all(bool(v.isfinite().all()) for v in files)
     )
     yield {
         "what": "a loss that is not finite is named",

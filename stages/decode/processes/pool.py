@@ -28,7 +28,7 @@ from reelwright.stages.decode.processes import wire
 from reelwright.stages.decode.processes.ahead import next_child
 from reelwright.stages.decode.processes.child import START_LIMIT_SECONDS, Child
 from reelwright.storage.bucket.download_cache import local_file
-from reelwright.storage.errors import InputError, ReelwrightError
+from reelwright.storage.errors import InputError, ItemError, ReelwrightError
 from reelwright.storage.store_errors import why_broken
 from reelwright.storage.urls import is_url
 
@@ -46,7 +46,9 @@ class Task:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     timeout_seconds: float | None = None  # of waiting for this task, in all
     through: Callable[[dict[str, Any], list[NDArray[Any]]], list[NDArray[Any]]] | None = None
-    """What becomes of the arrays of a message (it may change the body), in the thread that serves its process."""
+    """What becomes of the arrays of a message (it may change the body), in the thread that serves its process.
+
+    An ItemError ends the task; any other error is raised where events are read."""
 
 
 @dataclass(frozen=True)
@@ -174,12 +176,9 @@ class WorkerPool:
                     return TaskEnded(task.name, "ok", "", "", waited)
                 else:
                     return TaskEnded(task.name, header["status"], header["cause"], header["message"], waited)
-        except TimeoutError:
+        except (TimeoutError, ItemError) as error:  # the one of `through`: the process has more to send
             worker.kill()
-            message = (
-                f"no end after {task.timeout_seconds:g} s; the process was stopped. Raise timeout_seconds if it is slow"
-            )
-            return TaskEnded(task.name, "timeout", "timeout", message, task.timeout_seconds or 0.0)
+            return _given_up(task, error, waited)
         except (EOFError, OSError):
             return _died(task, worker.reap(), waited)
         return TaskEnded(task.name, "failed", "closed", "the pool was closed", waited)
@@ -204,6 +203,13 @@ def _start(worker: Child, task: Task) -> TaskEnded | None:
     else:
         return None
     return TaskEnded(task.name, wire.UNUSABLE, wire.MACHINE, f"the decoding process {message}", 0.0)
+
+
+def _given_up(task: Task, error: TimeoutError | ItemError, seconds: float) -> TaskEnded:
+    if isinstance(error, ItemError):
+        return TaskEnded(task.name, error.status, error.cause, str(error), seconds)
+    message = f"no end after {task.timeout_seconds:g} s; the process was stopped. Raise timeout_seconds if it is slow"
+    return TaskEnded(task.name, "timeout", "timeout", message, task.timeout_seconds or 0.0)
 
 
 def _died(task: Task, cause: str, seconds: float) -> TaskEnded:

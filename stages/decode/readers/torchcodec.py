@@ -31,6 +31,7 @@ class TorchcodecReader(Indexed):
 
         torch.set_num_threads(1)
         self.index = index
+        self._is_checked = False
         try:
             self._video: Any = VideoDecoder(
                 str(path),
@@ -59,6 +60,9 @@ class TorchcodecReader(Indexed):
                 frame = self._video[number].cpu().numpy()
             except (RuntimeError, IndexError) as error:
                 raise ItemError("backend_failed", f"at frame {number}: {_line(error)}") from None
+            if not self._is_checked:
+                self._check_device()  # some releases know only now
+                self._is_checked = True
             for _ in range(repeats):
                 yield number, frame
 

@@ -1,4 +1,4 @@
-"""From frames to what the encoder is fed: uint8 geometry in the decoding processes, normalisation on the device.
+"""From frames to what the encoder is fed: uint8 geometry beside the decoding processes, normalisation on the device.
 
     frame (H,W,3) uint8 --resize, crop--> (h,w,3) uint8 --copy to device--> (x / 255 - mean) / std, float
 
@@ -49,7 +49,7 @@ def _scaled(own: DataConfig, size: tuple[int, int]) -> int | tuple[int, int]:
 
 
 def geometry_of(config: DataConfig) -> Geometry:
-    """Resize and crop of ``config``, to be done in the decoding processes."""
+    """Resize and crop of ``config``, done in the threads that serve the decoding processes."""
     red, green, blue = (round(255 * value) for value in config.mean)
     return Geometry(
         size=config.size,

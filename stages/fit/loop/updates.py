@@ -226,7 +226,7 @@ class Updater:
             numbers = [loss.item() for loss in losses], norm.item(), float(weight), is_stopping
             return lambda: numbers
         with self.clock.part("communication") if self.world.size > 1 else contextlib.nullcontext():
-            stops = torch.tensor(float(is_stopping), device=self.device)
+            stops = torch.full((), float(is_stopping), device=self.device)  # `torch.tensor` would wait for the device
             means = torch.stack([*(loss.float() / self.world.size for loss in losses), stops])
             own = [norm.double(), *([weight.double()] if isinstance(weight, Tensor) else [])]
             pending = self._download({"": torch.cat([self.world.sum(means).double(), torch.stack(own)])})

@@ -106,6 +106,20 @@ class TestTorchcodecOnTheGpu(ReaderContract):
         with pytest.raises(UnusableMachineError, match="NVIDIA_DRIVER_CAPABILITIES"):
             open_reader(grey_video, DecodeConfig(), backend=self.backend)
 
+    def test_what_is_known_only_after_a_frame_is_asked_then(
+        self, grey_video: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from torchcodec.decoders import VideoDecoder
+
+        said = ""
+        monkeypatch.setattr(VideoDecoder, "cpu_fallback", property(lambda _: said))
+        reader = open_reader(grey_video, DecodeConfig(), backend=self.backend)
+        said = "Fallback status: Falling back due to: Unknown reason"
+        with pytest.raises(ItemError, match="the GPU does not decode it") as caught:
+            next(reader.read([0, 1]))
+        assert caught.value.cause == "backend_unsuited"
+        reader.close()
+
     @pytest.mark.parametrize(("shift", "is_refused"), [(3, False), (5, True)])
     def test_colours_may_differ_a_little_and_frames_may_not(
         self, grey_video: Path, monkeypatch: pytest.MonkeyPatch, shift: int, is_refused: bool

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from reelwright.stages.base.work import SilentReporter, VideoItem, Work
 from reelwright.stages.datasets.sampling.clips import ClipSampling
@@ -119,6 +120,23 @@ def test_geometries_come_one_after_the_other(grey_video: Path) -> None:
     )
     chunks, _, _ = collect(events)
     assert chunks["grey"][0].frames.shape == (4, 16, 20, 3)
+
+
+@pytest.mark.parametrize("resize_with", ["pillow", "torch"])
+def test_frames_that_cannot_be_resized_stop_nobody(tmp_path: Path, grey_video: Path, resize_with: str) -> None:
+    strip = tmp_path / "strip"
+    strip.mkdir()
+    for number in range(2):
+        Image.fromarray(np.zeros((1, 70, 3), np.uint8)).save(strip / f"{number}.png")
+    geometry = Geometry(resize=(32, 32), size=(32, 32), crop="border", resize_with=resize_with)
+    events = stream_frames(
+        [item(strip), item(grey_video)], decode=DecodeConfig(), frames_store=None, geometry=geometry, workers=1
+    )
+    chunks, ends, _ = collect(events)
+    assert (ends["strip"].status, ends["strip"].cause) == ("failed", "geometry")
+    assert "1 x 70 (height x width) would become (0, 32)" in ends["strip"].message
+    assert ends[grey_video.stem].status == "ok"
+    assert chunks[grey_video.stem][0].frames.shape[1:] == (32, 32, 3)
 
 
 def bad_files(folder: Path) -> list[VideoItem]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pickle
@@ -11,9 +12,11 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from reelwright.models.contracts import VideoModel
+from reelwright.stages.base.devices import Pending
 from reelwright.stages.base.work import SilentReporter
 from reelwright.stages.datasets.sampling.draws import EpochSampler
 from reelwright.stages.datasets.tasks.labels import LabelSpace
@@ -21,7 +24,7 @@ from reelwright.stages.datasets.tasks.task import build_task
 from reelwright.stages.fit.loop import saving
 from reelwright.stages.fit.loop.batches import Batch
 from reelwright.stages.fit.loop.checkpoints import load_last
-from reelwright.stages.fit.loop.progress import TIMINGS
+from reelwright.stages.fit.loop.progress import TIMINGS, Progress
 from reelwright.stages.fit.loop.trainer import Rates, Trainer, TrainerSettings
 from reelwright.stages.fit.optim.build import build_lr_schedule, build_optimizer, parameter_groups
 from reelwright.stages.fit.optim.config import OptimizerSettings, ScheduleSettings
@@ -291,6 +294,29 @@ def test_numbers_that_are_read_late_are_the_same(tmp_path, settings):
     second = _fit(_late(_trainer(tmp_path / "late", **settings)))
     assert _numbers(first.folder) == _numbers(second.folder)
     assert _same_weights(first.module, second.module)
+
+
+class _Waits(TorchFunctionMode):
+    """Notes what would wait for a GPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function in (torch.tensor, Tensor.cpu, Tensor.tolist, Tensor.numpy, Tensor.__bool__):
+            self.found.append(function)
+        return function(*args, **(kwargs or {}))
+
+
+def test_an_update_that_is_read_late_waits_for_nothing(tmp_path):
+    updater = _late(_trainer(tmp_path)).updater
+    updater._download = lambda tensors: Pending({name: value.clone() for name, value in tensors.items()})
+    group = list(itertools.islice(Rows().epoch(0), 2))
+    with _Waits() as waits:
+        step = updater.update(group, Progress(), is_stopping=True)
+    assert not waits.found
+    assert step.result().is_stopping
 
 
 @pytest.mark.parametrize("update", [1, 6, 9, 24])

@@ -248,6 +248,9 @@ def test_what_the_encoder_cannot_take_is_refused():
     )
     wide = replace(square, size=(32, 48))
     assert Crops.of(square, num_crops=3, short_side=None, where="p").short_side == 32
+    assert Crops.of(square, num_crops=3, short_side=None, where="p").geometry(square).resize_with == "pillow"
+    by_torch = replace(square, resize_with="torch")
+    assert Crops.of(by_torch, num_crops=3, short_side=None, where="p").geometry(by_torch).resize_with == "torch"
     with pytest.raises(ConfigError, match="p: short_side: 31 is not allowed: the encoder sees 32 pixels"):
         Crops.of(square, num_crops=3, short_side=31, where="p")
     with pytest.raises(ConfigError, match="p: crops are square, but the encoder sees 32 x 48"):
