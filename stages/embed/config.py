@@ -203,13 +203,14 @@ class EmbedConfig(StageConfig):
     def spec(self) -> dict[str, Any]:
         """As in StageConfig; the embedding head counts only where there is one.
 
-        That frames are seen as the run saw them was not so in earlier releases, whose embeddings are others.
+        That frames, and the padding of clips, are seen as the run saw them was not so in earlier releases, whose
+        embeddings are others.
         """
         values = super().spec()
         if self.embeddings:
             return {name: values[name] for name in _OF_ROWS}
         if self.run is not None:
-            values["seen"] = "as in the run"
+            values["seen"] = "as in the run, padding too"
             usual = sorted(name for name in self.clip_given if name not in self.clip.model_dump(exclude_defaults=True))
             values |= {"clip_given": usual} if usual else {}  # a run may have others
         if self.embed_dim is None:
