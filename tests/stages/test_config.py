@@ -221,6 +221,13 @@ def test_settings_count_only_where_they_say_something(
         ("pretrain", {"key_frames": {"seconds": 1}, "sampling": "all"}, {"sampling": "key_frames"}),
         ("pretrain", {"synthetic_splits": ["made"]}, {"batch": {"synthetic_per_class": 2}}),
         ("pretrain", {"objective": {"margin": 0.2}}, {"objective.name": "batch_all"}),
+        (
+            "train",
+            {"model": {"name": "attention_branch", "branch": False, "time": "convolutional"}},
+            {"model.branch": True},
+        ),
+        ("train", {"model": {"name": "attention_branch", "branch": "ungated", "space": "positive"}}, {}),
+        ("train", {"model": {"name": "storm_transformer", "projected": 8}}, {"model.attention": "linformer"}),
     ],
     ids=str,
 )
@@ -247,17 +254,6 @@ def _with(given: dict[str, Any], needs: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("stage", "given", "match"),
     [
-        ("train", {"model": {"name": "attention_branch", "branch": False, "time": "convolutional"}}, "branch: false"),
-        (
-            "train",
-            {"model": {"name": "attention_branch", "branch": "ungated", "space": "positive"}},
-            "space is positive",
-        ),
-        (
-            "train",
-            {"model": {"name": "storm_transformer", "projected": 8}},
-            "projected is 8, which with attention: full",
-        ),
         ("train", {**VIEWS, "model": {"name": "carl", "split": 2}}, r"model\.split has no effect with source: rows"),
         (
             "train",
