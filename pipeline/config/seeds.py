@@ -172,7 +172,7 @@ def _check(
 
 
 def _varied(config: StageConfig, seed: int | str, seeds: Seeds, *, is_own: bool) -> dict[str, Any]:
-    """What a node of one seed has of its own; of a fold all that learn or score: the latter on what is held out."""
+    """What a node of one seed has of its own; of a fold all that learn, and what scores or draws: what is held out."""
     if isinstance(seed, int):
         return {SEED: seed} if is_own else {}
     chosen = getattr(config, _CHOSEN, ()) if _CHOSEN in config.model_fields_set else ()
@@ -182,8 +182,9 @@ def _varied(config: StageConfig, seed: int | str, seeds: Seeds, *, is_own: bool)
 
 
 def _splits_of_fold(config: StageConfig) -> tuple[str, ...]:
-    """The settings that say of which splits a node learns, or which it scores."""
-    names = {"run": (_LEARNT, _CHOSEN), "scores": (_LEARNT, _MEASURED)}.get(config.produces, ())
+    """The settings that say of which splits a node learns, or which it scores or draws."""
+    known = {"run": (_LEARNT, _CHOSEN), "scores": (_LEARNT, _MEASURED), "pictures": (_MEASURED,)}
+    names = known.get(config.produces, ())
     return tuple(name for name in names if name in type(config).model_fields)
 
 

@@ -88,12 +88,13 @@ def test_each_fold_is_held_out_once_and_scored(tmp_path: Path) -> None:
 def test_what_learns_behind_a_fold_does_not_see_what_is_held_out_either(tmp_path: Path) -> None:
     """Else it would be scored on what it learned from: splits are train, val and test unless the file says others."""
     tune = "stages.tune={uses: finetune, spatial: embed, temporal: train}"
-    file = load(tmp_path, "train.folds=all", tune, "predict.run=tune", "predict.frames=frames")
+    drawn = "stages.drawn={uses: render, predictions: predict}"
+    file = load(tmp_path, "train.folds=all", tune, "predict.run=tune", "predict.frames=frames", drawn)
     for held in ("train", "val", "test"):
         learns = file.nodes[f"tune@{held}"]
         assert learns.train_splits == file.nodes[f"train@{held}"].train_splits
         assert held not in learns.wanted_splits()
-        assert file.nodes[f"scores@{held}"].splits == (held,)
+        assert file.nodes[f"scores@{held}"].splits == file.nodes[f"drawn@{held}"].splits == (held,)
     with pytest.raises(
         ConfigError, match=r"stages.tune.train_splits: it reads .* folds train, val, test, each .* leave it out"
     ):
