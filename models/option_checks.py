@@ -38,6 +38,10 @@ class ModelOptions:
     SHARES: ClassVar[tuple[str, ...]] = ("dropout",)  # at least 0 and below 1
     CHOICES: ClassVar[Mapping[str, Sequence[object]]] = MappingProxyType({})
 
+    def without_effect(self) -> tuple[str, ...]:
+        """Options that change nothing as the others are, whatever their value; runs that have them are read."""
+        return ()
+
     def __post_init__(self) -> None:
         """Raise ValueError for impossible values."""
         values = ((entry, getattr(self, entry.name)) for entry in fields(self))

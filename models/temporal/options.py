@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
-from reelwright.models.option_checks import ModelOptions, check_unused
+from reelwright.models.option_checks import ModelOptions
 
 POSITIONS = ("learned", "sinusoidal")
 ATTENTIONS = ("full", "neighbours", "linformer")
@@ -91,12 +91,10 @@ class StormTransformerOptions(ModelOptions):
     SHARES: ClassVar[tuple[str, ...]] = ("dropout", "embedding_dropout")
     CHOICES: ClassVar[Mapping[str, Sequence[object]]] = {"attention": ATTENTIONS, "pool": ("cls", "mean")}
 
-    def __post_init__(self) -> None:
-        """Raise ValueError for impossible values, and those without effect."""
-        super().__post_init__()
+    def without_effect(self) -> tuple[str, ...]:
+        """As of all models."""
         of_kinds = {"neighbours": "neighbours", "linformer": "projected"}
-        unused = [name for kind, name in of_kinds.items() if kind != self.attention]
-        check_unused(self, unused, because=f"attention: {self.attention}")
+        return tuple(name for kind, name in of_kinds.items() if kind != self.attention)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,12 +176,13 @@ class AttentionBranchOptions(ModelOptions):
         in_time = ("attention.time",) if self.branch is True else ()
         return ("attention.space", *in_time, *of_branch, "logits")
 
+    def without_effect(self) -> tuple[str, ...]:
+        """As of all models."""
+        return () if self.branch is True else ("space",) if self.branch else ("time", "space", "version")
+
     def __post_init__(self) -> None:
         """Refuse impossible values."""
         super().__post_init__()
-        if self.branch is not True:
-            unused = ("space",) if self.branch else ("time", "space", "version")
-            check_unused(self, unused, because=f"branch: {self.branch or 'false'}")
         if self.width % 4:
             message = f"width is {self.width}; it must be a multiple of 4."
             raise ValueError(message)

@@ -97,6 +97,8 @@ def build_pipeline(values: dict[str, Any], *, path: Path, overrides: Sequence[st
     seeds: dict[str, Seeds] = {}
     videos = parse_config(VideosConfig, settings.videos, where=f"{path}: videos")
     nodes = {name: _node(name, block, path, seeds, splits=videos.splits) for name, block in settings.stages.items()}
+    for name, config in nodes.items():
+        _check_effects(name, config, overrides, where=f"{path}: stages.{name}")
     labels = None if settings.labels is None else parse_config(LabelsConfig, settings.labels, where=f"{path}: labels")
     return PipelineFile(
         path=path,
@@ -126,13 +128,32 @@ def _node(
     seeds.update({} if asked is None else {name: asked})
     own = SEEDS in model.model_fields
     values = {key: value for key, value in block.items() if key not in {_USES, FOLDS} and (key != SEEDS or own)}
-    config = parse_config(model, values, where=where)
+    return parse_config(model, values, where=where)
+
+
+def _check_effects(name: str, config: StageConfig, overrides: Sequence[str], *, where: str) -> None:
+    """Raise ConfigError for a setting that changes nothing, unless overrides, which do not give it, made it so.
+
+    codec=lossless over a file with codec: jpeg and quality: 80 is meant; nobody can take quality out of a file so.
+    """
+    begins = (f"{name}.", f"stages.{name}.")
+    laid = [entry.removeprefix(start) for entry in overrides for start in begins if entry.startswith(start)]
+    over = [_steps(entry.partition("=")[0]) for entry in laid]
     for place, value in without_effect(config):
+        own = _steps(place)
+        if any(path[: len(own) - 1] == own[:-1] for path in over) and not any(
+            path[: len(own)] == own[: len(path)] for path in over
+        ):
+            continue
         raise ConfigError(
             f"{where}.{place} is {_shown(value)}, which changes nothing as the other settings are; leave it out, or "
             f"give what it is of (`reelwright settings {config.stage}` says it)"
         )
-    return config
+
+
+def _steps(place: str) -> list[str]:
+    """optimizer.groups[0].lr_scale: optimizer, groups, 0, lr_scale."""
+    return place.replace("[", ".").replace("]", "").split(".")
 
 
 def _shown(value: Any) -> Any:

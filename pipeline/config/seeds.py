@@ -110,7 +110,7 @@ def spread(nodes: Mapping[str, StageConfig], asked: Mapping[str, Seeds], *, wher
         return dict(nodes)
     reads = {name: [parent for names in config.inputs().values() for parent in names] for name, config in nodes.items()}
     seeds = _seeds_of_all(nodes, asked, reads, where=where)
-    _check(nodes, asked, where=where)
+    _check(nodes, asked, seeds, where=where)
     found: dict[str, StageConfig] = {}
     for name, config in nodes.items():
         if name not in seeds:
@@ -147,8 +147,21 @@ def _seeds_of_all(
     return seeds
 
 
-def _check(nodes: Mapping[str, StageConfig], asked: Mapping[str, Seeds], *, where: str) -> None:
-    """Raise ConfigError for a node whose seed changes nothing."""
+def _check(
+    nodes: Mapping[str, StageConfig], asked: Mapping[str, Seeds], all_seeds: Mapping[str, Seeds], *, where: str
+) -> None:
+    """Raise ConfigError for a node whose seed changes nothing, and one of a fold that says its splits itself."""
+    for name, seeds in all_seeds.items():
+        config = nodes[name]
+        own = set() if isinstance(seeds[0], int) or name in asked else config.model_fields_set
+        if not set(getattr(config, _CHOSEN, ())) & set(seeds):
+            own = own - {_CHOSEN}
+        given = next((field for field in _splits_of_fold(config) if field in own), None)
+        if given is not None:
+            raise ConfigError(
+                f"{where}: stages.{name}.{given}: it reads a node of the folds {_listed(seeds)}, each of which is held "
+                f"out once: that says {given}; leave it out"
+            )
     of_seeds = [name for name, seeds in asked.items() if isinstance(seeds[0], int)]
     idle = next((name for name in of_seeds if not nodes[name].counts(SEED)), None)
     if idle is not None:
@@ -159,17 +172,20 @@ def _check(nodes: Mapping[str, StageConfig], asked: Mapping[str, Seeds], *, wher
 
 
 def _varied(config: StageConfig, seed: int | str, seeds: Seeds, *, is_own: bool) -> dict[str, Any]:
-    """What a node of one seed has of its own; of a fold also those that score: on what is held out."""
+    """What a node of one seed has of its own; of a fold all that learn, and what scores or draws: what is held out."""
     if isinstance(seed, int):
         return {SEED: seed} if is_own else {}
+    chosen = getattr(config, _CHOSEN, ()) if _CHOSEN in config.model_fields_set else ()
     others = tuple(name for name in seeds if name != seed)
-    if is_own:
-        chosen = getattr(config, _CHOSEN, ()) if _CHOSEN in config.model_fields_set else ()
-        return {_LEARNT: others, **({_CHOSEN: chosen} if _CHOSEN in type(config).model_fields else {})}
-    if config.produces != "scores":
-        return {}
-    own = {_MEASURED: (seed,), _LEARNT: others}
-    return {name: value for name, value in own.items() if name in type(config).model_fields}
+    values = {_LEARNT: others, _CHOSEN: chosen, _MEASURED: (seed,)}
+    return {name: values[name] for name in _splits_of_fold(config)}
+
+
+def _splits_of_fold(config: StageConfig) -> tuple[str, ...]:
+    """The settings that say of which splits a node learns, or which it scores or draws."""
+    known = {"run": (_LEARNT, _CHOSEN), "scores": (_LEARNT, _MEASURED), "pictures": (_MEASURED,)}
+    names = known.get(config.produces, ())
+    return tuple(name for name in names if name in type(config).model_fields)
 
 
 def _reading(config: StageConfig, names: Mapping[str, list[str]]) -> StageConfig:

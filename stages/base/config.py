@@ -112,6 +112,10 @@ class Settings(BaseModel):
         """The plug-in that this block names, if it names one."""
         return None
 
+    def without_effect(self) -> tuple[str, ...]:
+        """Of what is given beyond the fields, options that change nothing as the others are."""
+        return ()
+
     @classmethod
     def is_kept(cls, field: str, name: str) -> bool:
         """Whether a setting of a block with a `name` stays as it is when the block is given the name ``name``.
@@ -191,8 +195,10 @@ def without_effect(block: Settings, *, place: str = "") -> Iterator[tuple[str, A
     """Settings that are given and not as usual, but change nothing as the others are: (place, value).
 
     They are of another name (`of_names`), enter no key (`setting(when=...)`) or do not matter (`matters(when=...)`), of
-    a block or of those in it.
+    a block or of those in it, or options that a block says itself.
     """
+    for name in block.without_effect():
+        yield f"{place}{name}", (block.model_extra or {})[name]
     for name in sorted(block.model_fields_set & type(block).model_fields.keys()):
         field, value = type(block).model_fields[name], getattr(block, name)
         extra = extra_of(field)

@@ -13,6 +13,8 @@ from reelwright.stages.base.stage_config import StageConfig
 from reelwright.stages.named import NamedSettings
 from reelwright.storage.errors import ConfigError
 
+_OF_SETS = ("multi_label", "heads")  # tasks whose predictions are a probability of each class
+
 
 class StepScoreSettings(Settings):
     """How completed steps are scored; of steps nodes only."""
@@ -88,7 +90,7 @@ class EvaluateConfig(StageConfig):
     report_videos: PositiveInt = setting(50, when=lambda config: config.report, of_report=True)
     """Videos with a timeline in the report, the worst ones first; all are in the tables."""
     threshold: float = Field(0.5, gt=0, lt=1)
-    """Probability from which a class counts as present (task multi_label)."""
+    """Probability from which a class counts as present (tasks multi_label and heads)."""
     steps: StepScoreSettings = StepScoreSettings()
     embeddings: str | None = node_input(None, kinds=("embeddings",))
     """An embed node whose rows the report shows in a plane, coloured by label; of steps, by the true state. Unless
@@ -150,9 +152,10 @@ class EvaluateConfig(StageConfig):
         task = getattr(read.get(getattr(run, "temporal", None) or "", run), "task", None)
         if self.joint and task not in {None, "heads"}:
             raise ConfigError(f"{where}: joint: {', '.join(self.joint)} is of task heads, but the run's is {task}")
-        if self.threshold != type(self).model_fields["threshold"].default and task not in {None, "multi_label"}:
+        if self.threshold != type(self).model_fields["threshold"].default and task not in {None, *_OF_SETS}:
             raise ConfigError(
-                f"{where}: threshold is {self.threshold:g}, of task multi_label, but the run's is {task}; leave it out"
+                f"{where}: threshold is {self.threshold:g}, of task {' or '.join(_OF_SETS)}, but the run's is {task}; "
+                "leave it out"
             )
         return self
 

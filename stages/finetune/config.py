@@ -202,7 +202,8 @@ class FinetuneConfig(NetworkSettings):
         self._refuse_given(("preprocess",), "that of the embed node that spatial names; set it there")
         self._refuse_given(("experts",), "of model cast; leave it out")
         check_windows(self)
-        if self.traits_per_row and (model.name == "mlp" or model.options().get("pool") is not None):
+        pools = model.is_ours() and (model.name == "mlp" or model.options().get("pool") is not None)
+        if self.traits_per_row and pools:
             raise ValueError(
                 f"task per_row answers for every row, which {'mlp' if model.name == 'mlp' else 'model.pool'} does not; "
                 "use linear, gru, transformer, and leave pool out"

@@ -61,6 +61,14 @@ class ModelSettings(NamedSettings):
         owner(**options)
         return self
 
+    def without_effect(self) -> tuple[str, ...]:
+        """As of every block; of ours, options that differ from the usual."""
+        if not self.is_ours():
+            return ()
+        owner, options = MODEL_OPTIONS[self.name], self.options()
+        names = owner(**options).without_effect()
+        return tuple(name for name in names if name in options and options[name] != getattr(owner, name))
+
     def option(self, name: str, default: Any = None) -> Any:
         """The value of an option, given or the model's own default; ``default`` for models that have no such option."""
         return self.options().get(name, getattr(MODEL_OPTIONS.get(self.name), name, default))

@@ -86,7 +86,8 @@ def stages_of(stages: dict[str, Any], seeds: range, *, streams: Sequence[str] = 
             name, source = f"{_name(stream)}_{seed}", STREAMS[stream]
             made[name] = {**stages[source], "seed": seed}
             if stream == "uniform":
-                made[name]["window"] = {**stages[source]["window"], "sampling": "per_video"}
+                window = {key: value for key, value in stages[source]["window"].items() if key != "events"}
+                made[name]["window"] = {**window, "sampling": "per_video"}
             made[f"{name}_predict"] = {"uses": "predict", "run": name, "splits": list(SPLITS)}
     for stream in streams:
         for seed in seeds:

@@ -116,9 +116,12 @@ def stages_of(stages: Mapping[str, Any], seeds: range, *, models: Sequence[str] 
         for model in models:
             options = dict(zip(MODELS, forms, strict=True))[model]
             name, train = _name(model, seed), dict(stages["train"])
+            block = {**train["model"], **options}
             if options.get("branch") is False:
                 train.pop("loss", None)  # of the branch
-            made[name] = {**train, "seed": seed, "model": {**train["model"], **options}}
+            if "branch" in options:
+                block.pop("space", None)  # of a branch that gates
+            made[name] = {**train, "seed": seed, "model": block}
             made[f"{name}_predict"] = {**stages["predict"], "run": name}
             made[f"{name}_scores"] = {**stages["scores"], "predictions": f"{name}_predict", "report": False}
     return made

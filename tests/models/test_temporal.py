@@ -251,3 +251,9 @@ REFUSED = [
 def test_refused(name, options, message):
     with pytest.raises(ValueError, match=message):
         build(name, **options)
+
+
+def test_options_without_effect_are_built_as_runs_of_earlier_releases_have_them():
+    """Pipeline files are refused where they give them; weights that were trained so stay of use."""
+    build("storm_transformer", attention="full", projected=8)
+    build("attention_branch", branch=False, time="convolutional")

@@ -134,6 +134,32 @@ def test_a_setting_that_changes_nothing_is_refused(tmp_path: Path, override: str
         pipeline(tmp_path, BASE, override)
 
 
+@pytest.mark.parametrize(
+    ("override", "is_meant"),
+    [
+        ("frames.codec=lossless", True),
+        ("stages.train.schedule.warmup_updates=9", True),
+        ("train.mix.mixup_alpha=0", True),
+        ("train.mix={mixup_alpha: 0, switch_probability: 0.3}", False),  # both are of the override
+        ("frames={uses: decode, codec: lossless, quality: 80}", False),
+    ],
+)
+def test_what_an_override_turns_off_need_not_be_taken_out_of_the_file(
+    tmp_path: Path, override: str, *, is_meant: bool
+) -> None:
+    """As in grids: `run -m frames.codec=lossless,jpeg`."""
+    text = BASE.replace("fps: 5, materialize: false", "codec: jpeg, quality: 80")
+    settings = "schedule: {warmup_epochs: 2}, mix: {switch_probability: 0.3}"
+    text = text.replace("embeddings: [embed]}", f"embeddings: [embed], {settings}}}")
+    if is_meant:
+        pipeline(tmp_path, text, override)
+    else:
+        with pytest.raises(ConfigError, match="which changes nothing"):
+            pipeline(tmp_path, text, override)
+    with pytest.raises(ConfigError, match=r"frames\.quality is 80, which changes nothing"):
+        pipeline(tmp_path, text.replace("codec: jpeg, ", ""))
+
+
 def test_a_circle_is_told(tmp_path: Path) -> None:
     text = BASE.replace("encoder: timm/resnet10t, weights: none", "run: tune")
     text += "  tune: {uses: finetune, frames: frames, spatial: embed, temporal: train}\n"

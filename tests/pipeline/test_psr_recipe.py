@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
+import yaml
 
+from reelwright.pipeline.config.pipeline_file import build_pipeline
 from reelwright.pipeline.config.recipes import read_recipe
 from reelwright.pipeline.config.sample_data import make_psr
 from reelwright.pipeline.project import Project
@@ -68,7 +71,10 @@ def test_streams_that_are_compared_differ_in_nothing_else():
     made = stages_of(stages, range(2))
     key_clips, uniform = made["key_clips_1"], made["uniform_1"]
     assert (key_clips["window"]["sampling"], uniform["window"]["sampling"]) == ("events", "per_video")
-    assert {**key_clips, "window": {**key_clips["window"], "sampling": "per_video"}} == uniform
+    window = {name: value for name, value in key_clips["window"].items() if name != "events"}
+    assert {**key_clips, "window": {**window, "sampling": "per_video"}} == uniform
+    values = {**yaml.safe_load(read_recipe("psr")), "stages": made}
+    assert set(build_pipeline(values, path=Path("psr_shows.yaml")).nodes) == set(made)
     assert made["uniform_0"]["seed"] == 0
     assert made["single_frames_0_steps_3"]["threshold"] == made["key_clips_0_steps_3"]["threshold"] == 3
     assert stages["steps"]["threshold"] in THRESHOLDS

@@ -85,6 +85,28 @@ def test_each_fold_is_held_out_once_and_scored(tmp_path: Path) -> None:
     assert _written("train@3") == "train-seed3"
 
 
+def test_what_learns_behind_a_fold_does_not_see_what_is_held_out_either(tmp_path: Path) -> None:
+    """Else it would be scored on what it learned from: splits are train, val and test unless the file says others."""
+    tune = "stages.tune={uses: finetune, spatial: embed, temporal: train}"
+    drawn = "stages.drawn={uses: render, predictions: predict}"
+    file = load(tmp_path, "train.folds=all", tune, "predict.run=tune", "predict.frames=frames", drawn)
+    for held in ("train", "val", "test"):
+        learns = file.nodes[f"tune@{held}"]
+        assert learns.train_splits == file.nodes[f"train@{held}"].train_splits
+        assert held not in learns.wanted_splits()
+        assert file.nodes[f"scores@{held}"].splits == file.nodes[f"drawn@{held}"].splits == (held,)
+    with pytest.raises(
+        ConfigError, match=r"stages.tune.train_splits: it reads .* folds train, val, test, each .* leave it out"
+    ):
+        load(tmp_path, "train.folds=all", tune, "stages.tune.train_splits=[train]")
+    chosen = load(tmp_path, "train.folds=[train,test]", tune, "stages.tune.val_splits=[val]")
+    assert chosen.nodes["tune@test"].val_splits == ("val",)
+    with pytest.raises(ConfigError, match=r"stages.tune.val_splits: it reads"):
+        load(tmp_path, "train.folds=all", tune, "stages.tune.val_splits=[val]")
+    with pytest.raises(ConfigError, match=r"stages.scores.splits: it reads"):
+        load(tmp_path, "train.folds=all", "scores.splits=[test]")
+
+
 OWN = ["stages.own={uses: embed, embeddings: [embed], run: train}"]
 PEOPLE = "videos.splits=[anna,ben,c d]"
 

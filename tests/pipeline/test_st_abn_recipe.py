@@ -11,6 +11,8 @@ import yaml
 
 from reelwright.pipeline.config.recipes import read_recipe
 from reelwright.pipeline.project import Project
+from reelwright.stages.base.config import parse_config, without_effect
+from reelwright.stages.train.config import TrainConfig
 from tests.benchmarks.st_abn_shows import auc, in_box, mirror_image, stages_of
 
 SMALL = [
@@ -52,4 +54,9 @@ def test_figures_of_attention_are_those_by_hand() -> None:
     assert (plain["seed"], plain["model"]["branch"], "loss" in plain) == (1, False, False)
     assert plain["model"]["layers"] == 2 * stages["plain_1"]["model"]["layers"]
     assert (ungated["model"]["branch"], ungated["loss"]["attention_weight"]) == ("ungated", 1.0)
+    text = (Path(__file__).parents[1] / "benchmarks" / "st_abn_actions.yaml").read_text(encoding="utf-8")
+    for made in stages_of(yaml.safe_load(text)["stages"], range(1)).values():  # whose attention in space is positive
+        if made["uses"] == "train":
+            settings = parse_config(TrainConfig, {k: v for k, v in made.items() if k != "uses"}, where="train")
+            assert not list(without_effect(settings))
     assert [mirror_image(name) for name in ("turn_left", "move_right", "grow")] == ["turn_right", "move_left", "grow"]

@@ -221,6 +221,13 @@ def test_settings_count_only_where_they_say_something(
         ("pretrain", {"key_frames": {"seconds": 1}, "sampling": "all"}, {"sampling": "key_frames"}),
         ("pretrain", {"synthetic_splits": ["made"]}, {"batch": {"synthetic_per_class": 2}}),
         ("pretrain", {"objective": {"margin": 0.2}}, {"objective.name": "batch_all"}),
+        (
+            "train",
+            {"model": {"name": "attention_branch", "branch": False, "time": "convolutional"}},
+            {"model.branch": True},
+        ),
+        ("train", {"model": {"name": "attention_branch", "branch": "ungated", "space": "positive"}}, {}),
+        ("train", {"model": {"name": "storm_transformer", "projected": 8}}, {"model.attention": "linformer"}),
     ],
     ids=str,
 )
@@ -247,17 +254,6 @@ def _with(given: dict[str, Any], needs: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("stage", "given", "match"),
     [
-        ("train", {"model": {"name": "attention_branch", "branch": False, "time": "convolutional"}}, "branch: false"),
-        (
-            "train",
-            {"model": {"name": "attention_branch", "branch": "ungated", "space": "positive"}},
-            "space is positive",
-        ),
-        (
-            "train",
-            {"model": {"name": "storm_transformer", "projected": 8}},
-            "projected is 8, which with attention: full",
-        ),
         ("train", {**VIEWS, "model": {"name": "carl", "split": 2}}, r"model\.split has no effect with source: rows"),
         (
             "train",
@@ -324,11 +320,23 @@ def test_windows_of_stored_views_are_refused_before_any_work() -> None:
 def test_a_threshold_of_another_task_and_a_grid_of_a_run_on_clips_are_refused() -> None:
     run = config_of("train", task="video", window={"sampling": "segments"})
     predict = config_of("predict", embeddings=["e"])
-    with pytest.raises(ConfigError, match=r"threshold is 0\.3, of task multi_label, but the run's is video"):
+    with pytest.raises(ConfigError, match=r"threshold is 0\.3, of task multi_label or heads, but the run's is video"):
         config_of("evaluate", threshold=0.3).complete({"p": predict, "r": run}, where="scores")
+    for task in ("multi_label", "heads"):  # of heads macro_f1 and micro_f1 are by it too
+        config_of("evaluate", threshold=0.3).complete(
+            {"p": predict, "r": config_of("train", task=task)}, where="scores"
+        )
     with pytest.raises(ConfigError, match=r"window\.hop is 4 and of a grid of windows, but 'r' is trained on clips"):
         config_of("predict", embeddings=["e"], window={"hop": 4}).complete({"r": run}, where="predict")
     config_of("predict", embeddings=["e"], window={"hop": 4, "sampling": "grid"}).complete({"r": run}, where="predict")
+
+
+def test_an_option_of_a_plug_in_may_be_called_as_one_of_ours() -> None:
+    """Of task per_row our models pool nothing; what `pool` is of a model of somebody's own is not known."""
+    of_windows: dict[str, Any] = {"temporal": None, "task": "per_row", "window": {"length": 4}}
+    config_of("finetune", **of_windows, model={"name": "own.py:Model", "pool": "max"})
+    with pytest.raises(ConfigError, match=r"per_row answers for every row, which model\.pool does not"):
+        config_of("finetune", **of_windows, model={"name": "gru", "pool": "last"})
 
 
 @pytest.mark.parametrize(
