@@ -93,11 +93,6 @@ def folds_of(
             f"videos: {{splits: [{', '.join(names)}]}}, and which column of the manifest has them, as in "
             "videos: {split_column: subject}"
         )
-    held = [name for name in block.get(_CHOSEN) or () if name in names]
-    if held:
-        raise ConfigError(
-            f"{where}.{_CHOSEN}: {held[0]} is a fold; what chooses the weights must not be what is scored"
-        )
     return tuple(names)
 
 
@@ -118,7 +113,7 @@ def spread(nodes: Mapping[str, StageConfig], asked: Mapping[str, Seeds], *, wher
             continue
         for seed in seeds[name]:
             one = _reading(config, {parent: [_of_seed(parent, seed)] for parent in seeds})
-            changed = _varied(one, seed, seeds[name], is_own=name in asked)
+            changed = _varied(one, seed, seeds[name], is_own=name in asked, where=f"{where}: stages.{name}")
             found[_of_seed(name, seed)] = one.model_copy(update=changed) if changed else one
         stage = summary_stage(config.produces)
         if stage is not None:
@@ -158,18 +153,35 @@ def _check(nodes: Mapping[str, StageConfig], asked: Mapping[str, Seeds], *, wher
         )
 
 
-def _varied(config: StageConfig, seed: int | str, seeds: Seeds, *, is_own: bool) -> dict[str, Any]:
-    """What a node of one seed has of its own; of a fold also those that score: on what is held out."""
+def _varied(config: StageConfig, seed: int | str, seeds: Seeds, *, is_own: bool, where: str) -> dict[str, Any]:
+    """What a node of one seed has of its own; of a fold also those that learn or score further on.
+
+    Raises ConfigError for one of these that names its splits itself: it would learn from what is scored, or score what
+    was learned from.
+    """
     if isinstance(seed, int):
         return {SEED: seed} if is_own else {}
     others = tuple(name for name in seeds if name != seed)
-    if is_own:
-        chosen = getattr(config, _CHOSEN, ()) if _CHOSEN in config.model_fields_set else ()
-        return {_LEARNT: others, **({_CHOSEN: chosen} if _CHOSEN in type(config).model_fields else {})}
-    if config.produces != "scores":
-        return {}
-    own = {_MEASURED: (seed,), _LEARNT: others}
-    return {name: value for name, value in own.items() if name in type(config).model_fields}
+    learns = config.kind == "run"
+    own = {_LEARNT: others} if learns else {_MEASURED: (seed,), _LEARNT: others} if config.produces == "scores" else {}
+    own = {name: value for name, value in own.items() if name in type(config).model_fields}
+    given = next((name for name in own if name in config.model_fields_set), None)
+    if given is not None and not is_own:
+        raise ConfigError(
+            f"{where}.{given}: it reads what has {FOLDS}, so it learns from all folds but the one that is held out, "
+            f"and scores that one. Leave {given} out"
+        )
+    if learns and own and _CHOSEN in type(config).model_fields:
+        chosen = getattr(config, _CHOSEN) if _CHOSEN in config.model_fields_set else ()
+        _check_chosen(chosen, seeds, where=where)
+        own[_CHOSEN] = chosen
+    return own
+
+
+def _check_chosen(chosen: Sequence[str], folds: Sequence[int | str], *, where: str) -> None:
+    held = next((name for name in chosen if name in folds), None)
+    if held is not None:
+        raise ConfigError(f"{where}.{_CHOSEN}: {held} is a fold; what chooses the weights must not be what is scored")
 
 
 def _reading(config: StageConfig, names: Mapping[str, list[str]]) -> StageConfig:
