@@ -98,7 +98,7 @@ class _Commands(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that is meant, and its words. Raises ConfigError for one that has another name now."""
-        if args[0] in MOVED and self.get_command(ctx, args[0]) is None:
+        if args[0] in MOVED and not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
             raise ConfigError(f"the command {args[0]} is `reelwright {MOVED[args[0]]}` now; see its --help")
         return super().resolve_command(ctx, args)
 

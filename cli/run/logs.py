@@ -11,6 +11,7 @@ import typer
 
 from reelwright.cli.completion import complete_node
 from reelwright.cli.options import ConfigOption, JsonOption, SetOption
+from reelwright.storage.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from reelwright.pipeline.inspect.logs import Said
@@ -78,7 +79,11 @@ def _show_video(
     """Print what became of a video in every node, and what was said while it failed; as plain data."""
     from reelwright.pipeline.inspect.logs import account
 
-    found = account(planner, name)
+    try:
+        found = account(planner, name)
+    except ConfigError as error:
+        nodes = list(planner.graph.nodes)
+        raise ConfigError(f"{error} Nor is it a node.{nearest(name, nodes)} Nodes: {', '.join(nodes)}") from None
     for said in () if quiet else found:
         typer.echo(f"{name} in {said.node}: {status_text(said)}")
         _print_files(said.files, whole=whole)

@@ -50,7 +50,8 @@ class _DatasetByDefault(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """The words as they were given, with the command that is meant where none is."""
         is_named = bool(args) and args[0] in {*self.commands, *ctx.help_option_names}
-        return super().parse_args(ctx, args if is_named else ["dataset", *args])
+        is_completed = ctx.resilient_parsing and not args  # whoever presses Tab may mean any of them
+        return super().parse_args(ctx, args if is_named or is_completed else ["dataset", *args])
 
 
 prepare = typer.Typer(

@@ -40,7 +40,8 @@ def merge(content: DictConfig, overrides: Sequence[str], path: Path) -> dict[str
     Raises ConfigError for an override that names nothing and a reference that cannot be resolved.
     """
     try:
-        nodes = list(content.get("stages") or {})
+        stages = content.get("stages")
+        nodes = [str(name) for name in stages] if isinstance(stages, DictConfig) else []
         values = OmegaConf.to_container(
             _laid_over(content, [_full_name(override, nodes) for override in overrides]), resolve=True
         )

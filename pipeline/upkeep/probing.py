@@ -16,20 +16,22 @@ from reelwright.pipeline.run.results import FAILED
 from reelwright.pipeline.run.runner import open_planner
 from reelwright.pipeline.upkeep.doctor import NOTE, Check
 from reelwright.pipeline.upkeep.file_checks import total_seconds
+from reelwright.stages.base.registry import load
 from reelwright.stages.index.config import VideosConfig
-from reelwright.storage.ledger.items import WORK_STEPS, ItemRow
+from reelwright.storage.ledger.items import DONE, WORK_STEPS, ItemRow
 from reelwright.storage.store import Store
 from reelwright.storage.tables.manifest import ManifestVideo
 from reelwright.storage.urls import is_url
 
 _LOOKED_AT = 200  # videos, of which the smallest is done
+_OPENED = 8  # of the smallest ones, until one can be read: those that are damaged are small, too
 
 
 def probed(file: PipelineFile) -> Iterator[Check]:
     """What each node that makes rows of videos will take for all of them, by what one video takes now.
 
     Nothing that is stored is looked at, nor counted as done. What needs a trained run, or weights that are still at a
-    hub, is left out.
+    hub, is left out. All is done on this machine, whatever the file's `cluster:` says.
     """
     planner = open_planner(file)
     wanted, missing = _from_videos(planner.graph, file.store)
@@ -37,7 +39,9 @@ def probed(file: PipelineFile) -> Iterator[Check]:
         yield Check(
             "estimate", NOTE, f"of {', '.join(missing)} there is none before its weights are here", "Run `fetch`"
         )
-    video, video_seconds = _smallest(planner.dataset), total_seconds(planner.dataset)
+    video, video_seconds = _smallest(planner.dataset, file.videos), total_seconds(planner.dataset)
+    if wanted and (video is None or not video_seconds):
+        yield Check("estimate", NOTE, "there is none: it is of one video file on this machine, and none could be read")
     if not wanted or video is None or not video_seconds:
         return
     with tempfile.TemporaryDirectory(prefix="reelwright-probe-") as folder:
@@ -74,9 +78,14 @@ def _from_videos(graph: Graph, store: Store) -> tuple[list[str], list[str]]:
     return found, missing
 
 
-def _smallest(dataset: Dataset) -> ManifestVideo | None:
+def _smallest(dataset: Dataset, settings: VideosConfig) -> ManifestVideo | None:
+    """The smallest video that can be read."""
     here = [video for video in dataset.videos if not is_url(video.path) and Path(video.path).is_file()]
-    return min(here[:_LOOKED_AT], key=lambda video: Path(video.path).stat().st_size, default=None)
+    small = sorted(here[:_LOOKED_AT], key=lambda video: Path(video.path).stat().st_size)[:_OPENED]
+    probe_videos = load("reelwright.stages.index.probe:probe_videos")
+    probes = probe_videos([video.path for video in small], quick=True, timeout_seconds=settings.timeout_seconds)
+    usable = {str(path) for path, probe in probes if probe.status in DONE}
+    return next((video for video in small if video.path in usable), None)
 
 
 def _of_one_video(file: PipelineFile, video: ManifestVideo, nodes: Sequence[str], folder: Path) -> PipelineFile:
@@ -85,13 +94,13 @@ def _of_one_video(file: PipelineFile, video: ManifestVideo, nodes: Sequence[str]
     with table.open("w", newline="", encoding="utf-8") as opened:
         csv.writer(opened).writerows([("video_id", "path", "split"), (video.video_id, video.path, video.split)])
     store = Store.at(folder / "store")
-    for name in nodes:
-        hub = file.nodes[name].hub_weights()
-        if hub is not None:
-            store.weights(hub).parent.mkdir(parents=True, exist_ok=True)
-            store.weights(hub).symlink_to(file.store.weights(hub))
-    videos = VideosConfig(manifest=str(table), splits=file.videos.splits)
-    return replace(file, videos=videos, labels=None, nodes={name: file.nodes[name] for name in nodes}, store=store)
+    for hub in {hub for name in nodes if (hub := file.nodes[name].hub_weights()) is not None}:
+        store.weights(hub).parent.mkdir(parents=True, exist_ok=True)
+        store.weights(hub).symlink_to(file.store.weights(hub).resolve())
+    kept = file.videos.model_dump(include={"splits", "timeout_seconds"})
+    videos = VideosConfig(manifest=str(table), **kept)
+    own = {name: file.nodes[name] for name in nodes}
+    return replace(file, videos=videos, labels=None, nodes=own, store=store, cluster={})
 
 
 def _spent(row: ItemRow) -> float:

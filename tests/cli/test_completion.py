@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import pytest
 import typer
+from click.shell_completion import ShellComplete
 
 from reelwright.cli import completion
 from reelwright.cli.examples import EXAMPLES, example_of
@@ -111,3 +112,13 @@ def test_every_command_has_an_example_that_it_takes(name: str) -> None:
 
 def test_no_example_is_of_a_command_that_is_gone() -> None:
     assert set(EXAMPLES) <= set(commands())
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [(["prepare"], {"dataset", "procedure", "detections"}), (["show"], set())],
+)
+def test_commands_below_a_command_and_none_below_one_that_was(words: list[str], offered: set[str]) -> None:
+    """A name that was once a command's is told to whoever runs it, not to whoever presses Tab."""
+    found = ShellComplete(GROUP, {}, "reelwright", "_REELWRIGHT_COMPLETE").get_completions(words, "")
+    assert offered <= {entry.value for entry in found}

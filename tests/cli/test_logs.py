@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
+import pytest
+from typer.testing import CliRunner
+
+from reelwright.cli.main import app
 from reelwright.cli.run.logs import status_text
 from reelwright.pipeline.inspect.logs import Said
+from reelwright.storage.errors import ConfigError
 from reelwright.storage.ledger.items import ItemRow
+from tests.small_project import write_project
 
 ROWS = {
     "not finished": (None, "not finished"),
@@ -25,3 +31,9 @@ ROWS = {
 @pytest.mark.parametrize(("row", "words"), ROWS.values(), ids=ROWS)
 def test_what_is_said_of_a_video(row, words):
     assert status_text(Said(node="node", row=row, files=())) == words
+
+
+def test_what_is_neither_node_nor_video_is_said_to_be_neither(tmp_path: Path) -> None:
+    shown = CliRunner().invoke(app, ["logs", "trian", "-c", str(write_project(tmp_path) / "reelwright.yaml")])
+    assert isinstance(shown.exception, ConfigError)
+    assert "no video 'trian' in the manifest. Nor is it a node. Did you mean 'train'?" in str(shown.exception)

@@ -10,11 +10,13 @@ from typer.testing import CliRunner
 
 from reelwright.cli.main import app
 from reelwright.pipeline.config.pipeline_file import load_pipeline
+from reelwright.pipeline.config.profiles import cluster_settings
 from reelwright.pipeline.upkeep import file_checks, probing
 from reelwright.pipeline.upkeep.doctor import BAD, GOOD, NOTE
 from reelwright.pipeline.upkeep.file_checks import examine_file
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.train.config import TrainWindowSettings
+from reelwright.storage.tables.manifest import ManifestVideo
 from tests.small_project import read_rows, write_project, write_rows
 
 
@@ -78,8 +80,28 @@ def test_an_estimate_is_of_one_video_and_leaves_nothing(fresh: Path, monkeypatch
     assert found["frames"] == found["embed"]
     assert re.fullmatch(r"about 2 min of work for all videos \(estimate: [a-e] alone\)", found["embed"])
     assert not (fresh / ".reelwright").exists()
+    small = min("abcde", key=lambda name: (fresh / f"{name}.mp4").stat().st_size)
+    (fresh / f"{small}.mp4").write_bytes(b"damaged")  # and smaller than those that can be read
+    damaged = {check.what: check.message for check in probing.probed(file)}
+    assert damaged.keys() == found.keys()
+    assert f"estimate: {small} " not in damaged["embed"]
     (hub,) = probing.probed(load_pipeline(file.path, ["embed.weights=hub", "frames.materialize=false"]))
     assert hub.message == "of embed there is none before its weights are here"
+
+
+def test_an_estimate_is_made_here_with_weights_that_nodes_share(fresh: Path, tmp_path: Path) -> None:
+    """Two nodes of one encoder read the same file of weights; a cluster of the file gets no job."""
+    text = (fresh / "reelwright.yaml").read_text(encoding="utf-8").replace("weights: none, ", "")
+    block = next(line for line in text.splitlines() if line.lstrip().startswith("embed:"))
+    more = [block, block.replace("embed:", "again:", 1), "cluster: {executor: slurm}"]
+    path = tmp_path / "two.yaml"
+    path.write_text("\n".join([text.partition(block)[0], *more]), encoding="utf-8")
+    file = load_pipeline(path)
+    small = probing._of_one_video(file, ManifestVideo("a", str(fresh / "a.mp4"), "train"), list(file.nodes), tmp_path)
+    assert cluster_settings(file, {}).executor == "slurm"
+    assert cluster_settings(small, {}).executor == "local"
+    (name,) = {str(small.nodes[node].hub_weights()) for node in ("embed", "again")}
+    assert small.store.weights(name).readlink() == file.store.weights(name)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from reelwright.pipeline.config.pipeline_file import load_pipeline
 from reelwright.pipeline.config.plain_yaml import read_plain
+from reelwright.storage.errors import ConfigError
 
 RECIPES = sorted((Path(__file__).parents[2] / "pipeline" / "config" / "recipes").glob("*.yaml"))
 SCALARS = """
@@ -73,3 +75,13 @@ def test_text_over_several_lines_is_read_alike(tmp_path: Path) -> None:
     assert read_plain(path) is None  # an escape
     path.write_text(path.read_text(encoding="utf-8").replace("\\u00e9", ""), encoding="utf-8")
     assert repr(read_plain(path)) == repr(omega(path))
+
+
+@pytest.mark.parametrize("overrides", [[], ["videos.workers=1"]], ids=["plain", "laid over"])
+def test_stages_that_are_no_mapping_are_refused_with_and_without_overrides(
+    overrides: list[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("videos: {folder: .}\nstages: 3\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="stages"):
+        load_pipeline(path, overrides)

@@ -81,6 +81,9 @@ def test_each_fold_is_held_out_once_and_scored(tmp_path: Path) -> None:
     assert plain.nodes["train"].spec() == file.nodes["train@ben"].spec()
     some = load(tmp_path, "train.folds=[anna,ben]", "train.val_splits=[carl]", people)
     assert (some.nodes["train@anna"].train_splits, some.nodes["train@anna"].val_splits) == (("ben",), ("carl",))
+    tune = "stages.tune={uses: finetune, frames: frames, spatial: embed, temporal: train}"
+    tuned = load(tmp_path, "train.folds=all", people, tune).nodes["tune@anna"]  # anna is scored, so it learns the same
+    assert (tuned.train_splits, tuned.val_splits) == (("ben", "carl"), ())
     assert _written("train@anna") == "train-anna"
     assert _written("train@3") == "train-seed3"
 
@@ -108,6 +111,7 @@ def test_what_learns_behind_a_fold_does_not_see_what_is_held_out_either(tmp_path
 
 
 OWN = ["stages.own={uses: embed, embeddings: [embed], run: train}"]
+TUNE = "stages.tune={uses: finetune, frames: frames, spatial: embed, temporal: train, SET}"
 PEOPLE = "videos.splits=[anna,ben,c d]"
 
 
@@ -122,6 +126,15 @@ PEOPLE = "videos.splits=[anna,ben,c d]"
         (["train.folds=[anna,ben]", "train.seeds=2"], "folds and seeds: give one of the two"),
         (["train.folds=[anna,ben]", "train.train_splits=[anna]"], "folds and train_splits: give one of the two"),
         (["train.folds=[anna,ben]", "train.val_splits=[ben]"], "val_splits: ben is a fold"),
+        (["train.folds=[anna,ben]", "scores.splits=[anna]"], "scores.splits: it reads a node of the folds"),
+        (
+            ["train.folds=[anna,ben]", TUNE.replace("SET", "train_splits: [anna]")],
+            "tune.train_splits: it reads a node of the folds",
+        ),
+        (
+            ["train.folds=[anna,ben]", TUNE.replace("SET", "val_splits: [ben]")],
+            "tune.val_splits: it reads a node of the folds",
+        ),
         (["predict.folds=all"], "predict does not learn from videos. Give folds to the node that does"),
         (["train.folds=[anna,ben]", "embed.seeds=2"], "train has seeds anna, ben, but embed, which it reads, has 0, 1"),
         (["videos.split_column=subject"], "split_column is a column of the manifest, and there is none"),
