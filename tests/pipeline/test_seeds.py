@@ -263,4 +263,4 @@ def test_each_seed_is_a_run_of_its_own(copied: Path) -> None:
     assert f"{mean:.1f} ± {std:.1f}" in next(line for line in grid if "of 3 seeds" in line)
     for limit in ([], ["--sort", "top1", "--limit", "2"]):  # the mean is of all, not of the best
         compared = CliRunner().invoke(app, ["compare", *config, *limit]).stdout
-        assert f"{mean / 100:.4g} ± {std / 100:.2g}" in compared.splitlines()[-1]
+        assert f"{mean:.1f} ± {std:.1f}" in compared.splitlines()[-1]
