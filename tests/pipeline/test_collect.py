@@ -84,7 +84,8 @@ def test_items_of_a_removed_video_go(folder: Path) -> None:
         write_rows(folder / "segments.csv", [row for row in segments if row["video_id"] != "e"])
         assert opened(folder).run().exit_code == 0  # other keys of the tables; no item is done again
         found = swept(opened(folder))
-        assert areas(found) == {"frames": 1, "embeddings": 1, "predictions": 2, "reports": 1, "nodes": 4}
+        wanted = {"frames": 1, "embeddings": 1, "predictions": 2, "reports": 1, "nodes": 4, "frame_index": 1}
+        assert areas(found) == wanted
         items = [garbage for garbage in found.going if garbage.ledger is not None]
         assert {garbage.ledger[1] for garbage in items if garbage.ledger} == {gone}
         delete(project.file.store, found.going)

@@ -97,12 +97,16 @@ class Child:
 
 def start_process(module: str, descriptors: Sequence[int]) -> subprocess.Popen[bytes]:
     """Start the process, with these open files: the socket that it serves, and memory where there is some."""
-    return subprocess.Popen(  # noqa: S603 - this interpreter, our own module
-        [sys.executable, "-m", "reelwright.stages.decode.processes.worker", module, *map(str, descriptors)],
-        pass_fds=descriptors,
-        stdin=subprocess.DEVNULL,
-        env=environment(),
-    )
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # else Ctrl-C meets an interpreter that starts
+    try:
+        return subprocess.Popen(  # noqa: S603 - this interpreter, our own module
+            [sys.executable, "-m", "reelwright.stages.decode.processes.worker", module, *map(str, descriptors)],
+            pass_fds=descriptors,
+            stdin=subprocess.DEVNULL,
+            env=environment(),
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _signal_name(number: int) -> str:
