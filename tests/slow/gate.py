@@ -11,6 +11,10 @@ import pathlib, signal, time
 HERE = pathlib.Path(__file__).parent
 
 
+class Error(Exception):
+    pass
+
+
 def init(**_):
     return Run()
 
