@@ -110,9 +110,9 @@ def test_killers_are_given_up_the_innocent_are_done_and_nothing_is_left_running(
 
 
 def is_tracker(process: psutil.Process) -> bool:
-    """multiprocessing's own, which ends with this process; or gone by now."""
+    """multiprocessing's own or that of `tests.forks`, which end with this process; or gone by now."""
     try:
-        return "resource_tracker" in " ".join(process.cmdline())
+        return any(name in " ".join(process.cmdline()) for name in ("resource_tracker", "tests.forks"))
     except psutil.Error:
         return True
 
