@@ -26,9 +26,9 @@ videos: {{folder: {folder}}}
 stages:
   frames: {{uses: decode, fps: 1, materialize: {materialize}, backend: pyav}}
   embed:
-    {{uses: embed, frames: frames, encoder: timm/resnet18, weights: none, precision: fp32,
+    {{uses: embed, frames: frames, encoder: timm/resnet18, weights: none, precision: fp32, runtime: eager,
      preprocess: {{size: [96, 96]}}}}
-"""
+"""  # one runtime: `auto` may build another one, with memory of its own, for the longer job alone
 
 
 # Between fork and exec a child is as large as its parent, to the kernel too. This one is small, pytest is not.
