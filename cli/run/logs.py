@@ -54,28 +54,29 @@ def logs(
     if not names:
         print_json(_failures_json(found)) if as_json else _print_failures(found)
         return
-    answers = {}
+    answers: dict[str, Any] = {}
     for name in names:
-        show = _show_node if name in planner.graph.nodes else _show_video
-        answers[name] = show(planner, name, found, whole=whole, quiet=as_json)
+        if name in planner.graph.nodes:
+            own = [failure for failure in found if failure.node == name]
+            answers[name] = _show_node(planner, name, own, whole=whole, quiet=as_json)
+        else:
+            answers[name] = _show_video(planner, name, whole=whole, quiet=as_json)
     if as_json:
         print_json(answers[names[0]] if len(names) == 1 else answers)
 
 
-def _show_node(planner: Planner, name: str, found: Sequence[Failure], *, whole: bool, quiet: bool) -> dict[str, Any]:
+def _show_node(planner: Planner, name: str, own: Sequence[Failure], *, whole: bool, quiet: bool) -> dict[str, Any]:
     """Print what failed in a node and the logs of its workers; as plain data."""
     from reelwright.pipeline.inspect.logs import logs_of_node
 
-    own, files = [failure for failure in found if failure.node == name], logs_of_node(planner, name)
+    files = logs_of_node(planner, name)
     if not quiet:
         _print_failures(own, where=f" in {name}")
         _print_files(files, whole=whole)
     return {**_failures_json(own), "logs": [str(path) for path in files]}
 
 
-def _show_video(
-    planner: Planner, name: str, _: Sequence[Failure], *, whole: bool, quiet: bool
-) -> list[dict[str, object]]:
+def _show_video(planner: Planner, name: str, *, whole: bool, quiet: bool) -> list[dict[str, object]]:
     """Print what became of a video in every node, and what was said while it failed; as plain data."""
     from reelwright.pipeline.inspect.logs import account
 
@@ -85,12 +86,13 @@ def _show_video(
         nodes = list(planner.graph.nodes)
         raise ConfigError(f"{error} Nor is it a node.{nearest(name, nodes)} Nodes: {', '.join(nodes)}") from None
     for said in () if quiet else found:
-        typer.echo(f"{name} in {said.node}: {status_text(said)}")
+        typer.echo(f"{name} in {said.node}: {_status_text(said)}")
         _print_files(said.files, whole=whole)
     if not quiet and not found:
-        unread = name in {entry.video_id for entry in planner.dataset.new}
-        why = "its content is not read, `run` reads it first" if unread else "no node has tried it with its present"
-        typer.echo(f"nothing is known of {name} yet: {why}{'' if unread else ' settings'}")
+        why = "no node has tried it with its present settings"
+        if name in {entry.video_id for entry in planner.dataset.new}:
+            why = "its content is not read, `run` reads it first"
+        typer.echo(f"nothing is known of {name} yet: {why}")
     return [_plain(said) for said in found]
 
 
@@ -101,8 +103,7 @@ def _print_files(files: Sequence[Path], *, whole: bool) -> None:
         typer.echo("\n".join([f"  {path}", *(f"  | {line}" for line in shown)]))
 
 
-def status_text(said: Said) -> str:
-    """What became of a video in a node, on one line."""
+def _status_text(said: Said) -> str:
     row = said.row
     if row is None:
         return "not finished"

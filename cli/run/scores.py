@@ -87,10 +87,19 @@ def is_headline(name: str) -> bool:
 def score_title(name: str) -> str:
     """Heading of ``<node>.<metric>`` or ``val_<metric>``: its name for people, and % where it is shown in percent."""
     node, _, metric = name.rpartition(".")
-    words = [node] if node else ["val"] if metric.startswith("val_") else []
+    of = node or ("val" if metric.startswith("val_") else "")
+    return " ".join(filter(None, (of, *_name_and_unit(metric))))
+
+
+def score_phrase(name: str, value: float) -> str:
+    """The same with its value, without what it is of: ``macro F1 33.3 %``."""
+    shown, unit = _name_and_unit(name.rpartition(".")[2])
+    return " ".join(filter(None, (shown, score_text(name, value), unit)))
+
+
+def _name_and_unit(metric: str) -> tuple[str, str]:
     metric = metric.removeprefix("val_")
-    is_share = metric in _NAMES and metric not in _AS_IT_IS
-    return " ".join([*words, _NAMES.get(metric, metric), *(["%"] if is_share else [])])
+    return _NAMES.get(metric, metric), "%" if metric in _NAMES and metric not in _AS_IT_IS else ""
 
 
 def score_text(name: str, value: float, deviation: float | None = None) -> str:

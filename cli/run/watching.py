@@ -10,7 +10,7 @@ import typer
 
 from reelwright.cli.format import rate_text, seconds_text, table_text
 from reelwright.cli.options import ConfigOption, SetOption
-from reelwright.cli.run.scores import score_text, score_title
+from reelwright.cli.run.scores import score_phrase
 from reelwright.pipeline.executors.progress_file import Progress, read_progress
 from reelwright.pipeline.plan.graph import FRESH, NodePlan
 from reelwright.storage.lock_holder import Owner, machine
@@ -120,10 +120,7 @@ def _losses(plan: NodePlan, planner: Planner) -> tuple[str, str]:
     wanted = getattr(plan.node.config, "metric", None) or "macro_f1"
     names = [f"val_{wanted}", *(name for name in last if name.startswith("val_") and "loss" not in name)]
     found = next((name for name in names if name in last), None)
-    if found is None:
-        return loss, ""
-    name, percent, _ = score_title(found).removeprefix("val ").partition(" %")
-    return loss, f"{name} {score_text(found, last[found])}{percent}"
+    return loss, "" if found is None else score_phrase(found, last[found])
 
 
 def _show_live(tables: Iterator[list[Row]], console: Console) -> bool:

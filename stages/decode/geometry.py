@@ -38,9 +38,7 @@ class Geometry:
     # cover: cover (height, width), ratio kept (timm's center for models that are not square)
     interpolation: str = "bilinear"  # a key of FILTERS
     antialias: bool = True  # as timm does. False: as torchvision's video presets do (bilinear, bicubic)
-    resize_with: str = (
-        "pillow"  # with antialias: pillow, or torch (bilinear and bicubic: five times as fast, equal to 1)
-    )
+    resize_with: str = "pillow"  # with antialias; or torch: bilinear and bicubic, five times as fast, equal to 1 of 255
     fill: tuple[int, int, int] = (0, 0, 0)  # RGB of the padding
 
     def __post_init__(self) -> None:
@@ -88,11 +86,10 @@ def apply(frames: Frames, geometry: Geometry) -> Frames:
         if size != frames.shape[1:3] and geometry.antialias:
             is_smaller = size[0] < frames.shape[1] and size[1] < frames.shape[2]
             keep = geometry.size if is_smaller and geometry.interpolation != "nearest" else None
-            frames = (
-                _resize_bytes(frames, size, geometry.interpolation)
-                if geometry.resize_with == "torch"
-                else _resize_pillow(frames, size, geometry.interpolation, keep=keep)
-            )
+            if geometry.resize_with == "torch":
+                frames = _resize_bytes(frames, size, geometry.interpolation)
+            else:
+                frames = _resize_pillow(frames, size, geometry.interpolation, keep=keep)
         elif size != frames.shape[1:3]:
             frames = _resize_torch(frames, size, geometry.interpolation)
     if geometry.size is not None:

@@ -23,14 +23,8 @@ from reelwright.stages.embed.encoding.encoder import LoadedEncoder, encoder_of
 from reelwright.storage.arrays.embeddings import EmbeddingStore
 from reelwright.storage.errors import ConfigError, InputError
 
-_GEOMETRY = (
-    "size",
-    "resize",
-    "interpolation",
-    "antialias",
-    "resize_with",
-    "crop",
-)  # of frames, before they are normalised
+# Of frames, before they are normalised.
+_GEOMETRY = ("size", "resize", "interpolation", "antialias", "resize_with", "crop")
 _OF_CLIPS = ("clip_length", "every")  # arguments of frames/NAME that are not of the image encoder
 
 
