@@ -86,7 +86,7 @@ def _show_video(planner: Planner, name: str, *, whole: bool, quiet: bool) -> lis
         nodes = list(planner.graph.nodes)
         raise ConfigError(f"{error} Nor is it a node.{nearest(name, nodes)} Nodes: {', '.join(nodes)}") from None
     for said in () if quiet else found:
-        typer.echo(f"{name} in {said.node}: {_status_text(said)}")
+        typer.echo(f"{name} in {said.node}: {status_text(said)}")
         _print_files(said.files, whole=whole)
     if not quiet and not found:
         why = "no node has tried it with its present settings"
@@ -103,7 +103,8 @@ def _print_files(files: Sequence[Path], *, whole: bool) -> None:
         typer.echo("\n".join([f"  {path}", *(f"  | {line}" for line in shown)]))
 
 
-def _status_text(said: Said) -> str:
+def status_text(said: Said) -> str:
+    """What became of a video in a node, on one line."""
     row = said.row
     if row is None:
         return "not finished"

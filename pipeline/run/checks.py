@@ -207,8 +207,8 @@ def mirrored(name: str) -> str:
 
 
 def _device(node: Node) -> Iterator[str]:
-    if (needed := getattr(node.config, "needs_gpu", "")) and num_gpus() == 0:
-        yield f"{needed}; this machine has no GPU that torch can use"
+    if node.config.needs_gpu and num_gpus() == 0:
+        yield f"{node.config.needs_gpu}; this machine has no GPU that torch can use"
     name = getattr(node.config, "device", "auto")
     gpu = _GPU.fullmatch(name)
     if gpu is None:

@@ -57,6 +57,11 @@ class StageConfig(Settings):
         """The setting by which frames that are learned from are mirrored, left and right, at random; empty: none is."""
         return "augment.flip" if getattr(getattr(self, "augment", None), "flip", 0) else ""
 
+    @property
+    def needs_gpu(self) -> str:
+        """What of the settings needs a GPU, and what to do without one; "" where nothing does."""
+        return ""
+
     @classmethod
     def role(cls, name: str) -> str:
         """'spec', 'training', 'execution', 'input' or 'source' for the field ``name``."""

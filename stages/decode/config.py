@@ -81,7 +81,7 @@ class DecodeConfig(StageConfig):
 
     @property
     def needs_gpu(self) -> str:
-        """What needs a GPU, and what to do without one; "" where nothing does."""
+        """As of every stage."""
         return "" if self.backend != "torchcodec-cuda" else "backend: torchcodec-cuda decodes on a GPU; set auto"
 
     def rows_of_video(self, *, num_frames: int, duration_seconds: float, start_seconds: float) -> float | None:
