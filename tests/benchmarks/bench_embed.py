@@ -3,10 +3,12 @@
 Ours is the stage's own work function on a fresh key: building the encoder, its digest, starting the decoding
 processes, geometry, forward passes, writing and committing included; layout, batch size and runtimes were measured once
 before. The six videos are a job of seconds, of which building encoder and runtime is a part that longer jobs do not
-notice: rows "once it runs" are those of the same job from the end of its first video on. The bound is what cannot be avoided: bare decoding and bare forward passes of the best runtime over tensors that
-are ready (layout and batch as measured), one after the other on a CPU, whose cores they share; on a GPU the slower of
-the two. A video encoder's rows are clips, 8 frames apart, whose frames are decoded once. Rows of eager beside it say
-what the runtime gains, those of `resize_with: torch` what a faster resize does.
+notice: rows "once it runs" are those of the same job from the end of its first video on.
+
+The bound is what cannot be avoided: bare decoding and bare forward passes of the best runtime over tensors that are
+ready (layout and batch as measured), one after the other on a CPU, whose cores they share; on a GPU the slower of the
+two. A video encoder's rows are clips, 8 frames apart, whose frames are decoded once. Rows of eager beside it say what
+the runtime gains, those of `resize_with: torch` what a faster resize does.
 """
 
 from __future__ import annotations
