@@ -12,6 +12,7 @@ Shape letters: B batch, T rows of a window, D features, K outputs.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -200,6 +201,19 @@ class EncoderTests:
         for output in self.outputs:
             one_by_one = torch.cat([found[output] for found in alone])
             torch.testing.assert_close(together[output], one_by_one, rtol=1e-4, atol=1e-5)
+
+    def test_passes_side_by_side_do_not_see_each_other(self) -> None:
+        """Where `is_reentrant` says that they may run so."""
+        encoder = self._built().eval()
+        batches = [torch.randn(_BATCH, *zero_input(encoder).shape[1:]) for _ in range(8 if encoder.is_reentrant else 0)]
+
+        def encode(x: Tensor) -> dict[str, Tensor]:
+            with torch.no_grad():
+                return encoder(x)  # type: ignore[no-any-return]
+
+        with ThreadPoolExecutor(4) as threads:
+            for found, batch in zip(threads.map(encode, batches), batches, strict=True):
+                torch.testing.assert_close(found, encode(batch), rtol=1e-4, atol=1e-5)
 
     def test_its_weights_are_those_of_model(self) -> None:
         """`model` is what weights are loaded into, and what their digest is of."""
