@@ -5,7 +5,7 @@ Shape letters: B batch, T rows of a window, K classes or labels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -45,20 +45,14 @@ def classification_loss(
     return total / torch.where(divisor > 0, divisor, torch.ones_like(divisor))
 
 
-def multilabel_loss(
-    logits: Tensor, target: Tensor, *, mask: Tensor | None = None, pos_weight: Tensor | None = None
-) -> Tensor:
+def multilabel_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Binary cross entropy per label, the mean over entries whose target is 0 or 1 (-1 is not known).
 
-    `logits` and `target` (B,K) or (B,T,K); `mask` (B) or (B,T) bool, True where rows count; `pos_weight` (K,)
-    multiplies the loss of the ones. A batch without any target gives 0 with zero gradients.
+    `logits` and `target` (B,K) or (B,T,K). A batch without any target gives 0 with zero gradients.
     """
     is_valid = target != IGNORED
-    if mask is not None:
-        is_valid = is_valid & mask.unsqueeze(-1)
-    losses = functional.binary_cross_entropy_with_logits(
-        logits.float(), target.clamp(min=0).float(), pos_weight=pos_weight, reduction="none"
-    )
+    known = target.clamp(min=0).float()
+    losses = functional.binary_cross_entropy_with_logits(logits.float(), known, reduction="none")
     return losses.masked_fill(~is_valid, 0.0).sum() / is_valid.sum().clamp(min=1)
 
 
@@ -76,12 +70,6 @@ def truncated_smoothing_loss(logits: Tensor, target: Tensor, *, divisor: Tensor,
     return total / (logits.shape[-1] * torch.where(divisor > 0, divisor, torch.ones_like(divisor)))
 
 
-LOSSES: dict[str, Callable[..., Tensor]] = {
-    "cross_entropy": classification_loss,
-    "binary_cross_entropy": multilabel_loss,
-}
-
-
 def balanced_class_weights(counts: Sequence[int] | Tensor) -> Tensor:
     """Weights (K,) float32 that give every class the same share: n / (P * count), n items over P classes present.
 
@@ -90,8 +78,7 @@ def balanced_class_weights(counts: Sequence[int] | Tensor) -> Tensor:
     """
     counts_K = torch.as_tensor(counts, dtype=torch.float64)
     if counts_K.numel() == 0 or counts_K.min() < 0 or counts_K.sum() == 0:
-        message = f"class counts are {counts_K.tolist()}; they must not be negative and one must be above 0."
-        raise ValueError(message)
+        raise ValueError(f"class counts are {counts_K.tolist()}; they must not be negative and one must be above 0.")
     is_present = counts_K > 0
     weights_K = counts_K.sum() / (is_present.sum() * counts_K.clamp(min=1))
     return (weights_K * is_present).float()

@@ -19,34 +19,25 @@ def soft_targets(target: Tensor, *, num_classes: int, smoothing: float = 0.0) ->
     The class has 1 - `smoothing` + `smoothing` / K, every other `smoothing` / K (Szegedy et al. 2016, section 7).
     Raises ValueError for a class or a smoothing out of range.
     """
-    _check_smoothing(smoothing)
+    if not 0 <= smoothing < 1:
+        raise ValueError(f"label smoothing is {smoothing}; it must be at least 0 and below 1.")
     if target.numel() and not -1 <= int(target.min()) <= int(target.max()) < num_classes:
-        message = (
+        raise ValueError(
             f"targets span [{int(target.min())}, {int(target.max())}]; allowed: -1 (unknown) to {num_classes - 1}."
         )
-        raise ValueError(message)
     hard = functional.one_hot(target.long().clamp(min=0), num_classes).float()
     soft = hard * (1 - smoothing) + smoothing / num_classes
     return soft * (target != IGNORED).unsqueeze(-1)
 
 
-def soft_target_loss(
-    logits: Tensor, soft: Tensor, *, mask: Tensor | None = None, class_weights: Tensor | None = None
-) -> Tensor:
-    """Cross entropy with shares of classes, the mean over entries that have any and whose `mask` (bool) is True.
+def soft_target_loss(logits: Tensor, soft: Tensor, *, class_weights: Tensor | None = None) -> Tensor:
+    """Cross entropy with shares of classes, the mean over entries that have any; `logits` and `soft` (..., K).
 
-    `logits` and `soft` (..., K), `mask` (...). With `class_weights` (K,) it is the weighted mean (divided by the sum of
-    the weights that the shares pick). A batch without any target gives 0 with zero gradients.
+    With `class_weights` (K,) it is the weighted mean (divided by the sum of the weights that the shares pick). A batch
+    without any target gives 0 with zero gradients.
     """
-    if mask is not None:
-        soft = soft * mask.unsqueeze(-1)
     shares_NK = soft.flatten(0, -2)
     total = functional.cross_entropy(logits.flatten(0, -2).float(), shares_NK, weight=class_weights, reduction="sum")
     is_known_N = shares_NK.ne(0).any(-1)
     divisor = is_known_N.sum().float() if class_weights is None else (shares_NK * class_weights).sum()
     return total / torch.where(divisor > 0, divisor, torch.ones_like(divisor))
-
-
-def _check_smoothing(smoothing: float) -> None:
-    if not 0 <= smoothing < 1:
-        raise ValueError(f"label smoothing is {smoothing}; it must be at least 0 and below 1.")
