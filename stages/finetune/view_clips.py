@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -12,9 +12,8 @@ from torch import Tensor
 
 from reelwright.stages.datasets.sampling.two_views import DrawnViews
 from reelwright.stages.datasets.sampling.windows import IntArray
-from reelwright.stages.embed.threads import read_ahead
-from reelwright.stages.finetune.clips import BATCHES_AHEAD, ClipReading, Frames, in_threads
-from reelwright.stages.fit.loop.batches import Batch, Origin
+from reelwright.stages.finetune.clips import ClipReading, Frames, drawn_clip, in_threads
+from reelwright.stages.fit.loop.batches import Origin, read_early
 from reelwright.stages.train.view_batches import VideoViews
 
 
@@ -31,10 +30,7 @@ class FrameViewBatches(VideoViews):
         """See VideoViews."""
         return self.num_frames if self.videos is None else [self.num_frames[video] for video in self.videos]
 
-    def epoch(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
-        """As `Batches.epoch`; the next batches are read while one is in use."""
-        with read_ahead(super().epoch(epoch, first=first), depth=BATCHES_AHEAD) as batches:
-            yield from batches
+    epoch = read_early(VideoViews.epoch)
 
     def look(self, drawn: DrawnViews, origin: Origin) -> dict[str, Tensor]:
         """See VideoViews."""
@@ -47,7 +43,4 @@ class FrameViewBatches(VideoViews):
         known = video if self.videos is None else self.videos[video]
         if not self.draws:
             return self.reading.val(known, rows.reshape(-1))
-        clip = self.reading.train(known, rows.reshape(-1))
-        for transform in self.reading.transforms:
-            clip = transform(clip, epoch, place)
-        return clip
+        return drawn_clip(self.reading.train, self.reading.transforms, epoch, known, rows.reshape(-1), place)

@@ -7,7 +7,6 @@ frames -> augmentation -> encoder of images, a row a frame -> model of rows -> r
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -43,7 +42,7 @@ def tune_windows(work: Work, config: FinetuneConfig, place: TrainContext) -> dic
     heads = window_heads(config, labels, where=work.node)
     task = build_task(config.task, labels, heads=heads)
     metric = chosen_metric(config, task, plugins=work.plugins)
-    facts = window_facts(config) | ({"heads": [asdict(head) for head in heads]} if heads else {})
+    facts = window_facts(config, heads)
     make = _clip_network if config.is_whole else _behind_encoder
     module, data_config, own_facts = make(work, config, labels, place)
     module.to(place.device)
@@ -80,13 +79,13 @@ def window_learning(
     data = find_windows(work, rows, config=config, sampling=sampling, task=task, note=place.reporter.note)
     of_train, of_val = (set(labelled.windows.video.tolist()) for labelled in (data.train, data.val))
     reading = clip_reading(work, config, videos, geometry, of_train=of_train, of_val=of_val)
-    batches, share = partial(FrameBatches, names=names), place.world.share
-    mixing = build_mixing(config, mix_frames, num_extents=2, task=task, world=place.world)
-    train = data.train_batches(partial(batches, read=reading.train, transforms=reading.transforms), config, share)
+    batches, world = partial(FrameBatches, names=names), place.world
+    mixing = build_mixing(config, mix_frames, num_extents=2, task=task, world=world)
+    train = data.train_batches(partial(batches, read=reading.train, transforms=reading.transforms), config, world)
     steps = EpochSteps(num_batches=train.num_batches, clips_per_batch=config.batch_size)
     return Learning(
         train=train,
-        val=data.val_batches(partial(batches, read=reading.val, is_val=True), config, share),
+        val=data.val_batches(partial(batches, read=reading.val, is_val=True), config, world),
         objective=build_objective(config, task, counts=data.counts, device=place.device, plugins=work.plugins),
         task=task,
         metric=metric,

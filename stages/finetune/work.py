@@ -20,12 +20,7 @@ from reelwright.stages.embed.config import EmbedConfig
 from reelwright.stages.embed.encoding.encoder import LoadedEncoder
 from reelwright.stages.embed.encoding.preprocess import geometry_of
 from reelwright.stages.finetune.config import FinetuneConfig
-from reelwright.stages.finetune.inputs import (
-    check_frames,
-    only_input,
-    spatial_encoder,
-    spatial_facts,
-)
+from reelwright.stages.finetune.inputs import frames_node, only_input, spatial_encoder, spatial_facts
 from reelwright.stages.finetune.module import FinetuneModule
 from reelwright.stages.finetune.view_learning import tune_views
 from reelwright.stages.finetune.window_learning import tune_windows, window_learning
@@ -47,7 +42,7 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
     that can be seen, StageError when it diverges, Interrupted on SIGTERM.
     """
     config = parse_config(FinetuneConfig, dict(work.config), where=work.node)
-    check_frames(work, config)
+    config.check_inputs({"frames": [frames_node(work)]})
     return train_in_processes(work, reporter, config=config, train=_tune)
 
 
@@ -91,7 +86,8 @@ def _tune(work: Work, config: FinetuneConfig, place: TrainContext) -> dict[str, 
         place=place,
         evaluate_start=True,
     )
-    described = _described(values, loaded)
+    names = ("task", "labels_of_window", "output", "window", "clips", "heads", "model")
+    described = {**{name: values[name] for name in names if name in values}, **spatial_facts(loaded)}
     return learn(module, load, work=work, config=config, place=place, labels=labels, values=described)
 
 
@@ -127,9 +123,3 @@ def _spatial(work: Work, values: Mapping[str, Any]) -> LoadedEncoder:
             f"{values['model']['input_dim']}. Was it trained on several embeddings, or on another embed node?"
         )
     return loaded
-
-
-def _described(values: Mapping[str, Any], loaded: LoadedEncoder) -> dict[str, Any]:
-    """What config.yaml says of both parts, enough to build them again."""
-    names = ("task", "labels_of_window", "output", "window", "clips", "heads", "model")
-    return {**{name: values[name] for name in names if name in values}, **spatial_facts(loaded)}

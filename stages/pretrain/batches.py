@@ -10,9 +10,8 @@ import numpy.typing as npt
 import torch
 
 from reelwright.stages.augment.resized_crop import ClipTransform
-from reelwright.stages.embed.threads import read_ahead
-from reelwright.stages.fit.loop.batches import Batch, Split
-from reelwright.stages.fit.processes.world import ALONE, Share
+from reelwright.stages.fit.loop.batches import Batch, Split, read_early
+from reelwright.stages.fit.processes.world import ALONE, World
 from reelwright.stages.pretrain.examples import BACKGROUND, Examples, IntArray
 from reelwright.stages.pretrain.frame_config import BatchSettings
 from reelwright.storage.errors import InputError
@@ -20,8 +19,6 @@ from reelwright.storage.errors import InputError
 Frames = npt.NDArray[np.uint8]
 ReadFrames = Callable[[IntArray, IntArray], Frames]  # positions of videos, their rows -> (n, h, w, 3)
 ReadStored = Callable[[int, int], Frames]  # position of a video, its row -> (1, H, W, 3) as it is stored
-
-BATCHES_AHEAD = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +98,7 @@ class KeyFrameBatches:
     seed: int
     crop: ClipTransform | None = None  # of every frame and copy, as it is read
     read_stored: ReadStored | None = None  # what is cropped
-    share: Share = ALONE
+    world: World = ALONE
     num_copies: int = 1  # of each frame; above 1 (SimCLR) targets number the frames and not the states
 
     @property
@@ -113,11 +110,6 @@ class KeyFrameBatches:
     def num_batches(self) -> int:
         """Batches of an epoch."""
         return self.batch.per_epoch
-
-    def epoch(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
-        """As `learning.batches.Batches.epoch`; the next batches are read while one is in use."""
-        with read_ahead(self._read(epoch, first), depth=BATCHES_AHEAD) as batches:
-            yield from batches
 
     def _drawn(self, epoch: int, number: int) -> IntArray:
         return draw_batch(self.pool, self.batch, np.random.default_rng([self.seed, epoch, number]))
@@ -132,11 +124,13 @@ class KeyFrameBatches:
         stored = (self.read_stored(one, at) for one, at in pairs)
         return np.concatenate([self.crop(frame, epoch, at) for at, frame in zip(places.tolist(), stored, strict=True)])
 
-    def _read(self, epoch: int, first: int) -> Iterator[Batch]:
+    @read_early
+    def epoch(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
+        """See `Batches.epoch`."""
         copies = np.arange(self.num_copies)
         for number in range(first, self.num_batches):
             drawn = self._drawn(epoch, number)
-            split = Split(batch_size=len(drawn), share=self.share)
+            split = Split(batch_size=len(drawn), world=self.world)
             ((own, _, is_counted),) = split.parts(np.arange(len(drawn)))
             picked = np.repeat(drawn[own], self.num_copies)
             places = ((number * len(drawn) + own)[:, None] * self.num_copies + copies).flatten()

@@ -18,10 +18,9 @@ import torch
 from reelwright.stages.augment.resized_crop import ClipTransform
 from reelwright.stages.datasets.sampling.generators import generator_at, generators_at
 from reelwright.stages.datasets.sampling.windows import IntArray, Windows, WindowShape, window_rows, windows_at
-from reelwright.stages.embed.threads import read_ahead
-from reelwright.stages.finetune.clips import BATCHES_AHEAD, Frames, Read, in_threads
-from reelwright.stages.fit.loop.batches import Batch, Origin, Split
-from reelwright.stages.fit.processes.world import ALONE, Share
+from reelwright.stages.finetune.clips import Frames, Read, drawn_clip, in_threads
+from reelwright.stages.fit.loop.batches import Batch, Origin, Split, read_early
+from reelwright.stages.fit.processes.world import ALONE, World
 from reelwright.stages.train.window_batches import describe_windows
 
 
@@ -53,12 +52,12 @@ class ClipBatches:
     num_views: int = 1
     transforms: tuple[ClipTransform, ...] = ()  # of every clip, as it is read
     drop_last: bool = False
-    share: Share = ALONE
+    world: World = ALONE
 
     @property
     def split(self) -> Split:
         """How an epoch becomes batches of videos."""
-        return Split(batch_size=self.batch_size, share=self.share, drop_last=self.drop_last)
+        return Split(batch_size=self.batch_size, world=self.world, drop_last=self.drop_last)
 
     @property
     def num_items(self) -> int:
@@ -70,11 +69,6 @@ class ClipBatches:
         """Batches of an epoch; the last may be smaller."""
         return self.split.num_batches(len(self.videos))
 
-    def epoch(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
-        """As `Batches.epoch`; the next batches are read while one is in use."""
-        with read_ahead(self._read(epoch, first), depth=BATCHES_AHEAD) as batches:
-            yield from batches
-
     def windows(self, chosen: IntArray, places: IntArray, *, epoch: int) -> Windows:
         """A clip from a random start of each of ``chosen`` (N,) videos, which stand at ``places`` of an epoch."""
         generators = generators_at(self.seed, "clips", epoch=epoch, places=places.tolist())
@@ -83,7 +77,10 @@ class ClipBatches:
         starts = [int(generator.integers(count)) for generator, count in zip(generators, room.tolist(), strict=True)]
         return windows_at(self.videos.positions[chosen], np.array(starts, dtype=np.int64), num_rows, self.shape)
 
-    def _read(self, epoch: int, first: int) -> Iterator[Batch]:
+    @read_early
+    def epoch(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
+        """See `Batches.epoch`."""
+        clip = partial(drawn_clip, self.read, self.transforms, epoch)
         order = generator_at(self.seed, "videos", epoch=epoch, place=0).permutation(len(self.videos))
         views = np.arange(self.num_views)
         for own, num_all, is_counted in self.split.parts(np.arange(len(order)), first=first):
@@ -91,7 +88,7 @@ class ClipBatches:
             places = (own[:, None] * self.num_views + views).reshape(-1)
             windows = self.windows(chosen, places, epoch=epoch)
             rows, _ = window_rows(windows, self.shape)
-            frames = in_threads(partial(self._clip, epoch), windows.video.tolist(), rows, places.tolist())
+            frames = in_threads(clip, windows.video.tolist(), rows, places.tolist())
             inputs = {
                 "frames": torch.from_numpy(np.stack(frames)),
                 "mask": torch.ones(len(frames), self.shape.length, dtype=torch.bool),
@@ -105,12 +102,6 @@ class ClipBatches:
                 partial(describe_windows, windows, self.shape, self._names),
                 Origin(epoch, places),
             )
-
-    def _clip(self, epoch: int, video: int, rows: IntArray, place: int) -> Frames:
-        clip = self.read(video, rows)
-        for transform in self.transforms:
-            clip = transform(clip, epoch, place)
-        return clip
 
     @cached_property
     def _names(self) -> tuple[str, ...]:

@@ -31,6 +31,7 @@ from reelwright.stages.embed.encoding.encoder import LoadedEncoder, build_from_c
 from reelwright.stages.embed.encoding.forward import choose_layout, row_shapes
 from reelwright.stages.embed.encoding.preprocess import geometry_of
 from reelwright.stages.finetune.clips import Read, StoredVideos, open_videos, reader, stored_reader
+from reelwright.stages.finetune.inputs import spatial_facts
 from reelwright.stages.finetune.preparing import ClipAugmentation
 from reelwright.stages.fit.setup import Learning, learn
 from reelwright.stages.fit.train_context import TrainContext
@@ -65,7 +66,10 @@ def pretrain_clips(work: Work, config: PretrainConfig, place: TrainContext) -> d
     def load() -> Learning:
         return _learning(work, config, module, loaded, task=task, shape=shape, place=place)
 
-    values = {"task": "pretrain", **_facts(config, loaded, shape)}
+    clip = {**loaded.config.clip.model_dump(mode="json"), "length": shape.length, "dilation": shape.dilation}
+    # The classifier is not among what is kept of the encoder.
+    facts = spatial_facts(loaded, model_args=config.model_args, clip=clip, outputs=["pooled"])
+    values = {"task": "pretrain", **facts}
     return learn(module, load, work=work, config=config, place=place, labels=labels, values=values)
 
 
@@ -119,7 +123,7 @@ class Scoring:
         """Metrics of videos: class probabilities of each are the mean over its clips."""
         windows = val_clips(self.videos.num_rows.tolist(), self.shape, self.clips)
         stored = self.videos.positions[windows.video]
-        own = self.place.world.share.of(np.arange(len(windows)))
+        own = self.place.world.share(np.arange(len(windows)))
         parts = []
         with torch.inference_mode():
             for start in range(0, len(own), self.clips.batch_size):
@@ -173,7 +177,9 @@ def _learning(
     if missing:
         why = "no stored frames, or no label of their own," if task else "no stored frames"
         note(f"{len(missing)} videos have {why} and are left out: {', '.join(missing[:5])}")
-    objective = _objective(config)
+    objective: Objective = RankedClasses()
+    if config.objective.name != "ce":
+        objective = self_supervised_objective(config.objective.of_views(), seed=config.seed)
     is_scored = task is not None and len(val) > 0
     used = "" if is_scored or not len(val) else " (not used: the last weights count)"
     note(f"{len(train)} videos to train on, {len(val)} to validate on{used}")
@@ -193,7 +199,7 @@ def _learning(
         num_views=objective.num_views,
         transforms=clip_transforms(augment, geometry, seed=config.seed),
         drop_last=config.drop_last,
-        share=place.world.share,
+        world=place.world,
     )
     steps = EpochSteps(num_batches=max(1, batches.num_batches), clips_per_batch=clips.batch_size * objective.num_views)
     return Learning(
@@ -229,17 +235,3 @@ def _videos(work: Work, stored: StoredVideos, *, splits: Sequence[str], is_label
         labels=np.array(labels, dtype=np.int64),
         names=tuple(video.video_id for video in found),
     )
-
-
-def _objective(config: PretrainConfig) -> Objective:
-    if config.objective.name == "ce":
-        return RankedClasses()
-    return self_supervised_objective(config.objective.of_views(), seed=config.seed)
-
-
-def _facts(config: PretrainConfig, loaded: LoadedEncoder, shape: WindowShape) -> dict[str, Any]:
-    """What config.yaml says of the encoder, enough to build it again; its classifier is not among it."""
-    spatial = loaded.config.model_dump(mode="json", include={"encoder", "preprocess", "clip"})
-    clip = {**spatial["clip"], "length": shape.length, "dilation": shape.dilation}
-    own = {"model_args": config.model_args, "clip": clip, "embed_dim": None, "outputs": ["pooled"], "weights": "none"}
-    return {"spatial": {**spatial, **own}, "started_from": loaded.weights_digest}

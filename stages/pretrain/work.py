@@ -22,13 +22,13 @@ from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.inputs import unchanged_sources
 from reelwright.stages.base.work import Reporter, Work
 from reelwright.stages.datasets.labelled import distinct_videos, label_space
-from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.geometry import Geometry, apply
 from reelwright.stages.embed.config import EmbedConfig
 from reelwright.stages.embed.encoding.encoder import LoadedEncoder, build_from_config, with_embedding
 from reelwright.stages.embed.encoding.forward import choose_layout
 from reelwright.stages.embed.encoding.preprocess import geometry_of
 from reelwright.stages.finetune.clips import StoredVideos, open_videos
+from reelwright.stages.finetune.inputs import frames_node, spatial_facts
 from reelwright.stages.fit.setup import Learning, learn
 from reelwright.stages.fit.train_context import TrainContext, train_in_processes
 from reelwright.stages.objectives.contrastive import Contrast
@@ -57,8 +57,7 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
     Interrupted on SIGTERM.
     """
     config = parse_config(PretrainConfig, dict(work.config), where=work.node)
-    (frames,) = work.inputs["frames"]
-    config.check_inputs({"frames": [parse_config(DecodeConfig, dict(frames.config), where=frames.node)]})
+    config.check_inputs({"frames": [frames_node(work)]})
     if config.clips is None:
         return train_in_processes(work, reporter, config=config, train=_train)
     of_clips = config.model_copy(update={"batch_size": config.clips.batch_size})
@@ -96,7 +95,8 @@ def _train(work: Work, config: PretrainConfig, place: TrainContext) -> dict[str,
             evaluate=score if len(data.val) else None,
         )
 
-    values = _described(config, loaded, states.names)
+    facts = spatial_facts(loaded, embed_dim=config.embed_dim)
+    values = {"task": "pretrain", "states": list(states.names), **facts}
     return learn(module, load, work=work, config=config, place=place, labels=labels, values=values)
 
 
@@ -166,7 +166,7 @@ def _examples(
         seed=config.seed,
         crop=crop,
         read_stored=stored_frames(videos, pool.examples, memory_bytes=config.memory_bytes) if crop else None,
-        share=place.world.share,
+        world=place.world,
         num_copies=num_views,
     )
     known = np.isin(val.label, real.label)
@@ -224,7 +224,7 @@ def _retrieval(forward: Forward, *, data: _Data, batch_size: int, place: TrainCo
     """Retrieval of the val frames among those of train; each process embeds its share of them."""
 
     def embedded(of: Examples) -> Any:
-        own, parts = place.world.share.of(np.arange(len(of))), []
+        own, parts = place.world.share(np.arange(len(of))), []
         with torch.inference_mode():
             for start in range(0, len(own), batch_size):
                 part = own[start : start + batch_size]
@@ -238,15 +238,3 @@ def _retrieval(forward: Forward, *, data: _Data, batch_size: int, place: TrainCo
     of_states = [entry["mean_average_precision_at_r"] for label, entry in found["per_class"].items() if label]
     found["mean_average_precision_at_r_states"] = float(np.mean(of_states)) if of_states else 0.0
     return {name: float(found[name]) for name in METRICS}
-
-
-def _described(config: PretrainConfig, loaded: LoadedEncoder, states: tuple[str, ...]) -> dict[str, Any]:
-    """What config.yaml says of the encoder, enough to build it again."""
-    used = {"encoder", "model_args", "preprocess", "clip"}
-    spatial = loaded.config.model_dump(mode="json", include=used)
-    return {
-        "task": "pretrain",
-        "states": list(states),
-        "spatial": {**spatial, "embed_dim": config.embed_dim, "outputs": ["pooled"], "weights": "none"},
-        "started_from": loaded.weights_digest,
-    }

@@ -15,6 +15,7 @@ from reelwright.stages.datasets.sampling.settings import CLIPS, WHOLE, EventSett
 from reelwright.stages.datasets.tasks.registry import TASKS, TaskTraits
 from reelwright.stages.fit.model_config import ModelSettings
 from reelwright.stages.fit.view_config import NetworkSettings
+from reelwright.stages.objectives.config import LossSettings
 from reelwright.stages.train.token_settings import check_tokens
 from reelwright.storage.errors import ConfigError, nearest
 
@@ -91,6 +92,10 @@ class WindowedSettings(Protocol):
     @property
     def window(self) -> TrainWindowSettings:
         """The windows."""
+
+    @property
+    def loss(self) -> LossSettings:
+        """Of the task."""
 
     @property
     def seed(self) -> int:
@@ -246,7 +251,9 @@ class TrainConfig(NetworkSettings):
     def check_inputs(self, inputs: Mapping[str, Sequence[StageConfig]]) -> None:
         """Refuse windows of rows that are stored in several views: which of them a window has is not said."""
         of_views = [
-            name for name, read in zip(self.embeddings, inputs.get("embeddings", ()), strict=False) if _views(read)
+            name
+            for name, read in zip(self.embeddings, inputs.get("embeddings", ()), strict=False)
+            if getattr(read, "views", None) is not None
         ]
         if of_views and self.views is None:
             raise ConfigError(
@@ -266,7 +273,3 @@ class TrainConfig(NetworkSettings):
                 "(and no cutmix_minmax) for mixup alone"
             )
         return self
-
-
-def _views(read: StageConfig) -> bool:
-    return getattr(read, "views", None) is not None

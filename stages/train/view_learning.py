@@ -141,7 +141,7 @@ def learn_views(
         seed=config.seed,
     )
     compares = 2 if config.objective is not None and config.objective.name in {"tcc", "simclr"} else 1
-    common: dict[str, Any] = {"sampler": sampler, "batch_size": config.batch_size, "share": place.world.share}
+    common: dict[str, Any] = {"sampler": sampler, "batch_size": config.batch_size, "world": place.world}
     common["fewest"] = compares
 
     def batches(of: ViewVideos, **more: Any) -> VideoViews:

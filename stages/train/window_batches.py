@@ -14,7 +14,7 @@ from reelwright.stages.datasets.sampling.draws import IN_ORDER, EpochSampler
 from reelwright.stages.datasets.sampling.windows import IntArray, Windows, WindowShape
 from reelwright.stages.datasets.tasks.labels import Targets
 from reelwright.stages.fit.loop.batches import Batch, Origin, Split
-from reelwright.stages.fit.processes.world import ALONE, Share
+from reelwright.stages.fit.processes.world import ALONE, World
 
 _BATCHES_AT_ONCE = 64  # whose row numbers are worked out together
 
@@ -28,14 +28,14 @@ class LabelledBatches:
     shape: WindowShape
     batch_size: int
     draws: EpochSampler = IN_ORDER
-    share: Share = ALONE
+    world: World = ALONE
     drop_last: bool = False
     names: tuple[str, ...] = ()  # of the videos, for messages
 
     @property
     def split(self) -> Split:
         """How an epoch becomes batches."""
-        return Split(batch_size=self.batch_size, share=self.share, drop_last=self.drop_last)
+        return Split(batch_size=self.batch_size, world=self.world, drop_last=self.drop_last)
 
     @property
     def num_items(self) -> int:

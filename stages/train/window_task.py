@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any, Protocol
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
 
 from reelwright.models.blocks.heads import Head
 from reelwright.stages.base.work import Work
 from reelwright.stages.datasets.labelled import label_space
 from reelwright.stages.datasets.tasks.labels import LabelSpace
 from reelwright.stages.datasets.tasks.registry import TASKS
-from reelwright.stages.objectives.config import LossSettings
 from reelwright.stages.train.config import SHAPE_FIELDS, WindowedSettings
 from reelwright.storage.errors import ConfigError, InputError, nearest
-
-
-class WithLoss(WindowedSettings, Protocol):
-    """Settings that say how the task's own loss is made, too."""
-
-    @property
-    def loss(self) -> LossSettings:
-        """Of the task."""
 
 
 def window_labels(work: Work, config: WindowedSettings) -> LabelSpace:
@@ -28,7 +20,7 @@ def window_labels(work: Work, config: WindowedSettings) -> LabelSpace:
     return replace(label_space(work.payload, node=work.node), of_window=config.labels_of_window)
 
 
-def window_heads(config: WithLoss, labels: LabelSpace, *, where: str) -> list[Head]:
+def window_heads(config: WindowedSettings, labels: LabelSpace, *, where: str) -> list[Head]:
     """Those of task heads. Raises InputError where the labels have none, ConfigError for weights of others."""
     if not TASKS[config.task].has_heads:
         return []
@@ -48,11 +40,12 @@ def window_heads(config: WithLoss, labels: LabelSpace, *, where: str) -> list[He
     return [Head(name=n, num_classes=k, weight=weights[n], label_smoothing=smoothing) for n, k in labels.heads]
 
 
-def window_facts(config: WindowedSettings) -> dict[str, Any]:
-    """What config.yaml says of task and windows, beside the model."""
+def window_facts(config: WindowedSettings, heads: Sequence[Head]) -> dict[str, Any]:
+    """What config.yaml says of task, its heads and windows, beside the model."""
     return {
         "task": config.task,
         "labels_of_window": config.labels_of_window,
         "window": config.window.model_dump(include=set(SHAPE_FIELDS)),
         "clips": config.window.model_dump(include={"sampling", "segments", "segment_rule"}),
+        **({"heads": [asdict(head) for head in heads]} if heads else {}),
     }

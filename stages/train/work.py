@@ -5,7 +5,7 @@ embeddings -> block -> windows and targets (train, val) -> model -> Trainer -> r
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -57,11 +57,13 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
 
 
 def _train(work: Work, config: TrainConfig, place: TrainContext) -> dict[str, Any] | None:
-    labels, heads = _labels(work, config), []
+    task: Task | None
     if config.views is None:
+        labels = window_labels(work, config)
         heads = window_heads(config, labels, where=work.node)
-        task: Task | None = build_task(config.task, labels, heads=heads)
+        task = build_task(config.task, labels, heads=heads)
     else:
+        labels, heads = view_labels(work, config), []
         task = build_task("per_row", labels) if config.classifies_rows else None
     metric = chosen_metric(config, task, plugins=work.plugins)
     store = Store.at(work.store)
@@ -103,9 +105,8 @@ def _build(
         input_dim = map_channels(stores[0], config.output)
     else:
         input_dim = num_features(stores, config.output, takes_views=config.views is not None)
-    values = _model_values(config, input_dim=input_dim, num_classes=len(labels.classes))
+    values = _model_values(config, heads, input_dim=input_dim, num_classes=len(labels.classes))
     experts = Experts.of(work, "embeddings") if config.model.joins_tokens else None
-    values |= {"heads": [asdict(head) for head in heads]} if heads else {}
     if config.model.keeps_positions:
         values["model"]["row_shape"] = row_shape(stores, config.output)
     if experts is not None:
@@ -121,8 +122,9 @@ def _build(
     if experts is not None:
         experts.check_output(model, config.output)
         experts.give_weights(model)
-    if of_maps and isinstance(model, FrameModel):
-        _start_resnet(model, work)
+    if of_maps and isinstance(model, FrameModel) and model.backbone is not None and len(model.backbone.tuned):
+        (reference,) = work.inputs["embeddings"]
+        start_resnet(model, encoder_of(work, reference), of=reference.node, where=work.node)
     if config.compares_views:
         model = _with_heads(model, config, values["model"], where=work.node)
     return model, values
@@ -139,19 +141,6 @@ def _with_heads(model: VideoModel, config: TrainConfig, sizes: dict[str, Any], *
     except ValueError as error:
         raise ConfigError(f"{where}: objective {config.objective.name}: {error}") from error
     return SelfSupervisedRows(model, comparison_heads(config.objective.of_views(), size, seed=config.seed))
-
-
-def _start_resnet(model: FrameModel, work: Work) -> None:
-    """Give the layers behind stored maps the weights of the encoder that the maps are of.
-
-    Raises ConfigError where it is another network.
-    """
-    assert model.backbone is not None
-    if not len(model.backbone.tuned):
-        return
-    (reference,) = work.inputs["embeddings"]
-    loaded = encoder_of(work, reference)
-    start_resnet(model, loaded, of=reference.node, where=work.node)
 
 
 def _present(work: Work, config: TrainConfig, stores: list[EmbeddingStore], reporter: Reporter) -> dict[str, str]:
@@ -216,10 +205,10 @@ def _learning(
     data = find_windows(work, rows, config=config, sampling=sampling, task=task, note=place.reporter.note)
 
     named = tuple(names[digest] for digest in block.digests)
-    batches, share = partial(WindowBatches, block=block, names=named), place.world.share
+    batches = partial(WindowBatches, block=block, names=named)
     return Learning(
-        train=data.train_batches(batches, config, share),
-        val=data.val_batches(batches, config, share),
+        train=data.train_batches(batches, config, place.world),
+        val=data.val_batches(batches, config, place.world),
         objective=build_objective(config, task, counts=data.counts, device=place.device, plugins=work.plugins),
         task=task,
         metric=metric,
@@ -227,11 +216,7 @@ def _learning(
     )
 
 
-def _labels(work: Work, config: TrainConfig) -> LabelSpace:
-    return view_labels(work, config) if config.views is not None else window_labels(work, config)
-
-
-def _model_values(config: TrainConfig, *, input_dim: int, num_classes: int) -> dict[str, Any]:
+def _model_values(config: TrainConfig, heads: Sequence[Head], *, input_dim: int, num_classes: int) -> dict[str, Any]:
     """The part of config.yaml from which predict, embed and finetune build the model again."""
     if config.views is not None:
         return view_values(config, config.model, output=config.output, input_dim=input_dim, num_classes=num_classes)
@@ -243,4 +228,4 @@ def _model_values(config: TrainConfig, *, input_dim: int, num_classes: int) -> d
         "length": config.window.length,
         "per_row": config.traits.per_row,
     }
-    return {**window_facts(config), "output": config.output, "model": model}
+    return {**window_facts(config, heads), "output": config.output, "model": model}

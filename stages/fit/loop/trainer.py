@@ -32,7 +32,7 @@ from reelwright.stages.fit.loop.saving import Saver
 from reelwright.stages.fit.loop.streams import seeded
 from reelwright.stages.fit.loop.updates import PRECISIONS, Rates, Step, Updater
 from reelwright.stages.fit.processes.stopping import StopRequests
-from reelwright.stages.fit.processes.world import World
+from reelwright.stages.fit.processes.world import ALONE, World
 from reelwright.stages.objectives.contract import Objective
 from reelwright.storage.errors import Interrupted, StoreError
 from reelwright.storage.files import write_text
@@ -57,12 +57,11 @@ class Trainer:
         settings: TrainerSettings,
         folder: RunFolder,
         reporter: Reporter,
-        world: World | None = None,
+        world: World = ALONE,
         prepare: Prepare | None = None,
     ) -> None:
         self.module, self.settings, self.folder, self.reporter = module, settings, folder, reporter
-        self.world = world or World()
-        self.optimizer = optimizer
+        self.world, self.optimizer = world, optimizer
         self.updater = Updater(
             module,
             optimizer=optimizer,

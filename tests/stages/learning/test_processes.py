@@ -21,7 +21,7 @@ from reelwright.stages.fit.loop.batches import Split
 from reelwright.stages.fit.loop.progress import TIMINGS
 from reelwright.stages.fit.processes.launch import _environment
 from reelwright.stages.fit.processes.process import main
-from reelwright.stages.fit.processes.world import Share
+from reelwright.stages.fit.processes.world import World
 from reelwright.stages.train.work import run
 from reelwright.storage.errors import ConfigError, InputError, Interrupted, StageError
 from reelwright.storage.results.runs import RunFolder
@@ -36,7 +36,7 @@ ROOT = Path(__file__).parents[3]
 @pytest.mark.parametrize(("count", "batch_size"), [(22, 4), (22, 7), (1, 4), (9, 3)])
 def test_shares_are_the_whole_once(size, count, batch_size):
     order = np.arange(count)[::-1].copy()
-    of_all = [list(Split(batch_size=batch_size, share=Share(rank, size)).parts(order)) for rank in range(size)]
+    of_all = [list(Split(batch_size=batch_size, world=World(rank, size)).parts(order)) for rank in range(size)]
     for parts in zip(*of_all, strict=True):
         taken = np.concatenate([part for part, _, is_counted in parts if is_counted])
         assert {num_all for _, num_all, _ in parts} == {len(taken)}
