@@ -25,8 +25,10 @@ def required(package: str, *, extra: str, wanted_by: str) -> Any:
 
 def as_frame(table: pa.Table) -> Any:
     """A pandas DataFrame; without pandas the `pyarrow.Table` as it is. Texts that are coded come out as texts."""
-    plain = {name: column.cast(pa.string()) if _is_coded(column) else column for name, column in _columns(table)}
-    found = pa.table(plain)
+    columns = zip(table.column_names, table.columns, strict=True)
+    found = pa.table(
+        {name: column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column for name, column in columns}
+    )
     return found.to_pandas() if find_spec("pandas") is not None else found
 
 
@@ -48,14 +50,6 @@ def html_table(header: Sequence[str], rows: Sequence[Sequence[Any]], *, title: s
         for row in rows
     )
     return f"<p><b>{html.escape(title)}</b></p><table><thead><tr>{cells}</tr></thead><tbody>{lines}</tbody></table>"
-
-
-def _columns(table: pa.Table) -> list[tuple[str, Any]]:
-    return list(zip(table.column_names, table.columns, strict=True))
-
-
-def _is_coded(column: Any) -> bool:
-    return bool(pa.types.is_dictionary(column.type))
 
 
 def _text(cell: Any) -> str:

@@ -44,10 +44,10 @@ class SamplePlan:
     def sample(self, step: int) -> Sample:
         """Sample number ``step``, from 1."""
         if not self.labels:
-            index, stream = step - 1, _UNLABELLED_STREAM
-            return self._sample(step, "", index, stream)
+            return self._sample(step, "", step - 1, _UNLABELLED_STREAM)
         turn, place = divmod(step - 1, len(self.labels))
-        label = self._order()[place]
+        order = generator_of(self.config, _ORDER_STREAM).permutation(len(self.labels))
+        label = self.labels[order[place]]
         return self._sample(step, label, turn, _NAMED_BIT | int(digest(label)[:15], 16))
 
     def _sample(self, step: int, label: str, index: int, stream: int) -> Sample:
@@ -55,10 +55,6 @@ class SamplePlan:
         if self.config.family == "fractal" and not label:
             name = f"{step}-{variation_of(self.config, stream, index)}"
         return Sample(step=step, label=label, index=index, stream=stream, split=self.config.split_of(index), name=name)
-
-    def _order(self) -> list[str]:
-        rng = generator_of(self.config, _ORDER_STREAM)
-        return [self.labels[place] for place in rng.permutation(len(self.labels))]
 
 
 def generator_of(config: SynthesizeConfig, *key: int) -> np.random.Generator:
