@@ -1,9 +1,11 @@
-"""Contrastive losses on embeddings: supervised contrastive, SimCLR, and triplets, with or without background anchors.
+"""Contrastive losses on embeddings: supervised contrastive, SimCLR, triplets, and n pairs of frames near in time (TCN).
 
 SupCon: Khosla et al. 2020, equation 2. SimCLR: Chen et al. 2020, equation 1. Without background: the intermediate-state
 informed loss of Schoonbeek et al. 2024, "Supervised Representation Learning towards Generalizable Assembly State
-Recognition". Triplets: Hermans et al. 2017, scaled by a mean distance as the public code does.
-Shape letters: B groups, V views of a group, N = B * V images, D embedding size.
+Recognition". Triplets: Hermans et al. 2017, scaled by a mean distance as the public code does. TCN: Sermanet et al.
+2018, "Time-Contrastive Networks"; n-pairs: Sohn 2016, equation 6, as CARL's public code takes it for its comparison
+(Chen et al. 2022). Shape letters: B groups, V views of a group, N = B * V images, D embedding size; of TCN B videos, T
+frames, anchors and positives in turn, N = T / 2 pairs.
 """
 
 from __future__ import annotations
@@ -12,6 +14,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
+
+from reelwright.models.losses.classification import IGNORED
 
 BACKGROUND = 0  # the label of what is no state
 _TINY = 1e-16
@@ -123,3 +128,28 @@ def _pairs(label_N: Tensor) -> tuple[Tensor, Tensor]:
     """Bool (N, N): pairs of the same label but not the same image, and pairs of different labels."""
     is_same_NN = label_N[:, None] == label_N[None]
     return is_same_NN & ~torch.eye(len(label_N), dtype=torch.bool, device=label_N.device), ~is_same_NN
+
+
+def time_contrastive_loss(z_BTD: Tensor, mask_BT: Tensor, *, norm_weight: float = 0.002) -> Tensor:
+    """Cross entropy of each anchor's dot products with its video's positives, the mean over pairs; 0 without any.
+
+    Frames 0, 2, 4, ... of ``z_BTD`` are anchors, the next of each its positive. A pair counts where ``mask_BT`` (bool)
+    is True at both. Added is 0.25 ``norm_weight`` times the mean squared lengths of anchors and positives. Raises
+    ValueError for an odd number of frames or wrong shapes.
+    """
+    if z_BTD.dim() != 3 or z_BTD.shape[:2] != mask_BT.shape or z_BTD.shape[1] % 2:
+        given = f"{tuple(z_BTD.shape)} and {tuple(mask_BT.shape)}"
+        raise ValueError(f"embeddings must be (B, T, D) with an even T, the mask (B, T); got {given}.")
+    z_BTD = z_BTD.float() if z_BTD.dtype in (torch.float16, torch.bfloat16) else z_BTD
+    anchor_BND, positive_BND = z_BTD[:, ::2], z_BTD[:, 1::2]
+    is_pair_BN = mask_BT[:, ::2] & mask_BT[:, 1::2]
+    place_N = torch.arange(anchor_BND.shape[1], device=z_BTD.device)
+    # What is masked is no negative; the pair itself stays, so that a row of nothing else has finite gradients.
+    is_out_BNN = ~is_pair_BN[:, None] & (place_N[:, None] != place_N)
+    logits_BNN = (anchor_BND @ positive_BND.mT).masked_fill(is_out_BNN, -torch.inf)
+    target_BN = torch.where(is_pair_BN, place_N, IGNORED)
+    total = functional.cross_entropy(
+        logits_BNN.flatten(0, 1), target_BN.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+    squares_BN = (anchor_BND.square() + positive_BND.square()).sum(-1).masked_fill(~is_pair_BN, 0.0)
+    return (total + 0.25 * norm_weight * squares_BN.sum()) / is_pair_BN.sum().clamp(min=1)

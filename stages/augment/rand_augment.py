@@ -1,6 +1,6 @@
 """RandAugment for clips: what is drawn, how strongly and to which side, is the same for all frames of a clip.
 
-    rand-m7-n4-mstd0.5-inc1     4 operations a clip at magnitude 7 +- 0.5, of the increasing set (`rand_augment_text`)
+    rand-m7-n4-mstd0.5-inc1     4 operations a clip at magnitude 7 +- 0.5, of the increasing set (see `config`)
 
 Operations are timm's, on Pillow images; draws come from a generator that is given. Sources: Cubuk et al. 2020
 (RandAugment), timm's auto_augment, CAST (1.3 of the domain reference).
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from PIL import Image
 from timm.data.auto_augment import NAME_TO_OP, rand_augment_choices
 
-from reelwright.stages.augment.rand_augment_text import read_sections
+from reelwright.stages.augment.config import read_sections
 
 Frames = npt.NDArray[np.uint8]  # (T, H, W, 3) RGB
 
@@ -64,7 +64,7 @@ class Operation:
 def parse_rand_augment(
     text: str, *, interpolation: str = "bicubic", fill: tuple[int, int, int] = (128, 128, 128)
 ) -> RandAugment:
-    """Read the grammar of `rand_augment_text`. Raises ValueError that names the section that cannot be read."""
+    """Read the grammar of `config`. Raises ValueError that names the section that cannot be read."""
     if interpolation not in (*RESAMPLING, "random"):
         raise ValueError(f"interpolation {interpolation!r} is not known; allowed: {', '.join(RESAMPLING)}, random.")
     given = read_sections(text)

@@ -1,4 +1,4 @@
-"""Windows of frames for training: as the encoder sees them, from memory where they fit, else from the frame store."""
+"""Windows and views of frames for training, as the encoder sees them: from memory where they fit, else from a store."""
 
 from __future__ import annotations
 
@@ -8,22 +8,25 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from reelwright.stages.augment.resized_crop import ClipTransform
 from reelwright.stages.base.work import VideoItem
-from reelwright.stages.datasets.sampling.windows import shown, window_rows
+from reelwright.stages.datasets.sampling.two_views import DrawnViews
+from reelwright.stages.datasets.sampling.windows import IntArray, shown, window_rows
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.geometry import Geometry, apply
 from reelwright.stages.decode.processes.attempts import num_cores
 from reelwright.stages.decode.source import Ended, FrameChunk, stream_frames
 from reelwright.stages.fit.loop.batches import Batch, Origin, read_early
+from reelwright.stages.train.view_batches import VideoViews
 from reelwright.stages.train.window_batches import LabelledBatches, describe_windows
 from reelwright.storage.arrays.frames import FrameRows, FrameStore
 from reelwright.storage.arrays.spans import Spans
@@ -194,3 +197,35 @@ class FrameBatches(LabelledBatches):
         read = in_threads(lambda part: self.read(int(part[0, 0]), part[:, 1]), parts)
         of_once = of_once.reshape(rows.shape)
         return first[of_once], np.concatenate(read)[of_once]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameViewBatches(VideoViews):
+    """Views of frames, as `ViewBatches` of stored rows: inputs are `frames` (N V, T C, h, w, 3) uint8 too.
+
+    What is drawn for a view is its own.
+    """
+
+    reading: ClipReading
+    num_frames: Sequence[int]  # of each video that can be read
+    videos: Sequence[int] | None = None  # among those that can be read; None: they are all
+
+    @cached_property
+    def rows_of_videos(self) -> Sequence[int]:
+        """See VideoViews."""
+        return self.num_frames if self.videos is None else [self.num_frames[video] for video in self.videos]
+
+    epoch = read_early(VideoViews.epoch)
+
+    def look(self, drawn: DrawnViews, origin: Origin) -> dict[str, Tensor]:
+        """See VideoViews."""
+        clips = in_threads(
+            partial(self._clip, origin.epoch), drawn.video.tolist(), drawn.rows, origin.positions.tolist()
+        )
+        return {"frames": torch.from_numpy(np.stack(clips))}
+
+    def _clip(self, epoch: int, video: int, rows: IntArray, place: int) -> Frames:
+        known = video if self.videos is None else self.videos[video]
+        if not self.draws:
+            return self.reading.val(known, rows.reshape(-1))
+        return drawn_clip(self.reading.train, self.reading.transforms, epoch, known, rows.reshape(-1), place)

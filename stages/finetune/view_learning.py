@@ -17,11 +17,11 @@ from reelwright.stages.base.work import Work
 from reelwright.stages.datasets.labelled import KnownRows, distinct_videos
 from reelwright.stages.datasets.tasks.task import build_task
 from reelwright.stages.embed.encoding.preprocess import geometry_of
+from reelwright.stages.finetune.clips import FrameViewBatches
 from reelwright.stages.finetune.config import FinetuneConfig
 from reelwright.stages.finetune.inputs import clip_reading, only_input, spatial_encoder, spatial_facts, stored_videos
 from reelwright.stages.finetune.module import FinetuneModule
 from reelwright.stages.finetune.preparing import ClipAugmentation
-from reelwright.stages.finetune.view_clips import FrameViewBatches
 from reelwright.stages.fit.run_models import build_run_model
 from reelwright.stages.fit.setup import Learning, learn
 from reelwright.stages.fit.train_context import TrainContext

@@ -24,8 +24,8 @@ from reelwright.models.losses.self_supervised import (
     top_accuracy,
 )
 from reelwright.models.systems.embedding_head import PREDICTED, VECTOR, ComparisonHeads
+from reelwright.stages.objectives.config import ComparisonSettings, SelfSupervisedSettings
 from reelwright.stages.objectives.contract import LossParts, Objective
-from reelwright.stages.objectives.self_supervised_settings import ComparisonSettings, SelfSupervisedSettings
 
 TARGET = "aux.target"  # what the target network makes of views
 

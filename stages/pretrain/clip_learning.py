@@ -40,8 +40,8 @@ from reelwright.stages.objectives.contrastive import RankedClasses
 from reelwright.stages.objectives.self_supervised import comparison_heads, self_supervised_objective
 from reelwright.stages.pretrain.clip_batches import ClipBatches, ClipVideos, read_clips
 from reelwright.stages.pretrain.clip_config import CLIP_METRICS, ClipPretrainSettings
-from reelwright.stages.pretrain.clip_network import ClipEncoderNetwork
 from reelwright.stages.pretrain.config import OF_ENCODER, PretrainConfig
+from reelwright.stages.pretrain.module import ClipEncoderNetwork
 from reelwright.storage.arrays.frames import FrameStore
 from reelwright.storage.errors import ConfigError, InputError
 from reelwright.storage.store import Store

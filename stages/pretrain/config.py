@@ -26,7 +26,7 @@ from reelwright.stages.base.stage_config import StageConfig
 from reelwright.stages.embed.config import PreprocessSettings, encoder_plugin
 from reelwright.stages.fit.config import LearningSettings
 from reelwright.stages.fit.optim.config import OptimizerSettings
-from reelwright.stages.objectives.self_supervised_settings import (
+from reelwright.stages.objectives.config import (
     SELF_SUPERVISED,
     ComparisonSettings,
     SelfSupervisedSettings,

@@ -8,8 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from reelwright.models.metrics.metric import metric_named
-from reelwright.models.metrics.seed_spread import Numbers, mean_and_deviation
+from reelwright.models.metrics.metric import Numbers, mean_and_deviation, metric_named
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.work import InputRef, Reporter, Work
 from reelwright.stages.evaluate.pages.charts import UNDEFINED

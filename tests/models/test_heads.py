@@ -17,8 +17,7 @@ from reelwright.models.blocks.heads import (
     soft_head_targets,
     split_heads,
 )
-from reelwright.models.losses.classification import classification_loss
-from reelwright.models.losses.soft_targets import soft_target_loss, soft_targets
+from reelwright.models.losses.classification import classification_loss, soft_target_loss, soft_targets
 from reelwright.models.metrics import multi_head
 from reelwright.models.metrics.multi_head import joint_accuracy, joint_ranks, multi_head_metrics
 from reelwright.models.metrics.views import merge_views, softmax

@@ -28,8 +28,7 @@ from reelwright.stages.fit.loop.checkpoints import load_weights
 from reelwright.stages.fit.loop.finite import room_for
 from reelwright.stages.fit.loop.loggers import Logger, open_loggers, tell
 from reelwright.stages.fit.loop.progress import Progress, Speed, TrainerSettings, line
-from reelwright.stages.fit.loop.saving import Saver
-from reelwright.stages.fit.loop.streams import seeded
+from reelwright.stages.fit.loop.saving import Saver, seeded
 from reelwright.stages.fit.loop.updates import PRECISIONS, Rates, Step, Updater
 from reelwright.stages.fit.processes.stopping import StopRequests
 from reelwright.stages.fit.processes.world import ALONE, World

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reelwright.models.systems.step_states import change_labels
-from reelwright.stages.datasets.changes import step_changes, window_changes
 from reelwright.stages.datasets.sampling.densities import (
     row_density,
     rows_at,
@@ -27,6 +26,7 @@ from reelwright.stages.datasets.sampling.draws import (
 )
 from reelwright.stages.datasets.sampling.settings import EventSettings
 from reelwright.stages.datasets.sampling.windows import WindowShape, grid_windows
+from reelwright.stages.datasets.tasks.labels import step_changes, window_changes
 
 PSR = json.loads((Path(__file__).parents[2] / "data" / "sampling_vectors.json").read_text())["psr"]
 KCAS = {f"{case['mode']} {case['events']}": case for case in PSR["kcas"]["cases"]}

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from reelwright.stages.synthesize.families.chaos import Game, count_points, splat
-from reelwright.stages.synthesize.families.fractal import brightness
+from reelwright.stages.synthesize.families.fractal import bounding_box, brightness, image_borders, video_borders
 from reelwright.stages.synthesize.families.variations import VARIATIONS, Chosen
-from reelwright.stages.synthesize.families.view import bounding_box, image_borders, video_borders
 
 VECTORS = json.loads((Path(__file__).parents[2] / "data" / "synthesize_vectors.json").read_text())["fractal"]
 GIVEN = VECTORS["variations"]

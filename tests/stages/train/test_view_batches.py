@@ -11,9 +11,9 @@ from reelwright.stages.datasets.feature_bank import FeatureBank
 from reelwright.stages.datasets.sampling.settings import ViewSettings
 from reelwright.stages.datasets.sampling.two_views import ViewSampler
 from reelwright.stages.fit.processes.world import World
+from reelwright.stages.objectives.config import SequenceObjectiveSettings
 from reelwright.stages.objectives.contract import batch_loss
 from reelwright.stages.objectives.sequence import sequence_objective
-from reelwright.stages.objectives.sequence_settings import SequenceObjectiveSettings
 from reelwright.stages.train.view_batches import ViewBatches
 from reelwright.storage.arrays.spans import Spans
 
