@@ -49,7 +49,7 @@ def synthesize(
     codec: Annotated[str, typer.Option("--codec", help="h264 or h265.")] = "h264",
     frames: Annotated[bool, typer.Option("--frames", help="Write a frame store, no video files.")] = False,
     workers: Annotated[int | None, typer.Option("-j", "--jobs", min=1, help="Processes; default: one a core.")] = None,
-    tell_every: Annotated[int, typer.Option("--print-every", min=1, help="Samples between lines of progress.")] = 50,
+    report_every: Annotated[int, typer.Option("--print-every", min=1, help="Samples between lines of progress.")] = 50,
     sheet: Annotated[
         Path | None, typer.Option("--sheet", help="Only draw a contact sheet (PNG) of the first samples.")
     ] = None,
@@ -143,7 +143,7 @@ def synthesize(
     else:
         seconds = None if duration is None else load(f"{_STAGE}.config:parse_duration")(duration)
         effort = load(f"{_STAGE}.work:Effort")(
-            num_samples=samples, seconds=seconds, workers=processes, tell_every=tell_every
+            num_samples=samples, seconds=seconds, workers=processes, report_every=report_every
         )
         _make("work:synthesize", out, config, as_json=as_json, name=family, effort=effort, classes=classes)
 

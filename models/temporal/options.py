@@ -1,4 +1,4 @@
-"""Names and options of the temporal models, without torch, so that a slip is told before anything is loaded."""
+"""Names and options of the temporal models, without torch, so that a slip is reported before anything is loaded."""
 
 from __future__ import annotations
 

@@ -217,7 +217,7 @@ class FrameViewBatches(VideoViews):
 
     epoch = read_early(VideoViews.epoch)
 
-    def look(self, drawn: DrawnViews, origin: Origin) -> dict[str, Tensor]:
+    def read_views(self, drawn: DrawnViews, origin: Origin) -> dict[str, Tensor]:
         """See VideoViews."""
         clips = in_threads(
             partial(self._clip, origin.epoch), drawn.video.tolist(), drawn.rows, origin.positions.tolist()

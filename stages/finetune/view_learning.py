@@ -30,7 +30,7 @@ from reelwright.stages.train.view_learning import learn_views, start_resnet, vie
 from reelwright.storage.errors import ConfigError
 
 
-def tune_views(work: Work, config: FinetuneConfig, place: TrainContext) -> dict[str, Any] | None:
+def tune_views(work: Work, config: FinetuneConfig, context: TrainContext) -> dict[str, Any] | None:
     """Train the run; as `work.run`."""
     model_settings = config.model
     assert model_settings is not None
@@ -54,11 +54,11 @@ def tune_views(work: Work, config: FinetuneConfig, place: TrainContext) -> dict[
         data_config=loaded.data_config,
         frozen_norm=config.base_state == "frozen_norms",
         takes_maps=source == "maps",
-    ).to(place.device)
-    module.set_up(config, device=place.device, where=work.node)
+    ).to(context.device)
+    module.set_up(config, device=context.device, where=work.node)
 
     def load() -> Learning:
-        videos, _ = stored_videos(work, config, place.reporter)
+        videos, _ = stored_videos(work, config, context.reporter)
         place_of = {digest: position for position, digest in enumerate(videos.digests)}
         of_train, of_val = (
             {
@@ -79,7 +79,7 @@ def tune_views(work: Work, config: FinetuneConfig, place: TrainContext) -> dict[
             metric=metric,
             make=partial(FrameViewBatches, num_frames=counts, reading=reading),
             num_contexts=int(model_settings.option("contexts", 1)),
-            place=place,
+            context=context,
         )
         return replace(
             learning,
@@ -96,4 +96,4 @@ def tune_views(work: Work, config: FinetuneConfig, place: TrainContext) -> dict[
         )
 
     described = {**values, **spatial_facts(loaded)}
-    return learn(module, load, work=work, config=config, place=place, labels=labels, values=described)
+    return learn(module, load, work=work, config=config, context=context, labels=labels, values=described)

@@ -46,11 +46,11 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
     return train_in_processes(work, reporter, config=config, train=_tune)
 
 
-def _tune(work: Work, config: FinetuneConfig, place: TrainContext) -> dict[str, Any] | None:
+def _tune(work: Work, config: FinetuneConfig, context: TrainContext) -> dict[str, Any] | None:
     if config.views is not None:
-        return tune_views(work, config, place)
+        return tune_views(work, config, context)
     if config.model is not None:
-        return tune_windows(work, config, place)
+        return tune_windows(work, config, context)
     with unchanged_run(Store.at(work.store), only_input(work, "temporal")) as folder:
         temporal, values = load_run_model(folder, plugins=work.plugins)
     own = values["model"]
@@ -63,8 +63,8 @@ def _tune(work: Work, config: FinetuneConfig, place: TrainContext) -> dict[str, 
     metric = chosen_metric(config, task, plugins=work.plugins)
     module = FinetuneModule(
         loaded.encoder, temporal, data_config=loaded.data_config, frozen_norm=config.frozen_norm
-    ).to(place.device)
-    module.set_up(config, device=place.device, where=work.node)
+    ).to(context.device)
+    module.set_up(config, device=context.device, where=work.node)
 
     shape = WindowShape(**values["window"])
     sampling = WindowSampling(
@@ -83,12 +83,12 @@ def _tune(work: Work, config: FinetuneConfig, place: TrainContext) -> dict[str, 
         geometry=geometry_of(loaded.data_config),
         task=task,
         metric=metric,
-        place=place,
+        context=context,
         evaluate_start=True,
     )
     names = ("task", "labels_of_window", "output", "window", "clips", "heads", "model")
     described = {**{name: values[name] for name in names if name in values}, **spatial_facts(loaded)}
-    return learn(module, load, work=work, config=config, place=place, labels=labels, values=described)
+    return learn(module, load, work=work, config=config, context=context, labels=labels, values=described)
 
 
 def _labels(work: Work, values: Mapping[str, Any]) -> LabelSpace:

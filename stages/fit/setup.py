@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from reelwright.models.blocks.activation_checkpointing import recompute_blocks
@@ -54,7 +54,7 @@ def learn(
     *,
     work: Work,
     config: LearningSettings,
-    place: TrainContext,
+    context: TrainContext,
     labels: LabelSpace,
     values: Mapping[str, Any],
 ) -> dict[str, Any] | None:
@@ -70,10 +70,10 @@ def learn(
     folder = RunFolder(Store.at(work.store).run(work.key))
     learning = load()
     learning.objective.start(module)
-    if place.world.is_main:
+    if context.world.is_main:
         folder.write_config(_run_values(work, labels, values))
-    progress = _fit(module, learning, work=work, config=config, folder=folder, place=place, init=init)
-    return _finish(folder, module, progress, metric=learning.metric) if place.world.is_main else None
+    progress = _fit(module, learning, work=work, config=config, folder=folder, context=context, init=init)
+    return _finish(folder, module, progress, metric=learning.metric) if context.world.is_main else None
 
 
 def _fit(
@@ -83,14 +83,14 @@ def _fit(
     work: Work,
     config: LearningSettings,
     folder: RunFolder,
-    place: TrainContext,
+    context: TrainContext,
     init: dict[str, Any] | None,
 ) -> Progress:
     lr, line = scaled_lr(config.optimizer, batch_size=config.batch_size, unit=learning.batch_unit)
-    place.reporter.note(line)
+    context.reporter.note(line)
     if init is not None:
-        place.reporter.note(init["line"])
-        if place.world.is_main:
+        context.reporter.note(init["line"])
+        if context.world.is_main:
             write_json(folder.init_report, init)
     if learning.train.num_batches == 0:
         raise StageError(
@@ -98,7 +98,7 @@ def _fit(
             "Lower batch_size."
         )
     if config.gradient_checkpointing and not recompute_blocks(module):
-        place.reporter.note(
+        context.reporter.note(
             "warning: gradient_checkpointing saves nothing: no block of the model can be computed again"
         )
     groups = parameter_groups(module, config.optimizer, lr=lr, multipliers=learning.multipliers)
@@ -108,7 +108,7 @@ def _fit(
     }
     trainer = Trainer(
         module,
-        optimizer=build_optimizer(groups, config.optimizer, note=place.reporter.note),
+        optimizer=build_optimizer(groups, config.optimizer, note=context.reporter.note),
         rates=Rates(
             lr=build_lr_schedule(config.schedule, **counts),
             decay=build_decay_schedule(config.optimizer, config.schedule, **counts),
@@ -116,8 +116,8 @@ def _fit(
         objective=learning.objective,
         settings=_trainer_settings(work, config, learning),
         folder=folder,
-        reporter=place.reporter,
-        world=place.world,
+        reporter=context.reporter,
+        world=context.world,
         prepare=learning.prepare,
     )
     if config.compile:
@@ -127,7 +127,7 @@ def _fit(
         return trainer.fit(learning.train, learning.evaluate, unit=learning.unit)
 
     def validate(forward: Any) -> dict[str, float]:
-        how: dict[str, Any] = {"objective": learning.objective, "device": trainer.device, "world": place.world}
+        how: dict[str, Any] = {"objective": learning.objective, "device": trainer.device, "world": context.world}
         found = evaluate(forward, val, task=task, **how)
         return found if learning.evaluate is None else found | learning.evaluate(forward)
 
@@ -167,27 +167,18 @@ def _finish(folder: RunFolder, module: VideoModel, progress: Progress, *, metric
 
 
 def _trainer_settings(work: Work, config: LearningSettings, learning: Learning) -> TrainerSettings:
+    same = {each.name for each in fields(TrainerSettings)} & LearningSettings.model_fields.keys() - {"metric"}
     return TrainerSettings(
         key=work.key,
-        epochs=config.epochs,
-        seed=config.seed,
-        precision=config.precision,
         accumulate=config.optimizer.accumulate,
         clip_norm=config.optimizer.clip_norm,
         ema_decay=config.ema.decay if config.ema else None,
         ema_warmup=config.ema.warmup if config.ema else True,
-        evaluate_every=config.evaluate_every,
-        evaluate_updates=config.evaluate_updates,
-        checkpoint_every=config.checkpoint_every,
-        keep_every=config.keep_every,
-        resume=config.resume,
         metric=learning.metric,
         evaluate_start=learning.evaluate_start,
         patience=config.early_stop.patience if config.early_stop else None,
-        max_minutes=config.max_minutes,
-        profile=config.profile,
-        log_to=config.log_to,
         about={"node": work.node, "stage": work.stage, "key": work.key, **work.config},
+        **{name: getattr(config, name) for name in same},
     )
 
 

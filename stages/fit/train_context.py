@@ -28,7 +28,7 @@ class TrainContext:
 class Train(Protocol):
     """Does the work of a run in one process."""
 
-    def __call__(self, work: Work, config: Any, place: TrainContext) -> dict[str, Any] | None:
+    def __call__(self, work: Work, config: Any, context: TrainContext) -> dict[str, Any] | None:
         """The outputs of the run; None in processes that are not the first."""
 
 
@@ -47,7 +47,7 @@ def train_in_processes(work: Work, reporter: Reporter, *, config: LearningSettin
     use_gpu = pick_device(config.device).type == "cuda"
     with joined(use_gpu=use_gpu) as world:
         device = torch.device("cuda", local_gpu()) if use_gpu and size > 1 else pick_device(config.device)
-        place = TrainContext(device=device, world=world, reporter=reporter if world.is_main else SilentReporter())
+        context = TrainContext(device=device, world=world, reporter=reporter if world.is_main else SilentReporter())
         with deterministic_results(config.deterministic):
-            outputs: dict[str, Any] = world.gather(train(work, config, place))[0]
+            outputs: dict[str, Any] = world.gather(train(work, config, context))[0]
         return outputs

@@ -50,7 +50,7 @@ from reelwright.storage.tables.annotations import UNKNOWN
 _CLASSIFIERS = ("fc.*", "classifier.*", "head.*", "blocks.5.proj.*")  # of timm's, torchvision's and X3D's networks
 
 
-def pretrain_clips(work: Work, config: PretrainConfig, place: TrainContext) -> dict[str, Any] | None:
+def pretrain_clips(work: Work, config: PretrainConfig, context: TrainContext) -> dict[str, Any] | None:
     """Train the run; as `work.run`."""
     clips = config.clips
     assert clips is not None
@@ -60,17 +60,17 @@ def pretrain_clips(work: Work, config: PretrainConfig, place: TrainContext) -> d
     task = build_task("video", labels) if labels.classes else None
     loaded = _encoder(work, config, num_classes=len(labels.classes))
     shape = WindowShape(length=loaded.data_config.clip_length, dilation=clips.dilation, short="repeat")
-    module = _network(loaded, config, num_classes=len(labels.classes), where=work.node).to(place.device)
-    choose_layout(module.spatial, config.channels_last, device=place.device)
+    module = _network(loaded, config, num_classes=len(labels.classes), where=work.node).to(context.device)
+    choose_layout(module.spatial, config.channels_last, device=context.device)
 
     def load() -> Learning:
-        return _learning(work, config, module, loaded, task=task, shape=shape, place=place)
+        return _learning(work, config, module, loaded, task=task, shape=shape, context=context)
 
     clip = {**loaded.config.clip.model_dump(mode="json"), "length": shape.length, "dilation": shape.dilation}
     # The classifier is not among what is kept of the encoder.
     facts = spatial_facts(loaded, model_args=config.model_args, clip=clip, outputs=["pooled"])
     values = {"task": "pretrain", **facts}
-    return learn(module, load, work=work, config=config, place=place, labels=labels, values=values)
+    return learn(module, load, work=work, config=config, context=context, labels=labels, values=values)
 
 
 def _encoder(work: Work, config: PretrainConfig, *, num_classes: int) -> LoadedEncoder:
@@ -117,21 +117,21 @@ class Scoring:
     shape: WindowShape
     clips: ClipPretrainSettings
     task: Task
-    place: TrainContext
+    context: TrainContext
 
     def __call__(self, forward: Forward) -> dict[str, float]:
         """Metrics of videos: class probabilities of each are the mean over its clips."""
         windows = val_clips(self.videos.num_rows.tolist(), self.shape, self.clips)
         stored = self.videos.positions[windows.video]
-        own = self.place.world.share(np.arange(len(windows)))
+        own = self.context.world.share(np.arange(len(windows)))
         parts = []
         with torch.inference_mode():
             for start in range(0, len(own), self.clips.batch_size):
                 part = own[start : start + self.clips.batch_size]
                 chosen = replace(windows.take(part), video=stored[part])
-                frames = torch.from_numpy(np.stack(read_clips(chosen, self.shape, self.read))).to(self.place.device)
+                frames = torch.from_numpy(np.stack(read_clips(chosen, self.shape, self.read))).to(self.context.device)
                 parts.append((part, forward({"frames": frames})["logits"].float().cpu().numpy()))
-        found = [part for each in self.place.world.gather(parts) for part in each]
+        found = [part for each in self.context.world.gather(parts) for part in each]
         at, logits = (np.concatenate([part[side] for part in found]) for side in (0, 1))
         merged = merge_views(logits, video_N=windows.video[at], view_NV=windows.start[at])
         metrics = self.task.all_metrics(merged.probabilities.astype(np.float32), self.videos.labels[merged.video])
@@ -153,9 +153,9 @@ def _learning(
     *,
     task: Task | None,
     shape: WindowShape,
-    place: TrainContext,
+    context: TrainContext,
 ) -> Learning:
-    clips, note = config.clips, place.reporter.note
+    clips, note = config.clips, context.reporter.note
     assert clips is not None
     path = Store.at(work.store).frames(work.inputs["frames"][0].key)
     wanted = distinct_videos(work.payload, splits=(*config.train_splits, *config.val_splits))
@@ -199,7 +199,7 @@ def _learning(
         num_views=objective.num_views,
         transforms=clip_transforms(augment, geometry, seed=config.seed),
         drop_last=config.drop_last,
-        world=place.world,
+        world=context.world,
     )
     steps = EpochSteps(num_batches=max(1, batches.num_batches), clips_per_batch=clips.batch_size * objective.num_views)
     return Learning(
@@ -209,7 +209,7 @@ def _learning(
         objective=objective,
         metric=config.metric or CLIP_METRICS[0],
         prepare=ClipAugmentation(module, augment, seed=config.seed, steps=steps, num_views=objective.num_views),
-        evaluate=Scoring(videos=val, read=seen.read, shape=shape, clips=clips, task=task, place=place)
+        evaluate=Scoring(videos=val, read=seen.read, shape=shape, clips=clips, task=task, context=context)
         if is_scored and task is not None
         else None,
     )

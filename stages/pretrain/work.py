@@ -64,7 +64,7 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
     return train_in_processes(work, reporter, config=of_clips, train=pretrain_clips)
 
 
-def _train(work: Work, config: PretrainConfig, place: TrainContext) -> dict[str, Any] | None:
+def _train(work: Work, config: PretrainConfig, context: TrainContext) -> dict[str, Any] | None:
     labels = label_space(work.payload, node=work.node)
     states = state_classes(config, labels.classes, background=labels.background)
     loaded, embed_dim = _encoder(work, config)
@@ -80,12 +80,12 @@ def _train(work: Work, config: PretrainConfig, place: TrainContext) -> dict[str,
             embed_dim=embed_dim,
             projection=config.projection,
             num_classes=num_classes,
-        ).to(place.device)
-    choose_layout(module.spatial, config.channels_last, device=place.device)
+        ).to(context.device)
+    choose_layout(module.spatial, config.channels_last, device=context.device)
 
     def load() -> Learning:
-        data = _examples(work, config, states, loaded, place, num_views=objective.num_views)
-        score = partial(_retrieval, data=data, batch_size=config.batch_size, place=place)
+        data = _examples(work, config, states, loaded, context, num_views=objective.num_views)
+        score = partial(_retrieval, data=data, batch_size=config.batch_size, context=context)
         return Learning(
             train=data.batches,
             unit="images",
@@ -97,7 +97,7 @@ def _train(work: Work, config: PretrainConfig, place: TrainContext) -> dict[str,
 
     facts = spatial_facts(loaded, embed_dim=config.embed_dim)
     values = {"task": "pretrain", "states": list(states.names), **facts}
-    return learn(module, load, work=work, config=config, place=place, labels=labels, values=values)
+    return learn(module, load, work=work, config=config, context=context, labels=labels, values=values)
 
 
 def _encoder(work: Work, config: PretrainConfig) -> tuple[LoadedEncoder, int]:
@@ -116,7 +116,7 @@ def _encoder(work: Work, config: PretrainConfig) -> tuple[LoadedEncoder, int]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Data:
-    """Frames to learn from and to judge by."""
+    """Frames to learn from and to evaluate on."""
 
     batches: KeyFrameBatches
     read: ReadFrames
@@ -129,7 +129,7 @@ def _examples(
     config: PretrainConfig,
     states: StateClasses,
     loaded: LoadedEncoder,
-    place: TrainContext,
+    context: TrainContext,
     *,
     num_views: int,
 ) -> _Data:
@@ -149,7 +149,7 @@ def _examples(
         pool = make_pool(real, synthetic, batch=config.batch)
     except InputError as error:
         raise InputError(f"{work.node}: {error}") from error
-    _tell(place.reporter, real, val, synthetic, names=states.names)
+    _note_sizes(context.reporter, real, val, synthetic, states.names)
     geometry, scale = geometry_of(loaded.data_config), config.augment.crop_scale
     crop = None if scale is None else build_crop(CropSettings(area=scale), geometry, seed=config.seed)
     read = frame_reader(
@@ -166,7 +166,7 @@ def _examples(
         seed=config.seed,
         crop=crop,
         read_stored=stored_frames(videos, pool.examples, memory_bytes=config.memory_bytes) if crop else None,
-        world=place.world,
+        world=context.world,
         num_copies=num_views,
     )
     known = np.isin(val.label, real.label)
@@ -174,7 +174,7 @@ def _examples(
     return _Data(batches=batches, read=read, train=real, val=kept)
 
 
-def _tell(reporter: Reporter, real: Examples, val: Examples, synthetic: Examples, *, names: tuple[str, ...]) -> None:
+def _note_sizes(reporter: Reporter, real: Examples, val: Examples, synthetic: Examples, names: tuple[str, ...]) -> None:
     num_background = int((real.label == BACKGROUND).sum())
     reporter.note(
         f"{len(real) - num_background:,} frames of {len(names)} states and {num_background:,} of background to learn "
@@ -200,11 +200,11 @@ def frame_reader(
 
     if len(needed) * size[0] * size[1] * 3 > memory_bytes:
         return stored
-    held = stored(needed[:, 0], needed[:, 1])
+    frames = stored(needed[:, 0], needed[:, 1])
     place_of = {(video, row): place for place, (video, row) in enumerate(needed.tolist())}
 
     def in_memory(video: IntArray, row: IntArray) -> Any:
-        return held[[place_of[pair] for pair in zip(video.tolist(), row.tolist(), strict=True)]]
+        return frames[[place_of[pair] for pair in zip(video.tolist(), row.tolist(), strict=True)]]
 
     return in_memory
 
@@ -220,17 +220,17 @@ def stored_frames(videos: StoredVideos, examples: Examples, *, memory_bytes: int
     return functools.cache(stored) if sum(sizes) <= memory_bytes else stored
 
 
-def _retrieval(forward: Forward, *, data: _Data, batch_size: int, place: TrainContext) -> dict[str, float]:
+def _retrieval(forward: Forward, *, data: _Data, batch_size: int, context: TrainContext) -> dict[str, float]:
     """Retrieval of the val frames among those of train; each process embeds its share of them."""
 
     def embedded(of: Examples) -> Any:
-        own, parts = place.world.share(np.arange(len(of))), []
+        own, parts = context.world.share(np.arange(len(of))), []
         with torch.inference_mode():
             for start in range(0, len(own), batch_size):
                 part = own[start : start + batch_size]
-                frames = torch.from_numpy(data.read(of.video[part], of.row[part])).to(place.device)
+                frames = torch.from_numpy(data.read(of.video[part], of.row[part])).to(context.device)
                 parts.append(forward({"frames": frames})["embedding"].float().cpu().numpy())
-        return np.concatenate([part for found in place.world.gather(parts) for part in found])
+        return np.concatenate([part for found in context.world.gather(parts) for part in found])
 
     found = retrieval_metrics(
         embedded(data.val), data.val.label, embedded(data.train), data.train.label, distance="cosine"

@@ -47,7 +47,7 @@ class Effort:
     num_samples: int | None = None  # videos, or images in the still mode, in all (finished ones count)
     seconds: float | None = None  # of this call; samples that were begun are finished
     workers: int = 1
-    tell_every: int = 50  # samples between two lines about rate, time left and sizes
+    report_every: int = 50  # samples between two lines about rate, time left and sizes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,7 +208,7 @@ class _Reporting:
         self._reporter.advance(1)
         if made.problem:
             self._reporter.note(made.problem)
-        if len(self.made) % self._effort.tell_every == 0:
+        if len(self.made) % self._effort.report_every == 0:
             self._reporter.note(self._text())
 
     def _text(self) -> str:

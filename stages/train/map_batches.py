@@ -49,7 +49,7 @@ class MapBatches(VideoViews):
 
     epoch = read_early(VideoViews.epoch)
 
-    def look(self, drawn: DrawnViews, origin: Origin) -> dict[str, Tensor]:
+    def read_views(self, drawn: DrawnViews, origin: Origin) -> dict[str, Tensor]:
         """See VideoViews."""
         maps = [
             self.rows[self.videos[video]].take(self.output, rows.reshape(-1), view=self._view(origin.epoch, place))

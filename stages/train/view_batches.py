@@ -63,7 +63,7 @@ class VideoViews(ABC):
         """How many rows each video has."""
 
     @abstractmethod
-    def look(self, drawn: DrawnViews, origin: Origin) -> dict[str, Tensor]:
+    def read_views(self, drawn: DrawnViews, origin: Origin) -> dict[str, Tensor]:
         """What is in the rows of views: tensors (N V, T C, ...) by name, the C rows of a context side by side."""
 
     @property
@@ -150,7 +150,7 @@ class VideoViews(ABC):
         return Batch(inputs, targets, num_all, is_counted, lambda: self._described(drawn), origin)
 
     def _inputs(self, drawn: DrawnViews, origin: Origin) -> dict[str, Tensor]:
-        inputs = self.look(drawn, origin)
+        inputs = self.read_views(drawn, origin)
         device = next(iter(inputs.values())).device
         known = {"mask": drawn.mask, "row_numbers": drawn.positions, "num_rows": drawn.num_rows, "video": drawn.video}
         return inputs | {name: torch.from_numpy(value).to(device) for name, value in known.items()}
@@ -179,7 +179,7 @@ class ViewBatches(VideoViews):
         rows = self.block.num_rows
         return rows if self.videos is None else [rows[video] for video in self.videos]
 
-    def look(self, drawn: DrawnViews, origin: Origin) -> dict[str, Tensor]:
+    def read_views(self, drawn: DrawnViews, origin: Origin) -> dict[str, Tensor]:
         """See VideoViews."""
         del origin
         videos = drawn.video if self.videos is None else np.asarray(self.videos)[drawn.video]

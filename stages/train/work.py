@@ -56,7 +56,7 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
     return train_in_processes(work, reporter, config=config, train=_train)
 
 
-def _train(work: Work, config: TrainConfig, place: TrainContext) -> dict[str, Any] | None:
+def _train(work: Work, config: TrainConfig, context: TrainContext) -> dict[str, Any] | None:
     task: Task | None
     if config.views is None:
         labels = window_labels(work, config)
@@ -69,30 +69,30 @@ def _train(work: Work, config: TrainConfig, place: TrainContext) -> dict[str, An
     store = Store.at(work.store)
     stores = [EmbeddingStore(store.embeddings(ref.key)) for ref in work.inputs["embeddings"]]
     model, values = _build(work, config, stores, labels, heads)
-    model.to(place.device)
+    model.to(context.device)
     scratch = store.root / "scratch" / f"{work.key}.{machine_name()}.rows"
 
     def load() -> Learning:
-        names = _present(work, config, stores, place.reporter)
+        names = _present(work, config, stores, context.reporter)
         of_maps = config.reads_maps
         if of_maps or "views" in stores[0].spec:
             opened = [stores[0].rows(digest) for digest in names]
             rows = KnownRows(tuple(names), tuple(each.spans for each in opened))
             make: MakeViews = partial(MapBatches, rows=opened, output=config.output, row_axes=3 if of_maps else 1)
         else:
-            block = _load(config, stores, names, place=place, scratch=scratch)
+            block = _load(config, stores, names, context=context, scratch=scratch)
             rows, make = KnownRows(block.digests, block.spans), partial(ViewBatches, block=block)
             if config.views is None:
                 assert task is not None
-                return _learning(work, config, block, names, task, place=place, metric=metric)
-        contexts = int(config.model.option("contexts", 1))
-        how: dict[str, Any] = {"task": task, "metric": metric, "make": make, "num_contexts": contexts, "place": place}
-        return learn_views(work, config, rows, labels, **how)
+                return _learning(work, config, block, names, task, context=context, metric=metric)
+        num_contexts = int(config.model.option("contexts", 1))
+        how: dict[str, Any] = {"metric": metric, "make": make, "num_contexts": num_contexts, "context": context}
+        return learn_views(work, config, rows, labels, task=task, **how)
 
     try:
-        return learn(model, load, work=work, config=config, place=place, labels=labels, values=values)
+        return learn(model, load, work=work, config=config, context=context, labels=labels, values=values)
     finally:
-        if place.world.local_rank == 0:
+        if context.world.local_rank == 0:
             remove(scratch)
 
 
@@ -164,11 +164,11 @@ def _load(
     stores: list[EmbeddingStore],
     names: dict[str, str],
     *,
-    place: TrainContext,
+    context: TrainContext,
     scratch: Path,
 ) -> FeatureBank:
     """The rows of all videos; several processes on a machine share one block, which the first of them writes."""
-    is_shared = place.world.size > 1
+    is_shared = context.world.size > 1
     read = partial(
         load_block,
         stores,
@@ -180,14 +180,14 @@ def _load(
     )
     if not is_shared:
         block = read()
-    elif place.world.local_rank == 0:
+    elif context.world.local_rank == 0:
         block = read()
-        place.world.wait()
+        context.world.wait()
     else:
-        place.world.wait()
+        context.world.wait()
         block = read(is_written=True)
-    place.world.wait()
-    return block.on(place.device)
+    context.world.wait()
+    return block.on(context.device)
 
 
 def _learning(
@@ -197,22 +197,22 @@ def _learning(
     names: dict[str, str],
     task: Task,
     *,
-    place: TrainContext,
+    context: TrainContext,
     metric: str,
 ) -> Learning:
     """Windows of train and val, and the loss."""
     rows, sampling = KnownRows(block.digests, block.spans), WindowSampling.of(config)
-    data = find_windows(work, rows, config=config, sampling=sampling, task=task, note=place.reporter.note)
+    data = find_windows(work, rows, config=config, sampling=sampling, task=task, note=context.reporter.note)
 
     named = tuple(names[digest] for digest in block.digests)
     batches = partial(WindowBatches, block=block, names=named)
     return Learning(
-        train=data.train_batches(batches, config, place.world),
-        val=data.val_batches(batches, config, place.world),
-        objective=build_objective(config, task, counts=data.counts, device=place.device, plugins=work.plugins),
+        train=data.train_batches(batches, config, context.world),
+        val=data.val_batches(batches, config, context.world),
+        objective=build_objective(config, task, counts=data.counts, device=context.device, plugins=work.plugins),
         task=task,
         metric=metric,
-        prepare=build_mixing(config, mix_windows, num_extents=1, task=task, world=place.world),
+        prepare=build_mixing(config, mix_windows, num_extents=1, task=task, world=context.world),
     )
 
 

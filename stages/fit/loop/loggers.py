@@ -152,7 +152,7 @@ def open_loggers(
     return [LOGGERS[name](run, first_epoch=first_epoch, about=about, note=note) for name in ("tensorboard", *names)]
 
 
-def tell(loggers: Iterable[Logger], what: str, function: Callable[[Logger], None], *, note: Note) -> None:
+def notify(loggers: Iterable[Logger], what: str, function: Callable[[Logger], None], *, note: Note) -> None:
     """Call ``function`` of every logger; where one fails for reasons of its own, ``note`` says so and all go on."""
     for logger in loggers:
         try:

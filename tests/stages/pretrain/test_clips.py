@@ -281,7 +281,7 @@ def test_classes_of_a_video_are_the_mean_over_its_clips_as_published():
         shape=WindowShape(length=3, short="repeat"),
         clips=ClipPretrainSettings(batch_size=2),
         task=task,
-        place=TrainContext(device=torch.device("cpu"), world=World(), reporter=Notes()),
+        context=TrainContext(device=torch.device("cpu"), world=World(), reporter=Notes()),
     )
     assert scoring(forward)["top1"] == pytest.approx(entry["top1_pct"] / 100, abs=1e-6)
     assert read == [(4, [0, 1, 2]), (4, [2, 3, 4]), (5, [0, 1, 2]), (6, [0, 1, 2]), (6, [2, 3, 4])]
