@@ -20,9 +20,9 @@ from reelwright.models.blocks.layer_ids import layer_ids
 from reelwright.models.blocks.synced_norm import SyncedBatchNorm
 from reelwright.models.contracts import Inputs, Part, VideoModel, prefixed, put_rows, real_rows
 from reelwright.models.option_checks import check_positive
-from reelwright.models.systems.carl_backbone import SplitResnet
 from reelwright.models.systems.carl_embedders import (
     ConvEmbedder,
+    SplitResnet,
     TransformerEmbedder,
     VanillaEmbedder,
     stretched_positions,

@@ -95,7 +95,7 @@ class Run:
             )
         chosen = names or tuple(name for name in known if name.endswith(_LOSS))
         nan = float("nan")
-        draw = load("reelwright.stages.arrays.plots:draw_lines")
+        draw = load("reelwright.stages.arrays.tables:draw_lines")
         curves = {name: [line.get(name, nan) for line in lines] for name in chosen}
         epochs = [line.get("epoch", place) for place, line in enumerate(lines)]
         figure: Figure = draw(epochs, curves, title=f"{self.node}: training", x_label="epoch", ax=ax)

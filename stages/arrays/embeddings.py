@@ -212,7 +212,7 @@ class Embeddings(Mapping[str, VideoEmbeddings]):
         )
         if found is None:
             raise ConfigError(f"{self.node} has fewer than three rows, which make no picture")
-        from reelwright.stages.arrays.plots import draw_points
+        from reelwright.stages.arrays.tables import draw_points
 
         return draw_points(*found, title=f"{self.node}: {len(found[1])} rows, {method}", ax=ax)
 

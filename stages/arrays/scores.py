@@ -80,7 +80,7 @@ class ScoreTables:
 
         Raises ConfigError where there are several videos and none is named, or for one that is not there.
         """
-        from reelwright.stages.arrays.plots import draw_lines
+        from reelwright.stages.arrays.tables import draw_lines
 
         names = self.videos()["video_id"].to_pylist()
         table = self.rows() if self.has_rows else self.windows()

@@ -23,8 +23,7 @@ from reelwright.stages.finetune.inputs import clip_reading, only_input, spatial_
 from reelwright.stages.finetune.module import FinetuneModule
 from reelwright.stages.finetune.preparing import ClipAugmentation
 from reelwright.stages.fit.run_models import build_run_model
-from reelwright.stages.fit.setup import Learning, learn
-from reelwright.stages.fit.train_context import TrainContext
+from reelwright.stages.fit.setup import Learning, TrainContext, learn
 from reelwright.stages.fit.validation import chosen_metric
 from reelwright.stages.train.view_learning import learn_views, start_resnet, view_labels, view_values
 from reelwright.storage.errors import ConfigError

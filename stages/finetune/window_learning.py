@@ -27,13 +27,17 @@ from reelwright.stages.finetune.module import ClipNetwork, FinetuneModule, Frame
 from reelwright.stages.finetune.preparing import ClipAugmentation
 from reelwright.stages.fit.mixing import build_mixing, mix_frames
 from reelwright.stages.fit.run_models import build_run_model
-from reelwright.stages.fit.setup import Learning, learn
-from reelwright.stages.fit.train_context import TrainContext
+from reelwright.stages.fit.setup import Learning, TrainContext, learn
 from reelwright.stages.fit.validation import build_objective, chosen_metric
 from reelwright.stages.train.config import SHAPE_FIELDS
-from reelwright.stages.train.drawn_windows import WindowSampling, find_windows
+from reelwright.stages.train.drawn_windows import (
+    WindowSampling,
+    find_windows,
+    window_facts,
+    window_heads,
+    window_labels,
+)
 from reelwright.stages.train.experts import Experts
-from reelwright.stages.train.window_task import window_facts, window_heads, window_labels
 
 
 def tune_windows(work: Work, config: FinetuneConfig, context: TrainContext) -> dict[str, Any] | None:

@@ -26,8 +26,7 @@ from reelwright.stages.finetune.view_learning import tune_views
 from reelwright.stages.finetune.window_learning import tune_windows, window_learning
 from reelwright.stages.fit.model_config import MODEL_OPTIONS, ModelSettings
 from reelwright.stages.fit.run_models import clips_of_run, load_run_model, task_of_run
-from reelwright.stages.fit.setup import learn
-from reelwright.stages.fit.train_context import TrainContext, train_in_processes
+from reelwright.stages.fit.setup import TrainContext, learn, train_in_processes
 from reelwright.stages.fit.validation import chosen_metric
 from reelwright.stages.train.drawn_windows import WindowSampling
 from reelwright.storage.errors import ConfigError, InputError

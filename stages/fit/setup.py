@@ -1,30 +1,75 @@
-"""What train, finetune and pretrain do alike around the trainer: start, optimizer, schedules, config.yaml, the end."""
+"""What train, finetune and pretrain do alike around the trainer: where a run is trained, its start, its end.
+
+That is the device and one process or several; optimizer and schedules; config.yaml and summary.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Protocol
+
+import torch
 
 from reelwright.models.blocks.activation_checkpointing import recompute_blocks
 from reelwright.models.contracts import VideoModel
-from reelwright.stages.base.work import InputRef, Work
+from reelwright.stages.base.devices import deterministic_results, local_gpu, pick_device
+from reelwright.stages.base.work import InputRef, Reporter, SilentReporter, Work
 from reelwright.stages.datasets.tasks.labels import LabelSpace
 from reelwright.stages.datasets.tasks.task import Task
 from reelwright.stages.fit.config import LearningSettings
 from reelwright.stages.fit.init_from import init_weights
 from reelwright.stages.fit.loop.batches import Batches, Prepare
 from reelwright.stages.fit.loop.checkpoints import save_weights
+from reelwright.stages.fit.loop.loggers import check_loggers
 from reelwright.stages.fit.loop.trainer import Evaluate, Progress, Rates, Trainer, TrainerSettings
 from reelwright.stages.fit.optim.build import build_decay_schedule, build_lr_schedule, build_optimizer, scaled_lr
 from reelwright.stages.fit.optim.groups import freeze_groups, parameter_groups
-from reelwright.stages.fit.train_context import TrainContext
+from reelwright.stages.fit.processes.launch import launch
+from reelwright.stages.fit.processes.world import World, joined, wanted_size
 from reelwright.stages.fit.validation import evaluate
 from reelwright.stages.objectives.contract import Objective
-from reelwright.storage.errors import StageError
+from reelwright.storage.errors import ConfigError, StageError
 from reelwright.storage.files import write_json
 from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainContext:
+    """Where this process trains, and with whom."""
+
+    device: torch.device
+    world: World
+    reporter: Reporter  # silent in all processes but the first
+
+
+class Train(Protocol):
+    """Does the work of a run in one process."""
+
+    def __call__(self, work: Work, config: Any, context: TrainContext) -> dict[str, Any] | None:
+        """The outputs of the run; None in processes that are not the first."""
+
+
+def train_in_processes(work: Work, reporter: Reporter, *, config: LearningSettings, train: Train) -> dict[str, Any]:
+    """Do ``train`` here, in as many new processes as the settings want, or in this one of those torchrun started.
+
+    Raises ConfigError for devices or loggers that are not there.
+    """
+    check_loggers(config.log_to)
+    pick_device(config.device, num_processes=config.processes)
+    size = wanted_size()
+    if size == 1 and config.processes > 1:
+        return launch(work, reporter, num_processes=config.processes)
+    if size > 1 and config.batch_size < size:
+        raise ConfigError(f"{work.node}: batch_size is {config.batch_size}, but {size} processes share each batch.")
+    use_gpu = pick_device(config.device).type == "cuda"
+    with joined(use_gpu=use_gpu) as world:
+        device = torch.device("cuda", local_gpu()) if use_gpu and size > 1 else pick_device(config.device)
+        context = TrainContext(device=device, world=world, reporter=reporter if world.is_main else SilentReporter())
+        with deterministic_results(config.deterministic):
+            outputs: dict[str, Any] = world.gather(train(work, config, context))[0]
+        return outputs
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from reelwright.models.contracts import Inputs, Outputs
-from reelwright.models.losses.self_supervised import (
+from reelwright.models.losses.contrastive import (
     byol_loss,
     byol_momentum,
     moco_logits,

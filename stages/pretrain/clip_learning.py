@@ -33,14 +33,13 @@ from reelwright.stages.embed.encoding.preprocess import geometry_of
 from reelwright.stages.finetune.clips import Read, StoredVideos, open_videos, reader, stored_reader
 from reelwright.stages.finetune.inputs import spatial_facts
 from reelwright.stages.finetune.preparing import ClipAugmentation
-from reelwright.stages.fit.setup import Learning, learn
-from reelwright.stages.fit.train_context import TrainContext
+from reelwright.stages.fit.setup import Learning, TrainContext, learn
 from reelwright.stages.objectives.contract import Objective
 from reelwright.stages.objectives.contrastive import RankedClasses
 from reelwright.stages.objectives.self_supervised import comparison_heads, self_supervised_objective
-from reelwright.stages.pretrain.clip_batches import ClipBatches, ClipVideos, read_clips
-from reelwright.stages.pretrain.clip_config import CLIP_METRICS, ClipPretrainSettings
+from reelwright.stages.pretrain.batches import ClipBatches, ClipVideos, read_clips
 from reelwright.stages.pretrain.config import OF_ENCODER, PretrainConfig
+from reelwright.stages.pretrain.examples_config import CLIP_METRICS, ClipPretrainSettings
 from reelwright.stages.pretrain.module import ClipEncoderNetwork
 from reelwright.storage.arrays.frames import FrameStore
 from reelwright.storage.errors import ConfigError, InputError

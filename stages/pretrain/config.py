@@ -31,8 +31,14 @@ from reelwright.stages.objectives.config import (
     ComparisonSettings,
     SelfSupervisedSettings,
 )
-from reelwright.stages.pretrain.clip_config import CLIP_METRICS, CLIP_OBJECTIVES, ClipPretrainSettings
-from reelwright.stages.pretrain.frame_config import BatchSettings, ImageAugmentSettings, KeyFrameSettings
+from reelwright.stages.pretrain.examples_config import (
+    CLIP_METRICS,
+    CLIP_OBJECTIVES,
+    BatchSettings,
+    ClipPretrainSettings,
+    ImageAugmentSettings,
+    KeyFrameSettings,
+)
 from reelwright.storage.errors import ConfigError
 
 METRICS = (

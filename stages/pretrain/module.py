@@ -19,7 +19,7 @@ from reelwright.models.encoders.build import DataConfig, Encoder
 from reelwright.models.systems.embedding_head import ComparisonHeads, EmbeddingEncoder, ProjectionHead
 from reelwright.stages.augment.clips import blur, flip, recolour
 from reelwright.stages.finetune.module import FrameNetwork
-from reelwright.stages.pretrain.frame_config import ImageAugmentSettings
+from reelwright.stages.pretrain.examples_config import ImageAugmentSettings
 
 BLUR_RADIUS = 2  # pixels on each side: a kernel of 5
 

@@ -29,8 +29,7 @@ from reelwright.stages.embed.encoding.forward import choose_layout
 from reelwright.stages.embed.encoding.preprocess import geometry_of
 from reelwright.stages.finetune.clips import StoredVideos, open_videos
 from reelwright.stages.finetune.inputs import frames_node, spatial_facts
-from reelwright.stages.fit.setup import Learning, learn
-from reelwright.stages.fit.train_context import TrainContext, train_in_processes
+from reelwright.stages.fit.setup import Learning, TrainContext, learn, train_in_processes
 from reelwright.stages.objectives.contrastive import Contrast
 from reelwright.stages.pretrain.batches import KeyFrameBatches, ReadFrames, ReadStored, make_pool
 from reelwright.stages.pretrain.clip_learning import pretrain_clips

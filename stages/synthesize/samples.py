@@ -1,4 +1,4 @@
-"""Which videos there are, by number: class, instance, split, name, and the seed each has for itself.
+"""Which videos there are, by number: class, instance, split, name and seed; what is true in frames of action videos.
 
 Samples are numbered from 1 (`step`). Classes are shuffled once and take turns, so that every beginning of the list is
 balanced; within a class, instances count from 0. The random numbers of a sample come from
@@ -8,12 +8,16 @@ process, a sample is the same.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from reelwright.stages.synthesize.actions.draw import FrameTruth, truth_of
 from reelwright.stages.synthesize.config import SynthesizeConfig
 from reelwright.stages.synthesize.families.fractal import draw_variation
+from reelwright.stages.synthesize.ledger import write_rows
 from reelwright.storage.digests import digest
 
 _ORDER_STREAM = 0  # spawn_key (0,): the order of classes
@@ -70,3 +74,33 @@ def variation_of(config: SynthesizeConfig, stream: int, index: int) -> int:
 def class_stream(number: int) -> tuple[int, int]:
     """(stream, index) of class ``number``, from 1, among those that are drawn."""
     return _CLASS_STREAM, number
+
+
+TRUTH = "objects.csv"
+COLUMNS = ("video_id", "frame", "time_seconds", "x", "y", "w", "h", "acts")
+_DIGITS = 2  # of a pixel
+
+
+def sample_truth(config: SynthesizeConfig, sample: Sample) -> list[FrameTruth]:
+    """What is true of each frame of a sample of the family actions."""
+    return truth_of(generator_of(config, sample.stream, sample.index, 0), config, label=sample.label)
+
+
+def write_truth(path: Path, plan: SamplePlan, names: Iterable[str]) -> None:
+    """Write the table of COLUMNS for all frames of the samples ``names``; an equal one stays untouched.
+
+    x and y are the left upper corner of the box, w and h its size, in pixels of the video; empty where nothing of the
+    object is seen. ``acts`` is 1 in frames of the action.
+    """
+
+    def rows() -> Iterator[tuple[object, ...]]:
+        for name in names:
+            sample = plan.sample(int(name.rpartition("/")[2]))
+            for index, truth in enumerate(sample_truth(plan.config, sample)):
+                box: tuple[object, ...] = ("",) * 4
+                if truth.box is not None:
+                    left, top, right, bottom = truth.box
+                    box = tuple(round(value, _DIGITS) for value in (left, top, right - left, bottom - top))
+                yield name, index, round(index / plan.config.fps, 6), *box, int(truth.is_acting)
+
+    write_rows(path, COLUMNS, rows())

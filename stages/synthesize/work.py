@@ -27,10 +27,9 @@ from reelwright.stages.synthesize.ledger import (
     write_manifest,
 )
 from reelwright.stages.synthesize.make import make_class, make_sample
-from reelwright.stages.synthesize.samples import Sample, SamplePlan
+from reelwright.stages.synthesize.samples import TRUTH, Sample, SamplePlan, write_truth
 from reelwright.stages.synthesize.source import number_of
 from reelwright.stages.synthesize.spread import spread
-from reelwright.stages.synthesize.truth import TRUTH, write_truth
 from reelwright.storage.arrays.frames import FrameStore
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import ConfigError

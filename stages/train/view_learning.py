@@ -33,8 +33,7 @@ from reelwright.stages.datasets.tasks.task import Task
 from reelwright.stages.embed.encoding.encoder import LoadedEncoder
 from reelwright.stages.fit.loop.batches import Batch
 from reelwright.stages.fit.model_config import ModelSettings
-from reelwright.stages.fit.setup import Learning
-from reelwright.stages.fit.train_context import TrainContext
+from reelwright.stages.fit.setup import Learning, TrainContext
 from reelwright.stages.fit.validation import build_objective
 from reelwright.stages.fit.view_config import NetworkSettings
 from reelwright.stages.train.config import SHAPE_FIELDS, WindowSettings

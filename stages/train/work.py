@@ -27,18 +27,22 @@ from reelwright.stages.embed.encoding.encoder import encoder_of
 from reelwright.stages.fit.mixing import build_mixing, mix_windows
 from reelwright.stages.fit.processes.world import machine_name
 from reelwright.stages.fit.run_models import build_run_model
-from reelwright.stages.fit.setup import Learning, learn
-from reelwright.stages.fit.train_context import TrainContext, train_in_processes
+from reelwright.stages.fit.setup import Learning, TrainContext, learn, train_in_processes
 from reelwright.stages.fit.validation import build_objective, chosen_metric
 from reelwright.stages.objectives.self_supervised import comparison_heads
 from reelwright.stages.train.config import TrainConfig
-from reelwright.stages.train.drawn_windows import WindowSampling, find_windows
+from reelwright.stages.train.drawn_windows import (
+    WindowSampling,
+    find_windows,
+    window_facts,
+    window_heads,
+    window_labels,
+)
 from reelwright.stages.train.experts import Experts, row_shape
 from reelwright.stages.train.map_batches import MapBatches, map_channels
 from reelwright.stages.train.view_batches import ViewBatches
 from reelwright.stages.train.view_learning import MakeViews, learn_views, start_resnet, view_labels, view_values
 from reelwright.stages.train.window_batches import WindowBatches
-from reelwright.stages.train.window_task import window_facts, window_heads, window_labels
 from reelwright.storage.arrays.embeddings import EmbeddingStore
 from reelwright.storage.errors import ConfigError, InputError
 from reelwright.storage.files import remove

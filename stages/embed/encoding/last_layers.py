@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from reelwright.models.blocks.weights import load_weights
 from reelwright.models.encoders.base import Encoder
-from reelwright.models.systems.carl_backbone import SplitResnet
+from reelwright.models.systems.carl_embedders import SplitResnet
 from reelwright.models.systems.carl_options import FRAME_MODEL_OPTIONS, FrameModelOptions
 from reelwright.stages.embed.encoding.weight_files import read_weights
 

@@ -24,11 +24,11 @@ from reelwright.stages.decode.work import run_items as decode_items
 from reelwright.stages.embed.work import run_items as embed_items
 from reelwright.stages.fit.loop.progress import TIMINGS
 from reelwright.stages.fit.processes.world import World
-from reelwright.stages.fit.train_context import TrainContext
-from reelwright.stages.pretrain.clip_batches import ClipBatches, ClipVideos
-from reelwright.stages.pretrain.clip_config import ClipPretrainSettings
+from reelwright.stages.fit.setup import TrainContext
+from reelwright.stages.pretrain.batches import ClipBatches, ClipVideos
 from reelwright.stages.pretrain.clip_learning import Scoring, val_clips
 from reelwright.stages.pretrain.config import PretrainConfig
+from reelwright.stages.pretrain.examples_config import ClipPretrainSettings
 from reelwright.stages.pretrain.work import run
 from reelwright.storage.arrays.embeddings import EmbeddingStore
 from reelwright.storage.errors import ConfigError, InputError, Interrupted
