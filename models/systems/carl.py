@@ -181,7 +181,8 @@ class FrameModel(VideoModel):
     def _check_real(self, num_real: int, mask_BT: Tensor) -> None:
         if num_real == 0:
             raise ValueError(f"all {mask_BT.numel()} steps are padded; a batch needs at least one real one.")
-        if num_real == 1 and any(map(_needs_two, self.modules())):
+        norms = (module for module in self.modules() if isinstance(module, nn.BatchNorm1d))
+        if num_real == 1 and any(norm.training and not isinstance(norm, SyncedBatchNorm) for norm in norms):
             raise ValueError(
                 "a batch of a single step has no statistics for batch norms to learn from; use more videos a batch, or "
                 "leave out videos of one frame."
@@ -275,7 +276,3 @@ def _input_dim(given: int | None, options: FrameModelOptions, *, is_tuned: bool)
 def _maximum(x_NS: Tensor) -> Tensor:
     """(N,S,D) or (N,S,C,H,W) -> (N,D) over all but features."""
     return x_NS.amax(dim=1) if x_NS.ndim == 3 else x_NS.amax(dim=(1, 3, 4))
-
-
-def _needs_two(module: nn.Module) -> bool:
-    return isinstance(module, nn.BatchNorm1d) and module.training and not isinstance(module, SyncedBatchNorm)

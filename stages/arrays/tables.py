@@ -17,6 +17,8 @@ import pyarrow as pa
 
 from reelwright.storage.errors import UnusableMachineError
 
+SHOWN = 10  # videos in a notebook
+
 
 def required(package: str, *, extra: str, wanted_by: str) -> Any:
     """The optional package ``package``. Raises UnusableMachineError with the command that installs it."""
@@ -48,7 +50,9 @@ def frame_of_lines(names: Sequence[str], lines: Sequence[Sequence[Any]]) -> Any:
 
 
 def html_table(header: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str) -> str:
-    """A small table for notebooks; all texts are escaped."""
+    """A table of the first rows for notebooks; all texts are escaped."""
+    rest = len(rows) - SHOWN
+    rows = [*rows[:SHOWN], *([(f"and {rest} more", *[""] * (len(header) - 1))] if rest > 0 else [])]
     cells = "".join(f"<th style='text-align:left'>{html.escape(name)}</th>" for name in header)
     lines = "".join(
         "<tr>" + "".join(f"<td style='text-align:left'>{html.escape(_text(cell))}</td>" for cell in row) + "</tr>"

@@ -169,7 +169,7 @@ class FrameBatches(LabelledBatches):
         """See `Batches.epoch`."""
         clip = partial(drawn_clip, self.read, self.transforms, epoch)
         order, ordered = self.drawn(epoch)
-        for places, num_all, is_counted in self.split.parts(np.arange(len(order)), first=first):
+        for places, num_all, is_counted in self.parts(np.arange(len(order)), first=first):
             picked, windows = order[places], ordered.take(places)
             rows, mask = window_rows(windows, self.shape)
             videos = windows.video.tolist()

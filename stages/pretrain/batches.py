@@ -164,7 +164,7 @@ class ClipVideos:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipBatches:
+class ClipBatches(Split):
     """Inputs are `frames` (B V, T, h, w, 3) uint8, `mask` (B V, T), all True, and `video` (B V,), its position.
 
     Targets int64 (B V,) are the labels. The V clips of a video stand side by side.
@@ -173,27 +173,19 @@ class ClipBatches:
     videos: ClipVideos
     read: Read
     shape: WindowShape
-    batch_size: int  # videos, over all processes
     seed: int
     num_views: int = 1
     transforms: tuple[ClipTransform, ...] = ()  # of every clip, as it is read
-    drop_last: bool = False
-    world: World = ALONE
-
-    @property
-    def split(self) -> Split:
-        """How an epoch becomes batches of videos."""
-        return Split(batch_size=self.batch_size, world=self.world, drop_last=self.drop_last)
 
     @property
     def num_items(self) -> int:
         """Clips of an epoch."""
-        return self.split.num_items(len(self.videos)) * self.num_views
+        return self.num_kept(len(self.videos)) * self.num_views
 
     @property
     def num_batches(self) -> int:
         """Batches of an epoch; the last may be smaller."""
-        return self.split.num_batches(len(self.videos))
+        return self.num_parts(len(self.videos))
 
     def windows(self, chosen: IntArray, places: IntArray, *, epoch: int) -> Windows:
         """A clip from a random start of each of ``chosen`` (N,) videos, which stand at ``places`` of an epoch."""
@@ -209,7 +201,7 @@ class ClipBatches:
         clip = partial(drawn_clip, self.read, self.transforms, epoch)
         order = generator_at(self.seed, "videos", epoch=epoch, place=0).permutation(len(self.videos))
         views = np.arange(self.num_views)
-        for own, num_all, is_counted in self.split.parts(np.arange(len(order)), first=first):
+        for own, num_all, is_counted in self.parts(np.arange(len(order)), first=first):
             chosen = np.repeat(order[own], self.num_views)
             places = (own[:, None] * self.num_views + views).reshape(-1)
             windows = self.windows(chosen, places, epoch=epoch)

@@ -135,7 +135,8 @@ def _make_samples(
     folder: Path, plan: SamplePlan, files: dict[str, Path], effort: Effort, reporter: Reporter
 ) -> SynthesisResult:
     found = finished(folder)
-    count = None if effort.num_samples is None else _num_steps(plan.config, effort.num_samples)
+    images = NUM_STILLS if plan.config.is_still else 1  # of a draw
+    count = None if effort.num_samples is None else -(-effort.num_samples // images)
     reporting = _Reporting(reporter, effort, 0, unit="sets" if plan.config.is_still else "videos", total=count)
     kept: list[Made] = []
 
@@ -166,11 +167,6 @@ def _make_samples(
     return SynthesisResult(
         folder=folder, num_new=len(reporting.made), num_found=len(kept), report=report_of(everything)
     )
-
-
-def _num_steps(config: SynthesizeConfig, num_samples: int) -> int:
-    """Draws for so many videos or images; images come 16 at a time."""
-    return -(-num_samples // NUM_STILLS) if config.is_still else num_samples
 
 
 def _record(config: SynthesizeConfig) -> dict[str, Any]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, Protocol, Self
+from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
 
-from pydantic import NonNegativeFloat, PositiveInt, field_validator, model_validator
+from pydantic import AfterValidator, NonNegativeFloat, PositiveInt, model_validator
 
 from reelwright.models.clip_options import CLIP_MODEL_OPTIONS
 from reelwright.models.temporal.options import TEMPORAL_OPTIONS
@@ -109,6 +109,9 @@ def known_task(name: str) -> str:
     return name
 
 
+TaskName = Annotated[str, AfterValidator(known_task)]
+
+
 def check_windows(config: WindowedSettings) -> None:
     """Raise ValueError where windows, heads or sets of labels are not those of the task."""
     window, traits = config.window, TASKS[config.task]
@@ -154,7 +157,7 @@ class TrainConfig(NetworkSettings):
     output: str = "pooled"
     """Which stored output is learned from; token and map outputs are averaged over their positions, but for models
     attention_branch and cast (which reads what enters a block: block-3.input)."""
-    task: str = "last_row"
+    task: TaskName = "last_row"
     """video: the video's own label; last_row: the label at the window's last row; majority: the window's commonest
     label; per_row: a label a row; multi_label: the set of labels that occur in the window;
     heads: the video's own label of each head, such as verb and noun (labels.columns)."""
@@ -168,11 +171,6 @@ class TrainConfig(NetworkSettings):
     model: ModelSettings = ModelSettings()
     memory_bytes: PositiveInt = execution(4 << 30)
     """Embeddings above this size are memory-mapped from a scratch file instead of held in memory."""
-
-    @field_validator("task")
-    @classmethod
-    def _task_is_known(cls, name: str) -> str:
-        return known_task(name)
 
     @property
     def traits(self) -> TaskTraits:

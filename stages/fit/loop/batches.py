@@ -110,24 +110,24 @@ def read_early(read: Callable[..., Iterator[Batch]]) -> Callable[..., Iterator[B
 class Split:
     """How an epoch's items become batches, and which share of each this process takes."""
 
-    batch_size: int
+    batch_size: int  # over all processes
     world: World = ALONE
     drop_last: bool = False
 
-    def num_items(self, drawn: int) -> int:
+    def num_kept(self, drawn: int) -> int:
         """Items of an epoch that draws so many."""
         return drawn - drawn % self.batch_size if self.drop_last else drawn
 
-    def num_batches(self, drawn: int) -> int:
+    def num_parts(self, drawn: int) -> int:
         """Batches of such an epoch; the last may be smaller."""
-        return -(-self.num_items(drawn) // self.batch_size)
+        return -(-self.num_kept(drawn) // self.batch_size)
 
     def parts(self, order: IntArray, *, first: int = 0) -> Iterator[tuple[IntArray, int, bool]]:
         """Of every batch from ``first`` on: this process's items, items over all processes, and whether its own count.
 
         Where there are fewer items than processes, a process without any takes the first as a stand-in.
         """
-        for start in range(first * self.batch_size, self.num_items(len(order)), self.batch_size):
+        for start in range(first * self.batch_size, self.num_kept(len(order)), self.batch_size):
             whole = order[start : start + self.batch_size]
             part = self.world.share(whole)
             yield (part if len(part) else whole[:1]), len(whole), bool(len(part))

@@ -170,12 +170,9 @@ def run_name(about: Mapping[str, Any]) -> str:
         "batch": about.get("batch_size"),
         "seed": about.get("seed"),
     }
-    shown = [f"{word} {_shown(value)}".strip() for word, value in parts.items() if value is not None]
+    given = {word: value for word, value in parts.items() if value is not None}
+    shown = [f"{word} {f'{value:g}' if isinstance(value, float) else value}".strip() for word, value in given.items()]
     return f"{about.get('node', 'train')}: {', '.join(shown)}" if shown else str(about.get("node", "train"))
-
-
-def _shown(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _tags(about: Mapping[str, Any]) -> dict[str, str]:

@@ -50,7 +50,7 @@ def test_an_epoch_goes_on_at_any_batch_and_drops_what_does_not_fill_one():
     split = Split(batch_size=4, drop_last=True)
     assert [part.tolist() for part, _, _ in split.parts(order)] == [[0, 1, 2, 3], [4, 5, 6, 7]]
     assert [part.tolist() for part, _, _ in split.parts(order, first=1)] == [[4, 5, 6, 7]]
-    assert (split.num_items(10), split.num_batches(10)) == (8, 2)
+    assert (split.num_kept(10), split.num_parts(10)) == (8, 2)
 
 
 def test_work_survives_json(pulse_toy):

@@ -52,7 +52,7 @@ class Rows:
         if poisoned is not None:
             self.x[poisoned, 0] = float("nan")
         self.split = Split(batch_size=batch_size, world=world)
-        self.num_batches = self.split.num_batches(NUM_ITEMS)
+        self.num_batches = self.split.num_parts(NUM_ITEMS)
 
     def epoch(self, epoch, *, first=0):
         for part, num_all, is_counted in self.split.parts(EpochSampler(seed=3).order(NUM_ITEMS, epoch), first=first):
