@@ -142,6 +142,7 @@ class Encoder(nn.Module):
     data_config: DataConfig
     outputs: tuple[str, ...]
     model: nn.Module
+    is_reentrant: bool = False  # whether passes may run side by side in threads: `forward` keeps nothing on a module
     takes_mask: ClassVar[bool] = False  # whether `forward` takes a mask (B,T) of clips, False at padding, behind x
 
     def public_names(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -108,6 +108,8 @@ class TimmEncoder(Encoder):
 
     kind = "image"
 
+    is_reentrant = True
+
     def __init__(
         self, model: nn.Module, *, name: str, outputs: Sequence[str], input_size: tuple[int, int] | None = None
     ) -> None:

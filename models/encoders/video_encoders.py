@@ -202,6 +202,8 @@ class VideoEncoder(Encoder):
 
     kind = "video"
 
+    is_reentrant = True
+
     def __init__(
         self,
         model: nn.Module,

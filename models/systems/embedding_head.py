@@ -46,6 +46,7 @@ class EmbeddingEncoder(Encoder):
         self.kind, self.data_config, self.outputs = encoder.kind, encoder.data_config, encoder.outputs
         head = nn.Sequential(nn.Linear(num_features, embed_dim), nn.BatchNorm1d(embed_dim), nn.ReLU())
         self.model = nn.ModuleDict({"backbone": encoder.model, "embedding": head})
+        self.is_reentrant = encoder.is_reentrant
         self._inner = (encoder,)  # in a tuple, or its parameters would be listed twice
 
     def forward(self, x_BCHW: Tensor) -> dict[str, Tensor]:

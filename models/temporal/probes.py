@@ -13,6 +13,7 @@ from reelwright.models.temporal.common import (
     POOLS,
     TemporalModel,
     TemporalSizes,
+    pool_last,
     resolve_pool,
     zero_padding,
 )
@@ -36,6 +37,9 @@ class LinearProbe(TemporalModel):
     def forward(self, batch: Inputs) -> dict[str, Tensor]:
         """See TemporalModel."""
         mask_BT = batch["mask"]
+        if self.pool == "last":  # one row of each window is looked at, so the others need not be cleared
+            last_BD = pool_last(batch["rows"], mask_BT).masked_fill(~mask_BT.any(dim=1, keepdim=True), 0.0)
+            return {"logits": self.head(self.dropout(self.norm(last_BD)))}
         x_BTD = self.norm(zero_padding(batch["rows"], mask_BT))
         pooled = x_BTD if self.pool is None else POOLS[self.pool](x_BTD, mask_BT)
         return {"logits": self.head(self.dropout(pooled))}

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from reelwright.stages.decode import geometry as geometries
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.geometry import Geometry
+from reelwright.stages.decode.processes.wire import Arrays
 from reelwright.stages.decode.reader import Frame, FrameTimes, Reader
 from reelwright.stages.decode.readers import open_reader
 from reelwright.stages.decode.sampling import RowPicker, plan_rows
@@ -26,18 +27,23 @@ from reelwright.storage.ledger.digest_cache import Snapshot
 
 CHUNK_BYTES = 4 << 20  # of frames that are handed over at once; a single frame may have more
 
-Sent = tuple[dict[str, Any], list[NDArray[Any]]]
+Sent = tuple[dict[str, Any], Arrays]
 Row = tuple[int, float, float, Frame]  # source frame, when it appears and leaves the screen, pixels
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Consecutive rows: frames (n, h, w, 3) and their times (n,)."""
+    """Consecutive rows: frames (n, h, w, 3), or one by one as they were read, and their times (n,)."""
 
-    frames: geometries.Frames
+    pictures: geometries.Frames | list[Frame]
     times: RowTimes
     decode_seconds: float = 0.0  # that reading these rows took
     preprocess_seconds: float = 0.0  # that the steps took
+
+    @property
+    def frames(self) -> geometries.Frames:
+        """The frames as one array."""
+        return np.stack(self.pictures) if isinstance(self.pictures, list) else self.pictures
 
 
 @dataclass
@@ -253,7 +259,7 @@ def _stacked(rows: list[Row], clock: _Clock) -> Batch:
         pts_seconds=np.asarray(starts, np.float64),
         stop_seconds=np.asarray(stops, np.float64),
     )
-    return Batch(np.stack(frames), times, clock.decode_seconds, clock.preprocess_seconds)
+    return Batch(list(frames), times, clock.decode_seconds, clock.preprocess_seconds)
 
 
 def _counted(error: ItemError, produced: int, total: int) -> ItemError:
@@ -286,7 +292,7 @@ def chunk(batch: Batch, start: int) -> Sent:
     times = batch.times
     seconds = [batch.decode_seconds, batch.preprocess_seconds]
     return {"event": "chunk", "start_row": start, "seconds": seconds}, [
-        batch.frames,
+        batch.pictures,
         times.pts_seconds,
         times.stop_seconds,
         times.source_frame,

@@ -45,7 +45,7 @@ def stream_video(
         start = start_row
         for batch in rows.batches(chunk_rows, start=start_row, stop=stop_row, most_bytes=CHUNK_BYTES):
             yield chunk(batch, start)
-            start += len(batch.frames)
+            start += len(batch.pictures)
         yield from notes(rows.reader)
         rows.check_complete()
 
@@ -65,4 +65,4 @@ def _needed_chunks(rows: VideoRows, needed: Needed, chunk_rows: int) -> Iterator
     start = 0
     for batch in rows.take(chunk_rows, wanted=wanted, most_bytes=CHUNK_BYTES):
         yield chunk(batch, start)
-        start += len(batch.frames)
+        start += len(batch.pictures)

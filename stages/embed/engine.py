@@ -9,21 +9,17 @@ the queues and by one shard for each video in work, whatever the length of a vid
 
 from __future__ import annotations
 
-import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from reelwright.stages.base.devices import Pending
 from reelwright.stages.base.work import FrameProgress
 from reelwright.stages.datasets.sampling.left_out import LeftOut
 from reelwright.stages.datasets.sampling.needed import Needed
 from reelwright.stages.decode.source import Ended, FrameChunk, Opened, Restarted
 from reelwright.stages.embed.batches import Batch, Batcher, Owner, Part
 from reelwright.stages.embed.clips import Clip, ClipAssembler, FrameSpans, InputRows, NeededRowMaker, clips_leave_out
-from reelwright.stages.embed.encoding.forward import ForwardPass, Rows, ViewsPending
+from reelwright.stages.embed.encoding.forward import ForwardPass, Rows, Submitted
 from reelwright.stages.embed.sink import OutputRows, RowSink
 from reelwright.stages.embed.threads import Background, read_ahead
 from reelwright.storage.errors import ItemError
@@ -62,8 +58,7 @@ class _Video:
 @dataclass
 class _InFlight:
     batch: Batch
-    pending: Sequence[Pending | ViewsPending]
-    started: float  # on the performance counter
+    submitted: Submitted
 
 
 class EmbedEngine:
@@ -90,7 +85,9 @@ class EmbedEngine:
         self._batcher = Batcher(shard_rows=shard_rows)
         self._videos: dict[str, _Video] = {}
         self._in_flight: deque[_InFlight] = deque()
-        self._max_in_flight = BATCHES_ON_GPU if forward.execution.device.type == "cuda" else 0
+        num_streams = forward.streams.num
+        is_gpu = forward.execution.device.type == "cuda"
+        self._max_in_flight = BATCHES_ON_GPU if is_gpu else num_streams if num_streams > 1 else 0
 
     def run(self, events: Events, *, start_rows: Mapping[str, int]) -> None:
         """Take all events; on return every video is in the sink, finished or failed.
@@ -212,16 +209,14 @@ class EmbedEngine:
         for batch in batches:
             if not any(self._is_current(part) for part in batch.parts):
                 continue
-            started = time.perf_counter()
-            self._in_flight.append(_InFlight(batch, self._forward.submit(batch.frames(), batch.mask()), started))
+            self._in_flight.append(_InFlight(batch, self._forward.submit(batch.frames(), batch.mask())))
             self._drain(self._max_in_flight)
 
     def _drain(self, depth: int) -> None:
         while len(self._in_flight) > depth:
             done = self._in_flight.popleft()
-            results = [pending.result() for pending in done.pending]
-            outputs = {name: _joined([result[name] for result in results]) for name in results[0]}
-            seconds = (time.perf_counter() - done.started) / done.batch.size
+            outputs = done.submitted.result()
+            seconds = done.submitted.seconds / done.batch.size
             start = 0
             for part in done.batch.parts:
                 self._deliver(part, {name: rows[start : start + len(part)] for name, rows in outputs.items()}, seconds)
@@ -279,10 +274,6 @@ class EmbedEngine:
         message = self._left_out.add_short(event.item.video_id, num_rows=num_frames)
         damage = event.message if isinstance(event, Ended) else ""
         return ItemError("too_short", "; ".join(filter(None, (damage, message))), status="skipped")
-
-
-def _joined(parts: list[Rows]) -> Rows:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _failed(event: Ended, error: ItemError, *, seconds: float = 0.0) -> ItemRow:

@@ -21,6 +21,7 @@ from reelwright.stages.embed.encoding.encoder import LoadedEncoder
 from reelwright.stages.embed.encoding.forward import Execution, ForwardPass
 from reelwright.stages.embed.encoding.preprocess import described, geometry_of
 from reelwright.stages.embed.encoding.runtimes import EAGER, fastest, memory_of, of_name
+from reelwright.stages.embed.encoding.streams import Streams
 from reelwright.stages.embed.encoding.tuning import fixed_batch, tuned
 from reelwright.stages.embed.engine import EmbedEngine
 from reelwright.stages.embed.sink import RowSink
@@ -129,11 +130,12 @@ def prepare_forward(
         channels_last=bool(config.channels_last),
         batch_size=config.batch_size or 1,
     )
+    streams = Streams.beside(loaded.encoder, wish.device, is_fixed=config.deterministic or config.compile)
     if config.deterministic:
         wish = replace(wish, batch_size=config.batch_size or fixed_batch(loaded.encoder, wish.device))
     elif config.batch_size is None or config.channels_last is None:
         encoder = loaded.encoder.to(wish.device)
-        choice = tuned(encoder, loaded.data_config, wish, folder=tuning, name=loaded.name)
+        choice = tuned(encoder, loaded.data_config, wish, folder=tuning, name=loaded.name, streams=streams)
         note(
             f"{loaded.name} on {wish.device}: channels_last={choice.channels_last}, batch size {choice.batch_size}, "
             f"{choice.rows_per_second:.0f} rows/s measured"
@@ -143,7 +145,7 @@ def prepare_forward(
             channels_last=choice.channels_last if config.channels_last is None else config.channels_last,
             batch_size=config.batch_size or choice.batch_size,
         )
-    forward = ForwardPass(loaded.encoder, loaded.data_config, wish, num_views=num_views, note=note)
+    forward = ForwardPass(loaded.encoder, loaded.data_config, wish, num_views=num_views, note=note, streams=streams)
     _choose_runtime(forward, loaded, config, tuning=tuning, note=note, num_rows=num_rows)
     return forward
 
@@ -161,13 +163,14 @@ def _choose_runtime(
     if config.runtime not in {"auto", EAGER}:
         if device.type != "cpu":
             raise ConfigError(f"runtime: {config.runtime} is of CPUs, but the device is {device}. Set runtime: auto")
-        forward.use(of_name(config.runtime, loaded.encoder, forward.sample(), where=loaded.name))
+        x = forward.sample()
+        forward.use(of_name(config.runtime, loaded.encoder, x, where=loaded.name, streams=forward.streams))
     is_free = config.runtime == "auto" and not config.deterministic and not config.compile
     if not is_free or device.type != "cpu" or config.precision != "fp32" or num_rows < forward.batch_size:
         return
     x = forward.sample()
-    path = memory_of(tuning, loaded.encoder, loaded.data_config, x, name=loaded.name)
-    found = fastest(loaded.encoder, x, num_rows=num_rows, path=path, note=note)
+    path = memory_of(tuning, loaded.encoder, loaded.data_config, x, name=loaded.name, streams=forward.streams)
+    found = fastest(loaded.encoder, x, num_rows=num_rows, path=path, note=note, streams=forward.streams)
     if found is not None:
         forward.use(found)
         note(f"{loaded.name} on {device}: runtime {found.name}")

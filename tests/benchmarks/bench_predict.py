@@ -112,7 +112,7 @@ class EveryWindow:
         mask = torch.ones(1, self._length, dtype=torch.bool, device=device)
         with torch.inference_mode():
             for rows in self._rows:
-                parts = [part.result()["pooled"] for part in self._forward.submit(self._frames[rows])]
-                values = torch.from_numpy(np.concatenate(parts)).float().to(device)
+                encoded = self._forward.submit(self._frames[rows]).result()["pooled"]
+                values = torch.from_numpy(encoded).float().to(device)
                 self._run.module({"rows": values[None], "mask": mask})["logits"].softmax(-1).cpu().numpy()
         return len(self._rows) / (time.perf_counter() - started)

@@ -189,11 +189,11 @@ def _frames(forward: ForwardPass, number: int, *, seed: int = 0) -> Any:
 
 
 def _rows(forward: ForwardPass, frames: Any) -> Any:
-    return np.concatenate([part.result()["pooled"] for part in forward.submit(frames)])
+    return forward.submit(frames).result()["pooled"]
 
 
 def _in_flight(forward: ForwardPass, batches: list[Any]) -> None:
-    for pending in [part for frames in batches for part in forward.submit(frames)]:
+    for pending in [forward.submit(frames) for frames in batches]:
         pending.result()
 
 

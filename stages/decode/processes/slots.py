@@ -16,6 +16,7 @@ import mmap
 import os
 import time
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -54,13 +55,20 @@ class Slots:
         os.close(descriptor)
         self._is_patient = True
 
-    def put(self, array: NDArray[Any]) -> int | None:
-        """Copy a contiguous array into a free slot and return its number; None where it is to go over the socket."""
-        if not LEAST_BYTES <= array.nbytes <= SLOT_BYTES:
+    def put(self, parts: Sequence[NDArray[Any]]) -> int | None:
+        """Copy contiguous arrays behind each other into a free slot, and its number.
+
+        None where they are to go over the socket.
+        """
+        num_bytes = sum(part.nbytes for part in parts)
+        if not LEAST_BYTES <= num_bytes <= SLOT_BYTES:
             return None
         slot = self._free_slot()
         if slot is not None:
-            np.copyto(self._bytes(slot, array.nbytes).view(array.dtype).reshape(array.shape), array)
+            room, start = self._bytes(slot, num_bytes), 0
+            for part in parts:
+                np.copyto(room[start : start + part.nbytes].view(part.dtype).reshape(part.shape), part)
+                start += part.nbytes
             self._memory[slot] = 1
         return slot
 

@@ -20,21 +20,23 @@ UNUSABLE = "unusable"  # status of a task that found the store, a source or this
 STORE, SOURCE, MACHINE = "store", "source", "machine"  # causes of UNUSABLE
 NO_BACKEND = "backend_missing"  # cause of failed: the backend's package or one of its libraries is missing here
 
-Arrays = Sequence[NDArray[Any]]
+Arrays = Sequence[NDArray[Any] | list[NDArray[Any]]]  # a list is sent as one array, its entries on top of each other
 _LENGTH = struct.Struct("<Q")
 _MAX_HEADER_BYTES = 1 << 26
 
 
 def send(connection: socket.socket, header: dict[str, Any], arrays: Arrays = (), *, slots: Slots | None = None) -> None:
     """Send plain data and arrays; blocks while the other side does not read (that bounds the memory)."""
-    packed = [np.ascontiguousarray(array) for array in arrays]
-    places = [None if slots is None else slots.put(array) for array in packed]
-    shapes = [[array.dtype.str, array.shape, place] for array, place in zip(packed, places, strict=True)]
-    text = json.dumps({"header": header, "arrays": shapes}).encode()
+    shapes = [_shape(array) for array in arrays]
+    packed = [[np.ascontiguousarray(part) for part in _parts(array)] for array in arrays]
+    places = [None if slots is None else slots.put(parts) for parts in packed]
+    about = [[parts[0].dtype.str, *each] for parts, *each in zip(packed, shapes, places, strict=True)]
+    text = json.dumps({"header": header, "arrays": about}).encode()
     connection.sendall(_LENGTH.pack(len(text)) + text)
-    for array, place in zip(packed, places, strict=True):
-        if array.size and place is None:
-            connection.sendall(_bytes(array))
+    for parts, place in zip(packed, places, strict=True):
+        for part in parts if place is None else ():
+            if part.size:
+                connection.sendall(_bytes(part))
 
 
 def receive(connection: socket.socket, *, slots: Slots | None = None) -> tuple[dict[str, Any], list[NDArray[Any]]]:
@@ -53,6 +55,18 @@ def receive(connection: socket.socket, *, slots: Slots | None = None) -> tuple[d
             _read_into(connection, _bytes(array))
         arrays.append(array)
     return message["header"], arrays
+
+
+def _parts(array: NDArray[Any] | list[NDArray[Any]]) -> list[NDArray[Any]]:
+    return array if isinstance(array, list) else [array]
+
+
+def _shape(array: NDArray[Any] | list[NDArray[Any]]) -> tuple[int, ...]:
+    """Raises ValueError where the entries of a list have several."""
+    shapes = {part.shape for part in _parts(array)}
+    if len(shapes) > 1:
+        raise ValueError(f"frames of one video have the shapes {', '.join(map(str, sorted(shapes)))}")
+    return (len(array), *shapes.pop()) if isinstance(array, list) else shapes.pop()
 
 
 def _bytes(array: NDArray[Any]) -> memoryview:

@@ -6,8 +6,11 @@ Shape letters: B batch, T frames of a clip, H height, W width.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +22,7 @@ from reelwright.models.encoders.base import DataConfig, Encoder
 from reelwright.stages.base.devices import Download, Pending, Upload, free_unused, out_of_memory, rounded_to_tf32
 from reelwright.stages.embed.encoding.preprocess import Normalise
 from reelwright.stages.embed.encoding.runtimes import EAGER, Runtime, sample_frames
+from reelwright.stages.embed.encoding.streams import Started, Streams
 from reelwright.storage.errors import ConfigError, StageError
 
 Rows = npt.NDArray[Any]
@@ -56,17 +60,24 @@ def autocast(device: torch.device, precision: str) -> Iterator[None]:
         yield
 
 
-class ViewsPending:
-    """Rows of V views each on their way, a batch of whole rows whatever parts it went through in."""
+class Submitted:
+    """A batch of rows on its way, in whatever parts it goes through the encoder."""
 
-    def __init__(self, parts: Sequence[Pending], num_views: int) -> None:
-        self._parts, self._num_views = parts, num_views
+    def __init__(self, started: Started[list[Pending]], *, num_views: int | None, is_alone: bool) -> None:
+        self._started, self._num_views = started, num_views
+        self._since = time.perf_counter() - started.seconds if is_alone else None
+        self.seconds = 0.0  # that it took of the machine's time, known with the result
 
     def result(self) -> dict[str, Rows]:
-        """As of `Pending`: rows by output, (B, V, ...)."""
-        found = [part.result() for part in self._parts]
-        joined = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
-        return {name: rows.reshape(-1, self._num_views, *rows.shape[1:]) for name, rows in joined.items()}
+        """Wait for the rows by output, (B, ...) or (B, V, ...) of V views. Raises as `ForwardPass.submit`."""
+        found = [part.result() for part in self._started.result()]
+        self.seconds = self._started.seconds if self._since is None else time.perf_counter() - self._since
+        rows = found[0]
+        if len(found) > 1:
+            rows = {name: np.concatenate([part[name] for part in found]) for name in rows}
+        if self._num_views is None:
+            return rows
+        return {name: value.reshape(-1, self._num_views, *value.shape[1:]) for name, value in rows.items()}
 
 
 def set_layout(module: nn.Module, *, channels_last: bool) -> None:
@@ -95,8 +106,9 @@ class ForwardPass:
         *,
         num_views: int | None = None,
         note: Callable[[str], None] | None = None,
+        streams: Streams | None = None,
     ) -> None:
-        """Rows are frames or clips; with ``num_views`` so many frames each, (B,V,H,W,3)."""
+        """Rows are frames or clips; with ``num_views`` so many frames each, (B,V,H,W,3). Without ``streams`` one."""
         self.execution = execution
         self.num_views = num_views
         self.batch_size = execution.batch_size
@@ -111,6 +123,8 @@ class ForwardPass:
         self._normalise = Normalise(config, device=execution.device, channels_last=execution.channels_last)
         self._upload, self._download = Upload(execution.device), Download(execution.device)
         self._note = note or (_quiet)
+        self.streams = streams or Streams()
+        self._halving = threading.Lock()
 
     @property
     def rows_at_once(self) -> int:
@@ -141,26 +155,28 @@ class ForwardPass:
     def use(self, runtime: Runtime) -> None:
         """From now on compute with ``runtime``, which was built with `sample`."""
         self._runtime = self.call = runtime
+        if runtime.wants_plain_layout:
+            self._normalise = Normalise(self._config, device=self.execution.device, channels_last=False)
 
-    def submit(
-        self, rows: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_] | None = None
-    ) -> Sequence[Pending | ViewsPending]:
-        """Start the forward pass of frames (B,H,W,3), clips (B,T,H,W,3) or views; several parts when memory ran out.
+    def submit(self, rows: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_] | None = None) -> Submitted:
+        """Start the forward pass of frames (B,H,W,3), clips (B,T,H,W,3) or views; it goes in parts when memory ran out.
 
         ``mask`` (B,T) is False at frames of clips that are padding, which encoders that take a mask are told; None: all
-        are real. Raises StageError when memory does not suffice for a single row.
+        are real. Raises StageError, here or with the result, when memory does not suffice for a single row.
         """
-        if self.num_views is None:
-            return self._submit(rows, mask if self._encoder.takes_mask else None)
-        return [ViewsPending(self._submit(rows.reshape(-1, *rows.shape[2:]), None), self.num_views)]
+        if self.num_views is not None:
+            rows, mask = rows.reshape(-1, *rows.shape[2:]), None
+        started = self.streams.start(partial(self._parts, rows, mask if self._encoder.takes_mask else None))
+        return Submitted(started, num_views=self.num_views, is_alone=self.streams.num == 1)
 
-    def _submit(self, frames: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_] | None) -> list[Pending]:
+    def _parts(self, frames: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_] | None) -> list[Pending]:
         parts: list[Pending] = []
         start = 0
         while start < len(frames):
-            part, problem = frames[start : start + self.batch_size], ""
+            size, problem = self.batch_size, ""
+            part = frames[start : start + size]
             try:
-                parts.append(self._run(part, None if mask is None else mask[start : start + self.batch_size]))
+                parts.append(self._run(part, None if mask is None else mask[start : start + size], size))
             except RuntimeError as error:
                 problem = out_of_memory(error)
                 if not problem:
@@ -178,15 +194,17 @@ class ForwardPass:
                 f"memory of {device} does not suffice for one row at a time ({problem}). "
                 "Use another device, precision: bf16, or a smaller preprocess.size."
             )
-        self.batch_size = max(1, min(self.batch_size, used) // 2)
-        self._note(f"out of memory on {device}: batch size is now {self.batch_size}")
+        with self._halving:
+            if used <= self.batch_size:  # else a pass beside this one has halved it
+                self.batch_size = max(1, used // 2)
+                self._note(f"out of memory on {device}: batch size is now {self.batch_size}")
         free_unused(device)
 
-    def _run(self, frames: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_] | None) -> Pending:
+    def _run(self, frames: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_] | None, size: int) -> Pending:
         num_rows, execution = len(frames), self.execution
         is_one_size = mask is None and (self._runtime is not None or execution.compile)  # of batches that `call` knows
-        if is_one_size and num_rows < self.batch_size:
-            frames = np.concatenate([frames, frames[-1:].repeat(self.batch_size - num_rows, axis=0)])
+        if is_one_size and num_rows < size:
+            frames = np.concatenate([frames, frames[-1:].repeat(size - num_rows, axis=0)])
         host = torch.from_numpy(np.ascontiguousarray(frames))
         with torch.inference_mode(), current(execution.device):
             x = self._normalise(self._upload(host))

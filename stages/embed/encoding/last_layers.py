@@ -63,6 +63,7 @@ class _LastLayersEncoder(Encoder):
         super().__init__()
         self.model = nn.ModuleDict({"base": base, "layers": layers})
         self.data_config, self.outputs, self._map_output = base.data_config, outputs, map_output
+        self.is_reentrant = base.is_reentrant
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """See Encoder; pooled (B,D) is the maximum over positions behind the last layer."""

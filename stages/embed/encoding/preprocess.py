@@ -88,15 +88,20 @@ class Normalise:
     def __call__(self, frames: Tensor) -> Tensor:
         """The batch in the memory layout chosen; channels last is how frames lie already."""
         with _one_thread() if frames.device.type == "cpu" else contextlib.nullcontext():
-            x_BHWC = torch.addcmul(self._shift, frames.to(self._scale.dtype), self._scale)
-            x = x_BHWC.movedim(-1, 1)
-            return x if self._channels_last else x.contiguous()
+            if self._channels_last:
+                return torch.addcmul(self._shift, frames.to(self._scale.dtype), self._scale).movedim(-1, 1)
+            bytes_first = frames.movedim(-1, 1).contiguous()  # a quarter of what floats would be to move
+            each = (-1, *(1,) * (frames.ndim - 2))  # of the channels
+            return torch.addcmul(self._shift.view(each), bytes_first.to(self._scale.dtype), self._scale.view(each))
 
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
     """So little work is soon done by one; others would burn their cores, which decoding shares, with waiting."""
     before = torch.get_num_threads()
+    if before == 1:
+        yield
+        return
     torch.set_num_threads(1)
     try:
         yield

@@ -31,6 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from reelwright.models.encoders.base import DataConfig, Encoder
+from reelwright.stages.embed.encoding.streams import Streams
 from reelwright.storage.digests import digest
 from reelwright.storage.errors import ConfigError, StoreError
 from reelwright.storage.files import write_json
@@ -63,6 +64,7 @@ class Runtime:
     call: Call
     seconds: float  # that building took, the check included
     versions: Mapping[str, str]  # of libraries that only this one uses
+    wants_plain_layout: bool = False  # channels first, whatever layout is the encoder's
 
     def __call__(self, x: Tensor) -> dict[str, Tensor]:
         """As the encoder."""
@@ -109,8 +111,10 @@ def missing(name: str) -> str:
     return ""
 
 
-def build(name: str, encoder: Encoder, x: Tensor) -> Runtime:
+def build(name: str, encoder: Encoder, x: Tensor, streams: Streams) -> Runtime:
     """The runtime ``name`` of ``encoder`` (in eval mode, on the CPU, fp32) for batches like the normalised ``x``.
+
+    It is checked in ``streams`` at once, as it will be used.
 
     Raises RuntimeRefused where it cannot be had here, or its rows are not those of eager.
     """
@@ -119,19 +123,19 @@ def build(name: str, encoder: Encoder, x: Tensor) -> Runtime:
         raise RuntimeRefused(why)
     model = _Outputs(encoder).eval()
     seen = (x, x.flip(0) * -0.5)  # also another batch: what a network does with one may hang on its values
-    with torch.inference_mode():
-        wanted = [model(each) for each in seen]
+    wanted = [each.result() for each in [streams.start(functools.partial(_passed, model, each)) for each in seen]]
     try:
-        call, versions = _BUILDERS[name](model, x)
-        with torch.inference_mode():
-            differs = max(difference(call(each), rows) for each, rows in zip(seen, wanted, strict=True))
+        call, versions = _BUILDERS[name](model, x, streams.threads)
+        found = [streams.start(functools.partial(_passed, call, each)) for each in seen]
+        differs = max(difference(each.result(), rows) for each, rows in zip(found, wanted, strict=True))
     except _ERRORS as error:
         raise RuntimeRefused(f"it cannot be built: {_short(error)}") from error
     if differs > TOLERANCE:
         raise RuntimeRefused(f"its rows differ from eager's by {differs:.1e} of their largest value")
     seconds = time.perf_counter() - started
     shapes = {each: tuple(rows.shape[1:]) for each, rows in zip(encoder.outputs, wanted[0], strict=True)}
-    return Runtime(name=name, shapes=shapes, call=call, seconds=seconds, versions=versions)
+    is_plain = name == "onnx"
+    return Runtime(name=name, shapes=shapes, call=call, seconds=seconds, versions=versions, wants_plain_layout=is_plain)
 
 
 def difference(found: tuple[Tensor, ...], wanted: tuple[Tensor, ...]) -> float:
@@ -145,7 +149,9 @@ def difference(found: tuple[Tensor, ...], wanted: tuple[Tensor, ...]) -> float:
     return largest
 
 
-def fastest(encoder: Encoder, x: Tensor, *, num_rows: float, path: Path, note: Callable[[str], None]) -> Runtime | None:
+def fastest(
+    encoder: Encoder, x: Tensor, *, num_rows: float, path: Path, note: Callable[[str], None], streams: Streams
+) -> Runtime | None:
     """What does a job of ``num_rows`` soonest, building included; None: eager.
 
     ``path`` is the file where speeds on this machine are remembered; what is not, and would pay, is measured now.
@@ -156,14 +162,14 @@ def fastest(encoder: Encoder, x: Tensor, *, num_rows: float, path: Path, note: C
     eager = _Outputs(encoder).eval()
     known, tried = remembered(path), False
     before = [entry.eager_seconds for entry in known.values() if entry.eager_seconds]
-    eager_seconds = num_batches * (min(before) if before else min(_timed(eager, x) for _ in range(2)))
+    eager_seconds = num_batches * (min(before) if before else min(_timed(eager, x, streams) for _ in range(2)))
     built: dict[str, Runtime] = {}
     best, least = EAGER, eager_seconds
     for name, usual in BUILD_SECONDS.items():
         if missing(name) or (name not in known and least < PAYS * usual):
             continue
         if name not in known:
-            known[name], tried = _measured(name, encoder, eager, x, built), True
+            known[name], tried = _measured(name, encoder, eager, x, built, streams), True
         of = known[name]
         seconds = of.seconds + eager_seconds / of.speedup if not of.refused else float("inf")
         if seconds < least:
@@ -174,7 +180,7 @@ def fastest(encoder: Encoder, x: Tensor, *, num_rows: float, path: Path, note: C
     if best == EAGER:
         return None
     try:
-        return built[best] if best in built else build(best, encoder, x)
+        return built[best] if best in built else build(best, encoder, x, streams)
     except RuntimeRefused as refused:
         note(f"runtime {best} was faster here before and is not used now: {refused}")
         return None
@@ -190,11 +196,11 @@ def remembered(path: Path) -> dict[str, Measured]:
         return {}
 
 
-def memory_of(folder: Path, encoder: Encoder, config: DataConfig, x: Tensor, *, name: str) -> Path:
+def memory_of(folder: Path, encoder: Encoder, config: DataConfig, x: Tensor, *, name: str, streams: Streams) -> Path:
     """The file for this encoder, batch, machine and versions."""
     libraries = {each: version(each) for each in ("torch", "onnxruntime") if find_spec(each)}
     sizes = [list(encoder.outputs), list(config.size), config.clip_length, len(x)]
-    facts = [name, sizes, libraries, cpu_name(), torch.get_num_threads()]
+    facts = [name, sizes, libraries, cpu_name(), streams.num, streams.threads]
     readable_name = "".join(letter if letter.isalnum() or letter in "-._" else "_" for letter in name)
     return folder / f"runtimes-{readable_name}-{digest(facts)[:12]}.json"
 
@@ -209,25 +215,27 @@ def cpu_name() -> str:
     return f"{model} {torch.backends.cpu.get_cpu_capability()}"
 
 
-def of_name(name: str, encoder: Encoder, x: Tensor, *, where: str) -> Runtime:
+def of_name(name: str, encoder: Encoder, x: Tensor, *, where: str, streams: Streams) -> Runtime:
     """The runtime that a setting names. Raises ConfigError where it cannot be used."""
     try:
-        return build(name, encoder, x)
+        return build(name, encoder, x, streams)
     except RuntimeRefused as refused:
         raise ConfigError(
             f"{where}: runtime: {name} cannot be used: {refused}. Set runtime: auto, or eager"
         ) from refused
 
 
-def _measured(name: str, encoder: Encoder, eager: Call, x: Tensor, built: dict[str, Runtime]) -> Measured:
+def _measured(
+    name: str, encoder: Encoder, eager: Call, x: Tensor, built: dict[str, Runtime], streams: Streams
+) -> Measured:
     """Build a runtime and time it in turns with eager; what was built is put into ``built``."""
     try:
-        runtime = build(name, encoder, x)
+        runtime = build(name, encoder, x, streams)
     except RuntimeRefused as refused:
         return Measured(refused=str(refused))
     built[name] = runtime
-    _timed(runtime.call, x)  # the first passes of a traced model still optimise it
-    pairs = [(_timed(eager, x), _timed(runtime.call, x)) for _ in range(ROUNDS)]
+    _timed(runtime.call, x, streams)  # the first passes of a traced model still optimise it
+    pairs = [(_timed(eager, x, streams), _timed(runtime.call, x, streams)) for _ in range(ROUNDS)]
     return Measured(
         speedup=round(statistics.median(ours / theirs for ours, theirs in pairs), 3),
         seconds=round(runtime.seconds, 1),
@@ -239,11 +247,17 @@ def _said(entry: Measured) -> str:
     return f"refused ({entry.refused})" if entry.refused else f"{entry.speedup:.2f} times eager"
 
 
-def _timed(call: Call, x: Tensor) -> float:
+def _timed(call: Call, x: Tensor, streams: Streams) -> float:
+    """Seconds a batch where all streams have one."""
     started = time.perf_counter()
+    for each in [streams.start(functools.partial(_passed, call, x)) for _ in range(streams.num)]:
+        each.result()
+    return (time.perf_counter() - started) / streams.num
+
+
+def _passed(call: Call, x: Tensor) -> tuple[Tensor, ...]:
     with torch.inference_mode():
-        call(x)
-    return time.perf_counter() - started
+        return call(x)
 
 
 def _short(error: Exception) -> str:
@@ -252,7 +266,7 @@ def _short(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0][:200] if lines else 'no message'}"
 
 
-def _folded(model: nn.Module, x: Tensor) -> tuple[Call, dict[str, str]]:
+def _folded(model: nn.Module, x: Tensor, _threads: int) -> tuple[Call, dict[str, str]]:
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TorchScript is deprecated, and tracing warns of every shape
         traced = torch.jit.trace(model, x, check_trace=False)  # type: ignore[no-untyped-call]
@@ -262,14 +276,14 @@ def _folded(model: nn.Module, x: Tensor) -> tuple[Call, dict[str, str]]:
     return frozen, {}
 
 
-def _onnx(model: nn.Module, x: Tensor) -> tuple[Call, dict[str, str]]:
+def _onnx(model: nn.Module, x: Tensor, threads: int) -> tuple[Call, dict[str, str]]:
     import onnxruntime
     from onnxruntime.capi import onnxruntime_pybind11_state as library
 
     # They share no base but Exception.
     errors = tuple(each for each in vars(library).values() if isinstance(each, type) and issubclass(each, Exception))
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = torch.get_num_threads(), 1
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # decoding shares the cores
     options.log_severity_level = 3
     with tempfile.TemporaryDirectory() as folder, torch.no_grad(), warnings.catch_warnings():
@@ -279,17 +293,19 @@ def _onnx(model: nn.Module, x: Tensor) -> tuple[Call, dict[str, str]]:
         torch.onnx.export(model, (x.contiguous(),), path, dynamo=False, input_names=["x"])
         try:
             session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-            session.run(None, {"x": x.contiguous().numpy()})
         except errors as error:
             raise RuntimeError(str(error)) from error
 
     def call(x: Tensor) -> tuple[Tensor, ...]:
-        return tuple(torch.from_numpy(rows) for rows in session.run(None, {"x": x.contiguous().numpy()}))
+        try:
+            return tuple(torch.from_numpy(rows) for rows in session.run(None, {"x": x.contiguous().numpy()}))
+        except errors as error:
+            raise RuntimeError(str(error)) from error
 
     return call, {"onnxruntime": version("onnxruntime")}
 
 
-_BUILDERS: dict[str, Callable[[nn.Module, Tensor], tuple[Call, dict[str, str]]]] = {
+_BUILDERS: dict[str, Callable[[nn.Module, Tensor, int], tuple[Call, dict[str, str]]]] = {
     "folded": _folded,
     "onnx": _onnx,
 }

@@ -14,6 +14,7 @@ import torch
 
 from reelwright.models.encoders.build import DataConfig, Encoder
 from reelwright.stages.embed.encoding.forward import Execution, ForwardPass
+from reelwright.stages.embed.encoding.streams import Streams
 from reelwright.storage.digests import digest
 from reelwright.storage.errors import StoreError
 from reelwright.storage.files import write_json
@@ -40,13 +41,15 @@ def fixed_batch(encoder: Encoder, device: torch.device) -> int:
     return sizes[len(sizes) // 2]
 
 
-def tuned(encoder: Encoder, config: DataConfig, wish: Execution, *, folder: Path, name: str) -> Choice:
+def tuned(
+    encoder: Encoder, config: DataConfig, wish: Execution, *, folder: Path, name: str, streams: Streams
+) -> Choice:
     """The remembered choice for ``encoder`` under ``wish``, or one measured now and remembered in ``folder``."""
-    path = folder / f"{_device_name(wish.device)}-{_identity(encoder, config, wish, name)}.json"
+    path = folder / f"{_device_name(wish.device, streams)}-{_identity(encoder, config, wish, name)}.json"
     known = remembered(path)
     if known is not None:
         return known
-    choice, measured = measure(encoder, config, wish)
+    choice, measured = measure(encoder, config, wish, streams)
     write_json(path, {"encoder": name, "choice": vars(choice), "rows_per_second": measured})
     return choice
 
@@ -60,8 +63,8 @@ def remembered(path: Path) -> Choice | None:
         return None
 
 
-def measure(encoder: Encoder, config: DataConfig, wish: Execution) -> tuple[Choice, dict[str, float]]:
-    """Time every layout and batch size in turns, the small ones first, while the budget lasts.
+def measure(encoder: Encoder, config: DataConfig, wish: Execution, streams: Streams) -> tuple[Choice, dict[str, float]]:
+    """Time every layout and batch size in turns, in all ``streams`` at once, small ones first, while the budget lasts.
 
     Turns, and the best of each, because other work on the machine comes and goes. Where memory does not suffice for
     the smallest size, what did fit is timed. Raises StageError when memory does not suffice for a single row.
@@ -74,19 +77,24 @@ def measure(encoder: Encoder, config: DataConfig, wish: Execution) -> tuple[Choi
         for size in sizes:
             for channels_last in (True, False):
                 candidate = replace(wish, channels_last=channels_last, batch_size=size)
-                _try(encoder, config, candidate, best, deadline)
+                _try(encoder, config, candidate, streams, best, deadline)
     (layout, size), speed = max(best.items(), key=lambda entry: entry[1])
     measured = {f"channels_last={key[0]} batch_size={key[1]}": round(value, 1) for key, value in best.items()}
     return Choice(channels_last=layout, batch_size=size, rows_per_second=round(speed, 1)), measured
 
 
 def _try(
-    encoder: Encoder, config: DataConfig, candidate: Execution, best: dict[tuple[bool, int], float], deadline: float
+    encoder: Encoder,
+    config: DataConfig,
+    candidate: Execution,
+    streams: Streams,
+    best: dict[tuple[bool, int], float],
+    deadline: float,
 ) -> None:
     """Time one candidate, after a pass that is not counted. Beyond the deadline only the very first is tried."""
     if best and time.perf_counter() > deadline:
         return
-    forward = ForwardPass(encoder, config, candidate)
+    forward = ForwardPass(encoder, config, candidate, streams=streams)
     clip = (config.clip_length,) if encoder.kind == "video" else ()
     frames = np.zeros((candidate.batch_size, *clip, *config.size, 3), dtype=np.uint8)
     seconds = _timed(forward, frames)
@@ -95,24 +103,25 @@ def _try(
             return
         frames = frames[: forward.batch_size]
         seconds = _timed(forward, frames)
-    if time.perf_counter() + seconds < deadline:
+    if time.perf_counter() + seconds * streams.num < deadline:
         seconds = _timed(forward, frames)
     name = (candidate.channels_last, forward.batch_size)
     best[name] = max(best.get(name, 0.0), min(len(frames), forward.batch_size) / seconds)
 
 
 def _timed(forward: ForwardPass, frames: npt.NDArray[np.uint8]) -> float:
+    """Seconds a batch where all streams have one."""
     start = time.perf_counter()
-    for part in forward.submit(frames):
-        part.result()
-    return time.perf_counter() - start
+    for submitted in [forward.submit(frames) for _ in range(forward.streams.num)]:
+        submitted.result()
+    return (time.perf_counter() - start) / forward.streams.num
 
 
-def _device_name(device: torch.device) -> str:
+def _device_name(device: torch.device, streams: Streams) -> str:
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:
-        name = f"cpu-{platform.machine()}-{torch.get_num_threads()}threads"
+        name = f"cpu-{platform.machine()}-{streams.num}x{streams.threads}threads"
     return "".join(letter if letter.isalnum() else "-" for letter in name)
 
 

@@ -31,25 +31,25 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> tuple[slots.Slots, slots.Slots]:
 def test_an_array_is_the_same_and_its_slot_free_once_no_view_is_left(ends: tuple[slots.Slots, slots.Slots]) -> None:
     theirs, ours = ends
     sent = np.arange(SIZE, dtype=np.int64).reshape(4, -1)
-    assert theirs.put(sent) == 0
+    assert theirs.put([sent]) == 0
     found = ours.take(0, sent.dtype, sent.shape)
     np.testing.assert_array_equal(found, sent)
     row = found[3:].T  # a view of a view keeps it
     del found
-    assert theirs.put(sent + 1) == 1
+    assert theirs.put([sent + 1]) == 1
     np.testing.assert_array_equal(row, sent[3:].T)
     del row
-    assert theirs.put(sent) == 0
+    assert theirs.put([sent]) == 0
 
 
 def test_what_does_not_fit_goes_another_way(ends: tuple[slots.Slots, slots.Slots]) -> None:
     theirs, ours = ends
     chunk = np.zeros(SIZE, np.uint8)
-    assert theirs.put(chunk[1:]) is None
-    assert theirs.put(np.zeros(slots.SLOT_BYTES + 1, np.uint8)) is None
-    assert [theirs.put(chunk) for _ in range(slots.NUM_SLOTS + 2)] == [*range(slots.NUM_SLOTS), None, None]
+    assert theirs.put([chunk[1:]]) is None
+    assert theirs.put([np.zeros(slots.SLOT_BYTES + 1, np.uint8)]) is None
+    assert [theirs.put([chunk]) for _ in range(slots.NUM_SLOTS + 2)] == [*range(slots.NUM_SLOTS), None, None]
     ours.take(5, chunk.dtype, chunk.shape)
-    assert theirs.put(chunk) == 5
+    assert theirs.put([chunk]) == 5
 
 
 @pytest.mark.parametrize("has_memory", [True, False], ids=["memory", "socket"])

@@ -20,6 +20,7 @@ from reelwright.stages.embed.encoding import runtimes
 from reelwright.stages.embed.encoding.encoder import load_encoder
 from reelwright.stages.embed.encoding.forward import Execution, ForwardPass
 from reelwright.stages.embed.encoding.runtimes import Runtime, RuntimeRefused
+from reelwright.stages.embed.encoding.streams import Streams
 from reelwright.stages.embed.videos import expected_rows
 from reelwright.storage.arrays.embedding_writer import EmbeddingWriter, RowLayout
 from reelwright.storage.arrays.spans import Spans
@@ -30,6 +31,7 @@ from .conftest import Notes
 
 NAME = "timm/test_resnet"
 CPU = torch.device("cpu")
+ONE = Streams()
 
 
 @pytest.fixture(scope="module")
@@ -46,15 +48,14 @@ def forward():
 
 
 def rows_of(forward_pass, frames):
-    parts = [part.result() for part in forward_pass.submit(frames)]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return forward_pass.submit(frames).result()
 
 
 @pytest.mark.parametrize("name", ["folded", "onnx"])
 def test_rows_of_a_runtime_are_those_of_eager_for_every_number_of_rows(forward, name):
     eager = ForwardPass(forward.encoder, forward.config, forward.pass_.execution)
     other = ForwardPass(forward.encoder, forward.config, forward.pass_.execution)
-    other.use(runtimes.build(name, forward.encoder, forward.x))
+    other.use(runtimes.build(name, forward.encoder, forward.x, ONE))
     assert (eager.runtime, other.runtime) == ("eager", name)
     assert bool(other.runtime_versions) == (name == "onnx")
     frames = np.random.default_rng(1).integers(0, 256, (7, 32, 32, 3), dtype=np.uint8)
@@ -69,9 +70,9 @@ def test_rows_of_a_runtime_are_those_of_eager_for_every_number_of_rows(forward, 
 
 @pytest.mark.parametrize("off", [lambda rows: rows * 1.001, lambda rows: rows * float("nan"), lambda rows: rows[:, :1]])
 def test_a_runtime_with_other_rows_is_refused(forward, monkeypatch, off):
-    monkeypatch.setitem(runtimes._BUILDERS, "folded", lambda model, _: ((lambda x: tuple(map(off, model(x)))), {}))
+    monkeypatch.setitem(runtimes._BUILDERS, "folded", lambda model, *_: ((lambda x: tuple(map(off, model(x)))), {}))
     with pytest.raises(RuntimeRefused, match="its rows differ from eager's by"):
-        runtimes.build("folded", forward.encoder, forward.x)
+        runtimes.build("folded", forward.encoder, forward.x, ONE)
 
 
 class ByValues(nn.Module):
@@ -87,17 +88,17 @@ class ByValues(nn.Module):
 def test_an_encoder_that_looks_at_values_is_refused_and_not_fixed_to_what_it_did_first(forward, name):
     x = forward.x / forward.x.abs().max() * 1.5
     with pytest.raises(RuntimeRefused, match="its rows differ from eager's by"):
-        runtimes.build(name, ByValues(), x)
+        runtimes.build(name, ByValues(), x, ONE)
 
 
 @pytest.mark.parametrize("error", [ImportError("no libgomp.so.1"), torch.jit.Error("no such operator")])
 def test_a_library_that_cannot_be_loaded_refuses_its_runtime(forward, monkeypatch, error):
-    def build(_model, _x):
+    def build(_model, _x, _threads):
         raise error
 
     monkeypatch.setitem(runtimes._BUILDERS, "onnx", build)
     with pytest.raises(RuntimeRefused, match=f"cannot be built: {type(error).__name__}: no "):
-        runtimes.build("onnx", forward.encoder, forward.x)
+        runtimes.build("onnx", forward.encoder, forward.x, ONE)
 
 
 class NotTraced(nn.Module):
@@ -111,9 +112,9 @@ class NotTraced(nn.Module):
 
 def test_what_cannot_be_traced_is_refused_and_an_error_where_it_was_asked_for(forward):
     with pytest.raises(RuntimeRefused, match="cannot be built: ValueError: not for tracing"):
-        runtimes.build("folded", NotTraced(), forward.x)
+        runtimes.build("folded", NotTraced(), forward.x, ONE)
     with pytest.raises(ConfigError, match=r"mine: runtime: folded cannot be used: .* Set runtime: auto, or eager"):
-        runtimes.of_name("folded", NotTraced(), forward.x, where="mine")
+        runtimes.of_name("folded", NotTraced(), forward.x, where="mine", streams=ONE)
 
 
 def test_what_onnx_runtime_cannot_run_is_refused(forward, monkeypatch):
@@ -122,7 +123,7 @@ def test_what_onnx_runtime_cannot_run_is_refused(forward, monkeypatch):
 
     monkeypatch.setattr(torch.onnx, "export", export)
     with pytest.raises(RuntimeRefused, match=r"cannot be built: RuntimeError: .*Protobuf"):
-        runtimes.build("onnx", forward.encoder, forward.x)
+        runtimes.build("onnx", forward.encoder, forward.x, ONE)
 
 
 @pytest.fixture
@@ -130,7 +131,7 @@ def clocked(forward, monkeypatch):
     """A second a pass of eager; others are as `speeds` says, and built in no time. Gives those that were built."""
     speeds, built = {"folded": 2.0, "onnx": 3.0}, []
 
-    def build(name, encoder, x):
+    def build(name, encoder, x, streams):
         built.append(name)
         if speeds[name] == 0:
             raise RuntimeRefused("too bad")
@@ -138,14 +139,14 @@ def clocked(forward, monkeypatch):
 
     monkeypatch.setattr(runtimes, "build", build)
     monkeypatch.setattr(runtimes, "missing", lambda _: "")
-    monkeypatch.setattr(runtimes, "_timed", lambda call, _: 1 / speeds[call] if isinstance(call, str) else 1.0)
+    monkeypatch.setattr(runtimes, "_timed", lambda call, *_: 1 / speeds[call] if isinstance(call, str) else 1.0)
     return SimpleNamespace(speeds=speeds, built=built)
 
 
 def chosen(forward, tmp_path, num_batches, notes=None):
     note = (notes if notes is not None else []).append
     path = tmp_path / "tuning" / "runtimes.json"
-    found = runtimes.fastest(forward.encoder, forward.x, num_rows=4 * num_batches, path=path, note=note)
+    found = runtimes.fastest(forward.encoder, forward.x, num_rows=4 * num_batches, path=path, note=note, streams=ONE)
     return None if found is None else found.name
 
 

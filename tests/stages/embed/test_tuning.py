@@ -9,6 +9,7 @@ from torch import nn
 from reelwright.models.encoders.build import build_encoder
 from reelwright.stages.embed.encoding import tuning
 from reelwright.stages.embed.encoding.forward import Execution, ForwardPass, current
+from reelwright.stages.embed.encoding.streams import Streams
 from reelwright.storage.errors import StageError
 
 CPU = torch.device("cpu")
@@ -51,7 +52,7 @@ def no_hurry(monkeypatch):
 
 def test_every_layout_is_timed_with_weights_and_rows_that_have_it():
     encoder = watched()
-    tuning.measure(encoder, encoder.data_config, Execution(device=CPU))
+    tuning.measure(encoder, encoder.data_config, Execution(device=CPU), Streams())
     layouts = [(of_weights, of_rows) for of_weights, of_rows, _ in encoder.model.seen]
     assert set(layouts) == {(True, True), (False, False)}
 
@@ -67,7 +68,7 @@ def test_a_pass_of_plain_layout_undoes_the_other():
 
 def test_where_the_smallest_batch_does_not_fit_what_does_is_chosen():
     encoder = watched(room=3)
-    choice, measured = tuning.measure(encoder, encoder.data_config, Execution(device=CPU))
+    choice, measured = tuning.measure(encoder, encoder.data_config, Execution(device=CPU), Streams())
     assert choice.batch_size == 2  # half of 4
     assert choice.rows_per_second > 0
     assert all("batch_size=2" in name for name in measured)
@@ -76,7 +77,7 @@ def test_where_the_smallest_batch_does_not_fit_what_does_is_chosen():
 def test_no_room_for_a_single_row_is_a_clear_error():
     encoder = watched(room=0)
     with pytest.raises(StageError, match="memory of cpu does not suffice for one row at a time"):
-        tuning.measure(encoder, encoder.data_config, Execution(device=CPU))
+        tuning.measure(encoder, encoder.data_config, Execution(device=CPU), Streams())
 
 
 def test_a_pass_makes_its_gpu_the_current_one():
@@ -89,7 +90,7 @@ def test_a_pass_makes_its_gpu_the_current_one():
 
 def test_an_encoder_of_clips_with_weights_over_pictures_has_its_layouts_timed():
     encoder = build_encoder("frames/test_vit", seed=0, model_args={"img_size": 32, "clip_length": 2}).eval()
-    tuning.measure(encoder, encoder.data_config, Execution(device=CPU))
+    tuning.measure(encoder, encoder.data_config, Execution(device=CPU), Streams())
     ForwardPass(encoder, encoder.data_config, Execution(device=CPU, channels_last=True))
     weight = next(each for each in encoder.parameters() if each.ndim == 4)
     assert weight.is_contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,78 @@
+"""Forward passes side by side on a CPU: several batches at once, each by few threads of its own.
+
+Two passes of one thread each take less than one pass after the other by two threads: nobody waits at the end of every
+layer for the slower one, which is slow whenever decoding has its core.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Generic, TypeVar
+
+import torch
+
+from reelwright.models.encoders.base import Encoder
+
+MOST_STREAMS = 8  # each holds the activations of a batch
+
+T = TypeVar("T")
+
+
+class Streams:
+    """``num`` passes at once; a single one is done by who starts it, with the threads that it has."""
+
+    def __init__(self, num: int = 1) -> None:
+        self.num = num
+        threads = torch.get_num_threads()
+        self.threads = max(1, threads // num)  # of each
+        self._pool: ThreadPoolExecutor | None = None
+        if num > 1:
+            self._pool = ThreadPoolExecutor(num, "reelwright-forward", _limit_threads, (self.threads,))
+            all_there = threading.Barrier(num)
+            for each in [self._pool.submit(all_there.wait) for _ in range(num)]:
+                each.result()
+            torch.set_num_threads(threads)  # threads that others start later take what was set last
+
+    @classmethod
+    def beside(cls, encoder: Encoder, device: torch.device, *, is_fixed: bool) -> Streams:
+        """As many as this machine has threads; one on a GPU, of a fixed computation, and where passes share state."""
+        is_single = device.type != "cpu" or is_fixed or not encoder.is_reentrant
+        return cls(1 if is_single else min(MOST_STREAMS, torch.get_num_threads()))
+
+    def start(self, function: Callable[[], T]) -> Started[T]:
+        """Start a pass; more than `num` of them wait for each other."""
+        call = partial(_clocked, function)
+        if self._pool is None:
+            found = call()
+            return Started(lambda: found, share=1.0)
+        return Started(self._pool.submit(call).result, share=1 / self.num)
+
+
+class Started(Generic[T]):
+    """A pass that was started."""
+
+    def __init__(self, wait: Callable[[], tuple[T, float]], *, share: float) -> None:
+        self._wait, self._share = wait, share
+
+    def result(self) -> T:
+        """What it gave. Raises what it raised."""
+        return self._wait()[0]
+
+    @property
+    def seconds(self) -> float:
+        """How long it kept its share of the machine, in seconds of the whole."""
+        return self._wait()[1] * self._share
+
+
+def _limit_threads(num: int) -> None:
+    torch.get_num_threads()  # asked for the first time, a thread takes what was set last, whatever it was given before
+    torch.set_num_threads(num)
+
+
+def _clocked(function: Callable[[], T]) -> tuple[T, float]:
+    started = time.perf_counter()
+    return function(), time.perf_counter() - started
