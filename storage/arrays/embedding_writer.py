@@ -16,7 +16,7 @@ from reelwright.storage.arrays.embeddings import SPAN_DTYPES, Rows
 from reelwright.storage.arrays.shards import is_cut
 from reelwright.storage.arrays.spans import Spans
 from reelwright.storage.arrays.zarrs import ArrayLayout, create_array, create_group, partial_group, publish, quiet
-from reelwright.storage.files import folder_bytes, remove
+from reelwright.storage.files import remove
 from reelwright.storage.heartbeat import check_held
 from reelwright.storage.store_errors import check_there, named
 
@@ -210,8 +210,7 @@ class EmbeddingWriter:
                 if array.shape[0] != num_rows:
                     array.resize((num_rows, *array.shape[1:]))
             check_there(self.path / "zarr.json")
-            publish(partial_group(self.path, digest), self.path / digest)
-            return folder_bytes(self.path / digest)
+            return publish(partial_group(self.path, digest), self.path / digest)
 
     def discard(self, digest: str) -> None:
         """Throw away what was written of a video that is not finished."""
