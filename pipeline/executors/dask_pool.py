@@ -38,7 +38,7 @@ _SCHEDULER_SETTINGS = {
 
 
 class DaskPool:
-    """Units under way on dask workers; see `spread.Pool`. Close it."""
+    """Units under way on dask workers; see `unit_scheduler.Pool`. Close it."""
 
     def __init__(self, settings: ClusterSettings, *, logs: Path, report: Callable[[str], None]) -> None:
         self.settings, self._logs, self._report = settings, logs, report

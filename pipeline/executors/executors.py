@@ -65,7 +65,7 @@ class DaskExecutor(LocalExecutor):
         pool = self._opened(reporter)
         try:
             work = sized(work, cpus=self.settings.cpus)
-            Spreader(work, pool, reporter, self.settings, tell_running=reporter.running).run()
+            Spreader(work, pool, reporter, self.settings, report_running=reporter.running).run()
         finally:
             pool.want(0)
 

@@ -147,14 +147,14 @@ class _Watch:
             case "note":
                 self.reporter.note(event["text"])
             case "interrupted":
-                self.tell_once(f"its time is over: {event.get('message', '').split(';')[0]}")
+                self.note_once(f"its time is over: {event.get('message', '').split(';')[0]}")
             case "result" if event.get("result") is not None:
                 self.result = event["result"]
             case "error":
                 kind = getattr(errors, event["kind"], StageError)
                 self.problem = self.problem or kind(event["message"])
 
-    def tell_once(self, text: str) -> None:
+    def note_once(self, text: str) -> None:
         """What is said again and again, as by each of the processes."""
         if text != self.said:
             self.said = text
@@ -272,7 +272,7 @@ def _wait(watch: _Watch, job: int) -> None:
             except jobs.NoAnswerError as error:
                 if now - answered > jobs.PATIENCE_SECONDS:
                     raise
-                watch.tell_once(f"{error}; job {job} goes on meanwhile")
+                watch.note_once(f"{error}; job {job} goes on meanwhile")
             else:
                 answered = now
                 watch.report(job, state)
