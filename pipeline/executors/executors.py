@@ -60,9 +60,11 @@ class DaskExecutor(LocalExecutor):
         if not stage_of(work.stage).spreads:
             super().items(work, reporter)
             return
+        from reelwright.pipeline.executors.dask_pool import DaskPool
         from reelwright.pipeline.executors.unit_scheduler import Spreader
 
-        pool = self._opened(reporter)
+        self._reporter = reporter
+        pool = self._pool = self._pool or DaskPool(self.settings, logs=self._logs, report=self._report)
         try:
             work = sized(work, cpus=self.settings.cpus)
             Spreader(work, pool, reporter, self.settings, report_running=reporter.running).run()
@@ -75,16 +77,8 @@ class DaskExecutor(LocalExecutor):
             self._pool.close()
             self._pool = None
 
-    def _opened(self, reporter: Reporter) -> DaskPool:
-        """The pool, which tells ``reporter`` from now on."""
-        from reelwright.pipeline.executors.dask_pool import DaskPool
-
-        self._reporter = reporter
-        if self._pool is None:
-            self._pool = DaskPool(self.settings, logs=self._logs, report=self._report)
-        return self._pool
-
     def _report(self, text: str) -> None:
+        """To the node at work, or the last one."""
         if self._reporter is not None:
             self._reporter.note(text)
 

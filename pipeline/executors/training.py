@@ -82,10 +82,6 @@ class JobFolder:
         except (FileNotFoundError, ValueError, KeyError, TypeError):  # damaged: submitted anew
             return None
 
-    def note_job(self, job: int) -> None:
-        """Remember its number."""
-        write_json(self.path / "job.json", {"job": job})
-
     def tail(self) -> str:
         """The end of the log."""
         if not self.log.is_file():
@@ -239,7 +235,7 @@ def _submit(watch: _Watch) -> int:
     watch.folder.write(watch.work, watch.settings)
     watch.offsets, watch.result, watch.problem, watch.moves = {}, None, None, 0
     job = jobs.patiently(Submission(watch.folder.script), report=watch.reporter.note)
-    watch.folder.note_job(job)
+    write_json(watch.folder.path / "job.json", {"job": job})
     watch.reporter.note(f"job {job} submitted; it writes {watch.folder.log}")
     return job
 

@@ -125,11 +125,9 @@ def exclusive(
         raise lock.lost()
 
 
-@contextlib.contextmanager
-def collecting(locks: Path, *, report: Callable[[str], None], what: str) -> Iterator[bool]:
+def collecting(locks: Path, *, report: Callable[[str], None], what: str) -> contextlib.AbstractContextManager[bool]:
     """While the block runs, nobody begins to use anything of the store: `using` waits. As `exclusive`."""
-    with exclusive(locks / COLLECTING, report=report, what=what) as waited:
-        yield waited
+    return exclusive(locks / COLLECTING, report=report, what=what)
 
 
 @contextlib.contextmanager
