@@ -13,7 +13,7 @@ from reelwright.cli.format import bytes_text, print_json, result_table, table_te
 from reelwright.cli.options import ConfigOption, JobsOption, JsonOption, SetOption
 from reelwright.cli.progress import Watcher
 from reelwright.pipeline.config.pipeline_file import PipelineFile, find_pipeline_file, load_pipeline
-from reelwright.pipeline.run.results import NodeResult, RunOptions
+from reelwright.pipeline.run.results import RunOptions
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.store import Store
 
@@ -142,11 +142,11 @@ def _repair(file: PipelineFile, *, whole: bool, jobs: int | None, as_json: bool)
             typer.echo(f"repaired: {line}")
         if repaired.results:
             typer.echo(f"\n{result_table(repaired.results)}")
-    return (*repaired.messages, *map(_line, repaired.results))
-
-
-def _line(result: NodeResult) -> str:
-    return f"{result.node}: {result.num_done} videos done again{f', {result.message}' if result.message else ''}"
+    again = [
+        f"{result.node}: {result.num_done} videos done again{f', {result.message}' if result.message else ''}"
+        for result in repaired.results
+    ]
+    return (*repaired.messages, *again)
 
 
 def _print_report(report: Report, store: Store, *, is_second: bool, whole: bool) -> None:

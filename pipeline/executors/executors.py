@@ -13,7 +13,7 @@ from reelwright.pipeline.config.pipeline_file import PipelineFile
 from reelwright.pipeline.executors.progress_file import LiveReporter
 from reelwright.stages.base.inputs import bring_inputs
 from reelwright.stages.base.registry import load, stage_of
-from reelwright.stages.base.work import InputRef, Reporter, Work
+from reelwright.stages.base.work import Reporter, Work
 
 if TYPE_CHECKING:
     from reelwright.pipeline.executors.dask_pool import DaskPool
@@ -85,12 +85,12 @@ class DaskExecutor(LocalExecutor):
 
 def sized(work: Work, *, cpus: int) -> Work:
     """The same work with as many decoding processes as a worker has cores, where the settings leave it open."""
-    refs = {name: tuple(_sized_input(ref, cpus) for ref in given) for name, given in work.inputs.items()}
+    beside = max(1, cpus // 2)  # of a forward pass
+    refs = {
+        name: tuple(replace(ref, config=_sized_config(ref.config, beside)) for ref in given)
+        for name, given in work.inputs.items()
+    }
     return replace(work, config=_sized_config(work.config, cpus), inputs=refs)
-
-
-def _sized_input(ref: InputRef, cpus: int) -> InputRef:
-    return replace(ref, config=_sized_config(ref.config, max(1, cpus // 2)))  # beside a forward pass
 
 
 def _sized_config(config: Mapping[str, Any], cpus: int) -> dict[str, Any]:

@@ -223,7 +223,8 @@ def copied(store: Store, scope: Scope | None) -> Iterator[Store]:
     """The copy of what ``scope`` looks at, of everything for None, as a store in a folder that is removed again."""
     cache_folder().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="verify-", dir=cache_folder()) as folder:
-        names = _everything(store) if scope is None else sorted(_named(store, scope))
+        found = (name for name, _ in store.backend.entries(store.root) if not name.startswith(_NOT_WRITTEN_ONCE))
+        names = found if scope is None else sorted(_named(store, scope))
         _download({store.backend.name_of(store.root / name): Path(folder) / name for name in names}, store)
         yield Store(Path(folder))
 
@@ -261,10 +262,6 @@ def _named(store: Store, scope: Scope) -> Iterator[str]:
     for folder in sorted(folders):
         yield from (f"{folder}/{name}" for name, _ in store.backend.entries(store.root / folder))
     yield from (f"{area}/{name}" for area in ("projects", "weights") for name in scope.of(area))
-
-
-def _everything(store: Store) -> list[str]:
-    return [name for name, _ in store.backend.entries(store.root) if not name.startswith(_NOT_WRITTEN_ONCE)]
 
 
 _CHECKS: Mapping[str, _Check] = {

@@ -76,8 +76,9 @@ class RowLayout:
         row_bytes = max(1, self.row_bytes(output))
         allowed = max(1, min(self.chunk_bytes // row_bytes, self.rows_per_shard(), num_rows))
         extent = min(self.rows_per_shard(), num_rows)
-        balanced = math.ceil(extent / math.ceil(extent / allowed))
-        return balanced if extent == num_rows else _largest_divisor(extent, allowed)
+        if extent == num_rows:
+            return math.ceil(extent / math.ceil(extent / allowed))
+        return next(rows for rows in range(allowed, 0, -1) if extent % rows == 0)
 
 
 class EmbeddingWriter:
@@ -283,10 +284,6 @@ def _every_chunk_written() -> Any:
 def _shard_rows(array: zarr.Array[Any]) -> int:
     # The only shard of a short video may be longer than the video, so that it holds whole chunks.
     return int(min((array.shards or array.chunks)[0], array.shape[0]))
-
-
-def _largest_divisor(number: int, limit: int) -> int:
-    return next(rows for rows in range(min(limit, number), 0, -1) if number % rows == 0)
 
 
 def _axes(row_shape: tuple[int, ...]) -> tuple[str, ...]:

@@ -62,20 +62,17 @@ class FrameWriter:
             self._appended.append(times)
         check_held(self._path)
         with usable(self._path.parents[2]), named(self._path):
-            self._append(frames)
+            if self._coder is None:
+                check_there(self._path.parent / "zarr.json")
+                size = (frames.shape[1], frames.shape[2])
+                described = {"size": list(size), "codec": self._layout.codec}
+                self._group = zarr.create_group(self._temporary, attributes=described)
+                num_rows = None if self._planned is None else self._planned.num_rows
+                self._coder = CODERS[self._layout.codec](self._group, num_rows, size, self._layout)
+                if self._planned is not None:
+                    self._write_times(self._planned)
+            self._coder.append(frames)
         self.num_rows += len(frames)
-
-    def _append(self, frames: Frames) -> None:
-        if self._coder is None:
-            check_there(self._path.parent / "zarr.json")
-            size = (frames.shape[1], frames.shape[2])
-            group = zarr.create_group(self._temporary, attributes={"size": list(size), "codec": self._layout.codec})
-            num_rows = None if self._planned is None else self._planned.num_rows
-            self._coder = CODERS[self._layout.codec](group, num_rows, size, self._layout)
-            self._group = group
-            if self._planned is not None:
-                self._write_times(self._planned)
-        self._coder.append(frames)
 
     def commit(self) -> int:
         """Shrink to the rows that came, write the times, give the group its name. Returns the bytes on disk."""

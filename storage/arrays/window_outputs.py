@@ -45,11 +45,6 @@ def array_name(output: str) -> str:
     return output.removeprefix(ATTENTION)
 
 
-def stored_dtype(shape: Sequence[int]) -> str:
-    """How an output of that shape a window is stored."""
-    return "float16" if len(shape) >= _MAP_AXES else "float32"
-
-
 class WindowOutputWriter:
     """Writes kept outputs under one spec: begin, add ..., finish for each video; a shard of each is in memory."""
 
@@ -64,7 +59,10 @@ class WindowOutputWriter:
         outputs = {name: shapes[output] for output, name in self._names.items()}
         layout = RowLayout(
             outputs={**outputs, **dict.fromkeys(PLACES, (length,))},
-            dtypes={**{name: stored_dtype(shape) for name, shape in outputs.items()}, **PLACES},
+            dtypes={
+                **{name: "float16" if len(shape) >= _MAP_AXES else "float32" for name, shape in outputs.items()},
+                **PLACES,
+            },
             axes={
                 **{n: _axes(shape, length=length) for n, shape in outputs.items()},
                 **dict.fromkeys(PLACES, ("time",)),

@@ -108,7 +108,7 @@ def exclusive(
     ``stale_seconds``. That is raised in the block too, by whatever is about to change the store (`check_held`). Without
     ``is_kept`` the folder is removed where nobody waits: for locks of which there are very many.
     """
-    root = _root_of(folder)
+    root = next((above for above in folder.parents if above.name in {"locks", "claims"}), folder).parent  # the store
     lock, waited = _take(Place(folder), Owner(what=what), root=root, report=report, stale_seconds=stale_seconds)
     claim = Claim(beat=lock.give_sign, lost=lock.lost, stale_seconds=stale_seconds, root=root)
     try:
@@ -116,8 +116,10 @@ def exclusive(
             yield waited
     except BaseException as error:
         if not claim.is_lost and not lock.place.is_gone:
-            with _added_to(error):
+            try:
                 lock.place.release(lock.name, is_kept=is_kept)
+            except OSError as other:
+                error.add_note(f"nor could the lock be let go: {other}")
         elif not isinstance(error, LostLockError):  # what was raised follows from it
             raise lock.lost() from error
         raise
@@ -281,18 +283,3 @@ def _number(name: str) -> int:
 def _owner(place: Place, name: str) -> Owner | None:
     """Who holds a lock; None while it is just being written, or when it is gone."""
     return next((owner_from(parsed(content)) for content in place.read([name]).values()), None)
-
-
-@contextlib.contextmanager
-def _added_to(error: BaseException) -> Iterator[None]:
-    """An OSError of the block is added to ``error``, which is raised already."""
-    try:
-        yield
-    except OSError as other:
-        error.add_note(f"nor could the lock be let go: {other}")
-
-
-def _root_of(lock: Path) -> Path:
-    """The store that a lock is of: locks/ and claims/ lie right in it."""
-    above = next((parent for parent in lock.parents if parent.name in {"locks", "claims"}), lock)
-    return above.parent
