@@ -170,7 +170,11 @@ def fastest(encoder: Encoder, x: Tensor, *, num_rows: float, path: Path, note: C
             best, least = name, seconds
     if tried:
         write_json(path, {name: asdict(entry) for name, entry in known.items()})
-        note(f"runtimes measured: {', '.join(f'{name} {_said(entry)}' for name, entry in known.items())}")
+        texts = (
+            f"{name} refused ({entry.refused})" if entry.refused else f"{name} {entry.speedup:.2f} times eager"
+            for name, entry in known.items()
+        )
+        note(f"runtimes measured: {', '.join(texts)}")
     if best == EAGER:
         return None
     try:
@@ -233,10 +237,6 @@ def _measured(name: str, encoder: Encoder, eager: Call, x: Tensor, built: dict[s
         seconds=round(runtime.seconds, 1),
         eager_seconds=round(min(ours for ours, _ in pairs), 4),
     )
-
-
-def _said(entry: Measured) -> str:
-    return f"refused ({entry.refused})" if entry.refused else f"{entry.speedup:.2f} times eager"
 
 
 def _timed(call: Call, x: Tensor) -> float:
