@@ -31,7 +31,7 @@ FORMS: dict[str, tuple[str, str]] = {
     "parquet": ("embeddings", "reelwright.stages.export.embeddings:export_parquet"),
     "zarr": ("embeddings", "reelwright.stages.export.embeddings:export_zarr"),
     "webdataset": ("embeddings", "reelwright.stages.export.embeddings:export_webdataset"),
-    "npz": ("attention", "reelwright.stages.export.window_outputs:export_npz"),
+    "npz": ("attention", "reelwright.stages.export.embeddings:export_npz"),
 }
 NOTE = "export.json"  # says what a folder holds; only a folder with it is replaced
 

@@ -27,9 +27,9 @@ from reelwright.stages.datasets.labelled import payload_videos
 from reelwright.stages.evaluate.pages.markup import tag
 from reelwright.stages.evaluate.pages.page import Page, Section, Table, render
 from reelwright.stages.evaluate.pages.thumbnails import inline
-from reelwright.stages.render.alignment import poster, write_group, write_pair
 from reelwright.stages.render.attention import PredictionScene, score_changes, write_film, write_sheet
 from reelwright.stages.render.config import RenderConfig
+from reelwright.stages.render.rows import poster, write_group, write_pair
 from reelwright.stages.render.scene import NoFramesError, Scene
 from reelwright.stages.render.stills import write_matches, write_retrieval, write_similarity, write_strips
 from reelwright.storage.arrays.embeddings import EmbeddingStore

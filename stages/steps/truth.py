@@ -41,14 +41,14 @@ def _state_rows(
     annotation: Annotation, classes: Sequence[str], procedure: Procedure
 ) -> list[tuple[float, tuple[int, ...]]]:
     """Times from which on a state holds; labels that are no states are passed over, the state before them holds on."""
-    held = [(start, label) for start, _, label in sorted(annotation.segments)] or list(annotation.times)
+    starts = [(start, label) for start, _, label in sorted(annotation.segments)] or list(annotation.times)
     if annotation.frames and procedure.fps is not None:
-        held = [(frame / procedure.fps, label) for frame, label in annotation.frames]
+        starts = [(frame / procedure.fps, label) for frame, label in annotation.frames]
     size = len(procedure.components)
     states = {
         label: vector(name) for label, name in enumerate(classes) if len(name) == size and not set(name) - {"0", "1"}
     }
-    return [(time, states[label]) for time, label in held if label != UNKNOWN and label in states]
+    return [(time, states[label]) for time, label in starts if label != UNKNOWN and label in states]
 
 
 def _seconds(row: TextRow, procedure: Procedure) -> float:

@@ -18,10 +18,10 @@ from reelwright.pipeline.upkeep.verify import verify
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.video_writer import VideoWriter
 from reelwright.stages.base.work import InputRef, Work
-from reelwright.stages.render import alignment
+from reelwright.stages.render import rows as of_rows
 from reelwright.stages.render import work as render_work
-from reelwright.stages.render.alignment import film_fps, poster
 from reelwright.stages.render.config import OfPredictions, RenderConfig
+from reelwright.stages.render.rows import film_fps, poster
 from reelwright.stages.render.work import DRAWN, run
 from reelwright.storage.errors import ConfigError, StageError
 from reelwright.storage.tables.annotations import Annotation
@@ -125,7 +125,7 @@ def test_what_an_interrupted_run_made_is_kept(copied, monkeypatch):
 
     def written(path, scene, **names):
         made.append(names["query"])
-        return alignment.write_pair(path, scene, **names)
+        return of_rows.write_pair(path, scene, **names)
 
     def broken(path, scene):
         raise OSError("no more")
