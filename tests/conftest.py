@@ -20,7 +20,7 @@ os.environ.pop("REELWRIGHT_STORE", None)  # a store that a person shares is neve
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Decoding processes are forked off one that has imported all; tests/stages/decode starts them as users do."""
+    """Decoding processes are forked off one that has imported all, but in tests of how they start."""
     from reelwright.stages.decode.processes import child  # here, after the variables above are set
     from tests import forks
 
